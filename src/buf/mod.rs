@@ -1,0 +1,1 @@
+//! Reference-counted bytes.

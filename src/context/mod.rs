@@ -1,0 +1,1 @@
+//! Contexts: who runs, and when.

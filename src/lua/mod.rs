@@ -1,0 +1,3 @@
+//! The VM: states, values, and the native functions behind the script API.
+
+pub mod state;

@@ -1,0 +1,196 @@
+//! A LuaJIT state with its memory accounted: creation, the allocator, and memory held outside the
+//! collector.
+//!
+//! Every context owns one [`State`]. All of its memory, JIT traces' IR and `ffi.new` included, goes
+//! through [`allocate`], which counts it and enforces the limit. Blocks that Lua objects merely
+//! refer to (buffers) are reported with [`charge`] and [`discharge`], so that the collector works in
+//! proportion to what a script really holds.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use mlua::ffi::{self, lua_State};
+
+/// External bytes that may be charged before the collector is made to take a step.
+const COLLECT_EVERY_BYTES: usize = 256 * 1024;
+
+/// Memory figures of one state. Touched only by the thread that runs the state.
+#[derive(Debug)]
+pub struct Account {
+    lua_bytes: Cell<usize>,
+    external_bytes: Cell<usize>,
+    uncollected_bytes: Cell<usize>,
+    limit_bytes: Cell<usize>,
+    exceeded: Cell<bool>,
+}
+
+impl Account {
+    /// Bytes allocated by the VM itself.
+    pub fn lua_bytes(&self) -> usize {
+        self.lua_bytes.get()
+    }
+
+    /// Bytes held through buffers, outside the VM's heap.
+    pub fn external_bytes(&self) -> usize {
+        self.external_bytes.get()
+    }
+
+    /// True once an allocation was refused because of the limit.
+    pub fn exceeded(&self) -> bool {
+        self.exceeded.get()
+    }
+
+    /// Sets the limit for VM memory and buffers together; 0 means none.
+    pub fn set_limit(&self, bytes: usize) {
+        self.limit_bytes.set(bytes);
+    }
+
+    /// Marks the limit as exceeded by memory outside the VM.
+    fn would_exceed(&self, more: usize) -> bool {
+        let limit = self.limit_bytes.get();
+        limit != 0
+            && self.lua_bytes.get().saturating_add(self.external_bytes.get()).saturating_add(more)
+                > limit
+    }
+}
+
+/// An owned LuaJIT state with all standard libraries open.
+#[derive(Debug)]
+pub struct State {
+    raw: NonNull<lua_State>,
+    /// Owned; the allocator holds a pointer to it until the state is closed.
+    account: NonNull<Account>,
+}
+
+// SAFETY: a state and everything reachable from it is owned by this value alone, and `&mut`/owned
+// access moves between threads only as a whole: the scheduler runs a context on one thread at a
+// time, with a mutex hand-over in between.
+unsafe impl Send for State {}
+
+impl State {
+    /// Creates a state and opens the standard libraries; `None` if memory does not suffice.
+    pub fn new() -> Option<State> {
+        let account = Box::new(Account {
+            lua_bytes: Cell::new(0),
+            external_bytes: Cell::new(0),
+            uncollected_bytes: Cell::new(0),
+            limit_bytes: Cell::new(0),
+            exceeded: Cell::new(false),
+        });
+        let account = NonNull::from(Box::leak(account));
+        // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).
+        let raw = unsafe { ffi::lua_newstate(allocate, account.as_ptr().cast()) };
+        let Some(raw) = NonNull::new(raw) else {
+            // SAFETY: nobody else has the pointer: lua_newstate failed and kept nothing.
+            drop(unsafe { Box::from_raw(account.as_ptr()) });
+            return None;
+        };
+        // SAFETY: a fresh state; opening libraries can only fail for want of memory, and no limit
+        // is set yet.
+        unsafe { ffi::luaL_openlibs(raw.as_ptr()) };
+        Some(State { raw, account })
+    }
+
+    /// The raw state, for calls into the VM.
+    pub fn as_ptr(&self) -> *mut lua_State {
+        self.raw.as_ptr()
+    }
+
+    /// The memory figures.
+    pub fn account(&self) -> &Account {
+        // SAFETY: allocated in `new` and freed only in `drop`.
+        unsafe { self.account.as_ref() }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.account().set_limit(0);
+        // SAFETY: the state is owned and not running: whoever runs it borrows `self`.
+        unsafe { ffi::lua_close(self.raw.as_ptr()) };
+        // SAFETY: the allocator, the only other user, is gone with the state.
+        drop(unsafe { Box::from_raw(self.account.as_ptr()) });
+    }
+}
+
+/// The account of the state that `L` belongs to.
+///
+/// # Safety
+/// `L` must be a live state (or coroutine of one) created by [`State::new`], used by the thread that
+/// runs it.
+pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
+    let mut user: *mut c_void = std::ptr::null_mut();
+    // SAFETY: per the contract the allocator's user value is the `Account` given in `State::new`.
+    unsafe { ffi::lua_getallocf(state, &mut user) };
+    // SAFETY: as above; it lives as long as the state.
+    unsafe { &*user.cast::<Account>() }
+}
+
+/// Reports `bytes` newly held outside the VM on behalf of `state`. Returns false, and counts
+/// nothing, if that would exceed the state's limit even after a full collection.
+///
+/// May run the collector, and with it finalisers: call it before taking pointers into Lua values.
+///
+/// # Safety
+/// As for [`account`].
+pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
+    // SAFETY: the caller's contract.
+    let account = unsafe { account(state) };
+    if account.would_exceed(bytes) {
+        // SAFETY: a full collection is allowed wherever a C function runs.
+        unsafe { ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0) };
+        if account.would_exceed(bytes) {
+            account.exceeded.set(true);
+            return false;
+        }
+    }
+    account.external_bytes.set(account.external_bytes.get() + bytes);
+    let uncollected = account.uncollected_bytes.get() + bytes;
+    if uncollected >= COLLECT_EVERY_BYTES {
+        account.uncollected_bytes.set(0);
+        // SAFETY: as above. The step is as large as what was charged, in KiB.
+        unsafe { ffi::lua_gc(state, ffi::LUA_GCSTEP, (uncollected >> 10) as i32) };
+    } else {
+        account.uncollected_bytes.set(uncollected);
+    }
+    true
+}
+
+/// Takes back what [`charge`] counted. Never runs the collector: safe in finalisers.
+///
+/// # Safety
+/// As for [`account`].
+pub unsafe fn discharge(state: *mut lua_State, bytes: usize) {
+    // SAFETY: the caller's contract.
+    let account = unsafe { account(state) };
+    account.external_bytes.set(account.external_bytes.get().saturating_sub(bytes));
+}
+
+/// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the C allocator.
+unsafe extern "C" fn allocate(
+    user: *mut c_void,
+    block: *mut c_void,
+    old_size: usize,
+    new_size: usize,
+) -> *mut c_void {
+    // SAFETY: `user` is the `Account` passed to lua_newstate.
+    let account = unsafe { &*user.cast::<Account>() };
+    let held = account.lua_bytes.get();
+    if new_size == 0 {
+        account.lua_bytes.set(held - old_size);
+        // SAFETY: the VM passes a block from here, or null.
+        unsafe { libc::free(block) };
+        return std::ptr::null_mut();
+    }
+    if new_size > old_size && account.would_exceed(new_size - old_size) {
+        account.exceeded.set(true);
+        return std::ptr::null_mut();
+    }
+    // SAFETY: as above; realloc of null allocates.
+    let moved = unsafe { libc::realloc(block, new_size) };
+    if !moved.is_null() {
+        account.lua_bytes.set(held - old_size + new_size);
+    }
+    moved
+}

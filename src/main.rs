@@ -1,0 +1,3 @@
+//! The `node-lua` binary.
+
+fn main() {}
