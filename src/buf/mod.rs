@@ -1,1 +1,5 @@
 //! Reference-counted bytes.
+
+mod scratch;
+
+pub use scratch::{Scratch, fill_block};
