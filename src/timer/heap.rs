@@ -16,6 +16,8 @@
 //! assert_eq!(timers.cancel(late), None);
 //! ```
 
+use std::hint::select_unpredictable;
+
 /// Children per node: two levels of a binary heap in one, and siblings share cache lines.
 const ARITY: usize = 4;
 /// Bits of an id that are the slot; the rest of 53 is the slot's generation.
@@ -65,8 +67,30 @@ struct Node {
 }
 
 impl Node {
-    fn is_before(&self, other: &Node) -> bool {
-        (self.deadline, self.sequence) < (other.deadline, other.sequence)
+    /// What nodes are ordered by. One wide number, because comparing pairs takes a branch that
+    /// nothing predicts.
+    #[inline]
+    fn key(&self) -> u128 {
+        u128::from(self.deadline) << 64 | u128::from(self.sequence)
+    }
+}
+
+/// Index and key of the first of up to [`ARITY`] siblings; without siblings the last key there is.
+/// Selected without branches: which child is soonest is chance.
+#[inline]
+fn soonest(siblings: &[Node]) -> (usize, u128) {
+    let sooner = |a: (usize, u128), b: (usize, u128)| {
+        (select_unpredictable(b.1 < a.1, b.0, a.0), select_unpredictable(b.1 < a.1, b.1, a.1))
+    };
+    match siblings {
+        [a, b, c, d] => {
+            let left = sooner((0, a.key()), (1, b.key()));
+            sooner(left, sooner((2, c.key()), (3, d.key())))
+        }
+        _ => siblings
+            .iter()
+            .enumerate()
+            .fold((0, u128::MAX), |first, (index, node)| sooner(first, (index, node.key()))),
     }
 }
 
@@ -225,13 +249,14 @@ impl TimerHeap {
     /// Gives back the vacant slots at the end, and spare capacity. Timers pending in high slots
     /// stay where their ids say; the lowest vacant slots are used next, so that those become free.
     fn shrink(&mut self) {
-        let is_dropped = |slot: &Slot| slot.place == VACANT && slot.generation < GENERATION_MAX;
-        while let Some(slot) = self.slots.pop_if(|slot| is_dropped(slot)) {
+        let is_free = |slot: &Slot| slot.place == VACANT && slot.generation < GENERATION_MAX;
+        while let Some(slot) = self.slots.pop_if(|slot| is_free(slot)) {
             self.generation_min = self.generation_min.max(slot.generation);
         }
         let kept = self.slots.len();
-        self.vacant.retain(|&slot| (slot as usize) < kept);
-        self.vacant.sort_unstable_by(|a, b| b.cmp(a));
+        self.vacant.clear();
+        let slots = self.slots.iter().enumerate().rev();
+        self.vacant.extend(slots.filter(|(_, slot)| is_free(slot)).map(|(index, _)| index as u32));
         self.slots.shrink_to(2 * kept);
         self.vacant.shrink_to(2 * kept);
         self.nodes.shrink_to(2 * self.nodes.len());
@@ -257,7 +282,7 @@ impl TimerHeap {
         while place > 0 {
             let parent = (place - 1) / ARITY;
             let above = self.nodes[parent];
-            if !node.is_before(&above) {
+            if above.key() < node.key() {
                 break;
             }
             self.put(place, above);
@@ -271,18 +296,15 @@ impl TimerHeap {
         let node = self.nodes[place];
         loop {
             let first = place * ARITY + 1;
-            let last = (first + ARITY).min(self.nodes.len());
-            let Some(mut child) = (first < last).then_some(first) else { break };
-            for other in first + 1..last {
-                if self.nodes[other].is_before(&self.nodes[child]) {
-                    child = other;
-                }
-            }
-            let below = self.nodes[child];
-            if !below.is_before(&node) {
+            let Some(children) = self.nodes.get(first..self.nodes.len().min(first + ARITY)) else {
+                break;
+            };
+            let (child, key) = soonest(children);
+            if node.key() <= key {
                 break;
             }
-            self.put(place, below);
+            let child = first + child;
+            self.put(place, self.nodes[child]);
             place = child;
         }
         self.put(place, node);
