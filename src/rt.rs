@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::OnceLock;
@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 
 use async_io::Async;
 use socket2::{Domain, SockAddr, Socket, Type};
+
+/// A socket address of any family.
+pub use socket2::SockAddr as Address;
 
 /// The instant that deadlines count from.
 fn epoch() -> Instant {
@@ -220,9 +223,6 @@ impl Listener {
         if reuse_port {
             socket.set_reuse_port(true)?;
         }
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
         socket.bind(&address.into())?;
         socket.listen(backlog)?;
         Ok(Listener(Async::new_nonblocking(socket)?))
@@ -285,11 +285,6 @@ fn is_stale_socket(path: &Path, address: &SockAddr) -> bool {
 ///
 /// # Errors
 /// If the path is too long for the system.
-pub fn unix_address(path: &Path) -> io::Result<SockAddr> {
+pub fn unix_address(path: &Path) -> io::Result<Address> {
     SockAddr::unix(path)
-}
-
-/// The socket address of an IP address and port.
-pub fn ip_address(ip: IpAddr, port: u16) -> SockAddr {
-    SockAddr::from(SocketAddr::new(ip, port))
 }

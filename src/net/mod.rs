@@ -2,10 +2,14 @@
 
 mod connection;
 mod connector;
+mod linger;
+mod shared;
 mod table;
 mod writer;
 
-pub use connection::{Connection, Read};
+pub use connection::{Connection, OptionsRefused, Read};
 pub use connector::{Connector, Progress};
+pub use linger::{LINGER, linger, wait_for_lingering};
+pub use shared::SharedWriter;
 pub use table::Table;
-pub use writer::{Staged, Writer};
+pub use writer::{Body, QUEUE_BYTES_MAX, STAGED_BYTES_MAX, Staged, Writer};
