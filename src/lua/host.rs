@@ -11,7 +11,7 @@ use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::message::{Event, Id};
-use crate::net::{Connection, Connector, Progress, SharedWriter, Staged, Table, linger};
+use crate::net::{Acceptor, Connection, Connector, Progress, SharedWriter, Staged, Table, linger};
 use crate::rt::{self, Listener};
 use crate::timer::TimerHeap;
 
@@ -49,7 +49,7 @@ pub(super) enum Completion {
 #[derive(Debug)]
 pub(super) enum Socket {
     Stream(Box<Connection>),
-    Listener(Listener, std::task::Waker),
+    Listener(Acceptor),
     Connecting(Connector),
 }
 
@@ -92,8 +92,6 @@ pub(super) struct Host {
     pub(super) main_failed: bool,
     /// What the turn has cost so far, in messages' worth of work.
     cost: usize,
-    /// References, in the registry, to the metatables of sockets and listen sockets.
-    pub(super) socket_metatables: [i32; 2],
 }
 
 thread_local! {
@@ -157,7 +155,6 @@ impl Host {
             is_ending: false,
             main_failed: false,
             cost: 0,
-            socket_metatables: [0; 2],
         })
     }
 
@@ -249,7 +246,10 @@ impl Host {
         }
         match self.sockets.get_mut(key) {
             None => {}
-            Some(Socket::Listener(..)) => self.notices.push_back(Notice::Acceptable(key)),
+            Some(Socket::Listener(listener)) => {
+                listener.on_readable();
+                self.notices.push_back(Notice::Acceptable(key));
+            }
             Some(Socket::Connecting(_)) => self.advance(key),
             Some(Socket::Stream(connection)) if kind == KIND_READ => {
                 connection.on_readable();
@@ -321,8 +321,8 @@ impl Host {
     pub(super) fn add_listener(&mut self, listener: Listener) -> u64 {
         let context = Arc::clone(&self.context);
         let stored = self.sockets.try_insert(|key| {
-            let waker = ReadyWaker::new(&context, source(key, KIND_READ));
-            Ok::<_, std::convert::Infallible>(Socket::Listener(listener, waker))
+            let acceptor = Acceptor::new(listener, &context, source(key, KIND_READ));
+            Ok::<_, std::convert::Infallible>(Socket::Listener(acceptor))
         });
         match stored {
             Ok(key) => key,
@@ -344,6 +344,11 @@ impl Host {
             }
             Err(never) => match never {},
         }
+    }
+
+    /// Ends an operation with a failure.
+    pub(super) fn fail(&mut self, token: u64, code: Code) {
+        self.notices.push_back(Notice::Complete(token, Err(code)));
     }
 
     /// Notes that `token` waits for a name to be looked up before it can connect.

@@ -259,10 +259,7 @@ impl Connection {
     /// # Errors
     /// The body is longer than the write options allow; nothing is staged.
     pub fn write(&mut self, body: Body<'_>) -> Result<(), TooLong> {
-        let length = match &body {
-            Body::Slice(slice) => slice.len(),
-            Body::Shared(bytes) => bytes.len(),
-        };
+        let length = body.len();
         let head = self.encoder.head(length)?;
         if length > 0 || !head.as_slice().is_empty() {
             self.options.write_frozen |= length > 0;

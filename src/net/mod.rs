@@ -1,5 +1,6 @@
 //! Sockets: framed connections, listeners, connection attempts, and the write queue.
 
+mod acceptor;
 mod connection;
 mod connector;
 mod linger;
@@ -7,9 +8,10 @@ mod shared;
 mod table;
 mod writer;
 
+pub use acceptor::Acceptor;
 pub use connection::{Connection, OptionsRefused, Read};
 pub use connector::{Connector, Progress};
 pub use linger::{LINGER, linger, wait_for_lingering};
 pub use shared::SharedWriter;
 pub use table::Table;
-pub use writer::{Body, QUEUE_BYTES_MAX, STAGED_BYTES_MAX, Staged, Writer};
+pub use writer::{Body, QUEUE_BYTES_MAX, Staged, Writer};

@@ -17,13 +17,6 @@ use crate::rt::Stream;
 /// Bytes a connection may hold unsent before it fails, unless set otherwise.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Bodies at least this long are written from where they are; shorter ones are copied behind each
-/// other, which costs less than a piece of their own in the system call.
-const BY_REFERENCE_BYTES: usize = 4096;
-
-/// Staged bytes after which a turn does not wait for its end to write.
-pub const STAGED_BYTES_MAX: usize = 256 * 1024;
-
 /// Pieces per system call.
 const PIECES_MAX: usize = 64;
 
@@ -53,7 +46,29 @@ pub enum Body<'a> {
     Shared(Bytes),
 }
 
+impl Body<'_> {
+    /// Bytes of the body.
+    pub fn len(&self) -> usize {
+        match self {
+            Body::Slice(slice) => slice.len(),
+            Body::Shared(bytes) => bytes.len(),
+        }
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Staged {
+    /// Bodies at least this long are written from where they are; shorter ones are copied behind
+    /// each other, which costs less than a piece of their own in the system call.
+    pub const BY_REFERENCE_BYTES: usize = 4096;
+
+    /// Staged bytes after which a turn does not wait for its end to write.
+    pub const BYTES_MAX: usize = 256 * 1024;
+
     /// True if nothing is staged.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0 && self.notices.is_empty()
@@ -85,7 +100,7 @@ impl Staged {
                     self.copy(slice);
                 }
             }
-            Body::Shared(bytes) if bytes.len() < BY_REFERENCE_BYTES => {
+            Body::Shared(bytes) if bytes.len() < Staged::BY_REFERENCE_BYTES => {
                 self.push(&[], Body::Slice(&bytes));
             }
             Body::Shared(bytes) => {
@@ -104,7 +119,7 @@ impl Staged {
         self.copied.clear();
         self.pieces.clear();
         self.bytes = 0;
-        if self.copied.capacity() > STAGED_BYTES_MAX {
+        if self.copied.capacity() > Staged::BYTES_MAX {
             self.copied = Vec::new();
         }
     }

@@ -6,6 +6,7 @@
 
 mod context;
 mod event;
+mod rwopt;
 mod tcp;
 
 use std::ffi::{CStr, c_int};
