@@ -78,8 +78,12 @@ local function hand_over(r, from, session, value, handle)
   return false
 end
 
+-- Queries of this context to itself among the kept mail.
+local own_queries = 0
+
 local function keep(from, session, value)
   unreceive()
+  if from == self_handle and session > 0 then own_queries = own_queries + 1 end
   mail_last = mail_last + 1
   mail[mail_last] = { from, session, value }
   local own = mail_from[from]
@@ -122,7 +126,19 @@ local function take_mail(h)
   while mail_first <= mail_last and mail[mail_first] == nil do mail_first = mail_first + 1 end
   if mail_first > mail_last then mail_first, mail_last = 1, 0 end
   received()
+  if message[1] == self_handle and message[2] > 0 then own_queries = own_queries - 1 end
   return message
+end
+
+-- Called when a turn has nothing left to do. If all that keeps the context alive are its own queries
+-- to itself, nobody will ever receive them: they get "no reply".
+function core.break_deadlock(alive)
+  if own_queries == 0 or own_queries < alive then return false end
+  for _ = 1, own_queries do
+    local message = take_mail(self_handle)
+    if message[2] > 0 then complete(message[2], false, NO_REPLY) end
+  end
+  return true
 end
 
 -- Gives kept mail to a callback that has just been set, for as long as it stays.

@@ -208,6 +208,7 @@ local function dispatch()
     end
   end
   if native.is_ending() then return 0 end
+  if alive > 0 and core.break_deadlock(alive) then return 2 end
   if deferred[1] then return 2 end
   return alive > 0 and 1 or 0
 end
@@ -222,14 +223,14 @@ end
 
 local reenter
 
-local function leave(co, outer, ok, first, ...)
-  if first == WAIT and ok then
+local function leave(co, outer, ok, ...)
+  if ok and (...) == WAIT then
     if not isyieldable() then return leave(co, outer, raw_resume(co, FORBIDDEN)) end
     parked[co] = true
     return reenter(co, outer, raw_yield(WAIT))
   end
   inner = outer
-  return ok, first, ...
+  return ok, ...
 end
 
 function reenter(co, outer, ...)

@@ -35,6 +35,7 @@ pub struct Scheduler {
     idle_count: AtomicUsize,
     /// Woken workers that have not found work yet: while there is one, nobody else is woken.
     searching: AtomicUsize,
+    is_closing: AtomicBool,
     done: AtomicBool,
     finished: (Mutex<bool>, Condvar),
 }
@@ -61,6 +62,7 @@ impl Scheduler {
             idle: Mutex::new(Vec::new()),
             idle_count: AtomicUsize::new(0),
             searching: AtomicUsize::new(0),
+            is_closing: AtomicBool::new(false),
             done: AtomicBool::new(false),
             finished: (Mutex::new(false), Condvar::new()),
         })
@@ -92,7 +94,18 @@ impl Scheduler {
             Context::new(id, parent, Arc::clone(self), mailbox_max, behavior)
         })?;
         self.enqueue(Arc::clone(&context));
+        if self.is_closing.load(Ordering::SeqCst) {
+            context.destroy(End::Destroyed(None));
+        }
         Some(context)
+    }
+
+    /// Ends every context, those that come meanwhile included.
+    pub fn destroy_all(&self, reason: &End) {
+        self.is_closing.store(true, Ordering::SeqCst);
+        for context in self.registry.all() {
+            context.destroy(reason.clone());
+        }
     }
 
     /// Runs one worker until the last context has ended.

@@ -27,6 +27,17 @@ pub enum Source {
     },
 }
 
+/// Where `require` looks.
+#[derive(Debug)]
+pub enum Paths {
+    /// Where LuaJIT looks.
+    Default,
+    /// In these templates first.
+    Before(Vec<u8>),
+    /// Exactly here: `package.path` and `package.cpath`.
+    Exactly(Vec<u8>, Vec<u8>),
+}
+
 /// What a context is to run.
 #[derive(Debug)]
 pub struct Script {
@@ -34,8 +45,8 @@ pub struct Script {
     pub source: Source,
     /// Its arguments.
     pub arguments: Vec<Value>,
-    /// `package.path` and `package.cpath`; `None` for the defaults.
-    pub paths: Option<(Vec<u8>, Vec<u8>)>,
+    /// Where modules are found.
+    pub paths: Paths,
     /// What `arg` holds, from index 0 on, with what stands before it (negative indexes, nearest
     /// first); nothing for contexts made by other contexts.
     pub arg: Option<(Vec<Vec<u8>>, Vec<Vec<u8>>)>,
@@ -238,14 +249,23 @@ unsafe fn text_of(raw: *mut lua_State) -> String {
 unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<String> {
     // SAFETY: a live state with an empty stack; what raises is caught by the caller's `protected`.
     unsafe {
-        if let Some((path, cpath)) = &script.paths {
-            ffi::lua_getglobal(raw, c"package".as_ptr());
-            push_bytes(raw, path);
-            ffi::lua_setfield(raw, -2, c"path".as_ptr());
-            push_bytes(raw, cpath);
-            ffi::lua_setfield(raw, -2, c"cpath".as_ptr());
-            ffi::lua_settop(raw, 0);
+        ffi::lua_getglobal(raw, c"package".as_ptr());
+        match &script.paths {
+            Paths::Default => {}
+            Paths::Before(templates) => {
+                push_bytes(raw, templates);
+                ffi::lua_getfield(raw, 1, c"path".as_ptr());
+                ffi::lua_concat(raw, 2);
+                ffi::lua_setfield(raw, 1, c"path".as_ptr());
+            }
+            Paths::Exactly(path, cpath) => {
+                push_bytes(raw, path);
+                ffi::lua_setfield(raw, 1, c"path".as_ptr());
+                push_bytes(raw, cpath);
+                ffi::lua_setfield(raw, 1, c"cpath".as_ptr());
+            }
         }
+        ffi::lua_settop(raw, 0);
         if let Some((before, from_zero)) = &script.arg {
             ffi::lua_createtable(raw, from_zero.len() as c_int, before.len() as c_int + 1);
             let before = before.iter().zip(1..).map(|(text, index)| (-index, text));

@@ -78,6 +78,8 @@ pub struct Connection {
     buffered: Bytes,
     /// The frame being gathered, if it is a long one; then `buffered` is empty.
     gathering: BytesMut,
+    /// Bytes that the frame being gathered has in all; 0 if none is.
+    gather_need: usize,
     ended: Option<Code>,
     /// False after a read that took less than it could: the kernel has nothing until it says so.
     maybe_readable: bool,
@@ -110,6 +112,7 @@ impl Connection {
             encoder: Encoder::default(),
             buffered: Bytes::new(),
             gathering: BytesMut::new(),
+            gather_need: 0,
             ended: None,
             maybe_readable: true,
             full_reads: 0,
@@ -153,6 +156,7 @@ impl Connection {
         self.options.read_frozen = true;
         loop {
             let need = match self.decoder.next(&self.buffered) {
+                _ if self.gather_need > 0 => self.gather_need,
                 Ok(Step::Frame { head, body }) => return Read::Frame { head, body },
                 Ok(Step::Incomplete { need }) => need,
                 Err(too_long) => {
@@ -163,7 +167,7 @@ impl Connection {
             };
             if let Some(code) = self.ended {
                 // A frame that was cut short is dropped.
-                self.buffered.clear();
+                (self.buffered, self.gather_need) = (Bytes::new(), 0);
                 return Read::Failed(code);
             }
             if !self.maybe_readable {
@@ -195,22 +199,24 @@ impl Connection {
     /// One read from the kernel, towards `need` buffered bytes in all.
     fn fill(&mut self, need: usize, scratch: &mut Scratch) -> io::Result<usize> {
         let stream = Arc::clone(&self.stream);
-        let (count, room) = if need <= GATHER_BYTES && self.gathering.is_empty() {
+        let (count, room) = if need <= GATHER_BYTES {
             let (bytes, count) =
                 scratch.fill(&self.buffered, READ_BYTES, |space| stream.read(space))?;
             self.buffered = bytes;
             (count, READ_BYTES)
         } else {
-            if self.gathering.is_empty() {
+            if self.gather_need == 0 {
                 self.gathering = BytesMut::from(&self.buffered[..]);
-                self.buffered.clear();
+                self.buffered = Bytes::new();
+                self.gather_need = need;
             }
             // The head's word is not enough to take that much memory: it grows with what comes.
             let room = (need - self.gathering.len()).min(READ_BYTES.max(self.gathering.len()));
             let count = fill_block(&mut self.gathering, room, |space| stream.read(space))?;
             (count, room)
         };
-        if self.gathering.len() >= need {
+        if self.gather_need > 0 && self.gathering.len() >= need {
+            self.gather_need = 0;
             self.buffered = std::mem::take(&mut self.gathering).freeze();
         }
         self.maybe_readable = count == room;
@@ -220,8 +226,8 @@ impl Connection {
 
     fn end(&mut self, code: Code) {
         self.ended = Some(code);
-        self.maybe_readable = true;
         self.gathering = BytesMut::new();
+        self.gather_need = 0;
     }
 
     fn detach(&mut self) {

@@ -11,7 +11,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 use super::{key, number, push_failure, push_text, text};
 use crate::context::{Context, End, Scheduler};
 use crate::error::Code;
-use crate::lua::behavior::{Program, Script, Source};
+use crate::lua::behavior::{Paths, Program, Script, Source};
 use crate::lua::convert::{self, to_value};
 use crate::lua::{BufferValues, host};
 use crate::message::{Event, Id, Value};
@@ -122,7 +122,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
     unsafe {
         let bytes = |index| text(raw, index).unwrap_or_default().to_vec();
         let file = PathBuf::from(OsStr::from_bytes(&bytes(1)));
-        let paths = (bytes(2), bytes(3));
+        let paths = Paths::Exactly(bytes(2), bytes(3));
         let top = ffi::lua_gettop(raw);
         let mut arguments = Vec::new();
         if ffi::lua_checkstack(raw, convert::STACK_SLOTS) == 0 {
@@ -137,7 +137,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
             }
         }
         let script =
-            Script { source: Source::File(file), arguments, paths: Some(paths), arg: None };
+            Script { source: Source::File(file), arguments, paths, arg: None };
         let created = host::with(|host| {
             let program = Program::new(&host.settings, script);
             let parent = Some(host.context.id());
