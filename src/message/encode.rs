@@ -19,7 +19,6 @@
 //! writer.string_key(b"n").unwrap();
 //! writer.number(1.0).unwrap();
 //! writer.close_table(table, 1, 1);
-//! writer.finish();
 //!
 //! let mut reader = Reader::new(&bytes).unwrap();
 //! assert_eq!((reader.tag(), reader.enter()), (Ok(Tag::Table), Ok((1, 1))));
@@ -35,6 +34,9 @@ pub const DEPTH_MAX: u32 = 100;
 
 /// Bytes a table may take unless the owner of the writer says otherwise.
 pub const TABLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Positions that may be left empty rather than writing the key of the value after them.
+const GAP_MAX: f64 = 8.0;
 
 /// What comes next in the wire form. The comment says what to read for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,9 +141,6 @@ impl<'a> Writer<'a> {
         Writer { bytes, bytes_max: bytes_max.min(u32::MAX as usize) }
     }
 
-    /// Ends the writing. Every table must be closed.
-    pub fn finish(self) {}
-
     /// Starts a table: entries follow. Its number is that of tables opened before it.
     #[inline]
     pub fn open_table(&mut self) -> Result<OpenTable, TooLarge> {
@@ -161,7 +160,7 @@ impl<'a> Writer<'a> {
     /// A table that was opened before, by its number.
     pub fn same_table(&mut self, number: u32) -> Result<(), TooLarge> {
         self.bytes[0] = GRAPH;
-        self.put_tagged(Tag::SameTable, number.to_ne_bytes())
+        self.put_index(Tag::SameTable, number)
     }
 
     /// `nil`: a position that stays empty.
@@ -178,22 +177,22 @@ impl<'a> Writer<'a> {
     /// A number.
     #[inline]
     pub fn number(&mut self, value: f64) -> Result<(), TooLarge> {
-        self.put_tagged(Tag::Number, value.to_ne_bytes())
+        self.put_bits(Tag::Number, value.to_bits())
     }
 
     /// A signed 64-bit cdata.
     pub fn int64(&mut self, value: i64) -> Result<(), TooLarge> {
-        self.put_tagged(Tag::Int64, value.to_ne_bytes())
+        self.put_bits(Tag::Int64, value as u64)
     }
 
     /// An unsigned 64-bit cdata.
     pub fn uint64(&mut self, value: u64) -> Result<(), TooLarge> {
-        self.put_tagged(Tag::UInt64, value.to_ne_bytes())
+        self.put_bits(Tag::UInt64, value)
     }
 
     /// The address in a light userdata.
     pub fn light_userdata(&mut self, address: usize) -> Result<(), TooLarge> {
-        self.put_tagged(Tag::LightUserdata, (address as u64).to_ne_bytes())
+        self.put_bits(Tag::LightUserdata, address as u64)
     }
 
     /// A string.
@@ -204,7 +203,7 @@ impl<'a> Writer<'a> {
 
     /// A buffer, by its index among those of the message.
     pub fn buffer(&mut self, index: u32) -> Result<(), TooLarge> {
-        self.put_tagged(Tag::Buffer, index.to_ne_bytes())
+        self.put_index(Tag::Buffer, index)
     }
 
     /// A string that is the key of the value after it.
@@ -213,9 +212,29 @@ impl<'a> Writer<'a> {
         self.put_string(Tag::ShortStringKey, Tag::LongStringKey, key)
     }
 
+    /// Whatever must stand before the value of a number key, where so many values took a position
+    /// already. Returns true if that is the key. Otherwise the value takes a position: it is the
+    /// next, or so few are absent between that nils fill them.
+    #[inline]
+    pub fn number_or_position(&mut self, key: f64, positional: &mut u32) -> Result<bool, TooLarge> {
+        let gap = key - f64::from(*positional) - 1.0;
+        if gap != 0.0 {
+            if !(0.0..=GAP_MAX).contains(&gap) || gap.fract() != 0.0 {
+                self.number_key(key)?;
+                return Ok(true);
+            }
+            for _ in 0..gap as u32 {
+                self.nil()?;
+                *positional += 1;
+            }
+        }
+        *positional += 1;
+        Ok(false)
+    }
+
     /// A number that is the key of the value after it.
     pub fn number_key(&mut self, key: f64) -> Result<(), TooLarge> {
-        self.put_tagged(Tag::NumberKey, key.to_ne_bytes())
+        self.put_bits(Tag::NumberKey, key.to_bits())
     }
 
     /// A boolean that is the key of the value after it.
@@ -231,12 +250,15 @@ impl<'a> Writer<'a> {
     }
 
     #[inline]
-    fn put_tagged<const N: usize>(&mut self, tag: Tag, bytes: [u8; N]) -> Result<(), TooLarge> {
-        self.check(1 + N)?;
-        self.bytes.reserve(1 + N);
-        self.bytes.push(tag as u8);
-        self.bytes.extend_from_slice(&bytes);
-        Ok(())
+    fn put_index(&mut self, tag: Tag, index: u32) -> Result<(), TooLarge> {
+        let [a, b, c, d] = index.to_ne_bytes();
+        self.put([tag as u8, a, b, c, d])
+    }
+
+    #[inline]
+    fn put_bits(&mut self, tag: Tag, bits: u64) -> Result<(), TooLarge> {
+        let [a, b, c, d, e, f, g, h] = bits.to_ne_bytes();
+        self.put([tag as u8, a, b, c, d, e, f, g, h])
     }
 
     #[inline]
@@ -245,7 +267,7 @@ impl<'a> Writer<'a> {
             Ok(len) => self.put([short as u8, len])?,
             Err(_) => {
                 self.check(value.len())?;
-                self.put_tagged(long, (value.len() as u32).to_ne_bytes())?;
+                self.put_index(long, value.len() as u32)?;
             }
         }
         self.check(value.len())?;
@@ -429,5 +451,184 @@ impl<'a> Reader<'a> {
         let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// Reads as a VM would, following counts. Returns the number of entries it saw.
+    fn walk(reader: &mut Reader<'_>, tag: Tag) -> Result<usize, Malformed> {
+        match tag {
+            Tag::Nil | Tag::False | Tag::True => {}
+            Tag::Number => drop(reader.number()?),
+            Tag::Int64 | Tag::UInt64 | Tag::LightUserdata => drop(reader.bits()?),
+            Tag::ShortString => drop(reader.short_string()?),
+            Tag::LongString => drop(reader.long_string()?),
+            Tag::Buffer => drop(reader.index()?),
+            Tag::SameTable => drop(reader.same_table()?),
+            Tag::Table => {
+                let (positional, pairs) = reader.enter()?;
+                let mut entries = 0;
+                for _ in 0..u64::from(positional) + u64::from(pairs) {
+                    let mut tag = reader.tag()?;
+                    let is_key = match tag {
+                        Tag::ShortStringKey => reader.short_string().map(|_| true)?,
+                        Tag::LongStringKey => reader.long_string().map(|_| true)?,
+                        Tag::NumberKey => reader.number_key().map(|_| true)?,
+                        Tag::FalseKey | Tag::TrueKey => true,
+                        _ => false,
+                    };
+                    if is_key {
+                        tag = reader.tag()?;
+                    }
+                    entries += 1 + walk(reader, tag)?;
+                }
+                reader.leave();
+                return Ok(entries);
+            }
+            _ => return Err(Malformed::Key),
+        }
+        Ok(0)
+    }
+
+    fn walk_all(bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut reader = Reader::new(bytes)?;
+        let tag = reader.tag()?;
+        walk(&mut reader, tag)
+    }
+
+    #[test]
+    fn tags_are_numbered_in_order() {
+        for (number, tag) in Tag::ALL.into_iter().enumerate() {
+            assert_eq!(tag as usize, number);
+        }
+    }
+
+    #[test]
+    fn size_limit_holds_at_and_around_it() {
+        let text = [7; 1000];
+        for (max, is_ok) in [(1005, false), (1006, true), (1007, true)] {
+            let mut bytes = Vec::new();
+            let result = Writer::new(&mut bytes, max).string(&text);
+            assert_eq!(result.is_ok(), is_ok, "{max}");
+            assert!(bytes.len() <= max);
+        }
+        let error = Writer::new(&mut Vec::new(), 5).number(1.0).unwrap_err();
+        assert!(error.to_string().contains(" 5 bytes"));
+    }
+
+    #[test]
+    fn short_and_long_strings_keep_their_bytes() {
+        for len in [0, 1, 254, 255, 256, 70_000] {
+            let text: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            let mut bytes = Vec::new();
+            let mut writer = Writer::new(&mut bytes, usize::MAX);
+            writer.string(&text).unwrap();
+            writer.string_key(&text).unwrap();
+            let mut reader = Reader::new(&bytes).unwrap();
+            for (short, long) in
+                [(Tag::ShortString, Tag::LongString), (Tag::ShortStringKey, Tag::LongStringKey)]
+            {
+                let tag = reader.tag().unwrap();
+                assert_eq!(tag, if len < 256 { short } else { long });
+                let read = if len < 256 { reader.short_string() } else { reader.long_string() };
+                assert_eq!(read, Ok(&text[..]));
+            }
+            assert_eq!(reader.tag(), Err(Malformed::Truncated));
+        }
+    }
+
+    #[test]
+    fn absent_positions_are_filled_if_few() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, 1000);
+        let mut positional = 0;
+        for (key, is_pair, after) in [
+            (1.0, false, 1),
+            (1.0, true, 1),
+            (0.0, true, 1),
+            (-3.0, true, 1),
+            (10.0, false, 10),
+            (20.0, true, 10),
+            (11.5, true, 10),
+            (f64::INFINITY, true, 10),
+            (19.0, false, 19),
+        ] {
+            assert_eq!(writer.number_or_position(key, &mut positional), Ok(is_pair));
+            assert_eq!(positional, after);
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |depth: u32| {
+            let mut bytes = Vec::new();
+            let mut writer = Writer::new(&mut bytes, usize::MAX);
+            let open: Vec<_> = (0..depth).map(|_| writer.open_table().unwrap()).collect();
+            for (above, table) in open.into_iter().rev().enumerate() {
+                writer.close_table(table, u32::from(above != 0), 0);
+            }
+            walk_all(&bytes)
+        };
+        assert_eq!(nested(DEPTH_MAX), Ok(DEPTH_MAX as usize - 1));
+        assert_eq!(nested(DEPTH_MAX + 1), Err(Malformed::Depth));
+    }
+
+    #[test]
+    fn more_entries_than_bytes_are_refused_even_if_spread_over_tables() {
+        let table = |positional: u32, pairs: u32| {
+            let mut bytes = vec![Tag::Table as u8];
+            bytes.extend(positional.to_ne_bytes());
+            bytes.extend(pairs.to_ne_bytes());
+            bytes
+        };
+        let mut bytes = vec![TREE];
+        bytes.extend(table(u32::MAX, u32::MAX));
+        assert_eq!(walk_all(&bytes), Err(Malformed::Truncated));
+        // The outer table alone could be right, and the inner one too, but not both.
+        let mut bytes = vec![TREE];
+        bytes.extend(table(12, 0));
+        bytes.extend(table(3, 0));
+        bytes.extend([Tag::Nil as u8; 4]);
+        assert_eq!(walk_all(&bytes), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn references_to_tables_not_yet_started_are_refused() {
+        for (first, number, expected) in [
+            (TREE, 0u32, Malformed::Reference(0)),
+            (GRAPH, 0, Malformed::Reference(0)),
+            (GRAPH, 9, Malformed::Reference(9)),
+        ] {
+            let mut bytes = vec![first, Tag::SameTable as u8];
+            bytes.extend(number.to_ne_bytes());
+            assert_eq!(walk_all(&bytes), Err(expected));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reader_takes_any_bytes(bytes in vec(any::<u8>(), 0..200)) {
+            let _ = walk_all(&bytes);
+        }
+
+        #[test]
+        fn reader_takes_any_likely_bytes(
+            tags in vec((0u8..18, 0u8..4, 0u8..4), 0..60),
+            is_graph in any::<bool>(),
+        ) {
+            let mut bytes = vec![u8::from(is_graph)];
+            for (tag, a, b) in tags {
+                bytes.extend([tag, a, 0, 0, 0, b, 0, 0, 0]);
+            }
+            if let Ok(entries) = walk_all(&bytes) {
+                prop_assert!(entries <= bytes.len());
+            }
+        }
     }
 }

@@ -100,6 +100,7 @@ impl fmt::Debug for Text {
 pub struct Encoded {
     bytes: Box<[u8]>,
     /// Absent if there are none, as is usual, to keep values small.
+    #[expect(clippy::box_collection, reason = "a vector in place would make every value larger")]
     buffers: Option<Box<Vec<Bytes>>>,
 }
 

@@ -38,6 +38,8 @@ pub(super) enum Integer {
 /// `state` must be live and on its own thread, with the standard libraries open and four stack
 /// slots free. Unwinds for want of memory.
 pub unsafe fn install(state: *mut lua_State) {
+    // SAFETY: the caller's contract.
+    unsafe { super::plain::verify(state) };
     // SAFETY: the caller's contract, for all calls here; the chunk is a constant that compiles and
     // returns two functions.
     unsafe {

@@ -8,6 +8,7 @@
 //! while Lua runs: what is being built belongs to the caller's [`Scratch`], or to Lua.
 
 mod integer;
+mod plain;
 mod push;
 mod take;
 #[cfg(test)]
@@ -49,3 +50,18 @@ pub trait Buffers {
 /// A buffer that was released holds nothing to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released;
+
+/// For states without buffers: no userdata is one, and one that arrives becomes nil.
+#[derive(Debug)]
+pub struct NoBuffers;
+
+impl Buffers for NoBuffers {
+    unsafe fn share(_: *mut lua_State, _: c_int) -> Result<Option<Bytes>, Released> {
+        Ok(None)
+    }
+
+    unsafe fn push(state: *mut lua_State, _: Bytes) {
+        // SAFETY: the caller's contract; nil cannot fail.
+        unsafe { mlua::ffi::lua_pushnil(state) };
+    }
+}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mlua::ffi::{self, lua_State};
 
 use super::integer::{Integer, push_integer};
-use super::{Buffers, LEVELS_PER_CLAIM, STACK_SLOTS};
+use super::{Buffers, LEVELS_PER_CLAIM, STACK_SLOTS, plain};
 use crate::message::{Malformed, Reader, Tag, Value};
 
 /// Why a value cannot be pushed.
@@ -156,6 +156,8 @@ impl<B: Buffers> Decoder<'_, B> {
         self.depth += 1;
         // SAFETY: the caller's contract.
         unsafe { self.new_table(positional, pairs)? };
+        // SAFETY: the new table is on top, and stays below what is pushed until this returns.
+        let table = unsafe { plain::on_top(state) };
         let mut position = 0;
         let mut is_keyed = false;
         let mut left = u64::from(positional) + u64::from(pairs);
@@ -175,6 +177,16 @@ impl<B: Buffers> Decoder<'_, B> {
                     }
                     Tag::FalseKey if !is_keyed => ffi::lua_pushboolean(state, 0),
                     Tag::TrueKey if !is_keyed => ffi::lua_pushboolean(state, 1),
+                    Tag::Number if !is_keyed => {
+                        let value = self.reader.number()?;
+                        position += 1;
+                        left -= 1;
+                        if !table.is_some_and(|table| plain::set_number(table, position, value)) {
+                            ffi::lua_pushnumber(state, value);
+                            ffi::lua_rawseti_(state, -2, position as c_int);
+                        }
+                        continue;
+                    }
                     value => {
                         self.value(value)?;
                         left -= 1;
@@ -182,7 +194,7 @@ impl<B: Buffers> Decoder<'_, B> {
                             ffi::lua_rawset(state, -3);
                         } else {
                             position += 1;
-                            ffi::lua_rawseti_(state, -2, position);
+                            ffi::lua_rawseti_(state, -2, position as c_int);
                         }
                         is_keyed = false;
                         continue;
@@ -199,7 +211,7 @@ impl<B: Buffers> Decoder<'_, B> {
     #[inline]
     unsafe fn new_table(&mut self, positional: u32, pairs: u32) -> Result<(), Refused> {
         let state = self.state;
-        if self.depth % LEVELS_PER_CLAIM == 0 {
+        if self.depth.is_multiple_of(LEVELS_PER_CLAIM) {
             // SAFETY: reports failure without unwinding.
             let claimed = unsafe { ffi::lua_checkstack(state, STACK_SLOTS) };
             if claimed == 0 {

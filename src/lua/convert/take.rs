@@ -8,12 +8,10 @@ use bytes::Bytes;
 use mlua::ffi::{self, lua_State};
 
 use super::integer::{Integer, to_integer};
-use super::{Buffers, LEVELS_PER_CLAIM, Released, STACK_SLOTS};
+use super::{Buffers, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::message::encode::{DEPTH_MAX, TABLE_BYTES_MAX};
 use crate::message::{Encoded, Tables, Text, TooLarge, Value, Writer};
 
-/// Positions that may be left empty rather than writing the key of the element after them.
-const GAP_MAX: f64 = 8.0;
 /// Working memory kept from one message to the next.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 
@@ -133,22 +131,27 @@ unsafe fn table_to_value<B: Buffers>(
     scratch: &mut Scratch,
 ) -> Result<Value, Unsupported> {
     let Scratch { bytes, buffers, tables, bytes_max } = scratch;
-    tables.clear();
+    let bytes_max = *bytes_max;
+    // An encoding that failed or unwound may have left some.
     buffers.clear();
-    let mut encoder: Encoder<'_, B> = Encoder {
-        state,
-        writer: Writer::new(bytes, *bytes_max),
-        buffers,
-        tables,
-        depth: 0,
-        kind: PhantomData,
+    // SAFETY: a table is on top, and nothing runs in its VM until this returns.
+    let is_plain = unsafe { plain::write(state, Writer::new(bytes, bytes_max), tables) };
+    let result = if is_plain {
+        Ok(())
+    } else {
+        tables.clear();
+        let writer = Writer::new(bytes, bytes_max);
+        let mut encoder: Encoder<'_, B> =
+            Encoder { state, writer, buffers, tables, depth: 0, kind: PhantomData };
+        // SAFETY: a table is on top, and the caller has STACK_SLOTS free.
+        unsafe { encoder.table() }
     };
-    // SAFETY: a table is on top, and the caller has STACK_SLOTS free.
-    let result = unsafe { encoder.table() };
-    encoder.writer.finish();
     let value = match result {
         Ok(()) => Ok(Value::Table(Encoded::new(bytes, std::mem::take(buffers)))),
-        Err(failure) => Err(failure.into_unsupported()),
+        Err(failure) => {
+            buffers.clear();
+            Err(failure.into_unsupported())
+        }
     };
     if bytes.capacity() > SCRATCH_BYTES_KEPT {
         bytes.clear();
@@ -209,7 +212,7 @@ impl<B: Buffers> Encoder<'_, B> {
         if self.depth > DEPTH_MAX {
             return Err(Box::new(Failure::Whole(Unsupported::Depth)));
         }
-        if self.depth % LEVELS_PER_CLAIM == 0 {
+        if self.depth.is_multiple_of(LEVELS_PER_CLAIM) {
             // SAFETY: reports failure without unwinding.
             let claimed = unsafe { ffi::lua_checkstack(state, STACK_SLOTS) };
             if claimed == 0 {
@@ -253,13 +256,8 @@ impl<B: Buffers> Encoder<'_, B> {
                 }
                 ffi::LUA_TNUMBER => {
                     let key = ffi::lua_tonumber(state, -2);
-                    let gap = key - f64::from(*positional) - 1.0;
-                    if gap != 0.0 && !self.fill(gap, positional)? {
-                        self.writer.number_key(key)?;
-                        return self.value().map(|()| true);
-                    }
-                    *positional += 1;
-                    self.value().map(|()| false)
+                    let is_pair = self.writer.number_or_position(key, positional)?;
+                    self.value().map(|()| is_pair)
                 }
                 ffi::LUA_TBOOLEAN => {
                     self.writer.bool_key(ffi::lua_toboolean(state, -2) != 0)?;
@@ -268,20 +266,6 @@ impl<B: Buffers> Encoder<'_, B> {
                 kind => Err(Box::new(Failure::Type(key_name(kind), Vec::new()))),
             }
         }
-    }
-
-    /// Writes nils for a few absent positions, if that is all there is between the last one and
-    /// the next.
-    #[cold]
-    fn fill(&mut self, gap: f64, positional: &mut u32) -> Result<bool, Box<Failure>> {
-        if !(0.0..=GAP_MAX).contains(&gap) || gap.fract() != 0.0 {
-            return Ok(false);
-        }
-        for _ in 0..gap as u32 {
-            self.writer.nil()?;
-            *positional += 1;
-        }
-        Ok(true)
     }
 
     /// Writes the value on top.
@@ -323,7 +307,8 @@ impl<B: Buffers> Encoder<'_, B> {
                     ffi::LUA_TSTRING => format!(".{}", string(state, -2).escape_ascii()),
                     ffi::LUA_TNUMBER => format!("[{}]", ffi::lua_tonumber(state, -2)),
                     ffi::LUA_TBOOLEAN => format!("[{}]", ffi::lua_toboolean(state, -2) != 0),
-                    _ => "[?]".to_owned(),
+                    // The key itself is what does not travel.
+                    _ => String::new(),
                 }
             });
         }
