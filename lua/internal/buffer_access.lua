@@ -103,70 +103,70 @@ local function to_u64(value, name)
 end
 
 -- Fixed widths. `load` and `store` are for the byte order of this machine, `load_swapped` and
--- `store_swapped` for the other. `check` turns the argument `value` into what is stored.
+-- `store_swapped` for the other. `check` turns `given` into `stored`.
 
 local SMALL = [[
-    local number = tobit(value or NAN)
-    if number ~= value or number < $low or number > $high then
-        bad_value(value, "$name", "$low", "$high")
+    local stored = tobit(given or NAN)
+    if stored ~= given or stored < $low or stored > $high then
+        bad_value(given, "$name", "$low", "$high")
     end]]
 local U32 = [[
-    local number = value
-    if type(value) ~= "number" or not (value >= 0 and value <= 4294967295) or floor(value) ~= value then
-        bad_value(value, "$name", "0", "4294967295")
+    local stored = given
+    if type(given) ~= "number" or not (given >= 0 and given <= 4294967295) or floor(given) ~= given then
+        bad_value(given, "$name", "0", "4294967295")
     end]]
 local FLOAT = [[
-    local number = value
-    if type(value) ~= "number" then bad_number(value, "$name") end]]
+    local stored = given
+    if type(given) ~= "number" then bad_number(given, "$name") end]]
 
 local function plain(ctype)
     return "cast(" .. ctype .. "_p, bytes)[0]"
 end
 
 local FIXED = {
-    u8 = { width = 1, low = "0", high = "255", load = "bytes[0]", store = "bytes[0] = number" },
+    u8 = { width = 1, low = "0", high = "255", load = "bytes[0]", store = "bytes[0] = stored" },
     i8 = { width = 1, low = "-128", high = "127" },
     u16 = {
         width = 2, low = "0", high = "65535",
         load_swapped = "rshift(bswap(cast(u16_p, bytes)[0]), 16)",
-        store_swapped = "cast(u16_p, bytes)[0] = rshift(bswap(number), 16)",
+        store_swapped = "cast(u16_p, bytes)[0] = rshift(bswap(stored), 16)",
     },
     i16 = {
         width = 2, low = "-32768", high = "32767",
         load_swapped = "arshift(bswap(cast(u16_p, bytes)[0]), 16)",
-        store_swapped = "cast(u16_p, bytes)[0] = rshift(bswap(number), 16)",
+        store_swapped = "cast(u16_p, bytes)[0] = rshift(bswap(stored), 16)",
     },
     u32 = {
         width = 4, check = U32,
         load_swapped = "tonumber(cast(uint32, bswap(cast(i32_p, bytes)[0])))",
-        store_swapped = "cast(i32_p, bytes)[0] = bswap(number)",
+        store_swapped = "cast(i32_p, bytes)[0] = bswap(stored)",
     },
     i32 = {
         width = 4, low = "-2147483648", high = "2147483647",
         load_swapped = "bswap(cast(i32_p, bytes)[0])",
-        store_swapped = "cast(i32_p, bytes)[0] = bswap(number)",
+        store_swapped = "cast(i32_p, bytes)[0] = bswap(stored)",
     },
     u64 = {
-        width = 8, check = 'local number = to_u64(value, "$name")',
+        width = 8, check = 'local stored = to_u64(given, "$name")',
         load_swapped = "bswap(cast(u64_p, bytes)[0])",
-        store_swapped = "cast(u64_p, bytes)[0] = bswap(number)",
+        store_swapped = "cast(u64_p, bytes)[0] = bswap(stored)",
     },
     i64 = {
-        width = 8, check = 'local number = to_i64(value, "$name")',
+        width = 8, check = 'local stored = to_i64(given, "$name")',
         load_swapped = "bswap(cast(i64_p, bytes)[0])",
-        store_swapped = "cast(i64_p, bytes)[0] = bswap(number)",
+        store_swapped = "cast(i64_p, bytes)[0] = bswap(stored)",
     },
     f32 = {
         width = 4, check = FLOAT,
         prepare_swapped = "scratch.i32 = bswap(cast(i32_p, bytes)[0])",
         load_swapped = "scratch.f32",
-        store_swapped = "scratch.f32 = number; cast(i32_p, bytes)[0] = bswap(scratch.i32)",
+        store_swapped = "scratch.f32 = stored; cast(i32_p, bytes)[0] = bswap(scratch.i32)",
     },
     f64 = {
         width = 8, check = FLOAT,
         prepare_swapped = "scratch.u64 = bswap(cast(u64_p, bytes)[0])",
         load_swapped = "scratch.f64",
-        store_swapped = "scratch.f64 = number; cast(u64_p, bytes)[0] = bswap(scratch.u64)",
+        store_swapped = "scratch.f64 = stored; cast(u64_p, bytes)[0] = bswap(scratch.u64)",
     },
 }
 
@@ -197,7 +197,7 @@ end
 ]]
 
 local SET = [[
-function M.set_$name(buffer, offset, value)
+function M.set_$name(buffer, offset, given)
     if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
     local view, at = cast(view_t, buffer), tobit(offset or NAN)
     if at ~= offset or at < 0 or at > view.len - $width then
@@ -211,7 +211,7 @@ end
 ]]
 
 local PUT = [[
-function M.put_$name(buffer, value)
+function M.put_$name(buffer, given)
     if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
     local view = cast(view_t, buffer)
     $check
@@ -245,7 +245,7 @@ local function parts(kind, order)
         width = fixed.width, low = fixed.low, high = fixed.high, check = fixed.check or SMALL,
         prepare = swapped and fixed.prepare_swapped or "",
         load = swapped and fixed.load_swapped or fixed.load or plain(kind),
-        store = swapped and fixed.store_swapped or fixed.store or (plain(kind) .. " = number"),
+        store = swapped and fixed.store_swapped or fixed.store or (plain(kind) .. " = stored"),
     }
 end
 

@@ -11,7 +11,7 @@
 //! ```
 
 use std::marker::PhantomPinned;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
 use std::ptr;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -93,6 +93,16 @@ impl std::fmt::Debug for NlBuffer {
 }
 
 impl NlBuffer {
+    /// Names and offsets of the fields, as `ffi/buffer.h` has them.
+    pub const FIELDS: &[(&str, usize)] = &[
+        ("ptr", offset_of!(NlBuffer, ptr)),
+        ("len", offset_of!(NlBuffer, len)),
+        ("room", offset_of!(NlBuffer, room)),
+        ("flags", offset_of!(NlBuffer, flags)),
+        ("charged", offset_of!(NlBuffer, charged)),
+        ("store", offset_of!(NlBuffer, store)),
+    ];
+
     /// Bytes of memory that a buffer with `room` bytes in place needs.
     pub const fn size_with(room: usize) -> usize {
         let room = if room < STORE_BYTES { STORE_BYTES } else { room };
