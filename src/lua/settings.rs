@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Messages a mailbox holds, unless set otherwise.
-pub const MAILBOX_MAX: usize = 65_536;
+const MAILBOX_MAX: usize = 65_536;
 
 /// Limits for contexts, and whether the main script has failed.
 #[derive(Debug)]
