@@ -107,12 +107,15 @@ impl Running {
             // SAFETY: the state is fresh and ours; `protected` catches what it raises.
             unsafe {
                 protected(raw, |raw| {
+                    // Nothing that is loaded here is garbage.
+                    ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
                     native::open(raw);
                     library::push_chunk(raw, "init");
                     ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
                     ffi::lua_call(raw, 1, 2);
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
+                    ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
                 })
             }
         });
