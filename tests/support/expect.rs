@@ -25,11 +25,10 @@ pub(crate) fn compare(promised: &str, printed: &str) -> Result<(), String> {
 
 /// True if the line is the pattern with each `...` replaced by any text.
 pub(crate) fn is_match(pattern: &str, line: &str) -> bool {
-    let mut parts = pattern.split("...");
-    let first = parts.next().unwrap_or_default();
+    let parts: Vec<&str> = pattern.split("...").collect();
+    let [first, middle @ .., last] = parts.as_slice() else { return pattern == line };
     let Some(mut rest) = line.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
+    for part in middle {
         match rest.find(part) {
             Some(at) => rest = &rest[at + part.len()..],
             None => return false,

@@ -9,7 +9,7 @@
 //! assert_eq!(done.stdout, "1\n");
 //! ```
 
-#![allow(dead_code, reason = "every test crate uses some of the helpers")]
+#![allow(dead_code, unused_imports, reason = "every test crate uses some of the helpers")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 pub(crate) mod expect;
