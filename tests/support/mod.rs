@@ -121,3 +121,19 @@ pub(crate) fn read_rest(stream: &mut TcpStream) -> Vec<u8> {
         Err(error) => panic!("waiting for the end of the connection: {error}"),
     }
 }
+
+/// Runs the body of a test in a process of its own that may open several thousand files, whatever
+/// the limit of this one is. `test` is the test's own name.
+pub(crate) fn with_many_files(test: &str, body: impl FnOnce()) {
+    const INSIDE: &str = "NODE_LUA_TEST_MANY_FILES";
+    if std::env::var_os(INSIDE).is_some() {
+        body();
+        return;
+    }
+    let raise = "ulimit -n 8192 2>/dev/null || ulimit -n \"$(ulimit -Hn)\"; exec \"$@\"";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", raise, "sh"]).arg(std::env::current_exe().unwrap());
+    let done = run_for(command.args(["--exact", test]).env(INSIDE, "1"), 3 * PATIENCE);
+    assert!(done.stdout.contains("1 passed"), "{done}");
+    done.succeeded();
+}
