@@ -126,7 +126,10 @@ fn a_query_to_a_context_that_ends_gets_207() {
          print('ignores', context.query(context.create(here .. '/ignores.lua', 0.3), 'question'))
          local slow = context.create(here .. '/ignores.lua', 3600)
          local told
-         context.query(slow, 'question', function(ok, code) told = true print('killed', ok, code) end)
+         context.query(slow, 'question', function(ok, code)
+           told = true
+           print('killed', ok, code)
+         end)
          context.destroy(slow)
          context.wait(slow)
          while not told do timer.sleep(0.001) end

@@ -23,7 +23,7 @@ const STRANGERS: &[(&str, &str)] = &[("timer", "net")];
 /// The files that may name the async runtime.
 const NAMES_RUNTIME: &[&str] = &["src/rt.rs"];
 
-/// Where `unsafe` may be: files, or folders with all that is in them. Anywhere else it is a mistake.
+/// Where `unsafe` may be: files, or folders with all that is in them.
 const UNSAFE: &[&str] = &["src/buf/block.rs", "src/abi/", "src/lua/state.rs"];
 
 /// Longer files are to be split by noun.
