@@ -110,7 +110,9 @@ fn a_frame_of_the_largest_length_comes_back() {
 
 #[test]
 fn each_width_and_order_has_its_limit() {
-    let cases: &[(&str, usize, fn(u32) -> Vec<u8>)] = &[
+    /// The head that says so many bytes.
+    type Head = fn(u32) -> Vec<u8>;
+    let cases: &[(&str, usize, Head)] = &[
         ("read_head_bytes = 1", 255, |n| vec![n as u8]),
         ("read_head_bytes = 2, read_head_endian = 'B'", 65_535, |n| {
             (n as u16).to_be_bytes().to_vec()
