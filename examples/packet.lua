@@ -1,6 +1,6 @@
 -- Packets: building and parsing binary packets in compiled code.
 --
--- Shows: typed reads and writes of a buffer, checked against its length and free in a compiled loop;
+-- Shows: typed reads and writes of a buffer, checked against its length, at no cost once compiled;
 -- variable-length numbers; a C struct laid over the bytes. Offsets count from 0.
 -- Run: node-lua examples/packet.lua
 -- Expected output:
