@@ -8,7 +8,7 @@ local me = context.self()
 
 tap.test("about oneself", function()
     ok(me > 0, "a handle", tostring(me))
-    is(context.parent(), 0, "the main context has no parent")
+    is(context.parent(), nil, "the main context has no parent")
     ok(context.ncpu() >= 1, "cores", tostring(context.ncpu()))
     ok(context.thread() >= 0, "worker", tostring(context.thread()))
     is(type(context.name()), "string", "a name")
@@ -56,7 +56,8 @@ tap.test("many queries at once", function()
     is(right, 400, "each gets its own answer")
     for i = 1, 8 do
         context.destroy(workers[i])
-        is(context.wait(workers[i], 30), true, "worker " .. i .. " ends")
+        local ended, code = context.wait(workers[i], 30)
+        ok(ended or code == 205, "worker " .. i .. " ends", tostring(code))
     end
 end)
 
