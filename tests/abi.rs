@@ -33,6 +33,6 @@ fn buffer_header_matches_rust() {
     ] {
         same(&format!("ffi.C.NL_BUFFER_{name}"), u64::from(value));
     }
-    let state = support::state();
-    support::run(&state, "=abi", &script).unwrap();
+    let state = support::vm::state();
+    support::vm::run(&state, "=abi", &script).unwrap();
 }
