@@ -273,7 +273,7 @@ buffer.byte = buffer.u8
 
 -- Variable length: LEB128, least significant group of 7 bits first.
 
---- The rest of a varint that takes more than 7 bytes, or is wrong.
+--- A varint of any length up to 10 bytes.
 local function long_varint(object, offset, at, name)
     local view = cast(view_t, object)
     local value, shift = 0ULL, 0
@@ -298,13 +298,20 @@ local function get_varint(object, offset, name)
         -- One level deeper than the generated accessors.
         return nil
     end
+    -- Written out: a loop would be a trace of its own, entered and left at every call.
     local bytes, left = view.ptr + at, view.len - at
-    local value, scale = 0, 1
-    for i = 0, (left < 7 and left or 7) - 1 do
-        local byte = bytes[i]
-        if byte < 128 then return value + byte * scale, at + i + 1 end
-        value = value + (byte - 128) * scale
-        scale = scale * 128
+    local value = bytes[0]
+    if value < 128 then return value, at + 1 end
+    if left >= 4 then
+        local byte = bytes[1]
+        value = value - 128 + byte * 128
+        if byte < 128 then return value, at + 2 end
+        byte = bytes[2]
+        value = value - 16384 + byte * 16384
+        if byte < 128 then return value, at + 3 end
+        byte = bytes[3]
+        value = value - 2097152 + byte * 2097152
+        if byte < 128 then return value, at + 4 end
     end
     return long_varint(object, offset, at, name)
 end
@@ -341,8 +348,17 @@ local function write_varint(bytes, value)
             value, count = rest, count + 1
         end
         local small = tobit(value)
+        if small < 128 then
+            bytes[count] = small
+            return count + 1
+        end
+        bytes[count] = bor(small, 128)
+        if small < 16384 then
+            bytes[count + 1] = rshift(small, 7)
+            return count + 2
+        end
         while small >= 128 do
-            bytes[count] = bor(band(small, 127), 128)
+            bytes[count] = bor(small, 128)
             small, count = rshift(small, 7), count + 1
         end
         bytes[count] = small
@@ -483,10 +499,15 @@ function buffer.reset(object)
     return object
 end
 
--- Loops over a buffer ask for its length: from here on the compiled way.
+-- Loops over a buffer ask for these: from here on the compiled way.
 function buffer.length(object)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     return cast(view_t, object).len
+end
+
+function buffer.unfill(object)
+    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+    return cast(view_t, object).room
 end
 
 env.FIXED, env.parts, env.expand = FIXED, parts, expand
