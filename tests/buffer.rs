@@ -1,5 +1,7 @@
 //! Buffers through a real VM: scripts, the Rust interface, memory accounting.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
 mod support;
 
 use bytes::Bytes;

@@ -110,10 +110,14 @@ local SMALL = [[
     if stored ~= given or stored < $low or stored > $high then
         bad_value(given, "$name", "$low", "$high")
     end]]
+-- Integers in compiled code are int32: those need no more than the sign looked at.
 local U32 = [[
-    local stored = given
-    if type(given) ~= "number" or not (given >= 0 and given <= 4294967295) or floor(given) ~= given then
-        bad_value(given, "$name", "0", "4294967295")
+    local stored = tobit(given or NAN)
+    if stored ~= given or stored < 0 then
+        if type(given) ~= "number" or not (given >= 0 and given <= 4294967295) or floor(given) ~= given then
+            bad_value(given, "$name", "0", "4294967295")
+        end
+        stored = given
     end]]
 local FLOAT = [[
     local stored = given

@@ -204,10 +204,7 @@ pub unsafe fn push_shared(state: *mut lua_State, bytes: Bytes) {
 }
 
 /// Pushes an empty buffer with at least this much room.
-pub(super) fn push_empty<'a>(
-    call: Call<'a>,
-    capacity: usize,
-) -> Result<&'a mut NlBuffer, Fault> {
+pub(super) fn push_empty<'a>(call: Call<'a>, capacity: usize) -> Result<&'a mut NlBuffer, Fault> {
     if capacity <= INLINE_MAX + ROOM_DEFAULT {
         return Ok(push_place(call, capacity, false));
     }

@@ -284,11 +284,8 @@ impl NlBuffer {
         if self.is_inline() {
             return Bytes::copy_from_slice(self.as_slice());
         }
-        let shared = if self.flags & OWNED != 0 {
-            self.take_owned().freeze()
-        } else {
-            self.take_shared()
-        };
+        let shared =
+            if self.flags & OWNED != 0 { self.take_owned().freeze() } else { self.take_shared() };
         self.put_shared(shared.clone());
         shared
     }

@@ -4,7 +4,7 @@ mod block;
 mod format;
 
 pub use block::{
-    FINALISED, INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX, STORE_BYTES,
-    TooLarge, UNIQUE,
+    FINALISED, INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX,
+    STORE_BYTES, TooLarge, UNIQUE,
 };
 pub use format::{FormatError, Item, Options, Step};
