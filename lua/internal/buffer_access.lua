@@ -258,22 +258,29 @@ local function expand(template, values)
     return (template:gsub("%$(%w+)", values):gsub("%$(%w+)", values))
 end
 
-local source = { PREAMBLE }
-for kind in pairs(FIXED) do
-    for _, order in ipairs(FIXED[kind].width == 1 and { "" } or { "le", "be" }) do
-        local values = parts(kind, order)
-        for prefix, template in pairs { [""] = GET, set_ = SET, put_ = PUT } do
-            values.name = kind .. order
-            local check = values.check
-            values.check = check:gsub("%$name", prefix .. values.name)
-            source[#source + 1] = expand(template, values)
-            values.check = check
-        end
-    end
-end
-assert(loadstring(table.concat(source), "=buffer"))(env)
+local TEMPLATES = { [""] = GET, set_ = SET, put_ = PUT }
 
-buffer.byte = buffer.u8
+--- Makes the accessor of this name and adds it to the methods; nil if it is not a name of one.
+local function generate(name)
+    local prefix, kind, order = name:match "^(%l-_?)([uif]%d+)(%l*)$"
+    local template, fixed = TEMPLATES[prefix], FIXED[kind]
+    if not template or not fixed then return nil end
+    if fixed.width == 1 and order ~= "" or fixed.width > 1 and order ~= "le" and order ~= "be" then
+        return nil
+    end
+    local values = parts(kind, order)
+    values.name = kind .. order
+    values.check = values.check:gsub("%$name", name)
+    assert(loadstring(PREAMBLE .. expand(template, values), "=buffer"))(env)
+    return rawget(buffer, name)
+end
+
+-- Most scripts use few of the 54.
+setmetatable(buffer, {
+    __index = function(_, name) return type(name) == "string" and generate(name) or nil end,
+})
+
+function buffer.byte(object, offset) return buffer.u8(object, offset) end
 
 -- Variable length: LEB128, least significant group of 7 bits first.
 
