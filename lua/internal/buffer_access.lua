@@ -54,7 +54,8 @@ local function out_of_range(object, offset, width, name)
 end
 
 local function bad_value(value, name, low, high)
-    error(string.format("%s: %s is not a whole number from %s to %s", name, show(value), low, high), 3)
+    local text = "%s: %s is not a whole number from %s to %s"
+    error(string.format(text, name, show(value), low, high), 3)
 end
 
 local function bad_number(value, name)
@@ -114,7 +115,9 @@ local SMALL = [[
 local U32 = [[
     local stored = tobit(given or NAN)
     if stored ~= given or stored < 0 then
-        if type(given) ~= "number" or not (given >= 0 and given <= 4294967295) or floor(given) ~= given then
+        if type(given) ~= "number" or not (given >= 0 and given <= 4294967295)
+            or floor(given) ~= given
+        then
             bad_value(given, "$name", "0", "4294967295")
         end
         stored = given
@@ -294,11 +297,15 @@ local function long_varint(object, offset, at, name)
             error(string.format("%s: value at offset %d exceeds 64 bits", name, offset), 3)
         end
         value = bor(value, bit.lshift(cast(uint64, band(byte, 127)), shift))
-        if byte < 128 then return value <= 0x20000000000000ULL and tonumber(value) or value, i + 1 end
+        if byte < 128 then
+            return value <= 0x20000000000000ULL and tonumber(value) or value, i + 1
+        end
         shift = shift + 7
     end
     error(
-        string.format("%s: value at offset %d runs past the end of %d bytes", name, offset, view.len),
+        string.format(
+            "%s: value at offset %d runs past the end of %d bytes", name, offset, view.len
+        ),
         3
     )
 end
@@ -397,7 +404,9 @@ end
 
 --- Turns a signed value into the unsigned one that stands for it.
 local function to_zigzag(value)
-    if type(value) == "number" and value >= -2 ^ 52 and value <= 2 ^ 52 and floor(value) == value then
+    if type(value) == "number" and value >= -2 ^ 52 and value <= 2 ^ 52
+        and floor(value) == value
+    then
         return value >= 0 and value * 2 or -value * 2 - 1
     end
     local wide = to_i64(value, "zigzag")
@@ -407,7 +416,9 @@ end
 --- Appends an unsigned varint.
 function buffer.put_varint(object, value)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    if type(value) ~= "number" or not (value >= 0 and value <= EXACT_MAX) or floor(value) ~= value then
+    if type(value) ~= "number" or not (value >= 0 and value <= EXACT_MAX)
+        or floor(value) ~= value
+    then
         value = to_u64(value, "put_varint")
     end
     return append_varint(object, value)
@@ -482,7 +493,9 @@ function buffer.commit(object, count)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     local view = cast(view_t, object)
     local added = tobit(count or NAN)
-    if added ~= count or added < 0 or added > view.room then bad_count(count, view.room, "commit") end
+    if added ~= count or added < 0 or added > view.room then
+        bad_count(count, view.room, "commit")
+    end
     view.len = view.len + added
     view.room = view.room - added
     return object
