@@ -320,17 +320,16 @@ local function get_varint(object, offset, name)
     local bytes, left = view.ptr + at, view.len - at
     local value = bytes[0]
     if value < 128 then return value, at + 1 end
-    if left >= 4 then
-        local byte = bytes[1]
-        value = value - 128 + byte * 128
-        if byte < 128 then return value, at + 2 end
-        byte = bytes[2]
-        value = value - 16384 + byte * 16384
-        if byte < 128 then return value, at + 3 end
-        byte = bytes[3]
-        value = value - 2097152 + byte * 2097152
-        if byte < 128 then return value, at + 4 end
-    end
+    -- A byte that is not there counts as one that goes on: the long way then finds it missing.
+    local byte = left > 1 and bytes[1] or 128
+    value = value - 128 + byte * 128
+    if byte < 128 then return value, at + 2 end
+    byte = left > 2 and bytes[2] or 128
+    value = value - 16384 + byte * 16384
+    if byte < 128 then return value, at + 3 end
+    byte = left > 3 and bytes[3] or 128
+    value = value - 2097152 + byte * 2097152
+    if byte < 128 then return value, at + 4 end
     return long_varint(object, offset, at, name)
 end
 
