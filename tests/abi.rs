@@ -1,5 +1,7 @@
 //! The C declarations in `ffi/` and their Rust mirrors must agree: sizes, offsets, constants.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::fmt::Write;

@@ -1,11 +1,14 @@
 //! Buffers through a real VM: scripts, the Rust interface, memory accounting.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
 mod support;
 
 use bytes::Bytes;
 use mlua::ffi;
 use node_lua::abi::buffer;
 use node_lua::buf::{INLINE_MAX, SIZE_MAX};
+use node_lua::lua::state::State;
 
 fn script(name: &str, source: &str) {
     let state = support::vm::state();
@@ -191,4 +194,29 @@ fn run_script() {
     let result = support::vm::run(&state, "=script", &std::fs::read_to_string(path).unwrap());
     println!("{}", support::vm::output(&state));
     result.unwrap();
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_opening() {
+    const STATES: u32 = 1000;
+    let measure = |what: &str, step: &dyn Fn() -> State| {
+        let start = std::time::Instant::now();
+        let states: Vec<State> = (0..STATES).map(|_| step()).collect();
+        let bytes = states[0].account().lua_bytes();
+        println!("{what}: {:?} and {bytes} bytes each", start.elapsed() / STATES);
+    };
+    measure("state", &|| State::new().unwrap());
+    measure("state, open", &|| {
+        let state = State::new().unwrap();
+        // SAFETY: a fresh state.
+        unsafe { buffer::open(state.as_ptr()) };
+        state
+    });
+    measure("with library from source", &support::state);
+    measure("with accessors from source", &|| {
+        let state = support::state();
+        support::run(&state, "=access", "buffer.new('x'):u8(0)").unwrap();
+        state
+    });
 }

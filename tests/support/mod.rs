@@ -13,7 +13,7 @@ const LIBRARY: &[(&CStr, &str)] = &[
     (c"internal/buffer_access", include_str!("../../lua/internal/buffer_access.lua")),
 ];
 
-/// Run with the table of natives: makes `buffer` and `packet` available, and counts what is printed.
+/// Run with the natives: makes `buffer` and `packet` available, and keeps what is printed.
 const BOOT: &str = r#"
     local native = ...
     function native.load(name)
