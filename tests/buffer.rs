@@ -213,10 +213,10 @@ fn cost_of_opening() {
         unsafe { buffer::open(state.as_ptr()) };
         state
     });
-    measure("with library from source", &support::state);
+    measure("with library from source", &support::vm::state);
     measure("with accessors from source", &|| {
-        let state = support::state();
-        support::run(&state, "=access", "buffer.new('x'):u8(0)").unwrap();
+        let state = support::vm::state();
+        support::vm::run(&state, "=access", "buffer.new('x'):u8(0)").unwrap();
         state
     });
 }

@@ -146,7 +146,7 @@ impl Host {
             notices: VecDeque::new(),
             timers: TimerHeap::new(),
             timer: rt::Timer::new(),
-            timer_waker: ReadyWaker::new(context, source(0, KIND_TIMER)),
+            timer_waker: ReadyWaker::waker(context, source(0, KIND_TIMER)),
             armed: None,
             now: rt::now(),
             sockets: Table::default(),
