@@ -42,7 +42,8 @@ print(('upper("quiet") = %s'):format(call(5, "upper", "quiet")))
 local sum, left = 0, 100
 for i = 1, 100 do
     context.run(function()
-        sum = sum + call(5, "multiply", i, i)
+        local square = call(5, "multiply", i, i)
+        sum = sum + square
         left = left - 1
         if left == 0 then
             context.send(context.self(), "all squares are there")

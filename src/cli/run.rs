@@ -27,13 +27,17 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let program = arguments.first().cloned().unwrap_or_else(|| "node-lua".into());
     match args::parse(arguments.into_iter().skip(1)) {
         Ok(Command::Help) => print(USAGE),
-        Ok(Command::Version) => print(concat!("node-lua ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Version) => print(&version()),
         Ok(Command::Run(run)) => run_script(&program, run),
         Err(error) => {
             eprintln!("node-lua: {error}\n{USAGE}");
             ExitCode::from(USAGE_STATUS)
         }
     }
+}
+
+fn version() -> String {
+    format!("node-lua {} ({})\n", env!("CARGO_PKG_VERSION"), crate::lua::library::vm_version())
 }
 
 fn print(text: &str) -> ExitCode {

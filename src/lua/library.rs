@@ -67,6 +67,20 @@ fn compile(state: &State, chunk_name: &CStr, source: &str) -> Vec<u8> {
     }
 }
 
+/// The VM's name and version, as `jit.version` has it.
+pub fn vm_version() -> String {
+    let Some(state) = State::new() else { return "LuaJIT".to_owned() };
+    let raw = state.as_ptr();
+    // SAFETY: the state is ours alone, with its libraries open; the text is copied while it is on
+    // the stack.
+    unsafe {
+        ffi::lua_getglobal(raw, c"jit".as_ptr());
+        ffi::lua_getfield(raw, -1, c"version".as_ptr());
+        let text = ffi::lua_tostring(raw, -1);
+        CStr::from_ptr(text).to_string_lossy().into_owned()
+    }
+}
+
 /// Pushes the function of a library chunk; false, with nothing pushed, if there is none of that
 /// name.
 ///

@@ -213,12 +213,18 @@ impl<'a> Writer<'a> {
 
     /// Whatever must stand before the value of a number key, where so many values took a position
     /// already. Returns true if that is the key. Otherwise the value takes a position: it is the
-    /// next, or so few are absent between that nils fill them.
+    /// next, or so few are absent between that nils fill them. That would give the copy another
+    /// length than the table if the key is not part of its array: then it is not `fillable`.
     #[inline]
-    pub fn number_or_position(&mut self, key: f64, positional: &mut u32) -> Result<bool, TooLarge> {
+    pub fn number_or_position(
+        &mut self,
+        key: f64,
+        positional: &mut u32,
+        fillable: bool,
+    ) -> Result<bool, TooLarge> {
         let gap = key - f64::from(*positional) - 1.0;
         if gap != 0.0 {
-            if !(0.0..=GAP_MAX).contains(&gap) || gap.fract() != 0.0 {
+            if !fillable || !(0.0..=GAP_MAX).contains(&gap) || gap.fract() != 0.0 {
                 self.number_key(key)?;
                 return Ok(true);
             }
@@ -324,7 +330,7 @@ mod tests {
             (f64::INFINITY, true, 10),
             (19.0, false, 19),
         ] {
-            assert_eq!(writer.number_or_position(key, &mut positional), Ok(is_pair));
+            assert_eq!(writer.number_or_position(key, &mut positional, true), Ok(is_pair));
             assert_eq!(positional, after);
         }
     }

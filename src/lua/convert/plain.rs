@@ -186,6 +186,7 @@ impl Plain<'_> {
         let (mut positional, mut pairs) = (0, 0);
         // SAFETY: the caller's contract.
         let table = unsafe { &*table };
+        let mut length = None;
         for index in 0..table.array_len {
             // SAFETY: the array part has so many slots.
             let value = unsafe { table.array.add(index as usize).read() };
@@ -194,7 +195,12 @@ impl Plain<'_> {
                     positional = index;
                 } else {
                     let key = f64::from(index);
-                    pairs += u32::from(self.writer.number_or_position(key, &mut positional)?);
+                    // SAFETY: the caller's contract.
+                    let end = *length.get_or_insert_with(|| unsafe { array_length(table) });
+                    let fillable = index <= end;
+                    let is_pair =
+                        self.writer.number_or_position(key, &mut positional, fillable)?;
+                    pairs += u32::from(is_pair);
                 }
                 // SAFETY: what a live table holds is live.
                 unsafe { self.value(value)? };
@@ -225,7 +231,7 @@ impl Plain<'_> {
             TRUE => self.writer.bool_key(true)?,
             _ => {
                 let key = number(key).ok_or(NotPlain)?;
-                return Ok(self.writer.number_or_position(key, positional)?);
+                return Ok(self.writer.number_or_position(key, positional, false)?);
             }
         }
         Ok(true)
@@ -247,6 +253,24 @@ impl Plain<'_> {
 }
 
 #[inline]
+/// The length that the VM's `#` finds within the array part.
+///
+/// # Safety
+/// `table` must be a live table object, of a VM that is not running.
+unsafe fn array_length(table: &Table) -> u32 {
+    // SAFETY: the array part has more slots than `index`.
+    let is_nil = |index: u32| unsafe { table.array.add(index as usize).read() } == NIL;
+    let (mut low, mut high) = (0, table.array_len.saturating_sub(1));
+    if high == 0 || !is_nil(high) {
+        return high;
+    }
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if is_nil(middle) { high = middle } else { low = middle }
+    }
+    low
+}
+
 fn tag(slot: Slot) -> i64 {
     slot as i64 >> TAG_SHIFT
 }

@@ -221,13 +221,15 @@ impl<B: Buffers> Encoder<'_, B> {
         }
         let open = self.writer.open_table()?;
         let (mut positional, mut pairs) = (0, 0);
+        // SAFETY: a table is on top.
+        let length = unsafe { ffi::lua_objlen(state, -1) };
         // SAFETY: a slot for the key is free, by the claims above.
         unsafe { ffi::lua_pushnil(state) };
         // SAFETY: the table is below the key; the key came from lua_next, and nobody has changed
         // the table since.
         while unsafe { ffi::lua_next(state, -2) } != 0 {
             // SAFETY: key and value are on top.
-            match unsafe { self.entry(&mut positional) } {
+            match unsafe { self.entry(&mut positional, length) } {
                 Ok(is_pair) => pairs += u32::from(is_pair),
                 Err(failure) => {
                     // SAFETY: as above; entries leave the stack as it was, failed ones too.
@@ -244,7 +246,11 @@ impl<B: Buffers> Encoder<'_, B> {
 
     /// Writes the entry whose key and value are on top. True if it needed its key written.
     #[inline]
-    unsafe fn entry(&mut self, positional: &mut u32) -> Result<bool, Box<Failure>> {
+    unsafe fn entry(
+        &mut self,
+        positional: &mut u32,
+        length: usize,
+    ) -> Result<bool, Box<Failure>> {
         let state = self.state;
         // SAFETY: the caller's contract, for all calls here; each fits the type found. A string key
         // is not converted, so lua_next still knows it.
@@ -256,7 +262,9 @@ impl<B: Buffers> Encoder<'_, B> {
                 }
                 ffi::LUA_TNUMBER => {
                     let key = ffi::lua_tonumber(state, -2);
-                    let is_pair = self.writer.number_or_position(key, positional)?;
+                    let fillable = key <= length as f64;
+                    let is_pair =
+                        self.writer.number_or_position(key, positional, fillable)?;
                     self.value().map(|()| is_pair)
                 }
                 ffi::LUA_TBOOLEAN => {
