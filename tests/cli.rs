@@ -55,7 +55,6 @@ fn version_and_help_go_to_stdout() {
     for option in ["-v", "--version"] {
         let done = run(node_lua().arg(option)).succeeded();
         assert!(done.stdout.contains(version), "{option}: {done}");
-        assert!(done.stdout.contains("LuaJIT"), "{option}: {done}");
     }
     for option in ["-h", "--help"] {
         let done = run(node_lua().arg(option)).succeeded();
