@@ -1,7 +1,7 @@
 -- Packets: building and parsing binary packets in compiled code.
 --
--- Shows: typed reads and writes of a buffer, checked against its length, at no cost once compiled; a
--- layout declared once; a C struct laid over the bytes. Offsets count from 0.
+-- Shows: typed reads and writes of a buffer, checked against its length, at no cost once compiled;
+-- a layout declared once; a C struct laid over the bytes. Offsets count from 0.
 -- Run: node-lua examples/packet.lua
 -- Expected output:
 --   a move is 13 bytes: 01 00 00 00 07 3f c0 00 00 c0 20 00 00
