@@ -1,16 +1,19 @@
 -- Packets: building and parsing binary packets in compiled code.
 --
 -- Shows: typed reads and writes of a buffer, checked against its length, at no cost once compiled;
--- variable-length numbers; a C struct laid over the bytes. Offsets count from 0.
+-- a layout declared once; a C struct laid over the bytes. Offsets count from 0.
 -- Run: node-lua examples/packet.lua
 -- Expected output:
 --   a move is 13 bytes: 01 00 00 00 07 3f c0 00 00 c0 20 00 00
 --   kind 1, id 7, x 1.5, y -2.5
 --   half a move: f32be: offset 9, width 4 is outside the buffer of 12 bytes (offsets count from 0)
---   varints: 1 300 1000000 take 6 bytes
+--   a greeting is 18 bytes: ann, 3 items, level 300
 --   10000 moves, sum of ids 50005000, as structs 50005000
 
 local ffi = require("ffi")
+local packet = require("packet")
+
+-- By hand: field by field, each with its type and byte order.
 
 local MOVE = 1
 local MOVE_BYTES = 13 -- kind u8, id u32, x f32, y f32, most significant byte first
@@ -36,13 +39,26 @@ local half = b:split(MOVE_BYTES - 1)
 local _, message = pcall(read_move, half, 0)
 print("half a move: " .. message:gsub("^.-: ", ""))
 
-local numbers = buffer.new()
-numbers:put_varint(1):put_varint(300):put_varint(1000000)
-local at, read = 0, {}
-while at < #numbers do
-    read[#read + 1], at = numbers:varint(at)
-end
-print(("varints: %s take %d bytes"):format(table.concat(read, " "), #numbers))
+-- By layout: declared once, with code compiled for it.
+
+local GREETING = packet.layout({
+    endian = "B",
+    { "kind", "u8" },
+    { "items", "u32", 3 },
+    { "name", "char", 3 },
+    { "level", "varint" },
+})
+
+local greeting = GREETING:encode({ kind = 2, items = { 10, 20, 30 }, name = "ann", level = 300 })
+local got = GREETING:decode(greeting)
+print(
+    ("a greeting is %d bytes: %s, %d items, level %d"):format(
+        #greeting,
+        got.name,
+        #got.items,
+        got.level
+    )
+)
 
 -- Many packets in one buffer: the loop compiles, nothing is allocated.
 local count = 10000
@@ -56,7 +72,7 @@ for i = 0, count - 1 do
     sum = sum + id
 end
 
--- The same bytes as an array of structs, without any check. In the byte order of this machine:
+-- By struct: the same bytes as an array, without any check and in the byte order of this machine,
 -- hence the swap. `stream` must stay referenced while its pointer is in use.
 ffi.cdef([[
 struct move { uint8_t kind; uint32_t id; float x, y; } __attribute__((packed));

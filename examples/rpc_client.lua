@@ -63,7 +63,8 @@ print(("the %s sleep answers before the %s one"):format(order[1], order[2]))
 local sum, squares = 0, {}
 for i = 1, 100 do
     squares[i] = function()
-        sum = sum + check(call("multiply", i, i))
+        local square = check(call("multiply", i, i))
+        sum = sum + square
     end
 end
 all(squares)

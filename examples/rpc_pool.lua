@@ -42,6 +42,7 @@ print(('upper("quiet") = %s'):format(call(5, "upper", "quiet")))
 local sum, left = 0, 100
 for i = 1, 100 do
     context.run(function()
+        -- Not `sum = sum + call(…)`: that reads `sum` before it waits, and writes after it.
         local square = call(5, "multiply", i, i)
         sum = sum + square
         left = left - 1

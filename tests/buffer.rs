@@ -84,7 +84,8 @@ fn only_buffers_pass_the_type_check() {
 fn memory_outside_the_vm_is_counted_and_given_back() {
     let state = support::vm::state();
     let external = || state.account().external_bytes();
-    support::vm::run(&state, "=small", "local b = buffer.new(('x'):rep(100)) b:append('y')").unwrap();
+    support::vm::run(&state, "=small", "local b = buffer.new(('x'):rep(100)) b:append('y')")
+        .unwrap();
     assert_eq!(external(), 0);
     support::vm::run(&state, "=large", "b = buffer.new(100000)").unwrap();
     assert_eq!(external(), 100_000);
@@ -94,7 +95,8 @@ fn memory_outside_the_vm_is_counted_and_given_back() {
     assert_eq!(external(), 140_000);
     support::vm::run(&state, "=release", "d:release() d:release()").unwrap();
     assert_eq!(external(), 100_000);
-    support::vm::run(&state, "=collect", "b, c, d = nil collectgarbage() collectgarbage()").unwrap();
+    support::vm::run(&state, "=collect", "b, c, d = nil collectgarbage() collectgarbage()")
+        .unwrap();
     assert_eq!(external(), 0);
     support::vm::run(
         &state,

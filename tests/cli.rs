@@ -55,11 +55,10 @@ fn version_and_help_go_to_stdout() {
     for option in ["-v", "--version"] {
         let done = run(node_lua().arg(option)).succeeded();
         assert!(done.stdout.contains(version), "{option}: {done}");
-        assert!(done.stdout.contains("LuaJIT"), "{option}: {done}");
     }
     for option in ["-h", "--help"] {
         let done = run(node_lua().arg(option)).succeeded();
-        for part in ["node-lua [options] script.lua [args", "-e", "--workers", "--mailbox", "-v"] {
+        for part in ["node-lua [options] script.lua", "-e", "--workers", "--mailbox", "-v"] {
             assert!(done.stdout.contains(part), "{option} does not tell about {part}: {done}");
         }
     }
@@ -203,12 +202,11 @@ fn require_finds_files_beside_the_main_script() {
 #[test]
 fn modules_of_the_runtime_are_loaded() {
     let done = evaluate(
-        "for _, name in ipairs({ 'tcp', 'context', 'timer', 'buffer', 'jit', 'bit' }) do
-           assert(package.loaded[name] == require(name), name)
+        "for _, name in ipairs({ 'tcp', 'context', 'timer', 'buffer', 'ffi', 'jit', 'bit' }) do
+           assert(require(name) == package.loaded[name], name)
          end
          assert(tcp == require('tcp') and context == require('context'))
          assert(require('string.buffer').encode)
-         assert(require('ffi') == package.loaded.ffi)
          assert(jit.status())",
     );
     done.succeeded();

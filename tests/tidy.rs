@@ -17,14 +17,44 @@ const LAYERS: &[&str] = &[
     "cli",
 ];
 
+/// What a file may use although it comes later: the memory account of a state counts buffers.
+const EXCEPTIONS: &[(&str, &str)] = &[("src/abi/buffer.rs", "lua")];
+
 /// Modules that ignore each other although one comes first.
 const STRANGERS: &[(&str, &str)] = &[("timer", "net")];
 
 /// The files that may name the async runtime.
 const NAMES_RUNTIME: &[&str] = &["src/rt.rs"];
 
-/// Where `unsafe` may be: files, or folders with all that is in them.
-const UNSAFE: &[&str] = &["src/buf/block.rs", "src/abi/", "src/lua/state.rs"];
+/// The files that may hold `unsafe`: bytes, the boundary to C and to the VM, and the reactor.
+const UNSAFE: &[&str] = &[
+    "src/abi/buffer.rs",
+    "src/abi/buffer_calls.rs",
+    "src/abi/call.rs",
+    "src/abi/pack.rs",
+    "src/buf/block.rs",
+    "src/buf/block_test.rs",
+    "src/buf/scratch.rs",
+    "src/lua/behavior.rs",
+    "src/lua/convert/integer.rs",
+    "src/lua/convert/mod.rs",
+    "src/lua/convert/plain.rs",
+    "src/lua/convert/push.rs",
+    "src/lua/convert/take.rs",
+    "src/lua/convert/tests.rs",
+    "src/lua/host.rs",
+    "src/lua/library.rs",
+    "src/lua/mod.rs",
+    "src/lua/native/context.rs",
+    "src/lua/native/event.rs",
+    "src/lua/native/mod.rs",
+    "src/lua/native/rwopt.rs",
+    "src/lua/native/tcp.rs",
+    "src/lua/state.rs",
+    "src/rt.rs",
+    "tests/buffer.rs",
+    "tests/support/vm.rs",
+];
 
 /// Longer files are to be split by noun.
 const LINES_MAX: usize = 600;
@@ -148,7 +178,8 @@ fn modules_use_only_those_below_them() {
         for used in modules_used(&source) {
             let Some(other) = LAYERS.iter().position(|layer| *layer == used) else { continue };
             let strange = STRANGERS.contains(&(module, used.as_str()));
-            if other > rank || strange {
+            let excepted = EXCEPTIONS.contains(&(path.as_str(), used.as_str()));
+            if (other > rank && !excepted) || strange {
                 wrong.push(format!("{path}: {module} must not use {used}"));
             }
         }
@@ -173,14 +204,18 @@ fn the_async_runtime_is_named_in_one_file() {
 fn unsafe_code_is_only_where_it_is_allowed() {
     let mut wrong = Vec::new();
     for (path, source) in sources(&["rs"]) {
-        let allowed = UNSAFE.iter().any(|allowed| {
-            path == *allowed || (allowed.ends_with('/') && path.starts_with(allowed))
-        });
+        let allowed = UNSAFE.contains(&path.as_str());
         for (number, line) in code(&source).enumerate() {
             let is_lint = line.contains("unsafe_") && !has_word(line, "unsafe");
             if !allowed && !is_lint && has_word(line, "unsafe") && !line.contains('"') {
                 wrong.push(format!("{path}:{}: {}", number + 1, line.trim()));
             }
+        }
+    }
+    for path in UNSAFE {
+        let source = fs::read_to_string(repository(path)).unwrap_or_default();
+        if !code(&source).any(|line| has_word(line, "unsafe")) {
+            wrong.push(format!("{path} is on the list, but has no `unsafe`"));
         }
     }
     assert_none(&wrong);
@@ -231,6 +266,9 @@ fn files_and_lines_are_short_enough() {
 fn every_module_says_what_it_is() {
     let mut wrong = Vec::new();
     for (path, source) in sources(&["rs", "lua"]) {
+        if path.ends_with("tests.rs") || path.ends_with("_test.rs") {
+            continue;
+        }
         let first = source.lines().find(|line| !line.starts_with("#!")).unwrap_or_default();
         if !first.starts_with(if path.ends_with(".rs") { "//!" } else { "--" }) {
             wrong.push(format!("{path} does not open with what it is"));

@@ -88,9 +88,8 @@ mod tests {
     #[test]
     fn pieces_stay_apart() {
         let mut scratch = Scratch::default();
-        let pieces: Vec<Bytes> = (0..50)
-            .map(|_| scratch.fill(b"", 5000, reader(b"hello")).expect("reads").0)
-            .collect();
+        let pieces: Vec<Bytes> =
+            (0..50).map(|_| scratch.fill(b"", 5000, reader(b"hello")).expect("reads").0).collect();
         assert!(pieces.iter().all(|piece| piece == "hello"));
     }
 

@@ -97,9 +97,11 @@ fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
 
 fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
     let (name, source, paths) = match &run.main {
-        Main::File(path) => {
-            (path.clone().into_os_string(), Source::File(path.clone()), Paths::Before(paths_beside(path)))
-        }
+        Main::File(path) => (
+            path.clone().into_os_string(),
+            Source::File(path.clone()),
+            Paths::Before(paths_beside(path)),
+        ),
         Main::Code(code) => {
             let source = Source::Text { name: c"=(-e)".into(), text: code.clone().into_bytes() };
             ("-e".into(), source, Paths::Default)

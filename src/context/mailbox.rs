@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
-use super::behavior::{Behavior, End};
 use super::Scheduler;
+use super::behavior::{Behavior, End};
 use crate::error::Code;
 use crate::message::{Event, Id};
 

@@ -90,9 +90,9 @@ impl Scheduler {
         mailbox_max: usize,
         behavior: Box<dyn Behavior>,
     ) -> Option<Arc<Context>> {
-        let context = self.registry.insert(|id| {
-            Context::new(id, parent, Arc::clone(self), mailbox_max, behavior)
-        })?;
+        let context = self
+            .registry
+            .insert(|id| Context::new(id, parent, Arc::clone(self), mailbox_max, behavior))?;
         self.enqueue(Arc::clone(&context));
         if self.is_closing.load(Ordering::SeqCst) {
             context.destroy(End::Destroyed(None));
@@ -215,12 +215,7 @@ impl Scheduler {
     }
 
     /// Delivers an answer to a query; false if the asker is gone.
-    pub fn answer(
-        &self,
-        asker: Id,
-        session: u64,
-        result: Result<Value, Code>,
-    ) -> bool {
+    pub fn answer(&self, asker: Id, session: u64, result: Result<Value, Code>) -> bool {
         self.registry
             .get(asker)
             .is_some_and(|asker| asker.deliver(Event::Reply { session, result }).is_ok())

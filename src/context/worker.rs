@@ -177,8 +177,7 @@ impl Worker {
 
     fn finish(&self, local: &Local, context: &Arc<Context>, reason: &End) {
         local.in_turn.set(true);
-        let result =
-            catch_unwind(AssertUnwindSafe(|| self.scheduler.finish(context, reason)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.scheduler.finish(context, reason)));
         local.in_turn.set(false);
         if result.is_err() {
             log::error!("context {}: {}", context.id(), Code::IO.text());

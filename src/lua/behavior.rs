@@ -210,10 +210,7 @@ const START: &std::ffi::CStr = c"node-lua.start";
 ///
 /// # Safety
 /// `raw` must be a live state that nobody else uses. A raise unwinds `body`, destructors included.
-unsafe fn protected<F: FnOnce(*mut lua_State)>(
-    raw: *mut lua_State,
-    body: F,
-) -> Result<(), String> {
+unsafe fn protected<F: FnOnce(*mut lua_State)>(raw: *mut lua_State, body: F) -> Result<(), String> {
     unsafe extern "C-unwind" fn trampoline<F: FnOnce(*mut lua_State)>(
         raw: *mut lua_State,
     ) -> c_int {

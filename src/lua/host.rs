@@ -308,12 +308,8 @@ impl Host {
     pub(super) fn add_stream(&mut self, stream: rt::Stream) -> u64 {
         let context = Arc::clone(&self.context);
         let stored = self.sockets.try_insert(|key| {
-            let connection = Connection::new(
-                stream,
-                &context,
-                source(key, KIND_READ),
-                source(key, KIND_WRITE),
-            );
+            let connection =
+                Connection::new(stream, &context, source(key, KIND_READ), source(key, KIND_WRITE));
             Ok::<_, std::convert::Infallible>(Socket::Stream(Box::new(connection)))
         });
         match stored {
@@ -371,9 +367,9 @@ impl Host {
             (Some(_), Ok(addresses)) => {
                 self.connect(token, addresses.into_iter().map(Into::into).collect());
             }
-            (_, result) => self
-                .notices
-                .push_back(Notice::Complete(token, result.map(Completion::Addresses))),
+            (_, result) => {
+                self.notices.push_back(Notice::Complete(token, result.map(Completion::Addresses)))
+            }
         }
     }
 

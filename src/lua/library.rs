@@ -12,7 +12,11 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("init", c"=[node-lua]", include_str!("../../lua/init.lua")),
     ("internal/task", c"=[node-lua] task", include_str!("../../lua/internal/task.lua")),
     ("internal/require", c"=[node-lua] require", include_str!("../../lua/internal/require.lua")),
-    ("internal/buffer_access", c"=[node-lua] buffer_access", include_str!("../../lua/internal/buffer_access.lua")),
+    (
+        "internal/buffer_access",
+        c"=[node-lua] buffer_access",
+        include_str!("../../lua/internal/buffer_access.lua"),
+    ),
     ("internal/cdef", c"=[node-lua] cdef", include_str!("../../lua/internal/cdef.lua")),
     ("internal/int64", c"=[node-lua] int64", include_str!("../../lua/internal/int64.lua")),
     ("buffer", c"=[node-lua] buffer", include_str!("../../lua/buffer.lua")),
@@ -92,8 +96,7 @@ pub unsafe fn push_chunk(state: *mut lua_State, name: &str) -> bool {
     };
     let (code, length) = (chunk.bytecode.as_ptr().cast::<c_char>(), chunk.bytecode.len());
     // SAFETY: the bytecode is our own, from this very VM, and lives for ever.
-    let status =
-        unsafe { ffi::luaL_loadbuffer(state, code, length, chunk.chunk_name.as_ptr()) };
+    let status = unsafe { ffi::luaL_loadbuffer(state, code, length, chunk.chunk_name.as_ptr()) };
     if status != ffi::LUA_OK {
         // SAFETY: the message is on the stack; out of memory is all that can have happened.
         unsafe { ffi::lua_error(state) };

@@ -43,8 +43,8 @@ thread_local! {
 /// Takes a value out of the VM; pushes `nil, message` if it cannot travel.
 unsafe fn take_value(raw: *mut lua_State, index: c_int) -> Result<Value, c_int> {
     // SAFETY: the callers are called by the VM, which leaves 20 slots free.
-    let result = VALUES
-        .with_borrow_mut(|scratch| unsafe { to_value::<BufferValues>(raw, index, scratch) });
+    let result =
+        VALUES.with_borrow_mut(|scratch| unsafe { to_value::<BufferValues>(raw, index, scratch) });
     result.map_err(|error| {
         // SAFETY: as above.
         unsafe {
@@ -136,8 +136,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
                 Err(results) => return results,
             }
         }
-        let script =
-            Script { source: Source::File(file), arguments, paths, command_line: None };
+        let script = Script { source: Source::File(file), arguments, paths, command_line: None };
         let created = host::with(|host| {
             let program = Program::new(&host.settings, script);
             let parent = Some(host.context.id());

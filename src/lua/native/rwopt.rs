@@ -47,17 +47,20 @@ pub(super) unsafe extern "C-unwind" fn set_rwopt(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let (key, read, write) =
         unsafe { (key(raw, 1), patch(raw, 2, "read"), patch(raw, 5, "write")) };
-    let result = read.and_then(|read| write.map(|write| (read, write))).and_then(|(read, write)| {
-        host::with(|host| host.with_stream(key, |stream, _| stream.set_options(read, write)))
-            .unwrap_or(Ok(()))
-            .map_err(|refused| match refused {
-                OptionsRefused::Invalid(error) => error.to_string(),
-                OptionsRefused::ReadFrozen => "read options are fixed once reading has begun".into(),
-                OptionsRefused::WriteFrozen => {
-                    "write options are fixed once writing has begun".into()
-                }
-            })
-    });
+    let result =
+        read.and_then(|read| write.map(|write| (read, write))).and_then(|(read, write)| {
+            host::with(|host| host.with_stream(key, |stream, _| stream.set_options(read, write)))
+                .unwrap_or(Ok(()))
+                .map_err(|refused| match refused {
+                    OptionsRefused::Invalid(error) => error.to_string(),
+                    OptionsRefused::ReadFrozen => {
+                        "read options are fixed once reading has begun".into()
+                    }
+                    OptionsRefused::WriteFrozen => {
+                        "write options are fixed once writing has begun".into()
+                    }
+                })
+        });
     let Err(message) = result else { return 0 };
     // SAFETY: as above.
     unsafe { push_text(raw, message.as_bytes()) };

@@ -1,5 +1,7 @@
 -- A context that answers a few questions; started by tests.
 
+context.name("answers")
+
 context.recv(0, function(_, question, from, session)
     if question == "about" then
         local about = { self = context.self(), parent = context.parent(), name = context.name() }
