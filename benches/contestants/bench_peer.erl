@@ -17,7 +17,7 @@ row("idle", [Port | _]) ->
 row("broadcast", [Port | _]) ->
     Hub = spawn(fun() -> hub([]) end),
     serve(Port, fun(S) -> Hub ! {client, S}, orders(S, Hub, <<>>) end);
-row("query", [Pairs, Payload, Count]) ->
+row("query", [Pairs, Payload, Count | _]) ->
     Value = value(Payload),
     Wall = measured(fun() ->
         workers(Pairs, fun() ->
@@ -47,10 +47,10 @@ row("timers", [Count]) ->
         start_timers(Count, 1),
         [receive Due -> put(errors, [now_s() - Due | get(errors)]) end || _ <- lists:seq(1, Count)]
     end),
-    Errors = list_to_tuple(lists:sort(get(errors))),
-    say("metric error_p50_ms ~w", [element(Count div 2, Errors) * 1000]),
-    say("metric error_p99_ms ~w", [element(Count * 99 div 100, Errors) * 1000]),
-    say("metric early ~w", [length([E || E <- tuple_to_list(Errors), E < 0])]).
+    Errors = list_to_tuple(lists:sort([abs(E) || E <- get(errors)])),
+    say("metric error_p50_ms ~w", [element(max(1, Count div 2), Errors) * 1000]),
+    say("metric error_p99_ms ~w", [element(max(1, Count * 99 div 100), Errors) * 1000]),
+    say("metric early ~w", [length([E || E <- get(errors), E < 0])]).
 
 value("number") -> 42.0;
 value("string") -> <<"twenty bytes of text">>;

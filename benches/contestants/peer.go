@@ -257,8 +257,14 @@ func timers(count int) {
 		}
 		wg.Wait()
 	})
+	early := 0
+	for i, e := range errors {
+		if e < 0 {
+			early++
+			errors[i] = -e
+		}
+	}
 	sort.Float64s(errors)
-	early := sort.SearchFloat64s(errors, 0)
 	fmt.Println("metric error_p50_ms", errors[count/2]*1000)
 	fmt.Println("metric error_p99_ms", errors[count*99/100]*1000)
 	fmt.Println("metric early", early)

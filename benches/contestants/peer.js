@@ -165,11 +165,12 @@ async function timers(count) {
       }, ms);
     }
   }));
-  errors.sort();
-  const at = (q) => errors[Math.min(count - 1, Math.floor(count * q))] * 1000;
+  const early = errors.filter((e) => e < 0).length;
+  const size = errors.map(Math.abs).sort();
+  const at = (q) => size[Math.min(count - 1, Math.floor(count * q))] * 1000;
   say('metric error_p50_ms', at(0.5));
   say('metric error_p99_ms', at(0.99));
-  say('metric early', errors.filter((e) => e < 0).length);
+  say('metric early', early);
 }
 
 async function main() {

@@ -143,13 +143,14 @@ function rows.timers(count)
         run()
     end)
     uv.run()
-    table.sort(errors)
     local early = 0
-    for _, e in ipairs(errors) do
+    for i, e in ipairs(errors) do
         early = early + (e < 0 and 1 or 0)
+        errors[i] = math.abs(e)
     end
-    say("metric error_p50_ms", errors[count / 2])
-    say("metric error_p99_ms", errors[count * 99 / 100])
+    table.sort(errors)
+    say("metric error_p50_ms", errors[math.ceil(count / 2)])
+    say("metric error_p99_ms", errors[math.ceil(count * 0.99)])
     say("metric early", early)
     ffi.cdef("int usleep(unsigned)")
     ffi.C.usleep(300000)

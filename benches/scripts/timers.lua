@@ -20,11 +20,12 @@ bench.measured(timer.sleep, function()
     end
     context.recv(self)
 end)
-table.sort(errors)
 local early = 0
 for i = 1, count do
     early = early + (errors[i] < 0 and 1 or 0)
+    errors[i] = math.abs(errors[i])
 end
+table.sort(errors)
 bench.say("metric error_p50_ms", errors[math.ceil(count / 2)] * 1000)
 bench.say("metric error_p99_ms", errors[math.ceil(count * 0.99)] * 1000)
 bench.say("metric early", early)

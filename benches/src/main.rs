@@ -74,11 +74,11 @@ fn run_rows(options: &Options, names: Option<&[&str]>) -> Result<(), String> {
     println!("{text}");
     let mut rows = rows::all(&suite);
     if let Some(names) = names {
-        rows.retain(|row| names.contains(&row.name));
-        if rows.is_empty() {
-            rows = rows::all(&suite);
-            rows.retain(|row| names.iter().any(|name| row.name.starts_with(name)));
-        }
+        let exact: Vec<&str> = rows.iter().map(|row| row.name).collect();
+        rows.retain(|row| {
+            let asked = |n: &&str| *n == row.name || !exact.contains(n) && row.name.starts_with(n);
+            names.iter().any(asked)
+        });
         if rows.is_empty() {
             return Err("no row of that name; `list` names them".into());
         }
@@ -90,7 +90,7 @@ fn run_rows(options: &Options, names: Option<&[&str]>) -> Result<(), String> {
         println!("{markdown}");
         text.push_str(&markdown);
         text.push('\n');
-        if let Some((metric, x_title)) = row.curve {
+        for &(metric, x_title) in row.curves {
             let y_title = row.metrics.iter().find(|m| m.name == metric).map_or("", |m| m.title);
             let title = format!("{}: {y_title}", row.title);
             panels.push(plot::panel(title, x_title, metric, &all));
@@ -162,7 +162,9 @@ fn run_serve(name: &str, arguments: &[&str]) -> Result<(), String> {
         ("async-std-echo", [port, workers, head, ..]) => {
             serve::async_echo::run(number(port)?, number(workers)?, number(head)?).map_err(text)
         }
-        ("raw-broadcast", [port, ..]) => serve::send_loop::run(number(port)?).map_err(text),
+        ("raw-broadcast", [port, _, _, batch]) => {
+            serve::send_loop::run(number(port)?, *batch == "1").map_err(text)
+        }
         ("raw-accessors", [count]) => {
             serve::accessors::run(number(count)?);
             Ok(())

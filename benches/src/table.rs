@@ -63,8 +63,8 @@ pub struct Row<'a> {
     pub metrics: Vec<Metric>,
     /// Its work.
     pub cells: Vec<Cell<'a>>,
-    /// The metric of its curve, if it is one, and the meaning of x.
-    pub curve: Option<(&'static str, &'static str)>,
+    /// Metrics to plot, each with the meaning of x; empty if it is no curve.
+    pub curves: &'static [(&'static str, &'static str)],
 }
 
 /// The samples of one contestant in one cell.

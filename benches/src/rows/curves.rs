@@ -13,7 +13,6 @@ pub fn rows(suite: &Suite) -> Vec<Row<'_>> {
         connections(suite, 16),
         payload(suite),
         contexts(suite),
-        memory(suite),
         queries(suite),
         timers(suite),
     ]
@@ -35,7 +34,7 @@ fn connections(suite: &Suite, depth: usize) -> Row<'_> {
         reference: Who::Raw,
         metrics: echo_metrics(),
         cells: [1, 10, 100, 1_000, 3_000, 9_000].map(cell).into(),
-        curve: Some(("server_cpu_us", "connections")),
+        curves: &[("server_cpu_us", "connections"), ("p99_us", "connections")],
     }
 }
 
@@ -51,7 +50,7 @@ fn payload(suite: &Suite) -> Row<'_> {
         reference: Who::Raw,
         metrics: echo_metrics(),
         cells: [8, 64, 512, 4096, 32 << 10, 256 << 10, 1 << 20].map(cell).into(),
-        curve: Some(("server_cpu_us", "bytes")),
+        curves: &[("server_cpu_us", "bytes"), ("messages_per_s", "bytes")],
     }
 }
 
@@ -60,7 +59,7 @@ fn contexts(suite: &Suite) -> Row<'_> {
         [1, 10, 100, 1_000, 10_000].map(|n| cell(suite, n.to_string(), n as f64, &create_job(n)));
     Row {
         name: "curve-contexts",
-        title: "Creation by number of contexts",
+        title: "Contexts by number",
         reference: Who::NodeLua,
         metrics: vec![
             plain("wall_ms", "wall ms"),
@@ -68,18 +67,7 @@ fn contexts(suite: &Suite) -> Row<'_> {
             plain("kib_per_unit", "KiB/context"),
         ],
         cells: cells.into(),
-        curve: Some(("cpu_us_per_unit", "contexts")),
-    }
-}
-
-fn memory(suite: &Suite) -> Row<'_> {
-    let row = contexts(suite);
-    Row {
-        name: "curve-memory",
-        title: "Memory by number of contexts",
-        metrics: vec![plain("kib_per_unit", "KiB/context")],
-        curve: Some(("kib_per_unit", "contexts")),
-        ..row
+        curves: &[("cpu_us_per_unit", "contexts"), ("kib_per_unit", "contexts")],
     }
 }
 
@@ -105,7 +93,7 @@ fn queries(suite: &Suite) -> Row<'_> {
             plain("cpu_us_per_unit", "CPU µs/query"),
         ],
         cells: cells.into(),
-        curve: Some(("us_per_query", "contexts")),
+        curves: &[("us_per_query", "contexts")],
     }
 }
 
@@ -121,6 +109,6 @@ fn timers(suite: &Suite) -> Row<'_> {
             plain("error_p99_ms", "error p99 ms"),
         ],
         cells: cells.into(),
-        curve: Some(("cpu_us_per_unit", "timers")),
+        curves: &[("cpu_us_per_unit", "timers"), ("error_p99_ms", "timers")],
     }
 }

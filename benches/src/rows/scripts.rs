@@ -75,7 +75,7 @@ fn row<'a>(
     metrics: Vec<Metric>,
     cells: Vec<Cell<'a>>,
 ) -> Row<'a> {
-    Row { name, title, reference, metrics, cells, curve: None }
+    Row { name, title, reference, metrics, cells, curves: &[] }
 }
 
 /// All rows of this kind.

@@ -38,7 +38,7 @@ pub fn echo(suite: &Suite, workers: usize) -> Row<'_> {
         1 => ("echo", "Framed echo, one server worker"),
         _ => ("echo-two", "Framed echo, two server workers"),
     };
-    Row { name, title, reference: Who::Raw, metrics: echo_metrics(), cells, curve: None }
+    Row { name, title, reference: Who::Raw, metrics: echo_metrics(), cells, curves: &[] }
 }
 
 /// The columns of everything that echoes.
@@ -176,7 +176,7 @@ pub fn gate(suite: &Suite) -> Row<'_> {
         reference: Who::Raw,
         metrics: echo_metrics(),
         cells,
-        curve: None,
+        curves: &[],
     }
 }
 
@@ -192,11 +192,18 @@ pub fn broadcast(suite: &Suite) -> Row<'_> {
             warm_up: suite.warm_up,
             measure: suite.measure,
         };
-        let entry = |who| {
+        let entry = |who, variant| {
             let fan = fan.clone();
-            Entry { who, variant: "", run: Box::new(move || measure_broadcast(suite, who, &fan)) }
+            let run = move || measure_broadcast(suite, who, &fan, variant == BATCHED);
+            Entry { who, variant, run: Box::new(run) }
         };
-        let entries = suite.contestants.of("broadcast").into_iter().map(entry).collect();
+        let mut entries = Vec::new();
+        for who in suite.contestants.of("broadcast") {
+            entries.push(entry(who, ""));
+            if who == Who::Raw && burst > 1 {
+                entries.push(entry(who, BATCHED));
+            }
+        }
         cells.push(Cell { label: format!("{burst} frame(s) an order"), x: 0.0, entries });
     }
     Row {
@@ -208,13 +215,13 @@ pub fn broadcast(suite: &Suite) -> Row<'_> {
             compared("cpu_us_per_frame", "server CPU µs/frame"),
         ],
         cells,
-        curve: None,
+        curves: &[],
     }
 }
 
-fn measure_broadcast(suite: &Suite, who: Who, fan: &Fan) -> Result<Sample, String> {
+fn measure_broadcast(suite: &Suite, who: Who, fan: &Fan, batch: bool) -> Result<Sample, String> {
     let fan = Fan { port: free_port()?, ..fan.clone() };
-    let server = start_server(suite, who, "broadcast", 1, fan.port, 2, false)?;
+    let server = start_server(suite, who, "broadcast", 1, fan.port, 2, batch)?;
     let mut cpu = Vec::new();
     let outcome = fan::run(&fan, || cpu.push(proc::cpu(server.pid())));
     let (frames, seconds) = outcome.map_err(|e| server.complaint(&e))?;
@@ -239,7 +246,7 @@ pub fn idle(suite: &Suite) -> Row<'_> {
             plain("memory_mib", "memory MiB"),
         ],
         cells: vec![Cell { label: "100 connections".into(), x: 0.0, entries }],
-        curve: None,
+        curves: &[],
     }
 }
 

@@ -13,14 +13,16 @@ use std::thread;
 use crate::serve::{echo_frames, frame_length, say_ready};
 use crate::sys::{self, EDGE_IN_OUT, Epoll};
 
-const READ_SIZE: usize = 64 * 1024;
+const READ_SIZE: usize = 256 * 1024;
 
 struct Connection {
     stream: TcpStream,
-    /// A frame that is not whole yet.
+    /// A frame that is not whole yet: the first `held` bytes of `partial`.
     partial: Vec<u8>,
-    /// Bytes the socket did not take.
+    held: usize,
+    /// Bytes the socket did not take, after the first `taken` of `unsent`.
     unsent: Vec<u8>,
+    taken: usize,
 }
 
 /// Serves for ever.
@@ -63,7 +65,7 @@ fn work(epoll: &Epoll, accepted: &Receiver<TcpStream>, head_bytes: usize) -> io:
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut list = sys::events(1024);
     let mut input = vec![0; READ_SIZE];
-    let mut output = Vec::with_capacity(READ_SIZE * 2);
+    let mut output = Vec::with_capacity(READ_SIZE);
     loop {
         let n = epoll.wait(&mut list, -1)?;
         for stream in accepted.try_iter() {
@@ -71,8 +73,7 @@ fn work(epoll: &Epoll, accepted: &Receiver<TcpStream>, head_bytes: usize) -> io:
             if connections.len() <= fd {
                 connections.resize_with(fd + 1, || None);
             }
-            let connection = Connection { stream, partial: Vec::new(), unsent: Vec::new() };
-            connections[fd] = Some(connection);
+            connections[fd] = Some(Connection::new(stream));
         }
         for event in &list[..n] {
             let Some(slot) = connections.get_mut(event.u64 as usize) else { continue };
@@ -85,6 +86,11 @@ fn work(epoll: &Epoll, accepted: &Receiver<TcpStream>, head_bytes: usize) -> io:
 }
 
 impl Connection {
+    fn new(stream: TcpStream) -> Connection {
+        let (partial, unsent) = (Vec::new(), Vec::new());
+        Connection { stream, partial, held: 0, unsent, taken: 0 }
+    }
+
     fn serve(
         &mut self,
         input: &mut [u8],
@@ -96,64 +102,86 @@ impl Connection {
         }
         loop {
             output.clear();
-            let whole_read = if self.partial.is_empty() {
-                let Some(n) = would_block(self.stream.read(input))? else { return Ok(()) };
-                let used = echo_frames(&input[..n], head_bytes, output);
-                self.partial.extend_from_slice(&input[used..n]);
-                n == input.len()
+            let frame = frame_length(&self.partial[..self.held], head_bytes).unwrap_or(0);
+            let filled = if frame > READ_SIZE / 2 {
+                self.read_long(frame, head_bytes, output)?
             } else {
-                let held = self.partial.len();
-                let need = frame_length(&self.partial, head_bytes).unwrap_or(0);
-                let room = need.saturating_sub(held).max(READ_SIZE);
-                self.partial.resize(held + room, 0);
-                let read = would_block(self.stream.read(&mut self.partial[held..]));
-                let n = read.as_ref().ok().copied().flatten().unwrap_or(0);
-                self.partial.truncate(held + n);
-                if read?.is_none() {
-                    return Ok(());
-                }
-                let used = echo_frames(&self.partial, head_bytes, output);
-                self.partial.drain(..used);
-                n == room
+                self.read_many(input, head_bytes, output)?
             };
-            let sent = would_block((&self.stream).write_nonempty(output))?.unwrap_or(0);
-            if sent < output.len() {
-                self.unsent.extend_from_slice(&output[sent..]);
-                if !self.flush()? {
-                    return Ok(());
+            if !output.is_empty() {
+                let sent = would_block(self.stream.write(output))?.unwrap_or(0);
+                if sent < output.len() {
+                    std::mem::swap(&mut self.unsent, output);
+                    self.taken = sent;
+                    if !self.flush()? {
+                        return Ok(());
+                    }
                 }
             }
-            if !whole_read {
+            if !filled {
                 return Ok(());
             }
         }
     }
 
+    /// Reads into the shared buffer, the beginning of a frame before it; whether it got full.
+    fn read_many(
+        &mut self,
+        input: &mut [u8],
+        head_bytes: usize,
+        output: &mut Vec<u8>,
+    ) -> io::Result<bool> {
+        let held = self.held;
+        input[..held].copy_from_slice(&self.partial[..held]);
+        let Some(n) = would_block(self.stream.read(&mut input[held..]))? else { return Ok(false) };
+        let end = held + n;
+        let used = echo_frames(&input[..end], head_bytes, output);
+        self.held = end - used;
+        if self.partial.len() < self.held {
+            self.partial.resize(self.held, 0);
+        }
+        self.partial[..self.held].copy_from_slice(&input[used..end]);
+        Ok(end == input.len())
+    }
+
+    /// Reads the rest of a long frame to its place; whether the frame is whole.
+    fn read_long(
+        &mut self,
+        frame: usize,
+        head_bytes: usize,
+        output: &mut Vec<u8>,
+    ) -> io::Result<bool> {
+        if self.partial.len() < frame {
+            self.partial.resize(frame, 0);
+        }
+        let rest = &mut self.partial[self.held..frame];
+        let Some(n) = would_block(self.stream.read(rest))? else { return Ok(false) };
+        self.held += n;
+        if self.held == frame {
+            echo_frames(&self.partial[..frame], head_bytes, output);
+            self.held = 0;
+        }
+        Ok(self.held == 0)
+    }
+
     /// Whether everything is out.
     fn flush(&mut self) -> io::Result<bool> {
-        while !self.unsent.is_empty() {
-            match would_block(self.stream.write(&self.unsent))? {
-                Some(n) => drop(self.unsent.drain(..n)),
+        while self.taken < self.unsent.len() {
+            match would_block(self.stream.write(&self.unsent[self.taken..]))? {
+                Some(n) => self.taken += n,
                 None => return Ok(false),
             }
         }
+        self.unsent.clear();
+        self.taken = 0;
         Ok(true)
-    }
-}
-
-trait WriteNonempty {
-    fn write_nonempty(self, bytes: &[u8]) -> io::Result<usize>;
-}
-
-impl WriteNonempty for &TcpStream {
-    fn write_nonempty(mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() { Ok(0) } else { self.write(bytes) }
     }
 }
 
 /// `None` instead of the error that asks to wait; the end of the stream is an error.
 fn would_block(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(n) => Ok(Some(n)),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(e) => Err(e),

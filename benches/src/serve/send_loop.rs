@@ -1,4 +1,5 @@
-//! The limit of a broadcast: one thread, one `send` for each frame and client.
+//! The limit of a broadcast: one thread, one `send` for each frame and client, or, batched, one
+//! for all frames of an order.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -13,7 +14,7 @@ use crate::sys::{self, EDGE_IN_OUT, Epoll};
 /// # Errors
 ///
 /// When the port is taken or a client fails.
-pub fn run(port: u16) -> io::Result<()> {
+pub fn run(port: u16, batch: bool) -> io::Result<()> {
     let listener = sys::listen(port)?;
     listener.set_nonblocking(true)?;
     let epoll = Epoll::new()?;
@@ -21,6 +22,7 @@ pub fn run(port: u16) -> io::Result<()> {
     say_ready();
     let mut frame = 1024u16.to_le_bytes().to_vec();
     frame.resize(2 + 1024, b'x');
+    let mut frames = Vec::new();
     let mut clients: Vec<TcpStream> = Vec::new();
     let mut list = sys::events(64);
     loop {
@@ -34,9 +36,12 @@ pub fn run(port: u16) -> io::Result<()> {
                 continue;
             }
             let Some(order) = read_order(&clients[event.u64 as usize])? else { return Ok(()) };
-            for _ in 0..order {
+            let (turns, burst) = if batch { (1, order) } else { (order, 1) };
+            frames.clear();
+            frames.extend((0..burst).flat_map(|_| &frame));
+            for _ in 0..turns {
                 for mut client in &clients {
-                    client.write_all(&frame)?;
+                    client.write_all(&frames)?;
                 }
             }
         }
