@@ -83,6 +83,9 @@ fn run_rows(options: &Options, names: Option<&[&str]>) -> Result<(), String> {
             return Err("no row of that name; `list` names them".into());
         }
     }
+    let all_of = |name: &str| names.is_none().then(|| root().join(name));
+    let out = options.out.clone().or(all_of("results.md"));
+    let plot = options.plot.clone().or(all_of("curves.svg"));
     let mut panels = Vec::new();
     for row in &rows {
         let all = table::run(row, options.rounds);
@@ -96,12 +99,11 @@ fn run_rows(options: &Options, names: Option<&[&str]>) -> Result<(), String> {
             panels.push(plot::panel(title, x_title, metric, &all));
         }
         // Written as it grows: a run that is stopped leaves what it found.
-        if let Some(path) = &options.out {
+        if let Some(path) = &out {
             write(path, &text)?;
         }
     }
-    let default = names.is_none().then(|| root().join("curves.svg"));
-    if let Some(path) = options.plot.clone().or(default) {
+    if let Some(path) = plot {
         write(&path, &plot::svg(&panels))?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::contestants::{ALL, Who, root};
 /// How to use it.
 pub const USAGE: &str = "\
 usage: node-lua-bench COMMAND [options]
-  all                   build and run every row and curve, write benches/curves.svg
+  all                   build and run every row and curve
   row NAME...           run these rows only (a name's beginning is enough for several: curve)
   list                  name the rows
   load PORT PID         the load generator alone, against a server that runs already
@@ -23,7 +23,7 @@ options:
   --warm-up S           time before it (default 0.4)
   --threads N           generator threads (default: 2, or 1 where cores are few)
   --quick               a tenth of the work, two rounds, 0.3 s: does everything run?
-  --out FILE            write the Markdown there too
+  --out FILE            write the Markdown there too (default with all: benches/results.md)
   --plot FILE           write the curves there (default with all: benches/curves.svg)
 for load:
   --connections N --size N --depth N --head-bytes 1|2|4 --big-endian";
