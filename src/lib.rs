@@ -19,4 +19,5 @@ pub mod frame;
 pub mod lua;
 pub mod message;
 pub mod net;
+pub mod rt;
 pub mod timer;

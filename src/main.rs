@@ -1,3 +1,8 @@
 //! The `node-lua` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    node_lua::rt::init();
+    node_lua::cli::run::run(std::env::args_os().collect())
+}

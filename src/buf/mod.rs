@@ -1,1 +1,12 @@
-//! Reference-counted bytes.
+//! Reference-counted bytes, and the binary formats that scripts pack and unpack.
+
+mod block;
+mod format;
+mod scratch;
+
+pub use block::{
+    FINALISED, INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX, STORE_BYTES,
+    TooLarge, UNIQUE,
+};
+pub use format::{FormatError, Item, Options, Step};
+pub use scratch::{Scratch, fill_block};

@@ -1,3 +1,42 @@
 //! The VM: states, values, and the native functions behind the script API.
 
+mod behavior;
+pub mod convert;
+mod host;
+pub mod library;
+mod native;
+mod settings;
 pub mod state;
+
+pub use behavior::{Paths, Program, Script, Source};
+pub use settings::Settings;
+
+use std::ffi::c_int;
+
+use bytes::Bytes;
+use mlua::ffi::lua_State;
+
+use crate::abi::buffer;
+
+/// How buffers travel: by reference.
+#[derive(Debug)]
+pub struct BufferValues;
+
+impl convert::Buffers for BufferValues {
+    unsafe fn share(
+        state: *mut lua_State,
+        index: c_int,
+    ) -> Result<Option<Bytes>, convert::Released> {
+        // SAFETY: the caller's contract.
+        match unsafe { buffer::test(state, index) } {
+            None => Ok(None),
+            Some(buffer) if buffer.is_live() => Ok(Some(buffer.share())),
+            Some(_) => Err(convert::Released),
+        }
+    }
+
+    unsafe fn push(state: *mut lua_State, content: Bytes) {
+        // SAFETY: the caller's contract.
+        unsafe { buffer::push_shared(state, content) };
+    }
+}

@@ -1,1 +1,13 @@
 //! What travels between contexts.
+
+pub mod encode;
+mod event;
+mod id;
+pub mod tables;
+pub mod value;
+
+pub use encode::{Malformed, Reader, Tag, TooLarge, Writer};
+pub use event::Event;
+pub use id::Id;
+pub use tables::Tables;
+pub use value::{Encoded, Text, Value};

@@ -1,1 +1,5 @@
 //! Deadlines.
+
+pub mod heap;
+
+pub use heap::{TimerHeap, TimerId};

@@ -1,0 +1,32 @@
+-- Module buffer: mutable bytes that are shared without a copy. See docs/api/buffer.md.
+--
+-- The functions of the contract are C functions, installed by src/abi/buffer.rs; they are methods
+-- too. The accessors (u16be, put_varint, ...) are made here, by internal/buffer_access.lua, when a
+-- script asks for the first of them: most contexts never do.
+--
+--     local b = buffer.new("\1\2")
+--     print(b:u16be(0))  --> 258
+
+local native = ...
+
+local buffer = native.buffer_methods()
+
+local access
+
+--- Internals of the accessors, for other modules of the library; loads them if need be.
+function native.buffer_access()
+    if not access then
+        setmetatable(buffer, nil)
+        access = native.load "internal/buffer_access"(native)
+    end
+    return access
+end
+
+setmetatable(buffer, {
+    __index = function(_, name)
+        native.buffer_access()
+        return rawget(buffer, name)
+    end,
+})
+
+return buffer

@@ -1,0 +1,427 @@
+//! The bytes of one script buffer: small ones in place, larger ones in a block that can be shared.
+//!
+//! [`NlBuffer`] is the payload of a buffer userdata and the mirror of `nl_buffer` in
+//! `ffi/buffer.h`: compiled Lua code reads and moves `ptr`, `len` and `room` itself. It knows
+//! nothing of the VM and of memory limits; `abi::buffer` reports what it allocates.
+//!
+//! ```text
+//!   inline   ptr ──► bytes in `store` and behind it, as far as the userdata was made
+//!   owned    ptr ──► block of a BytesMut in `store`    written in place
+//!   shared   ptr ──► block of a Bytes in `store`       copied, or taken back, before a write
+//! ```
+
+use std::marker::PhantomPinned;
+use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
+use std::ptr;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// The most bytes a buffer may hold: lengths are `int32_t`, which compiled code handles best.
+pub const SIZE_MAX: usize = i32::MAX as usize;
+/// Content up to this size is stored in the userdata itself, without a block or a finaliser.
+pub const INLINE_MAX: usize = 512;
+/// Free room that a new buffer gets behind its content.
+pub const ROOM_DEFAULT: usize = 32;
+/// Bytes of the `store` field, the least an inline buffer can hold.
+pub const STORE_BYTES: usize = size_of::<Store>();
+
+/// Flag: not released.
+pub const LIVE: u32 = 1;
+/// Flag: the bytes may be written in place.
+pub const UNIQUE: u32 = 2;
+/// Flag: the bytes are in a `BytesMut`.
+pub const OWNED: u32 = 4;
+/// Flag: the bytes are in a `Bytes`.
+pub const SHARED: u32 = 8;
+/// Flag: the userdata has the metatable with a finaliser.
+pub const FINALISED: u32 = 16;
+
+/// Above this size the allocator is asked politely, so that a refusal is an error and no abort.
+const FALLIBLE_BYTES: usize = 1 << 20;
+const BLOCK_MIN: usize = 64;
+
+/// A buffer would exceed [`SIZE_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+/// What it takes to make room in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// There is room, and the content may be written.
+    Ready,
+    /// [`NlBuffer::grow_to`] must be called with this capacity.
+    Grow(usize),
+}
+
+/// Where the bytes are kept; the flags say which field is live.
+#[repr(C)]
+union Store {
+    inline: [MaybeUninit<u8>; 32],
+    owned: ManuallyDrop<BytesMut>,
+    shared: ManuallyDrop<Bytes>,
+}
+
+/// The payload of a buffer userdata, `nl_buffer` in C.
+///
+/// # Invariant
+/// `ptr` is valid for `len` initialised bytes and, with [`UNIQUE`], for `room` more that may be
+/// written. It may have moved forward within the block since the store was filled, and `len` may
+/// have changed: the store's own figures are brought up to date by `take_owned` and `take_shared`.
+/// An inline buffer never moves, since `ptr` points into it.
+#[repr(C)]
+pub struct NlBuffer {
+    ptr: *mut u8,
+    len: i32,
+    room: i32,
+    flags: u32,
+    /// Bytes reported to the memory account of the state; kept by `abi::buffer`.
+    pub charged: u32,
+    store: Store,
+    /// Bytes inside the value are also reached through `ptr`.
+    _pinned: PhantomPinned,
+}
+
+impl std::fmt::Debug for NlBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NlBuffer")
+            .field("len", &self.len)
+            .field("room", &self.room)
+            .field("flags", &self.flags)
+            .field("charged", &self.charged)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NlBuffer {
+    /// Names and offsets of the fields, as `ffi/buffer.h` has them.
+    pub const FIELDS: &[(&str, usize)] = &[
+        ("ptr", offset_of!(NlBuffer, ptr)),
+        ("len", offset_of!(NlBuffer, len)),
+        ("room", offset_of!(NlBuffer, room)),
+        ("flags", offset_of!(NlBuffer, flags)),
+        ("charged", offset_of!(NlBuffer, charged)),
+        ("store", offset_of!(NlBuffer, store)),
+    ];
+
+    /// Bytes of memory that a buffer with `room` bytes in place needs.
+    pub const fn size_with(room: usize) -> usize {
+        let room = if room < STORE_BYTES { STORE_BYTES } else { room };
+        size_of::<NlBuffer>() - STORE_BYTES + room
+    }
+
+    /// Makes an empty inline buffer of the memory at `place`.
+    ///
+    /// # Safety
+    /// `place` must be aligned to 8, valid for [`size_with`](Self::size_with)`(room)` bytes and stay
+    /// where it is while the buffer is in use.
+    pub unsafe fn init(place: *mut NlBuffer, room: usize) {
+        let room = room.max(STORE_BYTES);
+        // SAFETY: in bounds of the caller's memory; no reference to it is made.
+        let bytes = unsafe { &raw mut (*place).store }.cast::<u8>();
+        // SAFETY: as above, field by field: the store stays uninitialised.
+        unsafe { (&raw mut (*place).ptr).write(bytes) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*place).len).write(0) };
+        // SAFETY: as above. Inline room is at most INLINE_MAX and some, far from overflow.
+        unsafe { (&raw mut (*place).room).write(room as i32) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*place).flags).write(LIVE | UNIQUE) };
+        // SAFETY: as above.
+        unsafe { (&raw mut (*place).charged).write(0) };
+    }
+
+    /// The content.
+    pub fn as_slice(&self) -> &[u8] {
+        if self.ptr.is_null() {
+            return &[];
+        }
+        // SAFETY: the invariant of `ptr` and `len`.
+        unsafe { std::slice::from_raw_parts(self.ptr, self.len as usize) }
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// True without content.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Free room behind the content.
+    pub fn room(&self) -> usize {
+        self.room as usize
+    }
+
+    /// False once released.
+    pub fn is_live(&self) -> bool {
+        self.flags & LIVE != 0
+    }
+
+    /// True if the bytes are in the userdata itself.
+    pub fn is_inline(&self) -> bool {
+        self.flags & (OWNED | SHARED) == 0
+    }
+
+    /// True if the content may be written in place.
+    pub fn is_unique(&self) -> bool {
+        self.flags & UNIQUE != 0
+    }
+
+    /// True if the userdata was given the metatable with a finaliser.
+    pub fn is_finalised(&self) -> bool {
+        self.flags & FINALISED != 0
+    }
+
+    /// Notes that the userdata has the metatable with a finaliser.
+    pub fn set_finalised(&mut self) {
+        self.flags |= FINALISED;
+    }
+
+    /// What is needed before `extra` bytes can be written behind the content, or with `extra` 0,
+    /// before the content can be changed. Takes back shared bytes that nobody else holds any more,
+    /// and moves content to the front of its block, where that suffices.
+    pub fn prepare(&mut self, extra: usize) -> Result<Plan, TooLarge> {
+        if self.is_unique() && self.room() >= extra {
+            return Ok(Plan::Ready);
+        }
+        let needed = self.len().checked_add(extra).filter(|&n| n <= SIZE_MAX).ok_or(TooLarge)?;
+        match self.flags & (OWNED | SHARED) {
+            SHARED => match self.take_shared().try_into_mut() {
+                Ok(owned) => self.put_owned(owned),
+                Err(shared) => self.put_shared(shared),
+            },
+            OWNED => {
+                let mut owned = self.take_owned();
+                // The outcome shows in the room, which is looked at below.
+                let _ = owned.try_reclaim(extra);
+                self.put_owned(owned);
+            }
+            _ => self.shift(),
+        }
+        if self.is_unique() && self.room() >= extra {
+            return Ok(Plan::Ready);
+        }
+        let doubled = if extra == 0 { 0 } else { 2 * self.len() };
+        Ok(Plan::Grow(needed.max(doubled).clamp(BLOCK_MIN, SIZE_MAX)))
+    }
+
+    /// Moves the content into a block of its own of `capacity` bytes; false, and nothing changed,
+    /// if there is no memory for it.
+    pub fn grow_to(&mut self, capacity: usize) -> bool {
+        debug_assert!(capacity >= self.len());
+        let Some(mut owned) = allocate(capacity) else { return false };
+        owned.extend_from_slice(self.as_slice());
+        self.drop_store();
+        self.put_owned(owned);
+        true
+    }
+
+    /// Copies as much of `bytes` behind the content as there is room for, and returns how much.
+    pub fn fill(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.room());
+        // SAFETY: `room` bytes behind the content are writable, and `bytes` is borrowed while
+        // `self` is borrowed mutably, so that they do not overlap.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.end(), count) };
+        self.commit(count);
+        count
+    }
+
+    /// Appends the content to itself, if there is room.
+    pub fn fill_self(&mut self) -> bool {
+        let len = self.len();
+        if self.room() < len {
+            return false;
+        }
+        // SAFETY: `len` bytes of content, and at least as many writable ones behind them.
+        unsafe { ptr::copy_nonoverlapping(self.ptr, self.end(), len) };
+        self.commit(len);
+        true
+    }
+
+    /// The first free byte; `room` bytes may be written from there.
+    pub fn end(&self) -> *mut u8 {
+        self.ptr.wrapping_add(self.len())
+    }
+
+    /// Adds the first `count` bytes of the room, which were written, to the content.
+    pub fn commit(&mut self, count: usize) {
+        let count = count.min(self.room()) as i32;
+        self.len += count;
+        self.room -= count;
+    }
+
+    /// Drops `count` bytes from the front, or all.
+    pub fn skip(&mut self, count: usize) {
+        let count = count.min(self.len());
+        self.ptr = self.ptr.wrapping_add(count);
+        self.len -= count as i32;
+    }
+
+    /// Forgets the content. A shared block is let go, a block of this buffer's own is kept.
+    pub fn clear(&mut self) {
+        if self.flags & SHARED != 0 {
+            drop(self.take_shared());
+            self.put_inline();
+            return;
+        }
+        self.room += self.len;
+        self.len = 0;
+    }
+
+    /// Lets go of the bytes for good.
+    pub fn release(&mut self) {
+        self.drop_store();
+        self.flags &= FINALISED;
+        self.ptr = ptr::null_mut();
+        self.len = 0;
+        self.room = 0;
+    }
+
+    /// The content for another holder: by reference, unless it is stored in the userdata.
+    pub fn share(&mut self) -> Bytes {
+        if self.is_inline() {
+            return Bytes::copy_from_slice(self.as_slice());
+        }
+        let shared = if self.flags & OWNED != 0 {
+            self.take_owned().freeze()
+        } else {
+            self.take_shared()
+        };
+        self.put_shared(shared.clone());
+        shared
+    }
+
+    /// Makes the empty inline buffer `into` hold the first `count` bytes (at most all), and removes
+    /// them here. Bytes in a block change hands without a copy.
+    ///
+    /// Returns false, with nothing done, if the bytes are inline and `into` has no room for them.
+    pub fn split_into(&mut self, count: usize, into: &mut NlBuffer) -> bool {
+        let count = count.min(self.len());
+        if count <= into.room() {
+            into.fill(&self.as_slice()[..count]);
+            self.skip(count);
+            return true;
+        }
+        match self.flags & (OWNED | SHARED) {
+            OWNED if count == self.len() => {
+                into.put_owned(self.take_owned());
+                self.put_inline();
+            }
+            OWNED => {
+                let mut owned = self.take_owned();
+                into.put_owned(owned.split_to(count));
+                self.put_owned(owned);
+            }
+            SHARED if count == self.len() => {
+                into.put_shared(self.take_shared());
+                self.put_inline();
+            }
+            SHARED => {
+                let mut shared = self.take_shared();
+                into.put_shared(shared.split_to(count));
+                self.put_shared(shared);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Replaces the content, of whatever kind, by a reference to `bytes`.
+    pub fn set_shared(&mut self, bytes: Bytes) {
+        self.drop_store();
+        self.put_shared(bytes);
+    }
+
+    /// Replaces the content, of whatever kind, by a block.
+    pub fn set_owned(&mut self, bytes: BytesMut) {
+        self.drop_store();
+        self.put_owned(bytes);
+    }
+
+    /// Moves inline content to the front of its place.
+    fn shift(&mut self) {
+        let base = (&raw mut self.store).cast::<u8>();
+        let skipped = self.ptr.addr().wrapping_sub(base.addr());
+        if self.ptr.is_null() || skipped == 0 {
+            return;
+        }
+        // SAFETY: the content lies `skipped` bytes behind the start of the same place.
+        unsafe { ptr::copy(self.ptr, base, self.len()) };
+        self.ptr = base;
+        self.room += skipped as i32;
+    }
+
+    /// An empty inline buffer, of the size that every one has.
+    fn put_inline(&mut self) {
+        self.ptr = (&raw mut self.store).cast::<u8>();
+        self.len = 0;
+        self.room = STORE_BYTES as i32;
+        self.flags = (self.flags & FINALISED) | LIVE | UNIQUE;
+    }
+
+    /// Fills the store, which must hold nothing to be dropped.
+    fn put_owned(&mut self, mut owned: BytesMut) {
+        self.ptr = owned.as_mut_ptr();
+        // The store keeps its full capacity; what exceeds int32_t is not offered.
+        self.len = owned.len() as i32;
+        self.room = (owned.capacity().min(SIZE_MAX) - owned.len()) as i32;
+        self.flags = (self.flags & FINALISED) | LIVE | UNIQUE | OWNED;
+        self.store.owned = ManuallyDrop::new(owned);
+    }
+
+    /// Fills the store, which must hold nothing to be dropped.
+    fn put_shared(&mut self, shared: Bytes) {
+        self.ptr = shared.as_ptr().cast_mut();
+        self.len = shared.len() as i32;
+        self.room = 0;
+        self.flags = (self.flags & FINALISED) | LIVE | SHARED;
+        self.store.shared = ManuallyDrop::new(shared);
+    }
+
+    /// Empties the store of an owned buffer, with what `ptr` and `len` say applied.
+    fn take_owned(&mut self) -> BytesMut {
+        debug_assert!(self.flags & OWNED != 0);
+        // SAFETY: the flags say which field is live, and every caller fills the store again.
+        let mut owned = unsafe { ManuallyDrop::take(&mut self.store.owned) };
+        let skipped = self.ptr.addr() - owned.as_ptr().addr();
+        // SAFETY: the first `skipped + len` bytes of the block were written: content is.
+        unsafe { owned.set_len(skipped + self.len()) };
+        owned.advance(skipped);
+        owned
+    }
+
+    /// Empties the store of a shared buffer, with what `ptr` and `len` say applied.
+    fn take_shared(&mut self) -> Bytes {
+        debug_assert!(self.flags & SHARED != 0);
+        // SAFETY: the flags say which field is live, and every caller fills the store again.
+        let mut shared = unsafe { ManuallyDrop::take(&mut self.store.shared) };
+        shared.advance(self.ptr.addr() - shared.as_ptr().addr());
+        shared.truncate(self.len());
+        shared
+    }
+
+    /// Drops what is stored; the caller must fill the store or mark the buffer as released.
+    fn drop_store(&mut self) {
+        match self.flags & (OWNED | SHARED) {
+            OWNED => drop(self.take_owned()),
+            SHARED => drop(self.take_shared()),
+            _ => {}
+        }
+    }
+}
+
+/// An empty block of exactly this capacity; `None` if a large one cannot be had.
+pub(super) fn allocate(capacity: usize) -> Option<BytesMut> {
+    if capacity < FALLIBLE_BYTES {
+        return Some(BytesMut::with_capacity(capacity));
+    }
+    let mut block = Vec::<u8>::new();
+    block.try_reserve_exact(capacity).ok()?;
+    Some(BytesMut::from(Bytes::from(block)))
+}
+
+#[cfg(test)]
+#[path = "block_test.rs"]
+mod tests;

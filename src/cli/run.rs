@@ -1,0 +1,128 @@
+//! From the command line to the exit status.
+
+use std::ffi::{CString, OsString};
+use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::{self, Command, Main, Run, USAGE};
+use crate::context::{End, Scheduler};
+use crate::lua::{Paths, Program, Script, Settings, Source};
+use crate::message::{Text, Value};
+use crate::{net, rt};
+
+/// How long the process waits, at its end, for what was written to be read.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Workers that there are at least: one that is stuck must not stop the others.
+const WORKERS_MIN: usize = 2;
+
+const USAGE_STATUS: u8 = 2;
+
+/// Runs the command line; returns the exit status.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let program = arguments.first().cloned().unwrap_or_else(|| "node-lua".into());
+    match args::parse(arguments.into_iter().skip(1)) {
+        Ok(Command::Help) => print(USAGE),
+        Ok(Command::Version) => print(concat!("node-lua ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Run(run)) => run_script(&program, run),
+        Err(error) => {
+            eprintln!("node-lua: {error}\n{USAGE}");
+            ExitCode::from(USAGE_STATUS)
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run_script(program: &OsString, run: Run) -> ExitCode {
+    let default = env_logger::Env::default().default_filter_or("warn");
+    env_logger::Builder::from_env(default).format_timestamp_millis().init();
+    let script = match script(program, &run) {
+        Ok(script) => script,
+        Err(error) => {
+            eprintln!("node-lua: standard input: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut settings = Settings::default();
+    if let Some(mailbox_max) = run.mailbox_max {
+        settings.mailbox_max = mailbox_max;
+    }
+    let settings = Arc::new(settings);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let scheduler = Scheduler::new(run.workers.unwrap_or(cores.max(WORKERS_MIN)));
+    let main = Program::new(&settings, script);
+    if scheduler.spawn(None, settings.mailbox_max, main).is_none() {
+        return ExitCode::FAILURE;
+    }
+    if let Err(error) = start(&scheduler) {
+        eprintln!("node-lua: {error}");
+        return ExitCode::FAILURE;
+    }
+    scheduler.wait_until_done();
+    net::wait_for_lingering(FLUSH_PATIENCE);
+    if settings.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Starts the workers, and what watches for signals.
+fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
+    let terminated = rt::termination_signals()?;
+    for index in 0..scheduler.workers() {
+        let scheduler = Arc::clone(scheduler);
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || scheduler.run_worker(index))?;
+    }
+    let scheduler = Arc::clone(scheduler);
+    rt::spawn(async move {
+        terminated.await;
+        log::info!("terminated by a signal");
+        scheduler.destroy_all(&End::Destroyed(None));
+    });
+    Ok(())
+}
+
+fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
+    let (name, source, paths) = match &run.main {
+        Main::File(path) => {
+            (path.clone().into_os_string(), Source::File(path.clone()), Paths::Before(paths_beside(path)))
+        }
+        Main::Code(code) => {
+            let source = Source::Text { name: c"=(-e)".into(), text: code.clone().into_bytes() };
+            ("-e".into(), source, Paths::Default)
+        }
+        Main::Stdin => {
+            let mut text = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut text)?;
+            ("-".into(), Source::Text { name: CString::from(c"=stdin"), text }, Paths::Default)
+        }
+    };
+    let texts: Vec<Vec<u8>> =
+        run.arguments.iter().map(|argument| argument.clone().into_vec()).collect();
+    let arguments = texts.iter().map(|text| Value::String(Text::new(text))).collect();
+    let from_zero = std::iter::once(name.into_vec()).chain(texts).collect();
+    Ok(Script {
+        source,
+        arguments,
+        paths,
+        arg: Some((vec![program.as_bytes().to_vec()], from_zero)),
+    })
+}
+
+/// Templates that find modules beside the main script.
+fn paths_beside(script: &Path) -> Vec<u8> {
+    let folder = match script.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.as_os_str().as_bytes(),
+        _ => b".",
+    };
+    [folder, b"/?.lua;", folder, b"/?/init.lua;"].concat()
+}

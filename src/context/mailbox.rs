@@ -1,0 +1,271 @@
+//! A context: its address, its bounded mailbox, and its place in the schedule.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
+
+use super::behavior::{Behavior, End};
+use super::Scheduler;
+use crate::error::Code;
+use crate::message::{Event, Id};
+
+/// Why an event was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The context has ended.
+    Closed,
+    /// As many messages wait as the mailbox holds.
+    Full,
+}
+
+impl From<Refused> for Code {
+    fn from(refused: Refused) -> Code {
+        match refused {
+            Refused::Closed => Code::NO_CONTEXT,
+            Refused::Full => Code::MAILBOX_FULL,
+        }
+    }
+}
+
+/// What others may touch, under one lock.
+struct Inbox {
+    events: Vec<Event>,
+    /// Messages among `events`: what the bound counts.
+    messages: usize,
+    /// True while the context is queued or running: whoever sets it enqueues the context.
+    scheduled: bool,
+    closed: bool,
+    end: Option<End>,
+    watchers: Watchers,
+}
+
+/// Contexts to tell of the end. Most are asked by the same one many times in a row.
+#[derive(Default)]
+struct Watchers {
+    last: Option<Id>,
+    all: HashSet<Id>,
+}
+
+impl Watchers {
+    fn insert(&mut self, id: Id) {
+        if self.last != Some(id) {
+            self.last = Some(id);
+            self.all.insert(id);
+        }
+    }
+}
+
+/// A context as the rest of the process sees it.
+pub struct Context {
+    id: Id,
+    parent: Option<Id>,
+    scheduler: Arc<Scheduler>,
+    mailbox_max: usize,
+    inbox: Mutex<Inbox>,
+    /// Messages handed to the behavior that the script has not received yet. Written by the thread
+    /// that runs the context, read by senders for the bound.
+    unreceived: AtomicUsize,
+    pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
+    name: Mutex<Option<Arc<str>>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(super) fn new(
+        id: Id,
+        parent: Option<Id>,
+        scheduler: Arc<Scheduler>,
+        mailbox_max: usize,
+        behavior: Box<dyn Behavior>,
+    ) -> Arc<Context> {
+        Arc::new(Context {
+            id,
+            parent,
+            scheduler,
+            mailbox_max,
+            inbox: Mutex::new(Inbox {
+                events: Vec::new(),
+                messages: 0,
+                scheduled: true,
+                closed: false,
+                end: None,
+                watchers: Watchers::default(),
+            }),
+            unreceived: AtomicUsize::new(0),
+            behavior: Mutex::new(Some(behavior)),
+            name: Mutex::new(None),
+        })
+    }
+
+    /// The address.
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// The context that created it.
+    pub fn parent(&self) -> Option<Id> {
+        self.parent
+    }
+
+    /// The scheduler it runs on.
+    pub fn scheduler(&self) -> &Arc<Scheduler> {
+        &self.scheduler
+    }
+
+    /// The name for people, if one was given.
+    pub fn name(&self) -> Option<Arc<str>> {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Names the context for people.
+    pub fn set_name(&self, name: &str) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.into());
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an event into the mailbox and makes the context run.
+    ///
+    /// Only messages count against the bound: answers and notices are bounded by what the context
+    /// itself has asked for.
+    ///
+    /// # Errors
+    /// [`Refused`]; the event is dropped, and nothing has changed.
+    pub fn deliver(self: &Arc<Self>, event: Event) -> Result<(), Refused> {
+        let mut inbox = self.inbox();
+        if inbox.closed {
+            return Err(Refused::Closed);
+        }
+        if let Event::Message { from, session, .. } = &event {
+            // Relaxed: an approximate count is enough for a bound; it pairs with nothing.
+            if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.mailbox_max {
+                return Err(Refused::Full);
+            }
+            inbox.messages += 1;
+            if *session != 0 {
+                inbox.watchers.insert(*from);
+            }
+        }
+        inbox.events.push(event);
+        self.schedule(inbox);
+        Ok(())
+    }
+
+    /// Asks the context to end before anything else it has to do. No effect if it has ended.
+    pub fn destroy(self: &Arc<Self>, reason: End) {
+        let mut inbox = self.inbox();
+        if !inbox.closed && inbox.end.is_none() {
+            inbox.end = Some(reason);
+            self.schedule(inbox);
+        }
+    }
+
+    /// Tells `watcher` with [`Event::Ended`] when this context ends. False if it has ended already.
+    pub fn watch(&self, watcher: Id) -> bool {
+        let mut inbox = self.inbox();
+        if !inbox.closed {
+            inbox.watchers.insert(watcher);
+        }
+        !inbox.closed
+    }
+
+    fn schedule(self: &Arc<Self>, mut inbox: MutexGuard<'_, Inbox>) {
+        if !inbox.scheduled {
+            inbox.scheduled = true;
+            drop(inbox);
+            self.scheduler.enqueue(Arc::clone(self));
+        }
+    }
+
+    /// Moves all events into `batch`, which must be empty; their messages count as unreceived.
+    pub fn take(&self, batch: &mut Vec<Event>) {
+        debug_assert!(batch.is_empty());
+        let mut inbox = self.inbox();
+        std::mem::swap(&mut inbox.events, batch);
+        let messages = std::mem::take(&mut inbox.messages);
+        if messages > 0 {
+            // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
+            let before = self.unreceived.load(Ordering::Relaxed);
+            self.unreceived.store(before + messages, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts one message as received: it makes room in the mailbox.
+    pub fn received(&self) {
+        // Relaxed: only the thread that runs the context writes it.
+        let before = self.unreceived.load(Ordering::Relaxed);
+        self.unreceived.store(before.saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// Counts one message as waiting again: it was taken, but nobody receives it yet.
+    pub fn unreceive(&self) {
+        // Relaxed: as in `received`.
+        self.unreceived.store(self.unreceived.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Messages that wait in the mailbox.
+    pub fn waiting(&self) -> usize {
+        self.inbox().messages + self.unreceived.load(Ordering::Relaxed)
+    }
+
+    /// The bound of the mailbox, in messages.
+    pub fn mailbox_max(&self) -> usize {
+        self.mailbox_max
+    }
+
+    /// The request to end, if there is one.
+    pub(super) fn end_requested(&self) -> Option<End> {
+        self.inbox().end.clone()
+    }
+
+    /// Ends a turn: true if nothing has arrived meanwhile, and the context rests.
+    pub(super) fn rest(&self) -> bool {
+        let mut inbox = self.inbox();
+        let idle = inbox.events.is_empty() && inbox.end.is_none();
+        if idle {
+            inbox.scheduled = false;
+        }
+        idle
+    }
+
+    /// Refuses everything from now on; returns what was never taken, and whom to tell.
+    pub(super) fn close(&self) -> (Vec<Event>, HashSet<Id>) {
+        let mut inbox = self.inbox();
+        inbox.closed = true;
+        inbox.messages = 0;
+        (std::mem::take(&mut inbox.events), std::mem::take(&mut inbox.watchers.all))
+    }
+}
+
+/// Wakes a context because something it owns is ready: a socket, or its timer.
+#[derive(Debug)]
+pub struct ReadyWaker {
+    context: Arc<Context>,
+    source: u64,
+}
+
+impl ReadyWaker {
+    /// A waker that delivers [`Event::Ready`] with `source`.
+    pub fn new(context: &Arc<Context>, source: u64) -> std::task::Waker {
+        Arc::new(ReadyWaker { context: Arc::clone(context), source }).into()
+    }
+}
+
+impl Wake for ReadyWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // A context that has ended needs no waking.
+        let _ = self.context.deliver(Event::Ready { source: self.source });
+    }
+}

@@ -1,0 +1,239 @@
+//! Which context runs next, and on which worker.
+//!
+//! Every worker has a queue of its own and a slot for the context to run next; others steal from
+//! the queue. A context made ready during a turn goes to the slot of the worker that made it ready,
+//! so that question and answer stay on one core, without a system call. Another worker is woken
+//! only if one is idle and there is work that the busy ones do not get to.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::Waker;
+
+use crossbeam_deque::{Injector, Stealer, Worker as Deque};
+
+use super::behavior::{Behavior, End};
+use super::worker::Worker;
+use super::{Context, Registry};
+use crate::error::Code;
+use crate::message::{Event, Id, Value};
+
+/// What other threads see of a worker.
+pub(super) struct Remote {
+    pub(super) stealer: Stealer<Arc<Context>>,
+    pub(super) waker: Mutex<Option<Waker>>,
+}
+
+/// The run queues, the workers' sleep, and the life of contexts.
+pub struct Scheduler {
+    registry: Registry,
+    pub(super) injector: Injector<Arc<Context>>,
+    pub(super) remotes: Vec<Remote>,
+    /// Deques of workers that have not started yet.
+    deques: Mutex<Vec<Option<Deque<Arc<Context>>>>>,
+    /// Workers that wait for work, and how many they are (so that nobody need lock to find none).
+    idle: Mutex<Vec<usize>>,
+    idle_count: AtomicUsize,
+    /// Woken workers that have not found work yet: while there is one, nobody else is woken.
+    searching: AtomicUsize,
+    is_closing: AtomicBool,
+    done: AtomicBool,
+    finished: (Mutex<bool>, Condvar),
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler").field("workers", &self.remotes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Scheduler {
+    /// A scheduler for `workers` threads, none of which runs yet.
+    pub fn new(workers: usize) -> Arc<Scheduler> {
+        let deques: Vec<_> = (0..workers.max(1)).map(|_| Deque::new_fifo()).collect();
+        let remotes = deques
+            .iter()
+            .map(|deque| Remote { stealer: deque.stealer(), waker: Mutex::new(None) })
+            .collect();
+        Arc::new(Scheduler {
+            registry: Registry::default(),
+            injector: Injector::new(),
+            remotes,
+            deques: Mutex::new(deques.into_iter().map(Some).collect()),
+            idle: Mutex::new(Vec::new()),
+            idle_count: AtomicUsize::new(0),
+            searching: AtomicUsize::new(0),
+            is_closing: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+            finished: (Mutex::new(false), Condvar::new()),
+        })
+    }
+
+    /// The living contexts.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.remotes.len()
+    }
+
+    /// The index of the worker this thread is, if it is one.
+    pub fn current_worker() -> Option<usize> {
+        Worker::current_index()
+    }
+
+    /// Creates a context and makes it run; `None` if no address is free.
+    pub fn spawn(
+        self: &Arc<Self>,
+        parent: Option<Id>,
+        mailbox_max: usize,
+        behavior: Box<dyn Behavior>,
+    ) -> Option<Arc<Context>> {
+        let context = self.registry.insert(|id| {
+            Context::new(id, parent, Arc::clone(self), mailbox_max, behavior)
+        })?;
+        self.enqueue(Arc::clone(&context));
+        if self.is_closing.load(Ordering::SeqCst) {
+            context.destroy(End::Destroyed(None));
+        }
+        Some(context)
+    }
+
+    /// Ends every context, those that come meanwhile included.
+    pub fn destroy_all(&self, reason: &End) {
+        self.is_closing.store(true, Ordering::SeqCst);
+        for context in self.registry.all() {
+            context.destroy(reason.clone());
+        }
+    }
+
+    /// Runs one worker until the last context has ended.
+    pub fn run_worker(self: &Arc<Self>, index: usize) {
+        let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
+        let deque = deque.expect("each worker is run once");
+        crate::rt::block_on(Worker::new(Arc::clone(self), index, deque));
+    }
+
+    /// Blocks until the last context has ended.
+    pub fn wait_until_done(&self) {
+        let (lock, condition) = &self.finished;
+        let mut finished = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*finished {
+            finished = condition.wait(finished).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Makes a context run. The caller has set its `scheduled` flag.
+    pub(super) fn enqueue(&self, context: Arc<Context>) {
+        if let Some(context) = Worker::enqueue_local(self, context) {
+            self.injector.push(context);
+            self.wake_one();
+        }
+    }
+
+    /// Wakes an idle worker, unless one is already looking for work.
+    pub(super) fn wake_one(&self) {
+        // Pairs with the fence in `Worker::rest`: either we see the idle worker, or it sees what was
+        // queued before this call.
+        fence(Ordering::SeqCst);
+        if self.idle_count.load(Ordering::Relaxed) == 0
+            || self.searching.load(Ordering::Relaxed) > 0
+        {
+            return;
+        }
+        let woken = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let woken = idle.pop();
+            if woken.is_some() {
+                self.idle_count.fetch_sub(1, Ordering::SeqCst);
+                self.searching.fetch_add(1, Ordering::SeqCst);
+            }
+            woken
+        };
+        if let Some(index) = woken {
+            self.wake_worker(index);
+        }
+    }
+
+    fn wake_worker(&self, index: usize) {
+        let remote = &self.remotes[index];
+        let waker = remote.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Notes that a worker is about to wait.
+    pub(super) fn add_idle(&self, index: usize) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+        self.idle_count.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Takes a worker off the idle list. False if somebody has woken it, and counts it as searching.
+    pub(super) fn remove_idle(&self, index: usize) -> bool {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = idle.iter().position(|&other| other == index);
+        if let Some(position) = position {
+            idle.swap_remove(position);
+            self.idle_count.fetch_sub(1, Ordering::SeqCst);
+        }
+        position.is_some()
+    }
+
+    /// Ends the search of a woken worker; true if it was the last one searching.
+    pub(super) fn stop_searching(&self) -> bool {
+        self.searching.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// Ends a context: refuses its mail, answers who still waits, releases what it holds.
+    pub(super) fn finish(self: &Arc<Self>, context: &Arc<Context>, reason: &End) {
+        let behavior = context.behavior.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (unread, watchers) = context.close();
+        if let Some(behavior) = behavior {
+            behavior.end(reason);
+        }
+        let left = self.registry.remove(context.id());
+        for event in unread {
+            if let Event::Message { from, session, .. } = event {
+                if session != 0 {
+                    self.answer(from, session, Err(Code::NO_REPLY));
+                }
+            }
+        }
+        for watcher in watchers {
+            if let Some(watcher) = self.registry.get(watcher) {
+                // A watcher that has ended needs no notice.
+                let _ = watcher.deliver(Event::Ended { id: context.id() });
+            }
+        }
+        if left == 0 {
+            self.finish_all();
+        }
+    }
+
+    /// Delivers an answer to a query; false if the asker is gone.
+    pub fn answer(
+        &self,
+        asker: Id,
+        session: u64,
+        result: Result<Value, Code>,
+    ) -> bool {
+        self.registry
+            .get(asker)
+            .is_some_and(|asker| asker.deliver(Event::Reply { session, result }).is_ok())
+    }
+
+    fn finish_all(&self) {
+        self.done.store(true, Ordering::Release);
+        for index in 0..self.remotes.len() {
+            self.wake_worker(index);
+        }
+        *self.finished.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.finished.1.notify_all();
+    }
+}

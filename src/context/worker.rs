@@ -1,0 +1,243 @@
+//! One worker: a future that gives turns to contexts and lets the reactor poll in between.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use crossbeam_deque::{Steal, Worker as Deque};
+
+use super::behavior::{End, Outcome};
+use super::{Context, Scheduler};
+use crate::error::Code;
+
+/// Work, in messages' worth, between two looks at the reactor: some 50 to 200 µs.
+const COST_BETWEEN_POLLS: usize = 512;
+
+/// Turns in a row that may go to the slot while others wait in the queue.
+const SLOT_STREAK_MAX: usize = 16;
+
+/// What a turn costs at least, in messages' worth.
+const TURN_COST: usize = 1;
+
+/// The part of a worker that wakers reach on their own thread.
+struct Local {
+    scheduler: *const Scheduler,
+    index: usize,
+    deque: Deque<Arc<Context>>,
+    next: RefCell<Option<Arc<Context>>>,
+    in_turn: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+thread_local! {
+    static LOCAL: RefCell<Option<std::rc::Rc<Local>>> = const { RefCell::new(None) };
+}
+
+/// A worker; ready once the last context has ended.
+pub(super) struct Worker {
+    scheduler: Arc<Scheduler>,
+    deque: Cell<Option<Deque<Arc<Context>>>>,
+    index: usize,
+    idle: bool,
+    slot_streak: usize,
+}
+
+impl Worker {
+    pub(super) fn new(
+        scheduler: Arc<Scheduler>,
+        index: usize,
+        deque: Deque<Arc<Context>>,
+    ) -> Worker {
+        Worker { scheduler, deque: Cell::new(Some(deque)), index, idle: false, slot_streak: 0 }
+    }
+
+    pub(super) fn current_index() -> Option<usize> {
+        LOCAL.with_borrow(|local| local.as_ref().map(|local| local.index))
+    }
+
+    /// Queues a context on this thread's worker; gives it back if this thread is none of
+    /// `scheduler`'s.
+    pub(super) fn enqueue_local(
+        scheduler: &Scheduler,
+        context: Arc<Context>,
+    ) -> Option<Arc<Context>> {
+        // A waker may fire while the thread-local is being torn down: then this is no worker.
+        let local = LOCAL.try_with(|local| local.borrow().clone()).ok().flatten();
+        let Some(local) = local.filter(|local| std::ptr::eq(local.scheduler, scheduler)) else {
+            return Some(context);
+        };
+        if local.in_turn.get() {
+            if let Some(displaced) = local.next.replace(Some(context)) {
+                local.deque.push(displaced);
+                scheduler.wake_one();
+            }
+        } else {
+            // The reactor runs on this thread, inside `block_on`: look at the queue afterwards.
+            local.deque.push(context);
+            if let Some(waker) = local.waker.borrow().as_ref() {
+                waker.wake_by_ref();
+            }
+        }
+        None
+    }
+
+    /// Publishes the worker to wakers on its thread, at its first poll there.
+    fn local(&self) -> std::rc::Rc<Local> {
+        LOCAL.with_borrow_mut(|slot| {
+            if let Some(deque) = self.deque.take() {
+                *slot = Some(std::rc::Rc::new(Local {
+                    scheduler: Arc::as_ptr(&self.scheduler),
+                    index: self.index,
+                    deque,
+                    next: RefCell::new(None),
+                    in_turn: Cell::new(false),
+                    waker: RefCell::new(None),
+                }));
+            }
+            slot.clone().expect("a worker is polled on one thread only")
+        })
+    }
+
+    fn register(&self, local: &Local, cx: &TaskContext<'_>) {
+        let mut mine = local.waker.borrow_mut();
+        if mine.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            *mine = Some(cx.waker().clone());
+            let remote = &self.scheduler.remotes[self.index];
+            *remote.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        }
+    }
+
+    /// The next context to run: the slot, the own queue, the common queue, the others' queues.
+    fn next(&mut self, local: &Local) -> Option<Arc<Context>> {
+        let queued = !local.deque.is_empty();
+        if let Some(context) = local.next.borrow_mut().take() {
+            if !queued || self.slot_streak < SLOT_STREAK_MAX {
+                self.slot_streak += 1;
+                return Some(context);
+            }
+            local.deque.push(context);
+        }
+        self.slot_streak = 0;
+        local.deque.pop().or_else(|| self.steal(local))
+    }
+
+    fn steal(&self, local: &Local) -> Option<Arc<Context>> {
+        loop {
+            let others = &self.scheduler.remotes;
+            let found = self.scheduler.injector.steal_batch_and_pop(&local.deque).or_else(|| {
+                let start = self.index + 1;
+                (start..start + others.len() - 1)
+                    .map(|index| &others[index % others.len()].stealer)
+                    .map(|stealer| stealer.steal_batch_and_pop(&local.deque))
+                    .collect()
+            });
+            match found {
+                Steal::Success(context) => return Some(context),
+                Steal::Empty => return None,
+                Steal::Retry => {}
+            }
+        }
+    }
+
+    fn has_work(&self, local: &Local) -> bool {
+        local.next.borrow().is_some()
+            || !self.scheduler.injector.is_empty()
+            || self.scheduler.remotes.iter().any(|remote| !remote.stealer.is_empty())
+    }
+
+    /// Gives one turn; returns its cost.
+    fn run(&self, local: &Local, context: &Arc<Context>) -> usize {
+        if let Some(end) = context.end_requested() {
+            self.finish(local, context, &end);
+            return TURN_COST;
+        }
+        let mut behavior = context.behavior.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(program) = behavior.as_mut() else {
+            return TURN_COST;
+        };
+        local.in_turn.set(true);
+        let result = catch_unwind(AssertUnwindSafe(|| program.turn(context)));
+        local.in_turn.set(false);
+        drop(behavior);
+        let (outcome, cost) = result.unwrap_or_else(|_| {
+            log::error!("context {}: the runtime failed in its turn; it ends", context.id());
+            (Outcome::Ended, TURN_COST)
+        });
+        match outcome {
+            Outcome::Ended => self.finish(local, context, &End::Normal),
+            Outcome::Idle if context.rest() => {}
+            Outcome::Idle | Outcome::More => local.deque.push(Arc::clone(context)),
+        }
+        cost.max(TURN_COST)
+    }
+
+    fn finish(&self, local: &Local, context: &Arc<Context>, reason: &End) {
+        local.in_turn.set(true);
+        let result =
+            catch_unwind(AssertUnwindSafe(|| self.scheduler.finish(context, reason)));
+        local.in_turn.set(false);
+        if result.is_err() {
+            log::error!("context {}: {}", context.id(), Code::IO.text());
+        }
+    }
+
+    /// Leaves the idle state, however it was woken; true if it counts as searching.
+    fn leave_idle(&mut self) -> bool {
+        let woken = self.idle && !self.scheduler.remove_idle(self.index);
+        self.idle = false;
+        woken
+    }
+
+    /// Goes idle; false if work appeared meanwhile.
+    fn rest(&mut self, local: &Local) -> bool {
+        self.scheduler.add_idle(self.index);
+        self.idle = true;
+        // Pairs with the fence in `Scheduler::wake_one`.
+        fence(Ordering::SeqCst);
+        !self.has_work(local) && !self.scheduler.is_done()
+    }
+}
+
+impl Future for Worker {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let local = this.local();
+        this.register(&local, cx);
+        let mut searching = this.leave_idle();
+        let mut cost = 0;
+        loop {
+            let Some(context) = this.next(&local) else {
+                if std::mem::take(&mut searching) {
+                    this.scheduler.stop_searching();
+                }
+                if this.scheduler.is_done() {
+                    LOCAL.with_borrow_mut(|local| local.take());
+                    return Poll::Ready(());
+                }
+                if this.rest(&local) {
+                    return Poll::Pending;
+                }
+                searching = this.leave_idle();
+                continue;
+            };
+            if std::mem::take(&mut searching) {
+                this.scheduler.stop_searching();
+            }
+            if !local.deque.is_empty() {
+                this.scheduler.wake_one();
+            }
+            cost += this.run(&local, &context);
+            if cost >= COST_BETWEEN_POLLS {
+                // `block_on` polls the reactor, without waiting, before it polls us again.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+}

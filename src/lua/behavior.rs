@@ -1,0 +1,319 @@
+//! A script as a context's behavior: its state, and one turn of it.
+
+use std::ffi::{CString, c_int};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mlua::ffi::{self, lua_State};
+
+use super::host::{self, Host};
+use super::state::State;
+use super::{Settings, convert, library, native};
+use crate::context::{Behavior, Context, End, Outcome};
+use crate::message::Value;
+
+/// Where a script's text comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// A text with the name its errors bear.
+    Text {
+        /// As in `=stdin`, see `luaL_loadbuffer`.
+        name: CString,
+        /// The script.
+        text: Vec<u8>,
+    },
+}
+
+/// Where `require` looks.
+#[derive(Debug)]
+pub enum Paths {
+    /// Where LuaJIT looks.
+    Default,
+    /// In these templates first.
+    Before(Vec<u8>),
+    /// Exactly here: `package.path` and `package.cpath`.
+    Exactly(Vec<u8>, Vec<u8>),
+}
+
+/// What a context is to run.
+#[derive(Debug)]
+pub struct Script {
+    /// The main chunk.
+    pub source: Source,
+    /// Its arguments.
+    pub arguments: Vec<Value>,
+    /// Where modules are found.
+    pub paths: Paths,
+    /// What `arg` holds, from index 0 on, with what stands before it (negative indexes, nearest
+    /// first); nothing for contexts made by other contexts.
+    pub arg: Option<(Vec<Vec<u8>>, Vec<Vec<u8>>)>,
+}
+
+/// A script before, and while, it runs.
+pub struct Program {
+    settings: Arc<Settings>,
+    script: Option<Script>,
+    running: Option<Running>,
+}
+
+struct Running {
+    host: Box<Host>,
+    /// Dropped by `Behavior::end`, inside `host::enter`: finalisers are scripts too.
+    state: Option<State>,
+    /// Registry reference to the dispatcher.
+    dispatch: c_int,
+}
+
+impl Program {
+    /// A program that loads its script in its first turn.
+    pub fn new(settings: &Arc<Settings>, script: Script) -> Box<Program> {
+        Box::new(Program { settings: Arc::clone(settings), script: Some(script), running: None })
+    }
+}
+
+impl Behavior for Program {
+    fn turn(&mut self, context: &Arc<Context>) -> (Outcome, usize) {
+        if let Some(script) = self.script.take() {
+            match Running::new(context, &self.settings) {
+                Some(running) => self.running.insert(running).start(script),
+                None => log::error!("context {}: no memory for its state", context.id()),
+            }
+        }
+        match &mut self.running {
+            Some(running) => running.turn(),
+            None => (Outcome::Ended, 1),
+        }
+    }
+
+    fn end(mut self: Box<Self>, reason: &End) {
+        if let Some(mut running) = self.running.take() {
+            if let End::Destroyed(Some(reason)) = reason {
+                log::info!("context {} destroyed: {reason}", running.host.context.id());
+            }
+            running.close();
+        }
+    }
+}
+
+impl Running {
+    fn new(context: &Arc<Context>, settings: &Arc<Settings>) -> Option<Running> {
+        let state = State::new()?;
+        let mut host = Host::new(context, settings);
+        let raw = state.as_ptr();
+        let ready = host::enter(&mut host, || {
+            // SAFETY: the state is fresh and ours; `protected` catches what it raises.
+            unsafe {
+                protected(raw, |raw| {
+                    native::open(raw);
+                    library::push_chunk(raw, "init");
+                    ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
+                    ffi::lua_call(raw, 1, 2);
+                    ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
+                    ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
+                })
+            }
+        });
+        if let Err(message) = ready {
+            log::error!("context {}: the library does not load: {message}", context.id());
+            host::enter(&mut host, || drop(state));
+            return None;
+        }
+        // SAFETY: the stack is empty; the field was set above.
+        let dispatch = unsafe {
+            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
+            ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX)
+        };
+        Some(Running { host, state: Some(state), dispatch })
+    }
+
+    fn raw(&self) -> *mut lua_State {
+        self.state.as_ref().map_or(std::ptr::null_mut(), State::as_ptr)
+    }
+
+    /// Loads the script and runs its main chunk up to its first wait.
+    fn start(&mut self, script: Script) {
+        let raw = self.raw();
+        let mut failure = None;
+        let result = host::enter(&mut self.host, || {
+            // SAFETY: a live state of ours; `protected` catches what is raised.
+            unsafe { protected(raw, |raw| failure = start_script(raw, script)) }
+        });
+        if let Some(message) = failure.or(result.err()) {
+            self.host.main_failed = true;
+            native::report(&self.host.context, &message);
+        }
+    }
+
+    fn turn(&mut self) -> (Outcome, usize) {
+        let raw = self.raw();
+        self.host.begin_turn();
+        let mut next = 0;
+        let dispatch = self.dispatch;
+        let result = host::enter(&mut self.host, || {
+            // SAFETY: a live state of ours with an empty stack; the reference is the dispatcher's.
+            unsafe {
+                protected(raw, |raw| {
+                    ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, dispatch.into());
+                    ffi::lua_call(raw, 0, 1);
+                    next = ffi::lua_tonumber(raw, -1) as i32;
+                })
+            }
+        });
+        let cost = self.host.take_cost();
+        if let Err(message) = result {
+            // The dispatcher catches what scripts raise: only the lack of memory comes here.
+            log::error!("context {}: {message}; it ends", self.host.context.id());
+            self.host.main_failed = true;
+            return (Outcome::Ended, cost);
+        }
+        self.host.end_turn();
+        let outcome = match next {
+            _ if self.host.is_ending => Outcome::Ended,
+            _ if self.host.has_more() => Outcome::More,
+            0 => Outcome::Ended,
+            1 => Outcome::Idle,
+            _ => Outcome::More,
+        };
+        (outcome, cost)
+    }
+
+    fn close(&mut self) {
+        self.host.close_all();
+        let state = self.state.take();
+        host::enter(&mut self.host, || drop(state));
+        // Finalisers may have written or opened something.
+        self.host.close_all();
+        if self.host.main_failed && self.host.context.parent().is_none() {
+            self.host.settings.fail();
+        }
+    }
+}
+
+const DISPATCH: &std::ffi::CStr = c"node-lua.dispatch";
+const START: &std::ffi::CStr = c"node-lua.start";
+
+/// Calls `body` so that what it raises comes back as text. The stack is empty afterwards.
+///
+/// # Safety
+/// `raw` must be a live state that nobody else uses. A raise unwinds `body`, destructors included.
+unsafe fn protected<F: FnOnce(*mut lua_State)>(
+    raw: *mut lua_State,
+    body: F,
+) -> Result<(), String> {
+    unsafe extern "C-unwind" fn trampoline<F: FnOnce(*mut lua_State)>(
+        raw: *mut lua_State,
+    ) -> c_int {
+        // SAFETY: `protected` passes a pointer to its `body`, which outlives the call.
+        unsafe {
+            let body = ffi::lua_touserdata(raw, 1).cast::<Option<F>>();
+            ffi::lua_settop(raw, 0);
+            if let Some(body) = (*body).take() {
+                body(raw);
+            }
+        }
+        0
+    }
+    let mut body = Some(body);
+    let pointer: *mut Option<F> = &mut body;
+    // SAFETY: the caller's contract; cpcall protects the whole of `body`.
+    let status = unsafe { ffi::lua_cpcall(raw, trampoline::<F>, pointer.cast()) };
+    let result = match status {
+        ffi::LUA_OK => Ok(()),
+        ffi::LUA_ERRMEM => Err("out of memory".to_owned()),
+        // SAFETY: the error value is on the top of the stack.
+        _ => Err(unsafe { text_of(raw) }),
+    };
+    // SAFETY: as above.
+    unsafe { ffi::lua_settop(raw, 0) };
+    result
+}
+
+/// The value on the top of the stack, if it is a string or a number.
+unsafe fn text_of(raw: *mut lua_State) -> String {
+    let mut length = 0;
+    // SAFETY: the caller's contract; the bytes are copied while the value is on the stack.
+    unsafe {
+        let text = ffi::lua_tolstring(raw, -1, &mut length);
+        if text.is_null() {
+            return format!("(error object of type {})", ffi::lua_type(raw, -1));
+        }
+        let bytes = std::slice::from_raw_parts(text.cast::<u8>(), length);
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+}
+
+/// Calls the library's `start` with the script and its arguments; returns why it does not load.
+unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<String> {
+    // SAFETY: a live state with an empty stack; what raises is caught by the caller's `protected`.
+    unsafe {
+        ffi::lua_getglobal(raw, c"package".as_ptr());
+        match &script.paths {
+            Paths::Default => {}
+            Paths::Before(templates) => {
+                push_bytes(raw, templates);
+                ffi::lua_getfield(raw, 1, c"path".as_ptr());
+                ffi::lua_concat(raw, 2);
+                ffi::lua_setfield(raw, 1, c"path".as_ptr());
+            }
+            Paths::Exactly(path, cpath) => {
+                push_bytes(raw, path);
+                ffi::lua_setfield(raw, 1, c"path".as_ptr());
+                push_bytes(raw, cpath);
+                ffi::lua_setfield(raw, 1, c"cpath".as_ptr());
+            }
+        }
+        ffi::lua_settop(raw, 0);
+        if let Some((before, from_zero)) = &script.arg {
+            ffi::lua_createtable(raw, from_zero.len() as c_int, before.len() as c_int + 1);
+            let before = before.iter().zip(1..).map(|(text, index)| (-index, text));
+            let from_zero = from_zero.iter().zip(0..).map(|(text, index)| (index, text));
+            for (index, text) in before.chain(from_zero) {
+                push_bytes(raw, text);
+                ffi::lua_rawseti(raw, 1, index);
+            }
+            ffi::lua_setglobal(raw, c"arg".as_ptr());
+        }
+        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
+        if load(raw, &script.source) != ffi::LUA_OK {
+            return Some(text_of(raw));
+        }
+        let count = script.arguments.len() as c_int;
+        if ffi::lua_checkstack(raw, count + convert::STACK_SLOTS) == 0 {
+            return Some(format!("too many arguments: {count}"));
+        }
+        for argument in &script.arguments {
+            if let Err(error) = convert::push_value::<super::BufferValues>(raw, argument) {
+                return Some(error.to_string());
+            }
+        }
+        ffi::lua_call(raw, 1 + count, 0);
+    }
+    None
+}
+
+unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
+    // SAFETY: pointer and length are those of a slice; the VM copies the bytes.
+    unsafe { ffi::lua_pushlstring(raw, bytes.as_ptr().cast(), bytes.len()) };
+}
+
+/// Pushes the loaded chunk, or the error message.
+unsafe fn load(raw: *mut lua_State, source: &Source) -> c_int {
+    match source {
+        Source::File(path) => {
+            let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
+                // SAFETY: a live state; the VM copies the text.
+                unsafe { push_bytes(raw, b"the file's name contains a zero byte") };
+                return ffi::LUA_ERRRUN;
+            };
+            // SAFETY: a live state and a terminated name.
+            unsafe { ffi::luaL_loadfile(raw, name.as_ptr()) }
+        }
+        // SAFETY: pointer and length are those of a slice, the name is terminated.
+        Source::Text { name, text } => unsafe {
+            ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr())
+        },
+    }
+}

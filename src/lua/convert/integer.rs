@@ -1,0 +1,117 @@
+//! 64-bit integers: cdata that only the FFI library can tell apart and make.
+//!
+//! The C API does neither, so two Lua functions do, kept where scripts do not reach by accident.
+//! They are needed for nothing else.
+
+use std::ffi::{c_int, c_void};
+
+use mlua::ffi::{self, lua_State};
+
+/// Returns a function that tells what a cdata is, and one that makes such a cdata.
+const HELPERS: &[u8] = b"
+local ffi = require('ffi')
+local istype, new = ffi.istype, ffi.new
+local int64, uint64 = ffi.typeof('int64_t'), ffi.typeof('uint64_t')
+return function(value)
+    return istype(int64, value) and 1 or istype(uint64, value) and 2 or 0
+end, function(kind)
+    return new(kind == 1 and int64 or uint64)
+end";
+
+const SIGNED: c_int = 1;
+const UNSIGNED: c_int = 2;
+
+/// Their addresses are the keys of the helpers in the registry.
+static TELL: u8 = 0;
+static MAKE: u8 = 1;
+
+/// A 64-bit integer of either sort.
+pub(super) enum Integer {
+    Signed(i64),
+    Unsigned(u64),
+}
+
+/// Prepares a state for 64-bit integers. Without it they are of no supported type. Call it before
+/// any script runs, so that `require` and `ffi` are the real ones.
+///
+/// # Safety
+/// `state` must be live and on its own thread, with the standard libraries open and four stack
+/// slots free. Unwinds for want of memory.
+pub unsafe fn install(state: *mut lua_State) {
+    // SAFETY: the caller's contract.
+    unsafe { super::plain::verify(state) };
+    // SAFETY: the caller's contract, for all calls here; the chunk is a constant that compiles and
+    // returns two functions.
+    unsafe {
+        let name = c"=int64".as_ptr();
+        if ffi::luaL_loadbuffer(state, HELPERS.as_ptr().cast(), HELPERS.len(), name) != 0 {
+            ffi::lua_error(state);
+        }
+        ffi::lua_call(state, 0, 2);
+        for key in [&raw const MAKE, &raw const TELL] {
+            ffi::lua_pushlightuserdata(state, key.cast_mut().cast());
+            ffi::lua_insert(state, -2);
+            ffi::lua_rawset(state, ffi::LUA_REGISTRYINDEX);
+        }
+    }
+}
+
+/// Pushes a helper; false, with nothing pushed, if the state has none.
+unsafe fn push_helper(state: *mut lua_State, key: &'static u8) -> bool {
+    // SAFETY: the callers have stack slots free.
+    unsafe {
+        ffi::lua_pushlightuserdata(state, (&raw const *key).cast_mut().cast::<c_void>());
+        ffi::lua_rawget_(state, ffi::LUA_REGISTRYINDEX);
+        let is_there = ffi::lua_type(state, -1) == ffi::LUA_TFUNCTION;
+        if !is_there {
+            ffi::lua_pop(state, 1);
+        }
+        is_there
+    }
+}
+
+/// The integer on top of the stack; `None` if the cdata is something else.
+///
+/// # Safety
+/// A cdata must be on top, and three slots free.
+pub(super) unsafe fn to_integer(state: *mut lua_State) -> Option<Integer> {
+    // SAFETY: the caller's contract. The helper returns a number, and only for cdata of eight bytes
+    // one that leads to the read; the cdata stays on the stack meanwhile.
+    unsafe {
+        if !push_helper(state, &TELL) {
+            return None;
+        }
+        ffi::lua_pushvalue(state, -2);
+        ffi::lua_call(state, 1, 1);
+        let kind = ffi::lua_tonumber(state, -1) as c_int;
+        ffi::lua_pop(state, 1);
+        let content = ffi::lua_topointer(state, -1);
+        match kind {
+            SIGNED => Some(Integer::Signed(content.cast::<i64>().read_unaligned())),
+            UNSIGNED => Some(Integer::Unsigned(content.cast::<u64>().read_unaligned())),
+            _ => None,
+        }
+    }
+}
+
+/// Pushes an integer; false, with nothing pushed, if the state was not prepared for it.
+///
+/// # Safety
+/// `state` must be live and on its own thread, with three slots free. May unwind.
+pub(super) unsafe fn push_integer(state: *mut lua_State, integer: Integer) -> bool {
+    let (kind, bits) = match integer {
+        Integer::Signed(value) => (SIGNED, value as u64),
+        Integer::Unsigned(value) => (UNSIGNED, value),
+    };
+    // SAFETY: the caller's contract. The helper returns a new cdata of eight bytes that nobody else
+    // has; what `lua_topointer` gives for a cdata is its content.
+    unsafe {
+        if !push_helper(state, &MAKE) {
+            return false;
+        }
+        ffi::lua_pushnumber(state, f64::from(kind));
+        ffi::lua_call(state, 1, 1);
+        ffi::lua_topointer(state, -1).cast_mut().cast::<u64>().write_unaligned(bits);
+    }
+    true
+}

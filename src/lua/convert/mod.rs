@@ -1,0 +1,67 @@
+//! Lua values out of one VM and into another.
+//!
+//! [`to_value`] takes a value off a stack, [`push_value`] puts one on. Tables go through the wire
+//! form of [`message::encode`](crate::message::encode); metatables stay behind. What buffers are is
+//! for [`Buffers`] to say.
+//!
+//! Lua reports want of memory by unwinding through these functions. They own nothing that matters
+//! while Lua runs: what is being built belongs to the caller's [`Scratch`], or to Lua.
+
+mod integer;
+mod plain;
+mod push;
+mod take;
+#[cfg(test)]
+mod tests;
+
+pub use integer::install;
+pub use push::{Refused, push_value};
+pub use take::{Scratch, Unsupported, to_value};
+
+use std::ffi::c_int;
+
+use bytes::Bytes;
+use mlua::ffi::lua_State;
+
+/// Stack slots that must be free when [`to_value`] or [`push_value`] is called. A C function that
+/// Lua calls has 20.
+pub const STACK_SLOTS: c_int = 16;
+
+/// Levels of tables after which another [`STACK_SLOTS`] are claimed: each level takes two, and a
+/// value on its way up to five more.
+const LEVELS_PER_CLAIM: u32 = 5;
+
+/// How buffers leave and enter a VM.
+pub trait Buffers {
+    /// The content of the userdata at `index`, shared without a copy. `Ok(None)` if it is no
+    /// buffer, and an error if it is one that was released. Needs no more than three stack slots.
+    ///
+    /// # Safety
+    /// `state` must be live, on its own thread, with a userdata at `index` (negative).
+    unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Bytes>, Released>;
+
+    /// Pushes a buffer with this content. May unwind; needs no more than three stack slots.
+    ///
+    /// # Safety
+    /// `state` must be live and on its own thread.
+    unsafe fn push(state: *mut lua_State, content: Bytes);
+}
+
+/// A buffer that was released holds nothing to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released;
+
+/// For states without buffers: no userdata is one, and one that arrives becomes nil.
+#[derive(Debug)]
+pub struct NoBuffers;
+
+impl Buffers for NoBuffers {
+    unsafe fn share(_: *mut lua_State, _: c_int) -> Result<Option<Bytes>, Released> {
+        Ok(None)
+    }
+
+    unsafe fn push(state: *mut lua_State, _: Bytes) {
+        // SAFETY: the caller's contract; nil cannot fail.
+        unsafe { mlua::ffi::lua_pushnil(state) };
+    }
+}

@@ -1,0 +1,438 @@
+//! What a context's script acts on: its mailbox's events, timers and sockets.
+//!
+//! The native functions (context.rs, tcp.rs, timer.rs) reach the host of the running context
+//! through [`with`]; a turn (behavior.rs) sets it with [`enter`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::buf::Scratch;
+use crate::context::{Context, ReadyWaker};
+use crate::error::Code;
+use crate::message::{Event, Id};
+use crate::net::{Acceptor, Connection, Connector, Progress, SharedWriter, Staged, Table, linger};
+use crate::rt::{self, Listener};
+use crate::timer::TimerHeap;
+
+/// What one turn may cost, in messages' worth of work, before other contexts run.
+const COST_PER_TURN: usize = 1024;
+
+/// What a socket's readiness costs, with the system calls that follow.
+const READY_COST: usize = 8;
+
+/// Peers whose contexts are remembered, to spare the look-up. A power of two.
+const PEERS: usize = 8;
+
+/// The kinds of readiness that wakers carry, beside the key of a socket.
+const KIND_TIMER: u64 = 0;
+const KIND_READ: u64 = 1;
+const KIND_WRITE: u64 = 2;
+
+/// Something the library's dispatcher reacts to that does not come from the mailbox.
+#[derive(Debug)]
+pub(super) enum Notice {
+    Readable(u64),
+    Acceptable(u64),
+    Complete(u64, Result<Completion, Code>),
+}
+
+/// What a one-shot operation yields.
+#[derive(Debug)]
+pub(super) enum Completion {
+    Done,
+    Connected(u64),
+    Addresses(Vec<std::net::SocketAddr>),
+}
+
+/// A socket of the context.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Stream(Box<Connection>),
+    Listener(Acceptor),
+    Connecting(Connector),
+}
+
+/// How a connection attempt stands, by token.
+#[derive(Debug)]
+enum Attempt {
+    Resolving,
+    Connecting(u64),
+}
+
+/// A connection of another context that this one writes to.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) writer: Arc<SharedWriter>,
+    pub(super) staged: Staged,
+    pub(super) is_dirty: bool,
+}
+
+/// The running context's side of the world.
+pub(super) struct Host {
+    pub(super) context: Arc<Context>,
+    pub(super) settings: Arc<super::Settings>,
+    batch: Vec<Event>,
+    next: usize,
+    pub(super) notices: VecDeque<Notice>,
+    pub(super) timers: TimerHeap,
+    timer: rt::Timer,
+    timer_waker: std::task::Waker,
+    /// The deadline the reactor knows of, if it has one.
+    armed: Option<u64>,
+    /// The clock at the last look at the timers.
+    now: u64,
+    pub(super) sockets: Table<Socket>,
+    attempts: HashMap<u64, Attempt>,
+    pub(super) dirty: Vec<u64>,
+    pub(super) remotes: HashMap<u64, Remote>,
+    pub(super) dirty_remotes: Vec<u64>,
+    peers: [Option<Arc<Context>>; PEERS],
+    pub(super) is_ending: bool,
+    pub(super) main_failed: bool,
+    /// What the turn has cost so far, in messages' worth of work.
+    cost: usize,
+}
+
+thread_local! {
+    static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
+    /// The block that this worker reads sockets into.
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// Makes `host` the running one while `body` runs.
+pub(super) fn enter<R>(host: &mut Box<Host>, body: impl FnOnce() -> R) -> R {
+    struct Restore(*mut Host);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
+    }
+    let _restore = Restore(CURRENT.replace(&raw mut **host));
+    body()
+}
+
+/// Calls `body` with the host of the running context. Native functions are called by a script only
+/// inside a turn, so there is one.
+///
+/// `body` must not call into the VM in a way that can run script code (and so another `with`).
+pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
+    let host = CURRENT.get();
+    assert!(!host.is_null(), "native functions run inside a turn");
+    // SAFETY: `enter` has set it to a host that it borrows mutably for the duration, and lends to
+    // nobody else; calls of `with` do not nest (see above).
+    body(unsafe { &mut *host })
+}
+
+/// Whether a context is running on this thread.
+pub(super) fn is_entered() -> bool {
+    !CURRENT.get().is_null()
+}
+
+fn source(key: u64, kind: u64) -> u64 {
+    key << 2 | kind
+}
+
+impl Host {
+    pub(super) fn new(context: &Arc<Context>, settings: &Arc<super::Settings>) -> Box<Host> {
+        Box::new(Host {
+            context: Arc::clone(context),
+            settings: Arc::clone(settings),
+            batch: Vec::new(),
+            next: 0,
+            notices: VecDeque::new(),
+            timers: TimerHeap::new(),
+            timer: rt::Timer::new(),
+            timer_waker: ReadyWaker::new(context, source(0, KIND_TIMER)),
+            armed: None,
+            now: rt::now(),
+            sockets: Table::default(),
+            attempts: HashMap::new(),
+            dirty: Vec::new(),
+            remotes: HashMap::new(),
+            dirty_remotes: Vec::new(),
+            peers: [const { None }; PEERS],
+            is_ending: false,
+            main_failed: false,
+            cost: 0,
+        })
+    }
+
+    /// The context with this address; may be one that has just ended.
+    pub(super) fn peer(&mut self, id: Id) -> Option<Arc<Context>> {
+        let place = id.index() % PEERS;
+        if let Some(peer) = self.peers[place].as_ref().filter(|peer| peer.id() == id) {
+            return Some(Arc::clone(peer));
+        }
+        let peer = self.context.scheduler().registry().get(id)?;
+        self.peers[place] = Some(Arc::clone(&peer));
+        Some(peer)
+    }
+
+    /// Takes the next event of the turn from the mailbox.
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        if self.next == self.batch.len() {
+            self.batch.clear();
+            self.next = 0;
+            return None;
+        }
+        let taken = Event::Ready { source: u64::MAX };
+        let event = std::mem::replace(&mut self.batch[self.next], taken);
+        self.next += 1;
+        Some(event)
+    }
+
+    /// Begins a turn: takes what is in the mailbox, unless some of the last batch is left.
+    pub(super) fn begin_turn(&mut self) {
+        if self.next == self.batch.len() {
+            self.batch.clear();
+            self.next = 0;
+            self.context.take(&mut self.batch);
+        }
+        if !self.timers.is_empty() {
+            self.now = rt::now();
+        }
+    }
+
+    /// Adds to the cost of the turn; false once it has used up its share.
+    pub(super) fn charge(&mut self, cost: usize) -> bool {
+        self.cost += cost;
+        self.cost <= COST_PER_TURN
+    }
+
+    /// The cost of the turn that ends.
+    pub(super) fn take_cost(&mut self) -> usize {
+        std::mem::take(&mut self.cost)
+    }
+
+    /// True if the turn was cut short.
+    pub(super) fn has_more(&self) -> bool {
+        self.next < self.batch.len() || !self.notices.is_empty() || self.has_due_timer()
+    }
+
+    fn has_due_timer(&self) -> bool {
+        self.timers.peek().is_some_and(|deadline| deadline <= self.now)
+    }
+
+    /// The next timer that is due: its id, and whether it repeats.
+    pub(super) fn next_due(&mut self) -> Option<(u64, bool)> {
+        let (id, period) = self.timers.peek_due(self.now)?;
+        if period == 0 {
+            self.timers.pop_due(self.now);
+        } else {
+            // The next call is due one period after this one was; what is hopelessly late is not
+            // made up for.
+            let deadline = self.timers.peek().unwrap_or(self.now);
+            let next = deadline.saturating_add(period).max(self.now.saturating_add(1));
+            self.timers.reschedule(id, next);
+        }
+        Some((id.get(), period != 0))
+    }
+
+    /// Starts a timer; times in nanoseconds. `None` if there are too many.
+    pub(super) fn start_timer(&mut self, delay: u64, period: u64) -> Option<u64> {
+        let deadline = rt::now().saturating_add(delay);
+        self.timers.insert(deadline, period).map(|id| id.get())
+    }
+
+    /// Reacts to readiness: what follows is found in `notices`.
+    pub(super) fn on_ready(&mut self, ready: u64) {
+        let (key, kind) = (ready >> 2, ready & 3);
+        self.cost += READY_COST;
+        if kind == KIND_TIMER {
+            self.now = rt::now();
+            self.armed = None;
+            return;
+        }
+        match self.sockets.get_mut(key) {
+            None => {}
+            Some(Socket::Listener(listener)) => {
+                listener.on_readable();
+                self.notices.push_back(Notice::Acceptable(key));
+            }
+            Some(Socket::Connecting(_)) => self.advance(key),
+            Some(Socket::Stream(connection)) if kind == KIND_READ => {
+                connection.on_readable();
+                self.notices.push_back(Notice::Readable(key));
+            }
+            Some(Socket::Stream(connection)) => {
+                connection.writer().resume();
+            }
+        }
+    }
+
+    /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
+    pub(super) fn end_turn(&mut self) {
+        self.flush();
+        if let Some(deadline) = self.timers.peek() {
+            if self.armed.is_none_or(|armed| deadline < armed) {
+                self.armed = Some(deadline);
+                self.timer.set(deadline);
+                let mut cx = std::task::Context::from_waker(&self.timer_waker);
+                if self.timer.poll(&mut cx).is_ready() {
+                    self.armed = None;
+                    self.timer_waker.wake_by_ref();
+                }
+            }
+        }
+    }
+
+    /// Writes what was staged since the last time.
+    pub(super) fn flush(&mut self) {
+        let notices = &mut self.notices;
+        let mut notify = |token, result: Result<(), Code>| {
+            notices.push_back(Notice::Complete(token, result.map(|()| Completion::Done)));
+        };
+        for key in self.dirty.drain(..) {
+            if let Some(Socket::Stream(connection)) = self.sockets.get_mut(key) {
+                connection.is_dirty = false;
+                connection.flush(&self.context, &mut notify);
+            }
+        }
+        for fd in self.dirty_remotes.drain(..) {
+            let Some(remote) = self.remotes.get_mut(&fd) else { continue };
+            remote.is_dirty = false;
+            remote.writer.writer().flush(&mut remote.staged, &self.context, &mut notify);
+            if remote.writer.is_closed() {
+                self.remotes.remove(&fd);
+            }
+        }
+    }
+
+    /// Stores a new socket under the key it is made for.
+    pub(super) fn add_stream(&mut self, stream: rt::Stream) -> u64 {
+        let context = Arc::clone(&self.context);
+        let stored = self.sockets.try_insert(|key| {
+            let connection = Connection::new(
+                stream,
+                &context,
+                source(key, KIND_READ),
+                source(key, KIND_WRITE),
+            );
+            Ok::<_, std::convert::Infallible>(Socket::Stream(Box::new(connection)))
+        });
+        match stored {
+            Ok(key) => key,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Stores a new listen socket.
+    pub(super) fn add_listener(&mut self, listener: Listener) -> u64 {
+        let context = Arc::clone(&self.context);
+        let stored = self.sockets.try_insert(|key| {
+            let acceptor = Acceptor::new(listener, &context, source(key, KIND_READ));
+            Ok::<_, std::convert::Infallible>(Socket::Listener(acceptor))
+        });
+        match stored {
+            Ok(key) => key,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Starts to connect; the outcome comes as a notice under `token`.
+    pub(super) fn connect(&mut self, token: u64, addresses: Vec<rt::Address>) {
+        let context = Arc::clone(&self.context);
+        let stored = self.sockets.try_insert(|key| {
+            let connector = Connector::new(token, addresses, &context, source(key, KIND_WRITE));
+            Ok::<_, std::convert::Infallible>(Socket::Connecting(connector))
+        });
+        match stored {
+            Ok(key) => {
+                self.attempts.insert(token, Attempt::Connecting(key));
+                self.advance(key);
+            }
+            Err(never) => match never {},
+        }
+    }
+
+    /// Ends an operation with a failure.
+    pub(super) fn fail(&mut self, token: u64, code: Code) {
+        self.notices.push_back(Notice::Complete(token, Err(code)));
+    }
+
+    /// Notes that `token` waits for a name to be looked up before it can connect.
+    pub(super) fn begin_resolving(&mut self, token: u64) {
+        self.attempts.insert(token, Attempt::Resolving);
+    }
+
+    /// A look-up is over: goes on to connect if that is what it was for.
+    pub(super) fn on_resolved(
+        &mut self,
+        token: u64,
+        result: Result<Vec<std::net::SocketAddr>, Code>,
+    ) {
+        match (self.attempts.remove(&token), result) {
+            (Some(_), Ok(addresses)) => {
+                self.connect(token, addresses.into_iter().map(Into::into).collect());
+            }
+            (_, result) => self
+                .notices
+                .push_back(Notice::Complete(token, result.map(Completion::Addresses))),
+        }
+    }
+
+    /// Gives up connecting; the outcome does not matter any more.
+    pub(super) fn cancel_connect(&mut self, token: u64) {
+        if let Some(Attempt::Connecting(key)) = self.attempts.remove(&token) {
+            self.sockets.remove(key);
+        }
+    }
+
+    fn advance(&mut self, key: u64) {
+        let Some(Socket::Connecting(connector)) = self.sockets.get_mut(key) else { return };
+        let token = connector.token;
+        let result = match connector.poll() {
+            Progress::Wait => return,
+            Progress::Connected(stream) => Ok(stream),
+            Progress::Failed(code) => Err(code),
+        };
+        self.sockets.remove(key);
+        self.attempts.remove(&token);
+        let result = result.map(|stream| Completion::Connected(self.add_stream(stream)));
+        self.notices.push_back(Notice::Complete(token, result));
+    }
+
+    /// Closes a socket; what was written to it still leaves.
+    pub(super) fn close(&mut self, key: u64) {
+        match self.sockets.remove(key) {
+            Some(Socket::Stream(mut connection)) => {
+                let notices = &mut self.notices;
+                connection.flush(&self.context, |token, result| {
+                    let result = result.map(|()| Completion::Done);
+                    notices.push_back(Notice::Complete(token, result));
+                });
+                linger(*connection);
+            }
+            Some(Socket::Connecting(connector)) => {
+                self.attempts.remove(&connector.token);
+            }
+            Some(Socket::Listener(..)) | None => {}
+        }
+    }
+
+    /// Closes everything, at the end of the context.
+    pub(super) fn close_all(&mut self) {
+        self.flush();
+        let streams: Vec<_> = self.sockets.drain().collect();
+        for socket in streams {
+            if let Socket::Stream(connection) = socket {
+                linger(*connection);
+            }
+        }
+    }
+
+    /// Calls `body` with a connection and this worker's read block.
+    pub(super) fn with_stream<R>(
+        &mut self,
+        key: u64,
+        body: impl FnOnce(&mut Connection, &mut Scratch) -> R,
+    ) -> Option<R> {
+        match self.sockets.get_mut(key) {
+            Some(Socket::Stream(connection)) => {
+                Some(SCRATCH.with_borrow_mut(|scratch| body(connection, scratch)))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The runtime's Lua side: embedded in the binary, compiled once per process, loaded as bytecode.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::OnceLock;
+
+use mlua::ffi::{self, lua_State};
+
+use super::state::State;
+
+/// Module name, chunk name and source text.
+const SOURCES: &[(&str, &CStr, &str)] = &[
+    ("init", c"=[node-lua]", include_str!("../../lua/init.lua")),
+    ("internal/task", c"=[node-lua] task", include_str!("../../lua/internal/task.lua")),
+    ("internal/require", c"=[node-lua] require", include_str!("../../lua/internal/require.lua")),
+    ("internal/buffer_access", c"=[node-lua] buffer_access", include_str!("../../lua/internal/buffer_access.lua")),
+    ("internal/cdef", c"=[node-lua] cdef", include_str!("../../lua/internal/cdef.lua")),
+    ("internal/int64", c"=[node-lua] int64", include_str!("../../lua/internal/int64.lua")),
+    ("buffer", c"=[node-lua] buffer", include_str!("../../lua/buffer.lua")),
+    ("context", c"=[node-lua] context", include_str!("../../lua/context.lua")),
+    ("packet", c"=[node-lua] packet", include_str!("../../lua/packet.lua")),
+    ("tcp", c"=[node-lua] tcp", include_str!("../../lua/tcp.lua")),
+    ("timer", c"=[node-lua] timer", include_str!("../../lua/timer.lua")),
+];
+
+struct Chunk {
+    name: &'static str,
+    chunk_name: &'static CStr,
+    bytecode: Vec<u8>,
+}
+
+fn chunks() -> &'static [Chunk] {
+    static CHUNKS: OnceLock<Vec<Chunk>> = OnceLock::new();
+    CHUNKS.get_or_init(|| {
+        let state = State::new().expect("memory for one state at start");
+        SOURCES
+            .iter()
+            .map(|&(name, chunk_name, source)| Chunk {
+                name,
+                chunk_name,
+                bytecode: compile(&state, chunk_name, source),
+            })
+            .collect()
+    })
+}
+
+/// Compiles a chunk of the library, without debug information.
+fn compile(state: &State, chunk_name: &CStr, source: &str) -> Vec<u8> {
+    let raw = state.as_ptr();
+    let (text, length) = (source.as_ptr().cast::<c_char>(), source.len());
+    // SAFETY: the state is ours alone, and the text outlives the call.
+    let status = unsafe { ffi::luaL_loadbuffer(raw, text, length, chunk_name.as_ptr()) };
+    assert_eq!(status, ffi::LUA_OK, "the embedded library compiles: {chunk_name:?}");
+    // SAFETY: string.dump(function, true) with the function just pushed; the stack is left as it
+    // was, and `lua_tolstring`'s bytes are copied while the string is on the stack.
+    unsafe {
+        ffi::lua_getglobal(raw, c"string".as_ptr());
+        ffi::lua_getfield(raw, -1, c"dump".as_ptr());
+        ffi::lua_pushvalue(raw, -3);
+        ffi::lua_pushboolean(raw, 1);
+        let status = ffi::lua_pcall(raw, 2, 1, 0);
+        assert_eq!(status, ffi::LUA_OK, "the embedded library can be dumped");
+        let mut length = 0;
+        let bytes = ffi::lua_tolstring(raw, -1, &mut length);
+        let bytecode = std::slice::from_raw_parts(bytes.cast::<u8>(), length).to_vec();
+        ffi::lua_settop(raw, 0);
+        bytecode
+    }
+}
+
+/// Pushes the function of a library chunk; false, with nothing pushed, if there is none of that
+/// name.
+///
+/// # Safety
+/// `state` must be a live state with a free stack slot. Raises only for want of memory.
+pub unsafe fn push_chunk(state: *mut lua_State, name: &str) -> bool {
+    let Some(chunk) = chunks().iter().find(|chunk| chunk.name == name) else {
+        return false;
+    };
+    let (code, length) = (chunk.bytecode.as_ptr().cast::<c_char>(), chunk.bytecode.len());
+    // SAFETY: the bytecode is our own, from this very VM, and lives for ever.
+    let status =
+        unsafe { ffi::luaL_loadbuffer(state, code, length, chunk.chunk_name.as_ptr()) };
+    if status != ffi::LUA_OK {
+        // SAFETY: the message is on the stack; out of memory is all that can have happened.
+        unsafe { ffi::lua_error(state) };
+    }
+    true
+}
+
+/// native.load(name): the function of a library chunk, or nil.
+///
+/// # Safety
+/// A lua_CFunction: called by the VM only.
+pub unsafe extern "C-unwind" fn load(state: *mut lua_State) -> c_int {
+    let mut length = 0;
+    // SAFETY: called by the VM with a stack; a non-string yields null.
+    let text = unsafe { ffi::lua_tolstring(state, 1, &mut length) };
+    if text.is_null() {
+        return 0;
+    }
+    // SAFETY: the VM vouches for pointer and length while argument 1 is on the stack.
+    let name = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length) };
+    let Ok(name) = std::str::from_utf8(name) else {
+        return 0;
+    };
+    // SAFETY: as above.
+    c_int::from(unsafe { push_chunk(state, name) })
+}

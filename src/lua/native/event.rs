@@ -1,0 +1,225 @@
+//! The turn's events, and timers.
+
+use std::ffi::{CStr, c_int};
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::{key, nanoseconds, number, push_text, report, text};
+use crate::error::Code;
+use crate::lua::BufferValues;
+use crate::lua::convert::push_value;
+use crate::lua::host::{self, Completion, Notice};
+use crate::message::{Event, Value};
+use crate::rt;
+use crate::timer::TimerId;
+
+pub(super) const FUNCTIONS: super::Functions = &[
+    (c"next_event", next_event as lua_CFunction),
+    (c"is_ending", is_ending),
+    (c"report", report_failure),
+    (c"log", log),
+    (c"now", now),
+    (c"timer_start", timer_start),
+    (c"timer_cancel", timer_cancel),
+];
+
+/// Kinds of events; lua/internal/task.lua and its users know the numbers.
+const MESSAGE: f64 = 1.0;
+const REPLY: f64 = 2.0;
+const TIMER: f64 = 3.0;
+const READABLE: f64 = 4.0;
+const ACCEPTABLE: f64 = 5.0;
+const COMPLETE: f64 = 6.0;
+const ENDED: f64 = 7.0;
+
+enum Next {
+    None,
+    Notice(Notice),
+    Timer(u64, bool),
+    Event(Event),
+}
+
+fn next() -> Next {
+    host::with(|host| {
+        loop {
+            if !host.charge(1) {
+                return Next::None;
+            }
+            if let Some(notice) = host.notices.pop_front() {
+                return Next::Notice(notice);
+            }
+            if let Some((id, repeats)) = host.next_due() {
+                return Next::Timer(id, repeats);
+            }
+            match host.next_event() {
+                None => return Next::None,
+                Some(Event::Ready { source }) => host.on_ready(source),
+                Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
+                Some(event) => {
+                    if let Event::Message { .. } = event {
+                        host.context.received();
+                    }
+                    return Next::Event(event);
+                }
+            }
+        }
+    })
+}
+
+/// native.next_event(): kind and up to three values; nothing at the end of the turn's events.
+unsafe extern "C-unwind" fn next_event(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, which leaves 20 slots free.
+    unsafe {
+        match next() {
+            Next::None => 0,
+            Next::Timer(id, repeats) => {
+                ffi::lua_pushnumber(raw, TIMER);
+                ffi::lua_pushnumber(raw, id as f64);
+                ffi::lua_pushboolean(raw, c_int::from(repeats));
+                3
+            }
+            Next::Notice(Notice::Readable(key)) => push_pair(raw, READABLE, key as f64),
+            Next::Notice(Notice::Acceptable(key)) => push_pair(raw, ACCEPTABLE, key as f64),
+            Next::Notice(Notice::Complete(token, result)) => push_complete(raw, token, result),
+            Next::Event(event) => push_event(raw, event),
+        }
+    }
+}
+
+unsafe fn push_pair(raw: *mut lua_State, kind: f64, value: f64) -> c_int {
+    // SAFETY: the callers have slots free.
+    unsafe {
+        ffi::lua_pushnumber(raw, kind);
+        ffi::lua_pushnumber(raw, value);
+    }
+    2
+}
+
+unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
+    // SAFETY: the caller has 20 slots free.
+    unsafe {
+        match event {
+            Event::Message { from, session, value } => {
+                push_pair(raw, MESSAGE, from.to_number());
+                ffi::lua_pushnumber(raw, if session == 0 { -1.0 } else { session as f64 });
+                push_received(raw, &value);
+                4
+            }
+            Event::Reply { session, result } => {
+                push_pair(raw, REPLY, session as f64);
+                ffi::lua_pushboolean(raw, c_int::from(result.is_ok()));
+                match result {
+                    Ok(value) => push_received(raw, &value),
+                    Err(code) => ffi::lua_pushnumber(raw, f64::from(code.0)),
+                }
+                4
+            }
+            Event::Ended { id } => push_pair(raw, ENDED, id.to_number()),
+            Event::Complete { token, result } => {
+                push_complete(raw, token, result.map(|()| Completion::Done))
+            }
+            // Handled in `next`.
+            Event::Ready { .. } | Event::Resolved { .. } => 0,
+        }
+    }
+}
+
+/// Pushes a value that another context made.
+unsafe fn push_received(raw: *mut lua_State, value: &Value) {
+    // SAFETY: the callers have STACK_SLOTS free.
+    if let Err(error) = unsafe { push_value::<BufferValues>(raw, value) } {
+        // Only a stack that cannot grow gets here: what was sent is well-formed.
+        log::error!("a message arrived as nil: {error}");
+        // SAFETY: nothing was pushed.
+        unsafe { ffi::lua_pushnil(raw) };
+    }
+}
+
+unsafe fn push_complete(
+    raw: *mut lua_State,
+    token: u64,
+    result: Result<Completion, Code>,
+) -> c_int {
+    // SAFETY: the caller has 20 slots free.
+    unsafe {
+        push_pair(raw, COMPLETE, token as f64);
+        ffi::lua_pushboolean(raw, c_int::from(result.is_ok()));
+        match result {
+            Err(code) => ffi::lua_pushnumber(raw, f64::from(code.0)),
+            Ok(Completion::Done) => ffi::lua_pushnumber(raw, 0.0),
+            Ok(Completion::Connected(key)) => ffi::lua_pushnumber(raw, key as f64),
+            Ok(Completion::Addresses(addresses)) => {
+                ffi::lua_createtable(raw, addresses.len() as c_int, 0);
+                for (address, index) in addresses.iter().zip(1..) {
+                    push_text(raw, address.ip().to_string().as_bytes());
+                    ffi::lua_rawseti(raw, -2, index);
+                }
+            }
+        }
+    }
+    4
+}
+
+/// native.is_ending(): whether the context has destroyed itself.
+unsafe extern "C-unwind" fn is_ending(raw: *mut lua_State) -> c_int {
+    let ending = host::with(|host| host.is_ending);
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(ending)) };
+    1
+}
+
+/// native.report(text, is_main): logs an uncaught error.
+unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the text is copied before the stack changes.
+    let (text, is_main) = unsafe {
+        let text = text(raw, 1).unwrap_or_default();
+        (String::from_utf8_lossy(text), ffi::lua_toboolean(raw, 2) != 0)
+    };
+    host::with(|host| {
+        host.main_failed |= is_main;
+        report(&host.context, &text);
+    });
+    0
+}
+
+/// native.log(text): what a script wants to be logged.
+unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let text = unsafe { text(raw, 1) }.unwrap_or_default();
+    let id = host::with(|host| host.context.id());
+    log::info!(target: "script", "context {id}: {}", String::from_utf8_lossy(text));
+    0
+}
+
+/// native.now(): seconds of the monotonic clock.
+unsafe extern "C-unwind" fn now(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushnumber(raw, rt::now() as f64 / 1e9) };
+    1
+}
+
+/// native.timer_start(delay, period): seconds; returns the timer's id. The period is 0 for a timer
+/// that fires once. Raises if there are too many timers.
+unsafe extern "C-unwind" fn timer_start(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (delay, period) = unsafe { (number(raw, 1), number(raw, 2)) };
+    let (delay, period) = (nanoseconds(delay), nanoseconds(period));
+    match host::with(|host| host.start_timer(delay, period)) {
+        // SAFETY: as above.
+        Some(id) => unsafe { ffi::lua_pushnumber(raw, id as f64) },
+        None => {
+            let message: &CStr = c"too many timers: 67108864 are pending";
+            // SAFETY: as above; nothing of ours is live here.
+            unsafe { ffi::luaL_error(raw, message.as_ptr()) };
+        }
+    }
+    1
+}
+
+/// native.timer_cancel(id).
+unsafe extern "C-unwind" fn timer_cancel(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let id = unsafe { key(raw, 1) };
+    host::with(|host| host.timers.cancel(TimerId::from_raw(id)));
+    0
+}

@@ -1,0 +1,502 @@
+//! Sockets.
+
+use std::ffi::{CStr, OsStr, c_int};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::{key, number, push_failure, push_text, text};
+use crate::abi::buffer;
+use crate::error::Code;
+use crate::frame::{Encoder, TooLong};
+use crate::lua::host::{self, Host, Remote, Socket};
+use crate::message::Event;
+use crate::net::{Body, Read, SharedWriter, Staged};
+use crate::rt::{self, Listener};
+
+pub(super) const FUNCTIONS: super::Functions = &[
+    (c"socket_object", socket_object as lua_CFunction),
+    (c"set_socket_methods", set_socket_methods),
+    (c"listen", listen),
+    (c"resolve", resolve),
+    (c"connect", connect),
+    (c"cancel_connect", cancel_connect),
+    (c"accept", accept),
+    (c"read", read),
+    (c"write", write),
+    (c"write_shared", write_shared),
+    (c"close", close),
+    (c"set_nodelay", set_nodelay),
+    (c"fd", fd),
+    (c"set_wshared", set_wshared),
+    (c"fd_src", fd_src),
+    (c"address", address),
+    (c"socket_stat", socket_stat),
+    (c"set_write_limit", set_write_limit),
+    (c"set_rwopt", super::rwopt::set_rwopt),
+    (c"get_rwopt", super::rwopt::get_rwopt),
+];
+
+/// Families, as lua/tcp.lua numbers them.
+const UNIX: f64 = 1.0;
+const IP6: f64 = 6.0;
+
+/// Registry fields of the metatables of sockets and listen sockets.
+const METATABLES: [&CStr; 2] = [c"node-lua.socket", c"node-lua.listener"];
+
+/// Creates the metatables. The stack is left as it was.
+///
+/// # Safety
+/// `raw` must be a fresh state with free slots. Raises for want of memory.
+pub(super) unsafe fn open(raw: *mut lua_State) {
+    for name in METATABLES {
+        // SAFETY: the caller's contract.
+        unsafe {
+            ffi::lua_createtable(raw, 0, 3);
+            ffi::lua_pushcfunction(raw, collect);
+            ffi::lua_setfield(raw, -2, c"__gc".as_ptr());
+            ffi::lua_pushboolean(raw, 0);
+            ffi::lua_setfield(raw, -2, c"__metatable".as_ptr());
+            ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
+        }
+    }
+}
+
+/// native.socket_object(key, is_listener): the userdata that stands for a socket; when it is
+/// collected, the socket is closed.
+unsafe extern "C-unwind" fn socket_object(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the new userdata has room for the key.
+    unsafe {
+        let key = key(raw, 1);
+        let is_listener = ffi::lua_toboolean(raw, 2) != 0;
+        let block = ffi::lua_newuserdata(raw, size_of::<u64>()).cast::<u64>();
+        block.write(key);
+        let name = METATABLES[usize::from(is_listener)];
+        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
+        ffi::lua_setmetatable(raw, -2);
+    }
+    1
+}
+
+/// The finaliser of sockets.
+unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM with one of our userdata: scripts cannot reach the metatable.
+    let key = unsafe { ffi::lua_touserdata(raw, 1).cast::<u64>().read() };
+    if host::is_entered() {
+        host::with(|host| host.close(key));
+    }
+    0
+}
+
+/// native.set_socket_methods(stream, listener): tables of methods.
+unsafe extern "C-unwind" fn set_socket_methods(raw: *mut lua_State) -> c_int {
+    for (name, index) in METATABLES.into_iter().zip(1..) {
+        // SAFETY: called by the VM with two tables.
+        unsafe {
+            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
+            ffi::lua_pushvalue(raw, index);
+            ffi::lua_setfield(raw, -2, c"__index".as_ptr());
+            ffi::lua_settop(raw, 2);
+        }
+    }
+    0
+}
+
+fn numeric(address: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(address).ok()?.parse().ok()
+}
+
+/// native.listen(family, address, port, backlog, reuse_port): a key; `false, code`; nothing if the
+/// address is not numeric.
+unsafe extern "C-unwind" fn listen(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the address stays on the stack.
+    let (family, address, port, backlog, reuse_port) = unsafe {
+        let address = text(raw, 2).unwrap_or_default();
+        let reuse_port = ffi::lua_toboolean(raw, 5) != 0;
+        (number(raw, 1), address, number(raw, 3) as u16, number(raw, 4) as i32, reuse_port)
+    };
+    let backlog = backlog.max(1);
+    let bound = if family == UNIX {
+        Listener::bind_unix(Path::new(OsStr::from_bytes(address)), backlog)
+    } else {
+        match numeric(address) {
+            None => return 0,
+            // SAFETY: called by the VM.
+            Some(IpAddr::V4(_)) if family == IP6 => unsafe {
+                return push_failure(raw, Code::ADDRESS_FAMILY);
+            },
+            Some(ip) => Listener::bind(SocketAddr::new(ip, port), backlog, reuse_port),
+        }
+    };
+    // SAFETY: called by the VM.
+    unsafe {
+        match bound {
+            Ok(listener) => {
+                ffi::lua_pushnumber(raw, host::with(|host| host.add_listener(listener)) as f64);
+                1
+            }
+            Err(error) => push_failure(raw, Code::from(&error)),
+        }
+    }
+}
+
+/// Looks a name up off the workers; the outcome comes as an event under `token`.
+fn look_up(host: &Host, token: u64, name: String, port: u16, only_ip6: bool) {
+    let context = Arc::clone(&host.context);
+    rt::spawn(async move {
+        let result = match rt::resolve(name, port).await {
+            Ok(mut addresses) => {
+                addresses.retain(|address| !only_ip6 || address.is_ipv6());
+                if addresses.is_empty() { Err(Code::NAME_NOT_RESOLVED) } else { Ok(addresses) }
+            }
+            Err(_) => Err(Code::NAME_NOT_RESOLVED),
+        };
+        // A context that has ended does not wait any more.
+        let _ = context.deliver(Event::Resolved { token, result });
+    });
+}
+
+/// native.resolve(token, family, name, port).
+unsafe extern "C-unwind" fn resolve(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (token, family, port) = unsafe { (key(raw, 1), number(raw, 2), number(raw, 4) as u16) };
+    // SAFETY: called by the VM; the name is copied.
+    let name = String::from_utf8_lossy(unsafe { text(raw, 3) }.unwrap_or_default()).into_owned();
+    host::with(|host| look_up(host, token, name, port, family == IP6));
+    0
+}
+
+/// native.connect(token, family, address, port): starts; the outcome comes under the token.
+unsafe extern "C-unwind" fn connect(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the address stays on the stack.
+    let (token, family, address, port) = unsafe {
+        (key(raw, 1), number(raw, 2), text(raw, 3).unwrap_or_default(), number(raw, 4) as u16)
+    };
+    host::with(|host| {
+        if family == UNIX {
+            // A path that is too long leaves no address, which fails as invalid.
+            let path = rt::unix_address(Path::new(OsStr::from_bytes(address)));
+            return host.connect(token, path.into_iter().collect());
+        }
+        match numeric(address) {
+            Some(IpAddr::V4(_)) if family == IP6 => host.fail(token, Code::ADDRESS_FAMILY),
+            Some(ip) => host.connect(token, vec![SocketAddr::new(ip, port).into()]),
+            None => {
+                host.begin_resolving(token);
+                let name = String::from_utf8_lossy(address).into_owned();
+                look_up(host, token, name, port, family == IP6);
+            }
+        }
+    });
+    0
+}
+
+/// native.cancel_connect(token).
+unsafe extern "C-unwind" fn cancel_connect(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let token = unsafe { key(raw, 1) };
+    host::with(|host| host.cancel_connect(token));
+    0
+}
+
+/// native.accept(key): the key of a connection; `false, code`; nothing if none waits.
+unsafe extern "C-unwind" fn accept(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let result = host::with(|host| {
+        let Some(Socket::Listener(listener)) = host.sockets.get_mut(key) else {
+            return Some(Err(Code::LISTENER_CLOSED));
+        };
+        listener.accept().map(|result| result.map(|stream| host.add_stream(stream)))
+    });
+    // SAFETY: as above.
+    unsafe {
+        match result {
+            None => return 0,
+            Some(Ok(stream)) => ffi::lua_pushnumber(raw, stream as f64),
+            Some(Err(code)) => return push_failure(raw, code),
+        }
+    }
+    1
+}
+
+enum Found {
+    Small(bytes::Bytes),
+    Nothing,
+    Failed(Code),
+}
+
+/// native.read(key): a buffer; `nil, code`; nothing if there is nothing yet.
+unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let found = host::with(|host| {
+        host.with_stream(key, |stream, scratch| match stream.read(scratch) {
+            Read::Frame { head, body } => Found::Small(stream.take(head, body)),
+            Read::Wait | Read::Later => Found::Nothing,
+            Read::Failed(code) => Found::Failed(code),
+        })
+    });
+    // SAFETY: as above; the host is not borrowed any more.
+    unsafe {
+        match found {
+            Some(Found::Small(bytes)) => {
+                buffer::push_shared(raw, bytes);
+                1
+            }
+            Some(Found::Nothing) => 0,
+            Some(Found::Failed(code)) => push_code(raw, code),
+            None => push_code(raw, Code::SOCKET_CLOSED),
+        }
+    }
+}
+
+unsafe fn push_code(raw: *mut lua_State, code: Code) -> c_int {
+    // SAFETY: the callers are called by the VM.
+    unsafe {
+        ffi::lua_pushnil(raw);
+        ffi::lua_pushnumber(raw, f64::from(code.0));
+    }
+    2
+}
+
+/// The body of a write at `index`: a string, a number's text, or what a buffer holds; `None` for
+/// anything else.
+///
+/// # Safety
+/// `raw` must be a live state; the body lives while the argument is on the stack.
+unsafe fn body<'a>(raw: *mut lua_State, index: c_int) -> Option<Body<'a>> {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if let Some(text) = text(raw, index) {
+            return Some(Body::Slice(text));
+        }
+        let buffer = buffer::test(raw, index)?;
+        if buffer.is_live() && buffer.as_slice().len() >= Staged::BY_REFERENCE_BYTES {
+            return Some(Body::Shared(buffer.share()));
+        }
+        Some(Body::Slice(buffer.as_slice()))
+    }
+}
+
+fn too_long(error: TooLong) -> String {
+    error.to_string()
+}
+
+/// Pushes why a write is wrong: 0 for the type of the data, or a message.
+unsafe fn push_refusal(raw: *mut lua_State, message: Option<String>) {
+    // SAFETY: the callers are called by the VM.
+    unsafe {
+        match message {
+            None => ffi::lua_pushnumber(raw, 0.0),
+            Some(message) => push_text(raw, message.as_bytes()),
+        }
+    }
+}
+
+/// native.write(key, data, token): stages a frame; with a token that is not 0, tells when it is
+/// out. Returns nothing, or why the arguments are wrong.
+unsafe extern "C-unwind" fn write(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (key, data, token) = unsafe { (key(raw, 1), body(raw, 2), key(raw, 3)) };
+    let Some(data) = data else {
+        // SAFETY: as above.
+        unsafe { push_refusal(raw, None) };
+        return 1;
+    };
+    let result = host::with(|host| {
+        let Some(Socket::Stream(stream)) = host.sockets.get_mut(key) else {
+            return Err(Code::SOCKET_CLOSED.text().to_owned());
+        };
+        stream.write(data).map_err(too_long)?;
+        if token != 0 {
+            stream.staged.notify(token);
+        }
+        if !stream.is_dirty {
+            stream.is_dirty = true;
+            host.dirty.push(key);
+        } else if stream.staged.bytes() >= Staged::BYTES_MAX {
+            host.flush();
+        }
+        Ok(())
+    });
+    match result {
+        Ok(()) => 0,
+        Err(message) => {
+            // SAFETY: as above.
+            unsafe { push_refusal(raw, Some(message)) };
+            1
+        }
+    }
+}
+
+/// native.write_shared(fd, data, token): as `write`, to a connection of any context. Returns a
+/// code first if the connection cannot be written to.
+unsafe extern "C-unwind" fn write_shared(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (fd, data, token) = unsafe { (key(raw, 1), body(raw, 2), key(raw, 3)) };
+    let refuse = |message: Option<String>| {
+        // SAFETY: as above.
+        unsafe {
+            ffi::lua_pushnil(raw);
+            push_refusal(raw, message);
+        }
+        2
+    };
+    let Some(data) = data else { return refuse(None) };
+    let result = host::with(|host| stage_shared(host, fd, data, token));
+    match result {
+        Ok(Ok(())) => 0,
+        Ok(Err(too_long)) => refuse(Some(too_long.to_string())),
+        Err(code) => {
+            // SAFETY: as above.
+            unsafe { ffi::lua_pushnumber(raw, f64::from(code.0)) };
+            1
+        }
+    }
+}
+
+fn stage_shared(
+    host: &mut Host,
+    fd: u64,
+    data: Body<'_>,
+    token: u64,
+) -> Result<Result<(), TooLong>, Code> {
+    let remote = match host.remotes.entry(fd) {
+        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+        std::collections::hash_map::Entry::Vacant(entry) => {
+            let writer = SharedWriter::get(fd).ok_or(Code::SOCKET_CLOSED)?;
+            entry.insert(Remote { writer, staged: Staged::default(), is_dirty: false })
+        }
+    };
+    if remote.writer.is_closed() {
+        if !remote.is_dirty {
+            host.remotes.remove(&fd);
+        }
+        return Err(Code::SOCKET_CLOSED);
+    }
+    let encoder: Encoder = remote.writer.encoder().ok_or(Code::NOT_PERMITTED)?;
+    let head = match encoder.head(data.len()) {
+        Ok(head) => head,
+        Err(too_long) => return Ok(Err(too_long)),
+    };
+    remote.staged.push(head.as_slice(), data);
+    if token != 0 {
+        remote.staged.notify(token);
+    }
+    if !remote.is_dirty {
+        remote.is_dirty = true;
+        host.dirty_remotes.push(fd);
+    } else if remote.staged.bytes() >= Staged::BYTES_MAX {
+        host.flush();
+    }
+    Ok(Ok(()))
+}
+
+/// native.close(key).
+unsafe extern "C-unwind" fn close(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    host::with(|host| host.close(key));
+    0
+}
+
+/// native.set_nodelay(key, on).
+unsafe extern "C-unwind" fn set_nodelay(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
+    host::with(|host| host.with_stream(key, |stream, _| stream.set_nodelay(on)));
+    0
+}
+
+/// native.fd(key): the integer by which other contexts may write.
+unsafe extern "C-unwind" fn fd(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let fd = host::with(|host| {
+        let owner = host.context.id();
+        host.with_stream(key, |stream, _| stream.shared(owner).fd())
+    });
+    let Some(fd) = fd else { return 0 };
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushnumber(raw, fd as f64) };
+    1
+}
+
+/// native.set_wshared(key, on).
+unsafe extern "C-unwind" fn set_wshared(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
+    host::with(|host| {
+        let owner = host.context.id();
+        host.with_stream(key, |stream, _| stream.set_shared(owner, on))
+    });
+    0
+}
+
+/// native.fd_src(fd): the handle of the owner, or nothing.
+unsafe extern "C-unwind" fn fd_src(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let fd = unsafe { key(raw, 1) };
+    let Some(shared) = SharedWriter::get(fd) else { return 0 };
+    let owner = shared.owner().to_number();
+    drop(shared);
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushnumber(raw, owner) };
+    1
+}
+
+/// native.address(key, which): 1 local address, 2 local port, 3 and 4 the peer's; nothing for unix
+/// sockets.
+unsafe extern "C-unwind" fn address(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (key, which) = unsafe { (key(raw, 1), number(raw, 2) as u8) };
+    let address = host::with(|host| match host.sockets.get(key)? {
+        Socket::Stream(stream) => {
+            let (local, peer) = stream.addresses();
+            if which <= 2 { local } else { peer }
+        }
+        Socket::Listener(listener) => listener.local_address(),
+        Socket::Connecting(_) => None,
+    });
+    let Some(address) = address else { return 0 };
+    // SAFETY: as above.
+    unsafe {
+        match which {
+            1 | 3 => push_text(raw, address.ip().to_string().as_bytes()),
+            _ => ffi::lua_pushnumber(raw, f64::from(address.port())),
+        }
+    }
+    1
+}
+
+/// native.socket_stat(key): bytes in the write queue, the most there ever were, the limit, and
+/// bytes received ahead.
+unsafe extern "C-unwind" fn socket_stat(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let figures = host::with(|host| {
+        host.with_stream(key, |stream, _| {
+            let (waiting, high) = stream.writer().waiting();
+            let waiting = waiting + stream.staged.bytes();
+            [waiting, high.max(waiting), stream.writer().limit(), stream.read_ahead()]
+        })
+    });
+    let Some(figures) = figures else { return 0 };
+    for figure in figures {
+        // SAFETY: as above.
+        unsafe { ffi::lua_pushnumber(raw, figure as f64) };
+    }
+    figures.len() as c_int
+}
+
+/// native.set_write_limit(key, bytes).
+unsafe extern "C-unwind" fn set_write_limit(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM. `as` saturates.
+    let (key, bytes) = unsafe { (key(raw, 1), number(raw, 2) as usize) };
+    host::with(|host| host.with_stream(key, |stream, _| stream.writer().set_limit(bytes)));
+    0
+}

@@ -1,0 +1,51 @@
+//! What a context's mailbox holds.
+
+use std::net::SocketAddr;
+
+use super::{Id, Value};
+use crate::error::Code;
+
+/// One thing for a context to react to.
+#[derive(Debug)]
+pub enum Event {
+    /// Another context sent (`session` 0) or asks (`session` > 0, to be used in the answer).
+    Message {
+        /// The sender.
+        from: Id,
+        /// The query's session, or 0.
+        session: u64,
+        /// What was sent.
+        value: Value,
+    },
+    /// The answer to a query of this context.
+    Reply {
+        /// The session of the query.
+        session: u64,
+        /// What was answered, or why nothing was.
+        result: Result<Value, Code>,
+    },
+    /// A context that this one watches, or has asked something, has ended.
+    Ended {
+        /// Which one.
+        id: Id,
+    },
+    /// Something the context owns is ready.
+    Ready {
+        /// What: see the layer that made the waker.
+        source: u64,
+    },
+    /// An operation under `token` is over.
+    Complete {
+        /// The operation.
+        token: u64,
+        /// How it ended.
+        result: Result<(), Code>,
+    },
+    /// A name look-up is over.
+    Resolved {
+        /// The operation it belongs to.
+        token: u64,
+        /// At least one address, or the failure.
+        result: Result<Vec<SocketAddr>, Code>,
+    },
+}

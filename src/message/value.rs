@@ -1,0 +1,153 @@
+//! One value on its way from one VM to another, owned by neither.
+//!
+//! Holds no Lua reference and does not know how tables are written: see
+//! [`encode`](super::encode) for their form and `lua::convert` for the way in and out of a VM.
+//!
+//! ```
+//! use node_lua::message::{Text, Value};
+//!
+//! let value = Value::String(Text::new(b"short strings need no memory of their own"));
+//! let Value::String(text) = &value else { unreachable!() };
+//! assert_eq!(text.as_bytes().len(), 41);
+//! ```
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// Longest text kept inside the value itself.
+const INLINE_BYTES: usize = 30;
+
+/// A value that a message can carry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Value {
+    /// `nil`
+    #[default]
+    Nil,
+    /// `true` or `false`
+    Bool(bool),
+    /// A Lua number.
+    Number(f64),
+    /// A signed 64-bit cdata.
+    Int64(i64),
+    /// An unsigned 64-bit cdata.
+    UInt64(u64),
+    /// The address in a light userdata; whoever made it answers for what is there.
+    LightUserdata(usize),
+    /// A Lua string, which may hold any bytes.
+    String(Text),
+    /// The content of a buffer, by reference. Boxed because the rest is half as large.
+    Buffer(Box<Bytes>),
+    /// A table and all it holds.
+    Table(Encoded),
+}
+
+/// The bytes of a string: short ones in place, others in memory of their own.
+#[derive(Clone)]
+pub struct Text(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE_BYTES] },
+    Boxed(Box<[u8]>),
+}
+
+impl Text {
+    /// A copy of `bytes`.
+    #[inline]
+    pub fn new(bytes: &[u8]) -> Text {
+        let mut inline = [0; INLINE_BYTES];
+        match inline.get_mut(..bytes.len()) {
+            Some(start) => {
+                start.copy_from_slice(bytes);
+                Text(Repr::Inline { len: bytes.len() as u8, bytes: inline })
+            }
+            None => Text(Repr::Boxed(bytes.into())),
+        }
+    }
+
+    /// The bytes.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Boxed(bytes) => bytes,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Text {
+    /// Takes the memory over if the bytes do not fit in place.
+    fn from(bytes: Vec<u8>) -> Text {
+        if bytes.len() > INLINE_BYTES { Text(Repr::Boxed(bytes.into())) } else { Text::new(&bytes) }
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
+    }
+}
+
+/// A table in wire form, with the buffers it refers to by index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoded {
+    bytes: Box<[u8]>,
+    /// Absent if there are none, as is usual, to keep values small.
+    #[expect(clippy::box_collection, reason = "a vector in place would make every value larger")]
+    buffers: Option<Box<Vec<Bytes>>>,
+}
+
+impl Encoded {
+    /// The bytes a [`Writer`](super::Writer) made, and the buffers in the order of their indices.
+    #[inline]
+    pub fn new(bytes: &[u8], buffers: Vec<Bytes>) -> Encoded {
+        let buffers = if buffers.is_empty() { None } else { Some(Box::new(buffers)) };
+        Encoded { bytes: bytes.into(), buffers }
+    }
+
+    /// The wire form, for a [`Reader`](super::Reader).
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The buffers the wire form refers to.
+    #[inline]
+    pub fn buffers(&self) -> &[Bytes] {
+        self.buffers.as_deref().map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stay_small() {
+        assert!(size_of::<Value>() <= 32, "{} bytes", size_of::<Value>());
+    }
+
+    #[test]
+    fn text_keeps_its_bytes_around_the_inline_limit() {
+        for len in [0, 1, INLINE_BYTES - 1, INLINE_BYTES, INLINE_BYTES + 1, 1000] {
+            let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            assert_eq!(Text::new(&bytes).as_bytes(), bytes);
+            assert_eq!(Text::from(bytes.clone()), Text::new(&bytes));
+        }
+    }
+
+    #[test]
+    fn encoded_keeps_its_buffers_in_order() {
+        let buffers = vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")];
+        assert_eq!(Encoded::new(b"x", buffers.clone()).buffers(), buffers);
+        assert!(Encoded::new(b"x", Vec::new()).buffers().is_empty());
+    }
+}

@@ -1,0 +1,325 @@
+//! A framed connection, as its owning context uses it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::shared::SharedWriter;
+use super::writer::{Body, Staged, Writer};
+use crate::buf::{Scratch, fill_block};
+use crate::context::{Context, ReadyWaker};
+use crate::error::Code;
+use crate::frame::{Decoder, Encoder, HeadOptions, HeadPatch, OptionsError, Step, TooLong};
+use crate::message::Id;
+use crate::rt::Stream;
+
+/// The most that one read takes from the kernel, and so the read-ahead of a connection.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Frames longer than this are gathered in a block of their own.
+const GATHER_BYTES: usize = 32 * 1024;
+
+/// The start of a frame that waits for the rest is moved out of the worker's block if it is this
+/// short, so that idle connections do not pin it.
+const DETACH_BYTES: usize = 4096;
+
+/// Reads that fill the whole room, in one turn, before other work goes first.
+const FULL_READS_PER_TURN: u32 = 4;
+
+/// What [`Connection::read`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Read {
+    /// A frame begins the buffered bytes: so many bytes of head, then so many of body.
+    Frame {
+        /// Bytes of head.
+        head: usize,
+        /// Bytes of body.
+        body: usize,
+    },
+    /// Nothing yet; the context is woken when there may be something.
+    Wait,
+    /// Nothing now, though there may be more: the turn's share is used up, and the context is woken.
+    Later,
+    /// Nothing any more.
+    Failed(Code),
+}
+
+/// Why options were not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OptionsRefused {
+    /// Wrong values.
+    Invalid(OptionsError),
+    /// Reading has begun.
+    ReadFrozen,
+    /// Writing has begun.
+    WriteFrozen,
+}
+
+/// Options of both directions.
+#[derive(Clone, Copy, Debug, Default)]
+struct Options {
+    read: HeadOptions,
+    write: HeadOptions,
+    read_frozen: bool,
+    write_frozen: bool,
+}
+
+/// A connected socket with its framing, read-ahead and write queue.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Arc<Stream>,
+    options: Options,
+    decoder: Decoder,
+    encoder: Encoder,
+    /// Received, not delivered.
+    buffered: Bytes,
+    /// The frame being gathered, if it is a long one; then `buffered` is empty.
+    gathering: BytesMut,
+    /// Bytes that the frame being gathered has in all; 0 if none is.
+    gather_need: usize,
+    ended: Option<Code>,
+    /// False after a read that took less than it could: the kernel has nothing until it says so.
+    maybe_readable: bool,
+    full_reads: u32,
+    read_waker: Waker,
+    writer: Arc<Writer>,
+    /// What the owner has written in this turn.
+    pub staged: Staged,
+    /// True while the connection is on its context's list of those to flush.
+    pub is_dirty: bool,
+    shared: Option<Arc<SharedWriter>>,
+    is_unix: bool,
+}
+
+impl Connection {
+    /// Takes a connected stream; `read_source` and `write_source` wake its context.
+    pub fn new(
+        stream: Stream,
+        context: &Arc<Context>,
+        read_source: u64,
+        write_source: u64,
+    ) -> Connection {
+        let stream = Arc::new(stream);
+        let writer = Writer::new(Arc::clone(&stream), ReadyWaker::new(context, write_source));
+        let is_unix = stream.local_address().is_none();
+        Connection {
+            stream,
+            options: Options::default(),
+            decoder: Decoder::default(),
+            encoder: Encoder::default(),
+            buffered: Bytes::new(),
+            gathering: BytesMut::new(),
+            gather_need: 0,
+            ended: None,
+            maybe_readable: true,
+            full_reads: 0,
+            read_waker: ReadyWaker::new(context, read_source),
+            writer: Arc::new(writer),
+            staged: Staged::default(),
+            is_dirty: false,
+            shared: None,
+            is_unix,
+        }
+    }
+
+    /// The read and the write options.
+    pub fn options(&self) -> (HeadOptions, HeadOptions) {
+        (self.options.read, self.options.write)
+    }
+
+    /// Changes options, all or none.
+    ///
+    /// # Errors
+    /// [`OptionsRefused`]; nothing has changed then.
+    pub fn set_options(&mut self, read: HeadPatch, write: HeadPatch) -> Result<(), OptionsRefused> {
+        if self.options.read_frozen && !read.is_empty() {
+            return Err(OptionsRefused::ReadFrozen);
+        }
+        if self.options.write_frozen && !write.is_empty() {
+            return Err(OptionsRefused::WriteFrozen);
+        }
+        let (mut new_read, mut new_write) = self.options();
+        new_read.apply(read).map_err(OptionsRefused::Invalid)?;
+        new_write.apply(write).map_err(OptionsRefused::Invalid)?;
+        (self.options.read, self.options.write) = (new_read, new_write);
+        self.decoder = Decoder::new(new_read);
+        self.encoder = Encoder::new(new_write);
+        Ok(())
+    }
+
+    /// Finds the next frame, reading from the kernel if need be. A frame found stays at the front
+    /// until [`Connection::body`] and [`Connection::consume`] (or [`Connection::take`]) are called.
+    pub fn read(&mut self, scratch: &mut Scratch) -> Read {
+        self.options.read_frozen = true;
+        loop {
+            let need = match self.decoder.next(&self.buffered) {
+                _ if self.gather_need > 0 => self.gather_need,
+                Ok(Step::Frame { head, body }) => return Read::Frame { head, body },
+                Ok(Step::Incomplete { need }) => need,
+                Err(too_long) => {
+                    self.buffered.clear();
+                    self.ended = Some(too_long.code());
+                    return Read::Failed(too_long.code());
+                }
+            };
+            if let Some(code) = self.ended {
+                // A frame that was cut short is dropped.
+                (self.buffered, self.gather_need) = (Bytes::new(), 0);
+                return Read::Failed(code);
+            }
+            if !self.maybe_readable {
+                match self.stream.poll_readable(&mut TaskContext::from_waker(&self.read_waker)) {
+                    Poll::Pending => {
+                        self.detach();
+                        return Read::Wait;
+                    }
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => self.end(Code::from(&error)),
+                }
+            }
+            if self.full_reads >= FULL_READS_PER_TURN {
+                self.maybe_readable = true;
+                self.read_waker.wake_by_ref();
+                return Read::Later;
+            }
+            match self.fill(need, scratch) {
+                Ok(0) => self.end(Code::END_OF_FILE),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.maybe_readable = false;
+                }
+                Err(error) => self.end(Code::from(&error)),
+            }
+        }
+    }
+
+    /// One read from the kernel, towards `need` buffered bytes in all.
+    fn fill(&mut self, need: usize, scratch: &mut Scratch) -> io::Result<usize> {
+        let stream = Arc::clone(&self.stream);
+        let (count, room) = if need <= GATHER_BYTES {
+            let (bytes, count) =
+                scratch.fill(&self.buffered, READ_BYTES, |space| stream.read(space))?;
+            self.buffered = bytes;
+            (count, READ_BYTES)
+        } else {
+            if self.gather_need == 0 {
+                self.gathering = BytesMut::from(&self.buffered[..]);
+                self.buffered = Bytes::new();
+                self.gather_need = need;
+            }
+            // The head's word is not enough to take that much memory: it grows with what comes.
+            let room = (need - self.gathering.len()).min(READ_BYTES.max(self.gathering.len()));
+            let count = fill_block(&mut self.gathering, room, |space| stream.read(space))?;
+            (count, room)
+        };
+        if self.gather_need > 0 && self.gathering.len() >= need {
+            self.gather_need = 0;
+            self.buffered = std::mem::take(&mut self.gathering).freeze();
+        }
+        self.maybe_readable = count == room;
+        self.full_reads += u32::from(count == room && room >= READ_BYTES);
+        Ok(count)
+    }
+
+    fn end(&mut self, code: Code) {
+        self.ended = Some(code);
+        self.gathering = BytesMut::new();
+        self.gather_need = 0;
+    }
+
+    fn detach(&mut self) {
+        if !self.buffered.is_empty() && self.buffered.len() <= DETACH_BYTES {
+            self.buffered = Bytes::copy_from_slice(&self.buffered);
+        } else if self.buffered.is_empty() {
+            self.buffered = Bytes::new();
+        }
+    }
+
+    /// The body of the frame that [`Connection::read`] found.
+    pub fn body(&self, head: usize, body: usize) -> &[u8] {
+        &self.buffered[head..head + body]
+    }
+
+    /// Drops the frame at the front.
+    pub fn consume(&mut self, head: usize, body: usize) {
+        self.buffered.advance(head + body);
+    }
+
+    /// Takes the body of the frame at the front, without a copy.
+    pub fn take(&mut self, head: usize, body: usize) -> Bytes {
+        self.buffered.advance(head);
+        self.buffered.split_to(body)
+    }
+
+    /// Notes that the kernel has said there is something to read; a new turn's share begins.
+    pub fn on_readable(&mut self) {
+        self.maybe_readable = true;
+        self.full_reads = 0;
+    }
+
+    /// Stages a frame.
+    ///
+    /// # Errors
+    /// The body is longer than the write options allow; nothing is staged.
+    pub fn write(&mut self, body: Body<'_>) -> Result<(), TooLong> {
+        let length = body.len();
+        let head = self.encoder.head(length)?;
+        if length > 0 || !head.as_slice().is_empty() {
+            self.options.write_frozen |= length > 0;
+            self.staged.push(head.as_slice(), body);
+        }
+        Ok(())
+    }
+
+    /// Writes what is staged, or queues it; see [`Writer::flush`].
+    pub fn flush(&mut self, context: &Arc<Context>, notify: impl FnMut(u64, Result<(), Code>)) {
+        if !self.staged.is_empty() {
+            self.writer.flush(&mut self.staged, context, notify);
+        }
+    }
+
+    /// The connection as other contexts see it.
+    pub fn shared(&mut self, owner: Id) -> &Arc<SharedWriter> {
+        self.shared.get_or_insert_with(|| SharedWriter::new(owner, &self.writer))
+    }
+
+    /// Lets other contexts write, or stops that; the write options are fixed from then on.
+    pub fn set_shared(&mut self, owner: Id, on: bool) {
+        self.options.write_frozen |= on;
+        let encoder = self.encoder;
+        self.shared(owner).set_shared(on, encoder);
+    }
+
+    /// Refuses writes from now on; what waits still leaves.
+    pub fn close(&self) {
+        self.writer.close();
+        if let Some(shared) = &self.shared {
+            shared.close();
+        }
+    }
+
+    /// The write queue.
+    pub fn writer(&self) -> &Arc<Writer> {
+        &self.writer
+    }
+
+    /// Bytes received that no read has asked for.
+    pub fn read_ahead(&self) -> usize {
+        self.buffered.len() + self.gathering.len()
+    }
+
+    /// Switches Nagle's algorithm off or on; nothing for unix sockets.
+    pub fn set_nodelay(&self, on: bool) {
+        if !self.is_unix {
+            self.stream.set_nodelay(on);
+        }
+    }
+
+    /// Our address and the peer's, if they are IP ones.
+    pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        (self.stream.local_address(), self.stream.peer_address())
+    }
+}

@@ -1,0 +1,106 @@
+//! Slots with generations: what sockets are known by inside a context.
+
+/// Bits of a key that name the slot.
+const INDEX_BITS: u32 = 24;
+
+/// Values under keys that are not used twice. Keys fit a Lua number and leave two bits free in 53.
+#[derive(Debug)]
+pub struct Table<T> {
+    slots: Vec<(u64, Option<T>)>,
+    free: Vec<usize>,
+    len: usize,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Table { slots: Vec::new(), free: Vec::new(), len: 0 }
+    }
+}
+
+impl<T> Table<T> {
+    /// Stores what `make` builds for the key it is given.
+    ///
+    /// # Errors
+    /// Those of `make`; nothing is stored then.
+    pub fn try_insert<E>(&mut self, make: impl FnOnce(u64) -> Result<T, E>) -> Result<u64, E> {
+        let index = self.free.last().copied().unwrap_or(self.slots.len());
+        let generation = self.slots.get(index).map_or(0, |slot| slot.0);
+        let key = generation << INDEX_BITS | (index as u64 + 1);
+        let value = make(key)?;
+        if self.free.pop().is_none() {
+            self.slots.push((generation, None));
+        }
+        self.slots[index].1 = Some(value);
+        self.len += 1;
+        Ok(key)
+    }
+
+    fn slot(&self, key: u64) -> Option<usize> {
+        let index = ((key & ((1 << INDEX_BITS) - 1)) as usize).checked_sub(1)?;
+        (self.slots.get(index)?.0 == key >> INDEX_BITS).then_some(index)
+    }
+
+    /// The value under `key`.
+    pub fn get_mut(&mut self, key: u64) -> Option<&mut T> {
+        let index = self.slot(key)?;
+        self.slots[index].1.as_mut()
+    }
+
+    /// The value under `key`.
+    pub fn get(&self, key: u64) -> Option<&T> {
+        self.slots[self.slot(key)?].1.as_ref()
+    }
+
+    /// Takes the value under `key`; the key is never used again.
+    pub fn remove(&mut self, key: u64) -> Option<T> {
+        let index = self.slot(key)?;
+        let value = self.slots[index].1.take()?;
+        self.slots[index].0 = (self.slots[index].0 + 1) & ((1 << 26) - 1);
+        self.free.push(index);
+        self.len -= 1;
+        Some(value)
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All values, for the end.
+    pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
+        self.len = 0;
+        self.free.clear();
+        self.slots.drain(..).filter_map(|slot| slot.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removed_key_stays_dead() {
+        let mut table = Table::default();
+        let first = table.try_insert(|_| Ok::<_, ()>('a')).expect("stored");
+        assert_eq!(table.remove(first), Some('a'));
+        let second = table.try_insert(|_| Ok::<_, ()>('b')).expect("stored");
+        assert_ne!(first, second);
+        assert_eq!(table.get(first), None);
+        assert_eq!(table.get(second), Some(&'b'));
+        assert_eq!(table.remove(first), None);
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_failed_insert_stores_nothing() {
+        let mut table: Table<char> = Table::default();
+        assert_eq!(table.try_insert(|_| Err::<char, _>("no")), Err("no"));
+        assert!(table.is_empty());
+        assert_eq!(table.get(0), None);
+    }
+}

@@ -1,0 +1,430 @@
+//! The way out of a connection: what a turn writes is staged, and leaves in one system call at the
+//! end of the turn; what the kernel does not take waits in a bounded queue.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use bytes::Bytes;
+
+use crate::context::Context;
+use crate::error::Code;
+use crate::message::Event;
+use crate::rt::Stream;
+
+/// Bytes a connection may hold unsent before it fails, unless set otherwise.
+pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Pieces per system call.
+const PIECES_MAX: usize = 64;
+
+/// A run of staged bytes.
+#[derive(Debug)]
+enum Piece {
+    /// So many bytes of the copied ones, in order.
+    Copied(usize),
+    Shared(Bytes),
+}
+
+/// What one context has written to a connection in its present turn.
+#[derive(Debug, Default)]
+pub struct Staged {
+    copied: Vec<u8>,
+    pieces: Vec<Piece>,
+    bytes: usize,
+    notices: Vec<(usize, u64)>,
+}
+
+/// The body of a write.
+#[derive(Debug)]
+pub enum Body<'a> {
+    /// Bytes that must be copied if they do not leave at once.
+    Slice(&'a [u8]),
+    /// Bytes that can be referred to.
+    Shared(Bytes),
+}
+
+impl Body<'_> {
+    /// Bytes of the body.
+    pub fn len(&self) -> usize {
+        match self {
+            Body::Slice(slice) => slice.len(),
+            Body::Shared(bytes) => bytes.len(),
+        }
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Staged {
+    /// Bodies at least this long are written from where they are; shorter ones are copied behind
+    /// each other, which costs less than a piece of their own in the system call.
+    pub const BY_REFERENCE_BYTES: usize = 4096;
+
+    /// Staged bytes after which a turn does not wait for its end to write.
+    pub const BYTES_MAX: usize = 256 * 1024;
+
+    /// True if nothing is staged.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0 && self.notices.is_empty()
+    }
+
+    /// Bytes staged.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        self.copied.extend_from_slice(bytes);
+        match self.pieces.last_mut() {
+            Some(Piece::Copied(length)) => *length += bytes.len(),
+            _ => self.pieces.push(Piece::Copied(bytes.len())),
+        }
+    }
+
+    /// Adds a head and a body.
+    pub fn push(&mut self, head: &[u8], body: Body<'_>) {
+        if !head.is_empty() {
+            self.copy(head);
+            self.bytes += head.len();
+        }
+        match body {
+            Body::Slice(slice) => {
+                self.bytes += slice.len();
+                if !slice.is_empty() {
+                    self.copy(slice);
+                }
+            }
+            Body::Shared(bytes) if bytes.len() < Staged::BY_REFERENCE_BYTES => {
+                self.push(&[], Body::Slice(&bytes));
+            }
+            Body::Shared(bytes) => {
+                self.bytes += bytes.len();
+                self.pieces.push(Piece::Shared(bytes));
+            }
+        }
+    }
+
+    /// Asks for a notice under `token` once everything staged so far is written.
+    pub fn notify(&mut self, token: u64) {
+        self.notices.push((self.bytes, token));
+    }
+
+    fn clear(&mut self) {
+        self.copied.clear();
+        self.pieces.clear();
+        self.bytes = 0;
+        if self.copied.capacity() > Staged::BYTES_MAX {
+            self.copied = Vec::new();
+        }
+    }
+
+    /// Writes as much as goes; returns how many bytes went.
+    fn write(&self, stream: &Stream) -> io::Result<usize> {
+        let mut total = 0;
+        while total < self.bytes {
+            let count = {
+                let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+                let count = self.slices(total, &mut slices);
+                let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+                match stream.write(&slices[..count]) {
+                    Ok(written) if written < offered => return Ok(total + written),
+                    Ok(written) => written,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(total),
+                    Err(error) => return Err(error),
+                }
+            };
+            total += count;
+        }
+        Ok(total)
+    }
+
+    /// Fills `slices` with what follows the first `skip` bytes; returns how many it used.
+    fn slices<'a>(&'a self, mut skip: usize, slices: &mut [IoSlice<'a>; PIECES_MAX]) -> usize {
+        let mut copied = &self.copied[..];
+        let mut count = 0;
+        for piece in &self.pieces {
+            let bytes = match piece {
+                Piece::Copied(length) => {
+                    let (bytes, rest) = copied.split_at(*length);
+                    copied = rest;
+                    bytes
+                }
+                Piece::Shared(bytes) => &bytes[..],
+            };
+            if skip >= bytes.len() {
+                skip -= bytes.len();
+                continue;
+            }
+            slices[count] = IoSlice::new(&bytes[skip..]);
+            skip = 0;
+            count += 1;
+            if count == PIECES_MAX {
+                break;
+            }
+        }
+        count
+    }
+
+    /// What follows the first `skip` bytes, as pieces that own their bytes.
+    fn into_queue(&mut self, skip: usize, queue: &mut VecDeque<Bytes>) {
+        let mut copied = Bytes::from(std::mem::take(&mut self.copied));
+        let mut skip = skip;
+        for piece in self.pieces.drain(..) {
+            let mut bytes = match piece {
+                Piece::Copied(length) => copied.split_to(length),
+                Piece::Shared(bytes) => bytes,
+            };
+            let skipped = skip.min(bytes.len());
+            skip -= skipped;
+            let rest = bytes.split_off(skipped);
+            if !rest.is_empty() {
+                queue.push_back(rest);
+            }
+        }
+    }
+}
+
+/// Somebody to tell when the queue has been written up to a point.
+#[derive(Debug)]
+struct Notice {
+    /// Position in the stream of queued bytes.
+    at: u64,
+    context: Arc<Context>,
+    token: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+    /// Bytes that ever left the queue.
+    written: u64,
+    notices: VecDeque<Notice>,
+    failed: Option<Code>,
+    /// The owner is gone: nothing more is accepted.
+    closed: bool,
+    high_water: usize,
+}
+
+/// The queue of a connection, shared by all contexts that write to it.
+#[derive(Debug)]
+pub struct Writer {
+    stream: Arc<Stream>,
+    waker: Waker,
+    queue: Mutex<Queue>,
+    limit: AtomicUsize,
+}
+
+impl Writer {
+    /// A writer whose owner is woken by `waker` when the socket takes more.
+    pub fn new(stream: Arc<Stream>, waker: Waker) -> Writer {
+        Writer {
+            stream,
+            waker,
+            queue: Mutex::new(Queue::default()),
+            limit: AtomicUsize::new(QUEUE_BYTES_MAX),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how many bytes may wait before the connection fails.
+    pub fn set_limit(&self, bytes: usize) {
+        // Relaxed: a setting; it orders nothing.
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// How many bytes may wait.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that wait, and the most that ever did.
+    pub fn waiting(&self) -> (usize, usize) {
+        let queue = self.queue();
+        (queue.bytes, queue.high_water)
+    }
+
+    /// The failure that all writes meet, if there is one.
+    pub fn failed(&self) -> Option<Code> {
+        self.queue().failed
+    }
+
+    /// Writes what `context` has staged, or queues what does not go. Its notices that are due at
+    /// once are handed to `notify`; later ones are delivered to the context.
+    pub fn flush(
+        &self,
+        staged: &mut Staged,
+        context: &Arc<Context>,
+        mut notify: impl FnMut(u64, Result<(), Code>),
+    ) {
+        let mut queue = self.queue();
+        if let Some(code) = queue.failed.or(queue.closed.then_some(Code::SOCKET_CLOSED)) {
+            drop(queue);
+            staged.clear();
+            staged.notices.drain(..).for_each(|(_, token)| notify(token, Err(code)));
+            return;
+        }
+        let result = match queue.bytes {
+            0 => staged.write(&self.stream),
+            _ => Ok(0),
+        };
+        let written = match result {
+            Ok(written) => written,
+            Err(error) => {
+                self.fail(&mut queue, Code::from(&error));
+                drop(queue);
+                return self.flush(staged, context, notify);
+            }
+        };
+        if queue.bytes == 0 && written == staged.bytes {
+            drop(queue);
+            staged.clear();
+            staged.notices.drain(..).for_each(|(_, token)| notify(token, Ok(())));
+            return;
+        }
+        let rest = staged.bytes - written;
+        if queue.bytes + rest > self.limit() {
+            self.fail(&mut queue, Code::WRITE_QUEUE_FULL);
+            self.stream.shutdown();
+            drop(queue);
+            return self.flush(staged, context, notify);
+        }
+        // Positions of notices count from the start of what is staged, of which `written` is gone.
+        let end = queue.written + queue.bytes as u64;
+        for (at, token) in staged.notices.drain(..) {
+            if at <= written {
+                notify(token, Ok(()));
+            } else {
+                let at = end + (at - written) as u64;
+                queue.notices.push_back(Notice { at, context: Arc::clone(context), token });
+            }
+        }
+        staged.into_queue(written, &mut queue.pieces);
+        staged.clear();
+        queue.bytes += rest;
+        queue.high_water = queue.high_water.max(queue.bytes);
+        self.wait_writable(&mut queue);
+    }
+
+    /// Makes the owner be woken when the socket takes more.
+    fn wait_writable(&self, queue: &mut Queue) {
+        match self.stream.poll_writable(&mut TaskContext::from_waker(&self.waker)) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.waker.wake_by_ref(),
+            Poll::Ready(Err(error)) => self.fail(queue, Code::from(&error)),
+        }
+    }
+
+    fn fail(&self, queue: &mut Queue, code: Code) {
+        queue.failed = Some(code);
+        queue.pieces.clear();
+        queue.bytes = 0;
+        for notice in queue.notices.drain(..) {
+            notice.tell(Err(code));
+        }
+    }
+
+    /// Goes on writing the queue, after the socket has become writable. True if all is out (or
+    /// lost: see [`Writer::failed`]).
+    pub fn resume(&self) -> bool {
+        let mut queue = self.queue();
+        while queue.bytes > 0 {
+            let result = {
+                let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+                let mut count = 0;
+                for (slice, piece) in slices.iter_mut().zip(&queue.pieces) {
+                    *slice = IoSlice::new(piece);
+                    count += 1;
+                }
+                self.stream.write(&slices[..count])
+            };
+            match result {
+                Ok(count) => queue.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_writable(&mut queue);
+                    return queue.bytes == 0;
+                }
+                Err(error) => self.fail(&mut queue, Code::from(&error)),
+            }
+        }
+        true
+    }
+
+    /// Refuses writes from now on; what waits still leaves.
+    pub fn close(&self) {
+        self.queue().closed = true;
+    }
+
+    /// True once nothing waits any more.
+    pub fn is_drained(&self) -> bool {
+        self.queue().bytes == 0
+    }
+
+    /// Drops what waits; who waits for it is told `code`.
+    pub fn abandon(&self, code: Code) {
+        let mut queue = self.queue();
+        self.fail(&mut queue, code);
+    }
+
+    /// Polls until the queue is out; for connections whose owner has ended.
+    pub fn poll_drained(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        loop {
+            match self.stream.poll_writable(cx) {
+                Poll::Ready(Ok(())) if self.resume_once() => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending if self.is_drained() => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// One system call's worth of [`Writer::resume`], without waking anybody later.
+    fn resume_once(&self) -> bool {
+        let mut queue = self.queue();
+        let Some(piece) = queue.pieces.front() else { return true };
+        match self.stream.write(&[IoSlice::new(piece)]) {
+            Ok(count) => queue.advance(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.fail(&mut queue, Code::from(&error)),
+        }
+        queue.bytes == 0
+    }
+}
+
+impl Queue {
+    fn advance(&mut self, count: usize) {
+        self.bytes -= count;
+        self.written += count as u64;
+        let mut left = count;
+        while let Some(piece) = self.pieces.front_mut() {
+            if left < piece.len() {
+                bytes::Buf::advance(piece, left);
+                break;
+            }
+            left -= piece.len();
+            self.pieces.pop_front();
+        }
+        while self.notices.front().is_some_and(|notice| notice.at <= self.written) {
+            if let Some(notice) = self.notices.pop_front() {
+                notice.tell(Ok(()));
+            }
+        }
+    }
+}
+
+impl Notice {
+    fn tell(self, result: Result<(), Code>) {
+        // Who has ended does not wait any more.
+        let _ = self.context.deliver(Event::Complete { token: self.token, result });
+    }
+}

@@ -1,0 +1,194 @@
+//! Buffers through a real VM: scripts, the Rust interface, memory accounting.
+
+mod support;
+
+use bytes::Bytes;
+use mlua::ffi;
+use node_lua::abi::buffer;
+use node_lua::buf::{INLINE_MAX, SIZE_MAX};
+
+fn script(name: &str, source: &str) {
+    let state = support::state();
+    let result = support::run(&state, name, source);
+    print!("{}", support::output(&state));
+    result.unwrap();
+}
+
+#[test]
+fn buffer_script() {
+    script("@tests/lua/buffer_test.lua", include_str!("lua/buffer_test.lua"));
+}
+
+#[test]
+fn packet_script() {
+    script("@tests/lua/packet_test.lua", include_str!("lua/packet_test.lua"));
+}
+
+#[test]
+fn jit_script() {
+    script("@tests/lua/jit_test.lua", include_str!("lua/jit_test.lua"));
+}
+
+#[test]
+fn pushed_bytes_arrive_at_every_size() {
+    let state = support::state();
+    let raw = state.as_ptr();
+    for size in [0, 1, 32, 33, INLINE_MAX, INLINE_MAX + 1, INLINE_MAX + 33, 100_000] {
+        let bytes: Vec<u8> = (0..size).map(|i| i as u8).collect();
+        let shared = Bytes::from(bytes.clone());
+        // SAFETY: the state is not running; without a limit nothing raises.
+        unsafe {
+            buffer::push_bytes(raw, &bytes);
+            buffer::push_shared(raw, shared.clone());
+            assert_eq!(buffer::test(raw, -2).unwrap().as_slice(), bytes);
+            let second = buffer::test(raw, -1).unwrap();
+            assert_eq!(second.as_slice(), bytes);
+            assert_eq!(second.as_slice().as_ptr() == shared.as_ptr(), size > INLINE_MAX);
+            assert_eq!(second.share(), bytes);
+            ffi::lua_settop(raw, 0);
+        }
+    }
+}
+
+#[test]
+fn only_buffers_pass_the_type_check() {
+    let state = support::state();
+    let raw = state.as_ptr();
+    support::run(
+        &state,
+        "=values",
+        "values = { 1, 'x', true, {}, print, io.stdout, newproxy(true), coroutine.create(print),
+            setmetatable({}, { __metatable = getmetatable(buffer.new()) }) }",
+    )
+    .unwrap();
+    // SAFETY: the state is not running.
+    unsafe {
+        ffi::lua_pushnil(raw);
+        assert!(buffer::test(raw, -1).is_none());
+        ffi::lua_pushlightuserdata(raw, raw.cast());
+        assert!(buffer::test(raw, -1).is_none());
+        ffi::lua_getglobal_(raw, c"values".as_ptr());
+        for index in 1..=9 {
+            ffi::lua_rawgeti_(raw, -1, index);
+            assert!(buffer::test(raw, -1).is_none(), "value {index}");
+            ffi::lua_settop(raw, -2);
+        }
+        ffi::lua_settop(raw, 0);
+    }
+}
+
+#[test]
+fn memory_outside_the_vm_is_counted_and_given_back() {
+    let state = support::state();
+    let external = || state.account().external_bytes();
+    support::run(&state, "=small", "local b = buffer.new(('x'):rep(100)) b:append('y')").unwrap();
+    assert_eq!(external(), 0);
+    support::run(&state, "=large", "b = buffer.new(100000)").unwrap();
+    assert_eq!(external(), 100_000);
+    support::run(&state, "=split", "b:append(('x'):rep(90000)) c = b:split(50000)").unwrap();
+    assert_eq!(external(), 100_000);
+    support::run(&state, "=view", "d = c:slice(0, 40000)").unwrap();
+    assert_eq!(external(), 140_000);
+    support::run(&state, "=release", "d:release() d:release()").unwrap();
+    assert_eq!(external(), 100_000);
+    support::run(&state, "=collect", "b, c, d = nil collectgarbage() collectgarbage()").unwrap();
+    assert_eq!(external(), 0);
+    support::run(
+        &state,
+        "=grow",
+        "local b = buffer.new() for i = 1, 5000 do b:append('0123456789') end
+         assert(b:length() == 50000) b:release()",
+    )
+    .unwrap();
+    assert_eq!(external(), 0);
+}
+
+#[test]
+fn the_limit_of_a_state_holds_for_buffers() {
+    let state = support::state();
+    state.account().set_limit(state.account().lua_bytes() + (4 << 20));
+    support::run(
+        &state,
+        "=limit",
+        "local ok, text = pcall(buffer.new, 8 * 2^20)
+         assert(not ok and text:find 'not enough memory for a buffer of 8388608 bytes', text)
+         local b = buffer.new(('x'):rep(1500))
+         ok, text = pcall(function() while true do b:append(b) end end)
+         assert(not ok and text:find 'not enough memory', text)
+         ok, text = pcall(function() while true do b:put_u8(1) end end)
+         assert(not ok and text:find 'not enough memory', text)
+         local held = b:length()
+         assert(held >= 1000 and b:text(0, 3) == 'xxx')
+         b:release()
+         for i = 1, 100 do buffer.new(2^20) end -- garbage is collected for the next one",
+    )
+    .unwrap();
+    // SAFETY: the state is not running.
+    unsafe { ffi::lua_gc(state.as_ptr(), ffi::LUA_GCCOLLECT, 0) };
+    assert_eq!(state.account().external_bytes(), 0);
+}
+
+#[test]
+fn shared_bytes_that_are_refused_are_let_go() {
+    let state = support::state();
+    let raw = state.as_ptr();
+    state.account().set_limit(state.account().lua_bytes() + 100_000);
+    let bytes = Bytes::from(vec![1; 1 << 20]);
+    let mut second = Some(bytes.clone());
+    unsafe extern "C-unwind" fn push(raw: *mut mlua::ffi::lua_State) -> i32 {
+        // SAFETY: the test passes its own option.
+        let bytes = unsafe { (*ffi::lua_touserdata(raw, 1).cast::<Option<Bytes>>()).take() };
+        // SAFETY: called protected.
+        unsafe { buffer::push_shared(raw, bytes.expect("some")) };
+        0
+    }
+    // SAFETY: the state is not running.
+    let status = unsafe { ffi::lua_cpcall(raw, push, (&raw mut second).cast()) };
+    assert_eq!(status, ffi::LUA_ERRRUN);
+    assert!(bytes.is_unique());
+}
+
+#[test]
+fn largest_size_is_named() {
+    let state = support::state();
+    support::run(
+        &state,
+        "=size",
+        &format!(
+            "local ok, text = pcall(buffer.new, {SIZE_MAX} + 1)
+             assert(not ok and text:find('0 to {SIZE_MAX} expected, got {}', 1, true), text)",
+            SIZE_MAX + 1
+        ),
+    )
+    .unwrap();
+}
+
+/// Needs the folder of cases in `NODE_LUA_CONFORMANCE`.
+#[test]
+#[ignore = "the cases are not part of this repository"]
+fn conformance() {
+    let root = std::env::var("NODE_LUA_CONFORMANCE").expect("NODE_LUA_CONFORMANCE");
+    for case in [
+        "cases/160_buffer_new",
+        "cases/161_buffer_append",
+        "cases/163_buffer_clear",
+        "cases/165_buffer_share",
+        "better/216_buffer_grow",
+    ] {
+        let read = |end: &str| std::fs::read_to_string(format!("{root}/{case}.{end}")).unwrap();
+        let state = support::state();
+        support::run(&state, "=case", &read("lua")).unwrap();
+        assert_eq!(support::output(&state), read("expected"), "{case}");
+    }
+}
+
+/// Runs the script named by `NODE_LUA_SCRIPT`, to measure with.
+#[test]
+#[ignore = "a tool"]
+fn run_script() {
+    let path = std::env::var("NODE_LUA_SCRIPT").expect("NODE_LUA_SCRIPT");
+    let state = support::state();
+    let result = support::run(&state, "=script", &std::fs::read_to_string(path).unwrap());
+    println!("{}", support::output(&state));
+    result.unwrap();
+}

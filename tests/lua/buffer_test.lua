@@ -1,0 +1,394 @@
+-- Module buffer as scripts see it: contract, pack formats, accessors, limits.
+
+local ffi = require "ffi"
+
+local checks = 0
+local function same(got, wanted, what)
+    checks = checks + 1
+    if got ~= wanted then
+        error(string.format("%s: got %s, wanted %s", what or "value", tostring(got), tostring(wanted)), 2)
+    end
+end
+local function raises(pattern, f, ...)
+    checks = checks + 1
+    local ok, text = pcall(f, ...)
+    if ok then error("no error, wanted: " .. pattern, 2) end
+    if not tostring(text):find(pattern) then
+        error("error is: " .. tostring(text) .. "\nwanted: " .. pattern, 2)
+    end
+end
+local function hex(b)
+    return (b:tostring():gsub(".", function(c) return string.format("%02x", c:byte()) end))
+end
+local function test(name, f)
+    checks = 0
+    f()
+    io.write("ok ", name, " (", checks, " checks)\n")
+end
+
+test("forms of new", function()
+    same(buffer.new():length(), 0)
+    same(buffer.new():unfill(), 32)
+    same(buffer.new(nil):unfill(), 32)
+    same(buffer.new(5):unfill(), 32, "at least what is there anyway")
+    same(buffer.new(500):unfill(), 500)
+    same(buffer.new(5000):unfill(), 5000)
+    same(buffer.new("abc"):unfill(), 32)
+    same(buffer.new(("x"):rep(5000)):unfill(), 32)
+    same(buffer.new(2, "longer"):tostring(), "longer")
+    same(buffer.new(100, "short"):unfill(), 95)
+    same(buffer.new(100, 12):tostring(), "12")
+    for _, bad in ipairs { -1, 0.5, 1 / 0, -1 / 0, 0 / 0, 2 ^ 31, 1e300 } do
+        raises("whole number from 0 to 2147483647 expected, got", buffer.new, bad)
+    end
+    raises("string, number or buffer expected", buffer.new, {})
+    raises("string, number or buffer expected", buffer.new, newproxy())
+    same(type(getmetatable(buffer.new())), "table")
+end)
+
+test("contents around the inline limit", function()
+    for _, n in ipairs { 0, 1, 31, 32, 33, 479, 480, 511, 512, 513, 543, 544, 545, 1000, 70000 } do
+        local text = ("abcdefg"):rep(n):sub(1, n)
+        local b = buffer.new(text)
+        same(#b, n)
+        same(tostring(b), text)
+        b:append("!")
+        same(b:tostring(), text .. "!")
+        local c = buffer.new(b)
+        c:append(b)
+        same(c:length(), 2 * n + 2)
+        same(b:split():tostring(), text .. "!")
+        same(b:length(), 0)
+        b:append("again")
+        same(b:tostring(), "again")
+    end
+end)
+
+test("split and remove", function()
+    local text = ("0123456789"):rep(1000)
+    local b = buffer.new(text)
+    local taken = {}
+    for _, n in ipairs { 0, 1, 100, 512, 513, 2000 } do taken[#taken + 1] = b:split(n):tostring() end
+    same(table.concat(taken) .. b:tostring(), text)
+    same(b:split(1e9):length(), 10000 - 3126)
+    same(b:split(1 / 0):length(), 0)
+    same(buffer.new():split(3):valid(), true)
+    raises("whole number", b.split, b, -1)
+    raises("whole number", b.split, b, 0 / 0)
+    raises("whole number", b.split, b, 1.5)
+    b = buffer.new("abcdef")
+    same(b:remove(2), true)
+    same(b:tostring(), "cdef")
+    same(b:remove(100), true)
+    same(b:length(), 0)
+    b:release()
+    same(b:remove(1), false)
+end)
+
+test("holders are independent", function()
+    local a = buffer.new(("a"):rep(2000))
+    local b = buffer.new(a)
+    local c = a:slice(1000, 600)
+    b:set_u8(0, 98)
+    c:put_u8(99)
+    a:append("!")
+    same(a:tostring(), ("a"):rep(2000) .. "!")
+    same(b:tostring(), "b" .. ("a"):rep(1999))
+    same(c:tostring(), ("a"):rep(600) .. "c")
+    a:release()
+    same(b:length(), 2000)
+    raises("released", a.slice, a, 0)
+    raises("whole number from 0 to 2000", b.slice, b, 2001)
+    raises("whole number from 0 to 1", b.slice, b, 1999, 2)
+    same(b:slice(2000):length(), 0)
+end)
+
+test("released", function()
+    local b = buffer.new(("x"):rep(1000))
+    b:release()
+    same(b:append("x"), false)
+    same(b:append(b), false)
+    same(b:clear(), false)
+    same(b:length(), 0)
+    same(#b, 0)
+    same(b:unfill(), 0)
+    same(b:tostring(), "")
+    same(select("#", b:find()), 0)
+    same(buffer.new(b):valid(), true)
+    same(buffer.new("x"):append(b), true)
+    raises("released", b.pack, b, "b", 1)
+    raises("released", b.unpack, b, "b")
+    raises("u8: buffer is released", b.u8, b, 0)
+    raises("buffer is released", b.put_u8, b, 1)
+    raises("buffer is released", b.reserve, b, 0)
+    raises("released", b.ptr, b)
+end)
+
+test("find", function()
+    local b = buffer.new("a\0b\0\0c")
+    same(b:find("\0\0"), 4)
+    same(b:find("c"), 6)
+    same(b:find(""), 1)
+    same(b:find(), 1)
+    same(b:find("\0", 3), 4)
+    same(b:find("", 7), 7)
+    same(b:find("", 8), nil)
+    same(select("#", b:find("x")), 0)
+    same(buffer.new("a12"):find(12), 2)
+    raises("string expected", b.find, b, {})
+end)
+
+test("pack formats", function()
+    local function packed(wanted, ...) same(hex(buffer.pack(...)), wanted) end
+    packed("0102030405060708", "<I8", 0x0807060504030201ULL)
+    packed("feff", "<h", -2)
+    packed("fffe", ">h", -2)
+    packed("ff00", "bB", -1, 0)
+    packed("010000", "<I3", 1)
+    packed("fffffffffffffffffffffffffffffffe", ">i16", -2)
+    packed("0000803f", "<f", 1)
+    packed("3ff0000000000000", ">d", 1)
+    packed("03616263", "s1", "abc")
+    packed("0003616263", ">s2", "abc")
+    packed("61620000", "c4", "ab")
+    packed("616200", "z", "ab")
+    packed("0100000002000000", "<!4 b i4", 1, 2)
+    packed("01000200", "<!b Xh h", 1, 2)
+    packed("0100", "b x", 1)
+    packed("0700000000000000", "<j", 7LL)
+    packed("3132", "c2", 12)
+    local b = buffer.new("head")
+    same(b:pack(">H", 258), b)
+    same(b:tostring(), "head\1\2")
+    same(buffer.packsize("!8 b d i4 c3"), 23)
+    same(b:packsize("i7"), 7)
+    raises("format of variable size", buffer.packsize, "s")
+    raises("unknown option in format, character 121", buffer.pack, "y")
+    raises("300 is outside 0 to 255, the range of 1 bytes", buffer.pack, "B", 300)
+    raises("%-1 is outside 0 to 255", buffer.pack, "B", -1)
+    raises("no integer representation", buffer.pack, "B", 1.5)
+    raises("no integer representation", buffer.pack, "B", 0 / 0)
+    raises("number, int64_t or uint64_t expected", buffer.pack, "B", {})
+    raises("number, int64_t or uint64_t expected", buffer.pack, "B", ffi.new "int[1]")
+    raises("number, int64_t or uint64_t expected", buffer.pack, "B")
+    raises("longer than its length can say", buffer.pack, "s1", ("x"):rep(256))
+    raises("zero byte", buffer.pack, "z", "a\0")
+    raises("longer than its field", buffer.pack, "c1", "ab")
+    raises("is outside", b.pack, b, "bb", 1, 128)
+    same(b:length(), 6, "nothing written after an error")
+    same(buffer.packsize("c2147483647"), 2147483647)
+    raises("exceeds the limit of 2147483647", buffer.packsize, "c2147483647c2147483647")
+end)
+
+test("unpack", function()
+    local function round(format, ...)
+        local b = buffer.pack(format, ...)
+        local results = { b:unpack(format) }
+        for i = 1, select("#", ...) do same(results[i], (select(i, ...)), format) end
+        same(results[select("#", ...) + 1], #b + 1)
+    end
+    for _, order in ipairs { "<", ">", "=" } do
+        for _, n in ipairs { 1, 2, 3, 5, 7, 8, 16 } do
+            local edge = n >= 7 and 2 ^ 53 or 2 ^ (8 * n - 1)
+            round(order .. "i" .. n, -edge)
+            round(order .. "i" .. n, edge - 1)
+            round(order .. "I" .. n, n >= 7 and edge or 2 * edge - 1)
+        end
+        round(order .. "s4 z d f b", "text\0", "zero", 0.1, 0.5, -128)
+        round(order .. "!8 b d c3 s2", 1, 2, "abc", ("y"):rep(3000))
+    end
+    round("I8", 0xffffffffffffffffULL)
+    round("i8", -0x8000000000000000LL)
+    same(type(buffer.pack("i8", 2 ^ 53):unpack "i8"), "number")
+    local b = buffer.new "\1\2\3\4"
+    same(b:unpack("b", 4), 4)
+    same(b:unpack("b", -1), 4)
+    same(select(2, b:unpack("b", 4)), 5)
+    same(b:unpack("", 5), 5)
+    raises("whole number from 0 to 5", b.unpack, b, "b", 6)
+    raises("counts from 1", b.unpack, b, "b", 0)
+    raises("item at position 4 does not fit a buffer of 4 bytes", b.unpack, b, "i3h")
+    raises("does not fit", b.unpack, b, "z")
+    raises("does not fit", buffer.new("\255abc").unpack, buffer.new "\255abc", "s1")
+    raises("does not fit", b.unpack, buffer.new(("\255"):rep(8)), "s8")
+    raises("16 bytes does not fit 64 bits", b.unpack, buffer.new(("\127"):rep(16)), "i16")
+    raises("16 bytes does not fit 64 bits", b.unpack, buffer.new(("\255"):rep(16)), "I16")
+end)
+
+local KINDS = {
+    u8 = { 0, 255 }, i8 = { -128, 127 },
+    u16 = { 0, 65535 }, i16 = { -32768, 32767 },
+    u32 = { 0, 4294967295 }, i32 = { -2147483648, 2147483647 },
+    f32 = { -0.5, 2 ^ 100 }, f64 = { -0.1, 1e300 },
+    u64 = { 0ULL, 0xffffffffffffffffULL },
+    i64 = { -0x8000000000000000LL, 0x7fffffffffffffffLL },
+}
+local FORMATS = {
+    u8 = "B", i8 = "b", u16 = "H", i16 = "h", u32 = "I4", i32 = "i4", f32 = "f", f64 = "d",
+    u64 = "I8", i64 = "i8",
+}
+
+test("accessors at their limits", function()
+    for kind, limits in pairs(KINDS) do
+        local width = buffer.packsize(FORMATS[kind])
+        for _, order in ipairs(width == 1 and { "" } or { "le", "be" }) do
+            local name = kind .. order
+            local format = (order == "be" and ">" or "<") .. FORMATS[kind]
+            for _, value in ipairs(limits) do
+                local b = buffer.new()
+                same(b["put_" .. name](b, value), b)
+                same(b:tostring(), buffer.pack(format, value):tostring(), name)
+                b:append("\0")
+                b["set_" .. name](b, 1, value)
+                same(b[name](b, 1), value, name)
+                same(b:length(), width + 1)
+                raises(
+                    string.format("%s: offset 2, width %d is outside the buffer of %d bytes", name, width, width + 1),
+                    b[name], b, 2
+                )
+                raises("offset 2, width", b["set_" .. name], b, 2, value)
+                for _, bad in ipairs { -1, 0.5, 0 / 0, 1 / 0, -1 / 0, 2 ^ 32, 2 ^ 53, "0" } do
+                    raises(name .. ": offset", b[name], b, bad)
+                end
+                raises(name .. ": offset nil", b[name], b)
+            end
+            local b = buffer.new(8)
+            for _, bad in ipairs { 0 / 0, 0.5, 2 ^ 64, -2 ^ 64, "1" } do
+                if not (kind:sub(1, 1) == "f" and type(bad) == "number") then
+                    raises("put_" .. name .. ": ", b["put_" .. name], b, bad)
+                end
+            end
+            raises("put_" .. name, b["put_" .. name], b)
+            if width < 8 and kind:sub(1, 1) ~= "f" then
+                raises("is not a whole number from " .. tostring(limits[1]):gsub("%-", "%%-"),
+                    b["put_" .. name], b, limits[1] - 1)
+                raises("is not a whole number", b["put_" .. name], b, limits[2] + 1)
+            end
+            same(b:length(), 0)
+        end
+    end
+    raises("buffer expected, got table", buffer.u8, {}, 0)
+    raises("buffer expected, got userdata", buffer.u8, io.stdout, 0)
+    raises("buffer expected, got nil", buffer.put_u8)
+    local b = buffer.new "abc"
+    same(b:byte(1), 98)
+    raises("buffer_test.lua:%d+: u8: offset 3", function() local x = b:u8(3) return x end)
+    same(b:u8(1LL), 98, "int64 as offset")
+    raises("%-1LL? is not a whole number", b.put_u64le, b, -1LL)
+    raises("is not a whole number", b.put_i64le, b, 0x8000000000000000ULL)
+    b:put_u64le(5LL):put_i64be(-6):put_u64be(2 ^ 63)
+    same(b:u64le(3), 5ULL)
+    same(b:i64be(11), -6LL)
+    same(b:u64be(19), 0x8000000000000000ULL)
+end)
+
+test("writes grow and unshare", function()
+    local b = buffer.new()
+    for i = 0, 9999 do b:put_u32be(i) end
+    same(b:length(), 40000)
+    for i = 0, 9999 do same(b:u32be(i * 4), i) end
+    local copy = buffer.new(b)
+    b:set_u32be(0, 77)
+    same(copy:u32be(0), 0)
+    same(b:u32be(0), 77)
+end)
+
+test("varints", function()
+    local values = { 0, 1, 127, 128, 16383, 16384, 2097151, 2 ^ 31 - 1, 2 ^ 31, 2 ^ 32, 2 ^ 49 - 1,
+        2 ^ 49, 2 ^ 53 - 1, 2 ^ 53, 2 ^ 53 + 2 + 0ULL, 0x8000000000000000ULL, 0xffffffffffffffffULL }
+    local b = buffer.new()
+    for _, value in ipairs(values) do b:put_varint(value) end
+    local at, value = 0, nil
+    for _, wanted in ipairs(values) do
+        value, at = b:varint(at)
+        same(value, wanted)
+        same(type(value), type(wanted))
+    end
+    same(at, #b)
+    local signed = { 0, -1, 1, -64, 64, -65, 2 ^ 31, -2 ^ 31, 2 ^ 52, -2 ^ 52, 2 ^ 52 + 1,
+        0x7fffffffffffffffLL, -0x8000000000000000LL }
+    b = buffer.new()
+    for _, v in ipairs(signed) do b:put_zigzag(v) end
+    at = 0
+    for _, wanted in ipairs(signed) do
+        value, at = b:zigzag(at)
+        same(value, wanted)
+    end
+    same(at, #b)
+    same(hex(buffer.new():put_varint(300):put_zigzag(-2)), "ac0203")
+    raises("runs past the end", b.varint, buffer.new "\128\128", 0)
+    raises("exceeds 64 bits", b.varint, buffer.new(("\255"):rep(9) .. "\2"), 0)
+    raises("exceeds 64 bits", b.varint, buffer.new(("\255"):rep(11)), 0)
+    same(buffer.new(("\255"):rep(9) .. "\1"):varint(0), 0xffffffffffffffffULL)
+    raises("varint: offset 0, width 1", b.varint, buffer.new(), 0)
+    raises("zigzag: offset nil", b.zigzag, b)
+    for _, bad in ipairs { -1, 0.5, 0 / 0, 2 ^ 64, "1" } do raises("put_varint", b.put_varint, b, bad) end
+    for _, bad in ipairs { 0.5, 0 / 0, 2 ^ 64, "1" } do raises("zigzag", b.put_zigzag, b, bad) end
+end)
+
+test("pointers, search, text", function()
+    local b = buffer.new "hello world"
+    local ptr, len = b:ptr()
+    same(ffi.string(ptr, len), "hello world")
+    same(tostring(ffi.typeof(ptr)), "ctype<const unsigned char *>")
+    same(b:index_of(("o"):byte()), 4)
+    same(b:index_of(("o"):byte(), 5), 7)
+    same(b:index_of(("z"):byte()), nil)
+    same(b:index_of(0, 11), nil)
+    raises("offset 12", b.index_of, b, 0, 12)
+    raises("256 is not", b.index_of, b, 256)
+    same(b:text(6), "world")
+    same(b:text(0, 5), "hello")
+    same(b:text(11), "")
+    raises("text: 6 is not a whole number from 0 to 5", b.text, b, 6, 6)
+    same(b:skip(6):tostring(), "world")
+    raises("skip: 6 is not a whole number from 0 to 5", b.skip, b, 6)
+    local room
+    ptr, room = b:reserve(1000)
+    assert(room >= 1000)
+    ffi.copy(ptr, "xyz", 3)
+    same(b:commit(3):tostring(), "worldxyz")
+    raises("commit: %d+ is not", b.commit, b, b:unfill() + 1)
+    raises("reserve: %-1 is not", b.reserve, b, -1)
+    raises("exceeds the limit", b.reserve, b, 2 ^ 31 - 1)
+    same(b:reset():length(), 0)
+    same(b:put("abc"):put(""):tostring(), "abc")
+    raises("put: string expected, got number", b.put, b, 1)
+    same(b:unfill() > 900, true)
+    local shared = buffer.new(("s"):rep(1000))
+    local other = buffer.new(shared)
+    same(shared:skip(10):reset():put("new"):tostring(), "new")
+    same(other:length(), 1000)
+    -- skipped room is found again
+    b = buffer.new(64)
+    for i = 1, 1000 do
+        b:put_u64le(i)
+        same(b:u64le(0), i + 0ULL)
+        b:skip(8)
+    end
+end)
+
+test("unknown names", function()
+    same(buffer.new().no_such_method, nil)
+    same(buffer.no_such_function, nil)
+end)
+
+test("finalisers cannot pull bytes from under a call", function()
+    local victim
+    local function trap()
+        local proxy = newproxy(true)
+        getmetatable(proxy).__gc = function() if victim then victim:release() end end
+    end
+    for i = 1, 300 do
+        victim = buffer.new(("v"):rep(1000 + i))
+        for _ = 1, 20 do trap() end
+        local text = victim:tostring()
+        assert(text == "" or text == ("v"):rep(1000 + i))
+        local other = buffer.new(victim)
+        other:append(victim)
+        victim:append(("w"):rep(5000))
+        victim:split(600)
+    end
+    victim = nil
+    same(true, true)
+end)

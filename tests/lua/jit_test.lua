@@ -1,0 +1,130 @@
+-- Loops over accessors must compile: no aborts, and the loop ends up in a trace.
+
+local packet = require "packet"
+
+local aborts, loops = {}, 0
+local function on_trace(what, number, _, _, code, reason)
+    if what == "abort" then
+        aborts[#aborts + 1] = tostring(code) .. " " .. tostring(reason)
+    elseif what == "stop" then
+        local info = require("jit.util").traceinfo(number)
+        if info and info.linktype == "loop" then loops = loops + 1 end
+    end
+end
+
+local function compiles(name, f, ...)
+    f(...) -- whatever is loaded late, is loaded now
+    jit.flush()
+    aborts, loops = {}, 0
+    jit.attach(on_trace, "trace")
+    f(...)
+    jit.attach(on_trace)
+    if #aborts > 0 then
+        error(name .. " aborts: " .. table.concat(aborts, ", "))
+    end
+    if loops == 0 then error(name .. " has no compiled loop") end
+    io.write("ok ", name, " (", loops, " loops)\n")
+end
+
+-- The loops of this file itself would only be in the way.
+jit.off(true)
+jit.off(compiles)
+
+local N = 20000
+local inline, block = buffer.new(("\1"):rep(400)), buffer.new(("\1"):rep(4000))
+block:u8(0)
+
+for _, name in ipairs {
+    "u8", "i8", "u16le", "u16be", "i16le", "i16be", "u32le", "u32be", "i32le", "i32be", "f32le",
+    "f32be", "f64le", "f64be", "u64le", "u64be", "i64le", "i64be",
+} do
+    local get, set, put = buffer[name], buffer["set_" .. name], buffer["put_" .. name]
+    for place, b in pairs { inline = inline, block = block } do
+        compiles("get " .. name .. " " .. place, function()
+            local sum = 0
+            for i = 1, N do sum = sum + tonumber(get(b, i % 256)) end
+            return sum
+        end)
+        compiles("set " .. name .. " " .. place, function()
+            for i = 1, N do set(b, i % 256, i % 100) end
+        end)
+    end
+    compiles("put " .. name, function()
+        local b = buffer.new(N * 8)
+        for i = 1, N do put(b, i % 100) end
+    end)
+end
+
+compiles("method call", function()
+    local sum = 0
+    for i = 0, N do sum = sum + block:u16be(i % 2000) end
+    return sum
+end)
+
+compiles("length, skip, reset, commit", function()
+    local total = 0
+    local b = buffer.new(4000)
+    for _ = 1, N do
+        b:put_u32le(1)
+        b:skip(2)
+        total = total + b:length()
+        b:reset()
+        if b:unfill() < 100 then b:reserve(2000) end
+    end
+    return total
+end)
+
+compiles("varint", function()
+    local b = buffer.new(100)
+    local sum = 0
+    for i = 1, N do
+        b:reset():put_varint(5):put_zigzag(-5)
+        local x, at = b:varint(0)
+        sum = sum + x + b:zigzag(at)
+        if i % 10 == 0 then b:clear() end
+    end
+    return sum
+end)
+
+compiles("index_of and text", function()
+    local b = buffer.new "abc\n"
+    local sum = 0
+    for _ = 1, N do sum = sum + b:index_of(10) + #b:text(0, 2) end
+    return sum
+end)
+
+compiles("put text", function()
+    local b = buffer.new(N * 3)
+    for _ = 1, N do b:put("abc") end
+end)
+
+local layout = packet.layout {
+    endian = "B", { "id", "u16" }, { "flags", "u8" }, { "pos", "f32", 3 }, { "name", "s2" },
+}
+
+compiles("packet decode", function()
+    local b = layout:encode { id = 1, flags = 2, pos = { 1, 2, 3 }, name = "abc" }
+    local sum = 0
+    for _ = 1, N do sum = sum + layout:decode(b, 0).id end
+    return sum
+end)
+
+compiles("packet encode", function()
+    local values = { id = 1, flags = 2, pos = { 1, 2, 3 }, name = "abc" }
+    local b = buffer.new(N * 32)
+    for i = 1, N do
+        values.id = i
+        layout:encode(values, b)
+    end
+end)
+
+compiles("packet get and set", function()
+    local b = layout:encode { id = 1, flags = 2, pos = { 1, 2, 3 }, name = "abc" }
+    local get, set = layout.get, layout.set
+    local sum = 0
+    for i = 1, N do
+        set.id(b, 0, i)
+        sum = sum + get.id(b, 0) + get.pos(b, 0, 2)
+    end
+    return sum
+end)

@@ -1,0 +1,172 @@
+-- Module packet: layouts of every field type, round trips, errors.
+
+local packet = require "packet"
+
+local function same(got, wanted, what)
+    if got ~= wanted then
+        error(string.format("%s: got %s, wanted %s", what or "value", tostring(got), tostring(wanted)), 2)
+    end
+end
+local function raises(pattern, f, ...)
+    local ok, text = pcall(f, ...)
+    if ok then error("no error, wanted: " .. pattern, 2) end
+    if not tostring(text):find(pattern) then
+        error("error is: " .. tostring(text) .. "\nwanted: " .. pattern, 2)
+    end
+end
+local function test(name, f)
+    f()
+    io.write("ok ", name, "\n")
+end
+
+local MOVE = packet.layout {
+    endian = "B",
+    { "id", "u16" }, { "flags", "u8" }, { "pos", "f32", 3 }, { "tag", "char", 4 },
+    { "name", "s2" }, { "steps", "varint" }, { "delta", "zigzag" }, { "tail", "i32" },
+}
+
+local function move()
+    return {
+        id = 513, flags = 7, pos = { 1, -2, 0.5 }, tag = "ab", name = "walker", steps = 300,
+        delta = -3, tail = -1,
+    }
+end
+
+test("encode gives the bytes that pack gives", function()
+    local b = MOVE:encode(move())
+    local wanted = buffer.pack(">HBfffc4s2", 513, 7, 1, -2, 0.5, "ab", "walker")
+    wanted:put_varint(300):put_zigzag(-3):put_i32be(-1)
+    same(b:tostring(), wanted:tostring())
+    same(MOVE.size, nil)
+    same(MOVE.offsets.tag, 15)
+    same(MOVE.offsets.name, nil)
+end)
+
+test("decode gives back what was encoded", function()
+    for _, prefix in ipairs { "", "x", ("y"):rep(1000) } do
+        local b = buffer.new(prefix)
+        same(MOVE:encode(move(), b), b)
+        local t, after = MOVE:decode(b, #prefix)
+        same(after, #b)
+        for name, value in pairs(move()) do
+            if type(value) == "table" then
+                for i = 1, 3 do same(t[name][i], value[i], name) end
+            else
+                same(t[name], value, name)
+            end
+        end
+    end
+end)
+
+test("every prefix of a packet is refused", function()
+    local text = MOVE:encode(move()):tostring()
+    for n = 0, #text - 1 do raises("packet: %d+ bytes at offset %d+|varint|zigzag" and "", MOVE.decode, MOVE, buffer.new(text:sub(1, n))) end
+    raises("packet: 19 bytes at offset 1 are outside the buffer of 18 bytes", MOVE.decode, MOVE, buffer.new(text:sub(1, 18)), 1)
+end)
+
+test("every type, both orders", function()
+    local limits = {
+        u8 = { 0, 255 }, i8 = { -128, 127 }, u16 = { 0, 65535 }, i16 = { -32768, 32767 },
+        u32 = { 0, 4294967295 }, i32 = { -2147483648, 2147483647 }, f32 = { -0.5, 2 ^ 100 },
+        f64 = { -0.1, 1e300 }, u64 = { 0ULL, 0xffffffffffffffffULL },
+        i64 = { -0x8000000000000000LL, 0x7fffffffffffffffLL },
+    }
+    for kind, pair in pairs(limits) do
+        for _, endian in ipairs { "L", "B" } do
+            for _, count in ipairs { 1, 2, 8, 9, 100 } do
+                local layout = packet.layout { endian = endian, { "pad", "u8" }, { "v", kind, count }, { "one", kind } }
+                local v = {}
+                for i = 1, count do v[i] = pair[i % 2 + 1] end
+                local b = layout:encode { pad = 1, v = v, one = pair[2] }
+                same(#b, layout.size)
+                local t, after = layout:decode(b)
+                same(after, layout.size)
+                same(t.one, pair[2])
+                for i = 1, count do
+                    same(t.v[i], v[i], kind)
+                    same(layout.get.v(b, 0, i), v[i], kind)
+                end
+                same(layout.get.one(b), pair[2])
+                layout.set.v(b, 0, count, pair[1])
+                same(layout.get.v(b, 0, count), pair[1])
+                layout.set.one(b, 0, pair[1])
+                same(layout.get.one(b, 0), pair[1])
+                raises("index 0 is not from 1 to", layout.get.v, b, 0, 0)
+                raises("is not from 1 to", layout.get.v, b, 0, count + 1)
+                raises("outside the buffer", layout.get.one, b, 1)
+                raises("outside the buffer", layout.set.one, b, -1, pair[1])
+            end
+        end
+    end
+end)
+
+test("errors name field, value and limit", function()
+    local function with(name, value)
+        local t = move()
+        t[name] = value
+        return t
+    end
+    local b = buffer.new "before"
+    local function refused(pattern, name, value)
+        raises(pattern, MOVE.encode, MOVE, with(name, value), b)
+        same(b:tostring(), "before")
+    end
+    refused('field "id": 65536 is not a whole number from 0 to 65535', "id", 65536)
+    refused('field "id": nil is not a whole number', "id", nil)
+    refused('field "flags": 1.5 is not', "flags", 1.5)
+    refused('field "flags": nan is not', "flags", 0 / 0)
+    refused('field "pos": table expected', "pos", 1)
+    refused('field "pos": 2 elements, not 3', "pos", { 1, 2 })
+    refused('field "pos": number expected, got "x"', "pos", { 1, 2, "x" })
+    refused('field "tag": string of 5 bytes exceeds 4', "tag", "abcde")
+    refused('field "name": string expected, got 1', "name", 1)
+    refused('field "name": string of 65536 bytes exceeds 65535', "name", ("x"):rep(65536))
+    refused('field "steps": %-1 is not a whole number from 0', "steps", -1)
+    refused('field "delta": 0.5 is not a whole number', "delta", 0.5)
+    raises("table of fields expected", MOVE.encode, MOVE, 1)
+    raises("buffer expected, got string", MOVE.encode, MOVE, move(), "x")
+    raises("buffer expected, got nil", MOVE.decode, MOVE)
+    raises("packet_test.lua:%d+:", function() MOVE:encode(with("id", -1)) end)
+    raises("released", MOVE.decode, MOVE, (function() b:release() return b end)())
+end)
+
+test("declarations are checked", function()
+    raises("table expected", packet.layout)
+    raises("0 fields", packet.layout, {})
+    raises('endian "X"', packet.layout, { endian = "X", { "a", "u8" } })
+    raises('unknown type "u7"', packet.layout, { { "a", "u7" } })
+    raises("char needs a count", packet.layout, { { "a", "char" } })
+    raises("takes no count", packet.layout, { { "a", "s1", 2 } })
+    raises("count 0 is not", packet.layout, { { "a", "u8", 0 } })
+    raises("declared twice", packet.layout, { { "a", "u8" }, { "a", "u8" } })
+    raises("name and type expected", packet.layout, { { "a" } })
+    local odd = packet.layout { { 'a"%1\n\\', "u8" }, { "end", "s1" } }
+    local t = odd:decode(odd:encode { ['a"%1\n\\'] = 3, ["end"] = "x" })
+    same(t['a"%1\n\\'], 3)
+    same(t["end"], "x")
+end)
+
+test("strings at their limits", function()
+    for kind, max in pairs { s1 = 255, s2 = 65535 } do
+        local layout = packet.layout { { "s", kind } }
+        for _, n in ipairs { 0, 1, max - 1, max } do
+            local text = ("z"):rep(n)
+            same(layout:decode(layout:encode { s = text }).s, text)
+        end
+        raises("exceeds " .. max, layout.encode, layout, { s = ("z"):rep(max + 1) })
+    end
+    local char = packet.layout { { "c", "char", 3 } }
+    for _, text in ipairs { "", "a", "a\0b", "abc" } do
+        same(char:decode(char:encode { c = text }).c, text)
+    end
+    same(char.get.c(buffer.new "ab\0"), "ab")
+end)
+
+test("shared buffers are copied before a set", function()
+    local layout = packet.layout { { "a", "u32" } }
+    local b = buffer.new(("\0"):rep(1000))
+    local c = buffer.new(b)
+    layout.set.a(b, 996, 5)
+    same(layout.get.a(b, 996), 5)
+    same(layout.get.a(c, 996), 0)
+end)
