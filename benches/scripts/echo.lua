@@ -23,7 +23,7 @@ local function serve(s)
 end
 
 -- With several contexts each listens on the port itself and the kernel spreads the connections.
-local listening, lsock = tcp.listen("127.0.0.1", port, contexts > 1 or 16384)
+local listening, lsock = tcp.listen("127.0.0.1", port, contexts ~= 1 or 16384)
 assert(listening, lsock)
 lsock:accept(function(ok, s)
     if ok then

@@ -1,9 +1,9 @@
 -- Gate, agent, socket: node-lua gate.lua DIR PORT
 -- The gate reads each connection's packets and sends them to the connection's own agent, a
 -- context that writes its answer to the socket by its number.
-local dir, port, fd = ...
+local dir, port, role, fd = ...
 
-if fd then
+if role == "agent" then
     local gate = context.parent()
     context.recv(gate, function(ok, packet)
         if not ok or packet == false then
@@ -29,7 +29,7 @@ lsock:accept(function(ok, s)
     s:set_rwopt(options)
     s:set_nodelay(true)
     tcp.set_wshared(s, true)
-    local agent = context.create(dir .. "/gate.lua", dir, port, tcp.fd(s))
+    local agent = context.create(dir .. "/gate.lua", dir, port, "agent", tcp.fd(s))
     while true do
         local more, packet = s:read()
         if not more then

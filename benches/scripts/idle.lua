@@ -1,7 +1,7 @@
 -- Idle: node-lua idle.lua DIR PORT
 -- A hundred contexts that wait for a message, and connections that wait for bytes.
-local dir, port, child = ...
-if child then
+local dir, port, role = ...
+if role == "child" then
     context.recv(0, function() end)
     context.send(context.parent(), true)
     return
@@ -14,7 +14,7 @@ lsock:accept(function(ok, s)
     end
 end)
 for _ = 1, 100 do
-    context.recv(context.create(dir .. "/idle.lua", dir, port, true))
+    context.recv(context.create(dir .. "/idle.lua", dir, port, "child"))
 end
 io.stdout:write("ready\n")
 io.stdout:flush()
