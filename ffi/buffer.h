@@ -1,5 +1,5 @@
-/* What a buffer userdata holds. A script gets at it with ffi.cast("nl_buffer *", buffer), but should
- * prefer the methods: they check bounds, and cost nothing in compiled code.
+/* What a buffer userdata holds. A script gets at it with ffi.cast("nl_buffer *", buffer), but
+ * should prefer the methods: they check bounds, and cost nothing in compiled code.
  *
  * Invariant: the bytes ptr[0] .. ptr[len + room - 1] may be accessed; those below len are content.
  * Content may be written only with NL_BUFFER_UNIQUE set; room is 0 without it.

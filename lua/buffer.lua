@@ -16,7 +16,7 @@ local access
 --- Internals of the accessors, for other modules of the library; loads them if need be.
 function native.buffer_access()
     if not access then
-        setmetatable(buffer, nil)
+        setmetatable(buffer, nil) -- it gets another one
         access = native.load "internal/buffer_access"(native)
     end
     return access
@@ -25,7 +25,7 @@ end
 setmetatable(buffer, {
     __index = function(_, name)
         native.buffer_access()
-        return rawget(buffer, name)
+        return buffer[name]
     end,
 })
 

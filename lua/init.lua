@@ -11,8 +11,19 @@ load("internal/require")
 local context = load("context")
 local timer = load("timer")
 core.sleep = timer.sleep
-local tcp = load("tcp")
 local buffer = load("buffer")
+
+-- The sockets' code is a third of the library, and most contexts have none: the module loads itself
+-- into its table when its first function is looked up.
+local tcp = {}
+core.tcp = tcp
+setmetatable(tcp, {
+  __index = function(_, name)
+    setmetatable(tcp, nil)
+    load("tcp")
+    return tcp[name]
+  end,
+})
 
 local loaded = package.loaded
 _G.context, loaded.context = context, context

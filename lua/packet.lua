@@ -28,7 +28,8 @@ local function truncated(buffer, offset, size)
     if not buffer:valid() then error("packet: buffer is released", 3) end
     error(
         string.format(
-            "packet: %d bytes at offset %s are outside the buffer of %d bytes (offsets count from 0)",
+            "packet: %d bytes at offset %s are outside the buffer of %d bytes"
+                .. " (offsets count from 0)",
             size, show(offset), length
         ),
         3
@@ -207,7 +208,8 @@ local function decoder(fields)
         else
             advance(at, out)
             out[#out + 1] = string.format(
-                "local value, after = %s(buffer, at)\n%s, base, at = value, view.ptr + after, after",
+                "local value, after = %s(buffer, at)\n"
+                    .. "%s, base, at = value, view.ptr + after, after",
                 field.kind, field.name_local
             )
             at = 0
@@ -238,7 +240,8 @@ local function encoder(fields)
         if field.length then
             local name = field.name_local
             out[#out + 1] = string.format(
-                'if type(%s) ~= "string" or #%s > %s then bad_text(%s, %s, %s) end\nsize = size + #%s',
+                'if type(%s) ~= "string" or #%s > %s then bad_text(%s, %s, %s) end\n'
+                    .. "size = size + #%s",
                 name, name, field.length_max, field.quoted, name, field.length_max, name
             )
         end
@@ -261,7 +264,8 @@ local function encoder(fields)
             local head = field.length.width
             out[#out + 1] = string.format(
                 "%s\ncopy(base + %d, %s, #%s) base, at = base + (%d + #%s), at + (%d + #%s)",
-                store_of(field.length, "base", "#" .. name), head, name, name, head, name, head, name
+                store_of(field.length, "base", "#" .. name),
+                head, name, name, head, name, head, name
             )
             at = 0
         else
@@ -304,7 +308,8 @@ local function accessors(field)
     local order = index == "" and "buffer, offset, value" or "buffer, offset, index, value"
     out[#out + 1] = string.format("set[%s] = function(%s)", field.quoted, order)
     out[#out + 1] = entry
-    out[#out + 1] = "if band(view.flags, UNIQUE) == 0 then reserve(buffer, 0) base = view.ptr + at end"
+    out[#out + 1] =
+        "if band(view.flags, UNIQUE) == 0 then reserve(buffer, 0) base = view.ptr + at end"
     out[#out + 1] = check
     encode_fixed(element, at, "value", out)
     out[#out + 1] = "end"
@@ -328,6 +333,10 @@ local support = {
     end,
 }
 
+local function is_count(value)
+    return type(value) == "number" and value >= 1 and value <= COUNT_MAX and value % 1 == 0
+end
+
 --- Checks one line of a declaration, and works out what the generators need to know.
 local function field_of(spec, number, order)
     local name, kind, count = spec[1], spec[2], spec[3]
@@ -338,8 +347,9 @@ local function field_of(spec, number, order)
         name = name, kind = kind, name_local = "v" .. number, quoted = string.format("%q", name),
         label = name:gsub('[%c\\"%%$]', "?"),
     }
-    if count ~= nil and not (type(count) == "number" and count >= 1 and count <= COUNT_MAX and count % 1 == 0) then
-        error(string.format('field "%s": count %s is not from 1 to %d', name, show(count), COUNT_MAX), 3)
+    if count ~= nil and not is_count(count) then
+        local text = 'field "%s": count %s is not from 1 to %d'
+        error(string.format(text, name, show(count), COUNT_MAX), 3)
     end
     if FIXED[kind] then
         field.width = FIXED[kind].width
@@ -352,8 +362,9 @@ local function field_of(spec, number, order)
     elseif LENGTH_OF[kind] then
         local length = LENGTH_OF[kind]
         local width = FIXED[length].width
-        field.length =
-            { kind = length, width = width, order = width == 1 and "" or order, label = field.label }
+        field.length = {
+            kind = length, width = width, order = width == 1 and "" or order, label = field.label,
+        }
         field.length_max = width == 4 and "2147483647" or string.format("%d", 256 ^ width - 1)
     elseif kind ~= "varint" and kind ~= "zigzag" then
         error(string.format('field "%s": unknown type "%s"', name, kind), 3)
@@ -381,7 +392,9 @@ function M.layout(specs)
     local source = { PREAMBLE }
     for i, spec in ipairs(specs) do
         local field = field_of(spec, i, endian == "L" and "le" or "be")
-        if seen[field.name] then error(string.format('field "%s": declared twice', field.name), 2) end
+        if seen[field.name] then
+            error(string.format('field "%s": declared twice', field.name), 2)
+        end
         seen[field.name] = true
         fields[i] = field
         if offset and field.size then

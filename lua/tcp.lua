@@ -27,7 +27,7 @@ local streams = setmetatable({}, { __mode = "k" })
 local listeners = setmetatable({}, { __mode = "k" })
 local by_id = setmetatable({}, { __mode = "v" })
 
-local tcp, stream_methods, listener_methods = {}, {}, {}
+local tcp, stream_methods, listener_methods = core.tcp, {}, {}
 
 local function check_stream(value, name)
   local record = streams[value]
@@ -635,5 +635,3 @@ for _, name in ipairs({ "accept", "close", "is_closed", "local_addr", "local_por
   listener_methods[name] = tcp[name]
 end
 native.set_socket_methods(stream_methods, listener_methods)
-
-return tcp

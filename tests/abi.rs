@@ -1,5 +1,7 @@
 //! The C declarations in `ffi/` and their Rust mirrors must agree: sizes, offsets, constants.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::fmt::Write;
@@ -33,6 +35,6 @@ fn buffer_header_matches_rust() {
     ] {
         same(&format!("ffi.C.NL_BUFFER_{name}"), u64::from(value));
     }
-    let state = support::state();
-    support::run(&state, "=abi", &script).unwrap();
+    let state = support::vm::state();
+    support::vm::run(&state, "=abi", &script).unwrap();
 }

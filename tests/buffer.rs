@@ -1,16 +1,19 @@
 //! Buffers through a real VM: scripts, the Rust interface, memory accounting.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
 mod support;
 
 use bytes::Bytes;
 use mlua::ffi;
 use node_lua::abi::buffer;
 use node_lua::buf::{INLINE_MAX, SIZE_MAX};
+use node_lua::lua::state::State;
 
 fn script(name: &str, source: &str) {
-    let state = support::state();
-    let result = support::run(&state, name, source);
-    print!("{}", support::output(&state));
+    let state = support::vm::state();
+    let result = support::vm::run(&state, name, source);
+    print!("{}", support::vm::output(&state));
     result.unwrap();
 }
 
@@ -31,7 +34,7 @@ fn jit_script() {
 
 #[test]
 fn pushed_bytes_arrive_at_every_size() {
-    let state = support::state();
+    let state = support::vm::state();
     let raw = state.as_ptr();
     for size in [0, 1, 32, 33, INLINE_MAX, INLINE_MAX + 1, INLINE_MAX + 33, 100_000] {
         let bytes: Vec<u8> = (0..size).map(|i| i as u8).collect();
@@ -52,9 +55,9 @@ fn pushed_bytes_arrive_at_every_size() {
 
 #[test]
 fn only_buffers_pass_the_type_check() {
-    let state = support::state();
+    let state = support::vm::state();
     let raw = state.as_ptr();
-    support::run(
+    support::vm::run(
         &state,
         "=values",
         "values = { 1, 'x', true, {}, print, io.stdout, newproxy(true), coroutine.create(print),
@@ -79,21 +82,21 @@ fn only_buffers_pass_the_type_check() {
 
 #[test]
 fn memory_outside_the_vm_is_counted_and_given_back() {
-    let state = support::state();
+    let state = support::vm::state();
     let external = || state.account().external_bytes();
-    support::run(&state, "=small", "local b = buffer.new(('x'):rep(100)) b:append('y')").unwrap();
+    support::vm::run(&state, "=small", "local b = buffer.new(('x'):rep(100)) b:append('y')").unwrap();
     assert_eq!(external(), 0);
-    support::run(&state, "=large", "b = buffer.new(100000)").unwrap();
+    support::vm::run(&state, "=large", "b = buffer.new(100000)").unwrap();
     assert_eq!(external(), 100_000);
-    support::run(&state, "=split", "b:append(('x'):rep(90000)) c = b:split(50000)").unwrap();
+    support::vm::run(&state, "=split", "b:append(('x'):rep(90000)) c = b:split(50000)").unwrap();
     assert_eq!(external(), 100_000);
-    support::run(&state, "=view", "d = c:slice(0, 40000)").unwrap();
+    support::vm::run(&state, "=view", "d = c:slice(0, 40000)").unwrap();
     assert_eq!(external(), 140_000);
-    support::run(&state, "=release", "d:release() d:release()").unwrap();
+    support::vm::run(&state, "=release", "d:release() d:release()").unwrap();
     assert_eq!(external(), 100_000);
-    support::run(&state, "=collect", "b, c, d = nil collectgarbage() collectgarbage()").unwrap();
+    support::vm::run(&state, "=collect", "b, c, d = nil collectgarbage() collectgarbage()").unwrap();
     assert_eq!(external(), 0);
-    support::run(
+    support::vm::run(
         &state,
         "=grow",
         "local b = buffer.new() for i = 1, 5000 do b:append('0123456789') end
@@ -105,9 +108,9 @@ fn memory_outside_the_vm_is_counted_and_given_back() {
 
 #[test]
 fn the_limit_of_a_state_holds_for_buffers() {
-    let state = support::state();
+    let state = support::vm::state();
     state.account().set_limit(state.account().lua_bytes() + (4 << 20));
-    support::run(
+    support::vm::run(
         &state,
         "=limit",
         "local ok, text = pcall(buffer.new, 8 * 2^20)
@@ -130,7 +133,7 @@ fn the_limit_of_a_state_holds_for_buffers() {
 
 #[test]
 fn shared_bytes_that_are_refused_are_let_go() {
-    let state = support::state();
+    let state = support::vm::state();
     let raw = state.as_ptr();
     state.account().set_limit(state.account().lua_bytes() + 100_000);
     let bytes = Bytes::from(vec![1; 1 << 20]);
@@ -150,8 +153,8 @@ fn shared_bytes_that_are_refused_are_let_go() {
 
 #[test]
 fn largest_size_is_named() {
-    let state = support::state();
-    support::run(
+    let state = support::vm::state();
+    support::vm::run(
         &state,
         "=size",
         &format!(
@@ -176,9 +179,9 @@ fn conformance() {
         "better/216_buffer_grow",
     ] {
         let read = |end: &str| std::fs::read_to_string(format!("{root}/{case}.{end}")).unwrap();
-        let state = support::state();
-        support::run(&state, "=case", &read("lua")).unwrap();
-        assert_eq!(support::output(&state), read("expected"), "{case}");
+        let state = support::vm::state();
+        support::vm::run(&state, "=case", &read("lua")).unwrap();
+        assert_eq!(support::vm::output(&state), read("expected"), "{case}");
     }
 }
 
@@ -187,8 +190,33 @@ fn conformance() {
 #[ignore = "a tool"]
 fn run_script() {
     let path = std::env::var("NODE_LUA_SCRIPT").expect("NODE_LUA_SCRIPT");
-    let state = support::state();
-    let result = support::run(&state, "=script", &std::fs::read_to_string(path).unwrap());
-    println!("{}", support::output(&state));
+    let state = support::vm::state();
+    let result = support::vm::run(&state, "=script", &std::fs::read_to_string(path).unwrap());
+    println!("{}", support::vm::output(&state));
     result.unwrap();
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_opening() {
+    const STATES: u32 = 1000;
+    let measure = |what: &str, step: &dyn Fn() -> State| {
+        let start = std::time::Instant::now();
+        let states: Vec<State> = (0..STATES).map(|_| step()).collect();
+        let bytes = states[0].account().lua_bytes();
+        println!("{what}: {:?} and {bytes} bytes each", start.elapsed() / STATES);
+    };
+    measure("state", &|| State::new().unwrap());
+    measure("state, open", &|| {
+        let state = State::new().unwrap();
+        // SAFETY: a fresh state.
+        unsafe { buffer::open(state.as_ptr()) };
+        state
+    });
+    measure("with library from source", &support::vm::state);
+    measure("with accessors from source", &|| {
+        let state = support::vm::state();
+        support::vm::run(&state, "=access", "buffer.new('x'):u8(0)").unwrap();
+        state
+    });
 }

@@ -16,6 +16,7 @@ mod rows;
 mod serve;
 mod sys;
 mod table;
+mod targets;
 
 use std::fs;
 use std::path::Path;
@@ -87,6 +88,7 @@ fn run_rows(options: &Options, names: Option<&[&str]>) -> Result<(), String> {
     let out = options.out.clone().or(all_of("results.md"));
     let plot = options.plot.clone().or(all_of("curves.svg"));
     let mut panels = Vec::new();
+    let mut results = Vec::new();
     for row in &rows {
         let all = table::run(row, options.rounds);
         let markdown = table::markdown(row, &all);
@@ -102,6 +104,13 @@ fn run_rows(options: &Options, names: Option<&[&str]>) -> Result<(), String> {
         if let Some(path) = &out {
             write(path, &text)?;
         }
+        results.push((row.name, all));
+    }
+    let goals = targets::markdown(&results);
+    println!("{goals}");
+    text.push_str(&goals);
+    if let Some(path) = &out {
+        write(path, &text)?;
     }
     if let Some(path) = plot {
         write(&path, &plot::svg(&panels))?;

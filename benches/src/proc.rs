@@ -1,5 +1,6 @@
 //! What the kernel knows about another process and its children: CPU time, switches, memory.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Sub;
 
@@ -42,6 +43,22 @@ pub fn usage(pid: u32) -> Usage {
 /// CPU seconds only: cheap enough for the edges of a measurement.
 pub fn cpu(pid: u32) -> f64 {
     tree(pid).iter().map(|&p| sys::process_cpu(p).map_or(0.0, |t| t.as_secs_f64())).sum()
+}
+
+/// CPU seconds of each living thread, by number.
+pub fn threads(pid: u32) -> BTreeMap<String, f64> {
+    let of = |task: String| {
+        let stat = fs::read_to_string(format!("{task}/schedstat")).ok()?;
+        let ns: f64 = stat.split_whitespace().next()?.parse().ok()?;
+        Some((task, ns / 1e9))
+    };
+    tree(pid).into_iter().flat_map(tasks).filter_map(of).collect()
+}
+
+/// CPU seconds of the thread that worked most between two readings.
+pub fn busiest(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> f64 {
+    let used = |(task, cpu): (&String, &f64)| cpu - before.get(task).unwrap_or(&0.0);
+    after.iter().map(used).fold(0.0, f64::max)
 }
 
 fn tree(root: u32) -> Vec<u32> {

@@ -182,7 +182,7 @@ fn columns(series: &Series, reference: Option<&Series>, metric: &Metric) -> Stri
 }
 
 /// The median of the ratios within the rounds: what slows a whole round down cancels.
-fn ratio(series: &Series, reference: &Series, metric: &str) -> Option<f64> {
+pub fn ratio(series: &Series, reference: &Series, metric: &str) -> Option<f64> {
     let of_round = |(mine, theirs): (&Option<Sample>, &Option<Sample>)| {
         let (mine, theirs) = (mine.as_ref()?.get(metric)?, theirs.as_ref()?.get(metric)?);
         (*theirs != 0.0).then(|| mine / theirs)

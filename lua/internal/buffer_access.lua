@@ -54,7 +54,8 @@ local function out_of_range(object, offset, width, name)
 end
 
 local function bad_value(value, name, low, high)
-    error(string.format("%s: %s is not a whole number from %s to %s", name, show(value), low, high), 3)
+    local text = "%s: %s is not a whole number from %s to %s"
+    error(string.format(text, name, show(value), low, high), 3)
 end
 
 local function bad_number(value, name)
@@ -110,10 +111,16 @@ local SMALL = [[
     if stored ~= given or stored < $low or stored > $high then
         bad_value(given, "$name", "$low", "$high")
     end]]
+-- Integers in compiled code are int32: those need no more than the sign looked at.
 local U32 = [[
-    local stored = given
-    if type(given) ~= "number" or not (given >= 0 and given <= 4294967295) or floor(given) ~= given then
-        bad_value(given, "$name", "0", "4294967295")
+    local stored = tobit(given or NAN)
+    if stored ~= given or stored < 0 then
+        if type(given) ~= "number" or not (given >= 0 and given <= 4294967295)
+            or floor(given) ~= given
+        then
+            bad_value(given, "$name", "0", "4294967295")
+        end
+        stored = given
     end]]
 local FLOAT = [[
     local stored = given
@@ -254,26 +261,33 @@ local function expand(template, values)
     return (template:gsub("%$(%w+)", values):gsub("%$(%w+)", values))
 end
 
-local source = { PREAMBLE }
-for kind in pairs(FIXED) do
-    for _, order in ipairs(FIXED[kind].width == 1 and { "" } or { "le", "be" }) do
-        local values = parts(kind, order)
-        for prefix, template in pairs { [""] = GET, set_ = SET, put_ = PUT } do
-            values.name = kind .. order
-            local check = values.check
-            values.check = check:gsub("%$name", prefix .. values.name)
-            source[#source + 1] = expand(template, values)
-            values.check = check
-        end
-    end
-end
-assert(loadstring(table.concat(source), "=buffer"))(env)
+local TEMPLATES = { [""] = GET, set_ = SET, put_ = PUT }
 
-buffer.byte = buffer.u8
+--- Makes the accessor of this name and adds it to the methods; nil if it is not a name of one.
+local function generate(name)
+    local prefix, kind, order = name:match "^(%l-_?)([uif]%d+)(%l*)$"
+    local template, fixed = TEMPLATES[prefix], FIXED[kind]
+    if not template or not fixed then return nil end
+    if fixed.width == 1 and order ~= "" or fixed.width > 1 and order ~= "le" and order ~= "be" then
+        return nil
+    end
+    local values = parts(kind, order)
+    values.name = kind .. order
+    values.check = values.check:gsub("%$name", name)
+    assert(loadstring(PREAMBLE .. expand(template, values), "=buffer"))(env)
+    return rawget(buffer, name)
+end
+
+-- Most scripts use few of the 54.
+setmetatable(buffer, {
+    __index = function(_, name) return type(name) == "string" and generate(name) or nil end,
+})
+
+function buffer.byte(object, offset) return buffer.u8(object, offset) end
 
 -- Variable length: LEB128, least significant group of 7 bits first.
 
---- The rest of a varint that takes more than 7 bytes, or is wrong.
+--- A varint of any length up to 10 bytes.
 local function long_varint(object, offset, at, name)
     local view = cast(view_t, object)
     local value, shift = 0ULL, 0
@@ -283,11 +297,15 @@ local function long_varint(object, offset, at, name)
             error(string.format("%s: value at offset %d exceeds 64 bits", name, offset), 3)
         end
         value = bor(value, bit.lshift(cast(uint64, band(byte, 127)), shift))
-        if byte < 128 then return value <= 0x20000000000000ULL and tonumber(value) or value, i + 1 end
+        if byte < 128 then
+            return value <= 0x20000000000000ULL and tonumber(value) or value, i + 1
+        end
         shift = shift + 7
     end
     error(
-        string.format("%s: value at offset %d runs past the end of %d bytes", name, offset, view.len),
+        string.format(
+            "%s: value at offset %d runs past the end of %d bytes", name, offset, view.len
+        ),
         3
     )
 end
@@ -298,14 +316,20 @@ local function get_varint(object, offset, name)
         -- One level deeper than the generated accessors.
         return nil
     end
+    -- Written out: a loop would be a trace of its own, entered and left at every call.
     local bytes, left = view.ptr + at, view.len - at
-    local value, scale = 0, 1
-    for i = 0, (left < 7 and left or 7) - 1 do
-        local byte = bytes[i]
-        if byte < 128 then return value + byte * scale, at + i + 1 end
-        value = value + (byte - 128) * scale
-        scale = scale * 128
-    end
+    local value = bytes[0]
+    if value < 128 then return value, at + 1 end
+    -- A byte that is not there counts as one that goes on: the long way then finds it missing.
+    local byte = left > 1 and bytes[1] or 128
+    value = value - 128 + byte * 128
+    if byte < 128 then return value, at + 2 end
+    byte = left > 2 and bytes[2] or 128
+    value = value - 16384 + byte * 16384
+    if byte < 128 then return value, at + 3 end
+    byte = left > 3 and bytes[3] or 128
+    value = value - 2097152 + byte * 2097152
+    if byte < 128 then return value, at + 4 end
     return long_varint(object, offset, at, name)
 end
 
@@ -341,8 +365,17 @@ local function write_varint(bytes, value)
             value, count = rest, count + 1
         end
         local small = tobit(value)
+        if small < 128 then
+            bytes[count] = small
+            return count + 1
+        end
+        bytes[count] = bor(small, 128)
+        if small < 16384 then
+            bytes[count + 1] = rshift(small, 7)
+            return count + 2
+        end
         while small >= 128 do
-            bytes[count] = bor(band(small, 127), 128)
+            bytes[count] = bor(small, 128)
             small, count = rshift(small, 7), count + 1
         end
         bytes[count] = small
@@ -370,7 +403,9 @@ end
 
 --- Turns a signed value into the unsigned one that stands for it.
 local function to_zigzag(value)
-    if type(value) == "number" and value >= -2 ^ 52 and value <= 2 ^ 52 and floor(value) == value then
+    if type(value) == "number" and value >= -2 ^ 52 and value <= 2 ^ 52
+        and floor(value) == value
+    then
         return value >= 0 and value * 2 or -value * 2 - 1
     end
     local wide = to_i64(value, "zigzag")
@@ -380,7 +415,9 @@ end
 --- Appends an unsigned varint.
 function buffer.put_varint(object, value)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    if type(value) ~= "number" or not (value >= 0 and value <= EXACT_MAX) or floor(value) ~= value then
+    if type(value) ~= "number" or not (value >= 0 and value <= EXACT_MAX)
+        or floor(value) ~= value
+    then
         value = to_u64(value, "put_varint")
     end
     return append_varint(object, value)
@@ -455,7 +492,9 @@ function buffer.commit(object, count)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     local view = cast(view_t, object)
     local added = tobit(count or NAN)
-    if added ~= count or added < 0 or added > view.room then bad_count(count, view.room, "commit") end
+    if added ~= count or added < 0 or added > view.room then
+        bad_count(count, view.room, "commit")
+    end
     view.len = view.len + added
     view.room = view.room - added
     return object
@@ -483,10 +522,15 @@ function buffer.reset(object)
     return object
 end
 
--- Loops over a buffer ask for its length: from here on the compiled way.
+-- Loops over a buffer ask for these: from here on the compiled way.
 function buffer.length(object)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     return cast(view_t, object).len
+end
+
+function buffer.unfill(object)
+    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+    return cast(view_t, object).room
 end
 
 env.FIXED, env.parts, env.expand = FIXED, parts, expand

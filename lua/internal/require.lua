@@ -7,6 +7,20 @@ local error, ipairs, loadfile, tostring, type = error, ipairs, loadfile, tostrin
 
 local LOADING = {}
 
+-- FFI is opened once, by whoever asks first, and then the same for scripts and for the library:
+-- opening it twice would forget what was declared, and a script may put its own `require`, or its
+-- own package.loaded.ffi, in the way.
+local open_ffi, ffi = package.preload.ffi, nil
+local function get_ffi()
+  if not ffi then
+    ffi = open_ffi("ffi")
+    package.loaded.ffi = ffi
+  end
+  return ffi
+end
+package.preload.ffi = get_ffi
+native.set_ffi(get_ffi)
+
 -- Modules that come with the binary, by name.
 for _, name in ipairs({ "packet" }) do
   package.preload[name] = function(...) return native.load(name)(native, ...) end

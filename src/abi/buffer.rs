@@ -132,7 +132,7 @@ unsafe fn set_function(state: *mut lua_State, name: &CStr, function: lua_CFuncti
 /// The buffer at `index`, or `None` if the value there is not a buffer.
 ///
 /// # Safety
-/// `state` must be one that [`open`] was called for, in use by this thread, with 2 free stack slots.
+/// `state` must be one that [`open`] was called for, in use by this thread, with 2 free slots.
 /// The caller must keep the value reachable and hold no other reference to the buffer for `'a`;
 /// anything that runs Lua code or the collector may change the buffer.
 pub unsafe fn test<'a>(state: *mut lua_State, index: c_int) -> Option<&'a mut NlBuffer> {
@@ -174,7 +174,7 @@ pub unsafe fn push_bytes(state: *mut lua_State, bytes: &[u8]) {
 }
 
 /// Pushes a new buffer with these bytes by reference, or with a copy if they are few enough to be
-/// stored in the userdata. Raises a Lua error if memory does not suffice; the bytes are then let go.
+/// stored in the userdata. If memory does not suffice, lets the bytes go and raises a Lua error.
 ///
 /// # Safety
 /// As for [`push_bytes`].
@@ -204,10 +204,7 @@ pub unsafe fn push_shared(state: *mut lua_State, bytes: Bytes) {
 }
 
 /// Pushes an empty buffer with at least this much room.
-pub(super) fn push_empty<'a>(
-    call: Call<'a>,
-    capacity: usize,
-) -> Result<&'a mut NlBuffer, Fault> {
+pub(super) fn push_empty<'a>(call: Call<'a>, capacity: usize) -> Result<&'a mut NlBuffer, Fault> {
     if capacity <= INLINE_MAX + ROOM_DEFAULT {
         return Ok(push_place(call, capacity, false));
     }

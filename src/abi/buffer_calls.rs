@@ -151,15 +151,18 @@ unsafe extern "C-unwind" fn split(state: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn clear(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
     let call = unsafe { Call::new(state) };
-    let buffer = call.check_buffer(1);
-    if !buffer.is_live() {
-        return call.push_boolean(false);
+    forget(call, call.check_buffer(1));
+    call.push_boolean(true)
+}
+
+/// Empties a buffer; a released one is empty.
+fn forget(call: Call<'_>, buffer: &mut NlBuffer) {
+    if buffer.is_live() {
+        buffer.clear();
     }
-    buffer.clear();
     if buffer.is_inline() {
         discharge(call, buffer);
     }
-    call.push_boolean(true)
 }
 
 /// `length(buffer)`, `#buffer`
@@ -257,14 +260,8 @@ unsafe extern "C-unwind" fn remove(state: *mut lua_State) -> c_int {
     let call = unsafe { Call::new(state) };
     let buffer = call.check_buffer(1);
     let count = call.check_count(2);
-    if !buffer.is_live() {
-        return call.push_boolean(false);
-    }
     if count >= buffer.len() {
-        buffer.clear();
-        if buffer.is_inline() {
-            discharge(call, buffer);
-        }
+        forget(call, buffer);
     } else {
         buffer.skip(count);
     }

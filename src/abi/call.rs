@@ -1,4 +1,4 @@
-//! What a C function does with its Lua stack, so that the functions themselves need little `unsafe`.
+//! What a C function does with its Lua stack, so that functions need little `unsafe`.
 //!
 //! Every method that raises says so: nothing that needs dropping may be alive where it is called,
 //! since a Lua error need not run destructors.
@@ -126,7 +126,7 @@ impl<'a> Call<'a> {
         1
     }
 
-    /// Pushes bytes as a string. Runs the collector, hence finalisers; may raise for want of memory.
+    /// Pushes bytes as a string. Runs the collector, hence finalisers; may raise without memory.
     ///
     /// # Safety
     /// The bytes must remain valid whatever a finaliser does.

@@ -1,7 +1,7 @@
 //! `pack`, `unpack` and `packsize`: binary structures by the formats of Lua 5.3's `string.pack`.
 //!
 //! `pack` walks the format twice: first it checks every value and adds up the size, then it writes
-//! into room reserved at once. So nothing is written if a value is wrong. Integers that a Lua number
+//! into room reserved at once. So nothing is written if a value is wrong. Integers that a number
 //! cannot hold exactly are `int64_t` and `uint64_t` cdata.
 
 use std::ffi::{CStr, c_int};

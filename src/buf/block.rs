@@ -112,8 +112,8 @@ impl NlBuffer {
     /// Makes an empty inline buffer of the memory at `place`.
     ///
     /// # Safety
-    /// `place` must be aligned to 8, valid for [`size_with`](Self::size_with)`(room)` bytes and stay
-    /// where it is while the buffer is in use.
+    /// `place` must be aligned to 8, valid for [`size_with`](Self::size_with)`(room)` bytes and
+    /// stay where it is while the buffer is in use.
     pub unsafe fn init(place: *mut NlBuffer, room: usize) {
         let room = room.max(STORE_BYTES);
         // SAFETY: in bounds of the caller's memory; no reference to it is made.
@@ -284,11 +284,8 @@ impl NlBuffer {
         if self.is_inline() {
             return Bytes::copy_from_slice(self.as_slice());
         }
-        let shared = if self.flags & OWNED != 0 {
-            self.take_owned().freeze()
-        } else {
-            self.take_shared()
-        };
+        let shared =
+            if self.flags & OWNED != 0 { self.take_owned().freeze() } else { self.take_shared() };
         self.put_shared(shared.clone());
         shared
     }

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use super::*;
 use proptest::prelude::*;
 
@@ -144,14 +146,16 @@ const PLACES: usize = 4;
 fn op() -> impl Strategy<Value = Op> {
     let at = 0..PLACES;
     prop_oneof![
-        6 => (at.clone(), prop::collection::vec(any::<u8>(), 0..150)).prop_map(|(a, b)| Op::Append(a, b)),
+        6 => (at.clone(), prop::collection::vec(any::<u8>(), 0..150))
+            .prop_map(|(a, b)| Op::Append(a, b)),
         1 => at.clone().prop_map(Op::Double),
         4 => (at.clone(), at.clone(), 0..300usize).prop_map(|(a, b, n)| Op::Split(a, b, n)),
         3 => (at.clone(), 0..200usize).prop_map(|(a, n)| Op::Skip(a, n)),
         1 => (at.clone(), 0..200usize).prop_map(|(a, n)| Op::Truncate(a, n)),
         1 => at.clone().prop_map(Op::Clear),
         3 => (at.clone(), at.clone()).prop_map(|(a, b)| Op::Share(a, b)),
-        3 => (at.clone(), at.clone(), 0..300usize, 0..300usize).prop_map(|(a, b, o, n)| Op::Slice(a, b, o, n)),
+        3 => (at.clone(), at.clone(), 0..300usize, 0..300usize)
+            .prop_map(|(a, b, o, n)| Op::Slice(a, b, o, n)),
         2 => at.clone().prop_map(Op::Keep),
         1 => Just(Op::Forget),
         4 => (at.clone(), 0..300usize, any::<u8>()).prop_map(|(a, o, v)| Op::Write(a, o, v)),

@@ -173,6 +173,8 @@ impl<'a> Options<'a> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
     use super::*;
 
     fn items(format: &str) -> Result<Vec<(usize, Item, bool)>, FormatError> {
@@ -207,8 +209,7 @@ mod tests {
 
     #[test]
     fn alignment_pads_up_to_its_limit() {
-        let padding =
-            |format| items(format).unwrap().iter().map(|item| item.0).collect::<Vec<_>>();
+        let padding = |format| items(format).unwrap().iter().map(|item| item.0).collect::<Vec<_>>();
         assert_eq!(padding("bi4"), [0, 0]);
         assert_eq!(padding("!bi4"), [0, 3]);
         assert_eq!(padding("!2bi4"), [0, 1]);

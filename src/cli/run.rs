@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, USAGE};
 use crate::context::{End, Scheduler};
-use crate::lua::{Paths, Program, Script, Settings, Source};
+use crate::lua::{CommandLine, Paths, Program, Script, Settings, Source};
 use crate::message::{Text, Value};
 use crate::{net, rt};
 
@@ -44,7 +44,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn run_script(program: &OsString, run: Run) -> ExitCode {
-    let default = env_logger::Env::default().default_filter_or("warn");
+    let default = env_logger::Env::default().default_filter_or("warn,script=info");
     env_logger::Builder::from_env(default).format_timestamp_millis().init();
     let script = match script(program, &run) {
         Ok(script) => script,
@@ -109,13 +109,9 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
     let texts: Vec<Vec<u8>> =
         run.arguments.iter().map(|argument| argument.clone().into_vec()).collect();
     let arguments = texts.iter().map(|text| Value::String(Text::new(text))).collect();
-    let from_zero = std::iter::once(name.into_vec()).chain(texts).collect();
-    Ok(Script {
-        source,
-        arguments,
-        paths,
-        arg: Some((vec![program.as_bytes().to_vec()], from_zero)),
-    })
+    let script = std::iter::once(name.into_vec()).chain(texts).collect();
+    let command_line = Some(CommandLine { program: program.as_bytes().to_vec(), script });
+    Ok(Script { source, arguments, paths, command_line })
 }
 
 /// Templates that find modules beside the main script.

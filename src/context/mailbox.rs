@@ -254,7 +254,7 @@ pub struct ReadyWaker {
 
 impl ReadyWaker {
     /// A waker that delivers [`Event::Ready`] with `source`.
-    pub fn new(context: &Arc<Context>, source: u64) -> std::task::Waker {
+    pub fn waker(context: &Arc<Context>, source: u64) -> std::task::Waker {
         Arc::new(ReadyWaker { context: Arc::clone(context), source }).into()
     }
 }

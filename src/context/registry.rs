@@ -56,12 +56,12 @@ impl Registry {
     pub(super) fn remove(&self, id: Id) -> usize {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let index = id.index();
-        if let Some(slot) = slots.slots.get_mut(index) {
-            if slot.context.take().is_some() {
-                slot.generation += 1;
-                slots.free.push_back(index);
-                slots.live -= 1;
-            }
+        let slot = slots.slots.get_mut(index).filter(|slot| slot.context.is_some());
+        if let Some(slot) = slot {
+            slot.context = None;
+            slot.generation += 1;
+            slots.free.push_back(index);
+            slots.live -= 1;
         }
         slots.live
     }

@@ -199,10 +199,8 @@ impl Scheduler {
         }
         let left = self.registry.remove(context.id());
         for event in unread {
-            if let Event::Message { from, session, .. } = event {
-                if session != 0 {
-                    self.answer(from, session, Err(Code::NO_REPLY));
-                }
+            if let Event::Message { from, session: session @ 1.., .. } = event {
+                self.answer(from, session, Err(Code::NO_REPLY));
             }
         }
         for watcher in watchers {

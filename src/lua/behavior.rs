@@ -47,9 +47,17 @@ pub struct Script {
     pub arguments: Vec<Value>,
     /// Where modules are found.
     pub paths: Paths,
-    /// What `arg` holds, from index 0 on, with what stands before it (negative indexes, nearest
-    /// first); nothing for contexts made by other contexts.
-    pub arg: Option<(Vec<Vec<u8>>, Vec<Vec<u8>>)>,
+    /// The command line, for the first context; nothing for those that others make.
+    pub command_line: Option<CommandLine>,
+}
+
+/// What the global `arg` holds.
+#[derive(Debug)]
+pub struct CommandLine {
+    /// At index -1: the binary.
+    pub program: Vec<u8>,
+    /// From index 0 on: the script and its arguments.
+    pub script: Vec<Vec<u8>>,
 }
 
 /// A script before, and while, it runs.
@@ -107,12 +115,15 @@ impl Running {
             // SAFETY: the state is fresh and ours; `protected` catches what it raises.
             unsafe {
                 protected(raw, |raw| {
+                    // Nothing that is loaded here is garbage.
+                    ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
                     native::open(raw);
                     library::push_chunk(raw, "init");
                     ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
                     ffi::lua_call(raw, 1, 2);
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
+                    ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
                 })
             }
         });
@@ -266,11 +277,9 @@ unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<String> {
             }
         }
         ffi::lua_settop(raw, 0);
-        if let Some((before, from_zero)) = &script.arg {
-            ffi::lua_createtable(raw, from_zero.len() as c_int, before.len() as c_int + 1);
-            let before = before.iter().zip(1..).map(|(text, index)| (-index, text));
-            let from_zero = from_zero.iter().zip(0..).map(|(text, index)| (index, text));
-            for (index, text) in before.chain(from_zero) {
+        if let Some(line) = &script.command_line {
+            ffi::lua_createtable(raw, line.script.len() as c_int, 2);
+            for (text, index) in std::iter::once(&line.program).chain(&line.script).zip(-1..) {
                 push_bytes(raw, text);
                 ffi::lua_rawseti(raw, 1, index);
             }

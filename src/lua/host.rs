@@ -21,6 +21,9 @@ const COST_PER_TURN: usize = 1024;
 /// What a socket's readiness costs, with the system calls that follow.
 const READY_COST: usize = 8;
 
+/// The resolution of timers, in nanoseconds.
+const TICK: u64 = 1_000_000;
+
 /// Peers whose contexts are remembered, to spare the look-up. A power of two.
 const PEERS: usize = 8;
 
@@ -143,7 +146,7 @@ impl Host {
             notices: VecDeque::new(),
             timers: TimerHeap::new(),
             timer: rt::Timer::new(),
-            timer_waker: ReadyWaker::new(context, source(0, KIND_TIMER)),
+            timer_waker: ReadyWaker::waker(context, source(0, KIND_TIMER)),
             armed: None,
             now: rt::now(),
             sockets: Table::default(),
@@ -265,6 +268,8 @@ impl Host {
     pub(super) fn end_turn(&mut self) {
         self.flush();
         if let Some(deadline) = self.timers.peek() {
+            // Rounded up: timers are never early, and those of one millisecond share a wake-up.
+            let deadline = deadline.div_ceil(TICK).saturating_mul(TICK);
             if self.armed.is_none_or(|armed| deadline < armed) {
                 self.armed = Some(deadline);
                 self.timer.set(deadline);

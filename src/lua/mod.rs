@@ -8,7 +8,7 @@ mod native;
 mod settings;
 pub mod state;
 
-pub use behavior::{Paths, Program, Script, Source};
+pub use behavior::{CommandLine, Paths, Program, Script, Source};
 pub use settings::Settings;
 
 use std::ffi::c_int;

@@ -87,8 +87,12 @@ impl State {
             return None;
         };
         // SAFETY: a fresh state; opening libraries can only fail for want of memory, and no limit
-        // is set yet.
-        unsafe { ffi::luaL_openlibs(raw.as_ptr()) };
+        // is set yet. Nothing of it is garbage.
+        unsafe {
+            ffi::lua_gc(raw.as_ptr(), ffi::LUA_GCSTOP, 0);
+            ffi::luaL_openlibs(raw.as_ptr());
+            ffi::lua_gc(raw.as_ptr(), ffi::LUA_GCRESTART, 0);
+        }
         Some(State { raw, account })
     }
 

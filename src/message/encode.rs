@@ -6,8 +6,7 @@
 //! shared, cycles stay cycles. The form never leaves the process: numbers have the machine's byte
 //! order, and there is no version.
 //!
-//! A [`Reader`] is safe on any bytes: it checks what it reads, bounds depth, and never announces
-//! more entries than there are bytes for.
+//! Reading is for [`decode`](super::decode).
 //!
 //! ```
 //! use node_lua::message::{Reader, Tag, Writer};
@@ -48,29 +47,29 @@ pub enum Tag {
     False,
     /// `true`: nothing.
     True,
-    /// A number: [`Reader::number`].
+    /// A number: [`Reader::number`](super::Reader::number).
     Number,
-    /// A signed 64-bit cdata: [`Reader::bits`].
+    /// A signed 64-bit cdata: [`Reader::bits`](super::Reader::bits).
     Int64,
-    /// An unsigned 64-bit cdata: [`Reader::bits`].
+    /// An unsigned 64-bit cdata: [`Reader::bits`](super::Reader::bits).
     UInt64,
-    /// The address in a light userdata: [`Reader::bits`].
+    /// The address in a light userdata: [`Reader::bits`](super::Reader::bits).
     LightUserdata,
-    /// A string below 256 bytes: [`Reader::short_string`].
+    /// A string below 256 bytes: [`Reader::short_string`](super::Reader::short_string).
     ShortString,
-    /// A longer one: [`Reader::long_string`].
+    /// A longer one: [`Reader::long_string`](super::Reader::long_string).
     LongString,
-    /// A buffer by its index: [`Reader::index`]. Whether there is one is for the caller to check.
+    /// A buffer by its index: [`Reader::index`](super::Reader::index). Whether there is one is for the caller to check.
     Buffer,
-    /// The start of a table: [`Reader::enter`], then as many entries, then [`Reader::leave`].
+    /// The start of a table: [`Reader::enter`](super::Reader::enter), then as many entries, then [`Reader::leave`](super::Reader::leave).
     Table,
-    /// A table that started before: [`Reader::same_table`].
+    /// A table that started before: [`Reader::same_table`](super::Reader::same_table).
     SameTable,
-    /// The key of the value after it: [`Reader::short_string`].
+    /// The key of the value after it: [`Reader::short_string`](super::Reader::short_string).
     ShortStringKey,
-    /// The key of the value after it: [`Reader::long_string`].
+    /// The key of the value after it: [`Reader::long_string`](super::Reader::long_string).
     LongStringKey,
-    /// The key of the value after it: [`Reader::number_key`].
+    /// The key of the value after it: [`Reader::number_key`](super::Reader::number_key).
     NumberKey,
     /// The key of the value after it: nothing.
     FalseKey,
@@ -79,7 +78,7 @@ pub enum Tag {
 }
 
 impl Tag {
-    const ALL: [Tag; 17] = [
+    pub(super) const ALL: [Tag; 17] = [
         Tag::Nil,
         Tag::False,
         Tag::True,
@@ -101,9 +100,9 @@ impl Tag {
 }
 
 /// First byte: no table appears twice.
-const TREE: u8 = 0;
+pub(super) const TREE: u8 = 0;
 /// First byte: some table appears again, so that the reader must remember them.
-const GRAPH: u8 = 1;
+pub(super) const GRAPH: u8 = 1;
 
 /// The wire form would be larger than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,223 +283,10 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Bytes that no writer made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Malformed {
-    /// They end within an item, or announce more than there is.
-    Truncated,
-    /// No item has this tag.
-    Tag(u8),
-    /// A key that is NaN, or a key without a value.
-    Key,
-    /// More tables within each other than [`DEPTH_MAX`].
-    Depth,
-    /// A table or buffer that is not there.
-    Reference(u32),
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Malformed::Truncated => write!(f, "encoded table is cut off"),
-            Malformed::Tag(tag) => write!(f, "encoded table has unknown tag {tag}"),
-            Malformed::Key => write!(f, "encoded table has a key that cannot be one"),
-            Malformed::Depth => write!(f, "encoded table is nested deeper than {DEPTH_MAX} levels"),
-            Malformed::Reference(number) => write!(f, "encoded table refers to missing {number}"),
-        }
-    }
-}
-
-impl std::error::Error for Malformed {}
-
-/// Reads items one after the other.
-#[derive(Clone, Debug)]
-pub struct Reader<'a> {
-    rest: &'a [u8],
-    depth: u32,
-    tables: u32,
-    /// Items that the tables entered so far announced and that were not read yet.
-    owed: u64,
-    is_graph: bool,
-}
-
-impl<'a> Reader<'a> {
-    /// Reads what a [`Writer`] wrote.
-    ///
-    /// # Errors
-    /// The first byte is missing or unknown.
-    #[inline]
-    pub fn new(bytes: &'a [u8]) -> Result<Reader<'a>, Malformed> {
-        match bytes {
-            [first @ (TREE | GRAPH), rest @ ..] => {
-                Ok(Reader { rest, depth: 0, tables: 0, owed: 0, is_graph: *first == GRAPH })
-            }
-            [first, ..] => Err(Malformed::Tag(*first)),
-            [] => Err(Malformed::Truncated),
-        }
-    }
-
-    /// True if tables must be remembered by number, because some appear again.
-    #[inline]
-    pub fn is_graph(&self) -> bool {
-        self.is_graph
-    }
-
-    /// Tables started so far.
-    #[inline]
-    pub fn tables(&self) -> u32 {
-        self.tables
-    }
-
-    /// Ends the table entered last.
-    #[inline]
-    pub fn leave(&mut self) {
-        self.depth = self.depth.saturating_sub(1);
-    }
-
-    /// What comes next.
-    ///
-    /// # Errors
-    /// This and all other methods fail if the bytes are not from a writer. What they return if the
-    /// tag announced something else is anything, but they do not panic.
-    #[inline(always)]
-    pub fn tag(&mut self) -> Result<Tag, Malformed> {
-        let [tag] = self.take()?;
-        self.owed = self.owed.saturating_sub(1);
-        Tag::ALL.get(usize::from(tag)).copied().ok_or(Malformed::Tag(tag))
-    }
-
-    /// A number.
-    #[inline(always)]
-    pub fn number(&mut self) -> Result<f64, Malformed> {
-        self.take().map(f64::from_ne_bytes)
-    }
-
-    /// A number that is a key: never NaN.
-    #[inline(always)]
-    pub fn number_key(&mut self) -> Result<f64, Malformed> {
-        let key = self.number()?;
-        if key.is_nan() { Err(Malformed::Key) } else { Ok(key) }
-    }
-
-    /// The 64 bits of an integer or address.
-    #[inline(always)]
-    pub fn bits(&mut self) -> Result<u64, Malformed> {
-        self.take().map(u64::from_ne_bytes)
-    }
-
-    /// The index of a buffer.
-    #[inline(always)]
-    pub fn index(&mut self) -> Result<u32, Malformed> {
-        self.take().map(u32::from_ne_bytes)
-    }
-
-    /// The number of a table that started before.
-    pub fn same_table(&mut self) -> Result<u32, Malformed> {
-        let number = self.index()?;
-        if !self.is_graph || number >= self.tables {
-            return Err(Malformed::Reference(number));
-        }
-        Ok(number)
-    }
-
-    /// The bytes of a short string.
-    #[inline(always)]
-    pub fn short_string(&mut self) -> Result<&'a [u8], Malformed> {
-        let [len] = self.take()?;
-        self.take_bytes(usize::from(len))
-    }
-
-    /// The bytes of a long string.
-    #[inline(always)]
-    pub fn long_string(&mut self) -> Result<&'a [u8], Malformed> {
-        let len = self.index()?;
-        self.take_bytes(len as usize)
-    }
-
-    /// Starts a table of so many values without and with a key; all tables together announce at
-    /// most as many as there are bytes.
-    #[inline(always)]
-    pub fn enter(&mut self) -> Result<(u32, u32), Malformed> {
-        let positional = self.index()?;
-        let pairs = self.index()?;
-        // Every key and value takes at least one byte. Announcing more, in all tables together,
-        // would make the caller allocate for nothing.
-        self.owed += u64::from(positional) + 2 * u64::from(pairs);
-        if self.owed > self.rest.len() as u64 {
-            return Err(Malformed::Truncated);
-        }
-        if self.depth == DEPTH_MAX {
-            return Err(Malformed::Depth);
-        }
-        self.depth += 1;
-        self.tables += 1;
-        Ok((positional, pairs))
-    }
-
-    #[inline(always)]
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or(Malformed::Truncated)?;
-        self.rest = rest;
-        Ok(*bytes)
-    }
-
-    #[inline(always)]
-    fn take_bytes(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
-        self.rest = rest;
-        Ok(bytes)
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    /// Reads as a VM would, following counts. Returns the number of entries it saw.
-    fn walk(reader: &mut Reader<'_>, tag: Tag) -> Result<usize, Malformed> {
-        match tag {
-            Tag::Nil | Tag::False | Tag::True => {}
-            Tag::Number => drop(reader.number()?),
-            Tag::Int64 | Tag::UInt64 | Tag::LightUserdata => drop(reader.bits()?),
-            Tag::ShortString => drop(reader.short_string()?),
-            Tag::LongString => drop(reader.long_string()?),
-            Tag::Buffer => drop(reader.index()?),
-            Tag::SameTable => drop(reader.same_table()?),
-            Tag::Table => {
-                let (positional, pairs) = reader.enter()?;
-                let mut entries = 0;
-                for _ in 0..u64::from(positional) + u64::from(pairs) {
-                    let mut tag = reader.tag()?;
-                    let is_key = match tag {
-                        Tag::ShortStringKey => reader.short_string().map(|_| true)?,
-                        Tag::LongStringKey => reader.long_string().map(|_| true)?,
-                        Tag::NumberKey => reader.number_key().map(|_| true)?,
-                        Tag::FalseKey | Tag::TrueKey => true,
-                        _ => false,
-                    };
-                    if is_key {
-                        tag = reader.tag()?;
-                    }
-                    entries += 1 + walk(reader, tag)?;
-                }
-                reader.leave();
-                return Ok(entries);
-            }
-            _ => return Err(Malformed::Key),
-        }
-        Ok(0)
-    }
-
-    fn walk_all(bytes: &[u8]) -> Result<usize, Malformed> {
-        let mut reader = Reader::new(bytes)?;
-        let tag = reader.tag()?;
-        walk(&mut reader, tag)
-    }
 
     #[test]
     fn tags_are_numbered_in_order() {
@@ -523,27 +309,6 @@ mod tests {
     }
 
     #[test]
-    fn short_and_long_strings_keep_their_bytes() {
-        for len in [0, 1, 254, 255, 256, 70_000] {
-            let text: Vec<u8> = (0..len).map(|n| n as u8).collect();
-            let mut bytes = Vec::new();
-            let mut writer = Writer::new(&mut bytes, usize::MAX);
-            writer.string(&text).unwrap();
-            writer.string_key(&text).unwrap();
-            let mut reader = Reader::new(&bytes).unwrap();
-            for (short, long) in
-                [(Tag::ShortString, Tag::LongString), (Tag::ShortStringKey, Tag::LongStringKey)]
-            {
-                let tag = reader.tag().unwrap();
-                assert_eq!(tag, if len < 256 { short } else { long });
-                let read = if len < 256 { reader.short_string() } else { reader.long_string() };
-                assert_eq!(read, Ok(&text[..]));
-            }
-            assert_eq!(reader.tag(), Err(Malformed::Truncated));
-        }
-    }
-
-    #[test]
     fn absent_positions_are_filled_if_few() {
         let mut bytes = Vec::new();
         let mut writer = Writer::new(&mut bytes, 1000);
@@ -561,74 +326,6 @@ mod tests {
         ] {
             assert_eq!(writer.number_or_position(key, &mut positional), Ok(is_pair));
             assert_eq!(positional, after);
-        }
-    }
-
-    #[test]
-    fn depth_is_bounded() {
-        let nested = |depth: u32| {
-            let mut bytes = Vec::new();
-            let mut writer = Writer::new(&mut bytes, usize::MAX);
-            let open: Vec<_> = (0..depth).map(|_| writer.open_table().unwrap()).collect();
-            for (above, table) in open.into_iter().rev().enumerate() {
-                writer.close_table(table, u32::from(above != 0), 0);
-            }
-            walk_all(&bytes)
-        };
-        assert_eq!(nested(DEPTH_MAX), Ok(DEPTH_MAX as usize - 1));
-        assert_eq!(nested(DEPTH_MAX + 1), Err(Malformed::Depth));
-    }
-
-    #[test]
-    fn more_entries_than_bytes_are_refused_even_if_spread_over_tables() {
-        let table = |positional: u32, pairs: u32| {
-            let mut bytes = vec![Tag::Table as u8];
-            bytes.extend(positional.to_ne_bytes());
-            bytes.extend(pairs.to_ne_bytes());
-            bytes
-        };
-        let mut bytes = vec![TREE];
-        bytes.extend(table(u32::MAX, u32::MAX));
-        assert_eq!(walk_all(&bytes), Err(Malformed::Truncated));
-        // The outer table alone could be right, and the inner one too, but not both.
-        let mut bytes = vec![TREE];
-        bytes.extend(table(12, 0));
-        bytes.extend(table(3, 0));
-        bytes.extend([Tag::Nil as u8; 4]);
-        assert_eq!(walk_all(&bytes), Err(Malformed::Truncated));
-    }
-
-    #[test]
-    fn references_to_tables_not_yet_started_are_refused() {
-        for (first, number, expected) in [
-            (TREE, 0u32, Malformed::Reference(0)),
-            (GRAPH, 0, Malformed::Reference(0)),
-            (GRAPH, 9, Malformed::Reference(9)),
-        ] {
-            let mut bytes = vec![first, Tag::SameTable as u8];
-            bytes.extend(number.to_ne_bytes());
-            assert_eq!(walk_all(&bytes), Err(expected));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn reader_takes_any_bytes(bytes in vec(any::<u8>(), 0..200)) {
-            let _ = walk_all(&bytes);
-        }
-
-        #[test]
-        fn reader_takes_any_likely_bytes(
-            tags in vec((0u8..18, 0u8..4, 0u8..4), 0..60),
-            is_graph in any::<bool>(),
-        ) {
-            let mut bytes = vec![u8::from(is_graph)];
-            for (tag, a, b) in tags {
-                bytes.extend([tag, a, 0, 0, 0, b, 0, 0, 0]);
-            }
-            if let Ok(entries) = walk_all(&bytes) {
-                prop_assert!(entries <= bytes.len());
-            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What travels between contexts.
 
+pub mod decode;
 pub mod encode;
 mod event;
 mod id;
 pub mod tables;
 pub mod value;
 
-pub use encode::{Malformed, Reader, Tag, TooLarge, Writer};
+pub use decode::{Malformed, Reader};
+pub use encode::{Tag, TooLarge, Writer};
 pub use event::Event;
 pub use id::Id;
 pub use tables::Tables;

@@ -23,7 +23,7 @@ pub struct Acceptor {
 impl Acceptor {
     /// Takes a listening socket; `source` wakes its context.
     pub fn new(listener: Listener, context: &Arc<Context>, source: u64) -> Acceptor {
-        Acceptor { listener, waker: ReadyWaker::new(context, source), accepted: 0 }
+        Acceptor { listener, waker: ReadyWaker::waker(context, source), accepted: 0 }
     }
 
     /// Accepts a connection; `None` if none waits (or the turn's share is used up): the context is

@@ -103,7 +103,7 @@ impl Connection {
         write_source: u64,
     ) -> Connection {
         let stream = Arc::new(stream);
-        let writer = Writer::new(Arc::clone(&stream), ReadyWaker::new(context, write_source));
+        let writer = Writer::new(Arc::clone(&stream), ReadyWaker::waker(context, write_source));
         let is_unix = stream.local_address().is_none();
         Connection {
             stream,
@@ -116,7 +116,7 @@ impl Connection {
             ended: None,
             maybe_readable: true,
             full_reads: 0,
-            read_waker: ReadyWaker::new(context, read_source),
+            read_waker: ReadyWaker::waker(context, read_source),
             writer: Arc::new(writer),
             staged: Staged::default(),
             is_dirty: false,

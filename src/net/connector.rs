@@ -42,7 +42,7 @@ impl Connector {
             token,
             stream: None,
             addresses: addresses.into_iter(),
-            waker: ReadyWaker::new(context, source),
+            waker: ReadyWaker::waker(context, source),
             last: Code::INVALID,
         }
     }

@@ -172,7 +172,7 @@ impl Staged {
     }
 
     /// What follows the first `skip` bytes, as pieces that own their bytes.
-    fn into_queue(&mut self, skip: usize, queue: &mut VecDeque<Bytes>) {
+    fn move_to(&mut self, skip: usize, queue: &mut VecDeque<Bytes>) {
         let mut copied = Bytes::from(std::mem::take(&mut self.copied));
         let mut skip = skip;
         for piece in self.pieces.drain(..) {
@@ -308,7 +308,7 @@ impl Writer {
                 queue.notices.push_back(Notice { at, context: Arc::clone(context), token });
             }
         }
-        staged.into_queue(written, &mut queue.pieces);
+        staged.move_to(written, &mut queue.pieces);
         staged.clear();
         queue.bytes += rest;
         queue.high_water = queue.high_water.max(queue.bytes);

@@ -82,7 +82,7 @@ test("split and remove", function()
     same(b:remove(100), true)
     same(b:length(), 0)
     b:release()
-    same(b:remove(1), false)
+    same(b:remove(1), true, "a released buffer is empty")
 end)
 
 test("holders are independent", function()
@@ -108,7 +108,8 @@ test("released", function()
     b:release()
     same(b:append("x"), false)
     same(b:append(b), false)
-    same(b:clear(), false)
+    same(b:clear(), true)
+    same(b:valid(), false)
     same(b:length(), 0)
     same(#b, 0)
     same(b:unfill(), 0)
@@ -391,4 +392,65 @@ test("finalisers cannot pull bytes from under a call", function()
     end
     victim = nil
     same(true, true)
+end)
+
+test("random operations agree with strings", function()
+    local seed = os.time()
+    math.randomseed(seed)
+    local random = math.random
+    local function text(max)
+        return (string.char(random(0, 255), random(0, 255), 0, 65)):rep(random(0, max))
+    end
+    local buffers, model = {}, {}
+    for i = 1, 4 do buffers[i], model[i] = buffer.new(), "" end
+    local operations = {
+        function(i, s) buffers[i]:append(s) model[i] = model[i] .. s end,
+        function(i, s) buffers[i]:put(s) model[i] = model[i] .. s end,
+        function(i, _, j)
+            if #model[i] + #model[j] < 1e5 then
+                buffers[i]:append(buffers[j])
+                model[i] = model[i] .. model[j]
+            end
+        end,
+        function(i, _, j)
+            local n = random(0, #model[i])
+            local head, rest = model[i]:sub(1, n), model[i]:sub(n + 1)
+            local split = buffers[i]:split(n)
+            model[i], buffers[j], model[j] = rest, i == j and buffers[i] or split, i == j and rest or head
+        end,
+        function(i) local n = random(0, #model[i]) buffers[i]:remove(n) model[i] = model[i]:sub(n + 1) end,
+        function(i) local n = random(0, #model[i]) buffers[i]:skip(n) model[i] = model[i]:sub(n + 1) end,
+        function(i) buffers[i]:reset() model[i] = "" end,
+        function(i) buffers[i]:clear() model[i] = "" end,
+        function(i, _, j) buffers[j], model[j] = buffer.new(buffers[i]), model[i] end,
+        function(i, _, j)
+            local n = random(0, #model[i])
+            buffers[j], model[j] = buffers[i]:slice(n), model[i]:sub(n + 1)
+        end,
+        function(i)
+            if #model[i] > 0 then
+                local at = random(0, #model[i] - 1)
+                buffers[i]:set_u8(at, 66)
+                model[i] = model[i]:sub(1, at) .. "B" .. model[i]:sub(at + 2)
+            end
+        end,
+        function(i, s)
+            local ptr, room = buffers[i]:reserve(#s)
+            assert(room >= #s)
+            ffi.copy(ptr, s, #s)
+            buffers[i]:commit(#s)
+            model[i] = model[i] .. s
+        end,
+        function(i) buffers[i]:release() buffers[i], model[i] = buffer.new(random(0, 2000)), "" end,
+        function(i) buffers[i]:pack("s4", "abc") model[i] = model[i] .. "\3\0\0\0abc" end,
+        function(i) buffers[i]:put_u32be(0x41424344) model[i] = model[i] .. "ABCD" end,
+    }
+    for step = 1, 30000 do
+        local which, i = random(1, #operations), random(1, 4)
+        operations[which](i, text(which <= 2 and 200 or 20), random(1, 4))
+        if buffers[i]:tostring() ~= model[i] or #buffers[i] ~= #model[i] then
+            error(string.format("seed %d, step %d: operation %d goes wrong", seed, step, which))
+        end
+    end
+    for i = 1, 4 do same(buffers[i]:tostring(), model[i], "seed " .. seed) end
 end)

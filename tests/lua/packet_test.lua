@@ -60,8 +60,14 @@ end)
 
 test("every prefix of a packet is refused", function()
     local text = MOVE:encode(move()):tostring()
-    for n = 0, #text - 1 do raises("packet: %d+ bytes at offset %d+|varint|zigzag" and "", MOVE.decode, MOVE, buffer.new(text:sub(1, n))) end
-    raises("packet: 19 bytes at offset 1 are outside the buffer of 18 bytes", MOVE.decode, MOVE, buffer.new(text:sub(1, 18)), 1)
+    for n = 0, #text - 1 do
+        local ok, message = pcall(MOVE.decode, MOVE, buffer.new(text:sub(1, n)))
+        assert(not ok and (message:find "outside the buffer" or message:find "past the end"), message)
+    end
+    raises(
+        "packet: 19 bytes at offset 1 are outside the buffer of 18 bytes",
+        MOVE.decode, MOVE, buffer.new(text:sub(1, 18)), 1
+    )
 end)
 
 test("every type, both orders", function()

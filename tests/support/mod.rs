@@ -1,113 +1,140 @@
-//! A Lua state with the buffer library, for scripts that need nothing else of the runtime.
+//! Helpers shared by the integration tests: running scripts through the binary with a time limit,
+//! servers that tell when they are ready, temporary scripts, comparing promised output.
+//!
+//! Nothing here sleeps to wait for something: a finished process is known by the end of its
+//! output, a ready server by its first line. Nothing here tests the binary either.
+//!
+//! ```ignore
+//! let done = support::run(node_lua().args(["-e", "print(1)"]));
+//! assert_eq!(done.stdout, "1\n");
+//! ```
 
-use std::ffi::{CStr, CString};
+#![allow(dead_code, unused_imports, reason = "every test crate uses some of the helpers")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
-use mlua::ffi::{self, lua_State};
-use node_lua::abi::{buffer, layout};
-use node_lua::lua::state::State;
+pub(crate) mod expect;
+pub(crate) mod process;
+pub(crate) mod vm;
 
-const LIBRARY: &[(&CStr, &str)] = &[
-    (c"buffer", include_str!("../../lua/buffer.lua")),
-    (c"packet", include_str!("../../lua/packet.lua")),
-    (c"internal/cdef", include_str!("../../lua/internal/cdef.lua")),
-    (c"internal/buffer_access", include_str!("../../lua/internal/buffer_access.lua")),
-];
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-/// Run with the table of natives: makes `buffer` and `packet` available, and counts what is printed.
-const BOOT: &str = r#"
-    local native = ...
-    function native.load(name)
-        return assert(loadstring(native.library[name], "=" .. name))
-    end
-    buffer = native.load "buffer"(native)
-    package.loaded.buffer = buffer
-    package.preload.packet = function() return native.load "packet"(native) end
-    native_for_tests = native
-    printed = {}
-    function io.write(...)
-        for i = 1, select('#', ...) do printed[#printed + 1] = tostring((select(i, ...))) end
-    end
-"#;
+pub(crate) use process::{Done, Server, node_lua, run, run_for};
 
-/// A state with module `buffer` loaded; `io.write` is collected for [`output`].
-pub(crate) fn state() -> State {
-    let state = State::new().expect("memory for a state");
-    let raw = state.as_ptr();
-    // SAFETY: a fresh state; errors would abort the test, which is as good as failing it.
-    unsafe {
-        buffer::open(raw);
-        ffi::lua_createtable(raw, 0, 8);
-        for (name, function) in buffer::FUNCTIONS {
-            ffi::lua_pushcclosure(raw, *function, 0);
-            ffi::lua_setfield(raw, -2, name.as_ptr());
-        }
-        ffi::lua_createtable(raw, 0, 1);
-        for (name, text) in layout::HEADERS {
-            ffi::lua_pushlstring_(raw, name.as_ptr().cast(), name.len());
-            ffi::lua_pushlstring_(raw, text.as_ptr().cast(), text.len());
-            ffi::lua_settable(raw, -3);
-        }
-        ffi::lua_setfield(raw, -2, c"headers".as_ptr());
-        ffi::lua_createtable(raw, 0, 8);
-        for (name, text) in LIBRARY {
-            ffi::lua_pushlstring_(raw, text.as_ptr().cast(), text.len());
-            ffi::lua_setfield(raw, -2, name.as_ptr());
-        }
-        ffi::lua_setfield(raw, -2, c"library".as_ptr());
+/// How long anything may take before the test gives up: far above what a loaded machine needs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A path below the repository's root.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The files with this extension in a folder below the root, sorted by name.
+pub(crate) fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(repository(folder))
+        .unwrap_or_else(|error| panic!("{folder}: {error}"))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect();
+    found.sort();
+    found
+}
+
+/// The last part of a path without its extension.
+pub(crate) fn stem(path: &Path) -> String {
+    path.file_stem().unwrap().to_string_lossy().into_owned()
+}
+
+/// A folder of this test alone, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Folder {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("node-lua-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
     }
-    call(raw, "=boot", BOOT, 1).expect("boot");
-    state
-}
 
-/// Runs a script.
-pub(crate) fn run(state: &State, name: &str, source: &str) -> Result<(), String> {
-    call(state.as_ptr(), name, source, 0)
-}
+    /// The path of a file in it, existing or not.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
 
-/// What the scripts of this state have written.
-#[allow(dead_code, reason = "not every test looks at it")]
-pub(crate) fn output(state: &State) -> String {
-    run(state, "=output", "printed = table.concat(printed)").expect("concat");
-    let raw = state.as_ptr();
-    // SAFETY: the state is not running; the string is copied before it is popped.
-    unsafe {
-        ffi::lua_getglobal_(raw, c"printed".as_ptr());
-        let mut len = 0;
-        let text = ffi::lua_tolstring(raw, -1, &mut len);
-        let text = std::slice::from_raw_parts(text.cast::<u8>(), len).to_vec();
-        ffi::lua_settop(raw, -2);
-        String::from_utf8(text).expect("UTF-8")
+    /// Writes a file and returns its path.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
     }
 }
 
-/// Calls a chunk with the `arguments` topmost values.
-fn call(raw: *mut lua_State, name: &str, source: &str, arguments: i32) -> Result<(), String> {
-    let name = CString::new(name).expect("name without zero");
-    // SAFETY: the state is not running, and everything is called protected.
-    unsafe {
-        ffi::lua_getglobal_(raw, c"debug".as_ptr());
-        ffi::lua_getfield_(raw, -1, c"traceback".as_ptr());
-        ffi::lua_remove(raw, -2);
-        let mut status =
-            ffi::luaL_loadbuffer(raw, source.as_ptr().cast(), source.len(), name.as_ptr());
-        let base = ffi::lua_gettop(raw) - arguments - 1;
-        if status == 0 {
-            ffi::lua_insert(raw, base);
-            ffi::lua_insert(raw, base);
-            // Now the handler, the chunk, and its arguments.
-            status = ffi::lua_pcall(raw, arguments, 0, base);
-        }
-        let result = if status == 0 {
-            Ok(())
-        } else {
-            let text = ffi::lua_tostring(raw, -1);
-            if text.is_null() {
-                Err("error that is no string".to_owned())
-            } else {
-                Err(CStr::from_ptr(text).to_string_lossy().into_owned())
-            }
-        };
-        ffi::lua_settop(raw, 0);
-        result
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
     }
+}
+
+/// Connects to a server of this test; reads and writes give up after [`PATIENCE`].
+pub(crate) fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// A port that nobody listened on a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A body behind a big-endian head of two bytes.
+pub(crate) fn frame(body: &[u8]) -> Vec<u8> {
+    let mut bytes = u16::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Reads one frame with a big-endian head of two bytes.
+pub(crate) fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    let mut body = vec![0; usize::from(u16::from_be_bytes(head))];
+    stream.read_exact(&mut body).unwrap();
+    body
+}
+
+/// Everything the peer still sends, up to its end; a reset counts as an end.
+pub(crate) fn read_rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Ok(_) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => bytes,
+        Err(error) => panic!("waiting for the end of the connection: {error}"),
+    }
+}
+
+/// Runs the body of a test in a process of its own that may open several thousand files, whatever
+/// the limit of this one is. `test` is the test's own name.
+pub(crate) fn with_many_files(test: &str, body: impl FnOnce()) {
+    const INSIDE: &str = "NODE_LUA_TEST_MANY_FILES";
+    if std::env::var_os(INSIDE).is_some() {
+        body();
+        return;
+    }
+    let raise = "ulimit -n 8192 2>/dev/null || ulimit -n \"$(ulimit -Hn)\"; exec \"$@\"";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", raise, "sh"]).arg(std::env::current_exe().unwrap());
+    let done = run_for(command.args(["--exact", test]).env(INSIDE, "1"), 3 * PATIENCE);
+    assert!(done.stdout.contains("1 passed"), "{done}");
+    done.succeeded();
 }

@@ -49,6 +49,7 @@ pub fn echo_metrics() -> Vec<Metric> {
         plain("p50_us", "p50 µs"),
         plain("p99_us", "p99 µs"),
         plain("p999_us", "p99.9 µs"),
+        plain("capacity_per_s", "messages per CPU-s of the busiest thread"),
         plain("server_cores", "server cores busy"),
         plain("generator_us", "generator CPU µs/message"),
     ]
@@ -125,7 +126,11 @@ fn measure_echo(
     let load = Load { port: free_port()?, ..load.clone() };
     let server = start_server(suite, who, row, workers, load.port, load.head_bytes, batch)?;
     let mut cpu = Vec::new();
-    let outcome = load::run(&load, || cpu.push(proc::cpu(server.pid())));
+    let mut threads = Vec::new();
+    let outcome = load::run(&load, || {
+        cpu.push(proc::cpu(server.pid()));
+        threads.push(proc::threads(server.pid()));
+    });
     let outcome = outcome.map_err(|e| server.complaint(&e))?;
     let used = cpu[1] - cpu[0];
     let messages = outcome.messages as f64;
@@ -133,6 +138,7 @@ fn measure_echo(
     Ok([
         ("messages_per_s", messages / outcome.seconds),
         ("server_cpu_us", used * 1e6 / messages),
+        ("capacity_per_s", messages / proc::busiest(&threads[0], &threads[1])),
         ("server_cores", used / outcome.seconds),
         ("generator_us", outcome.generator_cpu * 1e6 / messages),
         ("p50_us", us(0.5)),

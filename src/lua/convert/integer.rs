@@ -1,15 +1,17 @@
 //! 64-bit integers: cdata that only the FFI library can tell apart and make.
 //!
 //! The C API does neither, so two Lua functions do, kept where scripts do not reach by accident.
-//! They are needed for nothing else.
+//! They are made when the first such integer passes: opening FFI takes 13 KiB, and most contexts
+//! never need it.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 
 use mlua::ffi::{self, lua_State};
 
 /// Returns a function that tells what a cdata is, and one that makes such a cdata.
 const HELPERS: &[u8] = b"
-local ffi = require('ffi')
+local open = ...
+local ffi = open and open() or require('ffi')
 local istype, new = ffi.istype, ffi.new
 local int64, uint64 = ffi.typeof('int64_t'), ffi.typeof('uint64_t')
 return function(value)
@@ -31,8 +33,11 @@ pub(super) enum Integer {
     Unsigned(u64),
 }
 
-/// Prepares a state for 64-bit integers. Without it they are of no supported type. Call it before
-/// any script runs, so that `require` and `ffi` are the real ones.
+/// Where a state may keep a function that returns the FFI library, for scripts that have put
+/// something else in the place of `require`.
+pub const OPEN_FFI: &CStr = c"node-lua.ffi";
+
+/// Prepares a process for values that travel; to be called for each state.
 ///
 /// # Safety
 /// `state` must be live and on its own thread, with the standard libraries open and four stack
@@ -40,14 +45,19 @@ pub(super) enum Integer {
 pub unsafe fn install(state: *mut lua_State) {
     // SAFETY: the caller's contract.
     unsafe { super::plain::verify(state) };
-    // SAFETY: the caller's contract, for all calls here; the chunk is a constant that compiles and
-    // returns two functions.
+}
+
+/// Makes the helpers.
+unsafe fn make_helpers(state: *mut lua_State) {
+    // SAFETY: the callers have slots free; the chunk is a constant that compiles and returns two
+    // functions.
     unsafe {
-        let name = c"=int64".as_ptr();
+        let name = c"=[node-lua] int64".as_ptr();
         if ffi::luaL_loadbuffer(state, HELPERS.as_ptr().cast(), HELPERS.len(), name) != 0 {
             ffi::lua_error(state);
         }
-        ffi::lua_call(state, 0, 2);
+        ffi::lua_getfield(state, ffi::LUA_REGISTRYINDEX, OPEN_FFI.as_ptr());
+        ffi::lua_call(state, 1, 2);
         for key in [&raw const MAKE, &raw const TELL] {
             ffi::lua_pushlightuserdata(state, key.cast_mut().cast());
             ffi::lua_insert(state, -2);
@@ -56,31 +66,31 @@ pub unsafe fn install(state: *mut lua_State) {
     }
 }
 
-/// Pushes a helper; false, with nothing pushed, if the state has none.
-unsafe fn push_helper(state: *mut lua_State, key: &'static u8) -> bool {
+/// Pushes a helper.
+unsafe fn push_helper(state: *mut lua_State, key: &'static u8) {
     // SAFETY: the callers have stack slots free.
     unsafe {
-        ffi::lua_pushlightuserdata(state, (&raw const *key).cast_mut().cast::<c_void>());
+        let key = (&raw const *key).cast_mut().cast::<c_void>();
+        ffi::lua_pushlightuserdata(state, key);
         ffi::lua_rawget_(state, ffi::LUA_REGISTRYINDEX);
-        let is_there = ffi::lua_type(state, -1) == ffi::LUA_TFUNCTION;
-        if !is_there {
+        if ffi::lua_type(state, -1) != ffi::LUA_TFUNCTION {
             ffi::lua_pop(state, 1);
+            make_helpers(state);
+            ffi::lua_pushlightuserdata(state, key);
+            ffi::lua_rawget_(state, ffi::LUA_REGISTRYINDEX);
         }
-        is_there
     }
 }
 
 /// The integer on top of the stack; `None` if the cdata is something else.
 ///
 /// # Safety
-/// A cdata must be on top, and three slots free.
+/// A cdata must be on top, and four slots free.
 pub(super) unsafe fn to_integer(state: *mut lua_State) -> Option<Integer> {
     // SAFETY: the caller's contract. The helper returns a number, and only for cdata of eight bytes
     // one that leads to the read; the cdata stays on the stack meanwhile.
     unsafe {
-        if !push_helper(state, &TELL) {
-            return None;
-        }
+        push_helper(state, &TELL);
         ffi::lua_pushvalue(state, -2);
         ffi::lua_call(state, 1, 1);
         let kind = ffi::lua_tonumber(state, -1) as c_int;
@@ -94,11 +104,11 @@ pub(super) unsafe fn to_integer(state: *mut lua_State) -> Option<Integer> {
     }
 }
 
-/// Pushes an integer; false, with nothing pushed, if the state was not prepared for it.
+/// Pushes an integer.
 ///
 /// # Safety
 /// `state` must be live and on its own thread, with three slots free. May unwind.
-pub(super) unsafe fn push_integer(state: *mut lua_State, integer: Integer) -> bool {
+pub(super) unsafe fn push_integer(state: *mut lua_State, integer: Integer) {
     let (kind, bits) = match integer {
         Integer::Signed(value) => (SIGNED, value as u64),
         Integer::Unsigned(value) => (UNSIGNED, value),
@@ -106,12 +116,9 @@ pub(super) unsafe fn push_integer(state: *mut lua_State, integer: Integer) -> bo
     // SAFETY: the caller's contract. The helper returns a new cdata of eight bytes that nobody else
     // has; what `lua_topointer` gives for a cdata is its content.
     unsafe {
-        if !push_helper(state, &MAKE) {
-            return false;
-        }
+        push_helper(state, &MAKE);
         ffi::lua_pushnumber(state, f64::from(kind));
         ffi::lua_call(state, 1, 1);
         ffi::lua_topointer(state, -1).cast_mut().cast::<u64>().write_unaligned(bits);
     }
-    true
 }

@@ -14,7 +14,7 @@ mod take;
 #[cfg(test)]
 mod tests;
 
-pub use integer::install;
+pub use integer::{OPEN_FFI, install};
 pub use push::{Refused, push_value};
 pub use take::{Scratch, Unsupported, to_value};
 

@@ -26,6 +26,8 @@ const FALSE: i64 = !1;
 const TRUE: i64 = !2;
 const STRING: i64 = !4;
 const TABLE: i64 = !11;
+/// The lowest tag of an object: a full userdata.
+const OBJECTS: i64 = !12;
 /// Of integers, on machines where Lua numbers may be those; below are the tags of doubles.
 const INTEGER: i64 = !13;
 
@@ -255,7 +257,7 @@ fn number(slot: Slot) -> Option<f64> {
     // Tags of objects are the highest negative numbers; those of doubles end below INTEGER.
     match tag(slot) {
         INTEGER => Some(f64::from(slot as c_int)),
-        INTEGER..0 => None,
+        OBJECTS..0 => None,
         _ => Some(f64::from_bits(slot)),
     }
 }

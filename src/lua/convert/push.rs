@@ -19,8 +19,6 @@ pub enum Refused {
     Malformed(Malformed),
     /// The Lua stack cannot hold another level.
     Stack,
-    /// A 64-bit integer for a state without [`install`](super::install).
-    Integer,
 }
 
 impl fmt::Display for Refused {
@@ -28,7 +26,6 @@ impl fmt::Display for Refused {
         match self {
             Refused::Malformed(error) => write!(f, "{error}"),
             Refused::Stack => write!(f, "no Lua stack left for nested table"),
-            Refused::Integer => write!(f, "state is not prepared for 64-bit integers"),
         }
     }
 }
@@ -45,7 +42,7 @@ impl From<Malformed> for Refused {
 ///
 /// # Errors
 /// Nothing is pushed then. Values that [`to_value`](super::to_value) made fail only for want of
-/// stack, and integers in states that are not prepared for them.
+/// stack.
 ///
 /// # Safety
 /// `state` must be live, on its own thread, and have [`STACK_SLOTS`] free. Unwinds as Lua does if
@@ -58,8 +55,8 @@ pub unsafe fn push_value<B: Buffers>(state: *mut lua_State, value: &Value) -> Re
             Value::Nil => ffi::lua_pushnil(state),
             Value::Bool(value) => ffi::lua_pushboolean(state, c_int::from(*value)),
             Value::Number(value) => ffi::lua_pushnumber(state, *value),
-            Value::Int64(value) => return pushed(push_integer(state, Integer::Signed(*value))),
-            Value::UInt64(value) => return pushed(push_integer(state, Integer::Unsigned(*value))),
+            Value::Int64(value) => push_integer(state, Integer::Signed(*value)),
+            Value::UInt64(value) => push_integer(state, Integer::Unsigned(*value)),
             Value::LightUserdata(address) => {
                 ffi::lua_pushlightuserdata(state, std::ptr::without_provenance_mut(*address));
             }
@@ -71,10 +68,6 @@ pub unsafe fn push_value<B: Buffers>(state: *mut lua_State, value: &Value) -> Re
         }
     }
     Ok(())
-}
-
-fn pushed(is_pushed: bool) -> Result<(), Refused> {
-    if is_pushed { Ok(()) } else { Err(Refused::Integer) }
 }
 
 #[inline]
@@ -240,11 +233,11 @@ impl<B: Buffers> Decoder<'_, B> {
                 Tag::LongString => push_string(state, self.reader.long_string()?),
                 Tag::Int64 => {
                     let value = self.reader.bits()? as i64;
-                    return pushed(push_integer(state, Integer::Signed(value)));
+                    push_integer(state, Integer::Signed(value));
                 }
                 Tag::UInt64 => {
                     let value = self.reader.bits()?;
-                    return pushed(push_integer(state, Integer::Unsigned(value)));
+                    push_integer(state, Integer::Unsigned(value));
                 }
                 Tag::LightUserdata => {
                     let address = self.reader.bits()? as usize;

@@ -137,7 +137,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
             }
         }
         let script =
-            Script { source: Source::File(file), arguments, paths, arg: None };
+            Script { source: Source::File(file), arguments, paths, command_line: None };
         let created = host::with(|host| {
             let program = Program::new(&host.settings, script);
             let parent = Some(host.context.id());

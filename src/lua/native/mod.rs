@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
+use super::convert::OPEN_FFI;
 use super::library;
 use crate::abi;
 use crate::context::Context;
@@ -43,6 +44,8 @@ pub(super) unsafe fn open(raw: *mut lua_State) {
         }
         ffi::lua_pushcfunction(raw, library::load);
         ffi::lua_setfield(raw, -2, c"load".as_ptr());
+        ffi::lua_pushcfunction(raw, set_ffi);
+        ffi::lua_setfield(raw, -2, c"set_ffi".as_ptr());
         ffi::lua_createtable(raw, 0, abi::layout::HEADERS.len() as c_int);
         for (name, text) in abi::layout::HEADERS {
             push_text(raw, name.as_bytes());
@@ -54,6 +57,20 @@ pub(super) unsafe fn open(raw: *mut lua_State) {
         tcp::open(raw);
         ffi::lua_settop(raw, 0);
     }
+}
+
+/// native.set_ffi(f): f() returns the FFI library.
+unsafe extern "C-unwind" fn set_ffi(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, once per state, with a function.
+    unsafe {
+        ffi::lua_settop(raw, 1);
+        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, TABLE.as_ptr());
+        ffi::lua_pushvalue(raw, 1);
+        ffi::lua_setfield(raw, -2, c"ffi".as_ptr());
+        ffi::lua_settop(raw, 1);
+        ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, OPEN_FFI.as_ptr());
+    }
+    0
 }
 
 /// Logs the failure of a script.

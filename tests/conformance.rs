@@ -1,0 +1,108 @@
+//! Runs every script of `tests/conformance/` through the binary and compares its output with what
+//! the contract of the API recorded.
+//!
+//! The scripts use ports of their own between 24000 and 26300, so a few may run at once, but not
+//! two runs of this test on one machine: they take turns.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use support::{files, node_lua, repository, run_for, stem};
+
+/// How long one case may take.
+const CASE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Cases that run at the same time. They mostly sleep, but some measure time.
+const AT_ONCE: usize = 4;
+
+/// Held by the one run of this test that may use the ports; no case listens on it.
+const TURN_PORT: u16 = 24009;
+
+#[test]
+fn every_recorded_case_behaves_as_the_contract_says() {
+    assert_all_pass("cases");
+}
+
+#[test]
+fn every_repaired_case_behaves_as_the_contract_says() {
+    assert_all_pass("better");
+}
+
+fn assert_all_pass(folder: &str) {
+    let _turn = turn();
+    let cases = files(&format!("tests/conformance/{folder}"), "lua");
+    assert!(!cases.is_empty());
+    let first = failures(&cases, AT_ONCE);
+    // Many cases order their steps by short sleeps, which a busy machine can upset: what failed
+    // among others must hold when it runs alone.
+    let again: Vec<PathBuf> = first.iter().map(|(case, _)| case.clone()).collect();
+    for (case, why) in &first {
+        eprintln!("{} once more, alone, after:\n{why}", stem(case));
+    }
+    let last: Vec<String> = failures(&again, 1).into_iter().map(|(_, why)| why).collect();
+    assert!(
+        last.is_empty(),
+        "{} of {} {folder} failed:\n{}",
+        last.len(),
+        cases.len(),
+        last.join("\n")
+    );
+}
+
+/// Runs the cases, several at a time; the failed ones in order, with what was wrong.
+fn failures(cases: &[PathBuf], at_once: usize) -> Vec<(PathBuf, String)> {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(why) = check(case) {
+                        failed.lock().unwrap().push((case.clone(), why));
+                    }
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort();
+    failed
+}
+
+fn check(case: &Path) -> Result<(), String> {
+    let expected = fs::read(case.with_extension("expected")).unwrap();
+    let children = repository("tests/conformance/cases/child");
+    let done = run_for(node_lua().arg(case).arg(children), CASE_LIMIT);
+    let name = stem(case);
+    // Recorded output may hold any byte: both sides are compared the same lossy way.
+    let expected = String::from_utf8_lossy(&expected);
+    if done.stdout != expected {
+        return Err(format!("FAIL {name}\n--- expected\n{expected}--- printed: {done}"));
+    }
+    match done.code() {
+        Some(code) if code != 124 && code < 128 => Ok(()),
+        _ => Err(format!("FAIL {name}: right output, but {done}")),
+    }
+}
+
+/// Waits until no other run on this machine uses the ports of the cases.
+fn turn() -> TcpListener {
+    loop {
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", TURN_PORT)) {
+            return listener;
+        }
+        // The holder never accepts: this connection ends when the holder does.
+        if let Ok(mut holder) = TcpStream::connect(("127.0.0.1", TURN_PORT)) {
+            drop(holder.read(&mut [0]));
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Runs every example and compares what it prints with what its header promises.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use support::expect::{compare, promise};
+use support::{Folder, Server, files, node_lua, repository, run, stem};
+
+/// Scripts that run and end by themselves.
+const ALONE: &[&str] = &["hello", "packet", "rpc_pool", "timers"];
+
+/// Servers, each with the client that talks to it.
+const PAIRS: &[(&str, &str)] = &[
+    ("chat_server", "chat_client"),
+    ("echo_server", "echo_client"),
+    ("gate", "gate_client"),
+    ("rpc_server", "rpc_client"),
+];
+
+/// Scripts that others start, with those that do.
+const STARTED_BY: &[(&str, &str)] = &[
+    ("agent", "gate"),
+    ("greeter", "hello"),
+    ("rpc_connection", "rpc_client"),
+    ("rpc_worker", "rpc_pool"),
+];
+
+fn path(name: &str) -> String {
+    format!("examples/{name}.lua")
+}
+
+fn source(name: &str) -> String {
+    fs::read_to_string(repository(&path(name))).unwrap()
+}
+
+fn promised(name: &str) -> String {
+    promise(&source(name)).unwrap_or_else(|| panic!("{name}: no `-- Expected output:`"))
+}
+
+#[track_caller]
+fn assert_promise(name: &str, args: &[&str]) {
+    let done = run(node_lua().arg(path(name)).args(args));
+    if let Err(why) = compare(&promised(name), &done.stdout) {
+        panic!("{name}: {why}{done}");
+    }
+    done.succeeded();
+}
+
+/// A server on a port of its own, whose first line is what it promises.
+fn start(name: &str) -> (Server, u16) {
+    let mut server = Server::start([path(name).as_str(), "0"]);
+    let line = server.line();
+    let (before, port) = line.rsplit_once(':').unwrap();
+    let promised = promised(name);
+    // The promise names the default port.
+    let (expected, _) = promised.trim_end().rsplit_once(':').unwrap();
+    if let Err(why) = compare(expected, before) {
+        panic!("{name}: {why}");
+    }
+    (server, port.parse().unwrap())
+}
+
+#[test]
+fn scripts_that_end_print_what_they_promise() {
+    for name in ALONE {
+        assert_promise(name, &[]);
+    }
+}
+
+#[test]
+fn unix_socket_prints_what_it_promises_and_replaces_a_stale_file() {
+    let folder = Folder::new();
+    let socket = folder.path("example.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert!(socket.exists());
+    assert_promise("unix_socket", &[socket.to_str().unwrap()]);
+}
+
+#[test]
+fn clients_print_what_they_promise_with_their_servers() {
+    for (server, client) in PAIRS {
+        let (_server, port) = start(server);
+        let port = port.to_string();
+        // A server serves the second client as it did the first.
+        for _ in 0..2 {
+            assert_promise(client, &[&port]);
+        }
+    }
+}
+
+#[test]
+fn clients_without_their_server_fail_with_a_reason() {
+    let port = support::free_port().to_string();
+    for (_, client) in PAIRS {
+        let done = run(node_lua().args([&path(client), &port]));
+        assert!(
+            done.stderr.contains("refused") || done.stderr.contains("reply"),
+            "{client}: {done}"
+        );
+        assert_eq!(done.code(), Some(1), "{client}: {done}");
+    }
+}
+
+#[test]
+fn every_example_is_run_and_tells_what_it_shows() {
+    let mut known: BTreeSet<String> = ALONE.iter().map(ToString::to_string).collect();
+    known.insert("unix_socket".to_owned());
+    for (one, other) in PAIRS {
+        known.extend([one.to_string(), other.to_string()]);
+    }
+    for (script, starter) in STARTED_BY {
+        assert!(source(starter).contains(script), "{starter} does not start {script}");
+        assert!(source(script).contains(starter), "{script} does not say that {starter} starts it");
+        known.insert(script.to_string());
+    }
+    let found: BTreeSet<String> = files("examples", "lua").iter().map(|path| stem(path)).collect();
+    assert_eq!(found, known);
+    for name in &found {
+        let source = source(name);
+        assert!(source.contains("\n-- Shows: "), "{name}: no `-- Shows:`");
+        let started = STARTED_BY.iter().any(|(script, _)| script == name);
+        let command = format!("\n-- Run: node-lua {}", path(name));
+        assert_eq!(source.contains(&command), !started, "{name}: {command}");
+    }
+}

@@ -1,0 +1,301 @@
+//! The rules of the repository that no compiler checks: which folder may use which, sizes of
+//! files, where `unsafe` may be, links between documents.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::{files, repository, stem};
+
+/// Modules of `src/`, ground to top: each may use itself and those before it.
+const LAYERS: &[&str] = &[
+    "error", "sync", "rt", "buf", "frame", "message", "context", "net", "timer", "abi", "lua",
+    "cli",
+];
+
+/// Modules that ignore each other although one comes first.
+const STRANGERS: &[(&str, &str)] = &[("timer", "net")];
+
+/// The files that may name the async runtime.
+const NAMES_RUNTIME: &[&str] = &["src/rt.rs"];
+
+/// Where `unsafe` may be: files, or folders with all that is in them.
+const UNSAFE: &[&str] = &["src/buf/block.rs", "src/abi/", "src/lua/state.rs"];
+
+/// Longer files are to be split by noun.
+const LINES_MAX: usize = 600;
+
+/// Characters in a line.
+const WIDTH_MAX: usize = 100;
+
+/// Folders that hold what we wrote, and nothing recorded or built.
+const OURS: &[&str] = &["src", "lua", "ffi", "examples", "tests", "benches/src", "docs"];
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.ends_with("tests/conformance") || path.ends_with("target") {
+            continue;
+        } else if path.is_dir() {
+            walk(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// Path from the root, and content, of our own files with one of these extensions.
+fn sources(extensions: &[&str]) -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    for folder in OURS {
+        walk(&repository(folder), &mut paths);
+    }
+    paths.sort();
+    let root = repository("");
+    let wanted = |path: &&PathBuf| {
+        path.extension().is_some_and(|found| extensions.iter().any(|wanted| found == *wanted))
+    };
+    paths
+        .iter()
+        .filter(wanted)
+        .map(|path| {
+            let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}
+
+/// The code of each line, without what follows `//`.
+fn code(source: &str) -> impl Iterator<Item = &str> {
+    source.lines().map(|line| line.split("//").next().unwrap_or_default())
+}
+
+fn is_word(byte: Option<u8>) -> bool {
+    byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// True if `word` is in the line on its own.
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let bytes = line.as_bytes();
+        let before = at.checked_sub(1).map(|at| bytes[at]);
+        !is_word(before) && !is_word(bytes.get(at + word.len()).copied())
+    })
+}
+
+/// The modules that a source names after `crate::`, in paths and in groups.
+fn modules_used(source: &str) -> BTreeSet<String> {
+    let text: String = code(source).collect::<Vec<_>>().join("\n");
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let names = match rest.strip_prefix('{') {
+            Some(group) => top_level(group),
+            None => vec![rest],
+        };
+        for name in names {
+            let name = name.trim_start();
+            let end = name.bytes().position(|byte| !is_word(Some(byte))).unwrap_or(name.len());
+            found.insert(name[..end].to_owned());
+        }
+    }
+    found
+}
+
+/// The parts of a group `a::b, c::{d, e}}…` up to its closing brace, split at its own commas.
+fn top_level(group: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
+    for (at, byte) in group.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' if depth > 0 => depth -= 1,
+            b'}' => {
+                parts.push(&group[start..at]);
+                break;
+            }
+            b',' if depth == 0 => {
+                parts.push(&group[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts
+}
+
+#[track_caller]
+fn assert_none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn modules_use_only_those_below_them() {
+    let mut wrong = Vec::new();
+    for (path, source) in sources(&["rs"]) {
+        let Some(inside) = path.strip_prefix("src/") else { continue };
+        let module = inside.split(['/', '.']).next().unwrap();
+        let Some(rank) = LAYERS.iter().position(|layer| *layer == module) else {
+            if !["lib", "main"].contains(&module) {
+                wrong.push(format!("{path}: {module} has no place in the layers"));
+            }
+            continue;
+        };
+        for used in modules_used(&source) {
+            let Some(other) = LAYERS.iter().position(|layer| *layer == used) else { continue };
+            let strange = STRANGERS.contains(&(module, used.as_str()));
+            if other > rank || strange {
+                wrong.push(format!("{path}: {module} must not use {used}"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn the_async_runtime_is_named_in_one_file() {
+    let mut wrong = Vec::new();
+    for (path, source) in sources(&["rs"]) {
+        let runtime = ["async_std", "async_io", "async_signal"];
+        let named = code(&source).any(|line| runtime.iter().any(|name| has_word(line, name)));
+        if path.starts_with("src/") && named && !NAMES_RUNTIME.contains(&path.as_str()) {
+            wrong.push(format!("{path} names the async runtime"));
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn unsafe_code_is_only_where_it_is_allowed() {
+    let mut wrong = Vec::new();
+    for (path, source) in sources(&["rs"]) {
+        let allowed = UNSAFE.iter().any(|allowed| {
+            path == *allowed || (allowed.ends_with('/') && path.starts_with(allowed))
+        });
+        for (number, line) in code(&source).enumerate() {
+            let is_lint = line.contains("unsafe_") && !has_word(line, "unsafe");
+            if !allowed && !is_lint && has_word(line, "unsafe") && !line.contains('"') {
+                wrong.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    let mut wrong = Vec::new();
+    for (path, source) in sources(&["rs", "lua", "h"]) {
+        if path == "tests/tidy.rs" {
+            continue;
+        }
+        for (number, line) in source.lines().enumerate() {
+            let marks = ["todo!", "unimplemented!", "FIXME", "XXX", "dbg!"];
+            if marks.iter().any(|mark| line.contains(mark)) {
+                wrong.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn files_and_lines_are_short_enough() {
+    let mut wrong = Vec::new();
+    for (path, source) in sources(&["rs", "lua", "h"]) {
+        let lines = source.lines().count();
+        if lines > LINES_MAX {
+            wrong.push(format!("{path}: {lines} lines, {LINES_MAX} at most"));
+        }
+        for (number, line) in source.lines().enumerate() {
+            let width = line.chars().count();
+            if width > WIDTH_MAX {
+                wrong.push(format!("{path}:{}: {width} columns, {WIDTH_MAX} at most", number + 1));
+            }
+            if line.ends_with([' ', '\t', '\r']) || (line.contains('\t') && !path.ends_with(".h")) {
+                wrong.push(format!("{path}:{}: blanks at the end, or a tab", number + 1));
+            }
+        }
+        if !source.is_empty() && (!source.ends_with('\n') || source.ends_with("\n\n")) {
+            wrong.push(format!("{path}: does not end with one line end"));
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    let mut wrong = Vec::new();
+    for (path, source) in sources(&["rs", "lua"]) {
+        let first = source.lines().find(|line| !line.starts_with("#!")).unwrap_or_default();
+        if !first.starts_with(if path.ends_with(".rs") { "//!" } else { "--" }) {
+            wrong.push(format!("{path} does not open with what it is"));
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn every_example_is_in_the_reading_order() {
+    let readme = fs::read_to_string(repository("examples/README.md")).unwrap();
+    let missing: Vec<String> = files("examples", "lua")
+        .iter()
+        .map(|path| format!("{}.lua", stem(path)))
+        .filter(|name| !readme.contains(&format!("({name})")))
+        .collect();
+    assert_none(&missing);
+}
+
+#[test]
+fn every_module_of_the_api_has_its_manual() {
+    let index = fs::read_to_string(repository("docs/api/README.md")).unwrap();
+    for module in ["buffer", "context", "packet", "tcp", "timer"] {
+        assert!(repository(&format!("docs/api/{module}.md")).exists(), "docs/api/{module}.md");
+        assert!(index.contains(&format!("({module}.md")), "docs/api/README.md: {module}.md");
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut documents = sources(&["md"]);
+    for name in ["README.md", "CHANGELOG.md"] {
+        documents.push((name.to_owned(), fs::read_to_string(repository(name)).unwrap()));
+    }
+    let mut wrong = Vec::new();
+    for (path, text) in documents {
+        let folder = repository(&path).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if link.contains("://") {
+                continue;
+            }
+            let target = if file.is_empty() { repository(&path) } else { folder.join(file) };
+            if !target.exists() {
+                wrong.push(format!("{path}: no {link}"));
+            } else if !anchor.is_empty() && !anchors(&target).contains(anchor) {
+                wrong.push(format!("{path}: no heading for {link}"));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+/// The anchors of a document's headings, made as code hosts make them.
+fn anchors(path: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            title
+                .chars()
+                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
+        })
+        .collect()
+}
