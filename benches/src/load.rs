@@ -76,6 +76,8 @@ struct Connection {
     sent: usize,
     received: usize,
     sent_at: u64,
+    /// Bytes that must be there before the kernel tells; 0 where that was not asked for.
+    low_water: usize,
 }
 
 struct Shared<'a> {
@@ -232,7 +234,9 @@ fn run_thread(shared: &Shared<'_>, index: usize, share: usize) -> Result<ThreadO
         for event in &list[..n] {
             let index = event.u64 as usize;
             let connection = &mut connections[index];
-            client.serve(connection).map_err(|e| format!("connection {index}: {e}"))?;
+            client
+                .serve(connection, event.events)
+                .map_err(|e| format!("connection {index}: {e}"))?;
         }
     }
     let (cpu, user) = (sys::thread_cpu() - cpu, sys::thread_user() - user);
@@ -257,6 +261,7 @@ fn open(shared: &Shared<'_>, index: usize, share: usize) -> io::Result<(Epoll, V
             sent: 0,
             received: 0,
             sent_at: 0,
+            low_water: if length <= LOW_WATER_MAX { length } else { 0 },
         });
     }
     Ok((epoll, connections))
@@ -297,10 +302,14 @@ impl Client<'_> {
     }
 
     /// Reads what is there, compares it, and sends the next batch when this one is back.
-    fn serve(&mut self, c: &mut Connection) -> io::Result<()> {
+    fn serve(&mut self, c: &mut Connection, events: u32) -> io::Result<()> {
         let length = self.shared.variants[c.variant].len();
         if c.sent < length {
             self.send(c)?;
+        }
+        // Room for writing is no reason to read a part of what is to come as a whole.
+        if events & !(libc::EPOLLOUT as u32) == 0 {
+            return Ok(());
         }
         loop {
             // Asked for one byte more than may come, a read is short unless bytes are surplus: no
@@ -309,7 +318,9 @@ impl Client<'_> {
             let n = match c.stream.read(&mut self.buffer[..room]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    return set_low_water(c, length - c.received);
+                }
                 Err(e) => return Err(e),
             };
             self.verify(c, n)?;
@@ -322,10 +333,11 @@ impl Client<'_> {
                 c.sent_at = now;
                 c.sent = 0;
                 c.received = 0;
+                set_low_water(c, length)?;
                 return self.send(c);
             }
             if n < room {
-                return Ok(());
+                return set_low_water(c, length - c.received);
             }
         }
     }
@@ -345,4 +357,13 @@ impl Client<'_> {
         self.verified += n as u64;
         Ok(())
     }
+}
+
+/// Has the kernel wait for so many bytes: all that are missing from the batch.
+fn set_low_water(c: &mut Connection, bytes: usize) -> io::Result<()> {
+    if c.low_water != 0 && c.low_water != bytes {
+        sys::set_receive_low_water(&c.stream, bytes)?;
+        c.low_water = bytes;
+    }
+    Ok(())
 }
