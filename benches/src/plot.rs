@@ -117,16 +117,19 @@ fn draw(out: &mut String, panel: &Panel) {
         panel.x_title
     );
     for (i, ((who, name), line)) in panel.lines.iter().enumerate() {
-        draw_line(out, color(*who), line, across, down);
+        // Dashed where a contestant takes part a second time.
+        let dash = if who.name() == name { "none" } else { "4 3" };
+        draw_line(out, color(*who), dash, line, across, down);
         let at = TOP + 10.0 + i as f64 * 16.0;
         let _ = writeln!(
             out,
-            "<path d=\"M{0:.1} {at:.1}h14\" stroke=\"{2}\" stroke-width=\"2\"/>\
+            "<path d=\"M{0:.1} {at:.1}h14\" stroke=\"{2}\" stroke-width=\"2\" stroke-dasharray=\"{4}\"/>\
              <text x=\"{1:.1}\" y=\"{3:.1}\">{name}</text>",
             right + 10.0,
             right + 28.0,
             color(*who),
-            at + 3.0
+            at + 3.0,
+            dash
         );
     }
 }
@@ -134,6 +137,7 @@ fn draw(out: &mut String, panel: &Panel) {
 fn draw_line(
     out: &mut String,
     color: &str,
+    dash: &str,
     line: &[(f64, f64)],
     across: impl Fn(f64) -> f64,
     down: impl Fn(f64) -> f64,
@@ -142,7 +146,8 @@ fn draw_line(
         line.iter().map(|&(x, y)| format!("{:.1},{:.1}", across(x), down(y))).collect();
     let _ = writeln!(
         out,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>",
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\" \
+         stroke-dasharray=\"{dash}\"/>",
         corners.join(" ")
     );
     for &(x, y) in line {
