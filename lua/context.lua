@@ -147,8 +147,7 @@ local function drain(h)
   while r and r.callback do
     local message = take_mail(h)
     if not message then return end
-    local from, session = message[1], message[2]
-    if not hand_over(r, from, session, message[3], h) then return keep(from, session, message[3]) end
+    hand_over(r, message[1], message[2], message[3], h)
   end
 end
 
@@ -206,7 +205,7 @@ function context.recv(h, ...)
   r.last = r.last + 1
   r[r.last] = token
   set_timeout(token, timeout)
-  local ok, value, from, session = suspend(cancel, token)
+  local ok, value, from, session = suspend()
   if not r.callback and r.first > r.last and receivers[h] == r then receivers[h] = nil end
   if not ok then return false, value, 0, -1 end
   return true, value, from, session
@@ -234,11 +233,6 @@ end
 
 -- Sessions of queries that wait for an answer → whom they asked.
 local asked = {}
-
-local function cancel_query(session)
-  asked[session] = nil
-  cancel(session)
-end
 
 handlers[2] = function(session, ok, value)
   if asked[session] then
@@ -279,7 +273,7 @@ function context.query(h, ...)
   if timeout > 0 then set_timeout(session, timeout) end
   if callback then return true, session end
   local result
-  ok, result = suspend(cancel_query, session)
+  ok, result = suspend()
   asked[session] = nil
   return ok, result
 end
@@ -387,10 +381,7 @@ function context.wait(h, ...)
   tokens[#tokens + 1] = token
   set_timeout(token, timeout)
   if callback then return end
-  local ok, code = suspend(function(key)
-    remove_wait(h, key)
-    cancel(key)
-  end, token)
+  local ok, code = suspend()
   if not ok then remove_wait(h, token) end
   return ok, code
 end

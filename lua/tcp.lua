@@ -89,7 +89,7 @@ local function wait_on(socket, record, timeout)
   record[record.last] = token
   record.anchor = socket
   set_timeout(token, timeout)
-  return suspend(cancel, token)
+  return suspend()
 end
 
 local function set_callback(socket, record, callback, serve)
@@ -267,7 +267,7 @@ local function write_shared(fd, data, how)
     if not token then return false, code end
     defer(complete, token, false, code)
   end
-  if token and type(how) ~= "function" then return finish_write(suspend(cancel, token)) end
+  if token and type(how) ~= "function" then return finish_write(suspend()) end
 end
 
 --- Writes a frame. Plain writes never wait and return nothing; `true` waits until the bytes are
@@ -303,7 +303,7 @@ function tcp.write(socket, data, how)
     cancel(token)
     raise_unwritable(why, data, "write")
   end
-  if not is_callback then return finish_write(suspend(cancel, token)) end
+  if not is_callback then return finish_write(suspend()) end
 end
 
 -- Listen and connect ------------------------------------------------------------------------------
@@ -391,9 +391,10 @@ local function listen_ip(name, family, address, port, ...)
     local ok, value = listen_now(family, address, number, backlog, reuse_port)
     if value ~= nil then return ok, value end
     -- Not numeric: look the name up, then take the first address that works.
+    check_may_wait()
     local token = register()
     native.resolve(token, family, address, number)
-    local found, addresses = suspend(cancel, token)
+    local found, addresses = suspend()
     if not found then return false, addresses end
     for i = 1, #addresses do
       ok, value = listen_now(family, addresses[i], number, backlog, reuse_port)
@@ -440,10 +441,7 @@ local function connect_now(family, address, port, timeout)
   local token = register()
   set_timeout(token, timeout)
   native.connect(token, family, address, port)
-  local ok, value = suspend(function(key)
-    native.cancel_connect(key)
-    cancel(key)
-  end, token)
+  local ok, value = suspend()
   if ok then return true, new_stream(value) end
   if value == TIMEOUT then native.cancel_connect(token) end
   return false, value

@@ -28,7 +28,7 @@ function timer.sleep(duration)
   local id = timer_start(duration, 0)
   timers[id] = current()
   hold(1)
-  suspend(cancel_timer, id)
+  suspend()
 end
 
 -- The callback is the last of the arguments from `first` on; what stands before it is passed to it.

@@ -277,15 +277,17 @@ impl Listener {
     }
 }
 
-/// True if `path` is a socket file that refuses connections.
+/// True if `path` is a socket file that nobody is bound to any more.
 ///
-/// `symlink_metadata` does not follow links: a link at the path is never taken for a socket.
+/// `symlink_metadata` does not follow links: a link at the path is never taken for a socket. The
+/// probe is a datagram socket, which a stream listener refuses as of the wrong type: a stream
+/// would be a connection that the listener accepts.
 fn is_stale_socket(path: &Path, address: &SockAddr) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let is_socket =
         std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     is_socket
-        && Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)
+        && Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)
             .and_then(|probe| probe.connect(address))
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }

@@ -52,6 +52,7 @@ const UNSAFE: &[&str] = &[
     "src/lua/native/tcp.rs",
     "src/lua/state.rs",
     "src/rt.rs",
+    "benches/src/sys.rs",
     "tests/buffer.rs",
     "tests/support/vm.rs",
 ];

@@ -17,17 +17,19 @@ local raw_status, raw_running = coroutine.status, coroutine.running
 local isyieldable = coroutine.isyieldable
 local traceback = debug.traceback
 local next_event, strerror = native.next_event, native.strerror
+local is_yieldable = native.is_yieldable
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 
 local TIMEOUT, C_BOUNDARY = 208, 200
 
--- Yielded by a call that waits; by a runner that is done; given to a call that must not wait.
-local WAIT, IDLE, FORBIDDEN = {}, {}, {}
+-- Yielded by a call that waits, and by a runner that is done.
+local WAIT, IDLE = {}, {}
 
 local RUNNERS_KEPT = 64
 
 local current -- the root coroutine that runs
-local inner -- the user coroutine that runs inside it, if one does
+local depth = 0 -- how many user coroutines run inside it, each inside the one before …
+local chain = {} -- … and which
 local parked = setmetatable({}, { __mode = "k" }) -- user coroutines inside a waiting call
 local runners = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
@@ -50,7 +52,7 @@ end
 local function fail(co, message)
   local text = traceback(co, describe(message))
   -- The runtime's own frames are noise to whoever reads this.
-  text = text:gsub("\n\t%[node%-lua%][^\n]*", ""):gsub("\n\t%[C%]: in function 'error'", "")
+  text = text:gsub("\n\t%[node%-lua%][^\n]*", ""):gsub("\n\t%[C%]: in function '[error]*'", "")
   native.report(text, co == main_root)
 end
 
@@ -66,7 +68,7 @@ end
 
 -- Resumes a root coroutine. Only from the dispatcher, never from inside a root.
 local function run(co, ...)
-  current, inner = co, nil
+  current, depth = co, 0
   return finish(co, raw_resume(co, ...))
 end
 
@@ -92,23 +94,21 @@ local function defer(f, a, b, c)
   deferred[#deferred + 1] = { f, a, b, c }
 end
 
-local function answer(cancel, token, first, ...)
-  if first == FORBIDDEN then
-    cancel(token)
-    error(strerror(C_BOUNDARY), 4)
-  end
-  return first, ...
+-- Waits until the root is resumed; returns what it is resumed with.
+local function suspend()
+  return raw_yield(WAIT)
 end
 
--- Waits until the root is resumed; `cancel(token)` undoes the registration if waiting turns out to
--- be forbidden further up.
-local function suspend(cancel, token)
-  return answer(cancel, token, raw_yield(WAIT))
-end
-
--- Raises where the C stack cannot be left.
+-- Raises where the C stack cannot be left: here, or in a coroutine that this one runs inside.
 local function check_may_wait()
-  if current == nil or not isyieldable() then error(strerror(C_BOUNDARY), 3) end
+  local may = current ~= nil and isyieldable()
+  if may and depth > 0 then
+    may = is_yieldable(current)
+    for i = 1, depth - 1 do
+      may = may and is_yieldable(chain[i])
+    end
+  end
+  if not may then error(strerror(C_BOUNDARY), 3) end
 end
 
 -- Registers an operation; `entry` is a callback, or nil for the running root.
@@ -223,27 +223,27 @@ end
 
 local reenter
 
-local function leave(co, outer, ok, ...)
+-- What follows a resume of `co` at depth `level`: hands a wait on upward.
+local function leave(co, level, ok, ...)
   if ok and (...) == WAIT then
-    if not isyieldable() then return leave(co, outer, raw_resume(co, FORBIDDEN)) end
     parked[co] = true
-    return reenter(co, outer, raw_yield(WAIT))
+    return reenter(co, level, raw_yield(WAIT))
   end
-  inner = outer
+  depth = level - 1
   return ok, ...
 end
 
-function reenter(co, outer, ...)
+function reenter(co, level, ...)
   parked[co] = nil
-  inner = co
-  return leave(co, outer, raw_resume(co, ...))
+  depth, chain[level] = level, co
+  return leave(co, level, raw_resume(co, ...))
 end
 
 local function resume(co, ...)
   if parked[co] then return false, "cannot resume non-suspended coroutine" end
-  local outer = inner
-  inner = co
-  return leave(co, outer, raw_resume(co, ...))
+  local level = depth + 1
+  depth, chain[level] = level, co
+  return leave(co, level, raw_resume(co, ...))
 end
 
 local function unwrapped(ok, ...)
@@ -255,14 +255,14 @@ local function wrap(f)
   local co = raw_create(f)
   return function(...)
     if parked[co] then error("cannot resume non-suspended coroutine", 2) end
-    local outer = inner
-    inner = co
-    return unwrapped(leave(co, outer, raw_resume(co, ...)))
+    local level = depth + 1
+    depth, chain[level] = level, co
+    return unwrapped(leave(co, level, raw_resume(co, ...)))
   end
 end
 
 local function yield(...)
-  if inner == nil then error("attempt to yield from outside a coroutine", 2) end
+  if depth == 0 then error("attempt to yield from outside a coroutine", 2) end
   return raw_yield(...)
 end
 
@@ -276,12 +276,12 @@ coroutine.wrap = wrap
 coroutine.yield = yield
 coroutine.status = status
 coroutine.isyieldable = function()
-  return inner ~= nil and isyieldable()
+  return depth > 0 and isyieldable()
 end
 
 -- A root that is not inside a user coroutine counts as the main one, as in plain Lua.
 coroutine.running = function()
-  if inner == nil then return nil end
+  if depth == 0 then return nil end
   return raw_running()
 end
 

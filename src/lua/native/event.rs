@@ -21,6 +21,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"now", now),
     (c"timer_start", timer_start),
     (c"timer_cancel", timer_cancel),
+    (c"is_yieldable", is_yieldable),
 ];
 
 /// Kinds of events; lua/internal/task.lua and its users know the numbers.
@@ -222,4 +223,20 @@ unsafe extern "C-unwind" fn timer_cancel(raw: *mut lua_State) -> c_int {
     let id = unsafe { key(raw, 1) };
     host::with(|host| host.timers.cancel(TimerId::from_raw(id)));
     0
+}
+
+unsafe extern "C-unwind" {
+    /// LuaJIT's, which mlua does not declare.
+    fn lua_isyieldable(raw: *mut lua_State) -> c_int;
+}
+
+/// native.is_yieldable(coroutine): whether its C stack can be left.
+unsafe extern "C-unwind" fn is_yieldable(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; a thread object on the stack is a live state.
+    unsafe {
+        let thread = ffi::lua_tothread(raw, 1);
+        let may = !thread.is_null() && lua_isyieldable(thread) != 0;
+        ffi::lua_pushboolean(raw, c_int::from(may));
+    }
+    1
 }
