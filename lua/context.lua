@@ -2,7 +2,8 @@
 
 local native, core = ...
 
-local error, select, tonumber, tostring, type, unpack = error, select, tonumber, tostring, type, unpack
+local error, select, tonumber = error, select, tonumber
+local tostring, type, unpack = tostring, type, unpack
 local strerror = native.strerror
 local bad, seconds, handlers = core.bad, core.seconds, core.handlers
 local call, complete, defer = core.call, core.complete, core.defer
@@ -130,8 +131,8 @@ local function take_mail(h)
   return message
 end
 
--- Called when a turn has nothing left to do. If all that keeps the context alive are its own queries
--- to itself, nobody will ever receive them: they get "no reply".
+-- Called when a turn has nothing left to do. If all that keeps the context alive are its own
+-- queries to itself, nobody will ever receive them: they get "no reply".
 function core.break_deadlock(alive)
   if own_queries == 0 or own_queries < alive then return false end
   for _ = 1, own_queries do

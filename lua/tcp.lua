@@ -2,130 +2,29 @@
 
 local native, core = ...
 
-local error, select, setmetatable, tonumber, type = error, select, setmetatable, tonumber, type
-local unpack = unpack
-local bad, seconds, handlers, options = core.bad, core.seconds, core.handlers, core.options
+local error, select, type = error, select, type
+local bad, seconds, handlers = core.bad, core.seconds, core.handlers
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
-local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
-local suspend, check_may_wait, is_waiting = core.suspend, core.check_may_wait, core.is_waiting
+local register, cancel = core.register, core.cancel
+local suspend, check_may_wait = core.suspend, core.check_may_wait
 local timer_start, timers = native.timer_start, core.timers
-local native_read, native_write, strerror = native.read, native.write, native.strerror
+local native_read, native_write = native.read, native.write
 
-local SOCKET_CLOSED, LISTENER_CLOSED, TIMEOUT = 203, 204, 208
-local TOO_MANY_FILES, FILE_TABLE_FULL, AGAIN = 20, 24, 4
-local ADDRESS_MAX, UNIX_PATH_MAX, PORT_MAX = 253, 107, 65535
-local BACKLOG_DEFAULT = 4096
--- How long to wait before accepting, or connecting, again when the system is out of something.
+local sockets = native.load("internal/socket")(native, core)
+local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by_id
+local check_stream, check_listener = sockets.check_stream, sockets.check_listener
+local check_open, new_stream = sockets.check_open, sockets.new_stream
+local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
+local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
+local set_callback, close_record = sockets.set_callback, sockets.close_record
+
+local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
+local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
+-- How long to wait before accepting again when the system is out of descriptors.
 local RETRY_SECONDS = 0.05
 
--- Families, as the native side knows them.
-local IP, IP6, UNIX = 0, 6, 1
-
--- Records of sockets: id, closed, callback, and the tokens of who waits from `first` to `last`.
--- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
-local streams = setmetatable({}, { __mode = "k" })
-local listeners = setmetatable({}, { __mode = "k" })
-local by_id = setmetatable({}, { __mode = "v" })
-
 local tcp, stream_methods, listener_methods = core.tcp, {}, {}
-
-local function check_stream(value, name)
-  local record = streams[value]
-  if record == nil then bad(1, name, "tcp socket", value) end
-  return record
-end
-
-local function check_listener(value, name)
-  local record = listeners[value]
-  if record == nil then bad(1, name, "tcp listen socket", value) end
-  return record
-end
-
-local function check_open(record, code)
-  if record.closed then error(strerror(code), 3) end
-end
-
-local function new_socket(registry, id)
-  local socket = native.socket_object(id, registry == listeners)
-  local record = { id = id, closed = false, first = 1, last = 0 }
-  registry[socket] = record
-  by_id[id] = record
-  return socket
-end
-
-local function new_stream(id)
-  return new_socket(streams, id)
-end
-
--- Waiting on a socket -----------------------------------------------------------------------------
-
-local function next_waiter(record)
-  local first, last = record.first, record.last
-  while first <= last do
-    local token = record[first]
-    if is_waiting(token) then
-      record.first = first
-      return token
-    end
-    record[first] = nil
-    first = first + 1
-  end
-  record.first, record.last = 1, 0
-end
-
-local function take_waiter(record)
-  record[record.first] = nil
-  record.first = record.first + 1
-end
-
-local function release_anchor(record)
-  if not record.callback and not next_waiter(record) then record.anchor = nil end
-end
-
--- Blocks the running root on a socket; `first` is what the operation found at once, if anything.
-local function wait_on(socket, record, timeout)
-  local token = register()
-  record.last = record.last + 1
-  record[record.last] = token
-  record.anchor = socket
-  set_timeout(token, timeout)
-  return suspend()
-end
-
-local function set_callback(socket, record, callback, serve)
-  if not record.callback then hold(1) end
-  record.callback = callback
-  record.anchor = socket
-  record.told = nil
-  defer(serve, record)
-end
-
-local function fail_waiters(record, code)
-  local token = next_waiter(record)
-  while token do
-    take_waiter(record)
-    complete(token, false, code)
-    token = next_waiter(record)
-  end
-  record.anchor = nil
-end
-
-local function close_record(record, code)
-  if record.closed then return false end
-  record.closed = true
-  by_id[record.id] = nil
-  native.close(record.id)
-  if record.callback then
-    record.callback = nil
-    hold(-1)
-  end
-  if record.first <= record.last then
-    defer(fail_waiters, record, code)
-  else
-    record.anchor = nil
-  end
-  return true
-end
+native.load("internal/dial")(native, core, sockets)
 
 -- Read and accept ---------------------------------------------------------------------------------
 
@@ -306,199 +205,6 @@ function tcp.write(socket, data, how)
   if not is_callback then return finish_write(suspend()) end
 end
 
--- Listen and connect ------------------------------------------------------------------------------
-
-local function check_address(address, name)
-  if type(address) ~= "string" then bad(1, name, "address", address) end
-  if #address > ADDRESS_MAX then
-    error(
-      ("bad argument #1 to '%s' (address of %d bytes exceeds %d)"):format(
-        name,
-        #address,
-        ADDRESS_MAX
-      ),
-      3
-    )
-  end
-  return address
-end
-
-local function check_port(port, name)
-  local number = tonumber(port)
-  if not number then bad(2, name, "port", port) end
-  if number ~= math.floor(number) or number < 0 or number > PORT_MAX then
-    error(("bad argument #2 to '%s' (port %s is not in 0..%d)"):format(name, number, PORT_MAX), 3)
-  end
-  return number
-end
-
-local function check_path(path, name)
-  if type(path) ~= "string" then bad(1, name, "path", path) end
-  if #path == 0 or #path > UNIX_PATH_MAX or path:find("\0", 1, true) then
-    error(
-      ("bad argument #1 to '%s' (path of %d bytes is not in 1..%d, or has a zero byte)"):format(
-        name,
-        #path,
-        UNIX_PATH_MAX
-      ),
-      3
-    )
-  end
-  return path
-end
-
--- Runs `work`, which may wait, and returns its results; or, with a callback, in a root of its own,
--- the callback getting the results and `...`.
-local function attempt(callback, work, ...)
-  if not callback then return work() end
-  local n, given = select("#", ...), { ... }
-  hold(1)
-  defer(call, function()
-    hold(-1)
-    local ok, value = work()
-    return callback(ok, value, unpack(given, 1, n))
-  end)
-end
-
-local function listen_now(family, address, port, backlog, reuse_port)
-  local id, code = native.listen(family, address, port, backlog, reuse_port)
-  if id then return true, new_socket(listeners, id) end
-  return false, code
-end
-
-local function listen_ip(name, family, address, port, ...)
-  check_address(address, name)
-  local number = check_port(port, name)
-  local n = select("#", ...)
-  local a, b = ...
-  local backlog, reuse_port, callback = BACKLOG_DEFAULT, false, nil
-  local optional = n
-  if n > 0 and type(select(n, ...)) == "function" then
-    callback = select(n, ...)
-    optional = n - 1
-  end
-  if optional > 1 then bad(4, name, "function", b, 4) end
-  if optional == 1 then
-    if type(a) == "boolean" then
-      reuse_port = a
-    elseif tonumber(a) then
-      backlog = tonumber(a)
-    else
-      bad(3, name, "backlog", a, 4)
-    end
-  end
-  local function work()
-    local ok, value = listen_now(family, address, number, backlog, reuse_port)
-    if value ~= nil then return ok, value end
-    -- Not numeric: look the name up, then take the first address that works.
-    check_may_wait()
-    local token = register()
-    native.resolve(token, family, address, number)
-    local found, addresses = suspend()
-    if not found then return false, addresses end
-    for i = 1, #addresses do
-      ok, value = listen_now(family, addresses[i], number, backlog, reuse_port)
-      if ok then break end
-    end
-    return ok, value
-  end
-  if callback then
-    if optional == 1 then return attempt(callback, work, address, port, a) end
-    return attempt(callback, work, address, port)
-  end
-  return work()
-end
-
---- Listens on an IP address or host name. `backlog` may be `true` for SO_REUSEPORT.
----@param address string
----@param port integer 0 for any free one
----@param ... any backlog, callback
----@return boolean|nil ok, userdata|integer listen socket or code
-function tcp.listen(address, port, ...)
-  return listen_ip("listen", IP, address, port, ...)
-end
-
---- As tcp.listen, on IPv6 only.
-function tcp.listen6(address, port, ...)
-  return listen_ip("listen6", IP6, address, port, ...)
-end
-
---- Listens on a unix socket.
----@param path string
----@param callback? function
----@return boolean|nil ok, userdata|integer listen socket or code
-function tcp.listens(path, ...)
-  check_path(path, "listens")
-  local function work() return listen_now(UNIX, path, 0, BACKLOG_DEFAULT, false) end
-  if select("#", ...) == 0 then return work() end
-  local callback = ...
-  if type(callback) ~= "function" then bad(2, "listens", "function", callback, 3) end
-  return attempt(callback, work, path)
-end
-
--- Waits for a connection to be made; retries while a unix socket's backlog is full.
-local function connect_now(family, address, port, timeout)
-  local token = register()
-  set_timeout(token, timeout)
-  native.connect(token, family, address, port)
-  local ok, value = suspend()
-  if ok then return true, new_stream(value) end
-  if value == TIMEOUT then native.cancel_connect(token) end
-  return false, value
-end
-
-local function connect(family, address, port, timeout, callback, ...)
-  if not callback then check_may_wait() end
-  return attempt(callback, function()
-    local deadline = timeout > 0 and native.now() + timeout
-    local ok, value = connect_now(family, address, port, timeout)
-    while value == AGAIN and family == UNIX do
-      local left = deadline and deadline - native.now() or 0
-      if deadline and left <= 0 then return false, TIMEOUT end
-      core.sleep(RETRY_SECONDS)
-      ok, value = connect_now(family, address, port, left)
-    end
-    return ok, value
-  end, ...)
-end
-
-local function connect_ip(name, family, address, port, ...)
-  check_address(address, name)
-  local number = check_port(port, name)
-  local timeout, callback, given = options(name, 3, select("#", ...), ...)
-  if given == 1 then
-    return connect(family, address, number, timeout, callback, address, port, (...))
-  end
-  return connect(family, address, number, timeout, callback, address, port)
-end
-
---- Connects to an IP address or host name.
----@param address string
----@param port integer
----@param ... any timeout in seconds, callback
----@return boolean|nil ok, userdata|integer socket or code
-function tcp.connect(address, port, ...)
-  return connect_ip("connect", IP, address, port, ...)
-end
-
---- As tcp.connect, to IPv6 addresses only.
-function tcp.connect6(address, port, ...)
-  return connect_ip("connect6", IP6, address, port, ...)
-end
-
---- Connects to a unix socket.
----@param path string
----@param ... any timeout in seconds, callback
----@return boolean|nil ok, userdata|integer socket or code
-function tcp.connects(path, ...)
-  check_path(path, "connects")
-  local timeout, callback, given = options("connects", 2, select("#", ...), ...)
-  if given == 1 then
-    return connect(UNIX, path, 0, timeout, callback, path, (...))
-  end
-  return connect(UNIX, path, 0, timeout, callback, path)
-end
-
 -- Options and state -------------------------------------------------------------------------------
 
 --- Changes how frames look; see docs/api/tcp.md for the fields.
@@ -527,8 +233,11 @@ function tcp.get_rwopt(socket)
   local record = check_stream(socket, "get_rwopt")
   local result = {}
   if record.closed then return result end
-  result.read_head_endian, result.read_head_bytes, result.read_head_max, result.write_head_endian, result.write_head_bytes, result.write_head_max =
+  local read_endian, read_bytes, read_max, write_endian, write_bytes, write_max =
     native.get_rwopt(record.id)
+  result.read_head_endian, result.read_head_bytes = read_endian, read_bytes
+  result.write_head_endian, result.write_head_bytes = write_endian, write_bytes
+  result.read_head_max, result.write_head_max = read_max, write_max
   return result
 end
 
@@ -585,11 +294,14 @@ tcp.remote_port = address_of(4, "remote_port")
 ---@return table
 function tcp.stat(socket)
   local record = check_stream(socket, "stat")
-  local result = {}
-  if record.closed then return result end
-  result.write_queue_bytes, result.write_queue_high, result.write_queue_max, result.read_buffered_bytes =
-    native.socket_stat(record.id)
-  return result
+  if record.closed then return {} end
+  local waiting, high, limit, ahead = native.socket_stat(record.id)
+  return {
+    write_queue_bytes = waiting,
+    write_queue_high = high,
+    write_queue_max = limit,
+    read_buffered_bytes = ahead,
+  }
 end
 
 --- Sets how many bytes may wait to be written before the socket fails with 212.

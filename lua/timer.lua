@@ -35,7 +35,9 @@ end
 local function entry(name, first, ...)
   local n = select("#", ...)
   local callback = n > 0 and select(n, ...) or nil
-  if type(callback) ~= "function" then bad(first + math.max(n, 1) - 1, name, "function", callback) end
+  if type(callback) ~= "function" then
+    bad(first + math.max(n, 1) - 1, name, "function", callback)
+  end
   if n == 1 then return callback end
   local arguments = { callback, ... }
   arguments.n = n -- the callback again, behind the last argument, is left out

@@ -17,6 +17,9 @@ use crate::{net, rt};
 /// How long the process waits, at its end, for what was written to be read.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
 
+/// How long the process runs on after a signal, at most: contexts may be busy, or peers slow.
+const TERMINATION_PATIENCE: Duration = Duration::from_millis(4500);
+
 /// Workers that there are at least: one that is stuck must not stop the others.
 const WORKERS_MIN: usize = 2;
 
@@ -90,6 +93,11 @@ fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
     rt::spawn(async move {
         terminated.await;
         log::info!("terminated by a signal");
+        std::thread::spawn(|| {
+            std::thread::sleep(TERMINATION_PATIENCE);
+            log::warn!("contexts are still busy, or peers slow to read: the process ends");
+            std::process::exit(0);
+        });
         scheduler.destroy_all(&End::Destroyed(None));
     });
     Ok(())

@@ -1,8 +1,8 @@
 //! Contexts: who runs, and when.
 //!
-//! A [`Context`] is an address with a bounded mailbox and a [`Behavior`]; the [`Scheduler`] gives it
-//! turns. What a behavior does with its turn is not known here: the VM implements the trait, and the
-//! tests of this layer use plain Rust.
+//! A [`Context`] is an address with a bounded mailbox and a [`Behavior`]; the [`Scheduler`] gives
+//! it turns. What a behavior does with its turn is not known here: the VM implements the trait, and
+//! the tests of this layer use plain Rust.
 
 mod behavior;
 mod mailbox;

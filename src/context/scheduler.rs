@@ -138,8 +138,8 @@ impl Scheduler {
 
     /// Wakes an idle worker, unless one is already looking for work.
     pub(super) fn wake_one(&self) {
-        // Pairs with the fence in `Worker::rest`: either we see the idle worker, or it sees what was
-        // queued before this call.
+        // Pairs with the fence in `Worker::rest`: either we see the idle worker, or it sees what
+        // was queued before this call.
         fence(Ordering::SeqCst);
         if self.idle_count.load(Ordering::Relaxed) == 0
             || self.searching.load(Ordering::Relaxed) > 0
@@ -174,7 +174,8 @@ impl Scheduler {
         self.idle_count.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Takes a worker off the idle list. False if somebody has woken it, and counts it as searching.
+    /// Takes a worker off the idle list. False if somebody has woken it, and counts it as
+    /// searching.
     pub(super) fn remove_idle(&self, index: usize) -> bool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let position = idle.iter().position(|&other| other == index);

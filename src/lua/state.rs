@@ -3,8 +3,8 @@
 //!
 //! Every context owns one [`State`]. All of its memory, JIT traces' IR and `ffi.new` included, goes
 //! through [`allocate`], which counts it and enforces the limit. Blocks that Lua objects merely
-//! refer to (buffers) are reported with [`charge`] and [`discharge`], so that the collector works in
-//! proportion to what a script really holds.
+//! refer to (buffers) are reported with [`charge`] and [`discharge`], so that the collector works
+//! in proportion to what a script really holds.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -121,8 +121,8 @@ impl Drop for State {
 /// The account of the state that `L` belongs to.
 ///
 /// # Safety
-/// `L` must be a live state (or coroutine of one) created by [`State::new`], used by the thread that
-/// runs it.
+/// `L` must be a live state (or coroutine of one) created by [`State::new`], used by the thread
+/// that runs it.
 pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
     let mut user: *mut c_void = std::ptr::null_mut();
     // SAFETY: per the contract the allocator's user value is the `Account` given in `State::new`.

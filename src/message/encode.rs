@@ -59,9 +59,11 @@ pub enum Tag {
     ShortString,
     /// A longer one: [`Reader::long_string`](super::Reader::long_string).
     LongString,
-    /// A buffer by its index: [`Reader::index`](super::Reader::index). Whether there is one is for the caller to check.
+    /// A buffer by its index: [`Reader::index`](super::Reader::index). Whether there is one is for
+    /// the caller to check.
     Buffer,
-    /// The start of a table: [`Reader::enter`](super::Reader::enter), then as many entries, then [`Reader::leave`](super::Reader::leave).
+    /// The start of a table: [`Reader::enter`](super::Reader::enter), then as many entries, then
+    /// [`Reader::leave`](super::Reader::leave).
     Table,
     /// A table that started before: [`Reader::same_table`](super::Reader::same_table).
     SameTable,

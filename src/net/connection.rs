@@ -41,7 +41,8 @@ pub enum Read {
     },
     /// Nothing yet; the context is woken when there may be something.
     Wait,
-    /// Nothing now, though there may be more: the turn's share is used up, and the context is woken.
+    /// Nothing now, though there may be more: the turn's share is used up, and the context is
+    /// woken.
     Later,
     /// Nothing any more.
     Failed(Code),

@@ -1,10 +1,10 @@
 //! Plain tables, read where the VM keeps them.
 //!
 //! A table of numbers, strings, booleans and more such tables takes half a dozen calls into the VM
-//! per entry, most of the time of a message. This reads the same memory without a call. It knows how
-//! LuaJIT lays tables out on 64-bit machines, so [`verify`] first compares that with tables whose
-//! content is known; without its consent, and for tables that hold anything else, nothing is read
-//! here and the calls are made after all.
+//! per entry, most of the time of a message. This reads the same memory without a call. It knows
+//! how LuaJIT lays tables out on 64-bit machines, so [`verify`] first compares that with tables
+//! whose content is known; without its consent, and for tables that hold anything else, nothing is
+//! read here and the calls are made after all.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
@@ -148,8 +148,9 @@ pub(super) unsafe fn on_top(state: *mut lua_State) -> Option<NonNull<Table>> {
     NonNull::new(unsafe { ffi::lua_topointer(state, -1) }.cast_mut().cast())
 }
 
-/// Puts a number at a position of the array part, which needs no leave of the collector. False, with
-/// nothing done, if there is no such place or the number is NaN: only the VM may choose its bits.
+/// Puts a number at a position of the array part, which needs no leave of the collector. False,
+/// with nothing done, if there is no such place or the number is NaN: only the VM may choose its
+/// bits.
 ///
 /// # Safety
 /// `table` must be a live table object of the VM that this thread runs, and tables be known.
@@ -198,8 +199,7 @@ impl Plain<'_> {
                     // SAFETY: the caller's contract.
                     let end = *length.get_or_insert_with(|| unsafe { array_length(table) });
                     let fillable = index <= end;
-                    let is_pair =
-                        self.writer.number_or_position(key, &mut positional, fillable)?;
+                    let is_pair = self.writer.number_or_position(key, &mut positional, fillable)?;
                     pairs += u32::from(is_pair);
                 }
                 // SAFETY: what a live table holds is live.

@@ -246,11 +246,7 @@ impl<B: Buffers> Encoder<'_, B> {
 
     /// Writes the entry whose key and value are on top. True if it needed its key written.
     #[inline]
-    unsafe fn entry(
-        &mut self,
-        positional: &mut u32,
-        length: usize,
-    ) -> Result<bool, Box<Failure>> {
+    unsafe fn entry(&mut self, positional: &mut u32, length: usize) -> Result<bool, Box<Failure>> {
         let state = self.state;
         // SAFETY: the caller's contract, for all calls here; each fits the type found. A string key
         // is not converted, so lua_next still knows it.
@@ -263,8 +259,7 @@ impl<B: Buffers> Encoder<'_, B> {
                 ffi::LUA_TNUMBER => {
                     let key = ffi::lua_tonumber(state, -2);
                     let fillable = key <= length as f64;
-                    let is_pair =
-                        self.writer.number_or_position(key, positional, fillable)?;
+                    let is_pair = self.writer.number_or_position(key, positional, fillable)?;
                     self.value().map(|()| is_pair)
                 }
                 ffi::LUA_TBOOLEAN => {

@@ -1,0 +1,212 @@
+-- Listening and connecting, over IP and unix addresses, with host names looked up off the workers.
+
+local native, core, sockets = ...
+
+local error, select, tonumber, type, unpack = error, select, tonumber, type, unpack
+local bad, options = core.bad, core.options
+local call, defer, hold = core.call, core.defer, core.hold
+local register, set_timeout = core.register, core.set_timeout
+local suspend, check_may_wait = core.suspend, core.check_may_wait
+local new_stream, new_listener = sockets.new_stream, sockets.new_listener
+
+local TIMEOUT, AGAIN = 208, 4
+local ADDRESS_MAX, UNIX_PATH_MAX, PORT_MAX = 253, 107, 65535
+local BACKLOG_DEFAULT = 4096
+-- How long to wait before connecting again to a unix socket whose backlog is full.
+local RETRY_SECONDS = 0.05
+
+-- Families, as the native side knows them.
+local IP, IP6, UNIX = 0, 6, 1
+
+local tcp = core.tcp
+
+local function check_address(address, name)
+  if type(address) ~= "string" then bad(1, name, "address", address) end
+  if #address > ADDRESS_MAX then
+    error(
+      ("bad argument #1 to '%s' (address of %d bytes exceeds %d)"):format(
+        name,
+        #address,
+        ADDRESS_MAX
+      ),
+      3
+    )
+  end
+  return address
+end
+
+local function check_port(port, name)
+  local number = tonumber(port)
+  if not number then bad(2, name, "port", port) end
+  if number ~= math.floor(number) or number < 0 or number > PORT_MAX then
+    error(("bad argument #2 to '%s' (port %s is not in 0..%d)"):format(name, number, PORT_MAX), 3)
+  end
+  return number
+end
+
+local function check_path(path, name)
+  if type(path) ~= "string" then bad(1, name, "path", path) end
+  if #path == 0 or #path > UNIX_PATH_MAX or path:find("\0", 1, true) then
+    error(
+      ("bad argument #1 to '%s' (path of %d bytes is not in 1..%d, or has a zero byte)"):format(
+        name,
+        #path,
+        UNIX_PATH_MAX
+      ),
+      3
+    )
+  end
+  return path
+end
+
+-- Runs `work`, which may wait, and returns its results; or, with a callback, in a root of its own,
+-- the callback getting the results and `...`.
+local function attempt(callback, work, ...)
+  if not callback then return work() end
+  local n, given = select("#", ...), { ... }
+  hold(1)
+  defer(call, function()
+    hold(-1)
+    local ok, value = work()
+    return callback(ok, value, unpack(given, 1, n))
+  end)
+end
+
+local function listen_now(family, address, port, backlog, reuse_port)
+  local id, code = native.listen(family, address, port, backlog, reuse_port)
+  if id then return true, new_listener(id) end
+  return false, code
+end
+
+local function listen_ip(name, family, address, port, ...)
+  check_address(address, name)
+  local number = check_port(port, name)
+  local n = select("#", ...)
+  local a, b = ...
+  local backlog, reuse_port, callback = BACKLOG_DEFAULT, false, nil
+  local optional = n
+  if n > 0 and type(select(n, ...)) == "function" then
+    callback = select(n, ...)
+    optional = n - 1
+  end
+  if optional > 1 then bad(4, name, "function", b, 4) end
+  if optional == 1 then
+    if type(a) == "boolean" then
+      reuse_port = a
+    elseif tonumber(a) then
+      backlog = tonumber(a)
+    else
+      bad(3, name, "backlog", a, 4)
+    end
+  end
+  local function work()
+    local ok, value = listen_now(family, address, number, backlog, reuse_port)
+    if value ~= nil then return ok, value end
+    -- Not numeric: look the name up, then take the first address that works.
+    check_may_wait()
+    local token = register()
+    native.resolve(token, family, address, number)
+    local found, addresses = suspend()
+    if not found then return false, addresses end
+    for i = 1, #addresses do
+      ok, value = listen_now(family, addresses[i], number, backlog, reuse_port)
+      if ok then break end
+    end
+    return ok, value
+  end
+  if callback then
+    if optional == 1 then return attempt(callback, work, address, port, a) end
+    return attempt(callback, work, address, port)
+  end
+  return work()
+end
+
+--- Listens on an IP address or host name. `backlog` may be `true` for SO_REUSEPORT.
+---@param address string
+---@param port integer 0 for any free one
+---@param ... any backlog, callback
+---@return boolean|nil ok, userdata|integer listen socket or code
+function tcp.listen(address, port, ...)
+  return listen_ip("listen", IP, address, port, ...)
+end
+
+--- As tcp.listen, on IPv6 only.
+function tcp.listen6(address, port, ...)
+  return listen_ip("listen6", IP6, address, port, ...)
+end
+
+--- Listens on a unix socket.
+---@param path string
+---@param callback? function
+---@return boolean|nil ok, userdata|integer listen socket or code
+function tcp.listens(path, ...)
+  check_path(path, "listens")
+  local function work() return listen_now(UNIX, path, 0, BACKLOG_DEFAULT, false) end
+  if select("#", ...) == 0 then return work() end
+  local callback = ...
+  if type(callback) ~= "function" then bad(2, "listens", "function", callback, 3) end
+  return attempt(callback, work, path)
+end
+
+-- Waits for a connection to be made; retries while a unix socket's backlog is full.
+local function connect_now(family, address, port, timeout)
+  local token = register()
+  set_timeout(token, timeout)
+  native.connect(token, family, address, port)
+  local ok, value = suspend()
+  if ok then return true, new_stream(value) end
+  if value == TIMEOUT then native.cancel_connect(token) end
+  return false, value
+end
+
+local function connect(family, address, port, timeout, callback, ...)
+  if not callback then check_may_wait() end
+  return attempt(callback, function()
+    local deadline = timeout > 0 and native.now() + timeout
+    local ok, value = connect_now(family, address, port, timeout)
+    while value == AGAIN and family == UNIX do
+      local left = deadline and deadline - native.now() or 0
+      if deadline and left <= 0 then return false, TIMEOUT end
+      core.sleep(RETRY_SECONDS)
+      ok, value = connect_now(family, address, port, left)
+    end
+    return ok, value
+  end, ...)
+end
+
+local function connect_ip(name, family, address, port, ...)
+  check_address(address, name)
+  local number = check_port(port, name)
+  local timeout, callback, given = options(name, 3, select("#", ...), ...)
+  if given == 1 then
+    return connect(family, address, number, timeout, callback, address, port, (...))
+  end
+  return connect(family, address, number, timeout, callback, address, port)
+end
+
+--- Connects to an IP address or host name.
+---@param address string
+---@param port integer
+---@param ... any timeout in seconds, callback
+---@return boolean|nil ok, userdata|integer socket or code
+function tcp.connect(address, port, ...)
+  return connect_ip("connect", IP, address, port, ...)
+end
+
+--- As tcp.connect, to IPv6 addresses only.
+function tcp.connect6(address, port, ...)
+  return connect_ip("connect6", IP6, address, port, ...)
+end
+
+--- Connects to a unix socket.
+---@param path string
+---@param ... any timeout in seconds, callback
+---@return boolean|nil ok, userdata|integer socket or code
+function tcp.connects(path, ...)
+  check_path(path, "connects")
+  local timeout, callback, given = options("connects", 2, select("#", ...), ...)
+  if given == 1 then
+    return connect(UNIX, path, 0, timeout, callback, path, (...))
+  end
+  return connect(UNIX, path, 0, timeout, callback, path)
+end
