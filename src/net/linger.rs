@@ -37,6 +37,6 @@ pub fn linger(connection: Connection) {
 pub fn wait_for_lingering(patience: Duration) {
     let deadline = rt::now() + patience.as_nanos() as u64;
     while LINGERING.load(Ordering::Relaxed) > 0 && rt::now() < deadline {
-        rt::block_on(rt::sleep(Duration::from_millis(5)));
+        rt::drive(Duration::from_millis(5));
     }
 }
