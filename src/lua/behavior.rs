@@ -181,6 +181,9 @@ impl Running {
             return (Outcome::Ended, cost);
         }
         self.host.end_turn();
+        if let Some(state) = &self.state {
+            state.pace_collector();
+        }
         let outcome = match next {
             _ if self.host.is_ending => Outcome::Ended,
             _ if self.host.has_more() => Outcome::More,

@@ -1,6 +1,7 @@
 //! The VM: states, values, and the native functions behind the script API.
 
 mod behavior;
+mod blocks;
 pub mod convert;
 mod host;
 pub mod library;

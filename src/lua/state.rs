@@ -12,8 +12,16 @@ use std::ptr::NonNull;
 
 use mlua::ffi::{self, lua_State};
 
+use super::blocks::Blocks;
+
 /// External bytes that may be charged before the collector is made to take a step.
 const COLLECT_EVERY_BYTES: usize = 256 * 1024;
+
+/// The collector's pause that LuaJIT starts with, in per cent.
+const PAUSE_MIN: i32 = 200;
+
+/// What a heap may grow by before it is collected, however small it is.
+const SLACK_BYTES: usize = 512 * 1024;
 
 /// Memory figures of one state. Touched only by the thread that runs the state.
 #[derive(Debug)]
@@ -23,6 +31,11 @@ pub struct Account {
     uncollected_bytes: Cell<usize>,
     limit_bytes: Cell<usize>,
     exceeded: Cell<bool>,
+    /// About what the VM holds after a collection.
+    low_bytes: Cell<usize>,
+    pause: Cell<i32>,
+    /// Freed memory, which is nobody's.
+    blocks: Blocks,
 }
 
 impl Account {
@@ -77,6 +90,9 @@ impl State {
             uncollected_bytes: Cell::new(0),
             limit_bytes: Cell::new(0),
             exceeded: Cell::new(false),
+            low_bytes: Cell::new(usize::MAX),
+            pause: Cell::new(PAUSE_MIN),
+            blocks: Blocks::new(),
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).
@@ -99,6 +115,30 @@ impl State {
     /// The raw state, for calls into the VM.
     pub fn as_ptr(&self) -> *mut lua_State {
         self.raw.as_ptr()
+    }
+
+    /// Lets a small heap grow by [`SLACK_BYTES`] before the next collection, where the VM's own rule
+    /// (twice the size) has it mark the library's objects for every few messages. Called once a
+    /// turn. A script that sets the pause itself has the last word.
+    pub fn pace_collector(&self) {
+        let account = self.account();
+        let held = account.lua_bytes.get();
+        let low = account.low_bytes.get().min(held);
+        account.low_bytes.set(low + (held - low) / 64);
+        let limit = account.limit_bytes.get();
+        let slack = if limit == 0 { SLACK_BYTES } else { SLACK_BYTES.min(limit / 8) };
+        let pause = (100 + (slack * 100 / low.max(1)).min(900) as i32).max(PAUSE_MIN);
+        let old = account.pause.get();
+        if old != 0 && pause.abs_diff(old) > 20 {
+            // SAFETY: a live state of ours; sets a figure.
+            let before = unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, pause) };
+            account.pause.set(pause);
+            if before != old {
+                // SAFETY: as above.
+                unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, before) };
+                account.pause.set(0);
+            }
+        }
     }
 
     /// The memory figures.
@@ -183,16 +223,15 @@ unsafe extern "C" fn allocate(
     let held = account.lua_bytes.get();
     if new_size == 0 {
         account.lua_bytes.set(held - old_size);
-        // SAFETY: the VM passes a block from here, or null.
-        unsafe { libc::free(block) };
-        return std::ptr::null_mut();
+        // SAFETY: the VM passes a block from here, or null, and the size it asked for.
+        return unsafe { account.blocks.resize(block, old_size, 0) };
     }
     if new_size > old_size && account.would_exceed(new_size - old_size) {
         account.exceeded.set(true);
         return std::ptr::null_mut();
     }
-    // SAFETY: as above; realloc of null allocates.
-    let moved = unsafe { libc::realloc(block, new_size) };
+    // SAFETY: as above.
+    let moved = unsafe { account.blocks.resize(block, old_size, new_size) };
     if !moved.is_null() {
         account.lua_bytes.set(held - old_size + new_size);
     }

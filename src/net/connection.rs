@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
@@ -198,7 +199,7 @@ impl Connection {
 
     /// One read from the kernel, towards `need` buffered bytes in all.
     fn fill(&mut self, need: usize, scratch: &mut Scratch) -> io::Result<usize> {
-        let stream = Arc::clone(&self.stream);
+        let stream = &self.stream;
         let (count, room) = if need <= GATHER_BYTES {
             let (bytes, count) =
                 scratch.fill(&self.buffered, READ_BYTES, |space| stream.read(space))?;
@@ -252,6 +253,24 @@ impl Connection {
     pub fn take(&mut self, head: usize, body: usize) -> Bytes {
         self.buffered.advance(head);
         self.buffered.split_to(body)
+    }
+
+    /// Takes the frame at the front, and those behind it of at most `body_max` bytes, as one piece;
+    /// fills `places` with where the bodies are, and returns how many there are.
+    pub fn take_small(&mut self, body_max: usize, places: &mut [Range<usize>]) -> (Bytes, usize) {
+        let (mut count, mut end) = (0, 0);
+        while let Some(place) = places.get_mut(count) {
+            let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered[end..]) else {
+                break;
+            };
+            if count > 0 && (body > body_max || head == 0) {
+                break;
+            }
+            *place = end + head..end + head + body;
+            end += head + body;
+            count += 1;
+        }
+        (self.buffered.split_to(end), count)
     }
 
     /// Notes that the kernel has said there is something to read; a new turn's share begins.

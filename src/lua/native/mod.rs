@@ -6,6 +6,7 @@
 
 mod context;
 mod event;
+mod frames;
 mod rwopt;
 mod tcp;
 
@@ -30,8 +31,13 @@ type Functions = &'static [(&'static CStr, lua_CFunction)];
 /// # Safety
 /// `raw` must be a fresh state with an empty stack, inside a turn. Raises for want of memory.
 pub(super) unsafe fn open(raw: *mut lua_State) {
-    const LISTS: [Functions; 4] =
-        [context::FUNCTIONS, event::FUNCTIONS, tcp::FUNCTIONS, abi::buffer::FUNCTIONS];
+    const LISTS: [Functions; 5] = [
+        context::FUNCTIONS,
+        event::FUNCTIONS,
+        frames::FUNCTIONS,
+        tcp::FUNCTIONS,
+        abi::buffer::FUNCTIONS,
+    ];
     let count: usize = LISTS.iter().map(|list| list.len()).sum();
     // SAFETY: the caller's contract; all names are terminated.
     unsafe {
