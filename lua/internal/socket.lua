@@ -9,8 +9,9 @@ local register, set_timeout = core.register, core.set_timeout
 local suspend, is_waiting = core.suspend, core.is_waiting
 local get_current, run = core.current, core.run
 
--- Records of sockets: id, closed, callback, frames in stock, whether there are no more until the next
--- event (`dry`), the root that waits without a token and before the others, and the tokens of who waits from `first` to `last`.
+-- Records of sockets: id, closed, callback, frames in stock, whether there are no more until the
+-- next event (`dry`), the root that waits without a token and before the others (`waiter`), and the
+-- tokens of who waits from `first` to `last`.
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 local streams = setmetatable({}, { __mode = "k" })
 local listeners = setmetatable({}, { __mode = "k" })

@@ -15,7 +15,13 @@ use mlua::ffi::{self, lua_State};
 use super::blocks::Blocks;
 
 /// External bytes that may be charged before the collector is made to take a step.
-const COLLECT_EVERY_BYTES: usize = 256 * 1024;
+const COLLECT_EVERY_BYTES: usize = 64 * 1024;
+
+/// External bytes that may be charged during one cycle of the collector, in a small state.
+const CYCLE_BYTES: usize = 4 << 20;
+
+/// Bytes of the VM's heap that one step of the collector deals with, marking and sweeping.
+const STEP_BYTES: usize = 1024;
 
 /// The collector's pause that LuaJIT starts with, in per cent.
 const PAUSE_MIN: i32 = 200;
@@ -117,9 +123,9 @@ impl State {
         self.raw.as_ptr()
     }
 
-    /// Lets a small heap grow by [`SLACK_BYTES`] before the next collection, where the VM's own rule
-    /// (twice the size) has it mark the library's objects for every few messages. Called once a
-    /// turn. A script that sets the pause itself has the last word.
+    /// Lets a small heap grow by [`SLACK_BYTES`] before the next collection, where the VM's own
+    /// rule (twice the size) has it mark the library's objects for every few messages. Called once
+    /// a turn. A script that sets the pause itself has the last word.
     pub fn pace_collector(&self) {
         let account = self.account();
         let held = account.lua_bytes.get();
@@ -191,12 +197,20 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
     }
     account.external_bytes.set(account.external_bytes.get() + bytes);
     let uncollected = account.uncollected_bytes.get() + bytes;
-    if uncollected >= COLLECT_EVERY_BYTES {
-        account.uncollected_bytes.set(0);
-        // SAFETY: as above. The step is as large as what was charged, in KiB.
-        unsafe { ffi::lua_gc(state, ffi::LUA_GCSTEP, (uncollected >> 10) as i32) };
-    } else {
+    if uncollected < COLLECT_EVERY_BYTES {
         account.uncollected_bytes.set(uncollected);
+        return true;
+    }
+    account.uncollected_bytes.set(0);
+    // As large a part of a cycle as this is of what may be charged during one.
+    let held = account.lua_bytes.get();
+    let per_cycle = CYCLE_BYTES.max(held + account.external_bytes.get() / 2);
+    let steps = (held / STEP_BYTES).max(16) as u64 * uncollected as u64 / per_cycle as u64 + 1;
+    for _ in 0..steps {
+        // SAFETY: as above. Returns 1 at the end of a cycle.
+        if unsafe { ffi::lua_gc(state, ffi::LUA_GCSTEP, 0) } != 0 {
+            break;
+        }
     }
     true
 }
