@@ -4,9 +4,7 @@
 
 mod support;
 
-use std::fs;
-
-use support::{Done, Folder, Server, node_lua, run};
+use support::{Done, Folder, Server, node_lua, resident_bytes, run};
 
 /// Runs `main` beside the other scripts, given as name and source. `here` is their folder.
 fn run_with(scripts: &[(&str, &str)], main: &str) -> Done {
@@ -414,8 +412,6 @@ fn two_thousand_idle_contexts_stay_under_250_mb() {
     );
     let mut server = Server::start([main]);
     assert_eq!(server.line(), "all are up");
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let resident = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    let kib: u64 = resident.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kib < 250 * 1024, "{resident}");
+    let resident = resident_bytes(server.id());
+    assert!(resident < 250 << 20, "{resident} bytes");
 }
