@@ -440,15 +440,18 @@ end
 --- The handle of the context that created this one; nil in the first.
 ---@return integer|nil
 function context.parent()
-  return native.parent()
+  return native.parent() or nil
 end
 
 --- Names this context if given a string; otherwise returns the name of a context, nil if none.
 ---@param which? string|integer
 ---@return string|nil
 function context.name(which)
-  if type(which) == "string" and tonumber(which) == nil then return native.set_name(which) end
-  return native.get_name(which == nil and self_handle or check_handle(which, 1, "name"))
+  if type(which) == "string" and tonumber(which) == nil then
+    native.set_name(which)
+    return which
+  end
+  return native.get_name(which == nil and self_handle or check_handle(which, 1, "name")) or nil
 end
 
 context.ncpu = native.ncpu

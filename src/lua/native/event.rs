@@ -49,11 +49,13 @@ fn next() -> Next {
             if let Some(notice) = host.notices.pop_front() {
                 return Next::Notice(notice);
             }
-            if let Some((id, repeats)) = host.next_due() {
-                return Next::Timer(id, repeats);
-            }
+            // Timers come after what was in the mailbox: a message that arrived in time is received
+            // before the wait for it times out.
             match host.next_event() {
-                None => return Next::None,
+                None => {
+                    let due = host.next_due();
+                    return due.map_or(Next::None, |(id, repeats)| Next::Timer(id, repeats));
+                }
                 Some(Event::Ready { source }) => host.on_ready(source),
                 Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
                 Some(event) => {
