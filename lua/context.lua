@@ -232,14 +232,20 @@ end
 
 -- Queries -----------------------------------------------------------------------------------------
 
--- Sessions of queries that wait for an answer → whom they asked.
+-- Sessions of queries that wait for an answer → whom they asked; and how many they are.
 local asked = {}
+core.unanswered = 0
+
+-- The answer is there, or nobody waits for it any more; false if that was so before.
+local function forget(session)
+  if asked[session] == nil then return false end
+  asked[session] = nil
+  core.unanswered = core.unanswered - 1
+  return true
+end
 
 handlers[2] = function(session, ok, value)
-  if asked[session] then
-    asked[session] = nil
-    complete(session, ok, value)
-  end
+  if forget(session) then complete(session, ok, value) end
 end
 
 --- Asks another context and waits for the answer; with a callback, does not wait.
@@ -256,7 +262,7 @@ function context.query(h, ...)
   local entry, session
   if callback then
     entry = function(ok, result)
-      asked[session] = nil
+      forget(session)
       if given == 0 then return callback(ok, result, h, value) end
       return callback(ok, result, h, value, a)
     end
@@ -271,11 +277,12 @@ function context.query(h, ...)
     return false, why
   end
   asked[session] = h
+  core.unanswered = core.unanswered + 1
   if timeout > 0 then set_timeout(session, timeout) end
   if callback then return true, session end
   local result
   ok, result = suspend()
-  asked[session] = nil
+  forget(session)
   return ok, result
 end
 
@@ -315,7 +322,7 @@ handlers[7] = function(h)
   if unanswered then
     table.sort(unanswered)
     for i = 1, #unanswered do
-      asked[unanswered[i]] = nil
+      forget(unanswered[i])
       complete(unanswered[i], false, NO_REPLY)
     end
   end

@@ -51,6 +51,23 @@ fn a_full_mailbox_returns_209_and_takes_more_once_emptied() {
 }
 
 #[test]
+fn answers_that_nobody_asked_for_cannot_fill_the_memory() {
+    assert_prints(
+        &[ECHO],
+        "local me, n, ok, code = context.self(), 0
+         repeat
+           ok, code = context.reply(me, 12345, n)
+           n = n + 1
+         until not ok
+         print(n, code)
+         local echo = context.create(here .. '/echo.lua')
+         print(context.query(echo, 'still answered', 30))
+         context.destroy(echo)",
+        "65537\t209\ntrue\tstill answered\n",
+    );
+}
+
+#[test]
 fn messages_wait_in_order_until_a_recv_takes_them() {
     assert_prints(
         &[("sender.lua", "local to, n = ... for i = 1, n do context.send(to, i) end"), ECHO],

@@ -10,6 +10,9 @@ use super::behavior::{Behavior, End};
 use crate::error::Code;
 use crate::message::{Event, Id};
 
+/// Answers that find room although no query waits for them.
+const LATE_REPLIES_MAX: usize = 65_536;
+
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -33,6 +36,8 @@ struct Inbox {
     events: Vec<Event>,
     /// Messages among `events`: what the bound counts.
     messages: usize,
+    /// Answers among `events`.
+    replies: usize,
     /// True while the context is queued or running: whoever sets it enqueues the context.
     scheduled: bool,
     closed: bool,
@@ -66,6 +71,8 @@ pub struct Context {
     /// Messages handed to the behavior that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bound.
     unreceived: AtomicUsize,
+    /// Queries of this context that wait for an answer. Written and read likewise.
+    unanswered: AtomicUsize,
     pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
     name: Mutex<Option<Arc<str>>>,
 }
@@ -92,12 +99,14 @@ impl Context {
             inbox: Mutex::new(Inbox {
                 events: Vec::new(),
                 messages: 0,
+                replies: 0,
                 scheduled: true,
                 closed: false,
                 end: None,
                 watchers: Watchers::default(),
             }),
             unreceived: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
             behavior: Mutex::new(Some(behavior)),
             name: Mutex::new(None),
         })
@@ -134,8 +143,10 @@ impl Context {
 
     /// Puts an event into the mailbox and makes the context run.
     ///
-    /// Only messages count against the bound: answers and notices are bounded by what the context
-    /// itself has asked for.
+    /// Messages count against the mailbox's bound. Answers are bounded by the number of queries that
+    /// have none yet, so that whoever answers what was never asked cannot fill the memory; there is
+    /// room for some more, which come too late. Notices are bounded by what the context has asked
+    /// for.
     ///
     /// # Errors
     /// [`Refused`]; the event is dropped, and nothing has changed.
@@ -153,6 +164,13 @@ impl Context {
             if *session != 0 {
                 inbox.watchers.insert(*from);
             }
+        } else if let Event::Reply { .. } = &event {
+            // Relaxed: as above.
+            let awaited = self.unanswered.load(Ordering::Relaxed);
+            if inbox.replies >= awaited + LATE_REPLIES_MAX {
+                return Err(Refused::Full);
+            }
+            inbox.replies += 1;
         }
         inbox.events.push(event);
         self.schedule(inbox);
@@ -190,12 +208,26 @@ impl Context {
         debug_assert!(batch.is_empty());
         let mut inbox = self.inbox();
         std::mem::swap(&mut inbox.events, batch);
+        inbox.replies = 0;
         let messages = std::mem::take(&mut inbox.messages);
         if messages > 0 {
             // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
             let before = self.unreceived.load(Ordering::Relaxed);
             self.unreceived.store(before + messages, Ordering::Relaxed);
         }
+    }
+
+    /// Counts one query as asked: its answer finds room in the mailbox.
+    pub fn asked(&self) {
+        // Relaxed: only the thread that runs the context writes it.
+        let before = self.unanswered.load(Ordering::Relaxed);
+        self.unanswered.store(before + 1, Ordering::Relaxed);
+    }
+
+    /// Sets how many queries wait for an answer, at the end of a turn.
+    pub fn set_unanswered(&self, queries: usize) {
+        // Relaxed: as in `asked`.
+        self.unanswered.store(queries, Ordering::Relaxed);
     }
 
     /// Counts one message as received: it makes room in the mailbox.

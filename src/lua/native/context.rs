@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::{key, number, push_failure, push_text, text};
-use crate::context::{Context, End, Scheduler};
+use crate::context::{Context, End, Refused, Scheduler};
 use crate::error::Code;
 use crate::lua::behavior::{Paths, Program, Script, Source};
 use crate::lua::convert::{self, to_value};
@@ -187,7 +187,12 @@ unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
         let Some(to) = find(number(raw, 1)) else {
             return push_failure(raw, Code::NO_CONTEXT);
         };
-        let from = host::with(|host| host.context.id());
+        let from = host::with(|host| {
+            if session != 0 {
+                host.context.asked();
+            }
+            host.context.id()
+        });
         match to.deliver(Event::Message { from, session, value }) {
             Ok(()) => {
                 ffi::lua_pushboolean(raw, 1);
@@ -205,18 +210,20 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
         let session = key(raw, 2);
         let to = find(number(raw, 1));
         let answer = |result| {
-            to.as_ref().is_some_and(|to| to.deliver(Event::Reply { session, result }).is_ok())
+            let to = to.as_ref().ok_or(Refused::Closed)?;
+            to.deliver(Event::Reply { session, result })
         };
         match take_value(raw, 3) {
-            Ok(value) => {
-                if !answer(Ok(value)) {
-                    return push_failure(raw, Code::NO_CONTEXT);
+            Ok(value) => match answer(Ok(value)) {
+                Ok(()) => {
+                    ffi::lua_pushboolean(raw, 1);
+                    1
                 }
-                ffi::lua_pushboolean(raw, 1);
-                1
-            }
+                Err(refused) => push_failure(raw, refused.into()),
+            },
             Err(results) => {
-                answer(Err(Code::VALUE_TYPE));
+                // The asker may be gone, or flooded with answers: this one raises all the same.
+                let _ = answer(Err(Code::VALUE_TYPE));
                 results
             }
         }
