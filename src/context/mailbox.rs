@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
-use super::Scheduler;
 use super::behavior::{Behavior, End};
+use super::{Registry, Scheduler};
 use crate::error::Code;
 use crate::message::{Event, Id};
 
@@ -33,6 +33,8 @@ struct Inbox {
     events: Vec<Event>,
     /// Messages among `events`: what the bound counts.
     messages: usize,
+    /// Answers among `events`.
+    replies: usize,
     /// True while the context is queued or running: whoever sets it enqueues the context.
     scheduled: bool,
     closed: bool,
@@ -40,18 +42,29 @@ struct Inbox {
     watchers: Watchers,
 }
 
+/// Watchers before those that have ended are looked for.
+const WATCHERS_SWEEP_MIN: usize = 256;
+
 /// Contexts to tell of the end. Most are asked by the same one many times in a row.
 #[derive(Default)]
 struct Watchers {
     last: Option<Id>,
     all: HashSet<Id>,
+    /// With as many watchers, those that have ended are forgotten.
+    sweep: usize,
 }
 
 impl Watchers {
-    fn insert(&mut self, id: Id) {
-        if self.last != Some(id) {
-            self.last = Some(id);
-            self.all.insert(id);
+    fn insert(&mut self, id: Id, registry: &Registry) {
+        if self.last == Some(id) {
+            return;
+        }
+        self.last = Some(id);
+        self.all.insert(id);
+        if self.all.len() > self.sweep.max(WATCHERS_SWEEP_MIN) {
+            // The registry's lock is only ever taken for moments, and no inbox's within it.
+            self.all.retain(|&id| registry.get(id).is_some());
+            self.sweep = 2 * self.all.len();
         }
     }
 }
@@ -66,6 +79,8 @@ pub struct Context {
     /// Messages handed to the behavior that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bound.
     unreceived: AtomicUsize,
+    /// Queries sent, less answers taken. Written by the thread that runs the context.
+    unanswered: AtomicUsize,
     pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
     name: Mutex<Option<Arc<str>>>,
 }
@@ -92,12 +107,14 @@ impl Context {
             inbox: Mutex::new(Inbox {
                 events: Vec::new(),
                 messages: 0,
+                replies: 0,
                 scheduled: true,
                 closed: false,
                 end: None,
                 watchers: Watchers::default(),
             }),
             unreceived: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
             behavior: Mutex::new(Some(behavior)),
             name: Mutex::new(None),
         })
@@ -134,8 +151,8 @@ impl Context {
 
     /// Puts an event into the mailbox and makes the context run.
     ///
-    /// Only messages count against the bound: answers and notices are bounded by what the context
-    /// itself has asked for.
+    /// Messages count against the bound. So do answers beyond what the context has asked for: who
+    /// answers again and again must not fill its memory. Notices are bounded by what it waits for.
     ///
     /// # Errors
     /// [`Refused`]; the event is dropped, and nothing has changed.
@@ -144,15 +161,25 @@ impl Context {
         if inbox.closed {
             return Err(Refused::Closed);
         }
-        if let Event::Message { from, session, .. } = &event {
-            // Relaxed: an approximate count is enough for a bound; it pairs with nothing.
-            if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.mailbox_max {
-                return Err(Refused::Full);
+        // Relaxed, in both: approximate counts are enough for bounds; they pair with nothing.
+        match &event {
+            Event::Message { from, session, .. } => {
+                if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.mailbox_max {
+                    return Err(Refused::Full);
+                }
+                inbox.messages += 1;
+                if *session != 0 {
+                    inbox.watchers.insert(*from, self.scheduler.registry());
+                }
             }
-            inbox.messages += 1;
-            if *session != 0 {
-                inbox.watchers.insert(*from);
+            Event::Reply { .. } => {
+                let asked = self.unanswered.load(Ordering::Relaxed);
+                if inbox.replies >= asked + self.mailbox_max {
+                    return Err(Refused::Full);
+                }
+                inbox.replies += 1;
             }
+            _ => {}
         }
         inbox.events.push(event);
         self.schedule(inbox);
@@ -172,7 +199,7 @@ impl Context {
     pub fn watch(&self, watcher: Id) -> bool {
         let mut inbox = self.inbox();
         if !inbox.closed {
-            inbox.watchers.insert(watcher);
+            inbox.watchers.insert(watcher, self.scheduler.registry());
         }
         !inbox.closed
     }
@@ -190,12 +217,23 @@ impl Context {
         debug_assert!(batch.is_empty());
         let mut inbox = self.inbox();
         std::mem::swap(&mut inbox.events, batch);
+        let replies = std::mem::take(&mut inbox.replies);
+        if replies > 0 {
+            let before = self.unanswered.load(Ordering::Relaxed);
+            self.unanswered.store(before.saturating_sub(replies), Ordering::Relaxed);
+        }
         let messages = std::mem::take(&mut inbox.messages);
         if messages > 0 {
             // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
             let before = self.unreceived.load(Ordering::Relaxed);
             self.unreceived.store(before + messages, Ordering::Relaxed);
         }
+    }
+
+    /// Counts one query of this context as sent: there is room for its answer.
+    pub fn asked(&self) {
+        // Relaxed: only the thread that runs the context writes it.
+        self.unanswered.store(self.unanswered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Counts one message as received: it makes room in the mailbox.

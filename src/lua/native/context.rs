@@ -42,9 +42,16 @@ thread_local! {
 
 /// Takes a value out of the VM; pushes `nil, message` if it cannot travel.
 unsafe fn take_value(raw: *mut lua_State, index: c_int) -> Result<Value, c_int> {
-    // SAFETY: the callers are called by the VM, which leaves 20 slots free.
-    let result =
-        VALUES.with_borrow_mut(|scratch| unsafe { to_value::<BufferValues>(raw, index, scratch) });
+    let result = VALUES.with(|values| match values.try_borrow_mut() {
+        // SAFETY: the callers are called by the VM, which leaves 20 slots free.
+        Ok(mut scratch) => unsafe { to_value::<BufferValues>(raw, index, &mut scratch) },
+        // A finaliser that ran while a value was looked at sends one itself.
+        Err(_) => {
+            let mut scratch = convert::Scratch::default();
+            // SAFETY: as above.
+            unsafe { to_value::<BufferValues>(raw, index, &mut scratch) }
+        }
+    });
     result.map_err(|error| {
         // SAFETY: as above.
         unsafe {
@@ -190,6 +197,9 @@ unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
         let from = host::with(|host| host.context.id());
         match to.deliver(Event::Message { from, session, value }) {
             Ok(()) => {
+                if session != 0 {
+                    host::with(|host| host.context.asked());
+                }
                 ffi::lua_pushboolean(raw, 1);
                 1
             }
@@ -204,19 +214,21 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
     unsafe {
         let session = key(raw, 2);
         let to = find(number(raw, 1));
-        let answer = |result| {
-            to.as_ref().is_some_and(|to| to.deliver(Event::Reply { session, result }).is_ok())
+        let answer = |result| match &to {
+            Some(to) => to.deliver(Event::Reply { session, result }).map_err(Code::from),
+            None => Err(Code::NO_CONTEXT),
         };
         match take_value(raw, 3) {
-            Ok(value) => {
-                if !answer(Ok(value)) {
-                    return push_failure(raw, Code::NO_CONTEXT);
+            Ok(value) => match answer(Ok(value)) {
+                Ok(()) => {
+                    ffi::lua_pushboolean(raw, 1);
+                    1
                 }
-                ffi::lua_pushboolean(raw, 1);
-                1
-            }
+                Err(code) => push_failure(raw, code),
+            },
             Err(results) => {
-                answer(Err(Code::VALUE_TYPE));
+                // Who is gone needs no answer.
+                let _ = answer(Err(Code::VALUE_TYPE));
                 results
             }
         }
