@@ -173,8 +173,23 @@ local function receiver(h)
 end
 
 local function forget_receiver(h, r)
-  if not r.callback and not next_waiter(r) then receivers[h] = nil end
+  if not r.callback and receivers[h] == r and not next_waiter(r) then receivers[h] = nil end
 end
+
+-- Takes a waiter whose time is over out of its queue; those behind it move up.
+local function drop_waiter(r, token)
+  local at, last = r.first, r.last
+  while at <= last and r[at] ~= token do at = at + 1 end
+  if at > last then return end
+  if at == r.first then
+    r[at] = nil
+    r.first = at + 1
+    return
+  end
+  for i = at, last do r[i] = r[i + 1] end
+  r.last = last - 1
+end
+core.drop_waiter = drop_waiter
 
 --- Receives a message from `h`, or from anybody if `h` is 0. With a callback: every message, until
 --- the callback is replaced, or removed with nil.
@@ -207,7 +222,8 @@ function context.recv(h, ...)
   r[r.last] = token
   set_timeout(token, timeout)
   local ok, value, from, session = suspend()
-  if not r.callback and r.first > r.last and receivers[h] == r then receivers[h] = nil end
+  if not ok then drop_waiter(r, token) end
+  forget_receiver(h, r)
   if not ok then return false, value, 0, -1 end
   return true, value, from, session
 end

@@ -387,6 +387,79 @@ fn a_context_that_cannot_start_is_logged_with_its_place() {
 }
 
 #[test]
+fn a_context_that_destroys_itself_reacts_to_nothing_more() {
+    assert_prints(
+        &[],
+        "local me = context.self()
+         context.recv(0, function(_, v)
+           print(v)
+           if v == 2 then
+             context.run(print, 'not any more')
+             context.destroy()
+             print('the code after it still runs')
+           end
+         end)
+         for i = 1, 5 do context.send(me, i) end",
+        "1\n2\nthe code after it still runs\n",
+    );
+}
+
+#[test]
+fn answers_that_nobody_has_asked_for_fill_a_mailbox_at_most() {
+    assert_prints(
+        &[
+            ECHO,
+            (
+                "repeats.lua",
+                "local _, _, from, session = context.recv(0)
+             local count = 0
+             while context.reply(from, session, ('x'):rep(100)) and count < 1e6 do
+               count = count + 1
+             end
+             print(count >= 65536 and count < 1e6, context.reply(from, session, 1))
+             io.open((...), 'w'):close()",
+            ),
+        ],
+        "local done = here .. '/done'
+         local h = context.create(here .. '/repeats.lua', done)
+         context.query(h, 1, function(ok) print('answered', ok) end)
+         local echo = context.create(here .. '/echo.lua')
+         -- Busy until the other one has given up.
+         while not io.open(done) do end
+         print(context.query(echo, 'still heard', 30))
+         context.destroy(echo)
+         context.destroy()",
+        "true\tfalse\t209\nanswered\ttrue\ntrue\tstill heard\n",
+    );
+}
+
+#[test]
+fn finalisers_that_send_while_a_value_is_sent_harm_nothing() {
+    assert_prints(
+        &[],
+        "local me = context.self()
+         local sent = 0
+         local function litter()
+           local proxy = newproxy(true)
+           getmetatable(proxy).__gc = function()
+             context.send(me, { 1LL, { buffer.new(('y'):rep(2000)) } })
+             sent = sent + 1
+           end
+         end
+         for i = 1, 300 do
+           for _ = 1, 20 do litter() end
+           context.send(me, { 5ULL, buffer.new(('x'):rep(5000)), { i } })
+         end
+         print(sent > 100)
+         local count = 0
+         while context.recv(me, 0.01) do count = count + 1 end
+         print(count >= sent + 300)
+         os.exit(0)",
+        "true\ntrue\n",
+    );
+}
+
+#[test]
 fn globals_are_not_shared_between_contexts() {
     assert_prints(
         &[("child.lua", "print(shared, string.extra) shared = 'changed' string.extra = 1")],

@@ -41,6 +41,15 @@ local alive = 0 -- what keeps the context from ending: tokens, timers, registere
 local main_root
 local handlers = {} -- event kind → function
 
+-- Raises: an argument is of the wrong type.
+local function bad(position, name, expected, value, level)
+  local got = type(value)
+  error(
+    ("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, got),
+    level or 4
+  )
+end
+
 -- Turns an error value into text, whatever its __tostring does.
 local function describe(value)
   if type(value) == "string" then return value end
@@ -201,7 +210,7 @@ local function dispatch()
   end
   -- What is deferred meanwhile waits for the next turn, so that a turn ends.
   local jobs = deferred
-  if jobs[1] then
+  if jobs[1] and not native.is_ending() then
     deferred = {}
     for i = 1, #jobs do
       local job = jobs[i]
@@ -241,6 +250,7 @@ function reenter(co, level, ...)
 end
 
 local function resume(co, ...)
+  if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
   if parked[co] then return false, "cannot resume non-suspended coroutine" end
   local level = depth + 1
   depth, chain[level] = level, co
@@ -284,16 +294,6 @@ end
 coroutine.running = function()
   if depth == 0 then return nil end
   return raw_running()
-end
-
--- Checks of arguments -----------------------------------------------------------------------------
-
-local function bad(position, name, expected, value, level)
-  local got = type(value)
-  error(
-    ("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, got),
-    level or 4
-  )
 end
 
 -- A number of seconds; negative ones count as 0.

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
-use super::Scheduler;
 use super::behavior::{Behavior, End};
+use super::{Registry, Scheduler};
 use crate::error::Code;
 use crate::message::{Event, Id};
 
@@ -45,18 +45,29 @@ struct Inbox {
     watchers: Watchers,
 }
 
+/// Watchers before those that have ended are looked for.
+const WATCHERS_SWEEP_MIN: usize = 256;
+
 /// Contexts to tell of the end. Most are asked by the same one many times in a row.
 #[derive(Default)]
 struct Watchers {
     last: Option<Id>,
     all: HashSet<Id>,
+    /// With as many watchers, those that have ended are forgotten.
+    sweep: usize,
 }
 
 impl Watchers {
-    fn insert(&mut self, id: Id) {
-        if self.last != Some(id) {
-            self.last = Some(id);
-            self.all.insert(id);
+    fn insert(&mut self, id: Id, registry: &Registry) {
+        if self.last == Some(id) {
+            return;
+        }
+        self.last = Some(id);
+        self.all.insert(id);
+        if self.all.len() > self.sweep.max(WATCHERS_SWEEP_MIN) {
+            // The registry's lock is only ever taken for moments, and no inbox's within it.
+            self.all.retain(|&id| registry.get(id).is_some());
+            self.sweep = 2 * self.all.len();
         }
     }
 }
@@ -143,10 +154,10 @@ impl Context {
 
     /// Puts an event into the mailbox and makes the context run.
     ///
-    /// Messages count against the mailbox's bound. Answers are bounded by the number of queries that
-    /// have none yet, so that whoever answers what was never asked cannot fill the memory; there is
-    /// room for some more, which come too late. Notices are bounded by what the context has asked
-    /// for.
+    /// Messages count against the mailbox's bound. Answers are bounded by the number of queries
+    /// that have none yet, so that whoever answers what was never asked cannot fill the memory;
+    /// there is room for some more, which come too late. Notices are bounded by what the context
+    /// has asked for.
     ///
     /// # Errors
     /// [`Refused`]; the event is dropped, and nothing has changed.
@@ -155,22 +166,25 @@ impl Context {
         if inbox.closed {
             return Err(Refused::Closed);
         }
-        if let Event::Message { from, session, .. } = &event {
-            // Relaxed: an approximate count is enough for a bound; it pairs with nothing.
-            if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.mailbox_max {
-                return Err(Refused::Full);
+        // Relaxed, in both: approximate counts are enough for bounds; they pair with nothing.
+        match &event {
+            Event::Message { from, session, .. } => {
+                if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.mailbox_max {
+                    return Err(Refused::Full);
+                }
+                inbox.messages += 1;
+                if *session != 0 {
+                    inbox.watchers.insert(*from, self.scheduler.registry());
+                }
             }
-            inbox.messages += 1;
-            if *session != 0 {
-                inbox.watchers.insert(*from);
+            Event::Reply { .. } => {
+                let asked = self.unanswered.load(Ordering::Relaxed);
+                if inbox.replies >= asked + LATE_REPLIES_MAX {
+                    return Err(Refused::Full);
+                }
+                inbox.replies += 1;
             }
-        } else if let Event::Reply { .. } = &event {
-            // Relaxed: as above.
-            let awaited = self.unanswered.load(Ordering::Relaxed);
-            if inbox.replies >= awaited + LATE_REPLIES_MAX {
-                return Err(Refused::Full);
-            }
-            inbox.replies += 1;
+            _ => {}
         }
         inbox.events.push(event);
         self.schedule(inbox);
@@ -190,7 +204,7 @@ impl Context {
     pub fn watch(&self, watcher: Id) -> bool {
         let mut inbox = self.inbox();
         if !inbox.closed {
-            inbox.watchers.insert(watcher);
+            inbox.watchers.insert(watcher, self.scheduler.registry());
         }
         !inbox.closed
     }

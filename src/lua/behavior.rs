@@ -87,7 +87,12 @@ impl Behavior for Program {
         if let Some(script) = self.script.take() {
             match Running::new(context, &self.settings) {
                 Some(running) => self.running.insert(running).start(script),
-                None => log::error!("context {}: no memory for its state", context.id()),
+                None => {
+                    log::error!("context {}: no memory for its state", context.id());
+                    if context.parent().is_none() {
+                        self.settings.fail();
+                    }
+                }
             }
         }
         match &mut self.running {

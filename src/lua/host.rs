@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
@@ -26,6 +26,9 @@ const TICK: u64 = 1_000_000;
 
 /// Peers whose contexts are remembered, to spare the look-up. A power of two.
 const PEERS: usize = 8;
+
+/// Connections of others that are remembered before closed ones among them are looked for.
+const REMOTES_SWEEP_MIN: usize = 64;
 
 /// The kinds of readiness that wakers carry, beside the key of a socket.
 const KIND_TIMER: u64 = 0;
@@ -66,7 +69,7 @@ enum Attempt {
 /// A connection of another context that this one writes to.
 #[derive(Debug)]
 pub(super) struct Remote {
-    pub(super) writer: Arc<SharedWriter>,
+    pub(super) writer: Weak<SharedWriter>,
     pub(super) staged: Staged,
     pub(super) is_dirty: bool,
 }
@@ -89,6 +92,8 @@ pub(super) struct Host {
     attempts: HashMap<u64, Attempt>,
     pub(super) dirty: Vec<u64>,
     pub(super) remotes: HashMap<u64, Remote>,
+    /// As many entries of `remotes` make it look for those that are closed.
+    remotes_sweep: usize,
     pub(super) dirty_remotes: Vec<u64>,
     peers: [Option<Arc<Context>>; PEERS],
     pub(super) is_ending: bool,
@@ -153,6 +158,7 @@ impl Host {
             attempts: HashMap::new(),
             dirty: Vec::new(),
             remotes: HashMap::new(),
+            remotes_sweep: REMOTES_SWEEP_MIN,
             dirty_remotes: Vec::new(),
             peers: [const { None }; PEERS],
             is_ending: false,
@@ -297,11 +303,29 @@ impl Host {
         for fd in self.dirty_remotes.drain(..) {
             let Some(remote) = self.remotes.get_mut(&fd) else { continue };
             remote.is_dirty = false;
-            remote.writer.writer().flush(&mut remote.staged, &self.context, &mut notify);
-            if remote.writer.is_closed() {
-                self.remotes.remove(&fd);
+            match remote.writer.upgrade() {
+                Some(shared) => {
+                    shared.writer().flush(&mut remote.staged, &self.context, &mut notify);
+                }
+                None => {
+                    remote.staged.refuse(Code::SOCKET_CLOSED, &mut notify);
+                    self.remotes.remove(&fd);
+                }
             }
         }
+    }
+
+    /// The connection of another context with this integer, to be written to.
+    pub(super) fn remote(&mut self, fd: u64, shared: &Arc<SharedWriter>) -> &mut Remote {
+        if self.remotes.len() >= self.remotes_sweep {
+            self.remotes.retain(|_, remote| remote.is_dirty || remote.writer.strong_count() > 0);
+            self.remotes_sweep = REMOTES_SWEEP_MIN.max(2 * self.remotes.len());
+        }
+        self.remotes.entry(fd).or_insert_with(|| Remote {
+            writer: Arc::downgrade(shared),
+            staged: Staged::default(),
+            is_dirty: false,
+        })
     }
 
     /// Stores a new socket under the key it is made for.

@@ -335,4 +335,11 @@ tap.test("generators keep working beside waits", function()
     is(sum, 5000050000, "a long generator")
 end)
 
+tap.test("a resume of what is no coroutine", function()
+    tap.raises("raises", "coroutine expected", coroutine.resume, nil)
+    tap.raises("whatever it is", "coroutine expected", coroutine.resume, print)
+    is(coroutine.running(), nil, "and leaves the main chunk where it was")
+    tap.raises("so that it still cannot yield", "outside a coroutine", coroutine.yield)
+end)
+
 tap.done()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::{key, number, push_failure, push_text, text};
-use crate::context::{Context, End, Refused, Scheduler};
+use crate::context::{Context, End, Scheduler};
 use crate::error::Code;
 use crate::lua::behavior::{Paths, Program, Script, Source};
 use crate::lua::convert::{self, to_value};
@@ -42,9 +42,16 @@ thread_local! {
 
 /// Takes a value out of the VM; pushes `nil, message` if it cannot travel.
 unsafe fn take_value(raw: *mut lua_State, index: c_int) -> Result<Value, c_int> {
-    // SAFETY: the callers are called by the VM, which leaves 20 slots free.
-    let result =
-        VALUES.with_borrow_mut(|scratch| unsafe { to_value::<BufferValues>(raw, index, scratch) });
+    let result = VALUES.with(|values| match values.try_borrow_mut() {
+        // SAFETY: the callers are called by the VM, which leaves 20 slots free.
+        Ok(mut scratch) => unsafe { to_value::<BufferValues>(raw, index, &mut scratch) },
+        // A finaliser that ran while a value was looked at sends one itself.
+        Err(_) => {
+            let mut scratch = convert::Scratch::default();
+            // SAFETY: as above.
+            unsafe { to_value::<BufferValues>(raw, index, &mut scratch) }
+        }
+    });
     result.map_err(|error| {
         // SAFETY: as above.
         unsafe {
@@ -209,9 +216,9 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
     unsafe {
         let session = key(raw, 2);
         let to = find(number(raw, 1));
-        let answer = |result| {
-            let to = to.as_ref().ok_or(Refused::Closed)?;
-            to.deliver(Event::Reply { session, result })
+        let answer = |result| match &to {
+            Some(to) => to.deliver(Event::Reply { session, result }).map_err(Code::from),
+            None => Err(Code::NO_CONTEXT),
         };
         match take_value(raw, 3) {
             Ok(value) => match answer(Ok(value)) {
@@ -219,10 +226,10 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
                     ffi::lua_pushboolean(raw, 1);
                     1
                 }
-                Err(refused) => push_failure(raw, refused.into()),
+                Err(code) => push_failure(raw, code),
             },
             Err(results) => {
-                // The asker may be gone, or flooded with answers: this one raises all the same.
+                // Who is gone needs no answer.
                 let _ = answer(Err(Code::VALUE_TYPE));
                 results
             }

@@ -43,7 +43,7 @@ enum Next {
 fn next() -> Next {
     host::with(|host| {
         loop {
-            if !host.charge(1) {
+            if !host.charge(1) || host.is_ending {
                 return Next::None;
             }
             if let Some(notice) = host.notices.pop_front() {
