@@ -295,15 +295,16 @@ coroutine.running = function()
   return raw_running()
 end
 
--- A number of seconds; negative ones count as 0.
-local function seconds(value, position, name)
+-- A number of seconds; negative ones count as 0. `level` is that of the caller to blame.
+local function seconds(value, position, name, level)
+  level = level or 3
   local number = type(value) == "number" and value
     or type(value) == "string" and tonumber(value)
-    or bad(position, name, "number of seconds", value)
+    or bad(position, name, "number of seconds", value, level + 1)
   if number ~= number or number == math.huge or number == -math.huge then
     error(
       ("bad argument #%d to '%s' (%s is no time, in seconds)"):format(position, name, number),
-      3
+      level
     )
   end
   return number > 0 and number or 0
