@@ -22,6 +22,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"timer_start", timer_start),
     (c"timer_cancel", timer_cancel),
     (c"is_yieldable", is_yieldable),
+    (c"has_stack", has_stack),
 ];
 
 /// Kinds of events; lua/internal/task.lua and its users know the numbers.
@@ -238,5 +239,12 @@ unsafe extern "C-unwind" fn is_yieldable(raw: *mut lua_State) -> c_int {
         let may = !thread.is_null() && lua_isyieldable(thread) != 0;
         ffi::lua_pushboolean(raw, c_int::from(may));
     }
+    1
+}
+
+/// native.has_stack(): whether another coroutine may run inside those that do.
+unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(host::has_stack())) };
     1
 }
