@@ -18,6 +18,7 @@ local isyieldable = coroutine.isyieldable
 local traceback = debug.traceback
 local next_event, strerror = native.next_event, native.strerror
 local is_yieldable, has_stack = native.is_yieldable, native.has_stack
+local has_older = native.has_older
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 
 local TIMEOUT, C_BOUNDARY = 208, 200
@@ -38,6 +39,7 @@ local parked = setmetatable({}, { __mode = "k" }) -- user coroutines inside a wa
 local runners = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
 local deadlines = {} -- token → the timer that ends its wait
+local late = {} -- timers of waits that are over, unless what they wait for has come already
 local timers = {} -- timer → token, waiting root, callback, or { callback, arguments, repeats }
 local deferred = {} -- { f, arguments… } to call before the turn ends, or in the next one
 local last_token = 0
@@ -182,15 +184,25 @@ local function get_current()
   return current
 end
 
+-- The time of a wait is over.
+local function expire(id)
+  local token = timers[id]
+  if token == nil then return end
+  timers[id] = nil
+  deadlines[token] = nil
+  return complete(token, false, TIMEOUT)
+end
+
 -- The timer event: see `timers`.
 handlers[3] = function(id, repeats)
   local entry = timers[id]
   if entry == nil then return end
   local kind = type(entry)
   if kind == "number" then
-    timers[id] = nil
-    deadlines[entry] = nil
-    return complete(entry, false, TIMEOUT)
+    -- What the wait is for may be among what came before, and has not been looked at.
+    if not has_older() then return expire(id) end
+    late[#late + 1] = id
+    return
   end
   if not repeats then
     timers[id] = nil
@@ -210,6 +222,11 @@ local function dispatch()
   while kind do
     handlers[kind](a, b, c)
     kind, a, b, c = next_event()
+  end
+  if late[1] and not has_older() then
+    local ids = late
+    late = {}
+    for i = 1, #ids do expire(ids[i]) end
   end
   -- What is deferred meanwhile waits for the next turn, so that a turn ends.
   local jobs = deferred

@@ -235,9 +235,14 @@ impl Host {
         std::mem::take(&mut self.cost)
     }
 
+    /// True if events wait that came before this turn.
+    pub(super) fn has_older(&self) -> bool {
+        self.next < self.batch.len()
+    }
+
     /// True if the turn was cut short.
     pub(super) fn has_more(&self) -> bool {
-        self.next < self.batch.len() || !self.notices.is_empty() || self.has_due_timer()
+        self.has_older() || !self.notices.is_empty() || self.has_due_timer()
     }
 
     fn has_due_timer(&self) -> bool {

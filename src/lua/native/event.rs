@@ -15,6 +15,7 @@ use crate::timer::TimerId;
 
 pub(super) const FUNCTIONS: super::Functions = &[
     (c"next_event", next_event as lua_CFunction),
+    (c"has_older", has_older),
     (c"is_ending", is_ending),
     (c"report", report_failure),
     (c"log", log),
@@ -160,6 +161,14 @@ unsafe fn push_complete(
         }
     }
     4
+}
+
+/// native.has_older(): whether events wait that came before this turn.
+unsafe extern "C-unwind" fn has_older(raw: *mut lua_State) -> c_int {
+    let older = host::with(|host| host.has_older());
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(older)) };
+    1
 }
 
 /// native.is_ending(): whether the context has destroyed itself.
