@@ -23,7 +23,7 @@ local context = {}
 local function options(name, position, n, a, b)
   if n == 0 then return 0, nil, 0 end
   if n == 1 and type(a) == "function" then return 0, a, 0 end
-  local timeout = seconds(a, position, name)
+  local timeout = seconds(a, position, name, 4)
   if n == 1 then return timeout, nil, 1 end
   if type(b) ~= "function" or n > 2 then
     if n > 2 then error(("too many arguments to '%s'"):format(name), 3) end
@@ -228,9 +228,9 @@ function context.recv(h, ...)
   return true, value, from, session
 end
 
--- Raises for what cannot be sent, at the caller of the API function.
+-- Raises for what cannot be sent, at the caller of the API function, which calls this last.
 local function check_sent(ok, why)
-  if ok == nil then error(why, 3) end
+  if ok == nil then error(why, 2) end
   if ok then return true end
   return false, why
 end

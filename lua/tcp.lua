@@ -157,7 +157,7 @@ local function write_shared(fd, data, how)
     check_may_wait()
     token = register()
   elseif how then
-    bad(3, "write", "boolean or function", how, 4)
+    bad(3, "write", "boolean or function", how, 3)
   end
   local code, why = native.write_shared(fd, data, token or 0)
   if why ~= nil then

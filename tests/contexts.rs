@@ -68,6 +68,37 @@ fn answers_that_nobody_asked_for_cannot_fill_the_memory() {
 }
 
 #[test]
+fn a_wait_whose_time_is_over_still_gets_what_came_before() {
+    assert_prints(
+        &[
+            ECHO,
+            (
+                "flood.lua",
+                "local to, done = ...
+                 for i = 1, 2000 do context.send(to, i) end
+                 io.open(done, 'w'):close()",
+            ),
+        ],
+        "local me, done = context.self(), here .. '/done'
+         local flood = context.create(here .. '/flood.lua', me, done)
+         local echo = context.create(here .. '/echo.lua')
+         while not io.open(done) do end
+         -- Comes behind the flood, which takes more than a turn.
+         context.send(me, 'mine')
+         context.recv(flood, function(_, i)
+           if i == 500 then
+             local start = os.clock()
+             while os.clock() - start < 0.01 do end
+           end
+         end)
+         print((select(2, context.recv(me, 0.001))))
+         context.destroy(echo)
+         context.recv(flood, nil)",
+        "mine\n",
+    );
+}
+
+#[test]
 fn messages_wait_in_order_until_a_recv_takes_them() {
     assert_prints(
         &[("sender.lua", "local to, n = ... for i = 1, n do context.send(to, i) end"), ECHO],

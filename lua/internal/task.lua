@@ -17,7 +17,8 @@ local raw_status, raw_running = coroutine.status, coroutine.running
 local isyieldable = coroutine.isyieldable
 local traceback = debug.traceback
 local next_event, strerror = native.next_event, native.strerror
-local is_yieldable = native.is_yieldable
+local is_yieldable, has_stack = native.is_yieldable, native.has_stack
+local has_older = native.has_older
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 
 local TIMEOUT, C_BOUNDARY = 208, 200
@@ -27,6 +28,10 @@ local WAIT, IDLE = {}, {}
 
 local RUNNERS_KEPT = 64
 
+-- Coroutines inside each other for which the C stack suffices in any case.
+local LEVELS_FREE = 8
+local OVERFLOW = "C stack overflow"
+
 local current -- the root coroutine that runs
 local depth = 0 -- how many user coroutines run inside it, each inside the one before …
 local chain = {} -- … and which
@@ -34,6 +39,7 @@ local parked = setmetatable({}, { __mode = "k" }) -- user coroutines inside a wa
 local runners = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
 local deadlines = {} -- token → the timer that ends its wait
+local late = {} -- timers of waits that are over, unless what they wait for has come already
 local timers = {} -- timer → token, waiting root, callback, or { callback, arguments, repeats }
 local deferred = {} -- { f, arguments… } to call before the turn ends, or in the next one
 local last_token = 0
@@ -178,15 +184,25 @@ local function get_current()
   return current
 end
 
+-- The time of a wait is over.
+local function expire(id)
+  local token = timers[id]
+  if token == nil then return end
+  timers[id] = nil
+  deadlines[token] = nil
+  return complete(token, false, TIMEOUT)
+end
+
 -- The timer event: see `timers`.
 handlers[3] = function(id, repeats)
   local entry = timers[id]
   if entry == nil then return end
   local kind = type(entry)
   if kind == "number" then
-    timers[id] = nil
-    deadlines[entry] = nil
-    return complete(entry, false, TIMEOUT)
+    -- What the wait is for may be among what came before, and has not been looked at.
+    if not has_older() then return expire(id) end
+    late[#late + 1] = id
+    return
   end
   if not repeats then
     timers[id] = nil
@@ -207,6 +223,11 @@ local function dispatch()
   while kind do
     handlers[kind](a, b, c)
     kind, a, b, c = next_event()
+  end
+  if late[1] and not has_older() then
+    local ids = late
+    late = {}
+    for i = 1, #ids do expire(ids[i]) end
   end
   -- What is deferred meanwhile waits for the next turn, so that a turn ends.
   local jobs = deferred
@@ -253,6 +274,7 @@ local function resume(co, ...)
   if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
   if parked[co] then return false, "cannot resume non-suspended coroutine" end
   local level = depth + 1
+  if level > LEVELS_FREE and not has_stack() then return false, OVERFLOW end
   depth, chain[level] = level, co
   return leave(co, level, raw_resume(co, ...))
 end
@@ -267,6 +289,7 @@ local function wrap(f)
   return function(...)
     if parked[co] then error("cannot resume non-suspended coroutine", 2) end
     local level = depth + 1
+    if level > LEVELS_FREE and not has_stack() then error(OVERFLOW, 2) end
     depth, chain[level] = level, co
     return unwrapped(leave(co, level, raw_resume(co, ...)))
   end
@@ -296,15 +319,16 @@ coroutine.running = function()
   return raw_running()
 end
 
--- A number of seconds; negative ones count as 0.
-local function seconds(value, position, name)
+-- A number of seconds; negative ones count as 0. `level` is that of the caller to blame.
+local function seconds(value, position, name, level)
+  level = level or 3
   local number = type(value) == "number" and value
     or type(value) == "string" and tonumber(value)
-    or bad(position, name, "number of seconds", value)
+    or bad(position, name, "number of seconds", value, level + 1)
   if number ~= number or number == math.huge or number == -math.huge then
     error(
       ("bad argument #%d to '%s' (%s is no time, in seconds)"):format(position, name, number),
-      3
+      level
     )
   end
   return number > 0 and number or 0

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, USAGE};
 use crate::context::{End, Scheduler};
-use crate::lua::{CommandLine, Paths, Program, Script, Settings, Source};
+use crate::lua::{CommandLine, Paths, Program, STACK_BYTES, Script, Settings, Source};
 use crate::message::{Text, Value};
 use crate::{net, rt};
 
@@ -92,6 +92,7 @@ fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
         let scheduler = Arc::clone(scheduler);
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
+            .stack_size(STACK_BYTES)
             .spawn(move || scheduler.run_worker(index))?;
     }
     let scheduler = Arc::clone(scheduler);

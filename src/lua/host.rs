@@ -102,7 +102,13 @@ pub(super) struct Host {
     cost: usize,
 }
 
+/// The stack of a thread that runs contexts. Coroutines inside coroutines, each inside functions of
+/// C, take it in large steps; what is never touched costs nothing.
+pub const STACK_BYTES: usize = 16 << 20;
+
 thread_local! {
+    /// Where the thread's stack stood when a context was first entered.
+    static STACK_BASE: Cell<usize> = const { Cell::new(0) };
     static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
     /// The block that this worker reads sockets into.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
@@ -115,6 +121,9 @@ pub(super) fn enter<R>(host: &mut Box<Host>, body: impl FnOnce() -> R) -> R {
         fn drop(&mut self) {
             CURRENT.set(self.0);
         }
+    }
+    if STACK_BASE.get() == 0 {
+        STACK_BASE.set(stack_pointer());
     }
     let _restore = Restore(CURRENT.replace(&raw mut **host));
     body()
@@ -130,6 +139,18 @@ pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     // SAFETY: `enter` has set it to a host that it borrows mutably for the duration, and lends to
     // nobody else; calls of `with` do not nest (see above).
     body(unsafe { &mut *host })
+}
+
+/// About where the stack stands.
+#[inline(never)]
+fn stack_pointer() -> usize {
+    let here = 0u8;
+    (&raw const here).addr()
+}
+
+/// Whether less than half of the thread's stack is in use.
+pub(super) fn has_stack() -> bool {
+    STACK_BASE.get().abs_diff(stack_pointer()) < STACK_BYTES / 2
 }
 
 /// Whether a context is running on this thread.
@@ -214,9 +235,14 @@ impl Host {
         std::mem::take(&mut self.cost)
     }
 
+    /// True if events wait that came before this turn.
+    pub(super) fn has_older(&self) -> bool {
+        self.next < self.batch.len()
+    }
+
     /// True if the turn was cut short.
     pub(super) fn has_more(&self) -> bool {
-        self.next < self.batch.len() || !self.notices.is_empty() || self.has_due_timer()
+        self.has_older() || !self.notices.is_empty() || self.has_due_timer()
     }
 
     fn has_due_timer(&self) -> bool {

@@ -262,8 +262,10 @@ unsafe extern "C-unwind" fn received(_raw: *mut lua_State) -> c_int {
 
 /// native.strerror(code): the text.
 unsafe extern "C-unwind" fn strerror(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM. `as` saturates, and no code is that large.
-    let code = Code(unsafe { number(raw, 1) } as u16);
+    // SAFETY: called by the VM.
+    let number = unsafe { number(raw, 1) };
+    // `as` saturates: what is no code becomes one that nothing has.
+    let code = Code(if number >= 0.0 { number as u16 } else { u16::MAX });
     // SAFETY: as above.
     unsafe { push_text(raw, code.text().as_bytes()) };
     1

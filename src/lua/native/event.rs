@@ -15,6 +15,7 @@ use crate::timer::TimerId;
 
 pub(super) const FUNCTIONS: super::Functions = &[
     (c"next_event", next_event as lua_CFunction),
+    (c"has_older", has_older),
     (c"is_ending", is_ending),
     (c"report", report_failure),
     (c"log", log),
@@ -22,6 +23,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"timer_start", timer_start),
     (c"timer_cancel", timer_cancel),
     (c"is_yieldable", is_yieldable),
+    (c"has_stack", has_stack),
 ];
 
 /// Kinds of events; lua/internal/task.lua and its users know the numbers.
@@ -163,6 +165,14 @@ unsafe fn push_complete(
     4
 }
 
+/// native.has_older(): whether events wait that came before this turn.
+unsafe extern "C-unwind" fn has_older(raw: *mut lua_State) -> c_int {
+    let older = host::with(|host| host.has_older());
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(older)) };
+    1
+}
+
 /// native.is_ending(): whether the context has destroyed itself.
 unsafe extern "C-unwind" fn is_ending(raw: *mut lua_State) -> c_int {
     let ending = host::with(|host| host.is_ending);
@@ -240,5 +250,12 @@ unsafe extern "C-unwind" fn is_yieldable(raw: *mut lua_State) -> c_int {
         let may = !thread.is_null() && lua_isyieldable(thread) != 0;
         ffi::lua_pushboolean(raw, c_int::from(may));
     }
+    1
+}
+
+/// native.has_stack(): whether another coroutine may run inside those that do.
+unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(host::has_stack())) };
     1
 }
