@@ -248,14 +248,20 @@ end
 
 -- Queries -----------------------------------------------------------------------------------------
 
--- Sessions of queries that wait for an answer → whom they asked.
+-- Sessions of queries that wait for an answer → whom they asked; and how many they are.
 local asked = {}
+core.unanswered = 0
+
+-- The answer is there, or nobody waits for it any more; false if that was so before.
+local function forget(session)
+  if asked[session] == nil then return false end
+  asked[session] = nil
+  core.unanswered = core.unanswered - 1
+  return true
+end
 
 handlers[2] = function(session, ok, value)
-  if asked[session] then
-    asked[session] = nil
-    complete(session, ok, value)
-  end
+  if forget(session) then complete(session, ok, value) end
 end
 
 --- Asks another context and waits for the answer; with a callback, does not wait.
@@ -272,7 +278,7 @@ function context.query(h, ...)
   local entry, session
   if callback then
     entry = function(ok, result)
-      asked[session] = nil
+      forget(session)
       if given == 0 then return callback(ok, result, h, value) end
       return callback(ok, result, h, value, a)
     end
@@ -287,11 +293,12 @@ function context.query(h, ...)
     return false, why
   end
   asked[session] = h
+  core.unanswered = core.unanswered + 1
   if timeout > 0 then set_timeout(session, timeout) end
   if callback then return true, session end
   local result
   ok, result = suspend()
-  asked[session] = nil
+  forget(session)
   return ok, result
 end
 
@@ -331,7 +338,7 @@ handlers[7] = function(h)
   if unanswered then
     table.sort(unanswered)
     for i = 1, #unanswered do
-      asked[unanswered[i]] = nil
+      forget(unanswered[i])
       complete(unanswered[i], false, NO_REPLY)
     end
   end
@@ -456,15 +463,18 @@ end
 --- The handle of the context that created this one; nil in the first.
 ---@return integer|nil
 function context.parent()
-  return native.parent()
+  return native.parent() or nil
 end
 
 --- Names this context if given a string; otherwise returns the name of a context, nil if none.
 ---@param which? string|integer
 ---@return string|nil
 function context.name(which)
-  if type(which) == "string" and tonumber(which) == nil then return native.set_name(which) end
-  return native.get_name(which == nil and self_handle or check_handle(which, 1, "name"))
+  if type(which) == "string" and tonumber(which) == nil then
+    native.set_name(which)
+    return which
+  end
+  return native.get_name(which == nil and self_handle or check_handle(which, 1, "name")) or nil
 end
 
 context.ncpu = native.ncpu

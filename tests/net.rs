@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use support::{Folder, Server, connect, frame, read_frame, read_rest};
+use support::{Folder, Server, connect, frame, read_frame, read_rest, resident_bytes};
 
 fn echo_server() -> (Server, u16) {
     let mut server = Server::start(["examples/echo_server.lua", "0"]);
@@ -393,10 +393,4 @@ fn a_script_that_does_not_read_slows_its_peer() {
     };
     assert!(matches!(blocked.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{blocked}");
     assert!(resident_bytes(server.id()) < 100 << 20);
-}
-
-fn resident_bytes(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }

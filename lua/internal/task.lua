@@ -216,7 +216,8 @@ end
 -- A one-shot operation is over.
 handlers[6] = complete
 
--- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once.
+-- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once; and how
+-- many queries wait for an answer.
 local function dispatch()
   local kind, a, b, c = next_event()
   while kind do
@@ -237,10 +238,10 @@ local function dispatch()
       job[1](job[2], job[3], job[4])
     end
   end
-  if native.is_ending() then return 0 end
-  if alive > 0 and core.break_deadlock(alive) then return 2 end
-  if deferred[1] then return 2 end
-  return alive > 0 and 1 or 0
+  if native.is_ending() then return 0, 0 end
+  if alive > 0 and core.break_deadlock(alive) then return 2, core.unanswered end
+  if deferred[1] then return 2, core.unanswered end
+  return alive > 0 and 1 or 0, core.unanswered
 end
 
 -- Starts the main chunk.

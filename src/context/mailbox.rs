@@ -10,6 +10,9 @@ use super::{Registry, Scheduler};
 use crate::error::Code;
 use crate::message::{Event, Id};
 
+/// Answers that find room although no query waits for them.
+const LATE_REPLIES_MAX: usize = 65_536;
+
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -79,7 +82,7 @@ pub struct Context {
     /// Messages handed to the behavior that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bound.
     unreceived: AtomicUsize,
-    /// Queries sent, less answers taken. Written by the thread that runs the context.
+    /// Queries of this context that wait for an answer. Written and read likewise.
     unanswered: AtomicUsize,
     pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
     name: Mutex<Option<Arc<str>>>,
@@ -151,8 +154,10 @@ impl Context {
 
     /// Puts an event into the mailbox and makes the context run.
     ///
-    /// Messages count against the bound. So do answers beyond what the context has asked for: who
-    /// answers again and again must not fill its memory. Notices are bounded by what it waits for.
+    /// Messages count against the mailbox's bound. Answers are bounded by the number of queries
+    /// that have none yet, so that whoever answers what was never asked cannot fill the memory;
+    /// there is room for some more, which come too late. Notices are bounded by what the context
+    /// has asked for.
     ///
     /// # Errors
     /// [`Refused`]; the event is dropped, and nothing has changed.
@@ -174,7 +179,7 @@ impl Context {
             }
             Event::Reply { .. } => {
                 let asked = self.unanswered.load(Ordering::Relaxed);
-                if inbox.replies >= asked + self.mailbox_max {
+                if inbox.replies >= asked + LATE_REPLIES_MAX {
                     return Err(Refused::Full);
                 }
                 inbox.replies += 1;
@@ -217,11 +222,7 @@ impl Context {
         debug_assert!(batch.is_empty());
         let mut inbox = self.inbox();
         std::mem::swap(&mut inbox.events, batch);
-        let replies = std::mem::take(&mut inbox.replies);
-        if replies > 0 {
-            let before = self.unanswered.load(Ordering::Relaxed);
-            self.unanswered.store(before.saturating_sub(replies), Ordering::Relaxed);
-        }
+        inbox.replies = 0;
         let messages = std::mem::take(&mut inbox.messages);
         if messages > 0 {
             // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
@@ -230,10 +231,17 @@ impl Context {
         }
     }
 
-    /// Counts one query of this context as sent: there is room for its answer.
+    /// Counts one query as asked: its answer finds room in the mailbox.
     pub fn asked(&self) {
         // Relaxed: only the thread that runs the context writes it.
-        self.unanswered.store(self.unanswered.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let before = self.unanswered.load(Ordering::Relaxed);
+        self.unanswered.store(before + 1, Ordering::Relaxed);
+    }
+
+    /// Sets how many queries wait for an answer, at the end of a turn.
+    pub fn set_unanswered(&self, queries: usize) {
+        // Relaxed: as in `asked`.
+        self.unanswered.store(queries, Ordering::Relaxed);
     }
 
     /// Counts one message as received: it makes room in the mailbox.

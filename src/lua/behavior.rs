@@ -166,15 +166,16 @@ impl Running {
     fn turn(&mut self) -> (Outcome, usize) {
         let raw = self.raw();
         self.host.begin_turn();
-        let mut next = 0;
+        let (mut next, mut unanswered) = (0, 0);
         let dispatch = self.dispatch;
         let result = host::enter(&mut self.host, || {
             // SAFETY: a live state of ours with an empty stack; the reference is the dispatcher's.
             unsafe {
                 protected(raw, |raw| {
                     ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, dispatch.into());
-                    ffi::lua_call(raw, 0, 1);
-                    next = ffi::lua_tonumber(raw, -1) as i32;
+                    ffi::lua_call(raw, 0, 2);
+                    next = ffi::lua_tonumber(raw, -2) as i32;
+                    unanswered = ffi::lua_tonumber(raw, -1) as usize;
                 })
             }
         });
@@ -185,6 +186,7 @@ impl Running {
             self.host.main_failed = true;
             return (Outcome::Ended, cost);
         }
+        self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
         let outcome = match next {
             _ if self.host.is_ending => Outcome::Ended,

@@ -194,12 +194,14 @@ unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
         let Some(to) = find(number(raw, 1)) else {
             return push_failure(raw, Code::NO_CONTEXT);
         };
-        let from = host::with(|host| host.context.id());
+        let from = host::with(|host| {
+            if session != 0 {
+                host.context.asked();
+            }
+            host.context.id()
+        });
         match to.deliver(Event::Message { from, session, value }) {
             Ok(()) => {
-                if session != 0 {
-                    host::with(|host| host.context.asked());
-                }
                 ffi::lua_pushboolean(raw, 1);
                 1
             }

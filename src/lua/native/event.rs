@@ -51,6 +51,8 @@ fn next() -> Next {
             if let Some(notice) = host.notices.pop_front() {
                 return Next::Notice(notice);
             }
+            // Before the mailbox, so that no flood of messages holds timers up. What ends a wait
+            // is put off by the dispatcher until it has seen what came before.
             if let Some((id, repeats)) = host.next_due() {
                 return Next::Timer(id, repeats);
             }
