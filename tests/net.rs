@@ -333,13 +333,15 @@ fn what_was_written_arrives_although_input_is_left_unread_at_the_close() {
     client.write_all(b"first").unwrap();
     let (mut total, mut space) = (0, vec![0; 50_000]);
     loop {
-        let count = client.read(&mut space).unwrap();
-        if count == 0 {
-            break;
+        // What comes after the very last byte may be the end or, since we go on sending, a reset.
+        match client.read(&mut space) {
+            Ok(0) => break,
+            Ok(count) => total += count,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("{error}"),
         }
-        total += count;
         // More that nobody reads, before and after the close.
-        client.write_all(b"more").unwrap();
+        let _ = client.write_all(b"more");
     }
     assert_eq!(total, BYTES);
 }

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::mem::MaybeUninit;
 use std::sync::{Arc, Weak};
 
 use crate::buf::Scratch;
@@ -106,9 +107,12 @@ pub(super) struct Host {
 /// C, take it in large steps; what is never touched costs nothing.
 pub const STACK_BYTES: usize = 16 << 20;
 
+/// The stack that threads usually have.
+const STACK_BYTES_USUAL: usize = 2 << 20;
+
 thread_local! {
-    /// Where the thread's stack stood when a context was first entered.
-    static STACK_BASE: Cell<usize> = const { Cell::new(0) };
+    /// The middle of the thread's stack; 0 before a context was first entered.
+    static STACK_MIDDLE: Cell<usize> = const { Cell::new(0) };
     static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
     /// The block that this worker reads sockets into.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
@@ -122,8 +126,8 @@ pub(super) fn enter<R>(host: &mut Box<Host>, body: impl FnOnce() -> R) -> R {
             CURRENT.set(self.0);
         }
     }
-    if STACK_BASE.get() == 0 {
-        STACK_BASE.set(stack_pointer());
+    if STACK_MIDDLE.get() == 0 {
+        STACK_MIDDLE.set(stack_middle());
     }
     let _restore = Restore(CURRENT.replace(&raw mut **host));
     body()
@@ -148,9 +152,25 @@ fn stack_pointer() -> usize {
     (&raw const here).addr()
 }
 
+/// The middle of this thread's stack, as the system made it.
+fn stack_middle() -> usize {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut start, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: each call is given places to write to, and the attributes are read only once they
+    // were written.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) == 0 {
+            libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut start, &raw mut size);
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        }
+    }
+    // Stacks grow downwards. One that is not known is taken to be as small as they usually are.
+    if start.is_null() { stack_pointer() - STACK_BYTES_USUAL / 2 } else { start.addr() + size / 2 }
+}
+
 /// Whether less than half of the thread's stack is in use.
 pub(super) fn has_stack() -> bool {
-    STACK_BASE.get().abs_diff(stack_pointer()) < STACK_BYTES / 2
+    stack_pointer() > STACK_MIDDLE.get()
 }
 
 /// Whether a context is running on this thread.

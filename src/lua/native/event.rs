@@ -51,13 +51,13 @@ fn next() -> Next {
             if let Some(notice) = host.notices.pop_front() {
                 return Next::Notice(notice);
             }
-            // Timers come after what was in the mailbox: a message that arrived in time is received
-            // before the wait for it times out.
+            // Before the mailbox, so that no flood of messages holds timers up. What ends a wait
+            // is put off by the dispatcher until it has seen what came before.
+            if let Some((id, repeats)) = host.next_due() {
+                return Next::Timer(id, repeats);
+            }
             match host.next_event() {
-                None => {
-                    let due = host.next_due();
-                    return due.map_or(Next::None, |(id, repeats)| Next::Timer(id, repeats));
-                }
+                None => return Next::None,
                 Some(Event::Ready { source }) => host.on_ready(source),
                 Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
                 Some(event) => {
