@@ -24,7 +24,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[("src/abi/buffer.rs", "lua")];
 const STRANGERS: &[(&str, &str)] = &[("timer", "net")];
 
 /// The files that may name the async runtime.
-const NAMES_RUNTIME: &[&str] = &["src/rt.rs"];
+const NAMES_RUNTIME: &[&str] = &["src/rt/runtime.rs", "src/rt/poller.rs"];
 
 /// The files that may hold `unsafe`: bytes, the boundary to C and to the VM, and the reactor.
 const UNSAFE: &[&str] = &[
@@ -51,7 +51,8 @@ const UNSAFE: &[&str] = &[
     "src/lua/native/rwopt.rs",
     "src/lua/native/tcp.rs",
     "src/lua/state.rs",
-    "src/rt.rs",
+    "src/rt/runtime.rs",
+    "src/rt/socket.rs",
     "benches/src/sys.rs",
     "tests/buffer.rs",
     "tests/support/vm.rs",

@@ -8,6 +8,7 @@ mod behavior;
 mod mailbox;
 mod registry;
 mod scheduler;
+mod sentinel;
 mod worker;
 
 pub use behavior::{Behavior, End, Outcome};

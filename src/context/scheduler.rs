@@ -6,12 +6,13 @@
 //! only if one is idle and there is work that the busy ones do not get to.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::task::{Poll, Wake, Waker};
 
 use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::behavior::{Behavior, End};
+use super::sentinel::Sentinel;
 use super::worker::Worker;
 use super::{Context, Registry};
 use crate::error::Code;
@@ -35,9 +36,25 @@ pub struct Scheduler {
     idle_count: AtomicUsize,
     /// Woken workers that have not found work yet: while there is one, nobody else is woken.
     searching: AtomicUsize,
+    pub(super) sentinel: Sentinel,
+    /// Woken by the reactor when something happens to a socket and no worker looks.
+    socket_waker: Waker,
     is_closing: AtomicBool,
     done: AtomicBool,
     finished: (Mutex<bool>, Condvar),
+}
+
+/// Wakes one worker to look at the sockets.
+struct SocketAlarm(Weak<Scheduler>);
+
+impl Wake for SocketAlarm {
+    fn wake(self: Arc<Self>) {
+        let Some(scheduler) = self.0.upgrade() else { return };
+        // The thread that drives the reactor, if it is a worker: it is awake already.
+        if !Worker::wake_local(&scheduler) {
+            scheduler.wake_one();
+        }
+    }
 }
 
 impl std::fmt::Debug for Scheduler {
@@ -50,11 +67,13 @@ impl Scheduler {
     /// A scheduler for `workers` threads, none of which runs yet.
     pub fn new(workers: usize) -> Arc<Scheduler> {
         let deques: Vec<_> = (0..workers.max(1)).map(|_| Deque::new_fifo()).collect();
-        let remotes = deques
+        let remotes: Vec<_> = deques
             .iter()
             .map(|deque| Remote { stealer: deque.stealer(), waker: Mutex::new(None) })
             .collect();
-        Arc::new(Scheduler {
+        Arc::new_cyclic(|scheduler| Scheduler {
+            sentinel: Sentinel::new(remotes.len(), scheduler),
+            socket_waker: Arc::new(SocketAlarm(Weak::clone(scheduler))).into(),
             registry: Registry::default(),
             injector: Injector::new(),
             remotes,
@@ -166,6 +185,30 @@ impl Scheduler {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Has the reactor wake a worker when something happens to a socket; ready if it may have.
+    pub(super) fn watch_sockets(&self) -> Poll<()> {
+        crate::rt::watch_sockets(&self.socket_waker)
+    }
+
+    /// True if a worker that is about to wait, and counts as idle, must see to the sockets: nobody
+    /// else looks at them.
+    pub(super) fn must_watch(&self) -> bool {
+        self.idle_count.load(Ordering::SeqCst) == self.remotes.len() || self.sentinel.is_alone()
+    }
+
+    /// Starts the sentinel if some workers wait and others do not.
+    pub(super) fn start_sentinel(&self) {
+        let idle = self.idle_count.load(Ordering::Relaxed);
+        if idle > 0 && idle < self.remotes.len() {
+            self.sentinel.start();
+        }
+    }
+
+    /// The workers that wait.
+    pub(super) fn idle_workers(&self) -> Vec<usize> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes that a worker is about to wait.

@@ -177,8 +177,7 @@ impl Connection {
                         self.detach();
                         return Read::Wait;
                     }
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => self.end(Code::from(&error)),
+                    Poll::Ready(()) => {}
                 }
             }
             if self.full_reads >= FULL_READS_PER_TURN {
@@ -263,6 +262,7 @@ impl Connection {
 
     /// Notes that the kernel has said there is something to read; a new turn's share begins.
     pub fn on_readable(&mut self) {
+        self.stream.begin_read();
         self.maybe_readable = true;
         self.full_reads = 0;
     }

@@ -318,15 +318,14 @@ impl Writer {
         staged.clear();
         queue.bytes += rest;
         queue.high_water = queue.high_water.max(queue.bytes);
-        self.wait_writable(&mut queue);
+        self.wait_writable();
     }
 
     /// Makes the owner be woken when the socket takes more.
-    fn wait_writable(&self, queue: &mut Queue) {
+    fn wait_writable(&self) {
         match self.stream.poll_writable(&mut TaskContext::from_waker(&self.waker)) {
             Poll::Pending => {}
-            Poll::Ready(Ok(())) => self.waker.wake_by_ref(),
-            Poll::Ready(Err(error)) => self.fail(queue, Code::from(&error)),
+            Poll::Ready(()) => self.waker.wake_by_ref(),
         }
     }
 
@@ -356,7 +355,7 @@ impl Writer {
             match result {
                 Ok(count) => queue.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_writable(&mut queue);
+                    self.wait_writable();
                     return queue.bytes == 0;
                 }
                 Err(error) => self.fail(&mut queue, Code::from(&error)),
@@ -385,9 +384,8 @@ impl Writer {
     pub fn poll_drained(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
         loop {
             match self.stream.poll_writable(cx) {
-                Poll::Ready(Ok(())) if self.resume_once() => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(()) if self.resume_once() => return Poll::Ready(()),
+                Poll::Ready(()) => {}
                 Poll::Pending if self.is_drained() => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
