@@ -287,6 +287,14 @@ end
 ---@return boolean ok, integer|nil code
 context.reply = native.reply
 
+--- This context's handle.
+---@return integer
+context.self = native.self
+
+--- The handle of the context that created this one; nil in the first.
+---@return integer|nil
+context.parent = native.parent
+
 core.options, core.check_handle, core.asked = options, check_handle, asked
 local load_rest = core.lazy(context, "internal/lifetime")
 

@@ -153,18 +153,6 @@ function context.log(...)
   native.log(table.concat(words, "\t"))
 end
 
---- This context's handle.
----@return integer
-function context.self()
-  return self_handle
-end
-
---- The handle of the context that created this one; nil in the first.
----@return integer|nil
-function context.parent()
-  return native.parent()
-end
-
 --- Names this context if given a string; otherwise returns the name of a context, nil if none.
 ---@param which? string|integer
 ---@return string|nil

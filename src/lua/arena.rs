@@ -21,8 +21,8 @@ const WARM_MAX: usize = 256;
 const FINE_MAX: usize = 512;
 const FINE_CLASSES: usize = FINE_MAX / 16;
 /// … and those above in four steps per doubling, up to this.
-const COARSE_MAX: usize = 8192;
-const CLASSES: usize = FINE_CLASSES + 16;
+const COARSE_MAX: usize = 1024;
+const CLASSES: usize = FINE_CLASSES + 4;
 
 /// A block that is free: the next of its size.
 struct Free {
@@ -191,7 +191,7 @@ mod tests {
     fn a_full_slot_and_large_blocks_are_left_to_others() {
         let mut arena = Arena::new();
         assert!(arena.allocate(COARSE_MAX + 1).is_null());
-        let count = std::iter::repeat_with(|| arena.allocate(8000))
+        let count = std::iter::repeat_with(|| arena.allocate(1000))
             .take_while(|block| !block.is_null())
             .count();
         assert_eq!(count, SLOT_BYTES / COARSE_MAX);
