@@ -305,10 +305,14 @@ local function leave_wrapped(co, level, ok, ...)
   return unwrap(leave(co, level, ok, ...))
 end
 
+local function check_not_parked(co)
+  if parked[co] then error("cannot resume non-suspended coroutine", 3) end
+end
+
 local function wrap(f)
   local co = raw_create(f)
   return function(...)
-    if parked_count > 0 and parked[co] then error("cannot resume non-suspended coroutine", 2) end
+    if parked_count > 0 then check_not_parked(co) end
     local level = depth + 1
     depth, chain[level] = level, co
     return leave_wrapped(co, level, raw_resume(co, ...))

@@ -1,4 +1,4 @@
-//! Memory for the small objects of one state: a slot of 64 KiB, cut up by size.
+//! Memory for the small objects of one state: a slot of 128 KiB, cut up by size.
 //!
 //! Most contexts never hold more than a slot, so that creating one takes a single allocation, and
 //! its objects lie side by side without heads between them. What is freed is kept by size and used
@@ -11,11 +11,11 @@ use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of a slot: what a small context needs.
-const SLOT_BYTES: usize = 64 * 1024;
+const SLOT_BYTES: usize = 128 * 1024;
 /// Slots that are mapped at once.
-const REGION_SLOTS: usize = 128;
+const REGION_SLOTS: usize = 64;
 /// Slots that keep their memory while nobody uses them.
-const WARM_MAX: usize = 256;
+const WARM_MAX: usize = 128;
 
 /// Sizes up to this are told apart in steps of 16 bytes …
 const FINE_MAX: usize = 512;

@@ -326,7 +326,9 @@ impl Host {
     /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
     pub(super) fn end_turn(&mut self) {
         self.settle();
-        self.flush();
+        if !self.dirty.is_empty() || !self.dirty_remotes.is_empty() {
+            self.flush();
+        }
         if let Some(deadline) = self.timers.peek() {
             // Rounded up: timers are never early, and those of one millisecond share a wake-up.
             let deadline = deadline.div_ceil(TICK).saturating_mul(TICK);
