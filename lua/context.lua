@@ -23,7 +23,7 @@ local context = {}
 local function options(name, position, n, a, b)
   if n == 0 then return 0, nil, 0 end
   if n == 1 and type(a) == "function" then return 0, a, 0 end
-  local timeout = seconds(a, position, name)
+  local timeout = seconds(a, position, name, 4)
   if n == 1 then return timeout, nil, 1 end
   if type(b) ~= "function" or n > 2 then
     if n > 2 then error(("too many arguments to '%s'"):format(name), 3) end
@@ -179,8 +179,23 @@ local function receiver(h)
 end
 
 local function forget_receiver(h, r)
-  if not r.callback and not next_waiter(r) then receivers[h] = nil end
+  if not r.callback and receivers[h] == r and not next_waiter(r) then receivers[h] = nil end
 end
+
+-- Takes a waiter whose time is over out of its queue; those behind it move up.
+local function drop_waiter(r, token)
+  local at, last = r.first, r.last
+  while at <= last and r[at] ~= token do at = at + 1 end
+  if at > last then return end
+  if at == r.first then
+    r[at] = nil
+    r.first = at + 1
+    return
+  end
+  for i = at, last do r[i] = r[i + 1] end
+  r.last = last - 1
+end
+core.drop_waiter = drop_waiter
 
 --- Receives a message from `h`, or from anybody if `h` is 0. With a callback: every message, until
 --- the callback is replaced, or removed with nil.
@@ -220,7 +235,8 @@ function context.recv(h, ...)
   r[r.last] = token
   set_timeout(token, timeout)
   local ok, value, from, session = suspend()
-  if not r.callback and r.first > r.last and receivers[h] == r then receivers[h] = nil end
+  if not ok then drop_waiter(r, token) end
+  forget_receiver(h, r)
   if not ok then return false, value, 0, -1 end
   return true, value, from, session
 end
@@ -233,14 +249,20 @@ context.send = native.send
 
 -- Queries -----------------------------------------------------------------------------------------
 
--- Sessions of queries that wait for an answer → whom they asked.
+-- Sessions of queries that wait for an answer → whom they asked; and how many they are.
 local asked = {}
+core.unanswered = 0
+
+-- The answer is there, or nobody waits for it any more; false if that was so before.
+local function forget(session)
+  if asked[session] == nil then return false end
+  asked[session] = nil
+  core.unanswered = core.unanswered - 1
+  return true
+end
 
 handlers[2] = function(session, ok, value)
-  if asked[session] then
-    asked[session] = nil
-    return conclude(session, ok, value)
-  end
+  if forget(session) then return conclude(session, ok, value) end
 end
 
 --- Asks another context and waits for the answer; with a callback, does not wait.
@@ -257,7 +279,7 @@ function context.query(h, ...)
   local entry, session
   if callback then
     entry = function(ok, result)
-      asked[session] = nil
+      forget(session)
       if given == 0 then return callback(ok, result, h, value) end
       return callback(ok, result, h, value, a)
     end
@@ -272,11 +294,12 @@ function context.query(h, ...)
     return false, why
   end
   asked[session] = h
+  core.unanswered = core.unanswered + 1
   if timeout > 0 then set_timeout(session, timeout) end
   if callback then return true, session end
   local result
   ok, result = suspend()
-  asked[session] = nil
+  forget(session)
   return ok, result
 end
 
@@ -295,7 +318,8 @@ context.self = native.self
 ---@return integer|nil
 context.parent = native.parent
 
-core.options, core.check_handle, core.asked = options, check_handle, asked
+core.options, core.check_handle = options, check_handle
+core.asked, core.forget = asked, forget
 local load_rest = core.lazy(context, "internal/lifetime")
 
 -- A context that was watched, or asked, has ended: the handler is with the rest.

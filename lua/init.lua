@@ -40,11 +40,19 @@ local buffer = load("buffer")
 -- into its table when its first function is looked up.
 local tcp = {}
 core.tcp = tcp
+local function load_tcp()
+  setmetatable(tcp, nil)
+  load("tcp")
+end
 setmetatable(tcp, {
   __index = function(_, name)
-    setmetatable(tcp, nil)
-    load("tcp")
+    load_tcp()
     return tcp[name]
+  end,
+  -- What a script puts in the place of a function must not be overwritten by a later load.
+  __newindex = function(_, name, value)
+    load_tcp()
+    tcp[name] = value
   end,
 })
 

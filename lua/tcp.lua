@@ -154,9 +154,11 @@ local function write_shared(fd, data, how)
   local token
   if type(how) == "function" then
     token = register(write_entry(how, fd, data))
-  elseif how then
+  elseif how == true then
     check_may_wait()
     token = register()
+  elseif how then
+    bad(3, "write", "boolean or function", how, 3)
   end
   local code, why = native.write_shared(fd, data, token or 0)
   if why ~= nil then

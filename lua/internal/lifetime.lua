@@ -9,7 +9,7 @@ local bad, handlers, options = core.bad, core.handlers, core.options
 local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, check_may_wait, hold = core.suspend, core.check_may_wait, core.hold
-local check_handle, asked = core.check_handle, core.asked
+local check_handle, asked, forget = core.check_handle, core.asked, core.forget
 
 local NO_CONTEXT, NO_REPLY = 205, 207
 local ANY = 0
@@ -37,7 +37,7 @@ handlers[7] = function(h)
   if unanswered then
     table.sort(unanswered)
     for i = 1, #unanswered do
-      asked[unanswered[i]] = nil
+      forget(unanswered[i])
       complete(unanswered[i], false, NO_REPLY)
     end
   end
@@ -157,8 +157,11 @@ end
 ---@param which? string|integer
 ---@return string|nil
 function context.name(which)
-  if type(which) == "string" and tonumber(which) == nil then return native.set_name(which) end
-  return native.get_name(which == nil and self_handle or check_handle(which, 1, "name"))
+  if type(which) == "string" and tonumber(which) == nil then
+    native.set_name(which)
+    return which
+  end
+  return native.get_name(which == nil and self_handle or check_handle(which, 1, "name")) or nil
 end
 
 context.ncpu = native.ncpu

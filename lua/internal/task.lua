@@ -19,6 +19,7 @@ local raw_status, raw_running = coroutine.status, coroutine.running
 local isyieldable = coroutine.isyieldable
 local traceback = debug.traceback
 local next_event, is_ending = native.next_event, native.is_ending
+local has_older = native.has_older
 
 local TIMEOUT, C_BOUNDARY = 208, 200
 
@@ -26,6 +27,10 @@ local TIMEOUT, C_BOUNDARY = 208, 200
 local WAIT, IDLE = {}, {}
 
 local RUNNERS_KEPT = 64
+
+-- Coroutines inside each other for which the C stack suffices in any case.
+local LEVELS_FREE = 8
+local OVERFLOW = "C stack overflow"
 
 local current -- the root coroutine that runs
 local looper -- the root coroutine that pulls events
@@ -36,12 +41,22 @@ local parked_count = 0 -- … and how many at most
 local runners = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
 local deadlines = {} -- token → the timer that ends its wait
+local late = {} -- timers of waits that are over, unless what they wait for has come already
 local timers = {} -- timer → token, waiting root, callback, or { callback, arguments, repeats }
 local deferred = {} -- { f, arguments… } to call before the turn ends, or in the next one
 local last_token = 0
 local alive = 0 -- what keeps the context from ending: tokens, timers, registered callbacks
 local main_root
 local handlers = {} -- event kind → function
+
+-- Raises: an argument is of the wrong type.
+local function bad(position, name, expected, value, level)
+  local got = type(value)
+  error(
+    ("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, got),
+    level or 4
+  )
+end
 
 -- Turns an error value into text, whatever its __tostring does.
 local function describe(value)
@@ -202,15 +217,25 @@ local function get_current()
   return current
 end
 
+-- The time of a wait is over.
+local function expire(id)
+  local token = timers[id]
+  if token == nil then return end
+  timers[id] = nil
+  deadlines[token] = nil
+  return complete(token, false, TIMEOUT)
+end
+
 -- The timer event: see `timers`.
 handlers[3] = function(id, repeats)
   local entry = timers[id]
   if entry == nil then return end
   local kind = type(entry)
   if kind == "number" then
-    timers[id] = nil
-    deadlines[entry] = nil
-    return conclude(entry, false, TIMEOUT)
+    -- What the wait is for may be among what came before, and has not been looked at.
+    if not has_older() then return expire(id) end
+    late[#late + 1] = id
+    return
   end
   if not repeats then
     timers[id] = nil
@@ -224,7 +249,8 @@ end
 -- A one-shot operation is over.
 handlers[6] = conclude
 
--- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once.
+-- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once; and how
+-- many queries wait for an answer.
 local function dispatch()
   repeat
     local co = looper
@@ -240,20 +266,25 @@ local function dispatch()
       if not ok then fail(co, what) end
     end
   until what == IDLE
+  if late[1] and not has_older() then
+    local ids = late
+    late = {}
+    for i = 1, #ids do expire(ids[i]) end
+  end
   -- What is deferred meanwhile waits for the next turn, so that a turn ends.
   local jobs = deferred
-  if jobs[1] then
+  if jobs[1] and not is_ending() then
     deferred = {}
     for i = 1, #jobs do
       local job = jobs[i]
       job[1](job[2], job[3], job[4])
     end
   end
-  if is_ending() then return 0 end
+  if is_ending() then return 0, 0 end
   local break_deadlock = core.break_deadlock
-  if break_deadlock and alive > 0 and break_deadlock(alive) then return 2 end
-  if deferred[1] then return 2 end
-  return alive > 0 and 1 or 0
+  if break_deadlock and alive > 0 and break_deadlock(alive) then return 2, core.unanswered end
+  if deferred[1] then return 2, core.unanswered end
+  return alive > 0 and 1 or 0, core.unanswered
 end
 
 -- Starts the main chunk.
@@ -285,8 +316,10 @@ function reenter(co, level, ...)
 end
 
 local function resume(co, ...)
+  if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
   if parked_count > 0 and parked[co] then return false, "cannot resume non-suspended coroutine" end
   local level = depth + 1
+  if level > LEVELS_FREE and not native.has_stack() then return false, OVERFLOW end
   depth, chain[level] = level, co
   return leave(co, level, raw_resume(co, ...))
 end
@@ -314,6 +347,7 @@ local function wrap(f)
   return function(...)
     if parked_count > 0 then check_not_parked(co) end
     local level = depth + 1
+    if level > LEVELS_FREE and not native.has_stack() then error(OVERFLOW, 2) end
     depth, chain[level] = level, co
     return leave_wrapped(co, level, raw_resume(co, ...))
   end
@@ -343,25 +377,16 @@ coroutine.running = function()
   return raw_running()
 end
 
--- Checks of arguments -----------------------------------------------------------------------------
-
-local function bad(position, name, expected, value, level)
-  local got = type(value)
-  error(
-    ("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, got),
-    level or 4
-  )
-end
-
--- A number of seconds; negative ones count as 0.
-local function seconds(value, position, name)
+-- A number of seconds; negative ones count as 0. `level` is that of the caller to blame.
+local function seconds(value, position, name, level)
+  level = level or 3
   local number = type(value) == "number" and value
     or type(value) == "string" and tonumber(value)
-    or bad(position, name, "number of seconds", value)
+    or bad(position, name, "number of seconds", value, level + 1)
   if number ~= number or number == math.huge or number == -math.huge then
     error(
       ("bad argument #%d to '%s' (%s is no time, in seconds)"):format(position, name, number),
-      3
+      level
     )
   end
   return number > 0 and number or 0

@@ -85,7 +85,12 @@ impl Behavior for Program {
         if let Some(script) = self.script.take() {
             match Running::new(context, &self.settings) {
                 Some(running) => self.running.insert(running).start(script),
-                None => log::error!("context {}: no memory for its state", context.id()),
+                None => {
+                    log::error!("context {}: no memory for its state", context.id());
+                    if context.parent().is_none() {
+                        self.settings.fail();
+                    }
+                }
             }
         }
         match &mut self.running {
@@ -162,15 +167,17 @@ impl Running {
             // nothing else on it, which is how it is left.
             unsafe {
                 ffi::lua_pushvalue(raw, 1);
-                let status = ffi::lua_pcall(raw, 0, 1, 0);
-                let result = outcome(raw, status).map(|()| ffi::lua_tonumber(raw, -1) as i32);
+                let status = ffi::lua_pcall(raw, 0, 2, 0);
+                let result = outcome(raw, status).map(|()| {
+                    (ffi::lua_tonumber(raw, -2) as i32, ffi::lua_tonumber(raw, -1) as usize)
+                });
                 ffi::lua_settop(raw, 1);
                 result
             }
         });
         let cost = self.host.take_cost();
-        let next = match result {
-            Ok(next) => next,
+        let (next, unanswered) = match result {
+            Ok(found) => found,
             Err(message) => {
                 // The dispatcher catches what scripts raise: only the lack of memory comes here.
                 log::error!("context {}: {message}; it ends", self.host.context.id());
@@ -178,6 +185,7 @@ impl Running {
                 return (Outcome::Ended, cost);
             }
         };
+        self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
         let outcome = match next {
             _ if self.host.is_ending => Outcome::Ended,

@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
@@ -30,6 +30,8 @@ const PEERS: usize = 8;
 /// Messages that may be received before the mailbox is told: senders on other threads look at the
 /// count, and each change takes it away from them.
 const RECEIVED_MAX: usize = 64;
+/// Connections of others that are remembered before closed ones among them are looked for.
+const REMOTES_SWEEP_MIN: usize = 64;
 
 /// The kinds of readiness that wakers carry, beside the key of a socket.
 const KIND_TIMER: u64 = 0;
@@ -70,7 +72,7 @@ enum Attempt {
 /// A connection of another context that this one writes to.
 #[derive(Debug)]
 pub(super) struct Remote {
-    pub(super) writer: Arc<SharedWriter>,
+    pub(super) writer: Weak<SharedWriter>,
     pub(super) staged: Staged,
     pub(super) is_dirty: bool,
 }
@@ -93,6 +95,8 @@ pub(super) struct Host {
     attempts: HashMap<u64, Attempt>,
     pub(super) dirty: Vec<u64>,
     pub(super) remotes: HashMap<u64, Remote>,
+    /// As many entries of `remotes` make it look for those that are closed.
+    remotes_sweep: usize,
     pub(super) dirty_remotes: Vec<u64>,
     peers: [Option<Arc<Context>>; PEERS],
     pub(super) is_ending: bool,
@@ -103,7 +107,13 @@ pub(super) struct Host {
     received: usize,
 }
 
+/// The stack of a thread that runs contexts. Coroutines inside coroutines, each inside functions of
+/// C, take it in large steps; what is never touched costs nothing.
+pub const STACK_BYTES: usize = 16 << 20;
+
 thread_local! {
+    /// Where the thread's stack stood when a context was first entered.
+    static STACK_BASE: Cell<usize> = const { Cell::new(0) };
     static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
     /// The block that this worker reads sockets into.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
@@ -116,6 +126,9 @@ pub(super) fn enter<R>(host: &mut Box<Host>, body: impl FnOnce() -> R) -> R {
         fn drop(&mut self) {
             CURRENT.set(self.0);
         }
+    }
+    if STACK_BASE.get() == 0 {
+        STACK_BASE.set(stack_pointer());
     }
     let _restore = Restore(CURRENT.replace(&raw mut **host));
     body()
@@ -131,6 +144,18 @@ pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     // SAFETY: `enter` has set it to a host that it borrows mutably for the duration, and lends to
     // nobody else; calls of `with` do not nest (see above).
     body(unsafe { &mut *host })
+}
+
+/// About where the stack stands.
+#[inline(never)]
+fn stack_pointer() -> usize {
+    let here = 0u8;
+    (&raw const here).addr()
+}
+
+/// Whether less than half of the thread's stack is in use.
+pub(super) fn has_stack() -> bool {
+    STACK_BASE.get().abs_diff(stack_pointer()) < STACK_BYTES / 2
 }
 
 /// Whether a context is running on this thread.
@@ -159,6 +184,7 @@ impl Host {
             attempts: HashMap::new(),
             dirty: Vec::new(),
             remotes: HashMap::new(),
+            remotes_sweep: REMOTES_SWEEP_MIN,
             dirty_remotes: Vec::new(),
             peers: [const { None }; PEERS],
             is_ending: false,
@@ -223,10 +249,13 @@ impl Host {
     /// Takes the next event if it is a message from `wanted` (0 for any), and nothing else is to be
     /// done before it.
     pub(super) fn next_message(&mut self, wanted: f64) -> Option<(Id, u64, Value)> {
-        if !self.charge(1) || !self.notices.is_empty() || self.has_due_timer() {
+        if !self.charge(1) || self.is_ending || !self.notices.is_empty() {
             return None;
         }
         if self.next == self.batch.len() {
+            if self.has_due_timer() {
+                return None;
+            }
             self.batch.clear();
             self.next = 0;
             self.context.take(&mut self.batch);
@@ -267,9 +296,14 @@ impl Host {
         std::mem::take(&mut self.cost)
     }
 
+    /// True if events wait that came before this turn.
+    pub(super) fn has_older(&self) -> bool {
+        self.next < self.batch.len()
+    }
+
     /// True if the turn was cut short.
     pub(super) fn has_more(&self) -> bool {
-        self.next < self.batch.len() || !self.notices.is_empty() || self.has_due_timer()
+        self.has_older() || !self.notices.is_empty() || self.has_due_timer()
     }
 
     fn has_due_timer(&self) -> bool {
@@ -359,11 +393,29 @@ impl Host {
         for fd in self.dirty_remotes.drain(..) {
             let Some(remote) = self.remotes.get_mut(&fd) else { continue };
             remote.is_dirty = false;
-            remote.writer.writer().flush(&mut remote.staged, &self.context, &mut notify);
-            if remote.writer.is_closed() {
-                self.remotes.remove(&fd);
+            match remote.writer.upgrade() {
+                Some(shared) => {
+                    shared.writer().flush(&mut remote.staged, &self.context, &mut notify);
+                }
+                None => {
+                    remote.staged.refuse(Code::SOCKET_CLOSED, &mut notify);
+                    self.remotes.remove(&fd);
+                }
             }
         }
+    }
+
+    /// The connection of another context with this integer, to be written to.
+    pub(super) fn remote(&mut self, fd: u64, shared: &Arc<SharedWriter>) -> &mut Remote {
+        if self.remotes.len() >= self.remotes_sweep {
+            self.remotes.retain(|_, remote| remote.is_dirty || remote.writer.strong_count() > 0);
+            self.remotes_sweep = REMOTES_SWEEP_MIN.max(2 * self.remotes.len());
+        }
+        self.remotes.entry(fd).or_insert_with(|| Remote {
+            writer: Arc::downgrade(shared),
+            staged: Staged::default(),
+            is_dirty: false,
+        })
     }
 
     /// Stores a new socket under the key it is made for.

@@ -44,9 +44,16 @@ thread_local! {
 
 /// Takes a value out of the VM; pushes `nil, message` if it cannot travel.
 unsafe fn take_value(raw: *mut lua_State, index: c_int) -> Result<Value, c_int> {
-    // SAFETY: the callers are called by the VM, which leaves 20 slots free.
-    let result =
-        VALUES.with_borrow_mut(|scratch| unsafe { to_value::<BufferValues>(raw, index, scratch) });
+    let result = VALUES.with(|values| match values.try_borrow_mut() {
+        // SAFETY: the callers are called by the VM, which leaves 20 slots free.
+        Ok(mut scratch) => unsafe { to_value::<BufferValues>(raw, index, &mut scratch) },
+        // A finaliser that ran while a value was looked at sends one itself.
+        Err(_) => {
+            let mut scratch = convert::Scratch::default();
+            // SAFETY: as above.
+            unsafe { to_value::<BufferValues>(raw, index, &mut scratch) }
+        }
+    });
     result.map_err(|error| {
         // SAFETY: as above.
         unsafe {
@@ -86,11 +93,16 @@ unsafe extern "C-unwind" fn own(raw: *mut lua_State) -> c_int {
     unsafe { push_id(raw, Some(id)) }
 }
 
-/// native.parent(): the creator's handle, or nothing.
+/// context.parent(): the creator's handle, or nil.
 unsafe extern "C-unwind" fn parent(raw: *mut lua_State) -> c_int {
     let id = host::with(|host| host.context.parent());
     // SAFETY: called by the VM.
-    unsafe { push_id(raw, id) }
+    unsafe {
+        if push_id(raw, id) == 0 {
+            ffi::lua_pushnil(raw);
+        }
+    }
+    1
 }
 
 /// native.set_name(name).
@@ -272,6 +284,7 @@ unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
             Err(results) => return results,
         };
         let session = key(raw, 2);
+        host::with(|host| host.context.asked());
         let result = deliver(number(raw, 1), |from| Event::Message { from, session, value });
         push_result(raw, result)
     }
@@ -294,7 +307,7 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
         match take_value(raw, 3) {
             Ok(value) => {
                 let result = deliver(handle, |_| Event::Reply { session, result: Ok(value) });
-                push_result(raw, result.map_err(|_| Code::NO_CONTEXT))
+                push_result(raw, result)
             }
             Err(_) => {
                 let failure = Err(Code::VALUE_TYPE);
@@ -334,8 +347,10 @@ unsafe extern "C-unwind" fn received(_raw: *mut lua_State) -> c_int {
 
 /// native.strerror(code): the text.
 unsafe extern "C-unwind" fn strerror(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM. `as` saturates, and no code is that large.
-    let code = Code(unsafe { number(raw, 1) } as u16);
+    // SAFETY: called by the VM.
+    let number = unsafe { number(raw, 1) };
+    // `as` saturates: what is no code becomes one that nothing has.
+    let code = Code(if number >= 0.0 { number as u16 } else { u16::MAX });
     // SAFETY: as above.
     unsafe { push_text(raw, code.text().as_bytes()) };
     1

@@ -16,6 +16,7 @@ use crate::timer::TimerId;
 pub(super) const FUNCTIONS: super::Functions = &[
     (c"next_event", next_event as lua_CFunction),
     (c"next_message", next_message),
+    (c"has_older", has_older),
     (c"is_ending", is_ending),
     (c"report", report_failure),
     (c"log", log),
@@ -23,6 +24,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"timer_start", timer_start),
     (c"timer_cancel", timer_cancel),
     (c"is_yieldable", is_yieldable),
+    (c"has_stack", has_stack),
 ];
 
 /// Kinds of events; lua/internal/task.lua and its users know the numbers.
@@ -44,17 +46,19 @@ enum Next {
 fn next() -> Next {
     host::with(|host| {
         loop {
-            if !host.charge(1) {
+            if !host.charge(1) || host.is_ending {
                 return Next::None;
             }
             if let Some(notice) = host.notices.pop_front() {
                 return Next::Notice(notice);
             }
-            if let Some((id, repeats)) = host.next_due() {
-                return Next::Timer(id, repeats);
-            }
+            // Timers come after what was in the mailbox: a message that arrived in time is received
+            // before the wait for it times out.
             match host.next_event() {
-                None => return Next::None,
+                None => {
+                    let due = host.next_due();
+                    return due.map_or(Next::None, |(id, repeats)| Next::Timer(id, repeats));
+                }
                 Some(Event::Ready { source }) => host.on_ready(source),
                 Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
                 Some(event) => {
@@ -184,6 +188,14 @@ unsafe fn push_complete(
     4
 }
 
+/// native.has_older(): whether events wait that came before this turn.
+unsafe extern "C-unwind" fn has_older(raw: *mut lua_State) -> c_int {
+    let older = host::with(|host| host.has_older());
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(older)) };
+    1
+}
+
 /// native.is_ending(): whether the context has destroyed itself.
 unsafe extern "C-unwind" fn is_ending(raw: *mut lua_State) -> c_int {
     let ending = host::with(|host| host.is_ending);
@@ -261,5 +273,12 @@ unsafe extern "C-unwind" fn is_yieldable(raw: *mut lua_State) -> c_int {
         let may = !thread.is_null() && lua_isyieldable(thread) != 0;
         ffi::lua_pushboolean(raw, c_int::from(may));
     }
+    1
+}
+
+/// native.has_stack(): whether another coroutine may run inside those that do.
+unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(host::has_stack())) };
     1
 }
