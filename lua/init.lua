@@ -3,7 +3,30 @@
 local native = ...
 local core = {}
 
+local getmetatable, next, setmetatable = getmetatable, next, setmetatable
+
 local function load(name) return native.load(name)(native, core) end
+
+-- Most contexts use little of the library: a module fills in what it lacks, from the chunk of that
+-- name, when something is looked up that it does not have. Returns what does so at once.
+function core.lazy(module, name)
+  local mine = {}
+  local is_loaded = false
+  local function load_rest()
+    if is_loaded then return end
+    is_loaded = true
+    if getmetatable(module) == mine then setmetatable(module, nil) end
+    for key, value in next, load(name) do
+      if module[key] == nil then module[key] = value end
+    end
+  end
+  function mine.__index(_, key)
+    load_rest()
+    return module[key]
+  end
+  setmetatable(module, mine)
+  return load_rest
+end
 
 load("internal/task")
 load("internal/require")

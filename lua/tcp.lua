@@ -10,6 +10,7 @@ local suspend, check_may_wait = core.suspend, core.check_may_wait
 local timer_start, timers = native.timer_start, core.timers
 local native_read, native_write = native.read, native.write
 
+native.open_sockets()
 local sockets = native.load("internal/socket")(native, core)
 local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by_id
 local check_stream, check_listener = sockets.check_stream, sockets.check_listener

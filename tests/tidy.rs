@@ -35,6 +35,7 @@ const UNSAFE: &[&str] = &[
     "src/buf/block.rs",
     "src/buf/block_test.rs",
     "src/buf/scratch.rs",
+    "src/lua/arena.rs",
     "src/lua/behavior.rs",
     "src/lua/convert/integer.rs",
     "src/lua/convert/mod.rs",

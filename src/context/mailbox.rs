@@ -1,7 +1,8 @@
 //! A context: its address, its bounded mailbox, and its place in the schedule.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
@@ -52,9 +53,32 @@ const WATCHERS_SWEEP_MIN: usize = 256;
 #[derive(Default)]
 struct Watchers {
     last: Option<Id>,
-    all: HashSet<Id>,
+    all: Ids,
     /// With as many watchers, those that have ended are forgotten.
     sweep: usize,
+}
+
+/// Addresses, found by a product of their number: nobody can choose them to collide.
+pub(super) type Ids = HashSet<Id, BuildHasherDefault<IdHasher>>;
+
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The table looks at the top bits and at the bottom ones.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
 }
 
 impl Watchers {
@@ -79,6 +103,8 @@ pub struct Context {
     scheduler: Arc<Scheduler>,
     mailbox_max: usize,
     inbox: Mutex<Inbox>,
+    /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
+    is_ending: AtomicBool,
     /// Messages handed to the behavior that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bound.
     unreceived: AtomicUsize,
@@ -116,6 +142,7 @@ impl Context {
                 end: None,
                 watchers: Watchers::default(),
             }),
+            is_ending: AtomicBool::new(false),
             unreceived: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             behavior: Mutex::new(Some(behavior)),
@@ -196,6 +223,9 @@ impl Context {
         let mut inbox = self.inbox();
         if !inbox.closed && inbox.end.is_none() {
             inbox.end = Some(reason);
+            // Release: pairs with the load in `end_requested`, though the lock would do: whoever
+            // runs the context next, or runs it now and rests afterwards, takes it too.
+            self.is_ending.store(true, Ordering::Release);
             self.schedule(inbox);
         }
     }
@@ -244,11 +274,11 @@ impl Context {
         self.unanswered.store(queries, Ordering::Relaxed);
     }
 
-    /// Counts one message as received: it makes room in the mailbox.
-    pub fn received(&self) {
+    /// Counts messages as received: they make room in the mailbox.
+    pub fn received(&self, count: usize) {
         // Relaxed: only the thread that runs the context writes it.
         let before = self.unreceived.load(Ordering::Relaxed);
-        self.unreceived.store(before.saturating_sub(1), Ordering::Relaxed);
+        self.unreceived.store(before.saturating_sub(count), Ordering::Relaxed);
     }
 
     /// Counts one message as waiting again: it was taken, but nobody receives it yet.
@@ -269,6 +299,9 @@ impl Context {
 
     /// The request to end, if there is one.
     pub(super) fn end_requested(&self) -> Option<End> {
+        if !self.is_ending.load(Ordering::Acquire) {
+            return None;
+        }
         self.inbox().end.clone()
     }
 
@@ -283,7 +316,7 @@ impl Context {
     }
 
     /// Refuses everything from now on; returns what was never taken, and whom to tell.
-    pub(super) fn close(&self) -> (Vec<Event>, HashSet<Id>) {
+    pub(super) fn close(&self) -> (Vec<Event>, Ids) {
         let mut inbox = self.inbox();
         inbox.closed = true;
         inbox.messages = 0;

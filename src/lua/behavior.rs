@@ -71,8 +71,6 @@ struct Running {
     host: Box<Host>,
     /// Dropped by `Behavior::end`, inside `host::enter`: finalisers are scripts too.
     state: Option<State>,
-    /// Registry reference to the dispatcher.
-    dispatch: c_int,
 }
 
 impl Program {
@@ -137,12 +135,10 @@ impl Running {
             host::enter(&mut host, || drop(state));
             return None;
         }
-        // SAFETY: the stack is empty; the field was set above.
-        let dispatch = unsafe {
-            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
-            ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX)
-        };
-        Some(Running { host, state: Some(state), dispatch })
+        // SAFETY: the stack is empty; the field was set above. From now on the dispatcher is at the
+        // bottom of the stack, see `turn`.
+        unsafe { ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr()) };
+        Some(Running { host, state: Some(state) })
     }
 
     fn raw(&self) -> *mut lua_State {
@@ -166,26 +162,29 @@ impl Running {
     fn turn(&mut self) -> (Outcome, usize) {
         let raw = self.raw();
         self.host.begin_turn();
-        let (mut next, mut unanswered) = (0, 0);
-        let dispatch = self.dispatch;
         let result = host::enter(&mut self.host, || {
-            // SAFETY: a live state of ours with an empty stack; the reference is the dispatcher's.
+            // SAFETY: a live state of ours, with the dispatcher at the bottom of the stack and
+            // nothing else on it, which is how it is left.
             unsafe {
-                protected(raw, |raw| {
-                    ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, dispatch.into());
-                    ffi::lua_call(raw, 0, 2);
-                    next = ffi::lua_tonumber(raw, -2) as i32;
-                    unanswered = ffi::lua_tonumber(raw, -1) as usize;
-                })
+                ffi::lua_pushvalue(raw, 1);
+                let status = ffi::lua_pcall(raw, 0, 2, 0);
+                let result = outcome(raw, status).map(|()| {
+                    (ffi::lua_tonumber(raw, -2) as i32, ffi::lua_tonumber(raw, -1) as usize)
+                });
+                ffi::lua_settop(raw, 1);
+                result
             }
         });
         let cost = self.host.take_cost();
-        if let Err(message) = result {
-            // The dispatcher catches what scripts raise: only the lack of memory comes here.
-            log::error!("context {}: {message}; it ends", self.host.context.id());
-            self.host.main_failed = true;
-            return (Outcome::Ended, cost);
-        }
+        let (next, unanswered) = match result {
+            Ok(found) => found,
+            Err(message) => {
+                // The dispatcher catches what scripts raise: only the lack of memory comes here.
+                log::error!("context {}: {message}; it ends", self.host.context.id());
+                self.host.main_failed = true;
+                return (Outcome::Ended, cost);
+            }
+        };
         self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
         let outcome = match next {
@@ -213,7 +212,20 @@ impl Running {
 const DISPATCH: &std::ffi::CStr = c"node-lua.dispatch";
 const START: &std::ffi::CStr = c"node-lua.start";
 
-/// Calls `body` so that what it raises comes back as text. The stack is empty afterwards.
+/// What a protected call has come to.
+///
+/// # Safety
+/// `raw` must be a live state, with the error value on top if the status says so.
+unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), String> {
+    match status {
+        ffi::LUA_OK => Ok(()),
+        ffi::LUA_ERRMEM => Err("out of memory".to_owned()),
+        // SAFETY: the caller's contract.
+        _ => Err(unsafe { text_of(raw) }),
+    }
+}
+
+/// Calls `body` so that what it raises comes back as text. The stack is as before afterwards.
 ///
 /// # Safety
 /// `raw` must be a live state that nobody else uses. A raise unwinds `body`, destructors included.
@@ -231,18 +243,16 @@ unsafe fn protected<F: FnOnce(*mut lua_State)>(raw: *mut lua_State, body: F) -> 
         }
         0
     }
+    // SAFETY: reading the top changes nothing.
+    let top = unsafe { ffi::lua_gettop(raw) };
     let mut body = Some(body);
     let pointer: *mut Option<F> = &mut body;
     // SAFETY: the caller's contract; cpcall protects the whole of `body`.
     let status = unsafe { ffi::lua_cpcall(raw, trampoline::<F>, pointer.cast()) };
-    let result = match status {
-        ffi::LUA_OK => Ok(()),
-        ffi::LUA_ERRMEM => Err("out of memory".to_owned()),
-        // SAFETY: the error value is on the top of the stack.
-        _ => Err(unsafe { text_of(raw) }),
-    };
+    // SAFETY: the error value is on the top of the stack.
+    let result = unsafe { outcome(raw, status) };
     // SAFETY: as above.
-    unsafe { ffi::lua_settop(raw, 0) };
+    unsafe { ffi::lua_settop(raw, top) };
     result
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
-use crate::message::{Event, Id};
+use crate::message::{Event, Id, Value};
 use crate::net::{Acceptor, Connection, Connector, Progress, SharedWriter, Staged, Table, linger};
 use crate::rt::{self, Listener};
 use crate::timer::TimerHeap;
@@ -28,6 +28,9 @@ const TICK: u64 = 1_000_000;
 /// Peers whose contexts are remembered, to spare the look-up. A power of two.
 const PEERS: usize = 8;
 
+/// Messages that may be received before the mailbox is told: senders on other threads look at the
+/// count, and each change takes it away from them.
+const RECEIVED_MAX: usize = 64;
 /// Connections of others that are remembered before closed ones among them are looked for.
 const REMOTES_SWEEP_MIN: usize = 64;
 
@@ -101,6 +104,8 @@ pub(super) struct Host {
     pub(super) main_failed: bool,
     /// What the turn has cost so far, in messages' worth of work.
     cost: usize,
+    /// Messages received that the mailbox still counts.
+    received: usize,
 }
 
 /// The stack of a thread that runs contexts. Coroutines inside coroutines, each inside functions of
@@ -205,18 +210,47 @@ impl Host {
             is_ending: false,
             main_failed: false,
             cost: 0,
+            received: 0,
         })
     }
 
     /// The context with this address; may be one that has just ended.
-    pub(super) fn peer(&mut self, id: Id) -> Option<Arc<Context>> {
+    #[inline]
+    pub(super) fn peer(&mut self, id: Id) -> Option<&Arc<Context>> {
         let place = id.index() % PEERS;
-        if let Some(peer) = self.peers[place].as_ref().filter(|peer| peer.id() == id) {
-            return Some(Arc::clone(peer));
+        if self.peers[place].as_ref().is_none_or(|peer| peer.id() != id) {
+            self.peers[place] = Some(self.context.scheduler().registry().get(id)?);
         }
-        let peer = self.context.scheduler().registry().get(id)?;
-        self.peers[place] = Some(Arc::clone(&peer));
-        Some(peer)
+        self.peers[place].as_ref()
+    }
+
+    /// Puts an event into the mailbox of another context. Before that what this one has received
+    /// is told: whoever is moved to send more by the event finds room.
+    #[inline]
+    pub(super) fn deliver(&mut self, to: Id, event: Event) -> Result<(), Code> {
+        self.settle();
+        match self.peer(to) {
+            Some(peer) => peer.deliver(event).map_err(Code::from),
+            None => Err(Code::NO_CONTEXT),
+        }
+    }
+
+    /// Counts a message as received.
+    #[inline]
+    pub(super) fn receive(&mut self) {
+        self.received += 1;
+        if self.received >= RECEIVED_MAX {
+            self.settle();
+        }
+    }
+
+    /// Tells the mailbox what was received.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        let received = std::mem::take(&mut self.received);
+        if received > 0 {
+            self.context.received(received);
+        }
     }
 
     /// Takes the next event of the turn from the mailbox.
@@ -230,6 +264,33 @@ impl Host {
         let event = std::mem::replace(&mut self.batch[self.next], taken);
         self.next += 1;
         Some(event)
+    }
+
+    /// Takes the next event if it is a message from `wanted` (0 for any), and nothing else is to be
+    /// done before it.
+    pub(super) fn next_message(&mut self, wanted: f64) -> Option<(Id, u64, Value)> {
+        if !self.charge(1) || self.is_ending || !self.notices.is_empty() {
+            return None;
+        }
+        if self.next == self.batch.len() {
+            if self.has_due_timer() {
+                return None;
+            }
+            self.batch.clear();
+            self.next = 0;
+            self.context.take(&mut self.batch);
+        }
+        match self.batch.get(self.next)? {
+            Event::Message { from, .. } if wanted == 0.0 || from.to_number() == wanted => {}
+            _ => return None,
+        }
+        match self.next_event()? {
+            Event::Message { from, session, value } => {
+                self.receive();
+                Some((from, session, value))
+            }
+            _ => None,
+        }
     }
 
     /// Begins a turn: takes what is in the mailbox, unless some of the last batch is left.
@@ -318,7 +379,10 @@ impl Host {
 
     /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
     pub(super) fn end_turn(&mut self) {
-        self.flush();
+        self.settle();
+        if !self.dirty.is_empty() || !self.dirty_remotes.is_empty() {
+            self.flush();
+        }
         if let Some(deadline) = self.timers.peek() {
             // Rounded up: timers are never early, and those of one millisecond share a wake-up.
             let deadline = deadline.div_ceil(TICK).saturating_mul(TICK);

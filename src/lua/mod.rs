@@ -1,5 +1,6 @@
 //! The VM: states, values, and the native functions behind the script API.
 
+mod arena;
 mod behavior;
 pub mod convert;
 mod host;

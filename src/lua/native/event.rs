@@ -15,6 +15,7 @@ use crate::timer::TimerId;
 
 pub(super) const FUNCTIONS: super::Functions = &[
     (c"next_event", next_event as lua_CFunction),
+    (c"next_message", next_message),
     (c"has_older", has_older),
     (c"is_ending", is_ending),
     (c"report", report_failure),
@@ -62,7 +63,7 @@ fn next() -> Next {
                 Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
                 Some(event) => {
                     if let Event::Message { .. } = event {
-                        host.context.received();
+                        host.receive();
                     }
                     return Next::Event(event);
                 }
@@ -91,6 +92,28 @@ unsafe extern "C-unwind" fn next_event(raw: *mut lua_State) -> c_int {
     }
 }
 
+/// native.next_message(handle): sender, session and value of the next event, if that is a message,
+/// and from this context (0 for any). Otherwise nothing, and the event is still there.
+unsafe extern "C-unwind" fn next_message(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let wanted = unsafe { number(raw, 1) };
+    let found = host::with(|host| host.next_message(wanted));
+    let Some((from, session, value)) = found else { return 0 };
+    // SAFETY: called by the VM, with 20 slots free.
+    unsafe {
+        ffi::lua_pushnumber(raw, from.to_number());
+        push_session(raw, session);
+        push_received(raw, &value);
+    }
+    3
+}
+
+/// Pushes the session of a query, or what a message has in its place.
+unsafe fn push_session(raw: *mut lua_State, session: u64) {
+    // SAFETY: the callers have a slot free.
+    unsafe { ffi::lua_pushnumber(raw, if session == 0 { -1.0 } else { session as f64 }) };
+}
+
 unsafe fn push_pair(raw: *mut lua_State, kind: f64, value: f64) -> c_int {
     // SAFETY: the callers have slots free.
     unsafe {
@@ -106,7 +129,7 @@ unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
         match event {
             Event::Message { from, session, value } => {
                 push_pair(raw, MESSAGE, from.to_number());
-                ffi::lua_pushnumber(raw, if session == 0 { -1.0 } else { session as f64 });
+                push_session(raw, session);
                 push_received(raw, &value);
                 4
             }
