@@ -37,6 +37,7 @@ const UNSAFE: &[&str] = &[
     "src/buf/scratch.rs",
     "src/lua/arena.rs",
     "src/lua/behavior.rs",
+    "src/lua/compiled.rs",
     "src/lua/convert/integer.rs",
     "src/lua/convert/mod.rs",
     "src/lua/convert/plain.rs",

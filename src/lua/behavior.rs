@@ -1,7 +1,6 @@
 //! A script as a context's behavior: its state, and one turn of it.
 
 use std::ffi::{CString, c_int};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::host::{self, Host};
 use super::state::State;
-use super::{Settings, convert, library, native};
+use super::{Settings, compiled, convert, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
 use crate::message::Value;
 
@@ -325,15 +324,8 @@ unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
 /// Pushes the loaded chunk, or the error message.
 unsafe fn load(raw: *mut lua_State, source: &Source) -> c_int {
     match source {
-        Source::File(path) => {
-            let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
-                // SAFETY: a live state; the VM copies the text.
-                unsafe { push_bytes(raw, b"the file's name contains a zero byte") };
-                return ffi::LUA_ERRRUN;
-            };
-            // SAFETY: a live state and a terminated name.
-            unsafe { ffi::luaL_loadfile(raw, name.as_ptr()) }
-        }
+        // SAFETY: the caller's contract.
+        Source::File(path) => unsafe { compiled::load_file(raw, path) },
         // SAFETY: pointer and length are those of a slice, the name is terminated.
         Source::Text { name, text } => unsafe {
             ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr())
