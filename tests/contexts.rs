@@ -4,9 +4,7 @@
 
 mod support;
 
-use std::fs;
-
-use support::{Done, Folder, Server, node_lua, run};
+use support::{Done, Folder, Server, node_lua, resident_bytes, run};
 
 /// Runs `main` beside the other scripts, given as name and source. `here` is their folder.
 fn run_with(scripts: &[(&str, &str)], main: &str) -> Done {
@@ -49,6 +47,54 @@ fn a_full_mailbox_returns_209_and_takes_more_once_emptied() {
          end
          print(count, last)",
         "65536\tfalse\t209\nfalse\t209\nfalse\t209\n0\t1\ntrue\ttrue\tfalse\t209\n65536\tb\n",
+    );
+}
+
+#[test]
+fn answers_that_nobody_asked_for_cannot_fill_the_memory() {
+    assert_prints(
+        &[ECHO],
+        "local me, n, ok, code = context.self(), 0
+         repeat
+           ok, code = context.reply(me, 12345, n)
+           n = n + 1
+         until not ok
+         print(n, code)
+         local echo = context.create(here .. '/echo.lua')
+         print(context.query(echo, 'still answered', 30))
+         context.destroy(echo)",
+        "65537\t209\ntrue\tstill answered\n",
+    );
+}
+
+#[test]
+fn a_wait_whose_time_is_over_still_gets_what_came_before() {
+    assert_prints(
+        &[
+            ECHO,
+            (
+                "flood.lua",
+                "local to, done = ...
+                 for i = 1, 2000 do context.send(to, i) end
+                 io.open(done, 'w'):close()",
+            ),
+        ],
+        "local me, done = context.self(), here .. '/done'
+         local flood = context.create(here .. '/flood.lua', me, done)
+         local echo = context.create(here .. '/echo.lua')
+         while not io.open(done) do end
+         -- Comes behind the flood, which takes more than a turn.
+         context.send(me, 'mine')
+         context.recv(flood, function(_, i)
+           if i == 500 then
+             local start = os.clock()
+             while os.clock() - start < 0.01 do end
+           end
+         end)
+         print((select(2, context.recv(me, 0.001))))
+         context.destroy(echo)
+         context.recv(flood, nil)",
+        "mine\n",
     );
 }
 
@@ -372,6 +418,79 @@ fn a_context_that_cannot_start_is_logged_with_its_place() {
 }
 
 #[test]
+fn a_context_that_destroys_itself_reacts_to_nothing_more() {
+    assert_prints(
+        &[],
+        "local me = context.self()
+         context.recv(0, function(_, v)
+           print(v)
+           if v == 2 then
+             context.run(print, 'not any more')
+             context.destroy()
+             print('the code after it still runs')
+           end
+         end)
+         for i = 1, 5 do context.send(me, i) end",
+        "1\n2\nthe code after it still runs\n",
+    );
+}
+
+#[test]
+fn answers_that_nobody_has_asked_for_fill_a_mailbox_at_most() {
+    assert_prints(
+        &[
+            ECHO,
+            (
+                "repeats.lua",
+                "local _, _, from, session = context.recv(0)
+             local count = 0
+             while context.reply(from, session, ('x'):rep(100)) and count < 1e6 do
+               count = count + 1
+             end
+             print(count >= 65536 and count < 1e6, context.reply(from, session, 1))
+             io.open((...), 'w'):close()",
+            ),
+        ],
+        "local done = here .. '/done'
+         local h = context.create(here .. '/repeats.lua', done)
+         context.query(h, 1, function(ok) print('answered', ok) end)
+         local echo = context.create(here .. '/echo.lua')
+         -- Busy until the other one has given up.
+         while not io.open(done) do end
+         print(context.query(echo, 'still heard', 30))
+         context.destroy(echo)
+         context.destroy()",
+        "true\tfalse\t209\nanswered\ttrue\ntrue\tstill heard\n",
+    );
+}
+
+#[test]
+fn finalisers_that_send_while_a_value_is_sent_harm_nothing() {
+    assert_prints(
+        &[],
+        "local me = context.self()
+         local sent = 0
+         local function litter()
+           local proxy = newproxy(true)
+           getmetatable(proxy).__gc = function()
+             context.send(me, { 1LL, { buffer.new(('y'):rep(2000)) } })
+             sent = sent + 1
+           end
+         end
+         for i = 1, 300 do
+           for _ = 1, 20 do litter() end
+           context.send(me, { 5ULL, buffer.new(('x'):rep(5000)), { i } })
+         end
+         print(sent > 100)
+         local count = 0
+         while context.recv(me, 0.01) do count = count + 1 end
+         print(count >= sent + 300)
+         os.exit(0)",
+        "true\ntrue\n",
+    );
+}
+
+#[test]
 fn globals_are_not_shared_between_contexts() {
     assert_prints(
         &[("child.lua", "print(shared, string.extra) shared = 'changed' string.extra = 1")],
@@ -414,8 +533,6 @@ fn two_thousand_idle_contexts_stay_under_250_mb() {
     );
     let mut server = Server::start([main]);
     assert_eq!(server.line(), "all are up");
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let resident = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    let kib: u64 = resident.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kib < 250 * 1024, "{resident}");
+    let resident = resident_bytes(server.id());
+    assert!(resident < 250 << 20, "{resident} bytes");
 }

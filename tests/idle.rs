@@ -1,5 +1,6 @@
 //! A process with nothing to do does nothing: no thread of it runs, not even for an instant.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;

@@ -8,6 +8,9 @@ local bad, complete, defer, hold = core.bad, core.complete, core.defer, core.hol
 local register, set_timeout = core.register, core.set_timeout
 local suspend, is_waiting = core.suspend, core.is_waiting
 local get_current, run = core.current, core.run
+local drop_waiter = core.drop_waiter
+
+local TIMEOUT = 208
 
 -- Records of sockets: id, closed, callback, frames in stock, whether there are no more until the
 -- next event (`dry`), the root that waits without a token and before the others (`waiter`), and the
@@ -116,6 +119,15 @@ local function resume_waiter(record, ok, what)
   return run(waiter, ok, what)
 end
 
+-- A wait is over. If its time was up, the socket must not be held on its behalf any more.
+local function settle(record, token, ok, value)
+  if not ok and value == TIMEOUT then
+    drop_waiter(record, token)
+    release_anchor(record)
+  end
+  return ok, value
+end
+
 -- Blocks the running root on a socket. One that waits alone and without a timeout, as most do,
 -- needs no token.
 local function wait_on(socket, record, timeout)
@@ -130,7 +142,7 @@ local function wait_on(socket, record, timeout)
   record[record.last] = token
   record.anchor = socket
   set_timeout(token, timeout)
-  return suspend()
+  return settle(record, token, suspend())
 end
 
 local function set_callback(socket, record, callback, serve)

@@ -1,14 +1,18 @@
 //! A context: its address, its bounded mailbox, and its place in the schedule.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
-use super::Scheduler;
 use super::behavior::{Behavior, End};
+use super::{Registry, Scheduler};
 use crate::error::Code;
 use crate::message::{Event, Id};
+
+/// Answers that find room although no query waits for them.
+const LATE_REPLIES_MAX: usize = 65_536;
 
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ struct Inbox {
     events: Vec<Event>,
     /// Messages among `events`: what the bound counts.
     messages: usize,
+    /// Answers among `events`.
+    replies: usize,
     /// True while the context is queued or running: whoever sets it enqueues the context.
     scheduled: bool,
     closed: bool,
@@ -40,18 +46,52 @@ struct Inbox {
     watchers: Watchers,
 }
 
+/// Watchers before those that have ended are looked for.
+const WATCHERS_SWEEP_MIN: usize = 256;
+
 /// Contexts to tell of the end. Most are asked by the same one many times in a row.
 #[derive(Default)]
 struct Watchers {
     last: Option<Id>,
-    all: HashSet<Id>,
+    all: Ids,
+    /// With as many watchers, those that have ended are forgotten.
+    sweep: usize,
+}
+
+/// Addresses, found by a product of their number: nobody can choose them to collide.
+pub(super) type Ids = HashSet<Id, BuildHasherDefault<IdHasher>>;
+
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The table looks at the top bits and at the bottom ones.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
 }
 
 impl Watchers {
-    fn insert(&mut self, id: Id) {
-        if self.last != Some(id) {
-            self.last = Some(id);
-            self.all.insert(id);
+    fn insert(&mut self, id: Id, registry: &Registry) {
+        if self.last == Some(id) {
+            return;
+        }
+        self.last = Some(id);
+        self.all.insert(id);
+        if self.all.len() > self.sweep.max(WATCHERS_SWEEP_MIN) {
+            // The registry's lock is only ever taken for moments, and no inbox's within it.
+            self.all.retain(|&id| registry.get(id).is_some());
+            self.sweep = 2 * self.all.len();
         }
     }
 }
@@ -63,9 +103,13 @@ pub struct Context {
     scheduler: Arc<Scheduler>,
     mailbox_max: usize,
     inbox: Mutex<Inbox>,
+    /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
+    is_ending: AtomicBool,
     /// Messages handed to the behavior that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bound.
     unreceived: AtomicUsize,
+    /// Queries of this context that wait for an answer. Written and read likewise.
+    unanswered: AtomicUsize,
     pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
     name: Mutex<Option<Arc<str>>>,
 }
@@ -92,12 +136,15 @@ impl Context {
             inbox: Mutex::new(Inbox {
                 events: Vec::new(),
                 messages: 0,
+                replies: 0,
                 scheduled: true,
                 closed: false,
                 end: None,
                 watchers: Watchers::default(),
             }),
+            is_ending: AtomicBool::new(false),
             unreceived: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
             behavior: Mutex::new(Some(behavior)),
             name: Mutex::new(None),
         })
@@ -134,8 +181,10 @@ impl Context {
 
     /// Puts an event into the mailbox and makes the context run.
     ///
-    /// Only messages count against the bound: answers and notices are bounded by what the context
-    /// itself has asked for.
+    /// Messages count against the mailbox's bound. Answers are bounded by the number of queries
+    /// that have none yet, so that whoever answers what was never asked cannot fill the memory;
+    /// there is room for some more, which come too late. Notices are bounded by what the context
+    /// has asked for.
     ///
     /// # Errors
     /// [`Refused`]; the event is dropped, and nothing has changed.
@@ -144,15 +193,25 @@ impl Context {
         if inbox.closed {
             return Err(Refused::Closed);
         }
-        if let Event::Message { from, session, .. } = &event {
-            // Relaxed: an approximate count is enough for a bound; it pairs with nothing.
-            if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.mailbox_max {
-                return Err(Refused::Full);
+        // Relaxed, in both: approximate counts are enough for bounds; they pair with nothing.
+        match &event {
+            Event::Message { from, session, .. } => {
+                if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.mailbox_max {
+                    return Err(Refused::Full);
+                }
+                inbox.messages += 1;
+                if *session != 0 {
+                    inbox.watchers.insert(*from, self.scheduler.registry());
+                }
             }
-            inbox.messages += 1;
-            if *session != 0 {
-                inbox.watchers.insert(*from);
+            Event::Reply { .. } => {
+                let asked = self.unanswered.load(Ordering::Relaxed);
+                if inbox.replies >= asked + LATE_REPLIES_MAX {
+                    return Err(Refused::Full);
+                }
+                inbox.replies += 1;
             }
+            _ => {}
         }
         inbox.events.push(event);
         self.schedule(inbox);
@@ -164,6 +223,9 @@ impl Context {
         let mut inbox = self.inbox();
         if !inbox.closed && inbox.end.is_none() {
             inbox.end = Some(reason);
+            // Release: pairs with the load in `end_requested`, though the lock would do: whoever
+            // runs the context next, or runs it now and rests afterwards, takes it too.
+            self.is_ending.store(true, Ordering::Release);
             self.schedule(inbox);
         }
     }
@@ -172,7 +234,7 @@ impl Context {
     pub fn watch(&self, watcher: Id) -> bool {
         let mut inbox = self.inbox();
         if !inbox.closed {
-            inbox.watchers.insert(watcher);
+            inbox.watchers.insert(watcher, self.scheduler.registry());
         }
         !inbox.closed
     }
@@ -190,6 +252,7 @@ impl Context {
         debug_assert!(batch.is_empty());
         let mut inbox = self.inbox();
         std::mem::swap(&mut inbox.events, batch);
+        inbox.replies = 0;
         let messages = std::mem::take(&mut inbox.messages);
         if messages > 0 {
             // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
@@ -198,11 +261,24 @@ impl Context {
         }
     }
 
-    /// Counts one message as received: it makes room in the mailbox.
-    pub fn received(&self) {
+    /// Counts one query as asked: its answer finds room in the mailbox.
+    pub fn asked(&self) {
+        // Relaxed: only the thread that runs the context writes it.
+        let before = self.unanswered.load(Ordering::Relaxed);
+        self.unanswered.store(before + 1, Ordering::Relaxed);
+    }
+
+    /// Sets how many queries wait for an answer, at the end of a turn.
+    pub fn set_unanswered(&self, queries: usize) {
+        // Relaxed: as in `asked`.
+        self.unanswered.store(queries, Ordering::Relaxed);
+    }
+
+    /// Counts messages as received: they make room in the mailbox.
+    pub fn received(&self, count: usize) {
         // Relaxed: only the thread that runs the context writes it.
         let before = self.unreceived.load(Ordering::Relaxed);
-        self.unreceived.store(before.saturating_sub(1), Ordering::Relaxed);
+        self.unreceived.store(before.saturating_sub(count), Ordering::Relaxed);
     }
 
     /// Counts one message as waiting again: it was taken, but nobody receives it yet.
@@ -223,6 +299,9 @@ impl Context {
 
     /// The request to end, if there is one.
     pub(super) fn end_requested(&self) -> Option<End> {
+        if !self.is_ending.load(Ordering::Acquire) {
+            return None;
+        }
         self.inbox().end.clone()
     }
 
@@ -237,7 +316,7 @@ impl Context {
     }
 
     /// Refuses everything from now on; returns what was never taken, and whom to tell.
-    pub(super) fn close(&self) -> (Vec<Event>, HashSet<Id>) {
+    pub(super) fn close(&self) -> (Vec<Event>, Ids) {
         let mut inbox = self.inbox();
         inbox.closed = true;
         inbox.messages = 0;

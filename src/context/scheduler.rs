@@ -155,6 +155,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether a worker seems to wait.
+    pub(super) fn may_have_idle(&self) -> bool {
+        self.idle_count.load(Ordering::Relaxed) > 0
+    }
+
     /// Wakes an idle worker, unless one is already looking for work.
     pub(super) fn wake_one(&self) {
         // Pairs with the fence in `Worker::rest`: either we see the idle worker, or it sees what

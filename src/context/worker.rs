@@ -39,6 +39,29 @@ struct Local {
     waker: RefCell<Option<Waker>>,
 }
 
+impl Local {
+    fn enqueue(&self, scheduler: &Scheduler, context: Option<Arc<Context>>) {
+        if self.in_turn.get() {
+            if let Some(displaced) = self.next.replace(context) {
+                self.deque.push(displaced);
+                scheduler.wake_one();
+            }
+        } else if let Some(context) = context {
+            self.deque.push(context);
+            if !self.is_looking.get() {
+                // The reactor runs on this thread, inside `block_on`: look at the queue afterwards.
+                self.wake();
+            }
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
 thread_local! {
     static LOCAL: RefCell<Option<std::rc::Rc<Local>>> = const { RefCell::new(None) };
 }
@@ -54,14 +77,6 @@ pub(super) struct Worker {
     reacted: u64,
     /// Since it left the idle state, the worker has given turns.
     was_useful: bool,
-}
-
-impl Local {
-    fn wake(&self) {
-        if let Some(waker) = self.waker.borrow().as_ref() {
-            waker.wake_by_ref();
-        }
-    }
 }
 
 impl Worker {
@@ -92,23 +107,15 @@ impl Worker {
         context: Arc<Context>,
     ) -> Option<Arc<Context>> {
         // A waker may fire while the thread-local is being torn down: then this is no worker.
-        let local = LOCAL.try_with(|local| local.borrow().clone()).ok().flatten();
-        let Some(local) = local.filter(|local| std::ptr::eq(local.scheduler, scheduler)) else {
-            return Some(context);
-        };
-        if local.in_turn.get() {
-            if let Some(displaced) = local.next.replace(Some(context)) {
-                local.deque.push(displaced);
-                scheduler.wake_one();
+        let mut context = Some(context);
+        let _ = LOCAL.try_with(|local| {
+            if let Some(local) = local.borrow().as_ref()
+                && std::ptr::eq(local.scheduler, scheduler)
+            {
+                local.enqueue(scheduler, context.take());
             }
-        } else {
-            local.deque.push(context);
-            if !local.is_looking.get() {
-                // The reactor runs on this thread, inside `block_on`: look at the queue afterwards.
-                local.wake();
-            }
-        }
-        None
+        });
+        context
     }
 
     /// Wakes the worker that this thread is, to look at the sockets; false if it is none of
@@ -302,7 +309,8 @@ impl Future for Worker {
             if std::mem::take(&mut searching) {
                 this.scheduler.stop_searching();
             }
-            if !local.deque.is_empty() {
+            // A look without a fence: what it misses now it sees before the next turn.
+            if this.scheduler.may_have_idle() && !local.deque.is_empty() {
                 this.scheduler.wake_one();
             }
             this.was_useful = true;

@@ -1,7 +1,6 @@
 //! A script as a context's behavior: its state, and one turn of it.
 
 use std::ffi::{CString, c_int};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::host::{self, Host};
 use super::state::State;
-use super::{Settings, convert, library, native};
+use super::{Settings, compiled, convert, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
 use crate::message::Value;
 
@@ -71,8 +70,6 @@ struct Running {
     host: Box<Host>,
     /// Dropped by `Behavior::end`, inside `host::enter`: finalisers are scripts too.
     state: Option<State>,
-    /// Registry reference to the dispatcher.
-    dispatch: c_int,
 }
 
 impl Program {
@@ -87,7 +84,12 @@ impl Behavior for Program {
         if let Some(script) = self.script.take() {
             match Running::new(context, &self.settings) {
                 Some(running) => self.running.insert(running).start(script),
-                None => log::error!("context {}: no memory for its state", context.id()),
+                None => {
+                    log::error!("context {}: no memory for its state", context.id());
+                    if context.parent().is_none() {
+                        self.settings.fail();
+                    }
+                }
             }
         }
         match &mut self.running {
@@ -132,12 +134,10 @@ impl Running {
             host::enter(&mut host, || drop(state));
             return None;
         }
-        // SAFETY: the stack is empty; the field was set above.
-        let dispatch = unsafe {
-            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
-            ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX)
-        };
-        Some(Running { host, state: Some(state), dispatch })
+        // SAFETY: the stack is empty; the field was set above. From now on the dispatcher is at the
+        // bottom of the stack, see `turn`.
+        unsafe { ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr()) };
+        Some(Running { host, state: Some(state) })
     }
 
     fn raw(&self) -> *mut lua_State {
@@ -161,25 +161,30 @@ impl Running {
     fn turn(&mut self) -> (Outcome, usize) {
         let raw = self.raw();
         self.host.begin_turn();
-        let mut next = 0;
-        let dispatch = self.dispatch;
         let result = host::enter(&mut self.host, || {
-            // SAFETY: a live state of ours with an empty stack; the reference is the dispatcher's.
+            // SAFETY: a live state of ours, with the dispatcher at the bottom of the stack and
+            // nothing else on it, which is how it is left.
             unsafe {
-                protected(raw, |raw| {
-                    ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, dispatch.into());
-                    ffi::lua_call(raw, 0, 1);
-                    next = ffi::lua_tonumber(raw, -1) as i32;
-                })
+                ffi::lua_pushvalue(raw, 1);
+                let status = ffi::lua_pcall(raw, 0, 2, 0);
+                let result = outcome(raw, status).map(|()| {
+                    (ffi::lua_tonumber(raw, -2) as i32, ffi::lua_tonumber(raw, -1) as usize)
+                });
+                ffi::lua_settop(raw, 1);
+                result
             }
         });
         let cost = self.host.take_cost();
-        if let Err(message) = result {
-            // The dispatcher catches what scripts raise: only the lack of memory comes here.
-            log::error!("context {}: {message}; it ends", self.host.context.id());
-            self.host.main_failed = true;
-            return (Outcome::Ended, cost);
-        }
+        let (next, unanswered) = match result {
+            Ok(found) => found,
+            Err(message) => {
+                // The dispatcher catches what scripts raise: only the lack of memory comes here.
+                log::error!("context {}: {message}; it ends", self.host.context.id());
+                self.host.main_failed = true;
+                return (Outcome::Ended, cost);
+            }
+        };
+        self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
         if let Some(state) = &self.state {
             state.pace_collector();
@@ -209,7 +214,20 @@ impl Running {
 const DISPATCH: &std::ffi::CStr = c"node-lua.dispatch";
 const START: &std::ffi::CStr = c"node-lua.start";
 
-/// Calls `body` so that what it raises comes back as text. The stack is empty afterwards.
+/// What a protected call has come to.
+///
+/// # Safety
+/// `raw` must be a live state, with the error value on top if the status says so.
+unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), String> {
+    match status {
+        ffi::LUA_OK => Ok(()),
+        ffi::LUA_ERRMEM => Err("out of memory".to_owned()),
+        // SAFETY: the caller's contract.
+        _ => Err(unsafe { text_of(raw) }),
+    }
+}
+
+/// Calls `body` so that what it raises comes back as text. The stack is as before afterwards.
 ///
 /// # Safety
 /// `raw` must be a live state that nobody else uses. A raise unwinds `body`, destructors included.
@@ -227,18 +245,16 @@ unsafe fn protected<F: FnOnce(*mut lua_State)>(raw: *mut lua_State, body: F) -> 
         }
         0
     }
+    // SAFETY: reading the top changes nothing.
+    let top = unsafe { ffi::lua_gettop(raw) };
     let mut body = Some(body);
     let pointer: *mut Option<F> = &mut body;
     // SAFETY: the caller's contract; cpcall protects the whole of `body`.
     let status = unsafe { ffi::lua_cpcall(raw, trampoline::<F>, pointer.cast()) };
-    let result = match status {
-        ffi::LUA_OK => Ok(()),
-        ffi::LUA_ERRMEM => Err("out of memory".to_owned()),
-        // SAFETY: the error value is on the top of the stack.
-        _ => Err(unsafe { text_of(raw) }),
-    };
+    // SAFETY: the error value is on the top of the stack.
+    let result = unsafe { outcome(raw, status) };
     // SAFETY: as above.
-    unsafe { ffi::lua_settop(raw, 0) };
+    unsafe { ffi::lua_settop(raw, top) };
     result
 }
 
@@ -311,15 +327,8 @@ unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
 /// Pushes the loaded chunk, or the error message.
 unsafe fn load(raw: *mut lua_State, source: &Source) -> c_int {
     match source {
-        Source::File(path) => {
-            let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
-                // SAFETY: a live state; the VM copies the text.
-                unsafe { push_bytes(raw, b"the file's name contains a zero byte") };
-                return ffi::LUA_ERRRUN;
-            };
-            // SAFETY: a live state and a terminated name.
-            unsafe { ffi::luaL_loadfile(raw, name.as_ptr()) }
-        }
+        // SAFETY: the caller's contract.
+        Source::File(path) => unsafe { compiled::load_file(raw, path) },
         // SAFETY: pointer and length are those of a slice, the name is terminated.
         Source::Text { name, text } => unsafe {
             ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr())

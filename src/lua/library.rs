@@ -20,6 +20,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("internal/cdef", c"=[node-lua] cdef", include_str!("../../lua/internal/cdef.lua")),
     ("internal/int64", c"=[node-lua] int64", include_str!("../../lua/internal/int64.lua")),
     ("internal/dial", c"=[node-lua] dial", include_str!("../../lua/internal/dial.lua")),
+    ("internal/lifetime", c"=[node-lua] lifetime", include_str!("../../lua/internal/lifetime.lua")),
     ("internal/socket", c"=[node-lua] socket", include_str!("../../lua/internal/socket.lua")),
     ("buffer", c"=[node-lua] buffer", include_str!("../../lua/buffer.lua")),
     ("context", c"=[node-lua] context", include_str!("../../lua/context.lua")),

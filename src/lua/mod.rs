@@ -1,7 +1,9 @@
 //! The VM: states, values, and the native functions behind the script API.
 
+mod arena;
 mod behavior;
 mod blocks;
+mod compiled;
 pub mod convert;
 mod host;
 pub mod library;
@@ -10,6 +12,7 @@ mod settings;
 pub mod state;
 
 pub use behavior::{CommandLine, Paths, Program, Script, Source};
+pub use host::STACK_BYTES;
 pub use settings::Settings;
 
 use std::ffi::c_int;

@@ -6,12 +6,13 @@
 //! refer to (buffers) are reported with [`charge`] and [`discharge`], so that the collector works
 //! in proportion to what a script really holds.
 
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use mlua::ffi::{self, lua_State};
 
+use super::arena::Arena;
 use super::blocks::Blocks;
 
 /// External bytes that may be charged before the collector is made to take a step.
@@ -42,6 +43,8 @@ pub struct Account {
     pause: Cell<i32>,
     /// Freed memory, which is nobody's.
     blocks: Blocks,
+    /// Used by [`allocate`] alone, which does not call itself.
+    arena: UnsafeCell<Arena>,
 }
 
 impl Account {
@@ -99,6 +102,7 @@ impl State {
             low_bytes: Cell::new(usize::MAX),
             pause: Cell::new(PAUSE_MIN),
             blocks: Blocks::new(),
+            arena: UnsafeCell::new(Arena::new()),
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).
@@ -225,7 +229,8 @@ pub unsafe fn discharge(state: *mut lua_State, bytes: usize) {
     account.external_bytes.set(account.external_bytes.get().saturating_sub(bytes));
 }
 
-/// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the C allocator.
+/// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the state's arena, or the
+/// C allocator for what does not fit there.
 unsafe extern "C" fn allocate(
     user: *mut c_void,
     block: *mut c_void,
@@ -235,19 +240,83 @@ unsafe extern "C" fn allocate(
     // SAFETY: `user` is the `Account` passed to lua_newstate.
     let account = unsafe { &*user.cast::<Account>() };
     let held = account.lua_bytes.get();
-    if new_size == 0 {
-        account.lua_bytes.set(held - old_size);
-        // SAFETY: the VM passes a block from here, or null, and the size it asked for.
-        return unsafe { account.blocks.resize(block, old_size, 0) };
-    }
     if new_size > old_size && account.would_exceed(new_size - old_size) {
         account.exceeded.set(true);
         return std::ptr::null_mut();
     }
-    // SAFETY: as above.
-    let moved = unsafe { account.blocks.resize(block, old_size, new_size) };
-    if !moved.is_null() {
+    // SAFETY: only this function uses it, on the thread that runs the state, and nothing that it
+    // calls comes back here.
+    let arena = unsafe { &mut *account.arena.get() };
+    // SAFETY: the VM passes a block from here with the size it has, or null.
+    let moved = unsafe { resize(arena, &account.blocks, block, old_size, new_size) };
+    if !moved.is_null() || new_size == 0 {
         account.lua_bytes.set(held - old_size + new_size);
     }
     moved
+}
+
+/// # Safety
+/// `block` must be null, or one that this function returned, of `old_size` bytes. It is not to be
+/// used again unless null is returned for a size that is not 0.
+#[inline]
+unsafe fn resize(
+    arena: &mut Arena,
+    blocks: &Blocks,
+    block: *mut c_void,
+    old_size: usize,
+    new_size: usize,
+) -> *mut c_void {
+    let is_own = arena.owns(block.cast());
+    if block.is_null() || is_own {
+        if is_own && new_size != 0 && Arena::same_class(old_size, new_size) {
+            return block;
+        }
+        let mut fresh: *mut c_void = std::ptr::null_mut();
+        if new_size != 0 {
+            fresh = arena.allocate(new_size).cast();
+            if fresh.is_null() {
+                // SAFETY: there is no block to be replaced.
+                fresh = unsafe { blocks.resize(std::ptr::null_mut(), 0, new_size) };
+            }
+            if fresh.is_null() {
+                return fresh;
+            }
+        }
+        if is_own {
+            // SAFETY: both blocks have that much room, and one of them is new. The old one is
+            // given back with the size it was asked for with.
+            unsafe {
+                let count = old_size.min(new_size);
+                block.cast::<u8>().copy_to_nonoverlapping(fresh.cast::<u8>(), count);
+                arena.release(block.cast(), old_size);
+            }
+        }
+        return fresh;
+    }
+    // SAFETY: what is not of the arena is of these.
+    unsafe { blocks.resize(block, old_size, new_size) }
+}
+
+/// What the VM calls instead of its own `lj_vm_cpuid`, see build.rs: the registers that `cpuid`
+/// leaves for this function, remembered.
+///
+/// # Safety
+/// `registers` must have room for four numbers.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __wrap_lj_vm_cpuid(function: u32, registers: *mut u32) -> i32 {
+    use std::arch::x86_64::__cpuid_count;
+    use std::sync::OnceLock;
+    static KNOWN: [OnceLock<[u32; 4]>; 8] = [const { OnceLock::new() }; 8];
+    let ask = || {
+        let found = __cpuid_count(function, 0);
+        [found.eax, found.ebx, found.ecx, found.edx]
+    };
+    let found = match KNOWN.get(function as usize) {
+        Some(known) => *known.get_or_init(ask),
+        None => ask(),
+    };
+    // SAFETY: the caller's contract.
+    unsafe { registers.cast::<[u32; 4]>().write_unaligned(found) };
+    found[0] as i32
 }

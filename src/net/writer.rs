@@ -115,6 +115,12 @@ impl Staged {
         self.notices.push((self.bytes, token));
     }
 
+    /// Drops what is staged; who waits for it is told `code`.
+    pub fn refuse(&mut self, code: Code, mut notify: impl FnMut(u64, Result<(), Code>)) {
+        self.clear();
+        self.notices.drain(..).for_each(|(_, token)| notify(token, Err(code)));
+    }
+
     fn clear(&mut self) {
         self.copied.clear();
         self.pieces.clear();
@@ -269,9 +275,7 @@ impl Writer {
         let mut queue = self.queue();
         if let Some(code) = queue.failed.or(queue.closed.then_some(Code::SOCKET_CLOSED)) {
             drop(queue);
-            staged.clear();
-            staged.notices.drain(..).for_each(|(_, token)| notify(token, Err(code)));
-            return;
+            return staged.refuse(code, notify);
         }
         let result = match queue.bytes {
             0 => staged.write(&self.stream),
@@ -292,7 +296,9 @@ impl Writer {
             return;
         }
         let rest = staged.bytes - written;
-        if queue.bytes + rest > self.limit() {
+        // What waits is bounded, whatever a script writes at once: a frame larger than the limit
+        // may still be sent to a peer that keeps up.
+        if queue.bytes > 0 && queue.bytes + rest > self.limit() {
             self.fail(&mut queue, Code::WRITE_QUEUE_FULL);
             self.stream.shutdown();
             drop(queue);

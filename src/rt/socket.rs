@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::task::{Context, Poll};
 
@@ -12,6 +13,10 @@ use super::poller::Watched;
 
 /// A socket address of any family.
 pub use socket2::SockAddr as Address;
+
+/// Bytes per read, and reads, of input that is thrown away at once.
+const DISCARD_BYTES: usize = 16 * 1024;
+const DISCARD_READS: usize = 64;
 
 /// A connected, or connecting, stream socket.
 #[derive(Debug)]
@@ -91,6 +96,50 @@ impl Stream {
     pub fn set_nodelay(&self, on: bool) {
         // Unix sockets have no such option, and for TCP it is a hint: failure changes no result.
         let _ = self.0.socket().set_tcp_nodelay(on);
+    }
+
+    /// Ends our direction; the peer sees the end of the stream once it has read everything.
+    pub fn end_output(&self) {
+        // A connection that is gone already needs no end.
+        let _ = self.0.socket().shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Throws away input that has come, up to a bound; true if there was some.
+    pub fn discard(&self) -> bool {
+        let mut space = [MaybeUninit::uninit(); DISCARD_BYTES];
+        let mut reads = 0;
+        while reads < DISCARD_READS && matches!(self.read(&mut space), Ok(1..)) {
+            reads += 1;
+        }
+        reads > 0
+    }
+
+    /// True if a TCP peer's system has taken all that was written, or never will.
+    pub fn is_delivered(&self) -> bool {
+        let socket = self.0.socket().as_raw_fd();
+        let mut unsent: libc::c_int = 0;
+        // SAFETY: the descriptor is open, and the request writes one integer.
+        let status = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut unsent) };
+        status != 0 || unsent == 0 || self.is_over()
+    }
+
+    /// True if both directions of a TCP connection are over, as after a reset.
+    fn is_over(&self) -> bool {
+        const TCP_CLOSE: u8 = 7;
+        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+        // SAFETY: the descriptor is open, and no more than `length` bytes are written.
+        let status = unsafe {
+            libc::getsockopt(
+                self.0.socket().as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        // SAFETY: integers, zero where the system has written nothing.
+        status != 0 || unsafe { info.assume_init() }.tcpi_state == TCP_CLOSE
     }
 
     /// Ends both directions; the peer and our own reads see the end of the stream.

@@ -123,6 +123,13 @@ pub(crate) fn read_rest(stream: &mut TcpStream) -> Vec<u8> {
     }
 }
 
+/// Memory that a process has resident, where the system tells (`/proc`); 0 elsewhere.
+pub(crate) fn resident_bytes(process: u32) -> u64 {
+    let Ok(status) = fs::read_to_string(format!("/proc/{process}/status")) else { return 0 };
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
 /// Runs the body of a test in a process of its own that may open several thousand files, whatever
 /// the limit of this one is. `test` is the test's own name.
 pub(crate) fn with_many_files(test: &str, body: impl FnOnce()) {

@@ -240,7 +240,7 @@ unsafe extern "C-unwind" fn fd(raw: *mut lua_State) -> c_int {
     let key = unsafe { key(raw, 1) };
     let fd = host::with(|host| {
         let owner = host.context.id();
-        host.with_stream(key, |stream, _| stream.shared(owner).fd())
+        host.with_stream(key, |stream, _| stream.shared(owner, key).fd())
     });
     let Some(fd) = fd else { return 0 };
     // SAFETY: as above.
@@ -254,7 +254,7 @@ unsafe extern "C-unwind" fn set_wshared(raw: *mut lua_State) -> c_int {
     let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
     host::with(|host| {
         let owner = host.context.id();
-        host.with_stream(key, |stream, _| stream.set_shared(owner, on))
+        host.with_stream(key, |stream, _| stream.set_shared(owner, key, on))
     });
     0
 }
