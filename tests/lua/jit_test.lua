@@ -5,10 +5,13 @@ local packet = require "packet"
 -- Not failures: a function became hot just before the loop that calls it, or that it contains (hot
 -- counters share slots by address); the loop comes next, and must be there in the end.
 local LEAVING_LOOP, INNER_LOOP = 8, 9
+-- Nor this: the collector ran a finaliser, or a hook was called, while a trace was recorded.
+local INTERRUPTED = 0
+local HARMLESS = { [LEAVING_LOOP] = true, [INNER_LOOP] = true, [INTERRUPTED] = true }
 
 local aborts, loops = {}, 0
 local function on_trace(what, number, f, pc, code, reason)
-    if what == "abort" and code ~= LEAVING_LOOP and code ~= INNER_LOOP then
+    if what == "abort" and not HARMLESS[code] then
         local at = require("jit.util").funcinfo(f, pc)
         aborts[#aborts + 1] =
             string.format("code %s (%s) at %s", tostring(code), tostring(reason), tostring(at.loc))
