@@ -13,7 +13,7 @@ use support::{files, repository, stem};
 
 /// Modules of `src/`, ground to top: each may use itself and those before it.
 const LAYERS: &[&str] = &[
-    "error", "sync", "rt", "buf", "frame", "message", "context", "net", "timer", "abi", "lua",
+    "error", "sync", "rt", "thread", "buf", "frame", "message", "context", "net", "timer", "abi", "lua",
     "cli",
 ];
 
@@ -35,7 +35,10 @@ const UNSAFE: &[&str] = &[
     "src/buf/block.rs",
     "src/buf/block_test.rs",
     "src/buf/scratch.rs",
+    "src/context/slot.rs",
+    "src/context/watchdog.rs",
     "src/lua/behavior.rs",
+    "src/lua/interrupt.rs",
     "src/lua/convert/integer.rs",
     "src/lua/convert/mod.rs",
     "src/lua/convert/plain.rs",
@@ -52,6 +55,7 @@ const UNSAFE: &[&str] = &[
     "src/lua/native/tcp.rs",
     "src/lua/state.rs",
     "src/rt.rs",
+    "src/thread.rs",
     "benches/src/sys.rs",
     "tests/buffer.rs",
     "tests/support/vm.rs",

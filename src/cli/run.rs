@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, USAGE};
 use crate::context::{End, Scheduler};
-use crate::lua::{CommandLine, Paths, Program, Script, Settings, Source};
+use crate::lua::{interrupt, CommandLine, Paths, Program, Script, Settings, Source};
 use crate::message::{Text, Value};
 use crate::{net, rt};
 
@@ -62,13 +62,18 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
     };
     let mut settings = Settings::default();
     if let Some(mailbox_max) = run.mailbox_max {
-        settings.mailbox_max = mailbox_max;
+        settings.limits.mailbox = mailbox_max;
     }
+    if let Some(bytes) = run.memory_limit {
+        settings.limits.memory = bytes;
+    }
+    settings.limits.turn = run.turn_limit;
     let settings = Arc::new(settings);
+    interrupt::init();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let scheduler = Scheduler::new(run.workers.unwrap_or(cores.max(WORKERS_MIN)));
     let main = Program::new(&settings, script);
-    if scheduler.spawn(None, settings.mailbox_max, main).is_none() {
+    if scheduler.spawn(None, settings.limits, main).is_none() {
         return ExitCode::FAILURE;
     }
     if let Err(error) = start(&scheduler) {
@@ -89,6 +94,7 @@ fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
             .name(format!("worker-{index}"))
             .spawn(move || scheduler.run_worker(index))?;
     }
+    scheduler.start_watchdog()?;
     let scheduler = Arc::clone(scheduler);
     rt::spawn(async move {
         terminated.await;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Context;
-use crate::error::Code;
 
 /// The state between two turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +20,27 @@ pub enum Outcome {
 pub enum End {
     /// By itself: nothing was pending any more, or the script destroyed its own context.
     Normal,
+    /// By itself, after its main chunk had failed.
+    Error(String),
     /// Another context, or the process's end, destroyed it; with the reason given, if any.
     Destroyed(Option<String>),
-    /// It broke a limit.
-    Limit(Code),
+    /// It needed more memory than it may use; what has grown.
+    Memory(String),
+    /// A turn used more CPU time than it may; where, if known.
+    Time(Option<String>),
+}
+
+impl End {
+    /// What others are told: a word, and a text.
+    pub fn describe(&self) -> (&'static str, Option<&str>) {
+        match self {
+            End::Normal => ("normal", None),
+            End::Error(text) => ("error", Some(text)),
+            End::Destroyed(reason) => ("killed", reason.as_deref()),
+            End::Memory(text) => ("memory", Some(text)),
+            End::Time(text) => ("time", text.as_deref()),
+        }
+    }
 }
 
 /// One context's program. All calls come from one thread at a time.

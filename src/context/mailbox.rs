@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
-use super::Scheduler;
 use super::behavior::{Behavior, End};
+use super::{Gauges, Limits, Scheduler};
 use crate::error::Code;
 use crate::message::{Event, Id};
 
@@ -66,7 +66,8 @@ pub struct Context {
     id: Id,
     parent: Option<Id>,
     scheduler: Arc<Scheduler>,
-    mailbox_max: usize,
+    limits: Limits,
+    gauges: Gauges,
     inbox: Mutex<Inbox>,
     /// Messages handed to the behavior that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bound.
@@ -88,14 +89,15 @@ impl Context {
         id: Id,
         parent: Option<Id>,
         scheduler: Arc<Scheduler>,
-        mailbox_max: usize,
+        limits: Limits,
         behavior: Box<dyn Behavior>,
     ) -> Arc<Context> {
         Arc::new(Context {
             id,
             parent,
             scheduler,
-            mailbox_max,
+            limits,
+            gauges: Gauges::default(),
             inbox: Mutex::new(Inbox {
                 events: Vec::new(),
                 messages: 0,
@@ -157,7 +159,7 @@ impl Context {
         }
         if let Event::Message { from, session, .. } = &event {
             // Relaxed: an approximate count is enough for a bound; it pairs with nothing.
-            if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.mailbox_max {
+            if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.limits.mailbox {
                 return Err(Refused::Full);
             }
             inbox.messages += 1;
@@ -184,6 +186,11 @@ impl Context {
             inbox.end = Some(reason);
             self.schedule(inbox);
         }
+    }
+
+    /// Says more of an end that has been requested already.
+    pub fn explain_end(&self, reason: End) {
+        self.inbox().end = Some(reason);
     }
 
     /// Tells `watcher` with [`Event::Ended`] when this context ends. False if it has ended already.
@@ -248,13 +255,18 @@ impl Context {
         self.inbox().messages + self.unreceived.load(Ordering::Relaxed)
     }
 
-    /// The bound of the mailbox, in messages.
-    pub fn mailbox_max(&self) -> usize {
-        self.mailbox_max
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What it has used.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
     }
 
     /// The request to end, if there is one.
-    pub(super) fn end_requested(&self) -> Option<End> {
+    pub fn end_requested(&self) -> Option<End> {
         self.inbox().end.clone()
     }
 

@@ -6,14 +6,15 @@
 //! only if one is idle and there is work that the busy ones do not get to.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 
 use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::behavior::{Behavior, End};
+use super::watchdog::{Alarm, EXTRA_MAX, Watch};
 use super::worker::Worker;
-use super::{Context, Registry};
+use super::{Context, Limits, Registry};
 use crate::error::Code;
 use crate::message::{Event, Id, Value};
 
@@ -21,15 +22,30 @@ use crate::message::{Event, Id, Value};
 pub(super) struct Remote {
     pub(super) stealer: Stealer<Arc<Context>>,
     pub(super) waker: Mutex<Option<Waker>>,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl Remote {
+    fn new(deque: &Deque<Arc<Context>>) -> Remote {
+        Remote { stealer: deque.stealer(), waker: Mutex::new(None), watch: Arc::default() }
+    }
 }
 
 /// The run queues, the workers' sleep, and the life of contexts.
 pub struct Scheduler {
     registry: Registry,
     pub(super) injector: Injector<Arc<Context>>,
-    pub(super) remotes: Vec<Remote>,
+    /// Filled from the front; how many are, and how many of them the process is meant to run.
+    remotes: Box<[OnceLock<Remote>]>,
+    remote_count: AtomicUsize,
+    workers: usize,
     /// Deques of workers that have not started yet.
     deques: Mutex<Vec<Option<Deque<Arc<Context>>>>>,
+    /// Those of workers that have retired.
+    spares: Mutex<Vec<(usize, Deque<Arc<Context>>)>>,
+    /// Workers that run and are not stuck.
+    pub(super) active: AtomicUsize,
+    pub(super) alarm: Alarm,
     /// Workers that wait for work, and how many they are (so that nobody need lock to find none).
     idle: Mutex<Vec<usize>>,
     idle_count: AtomicUsize,
@@ -42,23 +58,28 @@ pub struct Scheduler {
 
 impl std::fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scheduler").field("workers", &self.remotes.len()).finish_non_exhaustive()
+        f.debug_struct("Scheduler").field("workers", &self.workers).finish_non_exhaustive()
     }
 }
 
 impl Scheduler {
     /// A scheduler for `workers` threads, none of which runs yet.
     pub fn new(workers: usize) -> Arc<Scheduler> {
-        let deques: Vec<_> = (0..workers.max(1)).map(|_| Deque::new_fifo()).collect();
-        let remotes = deques
-            .iter()
-            .map(|deque| Remote { stealer: deque.stealer(), waker: Mutex::new(None) })
-            .collect();
+        let workers = workers.max(1);
+        let deques: Vec<_> = (0..workers).map(|_| Deque::new_fifo()).collect();
+        let mut remotes: Vec<OnceLock<Remote>> =
+            deques.iter().map(|deque| OnceLock::from(Remote::new(deque))).collect();
+        remotes.resize_with(workers + EXTRA_MAX, OnceLock::new);
         Arc::new(Scheduler {
             registry: Registry::default(),
             injector: Injector::new(),
-            remotes,
+            remotes: remotes.into(),
+            remote_count: AtomicUsize::new(workers),
+            workers,
             deques: Mutex::new(deques.into_iter().map(Some).collect()),
+            spares: Mutex::new(Vec::new()),
+            active: AtomicUsize::new(workers),
+            alarm: Alarm::default(),
             idle: Mutex::new(Vec::new()),
             idle_count: AtomicUsize::new(0),
             searching: AtomicUsize::new(0),
@@ -73,9 +94,21 @@ impl Scheduler {
         &self.registry
     }
 
-    /// How many workers there are.
+    /// How many workers there are, but for those that replace stuck ones.
     pub fn workers(&self) -> usize {
-        self.remotes.len()
+        self.workers
+    }
+
+    /// What can be seen of the workers, of those too that do not run any more.
+    pub(super) fn remotes(&self) -> impl Iterator<Item = &Remote> + Clone {
+        // Acquire: pairs with the store in `start_extra`.
+        let count = self.remote_count.load(Ordering::Acquire);
+        self.remotes[..count].iter().filter_map(OnceLock::get)
+    }
+
+    /// What can be seen of one worker.
+    pub(super) fn remote(&self, index: usize) -> &Remote {
+        self.remotes[index].get().expect("workers have their place before they run")
     }
 
     /// The index of the worker this thread is, if it is one.
@@ -87,12 +120,12 @@ impl Scheduler {
     pub fn spawn(
         self: &Arc<Self>,
         parent: Option<Id>,
-        mailbox_max: usize,
+        limits: Limits,
         behavior: Box<dyn Behavior>,
     ) -> Option<Arc<Context>> {
         let context = self
             .registry
-            .insert(|id| Context::new(id, parent, Arc::clone(self), mailbox_max, behavior))?;
+            .insert(|id| Context::new(id, parent, Arc::clone(self), limits, behavior))?;
         self.enqueue(Arc::clone(&context));
         if self.is_closing.load(Ordering::SeqCst) {
             context.destroy(End::Destroyed(None));
@@ -108,11 +141,59 @@ impl Scheduler {
         }
     }
 
-    /// Runs one worker until the last context has ended.
+    /// Runs one worker until the last context has ended, or until it is replaced.
     pub fn run_worker(self: &Arc<Self>, index: usize) {
         let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
-        let deque = deque.expect("each worker is run once");
-        crate::rt::block_on(Worker::new(Arc::clone(self), index, deque));
+        self.run_with(index, deque.expect("each worker is run once"));
+    }
+
+    fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>) {
+        let watch = &self.remote(index).watch;
+        watch.start();
+        let deque = crate::rt::block_on(Worker::new(Arc::clone(self), index, deque));
+        watch.stop();
+        if let Some(deque) = deque {
+            self.spares.lock().unwrap_or_else(PoisonError::into_inner).push((index, deque));
+        }
+    }
+
+    /// Starts what looks after turns that take too long.
+    ///
+    /// # Errors
+    /// If its thread cannot be started.
+    pub fn start_watchdog(self: &Arc<Self>) -> std::io::Result<()> {
+        super::watchdog::start(self)
+    }
+
+    /// Starts one more worker; false if that is not possible.
+    pub(super) fn start_extra(self: &Arc<Self>) -> bool {
+        let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Only the watchdog starts workers: nobody else changes the count.
+        let (index, deque) = spare.unwrap_or_else(|| {
+            (self.remote_count.load(Ordering::Relaxed), Deque::new_fifo())
+        });
+        let Some(remote) = self.remotes.get(index) else { return false };
+        remote.get_or_init(|| Remote::new(&deque));
+        self.remote_count.fetch_max(index + 1, Ordering::Release);
+        let scheduler = Arc::clone(self);
+        let started = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || scheduler.run_with(index, deque));
+        match started {
+            Ok(_) => self.active.fetch_add(1, Ordering::Relaxed),
+            Err(error) => {
+                log::warn!("no thread in place of a stuck one: {error}");
+                return false;
+            }
+        };
+        true
+    }
+
+    /// Whether a worker without work may go; then it has to.
+    pub(super) fn may_retire(&self) -> bool {
+        let surplus = |active| (active > self.workers).then(|| active - 1);
+        // Relaxed: a count, nothing else.
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, surplus).is_ok()
     }
 
     /// Blocks until the last context has ended.
@@ -134,6 +215,11 @@ impl Scheduler {
             self.injector.push(context);
             self.wake_one();
         }
+    }
+
+    /// Whether a worker seems to wait.
+    pub(super) fn may_have_idle(&self) -> bool {
+        self.idle_count.load(Ordering::Relaxed) > 0
     }
 
     /// Wakes an idle worker, unless one is already looking for work.
@@ -161,7 +247,7 @@ impl Scheduler {
     }
 
     fn wake_worker(&self, index: usize) {
-        let remote = &self.remotes[index];
+        let remote = self.remote(index);
         let waker = remote.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(waker) = waker {
             waker.wake();
@@ -224,7 +310,7 @@ impl Scheduler {
 
     fn finish_all(&self) {
         self.done.store(true, Ordering::Release);
-        for index in 0..self.remotes.len() {
+        for index in 0..self.remote_count.load(Ordering::Acquire) {
             self.wake_worker(index);
         }
         *self.finished.0.lock().unwrap_or_else(PoisonError::into_inner) = true;

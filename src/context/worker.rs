@@ -11,6 +11,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use crossbeam_deque::{Steal, Worker as Deque};
 
 use super::behavior::{End, Outcome};
+use super::watchdog::Watch;
 use super::{Context, Scheduler};
 use crate::error::Code;
 
@@ -28,7 +29,8 @@ struct Local {
     scheduler: *const Scheduler,
     index: usize,
     deque: Deque<Arc<Context>>,
-    next: RefCell<Option<Arc<Context>>>,
+    /// Holds the slot.
+    watch: Arc<Watch>,
     in_turn: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -70,8 +72,12 @@ impl Worker {
         let Some(local) = local.filter(|local| std::ptr::eq(local.scheduler, scheduler)) else {
             return Some(context);
         };
+        if local.watch.is_outcast() {
+            // What is queued here would wait for the end of a turn that takes too long.
+            return Some(context);
+        }
         if local.in_turn.get() {
-            if let Some(displaced) = local.next.replace(Some(context)) {
+            if let Some(displaced) = local.watch.slot.replace(Some(context)) {
                 local.deque.push(displaced);
                 scheduler.wake_one();
             }
@@ -93,7 +99,7 @@ impl Worker {
                     scheduler: Arc::as_ptr(&self.scheduler),
                     index: self.index,
                     deque,
-                    next: RefCell::new(None),
+                    watch: Arc::clone(&self.scheduler.remote(self.index).watch),
                     in_turn: Cell::new(false),
                     waker: RefCell::new(None),
                 }));
@@ -106,7 +112,7 @@ impl Worker {
         let mut mine = local.waker.borrow_mut();
         if mine.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             *mine = Some(cx.waker().clone());
-            let remote = &self.scheduler.remotes[self.index];
+            let remote = self.scheduler.remote(self.index);
             *remote.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
         }
     }
@@ -114,7 +120,9 @@ impl Worker {
     /// The next context to run: the slot, the own queue, the common queue, the others' queues.
     fn next(&mut self, local: &Local) -> Option<Arc<Context>> {
         let queued = !local.deque.is_empty();
-        if let Some(context) = local.next.borrow_mut().take() {
+        if local.watch.slot.is_full()
+            && let Some(context) = local.watch.slot.replace(None)
+        {
             if !queued || self.slot_streak < SLOT_STREAK_MAX {
                 self.slot_streak += 1;
                 return Some(context);
@@ -127,12 +135,12 @@ impl Worker {
 
     fn steal(&self, local: &Local) -> Option<Arc<Context>> {
         loop {
-            let others = &self.scheduler.remotes;
+            let others = self.scheduler.remotes();
             let found = self.scheduler.injector.steal_batch_and_pop(&local.deque).or_else(|| {
-                let start = self.index + 1;
-                (start..start + others.len() - 1)
-                    .map(|index| &others[index % others.len()].stealer)
-                    .map(|stealer| stealer.steal_batch_and_pop(&local.deque))
+                let after = others.clone().skip(self.index + 1);
+                after
+                    .chain(others.take(self.index))
+                    .map(|other| other.stealer.steal_batch_and_pop(&local.deque))
                     .collect()
             });
             match found {
@@ -144,9 +152,9 @@ impl Worker {
     }
 
     fn has_work(&self, local: &Local) -> bool {
-        local.next.borrow().is_some()
+        local.watch.slot.is_full()
             || !self.scheduler.injector.is_empty()
-            || self.scheduler.remotes.iter().any(|remote| !remote.stealer.is_empty())
+            || self.scheduler.remotes().any(|remote| !remote.stealer.is_empty())
     }
 
     /// Gives one turn; returns its cost.
@@ -160,15 +168,21 @@ impl Worker {
             return TURN_COST;
         };
         local.in_turn.set(true);
+        local.watch.begin(context.id());
         let result = catch_unwind(AssertUnwindSafe(|| program.turn(context)));
+        local.watch.end();
         local.in_turn.set(false);
         drop(behavior);
         let (outcome, cost) = result.unwrap_or_else(|_| {
             log::error!("context {}: the runtime failed in its turn; it ends", context.id());
+            context.destroy(End::Error("the runtime failed".to_owned()));
             (Outcome::Ended, TURN_COST)
         });
         match outcome {
-            Outcome::Ended => self.finish(local, context, &End::Normal),
+            Outcome::Ended => {
+                let end = context.end_requested().unwrap_or(End::Normal);
+                self.finish(local, context, &end);
+            }
             Outcome::Idle if context.rest() => {}
             Outcome::Idle | Outcome::More => local.deque.push(Arc::clone(context)),
         }
@@ -177,7 +191,9 @@ impl Worker {
 
     fn finish(&self, local: &Local, context: &Arc<Context>, reason: &End) {
         local.in_turn.set(true);
+        local.watch.begin(context.id());
         let result = catch_unwind(AssertUnwindSafe(|| self.scheduler.finish(context, reason)));
+        local.watch.end();
         local.in_turn.set(false);
         if result.is_err() {
             log::error!("context {}: {}", context.id(), Code::IO.text());
@@ -199,14 +215,27 @@ impl Worker {
         fence(Ordering::SeqCst);
         !self.has_work(local) && !self.scheduler.is_done()
     }
+
+    /// Gives up being a worker: what is queued here goes to the others.
+    fn retire(&self, local: std::rc::Rc<Local>) -> Option<Deque<Arc<Context>>> {
+        LOCAL.with_borrow_mut(Option::take);
+        let local = std::rc::Rc::into_inner(local)?;
+        let queued = std::iter::from_fn(|| local.deque.pop());
+        for context in local.watch.slot.replace(None).into_iter().chain(queued) {
+            self.scheduler.injector.push(context);
+        }
+        self.scheduler.wake_one();
+        Some(local.deque)
+    }
 }
 
 impl Future for Worker {
-    type Output = ();
+    type Output = Option<Deque<Arc<Context>>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let local = this.local();
+        this.scheduler.alarm.ring();
         this.register(&local, cx);
         let mut searching = this.leave_idle();
         let mut cost = 0;
@@ -215,9 +244,8 @@ impl Future for Worker {
                 if std::mem::take(&mut searching) {
                     this.scheduler.stop_searching();
                 }
-                if this.scheduler.is_done() {
-                    LOCAL.with_borrow_mut(|local| local.take());
-                    return Poll::Ready(());
+                if this.scheduler.is_done() || this.scheduler.may_retire() {
+                    return Poll::Ready(this.retire(local));
                 }
                 if this.rest(&local) {
                     return Poll::Pending;
@@ -232,6 +260,9 @@ impl Future for Worker {
                 this.scheduler.wake_one();
             }
             cost += this.run(&local, &context);
+            if local.watch.is_outcast() {
+                return Poll::Ready(this.retire(local));
+            }
             if cost >= COST_BETWEEN_POLLS {
                 // `block_on` polls the reactor, without waiting, before it polls us again.
                 cx.waker().wake_by_ref();

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use mlua::ffi::{self, lua_State};
 
 use super::host::{self, Host};
-use super::state::State;
-use super::{Settings, convert, library, native};
+use super::state::{Account, State};
+use super::{Settings, convert, interrupt, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
+use crate::error::Code;
 use crate::message::Value;
 
 /// Where a script's text comes from.
@@ -87,7 +88,10 @@ impl Behavior for Program {
         if let Some(script) = self.script.take() {
             match Running::new(context, &self.settings) {
                 Some(running) => self.running.insert(running).start(script),
-                None => log::error!("context {}: no memory for its state", context.id()),
+                None => {
+                    log::error!("context {}: no memory for its state", context.id());
+                    context.destroy(End::Memory("no memory for its state".to_owned()));
+                }
             }
         }
         match &mut self.running {
@@ -98,9 +102,7 @@ impl Behavior for Program {
 
     fn end(mut self: Box<Self>, reason: &End) {
         if let Some(mut running) = self.running.take() {
-            if let End::Destroyed(Some(reason)) = reason {
-                log::info!("context {} destroyed: {reason}", running.host.context.id());
-            }
+            running.log_end(reason);
             running.close();
         }
     }
@@ -111,7 +113,7 @@ impl Running {
         let state = State::new()?;
         let mut host = Host::new(context, settings);
         let raw = state.as_ptr();
-        let ready = host::enter(&mut host, || {
+        let ready = host::enter(&mut host, raw, || {
             // SAFETY: the state is fresh and ours; `protected` catches what it raises.
             unsafe {
                 protected(raw, |raw| {
@@ -129,7 +131,7 @@ impl Running {
         });
         if let Err(message) = ready {
             log::error!("context {}: the library does not load: {message}", context.id());
-            host::enter(&mut host, || drop(state));
+            host::enter(&mut host, raw, || drop(state));
             return None;
         }
         // SAFETY: the stack is empty; the field was set above.
@@ -137,6 +139,7 @@ impl Running {
             ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
             ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX)
         };
+        state.account().set_limit(context.limits().memory);
         Some(Running { host, state: Some(state), dispatch })
     }
 
@@ -148,13 +151,15 @@ impl Running {
     fn start(&mut self, script: Script) {
         let raw = self.raw();
         let mut failure = None;
-        let result = host::enter(&mut self.host, || {
+        let result = host::enter(&mut self.host, raw, || {
             // SAFETY: a live state of ours; `protected` catches what is raised.
             unsafe { protected(raw, |raw| failure = start_script(raw, script)) }
         });
-        if let Some(message) = failure.or(result.err()) {
-            self.host.main_failed = true;
+        if let Some(message) = failure.or(result.err())
+            && !self.is_doomed()
+        {
             native::report(&self.host.context, &message);
+            self.host.failure = Some(message);
         }
     }
 
@@ -163,7 +168,7 @@ impl Running {
         self.host.begin_turn();
         let (mut next, mut unanswered) = (0, 0);
         let dispatch = self.dispatch;
-        let result = host::enter(&mut self.host, || {
+        let result = host::enter(&mut self.host, raw, || {
             // SAFETY: a live state of ours with an empty stack; the reference is the dispatcher's.
             unsafe {
                 protected(raw, |raw| {
@@ -175,10 +180,8 @@ impl Running {
             }
         });
         let cost = self.host.take_cost();
-        if let Err(message) = result {
-            // The dispatcher catches what scripts raise: only the lack of memory comes here.
-            log::error!("context {}: {message}; it ends", self.host.context.id());
-            self.host.main_failed = true;
+        if self.account().exceeded() || result.is_err() {
+            self.fail(result.err());
             return (Outcome::Ended, cost);
         }
         self.host.context.set_unanswered(unanswered);
@@ -190,13 +193,81 @@ impl Running {
             1 => Outcome::Idle,
             _ => Outcome::More,
         };
+        if outcome == Outcome::Ended
+            && let Some(failure) = self.host.failure.clone()
+        {
+            self.host.context.destroy(End::Error(failure));
+        }
         (outcome, cost)
+    }
+
+    fn account(&self) -> &Account {
+        self.state.as_ref().expect("a program that runs has a state").account()
+    }
+
+    /// Whether errors only tell that the context is being ended.
+    fn is_doomed(&self) -> bool {
+        self.account().exceeded() || self.host.context.end_requested().is_some()
+    }
+
+    /// The dispatcher was left: it catches what scripts raise, so that only the lack of memory, an
+    /// interruption, or a fault of the runtime get here.
+    #[cold]
+    fn fail(&mut self, message: Option<String>) {
+        let (raw, account) = (self.raw(), self.account());
+        let message = message.unwrap_or_default();
+        let context = &self.host.context;
+        if account.exceeded() || message == OUT_OF_MEMORY {
+            let text = format!(
+                "out of memory: {} bytes in Lua, {} in buffers, limit {}",
+                account.lua_bytes(),
+                account.external_bytes(),
+                context.limits().memory
+            );
+            context.destroy(End::Memory(text));
+        } else if let Some(end) = context.end_requested() {
+            if let End::Time(None) = end {
+                context.explain_end(End::Time(interrupt::take_caught(raw)));
+            }
+        } else {
+            log::error!("context {}: {message}; it ends", context.id());
+            context.destroy(End::Error(message));
+        }
+    }
+
+    /// Logs the end of a context that did not end by itself.
+    fn log_end(&mut self, reason: &End) {
+        let context = &self.host.context;
+        let name = context.name().map(|name| format!(" ({name})")).unwrap_or_default();
+        let id = context.id();
+        match reason {
+            End::Normal => return,
+            End::Error(_) => {}
+            End::Destroyed(None) => return,
+            End::Destroyed(Some(reason)) => {
+                log::info!("context {id}{name} destroyed: {reason}");
+                return;
+            }
+            End::Memory(text) => {
+                let code = Code::OUT_OF_MEMORY;
+                log::error!("context {id}{name}: {} ({}): {text}", code.text(), code.0);
+            }
+            End::Time(place) => {
+                let code = Code::TIME_LIMIT;
+                let limit = context.limits().turn.unwrap_or_default().as_secs_f64();
+                let place = place.as_deref().unwrap_or_default();
+                let text = code.text();
+                log::error!("context {id}{name}: {text} of {limit} s ({})\n{place}", code.0);
+            }
+        }
+        self.host.main_failed = true;
     }
 
     fn close(&mut self) {
         self.host.close_all();
+        let raw = self.raw();
         let state = self.state.take();
-        host::enter(&mut self.host, || drop(state));
+        host::enter(&mut self.host, raw, || drop(state));
         // Finalisers may have written or opened something.
         self.host.close_all();
         if self.host.main_failed && self.host.context.parent().is_none() {
@@ -204,6 +275,9 @@ impl Running {
         }
     }
 }
+
+/// What the VM's want of memory comes as.
+const OUT_OF_MEMORY: &str = "out of memory";
 
 const DISPATCH: &std::ffi::CStr = c"node-lua.dispatch";
 const START: &std::ffi::CStr = c"node-lua.start";
@@ -232,7 +306,7 @@ unsafe fn protected<F: FnOnce(*mut lua_State)>(raw: *mut lua_State, body: F) -> 
     let status = unsafe { ffi::lua_cpcall(raw, trampoline::<F>, pointer.cast()) };
     let result = match status {
         ffi::LUA_OK => Ok(()),
-        ffi::LUA_ERRMEM => Err("out of memory".to_owned()),
+        ffi::LUA_ERRMEM => Err(OUT_OF_MEMORY.to_owned()),
         // SAFETY: the error value is on the top of the stack.
         _ => Err(unsafe { text_of(raw) }),
     };
@@ -246,10 +320,11 @@ unsafe fn text_of(raw: *mut lua_State) -> String {
     let mut length = 0;
     // SAFETY: the caller's contract; the bytes are copied while the value is on the stack.
     unsafe {
-        let text = ffi::lua_tolstring(raw, -1, &mut length);
-        if text.is_null() {
+        // A number would be converted, which may raise.
+        if ffi::lua_type(raw, -1) != ffi::LUA_TSTRING {
             return format!("(error object of type {})", ffi::lua_type(raw, -1));
         }
+        let text = ffi::lua_tolstring(raw, -1, &mut length);
         let bytes = std::slice::from_raw_parts(text.cast::<u8>(), length);
         String::from_utf8_lossy(bytes).into_owned()
     }

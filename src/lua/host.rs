@@ -5,8 +5,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use mlua::ffi::lua_State;
+
+use super::interrupt;
 use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
@@ -93,6 +97,8 @@ pub(super) struct Host {
     peers: [Option<Arc<Context>>; PEERS],
     pub(super) is_ending: bool,
     pub(super) main_failed: bool,
+    /// How the main chunk failed.
+    pub(super) failure: Option<String>,
     /// What the turn has cost so far, in messages' worth of work.
     cost: usize,
 }
@@ -103,28 +109,36 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
-/// Makes `host` the running one while `body` runs.
-pub(super) fn enter<R>(host: &mut Box<Host>, body: impl FnOnce() -> R) -> R {
-    struct Restore(*mut Host);
+/// Makes `host` and its state `raw` the running ones while `body` runs.
+pub(super) fn enter<R>(host: &mut Box<Host>, raw: *mut lua_State, body: impl FnOnce() -> R) -> R {
+    struct Restore(*mut Host, *mut lua_State);
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.set(self.0);
+            interrupt::set_running(self.1);
         }
     }
-    let _restore = Restore(CURRENT.replace(&raw mut **host));
+    let host = CURRENT.replace(&raw mut **host);
+    let _restore = Restore(host, interrupt::set_running(raw));
     body()
 }
 
 /// Calls `body` with the host of the running context. Native functions are called by a script only
-/// inside a turn, so there is one.
+/// inside a turn, so there is one. Should `body` panic, the context ends, with a Lua error: a panic
+/// must not cross the frames of the VM.
 ///
 /// `body` must not call into the VM in a way that can run script code (and so another `with`).
+#[inline]
 pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     let host = CURRENT.get();
     assert!(!host.is_null(), "native functions run inside a turn");
     // SAFETY: `enter` has set it to a host that it borrows mutably for the duration, and lends to
     // nobody else; calls of `with` do not nest (see above).
-    body(unsafe { &mut *host })
+    let host = unsafe { &mut *host };
+    match catch_unwind(AssertUnwindSafe(|| body(host))) {
+        Ok(result) => result,
+        Err(panic) => interrupt::fail(&host.context, panic),
+    }
 }
 
 /// Whether a context is running on this thread.
@@ -157,6 +171,7 @@ impl Host {
             peers: [const { None }; PEERS],
             is_ending: false,
             main_failed: false,
+            failure: None,
             cost: 0,
         })
     }

@@ -3,6 +3,7 @@
 mod behavior;
 pub mod convert;
 mod host;
+pub mod interrupt;
 pub mod library;
 mod native;
 mod settings;

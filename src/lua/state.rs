@@ -12,8 +12,16 @@ use std::ptr::NonNull;
 
 use mlua::ffi::{self, lua_State};
 
+use super::interrupt;
+
 /// External bytes that may be charged before the collector is made to take a step.
 const COLLECT_EVERY_BYTES: usize = 256 * 1024;
+
+/// What a state may use beyond its limit once that is exceeded: to say so, and to end.
+const SLACK_BYTES: usize = 1 << 20;
+
+/// Blocks as large as a state itself are larger than this.
+const STATE_BYTES_MIN: usize = 2048;
 
 /// Memory figures of one state. Touched only by the thread that runs the state.
 #[derive(Debug)]
@@ -39,6 +47,15 @@ impl Account {
     /// True once an allocation was refused because of the limit.
     pub fn exceeded(&self) -> bool {
         self.exceeded.get()
+    }
+
+    /// The limit was exceeded: whatever the script does about it, it ends.
+    #[cold]
+    fn exceed(&self) {
+        if !self.exceeded.replace(true) {
+            self.limit_bytes.set(self.limit_bytes.get().saturating_add(SLACK_BYTES));
+        }
+        interrupt::arm();
     }
 
     /// Sets the limit for VM memory and buffers together; 0 means none.
@@ -145,7 +162,7 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
         // SAFETY: a full collection is allowed wherever a C function runs.
         unsafe { ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0) };
         if account.would_exceed(bytes) {
-            account.exceeded.set(true);
+            account.exceed();
             return false;
         }
     }
@@ -183,12 +200,15 @@ unsafe extern "C" fn allocate(
     let held = account.lua_bytes.get();
     if new_size == 0 {
         account.lua_bytes.set(held - old_size);
+        if old_size > STATE_BYTES_MIN {
+            interrupt::forget(block.cast());
+        }
         // SAFETY: the VM passes a block from here, or null.
         unsafe { libc::free(block) };
         return std::ptr::null_mut();
     }
     if new_size > old_size && account.would_exceed(new_size - old_size) {
-        account.exceeded.set(true);
+        account.exceed();
         return std::ptr::null_mut();
     }
     // SAFETY: as above; realloc of null allocates.

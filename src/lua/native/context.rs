@@ -140,7 +140,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
         let created = host::with(|host| {
             let program = Program::new(&host.settings, script);
             let parent = Some(host.context.id());
-            host.context.scheduler().spawn(parent, host.settings.mailbox_max, program)
+            host.context.scheduler().spawn(parent, host.settings.limits, program)
         });
         match created {
             Some(context) => push_id(raw, Some(context.id())),

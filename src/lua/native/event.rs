@@ -179,8 +179,11 @@ unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
         (String::from_utf8_lossy(text), ffi::lua_toboolean(raw, 2) != 0)
     };
     host::with(|host| {
-        host.main_failed |= is_main;
         report(&host.context, &text);
+        if is_main {
+            host.main_failed = true;
+            host.failure = Some(text.into_owned());
+        }
     });
     0
 }
