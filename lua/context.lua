@@ -2,7 +2,7 @@
 
 local native, core = ...
 
-local error, select, tonumber = error, select, tonumber
+local error, select, setmetatable, tonumber = error, select, setmetatable, tonumber
 local tostring, type, unpack = tostring, type, unpack
 local strerror = native.strerror
 local bad, seconds, handlers = core.bad, core.seconds, core.handlers
@@ -18,6 +18,15 @@ local ANY = 0
 local self_handle = native.self()
 
 local context = {}
+
+-- The part of this module that is loaded when it is asked for.
+local function control()
+  if not core.create_with then
+    setmetatable(context, nil)
+    native.load("internal/control")(native, core, context)
+  end
+  return core
+end
 
 -- The argument lists "h, v[, timeout][, callback]": which of the optional ones are there.
 local function options(name, position, n, a, b)
@@ -306,7 +315,7 @@ end
 local waits = {} -- handle → tokens
 
 -- A context that was watched, or asked, has ended.
-handlers[7] = function(h)
+handlers[7] = function(h, reason, detail)
   local tokens = waits[h]
   if tokens then
     waits[h] = nil
@@ -326,6 +335,7 @@ handlers[7] = function(h)
       complete(unanswered[i], false, NO_REPLY)
     end
   end
+  if core.on_end then core.on_end(h, reason, detail) end
 end
 
 local function remove_wait(h, token)
@@ -406,13 +416,19 @@ function context.destroy(h, reason)
   native.destroy(check_handle(h, 1, "destroy"), reason)
 end
 
---- Creates a context that runs a file. Returns its handle at once.
----@param file string
+--- Creates a context that runs a file. Returns its handle at once. In place of the file's name a
+--- table may give options too.
+---@param file string|table
 ---@param ... any
 ---@return integer handle
 function context.create(file, ...)
-  if type(file) ~= "string" then bad(1, "create", "file name", file, 3) end
-  local handle, why = native.create(file, package.path, package.cpath, ...)
+  local handle, why
+  if type(file) == "table" then
+    handle, why = control().create_with(file, ...)
+  else
+    if type(file) ~= "string" then bad(1, "create", "file name", file, 3) end
+    handle, why = native.create(file, package.path, package.cpath, nil, ...)
+  end
   if handle == nil then error(why, 2) end
   return handle
 end
@@ -473,5 +489,13 @@ function context.strerror(code)
 end
 
 core.options = options
+
+-- Most contexts never ask for the rest.
+setmetatable(context, {
+  __index = function(_, name)
+    control()
+    return context[name]
+  end,
+})
 
 return context

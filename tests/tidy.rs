@@ -48,10 +48,12 @@ const UNSAFE: &[&str] = &[
     "src/lua/host.rs",
     "src/lua/library.rs",
     "src/lua/mod.rs",
+    "src/lua/native/confine.rs",
     "src/lua/native/context.rs",
     "src/lua/native/event.rs",
     "src/lua/native/mod.rs",
     "src/lua/native/rwopt.rs",
+    "src/lua/native/stat.rs",
     "src/lua/native/tcp.rs",
     "src/lua/state.rs",
     "src/rt.rs",
@@ -296,7 +298,7 @@ fn every_example_is_in_the_reading_order() {
 #[test]
 fn every_module_of_the_api_has_its_manual() {
     let index = fs::read_to_string(repository("docs/api/README.md")).unwrap();
-    for module in ["buffer", "context", "packet", "tcp", "timer"] {
+    for module in ["buffer", "context", "packet", "supervisor", "tcp", "timer"] {
         assert!(repository(&format!("docs/api/{module}.md")).exists(), "docs/api/{module}.md");
         assert!(index.contains(&format!("({module}.md")), "docs/api/README.md: {module}.md");
     }

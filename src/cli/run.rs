@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, USAGE};
 use crate::context::{End, Scheduler};
-use crate::lua::{interrupt, CommandLine, Paths, Program, Script, Settings, Source};
+use crate::lua::{interrupt, CommandLine, Deny, Paths, Program, Script, Settings, Source};
 use crate::message::{Text, Value};
 use crate::{net, rt};
 
@@ -131,7 +131,7 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
     let arguments = texts.iter().map(|text| Value::String(Text::new(text))).collect();
     let script = std::iter::once(name.into_vec()).chain(texts).collect();
     let command_line = Some(CommandLine { program: program.as_bytes().to_vec(), script });
-    Ok(Script { source, arguments, paths, command_line })
+    Ok(Script { source, arguments, paths, command_line, deny: Deny::default() })
 }
 
 /// Templates that find modules beside the main script.

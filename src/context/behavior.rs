@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Context;
+use crate::message::Ending;
 
 /// The state between two turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +32,16 @@ pub enum End {
 }
 
 impl End {
-    /// What others are told: a word, and a text.
-    pub fn describe(&self) -> (&'static str, Option<&str>) {
-        match self {
+    /// What others are told.
+    pub fn ending(&self) -> Ending {
+        let (reason, detail) = match self {
             End::Normal => ("normal", None),
             End::Error(text) => ("error", Some(text)),
-            End::Destroyed(reason) => ("killed", reason.as_deref()),
+            End::Destroyed(reason) => ("killed", reason.as_ref()),
             End::Memory(text) => ("memory", Some(text)),
-            End::Time(text) => ("time", text.as_deref()),
-        }
+            End::Time(text) => ("time", text.as_ref()),
+        };
+        Ending { reason, detail: detail.cloned() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a context may use, and what it has used.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What a context may use.
@@ -20,16 +20,37 @@ impl Default for Limits {
     }
 }
 
-/// What a context has used; written by the thread that runs it, and by the watchdog.
+/// What a context has used, and holds. Written by the thread that runs it, with plain stores; the
+/// CPU time by the watchdog too.
 #[derive(Debug, Default)]
 pub struct Gauges {
-    /// Turns begun.
-    pub turns: AtomicU64,
+    turns: AtomicU64,
     cpu_nanoseconds: AtomicU64,
+    /// The most messages that have waited, as seen whenever they were taken.
+    mailbox_peak: AtomicUsize,
+    /// Bytes of the VM.
+    pub lua_bytes: AtomicUsize,
+    /// Bytes held in buffers.
+    pub buffer_bytes: AtomicUsize,
+    /// Pending timers.
+    pub timers: AtomicUsize,
+    /// Open sockets.
+    pub sockets: AtomicUsize,
 }
 
 impl Gauges {
-    /// The CPU time used.
+    /// Counts a turn.
+    #[inline]
+    pub(super) fn count_turn(&self) {
+        self.turns.store(self.turns() + 1, Ordering::Relaxed);
+    }
+
+    /// Turns begun.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// The CPU time used: an estimate from one turn in so many, but for long ones.
     pub fn cpu(&self) -> Duration {
         Duration::from_nanos(self.cpu_nanoseconds.load(Ordering::Relaxed))
     }
@@ -37,5 +58,18 @@ impl Gauges {
     /// Adds CPU time.
     pub(super) fn add_cpu(&self, time: Duration) {
         self.cpu_nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Notes how many messages wait.
+    #[inline]
+    pub(super) fn on_waiting(&self, messages: usize) {
+        if messages > self.mailbox_peak() {
+            self.mailbox_peak.store(messages, Ordering::Relaxed);
+        }
+    }
+
+    /// The most messages that have waited.
+    pub fn mailbox_peak(&self) -> usize {
+        self.mailbox_peak.load(Ordering::Relaxed)
     }
 }

@@ -221,6 +221,7 @@ impl Context {
             // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
             let before = self.unreceived.load(Ordering::Relaxed);
             self.unreceived.store(before + messages, Ordering::Relaxed);
+            self.gauges.on_waiting(before + messages);
         }
     }
 
@@ -253,6 +254,11 @@ impl Context {
     /// Messages that wait in the mailbox.
     pub fn waiting(&self) -> usize {
         self.inbox().messages + self.unreceived.load(Ordering::Relaxed)
+    }
+
+    /// Its queries that wait for an answer.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// What it may use.

@@ -99,6 +99,11 @@ impl Scheduler {
         self.workers
     }
 
+    /// How many workers run contexts now, and are not stuck.
+    pub fn running(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
     /// What can be seen of the workers, of those too that do not run any more.
     pub(super) fn remotes(&self) -> impl Iterator<Item = &Remote> + Clone {
         // Acquire: pairs with the store in `start_extra`.
@@ -290,10 +295,11 @@ impl Scheduler {
                 self.answer(from, session, Err(Code::NO_REPLY));
             }
         }
+        let ending = Arc::new(reason.ending());
         for watcher in watchers {
             if let Some(watcher) = self.registry.get(watcher) {
                 // A watcher that has ended needs no notice.
-                let _ = watcher.deliver(Event::Ended { id: context.id() });
+                let _ = watcher.deliver(Event::Ended { id: context.id(), ending: Arc::clone(&ending) });
             }
         }
         if left == 0 {

@@ -19,7 +19,7 @@ use crate::message::Id;
 use crate::thread::{self, Handle};
 
 /// Time between two looks.
-const TICK: Duration = Duration::from_millis(4);
+pub(super) const TICK: Duration = Duration::from_millis(4);
 
 /// Looks that see a worker in the same turn before it counts as stuck.
 const STUCK_TICKS: u32 = 2;

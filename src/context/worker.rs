@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use crossbeam_deque::{Steal, Worker as Deque};
 
 use super::behavior::{End, Outcome};
-use super::watchdog::Watch;
+use super::watchdog::{TICK, Watch};
 use super::{Context, Scheduler};
 use crate::error::Code;
 
@@ -20,6 +21,9 @@ const COST_BETWEEN_POLLS: usize = 512;
 
 /// Turns in a row that may go to the slot while others wait in the queue.
 const SLOT_STREAK_MAX: usize = 16;
+
+/// Of so many turns the time of one is taken.
+const TURNS_PER_SAMPLE: u32 = 64;
 
 /// What a turn costs at least, in messages' worth.
 const TURN_COST: usize = 1;
@@ -46,6 +50,7 @@ pub(super) struct Worker {
     index: usize,
     idle: bool,
     slot_streak: usize,
+    turns: Cell<u32>,
 }
 
 impl Worker {
@@ -54,7 +59,7 @@ impl Worker {
         index: usize,
         deque: Deque<Arc<Context>>,
     ) -> Worker {
-        Worker { scheduler, deque: Cell::new(Some(deque)), index, idle: false, slot_streak: 0 }
+        Worker { scheduler, deque: Cell::new(Some(deque)), index, idle: false, slot_streak: 0, turns: Cell::new(0) }
     }
 
     pub(super) fn current_index() -> Option<usize> {
@@ -169,7 +174,16 @@ impl Worker {
         };
         local.in_turn.set(true);
         local.watch.begin(context.id());
+        context.gauges().count_turn();
+        let sampled = self.sample();
         let result = catch_unwind(AssertUnwindSafe(|| program.turn(context)));
+        if let Some(began) = sampled {
+            let time = Duration::from_nanos(crate::rt::now() - began);
+            // Long turns are on the watchdog's account.
+            if time < TICK {
+                context.gauges().add_cpu(time * TURNS_PER_SAMPLE);
+            }
+        }
         local.watch.end();
         local.in_turn.set(false);
         drop(behavior);
@@ -187,6 +201,14 @@ impl Worker {
             Outcome::Idle | Outcome::More => local.deque.push(Arc::clone(context)),
         }
         cost.max(TURN_COST)
+    }
+
+    /// The time, before one turn in so many.
+    #[inline]
+    fn sample(&self) -> Option<u64> {
+        let turns = self.turns.get().wrapping_add(1);
+        self.turns.set(turns);
+        turns.is_multiple_of(TURNS_PER_SAMPLE).then(crate::rt::now)
     }
 
     fn finish(&self, local: &Local, context: &Arc<Context>, reason: &End) {

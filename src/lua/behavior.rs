@@ -1,6 +1,6 @@
 //! A script as a context's behavior: its state, and one turn of it.
 
-use std::ffi::{CString, c_int};
+use std::ffi::{CString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use std::sync::Arc;
 use mlua::ffi::{self, lua_State};
 
 use super::host::{self, Host};
+use super::native::confine::confine;
 use super::state::{Account, State};
-use super::{Settings, convert, interrupt, library, native};
+use super::{Deny, Settings, convert, interrupt, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
 use crate::error::Code;
 use crate::message::Value;
@@ -50,6 +51,8 @@ pub struct Script {
     pub paths: Paths,
     /// The command line, for the first context; nothing for those that others make.
     pub command_line: Option<CommandLine>,
+    /// What is withheld from it.
+    pub deny: Deny,
 }
 
 /// What the global `arg` holds.
@@ -151,6 +154,7 @@ impl Running {
     fn start(&mut self, script: Script) {
         let raw = self.raw();
         let mut failure = None;
+        self.host.deny = script.deny;
         let result = host::enter(&mut self.host, raw, || {
             // SAFETY: a live state of ours; `protected` catches what is raised.
             unsafe { protected(raw, |raw| failure = start_script(raw, script)) }
@@ -186,6 +190,7 @@ impl Running {
         }
         self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
+        self.host.update_gauges(self.account());
         let outcome = match next {
             _ if self.host.is_ending => Outcome::Ended,
             _ if self.host.has_more() => Outcome::More,
@@ -360,7 +365,10 @@ unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<String> {
             ffi::lua_setglobal(raw, c"arg".as_ptr());
         }
         ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
-        if load(raw, &script.source) != ffi::LUA_OK {
+        if script.deny.is_any() {
+            confine(raw, script.deny);
+        }
+        if load(raw, &script.source, script.deny.is_any()) != ffi::LUA_OK {
             return Some(text_of(raw));
         }
         let count = script.arguments.len() as c_int;
@@ -382,8 +390,15 @@ unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
     unsafe { ffi::lua_pushlstring(raw, bytes.as_ptr().cast(), bytes.len()) };
 }
 
+unsafe extern "C-unwind" {
+    /// LuaJIT's, which mlua does not declare.
+    fn luaL_loadfilex(raw: *mut lua_State, name: *const c_char, mode: *const c_char) -> c_int;
+}
+
 /// Pushes the loaded chunk, or the error message.
-unsafe fn load(raw: *mut lua_State, source: &Source) -> c_int {
+unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> c_int {
+    // Bytecode is not checked when it is loaded.
+    let mode = if text_only { c"t" } else { c"bt" };
     match source {
         Source::File(path) => {
             let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
@@ -392,7 +407,7 @@ unsafe fn load(raw: *mut lua_State, source: &Source) -> c_int {
                 return ffi::LUA_ERRRUN;
             };
             // SAFETY: a live state and a terminated name.
-            unsafe { ffi::luaL_loadfile(raw, name.as_ptr()) }
+            unsafe { luaL_loadfilex(raw, name.as_ptr(), mode.as_ptr()) }
         }
         // SAFETY: pointer and length are those of a slice, the name is terminated.
         Source::Text { name, text } => unsafe {

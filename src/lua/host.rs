@@ -7,10 +7,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mlua::ffi::lua_State;
 
 use super::interrupt;
+use super::state::Account;
 use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
@@ -96,6 +98,8 @@ pub(super) struct Host {
     pub(super) dirty_remotes: Vec<u64>,
     peers: [Option<Arc<Context>>; PEERS],
     pub(super) is_ending: bool,
+    /// What is withheld from the context, and from those it creates.
+    pub(super) deny: super::Deny,
     pub(super) main_failed: bool,
     /// How the main chunk failed.
     pub(super) failure: Option<String>,
@@ -170,6 +174,7 @@ impl Host {
             dirty_remotes: Vec::new(),
             peers: [const { None }; PEERS],
             is_ending: false,
+            deny: super::Deny::default(),
             main_failed: false,
             failure: None,
             cost: 0,
@@ -295,6 +300,17 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// Tells others what the context holds.
+    #[inline]
+    pub(super) fn update_gauges(&self, account: &Account) {
+        let gauges = self.context.gauges();
+        // Relaxed: figures for people.
+        gauges.lua_bytes.store(account.lua_bytes(), Ordering::Relaxed);
+        gauges.buffer_bytes.store(account.external_bytes(), Ordering::Relaxed);
+        gauges.timers.store(self.timers.len(), Ordering::Relaxed);
+        gauges.sockets.store(self.sockets.len(), Ordering::Relaxed);
     }
 
     /// Writes what was staged since the last time.

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use mlua::ffi::{self, lua_Debug, lua_State};
 
-use super::state::State;
+use super::state::{State, account};
 use crate::context::{Context, End};
 
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
@@ -82,6 +82,25 @@ pub(super) fn arm() {
             let mask = raw.cast::<u8>().add(layout.hook_mask);
             mask.write_volatile(mask.read_volatile() & !HOOK_ACTIVE);
         }
+    }
+}
+
+/// Has the state that this thread runs collect its garbage as soon as that is possible.
+pub(super) fn arm_collection() {
+    let raw = RUNNING.get();
+    if !raw.is_null() {
+        // SAFETY: as in `arm`.
+        unsafe { ffi::lua_sethook(raw, Some(collect), ffi::LUA_MASKCOUNT, 1) };
+    }
+}
+
+/// The hook that collects, once.
+unsafe extern "C-unwind" fn collect(raw: *mut lua_State, _activation: *mut lua_Debug) {
+    // SAFETY: called by the VM between two instructions.
+    unsafe {
+        ffi::lua_sethook(raw, None, 0, 0);
+        ffi::lua_gc(raw, ffi::LUA_GCCOLLECT, 0);
+        account(raw).on_collected();
     }
 }
 

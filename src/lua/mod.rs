@@ -10,6 +10,7 @@ mod settings;
 pub mod state;
 
 pub use behavior::{CommandLine, Paths, Program, Script, Source};
+pub use native::confine::Deny;
 pub use settings::Settings;
 
 use std::ffi::c_int;

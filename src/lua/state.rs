@@ -20,6 +20,9 @@ const COLLECT_EVERY_BYTES: usize = 256 * 1024;
 /// What a state may use beyond its limit once that is exceeded: to say so, and to end.
 const SLACK_BYTES: usize = 1 << 20;
 
+/// Less room than this is not worth a collection before it is used up.
+const COLLECT_ROOM_MIN: usize = 32 << 10;
+
 /// Blocks as large as a state itself are larger than this.
 const STATE_BYTES_MIN: usize = 2048;
 
@@ -30,6 +33,9 @@ pub struct Account {
     external_bytes: Cell<usize>,
     uncollected_bytes: Cell<usize>,
     limit_bytes: Cell<usize>,
+    /// Beyond this many bytes of both kinds something has to be done: the limit, or what makes a
+    /// collection worth while before that.
+    threshold_bytes: Cell<usize>,
     exceeded: Cell<bool>,
 }
 
@@ -54,21 +60,46 @@ impl Account {
     fn exceed(&self) {
         if !self.exceeded.replace(true) {
             self.limit_bytes.set(self.limit_bytes.get().saturating_add(SLACK_BYTES));
+            self.threshold_bytes.set(self.limit_bytes.get());
         }
         interrupt::arm();
     }
 
-    /// Sets the limit for VM memory and buffers together; 0 means none.
-    pub fn set_limit(&self, bytes: usize) {
-        self.limit_bytes.set(bytes);
+    /// The threshold was passed by an allocation in the VM: false if there is no room for it.
+    #[cold]
+    fn make_room(&self, total: usize) -> bool {
+        if total > self.limit_bytes.get() {
+            self.exceed();
+            return false;
+        }
+        // Collecting now is not possible, but soon.
+        self.threshold_bytes.set(self.limit_bytes.get());
+        interrupt::arm_collection();
+        true
     }
 
-    /// Marks the limit as exceeded by memory outside the VM.
+    /// Sets what makes the next collection worth while, after one that left what there is.
+    pub(super) fn on_collected(&self) {
+        let (limit, held) = (self.limit_bytes.get(), self.held());
+        let room = limit.saturating_sub(held) / 2;
+        if !self.exceeded.get() && limit != usize::MAX && room >= COLLECT_ROOM_MIN {
+            self.threshold_bytes.set(held + room);
+        }
+    }
+
+    /// Sets the limit for VM memory and buffers together; 0 means none.
+    pub fn set_limit(&self, bytes: usize) {
+        self.limit_bytes.set(if bytes == 0 { usize::MAX } else { bytes });
+        self.threshold_bytes.set(self.limit_bytes.get());
+        self.on_collected();
+    }
+
+    fn held(&self) -> usize {
+        self.lua_bytes.get().saturating_add(self.external_bytes.get())
+    }
+
     fn would_exceed(&self, more: usize) -> bool {
-        let limit = self.limit_bytes.get();
-        limit != 0
-            && self.lua_bytes.get().saturating_add(self.external_bytes.get()).saturating_add(more)
-                > limit
+        self.held().saturating_add(more) > self.limit_bytes.get()
     }
 }
 
@@ -92,7 +123,8 @@ impl State {
             lua_bytes: Cell::new(0),
             external_bytes: Cell::new(0),
             uncollected_bytes: Cell::new(0),
-            limit_bytes: Cell::new(0),
+            limit_bytes: Cell::new(usize::MAX),
+            threshold_bytes: Cell::new(usize::MAX),
             exceeded: Cell::new(false),
         });
         let account = NonNull::from(Box::leak(account));
@@ -207,8 +239,8 @@ unsafe extern "C" fn allocate(
         unsafe { libc::free(block) };
         return std::ptr::null_mut();
     }
-    if new_size > old_size && account.would_exceed(new_size - old_size) {
-        account.exceed();
+    let total = held.wrapping_sub(old_size).wrapping_add(new_size) + account.external_bytes.get();
+    if total > account.threshold_bytes.get() && new_size > old_size && !account.make_room(total) {
         return std::ptr::null_mut();
     }
     // SAFETY: as above; realloc of null allocates.

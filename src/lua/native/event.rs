@@ -117,7 +117,15 @@ unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
                 }
                 4
             }
-            Event::Ended { id } => push_pair(raw, ENDED, id.to_number()),
+            Event::Ended { id, ending } => {
+                push_pair(raw, ENDED, id.to_number());
+                push_text(raw, ending.reason.as_bytes());
+                match &ending.detail {
+                    Some(detail) => push_text(raw, detail.as_bytes()),
+                    None => ffi::lua_pushnil(raw),
+                }
+                4
+            }
             Event::Complete { token, result } => {
                 push_complete(raw, token, result.map(|()| Completion::Done))
             }

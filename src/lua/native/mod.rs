@@ -4,9 +4,11 @@
 //! into the VM while it borrows the host, because whatever allocates in the VM may run finalisers,
 //! which are script code and use the host too.
 
+pub(super) mod confine;
 mod context;
 mod event;
 mod rwopt;
+mod stat;
 mod tcp;
 
 use std::ffi::{CStr, c_int};
@@ -30,8 +32,13 @@ type Functions = &'static [(&'static CStr, lua_CFunction)];
 /// # Safety
 /// `raw` must be a fresh state with an empty stack, inside a turn. Raises for want of memory.
 pub(super) unsafe fn open(raw: *mut lua_State) {
-    const LISTS: [Functions; 4] =
-        [context::FUNCTIONS, event::FUNCTIONS, tcp::FUNCTIONS, abi::buffer::FUNCTIONS];
+    const LISTS: [Functions; 5] = [
+        context::FUNCTIONS,
+        event::FUNCTIONS,
+        stat::FUNCTIONS,
+        tcp::FUNCTIONS,
+        abi::buffer::FUNCTIONS,
+    ];
     let count: usize = LISTS.iter().map(|list| list.len()).sum();
     // SAFETY: the caller's contract; all names are terminated.
     unsafe {
