@@ -3,6 +3,7 @@
 //! [`Handle::poke`] makes another thread run the process's poke handler in between two of its
 //! instructions, by a signal. Handlers must be async-signal-safe: no locks, no allocation.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -37,6 +38,59 @@ pub fn on_poke(handler: fn()) {
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: a filled structure; the handler is safe to run at any time.
     unsafe { libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut()) };
+}
+
+/// Bytes of stack for a thread that runs scripts. One coroutine can use some 60 MiB of it, by
+/// recursion through `string.gsub`; only what is used takes memory.
+const STACK_BYTES: usize = 256 << 20;
+
+/// What is tried where there is not as much address space.
+const STACK_BYTES_LESS: usize = 96 << 20;
+
+/// Starts a thread that runs scripts.
+///
+/// # Errors
+/// If the system has no room for it.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + Clone + 'static) -> std::io::Result<()> {
+    let start = |bytes| {
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(bytes);
+        builder.spawn(body.clone()).map(drop)
+    };
+    start(STACK_BYTES).or_else(|_| start(STACK_BYTES_LESS))
+}
+
+thread_local! {
+    /// The lowest address of this thread's stack; 0 if unknown.
+    static STACK_END: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Bytes that are left of this thread's stack.
+pub fn stack_left() -> usize {
+    let here = 0u8;
+    let end = STACK_END.get().unwrap_or_else(|| {
+        let end = stack_end().unwrap_or(0);
+        STACK_END.set(Some(end));
+        end
+    });
+    (&raw const here).addr().saturating_sub(end)
+}
+
+fn stack_end() -> Option<usize> {
+    // SAFETY: all zero is a place for the attributes.
+    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
+    let (mut start, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: this thread, which lives, and a place.
+    if unsafe { libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes) } != 0 {
+        return None;
+    }
+    // SAFETY: filled attributes, destroyed once.
+    let status = unsafe {
+        let found =
+            libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size);
+        libc::pthread_attr_destroy(&raw mut attributes);
+        found
+    };
+    (status == 0).then(|| start.addr())
 }
 
 /// A thread that can be poked; to be given up before the thread ends.

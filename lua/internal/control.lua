@@ -121,4 +121,3 @@ function core.create_with(options, ...)
   if not checked.file then wrong(2, "file", "file name") end
   return native.create(checked.file, package.path, package.cpath, checked, ...)
 end
-

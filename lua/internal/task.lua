@@ -17,7 +17,7 @@ local raw_status, raw_running = coroutine.status, coroutine.running
 local isyieldable = coroutine.isyieldable
 local traceback = debug.traceback
 local next_event, strerror = native.next_event, native.strerror
-local is_yieldable = native.is_yieldable
+local is_yieldable, has_stack = native.is_yieldable, native.has_stack
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 
 local TIMEOUT, C_BOUNDARY = 208, 200
@@ -26,6 +26,7 @@ local TIMEOUT, C_BOUNDARY = 208, 200
 local WAIT, IDLE = {}, {}
 
 local RUNNERS_KEPT = 64
+local LEVELS_MAX = 10000
 
 local current -- the root coroutine that runs
 local depth = 0 -- how many user coroutines run inside it, each inside the one before …
@@ -243,6 +244,7 @@ end
 local function resume(co, ...)
   if parked[co] then return false, "cannot resume non-suspended coroutine" end
   local level = depth + 1
+  if level > 1 and (level > LEVELS_MAX or not has_stack()) then return false, "C stack overflow" end
   depth, chain[level] = level, co
   return leave(co, level, raw_resume(co, ...))
 end
@@ -257,6 +259,7 @@ local function wrap(f)
   return function(...)
     if parked[co] then error("cannot resume non-suspended coroutine", 2) end
     local level = depth + 1
+    if level > 1 and (level > LEVELS_MAX or not has_stack()) then error("C stack overflow", 2) end
     depth, chain[level] = level, co
     return unwrapped(leave(co, level, raw_resume(co, ...)))
   end

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, USAGE};
 use crate::context::{End, Scheduler};
-use crate::lua::{interrupt, CommandLine, Deny, Paths, Program, Script, Settings, Source};
+use crate::lua::{CommandLine, Deny, Paths, Program, Script, Settings, Source, interrupt};
 use crate::message::{Text, Value};
-use crate::{net, rt};
+use crate::{net, rt, thread};
 
 /// How long the process waits, at its end, for what was written to be read.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
@@ -90,9 +90,7 @@ fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
     let terminated = rt::termination_signals()?;
     for index in 0..scheduler.workers() {
         let scheduler = Arc::clone(scheduler);
-        std::thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || scheduler.run_worker(index))?;
+        thread::spawn(&format!("worker-{index}"), move || scheduler.run_worker(index))?;
     }
     scheduler.start_watchdog()?;
     let scheduler = Arc::clone(scheduler);

@@ -188,6 +188,11 @@ impl Context {
         }
     }
 
+    /// Whether it refuses everything, and is about to be gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.inbox().closed
+    }
+
     /// Says more of an end that has been requested already.
     pub fn explain_end(&self, reason: End) {
         self.inbox().end = Some(reason);

@@ -174,18 +174,19 @@ impl Scheduler {
     pub(super) fn start_extra(self: &Arc<Self>) -> bool {
         let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // Only the watchdog starts workers: nobody else changes the count.
-        let (index, deque) = spare.unwrap_or_else(|| {
-            (self.remote_count.load(Ordering::Relaxed), Deque::new_fifo())
-        });
+        let (index, deque) =
+            spare.unwrap_or_else(|| (self.remote_count.load(Ordering::Relaxed), Deque::new_fifo()));
         let Some(remote) = self.remotes.get(index) else { return false };
         remote.get_or_init(|| Remote::new(&deque));
         self.remote_count.fetch_max(index + 1, Ordering::Release);
         let scheduler = Arc::clone(self);
-        let started = std::thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .spawn(move || scheduler.run_with(index, deque));
-        match started {
-            Ok(_) => self.active.fetch_add(1, Ordering::Relaxed),
+        let deque = Arc::new(Mutex::new(Some(deque)));
+        let run = move || {
+            let deque = deque.lock().unwrap_or_else(PoisonError::into_inner).take();
+            scheduler.run_with(index, deque.expect("a thread is started once"));
+        };
+        match crate::thread::spawn(&format!("worker-{index}"), run) {
+            Ok(()) => self.active.fetch_add(1, Ordering::Relaxed),
             Err(error) => {
                 log::warn!("no thread in place of a stuck one: {error}");
                 return false;
@@ -299,7 +300,8 @@ impl Scheduler {
         for watcher in watchers {
             if let Some(watcher) = self.registry.get(watcher) {
                 // A watcher that has ended needs no notice.
-                let _ = watcher.deliver(Event::Ended { id: context.id(), ending: Arc::clone(&ending) });
+                let _ =
+                    watcher.deliver(Event::Ended { id: context.id(), ending: Arc::clone(&ending) });
             }
         }
         if left == 0 {

@@ -51,7 +51,8 @@ impl Slot {
 
     /// Gives what is in the slot up to [`Slot::collect`]. Only the owning thread's poke handler.
     pub(super) fn give_up(&self) {
-        if self.is_changing.load(Ordering::Relaxed) || !self.rescued.load(Ordering::Acquire).is_null()
+        if self.is_changing.load(Ordering::Relaxed)
+            || !self.rescued.load(Ordering::Acquire).is_null()
         {
             return;
         }

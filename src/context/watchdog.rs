@@ -2,19 +2,19 @@
 //!
 //! A worker notes the beginning and the end of each turn in its [`Watch`]. The watchdog looks every
 //! few milliseconds, as long as something runs. A worker that is in the same turn as before is
-//! stuck: what waits in its slot is made reachable, and unless another worker is idle a new one
+//! stuck: what waits in its slot is made reachable; unless another worker is idle, a new one
 //! takes its place; the stuck one retires when its turn ends. If the context in that turn is to end,
-//! or has used up the CPU time that it may, the thread is poked, and the behavior interrupted.
+//! or has used up the CPU time it may use, the thread is poked, and the behavior interrupted.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::Scheduler;
 use super::behavior::End;
 use super::scheduler::Remote;
 use super::slot::Slot;
-use super::Scheduler;
 use crate::message::Id;
 use crate::thread::{self, Handle};
 
@@ -23,6 +23,9 @@ pub(super) const TICK: Duration = Duration::from_millis(4);
 
 /// Looks that see a worker in the same turn before it counts as stuck.
 const STUCK_TICKS: u32 = 2;
+
+/// Looks that see a context being closed before its finalisers are interrupted: one second.
+const CLOSING_TICKS: u32 = 250;
 
 /// Looks that see nothing run before the watchdog goes to sleep.
 const QUIET_TICKS: u32 = 3;
@@ -179,9 +182,8 @@ struct Watchdog {
 pub(super) fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
     thread::on_poke(poked);
     let mut watchdog = Watchdog { scheduler: Arc::clone(scheduler), seen: Vec::new() };
-    let started = std::thread::Builder::new()
-        .name("watchdog".to_owned())
-        .spawn(move || watchdog.run())?;
+    let started =
+        std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watchdog.run())?;
     let _ = scheduler.alarm.watchdog.set(started.thread().clone());
     Ok(())
 }
@@ -215,6 +217,12 @@ impl Watchdog {
         let (mut has_run, mut stuck) = (false, 0);
         for (remote, seen) in remotes.clone().zip(&mut self.seen) {
             let watch = &remote.watch;
+            // Whether or not the turn has ended since the thread was poked.
+            if let Some(context) = watch.slot.collect() {
+                has_run = true;
+                scheduler.injector.push(context);
+                scheduler.wake_one();
+            }
             // Acquire: pairs with `Watch::begin`.
             let turn = watch.turn.load(Ordering::Acquire);
             has_run |= turn % 2 == 1 || turn != seen.turn;
@@ -243,10 +251,6 @@ impl Watchdog {
 impl Scheduler {
     /// Reacts to a turn that has lasted for more than a tick.
     fn on_long_turn(&self, watch: &Watch, seen: &mut Seen) {
-        if let Some(context) = watch.slot.collect() {
-            self.injector.push(context);
-            self.wake_one();
-        }
         let id = Id::from_number(f64::from_bits(watch.context.load(Ordering::Relaxed)));
         let Some(context) = id.and_then(|id| self.registry().get(id)) else { return };
         if let (Some(cpu), Some(before)) = (watch.cpu_time(), seen.cpu) {
@@ -258,7 +262,11 @@ impl Scheduler {
                 context.destroy(End::Time(None));
             }
         }
-        let is_doomed = context.end_requested().is_some();
+        // One that is being closed has its finalisers left, which have some more time.
+        let is_doomed = match context.is_closed() {
+            true => seen.ticks >= CLOSING_TICKS,
+            false => context.end_requested().is_some(),
+        };
         if is_doomed {
             // Relaxed: the signal comes after it.
             watch.doomed.store(seen.turn, Ordering::Relaxed);

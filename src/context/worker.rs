@@ -59,7 +59,14 @@ impl Worker {
         index: usize,
         deque: Deque<Arc<Context>>,
     ) -> Worker {
-        Worker { scheduler, deque: Cell::new(Some(deque)), index, idle: false, slot_streak: 0, turns: Cell::new(0) }
+        Worker {
+            scheduler,
+            deque: Cell::new(Some(deque)),
+            index,
+            idle: false,
+            slot_streak: 0,
+            turns: Cell::new(0),
+        }
     }
 
     pub(super) fn current_index() -> Option<usize> {

@@ -224,9 +224,10 @@ impl Running {
         let context = &self.host.context;
         if account.exceeded() || message == OUT_OF_MEMORY {
             let text = format!(
-                "out of memory: {} bytes in Lua, {} in buffers, limit {}",
+                "{} bytes in Lua, {} in buffers, {} wanted in all, limit {}",
                 account.lua_bytes(),
                 account.external_bytes(),
+                account.wanted_bytes(),
                 context.limits().memory
             );
             context.destroy(End::Memory(text));

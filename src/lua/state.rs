@@ -37,6 +37,8 @@ pub struct Account {
     /// collection worth while before that.
     threshold_bytes: Cell<usize>,
     exceeded: Cell<bool>,
+    /// Bytes held, and wanted, when the limit was first exceeded.
+    wanted_bytes: Cell<usize>,
 }
 
 impl Account {
@@ -57,8 +59,9 @@ impl Account {
 
     /// The limit was exceeded: whatever the script does about it, it ends.
     #[cold]
-    fn exceed(&self) {
+    fn exceed(&self, wanted: usize) {
         if !self.exceeded.replace(true) {
+            self.wanted_bytes.set(wanted);
             self.limit_bytes.set(self.limit_bytes.get().saturating_add(SLACK_BYTES));
             self.threshold_bytes.set(self.limit_bytes.get());
         }
@@ -69,13 +72,18 @@ impl Account {
     #[cold]
     fn make_room(&self, total: usize) -> bool {
         if total > self.limit_bytes.get() {
-            self.exceed();
+            self.exceed(total);
             return false;
         }
         // Collecting now is not possible, but soon.
         self.threshold_bytes.set(self.limit_bytes.get());
         interrupt::arm_collection();
         true
+    }
+
+    /// Bytes held, and wanted, when an allocation was first refused because of the limit.
+    pub fn wanted_bytes(&self) -> usize {
+        self.wanted_bytes.get()
     }
 
     /// Sets what makes the next collection worth while, after one that left what there is.
@@ -126,6 +134,7 @@ impl State {
             limit_bytes: Cell::new(usize::MAX),
             threshold_bytes: Cell::new(usize::MAX),
             exceeded: Cell::new(false),
+            wanted_bytes: Cell::new(0),
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).
@@ -194,7 +203,7 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
         // SAFETY: a full collection is allowed wherever a C function runs.
         unsafe { ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0) };
         if account.would_exceed(bytes) {
-            account.exceed();
+            account.exceed(account.held().saturating_add(bytes));
             return false;
         }
     }

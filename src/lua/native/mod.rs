@@ -32,10 +32,11 @@ type Functions = &'static [(&'static CStr, lua_CFunction)];
 /// # Safety
 /// `raw` must be a fresh state with an empty stack, inside a turn. Raises for want of memory.
 pub(super) unsafe fn open(raw: *mut lua_State) {
-    const LISTS: [Functions; 5] = [
+    const LISTS: [Functions; 6] = [
         context::FUNCTIONS,
         event::FUNCTIONS,
         stat::FUNCTIONS,
+        stat::FAULTS,
         tcp::FUNCTIONS,
         abi::buffer::FUNCTIONS,
     ];

@@ -9,8 +9,25 @@ use super::number;
 use crate::context::Context;
 use crate::lua::{host, state};
 use crate::message::Id;
+use crate::thread;
 
-pub(super) const FUNCTIONS: super::Functions = &[(c"stat", stat as lua_CFunction)];
+pub(super) const FUNCTIONS: super::Functions =
+    &[(c"stat", stat as lua_CFunction), (c"has_stack", has_stack)];
+
+/// Stack that one more coroutine may need.
+const STACK_BYTES_MIN: usize = 72 << 20;
+
+/// In builds with debug assertions, what fails as only a fault of the runtime could.
+#[cfg(debug_assertions)]
+pub(super) const FAULTS: super::Functions = &[(c"panic_for_tests", panic as lua_CFunction)];
+#[cfg(not(debug_assertions))]
+pub(super) const FAULTS: super::Functions = &[];
+
+/// native.panic_for_tests(): panics while it borrows the host.
+#[cfg(debug_assertions)]
+unsafe extern "C-unwind" fn panic(_raw: *mut lua_State) -> c_int {
+    host::with(|host| panic!("a test panics in context {}", host.context.id()))
+}
 
 /// Fields, and what is in them.
 type Fields = [(&'static CStr, Option<f64>); 13];
@@ -22,7 +39,7 @@ fn fields(context: &Context) -> Fields {
     [
         (c"mailbox", Some(context.waiting() as f64)),
         (c"mailbox_max", Some(limits.mailbox as f64)),
-        (c"mailbox_peak", Some(gauges.mailbox_peak() as f64)),
+        (c"mailbox_peak", Some(gauges.mailbox_peak().max(context.waiting()) as f64)),
         (c"turns", Some(gauges.turns() as f64)),
         (c"cpu", Some(gauges.cpu().as_secs_f64())),
         (c"lua_bytes", gauge(&gauges.lua_bytes)),
@@ -34,6 +51,14 @@ fn fields(context: &Context) -> Fields {
         (c"sockets", gauge(&gauges.sockets)),
         (c"workers", Some(context.scheduler().running() as f64)),
     ]
+}
+
+/// native.has_stack(): whether the C stack has room for one more coroutine inside the others.
+unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
+    let has_stack = thread::stack_left() >= STACK_BYTES_MIN;
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(has_stack)) };
+    1
 }
 
 /// native.stat(handle): a table, or nothing.
