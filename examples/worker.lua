@@ -1,4 +1,6 @@
--- Shows: a worker that can fail; started by supervisor.lua.
+-- A worker that is started again when it fails: see supervisor.lua.
+--
+-- Shows: an error that ends a context.
 
 local name = ...
 

@@ -3,7 +3,30 @@
 local native = ...
 local core = {}
 
+local getmetatable, next, setmetatable = getmetatable, next, setmetatable
+
 local function load(name) return native.load(name)(native, core) end
+
+-- Most contexts use little of the library: a module fills in what it lacks, from the chunk of that
+-- name, when something is looked up that it does not have. Returns what does so at once.
+function core.lazy(module, name)
+  local mine = {}
+  local is_loaded = false
+  local function load_rest()
+    if is_loaded then return end
+    is_loaded = true
+    if getmetatable(module) == mine then setmetatable(module, nil) end
+    for key, value in next, load(name) do
+      if module[key] == nil then module[key] = value end
+    end
+  end
+  function mine.__index(_, key)
+    load_rest()
+    return module[key]
+  end
+  setmetatable(module, mine)
+  return load_rest
+end
 
 load("internal/task")
 load("internal/require")
@@ -17,11 +40,19 @@ local buffer = load("buffer")
 -- into its table when its first function is looked up.
 local tcp = {}
 core.tcp = tcp
+local function load_tcp()
+  setmetatable(tcp, nil)
+  load("tcp")
+end
 setmetatable(tcp, {
   __index = function(_, name)
-    setmetatable(tcp, nil)
-    load("tcp")
+    load_tcp()
     return tcp[name]
+  end,
+  -- What a script puts in the place of a function must not be overwritten by a later load.
+  __newindex = function(_, name, value)
+    load_tcp()
+    tcp[name] = value
   end,
 })
 

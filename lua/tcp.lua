@@ -10,6 +10,7 @@ local suspend, check_may_wait = core.suspend, core.check_may_wait
 local timer_start, timers = native.timer_start, core.timers
 local native_read, native_write = native.read, native.write
 
+native.open_sockets()
 local sockets = native.load("internal/socket")(native, core)
 local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by_id
 local check_stream, check_listener = sockets.check_stream, sockets.check_listener
@@ -153,9 +154,11 @@ local function write_shared(fd, data, how)
   local token
   if type(how) == "function" then
     token = register(write_entry(how, fd, data))
-  elseif how then
+  elseif how == true then
     check_may_wait()
     token = register()
+  elseif how then
+    bad(3, "write", "boolean or function", how, 3)
   end
   local code, why = native.write_shared(fd, data, token or 0)
   if why ~= nil then

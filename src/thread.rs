@@ -3,7 +3,6 @@
 //! [`Handle::poke`] makes another thread run the process's poke handler in between two of its
 //! instructions, by a signal. Handlers must be async-signal-safe: no locks, no allocation.
 
-use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -57,40 +56,6 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + Clone + 'static) -> std::i
         builder.spawn(body.clone()).map(drop)
     };
     start(STACK_BYTES).or_else(|_| start(STACK_BYTES_LESS))
-}
-
-thread_local! {
-    /// The lowest address of this thread's stack; 0 if unknown.
-    static STACK_END: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-/// Bytes that are left of this thread's stack.
-pub fn stack_left() -> usize {
-    let here = 0u8;
-    let end = STACK_END.get().unwrap_or_else(|| {
-        let end = stack_end().unwrap_or(0);
-        STACK_END.set(Some(end));
-        end
-    });
-    (&raw const here).addr().saturating_sub(end)
-}
-
-fn stack_end() -> Option<usize> {
-    // SAFETY: all zero is a place for the attributes.
-    let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
-    let (mut start, mut size) = (std::ptr::null_mut(), 0);
-    // SAFETY: this thread, which lives, and a place.
-    if unsafe { libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes) } != 0 {
-        return None;
-    }
-    // SAFETY: filled attributes, destroyed once.
-    let status = unsafe {
-        let found =
-            libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size);
-        libc::pthread_attr_destroy(&raw mut attributes);
-        found
-    };
-    (status == 0).then(|| start.addr())
 }
 
 /// A thread that can be poked; to be given up before the thread ends.

@@ -68,6 +68,37 @@ fn answers_that_nobody_asked_for_cannot_fill_the_memory() {
 }
 
 #[test]
+fn a_wait_whose_time_is_over_still_gets_what_came_before() {
+    assert_prints(
+        &[
+            ECHO,
+            (
+                "flood.lua",
+                "local to, done = ...
+                 for i = 1, 2000 do context.send(to, i) end
+                 io.open(done, 'w'):close()",
+            ),
+        ],
+        "local me, done = context.self(), here .. '/done'
+         local flood = context.create(here .. '/flood.lua', me, done)
+         local echo = context.create(here .. '/echo.lua')
+         while not io.open(done) do end
+         -- Comes behind the flood, which takes more than a turn.
+         context.send(me, 'mine')
+         context.recv(flood, function(_, i)
+           if i == 500 then
+             local start = os.clock()
+             while os.clock() - start < 0.01 do end
+           end
+         end)
+         print((select(2, context.recv(me, 0.001))))
+         context.destroy(echo)
+         context.recv(flood, nil)",
+        "mine\n",
+    );
+}
+
+#[test]
 fn messages_wait_in_order_until_a_recv_takes_them() {
     assert_prints(
         &[("sender.lua", "local to, n = ... for i = 1, n do context.send(to, i) end"), ECHO],
@@ -384,6 +415,79 @@ fn a_context_that_cannot_start_is_logged_with_its_place() {
     for part in ["missing.lua", "syntax.lua:3:", "raises.lua:1: oops", "stack traceback"] {
         assert!(done.stderr.contains(part), "{part}: {done}");
     }
+}
+
+#[test]
+fn a_context_that_destroys_itself_reacts_to_nothing_more() {
+    assert_prints(
+        &[],
+        "local me = context.self()
+         context.recv(0, function(_, v)
+           print(v)
+           if v == 2 then
+             context.run(print, 'not any more')
+             context.destroy()
+             print('the code after it still runs')
+           end
+         end)
+         for i = 1, 5 do context.send(me, i) end",
+        "1\n2\nthe code after it still runs\n",
+    );
+}
+
+#[test]
+fn answers_that_nobody_has_asked_for_fill_a_mailbox_at_most() {
+    assert_prints(
+        &[
+            ECHO,
+            (
+                "repeats.lua",
+                "local _, _, from, session = context.recv(0)
+             local count = 0
+             while context.reply(from, session, ('x'):rep(100)) and count < 1e6 do
+               count = count + 1
+             end
+             print(count >= 65536 and count < 1e6, context.reply(from, session, 1))
+             io.open((...), 'w'):close()",
+            ),
+        ],
+        "local done = here .. '/done'
+         local h = context.create(here .. '/repeats.lua', done)
+         context.query(h, 1, function(ok) print('answered', ok) end)
+         local echo = context.create(here .. '/echo.lua')
+         -- Busy until the other one has given up.
+         while not io.open(done) do end
+         print(context.query(echo, 'still heard', 30))
+         context.destroy(echo)
+         context.destroy()",
+        "true\tfalse\t209\nanswered\ttrue\ntrue\tstill heard\n",
+    );
+}
+
+#[test]
+fn finalisers_that_send_while_a_value_is_sent_harm_nothing() {
+    assert_prints(
+        &[],
+        "local me = context.self()
+         local sent = 0
+         local function litter()
+           local proxy = newproxy(true)
+           getmetatable(proxy).__gc = function()
+             context.send(me, { 1LL, { buffer.new(('y'):rep(2000)) } })
+             sent = sent + 1
+           end
+         end
+         for i = 1, 300 do
+           for _ = 1, 20 do litter() end
+           context.send(me, { 5ULL, buffer.new(('x'):rep(5000)), { i } })
+         end
+         print(sent > 100)
+         local count = 0
+         while context.recv(me, 0.01) do count = count + 1 end
+         print(count >= sent + 300)
+         os.exit(0)",
+        "true\ntrue\n",
+    );
 }
 
 #[test]

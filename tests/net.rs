@@ -10,7 +10,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use support::{Server, connect, frame, read_frame, read_rest, resident_bytes};
+use support::{Folder, Server, connect, frame, read_frame, read_rest, resident_bytes};
 
 fn echo_server() -> (Server, u16) {
     let mut server = Server::start(["examples/echo_server.lua", "0"]);
@@ -284,6 +284,66 @@ fn a_peer_that_never_reads_makes_the_socket_fail_at_its_write_limit() {
     assert_eq!(server.line(), "true\tfalse\t212");
     assert_eq!(server.line(), "false\twrite queue full");
     drop(stream);
+}
+
+#[test]
+fn a_socket_written_to_by_another_context_is_closed_when_its_owner_closes_it() {
+    let folder = Folder::new();
+    let script = folder.write(
+        "gate.lua",
+        "if ... == 'agent' then
+           local _, fd, from, session = context.recv(0)
+           tcp.write(fd, 'from the agent')
+           context.reply(from, session, true)
+           context.recv(0)
+           return
+         end
+         local _, listener = tcp.listen('127.0.0.1', 0)
+         local agent = context.create(arg[0], 'agent')
+         listener:accept(function(_, sock)
+           sock:set_wshared(true)
+           context.query(agent, sock:fd())
+           sock:close()
+         end)
+         print(listener:local_port())",
+    );
+    let mut server = Server::start([script.to_str().unwrap()]);
+    let mut client = connect(server.port());
+    let mut text = String::new();
+    client.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "from the agent");
+}
+
+#[test]
+fn what_was_written_arrives_although_input_is_left_unread_at_the_close() {
+    const BYTES: usize = 3 << 20;
+    let folder = Folder::new();
+    let script = folder.write(
+        "last_words.lua",
+        "local _, listener = tcp.listen('127.0.0.1', 0)
+         listener:accept(function(_, sock)
+           sock:read()
+           sock:write(('x'):rep(3 * 2 ^ 20))
+           sock:close()
+         end)
+         print(listener:local_port())",
+    );
+    let mut server = Server::start([script.to_str().unwrap()]);
+    let mut client = connect(server.port());
+    client.write_all(b"first").unwrap();
+    let (mut total, mut space) = (0, vec![0; 50_000]);
+    loop {
+        // What comes after the very last byte may be the end or, since we go on sending, a reset.
+        match client.read(&mut space) {
+            Ok(0) => break,
+            Ok(count) => total += count,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("{error}"),
+        }
+        // More that nobody reads, before and after the close.
+        let _ = client.write_all(b"more");
+    }
+    assert_eq!(total, BYTES);
 }
 
 #[test]

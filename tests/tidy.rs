@@ -24,7 +24,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[("src/abi/buffer.rs", "lua")];
 const STRANGERS: &[(&str, &str)] = &[("timer", "net")];
 
 /// The files that may name the async runtime.
-const NAMES_RUNTIME: &[&str] = &["src/rt.rs"];
+const NAMES_RUNTIME: &[&str] = &["src/rt/runtime.rs", "src/rt/poller.rs"];
 
 /// The files that may hold `unsafe`: bytes, the boundary to C and to the VM, and the reactor.
 const UNSAFE: &[&str] = &[
@@ -37,7 +37,9 @@ const UNSAFE: &[&str] = &[
     "src/buf/scratch.rs",
     "src/context/slot.rs",
     "src/context/watchdog.rs",
+    "src/lua/arena.rs",
     "src/lua/behavior.rs",
+    "src/lua/compiled.rs",
     "src/lua/interrupt.rs",
     "src/lua/convert/integer.rs",
     "src/lua/convert/mod.rs",
@@ -56,7 +58,8 @@ const UNSAFE: &[&str] = &[
     "src/lua/native/stat.rs",
     "src/lua/native/tcp.rs",
     "src/lua/state.rs",
-    "src/rt.rs",
+    "src/rt/runtime.rs",
+    "src/rt/socket.rs",
     "src/thread.rs",
     "benches/src/sys.rs",
     "tests/buffer.rs",

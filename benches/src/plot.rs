@@ -123,7 +123,8 @@ fn draw(out: &mut String, panel: &Panel) {
         let at = TOP + 10.0 + i as f64 * 16.0;
         let _ = writeln!(
             out,
-            "<path d=\"M{0:.1} {at:.1}h14\" stroke=\"{2}\" stroke-width=\"2\" stroke-dasharray=\"{4}\"/>\
+            "<path d=\"M{0:.1} {at:.1}h14\" stroke=\"{2}\" stroke-width=\"2\" \
+             stroke-dasharray=\"{4}\"/>\
              <text x=\"{1:.1}\" y=\"{3:.1}\">{name}</text>",
             right + 10.0,
             right + 28.0,

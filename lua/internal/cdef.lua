@@ -8,7 +8,7 @@ local declared = native.declared or {}
 native.declared = declared
 
 if not declared[name] then
-    local text = native.headers[name]
+    local text = native.header(name)
     if not text then error("no header named " .. tostring(name)) end
     (native.ffi or require)("ffi").cdef(text)
     declared[name] = true

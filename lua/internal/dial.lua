@@ -89,14 +89,14 @@ local function listen_ip(name, family, address, port, ...)
     callback = select(n, ...)
     optional = n - 1
   end
-  if optional > 1 then bad(4, name, "function", b, 4) end
+  if optional > 1 then bad(4, name, "function", b, 3) end
   if optional == 1 then
     if type(a) == "boolean" then
       reuse_port = a
     elseif tonumber(a) then
       backlog = tonumber(a)
     else
-      bad(3, name, "backlog", a, 4)
+      bad(3, name, "backlog", a, 3)
     end
   end
   local function work()

@@ -7,6 +7,9 @@ local strerror = native.strerror
 local bad, complete, defer, hold = core.bad, core.complete, core.defer, core.hold
 local register, set_timeout = core.register, core.set_timeout
 local suspend, is_waiting = core.suspend, core.is_waiting
+local drop_waiter = core.drop_waiter
+
+local TIMEOUT = 208
 
 -- Records of sockets: id, closed, callback, and the tokens of who waits from `first` to `last`.
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
@@ -71,6 +74,15 @@ local function release_anchor(record)
   if not record.callback and not next_waiter(record) then record.anchor = nil end
 end
 
+-- A wait is over. If its time was up, the socket must not be held on its behalf any more.
+local function settle(record, token, ok, value)
+  if not ok and value == TIMEOUT then
+    drop_waiter(record, token)
+    release_anchor(record)
+  end
+  return ok, value
+end
+
 -- Blocks the running root on a socket.
 local function wait_on(socket, record, timeout)
   local token = register()
@@ -78,7 +90,7 @@ local function wait_on(socket, record, timeout)
   record[record.last] = token
   record.anchor = socket
   set_timeout(token, timeout)
-  return suspend()
+  return settle(record, token, suspend())
 end
 
 local function set_callback(socket, record, callback, serve)

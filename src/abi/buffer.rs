@@ -83,7 +83,7 @@ impl Fault {
 /// `state` must be made by [`state::State::new`], in use by this thread, with 6 free stack slots.
 pub unsafe fn open(state: *mut lua_State) {
     // SAFETY: the caller's contract, here and below: every value pushed is popped.
-    unsafe { ffi::lua_createtable(state, 0, 64) };
+    unsafe { ffi::lua_createtable(state, 0, METHODS.len() as c_int) };
     for (name, function) in METHODS {
         // SAFETY: the table is on top.
         unsafe { set_function(state, name, *function) };

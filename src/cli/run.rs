@@ -33,7 +33,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Ok(Command::Version) => print(&version()),
         Ok(Command::Run(run)) => run_script(&program, run),
         Err(error) => {
-            eprintln!("node-lua: {error}\n{USAGE}");
+            complain(&format!("{error}\n{USAGE}"));
             ExitCode::from(USAGE_STATUS)
         }
     }
@@ -41,6 +41,11 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 
 fn version() -> String {
     format!("node-lua {} ({})\n", env!("CARGO_PKG_VERSION"), crate::lua::library::vm_version())
+}
+
+/// Writes to standard error; that it may be closed, or its disk full, changes no exit status.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "node-lua: {text}");
 }
 
 fn print(text: &str) -> ExitCode {
@@ -56,7 +61,7 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
     let script = match script(program, &run) {
         Ok(script) => script,
         Err(error) => {
-            eprintln!("node-lua: standard input: {error}");
+            complain(&format!("standard input: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -77,7 +82,7 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
         return ExitCode::FAILURE;
     }
     if let Err(error) = start(&scheduler) {
-        eprintln!("node-lua: {error}");
+        complain(&error.to_string());
         return ExitCode::FAILURE;
     }
     scheduler.wait_until_done();

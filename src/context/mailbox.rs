@@ -1,12 +1,13 @@
 //! A context: its address, its bounded mailbox, and its place in the schedule.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
 use super::behavior::{Behavior, End};
-use super::{Gauges, Limits, Scheduler};
+use super::{Gauges, Limits, Registry, Scheduler};
 use crate::error::Code;
 use crate::message::{Event, Id};
 
@@ -45,18 +46,52 @@ struct Inbox {
     watchers: Watchers,
 }
 
+/// Watchers before those that have ended are looked for.
+const WATCHERS_SWEEP_MIN: usize = 256;
+
 /// Contexts to tell of the end. Most are asked by the same one many times in a row.
 #[derive(Default)]
 struct Watchers {
     last: Option<Id>,
-    all: HashSet<Id>,
+    all: Ids,
+    /// With as many watchers, those that have ended are forgotten.
+    sweep: usize,
+}
+
+/// Addresses, found by a product of their number: nobody can choose them to collide.
+pub(super) type Ids = HashSet<Id, BuildHasherDefault<IdHasher>>;
+
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The table looks at the top bits and at the bottom ones.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
 }
 
 impl Watchers {
-    fn insert(&mut self, id: Id) {
-        if self.last != Some(id) {
-            self.last = Some(id);
-            self.all.insert(id);
+    fn insert(&mut self, id: Id, registry: &Registry) {
+        if self.last == Some(id) {
+            return;
+        }
+        self.last = Some(id);
+        self.all.insert(id);
+        if self.all.len() > self.sweep.max(WATCHERS_SWEEP_MIN) {
+            // The registry's lock is only ever taken for moments, and no inbox's within it.
+            self.all.retain(|&id| registry.get(id).is_some());
+            self.sweep = 2 * self.all.len();
         }
     }
 }
@@ -69,6 +104,8 @@ pub struct Context {
     limits: Limits,
     gauges: Gauges,
     inbox: Mutex<Inbox>,
+    /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
+    is_ending: AtomicBool,
     /// Messages handed to the behavior that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bound.
     unreceived: AtomicUsize,
@@ -107,6 +144,7 @@ impl Context {
                 end: None,
                 watchers: Watchers::default(),
             }),
+            is_ending: AtomicBool::new(false),
             unreceived: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             behavior: Mutex::new(Some(behavior)),
@@ -145,10 +183,10 @@ impl Context {
 
     /// Puts an event into the mailbox and makes the context run.
     ///
-    /// Messages count against the mailbox's bound. Answers are bounded by the number of queries that
-    /// have none yet, so that whoever answers what was never asked cannot fill the memory; there is
-    /// room for some more, which come too late. Notices are bounded by what the context has asked
-    /// for.
+    /// Messages count against the mailbox's bound. Answers are bounded by the number of queries
+    /// that have none yet, so that whoever answers what was never asked cannot fill the memory;
+    /// there is room for some more, which come too late. Notices are bounded by what the context
+    /// has asked for.
     ///
     /// # Errors
     /// [`Refused`]; the event is dropped, and nothing has changed.
@@ -157,22 +195,26 @@ impl Context {
         if inbox.closed {
             return Err(Refused::Closed);
         }
-        if let Event::Message { from, session, .. } = &event {
-            // Relaxed: an approximate count is enough for a bound; it pairs with nothing.
-            if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.limits.mailbox {
-                return Err(Refused::Full);
+        // Relaxed, in both: approximate counts are enough for bounds; they pair with nothing.
+        match &event {
+            Event::Message { from, session, .. } => {
+                let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
+                if waiting >= self.limits.mailbox {
+                    return Err(Refused::Full);
+                }
+                inbox.messages += 1;
+                if *session != 0 {
+                    inbox.watchers.insert(*from, self.scheduler.registry());
+                }
             }
-            inbox.messages += 1;
-            if *session != 0 {
-                inbox.watchers.insert(*from);
+            Event::Reply { .. } => {
+                let asked = self.unanswered.load(Ordering::Relaxed);
+                if inbox.replies >= asked + LATE_REPLIES_MAX {
+                    return Err(Refused::Full);
+                }
+                inbox.replies += 1;
             }
-        } else if let Event::Reply { .. } = &event {
-            // Relaxed: as above.
-            let awaited = self.unanswered.load(Ordering::Relaxed);
-            if inbox.replies >= awaited + LATE_REPLIES_MAX {
-                return Err(Refused::Full);
-            }
-            inbox.replies += 1;
+            _ => {}
         }
         inbox.events.push(event);
         self.schedule(inbox);
@@ -184,6 +226,9 @@ impl Context {
         let mut inbox = self.inbox();
         if !inbox.closed && inbox.end.is_none() {
             inbox.end = Some(reason);
+            // Release: pairs with the load in `end_requested`, though the lock would do: whoever
+            // runs the context next, or runs it now and rests afterwards, takes it too.
+            self.is_ending.store(true, Ordering::Release);
             self.schedule(inbox);
         }
     }
@@ -202,7 +247,7 @@ impl Context {
     pub fn watch(&self, watcher: Id) -> bool {
         let mut inbox = self.inbox();
         if !inbox.closed {
-            inbox.watchers.insert(watcher);
+            inbox.watchers.insert(watcher, self.scheduler.registry());
         }
         !inbox.closed
     }
@@ -243,11 +288,11 @@ impl Context {
         self.unanswered.store(queries, Ordering::Relaxed);
     }
 
-    /// Counts one message as received: it makes room in the mailbox.
-    pub fn received(&self) {
+    /// Counts messages as received: they make room in the mailbox.
+    pub fn received(&self, count: usize) {
         // Relaxed: only the thread that runs the context writes it.
         let before = self.unreceived.load(Ordering::Relaxed);
-        self.unreceived.store(before.saturating_sub(1), Ordering::Relaxed);
+        self.unreceived.store(before.saturating_sub(count), Ordering::Relaxed);
     }
 
     /// Counts one message as waiting again: it was taken, but nobody receives it yet.
@@ -278,6 +323,9 @@ impl Context {
 
     /// The request to end, if there is one.
     pub fn end_requested(&self) -> Option<End> {
+        if !self.is_ending.load(Ordering::Acquire) {
+            return None;
+        }
         self.inbox().end.clone()
     }
 
@@ -292,7 +340,7 @@ impl Context {
     }
 
     /// Refuses everything from now on; returns what was never taken, and whom to tell.
-    pub(super) fn close(&self) -> (Vec<Event>, HashSet<Id>) {
+    pub(super) fn close(&self) -> (Vec<Event>, Ids) {
         let mut inbox = self.inbox();
         inbox.closed = true;
         inbox.messages = 0;

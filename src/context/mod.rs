@@ -9,6 +9,7 @@ mod gauges;
 mod mailbox;
 mod registry;
 mod scheduler;
+mod sentinel;
 mod slot;
 mod watchdog;
 mod worker;

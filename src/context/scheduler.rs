@@ -6,12 +6,13 @@
 //! only if one is idle and there is work that the busy ones do not get to.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::task::{Poll, Wake, Waker};
 
 use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::behavior::{Behavior, End};
+use super::sentinel::Sentinel;
 use super::watchdog::{Alarm, EXTRA_MAX, Watch};
 use super::worker::Worker;
 use super::{Context, Limits, Registry};
@@ -51,9 +52,25 @@ pub struct Scheduler {
     idle_count: AtomicUsize,
     /// Woken workers that have not found work yet: while there is one, nobody else is woken.
     searching: AtomicUsize,
+    pub(super) sentinel: Sentinel,
+    /// Woken by the reactor when something happens to a socket and no worker looks.
+    socket_waker: Waker,
     is_closing: AtomicBool,
     done: AtomicBool,
     finished: (Mutex<bool>, Condvar),
+}
+
+/// Wakes one worker to look at the sockets.
+struct SocketAlarm(Weak<Scheduler>);
+
+impl Wake for SocketAlarm {
+    fn wake(self: Arc<Self>) {
+        let Some(scheduler) = self.0.upgrade() else { return };
+        // The thread that drives the reactor, if it is a worker: it is awake already.
+        if !Worker::wake_local(&scheduler) {
+            scheduler.wake_one();
+        }
+    }
 }
 
 impl std::fmt::Debug for Scheduler {
@@ -70,7 +87,9 @@ impl Scheduler {
         let mut remotes: Vec<OnceLock<Remote>> =
             deques.iter().map(|deque| OnceLock::from(Remote::new(deque))).collect();
         remotes.resize_with(workers + EXTRA_MAX, OnceLock::new);
-        Arc::new(Scheduler {
+        Arc::new_cyclic(|scheduler| Scheduler {
+            sentinel: Sentinel::new(remotes.len(), scheduler),
+            socket_waker: Arc::new(SocketAlarm(Weak::clone(scheduler))).into(),
             registry: Registry::default(),
             injector: Injector::new(),
             remotes: remotes.into(),
@@ -258,6 +277,32 @@ impl Scheduler {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Has the reactor wake a worker when something happens to a socket; ready if it may have.
+    pub(super) fn watch_sockets(&self) -> Poll<()> {
+        crate::rt::watch_sockets(&self.socket_waker)
+    }
+
+    /// True if a worker that is about to wait, and counts as idle, must see to the sockets: nobody
+    /// else looks at them.
+    pub(super) fn must_watch(&self) -> bool {
+        self.idle_count.load(Ordering::SeqCst) >= self.running() || self.sentinel.is_alone()
+    }
+
+    /// Starts the sentinel if some workers wait and others do not.
+    pub(super) fn start_sentinel(&self) {
+        let idle = self.idle_count.load(Ordering::Relaxed);
+        if idle > 0 && idle < self.running() {
+            self.sentinel.start();
+        }
+    }
+
+    /// The workers that neither wait nor are given up.
+    pub(super) fn awake_workers(&self) -> Vec<usize> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let running = self.remotes().enumerate().filter(|(_, remote)| remote.watch.is_running());
+        running.map(|(index, _)| index).filter(|index| !idle.contains(index)).collect()
     }
 
     /// Notes that a worker is about to wait.

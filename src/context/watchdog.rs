@@ -3,8 +3,8 @@
 //! A worker notes the beginning and the end of each turn in its [`Watch`]. The watchdog looks every
 //! few milliseconds, as long as something runs. A worker that is in the same turn as before is
 //! stuck: what waits in its slot is made reachable; unless another worker is idle, a new one
-//! takes its place; the stuck one retires when its turn ends. If the context in that turn is to end,
-//! or has used up the CPU time it may use, the thread is poked, and the behavior interrupted.
+//! takes its place; the stuck one retires when its turn ends. If the context in that turn is to
+//! end, or has used up the CPU time it may use, the thread is poked, and the behavior interrupted.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -114,6 +114,12 @@ impl Watch {
     #[inline]
     pub(super) fn is_outcast(&self) -> bool {
         self.outcast.load(Ordering::Relaxed)
+    }
+
+    /// Whether a thread runs the worker, and is not given up.
+    pub(super) fn is_running(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.is_some() && !self.is_outcast()
     }
 
     fn poke(&self) {

@@ -1,4 +1,5 @@
-//! One worker: a future that gives turns to contexts and lets the reactor poll in between.
+//! One worker: a future that gives turns to contexts, looks at the sockets in between, and lets the
+//! reactor have a turn now and then.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -16,8 +17,11 @@ use super::watchdog::{TICK, Watch};
 use super::{Context, Scheduler};
 use crate::error::Code;
 
-/// Work, in messages' worth, between two looks at the reactor: some 50 to 200 µs.
-const COST_BETWEEN_POLLS: usize = 512;
+/// Work, in messages' worth, between two looks at the sockets: some 50 to 200 µs.
+const COST_BETWEEN_LOOKS: usize = 512;
+
+/// Nanoseconds between two turns of the reactor, which fires timers.
+const REACTOR_PERIOD: u64 = 500_000;
 
 /// Turns in a row that may go to the slot while others wait in the queue.
 const SLOT_STREAK_MAX: usize = 16;
@@ -36,7 +40,38 @@ struct Local {
     /// Holds the slot.
     watch: Arc<Watch>,
     in_turn: Cell<bool>,
+    /// The worker itself looks at the sockets, and at its queue afterwards.
+    is_looking: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+impl Local {
+    fn enqueue(&self, scheduler: &Scheduler, context: Option<Arc<Context>>) {
+        if self.watch.is_outcast() {
+            // What is queued here would wait for the end of a turn that takes too long.
+            if let Some(context) = context {
+                scheduler.injector.push(context);
+                scheduler.wake_one();
+            }
+        } else if self.in_turn.get() {
+            if let Some(displaced) = self.watch.slot.replace(context) {
+                self.deque.push(displaced);
+                scheduler.wake_one();
+            }
+        } else if let Some(context) = context {
+            self.deque.push(context);
+            if !self.is_looking.get() {
+                // The reactor runs on this thread, inside `block_on`: look at the queue afterwards.
+                self.wake();
+            }
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
 }
 
 thread_local! {
@@ -51,6 +86,10 @@ pub(super) struct Worker {
     idle: bool,
     slot_streak: usize,
     turns: Cell<u32>,
+    /// When the reactor had its last turn.
+    reacted: u64,
+    /// Since it left the idle state, the worker has given turns.
+    was_useful: bool,
 }
 
 impl Worker {
@@ -66,6 +105,8 @@ impl Worker {
             idle: false,
             slot_streak: 0,
             turns: Cell::new(0),
+            reacted: 0,
+            was_useful: true,
         }
     }
 
@@ -80,27 +121,23 @@ impl Worker {
         context: Arc<Context>,
     ) -> Option<Arc<Context>> {
         // A waker may fire while the thread-local is being torn down: then this is no worker.
+        let mut context = Some(context);
+        let _ = LOCAL.try_with(|local| {
+            if let Some(local) = local.borrow().as_ref()
+                && std::ptr::eq(local.scheduler, scheduler)
+            {
+                local.enqueue(scheduler, context.take());
+            }
+        });
+        context
+    }
+
+    /// Wakes the worker that this thread is, to look at the sockets; false if it is none of
+    /// `scheduler`'s.
+    pub(super) fn wake_local(scheduler: &Scheduler) -> bool {
         let local = LOCAL.try_with(|local| local.borrow().clone()).ok().flatten();
-        let Some(local) = local.filter(|local| std::ptr::eq(local.scheduler, scheduler)) else {
-            return Some(context);
-        };
-        if local.watch.is_outcast() {
-            // What is queued here would wait for the end of a turn that takes too long.
-            return Some(context);
-        }
-        if local.in_turn.get() {
-            if let Some(displaced) = local.watch.slot.replace(Some(context)) {
-                local.deque.push(displaced);
-                scheduler.wake_one();
-            }
-        } else {
-            // The reactor runs on this thread, inside `block_on`: look at the queue afterwards.
-            local.deque.push(context);
-            if let Some(waker) = local.waker.borrow().as_ref() {
-                waker.wake_by_ref();
-            }
-        }
-        None
+        let local = local.filter(|local| std::ptr::eq(local.scheduler, scheduler));
+        local.inspect(|local| local.wake()).is_some()
     }
 
     /// Publishes the worker to wakers on its thread, at its first poll there.
@@ -113,6 +150,7 @@ impl Worker {
                     deque,
                     watch: Arc::clone(&self.scheduler.remote(self.index).watch),
                     in_turn: Cell::new(false),
+                    is_looking: Cell::new(false),
                     waker: RefCell::new(None),
                 }));
             }
@@ -229,10 +267,32 @@ impl Worker {
         }
     }
 
+    /// Looks at the sockets; true if there was anything.
+    fn look(&mut self, local: &Local) -> bool {
+        self.scheduler.sentinel.note_look(self.index);
+        local.is_looking.set(true);
+        let found = crate::rt::poll_sockets();
+        local.is_looking.set(false);
+        found
+    }
+
+    /// True if the reactor is due for a turn: it gets one between two polls of this future.
+    fn must_yield(&mut self, cx: &TaskContext<'_>) -> bool {
+        let is_due = crate::rt::now() >= self.reacted + REACTOR_PERIOD;
+        if is_due {
+            cx.waker().wake_by_ref();
+        }
+        is_due
+    }
+
     /// Leaves the idle state, however it was woken; true if it counts as searching.
     fn leave_idle(&mut self) -> bool {
-        let woken = self.idle && !self.scheduler.remove_idle(self.index);
-        self.idle = false;
+        if !std::mem::take(&mut self.idle) {
+            return false;
+        }
+        self.was_useful = false;
+        let woken = !self.scheduler.remove_idle(self.index);
+        self.scheduler.start_sentinel();
         woken
     }
 
@@ -242,7 +302,17 @@ impl Worker {
         self.idle = true;
         // Pairs with the fence in `Scheduler::wake_one`.
         fence(Ordering::SeqCst);
-        !self.has_work(local) && !self.scheduler.is_done()
+        if self.has_work(local) || self.scheduler.is_done() {
+            return false;
+        }
+        // While others are awake they look at the sockets. Whoever found something of its own to do
+        // may be needed again soon; if not, the next event ends its watch without another.
+        let watches = self.was_useful || self.scheduler.must_watch();
+        if watches && self.scheduler.watch_sockets().is_ready() {
+            return false;
+        }
+        self.scheduler.start_sentinel();
+        true
     }
 
     /// Gives up being a worker: what is queued here goes to the others.
@@ -254,6 +324,10 @@ impl Worker {
             self.scheduler.injector.push(context);
         }
         self.scheduler.wake_one();
+        // Those that wait may count on this one to look at the sockets.
+        if self.scheduler.must_watch() && self.scheduler.watch_sockets().is_ready() {
+            self.scheduler.wake_one();
+        }
         Some(local.deque)
     }
 }
@@ -267,9 +341,16 @@ impl Future for Worker {
         this.scheduler.alarm.ring();
         this.register(&local, cx);
         let mut searching = this.leave_idle();
+        this.reacted = crate::rt::now();
         let mut cost = 0;
         loop {
             let Some(context) = this.next(&local) else {
+                if this.look(&local) {
+                    if this.must_yield(cx) {
+                        break;
+                    }
+                    continue;
+                }
                 if std::mem::take(&mut searching) {
                     this.scheduler.stop_searching();
                 }
@@ -285,18 +366,26 @@ impl Future for Worker {
             if std::mem::take(&mut searching) {
                 this.scheduler.stop_searching();
             }
-            if !local.deque.is_empty() {
+            // A look without a fence: what it misses now it sees before the next turn.
+            if this.scheduler.may_have_idle() && !local.deque.is_empty() {
                 this.scheduler.wake_one();
             }
+            this.was_useful = true;
             cost += this.run(&local, &context);
             if local.watch.is_outcast() {
                 return Poll::Ready(this.retire(local));
             }
-            if cost >= COST_BETWEEN_POLLS {
-                // `block_on` polls the reactor, without waiting, before it polls us again.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            if cost >= COST_BETWEEN_LOOKS {
+                cost = 0;
+                this.look(&local);
+                if this.must_yield(cx) {
+                    break;
+                }
             }
         }
+        if searching {
+            this.scheduler.stop_searching();
+        }
+        Poll::Pending
     }
 }

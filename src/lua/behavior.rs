@@ -1,7 +1,6 @@
 //! A script as a context's behavior: its state, and one turn of it.
 
-use std::ffi::{CString, c_char, c_int};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CString, c_int};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use mlua::ffi::{self, lua_State};
 use super::host::{self, Host};
 use super::native::confine::confine;
 use super::state::{Account, State};
-use super::{Deny, Settings, convert, interrupt, library, native};
+use super::{Deny, Settings, compiled, convert, interrupt, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
 use crate::error::Code;
 use crate::message::Value;
@@ -75,8 +74,6 @@ struct Running {
     host: Box<Host>,
     /// Dropped by `Behavior::end`, inside `host::enter`: finalisers are scripts too.
     state: Option<State>,
-    /// Registry reference to the dispatcher.
-    dispatch: c_int,
 }
 
 impl Program {
@@ -93,6 +90,9 @@ impl Behavior for Program {
                 Some(running) => self.running.insert(running).start(script),
                 None => {
                     log::error!("context {}: no memory for its state", context.id());
+                    if context.parent().is_none() {
+                        self.settings.fail();
+                    }
                     context.destroy(End::Memory("no memory for its state".to_owned()));
                 }
             }
@@ -137,13 +137,11 @@ impl Running {
             host::enter(&mut host, raw, || drop(state));
             return None;
         }
-        // SAFETY: the stack is empty; the field was set above.
-        let dispatch = unsafe {
-            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
-            ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX)
-        };
+        // SAFETY: the stack is empty; the field was set above. From now on the dispatcher is at the
+        // bottom of the stack, see `turn`.
+        unsafe { ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr()) };
         state.account().set_limit(context.limits().memory);
-        Some(Running { host, state: Some(state), dispatch })
+        Some(Running { host, state: Some(state) })
     }
 
     fn raw(&self) -> *mut lua_State {
@@ -170,24 +168,27 @@ impl Running {
     fn turn(&mut self) -> (Outcome, usize) {
         let raw = self.raw();
         self.host.begin_turn();
-        let (mut next, mut unanswered) = (0, 0);
-        let dispatch = self.dispatch;
         let result = host::enter(&mut self.host, raw, || {
-            // SAFETY: a live state of ours with an empty stack; the reference is the dispatcher's.
+            // SAFETY: a live state of ours, with the dispatcher at the bottom of the stack and
+            // nothing else on it, which is how it is left.
             unsafe {
-                protected(raw, |raw| {
-                    ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, dispatch.into());
-                    ffi::lua_call(raw, 0, 2);
-                    next = ffi::lua_tonumber(raw, -2) as i32;
-                    unanswered = ffi::lua_tonumber(raw, -1) as usize;
-                })
+                ffi::lua_pushvalue(raw, 1);
+                let status = ffi::lua_pcall(raw, 0, 2, 0);
+                let result = outcome(raw, status).map(|()| {
+                    (ffi::lua_tonumber(raw, -2) as i32, ffi::lua_tonumber(raw, -1) as usize)
+                });
+                ffi::lua_settop(raw, 1);
+                result
             }
         });
         let cost = self.host.take_cost();
-        if self.account().exceeded() || result.is_err() {
-            self.fail(result.err());
-            return (Outcome::Ended, cost);
-        }
+        let (next, unanswered) = match result {
+            Ok(found) if !self.account().exceeded() => found,
+            result => {
+                self.fail(result.err());
+                return (Outcome::Ended, cost);
+            }
+        };
         self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
         self.host.update_gauges(self.account());
@@ -288,7 +289,20 @@ const OUT_OF_MEMORY: &str = "out of memory";
 const DISPATCH: &std::ffi::CStr = c"node-lua.dispatch";
 const START: &std::ffi::CStr = c"node-lua.start";
 
-/// Calls `body` so that what it raises comes back as text. The stack is empty afterwards.
+/// What a protected call has come to.
+///
+/// # Safety
+/// `raw` must be a live state, with the error value on top if the status says so.
+unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), String> {
+    match status {
+        ffi::LUA_OK => Ok(()),
+        ffi::LUA_ERRMEM => Err(OUT_OF_MEMORY.to_owned()),
+        // SAFETY: the caller's contract.
+        _ => Err(unsafe { text_of(raw) }),
+    }
+}
+
+/// Calls `body` so that what it raises comes back as text. The stack is as before afterwards.
 ///
 /// # Safety
 /// `raw` must be a live state that nobody else uses. A raise unwinds `body`, destructors included.
@@ -306,18 +320,16 @@ unsafe fn protected<F: FnOnce(*mut lua_State)>(raw: *mut lua_State, body: F) -> 
         }
         0
     }
+    // SAFETY: reading the top changes nothing.
+    let top = unsafe { ffi::lua_gettop(raw) };
     let mut body = Some(body);
     let pointer: *mut Option<F> = &mut body;
     // SAFETY: the caller's contract; cpcall protects the whole of `body`.
     let status = unsafe { ffi::lua_cpcall(raw, trampoline::<F>, pointer.cast()) };
-    let result = match status {
-        ffi::LUA_OK => Ok(()),
-        ffi::LUA_ERRMEM => Err(OUT_OF_MEMORY.to_owned()),
-        // SAFETY: the error value is on the top of the stack.
-        _ => Err(unsafe { text_of(raw) }),
-    };
+    // SAFETY: the error value is on the top of the stack.
+    let result = unsafe { outcome(raw, status) };
     // SAFETY: as above.
-    unsafe { ffi::lua_settop(raw, 0) };
+    unsafe { ffi::lua_settop(raw, top) };
     result
 }
 
@@ -391,25 +403,11 @@ unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
     unsafe { ffi::lua_pushlstring(raw, bytes.as_ptr().cast(), bytes.len()) };
 }
 
-unsafe extern "C-unwind" {
-    /// LuaJIT's, which mlua does not declare.
-    fn luaL_loadfilex(raw: *mut lua_State, name: *const c_char, mode: *const c_char) -> c_int;
-}
-
 /// Pushes the loaded chunk, or the error message.
 unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> c_int {
-    // Bytecode is not checked when it is loaded.
-    let mode = if text_only { c"t" } else { c"bt" };
     match source {
-        Source::File(path) => {
-            let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
-                // SAFETY: a live state; the VM copies the text.
-                unsafe { push_bytes(raw, b"the file's name contains a zero byte") };
-                return ffi::LUA_ERRRUN;
-            };
-            // SAFETY: a live state and a terminated name.
-            unsafe { luaL_loadfilex(raw, name.as_ptr(), mode.as_ptr()) }
-        }
+        // SAFETY: the caller's contract.
+        Source::File(path) => unsafe { compiled::load_file(raw, path, text_only) },
         // SAFETY: pointer and length are those of a slice, the name is terminated.
         Source::Text { name, text } => unsafe {
             ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr())

@@ -5,9 +5,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use mlua::ffi::lua_State;
 
@@ -16,7 +17,7 @@ use super::state::Account;
 use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
-use crate::message::{Event, Id};
+use crate::message::{Event, Id, Value};
 use crate::net::{Acceptor, Connection, Connector, Progress, SharedWriter, Staged, Table, linger};
 use crate::rt::{self, Listener};
 use crate::timer::TimerHeap;
@@ -32,6 +33,12 @@ const TICK: u64 = 1_000_000;
 
 /// Peers whose contexts are remembered, to spare the look-up. A power of two.
 const PEERS: usize = 8;
+
+/// Messages that may be received before the mailbox is told: senders on other threads look at the
+/// count, and each change takes it away from them.
+const RECEIVED_MAX: usize = 64;
+/// Connections of others that are remembered before closed ones among them are looked for.
+const REMOTES_SWEEP_MIN: usize = 64;
 
 /// The kinds of readiness that wakers carry, beside the key of a socket.
 const KIND_TIMER: u64 = 0;
@@ -72,7 +79,7 @@ enum Attempt {
 /// A connection of another context that this one writes to.
 #[derive(Debug)]
 pub(super) struct Remote {
-    pub(super) writer: Arc<SharedWriter>,
+    pub(super) writer: Weak<SharedWriter>,
     pub(super) staged: Staged,
     pub(super) is_dirty: bool,
 }
@@ -95,6 +102,8 @@ pub(super) struct Host {
     attempts: HashMap<u64, Attempt>,
     pub(super) dirty: Vec<u64>,
     pub(super) remotes: HashMap<u64, Remote>,
+    /// As many entries of `remotes` make it look for those that are closed.
+    remotes_sweep: usize,
     pub(super) dirty_remotes: Vec<u64>,
     peers: [Option<Arc<Context>>; PEERS],
     pub(super) is_ending: bool,
@@ -105,9 +114,16 @@ pub(super) struct Host {
     pub(super) failure: Option<String>,
     /// What the turn has cost so far, in messages' worth of work.
     cost: usize,
+    /// Messages received that the mailbox still counts.
+    received: usize,
 }
 
+/// The stack that threads usually have.
+const STACK_BYTES_USUAL: usize = 2 << 20;
+
 thread_local! {
+    /// The middle of the thread's stack; 0 before a context was first entered.
+    static STACK_MIDDLE: Cell<usize> = const { Cell::new(0) };
     static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
     /// The block that this worker reads sockets into.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
@@ -121,6 +137,9 @@ pub(super) fn enter<R>(host: &mut Box<Host>, raw: *mut lua_State, body: impl FnO
             CURRENT.set(self.0);
             interrupt::set_running(self.1);
         }
+    }
+    if STACK_MIDDLE.get() == 0 {
+        STACK_MIDDLE.set(stack_middle());
     }
     let host = CURRENT.replace(&raw mut **host);
     let _restore = Restore(host, interrupt::set_running(raw));
@@ -143,6 +162,34 @@ pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
         Ok(result) => result,
         Err(panic) => interrupt::fail(&host.context, panic),
     }
+}
+
+/// About where the stack stands.
+#[inline(never)]
+fn stack_pointer() -> usize {
+    let here = 0u8;
+    (&raw const here).addr()
+}
+
+/// The middle of this thread's stack, as the system made it.
+fn stack_middle() -> usize {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut start, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: each call is given places to write to, and the attributes are read only once they
+    // were written.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) == 0 {
+            libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut start, &raw mut size);
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        }
+    }
+    // Stacks grow downwards. One that is not known is taken to be as small as they usually are.
+    if start.is_null() { stack_pointer() - STACK_BYTES_USUAL / 2 } else { start.addr() + size / 2 }
+}
+
+/// Whether less than half of the thread's stack is in use.
+pub(super) fn has_stack() -> bool {
+    stack_pointer() > STACK_MIDDLE.get()
 }
 
 /// Whether a context is running on this thread.
@@ -171,6 +218,7 @@ impl Host {
             attempts: HashMap::new(),
             dirty: Vec::new(),
             remotes: HashMap::new(),
+            remotes_sweep: REMOTES_SWEEP_MIN,
             dirty_remotes: Vec::new(),
             peers: [const { None }; PEERS],
             is_ending: false,
@@ -178,18 +226,47 @@ impl Host {
             main_failed: false,
             failure: None,
             cost: 0,
+            received: 0,
         })
     }
 
     /// The context with this address; may be one that has just ended.
-    pub(super) fn peer(&mut self, id: Id) -> Option<Arc<Context>> {
+    #[inline]
+    pub(super) fn peer(&mut self, id: Id) -> Option<&Arc<Context>> {
         let place = id.index() % PEERS;
-        if let Some(peer) = self.peers[place].as_ref().filter(|peer| peer.id() == id) {
-            return Some(Arc::clone(peer));
+        if self.peers[place].as_ref().is_none_or(|peer| peer.id() != id) {
+            self.peers[place] = Some(self.context.scheduler().registry().get(id)?);
         }
-        let peer = self.context.scheduler().registry().get(id)?;
-        self.peers[place] = Some(Arc::clone(&peer));
-        Some(peer)
+        self.peers[place].as_ref()
+    }
+
+    /// Puts an event into the mailbox of another context. Before that what this one has received
+    /// is told: whoever is moved to send more by the event finds room.
+    #[inline]
+    pub(super) fn deliver(&mut self, to: Id, event: Event) -> Result<(), Code> {
+        self.settle();
+        match self.peer(to) {
+            Some(peer) => peer.deliver(event).map_err(Code::from),
+            None => Err(Code::NO_CONTEXT),
+        }
+    }
+
+    /// Counts a message as received.
+    #[inline]
+    pub(super) fn receive(&mut self) {
+        self.received += 1;
+        if self.received >= RECEIVED_MAX {
+            self.settle();
+        }
+    }
+
+    /// Tells the mailbox what was received.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        let received = std::mem::take(&mut self.received);
+        if received > 0 {
+            self.context.received(received);
+        }
     }
 
     /// Takes the next event of the turn from the mailbox.
@@ -203,6 +280,33 @@ impl Host {
         let event = std::mem::replace(&mut self.batch[self.next], taken);
         self.next += 1;
         Some(event)
+    }
+
+    /// Takes the next event if it is a message from `wanted` (0 for any), and nothing else is to be
+    /// done before it.
+    pub(super) fn next_message(&mut self, wanted: f64) -> Option<(Id, u64, Value)> {
+        if !self.charge(1) || self.is_ending || !self.notices.is_empty() {
+            return None;
+        }
+        if self.next == self.batch.len() {
+            if self.has_due_timer() {
+                return None;
+            }
+            self.batch.clear();
+            self.next = 0;
+            self.context.take(&mut self.batch);
+        }
+        match self.batch.get(self.next)? {
+            Event::Message { from, .. } if wanted == 0.0 || from.to_number() == wanted => {}
+            _ => return None,
+        }
+        match self.next_event()? {
+            Event::Message { from, session, value } => {
+                self.receive();
+                Some((from, session, value))
+            }
+            _ => None,
+        }
     }
 
     /// Begins a turn: takes what is in the mailbox, unless some of the last batch is left.
@@ -228,9 +332,14 @@ impl Host {
         std::mem::take(&mut self.cost)
     }
 
+    /// True if events wait that came before this turn.
+    pub(super) fn has_older(&self) -> bool {
+        self.next < self.batch.len()
+    }
+
     /// True if the turn was cut short.
     pub(super) fn has_more(&self) -> bool {
-        self.next < self.batch.len() || !self.notices.is_empty() || self.has_due_timer()
+        self.has_older() || !self.notices.is_empty() || self.has_due_timer()
     }
 
     fn has_due_timer(&self) -> bool {
@@ -286,7 +395,10 @@ impl Host {
 
     /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
     pub(super) fn end_turn(&mut self) {
-        self.flush();
+        self.settle();
+        if !self.dirty.is_empty() || !self.dirty_remotes.is_empty() {
+            self.flush();
+        }
         if let Some(deadline) = self.timers.peek() {
             // Rounded up: timers are never early, and those of one millisecond share a wake-up.
             let deadline = deadline.div_ceil(TICK).saturating_mul(TICK);
@@ -328,11 +440,29 @@ impl Host {
         for fd in self.dirty_remotes.drain(..) {
             let Some(remote) = self.remotes.get_mut(&fd) else { continue };
             remote.is_dirty = false;
-            remote.writer.writer().flush(&mut remote.staged, &self.context, &mut notify);
-            if remote.writer.is_closed() {
-                self.remotes.remove(&fd);
+            match remote.writer.upgrade() {
+                Some(shared) => {
+                    shared.writer().flush(&mut remote.staged, &self.context, &mut notify);
+                }
+                None => {
+                    remote.staged.refuse(Code::SOCKET_CLOSED, &mut notify);
+                    self.remotes.remove(&fd);
+                }
             }
         }
+    }
+
+    /// The connection of another context with this integer, to be written to.
+    pub(super) fn remote(&mut self, fd: u64, shared: &Arc<SharedWriter>) -> &mut Remote {
+        if self.remotes.len() >= self.remotes_sweep {
+            self.remotes.retain(|_, remote| remote.is_dirty || remote.writer.strong_count() > 0);
+            self.remotes_sweep = REMOTES_SWEEP_MIN.max(2 * self.remotes.len());
+        }
+        self.remotes.entry(fd).or_insert_with(|| Remote {
+            writer: Arc::downgrade(shared),
+            staged: Staged::default(),
+            is_dirty: false,
+        })
     }
 
     /// Stores a new socket under the key it is made for.

@@ -1,6 +1,8 @@
 //! The VM: states, values, and the native functions behind the script API.
 
+mod arena;
 mod behavior;
+mod compiled;
 pub mod convert;
 mod host;
 pub mod interrupt;

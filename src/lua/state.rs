@@ -6,12 +6,13 @@
 //! refer to (buffers) are reported with [`charge`] and [`discharge`], so that the collector works
 //! in proportion to what a script really holds.
 
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use mlua::ffi::{self, lua_State};
 
+use super::arena::Arena;
 use super::interrupt;
 
 /// External bytes that may be charged before the collector is made to take a step.
@@ -39,6 +40,8 @@ pub struct Account {
     exceeded: Cell<bool>,
     /// Bytes held, and wanted, when the limit was first exceeded.
     wanted_bytes: Cell<usize>,
+    /// Used by [`allocate`] alone, which does not call itself.
+    arena: UnsafeCell<Arena>,
 }
 
 impl Account {
@@ -135,6 +138,7 @@ impl State {
             threshold_bytes: Cell::new(usize::MAX),
             exceeded: Cell::new(false),
             wanted_bytes: Cell::new(0),
+            arena: UnsafeCell::new(Arena::new()),
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).
@@ -229,7 +233,8 @@ pub unsafe fn discharge(state: *mut lua_State, bytes: usize) {
     account.external_bytes.set(account.external_bytes.get().saturating_sub(bytes));
 }
 
-/// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the C allocator.
+/// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the state's arena, or the
+/// C allocator for what does not fit there.
 unsafe extern "C" fn allocate(
     user: *mut c_void,
     block: *mut c_void,
@@ -239,23 +244,90 @@ unsafe extern "C" fn allocate(
     // SAFETY: `user` is the `Account` passed to lua_newstate.
     let account = unsafe { &*user.cast::<Account>() };
     let held = account.lua_bytes.get();
-    if new_size == 0 {
-        account.lua_bytes.set(held - old_size);
-        if old_size > STATE_BYTES_MIN {
-            interrupt::forget(block.cast());
-        }
-        // SAFETY: the VM passes a block from here, or null.
-        unsafe { libc::free(block) };
-        return std::ptr::null_mut();
+    if new_size == 0 && old_size > STATE_BYTES_MIN {
+        interrupt::forget(block.cast());
     }
     let total = held.wrapping_sub(old_size).wrapping_add(new_size) + account.external_bytes.get();
     if total > account.threshold_bytes.get() && new_size > old_size && !account.make_room(total) {
         return std::ptr::null_mut();
     }
-    // SAFETY: as above; realloc of null allocates.
-    let moved = unsafe { libc::realloc(block, new_size) };
-    if !moved.is_null() {
+    // SAFETY: only this function uses it, on the thread that runs the state, and nothing that it
+    // calls comes back here.
+    let arena = unsafe { &mut *account.arena.get() };
+    // SAFETY: the VM passes a block from here with the size it has, or null.
+    let moved = unsafe { resize(arena, block, old_size, new_size) };
+    if !moved.is_null() || new_size == 0 {
         account.lua_bytes.set(held - old_size + new_size);
     }
     moved
+}
+
+/// # Safety
+/// `block` must be null, or one that this function returned, of `old_size` bytes. It is not to be
+/// used again unless null is returned for a size that is not 0.
+#[inline]
+unsafe fn resize(
+    arena: &mut Arena,
+    block: *mut c_void,
+    old_size: usize,
+    new_size: usize,
+) -> *mut c_void {
+    let is_own = arena.owns(block.cast());
+    if block.is_null() || is_own {
+        if is_own && new_size != 0 && Arena::same_class(old_size, new_size) {
+            return block;
+        }
+        let mut fresh: *mut c_void = std::ptr::null_mut();
+        if new_size != 0 {
+            fresh = arena.allocate(new_size).cast();
+            if fresh.is_null() {
+                // SAFETY: any size will do.
+                fresh = unsafe { libc::malloc(new_size) };
+            }
+            if fresh.is_null() {
+                return fresh;
+            }
+        }
+        if is_own {
+            // SAFETY: both blocks have that much room, and one of them is new. The old one is
+            // given back with the size it was asked for with.
+            unsafe {
+                let count = old_size.min(new_size);
+                block.cast::<u8>().copy_to_nonoverlapping(fresh.cast::<u8>(), count);
+                arena.release(block.cast(), old_size);
+            }
+        }
+        return fresh;
+    }
+    if new_size == 0 {
+        // SAFETY: the block is from the C allocator.
+        unsafe { libc::free(block) };
+        return std::ptr::null_mut();
+    }
+    // SAFETY: as above.
+    unsafe { libc::realloc(block, new_size) }
+}
+
+/// What the VM calls instead of its own `lj_vm_cpuid`, see build.rs: the registers that `cpuid`
+/// leaves for this function, remembered.
+///
+/// # Safety
+/// `registers` must have room for four numbers.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __wrap_lj_vm_cpuid(function: u32, registers: *mut u32) -> i32 {
+    use std::arch::x86_64::__cpuid_count;
+    use std::sync::OnceLock;
+    static KNOWN: [OnceLock<[u32; 4]>; 8] = [const { OnceLock::new() }; 8];
+    let ask = || {
+        let found = __cpuid_count(function, 0);
+        [found.eax, found.ebx, found.ecx, found.edx]
+    };
+    let found = match KNOWN.get(function as usize) {
+        Some(known) => *known.get_or_init(ask),
+        None => ask(),
+    };
+    // SAFETY: the caller's contract.
+    unsafe { registers.cast::<[u32; 4]>().write_unaligned(found) };
+    found[0] as i32
 }

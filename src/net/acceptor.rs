@@ -41,8 +41,7 @@ impl Acceptor {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     match self.listener.poll_readable(&mut TaskContext::from_waker(&self.waker)) {
                         Poll::Pending => return None,
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(error)) => return Some(Err(Code::from(&error))),
+                        Poll::Ready(()) => {}
                     }
                 }
                 Err(error) => return Some(Err(Code::from(&error))),

@@ -177,8 +177,7 @@ impl Connection {
                         self.detach();
                         return Read::Wait;
                     }
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => self.end(Code::from(&error)),
+                    Poll::Ready(()) => {}
                 }
             }
             if self.full_reads >= FULL_READS_PER_TURN {
@@ -255,8 +254,15 @@ impl Connection {
         self.buffered.split_to(body)
     }
 
+    /// Has the context woken, for what its turn has no time left for.
+    pub fn read_later(&mut self) {
+        self.options.read_frozen = true;
+        self.read_waker.wake_by_ref();
+    }
+
     /// Notes that the kernel has said there is something to read; a new turn's share begins.
     pub fn on_readable(&mut self) {
+        self.stream.begin_read();
         self.maybe_readable = true;
         self.full_reads = 0;
     }
@@ -283,15 +289,15 @@ impl Connection {
     }
 
     /// The connection as other contexts see it.
-    pub fn shared(&mut self, owner: Id) -> &Arc<SharedWriter> {
-        self.shared.get_or_insert_with(|| SharedWriter::new(owner, &self.writer))
+    pub fn shared(&mut self, owner: Id, key: u64) -> &Arc<SharedWriter> {
+        self.shared.get_or_insert_with(|| SharedWriter::new(owner, key, &self.writer))
     }
 
     /// Lets other contexts write, or stops that; the write options are fixed from then on.
-    pub fn set_shared(&mut self, owner: Id, on: bool) {
+    pub fn set_shared(&mut self, owner: Id, key: u64, on: bool) {
         self.options.write_frozen |= on;
         let encoder = self.encoder;
-        self.shared(owner).set_shared(on, encoder);
+        self.shared(owner, key).set_shared(on, encoder);
     }
 
     /// Refuses writes from now on; what waits still leaves.
@@ -305,6 +311,16 @@ impl Connection {
     /// The write queue.
     pub fn writer(&self) -> &Arc<Writer> {
         &self.writer
+    }
+
+    /// The socket.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// True for a unix socket.
+    pub(super) fn is_unix(&self) -> bool {
+        self.is_unix
     }
 
     /// Bytes received that no read has asked for.

@@ -63,8 +63,7 @@ impl Connector {
                     self.stream = Some(stream);
                     return Progress::Wait;
                 }
-                Poll::Ready(Err(error)) => self.last = Code::from(&error),
-                Poll::Ready(Ok(())) => match stream.take_error() {
+                Poll::Ready(()) => match stream.take_error() {
                     Ok(None) => return Progress::Connected(stream),
                     Ok(Some(error)) | Err(error) => self.last = Code::from(&error),
                 },

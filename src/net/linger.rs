@@ -1,5 +1,6 @@
 //! Connections that are closed but not yet written out.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -12,31 +13,72 @@ use crate::rt;
 /// How long a peer may take to read what was written before its connection was closed.
 pub const LINGER: Duration = Duration::from_secs(30);
 
+/// The first and the longest pause between two looks at whether the peer has everything.
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
 static LINGERING: AtomicUsize = AtomicUsize::new(0);
 
-/// Closes a connection once its queue is out, or after [`LINGER`].
+/// Counts as lingering while it lives.
+struct Lingering;
+
+impl Lingering {
+    fn new() -> Lingering {
+        // Relaxed: a count that is only polled.
+        LINGERING.fetch_add(1, Ordering::Relaxed);
+        Lingering
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        LINGERING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Closes a connection once its queue is out and the peer's system has everything, or after
+/// [`LINGER`].
+///
+/// The system answers input that nobody has read, or that comes later, by resetting the connection,
+/// and then forgets what it has not sent yet. So the socket stays open, its output ended and its
+/// input thrown away, until there is nothing left to forget.
 pub fn linger(connection: Connection) {
     connection.close();
-    if connection.writer().is_drained() {
-        return;
+    let is_drained = connection.writer().is_drained();
+    if is_drained {
+        connection.stream().discard();
+        if connection.is_unix() || connection.stream().is_delivered() {
+            return;
+        }
     }
-    // Relaxed: a count that is only polled.
-    LINGERING.fetch_add(1, Ordering::Relaxed);
+    let counted = Lingering::new();
     rt::spawn(async move {
-        let drained = poll_fn(|cx| connection.writer().poll_drained(cx));
-        let late = rt::sleep(LINGER);
-        if let Either::Right(_) = select(drained, std::pin::pin!(late)).await {
+        let work = pin!(finish(&connection, counted));
+        if let Either::Right(_) = select(work, pin!(rt::sleep(LINGER))).await {
             connection.writer().abandon(Code::TIMED_OUT);
         }
-        drop(connection);
-        LINGERING.fetch_sub(1, Ordering::Relaxed);
     });
+}
+
+/// Writes the queue out, ends the output, and waits until it has arrived.
+async fn finish(connection: &Connection, counted: Lingering) {
+    poll_fn(|cx| connection.writer().poll_drained(cx)).await;
+    let stream = connection.stream();
+    stream.end_output();
+    // Without input there is no reset, and the process need not wait: the system goes on by itself.
+    let _counted = Some(counted).filter(|_| stream.discard());
+    let mut pause = PAUSE_MIN;
+    while !connection.is_unix() && !stream.is_delivered() {
+        rt::sleep(pause).await;
+        pause = PAUSE_MAX.min(2 * pause);
+        stream.discard();
+    }
 }
 
 /// Waits, blocking, until no connection lingers, or `patience` is over.
 pub fn wait_for_lingering(patience: Duration) {
     let deadline = rt::now() + patience.as_nanos() as u64;
     while LINGERING.load(Ordering::Relaxed) > 0 && rt::now() < deadline {
-        rt::block_on(rt::sleep(Duration::from_millis(5)));
+        rt::drive(Duration::from_millis(5));
     }
 }

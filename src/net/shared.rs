@@ -8,10 +8,12 @@ use super::writer::Writer;
 use crate::frame::Encoder;
 use crate::message::Id;
 
-/// The write side of a connection, as other contexts see it.
+/// The write side of a connection, as other contexts see it. The connection holds it; others keep
+/// weak references, so that closing the connection closes the socket at once.
 #[derive(Debug)]
 pub struct SharedWriter {
     owner: Id,
+    key: u64,
     fd: u64,
     writer: Arc<Writer>,
     encoder: OnceLock<Encoder>,
@@ -25,13 +27,14 @@ fn table() -> &'static RwLock<Table<Weak<SharedWriter>>> {
 }
 
 impl SharedWriter {
-    /// Gives a connection of `owner` its integer.
-    pub fn new(owner: Id, writer: &Arc<Writer>) -> Arc<SharedWriter> {
+    /// Gives a connection of `owner`, which knows it as `key`, its integer.
+    pub fn new(owner: Id, key: u64, writer: &Arc<Writer>) -> Arc<SharedWriter> {
         let mut table = table().write().unwrap_or_else(PoisonError::into_inner);
         let mut made = None;
         let stored = table.try_insert(|fd| {
             let shared = Arc::new(SharedWriter {
                 owner,
+                key,
                 fd,
                 writer: Arc::clone(writer),
                 encoder: OnceLock::new(),
@@ -50,8 +53,13 @@ impl SharedWriter {
 
     /// The connection with this integer, if it is open.
     pub fn get(fd: u64) -> Option<Arc<SharedWriter>> {
-        let table = table().read().unwrap_or_else(PoisonError::into_inner);
-        table.get(fd)?.upgrade().filter(|shared| !shared.is_closed())
+        // The lock is given back first: if the owner is just letting go, ours is the last
+        // reference, and dropping it takes the lock for writing.
+        let shared = {
+            let table = table().read().unwrap_or_else(PoisonError::into_inner);
+            table.get(fd)?.upgrade()
+        };
+        shared.filter(|shared| !shared.is_closed())
     }
 
     /// The integer.
@@ -62,6 +70,11 @@ impl SharedWriter {
     /// The context the connection belongs to.
     pub fn owner(&self) -> Id {
         self.owner
+    }
+
+    /// The key under which its owner knows the connection.
+    pub fn key(&self) -> u64 {
+        self.key
     }
 
     /// The write queue.

@@ -115,6 +115,12 @@ impl Staged {
         self.notices.push((self.bytes, token));
     }
 
+    /// Drops what is staged; who waits for it is told `code`.
+    pub fn refuse(&mut self, code: Code, mut notify: impl FnMut(u64, Result<(), Code>)) {
+        self.clear();
+        self.notices.drain(..).for_each(|(_, token)| notify(token, Err(code)));
+    }
+
     fn clear(&mut self) {
         self.copied.clear();
         self.pieces.clear();
@@ -269,9 +275,7 @@ impl Writer {
         let mut queue = self.queue();
         if let Some(code) = queue.failed.or(queue.closed.then_some(Code::SOCKET_CLOSED)) {
             drop(queue);
-            staged.clear();
-            staged.notices.drain(..).for_each(|(_, token)| notify(token, Err(code)));
-            return;
+            return staged.refuse(code, notify);
         }
         let result = match queue.bytes {
             0 => staged.write(&self.stream),
@@ -292,7 +296,9 @@ impl Writer {
             return;
         }
         let rest = staged.bytes - written;
-        if queue.bytes + rest > self.limit() {
+        // What waits is bounded, whatever a script writes at once: a frame larger than the limit
+        // may still be sent to a peer that keeps up.
+        if queue.bytes > 0 && queue.bytes + rest > self.limit() {
             self.fail(&mut queue, Code::WRITE_QUEUE_FULL);
             self.stream.shutdown();
             drop(queue);
@@ -312,15 +318,14 @@ impl Writer {
         staged.clear();
         queue.bytes += rest;
         queue.high_water = queue.high_water.max(queue.bytes);
-        self.wait_writable(&mut queue);
+        self.wait_writable();
     }
 
     /// Makes the owner be woken when the socket takes more.
-    fn wait_writable(&self, queue: &mut Queue) {
+    fn wait_writable(&self) {
         match self.stream.poll_writable(&mut TaskContext::from_waker(&self.waker)) {
             Poll::Pending => {}
-            Poll::Ready(Ok(())) => self.waker.wake_by_ref(),
-            Poll::Ready(Err(error)) => self.fail(queue, Code::from(&error)),
+            Poll::Ready(()) => self.waker.wake_by_ref(),
         }
     }
 
@@ -350,7 +355,7 @@ impl Writer {
             match result {
                 Ok(count) => queue.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_writable(&mut queue);
+                    self.wait_writable();
                     return queue.bytes == 0;
                 }
                 Err(error) => self.fail(&mut queue, Code::from(&error)),
@@ -379,9 +384,8 @@ impl Writer {
     pub fn poll_drained(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
         loop {
             match self.stream.poll_writable(cx) {
-                Poll::Ready(Ok(())) if self.resume_once() => return Poll::Ready(()),
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(()) if self.resume_once() => return Poll::Ready(()),
+                Poll::Ready(()) => {}
                 Poll::Pending if self.is_drained() => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }

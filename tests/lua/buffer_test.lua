@@ -6,7 +6,8 @@ local checks = 0
 local function same(got, wanted, what)
     checks = checks + 1
     if got ~= wanted then
-        error(string.format("%s: got %s, wanted %s", what or "value", tostring(got), tostring(wanted)), 2)
+        local text = "%s: got %s, wanted %s"
+        error(text:format(what or "value", tostring(got), tostring(wanted)), 2)
     end
 end
 local function raises(pattern, f, ...)
@@ -68,7 +69,9 @@ test("split and remove", function()
     local text = ("0123456789"):rep(1000)
     local b = buffer.new(text)
     local taken = {}
-    for _, n in ipairs { 0, 1, 100, 512, 513, 2000 } do taken[#taken + 1] = b:split(n):tostring() end
+    for _, n in ipairs { 0, 1, 100, 512, 513, 2000 } do
+        taken[#taken + 1] = b:split(n):tostring()
+    end
     same(table.concat(taken) .. b:tostring(), text)
     same(b:split(1e9):length(), 10000 - 3126)
     same(b:split(1 / 0):length(), 0)
@@ -243,10 +246,8 @@ test("accessors at their limits", function()
                 b["set_" .. name](b, 1, value)
                 same(b[name](b, 1), value, name)
                 same(b:length(), width + 1)
-                raises(
-                    string.format("%s: offset 2, width %d is outside the buffer of %d bytes", name, width, width + 1),
-                    b[name], b, 2
-                )
+                local why = "%s: offset 2, width %d is outside the buffer of %d bytes"
+                raises(why:format(name, width, width + 1), b[name], b, 2)
                 raises("offset 2, width", b["set_" .. name], b, 2, value)
                 for _, bad in ipairs { -1, 0.5, 0 / 0, 1 / 0, -1 / 0, 2 ^ 32, 2 ^ 53, "0" } do
                     raises(name .. ": offset", b[name], b, bad)
@@ -296,12 +297,14 @@ end)
 
 test("varints", function()
     local values = { 0, 1, 127, 128, 16383, 16384, 2097151, 2 ^ 31 - 1, 2 ^ 31, 2 ^ 32, 2 ^ 49 - 1,
-        2 ^ 49, 2 ^ 53 - 1, 2 ^ 53, 2 ^ 53 + 2 + 0ULL, 0x8000000000000000ULL, 0xffffffffffffffffULL }
+        2 ^ 49, 2 ^ 53 - 1, 2 ^ 53, 2 ^ 53 + 2 + 0ULL, 0x8000000000000000ULL,
+        0xffffffffffffffffULL }
     local b = buffer.new()
     for _, value in ipairs(values) do b:put_varint(value) end
-    local at, value = 0, nil
+    local at = 0
     for _, wanted in ipairs(values) do
-        value, at = b:varint(at)
+        local value, behind = b:varint(at)
+        at = behind
         same(value, wanted)
         same(type(value), type(wanted))
     end
@@ -312,7 +315,8 @@ test("varints", function()
     for _, v in ipairs(signed) do b:put_zigzag(v) end
     at = 0
     for _, wanted in ipairs(signed) do
-        value, at = b:zigzag(at)
+        local value, behind = b:zigzag(at)
+        at = behind
         same(value, wanted)
     end
     same(at, #b)
@@ -323,7 +327,9 @@ test("varints", function()
     same(buffer.new(("\255"):rep(9) .. "\1"):varint(0), 0xffffffffffffffffULL)
     raises("varint: offset 0, width 1", b.varint, buffer.new(), 0)
     raises("zigzag: offset nil", b.zigzag, b)
-    for _, bad in ipairs { -1, 0.5, 0 / 0, 2 ^ 64, "1" } do raises("put_varint", b.put_varint, b, bad) end
+    for _, bad in ipairs { -1, 0.5, 0 / 0, 2 ^ 64, "1" } do
+        raises("put_varint", b.put_varint, b, bad)
+    end
     for _, bad in ipairs { 0.5, 0 / 0, 2 ^ 64, "1" } do raises("zigzag", b.put_zigzag, b, bad) end
 end)
 
@@ -416,10 +422,19 @@ test("random operations agree with strings", function()
             local n = random(0, #model[i])
             local head, rest = model[i]:sub(1, n), model[i]:sub(n + 1)
             local split = buffers[i]:split(n)
-            model[i], buffers[j], model[j] = rest, i == j and buffers[i] or split, i == j and rest or head
+            model[i] = rest
+            if i ~= j then buffers[j], model[j] = split, head end
         end,
-        function(i) local n = random(0, #model[i]) buffers[i]:remove(n) model[i] = model[i]:sub(n + 1) end,
-        function(i) local n = random(0, #model[i]) buffers[i]:skip(n) model[i] = model[i]:sub(n + 1) end,
+        function(i)
+            local n = random(0, #model[i])
+            buffers[i]:remove(n)
+            model[i] = model[i]:sub(n + 1)
+        end,
+        function(i)
+            local n = random(0, #model[i])
+            buffers[i]:skip(n)
+            model[i] = model[i]:sub(n + 1)
+        end,
         function(i) buffers[i]:reset() model[i] = "" end,
         function(i) buffers[i]:clear() model[i] = "" end,
         function(i, _, j) buffers[j], model[j] = buffer.new(buffers[i]), model[i] end,

@@ -89,4 +89,38 @@ tap.test("timeouts", function()
     context.destroy(answer)
 end)
 
+tap.test("recv calls whose time is over", function()
+    local function memory()
+        collectgarbage()
+        collectgarbage()
+        return collectgarbage("count")
+    end
+    context.recv(me, 0.001)
+    local before = memory()
+    for i = 1, 300 do
+        context.recv(0, 0.0001)
+        context.recv(1e14 + i, 0.0001)
+    end
+    local grown = memory() - before
+    ok(grown < 25, "leave nothing behind", ("%.1f KiB"):format(grown))
+    -- A waiter between two that stay is left out, and the two keep their order.
+    local got = {}
+    local function wait_for_message(name, timeout)
+        context.run(function()
+            local good, value = context.recv(me, timeout)
+            got[#got + 1] = name .. ":" .. tostring(good and value)
+        end)
+    end
+    wait_for_message("first", 30)
+    wait_for_message("second", 0.001)
+    wait_for_message("third", 30)
+    timer.sleep(0.05)
+    context.send(me, "a")
+    context.send(me, "b")
+    while #got < 3 do
+        timer.sleep(0.001)
+    end
+    is(table.concat(got, " "), "second:false first:a third:b", "others are served in order")
+end)
+
 tap.done()

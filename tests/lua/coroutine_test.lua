@@ -335,4 +335,43 @@ tap.test("generators keep working beside waits", function()
     is(sum, 5000050000, "a long generator")
 end)
 
+tap.test("a resume of what is no coroutine", function()
+    tap.raises("raises", "coroutine expected", coroutine.resume, nil)
+    tap.raises("whatever it is", "coroutine expected", coroutine.resume, print)
+    is(coroutine.running(), nil, "and leaves the main chunk where it was")
+    tap.raises("so that it still cannot yield", "outside a coroutine", coroutine.yield)
+end)
+
+tap.test("coroutines inside each other without end", function()
+    local function deep()
+        return (coroutine.wrap(deep)())
+    end
+    tap.raises("raise", "C stack overflow", deep)
+    -- Each inside many functions of C, which take far more of the stack.
+    local function nest(level)
+        if level == 0 then
+            return (coroutine.wrap(nest)(150))
+        end
+        local inner
+        string.gsub("x", "x", function()
+            inner = nest(level - 1)
+        end)
+        return inner
+    end
+    tap.raises("inside functions of C too", "C stack overflow", nest, 150)
+    local function resumed()
+        local good, why = coroutine.resume(coroutine.create(resumed))
+        return good and why or why or "?"
+    end
+    is(resumed(), "C stack overflow", "a resume returns it")
+    local function down(n)
+        if n == 0 then
+            wait()
+            return 1
+        end
+        return 1 + coroutine.wrap(down)(n - 1)
+    end
+    is(down(2000), 2001, "two thousand levels are fine, waits included")
+end)
+
 tap.done()

@@ -83,7 +83,7 @@ end)
 compiles("varint", function()
     local b = buffer.new(100)
     local sum = 0
-    for i = 1, N do
+    for _ = 1, N do
         b:reset():put_varint(5):put_zigzag(-5)
         local x, at = b:varint(0)
         sum = sum + x + b:zigzag(at)

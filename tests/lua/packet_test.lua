@@ -4,7 +4,8 @@ local packet = require "packet"
 
 local function same(got, wanted, what)
     if got ~= wanted then
-        error(string.format("%s: got %s, wanted %s", what or "value", tostring(got), tostring(wanted)), 2)
+        local text = "%s: got %s, wanted %s"
+        error(text:format(what or "value", tostring(got), tostring(wanted)), 2)
     end
 end
 local function raises(pattern, f, ...)
@@ -62,7 +63,8 @@ test("every prefix of a packet is refused", function()
     local text = MOVE:encode(move()):tostring()
     for n = 0, #text - 1 do
         local ok, message = pcall(MOVE.decode, MOVE, buffer.new(text:sub(1, n)))
-        assert(not ok and (message:find "outside the buffer" or message:find "past the end"), message)
+        local is_told = message:find "outside the buffer" or message:find "past the end"
+        assert(not ok and is_told, message)
     end
     raises(
         "packet: 19 bytes at offset 1 are outside the buffer of 18 bytes",
@@ -80,7 +82,9 @@ test("every type, both orders", function()
     for kind, pair in pairs(limits) do
         for _, endian in ipairs { "L", "B" } do
             for _, count in ipairs { 1, 2, 8, 9, 100 } do
-                local layout = packet.layout { endian = endian, { "pad", "u8" }, { "v", kind, count }, { "one", kind } }
+                local layout = packet.layout {
+                    endian = endian, { "pad", "u8" }, { "v", kind, count }, { "one", kind },
+                }
                 local v = {}
                 for i = 1, count do v[i] = pair[i % 2 + 1] end
                 local b = layout:encode { pad = 1, v = v, one = pair[2] }

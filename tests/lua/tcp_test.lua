@@ -250,4 +250,50 @@ tap.test("frames ahead of the demand", function()
     server:close()
 end)
 
+tap.test("a socket that nobody holds after a read whose time was over", function()
+    local server, client = pair()
+    is(select(2, client:read(0.001)), 208, "the time is over")
+    client = nil -- luacheck: ignore
+    -- The finaliser of a userdata runs in a cycle after the one that finds it.
+    for _ = 1, 3 do
+        collectgarbage()
+    end
+    is(read(server), 1, "is closed by the collector")
+    server:close()
+end)
+
+tap.test("writes by fd of the own socket", function()
+    local server, client = pair()
+    server:set_wshared(true)
+    server:write("a")
+    tcp.write(server:fd(), "b")
+    server:write("c")
+    tcp.write(server:fd(), "d")
+    server:close()
+    is(read(client), "abcd", "keep their order among the others, and leave before the end")
+    tap.raises("a wrong third argument", "boolean or function", function()
+        tcp.write(1, "x", 5)
+    end)
+    client:close()
+end)
+
+tap.test("a frame larger than the write limit", function()
+    local server, client = pair()
+    server:set_rwopt({ read_head_bytes = 4 })
+    client:set_rwopt({ write_head_bytes = 4 })
+    client:set_write_limit(1000)
+    local told
+    client:write(("x"):rep(8 * 1024 * 1024), function(...)
+        told = { ... }
+    end)
+    local good, frame = server:read(30)
+    is(good and #frame, 8 * 1024 * 1024, "arrives at a peer that reads")
+    while not told do
+        timer.sleep(0.001)
+    end
+    is(told[1], true, "and its writer is told")
+    client:close()
+    server:close()
+end)
+
 tap.done()

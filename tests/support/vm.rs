@@ -19,6 +19,9 @@ const BOOT: &str = r#"
     function native.load(name)
         return assert(loadstring(native.library[name], "=" .. name))
     end
+    function native.header(name)
+        return native.headers[name]
+    end
     buffer = native.load "buffer"(native)
     package.loaded.buffer = buffer
     package.preload.packet = function() return native.load "packet"(native) end

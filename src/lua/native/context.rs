@@ -1,7 +1,7 @@
 //! Creating, asking and ending contexts.
 
 use std::cell::RefCell;
-use std::ffi::{OsStr, c_int};
+use std::ffi::{CStr, OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::confine::Deny;
 use super::{key, number, push_failure, push_text, text};
-use crate::context::{Context, End, Limits, Refused, Scheduler};
+use crate::context::{Context, End, Limits, Scheduler};
 use crate::error::Code;
 use crate::lua::behavior::{Paths, Program, Script, Source};
 use crate::lua::convert::{self, to_value};
+use crate::lua::host::Host;
 use crate::lua::{BufferValues, host};
 use crate::message::{Event, Id, Value};
 
@@ -29,6 +30,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"destroy", destroy),
     (c"destroy_self", destroy_self),
     (c"send", send),
+    (c"query", query),
     (c"reply", reply),
     (c"watch", watch),
     (c"unreceive", unreceive),
@@ -44,9 +46,16 @@ thread_local! {
 
 /// Takes a value out of the VM; pushes `nil, message` if it cannot travel.
 unsafe fn take_value(raw: *mut lua_State, index: c_int) -> Result<Value, c_int> {
-    // SAFETY: the callers are called by the VM, which leaves 20 slots free.
-    let result =
-        VALUES.with_borrow_mut(|scratch| unsafe { to_value::<BufferValues>(raw, index, scratch) });
+    let result = VALUES.with(|values| match values.try_borrow_mut() {
+        // SAFETY: the callers are called by the VM, which leaves 20 slots free.
+        Ok(mut scratch) => unsafe { to_value::<BufferValues>(raw, index, &mut scratch) },
+        // A finaliser that ran while a value was looked at sends one itself.
+        Err(_) => {
+            let mut scratch = convert::Scratch::default();
+            // SAFETY: as above.
+            unsafe { to_value::<BufferValues>(raw, index, &mut scratch) }
+        }
+    });
     result.map_err(|error| {
         // SAFETY: as above.
         unsafe {
@@ -59,7 +68,17 @@ unsafe fn take_value(raw: *mut lua_State, index: c_int) -> Result<Value, c_int> 
 
 fn find(number: f64) -> Option<Arc<Context>> {
     let id = Id::from_number(number)?;
-    host::with(|host| host.peer(id))
+    host::with(|host| host.peer(id).cloned())
+}
+
+/// Delivers to a context by its handle.
+#[inline]
+fn deliver(number: f64, event: impl FnOnce(Id) -> Event) -> Result<(), Code> {
+    let to = Id::from_number(number).ok_or(Code::NO_CONTEXT)?;
+    host::with(|host| {
+        let event = event(host.context.id());
+        host.deliver(to, event)
+    })
 }
 
 unsafe fn push_id(raw: *mut lua_State, id: Option<Id>) -> c_int {
@@ -76,11 +95,16 @@ unsafe extern "C-unwind" fn own(raw: *mut lua_State) -> c_int {
     unsafe { push_id(raw, Some(id)) }
 }
 
-/// native.parent(): the creator's handle, or nothing.
+/// context.parent(): the creator's handle, or nil.
 unsafe extern "C-unwind" fn parent(raw: *mut lua_State) -> c_int {
     let id = host::with(|host| host.context.parent());
     // SAFETY: called by the VM.
-    unsafe { push_id(raw, id) }
+    unsafe {
+        if push_id(raw, id) == 0 {
+            ffi::lua_pushnil(raw);
+        }
+    }
+    1
 }
 
 /// native.set_name(name).
@@ -162,8 +186,8 @@ impl Options {
     }
 }
 
-/// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an argument that cannot
-/// travel.
+/// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an argument
+/// that cannot travel.
 unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; what is borrowed is copied before the stack changes.
     unsafe {
@@ -227,9 +251,85 @@ unsafe extern "C-unwind" fn destroy_self(_raw: *mut lua_State) -> c_int {
     0
 }
 
-/// native.send(handle, session, value): a query if the session is not 0. Returns true; or `false,
-/// code`; or `nil, message` for what cannot travel.
+/// Raises a text as the fault of whoever called the function that runs.
+unsafe fn raise(raw: *mut lua_State, text: &CStr) -> c_int {
+    // SAFETY: the callers have three slots free, and own nothing.
+    unsafe {
+        ffi::luaL_where(raw, 1);
+        ffi::lua_pushstring(raw, text.as_ptr());
+        ffi::lua_concat(raw, 2);
+        ffi::lua_error(raw)
+    }
+}
+
+/// Raises the message on top of the stack in the same way.
+unsafe fn raise_top(raw: *mut lua_State) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        ffi::luaL_where(raw, 1);
+        ffi::lua_insert(raw, -2);
+        ffi::lua_concat(raw, 2);
+        ffi::lua_error(raw)
+    }
+}
+
+/// The handle in the first argument: a number, or a text that reads as one. Raises otherwise.
+#[inline]
+unsafe fn check_handle(raw: *mut lua_State, function: &str) -> f64 {
+    // SAFETY: called by the VM's callees; nothing is owned where this raises.
+    unsafe {
+        if ffi::lua_isnumber(raw, 1) == 0 {
+            push_type_error(raw, 1, function, "context handle");
+            raise_top(raw);
+        }
+        number(raw, 1)
+    }
+}
+
+#[cold]
+unsafe fn push_type_error(raw: *mut lua_State, index: c_int, function: &str, expected: &str) {
+    // SAFETY: the callers have slots free; names of types are terminated and live for ever.
+    unsafe {
+        let found = CStr::from_ptr(ffi::luaL_typename(raw, index)).to_string_lossy();
+        let text = format!(
+            "bad argument #{index} to '{function}' ({expected} expected, got {})",
+            if ffi::lua_type(raw, index) == ffi::LUA_TNONE { "nil" } else { &found }
+        );
+        push_text(raw, text.as_bytes());
+    }
+}
+
+/// Pushes how a delivery went.
+unsafe fn push_result(raw: *mut lua_State, result: Result<(), Code>) -> c_int {
+    // SAFETY: the callers have two slots free.
+    unsafe {
+        match result {
+            Ok(()) => {
+                ffi::lua_pushboolean(raw, 1);
+                1
+            }
+            Err(code) => push_failure(raw, code),
+        }
+    }
+}
+
+/// context.send(handle, value).
 unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; nothing is owned where this raises.
+    unsafe {
+        if ffi::lua_gettop(raw) != 2 {
+            return raise(raw, c"bad arguments to 'send' (a handle and one value expected)");
+        }
+        let handle = check_handle(raw, "send");
+        let Ok(value) = take_value(raw, 2) else { return raise_top(raw) };
+        let result = deliver(handle, |from| Event::Message { from, session: 0, value });
+        push_result(raw, result)
+    }
+}
+
+/// native.query(handle, session, value). Returns true; or `false, code`; or `nil, message` for what
+/// cannot travel.
+unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     unsafe {
         let value = match take_value(raw, 3) {
@@ -237,47 +337,36 @@ unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
             Err(results) => return results,
         };
         let session = key(raw, 2);
-        let Some(to) = find(number(raw, 1)) else {
-            return push_failure(raw, Code::NO_CONTEXT);
-        };
-        let from = host::with(|host| {
-            if session != 0 {
-                host.context.asked();
-            }
-            host.context.id()
-        });
-        match to.deliver(Event::Message { from, session, value }) {
-            Ok(()) => {
-                ffi::lua_pushboolean(raw, 1);
-                1
-            }
-            Err(refused) => push_failure(raw, refused.into()),
-        }
+        host::with(|host| host.context.asked());
+        let result = deliver(number(raw, 1), |from| Event::Message { from, session, value });
+        push_result(raw, result)
     }
 }
 
-/// native.reply(handle, session, value): as `send`.
+/// context.reply(handle, session, value). What cannot travel raises, and is told to the asker.
 unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
+    // SAFETY: called by the VM; nothing is owned where this raises.
     unsafe {
+        if ffi::lua_gettop(raw) != 3 {
+            let text = c"bad arguments to 'reply' (a handle, a session and one value expected)";
+            return raise(raw, text);
+        }
+        let handle = check_handle(raw, "reply");
+        if ffi::lua_type(raw, 2) != ffi::LUA_TNUMBER {
+            push_type_error(raw, 2, "reply", "session");
+            return raise_top(raw);
+        }
         let session = key(raw, 2);
-        let to = find(number(raw, 1));
-        let answer = |result| {
-            let to = to.as_ref().ok_or(Refused::Closed)?;
-            to.deliver(Event::Reply { session, result })
-        };
         match take_value(raw, 3) {
-            Ok(value) => match answer(Ok(value)) {
-                Ok(()) => {
-                    ffi::lua_pushboolean(raw, 1);
-                    1
-                }
-                Err(refused) => push_failure(raw, refused.into()),
-            },
-            Err(results) => {
-                // The asker may be gone, or flooded with answers: this one raises all the same.
-                let _ = answer(Err(Code::VALUE_TYPE));
-                results
+            Ok(value) => {
+                let result = deliver(handle, |_| Event::Reply { session, result: Ok(value) });
+                push_result(raw, result)
+            }
+            Err(_) => {
+                let failure = Err(Code::VALUE_TYPE);
+                // An asker that is gone needs no answer.
+                let _ = deliver(handle, |_| Event::Reply { session, result: failure });
+                raise_top(raw)
             }
         }
     }
@@ -296,20 +385,25 @@ unsafe extern "C-unwind" fn watch(raw: *mut lua_State) -> c_int {
 
 /// native.unreceive(): the message just delivered waits again.
 unsafe extern "C-unwind" fn unreceive(_raw: *mut lua_State) -> c_int {
-    host::with(|host| host.context.unreceive());
+    host::with(|host| {
+        host.settle();
+        host.context.unreceive();
+    });
     0
 }
 
 /// native.received(): a message that waited is received.
 unsafe extern "C-unwind" fn received(_raw: *mut lua_State) -> c_int {
-    host::with(|host| host.context.received());
+    host::with(Host::receive);
     0
 }
 
 /// native.strerror(code): the text.
 unsafe extern "C-unwind" fn strerror(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM. `as` saturates, and no code is that large.
-    let code = Code(unsafe { number(raw, 1) } as u16);
+    // SAFETY: called by the VM.
+    let number = unsafe { number(raw, 1) };
+    // `as` saturates: what is no code becomes one that nothing has.
+    let code = Code(if number >= 0.0 { number as u16 } else { u16::MAX });
     // SAFETY: as above.
     unsafe { push_text(raw, code.text().as_bytes()) };
     1

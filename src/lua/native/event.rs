@@ -15,6 +15,8 @@ use crate::timer::TimerId;
 
 pub(super) const FUNCTIONS: super::Functions = &[
     (c"next_event", next_event as lua_CFunction),
+    (c"next_message", next_message),
+    (c"has_older", has_older),
     (c"is_ending", is_ending),
     (c"report", report_failure),
     (c"log", log),
@@ -22,6 +24,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"timer_start", timer_start),
     (c"timer_cancel", timer_cancel),
     (c"is_yieldable", is_yieldable),
+    (c"has_stack", has_stack),
 ];
 
 /// Kinds of events; lua/internal/task.lua and its users know the numbers.
@@ -43,24 +46,24 @@ enum Next {
 fn next() -> Next {
     host::with(|host| {
         loop {
-            if !host.charge(1) {
+            if !host.charge(1) || host.is_ending {
                 return Next::None;
             }
             if let Some(notice) = host.notices.pop_front() {
                 return Next::Notice(notice);
             }
-            // Timers come after what was in the mailbox: a message that arrived in time is received
-            // before the wait for it times out.
+            // Before the mailbox, so that no flood of messages holds timers up. What ends a wait
+            // is put off by the dispatcher until it has seen what came before.
+            if let Some((id, repeats)) = host.next_due() {
+                return Next::Timer(id, repeats);
+            }
             match host.next_event() {
-                None => {
-                    let due = host.next_due();
-                    return due.map_or(Next::None, |(id, repeats)| Next::Timer(id, repeats));
-                }
+                None => return Next::None,
                 Some(Event::Ready { source }) => host.on_ready(source),
                 Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
                 Some(event) => {
                     if let Event::Message { .. } = event {
-                        host.context.received();
+                        host.receive();
                     }
                     return Next::Event(event);
                 }
@@ -89,6 +92,28 @@ unsafe extern "C-unwind" fn next_event(raw: *mut lua_State) -> c_int {
     }
 }
 
+/// native.next_message(handle): sender, session and value of the next event, if that is a message,
+/// and from this context (0 for any). Otherwise nothing, and the event is still there.
+unsafe extern "C-unwind" fn next_message(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let wanted = unsafe { number(raw, 1) };
+    let found = host::with(|host| host.next_message(wanted));
+    let Some((from, session, value)) = found else { return 0 };
+    // SAFETY: called by the VM, with 20 slots free.
+    unsafe {
+        ffi::lua_pushnumber(raw, from.to_number());
+        push_session(raw, session);
+        push_received(raw, &value);
+    }
+    3
+}
+
+/// Pushes the session of a query, or what a message has in its place.
+unsafe fn push_session(raw: *mut lua_State, session: u64) {
+    // SAFETY: the callers have a slot free.
+    unsafe { ffi::lua_pushnumber(raw, if session == 0 { -1.0 } else { session as f64 }) };
+}
+
 unsafe fn push_pair(raw: *mut lua_State, kind: f64, value: f64) -> c_int {
     // SAFETY: the callers have slots free.
     unsafe {
@@ -104,7 +129,7 @@ unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
         match event {
             Event::Message { from, session, value } => {
                 push_pair(raw, MESSAGE, from.to_number());
-                ffi::lua_pushnumber(raw, if session == 0 { -1.0 } else { session as f64 });
+                push_session(raw, session);
                 push_received(raw, &value);
                 4
             }
@@ -169,6 +194,14 @@ unsafe fn push_complete(
         }
     }
     4
+}
+
+/// native.has_older(): whether events wait that came before this turn.
+unsafe extern "C-unwind" fn has_older(raw: *mut lua_State) -> c_int {
+    let older = host::with(|host| host.has_older());
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(older)) };
+    1
 }
 
 /// native.is_ending(): whether the context has destroyed itself.
@@ -251,5 +284,12 @@ unsafe extern "C-unwind" fn is_yieldable(raw: *mut lua_State) -> c_int {
         let may = !thread.is_null() && lua_isyieldable(thread) != 0;
         ffi::lua_pushboolean(raw, c_int::from(may));
     }
+    1
+}
+
+/// native.has_stack(): whether another coroutine may run inside those that do.
+unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(host::has_stack())) };
     1
 }

@@ -11,8 +11,9 @@ mod rwopt;
 mod stat;
 mod tcp;
 
+use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
@@ -27,44 +28,79 @@ pub(super) const TABLE: &CStr = c"node-lua.native";
 
 type Functions = &'static [(&'static CStr, lua_CFunction)];
 
-/// Fills the table of native functions, and prepares a fresh state for them.
+/// Makes the table of native functions, and prepares a fresh state for them.
 ///
 /// # Safety
 /// `raw` must be a fresh state with an empty stack, inside a turn. Raises for want of memory.
 pub(super) unsafe fn open(raw: *mut lua_State) {
-    const LISTS: [Functions; 6] = [
+    // SAFETY: the caller's contract; all names are terminated.
+    unsafe {
+        abi::buffer::open(raw);
+        super::convert::install(raw);
+        ffi::lua_createtable(raw, 0, FUNCTIONS_USUAL);
+        ffi::lua_createtable(raw, 0, 1);
+        ffi::lua_pushcfunction(raw, look_up);
+        ffi::lua_setfield(raw, -2, c"__index".as_ptr());
+        ffi::lua_setmetatable(raw, -2);
+        ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, TABLE.as_ptr());
+        ffi::lua_settop(raw, 0);
+    }
+}
+
+/// Functions that a context without sockets looks up.
+const FUNCTIONS_USUAL: c_int = 16;
+
+/// The `__index` of the table: makes a function when it is first looked up. A context needs few of
+/// them, and all would take 9 KiB.
+unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
+    const LISTS: [Functions; 7] = [
         context::FUNCTIONS,
         event::FUNCTIONS,
         stat::FUNCTIONS,
         stat::FAULTS,
         tcp::FUNCTIONS,
         abi::buffer::FUNCTIONS,
+        &[
+            (c"load", library::load as lua_CFunction),
+            (c"set_ffi", set_ffi),
+            (c"header", header),
+            (c"open_sockets", open_sockets),
+        ],
     ];
-    let count: usize = LISTS.iter().map(|list| list.len()).sum();
-    // SAFETY: the caller's contract; all names are terminated.
+    static BY_NAME: LazyLock<HashMap<&[u8], lua_CFunction>> = LazyLock::new(|| {
+        let all = LISTS.into_iter().flatten();
+        all.map(|(name, function)| (name.to_bytes(), *function)).collect()
+    });
+    // SAFETY: called by the VM with the table and a name, which is looked at before the stack
+    // changes.
     unsafe {
-        abi::buffer::open(raw);
-        super::convert::install(raw);
-        ffi::lua_createtable(raw, 0, count as c_int + 2);
-        for (name, function) in LISTS.into_iter().flatten() {
-            ffi::lua_pushcfunction(raw, *function);
-            ffi::lua_setfield(raw, -2, name.as_ptr());
-        }
-        ffi::lua_pushcfunction(raw, library::load);
-        ffi::lua_setfield(raw, -2, c"load".as_ptr());
-        ffi::lua_pushcfunction(raw, set_ffi);
-        ffi::lua_setfield(raw, -2, c"set_ffi".as_ptr());
-        ffi::lua_createtable(raw, 0, abi::layout::HEADERS.len() as c_int);
-        for (name, text) in abi::layout::HEADERS {
-            push_text(raw, name.as_bytes());
-            push_text(raw, text.as_bytes());
-            ffi::lua_rawset(raw, -3);
-        }
-        ffi::lua_setfield(raw, -2, c"headers".as_ptr());
-        ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, TABLE.as_ptr());
-        tcp::open(raw);
-        ffi::lua_settop(raw, 0);
+        let found = text(raw, 2).and_then(|name| BY_NAME.get(name));
+        let Some(function) = found else { return 0 };
+        ffi::lua_pushcfunction(raw, *function);
+        ffi::lua_pushvalue(raw, 2);
+        ffi::lua_pushvalue(raw, -2);
+        ffi::lua_rawset(raw, 1);
     }
+    1
+}
+
+/// native.header(name): the text of a header in ffi/, or nothing.
+unsafe extern "C-unwind" fn header(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the name is not used after the stack changes.
+    unsafe {
+        let name = text(raw, 1).unwrap_or_default();
+        let found = abi::layout::HEADERS.iter().find(|(known, _)| known.as_bytes() == name);
+        let Some((_, text)) = found else { return 0 };
+        push_text(raw, text.as_bytes());
+    }
+    1
+}
+
+/// native.open_sockets(): prepares the state for sockets.
+unsafe extern "C-unwind" fn open_sockets(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, before the state has any socket.
+    unsafe { tcp::open(raw) };
+    0
 }
 
 /// native.set_ffi(f): f() returns the FFI library.

@@ -9,13 +9,8 @@ use super::number;
 use crate::context::Context;
 use crate::lua::{host, state};
 use crate::message::Id;
-use crate::thread;
 
-pub(super) const FUNCTIONS: super::Functions =
-    &[(c"stat", stat as lua_CFunction), (c"has_stack", has_stack)];
-
-/// Stack that one more coroutine may need.
-const STACK_BYTES_MIN: usize = 72 << 20;
+pub(super) const FUNCTIONS: super::Functions = &[(c"stat", stat as lua_CFunction)];
 
 /// In builds with debug assertions, what fails as only a fault of the runtime could.
 #[cfg(debug_assertions)]
@@ -51,14 +46,6 @@ fn fields(context: &Context) -> Fields {
         (c"sockets", gauge(&gauges.sockets)),
         (c"workers", Some(context.scheduler().running() as f64)),
     ]
-}
-
-/// native.has_stack(): whether the C stack has room for one more coroutine inside the others.
-unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
-    let has_stack = thread::stack_left() >= STACK_BYTES_MIN;
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(has_stack)) };
-    1
 }
 
 /// native.stat(handle): a table, or nothing.

@@ -12,7 +12,7 @@ use super::{key, number, push_failure, push_text, text};
 use crate::abi::buffer;
 use crate::error::Code;
 use crate::frame::{Encoder, TooLong};
-use crate::lua::host::{self, Host, Remote, Socket};
+use crate::lua::host::{self, Host, Socket};
 use crate::message::Event;
 use crate::net::{Body, Read, SharedWriter, Staged};
 use crate::rt::{self, Listener};
@@ -234,10 +234,17 @@ unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let key = unsafe { key(raw, 1) };
     let found = host::with(|host| {
-        host.with_stream(key, |stream, scratch| match stream.read(scratch) {
-            Read::Frame { head, body } => Found::Small(stream.take(head, body)),
-            Read::Wait | Read::Later => Found::Nothing,
-            Read::Failed(code) => Found::Failed(code),
+        let has_time = host.charge(1);
+        host.with_stream(key, |stream, scratch| {
+            if !has_time {
+                stream.read_later();
+                return Found::Nothing;
+            }
+            match stream.read(scratch) {
+                Read::Frame { head, body } => Found::Small(stream.take(head, body)),
+                Read::Wait | Read::Later => Found::Nothing,
+                Read::Failed(code) => Found::Failed(code),
+            }
         })
     });
     // SAFETY: as above; the host is not borrowed any more.
@@ -282,10 +289,6 @@ unsafe fn body<'a>(raw: *mut lua_State, index: c_int) -> Option<Body<'a>> {
     }
 }
 
-fn too_long(error: TooLong) -> String {
-    error.to_string()
-}
-
 /// Pushes why a write is wrong: 0 for the type of the data, or a message.
 unsafe fn push_refusal(raw: *mut lua_State, message: Option<String>) {
     // SAFETY: the callers are called by the VM.
@@ -307,30 +310,32 @@ unsafe extern "C-unwind" fn write(raw: *mut lua_State) -> c_int {
         unsafe { push_refusal(raw, None) };
         return 1;
     };
-    let result = host::with(|host| {
-        let Some(Socket::Stream(stream)) = host.sockets.get_mut(key) else {
-            return Err(Code::SOCKET_CLOSED.text().to_owned());
-        };
-        stream.write(data).map_err(too_long)?;
-        if token != 0 {
-            stream.staged.notify(token);
-        }
-        if !stream.is_dirty {
-            stream.is_dirty = true;
-            host.dirty.push(key);
-        } else if stream.staged.bytes() >= Staged::BYTES_MAX {
-            host.flush();
-        }
-        Ok(())
-    });
-    match result {
-        Ok(()) => 0,
-        Err(message) => {
-            // SAFETY: as above.
-            unsafe { push_refusal(raw, Some(message)) };
-            1
-        }
+    let message = match host::with(|host| stage(host, key, data, token)) {
+        Some(Ok(())) => return 0,
+        Some(Err(too_long)) => too_long.to_string(),
+        None => Code::SOCKET_CLOSED.text().to_owned(),
+    };
+    // SAFETY: as above.
+    unsafe { push_refusal(raw, Some(message)) };
+    1
+}
+
+/// Stages a frame on a connection of the context's own; `None` if there is none with this key.
+fn stage(host: &mut Host, key: u64, data: Body<'_>, token: u64) -> Option<Result<(), TooLong>> {
+    let Some(Socket::Stream(stream)) = host.sockets.get_mut(key) else { return None };
+    if let Err(too_long) = stream.write(data) {
+        return Some(Err(too_long));
     }
+    if token != 0 {
+        stream.staged.notify(token);
+    }
+    if !stream.is_dirty {
+        stream.is_dirty = true;
+        host.dirty.push(key);
+    } else if stream.staged.bytes() >= Staged::BYTES_MAX {
+        host.flush();
+    }
+    Some(Ok(()))
 }
 
 /// native.write_shared(fd, data, token): as `write`, to a connection of any context. Returns a
@@ -365,24 +370,19 @@ fn stage_shared(
     data: Body<'_>,
     token: u64,
 ) -> Result<Result<(), TooLong>, Code> {
-    let remote = match host.remotes.entry(fd) {
-        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-        std::collections::hash_map::Entry::Vacant(entry) => {
-            let writer = SharedWriter::get(fd).ok_or(Code::SOCKET_CLOSED)?;
-            entry.insert(Remote { writer, staged: Staged::default(), is_dirty: false })
-        }
-    };
-    if remote.writer.is_closed() {
-        if !remote.is_dirty {
-            host.remotes.remove(&fd);
-        }
-        return Err(Code::SOCKET_CLOSED);
+    let known = host.remotes.get(&fd).and_then(|remote| remote.writer.upgrade());
+    let shared = known.filter(|shared| !shared.is_closed());
+    let shared = shared.or_else(|| SharedWriter::get(fd)).ok_or(Code::SOCKET_CLOSED)?;
+    let encoder: Encoder = shared.encoder().ok_or(Code::NOT_PERMITTED)?;
+    if shared.owner() == host.context.id() {
+        // The same queue as other writes of this context, so that their order is kept.
+        return stage(host, shared.key(), data, token).ok_or(Code::SOCKET_CLOSED);
     }
-    let encoder: Encoder = remote.writer.encoder().ok_or(Code::NOT_PERMITTED)?;
     let head = match encoder.head(data.len()) {
         Ok(head) => head,
         Err(too_long) => return Ok(Err(too_long)),
     };
+    let remote = host.remote(fd, &shared);
     remote.staged.push(head.as_slice(), data);
     if token != 0 {
         remote.staged.notify(token);
@@ -418,7 +418,7 @@ unsafe extern "C-unwind" fn fd(raw: *mut lua_State) -> c_int {
     let key = unsafe { key(raw, 1) };
     let fd = host::with(|host| {
         let owner = host.context.id();
-        host.with_stream(key, |stream, _| stream.shared(owner).fd())
+        host.with_stream(key, |stream, _| stream.shared(owner, key).fd())
     });
     let Some(fd) = fd else { return 0 };
     // SAFETY: as above.
@@ -432,7 +432,7 @@ unsafe extern "C-unwind" fn set_wshared(raw: *mut lua_State) -> c_int {
     let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
     host::with(|host| {
         let owner = host.context.id();
-        host.with_stream(key, |stream, _| stream.set_shared(owner, on))
+        host.with_stream(key, |stream, _| stream.set_shared(owner, key, on))
     });
     0
 }

@@ -1,0 +1,198 @@
+-- The rest of module context: creating, naming and ending contexts, and waiting for their end.
+-- Loaded when a script looks up the first of these. See docs/api/context.md.
+
+local native, core = ...
+
+local error, ipairs, select, tonumber = error, ipairs, select, tonumber
+local tostring, type, unpack = tostring, type, unpack
+local bad, handlers, options = core.bad, core.handlers, core.options
+local call, complete, defer = core.call, core.complete, core.defer
+local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
+local suspend, check_may_wait, hold = core.suspend, core.check_may_wait, core.hold
+local check_handle, asked, forget = core.check_handle, core.asked, core.forget
+
+local NO_CONTEXT, NO_REPLY = 205, 207
+local ANY = 0
+
+local self_handle = native.self()
+
+local context = {}
+
+-- What is loaded when it is asked for: monitors, figures, creation with options.
+local function control()
+  if not core.create_with then native.load("internal/control")(native, core, core.context) end
+  return core
+end
+
+for _, name in ipairs({ "monitor", "stat" }) do
+  context[name] = function(...)
+    control()
+    return core.context[name](...)
+  end
+end
+
+local waits = {} -- handle → tokens
+
+-- A context that was watched, or asked, has ended.
+handlers[7] = function(h, reason, detail)
+  local tokens = waits[h]
+  if tokens then
+    waits[h] = nil
+    for i = 1, #tokens do complete(tokens[i], true, 0) end
+  end
+  local unanswered
+  for session, target in pairs(asked) do
+    if target == h then
+      unanswered = unanswered or {}
+      unanswered[#unanswered + 1] = session
+    end
+  end
+  if unanswered then
+    table.sort(unanswered)
+    for i = 1, #unanswered do
+      forget(unanswered[i])
+      complete(unanswered[i], false, NO_REPLY)
+    end
+  end
+  if core.on_end then core.on_end(h, reason, detail) end
+end
+
+local function remove_wait(h, token)
+  local tokens = waits[h]
+  if not tokens then return end
+  for i = 1, #tokens do
+    if tokens[i] == token then
+      table.remove(tokens, i)
+      break
+    end
+  end
+  if #tokens == 0 then waits[h] = nil end
+end
+
+--- Waits until another context ends; with a callback, does not wait.
+---@param h integer
+---@param ... any timeout in seconds, callback; or nil, which removes the callbacks
+---@return boolean|nil ok, integer|nil code
+function context.wait(h, ...)
+  h = check_handle(h, 1, "wait")
+  local n = select("#", ...)
+  local a, b = ...
+  if h == ANY or h == self_handle then
+    error(("bad argument #1 to 'wait' (%s: a context cannot wait for itself)"):format(h), 2)
+  end
+  if n == 1 and a == nil then
+    local tokens = waits[h] or {}
+    local kept = {}
+    for i = 1, #tokens do
+      if core.is_callback(tokens[i]) then
+        cancel(tokens[i])
+      else
+        kept[#kept + 1] = tokens[i]
+      end
+    end
+    waits[h] = kept[1] and kept or nil
+    return
+  end
+  local timeout, callback, given = options("wait", 2, n, a, b)
+  local token
+  if callback then
+    token = register(function(ok, code)
+      remove_wait(h, token)
+      if given == 0 then return callback(ok, code, h) end
+      return callback(ok, code, h, a)
+    end)
+  else
+    check_may_wait()
+  end
+  if not native.watch(h) then
+    if not callback then return false, NO_CONTEXT end
+    defer(complete, token, false, NO_CONTEXT)
+    return
+  end
+  token = token or register()
+  local tokens = waits[h]
+  if not tokens then
+    tokens = {}
+    waits[h] = tokens
+  end
+  tokens[#tokens + 1] = token
+  set_timeout(token, timeout)
+  if callback then return end
+  local ok, code = suspend()
+  if not ok then remove_wait(h, token) end
+  return ok, code
+end
+
+--- Ends another context, or with nil, a reason, or nothing the caller's own, once it next waits.
+---@param h? integer
+---@param reason? string
+function context.destroy(h, reason)
+  if h == nil or type(h) == "string" and tonumber(h) == nil then
+    native.destroy_self()
+    return
+  end
+  if reason ~= nil and type(reason) ~= "string" then bad(2, "destroy", "string", reason, 3) end
+  native.destroy(check_handle(h, 1, "destroy"), reason)
+end
+
+--- Creates a context that runs a file. Returns its handle at once. In place of the file's name a
+--- table may give options too.
+---@param file string|table
+---@param ... any
+---@return integer handle
+function context.create(file, ...)
+  local handle, why
+  if type(file) == "table" then
+    handle, why = control().create_with(file, ...)
+  else
+    if type(file) ~= "string" then bad(1, "create", "file name", file, 3) end
+    handle, why = native.create(file, package.path, package.cpath, nil, ...)
+  end
+  if handle == nil then error(why, 2) end
+  return handle
+end
+
+--- Calls f(...) in a coroutine of its own, on the next turn.
+---@param f function
+---@param ... any
+function context.run(f, ...)
+  if type(f) ~= "function" then bad(1, "run", "function", f, 3) end
+  hold(1)
+  local n, arguments = select("#", ...), { ... }
+  defer(function()
+    hold(-1)
+    call(f, unpack(arguments, 1, n))
+  end)
+end
+
+--- Writes the arguments, as text, to the log.
+---@param ... any
+function context.log(...)
+  local words = {}
+  for i = 1, select("#", ...) do words[i] = tostring((select(i, ...))) end
+  native.log(table.concat(words, "\t"))
+end
+
+--- Names this context if given a string; otherwise returns the name of a context, nil if none.
+---@param which? string|integer
+---@return string|nil
+function context.name(which)
+  if type(which) == "string" and tonumber(which) == nil then
+    native.set_name(which)
+    return which
+  end
+  return native.get_name(which == nil and self_handle or check_handle(which, 1, "name")) or nil
+end
+
+context.ncpu = native.ncpu
+context.thread = native.thread
+
+--- The text of a failure code.
+---@param code integer
+---@return string
+function context.strerror(code)
+  if type(code) ~= "number" then bad(1, "strerror", "number", code, 3) end
+  return native.strerror(code)
+end
+
+return context

@@ -1,0 +1,116 @@
+//! Clock, timers, name look-ups, tasks, random numbers. Does not know sockets.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// The instant that deadlines count from.
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}
+
+/// Nanoseconds of the monotonic clock since the first call.
+pub fn now() -> u64 {
+    epoch().elapsed().as_nanos() as u64
+}
+
+/// A number that differs from process to process, for seeding.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+/// Prepares the runtime. Call once, first thing in `main`, before any thread exists.
+///
+/// async-std starts one executor thread per core on first use. Contexts do not run on it (it only
+/// flushes closed sockets and watches signals), so one thread is enough.
+///
+/// Standard output is written line by line, also into a pipe, so that the log of a server can be
+/// followed.
+pub fn init() {
+    unsafe extern "C" {
+        static stdout: *mut libc::FILE;
+    }
+    epoch();
+    // SAFETY: the C library's own stream, before anything is written to it; a null buffer makes the
+    // library allocate one.
+    unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
+    if std::env::var_os("ASYNC_STD_THREAD_COUNT").is_none() {
+        // SAFETY: the caller promises that no other thread runs yet.
+        unsafe { std::env::set_var("ASYNC_STD_THREAD_COUNT", "1") };
+    }
+}
+
+/// Runs a future to its end on this thread, driving the reactor while it waits.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    // What async-std's own `block_on` does beneath an executor for tasks of this thread.
+    async_io::block_on(future)
+}
+
+/// Starts a background task.
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    drop(async_std::task::spawn(future));
+}
+
+/// Resolves `host` off the calling thread.
+///
+/// # Errors
+/// Whatever the system's resolver reports; an empty answer is an error too.
+pub async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    use async_std::net::ToSocketAddrs;
+    let addresses: Vec<SocketAddr> = (host.as_str(), port).to_socket_addrs().await?.collect();
+    if addresses.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no address for the name"));
+    }
+    Ok(addresses)
+}
+
+/// The next SIGINT or SIGTERM.
+///
+/// # Errors
+/// If the handlers cannot be installed.
+pub fn termination_signals() -> io::Result<impl Future<Output = ()>> {
+    use async_signal::{Signal, Signals};
+    use futures::StreamExt;
+    let mut signals = Signals::new([Signal::Int, Signal::Term])?;
+    Ok(async move {
+        signals.next().await;
+    })
+}
+
+/// One deadline at a time, on the reactor.
+#[derive(Debug)]
+pub struct Timer(async_io::Timer);
+
+impl Timer {
+    /// A timer that never fires.
+    pub fn new() -> Timer {
+        Timer(async_io::Timer::never())
+    }
+
+    /// Fires at `deadline` (nanoseconds, see [`now`]) instead of whatever was set.
+    pub fn set(&mut self, deadline: u64) {
+        self.0.set_at(epoch() + Duration::from_nanos(deadline));
+    }
+
+    /// Ready once the deadline has passed; otherwise wakes `cx` when it has.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(|_| ())
+    }
+}
+
+impl Default for Timer {
+    fn default() -> Timer {
+        Timer::new()
+    }
+}
+
+/// Waits for `duration`.
+pub async fn sleep(duration: Duration) {
+    async_io::Timer::after(duration).await;
+}
