@@ -3,8 +3,8 @@
 //! [`arm`] is called on the thread that runs the state: by the watchdog's signal, or by the
 //! allocator. Compiled loops look at the hook too (`LUAJIT_ENABLE_CHECKHOOK`). While it is armed
 //! every instruction raises, so that no `pcall` gets anywhere; it is armed again as long as the
-//! turn lasts, should a script take it away. What cannot be interrupted is a C function that does not
-//! return.
+//! turn lasts, should a script take it away. What cannot be interrupted is a C function that does
+//! not return.
 
 use std::any::Any;
 use std::cell::Cell;

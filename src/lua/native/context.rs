@@ -186,8 +186,8 @@ impl Options {
     }
 }
 
-/// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an argument
-/// that cannot travel.
+/// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an
+/// argument that cannot travel.
 unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; what is borrowed is copied before the stack changes.
     unsafe {
