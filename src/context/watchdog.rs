@@ -2,8 +2,8 @@
 //!
 //! A worker notes the beginning and the end of each turn in its [`Watch`]. The watchdog looks every
 //! few milliseconds, as long as something runs. A worker that is in the same turn as before is
-//! stuck: what waits in its slot is made reachable; unless another worker is idle, a new one
-//! takes its place; the stuck one retires when its turn ends. If the context in that turn is to
+//! stuck: what waits in its slot is made reachable, and a new one takes its place; the stuck one
+//! retires when its turn ends. If the context in that turn is to
 //! end, or has used up the CPU time it may use, the thread is poked, and the behavior interrupted.
 
 use std::cell::Cell;
@@ -220,8 +220,8 @@ impl Watchdog {
         let scheduler = Arc::clone(&self.scheduler);
         let remotes = scheduler.remotes();
         self.seen.resize(remotes.clone().count(), Seen::default());
-        let (mut has_run, mut stuck) = (false, 0);
-        for (remote, seen) in remotes.clone().zip(&mut self.seen) {
+        let (mut has_run, mut given_up) = (false, 0);
+        for (remote, seen) in remotes.zip(&mut self.seen) {
             let watch = &remote.watch;
             // Whether or not the turn has ended since the thread was poked.
             if let Some(context) = watch.slot.collect() {
@@ -241,14 +241,12 @@ impl Watchdog {
             }
             seen.ticks += 1;
             self.scheduler.on_long_turn(watch, seen);
-            stuck += usize::from(seen.ticks >= STUCK_TICKS);
-        }
-        if stuck > 0 && !scheduler.may_have_idle() {
-            let mut given_up = 0;
-            for (remote, seen) in remotes.zip(&self.seen) {
-                given_up += usize::from(seen.ticks >= STUCK_TICKS && scheduler.give_up(remote));
+            if seen.ticks >= STUCK_TICKS && scheduler.give_up(remote) {
+                given_up += 1;
             }
-            scheduler.replace(given_up, stuck);
+        }
+        if given_up > 0 {
+            scheduler.replace(given_up);
         }
         has_run
     }
@@ -297,11 +295,11 @@ impl Scheduler {
     }
 
     /// Starts workers in place of stuck ones.
-    fn replace(self: &Arc<Self>, given_up: usize, stuck: usize) {
+    fn replace(self: &Arc<Self>, given_up: usize) {
         self.active.fetch_sub(given_up, Ordering::Relaxed);
         let queued: usize = self.remotes().map(|other| other.stealer.len()).sum();
         let waiting = self.injector.len() + queued;
-        let wanted = given_up.max((stuck * GROWTH).min(waiting));
+        let wanted = given_up.max((given_up * GROWTH).min(waiting));
         for _ in 0..wanted {
             if !self.start_extra() {
                 break;
