@@ -191,6 +191,9 @@ impl Running {
         };
         self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
+        if let Some(state) = &self.state {
+            state.pace_collector();
+        }
         self.host.update_gauges(self.account());
         let outcome = match next {
             _ if self.host.is_ending => Outcome::Ended,

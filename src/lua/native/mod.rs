@@ -7,6 +7,7 @@
 pub(super) mod confine;
 mod context;
 mod event;
+mod frames;
 mod rwopt;
 mod stat;
 mod tcp;
@@ -53,9 +54,10 @@ const FUNCTIONS_USUAL: c_int = 16;
 /// The `__index` of the table: makes a function when it is first looked up. A context needs few of
 /// them, and all would take 9 KiB.
 unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
-    const LISTS: [Functions; 7] = [
+    const LISTS: [Functions; 8] = [
         context::FUNCTIONS,
         event::FUNCTIONS,
+        frames::FUNCTIONS,
         stat::FUNCTIONS,
         stat::FAULTS,
         tcp::FUNCTIONS,
