@@ -79,6 +79,6 @@ async fn finish(connection: &Connection, counted: Lingering) {
 pub fn wait_for_lingering(patience: Duration) {
     let deadline = rt::now() + patience.as_nanos() as u64;
     while LINGERING.load(Ordering::Relaxed) > 0 && rt::now() < deadline {
-        rt::drive(Duration::from_millis(5));
+        rt::drive(Duration::from_millis(1));
     }
 }

@@ -382,26 +382,26 @@ impl Writer {
 
     /// Polls until the queue is out; for connections whose owner has ended.
     pub fn poll_drained(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        loop {
-            match self.stream.poll_writable(cx) {
-                Poll::Ready(()) if self.resume_once() => return Poll::Ready(()),
-                Poll::Ready(()) => {}
-                Poll::Pending if self.is_drained() => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
+        // Readiness is told once: only after the system has taken all it can will it tell again.
+        while !self.write_on() {
+            if self.stream.poll_writable(cx).is_pending() {
+                return Poll::Pending;
             }
         }
+        Poll::Ready(())
     }
 
-    /// One system call's worth of [`Writer::resume`], without waking anybody later.
-    fn resume_once(&self) -> bool {
+    /// Writes until the queue is out, or lost (true), or the system takes no more (false).
+    fn write_on(&self) -> bool {
         let mut queue = self.queue();
-        let Some(piece) = queue.pieces.front() else { return true };
-        match self.stream.write(&[IoSlice::new(piece)]) {
-            Ok(count) => queue.advance(count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => self.fail(&mut queue, Code::from(&error)),
+        while let Some(piece) = queue.pieces.front() {
+            match self.stream.write(&[IoSlice::new(piece)]) {
+                Ok(count) => queue.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) => self.fail(&mut queue, Code::from(&error)),
+            }
         }
-        queue.bytes == 0
+        true
     }
 }
 

@@ -27,7 +27,11 @@ pub(super) const FUNCTIONS: super::Functions = &[
 /// Frames that one call of `read` hands out.
 const FRAMES_MAX: usize = 16;
 
+<<<<<<< HEAD
 #[allow(clippy::large_enum_variant, reason = "lives for one call, and the large one is usual")]
+=======
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for one call")]
+>>>>>>> main
 enum Found {
     /// Frames of at most INLINE_MAX bytes, and where their bodies are.
     Small(Bytes, [Range<usize>; FRAMES_MAX], usize),
