@@ -2,13 +2,13 @@
 
 local native, core = ...
 
-local error, select, type = error, select, type
+local error, getmetatable, select, type = error, getmetatable, select, type
 local bad, seconds, handlers = core.bad, core.seconds, core.handlers
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
 local timer_start, timers = native.timer_start, core.timers
-local native_read, native_write = native.read, native.write
+local native_write = native.write
 
 native.open_sockets()
 local sockets = native.load("internal/socket")(native, core)
@@ -16,8 +16,18 @@ local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by
 local check_stream, check_listener = sockets.check_stream, sockets.check_listener
 local check_open, new_stream = sockets.check_open, sockets.new_stream
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
+local resume_waiter = sockets.resume_waiter
 local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
+local next_frame, stocked_bytes = sockets.next_frame, sockets.stocked_bytes
 local set_callback, close_record = sockets.set_callback, sockets.close_record
+
+local ffi = require("ffi")
+local _, BUFFER = native.buffer_methods()
+local stage_buffer, stage_text = native.stage_pointers()
+stage_buffer = ffi.cast("int (*)(double, const void *)", stage_buffer)
+stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
+-- Longer texts go the other way.
+local TEXT_MAX = 4096
 
 local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
 local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
@@ -32,12 +42,21 @@ native.load("internal/dial")(native, core, sockets)
 -- Serves who waits for data, as far as there is some.
 local function serve_stream(record)
   while not record.closed do
-    local token = next_waiter(record)
+    local waits = record.waiter
+    local token = not waits and next_waiter(record)
     local callback = record.callback
-    if not token and (not callback or record.told) then return release_anchor(record) end
-    local data, code = native_read(record.id)
+    if not waits and not token and (not callback or record.told) then
+      return release_anchor(record)
+    end
+    local data, code = next_frame(record)
     if not data and not code then return end
-    if token then
+    if waits then
+      if data then
+        resume_waiter(record, true, data)
+      else
+        resume_waiter(record, false, code)
+      end
+    elseif token then
       take_waiter(record)
       if data then
         complete(token, true, data)
@@ -55,8 +74,9 @@ end
 
 local function serve_listener(record)
   while not record.closed do
-    local token = next_waiter(record)
-    if not token and not record.callback then return release_anchor(record) end
+    local waits = record.waiter
+    local token = not waits and next_waiter(record)
+    if not waits and not token and not record.callback then return release_anchor(record) end
     local id, code = native.accept(record.id)
     if not id and code == nil then return end
     if not id then
@@ -69,6 +89,8 @@ local function serve_listener(record)
         return
       end
       -- Anything else concerns that one connection, which is gone: the next is waited for.
+    elseif waits then
+      resume_waiter(record, true, new_stream(id))
     elseif token then
       take_waiter(record)
       complete(token, true, new_stream(id))
@@ -80,8 +102,15 @@ end
 
 handlers[4] = function(id)
   local record = by_id[id]
-  if record then return serve_stream(record) end
+  if not record then return end
+  record.dry = false
+  return serve_stream(record)
 end
+
+-- Every wait is another path through these: compiled, they are many traces that serve little.
+jit.off(serve_stream)
+jit.off(handlers[4])
+jit.off(wait_on)
 
 handlers[5] = function(id)
   local record = by_id[id]
@@ -102,8 +131,8 @@ function tcp.read(socket, ...)
     if type(how) == "function" then return set_callback(socket, record, how, serve_stream) end
     timeout = seconds(how, 2, "read")
   end
-  if record.first > record.last or not next_waiter(record) then
-    local data, code = native_read(record.id)
+  if not record.waiter and (record.first > record.last or not next_waiter(record)) then
+    local data, code = next_frame(record)
     if data then return true, data end
     if code then return false, code end
   end
@@ -124,7 +153,7 @@ function tcp.accept(socket, ...)
     if type(how) == "function" then return set_callback(socket, record, how, serve_listener) end
     timeout = seconds(how, 2, "accept")
   end
-  if not next_waiter(record) then
+  if not record.waiter and not next_waiter(record) then
     local id, code = native.accept(record.id)
     if id then return true, new_stream(id) end
     if code ~= nil then defer(serve_listener, record) end
@@ -186,6 +215,12 @@ function tcp.write(socket, data, how)
   end
   check_open(record, SOCKET_CLOSED)
   if not how then
+    -- What compiled code can do by itself; the rest, and complaints, are native.write's.
+    if getmetatable(data) == BUFFER then
+      if stage_buffer(record.id, data) == 0 then return end
+    elseif type(data) == "string" and #data < TEXT_MAX then
+      if stage_text(record.id, data, #data) == 0 then return end
+    end
     local why = native_write(record.id, data, 0)
     if why ~= nil then raise_unwritable(why, data, "write") end
     return
@@ -303,7 +338,7 @@ function tcp.stat(socket)
     write_queue_bytes = waiting,
     write_queue_high = high,
     write_queue_max = limit,
-    read_buffered_bytes = ahead,
+    read_buffered_bytes = ahead + stocked_bytes(record),
   }
 end
 

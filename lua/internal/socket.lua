@@ -3,15 +3,18 @@
 local native, core = ...
 
 local error, setmetatable = error, setmetatable
-local strerror = native.strerror
+local native_read, strerror = native.read, native.strerror
 local bad, complete, defer, hold = core.bad, core.complete, core.defer, core.hold
 local register, set_timeout = core.register, core.set_timeout
 local suspend, is_waiting = core.suspend, core.is_waiting
+local get_current, run = core.current, core.run
 local drop_waiter = core.drop_waiter
 
 local TIMEOUT = 208
 
--- Records of sockets: id, closed, callback, and the tokens of who waits from `first` to `last`.
+-- Records of sockets: id, closed, callback, frames in stock, whether there are no more until the
+-- next event (`dry`), the root that waits without a token and before the others (`waiter`), and the
+-- tokens of who waits from `first` to `last`.
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 local streams = setmetatable({}, { __mode = "k" })
 local listeners = setmetatable({}, { __mode = "k" })
@@ -35,7 +38,8 @@ end
 
 local function new_socket(registry, id)
   local socket = native.socket_object(id, registry == listeners)
-  local record = { id = id, closed = false, first = 1, last = 0 }
+  local record =
+    { id = id, closed = false, first = 1, last = 0, stock = {}, stocked = 0, taken = 0 }
   registry[socket] = record
   by_id[id] = record
   return socket
@@ -47,6 +51,37 @@ end
 
 local function new_listener(id)
   return new_socket(listeners, id)
+end
+
+-- The next frame: a buffer; nil and a code; nothing if there is none yet. One native call brings
+-- many, which wait in the record's stock.
+local function next_frame(record)
+  local taken = record.taken
+  if taken < record.stocked then
+    local stock = record.stock
+    taken = taken + 1
+    record.taken = taken
+    local data = stock[taken]
+    stock[taken] = false
+    return data
+  end
+  if record.dry then return end
+  local data, more = native_read(record.id, record.stock)
+  if data then
+    record.taken, record.stocked = 0, more
+    return data
+  end
+  record.dry = not more
+  return nil, more
+end
+
+-- Bytes in the stock.
+local function stocked_bytes(record)
+  local sum = 0
+  for i = record.taken + 1, record.stocked do
+    sum = sum + #record.stock[i]
+  end
+  return sum
 end
 
 -- Waiting on a socket -----------------------------------------------------------------------------
@@ -71,7 +106,17 @@ local function take_waiter(record)
 end
 
 local function release_anchor(record)
-  if not record.callback and not next_waiter(record) then record.anchor = nil end
+  if not record.callback and not record.waiter and not next_waiter(record) then
+    record.anchor = nil
+  end
+end
+
+-- Resumes the root that waits alone.
+local function resume_waiter(record, ok, what)
+  local waiter = record.waiter
+  record.waiter = nil
+  hold(-1)
+  return run(waiter, ok, what)
 end
 
 -- A wait is over. If its time was up, the socket must not be held on its behalf any more.
@@ -83,8 +128,15 @@ local function settle(record, token, ok, value)
   return ok, value
 end
 
--- Blocks the running root on a socket.
+-- Blocks the running root on a socket. One that waits alone and without a timeout, as most do,
+-- needs no token.
 local function wait_on(socket, record, timeout)
+  if timeout == 0 and not record.waiter and record.first > record.last then
+    record.waiter = get_current()
+    record.anchor = socket
+    hold(1)
+    return suspend()
+  end
   local token = register()
   record.last = record.last + 1
   record[record.last] = token
@@ -102,6 +154,7 @@ local function set_callback(socket, record, callback, serve)
 end
 
 local function fail_waiters(record, code)
+  if record.waiter then resume_waiter(record, false, code) end
   local token = next_waiter(record)
   while token do
     take_waiter(record)
@@ -114,13 +167,14 @@ end
 local function close_record(record, code)
   if record.closed then return false end
   record.closed = true
+  record.stock, record.stocked, record.taken = nil, 0, 0
   by_id[record.id] = nil
   native.close(record.id)
   if record.callback then
     record.callback = nil
     hold(-1)
   end
-  if record.first <= record.last then
+  if record.waiter or record.first <= record.last then
     defer(fail_waiters, record, code)
   else
     record.anchor = nil
@@ -137,8 +191,11 @@ return {
   check_open = check_open,
   new_stream = new_stream,
   new_listener = new_listener,
+  next_frame = next_frame,
+  stocked_bytes = stocked_bytes,
   next_waiter = next_waiter,
   take_waiter = take_waiter,
+  resume_waiter = resume_waiter,
   release_anchor = release_anchor,
   wait_on = wait_on,
   set_callback = set_callback,

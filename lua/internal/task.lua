@@ -405,6 +405,7 @@ end
 core.bad, core.seconds = bad, seconds
 core.handlers, core.timers = handlers, timers
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
+core.run = run
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
 core.is_callback, core.hold, core.current = is_callback, hold, get_current

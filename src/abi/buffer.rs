@@ -173,6 +173,30 @@ pub unsafe fn push_bytes(state: *mut lua_State, bytes: &[u8]) {
     }
 }
 
+/// Pushes a new buffer with a copy of the first piece of at most [`INLINE_MAX`] bytes, after having
+/// stored one of each other piece in the table at index 2, from 1 on.
+///
+/// # Safety
+/// As for [`push_bytes`]; there must be a table at index 2, and nothing above it.
+pub unsafe fn push_small<'a>(state: *mut lua_State, pieces: impl Iterator<Item = &'a [u8]>) {
+    // SAFETY: the caller's contract.
+    let call = unsafe { Call::new(state) };
+    // SAFETY: as above; `open` has filled the registry.
+    unsafe { ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_INLINE) };
+    for (piece, index) in pieces.zip(0..) {
+        let buffer = push_bare(call, piece.len());
+        buffer.fill(piece);
+        // SAFETY: index 3 is the metatable, and the new userdata is on top.
+        unsafe {
+            ffi::lua_pushvalue(state, 3);
+            ffi::lua_setmetatable(state, -2);
+            if index > 0 {
+                ffi::lua_rawseti_(state, 2, index);
+            }
+        }
+    }
+}
+
 /// Pushes a new buffer with these bytes by reference, or with a copy if they are few enough to be
 /// stored in the userdata. If memory does not suffice, lets the bytes go and raises a Lua error.
 ///
@@ -258,13 +282,7 @@ pub(super) fn push_view(
 /// raise for want of memory.
 pub(super) fn push_place<'a>(call: Call<'a>, room: usize, finalised: bool) -> &'a mut NlBuffer {
     let state = call.state();
-    // SAFETY: a running state with free slots.
-    let place = unsafe { ffi::lua_newuserdata(state, NlBuffer::size_with(room)) };
-    let place = place.cast::<NlBuffer>();
-    // SAFETY: userdata are aligned to 8 and never move.
-    unsafe { NlBuffer::init(place, room) };
-    // SAFETY: initialised; the stack keeps it alive.
-    let buffer = unsafe { &mut *place };
+    let buffer = push_bare(call, room);
     let key = if finalised { KEY_FINALISED } else { KEY_INLINE };
     // SAFETY: the userdata is on top, and `open` has filled the registry.
     unsafe {
@@ -275,6 +293,17 @@ pub(super) fn push_place<'a>(call: Call<'a>, room: usize, finalised: bool) -> &'
         buffer.set_finalised();
     }
     buffer
+}
+
+/// Pushes a userdata with an empty inline buffer in it, still without a metatable.
+fn push_bare<'a>(call: Call<'a>, room: usize) -> &'a mut NlBuffer {
+    // SAFETY: a running state with free slots.
+    let place = unsafe { ffi::lua_newuserdata(call.state(), NlBuffer::size_with(room)) };
+    let place = place.cast::<NlBuffer>();
+    // SAFETY: userdata are aligned to 8 and never move.
+    unsafe { NlBuffer::init(place, room) };
+    // SAFETY: initialised; the stack keeps it alive.
+    unsafe { &mut *place }
 }
 
 /// Makes the buffer at `index` (positive) writable, with room for `extra` bytes. Runs the collector

@@ -19,7 +19,7 @@ use bytes::{Buf, Bytes, BytesMut};
 /// The most bytes a buffer may hold: lengths are `int32_t`, which compiled code handles best.
 pub const SIZE_MAX: usize = i32::MAX as usize;
 /// Content up to this size is stored in the userdata itself, without a block or a finaliser.
-pub const INLINE_MAX: usize = 512;
+pub const INLINE_MAX: usize = 1536;
 /// Free room that a new buffer gets behind its content.
 pub const ROOM_DEFAULT: usize = 32;
 /// Bytes of the `store` field, the least an inline buffer can hold.

@@ -28,6 +28,13 @@ impl Scratch {
         read: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
     ) -> io::Result<(Bytes, usize)> {
         let wanted = prefix.len() + room;
+        if room > BLOCK_BYTES {
+            // Much is to come: a block of its own, which small frames of others do not pin.
+            let mut block = BytesMut::with_capacity(wanted);
+            block.extend_from_slice(prefix);
+            let count = fill_block(&mut block, room, read)?;
+            return Ok((block.freeze(), count));
+        }
         if self.block.capacity() < wanted && !self.block.try_reclaim(wanted) {
             self.block = BytesMut::with_capacity(wanted.max(BLOCK_BYTES));
         }

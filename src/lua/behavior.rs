@@ -186,6 +186,9 @@ impl Running {
         };
         self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
+        if let Some(state) = &self.state {
+            state.pace_collector();
+        }
         let outcome = match next {
             _ if self.host.is_ending => Outcome::Ended,
             _ if self.host.has_more() => Outcome::More,

@@ -2,6 +2,7 @@
 
 mod arena;
 mod behavior;
+mod blocks;
 mod compiled;
 pub mod convert;
 mod host;

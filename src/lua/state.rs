@@ -13,9 +13,22 @@ use std::ptr::NonNull;
 use mlua::ffi::{self, lua_State};
 
 use super::arena::Arena;
+use super::blocks::Blocks;
 
 /// External bytes that may be charged before the collector is made to take a step.
-const COLLECT_EVERY_BYTES: usize = 256 * 1024;
+const COLLECT_EVERY_BYTES: usize = 64 * 1024;
+
+/// External bytes that may be charged during one cycle of the collector, in a small state.
+const CYCLE_BYTES: usize = 4 << 20;
+
+/// Bytes of the VM's heap that one step of the collector deals with, marking and sweeping.
+const STEP_BYTES: usize = 1024;
+
+/// The collector's pause that LuaJIT starts with, in per cent.
+const PAUSE_MIN: i32 = 200;
+
+/// What a heap may grow by before it is collected, however small it is.
+const SLACK_BYTES: usize = 512 * 1024;
 
 /// Memory figures of one state. Touched only by the thread that runs the state.
 #[derive(Debug)]
@@ -25,6 +38,11 @@ pub struct Account {
     uncollected_bytes: Cell<usize>,
     limit_bytes: Cell<usize>,
     exceeded: Cell<bool>,
+    /// About what the VM holds after a collection.
+    low_bytes: Cell<usize>,
+    pause: Cell<i32>,
+    /// Freed memory, which is nobody's.
+    blocks: Blocks,
     /// Used by [`allocate`] alone, which does not call itself.
     arena: UnsafeCell<Arena>,
 }
@@ -81,6 +99,9 @@ impl State {
             uncollected_bytes: Cell::new(0),
             limit_bytes: Cell::new(0),
             exceeded: Cell::new(false),
+            low_bytes: Cell::new(usize::MAX),
+            pause: Cell::new(PAUSE_MIN),
+            blocks: Blocks::new(),
             arena: UnsafeCell::new(Arena::new()),
         });
         let account = NonNull::from(Box::leak(account));
@@ -104,6 +125,30 @@ impl State {
     /// The raw state, for calls into the VM.
     pub fn as_ptr(&self) -> *mut lua_State {
         self.raw.as_ptr()
+    }
+
+    /// Lets a small heap grow by [`SLACK_BYTES`] before the next collection, where the VM's own
+    /// rule (twice the size) has it mark the library's objects for every few messages. Called once
+    /// a turn. A script that sets the pause itself has the last word.
+    pub fn pace_collector(&self) {
+        let account = self.account();
+        let held = account.lua_bytes.get();
+        let low = account.low_bytes.get().min(held);
+        account.low_bytes.set(low + (held - low) / 64);
+        let limit = account.limit_bytes.get();
+        let slack = if limit == 0 { SLACK_BYTES } else { SLACK_BYTES.min(limit / 8) };
+        let pause = (100 + (slack * 100 / low.max(1)).min(900) as i32).max(PAUSE_MIN);
+        let old = account.pause.get();
+        if old != 0 && pause.abs_diff(old) > 20 {
+            // SAFETY: a live state of ours; sets a figure.
+            let before = unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, pause) };
+            account.pause.set(pause);
+            if before != old {
+                // SAFETY: as above.
+                unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, before) };
+                account.pause.set(0);
+            }
+        }
     }
 
     /// The memory figures.
@@ -156,12 +201,20 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
     }
     account.external_bytes.set(account.external_bytes.get() + bytes);
     let uncollected = account.uncollected_bytes.get() + bytes;
-    if uncollected >= COLLECT_EVERY_BYTES {
-        account.uncollected_bytes.set(0);
-        // SAFETY: as above. The step is as large as what was charged, in KiB.
-        unsafe { ffi::lua_gc(state, ffi::LUA_GCSTEP, (uncollected >> 10) as i32) };
-    } else {
+    if uncollected < COLLECT_EVERY_BYTES {
         account.uncollected_bytes.set(uncollected);
+        return true;
+    }
+    account.uncollected_bytes.set(0);
+    // As large a part of a cycle as this is of what may be charged during one.
+    let held = account.lua_bytes.get();
+    let per_cycle = CYCLE_BYTES.max(held + account.external_bytes.get() / 2);
+    let steps = (held / STEP_BYTES).max(16) as u64 * uncollected as u64 / per_cycle as u64 + 1;
+    for _ in 0..steps {
+        // SAFETY: as above. Returns 1 at the end of a cycle.
+        if unsafe { ffi::lua_gc(state, ffi::LUA_GCSTEP, 0) } != 0 {
+            break;
+        }
     }
     true
 }
@@ -195,7 +248,7 @@ unsafe extern "C" fn allocate(
     // calls comes back here.
     let arena = unsafe { &mut *account.arena.get() };
     // SAFETY: the VM passes a block from here with the size it has, or null.
-    let moved = unsafe { resize(arena, block, old_size, new_size) };
+    let moved = unsafe { resize(arena, &account.blocks, block, old_size, new_size) };
     if !moved.is_null() || new_size == 0 {
         account.lua_bytes.set(held - old_size + new_size);
     }
@@ -208,6 +261,7 @@ unsafe extern "C" fn allocate(
 #[inline]
 unsafe fn resize(
     arena: &mut Arena,
+    blocks: &Blocks,
     block: *mut c_void,
     old_size: usize,
     new_size: usize,
@@ -221,8 +275,8 @@ unsafe fn resize(
         if new_size != 0 {
             fresh = arena.allocate(new_size).cast();
             if fresh.is_null() {
-                // SAFETY: any size will do.
-                fresh = unsafe { libc::malloc(new_size) };
+                // SAFETY: there is no block to be replaced.
+                fresh = unsafe { blocks.resize(std::ptr::null_mut(), 0, new_size) };
             }
             if fresh.is_null() {
                 return fresh;
@@ -239,13 +293,8 @@ unsafe fn resize(
         }
         return fresh;
     }
-    if new_size == 0 {
-        // SAFETY: the block is from the C allocator.
-        unsafe { libc::free(block) };
-        return std::ptr::null_mut();
-    }
-    // SAFETY: as above.
-    unsafe { libc::realloc(block, new_size) }
+    // SAFETY: what is not of the arena is of these.
+    unsafe { blocks.resize(block, old_size, new_size) }
 }
 
 /// What the VM calls instead of its own `lj_vm_cpuid`, see build.rs: the registers that `cpuid`

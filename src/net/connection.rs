@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
@@ -19,8 +20,14 @@ use crate::rt::Stream;
 /// The most that one read takes from the kernel, and so the read-ahead of a connection.
 const READ_BYTES: usize = 64 * 1024;
 
+/// The same after a read that took all it could: the socket is hot.
+const HOT_READ_BYTES: usize = 256 * 1024;
+
 /// Frames longer than this are gathered in a block of their own.
 const GATHER_BYTES: usize = 32 * 1024;
+
+/// Room that a long frame gets to begin with; memory that nothing was written to costs little.
+const GATHER_ROOM_BYTES: usize = 1 << 20;
 
 /// The start of a frame that waits for the rest is moved out of the worker's block if it is this
 /// short, so that idle connections do not pin it.
@@ -85,6 +92,8 @@ pub struct Connection {
     /// False after a read that took less than it could: the kernel has nothing until it says so.
     maybe_readable: bool,
     full_reads: u32,
+    /// The last read took all it could.
+    is_hot: bool,
     read_waker: Waker,
     writer: Arc<Writer>,
     /// What the owner has written in this turn.
@@ -117,6 +126,7 @@ impl Connection {
             ended: None,
             maybe_readable: true,
             full_reads: 0,
+            is_hot: false,
             read_waker: ReadyWaker::waker(context, read_source),
             writer: Arc::new(writer),
             staged: Staged::default(),
@@ -198,20 +208,23 @@ impl Connection {
 
     /// One read from the kernel, towards `need` buffered bytes in all.
     fn fill(&mut self, need: usize, scratch: &mut Scratch) -> io::Result<usize> {
-        let stream = Arc::clone(&self.stream);
+        let stream = &self.stream;
         let (count, room) = if need <= GATHER_BYTES {
-            let (bytes, count) =
-                scratch.fill(&self.buffered, READ_BYTES, |space| stream.read(space))?;
+            let room = if self.is_hot { HOT_READ_BYTES } else { READ_BYTES };
+            let (bytes, count) = scratch.fill(&self.buffered, room, |space| stream.read(space))?;
             self.buffered = bytes;
-            (count, READ_BYTES)
+            self.is_hot = count == room;
+            (count, room)
         } else {
+            let room = need.min(GATHER_ROOM_BYTES.max(2 * self.gathering.len()));
             if self.gather_need == 0 {
-                self.gathering = BytesMut::from(&self.buffered[..]);
+                self.gathering = BytesMut::with_capacity(room);
+                self.gathering.extend_from_slice(&self.buffered);
                 self.buffered = Bytes::new();
                 self.gather_need = need;
             }
             // The head's word is not enough to take that much memory: it grows with what comes.
-            let room = (need - self.gathering.len()).min(READ_BYTES.max(self.gathering.len()));
+            let room = room - self.gathering.len();
             let count = fill_block(&mut self.gathering, room, |space| stream.read(space))?;
             (count, room)
         };
@@ -252,6 +265,24 @@ impl Connection {
     pub fn take(&mut self, head: usize, body: usize) -> Bytes {
         self.buffered.advance(head);
         self.buffered.split_to(body)
+    }
+
+    /// Takes the frame at the front, and those behind it of at most `body_max` bytes, as one piece;
+    /// fills `places` with where the bodies are, and returns how many there are.
+    pub fn take_small(&mut self, body_max: usize, places: &mut [Range<usize>]) -> (Bytes, usize) {
+        let (mut count, mut end) = (0, 0);
+        while let Some(place) = places.get_mut(count) {
+            let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered[end..]) else {
+                break;
+            };
+            if count > 0 && (body > body_max || head == 0) {
+                break;
+            }
+            *place = end + head..end + head + body;
+            end += head + body;
+            count += 1;
+        }
+        (self.buffered.split_to(end), count)
     }
 
     /// Has the context woken, for what its turn has no time left for.

@@ -6,6 +6,7 @@
 
 mod context;
 mod event;
+mod frames;
 mod rwopt;
 mod tcp;
 
@@ -51,9 +52,10 @@ const FUNCTIONS_USUAL: c_int = 16;
 /// The `__index` of the table: makes a function when it is first looked up. A context needs few of
 /// them, and all would take 9 KiB.
 unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
-    const LISTS: [Functions; 5] = [
+    const LISTS: [Functions; 6] = [
         context::FUNCTIONS,
         event::FUNCTIONS,
+        frames::FUNCTIONS,
         tcp::FUNCTIONS,
         abi::buffer::FUNCTIONS,
         &[
