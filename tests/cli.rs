@@ -316,6 +316,16 @@ fn a_signal_ends_the_process_even_if_a_peer_never_reads() {
 }
 
 #[test]
+fn callbacks_of_gsub_inside_each_other_raise_and_end_nothing() {
+    let done = evaluate(
+        "local function f() return (('x'):gsub('x', f)) end
+         print((pcall(f)))
+         print('alive')",
+    );
+    assert_eq!(done.succeeded().stdout, "false\nalive\n");
+}
+
+#[test]
 fn a_signal_ends_a_process_that_computes_or_waits() {
     for code in ["print('up') while true do end", "print('up') timer.sleep(3600)"] {
         let mut server = Server::start(["-e", code]);

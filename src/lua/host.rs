@@ -108,16 +108,19 @@ pub(super) struct Host {
     received: usize,
 }
 
-/// The stack of a thread that runs contexts. Coroutines inside coroutines, each inside functions of
-/// C, take it in large steps; what is never touched costs nothing.
-pub const STACK_BYTES: usize = 16 << 20;
+/// The stack of a thread that runs contexts. Callbacks of `string.gsub` inside each other, up to the
+/// VM's own limit, take more than 32 MiB of it; what is never touched costs nothing.
+pub const STACK_BYTES: usize = 256 << 20;
+
+/// What coroutines inside coroutines may take of it, before one more raises.
+const STACK_BYTES_NESTED: usize = 8 << 20;
 
 /// The stack that threads usually have.
 const STACK_BYTES_USUAL: usize = 2 << 20;
 
 thread_local! {
-    /// The middle of the thread's stack; 0 before a context was first entered.
-    static STACK_MIDDLE: Cell<usize> = const { Cell::new(0) };
+    /// How far down coroutines may nest; 0 before a context was first entered.
+    static NESTING_END: Cell<usize> = const { Cell::new(0) };
     static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
     /// The block that this worker reads sockets into.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
@@ -131,8 +134,8 @@ pub(super) fn enter<R>(host: &mut Box<Host>, body: impl FnOnce() -> R) -> R {
             CURRENT.set(self.0);
         }
     }
-    if STACK_MIDDLE.get() == 0 {
-        STACK_MIDDLE.set(stack_middle());
+    if NESTING_END.get() == 0 {
+        NESTING_END.set(nesting_end());
     }
     let _restore = Restore(CURRENT.replace(&raw mut **host));
     body()
@@ -157,8 +160,8 @@ fn stack_pointer() -> usize {
     (&raw const here).addr()
 }
 
-/// The middle of this thread's stack, as the system made it.
-fn stack_middle() -> usize {
+/// How far down this thread's stack coroutines may nest.
+fn nesting_end() -> usize {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     let (mut start, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: each call is given places to write to, and the attributes are read only once they
@@ -170,12 +173,15 @@ fn stack_middle() -> usize {
         }
     }
     // Stacks grow downwards. One that is not known is taken to be as small as they usually are.
-    if start.is_null() { stack_pointer() - STACK_BYTES_USUAL / 2 } else { start.addr() + size / 2 }
+    if start.is_null() {
+        return stack_pointer() - STACK_BYTES_USUAL / 2;
+    }
+    start.addr() + size - STACK_BYTES_NESTED.min(size / 2)
 }
 
-/// Whether less than half of the thread's stack is in use.
+/// Whether there is stack for one more coroutine inside the others.
 pub(super) fn has_stack() -> bool {
-    stack_pointer() > STACK_MIDDLE.get()
+    stack_pointer() > NESTING_END.get()
 }
 
 /// Whether a context is running on this thread.
