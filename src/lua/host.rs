@@ -108,8 +108,8 @@ pub(super) struct Host {
     received: usize,
 }
 
-/// The stack of a thread that runs contexts. Callbacks of `string.gsub` inside each other, up to the
-/// VM's own limit, take more than 32 MiB of it; what is never touched costs nothing.
+/// The stack of a thread that runs contexts. Callbacks of `string.gsub` inside each other, up to
+/// the VM's own limit, take more than 32 MiB of it; what is never touched costs nothing.
 pub const STACK_BYTES: usize = 256 << 20;
 
 /// What coroutines inside coroutines may take of it, before one more raises.
