@@ -195,7 +195,7 @@ local function drop_waiter(r, token)
   for i = at, last do r[i] = r[i + 1] end
   r.last = last - 1
 end
-core.drop_waiter = drop_waiter
+core.next_waiter, core.drop_waiter = next_waiter, drop_waiter
 
 --- Receives a message from `h`, or from anybody if `h` is 0. With a callback: every message, until
 --- the callback is replaced, or removed with nil.

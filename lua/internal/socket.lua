@@ -6,9 +6,9 @@ local error, setmetatable = error, setmetatable
 local native_read, strerror = native.read, native.strerror
 local bad, complete, defer, hold = core.bad, core.complete, core.defer, core.hold
 local register, set_timeout = core.register, core.set_timeout
-local suspend, is_waiting = core.suspend, core.is_waiting
+local suspend = core.suspend
 local get_current, run = core.current, core.run
-local drop_waiter = core.drop_waiter
+local next_waiter, drop_waiter = core.next_waiter, core.drop_waiter
 
 local TIMEOUT = 208
 
@@ -85,20 +85,6 @@ local function stocked_bytes(record)
 end
 
 -- Waiting on a socket -----------------------------------------------------------------------------
-
-local function next_waiter(record)
-  local first, last = record.first, record.last
-  while first <= last do
-    local token = record[first]
-    if is_waiting(token) then
-      record.first = first
-      return token
-    end
-    record[first] = nil
-    first = first + 1
-  end
-  record.first, record.last = 1, 0
-end
 
 local function take_waiter(record)
   record[record.first] = nil
