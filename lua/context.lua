@@ -320,12 +320,13 @@ context.parent = native.parent
 
 core.options, core.check_handle = options, check_handle
 core.asked, core.forget = asked, forget
+core.context = context
 local load_rest = core.lazy(context, "internal/lifetime")
 
 -- A context that was watched, or asked, has ended: the handler is with the rest.
-handlers[7] = function(h)
+handlers[7] = function(h, reason, detail)
   load_rest()
-  return handlers[7](h)
+  return handlers[7](h, reason, detail)
 end
 
 return context

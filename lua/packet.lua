@@ -10,7 +10,7 @@
 
 local native = ...
 
-local ffi = require "ffi"
+local ffi = (native.ffi or require)("ffi")
 
 local env = native.buffer_access()
 local FIXED, parts, expand, show = env.FIXED, env.parts, env.expand, env.show

@@ -21,7 +21,7 @@ local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
 local next_frame, stocked_bytes = sockets.next_frame, sockets.stocked_bytes
 local set_callback, close_record = sockets.set_callback, sockets.close_record
 
-local ffi = require("ffi")
+local ffi = (native.ffi or require)("ffi")
 local _, BUFFER = native.buffer_methods()
 local stage_buffer, stage_text = native.stage_pointers()
 stage_buffer = ffi.cast("int (*)(double, const void *)", stage_buffer)

@@ -2,7 +2,7 @@
 //!
 //! Layers, ground to top; each may use only those above it in this list:
 //!
-//! 0. [`error`], `rt`: codes; the async runtime, clock and sockets
+//! 0. [`error`], `rt`, `thread`: codes; the async runtime, clock and sockets; interruptions
 //! 1. [`buf`], [`frame`]: bytes, and their division into frames
 //! 2. [`message`]: what travels between contexts
 //! 3. [`context`]: who runs, and when
@@ -20,4 +20,5 @@ pub mod lua;
 pub mod message;
 pub mod net;
 pub mod rt;
+pub mod thread;
 pub mod timer;

@@ -11,7 +11,7 @@ use support::expect::{compare, promise};
 use support::{Folder, Server, files, node_lua, repository, run, stem};
 
 /// Scripts that run and end by themselves.
-const ALONE: &[&str] = &["hello", "packet", "rpc_pool", "timers"];
+const ALONE: &[&str] = &["hello", "packet", "rpc_pool", "supervisor", "timers"];
 
 /// Servers, each with the client that talks to it.
 const PAIRS: &[(&str, &str)] = &[
@@ -27,6 +27,7 @@ const STARTED_BY: &[(&str, &str)] = &[
     ("greeter", "hello"),
     ("rpc_connection", "rpc_client"),
     ("rpc_worker", "rpc_pool"),
+    ("worker", "supervisor"),
 ];
 
 fn path(name: &str) -> String {

@@ -8,7 +8,7 @@
 
 local native = ...
 
-local ffi = require "ffi"
+local ffi = (native.ffi or require)("ffi")
 local bit = require "bit"
 
 native.load "internal/cdef"(native, "buffer.h")

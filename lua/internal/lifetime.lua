@@ -3,7 +3,7 @@
 
 local native, core = ...
 
-local error, select, tonumber = error, select, tonumber
+local error, ipairs, select, tonumber = error, ipairs, select, tonumber
 local tostring, type, unpack = tostring, type, unpack
 local bad, handlers, options = core.bad, core.handlers, core.options
 local call, complete, defer = core.call, core.complete, core.defer
@@ -18,10 +18,23 @@ local self_handle = native.self()
 
 local context = {}
 
+-- What is loaded when it is asked for: monitors, figures, creation with options.
+local function control()
+  if not core.create_with then native.load("internal/control")(native, core, core.context) end
+  return core
+end
+
+for _, name in ipairs({ "monitor", "stat" }) do
+  context[name] = function(...)
+    control()
+    return core.context[name](...)
+  end
+end
+
 local waits = {} -- handle → tokens
 
 -- A context that was watched, or asked, has ended.
-handlers[7] = function(h)
+handlers[7] = function(h, reason, detail)
   local tokens = waits[h]
   if tokens then
     waits[h] = nil
@@ -41,6 +54,7 @@ handlers[7] = function(h)
       complete(unanswered[i], false, NO_REPLY)
     end
   end
+  if core.on_end then core.on_end(h, reason, detail) end
 end
 
 local function remove_wait(h, token)
@@ -121,13 +135,19 @@ function context.destroy(h, reason)
   native.destroy(check_handle(h, 1, "destroy"), reason)
 end
 
---- Creates a context that runs a file. Returns its handle at once.
----@param file string
+--- Creates a context that runs a file. Returns its handle at once. In place of the file's name a
+--- table may give options too.
+---@param file string|table
 ---@param ... any
 ---@return integer handle
 function context.create(file, ...)
-  if type(file) ~= "string" then bad(1, "create", "file name", file, 3) end
-  local handle, why = native.create(file, package.path, package.cpath, ...)
+  local handle, why
+  if type(file) == "table" then
+    handle, why = control().create_with(file, ...)
+  else
+    if type(file) ~= "string" then bad(1, "create", "file name", file, 3) end
+    handle, why = native.create(file, package.path, package.cpath, nil, ...)
+  end
   if handle == nil then error(why, 2) end
   return handle
 end

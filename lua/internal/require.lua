@@ -22,7 +22,7 @@ package.preload.ffi = get_ffi
 native.set_ffi(get_ffi)
 
 -- Modules that come with the binary, by name.
-for _, name in ipairs({ "packet" }) do
+for _, name in ipairs({ "packet", "supervisor" }) do
   package.preload[name] = function(...) return native.load(name)(native, ...) end
 end
 

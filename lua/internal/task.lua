@@ -27,9 +27,11 @@ local TIMEOUT, C_BOUNDARY = 208, 200
 local WAIT, IDLE = {}, {}
 
 local RUNNERS_KEPT = 64
+local LEVELS_MAX = 10000
 
--- Coroutines inside each other for which the C stack suffices in any case.
-local LEVELS_FREE = 8
+-- Coroutines inside each other for which the C stack suffices in any case, whatever C functions
+-- they recurse through.
+local LEVELS_FREE = 1
 local OVERFLOW = "C stack overflow"
 
 local current -- the root coroutine that runs
@@ -319,7 +321,9 @@ local function resume(co, ...)
   if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
   if parked_count > 0 and parked[co] then return false, "cannot resume non-suspended coroutine" end
   local level = depth + 1
-  if level > LEVELS_FREE and not native.has_stack() then return false, OVERFLOW end
+  if level > LEVELS_FREE and (level > LEVELS_MAX or not native.has_stack()) then
+    return false, OVERFLOW
+  end
   depth, chain[level] = level, co
   return leave(co, level, raw_resume(co, ...))
 end
@@ -347,7 +351,9 @@ local function wrap(f)
   return function(...)
     if parked_count > 0 then check_not_parked(co) end
     local level = depth + 1
-    if level > LEVELS_FREE and not native.has_stack() then error(OVERFLOW, 2) end
+    if level > LEVELS_FREE and (level > LEVELS_MAX or not native.has_stack()) then
+      error(OVERFLOW, 2)
+    end
     depth, chain[level] = level, co
     return leave_wrapped(co, level, raw_resume(co, ...))
   end

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lexopt::prelude::*;
 
@@ -16,6 +17,8 @@ Options:
   -e CODE          run CODE
   --workers N      worker threads (default: one per core, at least 2)
   --mailbox N      messages a mailbox holds (default: 65536)
+  --memory-limit N bytes that one context may use, with K, M or G for more (default: no limit)
+  --turn-limit S   seconds of CPU time that one turn of a context may use (default: no limit)
   -v, --version    print the version
   -h, --help       print this text
 
@@ -48,6 +51,10 @@ pub struct Run {
     pub workers: Option<usize>,
     /// `--mailbox`.
     pub mailbox_max: Option<usize>,
+    /// `--memory-limit`.
+    pub memory_limit: Option<usize>,
+    /// `--turn-limit`.
+    pub turn_limit: Option<Duration>,
 }
 
 /// What the command line asks for.
@@ -86,6 +93,7 @@ impl From<lexopt::Error> for UsageError {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut main, mut workers, mut mailbox_max) = (None, None, None);
+    let (mut memory_limit, mut turn_limit) = (None, None);
     while main.is_none() {
         match parser.next()? {
             Some(Short('h') | Long("help")) => return Ok(Command::Help),
@@ -97,6 +105,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
             Some(Long("mailbox")) => {
                 mailbox_max = Some(number(&mut parser, "--mailbox", u32::MAX as usize)?);
             }
+            Some(Long("memory-limit")) => memory_limit = Some(bytes(&parser.value()?.string()?)?),
+            Some(Long("turn-limit")) => turn_limit = Some(seconds(&parser.value()?.string()?)?),
             Some(Value(value)) if value == "-" => main = Some(Main::Stdin),
             Some(Value(value)) => main = Some(Main::File(value.into())),
             Some(other) => return Err(other.unexpected().into()),
@@ -106,7 +116,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
     let main = main.unwrap_or(Main::Stdin);
     // What follows the script is the script's, flags included.
     let arguments = parser.raw_args()?.collect();
-    Ok(Command::Run(Run { main, arguments, workers, mailbox_max }))
+    Ok(Command::Run(Run { main, arguments, workers, mailbox_max, memory_limit, turn_limit }))
 }
 
 fn number(parser: &mut lexopt::Parser, flag: &str, max: usize) -> Result<usize, UsageError> {
@@ -115,6 +125,26 @@ fn number(parser: &mut lexopt::Parser, flag: &str, max: usize) -> Result<usize, 
         Ok(number) if (1..=max).contains(&number) => Ok(number),
         _ => Err(UsageError(format!("{flag} {text}: not a number in 1..{max}"))),
     }
+}
+
+/// A number of bytes: `64M`.
+fn bytes(text: &str) -> Result<usize, UsageError> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number = digits.parse().ok().filter(|number| (1..=usize::MAX >> shift).contains(number));
+    let wrong = || UsageError(format!("--memory-limit {text}: not a number of bytes, as in 64M"));
+    number.map(|number| number << shift).ok_or_else(wrong)
+}
+
+/// A time: `0.5`.
+fn seconds(text: &str) -> Result<Duration, UsageError> {
+    let number = text.parse().ok().filter(|seconds| *seconds > 0.0);
+    let wrong = || UsageError(format!("--turn-limit {text}: not a number of seconds above 0"));
+    number.and_then(|number| Duration::try_from_secs_f64(number).ok()).ok_or_else(wrong)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, USAGE};
 use crate::context::{End, Scheduler};
-use crate::lua::{CommandLine, Paths, Program, STACK_BYTES, Script, Settings, Source};
+use crate::lua::{CommandLine, Deny, Paths, Program, Script, Settings, Source, interrupt};
 use crate::message::{Text, Value};
-use crate::{net, rt};
+use crate::{net, rt, thread};
 
 /// How long the process waits, at its end, for what was written to be read.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
@@ -67,13 +67,18 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
     };
     let mut settings = Settings::default();
     if let Some(mailbox_max) = run.mailbox_max {
-        settings.mailbox_max = mailbox_max;
+        settings.limits.mailbox = mailbox_max;
     }
+    if let Some(bytes) = run.memory_limit {
+        settings.limits.memory = bytes;
+    }
+    settings.limits.turn = run.turn_limit;
     let settings = Arc::new(settings);
+    interrupt::init();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let scheduler = Scheduler::new(run.workers.unwrap_or(cores.max(WORKERS_MIN)));
     let main = Program::new(&settings, script);
-    if scheduler.spawn(None, settings.mailbox_max, main).is_none() {
+    if scheduler.spawn(None, settings.limits, main).is_none() {
         return ExitCode::FAILURE;
     }
     if let Err(error) = start(&scheduler) {
@@ -90,11 +95,9 @@ fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
     let terminated = rt::termination_signals()?;
     for index in 0..scheduler.workers() {
         let scheduler = Arc::clone(scheduler);
-        std::thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .stack_size(STACK_BYTES)
-            .spawn(move || scheduler.run_worker(index))?;
+        thread::spawn(&format!("worker-{index}"), move || scheduler.run_worker(index))?;
     }
+    scheduler.start_watchdog()?;
     let scheduler = Arc::clone(scheduler);
     rt::spawn(async move {
         terminated.await;
@@ -131,7 +134,7 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
     let arguments = texts.iter().map(|text| Value::String(Text::new(text))).collect();
     let script = std::iter::once(name.into_vec()).chain(texts).collect();
     let command_line = Some(CommandLine { program: program.as_bytes().to_vec(), script });
-    Ok(Script { source, arguments, paths, command_line })
+    Ok(Script { source, arguments, paths, command_line, deny: Deny::default() })
 }
 
 /// Templates that find modules beside the main script.

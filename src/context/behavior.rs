@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Context;
-use crate::error::Code;
+use crate::message::Ending;
 
 /// The state between two turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +21,28 @@ pub enum Outcome {
 pub enum End {
     /// By itself: nothing was pending any more, or the script destroyed its own context.
     Normal,
+    /// By itself, after its main chunk had failed.
+    Error(String),
     /// Another context, or the process's end, destroyed it; with the reason given, if any.
     Destroyed(Option<String>),
-    /// It broke a limit.
-    Limit(Code),
+    /// It needed more memory than it may use; what has grown.
+    Memory(String),
+    /// A turn used more CPU time than it may; where, if known.
+    Time(Option<String>),
+}
+
+impl End {
+    /// What others are told.
+    pub fn ending(&self) -> Ending {
+        let (reason, detail) = match self {
+            End::Normal => ("normal", None),
+            End::Error(text) => ("error", Some(text)),
+            End::Destroyed(reason) => ("killed", reason.as_ref()),
+            End::Memory(text) => ("memory", Some(text)),
+            End::Time(text) => ("time", text.as_ref()),
+        };
+        Ending { reason, detail: detail.cloned() }
+    }
 }
 
 /// One context's program. All calls come from one thread at a time.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
 use super::behavior::{Behavior, End};
-use super::{Registry, Scheduler};
+use super::{Gauges, Limits, Registry, Scheduler};
 use crate::error::Code;
 use crate::message::{Event, Id};
 
@@ -101,7 +101,8 @@ pub struct Context {
     id: Id,
     parent: Option<Id>,
     scheduler: Arc<Scheduler>,
-    mailbox_max: usize,
+    limits: Limits,
+    gauges: Gauges,
     inbox: Mutex<Inbox>,
     /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
     is_ending: AtomicBool,
@@ -125,14 +126,15 @@ impl Context {
         id: Id,
         parent: Option<Id>,
         scheduler: Arc<Scheduler>,
-        mailbox_max: usize,
+        limits: Limits,
         behavior: Box<dyn Behavior>,
     ) -> Arc<Context> {
         Arc::new(Context {
             id,
             parent,
             scheduler,
-            mailbox_max,
+            limits,
+            gauges: Gauges::default(),
             inbox: Mutex::new(Inbox {
                 events: Vec::new(),
                 messages: 0,
@@ -196,7 +198,8 @@ impl Context {
         // Relaxed, in both: approximate counts are enough for bounds; they pair with nothing.
         match &event {
             Event::Message { from, session, .. } => {
-                if inbox.messages + self.unreceived.load(Ordering::Relaxed) >= self.mailbox_max {
+                let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
+                if waiting >= self.limits.mailbox {
                     return Err(Refused::Full);
                 }
                 inbox.messages += 1;
@@ -230,6 +233,16 @@ impl Context {
         }
     }
 
+    /// Whether it refuses everything, and is about to be gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.inbox().closed
+    }
+
+    /// Says more of an end that has been requested already.
+    pub fn explain_end(&self, reason: End) {
+        self.inbox().end = Some(reason);
+    }
+
     /// Tells `watcher` with [`Event::Ended`] when this context ends. False if it has ended already.
     pub fn watch(&self, watcher: Id) -> bool {
         let mut inbox = self.inbox();
@@ -258,6 +271,7 @@ impl Context {
             // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
             let before = self.unreceived.load(Ordering::Relaxed);
             self.unreceived.store(before + messages, Ordering::Relaxed);
+            self.gauges.on_waiting(before + messages);
         }
     }
 
@@ -292,13 +306,23 @@ impl Context {
         self.inbox().messages + self.unreceived.load(Ordering::Relaxed)
     }
 
-    /// The bound of the mailbox, in messages.
-    pub fn mailbox_max(&self) -> usize {
-        self.mailbox_max
+    /// Its queries that wait for an answer.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What it has used.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
     }
 
     /// The request to end, if there is one.
-    pub(super) fn end_requested(&self) -> Option<End> {
+    pub fn end_requested(&self) -> Option<End> {
         if !self.is_ending.load(Ordering::Acquire) {
             return None;
         }

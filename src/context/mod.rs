@@ -5,13 +5,18 @@
 //! the tests of this layer use plain Rust.
 
 mod behavior;
+mod gauges;
 mod mailbox;
 mod registry;
 mod scheduler;
 mod sentinel;
+mod slot;
+mod watchdog;
 mod worker;
 
 pub use behavior::{Behavior, End, Outcome};
+pub use gauges::{Gauges, Limits};
 pub use mailbox::{Context, ReadyWaker, Refused};
 pub use registry::Registry;
 pub use scheduler::Scheduler;
+pub use watchdog::set_interrupt;

@@ -6,15 +6,16 @@
 //! only if one is idle and there is work that the busy ones do not get to.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Wake, Waker};
 
 use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::behavior::{Behavior, End};
 use super::sentinel::Sentinel;
+use super::watchdog::{Alarm, EXTRA_MAX, Watch};
 use super::worker::Worker;
-use super::{Context, Registry};
+use super::{Context, Limits, Registry};
 use crate::error::Code;
 use crate::message::{Event, Id, Value};
 
@@ -22,15 +23,30 @@ use crate::message::{Event, Id, Value};
 pub(super) struct Remote {
     pub(super) stealer: Stealer<Arc<Context>>,
     pub(super) waker: Mutex<Option<Waker>>,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl Remote {
+    fn new(deque: &Deque<Arc<Context>>) -> Remote {
+        Remote { stealer: deque.stealer(), waker: Mutex::new(None), watch: Arc::default() }
+    }
 }
 
 /// The run queues, the workers' sleep, and the life of contexts.
 pub struct Scheduler {
     registry: Registry,
     pub(super) injector: Injector<Arc<Context>>,
-    pub(super) remotes: Vec<Remote>,
+    /// Filled from the front; how many are, and how many of them the process is meant to run.
+    remotes: Box<[OnceLock<Remote>]>,
+    remote_count: AtomicUsize,
+    workers: usize,
     /// Deques of workers that have not started yet.
     deques: Mutex<Vec<Option<Deque<Arc<Context>>>>>,
+    /// Those of workers that have retired.
+    spares: Mutex<Vec<(usize, Deque<Arc<Context>>)>>,
+    /// Workers that run and are not stuck.
+    pub(super) active: AtomicUsize,
+    pub(super) alarm: Alarm,
     /// Workers that wait for work, and how many they are (so that nobody need lock to find none).
     idle: Mutex<Vec<usize>>,
     idle_count: AtomicUsize,
@@ -59,25 +75,30 @@ impl Wake for SocketAlarm {
 
 impl std::fmt::Debug for Scheduler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scheduler").field("workers", &self.remotes.len()).finish_non_exhaustive()
+        f.debug_struct("Scheduler").field("workers", &self.workers).finish_non_exhaustive()
     }
 }
 
 impl Scheduler {
     /// A scheduler for `workers` threads, none of which runs yet.
     pub fn new(workers: usize) -> Arc<Scheduler> {
-        let deques: Vec<_> = (0..workers.max(1)).map(|_| Deque::new_fifo()).collect();
-        let remotes: Vec<_> = deques
-            .iter()
-            .map(|deque| Remote { stealer: deque.stealer(), waker: Mutex::new(None) })
-            .collect();
+        let workers = workers.max(1);
+        let deques: Vec<_> = (0..workers).map(|_| Deque::new_fifo()).collect();
+        let mut remotes: Vec<OnceLock<Remote>> =
+            deques.iter().map(|deque| OnceLock::from(Remote::new(deque))).collect();
+        remotes.resize_with(workers + EXTRA_MAX, OnceLock::new);
         Arc::new_cyclic(|scheduler| Scheduler {
             sentinel: Sentinel::new(remotes.len(), scheduler),
             socket_waker: Arc::new(SocketAlarm(Weak::clone(scheduler))).into(),
             registry: Registry::default(),
             injector: Injector::new(),
-            remotes,
+            remotes: remotes.into(),
+            remote_count: AtomicUsize::new(workers),
+            workers,
             deques: Mutex::new(deques.into_iter().map(Some).collect()),
+            spares: Mutex::new(Vec::new()),
+            active: AtomicUsize::new(workers),
+            alarm: Alarm::default(),
             idle: Mutex::new(Vec::new()),
             idle_count: AtomicUsize::new(0),
             searching: AtomicUsize::new(0),
@@ -92,9 +113,26 @@ impl Scheduler {
         &self.registry
     }
 
-    /// How many workers there are.
+    /// How many workers there are, but for those that replace stuck ones.
     pub fn workers(&self) -> usize {
-        self.remotes.len()
+        self.workers
+    }
+
+    /// How many workers run contexts now, and are not stuck.
+    pub fn running(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// What can be seen of the workers, of those too that do not run any more.
+    pub(super) fn remotes(&self) -> impl Iterator<Item = &Remote> + Clone {
+        // Acquire: pairs with the store in `start_extra`.
+        let count = self.remote_count.load(Ordering::Acquire);
+        self.remotes[..count].iter().filter_map(OnceLock::get)
+    }
+
+    /// What can be seen of one worker.
+    pub(super) fn remote(&self, index: usize) -> &Remote {
+        self.remotes[index].get().expect("workers have their place before they run")
     }
 
     /// The index of the worker this thread is, if it is one.
@@ -106,12 +144,12 @@ impl Scheduler {
     pub fn spawn(
         self: &Arc<Self>,
         parent: Option<Id>,
-        mailbox_max: usize,
+        limits: Limits,
         behavior: Box<dyn Behavior>,
     ) -> Option<Arc<Context>> {
         let context = self
             .registry
-            .insert(|id| Context::new(id, parent, Arc::clone(self), mailbox_max, behavior))?;
+            .insert(|id| Context::new(id, parent, Arc::clone(self), limits, behavior))?;
         self.enqueue(Arc::clone(&context));
         if self.is_closing.load(Ordering::SeqCst) {
             context.destroy(End::Destroyed(None));
@@ -127,11 +165,60 @@ impl Scheduler {
         }
     }
 
-    /// Runs one worker until the last context has ended.
+    /// Runs one worker until the last context has ended, or until it is replaced.
     pub fn run_worker(self: &Arc<Self>, index: usize) {
         let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
-        let deque = deque.expect("each worker is run once");
-        crate::rt::block_on(Worker::new(Arc::clone(self), index, deque));
+        self.run_with(index, deque.expect("each worker is run once"));
+    }
+
+    fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>) {
+        let watch = &self.remote(index).watch;
+        watch.start();
+        let deque = crate::rt::block_on(Worker::new(Arc::clone(self), index, deque));
+        watch.stop();
+        if let Some(deque) = deque {
+            self.spares.lock().unwrap_or_else(PoisonError::into_inner).push((index, deque));
+        }
+    }
+
+    /// Starts what looks after turns that take too long.
+    ///
+    /// # Errors
+    /// If its thread cannot be started.
+    pub fn start_watchdog(self: &Arc<Self>) -> std::io::Result<()> {
+        super::watchdog::start(self)
+    }
+
+    /// Starts one more worker; false if that is not possible.
+    pub(super) fn start_extra(self: &Arc<Self>) -> bool {
+        let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Only the watchdog starts workers: nobody else changes the count.
+        let (index, deque) =
+            spare.unwrap_or_else(|| (self.remote_count.load(Ordering::Relaxed), Deque::new_fifo()));
+        let Some(remote) = self.remotes.get(index) else { return false };
+        remote.get_or_init(|| Remote::new(&deque));
+        self.remote_count.fetch_max(index + 1, Ordering::Release);
+        let scheduler = Arc::clone(self);
+        let deque = Arc::new(Mutex::new(Some(deque)));
+        let run = move || {
+            let deque = deque.lock().unwrap_or_else(PoisonError::into_inner).take();
+            scheduler.run_with(index, deque.expect("a thread is started once"));
+        };
+        match crate::thread::spawn(&format!("worker-{index}"), run) {
+            Ok(()) => self.active.fetch_add(1, Ordering::Relaxed),
+            Err(error) => {
+                log::warn!("no thread in place of a stuck one: {error}");
+                return false;
+            }
+        };
+        true
+    }
+
+    /// Whether a worker without work may go; then it has to.
+    pub(super) fn may_retire(&self) -> bool {
+        let surplus = |active| (active > self.workers).then(|| active - 1);
+        // Relaxed: a count, nothing else.
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, surplus).is_ok()
     }
 
     /// Blocks until the last context has ended.
@@ -185,7 +272,7 @@ impl Scheduler {
     }
 
     fn wake_worker(&self, index: usize) {
-        let remote = &self.remotes[index];
+        let remote = self.remote(index);
         let waker = remote.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(waker) = waker {
             waker.wake();
@@ -200,20 +287,22 @@ impl Scheduler {
     /// True if a worker that is about to wait, and counts as idle, must see to the sockets: nobody
     /// else looks at them.
     pub(super) fn must_watch(&self) -> bool {
-        self.idle_count.load(Ordering::SeqCst) == self.remotes.len() || self.sentinel.is_alone()
+        self.idle_count.load(Ordering::SeqCst) >= self.running() || self.sentinel.is_alone()
     }
 
     /// Starts the sentinel if some workers wait and others do not.
     pub(super) fn start_sentinel(&self) {
         let idle = self.idle_count.load(Ordering::Relaxed);
-        if idle > 0 && idle < self.remotes.len() {
+        if idle > 0 && idle < self.running() {
             self.sentinel.start();
         }
     }
 
-    /// The workers that wait.
-    pub(super) fn idle_workers(&self) -> Vec<usize> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The workers that neither wait nor are given up.
+    pub(super) fn awake_workers(&self) -> Vec<usize> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let running = self.remotes().enumerate().filter(|(_, remote)| remote.watch.is_running());
+        running.map(|(index, _)| index).filter(|index| !idle.contains(index)).collect()
     }
 
     /// Notes that a worker is about to wait.
@@ -252,10 +341,12 @@ impl Scheduler {
                 self.answer(from, session, Err(Code::NO_REPLY));
             }
         }
+        let ending = Arc::new(reason.ending());
         for watcher in watchers {
             if let Some(watcher) = self.registry.get(watcher) {
                 // A watcher that has ended needs no notice.
-                let _ = watcher.deliver(Event::Ended { id: context.id() });
+                let _ =
+                    watcher.deliver(Event::Ended { id: context.id(), ending: Arc::clone(&ending) });
             }
         }
         if left == 0 {
@@ -272,7 +363,7 @@ impl Scheduler {
 
     fn finish_all(&self) {
         self.done.store(true, Ordering::Release);
-        for index in 0..self.remotes.len() {
+        for index in 0..self.remote_count.load(Ordering::Acquire) {
             self.wake_worker(index);
         }
         *self.finished.0.lock().unwrap_or_else(PoisonError::into_inner) = true;

@@ -83,9 +83,8 @@ impl Sentinel {
     fn check(&self, scheduler: &Scheduler) {
         self.is_started.store(false, Ordering::SeqCst);
         let looked = self.compare();
-        let idle = scheduler.idle_workers();
-        let mut awake = (0..looked.len()).filter(|worker| !idle.contains(worker)).peekable();
-        let is_alone = awake.peek().is_some() && !awake.any(|worker| looked[worker]);
+        let awake = scheduler.awake_workers();
+        let is_alone = !awake.is_empty() && !awake.iter().any(|&worker| looked[worker]);
         self.is_alone.store(is_alone, Ordering::Relaxed);
         if is_alone && scheduler.watch_sockets().is_ready() {
             scheduler.wake_one();

@@ -8,10 +8,12 @@ use std::pin::Pin;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use crossbeam_deque::{Steal, Worker as Deque};
 
 use super::behavior::{End, Outcome};
+use super::watchdog::{TICK, Watch};
 use super::{Context, Scheduler};
 use crate::error::Code;
 
@@ -24,6 +26,9 @@ const REACTOR_PERIOD: u64 = 500_000;
 /// Turns in a row that may go to the slot while others wait in the queue.
 const SLOT_STREAK_MAX: usize = 16;
 
+/// Of so many turns the time of one is taken.
+const TURNS_PER_SAMPLE: u32 = 64;
+
 /// What a turn costs at least, in messages' worth.
 const TURN_COST: usize = 1;
 
@@ -32,7 +37,8 @@ struct Local {
     scheduler: *const Scheduler,
     index: usize,
     deque: Deque<Arc<Context>>,
-    next: RefCell<Option<Arc<Context>>>,
+    /// Holds the slot.
+    watch: Arc<Watch>,
     in_turn: Cell<bool>,
     /// The worker itself looks at the sockets, and at its queue afterwards.
     is_looking: Cell<bool>,
@@ -41,8 +47,14 @@ struct Local {
 
 impl Local {
     fn enqueue(&self, scheduler: &Scheduler, context: Option<Arc<Context>>) {
-        if self.in_turn.get() {
-            if let Some(displaced) = self.next.replace(context) {
+        if self.watch.is_outcast() {
+            // What is queued here would wait for the end of a turn that takes too long.
+            if let Some(context) = context {
+                scheduler.injector.push(context);
+                scheduler.wake_one();
+            }
+        } else if self.in_turn.get() {
+            if let Some(displaced) = self.watch.slot.replace(context) {
                 self.deque.push(displaced);
                 scheduler.wake_one();
             }
@@ -73,6 +85,7 @@ pub(super) struct Worker {
     index: usize,
     idle: bool,
     slot_streak: usize,
+    turns: Cell<u32>,
     /// When the reactor had its last turn.
     reacted: u64,
     /// Since it left the idle state, the worker has given turns.
@@ -91,6 +104,7 @@ impl Worker {
             index,
             idle: false,
             slot_streak: 0,
+            turns: Cell::new(0),
             reacted: 0,
             was_useful: true,
         }
@@ -134,7 +148,7 @@ impl Worker {
                     scheduler: Arc::as_ptr(&self.scheduler),
                     index: self.index,
                     deque,
-                    next: RefCell::new(None),
+                    watch: Arc::clone(&self.scheduler.remote(self.index).watch),
                     in_turn: Cell::new(false),
                     is_looking: Cell::new(false),
                     waker: RefCell::new(None),
@@ -148,7 +162,7 @@ impl Worker {
         let mut mine = local.waker.borrow_mut();
         if mine.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             *mine = Some(cx.waker().clone());
-            let remote = &self.scheduler.remotes[self.index];
+            let remote = self.scheduler.remote(self.index);
             *remote.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
         }
     }
@@ -156,7 +170,9 @@ impl Worker {
     /// The next context to run: the slot, the own queue, the common queue, the others' queues.
     fn next(&mut self, local: &Local) -> Option<Arc<Context>> {
         let queued = !local.deque.is_empty();
-        if let Some(context) = local.next.borrow_mut().take() {
+        if local.watch.slot.is_full()
+            && let Some(context) = local.watch.slot.replace(None)
+        {
             if !queued || self.slot_streak < SLOT_STREAK_MAX {
                 self.slot_streak += 1;
                 return Some(context);
@@ -169,12 +185,12 @@ impl Worker {
 
     fn steal(&self, local: &Local) -> Option<Arc<Context>> {
         loop {
-            let others = &self.scheduler.remotes;
+            let others = self.scheduler.remotes();
             let found = self.scheduler.injector.steal_batch_and_pop(&local.deque).or_else(|| {
-                let start = self.index + 1;
-                (start..start + others.len() - 1)
-                    .map(|index| &others[index % others.len()].stealer)
-                    .map(|stealer| stealer.steal_batch_and_pop(&local.deque))
+                let after = others.clone().skip(self.index + 1);
+                after
+                    .chain(others.take(self.index))
+                    .map(|other| other.stealer.steal_batch_and_pop(&local.deque))
                     .collect()
             });
             match found {
@@ -186,9 +202,9 @@ impl Worker {
     }
 
     fn has_work(&self, local: &Local) -> bool {
-        local.next.borrow().is_some()
+        local.watch.slot.is_full()
             || !self.scheduler.injector.is_empty()
-            || self.scheduler.remotes.iter().any(|remote| !remote.stealer.is_empty())
+            || self.scheduler.remotes().any(|remote| !remote.stealer.is_empty())
     }
 
     /// Gives one turn; returns its cost.
@@ -202,24 +218,49 @@ impl Worker {
             return TURN_COST;
         };
         local.in_turn.set(true);
+        local.watch.begin(context.id());
+        context.gauges().count_turn();
+        let sampled = self.sample();
         let result = catch_unwind(AssertUnwindSafe(|| program.turn(context)));
+        if let Some(began) = sampled {
+            let time = Duration::from_nanos(crate::rt::now() - began);
+            // Long turns are on the watchdog's account.
+            if time < TICK {
+                context.gauges().add_cpu(time * TURNS_PER_SAMPLE);
+            }
+        }
+        local.watch.end();
         local.in_turn.set(false);
         drop(behavior);
         let (outcome, cost) = result.unwrap_or_else(|_| {
             log::error!("context {}: the runtime failed in its turn; it ends", context.id());
+            context.destroy(End::Error("the runtime failed".to_owned()));
             (Outcome::Ended, TURN_COST)
         });
         match outcome {
-            Outcome::Ended => self.finish(local, context, &End::Normal),
+            Outcome::Ended => {
+                let end = context.end_requested().unwrap_or(End::Normal);
+                self.finish(local, context, &end);
+            }
             Outcome::Idle if context.rest() => {}
             Outcome::Idle | Outcome::More => local.deque.push(Arc::clone(context)),
         }
         cost.max(TURN_COST)
     }
 
+    /// The time, before one turn in so many.
+    #[inline]
+    fn sample(&self) -> Option<u64> {
+        let turns = self.turns.get().wrapping_add(1);
+        self.turns.set(turns);
+        turns.is_multiple_of(TURNS_PER_SAMPLE).then(crate::rt::now)
+    }
+
     fn finish(&self, local: &Local, context: &Arc<Context>, reason: &End) {
         local.in_turn.set(true);
+        local.watch.begin(context.id());
         let result = catch_unwind(AssertUnwindSafe(|| self.scheduler.finish(context, reason)));
+        local.watch.end();
         local.in_turn.set(false);
         if result.is_err() {
             log::error!("context {}: {}", context.id(), Code::IO.text());
@@ -273,14 +314,31 @@ impl Worker {
         self.scheduler.start_sentinel();
         true
     }
+
+    /// Gives up being a worker: what is queued here goes to the others.
+    fn retire(&self, local: std::rc::Rc<Local>) -> Option<Deque<Arc<Context>>> {
+        LOCAL.with_borrow_mut(Option::take);
+        let local = std::rc::Rc::into_inner(local)?;
+        let queued = std::iter::from_fn(|| local.deque.pop());
+        for context in local.watch.slot.replace(None).into_iter().chain(queued) {
+            self.scheduler.injector.push(context);
+        }
+        self.scheduler.wake_one();
+        // Those that wait may count on this one to look at the sockets.
+        if self.scheduler.must_watch() && self.scheduler.watch_sockets().is_ready() {
+            self.scheduler.wake_one();
+        }
+        Some(local.deque)
+    }
 }
 
 impl Future for Worker {
-    type Output = ();
+    type Output = Option<Deque<Arc<Context>>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let local = this.local();
+        this.scheduler.alarm.ring();
         this.register(&local, cx);
         let mut searching = this.leave_idle();
         this.reacted = crate::rt::now();
@@ -296,9 +354,8 @@ impl Future for Worker {
                 if std::mem::take(&mut searching) {
                     this.scheduler.stop_searching();
                 }
-                if this.scheduler.is_done() {
-                    LOCAL.with_borrow_mut(|local| local.take());
-                    return Poll::Ready(());
+                if this.scheduler.is_done() || this.scheduler.may_retire() {
+                    return Poll::Ready(this.retire(local));
                 }
                 if this.rest(&local) {
                     return Poll::Pending;
@@ -315,6 +372,9 @@ impl Future for Worker {
             }
             this.was_useful = true;
             cost += this.run(&local, &context);
+            if local.watch.is_outcast() {
+                return Poll::Ready(this.retire(local));
+            }
             if cost >= COST_BETWEEN_LOOKS {
                 cost = 0;
                 this.look(&local);

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use mlua::ffi::{self, lua_State};
 
 use super::host::{self, Host};
-use super::state::State;
-use super::{Settings, compiled, convert, library, native};
+use super::native::confine::confine;
+use super::state::{Account, State};
+use super::{Deny, Settings, compiled, convert, interrupt, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
+use crate::error::Code;
 use crate::message::Value;
 
 /// Where a script's text comes from.
@@ -48,6 +50,8 @@ pub struct Script {
     pub paths: Paths,
     /// The command line, for the first context; nothing for those that others make.
     pub command_line: Option<CommandLine>,
+    /// What is withheld from it.
+    pub deny: Deny,
 }
 
 /// What the global `arg` holds.
@@ -89,6 +93,7 @@ impl Behavior for Program {
                     if context.parent().is_none() {
                         self.settings.fail();
                     }
+                    context.destroy(End::Memory("no memory for its state".to_owned()));
                 }
             }
         }
@@ -100,9 +105,7 @@ impl Behavior for Program {
 
     fn end(mut self: Box<Self>, reason: &End) {
         if let Some(mut running) = self.running.take() {
-            if let End::Destroyed(Some(reason)) = reason {
-                log::info!("context {} destroyed: {reason}", running.host.context.id());
-            }
+            running.log_end(reason);
             running.close();
         }
     }
@@ -113,7 +116,7 @@ impl Running {
         let state = State::new()?;
         let mut host = Host::new(context, settings);
         let raw = state.as_ptr();
-        let ready = host::enter(&mut host, || {
+        let ready = host::enter(&mut host, raw, || {
             // SAFETY: the state is fresh and ours; `protected` catches what it raises.
             unsafe {
                 protected(raw, |raw| {
@@ -131,12 +134,13 @@ impl Running {
         });
         if let Err(message) = ready {
             log::error!("context {}: the library does not load: {message}", context.id());
-            host::enter(&mut host, || drop(state));
+            host::enter(&mut host, raw, || drop(state));
             return None;
         }
         // SAFETY: the stack is empty; the field was set above. From now on the dispatcher is at the
         // bottom of the stack, see `turn`.
         unsafe { ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr()) };
+        state.account().set_limit(context.limits().memory);
         Some(Running { host, state: Some(state) })
     }
 
@@ -148,20 +152,23 @@ impl Running {
     fn start(&mut self, script: Script) {
         let raw = self.raw();
         let mut failure = None;
-        let result = host::enter(&mut self.host, || {
+        self.host.deny = script.deny;
+        let result = host::enter(&mut self.host, raw, || {
             // SAFETY: a live state of ours; `protected` catches what is raised.
             unsafe { protected(raw, |raw| failure = start_script(raw, script)) }
         });
-        if let Some(message) = failure.or(result.err()) {
-            self.host.main_failed = true;
+        if let Some(message) = failure.or(result.err())
+            && !self.is_doomed()
+        {
             native::report(&self.host.context, &message);
+            self.host.failure = Some(message);
         }
     }
 
     fn turn(&mut self) -> (Outcome, usize) {
         let raw = self.raw();
         self.host.begin_turn();
-        let result = host::enter(&mut self.host, || {
+        let result = host::enter(&mut self.host, raw, || {
             // SAFETY: a live state of ours, with the dispatcher at the bottom of the stack and
             // nothing else on it, which is how it is left.
             unsafe {
@@ -176,11 +183,9 @@ impl Running {
         });
         let cost = self.host.take_cost();
         let (next, unanswered) = match result {
-            Ok(found) => found,
-            Err(message) => {
-                // The dispatcher catches what scripts raise: only the lack of memory comes here.
-                log::error!("context {}: {message}; it ends", self.host.context.id());
-                self.host.main_failed = true;
+            Ok(found) if !self.account().exceeded() => found,
+            result => {
+                self.fail(result.err());
                 return (Outcome::Ended, cost);
             }
         };
@@ -189,6 +194,7 @@ impl Running {
         if let Some(state) = &self.state {
             state.pace_collector();
         }
+        self.host.update_gauges(self.account());
         let outcome = match next {
             _ if self.host.is_ending => Outcome::Ended,
             _ if self.host.has_more() => Outcome::More,
@@ -196,13 +202,82 @@ impl Running {
             1 => Outcome::Idle,
             _ => Outcome::More,
         };
+        if outcome == Outcome::Ended
+            && let Some(failure) = self.host.failure.clone()
+        {
+            self.host.context.destroy(End::Error(failure));
+        }
         (outcome, cost)
+    }
+
+    fn account(&self) -> &Account {
+        self.state.as_ref().expect("a program that runs has a state").account()
+    }
+
+    /// Whether errors only tell that the context is being ended.
+    fn is_doomed(&self) -> bool {
+        self.account().exceeded() || self.host.context.end_requested().is_some()
+    }
+
+    /// The dispatcher was left: it catches what scripts raise, so that only the lack of memory, an
+    /// interruption, or a fault of the runtime get here.
+    #[cold]
+    fn fail(&mut self, message: Option<String>) {
+        let (raw, account) = (self.raw(), self.account());
+        let message = message.unwrap_or_default();
+        let context = &self.host.context;
+        if account.exceeded() || message == OUT_OF_MEMORY {
+            let text = format!(
+                "{} bytes in Lua, {} in buffers, {} wanted in all, limit {}",
+                account.lua_bytes(),
+                account.external_bytes(),
+                account.wanted_bytes(),
+                context.limits().memory
+            );
+            context.destroy(End::Memory(text));
+        } else if let Some(end) = context.end_requested() {
+            if let End::Time(None) = end {
+                context.explain_end(End::Time(interrupt::take_caught(raw)));
+            }
+        } else {
+            log::error!("context {}: {message}; it ends", context.id());
+            context.destroy(End::Error(message));
+        }
+    }
+
+    /// Logs the end of a context that did not end by itself.
+    fn log_end(&mut self, reason: &End) {
+        let context = &self.host.context;
+        let name = context.name().map(|name| format!(" ({name})")).unwrap_or_default();
+        let id = context.id();
+        match reason {
+            End::Normal => return,
+            End::Error(_) => {}
+            End::Destroyed(None) => return,
+            End::Destroyed(Some(reason)) => {
+                log::info!("context {id}{name} destroyed: {reason}");
+                return;
+            }
+            End::Memory(text) => {
+                let code = Code::OUT_OF_MEMORY;
+                log::error!("context {id}{name}: {} ({}): {text}", code.text(), code.0);
+            }
+            End::Time(place) => {
+                let code = Code::TIME_LIMIT;
+                let limit = context.limits().turn.unwrap_or_default().as_secs_f64();
+                let place = place.as_deref().unwrap_or_default();
+                let text = code.text();
+                log::error!("context {id}{name}: {text} of {limit} s ({})\n{place}", code.0);
+            }
+        }
+        self.host.main_failed = true;
     }
 
     fn close(&mut self) {
         self.host.close_all();
+        let raw = self.raw();
         let state = self.state.take();
-        host::enter(&mut self.host, || drop(state));
+        host::enter(&mut self.host, raw, || drop(state));
         // Finalisers may have written or opened something.
         self.host.close_all();
         if self.host.main_failed && self.host.context.parent().is_none() {
@@ -210,6 +285,9 @@ impl Running {
         }
     }
 }
+
+/// What the VM's want of memory comes as.
+const OUT_OF_MEMORY: &str = "out of memory";
 
 const DISPATCH: &std::ffi::CStr = c"node-lua.dispatch";
 const START: &std::ffi::CStr = c"node-lua.start";
@@ -221,7 +299,7 @@ const START: &std::ffi::CStr = c"node-lua.start";
 unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), String> {
     match status {
         ffi::LUA_OK => Ok(()),
-        ffi::LUA_ERRMEM => Err("out of memory".to_owned()),
+        ffi::LUA_ERRMEM => Err(OUT_OF_MEMORY.to_owned()),
         // SAFETY: the caller's contract.
         _ => Err(unsafe { text_of(raw) }),
     }
@@ -263,10 +341,11 @@ unsafe fn text_of(raw: *mut lua_State) -> String {
     let mut length = 0;
     // SAFETY: the caller's contract; the bytes are copied while the value is on the stack.
     unsafe {
-        let text = ffi::lua_tolstring(raw, -1, &mut length);
-        if text.is_null() {
+        // A number would be converted, which may raise.
+        if ffi::lua_type(raw, -1) != ffi::LUA_TSTRING {
             return format!("(error object of type {})", ffi::lua_type(raw, -1));
         }
+        let text = ffi::lua_tolstring(raw, -1, &mut length);
         let bytes = std::slice::from_raw_parts(text.cast::<u8>(), length);
         String::from_utf8_lossy(bytes).into_owned()
     }
@@ -302,7 +381,10 @@ unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<String> {
             ffi::lua_setglobal(raw, c"arg".as_ptr());
         }
         ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
-        if load(raw, &script.source) != ffi::LUA_OK {
+        if script.deny.is_any() {
+            confine(raw, script.deny);
+        }
+        if load(raw, &script.source, script.deny.is_any()) != ffi::LUA_OK {
             return Some(text_of(raw));
         }
         let count = script.arguments.len() as c_int;
@@ -325,10 +407,10 @@ unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
 }
 
 /// Pushes the loaded chunk, or the error message.
-unsafe fn load(raw: *mut lua_State, source: &Source) -> c_int {
+unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> c_int {
     match source {
         // SAFETY: the caller's contract.
-        Source::File(path) => unsafe { compiled::load_file(raw, path) },
+        Source::File(path) => unsafe { compiled::load_file(raw, path, text_only) },
         // SAFETY: pointer and length are those of a slice, the name is terminated.
         Source::Text { name, text } => unsafe {
             ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr())

@@ -5,7 +5,7 @@
 //! may change again without showing it: such a one is always read.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -76,18 +76,28 @@ fn remember(path: &Path, stamp: Stamp, code: Option<Arc<[u8]>>) {
     files.insert(path.to_owned(), Known { stamp, code });
 }
 
+unsafe extern "C-unwind" {
+    /// LuaJIT's, which mlua does not declare.
+    fn luaL_loadfilex(raw: *mut lua_State, name: *const c_char, mode: *const c_char) -> c_int;
+}
+
 /// Pushes the chunk of a file, or the message why there is none; returns the status, as
 /// `luaL_loadfile` does.
 ///
 /// # Safety
 /// `raw` must be a live state with three stack slots free. Raises for want of memory.
-pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path) -> c_int {
+pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool) -> c_int {
     let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
         let text = b"the file's name contains a zero byte";
         // SAFETY: a live state; the VM copies the text.
         unsafe { ffi::lua_pushlstring(raw, text.as_ptr().cast(), text.len()) };
         return ffi::LUA_ERRRUN;
     };
+    if text_only {
+        // Bytecode is not checked when it is loaded; what is kept may come from a file of it.
+        // SAFETY: a live state and terminated texts.
+        return unsafe { luaL_loadfilex(raw, name.as_ptr(), c"t".as_ptr()) };
+    }
     let stamp = stamp(path);
     let found = stamp.map_or(Found::Nothing, |stamp| find(path, stamp));
     if let Found::Code(code) = &found {

@@ -5,9 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use mlua::ffi::lua_State;
+
+use super::interrupt;
+use super::state::Account;
 use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
@@ -101,87 +106,53 @@ pub(super) struct Host {
     pub(super) dirty_remotes: Vec<u64>,
     peers: [Option<Arc<Context>>; PEERS],
     pub(super) is_ending: bool,
+    /// What is withheld from the context, and from those it creates.
+    pub(super) deny: super::Deny,
     pub(super) main_failed: bool,
+    /// How the main chunk failed.
+    pub(super) failure: Option<String>,
     /// What the turn has cost so far, in messages' worth of work.
     cost: usize,
     /// Messages received that the mailbox still counts.
     received: usize,
 }
 
-/// The stack of a thread that runs contexts. Callbacks of `string.gsub` inside each other, up to
-/// the VM's own limit, take more than 32 MiB of it; what is never touched costs nothing.
-pub const STACK_BYTES: usize = 256 << 20;
-
-/// What coroutines inside coroutines may take of it, before one more raises.
-const STACK_BYTES_NESTED: usize = 8 << 20;
-
-/// The stack that threads usually have.
-const STACK_BYTES_USUAL: usize = 2 << 20;
-
 thread_local! {
-    /// How far down coroutines may nest; 0 before a context was first entered.
-    static NESTING_END: Cell<usize> = const { Cell::new(0) };
     static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
     /// The block that this worker reads sockets into.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
-/// Makes `host` the running one while `body` runs.
-pub(super) fn enter<R>(host: &mut Box<Host>, body: impl FnOnce() -> R) -> R {
-    struct Restore(*mut Host);
+/// Makes `host` and its state `raw` the running ones while `body` runs.
+pub(super) fn enter<R>(host: &mut Box<Host>, raw: *mut lua_State, body: impl FnOnce() -> R) -> R {
+    struct Restore(*mut Host, *mut lua_State);
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.set(self.0);
+            interrupt::set_running(self.1);
         }
     }
-    if NESTING_END.get() == 0 {
-        NESTING_END.set(nesting_end());
-    }
-    let _restore = Restore(CURRENT.replace(&raw mut **host));
+    let host = CURRENT.replace(&raw mut **host);
+    let _restore = Restore(host, interrupt::set_running(raw));
     body()
 }
 
 /// Calls `body` with the host of the running context. Native functions are called by a script only
-/// inside a turn, so there is one.
+/// inside a turn, so there is one. Should `body` panic, the context ends, with a Lua error: a panic
+/// must not cross the frames of the VM.
 ///
 /// `body` must not call into the VM in a way that can run script code (and so another `with`).
+#[inline]
 pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     let host = CURRENT.get();
     assert!(!host.is_null(), "native functions run inside a turn");
     // SAFETY: `enter` has set it to a host that it borrows mutably for the duration, and lends to
     // nobody else; calls of `with` do not nest (see above).
-    body(unsafe { &mut *host })
-}
-
-/// About where the stack stands.
-#[inline(never)]
-fn stack_pointer() -> usize {
-    let here = 0u8;
-    (&raw const here).addr()
-}
-
-/// How far down this thread's stack coroutines may nest.
-fn nesting_end() -> usize {
-    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
-    let (mut start, mut size) = (std::ptr::null_mut(), 0);
-    // SAFETY: each call is given places to write to, and the attributes are read only once they
-    // were written.
-    unsafe {
-        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) == 0 {
-            libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut start, &raw mut size);
-            libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        }
+    let host = unsafe { &mut *host };
+    match catch_unwind(AssertUnwindSafe(|| body(host))) {
+        Ok(result) => result,
+        Err(panic) => interrupt::fail(&host.context, panic),
     }
-    // Stacks grow downwards. One that is not known is taken to be as small as they usually are.
-    if start.is_null() {
-        return stack_pointer() - STACK_BYTES_USUAL / 2;
-    }
-    start.addr() + size - STACK_BYTES_NESTED.min(size / 2)
-}
-
-/// Whether there is stack for one more coroutine inside the others.
-pub(super) fn has_stack() -> bool {
-    stack_pointer() > NESTING_END.get()
 }
 
 /// Whether a context is running on this thread.
@@ -214,7 +185,9 @@ impl Host {
             dirty_remotes: Vec::new(),
             peers: [const { None }; PEERS],
             is_ending: false,
+            deny: super::Deny::default(),
             main_failed: false,
+            failure: None,
             cost: 0,
             received: 0,
         })
@@ -402,6 +375,17 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// Tells others what the context holds.
+    #[inline]
+    pub(super) fn update_gauges(&self, account: &Account) {
+        let gauges = self.context.gauges();
+        // Relaxed: figures for people.
+        gauges.lua_bytes.store(account.lua_bytes(), Ordering::Relaxed);
+        gauges.buffer_bytes.store(account.external_bytes(), Ordering::Relaxed);
+        gauges.timers.store(self.timers.len(), Ordering::Relaxed);
+        gauges.sockets.store(self.sockets.len(), Ordering::Relaxed);
     }
 
     /// Writes what was staged since the last time.

@@ -6,13 +6,14 @@ mod blocks;
 mod compiled;
 pub mod convert;
 mod host;
+pub mod interrupt;
 pub mod library;
 mod native;
 mod settings;
 pub mod state;
 
 pub use behavior::{CommandLine, Paths, Program, Script, Source};
-pub use host::STACK_BYTES;
+pub use native::confine::Deny;
 pub use settings::Settings;
 
 use std::ffi::c_int;

@@ -2,21 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Messages a mailbox holds, unless set otherwise.
-const MAILBOX_MAX: usize = 65_536;
+use crate::context::Limits;
 
 /// Limits for contexts, and whether the main script has failed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Settings {
-    /// Messages a mailbox holds.
-    pub mailbox_max: usize,
+    /// What a context may use, unless it was created with other limits.
+    pub limits: Limits,
     failed: AtomicBool,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { mailbox_max: MAILBOX_MAX, failed: AtomicBool::new(false) }
-    }
 }
 
 impl Settings {

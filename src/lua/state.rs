@@ -14,6 +14,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::arena::Arena;
 use super::blocks::Blocks;
+use super::interrupt;
 
 /// External bytes that may be charged before the collector is made to take a step.
 const COLLECT_EVERY_BYTES: usize = 64 * 1024;
@@ -30,6 +31,15 @@ const PAUSE_MIN: i32 = 200;
 /// What a heap may grow by before it is collected, however small it is.
 const SLACK_BYTES: usize = 512 * 1024;
 
+/// What a state may use beyond its limit once that is exceeded: to say so, and to end.
+const END_BYTES: usize = 1 << 20;
+
+/// Less room than this is not worth a collection before it is used up.
+const COLLECT_ROOM_MIN: usize = 32 << 10;
+
+/// Blocks as large as a state itself are larger than this.
+const STATE_BYTES_MIN: usize = 2048;
+
 /// Memory figures of one state. Touched only by the thread that runs the state.
 #[derive(Debug)]
 pub struct Account {
@@ -37,7 +47,12 @@ pub struct Account {
     external_bytes: Cell<usize>,
     uncollected_bytes: Cell<usize>,
     limit_bytes: Cell<usize>,
+    /// Beyond this many bytes of both kinds something has to be done: the limit, or what makes a
+    /// collection worth while before that.
+    threshold_bytes: Cell<usize>,
     exceeded: Cell<bool>,
+    /// Bytes held, and wanted, when the limit was first exceeded.
+    wanted_bytes: Cell<usize>,
     /// About what the VM holds after a collection.
     low_bytes: Cell<usize>,
     pause: Cell<i32>,
@@ -63,17 +78,57 @@ impl Account {
         self.exceeded.get()
     }
 
-    /// Sets the limit for VM memory and buffers together; 0 means none.
-    pub fn set_limit(&self, bytes: usize) {
-        self.limit_bytes.set(bytes);
+    /// The limit was exceeded: whatever the script does about it, it ends.
+    #[cold]
+    fn exceed(&self, wanted: usize) {
+        if !self.exceeded.replace(true) {
+            self.wanted_bytes.set(wanted);
+            self.limit_bytes.set(self.limit_bytes.get().saturating_add(END_BYTES));
+            self.threshold_bytes.set(self.limit_bytes.get());
+        }
+        interrupt::arm();
     }
 
-    /// Marks the limit as exceeded by memory outside the VM.
+    /// The threshold was passed by an allocation in the VM: false if there is no room for it.
+    #[cold]
+    fn make_room(&self, total: usize) -> bool {
+        if total > self.limit_bytes.get() {
+            self.exceed(total);
+            return false;
+        }
+        // Collecting now is not possible, but soon.
+        self.threshold_bytes.set(self.limit_bytes.get());
+        interrupt::arm_collection();
+        true
+    }
+
+    /// Bytes held, and wanted, when an allocation was first refused because of the limit.
+    pub fn wanted_bytes(&self) -> usize {
+        self.wanted_bytes.get()
+    }
+
+    /// Sets what makes the next collection worth while, after one that left what there is.
+    pub(super) fn on_collected(&self) {
+        let (limit, held) = (self.limit_bytes.get(), self.held());
+        let room = limit.saturating_sub(held) / 2;
+        if !self.exceeded.get() && limit != usize::MAX && room >= COLLECT_ROOM_MIN {
+            self.threshold_bytes.set(held + room);
+        }
+    }
+
+    /// Sets the limit for VM memory and buffers together; 0 means none.
+    pub fn set_limit(&self, bytes: usize) {
+        self.limit_bytes.set(if bytes == 0 { usize::MAX } else { bytes });
+        self.threshold_bytes.set(self.limit_bytes.get());
+        self.on_collected();
+    }
+
+    fn held(&self) -> usize {
+        self.lua_bytes.get().saturating_add(self.external_bytes.get())
+    }
+
     fn would_exceed(&self, more: usize) -> bool {
-        let limit = self.limit_bytes.get();
-        limit != 0
-            && self.lua_bytes.get().saturating_add(self.external_bytes.get()).saturating_add(more)
-                > limit
+        self.held().saturating_add(more) > self.limit_bytes.get()
     }
 }
 
@@ -97,8 +152,10 @@ impl State {
             lua_bytes: Cell::new(0),
             external_bytes: Cell::new(0),
             uncollected_bytes: Cell::new(0),
-            limit_bytes: Cell::new(0),
+            limit_bytes: Cell::new(usize::MAX),
+            threshold_bytes: Cell::new(usize::MAX),
             exceeded: Cell::new(false),
+            wanted_bytes: Cell::new(0),
             low_bytes: Cell::new(usize::MAX),
             pause: Cell::new(PAUSE_MIN),
             blocks: Blocks::new(),
@@ -136,7 +193,7 @@ impl State {
         let low = account.low_bytes.get().min(held);
         account.low_bytes.set(low + (held - low) / 64);
         let limit = account.limit_bytes.get();
-        let slack = if limit == 0 { SLACK_BYTES } else { SLACK_BYTES.min(limit / 8) };
+        let slack = SLACK_BYTES.min(limit / 8);
         let pause = (100 + (slack * 100 / low.max(1)).min(900) as i32).max(PAUSE_MIN);
         let old = account.pause.get();
         if old != 0 && pause.abs_diff(old) > 20 {
@@ -195,7 +252,7 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
         // SAFETY: a full collection is allowed wherever a C function runs.
         unsafe { ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0) };
         if account.would_exceed(bytes) {
-            account.exceeded.set(true);
+            account.exceed(account.held().saturating_add(bytes));
             return false;
         }
     }
@@ -240,8 +297,11 @@ unsafe extern "C" fn allocate(
     // SAFETY: `user` is the `Account` passed to lua_newstate.
     let account = unsafe { &*user.cast::<Account>() };
     let held = account.lua_bytes.get();
-    if new_size > old_size && account.would_exceed(new_size - old_size) {
-        account.exceeded.set(true);
+    if new_size == 0 && old_size > STATE_BYTES_MIN {
+        interrupt::forget(block.cast());
+    }
+    let total = held.wrapping_sub(old_size).wrapping_add(new_size) + account.external_bytes.get();
+    if total > account.threshold_bytes.get() && new_size > old_size && !account.make_room(total) {
         return std::ptr::null_mut();
     }
     // SAFETY: only this function uses it, on the thread that runs the state, and nothing that it

@@ -1,9 +1,19 @@
 //! What a context's mailbox holds.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::{Id, Value};
 use crate::error::Code;
+
+/// Why a context has ended, as others are told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// A word.
+    pub reason: &'static str,
+    /// A text, if there is more to say.
+    pub detail: Option<String>,
+}
 
 /// One thing for a context to react to.
 #[derive(Debug)]
@@ -28,6 +38,8 @@ pub enum Event {
     Ended {
         /// Which one.
         id: Id,
+        /// Why.
+        ending: Arc<Ending>,
     },
     /// Something the context owns is ready.
     Ready {

@@ -9,7 +9,7 @@ pub mod value;
 
 pub use decode::{Malformed, Reader};
 pub use encode::{Tag, TooLarge, Writer};
-pub use event::Event;
+pub use event::{Ending, Event};
 pub use id::Id;
 pub use tables::Tables;
 pub use value::{Encoded, Text, Value};

@@ -5,11 +5,13 @@ use std::ffi::{CStr, OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
+use super::confine::Deny;
 use super::{key, number, push_failure, push_text, text};
-use crate::context::{Context, End, Scheduler};
+use crate::context::{Context, End, Limits, Scheduler};
 use crate::error::Code;
 use crate::lua::behavior::{Paths, Program, Script, Source};
 use crate::lua::convert::{self, to_value};
@@ -139,8 +141,53 @@ unsafe extern "C-unwind" fn thread(raw: *mut lua_State) -> c_int {
     1
 }
 
-/// native.create(file, path, cpath, ...): the handle; `nil, message` for an argument that cannot
-/// travel.
+/// What a context is created with, beside its script.
+struct Options {
+    limits: Limits,
+    name: Option<String>,
+    deny: Deny,
+}
+
+impl Options {
+    /// From the table at `index`, whose fields the Lua side has checked, if there is one.
+    ///
+    /// # Safety
+    /// Called by the VM.
+    unsafe fn new(raw: *mut lua_State, index: c_int, limits: Limits) -> Options {
+        let mut options = Options { limits, name: None, deny: Deny::default() };
+        // SAFETY: the caller's contract.
+        if unsafe { ffi::lua_type(raw, index) } != ffi::LUA_TTABLE {
+            return options;
+        }
+        let field = |name: &std::ffi::CStr| {
+            // SAFETY: the caller's contract; the table is made by the library, without metatable.
+            unsafe {
+                ffi::lua_getfield(raw, index, name.as_ptr());
+                let is_number = ffi::lua_type(raw, -1) == ffi::LUA_TNUMBER;
+                let value = is_number.then(|| number(raw, -1));
+                ffi::lua_settop(raw, -2);
+                value
+            }
+        };
+        // `as` saturates.
+        options.limits.mailbox = field(c"mailbox").map_or(limits.mailbox, |count| count as usize);
+        options.limits.memory = field(c"memory").map_or(limits.memory, |bytes| bytes as usize);
+        if let Some(seconds) = field(c"turn_limit") {
+            options.limits.turn = Duration::try_from_secs_f64(seconds).ok();
+        }
+        options.deny = Deny::new(field(c"deny").unwrap_or_default() as u8);
+        // SAFETY: as above; the text is copied.
+        unsafe {
+            ffi::lua_getfield(raw, index, c"name".as_ptr());
+            options.name = text(raw, -1).map(|name| String::from_utf8_lossy(name).into_owned());
+            ffi::lua_settop(raw, -2);
+        }
+        options
+    }
+}
+
+/// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an
+/// argument that cannot travel.
 unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; what is borrowed is copied before the stack changes.
     unsafe {
@@ -149,23 +196,29 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
         let paths = Paths::Exactly(bytes(2), bytes(3));
         let top = ffi::lua_gettop(raw);
         let mut arguments = Vec::new();
+        let options = Options::new(raw, 4, host::with(|host| host.settings.limits));
         if ffi::lua_checkstack(raw, convert::STACK_SLOTS) == 0 {
             ffi::lua_pushnil(raw);
             push_text(raw, b"too many arguments");
             return 2;
         }
-        for index in 4..=top {
+        for index in 5..=top {
             match take_value(raw, index) {
                 Ok(value) => arguments.push(value),
                 Err(results) => return results,
             }
         }
-        let script = Script { source: Source::File(file), arguments, paths, command_line: None };
+        let source = Source::File(file);
         let created = host::with(|host| {
+            let deny = host.deny.and(options.deny);
+            let script = Script { source, arguments, paths, command_line: None, deny };
             let program = Program::new(&host.settings, script);
             let parent = Some(host.context.id());
-            host.context.scheduler().spawn(parent, host.settings.mailbox_max, program)
+            host.context.scheduler().spawn(parent, options.limits, program)
         });
+        if let (Some(context), Some(name)) = (&created, options.name) {
+            context.set_name(&name);
+        }
         match created {
             Some(context) => push_id(raw, Some(context.id())),
             None => {

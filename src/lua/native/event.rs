@@ -11,6 +11,7 @@ use crate::lua::convert::push_value;
 use crate::lua::host::{self, Completion, Notice};
 use crate::message::{Event, Value};
 use crate::rt;
+use crate::thread;
 use crate::timer::TimerId;
 
 pub(super) const FUNCTIONS: super::Functions = &[
@@ -142,7 +143,15 @@ unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
                 }
                 4
             }
-            Event::Ended { id } => push_pair(raw, ENDED, id.to_number()),
+            Event::Ended { id, ending } => {
+                push_pair(raw, ENDED, id.to_number());
+                push_text(raw, ending.reason.as_bytes());
+                match &ending.detail {
+                    Some(detail) => push_text(raw, detail.as_bytes()),
+                    None => ffi::lua_pushnil(raw),
+                }
+                4
+            }
             Event::Complete { token, result } => {
                 push_complete(raw, token, result.map(|()| Completion::Done))
             }
@@ -212,8 +221,11 @@ unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
         (String::from_utf8_lossy(text), ffi::lua_toboolean(raw, 2) != 0)
     };
     host::with(|host| {
-        host.main_failed |= is_main;
         report(&host.context, &text);
+        if is_main {
+            host.main_failed = true;
+            host.failure = Some(text.into_owned());
+        }
     });
     0
 }
@@ -279,6 +291,6 @@ unsafe extern "C-unwind" fn is_yieldable(raw: *mut lua_State) -> c_int {
 /// native.has_stack(): whether another coroutine may run inside those that do.
 unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(host::has_stack())) };
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(thread::has_stack())) };
     1
 }

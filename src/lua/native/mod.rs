@@ -4,10 +4,12 @@
 //! into the VM while it borrows the host, because whatever allocates in the VM may run finalisers,
 //! which are script code and use the host too.
 
+pub(super) mod confine;
 mod context;
 mod event;
 mod frames;
 mod rwopt;
+mod stat;
 mod tcp;
 
 use std::collections::HashMap;
@@ -52,10 +54,12 @@ const FUNCTIONS_USUAL: c_int = 16;
 /// The `__index` of the table: makes a function when it is first looked up. A context needs few of
 /// them, and all would take 9 KiB.
 unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
-    const LISTS: [Functions; 6] = [
+    const LISTS: [Functions; 8] = [
         context::FUNCTIONS,
         event::FUNCTIONS,
         frames::FUNCTIONS,
+        stat::FUNCTIONS,
+        stat::FAULTS,
         tcp::FUNCTIONS,
         abi::buffer::FUNCTIONS,
         &[

@@ -1,0 +1,154 @@
+-- Keeps contexts running: starts them again when they end. See docs/api/supervisor.md.
+--
+--     local supervisor = require "supervisor"
+--     local s = supervisor.start {
+--       { "worker.lua", "first" },
+--       { "worker.lua", "second" },
+--       strategy = "one_for_one", intensity = 3, period = 5,
+--     }
+
+local native = ...
+
+local context = context
+local error, ipairs, setmetatable, tostring, type = error, ipairs, setmetatable, tostring, type
+local table, unpack = table, unpack
+
+--- Which contexts are started again with the one that has ended.
+local STRATEGIES = {
+  one_for_one = function(_, index) return index, index end,
+  one_for_all = function(count) return 1, count end,
+  rest_for_one = function(count, index) return index, count end,
+}
+
+--- Ends after which a child is started again, by its `restart`.
+local RESTARTS = {
+  permanent = function() return true end,
+  transient = function(reason) return reason ~= "normal" end,
+  temporary = function() return false end,
+}
+
+local Supervisor = {}
+Supervisor.__index = Supervisor
+
+local M = {}
+
+local function start_child(self, index)
+  local child = self.children[index]
+  local spec = child.spec
+  child.handle = context.create(unpack(spec, 1, spec.n or #spec))
+  local handle = child.handle
+  context.monitor(handle, function(_, reason, detail)
+    if child.handle == handle then
+      child.handle = nil
+      self:on_end(index, reason, detail)
+    end
+  end)
+end
+
+local function stop_child(child)
+  local handle = child.handle
+  child.handle = nil
+  if handle then
+    context.destroy(handle, "stopped by its supervisor")
+    context.wait(handle)
+  end
+end
+
+-- True unless there were more restarts lately than there may be.
+local function may_restart(self)
+  local now = native.now()
+  local times = self.times
+  times[#times + 1] = now
+  while times[1] <= now - self.period do table.remove(times, 1) end
+  return #times <= self.intensity
+end
+
+local function react(self, index, reason, detail)
+  local child = self.children[index]
+  if self.on_exit then self.on_exit(index, reason, detail) end
+  -- It may run again already, started with another.
+  if self.is_over or child.handle then return end
+  if not RESTARTS[child.spec.restart or "permanent"](reason) then
+    for _, other in ipairs(self.children) do
+      if other.handle then return end
+    end
+    return self:finish("normal")
+  end
+  if not may_restart(self) then
+    return self:finish("intensity", ("%d restarts in %g s"):format(#self.times, self.period))
+  end
+  local first, last = STRATEGIES[self.strategy](#self.children, index)
+  for i = last, first, -1 do stop_child(self.children[i]) end
+  for i = first, last do
+    if self.is_over then return end
+    start_child(self, i)
+  end
+end
+
+-- Reacts to ends one after the other, as stopping children takes time.
+function Supervisor:on_end(index, reason, detail)
+  local ended = self.ended
+  ended[#ended + 1] = { index, reason, detail }
+  if self.is_reacting then return end
+  self.is_reacting = true
+  while ended[1] and not self.is_over do
+    local one = table.remove(ended, 1)
+    react(self, one[1], one[2], one[3])
+  end
+  self.is_reacting = false
+end
+
+-- Ends all children, in reverse order.
+function Supervisor:finish(reason, detail)
+  if self.is_over then return end
+  self.is_over = true
+  for i = #self.children, 1, -1 do stop_child(self.children[i]) end
+  if self.on_finish then self.on_finish(reason, detail) end
+end
+
+--- Ends all children; none is started again.
+function Supervisor:stop()
+  self:finish("stopped")
+end
+
+--- The handle of a child; nil while it does not run.
+---@param index integer
+---@return integer|nil
+function Supervisor:handle(index)
+  local child = self.children[index]
+  return child and child.handle
+end
+
+local function check(condition, text)
+  if not condition then error("supervisor.start: " .. text, 3) end
+end
+
+--- Starts contexts, each given as the arguments of context.create, and keeps them running.
+---@param options table
+---@return table supervisor
+function M.start(options)
+  check(type(options) == "table", "table expected")
+  local strategy = options.strategy or "one_for_one"
+  check(STRATEGIES[strategy], "unknown strategy " .. tostring(strategy))
+  local intensity, period = options.intensity or 3, options.period or 5
+  check(type(intensity) == "number" and intensity >= 0, "intensity is no number of restarts")
+  check(type(period) == "number" and period > 0, "period is no number of seconds above 0")
+  local children = {}
+  for i, spec in ipairs(options) do
+    check(type(spec) == "table", "child " .. i .. " is no table")
+    check(
+      RESTARTS[spec.restart or "permanent"],
+      "child " .. i .. ": unknown restart " .. tostring(spec.restart)
+    )
+    children[i] = { spec = spec }
+  end
+  check(children[1], "no children")
+  local self = setmetatable({
+    children = children, strategy = strategy, intensity = intensity, period = period,
+    on_exit = options.on_exit, on_finish = options.on_finish, times = {}, ended = {},
+  }, Supervisor)
+  for i = 1, #children do start_child(self, i) end
+  return self
+end
+
+return M

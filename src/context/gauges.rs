@@ -1,0 +1,75 @@
+//! What a context may use, and what it has used.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// What a context may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Messages its mailbox holds.
+    pub mailbox: usize,
+    /// CPU time of one turn.
+    pub turn: Option<Duration>,
+    /// Bytes of its VM, and those it holds in buffers; 0 for no limit.
+    pub memory: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { mailbox: 65_536, turn: None, memory: 0 }
+    }
+}
+
+/// What a context has used, and holds. Written by the thread that runs it, with plain stores; the
+/// CPU time by the watchdog too.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    turns: AtomicU64,
+    cpu_nanoseconds: AtomicU64,
+    /// The most messages that have waited, as seen whenever they were taken.
+    mailbox_peak: AtomicUsize,
+    /// Bytes of the VM.
+    pub lua_bytes: AtomicUsize,
+    /// Bytes held in buffers.
+    pub buffer_bytes: AtomicUsize,
+    /// Pending timers.
+    pub timers: AtomicUsize,
+    /// Open sockets.
+    pub sockets: AtomicUsize,
+}
+
+impl Gauges {
+    /// Counts a turn.
+    #[inline]
+    pub(super) fn count_turn(&self) {
+        self.turns.store(self.turns() + 1, Ordering::Relaxed);
+    }
+
+    /// Turns begun.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// The CPU time used: an estimate from one turn in so many, but for long ones.
+    pub fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu_nanoseconds.load(Ordering::Relaxed))
+    }
+
+    /// Adds CPU time.
+    pub(super) fn add_cpu(&self, time: Duration) {
+        self.cpu_nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Notes how many messages wait.
+    #[inline]
+    pub(super) fn on_waiting(&self, messages: usize) {
+        if messages > self.mailbox_peak() {
+            self.mailbox_peak.store(messages, Ordering::Relaxed);
+        }
+    }
+
+    /// The most messages that have waited.
+    pub fn mailbox_peak(&self) -> usize {
+        self.mailbox_peak.load(Ordering::Relaxed)
+    }
+}

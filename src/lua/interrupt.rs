@@ -1,0 +1,233 @@
+//! Ending what a state runs, whatever it is: a hook that raises, and keeps raising.
+//!
+//! [`arm`] is called on the thread that runs the state: by the watchdog's signal, or by the
+//! allocator. Compiled loops look at the hook too (`LUAJIT_ENABLE_CHECKHOOK`). While it is armed
+//! every instruction raises, so that no `pcall` gets anywhere; it is armed again as long as the
+//! turn lasts, should a script take it away. What cannot be interrupted is a C function that does
+//! not return.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::ffi::{CStr, c_int};
+use std::panic::resume_unwind;
+use std::sync::{Arc, OnceLock};
+
+use mlua::ffi::{self, lua_Debug, lua_State};
+
+use super::state::{State, account};
+use crate::context::{Context, End};
+
+/// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
+const HOOK_ACTIVE: u8 = 0x10;
+
+thread_local! {
+    /// The state that this thread runs.
+    static RUNNING: Cell<*mut lua_State> = const { Cell::new(std::ptr::null_mut()) };
+    /// What the script was doing when the hook was first called in this turn.
+    static CAUGHT: Cell<Option<(*mut lua_State, String)>> = const { Cell::new(None) };
+}
+
+/// Where LuaJIT's global state keeps things that no function of its API gives access to, found out
+/// by looking for known values in a state of our own.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    /// From the state to its hook mask.
+    hook_mask: usize,
+    /// From the state to the coroutine that runs.
+    current: usize,
+}
+
+static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
+
+/// Bytes of a state that are searched: the main coroutine and the global state come first.
+const SEARCHED: usize = 1024;
+
+/// Prepares what [`arm`] needs; to be called before any context runs.
+pub fn init() {
+    LAYOUT.get_or_init(|| State::new().and_then(|state| find_layout(&state)));
+    crate::context::set_interrupt(arm);
+}
+
+/// Makes `raw` the state that this thread runs, null for none; returns the one before.
+pub(super) fn set_running(raw: *mut lua_State) -> *mut lua_State {
+    RUNNING.replace(raw)
+}
+
+/// Forgets the state that this thread runs if it is this one: its memory is given back.
+#[cold]
+pub(super) fn forget(raw: *mut lua_State) {
+    if RUNNING.get() == raw {
+        RUNNING.set(std::ptr::null_mut());
+    }
+}
+
+/// Takes what the script of this state was doing when it was interrupted.
+pub(super) fn take_caught(raw: *mut lua_State) -> Option<String> {
+    CAUGHT.take().and_then(|(of, text)| (of == raw && !text.is_empty()).then_some(text))
+}
+
+/// Interrupts what runs on this thread. Async-signal-safe.
+pub(super) fn arm() {
+    let raw = RUNNING.get();
+    if raw.is_null() {
+        return;
+    }
+    // SAFETY: the state is alive, and used by this thread: LuaJIT allows the hook to be set at any
+    // time, from a signal handler too.
+    unsafe { ffi::lua_sethook(raw, Some(hook), ffi::LUA_MASKCOUNT, 1) };
+    if let Some(Some(layout)) = LAYOUT.get() {
+        // SAFETY: a byte of the live state, see `find_layout`. Hooks, finalisers and event handlers
+        // run with hooks switched off: they are interrupted too.
+        unsafe {
+            let mask = raw.cast::<u8>().add(layout.hook_mask);
+            mask.write_volatile(mask.read_volatile() & !HOOK_ACTIVE);
+        }
+    }
+}
+
+/// Has the state that this thread runs collect its garbage as soon as that is possible.
+pub(super) fn arm_collection() {
+    let raw = RUNNING.get();
+    if !raw.is_null() {
+        // SAFETY: as in `arm`.
+        unsafe { ffi::lua_sethook(raw, Some(collect), ffi::LUA_MASKCOUNT, 1) };
+    }
+}
+
+/// The hook that collects, once.
+unsafe extern "C-unwind" fn collect(raw: *mut lua_State, _activation: *mut lua_Debug) {
+    // SAFETY: called by the VM between two instructions.
+    unsafe {
+        ffi::lua_sethook(raw, None, 0, 0);
+        ffi::lua_gc(raw, ffi::LUA_GCCOLLECT, 0);
+        account(raw).on_collected();
+    }
+}
+
+/// The coroutine that this thread runs, if that can be known.
+pub(super) fn current() -> Option<*mut lua_State> {
+    let raw = RUNNING.get();
+    let layout = (*LAYOUT.get()?)?;
+    if raw.is_null() {
+        return None;
+    }
+    // SAFETY: a pointer inside the live state, see `find_layout`.
+    Some(unsafe { raw.cast::<u8>().add(layout.current).cast::<*mut lua_State>().read() })
+}
+
+/// Ends a context in whose native function the runtime itself has failed.
+#[cold]
+pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let text = format!("the runtime failed: {text}");
+    log::error!("context {}: {text}; it ends", context.id());
+    context.destroy(End::Error(text));
+    let Some(raw) = current() else { resume_unwind(panic) };
+    drop(panic);
+    arm();
+    // SAFETY: the coroutine that has called the native function, which nothing of ours is live in
+    // but what unwinding drops.
+    unsafe {
+        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
+        ffi::lua_error(raw)
+    }
+}
+
+/// The hook: says where, once, and raises.
+unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debug) {
+    let running = RUNNING.get();
+    let caught = CAUGHT.take().filter(|(of, _)| *of == running);
+    let is_first = caught.is_none();
+    CAUGHT.set(caught.or(Some((running, String::new()))));
+    // SAFETY: called by the VM between two instructions, with stack slots free.
+    unsafe {
+        if is_first {
+            // May raise for want of memory: then there is no traceback.
+            luaL_traceback(raw, raw, std::ptr::null(), 0);
+            let text = ffi::lua_tostring(raw, -1);
+            if !text.is_null() {
+                let text = CStr::from_ptr(text).to_string_lossy().into_owned();
+                CAUGHT.set(Some((running, text)));
+            }
+        }
+        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
+        ffi::lua_error(raw);
+    }
+}
+
+/// What is raised.
+const INTERRUPTED: &CStr = c"interrupted: the context ends";
+
+unsafe extern "C-unwind" {
+    /// LuaJIT's own, of which mlua has a replacement.
+    fn luaL_traceback(
+        raw: *mut lua_State,
+        of: *mut lua_State,
+        message: *const std::ffi::c_char,
+        level: c_int,
+    );
+}
+
+/// A hook that does nothing, of which only the address matters.
+unsafe extern "C-unwind" fn nothing(_raw: *mut lua_State, _activation: *mut lua_Debug) {}
+
+thread_local! {
+    static FOUND: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+fn find_layout(state: &State) -> Option<Layout> {
+    let raw = state.as_ptr();
+    let bytes = |offset: usize| {
+        // SAFETY: a state is larger than what is searched (checked by the test below: LuaJIT's
+        // dispatch table alone, allocated with it, takes more).
+        unsafe { raw.cast::<u8>().add(offset).read_volatile() }
+    };
+    let masks = [0, ffi::LUA_MASKCOUNT, ffi::LUA_MASKLINE, ffi::LUA_MASKCALL | ffi::LUA_MASKRET];
+    let mut places: Vec<usize> = (0..SEARCHED).collect();
+    for mask in masks {
+        // SAFETY: our own state, which is not running.
+        unsafe { ffi::lua_sethook(raw, Some(nothing), mask, 1) };
+        places.retain(|&offset| c_int::from(bytes(offset)) == mask);
+    }
+    // SAFETY: as above.
+    unsafe { ffi::lua_sethook(raw, None, 0, 0) };
+    let &[hook_mask] = places.as_slice() else { return None };
+    // SAFETY: as above; `find_current` runs in a coroutine, which is where it looks for itself.
+    let current = unsafe {
+        let thread = ffi::lua_newthread(raw);
+        ffi::lua_pushlightuserdata(thread, raw.cast());
+        ffi::lua_pushcclosure(thread, find_current, 1);
+        let status = ffi::lua_resume_(thread, 0);
+        ffi::lua_settop(raw, 0);
+        (status == ffi::LUA_OK).then(|| FOUND.take()).flatten()?
+    };
+    Some(Layout { hook_mask, current })
+}
+
+/// Finds where the main state, its upvalue, refers to the coroutine that this is called in.
+unsafe extern "C-unwind" fn find_current(thread: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the upvalue is the state of `find_layout`, of which as many bytes
+    // as there are searched.
+    unsafe {
+        let raw = ffi::lua_touserdata(thread, ffi::lua_upvalueindex(1)).cast::<*mut lua_State>();
+        let words = SEARCHED / size_of::<*mut lua_State>();
+        let mut places = (0..words).filter(|&word| raw.add(word).read_volatile() == thread);
+        let place = places.next().filter(|_| places.next().is_none());
+        FOUND.set(place.map(|word| word * size_of::<*mut lua_State>()));
+    }
+    0
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_of_states_is_found() {
+        let state = State::new().unwrap();
+        assert!(find_layout(&state).is_some());
+        assert!(state.account().lua_bytes() > 2 * SEARCHED);
+    }
+}

@@ -1,0 +1,76 @@
+//! What a context has used and holds, for people and for supervisors.
+
+use std::ffi::{CStr, c_int};
+use std::sync::atomic::Ordering;
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::number;
+use crate::context::Context;
+use crate::lua::{host, state};
+use crate::message::Id;
+
+pub(super) const FUNCTIONS: super::Functions = &[(c"stat", stat as lua_CFunction)];
+
+/// In builds with debug assertions, what fails as only a fault of the runtime could.
+#[cfg(debug_assertions)]
+pub(super) const FAULTS: super::Functions = &[(c"panic_for_tests", panic as lua_CFunction)];
+#[cfg(not(debug_assertions))]
+pub(super) const FAULTS: super::Functions = &[];
+
+/// native.panic_for_tests(): panics while it borrows the host.
+#[cfg(debug_assertions)]
+unsafe extern "C-unwind" fn panic(_raw: *mut lua_State) -> c_int {
+    host::with(|host| panic!("a test panics in context {}", host.context.id()))
+}
+
+/// Fields, and what is in them.
+type Fields = [(&'static CStr, Option<f64>); 13];
+
+fn fields(context: &Context) -> Fields {
+    let (limits, gauges) = (context.limits(), context.gauges());
+    let limit = |value: usize| (value != 0).then_some(value as f64);
+    let gauge = |value: &std::sync::atomic::AtomicUsize| Some(value.load(Ordering::Relaxed) as f64);
+    [
+        (c"mailbox", Some(context.waiting() as f64)),
+        (c"mailbox_max", Some(limits.mailbox as f64)),
+        (c"mailbox_peak", Some(gauges.mailbox_peak().max(context.waiting()) as f64)),
+        (c"turns", Some(gauges.turns() as f64)),
+        (c"cpu", Some(gauges.cpu().as_secs_f64())),
+        (c"lua_bytes", gauge(&gauges.lua_bytes)),
+        (c"buffer_bytes", gauge(&gauges.buffer_bytes)),
+        (c"memory_limit", limit(limits.memory)),
+        (c"turn_limit", limits.turn.map(|limit| limit.as_secs_f64())),
+        (c"queries", Some(context.unanswered() as f64)),
+        (c"timers", gauge(&gauges.timers)),
+        (c"sockets", gauge(&gauges.sockets)),
+        (c"workers", Some(context.scheduler().running() as f64)),
+    ]
+}
+
+/// native.stat(handle): a table, or nothing.
+unsafe extern "C-unwind" fn stat(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let id = Id::from_number(unsafe { number(raw, 1) });
+    // SAFETY: as above; the figures are copied.
+    let account = unsafe { state::account(raw) };
+    let found = host::with(|host| {
+        let context = host.context.scheduler().registry().get(id?)?;
+        if context.id() == host.context.id() {
+            host.update_gauges(account);
+        }
+        Some(fields(&context))
+    });
+    let Some(fields) = found else { return 0 };
+    // SAFETY: as above.
+    unsafe {
+        ffi::lua_createtable(raw, 0, fields.len() as c_int);
+        for (name, value) in fields {
+            if let Some(value) = value {
+                ffi::lua_pushnumber(raw, value);
+                ffi::lua_setfield(raw, -2, name.as_ptr());
+            }
+        }
+    }
+    1
+}

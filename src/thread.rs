@@ -1,0 +1,157 @@
+//! What the standard library does not do with threads: interrupting one, its CPU time, and how
+//! much of its stack is left.
+//!
+//! [`Handle::poke`] makes another thread run the process's poke handler in between two of its
+//! instructions, by a signal. Handlers must be async-signal-safe: no locks, no allocation.
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// The signal: ignored by default, and used by others for the same purpose.
+const SIGNAL: libc::c_int = libc::SIGURG;
+
+/// How much less than others a thread gets that has to let them go first: a tenth.
+const NICE: libc::c_int = 10;
+
+static HANDLER: OnceLock<fn()> = OnceLock::new();
+
+extern "C" fn on_signal(_signal: libc::c_int) {
+    // SAFETY: the address of this thread's errno, which what was interrupted may be about to read.
+    let errno = unsafe { *libc::__errno_location() };
+    // A load: the cell was filled before the signal was installed.
+    if let Some(handler) = HANDLER.get() {
+        handler();
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// Sets what a poked thread runs. Only the first call counts.
+pub fn on_poke(handler: fn()) {
+    if HANDLER.set(handler).is_err() {
+        return;
+    }
+    // SAFETY: all zero is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+    // System calls go on where they can.
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: a filled structure; the handler is safe to run at any time.
+    unsafe { libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut()) };
+}
+
+/// Bytes of stack for a thread that runs scripts. One coroutine can use some 60 MiB of it, by
+/// recursion through `string.gsub`; only what is used takes memory.
+const STACK_BYTES: usize = 256 << 20;
+
+/// What is tried where there is not as much address space.
+const STACK_BYTES_LESS: usize = 96 << 20;
+
+/// What coroutines inside coroutines may take of a stack, before one more raises.
+const STACK_BYTES_NESTED: usize = 8 << 20;
+
+/// The stack that threads of others usually have.
+const STACK_BYTES_USUAL: usize = 2 << 20;
+
+thread_local! {
+    /// How far down coroutines may nest; 0 before that was first asked.
+    static NESTING_END: Cell<usize> = const { Cell::new(0) };
+}
+
+/// About where the stack stands.
+#[inline(never)]
+fn stack_pointer() -> usize {
+    let here = 0u8;
+    (&raw const here).addr()
+}
+
+/// How far down this thread's stack coroutines may nest.
+#[cold]
+fn nesting_end() -> usize {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut start, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: each call is given places to write to, and the attributes are read only once they
+    // were written.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) == 0 {
+            libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut start, &raw mut size);
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        }
+    }
+    // Stacks grow downwards. One that is not known is taken to be as small as they usually are.
+    if start.is_null() {
+        return stack_pointer() - STACK_BYTES_USUAL / 2;
+    }
+    start.addr() + size - STACK_BYTES_NESTED.min(size / 2)
+}
+
+/// Whether there is stack for one more coroutine inside the others.
+pub fn has_stack() -> bool {
+    if NESTING_END.get() == 0 {
+        NESTING_END.set(nesting_end());
+    }
+    stack_pointer() > NESTING_END.get()
+}
+
+/// Starts a thread that runs scripts.
+///
+/// # Errors
+/// If the system has no room for it.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + Clone + 'static) -> std::io::Result<()> {
+    let start = |bytes| {
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(bytes);
+        builder.spawn(body.clone()).map(drop)
+    };
+    start(STACK_BYTES).or_else(|_| start(STACK_BYTES_LESS))
+}
+
+/// A thread that can be poked; to be given up before the thread ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Handle {
+    thread: libc::pthread_t,
+    number: libc::pid_t,
+}
+
+impl Handle {
+    /// The calling thread.
+    pub fn current() -> Handle {
+        // SAFETY: no requirements.
+        let (thread, number) = unsafe { (libc::pthread_self(), libc::gettid()) };
+        Handle { thread, number }
+    }
+
+    /// Makes the thread run the handler of [`on_poke`] soon.
+    ///
+    /// # Safety
+    /// The thread must not have ended.
+    pub unsafe fn poke(self) {
+        if HANDLER.get().is_some() {
+            // SAFETY: the caller's contract; the signal has a handler.
+            unsafe { libc::pthread_kill(self.thread, SIGNAL) };
+        }
+    }
+
+    /// Lets all other threads go first, for good.
+    pub fn yield_to_others(self) {
+        // SAFETY: numbers only. One that is not in use any more is refused.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, self.number as libc::id_t, NICE) };
+    }
+
+    /// The CPU time that the thread has used.
+    ///
+    /// # Safety
+    /// The thread must not have ended.
+    pub unsafe fn cpu_time(self) -> Option<Duration> {
+        let mut clock: libc::clockid_t = 0;
+        // SAFETY: the caller's contract.
+        if unsafe { libc::pthread_getcpuclockid(self.thread, &raw mut clock) } != 0 {
+            return None;
+        }
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a place for the result.
+        let status = unsafe { libc::clock_gettime(clock, &raw mut time) };
+        (status == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+}
