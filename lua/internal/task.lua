@@ -40,6 +40,7 @@ local depth = 0 -- how many user coroutines run inside the root, each inside the
 local chain = setmetatable({}, { __mode = "v" }) -- … and which
 local parked = setmetatable({}, { __mode = "k" }) -- user coroutines inside a waiting call …
 local parked_count = 0 -- … and how many at most
+local depth_free = LEVELS_FREE -- down to where coroutines need no second look: 0 if any is parked
 local runners = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
 local deadlines = {} -- token → the timer that ends its wait
@@ -303,7 +304,7 @@ local reenter
 local function leave(co, level, ok, ...)
   if ok and (...) == WAIT then
     parked[co] = true
-    parked_count = parked_count + 1
+    parked_count, depth_free = parked_count + 1, 0
     return reenter(co, level, raw_yield(WAIT))
   end
   depth = level - 1
@@ -313,16 +314,25 @@ end
 function reenter(co, level, ...)
   parked[co] = nil
   parked_count = parked_count - 1
+  if parked_count == 0 then depth_free = LEVELS_FREE end
   depth, chain[level] = level, co
   return leave(co, level, raw_resume(co, ...))
 end
 
+-- Why a coroutine cannot be resumed at this depth, if so.
+local function refuse(co, level)
+  if parked[co] then return "cannot resume non-suspended coroutine" end
+  if level > LEVELS_FREE and (level > LEVELS_MAX or not native.has_stack()) then
+    return OVERFLOW
+  end
+end
+
 local function resume(co, ...)
   if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
-  if parked_count > 0 and parked[co] then return false, "cannot resume non-suspended coroutine" end
   local level = depth + 1
-  if level > LEVELS_FREE and (level > LEVELS_MAX or not native.has_stack()) then
-    return false, OVERFLOW
+  if level > depth_free then
+    local why = refuse(co, level)
+    if why then return false, why end
   end
   depth, chain[level] = level, co
   return leave(co, level, raw_resume(co, ...))
@@ -342,18 +352,16 @@ local function leave_wrapped(co, level, ok, ...)
   return unwrap(leave(co, level, ok, ...))
 end
 
-local function check_not_parked(co)
-  if parked[co] then error("cannot resume non-suspended coroutine", 3) end
+local function check(co, level)
+  local why = refuse(co, level)
+  if why then error(why, 3) end
 end
 
 local function wrap(f)
   local co = raw_create(f)
   return function(...)
-    if parked_count > 0 then check_not_parked(co) end
     local level = depth + 1
-    if level > LEVELS_FREE and (level > LEVELS_MAX or not native.has_stack()) then
-      error(OVERFLOW, 2)
-    end
+    if level > depth_free then check(co, level) end
     depth, chain[level] = level, co
     return leave_wrapped(co, level, raw_resume(co, ...))
   end

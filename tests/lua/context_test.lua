@@ -123,4 +123,39 @@ tap.test("recv calls whose time is over", function()
     is(table.concat(got, " "), "second:false first:a third:b", "others are served in order")
 end)
 
+tap.test("messages that are there already", function()
+    local got = {}
+    for i = 1, 3000 do
+        context.send(me, i)
+    end
+    local other = 0
+    timer.timeout(0.001, function() other = other + 1 end)
+    for i = 1, 3000 do
+        local _, value = context.recv(me)
+        got[i] = value
+    end
+    local in_order = true
+    for i = 1, 3000 do
+        in_order = in_order and got[i] == i
+    end
+    ok(in_order, "are received in order, over many turns")
+    -- While a callback takes them, a call that waits gets what is meant for it alone.
+    local taken = {}
+    context.recv(0, function(_, value)
+        taken[#taken + 1] = value
+        if value == "slow" then
+            timer.sleep(0.01)
+            taken[#taken + 1] = "woke"
+        end
+    end)
+    context.send(me, "slow")
+    context.send(me, "quick")
+    while #taken < 3 do
+        timer.sleep(0.001)
+    end
+    context.recv(0, nil)
+    is(table.concat(taken, " "), "slow quick woke", "reach a callback while it waits in another call")
+    is(select("#", context.parent()), 1, "parent gives one value also where there is none")
+end)
+
 tap.done()
