@@ -154,7 +154,7 @@ tap.test("messages that are there already", function()
         timer.sleep(0.001)
     end
     context.recv(0, nil)
-    is(table.concat(taken, " "), "slow quick woke", "reach a callback while it waits in another call")
+    is(table.concat(taken, " "), "slow quick woke", "reach a callback that waits")
     is(select("#", context.parent()), 1, "parent gives one value also where there is none")
 end)
 
