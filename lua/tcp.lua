@@ -23,8 +23,9 @@ local set_callback, close_record = sockets.set_callback, sockets.close_record
 
 local ffi = (native.ffi or require)("ffi")
 local _, BUFFER = native.buffer_methods()
-local stage_buffer, stage_text = native.stage_pointers()
+local stage_buffer, stage_text, stage_shared = native.stage_pointers()
 stage_buffer = ffi.cast("int (*)(double, const void *)", stage_buffer)
+stage_shared = ffi.cast("int (*)(double, const void *)", stage_shared)
 stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
 -- Longer texts go the other way.
 local TEXT_MAX = 4096
@@ -181,6 +182,7 @@ end
 
 local function write_shared(fd, data, how)
   local token
+  if not how and getmetatable(data) == BUFFER and stage_shared(fd, data) == 0 then return end
   if type(how) == "function" then
     token = register(write_entry(how, fd, data))
   elseif how == true then

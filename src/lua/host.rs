@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -83,6 +84,25 @@ pub(super) struct Remote {
     pub(super) is_dirty: bool,
 }
 
+/// Hashes the numbers of connections, which are dense, and no script's choice.
+#[derive(Default)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(self.0 ^ u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The table looks at the top bits, and at the bottom ones.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(20);
+    }
+}
+
 /// The running context's side of the world.
 pub(super) struct Host {
     pub(super) context: Arc<Context>,
@@ -100,7 +120,7 @@ pub(super) struct Host {
     pub(super) sockets: Table<Socket>,
     attempts: HashMap<u64, Attempt>,
     pub(super) dirty: Vec<u64>,
-    pub(super) remotes: HashMap<u64, Remote>,
+    pub(super) remotes: HashMap<u64, Remote, BuildHasherDefault<KeyHasher>>,
     /// As many entries of `remotes` make it look for those that are closed.
     remotes_sweep: usize,
     pub(super) dirty_remotes: Vec<u64>,
@@ -180,7 +200,7 @@ impl Host {
             sockets: Table::default(),
             attempts: HashMap::new(),
             dirty: Vec::new(),
-            remotes: HashMap::new(),
+            remotes: HashMap::default(),
             remotes_sweep: REMOTES_SWEEP_MIN,
             dirty_remotes: Vec::new(),
             peers: [const { None }; PEERS],

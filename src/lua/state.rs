@@ -9,6 +9,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlua::ffi::{self, lua_State};
 
@@ -28,8 +29,15 @@ const STEP_BYTES: usize = 1024;
 /// The collector's pause that LuaJIT starts with, in per cent.
 const PAUSE_MIN: i32 = 200;
 
-/// What a heap may grow by before it is collected, however small it is.
+/// What a heap may grow by before it is collected, however small it is: this much …
 const SLACK_BYTES: usize = 512 * 1024;
+
+/// … or its share of this, which all states together may spend: more garbage than the caches hold
+/// costs more than collecting it.
+const SLACK_TOTAL_BYTES: usize = 8 << 20;
+
+/// States there are.
+static STATES: AtomicUsize = AtomicUsize::new(0);
 
 /// What a state may use beyond its limit once that is exceeded: to say so, and to end.
 const END_BYTES: usize = 1 << 20;
@@ -176,6 +184,7 @@ impl State {
             ffi::luaL_openlibs(raw.as_ptr());
             ffi::lua_gc(raw.as_ptr(), ffi::LUA_GCRESTART, 0);
         }
+        STATES.fetch_add(1, Ordering::Relaxed);
         Some(State { raw, account })
     }
 
@@ -193,7 +202,9 @@ impl State {
         let low = account.low_bytes.get().min(held);
         account.low_bytes.set(low + (held - low) / 64);
         let limit = account.limit_bytes.get();
-        let slack = SLACK_BYTES.min(limit / 8);
+        // Relaxed: a figure that nothing depends on but speed.
+        let share = SLACK_TOTAL_BYTES / STATES.load(Ordering::Relaxed).max(1);
+        let slack = SLACK_BYTES.min(share).min(limit / 8);
         let pause = (100 + (slack * 100 / low.max(1)).min(900) as i32).max(PAUSE_MIN);
         let old = account.pause.get();
         if old != 0 && pause.abs_diff(old) > 20 {
@@ -217,6 +228,7 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
+        STATES.fetch_sub(1, Ordering::Relaxed);
         self.account().set_limit(0);
         // SAFETY: the state is owned and not running: whoever runs it borrows `self`.
         unsafe { ffi::lua_close(self.raw.as_ptr()) };

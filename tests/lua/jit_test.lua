@@ -24,10 +24,14 @@ end
 local function compiles(name, f, ...)
     f(...) -- whatever is loaded late, is loaded now
     jit.flush()
+    -- A finaliser that runs while a trace is recorded ends the recording.
+    collectgarbage()
+    collectgarbage("stop")
     aborts, loops = {}, 0
     jit.attach(on_trace, "trace")
     f(...)
     jit.attach(on_trace)
+    collectgarbage("restart")
     if #aborts > 0 then
         error(name .. " aborts: " .. table.concat(aborts, ", "))
     end

@@ -87,16 +87,33 @@ unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
     }
 }
 
-/// native.stage_pointers(): the addresses of [`stage_buffer`] and [`stage_text`], for the FFI.
+/// native.stage_pointers(): the addresses of [`stage_buffer`], [`stage_text`] and
+/// [`stage_shared_buffer`], for the FFI.
 unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
     let buffer: unsafe extern "C" fn(f64, *const NlBuffer) -> c_int = stage_buffer;
     let text: unsafe extern "C" fn(f64, *const u8, u32) -> c_int = stage_text;
+    let shared: unsafe extern "C" fn(f64, *const NlBuffer) -> c_int = stage_shared_buffer;
     // SAFETY: called by the VM.
     unsafe {
         ffi::lua_pushlightuserdata(raw, buffer as *mut c_void);
         ffi::lua_pushlightuserdata(raw, text as *mut c_void);
+        ffi::lua_pushlightuserdata(raw, shared as *mut c_void);
     }
-    2
+    3
+}
+
+/// As [`stage_buffer`], to a connection of any context: `fd` is what native.fd returned for it.
+///
+/// # Safety
+/// As for [`stage_buffer`].
+unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *const NlBuffer) -> c_int {
+    // SAFETY: the caller's contract.
+    let body = unsafe { &*buffer }.as_slice();
+    if body.len() >= Staged::BY_REFERENCE_BYTES {
+        return 1;
+    }
+    let staged = host::with(|host| stage_shared(host, fd as u64, Body::Slice(body), 0));
+    c_int::from(!matches!(staged, Ok(Ok(()))))
 }
 
 /// Stages a frame with the content of a buffer. Returns 0, or 1 if nothing was done: then
