@@ -1,6 +1,6 @@
 //! What a context may use, and what it has used.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What a context may use.
@@ -26,6 +26,8 @@ impl Default for Limits {
 pub struct Gauges {
     turns: AtomicU64,
     cpu_nanoseconds: AtomicU64,
+    /// The last turn has ended in good time.
+    is_proven: AtomicBool,
     /// The most messages that have waited, as seen whenever they were taken.
     mailbox_peak: AtomicUsize,
     /// Bytes of the VM.
@@ -58,6 +60,21 @@ impl Gauges {
     /// Adds CPU time.
     pub(super) fn add_cpu(&self, time: Duration) {
         self.cpu_nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the last turn, if there was one, has ended in good time.
+    #[inline]
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the last turn has ended in good time.
+    #[inline]
+    pub(super) fn prove(&self, in_time: bool) {
+        // Read first: a store would take the line away from those that look at it.
+        if self.is_proven() != in_time {
+            self.is_proven.store(in_time, Ordering::Relaxed);
+        }
     }
 
     /// Notes how many messages wait.

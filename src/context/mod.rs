@@ -7,16 +7,19 @@
 mod behavior;
 mod gauges;
 mod mailbox;
+mod pause;
 mod registry;
 mod scheduler;
 mod sentinel;
 mod slot;
+mod suspects;
 mod watchdog;
 mod worker;
 
 pub use behavior::{Behavior, End, Outcome};
 pub use gauges::{Gauges, Limits};
 pub use mailbox::{Context, ReadyWaker, Refused};
+pub use pause::{pause, set_ask_pause};
 pub use registry::Registry;
 pub use scheduler::Scheduler;
 pub use watchdog::set_interrupt;

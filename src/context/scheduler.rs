@@ -13,6 +13,7 @@ use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::behavior::{Behavior, End};
 use super::sentinel::Sentinel;
+use super::suspects::Suspects;
 use super::watchdog::{Alarm, EXTRA_MAX, Watch};
 use super::worker::Worker;
 use super::{Context, Limits, Registry};
@@ -36,6 +37,8 @@ impl Remote {
 pub struct Scheduler {
     registry: Registry,
     pub(super) injector: Injector<Arc<Context>>,
+    /// Those that are run after the others.
+    pub(super) suspects: Suspects,
     /// Filled from the front; how many are, and how many of them the process is meant to run.
     remotes: Box<[OnceLock<Remote>]>,
     remote_count: AtomicUsize,
@@ -92,6 +95,7 @@ impl Scheduler {
             socket_waker: Arc::new(SocketAlarm(Weak::clone(scheduler))).into(),
             registry: Registry::default(),
             injector: Injector::new(),
+            suspects: Suspects::default(),
             remotes: remotes.into(),
             remote_count: AtomicUsize::new(workers),
             workers,
@@ -178,6 +182,8 @@ impl Scheduler {
         watch.stop();
         if let Some(deque) = deque {
             self.spares.lock().unwrap_or_else(PoisonError::into_inner).push((index, deque));
+            // The watchdog may need it.
+            self.alarm.ring();
         }
     }
 
@@ -237,9 +243,37 @@ impl Scheduler {
     /// Makes a context run. The caller has set its `scheduled` flag.
     pub(super) fn enqueue(&self, context: Arc<Context>) {
         if let Some(context) = Worker::enqueue_local(self, context) {
-            self.injector.push(context);
-            self.wake_one();
+            self.share(context);
         }
+    }
+
+    /// Queues a context where every worker finds it.
+    pub(super) fn share(&self, context: Arc<Context>) {
+        match context.gauges().is_proven() {
+            true => self.injector.push(context),
+            false => self.suspects.push(context),
+        }
+        self.wake_one();
+    }
+
+    /// Whether a worker may take a context that may not give it back, and there is one.
+    pub(super) fn has_suspects(&self) -> bool {
+        !self.suspects.is_empty()
+            && self.suspects.are_free(self.running(), self.workers, self.can_grow())
+    }
+
+    /// Takes such a context.
+    pub(super) fn take_suspect(&self) -> Option<Arc<Context>> {
+        match self.suspects.is_empty() {
+            true => None,
+            false => self.suspects.take(self.running(), self.workers, self.can_grow()),
+        }
+    }
+
+    /// Whether one more worker could be started.
+    pub(super) fn can_grow(&self) -> bool {
+        self.remote_count.load(Ordering::Relaxed) < self.remotes.len()
+            || !self.spares.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Whether a worker seems to wait.

@@ -3,8 +3,9 @@
 //! A worker notes the beginning and the end of each turn in its [`Watch`]. The watchdog looks every
 //! few milliseconds, as long as something runs. A worker that is in the same turn as before is
 //! stuck: what waits in its slot is made reachable, and a new one takes its place; the stuck one
-//! retires when its turn ends. If the context in that turn is to
-//! end, or has used up the CPU time it may use, the thread is poked, and the behavior interrupted.
+//! retires when its turn ends. If the context in that turn is to end, or has used up the CPU time
+//! it may use, the thread is poked, and the behavior interrupted. Of more stuck ones than there are
+//! workers some stand still, in turn (pause.rs).
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use super::Scheduler;
 use super::behavior::End;
+use super::pause::Hold;
 use super::scheduler::Remote;
 use super::slot::Slot;
 use crate::message::Id;
@@ -23,6 +25,18 @@ pub(super) const TICK: Duration = Duration::from_millis(4);
 
 /// Looks that see a worker in the same turn before it counts as stuck.
 const STUCK_TICKS: u32 = 2;
+
+/// The same for a context that may be expected to, once others have got stuck.
+const STUCK_TICKS_WARY: u32 = 1;
+
+/// Looks after which contexts that have not run yet are trusted again.
+const WARY_TICKS: u32 = 250;
+
+/// Looks between two choices of those among the stuck that go on.
+const SLICE_TICKS: u32 = 10;
+
+/// Looks after which a worker that could not be started is tried again.
+const RETRY_TICKS: u32 = 250;
 
 /// Looks that see a context being closed before its finalisers are interrupted: one second.
 const CLOSING_TICKS: u32 = 250;
@@ -48,6 +62,11 @@ pub(super) struct Watch {
     doomed: AtomicU64,
     /// True for a worker that was given up: it retires once its turn is over.
     outcast: AtomicBool,
+    /// The turn has used much CPU time already. Written by the watchdog.
+    is_slow: AtomicBool,
+    /// The turn is that of a context from [`super::suspects`].
+    is_suspect: AtomicBool,
+    pub(super) hold: Hold,
     /// The thread, while it runs. Whoever pokes it holds the lock, so that it does not end.
     thread: Mutex<Option<Handle>>,
 }
@@ -66,18 +85,25 @@ pub fn set_interrupt(interrupt: fn()) {
     let _ = INTERRUPT.set(interrupt);
 }
 
+/// The watch of the worker that this thread is, if it is one.
+pub(super) fn current_watch() -> Option<&'static Watch> {
+    // SAFETY: set by this thread while it is a worker, which keeps the watch alive: whoever asks
+    // runs in a turn of that worker.
+    unsafe { MINE.get().as_ref() }
+}
+
 /// The poke handler of workers.
 fn poked() {
-    let mine = MINE.get();
-    // SAFETY: set by this thread while it is a worker, which keeps the watch alive.
-    let Some(watch) = (unsafe { mine.as_ref() }) else { return };
+    let Some(watch) = current_watch() else { return };
     watch.slot.give_up();
     let turn = watch.turn.load(Ordering::Relaxed);
     // A turn that has ended meanwhile is not the one that is to be interrupted.
-    if watch.doomed.load(Ordering::Relaxed) == turn
-        && turn % 2 == 1
-        && let Some(interrupt) = INTERRUPT.get()
-    {
+    if turn.is_multiple_of(2) {
+        return;
+    }
+    if watch.doomed.load(Ordering::Relaxed) != turn {
+        watch.hold.ask();
+    } else if let Some(interrupt) = INTERRUPT.get() {
         interrupt();
     }
 }
@@ -88,10 +114,12 @@ impl Watch {
         MINE.set(self);
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(Handle::current());
         self.outcast.store(false, Ordering::Relaxed);
+        self.is_slow.store(false, Ordering::Relaxed);
     }
 
     /// This thread is no worker any more.
     pub(super) fn stop(&self) {
+        self.hold.set(false);
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
         MINE.set(std::ptr::null());
     }
@@ -108,6 +136,22 @@ impl Watch {
     #[inline]
     pub(super) fn end(&self) {
         self.turn.store(self.turn.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// True, once, if the watchdog has found that the last turn took much CPU time.
+    #[inline]
+    pub(super) fn take_slow(&self) -> bool {
+        self.is_slow.load(Ordering::Relaxed) && self.is_slow.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that the next turn is that of a suspect.
+    pub(super) fn set_suspect(&self) {
+        self.is_suspect.store(true, Ordering::Relaxed);
+    }
+
+    /// True, once, if the turn is that of a suspect.
+    pub(super) fn take_suspect(&self) -> bool {
+        self.is_suspect.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the watchdog has given this worker up.
@@ -127,6 +171,14 @@ impl Watch {
         if let Some(thread) = *thread {
             // SAFETY: the thread takes its handle away, under the lock, before it ends.
             unsafe { thread.poke() };
+        }
+    }
+
+    /// Lets others go first, for good: given up, it never runs another context.
+    fn yield_to_others(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = *thread {
+            thread.yield_to_others();
         }
     }
 
@@ -174,11 +226,20 @@ struct Seen {
     cpu: Option<Duration>,
     /// What of the turn is on the context's account.
     charged: Duration,
+    /// The thread has used CPU time since the look before.
+    is_busy: bool,
 }
 
 struct Watchdog {
     scheduler: Arc<Scheduler>,
     seen: Vec<Seen>,
+    /// Looks until suspects are trusted again.
+    wary: u32,
+    /// Looks until a worker that could not be started is tried again.
+    retry: u32,
+    /// Looks until others among the stuck ones go on, and whose turn it is then.
+    slice: u32,
+    cursor: usize,
 }
 
 /// Starts the watchdog.
@@ -187,7 +248,15 @@ struct Watchdog {
 /// If its thread cannot be started.
 pub(super) fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
     thread::on_poke(poked);
-    let mut watchdog = Watchdog { scheduler: Arc::clone(scheduler), seen: Vec::new() };
+    let scheduler_too = Arc::clone(scheduler);
+    let mut watchdog = Watchdog {
+        scheduler: scheduler_too,
+        seen: Vec::new(),
+        wary: 0,
+        retry: 0,
+        slice: 0,
+        cursor: 0,
+    };
     let started =
         std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watchdog.run())?;
     let _ = scheduler.alarm.watchdog.set(started.thread().clone());
@@ -226,8 +295,7 @@ impl Watchdog {
             // Whether or not the turn has ended since the thread was poked.
             if let Some(context) = watch.slot.collect() {
                 has_run = true;
-                scheduler.injector.push(context);
-                scheduler.wake_one();
+                scheduler.share(context);
             }
             // Acquire: pairs with `Watch::begin`.
             let turn = watch.turn.load(Ordering::Acquire);
@@ -240,15 +308,99 @@ impl Watchdog {
                 continue;
             }
             seen.ticks += 1;
-            self.scheduler.on_long_turn(watch, seen);
-            if seen.ticks >= STUCK_TICKS && scheduler.give_up(remote) {
+            scheduler.on_long_turn(watch, seen);
+            let is_suspect = watch.is_suspect.load(Ordering::Relaxed);
+            let patience = match is_suspect && scheduler.suspects.is_wary() {
+                true => STUCK_TICKS_WARY,
+                false => STUCK_TICKS,
+            };
+            if seen.ticks >= patience && scheduler.give_up(remote) {
                 given_up += 1;
+                if is_suspect && seen.charged > Duration::ZERO {
+                    self.wary = WARY_TICKS;
+                }
             }
         }
         if given_up > 0 {
+            scheduler.suspects.set_wary(self.wary > 0);
             scheduler.replace(given_up);
         }
+        self.relax();
+        self.share();
         has_run
+    }
+
+    /// Trusts new contexts again after a while, and starts workers that are missing.
+    fn relax(&mut self) {
+        let scheduler = &self.scheduler;
+        self.wary = self.wary.saturating_sub(1);
+        if self.wary == 0 && scheduler.suspects.is_wary() {
+            scheduler.suspects.set_wary(false);
+            if scheduler.has_suspects() {
+                scheduler.wake_one();
+            }
+        }
+        self.retry = self.retry.saturating_sub(1);
+        while self.retry == 0 && scheduler.running() < scheduler.workers() && scheduler.can_grow() {
+            if !scheduler.start_extra() {
+                self.retry = RETRY_TICKS;
+            }
+        }
+    }
+
+    /// Lets as many of the stuck ones that use CPU time run as there are workers; the others stand
+    /// still meanwhile.
+    fn share(&mut self) {
+        let scheduler = Arc::clone(&self.scheduler);
+        let stuck: Vec<&Watch> = scheduler
+            .remotes()
+            .zip(&self.seen)
+            .map(|(remote, seen)| (&*remote.watch, seen))
+            .filter(|(watch, seen)| {
+                watch.is_outcast() && seen.turn % 2 == 1 && (seen.is_busy || watch.hold.is_set())
+            })
+            .map(|(watch, _)| watch)
+            .collect();
+        self.slice = self.slice.saturating_sub(1);
+        let is_due = self.slice == 0;
+        if is_due {
+            self.slice = SLICE_TICKS;
+            self.cursor += scheduler.workers();
+        }
+        if stuck.len() <= scheduler.workers() {
+            stuck
+                .iter()
+                .filter(|watch| watch.hold.is_set())
+                .for_each(|watch| watch.hold.set(false));
+            return;
+        }
+        let mut running = stuck.iter().filter(|watch| !watch.hold.is_set()).count();
+        let chosen = |index: usize| {
+            (index + stuck.len() - self.cursor % stuck.len()) % stuck.len() < scheduler.workers()
+        };
+        for (index, watch) in stuck.iter().enumerate() {
+            let is_doomed =
+                watch.doomed.load(Ordering::Relaxed) == watch.turn.load(Ordering::Relaxed);
+            let goes_on = is_doomed
+                || match is_due {
+                    true => chosen(index),
+                    // Newly stuck ones wait for their turn.
+                    false => !watch.hold.is_set() && running <= scheduler.workers(),
+                };
+            if goes_on {
+                if watch.hold.is_set() {
+                    watch.hold.set(false);
+                }
+                continue;
+            }
+            running = running.saturating_sub(usize::from(!watch.hold.is_set()));
+            // Asked again if it has not got there, in a C function perhaps.
+            let is_new = !watch.hold.is_set();
+            watch.hold.set(true);
+            if is_new || is_due {
+                watch.poke();
+            }
+        }
     }
 }
 
@@ -259,6 +411,10 @@ impl Scheduler {
         let Some(context) = id.and_then(|id| self.registry().get(id)) else { return };
         if let (Some(cpu), Some(before)) = (watch.cpu_time(), seen.cpu) {
             let used = cpu.saturating_sub(before);
+            seen.is_busy = used > seen.charged;
+            if used >= TICK && !watch.is_slow.swap(true, Ordering::Relaxed) && watch.is_outcast() {
+                watch.yield_to_others();
+            }
             context.gauges().add_cpu(used.saturating_sub(seen.charged));
             seen.charged = used;
             let limit = context.limits().turn;
@@ -274,6 +430,9 @@ impl Scheduler {
         if is_doomed {
             // Relaxed: the signal comes after it.
             watch.doomed.store(seen.turn, Ordering::Relaxed);
+            if watch.hold.is_set() {
+                watch.hold.set(false);
+            }
         }
         if is_doomed || watch.slot.is_full() {
             watch.poke();
@@ -286,10 +445,11 @@ impl Scheduler {
         if watch.outcast.swap(true, Ordering::Relaxed) {
             return false;
         }
-        // It never runs another context: its thread need not become what it was.
-        let thread = watch.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = *thread {
-            thread.yield_to_others();
+        if watch.take_suspect() {
+            self.suspects.release();
+        }
+        if watch.is_slow.load(Ordering::Relaxed) {
+            watch.yield_to_others();
         }
         true
     }

@@ -50,20 +50,27 @@ impl Local {
         if self.watch.is_outcast() {
             // What is queued here would wait for the end of a turn that takes too long.
             if let Some(context) = context {
-                scheduler.injector.push(context);
-                scheduler.wake_one();
+                scheduler.share(context);
             }
         } else if self.in_turn.get() {
             if let Some(displaced) = self.watch.slot.replace(context) {
-                self.deque.push(displaced);
+                self.push(scheduler, displaced);
                 scheduler.wake_one();
             }
         } else if let Some(context) = context {
-            self.deque.push(context);
+            self.push(scheduler, context);
             if !self.is_looking.get() {
                 // The reactor runs on this thread, inside `block_on`: look at the queue afterwards.
                 self.wake();
             }
+        }
+    }
+
+    /// Queues a context: here, unless it may not give the worker back.
+    fn push(&self, scheduler: &Scheduler, context: Arc<Context>) {
+        match context.gauges().is_proven() {
+            true => self.deque.push(context),
+            false => scheduler.suspects.push(context),
         }
     }
 
@@ -173,11 +180,12 @@ impl Worker {
         if local.watch.slot.is_full()
             && let Some(context) = local.watch.slot.replace(None)
         {
-            if !queued || self.slot_streak < SLOT_STREAK_MAX {
+            let is_proven = context.gauges().is_proven();
+            if is_proven && (!queued || self.slot_streak < SLOT_STREAK_MAX) {
                 self.slot_streak += 1;
                 return Some(context);
             }
-            local.deque.push(context);
+            local.push(&self.scheduler, context);
         }
         self.slot_streak = 0;
         local.deque.pop().or_else(|| self.steal(local))
@@ -203,6 +211,7 @@ impl Worker {
 
     fn has_work(&self, local: &Local) -> bool {
         local.watch.slot.is_full()
+            || self.scheduler.has_suspects()
             || !self.scheduler.injector.is_empty()
             || self.scheduler.remotes().any(|remote| !remote.stealer.is_empty())
     }
@@ -231,6 +240,7 @@ impl Worker {
         }
         local.watch.end();
         local.in_turn.set(false);
+        context.gauges().prove(!local.watch.take_slow());
         drop(behavior);
         let (outcome, cost) = result.unwrap_or_else(|_| {
             log::error!("context {}: the runtime failed in its turn; it ends", context.id());
@@ -243,9 +253,28 @@ impl Worker {
                 self.finish(local, context, &end);
             }
             Outcome::Idle if context.rest() => {}
-            Outcome::Idle | Outcome::More => local.deque.push(Arc::clone(context)),
+            Outcome::Idle | Outcome::More => local.push(&self.scheduler, Arc::clone(context)),
         }
         cost.max(TURN_COST)
+    }
+
+    /// Gives a turn to a context that may not give the worker back; returns its cost.
+    fn run_suspect(&self, local: &Local, context: &Arc<Context>) -> usize {
+        local.watch.set_suspect();
+        // The others may come, and someone has to look at the sockets meanwhile.
+        if self.scheduler.may_have_idle() {
+            if self.scheduler.has_suspects() {
+                self.scheduler.wake_one();
+            }
+            if self.scheduler.suspects.is_wary() && self.scheduler.watch_sockets().is_ready() {
+                self.scheduler.wake_one();
+            }
+        }
+        let cost = self.run(local, context);
+        if local.watch.take_suspect() {
+            self.scheduler.suspects.release();
+        }
+        cost
     }
 
     /// The time, before one turn in so many.
@@ -321,8 +350,9 @@ impl Worker {
         let local = std::rc::Rc::into_inner(local)?;
         let queued = std::iter::from_fn(|| local.deque.pop());
         for context in local.watch.slot.replace(None).into_iter().chain(queued) {
-            self.scheduler.injector.push(context);
+            self.scheduler.share(context);
         }
+        // It may have been woken for what others have to do now.
         self.scheduler.wake_one();
         // Those that wait may count on this one to look at the sockets.
         if self.scheduler.must_watch() && self.scheduler.watch_sockets().is_ready() {
@@ -344,6 +374,13 @@ impl Future for Worker {
         this.reacted = crate::rt::now();
         let mut cost = 0;
         loop {
+            // It may be found out just after its long turn.
+            if local.watch.is_outcast() {
+                if searching {
+                    this.scheduler.stop_searching();
+                }
+                return Poll::Ready(this.retire(local));
+            }
             let Some(context) = this.next(&local) else {
                 if this.look(&local) {
                     if this.must_yield(cx) {
@@ -353,6 +390,14 @@ impl Future for Worker {
                 }
                 if std::mem::take(&mut searching) {
                     this.scheduler.stop_searching();
+                }
+                if let Some(context) = this.scheduler.take_suspect() {
+                    this.was_useful = true;
+                    cost += this.run_suspect(&local, &context);
+                    if this.must_yield(cx) {
+                        break;
+                    }
+                    continue;
                 }
                 if this.scheduler.is_done() || this.scheduler.may_retire() {
                     return Poll::Ready(this.retire(local));
@@ -372,12 +417,13 @@ impl Future for Worker {
             }
             this.was_useful = true;
             cost += this.run(&local, &context);
-            if local.watch.is_outcast() {
-                return Poll::Ready(this.retire(local));
-            }
             if cost >= COST_BETWEEN_LOOKS {
                 cost = 0;
                 this.look(&local);
+                // However much the others have to do.
+                if let Some(context) = this.scheduler.take_suspect() {
+                    this.run_suspect(&local, &context);
+                }
                 if this.must_yield(cx) {
                     break;
                 }

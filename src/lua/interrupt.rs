@@ -20,7 +20,12 @@ use crate::context::{Context, End};
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
 const HOOK_ACTIVE: u8 = 0x10;
 
+/// A state's hook, as LuaJIT keeps it: function, mask, count.
+type Hook = (Option<ffi::lua_Hook>, c_int, c_int);
+
 thread_local! {
+    /// The hook that the state had before [`stand_still`] took its place.
+    static BEFORE: Cell<Option<(*mut lua_State, Hook)>> = const { Cell::new(None) };
     /// The state that this thread runs.
     static RUNNING: Cell<*mut lua_State> = const { Cell::new(std::ptr::null_mut()) };
     /// What the script was doing when the hook was first called in this turn.
@@ -46,6 +51,7 @@ const SEARCHED: usize = 1024;
 pub fn init() {
     LAYOUT.get_or_init(|| State::new().and_then(|state| find_layout(&state)));
     crate::context::set_interrupt(arm);
+    crate::context::set_ask_pause(arm_pause);
 }
 
 /// Makes `raw` the state that this thread runs, null for none; returns the one before.
@@ -83,6 +89,36 @@ pub(super) fn arm() {
             mask.write_volatile(mask.read_volatile() & !HOOK_ACTIVE);
         }
     }
+}
+
+/// Has what runs on this thread stand still, between two instructions of a script, as long as the
+/// watchdog wants. Async-signal-safe.
+fn arm_pause() {
+    let raw = RUNNING.get();
+    if raw.is_null() {
+        return;
+    }
+    // SAFETY: the state is alive, and used by this thread.
+    let before =
+        unsafe { (ffi::lua_gethook(raw), ffi::lua_gethookmask(raw), ffi::lua_gethookcount(raw)) };
+    let function = before.0.filter(|_| before.1 != 0).map_or(0, |function| function as usize);
+    // One that raises goes first.
+    if function != hook as *const () as usize && function != stand_still as *const () as usize {
+        BEFORE.set(Some((raw, before)));
+        // SAFETY: as in `arm`. Hooks, finalisers and event handlers are left to go on.
+        unsafe { ffi::lua_sethook(raw, Some(stand_still), ffi::LUA_MASKCOUNT, 1) };
+    }
+}
+
+/// The hook that stands still. Whatever hook there was is in its place again before that.
+unsafe extern "C-unwind" fn stand_still(raw: *mut lua_State, _activation: *mut lua_Debug) {
+    let (function, mask, count) = match BEFORE.take() {
+        Some((of, before)) if of == RUNNING.get() => before,
+        _ => (None, 0, 0),
+    };
+    // SAFETY: called by the VM between two instructions; the hook was that of this state.
+    unsafe { ffi::lua_sethook(raw, function, mask, count) };
+    crate::context::pause();
 }
 
 /// Has the state that this thread runs collect its garbage as soon as that is possible.
