@@ -12,7 +12,7 @@ local suspend, check_may_wait, is_waiting = core.suspend, core.check_may_wait, c
 local conclude, hold = core.conclude, core.hold
 local native_query, next_message = native.query, native.next_message
 
-local NO_REPLY = 207
+local NO_REPLY, QUERIES_FULL = 207, 213
 local ANY = 0
 
 local self_handle = native.self()
@@ -288,6 +288,9 @@ function context.query(h, ...)
   end
   session = register(entry)
   local ok, why = native_query(h, session, value)
+  if why == QUERIES_FULL and native.recount(core.unanswered) then
+    ok, why = native_query(h, session, value)
+  end
   if not ok then
     cancel(session)
     if ok == nil then error(why, 2) end

@@ -329,12 +329,17 @@ tcp.local_port = address_of(2, "local_port")
 tcp.remote_addr = address_of(3, "remote_addr")
 tcp.remote_port = address_of(4, "remote_port")
 
---- Figures of a socket: bytes waiting, bounds. An empty table for a closed socket.
+--- Figures of a socket: what waits, bounds. An empty table for a closed socket.
 ---@param socket userdata
 ---@return table
 function tcp.stat(socket)
-  local record = check_stream(socket, "stat")
+  local record = streams[socket] or listeners[socket]
+  if record == nil then bad(1, "stat", "tcp socket", socket, 3) end
   if record.closed then return {} end
+  if listeners[socket] then
+    local backlog, backlog_max, accepted = native.listener_stat(record.id)
+    return { backlog = backlog, backlog_max = backlog_max, accepted = accepted }
+  end
   local waiting, high, limit, ahead = native.socket_stat(record.id)
   return {
     write_queue_bytes = waiting,
@@ -381,7 +386,7 @@ for _, name in ipairs({
 }) do
   stream_methods[name] = tcp[name]
 end
-for _, name in ipairs({ "accept", "close", "is_closed", "local_addr", "local_port" }) do
+for _, name in ipairs({ "accept", "close", "is_closed", "local_addr", "local_port", "stat" }) do
   listener_methods[name] = tcp[name]
 end
 native.set_socket_methods(stream_methods, listener_methods)

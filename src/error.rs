@@ -65,6 +65,8 @@ codes! {
     OUT_OF_MEMORY = 210, "context out of memory";
     TIME_LIMIT = 211, "context killed over its time limit";
     WRITE_QUEUE_FULL = 212, "write queue full";
+    QUERIES_FULL = 213, "too many queries wait for an answer";
+    LOOKUPS_FULL = 214, "too many host names are being looked up";
 }
 
 impl From<&io::Error> for Code {

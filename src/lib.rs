@@ -2,7 +2,8 @@
 //!
 //! Layers, ground to top; each may use only those above it in this list:
 //!
-//! 0. [`error`], `rt`, `thread`: codes; the async runtime, clock and sockets; interruptions
+//! 0. [`error`], `rt`, `thread`, [`logging`]: codes; the async runtime, clock and sockets;
+//!    interruptions; the log
 //! 1. [`buf`], [`frame`]: bytes, and their division into frames
 //! 2. [`message`]: what travels between contexts
 //! 3. [`context`]: who runs, and when
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod context;
 pub mod error;
 pub mod frame;
+pub mod logging;
 pub mod lua;
 pub mod message;
 pub mod net;

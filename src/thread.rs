@@ -42,6 +42,13 @@ pub fn on_poke(handler: fn()) {
     unsafe { libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut()) };
 }
 
+/// Has `function` called when the process exits, however it does so but by a signal.
+pub fn at_exit(function: extern "C" fn()) {
+    // SAFETY: a function that lives as long as the process. Should there be no room in the list, it
+    // is not called.
+    unsafe { libc::atexit(function) };
+}
+
 /// Bytes of stack for a thread that runs scripts. One coroutine can use some 60 MiB of it, by
 /// recursion through `string.gsub`; only what is used takes memory.
 const STACK_BYTES: usize = 256 << 20;

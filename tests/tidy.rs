@@ -13,8 +13,8 @@ use support::{files, repository, stem};
 
 /// Modules of `src/`, ground to top: each may use itself and those before it.
 const LAYERS: &[&str] = &[
-    "error", "sync", "rt", "thread", "buf", "frame", "message", "context", "net", "timer", "abi",
-    "lua", "cli",
+    "error", "sync", "rt", "thread", "logging", "buf", "frame", "message", "context", "net",
+    "timer", "abi", "lua", "cli",
 ];
 
 /// What a file may use although it comes later: the memory account of a state counts buffers.

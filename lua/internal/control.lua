@@ -86,6 +86,7 @@ local CHECKS = {
     return options.name
   end,
   mailbox = function(options) return count(options, "mailbox") end,
+  queries = function(options) return count(options, "queries") end,
   memory = function(options) return count(options, "memory") end,
   turn_limit = function(options)
     local value = options.turn_limit

@@ -33,6 +33,43 @@ end
 
 local waits = {} -- handle → tokens
 
+-- Sessions of open queries by whom they asked, so that many ends at once do not each look through
+-- all queries. Made, and brought up to date, when somebody ends: asking costs nothing for it.
+local index = {}
+local indexed = 0 -- the last session that it knows
+local listed = 0 -- how many sessions are in it, answered ones included
+
+local function list(session, h)
+  local sessions = index[h]
+  if not sessions then
+    sessions = {}
+    index[h] = sessions
+  end
+  sessions[#sessions + 1] = session
+  listed = listed + 1
+end
+
+-- The sessions of queries that asked `h`, oldest first; nil if there are none.
+local function unanswered_by(h)
+  local last, open = core.last_token(), core.unanswered
+  if last - indexed > open or listed > 2 * open then
+    index, listed = {}, 0
+    for session, target in pairs(asked) do list(session, target) end
+  else
+    for session = indexed + 1, last do
+      if asked[session] then list(session, asked[session]) end
+    end
+  end
+  indexed = last
+  local sessions = index[h]
+  if sessions then
+    index[h] = nil
+    listed = listed - #sessions
+    table.sort(sessions)
+  end
+  return sessions
+end
+
 -- A context that was watched, or asked, has ended.
 handlers[7] = function(h, reason, detail)
   local tokens = waits[h]
@@ -40,19 +77,9 @@ handlers[7] = function(h, reason, detail)
     waits[h] = nil
     for i = 1, #tokens do complete(tokens[i], true, 0) end
   end
-  local unanswered
-  for session, target in pairs(asked) do
-    if target == h then
-      unanswered = unanswered or {}
-      unanswered[#unanswered + 1] = session
-    end
-  end
-  if unanswered then
-    table.sort(unanswered)
-    for i = 1, #unanswered do
-      forget(unanswered[i])
-      complete(unanswered[i], false, NO_REPLY)
-    end
+  local unanswered = unanswered_by(h)
+  for i = 1, unanswered and #unanswered or 0 do
+    if forget(unanswered[i]) then complete(unanswered[i], false, NO_REPLY) end
   end
   if core.on_end then core.on_end(h, reason, detail) end
 end

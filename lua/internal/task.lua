@@ -412,5 +412,6 @@ core.call, core.complete, core.defer, core.conclude = call, complete, defer, con
 core.run = run
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
+core.last_token = function() return last_token end
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
 core.dispatch, core.start = dispatch, start

@@ -12,7 +12,7 @@ use super::args::{self, Command, Main, Run, USAGE};
 use crate::context::{End, Scheduler};
 use crate::lua::{CommandLine, Deny, Paths, Program, Script, Settings, Source, interrupt};
 use crate::message::{Text, Value};
-use crate::{net, rt, thread};
+use crate::{logging, net, rt, thread};
 
 /// How long the process waits, at its end, for what was written to be read.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
@@ -56,8 +56,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn run_script(program: &OsString, run: Run) -> ExitCode {
-    let default = env_logger::Env::default().default_filter_or("warn,script=info");
-    env_logger::Builder::from_env(default).format_timestamp_millis().init();
+    logging::init();
     let script = match script(program, &run) {
         Ok(script) => script,
         Err(error) => {

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Messages its mailbox holds.
     pub mailbox: usize,
+    /// Queries of its own that may wait for an answer.
+    pub queries: usize,
     /// CPU time of one turn.
     pub turn: Option<Duration>,
     /// Bytes of its VM, and those it holds in buffers; 0 for no limit.
@@ -16,7 +18,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { mailbox: 65_536, turn: None, memory: 0 }
+        Limits { mailbox: 65_536, queries: 65_536, turn: None, memory: 0 }
     }
 }
 
@@ -30,6 +32,10 @@ pub struct Gauges {
     is_proven: AtomicBool,
     /// The most messages that have waited, as seen whenever they were taken.
     mailbox_peak: AtomicUsize,
+    /// The most queries that have waited for an answer.
+    queries_peak: AtomicUsize,
+    /// Host names being looked up.
+    pub lookups: AtomicUsize,
     /// Bytes of the VM.
     pub lua_bytes: AtomicUsize,
     /// Bytes held in buffers.
@@ -83,6 +89,19 @@ impl Gauges {
         if messages > self.mailbox_peak() {
             self.mailbox_peak.store(messages, Ordering::Relaxed);
         }
+    }
+
+    /// Notes how many queries wait for an answer.
+    #[inline]
+    pub(super) fn on_asked(&self, queries: usize) {
+        if queries > self.queries_peak() {
+            self.queries_peak.store(queries, Ordering::Relaxed);
+        }
+    }
+
+    /// The most queries that have waited for an answer.
+    pub fn queries_peak(&self) -> usize {
+        self.queries_peak.load(Ordering::Relaxed)
     }
 
     /// The most messages that have waited.

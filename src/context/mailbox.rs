@@ -275,14 +275,21 @@ impl Context {
         }
     }
 
-    /// Counts one query as asked: its answer finds room in the mailbox.
-    pub fn asked(&self) {
+    /// Counts one query as asked: its answer finds room in the mailbox. False, and nothing is
+    /// counted, if as many wait for an answer as may.
+    pub fn asked(&self) -> bool {
         // Relaxed: only the thread that runs the context writes it.
         let before = self.unanswered.load(Ordering::Relaxed);
+        if before >= self.limits.queries {
+            return false;
+        }
         self.unanswered.store(before + 1, Ordering::Relaxed);
+        self.gauges.on_asked(before + 1);
+        true
     }
 
-    /// Sets how many queries wait for an answer, at the end of a turn.
+    /// Sets how many queries wait for an answer, at the end of a turn: [`Context::asked`] counts
+    /// those too that were answered, or not delivered, in the same turn.
     pub fn set_unanswered(&self, queries: usize) {
         // Relaxed: as in `asked`.
         self.unanswered.store(queries, Ordering::Relaxed);

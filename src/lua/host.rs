@@ -507,6 +507,9 @@ impl Host {
         token: u64,
         result: Result<Vec<std::net::SocketAddr>, Code>,
     ) {
+        // Relaxed: only the thread that runs the context writes it.
+        let lookups = &self.context.gauges().lookups;
+        lookups.store(lookups.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         match (self.attempts.remove(&token), result) {
             (Some(_), Ok(addresses)) => {
                 self.connect(token, addresses.into_iter().map(Into::into).collect());

@@ -17,13 +17,20 @@ const ACCEPTS_PER_TURN: u32 = 64;
 pub struct Acceptor {
     listener: Listener,
     waker: Waker,
+    /// In this turn, and in all.
     accepted: u32,
+    accepted_ever: u64,
 }
 
 impl Acceptor {
     /// Takes a listening socket; `source` wakes its context.
     pub fn new(listener: Listener, context: &Arc<Context>, source: u64) -> Acceptor {
-        Acceptor { listener, waker: ReadyWaker::waker(context, source), accepted: 0 }
+        Acceptor {
+            listener,
+            waker: ReadyWaker::waker(context, source),
+            accepted: 0,
+            accepted_ever: 0,
+        }
     }
 
     /// Accepts a connection; `None` if none waits (or the turn's share is used up): the context is
@@ -36,7 +43,10 @@ impl Acceptor {
         self.accepted += 1;
         loop {
             match self.listener.accept() {
-                Ok(stream) => return Some(Ok(stream)),
+                Ok(stream) => {
+                    self.accepted_ever += 1;
+                    return Some(Ok(stream));
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     match self.listener.poll_readable(&mut TaskContext::from_waker(&self.waker)) {
@@ -52,6 +62,16 @@ impl Acceptor {
     /// Notes that the context was woken: a new turn's share begins.
     pub fn on_readable(&mut self) {
         self.accepted = 0;
+    }
+
+    /// Connections that wait, and how many may; nothing for unix sockets.
+    pub fn backlog(&self) -> Option<(usize, usize)> {
+        self.listener.backlog()
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted_ever
     }
 
     /// The address listened on, if it is an IP one.

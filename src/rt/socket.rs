@@ -126,20 +126,7 @@ impl Stream {
     /// True if both directions of a TCP connection are over, as after a reset.
     fn is_over(&self) -> bool {
         const TCP_CLOSE: u8 = 7;
-        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-        let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-        // SAFETY: the descriptor is open, and no more than `length` bytes are written.
-        let status = unsafe {
-            libc::getsockopt(
-                self.0.socket().as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                info.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        // SAFETY: integers, zero where the system has written nothing.
-        status != 0 || unsafe { info.assume_init() }.tcpi_state == TCP_CLOSE
+        tcp_info(self.0.socket()).is_none_or(|info| info.tcpi_state == TCP_CLOSE)
     }
 
     /// Ends both directions; the peer and our own reads see the end of the stream.
@@ -213,10 +200,34 @@ impl Listener {
         Ok(Stream(Watched::new(socket)?))
     }
 
+    /// Connections that wait to be accepted, and how many may; nothing for unix sockets.
+    pub fn backlog(&self) -> Option<(usize, usize)> {
+        let info = tcp_info(self.0.socket())?;
+        Some((info.tcpi_unacked as usize, info.tcpi_sacked as usize))
+    }
+
     /// The address listened on, if it is an IP one.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.0.socket().local_addr().ok()?.as_socket()
     }
+}
+
+/// What the system tells of a TCP socket; zero in fields that it does not know.
+fn tcp_info(socket: &Socket) -> Option<libc::tcp_info> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and no more than `length` bytes are written.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    // SAFETY: integers, zero where the system has written nothing.
+    (status == 0).then(|| unsafe { info.assume_init() })
 }
 
 /// True if `path` is a socket file that nobody is bound to any more.

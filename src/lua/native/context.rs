@@ -31,6 +31,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"destroy_self", destroy_self),
     (c"send", send),
     (c"query", query),
+    (c"recount", recount),
     (c"reply", reply),
     (c"watch", watch),
     (c"unreceive", unreceive),
@@ -171,6 +172,7 @@ impl Options {
         };
         // `as` saturates.
         options.limits.mailbox = field(c"mailbox").map_or(limits.mailbox, |count| count as usize);
+        options.limits.queries = field(c"queries").map_or(limits.queries, |count| count as usize);
         options.limits.memory = field(c"memory").map_or(limits.memory, |bytes| bytes as usize);
         if let Some(seconds) = field(c"turn_limit") {
             options.limits.turn = Duration::try_from_secs_f64(seconds).ok();
@@ -337,10 +339,25 @@ unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
             Err(results) => return results,
         };
         let session = key(raw, 2);
-        host::with(|host| host.context.asked());
+        if !host::with(|host| host.context.asked()) {
+            return push_failure(raw, Code::QUERIES_FULL);
+        }
         let result = deliver(number(raw, 1), |from| Event::Message { from, session, value });
         push_result(raw, result)
     }
+}
+
+/// native.recount(queries): so many wait for an answer; whether one more may.
+unsafe extern "C-unwind" fn recount(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM. `as` saturates.
+    let queries = unsafe { number(raw, 1) } as usize;
+    let has_room = host::with(|host| {
+        host.context.set_unanswered(queries);
+        queries < host.context.limits().queries
+    });
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(has_room)) };
+    1
 }
 
 /// context.reply(handle, session, value). What cannot travel raises, and is told to the asker.

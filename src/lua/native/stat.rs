@@ -7,6 +7,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::number;
 use crate::context::Context;
+use crate::logging;
 use crate::lua::{host, state};
 use crate::message::Id;
 
@@ -25,11 +26,12 @@ unsafe extern "C-unwind" fn panic(_raw: *mut lua_State) -> c_int {
 }
 
 /// Fields, and what is in them.
-type Fields = [(&'static CStr, Option<f64>); 13];
+type Fields = [(&'static CStr, Option<f64>); 18];
 
 fn fields(context: &Context) -> Fields {
     let (limits, gauges) = (context.limits(), context.gauges());
     let limit = |value: usize| (value != 0).then_some(value as f64);
+    let (log_bytes, log_dropped) = logging::stat();
     let gauge = |value: &std::sync::atomic::AtomicUsize| Some(value.load(Ordering::Relaxed) as f64);
     [
         (c"mailbox", Some(context.waiting() as f64)),
@@ -42,9 +44,14 @@ fn fields(context: &Context) -> Fields {
         (c"memory_limit", limit(limits.memory)),
         (c"turn_limit", limits.turn.map(|limit| limit.as_secs_f64())),
         (c"queries", Some(context.unanswered() as f64)),
+        (c"queries_max", Some(limits.queries as f64)),
+        (c"queries_peak", Some(gauges.queries_peak() as f64)),
+        (c"lookups", gauge(&gauges.lookups)),
         (c"timers", gauge(&gauges.timers)),
         (c"sockets", gauge(&gauges.sockets)),
         (c"workers", Some(context.scheduler().running() as f64)),
+        (c"log_bytes", Some(log_bytes as f64)),
+        (c"log_dropped", Some(log_dropped as f64)),
     ]
 }
 

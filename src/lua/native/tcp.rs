@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
@@ -30,6 +31,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"fd_src", fd_src),
     (c"address", address),
     (c"socket_stat", socket_stat),
+    (c"listener_stat", listener_stat),
     (c"set_write_limit", set_write_limit),
     (c"set_rwopt", super::rwopt::set_rwopt),
     (c"get_rwopt", super::rwopt::get_rwopt),
@@ -138,8 +140,24 @@ unsafe extern "C-unwind" fn listen(raw: *mut lua_State) -> c_int {
     }
 }
 
+/// Look-ups that one context, and all together, may have under way.
+const LOOKUPS_MAX: usize = 256;
+const ALL_LOOKUPS_MAX: usize = 4096;
+
+/// Those under way.
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
 /// Looks a name up off the workers; the outcome comes as an event under `token`.
-fn look_up(host: &Host, token: u64, name: String, port: u16, only_ip6: bool) {
+fn look_up(host: &mut Host, token: u64, name: String, port: u16, only_ip6: bool) {
+    // Relaxed, everywhere: counts, nothing else.
+    let own = &host.context.gauges().lookups;
+    let count = own.load(Ordering::Relaxed);
+    let more = |all: usize| (all < ALL_LOOKUPS_MAX && count < LOOKUPS_MAX).then(|| all + 1);
+    if LOOKUPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+        host.cancel_connect(token);
+        return host.fail(token, Code::LOOKUPS_FULL);
+    }
+    own.store(count + 1, Ordering::Relaxed);
     let context = Arc::clone(&host.context);
     rt::spawn(async move {
         let result = match rt::resolve(name, port).await {
@@ -147,11 +165,20 @@ fn look_up(host: &Host, token: u64, name: String, port: u16, only_ip6: bool) {
                 addresses.retain(|address| !only_ip6 || address.is_ipv6());
                 if addresses.is_empty() { Err(Code::NAME_NOT_RESOLVED) } else { Ok(addresses) }
             }
-            Err(_) => Err(Code::NAME_NOT_RESOLVED),
+            Err(_) => Err(look_up_failure()),
         };
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
         // A context that has ended does not wait any more.
         let _ = context.deliver(Event::Resolved { token, result });
     });
+}
+
+/// Why a look-up has failed. Resolvers do not tell that they lacked descriptors.
+fn look_up_failure() -> Code {
+    match std::fs::File::open("/").map_err(|error| Code::from(&error)) {
+        Err(code @ (Code::TOO_MANY_FILES | Code::FILE_TABLE_FULL)) => code,
+        _ => Code::NAME_NOT_RESOLVED,
+    }
 }
 
 /// native.resolve(token, family, name, port).
@@ -313,6 +340,28 @@ unsafe extern "C-unwind" fn socket_stat(raw: *mut lua_State) -> c_int {
         unsafe { ffi::lua_pushnumber(raw, figure as f64) };
     }
     figures.len() as c_int
+}
+
+/// native.listener_stat(key): connections that wait, how many may, and how many were accepted. The
+/// first two are nil for unix sockets.
+unsafe extern "C-unwind" fn listener_stat(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let (backlog, accepted) = host::with(|host| match host.sockets.get_mut(key) {
+        Some(Socket::Listener(listener)) => (listener.backlog(), listener.accepted()),
+        _ => (None, 0),
+    });
+    // SAFETY: as above.
+    unsafe {
+        for figure in [backlog.map(|(waiting, _)| waiting), backlog.map(|(_, most)| most)] {
+            match figure {
+                Some(figure) => ffi::lua_pushnumber(raw, figure as f64),
+                None => ffi::lua_pushnil(raw),
+            }
+        }
+        ffi::lua_pushnumber(raw, accepted as f64);
+    }
+    3
 }
 
 /// native.set_write_limit(key, bytes).

@@ -1,0 +1,186 @@
+//! Every queue that a script can fill has a bound, an outcome that the script sees when it is
+//! reached, and figures that tell of it.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use support::{Folder, node_lua, run};
+
+#[test]
+fn queries_that_wait_have_a_bound() {
+    let folder = Folder::new();
+    let file = folder.write(
+        "asks.lua",
+        "local main = ...
+         local results = {}
+         local function note(...) results[#results + 1] = { ... } end
+         for i = 1, 3 do assert(context.query(main, i, note)) end
+         for i = 1, 5 do
+           local ok, code = context.query(main, 'too many', note)
+           assert(not ok and code == 213, code)
+         end
+         local ok, code = context.query(main, 'too many')
+         assert(not ok and code == 213 and context.strerror(213):find('queries'))
+         local s = context.stat()
+         assert(s.queries == 3 and s.queries_max == 3 and s.queries_peak == 3, s.queries)
+         context.send(main, 'full')
+         while #results < 3 do timer.sleep(0.001) end
+         -- What was answered, and what was not delivered, makes room in the same turn.
+         for i = 1, 9 do
+           local ok, code = context.query(2 ^ 40 + 7, 'nobody')
+           assert(not ok and code == 205, code)
+         end
+         local _, answer = context.query(main, 4)
+         assert(answer == 40, answer)
+         assert(context.stat().queries_peak == 3)
+         print('good')",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local h = context.create({ file = (...), queries = 3 }, context.self())
+         local asked = {}
+         for i = 1, 4 do
+           local _, value, from, session = context.recv(h)
+           if value ~= 'full' then asked[#asked + 1] = { from, session, value } end
+         end
+         for _, one in ipairs(asked) do context.reply(one[1], one[2], one[3] * 10) end
+         local _, value, from, session = context.recv(h)
+         context.reply(from, session, value * 10)
+         context.wait(h)",
+    );
+    assert_eq!(run(node_lua().args([main, file])).succeeded().stdout, "good\n");
+}
+
+#[test]
+fn mailboxes_have_a_bound() {
+    let script = "local me, n = context.self(), 0
+                  while context.send(me, n) do n = n + 1 end
+                  local _, code = context.send(me, n)
+                  local _, asked = context.query(me, n, print)
+                  local s = context.stat()
+                  print(n, code, asked, s.mailbox, s.mailbox_max, s.mailbox_peak)
+                  for i = 1, n do assert(select(2, context.recv(me)) == i - 1) end
+                  print(context.send(me, n), context.stat().mailbox_peak)";
+    let done = run(node_lua().args(["--mailbox", "100", "-e", script])).succeeded();
+    assert_eq!(done.stdout, "100\t209\t209\t100\t100\t100\ntrue\t100\n", "{done}");
+}
+
+#[test]
+fn look_ups_of_names_have_a_bound() {
+    let script = "local ok, l = tcp.listen('127.0.0.1', 0)
+                  local port = tcp.local_port(l)
+                  l:close()
+                  local seen, n = {}, 0
+                  for i = 1, 300 do
+                    tcp.connect('localhost', port, function(ok, code)
+                      code = ok and 'connected' or code
+                      seen[code] = (seen[code] or 0) + 1
+                      n = n + 1
+                      if n < 300 then return end
+                      print(seen[214], context.stat().lookups, context.strerror(214))
+                      seen[214] = nil
+                      for code, count in pairs(seen) do print(count) end
+                      tcp.connect('localhost', port, function(ok, code) print(code == 214) end)
+                    end)
+                  end
+                  timer.timeout(0.001, function() end)";
+    let done = run(node_lua().args(["-e", script])).succeeded();
+    let expected = "44\t0\ttoo many host names are being looked up\n256\nfalse\n";
+    assert_eq!(done.stdout, expected, "{done}");
+}
+
+#[test]
+fn what_waits_to_be_accepted_has_a_bound() {
+    let script = "local ok, l = tcp.listen('127.0.0.1', 0, 4)
+                  local port = tcp.local_port(l)
+                  local socks = {}
+                  -- The system takes one more than the backlog.
+                  for i = 1, 5 do socks[i] = select(2, tcp.connect('127.0.0.1', port, 20)) end
+                  local s = l:stat()
+                  print(s.backlog, s.backlog_max, s.accepted)
+                  print(tcp.connect('127.0.0.1', port, 0.2))
+                  for i = 1, 5 do socks[#socks + 1] = select(2, l:accept()) end
+                  s = l:stat()
+                  print(s.backlog, s.accepted)
+                  l:close()
+                  print(next(l:stat()))";
+    let done = run(node_lua().args(["-e", script])).succeeded();
+    assert_eq!(done.stdout, "5\t4\t0\nfalse\t208\n0\t5\nnil\n", "{done}");
+}
+
+#[test]
+fn what_is_read_ahead_and_written_has_a_bound() {
+    let script = "local ok, l = tcp.listen('127.0.0.1', 0)
+         local ok, a = tcp.connect('127.0.0.1', tcp.local_port(l))
+         local ok, b = l:accept()
+         for _, sock in ipairs { a, b } do
+           sock:set_rwopt({ read_head_bytes = 2, write_head_bytes = 2 })
+         end
+         a:set_write_limit(2 ^ 20)
+         local body, sent, failed = ('x'):rep(1000), 0
+         local function done(ok, code) if ok then sent = sent + 1 else failed = code end end
+         -- One reads nothing but the first frame: the other fills the kernel, then its own queue.
+         a:write(body, done)
+         b:read()
+         local n = 1
+         while not failed do
+           for i = 1, 100 do a:write(body, done) n = n + 1 end
+           context.query(context.self(), 'turn', 0.001)
+           local s = a:stat()
+           assert(not s.write_queue_bytes or s.write_queue_bytes <= s.write_queue_max)
+           assert(s.write_queue_high <= 2 ^ 20 and s.write_queue_max == 2 ^ 20)
+           local s = b:stat()
+           assert(s.read_buffered_bytes <= 65536, s.read_buffered_bytes)
+           assert(n < 1e6)
+         end
+         print(failed, sent > 0, a:stat().write_queue_high > 2 ^ 19)
+         l:close() a:close() b:close()";
+    let done = run(node_lua().args(["-e", script])).succeeded();
+    assert_eq!(done.stdout, "212\ttrue\ttrue\n", "{done}");
+}
+
+/// Nobody reads standard error: whoever logs goes on, and what is lost is counted.
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let script = "local line = ('x'):rep(1000)
+                  for i = 1, 5000 do context.log(line) end
+                  local s = context.stat()
+                  assert(s.log_dropped > 1000 and s.log_bytes > 0 and s.log_bytes <= 2 ^ 20)
+                  print(s.log_dropped)
+                  context.recv(0)";
+    let mut child = node_lua()
+        .args(["-e", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut dropped = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut dropped).unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let lost = format!("node-lua: {} entries of the log were lost\n", dropped.trim());
+    let (mut lines, mut last) = (0, String::new());
+    while last != lost {
+        last.clear();
+        assert!(log.read_line(&mut last).unwrap() > 0, "{lines} lines, and not: {lost}");
+        lines += 1;
+    }
+    assert_eq!(lines + dropped.trim().parse::<i32>().unwrap(), 5001);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(log.read_to_end(&mut Vec::new()));
+}
+
+/// What was logged before the end is written, however the process ends.
+#[test]
+fn what_was_logged_is_written_at_the_end() {
+    for end in ["", "os.exit(0)", "os.exit(3)"] {
+        let script = format!("for i = 1, 500 do context.log('line ' .. i) end {end}");
+        let done = run(node_lua().args(["-e", &script]));
+        assert_eq!(done.stderr.lines().count(), 500, "{end}: {done}");
+        assert!(done.stderr.trim_end().ends_with("line 500"), "{end}: {done}");
+    }
+}
