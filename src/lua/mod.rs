@@ -4,6 +4,7 @@ mod arena;
 mod behavior;
 mod blocks;
 mod compiled;
+mod fixed_heap;
 pub mod convert;
 mod host;
 pub mod interrupt;
