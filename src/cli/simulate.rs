@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
@@ -26,11 +27,24 @@ const LISTED_MAX: usize = 20;
 
 /// Runs what was asked for; returns the exit status.
 pub(super) fn run(run: &Run, simulation: &Simulation) -> ExitCode {
+    // Native functions show where they are in tracebacks.
+    if rt::fix_addresses() && !simulation.is_range {
+        return execute_again();
+    }
     if simulation.is_range {
         run_all(run, simulation)
     } else {
         run_one(run, simulation)
     }
+}
+
+/// Runs the same command line in place of this process.
+fn execute_again() -> ExitCode {
+    let error = std::env::current_exe().map(|program| {
+        process::Command::new(program).args(std::env::args_os().skip(1)).exec()
+    });
+    complain(&format!("not executed again: {}", error.unwrap_or_else(|error| error)));
+    ExitCode::FAILURE
 }
 
 type World = OnceLock<(Arc<Scheduler>, Arc<Settings>)>;

@@ -15,7 +15,7 @@ pub mod simulation;
 mod socket;
 mod switch;
 
-pub use runtime::{init, termination_signals};
+pub use runtime::{fix_addresses, init, termination_signals};
 pub use socket::{Address, unix_address};
 pub use switch::{
     Listener, Stream, Timer, block_on, choose, drive, is_simulated, now, poll_sockets,

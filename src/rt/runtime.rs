@@ -31,6 +31,18 @@ pub(super) fn wall_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Has the programs that this process executes find their code, stacks and heaps at the same
+/// addresses each time. False if that is so already, or cannot be had.
+pub fn fix_addresses() -> bool {
+    const NO_CHANGE: libc::c_ulong = 0xffff_ffff;
+    // SAFETY: asks, and sets, a flag of the process.
+    unsafe {
+        let now = libc::personality(NO_CHANGE);
+        let fixed = now | libc::ADDR_NO_RANDOMIZE;
+        now >= 0 && now != fixed && libc::personality(fixed as libc::c_ulong) >= 0
+    }
+}
+
 /// Numbers from the system, for seeding.
 pub(super) fn random_words() -> Option<[u64; 4]> {
     let mut words = [0u64; 4];
