@@ -433,8 +433,11 @@ function roles.main()
     must(how and code == 0 or code == NO_CONTEXT, "wait: %s", code)
   end
   local counts
-  ok, counts = context.query(collector, "counts")
-  must(ok, "no counts: %s", counts)
+  repeat
+    ok, counts = context.query(collector, "counts")
+    must(ok or counts == FULL, "no counts: %s", counts)
+    if not ok then timer.sleep(0.1) end
+  until ok
   local messages = 0
   for number, count in pairs(taken) do
     must(counts[number] == count or count == 0 and not counts[number],

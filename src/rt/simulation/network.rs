@@ -354,7 +354,7 @@ impl World {
                     end.read.fire(woken);
                 }
             }
-            Change::Arrive { count, .. } => {
+            Change::Arrive { count, .. } if end.state != State::Dead => {
                 end.arrive(count);
                 end.read.fire(woken);
             }
@@ -380,7 +380,7 @@ impl World {
                 self.reset(id);
                 self.send_reset(peer);
             }
-            Change::Established { .. } | Change::Fin { .. } => {}
+            Change::Established { .. } | Change::Arrive { .. } | Change::Fin { .. } => {}
         }
     }
 

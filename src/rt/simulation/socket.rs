@@ -150,7 +150,8 @@ impl World {
         }
         let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
         let (peer, is_unix) = (end.peer, end.is_unix);
-        let Some(room) = self.network.ends.get(&peer).map(End::room) else {
+        let other = self.network.ends.get(&peer).filter(|peer| peer.state != State::Dead);
+        let Some(room) = other.map(End::room) else {
             if is_unix {
                 return Err(io::Error::from_raw_os_error(libc::EPIPE));
             }
