@@ -1,7 +1,8 @@
 -- A peer that writes before it reads on still gets all that was written before the other side
--- closed: while a closed connection waits to be written out, what comes in is thrown away.
+-- closed: while a closed connection waits to be written out, what comes in is thrown away. The
+-- argument is the number of frames.
 
-local FRAMES, BYTES = 2000, 2000
+local FRAMES, BYTES = tonumber(...), 2000
 local OPTIONS = { read_head_bytes = 2, write_head_bytes = 2 }
 
 local _, listener = tcp.listen("127.0.0.1", 0)

@@ -234,6 +234,12 @@ impl Listener {
 
     pub(in crate::rt) fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
         SockAddr::unix(path)?;
+        // Files are real; sockets among them are left over from something else.
+        use std::os::unix::fs::FileTypeExt;
+        let found = std::fs::symlink_metadata(path);
+        if found.is_ok_and(|found| !found.file_type().is_socket()) {
+            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        }
         let id = with(|world| world.listen_unix(path.to_owned(), backlog))?;
         Ok(Listener { id, address: None })
     }
