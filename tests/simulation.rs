@@ -118,7 +118,10 @@ fn a_run_that_does_not_end_is_given_up() {
     let code = "while true do end";
     let done = run(node_lua().args(["--simulate", "1..2", "--patience", "0.5", "-e", code]));
     assert_eq!(done.code(), Some(1), "{done}");
-    assert!(done.stderr.contains("2 failed: 1 2") && done.stderr.contains("not over yet"), "{done}");
+    assert!(
+        done.stderr.contains("2 failed: 1 2") && done.stderr.contains("not over yet"),
+        "{done}"
+    );
 }
 
 #[test]
@@ -172,8 +175,8 @@ fn examples_keep_their_promises_in_simulations() {
         for pair in pairs.chain(["rpc_server rpc_client"]) {
             let (server, client) = pair.split_once(' ').unwrap();
             let scripts = format!("examples/{server}.lua examples/{client}.lua");
-            let done = simulate(&format!("{seed} tests/simulation/pair.lua {scripts}"));
-            // The server's first line, which names another port, then the client's.
+            let done = simulate(&format!("{seed} --until 60 tests/simulation/pair.lua {scripts}"));
+            // The server, which waits on, says one line, with another port in it; then the client.
             let (_, rest) = done.stdout.split_once('\n').unwrap();
             if let Err(why) = compare(&promised(client), rest) {
                 panic!("{pair}, seed {seed}: {why}{done}");

@@ -6,7 +6,8 @@ local native = ...
 
 local floor = math.floor
 local now, wall_clock = native.now, native.wall_clock
-local system_time, system_date = os.time, os.date
+local system_time, system_date, system_remove = os.time, os.date, os.remove
+local remove_socket_file = native.remove_socket_file
 
 jit.off()
 math.randomseed(native.random_seed())
@@ -16,6 +17,12 @@ os.clock = now
 function os.time(fields)
   if fields == nil then return floor(wall_clock()) end
   return system_time(fields)
+end
+
+-- Socket files are not among the system's.
+function os.remove(path)
+  if remove_socket_file(path) then return true end
+  return system_remove(path)
 end
 
 function os.date(format, time)

@@ -209,7 +209,9 @@ fn seed_range(text: &str) -> Result<(RangeInclusive<u64>, bool), UsageError> {
     let (first, last) = text.split_once("..").unwrap_or((text, text));
     match (first.parse(), last.parse()) {
         (Ok(first), Ok(last)) if first <= last => Ok((first..=last, text.contains(".."))),
-        _ => Err(UsageError(format!("--simulate {text}: not a seed, as 17, nor seeds, as 1..1000"))),
+        _ => {
+            Err(UsageError(format!("--simulate {text}: not a seed, as 17, nor seeds, as 1..1000")))
+        }
     }
 }
 

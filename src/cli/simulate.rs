@@ -31,18 +31,13 @@ pub(super) fn run(run: &Run, simulation: &Simulation) -> ExitCode {
     if rt::fix_addresses() && !simulation.is_range {
         return execute_again();
     }
-    if simulation.is_range {
-        run_all(run, simulation)
-    } else {
-        run_one(run, simulation)
-    }
+    if simulation.is_range { run_all(run, simulation) } else { run_one(run, simulation) }
 }
 
 /// Runs the same command line in place of this process.
 fn execute_again() -> ExitCode {
-    let error = std::env::current_exe().map(|program| {
-        process::Command::new(program).args(std::env::args_os().skip(1)).exec()
-    });
+    let error = std::env::current_exe()
+        .map(|program| process::Command::new(program).args(std::env::args_os().skip(1)).exec());
     complain(&format!("not executed again: {}", error.unwrap_or_else(|error| error)));
     ExitCode::FAILURE
 }

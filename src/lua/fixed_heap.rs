@@ -31,10 +31,8 @@ fn class(size: usize) -> usize {
 }
 
 fn map() -> Option<Heap> {
-    let kind = libc::MAP_PRIVATE
-        | libc::MAP_ANONYMOUS
-        | libc::MAP_NORESERVE
-        | libc::MAP_FIXED_NOREPLACE;
+    let kind =
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let wanted = ptr::without_provenance_mut(START);
     // SAFETY: new memory at addresses that nothing is mapped at, or none.

@@ -44,6 +44,11 @@ pub fn choose(count: usize) -> (usize, Option<Duration>) {
     (index, frozen.map(Duration::from_nanos))
 }
 
+/// In a simulation: removes the file of a unix socket; false if there is none of that name.
+pub fn remove_socket_file(path: &Path) -> bool {
+    is_on() && simulation::remove_file(path)
+}
+
 /// Runs a future to its end on this thread, driving the reactor while it waits.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     if is_on() { simulation::block_on(future) } else { runtime::block_on(future) }
@@ -59,7 +64,11 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
 /// # Errors
 /// Whatever the system's resolver reports; an empty answer is an error too.
 pub async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if is_on() { simulation::resolve(&host, port).await } else { runtime::resolve(host, port).await }
+    if is_on() {
+        simulation::resolve(&host, port).await
+    } else {
+        runtime::resolve(host, port).await
+    }
 }
 
 /// Waits for `duration`.

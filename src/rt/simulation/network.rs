@@ -222,6 +222,16 @@ impl World {
         Ok(self.add_listener(Place::Unix(path), backlog, false))
     }
 
+    /// Removes a socket file; false if there is none of that name. Who listens on it goes on, and
+    /// cannot be reached any more.
+    pub(super) fn remove_file(&mut self, path: &PathBuf) -> bool {
+        let listener = self.network.listener_at(path);
+        if let Some(listener) = listener.and_then(|id| self.network.listeners.get_mut(&id)) {
+            listener.place = Place::Unix(PathBuf::new());
+        }
+        self.network.files.remove(path)
+    }
+
     fn add_listener(&mut self, place: Place, backlog: i32, shares_port: bool) -> u64 {
         let id = self.network.new_id();
         let max = backlog.max(0) as usize + 1;

@@ -260,6 +260,11 @@ impl Listener {
     }
 }
 
+/// Removes the file of a unix socket; false if there is none of that name.
+pub(in crate::rt) fn remove_file(path: &Path) -> bool {
+    with(|world| world.remove_file(&path.to_owned()))
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         with(|world| world.close_listener(self.id));
