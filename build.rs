@@ -2,12 +2,16 @@
 //! `ffi.C` finds ours.
 //!
 //! On x86-64 Linux the VM's look at the processor goes through src/lua/state.rs, which remembers
-//! the answer: every state asks four times, and under a hypervisor each question is a trap.
+//! the answer: every state asks four times, and under a hypervisor each question is a trap. On
+//! Linux its seeds come from there too, so that a simulation can choose them.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-link-arg-bins=-rdynamic");
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}"));
+    if target("OS").as_deref() == Ok("linux") {
+        println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_prng_seed_secure");
+    }
     if target("ARCH").as_deref() == Ok("x86_64") && target("OS").as_deref() == Ok("linux") {
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_vm_cpuid");
     }

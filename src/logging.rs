@@ -126,10 +126,15 @@ extern "C" fn finish() {
     }
 }
 
-/// Starts the log, as RUST_LOG says. Call once.
-pub fn init() {
+/// What makes a log as RUST_LOG says.
+pub fn builder() -> env_logger::Builder {
     let default = env_logger::Env::default().default_filter_or("warn,script=info");
-    let mut builder = env_logger::Builder::from_env(default);
+    env_logger::Builder::from_env(default)
+}
+
+/// Starts the log. Call once.
+pub fn init() {
+    let mut builder = builder();
     builder.format_timestamp_millis().target(env_logger::Target::Pipe(Box::new(Entrance)));
     // The logger does not know that the pipe leads to a terminal.
     let is_unset = |name| std::env::var_os(name).is_none();

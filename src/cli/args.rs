@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,12 @@ Options:
   --mailbox N      messages a mailbox holds (default: 65536)
   --memory-limit N bytes that one context may use, with K, M or G for more (default: no limit)
   --turn-limit S   seconds of CPU time that one turn of a context may use (default: no limit)
+  --simulate SEED  run in virtual time, on a simulated network, all chance from SEED;
+                   A..B: one run for each seed from A to B
+  --faults X       what goes wrong in a simulation, from 0 (nothing, the default) to 1
+  --until S        end a simulation after S virtual seconds
+  --patience S     give a simulation up after S real seconds (default for A..B: 60)
+  --trace          print a fingerprint of a simulation at its end
   -v, --version    print the version
   -h, --help       print this text
 
@@ -41,7 +48,7 @@ pub enum Main {
 }
 
 /// A command line that asks for a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// The main script.
     pub main: Main,
@@ -55,10 +62,29 @@ pub struct Run {
     pub memory_limit: Option<usize>,
     /// `--turn-limit`.
     pub turn_limit: Option<Duration>,
+    /// `--simulate`, and what belongs to it.
+    pub simulation: Option<Simulation>,
+}
+
+/// How to simulate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Simulation {
+    /// The first and the last seed.
+    pub seeds: RangeInclusive<u64>,
+    /// Several seeds may be asked for, each of them a run.
+    pub is_range: bool,
+    /// `--faults`.
+    pub faults: f64,
+    /// `--until`, in virtual time.
+    pub until: Option<Duration>,
+    /// `--patience`, in real time.
+    pub patience: Option<Duration>,
+    /// `--trace`.
+    pub trace: bool,
 }
 
 /// What the command line asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// `--help`.
     Help,
@@ -80,6 +106,12 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+impl From<&str> for UsageError {
+    fn from(text: &str) -> UsageError {
+        UsageError(text.to_owned())
+    }
+}
+
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> UsageError {
         UsageError(error.to_string())
@@ -94,6 +126,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut main, mut workers, mut mailbox_max) = (None, None, None);
     let (mut memory_limit, mut turn_limit) = (None, None);
+    let (mut seeds, mut simulated) = (None, Simulated::default());
     while main.is_none() {
         match parser.next()? {
             Some(Short('h') | Long("help")) => return Ok(Command::Help),
@@ -106,17 +139,86 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
                 mailbox_max = Some(number(&mut parser, "--mailbox", u32::MAX as usize)?);
             }
             Some(Long("memory-limit")) => memory_limit = Some(bytes(&parser.value()?.string()?)?),
-            Some(Long("turn-limit")) => turn_limit = Some(seconds(&parser.value()?.string()?)?),
+            Some(Long("turn-limit")) => turn_limit = Some(seconds(&mut parser, "--turn-limit")?),
+            Some(Long("simulate")) => seeds = Some(seed_range(&parser.value()?.string()?)?),
+            Some(Long("faults")) => simulated.faults = Some(share(&parser.value()?.string()?)?),
+            Some(Long("until")) => simulated.until = Some(seconds(&mut parser, "--until")?),
+            Some(Long("patience")) => {
+                simulated.patience = Some(seconds(&mut parser, "--patience")?);
+            }
+            Some(Long("trace")) => simulated.trace = true,
             Some(Value(value)) if value == "-" => main = Some(Main::Stdin),
             Some(Value(value)) => main = Some(Main::File(value.into())),
             Some(other) => return Err(other.unexpected().into()),
-            None => return Err(UsageError("no script given".into())),
+            None => return Err("no script given".into()),
         }
     }
     let main = main.unwrap_or(Main::Stdin);
     // What follows the script is the script's, flags included.
     let arguments = parser.raw_args()?.collect();
-    Ok(Command::Run(Run { main, arguments, workers, mailbox_max, memory_limit, turn_limit }))
+    let simulation = simulated.with(seeds, &main)?;
+    Ok(Command::Run(Run {
+        main,
+        arguments,
+        workers,
+        mailbox_max,
+        memory_limit,
+        turn_limit,
+        simulation,
+    }))
+}
+
+/// What was asked for that only makes sense in a simulation.
+#[derive(Debug, Default)]
+struct Simulated {
+    faults: Option<f64>,
+    until: Option<Duration>,
+    patience: Option<Duration>,
+    trace: bool,
+}
+
+impl Simulated {
+    fn with(
+        self,
+        seeds: Option<(RangeInclusive<u64>, bool)>,
+        main: &Main,
+    ) -> Result<Option<Simulation>, UsageError> {
+        let Some((seeds, is_range)) = seeds else {
+            let options = [self.faults.is_some(), self.until.is_some(), self.patience.is_some()];
+            return match self.trace || options.contains(&true) {
+                true => Err("--faults, --until, --patience and --trace need --simulate".into()),
+                false => Ok(None),
+            };
+        };
+        if is_range && *main == Main::Stdin {
+            return Err("a script from standard input runs with one seed only".into());
+        }
+        Ok(Some(Simulation {
+            seeds,
+            is_range,
+            faults: self.faults.unwrap_or_default(),
+            until: self.until,
+            patience: self.patience,
+            trace: self.trace,
+        }))
+    }
+}
+
+/// Seeds: `17`, or `1..1000`; and whether it is the second form.
+fn seed_range(text: &str) -> Result<(RangeInclusive<u64>, bool), UsageError> {
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok((first..=last, text.contains(".."))),
+        _ => {
+            Err(UsageError(format!("--simulate {text}: not a seed, as 17, nor seeds, as 1..1000")))
+        }
+    }
+}
+
+/// A share of the whole: `0.3`.
+fn share(text: &str) -> Result<f64, UsageError> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| UsageError(format!("--faults {text}: not a number from 0 to 1")))
 }
 
 fn number(parser: &mut lexopt::Parser, flag: &str, max: usize) -> Result<usize, UsageError> {
@@ -141,9 +243,10 @@ fn bytes(text: &str) -> Result<usize, UsageError> {
 }
 
 /// A time: `0.5`.
-fn seconds(text: &str) -> Result<Duration, UsageError> {
+fn seconds(parser: &mut lexopt::Parser, flag: &str) -> Result<Duration, UsageError> {
+    let text = parser.value()?.string()?;
     let number = text.parse().ok().filter(|seconds| *seconds > 0.0);
-    let wrong = || UsageError(format!("--turn-limit {text}: not a number of seconds above 0"));
+    let wrong = || UsageError(format!("{flag} {text}: not a number of seconds above 0"));
     number.and_then(|number| Duration::try_from_secs_f64(number).ok()).ok_or_else(wrong)
 }
 

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, USAGE};
+use super::simulate;
 use crate::context::{End, Scheduler};
 use crate::lua::{CommandLine, Deny, Paths, Program, Script, Settings, Source, interrupt};
 use crate::message::{Text, Value};
 use crate::{logging, net, rt, thread};
 
 /// How long the process waits, at its end, for what was written to be read.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
 
 /// How long the process runs on after a signal, at most: contexts may be busy, or peers slow.
 const TERMINATION_PATIENCE: Duration = Duration::from_millis(4500);
@@ -44,7 +45,7 @@ fn version() -> String {
 }
 
 /// Writes to standard error; that it may be closed, or its disk full, changes no exit status.
-fn complain(text: &str) {
+pub(super) fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "node-lua: {text}");
 }
 
@@ -56,12 +57,36 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn run_script(program: &OsString, run: Run) -> ExitCode {
+    if let Some(simulation) = &run.simulation {
+        return simulate::run(&run, simulation);
+    }
     logging::init();
-    let script = match script(program, &run) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = run.workers.unwrap_or(cores.max(WORKERS_MIN));
+    let Some((scheduler, settings)) = prepare(program, &run, workers) else {
+        return ExitCode::FAILURE;
+    };
+    if let Err(error) = start(&scheduler) {
+        complain(&error.to_string());
+        return ExitCode::FAILURE;
+    }
+    scheduler.wait_until_done();
+    net::wait_for_lingering(FLUSH_PATIENCE);
+    if settings.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A scheduler with the main script, which no worker runs yet; nothing, after a word on it, if
+/// that is not possible.
+pub(super) fn prepare(
+    program: &OsString,
+    run: &Run,
+    workers: usize,
+) -> Option<(Arc<Scheduler>, Arc<Settings>)> {
+    let script = match script(program, run) {
         Ok(script) => script,
         Err(error) => {
             complain(&format!("standard input: {error}"));
-            return ExitCode::FAILURE;
+            return None;
         }
     };
     let mut settings = Settings::default();
@@ -74,19 +99,10 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
     settings.limits.turn = run.turn_limit;
     let settings = Arc::new(settings);
     interrupt::init();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let scheduler = Scheduler::new(run.workers.unwrap_or(cores.max(WORKERS_MIN)));
+    let scheduler = Scheduler::new(workers);
     let main = Program::new(&settings, script);
-    if scheduler.spawn(None, settings.limits, main).is_none() {
-        return ExitCode::FAILURE;
-    }
-    if let Err(error) = start(&scheduler) {
-        complain(&error.to_string());
-        return ExitCode::FAILURE;
-    }
-    scheduler.wait_until_done();
-    net::wait_for_lingering(FLUSH_PATIENCE);
-    if settings.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    scheduler.spawn(None, settings.limits, main)?;
+    Some((scheduler, settings))
 }
 
 /// Starts the workers, and what watches for signals.

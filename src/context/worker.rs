@@ -176,6 +176,9 @@ impl Worker {
 
     /// The next context to run: the slot, the own queue, the common queue, the others' queues.
     fn next(&mut self, local: &Local) -> Option<Arc<Context>> {
+        if crate::rt::is_simulated() {
+            return self.next_simulated(local);
+        }
         let queued = !local.deque.is_empty();
         if local.watch.slot.is_full()
             && let Some(context) = local.watch.slot.replace(None)
@@ -189,6 +192,34 @@ impl Worker {
         }
         self.slot_streak = 0;
         local.deque.pop().or_else(|| self.steal(local))
+    }
+
+    /// In a simulation: any context that could run, after what has happened meanwhile.
+    fn next_simulated(&mut self, local: &Local) -> Option<Arc<Context>> {
+        loop {
+            self.look(local);
+            if let Some(context) = local.watch.slot.replace(None) {
+                local.deque.push(context);
+            }
+            if let Some(context) = self.steal(local) {
+                local.deque.push(context);
+            }
+            let count = local.deque.len();
+            if count == 0 {
+                return None;
+            }
+            let (index, frozen) = crate::rt::choose(count);
+            for _ in 0..index {
+                local.deque.push(local.deque.pop()?);
+            }
+            let context = local.deque.pop()?;
+            let Some(frozen) = frozen else { return Some(context) };
+            let scheduler = Arc::clone(&self.scheduler);
+            crate::rt::spawn(async move {
+                crate::rt::sleep(frozen).await;
+                scheduler.enqueue(context);
+            });
+        }
     }
 
     fn steal(&self, local: &Local) -> Option<Arc<Context>> {

@@ -10,6 +10,9 @@
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
+use super::fixed_heap;
+use crate::rt;
+
 /// Bytes of a slot: what a small context needs.
 const SLOT_BYTES: usize = 128 * 1024;
 /// Slots that are mapped at once.
@@ -127,6 +130,9 @@ struct Slots {
 static SLOTS: Mutex<Slots> = Mutex::new(Slots { warm: Vec::new(), cold: Vec::new() });
 
 fn take_slot() -> *mut u8 {
+    if rt::is_simulated() {
+        return fixed_heap::allocate(SLOT_BYTES).cast();
+    }
     let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(slot) = slots.warm.pop().or_else(|| slots.cold.pop()) {
         return std::ptr::with_exposed_provenance_mut(slot);
@@ -145,6 +151,9 @@ fn take_slot() -> *mut u8 {
 }
 
 fn give_slot(slot: *mut u8) {
+    if rt::is_simulated() {
+        return fixed_heap::release(slot.cast(), SLOT_BYTES);
+    }
     let address = slot.expose_provenance();
     {
         let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,6 +13,7 @@ use super::{Deny, Settings, compiled, convert, interrupt, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
 use crate::error::Code;
 use crate::message::Value;
+use crate::rt;
 
 /// Where a script's text comes from.
 #[derive(Debug)]
@@ -128,6 +129,11 @@ impl Running {
                     ffi::lua_call(raw, 1, 2);
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
+                    if rt::is_simulated() {
+                        library::push_chunk(raw, "internal/simulation");
+                        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
+                        ffi::lua_call(raw, 1, 0);
+                    }
                     ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
                 })
             }

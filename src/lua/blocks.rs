@@ -7,6 +7,9 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 
+use super::fixed_heap;
+use crate::rt;
+
 /// Blocks are as long as a multiple of this.
 const GRAIN: usize = 16;
 
@@ -35,6 +38,25 @@ fn is_small(size: usize) -> bool {
     size.wrapping_sub(1) < SIZE_MAX
 }
 
+/// A block from the C allocator, or from where a simulation has its memory.
+fn system_take(size: usize) -> *mut c_void {
+    if rt::is_simulated() {
+        return fixed_heap::allocate(size);
+    }
+    // SAFETY: any size may be asked for.
+    unsafe { libc::malloc(size) }
+}
+
+/// # Safety
+/// `block` must come from [`system_take`] with this size, and is not used any more.
+unsafe fn system_give(block: *mut c_void, size: usize) {
+    if rt::is_simulated() {
+        return fixed_heap::release(block, size);
+    }
+    // SAFETY: the caller's contract.
+    unsafe { libc::free(block) };
+}
+
 impl Blocks {
     pub(super) const fn new() -> Blocks {
         Blocks { lists: [const { Cell::new(None) }; SIZE_MAX / GRAIN], kept: Cell::new(0) }
@@ -43,14 +65,12 @@ impl Blocks {
     /// A block of at least `size` bytes, not 0; null if there is no memory.
     fn take(&self, size: usize) -> *mut c_void {
         if !is_small(size) {
-            // SAFETY: any size may be asked for.
-            return unsafe { libc::malloc(size) };
+            return system_take(size);
         }
         let class = class(size);
         let rounded = (class + 1) * GRAIN;
         let Some(block) = self.lists[class].get() else {
-            // SAFETY: as above.
-            return unsafe { libc::malloc(rounded) };
+            return system_take(rounded);
         };
         // SAFETY: `give` has written it, and nobody has had the block since.
         self.lists[class].set(unsafe { block.cast::<Option<NonNull<c_void>>>().read() });
@@ -61,11 +81,13 @@ impl Blocks {
     /// # Safety
     /// `block` must come from here with this size, and is not used any more.
     unsafe fn give(&self, block: *mut c_void, size: usize) {
+        let mut size = size;
         if let Some(block) = NonNull::new(block)
             && is_small(size)
         {
             let class = class(size);
-            let kept = self.kept.get() + (class + 1) * GRAIN;
+            size = (class + 1) * GRAIN;
+            let kept = self.kept.get() + size;
             if kept <= KEPT_MAX {
                 // SAFETY: at least GRAIN bytes, aligned to as many, and nobody else's.
                 unsafe { block.cast().write(self.lists[class].get()) };
@@ -74,8 +96,8 @@ impl Blocks {
                 return;
             }
         }
-        // SAFETY: it came from the C allocator in the beginning.
-        unsafe { libc::free(block) };
+        // SAFETY: it came from there in the beginning, with this size.
+        unsafe { system_give(block, size) };
     }
 
     /// Makes a block of `old` bytes (null: 0) one of `new` bytes; null, and nothing changed, if
@@ -95,7 +117,7 @@ impl Blocks {
         match (is_small(old), is_small(new)) {
             (true, true) if class(old) == class(new) => return block,
             // SAFETY: large blocks are the C allocator's own.
-            (false, false) => return unsafe { libc::realloc(block, new) },
+            (false, false) if !rt::is_simulated() => return unsafe { libc::realloc(block, new) },
             _ => {}
         }
         let moved = self.take(new);
@@ -111,13 +133,13 @@ impl Blocks {
 
 impl Drop for Blocks {
     fn drop(&mut self) {
-        for list in &self.lists {
+        for (list, class) in self.lists.iter().zip(1..) {
             let mut next = list.take();
             while let Some(block) = next {
                 // SAFETY: written by `give`; nobody else has the block.
                 next = unsafe { block.cast::<Option<NonNull<c_void>>>().read() };
-                // SAFETY: it came from the C allocator.
-                unsafe { libc::free(block.as_ptr()) };
+                // SAFETY: it came from there, with the size of its list.
+                unsafe { system_give(block.as_ptr(), class * GRAIN) };
             }
         }
     }

@@ -10,9 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mlua::ffi::{self, lua_State};
+
+use crate::rt;
 
 /// Files that are remembered. One more, and all are forgotten.
 const FILES_MAX: usize = 256;
@@ -47,8 +48,10 @@ fn stamp(path: &Path) -> Option<Stamp> {
         modified: (found.mtime(), found.mtime_nsec()),
         changed: (found.ctime(), found.ctime_nsec()),
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs() as i64;
-    (stamp.modified.0.max(stamp.changed.0) + SETTLED < now).then_some(stamp)
+    let now = rt::wall_clock().as_secs() as i64;
+    let is_settled = stamp.modified.0.max(stamp.changed.0) + SETTLED < now;
+    // In a simulation it must not matter when a file was written; it is not to change meanwhile.
+    (is_settled || rt::is_simulated()).then_some(stamp)
 }
 
 enum Found {

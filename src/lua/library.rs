@@ -23,6 +23,11 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("internal/control", c"=[node-lua] control", include_str!("../../lua/internal/control.lua")),
     ("internal/dial", c"=[node-lua] dial", include_str!("../../lua/internal/dial.lua")),
     ("internal/lifetime", c"=[node-lua] lifetime", include_str!("../../lua/internal/lifetime.lua")),
+    (
+        "internal/simulation",
+        c"=[node-lua] simulation",
+        include_str!("../../lua/internal/simulation.lua"),
+    ),
     ("internal/socket", c"=[node-lua] socket", include_str!("../../lua/internal/socket.lua")),
     ("buffer", c"=[node-lua] buffer", include_str!("../../lua/buffer.lua")),
     ("context", c"=[node-lua] context", include_str!("../../lua/context.lua")),

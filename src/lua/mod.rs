@@ -5,6 +5,7 @@ mod behavior;
 mod blocks;
 mod compiled;
 pub mod convert;
+mod fixed_heap;
 mod host;
 pub mod interrupt;
 pub mod library;

@@ -16,6 +16,7 @@ use mlua::ffi::{self, lua_State};
 use super::arena::Arena;
 use super::blocks::Blocks;
 use super::interrupt;
+use crate::rt;
 
 /// External bytes that may be charged before the collector is made to take a step.
 const COLLECT_EVERY_BYTES: usize = 64 * 1024;
@@ -391,4 +392,25 @@ pub unsafe extern "C" fn __wrap_lj_vm_cpuid(function: u32, registers: *mut u32) 
     // SAFETY: the caller's contract.
     unsafe { registers.cast::<[u32; 4]>().write_unaligned(found) };
     found[0] as i32
+}
+
+/// What the VM calls instead of its own `lj_prng_seed_secure`, see build.rs: the seed of a state's
+/// random numbers, from which its string hashes follow. 0 if there is none.
+///
+/// # Safety
+/// `words` must have room for four numbers.
+#[cfg(target_os = "linux")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __wrap_lj_prng_seed_secure(words: *mut u64) -> i32 {
+    /// The generator of the VM needs a bit above this in each of its words.
+    const LOW_BITS: [u32; 4] = [1, 6, 9, 17];
+    let Some(mut seed) = rt::random_words() else { return 0 };
+    for (word, bit) in seed.iter_mut().zip(LOW_BITS) {
+        if *word < 1 << bit {
+            *word += 1 << bit;
+        }
+    }
+    // SAFETY: the caller's contract.
+    unsafe { words.cast::<[u64; 4]>().write_unaligned(seed) };
+    1
 }

@@ -62,11 +62,27 @@ pub fn linger(connection: Connection) {
 
 /// Writes the queue out, ends the output, and waits until it has arrived.
 async fn finish(connection: &Connection, counted: Lingering) {
-    poll_fn(|cx| connection.writer().poll_drained(cx)).await;
     let stream = connection.stream();
+    let mut had_input = false;
+    poll_fn(|cx| {
+        // A peer may read on only once what it writes itself has found room. Readiness that turns
+        // out to be old news is asked for again.
+        for _ in 0..2 {
+            if stream.poll_readable(cx).is_pending() {
+                break;
+            }
+            if stream.discard() {
+                had_input = true;
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        connection.writer().poll_drained(cx)
+    })
+    .await;
     stream.end_output();
     // Without input there is no reset, and the process need not wait: the system goes on by itself.
-    let _counted = Some(counted).filter(|_| stream.discard());
+    let _counted = Some(counted).filter(|_| stream.discard() || had_input);
     let mut pause = PAUSE_MIN;
     while !connection.is_unix() && !stream.is_delivered() {
         rt::sleep(pause).await;

@@ -1,16 +1,23 @@
 //! The only door to the outside: clock, timers, sockets, name look-ups, tasks, random numbers.
 //!
 //! Everything async-std or its reactor (async-io) provides is named in this folder and nowhere
-//! else, so that replacing the runtime, or simulating it, edits one place. Sockets are polled for
-//! readiness directly and read or written without waiting; nothing here blocks but [`block_on`]
-//! and [`drive`].
+//! else, so that replacing the runtime edits one place. Sockets are polled for readiness directly
+//! and read or written without waiting; nothing here blocks but [`block_on`] and [`drive`].
+//!
+//! What is offered goes to the system (runtime.rs, poller.rs, socket.rs) or, if one is on, to a
+//! simulation (simulation/): switch.rs decides, call by call.
 
+#[allow(unreachable_pub, reason = "reached through switch.rs")]
 mod poller;
 mod runtime;
+pub mod simulation;
+#[allow(unreachable_pub, reason = "as above")]
 mod socket;
+mod switch;
 
-pub use poller::{drive, poll_sockets, watch_sockets};
-pub use runtime::{
-    Timer, block_on, init, now, random_seed, resolve, sleep, spawn, termination_signals,
+pub use runtime::{fix_addresses, init, termination_signals};
+pub use socket::{Address, unix_address};
+pub use switch::{
+    Listener, Stream, Timer, block_on, choose, drive, is_simulated, now, poll_sockets,
+    random_words, remove_socket_file, resolve, sleep, spawn, wall_clock, watch_sockets,
 };
-pub use socket::{Address, Listener, Stream, unix_address};

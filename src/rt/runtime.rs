@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Allocations of at least this size get pages of their own, which are new each time.
 const MAPPED_BYTES: libc::c_int = 4 << 20;
@@ -22,14 +22,34 @@ fn epoch() -> Instant {
 }
 
 /// Nanoseconds of the monotonic clock since the first call.
-pub fn now() -> u64 {
+pub(super) fn now() -> u64 {
     epoch().elapsed().as_nanos() as u64
 }
 
-/// A number that differs from process to process, for seeding.
-pub fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
+/// Time since 1970, as far as the system knows it.
+pub(super) fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Has the programs that this process executes find their code, stacks and heaps at the same
+/// addresses each time. False if that is so already, or cannot be had.
+pub fn fix_addresses() -> bool {
+    const NO_CHANGE: libc::c_ulong = 0xffff_ffff;
+    // SAFETY: asks, and sets, a flag of the process.
+    unsafe {
+        let now = libc::personality(NO_CHANGE);
+        let fixed = now | libc::ADDR_NO_RANDOMIZE;
+        now >= 0 && now != fixed && libc::personality(fixed as libc::c_ulong) >= 0
+    }
+}
+
+/// Numbers from the system, for seeding.
+pub(super) fn random_words() -> Option<[u64; 4]> {
+    let mut words = [0u64; 4];
+    let length = size_of_val(&words);
+    // SAFETY: room for that many bytes; any content is a valid number.
+    let count = unsafe { libc::getrandom(words.as_mut_ptr().cast(), length, 0) };
+    (count == length as isize).then_some(words)
 }
 
 /// Prepares the runtime. Call once, first thing in `main`, before any thread exists.
@@ -60,13 +80,13 @@ pub fn init() {
 }
 
 /// Runs a future to its end on this thread, driving the reactor while it waits.
-pub fn block_on<F: Future>(future: F) -> F::Output {
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     // What async-std's own `block_on` does beneath an executor for tasks of this thread.
     async_io::block_on(future)
 }
 
 /// Starts a background task.
-pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+pub(super) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     drop(async_std::task::spawn(future));
 }
 
@@ -74,7 +94,7 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
 ///
 /// # Errors
 /// Whatever the system's resolver reports; an empty answer is an error too.
-pub async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub(super) async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     use async_std::net::ToSocketAddrs;
     let addresses: Vec<SocketAddr> = (host.as_str(), port).to_socket_addrs().await?.collect();
     if addresses.is_empty() {
@@ -98,21 +118,21 @@ pub fn termination_signals() -> io::Result<impl Future<Output = ()>> {
 
 /// One deadline at a time, on the reactor.
 #[derive(Debug)]
-pub struct Timer(async_io::Timer);
+pub(super) struct Timer(async_io::Timer);
 
 impl Timer {
     /// A timer that never fires.
-    pub fn new() -> Timer {
+    pub(super) fn new() -> Timer {
         Timer(async_io::Timer::never())
     }
 
     /// Fires at `deadline` (nanoseconds, see [`now`]) instead of whatever was set.
-    pub fn set(&mut self, deadline: u64) {
+    pub(super) fn set(&mut self, deadline: u64) {
         self.0.set_at(epoch() + Duration::from_nanos(deadline));
     }
 
     /// Ready once the deadline has passed; otherwise wakes `cx` when it has.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.0).poll(cx).map(|_| ())
     }
 }
@@ -124,6 +144,6 @@ impl Default for Timer {
 }
 
 /// Waits for `duration`.
-pub async fn sleep(duration: Duration) {
+pub(super) async fn sleep(duration: Duration) {
     async_io::Timer::after(duration).await;
 }

@@ -1,6 +1,8 @@
 //! The turn's events, and timers.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, OsStr, c_int};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
@@ -22,6 +24,9 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"report", report_failure),
     (c"log", log),
     (c"now", now),
+    (c"wall_clock", wall_clock),
+    (c"random_seed", random_seed),
+    (c"remove_socket_file", remove_socket_file),
     (c"timer_start", timer_start),
     (c"timer_cancel", timer_cancel),
     (c"is_yieldable", is_yieldable),
@@ -243,6 +248,31 @@ unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn now(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     unsafe { ffi::lua_pushnumber(raw, rt::now() as f64 / 1e9) };
+    1
+}
+
+/// native.wall_clock(): seconds since 1970.
+unsafe extern "C-unwind" fn wall_clock(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushnumber(raw, rt::wall_clock().as_secs_f64()) };
+    1
+}
+
+/// native.random_seed(): a number that differs from call to call.
+unsafe extern "C-unwind" fn random_seed(raw: *mut lua_State) -> c_int {
+    let [word, ..] = rt::random_words().unwrap_or_default();
+    // SAFETY: called by the VM. What a double holds exactly.
+    unsafe { ffi::lua_pushnumber(raw, (word >> 11) as f64) };
+    1
+}
+
+/// native.remove_socket_file(path): whether there was one, of a simulated socket.
+unsafe extern "C-unwind" fn remove_socket_file(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the path stays on the stack.
+    let path = unsafe { text(raw, 1) }.unwrap_or_default();
+    let removed = rt::remove_socket_file(Path::new(OsStr::from_bytes(path)));
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(removed)) };
     1
 }
 

@@ -1,0 +1,30 @@
+-- What differs for a script in a simulation: chance and time come from the seed.
+--
+-- The compiler is off: when it compiles what depends on where its code lies.
+
+local native = ...
+
+local floor = math.floor
+local now, wall_clock = native.now, native.wall_clock
+local system_time, system_date, system_remove = os.time, os.date, os.remove
+local remove_socket_file = native.remove_socket_file
+
+jit.off()
+math.randomseed(native.random_seed())
+
+os.clock = now
+
+function os.time(fields)
+  if fields == nil then return floor(wall_clock()) end
+  return system_time(fields)
+end
+
+-- Socket files are not among the system's.
+function os.remove(path)
+  if remove_socket_file(path) then return true end
+  return system_remove(path)
+end
+
+function os.date(format, time)
+  return system_date(format, time or floor(wall_clock()))
+end
