@@ -76,7 +76,10 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
     let settings = Arc::new(settings);
     interrupt::init();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let scheduler = Scheduler::new(run.workers.unwrap_or(cores.max(WORKERS_MIN)));
+    let workers = run.workers.unwrap_or(cores.max(WORKERS_MIN));
+    // One more for the threads that run no contexts.
+    thread::limit_pools(workers + 1);
+    let scheduler = Scheduler::new(workers);
     let main = Program::new(&settings, script);
     if scheduler.spawn(None, settings.limits, main).is_none() {
         return ExitCode::FAILURE;
