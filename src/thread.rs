@@ -102,6 +102,19 @@ pub fn has_stack() -> bool {
     stack_pointer() > NESTING_END.get()
 }
 
+/// Bounds how many pools of free memory the allocator keeps. By default each thread has one of its
+/// own, and what one has freed is of no use to the others: with the threads that take a stuck
+/// worker's place, the process would grow for an hour before it stays as it is.
+pub fn limit_pools(count: usize) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: numbers only; refused if not understood.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, libc::c_int::try_from(count).unwrap_or(libc::c_int::MAX));
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = count;
+}
+
 /// Starts a thread that runs scripts.
 ///
 /// # Errors

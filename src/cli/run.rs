@@ -99,6 +99,8 @@ pub(super) fn prepare(
     settings.limits.turn = run.turn_limit;
     let settings = Arc::new(settings);
     interrupt::init();
+    // One more for the threads that run no contexts.
+    thread::limit_pools(workers + 1);
     let scheduler = Scheduler::new(workers);
     let main = Program::new(&settings, script);
     scheduler.spawn(None, settings.limits, main)?;

@@ -224,10 +224,14 @@ impl Host {
     }
 
     /// Puts an event into the mailbox of another context. Before that what this one has received
-    /// is told: whoever is moved to send more by the event finds room.
+    /// is told: whoever is moved to send more by the event finds room. And what it has written to
+    /// sockets of others leaves: who is told of it may close the socket at once.
     #[inline]
     pub(super) fn deliver(&mut self, to: Id, event: Event) -> Result<(), Code> {
         self.settle();
+        if !self.dirty_remotes.is_empty() {
+            self.flush_remotes();
+        }
         match self.peer(to) {
             Some(peer) => peer.deliver(event).map_err(Code::from),
             None => Err(Code::NO_CONTEXT),
@@ -420,6 +424,15 @@ impl Host {
                 connection.flush(&self.context, &mut notify);
             }
         }
+        self.flush_remotes();
+    }
+
+    /// Writes what was staged for sockets of other contexts.
+    pub(super) fn flush_remotes(&mut self) {
+        let notices = &mut self.notices;
+        let mut notify = |token, result: Result<(), Code>| {
+            notices.push_back(Notice::Complete(token, result.map(|()| Completion::Done)));
+        };
         for fd in self.dirty_remotes.drain(..) {
             let Some(remote) = self.remotes.get_mut(&fd) else { continue };
             remote.is_dirty = false;

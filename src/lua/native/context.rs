@@ -241,6 +241,8 @@ unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
         if host::with(|host| host.context.id() == context.id()) {
             host::with(|host| host.is_ending = true);
         } else {
+            // The end of its owner closes a socket: what was written to it before leaves first.
+            host::with(host::Host::flush_remotes);
             context.destroy(End::Destroyed(reason));
         }
     }
