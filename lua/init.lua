@@ -3,37 +3,47 @@
 local native = ...
 local core = {}
 
-local getmetatable, next, setmetatable = getmetatable, next, setmetatable
+local getmetatable, next, rawget, setmetatable = getmetatable, next, rawget, setmetatable
 
 local function load(name) return native.load(name)(native, core) end
 
--- Most contexts use little of the library: a module fills in what it lacks, from the chunk of that
--- name, when something is looked up that it does not have. Returns what does so at once.
-function core.lazy(module, name)
+-- Most contexts use little of the library: a module fills in what it lacks, from the chunks of these
+-- names one after the other, when something is looked up that it does not have. Returns what loads
+-- all of them at once.
+function core.lazy(module, ...)
+  local names = { ... }
   local mine = {}
-  local is_loaded = false
-  local function load_rest()
-    if is_loaded then return end
-    is_loaded = true
-    if getmetatable(module) == mine then setmetatable(module, nil) end
+  local at = 1
+  local function load_next()
+    local name = names[at]
+    if not name then return false end
+    at = at + 1
+    if not names[at] and getmetatable(module) == mine then setmetatable(module, nil) end
     for key, value in next, load(name) do
-      if module[key] == nil then module[key] = value end
+      if rawget(module, key) == nil then module[key] = value end
     end
+    return true
   end
   function mine.__index(_, key)
-    load_rest()
-    return module[key]
+    while rawget(module, key) == nil and load_next() do end
+    return rawget(module, key)
   end
   setmetatable(module, mine)
-  return load_rest
+  return function()
+    while load_next() do end
+  end
 end
 
 load("internal/task")
-load("internal/require")
+load("internal/ffi")
 
 local context = load("context")
-local timer = load("timer")
-core.sleep = timer.sleep
+local timer = {}
+local load_timer = core.lazy(timer, "timer")
+function core.sleep(seconds)
+  load_timer() -- which replaces this function
+  return core.sleep(seconds)
+end
 local buffer = load("buffer")
 
 -- The sockets' code is a third of the library, and most contexts have none: the module loads itself
@@ -61,5 +71,13 @@ _G.context, loaded.context = context, context
 _G.timer, loaded.timer = timer, timer
 _G.tcp, loaded.tcp = tcp, tcp
 _G.buffer, loaded.buffer = buffer, buffer
+
+local modules
+local function get_modules()
+  modules = modules or load("internal/require")
+  return modules
+end
+function _G.require(...) return get_modules().require(...) end
+function _G.dofile(...) return get_modules().dofile(...) end
 
 return core.dispatch, core.start

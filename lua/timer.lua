@@ -1,4 +1,5 @@
--- timer: sleep, one-shot and repeating timers. See docs/api/timer.md.
+-- timer: sleep, one-shot and repeating timers. Loaded when a script looks one of them up. See
+-- docs/api/timer.md.
 
 local native, core = ...
 
@@ -80,5 +81,7 @@ function timer.close(id)
   local kind = type(timers[id])
   if kind == "function" or kind == "table" then cancel_timer(id) end
 end
+
+core.sleep = timer.sleep
 
 return timer

@@ -2,17 +2,17 @@
 --
 -- The main chunk and every callback run in a root coroutine. A call that waits registers what it
 -- waits for under a token and yields the marker WAIT. In a user coroutine the marker travels up
--- through the wrapped `coroutine.resume` and `coroutine.wrap` to the root, and the answer travels
--- down the same way, so that user code sees an ordinary call. `dispatch` is what a turn calls: it
--- has a root, the looper, pull the turn's events and resume who waited for them. The looper calls
--- callbacks itself; if one waits, another root becomes the looper, and this one goes on as the
--- callback's.
+-- through the wrapped `coroutine.resume` and `coroutine.wrap` (internal/coroutines.lua) to the root,
+-- and the answer travels down the same way, so that user code sees an ordinary call. `dispatch` is
+-- what a turn calls: it has a root, the looper, pull the turn's events and resume who waited for
+-- them. The looper calls callbacks itself; if one waits, another root becomes the looper, and this
+-- one goes on as the callback's.
 --
 -- Does not know what the operations are: see context.lua, tcp.lua and timer.lua.
 
 local native, core = ...
 
-local error, pcall, setmetatable, tostring, type = error, pcall, setmetatable, tostring, type
+local error, ipairs, pcall, tostring, type = error, ipairs, pcall, tostring, type
 local unpack = unpack
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status, raw_running = coroutine.status, coroutine.running
@@ -27,20 +27,9 @@ local TIMEOUT, C_BOUNDARY = 208, 200
 local WAIT, IDLE = {}, {}
 
 local RUNNERS_KEPT = 64
-local LEVELS_MAX = 10000
-
--- Coroutines inside each other for which the C stack suffices in any case, whatever C functions
--- they recurse through.
-local LEVELS_FREE = 1
-local OVERFLOW = "C stack overflow"
 
 local current -- the root coroutine that runs
 local looper -- the root coroutine that pulls events
-local depth = 0 -- how many user coroutines run inside the root, each inside the one before …
-local chain = setmetatable({}, { __mode = "v" }) -- … and which
-local parked = setmetatable({}, { __mode = "k" }) -- user coroutines inside a waiting call …
-local parked_count = 0 -- … and how many at most
-local depth_free = LEVELS_FREE -- down to where coroutines need no second look: 0 if any is parked
 local runners = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
 local deadlines = {} -- token → the timer that ends its wait
@@ -50,6 +39,7 @@ local deferred = {} -- { f, arguments… } to call before the turn ends, or in t
 local last_token = 0
 local alive = 0 -- what keeps the context from ending: tokens, timers, registered callbacks
 local main_root
+local may_wait_inside -- may_wait(root) of internal/coroutines.lua, once that is loaded
 local handlers = {} -- event kind → function
 
 -- Raises: an argument is of the wrong type.
@@ -77,7 +67,7 @@ local function fail(co, message)
 end
 
 local function finish(before, co, ok, what)
-  current, depth = before, 0
+  current = before
   if not ok then
     fail(co, what)
   elseif what == IDLE then
@@ -89,7 +79,7 @@ end
 -- Resumes a root coroutine. Only from the dispatcher, never from inside another root.
 local function run(co, ...)
   local before = current
-  current, depth = co, 0
+  current = co
   return finish(before, co, raw_resume(co, ...))
 end
 
@@ -140,12 +130,7 @@ end
 -- Raises where the C stack cannot be left: here, or in a coroutine that this one runs inside.
 local function check_may_wait()
   local may = current ~= nil and isyieldable()
-  if may and depth > 0 then
-    may = native.is_yieldable(current)
-    for i = 1, depth - 1 do
-      may = may and native.is_yieldable(chain[i])
-    end
-  end
+  if may and may_wait_inside then may = may_wait_inside(current) end
   if not may then error(native.strerror(C_BOUNDARY), 3) end
 end
 
@@ -261,7 +246,7 @@ local function dispatch()
       co = get_runner()
       looper = co
     end
-    current, depth = co, 0
+    current = co
     local ok, what = raw_resume(co)
     current = nil
     if what ~= IDLE then
@@ -296,99 +281,28 @@ local function start(f, ...)
   run(main_root, ...)
 end
 
--- User coroutines -------------------------------------------------------------------------------
+-- User coroutines ---------------------------------------------------------------------------------
 
-local reenter
+-- They are the business of internal/coroutines.lua, which most contexts do not need. It is loaded
+-- before a script runs that mentions them, or when one of these functions is first called, and puts
+-- its own in their place; those that somebody has kept go on to work.
+local coroutines = coroutine
+local stubs, loaded = {}, nil
 
--- What follows a resume of `co` at depth `level`: hands a wait on upward.
-local function leave(co, level, ok, ...)
-  if ok and (...) == WAIT then
-    parked[co] = true
-    parked_count, depth_free = parked_count + 1, 0
-    return reenter(co, level, raw_yield(WAIT))
+for _, name in ipairs({ "resume", "wrap", "yield", "status", "isyieldable", "running" }) do
+  stubs[name] = function(...) return native.load_coroutines()[name](...) end
+  coroutines[name] = stubs[name]
+end
+
+function native.load_coroutines()
+  if loaded then return loaded end
+  local raw = { raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running }
+  loaded, may_wait_inside = native.load("internal/coroutines")(native, core, WAIT, unpack(raw))
+  for name, f in next, loaded do
+    if coroutines[name] == stubs[name] then coroutines[name] = f end
   end
-  depth = level - 1
-  return ok, ...
-end
-
-function reenter(co, level, ...)
-  parked[co] = nil
-  parked_count = parked_count - 1
-  if parked_count == 0 then depth_free = LEVELS_FREE end
-  depth, chain[level] = level, co
-  return leave(co, level, raw_resume(co, ...))
-end
-
--- Why a coroutine cannot be resumed at this depth, if so.
-local function refuse(co, level)
-  if parked[co] then return "cannot resume non-suspended coroutine" end
-  if level > LEVELS_FREE and (level > LEVELS_MAX or not native.has_stack()) then
-    return OVERFLOW
-  end
-end
-
-local function resume(co, ...)
-  if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
-  local level = depth + 1
-  if level > depth_free then
-    local why = refuse(co, level)
-    if why then return false, why end
-  end
-  depth, chain[level] = level, co
-  return leave(co, level, raw_resume(co, ...))
-end
-
-local function unwrap(ok, ...)
-  if ok then return ... end
-  error((...), 0)
-end
-
--- `leave` for coroutines made with `wrap`.
-local function leave_wrapped(co, level, ok, ...)
-  if ok and (...) ~= WAIT then
-    depth = level - 1
-    return ...
-  end
-  return unwrap(leave(co, level, ok, ...))
-end
-
-local function check(co, level)
-  local why = refuse(co, level)
-  if why then error(why, 3) end
-end
-
-local function wrap(f)
-  local co = raw_create(f)
-  return function(...)
-    local level = depth + 1
-    if level > depth_free then check(co, level) end
-    depth, chain[level] = level, co
-    return leave_wrapped(co, level, raw_resume(co, ...))
-  end
-end
-
-local function yield(...)
-  if depth == 0 then error("attempt to yield from outside a coroutine", 2) end
-  return raw_yield(...)
-end
-
-local function status(co)
-  if parked[co] then return "normal" end
-  return raw_status(co)
-end
-
-coroutine.resume = resume
-coroutine.wrap = wrap
-coroutine.yield = yield
-coroutine.status = status
-coroutine.isyieldable = function()
-  return depth > 0 and isyieldable()
-end
-
--- A root that is not inside a user coroutine counts as the main one, as in plain Lua.
-coroutine.running = function()
-  if depth == 0 then return nil end
-  return raw_running()
+  stubs = nil
+  return loaded
 end
 
 -- A number of seconds; negative ones count as 0. `level` is that of the caller to blame.
