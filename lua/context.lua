@@ -185,12 +185,10 @@ context.parent = native.parent
 
 core.options, core.check_handle = options, check_handle
 core.unanswered = 0
-core.context = context
-local load_rest = core.lazy(context, "internal/query", "internal/lifetime")
 
 -- A context that was watched, or asked, has ended: the handler is with the rest.
 handlers[7] = function(h, reason, detail)
-  load_rest()
+  core.load_all(context)
   return handlers[7](h, reason, detail)
 end
 

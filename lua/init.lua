@@ -3,68 +3,66 @@
 local native = ...
 local core = {}
 
-local getmetatable, next, rawget, setmetatable = getmetatable, next, rawget, setmetatable
+local getmetatable, next, rawget, rawset = getmetatable, next, rawget, rawset
+local setmetatable = setmetatable
 
 local function load(name) return native.load(name)(native, core) end
 
--- Most contexts use little of the library: a module fills in what it lacks, from the chunks of these
--- names one after the other, when something is looked up that it does not have. Returns what loads
--- all of them at once.
-function core.lazy(module, ...)
-  local names = { ... }
-  local mine = {}
-  local at = 1
-  local function load_next()
-    local name = names[at]
-    if not name then return false end
-    at = at + 1
-    if not names[at] and getmetatable(module) == mine then setmetatable(module, nil) end
-    for key, value in next, load(name) do
-      if rawget(module, key) == nil then module[key] = value end
-    end
-    return true
+-- Most contexts use little of the library: a module fills in what it lacks, from chunks that are
+-- loaded one after the other, when something is looked up in it, or put into it, that it does not
+-- have.
+local missing = {} -- module → names of its chunks, the next one last
+local lazy = {}
+
+local function load_next(module)
+  local names = missing[module]
+  if not names then return false end
+  local name = names[#names]
+  names[#names] = nil
+  if not names[1] then
+    missing[module] = nil
+    if getmetatable(module) == lazy then setmetatable(module, nil) end
   end
-  function mine.__index(_, key)
-    while rawget(module, key) == nil and load_next() do end
-    return rawget(module, key)
+  for key, value in next, load(name) or {} do
+    if rawget(module, key) == nil then rawset(module, key, value) end
   end
-  setmetatable(module, mine)
-  return function()
-    while load_next() do end
-  end
+  return true
+end
+
+function lazy.__index(module, key)
+  while rawget(module, key) == nil and load_next(module) do end
+  return rawget(module, key)
+end
+
+-- What a script puts in the place of a function must not be overwritten by a later load.
+function lazy.__newindex(module, key, value)
+  core.load_all(module)
+  rawset(module, key, value)
+end
+
+function core.load_all(module)
+  while load_next(module) do end
+end
+
+local function defer(module, ...)
+  missing[module] = { ... }
+  return setmetatable(module, lazy)
 end
 
 load("internal/task")
 load("internal/ffi")
 
-local context = load("context")
-local timer = {}
-local load_timer = core.lazy(timer, "timer")
+local context = defer(load("context"), "internal/lifetime", "internal/query")
+local timer = defer({}, "timer")
+local tcp = defer({}, "tcp")
+local buffer = load("buffer")
+core.context, core.tcp = context, tcp
+
+-- Loading the module replaces this function.
 function core.sleep(seconds)
-  load_timer() -- which replaces this function
+  core.load_all(timer)
   return core.sleep(seconds)
 end
-local buffer = load("buffer")
-
--- The sockets' code is a third of the library, and most contexts have none: the module loads itself
--- into its table when its first function is looked up.
-local tcp = {}
-core.tcp = tcp
-local function load_tcp()
-  setmetatable(tcp, nil)
-  load("tcp")
-end
-setmetatable(tcp, {
-  __index = function(_, name)
-    load_tcp()
-    return tcp[name]
-  end,
-  -- What a script puts in the place of a function must not be overwritten by a later load.
-  __newindex = function(_, name, value)
-    load_tcp()
-    tcp[name] = value
-  end,
-})
 
 local loaded = package.loaded
 _G.context, loaded.context = context, context
