@@ -1,8 +1,8 @@
 -- Module buffer: mutable bytes that are shared without a copy. See docs/api/buffer.md.
 --
 -- The functions of the contract are C functions, installed by src/abi/buffer.rs when a script asks
--- for one or gets a buffer; they are methods too. The accessors (u16be, put_varint, ...) are made by
--- internal/buffer_access.lua when the first of them is asked for: most contexts never do.
+-- for one or gets a buffer; they are methods too. The accessors (u16be, put_varint, ...) are made
+-- by internal/buffer_access.lua when the first of them is asked for: most contexts never do.
 --
 --     local b = buffer.new("\1\2")
 --     print(b:u16be(0))  --> 258

@@ -6,7 +6,8 @@ local native, core = ...
 local select, type = select, type
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 local check_may_wait, suspend, hold = core.check_may_wait, core.suspend, core.hold
-local seconds, bad, timers, current = core.seconds, core.bad, core.timers, core.current
+local seconds, bad, current = core.seconds, core.bad, core.current
+local timers = core.get_timing().timers
 
 local SLEEP_MIN = 0.001
 

@@ -1,8 +1,8 @@
 -- User coroutines: `coroutine.resume`, `wrap` and their like, through which waiting calls pass.
 --
--- A call that waits inside a coroutine yields WAIT; whoever has resumed that coroutine yields it on,
--- up to the root, and hands the answer down. See internal/task.lua, which loads this when a script
--- uses coroutines, and puts what is returned first in place of the functions of those names.
+-- A call that waits inside a coroutine yields WAIT; whoever has resumed that coroutine yields it
+-- on, up to the root, and hands the answer down. See internal/task.lua, which loads this when a
+-- script uses coroutines, and puts what is returned first in place of the functions of those names.
 
 local native, core, WAIT, raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running =
   ...

@@ -2,26 +2,25 @@
 --
 -- The main chunk and every callback run in a root coroutine. A call that waits registers what it
 -- waits for under a token and yields the marker WAIT. In a user coroutine the marker travels up
--- through the wrapped `coroutine.resume` and `coroutine.wrap` (internal/coroutines.lua) to the root,
--- and the answer travels down the same way, so that user code sees an ordinary call. `dispatch` is
--- what a turn calls: it has a root, the looper, pull the turn's events and resume who waited for
--- them. The looper calls callbacks itself; if one waits, another root becomes the looper, and this
--- one goes on as the callback's.
+-- through the wrapped `coroutine.resume` and `wrap` (internal/coroutines.lua) to the root, and the
+-- answer travels down the same way, so that user code sees an ordinary call. `dispatch` is what a
+-- turn calls: it has a root, the looper, pull the turn's events and resume who waited for them. The
+-- looper calls callbacks itself; if one waits, another root becomes the looper, and this one goes on
+-- as the callback's.
 --
 -- Does not know what the operations are: see context.lua, tcp.lua and timer.lua.
 
 local native, core = ...
 
-local error, ipairs, pcall, tostring, type = error, ipairs, pcall, tostring, type
+local error, ipairs, next, tonumber, type = error, ipairs, next, tonumber, type
 local unpack = unpack
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status, raw_running = coroutine.status, coroutine.running
 local isyieldable = coroutine.isyieldable
 local traceback = debug.traceback
 local next_event, is_ending = native.next_event, native.is_ending
-local has_older = native.has_older
 
-local TIMEOUT, C_BOUNDARY = 208, 200
+local C_BOUNDARY = 200
 
 -- Yielded by a call that waits, and by a runner that is done.
 local WAIT, IDLE = {}, {}
@@ -32,14 +31,13 @@ local current -- the root coroutine that runs
 local looper -- the root coroutine that pulls events
 local runners = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
-local deadlines = {} -- token → the timer that ends its wait
-local late = {} -- timers of waits that are over, unless what they wait for has come already
-local timers = {} -- timer → token, waiting root, callback, or { callback, arguments, repeats }
 local deferred = {} -- { f, arguments… } to call before the turn ends, or in the next one
 local last_token = 0
 local alive = 0 -- what keeps the context from ending: tokens, timers, registered callbacks
 local main_root
 local may_wait_inside -- may_wait(root) of internal/coroutines.lua, once that is loaded
+local timing -- what internal/timing.lua returns, once anything has a timeout
+local explain -- likewise, internal/failure.lua
 local handlers = {} -- event kind → function
 
 -- Raises: an argument is of the wrong type.
@@ -51,19 +49,9 @@ local function bad(position, name, expected, value, level)
   )
 end
 
--- Turns an error value into text, whatever its __tostring does.
-local function describe(value)
-  if type(value) == "string" then return value end
-  local ok, text = pcall(tostring, value)
-  if ok and type(text) == "string" then return text end
-  return "(error object is a " .. type(value) .. " value)"
-end
-
 local function fail(co, message)
-  local text = traceback(co, describe(message))
-  -- The runtime's own frames are noise to whoever reads this.
-  text = text:gsub("\n\t%[node%-lua%][^\n]*", ""):gsub("\n\t%[C%]: in function '[error]*'", "")
-  native.report(text, co == main_root)
+  explain = explain or native.load("internal/failure")(native, traceback)
+  return explain(co, message, co == main_root)
 end
 
 local function finish(before, co, ok, what)
@@ -143,19 +131,12 @@ local function register(entry)
   return token
 end
 
-local function forget_deadline(token)
-  local timer = deadlines[token]
-  deadlines[token] = nil
-  timers[timer] = nil
-  native.timer_cancel(timer)
-end
-
 -- Forgets an operation; true if it was still pending.
 local function cancel(token)
   if pending[token] == nil then return false end
   pending[token] = nil
   alive = alive - 1
-  if deadlines[token] then forget_deadline(token) end
+  if timing then timing.forget(token) end
   return true
 end
 
@@ -174,18 +155,19 @@ local function conclude(token, ok, value)
   if entry == nil then return end
   pending[token] = nil
   alive = alive - 1
-  if deadlines[token] then forget_deadline(token) end
+  if timing then timing.forget(token) end
   if type(entry) == "thread" then return run(entry, ok, value) end
   return entry(ok, value)
 end
 
+local function get_timing()
+  timing = timing or native.load("internal/timing")(native, core)
+  return timing
+end
+
 -- Gives an operation a timeout in seconds; 0 for none.
 local function set_timeout(token, seconds)
-  if seconds > 0 then
-    local timer = native.timer_start(seconds, 0)
-    timers[timer] = token
-    deadlines[token] = timer
-  end
+  if seconds > 0 then get_timing().set(token, seconds) end
 end
 
 local function is_waiting(token)
@@ -203,35 +185,6 @@ end
 
 local function get_current()
   return current
-end
-
--- The time of a wait is over.
-local function expire(id)
-  local token = timers[id]
-  if token == nil then return end
-  timers[id] = nil
-  deadlines[token] = nil
-  return complete(token, false, TIMEOUT)
-end
-
--- The timer event: see `timers`.
-handlers[3] = function(id, repeats)
-  local entry = timers[id]
-  if entry == nil then return end
-  local kind = type(entry)
-  if kind == "number" then
-    -- What the wait is for may be among what came before, and has not been looked at.
-    if not has_older() then return expire(id) end
-    late[#late + 1] = id
-    return
-  end
-  if not repeats then
-    timers[id] = nil
-    alive = alive - 1
-  end
-  if kind == "thread" then return run(entry) end
-  if kind == "function" then return entry() end
-  return entry[1](unpack(entry, 2, entry.n))
 end
 
 -- A one-shot operation is over.
@@ -254,11 +207,7 @@ local function dispatch()
       if not ok then fail(co, what) end
     end
   until what == IDLE
-  if late[1] and not has_older() then
-    local ids = late
-    late = {}
-    for i = 1, #ids do expire(ids[i]) end
-  end
+  if timing and timing.late[1] then timing.expire_late() end
   -- What is deferred meanwhile waits for the next turn, so that a turn ends.
   local jobs = deferred
   if jobs[1] and not is_ending() then
@@ -321,7 +270,7 @@ local function seconds(value, position, name, level)
 end
 
 core.bad, core.seconds = bad, seconds
-core.handlers, core.timers = handlers, timers
+core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
 core.run = run
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout

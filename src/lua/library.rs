@@ -16,6 +16,8 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
         c"=[node-lua] coroutines",
         include_str!("../../lua/internal/coroutines.lua"),
     ),
+    ("internal/failure", c"=[node-lua] failure", include_str!("../../lua/internal/failure.lua")),
+    ("internal/timing", c"=[node-lua] timing", include_str!("../../lua/internal/timing.lua")),
     ("internal/ffi", c"=[node-lua] ffi", include_str!("../../lua/internal/ffi.lua")),
     ("internal/mail", c"=[node-lua] mail", include_str!("../../lua/internal/mail.lua")),
     ("internal/query", c"=[node-lua] query", include_str!("../../lua/internal/query.lua")),
