@@ -421,8 +421,7 @@ unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> (c_int,
         Source::File(path) => unsafe { compiled::load_file(raw, path, text_only) },
         // SAFETY: pointer and length are those of a slice, the name is terminated.
         Source::Text { name, text } => unsafe {
-            let status =
-                ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr());
+            let status = ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr());
             (status, status == ffi::LUA_OK && compiled::mentions(raw))
         },
     }

@@ -86,11 +86,7 @@ unsafe extern "C-unwind" {
 ///
 /// # Safety
 /// `raw` must be a live state with three stack slots free. Raises for want of memory.
-pub(super) unsafe fn load_file(
-    raw: *mut lua_State,
-    path: &Path,
-    text_only: bool,
-) -> (c_int, bool) {
+pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool) -> (c_int, bool) {
     let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
         let text = b"the file's name contains a zero byte";
         // SAFETY: a live state; the VM copies the text.
@@ -106,9 +102,8 @@ pub(super) unsafe fn load_file(
     let found = stamp.map_or(Found::Nothing, |stamp| find(path, stamp));
     if let Found::Code(code) = &found {
         // SAFETY: the bytecode is from this very VM, of a file of that name, which it holds.
-        let status = unsafe {
-            ffi::luaL_loadbuffer(raw, code.as_ptr().cast(), code.len(), name.as_ptr())
-        };
+        let status =
+            unsafe { ffi::luaL_loadbuffer(raw, code.as_ptr().cast(), code.len(), name.as_ptr()) };
         return (status, is_in(code));
     }
     // SAFETY: a live state and a terminated name.
