@@ -1,15 +1,16 @@
 -- Module buffer: mutable bytes that are shared without a copy. See docs/api/buffer.md.
 --
--- The functions of the contract are C functions, installed by src/abi/buffer.rs; they are methods
--- too. The accessors (u16be, put_varint, ...) are made here, by internal/buffer_access.lua, when a
--- script asks for the first of them: most contexts never do.
+-- The functions of the contract are C functions, installed by src/abi/buffer.rs when a script asks
+-- for one or gets a buffer; they are methods too. The accessors (u16be, put_varint, ...) are made
+-- by internal/buffer_access.lua when the first of them is asked for: most contexts never do.
 --
 --     local b = buffer.new("\1\2")
 --     print(b:u16be(0))  --> 258
 
 local native = ...
 
-local buffer = native.buffer_methods()
+local buffer = native.buffer_table()
+local rawget, setmetatable = rawget, setmetatable
 
 local access
 
@@ -24,6 +25,9 @@ end
 
 setmetatable(buffer, {
     __index = function(_, name)
+        native.buffer_methods() -- fills the table, if it is empty
+        local method = rawget(buffer, name)
+        if method ~= nil then return method end
         native.buffer_access()
         return buffer[name]
     end,

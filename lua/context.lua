@@ -1,21 +1,19 @@
 -- context: sending, asking and receiving. See docs/api/context.md.
 --
--- What most contexts never call is in internal/lifetime.lua.
+-- What many contexts never use is loaded when it is looked up: internal/query.lua, and then
+-- internal/lifetime.lua; and internal/mail.lua with the first message that nobody waits for.
 
 local native, core = ...
 
 local error, next, select, tonumber, type = error, next, select, tonumber, type
 local bad, seconds, handlers = core.bad, core.seconds, core.handlers
-local call, complete, defer = core.call, core.complete, core.defer
-local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
+local complete, defer = core.complete, core.defer
+local register, set_timeout = core.register, core.set_timeout
 local suspend, check_may_wait, is_waiting = core.suspend, core.check_may_wait, core.is_waiting
-local conclude, hold = core.conclude, core.hold
-local native_query, next_message = native.query, native.next_message
+local hold = core.hold
+local next_message = native.next_message
 
-local NO_REPLY, QUERIES_FULL = 207, 213
 local ANY = 0
-
-local self_handle = native.self()
 
 local context = {}
 
@@ -43,10 +41,8 @@ end
 -- Who receives messages, by sender (ANY for all): a queue of waiting tokens, and a callback.
 local receivers = {}
 
--- Messages nobody receives yet, by arrival; and for each sender the arrivals that are his.
-local mail = {}
-local mail_first, mail_last = 1, 0
-local mail_from = {}
+-- Messages nobody receives yet: what internal/mail.lua returns, loaded with the first of them.
+local mail
 
 local function next_waiter(r)
   local first, last = r.first, r.last
@@ -73,84 +69,9 @@ local function hand_over_waiting(r, from, session, value)
   return true
 end
 
--- Queries of this context to itself among the kept mail.
-local own_queries = 0
-
-local take_mail, break_deadlock
-
 local function keep(from, session, value)
-  native.unreceive()
-  if from == self_handle and session > 0 then
-    own_queries = own_queries + 1
-    core.break_deadlock = break_deadlock
-  end
-  mail_last = mail_last + 1
-  mail[mail_last] = { from, session, value }
-  local own = mail_from[from]
-  if not own then
-    own = { first = 1, last = 0 }
-    mail_from[from] = own
-  end
-  own.last = own.last + 1
-  own[own.last] = mail_last
-end
-
--- The oldest kept message from `h` (or from anybody), taken out.
-function take_mail(h)
-  if mail_first > mail_last then return end
-  local at
-  if h == ANY then
-    at = mail_first
-    while mail[at] == nil do at = at + 1 end
-  else
-    local own = mail_from[h]
-    if not own then return end
-    while own.first <= own.last and mail[own[own.first]] == nil do
-      own[own.first] = nil
-      own.first = own.first + 1
-    end
-    if own.first > own.last then
-      mail_from[h] = nil
-      return
-    end
-    at = own[own.first]
-  end
-  local message = mail[at]
-  mail[at] = nil
-  local own = mail_from[message[1]]
-  if own and own[own.first] == at then
-    own[own.first] = nil
-    own.first = own.first + 1
-    if own.first > own.last then mail_from[message[1]] = nil end
-  end
-  while mail_first <= mail_last and mail[mail_first] == nil do mail_first = mail_first + 1 end
-  if mail_first > mail_last then mail_first, mail_last = 1, 0 end
-  native.received()
-  if message[1] == self_handle and message[2] > 0 then own_queries = own_queries - 1 end
-  return message
-end
-
--- Called when a turn has nothing left to do. If all that keeps the context alive are its own
--- queries to itself, nobody will ever receive them: they get "no reply".
-function break_deadlock(alive)
-  if own_queries == 0 or own_queries < alive then return false end
-  for _ = 1, own_queries do
-    local message = take_mail(self_handle)
-    if message[2] > 0 then complete(message[2], false, NO_REPLY) end
-  end
-  return true
-end
-
--- Gives kept mail to a callback that has just been set, for as long as it stays.
-local function drain(h)
-  local r = receivers[h]
-  while r and r.callback do
-    local message = take_mail(h)
-    if not message then return end
-    if not hand_over_waiting(r, message[1], message[2], message[3]) then
-      call(r.callback, true, message[3], message[1], message[2], h)
-    end
-  end
+  mail = mail or native.load("internal/mail")(native, core, receivers, hand_over_waiting)
+  return mail.keep(from, session, value)
 end
 
 handlers[1] = function(from, session, value)
@@ -212,7 +133,7 @@ function context.recv(h, ...)
     if (r.callback == nil) ~= (how == nil) then hold(how and 1 or -1) end
     r.callback = how
     if how then
-      if mail_first <= mail_last then defer(drain, h) end
+      if mail and mail.first <= mail.last then defer(mail.drain, h) end
     else
       forget_receiver(h, r)
     end
@@ -220,8 +141,8 @@ function context.recv(h, ...)
   end
   local timeout = n == 1 and seconds(how, 2, "recv") or 0
   check_may_wait()
-  if mail_first <= mail_last then
-    local message = take_mail(h)
+  if mail and mail.first <= mail.last then
+    local message = mail.take(h)
     if message then return true, message[3], message[1], message[2] end
   end
   if next(receivers) == nil then
@@ -247,65 +168,6 @@ end
 ---@return boolean ok, integer|nil code
 context.send = native.send
 
--- Queries -----------------------------------------------------------------------------------------
-
--- Sessions of queries that wait for an answer → whom they asked; and how many they are.
-local asked = {}
-core.unanswered = 0
-
--- The answer is there, or nobody waits for it any more; false if that was so before.
-local function forget(session)
-  if asked[session] == nil then return false end
-  asked[session] = nil
-  core.unanswered = core.unanswered - 1
-  return true
-end
-
-handlers[2] = function(session, ok, value)
-  if forget(session) then return conclude(session, ok, value) end
-end
-
---- Asks another context and waits for the answer; with a callback, does not wait.
----@param h integer
----@param value any
----@param ... any timeout in seconds, callback
----@return boolean ok, any answer or code; with a callback the session or the code
-function context.query(h, ...)
-  local n = select("#", ...)
-  if n == 0 then error("bad arguments to 'query' (a handle and a value expected)", 2) end
-  h = check_handle(h, 1, "query")
-  local value, a, b = ...
-  local timeout, callback, given = options("query", 3, n - 1, a, b)
-  local entry, session
-  if callback then
-    entry = function(ok, result)
-      forget(session)
-      if given == 0 then return callback(ok, result, h, value) end
-      return callback(ok, result, h, value, a)
-    end
-  else
-    check_may_wait()
-  end
-  session = register(entry)
-  local ok, why = native_query(h, session, value)
-  if why == QUERIES_FULL and native.recount(core.unanswered) then
-    ok, why = native_query(h, session, value)
-  end
-  if not ok then
-    cancel(session)
-    if ok == nil then error(why, 2) end
-    return false, why
-  end
-  asked[session] = h
-  core.unanswered = core.unanswered + 1
-  if timeout > 0 then set_timeout(session, timeout) end
-  if callback then return true, session end
-  local result
-  ok, result = suspend()
-  forget(session)
-  return ok, result
-end
-
 --- Answers a query. What cannot be sent raises, and the asker gets 206.
 ---@param h integer
 ---@param session integer
@@ -322,13 +184,11 @@ context.self = native.self
 context.parent = native.parent
 
 core.options, core.check_handle = options, check_handle
-core.asked, core.forget = asked, forget
-core.context = context
-local load_rest = core.lazy(context, "internal/lifetime")
+core.unanswered = 0
 
 -- A context that was watched, or asked, has ended: the handler is with the rest.
 handlers[7] = function(h, reason, detail)
-  load_rest()
+  core.load_all(context)
   return handlers[7](h, reason, detail)
 end
 

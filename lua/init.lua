@@ -3,63 +3,79 @@
 local native = ...
 local core = {}
 
-local getmetatable, next, setmetatable = getmetatable, next, setmetatable
+local getmetatable, next, rawget, rawset = getmetatable, next, rawget, rawset
+local setmetatable = setmetatable
 
 local function load(name) return native.load(name)(native, core) end
 
--- Most contexts use little of the library: a module fills in what it lacks, from the chunk of that
--- name, when something is looked up that it does not have. Returns what does so at once.
-function core.lazy(module, name)
-  local mine = {}
-  local is_loaded = false
-  local function load_rest()
-    if is_loaded then return end
-    is_loaded = true
-    if getmetatable(module) == mine then setmetatable(module, nil) end
-    for key, value in next, load(name) do
-      if module[key] == nil then module[key] = value end
-    end
+-- Most contexts use little of the library: a module fills in what it lacks, from chunks that are
+-- loaded one after the other, when something is looked up in it, or put into it, that it does not
+-- have.
+local missing = {} -- module → names of its chunks, the next one last
+local lazy = {}
+
+local function load_next(module)
+  local names = missing[module]
+  if not names then return false end
+  local name = names[#names]
+  names[#names] = nil
+  if not names[1] then
+    missing[module] = nil
+    if getmetatable(module) == lazy then setmetatable(module, nil) end
   end
-  function mine.__index(_, key)
-    load_rest()
-    return module[key]
+  for key, value in next, load(name) or {} do
+    if rawget(module, key) == nil then rawset(module, key, value) end
   end
-  setmetatable(module, mine)
-  return load_rest
+  return true
+end
+
+function lazy.__index(module, key)
+  while rawget(module, key) == nil and load_next(module) do end
+  return rawget(module, key)
+end
+
+-- What a script puts in the place of a function must not be overwritten by a later load.
+function lazy.__newindex(module, key, value)
+  core.load_all(module)
+  rawset(module, key, value)
+end
+
+function core.load_all(module)
+  while load_next(module) do end
+end
+
+local function defer(module, ...)
+  missing[module] = { ... }
+  return setmetatable(module, lazy)
 end
 
 load("internal/task")
-load("internal/require")
+load("internal/ffi")
 
-local context = load("context")
-local timer = load("timer")
-core.sleep = timer.sleep
+local context = defer(load("context"), "internal/lifetime", "internal/query")
+local timer = defer({}, "timer")
+local tcp = defer({}, "tcp")
 local buffer = load("buffer")
+core.context, core.tcp = context, tcp
 
--- The sockets' code is a third of the library, and most contexts have none: the module loads itself
--- into its table when its first function is looked up.
-local tcp = {}
-core.tcp = tcp
-local function load_tcp()
-  setmetatable(tcp, nil)
-  load("tcp")
+-- Loading the module replaces this function.
+function core.sleep(seconds)
+  core.load_all(timer)
+  return core.sleep(seconds)
 end
-setmetatable(tcp, {
-  __index = function(_, name)
-    load_tcp()
-    return tcp[name]
-  end,
-  -- What a script puts in the place of a function must not be overwritten by a later load.
-  __newindex = function(_, name, value)
-    load_tcp()
-    tcp[name] = value
-  end,
-})
 
 local loaded = package.loaded
 _G.context, loaded.context = context, context
 _G.timer, loaded.timer = timer, timer
 _G.tcp, loaded.tcp = tcp, tcp
 _G.buffer, loaded.buffer = buffer, buffer
+
+local modules
+local function get_modules()
+  modules = modules or load("internal/require")
+  return modules
+end
+function _G.require(...) return get_modules().require(...) end
+function _G.dofile(...) return get_modules().dofile(...) end
 
 return core.dispatch, core.start

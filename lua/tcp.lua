@@ -7,7 +7,7 @@ local bad, seconds, handlers = core.bad, core.seconds, core.handlers
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
-local timer_start, timers = native.timer_start, core.timers
+local timer_start, timers = native.timer_start, core.get_timing().timers
 local native_write = native.write
 
 native.open_sockets()

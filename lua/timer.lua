@@ -1,11 +1,13 @@
--- timer: sleep, one-shot and repeating timers. See docs/api/timer.md.
+-- timer: sleep, one-shot and repeating timers. Loaded when a script looks one of them up. See
+-- docs/api/timer.md.
 
 local native, core = ...
 
 local select, type = select, type
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 local check_may_wait, suspend, hold = core.check_may_wait, core.suspend, core.hold
-local seconds, bad, timers, current = core.seconds, core.bad, core.timers, core.current
+local seconds, bad, current = core.seconds, core.bad, core.current
+local timers = core.get_timing().timers
 
 local SLEEP_MIN = 0.001
 
@@ -80,5 +82,7 @@ function timer.close(id)
   local kind = type(timers[id])
   if kind == "function" or kind == "table" then cancel_timer(id) end
 end
+
+core.sleep = timer.sleep
 
 return timer

@@ -51,6 +51,46 @@ fn a_full_mailbox_returns_209_and_takes_more_once_emptied() {
 }
 
 #[test]
+fn a_full_mailbox_takes_one_more_message_from_each_context_it_has_created() {
+    let folder = Folder::new();
+    folder.write(
+        "child.lua",
+        "local counter = ...
+         local first, again = context.send(context.parent(), 'up'), 0
+         repeat again = again + 1 until not context.send(context.parent(), 'again') or again > 9
+         context.send(counter, { first, again })",
+    );
+    folder.write(
+        "counter.lua",
+        "local count, firsts, agains = ..., 0, 0
+         for _ = 1, count do
+           local _, said = context.recv(0)
+           firsts, agains = firsts + (said[1] and 1 or 0), agains + said[2]
+         end
+         local _, _, from, session = context.recv(context.parent())
+         context.reply(from, session, { firsts, agains })",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local here = arg[0]:match('^(.*)/')
+         for i = 1, 4 do assert(context.send(context.self(), 'full')) end
+         local counter = context.create({ file = here .. '/counter.lua', mailbox = 1000 }, 20)
+         for _ = 1, 20 do context.create(here .. '/child.lua', counter) end
+         local _, counts = context.query(counter, 'all there?')
+         print(counts[1], counts[2])
+         print(context.send(context.self(), 'mine'))
+         local heard = { full = 0, up = 0, again = 0 }
+         for _ = 1, 24 do
+           local _, word = context.recv(0)
+           heard[word] = heard[word] + 1
+         end
+         print(heard.full, heard.up, heard.again, context.recv(0, 0.001))",
+    );
+    let done = run(node_lua().args(["--mailbox", "4"]).arg(main)).succeeded();
+    assert_eq!(done.stdout, "20\t20\nfalse\t209\n4\t20\t0\tfalse\t208\t0\t-1\n", "{done}");
+}
+
+#[test]
 fn answers_that_nobody_asked_for_cannot_fill_the_memory() {
     assert_prints(
         &[ECHO],

@@ -19,6 +19,7 @@ end
 
 -- FFI is opened first: a literal like 1LL would open it otherwise, and put it in package.loaded.
 native.ffi()
+native.load_coroutines()
 local preload, loaded = package.preload, package.loaded
 
 -- The rest of the library is made here, or later in an environment of its own: what it generates

@@ -1,32 +1,19 @@
 -- `require` and `dofile` in Lua: the built-in ones call the loaded file from C, where a file could
--- not wait for anything.
+-- not wait for anything. Loaded when a script calls one of them.
 
 local native = ...
 
-local error, ipairs, loadfile, tostring, type = error, ipairs, loadfile, tostring, type
+local error, loadfile, package, tostring, type = error, loadfile, package, tostring, type
+local concat = table.concat
 
 local LOADING = {}
 
--- FFI is opened once, by whoever asks first, and then the same for scripts and for the library:
--- opening it twice would forget what was declared, and a script may put its own `require`, or its
--- own package.loaded.ffi, in the way.
-local open_ffi, ffi = package.preload.ffi, nil
-local function get_ffi()
-  if not ffi then
-    ffi = open_ffi("ffi")
-    package.loaded.ffi = ffi
-  end
-  return ffi
-end
-package.preload.ffi = get_ffi
-native.set_ffi(get_ffi)
+local modules = {}
 
--- Modules that come with the binary, by name.
-for _, name in ipairs({ "packet", "supervisor" }) do
-  package.preload[name] = function(...) return native.load(name)(native, ...) end
-end
+-- A script of several files is worth the few bytes: any of them may use coroutines.
+native.load_coroutines()
 
-function _G.require(name)
+function modules.require(name)
   if type(name) ~= "string" then
     error(("bad argument #1 to 'require' (string expected, got %s)"):format(type(name)), 2)
   end
@@ -47,7 +34,7 @@ function _G.require(name)
     loader = nil
   end
   if not loader then
-    error(("module '%s' not found:%s"):format(name, table.concat(tried)), 2)
+    error(("module '%s' not found:%s"):format(name, concat(tried)), 2)
   end
   loaded[name] = LOADING
   local result = loader(name)
@@ -59,8 +46,10 @@ function _G.require(name)
   return loaded[name]
 end
 
-function _G.dofile(name)
+function modules.dofile(name)
   local chunk, why = loadfile(name)
   if not chunk then error(tostring(why), 0) end
   return chunk()
 end
+
+return modules

@@ -2,54 +2,42 @@
 --
 -- The main chunk and every callback run in a root coroutine. A call that waits registers what it
 -- waits for under a token and yields the marker WAIT. In a user coroutine the marker travels up
--- through the wrapped `coroutine.resume` and `coroutine.wrap` to the root, and the answer travels
--- down the same way, so that user code sees an ordinary call. `dispatch` is what a turn calls: it
--- has a root, the looper, pull the turn's events and resume who waited for them. The looper calls
--- callbacks itself; if one waits, another root becomes the looper, and this one goes on as the
--- callback's.
+-- through the wrapped `coroutine.resume` and `wrap` (internal/coroutines.lua) to the root, and the
+-- answer travels down the same way, so that user code sees an ordinary call. `dispatch` is what a
+-- turn calls: it has a root, the looper, pull the turn's events and resume who waited for them. The
+-- looper calls callbacks itself; if one waits, another root becomes the looper, and this one goes on
+-- as the callback's.
 --
 -- Does not know what the operations are: see context.lua, tcp.lua and timer.lua.
 
 local native, core = ...
 
-local error, pcall, setmetatable, tostring, type = error, pcall, setmetatable, tostring, type
+local error, ipairs, next, tonumber, type = error, ipairs, next, tonumber, type
 local unpack = unpack
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status, raw_running = coroutine.status, coroutine.running
 local isyieldable = coroutine.isyieldable
 local traceback = debug.traceback
 local next_event, is_ending = native.next_event, native.is_ending
-local has_older = native.has_older
 
-local TIMEOUT, C_BOUNDARY = 208, 200
+local C_BOUNDARY = 200
 
 -- Yielded by a call that waits, and by a runner that is done.
 local WAIT, IDLE = {}, {}
 
 local RUNNERS_KEPT = 64
-local LEVELS_MAX = 10000
-
--- Coroutines inside each other for which the C stack suffices in any case, whatever C functions
--- they recurse through.
-local LEVELS_FREE = 1
-local OVERFLOW = "C stack overflow"
 
 local current -- the root coroutine that runs
 local looper -- the root coroutine that pulls events
-local depth = 0 -- how many user coroutines run inside the root, each inside the one before …
-local chain = setmetatable({}, { __mode = "v" }) -- … and which
-local parked = setmetatable({}, { __mode = "k" }) -- user coroutines inside a waiting call …
-local parked_count = 0 -- … and how many at most
-local depth_free = LEVELS_FREE -- down to where coroutines need no second look: 0 if any is parked
 local runners = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
-local deadlines = {} -- token → the timer that ends its wait
-local late = {} -- timers of waits that are over, unless what they wait for has come already
-local timers = {} -- timer → token, waiting root, callback, or { callback, arguments, repeats }
 local deferred = {} -- { f, arguments… } to call before the turn ends, or in the next one
 local last_token = 0
 local alive = 0 -- what keeps the context from ending: tokens, timers, registered callbacks
 local main_root
+local may_wait_inside -- may_wait(root) of internal/coroutines.lua, once that is loaded
+local timing -- what internal/timing.lua returns, once anything has a timeout
+local explain -- likewise, internal/failure.lua
 local handlers = {} -- event kind → function
 
 -- Raises: an argument is of the wrong type.
@@ -61,23 +49,13 @@ local function bad(position, name, expected, value, level)
   )
 end
 
--- Turns an error value into text, whatever its __tostring does.
-local function describe(value)
-  if type(value) == "string" then return value end
-  local ok, text = pcall(tostring, value)
-  if ok and type(text) == "string" then return text end
-  return "(error object is a " .. type(value) .. " value)"
-end
-
 local function fail(co, message)
-  local text = traceback(co, describe(message))
-  -- The runtime's own frames are noise to whoever reads this.
-  text = text:gsub("\n\t%[node%-lua%][^\n]*", ""):gsub("\n\t%[C%]: in function '[error]*'", "")
-  native.report(text, co == main_root)
+  explain = explain or native.load("internal/failure")(native, traceback)
+  return explain(co, message, co == main_root)
 end
 
 local function finish(before, co, ok, what)
-  current, depth = before, 0
+  current = before
   if not ok then
     fail(co, what)
   elseif what == IDLE then
@@ -89,7 +67,7 @@ end
 -- Resumes a root coroutine. Only from the dispatcher, never from inside another root.
 local function run(co, ...)
   local before = current
-  current, depth = co, 0
+  current = co
   return finish(before, co, raw_resume(co, ...))
 end
 
@@ -140,12 +118,7 @@ end
 -- Raises where the C stack cannot be left: here, or in a coroutine that this one runs inside.
 local function check_may_wait()
   local may = current ~= nil and isyieldable()
-  if may and depth > 0 then
-    may = native.is_yieldable(current)
-    for i = 1, depth - 1 do
-      may = may and native.is_yieldable(chain[i])
-    end
-  end
+  if may and may_wait_inside then may = may_wait_inside(current) end
   if not may then error(native.strerror(C_BOUNDARY), 3) end
 end
 
@@ -158,19 +131,12 @@ local function register(entry)
   return token
 end
 
-local function forget_deadline(token)
-  local timer = deadlines[token]
-  deadlines[token] = nil
-  timers[timer] = nil
-  native.timer_cancel(timer)
-end
-
 -- Forgets an operation; true if it was still pending.
 local function cancel(token)
   if pending[token] == nil then return false end
   pending[token] = nil
   alive = alive - 1
-  if deadlines[token] then forget_deadline(token) end
+  if timing then timing.forget(token) end
   return true
 end
 
@@ -189,18 +155,19 @@ local function conclude(token, ok, value)
   if entry == nil then return end
   pending[token] = nil
   alive = alive - 1
-  if deadlines[token] then forget_deadline(token) end
+  if timing then timing.forget(token) end
   if type(entry) == "thread" then return run(entry, ok, value) end
   return entry(ok, value)
 end
 
+local function get_timing()
+  timing = timing or native.load("internal/timing")(native, core)
+  return timing
+end
+
 -- Gives an operation a timeout in seconds; 0 for none.
 local function set_timeout(token, seconds)
-  if seconds > 0 then
-    local timer = native.timer_start(seconds, 0)
-    timers[timer] = token
-    deadlines[token] = timer
-  end
+  if seconds > 0 then get_timing().set(token, seconds) end
 end
 
 local function is_waiting(token)
@@ -220,35 +187,6 @@ local function get_current()
   return current
 end
 
--- The time of a wait is over.
-local function expire(id)
-  local token = timers[id]
-  if token == nil then return end
-  timers[id] = nil
-  deadlines[token] = nil
-  return complete(token, false, TIMEOUT)
-end
-
--- The timer event: see `timers`.
-handlers[3] = function(id, repeats)
-  local entry = timers[id]
-  if entry == nil then return end
-  local kind = type(entry)
-  if kind == "number" then
-    -- What the wait is for may be among what came before, and has not been looked at.
-    if not has_older() then return expire(id) end
-    late[#late + 1] = id
-    return
-  end
-  if not repeats then
-    timers[id] = nil
-    alive = alive - 1
-  end
-  if kind == "thread" then return run(entry) end
-  if kind == "function" then return entry() end
-  return entry[1](unpack(entry, 2, entry.n))
-end
-
 -- A one-shot operation is over.
 handlers[6] = conclude
 
@@ -261,7 +199,7 @@ local function dispatch()
       co = get_runner()
       looper = co
     end
-    current, depth = co, 0
+    current = co
     local ok, what = raw_resume(co)
     current = nil
     if what ~= IDLE then
@@ -269,11 +207,7 @@ local function dispatch()
       if not ok then fail(co, what) end
     end
   until what == IDLE
-  if late[1] and not has_older() then
-    local ids = late
-    late = {}
-    for i = 1, #ids do expire(ids[i]) end
-  end
+  if timing and timing.late[1] then timing.expire_late() end
   -- What is deferred meanwhile waits for the next turn, so that a turn ends.
   local jobs = deferred
   if jobs[1] and not is_ending() then
@@ -296,99 +230,28 @@ local function start(f, ...)
   run(main_root, ...)
 end
 
--- User coroutines -------------------------------------------------------------------------------
+-- User coroutines ---------------------------------------------------------------------------------
 
-local reenter
+-- They are the business of internal/coroutines.lua, which most contexts do not need. It is loaded
+-- before a script runs that mentions them, or when one of these functions is first called, and puts
+-- its own in their place; those that somebody has kept go on to work.
+local coroutines = coroutine
+local stubs, loaded = {}, nil
 
--- What follows a resume of `co` at depth `level`: hands a wait on upward.
-local function leave(co, level, ok, ...)
-  if ok and (...) == WAIT then
-    parked[co] = true
-    parked_count, depth_free = parked_count + 1, 0
-    return reenter(co, level, raw_yield(WAIT))
+for _, name in ipairs({ "resume", "wrap", "yield", "status", "isyieldable", "running" }) do
+  stubs[name] = function(...) return native.load_coroutines()[name](...) end
+  coroutines[name] = stubs[name]
+end
+
+function native.load_coroutines()
+  if loaded then return loaded end
+  local raw = { raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running }
+  loaded, may_wait_inside = native.load("internal/coroutines")(native, core, WAIT, unpack(raw))
+  for name, f in next, loaded do
+    if coroutines[name] == stubs[name] then coroutines[name] = f end
   end
-  depth = level - 1
-  return ok, ...
-end
-
-function reenter(co, level, ...)
-  parked[co] = nil
-  parked_count = parked_count - 1
-  if parked_count == 0 then depth_free = LEVELS_FREE end
-  depth, chain[level] = level, co
-  return leave(co, level, raw_resume(co, ...))
-end
-
--- Why a coroutine cannot be resumed at this depth, if so.
-local function refuse(co, level)
-  if parked[co] then return "cannot resume non-suspended coroutine" end
-  if level > LEVELS_FREE and (level > LEVELS_MAX or not native.has_stack()) then
-    return OVERFLOW
-  end
-end
-
-local function resume(co, ...)
-  if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
-  local level = depth + 1
-  if level > depth_free then
-    local why = refuse(co, level)
-    if why then return false, why end
-  end
-  depth, chain[level] = level, co
-  return leave(co, level, raw_resume(co, ...))
-end
-
-local function unwrap(ok, ...)
-  if ok then return ... end
-  error((...), 0)
-end
-
--- `leave` for coroutines made with `wrap`.
-local function leave_wrapped(co, level, ok, ...)
-  if ok and (...) ~= WAIT then
-    depth = level - 1
-    return ...
-  end
-  return unwrap(leave(co, level, ok, ...))
-end
-
-local function check(co, level)
-  local why = refuse(co, level)
-  if why then error(why, 3) end
-end
-
-local function wrap(f)
-  local co = raw_create(f)
-  return function(...)
-    local level = depth + 1
-    if level > depth_free then check(co, level) end
-    depth, chain[level] = level, co
-    return leave_wrapped(co, level, raw_resume(co, ...))
-  end
-end
-
-local function yield(...)
-  if depth == 0 then error("attempt to yield from outside a coroutine", 2) end
-  return raw_yield(...)
-end
-
-local function status(co)
-  if parked[co] then return "normal" end
-  return raw_status(co)
-end
-
-coroutine.resume = resume
-coroutine.wrap = wrap
-coroutine.yield = yield
-coroutine.status = status
-coroutine.isyieldable = function()
-  return depth > 0 and isyieldable()
-end
-
--- A root that is not inside a user coroutine counts as the main one, as in plain Lua.
-coroutine.running = function()
-  if depth == 0 then return nil end
-  return raw_running()
+  stubs = nil
+  return loaded
 end
 
 -- A number of seconds; negative ones count as 0. `level` is that of the caller to blame.
@@ -407,7 +270,7 @@ local function seconds(value, position, name, level)
 end
 
 core.bad, core.seconds = bad, seconds
-core.handlers, core.timers = handlers, timers
+core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
 core.run = run
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout

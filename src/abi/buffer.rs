@@ -24,7 +24,7 @@ use crate::lua::state;
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] =
-    &[(c"buffer_methods", methods), (c"buffer_reserve", reserve_for_lua)];
+    &[(c"buffer_table", table), (c"buffer_methods", methods), (c"buffer_reserve", reserve_for_lua)];
 
 /// Registry keys, far from the small ones that `luaL_ref` hands out.
 const KEY_INLINE: c_int = 0x6e6c_0001;
@@ -77,16 +77,58 @@ impl Fault {
     }
 }
 
-/// Creates the metatables and the table of methods in a new state. May raise for want of memory.
+/// Creates the table of methods, still empty, in a new state. May raise for want of memory.
 ///
 /// # Safety
-/// `state` must be made by [`state::State::new`], in use by this thread, with 6 free stack slots.
+/// `state` must be made by [`state::State::new`], in use by this thread, with a free stack slot.
 pub unsafe fn open(state: *mut lua_State) {
+    // SAFETY: the caller's contract; the table is popped.
+    unsafe {
+        ffi::lua_createtable(state, 0, 0);
+        ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, KEY_METHODS);
+    }
+}
+
+/// Pushes one of the metatables. With the first of them, which few contexts need, it makes both and
+/// fills in the methods; may raise then.
+///
+/// # Safety
+/// `state` must be one that [`open`] was called for, in use by this thread, with 7 free slots.
+unsafe fn push_metatable(state: *mut lua_State, key: c_int) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, key);
+        if ffi::lua_type(state, -1) == ffi::LUA_TNIL {
+            ffi::lua_settop(state, -2);
+            fill(state);
+            ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, key);
+        }
+    }
+}
+
+/// Fills in the methods, but for those that a script has replaced, and creates the metatables.
+///
+/// # Safety
+/// As for [`push_metatable`].
+#[cold]
+unsafe fn fill(state: *mut lua_State) {
     // SAFETY: the caller's contract, here and below: every value pushed is popped.
-    unsafe { ffi::lua_createtable(state, 0, METHODS.len() as c_int) };
+    unsafe { ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_METHODS) };
     for (name, function) in METHODS {
-        // SAFETY: the table is on top.
-        unsafe { set_function(state, name, *function) };
+        // SAFETY: the table is on top, and names are terminated.
+        unsafe {
+            ffi::lua_pushstring(state, name.as_ptr());
+            ffi::lua_pushvalue(state, -1);
+            ffi::lua_rawget(state, -3);
+            let is_absent = ffi::lua_type(state, -1) == ffi::LUA_TNIL;
+            ffi::lua_settop(state, -2);
+            if is_absent {
+                ffi::lua_pushcclosure(state, *function, 0);
+                ffi::lua_rawset(state, -3);
+            } else {
+                ffi::lua_settop(state, -2);
+            }
+        }
     }
     // SAFETY: an empty table nobody else has: what `getmetatable` shows of a buffer.
     unsafe { ffi::lua_createtable(state, 0, 0) };
@@ -112,15 +154,12 @@ pub unsafe fn open(state: *mut lua_State) {
         // SAFETY: pops the metatable.
         unsafe { ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, key) };
     }
-    // SAFETY: pops the token, then the methods.
-    unsafe {
-        ffi::lua_settop(state, -2);
-        ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, KEY_METHODS);
-    }
+    // SAFETY: pops the token and the methods.
+    unsafe { ffi::lua_settop(state, -3) };
 }
 
 /// # Safety
-/// As for [`open`], with a table on top of the stack.
+/// As for [`push_metatable`], with a table on top of the stack.
 unsafe fn set_function(state: *mut lua_State, name: &CStr, function: lua_CFunction) {
     // SAFETY: the caller's contract.
     unsafe {
@@ -181,8 +220,8 @@ pub unsafe fn push_bytes(state: *mut lua_State, bytes: &[u8]) {
 pub unsafe fn push_small<'a>(state: *mut lua_State, pieces: impl Iterator<Item = &'a [u8]>) {
     // SAFETY: the caller's contract.
     let call = unsafe { Call::new(state) };
-    // SAFETY: as above; `open` has filled the registry.
-    unsafe { ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_INLINE) };
+    // SAFETY: as above.
+    unsafe { push_metatable(state, KEY_INLINE) };
     for (piece, index) in pieces.zip(0..) {
         let buffer = push_bare(call, piece.len());
         buffer.fill(piece);
@@ -284,9 +323,9 @@ pub(super) fn push_place<'a>(call: Call<'a>, room: usize, finalised: bool) -> &'
     let state = call.state();
     let buffer = push_bare(call, room);
     let key = if finalised { KEY_FINALISED } else { KEY_INLINE };
-    // SAFETY: the userdata is on top, and `open` has filled the registry.
+    // SAFETY: the userdata is on top.
     unsafe {
-        ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, key);
+        push_metatable(state, key);
         ffi::lua_setmetatable(state, -2);
     }
     if finalised {
@@ -352,7 +391,7 @@ pub(super) fn set_finalised(call: Call<'_>, index: c_int, buffer: &mut NlBuffer)
     }
     // SAFETY: a running state with free slots; `index` is positive, hence not shifted by the push.
     unsafe {
-        ffi::lua_rawgeti_(call.state(), ffi::LUA_REGISTRYINDEX, KEY_FINALISED);
+        push_metatable(call.state(), KEY_FINALISED);
         ffi::lua_setmetatable(call.state(), index);
     }
     buffer.set_finalised();
@@ -378,12 +417,19 @@ unsafe extern "C-unwind" fn finalise(state: *mut lua_State) -> c_int {
     0
 }
 
-/// `native.buffer_methods()`: the table of methods, and what `getmetatable` shows of a buffer.
+/// `native.buffer_table()`: the table of methods, which may be empty still.
+unsafe extern "C-unwind" fn table(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua, with free slots.
+    unsafe { ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_METHODS) };
+    1
+}
+
+/// `native.buffer_methods()`: the same, filled, and what `getmetatable` shows of a buffer.
 unsafe extern "C-unwind" fn methods(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua, with free slots; `open` has filled the registry.
+    // SAFETY: called by Lua, with free slots.
     unsafe {
         ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_METHODS);
-        ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_INLINE);
+        push_metatable(state, KEY_INLINE);
         ffi::lua_getfield_(state, -1, c"__metatable".as_ptr());
         ffi::lua_remove(state, -2);
     }

@@ -14,6 +14,9 @@ use crate::message::{Event, Id};
 /// Answers that find room although no query waits for them.
 const LATE_REPLIES_MAX: usize = 65_536;
 
+/// Messages over the bound that find room, see [`Context::deliver`]: as many as there can be contexts.
+const REPORTS_MAX: usize = Id::INDEX_MAX;
+
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -111,6 +114,8 @@ pub struct Context {
     unreceived: AtomicUsize,
     /// Queries of this context that wait for an answer. Written and read likewise.
     unanswered: AtomicUsize,
+    /// Whether the creator's mailbox has taken a message of this context over its bound.
+    has_reported: AtomicBool,
     pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
     name: Mutex<Option<Arc<str>>>,
 }
@@ -147,6 +152,7 @@ impl Context {
             is_ending: AtomicBool::new(false),
             unreceived: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
+            has_reported: AtomicBool::new(false),
             behavior: Mutex::new(Some(behavior)),
             name: Mutex::new(None),
         })
@@ -183,7 +189,9 @@ impl Context {
 
     /// Puts an event into the mailbox and makes the context run.
     ///
-    /// Messages count against the mailbox's bound. Answers are bounded by the number of queries
+    /// Messages count against the mailbox's bound; over it, one finds room from each context that this
+    /// one has created: whoever creates more of them than the mailbox holds, and has each report
+    /// once, hears of all. Answers are bounded by the number of queries
     /// that have none yet, so that whoever answers what was never asked cannot fill the memory;
     /// there is room for some more, which come too late. Notices are bounded by what the context
     /// has asked for.
@@ -199,7 +207,7 @@ impl Context {
         match &event {
             Event::Message { from, session, .. } => {
                 let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
-                if waiting >= self.limits.mailbox {
+                if waiting >= self.limits.mailbox && !self.takes_report(*from, waiting) {
                     return Err(Refused::Full);
                 }
                 inbox.messages += 1;
@@ -219,6 +227,17 @@ impl Context {
         inbox.events.push(event);
         self.schedule(inbox);
         Ok(())
+    }
+
+    /// Whether a message from `from` is taken although the mailbox is full.
+    #[cold]
+    fn takes_report(&self, from: Id, waiting: usize) -> bool {
+        let sender = self.scheduler.registry().get(from);
+        // Relaxed: a flag that orders nothing.
+        waiting < self.limits.mailbox.saturating_add(REPORTS_MAX)
+            && sender.is_some_and(|sender| {
+                sender.parent == Some(self.id) && !sender.has_reported.swap(true, Ordering::Relaxed)
+            })
     }
 
     /// Asks the context to end before anything else it has to do. No effect if it has ended.

@@ -390,8 +390,15 @@ unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<String> {
         if script.deny.is_any() {
             confine(raw, script.deny);
         }
-        if load(raw, &script.source, script.deny.is_any()) != ffi::LUA_OK {
+        let (status, has_coroutines) = load(raw, &script.source, script.deny.is_any());
+        if status != ffi::LUA_OK {
             return Some(text_of(raw));
+        }
+        if has_coroutines {
+            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
+            ffi::lua_getfield(raw, -1, c"load_coroutines".as_ptr());
+            ffi::lua_call(raw, 0, 0);
+            ffi::lua_settop(raw, -2);
         }
         let count = script.arguments.len() as c_int;
         if ffi::lua_checkstack(raw, count + convert::STACK_SLOTS) == 0 {
@@ -412,14 +419,16 @@ unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
     unsafe { ffi::lua_pushlstring(raw, bytes.as_ptr().cast(), bytes.len()) };
 }
 
-/// Pushes the loaded chunk, or the error message.
-unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> c_int {
+/// Pushes the loaded chunk, or the error message; returns the status, and whether the library's code
+/// for coroutines is wanted.
+unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> (c_int, bool) {
     match source {
         // SAFETY: the caller's contract.
         Source::File(path) => unsafe { compiled::load_file(raw, path, text_only) },
         // SAFETY: pointer and length are those of a slice, the name is terminated.
         Source::Text { name, text } => unsafe {
-            ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr())
+            let status = ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr());
+            (status, status == ffi::LUA_OK && compiled::mentions(raw))
         },
     }
 }

@@ -85,29 +85,29 @@ unsafe extern "C-unwind" {
 }
 
 /// Pushes the chunk of a file, or the message why there is none; returns the status, as
-/// `luaL_loadfile` does.
+/// `luaL_loadfile` does, and whether the chunk [`mentions`] coroutines.
 ///
 /// # Safety
 /// `raw` must be a live state with three stack slots free. Raises for want of memory.
-pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool) -> c_int {
+pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool) -> (c_int, bool) {
     let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
         let text = b"the file's name contains a zero byte";
         // SAFETY: a live state; the VM copies the text.
         unsafe { ffi::lua_pushlstring(raw, text.as_ptr().cast(), text.len()) };
-        return ffi::LUA_ERRRUN;
+        return (ffi::LUA_ERRRUN, false);
     };
     if text_only {
         // Bytecode is not checked when it is loaded; what is kept may come from a file of it.
         // SAFETY: a live state and terminated texts.
-        return unsafe { luaL_loadfilex(raw, name.as_ptr(), c"t".as_ptr()) };
+        return (unsafe { luaL_loadfilex(raw, name.as_ptr(), c"t".as_ptr()) }, false);
     }
     let stamp = stamp(path);
     let found = stamp.map_or(Found::Nothing, |stamp| find(path, stamp));
     if let Found::Code(code) = &found {
         // SAFETY: the bytecode is from this very VM, of a file of that name, which it holds.
-        return unsafe {
-            ffi::luaL_loadbuffer(raw, code.as_ptr().cast(), code.len(), name.as_ptr())
-        };
+        let status =
+            unsafe { ffi::luaL_loadbuffer(raw, code.as_ptr().cast(), code.len(), name.as_ptr()) };
+        return (status, is_in(code));
     }
     // SAFETY: a live state and a terminated name.
     let status = unsafe { ffi::luaL_loadfile(raw, name.as_ptr()) };
@@ -116,7 +116,40 @@ pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool
         let code = matches!(found, Found::Once).then(|| unsafe { dump(raw) }).flatten();
         remember(path, stamp, code);
     }
-    status
+    // SAFETY: as above.
+    (status, status == ffi::LUA_OK && unsafe { mentions(raw) })
+}
+
+/// The word that is looked for.
+const COROUTINE: &[u8] = b"coroutine";
+
+fn is_in(text: &[u8]) -> bool {
+    memchr::memmem::find(text, COROUTINE).is_some()
+}
+
+/// Whether a text in the function on top of the stack, or a name in it, has the word `coroutine`.
+///
+/// # Safety
+/// `raw` must be a live state with a Lua function on top. Raises for want of memory.
+pub(super) unsafe fn mentions(raw: *mut lua_State) -> bool {
+    unsafe extern "C-unwind" fn search(
+        _: *mut lua_State,
+        piece: *const c_void,
+        length: usize,
+        found: *mut c_void,
+    ) -> c_int {
+        // SAFETY: `mentions` passes a flag of its own, and the VM a piece of that length. Texts are
+        // not cut up.
+        unsafe {
+            let found = &mut *found.cast::<bool>();
+            *found |= is_in(std::slice::from_raw_parts(piece.cast(), length));
+        }
+        0
+    }
+    let mut found = false;
+    // SAFETY: a function is on top; `search` is made for this flag.
+    unsafe { ffi::lua_dump(raw, search, (&raw mut found).cast(), 1) };
+    found
 }
 
 /// The bytecode of the function on top of the stack, unless it is large.

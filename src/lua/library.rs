@@ -11,6 +11,16 @@ use super::state::State;
 const SOURCES: &[(&str, &CStr, &str)] = &[
     ("init", c"=[node-lua]", include_str!("../../lua/init.lua")),
     ("internal/task", c"=[node-lua] task", include_str!("../../lua/internal/task.lua")),
+    (
+        "internal/coroutines",
+        c"=[node-lua] coroutines",
+        include_str!("../../lua/internal/coroutines.lua"),
+    ),
+    ("internal/failure", c"=[node-lua] failure", include_str!("../../lua/internal/failure.lua")),
+    ("internal/timing", c"=[node-lua] timing", include_str!("../../lua/internal/timing.lua")),
+    ("internal/ffi", c"=[node-lua] ffi", include_str!("../../lua/internal/ffi.lua")),
+    ("internal/mail", c"=[node-lua] mail", include_str!("../../lua/internal/mail.lua")),
+    ("internal/query", c"=[node-lua] query", include_str!("../../lua/internal/query.lua")),
     ("internal/require", c"=[node-lua] require", include_str!("../../lua/internal/require.lua")),
     (
         "internal/buffer_access",

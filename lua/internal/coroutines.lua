@@ -1,0 +1,133 @@
+-- User coroutines: `coroutine.resume`, `wrap` and their like, through which waiting calls pass.
+--
+-- A call that waits inside a coroutine yields WAIT; whoever has resumed that coroutine yields it
+-- on, up to the root, and hands the answer down. See internal/task.lua, which loads this when a
+-- script uses coroutines, and puts what is returned first in place of the functions of those names.
+
+local native, core, WAIT, raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running =
+  ...
+
+local error, setmetatable, type = error, setmetatable, type
+local bad = core.bad
+
+local LEVELS_MAX = 10000
+
+-- Coroutines inside each other for which the C stack suffices in any case, whatever C functions
+-- they recurse through.
+local LEVELS_FREE = 1
+local OVERFLOW = "C stack overflow"
+
+-- How many coroutines run inside the root, each inside the one before: 0 again when a root waits.
+local depth = 0
+local chain = setmetatable({}, { __mode = "v" }) -- … and which
+local parked = setmetatable({}, { __mode = "k" }) -- those inside a waiting call …
+local parked_count = 0 -- … and how many at most
+local depth_free = LEVELS_FREE -- down to where coroutines need no second look: 0 if any is parked
+
+local reenter
+
+-- What follows a resume of `co` at depth `level`: hands a wait on upward.
+local function leave(co, level, ok, ...)
+  if ok and (...) == WAIT then
+    parked[co] = true
+    parked_count, depth_free, depth = parked_count + 1, 0, level - 1
+    return reenter(co, level, raw_yield(WAIT))
+  end
+  depth = level - 1
+  return ok, ...
+end
+
+function reenter(co, level, ...)
+  parked[co] = nil
+  parked_count = parked_count - 1
+  if parked_count == 0 then depth_free = LEVELS_FREE end
+  depth, chain[level] = level, co
+  return leave(co, level, raw_resume(co, ...))
+end
+
+-- Why a coroutine cannot be resumed at this depth, if so.
+local function refuse(co, level)
+  if parked[co] then return "cannot resume non-suspended coroutine" end
+  if level > LEVELS_FREE and (level > LEVELS_MAX or not native.has_stack()) then
+    return OVERFLOW
+  end
+end
+
+local function resume(co, ...)
+  if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
+  local level = depth + 1
+  if level > depth_free then
+    local why = refuse(co, level)
+    if why then return false, why end
+  end
+  depth, chain[level] = level, co
+  return leave(co, level, raw_resume(co, ...))
+end
+
+local function unwrap(ok, ...)
+  if ok then return ... end
+  error((...), 0)
+end
+
+-- `leave` for coroutines made with `wrap`.
+local function leave_wrapped(co, level, ok, ...)
+  if ok and (...) ~= WAIT then
+    depth = level - 1
+    return ...
+  end
+  return unwrap(leave(co, level, ok, ...))
+end
+
+local function check(co, level)
+  local why = refuse(co, level)
+  if why then error(why, 3) end
+end
+
+local function wrap(f)
+  local co = raw_create(f)
+  return function(...)
+    local level = depth + 1
+    if level > depth_free then check(co, level) end
+    depth, chain[level] = level, co
+    return leave_wrapped(co, level, raw_resume(co, ...))
+  end
+end
+
+local function yield(...)
+  if depth == 0 then error("attempt to yield from outside a coroutine", 2) end
+  return raw_yield(...)
+end
+
+local function status(co)
+  if parked[co] then return "normal" end
+  return raw_status(co)
+end
+
+local function is_yieldable()
+  return depth > 0 and isyieldable()
+end
+
+-- A root that is not inside a user coroutine counts as the main one, as in plain Lua.
+local function running()
+  if depth == 0 then return nil end
+  return raw_running()
+end
+
+-- Whether a wait can pass from the coroutine that runs up to and through `root`.
+local function may_wait(root)
+  if depth == 0 then return true end
+  local may = native.is_yieldable(root)
+  for i = 1, depth - 1 do
+    may = may and native.is_yieldable(chain[i])
+  end
+  return may
+end
+
+return {
+  resume = resume,
+  wrap = wrap,
+  yield = yield,
+  status = status,
+  isyieldable = is_yieldable,
+  running = running,
+}, may_wait

@@ -1,0 +1,24 @@
+-- Opens FFI when it is first asked for, and has `require` find the modules that come with the
+-- binary.
+
+local native = ...
+
+local preload, loaded = package.preload, package.loaded
+
+-- FFI is opened once, by whoever asks first, and then the same for scripts and for the library:
+-- opening it twice would forget what was declared, and a script may put its own `require`, or its
+-- own package.loaded.ffi, in the way.
+local open_ffi, ffi = preload.ffi, nil
+local function get_ffi()
+  if not ffi then
+    ffi = open_ffi("ffi")
+    loaded.ffi = ffi
+  end
+  return ffi
+end
+preload.ffi = get_ffi
+native.set_ffi(get_ffi)
+
+-- Of the modules that come with the binary, by name.
+function preload.packet(...) return native.load("packet")(native, ...) end
+function preload.supervisor(...) return native.load("supervisor")(native, ...) end

@@ -1,0 +1,96 @@
+//! Parts of the library that are loaded when a script first uses them: nobody can tell.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use support::{Folder, node_lua, run};
+
+#[track_caller]
+fn assert_prints(script: &str, expected: &str) {
+    let done = run(node_lua().args(["-e", script])).succeeded();
+    assert_eq!(done.stdout, expected, "{done}");
+}
+
+/// The name is put together: a script that has it as a word finds everything loaded.
+#[test]
+fn functions_for_coroutines_that_were_kept_before_they_are_loaded_go_on_to_work() {
+    assert_prints(
+        "local c = _G['co' .. 'routine']
+         local create, resume, yield, status = c.create, c.resume, c.yield, c.status
+         local wrap, running, isyieldable = c.wrap, c.running, c.isyieldable
+         print(running(), isyieldable(), pcall(yield))
+         local outer
+         local inner = create(function(a)
+           timer.sleep(0)
+           print(a, status(outer), running() ~= nil, isyieldable())
+           local b = yield('first')
+           timer.sleep(0)
+           error(b, 0)
+         end)
+         outer = create(function()
+           print(resume(inner, 'a'))
+           print(status(inner), resume(inner, 'b'))
+           return status(inner)
+         end)
+         print(resume(outer))
+         local f = wrap(function(...) return ..., yield(...) end)
+         print(f(1, 2), f(3))
+         print(resume == c.resume, pcall(resume, 1))",
+        "nil\tfalse\tfalse\tattempt to yield from outside a coroutine\n\
+         a\tnormal\ttrue\ttrue\n\
+         true\tfirst\n\
+         suspended\tfalse\tb\n\
+         true\tdead\n\
+         1\t1\t3\n\
+         false\tfalse\tbad argument #1 to 'resume' (coroutine expected, got number)\n",
+    );
+}
+
+#[test]
+fn what_a_script_puts_in_the_place_of_a_function_stays() {
+    assert_prints(
+        "for _, name in ipairs({ 'context', 'timer', 'tcp', 'buffer' }) do
+           local module = _G[name]
+           module.mine = 'mine'
+         end
+         function timer.sleep() return 'no sleep' end
+         function tcp.listen() return 'no listener' end
+         function context.query() return 'no query' end
+         function buffer.length() return 'no length' end
+         timer.timeout(0, function() print('late') end)
+         print(timer.sleep(), timer.mine, tcp.listen(), tcp.mine, type(tcp.connect))
+         print(context.query(), context.mine, type(context.create), type(context.wait))
+         local b = buffer.new('abc')
+         print(b:length(), b.mine, b:tostring(), b:u16be(0), #b, tcp.nothing, context.nothing)",
+        "no sleep\tmine\tno listener\tmine\tfunction\n\
+         no query\tmine\tfunction\tfunction\n\
+         no length\tmine\tabc\t24930\t3\tnil\tnil\n\
+         late\n",
+    );
+}
+
+#[test]
+fn a_buffer_that_arrives_has_its_methods_though_the_module_was_never_used() {
+    let folder = Folder::new();
+    folder.write(
+        "receiver.lua",
+        "local _, small, from = context.recv(0)
+         local _, large = context.recv(0)
+         context.send(from, { small:tostring(), #small, large:length(), tostring(small) })",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local receiver = context.create(arg[0]:match('^(.*)/') .. '/receiver.lua')
+         context.send(receiver, buffer.new('payload'))
+         context.send(receiver, buffer.new(('x'):rep(10000)))
+         print(unpack((select(2, context.recv(receiver)))))",
+    );
+    let done = run(node_lua().arg(main)).succeeded();
+    assert_eq!(done.stdout, "payload\t7\t10000\tpayload\n", "{done}");
+}
+
+#[test]
+fn a_wait_whose_time_is_over_returns_though_the_module_timer_was_never_used() {
+    assert_prints("print(context.recv(0, 0.001))", "false\t208\t0\t-1\n");
+}
