@@ -147,6 +147,14 @@ pub struct Head {
 }
 
 impl Head {
+    /// The most bytes a head has.
+    pub const BYTES_MAX: usize = 4;
+
+    /// The bytes, and zeros up to [`Head::BYTES_MAX`].
+    pub fn padded(&self) -> &[u8; Head::BYTES_MAX] {
+        &self.bytes
+    }
+
     /// The bytes: 0, 1, 2 or 4 of them.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
