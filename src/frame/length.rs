@@ -151,8 +151,16 @@ impl Head {
     pub const BYTES_MAX: usize = 4;
 
     /// The bytes, and zeros up to [`Head::BYTES_MAX`].
+    #[inline]
     pub fn padded(&self) -> &[u8; Head::BYTES_MAX] {
         &self.bytes
+    }
+
+    /// How many bytes there are.
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "a number like the others")]
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
     }
 
     /// The bytes: 0, 1, 2 or 4 of them.

@@ -317,6 +317,19 @@ impl Connection {
         self.full_reads = 0;
     }
 
+    /// Stages a frame with a copy of `body`, if it is short, allowed, and no reason to write what is
+    /// staged. False, and nothing is done, otherwise: then [`Connection::write`] is for it.
+    #[inline]
+    pub fn stage(&mut self, body: &[u8]) -> bool {
+        if self.staged.bytes() + body.len() >= Staged::BYTES_MAX {
+            return false;
+        }
+        let Ok(head) = self.encoder.head(body.len()) else { return false };
+        self.options.write_frozen |= !body.is_empty();
+        self.staged.push_copy(head, body);
+        true
+    }
+
     /// Stages a frame.
     ///
     /// # Errors

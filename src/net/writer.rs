@@ -83,6 +83,7 @@ impl Staged {
     }
 
     /// Bytes staged.
+    #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -106,16 +107,23 @@ impl Staged {
     /// Adds a head and a copy of a body.
     #[inline]
     pub fn push_copy(&mut self, head: Head, body: &[u8]) {
+        let start = self.copied.len();
+        if self.copied.capacity() - start < Head::BYTES_MAX + body.len() {
+            self.reserve(Head::BYTES_MAX + body.len());
+        }
+        // All of the head's place is copied, since a length that is known costs less.
+        self.copied.extend_from_slice(head.padded());
+        self.copied.truncate(start + head.len());
+        self.copied.extend_from_slice(body);
+        self.bytes += self.copied.len() - start;
+    }
+
+    #[cold]
+    fn reserve(&mut self, more: usize) {
         if self.copied.capacity() == 0 {
             self.copied = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
-        self.copied.reserve(Head::BYTES_MAX + body.len());
-        let start = self.copied.len();
-        // All of the head's place is copied, since a length that is known costs less.
-        self.copied.extend_from_slice(head.padded());
-        self.copied.truncate(start + head.as_slice().len());
-        self.copied.extend_from_slice(body);
-        self.bytes += self.copied.len() - start;
+        self.copied.reserve(more);
     }
 
     /// Asks for a notice under `token` once everything staged so far is written.
@@ -145,6 +153,9 @@ impl Staged {
 
     /// Writes as much as goes; returns how many bytes went.
     fn write(&self, stream: &Stream) -> io::Result<usize> {
+        if self.shared.is_empty() {
+            return Staged::write_piece(&self.copied, stream);
+        }
         let mut total = 0;
         while total < self.bytes {
             let count = {
@@ -161,6 +172,18 @@ impl Staged {
             total += count;
         }
         Ok(total)
+    }
+
+    /// The same where all is one piece, as it mostly is.
+    #[inline]
+    fn write_piece(piece: &[u8], stream: &Stream) -> io::Result<usize> {
+        if piece.is_empty() {
+            return Ok(0);
+        }
+        match stream.write(&[IoSlice::new(piece)]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
     }
 
     /// Fills `slices` with what follows the first `skip` bytes; returns how many it used.

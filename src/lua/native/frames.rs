@@ -147,16 +147,12 @@ fn stage_plain(key: f64, body: &[u8]) -> c_int {
     let is_staged = host::with(|host| {
         let key = key as u64;
         let Some(stream) = host.stream(key) else { return false };
-        if stream.staged.bytes() + body.len() >= Staged::BYTES_MAX
-            || stream.write(Body::Slice(body)).is_err()
-        {
-            return false;
-        }
-        if !stream.is_dirty {
+        let is_staged = stream.stage(body);
+        if is_staged && !stream.is_dirty {
             stream.is_dirty = true;
             host.dirty.push(key);
         }
-        true
+        is_staged
     });
     c_int::from(!is_staged)
 }
