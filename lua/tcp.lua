@@ -7,8 +7,9 @@ local bad, seconds, handlers = core.bad, core.seconds, core.handlers
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
+local run = core.run
 local timer_start, timers = native.timer_start, core.get_timing().timers
-local native_write = native.write
+local native_read, native_write = native.read, native.write
 
 native.open_sockets()
 local sockets = native.load("internal/socket")(native, core)
@@ -104,6 +105,18 @@ end
 handlers[4] = function(id)
   local record = by_id[id]
   if not record then return end
+  local waiter = record.waiter
+  if waiter and record.taken >= record.stocked then
+    -- What serve_stream does for the most usual reader, in one piece.
+    local data, more, dry = native_read(id, record.stock)
+    if data then
+      record.taken, record.stocked, record.dry, record.waiter = 0, more, dry, false
+      hold(-1)
+      run(waiter, true, data)
+      if record.waiter and record.dry and record.taken >= record.stocked then return end
+      return serve_stream(record)
+    end
+  end
   record.dry = false
   return serve_stream(record)
 end

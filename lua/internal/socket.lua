@@ -12,10 +12,12 @@ local next_waiter, drop_waiter = core.next_waiter, core.drop_waiter
 
 local TIMEOUT = 208
 
--- Records of sockets: id, closed, callback, frames in stock, whether there are no more until the
--- next event (`dry`), the root that waits without a token and before the others (`waiter`), and the
--- tokens of who waits from `first` to `last`.
+-- Records of sockets: id, closed, callback, whether it was told the end (`told`), frames in stock,
+-- whether there are no more until the next event (`dry`), the root that waits without a token and
+-- before the others (`waiter`), and the tokens of who waits from `first` to `last`.
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
+-- All fields are there from the beginning: compiled code knows where they are, and records that
+-- grew in different orders would each need code of their own.
 local streams = setmetatable({}, { __mode = "k" })
 local listeners = setmetatable({}, { __mode = "k" })
 local by_id = setmetatable({}, { __mode = "v" })
@@ -38,8 +40,10 @@ end
 
 local function new_socket(registry, id)
   local socket = native.socket_object(id, registry == listeners)
-  local record =
-    { id = id, closed = false, first = 1, last = 0, stock = {}, stocked = 0, taken = 0 }
+  local record = {
+    id = id, closed = false, first = 1, last = 0, stock = {}, stocked = 0, taken = 0,
+    dry = false, waiter = false, callback = false, told = false, anchor = false,
+  }
   registry[socket] = record
   by_id[id] = record
   return socket
@@ -66,9 +70,9 @@ local function next_frame(record)
     return data
   end
   if record.dry then return end
-  local data, more = native_read(record.id, record.stock)
+  local data, more, dry = native_read(record.id, record.stock)
   if data then
-    record.taken, record.stocked = 0, more
+    record.taken, record.stocked, record.dry = 0, more, dry
     return data
   end
   record.dry = not more
@@ -93,14 +97,14 @@ end
 
 local function release_anchor(record)
   if not record.callback and not record.waiter and not next_waiter(record) then
-    record.anchor = nil
+    record.anchor = false
   end
 end
 
 -- Resumes the root that waits alone.
 local function resume_waiter(record, ok, what)
   local waiter = record.waiter
-  record.waiter = nil
+  record.waiter = false
   hold(-1)
   return run(waiter, ok, what)
 end
@@ -135,7 +139,7 @@ local function set_callback(socket, record, callback, serve)
   if not record.callback then hold(1) end
   record.callback = callback
   record.anchor = socket
-  record.told = nil
+  record.told = false
   defer(serve, record)
 end
 
@@ -147,7 +151,7 @@ local function fail_waiters(record, code)
     complete(token, false, code)
     token = next_waiter(record)
   end
-  record.anchor = nil
+  record.anchor = false
 end
 
 local function close_record(record, code)
@@ -157,13 +161,13 @@ local function close_record(record, code)
   by_id[record.id] = nil
   native.close(record.id)
   if record.callback then
-    record.callback = nil
+    record.callback = false
     hold(-1)
   end
   if record.waiter or record.first <= record.last then
     defer(fail_waiters, record, code)
   else
-    record.anchor = nil
+    record.anchor = false
   end
   return true
 end

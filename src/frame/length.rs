@@ -147,6 +147,22 @@ pub struct Head {
 }
 
 impl Head {
+    /// The most bytes a head has.
+    pub const BYTES_MAX: usize = 4;
+
+    /// The bytes, and zeros up to [`Head::BYTES_MAX`].
+    #[inline]
+    pub fn padded(&self) -> &[u8; Head::BYTES_MAX] {
+        &self.bytes
+    }
+
+    /// How many bytes there are.
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "a number like the others")]
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
     /// The bytes: 0, 1, 2 or 4 of them.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]

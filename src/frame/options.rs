@@ -91,16 +91,19 @@ impl HeadOptions {
     }
 
     /// Byte order of the length.
+    #[inline]
     pub fn endian(&self) -> Endian {
         self.endian
     }
 
     /// Width of the length in bytes: 0, 1, 2 or 4. Zero means that there are no heads.
+    #[inline]
     pub fn bytes(&self) -> u8 {
         self.bytes
     }
 
     /// The longest body allowed; 0 if there are no heads.
+    #[inline]
     pub fn max(&self) -> u32 {
         self.max
     }

@@ -3,7 +3,7 @@
 //! The native functions (context.rs, tcp.rs, timer.rs) reach the host of the running context
 //! through [`with`]; a turn (behavior.rs) sets it with [`enter`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -120,6 +120,8 @@ pub(super) struct Host {
     pub(super) sockets: Table<Socket>,
     attempts: HashMap<u64, Attempt>,
     pub(super) dirty: Vec<u64>,
+    /// The connection that the script was last told of, and has done nothing else since.
+    answering: u64,
     pub(super) remotes: HashMap<u64, Remote, BuildHasherDefault<KeyHasher>>,
     /// As many entries of `remotes` make it look for those that are closed.
     remotes_sweep: usize,
@@ -140,7 +142,7 @@ pub(super) struct Host {
 thread_local! {
     static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
     /// The block that this worker reads sockets into.
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    static SCRATCH: Cell<Scratch> = Cell::new(Scratch::default());
 }
 
 /// Makes `host` and its state `raw` the running ones while `body` runs.
@@ -200,6 +202,7 @@ impl Host {
             sockets: Table::default(),
             attempts: HashMap::new(),
             dirty: Vec::new(),
+            answering: 0,
             remotes: HashMap::default(),
             remotes_sweep: REMOTES_SWEEP_MIN,
             dirty_remotes: Vec::new(),
@@ -412,6 +415,24 @@ impl Host {
         gauges.sockets.store(self.sockets.len(), Ordering::Relaxed);
     }
 
+    /// The script has dealt with the last event. If all it has written is an answer on the
+    /// connection it was told of, that leaves now: its bytes are still in the caches, the memory
+    /// they are staged in serves the next answer, and the peer has it earlier. Whatever else was
+    /// written stays until the end of the turn, since more may follow to the same sockets.
+    #[inline]
+    pub(super) fn flush_answer(&mut self) {
+        let answering = std::mem::take(&mut self.answering);
+        if answering != 0 && self.dirty == [answering] && self.dirty_remotes.is_empty() {
+            self.flush();
+        }
+    }
+
+    /// Notes that the script is told of this connection.
+    #[inline]
+    pub(super) fn begin_answer(&mut self, key: u64) {
+        self.answering = if self.dirty.is_empty() { key } else { 0 };
+    }
+
     /// Writes what was staged since the last time.
     pub(super) fn flush(&mut self) {
         let notices = &mut self.notices;
@@ -583,17 +604,20 @@ impl Host {
         }
     }
 
-    /// Calls `body` with a connection and this worker's read block.
-    pub(super) fn with_stream<R>(
-        &mut self,
-        key: u64,
-        body: impl FnOnce(&mut Connection, &mut Scratch) -> R,
-    ) -> Option<R> {
+    /// The connection under this key, if it is one.
+    #[inline]
+    pub(super) fn stream(&mut self, key: u64) -> Option<&mut Connection> {
         match self.sockets.get_mut(key) {
-            Some(Socket::Stream(connection)) => {
-                Some(SCRATCH.with_borrow_mut(|scratch| body(connection, scratch)))
-            }
+            Some(Socket::Stream(connection)) => Some(connection),
             _ => None,
         }
     }
+}
+
+/// Calls `body` with the block that this worker reads sockets into. Calls inside it get another.
+pub(super) fn with_scratch<R>(body: impl FnOnce(&mut Scratch) -> R) -> R {
+    let mut scratch = SCRATCH.take();
+    let result = body(&mut scratch);
+    SCRATCH.set(scratch);
+    result
 }

@@ -21,8 +21,16 @@ use crate::rt;
 /// External bytes that may be charged before the collector is made to take a step.
 const COLLECT_EVERY_BYTES: usize = 64 * 1024;
 
-/// External bytes that may be charged during one cycle of the collector, in a small state.
-const CYCLE_BYTES: usize = 4 << 20;
+/// External bytes that may be charged during one cycle of the collector, in a small state: at least
+/// so many …
+const CYCLE_BYTES_MIN: usize = 4 << 20;
+
+/// … and at most so many, which few states that deal in large frames should use: marking what lives
+/// costs a state the same however much it lets go of …
+const CYCLE_BYTES_MAX: usize = 16 << 20;
+
+/// … or their share of this.
+const CYCLE_TOTAL_BYTES: usize = 64 << 20;
 
 /// Bytes of the VM's heap that one step of the collector deals with, marking and sweeping.
 const STEP_BYTES: usize = 1024;
@@ -278,7 +286,10 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
     account.uncollected_bytes.set(0);
     // As large a part of a cycle as this is of what may be charged during one.
     let held = account.lua_bytes.get();
-    let per_cycle = CYCLE_BYTES.max(held + account.external_bytes.get() / 2);
+    // Relaxed: a figure that nothing depends on but speed.
+    let share = CYCLE_TOTAL_BYTES / STATES.load(Ordering::Relaxed).max(1);
+    let per_cycle = share.clamp(CYCLE_BYTES_MIN, CYCLE_BYTES_MAX);
+    let per_cycle = per_cycle.max(held + account.external_bytes.get() / 2);
     let steps = (held / STEP_BYTES).max(16) as u64 * uncollected as u64 / per_cycle as u64 + 1;
     for _ in 0..steps {
         // SAFETY: as above. Returns 1 at the end of a cycle.

@@ -39,13 +39,11 @@ const FULL_READS_PER_TURN: u32 = 4;
 /// What [`Connection::read`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
-    /// A frame begins the buffered bytes: so many bytes of head, then so many of body.
-    Frame {
-        /// Bytes of head.
-        head: usize,
-        /// Bytes of body.
-        body: usize,
-    },
+    /// So many small frames. Their bodies are at the places that were filled in: of these bytes, or
+    /// if there are none, of what the scratch block holds.
+    Small(usize, Option<Bytes>),
+    /// The body of a frame that is not small.
+    Large(Bytes),
     /// Nothing yet; the context is woken when there may be something.
     Wait,
     /// Nothing now, though there may be more: the turn's share is used up, and the context is
@@ -161,14 +159,26 @@ impl Connection {
         Ok(())
     }
 
-    /// Finds the next frame, reading from the kernel if need be. A frame found stays at the front
-    /// until [`Connection::body`] and [`Connection::consume`] (or [`Connection::take`]) are called.
-    pub fn read(&mut self, scratch: &mut Scratch) -> Read {
+    /// Takes the next frame, reading from the kernel if need be. If its body has at most `small_max`
+    /// bytes, so do those of the frames taken with it, as many as there are and `places` holds.
+    pub fn read(
+        &mut self,
+        scratch: &mut Scratch,
+        small_max: usize,
+        places: &mut [Range<usize>],
+    ) -> Read {
         self.options.read_frozen = true;
         loop {
             let need = match self.decoder.next(&self.buffered) {
                 _ if self.gather_need > 0 => self.gather_need,
-                Ok(Step::Frame { head, body }) => return Read::Frame { head, body },
+                Ok(Step::Frame { body, .. }) if body <= small_max => {
+                    let (count, end) = find_small(self.decoder, &self.buffered, small_max, places);
+                    return Read::Small(count, Some(self.buffered.split_to(end)));
+                }
+                Ok(Step::Frame { head, body }) => {
+                    self.buffered.advance(head);
+                    return Read::Large(self.buffered.split_to(body));
+                }
                 Ok(Step::Incomplete { need }) => need,
                 Err(too_long) => {
                     self.buffered.clear();
@@ -197,7 +207,13 @@ impl Connection {
             }
             match self.fill(need, scratch) {
                 Ok(0) => self.end(Code::END_OF_FILE),
-                Ok(_) => {}
+                Ok(_) if scratch.content().is_empty() => {}
+                Ok(_) => {
+                    let count = self.take_fresh(scratch, small_max, places);
+                    if count > 0 {
+                        return Read::Small(count, None);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.maybe_readable = false;
                 }
@@ -211,8 +227,7 @@ impl Connection {
         let stream = &self.stream;
         let (count, room) = if need <= GATHER_BYTES {
             let room = if self.is_hot { HOT_READ_BYTES } else { READ_BYTES };
-            let (bytes, count) = scratch.fill(&self.buffered, room, |space| stream.read(space))?;
-            self.buffered = bytes;
+            let count = scratch.fill(&self.buffered, room, |space| stream.read(space))?;
             self.is_hot = count == room;
             (count, room)
         } else {
@@ -237,6 +252,44 @@ impl Connection {
         Ok(count)
     }
 
+    /// Takes small frames that were just read, which stay in the scratch block, if little or nothing
+    /// follows them; returns how many. Otherwise, with 0, what was read is buffered.
+    fn take_fresh(
+        &mut self,
+        scratch: &mut Scratch,
+        small_max: usize,
+        places: &mut [Range<usize>],
+    ) -> usize {
+        let content = scratch.content();
+        let (count, end) = find_small(self.decoder, content, small_max, places);
+        let rest = &content[end..];
+        if count == 0 || rest.len() > DETACH_BYTES {
+            self.buffered = scratch.take();
+            return 0;
+        }
+        self.buffered = if rest.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(rest) };
+        count
+    }
+
+    /// After a frame was taken: true if no other is there, and the context is woken when there may
+    /// be one. So a reader is spared the call that would find nothing.
+    pub fn is_dry(&mut self) -> bool {
+        if self.maybe_readable || self.ended.is_some() || self.gather_need > 0 {
+            return false;
+        }
+        if !matches!(self.decoder.next(&self.buffered), Ok(Step::Incomplete { .. })) {
+            return false;
+        }
+        let is_dry =
+            self.stream.poll_readable(&mut TaskContext::from_waker(&self.read_waker)).is_pending();
+        if is_dry {
+            self.detach();
+        } else {
+            self.maybe_readable = true;
+        }
+        is_dry
+    }
+
     fn end(&mut self, code: Code) {
         self.ended = Some(code);
         self.gathering = BytesMut::new();
@@ -249,40 +302,6 @@ impl Connection {
         } else if self.buffered.is_empty() {
             self.buffered = Bytes::new();
         }
-    }
-
-    /// The body of the frame that [`Connection::read`] found.
-    pub fn body(&self, head: usize, body: usize) -> &[u8] {
-        &self.buffered[head..head + body]
-    }
-
-    /// Drops the frame at the front.
-    pub fn consume(&mut self, head: usize, body: usize) {
-        self.buffered.advance(head + body);
-    }
-
-    /// Takes the body of the frame at the front, without a copy.
-    pub fn take(&mut self, head: usize, body: usize) -> Bytes {
-        self.buffered.advance(head);
-        self.buffered.split_to(body)
-    }
-
-    /// Takes the frame at the front, and those behind it of at most `body_max` bytes, as one piece;
-    /// fills `places` with where the bodies are, and returns how many there are.
-    pub fn take_small(&mut self, body_max: usize, places: &mut [Range<usize>]) -> (Bytes, usize) {
-        let (mut count, mut end) = (0, 0);
-        while let Some(place) = places.get_mut(count) {
-            let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered[end..]) else {
-                break;
-            };
-            if count > 0 && (body > body_max || head == 0) {
-                break;
-            }
-            *place = end + head..end + head + body;
-            end += head + body;
-            count += 1;
-        }
-        (self.buffered.split_to(end), count)
     }
 
     /// Has the context woken, for what its turn has no time left for.
@@ -298,6 +317,19 @@ impl Connection {
         self.full_reads = 0;
     }
 
+    /// Stages a frame with a copy of `body`, if it is short, allowed, and no reason to write what is
+    /// staged. False, and nothing is done, otherwise: then [`Connection::write`] is for it.
+    #[inline]
+    pub fn stage(&mut self, body: &[u8]) -> bool {
+        if self.staged.bytes() + body.len() >= Staged::BYTES_MAX {
+            return false;
+        }
+        let Ok(head) = self.encoder.head(body.len()) else { return false };
+        self.options.write_frozen |= !body.is_empty();
+        self.staged.push_copy(head, body);
+        true
+    }
+
     /// Stages a frame.
     ///
     /// # Errors
@@ -307,7 +339,7 @@ impl Connection {
         let head = self.encoder.head(length)?;
         if length > 0 || !head.as_slice().is_empty() {
             self.options.write_frozen |= length > 0;
-            self.staged.push(head.as_slice(), body);
+            self.staged.push(head, body);
         }
         Ok(())
     }
@@ -370,4 +402,26 @@ impl Connection {
     pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         (self.stream.local_address(), self.stream.peer_address())
     }
+}
+
+/// Finds the frames of at most `body_max` bytes that `input` begins with, and where their bodies
+/// are; returns how many, and where the last one ends.
+fn find_small(
+    decoder: Decoder,
+    input: &[u8],
+    body_max: usize,
+    places: &mut [Range<usize>],
+) -> (usize, usize) {
+    let (mut count, mut end) = (0, 0);
+    for place in places {
+        let Ok(Step::Frame { head, body }) = decoder.next(&input[end..]) else { break };
+        // Without heads all there is is one frame.
+        if body > body_max || (count > 0 && head == 0) {
+            break;
+        }
+        *place = end + head..end + head + body;
+        end += head + body;
+        count += 1;
+    }
+    (count, end)
 }

@@ -35,18 +35,21 @@ impl<T> Table<T> {
         Ok(key)
     }
 
+    #[inline]
     fn slot(&self, key: u64) -> Option<usize> {
         let index = ((key & ((1 << INDEX_BITS) - 1)) as usize).checked_sub(1)?;
         (self.slots.get(index)?.0 == key >> INDEX_BITS).then_some(index)
     }
 
     /// The value under `key`.
+    #[inline]
     pub fn get_mut(&mut self, key: u64) -> Option<&mut T> {
         let index = self.slot(key)?;
         self.slots[index].1.as_mut()
     }
 
     /// The value under `key`.
+    #[inline]
     pub fn get(&self, key: u64) -> Option<&T> {
         self.slots[self.slot(key)?].1.as_ref()
     }

@@ -1,16 +1,18 @@
 //! The way out of a connection: what a turn writes is staged, and leaves in one system call at the
 //! end of the turn; what the kernel does not take waits in a bounded queue.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::context::Context;
 use crate::error::Code;
+use crate::frame::Head;
 use crate::message::Event;
 use crate::rt::Stream;
 
@@ -20,19 +22,25 @@ pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Pieces per system call.
 const PIECES_MAX: usize = 64;
 
-/// A run of staged bytes.
-#[derive(Debug)]
-enum Piece {
-    /// So many bytes of the copied ones, in order.
-    Copied(usize),
-    Shared(Bytes),
+/// Memory for staged bytes that a thread keeps, most recently used last: so many pieces …
+const SPARE_PIECES: usize = 32;
+
+/// … of at most so many bytes each.
+const SPARE_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// What was written makes room for what is staged next, on whatever connection: few pieces
+    /// stay in the caches where one for each connection would not.
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What one context has written to a connection in its present turn.
+/// What one context has written to a connection in its present turn: copied bytes, with others
+/// that are referred to in between.
 #[derive(Debug, Default)]
 pub struct Staged {
     copied: Vec<u8>,
-    pieces: Vec<Piece>,
+    /// Bytes that are not copied, each behind so many of the copied ones.
+    shared: Vec<(usize, Bytes)>,
     bytes: usize,
     notices: Vec<(usize, u64)>,
 }
@@ -75,39 +83,47 @@ impl Staged {
     }
 
     /// Bytes staged.
+    #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    fn copy(&mut self, bytes: &[u8]) {
-        self.copied.extend_from_slice(bytes);
-        match self.pieces.last_mut() {
-            Some(Piece::Copied(length)) => *length += bytes.len(),
-            _ => self.pieces.push(Piece::Copied(bytes.len())),
+    /// Adds a head and a body.
+    #[inline]
+    pub fn push(&mut self, head: Head, body: Body<'_>) {
+        match body {
+            Body::Slice(slice) => self.push_copy(head, slice),
+            Body::Shared(bytes) if bytes.len() < Staged::BY_REFERENCE_BYTES => {
+                self.push_copy(head, &bytes);
+            }
+            Body::Shared(bytes) => {
+                self.push_copy(head, &[]);
+                self.bytes += bytes.len();
+                self.shared.push((self.copied.len(), bytes));
+            }
         }
     }
 
-    /// Adds a head and a body.
-    pub fn push(&mut self, head: &[u8], body: Body<'_>) {
-        if !head.is_empty() {
-            self.copy(head);
-            self.bytes += head.len();
+    /// Adds a head and a copy of a body.
+    #[inline]
+    pub fn push_copy(&mut self, head: Head, body: &[u8]) {
+        let start = self.copied.len();
+        if self.copied.capacity() - start < Head::BYTES_MAX + body.len() {
+            self.reserve(Head::BYTES_MAX + body.len());
         }
-        match body {
-            Body::Slice(slice) => {
-                self.bytes += slice.len();
-                if !slice.is_empty() {
-                    self.copy(slice);
-                }
-            }
-            Body::Shared(bytes) if bytes.len() < Staged::BY_REFERENCE_BYTES => {
-                self.push(&[], Body::Slice(&bytes));
-            }
-            Body::Shared(bytes) => {
-                self.bytes += bytes.len();
-                self.pieces.push(Piece::Shared(bytes));
-            }
+        // All of the head's place is copied, since a length that is known costs less.
+        self.copied.extend_from_slice(head.padded());
+        self.copied.truncate(start + head.len());
+        self.copied.extend_from_slice(body);
+        self.bytes += self.copied.len() - start;
+    }
+
+    #[cold]
+    fn reserve(&mut self, more: usize) {
+        if self.copied.capacity() == 0 {
+            self.copied = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
+        self.copied.reserve(more);
     }
 
     /// Asks for a notice under `token` once everything staged so far is written.
@@ -122,16 +138,24 @@ impl Staged {
     }
 
     fn clear(&mut self) {
-        self.copied.clear();
-        self.pieces.clear();
+        let mut copied = std::mem::take(&mut self.copied);
+        self.shared.clear();
         self.bytes = 0;
-        if self.copied.capacity() > Staged::BYTES_MAX {
-            self.copied = Vec::new();
+        if (1..=SPARE_BYTES).contains(&copied.capacity()) {
+            copied.clear();
+            SPARE.with_borrow_mut(|spare| {
+                if spare.len() < SPARE_PIECES {
+                    spare.push(copied);
+                }
+            });
         }
     }
 
     /// Writes as much as goes; returns how many bytes went.
     fn write(&self, stream: &Stream) -> io::Result<usize> {
+        if self.shared.is_empty() {
+            return Staged::write_piece(&self.copied, stream);
+        }
         let mut total = 0;
         while total < self.bytes {
             let count = {
@@ -150,49 +174,57 @@ impl Staged {
         Ok(total)
     }
 
+    /// The same where all is one piece, as it mostly is.
+    #[inline]
+    fn write_piece(piece: &[u8], stream: &Stream) -> io::Result<usize> {
+        if piece.is_empty() {
+            return Ok(0);
+        }
+        match stream.write(&[IoSlice::new(piece)]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
     /// Fills `slices` with what follows the first `skip` bytes; returns how many it used.
     fn slices<'a>(&'a self, mut skip: usize, slices: &mut [IoSlice<'a>; PIECES_MAX]) -> usize {
-        let mut copied = &self.copied[..];
         let mut count = 0;
-        for piece in &self.pieces {
-            let bytes = match piece {
-                Piece::Copied(length) => {
-                    let (bytes, rest) = copied.split_at(*length);
-                    copied = rest;
-                    bytes
-                }
-                Piece::Shared(bytes) => &bytes[..],
-            };
-            if skip >= bytes.len() {
-                skip -= bytes.len();
-                continue;
+        let mut add = |bytes: &'a [u8]| {
+            let skipped = skip.min(bytes.len());
+            skip -= skipped;
+            if skipped < bytes.len() && count < PIECES_MAX {
+                slices[count] = IoSlice::new(&bytes[skipped..]);
+                count += 1;
             }
-            slices[count] = IoSlice::new(&bytes[skip..]);
-            skip = 0;
-            count += 1;
-            if count == PIECES_MAX {
-                break;
-            }
+        };
+        let mut start = 0;
+        for (end, bytes) in &self.shared {
+            add(&self.copied[start..*end]);
+            add(bytes);
+            start = *end;
         }
+        add(&self.copied[start..]);
         count
     }
 
     /// What follows the first `skip` bytes, as pieces that own their bytes.
-    fn move_to(&mut self, skip: usize, queue: &mut VecDeque<Bytes>) {
-        let mut copied = Bytes::from(std::mem::take(&mut self.copied));
-        let mut skip = skip;
-        for piece in self.pieces.drain(..) {
-            let mut bytes = match piece {
-                Piece::Copied(length) => copied.split_to(length),
-                Piece::Shared(bytes) => bytes,
-            };
+    fn move_to(&mut self, mut skip: usize, queue: &mut VecDeque<Bytes>) {
+        let mut add = |mut bytes: Bytes| {
             let skipped = skip.min(bytes.len());
             skip -= skipped;
-            let rest = bytes.split_off(skipped);
-            if !rest.is_empty() {
-                queue.push_back(rest);
+            bytes.advance(skipped);
+            if !bytes.is_empty() {
+                queue.push_back(bytes);
             }
+        };
+        let mut copied = Bytes::from(std::mem::take(&mut self.copied));
+        let mut start = 0;
+        for (end, bytes) in self.shared.drain(..) {
+            add(copied.split_to(end - start));
+            add(bytes);
+            start = end;
         }
+        add(copied);
     }
 }
 
@@ -412,7 +444,7 @@ impl Queue {
         let mut left = count;
         while let Some(piece) = self.pieces.front_mut() {
             if left < piece.len() {
-                bytes::Buf::advance(piece, left);
+                piece.advance(left);
                 break;
             }
             left -= piece.len();

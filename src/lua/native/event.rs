@@ -51,11 +51,15 @@ enum Next {
 
 fn next() -> Next {
     host::with(|host| {
+        host.flush_answer();
         loop {
             if !host.charge(1) || host.is_ending {
                 return Next::None;
             }
             if let Some(notice) = host.notices.pop_front() {
+                if let Notice::Readable(key) = notice {
+                    host.begin_answer(key);
+                }
                 return Next::Notice(notice);
             }
             // Before the mailbox, so that no flood of messages holds timers up. What ends a wait

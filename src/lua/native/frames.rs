@@ -6,15 +6,14 @@
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 
-use bytes::Bytes;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::{key, push_text, text};
 use crate::abi::buffer;
-use crate::buf::{INLINE_MAX, NlBuffer};
+use crate::buf::{INLINE_MAX, NlBuffer, Scratch};
 use crate::error::Code;
 use crate::frame::{Encoder, TooLong};
-use crate::lua::host::{self, Host, Socket};
+use crate::lua::host::{self, Host};
 use crate::net::{Body, Read, SharedWriter, Staged};
 
 pub(super) const FUNCTIONS: super::Functions = &[
@@ -27,64 +26,70 @@ pub(super) const FUNCTIONS: super::Functions = &[
 /// Frames that one call of `read` hands out.
 const FRAMES_MAX: usize = 16;
 
-#[allow(clippy::large_enum_variant, reason = "lives on the stack for one call")]
-enum Found {
-    /// Frames of at most INLINE_MAX bytes, and where their bodies are.
-    Small(Bytes, [Range<usize>; FRAMES_MAX], usize),
-    Large(Bytes),
-    Nothing,
-    Failed(Code),
+/// What a call of `read` has found.
+struct Found {
+    read: Read,
+    /// Nothing is behind it for now.
+    is_dry: bool,
 }
 
-fn find(key: u64) -> Found {
-    let found = host::with(|host| {
+/// Takes the next frames; those of at most INLINE_MAX bytes are at `places`.
+fn find(key: u64, scratch: &mut Scratch, places: &mut [Range<usize>; FRAMES_MAX]) -> Found {
+    host::with(|host| {
         let has_time = host.charge(1);
-        let found = host.with_stream(key, |stream, scratch| {
-            if !has_time {
-                stream.read_later();
-                return Found::Nothing;
-            }
-            match stream.read(scratch) {
-                Read::Frame { body, .. } if body <= INLINE_MAX => {
-                    let mut places = [const { 0..0 }; FRAMES_MAX];
-                    let (bytes, count) = stream.take_small(INLINE_MAX, &mut places);
-                    Found::Small(bytes, places, count)
-                }
-                Read::Frame { head, body } => Found::Large(stream.take(head, body)),
-                Read::Wait | Read::Later => Found::Nothing,
-                Read::Failed(code) => Found::Failed(code),
-            }
-        });
-        if let Some(Found::Small(_, _, count)) = &found {
+        let Some(stream) = host.stream(key) else {
+            return Found { read: Read::Failed(Code::SOCKET_CLOSED), is_dry: false };
+        };
+        if !has_time {
+            stream.read_later();
+            return Found { read: Read::Later, is_dry: false };
+        }
+        let read = stream.read(scratch, INLINE_MAX, places);
+        let is_dry = match read {
+            Read::Small(..) | Read::Large(_) => stream.is_dry(),
+            Read::Wait | Read::Later => true,
+            Read::Failed(_) => false,
+        };
+        if let Read::Small(count, _) = read {
             host.charge(count - 1);
         }
-        found
-    });
-    found.unwrap_or(Found::Failed(Code::SOCKET_CLOSED))
+        Found { read, is_dry }
+    })
 }
 
-/// native.read(key, stock): a buffer, and how many more, which follow it, are now in the table
-/// `stock` from index 1 on; `nil, code`; nothing if there is nothing yet.
+/// native.read(key, stock): a buffer, how many more, which follow it, are now in the table `stock`
+/// from index 1 on, and whether there are none behind those until the next event; `nil, code`;
+/// nothing if there is nothing yet.
 unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
-    let found = find(unsafe { key(raw, 1) });
-    // SAFETY: as above; the host is not borrowed any more. What raises drops the bytes on its way.
-    unsafe {
-        match found {
-            Found::Small(bytes, places, count) => {
-                buffer::push_small(raw, places[..count].iter().map(|place| &bytes[place.clone()]));
-                ffi::lua_pushnumber(raw, (count - 1) as f64);
-                2
+    let key = unsafe { key(raw, 1) };
+    host::with_scratch(|scratch| {
+        let mut places = [const { 0..0 }; FRAMES_MAX];
+        let found = find(key, scratch, &mut places);
+        // SAFETY: called by the VM; the host is not borrowed any more. What raises drops the bytes,
+        // or the whole block, on its way.
+        let more = unsafe {
+            match found.read {
+                Read::Small(count, bytes) => {
+                    let bytes = bytes.as_deref().unwrap_or(scratch.content());
+                    buffer::push_small(raw, places[..count].iter().map(|p| &bytes[p.clone()]));
+                    count - 1
+                }
+                Read::Large(bytes) => {
+                    buffer::push_shared(raw, bytes);
+                    0
+                }
+                Read::Wait | Read::Later => return 0,
+                Read::Failed(code) => return push_code(raw, code),
             }
-            Found::Large(bytes) => {
-                buffer::push_shared(raw, bytes);
-                ffi::lua_pushnumber(raw, 0.0);
-                2
-            }
-            Found::Nothing => 0,
-            Found::Failed(code) => push_code(raw, code),
+        };
+        // SAFETY: as above.
+        unsafe {
+            ffi::lua_pushnumber(raw, more as f64);
+            ffi::lua_pushboolean(raw, c_int::from(found.is_dry));
         }
-    }
+        3
+    })
 }
 
 /// native.stage_pointers(): the addresses of [`stage_buffer`], [`stage_text`] and
@@ -141,17 +146,13 @@ fn stage_plain(key: f64, body: &[u8]) -> c_int {
     }
     let is_staged = host::with(|host| {
         let key = key as u64;
-        let Some(Socket::Stream(stream)) = host.sockets.get_mut(key) else { return false };
-        if stream.staged.bytes() + body.len() >= Staged::BYTES_MAX
-            || stream.write(Body::Slice(body)).is_err()
-        {
-            return false;
-        }
-        if !stream.is_dirty {
+        let Some(stream) = host.stream(key) else { return false };
+        let is_staged = stream.stage(body);
+        if is_staged && !stream.is_dirty {
             stream.is_dirty = true;
             host.dirty.push(key);
         }
-        true
+        is_staged
     });
     c_int::from(!is_staged)
 }
@@ -217,7 +218,7 @@ unsafe extern "C-unwind" fn write(raw: *mut lua_State) -> c_int {
 
 /// Stages a frame on a connection of the context's own; `None` if there is none with this key.
 fn stage(host: &mut Host, key: u64, data: Body<'_>, token: u64) -> Option<Result<(), TooLong>> {
-    let Some(Socket::Stream(stream)) = host.sockets.get_mut(key) else { return None };
+    let stream = host.stream(key)?;
     if let Err(too_long) = stream.write(data) {
         return Some(Err(too_long));
     }
@@ -278,7 +279,7 @@ fn stage_shared(
         Err(too_long) => return Ok(Err(too_long)),
     };
     let remote = host.remote(fd, &shared);
-    remote.staged.push(head.as_slice(), data);
+    remote.staged.push(head, data);
     if token != 0 {
         remote.staged.notify(token);
     }

@@ -49,7 +49,7 @@ pub(super) unsafe extern "C-unwind" fn set_rwopt(raw: *mut lua_State) -> c_int {
         unsafe { (key(raw, 1), patch(raw, 2, "read"), patch(raw, 5, "write")) };
     let result =
         read.and_then(|read| write.map(|write| (read, write))).and_then(|(read, write)| {
-            host::with(|host| host.with_stream(key, |stream, _| stream.set_options(read, write)))
+            host::with(|host| host.stream(key).map(|stream| stream.set_options(read, write)))
                 .unwrap_or(Ok(()))
                 .map_err(|refused| match refused {
                     OptionsRefused::Invalid(error) => error.to_string(),
@@ -71,7 +71,7 @@ pub(super) unsafe extern "C-unwind" fn set_rwopt(raw: *mut lua_State) -> c_int {
 pub(super) unsafe extern "C-unwind" fn get_rwopt(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let key = unsafe { key(raw, 1) };
-    let options = host::with(|host| host.with_stream(key, |stream, _| stream.options()));
+    let options = host::with(|host| host.stream(key).map(|stream| stream.options()));
     let Some((read, write)) = options else { return 0 };
     let push = |options: HeadOptions| {
         // SAFETY: as above.

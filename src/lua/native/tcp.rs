@@ -257,7 +257,7 @@ unsafe extern "C-unwind" fn close(raw: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn set_nodelay(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
-    host::with(|host| host.with_stream(key, |stream, _| stream.set_nodelay(on)));
+    host::with(|host| host.stream(key).map(|stream| stream.set_nodelay(on)));
     0
 }
 
@@ -267,7 +267,7 @@ unsafe extern "C-unwind" fn fd(raw: *mut lua_State) -> c_int {
     let key = unsafe { key(raw, 1) };
     let fd = host::with(|host| {
         let owner = host.context.id();
-        host.with_stream(key, |stream, _| stream.shared(owner, key).fd())
+        host.stream(key).map(|stream| stream.shared(owner, key).fd())
     });
     let Some(fd) = fd else { return 0 };
     // SAFETY: as above.
@@ -281,7 +281,7 @@ unsafe extern "C-unwind" fn set_wshared(raw: *mut lua_State) -> c_int {
     let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
     host::with(|host| {
         let owner = host.context.id();
-        host.with_stream(key, |stream, _| stream.set_shared(owner, key, on))
+        host.stream(key).map(|stream| stream.set_shared(owner, key, on))
     });
     0
 }
@@ -328,7 +328,7 @@ unsafe extern "C-unwind" fn socket_stat(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let key = unsafe { key(raw, 1) };
     let figures = host::with(|host| {
-        host.with_stream(key, |stream, _| {
+        host.stream(key).map(|stream| {
             let (waiting, high) = stream.writer().waiting();
             let waiting = waiting + stream.staged.bytes();
             [waiting, high.max(waiting), stream.writer().limit(), stream.read_ahead()]
@@ -368,6 +368,6 @@ unsafe extern "C-unwind" fn listener_stat(raw: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn set_write_limit(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM. `as` saturates.
     let (key, bytes) = unsafe { (key(raw, 1), number(raw, 2) as usize) };
-    host::with(|host| host.with_stream(key, |stream, _| stream.writer().set_limit(bytes)));
+    host::with(|host| host.stream(key).map(|stream| stream.writer().set_limit(bytes)));
     0
 }
