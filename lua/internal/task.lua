@@ -5,8 +5,8 @@
 -- through the wrapped `coroutine.resume` and `wrap` (internal/coroutines.lua) to the root, and the
 -- answer travels down the same way, so that user code sees an ordinary call. `dispatch` is what a
 -- turn calls: it has a root, the looper, pull the turn's events and resume who waited for them. The
--- looper calls callbacks itself; if one waits, another root becomes the looper, and this one goes on
--- as the callback's.
+-- looper calls callbacks itself; if one waits, another root becomes the looper, and this one goes
+-- on as the callback's.
 --
 -- Does not know what the operations are: see context.lua, tcp.lua and timer.lua.
 
