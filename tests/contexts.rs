@@ -62,13 +62,17 @@ fn a_full_mailbox_takes_one_more_message_from_each_context_it_has_created() {
     );
     folder.write(
         "counter.lua",
-        "local count, firsts, agains = ..., 0, 0
-         for _ = 1, count do
-           local _, said = context.recv(0)
-           firsts, agains = firsts + (said[1] and 1 or 0), agains + said[2]
+        "local count, firsts, agains, question = ..., 0, 0, nil
+         while count > 0 or not question do
+           local _, said, _, session = context.recv(0)
+           if session > 0 then
+             question = session
+           else
+             count = count - 1
+             firsts, agains = firsts + (said[1] and 1 or 0), agains + said[2]
+           end
          end
-         local _, _, from, session = context.recv(context.parent())
-         context.reply(from, session, { firsts, agains })",
+         context.reply(context.parent(), question, { firsts, agains })",
     );
     let main = folder.write(
         "main.lua",

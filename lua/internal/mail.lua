@@ -10,7 +10,8 @@ local ANY = 0
 
 local self_handle = native.self()
 
--- Messages by arrival, from number `first` to `last`; and for each sender the arrivals from it.
+-- Messages by arrival, from number `first` to `last`; and for each sender the arrivals that are
+-- his.
 local mail = { first = 1, last = 0 }
 local arrived = {}
 local by_sender = {}

@@ -4,9 +4,9 @@
 -- waits for under a token and yields the marker WAIT. In a user coroutine the marker travels up
 -- through the wrapped `coroutine.resume` and `wrap` (internal/coroutines.lua) to the root, and the
 -- answer travels down the same way, so that user code sees an ordinary call. `dispatch` is what a
--- turn calls: it has a root, the looper, pull the turn's events and resume who waited for them.
--- The looper calls callbacks itself; if one waits, another root becomes the looper, and this one
--- goes on as the callback's.
+-- turn calls: it has a root, the looper, pull the turn's events and resume who waited for them. The
+-- looper calls callbacks itself; if one waits, another root becomes the looper, and this one goes
+-- on as the callback's.
 --
 -- Does not know what the operations are: see context.lua, tcp.lua and timer.lua.
 
@@ -275,6 +275,5 @@ core.call, core.complete, core.defer, core.conclude = call, complete, defer, con
 core.run = run
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
-core.last_token = function() return last_token end
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
 core.dispatch, core.start = dispatch, start

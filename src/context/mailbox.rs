@@ -14,7 +14,8 @@ use crate::message::{Event, Id};
 /// Answers that find room although no query waits for them.
 const LATE_REPLIES_MAX: usize = 65_536;
 
-/// Messages over the bound that find room, see [`Context::deliver`]: as many as there can be contexts.
+/// Messages over the bound that find room, see [`Context::deliver`]: as many as there can be
+/// contexts.
 const REPORTS_MAX: usize = Id::INDEX_MAX;
 
 /// Why an event was not taken.
@@ -189,11 +190,11 @@ impl Context {
 
     /// Puts an event into the mailbox and makes the context run.
     ///
-    /// Messages count against the mailbox's bound; over it, one finds room from each context that this
-    /// one has created: whoever creates more of them than the mailbox holds, and has each report
-    /// once, hears of all. Answers are bounded by the number of queries
-    /// that have none yet, so that whoever answers what was never asked cannot fill the memory;
-    /// there is room for some more, which come too late. Notices are bounded by what the context
+    /// Messages count against the mailbox's bound; over it, one finds room from each context that
+    /// this one has created: whoever creates more of them than the mailbox holds, and has each
+    /// report once, hears of all. Answers are bounded by the number of queries that have none yet,
+    /// so that whoever answers what was never asked cannot fill the memory; there is room for some
+    /// more, which come too late. Notices are bounded by what the context
     /// has asked for.
     ///
     /// # Errors

@@ -419,8 +419,8 @@ unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
     unsafe { ffi::lua_pushlstring(raw, bytes.as_ptr().cast(), bytes.len()) };
 }
 
-/// Pushes the loaded chunk, or the error message; returns the status, and whether the library's code
-/// for coroutines is wanted.
+/// Pushes the loaded chunk, or the error message; returns the status, and whether the library's
+/// code for coroutines is wanted.
 unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> (c_int, bool) {
     match source {
         // SAFETY: the caller's contract.
