@@ -120,8 +120,8 @@ fn figures_of_probes_beside_loops() {
         let first = times[..2].to_vec();
         times.sort_by(f64::total_cmp);
         let at = |part: f64| times[(times.len() as f64 * part) as usize];
-        println!(
-            "{count:>2} loops, {} probes, ms: first {first:.1?}, median {:.2}, p99 {:.1}, max {:.1}",
+        eprintln!(
+            "{count:>2} loops, {} probes, ms: first {first:.1?}, p50 {:.2}, p99 {:.1}, most {:.1}",
             times.len(),
             at(0.5),
             at(0.99),

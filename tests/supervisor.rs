@@ -219,12 +219,13 @@ fn supervisors_supervise_supervisors() {
           -- The first failure starts x, the second, by the supervisor above, both.
           take(i)
         end
-        print(table.concat(reasons, ', '), context.stat(handles.x) and context.stat(handles.y) and 2)
+        local function both() return context.stat(handles.x) and context.stat(handles.y) and 2 end
+        print(table.concat(reasons, ', '), both())
         -- Destroyed, the inner one cannot end its children.
         local old = s:handle(1)
         s:stop()
         print(wait_finished())
-        print(context.stat(old), context.stat(handles.x) and context.stat(handles.y) and 2)
+        print(context.stat(old), both())
         context.destroy(handles.x)
         context.destroy(handles.y)";
     let main = folder.write("main.lua", [PRELUDE, script].concat());
