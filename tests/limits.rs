@@ -69,6 +69,150 @@ fn an_echo_server_beside_64_loops_answers() {
     assert!(began.elapsed() < Duration::from_secs(4), "loops are ended, not abandoned");
 }
 
+/// An echo server beside loops; tells its port, then when so many of the loops have begun.
+const CROWD_MAIN: &str = "
+    local file, count, begun = ...
+    local handles = {}
+    for i = 1, count do handles[i] = context.create(file) end
+    local ok, listener = tcp.listen('127.0.0.1', 0)
+    listener:accept(function(_, sock)
+      sock:set_nodelay(true)
+      sock:read(function(ok, data)
+        if ok then sock:write(data) else sock:close() end
+      end)
+    end)
+    print(tcp.local_port(listener))
+    local n
+    repeat
+      timer.sleep(0.01)
+      n = 0
+      for i = 1, #handles do n = n + math.min(1, context.stat(handles[i]).turns) end
+    until n >= tonumber(begun)
+    print('begun')
+";
+
+/// One byte there and back.
+fn probe(client: &mut std::net::TcpStream) {
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+}
+
+/// The figures of `docs/RELIABILITY.md`, without loops and with 64, in turn:
+/// `cargo test --release --test limits -- --ignored --nocapture figures`.
+#[test]
+#[ignore = "prints figures, checks nothing"]
+fn figures_of_probes_beside_loops() {
+    let folder = Folder::new();
+    let file = folder.write("loop.lua", "while true do end");
+    let main = folder.write("main.lua", CROWD_MAIN);
+    for count in ["0", "64"].repeat(5) {
+        let args = [main.as_os_str(), file.as_os_str(), count.as_ref(), count.as_ref()];
+        let mut server = Server::start(args);
+        let mut client = connect(server.port());
+        let mut times = Vec::new();
+        let end = Instant::now() + Duration::from_secs(4);
+        while Instant::now() < end {
+            let began = Instant::now();
+            probe(&mut client);
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let first = times[..2].to_vec();
+        times.sort_by(f64::total_cmp);
+        let at = |part: f64| times[(times.len() as f64 * part) as usize];
+        eprintln!(
+            "{count:>2} loops, {} probes, ms: first {first:.1?}, p50 {:.2}, p99 {:.1}, most {:.1}",
+            times.len(),
+            at(0.5),
+            at(0.99),
+            at(0.9999)
+        );
+    }
+}
+
+/// There are 256 threads to run loops: others that loop wait, and the rest goes on.
+#[test]
+fn more_loops_than_threads_hold_nobody_up() {
+    let folder = Folder::new();
+    let file = folder.write("loop.lua", "while true do end");
+    let main = folder.write("main.lua", CROWD_MAIN);
+    let args = [main.as_os_str(), file.as_os_str(), "300".as_ref(), "250".as_ref()];
+    let mut server = Server::start(args);
+    let mut client = connect(server.port());
+    probe(&mut client);
+    assert_eq!(server.line(), "begun");
+    for _ in 0..500 {
+        probe(&mut client);
+    }
+    server.signal("TERM");
+    server.finish(PATIENCE).succeeded();
+}
+
+/// Threads of a process that run, or would if there were a core for them.
+#[cfg(target_os = "linux")]
+fn running_threads(process: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let stats =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    stats.filter(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" R"))).count()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn of_many_loops_few_run_at_a_time() {
+    let folder = Folder::new();
+    let file = folder.write("loop.lua", "while true do end");
+    let main = folder.write("main.lua", CROWD_MAIN);
+    let args = ["--workers".as_ref(), "2".as_ref(), main.as_os_str(), file.as_os_str()];
+    let mut server = Server::start(args.into_iter().chain(["12".as_ref(), "12".as_ref()]));
+    let mut client = connect(server.port());
+    assert_eq!(server.line(), "begun");
+    let deadline = Instant::now() + PATIENCE;
+    // The two that have their turn; when turns change, two more.
+    while running_threads(server.id()) > 4 {
+        probe(&mut client);
+        assert!(Instant::now() < deadline, "{} threads run", running_threads(server.id()));
+    }
+    server.signal("TERM");
+    server.finish(PATIENCE).succeeded();
+}
+
+/// Those that stood still go on in turn, with the hook that they had.
+#[test]
+fn loops_take_turns() {
+    let folder = Folder::new();
+    let file = folder.write("loop.lua", "while true do end");
+    let hooked = folder.write(
+        "hooked.lua",
+        "local main, n = context.parent(), 0
+         debug.sethook(function()
+           n = n + 1
+           if n % 1000 == 0 then context.send(main, n) end
+         end, '', 1000)
+         while true do end",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local file, hooked = ...
+         local handles = { context.create(hooked) }
+         for i = 2, 7 do handles[i] = context.create(file) end
+         local counts = 0
+         context.recv(handles[1], function() counts = counts + 1 end)
+         for _, seconds in ipairs { 0.1, 0.3 } do
+           for i = 1, 7 do
+             while context.stat(handles[i]).cpu < seconds do timer.sleep(0.005) end
+           end
+           counts = 0
+           while counts == 0 do timer.sleep(0.005) end
+         end
+         context.recv(handles[1], nil)
+         for i = 1, 7 do context.destroy(handles[i]) context.wait(handles[i]) end
+         print('all went on')",
+    );
+    let done = run(node_lua().args(["--workers", "2"]).args([main, file, hooked]));
+    assert_eq!(done.succeeded().stdout, "all went on\n");
+}
+
 #[test]
 fn destroy_ends_whatever_loops() {
     let folder = Folder::new();

@@ -172,12 +172,12 @@ impl Scheduler {
     /// Runs one worker until the last context has ended, or until it is replaced.
     pub fn run_worker(self: &Arc<Self>, index: usize) {
         let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
-        self.run_with(index, deque.expect("each worker is run once"));
+        self.run_with(index, deque.expect("each worker is run once"), false);
     }
 
-    fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>) {
+    fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>, is_runner: bool) {
         let watch = &self.remote(index).watch;
-        watch.start();
+        watch.start(is_runner);
         let deque = crate::rt::block_on(Worker::new(Arc::clone(self), index, deque));
         watch.stop();
         if let Some(deque) = deque {
@@ -195,8 +195,8 @@ impl Scheduler {
         super::watchdog::start(self)
     }
 
-    /// Starts one more worker; false if that is not possible.
-    pub(super) fn start_extra(self: &Arc<Self>) -> bool {
+    /// Starts one more worker, or the runner; false if that is not possible.
+    pub(super) fn start_extra(self: &Arc<Self>, is_runner: bool) -> bool {
         let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // Only the watchdog starts workers: nobody else changes the count.
         let (index, deque) =
@@ -208,10 +208,10 @@ impl Scheduler {
         let deque = Arc::new(Mutex::new(Some(deque)));
         let run = move || {
             let deque = deque.lock().unwrap_or_else(PoisonError::into_inner).take();
-            scheduler.run_with(index, deque.expect("a thread is started once"));
+            scheduler.run_with(index, deque.expect("a thread is started once"), is_runner);
         };
         match crate::thread::spawn(&format!("worker-{index}"), run) {
-            Ok(()) => self.active.fetch_add(1, Ordering::Relaxed),
+            Ok(()) => self.active.fetch_add(usize::from(!is_runner), Ordering::Relaxed),
             Err(error) => {
                 log::warn!("no thread in place of a stuck one: {error}");
                 return false;
@@ -254,20 +254,6 @@ impl Scheduler {
             false => self.suspects.push(context),
         }
         self.wake_one();
-    }
-
-    /// Whether a worker may take a context that may not give it back, and there is one.
-    pub(super) fn has_suspects(&self) -> bool {
-        !self.suspects.is_empty()
-            && self.suspects.are_free(self.running(), self.workers, self.can_grow())
-    }
-
-    /// Takes such a context.
-    pub(super) fn take_suspect(&self) -> Option<Arc<Context>> {
-        match self.suspects.is_empty() {
-            true => None,
-            false => self.suspects.take(self.running(), self.workers, self.can_grow()),
-        }
     }
 
     /// Whether one more worker could be started.

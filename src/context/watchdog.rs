@@ -26,7 +26,7 @@ pub(super) const TICK: Duration = Duration::from_millis(4);
 /// Looks that see a worker in the same turn before it counts as stuck.
 const STUCK_TICKS: u32 = 2;
 
-/// The same for a context that may be expected to, once others have got stuck.
+/// The same for suspects, once others have got stuck.
 const STUCK_TICKS_WARY: u32 = 1;
 
 /// Looks after which contexts that have not run yet are trusted again.
@@ -66,6 +66,8 @@ pub(super) struct Watch {
     is_slow: AtomicBool,
     /// The turn is that of a context from [`super::suspects`].
     is_suspect: AtomicBool,
+    /// The thread runs only such, and is not stuck. It counts as given up from the beginning.
+    is_runner: AtomicBool,
     pub(super) hold: Hold,
     /// The thread, while it runs. Whoever pokes it holds the lock, so that it does not end.
     thread: Mutex<Option<Handle>>,
@@ -109,11 +111,15 @@ fn poked() {
 }
 
 impl Watch {
-    /// This thread is the worker from now on.
-    pub(super) fn start(&self) {
+    /// This thread is the worker from now on, or the runner.
+    pub(super) fn start(&self, is_runner: bool) {
         MINE.set(self);
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(Handle::current());
-        self.outcast.store(false, Ordering::Relaxed);
+        if is_runner {
+            self.yield_to_others();
+        }
+        self.is_runner.store(is_runner, Ordering::Relaxed);
+        self.outcast.store(is_runner, Ordering::Relaxed);
         self.is_slow.store(false, Ordering::Relaxed);
     }
 
@@ -144,14 +150,19 @@ impl Watch {
         self.is_slow.load(Ordering::Relaxed) && self.is_slow.swap(false, Ordering::Relaxed)
     }
 
-    /// Notes that the next turn is that of a suspect.
-    pub(super) fn set_suspect(&self) {
-        self.is_suspect.store(true, Ordering::Relaxed);
+    /// Notes whether the next turn is that of a suspect.
+    pub(super) fn set_suspect(&self, is_suspect: bool) {
+        self.is_suspect.store(is_suspect, Ordering::Relaxed);
     }
 
-    /// True, once, if the turn is that of a suspect.
-    pub(super) fn take_suspect(&self) -> bool {
-        self.is_suspect.swap(false, Ordering::Relaxed)
+    /// Whether the thread runs suspects only, and is not given up.
+    pub(super) fn is_runner(&self) -> bool {
+        self.is_runner.load(Ordering::Relaxed)
+    }
+
+    /// The same; from then on it is not any more.
+    pub(super) fn take_runner(&self) -> bool {
+        self.is_runner.swap(false, Ordering::Relaxed)
     }
 
     /// Whether the watchdog has given this worker up.
@@ -314,11 +325,19 @@ impl Watchdog {
                 true => STUCK_TICKS_WARY,
                 false => STUCK_TICKS,
             };
-            if seen.ticks >= patience && scheduler.give_up(remote) {
+            if seen.ticks < patience {
+                continue;
+            }
+            let is_runner = watch.take_runner();
+            if is_runner {
+                scheduler.suspects.set_runner(false);
+            } else if scheduler.give_up(remote) {
                 given_up += 1;
-                if is_suspect && seen.charged > Duration::ZERO {
-                    self.wary = WARY_TICKS;
-                }
+            } else {
+                continue;
+            }
+            if is_suspect && seen.charged > Duration::ZERO {
+                self.wary = WARY_TICKS;
             }
         }
         if given_up > 0 {
@@ -327,7 +346,7 @@ impl Watchdog {
         }
         self.relax();
         self.share();
-        has_run
+        has_run || scheduler.suspects.are_held()
     }
 
     /// Trusts new contexts again after a while, and starts workers that are missing.
@@ -336,13 +355,20 @@ impl Watchdog {
         self.wary = self.wary.saturating_sub(1);
         if self.wary == 0 && scheduler.suspects.is_wary() {
             scheduler.suspects.set_wary(false);
-            if scheduler.has_suspects() {
+            if scheduler.suspects.are_free() {
                 scheduler.wake_one();
             }
         }
         self.retry = self.retry.saturating_sub(1);
         while self.retry == 0 && scheduler.running() < scheduler.workers() && scheduler.can_grow() {
-            if !scheduler.start_extra() {
+            if !scheduler.start_extra(false) {
+                self.retry = RETRY_TICKS;
+            }
+        }
+        if self.retry == 0 && scheduler.suspects.need_runner() && scheduler.can_grow() {
+            scheduler.suspects.set_runner(true);
+            if !scheduler.start_extra(true) {
+                scheduler.suspects.set_runner(false);
                 self.retry = RETRY_TICKS;
             }
         }
@@ -445,9 +471,6 @@ impl Scheduler {
         if watch.outcast.swap(true, Ordering::Relaxed) {
             return false;
         }
-        if watch.take_suspect() {
-            self.suspects.release();
-        }
         if watch.is_slow.load(Ordering::Relaxed) {
             watch.yield_to_others();
         }
@@ -461,7 +484,7 @@ impl Scheduler {
         let waiting = self.injector.len() + queued;
         let wanted = given_up.max((given_up * GROWTH).min(waiting));
         for _ in 0..wanted {
-            if !self.start_extra() {
+            if !self.start_extra(false) {
                 break;
             }
         }

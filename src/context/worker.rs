@@ -242,7 +242,7 @@ impl Worker {
 
     fn has_work(&self, local: &Local) -> bool {
         local.watch.slot.is_full()
-            || self.scheduler.has_suspects()
+            || self.scheduler.suspects.are_free()
             || !self.scheduler.injector.is_empty()
             || self.scheduler.remotes().any(|remote| !remote.stealer.is_empty())
     }
@@ -291,21 +291,26 @@ impl Worker {
 
     /// Gives a turn to a context that may not give the worker back; returns its cost.
     fn run_suspect(&self, local: &Local, context: &Arc<Context>) -> usize {
-        local.watch.set_suspect();
-        // The others may come, and someone has to look at the sockets meanwhile.
-        if self.scheduler.may_have_idle() {
-            if self.scheduler.has_suspects() {
-                self.scheduler.wake_one();
-            }
-            if self.scheduler.suspects.is_wary() && self.scheduler.watch_sockets().is_ready() {
-                self.scheduler.wake_one();
-            }
+        local.watch.set_suspect(true);
+        // The others may come.
+        if self.scheduler.may_have_idle() && self.scheduler.suspects.are_free() {
+            self.scheduler.wake_one();
         }
         let cost = self.run(local, context);
-        if local.watch.take_suspect() {
-            self.scheduler.suspects.release();
-        }
+        local.watch.set_suspect(false);
         cost
+    }
+
+    /// What the runner does: one suspect after the other, until one has got stuck.
+    fn run_suspects(&self, local: &Local) {
+        while local.watch.is_runner()
+            && let Some(context) = self.scheduler.suspects.take(true)
+        {
+            self.run_suspect(local, &context);
+        }
+        if local.watch.take_runner() {
+            self.scheduler.suspects.set_runner(false);
+        }
     }
 
     /// The time, before one turn in so many.
@@ -400,6 +405,10 @@ impl Future for Worker {
         let this = &mut *self;
         let local = this.local();
         this.scheduler.alarm.ring();
+        if local.watch.is_runner() {
+            this.run_suspects(&local);
+            return Poll::Ready(this.retire(local));
+        }
         this.register(&local, cx);
         let mut searching = this.leave_idle();
         this.reacted = crate::rt::now();
@@ -422,7 +431,7 @@ impl Future for Worker {
                 if std::mem::take(&mut searching) {
                     this.scheduler.stop_searching();
                 }
-                if let Some(context) = this.scheduler.take_suspect() {
+                if let Some(context) = this.scheduler.suspects.take(false) {
                     this.was_useful = true;
                     cost += this.run_suspect(&local, &context);
                     if this.must_yield(cx) {
@@ -452,7 +461,7 @@ impl Future for Worker {
                 cost = 0;
                 this.look(&local);
                 // However much the others have to do.
-                if let Some(context) = this.scheduler.take_suspect() {
+                if let Some(context) = this.scheduler.suspects.take(false) {
                     this.run_suspect(&local, &context);
                 }
                 if this.must_yield(cx) {
