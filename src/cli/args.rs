@@ -278,6 +278,33 @@ mod tests {
     }
 
     #[test]
+    fn seeds_and_what_belongs_to_them_describe_a_simulation() {
+        let simulation = |arguments: &[&str]| match run(arguments).unwrap() {
+            Command::Run(run) => run.simulation,
+            _ => panic!("not a run"),
+        };
+        assert_eq!(simulation(&["a.lua", "--simulate", "1"]), None);
+        let one = simulation(&["--simulate", "7", "a.lua"]).unwrap();
+        assert_eq!((one.seeds, one.is_range, one.faults), (7..=7, false, 0.0));
+        let line = ["--simulate", "1..9", "--faults", "0.5", "--until", "60", "--trace", "a.lua"];
+        let many = simulation(&line).unwrap();
+        assert_eq!((many.seeds, many.is_range, many.faults), (1..=9, true, 0.5));
+        assert_eq!((many.until, many.patience), (Some(Duration::from_secs(60)), None));
+        assert!(many.trace && !one.trace);
+        for wrong in [
+            &["--simulate", "x", "a.lua"][..],
+            &["--simulate", "9..1", "a.lua"],
+            &["--simulate", "1", "--faults", "1.5", "a.lua"],
+            &["--simulate", "1", "--until", "-1", "a.lua"],
+            &["--simulate", "1..2", "-"],
+            &["--faults", "0.5", "a.lua"],
+            &["--trace", "a.lua"],
+        ] {
+            assert!(run(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn wrong_values_are_named_with_the_limit() {
         for value in ["0", "1025", "many", "-1"] {
             let error = run(&["--workers", value, "a.lua"]).unwrap_err().to_string();

@@ -47,6 +47,15 @@ local function guard(f)
   end
 end
 
+-- Waits until a condition holds, which must not take for ever.
+local function wait_until(what, condition)
+  for _ = 1, 1000 do
+    if condition() then return end
+    timer.sleep(1)
+  end
+  error(role .. ": in vain: " .. what)
+end
+
 local function create(name, ...)
   return context.create(script, name, script, main, calm, kill, ...)
 end
@@ -138,9 +147,8 @@ function roles.server(pushers)
     listener:close()
     other:close()
     context.recv(main, nil)
-    while open > 0 or written.told < written.asked do
-      timer.sleep(1)
-    end
+    wait_until("connections end", function() return open == 0 end)
+    wait_until("writes are told", function() return written.told >= written.asked end)
     must(written.asked == written.told, "%d of %d writes told", written.told, written.asked)
   end))
 end
@@ -195,9 +203,7 @@ local function echo(socket, id, tally)
     tally.frames = tally.frames + 1
   end
   socket:close()
-  while written.told < written.asked do
-    timer.sleep(1)
-  end
+  wait_until("writes are told", function() return written.told >= written.asked end)
   must(written.asked == written.told, "%d of %d writes told", written.told, written.asked)
 end
 
@@ -323,9 +329,7 @@ function roles.asker(agents)
     end
     if random(4) == 1 then timer.sleep(random() * 0.05) end
   end
-  while #outcomes < asked do
-    timer.sleep(0.1)
-  end
+  wait_until("outcomes", function() return #outcomes == asked end)
   context.send(main, { queries = asked })
 end
 
@@ -447,9 +451,7 @@ function roles.main()
   for _, handle in ipairs(pushers) do context.send(handle, "stop") end
   for _, handle in ipairs(agents) do context.send(handle, "stop") end
   context.send(server, "stop")
-  while alive > 0 do
-    timer.sleep(0.5)
-  end
+  wait_until("ends are told", function() return alive == 0 end)
   context.recv(0, nil)
   if failure then error(failure, 0) end
   print(("%d frames, %d queries, %d messages"):format(sums.frames, sums.queries, messages))

@@ -13,6 +13,8 @@ mod pipe;
 mod random;
 mod socket;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod world;
 
 pub use world::{Config, Report, is_on, start};

@@ -113,7 +113,7 @@ impl Drop for Stream {
 }
 
 impl World {
-    fn read(&mut self, id: u64, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    pub(super) fn read(&mut self, id: u64, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         let Some(end) = self.network.ends.get_mut(&id) else { return Ok(0) };
         let found = end.visible().min(space.len());
         if found == 0 || end.input_ended {
@@ -142,7 +142,7 @@ impl World {
         Ok(count)
     }
 
-    fn write(&mut self, id: u64, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn write(&mut self, id: u64, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let Some(end) = self.network.ends.get_mut(&id) else {
             return Err(io::Error::from_raw_os_error(libc::EPIPE));
         };
@@ -278,7 +278,7 @@ impl Drop for Listener {
 }
 
 impl World {
-    fn accept(&mut self, id: u64) -> io::Result<u64> {
+    pub(super) fn accept(&mut self, id: u64) -> io::Result<u64> {
         let error = self.faults.accept_error(&mut self.random);
         let Some(listener) = self.network.listeners.get_mut(&id) else {
             return Err(io::Error::from_raw_os_error(libc::EBADF));

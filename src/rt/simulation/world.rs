@@ -45,7 +45,7 @@ impl Report {
     /// Of the simulation that is on.
     pub fn new() -> Report {
         with(|world| {
-            let (trace, steps) = world.trace.result();
+            let (trace, steps) = world.fingerprint();
             Report { trace, steps, time: world.now }
         })
     }
@@ -198,6 +198,11 @@ impl World {
     pub(super) fn note(&mut self, step: Step, what: u64) {
         self.trace.add(step as u64, what, self.now);
         log::trace!("{step:?} {what:x}");
+    }
+
+    /// A fingerprint of all steps so far, and their number.
+    pub(super) fn fingerprint(&self) -> (u64, u64) {
+        self.trace.result()
     }
 
     fn choose(&mut self, count: usize) -> (usize, Option<u64>) {
