@@ -34,6 +34,12 @@ impl Deny {
         self.0 != 0
     }
 
+    /// Whether the network is.
+    #[inline]
+    pub(in crate::lua) fn withholds_network(self) -> bool {
+        self.0 & Deny::NETWORK != 0
+    }
+
     fn has(self, bit: u8) -> c_int {
         c_int::from(self.0 & bit != 0)
     }
