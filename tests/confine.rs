@@ -31,7 +31,7 @@ const ESCAPES: &[&str] = &[
     "local ok, code = tcp.connect('localhost', 1) return ok or code ~= 50",
     "local ok, code = tcp.listens('/tmp/node-lua-confined.sock') return ok or code ~= 50",
     "local ok, code = tcp.connects('/tmp/node-lua-confined.sock') return ok or code ~= 50",
-    "return (pcall(tcp.write, 5, 'x'))",
+    "local ok, code = tcp.write(5, 'x') return ok ~= false or code ~= 50",
     // The environment of the library's functions, and what it does with globals.
     "return getfenv(tcp.listen) ~= _G or getfenv(buffer.new(1).u8) ~= _G",
     "return (pcall(setfenv, tcp.listen, {}))",
@@ -53,6 +53,100 @@ const ESCAPES: &[&str] = &[
     "package.path = '/etc/?' local ok, why = pcall(require, 'passwd')
      return ok or why:find('root', 1, true)",
     "return getmetatable('') ~= false",
+    "return (pcall(tcp.fd_src, 5))",
+    // Whatever can be reached after the library has loaded all of itself has no other environment.
+    "local _ = pcall(tcp.listen, '127.0.0.1', 0), pcall(context.monitor, 2 ^ 40, function() end), context.stat()
+     pcall(context.create, {})
+     require 'packet' require 'supervisor'
+     local seen, found = {}, false
+     local function walk(value, path)
+       local kind = type(value)
+       if seen[value] or kind ~= 'table' and kind ~= 'function' then return end
+       seen[value] = true
+       if kind == 'function' then
+         if getfenv(value) ~= _G then found = path end
+         if debug.getinfo(value).func then found = path end
+         return
+       end
+       for key, inner in next, value do
+         if key == 'cdef' or key == 'loadlib' or key == 'attach' then found = path end
+         walk(key, path) walk(inner, path .. '.' .. tostring(key))
+       end
+       local metatable = getmetatable(value)
+       if type(metatable) == 'table' then walk(metatable, path .. '<metatable>') end
+     end
+     walk(_G, '_G')
+     walk(buffer.new(1), 'buffer')
+     for level = 0, 30 do
+       local ok, env = pcall(getfenv, level)
+       if ok and env ~= _G then found = 'level ' .. level end
+     end
+     return found",
+    // Nor does the library call what the script has put in the place of its functions.
+    "local found, real = false, {}
+     for name, value in pairs(_G) do
+       if type(value) == 'function' then real[name] = value end
+     end
+     local pairs, pcall, setmetatable = pairs, pcall, setmetatable
+     for name in pairs(real) do _G[name] = function(...) found = name return real[name](...) end end
+     pcall(tcp.listen, '127.0.0.1', 0)
+     pcall(context.monitor, 2 ^ 40, function() end)
+     pcall(context.stat)
+     pcall(context.create, { file = '/nowhere', name = 'x' })
+     pcall(buffer.pack, '<i8', 1LL)
+     pcall(buffer.new('12345678').u64be, buffer.new('12345678'), 0)
+     pcall(timer.sleep, 0.001)
+     for name, value in pairs(real) do _G[name] = value end
+     return found",
+    // A check that is the script's own would let it read any memory.
+    "local token, real = getmetatable(buffer.new(1)), getmetatable
+     getmetatable = function() return token end
+     local u16le, set_u8, pack = buffer.new('12').u16le, buffer.new('12').set_u8, buffer.put_u8
+     for _, fake in ipairs { {}, print, coroutine.create(print), 1LL, 'text' } do
+       for _, f in ipairs { u16le, set_u8, pack, buffer.varint, buffer.put_varint, buffer.text } do
+         if pcall(f, fake, 0, 1) then getmetatable = real return tostring(fake) end
+       end
+     end
+     getmetatable = real",
+    // What passes for a buffer, or for a cdata, by its looks.
+    "local fake = setmetatable({}, { __metatable = getmetatable(buffer.new(1)) })
+     return (pcall(buffer.u8, fake, 0)) or (pcall(buffer.append, buffer.new(1), fake))
+       or (pcall(context.send, context.self(), fake) and type(select(2, context.recv(0))) ~= 'table')",
+    "return getmetatable(1LL) ~= 'ffi' or (pcall(function() return (1LL).x end))
+       or (pcall(function() return (1LL)() end)) or (pcall(setmetatable, 1LL, {}))",
+    "for _, what in ipairs { '>S', '>f', 'X', '>' } do
+       if pcall(debug.getinfo, 1, what) or pcall(debug.getinfo, print, what) then return what end
+     end",
+    "return (pcall(debug.getinfo, coroutine.create(print), 0, 'f')) or (pcall(getfenv, {}))",
+    // Bytecode in pieces, and by every other door.
+    "local code, at = string.dump(function() return 1 end), 0
+     return load(function() at = at + 1 return code:sub(at, at) end)",
+    "local code, sent = string.dump(function() return 1 end), 0
+     return load(function() sent = sent + 1 return sent == 1 and ' ' or sent == 2 and code or nil end)",
+    "return loadstring('\\27LJ\\2') or load('\\27LJ\\2', 'x', 'bt', {})",
+    "package.preload.x = function() return 1 end
+     return require 'x' ~= 1 or (pcall(require, 'jit.profile')) or (pcall(require, 'jit.opt'))
+       or (pcall(require, 'jit.dump')) or (pcall(require, 'table.ffi'))",
+    // What cannot travel does not come back as something else.
+    "for _, value in ipairs { print, coroutine.create(print), getfenv, { print } } do
+       if pcall(context.send, context.self(), value) then return tostring(value) end
+       if pcall(context.create, 'x', value) then return tostring(value) end
+     end",
+    "return arg or (pcall(context.create, print))",
+    // Through an error with a metatable, which the runtime turns into text.
+    "local h = context.self()
+     context.run(function()
+       error(setmetatable({}, { __tostring = function() return getfenv(2) ~= _G and 'got' or 'x' end }))
+     end)
+     timer.sleep(0.01)
+     return h ~= context.self()",
+    // Around the wrapped coroutines.
+    "local co = coroutine.wrap(function() timer.sleep(0.001) return getfenv(0) end)
+     return co() ~= _G",
+    "local seen
+     local co = coroutine.create(function() timer.sleep(0.001) return false end)
+     local _, first, second = coroutine.resume(co)
+     return first or second",
 ];
 
 fn confined(deny: &str, script: &str) -> String {
@@ -128,6 +222,69 @@ fn children_are_confined_like_their_creator() {
          return got",
     );
     assert_eq!(got, "false");
+}
+
+#[test]
+fn sockets_of_others_are_not_written_to_by_number() {
+    let folder = Folder::new();
+    folder.write(
+        "confined.lua",
+        "local fd = ...
+         local got = {}
+         local function told(ok, code) got[#got + 1] = ok and 'told' or code ~= 50 and code or nil end
+         for _, value in ipairs { 'text', buffer.new('buffer'), buffer.new(('b'):rep(5000)), 5 } do
+           for _, how in ipairs { false, true, told } do
+             local ok, code = tcp.write(fd, value, how)
+             if ok or not code and how ~= told then got[#got + 1] = tostring(value) end
+           end
+         end
+         -- Often enough to be compiled.
+         for _ = 1, 300 do tcp.write(fd, buffer.new('buffer')) end
+         timer.sleep(0.001)
+         context.send(context.parent(), table.concat(got, ' '))",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local _, listener = tcp.listen('127.0.0.1', 0)
+         local _, client = tcp.connect('127.0.0.1', tcp.local_port(listener))
+         local _, sock = listener:accept()
+         sock:set_wshared(true)
+         local file = arg[0]:match('^(.*)/') .. '/confined.lua'
+         local h = context.create({ file = file, deny = { 'network' } }, tcp.fd(sock))
+         local _, got = context.recv(h)
+         print(got)
+         sock:close()
+         print(client:read())",
+    );
+    let done = run(node_lua().arg(main)).succeeded();
+    assert_eq!(done.stdout, "\nfalse\t1\n", "{done}");
+}
+
+#[test]
+fn bytecode_in_files_is_refused_by_all_that_loads_them() {
+    let folder = Folder::new();
+    let code = folder.path("code.lua");
+    folder.write(
+        "confined.lua",
+        "local file = ...
+         package.path = file
+         context.send(context.parent(), {
+           (pcall(require, 'code')), loadfile(file) ~= nil, loadfile(file, 'b') ~= nil,
+           (pcall(dofile, file)), (pcall(assert(package.loaders[2]), 'code')),
+         })",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local file = io.open((...), 'wb')
+         file:write(string.dump(function() return true end))
+         file:close()
+         assert(dofile((...)) == true)
+         local confined = arg[0]:match('^(.*)/') .. '/confined.lua'
+         local _, got = context.recv(context.create({ file = confined, deny = { 'ffi' } }, (...)))
+         for i = 1, 5 do print(got[i]) end",
+    );
+    let done = run(node_lua().arg(main).arg(code)).succeeded();
+    assert_eq!(done.stdout, "false\n".repeat(5), "{done}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ local own = copy(
 )
 own.string, own.table, own.math, own.bit = copy(string), copy(table), copy(math), copy(bit)
 own.coroutine, own.package, own.jit = copy(coroutine), package, copy(jit, "off")
-function own.loadstring(text, name) return raw_load(text, name, "t") end
+function own.loadstring(text, name) return raw_load(text, name, "t", own) end
 function own.require(name) return name == "bit" and own.bit or own.error("no " .. name) end
 function native.load(name) return raw_setfenv(native_load(name), own) end
 

@@ -166,8 +166,8 @@ impl Listener {
         Ok(Listener(Watched::new(socket)?))
     }
 
-    /// Binds and listens on a unix socket. A socket file nobody listens on is replaced; anything
-    /// else at the path makes it `AddrInUse`.
+    /// Binds and listens on a unix socket. A socket file of this user's that nobody listens on is
+    /// replaced; anything else at the path, a link to such a file too, makes it `AddrInUse`.
     ///
     /// # Errors
     /// Those of `socket(2)`, `bind(2)` and `listen(2)`.
@@ -230,16 +230,19 @@ fn tcp_info(socket: &Socket) -> Option<libc::tcp_info> {
     (status == 0).then(|| unsafe { info.assume_init() })
 }
 
-/// True if `path` is a socket file that nobody is bound to any more.
+/// True if `path` is a socket file of this user's that nobody is bound to any more. One of another
+/// user's is none of our business, even where the folder (or being root) would let us replace it.
 ///
 /// `symlink_metadata` does not follow links: a link at the path is never taken for a socket. The
 /// probe is a datagram socket, which a stream listener refuses as of the wrong type: a stream
 /// would be a connection that the listener accepts.
 fn is_stale_socket(path: &Path, address: &SockAddr) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket =
-        std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    is_socket
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    // SAFETY: no requirements; never fails.
+    let user = unsafe { libc::geteuid() };
+    let is_ours = std::fs::symlink_metadata(path)
+        .is_ok_and(|metadata| metadata.file_type().is_socket() && metadata.uid() == user);
+    is_ours
         && Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)
             .and_then(|probe| probe.connect(address))
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)

@@ -266,6 +266,10 @@ fn stage_shared(
     data: Body<'_>,
     token: u64,
 ) -> Result<Result<(), TooLong>, Code> {
+    // Compiled code comes here without the native that confined contexts have in its place.
+    if host.deny.withholds_network() {
+        return Err(Code::NOT_PERMITTED);
+    }
     let known = host.remotes.get(&fd).and_then(|remote| remote.writer.upgrade());
     let shared = known.filter(|shared| !shared.is_closed());
     let shared = shared.or_else(|| SharedWriter::get(fd)).ok_or(Code::SOCKET_CLOSED)?;
