@@ -2,7 +2,8 @@
 //!
 //! Layers, ground to top; each may use only those above it in this list:
 //!
-//! 0. [`error`], `rt`, `thread`: codes; the async runtime, clock and sockets; interruptions
+//! 0. [`error`], [`torture`], `rt`, `thread`: codes; failures on order; the async runtime, clock
+//!    and sockets; interruptions
 //! 1. [`buf`], [`frame`]: bytes, and their division into frames
 //! 2. [`message`]: what travels between contexts
 //! 3. [`context`]: who runs, and when
@@ -22,3 +23,4 @@ pub mod net;
 pub mod rt;
 pub mod thread;
 pub mod timer;
+pub mod torture;

@@ -12,7 +12,7 @@ use super::args::{self, Command, Main, Run, USAGE};
 use crate::context::{End, Scheduler};
 use crate::lua::{CommandLine, Deny, Paths, Program, Script, Settings, Source, interrupt};
 use crate::message::{Text, Value};
-use crate::{net, rt, thread};
+use crate::{net, rt, thread, torture};
 
 /// How long the process waits, at its end, for what was written to be read.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
@@ -87,6 +87,7 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
     }
     scheduler.wait_until_done();
     net::wait_for_lingering(FLUSH_PATIENCE);
+    torture::report();
     if settings.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
