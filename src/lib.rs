@@ -21,6 +21,7 @@ pub mod lua;
 pub mod message;
 pub mod net;
 pub mod rt;
+mod sync;
 pub mod thread;
 pub mod timer;
 pub mod torture;

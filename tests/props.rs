@@ -4,10 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-#[allow(dead_code, reason = "half of it is for the drivers")]
+#[allow(dead_code, unreachable_pub, reason = "shared with the drivers")]
 #[path = "../fuzz/src/mutate.rs"]
 mod mutate;
 mod support;
+#[allow(unreachable_pub, reason = "shared with the drivers")]
 #[path = "../fuzz/src/targets/mod.rs"]
 mod targets;
 

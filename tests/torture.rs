@@ -41,12 +41,14 @@ fn check(kind: &str, step: u64) {
         Ok(step) => step.parse().unwrap(),
         Err(_) => step,
     };
+    // Runs differ by some allocations, which the slack is for.
     let mut reached = 0;
     for number in (1..=total).step_by(step as usize) {
         reached += u64::from(check_one(&format!("{kind} {number}")));
     }
     // Runs differ by some allocations.
-    assert!(reached * step + 10 * step > total, "{reached} of {kind} failed, there are {total}");
+    let slack = 10 * step + total / 50;
+    assert!(reached * step + slack > total, "{reached} of {total} {kind}s failed");
     assert!(!check_one(&format!("{kind} {}", 2 * total)), "there are not as many");
 }
 
