@@ -52,6 +52,11 @@ fn next(context: &Arc<Context>) -> Option<Arc<Context>> {
 
 /// What a worker does with a queued context, until it rests. Returns the events.
 fn run(context: &Arc<Context>) -> Vec<Event> {
+    run_until_end(context).0
+}
+
+/// The same, and whether it was asked to end.
+fn run_until_end(context: &Arc<Context>) -> (Vec<Event>, bool) {
     let mut all = Vec::new();
     if next(context).is_some() {
         loop {
@@ -59,12 +64,15 @@ fn run(context: &Arc<Context>) -> Vec<Event> {
             context.take(&mut batch);
             all.extend(batch);
             assert!(next(context).is_none(), "queued while it runs");
-            if context.end_requested().is_some() || context.rest() {
+            if context.end_requested().is_some() {
+                return (all, true);
+            }
+            if context.rest() {
                 break;
             }
         }
     }
-    all
+    (all, false)
 }
 
 fn message(number: f64) -> Event {
@@ -160,8 +168,7 @@ fn a_request_to_end_is_seen() {
         context.deliver(message(1.0)).unwrap();
         let killer = Arc::clone(&context);
         let killer = thread::spawn(move || killer.destroy(End::Destroyed(None)));
-        run(&context);
-        let was_seen = context.end_requested().is_some();
+        let (_, was_seen) = run_until_end(&context);
         killer.join().unwrap();
         assert!(was_seen || next(&context).is_some(), "nobody will look");
         assert!(context.end_requested().is_some());
