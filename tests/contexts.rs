@@ -29,6 +29,20 @@ const ECHO: (&str, &str) = (
 );
 
 #[test]
+fn a_file_that_many_contexts_run_is_the_same_for_all() {
+    // From the third context on, a file that was not changed lately is loaded as bytecode.
+    let code = "for i = 1, 5 do
+           local greeter = context.create('examples/greeter.lua')
+           print(select(2, context.query(greeter, 'number ' .. i)))
+           context.destroy(greeter)
+           context.wait(greeter)
+         end";
+    let done = run(node_lua().args(["-e", code])).succeeded();
+    let greetings = done.stdout.lines().filter(|line| line.starts_with("hello, number ")).count();
+    assert_eq!(greetings, 5, "{done}");
+}
+
+#[test]
 fn a_full_mailbox_returns_209_and_takes_more_once_emptied() {
     assert_prints(
         &[],

@@ -13,8 +13,8 @@ use support::{files, repository, stem};
 
 /// Modules of `src/`, ground to top: each may use itself and those before it.
 const LAYERS: &[&str] = &[
-    "error", "sync", "rt", "thread", "logging", "buf", "frame", "message", "context", "net",
-    "timer", "abi", "lua", "cli",
+    "error", "torture", "sync", "rt", "thread", "logging", "buf", "frame", "message", "context",
+    "net", "timer", "abi", "lua", "cli",
 ];
 
 /// What a file may use although it comes later: the memory account of a state counts buffers.
@@ -67,7 +67,72 @@ const UNSAFE: &[&str] = &[
     "src/thread.rs",
     "benches/src/sys.rs",
     "tests/buffer.rs",
+    "fuzz/src/targets/message.rs",
     "tests/support/vm.rs",
+];
+
+/// For each of them in `src/`, a test that runs its unsafe code: where it is, and its name. The
+/// reasons stand beside the code, where clippy asks for them.
+const TESTED: &[(&str, &str, &str)] = &[
+    ("src/abi/buffer.rs", "tests/buffer.rs", "memory_outside_the_vm_is_counted_and_given_back"),
+    ("src/abi/buffer_calls.rs", "tests/buffer.rs", "buffer_script"),
+    ("src/abi/call.rs", "tests/buffer.rs", "only_buffers_pass_the_type_check"),
+    ("src/abi/pack.rs", "tests/props.rs", "changed_inputs_have_no_finding"),
+    ("src/buf/block.rs", "src/buf/block_test.rs", "behaves_like_a_vector"),
+    ("src/buf/block_test.rs", "src/buf/block_test.rs", "behaves_like_a_vector"),
+    ("src/buf/scratch.rs", "src/buf/scratch.rs", "pieces_stay_apart"),
+    ("src/context/slot.rs", "src/context/models.rs", "what_is_given_up_is_collected_by_one"),
+    ("src/context/watchdog.rs", "tests/limits.rs", "destroy_ends_whatever_loops"),
+    ("src/lua/arena.rs", "src/lua/arena.rs", "freed_blocks_serve_their_size_again"),
+    ("src/lua/behavior.rs", "tests/torture.rs", "a_failed_allocation_is_one_contexts_affair"),
+    ("src/lua/blocks.rs", "src/lua/blocks.rs", "what_is_resized_keeps_its_content"),
+    (
+        "src/lua/compiled.rs",
+        "tests/contexts.rs",
+        "a_file_that_many_contexts_run_is_the_same_for_all",
+    ),
+    ("src/lua/interrupt.rs", "tests/limits.rs", "a_turn_limit_ends_a_loop_with_211_and_its_line"),
+    (
+        "src/lua/convert/integer.rs",
+        "src/lua/convert/tests.rs",
+        "integers_and_buffers_travel_within_tables",
+    ),
+    ("src/lua/convert/mod.rs", "src/lua/convert/tests.rs", "released_buffers_are_refused"),
+    ("src/lua/convert/plain.rs", "src/lua/convert/tests.rs", "plain_tables_are_known"),
+    ("src/lua/convert/push.rs", "src/lua/convert/tests.rs", "any_bytes_can_be_pushed"),
+    ("src/lua/convert/take.rs", "src/lua/convert/tests.rs", "random_values_round_trip"),
+    ("src/lua/convert/tests.rs", "src/lua/convert/tests.rs", "random_values_round_trip"),
+    (
+        "src/lua/host.rs",
+        "tests/contexts.rs",
+        "finalisers_that_send_while_a_value_is_sent_harm_nothing",
+    ),
+    ("src/lua/library.rs", "tests/torture.rs", "a_failed_allocation_is_one_contexts_affair"),
+    ("src/lua/mod.rs", "tests/contexts.rs", "values_of_every_kind_arrive_as_they_were"),
+    ("src/lua/native/confine.rs", "tests/confine.rs", "nothing_brings_back_what_is_withheld"),
+    ("src/lua/native/context.rs", "tests/contexts.rs", "arguments_of_create_keep_their_types"),
+    (
+        "src/lua/native/event.rs",
+        "tests/contexts.rs",
+        "a_flooded_context_does_not_starve_its_neighbours",
+    ),
+    (
+        "src/lua/native/frames.rs",
+        "tests/net.rs",
+        "frames_arrive_whole_when_sent_one_byte_at_a_time",
+    ),
+    ("src/lua/native/mod.rs", "tests/scripts.rs", "every_lua_test_passes"),
+    ("src/lua/native/rwopt.rs", "tests/net.rs", "each_width_and_order_has_its_limit"),
+    ("src/lua/native/stat.rs", "tests/limits.rs", "stat_tells_what_a_context_holds"),
+    ("src/lua/native/tcp.rs", "tests/scripts.rs", "every_lua_test_passes"),
+    ("src/lua/state.rs", "tests/torture.rs", "a_failed_allocation_is_one_contexts_affair"),
+    ("src/rt/runtime.rs", "tests/cli.rs", "os_exit_ends_the_process_with_its_status"),
+    (
+        "src/rt/socket.rs",
+        "tests/net.rs",
+        "what_was_written_arrives_although_input_is_left_unread_at_the_close",
+    ),
+    ("src/thread.rs", "tests/limits.rs", "an_echo_server_beside_64_loops_answers"),
 ];
 
 /// Longer files are to be split by noun.
@@ -77,7 +142,8 @@ const LINES_MAX: usize = 600;
 const WIDTH_MAX: usize = 100;
 
 /// Folders that hold what we wrote, and nothing recorded or built.
-const OURS: &[&str] = &["src", "lua", "ffi", "examples", "tests", "benches/src", "docs"];
+const OURS: &[&str] =
+    &["src", "lua", "ffi", "examples", "tests", "benches/src", "fuzz/src", "docs"];
 
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
@@ -230,6 +296,31 @@ fn unsafe_code_is_only_where_it_is_allowed() {
         let source = fs::read_to_string(repository(path)).unwrap_or_default();
         if !code(&source).any(|line| has_word(line, "unsafe")) {
             wrong.push(format!("{path} is on the list, but has no `unsafe`"));
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn all_unsafe_code_has_a_test() {
+    let mut wrong = Vec::new();
+    for path in UNSAFE.iter().filter(|path| path.starts_with("src/")) {
+        if !TESTED.iter().any(|(tested, ..)| tested == path) {
+            wrong.push(format!("{path} has no test in the table TESTED"));
+        }
+    }
+    for (path, file, name) in TESTED {
+        let source = fs::read_to_string(repository(file)).unwrap_or_default();
+        let is_there = source.split("#[test]").skip(1).any(|rest| {
+            // Other attributes may stand in between.
+            let line = rest.lines().map(str::trim).find(|line| line.starts_with("fn "));
+            line.is_some_and(|line| line.starts_with(&format!("fn {name}(")))
+        });
+        if !is_there {
+            wrong.push(format!("{file} has no test {name}, which is to cover {path}"));
+        }
+        if !UNSAFE.contains(path) {
+            wrong.push(format!("{path} is said to be tested by {name}, but has no `unsafe`"));
         }
     }
     assert_none(&wrong);

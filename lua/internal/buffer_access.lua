@@ -53,6 +53,11 @@ local function out_of_range(object, offset, width, name)
     )
 end
 
+--- Those that touch no byte of a buffer, when asked for none, ask here.
+local function check_live(view, name)
+    if band(view.flags, LIVE) == 0 then error(name .. ": buffer is released", 3) end
+end
+
 local function bad_value(value, name, low, high)
     local text = "%s: %s is not a whole number from %s to %s"
     error(string.format(text, name, show(value), low, high), 3)
@@ -439,6 +444,7 @@ function buffer.index_of(object, byte, from)
     local at, wanted = tobit(from), tobit(byte or NAN)
     if wanted ~= byte or wanted < 0 or wanted > 255 then bad_value(byte, "index_of", "0", "255") end
     if at ~= from or at < 0 or at > view.len then out_of_range(object, from, 0, "index_of") end
+    check_live(view, "index_of")
     local found = C.memchr(view.ptr + at, wanted, view.len - at)
     if found == nil then return nil end
     return tonumber(cast(bytes_t, found) - view.ptr)
@@ -449,6 +455,7 @@ function buffer.text(object, offset, count)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     local view, at = cast(view_t, object), tobit(offset or NAN)
     if at ~= offset or at < 0 or at > view.len then out_of_range(object, offset, 0, "text") end
+    check_live(view, "text")
     local left = view.len - at
     if count == nil then return text_of(view.ptr + at, left) end
     local wanted = tobit(count)
@@ -461,6 +468,7 @@ function buffer.put(object, text)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     if type(text) ~= "string" then error("put: string expected, got " .. type(text), 2) end
     local view, len = cast(view_t, object), #text
+    check_live(view, "put")
     if view.room < len then reserve(object, len) end
     copy(view.ptr + view.len, text, len)
     view.len = view.len + len
@@ -473,7 +481,7 @@ end
 function buffer.ptr(object)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     local view = cast(view_t, object)
-    if band(view.flags, LIVE) == 0 then error("ptr: buffer is released", 2) end
+    check_live(view, "ptr")
     return cast(bytes_t, view.ptr), view.len
 end
 
@@ -491,6 +499,7 @@ end
 function buffer.commit(object, count)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     local view = cast(view_t, object)
+    check_live(view, "commit")
     local added = tobit(count or NAN)
     if added ~= count or added < 0 or added > view.room then
         bad_count(count, view.room, "commit")
@@ -504,6 +513,7 @@ end
 function buffer.skip(object, count)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     local view = cast(view_t, object)
+    check_live(view, "skip")
     local dropped = tobit(count or NAN)
     if dropped ~= count or dropped < 0 or dropped > view.len then
         bad_count(count, view.len, "skip")
@@ -517,6 +527,7 @@ end
 function buffer.reset(object)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     local view = cast(view_t, object)
+    check_live(view, "reset")
     if band(view.flags, UNIQUE) ~= 0 then view.room = view.room + view.len end
     view.len = 0
     return object

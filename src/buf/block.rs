@@ -16,6 +16,8 @@ use std::ptr;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::torture;
+
 /// The most bytes a buffer may hold: lengths are `int32_t`, which compiled code handles best.
 pub const SIZE_MAX: usize = i32::MAX as usize;
 /// Content up to this size is stored in the userdata itself, without a block or a finaliser.
@@ -411,6 +413,9 @@ impl NlBuffer {
 
 /// An empty block of exactly this capacity; `None` if a large one cannot be had.
 pub(super) fn allocate(capacity: usize) -> Option<BytesMut> {
+    if torture::fails(torture::Point::Allocation) {
+        return None;
+    }
     if capacity < FALLIBLE_BYTES {
         return Some(BytesMut::with_capacity(capacity));
     }

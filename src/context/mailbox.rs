@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Wake;
 
 use super::behavior::{Behavior, End};
 use super::{Gauges, Limits, Registry, Scheduler};
 use crate::error::Code;
 use crate::message::{Event, Id};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Answers that find room although no query waits for them.
 const LATE_REPLIES_MAX: usize = 65_536;

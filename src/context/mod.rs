@@ -6,7 +6,10 @@
 
 mod behavior;
 mod gauges;
+mod idle;
 mod mailbox;
+#[cfg(all(test, feature = "loom"))]
+mod models;
 mod pause;
 mod registry;
 mod scheduler;

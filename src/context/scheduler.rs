@@ -5,13 +5,14 @@
 //! so that question and answer stay on one core, without a system call. Another worker is woken
 //! only if one is idle and there is work that the busy ones do not get to.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Poll, Wake, Waker};
 
 use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::behavior::{Behavior, End};
+use super::idle::Idle;
 use super::sentinel::Sentinel;
 use super::suspects::Suspects;
 use super::watchdog::{Alarm, EXTRA_MAX, Watch};
@@ -50,11 +51,7 @@ pub struct Scheduler {
     /// Workers that run and are not stuck.
     pub(super) active: AtomicUsize,
     pub(super) alarm: Alarm,
-    /// Workers that wait for work, and how many they are (so that nobody need lock to find none).
-    idle: Mutex<Vec<usize>>,
-    idle_count: AtomicUsize,
-    /// Woken workers that have not found work yet: while there is one, nobody else is woken.
-    searching: AtomicUsize,
+    pub(super) idle: Idle,
     pub(super) sentinel: Sentinel,
     /// Woken by the reactor when something happens to a socket and no worker looks.
     socket_waker: Waker,
@@ -103,9 +100,7 @@ impl Scheduler {
             spares: Mutex::new(Vec::new()),
             active: AtomicUsize::new(workers),
             alarm: Alarm::default(),
-            idle: Mutex::new(Vec::new()),
-            idle_count: AtomicUsize::new(0),
-            searching: AtomicUsize::new(0),
+            idle: Idle::new(),
             is_closing: AtomicBool::new(false),
             done: AtomicBool::new(false),
             finished: (Mutex::new(false), Condvar::new()),
@@ -262,31 +257,9 @@ impl Scheduler {
             || !self.spares.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Whether a worker seems to wait.
-    pub(super) fn may_have_idle(&self) -> bool {
-        self.idle_count.load(Ordering::Relaxed) > 0
-    }
-
     /// Wakes an idle worker, unless one is already looking for work.
     pub(super) fn wake_one(&self) {
-        // Pairs with the fence in `Worker::rest`: either we see the idle worker, or it sees what
-        // was queued before this call.
-        fence(Ordering::SeqCst);
-        if self.idle_count.load(Ordering::Relaxed) == 0
-            || self.searching.load(Ordering::Relaxed) > 0
-        {
-            return;
-        }
-        let woken = {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let woken = idle.pop();
-            if woken.is_some() {
-                self.idle_count.fetch_sub(1, Ordering::SeqCst);
-                self.searching.fetch_add(1, Ordering::SeqCst);
-            }
-            woken
-        };
-        if let Some(index) = woken {
+        if let Some(index) = self.idle.take() {
             self.wake_worker(index);
         }
     }
@@ -307,45 +280,21 @@ impl Scheduler {
     /// True if a worker that is about to wait, and counts as idle, must see to the sockets: nobody
     /// else looks at them.
     pub(super) fn must_watch(&self) -> bool {
-        self.idle_count.load(Ordering::SeqCst) >= self.running() || self.sentinel.is_alone()
+        self.idle.count() >= self.running() || self.sentinel.is_alone()
     }
 
     /// Starts the sentinel if some workers wait and others do not.
     pub(super) fn start_sentinel(&self) {
-        let idle = self.idle_count.load(Ordering::Relaxed);
-        if idle > 0 && idle < self.running() {
+        if self.idle.may_have() && self.idle.count() < self.running() {
             self.sentinel.start();
         }
     }
 
     /// The workers that neither wait nor are given up.
     pub(super) fn awake_workers(&self) -> Vec<usize> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let idle = self.idle.list();
         let running = self.remotes().enumerate().filter(|(_, remote)| remote.watch.is_running());
         running.map(|(index, _)| index).filter(|index| !idle.contains(index)).collect()
-    }
-
-    /// Notes that a worker is about to wait.
-    pub(super) fn add_idle(&self, index: usize) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(index);
-        self.idle_count.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Takes a worker off the idle list. False if somebody has woken it, and counts it as
-    /// searching.
-    pub(super) fn remove_idle(&self, index: usize) -> bool {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = idle.iter().position(|&other| other == index);
-        if let Some(position) = position {
-            idle.swap_remove(position);
-            self.idle_count.fetch_sub(1, Ordering::SeqCst);
-        }
-        position.is_some()
-    }
-
-    /// Ends the search of a woken worker; true if it was the last one searching.
-    pub(super) fn stop_searching(&self) -> bool {
-        self.searching.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
     /// Ends a context: refuses its mail, answers who still waits, releases what it holds.

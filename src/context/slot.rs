@@ -5,9 +5,10 @@
 //! slot at rest, and moves what is in it to where everybody may take it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, compiler_fence};
+use std::sync::atomic::compiler_fence;
 
 use super::Context;
+use crate::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// A place for one context.
 #[derive(Debug, Default)]
@@ -51,15 +52,18 @@ impl Slot {
 
     /// Gives what is in the slot up to [`Slot::collect`]. Only the owning thread's poke handler.
     pub(super) fn give_up(&self) {
-        if self.is_changing.load(Ordering::Relaxed)
-            || !self.rescued.load(Ordering::Acquire).is_null()
-        {
+        if self.is_changing.load(Ordering::Relaxed) {
             return;
         }
-        let context = self.next.load(Ordering::Relaxed);
-        self.next.store(std::ptr::null_mut(), Ordering::Relaxed);
-        // Release: pairs with `collect`.
-        self.rescued.store(context, Ordering::Release);
+        let (none, context) = (std::ptr::null_mut(), self.next.load(Ordering::Relaxed));
+        // Release: pairs with `collect`. Only if what was given up before has been collected.
+        if self
+            .rescued
+            .compare_exchange(none, context, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+        {
+            self.next.store(none, Ordering::Relaxed);
+        }
     }
 
     /// Takes what was given up. Any thread.

@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
@@ -293,7 +292,7 @@ impl Worker {
     fn run_suspect(&self, local: &Local, context: &Arc<Context>) -> usize {
         local.watch.set_suspect(true);
         // The others may come.
-        if self.scheduler.may_have_idle() && self.scheduler.suspects.are_free() {
+        if self.scheduler.idle.may_have() && self.scheduler.suspects.are_free() {
             self.scheduler.wake_one();
         }
         let cost = self.run(local, context);
@@ -356,18 +355,16 @@ impl Worker {
             return false;
         }
         self.was_useful = false;
-        let woken = !self.scheduler.remove_idle(self.index);
+        let woken = !self.scheduler.idle.leave(self.index);
         self.scheduler.start_sentinel();
         woken
     }
 
     /// Goes idle; false if work appeared meanwhile.
     fn rest(&mut self, local: &Local) -> bool {
-        self.scheduler.add_idle(self.index);
         self.idle = true;
-        // Pairs with the fence in `Scheduler::wake_one`.
-        fence(Ordering::SeqCst);
-        if self.has_work(local) || self.scheduler.is_done() {
+        let has_work = || self.has_work(local) || self.scheduler.is_done();
+        if self.scheduler.idle.rest(self.index, has_work) {
             return false;
         }
         // While others are awake they look at the sockets. Whoever found something of its own to do
@@ -417,7 +414,7 @@ impl Future for Worker {
             // It may be found out just after its long turn.
             if local.watch.is_outcast() {
                 if searching {
-                    this.scheduler.stop_searching();
+                    this.scheduler.idle.stop_searching();
                 }
                 return Poll::Ready(this.retire(local));
             }
@@ -429,7 +426,7 @@ impl Future for Worker {
                     continue;
                 }
                 if std::mem::take(&mut searching) {
-                    this.scheduler.stop_searching();
+                    this.scheduler.idle.stop_searching();
                 }
                 if let Some(context) = this.scheduler.suspects.take(false) {
                     this.was_useful = true;
@@ -449,10 +446,10 @@ impl Future for Worker {
                 continue;
             };
             if std::mem::take(&mut searching) {
-                this.scheduler.stop_searching();
+                this.scheduler.idle.stop_searching();
             }
             // A look without a fence: what it misses now it sees before the next turn.
-            if this.scheduler.may_have_idle() && !local.deque.is_empty() {
+            if this.scheduler.idle.may_have() && !local.deque.is_empty() {
                 this.scheduler.wake_one();
             }
             this.was_useful = true;
@@ -470,7 +467,7 @@ impl Future for Worker {
             }
         }
         if searching {
-            this.scheduler.stop_searching();
+            this.scheduler.idle.stop_searching();
         }
         Poll::Pending
     }

@@ -229,16 +229,24 @@ fn find_layout(state: &State) -> Option<Layout> {
     // SAFETY: as above.
     unsafe { ffi::lua_sethook(raw, None, 0, 0) };
     let &[hook_mask] = places.as_slice() else { return None };
-    // SAFETY: as above; `find_current` runs in a coroutine, which is where it looks for itself.
-    let current = unsafe {
+    FOUND.set(None);
+    // SAFETY: as above; want of memory is caught.
+    let status = unsafe { ffi::lua_cpcall(raw, start_find_current, std::ptr::null_mut()) };
+    let current = (status == ffi::LUA_OK).then(|| FOUND.take()).flatten()?;
+    Some(Layout { hook_mask, current })
+}
+
+/// Calls `find_current` in a coroutine, which is where it looks for itself.
+unsafe extern "C-unwind" fn start_find_current(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, on the main coroutine of `find_layout`'s state.
+    unsafe {
         let thread = ffi::lua_newthread(raw);
         ffi::lua_pushlightuserdata(thread, raw.cast());
         ffi::lua_pushcclosure(thread, find_current, 1);
-        let status = ffi::lua_resume_(thread, 0);
-        ffi::lua_settop(raw, 0);
-        (status == ffi::LUA_OK).then(|| FOUND.take()).flatten()?
-    };
-    Some(Layout { hook_mask, current })
+        // What it has found is what counts.
+        ffi::lua_resume_(thread, 0);
+    }
+    0
 }
 
 /// Finds where the main state, its upvalue, refers to the coroutine that this is called in.

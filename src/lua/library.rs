@@ -53,27 +53,30 @@ struct Chunk {
     bytecode: Vec<u8>,
 }
 
-fn chunks() -> &'static [Chunk] {
+/// The library's chunks; `None` if there is no memory to compile them.
+fn chunks() -> Option<&'static [Chunk]> {
     static CHUNKS: OnceLock<Vec<Chunk>> = OnceLock::new();
-    CHUNKS.get_or_init(|| {
-        let state = State::new().expect("memory for one state at start");
-        SOURCES
-            .iter()
-            .map(|&(name, chunk_name, source)| Chunk {
-                name,
-                chunk_name,
-                bytecode: compile(&state, chunk_name, source),
-            })
-            .collect()
-    })
+    if let Some(chunks) = CHUNKS.get() {
+        return Some(chunks);
+    }
+    let state = State::new()?;
+    let made = |&(name, chunk_name, source): &(_, _, _)| {
+        Some(Chunk { name, chunk_name, bytecode: compile(&state, chunk_name, source)? })
+    };
+    let made: Option<Vec<Chunk>> = SOURCES.iter().map(made).collect();
+    let made = made?;
+    Some(CHUNKS.get_or_init(|| made))
 }
 
-/// Compiles a chunk of the library, without debug information.
-fn compile(state: &State, chunk_name: &CStr, source: &str) -> Vec<u8> {
+/// Compiles a chunk of the library, without debug information; `None` without memory for it.
+fn compile(state: &State, chunk_name: &CStr, source: &str) -> Option<Vec<u8>> {
     let raw = state.as_ptr();
     let (text, length) = (source.as_ptr().cast::<c_char>(), source.len());
     // SAFETY: the state is ours alone, and the text outlives the call.
     let status = unsafe { ffi::luaL_loadbuffer(raw, text, length, chunk_name.as_ptr()) };
+    if status == ffi::LUA_ERRMEM {
+        return None;
+    }
     assert_eq!(status, ffi::LUA_OK, "the embedded library compiles: {chunk_name:?}");
     // SAFETY: string.dump(function, true) with the function just pushed; the stack is left as it
     // was, and `lua_tolstring`'s bytes are copied while the string is on the stack.
@@ -82,13 +85,14 @@ fn compile(state: &State, chunk_name: &CStr, source: &str) -> Vec<u8> {
         ffi::lua_getfield(raw, -1, c"dump".as_ptr());
         ffi::lua_pushvalue(raw, -3);
         ffi::lua_pushboolean(raw, 1);
-        let status = ffi::lua_pcall(raw, 2, 1, 0);
-        assert_eq!(status, ffi::LUA_OK, "the embedded library can be dumped");
+        if ffi::lua_pcall(raw, 2, 1, 0) != ffi::LUA_OK {
+            return None;
+        }
         let mut length = 0;
         let bytes = ffi::lua_tolstring(raw, -1, &mut length);
         let bytecode = std::slice::from_raw_parts(bytes.cast::<u8>(), length).to_vec();
         ffi::lua_settop(raw, 0);
-        bytecode
+        Some(bytecode)
     }
 }
 
@@ -112,7 +116,12 @@ pub fn vm_version() -> String {
 /// # Safety
 /// `state` must be a live state with a free stack slot. Raises only for want of memory.
 pub unsafe fn push_chunk(state: *mut lua_State, name: &str) -> bool {
-    let Some(chunk) = chunks().iter().find(|chunk| chunk.name == name) else {
+    let Some(chunks) = chunks() else {
+        // SAFETY: a live state; raises.
+        unsafe { ffi::luaL_error(state, c"not enough memory for the library".as_ptr()) };
+        return false;
+    };
+    let Some(chunk) = chunks.iter().find(|chunk| chunk.name == name) else {
         return false;
     };
     let (code, length) = (chunk.bytecode.as_ptr().cast::<c_char>(), chunk.bytecode.len());

@@ -7,7 +7,7 @@
 //! in proportion to what a script really holds.
 
 use std::cell::{Cell, UnsafeCell};
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,7 @@ use mlua::ffi::{self, lua_State};
 use super::arena::Arena;
 use super::blocks::Blocks;
 use super::interrupt;
-use crate::rt;
+use crate::{rt, torture};
 
 /// External bytes that may be charged before the collector is made to take a step.
 const COLLECT_EVERY_BYTES: usize = 64 * 1024;
@@ -90,7 +90,7 @@ impl Account {
         self.external_bytes.get()
     }
 
-    /// True once an allocation was refused because of the limit.
+    /// True once an allocation was refused, because of the limit or for want of memory.
     pub fn exceeded(&self) -> bool {
         self.exceeded.get()
     }
@@ -186,15 +186,11 @@ impl State {
             drop(unsafe { Box::from_raw(account.as_ptr()) });
             return None;
         };
-        // SAFETY: a fresh state; opening libraries can only fail for want of memory, and no limit
-        // is set yet. Nothing of it is garbage.
-        unsafe {
-            ffi::lua_gc(raw.as_ptr(), ffi::LUA_GCSTOP, 0);
-            ffi::luaL_openlibs(raw.as_ptr());
-            ffi::lua_gc(raw.as_ptr(), ffi::LUA_GCRESTART, 0);
-        }
         STATES.fetch_add(1, Ordering::Relaxed);
-        Some(State { raw, account })
+        let state = State { raw, account };
+        // SAFETY: a fresh state; what opening libraries raises, for want of memory, is caught.
+        let status = unsafe { ffi::lua_cpcall(raw.as_ptr(), open_libraries, std::ptr::null_mut()) };
+        (status == ffi::LUA_OK).then_some(state)
     }
 
     /// The raw state, for calls into the VM.
@@ -310,6 +306,17 @@ pub unsafe fn discharge(state: *mut lua_State, bytes: usize) {
     account.external_bytes.set(account.external_bytes.get().saturating_sub(bytes));
 }
 
+/// Opens the standard libraries.
+unsafe extern "C-unwind" fn open_libraries(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by `State::new` for a fresh state. Nothing of what is made is garbage.
+    unsafe {
+        ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
+        ffi::luaL_openlibs(raw);
+        ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
+    }
+    0
+}
+
 /// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the state's arena, or the
 /// C allocator for what does not fit there.
 unsafe extern "C" fn allocate(
@@ -328,6 +335,10 @@ unsafe extern "C" fn allocate(
     if total > account.threshold_bytes.get() && new_size > old_size && !account.make_room(total) {
         return std::ptr::null_mut();
     }
+    if new_size > old_size && torture::fails(torture::Point::Allocation) {
+        account.exceed(total);
+        return std::ptr::null_mut();
+    }
     // SAFETY: only this function uses it, on the thread that runs the state, and nothing that it
     // calls comes back here.
     let arena = unsafe { &mut *account.arena.get() };
@@ -335,6 +346,9 @@ unsafe extern "C" fn allocate(
     let moved = unsafe { resize(arena, &account.blocks, block, old_size, new_size) };
     if !moved.is_null() || new_size == 0 {
         account.lua_bytes.set(held - old_size + new_size);
+    } else {
+        // What the library was about to do may be half done: the context ends.
+        account.exceed(total);
     }
     moved
 }

@@ -332,7 +332,6 @@ impl Writer {
         // may still be sent to a peer that keeps up.
         if queue.bytes > 0 && queue.bytes + rest > self.limit() {
             self.fail(&mut queue, Code::WRITE_QUEUE_FULL);
-            self.stream.shutdown();
             drop(queue);
             return self.flush(staged, context, notify);
         }
@@ -361,7 +360,14 @@ impl Writer {
         }
     }
 
+    /// Ends the connection, whatever the system makes of it: bytes are missing, and both the peer
+    /// and our own reads must learn of it.
     fn fail(&self, queue: &mut Queue, code: Code) {
+        self.stream.shutdown();
+        self.lose(queue, code);
+    }
+
+    fn lose(&self, queue: &mut Queue, code: Code) {
         queue.failed = Some(code);
         queue.pieces.clear();
         queue.bytes = 0;
@@ -408,8 +414,7 @@ impl Writer {
 
     /// Drops what waits; who waits for it is told `code`.
     pub fn abandon(&self, code: Code) {
-        let mut queue = self.queue();
-        self.fail(&mut queue, code);
+        self.lose(&mut self.queue(), code);
     }
 
     /// Polls until the queue is out; for connections whose owner has ended.

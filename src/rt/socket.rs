@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::poller::Watched;
+use crate::torture;
 
 /// A socket address of any family.
 pub use socket2::SockAddr as Address;
@@ -29,6 +30,7 @@ impl Stream {
     /// # Errors
     /// Those of `socket(2)` and `connect(2)`.
     pub fn connect(address: &SockAddr) -> io::Result<Stream> {
+        torture::check_socket()?;
         let socket = Socket::new(address.domain(), Type::STREAM.nonblocking(), None)?;
         match socket.connect(address) {
             Ok(()) => {}
@@ -59,6 +61,7 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the socket's error.
     pub fn read(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        torture::check_socket()?;
         loop {
             match self.0.socket().recv(space) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -72,6 +75,7 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when the socket's buffer is full; otherwise the socket's error.
     pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        torture::check_socket()?;
         loop {
             let result = match pieces {
                 [piece] => self.0.socket().send_with_flags(piece, libc::MSG_NOSIGNAL),
@@ -156,6 +160,7 @@ impl Listener {
     /// # Errors
     /// Those of `socket(2)`, `bind(2)` and `listen(2)`.
     pub fn bind(address: SocketAddr, backlog: i32, reuse_port: bool) -> io::Result<Listener> {
+        torture::check_socket()?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
         socket.set_reuse_address(true)?;
         if reuse_port {
@@ -172,6 +177,7 @@ impl Listener {
     /// # Errors
     /// Those of `socket(2)`, `bind(2)` and `listen(2)`.
     pub fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
+        torture::check_socket()?;
         let address = SockAddr::unix(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         if let Err(error) = socket.bind(&address) {
@@ -195,6 +201,7 @@ impl Listener {
     /// # Errors
     /// `WouldBlock` when none is waiting; otherwise as reported.
     pub fn accept(&self) -> io::Result<Stream> {
+        torture::check_socket()?;
         let (socket, _) = self.0.socket().accept_raw()?;
         socket.set_nonblocking(true)?;
         Ok(Stream(Watched::new(socket)?))

@@ -126,6 +126,13 @@ test("released", function()
     raises("buffer is released", b.put_u8, b, 1)
     raises("buffer is released", b.reserve, b, 0)
     raises("released", b.ptr, b)
+    -- Nothing asked for, and still nothing to be had.
+    raises("text: buffer is released", b.text, b, 0, 0)
+    raises("put: buffer is released", b.put, b, "")
+    raises("index_of: buffer is released", b.index_of, b, 0)
+    raises("skip: buffer is released", b.skip, b, 0)
+    raises("commit: buffer is released", b.commit, b, 0)
+    raises("reset: buffer is released", b.reset, b)
 end)
 
 test("find", function()

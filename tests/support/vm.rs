@@ -100,17 +100,41 @@ fn call(raw: *mut lua_State, name: &str, source: &str, arguments: i32) -> Result
             // Now the handler, the chunk, and its arguments.
             status = ffi::lua_pcall(raw, arguments, 0, base);
         }
-        let result = if status == 0 {
-            Ok(())
-        } else {
-            let text = ffi::lua_tostring(raw, -1);
-            if text.is_null() {
-                Err("error that is no string".to_owned())
-            } else {
-                Err(CStr::from_ptr(text).to_string_lossy().into_owned())
-            }
-        };
+        let result = if status == 0 { Ok(()) } else { Err(message(raw)) };
         ffi::lua_settop(raw, 0);
         result
+    }
+}
+
+/// Calls a global function with one string.
+#[allow(dead_code, reason = "not every test needs it")]
+pub(crate) fn call_global(state: &State, name: &CStr, argument: &[u8]) -> Result<(), String> {
+    let raw = state.as_ptr();
+    // SAFETY: the state is not running; only the call may raise, but for want of memory, and that
+    // is protected.
+    unsafe {
+        ffi::lua_getglobal_(raw, c"debug".as_ptr());
+        ffi::lua_getfield_(raw, -1, c"traceback".as_ptr());
+        ffi::lua_getglobal_(raw, name.as_ptr());
+        ffi::lua_pushlstring_(raw, argument.as_ptr().cast(), argument.len());
+        let status = ffi::lua_pcall(raw, 1, 0, 2);
+        let result = if status == 0 { Ok(()) } else { Err(message(raw)) };
+        ffi::lua_settop(raw, 0);
+        result
+    }
+}
+
+/// The error on top of the stack.
+///
+/// # Safety
+/// The state must not be running, and something be on its stack.
+unsafe fn message(raw: *mut lua_State) -> String {
+    // SAFETY: the caller's contract; the text is copied before anything is popped.
+    unsafe {
+        let text = ffi::lua_tostring(raw, -1);
+        if text.is_null() {
+            return "error that is no string".to_owned();
+        }
+        CStr::from_ptr(text).to_string_lossy().into_owned()
     }
 }

@@ -11,6 +11,7 @@ use super::integer::{Integer, to_integer};
 use super::{Buffers, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::message::encode::{DEPTH_MAX, TABLE_BYTES_MAX};
 use crate::message::{Encoded, Tables, Text, TooLarge, Value, Writer};
+use crate::torture;
 
 /// Working memory kept from one message to the next.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
@@ -86,6 +87,9 @@ pub unsafe fn to_value<B: Buffers>(
     index: c_int,
     scratch: &mut Scratch,
 ) -> Result<Value, Unsupported> {
+    if torture::fails(torture::Point::Encode) {
+        return Err(Unsupported::TooLarge(TooLarge { max: 0 }));
+    }
     // SAFETY: the caller's contract holds for all calls here; each fits the type found.
     unsafe {
         Ok(match ffi::lua_type(state, index) {

@@ -1,0 +1,38 @@
+//! The targets, by name.
+
+mod buffer;
+mod framing;
+mod message;
+mod pack;
+mod program;
+mod rwopt;
+
+/// Takes any bytes; panics if something that must hold does not.
+pub type Target = fn(&[u8]);
+
+/// Every target, under the name of its folder in `corpus/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("buffer", buffer::run),
+    ("framing", framing::run),
+    ("message", message::run),
+    ("pack", pack::run),
+    ("rwopt", rwopt::run),
+];
+
+/// Longer input is cut: what needs more bytes than this has its own tests.
+pub const INPUT_MAX: usize = 4096;
+
+/// Takes choices from the input; zero when it is used up.
+struct Choices<'a>(&'a [u8]);
+
+impl Choices<'_> {
+    fn byte(&mut self) -> u8 {
+        let [first, rest @ ..] = self.0 else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    fn number(&mut self) -> u64 {
+        u64::from_le_bytes([(); 8].map(|()| self.byte()))
+    }
+}

@@ -1,0 +1,106 @@
+//! Failures on order, for tests: the N-th allocation, socket call or encoded message fails.
+//!
+//! Only in builds with debug assertions, where the environment variable `NODE_LUA_TORTURE` is read
+//! once: `allocation 1234` fails that one, counted over the whole process from 1, and says so on
+//! stderr; `count` fails nothing. Both print at the end how many there were of each. In other
+//! builds [`fails`] is the constant `false`.
+
+#[cfg(debug_assertions)]
+use std::sync::LazyLock;
+#[cfg(debug_assertions)]
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// A VM asks for memory, or a buffer for a block.
+    Allocation,
+    /// A socket is made, bound, connected, accepted, read from or written to.
+    Socket,
+    /// A value is made a message.
+    Encode,
+}
+
+/// Whether this one is to fail.
+#[inline(always)]
+pub fn fails(point: Point) -> bool {
+    #[cfg(debug_assertions)]
+    return order().is_some_and(|order| order.meets(point));
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = point;
+        false
+    }
+}
+
+/// An error if this socket call is to fail.
+///
+/// # Errors
+/// That of a descriptor table that is full.
+#[inline(always)]
+pub fn check_socket() -> std::io::Result<()> {
+    if fails(Point::Socket) {
+        return Err(std::io::Error::from_raw_os_error(libc::ENFILE));
+    }
+    Ok(())
+}
+
+/// Says how many of each there were, if that was asked for.
+pub fn report() {
+    #[cfg(debug_assertions)]
+    if let Some(order) = order() {
+        // Relaxed: figures of threads that have ended, or whose last ones do not matter.
+        let met = |point: Point| order.met[point as usize].load(Ordering::Relaxed);
+        let [a, s, e] = [Point::Allocation, Point::Socket, Point::Encode].map(met);
+        eprintln!("torture: allocation {a}, socket {s}, encode {e}");
+    }
+}
+
+#[cfg(debug_assertions)]
+#[derive(Debug, Default)]
+struct Order {
+    /// Which one fails; none for `count`.
+    victim: Option<(Point, u64)>,
+    met: [AtomicU64; 3],
+}
+
+#[cfg(debug_assertions)]
+fn order() -> Option<&'static Order> {
+    static ORDER: LazyLock<Option<Order>> = LazyLock::new(|| {
+        let text = std::env::var("NODE_LUA_TORTURE").ok()?;
+        let victim = match text.split_once(' ') {
+            None => None,
+            Some((name, number)) => {
+                let points = [Point::Allocation, Point::Socket, Point::Encode];
+                let point = points.into_iter().find(|point| point.name() == name)?;
+                Some((point, number.parse().ok()?))
+            }
+        };
+        Some(Order { victim, ..Order::default() })
+    });
+    ORDER.as_ref()
+}
+
+#[cfg(debug_assertions)]
+impl Point {
+    fn name(self) -> &'static str {
+        match self {
+            Point::Allocation => "allocation",
+            Point::Socket => "socket",
+            Point::Encode => "encode",
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Order {
+    fn meets(&self, point: Point) -> bool {
+        // Relaxed: a count.
+        let number = self.met[point as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        let is_victim = self.victim == Some((point, number));
+        if is_victim {
+            eprintln!("torture: {} {number} fails", point.name());
+        }
+        is_victim
+    }
+}
