@@ -203,6 +203,9 @@ impl Worker {
             if let Some(context) = self.steal(local) {
                 local.deque.push(context);
             }
+            while let Some(context) = self.scheduler.suspects.take(false) {
+                local.deque.push(context);
+            }
             let count = local.deque.len();
             if count == 0 {
                 return None;
