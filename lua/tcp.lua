@@ -7,7 +7,7 @@ local bad, seconds, handlers = core.bad, core.seconds, core.handlers
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
-local run = core.run
+local resume_waiter = core.resume_waiter
 local timer_start, timers = native.timer_start, core.get_timing().timers
 local native_read, native_write = native.read, native.write
 
@@ -17,7 +17,6 @@ local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by
 local check_stream, check_listener = sockets.check_stream, sockets.check_listener
 local check_open, new_stream = sockets.check_open, sockets.new_stream
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
-local resume_waiter = sockets.resume_waiter
 local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
 local next_frame, stocked_bytes = sockets.next_frame, sockets.stocked_bytes
 local set_callback, close_record = sockets.set_callback, sockets.close_record
@@ -105,14 +104,12 @@ end
 handlers[4] = function(id)
   local record = by_id[id]
   if not record then return end
-  local waiter = record.waiter
-  if waiter and record.taken >= record.stocked then
+  if record.waiter and record.taken >= record.stocked then
     -- What serve_stream does for the most usual reader, in one piece.
     local data, more, dry = native_read(id, record.stock)
     if data then
-      record.taken, record.stocked, record.dry, record.waiter = 0, more, dry, false
-      hold(-1)
-      run(waiter, true, data)
+      record.taken, record.stocked, record.dry = 0, more, dry
+      resume_waiter(record, true, data)
       if record.waiter and record.dry and record.taken >= record.stocked then return end
       return serve_stream(record)
     end
@@ -138,7 +135,7 @@ end
 function tcp.read(socket, ...)
   local record = streams[socket]
   if record == nil then bad(1, "read", "tcp socket", socket, 3) end
-  check_open(record, SOCKET_CLOSED)
+  if record.closed then check_open(record, SOCKET_CLOSED) end
   local timeout = 0
   if select("#", ...) > 0 then
     local how = ...
@@ -146,9 +143,11 @@ function tcp.read(socket, ...)
     timeout = seconds(how, 2, "read")
   end
   if not record.waiter and (record.first > record.last or not next_waiter(record)) then
-    local data, code = next_frame(record)
-    if data then return true, data end
-    if code then return false, code end
+    if not record.dry or record.taken < record.stocked then
+      local data, code = next_frame(record)
+      if data then return true, data end
+      if code then return false, code end
+    end
   end
   check_may_wait()
   return wait_on(socket, record, timeout)
@@ -228,7 +227,7 @@ function tcp.write(socket, data, how)
     if type(socket) == "number" then return write_shared(socket, data, how) end
     bad(1, "write", "tcp socket", socket, 3)
   end
-  check_open(record, SOCKET_CLOSED)
+  if record.closed then check_open(record, SOCKET_CLOSED) end
   if not how then
     -- What compiled code can do by itself; the rest, and complaints, are native.write's.
     if getmetatable(data) == BUFFER then

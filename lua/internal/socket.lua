@@ -6,8 +6,7 @@ local error, setmetatable = error, setmetatable
 local native_read, strerror = native.read, native.strerror
 local bad, complete, defer, hold = core.bad, core.complete, core.defer, core.hold
 local register, set_timeout = core.register, core.set_timeout
-local suspend = core.suspend
-local get_current, run = core.current, core.run
+local suspend, suspend_on, resume_waiter = core.suspend, core.suspend_on, core.resume_waiter
 local next_waiter, drop_waiter = core.next_waiter, core.drop_waiter
 
 local TIMEOUT = 208
@@ -101,14 +100,6 @@ local function release_anchor(record)
   end
 end
 
--- Resumes the root that waits alone.
-local function resume_waiter(record, ok, what)
-  local waiter = record.waiter
-  record.waiter = false
-  hold(-1)
-  return run(waiter, ok, what)
-end
-
 -- A wait is over. If its time was up, the socket must not be held on its behalf any more.
 local function settle(record, token, ok, value)
   if not ok and value == TIMEOUT then
@@ -122,10 +113,8 @@ end
 -- needs no token.
 local function wait_on(socket, record, timeout)
   if timeout == 0 and not record.waiter and record.first > record.last then
-    record.waiter = get_current()
     record.anchor = socket
-    hold(1)
-    return suspend()
+    return suspend_on(record)
   end
   local token = register()
   record.last = record.last + 1
@@ -185,7 +174,6 @@ return {
   stocked_bytes = stocked_bytes,
   next_waiter = next_waiter,
   take_waiter = take_waiter,
-  resume_waiter = resume_waiter,
   release_anchor = release_anchor,
   wait_on = wait_on,
   set_callback = set_callback,

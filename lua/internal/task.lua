@@ -115,6 +115,21 @@ local function suspend()
   return raw_yield(WAIT)
 end
 
+-- Waits likewise, as the one who waits for `record` without a token: `resume_waiter` ends it.
+local function suspend_on(record)
+  record.waiter = current
+  alive = alive + 1
+  return raw_yield(WAIT)
+end
+
+-- Resumes the root that waits for `record` without a token. Only from the dispatcher.
+local function resume_waiter(record, ok, value)
+  local waiter = record.waiter
+  record.waiter = false
+  alive = alive - 1
+  return run(waiter, ok, value)
+end
+
 -- Raises where the C stack cannot be left: here, or in a coroutine that this one runs inside.
 local function check_may_wait()
   local may = current ~= nil and isyieldable()
@@ -272,8 +287,8 @@ end
 core.bad, core.seconds = bad, seconds
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
-core.run = run
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
+core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
 core.dispatch, core.start = dispatch, start

@@ -5,10 +5,9 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use mlua::ffi::lua_State;
 
@@ -18,7 +17,7 @@ use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::message::{Event, Id, Value};
-use crate::net::{Acceptor, Connection, Connector, Progress, SharedWriter, Staged, Table, linger};
+use crate::net::{Acceptor, Connection, Connector, Progress, Remotes, Table, linger};
 use crate::rt::{self, Listener};
 use crate::timer::TimerHeap;
 
@@ -37,8 +36,6 @@ const PEERS: usize = 8;
 /// Messages that may be received before the mailbox is told: senders on other threads look at the
 /// count, and each change takes it away from them.
 const RECEIVED_MAX: usize = 64;
-/// Connections of others that are remembered before closed ones among them are looked for.
-const REMOTES_SWEEP_MIN: usize = 64;
 
 /// The kinds of readiness that wakers carry, beside the key of a socket.
 const KIND_TIMER: u64 = 0;
@@ -76,33 +73,6 @@ enum Attempt {
     Connecting(u64),
 }
 
-/// A connection of another context that this one writes to.
-#[derive(Debug)]
-pub(super) struct Remote {
-    pub(super) writer: Weak<SharedWriter>,
-    pub(super) staged: Staged,
-    pub(super) is_dirty: bool,
-}
-
-/// Hashes the numbers of connections, which are dense, and no script's choice.
-#[derive(Default)]
-pub(super) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(self.0 ^ u64::from(byte)));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // The table looks at the top bits, and at the bottom ones.
-        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(20);
-    }
-}
-
 /// The running context's side of the world.
 pub(super) struct Host {
     pub(super) context: Arc<Context>,
@@ -122,10 +92,7 @@ pub(super) struct Host {
     pub(super) dirty: Vec<u64>,
     /// The connection that the script was last told of, and has done nothing else since.
     answering: u64,
-    pub(super) remotes: HashMap<u64, Remote, BuildHasherDefault<KeyHasher>>,
-    /// As many entries of `remotes` make it look for those that are closed.
-    remotes_sweep: usize,
-    pub(super) dirty_remotes: Vec<u64>,
+    pub(super) remotes: Remotes,
     peers: [Option<Arc<Context>>; PEERS],
     pub(super) is_ending: bool,
     /// What is withheld from the context, and from those it creates.
@@ -203,9 +170,7 @@ impl Host {
             attempts: HashMap::new(),
             dirty: Vec::new(),
             answering: 0,
-            remotes: HashMap::default(),
-            remotes_sweep: REMOTES_SWEEP_MIN,
-            dirty_remotes: Vec::new(),
+            remotes: Remotes::default(),
             peers: [const { None }; PEERS],
             is_ending: false,
             deny: super::Deny::default(),
@@ -232,7 +197,7 @@ impl Host {
     #[inline]
     pub(super) fn deliver(&mut self, to: Id, event: Event) -> Result<(), Code> {
         self.settle();
-        if !self.dirty_remotes.is_empty() {
+        if !self.remotes.is_clean() {
             self.flush_remotes();
         }
         match self.peer(to) {
@@ -386,7 +351,7 @@ impl Host {
     /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
     pub(super) fn end_turn(&mut self) {
         self.settle();
-        if !self.dirty.is_empty() || !self.dirty_remotes.is_empty() {
+        if !self.dirty.is_empty() || !self.remotes.is_clean() {
             self.flush();
         }
         if let Some(deadline) = self.timers.peek() {
@@ -422,7 +387,7 @@ impl Host {
     #[inline]
     pub(super) fn flush_answer(&mut self) {
         let answering = std::mem::take(&mut self.answering);
-        if answering != 0 && self.dirty == [answering] && self.dirty_remotes.is_empty() {
+        if answering != 0 && self.dirty == [answering] && self.remotes.is_clean() {
             self.flush();
         }
     }
@@ -451,35 +416,10 @@ impl Host {
     /// Writes what was staged for sockets of other contexts.
     pub(super) fn flush_remotes(&mut self) {
         let notices = &mut self.notices;
-        let mut notify = |token, result: Result<(), Code>| {
+        let notify = |token, result: Result<(), Code>| {
             notices.push_back(Notice::Complete(token, result.map(|()| Completion::Done)));
         };
-        for fd in self.dirty_remotes.drain(..) {
-            let Some(remote) = self.remotes.get_mut(&fd) else { continue };
-            remote.is_dirty = false;
-            match remote.writer.upgrade() {
-                Some(shared) => {
-                    shared.writer().flush(&mut remote.staged, &self.context, &mut notify);
-                }
-                None => {
-                    remote.staged.refuse(Code::SOCKET_CLOSED, &mut notify);
-                    self.remotes.remove(&fd);
-                }
-            }
-        }
-    }
-
-    /// The connection of another context with this integer, to be written to.
-    pub(super) fn remote(&mut self, fd: u64, shared: &Arc<SharedWriter>) -> &mut Remote {
-        if self.remotes.len() >= self.remotes_sweep {
-            self.remotes.retain(|_, remote| remote.is_dirty || remote.writer.strong_count() > 0);
-            self.remotes_sweep = REMOTES_SWEEP_MIN.max(2 * self.remotes.len());
-        }
-        self.remotes.entry(fd).or_insert_with(|| Remote {
-            writer: Arc::downgrade(shared),
-            staged: Staged::default(),
-            is_dirty: false,
-        })
+        self.remotes.flush(&self.context, notify);
     }
 
     /// Stores a new socket under the key it is made for.

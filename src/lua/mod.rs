@@ -23,6 +23,7 @@ use bytes::Bytes;
 use mlua::ffi::lua_State;
 
 use crate::abi::buffer;
+use crate::buf::INLINE_MAX;
 
 /// How buffers travel: by reference.
 #[derive(Debug)]
@@ -41,8 +42,14 @@ impl convert::Buffers for BufferValues {
         }
     }
 
-    unsafe fn push(state: *mut lua_State, content: Bytes) {
+    unsafe fn push(state: *mut lua_State, content: &Bytes) {
         // SAFETY: the caller's contract.
-        unsafe { buffer::push_shared(state, content) };
+        unsafe {
+            if content.len() <= INLINE_MAX {
+                buffer::push_bytes(state, content);
+            } else {
+                buffer::push_shared(state, content.clone());
+            }
+        }
     }
 }

@@ -159,8 +159,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes the next frame, reading from the kernel if need be. If its body has at most `small_max`
-    /// bytes, so do those of the frames taken with it, as many as there are and `places` holds.
+    /// Takes the next frame, reading from the kernel if need be. If its body has at most
+    /// `small_max` bytes, others like it are taken too, as many as there are and `places` holds.
     pub fn read(
         &mut self,
         scratch: &mut Scratch,
@@ -252,8 +252,8 @@ impl Connection {
         Ok(count)
     }
 
-    /// Takes small frames that were just read, which stay in the scratch block, if little or nothing
-    /// follows them; returns how many. Otherwise, with 0, what was read is buffered.
+    /// Takes small frames that were just read, which stay in the scratch block, if little or
+    /// nothing follows them; returns how many. Otherwise, with 0, what was read is buffered.
     fn take_fresh(
         &mut self,
         scratch: &mut Scratch,
@@ -317,17 +317,13 @@ impl Connection {
         self.full_reads = 0;
     }
 
-    /// Stages a frame with a copy of `body`, if it is short, allowed, and no reason to write what is
+    /// Stages a frame with a copy of `body`, if it is allowed, and no reason to write what is
     /// staged. False, and nothing is done, otherwise: then [`Connection::write`] is for it.
     #[inline]
     pub fn stage(&mut self, body: &[u8]) -> bool {
-        if self.staged.bytes() + body.len() >= Staged::BYTES_MAX {
-            return false;
-        }
-        let Ok(head) = self.encoder.head(body.len()) else { return false };
-        self.options.write_frozen |= !body.is_empty();
-        self.staged.push_copy(head, body);
-        true
+        let is_staged = self.staged.push_within(self.encoder, body);
+        self.options.write_frozen |= is_staged && !body.is_empty();
+        is_staged
     }
 
     /// Stages a frame.

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 
 use crate::context::Context;
 use crate::error::Code;
-use crate::frame::Head;
+use crate::frame::{Encoder, Head};
 use crate::message::Event;
 use crate::rt::Stream;
 
@@ -104,9 +104,21 @@ impl Staged {
         }
     }
 
+    /// Adds a head and a copy of a body, if it is allowed, and no reason to write what is staged.
+    /// False, and nothing is done, otherwise.
+    #[inline]
+    pub fn push_within(&mut self, encoder: Encoder, body: &[u8]) -> bool {
+        if self.bytes + body.len() >= Staged::BYTES_MAX {
+            return false;
+        }
+        let Ok(head) = encoder.head(body.len()) else { return false };
+        self.push_copy(head, body);
+        true
+    }
+
     /// Adds a head and a copy of a body.
     #[inline]
-    pub fn push_copy(&mut self, head: Head, body: &[u8]) {
+    fn push_copy(&mut self, head: Head, body: &[u8]) {
         let start = self.copied.len();
         if self.copied.capacity() - start < Head::BYTES_MAX + body.len() {
             self.reserve(Head::BYTES_MAX + body.len());

@@ -262,6 +262,51 @@ tap.test("a socket that nobody holds after a read whose time was over", function
     server:close()
 end)
 
+tap.test("answers to what came in pieces", function()
+    local listener, port = listen()
+    local options = {
+        read_head_endian = "B", read_head_bytes = 2,
+        write_head_endian = "B", write_head_bytes = 2,
+    }
+    listener:accept(function(_, server)
+        server:set_rwopt(options)
+        while true do
+            local more, frame = server:read()
+            if not more then break end
+            server:write(frame)
+        end
+        server:close()
+    end)
+    local _, client = assert(tcp.connect(HOST, port, 30))
+    client:set_rwopt({ read_head_endian = "B", read_head_bytes = 2, write_head_bytes = 0 })
+    -- Small frames, frames too long to be copied, and empty ones; cut within heads and bodies.
+    local sent, stream = {}, {}
+    local sizes = { 0, 1, 700, 1536, 1537, 3, 4095, 4096, 20000, 0, 65000, 2, 1500, 5000 }
+    for i, size in ipairs(sizes) do
+        sent[i] = string.char(64 + i):rep(size)
+        stream[i] = string.char(math.floor(size / 256), size % 256) .. sent[i]
+    end
+    stream = table.concat(stream):rep(3)
+    for _, piece in ipairs({ 7, 1000, 1539, 30000, #stream }) do
+        local echoed, from = true, 1
+        local total = 3 * #sent
+        timer.timeout(0, function()
+            while from <= #stream do
+                client:write(stream:sub(from, from + piece - 1))
+                from = from + piece
+                if piece > 7 then timer.sleep(0) end
+            end
+        end)
+        for i = 1, total do
+            local good, frame = client:read(30)
+            echoed = echoed and good and frame:tostring() == sent[(i - 1) % #sent + 1]
+        end
+        is(echoed, true, "come back whole from pieces of " .. piece)
+    end
+    client:close()
+    listener:close()
+end)
+
 tap.test("writes by fd of the own socket", function()
     local server, client = pair()
     server:set_wshared(true)

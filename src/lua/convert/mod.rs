@@ -40,11 +40,12 @@ pub trait Buffers {
     /// `state` must be live, on its own thread, with a userdata at `index` (negative).
     unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Bytes>, Released>;
 
-    /// Pushes a buffer with this content. May unwind; needs no more than three stack slots.
+    /// Pushes a buffer with this content, by reference or, if it is small, a copy. May unwind;
+    /// needs no more than three stack slots.
     ///
     /// # Safety
     /// `state` must be live and on its own thread.
-    unsafe fn push(state: *mut lua_State, content: Bytes);
+    unsafe fn push(state: *mut lua_State, content: &Bytes);
 }
 
 /// A buffer that was released holds nothing to send.
@@ -60,7 +61,7 @@ impl Buffers for NoBuffers {
         Ok(None)
     }
 
-    unsafe fn push(state: *mut lua_State, _: Bytes) {
+    unsafe fn push(state: *mut lua_State, _: &Bytes) {
         // SAFETY: the caller's contract; nil cannot fail.
         unsafe { mlua::ffi::lua_pushnil(state) };
     }

@@ -61,7 +61,7 @@ pub unsafe fn push_value<B: Buffers>(state: *mut lua_State, value: &Value) -> Re
                 ffi::lua_pushlightuserdata(state, std::ptr::without_provenance_mut(*address));
             }
             Value::String(text) => push_string(state, text.as_bytes()),
-            Value::Buffer(content) => B::push(state, Bytes::clone(content)),
+            Value::Buffer(content) => B::push(state, content),
             Value::Table(encoded) => {
                 return push_encoded::<B>(state, encoded.bytes(), encoded.buffers());
             }
@@ -246,7 +246,7 @@ impl<B: Buffers> Decoder<'_, B> {
                 Tag::Buffer => {
                     let index = self.reader.index()?;
                     let content = self.buffers.get(index as usize);
-                    B::push(state, content.ok_or(Malformed::Reference(index))?.clone());
+                    B::push(state, content.ok_or(Malformed::Reference(index))?);
                 }
                 // The reader lets only numbers of tables through that were started, and only if
                 // tables are remembered.

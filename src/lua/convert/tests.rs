@@ -30,8 +30,8 @@ impl Buffers for TestBuffers {
         }
     }
 
-    unsafe fn push(state: *mut lua_State, content: Bytes) {
-        let content = Box::into_raw(Box::new(content));
+    unsafe fn push(state: *mut lua_State, content: &Bytes) {
+        let content = Box::into_raw(Box::new(content.clone()));
         // SAFETY: the new userdata is large enough.
         unsafe {
             let size = size_of::<(u64, *mut Bytes)>();

@@ -95,9 +95,9 @@ unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
 /// native.stage_pointers(): the addresses of [`stage_buffer`], [`stage_text`] and
 /// [`stage_shared_buffer`], for the FFI.
 unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
-    let buffer: unsafe extern "C" fn(f64, *const NlBuffer) -> c_int = stage_buffer;
+    let buffer: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = stage_buffer;
     let text: unsafe extern "C" fn(f64, *const u8, u32) -> c_int = stage_text;
-    let shared: unsafe extern "C" fn(f64, *const NlBuffer) -> c_int = stage_shared_buffer;
+    let shared: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = stage_shared_buffer;
     // SAFETY: called by the VM.
     unsafe {
         ffi::lua_pushlightuserdata(raw, buffer as *mut c_void);
@@ -111,14 +111,19 @@ unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
 ///
 /// # Safety
 /// As for [`stage_buffer`].
-unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *const NlBuffer) -> c_int {
+unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_int {
     // SAFETY: the caller's contract.
-    let body = unsafe { &*buffer }.as_slice();
-    if body.len() >= Staged::BY_REFERENCE_BYTES {
-        return 1;
-    }
-    let staged = host::with(|host| stage_shared(host, fd as u64, Body::Slice(body), 0));
-    c_int::from(!matches!(staged, Ok(Ok(()))))
+    let body = body_of(unsafe { &mut *buffer });
+    let is_staged = host::with(|host| {
+        let fd = fd as u64;
+        if let Body::Slice(body) = body
+            && host.remotes.stage(fd, body)
+        {
+            return true;
+        }
+        matches!(stage_shared(host, fd, body, 0), Ok(Ok(())))
+    });
+    c_int::from(!is_staged)
 }
 
 /// Stages a frame with the content of a buffer. Returns 0, or 1 if nothing was done: then
@@ -126,9 +131,24 @@ unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *const NlBuffer) -> c_
 ///
 /// # Safety
 /// `buffer` must be what a buffer userdata holds, and a context must be running.
-unsafe extern "C" fn stage_buffer(key: f64, buffer: *const NlBuffer) -> c_int {
+unsafe extern "C" fn stage_buffer(key: f64, buffer: *mut NlBuffer) -> c_int {
     // SAFETY: the caller's contract.
-    stage_plain(key, unsafe { &*buffer }.as_slice())
+    match body_of(unsafe { &mut *buffer }) {
+        Body::Slice(body) => stage_plain(key, body),
+        body => {
+            let staged = host::with(|host| stage(host, key as u64, body, 0));
+            c_int::from(!matches!(staged, Some(Ok(()))))
+        }
+    }
+}
+
+/// What a buffer holds, for a write: much by reference, little to be copied.
+fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
+    if buffer.len() >= Staged::BY_REFERENCE_BYTES {
+        Body::Shared(buffer.share())
+    } else {
+        Body::Slice(buffer.as_slice())
+    }
 }
 
 /// As [`stage_buffer`], with the bytes of a string.
@@ -140,10 +160,8 @@ unsafe extern "C" fn stage_text(key: f64, start: *const u8, length: u32) -> c_in
     stage_plain(key, unsafe { std::slice::from_raw_parts(start, length as usize) })
 }
 
+#[inline]
 fn stage_plain(key: f64, body: &[u8]) -> c_int {
-    if body.len() >= Staged::BY_REFERENCE_BYTES {
-        return 1;
-    }
     let is_staged = host::with(|host| {
         let key = key as u64;
         let Some(stream) = host.stream(key) else { return false };
@@ -177,11 +195,7 @@ unsafe fn body<'a>(raw: *mut lua_State, index: c_int) -> Option<Body<'a>> {
         if let Some(text) = text(raw, index) {
             return Some(Body::Slice(text));
         }
-        let buffer = buffer::test(raw, index)?;
-        if buffer.is_live() && buffer.as_slice().len() >= Staged::BY_REFERENCE_BYTES {
-            return Some(Body::Shared(buffer.share()));
-        }
-        Some(Body::Slice(buffer.as_slice()))
+        Some(body_of(buffer::test(raw, index)?))
     }
 }
 
@@ -270,9 +284,8 @@ fn stage_shared(
     if host.deny.withholds_network() {
         return Err(Code::NOT_PERMITTED);
     }
-    let known = host.remotes.get(&fd).and_then(|remote| remote.writer.upgrade());
-    let shared = known.filter(|shared| !shared.is_closed());
-    let shared = shared.or_else(|| SharedWriter::get(fd)).ok_or(Code::SOCKET_CLOSED)?;
+    let known = host.remotes.get(fd).or_else(|| SharedWriter::get(fd));
+    let shared = known.ok_or(Code::SOCKET_CLOSED)?;
     let encoder: Encoder = shared.encoder().ok_or(Code::NOT_PERMITTED)?;
     if shared.owner() == host.context.id() {
         // The same queue as other writes of this context, so that their order is kept.
@@ -282,15 +295,7 @@ fn stage_shared(
         Ok(head) => head,
         Err(too_long) => return Ok(Err(too_long)),
     };
-    let remote = host.remote(fd, &shared);
-    remote.staged.push(head, data);
-    if token != 0 {
-        remote.staged.notify(token);
-    }
-    if !remote.is_dirty {
-        remote.is_dirty = true;
-        host.dirty_remotes.push(fd);
-    } else if remote.staged.bytes() >= Staged::BYTES_MAX {
+    if host.remotes.push(fd, &shared, encoder, (head, data), token) {
         host.flush();
     }
     Ok(Ok(()))
