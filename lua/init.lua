@@ -3,8 +3,8 @@
 local native = ...
 local core = {}
 
-local getmetatable, next, rawget, rawset = getmetatable, next, rawget, rawset
-local setmetatable = setmetatable
+local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
+local getmetatable, setmetatable = getmetatable, setmetatable
 
 local function load(name) return native.load(name)(native, core) end
 
@@ -19,11 +19,18 @@ local function load_next(module)
   if not names then return false end
   local name = names[#names]
   names[#names] = nil
-  if not names[1] then
-    missing[module] = nil
-    if getmetatable(module) == lazy then setmetatable(module, nil) end
+  local is_last = not names[1] and getmetatable(module) == lazy
+  if is_last then setmetatable(module, nil) end
+  if not names[1] then missing[module] = nil end
+  local ok, found = pcall(load, name)
+  if not ok then
+    -- There may be room on the stack, or memory, the next time.
+    names[#names + 1] = name
+    missing[module] = names
+    if is_last then setmetatable(module, lazy) end
+    error(found, 0)
   end
-  for key, value in next, load(name) or {} do
+  for key, value in next, found or {} do
     if rawget(module, key) == nil then rawset(module, key, value) end
   end
   return true

@@ -94,3 +94,29 @@ fn a_buffer_that_arrives_has_its_methods_though_the_module_was_never_used() {
 fn a_wait_whose_time_is_over_returns_though_the_module_timer_was_never_used() {
     assert_prints("print(context.recv(0, 0.001))", "false\t208\t0\t-1\n");
 }
+
+/// On the way back from the overflow each level tries again, with a little more room.
+#[test]
+fn what_could_not_be_loaded_for_want_of_stack_is_loaded_the_next_time() {
+    assert_prints(
+        "local left = 0
+         local function try()
+           pcall(function() return timer.sleep end)
+           pcall(function() return tcp.listen end)
+           pcall(function() return context.query end)
+           pcall(function() return coroutine.wrap(print) end)
+         end
+         local function f()
+           local ok = pcall(f)
+           if not ok and left < 100 then
+             left = left + 1
+             try()
+             error('up')
+           end
+         end
+         pcall(f)
+         print(left, type(timer.sleep), type(tcp.listen), type(context.query), type(context.wait))
+         print(coroutine.wrap(function(a) return a end)('b'))",
+        "100\tfunction\tfunction\tfunction\tfunction\nb\n",
+    );
+}
