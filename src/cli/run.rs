@@ -70,6 +70,7 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
     }
     if let Some(bytes) = run.memory_limit {
         settings.limits.memory = bytes;
+        settings.limits.mailbox_bytes = bytes.min(settings.limits.mailbox_bytes);
     }
     settings.limits.turn = run.turn_limit;
     let settings = Arc::new(settings);
