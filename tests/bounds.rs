@@ -70,6 +70,36 @@ fn mailboxes_have_a_bound() {
 }
 
 #[test]
+fn the_bytes_in_a_mailbox_have_a_bound() {
+    let script = "local me = context.self()
+                  for _, mail in ipairs {
+                    ('x'):rep(2 ^ 20), buffer.new(('x'):rep(2 ^ 20)),
+                    { ('x'):rep(2 ^ 19), buffer.new(('x'):rep(2 ^ 19)) },
+                  } do
+                    local n = 0
+                    while context.send(me, mail) do n = n + 1 end
+                    local s = context.stat()
+                    assert(s.mailbox_bytes <= s.mailbox_bytes_max)
+                    print(n, select(2, context.send(me, mail)), context.send(me, 1))
+                    assert(n == 63 or s.mailbox_bytes == 2 ^ 26)
+                    for i = 1, n + 1 do context.recv(me) end
+                    print(context.stat().mailbox_bytes, s.mailbox_bytes_max == 2 ^ 26)
+                    -- One that is larger than all is taken alone.
+                    assert(context.send(me, ('x'):rep(2 ^ 27)))
+                    context.recv(me)
+                  end";
+    let done = run(node_lua().args(["-e", script])).succeeded();
+    let once = |n| format!("{n}\t209\ttrue\n0\ttrue\n");
+    // A table takes some bytes more than what is in it.
+    assert_eq!(done.stdout, [once(64), once(64), once(63)].concat(), "{done}");
+    let script = "local me, n = context.self(), 0
+                  while context.send(me, ('x'):rep(2 ^ 20)) do n = n + 1 end
+                  print(n, context.stat().mailbox_bytes_max)";
+    let done = run(node_lua().args(["--memory-limit", "8M", "-e", script])).succeeded();
+    assert_eq!(done.stdout, "8\t8388608\n", "{done}");
+}
+
+#[test]
 fn look_ups_of_names_have_a_bound() {
     let script = "local ok, l = tcp.listen('127.0.0.1', 0)
                   local port = tcp.local_port(l)

@@ -96,6 +96,7 @@ pub(super) fn prepare(
     }
     if let Some(bytes) = run.memory_limit {
         settings.limits.memory = bytes;
+        settings.limits.mailbox_bytes = bytes.min(settings.limits.mailbox_bytes);
     }
     settings.limits.turn = run.turn_limit;
     let settings = Arc::new(settings);

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Messages its mailbox holds.
     pub mailbox: usize,
+    /// Bytes that those may hold; one larger message is taken if none of them holds any.
+    pub mailbox_bytes: usize,
     /// Queries of its own that may wait for an answer.
     pub queries: usize,
     /// CPU time of one turn.
@@ -18,7 +20,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { mailbox: 65_536, queries: 65_536, turn: None, memory: 0 }
+        Limits { mailbox: 65_536, mailbox_bytes: 64 << 20, queries: 65_536, turn: None, memory: 0 }
     }
 }
 

@@ -24,7 +24,7 @@ const REPORTS_MAX: usize = Id::INDEX_MAX;
 pub enum Refused {
     /// The context has ended.
     Closed,
-    /// As many messages wait as the mailbox holds.
+    /// As many messages, or bytes, wait as the mailbox holds.
     Full,
 }
 
@@ -40,8 +40,9 @@ impl From<Refused> for Code {
 /// What others may touch, under one lock.
 struct Inbox {
     events: Vec<Event>,
-    /// Messages among `events`: what the bound counts.
+    /// Messages among `events`: what the bound counts; and the bytes that they hold.
     messages: usize,
+    bytes: usize,
     /// Answers among `events`.
     replies: usize,
     /// True while the context is queued or running: whoever sets it enqueues the context.
@@ -145,6 +146,7 @@ impl Context {
             inbox: Mutex::new(Inbox {
                 events: Vec::new(),
                 messages: 0,
+                bytes: 0,
                 replies: 0,
                 scheduled: true,
                 closed: false,
@@ -207,12 +209,17 @@ impl Context {
         }
         // Relaxed, in both: approximate counts are enough for bounds; they pair with nothing.
         match &event {
-            Event::Message { from, session, .. } => {
+            Event::Message { from, session, value } => {
                 let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
                 if waiting >= self.limits.mailbox && !self.takes_report(*from, waiting) {
                     return Err(Refused::Full);
                 }
+                let bytes = value.held_bytes();
+                if inbox.bytes > 0 && inbox.bytes + bytes > self.limits.mailbox_bytes {
+                    return Err(Refused::Full);
+                }
                 inbox.messages += 1;
+                inbox.bytes += bytes;
                 if *session != 0 {
                     inbox.watchers.insert(*from, self.scheduler.registry());
                 }
@@ -287,6 +294,7 @@ impl Context {
         let mut inbox = self.inbox();
         std::mem::swap(&mut inbox.events, batch);
         inbox.replies = 0;
+        inbox.bytes = 0;
         let messages = std::mem::take(&mut inbox.messages);
         if messages > 0 {
             // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
@@ -334,6 +342,11 @@ impl Context {
         self.inbox().messages + self.unreceived.load(Ordering::Relaxed)
     }
 
+    /// Bytes held by the messages in the mailbox that the context has not looked at yet.
+    pub fn waiting_bytes(&self) -> usize {
+        self.inbox().bytes
+    }
+
     /// Its queries that wait for an answer.
     pub fn unanswered(&self) -> usize {
         self.unanswered.load(Ordering::Relaxed)
@@ -372,6 +385,7 @@ impl Context {
         let mut inbox = self.inbox();
         inbox.closed = true;
         inbox.messages = 0;
+        inbox.bytes = 0;
         (std::mem::take(&mut inbox.events), std::mem::take(&mut inbox.watchers.all))
     }
 }

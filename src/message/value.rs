@@ -42,6 +42,22 @@ pub enum Value {
     Table(Encoded),
 }
 
+impl Value {
+    /// Bytes of memory that it holds beside itself, shared ones included.
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Value::String(Text(Repr::Boxed(bytes))) => bytes.len(),
+            Value::Buffer(bytes) => bytes.len(),
+            Value::Table(table) => {
+                let buffers = table.buffers.iter().flat_map(|buffers| buffers.iter());
+                table.bytes.len() + buffers.map(Bytes::len).sum::<usize>()
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// The bytes of a string: short ones in place, others in memory of their own.
 #[derive(Clone)]
 pub struct Text(Repr);
