@@ -38,7 +38,7 @@ fn map() -> Option<Heap> {
     // SAFETY: new memory at addresses that nothing is mapped at, or none.
     let found = unsafe { libc::mmap(wanted, BYTES, access, kind, -1, 0) };
     let is_there = found.expose_provenance() == START;
-    is_there.then(|| Heap { used: 0, free: [const { Vec::new() }; CLASSES] })
+    is_there.then_some(Heap { used: 0, free: [const { Vec::new() }; CLASSES] })
 }
 
 impl Heap {
