@@ -68,7 +68,7 @@ fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
     let folder = Folder::new();
     let path = folder.path("server.sock");
     drop(UnixListener::bind(&path).unwrap());
-    let (mut first, line) = listen(&path);
+    let (first, line) = listen(&path);
     assert_eq!(line, "true\tlistens");
     assert!(is_served(&path));
     let inode = fs::metadata(&path).unwrap().ino();
