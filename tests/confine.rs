@@ -117,6 +117,8 @@ const ESCAPES: &[&str] = &[
      return (pcall(buffer.u8, fake, 0)) or (pcall(buffer.append, buffer.new(1), fake))
        or (pcall(context.send, context.self(), fake)
          and type(select(2, context.recv(0))) ~= 'table')",
+    "return getmetatable(2i) ~= 'ffi' or (pcall(function() return (2i).x end)) or (2i)[99] ~= 2
+       or (pcall(function() (2i)[99] = 1 end)) or (pcall(context.send, context.self(), 2i))",
     "return getmetatable(1LL) ~= 'ffi' or (pcall(function() return (1LL).x end))
        or (pcall(function() return (1LL)() end)) or (pcall(setmetatable, 1LL, {}))",
     "for _, what in ipairs { '>S', '>f', 'X', '>' } do
@@ -182,6 +184,47 @@ fn confined(deny: &str, script: &str) -> String {
 }
 
 const ALL: &str = "{ 'ffi', 'io', 'os', 'loadlib', 'network' }";
+
+#[test]
+fn children_of_the_confined_have_no_limits_above_their_creators() {
+    let folder = Folder::new();
+    let file = folder.write(
+        "confined.lua",
+        "local file, depth = ...
+         local s = context.stat()
+         context.log(depth, s.memory_limit, s.turn_limit, s.mailbox_max)
+         if depth == 3 then return end
+         local more = { file = file, memory = 2 ^ 40, turn_limit = 1e6, mailbox = 1e6 }
+         context.create(depth == 1 and file or more, file, depth + 1)
+         context.create({ file = file, memory = 2 ^ 23, turn_limit = 2, mailbox = 5 }, file, 3)",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local file = ...
+         local limits = { memory = 2 ^ 24, turn_limit = 5, mailbox = 10, deny = { 'io' } }
+         limits.file = file
+         context.create(limits, file, 1)",
+    );
+    let done = run(node_lua().env("RUST_LOG", "info").args([main, file])).succeeded();
+    let mut told: Vec<&str> =
+        done.stderr.lines().filter_map(|line| line.find('\t').map(|at| &line[at - 1..])).collect();
+    told.sort_unstable();
+    let own = "16777216\t5\t10";
+    let less = "3\t8388608\t2\t5".to_owned();
+    let [first, second, third] = [1, 2, 3].map(|depth| format!("{depth}\t{own}"));
+    assert_eq!(told, [first, second, third, less.clone(), less], "{done}");
+}
+
+#[test]
+fn creation_can_be_withheld() {
+    for script in [
+        "return (pcall(context.create, 'x.lua'))",
+        "return (pcall(context.create, { file = 'x.lua' }))",
+        "return (pcall(require('supervisor').start, { { file = 'x.lua' } }))",
+    ] {
+        assert_eq!(confined("{ 'create' }", script), "false", "{script}");
+    }
+}
 
 #[test]
 fn nothing_brings_back_what_is_withheld() {
