@@ -55,7 +55,9 @@ const ESCAPES: &[&str] = &[
     "return getmetatable('') ~= false",
     "return (pcall(tcp.fd_src, 5))",
     // Whatever can be reached after the library has loaded all of itself has no other environment.
-    "local _ = pcall(tcp.listen, '127.0.0.1', 0), pcall(context.monitor, 2 ^ 40, function() end), context.stat()
+    "pcall(tcp.listen, '127.0.0.1', 0)
+     pcall(context.monitor, 2 ^ 40, function() end)
+     pcall(context.stat)
      pcall(context.create, {})
      require 'packet' require 'supervisor'
      local seen, found = {}, false
@@ -88,7 +90,9 @@ const ESCAPES: &[&str] = &[
        if type(value) == 'function' then real[name] = value end
      end
      local pairs, pcall, setmetatable = pairs, pcall, setmetatable
-     for name in pairs(real) do _G[name] = function(...) found = name return real[name](...) end end
+     for name in pairs(real) do
+       _G[name] = function(...) found = name return real[name](...) end
+     end
      pcall(tcp.listen, '127.0.0.1', 0)
      pcall(context.monitor, 2 ^ 40, function() end)
      pcall(context.stat)
@@ -111,7 +115,10 @@ const ESCAPES: &[&str] = &[
     // What passes for a buffer, or for a cdata, by its looks.
     "local fake = setmetatable({}, { __metatable = getmetatable(buffer.new(1)) })
      return (pcall(buffer.u8, fake, 0)) or (pcall(buffer.append, buffer.new(1), fake))
-       or (pcall(context.send, context.self(), fake) and type(select(2, context.recv(0))) ~= 'table')",
+       or (pcall(context.send, context.self(), fake)
+         and type(select(2, context.recv(0))) ~= 'table')",
+    "return getmetatable(2i) ~= 'ffi' or (pcall(function() return (2i).x end)) or (2i)[99] ~= 2
+       or (pcall(function() (2i)[99] = 1 end)) or (pcall(context.send, context.self(), 2i))",
     "return getmetatable(1LL) ~= 'ffi' or (pcall(function() return (1LL).x end))
        or (pcall(function() return (1LL)() end)) or (pcall(setmetatable, 1LL, {}))",
     "for _, what in ipairs { '>S', '>f', 'X', '>' } do
@@ -122,7 +129,10 @@ const ESCAPES: &[&str] = &[
     "local code, at = string.dump(function() return 1 end), 0
      return load(function() at = at + 1 return code:sub(at, at) end)",
     "local code, sent = string.dump(function() return 1 end), 0
-     return load(function() sent = sent + 1 return sent == 1 and ' ' or sent == 2 and code or nil end)",
+     return load(function()
+       sent = sent + 1
+       return sent == 1 and ' ' or sent == 2 and code or nil
+     end)",
     "return loadstring('\\27LJ\\2') or load('\\27LJ\\2', 'x', 'bt', {})",
     "package.preload.x = function() return 1 end
      return require 'x' ~= 1 or (pcall(require, 'jit.profile')) or (pcall(require, 'jit.opt'))
@@ -136,10 +146,12 @@ const ESCAPES: &[&str] = &[
     // Through an error with a metatable, which the runtime turns into text.
     "local h = context.self()
      context.run(function()
-       error(setmetatable({}, { __tostring = function() return getfenv(2) ~= _G and 'got' or 'x' end }))
+       error(setmetatable({}, { __tostring = function()
+         if getfenv(2) ~= _G then context.send(context.self(), 'got') end
+         return 'x'
+       end }))
      end)
-     timer.sleep(0.01)
-     return h ~= context.self()",
+     return (context.recv(h, 0.05))",
     // Around the wrapped coroutines.
     "local co = coroutine.wrap(function() timer.sleep(0.001) return getfenv(0) end)
      return co() ~= _G",
@@ -172,6 +184,47 @@ fn confined(deny: &str, script: &str) -> String {
 }
 
 const ALL: &str = "{ 'ffi', 'io', 'os', 'loadlib', 'network' }";
+
+#[test]
+fn children_of_the_confined_have_no_limits_above_their_creators() {
+    let folder = Folder::new();
+    let file = folder.write(
+        "confined.lua",
+        "local file, depth = ...
+         local s = context.stat()
+         context.log(depth, s.memory_limit, s.turn_limit, s.mailbox_max)
+         if depth == 3 then return end
+         local more = { file = file, memory = 2 ^ 40, turn_limit = 1e6, mailbox = 1e6 }
+         context.create(depth == 1 and file or more, file, depth + 1)
+         context.create({ file = file, memory = 2 ^ 23, turn_limit = 2, mailbox = 5 }, file, 3)",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local file = ...
+         local limits = { memory = 2 ^ 24, turn_limit = 5, mailbox = 10, deny = { 'io' } }
+         limits.file = file
+         context.create(limits, file, 1)",
+    );
+    let done = run(node_lua().env("RUST_LOG", "info").args([main, file])).succeeded();
+    let mut told: Vec<&str> =
+        done.stderr.lines().filter_map(|line| line.find('\t').map(|at| &line[at - 1..])).collect();
+    told.sort_unstable();
+    let own = "16777216\t5\t10";
+    let less = "3\t8388608\t2\t5".to_owned();
+    let [first, second, third] = [1, 2, 3].map(|depth| format!("{depth}\t{own}"));
+    assert_eq!(told, [first, second, third, less.clone(), less], "{done}");
+}
+
+#[test]
+fn creation_can_be_withheld() {
+    for script in [
+        "return (pcall(context.create, 'x.lua'))",
+        "return (pcall(context.create, { file = 'x.lua' }))",
+        "return (pcall(require('supervisor').start, { { file = 'x.lua' } }))",
+    ] {
+        assert_eq!(confined("{ 'create' }", script), "false", "{script}");
+    }
+}
 
 #[test]
 fn nothing_brings_back_what_is_withheld() {
@@ -231,7 +284,9 @@ fn sockets_of_others_are_not_written_to_by_number() {
         "confined.lua",
         "local fd = ...
          local got = {}
-         local function told(ok, code) got[#got + 1] = ok and 'told' or code ~= 50 and code or nil end
+         local function told(ok, code)
+           if ok or code ~= 50 then got[#got + 1] = 'told ' .. code end
+         end
          for _, value in ipairs { 'text', buffer.new('buffer'), buffer.new(('b'):rep(5000)), 5 } do
            for _, how in ipairs { false, true, told } do
              local ok, code = tcp.write(fd, value, how)

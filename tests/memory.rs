@@ -164,3 +164,35 @@ fn without_a_limit_single_giants_raise_what_a_script_can_catch() {
         assert!(done.stdout.ends_with("\ngoes on\n"), "{giant}: {done}");
     }
 }
+
+#[test]
+fn the_default_limit_holds_for_all_that_name_none() {
+    let folder = Folder::new();
+    let bomb = folder.write("bomb.lua", "local t = {} while true do t[#t + 1] = {} end");
+    let big =
+        folder.write("big.lua", "local t = {} for i = 1, 30 do t[i] = ('x'):rep(1e6) .. i end");
+    let main = folder.write(
+        "main.lua",
+        "local bomb, big = ...
+         local function told(options)
+           local reason
+           context.monitor(context.create(options), function(_, found) reason = found end)
+           while not reason do timer.sleep(0.001) end
+           return reason
+         end
+         print(told(bomb))
+         print(told({ file = bomb, name = 'b' }))
+         print(told({ file = big, memory = 64 * 2 ^ 20 }))",
+    );
+    let with_limit = || {
+        let mut command = node_lua();
+        command.args(["--memory-limit", "16M"]);
+        command
+    };
+    let done = run(with_limit().arg(main).arg(&bomb).arg(big)).succeeded();
+    // One that has ended before it is watched is gone.
+    assert_eq!(done.stdout.replace("gone", "normal"), "memory\nmemory\nnormal\n", "{done}");
+    let done = run(with_limit().arg(bomb));
+    assert_eq!(done.code(), Some(1), "{done}");
+    assert!(done.stderr.contains("(210)"), "{done}");
+}

@@ -59,7 +59,15 @@ end
 
 -- Creation with options ---------------------------------------------------------------------------
 
-local DENIALS = { ffi = 1, io = 2, os = 4, loadlib = 8, network = 16, ["package.loadlib"] = 8 }
+local DENIALS = {
+  ffi = 1,
+  io = 2,
+  os = 4,
+  loadlib = 8,
+  ["package.loadlib"] = 8,
+  network = 16,
+  create = 32,
+}
 
 local function wrong(level, name, expected, value)
   local text = "bad option '%s' of 'create' (%s expected, got %s)"
@@ -101,7 +109,7 @@ local CHECKS = {
     local denied = 0
     for _, name in ipairs(list) do
       if not DENIALS[name] then
-        wrong(3, "deny", '"ffi", "io", "os", "loadlib" or "network"', name)
+        wrong(3, "deny", '"ffi", "io", "os", "loadlib", "network" or "create"', name)
       end
       denied = bit.bor(denied, DENIALS[name])
     end

@@ -18,6 +18,7 @@ impl Deny {
     const OS: u8 = 4;
     const LOADLIB: u8 = 8;
     const NETWORK: u8 = 16;
+    const CREATE: u8 = 32;
 
     /// From the bits. FFI and C modules can do anything: whatever is withheld, so are they.
     pub(in crate::lua) fn new(bits: u8) -> Deny {
@@ -69,6 +70,10 @@ pub(in crate::lua) unsafe fn confine(raw: *mut lua_State, deny: Deny) {
                 ffi::lua_setfield(raw, -2, name.as_ptr());
             }
         }
+        if deny.has(Deny::CREATE) != 0 {
+            ffi::lua_pushcfunction(raw, refuse_creation);
+            ffi::lua_setfield(raw, -2, c"create".as_ptr());
+        }
         library::push_chunk(raw, "internal/confine");
         ffi::lua_pushvalue(raw, -2);
         ffi::lua_getglobal(raw, c"buffer".as_ptr());
@@ -78,6 +83,16 @@ pub(in crate::lua) unsafe fn confine(raw: *mut lua_State, deny: Deny) {
         ffi::lua_call(raw, 5, 0);
         ffi::lua_settop(raw, top);
     }
+}
+
+/// Fails as `native.create` does: nil, and why.
+unsafe extern "C-unwind" fn refuse_creation(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, which has slots for the results.
+    unsafe {
+        ffi::lua_pushnil(raw);
+        super::push_text(raw, b"creating contexts is withheld from this context");
+    }
+    2
 }
 
 /// Fails as not permitted.

@@ -193,6 +193,25 @@ impl Options {
     }
 }
 
+/// The limits wanted, but none above one's own.
+fn within(wanted: Limits, own: Limits) -> Limits {
+    let memory = match (wanted.memory, own.memory) {
+        (0, limit) | (limit, 0) => limit,
+        (wanted, own) => wanted.min(own),
+    };
+    let turn = match (wanted.turn, own.turn) {
+        (Some(wanted), Some(own)) => Some(wanted.min(own)),
+        (wanted, own) => wanted.or(own),
+    };
+    Limits {
+        mailbox: wanted.mailbox.min(own.mailbox),
+        mailbox_bytes: wanted.mailbox_bytes.min(own.mailbox_bytes),
+        queries: wanted.queries.min(own.queries),
+        turn,
+        memory,
+    }
+}
+
 /// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an
 /// argument that cannot travel.
 unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
@@ -218,10 +237,15 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
         let source = Source::File(file);
         let created = host::with(|host| {
             let deny = host.deny.and(options.deny);
+            // A confined context does not get round its limits by way of its children.
+            let limits = match host.deny.is_any() {
+                true => within(options.limits, *host.context.limits()),
+                false => options.limits,
+            };
             let script = Script { source, arguments, paths, command_line: None, deny };
             let program = Program::new(&host.settings, script);
             let parent = Some(host.context.id());
-            host.context.scheduler().spawn(parent, options.limits, program)
+            host.context.scheduler().spawn(parent, limits, program)
         });
         if let (Some(context), Some(name)) = (&created, options.name) {
             context.set_name(&name);
