@@ -91,12 +91,12 @@ fn seeds_that_fail_are_named_and_replayed() {
     let folder = Folder::new();
     let script = folder.write("odd.lua", "print(...) if math.random(2) == 1 then error('odd') end");
     let script = script.to_str().unwrap();
-    let done = simulate(&format!("1..20 --faults 0.25 {script} an argument"));
+    let done = simulate(&format!("1..10 --faults 0.25 {script} an argument"));
     assert_eq!(done.code(), Some(1), "{done}");
     let last = done.stderr.lines().last().unwrap();
     let (_, failed) = last.split_once("failed: ").unwrap();
     let mut count = 0;
-    for seed in 1..=20 {
+    for seed in 1..=10 {
         let line = format!("--simulate {seed} --faults 0.25 {script} an argument");
         let replayed = run(node_lua().args(words(&line)));
         let is_odd = failed.split(' ').any(|other| other == seed.to_string());
@@ -106,11 +106,11 @@ fn seeds_that_fail_are_named_and_replayed() {
             count += 1;
             assert!(replayed.stderr.contains("odd.lua:1: odd"), "{replayed}");
             let replay = format!("replay: node-lua {line}");
-            assert!(count > 10 || done.stderr.contains(&replay), "{done}");
+            assert!(done.stderr.contains(&replay), "{done}");
         }
     }
-    assert!(last.starts_with(&format!("node-lua: 20 seeds, {count} failed")), "{done}");
-    assert!((1..20).contains(&count), "{done}");
+    assert!(last.starts_with(&format!("node-lua: 10 seeds, {count} failed")), "{done}");
+    assert!((1..10).contains(&count), "{done}");
 }
 
 #[test]
