@@ -287,6 +287,8 @@ end
 core.bad, core.seconds = bad, seconds
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
+core.run = run
+core.last_token = function() return last_token end
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
