@@ -80,10 +80,16 @@ const TESTED: &[(&str, &str, &str)] = &[
     ("src/abi/pack.rs", "tests/props.rs", "changed_inputs_have_no_finding"),
     ("src/buf/block.rs", "src/buf/block_test.rs", "behaves_like_a_vector"),
     ("src/buf/block_test.rs", "src/buf/block_test.rs", "behaves_like_a_vector"),
-    ("src/buf/scratch.rs", "src/buf/scratch.rs", "pieces_stay_apart"),
+    ("src/buf/scratch.rs", "src/buf/scratch.rs", "pieces_that_are_taken_stay_apart"),
     ("src/context/slot.rs", "src/context/models.rs", "what_is_given_up_is_collected_by_one"),
     ("src/context/watchdog.rs", "tests/limits.rs", "destroy_ends_whatever_loops"),
     ("src/lua/arena.rs", "src/lua/arena.rs", "freed_blocks_serve_their_size_again"),
+    ("src/lua/fixed_heap.rs", "src/lua/fixed_heap.rs", "the_same_calls_find_the_same_addresses"),
+    (
+        "src/rt/simulation/tests.rs",
+        "src/rt/simulation/tests.rs",
+        "closing_with_unread_input_resets",
+    ),
     ("src/lua/behavior.rs", "tests/torture.rs", "a_failed_allocation_is_one_contexts_affair"),
     ("src/lua/blocks.rs", "src/lua/blocks.rs", "what_is_resized_keeps_its_content"),
     (

@@ -116,7 +116,7 @@ impl World {
     pub(super) fn read(&mut self, id: u64, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         let Some(end) = self.network.ends.get_mut(&id) else { return Ok(0) };
         let found = end.visible().min(space.len());
-        if found == 0 || end.input_ended {
+        if found == 0 {
             return end.read_nothing();
         }
         let mut count = found;
