@@ -44,7 +44,8 @@ fn next(context: &Arc<Context>) -> Option<Arc<Context>> {
     loop {
         match context.scheduler().injector.steal() {
             Steal::Success(found) => return Some(found),
-            Steal::Empty => return None,
+            // Those that have never run have a queue of their own.
+            Steal::Empty => return context.scheduler().suspects.take(false),
             Steal::Retry => {}
         }
     }
