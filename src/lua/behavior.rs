@@ -89,6 +89,8 @@ impl Behavior for Program {
         if let Some(script) = self.script.take() {
             match Running::new(context, &self.settings) {
                 Some(running) => self.running.insert(running).start(script),
+                // It was interrupted.
+                None if context.end_requested().is_some() => {}
                 None => {
                     log::error!("context {}: no memory for its state", context.id());
                     if context.parent().is_none() {
@@ -139,7 +141,9 @@ impl Running {
             }
         });
         if let Err(message) = ready {
-            log::error!("context {}: the library does not load: {message}", context.id());
+            if context.end_requested().is_none() {
+                log::error!("context {}: the library does not load: {message}", context.id());
+            }
             host::enter(&mut host, raw, || drop(state));
             return None;
         }
