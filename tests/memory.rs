@@ -142,7 +142,7 @@ fn what_takes_too_much_ends_its_context_and_the_log_says_what_it_held() {
 fn without_a_limit_single_giants_raise_what_a_script_can_catch() {
     for (giant, part) in [
         ("('x'):rep(2 ^ 31 - 1, ('y'):rep(2 ^ 20))", "not enough memory"),
-        ("('x'):rep(1e9):rep(1e9)", "not enough memory"),
+        ("('x'):rep(1e8):rep(1e9)", "not enough memory"),
         ("require 'ffi'.new('char[?]', -1)", "too large"),
         ("require 'string.buffer'.new():reserve(2 ^ 31)", "out of range"),
         ("require 'table.new'(2 ^ 30, 0)", "table overflow"),
@@ -150,7 +150,6 @@ fn without_a_limit_single_giants_raise_what_a_script_can_catch() {
         ("('x'):rep(1e7):byte(1, -1)", "string slice too long"),
         ("buffer.new(2 ^ 31)", "whole number from 0 to 2147483647 expected"),
         ("buffer.new():reserve(2 ^ 40)", "not a whole number from 0 to 2147483647"),
-        ("buffer.new(('x'):rep(1e9)):append(('x'):rep(1.2e9))", "exceeds the limit"),
         ("assert(loadstring('return ' .. ('('):rep(1e5)))", "too many"),
     ] {
         let script = format!(
