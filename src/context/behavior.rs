@@ -54,3 +54,16 @@ pub trait Behavior: Send {
     /// Releases everything the program holds. Called once, after the last turn.
     fn end(self: Box<Self>, reason: &End);
 }
+
+/// A program that ends in its first turn, for tests of what surrounds one.
+#[cfg(test)]
+pub(super) struct Nothing;
+
+#[cfg(test)]
+impl Behavior for Nothing {
+    fn turn(&mut self, _context: &Arc<Context>) -> (Outcome, usize) {
+        (Outcome::Ended, 1)
+    }
+
+    fn end(self: Box<Self>, _reason: &End) {}
+}

@@ -14,21 +14,12 @@ use crossbeam_deque::Steal;
 use loom::sync::Notify;
 use loom::thread;
 
+use super::behavior::Nothing;
 use super::idle::Idle;
 use super::slot::Slot;
 use super::*;
 use crate::message::{Event, Id, Value};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-struct Nothing;
-
-impl Behavior for Nothing {
-    fn turn(&mut self, _context: &Arc<Context>) -> (Outcome, usize) {
-        (Outcome::Ended, 1)
-    }
-
-    fn end(self: Box<Self>, _reason: &End) {}
-}
 
 /// A context on a scheduler without workers, and not queued.
 fn context(mailbox: usize) -> Arc<Context> {

@@ -83,18 +83,9 @@ impl Drop for Slot {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::{Behavior, End, Outcome, Scheduler};
+    use super::super::Scheduler;
+    use super::super::behavior::Nothing;
     use super::*;
-
-    struct Nothing;
-
-    impl Behavior for Nothing {
-        fn turn(&mut self, _context: &Arc<Context>) -> (Outcome, usize) {
-            (Outcome::Ended, 1)
-        }
-
-        fn end(self: Box<Self>, _reason: &End) {}
-    }
 
     #[test]
     fn what_is_given_up_is_collected_once() {

@@ -70,18 +70,9 @@ impl Suspects {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use super::super::{Behavior, End, Outcome, Scheduler};
+    use super::super::Scheduler;
+    use super::super::behavior::Nothing;
     use super::*;
-
-    struct Nothing;
-
-    impl Behavior for Nothing {
-        fn turn(&mut self, _context: &Arc<Context>) -> (Outcome, usize) {
-            (Outcome::Ended, 1)
-        }
-
-        fn end(self: Box<Self>, _reason: &End) {}
-    }
 
     #[test]
     fn only_the_runner_takes_them_once_some_got_stuck() {

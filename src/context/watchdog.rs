@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::Scheduler;
@@ -111,10 +111,14 @@ fn poked() {
 }
 
 impl Watch {
+    fn thread(&self) -> MutexGuard<'_, Option<Handle>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// This thread is the worker from now on, or the runner.
     pub(super) fn start(&self, is_runner: bool) {
         MINE.set(self);
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(Handle::current());
+        *self.thread() = Some(Handle::current());
         if is_runner {
             self.yield_to_others();
         }
@@ -126,7 +130,7 @@ impl Watch {
     /// This thread is no worker any more.
     pub(super) fn stop(&self) {
         self.hold.set(false);
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.thread() = None;
         MINE.set(std::ptr::null());
     }
 
@@ -173,13 +177,12 @@ impl Watch {
 
     /// Whether a thread runs the worker, and is not given up.
     pub(super) fn is_running(&self) -> bool {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let thread = self.thread();
         thread.is_some() && !self.is_outcast()
     }
 
     fn poke(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = *thread {
+        if let Some(thread) = *self.thread() {
             // SAFETY: the thread takes its handle away, under the lock, before it ends.
             unsafe { thread.poke() };
         }
@@ -187,14 +190,13 @@ impl Watch {
 
     /// Lets others go first, for good: given up, it never runs another context.
     fn yield_to_others(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = *thread {
+        if let Some(thread) = *self.thread() {
             thread.yield_to_others();
         }
     }
 
     fn cpu_time(&self) -> Option<Duration> {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let thread = self.thread();
         // SAFETY: as above.
         thread.and_then(|thread| unsafe { thread.cpu_time() })
     }
@@ -259,9 +261,8 @@ struct Watchdog {
 /// If its thread cannot be started.
 pub(super) fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
     thread::on_poke(poked);
-    let scheduler_too = Arc::clone(scheduler);
     let mut watchdog = Watchdog {
-        scheduler: scheduler_too,
+        scheduler: Arc::clone(scheduler),
         seen: Vec::new(),
         wary: 0,
         retry: 0,
