@@ -9,8 +9,7 @@ enum {
   NL_BUFFER_LIVE = 1,      /* not released */
   NL_BUFFER_UNIQUE = 2,    /* nobody else holds these bytes: they may be written in place */
   NL_BUFFER_OWNED = 4,     /* bytes in a block of this buffer alone */
-  NL_BUFFER_SHARED = 8,    /* bytes in a counted block; without this and OWNED: in the userdata */
-  NL_BUFFER_FINALISED = 16 /* has the metatable with __gc */
+  NL_BUFFER_SHARED = 8     /* bytes in a counted block; without this and OWNED: in the userdata */
 };
 
 typedef struct nl_buffer {

@@ -1,18 +1,19 @@
 //! Buffers as Lua userdata: creation, the type check, and their place in the memory account.
 //!
 //! The functions that scripts call are in `buffer_calls.rs` and `pack.rs`; what a buffer holds is
-//! [`NlBuffer`]'s business. There are two metatables with the same methods: buffers that hold a
-//! block have the one with `__gc`, the others cost the collector nothing.
+//! [`NlBuffer`]'s business. Buffers have no finaliser: when the collector frees the userdata, the
+//! state's allocator lets go of the block that it may hold (`lua::state`).
 //!
-//! Rust code elsewhere uses [`open`], [`push_bytes`], [`push_shared`] and [`test`]:
+//! Rust code elsewhere uses [`open`], [`push_bytes`], [`push_shared`], [`push_frames`] and [`test`]:
 //!
 //! ```ignore
 //! buffer::push_shared(state, frame);                  // by reference
 //! let payload = buffer::test(state, 1)?.share();      // likewise
 //! ```
 
-use std::ffi::{CStr, c_int};
-use std::ptr;
+use std::ffi::{CStr, c_int, c_void};
+use std::ops::Range;
+use std::ptr::NonNull;
 
 use bytes::Bytes;
 use mlua::ffi::{self, lua_CFunction, lua_State};
@@ -20,19 +21,15 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 use super::buffer_calls::METHODS;
 use super::call::Call;
 use crate::buf::{INLINE_MAX, NlBuffer, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES};
-use crate::lua::state;
+use crate::lua::{objects, state};
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] =
     &[(c"buffer_table", table), (c"buffer_methods", methods), (c"buffer_reserve", reserve_for_lua)];
 
 /// Registry keys, far from the small ones that `luaL_ref` hands out.
-const KEY_INLINE: c_int = 0x6e6c_0001;
-const KEY_FINALISED: c_int = 0x6e6c_0002;
+const KEY_METATABLE: c_int = 0x6e6c_0001;
 const KEY_METHODS: c_int = 0x6e6c_0003;
-
-/// Its address, at index 1 of both metatables, is what makes a userdata a buffer.
-static TAG: u8 = 0;
 
 /// Why a buffer cannot be made or grown.
 #[derive(Clone, Copy, Debug)]
@@ -89,27 +86,27 @@ pub unsafe fn open(state: *mut lua_State) {
     }
 }
 
-/// Pushes one of the metatables. With the first of them, which few contexts need, it makes both and
-/// fills in the methods; may raise then.
+/// The metatable of buffers. With the first of them, which few contexts need, it is made, and the
+/// methods are filled in; may raise then.
 ///
 /// # Safety
 /// `state` must be one that [`open`] was called for, in use by this thread, with 7 free slots.
-unsafe fn push_metatable(state: *mut lua_State, key: c_int) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, key);
-        if ffi::lua_type(state, -1) == ffi::LUA_TNIL {
-            ffi::lua_settop(state, -2);
-            fill(state);
-            ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, key);
+#[inline]
+unsafe fn metatable(state: *mut lua_State) -> NonNull<c_void> {
+    loop {
+        // SAFETY: the caller's contract.
+        if let Some(table) = unsafe { state::account(state) }.buffer_metatable() {
+            return table;
         }
+        // SAFETY: as above.
+        unsafe { fill(state) };
     }
 }
 
-/// Fills in the methods, but for those that a script has replaced, and creates the metatables.
+/// Fills in the methods, but for those that a script has replaced, and creates the metatable.
 ///
 /// # Safety
-/// As for [`push_metatable`].
+/// As for [`metatable`].
 #[cold]
 unsafe fn fill(state: *mut lua_State) {
     // SAFETY: the caller's contract, here and below: every value pushed is popped.
@@ -130,36 +127,31 @@ unsafe fn fill(state: *mut lua_State) {
             }
         }
     }
-    // SAFETY: an empty table nobody else has: what `getmetatable` shows of a buffer.
-    unsafe { ffi::lua_createtable(state, 0, 0) };
-    for key in [KEY_INLINE, KEY_FINALISED] {
-        // SAFETY: the stack holds methods and token; the metatable goes on top.
-        unsafe {
-            ffi::lua_createtable(state, 1, 6);
-            ffi::lua_pushlightuserdata(state, (&raw const TAG).cast_mut().cast());
-            ffi::lua_rawseti_(state, -2, 1);
-            ffi::lua_pushvalue(state, -2);
-            ffi::lua_setfield(state, -2, c"__metatable".as_ptr());
-            ffi::lua_pushvalue(state, -3);
-            ffi::lua_setfield(state, -2, c"__index".as_ptr());
-        }
-        for (name, function) in super::buffer_calls::METAMETHODS {
-            // SAFETY: the metatable is on top.
-            unsafe { set_function(state, name, *function) };
-        }
-        if key == KEY_FINALISED {
-            // SAFETY: the metatable is on top.
-            unsafe { set_function(state, c"__gc", finalise) };
-        }
-        // SAFETY: pops the metatable.
-        unsafe { ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, key) };
+    // SAFETY: an empty table that nobody else has is what `getmetatable` shows of a buffer; the
+    // stack holds methods and token, the metatable goes on top.
+    unsafe {
+        ffi::lua_createtable(state, 0, 0);
+        ffi::lua_createtable(state, 0, 6);
+        ffi::lua_pushvalue(state, -2);
+        ffi::lua_setfield(state, -2, c"__metatable".as_ptr());
+        ffi::lua_pushvalue(state, -3);
+        ffi::lua_setfield(state, -2, c"__index".as_ptr());
     }
-    // SAFETY: pops the token and the methods.
-    unsafe { ffi::lua_settop(state, -3) };
+    for (name, function) in super::buffer_calls::METAMETHODS {
+        // SAFETY: the metatable is on top.
+        unsafe { set_function(state, name, *function) };
+    }
+    // SAFETY: pops the metatable, which the registry keeps, the token and the methods.
+    unsafe {
+        let table = ffi::lua_topointer(state, -1);
+        ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
+        state::account(state).set_buffer_metatable(table);
+        ffi::lua_settop(state, -3);
+    }
 }
 
 /// # Safety
-/// As for [`push_metatable`], with a table on top of the stack.
+/// As for [`metatable`], with a table on top of the stack.
 unsafe fn set_function(state: *mut lua_State, name: &CStr, function: lua_CFunction) {
     // SAFETY: the caller's contract.
     unsafe {
@@ -176,23 +168,12 @@ unsafe fn set_function(state: *mut lua_State, name: &CStr, function: lua_CFuncti
 /// anything that runs Lua code or the collector may change the buffer.
 pub unsafe fn test<'a>(state: *mut lua_State, index: c_int) -> Option<&'a mut NlBuffer> {
     // SAFETY: the caller's contract.
-    let place = unsafe { ffi::lua_touserdata(state, index) };
-    // SAFETY: as above; pushes the metatable, if there is one.
-    if place.is_null() || unsafe { ffi::lua_getmetatable(state, index) } == 0 {
-        return None;
-    }
-    // SAFETY: the metatable is on top, and stays below its first element until both are popped.
-    let tag = unsafe {
-        ffi::lua_rawgeti_(state, -1, 1);
-        let tag = ffi::lua_touserdata(state, -1);
-        ffi::lua_settop(state, -3);
-        tag
+    let place = unsafe {
+        let metatable = state::account(state).buffer_metatable()?;
+        objects::with_metatable(state, index, metatable)?
     };
-    if !ptr::addr_eq(tag, &raw const TAG) {
-        return None;
-    }
-    // SAFETY: only `push_place` gives userdata such a metatable, after initialising them.
-    Some(unsafe { &mut *place.cast::<NlBuffer>() })
+    // SAFETY: only `objects::push` gives userdata that metatable, with a buffer in them.
+    Some(unsafe { &mut *place.cast::<NlBuffer>().as_ptr() })
 }
 
 /// Pushes a new buffer with a copy of `bytes`. Raises a Lua error if memory does not suffice.
@@ -212,26 +193,45 @@ pub unsafe fn push_bytes(state: *mut lua_State, bytes: &[u8]) {
     }
 }
 
-/// Pushes a new buffer with a copy of the first piece of at most [`INLINE_MAX`] bytes, after having
-/// stored one of each other piece in the table at index 2, from 1 on.
+/// Pushes a buffer with the first frame, after having stored one of each other frame in the table at
+/// index 2, from 1 on. Frames lie at `places` of `bytes`; those of over [`INLINE_MAX`] bytes are
+/// referred to in `block`, which has the same bytes and must be there if there are such frames.
 ///
 /// # Safety
 /// As for [`push_bytes`]; there must be a table at index 2, and nothing above it.
-pub unsafe fn push_small<'a>(state: *mut lua_State, pieces: impl Iterator<Item = &'a [u8]>) {
+pub unsafe fn push_frames(
+    state: *mut lua_State,
+    places: &[Range<usize>],
+    bytes: &[u8],
+    block: Option<&Bytes>,
+) {
     // SAFETY: the caller's contract.
     let call = unsafe { Call::new(state) };
+    let large: usize = match block {
+        Some(_) => places.iter().map(Range::len).filter(|&len| len > INLINE_MAX).sum(),
+        None => 0,
+    };
     // SAFETY: as above.
-    unsafe { push_metatable(state, KEY_INLINE) };
-    for (piece, index) in pieces.zip(0..) {
-        let buffer = push_bare(call, piece.len());
-        buffer.fill(piece);
-        // SAFETY: index 3 is the metatable, and the new userdata is on top.
-        unsafe {
-            ffi::lua_pushvalue(state, 3);
-            ffi::lua_setmetatable(state, -2);
-            if index > 0 {
-                ffi::lua_rawseti_(state, 2, index);
+    if large > 0 && !unsafe { state::charge(state, large) } {
+        Fault::NoMemory(large).raise(call);
+    }
+    // SAFETY: as above.
+    unsafe { objects::collect(state) };
+    for (place, index) in places.iter().zip(0..) {
+        match block {
+            Some(block) if place.len() > INLINE_MAX => {
+                let buffer = push_bare(call, 0);
+                buffer.charged = place.len() as u32;
+                buffer.set_shared(block.slice(place.clone()));
             }
+            _ => {
+                let piece = &bytes[place.clone()];
+                push_bare(call, piece.len()).fill(piece);
+            }
+        }
+        if index > 0 {
+            // SAFETY: the new userdata is on top.
+            unsafe { ffi::lua_rawseti(state, 2, index) };
         }
     }
 }
@@ -246,14 +246,14 @@ pub unsafe fn push_shared(state: *mut lua_State, bytes: Bytes) {
     let call = unsafe { Call::new(state) };
     if bytes.len() <= INLINE_MAX {
         // Held over a call that may raise: then the unwinder drops them.
-        push_place(call, bytes.len(), false).fill(&bytes);
+        push_place(call, bytes.len()).fill(&bytes);
         return;
     }
     let size = bytes.len();
     let fault = if size > SIZE_MAX {
         Fault::TooLarge(size as f64)
     } else {
-        let buffer = push_place(call, 0, true);
+        let buffer = push_place(call, 0);
         // SAFETY: the caller's contract; the userdata on top keeps `buffer` valid.
         if unsafe { state::charge(state, size) } {
             buffer.charged = size as u32;
@@ -269,12 +269,12 @@ pub unsafe fn push_shared(state: *mut lua_State, bytes: Bytes) {
 /// Pushes an empty buffer with at least this much room.
 pub(super) fn push_empty<'a>(call: Call<'a>, capacity: usize) -> Result<&'a mut NlBuffer, Fault> {
     if capacity <= INLINE_MAX + ROOM_DEFAULT {
-        return Ok(push_place(call, capacity, false));
+        return Ok(push_place(call, capacity));
     }
     if capacity > SIZE_MAX {
         return Err(Fault::TooLarge(capacity as f64));
     }
-    let buffer = push_place(call, 0, true);
+    let buffer = push_place(call, 0);
     // SAFETY: a running state; the userdata on top keeps `buffer` valid.
     if !unsafe { state::charge(call.state(), capacity) } {
         return Err(Fault::NoMemory(capacity));
@@ -299,7 +299,7 @@ pub(super) fn push_view(
         (source.is_inline(), count.min(source.len().saturating_sub(offset)))
     };
     let by_copy = inline || count <= INLINE_MAX;
-    let view = push_place(call, if by_copy { count } else { 0 }, !by_copy);
+    let view = push_place(call, if by_copy { count } else { 0 });
     // SAFETY: a running state; the userdata on top keeps `view` valid.
     if !by_copy && !unsafe { state::charge(call.state(), count) } {
         return Err(Fault::NoMemory(count));
@@ -319,30 +319,25 @@ pub(super) fn push_view(
 
 /// Pushes a userdata with an empty inline buffer in it. Runs the collector, hence finalisers; may
 /// raise for want of memory.
-pub(super) fn push_place<'a>(call: Call<'a>, room: usize, finalised: bool) -> &'a mut NlBuffer {
-    let state = call.state();
-    let buffer = push_bare(call, room);
-    let key = if finalised { KEY_FINALISED } else { KEY_INLINE };
-    // SAFETY: the userdata is on top.
-    unsafe {
-        push_metatable(state, key);
-        ffi::lua_setmetatable(state, -2);
-    }
-    if finalised {
-        buffer.set_finalised();
-    }
-    buffer
+pub(super) fn push_place<'a>(call: Call<'a>, room: usize) -> &'a mut NlBuffer {
+    // SAFETY: a running state with free slots.
+    unsafe { objects::collect(call.state()) };
+    push_bare(call, room)
 }
 
-/// Pushes a userdata with an empty inline buffer in it, still without a metatable.
+/// The same without the collector.
+#[inline]
 fn push_bare<'a>(call: Call<'a>, room: usize) -> &'a mut NlBuffer {
     // SAFETY: a running state with free slots.
-    let place = unsafe { ffi::lua_newuserdata(call.state(), NlBuffer::size_with(room)) };
-    let place = place.cast::<NlBuffer>();
-    // SAFETY: userdata are aligned to 8 and never move.
-    unsafe { NlBuffer::init(place, room) };
-    // SAFETY: initialised; the stack keeps it alive.
-    unsafe { &mut *place }
+    let metatable = unsafe { metatable(call.state()) };
+    loop {
+        // SAFETY: as above; the registry keeps the metatable.
+        if let Some(buffer) = unsafe { objects::push(call.state(), room, metatable) } {
+            return buffer;
+        }
+        // SAFETY: as above. The context ends; until then this is an error like others.
+        unsafe { ffi::luaL_error(call.state(), c"not enough memory".as_ptr()) };
+    }
 }
 
 /// Makes the buffer at `index` (positive) writable, with room for `extra` bytes. Runs the collector
@@ -369,7 +364,6 @@ pub(super) fn reserve(call: Call<'_>, index: c_int, extra: usize) -> Result<(), 
             credit += capacity - held;
             continue;
         }
-        set_finalised(call, index, buffer);
         if !buffer.grow_to(capacity) {
             break Err(Fault::NoMemory(capacity));
         }
@@ -384,19 +378,6 @@ pub(super) fn reserve(call: Call<'_>, index: c_int, extra: usize) -> Result<(), 
     result
 }
 
-/// Gives the userdata at `index` the metatable with a finaliser, since it is to hold a block.
-pub(super) fn set_finalised(call: Call<'_>, index: c_int, buffer: &mut NlBuffer) {
-    if buffer.is_finalised() {
-        return;
-    }
-    // SAFETY: a running state with free slots; `index` is positive, hence not shifted by the push.
-    unsafe {
-        push_metatable(call.state(), KEY_FINALISED);
-        ffi::lua_setmetatable(call.state(), index);
-    }
-    buffer.set_finalised();
-}
-
 /// Gives back what is charged for the buffer.
 pub(super) fn discharge(call: Call<'_>, buffer: &mut NlBuffer) {
     if buffer.charged > 0 {
@@ -404,17 +385,6 @@ pub(super) fn discharge(call: Call<'_>, buffer: &mut NlBuffer) {
         unsafe { state::discharge(call.state(), buffer.charged as usize) };
         buffer.charged = 0;
     }
-}
-
-/// `__gc`
-unsafe extern "C-unwind" fn finalise(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    if let Some(buffer) = call.buffer(1) {
-        discharge(call, buffer);
-        buffer.release();
-    }
-    0
 }
 
 /// `native.buffer_table()`: the table of methods, which may be empty still.
@@ -429,7 +399,8 @@ unsafe extern "C-unwind" fn methods(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua, with free slots.
     unsafe {
         ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_METHODS);
-        push_metatable(state, KEY_INLINE);
+        metatable(state);
+        ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
         ffi::lua_getfield_(state, -1, c"__metatable".as_ptr());
         ffi::lua_remove(state, -2);
     }

@@ -134,7 +134,7 @@ unsafe extern "C-unwind" fn split(state: *mut lua_State) -> c_int {
     let count = call.check_count(2).min(source.len());
     let by_copy = source.is_inline() || count <= INLINE_MAX;
     let room = if by_copy { count } else { 0 };
-    let head = push_place(call, room, !by_copy);
+    let head = push_place(call, room);
     // Only now: a finaliser may have changed the source.
     let source = call.check_buffer(1);
     let all = count >= source.len();

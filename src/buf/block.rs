@@ -20,8 +20,8 @@ use crate::torture;
 
 /// The most bytes a buffer may hold: lengths are `int32_t`, which compiled code handles best.
 pub const SIZE_MAX: usize = i32::MAX as usize;
-/// Content up to this size is stored in the userdata itself, without a block or a finaliser.
-pub const INLINE_MAX: usize = 1536;
+/// Content up to this size is stored in the userdata itself, without a block.
+pub const INLINE_MAX: usize = 896;
 /// Free room that a new buffer gets behind its content.
 pub const ROOM_DEFAULT: usize = 32;
 /// Bytes of the `store` field, the least an inline buffer can hold.
@@ -35,8 +35,6 @@ pub const UNIQUE: u32 = 2;
 pub const OWNED: u32 = 4;
 /// Flag: the bytes are in a `Bytes`.
 pub const SHARED: u32 = 8;
-/// Flag: the userdata has the metatable with a finaliser.
-pub const FINALISED: u32 = 16;
 
 /// Above this size the allocator is asked politely, so that a refusal is an error and no abort.
 const FALLIBLE_BYTES: usize = 1 << 20;
@@ -171,16 +169,6 @@ impl NlBuffer {
         self.flags & UNIQUE != 0
     }
 
-    /// True if the userdata was given the metatable with a finaliser.
-    pub fn is_finalised(&self) -> bool {
-        self.flags & FINALISED != 0
-    }
-
-    /// Notes that the userdata has the metatable with a finaliser.
-    pub fn set_finalised(&mut self) {
-        self.flags |= FINALISED;
-    }
-
     /// What is needed before `extra` bytes can be written behind the content, or with `extra` 0,
     /// before the content can be changed. Takes back shared bytes that nobody else holds any more,
     /// and moves content to the front of its block, where that suffices.
@@ -275,7 +263,7 @@ impl NlBuffer {
     /// Lets go of the bytes for good.
     pub fn release(&mut self) {
         self.drop_store();
-        self.flags &= FINALISED;
+        self.flags = 0;
         self.ptr = ptr::null_mut();
         self.len = 0;
         self.room = 0;
@@ -357,7 +345,7 @@ impl NlBuffer {
         self.ptr = (&raw mut self.store).cast::<u8>();
         self.len = 0;
         self.room = STORE_BYTES as i32;
-        self.flags = (self.flags & FINALISED) | LIVE | UNIQUE;
+        self.flags = LIVE | UNIQUE;
     }
 
     /// Fills the store, which must hold nothing to be dropped.
@@ -366,7 +354,7 @@ impl NlBuffer {
         // The store keeps its full capacity; what exceeds int32_t is not offered.
         self.len = owned.len() as i32;
         self.room = (owned.capacity().min(SIZE_MAX) - owned.len()) as i32;
-        self.flags = (self.flags & FINALISED) | LIVE | UNIQUE | OWNED;
+        self.flags = LIVE | UNIQUE | OWNED;
         self.store.owned = ManuallyDrop::new(owned);
     }
 
@@ -375,7 +363,7 @@ impl NlBuffer {
         self.ptr = shared.as_ptr().cast_mut();
         self.len = shared.len() as i32;
         self.room = 0;
-        self.flags = (self.flags & FINALISED) | LIVE | SHARED;
+        self.flags = LIVE | SHARED;
         self.store.shared = ManuallyDrop::new(shared);
     }
 

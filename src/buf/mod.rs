@@ -5,7 +5,7 @@ mod format;
 mod scratch;
 
 pub use block::{
-    FINALISED, INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX,
+    INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX,
     STORE_BYTES, TooLarge, UNIQUE,
 };
 pub use format::{FormatError, Item, Options, Step};

@@ -8,6 +8,8 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
+use super::slots::SLOT_BYTES;
+
 /// Where the memory is: far from where systems put programs, libraries, stacks and heaps.
 const START: usize = 0x2000_0000_0000;
 
@@ -48,11 +50,13 @@ impl Heap {
             return Some(block);
         }
         let bytes = 1usize << class;
-        if bytes > BYTES - self.used {
+        // Slots are aligned to their size.
+        let first = self.used.next_multiple_of(bytes.min(SLOT_BYTES));
+        if first >= BYTES || bytes > BYTES - first {
             return None;
         }
-        self.used += bytes;
-        Some(START + self.used - bytes)
+        self.used = first + bytes;
+        Some(START + first)
     }
 }
 

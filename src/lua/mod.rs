@@ -2,15 +2,18 @@
 
 mod arena;
 mod behavior;
-mod blocks;
 mod compiled;
 pub mod convert;
 mod fixed_heap;
+mod heap;
 mod host;
 pub mod interrupt;
 pub mod library;
 mod native;
+pub mod objects;
+mod pages;
 mod settings;
+mod slots;
 pub mod state;
 
 pub use behavior::{CommandLine, Paths, Program, Script, Source};

@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlua::ffi::{self, lua_State};
 
-use super::arena::Arena;
-use super::blocks::Blocks;
-use super::interrupt;
+use super::heap::Heap;
+use super::{interrupt, objects};
 use crate::{rt, torture};
 
 /// External bytes that may be charged before the collector is made to take a step.
@@ -73,10 +72,11 @@ pub struct Account {
     /// About what the VM holds after a collection.
     low_bytes: Cell<usize>,
     pause: Cell<i32>,
-    /// Freed memory, which is nobody's.
-    blocks: Blocks,
-    /// Used by [`allocate`] alone, which does not call itself.
-    arena: UnsafeCell<Arena>,
+    /// Used by [`allocate`] and [`Account::allocate_buffer`] alone, which call nothing that comes
+    /// back to them.
+    heap: UnsafeCell<Heap>,
+    /// The metatable of buffers, once there is one.
+    buffer_metatable: Cell<Option<NonNull<c_void>>>,
 }
 
 impl Account {
@@ -117,6 +117,38 @@ impl Account {
         self.threshold_bytes.set(self.limit_bytes.get());
         interrupt::arm_collection();
         true
+    }
+
+    /// Memory for a userdata with a buffer, of at most `SMALL_MAX` bytes; when the VM frees it, what
+    /// the buffer holds is let go. `None` if it is refused: then the context is going to end.
+    #[inline]
+    pub(super) fn allocate_buffer(&self, size: usize) -> Option<NonNull<u8>> {
+        let held = self.lua_bytes.get();
+        let total = held + size + self.external_bytes.get();
+        if total > self.threshold_bytes.get() && !self.make_room(total) {
+            return None;
+        }
+        if torture::fails(torture::Point::Allocation) {
+            self.exceed(total);
+            return None;
+        }
+        // SAFETY: only this function and `allocate` use it, on the thread that runs the state.
+        let block = NonNull::new(unsafe { &mut *self.heap.get() }.take_buffer(size));
+        match block {
+            Some(_) => self.lua_bytes.set(held + size),
+            None => self.exceed(total),
+        }
+        block
+    }
+
+    /// The metatable of buffers as [`objects::push`] takes it, once there is one.
+    pub fn buffer_metatable(&self) -> Option<NonNull<c_void>> {
+        self.buffer_metatable.get()
+    }
+
+    /// Sets the metatable of buffers.
+    pub fn set_buffer_metatable(&self, table: *const c_void) {
+        self.buffer_metatable.set(NonNull::new(table.cast_mut()));
     }
 
     /// Bytes held, and wanted, when an allocation was first refused because of the limit.
@@ -175,8 +207,8 @@ impl State {
             wanted_bytes: Cell::new(0),
             low_bytes: Cell::new(usize::MAX),
             pause: Cell::new(PAUSE_MIN),
-            blocks: Blocks::new(),
-            arena: UnsafeCell::new(Arena::new()),
+            heap: UnsafeCell::new(Heap::new()),
+            buffer_metatable: Cell::new(None),
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).
@@ -313,12 +345,16 @@ unsafe extern "C-unwind" fn open_libraries(raw: *mut lua_State) -> c_int {
         ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
         ffi::luaL_openlibs(raw);
         ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
+        if !objects::is_known(raw, allocate as *const c_void, account(raw)) {
+            log::error!("this LuaJIT lays its objects out in a way that is not known");
+            ffi::lua_pushnil(raw);
+            ffi::lua_error(raw);
+        }
     }
     0
 }
 
-/// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the state's arena, or the
-/// C allocator for what does not fit there.
+/// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the state's heap.
 unsafe extern "C" fn allocate(
     user: *mut c_void,
     block: *mut c_void,
@@ -327,10 +363,14 @@ unsafe extern "C" fn allocate(
 ) -> *mut c_void {
     // SAFETY: `user` is the `Account` passed to lua_newstate.
     let account = unsafe { &*user.cast::<Account>() };
-    let held = account.lua_bytes.get();
-    if new_size == 0 && old_size > STATE_BYTES_MIN {
-        interrupt::forget(block.cast());
+    if new_size == 0 {
+        if !block.is_null() {
+            // SAFETY: the VM passes a block from here with the size it has.
+            unsafe { free(account, block.cast(), old_size) };
+        }
+        return std::ptr::null_mut();
     }
+    let held = account.lua_bytes.get();
     let total = held.wrapping_sub(old_size).wrapping_add(new_size) + account.external_bytes.get();
     if total > account.threshold_bytes.get() && new_size > old_size && !account.make_room(total) {
         return std::ptr::null_mut();
@@ -339,60 +379,43 @@ unsafe extern "C" fn allocate(
         account.exceed(total);
         return std::ptr::null_mut();
     }
-    // SAFETY: only this function uses it, on the thread that runs the state, and nothing that it
-    // calls comes back here.
-    let arena = unsafe { &mut *account.arena.get() };
+    // SAFETY: only this function and `allocate_buffer` use it, on the thread that runs the state,
+    // and nothing that they call comes back here.
+    let heap = unsafe { &mut *account.heap.get() };
     // SAFETY: the VM passes a block from here with the size it has, or null.
-    let moved = unsafe { resize(arena, &account.blocks, block, old_size, new_size) };
-    if !moved.is_null() || new_size == 0 {
-        account.lua_bytes.set(held - old_size + new_size);
-    } else {
+    let moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
+    if moved.is_null() {
         // What the library was about to do may be half done: the context ends.
         account.exceed(total);
+    } else {
+        account.lua_bytes.set(held - old_size + new_size);
     }
-    moved
+    moved.cast()
 }
 
+/// Frees a block of the VM, and what a buffer in it holds.
+///
 /// # Safety
-/// `block` must be null, or one that this function returned, of `old_size` bytes. It is not to be
-/// used again unless null is returned for a size that is not 0.
+/// `block` must be one that [`allocate`] or [`Account::allocate_buffer`] returned, of `size` bytes,
+/// and is not used any more.
 #[inline]
-unsafe fn resize(
-    arena: &mut Arena,
-    blocks: &Blocks,
-    block: *mut c_void,
-    old_size: usize,
-    new_size: usize,
-) -> *mut c_void {
-    let is_own = arena.owns(block.cast());
-    if block.is_null() || is_own {
-        if is_own && new_size != 0 && Arena::same_class(old_size, new_size) {
-            return block;
-        }
-        let mut fresh: *mut c_void = std::ptr::null_mut();
-        if new_size != 0 {
-            fresh = arena.allocate(new_size).cast();
-            if fresh.is_null() {
-                // SAFETY: there is no block to be replaced.
-                fresh = unsafe { blocks.resize(std::ptr::null_mut(), 0, new_size) };
-            }
-            if fresh.is_null() {
-                return fresh;
-            }
-        }
-        if is_own {
-            // SAFETY: both blocks have that much room, and one of them is new. The old one is
-            // given back with the size it was asked for with.
-            unsafe {
-                let count = old_size.min(new_size);
-                block.cast::<u8>().copy_to_nonoverlapping(fresh.cast::<u8>(), count);
-                arena.release(block.cast(), old_size);
-            }
-        }
-        return fresh;
+unsafe fn free(account: &Account, block: *mut u8, size: usize) {
+    if size > STATE_BYTES_MIN {
+        interrupt::forget(block.cast());
     }
-    // SAFETY: what is not of the arena is of these.
-    unsafe { blocks.resize(block, old_size, new_size) }
+    account.lua_bytes.set(account.lua_bytes.get() - size);
+    // SAFETY: as in `allocate`.
+    let heap = unsafe { &mut *account.heap.get() };
+    // SAFETY: the caller's contract.
+    unsafe {
+        if heap.is_buffer(block, size) {
+            let buffer = &mut *objects::content_of(block);
+            let held = account.external_bytes.get();
+            account.external_bytes.set(held.saturating_sub(buffer.charged as usize));
+            buffer.release();
+        }
+        heap.give(block, size);
+    }
 }
 
 /// What the VM calls instead of its own `lj_vm_cpuid`, see build.rs: the registers that `cpuid`

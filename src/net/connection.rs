@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::shared::SharedWriter;
 use super::writer::{Body, Staged, Writer};
@@ -39,11 +39,9 @@ const FULL_READS_PER_TURN: u32 = 4;
 /// What [`Connection::read`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
-    /// So many small frames. Their bodies are at the places that were filled in: of these bytes, or
-    /// if there are none, of what the scratch block holds.
-    Small(usize, Option<Bytes>),
-    /// The body of a frame that is not small.
-    Large(Bytes),
+    /// So many frames. Their bodies are at the places that were filled in: of these bytes, or if
+    /// there are none, of what the scratch block holds; then they are small.
+    Frames(usize, Option<Bytes>),
     /// Nothing yet; the context is woken when there may be something.
     Wait,
     /// Nothing now, though there may be more: the turn's share is used up, and the context is
@@ -159,8 +157,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes the next frame, reading from the kernel if need be. If its body has at most
-    /// `small_max` bytes, others like it are taken too, as many as there are and `places` holds.
+    /// Takes the next frames, as many as there are and `places` holds, reading from the kernel if
+    /// need be. What has at most `small_max` bytes is small.
     pub fn read(
         &mut self,
         scratch: &mut Scratch,
@@ -171,13 +169,9 @@ impl Connection {
         loop {
             let need = match self.decoder.next(&self.buffered) {
                 _ if self.gather_need > 0 => self.gather_need,
-                Ok(Step::Frame { body, .. }) if body <= small_max => {
-                    let (count, end) = find_small(self.decoder, &self.buffered, small_max, places);
-                    return Read::Small(count, Some(self.buffered.split_to(end)));
-                }
-                Ok(Step::Frame { head, body }) => {
-                    self.buffered.advance(head);
-                    return Read::Large(self.buffered.split_to(body));
+                Ok(Step::Frame { .. }) => {
+                    let (count, end) = find(self.decoder, &self.buffered, usize::MAX, places);
+                    return Read::Frames(count, Some(self.buffered.split_to(end)));
                 }
                 Ok(Step::Incomplete { need }) => need,
                 Err(too_long) => {
@@ -211,7 +205,7 @@ impl Connection {
                 Ok(_) => {
                     let count = self.take_fresh(scratch, small_max, places);
                     if count > 0 {
-                        return Read::Small(count, None);
+                        return Read::Frames(count, None);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -261,7 +255,7 @@ impl Connection {
         places: &mut [Range<usize>],
     ) -> usize {
         let content = scratch.content();
-        let (count, end) = find_small(self.decoder, content, small_max, places);
+        let (count, end) = find(self.decoder, content, small_max, places);
         let rest = &content[end..];
         if count == 0 || rest.len() > DETACH_BYTES {
             self.buffered = scratch.take();
@@ -402,7 +396,7 @@ impl Connection {
 
 /// Finds the frames of at most `body_max` bytes that `input` begins with, and where their bodies
 /// are; returns how many, and where the last one ends.
-fn find_small(
+fn find(
     decoder: Decoder,
     input: &[u8],
     body_max: usize,

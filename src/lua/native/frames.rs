@@ -33,7 +33,7 @@ struct Found {
     is_dry: bool,
 }
 
-/// Takes the next frames; those of at most INLINE_MAX bytes are at `places`.
+/// Takes the next frames, whose bodies are at `places`.
 fn find(key: u64, scratch: &mut Scratch, places: &mut [Range<usize>; FRAMES_MAX]) -> Found {
     host::with(|host| {
         let has_time = host.charge(1);
@@ -46,11 +46,11 @@ fn find(key: u64, scratch: &mut Scratch, places: &mut [Range<usize>; FRAMES_MAX]
         }
         let read = stream.read(scratch, INLINE_MAX, places);
         let is_dry = match read {
-            Read::Small(..) | Read::Large(_) => stream.is_dry(),
+            Read::Frames(..) => stream.is_dry(),
             Read::Wait | Read::Later => true,
             Read::Failed(_) => false,
         };
-        if let Read::Small(count, _) = read {
+        if let Read::Frames(count, _) = read {
             host.charge(count - 1);
         }
         Found { read, is_dry }
@@ -70,14 +70,10 @@ unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
         // or the whole block, on its way.
         let more = unsafe {
             match found.read {
-                Read::Small(count, bytes) => {
-                    let bytes = bytes.as_deref().unwrap_or(scratch.content());
-                    buffer::push_small(raw, places[..count].iter().map(|p| &bytes[p.clone()]));
+                Read::Frames(count, block) => {
+                    let bytes = block.as_deref().unwrap_or(scratch.content());
+                    buffer::push_frames(raw, &places[..count], bytes, block.as_ref());
                     count - 1
-                }
-                Read::Large(bytes) => {
-                    buffer::push_shared(raw, bytes);
-                    0
                 }
                 Read::Wait | Read::Later => return 0,
                 Read::Failed(code) => return push_code(raw, code),
