@@ -11,9 +11,8 @@
 //! let payload = buffer::test(state, 1)?.share();      // likewise
 //! ```
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_int};
 use std::ops::Range;
-use std::ptr::NonNull;
 
 use bytes::Bytes;
 use mlua::ffi::{self, lua_CFunction, lua_State};
@@ -21,7 +20,8 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 use super::buffer_calls::METHODS;
 use super::call::Call;
 use crate::buf::{INLINE_MAX, NlBuffer, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES};
-use crate::lua::{objects, state};
+use crate::lua::objects::{self, Maker};
+use crate::lua::state;
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] =
@@ -86,17 +86,18 @@ pub unsafe fn open(state: *mut lua_State) {
     }
 }
 
-/// The metatable of buffers. With the first of them, which few contexts need, it is made, and the
-/// methods are filled in; may raise then.
+/// What makes buffers. With the first of them, which few contexts need, the metatable is made, and
+/// the methods are filled in; may raise then.
 ///
 /// # Safety
-/// `state` must be one that [`open`] was called for, in use by this thread, with 7 free slots.
+/// `state` must be one that [`open`] was called for, in use by this thread, with 7 free slots, in
+/// the C function that runs.
 #[inline]
-unsafe fn metatable(state: *mut lua_State) -> NonNull<c_void> {
+unsafe fn maker<'a>(state: *mut lua_State) -> Maker<'a> {
     loop {
         // SAFETY: the caller's contract.
-        if let Some(table) = unsafe { state::account(state) }.buffer_metatable() {
-            return table;
+        if let Some(maker) = unsafe { Maker::new(state) } {
+            return maker;
         }
         // SAFETY: as above.
         unsafe { fill(state) };
@@ -106,7 +107,7 @@ unsafe fn metatable(state: *mut lua_State) -> NonNull<c_void> {
 /// Fills in the methods, but for those that a script has replaced, and creates the metatable.
 ///
 /// # Safety
-/// As for [`metatable`].
+/// As for [`maker`].
 #[cold]
 unsafe fn fill(state: *mut lua_State) {
     // SAFETY: the caller's contract, here and below: every value pushed is popped.
@@ -151,7 +152,7 @@ unsafe fn fill(state: *mut lua_State) {
 }
 
 /// # Safety
-/// As for [`metatable`], with a table on top of the stack.
+/// As for [`maker`], with a table on top of the stack.
 unsafe fn set_function(state: *mut lua_State, name: &CStr, function: lua_CFunction) {
     // SAFETY: the caller's contract.
     unsafe {
@@ -172,7 +173,7 @@ pub unsafe fn test<'a>(state: *mut lua_State, index: c_int) -> Option<&'a mut Nl
         let metatable = state::account(state).buffer_metatable()?;
         objects::with_metatable(state, index, metatable)?
     };
-    // SAFETY: only `objects::push` gives userdata that metatable, with a buffer in them.
+    // SAFETY: only a `Maker` gives userdata that metatable, with a buffer in them.
     Some(unsafe { &mut *place.cast::<NlBuffer>().as_ptr() })
 }
 
@@ -216,24 +217,40 @@ pub unsafe fn push_frames(
         Fault::NoMemory(large).raise(call);
     }
     // SAFETY: as above.
-    unsafe { objects::collect(state) };
-    for (place, index) in places.iter().zip(0..) {
-        match block {
-            Some(block) if place.len() > INLINE_MAX => {
-                let buffer = push_bare(call, 0);
-                buffer.charged = place.len() as u32;
-                buffer.set_shared(block.slice(place.clone()));
-            }
-            _ => {
-                let piece = &bytes[place.clone()];
-                push_bare(call, piece.len()).fill(piece);
-            }
+    let maker = unsafe {
+        objects::collect(state);
+        maker(state)
+    };
+    let fill = |buffer: &mut NlBuffer, place: &Range<usize>| match block {
+        Some(block) if place.len() > INLINE_MAX => {
+            buffer.charged = place.len() as u32;
+            buffer.set_shared(block.slice(place.clone()));
         }
-        if index > 0 {
-            // SAFETY: the new userdata is on top.
-            unsafe { ffi::lua_rawseti(state, 2, index) };
+        _ => {
+            buffer.fill(&bytes[place.clone()]);
+        }
+    };
+    let room = |place: &Range<usize>| if place.len() > INLINE_MAX { 0 } else { place.len() };
+    // The VM stores what the table must grow for, and the first one, so that the collector looks at
+    // the table again; what follows may be stored directly.
+    let mut table = None;
+    for (place, index) in places.iter().zip(0..).skip(1) {
+        // SAFETY: the table is at 2, and just stored into.
+        let stored =
+            table.and_then(|table| unsafe { maker.store(room(place), table, index as usize) });
+        if let Some(buffer) = stored {
+            fill(buffer, place);
+            continue;
+        }
+        fill(push_bare(call, maker, room(place)), place);
+        // SAFETY: the new userdata is on top.
+        unsafe {
+            ffi::lua_rawseti(state, 2, index);
+            table = maker.table(2);
         }
     }
+    let Some(first) = places.first() else { return };
+    fill(push_bare(call, maker, room(first)), first);
 }
 
 /// Pushes a new buffer with these bytes by reference, or with a copy if they are few enough to be
@@ -321,21 +338,22 @@ pub(super) fn push_view(
 /// raise for want of memory.
 pub(super) fn push_place<'a>(call: Call<'a>, room: usize) -> &'a mut NlBuffer {
     // SAFETY: a running state with free slots.
-    unsafe { objects::collect(call.state()) };
-    push_bare(call, room)
+    let maker = unsafe {
+        objects::collect(call.state());
+        maker(call.state())
+    };
+    push_bare(call, maker, room)
 }
 
 /// The same without the collector.
 #[inline]
-fn push_bare<'a>(call: Call<'a>, room: usize) -> &'a mut NlBuffer {
-    // SAFETY: a running state with free slots.
-    let metatable = unsafe { metatable(call.state()) };
+fn push_bare<'a>(call: Call<'a>, maker: Maker<'a>, room: usize) -> &'a mut NlBuffer {
     loop {
-        // SAFETY: as above; the registry keeps the metatable.
-        if let Some(buffer) = unsafe { objects::push(call.state(), room, metatable) } {
+        // SAFETY: C functions have free slots.
+        if let Some(buffer) = unsafe { maker.push(room) } {
             return buffer;
         }
-        // SAFETY: as above. The context ends; until then this is an error like others.
+        // SAFETY: a running state. The context ends; until then this is an error like others.
         unsafe { ffi::luaL_error(call.state(), c"not enough memory".as_ptr()) };
     }
 }
@@ -399,7 +417,7 @@ unsafe extern "C-unwind" fn methods(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua, with free slots.
     unsafe {
         ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_METHODS);
-        metatable(state);
+        maker(state);
         ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
         ffi::lua_getfield_(state, -1, c"__metatable".as_ptr());
         ffi::lua_remove(state, -2);

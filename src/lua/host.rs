@@ -27,6 +27,10 @@ const COST_PER_TURN: usize = 1024;
 /// What a socket's readiness costs, with the system calls that follow.
 const READY_COST: usize = 8;
 
+/// Answers that leave together: so many, or so many bytes.
+const ANSWERS_MAX: usize = 64;
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
 /// The resolution of timers, in nanoseconds.
 const TICK: u64 = 1_000_000;
 
@@ -73,6 +77,24 @@ enum Attempt {
     Connecting(u64),
 }
 
+/// What is staged: answers that leave together, or more.
+#[derive(Debug)]
+struct Answers {
+    /// The connection that the script was last told of, and has done nothing else since.
+    key: u64,
+    /// Connections with something staged, before that.
+    dirty: usize,
+    /// Nothing else is staged.
+    are_all: bool,
+    bytes: usize,
+}
+
+impl Default for Answers {
+    fn default() -> Answers {
+        Answers { key: 0, dirty: 0, are_all: true, bytes: 0 }
+    }
+}
+
 /// The running context's side of the world.
 pub(super) struct Host {
     pub(super) context: Arc<Context>,
@@ -90,8 +112,7 @@ pub(super) struct Host {
     pub(super) sockets: Table<Socket>,
     attempts: HashMap<u64, Attempt>,
     pub(super) dirty: Vec<u64>,
-    /// The connection that the script was last told of, and has done nothing else since.
-    answering: u64,
+    answers: Answers,
     pub(super) remotes: Remotes,
     peers: [Option<Arc<Context>>; PEERS],
     pub(super) is_ending: bool,
@@ -169,7 +190,7 @@ impl Host {
             sockets: Table::default(),
             attempts: HashMap::new(),
             dirty: Vec::new(),
-            answering: 0,
+            answers: Answers::default(),
             remotes: Remotes::default(),
             peers: [const { None }; PEERS],
             is_ending: false,
@@ -380,14 +401,28 @@ impl Host {
         gauges.sockets.store(self.sockets.len(), Ordering::Relaxed);
     }
 
-    /// The script has dealt with the last event. If all it has written is an answer on the
-    /// connection it was told of, that leaves now: its bytes are still in the caches, the memory
-    /// they are staged in serves the next answer, and the peer has it earlier. Whatever else was
-    /// written stays until the end of the turn, since more may follow to the same sockets.
+    /// The script has dealt with the last event. While all it writes are answers on the connections
+    /// it is told of, so many of them leave together: their bytes are still in the caches, and who
+    /// receives them is woken for the first of many instead of for each. Whatever else was written
+    /// stays until the end of the turn, since more may follow to the same sockets.
     #[inline]
-    pub(super) fn flush_answer(&mut self) {
-        let answering = std::mem::take(&mut self.answering);
-        if answering != 0 && self.dirty == [answering] && self.remotes.is_clean() {
+    pub(super) fn flush_answers(&mut self) {
+        let answers = &mut self.answers;
+        let key = std::mem::take(&mut answers.key);
+        if self.dirty.len() == answers.dirty {
+            return;
+        }
+        if key == 0 || self.dirty.len() != answers.dirty + 1 || self.dirty.last() != Some(&key) {
+            answers.are_all = false;
+        }
+        answers.dirty = self.dirty.len();
+        if !answers.are_all || !self.remotes.is_clean() {
+            return;
+        }
+        if let Some(Socket::Stream(connection)) = self.sockets.get(key) {
+            answers.bytes += connection.staged.bytes();
+        }
+        if answers.dirty >= ANSWERS_MAX || answers.bytes >= ANSWER_BYTES_MAX {
             self.flush();
         }
     }
@@ -395,7 +430,7 @@ impl Host {
     /// Notes that the script is told of this connection.
     #[inline]
     pub(super) fn begin_answer(&mut self, key: u64) {
-        self.answering = if self.dirty.is_empty() { key } else { 0 };
+        self.answers.key = key;
     }
 
     /// Writes what was staged since the last time.
@@ -410,6 +445,7 @@ impl Host {
                 connection.flush(&self.context, &mut notify);
             }
         }
+        self.answers = Answers::default();
         self.flush_remotes();
     }
 

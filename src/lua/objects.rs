@@ -2,7 +2,7 @@
 //!
 //! A buffer for each frame is most of what a busy script makes. The VM's own functions take some
 //! 150 instructions for one: checks of arguments that are known, and a list of all userdata that
-//! the collector searches for finalisers in every cycle. Buffers need none, so [`push`] puts them
+//! the collector searches for finalisers in every cycle. Buffers need none, so [`Maker`] puts them
 //! where other objects are, in memory of [`State::new`](super::state::State::new)'s allocator.
 //!
 //! It knows how LuaJIT lays objects out on 64-bit machines; [`is_known`] compares that with objects
@@ -65,6 +65,19 @@ struct Userdata {
     padding: u64,
 }
 
+/// The start of a table.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Table {
+    header: [u8; 16],
+    array: *mut u64,
+    collector_list: u64,
+    metatable: u64,
+    nodes: u64,
+    array_len: u32,
+    nodes_mask: u32,
+}
+
 /// Bytes of a userdata before its content.
 pub(super) const HEAD_BYTES: usize = size_of::<Userdata>();
 
@@ -104,9 +117,15 @@ unsafe fn looks_known(raw: *mut lua_State, allocate: *const c_void, account: &Ac
             && (*global).threshold <= (*global).total;
         let before = ((*thread).base, (*thread).top);
         is_known &= before.1.offset_from(before.0) == ffi::lua_gettop(raw) as isize;
-        ffi::lua_createtable(raw, 0, 0);
+        ffi::lua_createtable(raw, 2, 0);
         let table = ffi::lua_topointer(raw, -1) as u64;
         is_known &= (*global).root == table;
+        ffi::lua_pushnumber(raw, 2.5);
+        ffi::lua_rawseti(raw, -2, 1);
+        let parts = table as *const Table;
+        is_known &= (*parts).array_len == 3
+            && (*parts).nodes_mask == 0
+            && (*parts).array.add(1).read() == 2.5f64.to_bits();
         let content = ffi::lua_newuserdata(raw, 20).cast::<u8>();
         let userdata = content.sub(HEAD_BYTES).cast::<Userdata>();
         is_known &= before.1.add(1) < (*thread).top
@@ -125,7 +144,7 @@ unsafe fn looks_known(raw: *mut lua_State, allocate: *const c_void, account: &Ac
     }
 }
 
-/// Lets the collector work, if it is time. To be called now and then where [`push`] is. Runs
+/// Lets the collector work, if it is time. To be called now and then where a [`Maker`] is used. Runs
 /// finalisers, hence script code.
 ///
 /// # Safety
@@ -144,48 +163,114 @@ pub unsafe fn collect(raw: *mut lua_State) {
     }
 }
 
-/// Pushes a userdata with an empty buffer in it that has `room` bytes in place, and the table
-/// `metatable` as its metatable. `None`, and nothing is pushed, if memory is refused: then the
-/// context is going to end. Never runs the collector.
-///
-/// # Safety
-/// As for [`collect`]; `metatable` must be a table that lives as long as the state, as
-/// lua_topointer tells it.
-#[inline]
-pub unsafe fn push<'a>(
-    raw: *mut lua_State,
-    room: usize,
+/// What makes userdata with buffers in one state, for as long as a C function runs.
+#[derive(Clone, Copy)]
+pub struct Maker<'a> {
+    thread: *mut Thread,
+    account: &'a Account,
     metatable: NonNull<c_void>,
-) -> Option<&'a mut NlBuffer> {
-    let length = NlBuffer::size_with(room);
-    let size = HEAD_BYTES + length;
-    // SAFETY: the caller's contract.
-    let account = unsafe { state::account(raw) };
-    let userdata = account.allocate_buffer(size)?.cast::<Userdata>();
-    // SAFETY: the caller's contract, and `is_known`: this is what the VM does itself.
-    unsafe {
-        let thread = raw.cast::<Thread>();
-        let global = (*thread).global;
-        userdata.write(Userdata {
-            next: (*global).root,
-            marked: (*global).white & WHITES,
-            kind: KIND,
-            subkind: 0,
-            unused: 0,
-            // The collector marks it; any table will do.
-            environment: metatable.as_ptr() as u64,
-            length: length as u32,
-            metatable: metatable.as_ptr() as u64,
-            padding: 0,
-        });
-        (*global).root = userdata.as_ptr() as u64;
-        (*global).total += size;
-        let content = content_of(userdata.as_ptr().cast());
-        NlBuffer::init(content, room);
-        let top = (*thread).top;
-        top.write(userdata.as_ptr() as u64 | TAG << TAG_SHIFT);
-        (*thread).top = top.add(1);
-        Some(&mut *content)
+}
+
+impl std::fmt::Debug for Maker<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Maker").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Maker<'a> {
+    /// `None` while there is no metatable of buffers ([`Account::set_buffer_metatable`]).
+    ///
+    /// # Safety
+    /// As for [`collect`]; the maker is used on the same coroutine, while its C function runs.
+    #[inline]
+    pub unsafe fn new(raw: *mut lua_State) -> Option<Maker<'a>> {
+        // SAFETY: the caller's contract.
+        let account = unsafe { state::account(raw) };
+        Some(Maker { thread: raw.cast(), account, metatable: account.buffer_metatable()? })
+    }
+
+    /// Pushes a userdata with an empty buffer in it that has `room` bytes in place. `None`, and
+    /// nothing is pushed, if memory is refused: then the context is going to end. Never runs the
+    /// collector.
+    ///
+    /// # Safety
+    /// A stack slot must be free.
+    #[inline]
+    pub unsafe fn push(self, room: usize) -> Option<&'a mut NlBuffer> {
+        // SAFETY: the caller's contract, and that of `new`.
+        unsafe {
+            let (slot, buffer) = self.make(room)?;
+            let top = (*self.thread).top;
+            top.write(slot);
+            (*self.thread).top = top.add(1);
+            Some(buffer)
+        }
+    }
+
+    /// As [`Maker::push`], into a place of the array part of a table instead. `None`, and nothing
+    /// is made, if there is no such place.
+    ///
+    /// # Safety
+    /// `table` must be a table object, one that the collector has not seen in its present cycle, or
+    /// is going to look at again: so one that was just created, or just stored into.
+    #[inline]
+    pub unsafe fn store(
+        self,
+        room: usize,
+        table: NonNull<Table>,
+        index: usize,
+    ) -> Option<&'a mut NlBuffer> {
+        // SAFETY: the caller's contract, and that of `new`.
+        unsafe {
+            let table = table.as_ptr();
+            if index >= (*table).array_len as usize {
+                return None;
+            }
+            let (slot, buffer) = self.make(room)?;
+            (*table).array.add(index).write(slot);
+            Some(buffer)
+        }
+    }
+
+    /// The table at `index` of the stack, for [`Maker::store`].
+    ///
+    /// # Safety
+    /// There must be a table.
+    #[inline]
+    pub unsafe fn table(self, index: c_int) -> Option<NonNull<Table>> {
+        // SAFETY: the caller's contract.
+        NonNull::new(unsafe { ffi::lua_topointer(self.thread.cast(), index) }.cast_mut().cast())
+    }
+
+    /// # Safety
+    /// The slot must be stored where the collector finds it before it runs.
+    #[inline]
+    unsafe fn make(self, room: usize) -> Option<(u64, &'a mut NlBuffer)> {
+        let length = NlBuffer::size_with(room);
+        let size = HEAD_BYTES + length;
+        let userdata = self.account.allocate_buffer(size)?.cast::<Userdata>();
+        let metatable = self.metatable.as_ptr() as u64;
+        // SAFETY: the contract of `new`, and `is_known`: this is what the VM does itself.
+        unsafe {
+            let global = (*self.thread).global;
+            userdata.write(Userdata {
+                next: (*global).root,
+                marked: (*global).white & WHITES,
+                kind: KIND,
+                subkind: 0,
+                unused: 0,
+                // The collector marks it; any table will do.
+                environment: metatable,
+                length: length as u32,
+                metatable,
+                padding: 0,
+            });
+            (*global).root = userdata.as_ptr() as u64;
+            (*global).total += size;
+            let content = content_of(userdata.as_ptr().cast());
+            NlBuffer::init(content, room);
+            Some((userdata.as_ptr() as u64 | TAG << TAG_SHIFT, &mut *content))
+        }
     }
 }
 
@@ -211,7 +296,7 @@ pub unsafe fn with_metatable(
     }
 }
 
-/// The buffer in a userdata that [`push`] has made of this block.
+/// The buffer in a userdata that a [`Maker`] has made of this block.
 #[inline]
 pub(super) fn content_of(block: *mut u8) -> *mut NlBuffer {
     block.wrapping_add(HEAD_BYTES).cast()

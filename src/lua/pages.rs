@@ -75,6 +75,27 @@ struct Page {
     previous: *mut Page,
 }
 
+impl Page {
+    /// A block, freed or untouched; null if there is none.
+    #[inline]
+    fn take(&mut self) -> *mut u8 {
+        if let Some(block) = self.free {
+            // SAFETY: the block is in the list, so it is free, and was written by `release`.
+            self.free = unsafe { block.as_ref() }.next;
+            self.used += 1;
+            return block.as_ptr().cast();
+        }
+        if self.fresh + self.block_bytes > self.end {
+            return std::ptr::null_mut();
+        }
+        let offset = self.fresh as usize;
+        self.fresh += self.block_bytes;
+        self.used += 1;
+        let page: *mut Page = self;
+        slot_of(page.cast()).wrapping_add(offset)
+    }
+}
+
 /// What a slot begins with.
 struct Slot {
     pages: [Page; PAGES],
@@ -122,13 +143,11 @@ impl Pages {
         let list = list_of(kind, class);
         let page = self.lists[list];
         // SAFETY: pages in lists are those of slots of ours, and nobody else refers to them.
-        if let Some(page) = unsafe { page.as_mut() }
-            && let Some(block) = page.free
-        {
-            // SAFETY: the block is in the list, so it is free, and was written by `release`.
-            page.free = unsafe { block.as_ref() }.next;
-            page.used += 1;
-            return block.as_ptr().cast();
+        if let Some(page) = unsafe { page.as_mut() } {
+            let block = page.take();
+            if !block.is_null() {
+                return block;
+            }
         }
         self.allocate_slowly(kind, list, bytes)
     }
@@ -198,22 +217,9 @@ impl Pages {
                     None => return std::ptr::null_mut(),
                 },
             };
-            if let Some(block) = page.free {
-                // SAFETY: as in `allocate`.
-                page.free = unsafe { block.as_ref() }.next;
-                page.used += 1;
-                return block.as_ptr().cast();
-            }
-            if page.fresh + page.block_bytes <= page.end {
-                let page: *mut Page = page;
-                let slot = slot_of(page.cast());
-                // SAFETY: the page is the only one referred to; the offset lies within its slot.
-                unsafe {
-                    let block = slot.add((*page).fresh as usize);
-                    (*page).fresh += (*page).block_bytes;
-                    (*page).used += 1;
-                    return block;
-                }
+            let block = page.take();
+            if !block.is_null() {
+                return block;
             }
             self.unlink(page);
         }

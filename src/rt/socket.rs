@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::poller::Watched;
@@ -63,9 +65,10 @@ impl Stream {
     pub fn read(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         torture::check_socket()?;
         loop {
-            match self.0.socket().recv(space) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+            match net::recv(self.0.socket(), &mut *space, RecvFlags::empty()) {
+                Ok(((read, _), _)) => return Ok(read.len()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -78,12 +81,16 @@ impl Stream {
         torture::check_socket()?;
         loop {
             let result = match pieces {
-                [piece] => self.0.socket().send_with_flags(piece, libc::MSG_NOSIGNAL),
-                _ => self.0.socket().send_vectored_with_flags(pieces, libc::MSG_NOSIGNAL),
+                [piece] => net::send(self.0.socket(), piece, SendFlags::NOSIGNAL),
+                _ => {
+                    let nothing = &mut SendAncillaryBuffer::default();
+                    net::sendmsg(self.0.socket(), pieces, nothing, SendFlags::NOSIGNAL)
+                }
             };
             match result {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
+                Ok(count) => return Ok(count),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -51,7 +51,7 @@ enum Next {
 
 fn next() -> Next {
     host::with(|host| {
-        host.flush_answer();
+        host.flush_answers();
         loop {
             if !host.charge(1) || host.is_ending {
                 return Next::None;
