@@ -16,7 +16,8 @@ typedef struct nl_buffer {
   uint8_t *ptr;      /* first byte */
   int32_t len;       /* bytes held */
   int32_t room;      /* bytes behind the last one that may be written without reserving */
-  uint32_t flags;    /* NL_BUFFER_* */
+  uint16_t flags;    /* NL_BUFFER_* */
+  uint16_t place;    /* bytes that can be stored in the userdata */
   uint32_t charged;  /* bytes reported to the memory account */
   uintptr_t store[4]; /* opaque; the bytes of small buffers start here */
 } nl_buffer;

@@ -19,13 +19,15 @@ local check_open, new_stream = sockets.check_open, sockets.new_stream
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
 local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
 local next_frame, stocked_bytes = sockets.next_frame, sockets.stocked_bytes
+local put_back = sockets.put_back
 local set_callback, close_record = sockets.set_callback, sockets.close_record
 
 local ffi = (native.ffi or require)("ffi")
 local _, BUFFER = native.buffer_methods()
-local stage_buffer, stage_text, stage_shared = native.stage_pointers()
+local stage_buffer, stage_text, stage_shared, take_into = native.stage_pointers()
 stage_buffer = ffi.cast("int (*)(double, const void *)", stage_buffer)
 stage_shared = ffi.cast("int (*)(double, const void *)", stage_shared)
+take_into = ffi.cast("int (*)(double, void *)", take_into)
 stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
 -- Longer texts go the other way.
 local TEXT_MAX = 4096
@@ -49,26 +51,32 @@ local function serve_stream(record)
     if not waits and not token and (not callback or record.told) then
       return release_anchor(record)
     end
-    local data, code = next_frame(record)
-    if not data and not code then return end
-    if waits then
-      if data then
-        resume_waiter(record, true, data)
-      else
-        resume_waiter(record, false, code)
-      end
-    elseif token then
-      take_waiter(record)
-      if data then
-        complete(token, true, data)
-      else
-        complete(token, false, code)
-      end
-    elseif data then
-      call(callback, true, data, record.anchor)
+    if waits and record.pulls then
+      if record.dry then return end
+      record.pulls = false
+      resume_waiter(record, true)
     else
-      record.told = true
-      return call(callback, false, code, record.anchor)
+      local data, code = next_frame(record)
+      if not data and not code then return end
+      if waits then
+        if data then
+          resume_waiter(record, true, data)
+        else
+          resume_waiter(record, false, code)
+        end
+      elseif token then
+        take_waiter(record)
+        if data then
+          complete(token, true, data)
+        else
+          complete(token, false, code)
+        end
+      elseif data then
+        call(callback, true, data, record.anchor)
+      else
+        record.told = true
+        return call(callback, false, code, record.anchor)
+      end
     end
   end
 end
@@ -104,6 +112,12 @@ end
 handlers[4] = function(id)
   local record = by_id[id]
   if not record then return end
+  if record.pulls then
+    record.pulls, record.dry = false, false
+    resume_waiter(record, true)
+    if record.pulls and record.dry then return end
+    return serve_stream(record)
+  end
   if record.waiter and record.taken >= record.stocked then
     -- What serve_stream does for the most usual reader, in one piece.
     local data, more, dry = native_read(id, record.stock)
@@ -151,6 +165,69 @@ function tcp.read(socket, ...)
   end
   check_may_wait()
   return wait_on(socket, record, timeout)
+end
+
+-- read_into where others read too, something has been received already, or there is a timeout.
+local function read_and_assign(socket, record, data, ...)
+  if not data:valid() then error("bad argument #2 to 'read_into' (buffer is released)", 3) end
+  local timeout = 0
+  if select("#", ...) > 0 then timeout = seconds((...), 3, "read_into", 4) end
+  local ok, frame = tcp.read(socket, timeout)
+  if not ok then return false, frame end
+  if not native.buffer_assign(data, frame) then
+    put_back(record, frame)
+    error("bad argument #2 to 'read_into' (buffer is released)", 3)
+  end
+  return true, data
+end
+
+-- Whether nobody else reads, and nothing is in stock: then what comes next may go where the reader
+-- wants it.
+local function is_alone(record)
+  return not record.waiter and record.first > record.last and record.taken >= record.stocked
+end
+
+-- read_into where there may be nothing yet: waits until there is, as the only one who reads.
+local function pull(socket, record, data, ...)
+  if select("#", ...) > 0 then return read_and_assign(socket, record, data, ...) end
+  while is_alone(record) do
+    if not record.dry then
+      local found = take_into(record.id, data)
+      if found == 0 then return true, data end
+      if found == 3 then break end
+      record.dry = true
+      if found == 1 then return true, data end
+    end
+    check_may_wait()
+    record.pulls = true
+    local ok, code = wait_on(socket, record, 0)
+    if not ok then
+      record.pulls = false
+      return false, code
+    end
+  end
+  return read_and_assign(socket, record, data)
+end
+jit.off(pull)
+
+--- Reads a frame, as `tcp.read` does, into a buffer, in place of what that holds: a reader that has
+--- done with each frame before it asks for the next one leaves nothing to the collector.
+---@param socket userdata
+---@param data userdata a buffer
+---@param timeout? number seconds
+---@return boolean ok, userdata|integer data or code
+function tcp.read_into(socket, data, ...)
+  local record = streams[socket]
+  if record == nil then bad(1, "read_into", "tcp socket", socket, 3) end
+  if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data, 3) end
+  if record.closed then check_open(record, SOCKET_CLOSED) end
+  if not record.dry and is_alone(record) and select("#", ...) == 0 then
+    local found = take_into(record.id, data)
+    if found == 0 then return true, data end
+    record.dry = found < 3
+    if found == 1 then return true, data end
+  end
+  return pull(socket, record, data, ...)
 end
 
 --- Accepts a connection, or has a callback get every one.
@@ -393,7 +470,7 @@ function tcp.is_closed(socket)
 end
 
 for _, name in ipairs({
-  "read", "write", "close", "is_closed", "set_rwopt", "get_rwopt", "set_nodelay", "set_wshared",
+  "read", "read_into", "write", "close", "is_closed", "set_rwopt", "get_rwopt", "set_nodelay", "set_wshared",
   "set_write_limit", "fd", "stat", "local_addr", "local_port", "remote_addr", "remote_port",
 }) do
   stream_methods[name] = tcp[name]

@@ -31,7 +31,6 @@ fn buffer_header_matches_rust() {
         ("UNIQUE", buf::UNIQUE),
         ("OWNED", buf::OWNED),
         ("SHARED", buf::SHARED),
-        ("FINALISED", buf::FINALISED),
     ] {
         same(&format!("ffi.C.NL_BUFFER_{name}"), u64::from(value));
     }

@@ -13,7 +13,7 @@ local TIMEOUT = 208
 
 -- Records of sockets: id, closed, callback, whether it was told the end (`told`), frames in stock,
 -- whether there are no more until the next event (`dry`), the root that waits without a token and
--- before the others (`waiter`), and the tokens of who waits from `first` to `last`.
+-- before the others (`waiter`), whether that reads for itself once it is resumed (`pulls`), and the tokens of who waits from `first` to `last`.
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 -- All fields are there from the beginning: compiled code knows where they are, and records that
 -- grew in different orders would each need code of their own.
@@ -41,7 +41,7 @@ local function new_socket(registry, id)
   local socket = native.socket_object(id, registry == listeners)
   local record = {
     id = id, closed = false, first = 1, last = 0, stock = {}, stocked = 0, taken = 0,
-    dry = false, waiter = false, callback = false, told = false, anchor = false,
+    dry = false, waiter = false, pulls = false, callback = false, told = false, anchor = false,
   }
   registry[socket] = record
   by_id[id] = record
@@ -76,6 +76,20 @@ local function next_frame(record)
   end
   record.dry = not more
   return nil, more
+end
+
+-- Puts a frame back that was taken and found no use: the next read gets it.
+local function put_back(record, data)
+  local taken, stock = record.taken, record.stock
+  if record.closed then return end
+  if taken > 0 and taken <= record.stocked then
+    stock[taken], record.taken = data, taken - 1
+  elseif taken >= record.stocked then
+    stock[1], record.taken, record.stocked = data, 0, 1
+  else
+    table.insert(stock, 1, data)
+    record.stocked = record.stocked + 1
+  end
 end
 
 -- Bytes in the stock.
@@ -172,6 +186,7 @@ return {
   new_listener = new_listener,
   next_frame = next_frame,
   stocked_bytes = stocked_bytes,
+  put_back = put_back,
   next_waiter = next_waiter,
   take_waiter = take_waiter,
   release_anchor = release_anchor,

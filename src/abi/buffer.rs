@@ -25,7 +25,12 @@ use crate::lua::state;
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] =
-    &[(c"buffer_table", table), (c"buffer_methods", methods), (c"buffer_reserve", reserve_for_lua)];
+    &[
+        (c"buffer_table", table),
+        (c"buffer_methods", methods),
+        (c"buffer_reserve", reserve_for_lua),
+        (c"buffer_assign", assign),
+    ];
 
 /// Registry keys, far from the small ones that `luaL_ref` hands out.
 const KEY_METATABLE: c_int = 0x6e6c_0001;
@@ -438,6 +443,28 @@ unsafe extern "C-unwind" fn reserve_for_lua(state: *mut lua_State) -> c_int {
         Ok(()) => 0,
         Err(fault) => fault.push(call),
     }
+}
+
+/// `native.buffer_assign(buffer, other)`: makes the first hold what the second holds, by reference
+/// where that is possible; false if the first is released. The caller vouches for the types.
+unsafe extern "C-unwind" fn assign(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua.
+    let call = unsafe { Call::new(state) };
+    let bytes = call.check_buffer(2).share();
+    let buffer = call.check_buffer(1);
+    if !buffer.is_live() {
+        drop(bytes);
+        return call.push_boolean(false);
+    }
+    discharge(call, buffer);
+    if !buffer.assign(&bytes) {
+        // What it shares is charged to the other, and from now on to both.
+        buffer.charged = bytes.len() as u32;
+        // SAFETY: a running state.
+        unsafe { state::account(state) }.recharge(0, bytes.len());
+        buffer.set_shared(bytes);
+    }
+    call.push_boolean(true)
 }
 
 const _: () = assert!(STORE_BYTES == 32 && align_of::<NlBuffer>() <= 8);

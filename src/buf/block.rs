@@ -28,13 +28,13 @@ pub const ROOM_DEFAULT: usize = 32;
 pub const STORE_BYTES: usize = size_of::<Store>();
 
 /// Flag: not released.
-pub const LIVE: u32 = 1;
+pub const LIVE: u16 = 1;
 /// Flag: the bytes may be written in place.
-pub const UNIQUE: u32 = 2;
+pub const UNIQUE: u16 = 2;
 /// Flag: the bytes are in a `BytesMut`.
-pub const OWNED: u32 = 4;
+pub const OWNED: u16 = 4;
 /// Flag: the bytes are in a `Bytes`.
-pub const SHARED: u32 = 8;
+pub const SHARED: u16 = 8;
 
 /// Above this size the allocator is asked politely, so that a refusal is an error and no abort.
 const FALLIBLE_BYTES: usize = 1 << 20;
@@ -73,7 +73,9 @@ pub struct NlBuffer {
     ptr: *mut u8,
     len: i32,
     room: i32,
-    flags: u32,
+    flags: u16,
+    /// Bytes in place, for when nothing else is stored.
+    place: u16,
     /// Bytes reported to the memory account of the state; kept by `abi::buffer`.
     pub charged: u32,
     store: Store,
@@ -99,6 +101,7 @@ impl NlBuffer {
         ("len", offset_of!(NlBuffer, len)),
         ("room", offset_of!(NlBuffer, room)),
         ("flags", offset_of!(NlBuffer, flags)),
+        ("place", offset_of!(NlBuffer, place)),
         ("charged", offset_of!(NlBuffer, charged)),
         ("store", offset_of!(NlBuffer, store)),
     ];
@@ -126,6 +129,8 @@ impl NlBuffer {
         unsafe { (&raw mut (*place).room).write(room as i32) };
         // SAFETY: as above.
         unsafe { (&raw mut (*place).flags).write(LIVE | UNIQUE) };
+        // SAFETY: as above. Never more than a kilobyte, see `abi::buffer`.
+        unsafe { (&raw mut (*place).place).write(room as u16) };
         // SAFETY: as above.
         unsafe { (&raw mut (*place).charged).write(0) };
     }
@@ -327,6 +332,25 @@ impl NlBuffer {
         self.put_owned(bytes);
     }
 
+    /// Replaces the content, of whatever kind, by a copy of `bytes`, if there is room without
+    /// another block; false, and nothing changed, otherwise.
+    #[inline]
+    pub fn assign(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > usize::from(self.place) {
+            return false;
+        }
+        self.drop_store();
+        self.put_inline();
+        self.fill(bytes);
+        true
+    }
+
+    /// The most that [`NlBuffer::assign`] takes.
+    #[inline]
+    pub fn place(&self) -> usize {
+        usize::from(self.place)
+    }
+
     /// Moves inline content to the front of its place.
     fn shift(&mut self) {
         let base = (&raw mut self.store).cast::<u8>();
@@ -340,11 +364,11 @@ impl NlBuffer {
         self.room += skipped as i32;
     }
 
-    /// An empty inline buffer, of the size that every one has.
+    /// An empty inline buffer.
     fn put_inline(&mut self) {
         self.ptr = (&raw mut self.store).cast::<u8>();
         self.len = 0;
-        self.room = STORE_BYTES as i32;
+        self.room = i32::from(self.place);
         self.flags = LIVE | UNIQUE;
     }
 

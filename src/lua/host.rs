@@ -29,7 +29,7 @@ const READY_COST: usize = 8;
 
 /// Answers that leave together: so many, or so many bytes.
 const ANSWERS_MAX: usize = 64;
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
 /// The resolution of timers, in nanoseconds.
 const TICK: u64 = 1_000_000;

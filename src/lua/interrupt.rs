@@ -59,6 +59,12 @@ pub(super) fn set_running(raw: *mut lua_State) -> *mut lua_State {
     RUNNING.replace(raw)
 }
 
+/// The state that this thread runs; null if none.
+#[inline]
+pub(super) fn running() -> *mut lua_State {
+    RUNNING.get()
+}
+
 /// Forgets the state that this thread runs if it is this one: its memory is given back.
 #[cold]
 pub(super) fn forget(raw: *mut lua_State) {

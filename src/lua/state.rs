@@ -141,6 +141,14 @@ impl Account {
         block
     }
 
+    /// A buffer that was charged `before` bytes holds `now` bytes instead. Beyond the limit that
+    /// shows with the next allocation.
+    #[inline]
+    pub fn recharge(&self, before: usize, now: usize) {
+        let held = self.external_bytes.get();
+        self.external_bytes.set(held.saturating_sub(before) + now);
+    }
+
     /// The metatable of buffers as [`objects::push`] takes it, once there is one.
     pub fn buffer_metatable(&self) -> Option<NonNull<c_void>> {
         self.buffer_metatable.get()

@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::shared::SharedWriter;
 use super::writer::{Body, Staged, Writer};
-use crate::buf::{Scratch, fill_block};
+use crate::buf::{NlBuffer, Scratch, fill_block};
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::frame::{Decoder, Encoder, HeadOptions, HeadPatch, OptionsError, Step, TooLong};
@@ -216,6 +216,44 @@ impl Connection {
         }
     }
 
+    /// Takes the next of the frames received already into a buffer that lives, in place of its
+    /// content: by copy, if it can be stored in place, else by reference. False if there is none.
+    #[inline]
+    pub fn take_into(&mut self, buffer: &mut NlBuffer) -> bool {
+        if self.gather_need > 0 {
+            return false;
+        }
+        let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered) else { return false };
+        if buffer.assign(&self.buffered[head..head + body]) {
+            self.buffered.advance(head + body);
+        } else {
+            self.buffered.advance(head);
+            buffer.set_shared(self.buffered.split_to(body));
+        }
+        if self.buffered.is_empty() {
+            // Lets go of the block, which the next read finds in the caches.
+            self.buffered = Bytes::new();
+        }
+        true
+    }
+
+    /// As [`Connection::take_into`], reading from the kernel. [`Read::Frames`] says that there is a
+    /// frame in the buffer; where it was is of no use.
+    pub fn read_into(&mut self, scratch: &mut Scratch, buffer: &mut NlBuffer) -> Read {
+        let mut place = [0..0];
+        let read = self.read(scratch, buffer.place(), &mut place);
+        if let Read::Frames(_, block) = &read {
+            let [place] = place;
+            let bytes = block.as_deref().unwrap_or(scratch.content());
+            if !buffer.assign(&bytes[place.clone()])
+                && let Some(block) = block
+            {
+                buffer.set_shared(block.slice(place));
+            }
+        }
+        read
+    }
+
     /// One read from the kernel, towards `need` buffered bytes in all.
     fn fill(&mut self, need: usize, scratch: &mut Scratch) -> io::Result<usize> {
         let stream = &self.stream;
@@ -246,8 +284,8 @@ impl Connection {
         Ok(count)
     }
 
-    /// Takes small frames that were just read, which stay in the scratch block, if little or
-    /// nothing follows them; returns how many. Otherwise, with 0, what was read is buffered.
+    /// Takes small frames that were just read, which stay in the scratch block, if at most a little
+    /// of another one follows them; returns how many. Otherwise, with 0, what was read is buffered.
     fn take_fresh(
         &mut self,
         scratch: &mut Scratch,
@@ -257,7 +295,7 @@ impl Connection {
         let content = scratch.content();
         let (count, end) = find(self.decoder, content, small_max, places);
         let rest = &content[end..];
-        if count == 0 || rest.len() > DETACH_BYTES {
+        if count == 0 || rest.len() > DETACH_BYTES || (count == places.len() && !rest.is_empty()) {
             self.buffered = scratch.take();
             return 0;
         }

@@ -14,6 +14,7 @@ use crate::buf::{INLINE_MAX, NlBuffer, Scratch};
 use crate::error::Code;
 use crate::frame::{Encoder, TooLong};
 use crate::lua::host::{self, Host};
+use crate::lua::{interrupt, state};
 use crate::net::{Body, Read, SharedWriter, Staged};
 
 pub(super) const FUNCTIONS: super::Functions = &[
@@ -88,19 +89,63 @@ unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
     })
 }
 
-/// native.stage_pointers(): the addresses of [`stage_buffer`], [`stage_text`] and
-/// [`stage_shared_buffer`], for the FFI.
+/// Reads the next frame into a buffer. Returns 0 if it did, 1 if it did and there is nothing behind
+/// it until the next event, 2 if there is nothing yet, 3 if nothing was done: then native.read says
+/// why.
+///
+/// # Safety
+/// As for [`stage_buffer`].
+unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
+    // SAFETY: the caller's contract.
+    let buffer = unsafe { &mut *buffer };
+    if !buffer.is_live() {
+        return 3;
+    }
+    let take = |host: &mut Host| {
+        let has_time = host.charge(1);
+        let Some(stream) = host.stream(key as u64) else { return 3 };
+        if !has_time {
+            stream.read_later();
+            return 2;
+        }
+        // Mostly there are frames left of the last read.
+        if !stream.take_into(buffer) {
+            let read = host::with_scratch(|scratch| stream.read_into(scratch, buffer));
+            match read {
+                Read::Frames(..) => {}
+                Read::Wait | Read::Later => return 2,
+                Read::Failed(_) => return 3,
+            }
+        }
+        c_int::from(stream.is_dry())
+    };
+    let result = host::with(take);
+    // What is in place is not charged.
+    let now = if buffer.is_inline() { 0 } else { buffer.len() as u32 };
+    if result < 2 && now != buffer.charged {
+        // SAFETY: a state runs, as the caller says.
+        let account = unsafe { state::account(interrupt::running()) };
+        account.recharge(buffer.charged as usize, now as usize);
+        buffer.charged = now;
+    }
+    result
+}
+
+/// native.stage_pointers(): the addresses of [`stage_buffer`], [`stage_text`],
+/// [`stage_shared_buffer`] and [`read_into`], for the FFI.
 unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
     let buffer: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = stage_buffer;
     let text: unsafe extern "C" fn(f64, *const u8, u32) -> c_int = stage_text;
     let shared: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = stage_shared_buffer;
+    let into: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = read_into;
     // SAFETY: called by the VM.
     unsafe {
         ffi::lua_pushlightuserdata(raw, buffer as *mut c_void);
         ffi::lua_pushlightuserdata(raw, text as *mut c_void);
         ffi::lua_pushlightuserdata(raw, shared as *mut c_void);
+        ffi::lua_pushlightuserdata(raw, into as *mut c_void);
     }
-    3
+    4
 }
 
 /// As [`stage_buffer`], to a connection of any context: `fd` is what native.fd returned for it.
