@@ -189,24 +189,26 @@ end
 
 -- read_into where there may be nothing yet: waits until there is, as the only one who reads.
 local function pull(socket, record, data, ...)
-  if select("#", ...) > 0 then return read_and_assign(socket, record, data, ...) end
-  while is_alone(record) do
+  if select("#", ...) > 0 or not is_alone(record) then
+    return read_and_assign(socket, record, data, ...)
+  end
+  while true do
     if not record.dry then
       local found = take_into(record.id, data)
       if found == 0 then return true, data end
-      if found == 3 then break end
+      if found == 3 then return read_and_assign(socket, record, data) end
       record.dry = true
       if found == 1 then return true, data end
     end
     check_may_wait()
     record.pulls = true
+    -- Whoever comes meanwhile waits behind this one, and takes nothing.
     local ok, code = wait_on(socket, record, 0)
     if not ok then
       record.pulls = false
       return false, code
     end
   end
-  return read_and_assign(socket, record, data)
 end
 jit.off(pull)
 
@@ -470,8 +472,9 @@ function tcp.is_closed(socket)
 end
 
 for _, name in ipairs({
-  "read", "read_into", "write", "close", "is_closed", "set_rwopt", "get_rwopt", "set_nodelay", "set_wshared",
-  "set_write_limit", "fd", "stat", "local_addr", "local_port", "remote_addr", "remote_port",
+  "read", "read_into", "write", "close", "is_closed", "set_rwopt", "get_rwopt", "set_nodelay",
+  "set_wshared", "set_write_limit", "fd", "stat", "local_addr", "local_port", "remote_addr",
+  "remote_port",
 }) do
   stream_methods[name] = tcp[name]
 end

@@ -1,5 +1,6 @@
--- Framed echo: node-lua echo.lua DIR PORT CONTEXTS HEAD_BYTES
-local dir, port, contexts, head = ...
+-- Framed echo: node-lua echo.lua DIR PORT CONTEXTS HEAD_BYTES [REUSING]
+-- With REUSING 1 each connection reads all its frames into one buffer.
+local dir, port, contexts, head, reusing = ...
 port, contexts, head = tonumber(port), tonumber(contexts), tonumber(head)
 
 local options = {
@@ -12,6 +13,13 @@ local options = {
 local function serve(s)
     s:set_rwopt(options)
     s:set_nodelay(true)
+    if reusing == "1" then
+        local b = buffer.new(256)
+        while s:read_into(b) do
+            s:write(b)
+        end
+        return s:close()
+    end
     while true do
         local ok, b = s:read()
         if not ok then
@@ -31,9 +39,9 @@ lsock:accept(function(ok, s)
     end
 end)
 if contexts > 1 then
-    context.create(dir .. "/echo.lua", dir, port, -(contexts - 1), head)
+    context.create(dir .. "/echo.lua", dir, port, -(contexts - 1), head, reusing)
 elseif contexts < -1 then
-    context.create(dir .. "/echo.lua", dir, port, contexts + 1, head)
+    context.create(dir .. "/echo.lua", dir, port, contexts + 1, head, reusing)
 end
 if contexts == 1 or contexts == -1 then
     io.stdout:write("ready\n")

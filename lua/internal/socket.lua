@@ -13,7 +13,8 @@ local TIMEOUT = 208
 
 -- Records of sockets: id, closed, callback, whether it was told the end (`told`), frames in stock,
 -- whether there are no more until the next event (`dry`), the root that waits without a token and
--- before the others (`waiter`), whether that reads for itself once it is resumed (`pulls`), and the tokens of who waits from `first` to `last`.
+-- before the others (`waiter`), whether that one reads for itself once it is resumed (`pulls`), and
+-- the tokens of who waits from `first` to `last`.
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 -- All fields are there from the beginning: compiled code knows where they are, and records that
 -- grew in different orders would each need code of their own.

@@ -4,7 +4,7 @@
 //! [`NlBuffer`]'s business. Buffers have no finaliser: when the collector frees the userdata, the
 //! state's allocator lets go of the block that it may hold (`lua::state`).
 //!
-//! Rust code elsewhere uses [`open`], [`push_bytes`], [`push_shared`], [`push_frames`] and [`test`]:
+//! Rust code elsewhere uses [`open`], [`push_bytes`], [`push_shared`], [`push_frames`], [`test`]:
 //!
 //! ```ignore
 //! buffer::push_shared(state, frame);                  // by reference
@@ -24,13 +24,12 @@ use crate::lua::objects::{self, Maker};
 use crate::lua::state;
 
 /// Functions for the table of natives.
-pub const FUNCTIONS: &[(&CStr, lua_CFunction)] =
-    &[
-        (c"buffer_table", table),
-        (c"buffer_methods", methods),
-        (c"buffer_reserve", reserve_for_lua),
-        (c"buffer_assign", assign),
-    ];
+pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
+    (c"buffer_table", table),
+    (c"buffer_methods", methods),
+    (c"buffer_reserve", reserve_for_lua),
+    (c"buffer_assign", assign),
+];
 
 /// Registry keys, far from the small ones that `luaL_ref` hands out.
 const KEY_METATABLE: c_int = 0x6e6c_0001;
@@ -199,8 +198,8 @@ pub unsafe fn push_bytes(state: *mut lua_State, bytes: &[u8]) {
     }
 }
 
-/// Pushes a buffer with the first frame, after having stored one of each other frame in the table at
-/// index 2, from 1 on. Frames lie at `places` of `bytes`; those of over [`INLINE_MAX`] bytes are
+/// Pushes a buffer with the first frame, after having stored one of each other frame in the table
+/// at index 2, from 1 on. Frames lie at `places` of `bytes`; those of over [`INLINE_MAX`] bytes are
 /// referred to in `block`, which has the same bytes and must be there if there are such frames.
 ///
 /// # Safety

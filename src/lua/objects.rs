@@ -144,8 +144,8 @@ unsafe fn looks_known(raw: *mut lua_State, allocate: *const c_void, account: &Ac
     }
 }
 
-/// Lets the collector work, if it is time. To be called now and then where a [`Maker`] is used. Runs
-/// finalisers, hence script code.
+/// Lets the collector work, if it is time. To be called now and then where a [`Maker`] is used.
+/// Runs finalisers, hence script code.
 ///
 /// # Safety
 /// `raw` must be a live state made by `State::new`, on the thread that runs it, in a C function

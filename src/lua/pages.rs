@@ -393,6 +393,7 @@ impl Drop for Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     #[test]
@@ -434,7 +435,7 @@ mod tests {
     proptest! {
         /// Blocks in use never overlap, and keep what was written to them.
         #[test]
-        fn blocks_stay_apart(steps in proptest::collection::vec((1..=SMALL_MAX, any::<u8>()), 1..400)) {
+        fn blocks_stay_apart(steps in vec((1..=SMALL_MAX, any::<u8>()), 1..400)) {
             let mut pages = Pages::new();
             let mut live: Vec<(*mut u8, usize, u8)> = Vec::new();
             for (number, (size, choice)) in steps.into_iter().enumerate() {

@@ -119,8 +119,8 @@ impl Account {
         true
     }
 
-    /// Memory for a userdata with a buffer, of at most `SMALL_MAX` bytes; when the VM frees it, what
-    /// the buffer holds is let go. `None` if it is refused: then the context is going to end.
+    /// Memory for a userdata with a buffer, of at most `SMALL_MAX` bytes; when the VM frees it,
+    /// what the buffer holds is let go. `None` if it is refused: then the context is going to end.
     #[inline]
     pub(super) fn allocate_buffer(&self, size: usize) -> Option<NonNull<u8>> {
         let held = self.lua_bytes.get();

@@ -223,7 +223,9 @@ impl Connection {
         if self.gather_need > 0 {
             return false;
         }
-        let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered) else { return false };
+        let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered) else {
+            return false;
+        };
         if buffer.assign(&self.buffered[head..head + body]) {
             self.buffered.advance(head + body);
         } else {
@@ -240,7 +242,7 @@ impl Connection {
     /// As [`Connection::take_into`], reading from the kernel. [`Read::Frames`] says that there is a
     /// frame in the buffer; where it was is of no use.
     pub fn read_into(&mut self, scratch: &mut Scratch, buffer: &mut NlBuffer) -> Read {
-        let mut place = [0..0];
+        let mut place = [const { 0..0 }; 1];
         let read = self.read(scratch, buffer.place(), &mut place);
         if let Read::Frames(_, block) = &read {
             let [place] = place;

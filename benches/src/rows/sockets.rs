@@ -13,6 +13,10 @@ use crate::table::{Cell, Entry, Metric, Row, Sample, compared, plain};
 
 /// The variant whose program writes the frames of one read together.
 const BATCHED: &str = "batched";
+
+/// The variant whose program reads all frames of a connection into one buffer.
+const REUSING: &str = "reusing";
+
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Framed echo over the grid of sizes, connections and depths.
@@ -63,6 +67,9 @@ pub fn echo_entries<'a>(suite: &'a Suite, load: &Load, workers: usize) -> Vec<En
     let mut entries = Vec::new();
     for who in who {
         entries.push(echo_entry(suite, who, "echo", "", load.clone(), workers));
+        if who == Who::NodeLua {
+            entries.push(echo_entry(suite, who, "echo", REUSING, load.clone(), workers));
+        }
         let writes_each = matches!(who, Who::Luv | Who::NodeJs | Who::Go | Who::Erlang);
         if writes_each && load.depth > 1 {
             entries.push(echo_entry(suite, who, "echo", BATCHED, load.clone(), workers));
@@ -94,8 +101,8 @@ fn echo_entry<'a>(
     load: Load,
     workers: usize,
 ) -> Entry<'a> {
-    let batch = variant == BATCHED;
-    let run = move || measure_echo(suite, who, row, &load, workers, batch);
+    let by_hand = variant == BATCHED || variant == REUSING;
+    let run = move || measure_echo(suite, who, row, &load, workers, by_hand);
     Entry { who, variant, run: Box::new(run) }
 }
 
@@ -106,9 +113,9 @@ fn start_server(
     workers: usize,
     port: u16,
     head: usize,
-    batch: bool,
+    by_hand: bool,
 ) -> Result<Child, String> {
-    let arguments = [port.into(), workers, head, batch.into()].map(|n: usize| n.to_string());
+    let arguments = [port.into(), workers, head, by_hand.into()].map(|n: usize| n.to_string());
     let program = suite.contestants.program(who, row, workers, &arguments)?;
     let mut server = Child::start(&program)?;
     server.wait_for("ready", START_LIMIT)?;
@@ -121,10 +128,10 @@ fn measure_echo(
     row: &str,
     load: &Load,
     workers: usize,
-    batch: bool,
+    by_hand: bool,
 ) -> Result<Sample, String> {
     let load = Load { port: free_port()?, ..load.clone() };
-    let server = start_server(suite, who, row, workers, load.port, load.head_bytes, batch)?;
+    let server = start_server(suite, who, row, workers, load.port, load.head_bytes, by_hand)?;
     let mut cpu = Vec::new();
     let mut threads = Vec::new();
     let outcome = load::run(&load, || {
