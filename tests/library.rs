@@ -120,3 +120,23 @@ fn what_could_not_be_loaded_for_want_of_stack_is_loaded_the_next_time() {
         "100\tfunction\tfunction\tfunction\tfunction\nb\n",
     );
 }
+
+/// A constant like 1LL has LuaJIT open FFI, and what was declared there stays.
+#[test]
+fn ffi_that_a_constant_has_opened_is_the_one_that_the_library_uses() {
+    let use_it = "print(require('ffi') == F, F.sizeof(T), F.new(T, 7).a, F.istype(T, T(1)))";
+    let begin = "local id = 2LL local F = require 'ffi' F.cdef 'typedef struct { int a, b, c; } t;'
+         local T = F.typeof 't' F.sizeof 't' ";
+    let uses = ["buffer.new('a'):u8(0)", "require 'packet'", "buffer.pack('<i8', id)"];
+    for library in uses {
+        let script = format!("{begin} {library} {use_it} F.sizeof 't'");
+        assert_prints(&script, "true\t12\t7\ttrue\n");
+    }
+    // Not FFI, whoever has put it there.
+    assert_prints(
+        "local id = 2LL
+         package.loaded.ffi = { cdef = function() end }
+         print(buffer.new('a'):u8(0), tostring(id))",
+        "97\t2LL\n",
+    );
+}
