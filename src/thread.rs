@@ -115,6 +115,15 @@ pub fn limit_pools(count: usize) {
     let _ = count;
 }
 
+/// Gives memory that was freed back to the system.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no requirements.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Starts a thread that runs scripts.
 ///
 /// # Errors
