@@ -115,8 +115,20 @@ pub fn limit_pools(count: usize) {
     let _ = count;
 }
 
+/// What gives memory back that the allocator does not know of.
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+
+/// Sets what [`give_back_memory`] calls as well.
+pub fn on_give_back(function: fn()) {
+    // Set more than once only by tests, to the same function.
+    let _ = GIVE_BACK.set(function);
+}
+
 /// Gives memory that was freed back to the system.
 pub fn give_back_memory() {
+    if let Some(function) = GIVE_BACK.get() {
+        function();
+    }
     #[cfg(target_env = "gnu")]
     // SAFETY: no requirements.
     unsafe {

@@ -52,6 +52,7 @@ pub fn init() {
     LAYOUT.get_or_init(|| State::new().and_then(|state| find_layout(&state)));
     crate::context::set_interrupt(arm);
     crate::context::set_ask_pause(arm_pause);
+    crate::thread::on_give_back(super::slots::trim);
 }
 
 /// Makes `raw` the state that this thread runs, null for none; returns the one before.
