@@ -140,3 +140,68 @@ fn ffi_that_a_constant_has_opened_is_the_one_that_the_library_uses() {
         "97\t2LL\n",
     );
 }
+
+/// Runs `main` beside modules that wait while they are loaded, in a folder of their own.
+fn run_with_modules(main: &str) -> support::Done {
+    let folder = Folder::new();
+    for (name, source) in [
+        ("slow", "print('loading') timer.sleep(0.02) return { 'slow' }"),
+        ("bad", "timer.sleep(0.02)\nlocal function inner() error('as told') end\ninner()"),
+        ("worse", "require 'bad'"),
+        ("a", "timer.sleep(0.02) return require 'b'"),
+        ("b", "timer.sleep(0.02) return require 'a'"),
+        ("own", "return require 'own'"),
+    ] {
+        folder.write(&format!("{name}.lua"), source);
+    }
+    let main = folder.write(
+        "main.lua",
+        format!(
+            "local done = 0
+             local function together(...)
+               local names = {{ ... }}
+               for _, name in ipairs(names) do
+                 context.run(function()
+                   local ok, found = pcall(require, name)
+                   print(name, ok, ok and found[1] or found:match('[^/]*$'))
+                   done = done + 1
+                 end)
+               end
+               while done < #names do timer.sleep(0.001) end
+               done = 0
+             end
+             {main}"
+        ),
+    );
+    run(node_lua().arg(main))
+}
+
+#[test]
+fn a_module_that_others_load_is_waited_for() {
+    let done = run_with_modules(
+        "together('slow', 'slow', 'slow')
+         print(require('slow') == require('slow'))
+         together('bad', 'bad')
+         together('own')
+         together('a', 'b')
+         context.create { file = (arg[0]:gsub('main', 'slow')), deny = { 'ffi' } }",
+    );
+    let loop_of = |name: &str| format!("false\tloop or previous error loading module '{name}'\n");
+    let (own, a, b) = (loop_of("own"), loop_of("a"), loop_of("b"));
+    let expected = format!(
+        "loading\nslow\ttrue\tslow\nslow\ttrue\tslow\nslow\ttrue\tslow\ntrue\n\
+         bad\tfalse\tbad.lua:2: as told\nbad\t{}own\t{own}b\t{a}a\t{b}loading\n",
+        loop_of("bad"),
+    );
+    assert_eq!(done.stdout, expected, "{done}");
+    done.succeeded();
+}
+
+#[test]
+fn the_traceback_of_an_error_in_a_module_shows_where_it_was_raised() {
+    let done = run_with_modules("pcall(require, 'bad') package.loaded.bad = nil require 'worse'");
+    assert_eq!(done.code(), Some(1), "{done}");
+    for place in ["bad.lua:2: in function 'inner'", "bad.lua:3:", "worse.lua:1:", "main.lua:14:"] {
+        assert!(done.stderr.contains(place), "{place}: {done}");
+    }
+}

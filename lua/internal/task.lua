@@ -67,7 +67,7 @@ end
 
 local function fail(co, message)
   if askers then stop_serving(co, true) end
-  explain = explain or native.load("internal/failure")(native, traceback)
+  explain = explain or native.load("internal/failure")(native, traceback, core)
   return explain(co, message, co == main_root)
 end
 
@@ -328,4 +328,5 @@ core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
+core.traceback = traceback
 core.dispatch, core.start = dispatch, start
