@@ -362,18 +362,29 @@ fn recursion_ends_its_context_and_nothing_else() {
 #[cfg(debug_assertions)]
 fn a_fault_of_the_runtime_ends_its_context_alone() {
     let folder = Folder::new();
-    let file = folder.write(
-        "faulty.lua",
-        "local native = debug.getregistry()['node-lua.native']
-         while true do pcall(coroutine.wrap(function() native.panic_for_tests() end)) end",
-    );
-    let main = folder.write(
-        "main.lua",
-        "context.monitor(context.create((...)), function(_, ...) print(...) end)",
-    );
-    let done = run(node_lua().args([main, file])).succeeded();
-    assert!(done.stdout.starts_with("error\tthe runtime failed: a test panics"), "{done}");
-    assert!(done.stderr.contains("the runtime failed"), "{done}");
+    for (name, body) in [
+        ("called", "pcall(coroutine.wrap(function() native.panic_for_tests() end))"),
+        ("compiled", "pcall(function() for i = 1, 1e9 do panic(i) end end)"),
+    ] {
+        let file = folder.write(
+            &format!("{name}.lua"),
+            format!(
+                "local native = debug.getregistry()['node-lua.native']
+                 local panic = require 'ffi'.cast('int (*)(int)', native.panicking_pointer())
+                 context.recv(context.parent())
+                 while true do {body} end"
+            ),
+        );
+        let main = folder.write(
+            "main.lua",
+            "local h = context.create((...))
+             context.monitor(h, function(_, ...) print(...) end)
+             context.send(h, 'go')",
+        );
+        let done = run(node_lua().args([main, file])).succeeded();
+        assert!(done.stdout.starts_with("error\tthe runtime failed: a test panics"), "{done}");
+        assert!(done.stderr.contains("the runtime failed"), "{done}");
+    }
 }
 
 #[test]
