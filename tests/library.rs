@@ -205,3 +205,24 @@ fn the_traceback_of_an_error_in_a_module_shows_where_it_was_raised() {
         assert!(done.stderr.contains(place), "{place}: {done}");
     }
 }
+
+#[test]
+fn a_string_whose_metatable_claims_so_is_no_buffer() {
+    assert_prints(
+        "local ok, listener = tcp.listen('127.0.0.1', 0)
+         local ok, socket = tcp.connect('127.0.0.1', tcp.local_port(listener))
+         socket:write(buffer.new('x'))
+         local text = ('x'):rep(64)
+         getmetatable('').__metatable = getmetatable(buffer.new())
+         for _, name in ipairs { 'u8', 'set_u8', 'put_u8', 'varint', 'text', 'length', 'ptr' } do
+           local ok, why = pcall(buffer[name], text, 0, 1)
+           if ok or not why:find('string', 1, true) then print(name, ok, why) end
+         end
+         print(pcall(socket.write, socket, text))
+         -- What hides it shows another table.
+         debug.getmetatable('').__metatable = nil
+         socket:write(text)
+         print('here')",
+        "false\t[node-lua] tcp:0: bad argument #2 to '' (cannot convert 'string' to 'void *')\nhere\n",
+    );
+}
