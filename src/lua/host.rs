@@ -165,8 +165,8 @@ pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     }
 }
 
-/// As [`with`], for functions that the machine code of scripts calls, through which no Lua error may
-/// pass: should `body` panic, there is no result, and the context ends once the function has
+/// As [`with`], for functions that the machine code of scripts calls, which no Lua error may pass
+/// through: should `body` panic, there is no result, and the context ends once the function has
 /// returned.
 #[inline]
 pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
