@@ -165,23 +165,6 @@ pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     }
 }
 
-/// As [`with`], for functions that the machine code of scripts calls, which no Lua error may pass
-/// through: should `body` panic, there is no result, and the context ends once the function has
-/// returned.
-#[inline]
-pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
-    let host = CURRENT.get();
-    // SAFETY: as in `with`.
-    let host = unsafe { host.as_mut() }?;
-    match catch_unwind(AssertUnwindSafe(|| body(host))) {
-        Ok(result) => Some(result),
-        Err(panic) => {
-            interrupt::doom(&host.context, &*panic);
-            None
-        }
-    }
-}
-
 /// Whether a context is running on this thread.
 pub(super) fn is_entered() -> bool {
     !CURRENT.get().is_null()

@@ -9,12 +9,12 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Once, OnceLock};
 
 use mlua::ffi::{self, lua_Debug, lua_State};
 
-use super::host;
+use super::host::{self, Host};
 use super::state::{State, account};
 use crate::context::{Context, End};
 
@@ -184,7 +184,21 @@ pub(super) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
     arm();
 }
 
-/// The same, for one in whose native function that was: raises.
+/// As [`host::with`], for functions that the machine code of scripts calls, which no Lua error may
+/// pass through: should `body` panic, there is no result, and the context ends once the function
+/// has returned.
+#[inline]
+pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
+    host::with(|host| match catch_unwind(AssertUnwindSafe(|| body(host))) {
+        Ok(result) => Some(result),
+        Err(panic) => {
+            doom(&host.context, &*panic);
+            None
+        }
+    })
+}
+
+/// Ends one in whose native function that was: raises.
 #[cold]
 pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
     doom(context, &*panic);

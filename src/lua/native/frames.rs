@@ -119,7 +119,7 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
         }
         c_int::from(stream.is_dry())
     };
-    let result = host::attempt(take).unwrap_or(3);
+    let result = interrupt::attempt(take).unwrap_or(3);
     // What is in place is not charged.
     let now = if buffer.is_inline() { 0 } else { buffer.len() as u32 };
     if result < 2 && now != buffer.charged {
@@ -153,7 +153,7 @@ unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
 /// # Safety
 /// As for [`stage_buffer`].
 unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_int {
-    let is_staged = host::attempt(|host| {
+    let is_staged = interrupt::attempt(|host| {
         let fd = fd as u64;
         // SAFETY: the caller's contract.
         let body = body_of(unsafe { &mut *buffer });
@@ -173,7 +173,7 @@ unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_in
 /// # Safety
 /// `buffer` must be what a buffer userdata holds, and a context must be running.
 unsafe extern "C" fn stage_buffer(key: f64, buffer: *mut NlBuffer) -> c_int {
-    let is_staged = host::attempt(|host| {
+    let is_staged = interrupt::attempt(|host| {
         // SAFETY: the caller's contract.
         match body_of(unsafe { &mut *buffer }) {
             Body::Slice(body) => stage_plain(host, key, body),
@@ -197,7 +197,7 @@ fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
 /// # Safety
 /// `start` must be valid for `length` bytes, and a context must be running.
 unsafe extern "C" fn stage_text(key: f64, start: *const u8, length: u32) -> c_int {
-    let is_staged = host::attempt(|host| {
+    let is_staged = interrupt::attempt(|host| {
         // SAFETY: the caller's contract.
         stage_plain(host, key, unsafe { std::slice::from_raw_parts(start, length as usize) })
     });
