@@ -148,6 +148,12 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + Clone + 'static) -> std::i
     start(STACK_BYTES).or_else(|_| start(STACK_BYTES_LESS))
 }
 
+/// The CPU time that the calling thread has used.
+pub fn cpu_time() -> Duration {
+    // SAFETY: the calling thread has not ended.
+    unsafe { Handle::current().cpu_time() }.unwrap_or_default()
+}
+
 /// A thread that can be poked; to be given up before the thread ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Handle {

@@ -12,9 +12,9 @@ const LOOKS: u32 = 250;
 /// … or so many, when nothing runs any more.
 const LOOKS_QUIET: u32 = 25;
 
-/// What giving back took of its thread is to be at most one part in so many of all time: as much
-/// again, and some more, is lost where the memory is used next.
-const SHARE: u64 = 200;
+/// What giving back takes of its thread is to be at most one part in so many of all time: where the
+/// memory is used next, several times as much is lost.
+const SHARE: u64 = 1000;
 
 /// When memory is given back.
 #[derive(Debug, Default)]
@@ -42,12 +42,12 @@ impl Trimmer {
     }
 
     fn trim(&mut self) {
-        let began = rt::now();
-        if began < self.due {
+        if rt::now() < self.due {
             return;
         }
+        let before = thread::cpu_time();
         thread::give_back_memory();
-        let now = rt::now();
-        *self = Trimmer { looks: 0, due: now + (now - began) * SHARE };
+        let taken = thread::cpu_time().saturating_sub(before).as_nanos() as u64;
+        *self = Trimmer { looks: 0, due: rt::now() + taken * SHARE };
     }
 }
