@@ -7,7 +7,7 @@ local native, core = ...
 
 local error, next, select, tonumber, type = error, next, select, tonumber, type
 local bad, seconds, handlers = core.bad, core.seconds, core.handlers
-local complete, defer = core.complete, core.defer
+local begin_serving, complete, defer = core.begin_serving, core.complete, core.defer
 local register, set_timeout = core.register, core.set_timeout
 local suspend, check_may_wait, is_waiting = core.suspend, core.check_may_wait, core.is_waiting
 local hold = core.hold
@@ -81,12 +81,18 @@ handlers[1] = function(from, session, value)
     if r == nil then return keep(from, session, value) end
   elseif handle ~= ANY then
     if hand_over_waiting(r, from, session, value) then return end
-    if r.callback then return r.callback(true, value, from, session, handle) end
+    if r.callback then
+      if session > 0 then begin_serving(from, session) end
+      return r.callback(true, value, from, session, handle)
+    end
     r, handle = receivers[ANY], ANY
     if r == nil then return keep(from, session, value) end
   end
   if hand_over_waiting(r, from, session, value) then return end
-  if r.callback then return r.callback(true, value, from, session, handle) end
+  if r.callback then
+    if session > 0 then begin_serving(from, session) end
+    return r.callback(true, value, from, session, handle)
+  end
   return keep(from, session, value)
 end
 

@@ -79,7 +79,7 @@ local get, set = {}, {}
 local ENTRY = [[
     if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
     if offset == nil then offset = 0 end
-    local view, at = cast(view_t, buffer), tobit(offset)
+    local view, at = view_t(buffer), tobit(offset)
     if at ~= offset or at < 0 or at > view.len - $size then truncated(buffer, offset, $size) end
     local base = view.ptr + at
 ]]
@@ -249,7 +249,7 @@ local function encoder(fields)
     out[#out + 1] = [[
     if buffer == nil then buffer = new(size) end
     if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
-    local view = cast(view_t, buffer)
+    local view = view_t(buffer)
     if view.room < size then reserve(buffer, size) end
     local base, at = view.ptr + view.len, 0]]
     local at = 0

@@ -25,8 +25,9 @@ local set_callback, close_record = sockets.set_callback, sockets.close_record
 local ffi = (native.ffi or require)("ffi")
 local _, BUFFER = native.buffer_methods()
 local stage_buffer, stage_text, stage_shared, take_into = native.stage_pointers()
-stage_buffer = ffi.cast("int (*)(double, const void *)", stage_buffer)
-stage_shared = ffi.cast("int (*)(double, const void *)", stage_shared)
+-- `void`, not `const void`, so that a string is refused, whatever its metatable claims.
+stage_buffer = ffi.cast("int (*)(double, void *)", stage_buffer)
+stage_shared = ffi.cast("int (*)(double, void *)", stage_shared)
 take_into = ffi.cast("int (*)(double, void *)", take_into)
 stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
 -- Longer texts go the other way.

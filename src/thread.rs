@@ -115,6 +115,27 @@ pub fn limit_pools(count: usize) {
     let _ = count;
 }
 
+/// What gives memory back that the allocator does not know of.
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+
+/// Sets what [`give_back_memory`] calls as well.
+pub fn on_give_back(function: fn()) {
+    // Set more than once only by tests, to the same function.
+    let _ = GIVE_BACK.set(function);
+}
+
+/// Gives memory that was freed back to the system.
+pub fn give_back_memory() {
+    if let Some(function) = GIVE_BACK.get() {
+        function();
+    }
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no requirements.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Starts a thread that runs scripts.
 ///
 /// # Errors
@@ -125,6 +146,12 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + Clone + 'static) -> std::i
         builder.spawn(body.clone()).map(drop)
     };
     start(STACK_BYTES).or_else(|_| start(STACK_BYTES_LESS))
+}
+
+/// The CPU time that the calling thread has used.
+pub fn cpu_time() -> Duration {
+    // SAFETY: the calling thread has not ended.
+    unsafe { Handle::current().cpu_time() }.unwrap_or_default()
 }
 
 /// A thread that can be poked; to be given up before the thread ends.

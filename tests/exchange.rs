@@ -15,3 +15,65 @@ fn nobody_hangs_wherever_an_exchange_ends() {
     assert_eq!(done.stdout, "227 cases\n", "{done}");
     done.succeeded();
 }
+
+/// Whatever the callback did before it failed, and whenever it got the query.
+#[test]
+fn who_asks_a_callback_that_fails_is_told() {
+    const SCRIPT: &str = r#"
+        local function answer(_, how, from, session)
+          if how == 'at once' then error('as told') end
+          if how == 'stay' then return timer.timeout(0.05, from, session, 'late', context.reply) end
+          if how == 'answer first' then context.reply(from, session, 'answered') end
+          if how == 'in a coroutine' then
+            return coroutine.wrap(function() timer.sleep(0) error('as told') end)()
+          end
+          timer.sleep(0)
+          if how == 'twice' then context.query(context.parent(), 'well?') end
+          error({})
+        end
+        if ... == 'other' then
+          -- Queries that have come before somebody receives them.
+          timer.sleep(0.05)
+          return context.recv(0, answer)
+        end
+        local file = arg[0]
+        context.recv(0, function(_, value, from, session) context.reply(from, session, value) end)
+        local other = context.create(file, 'other')
+        local hows = { 'at once', 'after a wait', 'answer first', 'stay', 'twice' }
+        hows[#hows + 1] = 'in a coroutine'
+        local waiting = 0
+        local function ask_all(round)
+          for _, how in ipairs(hows) do
+            waiting = waiting + 1
+            context.query(other, how, 50, function(ok, value)
+              print(round, how, ok, value)
+              waiting = waiting - 1
+            end)
+          end
+          while waiting > 0 do timer.sleep(0.001) end
+        end
+        ask_all(1)
+        ask_all(2)
+        for _, how in ipairs(hows) do print(3, how, context.query(other, how, 50)) end
+        -- It has not ended.
+        print(context.query(other, 'stay'))
+        context.recv(0, function() error('as told') end)
+        print(context.query(context.self(), 'me', 50))
+        context.destroy(other)
+        context.destroy()"#;
+    let folder = support::Folder::new();
+    let main = folder.write("main.lua", SCRIPT);
+    let done = support::run(support::node_lua().arg(main));
+    let mut lines: Vec<&str> = done.stdout.lines().collect();
+    lines.sort_unstable();
+    let mut wanted = vec!["false\t207".to_owned(), "true\tlate".to_owned()];
+    for round in 1..=3 {
+        for how in ["at once", "after a wait", "twice", "in a coroutine"] {
+            wanted.push(format!("{round}\t{how}\tfalse\t207"));
+        }
+        wanted.push(format!("{round}\tanswer first\ttrue\tanswered"));
+        wanted.push(format!("{round}\tstay\ttrue\tlate"));
+    }
+    wanted.sort_unstable();
+    assert_eq!(lines, wanted, "{done}");
+}

@@ -21,7 +21,9 @@ const ATTEMPTS: usize = 5;
 fn switches(process: u32) -> u64 {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {
-        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        // One that has just ended is missing from the sum, which is another then.
+        let status = task.and_then(|task| fs::read_to_string(task.path().join("status")));
+        let Ok(status) = status else { continue };
         for line in status.lines().filter(|line| line.contains("voluntary_ctxt_switches")) {
             sum += line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
         }

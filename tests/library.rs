@@ -120,3 +120,110 @@ fn what_could_not_be_loaded_for_want_of_stack_is_loaded_the_next_time() {
         "100\tfunction\tfunction\tfunction\tfunction\nb\n",
     );
 }
+
+/// A constant like 1LL has LuaJIT open FFI, and what was declared there stays.
+#[test]
+fn ffi_that_a_constant_has_opened_is_the_one_that_the_library_uses() {
+    let use_it = "print(require('ffi') == F, F.sizeof(T), F.new(T, 7).a, F.istype(T, T(1)))";
+    let begin = "local id = 2LL local F = require 'ffi' F.cdef 'typedef struct { int a, b, c; } t;'
+         local T = F.typeof 't' F.sizeof 't' ";
+    let uses = ["buffer.new('a'):u8(0)", "require 'packet'", "buffer.pack('<i8', id)"];
+    for library in uses {
+        let script = format!("{begin} {library} {use_it} F.sizeof 't'");
+        assert_prints(&script, "true\t12\t7\ttrue\n");
+    }
+    // Not FFI, whoever has put it there.
+    assert_prints(
+        "local id = 2LL
+         package.loaded.ffi = { cdef = function() end }
+         print(buffer.new('a'):u8(0), tostring(id))",
+        "97\t2LL\n",
+    );
+}
+
+/// Runs `main` beside modules that wait while they are loaded, in a folder of their own.
+fn run_with_modules(main: &str) -> support::Done {
+    let folder = Folder::new();
+    for (name, source) in [
+        ("slow", "print('loading') timer.sleep(0.02) return { 'slow' }"),
+        ("bad", "timer.sleep(0.02)\nlocal function inner() error('as told') end\ninner()"),
+        ("worse", "require 'bad'"),
+        ("a", "timer.sleep(0.02) return require 'b'"),
+        ("b", "timer.sleep(0.02) return require 'a'"),
+        ("own", "return require 'own'"),
+    ] {
+        folder.write(&format!("{name}.lua"), source);
+    }
+    let main = folder.write(
+        "main.lua",
+        format!(
+            "local done = 0
+             local function together(...)
+               local names = {{ ... }}
+               for _, name in ipairs(names) do
+                 context.run(function()
+                   local ok, found = pcall(require, name)
+                   print(name, ok, ok and found[1] or found:match('[^/]*$'))
+                   done = done + 1
+                 end)
+               end
+               while done < #names do timer.sleep(0.001) end
+               done = 0
+             end
+             {main}"
+        ),
+    );
+    run(node_lua().arg(main))
+}
+
+#[test]
+fn a_module_that_others_load_is_waited_for() {
+    let done = run_with_modules(
+        "together('slow', 'slow', 'slow')
+         print(require('slow') == require('slow'))
+         together('bad', 'bad')
+         together('own')
+         together('a', 'b')
+         context.create { file = (arg[0]:gsub('main', 'slow')), deny = { 'ffi' } }",
+    );
+    let loop_of = |name: &str| format!("false\tloop or previous error loading module '{name}'\n");
+    let (own, a, b) = (loop_of("own"), loop_of("a"), loop_of("b"));
+    let expected = format!(
+        "loading\nslow\ttrue\tslow\nslow\ttrue\tslow\nslow\ttrue\tslow\ntrue\n\
+         bad\tfalse\tbad.lua:2: as told\nbad\t{}own\t{own}b\t{a}a\t{b}loading\n",
+        loop_of("bad"),
+    );
+    assert_eq!(done.stdout, expected, "{done}");
+    done.succeeded();
+}
+
+#[test]
+fn the_traceback_of_an_error_in_a_module_shows_where_it_was_raised() {
+    let done = run_with_modules("pcall(require, 'bad') package.loaded.bad = nil require 'worse'");
+    assert_eq!(done.code(), Some(1), "{done}");
+    for place in ["bad.lua:2: in function 'inner'", "bad.lua:3:", "worse.lua:1:", "main.lua:14:"] {
+        assert!(done.stderr.contains(place), "{place}: {done}");
+    }
+}
+
+#[test]
+fn a_string_whose_metatable_claims_so_is_no_buffer() {
+    assert_prints(
+        "local ok, listener = tcp.listen('127.0.0.1', 0)
+         local ok, socket = tcp.connect('127.0.0.1', tcp.local_port(listener))
+         socket:write(buffer.new('x'))
+         local text = ('x'):rep(64)
+         getmetatable('').__metatable = getmetatable(buffer.new())
+         for name in ('u8 set_u8 put_u8 varint text length ptr'):gmatch('%S+') do
+           local ok, why = pcall(buffer[name], text, 0, 1)
+           if ok or not why:find('string', 1, true) then print(name, ok, why) end
+         end
+         print(pcall(socket.write, socket, text))
+         -- What hides it shows another table.
+         debug.getmetatable('').__metatable = nil
+         socket:write(text)
+         print('here')",
+        "false\t[node-lua] tcp:0: bad argument #2 to '' (cannot convert 'string' to 'void *')\n\
+         here\n",
+    );
+}

@@ -296,14 +296,17 @@ const BOMBS: &[(&str, &str)] = &[
 fn a_memory_limit_ends_the_context_that_exceeds_it_alone() {
     let folder = Folder::new();
     for (name, script) in BOMBS {
+        // Not before it is watched.
+        let script = format!("context.recv(context.parent()) {script}");
         let file = folder.write(&format!("{name}.lua"), script);
         let main = folder.write(
             "main.lua",
             "local h = context.create({ file = (...), memory = 8 * 2 ^ 20 })
              local reason, detail
              context.monitor(h, function(_, ...) reason, detail = ... end)
-             print(context.wait(h, 30))
-             timer.sleep(0.01)
+             context.send(h, 'go')
+             print(context.wait(h, 50))
+             while not reason do timer.sleep(0.001) end
              print(reason)
              io.stderr:write(tostring(detail), '\\n')",
         );
@@ -359,18 +362,29 @@ fn recursion_ends_its_context_and_nothing_else() {
 #[cfg(debug_assertions)]
 fn a_fault_of_the_runtime_ends_its_context_alone() {
     let folder = Folder::new();
-    let file = folder.write(
-        "faulty.lua",
-        "local native = debug.getregistry()['node-lua.native']
-         while true do pcall(coroutine.wrap(function() native.panic_for_tests() end)) end",
-    );
-    let main = folder.write(
-        "main.lua",
-        "context.monitor(context.create((...)), function(_, ...) print(...) end)",
-    );
-    let done = run(node_lua().args([main, file])).succeeded();
-    assert!(done.stdout.starts_with("error\tthe runtime failed: a test panics"), "{done}");
-    assert!(done.stderr.contains("the runtime failed"), "{done}");
+    for (name, body) in [
+        ("called", "pcall(coroutine.wrap(function() native.panic_for_tests() end))"),
+        ("compiled", "pcall(function() for i = 1, 1e9 do panic(i) end end)"),
+    ] {
+        let file = folder.write(
+            &format!("{name}.lua"),
+            format!(
+                "local native = debug.getregistry()['node-lua.native']
+                 local panic = require 'ffi'.cast('int (*)(int)', native.panicking_pointer())
+                 context.recv(context.parent())
+                 while true do {body} end"
+            ),
+        );
+        let main = folder.write(
+            "main.lua",
+            "local h = context.create((...))
+             context.monitor(h, function(_, ...) print(...) end)
+             context.send(h, 'go')",
+        );
+        let done = run(node_lua().args([main, file])).succeeded();
+        assert!(done.stdout.starts_with("error\tthe runtime failed: a test panics"), "{done}");
+        assert!(done.stderr.contains("the runtime failed"), "{done}");
+    }
 }
 
 #[test]
@@ -390,25 +404,32 @@ fn what_a_stuck_context_has_sent_arrives() {
 #[test]
 fn reasons_of_ends_are_told() {
     let folder = Folder::new();
-    folder.write("normal.lua", "");
-    folder.write("failed.lua", "error('so it is')");
+    folder.write("normal.lua", "context.recv(0)");
+    folder.write("failed.lua", "context.recv(0) error('so it is')");
     folder.write("waits.lua", "context.recv(0)");
     let main = folder.write(
         "main.lua",
         "local here = arg[0]:match('^(.*)/') .. '/'
+         local told = 0
          local function tell(name) return function(h, reason, detail)
            print(name, reason, detail and detail:match('[^\\n]*'):gsub('^.*: ', ''))
+           told = told + 1
          end end
-         context.monitor(context.create(here .. 'normal.lua'), tell 'a')
-         timer.sleep(0.05)
-         context.monitor(context.create(here .. 'failed.lua'), tell 'b')
-         timer.sleep(0.05)
+         local function until_told(count)
+           while told < count do timer.sleep(0.001) end
+         end
+         for count, name in ipairs { 'normal', 'failed' } do
+           local h = context.create(here .. name .. '.lua')
+           context.monitor(h, tell(name))
+           context.send(h, 'go')
+           until_told(count)
+         end
          local h = context.create(here .. 'waits.lua')
          context.monitor(h, tell 'c')
          context.monitor(h, tell 'd')
          context.destroy(h, 'because')
          context.wait(h)
-         timer.sleep(0.05)
+         until_told(4)
          context.monitor(h, tell 'e')
          print(context.stat(h), pcall(context.monitor, context.self(), print))",
     );
@@ -416,7 +437,12 @@ fn reasons_of_ends_are_told() {
     let told: Vec<&str> = done.stdout.lines().collect();
     assert_eq!(
         told[..4],
-        ["a\tnormal\tnil", "b\terror\tso it is", "c\tkilled\tbecause", "d\tkilled\tbecause"],
+        [
+            "normal\tnormal\tnil",
+            "failed\terror\tso it is",
+            "c\tkilled\tbecause",
+            "d\tkilled\tbecause"
+        ],
         "{done}"
     );
     assert!(told[4].starts_with("nil\tfalse"), "{done}");

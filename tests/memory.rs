@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::{Done, Folder, node_lua, run};
+use support::{Done, Folder, PATIENCE, Server, connect, node_lua, resident_bytes, run};
 
 /// Takes more than 16 MiB and holds on to it, or asks for it at once.
 const GREEDY: &[(&str, &str)] = &[
@@ -194,4 +194,42 @@ fn the_default_limit_holds_for_all_that_name_none() {
     let done = run(with_limit().arg(bomb));
     assert_eq!(done.code(), Some(1), "{done}");
     assert!(done.stderr.contains("(210)"), "{done}");
+}
+
+/// What ended contexts leave between those that go on does not stay with the process.
+#[test]
+#[cfg(target_env = "gnu")]
+fn memory_of_ended_contexts_goes_back_to_the_system() {
+    let folder = Folder::new();
+    // Small objects, so that the allocator puts them side by side.
+    let big = folder.write(
+        "big.lua",
+        "local t = {} for i = 1, 5000 do t[i] = ('x'):rep(180) .. i end
+         context.send(context.parent(), 'up')
+         context.recv(0)",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local big, handles = ..., {}
+         for i = 1, 90 do
+           handles[i] = context.create(big)
+           context.recv(handles[i])
+         end
+         local ok, listener = tcp.listen('127.0.0.1', 0)
+         print(tcp.local_port(listener))
+         listener:accept()
+         for i = 1, 90 do
+           if i % 9 ~= 0 then context.destroy(handles[i]) end
+         end
+         timer.loop(0.002, 0.002, function() end)",
+    );
+    let mut server = Server::start([main, big]);
+    let port = server.port();
+    let full = resident_bytes(server.id());
+    let _go = connect(port);
+    let began = std::time::Instant::now();
+    while resident_bytes(server.id()) > full / 4 {
+        assert!(began.elapsed() < PATIENCE, "{full} bytes, then {}", resident_bytes(server.id()));
+        std::thread::yield_now();
+    }
 }

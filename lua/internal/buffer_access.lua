@@ -20,6 +20,7 @@ local cast, copy, istype, text_of = ffi.cast, ffi.copy, ffi.istype, ffi.string
 local tobit, band, bor, rshift, bxor = bit.tobit, bit.band, bit.bor, bit.rshift, bit.bxor
 local getmetatable, floor, type, error = getmetatable, math.floor, type, error
 
+-- Called, not cast to: it takes no string then, whatever the metatable of strings claims.
 local view_t = ffi.typeof "nl_buffer *"
 local bytes_t = ffi.typeof "const uint8_t *"
 local int64, uint64 = ffi.typeof "int64_t", ffi.typeof "uint64_t"
@@ -42,7 +43,7 @@ local function not_buffer(value)
 end
 
 local function out_of_range(object, offset, width, name)
-    local view = cast(view_t, object)
+    local view = view_t(object)
     if band(view.flags, LIVE) == 0 then error(name .. ": buffer is released", 3) end
     error(
         string.format(
@@ -198,7 +199,7 @@ local M = e.buffer
 local GET = [[
 function M.$name(buffer, offset)
     if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
-    local view, at = cast(view_t, buffer), tobit(offset or NAN)
+    local view, at = view_t(buffer), tobit(offset or NAN)
     if at ~= offset or at < 0 or at > view.len - $width then
         out_of_range(buffer, offset, $width, "$name")
     end
@@ -211,7 +212,7 @@ end
 local SET = [[
 function M.set_$name(buffer, offset, given)
     if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
-    local view, at = cast(view_t, buffer), tobit(offset or NAN)
+    local view, at = view_t(buffer), tobit(offset or NAN)
     if at ~= offset or at < 0 or at > view.len - $width then
         out_of_range(buffer, offset, $width, "set_$name")
     end
@@ -225,7 +226,7 @@ end
 local PUT = [[
 function M.put_$name(buffer, given)
     if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
-    local view = cast(view_t, buffer)
+    local view = view_t(buffer)
     $check
     if view.room < $width then reserve(buffer, $width) end
     local bytes, room = view.ptr + view.len, view.room
@@ -294,7 +295,7 @@ function buffer.byte(object, offset) return buffer.u8(object, offset) end
 
 --- A varint of any length up to 10 bytes.
 local function long_varint(object, offset, at, name)
-    local view = cast(view_t, object)
+    local view = view_t(object)
     local value, shift = 0ULL, 0
     for i = at, view.len - 1 do
         local byte = view.ptr[i]
@@ -316,7 +317,7 @@ local function long_varint(object, offset, at, name)
 end
 
 local function get_varint(object, offset, name)
-    local view, at = cast(view_t, object), tobit(offset or NAN)
+    local view, at = view_t(object), tobit(offset or NAN)
     if at ~= offset or at < 0 or at >= view.len then
         -- One level deeper than the generated accessors.
         return nil
@@ -395,7 +396,7 @@ local function write_varint(bytes, value)
 end
 
 local function append_varint(object, value)
-    local view = cast(view_t, object)
+    local view = view_t(object)
     if view.room < 10 then
         local fault = native.buffer_reserve(object, 10)
         if fault then error(fault, 4) end
@@ -439,7 +440,7 @@ end
 --- Offset of the first such byte at or behind `from`; nil if there is none.
 function buffer.index_of(object, byte, from)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local view = cast(view_t, object)
+    local view = view_t(object)
     if from == nil then from = 0 end
     local at, wanted = tobit(from), tobit(byte or NAN)
     if wanted ~= byte or wanted < 0 or wanted > 255 then bad_value(byte, "index_of", "0", "255") end
@@ -453,7 +454,7 @@ end
 --- Part of the content as a string; without a count all from the offset on.
 function buffer.text(object, offset, count)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local view, at = cast(view_t, object), tobit(offset or NAN)
+    local view, at = view_t(object), tobit(offset or NAN)
     if at ~= offset or at < 0 or at > view.len then out_of_range(object, offset, 0, "text") end
     check_live(view, "text")
     local left = view.len - at
@@ -467,7 +468,7 @@ end
 function buffer.put(object, text)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
     if type(text) ~= "string" then error("put: string expected, got " .. type(text), 2) end
-    local view, len = cast(view_t, object), #text
+    local view, len = view_t(object), #text
     check_live(view, "put")
     if view.room < len then reserve(object, len) end
     copy(view.ptr + view.len, text, len)
@@ -480,7 +481,7 @@ end
 --- changed or collected.
 function buffer.ptr(object)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local view = cast(view_t, object)
+    local view = view_t(object)
     check_live(view, "ptr")
     return cast(bytes_t, view.ptr), view.len
 end
@@ -488,7 +489,7 @@ end
 --- Makes room for at least `count` bytes; their address, and how many there are.
 function buffer.reserve(object, count)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local view = cast(view_t, object)
+    local view = view_t(object)
     local wanted = tobit(count or NAN)
     if wanted ~= count or wanted < 0 then bad_count(count, SIZE_MAX, "reserve") end
     if view.room < wanted or band(view.flags, UNIQUE) == 0 then reserve(object, wanted) end
@@ -498,7 +499,7 @@ end
 --- Adds bytes written behind the content to it.
 function buffer.commit(object, count)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local view = cast(view_t, object)
+    local view = view_t(object)
     check_live(view, "commit")
     local added = tobit(count or NAN)
     if added ~= count or added < 0 or added > view.room then
@@ -512,7 +513,7 @@ end
 --- Drops bytes from the front; like remove, but compiled, and raises if there are too few.
 function buffer.skip(object, count)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local view = cast(view_t, object)
+    local view = view_t(object)
     check_live(view, "skip")
     local dropped = tobit(count or NAN)
     if dropped ~= count or dropped < 0 or dropped > view.len then
@@ -526,7 +527,7 @@ end
 --- Forgets the content; like clear, but compiled.
 function buffer.reset(object)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local view = cast(view_t, object)
+    local view = view_t(object)
     check_live(view, "reset")
     if band(view.flags, UNIQUE) ~= 0 then view.room = view.room + view.len end
     view.len = 0
@@ -536,12 +537,12 @@ end
 -- Loops over a buffer ask for these: from here on the compiled way.
 function buffer.length(object)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    return cast(view_t, object).len
+    return view_t(object).len
 end
 
 function buffer.unfill(object)
     if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    return cast(view_t, object).room
+    return view_t(object).room
 end
 
 env.FIXED, env.parts, env.expand = FIXED, parts, expand

@@ -37,7 +37,7 @@ local raw_getfenv, raw_setfenv, native_load = getfenv, setfenv, native.load
 local own = copy(
   _G,
   "assert context error getmetatable ipairs next pairs pcall rawequal rawget rawset select "
-    .. "setmetatable tonumber tostring type unpack"
+    .. "setmetatable tonumber tostring type unpack xpcall"
 )
 own.string, own.table, own.math, own.bit = copy(string), copy(table), copy(math), copy(bit)
 own.coroutine, own.package, own.jit = copy(coroutine), package, copy(jit, "off")

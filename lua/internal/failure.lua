@@ -1,6 +1,6 @@
 -- Reports that a root coroutine has failed. Loaded with the first failure.
 
-local native, traceback = ...
+local native, traceback, core = ...
 
 local pcall, tostring, type = pcall, tostring, type
 
@@ -13,7 +13,15 @@ local function describe(value)
 end
 
 return function(co, message, is_main)
-  local text = traceback(co, describe(message))
+  local text = describe(message)
+  local passing = core.passing
+  core.passing = nil
+  if passing and passing.message == message then
+    -- It has come through a `require`.
+    text = text .. passing.trace
+  else
+    text = traceback(co, text)
+  end
   -- The runtime's own frames are noise to whoever reads this.
   text = text:gsub("\n\t%[node%-lua%][^\n]*", ""):gsub("\n\t%[C%]: in function '[error]*'", "")
   native.report(text, is_main)

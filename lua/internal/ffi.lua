@@ -11,7 +11,9 @@ local preload, loaded = package.preload, package.loaded
 local open_ffi, ffi = preload.ffi, nil
 local function get_ffi()
   if not ffi then
-    ffi = open_ffi("ffi")
+    local before = loaded.ffi
+    loaded.ffi = nil
+    ffi = native.load("internal/open_ffi")(loaded, before, open_ffi)
     loaded.ffi = ffi
   end
   return ffi

@@ -1,14 +1,60 @@
 -- `require` and `dofile` in Lua: the built-in ones call the loaded file from C, where a file could
 -- not wait for anything. Loaded when a script calls one of them.
 
-local native = ...
+local native, core = ...
 
 local error, loadfile, package, tostring, type = error, loadfile, package, tostring, type
-local concat = table.concat
+local concat, traceback, xpcall = table.concat, core.traceback, xpcall
 
 local LOADING = {}
 
 local modules = {}
+
+-- What is being loaded, by name: the root coroutine that does it, and the tokens of others that
+-- wait until it is there. And what a root coroutine waits for.
+local loading, awaited = {}, {}
+
+local function fail(name, level)
+  error(("loop or previous error loading module '%s'"):format(name), level + 1)
+end
+
+-- Waits until another root coroutine has loaded a module. Who waits for itself, by way of others
+-- or not, is in a loop.
+local function await(name)
+  local load, me = loading[name], core.current()
+  local other = load
+  while other do
+    if other.root == me then fail(name, 3) end
+    other = awaited[other.root]
+  end
+  if not load then fail(name, 3) end
+  core.check_may_wait()
+  load[#load + 1] = core.register()
+  awaited[me] = load
+  core.suspend()
+  awaited[me] = nil
+end
+
+-- Has those go on who wait for a module, which is there, or has failed.
+local function finish(name)
+  local load = loading[name]
+  loading[name] = nil
+  for i = 1, #load do core.defer(core.complete, load[i], true) end
+end
+
+-- How many modules, each for the one before, a root coroutine is loading.
+local depths = {}
+
+-- An error passes through: where it was raised is kept for the report.
+local function note(message)
+  local depth, passing = depths[core.current()], core.passing
+  if passing and passing.message == message and passing.depth == depth + 1 then
+    passing.depth = depth
+  else
+    core.passing = { message = message, depth = depth, trace = traceback("", 2) }
+  end
+  return message
+end
 
 -- A script of several files is worth the few bytes: any of them may use coroutines.
 native.load_coroutines()
@@ -20,7 +66,9 @@ function modules.require(name)
   local loaded = package.loaded
   local module = loaded[name]
   if module == LOADING then
-    error(("loop or previous error loading module '%s'"):format(name), 2)
+    await(name)
+    module = loaded[name]
+    if module == LOADING then fail(name, 2) end
   end
   if module then return module end
   local loaders = package.loaders
@@ -37,7 +85,13 @@ function modules.require(name)
     error(("module '%s' not found:%s"):format(name, concat(tried)), 2)
   end
   loaded[name] = LOADING
-  local result = loader(name)
+  local me = core.current()
+  local depth = depths[me] or 0
+  loading[name], depths[me] = { root = me }, depth + 1
+  local ok, result = xpcall(loader, note, name)
+  depths[me] = depth > 0 and depth or nil
+  finish(name)
+  if not ok then error(result, 0) end
   if result ~= nil then
     loaded[name] = result
   elseif loaded[name] == LOADING then

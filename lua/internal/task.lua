@@ -35,6 +35,8 @@ local deferred = {} -- { f, arguments… } to call before the turn ends, or in t
 local last_token = 0
 local alive = 0 -- what keeps the context from ending: tokens, timers, registered callbacks
 local main_root
+local asker, asked -- who has asked what the looper calls a callback for: handle and session
+local askers, sessions -- root coroutine → likewise, once a callback has waited
 local may_wait_inside -- may_wait(root) of internal/coroutines.lua, once that is loaded
 local timing -- what internal/timing.lua returns, once anything has a timeout
 local explain -- likewise, internal/failure.lua
@@ -49,8 +51,23 @@ local function bad(position, name, expected, value, level)
   )
 end
 
+-- Notes that a root coroutine runs a callback for a query.
+local function serve(co, from, session)
+  if not askers then askers, sessions = {}, {} end
+  askers[co], sessions[co] = from, session
+end
+
+-- The callback is done; or it has failed, and the asker is told.
+local function stop_serving(co, has_failed)
+  local from, session = askers[co], sessions[co]
+  if not from then return end
+  askers[co], sessions[co] = nil, nil
+  if has_failed then native.refuse(from, session) end
+end
+
 local function fail(co, message)
-  explain = explain or native.load("internal/failure")(native, traceback)
+  if askers then stop_serving(co, true) end
+  explain = explain or native.load("internal/failure")(native, traceback, core)
   return explain(co, message, co == main_root)
 end
 
@@ -59,6 +76,7 @@ local function finish(before, co, ok, what)
   if not ok then
     fail(co, what)
   elseif what == IDLE then
+    if askers then stop_serving(co) end
     local n = #runners
     if n < RUNNERS_KEPT then runners[n + 1] = co end
   end
@@ -79,6 +97,7 @@ local function loop()
     local kind, a, b, c = next_event()
     if kind == nil then return end
     handlers[kind](a, b, c)
+    asked = nil
   until looper ~= me
 end
 
@@ -103,6 +122,18 @@ end
 -- Calls a function in a root coroutine of its own. Only from the dispatcher.
 local function call(f, ...)
   return run(get_runner(), f, ...)
+end
+
+-- The same, for a message: should it fail, whoever asks is told.
+local function call_for(from, session, f, ...)
+  local co = get_runner()
+  if session > 0 then serve(co, from, session) end
+  return run(co, f, ...)
+end
+
+-- Notes that a callback is about to be called for a query, by a handler, as its last thing.
+local function begin_serving(from, session)
+  asker, asked = from, session
 end
 
 -- Has the dispatcher call f(a, b, c) soon, outside any root.
@@ -219,6 +250,10 @@ local function dispatch()
     current = nil
     if what ~= IDLE then
       looper = nil
+      if asked then
+        serve(co, asker, asked)
+        asked = nil
+      end
       if not ok then fail(co, what) end
     end
   until what == IDLE
@@ -287,10 +322,11 @@ end
 core.bad, core.seconds = bad, seconds
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
-core.run = run
+core.run, core.call_for, core.begin_serving = run, call_for, begin_serving
 core.last_token = function() return last_token end
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
+core.traceback = traceback
 core.dispatch, core.start = dispatch, start

@@ -16,6 +16,7 @@ mod scheduler;
 mod sentinel;
 mod slot;
 mod suspects;
+mod trim;
 mod watchdog;
 mod worker;
 

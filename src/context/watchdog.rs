@@ -17,6 +17,7 @@ use super::behavior::End;
 use super::pause::Hold;
 use super::scheduler::Remote;
 use super::slot::Slot;
+use super::trim::Trimmer;
 use crate::message::Id;
 use crate::thread::{self, Handle};
 
@@ -253,6 +254,7 @@ struct Watchdog {
     /// Looks until others among the stuck ones go on, and whose turn it is then.
     slice: u32,
     cursor: usize,
+    trimmer: Trimmer,
 }
 
 /// Starts the watchdog.
@@ -268,6 +270,7 @@ pub(super) fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
         retry: 0,
         slice: 0,
         cursor: 0,
+        trimmer: Trimmer::default(),
     };
     let started =
         std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watchdog.run())?;
@@ -281,6 +284,11 @@ impl Watchdog {
         while !self.scheduler.is_done() {
             std::thread::sleep(TICK);
             quiet = if self.look() { 0 } else { quiet + 1 };
+            match quiet {
+                0 => self.trimmer.note(),
+                _ if quiet >= QUIET_TICKS => self.trimmer.rest(),
+                _ => {}
+            }
             let alarm = &self.scheduler.alarm;
             if quiet == QUIET_TICKS - 1 {
                 // What has not seen this flag has begun its turn before: the next look finds it.

@@ -9,11 +9,12 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
-use std::panic::resume_unwind;
-use std::sync::{Arc, OnceLock};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Once, OnceLock};
 
 use mlua::ffi::{self, lua_Debug, lua_State};
 
+use super::host::{self, Host};
 use super::state::{State, account};
 use crate::context::{Context, End};
 
@@ -47,11 +48,26 @@ static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
 /// Bytes of a state that are searched: the main coroutine and the global state come first.
 const SEARCHED: usize = 1024;
 
+/// Has panics in the turn of a context logged without the backtrace that may be asked for: where
+/// machine code of scripts is on the stack, unwinding it for one aborts the process.
+fn set_panic_hook() {
+    static SET: Once = Once::new();
+    SET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| match host::is_entered() {
+            true => log::error!("{panic}"),
+            false => usual(panic),
+        }));
+    });
+}
+
 /// Prepares what [`arm`] needs; to be called before any context runs.
 pub fn init() {
+    set_panic_hook();
     LAYOUT.get_or_init(|| State::new().and_then(|state| find_layout(&state)));
     crate::context::set_interrupt(arm);
     crate::context::set_ask_pause(arm_pause);
+    crate::thread::on_give_back(super::slots::trim);
 }
 
 /// Makes `raw` the state that this thread runs, null for none; returns the one before.
@@ -157,17 +173,37 @@ pub(super) fn current() -> Option<*mut lua_State> {
     Some(unsafe { raw.cast::<u8>().add(layout.current).cast::<*mut lua_State>().read() })
 }
 
-/// Ends a context in whose native function the runtime itself has failed.
+/// Ends a context in which the runtime itself has failed, once it executes an instruction.
 #[cold]
-pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
+pub(super) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     let text = format!("the runtime failed: {text}");
     log::error!("context {}: {text}; it ends", context.id());
     context.destroy(End::Error(text));
+    arm();
+}
+
+/// As [`host::with`], for functions that the machine code of scripts calls, which no Lua error may
+/// pass through: should `body` panic, there is no result, and the context ends once the function
+/// has returned.
+#[inline]
+pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
+    host::with(|host| match catch_unwind(AssertUnwindSafe(|| body(host))) {
+        Ok(result) => Some(result),
+        Err(panic) => {
+            doom(&host.context, &*panic);
+            None
+        }
+    })
+}
+
+/// Ends one in whose native function that was: raises.
+#[cold]
+pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
+    doom(context, &*panic);
     let Some(raw) = current() else { resume_unwind(panic) };
     drop(panic);
-    arm();
     // SAFETY: the coroutine that has called the native function, which nothing of ours is live in
     // but what unwinding drops.
     unsafe {

@@ -27,6 +27,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
         c"=[node-lua] buffer_access",
         include_str!("../../lua/internal/buffer_access.lua"),
     ),
+    ("internal/open_ffi", c"=[node-lua] open_ffi", include_str!("../../lua/internal/open_ffi.lua")),
     ("internal/cdef", c"=[node-lua] cdef", include_str!("../../lua/internal/cdef.lua")),
     ("internal/int64", c"=[node-lua] int64", include_str!("../../lua/internal/int64.lua")),
     ("internal/confine", c"=[node-lua] confine", include_str!("../../lua/internal/confine.lua")),

@@ -21,9 +21,29 @@ struct Slots {
     warm: Vec<usize>,
     /// Without memory of their own.
     cold: Vec<usize>,
+    /// The fewest that were warm since the last [`trim`]: so many have not been needed.
+    spare: usize,
 }
 
-static SLOTS: Mutex<Slots> = Mutex::new(Slots { warm: Vec::new(), cold: Vec::new() });
+static SLOTS: Mutex<Slots> = Mutex::new(Slots { warm: Vec::new(), cold: Vec::new(), spare: 0 });
+
+/// Takes the memory from the slots that were not needed since the last call.
+pub(super) fn trim() {
+    let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let spare = slots.spare.min(slots.warm.len());
+    let unused: Vec<usize> = slots.warm.drain(..spare).collect();
+    slots.spare = slots.warm.len();
+    drop(slots);
+    unused.iter().for_each(|&slot| cool(slot));
+    SLOTS.lock().unwrap_or_else(PoisonError::into_inner).cold.extend(unused);
+}
+
+/// Takes the memory from a slot that nobody uses, and that is in no list.
+fn cool(slot: usize) {
+    let place = std::ptr::with_exposed_provenance_mut(slot);
+    // SAFETY: whole pages of anonymous memory, which is the caller's alone.
+    unsafe { libc::madvise(place, SLOT_BYTES, libc::MADV_DONTNEED) };
+}
 
 /// The slot that a block lies in.
 #[inline]
@@ -38,6 +58,7 @@ pub(super) fn take_slot() -> *mut u8 {
     }
     let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(slot) = slots.warm.pop().or_else(|| slots.cold.pop()) {
+        slots.spare = slots.spare.min(slots.warm.len());
         return std::ptr::with_exposed_provenance_mut(slot);
     }
     // One more than are used: the system aligns to pages only.
@@ -67,8 +88,7 @@ pub(super) fn give_slot(slot: *mut u8) {
             return;
         }
     }
-    // SAFETY: the slot is ours alone, whole pages of anonymous memory.
-    unsafe { libc::madvise(slot.cast(), SLOT_BYTES, libc::MADV_DONTNEED) };
+    cool(address);
     SLOTS.lock().unwrap_or_else(PoisonError::into_inner).cold.push(address);
 }
 

@@ -180,6 +180,12 @@ impl<B: Buffers> Decoder<'_, B> {
                         }
                         continue;
                     }
+                    // A position that stays as it is: its key may have come before.
+                    Tag::Nil if !is_keyed => {
+                        position += 1;
+                        left -= 1;
+                        continue;
+                    }
                     value => {
                         self.value(value)?;
                         left -= 1;

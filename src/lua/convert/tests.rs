@@ -128,6 +128,25 @@ fn simple_values_travel() {
     }
 }
 
+/// Keys that come in any order: what fills the gaps between some takes nothing from the others.
+#[test]
+fn numbered_values_in_any_order_travel() {
+    for order in ["20, 1, -1", "1, 40", "1, 40, 3", "40, 1, -3", "9, 26"] {
+        for extra in ["v[1] = 0", "v[1], v[2], v[3] = 0, 0, 0", "v[21] = 21", "v[5] = nil"] {
+            // All in the hash part.
+            let make = format!(
+                "local v = require('table.new')(0, 64)
+                 for i = {order} do v[i] = i end {extra} return v"
+            );
+            let check = format!(
+                "local copy, v = v, (function() {make} end)()
+                 for i = 1, 40 do assert(copy[i] == v[i], i) end"
+            );
+            send(&make, &check);
+        }
+    }
+}
+
 #[test]
 fn tables_travel() {
     send("return {a = 1, b = 'x', c = {1, 2, 3}}", "assert(v.a == 1 and v.b == 'x' and #v.c == 3)");

@@ -33,6 +33,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"query", query),
     (c"recount", recount),
     (c"reply", reply),
+    (c"refuse", refuse),
     (c"watch", watch),
     (c"unreceive", unreceive),
     (c"received", received),
@@ -418,6 +419,15 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
             }
         }
     }
+}
+
+/// native.refuse(handle, session): whoever has asked gets no reply.
+unsafe extern "C-unwind" fn refuse(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, with what came with a message.
+    let (handle, session) = unsafe { (number(raw, 1), key(raw, 2)) };
+    // An asker that is gone needs none.
+    let _ = deliver(handle, |_| Event::Reply { session, result: Err(Code::NO_REPLY) });
+    0
 }
 
 /// native.watch(handle): whether it lives; if so, its end will be told.

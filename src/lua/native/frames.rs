@@ -119,7 +119,7 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
         }
         c_int::from(stream.is_dry())
     };
-    let result = host::with(take);
+    let result = interrupt::attempt(take).unwrap_or(3);
     // What is in place is not charged.
     let now = if buffer.is_inline() { 0 } else { buffer.len() as u32 };
     if result < 2 && now != buffer.charged {
@@ -132,7 +132,7 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
 }
 
 /// native.stage_pointers(): the addresses of [`stage_buffer`], [`stage_text`],
-/// [`stage_shared_buffer`] and [`read_into`], for the FFI.
+/// [`stage_shared_buffer`] and [`read_into`], for the FFI: nothing may be raised in these.
 unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
     let buffer: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = stage_buffer;
     let text: unsafe extern "C" fn(f64, *const u8, u32) -> c_int = stage_text;
@@ -153,10 +153,10 @@ unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
 /// # Safety
 /// As for [`stage_buffer`].
 unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_int {
-    // SAFETY: the caller's contract.
-    let body = body_of(unsafe { &mut *buffer });
-    let is_staged = host::with(|host| {
+    let is_staged = interrupt::attempt(|host| {
         let fd = fd as u64;
+        // SAFETY: the caller's contract.
+        let body = body_of(unsafe { &mut *buffer });
         if let Body::Slice(body) = body
             && host.remotes.stage(fd, body)
         {
@@ -164,7 +164,7 @@ unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_in
         }
         matches!(stage_shared(host, fd, body, 0), Ok(Ok(())))
     });
-    c_int::from(!is_staged)
+    c_int::from(is_staged != Some(true))
 }
 
 /// Stages a frame with the content of a buffer. Returns 0, or 1 if nothing was done: then
@@ -173,14 +173,14 @@ unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_in
 /// # Safety
 /// `buffer` must be what a buffer userdata holds, and a context must be running.
 unsafe extern "C" fn stage_buffer(key: f64, buffer: *mut NlBuffer) -> c_int {
-    // SAFETY: the caller's contract.
-    match body_of(unsafe { &mut *buffer }) {
-        Body::Slice(body) => stage_plain(key, body),
-        body => {
-            let staged = host::with(|host| stage(host, key as u64, body, 0));
-            c_int::from(!matches!(staged, Some(Ok(()))))
+    let is_staged = interrupt::attempt(|host| {
+        // SAFETY: the caller's contract.
+        match body_of(unsafe { &mut *buffer }) {
+            Body::Slice(body) => stage_plain(host, key, body),
+            body => matches!(stage(host, key as u64, body, 0), Some(Ok(()))),
         }
-    }
+    });
+    c_int::from(is_staged != Some(true))
 }
 
 /// What a buffer holds, for a write: much by reference, little to be copied.
@@ -197,23 +197,23 @@ fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
 /// # Safety
 /// `start` must be valid for `length` bytes, and a context must be running.
 unsafe extern "C" fn stage_text(key: f64, start: *const u8, length: u32) -> c_int {
-    // SAFETY: the caller's contract.
-    stage_plain(key, unsafe { std::slice::from_raw_parts(start, length as usize) })
+    let is_staged = interrupt::attempt(|host| {
+        // SAFETY: the caller's contract.
+        stage_plain(host, key, unsafe { std::slice::from_raw_parts(start, length as usize) })
+    });
+    c_int::from(is_staged != Some(true))
 }
 
 #[inline]
-fn stage_plain(key: f64, body: &[u8]) -> c_int {
-    let is_staged = host::with(|host| {
-        let key = key as u64;
-        let Some(stream) = host.stream(key) else { return false };
-        let is_staged = stream.stage(body);
-        if is_staged && !stream.is_dirty {
-            stream.is_dirty = true;
-            host.dirty.push(key);
-        }
-        is_staged
-    });
-    c_int::from(!is_staged)
+fn stage_plain(host: &mut Host, key: f64, body: &[u8]) -> bool {
+    let key = key as u64;
+    let Some(stream) = host.stream(key) else { return false };
+    let is_staged = stream.stage(body);
+    if is_staged && !stream.is_dirty {
+        stream.is_dirty = true;
+        host.dirty.push(key);
+    }
+    is_staged
 }
 
 unsafe fn push_code(raw: *mut lua_State, code: Code) -> c_int {

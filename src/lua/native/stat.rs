@@ -15,7 +15,8 @@ pub(super) const FUNCTIONS: super::Functions = &[(c"stat", stat as lua_CFunction
 
 /// In builds with debug assertions, what fails as only a fault of the runtime could.
 #[cfg(debug_assertions)]
-pub(super) const FAULTS: super::Functions = &[(c"panic_for_tests", panic as lua_CFunction)];
+pub(super) const FAULTS: super::Functions =
+    &[(c"panic_for_tests", panic as lua_CFunction), (c"panicking_pointer", panicking_pointer)];
 #[cfg(not(debug_assertions))]
 pub(super) const FAULTS: super::Functions = &[];
 
@@ -23,6 +24,18 @@ pub(super) const FAULTS: super::Functions = &[];
 #[cfg(debug_assertions)]
 unsafe extern "C-unwind" fn panic(_raw: *mut lua_State) -> c_int {
     host::with(|host| panic!("a test panics in context {}", host.context.id()))
+}
+
+/// native.panicking_pointer(): a function for the FFI that does the same, at 100,001 and above.
+#[cfg(debug_assertions)]
+unsafe extern "C-unwind" fn panicking_pointer(raw: *mut lua_State) -> c_int {
+    extern "C" fn panic(number: c_int) -> c_int {
+        let check = || assert!(number <= 100_000, "a test panics in compiled code");
+        c_int::from(crate::lua::interrupt::attempt(|_| check()).is_none())
+    }
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushlightuserdata(raw, panic as extern "C" fn(c_int) -> c_int as *mut _) };
+    1
 }
 
 /// Fields, and what is in them.
