@@ -11,6 +11,7 @@ mod mailbox;
 #[cfg(all(test, feature = "loom"))]
 mod models;
 mod pause;
+mod places;
 mod registry;
 mod scheduler;
 mod sentinel;
