@@ -16,6 +16,7 @@ mod registry;
 mod scheduler;
 mod sentinel;
 mod slot;
+mod spin;
 mod suspects;
 mod watchdog;
 mod worker;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_deque::{Steal, Worker as Deque};
 
 use super::behavior::{End, Outcome};
+use super::spin::Spin;
 use super::watchdog::{TICK, Watch};
 use super::{Context, Scheduler};
 use crate::error::Code;
@@ -21,6 +22,9 @@ const COST_BETWEEN_LOOKS: usize = 512;
 
 /// Nanoseconds between two turns of the reactor, which fires timers.
 const REACTOR_PERIOD: u64 = 500_000;
+
+/// What a wait without sleep costs, in messages' worth.
+const SPIN_COST: usize = 4;
 
 /// Turns in a row that may go to the slot while others wait in the queue.
 const SLOT_STREAK_MAX: usize = 16;
@@ -108,6 +112,7 @@ pub(super) struct Worker {
     reacted: u64,
     /// Since it left the idle state, the worker has given turns.
     was_useful: bool,
+    spin: Spin,
 }
 
 impl Worker {
@@ -126,6 +131,7 @@ impl Worker {
             turns: Cell::new(0),
             reacted: 0,
             was_useful: true,
+            spin: Spin::new(),
         }
     }
 
@@ -209,6 +215,7 @@ impl Worker {
         self.slot_streak = 0;
         let take_own = || own.and_then(|place| self.scheduler.places.take(place));
         self.is_own_first = has_own && !self.is_own_first;
+        self.spin.note(has_own);
         if self.is_own_first
             && let Some(context) = take_own()
         {
@@ -436,6 +443,17 @@ impl Worker {
         true
     }
 
+    /// Waits for moments without sleep, if what only this worker may run has come soon of late and
+    /// somebody is awake who may send more; true if there is something to run.
+    fn spin(&mut self, local: &Local) -> bool {
+        let scheduler = Arc::clone(&self.scheduler);
+        let others = || scheduler.idle.count() + 1 < scheduler.running();
+        let mut spin = std::mem::take(&mut self.spin);
+        let found = spin.wait(others, || self.has_work(local));
+        self.spin = spin;
+        found
+    }
+
     /// Gives up being a worker: what is queued here goes to the others.
     fn retire(&self, local: std::rc::Rc<Local>) -> Option<Deque<Arc<Context>>> {
         LOCAL.with_borrow_mut(Option::take);
@@ -469,6 +487,7 @@ impl Future for Worker {
         this.register(&local, cx);
         let mut searching = this.leave_idle();
         this.reacted = crate::rt::now();
+        this.spin.wake(this.reacted);
         let mut cost = 0;
         loop {
             // It may be found out just after its long turn.
@@ -479,6 +498,11 @@ impl Future for Worker {
                 return Poll::Ready(this.retire(local));
             }
             let Some(context) = this.next(&local) else {
+                if !searching && cost < COST_BETWEEN_LOOKS && this.spin(&local) {
+                    cost += SPIN_COST;
+                    continue;
+                }
+                cost = 0;
                 if this.look(&local) {
                     if this.must_yield(cx) {
                         break;
@@ -500,6 +524,7 @@ impl Future for Worker {
                     return Poll::Ready(this.retire(local));
                 }
                 if this.rest(&local) {
+                    this.spin.rest();
                     return Poll::Pending;
                 }
                 searching = this.leave_idle();
