@@ -15,6 +15,8 @@ mod pages;
 mod settings;
 mod slots;
 pub mod state;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+pub mod unwind;
 
 pub use behavior::{CommandLine, Paths, Program, Script, Source};
 pub use native::confine::Deny;
