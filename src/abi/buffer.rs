@@ -24,13 +24,12 @@ use crate::lua::objects::{self, Maker};
 use crate::lua::state;
 
 /// Functions for the table of natives.
-pub const FUNCTIONS: &[(&CStr, lua_CFunction)] =
-    &[
-        (c"buffer_table", table),
-        (c"buffer_methods", methods),
-        (c"buffer_reserve", reserve_for_lua),
-        (c"buffer_assign", assign),
-    ];
+pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
+    (c"buffer_table", table),
+    (c"buffer_methods", methods),
+    (c"buffer_reserve", reserve_for_lua),
+    (c"buffer_assign", assign),
+];
 
 /// Registry keys, far from the small ones that `luaL_ref` hands out.
 const KEY_METATABLE: c_int = 0x6e6c_0001;

@@ -5,8 +5,8 @@ mod format;
 mod scratch;
 
 pub use block::{
-    INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX,
-    STORE_BYTES, TooLarge, UNIQUE,
+    INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX, STORE_BYTES, TooLarge,
+    UNIQUE,
 };
 pub use format::{FormatError, Item, Options, Step};
 pub use scratch::{Scratch, fill_block};

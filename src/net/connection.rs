@@ -223,7 +223,9 @@ impl Connection {
         if self.gather_need > 0 {
             return false;
         }
-        let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered) else { return false };
+        let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered) else {
+            return false;
+        };
         if buffer.assign(&self.buffered[head..head + body]) {
             self.buffered.advance(head + body);
         } else {
