@@ -2,7 +2,8 @@
 //! `ffi.C` finds ours.
 //!
 //! On x86-64 Linux the VM's look at the processor goes through src/lua/state.rs, which remembers
-//! the answer: every state asks four times, and under a hypervisor each question is a trap. On
+//! the answer: every state asks four times, and under a hypervisor each question is a trap. There
+//! its machine code is made known to the unwinder through src/lua/unwind.rs. On
 //! Linux its seeds come from there too, so that a simulation can choose them.
 
 fn main() {
@@ -14,5 +15,9 @@ fn main() {
     }
     if target("ARCH").as_deref() == Ok("x86_64") && target("OS").as_deref() == Ok("linux") {
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_vm_cpuid");
+        if target("ENV").as_deref() == Ok("gnu") {
+            println!("cargo:rustc-link-arg-bins=-Wl,--wrap=__register_frame");
+            println!("cargo:rustc-link-arg-bins=-Wl,--wrap=__deregister_frame");
+        }
     }
 }

@@ -56,7 +56,8 @@ fn an_idle_process_makes_no_context_switch() {
            sock:write('hello')
          end
          for i = 1, 10 do
-           context.create(here .. '/idle.lua', context.self())
+           context.create({ file = here .. '/idle.lua', worker = i > 6 and i % 2 or nil },
+             context.self())
          end
          for i = 1, 10 do context.recv(0) end
          timer.timeout(3600, print)

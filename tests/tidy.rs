@@ -64,6 +64,7 @@ const UNSAFE: &[&str] = &[
     "src/lua/pages.rs",
     "src/lua/slots.rs",
     "src/lua/state.rs",
+    "src/lua/unwind.rs",
     "src/rt/runtime.rs",
     "src/rt/simulation/tests.rs",
     "src/rt/socket.rs",
@@ -138,6 +139,7 @@ const TESTED: &[(&str, &str, &str)] = &[
     ("src/lua/native/stat.rs", "tests/limits.rs", "stat_tells_what_a_context_holds"),
     ("src/lua/native/tcp.rs", "tests/scripts.rs", "every_lua_test_passes"),
     ("src/lua/state.rs", "tests/torture.rs", "a_failed_allocation_is_one_contexts_affair"),
+    ("src/lua/unwind.rs", "src/lua/unwind.rs", "spans_surround_the_executable_and_no_library"),
     ("src/rt/runtime.rs", "tests/cli.rs", "os_exit_ends_the_process_with_its_status"),
     (
         "src/rt/socket.rs",

@@ -48,13 +48,12 @@ function M.check(name, value)
     end
 end
 
--- Where a context is to run: `place` is "any" or a worker's index. A hook: until the runtime can
--- pin contexts, it asks for nothing.
-function M.create(place, ...)
-    if place ~= "any" and context.create_on then
-        return context.create_on(place, ...)
+-- Creates a context that runs where it likes, or, if `place` is not "any", on that worker alone.
+function M.create(place, file, ...)
+    if place == "any" then
+        return context.create(file, ...)
     end
-    return context.create(...)
+    return context.create({ file = file, worker = place }, ...)
 end
 
 return M

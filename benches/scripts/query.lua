@@ -50,7 +50,7 @@ local wall = bench.measured(timer.sleep, function()
     end
     everybody("done")
 end)
-bench.say("metric forced", place == "apart" and context.create_on and 1 or 0)
+bench.say("metric forced", place == "apart" and 1 or 0)
 bench.say("metric us_per_query", wall * 1e6 / (pairs_count * count))
 for _, server in ipairs(all) do
     context.destroy(server)

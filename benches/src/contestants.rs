@@ -62,7 +62,7 @@ impl Who {
     /// Rows it has a program for.
     fn has(self, row: &str) -> bool {
         let rows: &[&str] = match self {
-            Who::Raw => &["echo", "broadcast", "idle", "accessors"],
+            Who::Raw => &["echo", "broadcast", "idle", "futex", "accessors"],
             Who::AsyncStd => &["echo", "idle"],
             Who::NodeLua => return true,
             Who::Luv => &["echo", "broadcast", "idle", "timers"],

@@ -180,6 +180,10 @@ fn run_serve(name: &str, arguments: &[&str]) -> Result<(), String> {
             serve::accessors::run(number(count)?);
             Ok(())
         }
+        ("raw-futex", [count]) => {
+            serve::futex::run(number(count)?);
+            Ok(())
+        }
         ("lua", [script, rest @ ..]) => {
             serve::lua::run(Path::new(script), rest.iter().map(ToString::to_string).collect())
         }

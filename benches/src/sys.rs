@@ -7,6 +7,8 @@ use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// Edge-triggered interest in reading and writing.
@@ -191,4 +193,32 @@ fn clock(id: libc::clockid_t) -> io::Result<Duration> {
 
 fn check(code: i32) -> io::Result<i32> {
     if code < 0 { Err(io::Error::last_os_error()) } else { Ok(code) }
+}
+
+/// Sleeps while `word` is `value`, or not at all if it is another; may wake without cause.
+pub fn futex_wait(word: &AtomicU32, value: u32) {
+    futex(word, libc::FUTEX_WAIT, value);
+}
+
+/// Wakes one thread that sleeps at `word`.
+pub fn futex_wake(word: &AtomicU32) {
+    futex(word, libc::FUTEX_WAKE, 1);
+}
+
+fn futex(word: &AtomicU32, operation: i32, value: u32) {
+    let operation = operation | libc::FUTEX_PRIVATE_FLAG;
+    let forever = ptr::null::<libc::timespec>();
+    // SAFETY: the word lives during the call, and nothing else is read. Why a wait has ended is not
+    // for this function to tell.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, forever) };
+}
+
+/// Has this thread run on one core only, if there is such a core.
+pub fn run_on(core: usize) {
+    // SAFETY: a set of cores is plain bits.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: the core is below the size of the set, by the callers.
+    unsafe { libc::CPU_SET(core, &mut set) };
+    // SAFETY: the set lives during the call, with its own size.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
 }

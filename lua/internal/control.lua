@@ -103,6 +103,14 @@ local CHECKS = {
     end
     return value
   end,
+  worker = function(options)
+    local value, workers = options.worker, native.ncpu()
+    if type(value) ~= "number" or value % 1 ~= 0 or value < 0 or value >= workers then
+      local last = workers - 1
+      wrong(3, "worker", last == 0 and "0" or ("integer from 0 to %d"):format(last), value)
+    end
+    return value
+  end,
   deny = function(options)
     local list = options.deny
     if type(list) ~= "table" then wrong(3, "deny", "table of names", list) end

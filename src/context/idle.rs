@@ -12,24 +12,37 @@ use crate::sync::{Mutex, MutexGuard};
 /// Who waits, and who searches.
 #[derive(Debug)]
 pub(super) struct Idle {
-    /// Workers that wait, and how many they are (so that nobody need lock to find none).
-    workers: Mutex<Vec<usize>>,
+    lists: Mutex<Lists>,
+    /// Workers that wait: so that nobody need lock to find none.
     count: AtomicUsize,
     /// Woken workers that have not found work yet: while there is one, nobody else is woken.
     searching: AtomicUsize,
 }
 
+#[derive(Debug, Default)]
+struct Lists {
+    waiting: Vec<usize>,
+    /// Woken for what only they may do, and not up yet: these do not count as searching.
+    called: Vec<usize>,
+}
+
+/// Takes a worker off a list; false if it is not there.
+fn remove(list: &mut Vec<usize>, worker: usize) -> bool {
+    let position = list.iter().position(|&other| other == worker);
+    position.map(|position| list.swap_remove(position)).is_some()
+}
+
 impl Idle {
     pub(super) fn new() -> Idle {
         Idle {
-            workers: Mutex::new(Vec::new()),
+            lists: Mutex::new(Lists::default()),
             count: AtomicUsize::new(0),
             searching: AtomicUsize::new(0),
         }
     }
 
-    fn workers(&self) -> MutexGuard<'_, Vec<usize>> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lists(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a worker seems to wait.
@@ -44,7 +57,7 @@ impl Idle {
 
     /// Those that wait.
     pub(super) fn list(&self) -> Vec<usize> {
-        self.workers().clone()
+        self.lists().waiting.clone()
     }
 
     /// Takes a worker that is to be woken off the list, after work was queued; it counts as
@@ -56,32 +69,48 @@ impl Idle {
         if self.count.load(Ordering::Relaxed) == 0 || self.searching.load(Ordering::Relaxed) > 0 {
             return None;
         }
-        let mut workers = self.workers();
-        let woken = workers.pop()?;
+        let mut lists = self.lists();
+        let woken = lists.waiting.pop()?;
         self.count.fetch_sub(1, Ordering::SeqCst);
         self.searching.fetch_add(1, Ordering::SeqCst);
         Some(woken)
     }
 
+    /// Takes this very worker off the list if it waits: it is to be woken, after something was
+    /// queued that only it may run. False if it is awake.
+    pub(super) fn call(&self, worker: usize) -> bool {
+        // Pairs with the fence in `rest`, as in `take`.
+        fence(Ordering::SeqCst);
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let mut lists = self.lists();
+        let waits = remove(&mut lists.waiting, worker);
+        if waits {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+            lists.called.push(worker);
+        }
+        waits
+    }
+
     /// Enters a worker that found nothing; whether there is work now. In any case it is on the list
     /// until it, or somebody else, takes it off.
     pub(super) fn rest(&self, worker: usize, has_work: impl FnOnce() -> bool) -> bool {
-        self.workers().push(worker);
+        self.lists().waiting.push(worker);
         self.count.fetch_add(1, Ordering::SeqCst);
         // Pairs with the fence in `take`.
         fence(Ordering::SeqCst);
         has_work()
     }
 
-    /// Takes a worker off the list. False if somebody has woken it, and counts it as searching.
+    /// Takes a worker off the list. False if somebody has woken it and counts it as searching.
     pub(super) fn leave(&self, worker: usize) -> bool {
-        let mut workers = self.workers();
-        let position = workers.iter().position(|&other| other == worker);
-        if let Some(position) = position {
-            workers.swap_remove(position);
+        let mut lists = self.lists();
+        if remove(&mut lists.waiting, worker) {
             self.count.fetch_sub(1, Ordering::SeqCst);
+            return true;
         }
-        position.is_some()
+        remove(&mut lists.called, worker)
     }
 
     /// Ends the search of a woken worker; true if it was the last one searching.

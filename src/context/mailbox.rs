@@ -107,6 +107,8 @@ pub struct Context {
     id: Id,
     parent: Option<Id>,
     scheduler: Arc<Scheduler>,
+    /// The index of the only worker that may run it.
+    worker: Option<usize>,
     limits: Limits,
     gauges: Gauges,
     inbox: Mutex<Inbox>,
@@ -134,6 +136,7 @@ impl Context {
         id: Id,
         parent: Option<Id>,
         scheduler: Arc<Scheduler>,
+        worker: Option<usize>,
         limits: Limits,
         behavior: Box<dyn Behavior>,
     ) -> Arc<Context> {
@@ -141,6 +144,7 @@ impl Context {
             id,
             parent,
             scheduler,
+            worker,
             limits,
             gauges: Gauges::default(),
             inbox: Mutex::new(Inbox {
@@ -175,6 +179,12 @@ impl Context {
     /// The scheduler it runs on.
     pub fn scheduler(&self) -> &Arc<Scheduler> {
         &self.scheduler
+    }
+
+    /// The index of the only worker that may run it; none if any may.
+    #[inline]
+    pub fn worker(&self) -> Option<usize> {
+        self.worker
     }
 
     /// The name for people, if one was given.

@@ -11,10 +11,12 @@ mod mailbox;
 #[cfg(all(test, feature = "loom"))]
 mod models;
 mod pause;
+mod places;
 mod registry;
 mod scheduler;
 mod sentinel;
 mod slot;
+mod spin;
 mod suspects;
 mod trim;
 mod watchdog;

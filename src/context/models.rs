@@ -16,6 +16,7 @@ use loom::thread;
 
 use super::behavior::Nothing;
 use super::idle::Idle;
+use super::places::Places;
 use super::slot::Slot;
 use super::*;
 use crate::message::{Event, Id, Value};
@@ -299,4 +300,59 @@ fn a_sleeping_worker_is_woken_whoever_queues_work() {
 #[test]
 fn one_of_two_sleeping_workers_is_woken_for_work() {
     wake_ups(2, 1, 1);
+}
+
+#[test]
+fn a_worker_is_woken_for_what_only_it_may_do() {
+    model(|| {
+        let idle = Arc::new(Idle::new());
+        let (queued, bell) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let worker = {
+            let (idle, queued, bell) = (Arc::clone(&idle), Arc::clone(&queued), Arc::clone(&bell));
+            thread::spawn(move || {
+                let mut woken = 0;
+                while queued.load(Ordering::Relaxed) == 0 {
+                    if !idle.rest(0, || queued.load(Ordering::Relaxed) > 0) {
+                        bell.wait();
+                    }
+                    woken += usize::from(!idle.leave(0));
+                }
+                woken
+            })
+        };
+        let other = {
+            let (idle, bell) = (Arc::clone(&idle), Arc::clone(&bell));
+            // Somebody else queues work that any worker may do.
+            thread::spawn(move || idle.take().inspect(|_| bell.notify()).is_some())
+        };
+        queued.store(1, Ordering::Relaxed);
+        if idle.call(0) {
+            bell.notify();
+        }
+        let was_taken = other.join().unwrap();
+        // Who was called does not count as searching: whoever queues work goes on to wake others.
+        assert_eq!(worker.join().unwrap(), usize::from(was_taken));
+        assert_eq!(idle.count(), 0);
+        idle.rest(0, || true);
+        assert_eq!(idle.take().is_some(), !was_taken);
+    });
+}
+
+#[test]
+fn what_is_queued_for_a_stuck_worker_is_found_by_the_next_or_called_for() {
+    model(|| {
+        let places = Arc::new(Places::new(1));
+        let context = context(1);
+        places.vacate(0);
+        let next = {
+            let places = Arc::clone(&places);
+            thread::spawn(move || {
+                assert_eq!(places.adopt(1), Some(0));
+                places.take_suspect(0).is_some()
+            })
+        };
+        let holder = places.push(0, context);
+        let was_found = next.join().unwrap();
+        assert!(was_found || holder == Some(1));
+    });
 }

@@ -13,6 +13,7 @@ use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::behavior::{Behavior, End};
 use super::idle::Idle;
+use super::places::Places;
 use super::sentinel::Sentinel;
 use super::suspects::Suspects;
 use super::watchdog::{Alarm, EXTRA_MAX, Watch};
@@ -40,6 +41,8 @@ pub struct Scheduler {
     pub(super) injector: Injector<Arc<Context>>,
     /// Those that are run after the others.
     pub(super) suspects: Suspects,
+    /// Those that only one worker may run.
+    pub(super) places: Places,
     /// Filled from the front; how many are, and how many of them the process is meant to run.
     remotes: Box<[OnceLock<Remote>]>,
     remote_count: AtomicUsize,
@@ -93,6 +96,7 @@ impl Scheduler {
             registry: Registry::default(),
             injector: Injector::new(),
             suspects: Suspects::default(),
+            places: Places::new(workers),
             remotes: remotes.into(),
             remote_count: AtomicUsize::new(workers),
             workers,
@@ -139,16 +143,28 @@ impl Scheduler {
         Worker::current_index()
     }
 
-    /// Creates a context and makes it run; `None` if no address is free.
+    /// Creates a context that any worker runs; `None` if no address is free.
     pub fn spawn(
         self: &Arc<Self>,
         parent: Option<Id>,
         limits: Limits,
         behavior: Box<dyn Behavior>,
     ) -> Option<Arc<Context>> {
-        let context = self
-            .registry
-            .insert(|id| Context::new(id, parent, Arc::clone(self), limits, behavior))?;
+        self.spawn_on(None, parent, limits, behavior)
+    }
+
+    /// The same for a context that only the worker with this index runs, if one is given. It must
+    /// be below [`Scheduler::workers`].
+    pub fn spawn_on(
+        self: &Arc<Self>,
+        worker: Option<usize>,
+        parent: Option<Id>,
+        limits: Limits,
+        behavior: Box<dyn Behavior>,
+    ) -> Option<Arc<Context>> {
+        let worker = worker.filter(|&worker| worker < self.workers);
+        let make = |id| Context::new(id, parent, Arc::clone(self), worker, limits, behavior);
+        let context = self.registry.insert(make)?;
         self.enqueue(Arc::clone(&context));
         if self.is_closing.load(Ordering::SeqCst) {
             context.destroy(End::Destroyed(None));
@@ -242,8 +258,14 @@ impl Scheduler {
         }
     }
 
-    /// Queues a context where every worker finds it.
+    /// Queues a context where every worker finds it that may run it.
     pub(super) fn share(&self, context: Arc<Context>) {
+        if let Some(index) = context.worker() {
+            if let Some(holder) = self.places.push(index, context) {
+                self.call(holder);
+            }
+            return;
+        }
         match context.gauges().is_proven() {
             true => self.injector.push(context),
             false => self.suspects.push(context),
@@ -257,10 +279,28 @@ impl Scheduler {
             || !self.spares.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// Whether a worker may run suspects that only it may run. They do not wait for the runner, and
+    /// each that gets stuck costs a worker: some must be left for the others.
+    pub(super) fn may_run_own_suspects(&self) -> bool {
+        if !self.suspects.is_wary() {
+            return true;
+        }
+        let spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let started = self.remote_count.load(Ordering::Relaxed);
+        self.remotes.len() - started + spares > self.workers
+    }
+
     /// Wakes an idle worker, unless one is already looking for work.
     pub(super) fn wake_one(&self) {
         if let Some(index) = self.idle.take() {
             self.wake_worker(index);
+        }
+    }
+
+    /// Wakes this very worker if it waits.
+    pub(super) fn call(&self, worker: usize) {
+        if self.idle.call(worker) {
+            self.wake_worker(worker);
         }
     }
 

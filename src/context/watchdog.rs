@@ -310,7 +310,7 @@ impl Watchdog {
         let remotes = scheduler.remotes();
         self.seen.resize(remotes.clone().count(), Seen::default());
         let (mut has_run, mut given_up) = (false, 0);
-        for (remote, seen) in remotes.zip(&mut self.seen) {
+        for (index, (remote, seen)) in remotes.zip(&mut self.seen).enumerate() {
             let watch = &remote.watch;
             // Whether or not the turn has ended since the thread was poked.
             if let Some(context) = watch.slot.collect() {
@@ -341,6 +341,7 @@ impl Watchdog {
             if is_runner {
                 scheduler.suspects.set_runner(false);
             } else if scheduler.give_up(remote) {
+                scheduler.places.vacate(index);
                 given_up += 1;
             } else {
                 continue;
@@ -355,7 +356,7 @@ impl Watchdog {
         }
         self.relax();
         self.share();
-        has_run || scheduler.suspects.are_held()
+        has_run || scheduler.suspects.are_held() || scheduler.places.waiting().next().is_some()
     }
 
     /// Trusts new contexts again after a while, and starts workers that are missing.
@@ -367,6 +368,10 @@ impl Watchdog {
             if scheduler.suspects.are_free() {
                 scheduler.wake_one();
             }
+        }
+        // What only one worker may run may have had to wait, for the worker or because it is wary.
+        for holder in scheduler.places.waiting().filter_map(|(_, holder)| holder) {
+            scheduler.call(holder);
         }
         self.retry = self.retry.saturating_sub(1);
         while self.retry == 0 && scheduler.running() < scheduler.workers() && scheduler.can_grow() {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_deque::{Steal, Worker as Deque};
 
 use super::behavior::{End, Outcome};
+use super::spin::Spin;
 use super::watchdog::{TICK, Watch};
 use super::{Context, Scheduler};
 use crate::error::Code;
@@ -21,6 +22,9 @@ const COST_BETWEEN_LOOKS: usize = 512;
 
 /// Nanoseconds between two turns of the reactor, which fires timers.
 const REACTOR_PERIOD: u64 = 500_000;
+
+/// What a wait without sleep costs, in messages' worth.
+const SPIN_COST: usize = 4;
 
 /// Turns in a row that may go to the slot while others wait in the queue.
 const SLOT_STREAK_MAX: usize = 16;
@@ -38,6 +42,8 @@ struct Local {
     deque: Deque<Arc<Context>>,
     /// Holds the slot.
     watch: Arc<Watch>,
+    /// The index whose contexts this worker alone runs.
+    place: Cell<Option<usize>>,
     in_turn: Cell<bool>,
     /// The worker itself looks at the sockets, and at its queue afterwards.
     is_looking: Cell<bool>,
@@ -46,15 +52,20 @@ struct Local {
 
 impl Local {
     fn enqueue(&self, scheduler: &Scheduler, context: Option<Arc<Context>>) {
-        if self.watch.is_outcast() {
-            // What is queued here would wait for the end of a turn that takes too long.
+        let wanted = context.as_ref().and_then(|context| context.worker());
+        if self.watch.is_outcast() || wanted.is_some() && wanted != self.place.get() {
+            // Another one's; or what is queued here would wait for the end of a turn that takes too
+            // long.
             if let Some(context) = context {
                 scheduler.share(context);
             }
         } else if self.in_turn.get() {
             if let Some(displaced) = self.watch.slot.replace(context) {
+                let is_for_all = displaced.worker().is_none();
                 self.push(scheduler, displaced);
-                scheduler.wake_one();
+                if is_for_all {
+                    scheduler.wake_one();
+                }
             }
         } else if let Some(context) = context {
             self.push(scheduler, context);
@@ -65,8 +76,11 @@ impl Local {
         }
     }
 
-    /// Queues a context: here, unless it may not give the worker back.
+    /// Queues a context: here, unless it may not give the worker back, or only one may run it.
     fn push(&self, scheduler: &Scheduler, context: Arc<Context>) {
+        if context.worker().is_some() {
+            return scheduler.share(context);
+        }
         match context.gauges().is_proven() {
             true => self.deque.push(context),
             false => scheduler.suspects.push(context),
@@ -91,11 +105,14 @@ pub(super) struct Worker {
     index: usize,
     idle: bool,
     slot_streak: usize,
+    /// What only this worker may run goes first, which it does every other time.
+    is_own_first: bool,
     turns: Cell<u32>,
     /// When the reactor had its last turn.
     reacted: u64,
     /// Since it left the idle state, the worker has given turns.
     was_useful: bool,
+    spin: Spin,
 }
 
 impl Worker {
@@ -110,14 +127,17 @@ impl Worker {
             index,
             idle: false,
             slot_streak: 0,
+            is_own_first: false,
             turns: Cell::new(0),
             reacted: 0,
             was_useful: true,
+            spin: Spin::new(),
         }
     }
 
     pub(super) fn current_index() -> Option<usize> {
-        LOCAL.with_borrow(|local| local.as_ref().map(|local| local.index))
+        let index = |local: &std::rc::Rc<Local>| local.place.get().unwrap_or(local.index);
+        LOCAL.with_borrow(|local| local.as_ref().map(index))
     }
 
     /// Queues a context on this thread's worker; gives it back if this thread is none of
@@ -155,6 +175,7 @@ impl Worker {
                     index: self.index,
                     deque,
                     watch: Arc::clone(&self.scheduler.remote(self.index).watch),
+                    place: Cell::new(self.scheduler.places.held_by(self.index)),
                     in_turn: Cell::new(false),
                     is_looking: Cell::new(false),
                     waker: RefCell::new(None),
@@ -178,7 +199,9 @@ impl Worker {
         if crate::rt::is_simulated() {
             return self.next_simulated(local);
         }
-        let queued = !local.deque.is_empty();
+        let own = local.place.get().filter(|_| self.scheduler.places.are_used());
+        let has_own = own.is_some_and(|place| self.scheduler.places.has_proven(place));
+        let queued = has_own || !local.deque.is_empty();
         if local.watch.slot.is_full()
             && let Some(context) = local.watch.slot.replace(None)
         {
@@ -190,7 +213,24 @@ impl Worker {
             local.push(&self.scheduler, context);
         }
         self.slot_streak = 0;
-        local.deque.pop().or_else(|| self.steal(local))
+        let take_own = || own.and_then(|place| self.scheduler.places.take(place));
+        self.is_own_first = has_own && !self.is_own_first;
+        self.spin.note(has_own);
+        if self.is_own_first
+            && let Some(context) = take_own()
+        {
+            return Some(context);
+        }
+        local.deque.pop().or_else(take_own).or_else(|| self.steal(local))
+    }
+
+    /// The next of those that may not give the worker back, and may be run here.
+    fn next_suspect(&self, local: &Local) -> Option<Arc<Context>> {
+        let (scheduler, own) = (&self.scheduler, local.place.get());
+        let own = own.filter(|&place| scheduler.places.has_suspects(place));
+        own.filter(|_| scheduler.may_run_own_suspects())
+            .and_then(|place| scheduler.places.take_suspect(place))
+            .or_else(|| scheduler.suspects.take(false))
     }
 
     /// In a simulation: any context that could run, after what has happened meanwhile.
@@ -203,7 +243,7 @@ impl Worker {
             if let Some(context) = self.steal(local) {
                 local.deque.push(context);
             }
-            while let Some(context) = self.scheduler.suspects.take(false) {
+            while let Some(context) = self.next_own(local).or_else(|| self.next_suspect(local)) {
                 local.deque.push(context);
             }
             let count = local.deque.len();
@@ -242,8 +282,17 @@ impl Worker {
         }
     }
 
+    /// The next of those that only this worker may run.
+    fn next_own(&self, local: &Local) -> Option<Arc<Context>> {
+        local.place.get().and_then(|place| self.scheduler.places.take(place))
+    }
+
     fn has_work(&self, local: &Local) -> bool {
-        local.watch.slot.is_full()
+        let (places, own) = (&self.scheduler.places, local.place.get());
+        own.is_some_and(|place| places.has_proven(place))
+            || own.is_some_and(|place| places.has_suspects(place))
+                && self.scheduler.may_run_own_suspects()
+            || local.watch.slot.is_full()
             || self.scheduler.suspects.are_free()
             || !self.scheduler.injector.is_empty()
             || self.scheduler.remotes().any(|remote| !remote.stealer.is_empty())
@@ -352,6 +401,20 @@ impl Worker {
         is_due
     }
 
+    /// Whether it may, and so must, go because there are more workers than there need be. One of
+    /// those whose contexts others may not run stays.
+    fn may_retire(&self, local: &Local) -> bool {
+        self.adopt(local);
+        local.place.get().is_none() && self.scheduler.may_retire()
+    }
+
+    /// Takes over what only a worker may run that is stuck.
+    fn adopt(&self, local: &Local) {
+        if local.place.get().is_none() {
+            local.place.set(self.scheduler.places.adopt(self.index));
+        }
+    }
+
     /// Leaves the idle state, however it was woken; true if it counts as searching.
     fn leave_idle(&mut self) -> bool {
         if !std::mem::take(&mut self.idle) {
@@ -378,6 +441,17 @@ impl Worker {
         }
         self.scheduler.start_sentinel();
         true
+    }
+
+    /// Waits for moments without sleep, if what only this worker may run has come soon of late and
+    /// somebody is awake who may send more; true if there is something to run.
+    fn spin(&mut self, local: &Local) -> bool {
+        let scheduler = Arc::clone(&self.scheduler);
+        let others = || scheduler.idle.count() + 1 < scheduler.running();
+        let mut spin = std::mem::take(&mut self.spin);
+        let found = spin.wait(others, || self.has_work(local));
+        self.spin = spin;
+        found
     }
 
     /// Gives up being a worker: what is queued here goes to the others.
@@ -409,9 +483,11 @@ impl Future for Worker {
             this.run_suspects(&local);
             return Poll::Ready(this.retire(local));
         }
+        this.adopt(&local);
         this.register(&local, cx);
         let mut searching = this.leave_idle();
         this.reacted = crate::rt::now();
+        this.spin.wake(this.reacted);
         let mut cost = 0;
         loop {
             // It may be found out just after its long turn.
@@ -422,6 +498,11 @@ impl Future for Worker {
                 return Poll::Ready(this.retire(local));
             }
             let Some(context) = this.next(&local) else {
+                if !searching && cost < COST_BETWEEN_LOOKS && this.spin(&local) {
+                    cost += SPIN_COST;
+                    continue;
+                }
+                cost = 0;
                 if this.look(&local) {
                     if this.must_yield(cx) {
                         break;
@@ -431,7 +512,7 @@ impl Future for Worker {
                 if std::mem::take(&mut searching) {
                     this.scheduler.idle.stop_searching();
                 }
-                if let Some(context) = this.scheduler.suspects.take(false) {
+                if let Some(context) = this.next_suspect(&local) {
                     this.was_useful = true;
                     cost += this.run_suspect(&local, &context);
                     if this.must_yield(cx) {
@@ -439,10 +520,11 @@ impl Future for Worker {
                     }
                     continue;
                 }
-                if this.scheduler.is_done() || this.scheduler.may_retire() {
+                if this.scheduler.is_done() || this.may_retire(&local) {
                     return Poll::Ready(this.retire(local));
                 }
                 if this.rest(&local) {
+                    this.spin.rest();
                     return Poll::Pending;
                 }
                 searching = this.leave_idle();
@@ -461,7 +543,7 @@ impl Future for Worker {
                 cost = 0;
                 this.look(&local);
                 // However much the others have to do.
-                if let Some(context) = this.scheduler.suspects.take(false) {
+                if let Some(context) = this.next_suspect(&local) {
                     this.run_suspect(&local, &context);
                 }
                 if this.must_yield(cx) {

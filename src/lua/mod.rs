@@ -15,6 +15,8 @@ mod pages;
 mod settings;
 mod slots;
 pub mod state;
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+pub mod unwind;
 
 pub use behavior::{CommandLine, Paths, Program, Script, Source};
 pub use native::confine::Deny;
@@ -27,6 +29,7 @@ use mlua::ffi::lua_State;
 
 use crate::abi::buffer;
 use crate::buf::INLINE_MAX;
+use crate::message::Pooled;
 
 /// How buffers travel: by reference.
 #[derive(Debug)]
@@ -36,11 +39,14 @@ impl convert::Buffers for BufferValues {
     unsafe fn share(
         state: *mut lua_State,
         index: c_int,
-    ) -> Result<Option<Bytes>, convert::Released> {
+    ) -> Result<Option<convert::Content>, convert::Released> {
         // SAFETY: the caller's contract.
         match unsafe { buffer::test(state, index) } {
             None => Ok(None),
-            Some(buffer) if buffer.is_live() => Ok(Some(buffer.share())),
+            Some(buffer) if buffer.is_live() => Ok(Some(match Pooled::new(buffer.as_slice()) {
+                Some(bytes) => convert::Content::Small(bytes),
+                None => convert::Content::Shared(buffer.share()),
+            })),
             Some(_) => Err(convert::Released),
         }
     }
@@ -54,5 +60,10 @@ impl convert::Buffers for BufferValues {
                 buffer::push_shared(state, content.clone());
             }
         }
+    }
+
+    unsafe fn push_copy(state: *mut lua_State, content: &[u8]) {
+        // SAFETY: the caller's contract.
+        unsafe { buffer::push_bytes(state, content) };
     }
 }

@@ -15,6 +15,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::Pooled;
+
 /// Longest text kept inside the value itself.
 const INLINE_BYTES: usize = 30;
 
@@ -36,6 +38,8 @@ pub enum Value {
     LightUserdata(usize),
     /// A Lua string, which may hold any bytes.
     String(Text),
+    /// The content of a small buffer.
+    SmallBuffer(Pooled),
     /// The content of a buffer, by reference. Boxed because the rest is half as large.
     Buffer(Box<Bytes>),
     /// A table and all it holds.
@@ -49,9 +53,9 @@ impl Value {
         match self {
             Value::String(Text(Repr::Boxed(bytes))) => bytes.len(),
             Value::Buffer(bytes) => bytes.len(),
+            Value::SmallBuffer(bytes) => bytes.as_bytes().len(),
             Value::Table(table) => {
-                let buffers = table.buffers.iter().flat_map(|buffers| buffers.iter());
-                table.bytes.len() + buffers.map(Bytes::len).sum::<usize>()
+                table.bytes().len() + table.buffers().iter().map(Bytes::len).sum::<usize>()
             }
             _ => 0,
         }
@@ -113,31 +117,49 @@ impl fmt::Debug for Text {
 
 /// A table in wire form, with the buffers it refers to by index.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Encoded {
-    bytes: Box<[u8]>,
-    /// Absent if there are none, as is usual, to keep values small.
-    #[expect(clippy::box_collection, reason = "a vector in place would make every value larger")]
-    buffers: Option<Box<Vec<Bytes>>>,
+pub struct Encoded(Form);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Form {
+    /// Few bytes, and no buffers.
+    Small(Pooled),
+    Large {
+        bytes: Box<[u8]>,
+        /// Absent if there are none, as is usual, to keep values small.
+        #[expect(clippy::box_collection, reason = "a vector in place would make values larger")]
+        buffers: Option<Box<Vec<Bytes>>>,
+    },
 }
 
 impl Encoded {
     /// The bytes a [`Writer`](super::Writer) made, and the buffers in the order of their indices.
     #[inline]
     pub fn new(bytes: &[u8], buffers: Vec<Bytes>) -> Encoded {
+        if buffers.is_empty()
+            && let Some(bytes) = Pooled::new(bytes)
+        {
+            return Encoded(Form::Small(bytes));
+        }
         let buffers = if buffers.is_empty() { None } else { Some(Box::new(buffers)) };
-        Encoded { bytes: bytes.into(), buffers }
+        Encoded(Form::Large { bytes: bytes.into(), buffers })
     }
 
     /// The wire form, for a [`Reader`](super::Reader).
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        match &self.0 {
+            Form::Small(bytes) => bytes.as_bytes(),
+            Form::Large { bytes, .. } => bytes,
+        }
     }
 
     /// The buffers the wire form refers to.
     #[inline]
     pub fn buffers(&self) -> &[Bytes] {
-        self.buffers.as_deref().map_or(&[], Vec::as_slice)
+        match &self.0 {
+            Form::Large { buffers: Some(buffers), .. } => buffers,
+            _ => &[],
+        }
     }
 }
 

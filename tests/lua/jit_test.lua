@@ -140,3 +140,15 @@ compiles("packet get and set", function()
     end
     return sum
 end)
+
+-- An error of a library function that compiled code calls leaves that code for the pcall around it.
+local function triple(count) return #("xxx"):rep(count) end
+local failed = 0
+for i = 1, 2000 do
+    local ok, why = pcall(triple, i <= 1500 and i % 7 or 2 ^ 30)
+    if not ok then
+        failed = failed + 1
+        assert(why:match("memory"), why)
+    end
+end
+assert(failed == 500, failed)

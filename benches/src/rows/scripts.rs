@@ -114,6 +114,9 @@ fn query(suite: &Suite, apart: bool) -> Row<'_> {
                 let mut cell = cell(suite, label, 0.0, &job);
                 if apart {
                     cell.entries.retain(|e| e.who == Who::NodeLua);
+                    if pairs == 1 {
+                        cell.entries.extend(wake_ups(suite));
+                    }
                 }
                 cells.push(cell);
             }
@@ -128,7 +131,17 @@ fn query(suite: &Suite, apart: bool) -> Row<'_> {
         compared("cpu_us_per_unit", "CPU µs/query"),
         plain("switches_per_unit", "switches/query"),
     ];
-    row(name, title, Who::NodeLua, metrics, cells)
+    row(name, title, if apart { Who::Raw } else { Who::NodeLua }, metrics, cells)
+}
+
+/// Two wake-ups by `futex`, what a query costs at least if both sides sleep.
+fn wake_ups(suite: &Suite) -> Option<Entry<'_>> {
+    let count = 200_000 / suite.lighter;
+    let arguments = vec![count.to_string()];
+    let job = Job { row: "futex", workers: 2, arguments, units: count as f64 };
+    let found = suite.contestants.of(job.row).contains(&Who::Raw);
+    let run = Box::new(move || measure(suite, Who::Raw, &job));
+    found.then_some(Entry { who: Who::Raw, variant: "", run })
 }
 
 fn flood(suite: &Suite) -> Row<'_> {

@@ -23,6 +23,8 @@ use std::ffi::c_int;
 use bytes::Bytes;
 use mlua::ffi::lua_State;
 
+use crate::message::{Pooled, Value};
+
 /// Stack slots that must be free when [`to_value`] or [`push_value`] is called. A C function that
 /// Lua calls has 20.
 pub const STACK_SLOTS: c_int = 16;
@@ -33,12 +35,12 @@ const LEVELS_PER_CLAIM: u32 = 5;
 
 /// How buffers leave and enter a VM.
 pub trait Buffers {
-    /// The content of the userdata at `index`, shared without a copy. `Ok(None)` if it is no
+    /// The content of the userdata at `index`, shared, or a copy if it is small. `Ok(None)` if it is no
     /// buffer, and an error if it is one that was released. Needs no more than three stack slots.
     ///
     /// # Safety
     /// `state` must be live, on its own thread, with a userdata at `index` (negative).
-    unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Bytes>, Released>;
+    unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Content>, Released>;
 
     /// Pushes a buffer with this content, by reference or, if it is small, a copy. May unwind;
     /// needs no more than three stack slots.
@@ -46,6 +48,37 @@ pub trait Buffers {
     /// # Safety
     /// `state` must be live and on its own thread.
     unsafe fn push(state: *mut lua_State, content: &Bytes);
+
+    /// Pushes a buffer with a copy of these bytes. May unwind; needs no more than three stack slots.
+    ///
+    /// # Safety
+    /// `state` must be live and on its own thread.
+    unsafe fn push_copy(state: *mut lua_State, content: &[u8]);
+}
+
+/// What a buffer holds, on its way.
+#[derive(Debug)]
+pub enum Content {
+    /// Few bytes.
+    Small(Pooled),
+    /// A block that others may hold too.
+    Shared(Bytes),
+}
+
+impl Content {
+    fn into_value(self) -> Value {
+        match self {
+            Content::Small(bytes) => Value::SmallBuffer(bytes),
+            Content::Shared(bytes) => Value::Buffer(Box::new(bytes)),
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Content::Small(bytes) => Bytes::copy_from_slice(bytes.as_bytes()),
+            Content::Shared(bytes) => bytes,
+        }
+    }
 }
 
 /// A buffer that was released holds nothing to send.
@@ -57,12 +90,17 @@ pub struct Released;
 pub struct NoBuffers;
 
 impl Buffers for NoBuffers {
-    unsafe fn share(_: *mut lua_State, _: c_int) -> Result<Option<Bytes>, Released> {
+    unsafe fn share(_: *mut lua_State, _: c_int) -> Result<Option<Content>, Released> {
         Ok(None)
     }
 
     unsafe fn push(state: *mut lua_State, _: &Bytes) {
         // SAFETY: the caller's contract; nil cannot fail.
+        unsafe { mlua::ffi::lua_pushnil(state) };
+    }
+
+    unsafe fn push_copy(state: *mut lua_State, _: &[u8]) {
+        // SAFETY: as above.
         unsafe { mlua::ffi::lua_pushnil(state) };
     }
 }

@@ -61,6 +61,7 @@ pub unsafe fn push_value<B: Buffers>(state: *mut lua_State, value: &Value) -> Re
                 ffi::lua_pushlightuserdata(state, std::ptr::without_provenance_mut(*address));
             }
             Value::String(text) => push_string(state, text.as_bytes()),
+            Value::SmallBuffer(content) => B::push_copy(state, content.as_bytes()),
             Value::Buffer(content) => B::push(state, content),
             Value::Table(encoded) => {
                 return push_encoded::<B>(state, encoded.bytes(), encoded.buffers());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mlua::ffi::{self, lua_State};
 
 use super::integer::{Integer, to_integer};
-use super::{Buffers, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
+use super::{Buffers, Content, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::message::encode::{DEPTH_MAX, TABLE_BYTES_MAX};
 use crate::message::{Encoded, Tables, Text, TooLarge, Value, Writer};
 use crate::torture;
@@ -121,7 +121,7 @@ unsafe fn other_to_value<B: Buffers>(
             .map(|rare| match rare {
                 Rare::Integer(Integer::Signed(value)) => Value::Int64(value),
                 Rare::Integer(Integer::Unsigned(value)) => Value::UInt64(value),
-                Rare::Buffer(content) => Value::Buffer(Box::new(content)),
+                Rare::Buffer(content) => content.into_value(),
             })
             .map_err(|what| Unsupported::Type { what, path: String::new() }),
     };
@@ -294,7 +294,7 @@ impl<B: Buffers> Encoder<'_, B> {
                     Ok(Rare::Integer(Integer::Unsigned(value))) => self.writer.uint64(value)?,
                     Ok(Rare::Buffer(content)) => {
                         self.writer.buffer(self.buffers.len() as u32)?;
-                        self.buffers.push(content);
+                        self.buffers.push(content.into_bytes());
                     }
                     Err(what) => return Err(Box::new(Failure::Type(what, Vec::new()))),
                 },
@@ -341,7 +341,7 @@ unsafe fn string<'a>(state: *mut lua_State, index: c_int) -> &'a [u8] {
 /// Values that are not looked for until nothing else fits.
 enum Rare {
     Integer(Integer),
-    Buffer(Bytes),
+    Buffer(Content),
 }
 
 #[cold]

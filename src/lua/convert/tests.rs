@@ -16,7 +16,7 @@ use crate::message::{Malformed, Text, Value, Writer};
 struct TestBuffers;
 
 impl Buffers for TestBuffers {
-    unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Bytes>, Released> {
+    unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Content>, Released> {
         // SAFETY: the userdata of these tests are made below, or are io files.
         unsafe {
             if ffi::lua_objlen(state, index) != size_of::<(u64, *mut Bytes)>() {
@@ -26,8 +26,13 @@ impl Buffers for TestBuffers {
             if mark != 77 {
                 return Ok(None);
             }
-            content.as_ref().map(|content| Some(content.clone())).ok_or(Released)
+            content.as_ref().map(|content| Some(Content::Shared(content.clone()))).ok_or(Released)
         }
+    }
+
+    unsafe fn push_copy(state: *mut lua_State, content: &[u8]) {
+        // SAFETY: the caller's contract.
+        unsafe { Self::push(state, &Bytes::copy_from_slice(content)) };
     }
 
     unsafe fn push(state: *mut lua_State, content: &Bytes) {

@@ -146,6 +146,7 @@ unsafe extern "C-unwind" fn thread(raw: *mut lua_State) -> c_int {
 /// What a context is created with, beside its script.
 struct Options {
     limits: Limits,
+    worker: Option<usize>,
     name: Option<String>,
     deny: Deny,
 }
@@ -156,7 +157,7 @@ impl Options {
     /// # Safety
     /// Called by the VM.
     unsafe fn new(raw: *mut lua_State, index: c_int, limits: Limits) -> Options {
-        let mut options = Options { limits, name: None, deny: Deny::default() };
+        let mut options = Options { limits, worker: None, name: None, deny: Deny::default() };
         // SAFETY: the caller's contract.
         if unsafe { ffi::lua_type(raw, index) } != ffi::LUA_TTABLE {
             return options;
@@ -183,6 +184,7 @@ impl Options {
         if let Some(seconds) = field(c"turn_limit") {
             options.limits.turn = Duration::try_from_secs_f64(seconds).ok();
         }
+        options.worker = field(c"worker").map(|index| index as usize);
         options.deny = Deny::new(field(c"deny").unwrap_or_default() as u8);
         // SAFETY: as above; the text is copied.
         unsafe {
@@ -246,7 +248,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
             let script = Script { source, arguments, paths, command_line: None, deny };
             let program = Program::new(&host.settings, script);
             let parent = Some(host.context.id());
-            host.context.scheduler().spawn(parent, limits, program)
+            host.context.scheduler().spawn_on(options.worker, parent, limits, program)
         });
         if let (Some(context), Some(name)) = (&created, options.name) {
             context.set_name(&name);

@@ -39,7 +39,7 @@ unsafe extern "C-unwind" fn panicking_pointer(raw: *mut lua_State) -> c_int {
 }
 
 /// Fields, and what is in them.
-type Fields = [(&'static CStr, Option<f64>); 20];
+type Fields = [(&'static CStr, Option<f64>); 21];
 
 fn fields(context: &Context) -> Fields {
     let (limits, gauges) = (context.limits(), context.gauges());
@@ -64,6 +64,7 @@ fn fields(context: &Context) -> Fields {
         (c"lookups", gauge(&gauges.lookups)),
         (c"timers", gauge(&gauges.timers)),
         (c"sockets", gauge(&gauges.sockets)),
+        (c"worker", context.worker().map(|index| index as f64)),
         (c"workers", Some(context.scheduler().running() as f64)),
         (c"log_bytes", Some(log_bytes as f64)),
         (c"log_dropped", Some(log_dropped as f64)),
