@@ -31,6 +31,7 @@ struct Block {
 const MISSES_PER_BLOCK: usize = 64;
 
 struct Kept {
+    #[expect(clippy::vec_box, reason = "a block stays where it is when it changes hands")]
     blocks: Vec<Box<Block>>,
     /// What this thread may make: [`MISSES_PER_BLOCK`] for each block.
     credit: usize,
