@@ -17,6 +17,7 @@ mod slots;
 pub mod state;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 pub mod unwind;
+mod timers;
 
 pub use behavior::{CommandLine, Paths, Program, Script, Source};
 pub use native::confine::Deny;
