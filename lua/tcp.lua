@@ -8,7 +8,7 @@ local call, complete, defer, hold = core.call, core.complete, core.defer, core.h
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
 local resume_waiter = core.resume_waiter
-local timer_start, timers = native.timer_start, core.get_timing().timers
+local timer_start, jobs = native.timer_start, core.get_timing().jobs
 local native_read, native_write = native.read, native.write
 
 native.open_sockets()
@@ -93,9 +93,9 @@ local function serve_listener(record)
       if code == TOO_MANY_FILES or code == FILE_TABLE_FULL then
         -- The connection stays in the kernel's queue until descriptors are free again. The timer
         -- does not keep the context alive: whoever accepts does.
-        local timer = timer_start(RETRY_SECONDS, 0)
+        local _, slot = timer_start(RETRY_SECONDS, 0)
         hold(1)
-        timers[timer] = function() defer(serve_listener, record) end
+        jobs[slot] = function() defer(serve_listener, record) end
         return
       end
       -- Anything else concerns that one connection, which is gone: the next is waited for.

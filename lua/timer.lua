@@ -7,19 +7,15 @@ local select, type = select, type
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 local check_may_wait, suspend, hold = core.check_may_wait, core.suspend, core.hold
 local seconds, bad, current = core.seconds, core.bad, core.current
-local timers = core.get_timing().timers
+local jobs = core.get_timing().jobs
 
 local SLEEP_MIN = 0.001
+local HUGE = math.huge
+
+-- How many slots there can be: what is above that in a timer's id is no part of its slot.
+local SLOTS = 2 ^ 26
 
 local timer = {}
-
-local function cancel_timer(id)
-  if timers[id] ~= nil then
-    timers[id] = nil
-    hold(-1)
-    timer_cancel(id)
-  end
-end
 
 --- Waits for so many seconds, at least one millisecond.
 ---@param duration number
@@ -27,8 +23,8 @@ function timer.sleep(duration)
   duration = seconds(duration, 1, "sleep")
   check_may_wait()
   if duration < SLEEP_MIN then duration = SLEEP_MIN end
-  local id = timer_start(duration, 0)
-  timers[id] = current()
+  local _, slot = timer_start(duration, 0)
+  jobs[slot] = current()
   hold(1)
   suspend()
 end
@@ -46,15 +42,34 @@ local function entry(name, first, ...)
   return arguments
 end
 
+-- With arguments for the callback, or with wrong ones.
+local function timeout_with(delay, ...)
+  delay = seconds(delay, 1, "timeout")
+  local job = entry("timeout", 2, ...)
+  local id, slot = timer_start(delay, 0)
+  jobs[slot] = job
+  hold(1)
+  return id
+end
+
 --- Calls `callback` with the arguments between, once, after so many seconds.
 ---@param delay number
 ---@param ... any arguments, then the callback
 ---@return integer id
 function timer.timeout(delay, ...)
-  delay = seconds(delay, 1, "timeout")
-  local job = entry("timeout", 2, ...)
-  local id = timer_start(delay, 0)
-  timers[id] = job
+  local job, more = ...
+  -- The callback alone, mostly, which is worth a shorter way.
+  if
+    more ~= nil
+    or type(job) ~= "function"
+    or type(delay) ~= "number"
+    or not (delay >= 0 and delay < HUGE)
+    or select("#", ...) > 1
+  then
+    return timeout_with(delay, ...)
+  end
+  local id, slot = timer_start(delay, 0)
+  jobs[slot] = job
   hold(1)
   return id
 end
@@ -70,8 +85,8 @@ function timer.loop(interval, period, ...)
   period = seconds(period, 2, "loop")
   local job = entry("loop", 3, ...)
   if interval == 0 and period == 0 then return end
-  local id = timer_start(interval, period)
-  timers[id] = job
+  local id, slot = timer_start(interval, period)
+  jobs[slot] = job
   hold(1)
   return id
 end
@@ -79,8 +94,14 @@ end
 --- Stops a timer. Unknown ids, and those of timers that are over, are ignored.
 ---@param id integer
 function timer.close(id)
-  local kind = type(timers[id])
-  if kind == "function" or kind == "table" then cancel_timer(id) end
+  if type(id) ~= "number" then return end
+  local kind = type(jobs[id % SLOTS + 1])
+  if kind ~= "function" and kind ~= "table" then return end
+  local slot = timer_cancel(id)
+  if slot then
+    jobs[slot] = nil
+    hold(-1)
+  end
 end
 
 core.sleep = timer.sleep

@@ -7,7 +7,7 @@
 local native, core, WAIT, raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running =
   ...
 
-local error, setmetatable, type = error, setmetatable, type
+local error, select, setmetatable, type = error, select, setmetatable, type
 local bad = core.bad
 
 local LEVELS_MAX = 10000
@@ -17,18 +17,21 @@ local LEVELS_MAX = 10000
 local LEVELS_FREE = 2
 local OVERFLOW = "C stack overflow"
 
+-- Yielded after WAIT by a call that asks whether it may wait: see `may_wait`.
+local ASK = {}
+
 -- How many coroutines run inside the root, each inside the one before: 0 again when a root waits.
 local depth = 0
-local chain = setmetatable({}, { __mode = "v" }) -- … and which
 local parked = setmetatable({}, { __mode = "k" }) -- those inside a waiting call …
 local parked_count = 0 -- … and how many at most
 local depth_free = LEVELS_FREE -- down to where coroutines need no second look: 0 if any is parked
 
-local reenter
+local reenter, answer
 
 -- What follows a resume of `co` at depth `level`: hands a wait on upward.
 local function leave(co, level, ok, ...)
   if ok and (...) == WAIT then
+    if select(2, ...) == ASK then return answer(co, level) end
     parked[co] = true
     parked_count, depth_free, depth = parked_count + 1, 0, level - 1
     return reenter(co, level, raw_yield(WAIT))
@@ -41,14 +44,23 @@ function reenter(co, level, ...)
   parked[co] = nil
   parked_count = parked_count - 1
   if parked_count == 0 then depth_free = LEVELS_FREE end
-  depth, chain[level] = level, co
+  depth = level
   return leave(co, level, raw_resume(co, ...))
 end
 
--- Why a coroutine cannot be resumed at this depth, if so.
+-- Tells `co` whether a wait can pass through the coroutine that runs here, and through those above.
+-- `depth` stays that of the one who asks: nobody else runs meanwhile.
+function answer(co, level)
+  local may = isyieldable()
+  if may and level > 1 then may = raw_yield(WAIT, ASK) end
+  return leave(co, level, raw_resume(co, may))
+end
+
+-- Why a coroutine cannot be resumed at this depth, if so. Where there is room for one there is for
+-- LEVELS_FREE more, so that only every third level need ask.
 local function refuse(co, level)
   if parked[co] then return "cannot resume non-suspended coroutine" end
-  if level > LEVELS_FREE and (level > LEVELS_MAX or not native.has_stack()) then
+  if level > LEVELS_MAX or level % 3 == 0 and not native.has_stack() then
     return OVERFLOW
   end
 end
@@ -56,11 +68,11 @@ end
 local function resume(co, ...)
   if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
   local level = depth + 1
-  if level > depth_free then
+  if level > depth_free and (level % 3 == 0 or depth_free == 0) then
     local why = refuse(co, level)
     if why then return false, why end
   end
-  depth, chain[level] = level, co
+  depth = level
   return leave(co, level, raw_resume(co, ...))
 end
 
@@ -87,8 +99,8 @@ local function wrap(f)
   local co = raw_create(f)
   return function(...)
     local level = depth + 1
-    if level > depth_free then check(co, level) end
-    depth, chain[level] = level, co
+    if level > depth_free and (level % 3 == 0 or depth_free == 0) then check(co, level) end
+    depth = level
     return leave_wrapped(co, level, raw_resume(co, ...))
   end
 end
@@ -113,14 +125,12 @@ local function running()
   return raw_running()
 end
 
--- Whether a wait can pass from the coroutine that runs up to and through `root`.
+-- Whether a wait can pass from the coroutine that runs, which can be left, up to and through
+-- `root`. Who is in between is not kept in mind, because that would make every resume dearer: those
+-- who resume each other ask upward, on the way that the wait will take.
 local function may_wait(root)
-  if depth == 0 then return true end
-  local may = native.is_yieldable(root)
-  for i = 1, depth - 1 do
-    may = may and native.is_yieldable(chain[i])
-  end
-  return may
+  if depth < 2 then return depth == 0 or native.is_yieldable(root) end
+  return raw_yield(WAIT, ASK)
 end
 
 return {

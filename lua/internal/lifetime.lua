@@ -156,10 +156,11 @@ end
 function context.destroy(h, reason)
   if h == nil or type(h) == "string" and tonumber(h) == nil then
     native.destroy_self()
+    core.stop_timers()
     return
   end
   if reason ~= nil and type(reason) ~= "string" then bad(2, "destroy", "string", reason, 3) end
-  native.destroy(check_handle(h, 1, "destroy"), reason)
+  if native.destroy(check_handle(h, 1, "destroy"), reason) then core.stop_timers() end
 end
 
 --- Creates a context that runs a file. Returns its handle at once. In place of the file's name a

@@ -229,6 +229,10 @@ local function hold(count)
   alive = alive + count
 end
 
+local function is_looper(co)
+  return co == looper
+end
+
 local function get_current()
   return current
 end
@@ -323,10 +327,14 @@ core.bad, core.seconds = bad, seconds
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
 core.run, core.call_for, core.begin_serving = run, call_for, begin_serving
+core.stop_timers = function()
+  if timing then timing.stop() end
+end
 core.last_token = function() return last_token end
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
 core.traceback = traceback
+core.is_looper = is_looper
 core.dispatch, core.start = dispatch, start

@@ -5,20 +5,25 @@ local native, core = ...
 
 local type, unpack = type, unpack
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
-local has_older = native.has_older
-local complete, hold, run = core.complete, core.hold, core.run
+local has_older, take_due = native.has_older, native.take_due
+local complete, hold, run, is_looper = core.complete, core.hold, core.run, core.is_looper
 
 local TIMEOUT = 208
 
-local timers = {} -- timer → token, waiting root, callback, or { callback, arguments… }
+-- By slot, which is a timer's until it was called or cancelled: a token, the root that waits, a
+-- callback, or { callback, arguments… }.
+local jobs = {}
 local deadlines = {} -- token → the timer that ends its wait
 
--- Timers of waits that are over, unless what they wait for has come already: `late`.
-local timing = { timers = timers, late = {} }
+-- Slots of timers that are due; negative ones repeat. Those up to `at` have been called.
+local due, at, count = {}, 0, 0
+
+-- Tokens of waits whose time is over, unless what they wait for has come already: `late`.
+local timing = { jobs = jobs, late = {} }
 
 function timing.set(token, seconds)
-  local timer = timer_start(seconds, 0)
-  timers[timer] = token
+  local timer, slot = timer_start(seconds, 0)
+  jobs[slot] = token
   deadlines[token] = timer
 end
 
@@ -27,45 +32,64 @@ function timing.forget(token)
   local timer = deadlines[token]
   if timer == nil then return end
   deadlines[token] = nil
-  timers[timer] = nil
-  timer_cancel(timer)
+  local slot = timer_cancel(timer)
+  if slot then jobs[slot] = nil end
 end
 
 -- The time of a wait is over.
-local function expire(id)
-  local token = timers[id]
-  if token == nil then return end
-  timers[id] = nil
+local function expire(token)
+  if deadlines[token] == nil then return end
   deadlines[token] = nil
   return complete(token, false, TIMEOUT)
 end
 
 function timing.expire_late()
   if has_older() then return end
-  local ids = timing.late
+  local tokens = timing.late
   timing.late = {}
-  for i = 1, #ids do expire(ids[i]) end
+  for i = 1, #tokens do expire(tokens[i]) end
 end
 
--- The timer event: see `timers`.
-core.handlers[3] = function(id, repeats)
-  local entry = timers[id]
-  if entry == nil then return end
-  local kind = type(entry)
-  if kind == "number" then
-    -- What the wait is for may be among what came before, and has not been looked at.
-    if not has_older() then return expire(id) end
-    local late = timing.late
-    late[#late + 1] = id
-    return
-  end
-  if not repeats then
-    timers[id] = nil
-    hold(-1)
-  end
-  if kind == "thread" then return run(entry) end
-  if kind == "function" then return entry() end
-  return entry[1](unpack(entry, 2, entry.n))
+-- The context ends: what is due is not called any more.
+function timing.stop()
+  at = count
+end
+
+local function call_other(job, kind)
+  if kind == "thread" then return run(job) end
+  if kind == "table" then return job[1](unpack(job, 2, job.n)) end
+  -- What the wait is for may be among what came before, and has not been looked at.
+  if not has_older() then return expire(job) end
+  local late = timing.late
+  late[#late + 1] = job
+end
+
+-- Timers are due: calls them, as the looper, or until another root has become that.
+core.handlers[3] = function()
+  local me = core.current()
+  repeat
+    if at == count then
+      at, count = 0, take_due(due, jobs)
+      if count == 0 then return end
+    end
+    at = at + 1
+    local slot = due[at]
+    local repeats = slot < 0
+    if repeats then slot = -slot end
+    local job = jobs[slot]
+    if job ~= nil then
+      local kind = type(job)
+      if not repeats then
+        jobs[slot] = nil
+        if kind ~= "number" then hold(-1) end
+      end
+      if kind == "function" then
+        job()
+      else
+        call_other(job, kind)
+      end
+    end
+  until not is_looper(me)
 end
 
 return timing

@@ -13,13 +13,13 @@ use mlua::ffi::lua_State;
 
 use super::interrupt;
 use super::state::Account;
+use super::timers::{TIMERS_MAX, Timers};
 use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::message::{Event, Id, Value};
 use crate::net::{Acceptor, Connection, Connector, Progress, Remotes, Table, linger};
 use crate::rt::{self, Listener};
-use crate::timer::TimerHeap;
 
 /// What one turn may cost, in messages' worth of work, before other contexts run.
 const COST_PER_TURN: usize = 1024;
@@ -30,9 +30,6 @@ const READY_COST: usize = 8;
 /// Answers that leave together: so many, or so many bytes.
 const ANSWERS_MAX: usize = 64;
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
-
-/// The resolution of timers, in nanoseconds.
-const TICK: u64 = 1_000_000;
 
 /// Peers whose contexts are remembered, to spare the look-up. A power of two.
 const PEERS: usize = 8;
@@ -102,13 +99,7 @@ pub(super) struct Host {
     batch: Vec<Event>,
     next: usize,
     pub(super) notices: VecDeque<Notice>,
-    pub(super) timers: TimerHeap,
-    timer: rt::Timer,
-    timer_waker: std::task::Waker,
-    /// The deadline the reactor knows of, if it has one.
-    armed: Option<u64>,
-    /// The clock at the last look at the timers.
-    now: u64,
+    pub(super) timers: Timers,
     pub(super) sockets: Table<Socket>,
     attempts: HashMap<u64, Attempt>,
     pub(super) dirty: Vec<u64>,
@@ -182,11 +173,7 @@ impl Host {
             batch: Vec::new(),
             next: 0,
             notices: VecDeque::new(),
-            timers: TimerHeap::new(),
-            timer: rt::Timer::new(),
-            timer_waker: ReadyWaker::waker(context, source(0, KIND_TIMER)),
-            armed: None,
-            now: rt::now(),
+            timers: Timers::new(ReadyWaker::waker(context, source(0, KIND_TIMER))),
             sockets: Table::default(),
             attempts: HashMap::new(),
             dirty: Vec::new(),
@@ -265,7 +252,7 @@ impl Host {
             return None;
         }
         if self.next == self.batch.len() {
-            if self.has_due_timer() {
+            if self.timers.has_due() {
                 return None;
             }
             self.batch.clear();
@@ -292,9 +279,7 @@ impl Host {
             self.next = 0;
             self.context.take(&mut self.batch);
         }
-        if !self.timers.is_empty() {
-            self.now = rt::now();
-        }
+        self.timers.look();
     }
 
     /// Adds to the cost of the turn; false once it has used up its share.
@@ -315,32 +300,14 @@ impl Host {
 
     /// True if the turn was cut short.
     pub(super) fn has_more(&self) -> bool {
-        self.has_older() || !self.notices.is_empty() || self.has_due_timer()
+        self.has_older() || !self.notices.is_empty() || self.timers.has_due()
     }
 
-    fn has_due_timer(&self) -> bool {
-        self.timers.peek().is_some_and(|deadline| deadline <= self.now)
-    }
-
-    /// The next timer that is due: its id, and whether it repeats.
-    pub(super) fn next_due(&mut self) -> Option<(u64, bool)> {
-        let (id, period) = self.timers.peek_due(self.now)?;
-        if period == 0 {
-            self.timers.pop_due(self.now);
-        } else {
-            // The next call is due one period after this one was; what is hopelessly late is not
-            // made up for.
-            let deadline = self.timers.peek().unwrap_or(self.now);
-            let next = deadline.saturating_add(period).max(self.now.saturating_add(1));
-            self.timers.reschedule(id, next);
-        }
-        Some((id.get(), period != 0))
-    }
-
-    /// Starts a timer; times in nanoseconds. `None` if there are too many.
-    pub(super) fn start_timer(&mut self, delay: u64, period: u64) -> Option<u64> {
-        let deadline = rt::now().saturating_add(delay);
-        self.timers.insert(deadline, period).map(|id| id.get())
+    /// The slots of timers that are due, each with whether it repeats; those taken before are over.
+    pub(super) fn take_due(&mut self) -> impl Iterator<Item = (u32, bool)> {
+        let may_run = self.charge(0) && !self.is_ending;
+        let cost = &mut self.cost;
+        self.timers.take_due(if may_run { TIMERS_MAX } else { 0 }).inspect(move |_| *cost += 1)
     }
 
     /// Reacts to readiness: what follows is found in `notices`.
@@ -348,8 +315,7 @@ impl Host {
         let (key, kind) = (ready >> 2, ready & 3);
         self.cost += READY_COST;
         if kind == KIND_TIMER {
-            self.now = rt::now();
-            self.armed = None;
+            self.timers.on_ready();
             return;
         }
         match self.sockets.get_mut(key) {
@@ -375,19 +341,7 @@ impl Host {
         if !self.dirty.is_empty() || !self.remotes.is_clean() {
             self.flush();
         }
-        if let Some(deadline) = self.timers.peek() {
-            // Rounded up: timers are never early, and those of one millisecond share a wake-up.
-            let deadline = deadline.div_ceil(TICK).saturating_mul(TICK);
-            if self.armed.is_none_or(|armed| deadline < armed) {
-                self.armed = Some(deadline);
-                self.timer.set(deadline);
-                let mut cx = std::task::Context::from_waker(&self.timer_waker);
-                if self.timer.poll(&mut cx).is_ready() {
-                    self.armed = None;
-                    self.timer_waker.wake_by_ref();
-                }
-            }
-        }
+        self.timers.arm();
     }
 
     /// Tells others what the context holds.

@@ -15,6 +15,7 @@ mod pages;
 mod settings;
 mod slots;
 pub mod state;
+mod timers;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 pub mod unwind;
 

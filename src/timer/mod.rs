@@ -1,5 +1,7 @@
 //! Deadlines.
 
-pub mod heap;
+mod heap;
+pub mod queue;
+mod wheel;
 
-pub use heap::{TimerHeap, TimerId};
+pub use queue::{TimerId, TimerQueue};

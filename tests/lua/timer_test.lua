@@ -116,6 +116,74 @@ tap.test("loop", function()
     is(once, 1, "without repetition it fires once")
 end)
 
+-- Has `count` timers that are due at the same time.
+local function all_due(count, callback)
+    local ids = {}
+    for i = 1, count do
+        ids[i] = timer.timeout(0.001, function()
+            callback(i, ids)
+        end)
+    end
+    local start = now()
+    while now() - start < 0.01 do
+    end
+end
+
+tap.test("due at once", function()
+    local order, new = {}, nil
+    all_due(200, function(i, ids)
+        order[#order + 1] = i
+        if i == 1 then
+            timer.close(ids[1])
+            timer.close(ids[3])
+            new = timer.timeout(0, function()
+                order[#order + 1] = "new"
+            end)
+        elseif i == 4 then
+            timer.sleep(0.002)
+            order[#order + 1] = "slept"
+        end
+    end)
+    local seen = {}
+    while not seen.new or not seen.slept do
+        timer.sleep(0.001)
+        for at, what in ipairs(order) do
+            seen[what] = at
+        end
+    end
+    is(seen[3], nil, "what one callback closes is not called, though it was due")
+    is(#order, 201, "all others are")
+    ok(seen.new > seen[200], "before what is set meanwhile")
+    ok(seen.slept > seen[5], "one that waits does not hold up the next")
+    timer.close(new)
+end)
+
+tap.test("the end of the context", function()
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write([[
+        local parent, how = ...
+        for _ = 1, 10 do
+            timer.timeout(0, function()
+                context.send(parent, "fired")
+                context.destroy(how and context.self())
+            end)
+        end
+    ]])
+    file:close()
+    local fired = 0
+    context.recv(0, function()
+        fired = fired + 1
+    end)
+    for _, how in ipairs({ false, true }) do
+        context.wait(context.create(path, context.self(), how or nil))
+    end
+    timer.sleep(0.001)
+    context.recv(0, nil)
+    os.remove(path)
+    is(fired, 2, "no timer is called once one has destroyed it")
+end)
+
 tap.test("100,000 at once", function()
     local count, fired = 100000, 0
     for i = 1, count do

@@ -272,6 +272,9 @@ unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
     if let Some(context) = find(handle) {
         if host::with(|host| host.context.id() == context.id()) {
             host::with(|host| host.is_ending = true);
+            // SAFETY: as above, with 20 slots free.
+            unsafe { ffi::lua_pushboolean(raw, 1) };
+            return 1;
         } else {
             // The end of its owner closes a socket: what was written to it before leaves first.
             host::with(host::Host::flush_remotes);
