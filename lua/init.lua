@@ -56,7 +56,7 @@ local function defer(module, ...)
   return setmetatable(module, lazy)
 end
 
-load("internal/task")
+local dispatch, start = load("internal/task")
 load("internal/ffi")
 
 local context = defer(load("context"), "internal/lifetime", "internal/query")
@@ -85,4 +85,4 @@ end
 function _G.require(...) return get_modules().require(...) end
 function _G.dofile(...) return get_modules().dofile(...) end
 
-return core.dispatch, core.start
+return dispatch, start

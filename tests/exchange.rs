@@ -5,12 +5,19 @@
 
 mod support;
 
+use std::net::SocketAddr;
+
+use socket2::{Domain, Socket, Type};
 use support::{PATIENCE, node_lua, run_for};
 
 #[test]
 fn nobody_hangs_wherever_an_exchange_ends() {
+    // A port that was free a moment ago may be another's by now.
+    let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    deaf.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = deaf.local_addr().unwrap().as_socket().unwrap().port().to_string();
     let mut command = node_lua();
-    command.env("RUST_LOG", "off").args(["--workers", "2", "tests/exchange/main.lua"]);
+    command.env("RUST_LOG", "off").args(["--workers", "2", "tests/exchange/main.lua", &port]);
     let done = run_for(&mut command, 2 * PATIENCE);
     assert_eq!(done.stdout, "227 cases\n", "{done}");
     done.succeeded();

@@ -39,6 +39,7 @@ local own = copy(
   "assert context error getmetatable ipairs next pairs pcall rawequal rawget rawset select "
     .. "setmetatable tonumber tostring type unpack xpcall"
 )
+own.debug = { traceback = debug.traceback }
 own.string, own.table, own.math, own.bit = copy(string), copy(table), copy(math), copy(bit)
 own.coroutine, own.package, own.jit = copy(coroutine), package, copy(jit, "off")
 function own.loadstring(text, name) return raw_load(text, name, "t", own) end

@@ -3,7 +3,7 @@
 
 local native, core, receivers, hand_over_waiting = ...
 
-local call_for, complete = core.call_for, core.complete
+local call, complete = core.call, core.complete
 
 local NO_REPLY = 207
 local ANY = 0
@@ -92,7 +92,8 @@ function mail.drain(h)
     if not message then return end
     if not hand_over_waiting(r, message[1], message[2], message[3]) then
       local value, from, session = message[3], message[1], message[2]
-      call_for(from, session, r.callback, true, value, from, session, h)
+      if session > 0 then core.begin_serving(from, session) end
+      call(r.callback, true, value, from, session, h)
     end
   end
 end

@@ -4,7 +4,7 @@
 local native, core = ...
 
 local error, loadfile, package, tostring, type = error, loadfile, package, tostring, type
-local concat, traceback, xpcall = table.concat, core.traceback, xpcall
+local concat, traceback, xpcall = table.concat, debug.traceback, xpcall
 
 local LOADING = {}
 

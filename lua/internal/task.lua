@@ -36,7 +36,7 @@ local last_token = 0
 local alive = 0 -- what keeps the context from ending: tokens, timers, registered callbacks
 local main_root
 local asker, asked -- who has asked what the looper calls a callback for: handle and session
-local askers, sessions -- root coroutine → likewise, once a callback has waited
+local serve, stop_serving -- what internal/serving.lua returns, once such a callback waits or fails
 local may_wait_inside -- may_wait(root) of internal/coroutines.lua, once that is loaded
 local timing -- what internal/timing.lua returns, once anything has a timeout
 local explain -- likewise, internal/failure.lua
@@ -51,35 +51,32 @@ local function bad(position, name, expected, value, level)
   )
 end
 
--- Notes that a root coroutine runs a callback for a query.
-local function serve(co, from, session)
-  if not askers then askers, sessions = {}, {} end
-  askers[co], sessions[co] = from, session
-end
-
--- The callback is done; or it has failed, and the asker is told.
-local function stop_serving(co, has_failed)
-  local from, session = askers[co], sessions[co]
-  if not from then return end
-  askers[co], sessions[co] = nil, nil
-  if has_failed then native.refuse(from, session) end
+-- A callback for a query waits, or has failed.
+local function keep_asker(co)
+  if not serve then
+    serve, stop_serving = native.load("internal/serving")(native)
+  end
+  serve(co, asker, asked)
+  asked = nil
 end
 
 local function fail(co, message)
-  if askers then stop_serving(co, true) end
+  if stop_serving then stop_serving(co, true) end
   explain = explain or native.load("internal/failure")(native, traceback, core)
   return explain(co, message, co == main_root)
 end
 
 local function finish(before, co, ok, what)
   current = before
-  if not ok then
-    fail(co, what)
-  elseif what == IDLE then
-    if askers then stop_serving(co) end
+  if what == IDLE and ok then
+    asked = nil
+    if stop_serving then stop_serving(co) end
     local n = #runners
     if n < RUNNERS_KEPT then runners[n + 1] = co end
+    return
   end
+  if asked then keep_asker(co) end
+  if not ok then fail(co, what) end
 end
 
 -- Resumes a root coroutine. Only from the dispatcher, never from inside another root.
@@ -124,14 +121,7 @@ local function call(f, ...)
   return run(get_runner(), f, ...)
 end
 
--- The same, for a message: should it fail, whoever asks is told.
-local function call_for(from, session, f, ...)
-  local co = get_runner()
-  if session > 0 then serve(co, from, session) end
-  return run(co, f, ...)
-end
-
--- Notes that a callback is about to be called for a query, by a handler, as its last thing.
+-- Notes that a callback is about to be called for a query, by a handler or a root of its own.
 local function begin_serving(from, session)
   asker, asked = from, session
 end
@@ -254,10 +244,7 @@ local function dispatch()
     current = nil
     if what ~= IDLE then
       looper = nil
-      if asked then
-        serve(co, asker, asked)
-        asked = nil
-      end
+      if asked then keep_asker(co) end
       if not ok then fail(co, what) end
     end
   until what == IDLE
@@ -326,7 +313,7 @@ end
 core.bad, core.seconds = bad, seconds
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
-core.run, core.call_for, core.begin_serving = run, call_for, begin_serving
+core.run, core.begin_serving = run, begin_serving
 core.stop_timers = function()
   if timing then timing.stop() end
 end
@@ -335,6 +322,6 @@ core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
-core.traceback = traceback
 core.is_looper = is_looper
-core.dispatch, core.start = dispatch, start
+
+return dispatch, start

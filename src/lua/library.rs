@@ -17,6 +17,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
         include_str!("../../lua/internal/coroutines.lua"),
     ),
     ("internal/failure", c"=[node-lua] failure", include_str!("../../lua/internal/failure.lua")),
+    ("internal/serving", c"=[node-lua] serving", include_str!("../../lua/internal/serving.lua")),
     ("internal/timing", c"=[node-lua] timing", include_str!("../../lua/internal/timing.lua")),
     ("internal/ffi", c"=[node-lua] ffi", include_str!("../../lua/internal/ffi.lua")),
     ("internal/mail", c"=[node-lua] mail", include_str!("../../lua/internal/mail.lua")),

@@ -4,6 +4,8 @@
 local here = arg[0]:match("^(.*)/") .. "/"
 local me = context.self()
 local HOST = "127.0.0.1"
+-- Bound by whoever runs this, and nobody listens there.
+local DEAF_PORT = tonumber(arg[1])
 local LONG, SHORT = 60, 0.02
 
 local ENDINGS = { "normal", "error", "killed", "memory", "time" }
@@ -282,9 +284,7 @@ for _, form in ipairs(FORMS) do
   end)
   each_form("connect, nobody listens, " .. form, function(how, timeout, name)
     case(name, { "12" }, function(done)
-      local listener, port = listen()
-      listener:close()
-      ask(how, timeout, done, tcp.connect, HOST, port)
+      ask(how, timeout, done, tcp.connect, HOST, DEAF_PORT)
     end)
   end)
   case("connect, the backlog is full, " .. form, { "208" }, function(done)
