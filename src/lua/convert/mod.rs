@@ -35,8 +35,9 @@ const LEVELS_PER_CLAIM: u32 = 5;
 
 /// How buffers leave and enter a VM.
 pub trait Buffers {
-    /// The content of the userdata at `index`, shared, or a copy if it is small. `Ok(None)` if it is
-    /// no buffer, and an error if it is one that was released. Needs no more than three stack slots.
+    /// The content of the userdata at `index`, shared, or a copy if it is small. `Ok(None)` if it
+    /// is no buffer, and an error if it is one that was released. Needs no more than three stack
+    /// slots.
     ///
     /// # Safety
     /// `state` must be live, on its own thread, with a userdata at `index` (negative).
@@ -49,7 +50,8 @@ pub trait Buffers {
     /// `state` must be live and on its own thread.
     unsafe fn push(state: *mut lua_State, content: &Bytes);
 
-    /// Pushes a buffer with a copy of these bytes. May unwind; needs at most three stack slots.
+    /// Pushes a buffer with a copy of these bytes. May unwind; needs no more than three stack
+    /// slots.
     ///
     /// # Safety
     /// `state` must be live and on its own thread.
