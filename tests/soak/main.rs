@@ -37,7 +37,7 @@ const STREAMS: u64 = 3;
 const SUBSCRIBERS: u64 = 4;
 
 /// Memory is flat if the last third holds no more than this above the first after a minute.
-const FLAT_BYTES: u64 = 16 << 20;
+const FLAT_BYTES: u64 = 8 << 20;
 
 /// The ports of a gate.
 #[derive(Clone, Copy, Debug)]
