@@ -265,6 +265,8 @@ impl Connection {
             self.is_hot = count == room;
             (count, room)
         } else {
+            // What another read has left there is not this connection's.
+            scratch.clear();
             let room = need.min(GATHER_ROOM_BYTES.max(2 * self.gathering.len()));
             if self.gather_need == 0 {
                 self.gathering = BytesMut::with_capacity(room);

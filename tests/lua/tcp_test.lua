@@ -350,6 +350,36 @@ local function framed()
     return server, client
 end
 
+tap.test("a long frame in pieces, and another connection's between", function()
+    local server, client = framed()
+    local other_server, other_client = framed()
+    local head = string.char(0x50, 0xc3) -- 50,000
+    client:set_rwopt({ write_head_bytes = 0 })
+    for round = 1, 3 do
+        local body = string.char(96 + round):rep(50000)
+        local got
+        context.run(function()
+            local _, frame = server:read()
+            got = frame
+        end)
+        client:write(head .. body:sub(1, 20000))
+        -- Waits until the first piece has been received.
+        while (server:stat().read_buffered_bytes or 0) < 20000 do
+            timer.sleep(0.001)
+        end
+        other_client:write("from elsewhere")
+        is(read(other_server), "from elsewhere", "the other frame arrives")
+        client:write(body:sub(20001))
+        while not got do
+            timer.sleep(0.001)
+        end
+        ok(got:tostring() == body, "the long frame is what was sent", #got .. " bytes")
+    end
+    for _, sock in ipairs({ server, client, other_server, other_client }) do
+        sock:close()
+    end
+end)
+
 tap.test("read_into", function()
     local server, client = framed()
     local into = buffer.new(100)
