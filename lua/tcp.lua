@@ -7,7 +7,7 @@ local bad, seconds, handlers = core.bad, core.seconds, core.handlers
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
-local resume_waiter = core.resume_waiter
+local suspend_on, resume_waiter = core.suspend_on, core.resume_waiter
 local timer_start, jobs = native.timer_start, core.get_timing().jobs
 local native_read, native_write = native.read, native.write
 
@@ -121,7 +121,9 @@ handlers[4] = function(id)
   end
   if record.waiter and record.taken >= record.stocked then
     -- What serve_stream does for the most usual reader, in one piece.
+    record.reading = true
     local data, more, dry = native_read(id, record.stock)
+    record.reading = false
     if data then
       record.taken, record.stocked, record.dry = 0, more, dry
       resume_waiter(record, true, data)
@@ -168,9 +170,16 @@ function tcp.read(socket, ...)
   return wait_on(socket, record, timeout)
 end
 
+-- Raises, for the caller of read_into, if the buffer is released.
+local function check_live(data)
+  if not native.buffer_is_live(data) then
+    error("bad argument #2 to 'read_into' (buffer is released)", 4)
+  end
+end
+
 -- read_into where others read too, something has been received already, or there is a timeout.
 local function read_and_assign(socket, record, data, ...)
-  if not data:valid() then error("bad argument #2 to 'read_into' (buffer is released)", 3) end
+  check_live(data)
   local timeout = 0
   if select("#", ...) > 0 then timeout = seconds((...), 3, "read_into", 4) end
   local ok, frame = tcp.read(socket, timeout)
@@ -185,7 +194,10 @@ end
 -- Whether nobody else reads, and nothing is in stock: then what comes next may go where the reader
 -- wants it.
 local function is_alone(record)
-  return not record.waiter and record.first > record.last and record.taken >= record.stocked
+  return not record.waiter
+    and record.first > record.last
+    and record.taken >= record.stocked
+    and not record.reading
 end
 
 -- read_into where there may be nothing yet: waits until there is, as the only one who reads.
@@ -201,10 +213,11 @@ local function pull(socket, record, data, ...)
       record.dry = true
       if found == 1 then return true, data end
     end
+    check_live(data)
     check_may_wait()
-    record.pulls = true
-    -- Whoever comes meanwhile waits behind this one, and takes nothing.
-    local ok, code = wait_on(socket, record, 0)
+    record.pulls, record.anchor = true, socket
+    -- Whoever comes meanwhile waits behind this one, also if it finds nothing and waits again.
+    local ok, code = suspend_on(record)
     if not ok then
       record.pulls = false
       return false, code

@@ -14,7 +14,8 @@ local TIMEOUT = 208
 -- Records of sockets: id, closed, callback, whether it was told the end (`told`), frames in stock,
 -- whether there are no more until the next event (`dry`), the root that waits without a token and
 -- before the others (`waiter`), whether that one reads for itself once it is resumed (`pulls`), and
--- the tokens of who waits from `first` to `last`.
+-- the tokens of who waits from `first` to `last`. `reading` is set while frames are being fetched:
+-- finalisers run meanwhile, and those that read would come between.
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 -- All fields are there from the beginning: compiled code knows where they are, and records that
 -- grew in different orders would each need code of their own.
@@ -42,7 +43,8 @@ local function new_socket(registry, id)
   local socket = native.socket_object(id, registry == listeners)
   local record = {
     id = id, closed = false, first = 1, last = 0, stock = {}, stocked = 0, taken = 0,
-    dry = false, waiter = false, pulls = false, callback = false, told = false, anchor = false,
+    dry = false, waiter = false, pulls = false, reading = false, callback = false, told = false,
+    anchor = false,
   }
   registry[socket] = record
   by_id[id] = record
@@ -69,8 +71,10 @@ local function next_frame(record)
     stock[taken] = false
     return data
   end
-  if record.dry then return end
+  if record.dry or record.reading then return end
+  record.reading = true
   local data, more, dry = native_read(record.id, record.stock)
+  record.reading = false
   if data then
     record.taken, record.stocked, record.dry = 0, more, dry
     return data
@@ -88,8 +92,10 @@ local function put_back(record, data)
   elseif taken >= record.stocked then
     stock[1], record.taken, record.stocked = data, 0, 1
   else
-    table.insert(stock, 1, data)
-    record.stocked = record.stocked + 1
+    for i = record.stocked, 1, -1 do
+      stock[i + 1] = stock[i]
+    end
+    stock[1], record.stocked = data, record.stocked + 1
   end
 end
 

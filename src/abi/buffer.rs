@@ -29,10 +29,12 @@ pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
     (c"buffer_methods", methods),
     (c"buffer_reserve", reserve_for_lua),
     (c"buffer_assign", assign),
+    (c"buffer_is_live", is_live),
 ];
 
 /// Registry keys, far from the small ones that `luaL_ref` hands out.
 const KEY_METATABLE: c_int = 0x6e6c_0001;
+const KEY_ENVIRONMENT: c_int = 0x6e6c_0002;
 const KEY_METHODS: c_int = 0x6e6c_0003;
 
 /// Why a buffer cannot be made or grown.
@@ -146,12 +148,13 @@ unsafe fn fill(state: *mut lua_State) {
         // SAFETY: the metatable is on top.
         unsafe { set_function(state, name, *function) };
     }
-    // SAFETY: pops the metatable, which the registry keeps, the token and the methods.
+    // SAFETY: pops the metatable and the token, which the registry keeps, and the methods.
     unsafe {
-        let table = ffi::lua_topointer(state, -1);
+        let (table, token) = (ffi::lua_topointer(state, -1), ffi::lua_topointer(state, -2));
         ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
-        state::account(state).set_buffer_metatable(table);
-        ffi::lua_settop(state, -3);
+        ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, KEY_ENVIRONMENT);
+        state::account(state).set_buffer_metatable(table, token);
+        ffi::lua_settop(state, -2);
     }
 }
 
@@ -444,6 +447,13 @@ unsafe extern "C-unwind" fn reserve_for_lua(state: *mut lua_State) -> c_int {
     }
 }
 
+/// `native.buffer_is_live(buffer)`
+unsafe extern "C-unwind" fn is_live(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua.
+    let call = unsafe { Call::new(state) };
+    call.push_boolean(call.check_buffer(1).is_live())
+}
+
 /// `native.buffer_assign(buffer, other)`: makes the first hold what the second holds, by reference
 /// where that is possible; false if the first is released. The caller vouches for the types.
 unsafe extern "C-unwind" fn assign(state: *mut lua_State) -> c_int {
@@ -455,14 +465,12 @@ unsafe extern "C-unwind" fn assign(state: *mut lua_State) -> c_int {
         drop(bytes);
         return call.push_boolean(false);
     }
-    discharge(call, buffer);
     if !buffer.assign(&bytes) {
-        // What it shares is charged to the other, and from now on to both.
-        buffer.charged = bytes.len() as u32;
-        // SAFETY: a running state.
-        unsafe { state::account(state) }.recharge(0, bytes.len());
         buffer.set_shared(bytes);
     }
+    let (before, now) = buffer.update_charge();
+    // SAFETY: a running state. What is shared is charged to each that shares it.
+    unsafe { state::account(state) }.recharge(before, now);
     call.push_boolean(true)
 }
 

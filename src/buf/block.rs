@@ -332,23 +332,42 @@ impl NlBuffer {
         self.put_owned(bytes);
     }
 
-    /// Replaces the content, of whatever kind, by a copy of `bytes`, if there is room without
-    /// another block; false, and nothing changed, otherwise.
+    /// Replaces the content, of whatever kind, by a copy of `bytes`, if these are so few that they
+    /// could be in place ([`INLINE_MAX`]); false, and nothing changed, otherwise.
     #[inline]
     pub fn assign(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > usize::from(self.place) {
-            return false;
+        if bytes.len() <= usize::from(self.place) {
+            self.drop_store();
+            self.put_inline();
+            self.fill(bytes);
+            return true;
         }
-        self.drop_store();
-        self.put_inline();
-        self.fill(bytes);
+        bytes.len() <= INLINE_MAX && self.assign_to_block(bytes)
+    }
+
+    /// The same in a block of its own, the one there is if it suffices.
+    fn assign_to_block(&mut self, bytes: &[u8]) -> bool {
+        let mut owned = match self.flags & (OWNED | SHARED) {
+            OWNED => self.take_owned(),
+            _ => {
+                self.drop_store();
+                BytesMut::new()
+            }
+        };
+        owned.clear();
+        owned.reserve(bytes.len().next_power_of_two().max(BLOCK_MIN));
+        owned.extend_from_slice(bytes);
+        self.put_owned(owned);
         true
     }
 
-    /// The most that [`NlBuffer::assign`] takes.
-    #[inline]
-    pub fn place(&self) -> usize {
-        usize::from(self.place)
+    /// Brings the bytes to be reported to the memory account up to date, after [`NlBuffer::assign`]
+    /// or [`NlBuffer::set_shared`]; returns what they were, and what they are.
+    pub fn update_charge(&mut self) -> (usize, usize) {
+        let before = self.charged;
+        // What is in place is part of the userdata.
+        self.charged = if self.is_inline() { 0 } else { (self.len + self.room) as u32 };
+        (before as usize, self.charged as usize)
     }
 
     /// Moves inline content to the front of its place.

@@ -169,6 +169,8 @@ pub struct Maker<'a> {
     thread: *mut Thread,
     account: &'a Account,
     metatable: NonNull<c_void>,
+    /// Any table: the collector marks it, and `debug.getfenv` shows it.
+    environment: u64,
 }
 
 impl std::fmt::Debug for Maker<'_> {
@@ -186,7 +188,9 @@ impl<'a> Maker<'a> {
     pub unsafe fn new(raw: *mut lua_State) -> Option<Maker<'a>> {
         // SAFETY: the caller's contract.
         let account = unsafe { state::account(raw) };
-        Some(Maker { thread: raw.cast(), account, metatable: account.buffer_metatable()? })
+        let metatable = account.buffer_metatable()?;
+        let environment = account.buffer_environment();
+        Some(Maker { thread: raw.cast(), account, metatable, environment })
     }
 
     /// Pushes a userdata with an empty buffer in it that has `room` bytes in place. `None`, and
@@ -259,8 +263,7 @@ impl<'a> Maker<'a> {
                 kind: KIND,
                 subkind: 0,
                 unused: 0,
-                // The collector marks it; any table will do.
-                environment: metatable,
+                environment: self.environment,
                 length: length as u32,
                 metatable,
                 padding: 0,

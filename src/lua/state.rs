@@ -77,6 +77,7 @@ pub struct Account {
     heap: UnsafeCell<Heap>,
     /// The metatable of buffers, once there is one.
     buffer_metatable: Cell<Option<NonNull<c_void>>>,
+    buffer_environment: Cell<u64>,
 }
 
 impl Account {
@@ -154,9 +155,16 @@ impl Account {
         self.buffer_metatable.get()
     }
 
-    /// Sets the metatable of buffers.
-    pub fn set_buffer_metatable(&self, table: *const c_void) {
+    /// Sets the metatable of buffers, and the table that is their environment. Both must live as
+    /// long as the state.
+    pub fn set_buffer_metatable(&self, table: *const c_void, environment: *const c_void) {
+        self.buffer_environment.set(environment as u64);
         self.buffer_metatable.set(NonNull::new(table.cast_mut()));
+    }
+
+    /// The address of the table that is the environment of buffers.
+    pub(super) fn buffer_environment(&self) -> u64 {
+        self.buffer_environment.get()
     }
 
     /// Bytes held, and wanted, when an allocation was first refused because of the limit.
@@ -217,6 +225,7 @@ impl State {
             pause: Cell::new(PAUSE_MIN),
             heap: UnsafeCell::new(Heap::new()),
             buffer_metatable: Cell::new(None),
+            buffer_environment: Cell::new(0),
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).

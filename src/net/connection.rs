@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::shared::SharedWriter;
 use super::writer::{Body, Staged, Writer};
-use crate::buf::{NlBuffer, Scratch, fill_block};
+use crate::buf::{INLINE_MAX, NlBuffer, Scratch, fill_block};
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::frame::{Decoder, Encoder, HeadOptions, HeadPatch, OptionsError, Step, TooLong};
@@ -217,7 +217,7 @@ impl Connection {
     }
 
     /// Takes the next of the frames received already into a buffer that lives, in place of its
-    /// content: by copy, if it can be stored in place, else by reference. False if there is none.
+    /// content: by copy, if it is small, else by reference. False if there is none.
     #[inline]
     pub fn take_into(&mut self, buffer: &mut NlBuffer) -> bool {
         if self.gather_need > 0 {
@@ -243,7 +243,7 @@ impl Connection {
     /// frame in the buffer; where it was is of no use.
     pub fn read_into(&mut self, scratch: &mut Scratch, buffer: &mut NlBuffer) -> Read {
         let mut place = [const { 0..0 }; 1];
-        let read = self.read(scratch, buffer.place(), &mut place);
+        let read = self.read(scratch, INLINE_MAX, &mut place);
         if let Read::Frames(_, block) = &read {
             let [place] = place;
             let bytes = block.as_deref().unwrap_or(scratch.content());

@@ -470,6 +470,80 @@ tap.test("read_into among other readers", function()
     server:close()
 end)
 
+tap.test("read_into waits again among other readers", function()
+    for _, second in ipairs({ "read_into", "read" }) do
+        local server, client = framed()
+        client:set_rwopt({ write_head_bytes = 0 })
+        local order, done = {}, 0
+        for i = 1, 2 do
+            context.run(function()
+                local good, data
+                if i == 1 or second == "read_into" then
+                    good, data = server:read_into(buffer.new(99))
+                else
+                    good, data = server:read()
+                end
+                order[i] = good and data:tostring() or data
+                done = done + 1
+            end)
+        end
+        timer.sleep(0.001)
+        -- Half a head wakes the first reader for nothing.
+        client:write("\5")
+        while (server:stat().read_buffered_bytes or 0) < 1 do
+            timer.sleep(0.001)
+        end
+        client:write("\0hel")
+        while (server:stat().read_buffered_bytes or 0) < 5 do
+            timer.sleep(0.001)
+        end
+        client:write("lo")
+        while done < 1 do
+            timer.sleep(0.001)
+        end
+        is(order[1], "hello", "the first gets the frame, with another one behind: " .. second)
+        client:write("\9")
+        client:close()
+        while done < 2 do
+            timer.sleep(0.001)
+        end
+        is(order[2], 1, "the second is told the end, after half a head")
+        server:close()
+    end
+end)
+
+tap.test("a finaliser that reads loses nothing", function()
+    local server, client = framed()
+    local seen, total, twice, count = {}, 0, 0, 3000
+    local function note(good, frame)
+        if not good then
+            return false
+        end
+        local number = tonumber(frame:tostring())
+        twice = twice + (seen[number] and 1 or 0)
+        seen[number] = true
+        total = total + 1
+        return true
+    end
+    context.run(function()
+        for i = 1, count do
+            client:write(("%06d"):format(i))
+        end
+    end)
+    repeat
+        getmetatable(newproxy(true)).__gc = function()
+            -- Where it would have to wait, or comes while frames are fetched, this raises.
+            pcall(function()
+                note(server:read())
+            end)
+        end
+    until total == count or not note(server:read(5))
+    is(total, count, "every frame is read")
+    is(twice, 0, "and none twice")
+    client:close()
+    server:close()
+end)
+
 tap.test("read_into and callbacks", function()
     local server, client = framed()
     local into, seen = buffer.new(64), {}
@@ -509,6 +583,8 @@ tap.test("read_into wants an open buffer", function()
     client:write("kept")
     tap.raises("a released one", "released", server.read_into, server, gone)
     is(read(server), "kept", "and no frame is lost")
+    server:read(0.001)
+    tap.raises("a released one, where nothing has come", "released", server.read_into, server, gone)
     local late, why = buffer.new(), nil
     context.run(function()
         local good, message = pcall(server.read_into, server, late, 30)

@@ -120,13 +120,10 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
         c_int::from(stream.is_dry())
     };
     let result = interrupt::attempt(take).unwrap_or(3);
-    // What is in place is not charged.
-    let now = if buffer.is_inline() { 0 } else { buffer.len() as u32 };
-    if result < 2 && now != buffer.charged {
+    let (before, now) = buffer.update_charge();
+    if now != before {
         // SAFETY: a state runs, as the caller says.
-        let account = unsafe { state::account(interrupt::running()) };
-        account.recharge(buffer.charged as usize, now as usize);
-        buffer.charged = now;
+        unsafe { state::account(interrupt::running()) }.recharge(before, now);
     }
     result
 }
