@@ -1,31 +1,9 @@
 -- Sockets: what goes beyond the recorded cases of the contract.
 
+local sockets = require("support.sockets")
 local tap = require("support.tap")
 local is, ok = tap.is, tap.ok
-
-local HOST = "127.0.0.1"
-
-local function listen(...)
-    local good, listener = tcp.listen(HOST, 0, ...)
-    assert(good, listener)
-    return listener, tcp.local_port(listener)
-end
-
--- A connection: the accepting and the connecting side.
-local function pair()
-    local listener, port = listen()
-    local good, client = tcp.connect(HOST, port, 30)
-    assert(good, client)
-    local accepted, server = listener:accept(30)
-    assert(accepted, server)
-    listener:close()
-    return server, client
-end
-
-local function read(sock)
-    local good, data = sock:read(30)
-    return good and data:tostring() or data
-end
+local HOST, listen, pair, read = sockets.HOST, sockets.listen, sockets.pair, sockets.read
 
 tap.test("addresses", function()
     local listener, port = listen()
