@@ -120,17 +120,26 @@ impl Account {
         true
     }
 
+    /// Whether an allocation in the VM may go on, after which `total` bytes are held.
+    #[inline]
+    fn admits(&self, total: usize) -> bool {
+        if total > self.threshold_bytes.get() && !self.make_room(total) {
+            return false;
+        }
+        let fails = torture::fails(torture::Point::Allocation);
+        if fails {
+            self.exceed(total);
+        }
+        !fails
+    }
+
     /// Memory for a userdata with a buffer, of at most `SMALL_MAX` bytes; when the VM frees it,
     /// what the buffer holds is let go. `None` if it is refused: then the context is going to end.
     #[inline]
     pub(super) fn allocate_buffer(&self, size: usize) -> Option<NonNull<u8>> {
         let held = self.lua_bytes.get();
         let total = held + size + self.external_bytes.get();
-        if total > self.threshold_bytes.get() && !self.make_room(total) {
-            return None;
-        }
-        if torture::fails(torture::Point::Allocation) {
-            self.exceed(total);
+        if !self.admits(total) {
             return None;
         }
         // SAFETY: only this function and `allocate` use it, on the thread that runs the state.
@@ -150,7 +159,7 @@ impl Account {
         self.external_bytes.set(held.saturating_sub(before) + now);
     }
 
-    /// The metatable of buffers as [`objects::push`] takes it, once there is one.
+    /// The metatable of buffers as [`objects::Maker`] takes it, once there is one.
     pub fn buffer_metatable(&self) -> Option<NonNull<c_void>> {
         self.buffer_metatable.get()
     }
@@ -351,8 +360,7 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
 /// As for [`account`].
 pub unsafe fn discharge(state: *mut lua_State, bytes: usize) {
     // SAFETY: the caller's contract.
-    let account = unsafe { account(state) };
-    account.external_bytes.set(account.external_bytes.get().saturating_sub(bytes));
+    unsafe { account(state) }.recharge(bytes, 0);
 }
 
 /// Opens the standard libraries.
@@ -389,11 +397,7 @@ unsafe extern "C" fn allocate(
     }
     let held = account.lua_bytes.get();
     let total = held.wrapping_sub(old_size).wrapping_add(new_size) + account.external_bytes.get();
-    if total > account.threshold_bytes.get() && new_size > old_size && !account.make_room(total) {
-        return std::ptr::null_mut();
-    }
-    if new_size > old_size && torture::fails(torture::Point::Allocation) {
-        account.exceed(total);
+    if new_size > old_size && !account.admits(total) {
         return std::ptr::null_mut();
     }
     // SAFETY: only this function and `allocate_buffer` use it, on the thread that runs the state,
@@ -427,8 +431,7 @@ unsafe fn free(account: &Account, block: *mut u8, size: usize) {
     unsafe {
         if heap.is_buffer(block, size) {
             let buffer = &mut *objects::content_of(block);
-            let held = account.external_bytes.get();
-            account.external_bytes.set(held.saturating_sub(buffer.charged as usize));
+            account.recharge(buffer.charged as usize, 0);
             buffer.release();
         }
         heap.give(block, size);

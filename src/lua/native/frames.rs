@@ -120,10 +120,12 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
         c_int::from(stream.is_dry())
     };
     let result = interrupt::attempt(take).unwrap_or(3);
-    let (before, now) = buffer.update_charge();
-    if now != before {
-        // SAFETY: a state runs, as the caller says.
-        unsafe { state::account(interrupt::running()) }.recharge(before, now);
+    if result < 2 {
+        let (before, now) = buffer.update_charge();
+        if now != before {
+            // SAFETY: a state runs, as the caller says.
+            unsafe { state::account(interrupt::running()) }.recharge(before, now);
+        }
     }
     result
 }
