@@ -58,25 +58,19 @@ local function serve_stream(record)
       resume_waiter(record, true)
     else
       local data, code = next_frame(record)
-      if not data and not code then return end
+      local good = data ~= nil
+      local value = data or code
+      if value == nil then return end
       if waits then
-        if data then
-          resume_waiter(record, true, data)
-        else
-          resume_waiter(record, false, code)
-        end
+        resume_waiter(record, good, value)
       elseif token then
         take_waiter(record)
-        if data then
-          complete(token, true, data)
-        else
-          complete(token, false, code)
-        end
-      elseif data then
-        call(callback, true, data, record.anchor)
+        complete(token, good, value)
+      elseif good then
+        call(callback, true, value, record.anchor)
       else
         record.told = true
-        return call(callback, false, code, record.anchor)
+        return call(callback, false, value, record.anchor)
       end
     end
   end
@@ -186,7 +180,7 @@ local function read_and_assign(socket, record, data, ...)
   if not ok then return false, frame end
   if not native.buffer_assign(data, frame) then
     put_back(record, frame)
-    error("bad argument #2 to 'read_into' (buffer is released)", 3)
+    check_live(data)
   end
   return true, data
 end
@@ -200,6 +194,14 @@ local function is_alone(record)
     and not record.reading
 end
 
+-- Takes the next frame into `data`: 0 or 1 if there was one, 2 if there is none yet, 3 if read_into
+-- has to go the long way.
+local function take(record, data)
+  local found = take_into(record.id, data)
+  record.dry = found == 1 or found == 2
+  return found
+end
+
 -- read_into where there may be nothing yet: waits until there is, as the only one who reads.
 local function pull(socket, record, data, ...)
   if select("#", ...) > 0 or not is_alone(record) then
@@ -207,11 +209,9 @@ local function pull(socket, record, data, ...)
   end
   while true do
     if not record.dry then
-      local found = take_into(record.id, data)
-      if found == 0 then return true, data end
+      local found = take(record, data)
+      if found < 2 then return true, data end
       if found == 3 then return read_and_assign(socket, record, data) end
-      record.dry = true
-      if found == 1 then return true, data end
     end
     check_live(data)
     check_may_wait()
@@ -238,10 +238,7 @@ function tcp.read_into(socket, data, ...)
   if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data, 3) end
   if record.closed then check_open(record, SOCKET_CLOSED) end
   if not record.dry and is_alone(record) and select("#", ...) == 0 then
-    local found = take_into(record.id, data)
-    if found == 0 then return true, data end
-    record.dry = found < 3
-    if found == 1 then return true, data end
+    if take(record, data) < 2 then return true, data end
   end
   return pull(socket, record, data, ...)
 end
