@@ -20,7 +20,8 @@ return function(co, message, is_main)
     -- It has come through a `require`.
     text = text .. passing.trace
   else
-    text = traceback(co, text)
+    -- Together they would end at a zero byte of the text.
+    text = text .. "\n" .. traceback(co)
   end
   -- The runtime's own frames are noise to whoever reads this.
   text = text:gsub("\n\t%[node%-lua%][^\n]*", ""):gsub("\n\t%[C%]: in function '[error]*'", "")

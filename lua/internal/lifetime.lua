@@ -33,41 +33,41 @@ end
 
 local waits = {} -- handle → tokens
 
--- Sessions of open queries by whom they asked, so that many ends at once do not each look through
+-- Tokens of open queries by whom they asked, so that many ends at once do not each look through
 -- all queries. Made, and brought up to date, when somebody ends: asking costs nothing for it.
 local index = {}
-local indexed = 0 -- the last session that it knows
-local listed = 0 -- how many sessions are in it, answered ones included
+local indexed = 0 -- the last token that it knows
+local listed = 0 -- how many tokens are in it, answered ones included
 
-local function list(session, h)
-  local sessions = index[h]
-  if not sessions then
-    sessions = {}
-    index[h] = sessions
+local function list(token, h)
+  local tokens = index[h]
+  if not tokens then
+    tokens = {}
+    index[h] = tokens
   end
-  sessions[#sessions + 1] = session
+  tokens[#tokens + 1] = token
   listed = listed + 1
 end
 
--- The sessions of queries that asked `h`, oldest first; nil if there are none.
+-- The tokens of queries that asked `h`, oldest first; nil if there are none.
 local function unanswered_by(h)
   local last, open = core.last_token(), core.unanswered
   if last - indexed > open or listed > 2 * open then
     index, listed = {}, 0
-    for session, target in pairs(asked) do list(session, target) end
+    for token, target in pairs(asked) do list(token, target) end
   else
-    for session = indexed + 1, last do
-      if asked[session] then list(session, asked[session]) end
+    for token = indexed + 1, last do
+      if asked[token] then list(token, asked[token]) end
     end
   end
   indexed = last
-  local sessions = index[h]
-  if sessions then
+  local tokens = index[h]
+  if tokens then
     index[h] = nil
-    listed = listed - #sessions
-    table.sort(sessions)
+    listed = listed - #tokens
+    table.sort(tokens)
   end
-  return sessions
+  return tokens
 end
 
 -- A context that was watched, or asked, has ended.
@@ -155,7 +155,7 @@ end
 ---@param reason? string
 function context.destroy(h, reason)
   if h == nil or type(h) == "string" and tonumber(h) == nil then
-    native.destroy_self()
+    native.destroy_self(h)
     core.stop_timers()
     return
   end

@@ -3,9 +3,8 @@
 
 local native, core, receivers, hand_over_waiting = ...
 
-local call, complete = core.call, core.complete
+local call = core.call
 
-local NO_REPLY = 207
 local ANY = 0
 
 local self_handle = native.self()
@@ -79,7 +78,7 @@ function break_deadlock(alive)
   if own_queries == 0 or own_queries < alive then return false end
   for _ = 1, own_queries do
     local message = mail.take(self_handle)
-    if message[2] > 0 then complete(message[2], false, NO_REPLY) end
+    if message[2] > 0 then native.refuse(self_handle, message[2]) end
   end
   return true
 end

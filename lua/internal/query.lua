@@ -14,19 +14,25 @@ local QUERIES_FULL = 213
 
 local context = {}
 
--- Sessions of queries that wait for an answer → whom they asked; and how many they are.
+-- Tokens of queries that wait for an answer → whom they asked; and how many they are. Others know
+-- them by their sessions (src/lua/sessions.rs).
 local asked = {}
 
--- The answer is there, or nobody waits for it any more; false if that was so before.
-local function forget(session)
-  if asked[session] == nil then return false end
-  asked[session] = nil
+-- Nobody waits for the answer any more; false if that was so before.
+local function forget(token)
+  if asked[token] == nil then return false end
+  asked[token] = nil
   core.unanswered = core.unanswered - 1
+  native.forget(token)
   return true
 end
 
-handlers[2] = function(session, ok, value)
-  if forget(session) then return conclude(session, ok, value) end
+-- The answer is there.
+handlers[2] = function(token, ok, value)
+  if asked[token] == nil then return end
+  asked[token] = nil
+  core.unanswered = core.unanswered - 1
+  return conclude(token, ok, value)
 end
 
 --- Asks another context and waits for the answer; with a callback, does not wait.
@@ -40,33 +46,33 @@ function context.query(h, ...)
   h = check_handle(h, 1, "query")
   local value, a, b = ...
   local timeout, callback, given = options("query", 3, n - 1, a, b)
-  local entry, session
+  local entry, token
   if callback then
     entry = function(ok, result)
-      forget(session)
+      forget(token)
       if given == 0 then return callback(ok, result, h, value) end
       return callback(ok, result, h, value, a)
     end
   else
     check_may_wait()
   end
-  session = register(entry)
-  local ok, why = native_query(h, session, value)
-  if why == QUERIES_FULL and native.recount(core.unanswered) then
-    ok, why = native_query(h, session, value)
+  token = register(entry)
+  local ok, session = native_query(h, token, value)
+  if session == QUERIES_FULL and not ok and native.recount(core.unanswered) then
+    ok, session = native_query(h, token, value)
   end
   if not ok then
-    cancel(session)
-    if ok == nil then error(why, 2) end
-    return false, why
+    cancel(token)
+    if ok == nil then error(session, 2) end
+    return false, session
   end
-  asked[session] = h
+  asked[token] = h
   core.unanswered = core.unanswered + 1
-  if timeout > 0 then set_timeout(session, timeout) end
+  if timeout > 0 then set_timeout(token, timeout) end
   if callback then return true, session end
   local result
   ok, result = suspend()
-  forget(session)
+  forget(token)
   return ok, result
 end
 

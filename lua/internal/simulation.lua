@@ -1,4 +1,4 @@
--- What differs for a script in a simulation: chance and time come from the seed.
+-- What differs for a script in a simulation: time is virtual.
 --
 -- The compiler is off: when it compiles what depends on where its code lies.
 
@@ -10,7 +10,6 @@ local system_time, system_date, system_remove = os.time, os.date, os.remove
 local remove_socket_file = native.remove_socket_file
 
 jit.off()
-math.randomseed(native.random_seed())
 
 os.clock = now
 

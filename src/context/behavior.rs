@@ -19,12 +19,13 @@ pub enum Outcome {
 /// Why a context ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By itself: nothing was pending any more, or the script destroyed its own context.
+    /// By itself: nothing was pending any more, or the script destroyed its own context without a
+    /// reason.
     Normal,
-    /// By itself, after its main chunk had failed.
-    Error(String),
-    /// Another context, or the process's end, destroyed it; with the reason given, if any.
-    Destroyed(Option<String>),
+    /// By itself, after its main chunk had failed: with a text of whatever bytes.
+    Error(Vec<u8>),
+    /// It was destroyed, by another context or the process's end, or by itself with a reason.
+    Destroyed(Option<Vec<u8>>),
     /// It needed more memory than it may use; what has grown.
     Memory(String),
     /// A turn used more CPU time than it may; where, if known.
@@ -36,12 +37,12 @@ impl End {
     pub fn ending(&self) -> Ending {
         let (reason, detail) = match self {
             End::Normal => ("normal", None),
-            End::Error(text) => ("error", Some(text)),
-            End::Destroyed(reason) => ("killed", reason.as_ref()),
-            End::Memory(text) => ("memory", Some(text)),
-            End::Time(text) => ("time", text.as_ref()),
+            End::Error(text) => ("error", Some(&text[..])),
+            End::Destroyed(reason) => ("killed", reason.as_deref()),
+            End::Memory(text) => ("memory", Some(text.as_bytes())),
+            End::Time(text) => ("time", text.as_ref().map(String::as_bytes)),
         };
-        Ending { reason, detail: detail.cloned() }
+        Ending { reason, detail: detail.map(<[u8]>::to_vec) }
     }
 }
 

@@ -326,7 +326,7 @@ impl Worker {
         drop(behavior);
         let (outcome, cost) = result.unwrap_or_else(|_| {
             log::error!("context {}: the runtime failed in its turn; it ends", context.id());
-            context.destroy(End::Error("the runtime failed".to_owned()));
+            context.destroy(End::Error(b"the runtime failed".to_vec()));
             (Outcome::Ended, TURN_COST)
         });
         match outcome {

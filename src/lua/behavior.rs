@@ -131,6 +131,7 @@ impl Running {
                     ffi::lua_call(raw, 1, 2);
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
+                    seed_random(raw, context);
                     if rt::is_simulated() {
                         library::push_chunk(raw, "internal/simulation");
                         ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
@@ -142,6 +143,7 @@ impl Running {
         });
         if let Err(message) = ready {
             if context.end_requested().is_none() {
+                let message = String::from_utf8_lossy(&message);
                 log::error!("context {}: the library does not load: {message}", context.id());
             }
             host::enter(&mut host, raw, || drop(state));
@@ -212,10 +214,12 @@ impl Running {
             1 => Outcome::Idle,
             _ => Outcome::More,
         };
-        if outcome == Outcome::Ended
-            && let Some(failure) = self.host.failure.clone()
-        {
-            self.host.context.destroy(End::Error(failure));
+        if outcome == Outcome::Ended {
+            if let Some(reason) = self.host.end_reason.take() {
+                self.host.context.destroy(End::Destroyed(Some(reason)));
+            } else if let Some(failure) = self.host.failure.take() {
+                self.host.context.destroy(End::Error(failure));
+            }
         }
         (outcome, cost)
     }
@@ -232,11 +236,11 @@ impl Running {
     /// The dispatcher was left: it catches what scripts raise, so that only the lack of memory, an
     /// interruption, or a fault of the runtime get here.
     #[cold]
-    fn fail(&mut self, message: Option<String>) {
+    fn fail(&mut self, message: Option<Vec<u8>>) {
         let (raw, account) = (self.raw(), self.account());
         let message = message.unwrap_or_default();
         let context = &self.host.context;
-        if account.exceeded() || message == OUT_OF_MEMORY {
+        if account.exceeded() || message == OUT_OF_MEMORY.as_bytes() {
             let text = format!(
                 "{} bytes in Lua, {} in buffers, {} wanted in all, limit {}",
                 account.lua_bytes(),
@@ -250,7 +254,8 @@ impl Running {
                 context.explain_end(End::Time(interrupt::take_caught(raw)));
             }
         } else {
-            log::error!("context {}: {message}; it ends", context.id());
+            let text = String::from_utf8_lossy(&message);
+            log::error!("context {}: {text}; it ends", context.id());
             context.destroy(End::Error(message));
         }
     }
@@ -265,6 +270,7 @@ impl Running {
             End::Error(_) => {}
             End::Destroyed(None) => return,
             End::Destroyed(Some(reason)) => {
+                let reason = String::from_utf8_lossy(reason);
                 log::info!("context {id}{name} destroyed: {reason}");
                 return;
             }
@@ -299,6 +305,23 @@ impl Running {
 /// What the VM's want of memory comes as.
 const OUT_OF_MEMORY: &str = "out of memory";
 
+/// Has the script's random numbers differ from those of all other contexts and processes.
+///
+/// # Safety
+/// `raw` must be a live state of `context` with three stack slots free. May raise.
+unsafe fn seed_random(raw: *mut lua_State, context: &Arc<Context>) {
+    // No query has this token. Of its bits, those that a double holds.
+    let seed = rt::secret((context.id().to_bits(), u64::MAX)) >> 11;
+    // SAFETY: the caller's contract; the stack is left as it was.
+    unsafe {
+        ffi::lua_getglobal(raw, c"math".as_ptr());
+        ffi::lua_getfield(raw, -1, c"randomseed".as_ptr());
+        ffi::lua_pushnumber(raw, seed as f64);
+        ffi::lua_call(raw, 1, 0);
+        ffi::lua_settop(raw, -2);
+    }
+}
+
 const DISPATCH: &std::ffi::CStr = c"node-lua.dispatch";
 const START: &std::ffi::CStr = c"node-lua.start";
 
@@ -306,10 +329,10 @@ const START: &std::ffi::CStr = c"node-lua.start";
 ///
 /// # Safety
 /// `raw` must be a live state, with the error value on top if the status says so.
-unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), String> {
+unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), Vec<u8>> {
     match status {
         ffi::LUA_OK => Ok(()),
-        ffi::LUA_ERRMEM => Err(OUT_OF_MEMORY.to_owned()),
+        ffi::LUA_ERRMEM => Err(OUT_OF_MEMORY.into()),
         // SAFETY: the caller's contract.
         _ => Err(unsafe { text_of(raw) }),
     }
@@ -319,7 +342,10 @@ unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), String> {
 ///
 /// # Safety
 /// `raw` must be a live state that nobody else uses. A raise unwinds `body`, destructors included.
-unsafe fn protected<F: FnOnce(*mut lua_State)>(raw: *mut lua_State, body: F) -> Result<(), String> {
+unsafe fn protected<F: FnOnce(*mut lua_State)>(
+    raw: *mut lua_State,
+    body: F,
+) -> Result<(), Vec<u8>> {
     unsafe extern "C-unwind" fn trampoline<F: FnOnce(*mut lua_State)>(
         raw: *mut lua_State,
     ) -> c_int {
@@ -347,22 +373,21 @@ unsafe fn protected<F: FnOnce(*mut lua_State)>(raw: *mut lua_State, body: F) -> 
 }
 
 /// The value on the top of the stack, if it is a string or a number.
-unsafe fn text_of(raw: *mut lua_State) -> String {
+unsafe fn text_of(raw: *mut lua_State) -> Vec<u8> {
     let mut length = 0;
     // SAFETY: the caller's contract; the bytes are copied while the value is on the stack.
     unsafe {
         // A number would be converted, which may raise.
         if ffi::lua_type(raw, -1) != ffi::LUA_TSTRING {
-            return format!("(error object of type {})", ffi::lua_type(raw, -1));
+            return format!("(error object of type {})", ffi::lua_type(raw, -1)).into();
         }
         let text = ffi::lua_tolstring(raw, -1, &mut length);
-        let bytes = std::slice::from_raw_parts(text.cast::<u8>(), length);
-        String::from_utf8_lossy(bytes).into_owned()
+        std::slice::from_raw_parts(text.cast::<u8>(), length).to_vec()
     }
 }
 
 /// Calls the library's `start` with the script and its arguments; returns why it does not load.
-unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<String> {
+unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<Vec<u8>> {
     // SAFETY: a live state with an empty stack; what raises is caught by the caller's `protected`.
     unsafe {
         ffi::lua_getglobal(raw, c"package".as_ptr());
@@ -406,11 +431,11 @@ unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<String> {
         }
         let count = script.arguments.len() as c_int;
         if ffi::lua_checkstack(raw, count + convert::STACK_SLOTS) == 0 {
-            return Some(format!("too many arguments: {count}"));
+            return Some(format!("too many arguments: {count}").into());
         }
         for argument in &script.arguments {
             if let Err(error) = convert::push_value::<super::BufferValues>(raw, argument) {
-                return Some(error.to_string());
+                return Some(error.to_string().into());
             }
         }
         ffi::lua_call(raw, 1 + count, 0);

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use mlua::ffi::lua_State;
 
 use super::interrupt;
+use super::sessions::Sessions;
 use super::state::Account;
 use super::timers::{TIMERS_MAX, Timers};
 use crate::buf::Scratch;
@@ -106,12 +107,16 @@ pub(super) struct Host {
     answers: Answers,
     pub(super) remotes: Remotes,
     peers: [Option<Arc<Context>>; PEERS],
+    /// Queries that wait for an answer.
+    pub(super) sessions: Sessions,
     pub(super) is_ending: bool,
     /// What is withheld from the context, and from those it creates.
     pub(super) deny: super::Deny,
     pub(super) main_failed: bool,
     /// How the main chunk failed.
-    pub(super) failure: Option<String>,
+    pub(super) failure: Option<Vec<u8>>,
+    /// Why the script ends its own context, if it says so.
+    pub(super) end_reason: Option<Vec<u8>>,
     /// What the turn has cost so far, in messages' worth of work.
     cost: usize,
     /// Messages received that the mailbox still counts.
@@ -180,10 +185,12 @@ impl Host {
             answers: Answers::default(),
             remotes: Remotes::default(),
             peers: [const { None }; PEERS],
+            sessions: Sessions::default(),
             is_ending: false,
             deny: super::Deny::default(),
             main_failed: false,
             failure: None,
+            end_reason: None,
             cost: 0,
             received: 0,
         })
@@ -410,6 +417,14 @@ impl Host {
             notices.push_back(Notice::Complete(token, result.map(|()| Completion::Done)));
         };
         self.remotes.flush(&self.context, notify);
+    }
+
+    /// The script ends its own context. The first reason counts, as it does when others end it.
+    pub(super) fn end(&mut self, reason: Option<Vec<u8>>) {
+        if !self.is_ending {
+            self.end_reason = reason;
+        }
+        self.is_ending = true;
     }
 
     /// Stores a new socket under the key it is made for.

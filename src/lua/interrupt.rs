@@ -180,7 +180,7 @@ pub(super) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     let text = format!("the runtime failed: {text}");
     log::error!("context {}: {text}; it ends", context.id());
-    context.destroy(End::Error(text));
+    context.destroy(End::Error(text.into()));
     arm();
 }
 

@@ -12,6 +12,7 @@ pub mod library;
 mod native;
 pub mod objects;
 mod pages;
+mod sessions;
 mod settings;
 mod slots;
 pub mod state;

@@ -11,8 +11,8 @@ use crate::error::Code;
 pub struct Ending {
     /// A word.
     pub reason: &'static str,
-    /// A text, if there is more to say.
-    pub detail: Option<String>,
+    /// A text, of whatever bytes, if there is more to say.
+    pub detail: Option<Vec<u8>>,
 }
 
 /// One thing for a context to react to.

@@ -36,6 +36,11 @@ impl Id {
         self.0 as f64
     }
 
+    /// The number, as an integer.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
     /// The slot.
     pub fn index(self) -> usize {
         (self.0 & ((1 << INDEX_BITS) - 1)) as usize - 1

@@ -19,5 +19,5 @@ pub use runtime::{fix_addresses, init, termination_signals};
 pub use socket::{Address, unix_address};
 pub use switch::{
     Listener, Stream, Timer, block_on, choose, drive, is_simulated, now, poll_sockets,
-    random_words, remove_socket_file, resolve, sleep, spawn, wall_clock, watch_sockets,
+    random_words, remove_socket_file, resolve, secret, sleep, spawn, wall_clock, watch_sockets,
 };

@@ -1,10 +1,11 @@
 //! Clock, timers, name look-ups, tasks, random numbers. Does not know sockets.
 
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -50,6 +51,12 @@ pub(super) fn random_words() -> Option<[u64; 4]> {
     // SAFETY: room for that many bytes; any content is a valid number.
     let count = unsafe { libc::getrandom(words.as_mut_ptr().cast(), length, 0) };
     (count == length as isize).then_some(words)
+}
+
+/// A keyed hash: SipHash, with a key of this process from the system.
+pub(super) fn secret(which: (u64, u64)) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(which)
 }
 
 /// Prepares the runtime. Call once, first thing in `main`, before any thread exists.

@@ -37,6 +37,12 @@ pub fn random_words() -> Option<[u64; 4]> {
     if is_on() { Some(simulation::random_words()) } else { runtime::random_words() }
 }
 
+/// A number of 64 bits that follows from these two, and that nobody outside of this process can
+/// guess, however many others he knows.
+pub fn secret(which: (u64, u64)) -> u64 {
+    if is_on() { simulation::secret(which) } else { runtime::secret(which) }
+}
+
 /// In a simulation: which of `count` contexts that could run does so next, and for how long it is
 /// held up instead, if it is. `count` is at least 1.
 pub fn choose(count: usize) -> (usize, Option<Duration>) {

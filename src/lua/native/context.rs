@@ -31,6 +31,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"destroy_self", destroy_self),
     (c"send", send),
     (c"query", query),
+    (c"forget", forget),
     (c"recount", recount),
     (c"reply", reply),
     (c"refuse", refuse),
@@ -264,14 +265,13 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
     }
 }
 
-/// native.destroy(handle, reason or nil).
+/// native.destroy(handle, reason or nil): whether that is the context itself.
 unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (handle, reason) = unsafe { (number(raw, 1), text(raw, 2)) };
-    let reason = reason.map(|reason| String::from_utf8_lossy(reason).into_owned());
+    // SAFETY: called by the VM; the text is copied.
+    let (handle, reason) = unsafe { (number(raw, 1), text(raw, 2).map(<[u8]>::to_vec)) };
     if let Some(context) = find(handle) {
         if host::with(|host| host.context.id() == context.id()) {
-            host::with(|host| host.is_ending = true);
+            host::with(|host| host.end(reason));
             // SAFETY: as above, with 20 slots free.
             unsafe { ffi::lua_pushboolean(raw, 1) };
             return 1;
@@ -284,9 +284,11 @@ unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
     0
 }
 
-/// native.destroy_self(): the context ends after this turn's dispatch.
-unsafe extern "C-unwind" fn destroy_self(_raw: *mut lua_State) -> c_int {
-    host::with(|host| host.is_ending = true);
+/// native.destroy_self(reason or nil): the context ends after this turn's dispatch.
+unsafe extern "C-unwind" fn destroy_self(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the text is copied.
+    let reason = unsafe { text(raw, 1).map(<[u8]>::to_vec) };
+    host::with(|host| host.end(reason));
     0
 }
 
@@ -366,8 +368,8 @@ unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
     }
 }
 
-/// native.query(handle, session, value). Returns true; or `false, code`; or `nil, message` for what
-/// cannot travel.
+/// native.query(handle, token, value). Returns true, session; or `false, code`; or `nil, message`
+/// for what cannot travel.
 unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     unsafe {
@@ -375,13 +377,37 @@ unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
             Ok(value) => value,
             Err(results) => return results,
         };
-        let session = key(raw, 2);
-        if !host::with(|host| host.context.asked()) {
-            return push_failure(raw, Code::QUERIES_FULL);
+        let (to, token) = (Id::from_number(number(raw, 1)), key(raw, 2));
+        let asked = host::with(|host| {
+            if !host.context.asked() {
+                return Err(Code::QUERIES_FULL);
+            }
+            let to = to.ok_or(Code::NO_CONTEXT)?;
+            let from = host.context.id();
+            let session = host.sessions.open(from, token);
+            let sent = host.deliver(to, Event::Message { from, session, value });
+            if sent.is_err() {
+                host.sessions.close(session);
+            }
+            sent.map(|()| session)
+        });
+        match asked {
+            Ok(session) => {
+                ffi::lua_pushboolean(raw, 1);
+                ffi::lua_pushnumber(raw, session as f64);
+                2
+            }
+            Err(code) => push_failure(raw, code),
         }
-        let result = deliver(number(raw, 1), |from| Event::Message { from, session, value });
-        push_result(raw, result)
     }
+}
+
+/// native.forget(token): nobody waits for an answer to this query any more.
+unsafe extern "C-unwind" fn forget(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let token = unsafe { key(raw, 1) };
+    host::with(|host| host.sessions.forget(host.context.id(), token));
+    0
 }
 
 /// native.recount(queries): so many wait for an answer; whether one more may.

@@ -26,7 +26,6 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"log", log),
     (c"now", now),
     (c"wall_clock", wall_clock),
-    (c"random_seed", random_seed),
     (c"remove_socket_file", remove_socket_file),
     (c"timer_start", timer_start),
     (c"timer_cancel", timer_cancel),
@@ -73,6 +72,12 @@ fn next() -> Next {
                 None => return Next::None,
                 Some(Event::Ready { source }) => host.on_ready(source),
                 Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
+                Some(Event::Reply { session, result }) => {
+                    // Otherwise nobody waits for it any more, or nobody ever did.
+                    if let Some(token) = host.sessions.close(session) {
+                        return Next::Event(Event::Reply { session: token, result });
+                    }
+                }
                 Some(event) => {
                     if let Event::Message { .. } = event {
                         host.receive();
@@ -156,7 +161,7 @@ unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
                 push_pair(raw, ENDED, id.to_number());
                 push_text(raw, ending.reason.as_bytes());
                 match &ending.detail {
-                    Some(detail) => push_text(raw, detail.as_bytes()),
+                    Some(detail) => push_text(raw, detail),
                     None => ffi::lua_pushnil(raw),
                 }
                 4
@@ -227,13 +232,13 @@ unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; the text is copied before the stack changes.
     let (text, is_main) = unsafe {
         let text = text(raw, 1).unwrap_or_default();
-        (String::from_utf8_lossy(text), ffi::lua_toboolean(raw, 2) != 0)
+        (text, ffi::lua_toboolean(raw, 2) != 0)
     };
     host::with(|host| {
-        report(&host.context, &text);
+        report(&host.context, text);
         if is_main {
             host.main_failed = true;
-            host.failure = Some(text.into_owned());
+            host.failure = Some(text.to_vec());
         }
     });
     0
@@ -259,14 +264,6 @@ unsafe extern "C-unwind" fn now(raw: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn wall_clock(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     unsafe { ffi::lua_pushnumber(raw, rt::wall_clock().as_secs_f64()) };
-    1
-}
-
-/// native.random_seed(): a number that differs from call to call.
-unsafe extern "C-unwind" fn random_seed(raw: *mut lua_State) -> c_int {
-    let [word, ..] = rt::random_words().unwrap_or_default();
-    // SAFETY: called by the VM. What a double holds exactly.
-    unsafe { ffi::lua_pushnumber(raw, (word >> 11) as f64) };
     1
 }
 

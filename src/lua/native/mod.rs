@@ -120,7 +120,8 @@ unsafe extern "C-unwind" fn set_ffi(raw: *mut lua_State) -> c_int {
 }
 
 /// Logs the failure of a script.
-pub(super) fn report(context: &Arc<Context>, text: &str) {
+pub(super) fn report(context: &Arc<Context>, text: &[u8]) {
+    let text = String::from_utf8_lossy(text);
     match context.name() {
         Some(name) => log::error!("context {} ({name}): {text}", context.id()),
         None => log::error!("context {}: {text}", context.id()),

@@ -92,6 +92,8 @@ enum Order {
 pub(super) struct World {
     pub(super) now: u64,
     pub(super) random: Random,
+    /// What [`secret`] goes by.
+    secret: u64,
     pub(super) faults: Faults,
     order: Order,
     trace: Trace,
@@ -164,6 +166,14 @@ pub(in crate::rt) fn random_words() -> [u64; 4] {
     with(|world| std::array::from_fn(|_| world.random.next()))
 }
 
+/// A number that follows from the seed and these two.
+pub(in crate::rt) fn secret(which: (u64, u64)) -> u64 {
+    with(|world| {
+        let first = Random::new(world.secret ^ which.0).next();
+        Random::new(first ^ which.1).next()
+    })
+}
+
 /// Which of `count` contexts that could run does so next, `count` of at least 1; and for how many
 /// nanoseconds it is held up instead, if it is. Some time passes.
 pub(in crate::rt) fn choose(count: usize) -> (usize, Option<u64>) {
@@ -181,6 +191,7 @@ impl World {
         World {
             now: 0,
             random,
+            secret: Random::new(!seed).next(),
             faults: Faults::new(faults),
             order,
             trace: Trace::new(seed),

@@ -1,0 +1,98 @@
+//! The numbers under which a context's queries are answered.
+//!
+//! Whoever is asked is given the session, may pass it on, and may answer under it; nobody else may.
+//! So sessions are numbers that cannot be guessed from others. The library knows its queries by
+//! tokens, small numbers in order.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::message::Id;
+use crate::rt;
+
+/// Bits of a session: what a Lua number holds exactly.
+const BITS: u32 = 53;
+
+/// Sessions are as good as random: they need no hashing.
+#[derive(Default)]
+struct Unhashed(u64);
+
+impl Hasher for Unhashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 << 8 | u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, session: u64) {
+        // The table looks at both ends of the 64 bits.
+        self.0 = session << (64 - BITS) | session >> (2 * BITS - 64);
+    }
+}
+
+/// The open sessions of one context.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    tokens: HashMap<u64, u64, BuildHasherDefault<Unhashed>>,
+}
+
+impl Sessions {
+    fn number(id: Id, token: u64) -> u64 {
+        // 0 is the session of what is no query.
+        (rt::secret((id.to_bits(), token)) >> (64 - BITS)).max(1)
+    }
+
+    /// A session of context `id` for a query that it knows by `token`.
+    #[inline]
+    pub(super) fn open(&mut self, id: Id, token: u64) -> u64 {
+        let session = Sessions::number(id, token);
+        self.tokens.insert(session, token);
+        session
+    }
+
+    /// An answer has come: the token of the query, if it waits for one.
+    #[inline]
+    pub(super) fn close(&mut self, session: u64) -> Option<u64> {
+        self.tokens.remove(&session)
+    }
+
+    /// Nobody waits for an answer to this query any more.
+    pub(super) fn forget(&mut self, id: Id, token: u64) {
+        self.tokens.remove(&Sessions::number(id, token));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_open_until_it_is_answered_or_forgotten() {
+        let (mut sessions, id) = (Sessions::default(), Id::new(3, 1));
+        let first = sessions.open(id, 1);
+        let second = sessions.open(id, 2);
+        assert_eq!(sessions.close(first), Some(1));
+        assert_eq!(sessions.close(first), None);
+        sessions.forget(id, 2);
+        assert_eq!(sessions.close(second), None);
+    }
+
+    #[test]
+    fn sessions_differ_and_fit_a_lua_number() {
+        let (mut one, mut other) = (Sessions::default(), Sessions::default());
+        let all: std::collections::HashSet<u64> = (0..10_000)
+            .flat_map(|token| [one.open(Id::new(0, 0), token), other.open(Id::new(1, 0), token)])
+            .collect();
+        assert_eq!(all.len(), 20_000);
+        assert!(all.iter().all(|&session| session > 0 && session < 1 << BITS));
+        // None of the bits stands still.
+        for bit in 0..BITS {
+            let ones = all.iter().filter(|&session| session >> bit & 1 == 1).count();
+            assert!((8_000..12_000).contains(&ones), "bit {bit}: {ones}");
+        }
+    }
+}
