@@ -6,7 +6,7 @@
 local native, core = ...
 
 local error, next, select, tonumber, type = error, next, select, tonumber, type
-local bad, seconds, handlers = core.bad, core.seconds, core.handlers
+local bad, timeout_of, handlers = core.bad, core.timeout_of, core.handlers
 local begin_serving, complete, defer = core.begin_serving, core.complete, core.defer
 local register, set_timeout = core.register, core.set_timeout
 local suspend, check_may_wait, is_waiting = core.suspend, core.check_may_wait, core.is_waiting
@@ -14,6 +14,7 @@ local hold = core.hold
 local next_message = native.next_message
 
 local ANY = 0
+local TIMEOUT = 208
 
 local context = {}
 
@@ -21,7 +22,7 @@ local context = {}
 local function options(name, position, n, a, b)
   if n == 0 then return 0, nil, 0 end
   if n == 1 and type(a) == "function" then return 0, a, 0 end
-  local timeout = seconds(a, position, name, 4)
+  local timeout = timeout_of(a, position, name, 4)
   if n == 1 then return timeout, nil, 1 end
   if type(b) ~= "function" or n > 2 then
     if n > 2 then error(("too many arguments to '%s'"):format(name), 3) end
@@ -145,7 +146,8 @@ function context.recv(h, ...)
     end
     return
   end
-  local timeout = n == 1 and seconds(how, 2, "recv") or 0
+  local timeout = n == 1 and timeout_of(how, 2, "recv") or 0
+  if timeout < 0 then return false, TIMEOUT end
   check_may_wait()
   if mail and mail.first <= mail.last then
     local message = mail.take(h)

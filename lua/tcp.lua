@@ -2,9 +2,11 @@
 
 local native, core = ...
 
-local error, getmetatable, select, type = error, getmetatable, select, type
-local bad, seconds, handlers = core.bad, core.seconds, core.handlers
-local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
+local error, getmetatable, select, tostring, type = error, getmetatable, select, tostring, type
+local next, concat, format = next, table.concat, string.format
+local bad, timeout_of, handlers = core.bad, core.timeout_of, core.handlers
+local call, call_guarded, complete = core.call, core.call_guarded, core.complete
+local defer, hold = core.defer, core.hold
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
 local suspend_on, resume_waiter = core.suspend_on, core.resume_waiter
@@ -14,6 +16,7 @@ local native_read, native_write = native.read, native.write
 native.open_sockets()
 local sockets = native.load("internal/socket")(native, core)
 local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by_id
+local paths, refuse = sockets.paths, sockets.refuse
 local check_stream, check_listener = sockets.check_stream, sockets.check_listener
 local check_open, new_stream = sockets.check_open, sockets.new_stream
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
@@ -33,13 +36,13 @@ stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
 -- Longer texts go the other way.
 local TEXT_MAX = 4096
 
-local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
+local SOCKET_CLOSED, LISTENER_CLOSED, TIMEOUT = 203, 204, 208
 local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
 -- How long to wait before accepting again when the system is out of descriptors.
 local RETRY_SECONDS = 0.05
 
-local tcp, stream_methods, listener_methods = core.tcp, {}, {}
-native.load("internal/dial")(native, core, sockets)
+local tcp = {}
+native.load("internal/dial")(native, core, sockets, tcp)
 
 -- Read and accept ---------------------------------------------------------------------------------
 
@@ -94,12 +97,13 @@ local function serve_listener(record)
       end
       -- Anything else concerns that one connection, which is gone: the next is waited for.
     elseif waits then
-      resume_waiter(record, true, new_stream(id))
+      resume_waiter(record, true, new_stream(id, paths[record]))
     elseif token then
       take_waiter(record)
-      complete(token, true, new_stream(id))
+      complete(token, true, new_stream(id, paths[record]))
     else
-      call(record.callback, true, new_stream(id), record.anchor)
+      local socket = new_stream(id, paths[record])
+      call_guarded(socket, record.callback, true, socket, record.anchor)
     end
   end
 end
@@ -145,13 +149,14 @@ end
 ---@return boolean|nil ok, userdata|integer buffer or code
 function tcp.read(socket, ...)
   local record = streams[socket]
-  if record == nil then bad(1, "read", "tcp socket", socket, 3) end
-  if record.closed then check_open(record, SOCKET_CLOSED) end
+  if record == nil then refuse(socket, "read", 3) end
+  if record.closed then check_open(record, SOCKET_CLOSED, "read") end
   local timeout = 0
   if select("#", ...) > 0 then
     local how = ...
     if type(how) == "function" then return set_callback(socket, record, how, serve_stream) end
-    timeout = seconds(how, 2, "read")
+    timeout = timeout_of(how, 2, "read")
+    if timeout < 0 then return false, TIMEOUT end
   end
   if not record.waiter and (record.first > record.last or not next_waiter(record)) then
     if not record.dry or record.taken < record.stocked then
@@ -175,7 +180,7 @@ end
 local function read_and_assign(socket, record, data, ...)
   check_live(data)
   local timeout = 0
-  if select("#", ...) > 0 then timeout = seconds((...), 3, "read_into", 4) end
+  if select("#", ...) > 0 then timeout = timeout_of((...), 3, "read_into", 4) end
   local ok, frame = tcp.read(socket, timeout)
   if not ok then return false, frame end
   if not native.buffer_assign(data, frame) then
@@ -234,9 +239,9 @@ jit.off(pull)
 ---@return boolean ok, userdata|integer data or code
 function tcp.read_into(socket, data, ...)
   local record = streams[socket]
-  if record == nil then bad(1, "read_into", "tcp socket", socket, 3) end
+  if record == nil then refuse(socket, "read_into", 3) end
   if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data, 3) end
-  if record.closed then check_open(record, SOCKET_CLOSED) end
+  if record.closed then check_open(record, SOCKET_CLOSED, "read_into") end
   if not record.dry and is_alone(record) and select("#", ...) == 0 then
     if take(record, data) < 2 then return true, data end
   end
@@ -249,16 +254,17 @@ end
 ---@return boolean|nil ok, userdata|integer socket or code
 function tcp.accept(socket, ...)
   local record = check_listener(socket, "accept")
-  check_open(record, LISTENER_CLOSED)
+  check_open(record, LISTENER_CLOSED, "accept")
   local timeout = 0
   if select("#", ...) > 0 then
     local how = ...
     if type(how) == "function" then return set_callback(socket, record, how, serve_listener) end
-    timeout = seconds(how, 2, "accept")
+    timeout = timeout_of(how, 2, "accept")
+    if timeout < 0 then return false, TIMEOUT end
   end
   if not record.waiter and not next_waiter(record) then
     local id, code = native.accept(record.id)
-    if id then return true, new_stream(id) end
+    if id then return true, new_stream(id, paths[record]) end
     if code ~= nil then defer(serve_listener, record) end
   end
   check_may_wait()
@@ -315,9 +321,9 @@ function tcp.write(socket, data, how)
   local record = streams[socket]
   if record == nil then
     if type(socket) == "number" then return write_shared(socket, data, how) end
-    bad(1, "write", "tcp socket", socket, 3)
+    refuse(socket, "write", 3)
   end
-  if record.closed then check_open(record, SOCKET_CLOSED) end
+  if record.closed then check_open(record, SOCKET_CLOSED, "write") end
   if not how then
     -- What compiled code can do by itself; the rest, and complaints, are native.write's.
     if getmetatable(data) == BUFFER then
@@ -349,13 +355,26 @@ end
 
 -- Options and state -------------------------------------------------------------------------------
 
+local RWOPT = {
+  "read_head_bytes", "read_head_endian", "read_head_max",
+  "write_head_bytes", "write_head_endian", "write_head_max",
+}
+local IS_RWOPT = {}
+for i = 1, #RWOPT do IS_RWOPT[RWOPT[i]] = true end
+
 --- Changes how frames look; see docs/api/tcp.md for the fields.
 ---@param socket userdata
 ---@param changes table
 function tcp.set_rwopt(socket, changes)
   local record = check_stream(socket, "set_rwopt")
-  check_open(record, SOCKET_CLOSED)
+  check_open(record, SOCKET_CLOSED, "set_rwopt")
   if type(changes) ~= "table" then bad(2, "set_rwopt", "table", changes, 3) end
+  for field in next, changes do
+    if not IS_RWOPT[field] then
+      local text = "bad argument #2 to 'set_rwopt' (no option named '%s'; there are %s)"
+      error(format(text, tostring(field), concat(RWOPT, ", ")), 2)
+    end
+  end
   local why = native.set_rwopt(
     record.id,
     changes.read_head_endian,
@@ -365,7 +384,7 @@ function tcp.set_rwopt(socket, changes)
     changes.write_head_bytes,
     changes.write_head_max
   )
-  if why then error(("bad argument #2 to 'set_rwopt' (%s)"):format(why), 2) end
+  if why then error(format("bad argument #2 to 'set_rwopt' (%s)", why), 2) end
 end
 
 --- How frames look: a table of six fields; empty for a closed socket.
@@ -396,7 +415,7 @@ end
 ---@return integer
 function tcp.fd(socket)
   local record = check_stream(socket, "fd")
-  check_open(record, SOCKET_CLOSED)
+  check_open(record, SOCKET_CLOSED, "fd")
   return native.fd(record.id)
 end
 
@@ -405,7 +424,7 @@ end
 ---@param on boolean
 function tcp.set_wshared(socket, on)
   local record = check_stream(socket, "set_wshared")
-  check_open(record, SOCKET_CLOSED)
+  check_open(record, SOCKET_CLOSED, "set_wshared")
   native.set_wshared(record.id, on and true or false)
 end
 
@@ -417,10 +436,13 @@ function tcp.fd_src(fd)
   return native.fd_src(fd)
 end
 
+local set_monitor -- what internal/monitor.lua returns, once something is monitored
+
 local function address_of(which, name)
   return function(socket)
     local record = streams[socket] or listeners[socket]
     if record == nil then bad(1, name, "tcp socket", socket, 3) end
+    if which > 2 and not streams[socket] then refuse(socket, name, 3) end
     if record.closed then return end
     return native.address(record.id, which)
   end
@@ -430,6 +452,15 @@ tcp.local_addr = address_of(1, "local_addr")
 tcp.local_port = address_of(2, "local_port")
 tcp.remote_addr = address_of(3, "remote_addr")
 tcp.remote_port = address_of(4, "remote_port")
+
+--- Has callback(code, socket) called once, when the connection can no longer be written, or its
+--- peer has gone (code 1: it closed); nil removes it.
+---@param socket userdata
+---@param callback function|nil
+function tcp.monitor(socket, ...)
+  set_monitor = set_monitor or native.load("internal/monitor")(native, core, sockets)
+  return set_monitor(socket, ...)
+end
 
 --- Figures of a socket: what waits, bounds. An empty table for a closed socket.
 ---@param socket userdata
@@ -456,7 +487,7 @@ end
 ---@param bytes integer
 function tcp.set_write_limit(socket, bytes)
   local record = check_stream(socket, "set_write_limit")
-  check_open(record, SOCKET_CLOSED)
+  check_open(record, SOCKET_CLOSED, "set_write_limit")
   if type(bytes) ~= "number" or not (bytes >= 0) then
     bad(2, "set_write_limit", "number of bytes", bytes, 3)
   end
@@ -482,14 +513,6 @@ function tcp.is_closed(socket)
   return record and record.closed or false
 end
 
-for _, name in ipairs({
-  "read", "read_into", "write", "close", "is_closed", "set_rwopt", "get_rwopt", "set_nodelay",
-  "set_wshared", "set_write_limit", "fd", "stat", "local_addr", "local_port", "remote_addr",
-  "remote_port",
-}) do
-  stream_methods[name] = tcp[name]
-end
-for _, name in ipairs({ "accept", "close", "is_closed", "local_addr", "local_port", "stat" }) do
-  listener_methods[name] = tcp[name]
-end
-native.set_socket_methods(stream_methods, listener_methods)
+native.load("internal/methods")(native, core, sockets, tcp)
+
+return tcp

@@ -3,7 +3,8 @@
 
 local native, core = ...
 
-local select, type = select, type
+local select, tonumber, type = select, tonumber, type
+local max = math.max
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 local check_may_wait, suspend, hold = core.check_may_wait, core.suspend, core.hold
 local seconds, bad, current = core.seconds, core.bad, core.current
@@ -34,7 +35,7 @@ local function entry(name, first, ...)
   local n = select("#", ...)
   local callback = n > 0 and select(n, ...) or nil
   if type(callback) ~= "function" then
-    bad(first + math.max(n, 1) - 1, name, "function", callback)
+    bad(first + max(n, 1) - 1, name, "function", callback)
   end
   if n == 1 then return callback end
   local arguments = { callback, ... }
@@ -94,7 +95,11 @@ end
 --- Stops a timer. Unknown ids, and those of timers that are over, are ignored.
 ---@param id integer
 function timer.close(id)
-  if type(id) ~= "number" then return end
+  if type(id) ~= "number" or id % 1 ~= 0 then
+    local number = type(id) == "string" and tonumber(id)
+    if not number or number % 1 ~= 0 then bad(1, "close", "timer id", id, 3) end
+    id = number
+  end
   local kind = type(jobs[id % SLOTS + 1])
   if kind ~= "function" and kind ~= "table" then return end
   local slot = timer_cancel(id)

@@ -53,6 +53,7 @@ fn an_idle_process_makes_no_context_switch() {
            local ok, sock = tcp.connect('127.0.0.1', tcp.local_port(listener))
            socks[#socks + 1] = sock
            sock:read(function() end)
+           sock:monitor(function() end)
            sock:write('hello')
          end
          for i = 1, 10 do

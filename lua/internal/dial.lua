@@ -1,66 +1,61 @@
 -- Listening and connecting, over IP and unix addresses, with host names looked up off the workers.
 
-local native, core, sockets = ...
+local native, core, sockets, tcp = ...
 
 local error, select, tonumber, type, unpack = error, select, tonumber, type, unpack
+local find, floor, format = string.find, math.floor, string.format
 local bad, options = core.bad, core.options
 local call, defer, hold = core.call, core.defer, core.hold
-local register, set_timeout = core.register, core.set_timeout
+local guard, register, set_timeout = core.guard, core.register, core.set_timeout
 local suspend, check_may_wait = core.suspend, core.check_may_wait
 local new_stream, new_listener = sockets.new_stream, sockets.new_listener
 
 local TIMEOUT, AGAIN = 208, 4
 local ADDRESS_MAX, UNIX_PATH_MAX, PORT_MAX = 253, 107, 65535
-local BACKLOG_DEFAULT = 4096
+local BACKLOG_DEFAULT, BACKLOG_MAX = 4096, 2 ^ 31 - 1
 -- How long to wait before connecting again to a unix socket whose backlog is full.
 local RETRY_SECONDS = 0.05
 
 -- Families, as the native side knows them.
 local IP, IP6, UNIX = 0, 6, 1
 
-local tcp = core.tcp
-
 local function check_address(address, name)
   if type(address) ~= "string" then bad(1, name, "address", address) end
-  if #address > ADDRESS_MAX then
-    error(
-      ("bad argument #1 to '%s' (address of %d bytes exceeds %d)"):format(
-        name,
-        #address,
-        ADDRESS_MAX
-      ),
-      3
-    )
-  end
-  return address
 end
 
 local function check_port(port, name)
   local number = tonumber(port)
   if not number then bad(2, name, "port", port) end
-  if number ~= math.floor(number) or number < 0 or number > PORT_MAX then
-    error(("bad argument #2 to '%s' (port %s is not in 0..%d)"):format(name, number, PORT_MAX), 3)
+  if number ~= floor(number) or number < 0 or number > PORT_MAX then
+    error(format("bad argument #2 to '%s' (port %s is not in 0..%d)", name, number, PORT_MAX), 3)
   end
   return number
 end
 
 local function check_path(path, name)
   if type(path) ~= "string" then bad(1, name, "path", path) end
-  if #path == 0 or #path > UNIX_PATH_MAX or path:find("\0", 1, true) then
+  local zero = find(path, "\0", 1, true)
+  if zero then
     error(
-      ("bad argument #1 to '%s' (path of %d bytes is not in 1..%d, or has a zero byte)"):format(
+      format("bad argument #1 to '%s' (a path has no zero byte: it is byte %d)", name, zero),
+      3
+    )
+  end
+  if #path == 0 or #path > UNIX_PATH_MAX then
+    error(
+      format(
+        "bad argument #1 to '%s' (a path of a unix socket has 1 to %d bytes, this one %d)",
         name,
-        #path,
-        UNIX_PATH_MAX
+        UNIX_PATH_MAX,
+        #path
       ),
       3
     )
   end
-  return path
 end
 
 -- Runs `work`, which may wait, and returns its results; or, with a callback, in a root of its own,
--- the callback getting the results and `...`.
+-- the callback getting the results and `...`. The socket of a callback that fails is closed.
 local function attempt(callback, work, ...)
   if not callback then return work() end
   local n, given = select("#", ...), { ... }
@@ -68,18 +63,23 @@ local function attempt(callback, work, ...)
   defer(call, function()
     hold(-1)
     local ok, value = work()
+    if ok then guard(value) end
     return callback(ok, value, unpack(given, 1, n))
   end)
 end
 
 local function listen_now(family, address, port, backlog, reuse_port)
   local id, code = native.listen(family, address, port, backlog, reuse_port)
-  if id then return true, new_listener(id) end
+  if id then return true, new_listener(id, family == UNIX and address) end
   return false, code
 end
 
 local function listen_ip(name, family, address, port, ...)
   check_address(address, name)
+  if #address > ADDRESS_MAX then
+    local text = "bad argument #1 to '%s' (address of %d bytes exceeds %d)"
+    error(format(text, name, #address, ADDRESS_MAX), 2)
+  end
   local number = check_port(port, name)
   local n = select("#", ...)
   local a, b = ...
@@ -95,6 +95,10 @@ local function listen_ip(name, family, address, port, ...)
       reuse_port = a
     elseif tonumber(a) then
       backlog = tonumber(a)
+      if backlog ~= floor(backlog) or backlog < 0 or backlog > BACKLOG_MAX then
+        local text = "bad argument #3 to '%s' (backlog %s is not in 0..%d)"
+        error(format(text, name, backlog, BACKLOG_MAX), 2)
+      end
     else
       bad(3, name, "backlog", a, 3)
     end
@@ -154,14 +158,18 @@ local function connect_now(family, address, port, timeout)
   set_timeout(token, timeout)
   native.connect(token, family, address, port)
   local ok, value = suspend()
-  if ok then return true, new_stream(value) end
+  if ok then return true, new_stream(value, family == UNIX and address) end
   if value == TIMEOUT then native.cancel_connect(token) end
   return false, value
 end
 
 local function connect(family, address, port, timeout, callback, ...)
-  if not callback then check_may_wait() end
+  if not callback then
+    if timeout < 0 then return false, TIMEOUT end
+    check_may_wait()
+  end
   return attempt(callback, function()
+    if timeout < 0 then return false, TIMEOUT end
     local deadline = timeout > 0 and native.now() + timeout
     local ok, value = connect_now(family, address, port, timeout)
     while value == AGAIN and family == UNIX do

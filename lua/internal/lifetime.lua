@@ -11,7 +11,7 @@ local register, cancel, set_timeout = core.register, core.cancel, core.set_timeo
 local suspend, check_may_wait, hold = core.suspend, core.check_may_wait, core.hold
 local check_handle, asked, forget = core.check_handle, core.asked, core.forget
 
-local NO_CONTEXT, NO_REPLY = 205, 207
+local NO_CONTEXT, NO_REPLY, TIMEOUT = 205, 207, 208
 local ANY = 0
 
 local self_handle = native.self()
@@ -128,8 +128,14 @@ function context.wait(h, ...)
       if given == 0 then return callback(ok, code, h) end
       return callback(ok, code, h, a)
     end)
+  elseif timeout < 0 then
+    return false, TIMEOUT
   else
     check_may_wait()
+  end
+  if timeout < 0 then
+    defer(complete, token, false, TIMEOUT)
+    return
   end
   if not native.watch(h) then
     if not callback then return false, NO_CONTEXT end

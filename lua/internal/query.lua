@@ -7,10 +7,11 @@ local error, select = error, select
 local handlers, options = core.handlers, core.options
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, check_may_wait, conclude = core.suspend, core.check_may_wait, core.conclude
+local complete, defer = core.complete, core.defer
 local check_handle = core.check_handle
 local native_query = native.query
 
-local QUERIES_FULL = 213
+local TIMEOUT, QUERIES_FULL = 208, 213
 
 local context = {}
 
@@ -53,10 +54,17 @@ function context.query(h, ...)
       if given == 0 then return callback(ok, result, h, value) end
       return callback(ok, result, h, value, a)
     end
+  elseif timeout < 0 then
+    return false, TIMEOUT
   else
     check_may_wait()
   end
   token = register(entry)
+  if timeout < 0 then
+    -- Nobody is asked.
+    defer(complete, token, false, TIMEOUT)
+    return true, token
+  end
   local ok, session = native_query(h, token, value)
   if session == QUERIES_FULL and not ok and native.recount(core.unanswered) then
     ok, session = native_query(h, token, value)

@@ -3,6 +3,7 @@
 local native, core = ...
 
 local error, setmetatable = error, setmetatable
+local format = string.format
 local native_read, strerror = native.read, native.strerror
 local bad, complete, defer, hold = core.bad, core.complete, core.defer, core.hold
 local register, set_timeout = core.register, core.set_timeout
@@ -10,33 +11,69 @@ local suspend, suspend_on, resume_waiter = core.suspend, core.suspend_on, core.r
 local next_waiter, drop_waiter = core.next_waiter, core.drop_waiter
 
 local TIMEOUT = 208
+local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
 
 -- Records of sockets: id, closed, callback, whether it was told the end (`told`), frames in stock,
 -- whether there are no more until the next event (`dry`), the root that waits without a token and
 -- before the others (`waiter`), whether that one reads for itself once it is resumed (`pulls`), and
 -- the tokens of who waits from `first` to `last`. `reading` is set while frames are being fetched:
 -- finalisers run meanwhile, and those that read would come between.
+-- `monitor` is the callback of tcp.monitor.
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 -- All fields are there from the beginning: compiled code knows where they are, and records that
 -- grew in different orders would each need code of their own.
 local streams = setmetatable({}, { __mode = "k" })
 local listeners = setmetatable({}, { __mode = "k" })
 local by_id = setmetatable({}, { __mode = "v" })
+local paths = setmetatable({}, { __mode = "k" }) -- record → the path of a unix socket
+
+-- What a script wants that calls a function for the other kind of socket.
+local HINTS = { accept = "use 'read'", read = "use 'accept'", read_into = "use 'accept'" }
+
+-- Raises: `value` is no connection, or, for 'accept', no listen socket.
+local function refuse(value, name, level)
+  level = level or 4
+  local hint = HINTS[name]
+  if listeners[value] and name ~= "accept" then
+    error(
+      format(
+        "bad argument #1 to '%s' (connected socket expected, got a listening one: %s)",
+        name,
+        hint or "'accept' returns connected ones"
+      ),
+      level
+    )
+  end
+  if streams[value] then
+    error(
+      format(
+        "bad argument #1 to '%s' (listening socket expected, got a connected one: %s)",
+        name,
+        hint or "tcp." .. name .. " takes both"
+      ),
+      level
+    )
+  end
+  bad(1, name, name == "accept" and "tcp listen socket" or "tcp socket", value, level + 1)
+end
 
 local function check_stream(value, name)
   local record = streams[value]
-  if record == nil then bad(1, name, "tcp socket", value) end
+  if record == nil then refuse(value, name) end
   return record
 end
 
 local function check_listener(value, name)
   local record = listeners[value]
-  if record == nil then bad(1, name, "tcp listen socket", value) end
+  if record == nil then refuse(value, name) end
   return record
 end
 
-local function check_open(record, code)
-  if record.closed then error(strerror(code), 3) end
+-- Raises if a socket is closed.
+local function check_open(record, code, name)
+  if record.closed then
+    error(format("%s: '%s' needs an open one (tcp.is_closed tells)", strerror(code), name), 3)
+  end
 end
 
 local function new_socket(registry, id)
@@ -44,19 +81,23 @@ local function new_socket(registry, id)
   local record = {
     id = id, closed = false, first = 1, last = 0, stock = {}, stocked = 0, taken = 0,
     dry = false, waiter = false, pulls = false, reading = false, callback = false, told = false,
-    anchor = false,
+    monitor = false, anchor = false,
   }
   registry[socket] = record
   by_id[id] = record
   return socket
 end
 
-local function new_stream(id)
-  return new_socket(streams, id)
+local function new_stream(id, path)
+  local socket = new_socket(streams, id)
+  if path then paths[streams[socket]] = path end
+  return socket
 end
 
-local function new_listener(id)
-  return new_socket(listeners, id)
+local function new_listener(id, path)
+  local socket = new_socket(listeners, id)
+  if path then paths[listeners[socket]] = path end
+  return socket
 end
 
 -- The next frame: a buffer; nil and a code; nothing if there is none yet. One native call brings
@@ -116,9 +157,8 @@ local function take_waiter(record)
 end
 
 local function release_anchor(record)
-  if not record.callback and not record.waiter and not next_waiter(record) then
-    record.anchor = false
-  end
+  if record.callback or record.waiter or record.monitor then return end
+  if not next_waiter(record) then record.anchor = false end
 end
 
 -- A wait is over. If its time was up, the socket must not be held on its behalf any more.
@@ -174,6 +214,10 @@ local function close_record(record, code)
     record.callback = false
     hold(-1)
   end
+  if record.monitor then
+    record.monitor = false
+    hold(-1)
+  end
   if record.waiter or record.first <= record.last then
     defer(fail_waiters, record, code)
   else
@@ -182,10 +226,25 @@ local function close_record(record, code)
   return true
 end
 
+-- A root coroutine has failed.
+core.guard_sockets()
+function core.on_failure(guards, co)
+  local socket = guards[co]
+  if not socket then return end
+  guards[co] = nil
+  if streams[socket] then
+    close_record(streams[socket], SOCKET_CLOSED)
+  else
+    close_record(listeners[socket], LISTENER_CLOSED)
+  end
+end
+
 return {
+  paths = paths,
   streams = streams,
   listeners = listeners,
   by_id = by_id,
+  refuse = refuse,
   check_stream = check_stream,
   check_listener = check_listener,
   check_open = check_open,

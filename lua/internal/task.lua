@@ -39,6 +39,7 @@ local asker, asked -- who has asked what the looper calls a callback for: handle
 local serve, stop_serving -- what internal/serving.lua returns, once such a callback waits or fails
 local may_wait_inside -- may_wait(root) of internal/coroutines.lua, once that is loaded
 local timing -- what internal/timing.lua returns, once anything has a timeout
+local guards -- root coroutine → the socket that it was given, which its failure closes
 local explain -- likewise, internal/failure.lua
 local handlers = {} -- event kind → function
 
@@ -62,6 +63,7 @@ end
 
 local function fail(co, message)
   if stop_serving then stop_serving(co, true) end
+  if guards then core.on_failure(guards, co) end
   explain = explain or native.load("internal/failure")(native, traceback, core)
   return explain(co, message, co == main_root)
 end
@@ -71,6 +73,7 @@ local function finish(before, co, ok, what)
   if what == IDLE and ok then
     asked = nil
     if stop_serving then stop_serving(co) end
+    if guards then guards[co] = nil end
     local n = #runners
     if n < RUNNERS_KEPT then runners[n + 1] = co end
     return
@@ -119,6 +122,19 @@ end
 -- Calls a function in a root coroutine of its own. Only from the dispatcher.
 local function call(f, ...)
   return run(get_runner(), f, ...)
+end
+
+-- Calls a function likewise, with a socket that is closed should it end by an error: the peer must
+-- not wait for what will not come.
+local function call_guarded(socket, f, ...)
+  local co = get_runner()
+  guards[co] = socket
+  return run(co, f, ...)
+end
+
+-- The root that runs is given a socket likewise.
+local function guard(socket)
+  guards[current] = socket
 end
 
 -- Notes that a callback is about to be called for a query, by a handler or a root of its own.
@@ -201,7 +217,8 @@ local function get_timing()
   return timing
 end
 
--- Gives an operation a timeout in seconds; 0 for none.
+-- Gives an operation a timeout in seconds; 0 for none. Those below 0 never get here: the call has
+-- failed at once.
 local function set_timeout(token, seconds)
   if seconds > 0 then get_timing().set(token, seconds) end
 end
@@ -295,8 +312,9 @@ function native.load_coroutines()
   return loaded
 end
 
--- A number of seconds; negative ones count as 0. `level` is that of the caller to blame.
-local function seconds(value, position, name, level)
+-- A call's timeout in seconds: 0 is none, and a negative one is a deadline that has passed. `level`
+-- is that of the caller to blame.
+local function timeout_of(value, position, name, level)
   level = level or 3
   local number = type(value) == "number" and value
     or type(value) == "string" and tonumber(value)
@@ -307,13 +325,21 @@ local function seconds(value, position, name, level)
       level
     )
   end
+  return number
+end
+
+-- A number of seconds; negative ones count as 0.
+local function seconds(value, position, name, level)
+  local number = timeout_of(value, position, name, (level or 3) + 1)
   return number > 0 and number or 0
 end
 
-core.bad, core.seconds = bad, seconds
+core.bad, core.seconds, core.timeout_of = bad, seconds, timeout_of
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
 core.run, core.begin_serving = run, begin_serving
+core.call_guarded, core.guard = call_guarded, guard
+core.guard_sockets = function() guards = {} end
 core.stop_timers = function()
   if timing then timing.stop() end
 end

@@ -164,14 +164,14 @@ impl fmt::Display for OptionsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OptionsError::Endian(letter) => {
-                write!(f, "head endian '{letter}' is neither 'L' nor 'B'")
+                write!(f, "head_endian: '{letter}' is neither 'L' nor 'B'")
             }
-            OptionsError::Bytes(bytes) => write!(f, "head bytes {bytes} is not 0, 1, 2 or 4"),
+            OptionsError::Bytes(bytes) => write!(f, "head_bytes: {bytes} is not 0, 1, 2 or 4"),
             OptionsError::Max { max, bytes: 0, .. } => {
-                write!(f, "head max {max} must be 0 with head bytes 0")
+                write!(f, "head_max: {max} must be 0 with head_bytes 0")
             }
             OptionsError::Max { max, bytes, limit } => {
-                write!(f, "head max {max} is not within 0 and {limit} for head bytes {bytes}")
+                write!(f, "head_max: {max} is not within 0 and {limit} for head_bytes {bytes}")
             }
         }
     }

@@ -43,12 +43,14 @@ const RECEIVED_MAX: usize = 64;
 const KIND_TIMER: u64 = 0;
 const KIND_READ: u64 = 1;
 const KIND_WRITE: u64 = 2;
+const KIND_END: u64 = 3;
 
 /// Something the library's dispatcher reacts to that does not come from the mailbox.
 #[derive(Debug)]
 pub(super) enum Notice {
     Readable(u64),
     Acceptable(u64),
+    Gone(u64),
     Complete(u64, Result<Completion, Code>),
 }
 
@@ -336,6 +338,9 @@ impl Host {
                 connection.on_readable();
                 self.notices.push_back(Notice::Readable(key));
             }
+            Some(Socket::Stream(_)) if kind == KIND_END => {
+                self.notices.push_back(Notice::Gone(key));
+            }
             Some(Socket::Stream(connection)) => {
                 connection.writer().resume();
             }
@@ -518,6 +523,12 @@ impl Host {
         self.attempts.remove(&token);
         let result = result.map(|stream| Completion::Connected(self.add_stream(stream)));
         self.notices.push_back(Notice::Complete(token, result));
+    }
+
+    /// See [`Connection::watch_end`]; the script is told by a notice.
+    pub(super) fn watch_end(&mut self, key: u64) -> Option<Code> {
+        let waker = ReadyWaker::waker(&self.context, source(key, KIND_END));
+        self.stream(key)?.watch_end(&waker)
     }
 
     /// Closes a socket; what was written to it still leaves.

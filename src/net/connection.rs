@@ -54,8 +54,10 @@ pub enum Read {
 /// Why options were not taken.
 #[derive(Debug, PartialEq, Eq)]
 pub enum OptionsRefused {
-    /// Wrong values.
-    Invalid(OptionsError),
+    /// Wrong values for reading.
+    InvalidRead(OptionsError),
+    /// Wrong values for writing.
+    InvalidWrite(OptionsError),
     /// Reading has begun.
     ReadFrozen,
     /// Writing has begun.
@@ -85,6 +87,8 @@ pub struct Connection {
     /// Bytes that the frame being gathered has in all; 0 if none is.
     gather_need: usize,
     ended: Option<Code>,
+    /// Why the peer has gone, if that is known: the system tells of errors only once.
+    broken: Option<Code>,
     /// False after a read that took less than it could: the kernel has nothing until it says so.
     maybe_readable: bool,
     full_reads: u32,
@@ -120,6 +124,7 @@ impl Connection {
             gathering: BytesMut::new(),
             gather_need: 0,
             ended: None,
+            broken: None,
             maybe_readable: true,
             full_reads: 0,
             is_hot: false,
@@ -149,8 +154,8 @@ impl Connection {
             return Err(OptionsRefused::WriteFrozen);
         }
         let (mut new_read, mut new_write) = self.options();
-        new_read.apply(read).map_err(OptionsRefused::Invalid)?;
-        new_write.apply(write).map_err(OptionsRefused::Invalid)?;
+        new_read.apply(read).map_err(OptionsRefused::InvalidRead)?;
+        new_write.apply(write).map_err(OptionsRefused::InvalidWrite)?;
         (self.options.read, self.options.write) = (new_read, new_write);
         self.decoder = Decoder::new(new_read);
         self.encoder = Encoder::new(new_write);
@@ -200,7 +205,7 @@ impl Connection {
                 return Read::Later;
             }
             match self.fill(need, scratch) {
-                Ok(0) => self.end(Code::END_OF_FILE),
+                Ok(0) => self.end(self.broken.unwrap_or(Code::END_OF_FILE)),
                 Ok(_) if scratch.content().is_empty() => {}
                 Ok(_) => {
                     let count = self.take_fresh(scratch, small_max, places);
@@ -395,8 +400,43 @@ impl Connection {
         self.shared(owner, key).set_shared(on, encoder);
     }
 
+    /// Why the connection can no longer be written, or its peer has gone; nothing if neither is
+    /// so: then `waker` is woken once it is.
+    pub fn watch_end(&mut self, waker: &Waker) -> Option<Code> {
+        if self.stream.poll_end(&mut TaskContext::from_waker(waker)).is_pending() {
+            return self.writer.failed();
+        }
+        // Writes that fail end the stream, and set their code before this finds it.
+        if let Some(code) = self.writer.failed().or(self.broken) {
+            return Some(code);
+        }
+        if let Some(code) = self.ended.filter(|code| *code != Code::MESSAGE_TOO_LONG) {
+            return Some(code);
+        }
+        let Ok(Some(error)) = self.stream.take_error() else {
+            self.broken = Some(Code::END_OF_FILE);
+            return self.broken;
+        };
+        // Nobody else is told by the system after this.
+        let code = Code::from(&error);
+        self.broken = Some(code);
+        self.writer.abandon(code);
+        Some(code)
+    }
+
+    /// Wakes nobody for [`Connection::watch_end`] any more.
+    pub fn forget_end(&self) {
+        self.stream.forget_end();
+    }
+
+    /// The failure that writes meet, and what reads have come to, if anything.
+    pub fn state(&self) -> (Option<Code>, Option<Code>) {
+        (self.writer.failed(), self.ended.or(self.broken))
+    }
+
     /// Refuses writes from now on; what waits still leaves.
     pub fn close(&self) {
+        self.stream.forget_end();
         self.writer.close();
         if let Some(shared) = &self.shared {
             shared.close();

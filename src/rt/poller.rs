@@ -49,6 +49,8 @@ struct State {
     generation: u32,
     read: Direction,
     write: Direction,
+    /// Woken, once, when the peer has gone or closed its side.
+    end: Option<Waker>,
 }
 
 type Slot = Mutex<State>;
@@ -175,6 +177,12 @@ impl State {
         if self.read.ended || flags.contains(EventFlags::IN) {
             self.read.fire();
         }
+        if self.read.ended
+            && let Some(waker) = self.end.take()
+        {
+            // Under the slot's lock, as in `fire`.
+            waker.wake();
+        }
         if self.write.ended || flags.contains(EventFlags::OUT) {
             self.write.fire();
         }
@@ -238,6 +246,24 @@ impl Watched {
     pub(super) fn poll_writable(&self, cx: &Context<'_>) -> Poll<()> {
         let (ready, _replaced) = lock(self.slot).write.poll(cx);
         ready
+    }
+
+    /// Ready once the peer has gone, or closed its side; otherwise wakes `cx` then.
+    pub(super) fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = lock(self.slot);
+        if state.read.ended {
+            return Poll::Ready(());
+        }
+        let replaced = state.end.replace(cx.waker().clone());
+        drop(state);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// Wakes nobody for [`Watched::poll_end`] any more.
+    pub(super) fn forget_end(&self) {
+        let waker = lock(self.slot).end.take();
+        drop(waker);
     }
 
     /// Forgets that there was an event for readers.

@@ -52,6 +52,17 @@ impl Stream {
         self.0.poll_writable(cx)
     }
 
+    /// Ready once the peer has gone, or closed its side, whatever is left to read; otherwise wakes
+    /// `cx` then.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_end(cx)
+    }
+
+    /// Wakes nobody for [`Stream::poll_end`] any more.
+    pub fn forget_end(&self) {
+        self.0.forget_end();
+    }
+
     /// Takes it that the next read finds whatever the waker of [`Stream::poll_readable`] was woken
     /// for. Call before that read: what comes later wakes again.
     pub fn begin_read(&self) {

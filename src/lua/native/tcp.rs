@@ -33,6 +33,9 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"socket_stat", socket_stat),
     (c"listener_stat", listener_stat),
     (c"set_write_limit", set_write_limit),
+    (c"watch_end", watch_end),
+    (c"forget_end", forget_end),
+    (c"socket_state", socket_state),
     (c"set_rwopt", super::rwopt::set_rwopt),
     (c"get_rwopt", super::rwopt::get_rwopt),
 ];
@@ -88,15 +91,18 @@ unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
     0
 }
 
-/// native.set_socket_methods(stream, listener): tables of methods.
+/// native.set_socket_methods(stream, listener, describe): tables of methods, and what makes the
+/// text of a socket.
 unsafe extern "C-unwind" fn set_socket_methods(raw: *mut lua_State) -> c_int {
     for (name, index) in METATABLES.into_iter().zip(1..) {
-        // SAFETY: called by the VM with two tables.
+        // SAFETY: called by the VM with two tables and a function.
         unsafe {
             ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
             ffi::lua_pushvalue(raw, index);
             ffi::lua_setfield(raw, -2, c"__index".as_ptr());
-            ffi::lua_settop(raw, 2);
+            ffi::lua_pushvalue(raw, 3);
+            ffi::lua_setfield(raw, -2, c"__tostring".as_ptr());
+            ffi::lua_settop(raw, 3);
         }
     }
     0
@@ -140,6 +146,10 @@ unsafe extern "C-unwind" fn listen(raw: *mut lua_State) -> c_int {
     }
 }
 
+/// The longest name of a host, and label in it, in bytes.
+const NAME_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+
 /// Look-ups that one context, and all together, may have under way.
 const LOOKUPS_MAX: usize = 256;
 const ALL_LOOKUPS_MAX: usize = 4096;
@@ -148,7 +158,13 @@ const ALL_LOOKUPS_MAX: usize = 4096;
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 
 /// Looks a name up off the workers; the outcome comes as an event under `token`.
-fn look_up(host: &mut Host, token: u64, name: String, port: u16, only_ip6: bool) {
+fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) {
+    // What cannot be is not asked for: resolvers would be sent something else.
+    let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_possible(name)) else {
+        host.cancel_connect(token);
+        return host.fail(token, Code::NAME_NOT_RESOLVED);
+    };
+    let name = name.to_owned();
     // Relaxed, everywhere: counts, nothing else.
     let own = &host.context.gauges().lookups;
     let count = own.load(Ordering::Relaxed);
@@ -185,8 +201,8 @@ fn look_up_failure() -> Code {
 unsafe extern "C-unwind" fn resolve(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let (token, family, port) = unsafe { (key(raw, 1), number(raw, 2), number(raw, 4) as u16) };
-    // SAFETY: called by the VM; the name is copied.
-    let name = String::from_utf8_lossy(unsafe { text(raw, 3) }.unwrap_or_default()).into_owned();
+    // SAFETY: called by the VM; the name stays on the stack.
+    let name = unsafe { text(raw, 3) }.unwrap_or_default();
     host::with(|host| look_up(host, token, name, port, family == IP6));
     0
 }
@@ -208,8 +224,7 @@ unsafe extern "C-unwind" fn connect(raw: *mut lua_State) -> c_int {
             Some(ip) => host.connect(token, vec![SocketAddr::new(ip, port).into()]),
             None => {
                 host.begin_resolving(token);
-                let name = String::from_utf8_lossy(address).into_owned();
-                look_up(host, token, name, port, family == IP6);
+                look_up(host, token, address, port, family == IP6);
             }
         }
     });
@@ -370,4 +385,51 @@ unsafe extern "C-unwind" fn set_write_limit(raw: *mut lua_State) -> c_int {
     let (key, bytes) = unsafe { (key(raw, 1), number(raw, 2) as usize) };
     host::with(|host| host.stream(key).map(|stream| stream.writer().set_limit(bytes)));
     0
+}
+
+/// native.watch_end(key): the code of why the connection can no longer be written or its peer has
+/// gone; nothing if neither is so: then an event tells once it is.
+unsafe extern "C-unwind" fn watch_end(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let Some(code) = host::with(|host| host.watch_end(key)) else { return 0 };
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushnumber(raw, f64::from(code.0)) };
+    1
+}
+
+/// native.forget_end(key): no event tells any more.
+unsafe extern "C-unwind" fn forget_end(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    host::with(|host| host.stream(key).map(|stream| stream.forget_end()));
+    0
+}
+
+/// native.socket_state(key): the codes that writes meet, and that reads have come to; nil where
+/// there is none.
+unsafe extern "C-unwind" fn socket_state(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let state = host::with(|host| host.stream(key).map(|stream| stream.state()));
+    let (failed, ended) = state.unwrap_or_default();
+    for code in [failed, ended] {
+        // SAFETY: as above.
+        unsafe {
+            match code {
+                Some(code) => ffi::lua_pushnumber(raw, f64::from(code.0)),
+                None => ffi::lua_pushnil(raw),
+            }
+        }
+    }
+    2
+}
+
+/// Whether there can be a host of this name: labels of 1 to 63 bytes, 253 in all, text without
+/// spaces. A point may follow the last label.
+fn is_possible(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= NAME_MAX
+        && name.split('.').all(|label| (1..=LABEL_MAX).contains(&label.len()))
+        && !name.contains(|char: char| char.is_whitespace() || char.is_control())
 }

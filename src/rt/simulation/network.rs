@@ -378,7 +378,7 @@ impl World {
             Change::Fin { .. } if end.state == State::Open => {
                 end.has_fin = true;
                 end.arrive_all();
-                end.read.end(woken);
+                end.end_read(woken);
                 if end.output_ended {
                     end.write.end(woken);
                 }
@@ -388,7 +388,7 @@ impl World {
                 end.write.fire(woken);
             }
             Change::Over { .. } => {
-                end.read.end(woken);
+                end.end_read(woken);
                 end.write.end(woken);
             }
             Change::Reset { .. } => self.reset(id),
@@ -443,6 +443,7 @@ impl World {
         }
         self.dropped.extend(end.read.into_waker());
         self.dropped.extend(end.write.into_waker());
+        self.dropped.extend(end.watcher);
     }
 
     /// Closes a listener; connections nobody has accepted are reset.

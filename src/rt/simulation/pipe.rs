@@ -84,6 +84,8 @@ pub(super) struct End {
     pub(super) is_starved: bool,
     pub(super) read: Direction,
     pub(super) write: Direction,
+    /// Woken, once, when the peer has gone or closed its side.
+    pub(super) watcher: Option<Waker>,
 }
 
 impl End {
@@ -107,7 +109,22 @@ impl End {
             is_starved: false,
             read: Direction::default(),
             write: Direction::default(),
+            watcher: None,
         }
+    }
+
+    /// Nothing will come any more.
+    pub(super) fn end_read(&mut self, woken: &mut Vec<Waker>) {
+        self.read.end(woken);
+        woken.extend(self.watcher.take());
+    }
+
+    pub(super) fn poll_end(&mut self, cx: &Context<'_>, dropped: &mut Vec<Waker>) -> Poll<()> {
+        if self.read.is_over {
+            return Poll::Ready(());
+        }
+        dropped.extend(self.watcher.replace(cx.waker().clone()));
+        Poll::Pending
     }
 
     /// Bytes that the peer may write now.
@@ -192,7 +209,7 @@ impl End {
         self.state = State::Dead;
         self.error = Some(error);
         self.inbox.truncate(self.visible);
-        self.read.end(woken);
+        self.end_read(woken);
         self.write.end(woken);
     }
 }

@@ -54,6 +54,21 @@ impl Stream {
         })
     }
 
+    pub(in crate::rt) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        with(|world| match world.network.ends.get_mut(&self.0) {
+            Some(end) => end.poll_end(cx, &mut world.dropped),
+            None => Poll::Ready(()),
+        })
+    }
+
+    pub(in crate::rt) fn forget_end(&self) {
+        with(|world| {
+            if let Some(end) = world.network.ends.get_mut(&self.0) {
+                world.dropped.extend(end.watcher.take());
+            }
+        });
+    }
+
     pub(in crate::rt) fn begin_read(&self) {
         self.with((), |end| end.read.forget());
     }

@@ -1,0 +1,46 @@
+-- tcp.monitor: who wants to know that a connection is gone. Loaded with the first of them.
+
+local native, core, sockets = ...
+
+local select, type = select, type
+local bad, call, defer, hold = core.bad, core.call, core.defer, core.hold
+local by_id, release_anchor = sockets.by_id, sockets.release_anchor
+local check_stream, check_open = sockets.check_stream, sockets.check_open
+
+local SOCKET_CLOSED = 203
+
+-- Calls the callback if the connection is gone; otherwise the context is woken once it is.
+local function tell(record)
+  local callback, socket = record.monitor, record.anchor
+  if not callback then return end
+  local code = native.watch_end(record.id)
+  if not code then return end
+  record.monitor = false
+  hold(-1)
+  release_anchor(record)
+  return call(callback, code, socket)
+end
+
+core.handlers[16] = function(id)
+  local record = by_id[id]
+  if record then return tell(record) end
+end
+
+return function(socket, ...)
+  local record = check_stream(socket, "monitor")
+  check_open(record, SOCKET_CLOSED, "monitor")
+  local callback = ...
+  if select("#", ...) == 0 or callback ~= nil and type(callback) ~= "function" then
+    bad(2, "monitor", "function or nil", callback, 3)
+  end
+  if callback then
+    if not record.monitor then hold(1) end
+    record.monitor, record.anchor = callback, socket
+    defer(tell, record)
+  elseif record.monitor then
+    record.monitor = false
+    hold(-1)
+    native.forget_end(record.id)
+    release_anchor(record)
+  end
+end
