@@ -5,8 +5,9 @@
 
 local native, core = ...
 
-local error, next, select, tonumber, type = error, next, select, tonumber, type
-local bad, timeout_of, handlers = core.bad, core.timeout_of, core.handlers
+local next, select, tonumber, type = next, select, tonumber, type
+local bad, raise = core.bad, core.raise
+local timeout_of, handlers = core.timeout_of, core.handlers
 local begin_serving, complete, defer = core.begin_serving, core.complete, core.defer
 local register, set_timeout = core.register, core.set_timeout
 local suspend, check_may_wait, is_waiting = core.suspend, core.check_may_wait, core.is_waiting
@@ -22,10 +23,10 @@ local context = {}
 local function options(name, position, n, a, b)
   if n == 0 then return 0, nil, 0 end
   if n == 1 and type(a) == "function" then return 0, a, 0 end
-  local timeout = timeout_of(a, position, name, 4)
+  local timeout = timeout_of(a, position, name)
   if n == 1 then return timeout, nil, 1 end
   if type(b) ~= "function" or n > 2 then
-    if n > 2 then error(("too many arguments to '%s'"):format(name), 3) end
+    if n > 2 then raise("too many arguments to '" .. name .. "'") end
     bad(position + 1, name, "function", b)
   end
   return timeout, b, 1
@@ -134,7 +135,7 @@ function context.recv(h, ...)
   h = check_handle(h, 1, "recv")
   local n = select("#", ...)
   local how = ...
-  if n > 1 then error("too many arguments to 'recv'", 2) end
+  if n > 1 then raise("too many arguments to 'recv'") end
   if n == 1 and (how == nil or type(how) == "function") then
     local r = receiver(h)
     if (r.callback == nil) ~= (how == nil) then hold(how and 1 or -1) end

@@ -408,7 +408,7 @@ function M.layout(specs)
     source[#source + 1] = decoder(fields)
     source[#source + 1] = encoder(fields)
     source[#source + 1] = "return decode, encode, get, set"
-    local chunk = assert(loadstring(table.concat(source, "\n"), "=packet"))
+    local chunk = assert(loadstring(table.concat(source, "\n"), "=[node-lua] packet"))
     layout.decode, layout.encode, layout.get, layout.set = chunk(env, support)
     return layout
 end

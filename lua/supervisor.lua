@@ -9,8 +9,10 @@
 
 local native = ...
 
+local bad = native.bad
+
 local context = context
-local error, ipairs, setmetatable, tostring, type = error, ipairs, setmetatable, tostring, type
+local ipairs, setmetatable, type = ipairs, setmetatable, type
 local table, unpack = table, unpack
 
 --- Which contexts are started again with the one that has ended.
@@ -26,6 +28,9 @@ local RESTARTS = {
   transient = function(reason) return reason ~= "normal" end,
   temporary = function() return false end,
 }
+
+local KNOWN_STRATEGIES = '"one_for_one", "one_for_all" or "rest_for_one"'
+local KNOWN_RESTARTS = '"permanent", "transient" or "temporary"'
 
 local Supervisor = {}
 Supervisor.__index = Supervisor
@@ -119,30 +124,31 @@ function Supervisor:handle(index)
   return child and child.handle
 end
 
-local function check(condition, text)
-  if not condition then error("supervisor.start: " .. text, 3) end
+-- Raises unless an option is as it should be.
+local function check(condition, name, expected, value)
+  if not condition then bad(name, "start", expected, value) end
 end
 
 --- Starts contexts, each given as the arguments of context.create, and keeps them running.
 ---@param options table
 ---@return table supervisor
 function M.start(options)
-  check(type(options) == "table", "table expected")
+  if type(options) ~= "table" then bad(1, "start", "table", options) end
   local strategy = options.strategy or "one_for_one"
-  check(STRATEGIES[strategy], "unknown strategy " .. tostring(strategy))
+  check(STRATEGIES[strategy], "strategy", KNOWN_STRATEGIES, strategy)
   local intensity, period = options.intensity or 3, options.period or 5
-  check(type(intensity) == "number" and intensity >= 0, "intensity is no number of restarts")
-  check(type(period) == "number" and period > 0, "period is no number of seconds above 0")
+  local is_count = type(intensity) == "number" and intensity >= 0
+  check(is_count, "intensity", "number of restarts", intensity)
+  local is_period = type(period) == "number" and period > 0
+  check(is_period, "period", "number of seconds above 0", period)
   local children = {}
   for i, spec in ipairs(options) do
-    check(type(spec) == "table", "child " .. i .. " is no table")
-    check(
-      RESTARTS[spec.restart or "permanent"],
-      "child " .. i .. ": unknown restart " .. tostring(spec.restart)
-    )
+    check(type(spec) == "table", "child " .. i, "table", spec)
+    local restart = spec.restart or "permanent"
+    check(RESTARTS[restart], "restart of child " .. i, KNOWN_RESTARTS, restart)
     children[i] = { spec = spec }
   end
-  check(children[1], "no children")
+  if not children[1] then bad(1, "start", "table with a child at least", options) end
   local self = setmetatable({
     children = children, strategy = strategy, intensity = intensity, period = period,
     on_exit = options.on_exit, on_finish = options.on_finish, times = {}, ended = {},

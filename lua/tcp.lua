@@ -2,9 +2,10 @@
 
 local native, core = ...
 
-local error, getmetatable, select, tostring, type = error, getmetatable, select, tostring, type
-local next, concat, format = next, table.concat, string.format
-local bad, timeout_of, handlers = core.bad, core.timeout_of, core.handlers
+local getmetatable, next, select, type = getmetatable, next, select, type
+local concat, format = table.concat, string.format
+local bad, bad_because, raise = core.bad, core.bad_because, core.raise
+local timeout_of, handlers = core.timeout_of, core.handlers
 local call, call_guarded, complete = core.call, core.call_guarded, core.complete
 local defer, hold = core.defer, core.hold
 local register, cancel = core.register, core.cancel
@@ -149,7 +150,7 @@ end
 ---@return boolean|nil ok, userdata|integer buffer or code
 function tcp.read(socket, ...)
   local record = streams[socket]
-  if record == nil then refuse(socket, "read", 3) end
+  if record == nil then refuse(socket, "read") end
   if record.closed then check_open(record, SOCKET_CLOSED, "read") end
   local timeout = 0
   if select("#", ...) > 0 then
@@ -172,7 +173,7 @@ end
 -- Raises, for the caller of read_into, if the buffer is released.
 local function check_live(data)
   if not native.buffer_is_live(data) then
-    error("bad argument #2 to 'read_into' (buffer is released)", 4)
+    bad(2, "read_into", "buffer that is not released", data)
   end
 end
 
@@ -180,7 +181,7 @@ end
 local function read_and_assign(socket, record, data, ...)
   check_live(data)
   local timeout = 0
-  if select("#", ...) > 0 then timeout = timeout_of((...), 3, "read_into", 4) end
+  if select("#", ...) > 0 then timeout = timeout_of((...), 3, "read_into") end
   local ok, frame = tcp.read(socket, timeout)
   if not ok then return false, frame end
   if not native.buffer_assign(data, frame) then
@@ -239,8 +240,8 @@ jit.off(pull)
 ---@return boolean ok, userdata|integer data or code
 function tcp.read_into(socket, data, ...)
   local record = streams[socket]
-  if record == nil then refuse(socket, "read_into", 3) end
-  if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data, 3) end
+  if record == nil then refuse(socket, "read_into") end
+  if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data) end
   if record.closed then check_open(record, SOCKET_CLOSED, "read_into") end
   if not record.dry and is_alone(record) and select("#", ...) == 0 then
     if take(record, data) < 2 then return true, data end
@@ -274,8 +275,8 @@ end
 -- Write -------------------------------------------------------------------------------------------
 
 local function raise_unwritable(why, data, name)
-  if why == 0 then bad(2, name, "string, number or buffer", data, 4) end
-  error(why, 3)
+  if why == 0 then bad(2, name, "string, number or buffer", data) end
+  raise(why)
 end
 
 -- The entry of a write with a callback.
@@ -297,7 +298,7 @@ local function write_shared(fd, data, how)
     check_may_wait()
     token = register()
   elseif how then
-    bad(3, "write", "boolean or function", how, 3)
+    bad(3, "write", "boolean or function", how)
   end
   local code, why = native.write_shared(fd, data, token or 0)
   if why ~= nil then
@@ -321,7 +322,7 @@ function tcp.write(socket, data, how)
   local record = streams[socket]
   if record == nil then
     if type(socket) == "number" then return write_shared(socket, data, how) end
-    refuse(socket, "write", 3)
+    refuse(socket, "write")
   end
   if record.closed then check_open(record, SOCKET_CLOSED, "write") end
   if not how then
@@ -343,7 +344,7 @@ function tcp.write(socket, data, how)
     check_may_wait()
     token = register()
   else
-    bad(3, "write", "boolean or function", how, 3)
+    bad(3, "write", "boolean or function", how)
   end
   local why = native_write(record.id, data, token)
   if why ~= nil then
@@ -368,11 +369,11 @@ for i = 1, #RWOPT do IS_RWOPT[RWOPT[i]] = true end
 function tcp.set_rwopt(socket, changes)
   local record = check_stream(socket, "set_rwopt")
   check_open(record, SOCKET_CLOSED, "set_rwopt")
-  if type(changes) ~= "table" then bad(2, "set_rwopt", "table", changes, 3) end
+  if type(changes) ~= "table" then bad(2, "set_rwopt", "table", changes) end
   for field in next, changes do
     if not IS_RWOPT[field] then
-      local text = "bad argument #2 to 'set_rwopt' (no option named '%s'; there are %s)"
-      error(format(text, tostring(field), concat(RWOPT, ", ")), 2)
+      local named, known = core.describe(field), concat(RWOPT, ", ")
+      bad_because(2, "set_rwopt", format("no option named %s; there are %s", named, known))
     end
   end
   local why = native.set_rwopt(
@@ -384,7 +385,7 @@ function tcp.set_rwopt(socket, changes)
     changes.write_head_bytes,
     changes.write_head_max
   )
-  if why then error(format("bad argument #2 to 'set_rwopt' (%s)", why), 2) end
+  if why then bad_because(2, "set_rwopt", why) end
 end
 
 --- How frames look: a table of six fields; empty for a closed socket.
@@ -432,7 +433,7 @@ end
 ---@param fd integer
 ---@return integer|nil
 function tcp.fd_src(fd)
-  if type(fd) ~= "number" then bad(1, "fd_src", "fd", fd, 3) end
+  if type(fd) ~= "number" then bad(1, "fd_src", "fd", fd) end
   return native.fd_src(fd)
 end
 
@@ -441,8 +442,8 @@ local set_monitor -- what internal/monitor.lua returns, once something is monito
 local function address_of(which, name)
   return function(socket)
     local record = streams[socket] or listeners[socket]
-    if record == nil then bad(1, name, "tcp socket", socket, 3) end
-    if which > 2 and not streams[socket] then refuse(socket, name, 3) end
+    if record == nil then bad(1, name, "tcp socket", socket) end
+    if which > 2 and not streams[socket] then refuse(socket, name) end
     if record.closed then return end
     return native.address(record.id, which)
   end
@@ -467,7 +468,7 @@ end
 ---@return table
 function tcp.stat(socket)
   local record = streams[socket] or listeners[socket]
-  if record == nil then bad(1, "stat", "tcp socket", socket, 3) end
+  if record == nil then bad(1, "stat", "tcp socket", socket) end
   if record.closed then return {} end
   if listeners[socket] then
     local backlog, backlog_max, accepted = native.listener_stat(record.id)
@@ -489,7 +490,7 @@ function tcp.set_write_limit(socket, bytes)
   local record = check_stream(socket, "set_write_limit")
   check_open(record, SOCKET_CLOSED, "set_write_limit")
   if type(bytes) ~= "number" or not (bytes >= 0) then
-    bad(2, "set_write_limit", "number of bytes", bytes, 3)
+    bad(2, "set_write_limit", "number of bytes", bytes)
   end
   native.set_write_limit(record.id, bytes)
 end
@@ -501,7 +502,7 @@ function tcp.close(socket)
   local record = streams[socket]
   if record then return close_record(record, SOCKET_CLOSED) end
   record = listeners[socket]
-  if record == nil then bad(1, "close", "tcp socket", socket, 3) end
+  if record == nil then bad(1, "close", "tcp socket", socket) end
   return close_record(record, LISTENER_CLOSED)
 end
 

@@ -4,7 +4,6 @@
 local native, core = ...
 
 local select, tonumber, type = select, tonumber, type
-local max = math.max
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 local check_may_wait, suspend, hold = core.check_may_wait, core.suspend, core.hold
 local seconds, bad, current = core.seconds, core.bad, core.current
@@ -33,9 +32,10 @@ end
 -- The callback is the last of the arguments from `first` on; what stands before it is passed to it.
 local function entry(name, first, ...)
   local n = select("#", ...)
-  local callback = n > 0 and select(n, ...) or nil
+  if n == 0 then bad(first, name, "function") end
+  local callback = select(n, ...)
   if type(callback) ~= "function" then
-    bad(first + max(n, 1) - 1, name, "function", callback)
+    bad(first + n - 1, name, "function", callback)
   end
   if n == 1 then return callback end
   local arguments = { callback, ... }
@@ -97,7 +97,7 @@ end
 function timer.close(id)
   if type(id) ~= "number" or id % 1 ~= 0 then
     local number = type(id) == "string" and tonumber(id)
-    if not number or number % 1 ~= 0 then bad(1, "close", "timer id", id, 3) end
+    if not number or number % 1 ~= 0 then bad(1, "close", "timer id", id) end
     id = number
   end
   local kind = type(jobs[id % SLOTS + 1])

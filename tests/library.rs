@@ -43,7 +43,7 @@ fn functions_for_coroutines_that_were_kept_before_they_are_loaded_go_on_to_work(
          suspended\tfalse\tb\n\
          true\tdead\n\
          1\t1\t3\n\
-         false\tfalse\tbad argument #1 to 'resume' (coroutine expected, got number)\n",
+         false\tfalse\tbad argument #1 to 'resume' (coroutine expected)\n",
     );
 }
 

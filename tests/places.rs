@@ -148,7 +148,13 @@ fn a_worker_that_is_not_there_raises_with_the_limit() {
                     print(select(2, pcall(context.create, { file = 'x', worker = worker })))
                   end";
     let done = run(node_lua().args(["--workers", "2", "-e", script])).succeeded();
-    for (line, got) in done.stdout.lines().zip(["2", "-1", "0.5", "string", "nan"]) {
+    for (line, got) in done.stdout.lines().zip([
+        "number 2",
+        "number -1",
+        "number 0.5",
+        "string \"x\"",
+        "number nan",
+    ]) {
         let wanted = "bad option 'worker' of 'create' (integer from 0 to 1 expected, got ";
         assert!(line.contains(&format!("{wanted}{got})")), "{done}");
     }

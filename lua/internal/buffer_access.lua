@@ -280,7 +280,7 @@ local function generate(name)
     local values = parts(kind, order)
     values.name = kind .. order
     values.check = values.check:gsub("%$name", name)
-    assert(loadstring(PREAMBLE .. expand(template, values), "=buffer"))(env)
+    assert(loadstring(PREAMBLE .. expand(template, values), "=[node-lua] buffer"))(env)
     return rawget(buffer, name)
 end
 

@@ -3,7 +3,7 @@
 
 local native, core, context = ...
 
-local bad = core.bad
+local bad, raise = core.bad, core.raise
 local call, defer, hold = core.call, core.defer, core.hold
 local self_handle = native.self()
 
@@ -28,9 +28,9 @@ core.on_end = tell
 ---@param callback function|nil
 function context.monitor(h, callback)
   local number = type(h) == "string" and tonumber(h) or h
-  if type(number) ~= "number" then bad(1, "monitor", "context handle", h, 3) end
+  if type(number) ~= "number" then bad(1, "monitor", "context handle", h) end
   if number == 0 or number == self_handle then
-    error(("bad argument #1 to 'monitor' (%s: not another context)"):format(number), 2)
+    bad(1, "monitor", "handle of another context", h)
   end
   local callbacks = monitors[number] or {}
   if callback == nil then
@@ -38,7 +38,7 @@ function context.monitor(h, callback)
     hold(-#callbacks)
     return
   end
-  if type(callback) ~= "function" then bad(2, "monitor", "function", callback, 3) end
+  if type(callback) ~= "function" then bad(2, "monitor", "function", callback) end
   hold(1)
   callbacks[#callbacks + 1] = callback
   monitors[number] = callbacks
@@ -53,7 +53,7 @@ end
 function context.stat(h)
   if h == nil then return native.stat(self_handle) end
   local number = type(h) == "string" and tonumber(h) or h
-  if type(number) ~= "number" then bad(1, "stat", "context handle", h, 3) end
+  if type(number) ~= "number" then bad(1, "stat", "context handle", h) end
   return native.stat(number) or nil
 end
 
@@ -69,28 +69,26 @@ local DENIALS = {
   create = 32,
 }
 
-local function wrong(level, name, expected, value)
-  local text = "bad option '%s' of 'create' (%s expected, got %s)"
-  local got = type(value) == "number" and tostring(value) or type(value)
-  error(text:format(name, expected, got), level + 1)
+local function wrong(name, expected, value)
+  bad(name, "create", expected, value)
 end
 
 local function count(options, name)
   local value = options[name]
   if value == nil then return end
   if type(value) ~= "number" or not (value >= 1 and value < 2 ^ 53) then
-    wrong(4, name, "number above 0", value)
+    wrong(name, "number above 0", value)
   end
   return math.floor(value)
 end
 
 local CHECKS = {
   file = function(options)
-    if type(options.file) ~= "string" then wrong(3, "file", "file name", options.file) end
+    if type(options.file) ~= "string" then wrong("file", "file name", options.file) end
     return options.file
   end,
   name = function(options)
-    if type(options.name) ~= "string" then wrong(3, "name", "string", options.name) end
+    if type(options.name) ~= "string" then wrong("name", "string", options.name) end
     return options.name
   end,
   mailbox = function(options) return count(options, "mailbox") end,
@@ -99,7 +97,7 @@ local CHECKS = {
   turn_limit = function(options)
     local value = options.turn_limit
     if type(value) ~= "number" or not (value > 0 and value < math.huge) then
-      wrong(3, "turn_limit", "number of seconds above 0", value)
+      wrong("turn_limit", "number of seconds above 0", value)
     end
     return value
   end,
@@ -107,17 +105,17 @@ local CHECKS = {
     local value, workers = options.worker, native.ncpu()
     if type(value) ~= "number" or value % 1 ~= 0 or value < 0 or value >= workers then
       local last = workers - 1
-      wrong(3, "worker", last == 0 and "0" or ("integer from 0 to %d"):format(last), value)
+      wrong("worker", last == 0 and "0" or ("integer from 0 to %d"):format(last), value)
     end
     return value
   end,
   deny = function(options)
     local list = options.deny
-    if type(list) ~= "table" then wrong(3, "deny", "table of names", list) end
+    if type(list) ~= "table" then wrong("deny", "table of names", list) end
     local denied = 0
     for _, name in ipairs(list) do
       if not DENIALS[name] then
-        wrong(3, "deny", '"ffi", "io", "os", "loadlib", "network" or "create"', name)
+        wrong("deny", '"ffi", "io", "os", "loadlib", "network" or "create"', name)
       end
       denied = bit.bor(denied, DENIALS[name])
     end
@@ -131,10 +129,10 @@ function core.create_with(options, ...)
   for name in pairs(options) do
     local check = CHECKS[name]
     if not check then
-      error(("bad argument #1 to 'create' (no option named '%s')"):format(tostring(name)), 3)
+      raise("bad argument #1 to 'create' (no option named " .. core.describe(name) .. ")")
     end
     checked[name] = check(options)
   end
-  if not checked.file then wrong(2, "file", "file name") end
+  if not checked.file then wrong("file", "file name") end
   return native.create(checked.file, package.path, package.cpath, checked, ...)
 end

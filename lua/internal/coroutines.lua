@@ -4,11 +4,9 @@
 -- on, up to the root, and hands the answer down. See internal/task.lua, which loads this when a
 -- script uses coroutines, and puts what is returned first in place of the functions of those names.
 
-local native, core, WAIT, raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running =
-  ...
+local native, WAIT, raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running = ...
 
 local error, select, setmetatable, type = error, select, setmetatable, type
-local bad = core.bad
 
 local LEVELS_MAX = 10000
 
@@ -66,7 +64,7 @@ local function refuse(co, level)
 end
 
 local function resume(co, ...)
-  if type(co) ~= "thread" then bad(1, "resume", "coroutine", co, 3) end
+  if type(co) ~= "thread" then error("bad argument #1 to 'resume' (coroutine expected)", 2) end
   local level = depth + 1
   if level > depth_free and (level % 3 == 0 or depth_free == 0) then
     local why = refuse(co, level)

@@ -2,7 +2,7 @@
 
 local native, core, sockets, tcp = ...
 
-local error, select, tonumber, type, unpack = error, select, tonumber, type, unpack
+local select, tonumber, type, unpack = select, tonumber, type, unpack
 local find, floor, format = string.find, math.floor, string.format
 local bad, options = core.bad, core.options
 local call, defer, hold = core.call, core.defer, core.hold
@@ -25,32 +25,17 @@ end
 
 local function check_port(port, name)
   local number = tonumber(port)
-  if not number then bad(2, name, "port", port) end
-  if number ~= floor(number) or number < 0 or number > PORT_MAX then
-    error(format("bad argument #2 to '%s' (port %s is not in 0..%d)", name, number, PORT_MAX), 3)
+  if not number or number ~= floor(number) or number < 0 or number > PORT_MAX then
+    bad(2, name, format("port from 0 to %d", PORT_MAX), port)
   end
   return number
 end
 
 local function check_path(path, name)
   if type(path) ~= "string" then bad(1, name, "path", path) end
-  local zero = find(path, "\0", 1, true)
-  if zero then
-    error(
-      format("bad argument #1 to '%s' (a path has no zero byte: it is byte %d)", name, zero),
-      3
-    )
-  end
+  if find(path, "\0", 1, true) then bad(1, name, "path without a zero byte", path) end
   if #path == 0 or #path > UNIX_PATH_MAX then
-    error(
-      format(
-        "bad argument #1 to '%s' (a path of a unix socket has 1 to %d bytes, this one %d)",
-        name,
-        UNIX_PATH_MAX,
-        #path
-      ),
-      3
-    )
+    bad(1, name, format("path of 1 to %d bytes, as unix sockets have them,", UNIX_PATH_MAX), path)
   end
 end
 
@@ -77,8 +62,7 @@ end
 local function listen_ip(name, family, address, port, ...)
   check_address(address, name)
   if #address > ADDRESS_MAX then
-    local text = "bad argument #1 to '%s' (address of %d bytes exceeds %d)"
-    error(format(text, name, #address, ADDRESS_MAX), 2)
+    bad(1, name, format("address of at most %d bytes", ADDRESS_MAX), address)
   end
   local number = check_port(port, name)
   local n = select("#", ...)
@@ -89,18 +73,17 @@ local function listen_ip(name, family, address, port, ...)
     callback = select(n, ...)
     optional = n - 1
   end
-  if optional > 1 then bad(4, name, "function", b, 3) end
+  if optional > 1 then bad(4, name, "function", b) end
   if optional == 1 then
     if type(a) == "boolean" then
       reuse_port = a
     elseif tonumber(a) then
       backlog = tonumber(a)
       if backlog ~= floor(backlog) or backlog < 0 or backlog > BACKLOG_MAX then
-        local text = "bad argument #3 to '%s' (backlog %s is not in 0..%d)"
-        error(format(text, name, backlog, BACKLOG_MAX), 2)
+        bad(3, name, format("backlog from 0 to %d", BACKLOG_MAX), a)
       end
     else
-      bad(3, name, "backlog", a, 3)
+      bad(3, name, "backlog", a)
     end
   end
   local function work()
@@ -148,7 +131,7 @@ function tcp.listens(path, ...)
   local function work() return listen_now(UNIX, path, 0, BACKLOG_DEFAULT, false) end
   if select("#", ...) == 0 then return work() end
   local callback = ...
-  if type(callback) ~= "function" then bad(2, "listens", "function", callback, 3) end
+  if type(callback) ~= "function" then bad(2, "listens", "function", callback) end
   return attempt(callback, work, path)
 end
 

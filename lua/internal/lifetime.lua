@@ -3,9 +3,9 @@
 
 local native, core = ...
 
-local error, ipairs, select, tonumber = error, ipairs, select, tonumber
+local ipairs, select, tonumber = ipairs, select, tonumber
 local tostring, type, unpack = tostring, type, unpack
-local bad, handlers, options = core.bad, core.handlers, core.options
+local bad, raise, handlers, options = core.bad, core.raise, core.handlers, core.options
 local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, check_may_wait, hold = core.suspend, core.check_may_wait, core.hold
@@ -105,7 +105,7 @@ function context.wait(h, ...)
   local n = select("#", ...)
   local a, b = ...
   if h == ANY or h == self_handle then
-    error(("bad argument #1 to 'wait' (%s: a context cannot wait for itself)"):format(h), 2)
+    bad(1, "wait", "handle of another context", h)
   end
   if n == 1 and a == nil then
     local tokens = waits[h] or {}
@@ -165,7 +165,7 @@ function context.destroy(h, reason)
     core.stop_timers()
     return
   end
-  if reason ~= nil and type(reason) ~= "string" then bad(2, "destroy", "string", reason, 3) end
+  if reason ~= nil and type(reason) ~= "string" then bad(2, "destroy", "string", reason) end
   if native.destroy(check_handle(h, 1, "destroy"), reason) then core.stop_timers() end
 end
 
@@ -179,10 +179,10 @@ function context.create(file, ...)
   if type(file) == "table" then
     handle, why = control().create_with(file, ...)
   else
-    if type(file) ~= "string" then bad(1, "create", "file name", file, 3) end
+    if type(file) ~= "string" then bad(1, "create", "file name", file) end
     handle, why = native.create(file, package.path, package.cpath, nil, ...)
   end
-  if handle == nil then error(why, 2) end
+  if handle == nil then raise(why) end
   return handle
 end
 
@@ -190,7 +190,7 @@ end
 ---@param f function
 ---@param ... any
 function context.run(f, ...)
-  if type(f) ~= "function" then bad(1, "run", "function", f, 3) end
+  if type(f) ~= "function" then bad(1, "run", "function", f) end
   hold(1)
   local n, arguments = select("#", ...), { ... }
   defer(function()
@@ -225,7 +225,7 @@ context.thread = native.thread
 ---@param code integer
 ---@return string
 function context.strerror(code)
-  if type(code) ~= "number" then bad(1, "strerror", "number", code, 3) end
+  if type(code) ~= "number" then bad(1, "strerror", "number", code) end
   return native.strerror(code)
 end
 

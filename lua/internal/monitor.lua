@@ -31,7 +31,7 @@ return function(socket, ...)
   check_open(record, SOCKET_CLOSED, "monitor")
   local callback = ...
   if select("#", ...) == 0 or callback ~= nil and type(callback) ~= "function" then
-    bad(2, "monitor", "function or nil", callback, 3)
+    bad(2, "monitor", "function or nil", callback)
   end
   if callback then
     if not record.monitor then hold(1) end

@@ -3,8 +3,8 @@
 
 local native, core = ...
 
-local error, select = error, select
-local handlers, options = core.handlers, core.options
+local select = select
+local raise, handlers, options = core.raise, core.handlers, core.options
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, check_may_wait, conclude = core.suspend, core.check_may_wait, core.conclude
 local complete, defer = core.complete, core.defer
@@ -43,7 +43,7 @@ end
 ---@return boolean ok, any answer or code; with a callback the session or the code
 function context.query(h, ...)
   local n = select("#", ...)
-  if n == 0 then error("bad arguments to 'query' (a handle and a value expected)", 2) end
+  if n == 0 then raise("bad arguments to 'query' (a handle and a value expected)") end
   h = check_handle(h, 1, "query")
   local value, a, b = ...
   local timeout, callback, given = options("query", 3, n - 1, a, b)
@@ -71,7 +71,7 @@ function context.query(h, ...)
   end
   if not ok then
     cancel(token)
-    if ok == nil then error(session, 2) end
+    if ok == nil then raise(session) end
     return false, session
   end
   asked[token] = h

@@ -2,10 +2,11 @@
 
 local native, core = ...
 
-local error, setmetatable = error, setmetatable
+local setmetatable = setmetatable
 local format = string.format
 local native_read, strerror = native.read, native.strerror
-local bad, complete, defer, hold = core.bad, core.complete, core.defer, core.hold
+local bad, bad_because, raise = core.bad, core.bad_because, core.raise
+local complete, defer, hold = core.complete, core.defer, core.hold
 local register, set_timeout = core.register, core.set_timeout
 local suspend, suspend_on, resume_waiter = core.suspend, core.suspend_on, core.resume_waiter
 local next_waiter, drop_waiter = core.next_waiter, core.drop_waiter
@@ -31,30 +32,17 @@ local paths = setmetatable({}, { __mode = "k" }) -- record → the path of a uni
 local HINTS = { accept = "use 'read'", read = "use 'accept'", read_into = "use 'accept'" }
 
 -- Raises: `value` is no connection, or, for 'accept', no listen socket.
-local function refuse(value, name, level)
-  level = level or 4
+local function refuse(value, name)
   local hint = HINTS[name]
   if listeners[value] and name ~= "accept" then
-    error(
-      format(
-        "bad argument #1 to '%s' (connected socket expected, got a listening one: %s)",
-        name,
-        hint or "'accept' returns connected ones"
-      ),
-      level
-    )
+    local text = "connected socket expected, got a listening one: %s"
+    bad_because(1, name, format(text, hint or "'accept' returns connected ones"))
   end
   if streams[value] then
-    error(
-      format(
-        "bad argument #1 to '%s' (listening socket expected, got a connected one: %s)",
-        name,
-        hint or "tcp." .. name .. " takes both"
-      ),
-      level
-    )
+    local text = "listening socket expected, got a connected one: %s"
+    bad_because(1, name, format(text, hint or "tcp." .. name .. " takes both"))
   end
-  bad(1, name, name == "accept" and "tcp listen socket" or "tcp socket", value, level + 1)
+  bad(1, name, name == "accept" and "tcp listen socket" or "tcp socket", value)
 end
 
 local function check_stream(value, name)
@@ -72,7 +60,7 @@ end
 -- Raises if a socket is closed.
 local function check_open(record, code, name)
   if record.closed then
-    error(format("%s: '%s' needs an open one (tcp.is_closed tells)", strerror(code), name), 3)
+    raise(format("%s: '%s' needs an open one (tcp.is_closed tells)", strerror(code), name))
   end
 end
 

@@ -12,7 +12,7 @@
 
 local native, core = ...
 
-local error, ipairs, next, tonumber, type = error, ipairs, next, tonumber, type
+local ipairs, next, tonumber, type = ipairs, next, tonumber, type
 local unpack = unpack
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status, raw_running = coroutine.status, coroutine.running
@@ -43,14 +43,13 @@ local guards -- root coroutine → the socket that it was given, which its failu
 local explain -- likewise, internal/failure.lua
 local handlers = {} -- event kind → function
 
--- Raises: an argument is of the wrong type.
-local function bad(position, name, expected, value, level)
-  local got = type(value)
-  error(
-    ("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, got),
-    level or 4
-  )
-end
+-- How the library raises on behalf of a script, everywhere: `bad(position, name, expected, value)`
+-- says that an argument of function `name` (or an option, if its name is given for the position) is
+-- wrong, what it should be, and what it is; `bad_because(position, name, why)` gives a reason
+-- instead; `raise(text)` says something else. All name the line of the script's innermost function,
+-- wherever they are called from: there are no levels to count.
+-- `describe(value)` is how `bad` words what was given. See src/abi/blame.rs.
+local bad, raise = native.bad, native.raise
 
 -- A callback for a query waits, or has failed.
 local function keep_asker(co)
@@ -171,7 +170,7 @@ end
 local function check_may_wait()
   local may = current ~= nil and isyieldable()
   if may and may_wait_inside then may = may_wait_inside(current) end
-  if not may then error(native.strerror(C_BOUNDARY), 3) end
+  if not may then raise(native.strerror(C_BOUNDARY)) end
 end
 
 -- Registers an operation; `entry` is a callback, or nil for the running root.
@@ -304,7 +303,7 @@ end
 function native.load_coroutines()
   if loaded then return loaded end
   local raw = { raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running }
-  loaded, may_wait_inside = native.load("internal/coroutines")(native, core, WAIT, unpack(raw))
+  loaded, may_wait_inside = native.load("internal/coroutines")(native, WAIT, unpack(raw))
   for name, f in next, loaded do
     if coroutines[name] == stubs[name] then coroutines[name] = f end
   end
@@ -312,29 +311,23 @@ function native.load_coroutines()
   return loaded
 end
 
--- A call's timeout in seconds: 0 is none, and a negative one is a deadline that has passed. `level`
--- is that of the caller to blame.
-local function timeout_of(value, position, name, level)
-  level = level or 3
-  local number = type(value) == "number" and value
-    or type(value) == "string" and tonumber(value)
-    or bad(position, name, "number of seconds", value, level + 1)
-  if number ~= number or number == math.huge or number == -math.huge then
-    error(
-      ("bad argument #%d to '%s' (%s is no time, in seconds)"):format(position, name, number),
-      level
-    )
-  end
+-- A call's timeout in seconds: 0 is none, and a negative one is a deadline that has passed.
+local function timeout_of(value, position, name)
+  local number = type(value) == "number" and value or type(value) == "string" and tonumber(value)
+  if not number then bad(position, name, "number of seconds", value) end
+  if number - number ~= 0 then bad(position, name, "finite number of seconds", value) end
   return number
 end
 
 -- A number of seconds; negative ones count as 0.
-local function seconds(value, position, name, level)
-  local number = timeout_of(value, position, name, (level or 3) + 1)
+local function seconds(value, position, name)
+  local number = timeout_of(value, position, name)
   return number > 0 and number or 0
 end
 
-core.bad, core.seconds, core.timeout_of = bad, seconds, timeout_of
+core.bad, core.raise, core.seconds, core.timeout_of = bad, raise, seconds, timeout_of
+core.bad_because = native.bad_because
+function core.describe(value) return native.describe(value) end
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
 core.run, core.begin_serving = run, begin_serving

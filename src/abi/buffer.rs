@@ -37,6 +37,10 @@ const KEY_METATABLE: c_int = 0x6e6c_0001;
 const KEY_ENVIRONMENT: c_int = 0x6e6c_0002;
 const KEY_METHODS: c_int = 0x6e6c_0003;
 
+/// What is said of a released buffer.
+const RELEASED: &str = "buffer is released (release() has given its memory back for good; \
+                        clear() empties a buffer that is used again)";
+
 /// Why a buffer cannot be made or grown.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
@@ -46,37 +50,20 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Pushes the text for people.
-    pub(super) fn push(self, call: Call<'_>) -> c_int {
-        let state = call.state();
+    /// For people.
+    pub(super) fn text(self) -> String {
         match self {
-            // SAFETY: a running state, and a format without arguments.
-            Fault::Released => unsafe {
-                ffi::lua_pushfstring(state, c"buffer is released".as_ptr())
-            },
-            // SAFETY: a running state, and a format with two doubles.
-            Fault::TooLarge(size) => unsafe {
-                let format = c"buffer of %f bytes exceeds the limit of %f";
-                ffi::lua_pushfstring(state, format.as_ptr(), size, SIZE_MAX as f64)
-            },
-            // SAFETY: a running state, and a format with one double.
-            Fault::NoMemory(size) => unsafe {
-                let format = c"not enough memory for a buffer of %f bytes";
-                ffi::lua_pushfstring(state, format.as_ptr(), size as f64)
-            },
-        };
-        1
+            Fault::Released => RELEASED.to_owned(),
+            Fault::TooLarge(size) => {
+                format!("buffer of {size} bytes exceeds the limit of {SIZE_MAX}")
+            }
+            Fault::NoMemory(size) => format!("not enough memory for a buffer of {size} bytes"),
+        }
     }
 
     /// Raises.
     pub(super) fn raise(self, call: Call<'_>) -> c_int {
-        // SAFETY: a running state; level 1 is the function that called this C function.
-        unsafe { ffi::luaL_where(call.state(), 1) };
-        self.push(call);
-        // SAFETY: two strings are on top.
-        unsafe { ffi::lua_concat(call.state(), 2) };
-        // SAFETY: the message is on top, and nothing here needs dropping.
-        unsafe { ffi::lua_error(call.state()) }
+        call.raise(&self.text())
     }
 }
 
@@ -360,8 +347,8 @@ fn push_bare<'a>(call: Call<'a>, maker: Maker<'a>, room: usize) -> &'a mut NlBuf
         if let Some(buffer) = unsafe { maker.push(room) } {
             return buffer;
         }
-        // SAFETY: a running state. The context ends; until then this is an error like others.
-        unsafe { ffi::luaL_error(call.state(), c"not enough memory".as_ptr()) };
+        // The context ends; until then this is an error like others.
+        call.raise("not enough memory");
     }
 }
 
@@ -439,11 +426,11 @@ unsafe extern "C-unwind" fn reserve_for_lua(state: *mut lua_State) -> c_int {
     let call = unsafe { Call::new(state) };
     let extra = call.number(2).unwrap_or(f64::NAN);
     if !(extra >= 0.0 && extra <= SIZE_MAX as f64) {
-        return Fault::TooLarge(extra).push(call);
+        return call.push_text(&Fault::TooLarge(extra).text());
     }
     match reserve(call, 1, extra as usize) {
         Ok(()) => 0,
-        Err(fault) => fault.push(call),
+        Err(fault) => call.push_text(&fault.text()),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) const METHODS: &[(&CStr, lua_CFunction)] = &[
 pub(super) const METAMETHODS: &[(&CStr, lua_CFunction)] =
     &[(c"__len", length), (c"__tostring", tostring)];
 
-const CONTENT: &CStr = c"string, number or buffer";
+const CONTENT: &str = "string, number or buffer";
 
 /// `new([capacity][, content])`
 unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
@@ -47,7 +47,7 @@ unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
             match call.kind(2) {
                 ffi::LUA_TNONE | ffi::LUA_TNIL => push_empty(call, capacity).map(|_| ()),
                 ffi::LUA_TSTRING | ffi::LUA_TNUMBER => new_with_text(call, 2, Some(capacity)),
-                _ => return call.type_error(2, c"string"),
+                _ => return call.type_error(2, "string"),
             }
         }
         _ => match call.buffer(1) {
@@ -224,7 +224,7 @@ unsafe extern "C-unwind" fn find(state: *mut lua_State) -> c_int {
     } else if let Some(text) = call.text(2) {
         text
     } else {
-        return call.type_error(2, c"string");
+        return call.type_error(2, "string");
     };
     let init = if call.is_absent(3) { 1 } else { call.check_whole(3, SIZE_MAX).max(1) };
     if !buffer.is_live() {

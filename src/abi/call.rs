@@ -3,13 +3,15 @@
 //! Every method that raises says so: nothing that needs dropping may be alive where it is called,
 //! since a Lua error need not run destructors.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 use std::marker::PhantomData;
 use std::ptr;
 
-use mlua::ffi::{self, lua_State};
+use mlua::ffi::{self, lua_CFunction, lua_State};
 
+use super::blame::{self, Wrong};
 use super::buffer;
+use super::buffer_calls::{METAMETHODS, METHODS};
 use crate::buf::{NlBuffer, SIZE_MAX};
 
 /// The running call of a C function; its arguments are at 1 and up.
@@ -53,7 +55,7 @@ impl<'a> Call<'a> {
             if let Some(buffer) = self.buffer(index) {
                 return buffer;
             }
-            self.type_error(index, c"buffer");
+            self.type_error(index, "buffer");
         }
     }
 
@@ -82,20 +84,9 @@ impl<'a> Call<'a> {
 
     /// A whole number from 0 to `max`. Raises for anything else, naming value and limit.
     pub(super) fn check_whole(self, index: c_int, max: usize) -> usize {
-        // SAFETY: as in `kind`.
-        let number = unsafe { ffi::luaL_checknumber(self.state, index) };
+        let number = self.number(index).unwrap_or(f64::NAN);
         if !(number >= 0.0 && number <= max as f64 && number.fract() == 0.0) {
-            // SAFETY: the format takes two doubles.
-            let text = unsafe {
-                ffi::lua_pushfstring(
-                    self.state,
-                    c"whole number from 0 to %f expected, got %f".as_ptr(),
-                    max as f64,
-                    number,
-                )
-            };
-            // SAFETY: the text is on the stack.
-            unsafe { ffi::luaL_argerror(self.state, index, text) };
+            self.type_error(index, &format!("whole number from 0 to {max}"));
         }
         number as usize
     }
@@ -120,6 +111,12 @@ impl<'a> Call<'a> {
         1
     }
 
+    /// Pushes a text of our own.
+    pub(super) fn push_text(self, text: &str) -> c_int {
+        // SAFETY: the text does not depend on the VM.
+        unsafe { self.push_bytes(text.as_ptr(), text.len()) }
+    }
+
     pub(super) fn push_value(self, index: c_int) -> c_int {
         // SAFETY: as in `push_boolean`.
         unsafe { ffi::lua_pushvalue(self.state, index) };
@@ -137,15 +134,44 @@ impl<'a> Call<'a> {
         1
     }
 
-    /// Raises: an argument has the wrong type.
-    pub(super) fn type_error(self, index: c_int, expected: &CStr) -> c_int {
+    /// Raises: an argument is not what it should be.
+    pub(super) fn type_error(self, index: c_int, expected: &str) -> c_int {
+        let wrong = Wrong::Argument(index);
         // SAFETY: as in `kind`.
-        unsafe { ffi::luaL_typerror(self.state, index, expected.as_ptr()) }
+        unsafe { blame::bad(self.state, wrong, self.name(), expected, Some(index)) }
     }
 
-    /// Raises: an argument has a wrong value.
-    pub(super) fn argument_error(self, index: c_int, text: &CStr) -> c_int {
+    /// Raises: something is wrong with an argument; what it is, is added.
+    pub(super) fn argument_error(self, index: c_int, text: &str) -> c_int {
+        let wrong = Wrong::Argument(index);
         // SAFETY: as in `kind`.
-        unsafe { ffi::luaL_argerror(self.state, index, text.as_ptr()) }
+        unsafe {
+            let why = format!("{text}, got {}", blame::describe(self.state, index));
+            blame::bad(self.state, wrong, self.name(), &why, None)
+        }
+    }
+
+    /// Raises a text, which the name of the function goes before.
+    pub(super) fn raise(self, text: &str) -> c_int {
+        // SAFETY: as in `kind`.
+        unsafe { blame::raise(self.state, &format!("{}: {text}", self.name())) }
+    }
+
+    /// What scripts call the function that runs.
+    fn name(self) -> &'static str {
+        // SAFETY: a record that is filled in; as in `kind`, for the level that runs, whose function
+        // is pushed and popped.
+        let running = unsafe {
+            let mut record = std::mem::zeroed();
+            ffi::lua_getstack(self.state, 0, &mut record);
+            ffi::lua_getinfo(self.state, c"f".as_ptr(), &mut record);
+            let running = ffi::lua_tocfunction(self.state, -1);
+            ffi::lua_settop(self.state, -2);
+            running
+        };
+        let is_it =
+            |function: lua_CFunction| running.is_some_and(|f| std::ptr::fn_addr_eq(f, function));
+        let found = METHODS.iter().chain(METAMETHODS).find(|(_, function)| is_it(*function));
+        found.and_then(|(name, _)| name.to_str().ok()).unwrap_or("buffer")
     }
 }

@@ -4,7 +4,7 @@
 //! into room reserved at once. So nothing is written if a value is wrong. Integers that a number
 //! cannot hold exactly are `int64_t` and `uint64_t` cdata.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};
 
@@ -30,7 +30,7 @@ pub(super) unsafe extern "C-unwind" fn pack(state: *mut lua_State) -> c_int {
     if first == 2 && !call.check_buffer(1).is_live() {
         return Fault::Released.raise(call);
     }
-    let Some(format) = call.text(first) else { return call.type_error(first, c"string") };
+    let Some(format) = call.text(first) else { return call.type_error(first, "string") };
     let size = measure(call, first, format);
     let target = if first == 2 {
         if let Err(fault) = reserve(call, 1, size) {
@@ -65,27 +65,28 @@ fn measure(call: Call<'_>, first: c_int, format: &[u8]) -> usize {
                 }
                 Item::Single | Item::Double => {
                     if call.number(index).is_none() {
-                        call.type_error(index, c"number");
+                        call.type_error(index, "number");
                     }
                     if step.item == Item::Single { 4 } else { 8 }
                 }
                 Item::Chars(bytes) => {
                     if check_text(call, index).len() > bytes {
-                        call.argument_error(index, c"string is longer than its field");
+                        call.type_error(index, &format!("string of at most {bytes} bytes"));
                     }
                     bytes
                 }
                 Item::Text(bytes) => {
                     let len = check_text(call, index).len();
                     if bytes < 8 && len as u128 >= 1 << (8 * bytes) {
-                        call.argument_error(index, c"string is longer than its length can say");
+                        let most = (1u64 << (8 * bytes)) - 1;
+                        call.type_error(index, &format!("string of at most {most} bytes"));
                     }
                     bytes + len
                 }
                 Item::Zero => {
                     let text = check_text(call, index);
                     if text.contains(&0) {
-                        call.argument_error(index, c"string contains a zero byte");
+                        call.type_error(index, "string without zero bytes");
                     }
                     text.len() + 1
                 }
@@ -164,7 +165,7 @@ fn integer(target: &mut NlBuffer, value: Wide, bytes: usize, little: bool) {
 /// The string, or the text of the number, at `index`. Raises for anything else.
 fn check_text<'a>(call: Call<'a>, index: c_int) -> &'a [u8] {
     call.text(index).unwrap_or_else(|| {
-        call.type_error(index, c"string");
+        call.type_error(index, "string");
         &[]
     })
 }
@@ -173,10 +174,10 @@ fn check_text<'a>(call: Call<'a>, index: c_int) -> &'a [u8] {
 fn check_integer(call: Call<'_>, index: c_int, item: Item) {
     let is_cdata = call.kind(index) == ffi::LUA_TCDATA;
     if is_cdata && cdata_kind(call, index) == 0 || !is_cdata && call.number(index).is_none() {
-        call.type_error(index, c"number, int64_t or uint64_t");
+        call.type_error(index, "number, int64_t or uint64_t");
     }
     let Some(value) = to_integer(call, index) else {
-        call.argument_error(index, c"number has no integer representation");
+        call.type_error(index, "whole number");
         return;
     };
     let (bytes, signed) = match item {
@@ -188,19 +189,7 @@ fn check_integer(call: Call<'_>, index: c_int, item: Item) {
     let (low, high): (Wide, Wide) =
         if signed { (-(1 << (bits - 1)), 1 << (bits - 1)) } else { (0, 1 << bits) };
     if value < low || value >= high {
-        // SAFETY: a running state, and a format with four doubles.
-        let text = unsafe {
-            ffi::lua_pushfstring(
-                call.state(),
-                c"%f is outside %f to %f, the range of %f bytes".as_ptr(),
-                value as f64,
-                low as f64,
-                (high - 1) as f64,
-                bytes as f64,
-            )
-        };
-        // SAFETY: the text is on the stack.
-        unsafe { ffi::luaL_argerror(call.state(), index, text) };
+        call.type_error(index, &format!("whole number from {low} to {}", high - 1));
     }
 }
 
@@ -248,7 +237,7 @@ fn push_int64(call: Call<'_>) {
     // SAFETY: replaces the nil by the chunk; if that failed, the message on top is raised.
     unsafe {
         ffi::lua_settop(state, -2);
-        let name = c"=int64".as_ptr();
+        let name = c"=[node-lua] int64".as_ptr();
         let source = INT64_SOURCE.as_ptr().cast();
         if ffi::luaL_loadbuffer(state, source, INT64_SOURCE.len(), name) != 0 {
             ffi::lua_error(state);
@@ -267,7 +256,7 @@ pub(super) unsafe extern "C-unwind" fn unpack(state: *mut lua_State) -> c_int {
     if !buffer.is_live() {
         return Fault::Released.raise(call);
     }
-    let Some(format) = call.text(2) else { return call.type_error(2, c"string") };
+    let Some(format) = call.text(2) else { return call.type_error(2, "string") };
     let mut at = position(call, 3, buffer.len());
     let mut options = Options::new(format);
     let mut count = 0;
@@ -318,7 +307,7 @@ fn position(call: Call<'_>, index: c_int, len: usize) -> usize {
         _ => {
             let at = call.check_whole(index, len + 1);
             if at == 0 {
-                call.argument_error(index, c"position counts from 1");
+                call.argument_error(index, "positions count from 1");
             }
             at.saturating_sub(1)
         }
@@ -364,11 +353,7 @@ fn push_integer(call: Call<'_>, item: &[u8], little: bool, signed: bool) {
     }
     let fits = if signed { i64::try_from(value).is_ok() } else { u64::try_from(value).is_ok() };
     if !fits {
-        // SAFETY: a running state, and a format with one double.
-        unsafe {
-            let text = c"integer of %f bytes does not fit 64 bits".as_ptr();
-            ffi::luaL_error(call.state(), text, item.len() as f64)
-        };
+        call.raise(&format!("integer of {} bytes does not fit 64 bits", item.len()));
     }
     push_int64(call);
     let state = call.state();
@@ -391,7 +376,7 @@ pub(super) unsafe extern "C-unwind" fn packsize(state: *mut lua_State) -> c_int 
     if first == 2 {
         call.check_buffer(1);
     }
-    let Some(format) = call.text(first) else { return call.type_error(first, c"string") };
+    let Some(format) = call.text(first) else { return call.type_error(first, "string") };
     let mut options = Options::new(format);
     let mut size = 0usize;
     while let Some(step) = next(call, first, &mut options, size) {
@@ -403,7 +388,7 @@ pub(super) unsafe extern "C-unwind" fn packsize(state: *mut lua_State) -> c_int 
                 Item::Pad => 1,
                 Item::Align => 0,
                 Item::Text(_) | Item::Zero => {
-                    call.argument_error(first, c"format of variable size");
+                    call.type_error(first, "format without s and z");
                     0
                 }
             };
@@ -416,30 +401,35 @@ pub(super) unsafe extern "C-unwind" fn packsize(state: *mut lua_State) -> c_int 
 
 /// The next item of the format at `index`. Raises if the format is wrong.
 fn next(call: Call<'_>, index: c_int, options: &mut Options<'_>, offset: usize) -> Option<Step> {
-    let (text, value): (&CStr, f64) = match options.step(offset) {
+    let text = match options.step(offset) {
         Ok(step) => return step,
         Err(FormatError::Unknown(option)) => {
-            (c"unknown option in format, character %f", f64::from(option))
+            format!("unknown option '{}' in format", char::from(option).escape_default())
         }
-        Err(FormatError::Size(size)) => (c"size %f in format is not in 1 to 16", size as f64),
+        Err(FormatError::Size(size)) => format!("size {size} in format is not in 1 to 16"),
         Err(FormatError::Alignment(size)) => {
-            (c"alignment %f in format is not a power of two", size as f64)
+            format!("alignment {size} in format is not a power of two")
         }
-        Err(FormatError::Count) => (c"count missing in format, or above %f", SIZE_MAX as f64),
-        Err(FormatError::AlignTo) => (c"nothing to align to behind X in format", 0.0),
+        Err(FormatError::Count) => format!("count missing in format, or above {SIZE_MAX}"),
+        Err(FormatError::AlignTo) => "nothing to align to behind X in format".to_owned(),
     };
-    // SAFETY: a running state, and formats with at most one double.
-    let text = unsafe { ffi::lua_pushfstring(call.state(), text.as_ptr(), value) };
-    // SAFETY: the text is on the stack.
-    unsafe { ffi::luaL_argerror(call.state(), index, text) };
+    call.argument_error(index, &text);
     None
 }
 
 /// Raises: there are too few bytes.
 fn short(call: Call<'_>, at: usize, len: usize) -> c_int {
-    // SAFETY: a running state, and a format with two doubles.
-    unsafe {
-        let text = c"item at position %f does not fit a buffer of %f bytes".as_ptr();
-        ffi::luaL_error(call.state(), text, at as f64 + 1.0, len as f64)
-    }
+    call.raise(&format!("item at position {} does not fit a buffer of {len} bytes", at + 1))
+}
+
+/// The integer in the cdata at `index`, as text; `None` if that is something else.
+///
+/// # Safety
+/// `state` must be a running one with free slots, with a cdata at `index`. May raise.
+pub(super) unsafe fn integer_at(state: *mut lua_State, index: c_int) -> Option<String> {
+    // SAFETY: the caller's contract.
+    let call = unsafe { Call::new(state) };
+    let value = to_integer(call, index)?;
+    let unit = if cdata_kind(call, index) == 1 { "LL" } else { "ULL" };
+    Some(format!("{value}{unit}"))
 }

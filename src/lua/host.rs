@@ -168,6 +168,11 @@ pub(super) fn is_entered() -> bool {
     !CURRENT.get().is_null()
 }
 
+/// Whether a socket of the running context, by its key, is open.
+pub(crate) fn is_open(key: u64) -> bool {
+    is_entered() && with(|host| host.sockets.get_mut(key).is_some())
+}
+
 fn source(key: u64, kind: u64) -> u64 {
     key << 2 | kind
 }

@@ -20,6 +20,8 @@ mod timers;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 pub mod unwind;
 
+pub(crate) use host::is_open;
+
 pub use behavior::{CommandLine, Paths, Program, Script, Source};
 pub use native::confine::Deny;
 pub use settings::Settings;

@@ -19,10 +19,10 @@ local function names(name, options, ...)
 end
 
 tap.test("fields that there are none of", function()
-    names("a wrong name", { read_head_byte = 2 }, "'read_head_byte'", "read_head_bytes")
-    names("a list", { "read_head_bytes" }, "'1'")
-    names("beside a right one", { read_head_bytes = 2, endian = "B" }, "'endian'")
-    names("no name at all", { [true] = 1 }, "'true'")
+    names("a wrong name", { read_head_byte = 2 }, '"read_head_byte"', "read_head_bytes")
+    names("a list", { "read_head_bytes" }, "number 1;")
+    names("beside a right one", { read_head_bytes = 2, endian = "B" }, '"endian"')
+    names("no name at all", { [true] = 1 }, "boolean true")
     is(client:get_rwopt().read_head_bytes, 0, "nothing was changed")
 end)
 

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 
 use mlua::ffi::{self, lua_State};
-use node_lua::abi::{buffer, layout};
+use node_lua::abi::{blame, buffer, layout};
 use node_lua::lua::state::State;
 
 const LIBRARY: &[(&CStr, &str)] = &[
@@ -17,7 +17,7 @@ const LIBRARY: &[(&CStr, &str)] = &[
 const BOOT: &str = r#"
     local native = ...
     function native.load(name)
-        return assert(loadstring(native.library[name], "=" .. name))
+        return assert(loadstring(native.library[name], "=[node-lua] " .. name))
     end
     function native.header(name)
         return native.headers[name]
@@ -40,7 +40,7 @@ pub(crate) fn state() -> State {
     unsafe {
         buffer::open(raw);
         ffi::lua_createtable(raw, 0, 8);
-        for (name, function) in buffer::FUNCTIONS {
+        for (name, function) in buffer::FUNCTIONS.iter().chain(blame::FUNCTIONS) {
             ffi::lua_pushcclosure(raw, *function, 0);
             ffi::lua_setfield(raw, -2, name.as_ptr());
         }

@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::{TABLE, key, push_failure};
+use crate::abi::blame;
 use crate::error::Code;
 use crate::lua::{host, library};
 
@@ -112,5 +113,5 @@ unsafe extern "C-unwind" fn refuse_token(raw: *mut lua_State) -> c_int {
 /// Raises.
 unsafe extern "C-unwind" fn refuse_use(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; nothing of ours is live here.
-    unsafe { ffi::luaL_error(raw, c"the network is withheld from this context".as_ptr()) }
+    unsafe { blame::raise(raw, "the network is withheld from this context") }
 }

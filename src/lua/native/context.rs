@@ -1,7 +1,7 @@
 //! Creating, asking and ending contexts.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, OsStr, c_int};
+use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::confine::Deny;
 use super::{key, number, push_failure, push_text, text};
+use crate::abi::blame::{self, Wrong};
 use crate::context::{Context, End, Limits, Scheduler};
 use crate::error::Code;
 use crate::lua::behavior::{Paths, Program, Script, Source};
@@ -292,25 +293,12 @@ unsafe extern "C-unwind" fn destroy_self(raw: *mut lua_State) -> c_int {
     0
 }
 
-/// Raises a text as the fault of whoever called the function that runs.
-unsafe fn raise(raw: *mut lua_State, text: &CStr) -> c_int {
-    // SAFETY: the callers have three slots free, and own nothing.
-    unsafe {
-        ffi::luaL_where(raw, 1);
-        ffi::lua_pushstring(raw, text.as_ptr());
-        ffi::lua_concat(raw, 2);
-        ffi::lua_error(raw)
-    }
-}
-
-/// Raises the message on top of the stack in the same way.
+/// Raises the message on top of the stack as the fault of the script.
 unsafe fn raise_top(raw: *mut lua_State) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the callers have slots free; the copy of the text is dropped by the unwinder.
     unsafe {
-        ffi::luaL_where(raw, 1);
-        ffi::lua_insert(raw, -2);
-        ffi::lua_concat(raw, 2);
-        ffi::lua_error(raw)
+        let text = String::from_utf8_lossy(text(raw, -1).unwrap_or_default()).into_owned();
+        blame::raise(raw, &text)
     }
 }
 
@@ -320,23 +308,10 @@ unsafe fn check_handle(raw: *mut lua_State, function: &str) -> f64 {
     // SAFETY: called by the VM's callees; nothing is owned where this raises.
     unsafe {
         if ffi::lua_isnumber(raw, 1) == 0 {
-            push_type_error(raw, 1, function, "context handle");
-            raise_top(raw);
+            let wrong = Wrong::Argument(1);
+            blame::bad(raw, wrong, function, "context handle", Some(1));
         }
         number(raw, 1)
-    }
-}
-
-#[cold]
-unsafe fn push_type_error(raw: *mut lua_State, index: c_int, function: &str, expected: &str) {
-    // SAFETY: the callers have slots free; names of types are terminated and live for ever.
-    unsafe {
-        let found = CStr::from_ptr(ffi::luaL_typename(raw, index)).to_string_lossy();
-        let text = format!(
-            "bad argument #{index} to '{function}' ({expected} expected, got {})",
-            if ffi::lua_type(raw, index) == ffi::LUA_TNONE { "nil" } else { &found }
-        );
-        push_text(raw, text.as_bytes());
     }
 }
 
@@ -359,7 +334,7 @@ unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; nothing is owned where this raises.
     unsafe {
         if ffi::lua_gettop(raw) != 2 {
-            return raise(raw, c"bad arguments to 'send' (a handle and one value expected)");
+            return blame::raise(raw, "bad arguments to 'send' (a handle and one value expected)");
         }
         let handle = check_handle(raw, "send");
         let Ok(value) = take_value(raw, 2) else { return raise_top(raw) };
@@ -428,13 +403,13 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; nothing is owned where this raises.
     unsafe {
         if ffi::lua_gettop(raw) != 3 {
-            let text = c"bad arguments to 'reply' (a handle, a session and one value expected)";
-            return raise(raw, text);
+            let text = "bad arguments to 'reply' (a handle, a session and one value expected)";
+            return blame::raise(raw, text);
         }
         let handle = check_handle(raw, "reply");
         if ffi::lua_type(raw, 2) != ffi::LUA_TNUMBER {
-            push_type_error(raw, 2, "reply", "session");
-            return raise_top(raw);
+            let wrong = Wrong::Argument(2);
+            return blame::bad(raw, wrong, "reply", "session", Some(2));
         }
         let session = key(raw, 2);
         match take_value(raw, 3) {

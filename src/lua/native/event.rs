@@ -1,12 +1,13 @@
 //! The turn's events, and timers.
 
-use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::ffi::{OsStr, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::{key, nanoseconds, number, push_text, report, text};
+use crate::abi::blame;
 use crate::error::Code;
 use crate::lua::BufferValues;
 use crate::lua::convert::push_value;
@@ -293,9 +294,8 @@ unsafe extern "C-unwind" fn timer_start(raw: *mut lua_State) -> c_int {
             ffi::lua_pushnumber(raw, f64::from(id.slot()) + 1.0);
         },
         None => {
-            let message: &CStr = c"too many timers: 67108864 are pending";
             // SAFETY: as above; nothing of ours is live here.
-            unsafe { ffi::luaL_error(raw, message.as_ptr()) };
+            unsafe { blame::raise(raw, "too many timers: 67108864 are pending") };
         }
     }
     2

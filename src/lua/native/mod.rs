@@ -54,13 +54,14 @@ const FUNCTIONS_USUAL: c_int = 16;
 /// The `__index` of the table: makes a function when it is first looked up. A context needs few of
 /// them, and all would take 9 KiB.
 unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
-    const LISTS: [Functions; 8] = [
+    const LISTS: [Functions; 9] = [
         context::FUNCTIONS,
         event::FUNCTIONS,
         frames::FUNCTIONS,
         stat::FUNCTIONS,
         stat::FAULTS,
         tcp::FUNCTIONS,
+        abi::blame::FUNCTIONS,
         abi::buffer::FUNCTIONS,
         &[
             (c"load", library::load as lua_CFunction),

@@ -1,6 +1,6 @@
 //! Sockets.
 
-use std::ffi::{CStr, OsStr, c_int};
+use std::ffi::{OsStr, c_int};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::{key, number, push_failure, push_text, text};
+use crate::abi::blame::SOCKETS;
 use crate::error::Code;
 use crate::lua::host::{self, Host, Socket};
 use crate::message::Event;
@@ -44,15 +45,12 @@ pub(super) const FUNCTIONS: super::Functions = &[
 const UNIX: f64 = 1.0;
 const IP6: f64 = 6.0;
 
-/// Registry fields of the metatables of sockets and listen sockets.
-const METATABLES: [&CStr; 2] = [c"node-lua.socket", c"node-lua.listener"];
-
 /// Creates the metatables. The stack is left as it was.
 ///
 /// # Safety
 /// `raw` must be a fresh state with free slots. Raises for want of memory.
 pub(super) unsafe fn open(raw: *mut lua_State) {
-    for name in METATABLES {
+    for name in SOCKETS {
         // SAFETY: the caller's contract.
         unsafe {
             ffi::lua_createtable(raw, 0, 3);
@@ -74,7 +72,7 @@ unsafe extern "C-unwind" fn socket_object(raw: *mut lua_State) -> c_int {
         let is_listener = ffi::lua_toboolean(raw, 2) != 0;
         let block = ffi::lua_newuserdata(raw, size_of::<u64>()).cast::<u64>();
         block.write(key);
-        let name = METATABLES[usize::from(is_listener)];
+        let name = SOCKETS[usize::from(is_listener)];
         ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
         ffi::lua_setmetatable(raw, -2);
     }
@@ -94,7 +92,7 @@ unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
 /// native.set_socket_methods(stream, listener, describe): tables of methods, and what makes the
 /// text of a socket.
 unsafe extern "C-unwind" fn set_socket_methods(raw: *mut lua_State) -> c_int {
-    for (name, index) in METATABLES.into_iter().zip(1..) {
+    for (name, index) in SOCKETS.into_iter().zip(1..) {
         // SAFETY: called by the VM with two tables and a function.
         unsafe {
             ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
