@@ -2,8 +2,8 @@
 //!
 //! Layers, ground to top; each may use only those above it in this list:
 //!
-//! 0. [`error`], [`torture`], `rt`, `thread`, [`logging`]: codes; failures on order; the async
-//!    runtime, clock and sockets; interruptions; the log
+//! 0. [`error`], [`torture`], `rt`, `thread`, [`logging`], [`stdio`]: codes; failures on order; the
+//!    async runtime, clock and sockets; interruptions; the log; standard output and children
 //! 1. [`buf`], [`frame`]: bytes, and their division into frames
 //! 2. [`message`]: what travels between contexts
 //! 3. [`context`]: who runs, and when
@@ -22,6 +22,7 @@ pub mod lua;
 pub mod message;
 pub mod net;
 pub mod rt;
+pub mod stdio;
 mod sync;
 pub mod thread;
 pub mod timer;

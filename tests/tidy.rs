@@ -13,8 +13,8 @@ use support::{files, repository, stem};
 
 /// Modules of `src/`, ground to top: each may use itself and those before it.
 const LAYERS: &[&str] = &[
-    "error", "torture", "sync", "rt", "thread", "logging", "buf", "frame", "message", "context",
-    "net", "timer", "abi", "lua", "cli",
+    "error", "torture", "sync", "rt", "thread", "logging", "stdio", "buf", "frame", "message",
+    "context", "net", "timer", "abi", "lua", "cli",
 ];
 
 /// What a file may use although it comes later: the memory account of a state counts buffers, and
@@ -61,6 +61,7 @@ const UNSAFE: &[&str] = &[
     "src/lua/native/mod.rs",
     "src/lua/native/rwopt.rs",
     "src/lua/native/stat.rs",
+    "src/lua/native/stdio.rs",
     "src/lua/native/tcp.rs",
     "src/lua/objects.rs",
     "src/lua/pages.rs",
@@ -70,6 +71,10 @@ const UNSAFE: &[&str] = &[
     "src/rt/runtime.rs",
     "src/rt/simulation/tests.rs",
     "src/rt/socket.rs",
+    "src/stdio/broken_pipe.rs",
+    "src/stdio/children.rs",
+    "src/stdio/mod.rs",
+    "src/stdio/reading.rs",
     "src/thread.rs",
     "benches/src/sys.rs",
     "tests/buffer.rs",
@@ -140,6 +145,7 @@ const TESTED: &[(&str, &str, &str)] = &[
     ("src/lua/native/mod.rs", "tests/scripts.rs", "every_lua_test_passes"),
     ("src/lua/native/rwopt.rs", "tests/net.rs", "each_width_and_order_has_its_limit"),
     ("src/lua/native/stat.rs", "tests/limits.rs", "stat_tells_what_a_context_holds"),
+    ("src/lua/native/stdio.rs", "tests/stdio.rs", "calls_that_print_are_whole"),
     ("src/lua/native/tcp.rs", "tests/scripts.rs", "every_lua_test_passes"),
     ("src/lua/state.rs", "tests/torture.rs", "a_failed_allocation_is_one_contexts_affair"),
     ("src/lua/unwind.rs", "src/lua/unwind.rs", "spans_surround_the_executable_and_no_library"),
@@ -149,6 +155,10 @@ const TESTED: &[(&str, &str, &str)] = &[
         "tests/net.rs",
         "what_was_written_arrives_although_input_is_left_unread_at_the_close",
     ),
+    ("src/stdio/broken_pipe.rs", "tests/stdio.rs", "a_script_ends_with_its_reader"),
+    ("src/stdio/children.rs", "tests/children.rs", "children_have_three_descriptors"),
+    ("src/stdio/mod.rs", "tests/stdio.rs", "what_is_lost_is_told"),
+    ("src/stdio/reading.rs", "tests/stdio.rs", "a_prompt_shows_before_its_answer_is_read"),
     ("src/thread.rs", "tests/limits.rs", "an_echo_server_beside_64_loops_answers"),
 ];
 

@@ -13,7 +13,7 @@ use super::simulate;
 use crate::context::{End, Scheduler};
 use crate::lua::{CommandLine, Deny, Paths, Program, Script, Settings, Source, interrupt};
 use crate::message::{Text, Value};
-use crate::{logging, net, rt, thread, torture};
+use crate::{logging, net, rt, stdio, thread, torture};
 
 /// How long the process waits, at its end, for what was written to be read.
 pub(super) const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
@@ -73,6 +73,9 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
     scheduler.wait_until_done();
     net::wait_for_lingering(FLUSH_PATIENCE);
     torture::report();
+    if !stdio::finish() {
+        settings.fail();
+    }
     if settings.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

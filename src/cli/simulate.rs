@@ -14,7 +14,7 @@ use super::run::{FLUSH_PATIENCE, complain, prepare};
 use crate::context::{End, Scheduler};
 use crate::lua::Settings;
 use crate::rt::{self, simulation};
-use crate::{logging, net, thread};
+use crate::{logging, net, stdio, thread};
 
 /// Real time that one of many seeds may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -94,6 +94,9 @@ fn run_one(run: &Run, options: &Simulation) -> ExitCode {
         let simulation::Report { trace, steps, time } = simulation::Report::new();
         let time = time as f64 / 1e9;
         complain(&format!("seed {seed}: trace {trace:016x}, {steps} steps, {time:.6} s"));
+    }
+    if !stdio::finish() {
+        settings.fail();
     }
     if settings.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -19,7 +19,11 @@ use super::scheduler::Remote;
 use super::slot::Slot;
 use super::trim::Trimmer;
 use crate::message::Id;
+use crate::stdio;
 use crate::thread::{self, Handle};
+
+/// Looks between two times that what stuck turns have printed is written.
+const OUTPUT_TICKS: u32 = 16;
 
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_millis(4);
@@ -336,6 +340,9 @@ impl Watchdog {
             };
             if seen.ticks < patience {
                 continue;
+            }
+            if (seen.ticks - patience).is_multiple_of(OUTPUT_TICKS) {
+                stdio::nudge();
             }
             let is_runner = watch.take_runner();
             if is_runner {

@@ -13,7 +13,7 @@ use super::{Deny, Settings, compiled, convert, interrupt, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
 use crate::error::Code;
 use crate::message::Value;
-use crate::rt;
+use crate::{rt, stdio};
 
 /// Where a script's text comes from.
 #[derive(Debug)]
@@ -101,7 +101,11 @@ impl Behavior for Program {
             }
         }
         match &mut self.running {
-            Some(running) => running.turn(),
+            Some(running) => {
+                let result = running.turn();
+                running.account().output.end_turn();
+                result
+            }
             None => (Outcome::Ended, 1),
         }
     }
@@ -110,6 +114,8 @@ impl Behavior for Program {
         if let Some(mut running) = self.running.take() {
             running.log_end(reason);
             running.close();
+            // Finalisers may have printed.
+            stdio::flush();
         }
     }
 }
@@ -262,6 +268,7 @@ impl Running {
 
     /// Logs the end of a context that did not end by itself.
     fn log_end(&mut self, reason: &End) {
+        stdio::flush();
         let context = &self.host.context;
         let name = context.name().map(|name| format!(" ({name})")).unwrap_or_default();
         let id = context.id();

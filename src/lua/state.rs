@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mlua::ffi::{self, lua_State};
 
 use super::heap::Heap;
-use super::{interrupt, objects};
+use super::{interrupt, native, objects};
 use crate::{rt, torture};
 
 /// External bytes that may be charged before the collector is made to take a step.
@@ -78,6 +78,8 @@ pub struct Account {
     /// The metatable of buffers, once there is one.
     buffer_metatable: Cell<Option<NonNull<c_void>>>,
     buffer_environment: Cell<u64>,
+    /// What the script has chosen for standard output.
+    pub(super) output: native::stdio::Choice,
 }
 
 impl Account {
@@ -235,6 +237,7 @@ impl State {
             heap: UnsafeCell::new(Heap::new()),
             buffer_metatable: Cell::new(None),
             buffer_environment: Cell::new(0),
+            output: native::stdio::Choice::default(),
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).
@@ -375,6 +378,7 @@ unsafe extern "C-unwind" fn open_libraries(raw: *mut lua_State) -> c_int {
             ffi::lua_pushnil(raw);
             ffi::lua_error(raw);
         }
+        native::stdio::install(raw);
     }
     0
 }

@@ -15,6 +15,7 @@ pub mod simulation;
 mod socket;
 mod switch;
 
+pub use poller::has_sockets;
 pub use runtime::{fix_addresses, init, termination_signals};
 pub use socket::{Address, unix_address};
 pub use switch::{

@@ -11,6 +11,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -213,6 +214,14 @@ impl Direction {
     }
 }
 
+/// Sockets there are.
+static SOCKETS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the process has sockets; async-signal-safe.
+pub fn has_sockets() -> bool {
+    SOCKETS.load(Ordering::Relaxed) > 0
+}
+
 /// A socket that is registered for both directions as long as it lives.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -228,6 +237,7 @@ impl Watched {
         let (index, slot) = poller.take();
         let generation = lock(slot).generation;
         let watched = Watched { socket, slot, index };
+        SOCKETS.fetch_add(1, Ordering::Relaxed);
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = epoll::EventData::new_u64(u64::from(generation) << 32 | u64::from(index));
         epoll::add(poller.epoll.get_ref(), &watched.socket, data, flags)?;
@@ -274,6 +284,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        SOCKETS.fetch_sub(1, Ordering::Relaxed);
         // Closing the descriptor, which nobody else has, ends its registration.
         let mut state = lock(self.slot);
         let next = State { generation: state.generation.wrapping_add(1), ..State::default() };

@@ -63,13 +63,7 @@ pub(super) fn secret(which: (u64, u64)) -> u64 {
 ///
 /// async-std starts one executor thread per core on first use. Contexts do not run on it (it only
 /// flushes closed sockets and watches signals), so one thread is enough.
-///
-/// Standard output is written line by line, also into a pipe, so that the log of a server can be
-/// followed.
 pub fn init() {
-    unsafe extern "C" {
-        static stdout: *mut libc::FILE;
-    }
     epoch();
     // SAFETY: sets figures, before any other thread allocates. Where they are not known, nothing
     // changes.
@@ -77,9 +71,6 @@ pub fn init() {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
-    // SAFETY: the C library's own stream, before anything is written to it; a null buffer makes the
-    // library allocate one.
-    unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
     if std::env::var_os("ASYNC_STD_THREAD_COUNT").is_none() {
         // SAFETY: the caller promises that no other thread runs yet.
         unsafe { std::env::set_var("ASYNC_STD_THREAD_COUNT", "1") };

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::task::{Context, Poll};
 
 use rustix::io::Errno;
-use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags};
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::poller::Watched;
@@ -220,9 +220,9 @@ impl Listener {
     /// `WouldBlock` when none is waiting; otherwise as reported.
     pub fn accept(&self) -> io::Result<Stream> {
         torture::check_socket()?;
-        let (socket, _) = self.0.socket().accept_raw()?;
-        socket.set_nonblocking(true)?;
-        Ok(Stream(Watched::new(socket)?))
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = net::accept_with(self.0.socket(), flags)?;
+        Ok(Stream(Watched::new(socket.into())?))
     }
 
     /// Connections that wait to be accepted, and how many may; nothing for unix sockets.

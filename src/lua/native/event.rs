@@ -15,6 +15,7 @@ use crate::lua::host::{self, Completion, Notice};
 use crate::lua::timers::TIMERS_MAX;
 use crate::message::{Event, Value};
 use crate::rt;
+use crate::stdio;
 use crate::thread;
 use crate::timer::TimerId;
 
@@ -252,6 +253,7 @@ unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let text = unsafe { text(raw, 1) }.unwrap_or_default();
     let id = host::with(|host| host.context.id());
+    stdio::flush();
     log::info!(target: "script", "context {id}: {}", String::from_utf8_lossy(text));
     0
 }

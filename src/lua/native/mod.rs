@@ -10,6 +10,7 @@ mod event;
 mod frames;
 mod rwopt;
 mod stat;
+pub(super) mod stdio;
 mod tcp;
 
 use std::collections::HashMap;
@@ -122,6 +123,8 @@ unsafe extern "C-unwind" fn set_ffi(raw: *mut lua_State) -> c_int {
 
 /// Logs the failure of a script.
 pub(super) fn report(context: &Arc<Context>, text: &[u8]) {
+    // Who reads both finds what was printed before.
+    crate::stdio::flush();
     let text = String::from_utf8_lossy(text);
     match context.name() {
         Some(name) => log::error!("context {} ({name}): {text}", context.id()),

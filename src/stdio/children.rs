@@ -1,0 +1,137 @@
+//! Child processes: they have standard input, output and error of ours and nothing else, signals
+//! are as at the start of any program, and what was printed before comes before what they print.
+//!
+//! The linker puts these functions in the place of those that LuaJIT's `io` and `os` call
+//! (build.rs). Every descriptor of ours is closed when a program is executed (CLOEXEC), the files
+//! of scripts included. Those that C modules open are theirs.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use super::FILE;
+
+/// A mode for `fopen` is read up to here.
+const MODE_MAX: usize = 7;
+
+/// What a shell's exit status is if it cannot be started.
+const NOT_STARTED: c_int = 127 << 8;
+
+unsafe extern "C" {
+    fn _IO_popen(command: *const c_char, mode: *const c_char) -> *mut FILE;
+    static environ: *const *mut c_char;
+    fn pthread_atfork(
+        before: Option<extern "C" fn()>,
+        in_parent: Option<extern "C" fn()>,
+        in_child: Option<extern "C" fn()>,
+    ) -> c_int;
+}
+
+/// A process that C code divides would write twice what is collected.
+extern "C" fn before_fork() {
+    super::flush();
+}
+
+pub(super) fn init() {
+    // SAFETY: a function that lives as long as the process.
+    unsafe { pthread_atfork(Some(before_fork), None, None) };
+}
+
+/// Calls `open` with the mode and, behind its first `keep` letters, an `e`: a descriptor that
+/// programs which are executed do not get.
+///
+/// # Safety
+/// `mode` must be a C string.
+unsafe fn with_private<R>(
+    mode: *const c_char,
+    keep: usize,
+    open: impl FnOnce(*const c_char) -> R,
+) -> R {
+    // SAFETY: the caller's contract.
+    let given = unsafe { CStr::from_ptr(mode) }.to_bytes();
+    let mut text = [0u8; MODE_MAX + 1];
+    // A longer one is none that anybody writes, and an empty one is an error.
+    if given.len() < keep.max(1) || given.len() >= MODE_MAX {
+        return open(mode);
+    }
+    text[..keep].copy_from_slice(&given[..keep]);
+    text[keep] = b'e';
+    text[keep + 1..=given.len()].copy_from_slice(&given[keep..]);
+    open(text.as_ptr().cast())
+}
+
+/// # Safety
+/// As for `fopen`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
+    // SAFETY: the caller's contract.
+    unsafe { with_private(mode, 1, |mode| libc::fopen(path, mode)) }
+}
+
+/// # Safety
+/// As for `tmpfile`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_tmpfile64() -> *mut FILE {
+    // SAFETY: a stream that was just opened, if it is one.
+    unsafe {
+        let stream = libc::tmpfile();
+        if !stream.is_null() {
+            libc::fcntl(libc::fileno(stream), libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+        stream
+    }
+}
+
+/// # Safety
+/// As for `popen`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
+    super::flush();
+    // SAFETY: the caller's contract.
+    unsafe {
+        let length = CStr::from_ptr(mode).count_bytes();
+        with_private(mode, length, |mode| _IO_popen(command, mode))
+    }
+}
+
+/// Unlike the library's it does not ignore SIGINT and SIGQUIT meanwhile: other contexts go on, and
+/// the process must be able to end.
+///
+/// # Safety
+/// As for `system`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_system(command: *const c_char) -> c_int {
+    super::flush();
+    if command.is_null() {
+        return 1;
+    }
+    // SAFETY: the caller's contract.
+    let Some(child) = (unsafe { start_shell(command) }) else { return NOT_STARTED };
+    let mut status = 0;
+    // SAFETY: a place for the result.
+    while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
+        if std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+            return -1;
+        }
+    }
+    status
+}
+
+/// Starts a shell.
+///
+/// # Safety
+/// `command` must be a C string.
+unsafe fn start_shell(command: *const c_char) -> Option<libc::pid_t> {
+    let words = [c"sh".as_ptr(), c"-c".as_ptr(), command, std::ptr::null()];
+    let mut child = 0;
+    // SAFETY: the words are C strings, and end with a null pointer.
+    let error = unsafe {
+        libc::posix_spawn(
+            &raw mut child,
+            c"/bin/sh".as_ptr(),
+            std::ptr::null(),
+            std::ptr::null(),
+            words.as_ptr().cast(),
+            environ,
+        )
+    };
+    (error == 0).then_some(child)
+}

@@ -1,0 +1,191 @@
+//! Standard output: what all contexts print, and C code too, in the one stream of the C library.
+//!
+//! Into a pipe or file the stream collects what it is given; a turn that ends has it written
+//! (`Program::turn`), and so has whatever blocks the thread for long: reading (reading.rs), child
+//! processes (children.rs), the watchdog where nothing else does (late.rs). On a terminal each line
+//! is written at once, as ever. Who writes several pieces that belong together holds a [`Lock`].
+//!
+//! What `print` and its like do with it: src/lua/native/stdio.rs.
+//!
+//! Where the linker puts our functions in the place of those of the C library (build.rs), it is
+//! for LuaJIT's calls; ours reach the library under its other names for them.
+
+mod broken_pipe;
+mod children;
+mod late;
+mod reading;
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::io::Error;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+
+pub use late::nudge;
+
+use crate::thread;
+
+/// Bytes that are collected.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+pub(crate) use libc::FILE;
+
+unsafe extern "C" {
+    static stdout: *mut FILE;
+    fn flockfile(stream: *mut FILE);
+    fn funlockfile(stream: *mut FILE);
+    fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
+    fn fputc_unlocked(byte: c_int, to: *mut FILE) -> c_int;
+    fn fflush_unlocked(stream: *mut FILE) -> c_int;
+    fn __fpending(stream: *mut FILE) -> usize;
+}
+
+/// Output was lost so many times, where nobody could be told at once …
+static LOSSES: AtomicU32 = AtomicU32::new(0);
+/// … the last time for this reason.
+static REASON: AtomicI32 = AtomicI32::new(0);
+/// Some of it nobody was told of by a result.
+static IS_UNTOLD: AtomicBool = AtomicBool::new(false);
+/// The log has a word on it.
+static IS_LOGGED: AtomicBool = AtomicBool::new(false);
+
+/// Prepares standard output. Call once, before any thread exists and anything is written.
+pub fn init() {
+    // SAFETY: the C library's own stream, before anything is written to it; a null buffer makes
+    // the library allocate one.
+    unsafe {
+        if libc::isatty(libc::STDOUT_FILENO) == 0 {
+            libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOFBF, BUFFER_BYTES);
+        }
+    }
+    broken_pipe::init();
+    children::init();
+    thread::at_exit(at_exit);
+}
+
+/// The stream.
+pub(crate) fn stream() -> *mut FILE {
+    // SAFETY: set before `main`, and not by us.
+    unsafe { stdout }
+}
+
+/// Bytes that wait to be written. A hint while other threads write; what this thread has written
+/// is in it.
+#[inline]
+pub fn pending() -> usize {
+    // SAFETY: reads two pointers of a stream that lives as long as the process.
+    unsafe { __fpending(stream()) }
+}
+
+/// The right to write, of one thread at a time; it may be taken again while it is held.
+#[derive(Debug)]
+pub struct Lock(PhantomData<*const ()>);
+
+impl Lock {
+    /// Waits for it.
+    #[inline]
+    pub fn take() -> Lock {
+        // SAFETY: a stream that lives as long as the process.
+        unsafe { flockfile(stream()) };
+        Lock(PhantomData)
+    }
+
+    /// Writes bytes; false, with the reason in `errno`, if some of what was collected is lost.
+    #[inline]
+    pub fn write(&self, bytes: &[u8]) -> bool {
+        // SAFETY: the stream is locked, pointer and length are those of a slice.
+        unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stream()) == bytes.len() }
+    }
+
+    /// Writes one byte.
+    #[inline]
+    pub fn put(&self, byte: u8) -> bool {
+        // SAFETY: the stream is locked.
+        unsafe { fputc_unlocked(c_int::from(byte), stream()) >= 0 }
+    }
+
+    /// Has the system take what was collected; false, with the reason in `errno`, if it is lost.
+    pub fn flush(&self) -> bool {
+        // SAFETY: the stream is locked.
+        unsafe { fflush_unlocked(stream()) == 0 }
+    }
+}
+
+impl Drop for Lock {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: this thread holds it.
+        unsafe { funlockfile(stream()) };
+    }
+}
+
+/// Has the system take what was collected. What is lost is noted.
+#[inline]
+pub fn flush() {
+    if pending() > 0 {
+        flush_all();
+    }
+}
+
+#[cold]
+fn flush_all() {
+    if !Lock::take().flush() {
+        note_loss();
+    }
+}
+
+/// Notes that output was lost, for the reason in `errno`: `fflush` is to tell of it.
+#[cold]
+pub fn note_loss() {
+    let error = Error::last_os_error();
+    let reason = error.raw_os_error().unwrap_or(libc::EIO);
+    REASON.store(reason, Ordering::Relaxed);
+    // Release: pairs with the load in `loss_after`.
+    LOSSES.fetch_add(1, Ordering::Release);
+    // A reader that has gone has not lost anything that it wanted.
+    if reason != libc::EPIPE {
+        IS_UNTOLD.store(true, Ordering::Relaxed);
+    }
+    if !IS_LOGGED.swap(true, Ordering::Relaxed) {
+        log::warn!("standard output: {error}; what was printed is lost");
+    }
+}
+
+/// How often output was lost.
+pub fn losses() -> u32 {
+    LOSSES.load(Ordering::Relaxed)
+}
+
+/// Whether output was lost after the first `told` times, of which `told` then tells; and why, as in
+/// `errno`.
+#[inline]
+pub fn loss_after(told: &Cell<u32>) -> Option<c_int> {
+    // Acquire: pairs with `note_loss`.
+    let losses = LOSSES.load(Ordering::Acquire);
+    if told.replace(losses) == losses {
+        return None;
+    }
+    IS_UNTOLD.store(false, Ordering::Relaxed);
+    Some(REASON.load(Ordering::Relaxed))
+}
+
+/// Writes what is left, at the end of the process; false if output was lost and no script was told.
+pub fn finish() -> bool {
+    flush();
+    !IS_UNTOLD.load(Ordering::Relaxed)
+}
+
+/// Writes what is left, whoever ends the process. Other threads may print no more: the C library
+/// is going to look at the stream without its lock.
+extern "C" fn at_exit() {
+    let lock = Lock::take();
+    if !lock.flush() && Error::last_os_error().raw_os_error() != Some(libc::EPIPE) {
+        let error = Error::last_os_error();
+        // The log may have ended.
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("node-lua: standard output: {error}\n"),
+        );
+    }
+    std::mem::forget(lock);
+}

@@ -1,0 +1,106 @@
+//! Before a script waits for input, what it has printed is written: a prompt, or an answer that
+//! whoever writes the input waits for.
+//!
+//! The linker puts these functions in the place of those that LuaJIT's `io` library reads with
+//! (build.rs).
+
+use std::ffi::{c_char, c_int, c_void};
+
+use super::FILE;
+
+unsafe extern "C" {
+    fn _IO_fgets(to: *mut c_char, size: c_int, from: *mut FILE) -> *mut c_char;
+    fn _IO_fread(to: *mut c_void, size: usize, count: usize, from: *mut FILE) -> usize;
+    fn fgetc(from: *mut FILE) -> c_int;
+    fn fscanf(from: *mut FILE, format: *const c_char, ...) -> c_int;
+}
+
+/// How every stream of glibc begins.
+#[repr(C)]
+struct Head {
+    flags: c_int,
+    next: *const u8,
+    end: *const u8,
+}
+
+/// Called before something is read from `stream`.
+///
+/// # Safety
+/// It must be an open stream.
+#[inline]
+unsafe fn prepare(stream: *mut FILE) {
+    if super::pending() == 0 {
+        return;
+    }
+    // SAFETY: the caller's contract.
+    let head = unsafe { &*stream.cast::<Head>() };
+    if head.next >= head.end && !is_file(stream) {
+        super::flush();
+    }
+}
+
+/// Whether a read finds what there is, and does not wait.
+fn is_file(stream: *mut FILE) -> bool {
+    // SAFETY: an open stream; all zero is a valid record, which is filled.
+    unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        libc::fstat(libc::fileno(stream), &raw mut found) == 0
+            && found.st_mode & libc::S_IFMT == libc::S_IFREG
+    }
+}
+
+/// # Safety
+/// As for `fgets`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_fgets(to: *mut c_char, size: c_int, from: *mut FILE) -> *mut c_char {
+    // SAFETY: the caller's contract.
+    unsafe {
+        prepare(from);
+        _IO_fgets(to, size, from)
+    }
+}
+
+/// # Safety
+/// As for `fread`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_fread(
+    to: *mut c_void,
+    size: usize,
+    count: usize,
+    from: *mut FILE,
+) -> usize {
+    // SAFETY: the caller's contract.
+    unsafe {
+        prepare(from);
+        _IO_fread(to, size, count, from)
+    }
+}
+
+/// # Safety
+/// As for `getc`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_getc(from: *mut FILE) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe {
+        prepare(from);
+        fgetc(from)
+    }
+}
+
+/// LuaJIT reads numbers with it, one at a time: there is one place to write to.
+///
+/// # Safety
+/// As for `fscanf`, with a format that names one value.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap___isoc99_fscanf(
+    from: *mut FILE,
+    format: *const c_char,
+    to: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller's contract. Where glibc is, a function with a list of arguments takes
+    // pointers in the same registers as one without.
+    unsafe {
+        prepare(from);
+        fscanf(from, format, to)
+    }
+}

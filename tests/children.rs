@@ -1,0 +1,130 @@
+//! Child processes: what they inherit, and that they hold nobody up.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::process::{Command, Stdio};
+
+use support::{Folder, node_lua, run};
+
+/// Everything that has a descriptor, and then children made in each way.
+const DESCRIPTORS: &str = r##"
+local folder = ...
+local ffi = require "ffi"
+ffi.cdef [[
+  int fork(void); int execl(const char *, const char *, ...); int waitpid(int, int *, int);
+  void _exit(int);
+]]
+local kept = {}
+local function keep(...) for i = 1, select("#", ...) do kept[#kept + 1] = (select(i, ...)) end end
+local _, l = tcp.listen("127.0.0.1", 0)
+local _, c = tcp.connect("127.0.0.1", tcp.local_port(l))
+local _, s = l:accept()
+local _, u = tcp.listens(folder .. "/socket")
+local _, uc = tcp.connects(folder .. "/socket")
+local _, us = u:accept()
+keep(l, c, s, u, uc, us, io.tmpfile(), io.popen("cat", "w"), io.popen("exit"))
+for _, mode in ipairs { "w", "r", "a", "r+", "w+", "rb", "r+b", "wb" } do
+  keep(assert(io.open(folder .. "/file", mode)))
+end
+keep(io.lines(folder .. "/file"))
+io.output(folder .. "/output") io.input(folder .. "/file")
+context.log("a line")
+local list = "for f in /proc/self/fd/*; do echo ${f##*/}; done"
+local function tell(text) return (text:gsub("%s+", " ")) end
+print(tell(io.popen(list):read("*a")))
+os.execute(list .. " > " .. folder .. "/list")
+print(tell(io.open(folder .. "/list"):read("*a")))
+local id = ffi.C.fork()
+if id == 0 then
+  ffi.C.execl("/bin/sh", "sh", "-c", list .. " > " .. folder .. "/list", ffi.cast("char *", nil))
+  ffi.C._exit(1)
+end
+ffi.C.waitpid(id, nil, 0)
+print(tell(io.open(folder .. "/list"):read("*a")))
+os.exit(0)
+"##;
+
+/// What a shell prints that the test starts: it has no more than what the test itself was given.
+fn shell(command: &str) -> String {
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-c", command]).stdin(Stdio::null()).stderr(Stdio::null());
+    let output = shell.output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn children_have_three_descriptors() {
+    let folder = Folder::new();
+    let script = folder.write("main.lua", DESCRIPTORS);
+    let done = run(node_lua().arg(script).arg(folder.path(""))).succeeded();
+    let list = "for f in /proc/self/fd/*; do echo ${f##*/}; done";
+    let file = folder.path("shell").display().to_string();
+    // A shell has some for what it does with the others.
+    let direct = shell(list);
+    let redirected = shell(&format!("sh -c '{list} > {file}'; cat {file}"));
+    let lines: Vec<&str> = done.stdout.lines().map(str::trim).collect();
+    assert_eq!(lines, [direct, redirected.clone(), redirected], "{done}");
+}
+
+#[test]
+fn children_start_with_default_signals() {
+    let code = r#"
+        local ffi = require "ffi"
+        ffi.cdef [[int fork(void); int execl(const char *, const char *, ...);
+          int waitpid(int, int *, int);]]
+        local show = "grep -E 'Sig(Blk|Ign)' /proc/self/status"
+        local function tell(text) return (text:gsub("%s+", " ")) end
+        timer.sleep(0.001)
+        print(tell(io.popen(show):read("*a")))
+        os.execute(show)
+        io.flush()
+        local id = ffi.C.fork()
+        if id == 0 then ffi.C.execl("/bin/sh", "sh", "-c", show, ffi.cast("char *", nil)) end
+        ffi.C.waitpid(id, nil, 0)
+        print(os.execute("kill -PIPE $$"), os.execute("exit 3"), os.execute() ~= 0)
+        print(os.execute("no-such-command-at-all 2>/dev/null"))"#;
+    let done = run(node_lua().args(["-e", code])).succeeded();
+    let expected = shell("grep -E 'Sig(Blk|Ign)' /proc/self/status");
+    let found = done.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (signals, rest) = found.split_at(found.rfind("13").unwrap());
+    // The C library's own two signals, 32 and 33, are as they are.
+    let plain = |text: &str| -> Vec<u64> {
+        let words = text.split(' ').filter_map(|word| u64::from_str_radix(word, 16).ok());
+        words.map(|mask| mask & !0x1_8000_0000).collect()
+    };
+    assert_eq!(plain(signals), plain(&expected).repeat(3), "{done}");
+    assert_eq!(plain(&expected).len(), 2);
+    assert_eq!(rest, "13 768 true 32512");
+}
+
+#[test]
+fn a_peer_sees_a_close_while_a_child_runs() {
+    let code = "local _, l = tcp.listen('127.0.0.1', 0)
+        local _, c = tcp.connect('127.0.0.1', tcp.local_port(l))
+        local _, s = l:accept()
+        local p = io.popen('cat', 'w')
+        s:close()
+        print(c:read(30))
+        local port = tcp.local_port(l)
+        l:close()
+        print(tcp.listen('127.0.0.1', port))
+        os.exit(0)";
+    let done = run(node_lua().args(["-e", code])).succeeded();
+    assert!(done.stdout.starts_with("false\t1\ntrue\t"), "{done}");
+}
+
+#[test]
+fn a_child_that_c_code_makes_writes_nothing_twice() {
+    let code = r#"
+        local ffi = require "ffi"
+        ffi.cdef "int fork(void); int waitpid(int, int *, int); void exit(int);"
+        print("once")
+        local id = ffi.C.fork()
+        if id == 0 then print("in the child") io.flush() ffi.C.exit(0) end
+        ffi.C.waitpid(id, nil, 0)
+        print("in the parent")"#;
+    let done = run(node_lua().args(["-e", code]).stdin(Stdio::null())).succeeded();
+    assert_eq!(done.stdout, "once\nin the child\nin the parent\n");
+}
