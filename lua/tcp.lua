@@ -3,7 +3,7 @@
 local native, core = ...
 
 local getmetatable, next, select, type = getmetatable, next, select, type
-local concat, format = table.concat, string.format
+local concat, format, max = table.concat, string.format, math.max
 local bad, bad_because, raise = core.bad, core.bad_because, core.raise
 local timeout_of, handlers = core.timeout_of, core.handlers
 local call, call_guarded, complete = core.call, core.call_guarded, core.complete
@@ -23,7 +23,7 @@ local check_open, new_stream = sockets.check_open, sockets.new_stream
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
 local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
 local next_frame, stocked_bytes = sockets.next_frame, sockets.stocked_bytes
-local put_back = sockets.put_back
+local put_back, is_shortage = sockets.put_back, sockets.is_shortage
 local set_callback, close_record = sockets.set_callback, sockets.close_record
 
 local ffi = (native.ffi or require)("ffi")
@@ -38,8 +38,7 @@ stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
 local TEXT_MAX = 4096
 
 local SOCKET_CLOSED, LISTENER_CLOSED, TIMEOUT = 203, 204, 208
-local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
--- How long to wait before accepting again when the system is out of descriptors.
+-- How long to wait, at least, before accepting again when the system is out of descriptors.
 local RETRY_SECONDS = 0.05
 
 local tcp = {}
@@ -81,6 +80,7 @@ local function serve_stream(record)
 end
 
 local function serve_listener(record)
+  local has_collected = false
   while not record.closed do
     local waits = record.waiter
     local token = not waits and next_waiter(record)
@@ -88,13 +88,20 @@ local function serve_listener(record)
     local id, code = native.accept(record.id)
     if not id and code == nil then return end
     if not id then
-      if code == TOO_MANY_FILES or code == FILE_TABLE_FULL then
-        -- The connection stays in the kernel's queue until descriptors are free again. The timer
-        -- does not keep the context alive: whoever accepts does.
-        local _, slot = timer_start(RETRY_SECONDS, 0)
-        hold(1)
-        jobs[slot] = function() defer(serve_listener, record) end
-        return
+      if is_shortage(code) then
+        local shortage = sockets.get_shortage()
+        local pause = shortage.pause()
+        if has_collected or pause > 0 then
+          -- The connection stays in the kernel's queue until descriptors are free again. The timer
+          -- does not keep the context alive: whoever accepts does.
+          if has_collected then native.ask_others() end
+          local _, slot = timer_start(max(pause, RETRY_SECONDS), 0)
+          hold(1)
+          jobs[slot] = function() defer(serve_listener, record) end
+          return
+        end
+        shortage.collect()
+        has_collected = true
       end
       -- Anything else concerns that one connection, which is gone: the next is waited for.
     elseif waits then

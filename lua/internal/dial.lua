@@ -3,11 +3,13 @@
 local native, core, sockets, tcp = ...
 
 local select, tonumber, type, unpack = select, tonumber, type, unpack
-local find, floor, format = string.find, math.floor, string.format
+local find, format = string.find, string.format
+local floor, max, min, HUGE = math.floor, math.max, math.min, math.huge
 local bad, options = core.bad, core.options
 local call, defer, hold = core.call, core.defer, core.hold
 local guard, register, set_timeout = core.guard, core.register, core.set_timeout
 local suspend, check_may_wait = core.suspend, core.check_may_wait
+local is_shortage = sockets.is_shortage
 local new_stream, new_listener = sockets.new_stream, sockets.new_listener
 
 local TIMEOUT, AGAIN = 208, 4
@@ -55,8 +57,19 @@ end
 
 local function listen_now(family, address, port, backlog, reuse_port)
   local id, code = native.listen(family, address, port, backlog, reuse_port)
+  if not id and is_shortage(code) then
+    sockets.get_shortage().collect()
+    id, code = native.listen(family, address, port, backlog, reuse_port)
+  end
   if id then return true, new_listener(id, family == UNIX and address) end
   return false, code
+end
+
+-- Waits for a name to be looked up.
+local function resolve(family, name, port)
+  local token = register()
+  native.resolve(token, family, name, port)
+  return suspend()
 end
 
 local function listen_ip(name, family, address, port, ...)
@@ -91,10 +104,14 @@ local function listen_ip(name, family, address, port, ...)
     if value ~= nil then return ok, value end
     -- Not numeric: look the name up, then take the first address that works.
     check_may_wait()
-    local token = register()
-    native.resolve(token, family, address, number)
-    local found, addresses = suspend()
-    if not found then return false, addresses end
+    local found, addresses = resolve(family, address, number)
+    local want = {}
+    while not found do
+      local pause = is_shortage(addresses) and sockets.get_shortage().relieve(want, HUGE)
+      if not pause then return false, addresses end
+      if pause > 0 then core.sleep(pause) end
+      found, addresses = resolve(family, address, number)
+    end
     for i = 1, #addresses do
       ok, value = listen_now(family, addresses[i], number, backlog, reuse_port)
       if ok then break end
@@ -155,11 +172,19 @@ local function connect(family, address, port, timeout, callback, ...)
     if timeout < 0 then return false, TIMEOUT end
     local deadline = timeout > 0 and native.now() + timeout
     local ok, value = connect_now(family, address, port, timeout)
-    while value == AGAIN and family == UNIX do
-      local left = deadline and deadline - native.now() or 0
-      if deadline and left <= 0 then return false, TIMEOUT end
-      core.sleep(RETRY_SECONDS)
-      ok, value = connect_now(family, address, port, left)
+    local want
+    while not ok do
+      local pause, left = RETRY_SECONDS, deadline and deadline - native.now() or HUGE
+      if value ~= AGAIN or family ~= UNIX then
+        if not is_shortage(value) then return false, value end
+        want = want or {}
+        pause = sockets.get_shortage().relieve(want, left)
+        if not pause then return false, value end
+      end
+      if pause > 0 then core.sleep(max(min(pause, left), 0)) end
+      if deadline then left = deadline - native.now() end
+      if left <= 0 then return false, TIMEOUT end
+      ok, value = connect_now(family, address, port, deadline and left or 0)
     end
     return ok, value
   end, ...)

@@ -13,6 +13,7 @@ local next_waiter, drop_waiter = core.next_waiter, core.drop_waiter
 
 local TIMEOUT = 208
 local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
+local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
 
 -- Records of sockets: id, closed, callback, whether it was told the end (`told`), frames in stock,
 -- whether there are no more until the next event (`dry`), the root that waits without a token and
@@ -214,9 +215,24 @@ local function close_record(record, code)
   return true
 end
 
+local shortage -- what internal/shortage.lua returns, once it is needed
+
+-- Whether a call has failed for want of descriptors.
+local function is_shortage(code)
+  return code == TOO_MANY_FILES or code == FILE_TABLE_FULL
+end
+
+local function get_shortage()
+  shortage = shortage or native.load("internal/shortage")(native, core)
+  return shortage
+end
+
+core.handlers[17] = function() return get_shortage().collect() end
+
 -- A root coroutine has failed.
 core.guard_sockets()
 function core.on_failure(guards, co)
+  get_shortage().collect_soon()
   local socket = guards[co]
   if not socket then return end
   guards[co] = nil
@@ -247,4 +263,6 @@ return {
   wait_on = wait_on,
   set_callback = set_callback,
   close_record = close_record,
+  get_shortage = get_shortage,
+  is_shortage = is_shortage,
 }

@@ -46,6 +46,8 @@ pub struct Gauges {
     pub timers: AtomicUsize,
     /// Open sockets.
     pub sockets: AtomicUsize,
+    /// The turn in which all garbage was last collected for want of descriptors.
+    pub collected_in: AtomicU64,
 }
 
 impl Gauges {

@@ -51,6 +51,8 @@ pub(super) enum Notice {
     Readable(u64),
     Acceptable(u64),
     Gone(u64),
+    /// Garbage is to be collected.
+    Collect,
     Complete(u64, Result<Completion, Code>),
 }
 
@@ -175,6 +177,11 @@ pub(crate) fn is_open(key: u64) -> bool {
 
 fn source(key: u64, kind: u64) -> u64 {
     key << 2 | kind
+}
+
+/// Asks a context to collect its garbage.
+pub(super) fn ask_to_collect(context: &Arc<Context>) {
+    ReadyWaker::waker(context, source(0, KIND_READ)).wake();
 }
 
 impl Host {
@@ -331,6 +338,9 @@ impl Host {
         if kind == KIND_TIMER {
             self.timers.on_ready();
             return;
+        }
+        if key == 0 {
+            return self.notices.push_back(Notice::Collect);
         }
         match self.sockets.get_mut(key) {
             None => {}

@@ -42,6 +42,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
         c"=[node-lua] simulation",
         include_str!("../../lua/internal/simulation.lua"),
     ),
+    ("internal/shortage", c"=[node-lua] shortage", include_str!("../../lua/internal/shortage.lua")),
     ("internal/socket", c"=[node-lua] socket", include_str!("../../lua/internal/socket.lua")),
     ("buffer", c"=[node-lua] buffer", include_str!("../../lua/buffer.lua")),
     ("context", c"=[node-lua] context", include_str!("../../lua/context.lua")),

@@ -335,10 +335,25 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
         }
     }
     account.external_bytes.set(account.external_bytes.get() + bytes);
+    // SAFETY: the caller's contract.
+    unsafe { pace(state, bytes) };
+    true
+}
+
+/// Has the collector work as for `bytes` newly held outside the VM, which are not counted: for
+/// objects that hold something scarcer than memory.
+///
+/// May run finalisers: see [`charge`].
+///
+/// # Safety
+/// As for [`account`].
+pub unsafe fn pace(state: *mut lua_State, bytes: usize) {
+    // SAFETY: the caller's contract.
+    let account = unsafe { account(state) };
     let uncollected = account.uncollected_bytes.get() + bytes;
     if uncollected < COLLECT_EVERY_BYTES {
         account.uncollected_bytes.set(uncollected);
-        return true;
+        return;
     }
     account.uncollected_bytes.set(0);
     // As large a part of a cycle as this is of what may be charged during one.
@@ -354,7 +369,6 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
             break;
         }
     }
-    true
 }
 
 /// Takes back what [`charge`] counted. Never runs the collector: safe in finalisers.

@@ -45,6 +45,7 @@ const ACCEPTABLE: f64 = 5.0;
 const COMPLETE: f64 = 6.0;
 const ENDED: f64 = 7.0;
 const GONE: f64 = 16.0;
+const COLLECT: f64 = 17.0;
 
 enum Next {
     None,
@@ -105,6 +106,7 @@ unsafe extern "C-unwind" fn next_event(raw: *mut lua_State) -> c_int {
             Next::Notice(Notice::Readable(key)) => push_pair(raw, READABLE, key as f64),
             Next::Notice(Notice::Acceptable(key)) => push_pair(raw, ACCEPTABLE, key as f64),
             Next::Notice(Notice::Gone(key)) => push_pair(raw, GONE, key as f64),
+            Next::Notice(Notice::Collect) => push_pair(raw, COLLECT, 0.0),
             Next::Notice(Notice::Complete(token, result)) => push_complete(raw, token, result),
             Next::Event(event) => push_event(raw, event),
         }

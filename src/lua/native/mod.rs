@@ -9,6 +9,7 @@ mod context;
 mod event;
 mod frames;
 mod rwopt;
+mod shortage;
 mod stat;
 pub(super) mod stdio;
 mod tcp;
@@ -55,10 +56,11 @@ const FUNCTIONS_USUAL: c_int = 16;
 /// The `__index` of the table: makes a function when it is first looked up. A context needs few of
 /// them, and all would take 9 KiB.
 unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
-    const LISTS: [Functions; 9] = [
+    const LISTS: [Functions; 10] = [
         context::FUNCTIONS,
         event::FUNCTIONS,
         frames::FUNCTIONS,
+        shortage::FUNCTIONS,
         stat::FUNCTIONS,
         stat::FAULTS,
         tcp::FUNCTIONS,

@@ -13,6 +13,7 @@ use super::{key, number, push_failure, push_text, text};
 use crate::abi::blame::SOCKETS;
 use crate::error::Code;
 use crate::lua::host::{self, Host, Socket};
+use crate::lua::state;
 use crate::message::Event;
 use crate::net::SharedWriter;
 use crate::rt::{self, Listener};
@@ -63,6 +64,10 @@ pub(super) unsafe fn open(raw: *mut lua_State) {
     }
 }
 
+/// What a socket counts for when the collector is paced: its userdata is small, but it holds a
+/// descriptor, so that some hundred of them are worth a cycle.
+const PACE_BYTES: usize = 16 * 1024;
+
 /// native.socket_object(key, is_listener): the userdata that stands for a socket; when it is
 /// collected, the socket is closed.
 unsafe extern "C-unwind" fn socket_object(raw: *mut lua_State) -> c_int {
@@ -70,6 +75,7 @@ unsafe extern "C-unwind" fn socket_object(raw: *mut lua_State) -> c_int {
     unsafe {
         let key = key(raw, 1);
         let is_listener = ffi::lua_toboolean(raw, 2) != 0;
+        state::pace(raw, PACE_BYTES);
         let block = ffi::lua_newuserdata(raw, size_of::<u64>()).cast::<u64>();
         block.write(key);
         let name = SOCKETS[usize::from(is_listener)];

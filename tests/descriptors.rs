@@ -1,0 +1,212 @@
+//! At the limit of descriptors: what nobody refers to is collected, and calls go on; what cannot be
+//! accepted waits; nobody is starved by garbage, not even by that of another context.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::io::Read;
+use std::process::Command;
+
+use support::{Done, Folder, Server, connect, run};
+
+/// The binary with room for so many descriptors.
+fn limited(limit: u32) -> Command {
+    let mut command = Command::new("sh");
+    let code = format!("ulimit -n {limit}; exec \"$@\"");
+    command.args(["-c", &code, "sh", env!("CARGO_BIN_EXE_node-lua")]);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("RUST_LOG");
+    command
+}
+
+/// Runs a script with room for 64 descriptors.
+fn run_limited(script: &str) -> Done {
+    run(limited(64).args(["-e", script])).succeeded()
+}
+
+#[test]
+fn garbage_makes_room_for_every_kind_of_call() {
+    let script = "
+        local path = os.tmpname()
+        os.remove(path)
+        local _, listener = tcp.listen('127.0.0.1', 0)
+        local _, unix = tcp.listens(path)
+        listener:accept(function() end)
+        unix:accept(function() end)
+        local port, done = tcp.local_port(listener), { 0, 0, 0, 0, 0 }
+        local told = {}
+        local function count(kind, ok) if ok then done[kind] = done[kind] + 1 end end
+        for i = 1, 100 do
+          count(1, (tcp.connect('127.0.0.1', port, 30)))
+          count(2, (tcp.connects(path, 30)))
+          count(3, (tcp.listen('127.0.0.1', 0)))
+          count(4, (tcp.connect('localhost', port, 30)))
+          tcp.connect('127.0.0.1', port, function(...) told[#told + 1] = { ... } end)
+          while #told < i do timer.sleep(0.001) end
+          count(5, told[i][1])
+          told[i] = true
+        end
+        print(table.concat(done, ' '))
+        os.remove(path)
+        listener:close()
+        unix:close()";
+    assert_eq!(run_limited(script).stdout, "100 100 100 100 100\n");
+}
+
+#[test]
+fn half_read_sockets_and_waiting_writes_are_garbage_too() {
+    let script = "
+        local _, listener = tcp.listen('127.0.0.1', 0)
+        listener:accept(function(_, sock)
+          sock:set_rwopt({ read_head_bytes = 2 })
+          sock:read(0.0005)
+        end)
+        local made = 0
+        for i = 1, 150 do
+          local ok, sock = tcp.connect('127.0.0.1', tcp.local_port(listener), 30)
+          if ok then
+            made = made + 1
+            sock:write('\\5')
+            sock:write(('x'):rep(1000))
+          end
+        end
+        print(made)
+        listener:close()";
+    assert_eq!(run_limited(script).stdout, "150\n");
+}
+
+#[test]
+fn who_holds_all_descriptors_gets_code_20_until_some_are_let_go() {
+    let script = "
+        local _, listener = tcp.listen('127.0.0.1', 0, 4096)
+        local port, held = tcp.local_port(listener), {}
+        local ok, sock
+        repeat
+          ok, sock = tcp.connect('127.0.0.1', port, 30)
+          held[#held + 1] = ok and sock or nil
+        until not ok
+        print(#held > 20, sock, tcp.listen('127.0.0.1', 0))
+        print(tcp.connect('127.0.0.1', port))
+        held = nil
+        print((tcp.connect('127.0.0.1', port)))
+        print((tcp.listen('127.0.0.1', 0)))";
+    assert_eq!(run_limited(script).stdout, "true\t20\tfalse\t20\nfalse\t20\ntrue\ntrue\n");
+}
+
+/// Each time there is one piece of garbage only.
+#[test]
+fn one_free_descriptor_is_enough() {
+    let script = "
+        local _, listener = tcp.listen('127.0.0.1', 0, 4096)
+        local port, held = tcp.local_port(listener), {}
+        while true do
+          local ok, sock = tcp.connect('127.0.0.1', port, 30)
+          if not ok then break end
+          held[#held + 1] = sock
+        end
+        local made = 0
+        held[1] = nil
+        for i = 1, 30 do
+          if tcp.connect('127.0.0.1', port, 30) then made = made + 1 end
+        end
+        print(made)";
+    assert_eq!(run_limited(script).stdout, "30\n");
+}
+
+#[test]
+fn garbage_of_another_context_makes_room() {
+    let folder = Folder::new();
+    let script = folder.write(
+        "main.lua",
+        "local port = ...
+         if port then
+           -- Leaves sockets behind, and idles.
+           for i = 1, 40 do tcp.connect('127.0.0.1', port, 30) end
+           context.send(context.parent(), 'done')
+           return context.recv(0)
+         end
+         local _, listener = tcp.listen('127.0.0.1', 0, 4096)
+         port = tcp.local_port(listener)
+         local other = context.create(arg[0], port)
+         context.recv(other)
+         local held, made = {}, 0
+         for i = 1, 30 do
+           local ok, sock = tcp.connect('127.0.0.1', port, 30)
+           if ok then
+             made = made + 1
+             held[made] = sock
+           end
+         end
+         print(made)
+         context.destroy(other)",
+    );
+    let done = run(limited(64).arg(script)).succeeded();
+    assert_eq!(done.stdout, "30\n", "{done}");
+}
+
+#[test]
+fn connections_that_cannot_be_accepted_wait_until_they_can() {
+    let script = "
+        local held, first = {}, true
+        local _, listener = tcp.listen('127.0.0.1', 0)
+        listener:accept(function(_, sock)
+          held[#held + 1] = sock
+          sock:read(function(ok)
+            if ok then sock:write('served') end
+            sock:close()
+          end)
+        end)
+        print(tcp.local_port(listener))";
+    let mut server = Server::spawn(limited(40).args(["-e", script]));
+    let port = server.port();
+    let mut clients: Vec<_> = (0..80).map(|_| connect(port)).collect();
+    for client in &mut clients {
+        std::io::Write::write_all(client, b"x").unwrap();
+    }
+    // The first ones make room for the others as they are served.
+    for mut client in clients {
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "served");
+    }
+}
+
+#[test]
+fn sockets_that_nobody_refers_to_do_not_pile_up() {
+    let script = "
+        local _, listener = tcp.listen('127.0.0.1', 0)
+        listener:accept(function() end)
+        local port, most = tcp.local_port(listener), 0
+        for i = 1, 6000 do
+          assert(tcp.connect('127.0.0.1', port))
+          if i % 50 == 0 then most = math.max(most, context.stat().sockets) end
+        end
+        print(most < 6000, most)
+        listener:close()";
+    support::with_many_files("sockets_that_nobody_refers_to_do_not_pile_up", || {
+        let done = run(support::node_lua().args(["-e", script])).succeeded();
+        assert!(done.stdout.starts_with("true\t"), "{done}");
+    });
+}
+
+/// A coroutine that fails has left its sockets behind: their peers need not wait for memory to run
+/// low.
+#[test]
+fn what_a_failed_coroutine_held_is_closed_soon() {
+    let script = "
+        local _, listener = tcp.listen('127.0.0.1', 0)
+        timer.timeout(3600, print)
+        context.run(function()
+          while true do
+            local _, sock = listener:accept()
+            sock:read()
+            error('on purpose')
+          end
+        end)
+        local _, client = tcp.connect('127.0.0.1', tcp.local_port(listener))
+        client:write('x')
+        print(client:read(30))
+        context.destroy()";
+    let done = run(support::node_lua().args(["-e", script]));
+    assert_eq!(done.stdout, "false\t1\n", "{done}");
+}
