@@ -128,3 +128,17 @@ fn a_child_that_c_code_makes_writes_nothing_twice() {
     let done = run(node_lua().args(["-e", code]).stdin(Stdio::null())).succeeded();
     assert_eq!(done.stdout, "once\nin the child\nin the parent\n");
 }
+
+#[test]
+fn a_child_of_a_long_turn_has_usual_priority() {
+    let code = "local clock = os.clock
+        local function busy() local t = clock() while clock() - t < 0.1 do end end
+        busy() os.execute('nice') busy() print(io.popen('nice'):read('*a'))
+        busy() local p = io.popen('nice 1>&2', 'w') print(p:close())
+        print(io.popen('x', 'no such mode'))";
+    let done = run(node_lua().args(["-e", code])).succeeded();
+    let usual = shell("nice");
+    let refused = "nil\tx: Invalid argument\t22\n";
+    assert_eq!(done.stdout, format!("{usual}\n{usual}\n\ntrue\n{refused}"), "{done}");
+    assert_eq!(done.stderr, format!("{usual}\n"));
+}

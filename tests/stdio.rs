@@ -238,7 +238,7 @@ fn a_script_ends_with_its_reader() {
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     assert!(child.wait().unwrap().success(), "{text}");
-    assert!(text.ends_with("Broken pipe\n"), "{text}");
+    assert!(text.lines().any(|line| line == "Broken pipe"), "{text}");
 }
 
 #[test]

@@ -6,8 +6,11 @@
 //! of scripts included. Those that C modules open are theirs.
 
 use std::ffi::{CStr, c_char, c_int};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc;
 
 use super::FILE;
+use crate::rt;
 
 /// A mode for `fopen` is read up to here.
 const MODE_MAX: usize = 7;
@@ -30,7 +33,11 @@ extern "C" fn before_fork() {
     super::flush();
 }
 
+/// The priority that the process was started with.
+static USUAL_PRIORITY: AtomicI32 = AtomicI32::new(0);
+
 pub(super) fn init() {
+    USUAL_PRIORITY.store(priority(), Ordering::Relaxed);
     // SAFETY: a function that lives as long as the process.
     unsafe { pthread_atfork(Some(before_fork), None, None) };
 }
@@ -80,16 +87,49 @@ unsafe extern "C" fn __wrap_tmpfile64() -> *mut FILE {
     }
 }
 
+/// Calls `start`, which makes a child, from a thread of usual priority: the child has that of the
+/// thread, and a context that has run for long has been given a thread that lets others go first.
+fn at_usual_priority<R: Send + 'static>(start: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    if priority() <= USUAL_PRIORITY.load(Ordering::Relaxed) {
+        return Some(start());
+    }
+    let (send, receive) = mpsc::sync_channel(1);
+    rt::spawn(async move {
+        let _ = send.send(start());
+    });
+    receive.recv().ok()
+}
+
+/// The calling thread's; less is more.
+fn priority() -> c_int {
+    // SAFETY: asks for a number.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
 /// # Safety
 /// As for `popen`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
     super::flush();
     // SAFETY: the caller's contract.
-    unsafe {
-        let length = CStr::from_ptr(mode).count_bytes();
-        with_private(mode, length, |mode| _IO_popen(command, mode))
+    let (command, mode) = unsafe { (CStr::from_ptr(command), CStr::from_ptr(mode)) };
+    let (command, mode) = (command.to_owned(), mode.to_owned());
+    let opened = at_usual_priority(move || {
+        let open = |mode| {
+            // SAFETY: C strings.
+            let stream = unsafe { _IO_popen(command.as_ptr(), mode) };
+            let error = std::io::Error::last_os_error().raw_os_error();
+            (stream.expose_provenance(), error.unwrap_or(libc::EIO))
+        };
+        // SAFETY: a C string.
+        unsafe { with_private(mode.as_ptr(), mode.count_bytes(), open) }
+    });
+    let (stream, error) = opened.unwrap_or((0, libc::EAGAIN));
+    if stream == 0 {
+        // SAFETY: the address of this thread's errno.
+        unsafe { *libc::__errno_location() = error };
     }
+    std::ptr::with_exposed_provenance_mut(stream)
 }
 
 /// Unlike the library's it does not ignore SIGINT and SIGQUIT meanwhile: other contexts go on, and
@@ -104,7 +144,10 @@ unsafe extern "C" fn __wrap_system(command: *const c_char) -> c_int {
         return 1;
     }
     // SAFETY: the caller's contract.
-    let Some(child) = (unsafe { start_shell(command) }) else { return NOT_STARTED };
+    let command = unsafe { CStr::from_ptr(command) }.to_owned();
+    let Some(Some(child)) = at_usual_priority(move || start_shell(&command)) else {
+        return NOT_STARTED;
+    };
     let mut status = 0;
     // SAFETY: a place for the result.
     while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
@@ -116,11 +159,8 @@ unsafe extern "C" fn __wrap_system(command: *const c_char) -> c_int {
 }
 
 /// Starts a shell.
-///
-/// # Safety
-/// `command` must be a C string.
-unsafe fn start_shell(command: *const c_char) -> Option<libc::pid_t> {
-    let words = [c"sh".as_ptr(), c"-c".as_ptr(), command, std::ptr::null()];
+fn start_shell(command: &CStr) -> Option<libc::pid_t> {
+    let words = [c"sh".as_ptr(), c"-c".as_ptr(), command.as_ptr(), std::ptr::null()];
     let mut child = 0;
     // SAFETY: the words are C strings, and end with a null pointer.
     let error = unsafe {

@@ -11,8 +11,10 @@
 //! for LuaJIT's calls; ours reach the library under its other names for them.
 
 mod broken_pipe;
+#[cfg(target_env = "gnu")]
 mod children;
 mod late;
+#[cfg(target_env = "gnu")]
 mod reading;
 
 use std::cell::Cell;
@@ -59,6 +61,7 @@ pub fn init() {
         }
     }
     broken_pipe::init();
+    #[cfg(target_env = "gnu")]
     children::init();
     thread::at_exit(at_exit);
 }

@@ -12,6 +12,8 @@ mod rwopt;
 mod shortage;
 mod stat;
 pub(super) mod stdio;
+#[cfg(target_env = "gnu")]
+mod streams;
 mod tcp;
 
 use std::collections::HashMap;

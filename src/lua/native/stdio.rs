@@ -6,13 +6,13 @@
 //! does not know `write` any more, and calls it like other C functions.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_int};
 use std::io::Error;
 use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use crate::lua::{interrupt, state};
+use crate::lua::state;
 use crate::stdio::{self, FILE, Lock};
 
 unsafe extern "C-unwind" {
@@ -24,22 +24,6 @@ unsafe extern "C-unwind" {
         length: *mut u32,
     ) -> *const std::ffi::c_char;
     fn luaL_fileresult(raw: *mut lua_State, is_ok: c_int, name: *const std::ffi::c_char) -> c_int;
-}
-
-unsafe extern "C" {
-    static stderr: *mut FILE;
-    fn flockfile(stream: *mut FILE);
-    fn funlockfile(stream: *mut FILE);
-    fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
-    fn _IO_fflush(stream: *mut FILE) -> c_int;
-    fn _IO_list_lock();
-    fn _IO_list_unlock();
-    fn _IO_iter_begin() -> *mut c_void;
-    fn _IO_iter_end() -> *mut c_void;
-    fn _IO_iter_next(at: *mut c_void) -> *mut c_void;
-    fn _IO_iter_file(at: *mut c_void) -> *mut FILE;
-    fn ftrylockfile(stream: *mut FILE) -> c_int;
-    fn __fpending(stream: *mut FILE) -> usize;
 }
 
 /// When what a script prints is written.
@@ -61,7 +45,7 @@ enum Mode {
 pub(in crate::lua) struct Choice {
     mode: Cell<Mode>,
     /// Losses of output that it was told of, or that were before its time.
-    told: Cell<u32>,
+    pub(super) told: Cell<u32>,
 }
 
 impl Default for Choice {
@@ -344,6 +328,16 @@ struct Call {
     has_line: bool,
 }
 
+/// Notes a piece that is about to go to standard output.
+#[inline]
+pub(super) fn note_piece(bytes: &[u8]) {
+    if let Some(mut call) = CALL.take() {
+        call.lock.get_or_insert_with(Lock::take);
+        call.has_line = call.has_line || bytes.contains(&b'\n');
+        CALL.set(Some(call));
+    }
+}
+
 thread_local! {
     /// LuaJIT's `write` calls nothing of a script's, so there is one at a time.
     static CALL: Cell<Option<Call>> = const { Cell::new(None) };
@@ -359,7 +353,9 @@ unsafe fn write_with(raw: *mut lua_State, original: lua_CFunction) -> c_int {
             CALL.take();
         }
     }
-    CALL.set(Some(Call { lock: None, has_line: false }));
+    // Where nobody tells of pieces, all may be some.
+    let lock = (!cfg!(target_env = "gnu")).then(Lock::take);
+    CALL.set(Some(Call { lock, has_line: false }));
     let end = End;
     // SAFETY: called by the VM for a call of this very function.
     let results = unsafe { original(raw) };
@@ -397,37 +393,6 @@ unsafe extern "C-unwind" fn method_write(raw: *mut lua_State) -> c_int {
     unsafe { write_with(raw, known.method_write) }
 }
 
-/// What LuaJIT's `write` calls for each piece, in place of `fwrite`; see build.rs.
-///
-/// # Safety
-/// As for `fwrite`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_fwrite(
-    from: *const c_void,
-    size: usize,
-    count: usize,
-    to: *mut FILE,
-) -> usize {
-    // SAFETY: the caller's contract.
-    unsafe {
-        if to == stdio::stream() {
-            if let Some(mut call) = CALL.take() {
-                call.lock.get_or_insert_with(Lock::take);
-                let bytes = std::slice::from_raw_parts(from.cast::<u8>(), size * count);
-                call.has_line = call.has_line || bytes.contains(&b'\n');
-                CALL.set(Some(call));
-            }
-        } else if to == stderr {
-            // Who reads both finds them in order.
-            stdio::flush();
-        }
-        flockfile(to);
-        let written = fwrite_unlocked(from, size, count, to);
-        funlockfile(to);
-        written
-    }
-}
-
 /// file:setvbuf(mode, size)
 unsafe extern "C-unwind" fn setvbuf(raw: *mut lua_State) -> c_int {
     let Some(known) = ORIGINALS.get() else { return 0 };
@@ -449,66 +414,4 @@ unsafe extern "C-unwind" fn setvbuf(raw: *mut lua_State) -> c_int {
         ffi::lua_pushboolean(raw, 1);
     }
     1
-}
-
-/// In place of `fflush`, see build.rs: for standard output it tells what nobody else could.
-///
-/// # Safety
-/// As for `fflush`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_fflush(stream: *mut FILE) -> c_int {
-    if stream.is_null() {
-        flush_files();
-        return 0;
-    }
-    // SAFETY: the caller's contract.
-    let status = unsafe { _IO_fflush(stream) };
-    if stream != stdio::stream() {
-        return status;
-    }
-    let reason = (status != 0).then(|| Error::last_os_error().raw_os_error()).flatten();
-    let raw = interrupt::running();
-    if raw.is_null() {
-        return status;
-    }
-    // SAFETY: the state that this thread runs.
-    let told = unsafe { &state::account(raw).output.told };
-    let Some(reason) = reason.or(stdio::loss_after(told)) else { return status };
-    // SAFETY: the address of this thread's errno.
-    unsafe { *libc::__errno_location() = reason };
-    -1
-}
-
-/// Writes what `io.popen` has written before a child starts, so that the child finds it: standard
-/// output and files. What another thread uses, perhaps waiting for input, is left alone, where the
-/// C library would wait for it, and hold up whoever opens or closes a file meanwhile.
-fn flush_files() {
-    stdio::flush();
-    // SAFETY: while the list is locked, its streams stay; each is used only while it is locked.
-    unsafe {
-        _IO_list_lock();
-        let mut at = _IO_iter_begin();
-        while at != _IO_iter_end() {
-            let stream = _IO_iter_file(at);
-            if ftrylockfile(stream) == 0 {
-                if __fpending(stream) > 0 && stream != stdio::stream() && is_file(stream) {
-                    // What fails is told by who closes it.
-                    _IO_fflush(stream);
-                }
-                funlockfile(stream);
-            }
-            at = _IO_iter_next(at);
-        }
-        _IO_list_unlock();
-    }
-}
-
-/// Whether writing to it does not wait for anybody.
-unsafe fn is_file(stream: *mut FILE) -> bool {
-    // SAFETY: an open stream; all zero is a valid record.
-    unsafe {
-        let mut found: libc::stat = std::mem::zeroed();
-        libc::fstat(libc::fileno(stream), &raw mut found) == 0
-            && found.st_mode & libc::S_IFMT == libc::S_IFREG
-    }
 }
