@@ -7,7 +7,7 @@ mod support;
 use bytes::Bytes;
 use mlua::ffi;
 use node_lua::abi::buffer;
-use node_lua::buf::{INLINE_MAX, SIZE_MAX};
+use node_lua::buf::{INLINE_MAX, Piece, SIZE_MAX};
 use node_lua::lua::state::State;
 
 fn script(name: &str, source: &str) {
@@ -42,12 +42,12 @@ fn pushed_bytes_arrive_at_every_size() {
         // SAFETY: the state is not running; without a limit nothing raises.
         unsafe {
             buffer::push_bytes(raw, &bytes);
-            buffer::push_shared(raw, shared.clone());
+            buffer::push_shared(raw, Piece::from(shared.clone()));
             assert_eq!(buffer::test(raw, -2).unwrap().as_slice(), bytes);
             let second = buffer::test(raw, -1).unwrap();
             assert_eq!(second.as_slice(), bytes);
             assert_eq!(second.as_slice().as_ptr() == shared.as_ptr(), size > INLINE_MAX);
-            assert_eq!(second.share(), bytes);
+            assert_eq!(*second.share(), *bytes);
             ffi::lua_settop(raw, 0);
         }
     }
@@ -144,7 +144,7 @@ fn shared_bytes_that_are_refused_are_let_go() {
         // SAFETY: the test passes its own option.
         let bytes = unsafe { (*ffi::lua_touserdata(raw, 1).cast::<Option<Bytes>>()).take() };
         // SAFETY: called protected.
-        unsafe { buffer::push_shared(raw, bytes.expect("some")) };
+        unsafe { buffer::push_shared(raw, Piece::from(bytes.expect("some"))) };
         0
     }
     // SAFETY: the state is not running.

@@ -14,12 +14,11 @@
 use std::ffi::{CStr, c_int};
 use std::ops::Range;
 
-use bytes::Bytes;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::buffer_calls::METHODS;
 use super::call::Call;
-use crate::buf::{INLINE_MAX, NlBuffer, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES};
+use crate::buf::{INLINE_MAX, NlBuffer, Piece, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES};
 use crate::lua::objects::{self, Maker};
 use crate::lua::state;
 
@@ -189,8 +188,8 @@ pub unsafe fn push_bytes(state: *mut lua_State, bytes: &[u8]) {
 }
 
 /// Pushes a buffer with the first frame, after having stored one of each other frame in the table
-/// at index 2, from 1 on. Frames lie at `places` of `bytes`; those of over [`INLINE_MAX`] bytes are
-/// referred to in `block`, which has the same bytes and must be there if there are such frames.
+/// at index 2, from 1 on. Frames lie at `places` of `bytes`; those that are large for `piece`, which
+/// has the same bytes, are referred to there, the others are copied.
 ///
 /// # Safety
 /// As for [`push_bytes`]; there must be a table at index 2, and nothing above it.
@@ -198,30 +197,33 @@ pub unsafe fn push_frames(
     state: *mut lua_State,
     places: &[Range<usize>],
     bytes: &[u8],
-    block: Option<&Bytes>,
+    piece: Option<&Piece>,
 ) {
     // SAFETY: the caller's contract.
     let call = unsafe { Call::new(state) };
-    let large: usize = match block {
-        Some(_) => places.iter().map(Range::len).filter(|&len| len > INLINE_MAX).sum(),
-        None => 0,
-    };
+    let sharing = |len: usize| piece.filter(|piece| Piece::is_shared(len, piece.block_bytes()));
+    let (mut held, mut moved) = (0, 0);
+    for len in places.iter().map(Range::len).filter(|&len| len > INLINE_MAX) {
+        held += sharing(len).map_or(len, Piece::block_bytes);
+        moved += len;
+    }
     // SAFETY: as above.
-    if large > 0 && !unsafe { state::charge(state, large) } {
-        Fault::NoMemory(large).raise(call);
+    if held > 0 && !unsafe { state::charge_for(state, held, moved) } {
+        Fault::NoMemory(held).raise(call);
     }
     // SAFETY: as above.
     let maker = unsafe {
         objects::collect(state);
         maker(state)
     };
-    let fill = |buffer: &mut NlBuffer, place: &Range<usize>| match block {
-        Some(block) if place.len() > INLINE_MAX => {
-            buffer.charged = place.len() as u32;
-            buffer.set_shared(block.slice(place.clone()));
-        }
-        _ => {
+    // Without memory for the copy of a large frame it stays empty, and the context ends.
+    let fill = |buffer: &mut NlBuffer, place: &Range<usize>| {
+        if place.len() <= INLINE_MAX {
             buffer.fill(&bytes[place.clone()]);
+        } else if let Some(piece) = sharing(place.len()) {
+            buffer.set_shared(piece.slice(place.clone()));
+        } else {
+            buffer.set_copy(&bytes[place.clone()]);
         }
     };
     let room = |place: &Range<usize>| if place.len() > INLINE_MAX { 0 } else { place.len() };
@@ -252,28 +254,27 @@ pub unsafe fn push_frames(
 ///
 /// # Safety
 /// As for [`push_bytes`].
-pub unsafe fn push_shared(state: *mut lua_State, bytes: Bytes) {
+pub unsafe fn push_shared(state: *mut lua_State, piece: Piece) {
     // SAFETY: the caller's contract.
     let call = unsafe { Call::new(state) };
-    if bytes.len() <= INLINE_MAX {
+    if piece.len() <= INLINE_MAX {
         // Held over a call that may raise: then the unwinder drops them.
-        push_place(call, bytes.len()).fill(&bytes);
+        push_place(call, piece.len()).fill(&piece);
         return;
     }
-    let size = bytes.len();
+    let (size, held) = (piece.len(), piece.block_bytes());
     let fault = if size > SIZE_MAX {
         Fault::TooLarge(size as f64)
     } else {
         let buffer = push_place(call, 0);
         // SAFETY: the caller's contract; the userdata on top keeps `buffer` valid.
-        if unsafe { state::charge(state, size) } {
-            buffer.charged = size as u32;
-            buffer.set_shared(bytes);
+        if unsafe { state::charge_for(state, held, size) } {
+            buffer.set_shared(piece);
             return;
         }
-        Fault::NoMemory(size)
+        Fault::NoMemory(held)
     };
-    drop(bytes);
+    drop(piece);
     fault.raise(call);
 }
 
@@ -305,27 +306,36 @@ pub(super) fn push_view(
     offset: usize,
     count: usize,
 ) -> Result<(), Fault> {
-    let (inline, count) = {
+    let (inline, count, held) = {
         let source = call.check_buffer(index);
-        (source.is_inline(), count.min(source.len().saturating_sub(offset)))
+        let count = count.min(source.len().saturating_sub(offset));
+        (source.is_inline(), count, source.view_bytes(count))
     };
-    let by_copy = inline || count <= INLINE_MAX;
-    let view = push_place(call, if by_copy { count } else { 0 });
+    let in_place = inline || count <= INLINE_MAX;
+    let view = push_place(call, if in_place { count } else { 0 });
     // SAFETY: a running state; the userdata on top keeps `view` valid.
-    if !by_copy && !unsafe { state::charge(call.state(), count) } {
-        return Err(Fault::NoMemory(count));
+    if !in_place && !unsafe { state::charge_for(call.state(), held, count) } {
+        return Err(Fault::NoMemory(held));
     }
     // Only now: a finaliser may have changed the source.
     let source = call.check_buffer(index);
     let start = offset.min(source.len());
     let end = start + count.min(source.len() - start);
-    if by_copy {
+    if in_place {
         view.fill(&source.as_slice()[start..end]);
-    } else {
-        view.charged = count as u32;
-        view.set_shared(source.share().slice(start..end));
+        return Ok(());
     }
-    Ok(())
+    let done = if source.is_viewed(end - start) {
+        let block_bytes = source.view_bytes(end - start);
+        view.set_shared(Piece::new(source.share_all(), block_bytes).slice(start..end));
+        true
+    } else {
+        view.set_copy(&source.as_slice()[start..end])
+    };
+    // What the finaliser did may have made it something else than what was counted.
+    // SAFETY: a running state.
+    unsafe { state::account(call.state()) }.recharge(held, view.charged as usize);
+    if done { Ok(()) } else { Err(Fault::NoMemory(count)) }
 }
 
 /// Pushes a userdata with an empty inline buffer in it. Runs the collector, hence finalisers; may
@@ -446,18 +456,21 @@ unsafe extern "C-unwind" fn is_live(state: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn assign(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
     let call = unsafe { Call::new(state) };
-    let bytes = call.check_buffer(2).share();
+    let piece = call.check_buffer(2).share();
     let buffer = call.check_buffer(1);
     if !buffer.is_live() {
-        drop(bytes);
+        drop(piece);
         return call.push_boolean(false);
     }
-    if !buffer.assign(&bytes) {
-        buffer.set_shared(bytes);
+    let before = buffer.charged as usize;
+    let done = buffer.assign(&piece, 0..piece.len(), Some(&piece));
+    let now = buffer.charged as usize;
+    drop(piece);
+    // SAFETY: a running state.
+    unsafe { state::account(call.state()) }.recharge(before, now);
+    if !done {
+        return Fault::NoMemory(now).raise(call);
     }
-    let (before, now) = buffer.update_charge();
-    // SAFETY: a running state. What is shared is charged to each that shares it.
-    unsafe { state::account(state) }.recharge(before, now);
     call.push_boolean(true)
 }
 

@@ -11,6 +11,7 @@ use super::buffer::{Fault, discharge, push_empty, push_place, push_view, reserve
 use super::call::Call;
 use super::pack;
 use crate::buf::{INLINE_MAX, NlBuffer, ROOM_DEFAULT, SIZE_MAX};
+use crate::lua::state;
 
 pub(super) const METHODS: &[(&CStr, lua_CFunction)] = &[
     (c"new", new),
@@ -132,18 +133,37 @@ unsafe extern "C-unwind" fn split(state: *mut lua_State) -> c_int {
     let call = unsafe { Call::new(state) };
     let source = call.check_buffer(1);
     let count = call.check_count(2).min(source.len());
-    let by_copy = source.is_inline() || count <= INLINE_MAX;
-    let room = if by_copy { count } else { 0 };
-    let head = push_place(call, room);
+    let in_place = source.is_inline() || count <= INLINE_MAX;
+    let head = push_place(call, if in_place { count } else { 0 });
+    let mut held = 0;
+    if !in_place {
+        let source = call.check_buffer(1);
+        held = if count < source.len() { source.view_bytes(count) } else { 0 };
+        // The bytes are not new to the state.
+        // SAFETY: a running state; the userdata on top keeps `head` valid.
+        if !unsafe { state::charge_for(call.state(), held, 0) } {
+            return Fault::NoMemory(held).raise(call);
+        }
+    }
     // Only now: a finaliser may have changed the source.
     let source = call.check_buffer(1);
-    let all = count >= source.len();
-    source.split_into(count, head);
-    if !head.is_inline() {
-        let moved = if all { source.charged } else { source.charged.min(count as u32) };
-        head.charged = moved;
-        source.charged -= moved;
+    let mut charged = 0;
+    if count >= source.len() {
+        let is_moved = source.split_into(count, head) && !head.is_inline();
+        if is_moved {
+            head.charged = std::mem::take(&mut source.charged);
+        }
+    } else {
+        let block = source.charged;
+        if !source.is_viewed(count) && !in_place && head.set_copy(&source.as_slice()[..count]) {
+            source.skip(count);
+        } else if source.split_into(count, head) && !head.is_inline() {
+            head.charged = block;
+        }
+        charged = head.charged as usize;
     }
+    // SAFETY: a running state.
+    unsafe { state::account(call.state()) }.recharge(held, charged);
     1
 }
 
@@ -203,7 +223,7 @@ pub(super) fn push_content(
         // SAFETY: in the userdata, which is an argument.
         return unsafe { call.push_bytes(bytes, count) };
     }
-    let bytes = buffer.share();
+    let bytes = buffer.share_all();
     // SAFETY: `bytes` keeps the block. If this raises, the unwinder drops it.
     unsafe { call.push_bytes(bytes[offset..offset + count].as_ptr(), count) };
     drop(bytes);

@@ -12,10 +12,12 @@
 
 use std::marker::PhantomPinned;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
+use std::ops::Range;
 use std::ptr;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::Piece;
 use crate::torture;
 
 /// The most bytes a buffer may hold: lengths are `int32_t`, which compiled code handles best.
@@ -39,6 +41,9 @@ pub const SHARED: u16 = 8;
 /// Above this size the allocator is asked politely, so that a refusal is an error and no abort.
 const FALLIBLE_BYTES: usize = 1 << 20;
 const BLOCK_MIN: usize = 64;
+
+/// A block is used again for a copy unless it is this many times as large.
+const SHRINK_MIN: usize = 8;
 
 /// A buffer would exceed [`SIZE_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +81,8 @@ pub struct NlBuffer {
     flags: u16,
     /// Bytes in place, for when nothing else is stored.
     place: u16,
-    /// Bytes reported to the memory account of the state; kept by `abi::buffer`.
+    /// Bytes of the block that the buffer keeps in memory, as reported to the memory account of
+    /// the state. Whoever changes what is stored reports the difference.
     pub charged: u32,
     store: Store,
     /// Bytes inside the value are also reached through `ptr`.
@@ -274,8 +280,33 @@ impl NlBuffer {
         self.room = 0;
     }
 
-    /// The content for another holder: by reference, unless it is stored in the userdata.
-    pub fn share(&mut self) -> Bytes {
+    /// Bytes of memory that its block takes, with all that others hold of it.
+    fn block_bytes(&self) -> usize {
+        (self.charged as usize).max(self.len())
+    }
+
+    /// Whether a view of `count` bytes refers to the block; otherwise it is a copy.
+    pub fn is_viewed(&self, count: usize) -> bool {
+        !self.is_inline() && Piece::is_shared(count, self.block_bytes())
+    }
+
+    /// Bytes of memory that a view of `count` bytes keeps.
+    pub fn view_bytes(&self, count: usize) -> usize {
+        if self.is_viewed(count) { self.block_bytes() } else { count }
+    }
+
+    /// The content for another holder: by reference, unless it is stored in the userdata, or small
+    /// for the block that it would keep.
+    pub fn share(&mut self) -> Piece {
+        if !self.is_viewed(self.len()) {
+            return Piece::copy(self.as_slice());
+        }
+        let block_bytes = self.block_bytes();
+        Piece::new(self.share_all(), block_bytes)
+    }
+
+    /// The content by reference, unless it is stored in the userdata: for those who let it go soon.
+    pub fn share_all(&mut self) -> Bytes {
         if self.is_inline() {
             return Bytes::copy_from_slice(self.as_slice());
         }
@@ -320,10 +351,39 @@ impl NlBuffer {
         true
     }
 
-    /// Replaces the content, of whatever kind, by a reference to `bytes`.
-    pub fn set_shared(&mut self, bytes: Bytes) {
+    /// Replaces the content, of whatever kind, by a reference to `piece`.
+    pub fn set_shared(&mut self, piece: Piece) {
         self.drop_store();
-        self.put_shared(bytes);
+        self.charged = piece.block_bytes() as u32;
+        self.put_shared(piece.into_bytes());
+    }
+
+    /// Replaces the content, of whatever kind, by a copy of `bytes` in a block of its own, or a
+    /// larger one that it has; false, and nothing changed, if there is no memory for it.
+    pub fn set_copy(&mut self, bytes: &[u8]) -> bool {
+        let wanted = bytes.len()..=SHRINK_MIN * bytes.len();
+        let mut owned = match self.flags & (OWNED | SHARED) {
+            OWNED if wanted.contains(&(self.charged as usize)) => {
+                let mut owned = self.take_owned();
+                owned.clear();
+                owned.reserve(bytes.len());
+                owned
+            }
+            _ => {
+                // Who has had a block before will need one again, of about this size.
+                let is_used = self.flags & OWNED != 0;
+                let capacity = if is_used { bytes.len().next_power_of_two() } else { bytes.len() };
+                let Some(owned) = allocate(capacity.clamp(BLOCK_MIN, SIZE_MAX)) else {
+                    return false;
+                };
+                self.drop_store();
+                self.charged = owned.capacity() as u32;
+                owned
+            }
+        };
+        owned.extend_from_slice(bytes);
+        self.put_owned(owned);
+        true
     }
 
     /// Replaces the content, of whatever kind, by a block.
@@ -332,42 +392,25 @@ impl NlBuffer {
         self.put_owned(bytes);
     }
 
-    /// Replaces the content, of whatever kind, by a copy of `bytes`, if these are so few that they
-    /// could be in place ([`INLINE_MAX`]); false, and nothing changed, otherwise.
+    /// Replaces the content, of whatever kind, by what is at `place` of `bytes`: in the userdata if
+    /// it fits there, by reference to `piece`, which holds the same bytes, if it is a large part of
+    /// that, else as a copy in a block. False, and nothing changed, if there is no memory for it.
     #[inline]
-    pub fn assign(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() <= usize::from(self.place) {
+    pub fn assign(&mut self, bytes: &[u8], place: Range<usize>, piece: Option<&Piece>) -> bool {
+        if place.len() <= usize::from(self.place) {
             self.drop_store();
             self.put_inline();
-            self.fill(bytes);
+            self.charged = 0;
+            self.fill(&bytes[place]);
             return true;
         }
-        bytes.len() <= INLINE_MAX && self.assign_to_block(bytes)
-    }
-
-    /// The same in a block of its own, the one there is if it suffices.
-    fn assign_to_block(&mut self, bytes: &[u8]) -> bool {
-        let mut owned = match self.flags & (OWNED | SHARED) {
-            OWNED => self.take_owned(),
-            _ => {
-                self.drop_store();
-                BytesMut::new()
+        match piece {
+            Some(piece) if Piece::is_shared(place.len(), piece.block_bytes()) => {
+                self.set_shared(piece.slice(place));
+                true
             }
-        };
-        owned.clear();
-        owned.reserve(bytes.len().next_power_of_two().max(BLOCK_MIN));
-        owned.extend_from_slice(bytes);
-        self.put_owned(owned);
-        true
-    }
-
-    /// Brings the bytes to be reported to the memory account up to date, after [`NlBuffer::assign`]
-    /// or [`NlBuffer::set_shared`]; returns what they were, and what they are.
-    pub fn update_charge(&mut self) -> (usize, usize) {
-        let before = self.charged;
-        // What is in place is part of the userdata.
-        self.charged = if self.is_inline() { 0 } else { (self.len + self.room) as u32 };
-        (before as usize, self.charged as usize)
+            _ => self.set_copy(&bytes[place]),
+        }
     }
 
     /// Moves inline content to the front of its place.

@@ -175,7 +175,7 @@ proptest! {
     fn behaves_like_a_vector(ops in prop::collection::vec(op(), 1..120)) {
         let mut places: Vec<Place> = (0..PLACES).map(|i| Place::new(32 * (i + 1))).collect();
         let mut model = vec![Vec::<u8>::new(); PLACES];
-        let mut kept: Vec<(Bytes, Vec<u8>)> = Vec::new();
+        let mut kept: Vec<(Piece, Vec<u8>)> = Vec::new();
         for op in ops {
             match op {
                 Op::Append(at, bytes) => {

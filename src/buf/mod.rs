@@ -2,6 +2,7 @@
 
 mod block;
 mod format;
+mod piece;
 mod scratch;
 
 pub use block::{
@@ -9,4 +10,5 @@ pub use block::{
     UNIQUE,
 };
 pub use format::{FormatError, Item, Options, Step};
+pub use piece::Piece;
 pub use scratch::{Scratch, fill_block};

@@ -3,9 +3,12 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
-/// Capacity of a fresh block. Below the C allocator's threshold for mapping pages anew each time.
+use super::piece::SHARE_MIN;
+use super::{INLINE_MAX, Piece};
+
+/// Capacity of a fresh block. Frames of less than an eighth of it are copied (`Piece`). Below the C allocator's threshold for mapping pages anew each time.
 const BLOCK_BYTES: usize = 120 * 1024;
 
 /// A block shared by all sockets that one worker reads. What arrives is used where it is, and the
@@ -14,8 +17,10 @@ const BLOCK_BYTES: usize = 120 * 1024;
 #[derive(Debug, Default)]
 pub struct Scratch {
     block: BytesMut,
+    /// What the memory of `block` takes, however much of it was cut off.
+    block_bytes: usize,
     /// The usual block, while a larger one stands in for it.
-    usual: BytesMut,
+    usual: Option<(BytesMut, usize)>,
 }
 
 impl Scratch {
@@ -34,9 +39,12 @@ impl Scratch {
         let wanted = prefix.len() + room;
         if room > BLOCK_BYTES {
             // Much is to come: a block of its own, which small frames of others do not pin.
-            self.usual = std::mem::replace(&mut self.block, BytesMut::with_capacity(wanted));
+            let usual = std::mem::replace(&mut self.block, BytesMut::with_capacity(wanted));
+            self.usual = Some((usual, self.block_bytes));
+            self.block_bytes = wanted;
         } else if self.block.capacity() < wanted && !self.block.try_reclaim(wanted) {
-            self.block = BytesMut::with_capacity(wanted.max(BLOCK_BYTES));
+            self.block_bytes = wanted.max(BLOCK_BYTES);
+            self.block = BytesMut::with_capacity(self.block_bytes);
         }
         self.block.extend_from_slice(prefix);
         let result = fill_block(&mut self.block, room, read);
@@ -51,17 +59,22 @@ impl Scratch {
         &self.block
     }
 
+    /// Pieces of the content that are to be copied have at most so many bytes.
+    pub fn copied_max(&self) -> usize {
+        INLINE_MAX.max(self.block_bytes.saturating_sub(1) / SHARE_MIN)
+    }
+
     /// Takes the content, without a copy.
-    pub fn take(&mut self) -> Bytes {
-        let content = self.block.split().freeze();
+    pub fn take(&mut self) -> Piece {
+        let content = Piece::new(self.block.split().freeze(), self.block_bytes);
         self.clear();
         content
     }
 
     /// Forgets the content.
     pub fn clear(&mut self) {
-        if self.usual.capacity() > 0 {
-            self.block = std::mem::take(&mut self.usual);
+        if let Some(usual) = self.usual.take() {
+            (self.block, self.block_bytes) = usual;
         }
         self.block.clear();
     }
@@ -112,14 +125,15 @@ mod tests {
     fn pieces_that_are_taken_stay_apart() {
         let mut scratch = Scratch::default();
         let rooms = [5000, 2 * BLOCK_BYTES].into_iter().cycle();
-        let pieces: Vec<Bytes> = rooms
+        let pieces: Vec<Piece> = rooms
             .take(50)
             .map(|room| {
                 scratch.fill(b"", room, reader(b"hello")).expect("reads");
                 scratch.take()
             })
             .collect();
-        assert!(pieces.iter().all(|piece| piece == "hello"));
+        assert!(pieces.iter().all(|piece| **piece == *b"hello"));
+        assert!(pieces.iter().all(|piece| piece.block_bytes() >= BLOCK_BYTES));
     }
 
     #[test]

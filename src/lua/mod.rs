@@ -28,11 +28,10 @@ pub use settings::Settings;
 
 use std::ffi::c_int;
 
-use bytes::Bytes;
 use mlua::ffi::lua_State;
 
 use crate::abi::buffer;
-use crate::buf::INLINE_MAX;
+use crate::buf::{INLINE_MAX, Piece};
 use crate::message::Pooled;
 
 /// How buffers travel: by reference.
@@ -55,7 +54,7 @@ impl convert::Buffers for BufferValues {
         }
     }
 
-    unsafe fn push(state: *mut lua_State, content: &Bytes) {
+    unsafe fn push(state: *mut lua_State, content: &Piece) {
         // SAFETY: the caller's contract.
         unsafe {
             if content.len() <= INLINE_MAX {

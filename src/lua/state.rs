@@ -325,6 +325,16 @@ pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
 /// As for [`account`].
 pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
     // SAFETY: the caller's contract.
+    unsafe { charge_for(state, bytes, bytes) }
+}
+
+/// The same, where `bytes` are those of a block of which only `moved` are new to the state: these
+/// make the collector work.
+///
+/// # Safety
+/// As for [`charge`].
+pub unsafe fn charge_for(state: *mut lua_State, bytes: usize, moved: usize) -> bool {
+    // SAFETY: the caller's contract.
     let account = unsafe { account(state) };
     if account.would_exceed(bytes) {
         // SAFETY: a full collection is allowed wherever a C function runs.
@@ -336,7 +346,7 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
     }
     account.external_bytes.set(account.external_bytes.get() + bytes);
     // SAFETY: the caller's contract.
-    unsafe { pace(state, bytes) };
+    unsafe { pace(state, moved) };
     true
 }
 

@@ -13,9 +13,8 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-
 use super::Pooled;
+use crate::buf::Piece;
 
 /// Longest text kept inside the value itself.
 const INLINE_BYTES: usize = 30;
@@ -41,21 +40,21 @@ pub enum Value {
     /// The content of a small buffer.
     SmallBuffer(Pooled),
     /// The content of a buffer, by reference. Boxed because the rest is half as large.
-    Buffer(Box<Bytes>),
+    Buffer(Box<Piece>),
     /// A table and all it holds.
     Table(Encoded),
 }
 
 impl Value {
-    /// Bytes of memory that it holds beside itself, shared ones included.
+    /// Bytes of memory that it keeps beside itself, shared blocks included.
     #[inline]
     pub fn held_bytes(&self) -> usize {
         match self {
             Value::String(Text(Repr::Boxed(bytes))) => bytes.len(),
-            Value::Buffer(bytes) => bytes.len(),
+            Value::Buffer(piece) => piece.block_bytes(),
             Value::SmallBuffer(bytes) => bytes.as_bytes().len(),
             Value::Table(table) => {
-                table.bytes().len() + table.buffers().iter().map(Bytes::len).sum::<usize>()
+                table.bytes().len() + table.buffers().iter().map(Piece::block_bytes).sum::<usize>()
             }
             _ => 0,
         }
@@ -127,14 +126,14 @@ enum Form {
         bytes: Box<[u8]>,
         /// Absent if there are none, as is usual, to keep values small.
         #[expect(clippy::box_collection, reason = "a vector in place would make values larger")]
-        buffers: Option<Box<Vec<Bytes>>>,
+        buffers: Option<Box<Vec<Piece>>>,
     },
 }
 
 impl Encoded {
     /// The bytes a [`Writer`](super::Writer) made, and the buffers in the order of their indices.
     #[inline]
-    pub fn new(bytes: &[u8], buffers: Vec<Bytes>) -> Encoded {
+    pub fn new(bytes: &[u8], buffers: Vec<Piece>) -> Encoded {
         if buffers.is_empty()
             && let Some(bytes) = Pooled::new(bytes)
         {
@@ -155,7 +154,7 @@ impl Encoded {
 
     /// The buffers the wire form refers to.
     #[inline]
-    pub fn buffers(&self) -> &[Bytes] {
+    pub fn buffers(&self) -> &[Piece] {
         match &self.0 {
             Form::Large { buffers: Some(buffers), .. } => buffers,
             _ => &[],
@@ -184,7 +183,7 @@ mod tests {
 
     #[test]
     fn encoded_keeps_its_buffers_in_order() {
-        let buffers = vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")];
+        let buffers = vec![Piece::copy(b"a"), Piece::copy(b"b")];
         assert_eq!(Encoded::new(b"x", buffers.clone()).buffers(), buffers);
         assert!(Encoded::new(b"x", Vec::new()).buffers().is_empty());
     }

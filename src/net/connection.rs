@@ -6,11 +6,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::shared::SharedWriter;
 use super::writer::{Body, Staged, Writer};
-use crate::buf::{INLINE_MAX, NlBuffer, Scratch, fill_block};
+use crate::buf::{NlBuffer, Piece, Scratch, fill_block};
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::frame::{Decoder, Encoder, HeadOptions, HeadPatch, OptionsError, Step, TooLong};
@@ -39,9 +39,9 @@ const FULL_READS_PER_TURN: u32 = 4;
 /// What [`Connection::read`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
-    /// So many frames. Their bodies are at the places that were filled in: of these bytes, or if
-    /// there are none, of what the scratch block holds; then they are small.
-    Frames(usize, Option<Bytes>),
+    /// So many frames. Their bodies are at the places that were filled in: of this piece, or if
+    /// there is none, of what the scratch block holds; then they are small for it.
+    Frames(usize, Option<Piece>),
     /// Nothing yet; the context is woken when there may be something.
     Wait,
     /// Nothing now, though there may be more: the turn's share is used up, and the context is
@@ -81,7 +81,7 @@ pub struct Connection {
     decoder: Decoder,
     encoder: Encoder,
     /// Received, not delivered.
-    buffered: Bytes,
+    buffered: Piece,
     /// The frame being gathered, if it is a long one; then `buffered` is empty.
     gathering: BytesMut,
     /// Bytes that the frame being gathered has in all; 0 if none is.
@@ -120,7 +120,7 @@ impl Connection {
             options: Options::default(),
             decoder: Decoder::default(),
             encoder: Encoder::default(),
-            buffered: Bytes::new(),
+            buffered: Piece::default(),
             gathering: BytesMut::new(),
             gather_need: 0,
             ended: None,
@@ -163,31 +163,26 @@ impl Connection {
     }
 
     /// Takes the next frames, as many as there are and `places` holds, reading from the kernel if
-    /// need be. What has at most `small_max` bytes is small.
-    pub fn read(
-        &mut self,
-        scratch: &mut Scratch,
-        small_max: usize,
-        places: &mut [Range<usize>],
-    ) -> Read {
+    /// need be.
+    pub fn read(&mut self, scratch: &mut Scratch, places: &mut [Range<usize>]) -> Read {
         self.options.read_frozen = true;
         loop {
             let need = match self.decoder.next(&self.buffered) {
                 _ if self.gather_need > 0 => self.gather_need,
                 Ok(Step::Frame { .. }) => {
                     let (count, end) = find(self.decoder, &self.buffered, usize::MAX, places);
-                    return Read::Frames(count, Some(self.buffered.split_to(end)));
+                    return Read::Frames(count, Some(self.take_buffered(end)));
                 }
                 Ok(Step::Incomplete { need }) => need,
                 Err(too_long) => {
-                    self.buffered.clear();
+                    self.buffered = Piece::default();
                     self.ended = Some(too_long.code());
                     return Read::Failed(too_long.code());
                 }
             };
             if let Some(code) = self.ended {
                 // A frame that was cut short is dropped.
-                (self.buffered, self.gather_need) = (Bytes::new(), 0);
+                (self.buffered, self.gather_need) = (Piece::default(), 0);
                 return Read::Failed(code);
             }
             if !self.maybe_readable {
@@ -208,7 +203,7 @@ impl Connection {
                 Ok(0) => self.end(self.broken.unwrap_or(Code::END_OF_FILE)),
                 Ok(_) if scratch.content().is_empty() => {}
                 Ok(_) => {
-                    let count = self.take_fresh(scratch, small_max, places);
+                    let count = self.take_fresh(scratch, places);
                     if count > 0 {
                         return Read::Frames(count, None);
                     }
@@ -231,15 +226,14 @@ impl Connection {
         let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered) else {
             return false;
         };
-        if buffer.assign(&self.buffered[head..head + body]) {
-            self.buffered.advance(head + body);
-        } else {
-            self.buffered.advance(head);
-            buffer.set_shared(self.buffered.split_to(body));
+        let place = head..head + body;
+        if !buffer.assign(&self.buffered, place, Some(&self.buffered)) {
+            return false;
         }
+        self.buffered.advance(head + body);
         if self.buffered.is_empty() {
             // Lets go of the block, which the next read finds in the caches.
-            self.buffered = Bytes::new();
+            self.buffered = Piece::default();
         }
         true
     }
@@ -248,17 +242,25 @@ impl Connection {
     /// frame in the buffer; where it was is of no use.
     pub fn read_into(&mut self, scratch: &mut Scratch, buffer: &mut NlBuffer) -> Read {
         let mut place = [const { 0..0 }; 1];
-        let read = self.read(scratch, INLINE_MAX, &mut place);
-        if let Read::Frames(_, block) = &read {
+        let read = self.read(scratch, &mut place);
+        if let Read::Frames(_, piece) = &read {
             let [place] = place;
-            let bytes = block.as_deref().unwrap_or(scratch.content());
-            if !buffer.assign(&bytes[place.clone()])
-                && let Some(block) = block
-            {
-                buffer.set_shared(block.slice(place));
+            let bytes = piece.as_deref().unwrap_or(scratch.content());
+            if !buffer.assign(bytes, place, piece.as_ref()) {
+                return Read::Failed(Code::NO_MEMORY);
             }
         }
         read
+    }
+
+    /// The first `end` bytes of what is buffered, which it does not hold any more.
+    fn take_buffered(&mut self, end: usize) -> Piece {
+        if end == self.buffered.len() {
+            return std::mem::take(&mut self.buffered);
+        }
+        let piece = self.buffered.clone();
+        self.buffered.advance(end);
+        piece
     }
 
     /// One read from the kernel, towards `need` buffered bytes in all.
@@ -276,7 +278,7 @@ impl Connection {
             if self.gather_need == 0 {
                 self.gathering = BytesMut::with_capacity(room);
                 self.gathering.extend_from_slice(&self.buffered);
-                self.buffered = Bytes::new();
+                self.buffered = Piece::default();
                 self.gather_need = need;
             }
             // The head's word is not enough to take that much memory: it grows with what comes.
@@ -286,29 +288,27 @@ impl Connection {
         };
         if self.gather_need > 0 && self.gathering.len() >= need {
             self.gather_need = 0;
-            self.buffered = std::mem::take(&mut self.gathering).freeze();
+            let block_bytes = self.gathering.capacity();
+            let gathered = std::mem::take(&mut self.gathering).freeze();
+            self.buffered = Piece::new(gathered, block_bytes);
         }
         self.maybe_readable = count == room;
         self.full_reads += u32::from(count == room && room >= READ_BYTES);
         Ok(count)
     }
 
-    /// Takes small frames that were just read, which stay in the scratch block, if at most a little
-    /// of another one follows them; returns how many. Otherwise, with 0, what was read is buffered.
-    fn take_fresh(
-        &mut self,
-        scratch: &mut Scratch,
-        small_max: usize,
-        places: &mut [Range<usize>],
-    ) -> usize {
+    /// Takes frames that were just read and are going to be copied, so that they stay in the scratch
+    /// block, if at most a little of another one follows them; returns how many. Otherwise, with 0,
+    /// what was read is buffered.
+    fn take_fresh(&mut self, scratch: &mut Scratch, places: &mut [Range<usize>]) -> usize {
         let content = scratch.content();
-        let (count, end) = find(self.decoder, content, small_max, places);
+        let (count, end) = find(self.decoder, content, scratch.copied_max(), places);
         let rest = &content[end..];
         if count == 0 || rest.len() > DETACH_BYTES || (count == places.len() && !rest.is_empty()) {
             self.buffered = scratch.take();
             return 0;
         }
-        self.buffered = if rest.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(rest) };
+        self.buffered = if rest.is_empty() { Piece::default() } else { Piece::copy(rest) };
         count
     }
 
@@ -339,9 +339,9 @@ impl Connection {
 
     fn detach(&mut self) {
         if !self.buffered.is_empty() && self.buffered.len() <= DETACH_BYTES {
-            self.buffered = Bytes::copy_from_slice(&self.buffered);
+            self.buffered = Piece::copy(&self.buffered);
         } else if self.buffered.is_empty() {
-            self.buffered = Bytes::new();
+            self.buffered = Piece::default();
         }
     }
 

@@ -20,9 +20,9 @@ pub use take::{Scratch, Unsupported, to_value};
 
 use std::ffi::c_int;
 
-use bytes::Bytes;
 use mlua::ffi::lua_State;
 
+use crate::buf::Piece;
 use crate::message::{Pooled, Value};
 
 /// Stack slots that must be free when [`to_value`] or [`push_value`] is called. A C function that
@@ -48,7 +48,7 @@ pub trait Buffers {
     ///
     /// # Safety
     /// `state` must be live and on its own thread.
-    unsafe fn push(state: *mut lua_State, content: &Bytes);
+    unsafe fn push(state: *mut lua_State, content: &Piece);
 
     /// Pushes a buffer with a copy of these bytes. May unwind; needs no more than three stack
     /// slots.
@@ -64,21 +64,21 @@ pub enum Content {
     /// Few bytes.
     Small(Pooled),
     /// A block that others may hold too.
-    Shared(Bytes),
+    Shared(Piece),
 }
 
 impl Content {
     fn into_value(self) -> Value {
         match self {
             Content::Small(bytes) => Value::SmallBuffer(bytes),
-            Content::Shared(bytes) => Value::Buffer(Box::new(bytes)),
+            Content::Shared(piece) => Value::Buffer(Box::new(piece)),
         }
     }
 
-    fn into_bytes(self) -> Bytes {
+    fn into_piece(self) -> Piece {
         match self {
-            Content::Small(bytes) => Bytes::copy_from_slice(bytes.as_bytes()),
-            Content::Shared(bytes) => bytes,
+            Content::Small(bytes) => Piece::copy(bytes.as_bytes()),
+            Content::Shared(piece) => piece,
         }
     }
 }
@@ -96,7 +96,7 @@ impl Buffers for NoBuffers {
         Ok(None)
     }
 
-    unsafe fn push(state: *mut lua_State, _: &Bytes) {
+    unsafe fn push(state: *mut lua_State, _: &Piece) {
         // SAFETY: the caller's contract; nil cannot fail.
         unsafe { mlua::ffi::lua_pushnil(state) };
     }

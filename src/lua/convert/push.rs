@@ -4,11 +4,11 @@ use std::ffi::c_int;
 use std::fmt;
 use std::marker::PhantomData;
 
-use bytes::Bytes;
 use mlua::ffi::{self, lua_State};
 
 use super::integer::{Integer, push_integer};
 use super::{Buffers, LEVELS_PER_CLAIM, STACK_SLOTS, plain};
+use crate::buf::Piece;
 use crate::message::{Malformed, Reader, Tag, Value};
 
 /// Why a value cannot be pushed.
@@ -84,7 +84,7 @@ unsafe fn push_string(state: *mut lua_State, bytes: &[u8]) {
 pub(super) unsafe fn push_encoded<B: Buffers>(
     state: *mut lua_State,
     bytes: &[u8],
-    buffers: &[Bytes],
+    buffers: &[Piece],
 ) -> Result<(), Refused> {
     let mut reader = Reader::new(bytes)?;
     let first = reader.tag()?;
@@ -114,7 +114,7 @@ pub(super) unsafe fn push_encoded<B: Buffers>(
 struct Decoder<'a, B> {
     state: *mut lua_State,
     reader: Reader<'a>,
-    buffers: &'a [Bytes],
+    buffers: &'a [Piece],
     /// Place on the stack of the table that holds all tables by number, or 0.
     remembered: c_int,
     depth: u32,

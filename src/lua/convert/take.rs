@@ -4,11 +4,11 @@ use std::ffi::c_int;
 use std::fmt;
 use std::marker::PhantomData;
 
-use bytes::Bytes;
 use mlua::ffi::{self, lua_State};
 
 use super::integer::{Integer, to_integer};
 use super::{Buffers, Content, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
+use crate::buf::Piece;
 use crate::message::encode::{DEPTH_MAX, TABLE_BYTES_MAX};
 use crate::message::{Encoded, Tables, Text, TooLarge, Value, Writer};
 use crate::torture;
@@ -20,7 +20,7 @@ const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Scratch {
     bytes: Vec<u8>,
-    buffers: Vec<Bytes>,
+    buffers: Vec<Piece>,
     tables: Tables,
     bytes_max: usize,
 }
@@ -194,7 +194,7 @@ impl From<TooLarge> for Box<Failure> {
 struct Encoder<'a, B> {
     state: *mut lua_State,
     writer: Writer<'a>,
-    buffers: &'a mut Vec<Bytes>,
+    buffers: &'a mut Vec<Piece>,
     tables: &'a mut Tables,
     depth: u32,
     kind: PhantomData<B>,
@@ -294,7 +294,7 @@ impl<B: Buffers> Encoder<'_, B> {
                     Ok(Rare::Integer(Integer::Unsigned(value))) => self.writer.uint64(value)?,
                     Ok(Rare::Buffer(content)) => {
                         self.writer.buffer(self.buffers.len() as u32)?;
-                        self.buffers.push(content.into_bytes());
+                        self.buffers.push(content.into_piece());
                     }
                     Err(what) => return Err(Box::new(Failure::Type(what, Vec::new()))),
                 },

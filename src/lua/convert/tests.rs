@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use bytes::Bytes;
+use crate::buf::Piece;
 use mlua::ffi::{self, lua_State};
 use proptest::prelude::*;
 
@@ -19,10 +19,10 @@ impl Buffers for TestBuffers {
     unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Content>, Released> {
         // SAFETY: the userdata of these tests are made below, or are io files.
         unsafe {
-            if ffi::lua_objlen(state, index) != size_of::<(u64, *mut Bytes)>() {
+            if ffi::lua_objlen(state, index) != size_of::<(u64, *mut Piece)>() {
                 return Ok(None);
             }
-            let (mark, content) = *ffi::lua_touserdata(state, index).cast::<(u64, *mut Bytes)>();
+            let (mark, content) = *ffi::lua_touserdata(state, index).cast::<(u64, *mut Piece)>();
             if mark != 77 {
                 return Ok(None);
             }
@@ -32,15 +32,15 @@ impl Buffers for TestBuffers {
 
     unsafe fn push_copy(state: *mut lua_State, content: &[u8]) {
         // SAFETY: the caller's contract.
-        unsafe { Self::push(state, &Bytes::copy_from_slice(content)) };
+        unsafe { Self::push(state, &Piece::copy(content)) };
     }
 
-    unsafe fn push(state: *mut lua_State, content: &Bytes) {
+    unsafe fn push(state: *mut lua_State, content: &Piece) {
         let content = Box::into_raw(Box::new(content.clone()));
         // SAFETY: the new userdata is large enough.
         unsafe {
-            let size = size_of::<(u64, *mut Bytes)>();
-            ffi::lua_newuserdata(state, size).cast::<(u64, *mut Bytes)>().write((77, content));
+            let size = size_of::<(u64, *mut Piece)>();
+            ffi::lua_newuserdata(state, size).cast::<(u64, *mut Piece)>().write((77, content));
         }
     }
 }
@@ -191,7 +191,7 @@ fn integers_and_buffers_travel_within_tables() {
         "assert(v[1] == 1LL and v[2].x == 2ULL and tostring(v[2].x) == '2ULL')",
     );
     let (from, to) = (prepared(), prepared());
-    let content = Bytes::from(vec![1, 2, 3]);
+    let content = Piece::copy(&[1, 2, 3]);
     push(&from, &Value::Buffer(Box::new(content.clone()))).unwrap();
     assert_eq!(take(&from), Ok(Value::Buffer(Box::new(content.clone()))));
     run(&from, "return {x = {...}}");
@@ -235,8 +235,8 @@ fn released_buffers_are_refused() {
     let state = prepared();
     // SAFETY: the new userdata is large enough.
     unsafe {
-        let size = size_of::<(u64, *mut Bytes)>();
-        let userdata = ffi::lua_newuserdata(state.as_ptr(), size).cast::<(u64, *mut Bytes)>();
+        let size = size_of::<(u64, *mut Piece)>();
+        let userdata = ffi::lua_newuserdata(state.as_ptr(), size).cast::<(u64, *mut Piece)>();
         userdata.write((77, std::ptr::null_mut()));
     }
     run(&state, "return {b = ...}");
@@ -292,7 +292,7 @@ fn malformed_tables_push_nothing() {
 #[test]
 fn refused_value_leaves_nothing_to_the_next() {
     let state = prepared();
-    let content = Bytes::from(vec![1, 2, 3]);
+    let content = Piece::copy(&[1, 2, 3]);
     push(&state, &Value::Buffer(Box::new(content.clone()))).unwrap();
     run(&state, "return {1}, {{x = ...}, print}");
     let mut scratch = Scratch::default();

@@ -10,7 +10,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::{key, push_text, text};
 use crate::abi::buffer;
-use crate::buf::{INLINE_MAX, NlBuffer, Scratch};
+use crate::buf::{NlBuffer, Scratch};
 use crate::error::Code;
 use crate::frame::{Encoder, TooLong};
 use crate::lua::host::{self, Host};
@@ -45,7 +45,7 @@ fn find(key: u64, scratch: &mut Scratch, places: &mut [Range<usize>; FRAMES_MAX]
             stream.read_later();
             return Found { read: Read::Later, is_dry: false };
         }
-        let read = stream.read(scratch, INLINE_MAX, places);
+        let read = stream.read(scratch, places);
         let is_dry = match read {
             Read::Frames(..) => stream.is_dry(),
             Read::Wait | Read::Later => true,
@@ -71,9 +71,9 @@ unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
         // or the whole block, on its way.
         let more = unsafe {
             match found.read {
-                Read::Frames(count, block) => {
-                    let bytes = block.as_deref().unwrap_or(scratch.content());
-                    buffer::push_frames(raw, &places[..count], bytes, block.as_ref());
+                Read::Frames(count, piece) => {
+                    let bytes = piece.as_deref().unwrap_or(scratch.content());
+                    buffer::push_frames(raw, &places[..count], bytes, piece.as_ref());
                     count - 1
                 }
                 Read::Wait | Read::Later => return 0,
@@ -101,6 +101,7 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
     if !buffer.is_live() {
         return 3;
     }
+    let before = buffer.charged;
     let take = |host: &mut Host| {
         let has_time = host.charge(1);
         let Some(stream) = host.stream(key as u64) else { return 3 };
@@ -120,12 +121,10 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
         c_int::from(stream.is_dry())
     };
     let result = interrupt::attempt(take).unwrap_or(3);
-    if result < 2 {
-        let (before, now) = buffer.update_charge();
-        if now != before {
-            // SAFETY: a state runs, as the caller says.
-            unsafe { state::account(interrupt::running()) }.recharge(before, now);
-        }
+    let now = buffer.charged;
+    if now != before {
+        // SAFETY: a state runs, as the caller says.
+        unsafe { state::account(interrupt::running()) }.recharge(before as usize, now as usize);
     }
     result
 }
@@ -185,7 +184,7 @@ unsafe extern "C" fn stage_buffer(key: f64, buffer: *mut NlBuffer) -> c_int {
 /// What a buffer holds, for a write: much by reference, little to be copied.
 fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
     if buffer.len() >= Staged::BY_REFERENCE_BYTES {
-        Body::Shared(buffer.share())
+        Body::Shared(buffer.share().into_bytes())
     } else {
         Body::Slice(buffer.as_slice())
     }
