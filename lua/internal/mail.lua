@@ -21,13 +21,12 @@ local own_queries = 0
 local break_deadlock
 
 function mail.keep(from, session, value)
-  native.unreceive()
   if from == self_handle and session > 0 then
     own_queries = own_queries + 1
     core.break_deadlock = break_deadlock
   end
   mail.last = mail.last + 1
-  arrived[mail.last] = { from, session, value }
+  arrived[mail.last] = { from, session, value, native.unreceive(mail.last) }
   local own = by_sender[from]
   if not own then
     own = { first = 1, last = 0 }
@@ -67,7 +66,7 @@ function mail.take(h)
   end
   while mail.first <= mail.last and arrived[mail.first] == nil do mail.first = mail.first + 1 end
   if mail.first > mail.last then mail.first, mail.last = 1, 0 end
-  native.received()
+  native.received(at, message[4])
   if message[1] == self_handle and message[2] > 0 then own_queries = own_queries - 1 end
   return message
 end

@@ -8,7 +8,7 @@ use std::task::Wake;
 use super::behavior::{Behavior, End};
 use super::{Gauges, Limits, Registry, Scheduler};
 use crate::error::Code;
-use crate::message::{Event, Id};
+use crate::message::{Allowance, Event, Id};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -114,15 +114,19 @@ pub struct Context {
     inbox: Mutex<Inbox>,
     /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
     is_ending: AtomicBool,
-    /// Messages handed to the behavior that the script has not received yet. Written by the thread
-    /// that runs the context, read by senders for the bound.
+    /// Messages handed to the behavior that the script has not received yet, and the bytes of those
+    /// that nobody waited for. Written by the thread that runs the context, read by senders for the
+    /// bounds.
     unreceived: AtomicUsize,
+    unreceived_bytes: AtomicUsize,
     /// Queries of this context that wait for an answer. Written and read likewise.
     unanswered: AtomicUsize,
     /// Whether the creator's mailbox has taken a message of this context over its bound.
     has_reported: AtomicBool,
     pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
     name: Mutex<Option<Arc<str>>>,
+    /// What it may hold in mailboxes and write queues, if it has a memory limit.
+    allowance: Option<Arc<Allowance>>,
 }
 
 impl std::fmt::Debug for Context {
@@ -159,10 +163,12 @@ impl Context {
             }),
             is_ending: AtomicBool::new(false),
             unreceived: AtomicUsize::new(0),
+            unreceived_bytes: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             has_reported: AtomicBool::new(false),
             behavior: Mutex::new(Some(behavior)),
             name: Mutex::new(None),
+            allowance: (limits.memory > 0).then(|| Allowance::new(limits.memory)),
         })
     }
 
@@ -211,7 +217,8 @@ impl Context {
     /// has asked for.
     ///
     /// # Errors
-    /// [`Refused`]; the event is dropped, and nothing has changed.
+    /// [`Refused`]; the event is dropped, and nothing has changed, but that an asker is told of an
+    /// answer that holds too many bytes.
     pub fn deliver(self: &Arc<Self>, event: Event) -> Result<(), Refused> {
         let mut inbox = self.inbox();
         if inbox.closed {
@@ -225,7 +232,7 @@ impl Context {
                     return Err(Refused::Full);
                 }
                 let bytes = value.held_bytes();
-                if inbox.bytes > 0 && inbox.bytes + bytes > self.limits.mailbox_bytes {
+                if !self.has_room(&inbox, bytes) {
                     return Err(Refused::Full);
                 }
                 inbox.messages += 1;
@@ -240,12 +247,36 @@ impl Context {
                     return Err(Refused::Full);
                 }
                 inbox.replies += 1;
+                if let Some(refusal) = self.refuse_bytes(&mut inbox, &event) {
+                    inbox.events.push(refusal);
+                    self.schedule(inbox);
+                    return Err(Refused::Full);
+                }
             }
             _ => {}
         }
         inbox.events.push(event);
         self.schedule(inbox);
         Ok(())
+    }
+
+    /// Whether what waits may hold so many bytes more.
+    fn has_room(&self, inbox: &Inbox, bytes: usize) -> bool {
+        // Relaxed: as in `deliver`.
+        let held = inbox.bytes + self.unreceived_bytes.load(Ordering::Relaxed);
+        held == 0 || bytes == 0 || held + bytes <= self.limits.mailbox_bytes
+    }
+
+    /// Counts the bytes of an answer; or, if there is no room for them, returns what the asker is
+    /// told instead.
+    fn refuse_bytes(&self, inbox: &mut Inbox, event: &Event) -> Option<Event> {
+        let Event::Reply { session, result: Ok(value) } = event else { return None };
+        let bytes = value.held_bytes();
+        if self.has_room(inbox, bytes) {
+            inbox.bytes += bytes;
+            return None;
+        }
+        Some(Event::Reply { session: *session, result: Err(Code::MAILBOX_FULL) })
     }
 
     /// Whether a message from `from` is taken although the mailbox is full.
@@ -341,10 +372,20 @@ impl Context {
         self.unreceived.store(before.saturating_sub(count), Ordering::Relaxed);
     }
 
-    /// Counts one message as waiting again: it was taken, but nobody receives it yet.
-    pub fn unreceive(&self) {
+    /// Counts one message, which holds so many bytes, as waiting again: it was taken, but nobody
+    /// receives it yet.
+    pub fn unreceive(&self, bytes: usize) {
         // Relaxed: as in `received`.
         self.unreceived.store(self.unreceived.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let before = self.unreceived_bytes.load(Ordering::Relaxed);
+        self.unreceived_bytes.store(before + bytes, Ordering::Relaxed);
+    }
+
+    /// Makes room for the bytes of a message that was counted so.
+    pub fn received_bytes(&self, bytes: usize) {
+        // Relaxed: as in `received`.
+        let before = self.unreceived_bytes.load(Ordering::Relaxed);
+        self.unreceived_bytes.store(before.saturating_sub(bytes), Ordering::Relaxed);
     }
 
     /// Messages that wait in the mailbox.
@@ -352,9 +393,9 @@ impl Context {
         self.inbox().messages + self.unreceived.load(Ordering::Relaxed)
     }
 
-    /// Bytes held by the messages in the mailbox that the context has not looked at yet.
+    /// Bytes held by the messages in the mailbox.
     pub fn waiting_bytes(&self) -> usize {
-        self.inbox().bytes
+        self.inbox().bytes + self.unreceived_bytes.load(Ordering::Relaxed)
     }
 
     /// Its queries that wait for an answer.
@@ -365,6 +406,12 @@ impl Context {
     /// What it may use.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// What it may hold in mailboxes and write queues; none if it has no memory limit.
+    #[inline]
+    pub fn allowance(&self) -> Option<&Arc<Allowance>> {
+        self.allowance.as_ref()
     }
 
     /// What it has used.

@@ -211,8 +211,8 @@ impl Running {
         self.host.end_turn();
         if let Some(state) = &self.state {
             state.pace_collector();
+            self.host.update_gauges(state.account());
         }
-        self.host.update_gauges(self.account());
         let outcome = match next {
             _ if self.host.is_ending => Outcome::Ended,
             _ if self.host.has_more() => Outcome::More,

@@ -18,7 +18,7 @@ use super::timers::{TIMERS_MAX, Timers};
 use crate::buf::Scratch;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
-use crate::message::{Event, Id, Value};
+use crate::message::{Allowance, Counted, Event, Id, Value};
 use crate::net::{Acceptor, Connection, Connector, Progress, Remotes, Table, linger};
 use crate::rt::{self, Listener};
 
@@ -38,6 +38,10 @@ const PEERS: usize = 8;
 /// Messages that may be received before the mailbox is told: senders on other threads look at the
 /// count, and each change takes it away from them.
 const RECEIVED_MAX: usize = 64;
+
+/// About what a timer, and a socket, take outside of the VM.
+const TIMER_BYTES: usize = 96;
+const SOCKET_BYTES: usize = 2048;
 
 /// The kinds of readiness that wakers carry, beside the key of a socket.
 const KIND_TIMER: u64 = 0;
@@ -125,6 +129,13 @@ pub(super) struct Host {
     cost: usize,
     /// Messages received that the mailbox still counts.
     received: usize,
+    /// The bytes of the message that was last handed out, and that its sender counts them.
+    last_bytes: usize,
+    last_counted: Option<Counted>,
+    /// The same of messages that nobody receives yet, by the number that the library gives them.
+    kept: HashMap<u64, Counted>,
+    /// Bytes that its timers and sockets are charged with.
+    charged: usize,
 }
 
 thread_local! {
@@ -207,6 +218,10 @@ impl Host {
             end_reason: None,
             cost: 0,
             received: 0,
+            last_bytes: 0,
+            last_counted: None,
+            kept: HashMap::new(),
+            charged: 0,
         })
     }
 
@@ -229,10 +244,41 @@ impl Host {
         if !self.remotes.is_clean() {
             self.flush_remotes();
         }
-        match self.peer(to) {
-            Some(peer) => peer.deliver(event).map_err(Code::from),
-            None => Err(Code::NO_CONTEXT),
+        let allowance = self.context.allowance().cloned();
+        let Some(peer) = self.peer(to) else { return Err(Code::NO_CONTEXT) };
+        match allowance {
+            None => peer.deliver(event).map_err(Code::from),
+            Some(allowance) => deliver_counted(peer, &allowance, event),
         }
+    }
+
+    /// Notes what the message that is handed out holds.
+    #[inline]
+    pub(super) fn note(&mut self, value: &Value) {
+        self.last_bytes = value.held_bytes();
+        self.last_counted = match value {
+            Value::Counted(inner) => Some(inner.1.clone()),
+            _ => None,
+        };
+    }
+
+    /// The message that was handed out last waits again, under this number; returns its bytes.
+    pub(super) fn keep(&mut self, number: u64) -> usize {
+        self.settle();
+        self.context.unreceive(self.last_bytes);
+        if let Some(counted) = self.last_counted.take() {
+            self.kept.insert(number, counted);
+        }
+        self.last_bytes
+    }
+
+    /// A message that waited so is received.
+    pub(super) fn receive_kept(&mut self, number: u64, bytes: usize) {
+        if bytes > 0 {
+            self.kept.remove(&number);
+            self.context.received_bytes(bytes);
+        }
+        self.receive();
     }
 
     /// Counts a message as received.
@@ -365,15 +411,27 @@ impl Host {
     /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
     pub(super) fn end_turn(&mut self) {
         self.settle();
+        self.last_counted = None;
         if !self.dirty.is_empty() || !self.remotes.is_clean() {
             self.flush();
         }
         self.timers.arm();
     }
 
+    /// Charges the context with the memory that its timers and sockets take outside of the VM.
+    #[inline]
+    pub(super) fn charge_resources(&mut self, account: &Account) {
+        let now = self.timers.len() * TIMER_BYTES + self.sockets.len() * SOCKET_BYTES;
+        if now != self.charged {
+            account.recharge(self.charged, now);
+            self.charged = now;
+        }
+    }
+
     /// Tells others what the context holds.
     #[inline]
-    pub(super) fn update_gauges(&self, account: &Account) {
+    pub(super) fn update_gauges(&mut self, account: &Account) {
+        self.charge_resources(account);
         let gauges = self.context.gauges();
         // Relaxed: figures for people.
         gauges.lua_bytes.store(account.lua_bytes(), Ordering::Relaxed);
@@ -583,6 +641,29 @@ impl Host {
             _ => None,
         }
     }
+}
+
+/// Delivers what counts against the allowance of its sender as long as it waits.
+fn deliver_counted(
+    peer: &Arc<Context>,
+    allowance: &Arc<Allowance>,
+    event: Event,
+) -> Result<(), Code> {
+    let (event, refused) = match event {
+        Event::Message { from, session, value } => match value.count(allowance) {
+            Ok(value) => (Event::Message { from, session, value }, false),
+            Err(_) => return Err(Code::MAILBOX_FULL),
+        },
+        // The asker is told, whatever becomes of the answer.
+        Event::Reply { session, result: Ok(value) } => {
+            let result = value.count(allowance).map_err(|_| Code::MAILBOX_FULL);
+            let refused = result.is_err();
+            (Event::Reply { session, result }, refused)
+        }
+        event => (event, false),
+    };
+    peer.deliver(event)?;
+    if refused { Err(Code::MAILBOX_FULL) } else { Ok(()) }
 }
 
 /// Calls `body` with the block that this worker reads sockets into. Calls inside it get another.

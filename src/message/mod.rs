@@ -1,5 +1,6 @@
 //! What travels between contexts.
 
+mod allowance;
 pub mod decode;
 pub mod encode;
 mod event;
@@ -8,10 +9,11 @@ mod pooled;
 pub mod tables;
 pub mod value;
 
+pub use allowance::{Allowance, Held};
 pub use decode::{Malformed, Reader};
 pub use encode::{Tag, TooLarge, Writer};
 pub use event::{Ending, Event};
 pub use id::Id;
 pub use pooled::Pooled;
 pub use tables::Tables;
-pub use value::{Encoded, Text, Value};
+pub use value::{Counted, Encoded, Text, Value};

@@ -12,8 +12,9 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::Pooled;
+use super::{Allowance, Held, Pooled};
 use crate::buf::Piece;
 
 /// Longest text kept inside the value itself.
@@ -43,6 +44,18 @@ pub enum Value {
     Buffer(Box<Piece>),
     /// A table and all it holds.
     Table(Encoded),
+    /// Any of these, while it counts as held by the context that has sent it.
+    Counted(Box<(Value, Counted)>),
+}
+
+/// That the bytes of a value are held. Values are the same with and without.
+#[derive(Clone, Debug)]
+pub struct Counted(#[expect(dead_code, reason = "held until it is dropped")] Arc<Held>);
+
+impl PartialEq for Counted {
+    fn eq(&self, _: &Counted) -> bool {
+        true
+    }
 }
 
 impl Value {
@@ -53,10 +66,27 @@ impl Value {
             Value::String(Text(Repr::Boxed(bytes))) => bytes.len(),
             Value::Buffer(piece) => piece.block_bytes(),
             Value::SmallBuffer(bytes) => bytes.as_bytes().len(),
+            Value::Counted(inner) => inner.0.held_bytes(),
             Value::Table(table) => {
                 table.bytes().len() + table.buffers().iter().map(Piece::block_bytes).sum::<usize>()
             }
             _ => 0,
+        }
+    }
+
+    /// The same value, whose bytes are counted until it is dropped; gives it back if that is more
+    /// than is allowed.
+    ///
+    /// # Errors
+    /// The value as it was.
+    pub fn count(self, allowance: &Arc<Allowance>) -> Result<Value, Value> {
+        let bytes = self.held_bytes();
+        if bytes == 0 {
+            return Ok(self);
+        }
+        match allowance.hold(bytes) {
+            Some(held) => Ok(Value::Counted(Box::new((self, Counted(Arc::new(held)))))),
+            None => Err(self),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::buf::{NlBuffer, Piece, Scratch, fill_block};
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::frame::{Decoder, Encoder, HeadOptions, HeadPatch, OptionsError, Step, TooLong};
-use crate::message::Id;
+use crate::message::{Allowance, Held, Id};
 use crate::rt::Stream;
 
 /// The most that one read takes from the kernel, and so the read-ahead of a connection.
@@ -102,6 +102,8 @@ pub struct Connection {
     pub is_dirty: bool,
     shared: Option<Arc<SharedWriter>>,
     is_unix: bool,
+    /// What is received and not delivered counts here, if the context has a memory limit.
+    held: Option<Held>,
 }
 
 impl Connection {
@@ -134,6 +136,7 @@ impl Connection {
             is_dirty: false,
             shared: None,
             is_unix,
+            held: context.allowance().map(Allowance::empty),
         }
     }
 
@@ -165,6 +168,15 @@ impl Connection {
     /// Takes the next frames, as many as there are and `places` holds, reading from the kernel if
     /// need be.
     pub fn read(&mut self, scratch: &mut Scratch, places: &mut [Range<usize>]) -> Read {
+        let read = self.read_frames(scratch, places);
+        let ahead = self.buffered.block_bytes() + self.gathering.capacity();
+        if let Some(held) = &mut self.held {
+            held.set(ahead);
+        }
+        read
+    }
+
+    fn read_frames(&mut self, scratch: &mut Scratch, places: &mut [Range<usize>]) -> Read {
         self.options.read_frozen = true;
         loop {
             let need = match self.decoder.next(&self.buffered) {
@@ -198,6 +210,10 @@ impl Connection {
                 self.maybe_readable = true;
                 self.read_waker.wake_by_ref();
                 return Read::Later;
+            }
+            if self.held.as_ref().is_some_and(|held| !held.may_be(self.ahead(need))) {
+                self.end(Code::NO_MEMORY);
+                continue;
             }
             match self.fill(need, scratch) {
                 Ok(0) => self.end(self.broken.unwrap_or(Code::END_OF_FILE)),
@@ -263,6 +279,17 @@ impl Connection {
         piece
     }
 
+    /// Room for what is received of a long frame. The head's word is not enough to take that much
+    /// memory: it grows with what comes.
+    fn gather_room(&self, need: usize) -> usize {
+        need.min(GATHER_ROOM_BYTES.max(2 * self.gathering.len()))
+    }
+
+    /// Bytes of memory that are going to be held while more of a frame is waited for.
+    fn ahead(&self, need: usize) -> usize {
+        if need <= GATHER_BYTES { self.buffered.len() } else { self.gather_room(need) }
+    }
+
     /// One read from the kernel, towards `need` buffered bytes in all.
     fn fill(&mut self, need: usize, scratch: &mut Scratch) -> io::Result<usize> {
         let stream = &self.stream;
@@ -274,14 +301,13 @@ impl Connection {
         } else {
             // What another read has left there is not this connection's.
             scratch.clear();
-            let room = need.min(GATHER_ROOM_BYTES.max(2 * self.gathering.len()));
+            let room = self.gather_room(need);
             if self.gather_need == 0 {
                 self.gathering = BytesMut::with_capacity(room);
                 self.gathering.extend_from_slice(&self.buffered);
                 self.buffered = Piece::default();
                 self.gather_need = need;
             }
-            // The head's word is not enough to take that much memory: it grows with what comes.
             let room = room - self.gathering.len();
             let count = fill_block(&mut self.gathering, room, |space| stream.read(space))?;
             (count, room)
@@ -338,7 +364,8 @@ impl Connection {
     }
 
     fn detach(&mut self) {
-        if !self.buffered.is_empty() && self.buffered.len() <= DETACH_BYTES {
+        let (len, block_bytes) = (self.buffered.len(), self.buffered.block_bytes());
+        if len > 0 && (len <= DETACH_BYTES || !Piece::is_shared(len, block_bytes)) {
             self.buffered = Piece::copy(&self.buffered);
         } else if self.buffered.is_empty() {
             self.buffered = Piece::default();

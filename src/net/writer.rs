@@ -10,10 +10,11 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
+use crate::buf::Piece;
 use crate::context::Context;
 use crate::error::Code;
 use crate::frame::{Encoder, Head};
-use crate::message::Event;
+use crate::message::{Event, Held};
 use crate::rt::Stream;
 
 /// Bytes a connection may hold unsent before it fails, unless set otherwise.
@@ -40,7 +41,7 @@ thread_local! {
 pub struct Staged {
     copied: Vec<u8>,
     /// Bytes that are not copied, each behind so many of the copied ones.
-    shared: Vec<(usize, Bytes)>,
+    shared: Vec<(usize, Piece)>,
     bytes: usize,
     notices: Vec<(usize, u64)>,
 }
@@ -51,7 +52,7 @@ pub enum Body<'a> {
     /// Bytes that must be copied if they do not leave at once.
     Slice(&'a [u8]),
     /// Bytes that can be referred to.
-    Shared(Bytes),
+    Shared(Piece),
 }
 
 impl Body<'_> {
@@ -59,7 +60,7 @@ impl Body<'_> {
     pub fn len(&self) -> usize {
         match self {
             Body::Slice(slice) => slice.len(),
-            Body::Shared(bytes) => bytes.len(),
+            Body::Shared(piece) => piece.len(),
         }
     }
 
@@ -73,6 +74,9 @@ impl Staged {
     /// Bodies at least this long are written from where they are; shorter ones are copied behind
     /// each other, which costs less than a piece of their own in the system call.
     pub const BY_REFERENCE_BYTES: usize = 4096;
+
+    /// Bodies at least this long are copied into a block of their own, of exactly their size.
+    const APART_BYTES: usize = 64 * 1024;
 
     /// Staged bytes after which a turn does not wait for its end to write.
     pub const BYTES_MAX: usize = 256 * 1024;
@@ -92,6 +96,9 @@ impl Staged {
     #[inline]
     pub fn push(&mut self, head: Head, body: Body<'_>) {
         match body {
+            Body::Slice(slice) if slice.len() >= Staged::APART_BYTES => {
+                self.push(head, Body::Shared(Piece::copy(slice)));
+            }
             Body::Slice(slice) => self.push_copy(head, slice),
             Body::Shared(bytes) if bytes.len() < Staged::BY_REFERENCE_BYTES => {
                 self.push_copy(head, &bytes);
@@ -219,24 +226,43 @@ impl Staged {
         count
     }
 
-    /// What follows the first `skip` bytes, as pieces that own their bytes.
-    fn move_to(&mut self, mut skip: usize, queue: &mut VecDeque<Bytes>) {
+    /// Bytes of memory that it keeps.
+    fn held_bytes(&self) -> usize {
+        let shared: usize = self.shared.iter().map(|(_, piece)| piece.block_bytes()).sum();
+        self.copied.capacity() + shared
+    }
+
+    /// Gives back room that is much larger than what is there.
+    fn shrink(&mut self) {
+        if !Piece::is_shared(self.copied.len(), self.copied.capacity()) {
+            self.copied.shrink_to_fit();
+        }
+    }
+
+    /// What follows the first `skip` bytes, as pieces that own their bytes. `held` counts them
+    /// until the last one is out.
+    fn move_to(&mut self, mut skip: usize, queue: &mut VecDeque<Queued>, held: Option<Held>) {
         let mut add = |mut bytes: Bytes| {
             let skipped = skip.min(bytes.len());
             skip -= skipped;
             bytes.advance(skipped);
             if !bytes.is_empty() {
-                queue.push_back(bytes);
+                queue.push_back(Queued { bytes, _held: None });
             }
         };
         let mut copied = Bytes::from(std::mem::take(&mut self.copied));
         let mut start = 0;
-        for (end, bytes) in self.shared.drain(..) {
+        for (end, piece) in self.shared.drain(..) {
             add(copied.split_to(end - start));
-            add(bytes);
+            add(piece.into_bytes());
             start = end;
         }
         add(copied);
+        if let Some(last) = queue.back_mut()
+            && held.is_some()
+        {
+            last._held = held;
+        }
     }
 }
 
@@ -249,9 +275,16 @@ struct Notice {
     token: u64,
 }
 
+/// Bytes that wait; once they are out, what is counted with them is let go.
+#[derive(Debug)]
+struct Queued {
+    bytes: Bytes,
+    _held: Option<Held>,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    pieces: VecDeque<Bytes>,
+    pieces: VecDeque<Queued>,
     bytes: usize,
     /// Bytes that ever left the queue.
     written: u64,
@@ -342,7 +375,11 @@ impl Writer {
         let rest = staged.bytes - written;
         // What waits is bounded, whatever a script writes at once: a frame larger than the limit
         // may still be sent to a peer that keeps up.
-        if queue.bytes > 0 && queue.bytes + rest > self.limit() {
+        let is_full = queue.bytes > 0 && queue.bytes + rest > self.limit();
+        staged.shrink();
+        let allowance = context.allowance().filter(|_| rest > 0);
+        let held = allowance.map(|allowance| allowance.hold(staged.held_bytes()));
+        if is_full || matches!(held, Some(None)) {
             self.fail(&mut queue, Code::WRITE_QUEUE_FULL);
             drop(queue);
             return self.flush(staged, context, notify);
@@ -357,7 +394,7 @@ impl Writer {
                 queue.notices.push_back(Notice { at, context: Arc::clone(context), token });
             }
         }
-        staged.move_to(written, &mut queue.pieces);
+        staged.move_to(written, &mut queue.pieces, held.flatten());
         staged.clear();
         queue.bytes += rest;
         queue.high_water = queue.high_water.max(queue.bytes);
@@ -397,7 +434,7 @@ impl Writer {
                 let mut slices = [IoSlice::new(&[]); PIECES_MAX];
                 let mut count = 0;
                 for (slice, piece) in slices.iter_mut().zip(&queue.pieces) {
-                    *slice = IoSlice::new(piece);
+                    *slice = IoSlice::new(&piece.bytes);
                     count += 1;
                 }
                 self.stream.write(&slices[..count])
@@ -444,7 +481,7 @@ impl Writer {
     fn write_on(&self) -> bool {
         let mut queue = self.queue();
         while let Some(piece) = queue.pieces.front() {
-            match self.stream.write(&[IoSlice::new(piece)]) {
+            match self.stream.write(&[IoSlice::new(&piece.bytes)]) {
                 Ok(count) => queue.advance(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) => self.fail(&mut queue, Code::from(&error)),
@@ -460,11 +497,11 @@ impl Queue {
         self.written += count as u64;
         let mut left = count;
         while let Some(piece) = self.pieces.front_mut() {
-            if left < piece.len() {
-                piece.advance(left);
+            if left < piece.bytes.len() {
+                piece.bytes.advance(left);
                 break;
             }
-            left -= piece.len();
+            left -= piece.bytes.len();
             self.pieces.pop_front();
         }
         while self.notices.front().is_some_and(|notice| notice.at <= self.written) {

@@ -63,6 +63,7 @@ pub unsafe fn push_value<B: Buffers>(state: *mut lua_State, value: &Value) -> Re
             Value::String(text) => push_string(state, text.as_bytes()),
             Value::SmallBuffer(content) => B::push_copy(state, content.as_bytes()),
             Value::Buffer(content) => B::push(state, content),
+            Value::Counted(inner) => return push_value::<B>(state, &inner.0),
             Value::Table(encoded) => {
                 return push_encoded::<B>(state, encoded.bytes(), encoded.buffers());
             }

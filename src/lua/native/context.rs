@@ -16,7 +16,6 @@ use crate::context::{Context, End, Limits, Scheduler};
 use crate::error::Code;
 use crate::lua::behavior::{Paths, Program, Script, Source};
 use crate::lua::convert::{self, to_value};
-use crate::lua::host::Host;
 use crate::lua::{BufferValues, host};
 use crate::message::{Event, Id, Value};
 
@@ -447,18 +446,22 @@ unsafe extern "C-unwind" fn watch(raw: *mut lua_State) -> c_int {
     1
 }
 
-/// native.unreceive(): the message just delivered waits again.
-unsafe extern "C-unwind" fn unreceive(_raw: *mut lua_State) -> c_int {
-    host::with(|host| {
-        host.settle();
-        host.context.unreceive();
-    });
-    0
+/// native.unreceive(number): the message just delivered waits again, under this number. Returns how
+/// many bytes it holds.
+unsafe extern "C-unwind" fn unreceive(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let number = unsafe { key(raw, 1) };
+    let bytes = host::with(|host| host.keep(number));
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushnumber(raw, bytes as f64) };
+    1
 }
 
-/// native.received(): a message that waited is received.
-unsafe extern "C-unwind" fn received(_raw: *mut lua_State) -> c_int {
-    host::with(Host::receive);
+/// native.received(number, bytes): a message that waited so is received.
+unsafe extern "C-unwind" fn received(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, with what `unreceive` took and returned.
+    let (number, bytes) = unsafe { (key(raw, 1), key(raw, 2)) };
+    host::with(|host| host.receive_kept(number, bytes as usize));
     0
 }
 

@@ -12,6 +12,7 @@ use crate::error::Code;
 use crate::lua::BufferValues;
 use crate::lua::convert::push_value;
 use crate::lua::host::{self, Completion, Notice};
+use crate::lua::state;
 use crate::lua::timers::TIMERS_MAX;
 use crate::message::{Event, Value};
 use crate::rt;
@@ -83,7 +84,8 @@ fn next() -> Next {
                     }
                 }
                 Some(event) => {
-                    if let Event::Message { .. } = event {
+                    if let Event::Message { value, .. } = &event {
+                        host.note(value);
                         host.receive();
                     }
                     return Next::Event(event);
@@ -291,7 +293,14 @@ unsafe extern "C-unwind" fn timer_start(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let (delay, period) = unsafe { (number(raw, 1), number(raw, 2)) };
     let (delay, period) = (nanoseconds(delay), nanoseconds(period));
-    match host::with(|host| host.timers.start(delay, period)) {
+    // SAFETY: as above.
+    let account = unsafe { state::account(raw) };
+    let started = host::with(|host| {
+        let id = host.timers.start(delay, period);
+        host.charge_resources(account);
+        id
+    });
+    match started {
         // SAFETY: as above, with 20 slots free.
         Some(id) => unsafe {
             ffi::lua_pushnumber(raw, id.get() as f64);

@@ -184,7 +184,7 @@ unsafe extern "C" fn stage_buffer(key: f64, buffer: *mut NlBuffer) -> c_int {
 /// What a buffer holds, for a write: much by reference, little to be copied.
 fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
     if buffer.len() >= Staged::BY_REFERENCE_BYTES {
-        Body::Shared(buffer.share().into_bytes())
+        Body::Shared(buffer.share())
     } else {
         Body::Slice(buffer.as_slice())
     }

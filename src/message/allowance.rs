@@ -1,0 +1,94 @@
+//! What a context with a memory limit may hold outside of its VM.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes that wait somewhere because one context has sent, written, or not yet read them: in the
+/// mailboxes of others, in write queues, and as what connections have read ahead. Shared with whoever holds some of them.
+#[derive(Debug)]
+pub struct Allowance {
+    held: AtomicUsize,
+    max: usize,
+}
+
+impl Allowance {
+    /// For at most `max` bytes.
+    pub fn new(max: usize) -> Arc<Allowance> {
+        Arc::new(Allowance { held: AtomicUsize::new(0), max })
+    }
+
+    /// Counts `bytes` for as long as the result lives; `None`, and nothing is counted, if that
+    /// would be more than is allowed.
+    pub fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+        // Relaxed: a count that orders nothing.
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let part = Held { bytes, of: Arc::clone(self) };
+        // Too much is taken back as `part` is dropped.
+        (held.saturating_add(bytes) <= self.max).then_some(part)
+    }
+
+    /// Nothing, to be changed by [`Held::set`].
+    pub fn empty(self: &Arc<Self>) -> Held {
+        Held { of: Arc::clone(self), bytes: 0 }
+    }
+
+    /// Bytes that are held.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+/// Some bytes of an [`Allowance`].
+#[derive(Debug)]
+pub struct Held {
+    of: Arc<Allowance>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Counts so many bytes from now on, allowed or not.
+    pub fn set(&mut self, bytes: usize) {
+        // Relaxed: as in `hold`.
+        self.of.held.fetch_add(bytes, Ordering::Relaxed);
+        self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+
+    /// Whether so many bytes may be counted instead.
+    pub fn may_be(&self, bytes: usize) -> bool {
+        let others = self.of.held().saturating_sub(self.bytes);
+        others.saturating_add(bytes) <= self.of.max
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Relaxed: as in `hold`.
+        self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_let_go_can_be_held_again() {
+        let allowance = Allowance::new(100);
+        let first = allowance.hold(60);
+        assert!(first.is_some() && allowance.hold(41).is_none());
+        assert_eq!(allowance.held(), 60);
+        let second = allowance.hold(40);
+        assert!(second.is_some() && allowance.hold(1).is_none());
+        drop(first);
+        assert!(allowance.hold(60).is_some());
+        assert_eq!(allowance.held(), 40);
+        let mut ahead = allowance.empty();
+        assert!(ahead.may_be(60) && !ahead.may_be(61));
+        ahead.set(70);
+        assert_eq!(allowance.held(), 110);
+        assert!(allowance.hold(1).is_none() && ahead.may_be(60));
+        drop((ahead, second));
+        assert_eq!(allowance.held(), 0);
+    }
+}

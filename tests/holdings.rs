@@ -1,0 +1,209 @@
+//! What a context with a memory limit holds outside of its VM: blocks that views keep, messages
+//! that nobody has received yet, write queues, what was read ahead, timers. What is held is never
+//! more than twice the limit; the allocator may keep as much again for a second, since what one
+//! worker has freed another does not use.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use support::{Folder, node_lua, run};
+
+/// The limit of the context under test, in MiB.
+const LIMIT: u64 = 16;
+
+/// What may come on top of twice the limit: other contexts of the test, and the allocator's.
+const SLACK: u64 = 16 + LIMIT;
+
+/// Names, and what a context with a limit does; `peer` is a context without one that takes what it
+/// is sent and answers nothing, `port` and `path` are where a peer accepts connections and, as the
+/// case says, reads nothing or writes much.
+const CASES: &[(&str, &str)] = &[
+    (
+        "slices",
+        "local keep = {}
+         for i = 1, 300 do
+           local b = buffer.new(2 ^ 20) b:append(('x'):rep(2 ^ 20))
+           keep[i] = b:slice(0, 1000) b:release()
+         end",
+    ),
+    (
+        "large_slices",
+        "local keep = {}
+         for i = 1, 300 do
+           local b = buffer.new(2 ^ 20) b:append(('x'):rep(2 ^ 20))
+           keep[i] = b:slice(0, 2 ^ 18) b:release()
+         end",
+    ),
+    (
+        "split_off",
+        "local keep = {}
+         for i = 1, 300 do
+           local b = buffer.new(2 ^ 20) b:append(('x'):rep(2 ^ 20))
+           keep[i] = b:split(1000 + i * 500) b:release()
+         end",
+    ),
+    (
+        "rests_of_splits",
+        "local keep = {}
+         for i = 1, 300 do
+           local b = buffer.new(2 ^ 20) b:append(('x'):rep(2 ^ 20))
+           for _ = 1, 100 do b:split(10000) end
+           keep[i] = b
+         end",
+    ),
+    (
+        "views_sent_to_oneself",
+        "local keep = {}
+         for i = 1, 300 do
+           local b = buffer.new(2 ^ 20) b:append(('x'):rep(2 ^ 20))
+           context.send(context.self(), { b:slice(0, 1000), b:slice(5000, 300000) })
+           b:release()
+           keep[i] = select(2, context.recv(0))
+         end",
+    ),
+    (
+        "strings_nobody_receives",
+        "local s = ('x'):rep(2 ^ 20)
+         for i = 1, 300 do context.send(peer, s .. i) timer.sleep(0.001) end",
+    ),
+    (
+        "tables_nobody_receives",
+        "local t = {} for i = 1, 1e5 do t[i] = i + 0.5 end
+         for i = 1, 200 do context.send(peer, t) timer.sleep(0.001) end",
+    ),
+    (
+        "buffers_nobody_receives",
+        "for i = 1, 300 do
+           context.send(peer, buffer.new(('x'):rep(2 ^ 20))) timer.sleep(0.001)
+         end",
+    ),
+    (
+        "questions_nobody_answers",
+        "local s = ('x'):rep(2 ^ 20)
+         for i = 1, 300 do
+           context.query(peer, s .. i, function() end) timer.sleep(0.001)
+         end",
+    ),
+    (
+        "answers_nobody_asked_for",
+        "local s = ('x'):rep(2 ^ 20)
+         for i = 1, 600 do context.reply(peer, 1000000 + i, s .. i) end",
+    ),
+    (
+        "a_peer_that_does_not_read",
+        "local keep, s = {}, ('x'):rep(2 ^ 20)
+         for i = 1, 30 do
+           keep[i] = select(2, tcp.connect('127.0.0.1', port))
+           for _ = 1, 20 do keep[i]:write(s) end
+           timer.sleep(0.001)
+         end",
+    ),
+    (
+        "buffers_to_a_peer_that_does_not_read",
+        "local keep = {}
+         for i = 1, 30 do
+           keep[i] = select(2, tcp.connect('127.0.0.1', port))
+           for _ = 1, 20 do keep[i]:write(buffer.new(('x'):rep(2 ^ 20))) end
+           timer.sleep(0.001)
+         end",
+    ),
+    (
+        "frames_kept",
+        "local s = select(2, tcp.connect('127.0.0.1', noisy))
+         s:set_rwopt { read_head_bytes = 2 }
+         local keep = {}
+         for i = 1, 60000 do
+           local ok, frame = s:read(5)
+           if not ok then break end
+           if i % 60 == 0 then keep[#keep + 1] = frame end
+         end",
+    ),
+    (
+        "frames_begun",
+        "local keep = {}
+         for i = 1, 300 do
+           local s = select(2, tcp.connect('127.0.0.1', noisy))
+           s:set_rwopt { read_head_bytes = 4 }
+           keep[i] = s
+           s:read(function() end)
+         end
+         timer.sleep(0.5)
+         context.destroy()",
+    ),
+    (
+        "a_frame_longer_than_the_limit",
+        "local s = select(2, tcp.connect('127.0.0.1', noisy))
+         s:set_rwopt { read_head_bytes = 4, read_head_max = 2 ^ 31 - 1 }
+         local ok, code = s:read(20)
+         context.log(ok, code)",
+    ),
+    (
+        "timers",
+        "local f = function() end
+         for i = 1, 3e6 do timer.timeout(3600, f) end",
+    ),
+];
+
+const PEER: &str = "
+local function serve(on_accept)
+    local _, l = tcp.listen('127.0.0.1', 0)
+    l:accept(on_accept)
+    return tcp.local_port(l)
+end
+local held = {}
+local silent = serve(function(_, sock) held[#held + 1] = sock end)
+-- Heads of two bytes give frames of 1,024 bytes, heads of four one of 67,109,888.
+local piece = buffer.new(('\\0\\4' .. ('y'):rep(1024)):rep(64))
+local noisy = serve(function(_, sock)
+    held[#held + 1] = sock
+    for _ = 1, 1000 do
+        if not sock:write(piece, true) then return end
+    end
+end)
+context.send(context.parent(), silent)
+context.send(context.parent(), noisy)
+context.recv(1, function() end)";
+
+const MAIN: &str = "
+local case, mebibytes = ...
+local function peak()
+    local status = io.open('/proc/self/status')
+    local text = status:read('*a')
+    status:close()
+    return tonumber(text:match('VmHWM:%s+(%d+)'))
+end
+local here = arg[0]:match('^(.*)/')
+local peer = context.create(here .. '/peer.lua')
+local _, port = context.recv(peer)
+local _, noisy = context.recv(peer)
+-- Receives nothing.
+local deaf = context.create(here .. '/deaf.lua')
+local before = peak()
+local options = { file = here .. '/case.lua', memory = mebibytes * 2 ^ 20 }
+local reason
+local case = context.create(options, deaf, port, noisy)
+context.monitor(case, function(_, ...) reason = ... end)
+context.wait(case, 50)
+timer.sleep(0)
+print(math.floor((peak() - before) / 1024), reason)
+os.exit(0)";
+
+#[test]
+fn the_process_grows_by_no_more_than_is_allowed() {
+    let mut wrong = Vec::new();
+    for (name, script) in CASES {
+        let folder = Folder::new();
+        folder.write("peer.lua", PEER);
+        folder.write("deaf.lua", "timer.sleep(600)");
+        folder.write("case.lua", format!("local peer, port, noisy = ...\n{script}"));
+        let main = folder.write("main.lua", MAIN);
+        let done = run(node_lua().arg(main).args(["case", &LIMIT.to_string()])).succeeded();
+        let growth: u64 = done.stdout.split_whitespace().next().unwrap().parse().unwrap();
+        println!("{name}: {}", done.stdout.trim_end());
+        if growth > 2 * LIMIT + SLACK {
+            wrong.push(format!("{name}: {done}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
