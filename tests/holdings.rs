@@ -3,7 +3,7 @@
 //! more than twice the limit; the allocator may keep as much again for a second, since what one
 //! worker has freed another does not use.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

@@ -188,8 +188,8 @@ pub unsafe fn push_bytes(state: *mut lua_State, bytes: &[u8]) {
 }
 
 /// Pushes a buffer with the first frame, after having stored one of each other frame in the table
-/// at index 2, from 1 on. Frames lie at `places` of `bytes`; those that are large for `piece`, which
-/// has the same bytes, are referred to there, the others are copied.
+/// at index 2, from 1 on. Frames lie at `places` of `bytes`; those that are large for `piece`,
+/// which has the same bytes, are referred to there, the others are copied.
 ///
 /// # Safety
 /// As for [`push_bytes`]; there must be a table at index 2, and nothing above it.
@@ -333,8 +333,7 @@ pub(super) fn push_view(
         view.set_copy(&source.as_slice()[start..end])
     };
     // What the finaliser did may have made it something else than what was counted.
-    // SAFETY: a running state.
-    unsafe { state::account(call.state()) }.recharge(held, view.charged as usize);
+    recharge(call, held, view.charged as usize);
     if done { Ok(()) } else { Err(Fault::NoMemory(count)) }
 }
 
@@ -398,6 +397,22 @@ pub(super) fn reserve(call: Call<'_>, index: c_int, extra: usize) -> Result<(), 
         unsafe { state::discharge(state, credit) };
     }
     result
+}
+
+/// Charges what a part that is split off keeps; its bytes are not new to the state.
+pub(super) fn charge_part(call: Call<'_>, held: usize) -> Result<(), Fault> {
+    // SAFETY: a running state.
+    if unsafe { state::charge_for(call.state(), held, 0) } {
+        Ok(())
+    } else {
+        Err(Fault::NoMemory(held))
+    }
+}
+
+/// Has `now` bytes charged in place of `before`.
+pub(super) fn recharge(call: Call<'_>, before: usize, now: usize) {
+    // SAFETY: a running state.
+    unsafe { state::account(call.state()) }.recharge(before, now);
 }
 
 /// Gives back what is charged for the buffer.
@@ -466,8 +481,7 @@ unsafe extern "C-unwind" fn assign(state: *mut lua_State) -> c_int {
     let done = buffer.assign(&piece, 0..piece.len(), Some(&piece));
     let now = buffer.charged as usize;
     drop(piece);
-    // SAFETY: a running state.
-    unsafe { state::account(call.state()) }.recharge(before, now);
+    recharge(call, before, now);
     if !done {
         return Fault::NoMemory(now).raise(call);
     }

@@ -7,11 +7,12 @@ use std::ffi::{CStr, c_int};
 use memchr::memmem;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::buffer::{Fault, discharge, push_empty, push_place, push_view, reserve};
+use super::buffer::{
+    Fault, charge_part, discharge, push_empty, push_place, push_view, recharge, reserve,
+};
 use super::call::Call;
 use super::pack;
 use crate::buf::{INLINE_MAX, NlBuffer, ROOM_DEFAULT, SIZE_MAX};
-use crate::lua::state;
 
 pub(super) const METHODS: &[(&CStr, lua_CFunction)] = &[
     (c"new", new),
@@ -139,10 +140,8 @@ unsafe extern "C-unwind" fn split(state: *mut lua_State) -> c_int {
     if !in_place {
         let source = call.check_buffer(1);
         held = if count < source.len() { source.view_bytes(count) } else { 0 };
-        // The bytes are not new to the state.
-        // SAFETY: a running state; the userdata on top keeps `head` valid.
-        if !unsafe { state::charge_for(call.state(), held, 0) } {
-            return Fault::NoMemory(held).raise(call);
+        if let Err(fault) = charge_part(call, held) {
+            return fault.raise(call);
         }
     }
     // Only now: a finaliser may have changed the source.
@@ -162,8 +161,7 @@ unsafe extern "C-unwind" fn split(state: *mut lua_State) -> c_int {
         }
         charged = head.charged as usize;
     }
-    // SAFETY: a running state.
-    unsafe { state::account(call.state()) }.recharge(held, charged);
+    recharge(call, held, charged);
     1
 }
 

@@ -8,7 +8,8 @@ use bytes::BytesMut;
 use super::piece::SHARE_MIN;
 use super::{INLINE_MAX, Piece};
 
-/// Capacity of a fresh block. Frames of less than an eighth of it are copied (`Piece`). Below the C allocator's threshold for mapping pages anew each time.
+/// Capacity of a fresh block. Frames of less than an eighth of it are copied (`Piece`). Below the
+/// C allocator's threshold for mapping pages anew each time.
 const BLOCK_BYTES: usize = 120 * 1024;
 
 /// A block shared by all sockets that one worker reads. What arrives is used where it is, and the

@@ -12,13 +12,14 @@ use std::sync::atomic::Ordering;
 use mlua::ffi::lua_State;
 
 use super::interrupt;
+pub(super) use super::notice::{Completion, Notice};
 use super::sessions::Sessions;
 use super::state::Account;
 use super::timers::{TIMERS_MAX, Timers};
-use crate::buf::Scratch;
+use super::unread::{Unread, deliver_counted};
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
-use crate::message::{Allowance, Counted, Event, Id, Value};
+use crate::message::{Event, Id, Value};
 use crate::net::{Acceptor, Connection, Connector, Progress, Remotes, Table, linger};
 use crate::rt::{self, Listener};
 
@@ -48,25 +49,6 @@ const KIND_TIMER: u64 = 0;
 const KIND_READ: u64 = 1;
 const KIND_WRITE: u64 = 2;
 const KIND_END: u64 = 3;
-
-/// Something the library's dispatcher reacts to that does not come from the mailbox.
-#[derive(Debug)]
-pub(super) enum Notice {
-    Readable(u64),
-    Acceptable(u64),
-    Gone(u64),
-    /// Garbage is to be collected.
-    Collect,
-    Complete(u64, Result<Completion, Code>),
-}
-
-/// What a one-shot operation yields.
-#[derive(Debug)]
-pub(super) enum Completion {
-    Done,
-    Connected(u64),
-    Addresses(Vec<std::net::SocketAddr>),
-}
 
 /// A socket of the context.
 #[derive(Debug)]
@@ -129,19 +111,13 @@ pub(super) struct Host {
     cost: usize,
     /// Messages received that the mailbox still counts.
     received: usize,
-    /// The bytes of the message that was last handed out, and that its sender counts them.
-    last_bytes: usize,
-    last_counted: Option<Counted>,
-    /// The same of messages that nobody receives yet, by the number that the library gives them.
-    kept: HashMap<u64, Counted>,
+    pub(super) unread: Unread,
     /// Bytes that its timers and sockets are charged with.
     charged: usize,
 }
 
 thread_local! {
     static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
-    /// The block that this worker reads sockets into.
-    static SCRATCH: Cell<Scratch> = Cell::new(Scratch::default());
 }
 
 /// Makes `host` and its state `raw` the running ones while `body` runs.
@@ -218,9 +194,7 @@ impl Host {
             end_reason: None,
             cost: 0,
             received: 0,
-            last_bytes: 0,
-            last_counted: None,
-            kept: HashMap::new(),
+            unread: Unread::default(),
             charged: 0,
         })
     }
@@ -252,30 +226,18 @@ impl Host {
         }
     }
 
-    /// Notes what the message that is handed out holds.
-    #[inline]
-    pub(super) fn note(&mut self, value: &Value) {
-        self.last_bytes = value.held_bytes();
-        self.last_counted = match value {
-            Value::Counted(inner) => Some(inner.1.clone()),
-            _ => None,
-        };
-    }
-
     /// The message that was handed out last waits again, under this number; returns its bytes.
     pub(super) fn keep(&mut self, number: u64) -> usize {
         self.settle();
-        self.context.unreceive(self.last_bytes);
-        if let Some(counted) = self.last_counted.take() {
-            self.kept.insert(number, counted);
-        }
-        self.last_bytes
+        let bytes = self.unread.keep(number);
+        self.context.unreceive(bytes);
+        bytes
     }
 
     /// A message that waited so is received.
     pub(super) fn receive_kept(&mut self, number: u64, bytes: usize) {
         if bytes > 0 {
-            self.kept.remove(&number);
+            self.unread.take(number);
             self.context.received_bytes(bytes);
         }
         self.receive();
@@ -411,7 +373,7 @@ impl Host {
     /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
     pub(super) fn end_turn(&mut self) {
         self.settle();
-        self.last_counted = None;
+        self.unread.forget();
         if !self.dirty.is_empty() || !self.remotes.is_clean() {
             self.flush();
         }
@@ -641,35 +603,4 @@ impl Host {
             _ => None,
         }
     }
-}
-
-/// Delivers what counts against the allowance of its sender as long as it waits.
-fn deliver_counted(
-    peer: &Arc<Context>,
-    allowance: &Arc<Allowance>,
-    event: Event,
-) -> Result<(), Code> {
-    let (event, refused) = match event {
-        Event::Message { from, session, value } => match value.count(allowance) {
-            Ok(value) => (Event::Message { from, session, value }, false),
-            Err(_) => return Err(Code::MAILBOX_FULL),
-        },
-        // The asker is told, whatever becomes of the answer.
-        Event::Reply { session, result: Ok(value) } => {
-            let result = value.count(allowance).map_err(|_| Code::MAILBOX_FULL);
-            let refused = result.is_err();
-            (Event::Reply { session, result }, refused)
-        }
-        event => (event, false),
-    };
-    peer.deliver(event)?;
-    if refused { Err(Code::MAILBOX_FULL) } else { Ok(()) }
-}
-
-/// Calls `body` with the block that this worker reads sockets into. Calls inside it get another.
-pub(super) fn with_scratch<R>(body: impl FnOnce(&mut Scratch) -> R) -> R {
-    let mut scratch = SCRATCH.take();
-    let result = body(&mut scratch);
-    SCRATCH.set(scratch);
-    result
 }

@@ -10,6 +10,7 @@ mod host;
 pub mod interrupt;
 pub mod library;
 mod native;
+mod notice;
 pub mod objects;
 mod pages;
 mod sessions;
@@ -18,6 +19,7 @@ mod slots;
 pub mod state;
 mod timers;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
+mod unread;
 pub mod unwind;
 
 pub(crate) use host::is_open;

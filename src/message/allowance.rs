@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that wait somewhere because one context has sent, written, or not yet read them: in the
-/// mailboxes of others, in write queues, and as what connections have read ahead. Shared with whoever holds some of them.
+/// mailboxes of others, in write queues, and as what connections have read ahead. Shared with
+/// whoever holds some of them.
 #[derive(Debug)]
 pub struct Allowance {
     held: AtomicUsize,

@@ -323,9 +323,9 @@ impl Connection {
         Ok(count)
     }
 
-    /// Takes frames that were just read and are going to be copied, so that they stay in the scratch
-    /// block, if at most a little of another one follows them; returns how many. Otherwise, with 0,
-    /// what was read is buffered.
+    /// Takes frames that were just read and are going to be copied, so that they stay in the
+    /// scratch block, if at most a little of another one follows them; returns how many. Otherwise,
+    /// with 0, what was read is buffered.
     fn take_fresh(&mut self, scratch: &mut Scratch, places: &mut [Range<usize>]) -> usize {
         let content = scratch.content();
         let (count, end) = find(self.decoder, content, scratch.copied_max(), places);

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::ffi::c_int;
 
-use bytes::Bytes;
 use mlua::ffi::{self, lua_State};
+use node_lua::buf::Piece;
 use node_lua::lua::BufferValues;
 use node_lua::lua::convert::{Scratch, install, push_value, to_value};
 use node_lua::message::{Encoded, Value};
@@ -16,7 +16,7 @@ thread_local! {
         const { RefCell::new(Program::new("@message.lua", include_str!("message.lua"))) };
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
     /// The buffers of the table encoded last.
-    static BUFFERS: RefCell<Vec<Bytes>> = const { RefCell::new(Vec::new()) };
+    static BUFFERS: RefCell<Vec<Piece>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A program for `message.lua`: it builds a value, or takes the input for the wire form of one.

@@ -85,7 +85,7 @@ fn next() -> Next {
                 }
                 Some(event) => {
                     if let Event::Message { value, .. } = &event {
-                        host.note(value);
+                        host.unread.note(value);
                         host.receive();
                     }
                     return Next::Event(event);

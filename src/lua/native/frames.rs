@@ -3,6 +3,7 @@
 //! What a script does once per message is here, and made for that: `read` hands out many frames in
 //! one call, and plain writes have functions that compiled code calls without leaving it.
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 
@@ -23,6 +24,19 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"write_shared", write_shared),
     (c"stage_pointers", stage_pointers),
 ];
+
+thread_local! {
+    /// The block that this worker reads sockets into.
+    static SCRATCH: Cell<Scratch> = Cell::new(Scratch::default());
+}
+
+/// Calls `body` with that block. Calls inside it get another.
+fn with_scratch<R>(body: impl FnOnce(&mut Scratch) -> R) -> R {
+    let mut scratch = SCRATCH.take();
+    let result = body(&mut scratch);
+    SCRATCH.set(scratch);
+    result
+}
 
 /// Frames that one call of `read` hands out.
 const FRAMES_MAX: usize = 16;
@@ -64,7 +78,7 @@ fn find(key: u64, scratch: &mut Scratch, places: &mut [Range<usize>; FRAMES_MAX]
 unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let key = unsafe { key(raw, 1) };
-    host::with_scratch(|scratch| {
+    with_scratch(|scratch| {
         let mut places = [const { 0..0 }; FRAMES_MAX];
         let found = find(key, scratch, &mut places);
         // SAFETY: called by the VM; the host is not borrowed any more. What raises drops the bytes,
@@ -111,7 +125,7 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
         }
         // Mostly there are frames left of the last read.
         if !stream.take_into(buffer) {
-            let read = host::with_scratch(|scratch| stream.read_into(scratch, buffer));
+            let read = with_scratch(|scratch| stream.read_into(scratch, buffer));
             match read {
                 Read::Frames(..) => {}
                 Read::Wait | Read::Later => return 2,

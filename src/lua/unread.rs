@@ -1,0 +1,76 @@
+//! Messages that were handed to a script and that nobody in it receives yet: how many bytes they
+//! hold, and that their senders count these as long as they wait.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::context::Context;
+use crate::error::Code;
+use crate::message::{Allowance, Counted, Event, Value};
+
+/// What a context knows of them.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    /// The bytes of the message that was last handed out, and that its sender counts them.
+    bytes: usize,
+    counted: Option<Counted>,
+    /// The same of those that wait, by the number that the library gives them.
+    kept: HashMap<u64, Counted>,
+}
+
+impl Unread {
+    /// Notes what the message holds that is handed out.
+    #[inline]
+    pub(super) fn note(&mut self, value: &Value) {
+        self.bytes = value.held_bytes();
+        self.counted = match value {
+            Value::Counted(inner) => Some(inner.1.clone()),
+            _ => None,
+        };
+    }
+
+    /// The last message was received, or is kept already.
+    #[inline]
+    pub(super) fn forget(&mut self) {
+        self.counted = None;
+    }
+
+    /// The message that was handed out last waits again, under this number; returns its bytes.
+    pub(super) fn keep(&mut self, number: u64) -> usize {
+        if let Some(counted) = self.counted.take() {
+            self.kept.insert(number, counted);
+        }
+        self.bytes
+    }
+
+    /// A message that waited is received.
+    pub(super) fn take(&mut self, number: u64) {
+        self.kept.remove(&number);
+    }
+}
+
+/// Delivers what counts against the allowance of its sender as long as it waits.
+///
+/// # Errors
+/// Those of [`Context::deliver`]; [`Code::MAILBOX_FULL`] too if the sender may hold no more. An
+/// asker whose answer does not fit is told.
+pub(super) fn deliver_counted(
+    to: &Arc<Context>,
+    allowance: &Arc<Allowance>,
+    event: Event,
+) -> Result<(), Code> {
+    let (event, is_refused) = match event {
+        Event::Message { from, session, value } => {
+            let value = value.count(allowance).map_err(|_| Code::MAILBOX_FULL)?;
+            (Event::Message { from, session, value }, false)
+        }
+        Event::Reply { session, result: Ok(value) } => {
+            let result = value.count(allowance).map_err(|_| Code::MAILBOX_FULL);
+            let is_refused = result.is_err();
+            (Event::Reply { session, result }, is_refused)
+        }
+        event => (event, false),
+    };
+    to.deliver(event)?;
+    if is_refused { Err(Code::MAILBOX_FULL) } else { Ok(()) }
+}
