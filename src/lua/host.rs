@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use mlua::ffi::lua_State;
 
+use super::attempts::Attempt;
 use super::interrupt;
 pub(super) use super::notice::{Completion, Notice};
 use super::sessions::Sessions;
@@ -20,7 +21,7 @@ use super::unread::{Unread, deliver_counted};
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::message::{Event, Id, Value};
-use crate::net::{Acceptor, Connection, Connector, Progress, Remotes, Table, linger};
+use crate::net::{Acceptor, Connection, Connector, Remotes, Table, linger};
 use crate::rt::{self, Listener};
 
 /// What one turn may cost, in messages' worth of work, before other contexts run.
@@ -47,7 +48,7 @@ const SOCKET_BYTES: usize = 2048;
 /// The kinds of readiness that wakers carry, beside the key of a socket.
 const KIND_TIMER: u64 = 0;
 const KIND_READ: u64 = 1;
-const KIND_WRITE: u64 = 2;
+pub(super) const KIND_WRITE: u64 = 2;
 const KIND_END: u64 = 3;
 
 /// A socket of the context.
@@ -56,13 +57,6 @@ pub(super) enum Socket {
     Stream(Box<Connection>),
     Listener(Acceptor),
     Connecting(Connector),
-}
-
-/// How a connection attempt stands, by token.
-#[derive(Debug)]
-enum Attempt {
-    Resolving,
-    Connecting(u64),
 }
 
 /// What is staged: answers that leave together, or more.
@@ -92,7 +86,7 @@ pub(super) struct Host {
     pub(super) notices: VecDeque<Notice>,
     pub(super) timers: Timers,
     pub(super) sockets: Table<Socket>,
-    attempts: HashMap<u64, Attempt>,
+    pub(super) attempts: HashMap<u64, Attempt>,
     pub(super) dirty: Vec<u64>,
     answers: Answers,
     pub(super) remotes: Remotes,
@@ -162,7 +156,7 @@ pub(crate) fn is_open(key: u64) -> bool {
     is_entered() && with(|host| host.sockets.get_mut(key).is_some())
 }
 
-fn source(key: u64, kind: u64) -> u64 {
+pub(super) fn source(key: u64, kind: u64) -> u64 {
     key << 2 | kind
 }
 
@@ -494,70 +488,9 @@ impl Host {
         }
     }
 
-    /// Starts to connect; the outcome comes as a notice under `token`.
-    pub(super) fn connect(&mut self, token: u64, addresses: Vec<rt::Address>) {
-        let context = Arc::clone(&self.context);
-        let stored = self.sockets.try_insert(|key| {
-            let connector = Connector::new(token, addresses, &context, source(key, KIND_WRITE));
-            Ok::<_, std::convert::Infallible>(Socket::Connecting(connector))
-        });
-        match stored {
-            Ok(key) => {
-                self.attempts.insert(token, Attempt::Connecting(key));
-                self.advance(key);
-            }
-            Err(never) => match never {},
-        }
-    }
-
     /// Ends an operation with a failure.
     pub(super) fn fail(&mut self, token: u64, code: Code) {
         self.notices.push_back(Notice::Complete(token, Err(code)));
-    }
-
-    /// Notes that `token` waits for a name to be looked up before it can connect.
-    pub(super) fn begin_resolving(&mut self, token: u64) {
-        self.attempts.insert(token, Attempt::Resolving);
-    }
-
-    /// A look-up is over: goes on to connect if that is what it was for.
-    pub(super) fn on_resolved(
-        &mut self,
-        token: u64,
-        result: Result<Vec<std::net::SocketAddr>, Code>,
-    ) {
-        // Relaxed: only the thread that runs the context writes it.
-        let lookups = &self.context.gauges().lookups;
-        lookups.store(lookups.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
-        match (self.attempts.remove(&token), result) {
-            (Some(_), Ok(addresses)) => {
-                self.connect(token, addresses.into_iter().map(Into::into).collect());
-            }
-            (_, result) => {
-                self.notices.push_back(Notice::Complete(token, result.map(Completion::Addresses)))
-            }
-        }
-    }
-
-    /// Gives up connecting; the outcome does not matter any more.
-    pub(super) fn cancel_connect(&mut self, token: u64) {
-        if let Some(Attempt::Connecting(key)) = self.attempts.remove(&token) {
-            self.sockets.remove(key);
-        }
-    }
-
-    fn advance(&mut self, key: u64) {
-        let Some(Socket::Connecting(connector)) = self.sockets.get_mut(key) else { return };
-        let token = connector.token;
-        let result = match connector.poll() {
-            Progress::Wait => return,
-            Progress::Connected(stream) => Ok(stream),
-            Progress::Failed(code) => Err(code),
-        };
-        self.sockets.remove(key);
-        self.attempts.remove(&token);
-        let result = result.map(|stream| Completion::Connected(self.add_stream(stream)));
-        self.notices.push_back(Notice::Complete(token, result));
     }
 
     /// See [`Connection::watch_end`]; the script is told by a notice.

@@ -1,6 +1,7 @@
 //! The VM: states, values, and the native functions behind the script API.
 
 mod arena;
+mod attempts;
 mod behavior;
 mod compiled;
 pub mod convert;

@@ -7,7 +7,6 @@ use crate::error::Code;
 pub(super) enum Notice {
     Readable(u64),
     Acceptable(u64),
-    Gone(u64),
     /// Garbage is to be collected.
     Collect,
     Gone(u64),
