@@ -6,6 +6,15 @@
 //! its machine code is made known to the unwinder through src/lua/unwind.rs. On
 //! Linux its seeds come from there too, so that a simulation can choose them, and what it calls of
 //! the C library for streams and child processes is in src/stdio/.
+//!
+//! LuaJIT's own Lua modules (`jit.v`, `jit.dump`, `jit.bcsave` and their like) are embedded from the
+//! source of the very VM that is linked: Cargo.lock has one version of luajit-src, for mlua and for
+//! this script. One of them, `jit.vmdef`, is made by LuaJIT's build; so that is run once more, but
+//! for this file alone.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::{env, fs};
 
 /// What LuaJIT's `io` and `os` call of the C library, and src/stdio/ and src/lua/native/stdio.rs
 /// have a function for.
@@ -22,8 +31,37 @@ const STREAM_FUNCTIONS: [&str; 10] = [
     "tmpfile64",
 ];
 
+/// Writes `jit_modules.rs`: names and texts of the modules that come with LuaJIT.
+fn embed_jit_modules() {
+    let out = env::var("OUT_DIR").expect("cargo sets it");
+    // The makefile's default goal, which the environment may set (`make -e`); were this not heeded,
+    // all of LuaJIT would be built, and the result be the same.
+    // SAFETY: a build script that has started no thread.
+    unsafe { env::set_var("TARGET_T", "jit/vmdef.lua") };
+    let built = Path::new(&out).join("luajit");
+    luajit_src::Build::new().out_dir(&built).debug(false).build();
+    let mut paths: Vec<_> = fs::read_dir(built.join("luajit-build/src/jit"))
+        .expect("LuaJIT's build copies its source to where it is told")
+        .map(|entry| entry.expect("a folder that can be read").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "lua"))
+        .collect();
+    paths.sort();
+    let mut text = String::from("&[\n");
+    for path in &paths {
+        let stem = path.file_stem().expect("a file").to_string_lossy();
+        let code = fs::read_to_string(path).expect("LuaJIT's modules are text");
+        writeln!(text, "    (\"jit.{stem}\", c\"@jit/{stem}.lua\", {code:?}),").expect("memory");
+    }
+    text.push_str("]\n");
+    assert!(text.contains("jit.vmdef"), "LuaJIT's build made no jit/vmdef.lua");
+    fs::write(Path::new(&out).join("jit_modules.rs"), text).expect("cargo's folder can be written");
+    // Nothing else of it is needed.
+    let _ = fs::remove_dir_all(built);
+}
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    embed_jit_modules();
     println!("cargo:rustc-link-arg-bins=-rdynamic");
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}"));
     if target("OS").as_deref() == Ok("linux") && target("ENV").as_deref() == Ok("gnu") {

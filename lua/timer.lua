@@ -109,6 +109,14 @@ function timer.close(id)
   end
 end
 
+--- Seconds of a clock that is never set.
+---@return number
+timer.now = native.now
+
+--- Seconds since 1970.
+---@return number
+timer.time = native.wall_clock
+
 core.sleep = timer.sleep
 
 return timer

@@ -49,6 +49,33 @@ pub fn at_exit(function: extern "C" fn()) {
     unsafe { libc::atexit(function) };
 }
 
+/// Ends the process at once: what is buffered is lost.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: no requirements.
+    unsafe { libc::_exit(status) }
+}
+
+/// How long it may take to write what is buffered: whoever reads it may be stuck.
+const EXIT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Ends the process once what is buffered is written, or after a moment.
+pub fn exit_soon(status: i32) -> ! {
+    let _ = std::thread::Builder::new().spawn(move || {
+        std::thread::sleep(EXIT_PATIENCE);
+        exit_now(status);
+    });
+    std::process::exit(status)
+}
+
+/// Ends the process as this signal does that nobody cares for.
+pub fn die_of(signal: libc::c_int) {
+    // SAFETY: a handler that is always there, and a signal to oneself.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
 /// Bytes of stack for a thread that runs scripts. One coroutine can use some 60 MiB of it, by
 /// recursion through `string.gsub`; only what is used takes memory.
 const STACK_BYTES: usize = 256 << 20;

@@ -1,17 +1,12 @@
-//! The command line: options, arguments, exit status, what goes to stderr, signals.
+//! The command line: options, arguments, exit status, what goes to stderr.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 
-use std::io::{Read, Write};
 use std::process::Stdio;
-use std::time::Duration;
 
-use support::{Done, Folder, Server, connect, node_lua, run};
-
-/// The promised five seconds after a signal, and some more for a loaded machine.
-const SIGNAL_LIMIT: Duration = Duration::from_secs(8);
+use support::{Done, Folder, Server, node_lua, run};
 
 fn evaluate(code: &str) -> Done {
     run(node_lua().args(["-e", code]))
@@ -26,9 +21,37 @@ fn pipe_in(args: &[&str], program: &str) -> Done {
 }
 
 #[test]
-fn code_on_the_command_line_runs_with_its_arguments() {
-    let done = run(node_lua().args(["-e", "print(select('#', ...), ...)", "one", "-e", "--help"]));
-    assert_eq!(done.succeeded().stdout, "3\tone\t-e\t--help\n");
+fn code_and_a_script_run_one_after_the_other() {
+    let folder = Folder::new();
+    let script = folder.write("main.lua", "print(set, select('#', ...), ...) print(arg[0] ~= nil)");
+    let first = "print(select('#', ...)) timer.sleep(0.001) set = 1";
+    let second = "coroutine.wrap(function() timer.sleep(0.001) set = set + 1 end)()";
+    let mut command = node_lua();
+    command.args(["-e", first, "-e", second]).arg(&script).args(["one", "-e", "--help"]);
+    let done = run(&mut command).succeeded();
+    assert_eq!(done.stdout, "0\n2\t3\tone\t-e\t--help\ntrue\n");
+    // What fails keeps what follows from running, a script that is not there is told then.
+    for (code, line) in [("error('first')", "first"), ("print(", "(command line):1:")] {
+        let done = run(node_lua().args(["-e", code, "-e", "print('never')"]).arg(&script));
+        assert_eq!((done.code(), &*done.stdout), (Some(1), ""), "{done}");
+        assert!(done.stderr.contains(line), "{done}");
+    }
+    let done = run(node_lua().args(["-e", "print('ran')", "missing.lua"]));
+    assert_eq!((done.code(), &*done.stdout), (Some(1), "ran\n"), "{done}");
+    assert!(done.stderr.contains("missing.lua"), "{done}");
+}
+
+#[test]
+fn a_program_on_standard_input_needs_no_dash() {
+    assert_eq!(pipe_in(&[], "print('hello', arg[0], ...)").succeeded().stdout, "hello\tnil\n");
+    let done = pipe_in(&["-e", "x = 1", "-", "a"], "print(x, arg[0], ...)").succeeded();
+    assert_eq!(done.stdout, "1\t-\ta\n");
+    // With code alone, standard input is the code's.
+    let done = pipe_in(&["-e", "print(io.read())"], "a line\n").succeeded();
+    assert_eq!(done.stdout, "a line\n");
+    let done = pipe_in(&[], "error('told')");
+    assert_eq!(done.code(), Some(1), "{done}");
+    assert!(done.stderr.contains("stdin:1: told"), "{done}");
 }
 
 #[test]
@@ -56,9 +79,11 @@ fn version_and_help_go_to_stdout() {
         let done = run(node_lua().arg(option)).succeeded();
         assert!(done.stdout.contains(version), "{option}: {done}");
     }
+    let done = run(node_lua().args(["-v", "-e", "print('and goes on')"])).succeeded();
+    assert!(done.stdout.contains(version) && done.stdout.ends_with("and goes on\n"), "{done}");
     for option in ["-h", "--help"] {
         let done = run(node_lua().arg(option)).succeeded();
-        for part in ["node-lua [options] script.lua", "-e", "--workers", "--mailbox", "-v"] {
+        for part in ["node-lua [options] [script.lua", "-e", "--workers", "--mailbox", "-v"] {
             assert!(done.stdout.contains(part), "{option} does not tell about {part}: {done}");
         }
     }
@@ -67,7 +92,11 @@ fn version_and_help_go_to_stdout() {
 #[test]
 fn wrong_usage_ends_with_status_2_and_says_why() {
     let wrong: &[&[&str]] = &[
-        &[],
+        &["-x"],
+        &["-l"],
+        &["-e", "print(1)", "-b", "x.lua"],
+        &["-i", "--simulate", "1"],
+        &["--grace", "soon", "x.lua"],
         &["--no-such-option"],
         &["-e"],
         &["--workers"],
@@ -81,8 +110,10 @@ fn wrong_usage_ends_with_status_2_and_says_why() {
         assert!(!done.stderr.is_empty(), "{args:?}: {done}");
         assert_eq!(done.stdout, "", "{args:?}: {done}");
     }
-    let done = run(node_lua().arg("--no-such-option"));
-    assert!(done.stderr.contains("--no-such-option"), "{done}");
+    for option in ["--no-such-option", "-x"] {
+        let done = run(node_lua().arg(option));
+        assert!(done.stderr.contains(option) && done.stderr.contains("Usage:"), "{done}");
+    }
 }
 
 #[test]
@@ -277,44 +308,6 @@ fn the_process_ends_with_its_last_context() {
     assert_eq!(done.stdout, "main ends\nchild\toutlives its creator\n");
 }
 
-const SERVER: &str = "
-    local ok, listener = tcp.listen('127.0.0.1', 0)
-    listener:accept(function(_, sock)
-      sock:read(function(good, data)
-        if good then sock:write(string.rep('x', 4194304)) print('written') end
-      end)
-    end)
-    print(tcp.local_port(listener))";
-
-#[test]
-fn signals_close_listeners_flush_what_was_written_and_end_the_process() {
-    for signal in ["TERM", "INT"] {
-        let mut server = Server::start(["-e", SERVER]);
-        let mut client = connect(server.port());
-        client.write_all(b"go").unwrap();
-        assert_eq!(server.line(), "written");
-        server.signal(signal);
-        // Far more than the kernel takes: most of it waits in the process when the signal comes.
-        let mut received = Vec::new();
-        client.read_to_end(&mut received).unwrap();
-        assert_eq!(received.len(), 4_194_304, "{signal}");
-        let done = server.finish(SIGNAL_LIMIT);
-        assert!(done.status.is_some(), "{signal}: {done}");
-        assert_eq!(done.stderr, "", "{signal}: {done}");
-    }
-}
-
-#[test]
-fn a_signal_ends_the_process_even_if_a_peer_never_reads() {
-    let mut server = Server::start(["-e", SERVER]);
-    let mut client = connect(server.port());
-    client.write_all(b"go").unwrap();
-    assert_eq!(server.line(), "written");
-    server.signal("TERM");
-    let done = server.finish(SIGNAL_LIMIT);
-    assert!(done.status.is_some(), "{done}");
-}
-
 #[test]
 fn callbacks_of_gsub_inside_each_other_raise_and_end_nothing() {
     let done = evaluate(
@@ -323,15 +316,4 @@ fn callbacks_of_gsub_inside_each_other_raise_and_end_nothing() {
          print('alive')",
     );
     assert_eq!(done.succeeded().stdout, "false\nalive\n");
-}
-
-#[test]
-fn a_signal_ends_a_process_that_computes_or_waits() {
-    for code in ["print('up') while true do end", "print('up') timer.sleep(3600)"] {
-        let mut server = Server::start(["-e", code]);
-        assert_eq!(server.line(), "up");
-        server.signal("TERM");
-        let done = server.finish(SIGNAL_LIMIT);
-        assert!(done.status.is_some(), "{code}: {done}");
-    }
 }

@@ -4,6 +4,7 @@
 local native, core = ...
 
 local error, loadfile, package, tostring, type = error, loadfile, package, tostring, type
+local getmetatable, setmetatable = getmetatable, setmetatable
 local concat, traceback, xpcall = table.concat, debug.traceback, xpcall
 
 local LOADING = {}
@@ -54,6 +55,12 @@ local function note(message)
     core.passing = { message = message, depth = depth, trace = traceback("", 2) }
   end
   return message
+end
+
+-- The modules that come with LuaJIT are in the binary; they fit this VM alone, so that files of
+-- the same names are not looked for. Nothing is made of them before they are asked for.
+if not getmetatable(package.preload) then
+  setmetatable(package.preload, { __index = function(_, name) return native.load_jit(name) end })
 end
 
 -- A script of several files is worth the few bytes: any of them may use coroutines.

@@ -281,8 +281,9 @@ local function dispatch()
   return alive > 0 and 1 or 0, core.unanswered
 end
 
--- Starts the main chunk.
+-- Starts the main chunk, or what a command line asks for beside it.
 local function start(f, ...)
+  if type(f) == "table" then f = native.load("internal/command")(native, core, f) end
   main_root = raw_create(f)
   run(main_root, ...)
 end

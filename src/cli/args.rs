@@ -1,4 +1,4 @@
-//! Flags and their meaning.
+//! Flags and their meaning: those of `luajit`, and long ones.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,50 +10,94 @@ use lexopt::prelude::*;
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
-Usage: node-lua [options] script.lua [arguments]
-       node-lua [options] -e CODE [arguments]
+Usage: node-lua [options] [script.lua [arguments]]
+       node-lua [options] -e CODE [script.lua [arguments]]
        node-lua [options] - [arguments]        the script comes from standard input
+       node-lua -b [options] ...               saves or lists bytecode, see node-lua -b
 
 Options:
-  -e CODE          run CODE
+  -e CODE          run CODE, before the script; may be given several times, as -l, -j and -O
+  -l NAME          require NAME
+  -i               after the script, read lines from standard input and run them
+  -j CMD           control the compiler: -jon, -joff, -jv, -jdump[=...], -jp[=...]
+  -O[OPTIONS]      what the compiler optimises
+  -E               ignore LUA_INIT, LUA_PATH and LUA_CPATH
   --workers N      worker threads (default: one per core, at least 2)
   --mailbox N      messages a mailbox holds (default: 65536)
   --memory-limit N bytes that one context may use, with K, M or G for more (default: no limit)
   --turn-limit S   seconds of CPU time that one turn of a context may use (default: no limit)
+  --exit-with-main end the process with the main script's context
+  --grace S        seconds that a callback for INT or TERM has to end the process
+                   (default: 5; 0: no limit)
   --simulate SEED  run in virtual time, on a simulated network, all chance from SEED;
                    A..B: one run for each seed from A to B
   --faults X       what goes wrong in a simulation, from 0 (nothing, the default) to 1
   --until S        end a simulation after S virtual seconds
   --patience S     give a simulation up after S real seconds (default for A..B: 60)
   --trace          print a fingerprint of a simulation at its end
-  -v, --version    print the version
+  -v               print the version, then go on
+  --version        print the version
   -h, --help       print this text
+  --               end of the options
 
-Exit status: 0 on success, 1 if the script failed, 2 for wrong usage.
-RUST_LOG sets what is logged, on standard error (default: warn; scripts log at info).
+Without script and -e: a program from standard input, or lines one by one if that is a terminal.
+Exit status: 0 on success, 1 if the script failed, 2 for wrong usage, 130 and 143 after SIGINT and
+SIGTERM.
+LUA_INIT (code, or @file) runs first; LUA_PATH and LUA_CPATH say where modules are, ;; standing for
+the default. RUST_LOG sets what is logged, on standard error (default: warn; scripts log at info).
 ";
 
 /// More workers than this are refused.
 const WORKERS_MAX: usize = 1024;
+
+/// Seconds that callbacks for signals have, unless told otherwise.
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// Where the main script comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Main {
     /// A file.
     File(PathBuf),
-    /// `-e`.
-    Code(String),
     /// `-`.
     Stdin,
+    /// Standard input too, without a word for it.
+    Unnamed,
+    /// There is none: `-e` alone, or `-i`.
+    Nothing,
+}
+
+/// What is done before the main script runs, in the order of the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `-e`.
+    Code(OsString),
+    /// `-l`.
+    Library(OsString),
+    /// `-j`.
+    Compiler(OsString),
+    /// `-O`.
+    Optimise(OsString),
+    /// `-b`, and all that follows.
+    Bytecode(Vec<OsString>),
 }
 
 /// A command line that asks for a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
+    /// What comes before the main script.
+    pub steps: Vec<Step>,
     /// The main script.
     pub main: Main,
     /// What follows it.
     pub arguments: Vec<OsString>,
+    /// What stands before it, as it was given.
+    pub before: Vec<OsString>,
+    /// `-i`.
+    pub is_interactive: bool,
+    /// `-v`.
+    pub tells_version: bool,
+    /// Not `-E`.
+    pub heeds_environment: bool,
     /// `--workers`.
     pub workers: Option<usize>,
     /// `--mailbox`.
@@ -62,6 +106,10 @@ pub struct Run {
     pub memory_limit: Option<usize>,
     /// `--turn-limit`.
     pub turn_limit: Option<Duration>,
+    /// `--exit-with-main`.
+    pub exits_with_main: bool,
+    /// `--grace`; nothing for no limit.
+    pub grace: Option<Duration>,
     /// `--simulate`, and what belongs to it.
     pub simulation: Option<Simulation>,
 }
@@ -91,7 +139,7 @@ pub enum Command {
     /// `--version`.
     Version,
     /// A script to run.
-    Run(Run),
+    Run(Box<Run>),
 }
 
 /// A command line that makes no sense.
@@ -118,54 +166,105 @@ impl From<lexopt::Error> for UsageError {
     }
 }
 
-/// Reads the arguments after the program's name.
+/// Reads the arguments after the program's name. Standard input, where nothing else is named, holds
+/// a script unless it is a terminal.
 ///
 /// # Errors
-/// Unknown flags, wrong values, no script.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let (mut main, mut workers, mut mailbox_max) = (None, None, None);
-    let (mut memory_limit, mut turn_limit) = (None, None);
+/// Unknown flags, wrong values.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    is_terminal: impl FnOnce() -> bool,
+) -> Result<Command, UsageError> {
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let mut parser = lexopt::Parser::from_args(words.iter().cloned());
+    let mut run = Run {
+        steps: Vec::new(),
+        main: Main::Nothing,
+        arguments: Vec::new(),
+        before: Vec::new(),
+        is_interactive: false,
+        tells_version: false,
+        heeds_environment: true,
+        workers: None,
+        mailbox_max: None,
+        memory_limit: None,
+        turn_limit: None,
+        exits_with_main: false,
+        grace: Some(GRACE),
+        simulation: None,
+    };
     let (mut seeds, mut simulated) = (None, Simulated::default());
-    while main.is_none() {
-        match parser.next()? {
-            Some(Short('h') | Long("help")) => return Ok(Command::Help),
-            Some(Short('v') | Long("version")) => return Ok(Command::Version),
-            Some(Short('e')) => main = Some(Main::Code(parser.value()?.string()?)),
-            Some(Long("workers")) => {
-                workers = Some(number(&mut parser, "--workers", WORKERS_MAX)?);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("version") => return Ok(Command::Version),
+            Short('v') => run.tells_version = true,
+            Short('i') => (run.is_interactive, run.tells_version) = (true, true),
+            Short('E') => run.heeds_environment = false,
+            Short('e') => run.steps.push(Step::Code(parser.value()?)),
+            Short('l') => run.steps.push(Step::Library(parser.value()?)),
+            Short('j') => run.steps.push(Step::Compiler(parser.value()?)),
+            Short('O') => {
+                run.steps.push(Step::Optimise(parser.optional_value().unwrap_or_default()));
             }
-            Some(Long("mailbox")) => {
-                mailbox_max = Some(number(&mut parser, "--mailbox", u32::MAX as usize)?);
+            Short('b') => {
+                if !run.steps.is_empty() || run.is_interactive || run.tells_version {
+                    return Err("-b does not go together with -e, -l, -j, -O, -i and -v".into());
+                }
+                let attached = parser.optional_value().map(|rest| {
+                    let mut word = OsString::from("-");
+                    word.push(rest);
+                    word
+                });
+                let words = attached.into_iter().chain(parser.raw_args()?).collect();
+                run.steps.push(Step::Bytecode(words));
+                break;
             }
-            Some(Long("memory-limit")) => memory_limit = Some(bytes(&parser.value()?.string()?)?),
-            Some(Long("turn-limit")) => turn_limit = Some(seconds(&mut parser, "--turn-limit")?),
-            Some(Long("simulate")) => seeds = Some(seed_range(&parser.value()?.string()?)?),
-            Some(Long("faults")) => simulated.faults = Some(share(&parser.value()?.string()?)?),
-            Some(Long("until")) => simulated.until = Some(seconds(&mut parser, "--until")?),
-            Some(Long("patience")) => {
-                simulated.patience = Some(seconds(&mut parser, "--patience")?);
+            Long("workers") => {
+                run.workers = Some(number(&mut parser, "--workers", WORKERS_MAX)?);
             }
-            Some(Long("trace")) => simulated.trace = true,
-            Some(Value(value)) if value == "-" => main = Some(Main::Stdin),
-            Some(Value(value)) => main = Some(Main::File(value.into())),
-            Some(other) => return Err(other.unexpected().into()),
-            None => return Err("no script given".into()),
+            Long("mailbox") => {
+                run.mailbox_max = Some(number(&mut parser, "--mailbox", u32::MAX as usize)?);
+            }
+            Long("memory-limit") => run.memory_limit = Some(bytes(&parser.value()?.string()?)?),
+            Long("turn-limit") => run.turn_limit = Some(seconds(&mut parser, "--turn-limit")?),
+            Long("exit-with-main") => run.exits_with_main = true,
+            Long("grace") => run.grace = grace(&parser.value()?.string()?)?,
+            Long("simulate") => seeds = Some(seed_range(&parser.value()?.string()?)?),
+            Long("faults") => simulated.faults = Some(share(&parser.value()?.string()?)?),
+            Long("until") => simulated.until = Some(seconds(&mut parser, "--until")?),
+            Long("patience") => simulated.patience = Some(seconds(&mut parser, "--patience")?),
+            Long("trace") => simulated.trace = true,
+            Value(value) => {
+                run.main = match value == "-" {
+                    true => Main::Stdin,
+                    false => Main::File(value.into()),
+                };
+                // What follows the script is the script's, flags included.
+                run.arguments = parser.raw_args()?.collect();
+                break;
+            }
+            other => return Err(other.unexpected().into()),
         }
     }
-    let main = main.unwrap_or(Main::Stdin);
-    // What follows the script is the script's, flags included.
-    let arguments = parser.raw_args()?.collect();
-    let simulation = simulated.with(seeds, &main)?;
-    Ok(Command::Run(Run {
-        main,
-        arguments,
-        workers,
-        mailbox_max,
-        memory_limit,
-        turn_limit,
-        simulation,
-    }))
+    let has_script = run.main != Main::Nothing;
+    let before = words.len() - run.arguments.len() - usize::from(has_script);
+    run.before = words[..before].to_vec();
+    if !has_script && run.steps.iter().all(Step::is_setting) && !run.tells_version {
+        match is_terminal() {
+            true => (run.is_interactive, run.tells_version) = (true, true),
+            false => run.main = Main::Unnamed,
+        }
+    }
+    run.simulation = simulated.with(seeds, &run)?;
+    Ok(Command::Run(Box::new(run)))
+}
+
+impl Step {
+    /// Whether nothing is run by it.
+    fn is_setting(&self) -> bool {
+        matches!(self, Step::Library(_) | Step::Compiler(_) | Step::Optimise(_))
+    }
 }
 
 /// What was asked for that only makes sense in a simulation.
@@ -181,7 +280,7 @@ impl Simulated {
     fn with(
         self,
         seeds: Option<(RangeInclusive<u64>, bool)>,
-        main: &Main,
+        run: &Run,
     ) -> Result<Option<Simulation>, UsageError> {
         let Some((seeds, is_range)) = seeds else {
             let options = [self.faults.is_some(), self.until.is_some(), self.patience.is_some()];
@@ -190,8 +289,13 @@ impl Simulated {
                 false => Ok(None),
             };
         };
-        if is_range && *main == Main::Stdin {
+        if is_range && matches!(run.main, Main::Stdin | Main::Unnamed) {
             return Err("a script from standard input runs with one seed only".into());
+        }
+        if run.is_interactive {
+            return Err(
+                "a simulation is not interactive: -i and --simulate exclude each other".into()
+            );
         }
         Ok(Some(Simulation {
             seeds,
@@ -250,67 +354,15 @@ fn seconds(parser: &mut lexopt::Parser, flag: &str) -> Result<Duration, UsageErr
     number.and_then(|number| Duration::try_from_secs_f64(number).ok()).ok_or_else(wrong)
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    fn run(arguments: &[&str]) -> Result<Command, UsageError> {
-        parse(arguments.iter().map(OsString::from))
-    }
-
-    #[test]
-    fn flags_after_the_script_are_the_scripts() {
-        let Command::Run(run) = run(&["--workers", "3", "a.lua", "--help", "-e"]).unwrap() else {
-            panic!("not a run");
-        };
-        assert_eq!(run.main, Main::File("a.lua".into()));
-        assert_eq!(run.arguments, ["--help", "-e"]);
-        assert_eq!(run.workers, Some(3));
-    }
-
-    #[test]
-    fn code_and_standard_input_are_scripts() {
-        let Command::Run(code) = run(&["-e", "print(1)", "x"]).unwrap() else { panic!() };
-        assert_eq!((code.main, code.arguments.len()), (Main::Code("print(1)".into()), 1));
-        let Command::Run(stdin) = run(&["-", "x"]).unwrap() else { panic!() };
-        assert_eq!((stdin.main, stdin.arguments.len()), (Main::Stdin, 1));
-    }
-
-    #[test]
-    fn seeds_and_what_belongs_to_them_describe_a_simulation() {
-        let simulation = |arguments: &[&str]| match run(arguments).unwrap() {
-            Command::Run(run) => run.simulation,
-            _ => panic!("not a run"),
-        };
-        assert_eq!(simulation(&["a.lua", "--simulate", "1"]), None);
-        let one = simulation(&["--simulate", "7", "a.lua"]).unwrap();
-        assert_eq!((one.seeds, one.is_range, one.faults), (7..=7, false, 0.0));
-        let line = ["--simulate", "1..9", "--faults", "0.5", "--until", "60", "--trace", "a.lua"];
-        let many = simulation(&line).unwrap();
-        assert_eq!((many.seeds, many.is_range, many.faults), (1..=9, true, 0.5));
-        assert_eq!((many.until, many.patience), (Some(Duration::from_secs(60)), None));
-        assert!(many.trace && !one.trace);
-        for wrong in [
-            &["--simulate", "x", "a.lua"][..],
-            &["--simulate", "9..1", "a.lua"],
-            &["--simulate", "1", "--faults", "1.5", "a.lua"],
-            &["--simulate", "1", "--until", "-1", "a.lua"],
-            &["--simulate", "1..2", "-"],
-            &["--faults", "0.5", "a.lua"],
-            &["--trace", "a.lua"],
-        ] {
-            assert!(run(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn wrong_values_are_named_with_the_limit() {
-        for value in ["0", "1025", "many", "-1"] {
-            let error = run(&["--workers", value, "a.lua"]).unwrap_err().to_string();
-            assert!(error.contains(value) && error.contains("1..1024"), "{error}");
-        }
-        assert!(run(&[]).is_err());
-        assert!(run(&["--no-such-flag"]).is_err());
-    }
+/// How long callbacks for signals have: `2.5`; nothing for 0.
+fn grace(text: &str) -> Result<Option<Duration>, UsageError> {
+    let number = text.parse().ok().filter(|seconds| *seconds >= 0.0);
+    let wrong = || UsageError(format!("--grace {text}: not a number of seconds, 0 for no limit"));
+    let time =
+        number.and_then(|number| Duration::try_from_secs_f64(number).ok()).ok_or_else(wrong)?;
+    Ok((!time.is_zero()).then_some(time))
 }
+
+#[cfg(test)]
+#[path = "args_test.rs"]
+mod tests;

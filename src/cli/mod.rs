@@ -1,5 +1,6 @@
 //! The command line.
 
 pub mod args;
+mod paths;
 pub mod run;
 mod simulate;

@@ -1,25 +1,21 @@
 //! From the command line to the exit status.
 
 use std::ffi::{CString, OsString};
-use std::io::{Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::io::{IsTerminal, Read, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{self, Command, Main, Run, USAGE};
-use super::simulate;
-use crate::context::{End, Scheduler};
-use crate::lua::{CommandLine, Deny, Paths, Program, Script, Settings, Source, interrupt};
+use super::args::{self, Command, Main, Run, Step, USAGE};
+use super::{paths, simulate};
+use crate::context::Scheduler;
+use crate::lua::{self, CommandLine, Deny, Process, Program, Script, Settings, Source, interrupt};
 use crate::message::{Text, Value};
 use crate::{logging, net, rt, stdio, thread, torture};
 
 /// How long the process waits, at its end, for what was written to be read.
 pub(super) const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
-
-/// How long the process runs on after a signal, at most: contexts may be busy, or peers slow.
-const TERMINATION_PATIENCE: Duration = Duration::from_millis(4500);
 
 /// Workers that there are at least: one that is stuck must not stop the others.
 const WORKERS_MIN: usize = 2;
@@ -29,10 +25,10 @@ const USAGE_STATUS: u8 = 2;
 /// Runs the command line; returns the exit status.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let program = arguments.first().cloned().unwrap_or_else(|| "node-lua".into());
-    match args::parse(arguments.into_iter().skip(1)) {
+    match args::parse(arguments.into_iter().skip(1), || std::io::stdin().is_terminal()) {
         Ok(Command::Help) => print(USAGE),
         Ok(Command::Version) => print(&version()),
-        Ok(Command::Run(run)) => run_script(&program, run),
+        Ok(Command::Run(run)) => run_script(&program, &run),
         Err(error) => {
             complain(&format!("{error}\n{USAGE}"));
             ExitCode::from(USAGE_STATUS)
@@ -56,17 +52,23 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-fn run_script(program: &OsString, run: Run) -> ExitCode {
+fn run_script(program: &OsString, run: &Run) -> ExitCode {
+    if run.tells_version && print(&version()) != ExitCode::SUCCESS {
+        return ExitCode::FAILURE;
+    }
+    if run.main == Main::Nothing && run.steps.is_empty() && !run.is_interactive {
+        return ExitCode::SUCCESS;
+    }
     if let Some(simulation) = &run.simulation {
-        return simulate::run(&run, simulation);
+        return simulate::run(run, simulation);
     }
     logging::init();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = run.workers.unwrap_or(cores.max(WORKERS_MIN));
-    let Some((scheduler, settings)) = prepare(program, &run, workers) else {
+    let Some((scheduler, settings)) = prepare(program, run, workers) else {
         return ExitCode::FAILURE;
     };
-    if let Err(error) = start(&scheduler) {
+    if let Err(error) = start(&scheduler, &settings) {
         complain(&error.to_string());
         return ExitCode::FAILURE;
     }
@@ -76,7 +78,7 @@ fn run_script(program: &OsString, run: Run) -> ExitCode {
     if !stdio::finish() {
         settings.fail();
     }
-    if settings.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    ExitCode::from(settings.status())
 }
 
 /// A scheduler with the main script, which no worker runs yet; nothing, after a word on it, if
@@ -86,6 +88,9 @@ pub(super) fn prepare(
     run: &Run,
     workers: usize,
 ) -> Option<(Arc<Scheduler>, Arc<Settings>)> {
+    if run.is_interactive {
+        rt::unbuffer_input();
+    }
     let script = match script(program, run) {
         Ok(script) => script,
         Err(error) => {
@@ -102,6 +107,8 @@ pub(super) fn prepare(
         settings.limits.mailbox_bytes = bytes.min(settings.limits.mailbox_bytes);
     }
     settings.limits.turn = run.turn_limit;
+    settings.compiler = run.steps.iter().filter_map(for_all).collect();
+    settings.process = Arc::new(Process::new(run.grace, run.exits_with_main));
     let settings = Arc::new(settings);
     interrupt::init();
     // One more for the threads that run no contexts.
@@ -113,57 +120,81 @@ pub(super) fn prepare(
 }
 
 /// Starts the workers, and what watches for signals.
-fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
-    let terminated = rt::termination_signals()?;
+fn start(scheduler: &Arc<Scheduler>, settings: &Settings) -> std::io::Result<()> {
+    settings.process.start(scheduler)?;
     for index in 0..scheduler.workers() {
         let scheduler = Arc::clone(scheduler);
         thread::spawn(&format!("worker-{index}"), move || scheduler.run_worker(index))?;
     }
-    scheduler.start_watchdog()?;
-    let scheduler = Arc::clone(scheduler);
-    rt::spawn(async move {
-        terminated.await;
-        log::info!("terminated by a signal");
-        std::thread::spawn(|| {
-            std::thread::sleep(TERMINATION_PATIENCE);
-            log::warn!("contexts are still busy, or peers slow to read: the process ends");
-            std::process::exit(0);
-        });
-        scheduler.destroy_all(&End::Destroyed(None));
-    });
-    Ok(())
+    scheduler.start_watchdog()
+}
+
+/// The options that hold for the VMs of all contexts: `-O`, and the compiler on or off. What traces
+/// or profiles is for the main script's VM alone.
+fn for_all(step: &Step) -> Option<(u8, Vec<u8>)> {
+    match step {
+        Step::Optimise(options) => Some((b'O', options.clone().into_vec())),
+        Step::Compiler(command) if command == "on" || command == "off" => {
+            Some((b'j', command.clone().into_vec()))
+        }
+        _ => None,
+    }
 }
 
 fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
-    let (name, source, paths) = match &run.main {
-        Main::File(path) => (
-            path.clone().into_os_string(),
-            Source::File(path.clone()),
-            Paths::Before(paths_beside(path)),
-        ),
-        Main::Code(code) => {
-            let source = Source::Text { name: c"=(-e)".into(), text: code.clone().into_bytes() };
-            ("-e".into(), source, Paths::Default)
-        }
-        Main::Stdin => {
-            let mut text = Vec::new();
-            std::io::stdin().lock().read_to_end(&mut text)?;
-            ("-".into(), Source::Text { name: CString::from(c"=stdin"), text }, Paths::Default)
-        }
+    let bytes = |words: &[OsString]| -> Vec<Vec<u8>> {
+        words.iter().map(|word| word.clone().into_vec()).collect()
     };
-    let texts: Vec<Vec<u8>> =
-        run.arguments.iter().map(|argument| argument.clone().into_vec()).collect();
+    let mut steps: Vec<lua::Step> = Vec::new();
+    if let Some(text) = std::env::var_os("LUA_INIT").filter(|_| run.heeds_environment) {
+        steps.push(lua::Step { kind: b'I', words: vec![text.into_vec()] });
+    }
+    steps.extend(run.steps.iter().map(|step| {
+        let (kind, words) = match step {
+            Step::Code(text) => (b'e', bytes(std::slice::from_ref(text))),
+            Step::Library(name) => (b'l', bytes(std::slice::from_ref(name))),
+            Step::Compiler(command) => (b'j', bytes(std::slice::from_ref(command))),
+            Step::Optimise(options) => (b'O', bytes(std::slice::from_ref(options))),
+            Step::Bytecode(words) => (b'b', bytes(words)),
+        };
+        lua::Step { kind, words }
+    }));
+    let (name, mut source) = match &run.main {
+        Main::File(path) => (Some(path.clone().into_os_string()), Source::File(path.clone(), None)),
+        Main::Nothing => (None, Source::Nothing),
+        Main::Stdin => (Some("-".into()), Source::Stdin),
+        Main::Unnamed => (None, Source::Stdin),
+    };
+    if matches!(source, Source::Stdin) && steps.is_empty() && !run.is_interactive {
+        let mut text = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut text)?;
+        source = Source::Text { name: CString::from(c"=stdin"), text };
+    }
+    // What is usual: one text, which is as good as a script.
+    if run.main == Main::Nothing
+        && !run.is_interactive
+        && let [lua::Step { kind: b'e', words }] = &mut steps[..]
+    {
+        let text = words.pop().unwrap_or_default();
+        source = Source::Text { name: c"=(command line)".into(), text };
+        steps.clear();
+    }
+    let script_path = match &run.main {
+        Main::File(path) => Some(path.as_path()),
+        _ => None,
+    };
+    let paths = paths::find(script_path, run.heeds_environment);
+    let texts = bytes(&run.arguments);
     let arguments = texts.iter().map(|text| Value::String(Text::new(text))).collect();
-    let script = std::iter::once(name.into_vec()).chain(texts).collect();
-    let command_line = Some(CommandLine { program: program.as_bytes().to_vec(), script });
-    Ok(Script { source, arguments, paths, command_line, deny: Deny::default() })
-}
-
-/// Templates that find modules beside the main script.
-fn paths_beside(script: &Path) -> Vec<u8> {
-    let folder = match script.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.as_os_str().as_bytes(),
-        _ => b".",
+    // How a simulation is called must not matter.
+    let before = if run.simulation.is_none() { &run.before[..] } else { &[] };
+    let before = std::iter::once(program.clone()).chain(before.iter().cloned());
+    let command_line = CommandLine {
+        before: before.map(OsStringExt::into_vec).collect(),
+        script: name.into_iter().map(OsString::into_vec).chain(texts).collect(),
+        steps,
+        is_interactive: run.is_interactive,
     };
-    [folder, b"/?.lua;", folder, b"/?/init.lua;"].concat()
+    let deny = Deny::default();
+    Ok(Script { source, arguments, paths, command_line: Some(command_line), deny })
 }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
-use super::args::{Main, Run, Simulation};
+use super::args::{GRACE, Main, Run, Simulation, Step};
 use super::run::{FLUSH_PATIENCE, complain, prepare};
 use crate::context::{End, Scheduler};
 use crate::lua::Settings;
-use crate::rt::{self, simulation};
+use crate::rt::{self, Signal, simulation};
 use crate::{logging, net, stdio, thread};
 
 /// Real time that one of many seeds may take.
@@ -98,12 +98,24 @@ fn run_one(run: &Run, options: &Simulation) -> ExitCode {
     if !stdio::finish() {
         settings.fail();
     }
-    if settings.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    ExitCode::from(settings.status())
 }
 
-/// Nothing can happen any more: says who waits, and ends all contexts.
+/// Nothing can happen any more. Signals do not come from outside; but a process whose contexts wait
+/// for SIGTERM gets it now, as a server does whose time is over. Otherwise says who waits, and ends
+/// all contexts.
 fn on_stall(world: &World) {
     let Some((scheduler, settings)) = world.get() else { return };
+    let process = &settings.process;
+    if process.tell(Signal::Term) > 0 {
+        let (process, scheduler) = (Arc::clone(process), Arc::clone(scheduler));
+        let grace = process.grace().unwrap_or(PATIENCE);
+        rt::spawn(async move {
+            rt::sleep(grace).await;
+            process.end(&scheduler, Signal::Term.exit_status());
+        });
+        return;
+    }
     let contexts = scheduler.registry().all();
     log::error!("nothing can happen any more; contexts that wait for ever: {}", contexts.len());
     for context in contexts.iter().take(LISTED_MAX) {
@@ -129,10 +141,27 @@ fn arguments(run: &Run, options: &Simulation, seed: u64) -> Vec<OsString> {
     add("--mailbox", run.mailbox_max.map(|count| count.to_string()));
     add("--memory-limit", run.memory_limit.map(|bytes| bytes.to_string()));
     add("--turn-limit", run.turn_limit.map(seconds));
+    let grace = Some(run.grace.map_or("0".to_owned(), seconds));
+    add("--grace", grace.filter(|_| run.grace != Some(GRACE)));
+    all.extend(run.exits_with_main.then(|| "--exit-with-main".into()));
+    all.extend((!run.heeds_environment).then(|| "-E".into()));
+    for step in &run.steps {
+        match step {
+            Step::Code(text) => all.extend(["-e".into(), text.clone()]),
+            Step::Library(name) => all.extend(["-l".into(), name.clone()]),
+            Step::Compiler(command) => all.extend(["-j".into(), command.clone()]),
+            Step::Optimise(options) => {
+                let mut word = OsString::from("-O");
+                word.push(options);
+                all.push(word);
+            }
+            Step::Bytecode(words) => all.extend(std::iter::once("-b".into()).chain(words.clone())),
+        }
+    }
     match &run.main {
         Main::File(path) => all.push(path.into()),
-        Main::Code(code) => all.extend(["-e".into(), code.into()]),
         Main::Stdin => all.push("-".into()),
+        Main::Unnamed | Main::Nothing => {}
     }
     all.extend(run.arguments.iter().cloned());
     all

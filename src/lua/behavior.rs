@@ -1,11 +1,12 @@
 //! A script as a context's behavior: its state, and one turn of it.
 
 use std::ffi::{CString, c_int};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mlua::ffi::{self, lua_State};
 
+use super::command::{CommandLine, beside, push_arg, push_command, set_compiler, set_folder};
 use super::host::{self, Host};
 use super::native::confine::confine;
 use super::state::{Account, State};
@@ -18,8 +19,13 @@ use crate::{rt, stdio};
 /// Where a script's text comes from.
 #[derive(Debug)]
 pub enum Source {
-    /// A file.
-    File(PathBuf),
+    /// A file; if its path is relative, and there is none of that name, one in this folder: that of
+    /// the creator's script.
+    File(PathBuf, Option<Arc<Path>>),
+    /// Standard input, once what comes before has been done.
+    Stdin,
+    /// There is none.
+    Nothing,
     /// A text with the name its errors bear.
     Text {
         /// As in `=stdin`, see `luaL_loadbuffer`.
@@ -53,15 +59,6 @@ pub struct Script {
     pub command_line: Option<CommandLine>,
     /// What is withheld from it.
     pub deny: Deny,
-}
-
-/// What the global `arg` holds.
-#[derive(Debug)]
-pub struct CommandLine {
-    /// At index -1: the binary.
-    pub program: Vec<u8>,
-    /// From index 0 on: the script and its arguments.
-    pub script: Vec<Vec<u8>>,
 }
 
 /// A script before, and while, it runs.
@@ -303,8 +300,14 @@ impl Running {
         host::enter(&mut self.host, raw, || drop(state));
         // Finalisers may have written or opened something.
         self.host.close_all();
-        if self.host.main_failed && self.host.context.parent().is_none() {
-            self.host.settings.fail();
+        let Host { context, settings, .. } = &*self.host;
+        if context.parent().is_none() {
+            if self.host.main_failed {
+                settings.fail();
+            }
+            if settings.process.exits_with_main() {
+                settings.process.end(context.scheduler(), Some(settings.status()));
+            }
         }
     }
 }
@@ -414,22 +417,27 @@ unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<Vec<u8>> {
             }
         }
         ffi::lua_settop(raw, 0);
-        if let Some(line) = &script.command_line {
-            ffi::lua_createtable(raw, line.script.len() as c_int, 2);
-            for (text, index) in std::iter::once(&line.program).chain(&line.script).zip(-1..) {
-                push_bytes(raw, text);
-                ffi::lua_rawseti(raw, 1, index);
-            }
-            ffi::lua_setglobal(raw, c"arg".as_ptr());
+        match &script.command_line {
+            Some(line) => push_arg(raw, line),
+            None => set_compiler(raw),
         }
         ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
         if script.deny.is_any() {
             confine(raw, script.deny);
         }
-        let (status, has_coroutines) = load(raw, &script.source, script.deny.is_any());
-        if status != ffi::LUA_OK {
-            return Some(text_of(raw));
-        }
+        let has_coroutines = match &script.command_line {
+            Some(line) if line.is_interactive || !line.steps.is_empty() => {
+                push_command(raw, line, &script.source);
+                false
+            }
+            _ => {
+                let (status, has_coroutines) = load(raw, &script.source, script.deny.is_any());
+                if status != ffi::LUA_OK {
+                    return Some(text_of(raw));
+                }
+                has_coroutines
+            }
+        };
         if has_coroutines {
             ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
             ffi::lua_getfield(raw, -1, c"load_coroutines".as_ptr());
@@ -459,8 +467,27 @@ unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
 /// code for coroutines is wanted.
 unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> (c_int, bool) {
     match source {
-        // SAFETY: the caller's contract.
-        Source::File(path) => unsafe { compiled::load_file(raw, path, text_only) },
+        Source::File(path, folder) => {
+            let folder = folder.as_ref();
+            // SAFETY: the caller's contract; a message that is not needed is on top.
+            let loaded = unsafe {
+                match compiled::load_file(raw, path, text_only) {
+                    (ffi::LUA_ERRFILE, _) if let Some(other) = beside(path, folder) => {
+                        ffi::lua_settop(raw, -2);
+                        set_folder(&other, folder);
+                        return compiled::load_file(raw, &other, text_only);
+                    }
+                    loaded => loaded,
+                }
+            };
+            set_folder(path, folder);
+            loaded
+        }
+        // Only together with something that comes before.
+        Source::Stdin | Source::Nothing => {
+            // SAFETY: as above; an empty chunk.
+            (unsafe { ffi::luaL_loadbuffer(raw, c"".as_ptr(), 0, c"=stdin".as_ptr()) }, false)
+        }
         // SAFETY: pointer and length are those of a slice, the name is terminated.
         Source::Text { name, text } => unsafe {
             let status = ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr());

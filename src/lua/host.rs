@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -50,6 +51,9 @@ const KIND_TIMER: u64 = 0;
 const KIND_READ: u64 = 1;
 pub(super) const KIND_WRITE: u64 = 2;
 const KIND_END: u64 = 3;
+
+/// The key of the signals that a context hears, among those of the timers' kind.
+const SIGNALS: u64 = 1;
 
 /// A socket of the context.
 #[derive(Debug)]
@@ -96,6 +100,10 @@ pub(super) struct Host {
     pub(super) is_ending: bool,
     /// What is withheld from the context, and from those it creates.
     pub(super) deny: super::Deny,
+    /// Where its script is.
+    pub(super) folder: Option<Arc<Path>>,
+    /// Whether it has asked for signals.
+    hears_signals: bool,
     pub(super) main_failed: bool,
     /// How the main chunk failed.
     pub(super) failure: Option<Vec<u8>>,
@@ -183,6 +191,8 @@ impl Host {
             sessions: Sessions::default(),
             is_ending: false,
             deny: super::Deny::default(),
+            folder: None,
+            hears_signals: false,
             main_failed: false,
             failure: None,
             end_reason: None,
@@ -337,9 +347,13 @@ impl Host {
     pub(super) fn on_ready(&mut self, ready: u64) {
         let (key, kind) = (ready >> 2, ready & 3);
         self.cost += READY_COST;
-        if kind == KIND_TIMER {
-            self.timers.on_ready();
-            return;
+        match kind {
+            KIND_TIMER if key == SIGNALS => {
+                let pending = self.settings.process.take_pending(self.context.id());
+                return self.notices.extend(pending.map(Notice::Signal));
+            }
+            KIND_TIMER => return self.timers.on_ready(),
+            _ => {}
         }
         if key == 0 {
             return self.notices.push_back(Notice::Collect);
@@ -362,6 +376,12 @@ impl Host {
                 connection.writer().resume();
             }
         }
+    }
+
+    /// What is to be woken when a signal comes.
+    pub(super) fn signal_waker(&mut self) -> std::task::Waker {
+        self.hears_signals = true;
+        ReadyWaker::waker(&self.context, source(SIGNALS, KIND_TIMER))
     }
 
     /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
@@ -520,6 +540,9 @@ impl Host {
     /// Closes everything, at the end of the context.
     pub(super) fn close_all(&mut self) {
         self.flush();
+        if std::mem::take(&mut self.hears_signals) {
+            self.settings.process.forget(self.context.id());
+        }
         let streams: Vec<_> = self.sockets.drain().collect();
         for socket in streams {
             if let Socket::Stream(connection) = socket {

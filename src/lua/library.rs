@@ -16,6 +16,10 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
         c"=[node-lua] coroutines",
         include_str!("../../lua/internal/coroutines.lua"),
     ),
+    ("internal/command", c"=[node-lua] command", include_str!("../../lua/internal/command.lua")),
+    ("internal/compiler", c"=[node-lua] compiler", include_str!("../../lua/internal/compiler.lua")),
+    ("internal/lines", c"=[node-lua] lines", include_str!("../../lua/internal/lines.lua")),
+    ("internal/process", c"=[node-lua] process", include_str!("../../lua/internal/process.lua")),
     ("internal/failure", c"=[node-lua] failure", include_str!("../../lua/internal/failure.lua")),
     ("internal/serving", c"=[node-lua] serving", include_str!("../../lua/internal/serving.lua")),
     ("internal/timing", c"=[node-lua] timing", include_str!("../../lua/internal/timing.lua")),
@@ -51,6 +55,9 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("tcp", c"=[node-lua] tcp", include_str!("../../lua/tcp.lua")),
     ("timer", c"=[node-lua] timer", include_str!("../../lua/timer.lua")),
 ];
+
+/// LuaJIT's own modules, likewise: made by build.rs. They are compiled when they are asked for.
+const JIT_MODULES: &[(&str, &CStr, &str)] = include!(concat!(env!("OUT_DIR"), "/jit_modules.rs"));
 
 struct Chunk {
     name: &'static str,
@@ -115,6 +122,33 @@ pub fn vm_version() -> String {
     }
 }
 
+/// The VM's own `package.path` and `package.cpath`, whatever the environment says.
+pub fn default_paths() -> (Vec<u8>, Vec<u8>) {
+    let Some(state) = State::new() else { return (Vec::new(), Vec::new()) };
+    let raw = state.as_ptr();
+    // SAFETY: the state is ours alone, with its libraries open: one of them is opened once more,
+    // told to leave the environment alone. The texts are copied while they are on the stack.
+    unsafe {
+        ffi::lua_pushboolean(raw, 1);
+        ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, c"LUA_NOENV".as_ptr());
+        ffi::lua_pushcfunction(raw, ffi::luaopen_package);
+        if ffi::lua_pcall(raw, 0, 0, 0) != ffi::LUA_OK {
+            return (Vec::new(), Vec::new());
+        }
+        ffi::lua_getglobal(raw, c"package".as_ptr());
+        let field = |name: &CStr| {
+            let mut length = 0;
+            ffi::lua_getfield(raw, 1, name.as_ptr());
+            let text = ffi::lua_tolstring(raw, -1, &mut length);
+            match text.is_null() {
+                true => Vec::new(),
+                false => std::slice::from_raw_parts(text.cast::<u8>(), length).to_vec(),
+            }
+        };
+        (field(c"path"), field(c"cpath"))
+    }
+}
+
 /// Pushes the function of a library chunk; false, with nothing pushed, if there is none of that
 /// name.
 ///
@@ -137,6 +171,33 @@ pub unsafe fn push_chunk(state: *mut lua_State, name: &str) -> bool {
         unsafe { ffi::lua_error(state) };
     }
     true
+}
+
+/// native.load_jit(name): the function of a module that comes with LuaJIT, like `jit.v`; nothing if
+/// there is none of that name.
+///
+/// # Safety
+/// A lua_CFunction: called by the VM only.
+pub unsafe extern "C-unwind" fn load_jit(state: *mut lua_State) -> c_int {
+    let mut length = 0;
+    // SAFETY: called by the VM, which vouches for pointer and length while the text is there.
+    let found = unsafe {
+        let text = ffi::lua_tolstring(state, 1, &mut length);
+        let name = match text.is_null() {
+            true => &[],
+            false => std::slice::from_raw_parts(text.cast::<u8>(), length),
+        };
+        JIT_MODULES.iter().find(|(known, ..)| known.as_bytes() == name)
+    };
+    let Some((_, chunk_name, source)) = found else { return 0 };
+    let (text, length) = (source.as_ptr().cast::<c_char>(), source.len());
+    // SAFETY: called by the VM; text and name live for ever. What is raised is the lack of memory.
+    unsafe {
+        if ffi::luaL_loadbuffer(state, text, length, chunk_name.as_ptr()) != ffi::LUA_OK {
+            ffi::lua_error(state);
+        }
+    }
+    1
 }
 
 /// native.load(name): the function of a library chunk, or nil.

@@ -3,6 +3,7 @@
 mod arena;
 mod attempts;
 mod behavior;
+mod command;
 mod compiled;
 pub mod convert;
 mod fixed_heap;
@@ -14,6 +15,7 @@ mod native;
 mod notice;
 pub mod objects;
 mod pages;
+mod process;
 mod sessions;
 mod settings;
 mod slots;
@@ -25,8 +27,10 @@ pub mod unwind;
 
 pub(crate) use host::is_open;
 
-pub use behavior::{CommandLine, Paths, Program, Script, Source};
+pub use behavior::{Paths, Program, Script, Source};
+pub use command::{CommandLine, Step};
 pub use native::confine::Deny;
+pub use process::Process;
 pub use settings::Settings;
 
 use std::ffi::c_int;

@@ -1,7 +1,9 @@
 //! What all contexts of a process share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::Process;
 use crate::context::Limits;
 
 /// Limits for contexts, and whether the main script has failed.
@@ -9,6 +11,11 @@ use crate::context::Limits;
 pub struct Settings {
     /// What a context may use, unless it was created with other limits.
     pub limits: Limits,
+    /// What is set in the VM of every context but the first, which has it from its command line:
+    /// `-j` and `-O`, each with what follows it.
+    pub compiler: Vec<(u8, Vec<u8>)>,
+    /// Signals, and the end of the process.
+    pub process: Arc<Process>,
     failed: AtomicBool,
 }
 
@@ -18,8 +25,8 @@ impl Settings {
         self.failed.store(true, Ordering::Release);
     }
 
-    /// Whether the main script has failed.
-    pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+    /// The exit status of the process.
+    pub fn status(&self) -> u8 {
+        self.process.status().unwrap_or(u8::from(self.failed.load(Ordering::Acquire)))
     }
 }

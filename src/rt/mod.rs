@@ -16,7 +16,9 @@ mod socket;
 mod switch;
 
 pub use poller::has_sockets;
-pub use runtime::{fix_addresses, init, termination_signals};
+pub use runtime::{
+    Signal, fix_addresses, init, on_signal, read_line, restore_descriptor_limit, unbuffer_input,
+};
 pub use socket::{Address, unix_address};
 pub use switch::{
     Listener, Stream, Timer, block_on, choose, drive, is_simulated, now, poll_sockets,

@@ -59,12 +59,43 @@ pub(super) fn secret(which: (u64, u64)) -> u64 {
     KEY.hash_one(which)
 }
 
+/// How many descriptors the process could have open when it was started: what its children may.
+static DESCRIPTORS: OnceLock<libc::rlimit> = OnceLock::new();
+
+/// Allows as many open descriptors as the system lets the process have. A server is not meant to
+/// end at 1,024 connections; the soft limit is that low for programs that use `select`.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a place for the result.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return;
+    }
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+    if limit.rlim_cur >= limit.rlim_max {
+        return;
+    }
+    // SAFETY: a filled structure. Where it is refused everything stays as it was.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
+        let _ = DESCRIPTORS.set(limit);
+    }
+}
+
+/// Gives the calling process the limit of descriptors that this one was started with: for children,
+/// between fork and exec. Async-signal-safe.
+pub fn restore_descriptor_limit() {
+    if let Some(limit) = DESCRIPTORS.get() {
+        // SAFETY: a filled structure.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, limit) };
+    }
+}
+
 /// Prepares the runtime. Call once, first thing in `main`, before any thread exists.
 ///
 /// async-std starts one executor thread per core on first use. Contexts do not run on it (it only
 /// flushes closed sockets and watches signals), so one thread is enough.
 pub fn init() {
     epoch();
+    raise_descriptor_limit();
     // SAFETY: sets figures, before any other thread allocates. Where they are not known, nothing
     // changes.
     unsafe {
@@ -74,6 +105,38 @@ pub fn init() {
     if std::env::var_os("ASYNC_STD_THREAD_COUNT").is_none() {
         // SAFETY: the caller promises that no other thread runs yet.
         unsafe { std::env::set_var("ASYNC_STD_THREAD_COUNT", "1") };
+    }
+}
+
+unsafe extern "C" {
+    static stdin: *mut libc::FILE;
+}
+
+/// Has the C library read standard input byte by byte: for [`read_line`], before anything is read.
+pub fn unbuffer_input() {
+    // SAFETY: the C library's own stream, of which nothing has been read.
+    unsafe { libc::setvbuf(stdin, std::ptr::null_mut(), libc::_IONBF, 0) };
+}
+
+/// Waits for a line from standard input; without its end, and nothing at the end of the input.
+///
+/// It is read with the C library's own stream, so that scripts that read it too find what follows;
+/// and that stream is locked only once something is there, so that the process can end while this
+/// waits.
+pub fn read_line() -> Option<Vec<u8>> {
+    let mut poll = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
+    let mut line = Vec::new();
+    // SAFETY: one entry for `poll`; the C library's own stream, which locks itself.
+    unsafe {
+        loop {
+            libc::poll(&raw mut poll, 1, -1);
+            match libc::fgetc(stdin) {
+                libc::EOF if line.is_empty() => return None,
+                libc::EOF => return Some(line),
+                10 => return Some(line),
+                byte => line.push(byte as u8),
+            }
+        }
     }
 }
 
@@ -101,17 +164,76 @@ pub(super) async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAdd
     Ok(addresses)
 }
 
-/// The next SIGINT or SIGTERM.
+/// Signals that scripts may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGHUP.
+    Hup,
+    /// SIGUSR1.
+    Usr1,
+    /// SIGUSR2.
+    Usr2,
+    /// SIGINT.
+    Int,
+    /// SIGTERM.
+    Term,
+}
+
+impl Signal {
+    /// All of them, in their order.
+    pub const ALL: [Signal; 5] =
+        [Signal::Hup, Signal::Usr1, Signal::Usr2, Signal::Int, Signal::Term];
+
+    /// The name without `SIG`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Hup => "HUP",
+            Signal::Usr1 => "USR1",
+            Signal::Usr2 => "USR2",
+            Signal::Int => "INT",
+            Signal::Term => "TERM",
+        }
+    }
+
+    /// The system's number.
+    pub fn number(self) -> i32 {
+        match self {
+            Signal::Hup => libc::SIGHUP,
+            Signal::Usr1 => libc::SIGUSR1,
+            Signal::Usr2 => libc::SIGUSR2,
+            Signal::Int => libc::SIGINT,
+            Signal::Term => libc::SIGTERM,
+        }
+    }
+
+    /// The exit status that tells of it, for one that the process ends by in order.
+    pub fn exit_status(self) -> Option<u8> {
+        let number = u8::try_from(self.number()).unwrap_or_default();
+        matches!(self, Signal::Int | Signal::Term).then_some(128 + number)
+    }
+}
+
+/// Has `react` called whenever a signal comes, on a thread of the runtime, from now on for good.
 ///
 /// # Errors
-/// If the handlers cannot be installed.
-pub fn termination_signals() -> io::Result<impl Future<Output = ()>> {
-    use async_signal::{Signal, Signals};
+/// If the handler cannot be installed.
+pub fn on_signal(signal: Signal, react: impl Fn() + Send + 'static) -> io::Result<()> {
+    use async_signal::{Signal as System, Signals};
     use futures::StreamExt;
-    let mut signals = Signals::new([Signal::Int, Signal::Term])?;
-    Ok(async move {
-        signals.next().await;
-    })
+    let wanted = match signal {
+        Signal::Hup => System::Hup,
+        Signal::Usr1 => System::Usr1,
+        Signal::Usr2 => System::Usr2,
+        Signal::Int => System::Int,
+        Signal::Term => System::Term,
+    };
+    let mut signals = Signals::new([wanted])?;
+    spawn(async move {
+        while signals.next().await.is_some() {
+            react();
+        }
+    });
+    Ok(())
 }
 
 /// One deadline at a time, on the reactor.

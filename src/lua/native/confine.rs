@@ -71,6 +71,12 @@ pub(in crate::lua) unsafe fn confine(raw: *mut lua_State, deny: Deny) {
                 ffi::lua_setfield(raw, -2, name.as_ptr());
             }
         }
+        if deny.has(Deny::OS) != 0 {
+            for name in [c"exit", c"hear"] {
+                ffi::lua_pushcfunction(raw, refuse_process);
+                ffi::lua_setfield(raw, -2, name.as_ptr());
+            }
+        }
         if deny.has(Deny::CREATE) != 0 {
             ffi::lua_pushcfunction(raw, refuse_creation);
             ffi::lua_setfield(raw, -2, c"create".as_ptr());
@@ -92,6 +98,16 @@ unsafe extern "C-unwind" fn refuse_creation(raw: *mut lua_State) -> c_int {
     unsafe {
         ffi::lua_pushnil(raw);
         super::push_text(raw, b"creating contexts is withheld from this context");
+    }
+    2
+}
+
+/// Fails as `native.hear` and `native.exit` do: nil, and why.
+unsafe extern "C-unwind" fn refuse_process(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, which has slots for the results.
+    unsafe {
+        ffi::lua_pushnil(raw);
+        super::push_text(raw, b"the process is withheld from this context (deny \"os\")");
     }
     2
 }

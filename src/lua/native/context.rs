@@ -238,8 +238,8 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
                 Err(results) => return results,
             }
         }
-        let source = Source::File(file);
         let created = host::with(|host| {
+            let source = Source::File(file, host.folder.clone());
             let deny = host.deny.and(options.deny);
             // A confined context does not get round its limits by way of its children.
             let limits = match host.deny.is_any() {

@@ -47,6 +47,7 @@ const COMPLETE: f64 = 6.0;
 const ENDED: f64 = 7.0;
 const GONE: f64 = 16.0;
 const COLLECT: f64 = 17.0;
+const SIGNAL: f64 = 12.0;
 
 enum Next {
     None,
@@ -110,6 +111,11 @@ unsafe extern "C-unwind" fn next_event(raw: *mut lua_State) -> c_int {
             Next::Notice(Notice::Gone(key)) => push_pair(raw, GONE, key as f64),
             Next::Notice(Notice::Collect) => push_pair(raw, COLLECT, 0.0),
             Next::Notice(Notice::Complete(token, result)) => push_complete(raw, token, result),
+            Next::Notice(Notice::Signal(signal)) => {
+                ffi::lua_pushnumber(raw, SIGNAL);
+                push_text(raw, signal.name().as_bytes());
+                2
+            }
             Next::Event(event) => push_event(raw, event),
         }
     }

@@ -8,6 +8,7 @@ pub(super) mod confine;
 mod context;
 mod event;
 mod frames;
+mod process;
 mod rwopt;
 mod shortage;
 mod stat;
@@ -58,11 +59,12 @@ const FUNCTIONS_USUAL: c_int = 16;
 /// The `__index` of the table: makes a function when it is first looked up. A context needs few of
 /// them, and all would take 9 KiB.
 unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
-    const LISTS: [Functions; 10] = [
+    const LISTS: &[Functions] = &[
         context::FUNCTIONS,
         event::FUNCTIONS,
         frames::FUNCTIONS,
         shortage::FUNCTIONS,
+        process::FUNCTIONS,
         stat::FUNCTIONS,
         stat::FAULTS,
         tcp::FUNCTIONS,
@@ -70,13 +72,14 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         abi::buffer::FUNCTIONS,
         &[
             (c"load", library::load as lua_CFunction),
+            (c"load_jit", library::load_jit),
             (c"set_ffi", set_ffi),
             (c"header", header),
             (c"open_sockets", open_sockets),
         ],
     ];
     static BY_NAME: LazyLock<HashMap<&[u8], lua_CFunction>> = LazyLock::new(|| {
-        let all = LISTS.into_iter().flatten();
+        let all = LISTS.iter().copied().flatten();
         all.map(|(name, function)| (name.to_bytes(), *function)).collect()
     });
     // SAFETY: called by the VM with the table and a name, which is looked at before the stack

@@ -1,0 +1,158 @@
+//! `-i`: lines from standard input are run one by one, while everything else goes on.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Instant;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use support::{Folder, PATIENCE, node_lua, run};
+
+/// Runs lines that come from a file.
+fn feed(options: &[&str], lines: &str) -> support::Done {
+    let folder = Folder::new();
+    let input = File::open(folder.write("lines", lines)).unwrap();
+    run(node_lua().args(options).arg("-i").stdin(Stdio::from(input)))
+}
+
+#[test]
+fn lines_are_run_and_their_values_printed() {
+    let lines = "x = 2\n=x, nil, x * 2\nprint('printed')\nfor i = 1, 2 do\nprint(i)\nend\n\
+                 return x\n=io.read()\nread by the line before\n";
+    let done = feed(&[], lines).succeeded();
+    let output = done.stdout.replace(">> ", "").replace("> ", "");
+    let lines: Vec<&str> = output.lines().skip(2).filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines, ["2\tnil\t4", "printed", "1", "2", "2", "read by the line before"], "{done}");
+    assert!(done.stdout.starts_with("node-lua ") && done.stdout.contains("\nJIT: ON"), "{done}");
+}
+
+#[test]
+fn failures_are_told_and_end_nothing() {
+    let lines = "error('told')\n$$\nerror({})\nprint = nil\n=1\nio.write('goes on\\n')\n";
+    let done = feed(&[], lines).succeeded();
+    assert!(done.stderr.starts_with("stdin:1: told\nstack traceback:\n"), "{done}");
+    for part in ["stdin:1: unexpected symbol near '$'", "error calling 'print'", "table: 0x"] {
+        assert!(done.stderr.contains(part), "{part}: {done}");
+    }
+    assert!(!done.stderr.contains("[node-lua]"), "{done}");
+    assert!(done.stdout.contains("goes on\n"), "{done}");
+}
+
+#[test]
+fn what_is_run_may_wait_and_prompts_may_be_set() {
+    let lines = "_PROMPT = '<1>' _PROMPT2 = '<2>'\n\
+                 co = coroutine.wrap(function() timer.sleep(0.01) return 'slept' end)\n\
+                 =co()\nf(\n)\n";
+    let done = feed(&["-e", "function f() timer.sleep(0.01) print('f') end"], lines).succeeded();
+    assert!(done.stdout.contains("<1><1>slept\n<1><2>f\n<1>\n"), "{done}");
+}
+
+#[test]
+fn a_script_that_fails_leaves_no_prompt() {
+    let done = feed(&["-e", "error('fails')"], "print('never')\n");
+    assert_eq!(done.code(), Some(1), "{done}");
+    assert!(!done.stdout.contains("never"), "{done}");
+}
+
+/// A session whose input stays open.
+struct Session {
+    child: Child,
+    input: File,
+    output: Receiver<u8>,
+    seen: String,
+}
+
+impl Session {
+    fn start(command: &mut Command, input: File, output: impl Read + Send + 'static) -> Session {
+        let child = command.spawn().unwrap();
+        let (send, received) = mpsc::channel();
+        std::thread::spawn(move || {
+            for byte in BufReader::new(output).bytes().map_while(Result::ok) {
+                if send.send(byte).is_err() {
+                    break;
+                }
+            }
+        });
+        Session { child, input, output: received, seen: String::new() }
+    }
+
+    fn say(&mut self, text: &str) {
+        self.input.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until the process has printed this text, after what was waited for before.
+    #[track_caller]
+    fn expect(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                self.seen.drain(..at + text.len());
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.output.recv_timeout(left) {
+                Ok(byte) => self.seen.push(byte as char),
+                Err(why) => panic!("no {text:?} ({why}) in {:?}", self.seen),
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[test]
+fn other_coroutines_and_contexts_go_on_while_a_line_is_awaited() {
+    let folder = Folder::new();
+    folder.write("child.lua", "context.send(context.parent(), 'of a context') timer.sleep(3600)");
+    let script = folder.write(
+        "main.lua",
+        "context.create('child.lua')
+         context.recv(0, function(_, what) print('message', what) end)
+         timer.timeout(0.01, function() print('timer', 'fires') end)",
+    );
+    let (input, write) = std::io::pipe().unwrap();
+    let (read, output) = std::io::pipe().unwrap();
+    let mut command = node_lua();
+    // One worker could not wait for input and run the others.
+    command.args(["--workers", "2", "-i"]).arg(script).stdin(input).stdout(output);
+    let write = File::from(std::os::fd::OwnedFd::from(write));
+    let mut session = Session::start(&mut command, write, read);
+    session.expect("timer\tfires");
+    session.say("=1 + 1\n");
+    session.expect("2\n");
+    session.say("context.exit(6)\n");
+    assert_eq!(session.child.wait().unwrap().code(), Some(6));
+}
+
+#[test]
+fn a_terminal_without_a_script_is_asked_and_its_end_ends_the_process() {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let open = || File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut command = node_lua();
+    command.stdin(open()).stdout(open()).stderr(open());
+    let terminal = File::from(terminal);
+    let output = terminal.try_clone().unwrap();
+    let mut session = Session::start(&mut command, terminal, output);
+    session.expect("> ");
+    session.say("timer.loop(0.01, 3600, print, 'ticks')\n");
+    session.expect("stdin:1: bad argument #4 to 'loop'");
+    session.expect("> ");
+    session.say("timer.loop(0.01, 3600, function() print('tick', 1) end)\n");
+    session.expect("tick\t1");
+    // Control-D.
+    session.say("\u{4}");
+    assert_eq!(session.child.wait().unwrap().code(), Some(0));
+}

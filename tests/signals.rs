@@ -1,0 +1,288 @@
+//! Signals, callbacks for them, and the end of the process.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use support::{Done, Folder, PATIENCE, Server, connect, node_lua, run};
+
+/// The promised five seconds after a signal, and some more for a loaded machine.
+const SIGNAL_LIMIT: Duration = Duration::from_secs(8);
+
+fn evaluate(code: &str) -> Done {
+    run(node_lua().args(["-e", code]))
+}
+
+const SERVER: &str = "
+    local ok, listener = tcp.listen('127.0.0.1', 0)
+    listener:accept(function(_, sock)
+      sock:read(function(good, data)
+        if good then sock:write(string.rep('x', 4194304)) print('written') end
+      end)
+    end)
+    print(tcp.local_port(listener))";
+
+#[test]
+fn signals_close_listeners_flush_what_was_written_and_end_the_process() {
+    for (signal, status) in [("TERM", 143), ("INT", 130)] {
+        let mut server = Server::start(["-e", SERVER]);
+        let mut client = connect(server.port());
+        client.write_all(b"go").unwrap();
+        assert_eq!(server.line(), "written");
+        server.signal(signal);
+        // Far more than the kernel takes: most of it waits in the process when the signal comes.
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), 4_194_304, "{signal}");
+        let done = server.finish(SIGNAL_LIMIT);
+        assert_eq!(done.code(), Some(status), "{signal}: {done}");
+        assert_eq!(done.stderr, "", "{signal}: {done}");
+    }
+}
+
+#[test]
+fn a_signal_ends_the_process_even_if_a_peer_never_reads() {
+    let mut server = Server::start(["-e", SERVER]);
+    let mut client = connect(server.port());
+    client.write_all(b"go").unwrap();
+    assert_eq!(server.line(), "written");
+    server.signal("TERM");
+    let done = server.finish(SIGNAL_LIMIT);
+    assert_eq!(done.code(), Some(143), "{done}");
+}
+
+#[test]
+fn a_signal_ends_a_process_that_computes_or_waits() {
+    for code in ["print('up') while true do end", "print('up') timer.sleep(3600)"] {
+        let mut server = Server::start(["-e", code]);
+        assert_eq!(server.line(), "up");
+        server.signal("TERM");
+        let done = server.finish(SIGNAL_LIMIT);
+        assert_eq!(done.code(), Some(143), "{code}: {done}");
+    }
+}
+
+/// Prints what it is told, and ends as it is told.
+const LISTENER: &str = "
+    for _, name in ipairs { 'HUP', 'USR1', 'USR2', 'INT', 'TERM' } do
+      context.on_signal(name, function(...) print(name, ...) end)
+    end
+    context.on_signal('USR2', function(name)
+      timer.sleep(0.001)
+      print('waited for', name)
+      context.on_signal('HUP', nil)
+      context.on_signal('HUP', nil)
+      print('no more of HUP')
+    end)
+    print('up')";
+
+#[test]
+fn callbacks_are_told_of_signals() {
+    let mut server = Server::start(["-e", LISTENER]);
+    assert_eq!(server.line(), "up");
+    for name in ["HUP", "USR1", "HUP"] {
+        server.signal(name);
+        assert_eq!(server.line(), format!("{name}\t{name}"));
+    }
+    server.signal("USR2");
+    assert_eq!(server.line(), "waited for\tUSR2");
+    assert_eq!(server.line(), "no more of HUP");
+    // Nobody is there for it any more: it does what it does to any process.
+    server.signal("HUP");
+    let done = server.finish(SIGNAL_LIMIT);
+    assert_eq!(done.status.and_then(|status| status.signal()), Some(1), "{done}");
+}
+
+#[test]
+fn signals_that_nobody_asks_for_do_what_they_always_do() {
+    for (name, number) in [("HUP", 1), ("USR1", 10), ("USR2", 12)] {
+        let mut server = Server::start(["-e", "print('up') timer.sleep(3600)"]);
+        assert_eq!(server.line(), "up");
+        server.signal(name);
+        let done = server.finish(SIGNAL_LIMIT);
+        assert_eq!(done.status.and_then(|status| status.signal()), Some(number), "{name}: {done}");
+    }
+}
+
+#[test]
+fn every_context_with_a_callback_is_told() {
+    let folder = Folder::new();
+    let child = "local id = ...
+                 context.on_signal('USR1', function() print('child', id) end) print('up')";
+    folder.write("child.lua", child);
+    let script = folder.write("main.lua", "for i = 1, 3 do context.create('child.lua', i) end");
+    let mut server = Server::start([script]);
+    assert_eq!([server.line(), server.line(), server.line()], ["up", "up", "up"]);
+    server.signal("USR1");
+    let mut lines = [server.line(), server.line(), server.line()];
+    lines.sort();
+    assert_eq!(lines, ["child\t1", "child\t2", "child\t3"]);
+}
+
+#[test]
+fn a_callback_keeps_its_context_alive_until_it_is_removed() {
+    let code = "context.on_signal('HUP', print)
+                timer.timeout(0.01, function() context.on_signal('HUP', nil) print('off') end)";
+    assert_eq!(evaluate(code).succeeded().stdout, "off\n");
+}
+
+#[test]
+fn a_callback_for_term_decides_how_the_process_ends() {
+    let code = "context.on_signal('TERM', function()
+                  timer.sleep(0.01) print('cleaned up') context.exit(7) print('never')
+                end) print('up')";
+    let mut server = Server::start(["-e", code]);
+    assert_eq!(server.line(), "up");
+    server.signal("TERM");
+    let done = server.finish(SIGNAL_LIMIT);
+    assert_eq!((done.code(), &*done.stdout), (Some(7), "cleaned up\n"), "{done}");
+    // Or lets its contexts end.
+    let code = "context.on_signal('INT', function() context.on_signal('INT', nil) end) print('up')";
+    let mut server = Server::start(["-e", code]);
+    assert_eq!(server.line(), "up");
+    server.signal("INT");
+    let done = server.finish(SIGNAL_LIMIT);
+    assert_eq!(done.code(), Some(0), "{done}");
+}
+
+#[test]
+fn time_for_callbacks_is_limited_and_a_second_signal_ends_it() {
+    let code = "context.on_signal('TERM', print) print('up')";
+    let mut server = Server::start(["--grace", "0.05", "-e", code]);
+    assert_eq!(server.line(), "up");
+    server.signal("TERM");
+    let done = server.finish(SIGNAL_LIMIT);
+    assert_eq!((done.code(), &*done.stdout), (Some(143), "TERM\n"), "{done}");
+
+    let mut server = Server::start(["--grace", "0", "-e", code]);
+    assert_eq!(server.line(), "up");
+    server.signal("TERM");
+    assert_eq!(server.line(), "TERM");
+    server.signal("INT");
+    let done = server.finish(SIGNAL_LIMIT);
+    assert_eq!(done.code(), Some(130), "{done}");
+}
+
+#[test]
+fn an_interrupt_ends_a_process_that_is_ignored_in_the_background() {
+    // A shell without job control has background commands ignore SIGINT.
+    let folder = Folder::new();
+    let file = folder.path("id");
+    let shell = "$0 -e \"print(1) timer.sleep(3600)\" > $1 & p=$!
+        while [ ! -s $1 ]; do :; done; kill -INT $p; wait $p; echo $?";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", shell, env!("CARGO_BIN_EXE_node-lua")]).arg(&file);
+    assert_eq!(support::run_for(&mut command, PATIENCE).succeeded().stdout, "130\n");
+}
+
+#[test]
+fn exit_ends_the_process_with_its_status() {
+    for (code, status) in [
+        ("context.exit(3)", 3),
+        ("context.exit()", 0),
+        ("context.exit(true)", 0),
+        ("context.exit(false)", 1),
+        ("timer.timeout(0.001, function() context.exit(255) end) timer.sleep(3600)", 255),
+        ("coroutine.wrap(function() context.exit(4) end)()", 4),
+        ("context.exit(5) context.exit(6)", 5),
+    ] {
+        let done = evaluate(&format!("{code} print('not reached')"));
+        assert_eq!((done.code(), &*done.stdout), (Some(status), ""), "{code}: {done}");
+    }
+}
+
+#[test]
+fn exit_ends_all_contexts_and_sends_what_they_have_written() {
+    let folder = Folder::new();
+    folder.write(
+        "child.lua",
+        "local ok, listener = tcp.listen('127.0.0.1', 0)
+         print(tcp.local_port(listener))
+         local _, sock = listener:accept()
+         sock:write(('x'):rep(1000000))
+         context.send(context.parent(), 'written')
+         timer.sleep(3600)",
+    );
+    let script = folder.write(
+        "main.lua",
+        "local child = context.create('child.lua')
+         context.recv(child)
+         context.exit(9)",
+    );
+    let mut server = Server::start([script]);
+    let mut client = connect(server.port());
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).unwrap();
+    assert_eq!(received.len(), 1_000_000);
+    assert_eq!(server.finish(SIGNAL_LIMIT).code(), Some(9));
+}
+
+#[test]
+fn the_process_can_end_with_its_main_script() {
+    let folder = Folder::new();
+    folder.write("child.lua", "timer.sleep(3600)");
+    let create = "context.create('child.lua') timer.sleep(0.01) print('ends')";
+    for (code, status) in [("", 0), (" error('fails')", 1)] {
+        let script = folder.write("main.lua", format!("{create}{code}"));
+        let done = run(node_lua().arg("--exit-with-main").arg(script));
+        assert_eq!((done.code(), &*done.stdout), (Some(status), "ends\n"), "{done}");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_named_with_their_place() {
+    for (code, text) in [
+        (
+            "context.exit(256)",
+            "bad argument #1 to 'exit' (integer from 0 to 255, or boolean, expected, got 256)",
+        ),
+        ("context.exit(1.5)", "got 1.5)"),
+        ("context.exit('x')", "got \"x\")"),
+        (
+            "context.on_signal('FOO', print)",
+            "'on_signal' (\"HUP\", \"USR1\", \"USR2\", \"INT\" or \"TERM\" expected, got \"FOO\")",
+        ),
+        ("context.on_signal()", "got nil)"),
+        (
+            "context.on_signal('HUP', 1)",
+            "bad argument #2 to 'on_signal' (function or nil expected, got 1)",
+        ),
+    ] {
+        let done = evaluate(&format!("\n{code}"));
+        assert_eq!(done.code(), Some(1), "{code}: {done}");
+        assert!(done.stderr.contains("(command line):2: ") && done.stderr.contains(text), "{done}");
+    }
+}
+
+#[test]
+fn confined_contexts_neither_end_the_process_nor_hear_signals() {
+    let folder = Folder::new();
+    folder.write(
+        "child.lua",
+        "print(pcall(context.exit, 1)) print(pcall(context.on_signal, 'TERM', print))",
+    );
+    let script = folder.write("main.lua", "context.create { file = 'child.lua', deny = { 'os' } }");
+    let done = run(node_lua().arg(script)).succeeded();
+    let why = "the process is withheld from this context (deny \"os\")";
+    assert_eq!(done.stdout, format!("false\texit: {why}\nfalse\ton_signal: {why}\n"));
+}
+
+#[test]
+fn a_simulation_repeats_its_end_and_sends_term_when_nothing_else_can_happen() {
+    let code = "context.on_signal('TERM', function(name)
+                  timer.sleep(math.random())
+                  print(name, timer.now(), timer.time())
+                  context.exit(4)
+                end)";
+    let once = |code: &str| run(node_lua().args(["--simulate", "7", "--trace", "-e", code]));
+    let (first, second) = (once(code), once(code));
+    assert_eq!((first.code(), first.stdout.contains("TERM\t")), (Some(4), true), "{first}");
+    assert_eq!((first.stdout, first.stderr), (second.stdout, second.stderr));
+    let done = once("context.on_signal('TERM', print)");
+    assert_eq!((done.code(), &*done.stdout), (Some(143), "TERM\n"), "{done}");
+    assert_eq!(once("timer.sleep(100) context.exit(9)").code(), Some(9));
+}
