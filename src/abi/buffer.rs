@@ -299,7 +299,7 @@ pub(super) fn push_empty<'a>(call: Call<'a>, capacity: usize) -> Result<&'a mut 
 }
 
 /// Pushes a buffer that shows `count` bytes of the one at `index`, or as many as there are, from
-/// `offset` on.
+/// `offset` on; it is charged all that it keeps.
 pub(super) fn push_view(
     call: Call<'_>,
     index: c_int,
@@ -309,7 +309,7 @@ pub(super) fn push_view(
     let (inline, count, held) = {
         let source = call.check_buffer(index);
         let count = count.min(source.len().saturating_sub(offset));
-        (source.is_inline(), count, source.view_bytes(count))
+        (source.is_inline(), count, source.block_bytes())
     };
     let in_place = inline || count <= INLINE_MAX;
     let view = push_place(call, if in_place { count } else { 0 });
@@ -325,16 +325,11 @@ pub(super) fn push_view(
         view.fill(&source.as_slice()[start..end]);
         return Ok(());
     }
-    let done = if source.is_viewed(end - start) {
-        let block_bytes = source.view_bytes(end - start);
-        view.set_shared(Piece::new(source.share_all(), block_bytes).slice(start..end));
-        true
-    } else {
-        view.set_copy(&source.as_slice()[start..end])
-    };
+    let block_bytes = source.block_bytes();
+    view.set_shared(Piece::new(source.share_all().slice(start..end), block_bytes));
     // What the finaliser did may have made it something else than what was counted.
     recharge(call, held, view.charged as usize);
-    if done { Ok(()) } else { Err(Fault::NoMemory(count)) }
+    Ok(())
 }
 
 /// Pushes a userdata with an empty inline buffer in it. Runs the collector, hence finalisers; may

@@ -281,7 +281,7 @@ impl NlBuffer {
     }
 
     /// Bytes of memory that its block takes, with all that others hold of it.
-    fn block_bytes(&self) -> usize {
+    pub fn block_bytes(&self) -> usize {
         (self.charged as usize).max(self.len())
     }
 
