@@ -23,6 +23,8 @@ function native.buffer_access()
     return access
 end
 
+function native.has_buffer_access() return access ~= nil end
+
 setmetatable(buffer, {
     __index = function(_, name)
         native.buffer_methods() -- fills the table, if it is empty

@@ -30,8 +30,11 @@ local function load_next(module)
     if is_last then setmetatable(module, lazy) end
     error(found, 0)
   end
+  local stubs = core.stubs and core.stubs[module]
   for key, value in next, found or {} do
-    if rawget(module, key) == nil then rawset(module, key, value) end
+    local stub = stubs and stubs[key] -- in place of what is not loaded: see internal/listing.lua
+    if stub then core.originals[stub] = value end
+    if rawget(module, key) == stub then rawset(module, key, value) end
   end
   return true
 end
@@ -64,7 +67,14 @@ local context =
 local timer = defer({}, "timer")
 local tcp = defer({}, "tcp")
 local buffer = load("buffer")
-core.context, core.tcp = context, tcp
+core.context, core.tcp, core.timer = context, tcp, timer
+
+-- Makes the modules show all their functions to who looks through them.
+local list
+function native.list(with_buffer)
+  list = list or native.load("internal/listing")(native, core, load_next)
+  return list(with_buffer)
+end
 
 -- Loading the module replaces this function.
 function core.sleep(seconds)

@@ -9,6 +9,7 @@ local sub = string.sub
 
 -- Whatever is run may use coroutines.
 native.load_coroutines()
+native.list(true)
 
 local function check(chunk, why)
   if not chunk then error(why, 0) end

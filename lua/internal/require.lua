@@ -65,6 +65,7 @@ end
 
 -- A script of several files is worth the few bytes: any of them may use coroutines.
 native.load_coroutines()
+native.list()
 
 function modules.require(name)
   if type(name) ~= "string" then
@@ -91,6 +92,7 @@ function modules.require(name)
   if not loader then
     error(("module '%s' not found:%s"):format(name, concat(tried)), 2)
   end
+  native.look_at(loader)
   loaded[name] = LOADING
   local me = core.current()
   local depth = depths[me] or 0
@@ -110,6 +112,7 @@ end
 function modules.dofile(name)
   local chunk, why = loadfile(name)
   if not chunk then error(tostring(why), 0) end
+  native.look_at(chunk)
   return chunk()
 end
 

@@ -99,7 +99,12 @@ pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool
     if text_only {
         // Bytecode is not checked when it is loaded; what is kept may come from a file of it.
         // SAFETY: a live state and terminated texts.
-        return (unsafe { luaL_loadfilex(raw, name.as_ptr(), c"t".as_ptr()) }, false);
+        let status = unsafe { luaL_loadfilex(raw, name.as_ptr(), c"t".as_ptr()) };
+        if status == ffi::LUA_OK {
+            // SAFETY: the chunk is on top.
+            unsafe { mentions(raw) };
+        }
+        return (status, false);
     }
     let stamp = stamp(path);
     let found = stamp.map_or(Found::Nothing, |stamp| find(path, stamp));
@@ -107,7 +112,8 @@ pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool
         // SAFETY: the bytecode is from this very VM, of a file of that name, which it holds.
         let status =
             unsafe { ffi::luaL_loadbuffer(raw, code.as_ptr().cast(), code.len(), name.as_ptr()) };
-        return (status, is_in(code));
+        // SAFETY: a live state.
+        return (status, unsafe { Words::of(code).prepare(raw) });
     }
     // SAFETY: a live state and a terminated name.
     let status = unsafe { ffi::luaL_loadfile(raw, name.as_ptr()) };
@@ -120,17 +126,76 @@ pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool
     (status, status == ffi::LUA_OK && unsafe { mentions(raw) })
 }
 
-/// The word that is looked for.
-const COROUTINE: &[u8] = b"coroutine";
-
-fn is_in(text: &[u8]) -> bool {
-    memchr::memmem::find(text, COROUTINE).is_some()
+/// Words in code for which something of the library is prepared.
+#[derive(Clone, Copy, Debug, Default)]
+struct Words {
+    /// `coroutine`: what internal/coroutines.lua has.
+    coroutine: bool,
+    /// What looks through tables, or loads code that may: then modules show all their functions
+    /// (internal/listing.lua) …
+    look: bool,
+    /// … and those of `buffer` too if it is mentioned.
+    buffer: bool,
 }
 
-/// Whether a text in the function on top of the stack, or a name in it, has the word `coroutine`.
+/// Beginnings of words of the second kind.
+const LOOK: [&[u8]; 4] = [b"pairs", b"next", b"load", b"foreach"];
+
+impl Words {
+    fn of(text: &[u8]) -> Words {
+        let has = |word: &[u8]| memchr::memmem::find(text, word).is_some();
+        let begins = |word: &&[u8]| {
+            memchr::memmem::find_iter(text, *word).any(|at| {
+                let before = at.checked_sub(1).map_or(0, |at| text[at]);
+                !(before.is_ascii_alphanumeric() || before == b'_')
+            })
+        };
+        Words {
+            coroutine: has(b"coroutine"),
+            look: LOOK.iter().any(begins),
+            buffer: has(b"buffer"),
+        }
+    }
+
+    /// Has the modules show their functions, if need be; returns whether coroutines are wanted.
+    ///
+    /// # Safety
+    /// `raw` must be a live state with the library loaded and three stack slots free. Raises for
+    /// want of memory.
+    unsafe fn prepare(self, raw: *mut lua_State) -> bool {
+        if self.look {
+            // SAFETY: the caller's contract; the stack is left as it was.
+            unsafe {
+                let top = ffi::lua_gettop(raw);
+                ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, super::native::TABLE.as_ptr());
+                ffi::lua_getfield(raw, -1, c"list".as_ptr());
+                ffi::lua_pushboolean(raw, c_int::from(self.buffer));
+                ffi::lua_call(raw, 1, 0);
+                ffi::lua_settop(raw, top);
+            }
+        }
+        self.coroutine
+    }
+}
+
+/// native.look_at(f): prepares what code mentions.
+pub(super) unsafe extern "C-unwind" fn look_at(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    unsafe {
+        ffi::lua_settop(raw, 1);
+        if ffi::lua_type(raw, 1) == ffi::LUA_TFUNCTION && ffi::lua_iscfunction(raw, 1) == 0 {
+            mentions(raw);
+        }
+    }
+    0
+}
+
+/// Prepares what the function on top of the stack mentions, in names and texts; returns whether
+/// that is the word `coroutine`.
 ///
 /// # Safety
-/// `raw` must be a live state with a Lua function on top. Raises for want of memory.
+/// `raw` must be a live state with a Lua function on top, and the library loaded. Raises for want
+/// of memory.
 pub(super) unsafe fn mentions(raw: *mut lua_State) -> bool {
     unsafe extern "C-unwind" fn search(
         _: *mut lua_State,
@@ -138,18 +203,22 @@ pub(super) unsafe fn mentions(raw: *mut lua_State) -> bool {
         length: usize,
         found: *mut c_void,
     ) -> c_int {
-        // SAFETY: `mentions` passes a flag of its own, and the VM a piece of that length. Texts are
+        // SAFETY: `mentions` passes words of its own, and the VM a piece of that length. Texts are
         // not cut up.
         unsafe {
-            let found = &mut *found.cast::<bool>();
-            *found |= is_in(std::slice::from_raw_parts(piece.cast(), length));
+            let found = &mut *found.cast::<Words>();
+            let words = Words::of(std::slice::from_raw_parts(piece.cast(), length));
+            found.coroutine |= words.coroutine;
+            found.look |= words.look;
+            found.buffer |= words.buffer;
         }
         0
     }
-    let mut found = false;
-    // SAFETY: a function is on top; `search` is made for this flag.
+    let mut found = Words::default();
+    // SAFETY: a function is on top; `search` is made for these words.
     unsafe { ffi::lua_dump(raw, search, (&raw mut found).cast(), 1) };
-    found
+    // SAFETY: the caller's contract.
+    unsafe { found.prepare(raw) }
 }
 
 /// The bytecode of the function on top of the stack, unless it is large.

@@ -24,6 +24,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("internal/serving", c"=[node-lua] serving", include_str!("../../lua/internal/serving.lua")),
     ("internal/timing", c"=[node-lua] timing", include_str!("../../lua/internal/timing.lua")),
     ("internal/ffi", c"=[node-lua] ffi", include_str!("../../lua/internal/ffi.lua")),
+    ("internal/listing", c"=[node-lua] listing", include_str!("../../lua/internal/listing.lua")),
     ("internal/methods", c"=[node-lua] methods", include_str!("../../lua/internal/methods.lua")),
     ("internal/monitor", c"=[node-lua] monitor", include_str!("../../lua/internal/monitor.lua")),
     ("internal/mail", c"=[node-lua] mail", include_str!("../../lua/internal/mail.lua")),

@@ -24,7 +24,7 @@ use std::sync::{Arc, LazyLock};
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::convert::OPEN_FFI;
-use super::library;
+use super::{compiled, library};
 use crate::abi;
 use crate::context::Context;
 use crate::error::Code;
@@ -73,6 +73,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         &[
             (c"load", library::load as lua_CFunction),
             (c"load_jit", library::load_jit),
+            (c"look_at", compiled::look_at),
             (c"set_ffi", set_ffi),
             (c"header", header),
             (c"open_sockets", open_sockets),
