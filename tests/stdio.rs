@@ -407,6 +407,32 @@ fn functions_that_print_are_as_in_luajit() {
 }
 
 #[test]
+fn numbers_are_printed_as_tostring_has_them() {
+    let code = "local random, numbers = math.random, {}
+        for _, n in ipairs { 0, -0, 0/0, 1/0, -1/0, 1e14, -1e14, 2^53, 5e-324 } do
+            numbers[#numbers + 1] = n
+        end
+        for digits = 1, 17 do
+            for _, n in ipairs { 10^digits - 1, 10^digits, 10^digits + 1, 10^digits / 7 } do
+                numbers[#numbers + 1] = n numbers[#numbers + 1] = -n
+            end
+        end
+        for i = 1, 2000 do
+            numbers[#numbers + 1] = random(-2^31, 2^31 - 1) * random(1, 2^20)
+            numbers[#numbers + 1] = random() * 10^random(-20, 20)
+        end
+        for _, n in ipairs(numbers) do
+            print(n, n) io.write(tostring(n), '\\t', tostring(n), '\\n')
+        end";
+    let done = evaluate(code).succeeded();
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert!(lines.len() > 8000, "{}", lines.len());
+    for pair in lines.chunks(2) {
+        assert_eq!(pair[0], pair[1]);
+    }
+}
+
+#[test]
 fn huge_texts_and_any_bytes_arrive() {
     let code = "local all = {} for i = 0, 255 do all[i + 1] = string.char(i) end
         all = table.concat(all) local long = all:rep(20000)

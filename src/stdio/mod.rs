@@ -27,8 +27,8 @@ pub use late::nudge;
 
 use crate::thread;
 
-/// Bytes that are collected.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes that are collected: half of what a pipe holds, so that its reader works meanwhile.
+const BUFFER_BYTES: usize = 32 * 1024;
 
 pub(crate) use libc::FILE;
 
