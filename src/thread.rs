@@ -67,6 +67,16 @@ pub fn exit_soon(status: i32) -> ! {
     std::process::exit(status)
 }
 
+/// Whether this signal is ignored.
+pub fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: all zero is a valid sigaction; a place for the result.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 /// Ends the process as this signal does that nobody cares for.
 pub fn die_of(signal: libc::c_int) {
     // SAFETY: a handler that is always there, and a signal to oneself.

@@ -65,7 +65,7 @@ fn an_echo_server_beside_64_loops_answers() {
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     server.signal("TERM");
     let began = Instant::now();
-    server.finish(PATIENCE).succeeded();
+    assert_eq!(server.finish(PATIENCE).code(), Some(143));
     assert!(began.elapsed() < Duration::from_secs(4), "loops are ended, not abandoned");
 }
 
@@ -145,7 +145,7 @@ fn more_loops_than_threads_hold_nobody_up() {
         probe(&mut client);
     }
     server.signal("TERM");
-    server.finish(PATIENCE).succeeded();
+    assert_eq!(server.finish(PATIENCE).code(), Some(143));
 }
 
 /// Threads of a process that run, or would if there were a core for them.
@@ -174,7 +174,7 @@ fn of_many_loops_few_run_at_a_time() {
         assert!(Instant::now() < deadline, "{} threads run", running_threads(server.id()));
     }
     server.signal("TERM");
-    server.finish(PATIENCE).succeeded();
+    assert_eq!(server.finish(PATIENCE).code(), Some(143));
 }
 
 /// Those that stood still go on in turn, with the hook that they had.

@@ -190,4 +190,11 @@ fn the_limit_of_descriptors_is_as_high_as_may_be() {
     let (soft, hard) = done.stdout.trim().split_once('\t').unwrap();
     assert_eq!(soft, hard);
     assert!(soft.parse::<u64>().unwrap() > 100);
+    // Children find what the process was started with.
+    let code = "os.execute('ulimit -S -n') io.write(io.popen('ulimit -S -n; exit 3'):read('*a'))
+                print(os.execute('exit 3'), os.execute(''), os.execute('sleep 0 &'))";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -S -n 100 && exec \"$0\" -e \"$1\""]);
+    let done = run(command.args([env!("CARGO_BIN_EXE_node-lua"), code])).succeeded();
+    assert_eq!(done.stdout, "100\n100\n768\t0\t0\n");
 }

@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::time::Duration;
 
 use support::{Done, Folder, PATIENCE, Server, connect, node_lua, run};
@@ -66,6 +67,13 @@ fn a_signal_ends_a_process_that_computes_or_waits() {
     }
 }
 
+/// The binary with default actions for signals, whatever those of this process are.
+fn unignored() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,USR1,USR2", env!("CARGO_BIN_EXE_node-lua")]);
+    command
+}
+
 /// Prints what it is told, and ends as it is told.
 const LISTENER: &str = "
     for _, name in ipairs { 'HUP', 'USR1', 'USR2', 'INT', 'TERM' } do
@@ -82,7 +90,7 @@ const LISTENER: &str = "
 
 #[test]
 fn callbacks_are_told_of_signals() {
-    let mut server = Server::start(["-e", LISTENER]);
+    let mut server = Server::spawn(unignored().args(["-e", LISTENER]));
     assert_eq!(server.line(), "up");
     for name in ["HUP", "USR1", "HUP"] {
         server.signal(name);
@@ -100,7 +108,7 @@ fn callbacks_are_told_of_signals() {
 #[test]
 fn signals_that_nobody_asks_for_do_what_they_always_do() {
     for (name, number) in [("HUP", 1), ("USR1", 10), ("USR2", 12)] {
-        let mut server = Server::start(["-e", "print('up') timer.sleep(3600)"]);
+        let mut server = Server::spawn(unignored().args(["-e", "print('up') timer.sleep(3600)"]));
         assert_eq!(server.line(), "up");
         server.signal(name);
         let done = server.finish(SIGNAL_LIMIT);
@@ -174,9 +182,32 @@ fn an_interrupt_ends_a_process_that_is_ignored_in_the_background() {
     let file = folder.path("id");
     let shell = "$0 -e \"print(1) timer.sleep(3600)\" > $1 & p=$!
         while [ ! -s $1 ]; do :; done; kill -INT $p; wait $p; echo $?";
-    let mut command = std::process::Command::new("sh");
+    let mut command = Command::new("sh");
     command.args(["-c", shell, env!("CARGO_BIN_EXE_node-lua")]).arg(&file);
     assert_eq!(support::run_for(&mut command, PATIENCE).succeeded().stdout, "130\n");
+}
+
+#[test]
+fn a_signal_that_was_ignored_is_ignored_again_without_a_callback() {
+    let code = "context.on_signal('HUP', function()
+                  context.on_signal('HUP', nil) print('told')
+                  context.on_signal('USR1', function() print('lives') context.exit() end)
+                end) print('up')";
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "trap '' HUP; exec \"$0\" -e \"$1\"",
+        env!("CARGO_BIN_EXE_node-lua"),
+        code,
+    ]);
+    let mut server = Server::spawn(&mut command);
+    assert_eq!(server.line(), "up");
+    server.signal("HUP");
+    assert_eq!(server.line(), "told");
+    server.signal("HUP");
+    server.signal("USR1");
+    assert_eq!(server.line(), "lives");
+    assert_eq!(server.finish(SIGNAL_LIMIT).code(), Some(0));
 }
 
 #[test]
@@ -285,4 +316,8 @@ fn a_simulation_repeats_its_end_and_sends_term_when_nothing_else_can_happen() {
     let done = once("context.on_signal('TERM', print)");
     assert_eq!((done.code(), &*done.stdout), (Some(143), "TERM\n"), "{done}");
     assert_eq!(once("timer.sleep(100) context.exit(9)").code(), Some(9));
+    let code = "context.create('examples/echo_server.lua') timer.sleep(1) print('main ends')";
+    let mut command = node_lua();
+    command.args(["--simulate", "7", "--exit-with-main", "-e", code]);
+    assert!(run(&mut command).succeeded().stdout.ends_with("main ends\n"));
 }

@@ -336,7 +336,7 @@ fn scripts_choose_how_their_own_output_is_collected() {
     let folder = Folder::new();
     let output = folder.path("output");
     let code = r#"
-        local path = ...
+        local path = arg[1]
         local function size() local f = io.open(path) local n = f:seek("end") f:close() return n end
         local sizes = {}
         local function note() sizes[#sizes + 1] = size() end
@@ -356,7 +356,7 @@ fn scripts_choose_how_their_own_output_is_collected() {
         io.stderr:write(table.concat(sizes, " "))"#;
     let file = File::create(&output).unwrap();
     let mut command = node_lua();
-    command.args(["-e", code]).arg(&output).stdout(file);
+    command.args(["-e", code, "-"]).arg(&output).stdout(file);
     let found = command.stderr(Stdio::piped()).output().unwrap();
     let sizes = String::from_utf8_lossy(&found.stderr);
     assert_eq!(sizes, "0 2 4 5 7 7 10 10 12 12 false false");

@@ -255,7 +255,7 @@ fn wrong_trees_raise() {
         "6: bad option 'period' of 'start' (number of seconds above 0 expected, got string ",
         "8: bad argument #1 to 'start' (table expected, got nil)",
     ]) {
-        assert!(line.starts_with(&format!("false\t(-e):{wanted}")), "{done}");
+        assert!(line.starts_with(&format!("false\t(command line):{wanted}")), "{done}");
     }
     assert_eq!(done.stdout.lines().count(), 8, "{done}");
 }

@@ -31,6 +31,8 @@ struct Listeners {
     all: BTreeMap<Id, Listener>,
     /// Signals that come here.
     installed: u8,
+    /// Those of them that were ignored before that.
+    ignored: u8,
 }
 
 /// What ends the process, and who hears of signals.
@@ -116,6 +118,9 @@ impl Process {
             return Ok(());
         }
         let (process, scheduler) = (Arc::clone(self), Arc::clone(scheduler));
+        if thread::is_ignored(signal.number()) {
+            listeners.ignored |= bit(signal);
+        }
         rt::on_signal(signal, move || process.on_signal(signal, &scheduler))?;
         listeners.installed |= bit(signal);
         Ok(())
@@ -179,7 +184,7 @@ impl Process {
 
     fn on_signal(self: &Arc<Self>, signal: Signal, scheduler: &Arc<Scheduler>) {
         let Some(status) = signal.exit_status() else {
-            if self.tell(signal) == 0 {
+            if self.tell(signal) == 0 && self.listeners().ignored & bit(signal) == 0 {
                 thread::die_of(signal.number());
             }
             return;

@@ -59,7 +59,7 @@ pub(super) fn secret(which: (u64, u64)) -> u64 {
     KEY.hash_one(which)
 }
 
-/// How many descriptors the process could have open when it was started: what its children may.
+/// What limited descriptors before that was raised.
 static DESCRIPTORS: OnceLock<libc::rlimit> = OnceLock::new();
 
 /// Allows as many open descriptors as the system lets the process have. A server is not meant to
@@ -80,13 +80,10 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Gives the calling process the limit of descriptors that this one was started with: for children,
-/// between fork and exec. Async-signal-safe.
-pub fn restore_descriptor_limit() {
-    if let Some(limit) = DESCRIPTORS.get() {
-        // SAFETY: a filled structure.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, limit) };
-    }
+/// How many descriptors the process could have open when it was started, if that has been raised:
+/// its children are to find the same.
+pub fn usual_descriptor_limit() -> Option<u64> {
+    DESCRIPTORS.get().map(|limit| limit.rlim_cur)
 }
 
 /// Prepares the runtime. Call once, first thing in `main`, before any thread exists.

@@ -5,7 +5,7 @@
 //! (build.rs). Every descriptor of ours is closed when a program is executed (CLOEXEC), the files
 //! of scripts included. Those that C modules open are theirs.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc;
 
@@ -100,6 +100,15 @@ fn at_usual_priority<R: Send + 'static>(start: impl FnOnce() -> R + Send + 'stat
     receive.recv().ok()
 }
 
+/// The command with the limit of descriptors that this process was started with, which it has
+/// raised for itself: programs that use `select` take harm from a high one. The shell sets it, as
+/// nobody else can between the start of a child and its first instruction.
+fn with_limit(command: &CStr) -> CString {
+    let Some(limit) = rt::usual_descriptor_limit() else { return command.to_owned() };
+    let limited = [format!("ulimit -S -n {limit}; ").as_bytes(), command.to_bytes()].concat();
+    CString::new(limited).unwrap_or_else(|_| command.to_owned())
+}
+
 /// The calling thread's; less is more.
 fn priority() -> c_int {
     // SAFETY: asks for a number.
@@ -113,7 +122,7 @@ unsafe extern "C" fn __wrap_popen(command: *const c_char, mode: *const c_char) -
     super::flush();
     // SAFETY: the caller's contract.
     let (command, mode) = unsafe { (CStr::from_ptr(command), CStr::from_ptr(mode)) };
-    let (command, mode) = (command.to_owned(), mode.to_owned());
+    let (command, mode) = (with_limit(command), mode.to_owned());
     let opened = at_usual_priority(move || {
         let open = |mode| {
             // SAFETY: C strings.
@@ -144,7 +153,7 @@ unsafe extern "C" fn __wrap_system(command: *const c_char) -> c_int {
         return 1;
     }
     // SAFETY: the caller's contract.
-    let command = unsafe { CStr::from_ptr(command) }.to_owned();
+    let command = with_limit(unsafe { CStr::from_ptr(command) });
     let Some(Some(child)) = at_usual_priority(move || start_shell(&command)) else {
         return NOT_STARTED;
     };

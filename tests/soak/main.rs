@@ -144,7 +144,7 @@ fn check(ledger: &Ledger) {
 fn finish(server: Server) {
     server.signal("TERM");
     let done = server.finish(PATIENCE);
-    assert_eq!(done.code(), Some(0), "{:?}", done.status);
+    assert_eq!(done.code(), Some(143), "{:?}", done.status);
     for word in ["panicked", "the runtime failed", "server.lua:0:"] {
         assert!(!done.stderr.contains(word), "{word}");
     }
