@@ -142,3 +142,26 @@ fn a_child_of_a_long_turn_has_usual_priority() {
     assert_eq!(done.stdout, format!("{usual}\n{usual}\n\ntrue\n{refused}"), "{done}");
     assert_eq!(done.stderr, format!("{usual}\n"));
 }
+
+#[test]
+fn children_may_open_as_much_as_the_process_could_at_its_start() {
+    let code = r##"
+        local ffi = require "ffi"
+        ffi.cdef [[int fork(void); int execl(const char *, const char *, ...);
+          int waitpid(int, int *, int);]]
+        print(io.popen("ulimit -Sn"):read())
+        os.execute("ulimit -Sn")
+        local id = ffi.C.fork()
+        if id == 0 then
+            ffi.C.execl("/bin/sh", "sh", "-c", "ulimit -Sn", ffi.cast("char *", nil))
+        end
+        ffi.C.waitpid(id, nil, 0)
+        for _, command in ipairs { "", "exit 3", "(", "no-such-command", "#", "a=1\nexit $a" } do
+            print(os.execute(command))
+        end"##;
+    let script = "ulimit -Sn 321; exec \"$0\" -e \"$1\"";
+    let mut command = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_node-lua");
+    let done = run(command.args(["-c", script, program, code]).stdin(Stdio::null()));
+    assert_eq!(done.stdout, "321\n321\n321\n0\n768\n512\n32512\n0\n256\n", "{done}");
+}

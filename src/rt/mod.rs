@@ -17,7 +17,8 @@ mod switch;
 
 pub use poller::has_sockets;
 pub use runtime::{
-    Signal, fix_addresses, init, on_signal, read_line, unbuffer_input, usual_descriptor_limit,
+    Signal, fix_addresses, init, on_signal, read_line, restore_descriptor_limit, unbuffer_input,
+    usual_descriptor_limit,
 };
 pub use socket::{Address, unix_address};
 pub use switch::{

@@ -86,6 +86,14 @@ pub fn usual_descriptor_limit() -> Option<u64> {
     DESCRIPTORS.get().map(|limit| limit.rlim_cur)
 }
 
+/// Gives the calling process that limit: a child, once C code has divided this one. Async-signal-safe.
+pub fn restore_descriptor_limit() {
+    if let Some(limit) = DESCRIPTORS.get() {
+        // SAFETY: a filled structure.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, limit) };
+    }
+}
+
 /// Prepares the runtime. Call once, first thing in `main`, before any thread exists.
 ///
 /// async-std starts one executor thread per core on first use. Contexts do not run on it (it only

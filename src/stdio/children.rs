@@ -33,13 +33,17 @@ extern "C" fn before_fork() {
     super::flush();
 }
 
+extern "C" fn in_child() {
+    rt::restore_descriptor_limit();
+}
+
 /// The priority that the process was started with.
 static USUAL_PRIORITY: AtomicI32 = AtomicI32::new(0);
 
 pub(super) fn init() {
     USUAL_PRIORITY.store(priority(), Ordering::Relaxed);
     // SAFETY: a function that lives as long as the process.
-    unsafe { pthread_atfork(Some(before_fork), None, None) };
+    unsafe { pthread_atfork(Some(before_fork), None, Some(in_child)) };
 }
 
 /// Calls `open` with the mode and, behind its first `keep` letters, an `e`: a descriptor that
