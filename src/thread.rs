@@ -56,7 +56,7 @@ pub fn exit_now(status: i32) -> ! {
 }
 
 /// How long it may take to write what is buffered: whoever reads it may be stuck.
-const EXIT_PATIENCE: Duration = Duration::from_secs(1);
+const EXIT_PATIENCE: Duration = Duration::from_millis(400);
 
 /// Ends the process once what is buffered is written, or after a moment.
 pub fn exit_soon(status: i32) -> ! {
