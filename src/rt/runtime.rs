@@ -86,7 +86,8 @@ pub fn usual_descriptor_limit() -> Option<u64> {
     DESCRIPTORS.get().map(|limit| limit.rlim_cur)
 }
 
-/// Gives the calling process that limit: a child, once C code has divided this one. Async-signal-safe.
+/// Gives the calling process that limit: a child, once C code has divided this one.
+/// Async-signal-safe.
 pub fn restore_descriptor_limit() {
     if let Some(limit) = DESCRIPTORS.get() {
         // SAFETY: a filled structure.
