@@ -44,6 +44,7 @@ const UNSAFE: &[&str] = &[
     "src/lua/command.rs",
     "src/lua/compiled.rs",
     "src/lua/interrupt.rs",
+    "src/lua/layout.rs",
     "src/lua/convert/integer.rs",
     "src/lua/convert/mod.rs",
     "src/lua/convert/plain.rs",

@@ -28,4 +28,4 @@ pub use mailbox::{Context, ReadyWaker, Refused};
 pub use pause::{pause, set_ask_pause};
 pub use registry::Registry;
 pub use scheduler::Scheduler;
-pub use watchdog::set_interrupt;
+pub use watchdog::{interrupt_soon, set_interrupt};

@@ -8,8 +8,9 @@ use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use super::watchdog::current_watch;
 
-/// Asks the behavior that runs on this thread to call [`pause`] soon; async-signal-safe.
-static ASK: OnceLock<fn()> = OnceLock::new();
+/// Asks the behavior that runs on this thread to call [`pause`] soon; false if it must be asked
+/// again. Async-signal-safe.
+static ASK: OnceLock<fn() -> bool> = OnceLock::new();
 
 thread_local! {
     /// The thread stands still already.
@@ -17,8 +18,8 @@ thread_local! {
 }
 
 /// Sets how a behavior is asked to call [`pause`], from inside a signal handler on the thread that
-/// runs it.
-pub fn set_ask_pause(ask: fn()) {
+/// runs it; false tells that it cannot be asked at this moment.
+pub fn set_ask_pause(ask: fn() -> bool) {
     // Set more than once only by tests, to the same function.
     let _ = ASK.set(ask);
 }
@@ -57,13 +58,12 @@ impl Hold {
         self.is_wanted.load(Ordering::Relaxed)
     }
 
-    /// Asks the behavior to pause if it is to. Only in the thread's poke handler.
-    pub(super) fn ask(&self) {
-        if self.is_set()
-            && !IS_PAUSED.get()
-            && let Some(ask) = ASK.get()
-        {
-            ask();
+    /// Asks the behavior to pause if it is to; false if it must be asked again. Only in the thread's
+    /// poke handler.
+    pub(super) fn ask(&self) -> bool {
+        match ASK.get() {
+            Some(ask) if self.is_set() && !IS_PAUSED.get() => ask(),
+            _ => true,
         }
     }
 

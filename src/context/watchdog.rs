@@ -28,6 +28,12 @@ const OUTPUT_TICKS: u32 = 16;
 /// Time between two looks.
 pub(super) const TICK: Duration = Duration::from_millis(4);
 
+/// Time until a thread is poked again that was poked too early …
+const EARLY: Duration = Duration::from_micros(200);
+
+/// … so many times between two looks.
+const EARLY_POKES: u32 = 4;
+
 /// Looks that see a worker in the same turn before it counts as stuck.
 const STUCK_TICKS: u32 = 2;
 
@@ -63,8 +69,11 @@ pub(super) struct Watch {
     /// Whose turn it is, or was.
     context: AtomicU64,
     pub(super) slot: Slot,
-    /// The turn to be interrupted. Written by the watchdog.
+    /// The turn to be interrupted. Written by the watchdog, or for it by the thread itself.
     doomed: AtomicU64,
+    /// The thread was poked where the behavior could not be asked for anything. Written by the
+    /// thread, taken by the watchdog.
+    is_early: AtomicBool,
     /// True for a worker that was given up: it retires once its turn is over.
     outcast: AtomicBool,
     /// The turn has used much CPU time already. Written by the watchdog.
@@ -83,11 +92,13 @@ thread_local! {
     static MINE: Cell<*const Watch> = const { Cell::new(std::ptr::null()) };
 }
 
-/// Interrupts the behavior that runs on this thread; async-signal-safe.
-static INTERRUPT: OnceLock<fn()> = OnceLock::new();
+/// Interrupts the behavior that runs on this thread; false if it must be asked again.
+/// Async-signal-safe.
+static INTERRUPT: OnceLock<fn() -> bool> = OnceLock::new();
 
-/// Sets how a behavior is interrupted, from inside a signal handler on the thread that runs it.
-pub fn set_interrupt(interrupt: fn()) {
+/// Sets how a behavior is interrupted, from inside a signal handler on the thread that runs it; false
+/// tells that it cannot be at this moment.
+pub fn set_interrupt(interrupt: fn() -> bool) {
     // Set more than once only by tests, to the same function.
     let _ = INTERRUPT.set(interrupt);
 }
@@ -99,6 +110,14 @@ pub(super) fn current_watch() -> Option<&'static Watch> {
     unsafe { MINE.get().as_ref() }
 }
 
+/// Has the turn that runs on this thread interrupted by the watchdog, for a behavior that cannot do
+/// it from where it is. Nothing happens on a thread that is no worker's.
+pub fn interrupt_soon() {
+    if let Some(watch) = current_watch() {
+        watch.doomed.store(watch.turn.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 /// The poke handler of workers.
 fn poked() {
     let Some(watch) = current_watch() else { return };
@@ -108,10 +127,12 @@ fn poked() {
     if turn.is_multiple_of(2) {
         return;
     }
-    if watch.doomed.load(Ordering::Relaxed) != turn {
-        watch.hold.ask();
-    } else if let Some(interrupt) = INTERRUPT.get() {
-        interrupt();
+    let is_done = match INTERRUPT.get() {
+        Some(interrupt) if watch.doomed.load(Ordering::Relaxed) == turn => interrupt(),
+        _ => watch.hold.ask(),
+    };
+    if !is_done {
+        watch.is_early.store(true, Ordering::Relaxed);
     }
 }
 
@@ -286,7 +307,8 @@ impl Watchdog {
     fn run(&mut self) {
         let mut quiet = 0;
         while !self.scheduler.is_done() {
-            std::thread::sleep(TICK);
+            let early = self.poke_early();
+            std::thread::sleep(TICK.saturating_sub(early));
             quiet = if self.look() { 0 } else { quiet + 1 };
             match quiet {
                 0 => self.trimmer.note(),
@@ -306,6 +328,24 @@ impl Watchdog {
                 alarm.is_asleep.store(false, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Pokes those again that were poked too early, until that helps or it is time for the next look;
+    /// returns the time it has taken.
+    fn poke_early(&self) -> Duration {
+        for round in 1..=EARLY_POKES {
+            let mut early = self.scheduler.remotes().map(|remote| &*remote.watch);
+            if !early.any(|watch| watch.is_early.load(Ordering::Relaxed)) {
+                return EARLY * (round - 1);
+            }
+            std::thread::sleep(EARLY);
+            for remote in self.scheduler.remotes() {
+                if remote.watch.is_early.swap(false, Ordering::Relaxed) {
+                    remote.watch.poke();
+                }
+            }
+        }
+        EARLY * EARLY_POKES
     }
 
     /// Looks at every worker; false if none has run since the last look.
@@ -472,7 +512,10 @@ impl Scheduler {
         // One that is being closed has its finalisers left, which have some more time.
         let is_doomed = match context.is_closed() {
             true => seen.ticks >= CLOSING_TICKS,
-            false => context.end_requested().is_some(),
+            false => {
+                context.end_requested().is_some()
+                    || watch.doomed.load(Ordering::Relaxed) == seen.turn
+            }
         };
         if is_doomed {
             // Relaxed: the signal comes after it.

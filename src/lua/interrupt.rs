@@ -5,17 +5,29 @@
 //! every instruction raises, so that no `pcall` gets anywhere; it is armed again as long as the
 //! turn lasts, should a script take it away. What cannot be interrupted is a C function that does
 //! not return.
+//!
+//! Setting a hook ends what LuaJIT's trace compiler is recording, which it must not do at any
+//! moment: in between two steps of the compiler that leaves half a trace, and the process crashes
+//! later. So whoever comes from a signal, or from an allocation, which may be the compiler's own,
+//! looks at the compiler first, and leaves the hook alone unless it is idle; the watchdog asks again
+//! soon. A signal may also come in the middle of a change of the hook: [`set_hook`] keeps it off
+//! while we make one; one that the script or the end of a recording makes is mended by taking the
+//! hook away before it is set, which has LuaJIT fill its tables again. Where the state of the
+//! compiler is not found (see [`layout`](super::layout)) no hook is set from there: a turn that does
+//! not end by itself keeps its thread, as one in a C function does.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{Ordering, compiler_fence};
 use std::sync::{Arc, Once, OnceLock};
 
 use mlua::ffi::{self, lua_Debug, lua_State};
 
 use super::host::{self, Host};
-use super::state::{State, account};
+use super::layout::Layout;
+use super::state::account;
 use crate::context::{Context, End};
 
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
@@ -31,22 +43,11 @@ thread_local! {
     static RUNNING: Cell<*mut lua_State> = const { Cell::new(std::ptr::null_mut()) };
     /// What the script was doing when the hook was first called in this turn.
     static CAUGHT: Cell<Option<(*mut lua_State, String)>> = const { Cell::new(None) };
-}
-
-/// Where LuaJIT's global state keeps things that no function of its API gives access to, found out
-/// by looking for known values in a state of our own.
-#[derive(Clone, Copy, Debug)]
-struct Layout {
-    /// From the state to its hook mask.
-    hook_mask: usize,
-    /// From the state to the coroutine that runs.
-    current: usize,
+    /// This thread is changing a hook: signals leave it alone.
+    static IS_SETTING: Cell<bool> = const { Cell::new(false) };
 }
 
 static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
-
-/// Bytes of a state that are searched: the main coroutine and the global state come first.
-const SEARCHED: usize = 1024;
 
 /// Has panics in the turn of a context logged without the backtrace that may be asked for: where
 /// machine code of scripts is on the stack, unwinding it for one aborts the process.
@@ -64,8 +65,10 @@ fn set_panic_hook() {
 /// Prepares what [`arm`] needs; to be called before any context runs.
 pub fn init() {
     set_panic_hook();
-    LAYOUT.get_or_init(|| State::new().and_then(|state| find_layout(&state)));
-    crate::context::set_interrupt(arm);
+    if !LAYOUT.get_or_init(Layout::find).is_some_and(Layout::knows_compiler) {
+        log::warn!("this LuaJIT is not known: loops that do not end cannot be interrupted");
+    }
+    crate::context::set_interrupt(arm_from_outside);
     crate::context::set_ask_pause(arm_pause);
     crate::thread::on_give_back(super::slots::trim);
 }
@@ -94,18 +97,44 @@ pub(super) fn take_caught(raw: *mut lua_State) -> Option<String> {
     CAUGHT.take().and_then(|(of, text)| (of == raw && !text.is_empty()).then_some(text))
 }
 
-/// Interrupts what runs on this thread. Async-signal-safe.
+fn layout() -> Option<Layout> {
+    LAYOUT.get().copied().flatten()
+}
+
+/// Whether a hook may be set from wherever the VM may be: in a signal handler, in an allocation.
+fn may_set(raw: *mut lua_State) -> bool {
+    // SAFETY: this thread runs the state, which is alive.
+    !IS_SETTING.get() && layout().is_some_and(|layout| unsafe { layout.is_compiler_idle(raw) })
+}
+
+/// Sets the hook of the running state, from the very beginning: see above.
+///
+/// # Safety
+/// `raw` must be alive and used by this thread, which is where a hook may be set: in a function of
+/// ours that the VM has called, or where [`may_set`] says so.
+unsafe fn set_hook(raw: *mut lua_State, hook: Option<ffi::lua_Hook>, mask: c_int, count: c_int) {
+    IS_SETTING.set(true);
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: the caller's contract.
+    unsafe {
+        ffi::lua_sethook(raw, None, 0, 0);
+        ffi::lua_sethook(raw, hook, mask, count);
+    }
+    compiler_fence(Ordering::SeqCst);
+    IS_SETTING.set(false);
+}
+
+/// Interrupts what runs on this thread. Only where the VM has called a function of ours.
 pub(super) fn arm() {
     let raw = RUNNING.get();
     if raw.is_null() {
         return;
     }
-    // SAFETY: the state is alive, and used by this thread: LuaJIT allows the hook to be set at any
-    // time, from a signal handler too.
-    unsafe { ffi::lua_sethook(raw, Some(hook), ffi::LUA_MASKCOUNT, 1) };
-    if let Some(Some(layout)) = LAYOUT.get() {
-        // SAFETY: a byte of the live state, see `find_layout`. Hooks, finalisers and event handlers
-        // run with hooks switched off: they are interrupted too.
+    // SAFETY: the state is alive, and used by this thread; the caller's contract.
+    unsafe { set_hook(raw, Some(hook), ffi::LUA_MASKCOUNT, 1) };
+    if let Some(layout) = layout() {
+        // SAFETY: a byte of the live state. Hooks, finalisers and event handlers run with hooks
+        // switched off: they are interrupted too.
         unsafe {
             let mask = raw.cast::<u8>().add(layout.hook_mask);
             mask.write_volatile(mask.read_volatile() & !HOOK_ACTIVE);
@@ -113,50 +142,72 @@ pub(super) fn arm() {
     }
 }
 
+/// The same, from a signal handler or an allocation; false if it cannot be done now.
+/// Async-signal-safe.
+pub(super) fn arm_from_outside() -> bool {
+    let raw = RUNNING.get();
+    if !raw.is_null() && !may_set(raw) {
+        return false;
+    }
+    arm();
+    true
+}
+
 /// Has what runs on this thread stand still, between two instructions of a script, as long as the
-/// watchdog wants. Async-signal-safe.
-fn arm_pause() {
+/// watchdog wants; false if that cannot be asked for now. Async-signal-safe.
+fn arm_pause() -> bool {
     let raw = RUNNING.get();
     if raw.is_null() {
-        return;
+        return true;
+    }
+    if !may_set(raw) {
+        return false;
     }
     // SAFETY: the state is alive, and used by this thread.
     let before =
         unsafe { (ffi::lua_gethook(raw), ffi::lua_gethookmask(raw), ffi::lua_gethookcount(raw)) };
     let function = before.0.filter(|_| before.1 != 0).map_or(0, |function| function as usize);
     // One that raises goes first.
-    if function != hook as *const () as usize && function != stand_still as *const () as usize {
-        BEFORE.set(Some((raw, before)));
-        // SAFETY: as in `arm`. Hooks, finalisers and event handlers are left to go on.
-        unsafe { ffi::lua_sethook(raw, Some(stand_still), ffi::LUA_MASKCOUNT, 1) };
+    if function == hook as *const () as usize {
+        return true;
     }
+    if function != stand_still as *const () as usize {
+        BEFORE.set(Some((raw, before)));
+    }
+    // SAFETY: as above, and it may be set. Hooks, finalisers and event handlers are left to go on.
+    unsafe { set_hook(raw, Some(stand_still), ffi::LUA_MASKCOUNT, 1) };
+    true
 }
 
 /// The hook that stands still. Whatever hook there was is in its place again before that.
 unsafe extern "C-unwind" fn stand_still(raw: *mut lua_State, _activation: *mut lua_Debug) {
+    // Until the hook is another one a signal leaves `BEFORE` alone.
     let (function, mask, count) = match BEFORE.take() {
         Some((of, before)) if of == RUNNING.get() => before,
         _ => (None, 0, 0),
     };
     // SAFETY: called by the VM between two instructions; the hook was that of this state.
-    unsafe { ffi::lua_sethook(raw, function, mask, count) };
+    unsafe { set_hook(raw, function, mask, count) };
     crate::context::pause();
 }
 
-/// Has the state that this thread runs collect its garbage as soon as that is possible.
-pub(super) fn arm_collection() {
+/// Has the state that this thread runs collect its garbage as soon as that is possible; false if
+/// that cannot be asked for now. Called by an allocation.
+pub(super) fn arm_collection() -> bool {
     let raw = RUNNING.get();
-    if !raw.is_null() {
-        // SAFETY: as in `arm`.
-        unsafe { ffi::lua_sethook(raw, Some(collect), ffi::LUA_MASKCOUNT, 1) };
+    if raw.is_null() || !may_set(raw) {
+        return raw.is_null();
     }
+    // SAFETY: the state is alive, used by this thread, and its hook may be set.
+    unsafe { set_hook(raw, Some(collect), ffi::LUA_MASKCOUNT, 1) };
+    true
 }
 
 /// The hook that collects, once.
 unsafe extern "C-unwind" fn collect(raw: *mut lua_State, _activation: *mut lua_Debug) {
     // SAFETY: called by the VM between two instructions.
     unsafe {
-        ffi::lua_sethook(raw, None, 0, 0);
+        set_hook(raw, None, 0, 0);
         ffi::lua_gc(raw, ffi::LUA_GCCOLLECT, 0);
         account(raw).on_collected();
     }
@@ -165,11 +216,11 @@ unsafe extern "C-unwind" fn collect(raw: *mut lua_State, _activation: *mut lua_D
 /// The coroutine that this thread runs, if that can be known.
 pub(super) fn current() -> Option<*mut lua_State> {
     let raw = RUNNING.get();
-    let layout = (*LAYOUT.get()?)?;
+    let layout = layout()?;
     if raw.is_null() {
         return None;
     }
-    // SAFETY: a pointer inside the live state, see `find_layout`.
+    // SAFETY: a pointer inside the live state, where `Layout` has found it.
     Some(unsafe { raw.cast::<u8>().add(layout.current).cast::<*mut lua_State>().read() })
 }
 
@@ -245,75 +296,4 @@ unsafe extern "C-unwind" {
         message: *const std::ffi::c_char,
         level: c_int,
     );
-}
-
-/// A hook that does nothing, of which only the address matters.
-unsafe extern "C-unwind" fn nothing(_raw: *mut lua_State, _activation: *mut lua_Debug) {}
-
-thread_local! {
-    static FOUND: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
-fn find_layout(state: &State) -> Option<Layout> {
-    let raw = state.as_ptr();
-    let bytes = |offset: usize| {
-        // SAFETY: a state is larger than what is searched (checked by the test below: LuaJIT's
-        // dispatch table alone, allocated with it, takes more).
-        unsafe { raw.cast::<u8>().add(offset).read_volatile() }
-    };
-    let masks = [0, ffi::LUA_MASKCOUNT, ffi::LUA_MASKLINE, ffi::LUA_MASKCALL | ffi::LUA_MASKRET];
-    let mut places: Vec<usize> = (0..SEARCHED).collect();
-    for mask in masks {
-        // SAFETY: our own state, which is not running.
-        unsafe { ffi::lua_sethook(raw, Some(nothing), mask, 1) };
-        places.retain(|&offset| c_int::from(bytes(offset)) == mask);
-    }
-    // SAFETY: as above.
-    unsafe { ffi::lua_sethook(raw, None, 0, 0) };
-    let &[hook_mask] = places.as_slice() else { return None };
-    FOUND.set(None);
-    // SAFETY: as above; want of memory is caught.
-    let status = unsafe { ffi::lua_cpcall(raw, start_find_current, std::ptr::null_mut()) };
-    let current = (status == ffi::LUA_OK).then(|| FOUND.take()).flatten()?;
-    Some(Layout { hook_mask, current })
-}
-
-/// Calls `find_current` in a coroutine, which is where it looks for itself.
-unsafe extern "C-unwind" fn start_find_current(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, on the main coroutine of `find_layout`'s state.
-    unsafe {
-        let thread = ffi::lua_newthread(raw);
-        ffi::lua_pushlightuserdata(thread, raw.cast());
-        ffi::lua_pushcclosure(thread, find_current, 1);
-        // What it has found is what counts.
-        ffi::lua_resume_(thread, 0);
-    }
-    0
-}
-
-/// Finds where the main state, its upvalue, refers to the coroutine that this is called in.
-unsafe extern "C-unwind" fn find_current(thread: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the upvalue is the state of `find_layout`, of which as many bytes
-    // as there are searched.
-    unsafe {
-        let raw = ffi::lua_touserdata(thread, ffi::lua_upvalueindex(1)).cast::<*mut lua_State>();
-        let words = SEARCHED / size_of::<*mut lua_State>();
-        let mut places = (0..words).filter(|&word| raw.add(word).read_volatile() == thread);
-        let place = places.next().filter(|_| places.next().is_none());
-        FOUND.set(place.map(|word| word * size_of::<*mut lua_State>()));
-    }
-    0
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_layout_of_states_is_found() {
-        let state = State::new().unwrap();
-        assert!(find_layout(&state).is_some());
-        assert!(state.account().lua_bytes() > 2 * SEARCHED);
-    }
 }

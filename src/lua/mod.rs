@@ -10,6 +10,7 @@ mod fixed_heap;
 mod heap;
 mod host;
 pub mod interrupt;
+mod layout;
 pub mod library;
 mod native;
 mod notice;

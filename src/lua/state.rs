@@ -104,22 +104,26 @@ impl Account {
         if !self.exceeded.replace(true) {
             self.wanted_bytes.set(wanted);
             self.limit_bytes.set(self.limit_bytes.get().saturating_add(END_BYTES));
-            self.threshold_bytes.set(self.limit_bytes.get());
         }
-        interrupt::arm();
+        let is_armed = interrupt::arm_from_outside();
+        if !is_armed {
+            crate::context::interrupt_soon();
+        }
+        // The next allocation tries again if this one could not.
+        self.threshold_bytes.set(if is_armed { self.limit_bytes.get() } else { 0 });
     }
 
     /// The threshold was passed by an allocation in the VM: false if there is no room for it.
     #[cold]
     fn make_room(&self, total: usize) -> bool {
-        if total > self.limit_bytes.get() {
+        let is_admitted = total <= self.limit_bytes.get();
+        if !is_admitted || self.exceeded.get() {
             self.exceed(total);
-            return false;
+        } else if interrupt::arm_collection() {
+            // Collecting now is not possible, but soon.
+            self.threshold_bytes.set(self.limit_bytes.get());
         }
-        // Collecting now is not possible, but soon.
-        self.threshold_bytes.set(self.limit_bytes.get());
-        interrupt::arm_collection();
-        true
+        is_admitted
     }
 
     /// Whether an allocation in the VM may go on, after which `total` bytes are held.
