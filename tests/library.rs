@@ -37,13 +37,13 @@ fn functions_for_coroutines_that_were_kept_before_they_are_loaded_go_on_to_work(
          local f = wrap(function(...) return ..., yield(...) end)
          print(f(1, 2), f(3))
          print(resume == c.resume, pcall(resume, 1))",
-        "nil\tfalse\tfalse\tattempt to yield from outside a coroutine\n\
+        "nil\tfalse\tfalse\tattempt to yield across C-call boundary\n\
          a\tnormal\ttrue\ttrue\n\
          true\tfirst\n\
          suspended\tfalse\tb\n\
          true\tdead\n\
          1\t1\t3\n\
-         false\tfalse\tbad argument #1 to 'resume' (coroutine expected)\n",
+         false\tfalse\tbad argument #1 to '?' (coroutine expected)\n",
     );
 }
 

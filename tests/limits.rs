@@ -69,6 +69,75 @@ fn an_echo_server_beside_64_loops_answers() {
     assert!(began.elapsed() < Duration::from_secs(4), "loops are ended, not abandoned");
 }
 
+/// Compiles all the time, so that most signals come while the trace compiler is at work.
+const COMPILES: &str = "
+    jit.opt.start('hotloop=1', 'hotexit=1', 'minstitch=1', 'maxtrace=50')
+    local k = ...
+    while true do
+      k = k + 1
+      local f = loadstring(([[
+        local a, t = 0, {}
+        for i = 1, 60 do
+          a = a + i %% %d
+          if a %% 3 == 0 then t[#t + 1] = a else a = a + #t end
+        end
+        for j = 1, 40 do
+          local s = 0
+          for i = 1, 5 do s = s + i * j end
+          if s %% 2 == 0 then a = a + s end
+        end
+        return a]]):format(k % 50 + 2))
+      for r = 1, 8 do pcall(f) end
+    end
+";
+
+/// Each is paused and goes on many times, and is ended, at moments where its hook must not be set:
+/// whoever asked asks again.
+#[test]
+fn loops_that_keep_the_trace_compiler_busy_take_turns_and_end() {
+    let folder = Folder::new();
+    let file = folder.write("loop.lua", COMPILES);
+    let main = folder.write(
+        "main.lua",
+        "local file, handles, ended = ..., {}, 0
+         for round = 1, 4 do
+           for i = 1, 24 do
+             handles[i] = context.create(file, i * round)
+             context.monitor(handles[i], function(_, why) if why == 'killed' then ended = ended + 1 end end)
+           end
+           timer.sleep(0.4)
+           for i = 1, 24 do context.destroy(handles[i]) end
+           for i = 1, 24 do context.wait(handles[i]) end
+         end
+         timer.sleep(0)
+         print(ended)",
+    );
+    assert_eq!(run(node_lua().args([main, file])).succeeded().stdout, "96\n");
+}
+
+/// Their limits are noticed too, while they compile.
+#[test]
+fn a_busy_trace_compiler_does_not_outlast_a_turn_limit_or_a_memory_limit() {
+    let folder = Folder::new();
+    let file = folder.write("loop.lua", COMPILES);
+    let keeps =
+        folder.write("keeps.lua", COMPILES.replace("pcall(f)", "kept = { kept, f, pcall(f) }"));
+    let main = folder.write(
+        "main.lua",
+        "local file, keeps = ...
+         for i = 1, 4 do
+           local handle = context.create({ file = file, turn_limit = 0.05 }, i)
+           print(context.wait(handle))
+           handle = context.create({ file = keeps, memory = 2e6 }, i)
+           print(context.wait(handle))
+         end",
+    );
+    let done = run(node_lua().args([main, file, keeps]));
+    assert_eq!(done.stdout.lines().count(), 8, "{done}");
+    assert_eq!(done.stderr.matches("(211)").count(), 4, "{done}");
+    assert_eq!(done.stderr.matches("(210)").count(), 4, "{done}");
+}
+
 /// An echo server beside loops; tells its port, then when so many of the loops have begun.
 const CROWD_MAIN: &str = "
     local file, count, begun = ...

@@ -120,6 +120,7 @@ const TESTED: &[(&str, &str, &str)] = &[
         "a_file_that_many_contexts_run_is_the_same_for_all",
     ),
     ("src/lua/interrupt.rs", "tests/limits.rs", "a_turn_limit_ends_a_loop_with_211_and_its_line"),
+    ("src/lua/layout.rs", "src/lua/layout.rs", "the_state_of_the_compiler_is_found"),
     (
         "src/lua/convert/integer.rs",
         "src/lua/convert/tests.rs",

@@ -2,11 +2,16 @@
 --
 -- A call that waits inside a coroutine yields WAIT; whoever has resumed that coroutine yields it
 -- on, up to the root, and hands the answer down. See internal/task.lua, which loads this when a
--- script uses coroutines, and puts what is returned first in place of the functions of those names.
+-- script uses coroutines, and puts what is returned in place of the functions of those names.
+--
+-- C code may resume coroutines too, unseen: one that runs while `depth` says that none does was
+-- resumed by C. To those that it resumes all is as in plain Lua, but that nothing can wait in them.
 
-local native, WAIT, raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running = ...
+local native, core, WAIT, getinfo = ...
+local raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running = select(5, ...)
 
 local error, select, setmetatable, type = error, select, setmetatable, type
+local format, get_root = string.format, core.current
 
 local LEVELS_MAX = 10000
 
@@ -15,21 +20,17 @@ local LEVELS_MAX = 10000
 local LEVELS_FREE = 2
 local OVERFLOW = "C stack overflow"
 
--- Yielded after WAIT by a call that asks whether it may wait: see `may_wait`.
-local ASK = {}
-
 -- How many coroutines run inside the root, each inside the one before: 0 again when a root waits.
 local depth = 0
 local parked = setmetatable({}, { __mode = "k" }) -- those inside a waiting call …
 local parked_count = 0 -- … and how many at most
 local depth_free = LEVELS_FREE -- down to where coroutines need no second look: 0 if any is parked
 
-local reenter, answer
+local reenter
 
 -- What follows a resume of `co` at depth `level`: hands a wait on upward.
 local function leave(co, level, ok, ...)
   if ok and (...) == WAIT then
-    if select(2, ...) == ASK then return answer(co, level) end
     parked[co] = true
     parked_count, depth_free, depth = parked_count + 1, 0, level - 1
     return reenter(co, level, raw_yield(WAIT))
@@ -46,25 +47,27 @@ function reenter(co, level, ...)
   return leave(co, level, raw_resume(co, ...))
 end
 
--- Tells `co` whether a wait can pass through the coroutine that runs here, and through those above.
--- `depth` stays that of the one who asks: nobody else runs meanwhile.
-function answer(co, level)
-  local may = isyieldable()
-  if may and level > 1 then may = raw_yield(WAIT, ASK) end
-  return leave(co, level, raw_resume(co, may))
-end
-
 -- Why a coroutine cannot be resumed at this depth, if so. Where there is room for one there is for
 -- LEVELS_FREE more, so that only every third level need ask.
 local function refuse(co, level)
-  if parked[co] then return "cannot resume non-suspended coroutine" end
+  if parked[co] then return "cannot resume running coroutine" end
   if level > LEVELS_MAX or level % 3 == 0 and not native.has_stack() then
     return OVERFLOW
   end
 end
 
+-- Raises as the VM's own functions do, whatever name the caller of this one's caller has for it.
+local function wrong(what)
+  local info = getinfo(2, "n")
+  local name = info and info.name or "?"
+  if info and info.namewhat == "method" then
+    error(format("calling '%s' on bad self (%s)", name, what), 3)
+  end
+  error(format("bad argument #1 to '%s' (%s)", name, what), 3)
+end
+
 local function resume(co, ...)
-  if type(co) ~= "thread" then error("bad argument #1 to 'resume' (coroutine expected)", 2) end
+  if type(co) ~= "thread" then wrong("coroutine expected") end
   local level = depth + 1
   if level > depth_free and (level % 3 == 0 or depth_free == 0) then
     local why = refuse(co, level)
@@ -74,9 +77,11 @@ local function resume(co, ...)
   return leave(co, level, raw_resume(co, ...))
 end
 
+-- The VM puts the caller's line before a text, even where there is one.
 local function unwrap(ok, ...)
   if ok then return ... end
-  error((...), 0)
+  local message = ...
+  error(message, type(message) == "string" and 2 or 0)
 end
 
 -- `leave` for coroutines made with `wrap`.
@@ -93,7 +98,11 @@ local function check(co, level)
   if why then error(why, 3) end
 end
 
-local function wrap(f)
+local function wrap(...)
+  local f = ...
+  if type(f) ~= "function" then
+    wrong("function expected, got " .. (select("#", ...) > 0 and type(f) or "no value"))
+  end
   local co = raw_create(f)
   return function(...)
     local level = depth + 1
@@ -103,8 +112,16 @@ local function wrap(f)
   end
 end
 
+-- Whether what runs is a root: it counts as the main coroutine of plain Lua.
+local function is_root()
+  if raw_running() ~= get_root() then return false end
+  -- It may be more where an error has come out of a resume itself.
+  depth = 0
+  return true
+end
+
 local function yield(...)
-  if depth == 0 then error("attempt to yield from outside a coroutine", 2) end
+  if depth == 0 and is_root() then error("attempt to yield across C-call boundary", 2) end
   return raw_yield(...)
 end
 
@@ -114,21 +131,12 @@ local function status(co)
 end
 
 local function is_yieldable()
-  return depth > 0 and isyieldable()
+  return not is_root() and isyieldable()
 end
 
--- A root that is not inside a user coroutine counts as the main one, as in plain Lua.
 local function running()
-  if depth == 0 then return nil end
+  if is_root() then return nil end
   return raw_running()
-end
-
--- Whether a wait can pass from the coroutine that runs, which can be left, up to and through
--- `root`. Who is in between is not kept in mind, because that would make every resume dearer: those
--- who resume each other ask upward, on the way that the wait will take.
-local function may_wait(root)
-  if depth < 2 then return depth == 0 or native.is_yieldable(root) end
-  return raw_yield(WAIT, ASK)
 end
 
 return {
@@ -138,4 +146,4 @@ return {
   status = status,
   isyieldable = is_yieldable,
   running = running,
-}, may_wait
+}

@@ -17,10 +17,9 @@ local unpack = unpack
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status, raw_running = coroutine.status, coroutine.running
 local isyieldable = coroutine.isyieldable
-local traceback = debug.traceback
-local next_event, is_ending = native.next_event, native.is_ending
-
-local C_BOUNDARY = 200
+local traceback, getinfo = debug.traceback, debug.getinfo
+local sethook, gethook = debug.sethook, debug.gethook
+local next_event, is_ending, may_wait = native.next_event, native.is_ending, native.may_wait
 
 -- Yielded by a call that waits, and by a runner that is done.
 local WAIT, IDLE = {}, {}
@@ -37,7 +36,7 @@ local alive = 0 -- what keeps the context from ending: tokens, timers, registere
 local main_root
 local asker, asked -- who has asked what the looper calls a callback for: handle and session
 local serve, stop_serving -- what internal/serving.lua returns, once such a callback waits or fails
-local may_wait_inside -- may_wait(root) of internal/coroutines.lua, once that is loaded
+local refuse, raise_in -- likewise, internal/refusal.lua and internal/stray.lua
 local timing -- what internal/timing.lua returns, once anything has a timeout
 local guards -- root coroutine → the socket that it was given, which its failure closes
 local explain -- likewise, internal/failure.lua
@@ -67,7 +66,20 @@ local function fail(co, message)
   return explain(co, message, co == main_root)
 end
 
-local function finish(before, co, ok, what)
+local finish
+
+-- A root has neither waited nor failed: the main chunk has returned, or a C function has yielded,
+-- which has to be an error there, as it is in plain Lua.
+local function go_on(co)
+  if raw_status(co) ~= "suspended" then return end
+  raise_in = raise_in
+    or native.load("internal/stray")(raw_resume, raw_running, sethook, gethook, getinfo)
+  local before = current
+  current = co
+  return finish(before, co, raise_in(co))
+end
+
+function finish(before, co, ok, what)
   current = before
   if what == IDLE and ok then
     asked = nil
@@ -78,7 +90,8 @@ local function finish(before, co, ok, what)
     return
   end
   if asked then keep_asker(co) end
-  if not ok then fail(co, what) end
+  if not ok then return fail(co, what) end
+  if what ~= WAIT then return go_on(co) end
 end
 
 -- Resumes a root coroutine. Only from the dispatcher, never from inside another root.
@@ -166,11 +179,13 @@ local function resume_waiter(record, ok, value)
   return run(waiter, ok, value)
 end
 
--- Raises where the C stack cannot be left: here, or in a coroutine that this one runs inside.
+-- Raises where a wait cannot get up to the root: where the C stack cannot be left, here or in a
+-- coroutine that this one runs inside, and where C code has resumed one of them.
 local function check_may_wait()
-  local may = current ~= nil and isyieldable()
-  if may and may_wait_inside then may = may_wait_inside(current) end
-  if not may then raise(native.strerror(C_BOUNDARY)) end
+  local why = may_wait(current, raw_resume)
+  if why == 0 then return end
+  refuse = refuse or native.load("internal/refusal")(native, getinfo)
+  raise(refuse(why))
 end
 
 -- Registers an operation; `entry` is a callback, or nil for the running root.
@@ -261,7 +276,11 @@ local function dispatch()
     if what ~= IDLE then
       looper = nil
       if asked then keep_asker(co) end
-      if not ok then fail(co, what) end
+      if not ok then
+        fail(co, what)
+      elseif what ~= WAIT then
+        go_on(co)
+      end
     end
   until what == IDLE
   if timing and timing.late[1] then timing.expire_late() end
@@ -304,7 +323,7 @@ end
 function native.load_coroutines()
   if loaded then return loaded end
   local raw = { raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running }
-  loaded, may_wait_inside = native.load("internal/coroutines")(native, WAIT, unpack(raw))
+  loaded = native.load("internal/coroutines")(native, core, WAIT, getinfo, unpack(raw))
   for name, f in next, loaded do
     if coroutines[name] == stubs[name] then coroutines[name] = f end
   end

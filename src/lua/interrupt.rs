@@ -297,3 +297,97 @@ unsafe extern "C-unwind" {
         level: c_int,
     );
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::time::{Duration, Instant};
+
+    use super::super::state::State;
+    use super::*;
+
+    /// Keeps the trace compiler busy; every answer is checked.
+    const BUSY: &CStr = c"
+        jit.opt.start('hotloop=1', 'hotexit=1', 'minstitch=1', 'maxtrace=50')
+        local is_over = ...
+        local known, k = {}, 0
+        while not is_over() do
+          k = k % 50 + 1
+          local f = load(([[
+            local a, t = 0, {}
+            for i = 1, 60 do
+              a = a + i %% %d
+              if a %% 3 == 0 then t[#t + 1] = a else a = a + #t end
+            end
+            for j = 1, 40 do
+              local s = 0
+              for i = 1, 5 do s = s + i * j end
+              if s %% 2 == 0 then a = a + s end
+            end
+            return a]]):format(k + 1))
+          for r = 1, 8 do
+            local a = f()
+            known[k] = known[k] or a
+            assert(known[k] == a)
+          end
+        end";
+
+    /// Signals that found the hook free to be set, and all.
+    static SET: AtomicUsize = AtomicUsize::new(0);
+    static SENT: AtomicUsize = AtomicUsize::new(0);
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+
+    extern "C" fn on_signal(_signal: c_int) {
+        SET.fetch_add(usize::from(arm_pause()), Ordering::Relaxed);
+    }
+
+    unsafe extern "C-unwind" fn is_over(raw: *mut lua_State) -> c_int {
+        // SAFETY: called by the VM.
+        unsafe { ffi::lua_pushboolean(raw, c_int::from(IS_OVER.load(Ordering::Relaxed))) };
+        1
+    }
+
+    /// Thousands of signals a second, as no watchdog sends them. A hook that is set at any moment
+    /// makes this crash within a second, mostly.
+    #[test]
+    fn signals_at_any_moment_leave_the_trace_compiler_whole() {
+        assert!(LAYOUT.get_or_init(Layout::find).is_some_and(Layout::knows_compiler));
+        // SAFETY: all zero is a valid sigaction; the handler is what this test is about.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut());
+        }
+        let state = State::new().unwrap();
+        let raw = state.as_ptr();
+        // SAFETY: the calling thread.
+        let thread = unsafe { libc::pthread_self() };
+        set_running(raw);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let end = Instant::now() + Duration::from_secs(2);
+                while Instant::now() < end {
+                    // SAFETY: the thread waits for this one.
+                    unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
+                    SENT.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+                IS_OVER.store(true, Ordering::Relaxed);
+            });
+            // SAFETY: a state of the test's own.
+            unsafe {
+                assert_eq!(ffi::luaL_loadstring(raw, BUSY.as_ptr()), ffi::LUA_OK);
+                ffi::lua_pushcclosure(raw, is_over, 0);
+                let status = ffi::lua_pcall(raw, 1, 0, 0);
+                if status != ffi::LUA_OK {
+                    panic!("{:?}", CStr::from_ptr(ffi::lua_tostring(raw, -1)));
+                }
+            }
+        });
+        set_running(std::ptr::null_mut());
+        let (set, sent) = (SET.load(Ordering::Relaxed), SENT.load(Ordering::Relaxed));
+        assert!(set > 0 && set < sent, "{set} of {sent}: the compiler is idle at times only");
+    }
+}

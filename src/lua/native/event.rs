@@ -33,7 +33,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"timer_start", timer_start),
     (c"timer_cancel", timer_cancel),
     (c"take_due", take_due),
-    (c"is_yieldable", is_yieldable),
+    (c"may_wait", may_wait),
     (c"has_stack", has_stack),
 ];
 
@@ -375,15 +375,59 @@ unsafe extern "C-unwind" {
     fn lua_isyieldable(raw: *mut lua_State) -> c_int;
 }
 
-/// native.is_yieldable(coroutine): whether its C stack can be left.
-unsafe extern "C-unwind" fn is_yieldable(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; a thread object on the stack is a live state.
-    unsafe {
-        let thread = ffi::lua_tothread(raw, 1);
-        let may = !thread.is_null() && lua_isyieldable(thread) != 0;
-        ffi::lua_pushboolean(raw, c_int::from(may));
-    }
+/// native.may_wait(root, resume): whether a wait gets from the coroutine that runs up to its root. 0
+/// if so; 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
+/// coroutines; 3 if there is no root. `resume` is what the library resumes coroutines with.
+unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM with these arguments; a thread object is a live state.
+    let why = unsafe {
+        let root = ffi::lua_tothread(raw, 1);
+        match root {
+            _ if root.is_null() => 3,
+            _ if lua_isyieldable(raw) == 0 => 1,
+            _ if root == raw => 0,
+            _ => look_up_to(raw, root, ffi::lua_topointer(raw, 2)),
+        }
+    };
+    // SAFETY: a free stack slot, as every function has.
+    unsafe { ffi::lua_pushnumber(raw, f64::from(why)) };
     1
+}
+
+/// What [`may_wait`] returns for a coroutine other than `root`, from where each one that is inside
+/// another is found as the argument of the `resume` that the other is in.
+///
+/// # Safety
+/// `raw` must be running, with `root` alive. Raises for want of memory.
+unsafe fn look_up_to(raw: *mut lua_State, root: *mut lua_State, resume: *const c_void) -> u8 {
+    let mut at = root;
+    while at != raw {
+        // SAFETY: `at` is alive: the root, or on the stack of one that is. What is pushed is popped,
+        // as when the VM's own `debug` looks at a coroutine in this state.
+        unsafe {
+            if lua_isyieldable(at) == 0 {
+                return 1;
+            }
+            let mut call = std::mem::zeroed::<ffi::lua_Debug>();
+            if ffi::lua_getstack(at, 0, &raw mut call) == 0
+                || ffi::lua_getinfo(at, c"f".as_ptr(), &raw mut call) == 0
+            {
+                return 2;
+            }
+            let is_resume = ffi::lua_topointer(at, -1) == resume;
+            ffi::lua_settop(at, -2);
+            if !is_resume || ffi::lua_getlocal(at, &raw const call, 1).is_null() {
+                return 2;
+            }
+            let inner = ffi::lua_tothread(at, -1);
+            ffi::lua_settop(at, -2);
+            if inner.is_null() {
+                return 2;
+            }
+            at = inner;
+        }
+    }
+    0
 }
 
 /// native.has_stack(): whether another coroutine may run inside those that do.

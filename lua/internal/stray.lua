@@ -1,0 +1,36 @@
+-- A C function that yields in a root, where nobody is who could resume it. Loaded with the first.
+--
+-- Plain Lua raises in the C function; here it has been left already. So it returns, and the error is
+-- raised before the next instruction of whoever has called it.
+
+local raw_resume, raw_running, sethook, gethook, getinfo = ...
+
+local error, type, find = error, type, string.find
+
+local TEXT = "attempt to yield across C-call boundary: a C function yields outside of any "
+  .. "coroutine; call it in one (coroutine.wrap)"
+
+-- Resumes the root `co` with the error; returns what the resume returns.
+return function(co)
+  local hook, mask, count = gethook()
+  -- One of the runtime's own is set again by who has set it.
+  if type(hook) ~= "function" then hook = nil end
+  local is_raised = false
+  local function restore()
+    if hook then sethook(hook, mask, count) else sethook() end
+  end
+  sethook(function()
+    -- What is left of this function runs before.
+    if raw_running() ~= co then return end
+    restore()
+    is_raised = true
+    -- A callback that is a C function itself was called by the library, whose lines tell nothing.
+    local info = getinfo(2, "S")
+    error(TEXT, find(info.source, "=[node-lua]", 1, true) == 1 and 0 or 2)
+  end, "", 1)
+  local ok, what = raw_resume(co)
+  if is_raised then return ok, what end
+  restore()
+  -- There was no other instruction.
+  return false, ok and TEXT or what
+end
