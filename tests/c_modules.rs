@@ -87,7 +87,9 @@ fn waiting_raises_where_c_has_resumed_a_coroutine_on_the_way() {
            assert(may == (found == true), found)
            local kind = found == true and 'may wait' or 'may not'
            counts[kind] = (counts[kind] or 0) + 1
-           if found ~= true and not counts[found] then counts[found] = 0 texts[#texts + 1] = found end
+           if found ~= true and not counts[found] then
+             counts[found], texts[#texts + 1] = 0, found
+           end
            assert(coroutine.running() == nil and try() == true)
            assert(wrapped(try) == true)
          end end end
@@ -102,8 +104,8 @@ fn waiting_raises_where_c_has_resumed_a_coroutine_on_the_way() {
          print((select(2, context.recv(me))))
          assert(began >= 3, began)
          os.exit(0)",
-        "8\t56\tcannot wait in 'sleep' in a coroutine that a C function has resumed: attempt to yield \
-         across a C-call boundary; resume it with coroutine.resume or coroutine.wrap, or wait \
+        "8\t56\tcannot wait in 'sleep' in a coroutine that a C function has resumed: attempt to \
+         yield across a C-call boundary; resume it with coroutine.resume or coroutine.wrap, or wait \
          outside of it\n\
          cannot wait in 'sleep' inside a C function (table.sort, string.gsub, a finaliser, …): \
          attempt to yield across a C-call boundary; collect first and wait afterwards\n\
@@ -177,7 +179,9 @@ fn waiting_raises_in_callbacks_that_c_calls_through_ffi() {
          end
          jit.off(true, true)
          ffi.C.qsort(values, 2, 4, function() try() coroutine.wrap(try)() return 0 end)
-         for _, text in ipairs(texts) do print(text:match(\"cannot wait in 'sleep' inside a C\")) end
+         for _, text in ipairs(texts) do
+           print(text:match(\"cannot wait in 'sleep' inside a C\"))
+         end
          timer.sleep(0.001)
          print(coroutine.running())",
         "cannot wait in 'sleep' inside a C\ncannot wait in 'sleep' inside a C\nnil\n",

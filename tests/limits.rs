@@ -103,7 +103,9 @@ fn loops_that_keep_the_trace_compiler_busy_take_turns_and_end() {
          for round = 1, 4 do
            for i = 1, 24 do
              handles[i] = context.create(file, i * round)
-             context.monitor(handles[i], function(_, why) if why == 'killed' then ended = ended + 1 end end)
+             context.monitor(handles[i], function(_, why)
+               if why == 'killed' then ended = ended + 1 end
+             end)
            end
            timer.sleep(0.4)
            for i = 1, 24 do context.destroy(handles[i]) end

@@ -1,7 +1,7 @@
 -- A C function that yields in a root, where nobody is who could resume it. Loaded with the first.
 --
--- Plain Lua raises in the C function; here it has been left already. So it returns, and the error is
--- raised before the next instruction of whoever has called it.
+-- Plain Lua raises in the C function; here it has been left already. So it returns, and the error
+-- is raised before the next instruction of whoever has called it.
 
 local raw_resume, raw_running, sethook, gethook, getinfo = ...
 

@@ -58,8 +58,8 @@ impl Hold {
         self.is_wanted.load(Ordering::Relaxed)
     }
 
-    /// Asks the behavior to pause if it is to; false if it must be asked again. Only in the thread's
-    /// poke handler.
+    /// Asks the behavior to pause if it is to; false if it must be asked again. Only in the poke
+    /// handler of the thread.
     pub(super) fn ask(&self) -> bool {
         match ASK.get() {
             Some(ask) if self.is_set() && !IS_PAUSED.get() => ask(),

@@ -96,8 +96,8 @@ thread_local! {
 /// Async-signal-safe.
 static INTERRUPT: OnceLock<fn() -> bool> = OnceLock::new();
 
-/// Sets how a behavior is interrupted, from inside a signal handler on the thread that runs it; false
-/// tells that it cannot be at this moment.
+/// Sets how a behavior is interrupted, from inside a signal handler on the thread that runs it;
+/// false tells that it cannot be at this moment.
 pub fn set_interrupt(interrupt: fn() -> bool) {
     // Set more than once only by tests, to the same function.
     let _ = INTERRUPT.set(interrupt);
@@ -330,8 +330,8 @@ impl Watchdog {
         }
     }
 
-    /// Pokes those again that were poked too early, until that helps or it is time for the next look;
-    /// returns the time it has taken.
+    /// Pokes those again that were poked too early, until that helps or it is time for the next
+    /// look; returns the time it has taken.
     fn poke_early(&self) -> Duration {
         for round in 1..=EARLY_POKES {
             let mut early = self.scheduler.remotes().map(|remote| &*remote.watch);

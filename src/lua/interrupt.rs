@@ -9,12 +9,12 @@
 //! Setting a hook ends what LuaJIT's trace compiler is recording, which it must not do at any
 //! moment: in between two steps of the compiler that leaves half a trace, and the process crashes
 //! later. So whoever comes from a signal, or from an allocation, which may be the compiler's own,
-//! looks at the compiler first, and leaves the hook alone unless it is idle; the watchdog asks again
-//! soon. A signal may also come in the middle of a change of the hook: [`set_hook`] keeps it off
-//! while we make one; one that the script or the end of a recording makes is mended by taking the
-//! hook away before it is set, which has LuaJIT fill its tables again. Where the state of the
-//! compiler is not found (see [`layout`](super::layout)) no hook is set from there: a turn that does
-//! not end by itself keeps its thread, as one in a C function does.
+//! looks at the compiler first, and leaves the hook alone unless it is idle; the watchdog asks
+//! again soon. A signal may also come in the middle of a change of the hook: [`set_hook`] keeps it
+//! off while we make one; one that the script or the end of a recording makes is mended by taking
+//! the hook away before it is set, which has LuaJIT fill its tables again. Where the state of the
+//! compiler is not found (see [`layout`](super::layout)) no hook is set from there: a turn that
+//! does not end by itself keeps its thread, as one in a C function does.
 
 use std::any::Any;
 use std::cell::Cell;

@@ -225,8 +225,8 @@ unsafe extern "C-unwind" fn compile(raw: *mut lua_State) -> c_int {
 /// Tells the search, its upvalue, of an event.
 unsafe extern "C-unwind" fn tell(raw: *mut lua_State) -> c_int {
     let mut length = 0;
-    // SAFETY: called by the VM; the bytes are not used after the stack changes, and nobody else uses
-    // the search while the loop runs.
+    // SAFETY: called by the VM; the bytes are not used after the stack changes, and nobody else
+    // uses the search while the loop runs.
     unsafe {
         let search = ffi::lua_touserdata(raw, ffi::lua_upvalueindex(1)).cast::<Search>();
         let text = ffi::lua_tolstring(raw, 1, &mut length);

@@ -375,9 +375,9 @@ unsafe extern "C-unwind" {
     fn lua_isyieldable(raw: *mut lua_State) -> c_int;
 }
 
-/// native.may_wait(root, resume): whether a wait gets from the coroutine that runs up to its root. 0
-/// if so; 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
-/// coroutines; 3 if there is no root. `resume` is what the library resumes coroutines with.
+/// native.may_wait(root, resume): whether a wait gets from the coroutine that runs up to its root.
+/// 0 if so; 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of
+/// those coroutines; 3 if there is no root. `resume` is what the library resumes coroutines with.
 unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM with these arguments; a thread object is a live state.
     let why = unsafe {
@@ -402,8 +402,8 @@ unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
 unsafe fn look_up_to(raw: *mut lua_State, root: *mut lua_State, resume: *const c_void) -> u8 {
     let mut at = root;
     while at != raw {
-        // SAFETY: `at` is alive: the root, or on the stack of one that is. What is pushed is popped,
-        // as when the VM's own `debug` looks at a coroutine in this state.
+        // SAFETY: `at` is alive: the root, or on the stack of one that is. What is pushed is
+        // popped, as when the VM's own `debug` looks at a coroutine in this state.
         unsafe {
             if lua_isyieldable(at) == 0 {
                 return 1;
