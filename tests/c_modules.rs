@@ -104,9 +104,9 @@ fn waiting_raises_where_c_has_resumed_a_coroutine_on_the_way() {
          print((select(2, context.recv(me))))
          assert(began >= 3, began)
          os.exit(0)",
-        "8\t56\tcannot wait in 'sleep' in a coroutine that a C function has resumed: attempt to \
-         yield across a C-call boundary; resume it with coroutine.resume or coroutine.wrap, or wait \
-         outside of it\n\
+        "8\t56\tcannot wait in 'sleep' in a coroutine that a C function has resumed: attempt \
+         to yield across a C-call boundary; resume it with coroutine.resume or coroutine.wrap, or \
+         wait outside of it\n\
          cannot wait in 'sleep' inside a C function (table.sort, string.gsub, a finaliser, …): \
          attempt to yield across a C-call boundary; collect first and wait afterwards\n\
          0\tfalse\tcannot wait in a coroutine that a C function has resumed: attempt to yield \
