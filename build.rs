@@ -18,7 +18,7 @@ use std::{env, fs};
 
 /// What LuaJIT's `io` and `os` call of the C library, and src/stdio/ and src/lua/native/stdio.rs
 /// have a function for.
-const STREAM_FUNCTIONS: [&str; 10] = [
+const STREAM_FUNCTIONS: [&str; 11] = [
     "fflush",
     "fgets",
     "fopen64",
@@ -26,6 +26,7 @@ const STREAM_FUNCTIONS: [&str; 10] = [
     "fwrite",
     "getc",
     "__isoc99_fscanf",
+    "mkstemp64",
     "popen",
     "system",
     "tmpfile64",

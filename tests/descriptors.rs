@@ -189,6 +189,54 @@ fn sockets_that_nobody_refers_to_do_not_pile_up() {
     });
 }
 
+#[test]
+fn files_and_children_find_room_too() {
+    let script = "
+        local _, listener = tcp.listen('127.0.0.1', 0)
+        listener:accept(function() end)
+        local port, name, done = tcp.local_port(listener), os.tmpname(), {}
+        local function fill()
+          -- Half of the descriptors are sockets, half are files; nobody refers to any of them.
+          for i = 1, 40 do tcp.connect('127.0.0.1', port, 30) io.open(name) end
+        end
+        local function count(name, result) done[name] = (done[name] or 0) + (result and 1 or 0) end
+        for i = 1, 10 do
+          fill()
+          count('open', io.open(name))
+          fill()
+          local pipe = io.popen('echo hello')
+          count('popen', pipe and pipe:read('*a') == 'hello\\n')
+          fill()
+          local temporary = os.tmpname()
+          count('tmpname', os.remove(temporary))
+          fill()
+          count('tmpfile', io.tmpfile())
+          fill()
+          count('loadfile', loadfile(name))
+        end
+        print(done.open, done.popen, done.tmpname, done.tmpfile, done.loadfile)
+        os.remove(name)
+        listener:close()";
+    assert_eq!(run_limited(script).stdout, "10\t10\t10\t10\t10\n");
+}
+
+#[test]
+fn files_that_are_held_are_too_many_until_they_are_let_go() {
+    let script = "
+        local held, why, number = {}
+        for i = 1, 3 do
+          local file
+          repeat
+            file, why, number = io.open('/dev/null')
+            held[#held + 1] = file
+          until not file
+          io.write(tostring(#held > 30), ' ', number, ' ')
+          held = {}
+          io.write(tostring((io.open('/dev/null')) ~= nil), ' ')
+        end";
+    assert_eq!(run_limited(script).stdout, "true 24 true true 24 true true 24 true ");
+}
+
 /// A coroutine that fails has left its sockets behind: their peers need not wait for memory to run
 /// low.
 #[test]

@@ -80,6 +80,7 @@ const UNSAFE: &[&str] = &[
     "src/stdio/children.rs",
     "src/stdio/mod.rs",
     "src/stdio/reading.rs",
+    "src/stdio/shortage.rs",
     "src/thread.rs",
     "benches/src/sys.rs",
     "tests/buffer.rs",
@@ -169,6 +170,7 @@ const TESTED: &[(&str, &str, &str)] = &[
     ("src/stdio/children.rs", "tests/children.rs", "children_have_three_descriptors"),
     ("src/stdio/mod.rs", "tests/stdio.rs", "what_is_lost_is_told"),
     ("src/stdio/reading.rs", "tests/stdio.rs", "a_prompt_shows_before_its_answer_is_read"),
+    ("src/stdio/shortage.rs", "tests/descriptors.rs", "files_and_children_find_room_too"),
     ("src/thread.rs", "tests/limits.rs", "an_echo_server_beside_64_loops_answers"),
 ];
 

@@ -71,6 +71,8 @@ pub fn init() {
     crate::context::set_interrupt(arm_from_outside);
     crate::context::set_ask_pause(arm_pause);
     crate::thread::on_give_back(super::slots::trim);
+    #[cfg(target_env = "gnu")]
+    crate::stdio::on_shortage(super::native::shortage::relieve);
 }
 
 /// Makes `raw` the state that this thread runs, null for none; returns the one before.

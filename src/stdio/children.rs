@@ -10,10 +10,14 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc;
 
 use super::FILE;
+use super::shortage::{stream_with_room, with_room};
 use crate::rt;
 
 /// A mode for `fopen` is read up to here.
 const MODE_MAX: usize = 7;
+
+/// At the end of its template `mkstemp` replaces so many letters X.
+const TEMPLATE_LETTERS: usize = 6;
 
 /// What a shell's exit status is if it cannot be started.
 const NOT_STARTED: c_int = 127 << 8;
@@ -74,7 +78,7 @@ unsafe fn with_private<R>(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
     // SAFETY: the caller's contract.
-    unsafe { with_private(mode, 1, |mode| libc::fopen(path, mode)) }
+    stream_with_room(|| unsafe { with_private(mode, 1, |mode| libc::fopen(path, mode)) })
 }
 
 /// # Safety
@@ -83,11 +87,30 @@ unsafe extern "C" fn __wrap_fopen64(path: *const c_char, mode: *const c_char) ->
 unsafe extern "C" fn __wrap_tmpfile64() -> *mut FILE {
     // SAFETY: a stream that was just opened, if it is one.
     unsafe {
-        let stream = libc::tmpfile();
+        let stream = stream_with_room(|| libc::tmpfile());
         if !stream.is_null() {
             libc::fcntl(libc::fileno(stream), libc::F_SETFD, libc::FD_CLOEXEC);
         }
         stream
+    }
+}
+
+/// # Safety
+/// As for `mkstemp`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_mkstemp64(template: *mut c_char) -> c_int {
+    // SAFETY: the caller's contract. What has failed for want of descriptors has changed the
+    // letters of the template: a second time they would not be the six that are to be replaced.
+    unsafe {
+        let length = libc::strlen(template);
+        let count = TEMPLATE_LETTERS.min(length);
+        with_room(
+            |&file| file < 0,
+            || {
+                template.add(length - count).write_bytes(b'X', count);
+                libc::mkostemp(template, libc::O_CLOEXEC)
+            },
+        )
     }
 }
 
@@ -126,7 +149,10 @@ unsafe extern "C" fn __wrap_popen(command: *const c_char, mode: *const c_char) -
     super::flush();
     // SAFETY: the caller's contract.
     let (command, mode) = unsafe { (CStr::from_ptr(command), CStr::from_ptr(mode)) };
-    let (command, mode) = (with_limit(command), mode.to_owned());
+    stream_with_room(|| open_pipe(with_limit(command), mode.to_owned()))
+}
+
+fn open_pipe(command: CString, mode: CString) -> *mut FILE {
     let opened = at_usual_priority(move || {
         let open = |mode| {
             // SAFETY: C strings.

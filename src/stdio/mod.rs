@@ -16,6 +16,8 @@ mod children;
 mod late;
 #[cfg(target_env = "gnu")]
 mod reading;
+#[cfg(target_env = "gnu")]
+mod shortage;
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -24,6 +26,8 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 pub use late::nudge;
+#[cfg(target_env = "gnu")]
+pub use shortage::on_shortage;
 
 use crate::thread;
 

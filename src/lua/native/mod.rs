@@ -10,7 +10,7 @@ mod event;
 mod frames;
 mod process;
 mod rwopt;
-mod shortage;
+pub(super) mod shortage;
 mod stat;
 pub(super) mod stdio;
 #[cfg(target_env = "gnu")]

@@ -1,12 +1,12 @@
 //! What is done for want of descriptors: collecting what holds some and nobody refers to.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use crate::context::Context;
-use crate::lua::{host, state};
+use crate::lua::{host, interrupt, state};
 use crate::rt;
 
 pub(super) const FUNCTIONS: super::Functions =
@@ -31,6 +31,55 @@ unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
         gauges.collected_in.store(gauges.turns(), Ordering::Relaxed);
     });
     0
+}
+
+/// Collections for files in a row that were of no use before there is a pause after each …
+const FRUITLESS_MAX: u32 = 64;
+
+/// … as many times as long as it took.
+const PAUSES: u64 = 10;
+
+static FRUITLESS: AtomicU32 = AtomicU32::new(0);
+static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+/// Collects the garbage of the state that runs on this thread, which opens a file and lacks a
+/// descriptor for it; false if that was done a moment ago, and again and again of no use.
+#[cfg(target_env = "gnu")]
+pub(in crate::lua) fn relieve() -> bool {
+    let Some(raw) = interrupt::current().filter(|_| host::is_entered()) else { return false };
+    let start = rt::now();
+    // Relaxed, everywhere: nothing depends on these but how often files wait for a collection.
+    if start < NOT_BEFORE.load(Ordering::Relaxed) {
+        return false;
+    }
+    let before = open_files();
+    // SAFETY: the coroutine that runs, in the C function that opens a file; errors are caught.
+    let status = unsafe { ffi::lua_cpcall(raw, collect, std::ptr::null_mut()) };
+    if status != ffi::LUA_OK {
+        // SAFETY: the error is on the top of the stack.
+        unsafe { ffi::lua_settop(raw, -2) };
+    }
+    let end = rt::now();
+    if open_files() < before {
+        FRUITLESS.store(0, Ordering::Relaxed);
+    } else if FRUITLESS.fetch_add(1, Ordering::Relaxed) >= FRUITLESS_MAX {
+        NOT_BEFORE.store(end + PAUSES * (end - start), Ordering::Relaxed);
+    }
+    status == ffi::LUA_OK
+}
+
+/// The lowest number that a new descriptor would have, or the most there are: less than before once
+/// some were closed.
+fn open_files() -> c_int {
+    // SAFETY: makes a descriptor, and closes it.
+    unsafe {
+        let file = libc::fcntl(libc::STDOUT_FILENO, libc::F_DUPFD_CLOEXEC, 0);
+        if file < 0 {
+            return c_int::MAX;
+        }
+        libc::close(file);
+        file
+    }
 }
 
 /// native.ask_others(): asks other contexts to do the same, those with the most sockets, once a
