@@ -39,6 +39,15 @@ tap.test("never early", function()
     is(select("#", timer.sleep(0)), 0, "sleep returns nothing")
 end)
 
+tap.test("clocks", function()
+    local began, time = timer.now(), timer.time()
+    timer.sleep(0.01)
+    local passed = timer.now() - began
+    ok(passed >= 0.01 and passed < 60, "now passes", passed)
+    ok(math.abs(timer.time() - time - passed) < 60, "and so does time")
+    ok(math.abs(timer.time() - os.time()) < 60, "time is that of os.time")
+end)
+
 tap.test("times", function()
     tap.raises("not a number raises", "", timer.sleep, 0 / 0)
     tap.raises("infinity raises", "", timer.sleep, math.huge)
