@@ -13,7 +13,10 @@ enum {
 };
 
 typedef struct nl_buffer {
-  uint8_t *ptr;      /* first byte */
+  union {
+    uint8_t *ptr;    /* first byte */
+    double address;  /* the same, for comparisons: reading it allocates nothing */
+  };
   int32_t len;       /* bytes held */
   int32_t room;      /* bytes behind the last one that may be written without reserving */
   uint16_t flags;    /* NL_BUFFER_* */

@@ -1,24 +1,35 @@
--- The accessors of buffers that compile: typed reads and writes, varints, raw pointers. Not for
--- scripts, which see them as methods. Offsets are zero-based.
+-- The accessors of buffers that compile: typed reads and writes, raw pointers. Not for scripts,
+-- which see them as methods. Offsets are zero-based.
 --
 -- Every accessor is generated from one of three templates, so that it holds all of its checks
 -- itself. In compiled code the type check and the loads of ptr and len leave the loop; what remains
 -- is the comparison with the length. `tobit(x) ~= x` is true for whatever is no int32: NaN,
--- fractions, huge numbers, strings; for integers in compiled code it costs nothing.
+-- fractions, huge numbers; for integers in compiled code it costs nothing.
+--
+-- In code that is not compiled, making a pointer allocates, and whatever allocates may run a
+-- finaliser, which is script code: it may release the buffer, have it grow, or send it. So each
+-- pointer is made first, and only then is looked whether the buffer is still as it was (`address`
+-- is the pointer as a number, which costs no allocation): between that look and the use of the
+-- pointer nothing allocates. If it has changed, the accessor starts over. Compiled code runs no
+-- finalisers, and the second look falls away.
 
 local native = ...
 
-local ffi = (native.ffi or require)("ffi")
-local bit = require "bit"
+local ffi = native.ffi and native.ffi() or require "ffi"
+local bit = bit
 
 native.load "internal/cdef"(native, "buffer.h")
 ffi.cdef "void *memchr(const void *bytes, int byte, size_t len);"
 
 local buffer, TOKEN = native.buffer_methods()
-local C = ffi.C
+local memchr = ffi.C.memchr
 local cast, copy, istype, text_of = ffi.cast, ffi.copy, ffi.istype, ffi.string
-local tobit, band, bor, rshift, bxor = bit.tobit, bit.band, bit.bor, bit.rshift, bit.bxor
-local getmetatable, floor, type, error = getmetatable, math.floor, type, error
+local tobit, band, bswap, rshift, arshift = bit.tobit, bit.band, bit.bswap, bit.rshift, bit.arshift
+local getmetatable, floor, type, tonumber = getmetatable, math.floor, type, tonumber
+local format, gsub, match = string.format, string.gsub, string.match
+local assert, ipairs, loadstring, rawset = assert, ipairs, loadstring, rawset
+local setmetatable = setmetatable
+local bad, raise, buffer_reserve = native.bad, native.raise, native.buffer_reserve
 
 -- Called, not cast to: it takes no string then, whatever the metatable of strings claims.
 local view_t = ffi.typeof "nl_buffer *"
@@ -26,61 +37,72 @@ local bytes_t = ffi.typeof "const uint8_t *"
 local int64, uint64 = ffi.typeof "int64_t", ffi.typeof "uint64_t"
 local scratch = ffi.new "union { int32_t i32; float f32; uint64_t u64; double f64; }"
 
-local UNIQUE = C.NL_BUFFER_UNIQUE
-local LIVE = C.NL_BUFFER_LIVE
+local LIVE, UNIQUE = ffi.C.NL_BUFFER_LIVE, ffi.C.NL_BUFFER_UNIQUE
 local SIZE_MAX = 0x7fffffff
-local EXACT_MAX = 2 ^ 53
 local NAN = 0 / 0
 
--- Failure. All of these raise in the function that called the accessor.
+-- Failure. A place is the position of an argument, or the words for something in one.
 
-local function show(value)
-    return type(value) == "string" and string.format("%q", value) or tostring(value)
+local function not_buffer(value, name)
+    bad(1, name, "buffer", value)
 end
 
-local function not_buffer(value)
-    error("buffer expected, got " .. type(value), 3)
-end
-
-local function out_of_range(object, offset, width, name)
-    local view = view_t(object)
-    if band(view.flags, LIVE) == 0 then error(name .. ": buffer is released", 3) end
-    error(
-        string.format(
-            "%s: offset %s, width %d is outside the buffer of %d bytes (offsets count from 0)",
-            name, show(offset), width, view.len
-        ),
-        3
+local function is_released(name)
+    raise(
+        name .. ": buffer is released (its memory is given back for good; clear() empties one that "
+            .. "is used again)"
     )
 end
 
 --- Those that touch no byte of a buffer, when asked for none, ask here.
 local function check_live(view, name)
-    if band(view.flags, LIVE) == 0 then error(name .. ": buffer is released", 3) end
+    if band(view.flags, LIVE) == 0 then is_released(name) end
 end
 
-local function bad_value(value, name, low, high)
-    local text = "%s: %s is not a whole number from %s to %s"
-    error(string.format(text, name, show(value), low, high), 3)
+--- What is no number stands for one if it is an int64_t or uint64_t; else for none.
+local function whole(value)
+    return (istype(int64, value) or istype(uint64, value)) and tonumber(value) or NAN
 end
 
-local function bad_number(value, name)
-    error(string.format("%s: number expected, got %s", name, show(value)), 3)
+local function whole_u32(value)
+    local number = whole(value)
+    return number <= 4294967295 and number or NAN
 end
 
-local function bad_count(count, max, name)
-    error(string.format("%s: %s is not a whole number from 0 to %d", name, show(count), max), 3)
+local function out_of_range(object, offset, width, name, place)
+    local view = view_t(object)
+    if band(view.flags, LIVE) == 0 then is_released(name) end
+    local number = type(offset) == "number" and offset or whole(offset)
+    if floor(number) ~= number then bad(place or 2, name, "offset from 0", offset) end
+    raise(
+        format(
+            "%s: offset %.0f, width %d is outside the buffer of %d bytes (offsets count from 0)",
+            name, number, width, view.len
+        )
+    )
+end
+
+local function bad_value(value, place, name, low, high)
+    bad(place, name, "whole number from " .. low .. " to " .. high, value)
+end
+
+local function bad_number(value, place, name)
+    bad(place, name, "number", value)
+end
+
+local function bad_count(count, place, name, max)
+    bad_value(count, place, name, "0", format("%d", max))
 end
 
 --- Makes the content writable, with room behind it for so many bytes.
-local function reserve(object, extra)
-    local fault = native.buffer_reserve(object, extra)
-    if fault then error(fault, 3) end
+local function reserve(object, extra, name)
+    local fault = buffer_reserve(object, extra)
+    if fault then raise(name .. ": " .. fault) end
 end
 
 -- 64-bit values: numbers must be whole, cdata in range.
 
-local function to_i64(value, name)
+local function to_i64(value, place, name)
     if type(value) == "number" then
         if value >= -2 ^ 63 and value < 2 ^ 63 and floor(value) == value then
             return cast(int64, value)
@@ -90,13 +112,10 @@ local function to_i64(value, name)
     elseif istype(uint64, value) and value <= 0x7fffffffffffffffULL then
         return cast(int64, value)
     end
-    error(
-        string.format("%s: %s is not a whole number from -2^63 to 2^63 - 1", name, show(value)),
-        3
-    )
+    bad_value(value, place, name, "-2^63", "2^63 - 1")
 end
 
-local function to_u64(value, name)
+local function to_u64(value, place, name)
     if type(value) == "number" then
         if value >= 0 and value < 2 ^ 64 and floor(value) == value then
             return cast(uint64, value)
@@ -106,182 +125,213 @@ local function to_u64(value, name)
     elseif istype(int64, value) and value >= 0LL then
         return cast(uint64, value)
     end
-    error(string.format("%s: %s is not a whole number from 0 to 2^64 - 1", name, show(value)), 3)
+    bad_value(value, place, name, "0", "2^64 - 1")
 end
 
 -- Fixed widths. `load` and `store` are for the byte order of this machine, `load_swapped` and
--- `store_swapped` for the other. `check` turns `given` into `stored`.
+-- `store_swapped` for the other; they see the pointer `p`, and neither they nor `prepare` allocate
+-- before the pointer is used. `check` turns `given` into `stored`; `convert`, which may allocate,
+-- goes on with that.
 
 local SMALL = [[
-    local stored = tobit(given or NAN)
+    local stored = type(given) == "number" and tobit(given) or whole(given)
     if stored ~= given or stored < $low or stored > $high then
-        bad_value(given, "$name", "$low", "$high")
+        bad_value(given, $where, "$name", "$low", "$high")
     end]]
 -- Integers in compiled code are int32: those need no more than the sign looked at.
 local U32 = [[
-    local stored = tobit(given or NAN)
+    local stored = type(given) == "number" and tobit(given) or whole_u32(given)
     if stored ~= given or stored < 0 then
         if type(given) ~= "number" or not (given >= 0 and given <= 4294967295)
             or floor(given) ~= given
         then
-            bad_value(given, "$name", "0", "4294967295")
+            bad_value(given, $where, "$name", "0", "4294967295")
         end
         stored = given
     end]]
 local FLOAT = [[
     local stored = given
-    if type(given) ~= "number" then bad_number(given, "$name") end]]
-
-local function plain(ctype)
-    return "cast(" .. ctype .. "_p, bytes)[0]"
-end
+    if type(given) ~= "number" then bad_number(given, $where, "$name") end]]
 
 local FIXED = {
-    u8 = { width = 1, low = "0", high = "255", load = "bytes[0]", store = "bytes[0] = stored" },
+    u8 = { width = 1, low = "0", high = "255", is_bytes = true },
     i8 = { width = 1, low = "-128", high = "127" },
     u16 = {
         width = 2, low = "0", high = "65535",
-        load_swapped = "rshift(bswap(cast(u16_p, bytes)[0]), 16)",
-        store_swapped = "cast(u16_p, bytes)[0] = rshift(bswap(stored), 16)",
+        load_swapped = "rshift(bswap(p[0]), 16)",
+        store_swapped = "p[0] = rshift(bswap(stored), 16)",
     },
     i16 = {
-        width = 2, low = "-32768", high = "32767",
-        load_swapped = "arshift(bswap(cast(u16_p, bytes)[0]), 16)",
-        store_swapped = "cast(u16_p, bytes)[0] = rshift(bswap(stored), 16)",
+        width = 2, low = "-32768", high = "32767", swapped = "u16",
+        load_swapped = "arshift(bswap(p[0]), 16)",
+        store_swapped = "p[0] = rshift(bswap(stored), 16)",
     },
     u32 = {
-        width = 4, check = U32,
-        load_swapped = "tonumber(cast(uint32, bswap(cast(i32_p, bytes)[0])))",
-        store_swapped = "cast(i32_p, bytes)[0] = bswap(stored)",
+        width = 4, check = U32, swapped = "i32",
+        load_swapped = "tonumber(cast(uint32, bswap(p[0])))",
+        store_swapped = "p[0] = bswap(stored)",
     },
     i32 = {
         width = 4, low = "-2147483648", high = "2147483647",
-        load_swapped = "bswap(cast(i32_p, bytes)[0])",
-        store_swapped = "cast(i32_p, bytes)[0] = bswap(stored)",
+        load_swapped = "bswap(p[0])", store_swapped = "p[0] = bswap(stored)",
     },
     u64 = {
-        width = 8, check = 'local stored = to_u64(given, "$name")',
-        load_swapped = "bswap(cast(u64_p, bytes)[0])",
-        store_swapped = "cast(u64_p, bytes)[0] = bswap(stored)",
+        width = 8, check = 'local stored = to_u64(given, $where, "$name")', allocates = true,
+        load_swapped = "bswap(p[0])", convert_swapped = "stored = bswap(stored)",
     },
     i64 = {
-        width = 8, check = 'local stored = to_i64(given, "$name")',
-        load_swapped = "bswap(cast(i64_p, bytes)[0])",
-        store_swapped = "cast(i64_p, bytes)[0] = bswap(stored)",
+        width = 8, check = 'local stored = to_i64(given, $where, "$name")', allocates = true,
+        load_swapped = "bswap(p[0])", convert_swapped = "stored = bswap(stored)",
     },
     f32 = {
-        width = 4, check = FLOAT,
-        prepare_swapped = "scratch.i32 = bswap(cast(i32_p, bytes)[0])",
-        load_swapped = "scratch.f32",
-        store_swapped = "scratch.f32 = stored; cast(i32_p, bytes)[0] = bswap(scratch.i32)",
+        width = 4, check = FLOAT, swapped = "i32",
+        prepare_swapped = "scratch.i32 = bswap(p[0])", load_swapped = "scratch.f32",
+        store_swapped = "scratch.f32 = stored p[0] = bswap(scratch.i32)",
     },
     f64 = {
-        width = 8, check = FLOAT,
-        prepare_swapped = "scratch.u64 = bswap(cast(u64_p, bytes)[0])",
-        load_swapped = "scratch.f64",
-        store_swapped = "scratch.f64 = stored; cast(u64_p, bytes)[0] = bswap(scratch.u64)",
+        width = 8, check = FLOAT, swapped = "u64", allocates = true,
+        prepare_swapped = "scratch.u64 = bswap(p[0])", load_swapped = "scratch.f64",
+        convert_swapped = "scratch.f64 = stored stored = bswap(scratch.u64)",
     },
 }
 
 local PREAMBLE = [[
 local e = ...
-local TOKEN, NAN, UNIQUE, scratch, view_t = e.TOKEN, e.NAN, e.UNIQUE, e.scratch, e.view_t
+local TOKEN, UNIQUE, scratch, view_t = e.TOKEN, e.UNIQUE, e.scratch, e.view_t
+local whole, whole_u32 = e.whole, e.whole_u32
 local not_buffer, out_of_range, bad_value = e.not_buffer, e.out_of_range, e.bad_value
 local bad_number, reserve, to_i64, to_u64 = e.bad_number, e.reserve, e.to_i64, e.to_u64
 local u16_p, i16_p, u32_p, i32_p = e.u16_p, e.i16_p, e.u32_p, e.i32_p
 local u64_p, i64_p, f32_p, f64_p, i8_p = e.u64_p, e.i64_p, e.f32_p, e.f64_p, e.i8_p
-local uint32, cast = e.uint32, e.cast
-local tobit, band, bswap, rshift, arshift = bit.tobit, bit.band, bit.bswap, bit.rshift, bit.arshift
-local getmetatable, tonumber, type, floor = getmetatable, tonumber, type, math.floor
-local M = e.buffer
+local uint32, cast, tobit, band, bswap = e.uint32, e.cast, e.tobit, e.band, e.bswap
+local rshift, arshift, getmetatable = e.rshift, e.arshift, e.getmetatable
+local tonumber, type, floor = e.tonumber, e.type, e.floor
 ]]
 
 local GET = [[
-function M.$name(buffer, offset)
-    if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
-    local view, at = view_t(buffer), tobit(offset or NAN)
-    if at ~= offset or at < 0 or at > view.len - $width then
+local function read(buffer, offset)
+    if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
+        not_buffer(buffer, "$name")
+    end
+    local view, at = view_t(buffer), type(offset) == "number" and tobit(offset) or whole(offset)
+    if at ~= offset or not (at >= 0 and at <= view.len - $width) then
         out_of_range(buffer, offset, $width, "$name")
     end
-    local bytes = view.ptr + at
+    local address = view.address
+    local p = $open view.ptr + at $close
+    if view.address ~= address or at > view.len - $width then return read(buffer, offset) end
     $prepare
     return $load
 end
+return read
 ]]
 
 local SET = [[
-function M.set_$name(buffer, offset, given)
-    if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
-    local view, at = view_t(buffer), tobit(offset or NAN)
-    if at ~= offset or at < 0 or at > view.len - $width then
-        out_of_range(buffer, offset, $width, "set_$name")
+local function write(buffer, offset, given)
+    if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
+        not_buffer(buffer, "$name")
+    end
+    local view, at = view_t(buffer), type(offset) == "number" and tobit(offset) or whole(offset)
+    if at ~= offset or not (at >= 0 and at <= view.len - $width) then
+        out_of_range(buffer, offset, $width, "$name")
     end
     $check
-    if band(view.flags, UNIQUE) == 0 then reserve(buffer, 0) end
-    local bytes = view.ptr + at
+    $convert
+    if band(view.flags, UNIQUE) == 0 then reserve(buffer, 0, "$name") end
+    local address = view.address
+    local p = $open view.ptr + at $close
+    if view.address ~= address or at > view.len - $width or band(view.flags, UNIQUE) == 0 then
+        return write(buffer, offset, given)
+    end
     $store
 end
+return write
 ]]
 
 local PUT = [[
-function M.put_$name(buffer, given)
-    if getmetatable(buffer) ~= TOKEN then not_buffer(buffer) end
+local function append(buffer, given)
+    if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
+        not_buffer(buffer, "$name")
+    end
     local view = view_t(buffer)
     $check
-    if view.room < $width then reserve(buffer, $width) end
-    local bytes, room = view.ptr + view.len, view.room
+    $convert
+    if view.room < $width then reserve(buffer, $width, "$name") end
+    local address, len = view.address, view.len
+    local p = $open view.ptr + len $close
+    if view.address ~= address or view.len ~= len or view.room < $width then
+        return append(buffer, given)
+    end
     $store
-    view.len = view.len + $width
-    view.room = room - $width
+    view.len = len + $width
+    view.room = view.room - $width
     return buffer
 end
+return append
 ]]
 
 local env = {
     TOKEN = TOKEN, NAN = NAN, UNIQUE = UNIQUE, scratch = scratch, view_t = view_t, cast = cast,
-    not_buffer = not_buffer, out_of_range = out_of_range, bad_value = bad_value,
-    bad_number = bad_number, reserve = reserve, to_i64 = to_i64, to_u64 = to_u64, buffer = buffer,
-    uint32 = ffi.typeof "uint32_t", show = show,
+    not_buffer = not_buffer, out_of_range = out_of_range, bad_value = bad_value, whole = whole,
+    whole_u32 = whole_u32,
+    bad_number = bad_number, reserve = reserve, to_i64 = to_i64, to_u64 = to_u64,
+    uint32 = ffi.typeof "uint32_t", uint64 = uint64, int64 = int64, is_released = is_released,
+    tobit = tobit, band = band, bswap = bswap, rshift = rshift, arshift = arshift,
+    getmetatable = getmetatable, tonumber = tonumber, type = type, floor = floor, LIVE = LIVE,
 }
-for kind, ctype in pairs {
-    i8 = "int8_t", u16 = "uint16_t", i16 = "int16_t", u32 = "uint32_t", i32 = "int32_t",
-    u64 = "uint64_t", i64 = "int64_t", f32 = "float", f64 = "double",
+for _, pair in ipairs {
+    { "i8", "int8_t" }, { "u16", "uint16_t" }, { "i16", "int16_t" }, { "u32", "uint32_t" },
+    { "i32", "int32_t" }, { "u64", "uint64_t" }, { "i64", "int64_t" }, { "f32", "float" },
+    { "f64", "double" },
 } do
-    env[kind .. "_p"] = ffi.typeof(ctype .. " *")
+    env[pair[1] .. "_p"] = ffi.typeof(pair[2] .. " *")
 end
 
 --- What the generated code for a kind and byte order ("le", "be", or "" for one byte) consists of.
+local is_little = ffi.abi "le"
 local function parts(kind, order)
     local fixed = FIXED[kind]
-    local swapped = order ~= "" and (order == "le") ~= ffi.abi "le"
+    local swapped = order ~= "" and (order == "le") ~= is_little
     return {
         width = fixed.width, low = fixed.low, high = fixed.high, check = fixed.check or SMALL,
+        open = fixed.is_bytes and "" or format("cast(%s_p, ", swapped and fixed.swapped or kind),
+        close = fixed.is_bytes and "" or ")",
+        allocates = fixed.allocates,
+        convert = swapped and fixed.convert_swapped or "",
         prepare = swapped and fixed.prepare_swapped or "",
-        load = swapped and fixed.load_swapped or fixed.load or plain(kind),
-        store = swapped and fixed.store_swapped or fixed.store or (plain(kind) .. " = stored"),
+        load = swapped and fixed.load_swapped or "p[0]",
+        store = swapped and fixed.store_swapped or "p[0] = stored",
     }
 end
 
 local function expand(template, values)
     -- Twice: the parts contain placeholders themselves.
-    return (template:gsub("%$(%w+)", values):gsub("%$(%w+)", values))
+    local text = gsub(gsub(template, "%$(%w+)", values), "%$(%w+)", values)
+    return text
+end
+
+--- Compiles text of the library's own.
+local function compile(source, name)
+    return assert(loadstring(source, name))
 end
 
 local TEMPLATES = { [""] = GET, set_ = SET, put_ = PUT }
+local PLACES = { set_ = "3", put_ = "2" }
 
 --- Makes the accessor of this name and adds it to the methods; nil if it is not a name of one.
 local function generate(name)
-    local prefix, kind, order = name:match "^(%l-_?)([uif]%d+)(%l*)$"
+    local prefix, kind, order = match(name, "^(%l-_?)([uif]%d+)(%l*)$")
+    if name == "byte" then prefix, kind, order = "", "u8", "" end
     local template, fixed = TEMPLATES[prefix], FIXED[kind]
     if not template or not fixed then return nil end
     if fixed.width == 1 and order ~= "" or fixed.width > 1 and order ~= "le" and order ~= "be" then
         return nil
     end
     local values = parts(kind, order)
-    values.name = kind .. order
-    values.check = values.check:gsub("%$name", name)
-    assert(loadstring(PREAMBLE .. expand(template, values), "=[node-lua] buffer"))(env)
-    return rawget(buffer, name)
+    values.name, values.where = name, PLACES[prefix]
+    local accessor = compile(PREAMBLE .. expand(template, values), "=[node-lua] buffer")(env)
+    rawset(buffer, name, accessor)
+    return accessor
 end
 
 -- Most scripts use few of the 54.
@@ -289,221 +339,118 @@ setmetatable(buffer, {
     __index = function(_, name) return type(name) == "string" and generate(name) or nil end,
 })
 
-function buffer.byte(object, offset) return buffer.u8(object, offset) end
-
--- Variable length: LEB128, least significant group of 7 bits first.
-
---- A varint of any length up to 10 bytes.
-local function long_varint(object, offset, at, name)
-    local view = view_t(object)
-    local value, shift = 0ULL, 0
-    for i = at, view.len - 1 do
-        local byte = view.ptr[i]
-        if shift == 63 and byte > 1 then
-            error(string.format("%s: value at offset %d exceeds 64 bits", name, offset), 3)
-        end
-        value = bor(value, bit.lshift(cast(uint64, band(byte, 127)), shift))
-        if byte < 128 then
-            return value <= 0x20000000000000ULL and tonumber(value) or value, i + 1
-        end
-        shift = shift + 7
-    end
-    error(
-        string.format(
-            "%s: value at offset %d runs past the end of %d bytes", name, offset, view.len
-        ),
-        3
-    )
-end
-
-local function get_varint(object, offset, name)
-    local view, at = view_t(object), tobit(offset or NAN)
-    if at ~= offset or at < 0 or at >= view.len then
-        -- One level deeper than the generated accessors.
-        return nil
-    end
-    -- Written out: a loop would be a trace of its own, entered and left at every call.
-    local bytes, left = view.ptr + at, view.len - at
-    local value = bytes[0]
-    if value < 128 then return value, at + 1 end
-    -- A byte that is not there counts as one that goes on: the long way then finds it missing.
-    local byte = left > 1 and bytes[1] or 128
-    value = value - 128 + byte * 128
-    if byte < 128 then return value, at + 2 end
-    byte = left > 2 and bytes[2] or 128
-    value = value - 16384 + byte * 16384
-    if byte < 128 then return value, at + 3 end
-    byte = left > 3 and bytes[3] or 128
-    value = value - 2097152 + byte * 2097152
-    if byte < 128 then return value, at + 4 end
-    return long_varint(object, offset, at, name)
-end
-
---- The unsigned varint at an offset, and the offset behind it.
-function buffer.varint(object, offset)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local value, after = get_varint(object, offset, "varint")
-    if not value then out_of_range(object, offset, 1, "varint") end
-    return value, after
-end
-
---- The signed (zigzag) varint at an offset, and the offset behind it.
-function buffer.zigzag(object, offset)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local value, after = get_varint(object, offset, "zigzag")
-    if not value then out_of_range(object, offset, 1, "zigzag") end
-    if type(value) == "number" then
-        local half = floor(value / 2)
-        if value == half * 2 then return half, after end
-        return -half - 1, after
-    end
-    local half = cast(int64, bxor(rshift(value, 1), -band(value, 1ULL)))
-    return half, after
-end
-
---- Writes a number from 0 to 2^53, or any uint64_t, where there is room for 10 bytes.
-local function write_varint(bytes, value)
-    local count = 0
-    if type(value) == "number" then
-        while value > 0x7fffffff do
-            local rest = floor(value / 128)
-            bytes[count] = value - rest * 128 + 128
-            value, count = rest, count + 1
-        end
-        local small = tobit(value)
-        if small < 128 then
-            bytes[count] = small
-            return count + 1
-        end
-        bytes[count] = bor(small, 128)
-        if small < 16384 then
-            bytes[count + 1] = rshift(small, 7)
-            return count + 2
-        end
-        while small >= 128 do
-            bytes[count] = bor(small, 128)
-            small, count = rshift(small, 7), count + 1
-        end
-        bytes[count] = small
-        return count + 1
-    end
-    while value >= 128ULL do
-        bytes[count] = bor(tonumber(band(value, 127ULL)), 128)
-        value, count = rshift(value, 7), count + 1
-    end
-    bytes[count] = tonumber(value)
-    return count + 1
-end
-
-local function append_varint(object, value)
-    local view = view_t(object)
-    if view.room < 10 then
-        local fault = native.buffer_reserve(object, 10)
-        if fault then error(fault, 4) end
-    end
-    local count = write_varint(view.ptr + view.len, value)
-    view.len = view.len + count
-    view.room = view.room - count
-    return object
-end
-
---- Turns a signed value into the unsigned one that stands for it.
-local function to_zigzag(value)
-    if type(value) == "number" and value >= -2 ^ 52 and value <= 2 ^ 52
-        and floor(value) == value
-    then
-        return value >= 0 and value * 2 or -value * 2 - 1
-    end
-    local wide = to_i64(value, "zigzag")
-    return cast(uint64, bxor(bit.lshift(wide, 1), bit.arshift(wide, 63)))
-end
-
---- Appends an unsigned varint.
-function buffer.put_varint(object, value)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    if type(value) ~= "number" or not (value >= 0 and value <= EXACT_MAX)
-        or floor(value) ~= value
-    then
-        value = to_u64(value, "put_varint")
-    end
-    return append_varint(object, value)
-end
-
---- Appends a signed varint.
-function buffer.put_zigzag(object, value)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    return append_varint(object, to_zigzag(value))
-end
-
 -- Bytes and pointers.
 
+local function check_buffer(object, name)
+    if getmetatable(object) ~= TOKEN or type(object) ~= "userdata" then not_buffer(object, name) end
+end
+
 --- Offset of the first such byte at or behind `from`; nil if there is none.
-function buffer.index_of(object, byte, from)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+local function index_of(object, byte, from)
+    check_buffer(object, "index_of")
     local view = view_t(object)
     if from == nil then from = 0 end
-    local at, wanted = tobit(from), tobit(byte or NAN)
-    if wanted ~= byte or wanted < 0 or wanted > 255 then bad_value(byte, "index_of", "0", "255") end
-    if at ~= from or at < 0 or at > view.len then out_of_range(object, from, 0, "index_of") end
+    local at = type(from) == "number" and tobit(from) or whole(from)
+    local wanted = type(byte) == "number" and tobit(byte) or whole(byte)
+    if wanted ~= byte or wanted < 0 or wanted > 255 then
+        bad_value(byte, 2, "index_of", "0", "255")
+    end
+    if at ~= from or not (at >= 0 and at <= view.len) then
+        out_of_range(object, from, 0, "index_of", 3)
+    end
     check_live(view, "index_of")
-    local found = C.memchr(view.ptr + at, wanted, view.len - at)
+    local address, len = view.address, view.len
+    local bytes = view.ptr + at
+    if view.address ~= address or view.len ~= len then return index_of(object, byte, from) end
+    local found = memchr(bytes, wanted, len - at)
     if found == nil then return nil end
-    return tonumber(cast(bytes_t, found) - view.ptr)
+    return tonumber(cast(bytes_t, found) - bytes) + at
 end
 
 --- Part of the content as a string; without a count all from the offset on.
-function buffer.text(object, offset, count)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    local view, at = view_t(object), tobit(offset or NAN)
-    if at ~= offset or at < 0 or at > view.len then out_of_range(object, offset, 0, "text") end
+local function text(object, offset, count)
+    check_buffer(object, "text")
+    local view = view_t(object)
+    local at = type(offset) == "number" and tobit(offset) or whole(offset)
+    if at ~= offset or not (at >= 0 and at <= view.len) then
+        out_of_range(object, offset, 0, "text")
+    end
     check_live(view, "text")
-    local left = view.len - at
-    if count == nil then return text_of(view.ptr + at, left) end
-    local wanted = tobit(count)
-    if wanted ~= count or wanted < 0 or wanted > left then bad_count(count, left, "text") end
-    return text_of(view.ptr + at, wanted)
+    local address, len = view.address, view.len
+    local wanted = len - at
+    if count ~= nil then
+        wanted = type(count) == "number" and tobit(count) or whole(count)
+        if wanted ~= count or not (wanted >= 0 and wanted <= len - at) then
+            bad_count(count, 3, "text", len - at)
+        end
+    end
+    local bytes = view.ptr + at
+    if view.address ~= address or view.len ~= len then return text(object, offset, count) end
+    return text_of(bytes, wanted)
 end
 
 --- Appends a string; like append, but compiled.
-function buffer.put(object, text)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
-    if type(text) ~= "string" then error("put: string expected, got " .. type(text), 2) end
-    local view, len = view_t(object), #text
+local function put(object, given)
+    check_buffer(object, "put")
+    if type(given) ~= "string" then bad(2, "put", "string", given) end
+    local view, count = view_t(object), #given
     check_live(view, "put")
-    if view.room < len then reserve(object, len) end
-    copy(view.ptr + view.len, text, len)
-    view.len = view.len + len
-    view.room = view.room - len
+    if view.room < count then reserve(object, count, "put") end
+    local address, len = view.address, view.len
+    local bytes = view.ptr + len
+    if view.address ~= address or view.len ~= len or view.room < count then
+        return put(object, given)
+    end
+    copy(bytes, given, count)
+    view.len = len + count
+    view.room = view.room - count
     return object
 end
 
 --- Address of the first byte, not to be written through, and the length. Good until the buffer is
 --- changed or collected.
-function buffer.ptr(object)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+local function ptr(object)
+    check_buffer(object, "ptr")
     local view = view_t(object)
     check_live(view, "ptr")
-    return cast(bytes_t, view.ptr), view.len
+    local address, len = view.address, view.len
+    local bytes = cast(bytes_t, view.ptr)
+    if view.address ~= address or view.len ~= len then return ptr(object) end
+    return bytes, len
 end
 
 --- Makes room for at least `count` bytes; their address, and how many there are.
-function buffer.reserve(object, count)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+local function make_room(object, count)
+    check_buffer(object, "reserve")
     local view = view_t(object)
-    local wanted = tobit(count or NAN)
-    if wanted ~= count or wanted < 0 then bad_count(count, SIZE_MAX, "reserve") end
-    if view.room < wanted or band(view.flags, UNIQUE) == 0 then reserve(object, wanted) end
-    return view.ptr + view.len, view.room
+    local wanted = type(count) == "number" and tobit(count) or whole(count)
+    if wanted ~= count or not (wanted >= 0 and wanted <= SIZE_MAX) then
+        bad_count(count, 2, "reserve", SIZE_MAX)
+    end
+    if view.room < wanted or band(view.flags, UNIQUE) == 0 then
+        reserve(object, wanted, "reserve")
+    end
+    local address, len, room = view.address, view.len, view.room
+    local bytes = view.ptr + len
+    if view.address ~= address or view.len ~= len or view.room ~= room or room < wanted
+        or band(view.flags, UNIQUE) == 0
+    then
+        return make_room(object, count)
+    end
+    return bytes, room
 end
+
+buffer.index_of, buffer.text, buffer.put = index_of, text, put
+buffer.ptr, buffer.reserve = ptr, make_room
 
 --- Adds bytes written behind the content to it.
 function buffer.commit(object, count)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+    check_buffer(object, "commit")
     local view = view_t(object)
     check_live(view, "commit")
-    local added = tobit(count or NAN)
-    if added ~= count or added < 0 or added > view.room then
-        bad_count(count, view.room, "commit")
+    local added = type(count) == "number" and tobit(count) or whole(count)
+    if added ~= count or not (added >= 0 and added <= view.room) then
+        bad_count(count, 2, "commit", view.room)
     end
     view.len = view.len + added
     view.room = view.room - added
@@ -511,22 +458,26 @@ function buffer.commit(object, count)
 end
 
 --- Drops bytes from the front; like remove, but compiled, and raises if there are too few.
-function buffer.skip(object, count)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+local function skip(object, count)
+    check_buffer(object, "skip")
     local view = view_t(object)
+    local dropped = type(count) == "number" and tobit(count) or whole(count)
     check_live(view, "skip")
-    local dropped = tobit(count or NAN)
-    if dropped ~= count or dropped < 0 or dropped > view.len then
-        bad_count(count, view.len, "skip")
+    local address, len = view.address, view.len
+    if dropped ~= count or not (dropped >= 0 and dropped <= len) then
+        bad_count(count, 2, "skip", len)
     end
-    view.ptr = view.ptr + dropped
-    view.len = view.len - dropped
+    local bytes = view.ptr + dropped
+    if view.address ~= address or view.len ~= len then return skip(object, count) end
+    view.ptr = bytes
+    view.len = len - dropped
     return object
 end
+buffer.skip = skip
 
 --- Forgets the content; like clear, but compiled.
 function buffer.reset(object)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+    check_buffer(object, "reset")
     local view = view_t(object)
     check_live(view, "reset")
     if band(view.flags, UNIQUE) ~= 0 then view.room = view.room + view.len end
@@ -536,15 +487,16 @@ end
 
 -- Loops over a buffer ask for these: from here on the compiled way.
 function buffer.length(object)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+    check_buffer(object, "length")
     return view_t(object).len
 end
 
 function buffer.unfill(object)
-    if getmetatable(object) ~= TOKEN then not_buffer(object) end
+    check_buffer(object, "unfill")
     return view_t(object).room
 end
 
-env.FIXED, env.parts, env.expand = FIXED, parts, expand
-env.get_varint, env.write_varint, env.to_zigzag = get_varint, write_varint, to_zigzag
+env.FIXED, env.parts, env.expand, env.compile = FIXED, parts, expand, compile
+env.PREAMBLE, env.check_buffer = PREAMBLE, check_buffer
+native.load "internal/buffer_varint"(native, env, buffer)
 return env

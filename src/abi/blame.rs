@@ -44,7 +44,7 @@ const TEXT_SHOWN: usize = 40;
 pub enum Wrong<'a> {
     /// An argument of a function.
     Argument(c_int),
-    /// A field of a table of options.
+    /// A field of a table of options; words with a space among them are said as they are.
     Option(&'a str),
 }
 
@@ -153,6 +153,7 @@ pub unsafe fn bad(
             let position = position - c_int::from(is_method);
             format!("bad argument #{position} to '{function}' ({why})")
         }
+        Wrong::Option(name) if name.contains(' ') => format!("bad {name} of '{function}' ({why})"),
         Wrong::Option(name) => {
             format!("bad option '{}' of '{function}' ({why})", shorten(name.as_bytes()))
         }

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::buffer_calls::METHODS;
+use super::buffer_calls::{METHODS, new};
 use super::call::Call;
 use crate::buf::{INLINE_MAX, NlBuffer, Piece, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES};
 use crate::lua::objects::{self, Maker};
@@ -29,6 +29,7 @@ pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
     (c"buffer_reserve", reserve_for_lua),
     (c"buffer_assign", assign),
     (c"buffer_is_live", is_live),
+    (c"buffer_new", new),
 ];
 
 /// Registry keys, far from the small ones that `luaL_ref` hands out.

@@ -38,7 +38,7 @@ pub(super) const METAMETHODS: &[(&CStr, lua_CFunction)] =
 const CONTENT: &str = "string, number or buffer";
 
 /// `new([capacity][, content])`
-unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
+pub(super) unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
     let call = unsafe { Call::new(state) };
     let result = match call.kind(1) {

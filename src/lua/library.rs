@@ -37,6 +37,16 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
         c"=[node-lua] buffer_access",
         include_str!("../../lua/internal/buffer_access.lua"),
     ),
+    (
+        "internal/buffer_varint",
+        c"=[node-lua] buffer_varint",
+        include_str!("../../lua/internal/buffer_varint.lua"),
+    ),
+    (
+        "internal/packet_code",
+        c"=[node-lua] packet_code",
+        include_str!("../../lua/internal/packet_code.lua"),
+    ),
     ("internal/open_ffi", c"=[node-lua] open_ffi", include_str!("../../lua/internal/open_ffi.lua")),
     ("internal/cdef", c"=[node-lua] cdef", include_str!("../../lua/internal/cdef.lua")),
     ("internal/int64", c"=[node-lua] int64", include_str!("../../lua/internal/int64.lua")),

@@ -10,6 +10,8 @@ const LIBRARY: &[(&CStr, &str)] = &[
     (c"buffer", include_str!("../../lua/buffer.lua")),
     (c"packet", include_str!("../../lua/packet.lua")),
     (c"internal/cdef", include_str!("../../lua/internal/cdef.lua")),
+    (c"internal/buffer_varint", include_str!("../../lua/internal/buffer_varint.lua")),
+    (c"internal/packet_code", include_str!("../../lua/internal/packet_code.lua")),
     (c"internal/buffer_access", include_str!("../../lua/internal/buffer_access.lua")),
 ];
 
