@@ -49,8 +49,8 @@ end
 
 local function is_released(name)
     raise(
-        name .. ": buffer is released (its memory is given back for good; clear() empties one that "
-            .. "is used again)"
+        name .. ": buffer is released (release() gives its memory back for good; clear() empties "
+            .. "one to use it again)"
     )
 end
 

@@ -38,8 +38,8 @@ const KEY_ENVIRONMENT: c_int = 0x6e6c_0002;
 const KEY_METHODS: c_int = 0x6e6c_0003;
 
 /// What is said of a released buffer.
-const RELEASED: &str = "buffer is released (release() has given its memory back for good; \
-                        clear() empties a buffer that is used again)";
+const RELEASED: &str = "buffer is released (release() gives its memory back for good; clear() \
+                        empties one to use it again)";
 
 /// Why a buffer cannot be made or grown.
 #[derive(Clone, Copy, Debug)]
@@ -282,7 +282,9 @@ pub unsafe fn push_shared(state: *mut lua_State, piece: Piece) {
 /// Pushes an empty buffer with at least this much room.
 pub(super) fn push_empty<'a>(call: Call<'a>, capacity: usize) -> Result<&'a mut NlBuffer, Fault> {
     if capacity <= INLINE_MAX + ROOM_DEFAULT {
-        return Ok(push_place(call, capacity));
+        let buffer = push_place(call, capacity);
+        buffer.limit_room(capacity);
+        return Ok(buffer);
     }
     if capacity > SIZE_MAX {
         return Err(Fault::TooLarge(capacity as f64));

@@ -33,7 +33,7 @@ pub(super) const METHODS: &[(&CStr, lua_CFunction)] = &[
 ];
 
 pub(super) const METAMETHODS: &[(&CStr, lua_CFunction)] =
-    &[(c"__len", length), (c"__tostring", tostring)];
+    &[(c"__len", length), (c"__tostring", tostring), (c"__concat", concat), (c"__eq", equal)];
 
 const CONTENT: &str = "string, number or buffer";
 
@@ -77,11 +77,11 @@ fn new_with_text(call: Call<'_>, index: c_int, capacity: Option<usize>) -> Resul
 unsafe extern "C-unwind" fn append(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
     let call = unsafe { Call::new(state) };
-    let target = call.check_buffer(1);
+    let target: *const NlBuffer = call.check_buffer(1);
     let result = match call.kind(2) {
         ffi::LUA_TSTRING | ffi::LUA_TNUMBER => {
             let text = call.text(2).unwrap_or(&[]);
-            append_text(call, target, text)
+            append_text(call, text)
         }
         _ => match call.buffer(2) {
             Some(source) if std::ptr::eq(source, target) => append_self(call),
@@ -96,7 +96,8 @@ unsafe extern "C-unwind" fn append(state: *mut lua_State) -> c_int {
     }
 }
 
-fn append_text(call: Call<'_>, target: &mut NlBuffer, text: &[u8]) -> Result<(), Fault> {
+fn append_text(call: Call<'_>, text: &[u8]) -> Result<(), Fault> {
+    let target = call.check_buffer(1);
     if !target.is_unique() || target.room() < text.len() {
         reserve(call, 1, text.len())?;
     }
@@ -132,37 +133,45 @@ fn append_buffer(call: Call<'_>) -> Result<(), Fault> {
 unsafe extern "C-unwind" fn split(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
     let call = unsafe { Call::new(state) };
-    let source = call.check_buffer(1);
-    let count = call.check_count(2).min(source.len());
-    let in_place = source.is_inline() || count <= INLINE_MAX;
-    let head = push_place(call, if in_place { count } else { 0 });
-    let mut held = 0;
-    if !in_place {
+    call.check_buffer(1);
+    let wanted = call.check_count(2);
+    loop {
         let source = call.check_buffer(1);
-        held = if count < source.len() { source.view_bytes(count) } else { 0 };
-        if let Err(fault) = charge_part(call, held) {
-            return fault.raise(call);
+        let count = wanted.min(source.len());
+        let in_place = source.is_inline() || count <= INLINE_MAX;
+        let head = push_place(call, if in_place { count } else { 0 });
+        let mut held = 0;
+        if !in_place {
+            let source = call.check_buffer(1);
+            held = if count < source.len() { source.view_bytes(count) } else { 0 };
+            if let Err(fault) = charge_part(call, held) {
+                return fault.raise(call);
+            }
         }
+        // Only now: a finaliser may have changed the source.
+        let source = call.check_buffer(1);
+        if source.is_inline() && count.min(source.len()) > head.room() {
+            recharge(call, held, 0);
+            continue;
+        }
+        let mut charged = 0;
+        if count >= source.len() {
+            let is_moved = source.split_into(count, head) && !head.is_inline();
+            if is_moved {
+                head.charged = std::mem::take(&mut source.charged);
+            }
+        } else {
+            let block = source.charged;
+            if !source.is_viewed(count) && !in_place && head.set_copy(&source.as_slice()[..count]) {
+                source.skip(count);
+            } else if source.split_into(count, head) && !head.is_inline() {
+                head.charged = block;
+            }
+            charged = head.charged as usize;
+        }
+        recharge(call, held, charged);
+        return 1;
     }
-    // Only now: a finaliser may have changed the source.
-    let source = call.check_buffer(1);
-    let mut charged = 0;
-    if count >= source.len() {
-        let is_moved = source.split_into(count, head) && !head.is_inline();
-        if is_moved {
-            head.charged = std::mem::take(&mut source.charged);
-        }
-    } else {
-        let block = source.charged;
-        if !source.is_viewed(count) && !in_place && head.set_copy(&source.as_slice()[..count]) {
-            source.skip(count);
-        } else if source.split_into(count, head) && !head.is_inline() {
-            head.charged = block;
-        }
-        charged = head.charged as usize;
-    }
-    recharge(call, held, charged);
-    1
 }
 
 /// `clear(buffer)`
@@ -201,20 +210,59 @@ unsafe extern "C-unwind" fn unfill(state: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn tostring(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
     let call = unsafe { Call::new(state) };
-    let buffer = call.check_buffer(1);
-    push_content(call, buffer, 0, buffer.len())
+    let len = call.check_buffer(1).len();
+    push_content(call, 1, 0, len)
 }
 
-/// Pushes part of the content as a string; the range must be within the content.
+/// `a .. b`, where one is a buffer and the other that, a string or a number: a string, as of LuaJIT's
+/// own string buffers
+unsafe extern "C-unwind" fn concat(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua.
+    let call = unsafe { Call::new(state) };
+    for index in [1, 2] {
+        // Turns numbers into strings; from here on nothing is allocated in the VM.
+        if call.buffer(index).is_none() && call.text(index).is_none() {
+            return call.fail(&format!("attempt to concatenate a {} value", call.kind_name(index)));
+        }
+    }
+    for index in [1, 2] {
+        if call.buffer(index).is_some_and(|buffer| !buffer.is_live()) {
+            return call.fail(&format!("attempt to concatenate: {}", Fault::Released.text()));
+        }
+    }
+    let part = |index| match call.buffer(index) {
+        Some(buffer) => buffer.as_slice(),
+        None => call.text(index).unwrap_or(&[]),
+    };
+    let (left, right) = (part(1), part(2));
+    let size = left.len() + right.len();
+    let mut bytes = Vec::<u8>::new();
+    if bytes.try_reserve_exact(size).is_err() {
+        return call.fail(&Fault::NoMemory(size).text());
+    }
+    bytes.extend_from_slice(left);
+    bytes.extend_from_slice(right);
+    // SAFETY: the bytes are ours; should this raise, the unwinder drops them.
+    unsafe { call.push_bytes(bytes.as_ptr(), size) }
+}
+
+/// `a == b` of two buffers: whether they hold the same bytes. A released one is equal to none.
+unsafe extern "C-unwind" fn equal(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua.
+    let call = unsafe { Call::new(state) };
+    let is_equal = match (call.buffer(1), call.buffer(2)) {
+        (Some(a), Some(b)) => a.is_live() && b.is_live() && a.as_slice() == b.as_slice(),
+        _ => false,
+    };
+    call.push_boolean(is_equal)
+}
+
+/// Pushes part of the content of the buffer at `index` as a string; the range must be within it.
 ///
 /// Pushing a string runs the collector, and a finaliser might release the buffer. The bytes in a
 /// userdata stay where they are all the same; a block is held by a second reference.
-pub(super) fn push_content(
-    call: Call<'_>,
-    buffer: &mut NlBuffer,
-    offset: usize,
-    count: usize,
-) -> c_int {
+pub(super) fn push_content(call: Call<'_>, index: c_int, offset: usize, count: usize) -> c_int {
+    let buffer = call.check_buffer(index);
     let was_unique = buffer.is_unique();
     if buffer.is_inline() || count == 0 {
         let bytes = buffer.as_slice()[offset..offset + count].as_ptr();
@@ -225,6 +273,7 @@ pub(super) fn push_content(
     // SAFETY: `bytes` keeps the block. If this raises, the unwinder drops it.
     unsafe { call.push_bytes(bytes[offset..offset + count].as_ptr(), count) };
     drop(bytes);
+    let buffer = call.check_buffer(index);
     if was_unique && buffer.is_live() {
         // Takes the block back, so that the room is there as before.
         let _ = buffer.prepare(0);
@@ -236,7 +285,7 @@ pub(super) fn push_content(
 unsafe extern "C-unwind" fn find(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
     let call = unsafe { Call::new(state) };
-    let buffer = call.check_buffer(1);
+    call.check_buffer(1);
     let text: &[u8] = if call.is_absent(2) {
         &[]
     } else if let Some(text) = call.text(2) {
@@ -245,6 +294,7 @@ unsafe extern "C-unwind" fn find(state: *mut lua_State) -> c_int {
         return call.type_error(2, "string");
     };
     let init = if call.is_absent(3) { 1 } else { call.check_whole(3, SIZE_MAX).max(1) };
+    let buffer = call.check_buffer(1);
     if !buffer.is_live() {
         return 0;
     }

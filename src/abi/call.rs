@@ -3,7 +3,7 @@
 //! Every method that raises says so: nothing that needs dropping may be alive where it is called,
 //! since a Lua error need not run destructors.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 use std::ptr;
 
@@ -117,6 +117,24 @@ impl<'a> Call<'a> {
         unsafe { self.push_bytes(text.as_ptr(), text.len()) }
     }
 
+    /// Puts a number in the place of an argument.
+    pub(super) fn replace_by_number(self, index: c_int, value: f64) {
+        // SAFETY: as in `push_boolean`, with that argument below.
+        unsafe {
+            ffi::lua_pushnumber(self.state, value);
+            ffi::lua_replace(self.state, index);
+        }
+    }
+
+    /// Puts a string in the place of an argument. Runs the collector, hence finalisers.
+    pub(super) fn replace_by_bytes(self, index: c_int, bytes: &[u8]) {
+        // SAFETY: as in `push_boolean`, with that argument below; the bytes are no buffer's.
+        unsafe {
+            self.push_bytes(bytes.as_ptr(), bytes.len());
+            ffi::lua_replace(self.state, index);
+        }
+    }
+
     pub(super) fn push_value(self, index: c_int) -> c_int {
         // SAFETY: as in `push_boolean`.
         unsafe { ffi::lua_pushvalue(self.state, index) };
@@ -155,6 +173,19 @@ impl<'a> Call<'a> {
     pub(super) fn raise(self, text: &str) -> c_int {
         // SAFETY: as in `kind`.
         unsafe { blame::raise(self.state, &format!("{}: {text}", self.name())) }
+    }
+
+    /// Raises a text.
+    pub(super) fn fail(self, text: &str) -> c_int {
+        // SAFETY: as in `kind`.
+        unsafe { blame::raise(self.state, text) }
+    }
+
+    /// The name of the type of an argument.
+    pub(super) fn kind_name(self, index: c_int) -> &'a str {
+        // SAFETY: as in `kind`; names of types live for ever.
+        let name = unsafe { CStr::from_ptr(ffi::luaL_typename(self.state, index)) };
+        name.to_str().unwrap_or("strange")
     }
 
     /// What scripts call the function that runs.

@@ -3,6 +3,9 @@
 //! `pack` walks the format twice: first it checks every value and adds up the size, then it writes
 //! into room reserved at once. So nothing is written if a value is wrong. Integers that a number
 //! cannot hold exactly are `int64_t` and `uint64_t` cdata.
+//!
+//! Only the first walk calls into the VM, which may run finalisers, and these may change the buffer:
+//! it leaves numbers and strings in the place of the values, that the second has but to read.
 
 use std::ffi::c_int;
 
@@ -21,6 +24,8 @@ const EXACT_MAX: u128 = 1 << 53;
 
 /// An integer as given: its value, whatever its type was.
 type Wide = i128;
+/// Bytes of an integer that the first walk leaves as a string, least significant first.
+const WIDE_BYTES: usize = size_of::<Wide>();
 
 /// `pack(format, ...)`: a new buffer; `pack(buffer, format, ...)`: appends, and returns the buffer
 pub(super) unsafe extern "C-unwind" fn pack(state: *mut lua_State) -> c_int {
@@ -64,9 +69,11 @@ fn measure(call: Call<'_>, first: c_int, format: &[u8]) -> usize {
                     bytes
                 }
                 Item::Single | Item::Double => {
-                    if call.number(index).is_none() {
+                    let Some(value) = call.number(index) else {
                         call.type_error(index, "number");
-                    }
+                        return 0;
+                    };
+                    call.replace_by_number(index, value);
                     if step.item == Item::Single { 4 } else { 8 }
                 }
                 Item::Chars(bytes) => {
@@ -100,7 +107,8 @@ fn measure(call: Call<'_>, first: c_int, format: &[u8]) -> usize {
     size
 }
 
-/// The second walk: nothing in here can fail, or run the collector.
+/// The second walk: nothing in here can fail, or call into the VM other than to read numbers and
+/// strings.
 fn write(call: Call<'_>, first: c_int, format: &[u8], target: &mut NlBuffer) {
     let mut options = Options::new(format);
     let mut index = first;
@@ -113,7 +121,7 @@ fn write(call: Call<'_>, first: c_int, format: &[u8], target: &mut NlBuffer) {
         zeros(target, step.padding);
         match step.item {
             Item::Signed(bytes) | Item::Unsigned(bytes) => {
-                integer(target, to_integer(call, index).unwrap_or(0), bytes, step.little);
+                integer(target, measured(call, index), bytes, step.little);
             }
             Item::Single => {
                 let value = call.number(index).unwrap_or(0.0) as f32;
@@ -191,6 +199,20 @@ fn check_integer(call: Call<'_>, index: c_int, item: Item) {
     if value < low || value >= high {
         call.type_error(index, &format!("whole number from {low} to {}", high - 1));
     }
+    if value.unsigned_abs() <= EXACT_MAX {
+        call.replace_by_number(index, value as f64);
+    } else {
+        call.replace_by_bytes(index, &value.to_le_bytes());
+    }
+}
+
+/// The integer that the first walk has left at `index`.
+fn measured(call: Call<'_>, index: c_int) -> Wide {
+    if call.kind(index) == ffi::LUA_TNUMBER {
+        return call.number(index).unwrap_or(0.0) as Wide;
+    }
+    let bytes = call.text(index).and_then(|text| <[u8; WIDE_BYTES]>::try_from(text).ok());
+    Wide::from_le_bytes(bytes.unwrap_or_default())
 }
 
 /// The integer at `index`; cdata must have been checked. `None` if it is a fraction or too large.
@@ -252,11 +274,12 @@ fn push_int64(call: Call<'_>) {
 pub(super) unsafe extern "C-unwind" fn unpack(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
     let call = unsafe { Call::new(state) };
+    call.check_buffer(1);
+    let Some(format) = call.text(2) else { return call.type_error(2, "string") };
     let buffer = call.check_buffer(1);
     if !buffer.is_live() {
         return Fault::Released.raise(call);
     }
-    let Some(format) = call.text(2) else { return call.type_error(2, "string") };
     let mut at = position(call, 3, buffer.len());
     let mut options = Options::new(format);
     let mut count = 0;
@@ -265,6 +288,9 @@ pub(super) unsafe extern "C-unwind" fn unpack(state: *mut lua_State) -> c_int {
         unsafe { ffi::luaL_checkstack_(state, 8, c"too many results".as_ptr()) };
         // The last value may have run the collector: look at the buffer afresh.
         let buffer = call.check_buffer(1);
+        if !buffer.is_live() {
+            return Fault::Released.raise(call);
+        }
         at += step.padding;
         let Some(bytes) = item_len(buffer, at, step) else {
             return short(call, at, buffer.len());
@@ -282,13 +308,13 @@ pub(super) unsafe extern "C-unwind" fn unpack(state: *mut lua_State) -> c_int {
                 call.push_number(f64::from_bits(bits(item, step.little) as u64));
             }
             Item::Chars(_) => {
-                push_content(call, buffer, at - bytes, bytes);
+                push_content(call, 1, at - bytes, bytes);
             }
             Item::Text(head) => {
-                push_content(call, buffer, at - bytes + head, bytes - head);
+                push_content(call, 1, at - bytes + head, bytes - head);
             }
             Item::Zero => {
-                push_content(call, buffer, at - bytes, bytes - 1);
+                push_content(call, 1, at - bytes, bytes - 1);
             }
             Item::Pad | Item::Align => count -= 1,
         }

@@ -246,6 +246,11 @@ impl NlBuffer {
         self.ptr.wrapping_add(self.len())
     }
 
+    /// Offers no more room than this. What there is beyond is found when more is asked for.
+    pub fn limit_room(&mut self, room: usize) {
+        self.room = self.room.min(room.min(SIZE_MAX) as i32);
+    }
+
     /// Adds the first `count` bytes of the room, which were written, to the content.
     pub fn commit(&mut self, count: usize) {
         let count = count.min(self.room()) as i32;
@@ -413,17 +418,18 @@ impl NlBuffer {
         }
     }
 
-    /// Moves inline content to the front of its place.
+    /// Moves inline content to the front of its place, and finds all the room that there is.
     fn shift(&mut self) {
-        let base = (&raw mut self.store).cast::<u8>();
-        let skipped = self.ptr.addr().wrapping_sub(base.addr());
-        if self.ptr.is_null() || skipped == 0 {
+        if !self.is_live() {
             return;
         }
-        // SAFETY: the content lies `skipped` bytes behind the start of the same place.
-        unsafe { ptr::copy(self.ptr, base, self.len()) };
-        self.ptr = base;
-        self.room += skipped as i32;
+        let base = (&raw mut self.store).cast::<u8>();
+        if self.ptr != base {
+            // SAFETY: the content lies within the same place, which starts at `base`.
+            unsafe { ptr::copy(self.ptr, base, self.len()) };
+            self.ptr = base;
+        }
+        self.room = i32::from(self.place) - self.len;
     }
 
     /// An empty inline buffer.
