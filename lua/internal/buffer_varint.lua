@@ -111,22 +111,22 @@ local function halves(value)
 end
 
 --- Writes groups of 7 bits where there is room for 10 bytes; returns how many.
-local function write_varint(bytes, low, high)
+local function write_varint(bytes, value, high)
     local count = 0
-    if high > 0 then
+    if high ~= 0 then
         for _ = 1, LOW_GROUPS do
-            local rest = floor(low / 128)
-            bytes[count] = low - rest * 128 + 128
-            low, count = rest, count + 1
+            local rest = floor(value / 128)
+            bytes[count] = value - rest * 128 + 128
+            value, count = rest, count + 1
         end
-        low = high
+        value = high
     end
-    while low > 0x7fffffff do
-        local rest = floor(low / 128)
-        bytes[count] = low - rest * 128 + 128
-        low, count = rest, count + 1
+    while value > 0x7fffffff do
+        local rest = floor(value / 128)
+        bytes[count] = value - rest * 128 + 128
+        value, count = rest, count + 1
     end
-    local small = tobit(low)
+    local small = tobit(value)
     if small < 128 then
         bytes[count] = small
         return count + 1
@@ -146,7 +146,8 @@ end
 
 local function append_varint(object, value, name)
     local view = view_t(object)
-    local low, high = halves(value)
+    local low, high = value, 0
+    if type(value) ~= "number" then low, high = halves(value) end
     if view.room < BYTES_MAX then reserve(object, BYTES_MAX, name) end
     local address, len = view.address, view.len
     local bytes = view.ptr + len
