@@ -55,8 +55,9 @@ end
 
 -- Loads what a method of buffers stands for, in its place.
 local function find_accessor(name, stub)
+  local known = originals[stub]
+  if known then return known end
   local buffer = native.buffer_table()
-  if originals[stub] then return originals[stub] end
   native.buffer_access()
   local now = rawget(buffer, name)
   if now == stub then
@@ -65,6 +66,12 @@ local function find_accessor(name, stub)
   end
   originals[stub] = now
   return now
+end
+
+-- A stand-in for one of those; calls of it compile, as `...` would not.
+local function new_accessor_stub(name)
+  local function stub(a, b, c) return find_accessor(name, stub)(a, b, c) end
+  return stub
 end
 
 local has_buffer = false
@@ -76,7 +83,7 @@ return function(with_buffer)
   local buffer = native.buffer_table()
   native.buffer_methods()
   local function place(name)
-    if rawget(buffer, name) == nil then rawset(buffer, name, new_stub(name, find_accessor)) end
+    if rawget(buffer, name) == nil then rawset(buffer, name, new_accessor_stub(name)) end
   end
   place("byte")
   for kind in gmatch(KINDS, "%S+") do

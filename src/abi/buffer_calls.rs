@@ -214,8 +214,8 @@ unsafe extern "C-unwind" fn tostring(state: *mut lua_State) -> c_int {
     push_content(call, 1, 0, len)
 }
 
-/// `a .. b`, where one is a buffer and the other that, a string or a number: a string, as of LuaJIT's
-/// own string buffers
+/// `a .. b`, where one is a buffer and the other that, a string or a number: a string, as that of
+/// LuaJIT's own string buffers
 unsafe extern "C-unwind" fn concat(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua.
     let call = unsafe { Call::new(state) };

@@ -4,8 +4,8 @@
 //! into room reserved at once. So nothing is written if a value is wrong. Integers that a number
 //! cannot hold exactly are `int64_t` and `uint64_t` cdata.
 //!
-//! Only the first walk calls into the VM, which may run finalisers, and these may change the buffer:
-//! it leaves numbers and strings in the place of the values, that the second has but to read.
+//! Only the first walk calls into the VM, which may run finalisers, and these may change the
+//! buffer: it leaves numbers and strings in the place of the values, for the second to read.
 
 use std::ffi::c_int;
 
