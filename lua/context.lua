@@ -34,7 +34,9 @@ end
 
 local function check_handle(h, position, name)
   local number = type(h) == "string" and tonumber(h) or h
-  if type(number) ~= "number" then bad(position, name, "context handle", h) end
+  if type(number) ~= "number" or number ~= number then
+    bad(position, name, "context handle", h)
+  end
   return number
 end
 

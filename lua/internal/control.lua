@@ -28,7 +28,7 @@ core.on_end = tell
 ---@param callback function|nil
 function context.monitor(h, callback)
   local number = type(h) == "string" and tonumber(h) or h
-  if type(number) ~= "number" then bad(1, "monitor", "context handle", h) end
+  if type(number) ~= "number" or number ~= number then bad(1, "monitor", "context handle", h) end
   if number == 0 or number == self_handle then
     bad(1, "monitor", "handle of another context", h)
   end
@@ -53,7 +53,7 @@ end
 function context.stat(h)
   if h == nil then return native.stat(self_handle) end
   local number = type(h) == "string" and tonumber(h) or h
-  if type(number) ~= "number" then bad(1, "stat", "context handle", h) end
+  if type(number) ~= "number" or number ~= number then bad(1, "stat", "context handle", h) end
   return native.stat(number) or nil
 end
 

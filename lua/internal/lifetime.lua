@@ -182,7 +182,7 @@ function context.create(file, ...)
     if type(file) ~= "string" then bad(1, "create", "file name", file) end
     handle, why = native.create(file, package.path, package.cpath, nil, ...)
   end
-  if handle == nil then raise(why) end
+  if handle == nil then raise("create: " .. why) end
   return handle
 end
 

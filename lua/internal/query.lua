@@ -4,7 +4,8 @@
 local native, core = ...
 
 local select = select
-local raise, handlers, options = core.raise, core.handlers, core.options
+local raise, bad_because = core.raise, core.bad_because
+local handlers, options = core.handlers, core.options
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, check_may_wait, conclude = core.suspend, core.check_may_wait, core.conclude
 local complete, defer = core.complete, core.defer
@@ -71,7 +72,7 @@ function context.query(h, ...)
   end
   if not ok then
     cancel(token)
-    if ok == nil then raise(session) end
+    if ok == nil then bad_because(2, "query", session) end
     return false, session
   end
   asked[token] = h

@@ -41,6 +41,10 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"strerror", strerror),
 ];
 
+/// What is said besides of a value that does not.
+const TRAVELS: &str =
+    "nil, booleans, numbers, strings, buffers, tables, int64_t and uint64_t travel";
+
 thread_local! {
     /// Working memory for values on their way out; not the host's, which must not be borrowed while
     /// the VM is looked at.
@@ -62,8 +66,9 @@ unsafe fn take_value(raw: *mut lua_State, index: c_int) -> Result<Value, c_int> 
     result.map_err(|error| {
         // SAFETY: as above.
         unsafe {
+            let given = blame::describe(raw, index);
             ffi::lua_pushnil(raw);
-            push_text(raw, error.to_string().as_bytes());
+            push_text(raw, format!("{error}; {TRAVELS}, got {given}").as_bytes());
         }
         2
     })
@@ -292,12 +297,12 @@ unsafe extern "C-unwind" fn destroy_self(raw: *mut lua_State) -> c_int {
     0
 }
 
-/// Raises the message on top of the stack as the fault of the script.
-unsafe fn raise_top(raw: *mut lua_State) -> c_int {
+/// Raises the message on top of the stack, as what is wrong with an argument.
+unsafe fn raise_top(raw: *mut lua_State, position: c_int, function: &str) -> c_int {
     // SAFETY: the callers have slots free; the copy of the text is dropped by the unwinder.
     unsafe {
         let text = String::from_utf8_lossy(text(raw, -1).unwrap_or_default()).into_owned();
-        blame::raise(raw, &text)
+        blame::bad(raw, Wrong::Argument(position), function, &text, None)
     }
 }
 
@@ -336,7 +341,7 @@ unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
             return blame::raise(raw, "bad arguments to 'send' (a handle and one value expected)");
         }
         let handle = check_handle(raw, "send");
-        let Ok(value) = take_value(raw, 2) else { return raise_top(raw) };
+        let Ok(value) = take_value(raw, 2) else { return raise_top(raw, 2, "send") };
         let result = deliver(handle, |from| Event::Message { from, session: 0, value });
         push_result(raw, result)
     }
@@ -420,7 +425,7 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
                 let failure = Err(Code::VALUE_TYPE);
                 // An asker that is gone needs no answer.
                 let _ = deliver(handle, |_| Event::Reply { session, result: failure });
-                raise_top(raw)
+                raise_top(raw, 3, "reply")
             }
         }
     }
