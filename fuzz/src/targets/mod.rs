@@ -1,6 +1,7 @@
 //! The targets, by name.
 
 mod buffer;
+mod finaliser;
 mod framing;
 mod message;
 mod pack;
@@ -13,6 +14,7 @@ pub type Target = fn(&[u8]);
 /// Every target, under the name of its folder in `corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("buffer", buffer::run),
+    ("finaliser", finaliser::run),
     ("framing", framing::run),
     ("message", message::run),
     ("pack", pack::run),
