@@ -392,10 +392,41 @@ struct Call {
     /// Taken for the first piece that goes to standard output.
     lock: Option<Lock>,
     has_line: bool,
+    /// What goes to standard error, which writes each piece by itself: other threads, the log among
+    /// them, would write in between.
+    errors: Vec<u8>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.errors.is_empty() {
+            // An argument was refused.
+            write_error(&self.errors);
+        }
+    }
+}
+
+/// Writes to standard error at once; false, with the reason in `errno`, if that fails.
+fn write_error(bytes: &[u8]) -> bool {
+    unsafe extern "C" {
+        static stderr: *mut FILE;
+    }
+    // SAFETY: the C library's own stream; pointer and length are those of a slice.
+    unsafe { libc::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), stderr) == bytes.len() }
+}
+
+/// Takes a piece for standard error, if it is one of a call.
+#[cfg(target_env = "gnu")]
+pub(super) fn take_error_piece(bytes: &[u8]) -> bool {
+    let Some(mut call) = CALL.take() else { return false };
+    call.errors.extend_from_slice(bytes);
+    CALL.set(Some(call));
+    true
 }
 
 /// Notes a piece that is about to go to standard output.
 #[inline]
+#[cfg(target_env = "gnu")]
 pub(super) fn note_piece(bytes: &[u8]) {
     if let Some(mut call) = CALL.take() {
         call.lock.get_or_insert_with(Lock::take);
@@ -421,13 +452,20 @@ unsafe fn write_with(raw: *mut lua_State, original: lua_CFunction) -> c_int {
     }
     // Where nobody tells of pieces, all may be some.
     let lock = (!cfg!(target_env = "gnu")).then(Lock::take);
-    CALL.set(Some(Call { lock, has_line: false }));
+    CALL.set(Some(Call { lock, has_line: false, errors: Vec::new() }));
     let end = End;
     // SAFETY: called by the VM for a call of this very function.
     let results = unsafe { original(raw) };
     let call = CALL.take();
     drop(end);
-    let Some(Call { lock: Some(lock), has_line }) = call else { return results };
+    let Some(mut call) = call else { return results };
+    let errors = std::mem::take(&mut call.errors);
+    if !errors.is_empty() && !write_error(&errors) {
+        // SAFETY: as above.
+        return unsafe { luaL_fileresult(raw, 0, std::ptr::null()) };
+    }
+    let Some(lock) = call.lock.take() else { return results };
+    let has_line = call.has_line;
     // SAFETY: as above; the first of the results tells whether it was written.
     unsafe {
         let output = &state::account(raw).output;

@@ -4,7 +4,7 @@
 use std::ffi::{c_int, c_void};
 use std::io::Error;
 
-use super::stdio::note_piece;
+use super::stdio::{note_piece, take_error_piece};
 use crate::lua::{interrupt, state};
 use crate::stdio::{self, FILE};
 
@@ -40,6 +40,9 @@ unsafe extern "C" fn __wrap_fwrite(
         if to == stdio::stream() {
             note_piece(std::slice::from_raw_parts(from.cast::<u8>(), size * count));
         } else if to == stderr {
+            if take_error_piece(std::slice::from_raw_parts(from.cast::<u8>(), size * count)) {
+                return count;
+            }
             // Who reads both finds them in order.
             stdio::flush();
         }
