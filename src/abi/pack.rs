@@ -7,7 +7,7 @@
 //! Only the first walk calls into the VM, which may run finalisers, and these may change the
 //! buffer: it leaves numbers and strings in the place of the values, for the second to read.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 
 use mlua::ffi::{self, lua_State};
 
@@ -18,6 +18,8 @@ use crate::buf::{FormatError, Item, NlBuffer, Options, ROOM_DEFAULT, SIZE_MAX, S
 
 /// Registry key of the function that `lua/internal/int64.lua` returns.
 const KEY_INT64: c_int = 0x6e6c_0004;
+/// Registry field of the function that opens FFI, if there is one (`lua::convert` has it too).
+const OPEN_FFI: &CStr = c"node-lua.ffi";
 const INT64_SOURCE: &str = include_str!("../../lua/internal/int64.lua");
 /// Integers up to here are exact as Lua numbers.
 const EXACT_MAX: u128 = 1 << 53;
@@ -264,7 +266,8 @@ fn push_int64(call: Call<'_>) {
         if ffi::luaL_loadbuffer(state, source, INT64_SOURCE.len(), name) != 0 {
             ffi::lua_error(state);
         }
-        ffi::lua_call(state, 0, 1);
+        ffi::lua_getfield_(state, ffi::LUA_REGISTRYINDEX, OPEN_FFI.as_ptr());
+        ffi::lua_call(state, 1, 1);
         ffi::lua_pushvalue(state, -1);
         ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, KEY_INT64);
     }
