@@ -6,7 +6,9 @@ local core = {}
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
 local getmetatable, setmetatable = getmetatable, setmetatable
 
-local function load(name) return native.load(name)(native, core) end
+-- Until a script runs, chunks may as well use its globals.
+local get_chunk = native.load_early
+local function load(name) return get_chunk(name)(native, core) end
 
 -- Most contexts use little of the library: a module fills in what it lacks, from chunks that are
 -- loaded one after the other, when something is looked up in it, or put into it, that it does not
@@ -95,5 +97,7 @@ local function get_modules()
 end
 function _G.require(...) return get_modules().require(...) end
 function _G.dofile(...) return get_modules().dofile(...) end
+
+get_chunk = native.load
 
 return dispatch, start

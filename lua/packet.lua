@@ -10,7 +10,7 @@
 
 local native = ...
 
-local ffi = native.ffi and native.ffi() or require "ffi"
+local ffi = native.ffi("ffi")
 local assert, ipairs, type = assert, ipairs, type
 local concat, format, gsub = table.concat, string.format, string.gsub
 local band, floor = bit.band, math.floor

@@ -11,7 +11,7 @@ local native = ...
 
 local bad = native.bad
 
-local context = context
+local context = _G.context
 local ipairs, setmetatable, type = ipairs, setmetatable, type
 local table, unpack = table, unpack
 

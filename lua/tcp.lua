@@ -26,7 +26,7 @@ local next_frame, stocked_bytes = sockets.next_frame, sockets.stocked_bytes
 local put_back, is_shortage = sockets.put_back, sockets.is_shortage
 local set_callback, close_record = sockets.set_callback, sockets.close_record
 
-local ffi = (native.ffi or require)("ffi")
+local ffi = native.ffi("ffi")
 local _, BUFFER = native.buffer_methods()
 local stage_buffer, stage_text, stage_shared, take_into = native.stage_pointers()
 -- `void`, not `const void`, so that a string is refused, whatever its metatable claims.

@@ -15,7 +15,7 @@
 
 local native = ...
 
-local ffi = native.ffi and native.ffi() or require "ffi"
+local ffi = native.ffi("ffi")
 local bit = bit
 
 native.load "internal/cdef"(native, "buffer.h")

@@ -10,6 +10,6 @@ native.declared = declared
 if not declared[name] then
     local text = native.header(name)
     if not text then error("no header named " .. tostring(name)) end
-    (native.ffi or require)("ffi").cdef(text)
+    native.ffi("ffi").cdef(text)
     declared[name] = true
 end

@@ -4,7 +4,7 @@
 local native, core, line = ...
 
 local error, loadfile, loadstring, pcall, require, unpack =
-  error, loadfile, loadstring, pcall, require, unpack
+  error, _G.loadfile, _G.loadstring, pcall, _G.require, unpack
 local sub = string.sub
 
 -- Whatever is run may use coroutines.

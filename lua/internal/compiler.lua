@@ -2,7 +2,7 @@
 
 local kind, text = ...
 
-local error, pcall, require, tostring, type = error, pcall, require, tostring, type
+local error, pcall, require, tostring, type = error, pcall, _G.require, tostring, type
 local find, format, sub, unpack = string.find, string.format, string.sub, unpack
 
 -- What is between commas; nothing between two of them is nil.
@@ -29,7 +29,7 @@ end
 if kind == "O" then return apply(package.loaded["jit.opt"].start, text) end
 local equals = find(text, "=", 1, true)
 local name = sub(text, 1, equals and equals - 1)
-local f = jit[name]
+local f = _G.jit[name]
 if type(f) ~= "function" then
   local ok, module = pcall(require, "jit." .. name)
   f = ok and type(module) == "table" and module.start

@@ -22,41 +22,13 @@ native.ffi()
 native.load_coroutines()
 local preload, loaded = package.preload, package.loaded
 
--- The rest of the library is made here, or later in an environment of its own: what it generates
--- code with must not be what the script has put in its place.
-local function copy(from, names)
+local function copy(from)
   local to = {}
-  for name in (names or ""):gmatch("%S+") do to[name] = from[name] end
-  if not names then
-    for name, value in pairs(from) do to[name] = value end
-  end
+  for name, value in pairs(from) do to[name] = value end
   return to
 end
 
-local raw_getfenv, raw_setfenv, native_load = getfenv, setfenv, native.load
-local own = copy(
-  _G,
-  "assert context error getmetatable ipairs next pairs pcall rawequal rawget rawset select "
-    .. "setmetatable tonumber tostring type unpack xpcall"
-)
-own.debug = { traceback = debug.traceback }
-own.string, own.table, own.math, own.bit = copy(string), copy(table), copy(math), copy(bit)
-own.coroutine, own.package, own.jit = copy(coroutine), package, copy(jit, "off")
-function own.loadstring(text, name) return raw_load(text, name, "t", own) end
-function own.require(name) return name == "bit" and own.bit or own.error("no " .. name) end
-function native.load(name) return raw_setfenv(native_load(name), own) end
-
-local function guarded(level)
-  return type(level) == "number" and level > 0 and level + 1 or level or 2
-end
-function _G.getfenv(level)
-  local env = raw_getfenv(guarded(level))
-  return env == own and _G or env
-end
-function _G.setfenv(level, env)
-  if raw_getfenv(guarded(level)) == own then error("cannot change this environment", 2) end
-  return raw_setfenv(guarded(level), env)
-end
+_G.getfenv, _G.setfenv = native.getfenv, native.setfenv
 
 -- Methods of strings stay what they are; a script may add some.
 getmetatable("").__index = setmetatable(copy(string), { __index = string })

@@ -4,9 +4,9 @@
 local native, core = ...
 
 local loadstring, pcall, rawget, select, tostring, type, xpcall =
-  loadstring, pcall, rawget, select, tostring, type, xpcall
+  _G.loadstring, pcall, rawget, select, tostring, type, xpcall
 local find, sub, concat = string.find, string.sub, table.concat
-local stdout, stderr = io.stdout, io.stderr
+local stdout, stderr = _G.io.stdout, _G.io.stderr
 local stdout_write, flush = stdout.write, stdout.flush
 local traceback = debug.traceback
 local register, suspend = core.register, core.suspend

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_State};
 
+use super::pristine;
 use super::state::State;
 
 /// Module name, chunk name and source text.
@@ -213,11 +214,26 @@ pub unsafe extern "C-unwind" fn load_jit(state: *mut lua_State) -> c_int {
     1
 }
 
-/// native.load(name): the function of a library chunk, or nil.
+/// native.load(name): the function of a library chunk, in an environment of its own; or nil.
 ///
 /// # Safety
 /// A lua_CFunction: called by the VM only.
 pub unsafe extern "C-unwind" fn load(state: *mut lua_State) -> c_int {
+    // SAFETY: the caller's contract; a function is on top.
+    unsafe {
+        let count = load_early(state);
+        if count > 0 {
+            pristine::set_environment(state);
+        }
+        count
+    }
+}
+
+/// native.load_early(name): the same in the environment of scripts, before there is any.
+///
+/// # Safety
+/// A lua_CFunction: called by the VM only.
+pub unsafe extern "C-unwind" fn load_early(state: *mut lua_State) -> c_int {
     let mut length = 0;
     // SAFETY: called by the VM with a stack; a non-string yields null.
     let text = unsafe { ffi::lua_tolstring(state, 1, &mut length) };

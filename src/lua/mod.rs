@@ -16,6 +16,7 @@ mod native;
 mod notice;
 pub mod objects;
 mod pages;
+mod pristine;
 mod process;
 mod sessions;
 mod settings;

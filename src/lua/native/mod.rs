@@ -6,6 +6,7 @@
 
 pub(super) mod confine;
 mod context;
+mod environments;
 mod event;
 mod frames;
 mod process;
@@ -43,6 +44,7 @@ pub(super) unsafe fn open(raw: *mut lua_State) {
     unsafe {
         abi::buffer::open(raw);
         super::convert::install(raw);
+        super::pristine::keep(raw);
         ffi::lua_createtable(raw, 0, FUNCTIONS_USUAL);
         ffi::lua_createtable(raw, 0, 1);
         ffi::lua_pushcfunction(raw, look_up);
@@ -61,6 +63,7 @@ const FUNCTIONS_USUAL: c_int = 16;
 unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
     const LISTS: &[Functions] = &[
         context::FUNCTIONS,
+        environments::FUNCTIONS,
         event::FUNCTIONS,
         frames::FUNCTIONS,
         shortage::FUNCTIONS,
@@ -72,6 +75,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         abi::buffer::FUNCTIONS,
         &[
             (c"load", library::load as lua_CFunction),
+            (c"load_early", library::load_early),
             (c"load_jit", library::load_jit),
             (c"look_at", compiled::look_at),
             (c"set_ffi", set_ffi),
@@ -144,7 +148,7 @@ pub(super) fn report(context: &Arc<Context>, text: &[u8]) {
 ///
 /// # Safety
 /// `raw` must have a free stack slot. Raises for want of memory.
-unsafe fn push_text(raw: *mut lua_State, text: &[u8]) {
+pub(super) unsafe fn push_text(raw: *mut lua_State, text: &[u8]) {
     // SAFETY: pointer and length are those of a slice; the VM copies the bytes.
     unsafe { ffi::lua_pushlstring(raw, text.as_ptr().cast(), text.len()) };
 }
@@ -153,7 +157,7 @@ unsafe fn push_text(raw: *mut lua_State, text: &[u8]) {
 ///
 /// # Safety
 /// The bytes live while the argument is on the stack.
-unsafe fn text<'a>(raw: *mut lua_State, index: c_int) -> Option<&'a [u8]> {
+pub(super) unsafe fn text<'a>(raw: *mut lua_State, index: c_int) -> Option<&'a [u8]> {
     let mut length = 0;
     // SAFETY: the caller passes a live state.
     let start = unsafe { ffi::lua_tolstring(raw, index, &mut length) };
