@@ -18,6 +18,7 @@ const LIBRARY: &[(&CStr, &str)] = &[
 /// Run with the natives: makes `buffer` and `packet` available, and keeps what is printed.
 const BOOT: &str = r#"
     local native = ...
+    native.ffi = require
     function native.load(name)
         return assert(loadstring(native.library[name], "=[node-lua] " .. name))
     end
