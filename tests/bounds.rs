@@ -5,9 +5,6 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
-
 use support::{Folder, node_lua, run};
 
 #[test]
@@ -171,46 +168,4 @@ fn what_is_read_ahead_and_written_has_a_bound() {
          l:close() a:close() b:close()";
     let done = run(node_lua().args(["-e", script])).succeeded();
     assert_eq!(done.stdout, "212\ttrue\ttrue\n", "{done}");
-}
-
-/// Nobody reads standard error: whoever logs goes on, and what is lost is counted.
-#[test]
-fn a_log_that_nobody_reads_holds_nobody_up() {
-    let script = "local line = ('x'):rep(1000)
-                  for i = 1, 5000 do context.log(line) end
-                  local s = context.stat()
-                  assert(s.log_dropped > 1000 and s.log_bytes > 0 and s.log_bytes <= 2 ^ 20)
-                  print(s.log_dropped)
-                  context.recv(0)";
-    let mut child = node_lua()
-        .args(["-e", script])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut dropped = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut dropped).unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap());
-    let lost = format!("node-lua: {} entries of the log were lost\n", dropped.trim());
-    let (mut lines, mut last) = (0, String::new());
-    while last != lost {
-        last.clear();
-        assert!(log.read_line(&mut last).unwrap() > 0, "{lines} lines, and not: {lost}");
-        lines += 1;
-    }
-    assert_eq!(lines + dropped.trim().parse::<i32>().unwrap(), 5001);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    drop(log.read_to_end(&mut Vec::new()));
-}
-
-/// What was logged before the end is written, however the process ends.
-#[test]
-fn what_was_logged_is_written_at_the_end() {
-    for end in ["", "os.exit(0)", "os.exit(3)"] {
-        let script = format!("for i = 1, 500 do context.log('line ' .. i) end {end}");
-        let done = run(node_lua().args(["-e", &script]));
-        assert_eq!(done.stderr.lines().count(), 500, "{end}: {done}");
-        assert!(done.stderr.trim_end().ends_with("line 500"), "{end}: {done}");
-    }
 }

@@ -46,12 +46,7 @@ type World = OnceLock<(Arc<Scheduler>, Arc<Settings>)>;
 
 fn run_one(run: &Run, options: &Simulation) -> ExitCode {
     let seed = *options.seeds.start();
-    logging::builder()
-        .format(|to, record| {
-            let (time, level) = (rt::now() as f64 / 1e9, record.level());
-            writeln!(to, "[{time:.6} {level} {}] {}", record.target(), record.args())
-        })
-        .init();
+    logging::init_simulated();
     let world: Arc<World> = Arc::default();
     let stalled = Arc::clone(&world);
     simulation::start(simulation::Config {
@@ -119,9 +114,9 @@ fn on_stall(world: &World) {
     let contexts = scheduler.registry().all();
     log::error!("nothing can happen any more; contexts that wait for ever: {}", contexts.len());
     for context in contexts.iter().take(LISTED_MAX) {
-        let name = context.name().map(|name| format!(" ({name})")).unwrap_or_default();
-        let (id, messages, queries) = (context.id(), context.waiting(), context.unanswered());
-        log::error!("context {id}{name}: {messages} messages unread, {queries} queries unanswered");
+        let (label, messages) = (context.label(), context.waiting());
+        let queries = context.unanswered();
+        log::error!("{label}: {messages} messages unread, {queries} queries unanswered");
     }
     settings.fail();
     scheduler.destroy_all(&End::Destroyed(None));

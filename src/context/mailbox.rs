@@ -1,6 +1,7 @@
 //! A context: its address, its bounded mailbox, and its place in the schedule.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, PoisonError};
 use std::task::Wake;
@@ -8,6 +9,7 @@ use std::task::Wake;
 use super::behavior::{Behavior, End};
 use super::{Gauges, Limits, Registry, Scheduler};
 use crate::error::Code;
+use crate::logging;
 use crate::message::{Allowance, Event, Id};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -135,6 +137,23 @@ impl std::fmt::Debug for Context {
     }
 }
 
+/// A context, as the log names it: `context 7 (gate)`.
+#[derive(Clone, Debug)]
+pub struct Label {
+    id: Id,
+    name: Option<Arc<str>>,
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "context {}", self.id)?;
+        let Some(name) = &self.name else { return Ok(()) };
+        f.write_str(" (")?;
+        logging::write_name(f, name)?;
+        f.write_str(")")
+    }
+}
+
 impl Context {
     pub(super) fn new(
         id: Id,
@@ -196,6 +215,11 @@ impl Context {
     /// The name for people, if one was given.
     pub fn name(&self) -> Option<Arc<str>> {
         self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the log calls it.
+    pub fn label(&self) -> Label {
+        Label { id: self.id, name: self.name() }
     }
 
     /// Names the context for people.

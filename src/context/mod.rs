@@ -24,7 +24,7 @@ mod worker;
 
 pub use behavior::{Behavior, End, Outcome};
 pub use gauges::{Gauges, Limits};
-pub use mailbox::{Context, ReadyWaker, Refused};
+pub use mailbox::{Context, Label, ReadyWaker, Refused};
 pub use pause::{pause, set_ask_pause};
 pub use registry::Registry;
 pub use scheduler::Scheduler;

@@ -282,12 +282,12 @@ impl Scheduler {
     /// Whether a worker may run suspects that only it may run. They do not wait for the runner, and
     /// each that gets stuck costs a worker: some must be left for the others.
     pub(super) fn may_run_own_suspects(&self) -> bool {
-        if !self.suspects.is_wary() {
-            return true;
-        }
-        let spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner).len();
-        let started = self.remote_count.load(Ordering::Relaxed);
-        self.remotes.len() - started + spares > self.workers
+        !self.suspects.is_full()
+    }
+
+    /// Whether every context is to end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 
     /// Wakes an idle worker, unless one is already looking for work.

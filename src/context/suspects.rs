@@ -15,6 +15,9 @@ pub(super) struct Suspects {
     queue: Injector<Arc<Context>>,
     /// Some have got stuck lately. Written by the watchdog.
     is_wary: AtomicBool,
+    /// So many turns are stuck, in system calls maybe, that no more may get stuck: nobody runs what
+    /// is here. Written by the watchdog.
+    is_full: AtomicBool,
     /// A runner is there, and not stuck. Set by the watchdog.
     has_runner: AtomicBool,
 }
@@ -33,19 +36,34 @@ impl Suspects {
         self.is_wary.store(is_wary, Ordering::Relaxed);
     }
 
+    /// Whether nobody may run them.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
+    }
+
     /// True if there are some, and workers may take them.
     pub(super) fn are_free(&self) -> bool {
-        !self.queue.is_empty() && !self.is_wary()
+        !self.queue.is_empty() && !self.is_wary() && !self.is_full()
     }
 
-    /// True if there are some that only a runner may take.
+    /// How many there are that workers may take.
+    pub(super) fn free(&self) -> usize {
+        if self.are_free() { self.queue.len() } else { 0 }
+    }
+
+    /// True if there are some that no worker may take.
     pub(super) fn are_held(&self) -> bool {
-        !self.queue.is_empty() && self.is_wary()
+        !self.queue.is_empty() && (self.is_wary() || self.is_full())
     }
 
-    /// True if there are such, and no runner.
+    /// True if there are some that a runner may take, and no runner.
     pub(super) fn need_runner(&self) -> bool {
-        self.are_held() && !self.has_runner.load(Ordering::Relaxed)
+        let may_run = self.is_wary() && !self.is_full() && !self.queue.is_empty();
+        may_run && !self.has_runner.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_runner(&self, has_runner: bool) {
@@ -54,7 +72,7 @@ impl Suspects {
 
     /// Takes one: for a worker, or for the runner.
     pub(super) fn take(&self, is_runner: bool) -> Option<Arc<Context>> {
-        if self.queue.is_empty() || self.is_wary() && !is_runner {
+        if self.queue.is_empty() || self.is_full() || self.is_wary() && !is_runner {
             return None;
         }
         loop {
@@ -93,5 +111,21 @@ mod tests {
         suspects.set_wary(false);
         assert!(suspects.take(false).is_some());
         assert!(!suspects.are_free() && suspects.take(true).is_none());
+    }
+
+    #[test]
+    fn nobody_takes_them_while_too_many_are_stuck() {
+        let scheduler = Scheduler::new(2);
+        let suspects = Suspects::default();
+        let context = scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+        suspects.push(context);
+        for is_wary in [false, true] {
+            suspects.set_wary(is_wary);
+            suspects.set_full(true);
+            assert!(suspects.are_held() && !suspects.are_free() && !suspects.need_runner());
+            assert!(suspects.take(false).is_none() && suspects.take(true).is_none());
+            suspects.set_full(false);
+            assert_eq!((suspects.free(), suspects.need_runner()), (usize::from(!is_wary), is_wary));
+        }
     }
 }

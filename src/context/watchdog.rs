@@ -55,8 +55,18 @@ const CLOSING_TICKS: u32 = 250;
 /// Looks that see nothing run before the watchdog goes to sleep.
 const QUIET_TICKS: u32 = 3;
 
-/// Workers that may be started beside those the process was started with.
-pub(super) const EXTRA_MAX: usize = 256;
+/// Turns that may be stuck before contexts that may get stuck too, see [`super::suspects`], wait
+/// until one of those ends.
+const STUCK_MAX: usize = 1024;
+
+/// Workers that may be started beside those the process was started with. What is above
+/// [`STUCK_MAX`] is for contexts whose turns have been short so far.
+pub(super) const EXTRA_MAX: usize = 2 * STUCK_MAX;
+
+/// Of those that have been stuck for so many looks, and use no CPU time, only some are looked at:
+/// each at one look in so many.
+const LONG_TICKS: u32 = 250;
+const LONG_PERIOD: u32 = 8;
 
 /// New workers for each stuck one, if as many contexts wait: the next ones may get stuck too.
 const GROWTH: usize = 3;
@@ -353,7 +363,7 @@ impl Watchdog {
         let scheduler = Arc::clone(&self.scheduler);
         let remotes = scheduler.remotes();
         self.seen.resize(remotes.clone().count(), Seen::default());
-        let (mut has_run, mut given_up) = (false, 0);
+        let (mut has_run, mut given_up, mut stuck) = (false, 0, 0);
         for (index, (remote, seen)) in remotes.zip(&mut self.seen).enumerate() {
             let watch = &remote.watch;
             // Whether or not the turn has ended since the thread was poked.
@@ -371,7 +381,12 @@ impl Watchdog {
                 }
                 continue;
             }
-            seen.ticks += 1;
+            seen.ticks = seen.ticks.saturating_add(1);
+            let is_due = seen.ticks.wrapping_add(index as u32).is_multiple_of(LONG_PERIOD);
+            if seen.ticks > LONG_TICKS && !seen.is_busy && watch.is_outcast() && !is_due {
+                stuck += 1;
+                continue;
+            }
             scheduler.on_long_turn(watch, seen);
             let is_suspect = watch.is_suspect.load(Ordering::Relaxed);
             let patience = match is_suspect && scheduler.suspects.is_wary() {
@@ -384,6 +399,7 @@ impl Watchdog {
             if (seen.ticks - patience).is_multiple_of(OUTPUT_TICKS) {
                 stdio::nudge();
             }
+            stuck += 1;
             let is_runner = watch.take_runner();
             if is_runner {
                 scheduler.suspects.set_runner(false);
@@ -399,8 +415,9 @@ impl Watchdog {
         }
         if given_up > 0 {
             scheduler.suspects.set_wary(self.wary > 0);
-            scheduler.replace(given_up);
+            scheduler.replace(given_up, stuck);
         }
+        scheduler.suspects.set_full(stuck >= STUCK_MAX && !scheduler.is_closing());
         self.relax();
         self.share();
         has_run || scheduler.suspects.are_held() || scheduler.places.waiting().next().is_some()
@@ -410,11 +427,12 @@ impl Watchdog {
     fn relax(&mut self) {
         let scheduler = &self.scheduler;
         self.wary = self.wary.saturating_sub(1);
-        if self.wary == 0 && scheduler.suspects.is_wary() {
+        if self.wary == 0 {
             scheduler.suspects.set_wary(false);
-            if scheduler.suspects.are_free() {
-                scheduler.wake_one();
-            }
+        }
+        // They may have had to wait until now.
+        if scheduler.suspects.are_free() && scheduler.idle.may_have() {
+            scheduler.wake_one();
         }
         // What only one worker may run may have had to wait, for the worker or because it is wary.
         for holder in scheduler.places.waiting().filter_map(|(_, holder)| holder) {
@@ -542,12 +560,15 @@ impl Scheduler {
     }
 
     /// Starts workers in place of stuck ones.
-    fn replace(self: &Arc<Self>, given_up: usize) {
-        self.active.fetch_sub(given_up, Ordering::Relaxed);
+    fn replace(self: &Arc<Self>, given_up: usize, stuck: usize) {
+        let active = self.active.fetch_sub(given_up, Ordering::Relaxed) - given_up;
         let queued: usize = self.remotes().map(|other| other.stealer.len()).sum();
-        let waiting = self.injector.len() + queued;
+        let waiting = self.injector.len() + queued + self.suspects.free();
         let wanted = given_up.max((given_up * GROWTH).min(waiting));
-        for _ in 0..wanted {
+        // All of them may get stuck next.
+        let room = (STUCK_MAX + self.workers()).saturating_sub(stuck + active);
+        let missing = self.workers().saturating_sub(active);
+        for _ in 0..wanted.min(room).max(missing) {
             if !self.start_extra(false) {
                 break;
             }

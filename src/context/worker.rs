@@ -322,10 +322,12 @@ impl Worker {
         }
         local.watch.end();
         local.in_turn.set(false);
-        context.gauges().prove(!local.watch.take_slow());
+        let watch = &local.watch;
+        let was_stuck = watch.is_outcast() && !watch.is_runner();
+        context.gauges().prove(!watch.take_slow() && !was_stuck);
         drop(behavior);
         let (outcome, cost) = result.unwrap_or_else(|_| {
-            log::error!("context {}: the runtime failed in its turn; it ends", context.id());
+            log::error!("{}: the runtime failed in its turn; it ends", context.label());
             context.destroy(End::Error(b"the runtime failed".to_vec()));
             (Outcome::Ended, TURN_COST)
         });
@@ -379,7 +381,7 @@ impl Worker {
         local.watch.end();
         local.in_turn.set(false);
         if result.is_err() {
-            log::error!("context {}: {}", context.id(), Code::IO.text());
+            log::error!("{}: {}", context.label(), Code::IO.text());
         }
     }
 

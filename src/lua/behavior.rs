@@ -13,6 +13,7 @@ use super::state::{Account, State};
 use super::{Deny, Settings, compiled, convert, interrupt, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
 use crate::error::Code;
+use crate::logging;
 use crate::message::Value;
 use crate::{rt, stdio};
 
@@ -89,7 +90,7 @@ impl Behavior for Program {
                 // It was interrupted.
                 None if context.end_requested().is_some() => {}
                 None => {
-                    log::error!("context {}: no memory for its state", context.id());
+                    log::error!("{}: no memory for its state", context.label());
                     if context.parent().is_none() {
                         self.settings.fail();
                     }
@@ -146,8 +147,8 @@ impl Running {
         });
         if let Err(message) = ready {
             if context.end_requested().is_none() {
-                let message = String::from_utf8_lossy(&message);
-                log::error!("context {}: the library does not load: {message}", context.id());
+                let message = logging::text_of(&message);
+                log::error!("{}: the library does not load: {message}", context.label());
             }
             host::enter(&mut host, raw, || drop(state));
             return None;
@@ -175,7 +176,7 @@ impl Running {
         if let Some(message) = failure.or(result.err())
             && !self.is_doomed()
         {
-            native::report(&self.host.context, &message);
+            native::report(&mut self.host, &message);
             self.host.failure = Some(message);
         }
     }
@@ -257,8 +258,8 @@ impl Running {
                 context.explain_end(End::Time(interrupt::take_caught(raw)));
             }
         } else {
-            let text = String::from_utf8_lossy(&message);
-            log::error!("context {}: {text}; it ends", context.id());
+            let text = logging::text_of(&message);
+            log::error!("{}: {text}; it ends", context.label());
             context.destroy(End::Error(message));
         }
     }
@@ -267,27 +268,25 @@ impl Running {
     fn log_end(&mut self, reason: &End) {
         stdio::flush();
         let context = &self.host.context;
-        let name = context.name().map(|name| format!(" ({name})")).unwrap_or_default();
-        let id = context.id();
+        let label = context.label();
         match reason {
             End::Normal => return,
             End::Error(_) => {}
             End::Destroyed(None) => return,
             End::Destroyed(Some(reason)) => {
-                let reason = String::from_utf8_lossy(reason);
-                log::info!("context {id}{name} destroyed: {reason}");
+                log::info!("{label} destroyed: {}", logging::text_of(reason));
                 return;
             }
             End::Memory(text) => {
                 let code = Code::OUT_OF_MEMORY;
-                log::error!("context {id}{name}: {} ({}): {text}", code.text(), code.0);
+                log::error!(target: logging::SCRIPT, "{label}: {} ({}): {text}", code.text(), code.0);
             }
             End::Time(place) => {
                 let code = Code::TIME_LIMIT;
                 let limit = context.limits().turn.unwrap_or_default().as_secs_f64();
                 let place = place.as_deref().unwrap_or_default();
                 let text = code.text();
-                log::error!("context {id}{name}: {text} of {limit} s ({})\n{place}", code.0);
+                log::error!(target: logging::SCRIPT, "{label}: {text} of {limit} s ({})\n{place}", code.0);
             }
         }
         self.host.main_failed = true;
@@ -300,6 +299,7 @@ impl Running {
         host::enter(&mut self.host, raw, || drop(state));
         // Finalisers may have written or opened something.
         self.host.close_all();
+        self.host.quota.tell();
         let Host { context, settings, .. } = &*self.host;
         if context.parent().is_none() {
             if self.host.main_failed {

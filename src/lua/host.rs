@@ -15,6 +15,7 @@ use mlua::ffi::lua_State;
 use super::attempts::Attempt;
 use super::interrupt;
 pub(super) use super::notice::{Completion, Notice};
+use super::quota::Quota;
 use super::sessions::Sessions;
 use super::state::Account;
 use super::timers::{TIMERS_MAX, Timers};
@@ -109,6 +110,8 @@ pub(super) struct Host {
     pub(super) failure: Option<Vec<u8>>,
     /// Why the script ends its own context, if it says so.
     pub(super) end_reason: Option<Vec<u8>>,
+    /// What is logged of it.
+    pub(super) quota: Quota,
     /// What the turn has cost so far, in messages' worth of work.
     cost: usize,
     /// Messages received that the mailbox still counts.
@@ -196,6 +199,7 @@ impl Host {
             main_failed: false,
             failure: None,
             end_reason: None,
+            quota: Quota::default(),
             cost: 0,
             received: 0,
             unread: Unread::default(),

@@ -232,7 +232,7 @@ pub(super) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     let text = format!("the runtime failed: {text}");
-    log::error!("context {}: {text}; it ends", context.id());
+    log::error!("{}: {text}; it ends", context.label());
     context.destroy(End::Error(text.into()));
     arm();
 }

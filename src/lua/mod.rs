@@ -18,6 +18,7 @@ pub mod objects;
 mod pages;
 mod pristine;
 mod process;
+mod quota;
 mod sessions;
 mod settings;
 mod slots;

@@ -9,6 +9,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 use super::{key, nanoseconds, number, push_text, report, text};
 use crate::abi::blame;
 use crate::error::Code;
+use crate::logging;
 use crate::lua::BufferValues;
 use crate::lua::convert::push_value;
 use crate::lua::host::{self, Completion, Notice};
@@ -194,7 +195,10 @@ unsafe fn push_received(raw: *mut lua_State, value: &Value) {
     // SAFETY: the callers have STACK_SLOTS free.
     if let Err(error) = unsafe { push_value::<BufferValues>(raw, value) } {
         // Only a stack that cannot grow gets here: what was sent is well-formed.
-        log::error!("a message arrived as nil: {error}");
+        log::error!(
+            "{}: a message arrived as nil: {error}",
+            host::with(|host| host.context.label())
+        );
         // SAFETY: nothing was pushed.
         unsafe { ffi::lua_pushnil(raw) };
     }
@@ -249,7 +253,7 @@ unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
         (text, ffi::lua_toboolean(raw, 2) != 0)
     };
     host::with(|host| {
-        report(&host.context, text);
+        report(host, text);
         if is_main {
             host.main_failed = true;
             host.failure = Some(text.to_vec());
@@ -262,9 +266,19 @@ unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     let text = unsafe { text(raw, 1) }.unwrap_or_default();
-    let id = host::with(|host| host.context.id());
+    if !log::log_enabled!(target: logging::SCRIPT, log::Level::Info) {
+        return 0;
+    }
+    let context = host::with(|host| {
+        let is_admitted = !host.deny.is_any() || host.quota.admits_line(text.len(), &host.context);
+        is_admitted.then(|| host.context.label())
+    });
+    let Some(context) = context else { return 0 };
     stdio::flush();
-    log::info!(target: "script", "context {id}: {}", String::from_utf8_lossy(text));
+    // Other contexts go on meanwhile, on other threads.
+    logging::patiently(|| {
+        log::info!(target: logging::SCRIPT, "{context}: {}", logging::text_of(text));
+    });
     0
 }
 

@@ -20,15 +20,16 @@ mod tcp;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::convert::OPEN_FFI;
+use super::host::Host;
 use super::{compiled, library};
 use crate::abi;
-use crate::context::Context;
 use crate::error::Code;
+use crate::logging;
 
 /// The registry field of the table.
 pub(super) const TABLE: &CStr = c"node-lua.native";
@@ -134,15 +135,27 @@ unsafe extern "C-unwind" fn set_ffi(raw: *mut lua_State) -> c_int {
 }
 
 /// Logs the failure of a script.
-pub(super) fn report(context: &Arc<Context>, text: &[u8]) {
+pub(super) fn report(host: &mut Host, text: &[u8]) {
+    let context = &host.context;
+    let shown = text.len().min(ERROR_BYTES_MAX);
+    if !host.quota.admits_error(shown, context) {
+        return;
+    }
+    let rest = match text.len() - shown {
+        0 => String::new(),
+        more => format!("… and {more} more bytes"),
+    };
+    let text = logging::text_of(&text[..shown]);
     // Who reads both finds what was printed before.
     crate::stdio::flush();
-    let text = String::from_utf8_lossy(text);
-    match context.name() {
-        Some(name) => log::error!("context {} ({name}): {text}", context.id()),
-        None => log::error!("context {}: {text}", context.id()),
-    }
+    logging::patiently(|| match context.parent() {
+        None => log::error!(target: logging::MAIN, "{text}{rest}"),
+        Some(_) => log::error!(target: logging::SCRIPT, "{}: {text}{rest}", context.label()),
+    });
 }
+
+/// Bytes of an error that the log shows.
+const ERROR_BYTES_MAX: usize = 1 << 16;
 
 /// Pushes a string.
 ///
