@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsString};
 use std::io::{IsTerminal, Read, Write};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,11 @@ pub(super) fn prepare(
     let script = match script(program, run) {
         Ok(script) => script,
         Err(error) => {
-            complain(&format!("standard input: {error}"));
+            let place = match &run.main {
+                Main::File(path) => path.display().to_string(),
+                _ => "standard input".to_owned(),
+            };
+            complain(&format!("{place}: {error}"));
             return None;
         }
     };
@@ -169,6 +173,14 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
         let mut text = Vec::new();
         std::io::stdin().lock().read_to_end(&mut text)?;
         source = Source::Text { name: CString::from(c"=stdin"), text };
+    }
+    if let Main::File(path) = &run.main
+        && steps.is_empty()
+        && std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+    {
+        // A pipe, of a shell's `<(…)` perhaps: no context has a thread wait for that.
+        let name = CString::new([b"@", path.as_os_str().as_bytes()].concat())?;
+        source = Source::Text { name, text: std::fs::read(path)? };
     }
     // What is usual: one text, which is as good as a script.
     if run.main == Main::Nothing

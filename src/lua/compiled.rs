@@ -5,9 +5,11 @@
 //! may change again without showing it: such a one is always read.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -81,7 +83,98 @@ fn remember(path: &Path, stamp: Stamp, code: Option<Arc<[u8]>>) {
 
 unsafe extern "C-unwind" {
     /// LuaJIT's, which mlua does not declare.
-    fn luaL_loadfilex(raw: *mut lua_State, name: *const c_char, mode: *const c_char) -> c_int;
+    fn lua_loadx(
+        raw: *mut lua_State,
+        reader: unsafe extern "C-unwind" fn(
+            *mut lua_State,
+            *mut c_void,
+            *mut usize,
+        ) -> *const c_char,
+        data: *mut c_void,
+        name: *const c_char,
+        mode: *const c_char,
+    ) -> c_int;
+}
+
+/// The text of an error without its number, as the C library has it.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Opens a script. Whatever is no regular file might have a thread wait for somebody for ever.
+fn open(path: &Path) -> Result<File, String> {
+    let place = path.display();
+    // A pipe is opened at once, whether or not somebody writes.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    let file = opened.map_err(|error| format!("cannot open {place}: {}", reason(&error)))?;
+    match file.metadata() {
+        Ok(found) if found.is_file() => Ok(file),
+        Ok(found) if found.is_dir() => Err(format!("cannot read {place}: Is a directory")),
+        Ok(_) => Err(format!("cannot read {place}: a script must be a regular file")),
+        Err(error) => Err(format!("cannot read {place}: {}", reason(&error))),
+    }
+}
+
+/// A file that is being loaded.
+struct Loading {
+    file: File,
+    piece: [u8; 4096],
+    failure: Option<std::io::Error>,
+}
+
+/// Reads the next piece for the VM.
+unsafe extern "C-unwind" fn read(
+    _: *mut lua_State,
+    loading: *mut c_void,
+    length: *mut usize,
+) -> *const c_char {
+    // SAFETY: `load_from` passes one of its own, and the VM a place for the length.
+    let (loading, length) = unsafe { (&mut *loading.cast::<Loading>(), &mut *length) };
+    loop {
+        match loading.file.read(&mut loading.piece) {
+            Ok(bytes) => *length = bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => {
+                loading.failure = Some(error);
+                *length = 0;
+            }
+        }
+        return loading.piece.as_ptr().cast();
+    }
+}
+
+/// Pushes a message.
+unsafe fn push_message(raw: *mut lua_State, text: &str) {
+    // SAFETY: the callers have a live state with a slot free; the VM copies the text.
+    unsafe { ffi::lua_pushlstring(raw, text.as_ptr().cast(), text.len()) };
+}
+
+/// Loads what a file holds: pushes the chunk, or the message why there is none.
+unsafe fn load_from(raw: *mut lua_State, path: &Path, name: &CStr, text_only: bool) -> c_int {
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(text) => {
+            // SAFETY: as the caller promises.
+            unsafe { push_message(raw, &text) };
+            return ffi::LUA_ERRFILE;
+        }
+    };
+    let mut loading = Loading { file, piece: [0; 4096], failure: None };
+    let name = [b"@", name.to_bytes_with_nul()].concat();
+    let mode = if text_only { c"t".as_ptr() } else { std::ptr::null() };
+    let data = (&raw mut loading).cast();
+    // SAFETY: a live state, a terminated name, and what `read` expects.
+    let status = unsafe { lua_loadx(raw, read, data, name.as_ptr().cast(), mode) };
+    let Some(error) = loading.failure else { return status };
+    let text = format!("cannot read {}: {}", path.display(), reason(&error));
+    // SAFETY: there is a chunk or a message on top.
+    unsafe {
+        ffi::lua_settop(raw, -2);
+        push_message(raw, &text);
+    }
+    ffi::LUA_ERRFILE
 }
 
 /// Pushes the chunk of a file, or the message why there is none; returns the status, as
@@ -98,8 +191,8 @@ pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool
     };
     if text_only {
         // Bytecode is not checked when it is loaded; what is kept may come from a file of it.
-        // SAFETY: a live state and terminated texts.
-        let status = unsafe { luaL_loadfilex(raw, name.as_ptr(), c"t".as_ptr()) };
+        // SAFETY: a live state with slots free.
+        let status = unsafe { load_from(raw, path, &name, true) };
         if status == ffi::LUA_OK {
             // SAFETY: the chunk is on top.
             unsafe { mentions(raw) };
@@ -115,8 +208,8 @@ pub(super) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool
         // SAFETY: a live state.
         return (status, unsafe { Words::of(code).prepare(raw) });
     }
-    // SAFETY: a live state and a terminated name.
-    let status = unsafe { ffi::luaL_loadfile(raw, name.as_ptr()) };
+    // SAFETY: a live state with slots free.
+    let status = unsafe { load_from(raw, path, &name, false) };
     if let (ffi::LUA_OK, Some(stamp)) = (status, stamp) {
         // SAFETY: the chunk is on top.
         let code = matches!(found, Found::Once).then(|| unsafe { dump(raw) }).flatten();

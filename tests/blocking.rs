@@ -1,0 +1,135 @@
+//! Contexts that block their threads, in system calls or C functions: however many do, the others
+//! go on.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::process::Command;
+
+use support::{Folder, PATIENCE, Server, connect, frame, node_lua, read_frame, run};
+
+/// An echo server, with a timer, that creates contexts; `...` is what they run, and how many do.
+const MAIN: &str = "
+    local file, count, argument = ...
+    local _, listener = tcp.listen('127.0.0.1', 0)
+    local beats, helper = 0, os.tmpname()
+    local f = io.open(helper, 'w')
+    f:write('context.send(context.parent(), (...))')
+    f:close()
+    timer.loop(0.001, 0.001, function() beats = beats + 1 end)
+    listener:accept(function(_, sock)
+      sock:set_rwopt({ read_head_bytes = 2, write_head_bytes = 2 })
+      sock:read(function(good, data)
+        if not good then return sock:close() end
+        data = data:tostring()
+        if data == 'beats' then
+          sock:write(tostring(beats))
+        elseif data == 'create' then
+          local h = context.create(helper, 'new')
+          sock:write(select(2, context.recv(h)))
+        else
+          sock:write(data)
+        end
+      end)
+    end)
+    local blocked = 0
+    context.recv(0, function(_, what)
+      blocked = blocked + 1
+      if blocked == tonumber(count) then print('blocked') end
+    end)
+    print(tcp.local_port(listener))
+    for i = 1, tonumber(count) do
+      local h = context.create(file, argument)
+      if argument == 'later' then context.send(h, i) end
+    end";
+
+fn ask(client: &mut std::net::TcpStream, what: &str) -> String {
+    use std::io::Write;
+    client.write_all(&[&[what.len() as u8, 0], what.as_bytes()].concat()).unwrap();
+    let mut head = [0; 2];
+    std::io::Read::read_exact(client, &mut head).unwrap();
+    let mut body = vec![0; usize::from(head[0])];
+    std::io::Read::read_exact(client, &mut body).unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+/// 400 contexts block; the others go on, new ones start, and a signal ends the process.
+#[test]
+fn blocked_contexts_hold_nobody_up() {
+    const COUNT: &str = "400";
+    let folder = Folder::new();
+    let pipe = folder.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    for (name, script, argument) in [
+        ("commands", "context.send(context.parent(), 1) os.execute('exec sleep 60')", ""),
+        (
+            "reading",
+            "local p = io.popen('exec sleep 60') context.send(context.parent(), 1) p:read()",
+            "",
+        ),
+        ("opening", "context.send(context.parent(), 1) io.open((...))", pipe),
+        // Those whose turns have been short until then.
+        (
+            "later",
+            "local _, n = context.recv(context.parent())
+             context.send(context.parent(), 1)
+             os.execute('exec sleep 60')",
+            "later",
+        ),
+    ] {
+        let file = folder.write(&format!("{name}.lua"), script);
+        let main = folder.write("main.lua", MAIN);
+        let args = [main.to_str().unwrap(), file.to_str().unwrap(), COUNT, argument];
+        let mut server = Server::start(["--grace", "1"].into_iter().chain(args));
+        let mut client = connect(server.port());
+        assert_eq!(server.line(), "blocked", "{name}");
+        let before: u64 = ask(&mut client, "beats").parse().unwrap();
+        for _ in 0..20 {
+            assert_eq!(ask(&mut client, "create"), "new", "{name}");
+        }
+        while ask(&mut client, "beats").parse::<u64>().unwrap() < before + 20 {}
+        server.signal("TERM");
+        let done = server.finish(PATIENCE);
+        assert_eq!(done.code(), Some(143), "{name}: {done}");
+    }
+}
+
+/// Nothing that would have a thread wait is taken for a script.
+#[test]
+fn scripts_are_regular_files() {
+    let folder = Folder::new();
+    let pipe = folder.path("pipe.lua");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let missing = folder.path("missing.lua");
+    let script = "for _, file in ipairs { ... } do
+                    for _, deny in ipairs { {}, { 'io' } } do
+                      local h = context.create({ file = file, deny = deny })
+                      context.monitor(h, function(_, reason, detail)
+                        print(reason, (detail:gsub('.*/', '')))
+                      end)
+                      context.wait(h)
+                    end
+                  end";
+    let files = [pipe.as_os_str(), "/dev/zero".as_ref(), "/".as_ref(), missing.as_os_str()];
+    let done = run(node_lua().args(["-e", script, "-"]).args(files)).succeeded();
+    let expected = [
+        "error\tpipe.lua: a script must be a regular file\n",
+        "error\tzero: a script must be a regular file\n",
+        "error\t: Is a directory\n",
+        "error\tmissing.lua: No such file or directory\n",
+    ];
+    let twice: Vec<String> = expected.iter().map(|line| line.repeat(2)).collect();
+    assert_eq!(done.stdout, twice.concat(), "{done}");
+}
+
+/// The main script is read once, before anything runs: from a pipe too.
+#[test]
+fn the_main_script_may_come_from_a_pipe() {
+    let node_lua = node_lua();
+    let shell =
+        "\"$0\" <(echo \"print('from a pipe', ...)\") 7; echo 'print(8)' | \"$0\" /dev/stdin";
+    let done = run(Command::new("bash").args(["-c", shell]).arg(node_lua.get_program()));
+    assert_eq!(done.succeeded().stdout, "from a pipe\t7\n8\n");
+}
