@@ -5,9 +5,9 @@
 
 mod support;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use support::{Folder, PATIENCE, Server, connect, frame, node_lua, read_frame, run};
+use support::{Folder, PATIENCE, Server, connect, node_lua, run};
 
 /// An echo server, with a timer, that creates contexts; `...` is what they run, and how many do.
 const MAIN: &str = "
@@ -27,7 +27,8 @@ const MAIN: &str = "
           sock:write(tostring(beats))
         elseif data == 'create' then
           local h = context.create(helper, 'new')
-          sock:write(select(2, context.recv(h)))
+          local _, word = context.recv(h)
+          sock:write(word)
         else
           sock:write(data)
         end
@@ -63,10 +64,14 @@ fn blocked_contexts_hold_nobody_up() {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let pipe = pipe.to_str().unwrap();
     for (name, script, argument) in [
-        ("commands", "context.send(context.parent(), 1) os.execute('exec sleep 60')", ""),
+        (
+            "commands",
+            "context.send(context.parent(), 1) os.execute('exec cat >/dev/null 2>&1')",
+            "",
+        ),
         (
             "reading",
-            "local p = io.popen('exec sleep 60') context.send(context.parent(), 1) p:read()",
+            "local p = io.popen('exec cat 2>/dev/null') context.send(context.parent(), 1) p:read()",
             "",
         ),
         ("opening", "context.send(context.parent(), 1) io.open((...))", pipe),
@@ -75,14 +80,17 @@ fn blocked_contexts_hold_nobody_up() {
             "later",
             "local _, n = context.recv(context.parent())
              context.send(context.parent(), 1)
-             os.execute('exec sleep 60')",
+             os.execute('exec cat >/dev/null 2>&1')",
             "later",
         ),
     ] {
         let file = folder.write(&format!("{name}.lua"), script);
         let main = folder.write("main.lua", MAIN);
         let args = [main.to_str().unwrap(), file.to_str().unwrap(), COUNT, argument];
-        let mut server = Server::start(["--grace", "1"].into_iter().chain(args));
+        let mut command = node_lua();
+        // What is started reads from there until this process lets go of it.
+        command.args(["--grace", "1"]).args(args).stdin(Stdio::piped());
+        let mut server = Server::spawn(&mut command);
         let mut client = connect(server.port());
         assert_eq!(server.line(), "blocked", "{name}");
         let before: u64 = ask(&mut client, "beats").parse().unwrap();
@@ -113,7 +121,8 @@ fn scripts_are_regular_files() {
                     end
                   end";
     let files = [pipe.as_os_str(), "/dev/zero".as_ref(), "/".as_ref(), missing.as_os_str()];
-    let done = run(node_lua().args(["-e", script, "-"]).args(files)).succeeded();
+    let main = folder.write("main.lua", script);
+    let done = run(node_lua().arg(main).args(files)).succeeded();
     let expected = [
         "error\tpipe.lua: a script must be a regular file\n",
         "error\tzero: a script must be a regular file\n",
