@@ -86,6 +86,14 @@ pub fn die_of(signal: libc::c_int) {
     }
 }
 
+/// How many descriptors the process may have open.
+pub fn descriptors_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a place for the result.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur
+}
+
 /// Bytes of stack for a thread that runs scripts. One coroutine can use some 60 MiB of it, by
 /// recursion through `string.gsub`; only what is used takes memory.
 const STACK_BYTES: usize = 256 << 20;

@@ -169,3 +169,85 @@ fn what_is_read_ahead_and_written_has_a_bound() {
     let done = run(node_lua().args(["-e", script])).succeeded();
     assert_eq!(done.stdout, "212\ttrue\ttrue\n", "{done}");
 }
+
+/// The first message that a full mailbox refuses is worth a warning, and not the thousandth.
+#[test]
+fn a_full_mailbox_is_warned_of_once() {
+    let folder = Folder::new();
+    let file = folder.write("sink.lua", "context.recv(1) context.recv(2 ^ 40)");
+    let script = "context.name('source')
+                  local h = context.create({ file = (...), name = 'sink', mailbox = 10 })
+                  local refused = 0
+                  for i = 1, 1000 do
+                    local ok, code = context.send(h, i)
+                    if not ok and code == 209 then refused = refused + 1 end
+                  end
+                  print(refused > 900)
+                  context.destroy(h)";
+    let main = folder.write("main.lua", script);
+    let done = run(node_lua().args([main, file])).succeeded();
+    assert_eq!(done.stdout, "true\n", "{done}");
+    let warnings: Vec<&str> = done.stderr.lines().collect();
+    let [warning] = warnings[..] else { panic!("{done}") };
+    for part in
+        ["context 2 (sink): its mailbox is full", "of context 1 (source) was refused", "209"]
+    {
+        assert!(warning.contains(part), "{part}: {done}");
+    }
+}
+
+/// The same for the other bounds.
+#[test]
+fn other_bounds_are_warned_of_once() {
+    for (script, part) in [
+        (
+            "local h = context.create({ file = (...), queries = 3 })
+             context.wait(h)",
+            "too many of its queries wait for an answer (213): 3 at most",
+        ),
+        (
+            "local ok, l = tcp.listen('127.0.0.1', 0)
+             local socks = {}
+             for i = 1, 3 do
+               local ok, a = tcp.connect('127.0.0.1', tcp.local_port(l))
+               local ok, b = l:accept()
+               a:set_write_limit(1000)
+               socks[i] = { a, b }
+               for i = 1, 100 do
+                 a:write(('x'):rep(2 ^ 20))
+                 context.query(context.self(), 'turn', 0.001)
+               end
+             end
+             l:close()",
+            "a connection whose peer reads too slowly was ended (212)",
+        ),
+        (
+            "for i = 1, 400 do tcp.connect('localhost', 1, function() end) end",
+            "too many host names are being looked up (214)",
+        ),
+    ] {
+        let folder = Folder::new();
+        let asks = "for i = 1, 99 do context.query(context.parent(), i, 0.01, function() end) end";
+        let (main, file) = (folder.write("main.lua", script), folder.write("asks.lua", asks));
+        let done = run(node_lua().args([main, file])).succeeded();
+        assert_eq!(done.stderr.matches(part).count(), 1, "{done}");
+        assert_eq!(done.stderr.lines().count(), 1, "{done}");
+    }
+}
+
+/// Answers to a context that has asked nothing are dropped at once, however many and large.
+#[test]
+fn answers_that_nobody_asked_for_are_dropped() {
+    let script = "local me, text = context.self(), ('x'):rep(2 ^ 20)
+                  for i = 1, 2000 do assert(context.reply(me, i, text)) end
+                  for i = 1, 100000 do assert(context.reply(me, i, true)) end
+                  print(context.stat().mailbox_bytes)
+                  -- Those that are waited for arrive.
+                  context.recv(me, function(_, value, from, session)
+                    context.reply(from, session, value + 1)
+                    context.recv(me, nil)
+                  end)
+                  print(context.query(me, 7))";
+    let done = run(node_lua().args(["-e", script])).succeeded();
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("0\ntrue\t8\n", ""), "{done}");
+}

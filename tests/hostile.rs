@@ -330,3 +330,27 @@ fn a_closed_output_is_told_to_who_looks_and_ends_nobody() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// Without descriptors there is one word on it, however many calls fail.
+#[test]
+fn a_want_of_descriptors_is_warned_of_once() {
+    let node_lua = node_lua();
+    let script = "local _, l = tcp.listen('127.0.0.1', 0)
+                  local held, port, failed = {}, tcp.local_port(l), 0
+                  for i = 1, 60 do
+                    local ok, sock = tcp.connect('127.0.0.1', port, 0.2)
+                    held[i] = sock
+                    if not ok then failed = failed + 1 end
+                    if failed > 5 then break end
+                  end
+                  print(failed)
+                  os.exit(0)";
+    let mut command = Command::new("sh");
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command.args(["-c", "ulimit -n 40; exec \"$0\" \"$@\""]);
+    command.arg(node_lua.get_program()).args(["-e", script]);
+    let done = support::run(&mut command).succeeded();
+    assert_eq!(done.stdout, "6\n", "{done}");
+    assert_eq!(done.stderr.matches("no descriptor is left").count(), 1, "{done}");
+    assert!(done.stderr.contains("40 open") && done.stderr.contains("ulimit"), "{done}");
+}

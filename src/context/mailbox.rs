@@ -125,6 +125,8 @@ pub struct Context {
     unanswered: AtomicUsize,
     /// Whether the creator's mailbox has taken a message of this context over its bound.
     has_reported: AtomicBool,
+    /// The log has a word on refused messages.
+    refusals: logging::Seldom,
     pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
     name: Mutex<Option<Arc<str>>>,
     /// What it may hold in mailboxes and write queues, if it has a memory limit.
@@ -185,6 +187,7 @@ impl Context {
             unreceived_bytes: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             has_reported: AtomicBool::new(false),
+            refusals: logging::Seldom::new(),
             behavior: Mutex::new(Some(behavior)),
             name: Mutex::new(None),
             allowance: (limits.memory > 0).then(|| Allowance::new(limits.memory)),
@@ -253,10 +256,14 @@ impl Context {
             Event::Message { from, session, value } => {
                 let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
                 if waiting >= self.limits.mailbox && !self.takes_report(*from, waiting) {
+                    drop(inbox);
+                    self.warn_of_refusal(*from);
                     return Err(Refused::Full);
                 }
                 let bytes = value.held_bytes();
                 if !self.has_room(&inbox, bytes) {
+                    drop(inbox);
+                    self.warn_of_refusal(*from);
                     return Err(Refused::Full);
                 }
                 inbox.messages += 1;
@@ -267,6 +274,10 @@ impl Context {
             }
             Event::Reply { .. } => {
                 let asked = self.unanswered.load(Ordering::Relaxed);
+                if asked == 0 {
+                    // Nobody waits for it: whatever it is, it is over.
+                    return Ok(());
+                }
                 if inbox.replies >= asked + LATE_REPLIES_MAX {
                     return Err(Refused::Full);
                 }
@@ -282,6 +293,25 @@ impl Context {
         inbox.events.push(event);
         self.schedule(inbox);
         Ok(())
+    }
+
+    /// A message of `from` found no room: the log says so, now and then.
+    #[cold]
+    fn warn_of_refusal(&self, from: Id) {
+        if !self.refusals.is_due() {
+            return;
+        }
+        let sender = self.scheduler.registry().get(from);
+        let sender = sender.map_or_else(|| format!("context {from}"), |it| it.label().to_string());
+        log::warn!(
+            "{}: its mailbox is full, a message of {sender} was refused (209): {} messages wait, {} \
+             at most, and {} bytes, {} at most (--mailbox, or option mailbox of context.create)",
+            self.label(),
+            self.waiting(),
+            self.limits.mailbox,
+            self.waiting_bytes(),
+            self.limits.mailbox_bytes
+        );
     }
 
     /// Whether what waits may hold so many bytes more.

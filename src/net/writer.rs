@@ -14,8 +14,12 @@ use crate::buf::Piece;
 use crate::context::Context;
 use crate::error::Code;
 use crate::frame::{Encoder, Head};
+use crate::logging::Seldom;
 use crate::message::{Event, Held};
 use crate::rt::Stream;
+
+/// The log has a word on connections that were ended at the write limit.
+static OVERFLOWS: Seldom = Seldom::new();
 
 /// Bytes a connection may hold unsent before it fails, unless set otherwise.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -380,8 +384,17 @@ impl Writer {
         let allowance = context.allowance().filter(|_| rest > 0);
         let held = allowance.map(|allowance| allowance.hold(staged.held_bytes()));
         if is_full || matches!(held, Some(None)) {
+            let waiting = queue.bytes;
             self.fail(&mut queue, Code::WRITE_QUEUE_FULL);
             drop(queue);
+            // Whoever writes without waiting learns of it by the end of the connection only.
+            if OVERFLOWS.is_due() {
+                log::warn!(
+                    "{}: a connection whose peer reads too slowly was ended (212): {waiting} bytes                      wait, {} at most (set_write_limit); there may be more of the kind in the next                      minute",
+                    context.label(),
+                    self.limit()
+                );
+            }
             return self.flush(staged, context, notify);
         }
         // Positions of notices count from the start of what is staged, of which `written` is gone.

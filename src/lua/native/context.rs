@@ -14,6 +14,7 @@ use super::{key, number, push_failure, push_text, text};
 use crate::abi::blame::{self, Wrong};
 use crate::context::{Context, End, Limits, Scheduler};
 use crate::error::Code;
+use crate::logging::Seldom;
 use crate::lua::behavior::{Paths, Program, Script, Source};
 use crate::lua::convert::{self, to_value};
 use crate::lua::{BufferValues, host};
@@ -347,6 +348,9 @@ unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
     }
 }
 
+/// The log has a word on queries that were refused.
+static QUERIES_REFUSED: Seldom = Seldom::new();
+
 /// native.query(handle, token, value). Returns true, session; or `false, code`; or `nil, message`
 /// for what cannot travel.
 unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
@@ -359,6 +363,14 @@ unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
         let (to, token) = (Id::from_number(number(raw, 1)), key(raw, 2));
         let asked = host::with(|host| {
             if !host.context.asked() {
+                if QUERIES_REFUSED.is_due() {
+                    log::warn!(
+                        "{}: too many of its queries wait for an answer (213): {} at most (option \
+                         queries of context.create); queries without a timeout wait for ever",
+                        host.context.label(),
+                        host.context.limits().queries
+                    );
+                }
                 return Err(Code::QUERIES_FULL);
             }
             let to = to.ok_or(Code::NO_CONTEXT)?;

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use crate::context::Context;
+use crate::logging::Seldom;
+use crate::lua::host::Host;
 use crate::lua::{host, interrupt, state};
-use crate::rt;
+use crate::{rt, thread};
 
 pub(super) const FUNCTIONS: super::Functions =
     &[(c"collect", collect as lua_CFunction), (c"ask_others", ask_others)];
@@ -62,7 +64,10 @@ pub(in crate::lua) fn relieve() -> bool {
     let end = rt::now();
     if open_files() < before {
         FRUITLESS.store(0, Ordering::Relaxed);
-    } else if FRUITLESS.fetch_add(1, Ordering::Relaxed) >= FRUITLESS_MAX {
+        return status == ffi::LUA_OK;
+    }
+    host::with(|host| warn(host));
+    if FRUITLESS.fetch_add(1, Ordering::Relaxed) >= FRUITLESS_MAX {
         NOT_BEFORE.store(end + PAUSES * (end - start), Ordering::Relaxed);
     }
     status == ffi::LUA_OK
@@ -82,10 +87,27 @@ fn open_files() -> c_int {
     }
 }
 
+/// The log has a word on it.
+static SHORTAGES: Seldom = Seldom::new();
+
+/// Says that a collection was of no use, now and then.
+#[cold]
+fn warn(host: &Host) {
+    if SHORTAGES.is_due() {
+        log::warn!(
+            "{}: no descriptor is left: the process may have {} open; its limit is that of whoever \
+             starts it (ulimit -Hn, LimitNOFILE= of systemd)",
+            host.context.label(),
+            thread::descriptors_max()
+        );
+    }
+}
+
 /// native.ask_others(): asks other contexts to do the same, those with the most sockets, once a
 /// second at most; whether any was asked. Who has done nothing since is not asked again.
 unsafe extern "C-unwind" fn ask_others(raw: *mut lua_State) -> c_int {
     let asked = host::with(|host| {
+        warn(host);
         let now = rt::now().max(1);
         // Relaxed, everywhere: nothing depends on these but how often contexts are asked.
         let is_due = |last: u64| (last == 0 || now >= last + ASK_EVERY).then_some(now);

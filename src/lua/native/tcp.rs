@@ -12,6 +12,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 use super::{key, number, push_failure, push_text, text};
 use crate::abi::blame::SOCKETS;
 use crate::error::Code;
+use crate::logging::Seldom;
 use crate::lua::host::{self, Host, Socket};
 use crate::lua::state;
 use crate::message::Event;
@@ -162,6 +163,9 @@ const ALL_LOOKUPS_MAX: usize = 4096;
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 
 /// Looks a name up off the workers; the outcome comes as an event under `token`.
+/// The log has a word on look-ups that were refused.
+static LOOKUPS_REFUSED: Seldom = Seldom::new();
+
 fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) {
     // What cannot be is not asked for: resolvers would be sent something else.
     let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_possible(name)) else {
@@ -175,6 +179,13 @@ fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) 
     let more = |all: usize| (all < ALL_LOOKUPS_MAX && count < LOOKUPS_MAX).then(|| all + 1);
     if LOOKUPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
         host.cancel_connect(token);
+        if LOOKUPS_REFUSED.is_due() {
+            log::warn!(
+                "{}: too many host names are being looked up (214): {LOOKUPS_MAX} for a context, \
+                 {ALL_LOOKUPS_MAX} in all, at most",
+                host.context.label()
+            );
+        }
         return host.fail(token, Code::LOOKUPS_FULL);
     }
     own.store(count + 1, Ordering::Relaxed);
