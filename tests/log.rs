@@ -153,7 +153,8 @@ fn whatever_is_said_of_a_context_has_its_name() {
            context.wait(h)
          end
          context.create({ file = '/nowhere/x.lua', name = 'gate-missing' })";
-    let done = run(node_lua().env("RUST_LOG", "info").args(["-e", script]).arg(&child));
+    let done =
+        run(node_lua().env("RUST_LOG", "info").arg(folder.write("main.lua", script)).arg(&child));
     for (how, text) in [
         ("log", ": hello"),
         ("error", ":3: oops"),
@@ -269,7 +270,7 @@ fn entries_of_confined_scripts_are_counted_where_there_are_too_many() {
                     context.wait(h)
                     context.log('NEXT')
                   end";
-    let done = run(node_lua().args(["-e", script]).arg(&child)).succeeded();
+    let done = run(node_lua().arg(folder.write("main.lua", script)).arg(&child)).succeeded();
     let (free, confined) = done.stderr.split_once("NEXT").unwrap();
     assert_eq!(free.matches("LINE").count(), 15000);
     assert_eq!(confined.matches("LINE").count(), 10000);

@@ -94,10 +94,10 @@ fn directive(word: &str) -> Result<(&str, LevelFilter), String> {
 }
 
 fn is_target(name: &str) -> bool {
-    let is_within = |target: &&str| {
+    let is_within = |target: &str| {
         name.strip_prefix(target).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    TARGETS.iter().any(|target| is_within(&target))
+    TARGETS.iter().any(|target| is_within(target))
 }
 
 /// What is wrong with the value of `RUST_LOG_STYLE`.
