@@ -81,7 +81,8 @@ fn many_entries_leave_with_one_call() {
 fn a_log_that_nobody_reads_holds_nobody_up() {
     let script = "local other = os.tmpname()
                   local f = io.open(other, 'w')
-                  f:write('local beats = 0 timer.loop(0.01, 0.01, function() beats = beats + 1 end) '
+                  f:write('local beats = 0 '
+                    .. 'timer.loop(0.01, 0.01, function() beats = beats + 1 end) '
                     .. 'context.recv(0, function(_, _, from, session) '
                     .. 'context.reply(from, session, beats) end)')
                   f:close()
@@ -140,7 +141,7 @@ fn whatever_is_said_of_a_context_has_its_name() {
          if how == 'log' then context.log('hello') end
          if how == 'error' then error('oops') end
          if how == 'callback' then timer.timeout(0, function() error('later') end) end
-         if how == 'memory' then local t = {} while true do t[#t + 1] = ('x'):rep(1000) .. #t end end
+         if how == 'memory' then local t = {} while true do t[#t + 1] = ('x'):rep(999) .. #t end end
          if how == 'time' then while true do end end
          if how == 'destroyed' then context.send(context.parent(), 1) context.recv(0) end",
     );

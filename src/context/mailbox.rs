@@ -304,8 +304,8 @@ impl Context {
         let sender = self.scheduler.registry().get(from);
         let sender = sender.map_or_else(|| format!("context {from}"), |it| it.label().to_string());
         log::warn!(
-            "{}: its mailbox is full, a message of {sender} was refused (209): {} messages wait, {} \
-             at most, and {} bytes, {} at most (--mailbox, or option mailbox of context.create)",
+            "{}: its mailbox is full, a message of {sender} was refused (209): {} messages wait, \
+             {} at most, and {} bytes, {} at most (--mailbox, or option mailbox of context.create)",
             self.label(),
             self.waiting(),
             self.limits.mailbox,

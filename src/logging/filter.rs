@@ -8,7 +8,7 @@ const DEFAULT: [(&str, LevelFilter); 2] =
     [("", LevelFilter::Warn), (super::SCRIPT, LevelFilter::Info)];
 
 /// Whatever logs has a target that begins with one of these.
-const TARGETS: [&str; 3] = [super::SCRIPT, "node_lua", "async_std"];
+const TARGETS: [&str; 2] = [super::SCRIPT, "node_lua"];
 
 /// The least severe level of each target, the longest name that fits first.
 #[derive(Debug, PartialEq)]

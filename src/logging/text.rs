@@ -24,8 +24,7 @@ pub fn text_of(bytes: &[u8]) -> Cow<'_, str> {
 /// Whether a character would do something else than stand there.
 fn is_control(character: char) -> bool {
     // Separators of lines, and what turns the direction of the text round.
-    character.is_control()
-        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A name, in one line.

@@ -279,14 +279,15 @@ impl Running {
             }
             End::Memory(text) => {
                 let code = Code::OUT_OF_MEMORY;
-                log::error!(target: logging::SCRIPT, "{label}: {} ({}): {text}", code.text(), code.0);
+                let why = code.text();
+                log::error!(target: logging::SCRIPT, "{label}: {why} ({}): {text}", code.0);
             }
             End::Time(place) => {
                 let code = Code::TIME_LIMIT;
                 let limit = context.limits().turn.unwrap_or_default().as_secs_f64();
                 let place = place.as_deref().unwrap_or_default();
-                let text = code.text();
-                log::error!(target: logging::SCRIPT, "{label}: {text} of {limit} s ({})\n{place}", code.0);
+                let text = format!("{} of {limit} s ({})", code.text(), code.0);
+                log::error!(target: logging::SCRIPT, "{label}: {text}\n{place}");
             }
         }
         self.host.main_failed = true;

@@ -390,7 +390,8 @@ impl Writer {
             // Whoever writes without waiting learns of it by the end of the connection only.
             if OVERFLOWS.is_due() {
                 log::warn!(
-                    "{}: a connection whose peer reads too slowly was ended (212): {waiting} bytes                      wait, {} at most (set_write_limit); there may be more of the kind in the next                      minute",
+                    "{}: a connection whose peer reads too slowly was ended (212): {waiting} bytes \
+                     wait, {} at most (set_write_limit)",
                     context.label(),
                     self.limit()
                 );
