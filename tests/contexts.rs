@@ -113,6 +113,7 @@ fn answers_that_nobody_asked_for_cannot_fill_the_memory() {
     assert_prints(
         &[ECHO],
         "local me, n, ok, code = context.self(), 0
+         context.query(me, 'open', function() end)
          repeat
            ok, code = context.reply(me, 12345, n)
            n = n + 1
@@ -121,7 +122,7 @@ fn answers_that_nobody_asked_for_cannot_fill_the_memory() {
          local echo = context.create(here .. '/echo.lua')
          print(context.query(echo, 'still answered', 30))
          context.destroy(echo)",
-        "65537\t209\ntrue\tstill answered\n",
+        "65538\t209\ntrue\tstill answered\n",
     );
 }
 

@@ -354,3 +354,54 @@ fn a_want_of_descriptors_is_warned_of_once() {
     assert_eq!(done.stderr.matches("no descriptor is left").count(), 1, "{done}");
     assert!(done.stderr.contains("40 open") && done.stderr.contains("ulimit"), "{done}");
 }
+
+/// Number keys that LuaJIT's tables all look for in the same place. The turn of whoever receives
+/// them is limited to a tenth of what it takes to put them in one by one.
+#[test]
+fn keys_that_collide_are_received_like_others() {
+    let script = "
+      local ffi = require('ffi')
+      local u = ffi.new('union { double d; uint32_t w[2]; }')
+      local rol, bxor, band, bor, lshift = bit.rol, bit.bxor, bit.band, bit.bor, bit.lshift
+      local keys = {}
+      for k = 1, 4 do
+        -- The middle of the upper half, and a word with which they collide.
+        local middle, b = bor(lshift(1000 * k, 13), 0x40000000), 0
+        local known = rol(middle, 19)
+        while band(bxor(known, b) - rol(b, 13), 0x1ffff) ~= 5 do b = b + 1 end
+        for low = 0, 4095 do
+          local upper = bor(middle, 2 * low)
+          for free = 0, 3 do
+            u.w[0] = bxor(bit.tobit(bxor(b, lshift(free, 17)) + rol(upper, 14)), upper)
+            u.w[1] = bit.rshift(upper, 1)
+            keys[#keys + 1] = u.d
+          end
+        end
+      end
+      local t, start = {}, os.clock()
+      for i, key in ipairs(keys) do t[key] = i % 3 == 0 and { i } or i % 3 == 1 and 'v' .. i or i end
+      local took = os.clock() - start
+      t.name, t[1], t[2] = 'word', 'first', true
+      local f = io.open((...), 'w')
+      f:write('local _, t = context.recv(0) local n = 0 for _ in pairs(t) do n = n + 1 end '
+        .. 'context.send(context.parent(), n) context.send(context.parent(), t)')
+      f:close()
+      local h = context.create({ file = (...), turn_limit = took / 10 })
+      context.send(h, t)
+      print(context.recv(h, 60))
+      local _, copy = context.recv(h, 60)
+      local same = copy.name == 'word' and copy[1] == 'first' and copy[2] == true
+      for i, key in ipairs(keys) do
+        if i % 97 == 0 then
+          local value = copy[key]
+          same = same and (i % 3 == 0 and value[1] == i or value == t[key])
+        end
+      end
+      print(same)";
+    let folder = support::Folder::new();
+    let main = folder.write("main.lua", script);
+    let done = support::run(node_lua().arg(main).arg(folder.path("child.lua"))).succeeded();
+    let mut lines = done.stdout.lines();
+    assert!(lines.next().unwrap().starts_with("true\t65539\t"), "{done}");
+    assert_eq!(lines.next(), Some("true"), "{done}");
+}

@@ -141,11 +141,21 @@ pub(super) unsafe fn write(state: *mut lua_State, writer: Writer<'_>, tables: &m
 /// `state` must be live, on its own thread, with a table on top.
 #[inline]
 pub(super) unsafe fn on_top(state: *mut lua_State) -> Option<NonNull<Table>> {
+    // SAFETY: the caller's contract.
+    unsafe { known(state, -1) }
+}
+
+/// The same for a table anywhere on the stack.
+///
+/// # Safety
+/// `state` must be live, on its own thread, with a table at `index`.
+#[inline]
+pub(super) unsafe fn known(state: *mut lua_State, index: c_int) -> Option<NonNull<Table>> {
     if IS_KNOWN.get() != Some(&true) {
         return None;
     }
     // SAFETY: the caller's contract.
-    NonNull::new(unsafe { ffi::lua_topointer(state, -1) }.cast_mut().cast())
+    NonNull::new(unsafe { ffi::lua_topointer(state, index) }.cast_mut().cast())
 }
 
 /// Puts a number at a position of the array part, which needs no leave of the collector. False,
@@ -164,6 +174,69 @@ pub(super) unsafe fn set_number(table: NonNull<Table>, position: u32, value: f64
         unsafe { array.cast_mut().add(position as usize).write(value.to_bits()) };
     }
     fits
+}
+
+unsafe extern "C-unwind" {
+    /// LuaJIT's: makes room for a key that the table does not have.
+    fn lj_tab_newkey(state: *mut lua_State, table: *mut Table, key: *const Slot) -> *mut Slot;
+}
+
+/// Whether a number is a key of the table's hash part.
+///
+/// # Safety
+/// `table` must be a live table object of the VM that this thread runs, and tables be known.
+pub(super) unsafe fn is_hashed(table: NonNull<Table>, key: f64) -> bool {
+    // SAFETY: the caller's contract.
+    let array_len = unsafe { (*table.as_ptr()).array_len };
+    key.fract() != 0.0 || !(0.0..f64::from(array_len)).contains(&key)
+}
+
+/// The place that LuaJIT looks at first for a number key, of as many as the mask allows.
+fn place(key: u64, mask: u32) -> u32 {
+    let (mut low, mut high) = (key as u32, ((key >> 32) as u32) << 1);
+    low ^= high;
+    high = high.rotate_left(14);
+    low = low.wrapping_sub(high);
+    high = high.rotate_left(5);
+    high ^= low;
+    high.wrapping_sub(low.rotate_left(13)) & mask
+}
+
+/// Puts number keys, none of which the table has, into its hash part, with the values at 1 and on in
+/// `values`.
+///
+/// LuaJIT has no secret in its hash of numbers: whoever wants to finds thousands of keys that all go
+/// to the same place. Put in one by one, each would be compared with all before it. So those that
+/// find their place free go first; then none of the others has to move anything away, and each takes
+/// the same time.
+///
+/// # Safety
+/// Both must be live table objects of the VM that this thread runs, the second with as many values
+/// in its array part, and tables be known. May unwind.
+pub(super) unsafe fn insert_numbers(
+    state: *mut lua_State,
+    table: NonNull<Table>,
+    values: NonNull<Table>,
+    keys: &[f64],
+) {
+    // SAFETY: the caller's contract. The VM has made the table grey when it returns a slot, and
+    // does not run before that is written.
+    unsafe {
+        let mask = (*table.as_ptr()).nodes_mask;
+        let mut taken = vec![false; mask as usize + 1];
+        let is_first = |key: u64| !std::mem::replace(&mut taken[place(key, mask) as usize], true);
+        // One zero is like the other.
+        let keys: Vec<u64> = keys.iter().map(|key| (key + 0.0).to_bits()).collect();
+        let firsts: Vec<bool> = keys.iter().copied().map(is_first).collect();
+        for turn in [true, false] {
+            for (index, key) in keys.iter().enumerate() {
+                if firsts[index] == turn {
+                    let slot = lj_tab_newkey(state, table.as_ptr(), key);
+                    slot.write(*(*values.as_ptr()).array.add(index + 1));
+                }
+            }
+        }
+    }
 }
 
 struct Plain<'a> {

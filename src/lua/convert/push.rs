@@ -155,6 +155,8 @@ impl<B: Buffers> Decoder<'_, B> {
         let table = unsafe { plain::on_top(state) };
         let mut position = 0;
         let mut is_keyed = false;
+        // Number keys of a large table, whose values wait in a table of their own.
+        let mut late = Vec::new();
         let mut left = u64::from(positional) + u64::from(pairs);
         while left > 0 {
             let tag = self.reader.tag()?;
@@ -168,7 +170,15 @@ impl<B: Buffers> Decoder<'_, B> {
                         push_string(state, self.reader.long_string()?);
                     }
                     Tag::NumberKey if !is_keyed => {
-                        ffi::lua_pushnumber(state, self.reader.number_key()?);
+                        let key = self.reader.number_key()?;
+                        let is_late = pairs >= LATE_PAIRS_MIN
+                            && table.is_some_and(|table| plain::is_hashed(table, key));
+                        if is_late {
+                            self.put_off(&mut late, key, pairs)?;
+                            left -= 1;
+                            continue;
+                        }
+                        ffi::lua_pushnumber(state, key);
                     }
                     Tag::FalseKey if !is_keyed => ffi::lua_pushboolean(state, 0),
                     Tag::TrueKey if !is_keyed => ffi::lua_pushboolean(state, 1),
@@ -204,8 +214,37 @@ impl<B: Buffers> Decoder<'_, B> {
             }
             is_keyed = true;
         }
+        if let (false, Some(table)) = (late.is_empty(), table) {
+            // SAFETY: the table of values is below this one.
+            unsafe {
+                if let Some(values) = plain::known(state, -2) {
+                    plain::insert_numbers(state, table, values, &late);
+                }
+                ffi::lua_remove(state, -2);
+            }
+        }
         self.reader.leave();
         self.depth -= 1;
+        Ok(())
+    }
+
+    /// Reads the value of a number key of the table on top, and keeps both for later.
+    unsafe fn put_off(&mut self, late: &mut Vec<f64>, key: f64, pairs: u32) -> Result<(), Refused> {
+        let state = self.state;
+        // SAFETY: a slot is free, and so many more are claimed for the levels above.
+        unsafe {
+            if late.is_empty() {
+                if ffi::lua_checkstack(state, STACK_SLOTS) == 0 {
+                    return Err(Refused::Stack);
+                }
+                ffi::lua_createtable(state, size(pairs).saturating_add(1), 0);
+                ffi::lua_insert(state, -2);
+            }
+            let tag = self.reader.tag()?;
+            self.value(tag)?;
+            late.push(key);
+            ffi::lua_rawseti_(state, -3, late.len() as c_int);
+        }
         Ok(())
     }
 
@@ -268,6 +307,9 @@ impl<B: Buffers> Decoder<'_, B> {
         Ok(())
     }
 }
+
+/// Pairs of a table from which on its number keys are put in last, see [`plain::insert_numbers`].
+const LATE_PAIRS_MIN: u32 = 512;
 
 fn size(count: u32) -> c_int {
     c_int::try_from(count).unwrap_or(c_int::MAX)
