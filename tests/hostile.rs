@@ -379,7 +379,9 @@ fn keys_that_collide_are_received_like_others() {
         end
       end
       local t, start = {}, os.clock()
-      for i, key in ipairs(keys) do t[key] = i % 3 == 0 and { i } or i % 3 == 1 and 'v' .. i or i end
+      for i, key in ipairs(keys) do
+        t[key] = i % 3 == 0 and { i } or i % 3 == 1 and 'v' .. i or i
+      end
       local took = os.clock() - start
       t.name, t[1], t[2] = 'word', 'first', true
       local f = io.open((...), 'w')

@@ -202,13 +202,13 @@ fn place(key: u64, mask: u32) -> u32 {
     high.wrapping_sub(low.rotate_left(13)) & mask
 }
 
-/// Puts number keys, none of which the table has, into its hash part, with the values at 1 and on in
-/// `values`.
+/// Puts number keys, none of which the table has, into its hash part, with the values at 1 and on
+/// in `values`.
 ///
-/// LuaJIT has no secret in its hash of numbers: whoever wants to finds thousands of keys that all go
-/// to the same place. Put in one by one, each would be compared with all before it. So those that
-/// find their place free go first; then none of the others has to move anything away, and each takes
-/// the same time.
+/// LuaJIT has no secret in its hash of numbers: whoever wants to finds thousands of keys that all
+/// go to the same place. Put in one by one, each would be compared with all before it. So those
+/// that find their place free go first; then none of the others has to move anything away, and each
+/// takes the same time.
 ///
 /// # Safety
 /// Both must be live table objects of the VM that this thread runs, the second with as many values
