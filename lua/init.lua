@@ -5,6 +5,7 @@ local core = {}
 
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
 local getmetatable, setmetatable = getmetatable, setmetatable
+local loadfile, package = loadfile, package
 
 -- Until a script runs, chunks may as well use its globals.
 local get_chunk = native.load_early
@@ -90,13 +91,20 @@ _G.timer, loaded.timer = timer, timer
 _G.tcp, loaded.tcp = tcp, tcp
 _G.buffer, loaded.buffer = buffer, buffer
 
-local modules
+local modules, require, dofile
 local function get_modules()
-  modules = modules or load("internal/require")
-  return modules
+  if modules then return modules end
+  local own = { buffer = buffer, context = context, tcp = tcp, timer = timer }
+  local load_require = native.load("internal/require")
+  local made = load_require(native, core, loaded, package, loadfile, own)
+  native.show(made.require, require)
+  native.show(made.dofile, dofile)
+  modules = made
+  return made
 end
-function _G.require(...) return get_modules().require(...) end
-function _G.dofile(...) return get_modules().dofile(...) end
+function require(...) return get_modules().require(...) end
+function dofile(...) return get_modules().dofile(...) end
+_G.require, _G.dofile = require, dofile
 
 get_chunk = native.load
 

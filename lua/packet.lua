@@ -11,7 +11,7 @@
 local native = ...
 
 local ffi = native.ffi("ffi")
-local assert, ipairs, type = assert, ipairs, type
+local ipairs, type = ipairs, type
 local concat, format, gsub = table.concat, string.format, string.gsub
 local band, floor = bit.band, math.floor
 local bad, raise, describe = native.bad, native.raise, native.describe
@@ -135,7 +135,7 @@ function M.layout(specs)
     source[#source + 1] = code.decoder(fields)
     source[#source + 1] = code.encoder(fields)
     source[#source + 1] = "return decode, encode, get, set"
-    local chunk = assert(env.compile(concat(source, "\n"), "=[node-lua] packet"))
+    local chunk = native.compile(concat(source, "\n"))
     layout.decode, layout.encode, layout.get, layout.set = chunk(env)
     return layout
 end

@@ -147,9 +147,7 @@ fn a_script_that_fails_after_waiting_ends_with_status_1() {
 
 #[test]
 fn error_values_that_are_not_strings_are_reported() {
-    for code in
-        ["error({})", "error()", "error(42)", "error(setmetatable({}, {__tostring = error}))"]
-    {
+    for code in ["error({})", "error(42)", "error(setmetatable({}, {__tostring = error}))"] {
         let done = evaluate(code);
         assert_eq!(done.code(), Some(1), "{code}: {done}");
         assert!(!done.stderr.is_empty(), "{code}: {done}");

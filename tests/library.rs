@@ -223,7 +223,7 @@ fn a_string_whose_metatable_claims_so_is_no_buffer() {
          debug.getmetatable('').__metatable = nil
          socket:write(text)
          print('here')",
-        "false\t[node-lua] tcp:0: bad argument #2 to '' (cannot convert 'string' to 'void *')\n\
+        "false\tbad argument #2 to '' (cannot convert 'string' to 'void *')\n\
          here\n",
     );
 }

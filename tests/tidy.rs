@@ -60,6 +60,7 @@ const UNSAFE: &[&str] = &[
     "src/lua/native/context.rs",
     "src/lua/native/environments.rs",
     "src/lua/native/event.rs",
+    "src/lua/native/failure.rs",
     "src/lua/native/frames.rs",
     "src/lua/native/mod.rs",
     "src/lua/native/process.rs",
@@ -74,6 +75,8 @@ const UNSAFE: &[&str] = &[
     "src/lua/pristine.rs",
     "src/lua/slots.rs",
     "src/lua/state.rs",
+    "src/lua/stock.rs",
+    "src/lua/traceback.rs",
     "src/lua/unwind.rs",
     "src/rt/runtime.rs",
     "src/rt/simulation/tests.rs",
@@ -139,6 +142,9 @@ const TESTED: &[(&str, &str, &str)] = &[
         "tests/contexts.rs",
         "finalisers_that_send_while_a_value_is_sent_harm_nothing",
     ),
+    ("src/lua/native/failure.rs", "tests/stock.rs", "what_nobody_catches_is_told_to_the_script"),
+    ("src/lua/traceback.rs", "tests/stock.rs", "scripts_see_what_luajit_shows"),
+    ("src/lua/stock.rs", "tests/stock.rs", "scripts_see_what_luajit_shows"),
     ("src/lua/library.rs", "tests/torture.rs", "a_failed_allocation_is_one_contexts_affair"),
     ("src/lua/mod.rs", "tests/contexts.rs", "values_of_every_kind_arrive_as_they_were"),
     ("src/lua/native/confine.rs", "tests/confine.rs", "nothing_brings_back_what_is_withheld"),
@@ -192,7 +198,10 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.unwrap().path();
-        if path.ends_with("tests/conformance") || path.ends_with("target") {
+        if path.ends_with("tests/conformance")
+            || path.ends_with("tests/stock")
+            || path.ends_with("target")
+        {
             continue;
         } else if path.is_dir() {
             walk(&path, found);

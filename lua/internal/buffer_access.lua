@@ -27,7 +27,7 @@ local cast, copy, istype, text_of = ffi.cast, ffi.copy, ffi.istype, ffi.string
 local tobit, band, bswap, rshift, arshift = bit.tobit, bit.band, bit.bswap, bit.rshift, bit.arshift
 local getmetatable, floor, type, tonumber = getmetatable, math.floor, type, tonumber
 local format, gsub, match = string.format, string.gsub, string.match
-local assert, ipairs, loadstring, rawset = assert, ipairs, loadstring, rawset
+local ipairs, rawset = ipairs, rawset
 local setmetatable = setmetatable
 local bad, raise, buffer_reserve = native.bad, native.raise, native.buffer_reserve
 
@@ -310,11 +310,6 @@ local function expand(template, values)
     return text
 end
 
---- Compiles text of the library's own.
-local function compile(source, name)
-    return assert(loadstring(source, name))
-end
-
 local TEMPLATES = { [""] = GET, set_ = SET, put_ = PUT }
 local PLACES = { set_ = "3", put_ = "2" }
 
@@ -329,7 +324,7 @@ local function generate(name)
     end
     local values = parts(kind, order)
     values.name, values.where = name, PLACES[prefix]
-    local accessor = compile(PREAMBLE .. expand(template, values), "=[node-lua] buffer")(env)
+    local accessor = native.compile(PREAMBLE .. expand(template, values))(env)
     rawset(buffer, name, accessor)
     return accessor
 end
@@ -496,7 +491,7 @@ function buffer.unfill(object)
     return view_t(object).room
 end
 
-env.FIXED, env.parts, env.expand, env.compile = FIXED, parts, expand, compile
+env.FIXED, env.parts, env.expand = FIXED, parts, expand
 env.PREAMBLE, env.check_buffer = PREAMBLE, check_buffer
 native.load "internal/buffer_varint"(native, env, buffer)
 return env

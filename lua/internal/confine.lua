@@ -41,9 +41,9 @@ native.buffer_access()
 buffer.ptr, buffer.reserve, buffer.commit = nil, nil, nil
 buffer.unpack(buffer.pack("<i8", 1LL), "<i8")
 local packet = native.load("packet")(native)
-preload.packet = function() return packet end
+native.bundled = { packet = function() return packet end }
 
-keep(preload, { "packet", "supervisor", "table.new", "table.clear" })
+keep(preload, { "table.new", "table.clear" })
 for _, name in ipairs({ "ffi", "string.buffer", "jit.util", "jit.profile", "jit.opt" }) do
   loaded[name] = nil
 end

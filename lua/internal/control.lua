@@ -45,6 +45,18 @@ function context.monitor(h, callback)
   if not native.watch(number) then defer(tell, number, "gone") end
 end
 
+-- Errors ------------------------------------------------------------------------------------------
+
+--- Has callback(message, traceback) called for every error in this context that nobody catches, in
+--- the place of the entry in the log. With nil, they are logged again.
+---@param callback function|nil
+function context.on_error(callback)
+  if callback ~= nil and type(callback) ~= "function" then
+    bad(1, "on_error", "function or nil", callback, 3)
+  end
+  core.on_error = callback
+end
+
 -- Figures -----------------------------------------------------------------------------------------
 
 --- What a context, this one if none is named, has used and holds; nil if it is gone.

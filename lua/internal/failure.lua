@@ -1,8 +1,10 @@
 -- Reports that a root coroutine has failed. Loaded with the first failure.
 
-local native, traceback, core = ...
+local native, core = ...
 
-local pcall, tostring, type = pcall, tostring, type
+local gsub, pcall, tostring, type = string.gsub, pcall, tostring, type
+local setmetatable = setmetatable
+local report, take_trace = native.report, native.take_trace
 
 -- Turns an error value into text, whatever its __tostring does.
 local function describe(value)
@@ -12,18 +14,35 @@ local function describe(value)
   return "(error object is a " .. type(value) .. " value)"
 end
 
+-- Root coroutines that call the script's callback for errors → what it is called for.
+local telling = setmetatable({}, { __mode = "k" })
+
+local function tell(text, message, trace)
+  local me = core.current()
+  telling[me] = text
+  core.on_error(message, trace)
+  telling[me] = nil
+end
+
 return function(co, message, is_main)
-  local text = describe(message)
-  local passing = core.passing
-  core.passing = nil
-  if passing and passing.message == message then
-    -- It has come through a `require`.
-    text = text .. passing.trace
-  else
-    -- Together they would end at a zero byte of the text.
-    text = text .. "\n" .. traceback(co)
+  local trace = take_trace()
+  -- What raises, and what the runtime itself runs in, is the same for all.
+  if trace then
+    trace = gsub(trace, "\n\t%[C%]: in function 'error'", "")
+    trace = gsub(trace, "\n\t%[C%]: at 0x%x+$", "")
   end
-  -- The runtime's own frames are noise to whoever reads this.
-  text = text:gsub("\n\t%[node%-lua%][^\n]*", ""):gsub("\n\t%[C%]: in function '[error]*'", "")
-  native.report(text, is_main)
+  local text = describe(message)
+  if trace then text = text .. "\n" .. trace end
+  local before = telling[co]
+  if before then
+    telling[co] = nil
+    report("in the callback of context.on_error: " .. text, is_main)
+    report(before, false)
+    return
+  end
+  local is_told = core.on_error ~= nil
+  -- A script that ends by `error()`, and so with a status of 1, has nothing to say.
+  local is_silent = message == nil and is_main and not native.parent()
+  report(text, is_main, is_told or is_silent)
+  if is_told then core.call(tell, text, message, trace or "") end
 end

@@ -1,5 +1,4 @@
--- Opens FFI when it is first asked for, and has `require` find the modules that come with the
--- binary.
+-- Opens FFI when it is first asked for.
 
 local native = ...
 
@@ -20,7 +19,3 @@ local function get_ffi()
 end
 preload.ffi = get_ffi
 native.set_ffi(get_ffi)
-
--- Of the modules that come with the binary, by name.
-function preload.packet(...) return native.load("packet")(native, ...) end
-function preload.supervisor(...) return native.load("supervisor")(native, ...) end

@@ -24,7 +24,7 @@ local function control()
   return core
 end
 
-for _, name in ipairs({ "monitor", "stat" }) do
+for _, name in ipairs({ "monitor", "on_error", "stat" }) do
   context[name] = function(...)
     control()
     return core.context[name](...)

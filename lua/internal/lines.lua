@@ -52,12 +52,9 @@ local function read_chunk()
   end
 end
 
--- Without the frames of this loop.
 local function describe(value)
   if type(value) == "string" then
-    local text = traceback(value, 2)
-    local own = find(text, "\n\t[C]: in function 'xpcall'\n\t[node-lua] lines:", #value, true)
-    return own and sub(text, 1, own - 1) or text
+    return traceback(value, 2)
   end
   local ok, text = pcall(tostring, value)
   return ok and type(text) == "string" and text or "(error object is a " .. type(value) .. " value)"

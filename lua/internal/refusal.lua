@@ -22,7 +22,7 @@ local REMEDY = {
 local function get_name()
   local level = 3
   local info = getinfo(level, "S")
-  while info and find(info.source, "=[node-lua]", 1, true) == 1 do
+  while info and find(info.source, "=[C]", 1, true) == 1 do
     level = level + 1
     info = getinfo(level, "S")
   end

@@ -1,61 +1,34 @@
--- `require` and `dofile` in Lua: the built-in ones call the loaded file from C, where a file could
--- not wait for anything. Loaded when a script calls one of them.
+-- `require` and `dofile` in Lua: LuaJIT's own call the loaded file from C, where a file could not
+-- wait for anything. Loaded when a script calls one of them.
+--
+-- They do what lib_package.c and lib_base.c do, step by step, and their frames stand for those of
+-- the C functions: what a module is loaded by, or loads, cannot tell them apart. That is why
+-- nothing is called in between that a script could see, and nothing is caught here.
 
-local native, core = ...
+local native, core, loaded, package, raw_loadfile, own = ...
 
-local error, loadfile, package, tostring, type = error, loadfile, package, tostring, type
+local error, pairs, rawget, select, tostring, type = error, pairs, rawget, select, tostring, type
+local find, format, gsub, sub = string.find, string.format, string.gsub, string.sub
+local getinfo = debug.getinfo
 local getmetatable, setmetatable = getmetatable, setmetatable
-local concat, traceback, xpcall = table.concat, debug.traceback, xpcall
+local frames = native.frames
 
-local LOADING = {}
+-- In package.loaded while a module is loaded, and afterwards if that has failed: a number, as in
+-- LuaJIT, and not a table, which a module could take for itself.
+local LOADING = native.loading()
 
 local modules = {}
 
--- What is being loaded, by name: the root coroutine that does it, and the tokens of others that
--- wait until it is there. And what a root coroutine waits for.
+-- What is being loaded, by name: { root, coroutine, depth, tokens of others that wait }. And what a
+-- root coroutine waits for.
 local loading, awaited = {}, {}
+-- By coroutine, what it loads, each for the one before; what has failed is still in the list.
+local stacks = setmetatable({}, { __mode = "k" })
+local waited_for = 0 -- how many have tokens
 
-local function fail(name, level)
-  error(("loop or previous error loading module '%s'"):format(name), level + 1)
-end
-
--- Waits until another root coroutine has loaded a module. Who waits for itself, by way of others
--- or not, is in a loop.
-local function await(name)
-  local load, me = loading[name], core.current()
-  local other = load
-  while other do
-    if other.root == me then fail(name, 3) end
-    other = awaited[other.root]
-  end
-  if not load then fail(name, 3) end
-  core.check_may_wait()
-  load[#load + 1] = core.register()
-  awaited[me] = load
-  core.suspend()
-  awaited[me] = nil
-end
-
--- Has those go on who wait for a module, which is there, or has failed.
-local function finish(name)
-  local load = loading[name]
-  loading[name] = nil
-  for i = 1, #load do core.defer(core.complete, load[i], true) end
-end
-
--- How many modules, each for the one before, a root coroutine is loading.
-local depths = {}
-
--- An error passes through: where it was raised is kept for the report.
-local function note(message)
-  local depth, passing = depths[core.current()], core.passing
-  if passing and passing.message == message and passing.depth == depth + 1 then
-    passing.depth = depth
-  else
-    core.passing = { message = message, depth = depth, trace = traceback("", 2) }
-  end
-  return message
-end
+-- Modules of the library that are in package.loaded from the start. One of the same name in the
+-- path is the script's own, and comes first; who has asked once keeps what there was.
+local BUNDLED = { packet = true, supervisor = true }
 
 -- The modules that come with LuaJIT are in the binary; they fit this VM alone, so that files of
 -- the same names are not looked for. Nothing is made of them before they are asked for.
@@ -67,53 +40,180 @@ end
 native.load_coroutines()
 native.list()
 
-function modules.require(name)
-  if type(name) ~= "string" then
-    error(("bad argument #1 to 'require' (string expected, got %s)"):format(type(name)), 2)
+-- Raises as luaL_checkstring does: the function has the name by which it was called.
+local function check(count, value)
+  local kind = type(value)
+  if kind == "number" then return tostring(value) end
+  local called = getinfo(2, "n")
+  local name = called.name or "?"
+  if count == 0 then kind = "no value" end
+  if called.namewhat == "method" then
+    error(format("calling '%s' on bad self (string expected, got %s)", name, kind), 3)
   end
-  local loaded = package.loaded
-  local module = loaded[name]
-  if module == LOADING then
-    await(name)
-    module = loaded[name]
-    if module == LOADING then fail(name, 2) end
+  error(format("bad argument #1 to '%s' (string expected, got %s)", name, kind), 3)
+end
+
+-- As far as C sees it.
+local function cut(name)
+  local zero = find(name, "\0", 1, true)
+  return zero and sub(name, 1, zero - 1) or name
+end
+
+local function fail(name)
+  error(format("loop or previous error loading module '%s'", name), 4)
+end
+
+-- Whether the call that loads a module has not been left yet.
+local function is_active(load)
+  return stacks[load.coroutine][load.depth] == load
+    and frames(modules.require, load.coroutine) >= load.depth
+end
+
+-- Has those go on who wait for a module, which is there, or has failed.
+local function wake(load)
+  if not load[1] then return end
+  waited_for = waited_for - 1
+  if waited_for == 0 then core.set_after_run(nil) end
+  for i = 1, #load do
+    core.defer(core.complete, load[i], true)
+    load[i] = nil
   end
-  if module then return module end
-  local loaders = package.loaders
-  if type(loaders) ~= "table" then error("'package.loaders' must be a table", 2) end
-  local tried = {}
-  local loader
-  for i = 1, #loaders do
-    loader = loaders[i](name)
-    if type(loader) == "function" then break end
-    if type(loader) == "string" then tried[#tried + 1] = loader end
-    loader = nil
+end
+
+-- After a root coroutine has run: loads that failed do not tell.
+local function look_after()
+  for _, load in pairs(loading) do
+    if load[1] and not is_active(load) then wake(load) end
   end
-  if not loader then
-    error(("module '%s' not found:%s"):format(name, concat(tried)), 2)
+end
+
+-- Waits until another root coroutine has loaded a module. Who waits for itself, by way of others
+-- or not, is in a loop.
+local function await(name)
+  local load, me = loading[name], core.current()
+  if not load or not is_active(load) then fail(name) end
+  local other = load
+  while other do
+    if other.root == me then fail(name) end
+    other = awaited[other.root]
   end
-  native.look_at(loader)
-  loaded[name] = LOADING
-  local me = core.current()
-  local depth = depths[me] or 0
-  loading[name], depths[me] = { root = me }, depth + 1
-  local ok, result = xpcall(loader, note, name)
-  depths[me] = depth > 0 and depth or nil
-  finish(name)
-  if not ok then error(result, 0) end
-  if result ~= nil then
-    loaded[name] = result
-  elseif loaded[name] == LOADING then
-    loaded[name] = true
+  core.check_may_wait()
+  if not load[1] then
+    waited_for = waited_for + 1
+    core.set_after_run(look_after)
   end
+  load[#load + 1] = core.register()
+  awaited[me] = load
+  core.suspend()
+  awaited[me] = nil
+  if loaded[name] == LOADING then fail(name) end
   return loaded[name]
 end
 
-function modules.dofile(name)
-  local chunk, why = loadfile(name)
-  if not chunk then error(tostring(why), 0) end
+local function begin(name)
+  local depth, co = frames(modules.require)
+  local stack = stacks[co]
+  if not stack then
+    stack = {}
+    stacks[co] = stack
+  end
+  for i = #stack, depth, -1 do
+    wake(stack[i])
+    stack[i] = nil
+  end
+  local load = { root = core.current(), coroutine = co, depth = depth }
+  stack[depth], loading[name] = load, load
+  return load
+end
+
+local function finish(name, load)
+  if loading[name] == load then loading[name] = nil end
+  stacks[load.coroutine][load.depth] = nil
+  wake(load)
+end
+
+-- Whether a file is running already, as the script that asks for the library's module, mostly.
+local function is_running(chunk)
+  local loads = getinfo(chunk, "S")
+  if loads.what ~= "main" then return false end
+  local source, level = gsub(loads.source, "^@%./", "@"), 3
+  local found = getinfo(level, "S")
+  while found do
+    if found.what == "main" and gsub(found.source, "^@%./", "@") == source then return true end
+    level = level + 1
+    found = getinfo(level, "S")
+  end
+  return false
+end
+
+-- The loader of a module of the library.
+local function bundled(name)
+  local module = own[name]
+  if module then
+    own[name] = nil
+    return function() return module end
+  end
+  if native.bundled and native.bundled[name] then return native.bundled[name] end
+  if not BUNDLED[name] then return end
+  return function(...) return native.load(name)(native, ...) end
+end
+
+function modules.require(...)
+  local name = ...
+  if type(name) ~= "string" then name = check(select("#", ...), name) end
+  name = cut(name)
+  local module = loaded[name]
+  if module then
+    if module == LOADING then return (await(name)) end
+    if own[name] ~= module then return module end
+  end
+  local loaders = package.loaders
+  if type(loaders) ~= "table" then error("'package.loaders' must be a table", 2) end
+  local tried, i = "", 1
+  local loader
+  repeat
+    local search = rawget(loaders, i)
+    if search == nil then
+      loader = bundled(name)
+      if not loader then error(format("module '%s' not found:%s", name, tried), 2) end
+    else
+      local found = search(name)
+      local kind = type(found)
+      if kind == "string" or kind == "number" then
+        tried = tried .. found
+      elseif kind == "function" and not (own[name] and is_running(found)) then
+        loader = found
+      end
+    end
+    i = i + 1
+  until loader
+  native.look_at(loader)
+  loaded[name] = LOADING
+  local load = begin(name)
+  local result = loader(name)
+  finish(name, load)
+  if result ~= nil then loaded[name] = result end
+  result = loaded[name]
+  if result == LOADING then
+    result = true
+    loaded[name] = true
+  end
+  own[name] = nil
+  return result
+end
+
+local function pass(...) return ... end
+
+function modules.dofile(...)
+  local name = ...
+  if name ~= nil then
+    if type(name) ~= "string" then name = check(1, name) end
+    name = cut(name)
+  end
+  local chunk, why = raw_loadfile(name)
+  if not chunk then error(why, 0) end
   native.look_at(chunk)
-  return chunk()
+  return pass(chunk())
 end
 
 return modules

@@ -3,9 +3,9 @@
 -- Plain Lua raises in the C function; here it has been left already. So it returns, and the error
 -- is raised before the next instruction of whoever has called it.
 
-local raw_resume, raw_running, sethook, gethook, getinfo = ...
+local raw_resume, raw_running, sethook, gethook = ...
 
-local error, type, find = error, type, string.find
+local error, type = error, type
 
 local TEXT = "attempt to yield across C-call boundary: a C function yields outside of any "
   .. "coroutine; call it in one (coroutine.wrap)"
@@ -24,12 +24,10 @@ return function(co)
     if raw_running() ~= co then return end
     restore()
     is_raised = true
-    -- A callback that is a C function itself was called by the library, whose lines tell nothing.
-    local info = getinfo(2, "S")
-    error(TEXT, find(info.source, "=[node-lua]", 1, true) == 1 and 0 or 2)
+    error(TEXT, 2)
   end, "", 1)
-  local ok, what = raw_resume(co)
-  if is_raised then return ok, what end
+  local ok, what, why = raw_resume(co)
+  if is_raised then return ok, what, why end
   restore()
   -- There was no other instruction.
   return false, ok and TEXT or what

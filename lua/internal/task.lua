@@ -17,9 +17,10 @@ local unpack = unpack
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status, raw_running = coroutine.status, coroutine.running
 local isyieldable = coroutine.isyieldable
-local traceback, getinfo = debug.traceback, debug.getinfo
+local getinfo = debug.getinfo
 local sethook, gethook = debug.sethook, debug.gethook
 local next_event, is_ending, may_wait = native.next_event, native.is_ending, native.may_wait
+local xpcall, note_failure = xpcall, native.note_failure
 
 -- Yielded by a call that waits, and by a runner that is done.
 local WAIT, IDLE = {}, {}
@@ -40,6 +41,7 @@ local refuse, raise_in -- likewise, internal/refusal.lua and internal/stray.lua
 local timing -- what internal/timing.lua returns, once anything has a timeout
 local guards -- root coroutine → the socket that it was given, which its failure closes
 local explain -- likewise, internal/failure.lua
+local after_run -- called when a root has run, if somebody wants to know
 local handlers = {} -- event kind → function
 
 -- How the library raises on behalf of a script, everywhere: `bad(position, name, expected, value)`
@@ -62,7 +64,7 @@ end
 local function fail(co, message)
   if stop_serving then stop_serving(co, true) end
   if guards then core.on_failure(guards, co) end
-  explain = explain or native.load("internal/failure")(native, traceback, core)
+  explain = explain or native.load("internal/failure")(native, core)
   return explain(co, message, co == main_root)
 end
 
@@ -73,14 +75,15 @@ local finish
 local function go_on(co)
   if raw_status(co) ~= "suspended" then return end
   raise_in = raise_in
-    or native.load("internal/stray")(raw_resume, raw_running, sethook, gethook, getinfo)
+    or native.load("internal/stray")(raw_resume, raw_running, sethook, gethook)
   local before = current
   current = co
   return finish(before, co, raise_in(co))
 end
 
-function finish(before, co, ok, what)
+function finish(before, co, ok, what, why)
   current = before
+  if after_run then after_run() end
   if what == IDLE and ok then
     asked = nil
     if stop_serving then stop_serving(co) end
@@ -91,7 +94,11 @@ function finish(before, co, ok, what)
   end
   if asked then keep_asker(co) end
   if not ok then return fail(co, what) end
-  if what ~= WAIT then return go_on(co) end
+  if what == WAIT then return end
+  -- The main chunk runs in `xpcall`.
+  local has_failed = what == false and co == main_root and raw_status(co) == "dead"
+  if has_failed then return fail(co, why) end
+  return go_on(co)
 end
 
 -- Resumes a root coroutine. Only from the dispatcher, never from inside another root.
@@ -113,13 +120,11 @@ local function loop()
   until looper ~= me
 end
 
--- What root coroutines other than the main one run: a function, or events if there is none.
+-- What root coroutines other than the main one run: a function, or events if there is none. An
+-- error is looked at where it was raised, and then ends the coroutine.
 local function runner(f, ...)
-  if f then
-    f(...)
-  else
-    loop()
-  end
+  local ok, why = xpcall(f or loop, note_failure, ...)
+  if not ok then error(why, 0) end
   return runner(raw_yield(IDLE))
 end
 
@@ -273,6 +278,7 @@ local function dispatch()
     current = co
     local ok, what = raw_resume(co)
     current = nil
+    if after_run then after_run() end
     if what ~= IDLE then
       looper = nil
       if asked then keep_asker(co) end
@@ -303,8 +309,8 @@ end
 -- Starts the main chunk, or what a command line asks for beside it.
 local function start(f, ...)
   if type(f) == "table" then f = native.load("internal/command")(native, core, f) end
-  main_root = raw_create(f)
-  run(main_root, ...)
+  main_root = raw_create(xpcall)
+  run(main_root, f, note_failure, ...)
 end
 
 -- User coroutines ---------------------------------------------------------------------------------
@@ -362,5 +368,6 @@ core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
 core.is_looper = is_looper
+core.set_after_run = function(f) after_run = f end
 
 return dispatch, start

@@ -26,9 +26,9 @@ pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
     (c"describe", describe_for_lua),
 ];
 
-/// How the names of chunks begin that are not the script's: the library's, those that it generates
-/// too, and the VM's.
-const OTHERS: [&[u8]; 2] = [b"=[node-lua]", b"=[builtin:"];
+/// How the names of chunks begin that are not the script's: those of C functions, which the
+/// library's have too, and the VM's.
+const OTHERS: [&[u8]; 2] = [b"=[C]", b"=[builtin:"];
 
 /// Registry fields of the metatables of sockets and listen sockets; a socket's content is its key.
 pub const SOCKETS: [&CStr; 2] = [c"node-lua.socket", c"node-lua.listener"];

@@ -112,6 +112,8 @@ pub(super) struct Host {
     pub(super) end_reason: Option<Vec<u8>>,
     /// What is logged of it.
     pub(super) quota: Quota,
+    /// The traceback of an error that nobody has caught, until it is reported.
+    pub(super) trace: Option<Vec<u8>>,
     /// What the turn has cost so far, in messages' worth of work.
     cost: usize,
     /// Messages received that the mailbox still counts.
@@ -200,6 +202,7 @@ impl Host {
             failure: None,
             end_reason: None,
             quota: Quota::default(),
+            trace: None,
             cost: 0,
             received: 0,
             unread: Unread::default(),

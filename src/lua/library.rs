@@ -1,10 +1,11 @@
 //! The runtime's Lua side: embedded in the binary, compiled once per process, loaded as bytecode.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_State};
 
+use super::disguise::{self, CHUNK_NAME, disguise};
 use super::pristine;
 use super::state::State;
 
@@ -73,9 +74,15 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
 /// LuaJIT's own modules, likewise: made by build.rs. They are compiled when they are asked for.
 const JIT_MODULES: &[(&str, &CStr, &str)] = include!(concat!(env!("OUT_DIR"), "/jit_modules.rs"));
 
+/// Chunks whose functions stand for LuaJIT's own.
+const STAND_INS: &[&str] = &["internal/require"];
+
+/// Chunks that every context has, and whose functions call no script's but as the last thing they
+/// do: to look like C they need no bytes for lines.
+const PLAIN: &[&str] = &["init", "context", "buffer", "internal/ffi"];
+
 struct Chunk {
     name: &'static str,
-    chunk_name: &'static CStr,
     bytecode: Vec<u8>,
 }
 
@@ -87,7 +94,16 @@ fn chunks() -> Option<&'static [Chunk]> {
     }
     let state = State::new()?;
     let made = |&(name, chunk_name, source): &(_, _, _)| {
-        Some(Chunk { name, chunk_name, bytecode: compile(&state, chunk_name, source)? })
+        let bytecode = compile(&state, chunk_name, source)?;
+        let line = match STAND_INS.contains(&name) {
+            true => disguise::STAND_IN,
+            false => disguise::LIBRARY,
+        };
+        let bytecode = match PLAIN.contains(&name) {
+            true => bytecode,
+            false => disguise(&bytecode, line).expect("LuaJIT's format is that of its source"),
+        };
+        Some(Chunk { name, bytecode })
     };
     let made: Option<Vec<Chunk>> = SOURCES.iter().map(made).collect();
     let made = made?;
@@ -97,16 +113,13 @@ fn chunks() -> Option<&'static [Chunk]> {
 /// Compiles a chunk of the library, without debug information; `None` without memory for it.
 fn compile(state: &State, chunk_name: &CStr, source: &str) -> Option<Vec<u8>> {
     let raw = state.as_ptr();
-    let (text, length) = (source.as_ptr().cast::<c_char>(), source.len());
-    // SAFETY: the state is ours alone, and the text outlives the call.
-    let status = unsafe { ffi::luaL_loadbuffer(raw, text, length, chunk_name.as_ptr()) };
-    if status == ffi::LUA_ERRMEM {
-        return None;
-    }
-    assert_eq!(status, ffi::LUA_OK, "the embedded library compiles: {chunk_name:?}");
-    // SAFETY: string.dump(function, true) with the function just pushed; the stack is left as it
-    // was, and `lua_tolstring`'s bytes are copied while the string is on the stack.
+    // SAFETY: the state is ours alone; the stack is left as it was.
     unsafe {
+        let status = load_text(raw, chunk_name, source.as_bytes());
+        if status == ffi::LUA_ERRMEM {
+            return None;
+        }
+        assert_eq!(status, ffi::LUA_OK, "the embedded library compiles: {chunk_name:?}");
         ffi::lua_getglobal(raw, c"string".as_ptr());
         ffi::lua_getfield(raw, -1, c"dump".as_ptr());
         ffi::lua_pushvalue(raw, -3);
@@ -120,6 +133,59 @@ fn compile(state: &State, chunk_name: &CStr, source: &str) -> Option<Vec<u8>> {
         ffi::lua_settop(raw, 0);
         Some(bytecode)
     }
+}
+
+/// Pushes the function of a text, or why there is none; returns the status.
+///
+/// # Safety
+/// `raw` must be a live state with a free stack slot.
+unsafe fn load_text(raw: *mut lua_State, name: &CStr, text: &[u8]) -> c_int {
+    // SAFETY: pointer and length are those of a slice, which outlives the call.
+    unsafe { ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr()) }
+}
+
+/// native.compile(text): the function of a text that the library has made, which is to look like
+/// its others.
+///
+/// # Safety
+/// A lua_CFunction: called by the VM only.
+pub unsafe extern "C-unwind" fn compile_for_lua(raw: *mut lua_State) -> c_int {
+    unsafe extern "C-unwind" fn append(
+        _: *mut lua_State,
+        piece: *const c_void,
+        length: usize,
+        code: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the vector below, and a piece of that length.
+        unsafe {
+            let code = &mut *code.cast::<Vec<u8>>();
+            code.extend_from_slice(std::slice::from_raw_parts(piece.cast(), length));
+        }
+        0
+    }
+    let mut code: Vec<u8> = Vec::new();
+    // SAFETY: called by the VM with a text, which stays on the stack. What is raised unwinds.
+    unsafe {
+        let mut length = 0;
+        let text = ffi::lua_tolstring(raw, 1, &mut length);
+        if text.is_null() {
+            return 0;
+        }
+        let text = std::slice::from_raw_parts(text.cast::<u8>(), length);
+        if load_text(raw, CHUNK_NAME, text) != ffi::LUA_OK {
+            ffi::lua_error(raw);
+        }
+        if ffi::lua_dump(raw, append, (&raw mut code).cast(), 1) != 0 {
+            return 0;
+        }
+        let code = disguise(&code, disguise::LIBRARY).expect("LuaJIT's format is its source's");
+        let (bytes, length) = (code.as_ptr().cast::<c_char>(), code.len());
+        if ffi::luaL_loadbuffer(raw, bytes, length, CHUNK_NAME.as_ptr()) != ffi::LUA_OK {
+            ffi::lua_error(raw);
+        }
+        pristine::set_environment(raw);
+    }
+    1
 }
 
 /// The VM's name and version, as `jit.version` has it.
@@ -179,7 +245,7 @@ pub unsafe fn push_chunk(state: *mut lua_State, name: &str) -> bool {
     };
     let (code, length) = (chunk.bytecode.as_ptr().cast::<c_char>(), chunk.bytecode.len());
     // SAFETY: the bytecode is our own, from this very VM, and lives for ever.
-    let status = unsafe { ffi::luaL_loadbuffer(state, code, length, chunk.chunk_name.as_ptr()) };
+    let status = unsafe { ffi::luaL_loadbuffer(state, code, length, CHUNK_NAME.as_ptr()) };
     if status != ffi::LUA_OK {
         // SAFETY: the message is on the stack; out of memory is all that can have happened.
         unsafe { ffi::lua_error(state) };

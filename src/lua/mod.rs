@@ -6,6 +6,7 @@ mod behavior;
 mod command;
 mod compiled;
 pub mod convert;
+mod disguise;
 mod fixed_heap;
 mod heap;
 mod host;
@@ -23,7 +24,9 @@ mod sessions;
 mod settings;
 mod slots;
 pub mod state;
+mod stock;
 mod timers;
+mod traceback;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod unread;
 pub mod unwind;

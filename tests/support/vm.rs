@@ -20,7 +20,10 @@ const BOOT: &str = r#"
     local native = ...
     native.ffi = require
     function native.load(name)
-        return assert(loadstring(native.library[name], "=[node-lua] " .. name))
+        return assert(loadstring(native.library[name], "=[C]"))
+    end
+    function native.compile(text)
+        return assert(loadstring(text, "=[C]"))
     end
     function native.header(name)
         return native.headers[name]

@@ -8,8 +8,8 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 pub(super) const FUNCTIONS: super::Functions =
     &[(c"getfenv", getfenv as lua_CFunction), (c"setfenv", setfenv)];
 
-/// What the names of all chunks of the library begin with.
-const LIBRARY: &[u8] = b"=[node-lua]";
+/// The name of all chunks of the library.
+const LIBRARY: &[u8] = b"=[C]";
 
 /// Pushes the Lua or C function that argument 1 is, or names by its level on the stack; false, with
 /// nothing pushed, for level 0.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::{key, nanoseconds, number, push_text, report, text};
+use super::{key, nanoseconds, number, push_text, text};
 use crate::abi::blame;
 use crate::error::Code;
 use crate::logging;
@@ -26,7 +26,6 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"next_message", next_message),
     (c"has_older", has_older),
     (c"is_ending", is_ending),
-    (c"report", report_failure),
     (c"log", log),
     (c"now", now),
     (c"wall_clock", wall_clock),
@@ -243,23 +242,6 @@ unsafe extern "C-unwind" fn is_ending(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     unsafe { ffi::lua_pushboolean(raw, c_int::from(ending)) };
     1
-}
-
-/// native.report(text, is_main): logs an uncaught error.
-unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the text is copied before the stack changes.
-    let (text, is_main) = unsafe {
-        let text = text(raw, 1).unwrap_or_default();
-        (text, ffi::lua_toboolean(raw, 2) != 0)
-    };
-    host::with(|host| {
-        report(host, text);
-        if is_main {
-            host.main_failed = true;
-            host.failure = Some(text.to_vec());
-        }
-    });
-    0
 }
 
 /// native.log(text): what a script wants to be logged.

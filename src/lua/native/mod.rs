@@ -8,6 +8,7 @@ pub(super) mod confine;
 mod context;
 mod environments;
 mod event;
+mod failure;
 mod frames;
 mod process;
 mod rwopt;
@@ -26,7 +27,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::convert::OPEN_FFI;
 use super::host::Host;
-use super::{compiled, library};
+use super::{compiled, library, stock};
 use crate::abi;
 use crate::error::Code;
 use crate::logging;
@@ -46,6 +47,7 @@ pub(super) unsafe fn open(raw: *mut lua_State) {
         abi::buffer::open(raw);
         super::convert::install(raw);
         super::pristine::keep(raw);
+        stock::install(raw);
         ffi::lua_createtable(raw, 0, FUNCTIONS_USUAL);
         ffi::lua_createtable(raw, 0, 1);
         ffi::lua_pushcfunction(raw, look_up);
@@ -66,6 +68,8 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         context::FUNCTIONS,
         environments::FUNCTIONS,
         event::FUNCTIONS,
+        failure::FUNCTIONS,
+        stock::FUNCTIONS,
         frames::FUNCTIONS,
         shortage::FUNCTIONS,
         process::FUNCTIONS,
@@ -79,6 +83,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
             (c"load_early", library::load_early),
             (c"load_jit", library::load_jit),
             (c"look_at", compiled::look_at),
+            (c"compile", library::compile_for_lua),
             (c"set_ffi", set_ffi),
             (c"header", header),
             (c"open_sockets", open_sockets),

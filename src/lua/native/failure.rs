@@ -1,0 +1,57 @@
+//! Errors that nobody has caught.
+
+use std::ffi::c_int;
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::{push_text, report, text};
+use crate::lua::{host, traceback};
+
+pub(super) const FUNCTIONS: super::Functions = &[
+    (c"note_failure", note_failure as lua_CFunction),
+    (c"take_trace", take_trace),
+    (c"report", report_failure),
+];
+
+/// native.note_failure(message): what `xpcall` calls for an error that nobody else catches. Keeps
+/// the traceback, which is not there any more when the error is reported; returns the message.
+unsafe extern "C-unwind" fn note_failure(raw: *mut lua_State) -> c_int {
+    let mut trace = Vec::new();
+    // SAFETY: called by the VM with what was raised; level 1 is where.
+    unsafe {
+        ffi::lua_settop(raw, 1);
+        traceback::traceback(raw, raw, 1, &mut trace);
+    }
+    host::with(|host| host.trace = Some(trace));
+    1
+}
+
+/// native.take_trace(): the traceback that was kept, or nothing.
+unsafe extern "C-unwind" fn take_trace(raw: *mut lua_State) -> c_int {
+    let mut trace = None;
+    host::with(|host| trace = host.trace.take());
+    let Some(trace) = trace else { return 0 };
+    // SAFETY: called by the VM.
+    unsafe { push_text(raw, &trace) };
+    1
+}
+
+/// native.report(text, is_main, is_told): an uncaught error; logs it, unless the script has been
+/// told.
+unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the text is copied before the stack changes.
+    let (text, is_main, is_told) = unsafe {
+        let text = text(raw, 1).unwrap_or_default();
+        (text, ffi::lua_toboolean(raw, 2) != 0, ffi::lua_toboolean(raw, 3) != 0)
+    };
+    host::with(|host| {
+        if !is_told {
+            report(host, text);
+        }
+        if is_main {
+            host.main_failed = true;
+            host.failure = Some(text.to_vec());
+        }
+    });
+    0
+}

@@ -1,0 +1,114 @@
+//! The text of a traceback, with the frames that scripts see: see `stock.rs`.
+
+use std::ffi::{CStr, c_int};
+use std::io::Write;
+
+use mlua::ffi::{self, lua_Debug, lua_State};
+
+use super::stock::{BUILT_IN, Kind, NUMBER_OFFSET, frame, has_no_name, has_room, is_hidden};
+
+/// How many frames of a deep stack are shown, of its top and of its bottom.
+const FIRST: c_int = 12;
+const LAST: c_int = 10;
+
+/// Appends a traceback, as LuaJIT's `luaL_traceback` writes it, from a level on.
+///
+/// # Safety
+/// `raw` must be the state that runs, and `of` one of its coroutines. Does not raise.
+pub(super) unsafe fn traceback(
+    raw: *mut lua_State,
+    of: *mut lua_State,
+    from: c_int,
+    text: &mut Vec<u8>,
+) {
+    text.extend_from_slice(b"stack traceback:");
+    // SAFETY: the caller's.
+    unsafe {
+        if !has_room(raw, of) {
+            return;
+        }
+        let (mut level, mut limit) = (from, FIRST);
+        loop {
+            if level >= limit && limit != c_int::MAX {
+                limit = c_int::MAX;
+                if frame(of, level + LAST + 1).is_some() {
+                    text.extend_from_slice(b"\n\t...");
+                    level = depth(of) - LAST;
+                }
+                continue;
+            }
+            let Some((found, kind)) = frame(of, level) else { return };
+            if !is_hidden(of, level) {
+                show(of, level, found, kind, text);
+            }
+            level += 1;
+        }
+    }
+}
+
+/// How many frames there are.
+unsafe fn depth(of: *mut lua_State) -> c_int {
+    let (mut some, mut none) = (0, 1);
+    // SAFETY: the caller's.
+    unsafe {
+        while frame(of, none).is_some() {
+            (some, none) = (none, none.saturating_mul(2));
+        }
+        while none - some > 1 {
+            let middle = some + (none - some) / 2;
+            if frame(of, middle).is_some() { some = middle } else { none = middle }
+        }
+    }
+    none
+}
+
+unsafe fn show(
+    of: *mut lua_State,
+    level: c_int,
+    mut found: lua_Debug,
+    kind: Kind,
+    text: &mut Vec<u8>,
+) {
+    // Writing to memory does not fail.
+    let mut say = |arguments: std::fmt::Arguments<'_>| drop(text.write_fmt(arguments));
+    // SAFETY: the caller's; the VM's texts are terminated and live while the frame does.
+    unsafe {
+        ffi::lua_getinfo(of, c"nlf".as_ptr(), &mut found);
+        let object = ffi::lua_topointer(of, -1);
+        let code = ffi::lua_tocfunction(of, -1);
+        ffi::lua_settop(of, -2);
+        let place = CStr::from_ptr(found.short_src.as_ptr()).to_string_lossy();
+        let name = match found.name.is_null() || has_no_name(of, level) {
+            true => "".into(),
+            false => CStr::from_ptr(found.name).to_string_lossy(),
+        };
+        let number = object.cast::<u8>().add(NUMBER_OFFSET).read();
+        match kind {
+            Kind::C if name.is_empty() && number >= BUILT_IN && level_below(of, level) => {
+                say(format_args!("\n\t[builtin#{number}]:"));
+            }
+            Kind::Script => say(format_args!("\n\t{place}:")),
+            _ => say(format_args!("\n\t[C]:")),
+        }
+        if kind == Kind::Script && found.currentline > 0 {
+            say(format_args!("{}:", found.currentline));
+        }
+        if !name.is_empty() {
+            say(format_args!(" in function '{name}'"));
+        } else if kind == Kind::Script && *found.what.cast::<u8>() == b'm' {
+            say(format_args!(" in main chunk"));
+        } else if kind == Kind::Script {
+            say(format_args!(" in function <{place}:{}>", found.linedefined));
+        } else {
+            let address = code.filter(|_| kind == Kind::C);
+            let address = address.map_or(object as usize, |code| code as usize);
+            say(format_args!(" at {address:#x}"));
+        }
+    }
+}
+
+/// Whether there is a frame below: what is at the bottom is the runtime's.
+unsafe fn level_below(of: *mut lua_State, level: c_int) -> bool {
+    // SAFETY: the caller's.
+    unsafe { frame(of, level + 1) }.is_some()
+}

@@ -1,0 +1,12 @@
+local ok, e = pcall(function() error("in pcall", 2) end)
+print(e)
+print(debug.getinfo(1,"S").what, debug.getinfo(1,"S").short_src, debug.getinfo(1,"l").currentline)
+local i = debug.getinfo(2)
+print(i.what, i.short_src, i.currentline, i.linedefined, i.lastlinedefined, i.nups, i.name, i.namewhat, i.func == require, i.source, i.nparams, i.isvararg)
+local i = debug.getinfo(3)
+print(i.what, i.short_src, i.currentline, i.name, i.namewhat)
+print(pcall(function() setfenv(4, {}) end))
+print((debug.traceback("here"):gsub("0x%x+", "ADDR")))
+print(type(package.loaded[...]), ...)
+print(getfenv(2) == _G)
+return 7

@@ -1,0 +1,2 @@
+module(..., package.seeall)
+x = 5

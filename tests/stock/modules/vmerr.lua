@@ -1,0 +1,1 @@
+local x = nil; return x.y
