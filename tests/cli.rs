@@ -61,6 +61,21 @@ fn a_script_from_standard_input_runs_with_its_arguments() {
 }
 
 #[test]
+fn the_program_can_be_run_again_from_any_folder() {
+    let folder = Folder::new();
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_node-lua"));
+    let script = folder.write(
+        "main.lua",
+        "local command = ('cd / && %s -e \"print(7)\"'):format(arg[-1])
+         local pipe = io.popen(command) print(pipe:read('*a')) pipe:close()",
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "exec ./node-lua \"$0\""]).arg(&script);
+    let done = run(command.current_dir(binary.parent().unwrap())).succeeded();
+    assert_eq!(done.stdout, "7\n\n", "{done}");
+}
+
+#[test]
 fn arguments_are_strings_in_arg_and_in_varargs() {
     let folder = Folder::new();
     let script = folder.write(

@@ -25,6 +25,7 @@ const USAGE_STATUS: u8 = 2;
 /// Runs the command line; returns the exit status.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let program = arguments.first().cloned().unwrap_or_else(|| "node-lua".into());
+    let program = from_any_folder(program);
     match args::parse(arguments.into_iter().skip(1), || std::io::stdin().is_terminal()) {
         Ok(Command::Help) => print(USAGE),
         Ok(Command::Version) => print(&version()),
@@ -49,6 +50,16 @@ fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// A name of this program that holds in any folder, since scripts run it again as `arg[-1]`: a path
+/// is made absolute, a name that is looked up stays.
+fn from_any_folder(program: OsString) -> OsString {
+    let is_path = program.as_bytes().contains(&b'/');
+    match std::path::absolute(&program) {
+        Ok(path) if is_path => path.into_os_string(),
+        _ => program,
     }
 }
 
