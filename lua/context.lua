@@ -40,6 +40,20 @@ local function check_handle(h, position, name)
   return number
 end
 
+-- The same, or the name of whoever answers under it.
+local function check_target(h, name)
+  local number = type(h) == "string" and tonumber(h) or h
+  if type(number) == "number" and number == number or type(h) == "string" then return number end
+  bad(1, name, "context handle or name", h)
+end
+
+-- The handle of a target; one that nobody has if nobody answers under the name.
+local function find_target(h, name)
+  h = check_target(h, name)
+  if type(h) == "string" then return native.find_name(h) or -1 end
+  return h
+end
+
 -- Messages ----------------------------------------------------------------------------------------
 
 -- Who receives messages, by sender (ANY for all): a queue of waiting tokens, and a callback.
@@ -195,6 +209,7 @@ context.self = native.self
 context.parent = native.parent
 
 core.options, core.check_handle = options, check_handle
+core.check_target, core.find_target = check_target, find_target
 core.unanswered = 0
 
 -- A context that was watched, or asked, has ended: the handler is with the rest.

@@ -65,8 +65,8 @@ end
 local dispatch, start = load("internal/task")
 load("internal/ffi")
 
-local context =
-  defer(load("context"), "internal/process", "internal/lifetime", "internal/query")
+local context = load("context")
+defer(context, "internal/process", "internal/names", "internal/lifetime", "internal/query")
 local timer = defer({}, "timer")
 local tcp = defer({}, "tcp")
 local buffer = load("buffer")

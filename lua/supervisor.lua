@@ -7,13 +7,15 @@
 --       strategy = "one_for_one", intensity = 3, period = 5,
 --     }
 
-local native = ...
+local native, core = ...
 
-local bad = native.bad
-
-local context = _G.context
-local ipairs, setmetatable, type = ipairs, setmetatable, type
-local table, unpack = table, unpack
+local bad, raise, describe = core.bad, core.raise, core.describe
+core.load_all(core.context)
+local create, monitor = core.context.create, core.context.monitor
+local destroy, wait = core.context.destroy, core.context.wait
+local error, next, pcall, setmetatable, tostring = error, next, pcall, setmetatable, tostring
+local type, unpack, xpcall = type, unpack, xpcall
+local format, remove = string.format, table.remove
 
 --- Which contexts are started again with the one that has ended.
 local STRATEGIES = {
@@ -29,20 +31,22 @@ local RESTARTS = {
   temporary = function() return false end,
 }
 
-local KNOWN_STRATEGIES = '"one_for_one", "one_for_all" or "rest_for_one"'
-local KNOWN_RESTARTS = '"permanent", "transient" or "temporary"'
-
 local Supervisor = {}
 Supervisor.__index = Supervisor
 
 local M = {}
 
+-- Calls what the script gave, which may wait: its errors are logged and end nothing else.
+local function tell(callback, ...)
+  if callback then xpcall(callback, core.report, ...) end
+end
+
 local function start_child(self, index)
   local child = self.children[index]
   local spec = child.spec
-  child.handle = context.create(unpack(spec, 1, spec.n or #spec))
+  child.handle = create(unpack(spec, 1, child.n))
   local handle = child.handle
-  context.monitor(handle, function(_, reason, detail)
+  monitor(handle, function(_, reason, detail)
     if child.handle == handle then
       child.handle = nil
       self:on_end(index, reason, detail)
@@ -50,12 +54,21 @@ local function start_child(self, index)
   end)
 end
 
+-- The same where nobody is to blame: one that cannot be created has ended.
+local function start_again(self, index)
+  local ok, why = pcall(start_child, self, index)
+  if not ok then
+    local ended = self.ended
+    ended[#ended + 1] = { index, "error", tostring(why) }
+  end
+end
+
 local function stop_child(child)
   local handle = child.handle
   child.handle = nil
   if handle then
-    context.destroy(handle, "stopped by its supervisor")
-    context.wait(handle)
+    destroy(handle, "stopped by its supervisor")
+    wait(handle)
   end
 end
 
@@ -64,29 +77,29 @@ local function may_restart(self)
   local now = native.now()
   local times = self.times
   times[#times + 1] = now
-  while times[1] <= now - self.period do table.remove(times, 1) end
+  while times[1] <= now - self.period do remove(times, 1) end
   return #times <= self.intensity
 end
 
 local function react(self, index, reason, detail)
-  local child = self.children[index]
-  if self.on_exit then self.on_exit(index, reason, detail) end
+  local children, child = self.children, self.children[index]
+  tell(self.on_exit, index, reason, detail)
   -- It may run again already, started with another.
   if self.is_over or child.handle then return end
-  if not RESTARTS[child.spec.restart or "permanent"](reason) then
-    for _, other in ipairs(self.children) do
-      if other.handle then return end
+  if not RESTARTS[child.restart](reason) then
+    for i = 1, #children do
+      if children[i].handle then return end
     end
     return self:finish("normal")
   end
   if not may_restart(self) then
-    return self:finish("intensity", ("%d restarts in %g s"):format(#self.times, self.period))
+    return self:finish("intensity", format("%d restarts in %g s", #self.times, self.period))
   end
-  local first, last = STRATEGIES[self.strategy](#self.children, index)
-  for i = last, first, -1 do stop_child(self.children[i]) end
+  local first, last = STRATEGIES[self.strategy](#children, index)
+  for i = last, first, -1 do stop_child(children[i]) end
   for i = first, last do
     if self.is_over then return end
-    start_child(self, i)
+    start_again(self, i)
   end
 end
 
@@ -97,7 +110,7 @@ function Supervisor:on_end(index, reason, detail)
   if self.is_reacting then return end
   self.is_reacting = true
   while ended[1] and not self.is_over do
-    local one = table.remove(ended, 1)
+    local one = remove(ended, 1)
     react(self, one[1], one[2], one[3])
   end
   self.is_reacting = false
@@ -108,7 +121,7 @@ function Supervisor:finish(reason, detail)
   if self.is_over then return end
   self.is_over = true
   for i = #self.children, 1, -1 do stop_child(self.children[i]) end
-  if self.on_finish then self.on_finish(reason, detail) end
+  tell(self.on_finish, reason, detail)
 end
 
 --- Ends all children; none is started again.
@@ -120,13 +133,90 @@ end
 ---@param index integer
 ---@return integer|nil
 function Supervisor:handle(index)
+  if type(index) ~= "number" then bad(1, "handle", "number of a child", index) end
   local child = self.children[index]
   return child and child.handle
 end
 
--- Raises unless an option is as it should be.
-local function check(condition, name, expected, value)
-  if not condition then bad(name, "start", expected, value) end
+-- Options -----------------------------------------------------------------------------------------
+
+local function check_callback(name, value)
+  if value ~= nil and type(value) ~= "function" then bad(name, "start", "function", value) end
+end
+
+local OPTIONS = {
+  strategy = function(name, value)
+    if not STRATEGIES[value] then
+      bad(name, "start", '"one_for_one", "one_for_all" or "rest_for_one"', value)
+    end
+  end,
+  intensity = function(name, value)
+    if type(value) ~= "number" or not (value >= 0) then
+      bad(name, "start", "number of restarts", value)
+    end
+  end,
+  period = function(name, value)
+    if type(value) ~= "number" or not (value > 0) then
+      bad(name, "start", "number of seconds above 0", value)
+    end
+  end,
+  on_exit = check_callback,
+  on_finish = check_callback,
+}
+
+local KNOWN = "'strategy', 'intensity', 'period', 'on_exit' or 'on_finish', and children from 1 on"
+local KNOWN_OF_CHILD = "'restart' or 'n', and the arguments of context.create from 1 on"
+
+local function is_position(key)
+  return type(key) == "number" and key >= 1 and key % 1 == 0
+end
+
+local function refuse_key(where, key, known)
+  raise("bad argument #1 to 'start' (" .. where .. " has no option " .. describe(key)
+    .. "; there is " .. known .. ")")
+end
+
+-- The last position in a table, none of which may be empty before it.
+local function count_children(options)
+  local last = 0
+  for key in next, options do
+    if is_position(key) and key > last then last = key end
+  end
+  for i = 1, last do
+    local spec = options[i]
+    if type(spec) ~= "table" then bad("child " .. i, "start", "table", spec) end
+  end
+  if last == 0 then raise("bad argument #1 to 'start' (no children: a table for each expected)") end
+  return last
+end
+
+-- What is known of a child; raises unless it could be created.
+local function check_child(spec, index)
+  local where, last = "child " .. index, 0
+  for key in next, spec do
+    if is_position(key) then
+      if key > last then last = key end
+    elseif key ~= "restart" and key ~= "n" then
+      refuse_key(where, key, KNOWN_OF_CHILD)
+    end
+  end
+  local restart, n = spec.restart, spec.n
+  if restart == nil then restart = "permanent" end
+  if not RESTARTS[restart] then
+    bad("restart of " .. where, "start", '"permanent", "transient" or "temporary"', restart)
+  end
+  if n == nil then
+    n = last
+  elseif type(n) ~= "number" or n % 1 ~= 0 or n < last then
+    bad("n of " .. where, "start", "number of its arguments, " .. last .. " at least,", n)
+  end
+  local file = spec[1]
+  if type(file) == "table" then
+    core.control().check_options(file, " of " .. where, "start")
+  elseif type(file) ~= "string" then
+    bad(where, "start", "file name, or table of options, as its first element", file)
+  end
+  return { spec = spec, n = n, restart = restart }
 end
 
 --- Starts contexts, each given as the arguments of context.create, and keeps them running.
@@ -134,26 +224,35 @@ end
 ---@return table supervisor
 function M.start(options)
   if type(options) ~= "table" then bad(1, "start", "table", options) end
-  local strategy = options.strategy or "one_for_one"
-  check(STRATEGIES[strategy], "strategy", KNOWN_STRATEGIES, strategy)
-  local intensity, period = options.intensity or 3, options.period or 5
-  local is_count = type(intensity) == "number" and intensity >= 0
-  check(is_count, "intensity", "number of restarts", intensity)
-  local is_period = type(period) == "number" and period > 0
-  check(is_period, "period", "number of seconds above 0", period)
-  local children = {}
-  for i, spec in ipairs(options) do
-    check(type(spec) == "table", "child " .. i, "table", spec)
-    local restart = spec.restart or "permanent"
-    check(RESTARTS[restart], "restart of child " .. i, KNOWN_RESTARTS, restart)
-    children[i] = { spec = spec }
+  for key, value in next, options do
+    local check = OPTIONS[key]
+    if check then
+      check(key, value)
+    elseif not is_position(key) then
+      refuse_key("the table", key, KNOWN)
+    end
   end
-  if not children[1] then bad(1, "start", "table with a child at least", options) end
+  local children = {}
+  for i = 1, count_children(options) do children[i] = check_child(options[i], i) end
   local self = setmetatable({
-    children = children, strategy = strategy, intensity = intensity, period = period,
+    children = children, strategy = options.strategy or "one_for_one",
+    intensity = options.intensity or 3, period = options.period or 5,
     on_exit = options.on_exit, on_finish = options.on_finish, times = {}, ended = {},
   }, Supervisor)
-  for i = 1, #children do start_child(self, i) end
+  for i = 1, #children do
+    local ok, why = pcall(start_child, self, i)
+    if not ok then
+      -- An argument that cannot be sent, most likely: there are no children then.
+      self.is_over = true
+      for j = i - 1, 1, -1 do
+        local handle = children[j].handle
+        children[j].handle = nil
+        monitor(handle, nil)
+        destroy(handle, "stopped by its supervisor")
+      end
+      error(why, 0)
+    end
+  end
   return self
 end
 

@@ -67,6 +67,8 @@ codes! {
     WRITE_QUEUE_FULL = 212, "write queue full";
     QUERIES_FULL = 213, "too many queries wait for an answer";
     LOOKUPS_FULL = 214, "too many host names are being looked up";
+    NAME_TAKEN = 230, "another context answers under this name";
+    TOO_MANY_NAMES = 232, "too many names or subscriptions of one context";
 }
 
 impl From<&io::Error> for Code {

@@ -3,9 +3,16 @@
 
 local native, core, context = ...
 
-local bad, raise = core.bad, core.raise
+local next, package, type = next, package, type
+local floor, bit_or = math.floor, bit.bor
+local bad, raise, describe = core.bad, core.raise, core.describe
 local call, defer, hold = core.call, core.defer, core.hold
+local find_target = core.find_target
 local self_handle = native.self()
+
+local NO_CONTEXT = 205
+local NAME_MAX = 253
+local NOBODY = -1 -- who answers under a name that nobody has
 
 -- Monitors ----------------------------------------------------------------------------------------
 
@@ -27,8 +34,8 @@ core.on_end = tell
 ---@param h integer
 ---@param callback function|nil
 function context.monitor(h, callback)
-  local number = type(h) == "string" and tonumber(h) or h
-  if type(number) ~= "number" or number ~= number then bad(1, "monitor", "context handle", h) end
+  local number = find_target(h, "monitor")
+  if number == NOBODY then return false, NO_CONTEXT end
   if number == 0 or number == self_handle then
     bad(1, "monitor", "handle of another context", h)
   end
@@ -43,6 +50,7 @@ function context.monitor(h, callback)
   callbacks[#callbacks + 1] = callback
   monitors[number] = callbacks
   if not native.watch(number) then defer(tell, number, "gone") end
+  return true
 end
 
 -- Errors ------------------------------------------------------------------------------------------
@@ -64,9 +72,7 @@ end
 ---@return table|nil
 function context.stat(h)
   if h == nil then return native.stat(self_handle) end
-  local number = type(h) == "string" and tonumber(h) or h
-  if type(number) ~= "number" or number ~= number then bad(1, "stat", "context handle", h) end
-  return native.stat(number) or nil
+  return native.stat(find_target(h, "stat")) or nil
 end
 
 -- Creation with options ---------------------------------------------------------------------------
@@ -80,71 +86,92 @@ local DENIALS = {
   network = 16,
   create = 32,
 }
+local DENIED = '"ffi", "io", "os", "loadlib", "network" or "create"'
+
+-- Whose options are looked at: what stands behind their names, and the function to name.
+local where, caller = "", "create"
 
 local function wrong(name, expected, value)
-  bad(name, "create", expected, value)
+  bad(name .. where, caller, expected, value)
 end
 
-local function count(options, name)
-  local value = options[name]
-  if value == nil then return end
+local function count(name, value)
   if type(value) ~= "number" or not (value >= 1 and value < 2 ^ 53) then
     wrong(name, "number above 0", value)
   end
-  return math.floor(value)
+  return floor(value)
 end
 
 local CHECKS = {
-  file = function(options)
-    if type(options.file) ~= "string" then wrong("file", "file name", options.file) end
-    return options.file
+  file = function(name, value)
+    if type(value) ~= "string" then wrong(name, "file name", value) end
+    return value
   end,
-  name = function(options)
-    if type(options.name) ~= "string" then wrong("name", "string", options.name) end
-    return options.name
-  end,
-  mailbox = function(options) return count(options, "mailbox") end,
-  queries = function(options) return count(options, "queries") end,
-  memory = function(options) return count(options, "memory") end,
-  turn_limit = function(options)
-    local value = options.turn_limit
-    if type(value) ~= "number" or not (value > 0 and value < math.huge) then
-      wrong("turn_limit", "number of seconds above 0", value)
+  name = function(name, value)
+    if type(value) ~= "string" or #value > NAME_MAX then
+      wrong(name, "string of at most " .. NAME_MAX .. " bytes", value)
     end
     return value
   end,
-  worker = function(options)
-    local value, workers = options.worker, native.ncpu()
+  mailbox = count,
+  queries = count,
+  memory = count,
+  turn_limit = function(name, value)
+    if type(value) ~= "number" or not (value > 0 and value < 1 / 0) then
+      wrong(name, "number of seconds above 0", value)
+    end
+    return value
+  end,
+  worker = function(name, value)
+    local workers = native.ncpu()
     if type(value) ~= "number" or value % 1 ~= 0 or value < 0 or value >= workers then
       local last = workers - 1
-      wrong("worker", last == 0 and "0" or ("integer from 0 to %d"):format(last), value)
+      wrong(name, last == 0 and "0" or "integer from 0 to " .. last, value)
     end
     return value
   end,
-  deny = function(options)
-    local list = options.deny
-    if type(list) ~= "table" then wrong("deny", "table of names", list) end
-    local denied = 0
-    for _, name in ipairs(list) do
-      if not DENIALS[name] then
-        wrong("deny", '"ffi", "io", "os", "loadlib", "network" or "create"', name)
+  -- A list in another shape must not pass for an empty one.
+  deny = function(name, value)
+    if type(value) ~= "table" then wrong(name, "list of names", value) end
+    local last = 0
+    for key in next, value do
+      if type(key) ~= "number" or key < 1 or key % 1 ~= 0 then
+        raise("bad option '" .. name .. "'" .. where .. " of '" .. caller .. "' (list of names, as "
+          .. '{ "io", "os" }' .. ", expected, got a table with key " .. describe(key) .. ")")
       end
-      denied = bit.bor(denied, DENIALS[name])
+      if key > last then last = key end
+    end
+    local denied = 0
+    for i = 1, last do
+      local denial = type(value[i]) == "string" and DENIALS[value[i]]
+      if not denial then wrong(name .. "[" .. i .. "]", DENIED, value[i]) end
+      denied = bit_or(denied, denial)
     end
     return denied
   end,
 }
 
+local KNOWN = "'file', 'name', 'mailbox', 'queries', 'memory', 'turn_limit', 'worker' and 'deny'"
+
+--- The options of context.create, checked; `of` is what their names are to be followed by, and
+--- `name` the function that they are given to.
+function core.check_options(options, of, name)
+  where, caller = of, name
+  local checked = {}
+  for key, value in next, options do
+    local check = CHECKS[key]
+    if not check then
+      raise("bad argument #1 to '" .. caller .. "' (no option " .. describe(key) .. where
+        .. "; there are " .. KNOWN .. ")")
+    end
+    checked[key] = check(key, value)
+  end
+  if not checked.file then wrong("file", "file name", nil) end
+  return checked
+end
+
 --- context.create with a table in place of the file's name.
 function core.create_with(options, ...)
-  local checked = {}
-  for name in pairs(options) do
-    local check = CHECKS[name]
-    if not check then
-      raise("bad argument #1 to 'create' (no option named " .. core.describe(name) .. ")")
-    end
-    checked[name] = check(options)
-  end
-  if not checked.file then wrong("file", "file name") end
+  local checked = core.check_options(options, "", "create")
   return native.create(checked.file, package.path, package.cpath, checked, ...)
 end

@@ -9,10 +9,12 @@ local bad, raise, handlers, options = core.bad, core.raise, core.handlers, core.
 local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, check_may_wait, hold = core.suspend, core.check_may_wait, core.hold
-local check_handle, asked, forget = core.check_handle, core.asked, core.forget
+local check_handle, find_target = core.check_handle, core.find_target
+local asked, forget = core.asked, core.forget
 
 local NO_CONTEXT, NO_REPLY, TIMEOUT = 205, 207, 208
 local ANY = 0
+local NAME_MAX = 253
 
 local self_handle = native.self()
 
@@ -23,6 +25,8 @@ local function control()
   if not core.create_with then native.load("internal/control")(native, core, core.context) end
   return core
 end
+
+core.control = control
 
 for _, name in ipairs({ "monitor", "on_error", "stat" }) do
   context[name] = function(...)
@@ -101,7 +105,13 @@ end
 ---@param ... any timeout in seconds, callback; or nil, which removes the callbacks
 ---@return boolean|nil ok, integer|nil code
 function context.wait(h, ...)
-  h = check_handle(h, 1, "wait")
+  local given_handle = h
+  h = find_target(h, "wait")
+  -- Waiting for nobody is a mistake, as waiting for oneself is.
+  if h == -1 and given_handle ~= -1 then
+    bad(1, "wait", "context handle, or name that a context has registered", given_handle)
+  end
+  if type(given_handle) ~= "string" or tonumber(given_handle) then given_handle = h end
   local n = select("#", ...)
   local a, b = ...
   if h == ANY or h == self_handle then
@@ -125,8 +135,8 @@ function context.wait(h, ...)
   if callback then
     token = register(function(ok, code)
       remove_wait(h, token)
-      if given == 0 then return callback(ok, code, h) end
-      return callback(ok, code, h, a)
+      if given == 0 then return callback(ok, code, given_handle) end
+      return callback(ok, code, given_handle, a)
     end)
   elseif timeout < 0 then
     return false, TIMEOUT
@@ -182,7 +192,7 @@ function context.create(file, ...)
     if type(file) ~= "string" then bad(1, "create", "file name", file) end
     handle, why = native.create(file, package.path, package.cpath, nil, ...)
   end
-  if handle == nil then raise("create: " .. why) end
+  if handle == nil then raise(why) end
   return handle
 end
 
@@ -212,6 +222,7 @@ end
 ---@return string|nil
 function context.name(which)
   if type(which) == "string" and tonumber(which) == nil then
+    if #which > NAME_MAX then bad(1, "name", "name of at most " .. NAME_MAX .. " bytes", which) end
     native.set_name(which)
     return which
   end
@@ -220,6 +231,23 @@ end
 
 context.ncpu = native.ncpu
 context.thread = native.thread
+
+--- Returns what follows a leading true; raises the text of the failure otherwise.
+---@param ... any the results of a call
+---@return any ...
+function context.check(ok, ...)
+  if ok == true then return ... end
+  local code, text = ...
+  if ok == false and type(code) == "number" then
+    if type(text) == "string" then raise(text) end
+    text = native.strerror(code)
+    raise(text == native.strerror(-1) and text .. " " .. code or text)
+  end
+  -- As io.open and many libraries have it.
+  if not ok and type(code) == "string" then raise(code) end
+  if ok == false then bad(2, "check", "code of the failure", code) end
+  bad(1, "check", "true or false, as a call has returned it,", ok)
+end
 
 --- The text of a failure code.
 ---@param code integer

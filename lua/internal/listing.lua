@@ -11,8 +11,9 @@ local error, ipairs, next, rawget, rawset = error, ipairs, next, rawget, rawset
 local gmatch = string.gmatch
 
 local NAMES = {
-  [core.context] = "create destroy exit log monitor name ncpu on_error on_signal parent query recv "
-    .. "reply run self send stat strerror thread wait",
+  [core.context] = "check create destroy exit find list log monitor name ncpu on_error on_signal "
+    .. "parent publish query recv register reply run self send stat strerror subscribe thread "
+    .. "unregister unsubscribe wait",
   [core.timer] = "close loop now sleep time timeout",
   [core.tcp] = "accept close connect connect6 connects fd fd_src get_rwopt is_closed listen "
     .. "listen6 listens local_addr local_port monitor read read_into remote_addr remote_port "

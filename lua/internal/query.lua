@@ -3,13 +3,12 @@
 
 local native, core = ...
 
-local select = select
-local raise, bad_because = core.raise, core.bad_because
-local handlers, options = core.handlers, core.options
+local select, type = select, type
+local raise, handlers, options = core.raise, core.handlers, core.options
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, check_may_wait, conclude = core.suspend, core.check_may_wait, core.conclude
 local complete, defer = core.complete, core.defer
-local check_handle = core.check_handle
+local check_target = core.check_target
 local native_query = native.query
 
 local TIMEOUT, QUERIES_FULL = 208, 213
@@ -45,7 +44,7 @@ end
 function context.query(h, ...)
   local n = select("#", ...)
   if n == 0 then raise("bad arguments to 'query' (a handle and a value expected)") end
-  h = check_handle(h, 1, "query")
+  if type(h) ~= "number" then h = check_target(h, "query") end
   local value, a, b = ...
   local timeout, callback, given = options("query", 3, n - 1, a, b)
   local entry, token
@@ -66,16 +65,16 @@ function context.query(h, ...)
     defer(complete, token, false, TIMEOUT)
     return true, token
   end
-  local ok, session = native_query(h, token, value)
+  local ok, session, holder = native_query(h, token, value)
   if session == QUERIES_FULL and not ok and native.recount(core.unanswered) then
-    ok, session = native_query(h, token, value)
+    ok, session, holder = native_query(h, token, value)
   end
   if not ok then
     cancel(token)
-    if ok == nil then bad_because(2, "query", session) end
+    if ok == nil then raise(session) end
     return false, session
   end
-  asked[token] = h
+  asked[token] = holder or h
   core.unanswered = core.unanswered + 1
   if timeout > 0 then set_timeout(token, timeout) end
   if callback then return true, session end

@@ -155,7 +155,7 @@ local function bundled(name)
   end
   if native.bundled and native.bundled[name] then return native.bundled[name] end
   if not BUNDLED[name] then return end
-  return function(...) return native.load(name)(native, ...) end
+  return function(...) return native.load(name)(native, core, ...) end
 end
 
 function modules.require(...)

@@ -68,6 +68,13 @@ local function fail(co, message)
   return explain(co, message, co == main_root)
 end
 
+-- Reports an error that the library has caught on behalf of the script: for xpcall.
+function core.report(message)
+  explain = explain or native.load("internal/failure")(native, core)
+  native.note_failure(message)
+  return explain(raw_running(), message, false)
+end
+
 local finish
 
 -- A root has neither waited nor failed: the main chunk has returned, or a C function has yielded,

@@ -36,6 +36,8 @@ pub struct Gauges {
     mailbox_peak: AtomicUsize,
     /// The most queries that have waited for an answer.
     queries_peak: AtomicUsize,
+    /// What was published to it and found no room.
+    missed: AtomicUsize,
     /// Host names being looked up.
     pub lookups: AtomicUsize,
     /// Bytes of the VM.
@@ -51,6 +53,17 @@ pub struct Gauges {
 }
 
 impl Gauges {
+    /// Counts what found no room. On any thread.
+    pub(super) fn count_missed(&self) {
+        // Relaxed: a figure for people.
+        self.missed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was published to it and found no room in its mailbox.
+    pub fn missed(&self) -> usize {
+        self.missed.load(Ordering::Relaxed)
+    }
+
     /// Counts a turn.
     #[inline]
     pub(super) fn count_turn(&self) {

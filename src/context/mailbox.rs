@@ -125,6 +125,8 @@ pub struct Context {
     unanswered: AtomicUsize,
     /// Whether the creator's mailbox has taken a message of this context over its bound.
     has_reported: AtomicBool,
+    /// Whether it has ever had a name that it answers under, or a subscription.
+    has_ties: AtomicBool,
     /// The log has a word on refused messages.
     refusals: logging::Seldom,
     pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
@@ -187,6 +189,7 @@ impl Context {
             unreceived_bytes: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             has_reported: AtomicBool::new(false),
+            has_ties: AtomicBool::new(false),
             refusals: logging::Seldom::new(),
             behavior: Mutex::new(Some(behavior)),
             name: Mutex::new(None),
@@ -272,6 +275,16 @@ impl Context {
                     inbox.watchers.insert(*from, self.scheduler.registry());
                 }
             }
+            Event::Publication { published, .. } => {
+                let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
+                let bytes = published.held_bytes();
+                if waiting >= self.limits.mailbox || !self.has_room(&inbox, bytes) {
+                    self.gauges.count_missed();
+                    return Err(Refused::Full);
+                }
+                inbox.messages += 1;
+                inbox.bytes += bytes;
+            }
             Event::Reply { .. } => {
                 let asked = self.unanswered.load(Ordering::Relaxed);
                 if asked == 0 {
@@ -342,6 +355,28 @@ impl Context {
             && sender.is_some_and(|sender| {
                 sender.parent == Some(self.id) && !sender.has_reported.swap(true, Ordering::Relaxed)
             })
+    }
+
+    /// Notes that there is something to forget at its end.
+    pub(super) fn note_ties(&self) {
+        // Relaxed, here and below: written before it is closed, read after that, both under the
+        // locks of what is to be forgotten or of the inbox.
+        self.has_ties.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is.
+    pub(super) fn has_ties(&self) -> bool {
+        self.has_ties.load(Ordering::Relaxed)
+    }
+
+    /// What it does, in a word: `"running"` if it is in a turn or waits for one.
+    pub fn state(&self) -> &'static str {
+        let inbox = self.inbox();
+        match () {
+            () if inbox.closed || inbox.end.is_some() => "ending",
+            () if inbox.scheduled => "running",
+            () => "waiting",
+        }
     }
 
     /// Asks the context to end before anything else it has to do. No effect if it has ended.

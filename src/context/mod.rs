@@ -10,6 +10,7 @@ mod idle;
 mod mailbox;
 #[cfg(all(test, feature = "loom"))]
 mod models;
+pub mod names;
 mod pause;
 mod places;
 mod registry;
@@ -18,6 +19,7 @@ mod sentinel;
 mod slot;
 mod spin;
 mod suspects;
+pub mod topics;
 mod trim;
 mod watchdog;
 mod worker;

@@ -13,9 +13,11 @@ use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::behavior::{Behavior, End};
 use super::idle::Idle;
+use super::names::Names;
 use super::places::Places;
 use super::sentinel::Sentinel;
 use super::suspects::Suspects;
+use super::topics::Topics;
 use super::watchdog::{Alarm, EXTRA_MAX, Watch};
 use super::worker::Worker;
 use super::{Context, Limits, Registry};
@@ -38,6 +40,8 @@ impl Remote {
 /// The run queues, the workers' sleep, and the life of contexts.
 pub struct Scheduler {
     registry: Registry,
+    names: Names,
+    topics: Topics,
     pub(super) injector: Injector<Arc<Context>>,
     /// Those that are run after the others.
     pub(super) suspects: Suspects,
@@ -94,6 +98,8 @@ impl Scheduler {
             sentinel: Sentinel::new(remotes.len(), scheduler),
             socket_waker: Arc::new(SocketAlarm(Weak::clone(scheduler))).into(),
             registry: Registry::default(),
+            names: Names::default(),
+            topics: Topics::default(),
             injector: Injector::new(),
             suspects: Suspects::default(),
             places: Places::new(workers),
@@ -114,6 +120,16 @@ impl Scheduler {
     /// The living contexts.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Who answers under which name.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Who has subscribed to what.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
     }
 
     /// How many workers there are, but for those that replace stuck ones.
@@ -341,6 +357,10 @@ impl Scheduler {
     pub(super) fn finish(self: &Arc<Self>, context: &Arc<Context>, reason: &End) {
         let behavior = context.behavior.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (unread, watchers) = context.close();
+        if context.has_ties() {
+            self.names.forget(context.id());
+            self.topics.forget(context.id());
+        }
         if let Some(behavior) = behavior {
             behavior.end(reason);
         }

@@ -22,7 +22,7 @@ use super::timers::{TIMERS_MAX, Timers};
 use super::unread::{Unread, deliver_counted};
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
-use crate::message::{Event, Id, Value};
+use crate::message::{Event, Id, Published, Value};
 use crate::net::{Acceptor, Connection, Connector, Remotes, Table, linger};
 use crate::rt::{self, Listener};
 
@@ -98,6 +98,8 @@ pub(super) struct Host {
     peers: [Option<Arc<Context>>; PEERS],
     /// Queries that wait for an answer.
     pub(super) sessions: Sessions,
+    /// The publication that is being delivered.
+    pub(super) published: Option<Arc<Published>>,
     pub(super) is_ending: bool,
     /// What is withheld from the context, and from those it creates.
     pub(super) deny: super::Deny,
@@ -194,6 +196,7 @@ impl Host {
             remotes: Remotes::default(),
             peers: [const { None }; PEERS],
             sessions: Sessions::default(),
+            published: None,
             is_ending: false,
             deny: super::Deny::default(),
             folder: None,
@@ -220,21 +223,48 @@ impl Host {
         self.peers[place].as_ref()
     }
 
-    /// Puts an event into the mailbox of another context. Before that what this one has received
-    /// is told: whoever is moved to send more by the event finds room. And what it has written to
-    /// sockets of others leaves: who is told of it may close the socket at once.
+    /// Puts an event into the mailbox of another context.
     #[inline]
     pub(super) fn deliver(&mut self, to: Id, event: Event) -> Result<(), Code> {
-        self.settle();
-        if !self.remotes.is_clean() {
-            self.flush_remotes();
-        }
+        self.begin_delivery();
         let allowance = self.context.allowance().cloned();
         let Some(peer) = self.peer(to) else { return Err(Code::NO_CONTEXT) };
         match allowance {
             None => peer.deliver(event).map_err(Code::from),
             Some(allowance) => deliver_counted(peer, &allowance, event),
         }
+    }
+
+    /// Before events are delivered, what this context has received is told: whoever is moved to
+    /// send more by the event finds room. And what it has written to sockets of others leaves: who
+    /// is told of it may close the socket at once.
+    #[inline]
+    pub(super) fn begin_delivery(&mut self) {
+        self.settle();
+        if !self.remotes.is_clean() {
+            self.flush_remotes();
+        }
+    }
+
+    /// Delivers a value to one of those who answer under a name, the next in turn if it has room.
+    pub(super) fn deliver_named(
+        &mut self,
+        name: &[u8],
+        mut value: Value,
+        event: impl Fn(Value) -> Event,
+    ) -> Result<Id, Code> {
+        let holders = self.context.scheduler().names().next(name);
+        let mut failure = Code::NO_CONTEXT;
+        for (left, &holder) in (0..holders.len()).rev().zip(&holders) {
+            let one = if left == 0 { std::mem::take(&mut value) } else { value.clone() };
+            match self.deliver(holder, event(one)) {
+                Ok(()) => return Ok(holder),
+                // Who has ended meanwhile is none of them any more.
+                Err(Code::NO_CONTEXT) => {}
+                Err(code) => failure = code,
+            }
+        }
+        Err(failure)
     }
 
     /// The message that was handed out last waits again, under this number; returns its bytes.

@@ -18,6 +18,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
         c"=[node-lua] coroutines",
         include_str!("../../lua/internal/coroutines.lua"),
     ),
+    ("internal/names", c"=[node-lua] names", include_str!("../../lua/internal/names.lua")),
     ("internal/command", c"=[node-lua] command", include_str!("../../lua/internal/command.lua")),
     ("internal/compiler", c"=[node-lua] compiler", include_str!("../../lua/internal/compiler.lua")),
     ("internal/lines", c"=[node-lua] lines", include_str!("../../lua/internal/lines.lua")),

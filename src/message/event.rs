@@ -15,6 +15,24 @@ pub struct Ending {
     pub detail: Option<Vec<u8>>,
 }
 
+/// What was published, the same for all who have subscribed to it.
+#[derive(Debug)]
+pub struct Published {
+    /// By whom.
+    pub from: Id,
+    /// To which topic.
+    pub topic: Box<[u8]>,
+    /// The value.
+    pub value: Value,
+}
+
+impl Published {
+    /// Bytes of memory that it holds beside itself.
+    pub fn held_bytes(&self) -> usize {
+        self.topic.len() + self.value.held_bytes()
+    }
+}
+
 /// One thing for a context to react to.
 #[derive(Debug)]
 pub enum Event {
@@ -26,6 +44,13 @@ pub enum Event {
         session: u64,
         /// What was sent.
         value: Value,
+    },
+    /// Something was published that this context has subscribed to.
+    Publication {
+        /// The number of the subscription.
+        subscription: u64,
+        /// What.
+        published: Arc<Published>,
     },
     /// The answer to a query of this context.
     Reply {

@@ -12,7 +12,7 @@ pub mod value;
 pub use allowance::{Allowance, Held};
 pub use decode::{Malformed, Reader};
 pub use encode::{Tag, TooLarge, Writer};
-pub use event::{Ending, Event};
+pub use event::{Ending, Event, Published};
 pub use id::Id;
 pub use pooled::Pooled;
 pub use tables::Tables;

@@ -46,7 +46,7 @@ pub enum Unsupported {
     Type {
         /// What it is, for people.
         what: &'static str,
-        /// Where it is within the value, as one would index it; empty for the value itself.
+        /// Where it is, as one would index what is sent: `value.handlers[3]`.
         path: String,
     },
     /// Tables within tables beyond [`DEPTH_MAX`].
@@ -61,8 +61,14 @@ impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "transfer data type not supported: ")?;
         match self {
-            Unsupported::Type { what, path } if path.is_empty() => write!(f, "{what}"),
-            Unsupported::Type { what, path } => write!(f, "{what} at {path}"),
+            Unsupported::Type { what, path } => {
+                let verb = match *what {
+                    "userdata" | "cdata" | "no value" => "is",
+                    _ if what.ends_with("as a key") => "has a",
+                    _ => "is a",
+                };
+                write!(f, "{path} {verb} {what}; {}", remedy(what))
+            }
             Unsupported::Depth => write!(f, "table nested deeper than {DEPTH_MAX} levels"),
             Unsupported::TooLarge(error) => write!(f, "{error}"),
             Unsupported::Stack => write!(f, "no Lua stack left for nested table"),
@@ -71,6 +77,33 @@ impl fmt::Display for Unsupported {
 }
 
 impl std::error::Error for Unsupported {}
+
+/// What may be sent in place of something that does not travel.
+fn remedy(what: &str) -> &'static str {
+    match what {
+        "function" => {
+            "functions stay in their context: send the name of one that the receiver has, or what \
+             it is to work on"
+        }
+        "coroutine" => "coroutines stay in their context: send what it is to work on",
+        "userdata" => "only buffers travel: send what it holds; of a socket, what tcp.fd returns",
+        "cdata" => "of cdata only 64-bit integers travel: send a number, string or buffer",
+        "released buffer" => "it holds nothing any more",
+        _ if what.ends_with("as a key") => "keys are strings, numbers and booleans",
+        _ => {
+            "a message is nil, a boolean, number, string, 64-bit integer, buffer, or a table of \
+             these"
+        }
+    }
+}
+
+/// A key that is text, as one would write it behind what it is in.
+fn text_key(key: &[u8]) -> String {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let is_name = key.iter().all(is_word) && key.first().is_some_and(|b| !b.is_ascii_digit());
+    let text = key.escape_ascii();
+    if is_name { format!(".{text}") } else { format!("[\"{text}\"]") }
+}
 
 /// Takes the value at `index` out of the VM; a copy, except for what buffers hold. The stack stays
 /// as it is.
@@ -123,7 +156,7 @@ unsafe fn other_to_value<B: Buffers>(
                 Rare::Integer(Integer::Unsigned(value)) => Value::UInt64(value),
                 Rare::Buffer(content) => content.into_value(),
             })
-            .map_err(|what| Unsupported::Type { what, path: String::new() }),
+            .map_err(|what| Unsupported::Type { what, path: "value".to_owned() }),
     };
     // SAFETY: removes the copy.
     unsafe { ffi::lua_pop(state, 1) };
@@ -176,9 +209,8 @@ impl Failure {
         match self {
             Failure::Whole(unsupported) => unsupported,
             Failure::Type(what, keys) => {
-                let path: String = keys.into_iter().rev().collect();
-                let path = path.strip_prefix('.').map(str::to_owned).unwrap_or(path);
-                Unsupported::Type { what, path }
+                let path = std::iter::once("value".to_owned()).chain(keys.into_iter().rev());
+                Unsupported::Type { what, path: path.collect() }
             }
         }
     }
@@ -311,7 +343,7 @@ impl<B: Buffers> Encoder<'_, B> {
             // SAFETY: a key is below the value on top; it is read as what it is.
             keys.push(unsafe {
                 match ffi::lua_type(state, -2) {
-                    ffi::LUA_TSTRING => format!(".{}", string(state, -2).escape_ascii()),
+                    ffi::LUA_TSTRING => text_key(string(state, -2)),
                     ffi::LUA_TNUMBER => format!("[{}]", ffi::lua_tonumber(state, -2)),
                     ffi::LUA_TBOOLEAN => format!("[{}]", ffi::lua_toboolean(state, -2) != 0),
                     // The key itself is what does not travel.

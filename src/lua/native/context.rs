@@ -52,8 +52,13 @@ thread_local! {
     static VALUES: RefCell<convert::Scratch> = RefCell::new(convert::Scratch::default());
 }
 
-/// Takes a value out of the VM; pushes `nil, message` if it cannot travel.
-unsafe fn take_value(raw: *mut lua_State, index: c_int) -> Result<Value, c_int> {
+/// Takes a value out of the VM; pushes `nil, message` if it cannot travel, which names the function
+/// that the script has called, and which argument the value is.
+pub(super) unsafe fn take_value(
+    raw: *mut lua_State,
+    index: c_int,
+    (function, position): (&str, c_int),
+) -> Result<Value, c_int> {
     let result = VALUES.with(|values| match values.try_borrow_mut() {
         // SAFETY: the callers are called by the VM, which leaves 20 slots free.
         Ok(mut scratch) => unsafe { to_value::<BufferValues>(raw, index, &mut scratch) },
@@ -69,7 +74,10 @@ unsafe fn take_value(raw: *mut lua_State, index: c_int) -> Result<Value, c_int> 
         unsafe {
             let given = blame::describe(raw, index);
             ffi::lua_pushnil(raw);
-            push_text(raw, format!("{error}; {TRAVELS}, got {given}").as_bytes());
+            let text = format!(
+                "bad argument #{position} to '{function}' ({error}; {TRAVELS}, got {given})"
+            );
+            push_text(raw, text.as_bytes());
         }
         2
     })
@@ -90,7 +98,7 @@ fn deliver(number: f64, event: impl FnOnce(Id) -> Event) -> Result<(), Code> {
     })
 }
 
-unsafe fn push_id(raw: *mut lua_State, id: Option<Id>) -> c_int {
+pub(super) unsafe fn push_id(raw: *mut lua_State, id: Option<Id>) -> c_int {
     let Some(id) = id else { return 0 };
     // SAFETY: the callers have a slot free.
     unsafe { ffi::lua_pushnumber(raw, id.to_number()) };
@@ -239,7 +247,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
             return 2;
         }
         for index in 5..=top {
-            match take_value(raw, index) {
+            match take_value(raw, index, ("create", index - 3)) {
                 Ok(value) => arguments.push(value),
                 Err(results) => return results,
             }
@@ -299,11 +307,20 @@ unsafe extern "C-unwind" fn destroy_self(raw: *mut lua_State) -> c_int {
 }
 
 /// Raises the message on top of the stack, as what is wrong with an argument.
-unsafe fn raise_top(raw: *mut lua_State, position: c_int, function: &str) -> c_int {
+unsafe fn raise_top(raw: *mut lua_State) -> c_int {
     // SAFETY: the callers have slots free; the copy of the text is dropped by the unwinder.
     unsafe {
         let text = String::from_utf8_lossy(text(raw, -1).unwrap_or_default()).into_owned();
-        blame::bad(raw, Wrong::Argument(position), function, &text, None)
+        blame::raise(raw, &text)
+    }
+}
+
+/// The name in the first argument: a text that does not read as a number.
+unsafe fn name<'a>(raw: *mut lua_State) -> Option<&'a [u8]> {
+    // SAFETY: the callers are called by the VM; the text stays on the stack.
+    unsafe {
+        let is_text = ffi::lua_type(raw, 1) == ffi::LUA_TSTRING && ffi::lua_isnumber(raw, 1) == 0;
+        if is_text { text(raw, 1) } else { None }
     }
 }
 
@@ -321,7 +338,7 @@ unsafe fn check_handle(raw: *mut lua_State, function: &str) -> f64 {
 }
 
 /// Pushes how a delivery went.
-unsafe fn push_result(raw: *mut lua_State, result: Result<(), Code>) -> c_int {
+pub(super) unsafe fn push_result(raw: *mut lua_State, result: Result<(), Code>) -> c_int {
     // SAFETY: the callers have two slots free.
     unsafe {
         match result {
@@ -334,15 +351,27 @@ unsafe fn push_result(raw: *mut lua_State, result: Result<(), Code>) -> c_int {
     }
 }
 
-/// context.send(handle, value).
+/// context.send(handle or name, value).
 unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; nothing is owned where this raises.
     unsafe {
         if ffi::lua_gettop(raw) != 2 {
             return blame::raise(raw, "bad arguments to 'send' (a handle and one value expected)");
         }
+        // Where there are no names at all, it is a mistake.
+        let name =
+            name(raw).filter(|_| host::with(|host| host.context.scheduler().names().are_used()));
+        if let Some(name) = name {
+            let Ok(value) = take_value(raw, 2, ("send", 2)) else { return raise_top(raw) };
+            let sent = host::with(|host| {
+                let from = host.context.id();
+                let event = |value| Event::Message { from, session: 0, value };
+                host.deliver_named(name, value, event).map(drop)
+            });
+            return push_result(raw, sent);
+        }
         let handle = check_handle(raw, "send");
-        let Ok(value) = take_value(raw, 2) else { return raise_top(raw, 2, "send") };
+        let Ok(value) = take_value(raw, 2, ("send", 2)) else { return raise_top(raw) };
         let result = deliver(handle, |from| Event::Message { from, session: 0, value });
         push_result(raw, result)
     }
@@ -351,16 +380,17 @@ unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
 /// The log has a word on queries that were refused.
 static QUERIES_REFUSED: Seldom = Seldom::new();
 
-/// native.query(handle, token, value). Returns true, session; or `false, code`; or `nil, message`
-/// for what cannot travel.
+/// native.query(handle or name, token, value). Returns true, session, and the handle if a name was
+/// given; or `false, code`; or `nil, message` for what cannot travel.
 unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
     unsafe {
-        let value = match take_value(raw, 3) {
+        let value = match take_value(raw, 3, ("query", 2)) {
             Ok(value) => value,
             Err(results) => return results,
         };
-        let (to, token) = (Id::from_number(number(raw, 1)), key(raw, 2));
+        let (name, token) = (name(raw), key(raw, 2));
+        let to = if name.is_none() { Id::from_number(number(raw, 1)) } else { None };
         let asked = host::with(|host| {
             if !host.context.asked() {
                 if QUERIES_REFUSED.is_due() {
@@ -373,20 +403,24 @@ unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
                 }
                 return Err(Code::QUERIES_FULL);
             }
-            let to = to.ok_or(Code::NO_CONTEXT)?;
             let from = host.context.id();
             let session = host.sessions.open(from, token);
-            let sent = host.deliver(to, Event::Message { from, session, value });
+            let event = |value| Event::Message { from, session, value };
+            let sent = match (name, to) {
+                (Some(name), _) => host.deliver_named(name, value, event).map(Some),
+                (None, Some(to)) => host.deliver(to, event(value)).map(|()| None),
+                (None, None) => Err(Code::NO_CONTEXT),
+            };
             if sent.is_err() {
                 host.sessions.close(session);
             }
-            sent.map(|()| session)
+            sent.map(|to| (session, to))
         });
         match asked {
-            Ok(session) => {
+            Ok((session, to)) => {
                 ffi::lua_pushboolean(raw, 1);
                 ffi::lua_pushnumber(raw, session as f64);
-                2
+                2 + push_id(raw, to)
             }
             Err(code) => push_failure(raw, code),
         }
@@ -428,7 +462,7 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
             return blame::bad(raw, wrong, "reply", "session", Some(2));
         }
         let session = key(raw, 2);
-        match take_value(raw, 3) {
+        match take_value(raw, 3, ("reply", 3)) {
             Ok(value) => {
                 let result = deliver(handle, |_| Event::Reply { session, result: Ok(value) });
                 push_result(raw, result)
@@ -437,7 +471,7 @@ unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
                 let failure = Err(Code::VALUE_TYPE);
                 // An asker that is gone needs no answer.
                 let _ = deliver(handle, |_| Event::Reply { session, result: failure });
-                raise_top(raw, 3, "reply")
+                raise_top(raw)
             }
         }
     }

@@ -45,6 +45,7 @@ const READABLE: f64 = 4.0;
 const ACCEPTABLE: f64 = 5.0;
 const COMPLETE: f64 = 6.0;
 const ENDED: f64 = 7.0;
+const PUBLICATION: f64 = 8.0;
 const GONE: f64 = 16.0;
 const COLLECT: f64 = 17.0;
 const SIGNAL: f64 = 12.0;
@@ -85,9 +86,13 @@ fn next() -> Next {
                     }
                 }
                 Some(event) => {
-                    if let Event::Message { value, .. } = &event {
-                        host.unread.note(value);
-                        host.receive();
+                    match &event {
+                        Event::Message { value, .. } => {
+                            host.unread.note(value);
+                            host.receive();
+                        }
+                        Event::Publication { .. } => host.receive(),
+                        _ => {}
                     }
                     return Next::Event(event);
                 }
@@ -160,6 +165,13 @@ unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
                 push_pair(raw, MESSAGE, from.to_number());
                 push_session(raw, session);
                 push_received(raw, &value);
+                4
+            }
+            Event::Publication { subscription, published } => {
+                push_pair(raw, PUBLICATION, subscription as f64);
+                push_received(raw, &published.value);
+                ffi::lua_pushnumber(raw, published.from.to_number());
+                host::with(|host| host.published = Some(published));
                 4
             }
             Event::Reply { session, result } => {

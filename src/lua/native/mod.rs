@@ -10,6 +10,7 @@ mod environments;
 mod event;
 mod failure;
 mod frames;
+mod names;
 mod process;
 mod rwopt;
 pub(super) mod shortage;
@@ -71,6 +72,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         failure::FUNCTIONS,
         stock::FUNCTIONS,
         frames::FUNCTIONS,
+        names::FUNCTIONS,
         shortage::FUNCTIONS,
         process::FUNCTIONS,
         stat::FUNCTIONS,

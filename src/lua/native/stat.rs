@@ -39,7 +39,7 @@ unsafe extern "C-unwind" fn panicking_pointer(raw: *mut lua_State) -> c_int {
 }
 
 /// Fields, and what is in them.
-type Fields = [(&'static CStr, Option<f64>); 21];
+type Fields = [(&'static CStr, Option<f64>); 22];
 
 fn fields(context: &Context) -> Fields {
     let (limits, gauges) = (context.limits(), context.gauges());
@@ -52,6 +52,7 @@ fn fields(context: &Context) -> Fields {
         (c"mailbox_peak", Some(gauges.mailbox_peak().max(context.waiting()) as f64)),
         (c"mailbox_bytes", Some(context.waiting_bytes() as f64)),
         (c"mailbox_bytes_max", Some(limits.mailbox_bytes as f64)),
+        (c"missed", Some(gauges.missed() as f64)),
         (c"turns", Some(gauges.turns() as f64)),
         (c"cpu", Some(gauges.cpu().as_secs_f64())),
         (c"lua_bytes", gauge(&gauges.lua_bytes)),

@@ -1,0 +1,303 @@
+//! Who is told what is published.
+//!
+//! Topics are words with dots between them. A subscription may have `*` in the place of a word, and
+//! `>` in the place of all that follow, one at least. What is published is compared word by word:
+//! the cost is that of the subscriptions that fit, not of all there are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::Context;
+use super::names::NAME_MAX;
+use crate::error::Code;
+use crate::message::Id;
+
+/// Subscriptions of one context.
+pub const SUBSCRIPTIONS_MAX: usize = 4096;
+
+/// Subscribers by the number of their subscription: in the order in which they came.
+type Subscribers = BTreeMap<u64, Arc<Context>>;
+
+/// What may follow on the words so far.
+#[derive(Debug, Default)]
+struct Node {
+    words: HashMap<Box<[u8]>, Node>,
+    any: Option<Box<Node>>,
+    /// Subscriptions to the words so far, and to those with more behind them.
+    here: Subscribers,
+    rest: Subscribers,
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        self.words.is_empty() && self.any.is_none() && self.here.is_empty() && self.rest.is_empty()
+    }
+
+    fn insert(&mut self, pattern: &[u8], number: u64, context: &Arc<Context>) {
+        let mut node = self;
+        for word in words(pattern) {
+            node = match word {
+                b">" => {
+                    node.rest.insert(number, Arc::clone(context));
+                    return;
+                }
+                b"*" => node.any.get_or_insert_default(),
+                _ => node.words.entry(word.into()).or_default(),
+            };
+        }
+        node.here.insert(number, Arc::clone(context));
+    }
+
+    fn remove<'a>(&mut self, mut pattern: impl Iterator<Item = &'a [u8]>, number: u64) {
+        match pattern.next() {
+            None => drop(self.here.remove(&number)),
+            Some(b">") => drop(self.rest.remove(&number)),
+            Some(b"*") => {
+                if let Some(node) = &mut self.any {
+                    node.remove(pattern, number);
+                    if node.is_empty() {
+                        self.any = None;
+                    }
+                }
+            }
+            Some(word) => {
+                if let Some(node) = self.words.get_mut(word) {
+                    node.remove(pattern, number);
+                    if node.is_empty() {
+                        self.words.remove(word);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the subscriptions that a topic fits. As deep as topics have words.
+    fn collect<'a>(
+        &self,
+        mut topic: impl Iterator<Item = &'a [u8]> + Clone,
+        found: &mut Vec<(u64, Arc<Context>)>,
+    ) {
+        let mut add = |subscribers: &Subscribers| {
+            found.extend(subscribers.iter().map(|(&number, who)| (number, Arc::clone(who))));
+        };
+        let Some(word) = topic.next() else {
+            add(&self.here);
+            return;
+        };
+        add(&self.rest);
+        if let Some(node) = &self.any {
+            node.collect(topic.clone(), found);
+        }
+        if let Some(node) = self.words.get(word) {
+            node.collect(topic, found);
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    root: Node,
+    by_context: HashMap<Id, HashMap<Box<[u8]>, u64>>,
+    last: u64,
+}
+
+/// All subscriptions of the process.
+#[derive(Debug, Default)]
+pub struct Topics {
+    tables: RwLock<Tables>,
+}
+
+/// What is wrong with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// It is empty, or longer than [`NAME_MAX`].
+    Length,
+    /// There is nothing before, between or behind two dots.
+    EmptyWord,
+    /// A space or control character is in it.
+    Character,
+    /// `*` or `>` where it stands for nothing.
+    Wildcard,
+}
+
+fn words(topic: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    topic.split(|&byte| byte == b'.')
+}
+
+/// Checks what is published to, or, with wildcards, subscribed to.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn check(topic: &[u8], with_wildcards: bool) -> Result<(), Malformed> {
+    if !(1..=NAME_MAX).contains(&topic.len()) {
+        return Err(Malformed::Length);
+    }
+    if topic.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
+        return Err(Malformed::Character);
+    }
+    let mut all = words(topic).peekable();
+    while let Some(word) = all.next() {
+        let is_wildcard = match word {
+            b"" => return Err(Malformed::EmptyWord),
+            b"*" => with_wildcards,
+            b">" => with_wildcards && all.peek().is_none(),
+            _ => false,
+        };
+        if !is_wildcard && word.iter().any(|byte| matches!(byte, b'*' | b'>')) {
+            return Err(Malformed::Wildcard);
+        }
+    }
+    Ok(())
+}
+
+impl Topics {
+    /// Subscribes a context to a topic that [`check`] has passed. Returns the number of the
+    /// subscription, that of before if it has one.
+    ///
+    /// # Errors
+    /// [`Code::TOO_MANY_NAMES`]; [`Code::NO_CONTEXT`] if it has ended.
+    pub fn subscribe(&self, context: &Arc<Context>, pattern: &[u8]) -> Result<u64, Code> {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        context.note_ties();
+        // Whoever closes it forgets its subscriptions after that. The inbox is locked within.
+        if context.is_closed() {
+            return Err(Code::NO_CONTEXT);
+        }
+        let Tables { root, by_context, last } = &mut *tables;
+        let own = by_context.entry(context.id()).or_default();
+        if let Some(&number) = own.get(pattern) {
+            return Ok(number);
+        }
+        if own.len() >= SUBSCRIPTIONS_MAX {
+            return Err(Code::TOO_MANY_NAMES);
+        }
+        *last += 1;
+        own.insert(pattern.into(), *last);
+        root.insert(pattern, *last, context);
+        Ok(*last)
+    }
+
+    /// Ends a subscription; false if there is none.
+    pub fn unsubscribe(&self, id: Id, pattern: &[u8]) -> bool {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let Tables { root, by_context, .. } = &mut *tables;
+        let Some(own) = by_context.get_mut(&id) else { return false };
+        let Some(number) = own.remove(pattern) else { return false };
+        if own.is_empty() {
+            by_context.remove(&id);
+        }
+        root.remove(words(pattern), number);
+        true
+    }
+
+    /// Forgets all subscriptions of a context that has ended.
+    pub(super) fn forget(&self, id: Id) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let Tables { root, by_context, .. } = &mut *tables;
+        for (pattern, number) in by_context.remove(&id).unwrap_or_default() {
+            root.remove(words(&pattern), number);
+        }
+    }
+
+    /// The subscriptions that a topic fits, and whose they are, oldest first.
+    pub fn matching(&self, topic: &[u8]) -> Vec<(u64, Arc<Context>)> {
+        let mut found = Vec::new();
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        tables.root.collect(words(topic), &mut found);
+        drop(tables);
+        found.sort_unstable_by_key(|(number, _)| *number);
+        found
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::Scheduler;
+    use super::super::behavior::Nothing;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn context() -> Arc<Context> {
+        Scheduler::new(1).spawn(None, Default::default(), Box::new(Nothing)).unwrap()
+    }
+
+    /// What the words say, one after the other.
+    fn fits(pattern: &str, topic: &str) -> bool {
+        let (pattern, topic): (Vec<_>, Vec<_>) =
+            (pattern.split('.').collect(), topic.split('.').collect());
+        for (at, word) in pattern.iter().enumerate() {
+            match (*word, topic.get(at)) {
+                (">", found) => return found.is_some(),
+                (_, None) => return false,
+                ("*", _) => {}
+                (word, Some(found)) if word == *found => {}
+                _ => return false,
+            }
+        }
+        pattern.len() == topic.len()
+    }
+
+    #[test]
+    fn malformed_topics_are_refused() {
+        for (topic, wrong) in [
+            ("", Malformed::Length),
+            (&"a".repeat(NAME_MAX + 1), Malformed::Length),
+            (".", Malformed::EmptyWord),
+            ("a.", Malformed::EmptyWord),
+            (".a", Malformed::EmptyWord),
+            ("a..b", Malformed::EmptyWord),
+            ("a b", Malformed::Character),
+            ("a\0", Malformed::Character),
+            ("a.>.b", Malformed::Wildcard),
+            ("a*", Malformed::Wildcard),
+            ("a.b>", Malformed::Wildcard),
+            (">>", Malformed::Wildcard),
+        ] {
+            assert_eq!(check(topic.as_bytes(), true), Err(wrong), "{topic:?}");
+            assert_eq!(check(topic.as_bytes(), false), Err(wrong), "{topic:?}");
+        }
+        for topic in ["*", ">", "a.*", "*.b.>", "a.*.c"] {
+            assert_eq!(check(topic.as_bytes(), true), Ok(()), "{topic}");
+            assert_eq!(check(topic.as_bytes(), false), Err(Malformed::Wildcard), "{topic}");
+        }
+        assert_eq!(check("a.b-c_d.\u{e4}".as_bytes(), false), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn each_subscription_that_fits_is_found_in_order(
+            patterns in prop::collection::vec("[ab*](\\.[ab*]){0,3}(\\.>)?|>", 0..40),
+            gone in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+            topics in prop::collection::vec("[abc](\\.[abc]){0,4}", 1..20),
+        ) {
+            let (all, me) = (Topics::default(), context());
+            let mut model: BTreeMap<u64, String> = BTreeMap::new();
+            for pattern in patterns {
+                prop_assert_eq!(check(pattern.as_bytes(), true), Ok(()));
+                model.insert(all.subscribe(&me, pattern.as_bytes()).unwrap(), pattern);
+            }
+            for index in gone {
+                if !model.is_empty() {
+                    let number = *model.keys().nth(index.index(model.len())).unwrap();
+                    let pattern = model.remove(&number).unwrap();
+                    prop_assert!(all.unsubscribe(me.id(), pattern.as_bytes()));
+                    prop_assert!(!all.unsubscribe(me.id(), pattern.as_bytes()));
+                }
+            }
+            for topic in topics {
+                let found: Vec<u64> =
+                    all.matching(topic.as_bytes()).into_iter().map(|(number, _)| number).collect();
+                let wanted: Vec<u64> = model
+                    .iter()
+                    .filter(|(_, pattern)| fits(pattern, &topic))
+                    .map(|(number, _)| *number)
+                    .collect();
+                prop_assert_eq!(found, wanted, "{}", topic);
+            }
+            all.forget(me.id());
+            let tables = all.tables.read().unwrap();
+            prop_assert!(tables.root.is_empty() && tables.by_context.is_empty());
+        }
+    }
+}
