@@ -37,6 +37,11 @@ fn every_repaired_case_behaves_as_the_contract_says() {
     assert_all_pass("better");
 }
 
+#[test]
+fn every_case_from_the_field_behaves_as_users_expect() {
+    assert_all_pass("field");
+}
+
 fn assert_all_pass(folder: &str) {
     let _turn = turn();
     let cases = files(&format!("tests/conformance/{folder}"), "lua");
