@@ -1,13 +1,15 @@
-//! The scripts in README.md and docs/GUIDE.md do what the text beside them says.
+//! The documents say what is true: their scripts print what stands beside them, and their tables of
+//! functions, options and codes are complete.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use support::expect::compare;
-use support::{Folder, Server, node_lua, repository, run};
+use support::{Folder, PATIENCE, Server, files, node_lua, repository, run};
 
 /// The fenced blocks of one language in a document.
 fn blocks(document: &str, language: &str) -> Vec<String> {
@@ -16,12 +18,50 @@ fn blocks(document: &str, language: &str) -> Vec<String> {
     text.split(&open).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
+/// What a script promises to print: the texts behind `-->`, one for each line.
+fn promised(block: &str) -> String {
+    block.lines().filter_map(|line| Some(words(line.split_once("-->")?.1) + "\n")).collect()
+}
+
+/// The same text with one space between words.
+fn words(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The name of a script, in its first line, if it has one.
+fn name(block: &str) -> Option<&str> {
+    block.lines().next()?.strip_prefix("-- ").filter(|name| name.ends_with(".lua"))
+}
+
+/// Runs all scripts of a document that promise something, beside all that have names.
+#[track_caller]
+fn assert_keeps_promises(document: &str, folder: &Folder) -> usize {
+    let blocks = blocks(document, "lua");
+    for block in &blocks {
+        if let Some(name) = name(block) {
+            folder.write(name, block);
+        }
+    }
+    let mut count = 0;
+    for block in blocks.iter().filter(|block| block.contains("-->") && !block.contains(" 7000")) {
+        let script = name(block).unwrap_or("unnamed.lua");
+        folder.write(script, block);
+        let done = run(node_lua().current_dir(folder.path("")).arg(script));
+        let printed: String = done.stdout.lines().map(|line| words(line) + "\n").collect();
+        if let Err(why) = compare(&promised(block), &printed) {
+            panic!("{document}: {why}{block}{done}");
+        }
+        done.succeeded();
+        count += 1;
+    }
+    count
+}
+
 /// The tour's scripts in a folder, each under the name in its first line.
 fn guide() -> Folder {
     let folder = Folder::new();
     for block in blocks("docs/GUIDE.md", "lua") {
-        let name = block.lines().next().and_then(|line| line.strip_prefix("-- "));
-        folder.write(name.unwrap(), &block);
+        folder.write(name(&block).unwrap(), &block);
     }
     folder
 }
@@ -64,9 +104,11 @@ fn scripts_of_the_tour_print_what_it_says() {
     assert_prints(&folder, "hello.lua", &["a", "b"], "hello from context 1\ta\tb\n");
     assert_prints(&folder, "later.lua", &[], "the script goes on\none second later\n");
     assert_prints(&folder, "wait.lua", &[], "beside\t1\nbeside\t2\nmain\nbeside\t3\n");
-    assert_prints(&folder, "main.lua", &[], "78498 primes below a million\n");
-    assert_prints(&folder, "ask.lua", &[], "true\tHELLO\ntrue\tAGAIN\nfalse\t20...\n");
-    assert_prints(&folder, "bytes.lua", &[], "hello\t7\t3\n");
+    let jobs: String = [(1, 1), (2, 2), (1, 3), (2, 4)]
+        .map(|(coroutine, job)| format!("coroutine {coroutine} did job {job}\n"))
+        .concat();
+    assert_prints(&folder, "jobs.lua", &[], &jobs);
+    assert!(assert_keeps_promises("docs/GUIDE.md", &folder) >= 6);
 }
 
 #[test]
@@ -82,4 +124,112 @@ fn client_and_server_of_the_tour_talk_to_each_other() {
     let mut server = Server::start([folder.path("server.lua").as_os_str(), "0".as_ref()]);
     let port = server.port().to_string();
     assert_prints(&folder, "client.lua", &[&port], "got 5 bytes\n");
+}
+
+#[test]
+fn the_server_of_the_tour_ends_with_the_requests_it_has_begun() {
+    let folder = guide();
+    let source = fs::read_to_string(folder.path("graceful.lua")).unwrap();
+    assert!(source.contains("7001") && source.contains("timer.sleep(0.1)"));
+    let client = "print(tcp.local_port(listener))
+        local sock = context.check(tcp.connect('127.0.0.1', tcp.local_port(listener)))
+        local idler = context.check(tcp.connect('127.0.0.1', tcp.local_port(listener)))
+        sock:write('work')
+        print(context.check(sock:read()), sock:read())
+        print(idler:read())";
+    // The work takes until the signal has come.
+    let source = source.replace("7001", "0").replace("timer.sleep(0.1)", "WORK()");
+    let work = "function WORK()
+        print('working')
+        while not SIGNALLED do timer.sleep(0.01) end
+    end\n";
+    let source = source.replace("stopping = true", "stopping, SIGNALLED = true, true");
+    folder.write("graceful.lua", format!("{work}{source}{client}"));
+    let mut server = Server::start([folder.path("graceful.lua")]);
+    server.port();
+    assert_eq!(server.line(), "working");
+    server.signal("TERM");
+    let done = server.finish(PATIENCE).succeeded();
+    assert_eq!(done.stdout, "done: work\tfalse\t1\nfalse\t1\n", "{done}");
+}
+
+#[test]
+fn scripts_in_manuals_print_what_stands_beside_them_and_all_are_lua() {
+    let mut count = 0;
+    for path in [files("docs", "md"), files("docs/api", "md")].concat() {
+        let document = format!("docs/{}", path.strip_prefix(repository("docs")).unwrap().display());
+        let folder = Folder::new();
+        if document != "docs/GUIDE.md" {
+            count += assert_keeps_promises(&document, &folder);
+        }
+        for (index, block) in blocks(&document, "lua").iter().enumerate() {
+            let script = format!("block-{index}.lua");
+            folder.write(&script, block);
+            let check = "assert(loadfile(arg[1]))";
+            run(node_lua().current_dir(folder.path("")).args(["-e", check, "-", &script]))
+                .succeeded();
+        }
+    }
+    assert!(count >= 4, "{count} scripts promise something");
+}
+
+/// The words between backticks.
+fn quoted(text: &str) -> BTreeSet<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The row of a document's table whose first cell is this.
+fn row(document: &str, first: &str) -> String {
+    let text = fs::read_to_string(repository(document)).unwrap();
+    let start = format!("| {first} |");
+    text.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{start}")).into()
+}
+
+#[test]
+fn all_functions_are_in_the_readme_and_in_their_manuals() {
+    for module in ["context", "tcp", "timer", "buffer", "packet", "supervisor"] {
+        let code = format!("for name in pairs(require '{module}') do print(name) end");
+        let done = run(node_lua().args(["-e", &code])).succeeded();
+        let functions: BTreeSet<String> = done.stdout.lines().map(str::to_owned).collect();
+        let is_accessor = |name: &String| {
+            let kinds = ["8", "16le", "16be", "32le", "32be", "64le", "64be", "varint", "zigzag"];
+            let others = "byte commit index_of ptr put reserve reset skip text";
+            kinds.iter().any(|kind| name.ends_with(kind)) || others.split(' ').any(|it| it == name)
+        };
+        let mut told = quoted(row("README.md", &format!("`{module}`")).split('|').nth(2).unwrap());
+        told.remove("u16be");
+        let public = functions.iter().filter(|name| module != "buffer" || !is_accessor(name));
+        assert_eq!(told, public.cloned().collect(), "README.md: {module}");
+        let manual = fs::read_to_string(repository(&format!("docs/api/{module}.md"))).unwrap();
+        for name in told {
+            let calls =
+                [format!("{module}.{name}("), format!(":{name}("), format!("{module}.{name} ")];
+            assert!(calls.iter().any(|call| manual.contains(call)), "docs/api/{module}.md: {name}");
+        }
+    }
+}
+
+#[test]
+fn all_options_and_codes_are_in_their_tables() {
+    let readme = fs::read_to_string(repository("README.md")).unwrap();
+    let usage = run(node_lua().arg("--help")).succeeded().stdout;
+    for line in usage.lines().filter(|line| line.starts_with("  -")) {
+        // `  -h, --help       print this text`: the option's names come first.
+        let names = line.split_whitespace().take_while(|word| word.starts_with('-'));
+        for name in names.map(|name| name.trim_end_matches([',', ']']).replace("[OPTIONS", "")) {
+            assert!(readme.contains(&format!("`{name}")), "README.md: {name}");
+        }
+    }
+    let code = "for code = 0, 999 do
+        local text = context.strerror(code)
+        if text ~= 'unknown error' then print(('| %d | %s |'):format(code, text)) end
+    end";
+    let codes = run(node_lua().args(["-e", code])).succeeded().stdout;
+    let manual = fs::read_to_string(repository("docs/api/README.md")).unwrap();
+    let rows = manual.lines().filter(|line| {
+        line.strip_prefix("| ").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    });
+    let told: Vec<String> =
+        rows.map(|row| row.split('|').take(3).collect::<Vec<_>>().join("|") + "|").collect();
+    assert_eq!(told, codes.lines().collect::<Vec<_>>());
 }
