@@ -202,6 +202,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.ends_with("tests/conformance")
             || path.ends_with("tests/stock")
+            || path.ends_with("tests/libraries")
             || path.ends_with("target")
         {
             continue;
