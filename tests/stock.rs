@@ -137,6 +137,15 @@ fn a_module_of_the_scripts_own_comes_before_the_librarys_and_the_globals_stay() 
         assert_eq!(done.stdout, "preloaded\nput\n", "{name}: {done}");
     }
     // The script that asks for the library's module is not that module.
+    for name in ["packet", "supervisor", "tcp"] {
+        let text = format!("print(type(require '{name}'), ...)");
+        let place = Folder::new();
+        let file = place.write(&format!("{name}.lua"), text);
+        for path in [file.as_path(), std::path::Path::new(file.file_name().unwrap())] {
+            let done = run(node_lua().current_dir(place.path("")).arg(path).arg("x"));
+            assert_eq!(done.succeeded().stdout, "table\tx\n");
+        }
+    }
     let done = run_files(&[
         ("main.lua", "dofile 'timer.lua'"),
         ("timer.lua", "print(require 'timer' == timer, package.loaded.timer == timer)"),

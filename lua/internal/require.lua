@@ -146,6 +146,8 @@ local function is_running(chunk)
   return false
 end
 
+local function is_ours(name) return own[name] ~= nil or BUNDLED[name] == true end
+
 -- The loader of a module of the library.
 local function bundled(name)
   local module = own[name]
@@ -181,7 +183,7 @@ function modules.require(...)
       local kind = type(found)
       if kind == "string" or kind == "number" then
         tried = tried .. found
-      elseif kind == "function" and not (own[name] and is_running(found)) then
+      elseif kind == "function" and not (is_ours(name) and is_running(found)) then
         loader = found
       end
     end

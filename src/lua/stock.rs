@@ -259,13 +259,17 @@ unsafe fn origin(of: *mut lua_State, level: c_int) -> Origin {
     }
 }
 
+/// Frames of C functions, each called by the next, that the library may lie behind. Recursion
+/// through C makes thousands, and to find one costs as many steps as there are above it.
+const C_FRAMES_MAX: usize = 16;
+
 /// Whether scripts do not see this frame: it was called by the library's own.
 pub(super) unsafe fn is_hidden(of: *mut lua_State, level: c_int) -> bool {
     let mut level = level;
     // SAFETY: the caller's.
     unsafe {
         let mut here = frame(of, level);
-        loop {
+        for _ in 0..C_FRAMES_MAX {
             // Who loads a module shows the C code that it calls, as LuaJIT does; but not `error`.
             let is_shown_by_stand_in = match &here {
                 Some((_, kind)) if kind.is_ours() => false,
@@ -286,6 +290,7 @@ pub(super) unsafe fn is_hidden(of: *mut lua_State, level: c_int) -> bool {
             }
         }
     }
+    false
 }
 
 /// Whether the frame was called by the library: then its name is not known, as if C had called it.

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_int};
 use std::io::Write;
+use std::mem::MaybeUninit;
 
 use mlua::ffi::{self, lua_Debug, lua_State};
 
@@ -10,6 +11,11 @@ use super::stock::{BUILT_IN, Kind, NUMBER_OFFSET, frame, has_no_name, has_room, 
 /// How many frames of a deep stack are shown, of its top and of its bottom.
 const FIRST: c_int = 12;
 const LAST: c_int = 10;
+
+/// From this level on a stack is deep.
+const DEEP: c_int = 200;
+/// How many frames a root coroutine begins with at most.
+const ROOT_FRAMES: c_int = 4;
 
 /// Appends a traceback, as LuaJIT's `luaL_traceback` writes it, from a level on.
 ///
@@ -27,18 +33,22 @@ pub(super) unsafe fn traceback(
         if !has_room(raw, of) {
             return;
         }
+        // Each look at a frame goes through all above it. Deep down there are scripts' alone, but at
+        // the very bottom.
+        let bottom = depth(of) - ROOT_FRAMES;
         let (mut level, mut limit) = (from, FIRST);
         loop {
             if level >= limit && limit != c_int::MAX {
                 limit = c_int::MAX;
                 if frame(of, level + LAST + 1).is_some() {
                     text.extend_from_slice(b"\n\t...");
-                    level = depth(of) - LAST;
+                    level = bottom + ROOT_FRAMES - LAST;
                 }
                 continue;
             }
             let Some((found, kind)) = frame(of, level) else { return };
-            if !is_hidden(of, level) {
+            let may_be_hidden = level < DEEP || level >= bottom;
+            if !may_be_hidden || !is_hidden(of, level) {
                 show(of, level, found, kind, text);
             }
             level += 1;
@@ -48,18 +58,13 @@ pub(super) unsafe fn traceback(
 
 /// How many frames there are.
 unsafe fn depth(of: *mut lua_State) -> c_int {
-    let (mut some, mut none) = (0, 1);
-    // SAFETY: the caller's.
+    let mut record = MaybeUninit::<lua_Debug>::zeroed();
+    // SAFETY: the caller's. All zeros are a valid record; of a level that is not there LuaJIT tells
+    // how far it has come.
     unsafe {
-        while frame(of, none).is_some() {
-            (some, none) = (none, none.saturating_mul(2));
-        }
-        while none - some > 1 {
-            let middle = some + (none - some) / 2;
-            if frame(of, middle).is_some() { some = middle } else { none = middle }
-        }
+        ffi::lua_getstack(of, c_int::MAX, record.as_mut_ptr());
+        record.assume_init().i_ci
     }
-    none
 }
 
 unsafe fn show(
