@@ -56,14 +56,16 @@ pub(super) unsafe fn traceback(
     }
 }
 
+const _: () = assert!(size_of::<lua_Debug>() == 120, "its last field is the last four bytes");
+
 /// How many frames there are.
 unsafe fn depth(of: *mut lua_State) -> c_int {
     let mut record = MaybeUninit::<lua_Debug>::zeroed();
     // SAFETY: the caller's. All zeros are a valid record; of a level that is not there LuaJIT tells
-    // how far it has come.
+    // how far it has come, in the record's last field.
     unsafe {
         ffi::lua_getstack(of, c_int::MAX, record.as_mut_ptr());
-        record.assume_init().i_ci
+        record.as_ptr().cast::<c_int>().add(size_of::<lua_Debug>() / size_of::<c_int>() - 1).read()
     }
 }
 
