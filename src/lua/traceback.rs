@@ -33,8 +33,8 @@ pub(super) unsafe fn traceback(
         if !has_room(raw, of) {
             return;
         }
-        // Each look at a frame goes through all above it. Deep down there are scripts' alone, but at
-        // the very bottom.
+        // Each look at a frame goes through all above it. Deep down there are scripts' alone, but
+        // at the very bottom.
         let bottom = depth(of) - ROOT_FRAMES;
         let (mut level, mut limit) = (from, FIRST);
         loop {
