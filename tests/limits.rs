@@ -517,7 +517,7 @@ fn reasons_of_ends_are_told() {
         "{done}"
     );
     assert!(told[4].starts_with("nil\tfalse"), "{done}");
-    assert_eq!(told[5], "e\tgone\tnil", "{done}");
+    assert_eq!(told[5], "e\tkilled\tbecause", "{done}");
 }
 
 #[test]

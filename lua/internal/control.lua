@@ -49,7 +49,8 @@ function context.monitor(h, callback)
   hold(1)
   callbacks[#callbacks + 1] = callback
   monitors[number] = callbacks
-  if not native.watch(number) then defer(tell, number, "gone") end
+  local lives, reason, detail = native.watch(number)
+  if not lives then defer(tell, number, reason or "gone", detail) end
   return true
 end
 

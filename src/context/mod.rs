@@ -5,6 +5,7 @@
 //! the tests of this layer use plain Rust.
 
 mod behavior;
+mod endings;
 mod gauges;
 mod idle;
 mod mailbox;
@@ -25,6 +26,7 @@ mod watchdog;
 mod worker;
 
 pub use behavior::{Behavior, End, Outcome};
+pub use endings::Endings;
 pub use gauges::{Gauges, Limits};
 pub use mailbox::{Context, Label, ReadyWaker, Refused};
 pub use pause::{pause, set_ask_pause};

@@ -12,6 +12,7 @@ use std::task::{Poll, Wake, Waker};
 use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::behavior::{Behavior, End};
+use super::endings::Endings;
 use super::idle::Idle;
 use super::names::Names;
 use super::places::Places;
@@ -42,6 +43,7 @@ pub struct Scheduler {
     registry: Registry,
     names: Names,
     topics: Topics,
+    endings: Endings,
     pub(super) injector: Injector<Arc<Context>>,
     /// Those that are run after the others.
     pub(super) suspects: Suspects,
@@ -100,6 +102,7 @@ impl Scheduler {
             registry: Registry::default(),
             names: Names::default(),
             topics: Topics::default(),
+            endings: Endings::default(),
             injector: Injector::new(),
             suspects: Suspects::default(),
             places: Places::new(workers),
@@ -120,6 +123,11 @@ impl Scheduler {
     /// The living contexts.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// How the last contexts have ended.
+    pub fn endings(&self) -> &Endings {
+        &self.endings
     }
 
     /// Who answers under which name.
@@ -356,6 +364,9 @@ impl Scheduler {
     /// Ends a context: refuses its mail, answers who still waits, releases what it holds.
     pub(super) fn finish(self: &Arc<Self>, context: &Arc<Context>, reason: &End) {
         let behavior = context.behavior.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Whoever finds it closed finds this.
+        let ending = Arc::new(reason.ending());
+        self.endings.add(context.id(), &ending);
         let (unread, watchers) = context.close();
         if context.has_ties() {
             self.names.forget(context.id());
@@ -370,7 +381,6 @@ impl Scheduler {
                 self.answer(from, session, Err(Code::NO_REPLY));
             }
         }
-        let ending = Arc::new(reason.ending());
         for watcher in watchers {
             if let Some(watcher) = self.registry.get(watcher) {
                 // A watcher that has ended needs no notice.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::confine::Deny;
+use super::event::push_ending;
 use super::{key, number, push_failure, push_text, text};
 use crate::abi::blame::{self, Wrong};
 use crate::context::{Context, End, Limits, Scheduler};
@@ -486,15 +487,24 @@ unsafe extern "C-unwind" fn refuse(raw: *mut lua_State) -> c_int {
     0
 }
 
-/// native.watch(handle): whether it lives; if so, its end will be told.
+/// native.watch(handle): whether it lives; if so, its end will be told. If not, and it is not long
+/// ago, the reason and the text of its end.
 unsafe extern "C-unwind" fn watch(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
-    let context = find(unsafe { number(raw, 1) });
+    let number = unsafe { number(raw, 1) };
     let me = host::with(|host| host.context.id());
-    let lives = context.is_some_and(|context| context.watch(me));
-    // SAFETY: as above.
+    let lives = find(number).is_some_and(|context| context.watch(me));
+    // SAFETY: as above, with 20 slots free.
     unsafe { ffi::lua_pushboolean(raw, c_int::from(lives)) };
-    1
+    if lives {
+        return 1;
+    }
+    let id = Id::from_number(number);
+    let ending = host::with(|host| host.context.scheduler().endings().get(id?));
+    let Some(ending) = ending else { return 1 };
+    // SAFETY: as above.
+    unsafe { push_ending(raw, &ending) };
+    3
 }
 
 /// native.unreceive(number): the message just delivered waits again, under this number. Returns how

@@ -15,7 +15,7 @@ use crate::lua::convert::push_value;
 use crate::lua::host::{self, Completion, Notice};
 use crate::lua::state;
 use crate::lua::timers::TIMERS_MAX;
-use crate::message::{Event, Value};
+use crate::message::{Ending, Event, Value};
 use crate::rt;
 use crate::stdio;
 use crate::thread;
@@ -185,11 +185,7 @@ unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
             }
             Event::Ended { id, ending } => {
                 push_pair(raw, ENDED, id.to_number());
-                push_text(raw, ending.reason.as_bytes());
-                match &ending.detail {
-                    Some(detail) => push_text(raw, detail),
-                    None => ffi::lua_pushnil(raw),
-                }
+                push_ending(raw, &ending);
                 4
             }
             Event::Complete { token, result } => {
@@ -197,6 +193,21 @@ unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
             }
             // Handled in `next`.
             Event::Ready { .. } | Event::Resolved { .. } => 0,
+        }
+    }
+}
+
+/// Pushes the reason of an end, and its text or nil.
+///
+/// # Safety
+/// `raw` must have two free stack slots.
+pub(super) unsafe fn push_ending(raw: *mut lua_State, ending: &Ending) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        push_text(raw, ending.reason.as_bytes());
+        match &ending.detail {
+            Some(detail) => push_text(raw, detail),
+            None => ffi::lua_pushnil(raw),
         }
     }
 }

@@ -1,0 +1,72 @@
+//! How the contexts that ended last have ended: who asks for one a moment too late is told all the
+//! same.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::message::{Ending, Id};
+
+/// Endings that are remembered …
+const COUNT_MAX: usize = 1024;
+
+/// … as long as their texts take no more bytes than this; the last one is, whatever it takes.
+const BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug, Default)]
+struct List {
+    endings: VecDeque<(Id, Arc<Ending>)>,
+    bytes: usize,
+}
+
+/// The last endings, oldest first.
+#[derive(Debug, Default)]
+pub struct Endings {
+    list: Mutex<List>,
+}
+
+fn bytes(ending: &Ending) -> usize {
+    ending.detail.as_ref().map_or(0, |detail| detail.len())
+}
+
+impl Endings {
+    /// Remembers one.
+    pub(super) fn add(&self, id: Id, ending: &Arc<Ending>) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.bytes += bytes(ending);
+        list.endings.push_back((id, Arc::clone(ending)));
+        while list.endings.len() > COUNT_MAX || list.bytes > BYTES_MAX && list.endings.len() > 1 {
+            if let Some((_, oldest)) = list.endings.pop_front() {
+                list.bytes -= bytes(&oldest);
+            }
+        }
+    }
+
+    /// How the context with this address has ended, if that is remembered.
+    pub fn get(&self, id: Id) -> Option<Arc<Ending>> {
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = list.endings.iter().rev().find(|(known, _)| *known == id);
+        found.map(|(_, ending)| Arc::clone(ending))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_are_remembered_within_a_bound() {
+        let endings = Endings::default();
+        let add = |number: f64, size: usize| {
+            let id = Id::from_number(number).expect("a number of an address");
+            let detail = Some(vec![b'x'; size]);
+            endings.add(id, &Arc::new(Ending { reason: "error", detail }));
+            id
+        };
+        let ids: Vec<Id> = (1..=COUNT_MAX + 1).map(|number| add(number as f64, 10)).collect();
+        assert!(endings.get(ids[0]).is_none() && endings.get(ids[1]).is_some());
+        let large = add(5000.0, 2 * BYTES_MAX);
+        assert!(endings.get(large).is_some() && endings.get(ids[COUNT_MAX]).is_none());
+        let small = add(5001.0, 1);
+        assert!(endings.get(large).is_none() && endings.get(small).is_some());
+    }
+}
