@@ -1,4 +1,11 @@
 -- needs: lua-cqueues
+-- Who of the coroutines is first differs from run to run, in LuaJIT too.
+local lines, write = {}, print
+local function print(...)
+  local words = { ... }
+  for i = 1, select("#", ...) do words[i] = tostring(words[i]):gsub("0x%x+", "ADDR") end
+  lines[#lines + 1] = table.concat(words, "\t")
+end
 local cqueues = require "cqueues"
 local socket = require "cqueues.socket"
 local condition = require "cqueues.condition"
@@ -20,3 +27,5 @@ for err in cq:errors() do print("err", err) end
 cq:wrap(function() error("uncaught") end)
 print(cq:loop())
 print(cqueues.running())
+table.sort(lines)
+write(table.concat(lines, "\n"))
