@@ -93,7 +93,7 @@ fn the_bytes_in_a_mailbox_have_a_bound() {
                   while context.send(me, ('x'):rep(2 ^ 20)) do n = n + 1 end
                   print(n, context.stat().mailbox_bytes_max)";
     let done = run(node_lua().args(["--memory-limit", "8M", "-e", script])).succeeded();
-    assert_eq!(done.stdout, "8\t8388608\n", "{done}");
+    assert_eq!(done.stdout, "4\t4194304\n", "{done}");
 }
 
 #[test]

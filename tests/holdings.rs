@@ -1,13 +1,15 @@
 //! What a context with a memory limit holds outside of its VM: blocks that views keep, messages
-//! that nobody has received yet, write queues, what was read ahead, timers. What is held is never
-//! more than twice the limit; the allocator may keep as much again for a second, since what one
-//! worker has freed another does not use.
+//! that nobody has received yet, write queues, what was read ahead, timers, names, texts. What is
+//! held is never more than twice the limit; the allocator may keep as much again for a second,
+//! since what one worker has freed another does not use.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod support;
 
-use support::{Folder, node_lua, run};
+use std::time::Instant;
+
+use support::{Folder, node_lua, repository, run};
 
 /// The limit of the context under test, in MiB.
 const LIMIT: u64 = 16;
@@ -143,6 +145,84 @@ const CASES: &[(&str, &str)] = &[
         "local f = function() end
          for i = 1, 3e6 do timer.timeout(3600, f) end",
     ),
+    (
+        "small_messages_nobody_receives",
+        "for i = 1, 100 do
+           local t = {}
+           for k = 1, 65536 do t[k] = context.send(peer, k) end
+         end",
+    ),
+    (
+        "the_same_over_and_over_in_a_table",
+        "local t, s, b = {}, ('x'):rep(2 ^ 19), buffer.new('small')
+         for i = 1, 120 do t[i] = s end
+         for i = 1, 20 do assert(select(2, context.send(peer, t)) == 209) end
+         local t = {}
+         for i = 1, 2e5 do t[i] = b end
+         for i = 1, 20 do context.send(peer, t) end",
+    ),
+    (
+        "publications_nobody_receives",
+        "context.subscribe('t', function() end)
+         local s = ('x'):rep(2 ^ 20)
+         for i = 1, 300 do context.publish('t', s .. i) end
+         for i = 1, 3e5 do context.publish('t', i) end
+         context.destroy()",
+    ),
+    (
+        "answers_nobody_reads",
+        "local s = ('x'):rep(2 ^ 19)
+         for i = 1, 300 do context.query(echo, s .. i, function() end) end
+         local till = os.clock() + 0.5
+         while os.clock() < till do context.query(echo, s .. till, function() end) end
+         context.destroy()",
+    ),
+    (
+        "subscriptions_of_many_words",
+        "for i = 1, 4000 do
+           context.subscribe(i .. ('.a'):rep(100) .. i, function() end)
+         end
+         context.destroy()",
+    ),
+    (
+        "names",
+        "for i = 1, 2000 do context.register(('n'):rep(240) .. i) end
+         context.destroy()",
+    ),
+    (
+        "arguments_of_contexts_that_have_not_started",
+        "local s = ('x'):rep(2 ^ 20)
+         local options = { file = ended, worker = context.thread() }
+         for i = 1, 100 do pcall(context.create, options, s .. i) end
+         s = ('x'):rep(6 * 2 ^ 20)
+         local ok, why = pcall(context.create, options, s, s, s)
+         assert(not ok and why:find('no memory for its arguments', 1, true), why)
+         context.destroy()",
+    ),
+    (
+        "texts_in_the_log",
+        "local s = ('\\1'):rep(2 ^ 22)
+         for i = 1, 20 do context.log(s) context.run(error, s .. i) timer.sleep(0.001) end",
+    ),
+    (
+        "staged_on_many_sockets",
+        "local keep, s = {}, ('x'):rep(250000)
+         for i = 1, 200 do keep[i] = select(2, tcp.connect('127.0.0.1', port)) end
+         for i = 1, 200 do keep[i]:write('y') end
+         for i = 1, 200 do keep[i]:write(s) end
+         timer.sleep(0.001)",
+    ),
+    (
+        "one_object_in_each_page",
+        "local keep = {}
+         for length = 30, 900, 30 do
+           local t = {}
+           for i = 1, 6e6 / (length + 50) do t[i] = ('s'):rep(length) .. i end
+           for i = 1, #t do if i % (16000 / length) >= 1 then t[i] = nil end end
+           keep[#keep + 1] = t
+           collectgarbage()
+         end",
+    ),
 ];
 
 const PEER: &str = "
@@ -165,6 +245,13 @@ context.send(context.parent(), silent)
 context.send(context.parent(), noisy)
 context.recv(1, function() end)";
 
+const ECHO: &str = "
+context.recv(0, function(_, value, from, session)
+    context.reply(from, session, value)
+    value = nil
+    collectgarbage()
+end)";
+
 const MAIN: &str = "
 local case, mebibytes = ...
 local function peak()
@@ -179,10 +266,11 @@ local _, port = context.recv(peer)
 local _, noisy = context.recv(peer)
 -- Receives nothing.
 local deaf = context.create(here .. '/deaf.lua')
+local echo = context.create(here .. '/echo.lua')
 local before = peak()
 local options = { file = here .. '/case.lua', memory = mebibytes * 2 ^ 20 }
 local reason
-local case = context.create(options, deaf, port, noisy)
+local case = context.create(options, deaf, port, noisy, echo, here .. '/ended.lua')
 context.monitor(case, function(_, ...) reason = ... end)
 context.wait(case, 50)
 timer.sleep(0)
@@ -196,14 +284,46 @@ fn the_process_grows_by_no_more_than_is_allowed() {
         let folder = Folder::new();
         folder.write("peer.lua", PEER);
         folder.write("deaf.lua", "timer.sleep(600)");
-        folder.write("case.lua", format!("local peer, port, noisy = ...\n{script}"));
+        folder.write("echo.lua", ECHO);
+        folder.write("ended.lua", "");
+        folder.write("case.lua", format!("local peer, port, noisy, echo, ended = ...\n{script}"));
         let main = folder.write("main.lua", MAIN);
-        let done = run(node_lua().arg(main).args(["case", &LIMIT.to_string()])).succeeded();
+        let mut command = node_lua();
+        command.arg(main).args(["case", &LIMIT.to_string()]).env("RUST_LOG", "info");
+        let done = run(&mut command).succeeded();
         let growth: u64 = done.stdout.split_whitespace().next().unwrap().parse().unwrap();
         println!("{name}: {}", done.stdout.trim_end());
         if growth > 2 * LIMIT + SLACK {
             wrong.push(format!("{name}: {done}"));
+        } else if done.stdout.contains("error") {
+            wrong.push(format!("{name} is wrong itself: {done}"));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// What the states' slots that nobody uses keep, in MiB: 128 of 128 KiB.
+const KEPT: u64 = 16;
+
+/// Random programs, see `fuzz/holdings.lua`; `HOLDINGS_SECONDS` for longer, `HOLDINGS_SEED` to
+/// begin with another one.
+#[test]
+fn random_programs_hold_no_more_than_is_allowed() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("HOLDINGS_SEED").unwrap_or(1);
+    let seconds = number("HOLDINGS_SECONDS");
+    let began = Instant::now();
+    let wanted = |seed| match seconds {
+        Some(seconds) => began.elapsed().as_secs() < seconds,
+        None => seed < first + 8,
+    };
+    for seed in (first..).take_while(|&seed| wanted(seed)) {
+        let mut command = node_lua();
+        command.arg(repository("fuzz/holdings.lua")).arg(seed.to_string());
+        let done = run(command.env("RUST_LOG", "off")).succeeded();
+        let words: Vec<_> = done.stdout.split_whitespace().skip(1).collect();
+        let [limit, growth, ..] = words[..] else { panic!("{done}") };
+        let (limit, growth): (u64, u64) = (limit.parse().unwrap(), growth.parse().unwrap());
+        assert!(growth <= 2 * limit + 16 + KEPT + limit, "{done}");
+    }
 }

@@ -77,8 +77,11 @@ const GREEDY: &[(&str, &str)] = &[
     (
         "own_messages",
         "local s = ('x'):rep(1e6)
-        for i = 1, 100 do context.send(context.self(), s .. i) end
-        local t = {} for i = 1, 100 do t[i] = select(2, context.recv(0)) end",
+        local t = {}
+        for i = 1, 100 do
+          context.send(context.self(), s .. i)
+          t[i] = select(2, context.recv(0))
+        end",
     ),
     (
         "received",

@@ -119,7 +119,7 @@ pub(super) fn prepare(
     }
     if let Some(bytes) = run.memory_limit {
         settings.limits.memory = bytes;
-        settings.limits.mailbox_bytes = bytes.min(settings.limits.mailbox_bytes);
+        settings.limits.mailbox_bytes = (bytes / 2).min(settings.limits.mailbox_bytes);
     }
     settings.limits.turn = run.turn_limit;
     settings.compiler = run.steps.iter().filter_map(for_all).collect();
@@ -219,5 +219,5 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
         is_interactive: run.is_interactive,
     };
     let deny = Deny::default();
-    Ok(Script { source, arguments, paths, command_line: Some(command_line), deny })
+    Ok(Script { source, arguments, paths, command_line: Some(command_line), deny, held: None })
 }

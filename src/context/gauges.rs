@@ -40,6 +40,8 @@ pub struct Gauges {
     missed: AtomicUsize,
     /// Host names being looked up.
     pub lookups: AtomicUsize,
+    /// About what its names and subscriptions take outside of its VM.
+    pub ties_bytes: AtomicUsize,
     /// Bytes of the VM.
     pub lua_bytes: AtomicUsize,
     /// Bytes held in buffers.

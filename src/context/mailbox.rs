@@ -42,9 +42,8 @@ impl From<Refused> for Code {
 /// What others may touch, under one lock.
 struct Inbox {
     events: Vec<Event>,
-    /// Messages among `events`: what the bound counts; and the bytes that they hold.
+    /// Messages among `events`: what the bound counts.
     messages: usize,
-    bytes: usize,
     /// Answers among `events`.
     replies: usize,
     /// True while the context is queued or running: whoever sets it enqueues the context.
@@ -116,11 +115,11 @@ pub struct Context {
     inbox: Mutex<Inbox>,
     /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
     is_ending: AtomicBool,
-    /// Messages handed to the behavior that the script has not received yet, and the bytes of those
-    /// that nobody waited for. Written by the thread that runs the context, read by senders for the
-    /// bounds.
+    /// Messages handed to the behavior that the script has not received yet. Written by the thread
+    /// that runs the context, read by senders for the bounds.
     unreceived: AtomicUsize,
-    unreceived_bytes: AtomicUsize,
+    /// Bytes that messages and answers hold which the script has not received yet.
+    bytes: AtomicUsize,
     /// Queries of this context that wait for an answer. Written and read likewise.
     unanswered: AtomicUsize,
     /// Whether the creator's mailbox has taken a message of this context over its bound.
@@ -177,7 +176,6 @@ impl Context {
             inbox: Mutex::new(Inbox {
                 events: Vec::new(),
                 messages: 0,
-                bytes: 0,
                 replies: 0,
                 scheduled: true,
                 closed: false,
@@ -186,7 +184,7 @@ impl Context {
             }),
             is_ending: AtomicBool::new(false),
             unreceived: AtomicUsize::new(0),
-            unreceived_bytes: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             has_reported: AtomicBool::new(false),
             has_ties: AtomicBool::new(false),
@@ -264,13 +262,15 @@ impl Context {
                     return Err(Refused::Full);
                 }
                 let bytes = value.held_bytes();
-                if !self.has_room(&inbox, bytes) {
-                    drop(inbox);
-                    self.warn_of_refusal(*from);
-                    return Err(Refused::Full);
+                if bytes > 0 {
+                    if !self.has_room(bytes, *from == self.id, usize::MAX) {
+                        drop(inbox);
+                        self.warn_of_refusal(*from);
+                        return Err(Refused::Full);
+                    }
+                    self.come(bytes, *from == self.id);
                 }
                 inbox.messages += 1;
-                inbox.bytes += bytes;
                 if *session != 0 {
                     inbox.watchers.insert(*from, self.scheduler.registry());
                 }
@@ -278,12 +278,13 @@ impl Context {
             Event::Publication { published, .. } => {
                 let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
                 let bytes = published.held_bytes();
-                if waiting >= self.limits.mailbox || !self.has_room(&inbox, bytes) {
+                let is_own = published.from == self.id;
+                if waiting >= self.limits.mailbox || !self.has_room(bytes, is_own, usize::MAX) {
                     self.gauges.count_missed();
                     return Err(Refused::Full);
                 }
                 inbox.messages += 1;
-                inbox.bytes += bytes;
+                self.come(bytes, is_own);
             }
             Event::Reply { .. } => {
                 let asked = self.unanswered.load(Ordering::Relaxed);
@@ -295,7 +296,7 @@ impl Context {
                     return Err(Refused::Full);
                 }
                 inbox.replies += 1;
-                if let Some(refusal) = self.refuse_bytes(&mut inbox, &event) {
+                if let Some(refusal) = self.refuse_bytes(&event) {
                     inbox.events.push(refusal);
                     self.schedule(inbox);
                     return Err(Refused::Full);
@@ -327,20 +328,41 @@ impl Context {
         );
     }
 
-    /// Whether what waits may hold so many bytes more.
-    fn has_room(&self, inbox: &Inbox, bytes: usize) -> bool {
+    /// Whether what waits may hold so many bytes more. If nothing waits, `one_max` may come at
+    /// once. What a context sends to itself counts where it counts what it sends.
+    fn has_room(&self, bytes: usize, is_own: bool, one_max: usize) -> bool {
         // Relaxed: as in `deliver`.
-        let held = inbox.bytes + self.unreceived_bytes.load(Ordering::Relaxed);
-        held == 0 || bytes == 0 || held + bytes <= self.limits.mailbox_bytes
+        let held = self.bytes.load(Ordering::Relaxed);
+        if held == 0 && bytes <= one_max {
+            return true;
+        }
+        let may_come = |allowance: &Arc<Allowance>| is_own || allowance.may_come(bytes);
+        held.saturating_add(bytes) <= self.limits.mailbox_bytes
+            && self.allowance.as_ref().is_none_or(may_come)
+    }
+
+    /// Counts bytes that come.
+    fn come(&self, bytes: usize, is_own: bool) {
+        // Relaxed: as in `deliver`.
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(allowance) = &self.allowance
+            && !is_own
+        {
+            allowance.come(bytes);
+        }
     }
 
     /// Counts the bytes of an answer; or, if there is no room for them, returns what the asker is
     /// told instead.
-    fn refuse_bytes(&self, inbox: &mut Inbox, event: &Event) -> Option<Event> {
+    fn refuse_bytes(&self, event: &Event) -> Option<Event> {
         let Event::Reply { session, result: Ok(value) } = event else { return None };
         let bytes = value.held_bytes();
-        if self.has_room(inbox, bytes) {
-            inbox.bytes += bytes;
+        // What is larger than all it may use would end the asker.
+        let one_max = if self.allowance.is_some() { self.limits.memory } else { usize::MAX };
+        if bytes == 0 || self.has_room(bytes, false, one_max) {
+            if bytes > 0 {
+                self.come(bytes, false);
+            }
             return None;
         }
         Some(Event::Reply { session: *session, result: Err(Code::MAILBOX_FULL) })
@@ -424,7 +446,6 @@ impl Context {
         let mut inbox = self.inbox();
         std::mem::swap(&mut inbox.events, batch);
         inbox.replies = 0;
-        inbox.bytes = 0;
         let messages = std::mem::take(&mut inbox.messages);
         if messages > 0 {
             // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
@@ -466,15 +487,27 @@ impl Context {
     pub fn unreceive(&self, bytes: usize) {
         // Relaxed: as in `received`.
         self.unreceived.store(self.unreceived.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let before = self.unreceived_bytes.load(Ordering::Relaxed);
-        self.unreceived_bytes.store(before + bytes, Ordering::Relaxed);
+        self.come(bytes, false);
     }
 
-    /// Makes room for the bytes of a message that was counted so.
-    pub fn received_bytes(&self, bytes: usize) {
+    /// Makes room for so many bytes that messages held; of `own` of them the messages came from
+    /// the context itself.
+    pub fn received_bytes(&self, bytes: usize, own: usize) {
         // Relaxed: as in `received`.
-        let before = self.unreceived_bytes.load(Ordering::Relaxed);
-        self.unreceived_bytes.store(before.saturating_sub(bytes), Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(allowance) = &self.allowance {
+            allowance.gone(bytes - own);
+        }
+    }
+
+    /// Gives back what the inbox keeps for the next burst, if nothing is in it: returns whether so.
+    pub fn trim(&self) -> bool {
+        let mut inbox = self.inbox();
+        let is_empty = inbox.events.is_empty();
+        if is_empty {
+            inbox.events = Vec::new();
+        }
+        is_empty
     }
 
     /// Messages that wait in the mailbox.
@@ -484,7 +517,7 @@ impl Context {
 
     /// Bytes held by the messages in the mailbox.
     pub fn waiting_bytes(&self) -> usize {
-        self.inbox().bytes + self.unreceived_bytes.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Its queries that wait for an answer.
@@ -531,7 +564,6 @@ impl Context {
         let mut inbox = self.inbox();
         inbox.closed = true;
         inbox.messages = 0;
-        inbox.bytes = 0;
         (std::mem::take(&mut inbox.events), std::mem::take(&mut inbox.watchers.all))
     }
 }

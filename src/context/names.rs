@@ -17,6 +17,9 @@ pub const NAME_MAX: usize = 253;
 /// Names of one context.
 pub const NAMES_MAX: usize = 1024;
 
+/// About what a name takes beside its bytes.
+const NAME_BYTES: usize = 256;
+
 type Name = Arc<[u8]>;
 
 /// Who answers under a name: never nobody.
@@ -43,6 +46,11 @@ pub struct Names {
 }
 
 impl Names {
+    /// About what a name takes.
+    pub fn cost(name: &[u8]) -> usize {
+        NAME_BYTES + name.len()
+    }
+
     /// Whether any context has ever answered under a name.
     pub fn are_used(&self) -> bool {
         // Relaxed: a flag that orders nothing, here and below.
@@ -79,6 +87,8 @@ impl Names {
         if own.len() >= NAMES_MAX {
             return Err(Code::TOO_MANY_NAMES);
         }
+        // Relaxed: a figure that the thread which runs the context writes.
+        context.gauges().ties_bytes.fetch_add(Names::cost(name), Ordering::Relaxed);
         let name: Name = name.into();
         own.push(Arc::clone(&name));
         let nobody = || Holders { all: Vec::new(), is_shared, turn: AtomicUsize::new(0) };

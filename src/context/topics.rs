@@ -5,6 +5,7 @@
 //! the cost is that of the subscriptions that fit, not of all there are.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::Context;
@@ -14,6 +15,10 @@ use crate::message::Id;
 
 /// Subscriptions of one context.
 pub const SUBSCRIPTIONS_MAX: usize = 4096;
+
+/// About what a subscription, and each word of it, take.
+const SUBSCRIPTION_BYTES: usize = 512;
+const WORD_BYTES: usize = 704;
 
 /// Subscribers by the number of their subscription: in the order in which they came.
 type Subscribers = BTreeMap<u64, Arc<Context>>;
@@ -151,6 +156,11 @@ pub fn check(topic: &[u8], with_wildcards: bool) -> Result<(), Malformed> {
 }
 
 impl Topics {
+    /// About what a subscription takes: a node for each word that no other has.
+    pub fn cost(pattern: &[u8]) -> usize {
+        SUBSCRIPTION_BYTES + pattern.len() + words(pattern).count() * WORD_BYTES
+    }
+
     /// Subscribes a context to a topic that [`check`] has passed. Returns the number of the
     /// subscription, that of before if it has one.
     ///
@@ -172,6 +182,8 @@ impl Topics {
             return Err(Code::TOO_MANY_NAMES);
         }
         *last += 1;
+        // Relaxed: a figure that the thread which runs the context writes.
+        context.gauges().ties_bytes.fetch_add(Topics::cost(pattern), Ordering::Relaxed);
         own.insert(pattern.into(), *last);
         root.insert(pattern, *last, context);
         Ok(*last)

@@ -30,17 +30,18 @@ pub const SCRIPT: &str = "script";
 pub const MAIN: &str = "script::main";
 
 thread_local! {
-    /// This thread waits for room in the log.
-    static IS_PATIENT: Cell<bool> = const { Cell::new(false) };
+    /// If this thread waits for room in the log: bytes up to which it fills the queue.
+    static SHARE: Cell<Option<usize>> = const { Cell::new(None) };
     /// The entry that this thread is about to have written.
     static ENTRY: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Has what `body` logs wait for room, where other threads drop it.
-pub fn patiently<R>(body: impl FnOnce() -> R) -> R {
-    let before = IS_PATIENT.replace(true);
+/// Has what `body` logs wait for room, where other threads drop it; and that as long as the queue
+/// holds more than `share` bytes, if its bound is not less.
+pub fn patiently<R>(share: usize, body: impl FnOnce() -> R) -> R {
+    let before = SHARE.replace(Some(share));
     let result = body();
-    IS_PATIENT.set(before);
+    SHARE.set(before);
     result
 }
 
@@ -72,7 +73,7 @@ impl Log for Logger {
             // There is nobody to tell that standard error is closed.
             let _ = std::io::stderr().write_all(&entry);
         } else if !entry.is_empty() {
-            queue::enter(&entry, IS_PATIENT.get());
+            queue::enter(&entry, SHARE.get());
         }
         entry.clear();
         if entry.capacity() <= ENTRY_KEPT {
@@ -100,7 +101,7 @@ impl Write for Entrance {
             // The thread ends, and the process with it: `exit` was called on it.
             match rt::is_simulated() {
                 true => std::io::stderr().write_all(entry)?,
-                false => queue::enter(entry, false),
+                false => queue::enter(entry, None),
             }
         }
         Ok(entry.len())

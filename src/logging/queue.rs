@@ -53,8 +53,9 @@ struct Queue {
     is_started: bool,
     /// The thread has nothing to do, and waits.
     is_asleep: bool,
-    /// Who waits for room.
+    /// Who waits for room; and those of them who fill the queue to a part only.
     waiting: usize,
+    waiting_for_part: usize,
     /// The process ends, and waits until all is written.
     is_ending: bool,
 }
@@ -84,17 +85,18 @@ impl Queue {
             is_started: false,
             is_asleep: false,
             waiting: 0,
+            waiting_for_part: 0,
             is_ending: false,
         }
     }
 
-    fn has_room(&self, bytes: usize) -> bool {
-        self.bytes == 0 || self.bytes + bytes <= BYTES_MAX
+    fn has_room(&self, bytes: usize, max: usize) -> bool {
+        self.bytes == 0 || self.bytes + bytes <= max
     }
 
-    /// Takes an entry in, or counts it as dropped.
-    fn push(&mut self, entry: &[u8]) {
-        if !self.has_room(entry.len()) {
+    /// Takes an entry in, or counts it as dropped, if more than `max` bytes would wait.
+    fn push(&mut self, entry: &[u8], max: usize) {
+        if !self.has_room(entry.len(), max) {
             self.dropped += 1;
             return;
         }
@@ -138,13 +140,15 @@ pub fn stat() -> (usize, u64) {
     (queue.bytes, queue.dropped)
 }
 
-/// Has an entry written. Whoever is patient waits for room if there is none.
-pub(super) fn enter(entry: &[u8], is_patient: bool) {
+/// Has an entry written. Whoever has a share waits for room if there is none, or if more than that
+/// waits already.
+pub(super) fn enter(entry: &[u8], share: Option<usize>) {
     let mut queue = queue();
-    if is_patient && !queue.is_stuck && !queue.has_room(entry.len()) {
-        queue = wait_for_room(queue, entry.len());
+    let max = share.map_or(BYTES_MAX, |share| share.min(BYTES_MAX));
+    if share.is_some() && !queue.is_stuck && !queue.has_room(entry.len(), max) {
+        queue = wait_for_room(queue, entry.len(), max);
     }
-    queue.push(entry);
+    queue.push(entry, max);
     if queue.is_started {
         if std::mem::take(&mut queue.is_asleep) {
             FILLED.notify_one();
@@ -167,21 +171,25 @@ pub(super) fn enter(entry: &[u8], is_patient: bool) {
 fn wait_for_room(
     mut queue: MutexGuard<'static, Queue>,
     bytes: usize,
+    max: usize,
 ) -> MutexGuard<'static, Queue> {
     let began = Instant::now();
+    let part = usize::from(max < BYTES_MAX);
     queue.waiting += 1;
-    while !queue.is_stuck && !queue.has_room(bytes) {
+    queue.waiting_for_part += part;
+    while !queue.is_stuck && !queue.has_room(bytes, max) {
         let before = queue.written;
-        let is_over = |queue: &mut Queue| queue.is_stuck || queue.has_room(bytes);
+        let is_over = |queue: &mut Queue| queue.is_stuck || queue.has_room(bytes, max);
         let waited = ROOM.wait_timeout_while(queue, PATIENCE, |queue| !is_over(queue));
         queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         let is_stuck = queue.written == before || began.elapsed() > PATIENCE_IN_ALL;
-        if !queue.has_room(bytes) && is_stuck && !queue.is_stuck {
+        if !queue.has_room(bytes, max) && is_stuck && !queue.is_stuck {
             queue.is_stuck = true;
             ROOM.notify_all();
         }
     }
     queue.waiting -= 1;
+    queue.waiting_for_part -= part;
     queue
 }
 
@@ -244,7 +252,8 @@ fn write(mut queue: MutexGuard<'static, Queue>, piece: &Piece) -> MutexGuard<'st
         queue.bytes -= gone;
         queue.written += gone as u64;
         queue.is_stuck = false;
-        if queue.waiting > 0 && (queue.bytes + BYTES_GONE <= BYTES_MAX) != had_room {
+        let has_changed = (queue.bytes + BYTES_GONE <= BYTES_MAX) != had_room;
+        if queue.waiting > 0 && (has_changed || queue.waiting_for_part > 0) {
             ROOM.notify_all();
         }
         if queue.is_ending {
@@ -292,12 +301,12 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_counted_and_told_of_in_its_place() {
         let mut queue = Queue::new();
-        queue.push(&vec![b'x'; 2 * BYTES_MAX]);
+        queue.push(&vec![b'x'; 2 * BYTES_MAX], BYTES_MAX);
         assert_eq!((queue.bytes, queue.dropped), (2 * BYTES_MAX, 0), "if nothing waits, any");
-        queue.push(b"lost");
+        queue.push(b"lost", BYTES_MAX);
         assert_eq!(queue.dropped, 1);
         assert_eq!(pop(&mut queue).map(|text| text.len()), Some(2 * BYTES_MAX));
-        queue.push(b"next");
+        queue.push(b"next", BYTES_MAX);
         let told = b"node-lua: 1 entries of the log were lost\nnext";
         assert_eq!(pop(&mut queue).as_deref(), Some(&told[..]));
         assert_eq!((pop(&mut queue), queue.bytes, queue.is_done()), (None, 0, true));
@@ -307,10 +316,10 @@ mod tests {
     fn entries_are_put_together_and_large_ones_left_alone() {
         let mut queue = Queue::new();
         for _ in 0..1000 {
-            queue.push(&[b'x'; 100]);
+            queue.push(&[b'x'; 100], BYTES_MAX);
         }
-        queue.push(&vec![b'y'; 3 * PIECE]);
-        queue.push(b"z");
+        queue.push(&vec![b'y'; 3 * PIECE], BYTES_MAX);
+        queue.push(b"z", BYTES_MAX);
         let found: Vec<_> =
             queue.pieces.iter().map(|piece| (piece.text.len(), piece.entries)).collect();
         assert_eq!(found, [(65500, 655), (34500, 345), (3 * PIECE, 1), (1, 1)]);

@@ -14,7 +14,7 @@ use super::{Deny, Settings, compiled, convert, interrupt, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
 use crate::error::Code;
 use crate::logging;
-use crate::message::Value;
+use crate::message::{Held, Value};
 use crate::{rt, stdio};
 
 /// Where a script's text comes from.
@@ -60,6 +60,9 @@ pub struct Script {
     pub command_line: Option<CommandLine>,
     /// What is withheld from it.
     pub deny: Deny,
+    /// That all this counts, until it starts, for the context that has made it, if that has a
+    /// memory limit.
+    pub held: Option<Held>,
 }
 
 /// A script before, and while, it runs.
@@ -157,6 +160,9 @@ impl Running {
         // bottom of the stack, see `turn`.
         unsafe { ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr()) };
         state.account().set_limit(context.limits().memory);
+        if let Some(allowance) = context.allowance() {
+            state.account().count_waste(allowance.empty(), context.limits().memory);
+        }
         Some(Running { host, state: Some(state) })
     }
 
@@ -218,6 +224,9 @@ impl Running {
             1 => Outcome::Idle,
             _ => Outcome::More,
         };
+        if outcome == Outcome::Idle {
+            self.host.rest();
+        }
         if outcome == Outcome::Ended {
             if let Some(reason) = self.host.end_reason.take() {
                 self.host.context.destroy(End::Destroyed(Some(reason)));
@@ -393,7 +402,7 @@ unsafe fn text_of(raw: *mut lua_State) -> Vec<u8> {
             return format!("(error object of type {})", ffi::lua_type(raw, -1)).into();
         }
         let text = ffi::lua_tolstring(raw, -1, &mut length);
-        std::slice::from_raw_parts(text.cast::<u8>(), length).to_vec()
+        native::bounded(std::slice::from_raw_parts(text.cast::<u8>(), length))
     }
 }
 

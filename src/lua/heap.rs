@@ -6,6 +6,7 @@ use std::ptr;
 use super::arena::Arena;
 use super::fixed_heap;
 use super::pages::{Kind, Pages, SMALL_MAX, class_of};
+use crate::message::Held;
 use crate::rt;
 
 /// The blocks of one state. Not for threads, as the state is not.
@@ -29,6 +30,11 @@ impl Heap {
         }
         let block = self.arena.allocate(size);
         if block.is_null() { self.take_from_pages(Kind::Plain, size) } else { block }
+    }
+
+    /// See [`Pages::count_waste`].
+    pub(super) fn count_waste(&mut self, held: Held, limit: usize) {
+        self.pages.get_or_insert_with(|| Box::new(Pages::new())).count_waste(held, limit);
     }
 
     #[inline]

@@ -19,7 +19,7 @@ use super::quota::Quota;
 use super::sessions::Sessions;
 use super::state::Account;
 use super::timers::{TIMERS_MAX, Timers};
-use super::unread::{Unread, deliver_counted};
+use super::unread::Unread;
 use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::message::{Event, Id, Published, Value};
@@ -39,9 +39,8 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Peers whose contexts are remembered, to spare the look-up. A power of two.
 const PEERS: usize = 8;
 
-/// Messages that may be received before the mailbox is told: senders on other threads look at the
-/// count, and each change takes it away from them.
-const RECEIVED_MAX: usize = 64;
+/// Writes of less are staged whatever waits already.
+const LARGE_BYTES: usize = 1 << 20;
 
 /// About what a timer, and a socket, take outside of the VM.
 const TIMER_BYTES: usize = 96;
@@ -86,8 +85,8 @@ impl Default for Answers {
 pub(super) struct Host {
     pub(super) context: Arc<Context>,
     pub(super) settings: Arc<super::Settings>,
-    batch: Vec<Event>,
-    next: usize,
+    pub(super) batch: Vec<Event>,
+    pub(super) next: usize,
     pub(super) notices: VecDeque<Notice>,
     pub(super) timers: Timers,
     pub(super) sockets: Table<Socket>,
@@ -118,11 +117,18 @@ pub(super) struct Host {
     pub(super) trace: Option<Vec<u8>>,
     /// What the turn has cost so far, in messages' worth of work.
     cost: usize,
-    /// Messages received that the mailbox still counts.
-    received: usize,
+    /// Messages received that the mailbox still counts; the bytes that these and answers held, and
+    /// how many of them the context has sent itself.
+    pub(super) received: usize,
+    pub(super) received_bytes: usize,
+    pub(super) own_bytes: usize,
     pub(super) unread: Unread,
     /// Bytes that its timers and sockets are charged with.
     charged: usize,
+    /// Bytes that have been staged since the last flush; with so many it does not wait for the end
+    /// of the turn.
+    staged: usize,
+    staged_max: usize,
 }
 
 thread_local! {
@@ -208,8 +214,15 @@ impl Host {
             trace: None,
             cost: 0,
             received: 0,
+            received_bytes: 0,
+            own_bytes: 0,
             unread: Unread::default(),
             charged: 0,
+            staged: 0,
+            staged_max: match context.limits().memory {
+                0 => usize::MAX,
+                limit => limit / 8,
+            },
         })
     }
 
@@ -223,85 +236,6 @@ impl Host {
         self.peers[place].as_ref()
     }
 
-    /// Puts an event into the mailbox of another context.
-    #[inline]
-    pub(super) fn deliver(&mut self, to: Id, event: Event) -> Result<(), Code> {
-        self.begin_delivery();
-        let allowance = self.context.allowance().cloned();
-        let Some(peer) = self.peer(to) else { return Err(Code::NO_CONTEXT) };
-        match allowance {
-            None => peer.deliver(event).map_err(Code::from),
-            Some(allowance) => deliver_counted(peer, &allowance, event),
-        }
-    }
-
-    /// Before events are delivered, what this context has received is told: whoever is moved to
-    /// send more by the event finds room. And what it has written to sockets of others leaves: who
-    /// is told of it may close the socket at once.
-    #[inline]
-    pub(super) fn begin_delivery(&mut self) {
-        self.settle();
-        if !self.remotes.is_clean() {
-            self.flush_remotes();
-        }
-    }
-
-    /// Delivers a value to one of those who answer under a name, the next in turn if it has room.
-    pub(super) fn deliver_named(
-        &mut self,
-        name: &[u8],
-        mut value: Value,
-        event: impl Fn(Value) -> Event,
-    ) -> Result<Id, Code> {
-        let holders = self.context.scheduler().names().next(name);
-        let mut failure = Code::NO_CONTEXT;
-        for (left, &holder) in (0..holders.len()).rev().zip(&holders) {
-            let one = if left == 0 { std::mem::take(&mut value) } else { value.clone() };
-            match self.deliver(holder, event(one)) {
-                Ok(()) => return Ok(holder),
-                // Who has ended meanwhile is none of them any more.
-                Err(Code::NO_CONTEXT) => {}
-                Err(code) => failure = code,
-            }
-        }
-        Err(failure)
-    }
-
-    /// The message that was handed out last waits again, under this number; returns its bytes.
-    pub(super) fn keep(&mut self, number: u64) -> usize {
-        self.settle();
-        let bytes = self.unread.keep(number);
-        self.context.unreceive(bytes);
-        bytes
-    }
-
-    /// A message that waited so is received.
-    pub(super) fn receive_kept(&mut self, number: u64, bytes: usize) {
-        if bytes > 0 {
-            self.unread.take(number);
-            self.context.received_bytes(bytes);
-        }
-        self.receive();
-    }
-
-    /// Counts a message as received.
-    #[inline]
-    pub(super) fn receive(&mut self) {
-        self.received += 1;
-        if self.received >= RECEIVED_MAX {
-            self.settle();
-        }
-    }
-
-    /// Tells the mailbox what was received.
-    #[inline]
-    pub(super) fn settle(&mut self) {
-        let received = std::mem::take(&mut self.received);
-        if received > 0 {
-            self.context.received(received);
-        }
-    }
-
     /// Takes the next event of the turn from the mailbox.
     pub(super) fn next_event(&mut self) -> Option<Event> {
         if self.next == self.batch.len() {
@@ -312,6 +246,7 @@ impl Host {
         let taken = Event::Ready { source: u64::MAX };
         let event = std::mem::replace(&mut self.batch[self.next], taken);
         self.next += 1;
+        self.note_bytes(&event);
         Some(event)
     }
 
@@ -431,14 +366,23 @@ impl Host {
         self.timers.arm();
     }
 
-    /// Charges the context with the memory that its timers and sockets take outside of the VM.
+    /// Charges the context with the memory that its timers, sockets, names and subscriptions take
+    /// outside of the VM.
     #[inline]
     pub(super) fn charge_resources(&mut self, account: &Account) {
-        let now = self.timers.len() * TIMER_BYTES + self.sockets.len() * SOCKET_BYTES;
+        // Relaxed: only the thread that runs the context writes it.
+        let ties = self.context.gauges().ties_bytes.load(Ordering::Relaxed);
+        let now = self.timers.len() * TIMER_BYTES + self.sockets.len() * SOCKET_BYTES + ties;
         if now != self.charged {
             account.recharge(self.charged, now);
             self.charged = now;
         }
+    }
+
+    /// A name or a subscription that took so many bytes is gone.
+    pub(super) fn untie(&self, bytes: usize) {
+        // Relaxed: as above.
+        self.context.gauges().ties_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Tells others what the context holds.
@@ -498,7 +442,23 @@ impl Host {
             }
         }
         self.answers = Answers::default();
+        self.staged = 0;
         self.flush_remotes();
+    }
+
+    /// Counts bytes that were staged, and writes all that was if these are many.
+    #[inline]
+    pub(super) fn note_staged(&mut self, bytes: usize) {
+        self.staged += bytes;
+        if self.staged >= self.staged_max {
+            self.flush();
+        }
+    }
+
+    /// Whether a write would hold more than the context may, with what waits already.
+    #[inline]
+    pub(super) fn is_too_much(&self, bytes: usize) -> bool {
+        bytes >= LARGE_BYTES && bytes > self.room()
     }
 
     /// Writes what was staged for sockets of other contexts.

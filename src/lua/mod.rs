@@ -13,6 +13,7 @@ mod host;
 pub mod interrupt;
 mod layout;
 pub mod library;
+mod mail;
 mod native;
 mod notice;
 pub mod objects;

@@ -9,7 +9,9 @@
 
 use std::ptr::NonNull;
 
-use super::slots::{SLOT_BYTES, give_slot, slot_of, take_slot};
+use crate::message::Held;
+
+use super::slots::{SLOT_BYTES, give_slot, give_slot_back, slot_of, take_slot};
 
 /// Blocks are as long as a multiple of this, and aligned to it: LuaJIT asks for no more, and most
 /// of its objects are small.
@@ -28,6 +30,9 @@ const ALL_PAGES: u32 = (1 << PAGES) - 1;
 
 /// Slots without content that a state keeps for what comes next.
 const EMPTY_KEPT: usize = 4;
+
+/// Slots that come or go between two looks at what is wasted, at least.
+const WASTE_LOOK_SLOTS: usize = 4;
 
 /// What a page's blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +124,19 @@ pub(super) struct Pages {
     /// Slots with unused pages.
     roomy: *mut Slot,
     empty: usize,
+    /// What slots take beside the blocks in use counts here, if there is a memory limit.
+    waste: Option<Box<Waste>>,
+}
+
+/// How much of the slots nothing uses: a state may keep one block in each page of every class.
+#[derive(Debug)]
+struct Waste {
+    held: Held,
+    /// With so little nobody minds.
+    min: usize,
+    /// With so many slots, or so few, it is looked at again.
+    more: usize,
+    fewer: usize,
 }
 
 fn list_of(kind: Kind, class: usize) -> usize {
@@ -132,7 +150,46 @@ impl Pages {
             slots: Vec::new(),
             roomy: std::ptr::null_mut(),
             empty: 0,
+            waste: None,
         }
+    }
+
+    /// From now on what slots take beside the blocks in use counts with what the context holds
+    /// elsewhere, of which `limit` bytes are allowed in all.
+    pub(super) fn count_waste(&mut self, held: Held, limit: usize) {
+        let waste = Waste { held, min: limit / 4, more: 0, fewer: 0 };
+        self.waste = Some(Box::new(waste));
+    }
+
+    /// Bytes of the slots that no block in use takes.
+    fn wasted(&self) -> usize {
+        let used = self.slots.iter().map(|slot| {
+            // SAFETY: a slot of ours, which begins with its head; nobody writes to it meanwhile.
+            let slot = unsafe { slot.as_ref() };
+            let pages = slot.pages.iter().zip(0..).filter(|(_, bit)| slot.unused >> bit & 1 == 0);
+            pages.map(|(page, _)| (page.used * page.block_bytes) as usize).sum::<usize>()
+        });
+        (self.slots.len() * SLOT_BYTES).saturating_sub(used.sum())
+    }
+
+    /// Looks at what is wasted, if there is reason to; false if that is too much.
+    #[cold]
+    fn check_waste(&mut self) -> bool {
+        let count = self.slots.len();
+        if self.waste.as_ref().is_none_or(|waste| (waste.fewer..waste.more).contains(&count)) {
+            return true;
+        }
+        let wasted = self.wasted();
+        let Some(waste) = &mut self.waste else { return true };
+        let step = WASTE_LOOK_SLOTS.max(count / 16);
+        (waste.fewer, waste.more) = (count.saturating_sub(step), count + step);
+        let is_admitted = wasted <= waste.min || waste.held.may_be(wasted);
+        waste.held.set(wasted);
+        if !is_admitted {
+            // Whoever tries again is refused again.
+            waste.more = 0;
+        }
+        is_admitted
     }
 
     /// A block of at least `size` bytes, which are at most [`SMALL_MAX`]; null if there is no
@@ -313,6 +370,9 @@ impl Pages {
     }
 
     fn add_slot(&mut self) -> Option<()> {
+        if self.waste.is_some() && !self.check_waste() {
+            return None;
+        }
         let slot = NonNull::new(take_slot().cast::<Slot>())?;
         let none = || Page {
             free: None,
@@ -378,7 +438,13 @@ impl Pages {
             // SAFETY: as above.
             unsafe { (*moved.as_ptr()).index = index as u32 };
         }
-        give_slot(slot.cast());
+        if self.waste.is_some() {
+            // What it has let go of counts no more, so it does not stay.
+            give_slot_back(slot.cast());
+            self.check_waste();
+        } else {
+            give_slot(slot.cast());
+        }
     }
 }
 

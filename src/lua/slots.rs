@@ -88,6 +88,15 @@ pub(super) fn give_slot(slot: *mut u8) {
             return;
         }
     }
+    give_slot_back(slot);
+}
+
+/// The same, with its memory.
+pub(super) fn give_slot_back(slot: *mut u8) {
+    if rt::is_simulated() {
+        return fixed_heap::release(slot.cast(), SLOT_BYTES);
+    }
+    let address = slot.expose_provenance();
     cool(address);
     SLOTS.lock().unwrap_or_else(PoisonError::into_inner).cold.push(address);
 }

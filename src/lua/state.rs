@@ -15,6 +15,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::heap::Heap;
 use super::{interrupt, native, objects};
+use crate::message::Held;
 use crate::{rt, torture};
 
 /// External bytes that may be charged before the collector is made to take a step.
@@ -201,6 +202,13 @@ impl Account {
         self.limit_bytes.set(if bytes == 0 { usize::MAX } else { bytes });
         self.threshold_bytes.set(self.limit_bytes.get());
         self.on_collected();
+    }
+
+    /// What the VM's memory takes beside what is in use counts with what the context holds
+    /// elsewhere, of which `limit` bytes are allowed in all.
+    pub(super) fn count_waste(&self, held: Held, limit: usize) {
+        // SAFETY: as in `allocate_buffer`: nobody else uses it now.
+        unsafe { &mut *self.heap.get() }.count_waste(held, limit);
     }
 
     fn held(&self) -> usize {

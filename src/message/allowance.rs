@@ -5,27 +5,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that wait somewhere because one context has sent, written, or not yet read them: in the
 /// mailboxes of others, in write queues, and as what connections have read ahead. Shared with
-/// whoever holds some of them.
+/// whoever holds some of them. What waits in its own mailbox leaves the less room for these, and
+/// the other way round.
 #[derive(Debug)]
 pub struct Allowance {
     held: AtomicUsize,
+    /// Bytes in the context's mailbox.
+    incoming: AtomicUsize,
     max: usize,
 }
 
 impl Allowance {
     /// For at most `max` bytes.
     pub fn new(max: usize) -> Arc<Allowance> {
-        Arc::new(Allowance { held: AtomicUsize::new(0), max })
+        Arc::new(Allowance { held: AtomicUsize::new(0), incoming: AtomicUsize::new(0), max })
     }
 
     /// Counts `bytes` for as long as the result lives; `None`, and nothing is counted, if that
     /// would be more than is allowed.
     pub fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
+        if bytes > self.max {
+            return None;
+        }
         // Relaxed: a count that orders nothing.
         let held = self.held.fetch_add(bytes, Ordering::Relaxed);
         let part = Held { bytes, of: Arc::clone(self) };
         // Too much is taken back as `part` is dropped.
-        (held.saturating_add(bytes) <= self.max).then_some(part)
+        let all = held.saturating_add(bytes).saturating_add(self.incoming());
+        (all <= self.max).then_some(part)
     }
 
     /// Nothing, to be changed by [`Held::set`].
@@ -36,6 +43,32 @@ impl Allowance {
     /// Bytes that are held.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that may be held besides.
+    pub fn room(&self) -> usize {
+        self.max.saturating_sub(self.held().saturating_add(self.incoming()))
+    }
+
+    fn incoming(&self) -> usize {
+        self.incoming.load(Ordering::Relaxed)
+    }
+
+    /// Whether the context's mailbox may take so many bytes more. Half of what is allowed is not
+    /// for it, so that whoever fills it does not keep its owner from writing.
+    pub fn may_come(&self, bytes: usize) -> bool {
+        let incoming = self.incoming().saturating_add(bytes);
+        incoming <= self.max / 2 && incoming.saturating_add(self.held()) <= self.max
+    }
+
+    /// So many bytes have come to the mailbox.
+    pub fn come(&self, bytes: usize) {
+        self.incoming.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many of them have gone.
+    pub fn gone(&self, bytes: usize) {
+        self.incoming.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -49,16 +82,18 @@ pub struct Held {
 impl Held {
     /// Counts so many bytes from now on, allowed or not.
     pub fn set(&mut self, bytes: usize) {
-        // Relaxed: as in `hold`.
-        self.of.held.fetch_add(bytes, Ordering::Relaxed);
-        self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = bytes;
+        if bytes != self.bytes {
+            // Relaxed: as in `hold`.
+            self.of.held.fetch_add(bytes, Ordering::Relaxed);
+            self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.bytes = bytes;
+        }
     }
 
     /// Whether so many bytes may be counted instead.
     pub fn may_be(&self, bytes: usize) -> bool {
         let others = self.of.held().saturating_sub(self.bytes);
-        others.saturating_add(bytes) <= self.of.max
+        others.saturating_add(bytes).saturating_add(self.of.incoming()) <= self.of.max
     }
 }
 
@@ -91,5 +126,21 @@ mod tests {
         assert!(allowance.hold(1).is_none() && ahead.may_be(60));
         drop((ahead, second));
         assert_eq!(allowance.held(), 0);
+        assert!(allowance.hold(usize::MAX).is_none() && allowance.held() == 0);
+    }
+
+    #[test]
+    fn mailbox_and_the_rest_share_what_is_allowed() {
+        let allowance = Allowance::new(100);
+        assert!(allowance.may_come(50) && !allowance.may_come(51));
+        allowance.come(50);
+        assert_eq!(allowance.room(), 50);
+        assert!(allowance.hold(51).is_none());
+        let held = allowance.hold(50);
+        assert!(held.is_some() && allowance.room() == 0 && !allowance.empty().may_be(1));
+        allowance.gone(20);
+        assert!(allowance.may_come(20) && !allowance.may_come(21));
+        drop(held);
+        assert_eq!(allowance.room(), 70);
     }
 }

@@ -249,6 +249,13 @@ impl<'a> Writer<'a> {
         self.put([if key { Tag::TrueKey } else { Tag::FalseKey } as u8])
     }
 
+    /// So many bytes of what is allowed are used elsewhere.
+    pub fn set_apart(&mut self, bytes: usize) -> Result<(), TooLarge> {
+        self.check(bytes)?;
+        self.bytes_max -= bytes;
+        Ok(())
+    }
+
     #[inline]
     fn put<const N: usize>(&mut self, bytes: [u8; N]) -> Result<(), TooLarge> {
         self.check(N)?;

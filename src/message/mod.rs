@@ -16,4 +16,5 @@ pub use event::{Ending, Event, Published};
 pub use id::Id;
 pub use pooled::Pooled;
 pub use tables::Tables;
+pub(crate) use value::PIECE_BYTES;
 pub use value::{Counted, Encoded, Text, Value};

@@ -20,6 +20,13 @@ use crate::buf::Piece;
 /// Longest text kept inside the value itself.
 const INLINE_BYTES: usize = 30;
 
+/// About what a message takes in a mailbox beside what its value holds, and what that it is counted
+/// takes.
+const MESSAGE_BYTES: usize = 192;
+
+/// About what a buffer in a table takes beside its content.
+pub(crate) const PIECE_BYTES: usize = 96;
+
 /// A value that a message can carry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
@@ -46,6 +53,8 @@ pub enum Value {
     Table(Encoded),
     /// Any of these, while it counts as held by the context that has sent it.
     Counted(Box<(Value, Counted)>),
+    /// In place of a value that holds more than its sender may; nobody takes it.
+    TooMuch,
 }
 
 /// That the bytes of a value are held. Values are the same with and without.
@@ -68,23 +77,29 @@ impl Value {
             Value::SmallBuffer(bytes) => bytes.as_bytes().len(),
             Value::Counted(inner) => inner.0.held_bytes(),
             Value::Table(table) => {
-                table.bytes().len() + table.buffers().iter().map(Piece::block_bytes).sum::<usize>()
+                let blocks = table.buffers().iter().map(|piece| piece.block_bytes() + PIECE_BYTES);
+                table.bytes().len() + blocks.sum::<usize>()
             }
+            Value::TooMuch => usize::MAX,
             _ => 0,
         }
     }
 
-    /// The same value, whose bytes are counted until it is dropped; gives it back if that is more
-    /// than is allowed.
+    /// The same value, which is counted, with the message that it is, until it is dropped; gives it
+    /// back if that is more than is allowed.
     ///
     /// # Errors
     /// The value as it was.
     pub fn count(self, allowance: &Arc<Allowance>) -> Result<Value, Value> {
-        let bytes = self.held_bytes();
-        if bytes == 0 {
-            return Ok(self);
-        }
-        match allowance.hold(bytes) {
+        self.count_for(1, allowance)
+    }
+
+    /// The same for so many messages that share it.
+    ///
+    /// # Errors
+    /// The value as it was.
+    pub fn count_for(self, messages: usize, allowance: &Arc<Allowance>) -> Result<Value, Value> {
+        match allowance.hold(self.held_bytes().saturating_add(messages * MESSAGE_BYTES)) {
             Some(held) => Ok(Value::Counted(Box::new((self, Counted(Arc::new(held)))))),
             None => Err(self),
         }
@@ -169,6 +184,12 @@ impl Encoded {
         {
             return Encoded(Form::Small(bytes));
         }
+        let buffers = if buffers.is_empty() { None } else { Some(Box::new(buffers)) };
+        Encoded(Form::Large { bytes: bytes.into(), buffers })
+    }
+
+    /// The same with memory that it takes over.
+    pub fn from_vec(bytes: Vec<u8>, buffers: Vec<Piece>) -> Encoded {
         let buffers = if buffers.is_empty() { None } else { Some(Box::new(buffers)) };
         Encoded(Form::Large { bytes: bytes.into(), buffers })
     }

@@ -27,6 +27,9 @@ pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Pieces per system call.
 const PIECES_MAX: usize = 64;
 
+/// About what a piece in the queue takes beside its bytes.
+const PIECE_BYTES: usize = 128;
+
 /// Memory for staged bytes that a thread keeps, most recently used last: so many pieces …
 const SPARE_PIECES: usize = 32;
 
@@ -71,6 +74,15 @@ impl Body<'_> {
     /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Bytes of memory that it keeps once it is staged.
+    #[inline]
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Body::Slice(slice) => slice.len(),
+            Body::Shared(piece) => piece.block_bytes(),
+        }
     }
 }
 
@@ -233,7 +245,7 @@ impl Staged {
     /// Bytes of memory that it keeps.
     fn held_bytes(&self) -> usize {
         let shared: usize = self.shared.iter().map(|(_, piece)| piece.block_bytes()).sum();
-        self.copied.capacity() + shared
+        self.copied.capacity() + shared + PIECE_BYTES * (1 + self.shared.len())
     }
 
     /// Gives back room that is much larger than what is there.
@@ -384,18 +396,8 @@ impl Writer {
         let allowance = context.allowance().filter(|_| rest > 0);
         let held = allowance.map(|allowance| allowance.hold(staged.held_bytes()));
         if is_full || matches!(held, Some(None)) {
-            let waiting = queue.bytes;
-            self.fail(&mut queue, Code::WRITE_QUEUE_FULL);
             drop(queue);
-            // Whoever writes without waiting learns of it by the end of the connection only.
-            if OVERFLOWS.is_due() {
-                log::warn!(
-                    "{}: a connection whose peer reads too slowly was ended (212): {waiting} bytes \
-                     wait, {} at most (set_write_limit)",
-                    context.label(),
-                    self.limit()
-                );
-            }
+            self.overflow(context);
             return self.flush(staged, context, notify);
         }
         // Positions of notices count from the start of what is staged, of which `written` is gone.
@@ -413,6 +415,27 @@ impl Writer {
         queue.bytes += rest;
         queue.high_water = queue.high_water.max(queue.bytes);
         self.wait_writable();
+    }
+
+    /// Ends the connection, since more would wait than may.
+    #[cold]
+    pub fn overflow(&self, context: &Context) {
+        let mut queue = self.queue();
+        if queue.failed.is_some() {
+            return;
+        }
+        let waiting = queue.bytes;
+        self.fail(&mut queue, Code::WRITE_QUEUE_FULL);
+        drop(queue);
+        // Whoever writes without waiting learns of it by the end of the connection only.
+        if OVERFLOWS.is_due() {
+            log::warn!(
+                "{}: a connection whose peer reads too slowly was ended (212): {waiting} bytes \
+                 wait, {} at most (set_write_limit)",
+                context.label(),
+                self.limit()
+            );
+        }
     }
 
     /// Makes the owner be woken when the socket takes more.

@@ -64,6 +64,7 @@ pub unsafe fn push_value<B: Buffers>(state: *mut lua_State, value: &Value) -> Re
             Value::SmallBuffer(content) => B::push_copy(state, content.as_bytes()),
             Value::Buffer(content) => B::push(state, content),
             Value::Counted(inner) => return push_value::<B>(state, &inner.0),
+            Value::TooMuch => ffi::lua_pushnil(state),
             Value::Table(encoded) => {
                 return push_encoded::<B>(state, encoded.bytes(), encoded.buffers());
             }

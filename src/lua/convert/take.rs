@@ -10,7 +10,7 @@ use super::integer::{Integer, to_integer};
 use super::{Buffers, Content, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::buf::Piece;
 use crate::message::encode::{DEPTH_MAX, TABLE_BYTES_MAX};
-use crate::message::{Encoded, Tables, Text, TooLarge, Value, Writer};
+use crate::message::{Encoded, PIECE_BYTES, Tables, Text, TooLarge, Value, Writer};
 use crate::torture;
 
 /// Working memory kept from one message to the next.
@@ -35,6 +35,12 @@ impl Scratch {
     /// Memory for tables that take at most `bytes_max` in wire form.
     pub fn new(bytes_max: usize) -> Scratch {
         Scratch { bytes: Vec::new(), buffers: Vec::new(), tables: Tables::default(), bytes_max }
+    }
+
+    /// From now on tables may take at most so many bytes, or what they may anyway if that is less.
+    #[inline]
+    pub fn set_max(&mut self, bytes: usize) {
+        self.bytes_max = bytes.min(TABLE_BYTES_MAX);
     }
 }
 
@@ -184,6 +190,11 @@ unsafe fn table_to_value<B: Buffers>(
         unsafe { encoder.table() }
     };
     let value = match result {
+        // Twice as much memory is not used for what is large.
+        Ok(()) if bytes.len() > SCRATCH_BYTES_KEPT => {
+            let bytes = std::mem::take(bytes);
+            Ok(Value::Table(Encoded::from_vec(bytes, std::mem::take(buffers))))
+        }
         Ok(()) => Ok(Value::Table(Encoded::new(bytes, std::mem::take(buffers)))),
         Err(failure) => {
             buffers.clear();
@@ -325,6 +336,11 @@ impl<B: Buffers> Encoder<'_, B> {
                     Ok(Rare::Integer(Integer::Signed(value))) => self.writer.int64(value)?,
                     Ok(Rare::Integer(Integer::Unsigned(value))) => self.writer.uint64(value)?,
                     Ok(Rare::Buffer(content)) => {
+                        let copied = match &content {
+                            Content::Small(bytes) => bytes.as_bytes().len(),
+                            Content::Shared(_) => 0,
+                        };
+                        self.writer.set_apart(copied + PIECE_BYTES)?;
                         self.writer.buffer(self.buffers.len() as u32)?;
                         self.buffers.push(content.into_piece());
                     }

@@ -11,7 +11,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::confine::Deny;
 use super::event::push_ending;
-use super::{key, number, push_failure, push_text, text};
+use super::{bounded, key, number, push_failure, push_text, text};
 use crate::abi::blame::{self, Wrong};
 use crate::context::{Context, End, Limits, Scheduler};
 use crate::error::Code;
@@ -19,6 +19,7 @@ use crate::logging::Seldom;
 use crate::lua::behavior::{Paths, Program, Script, Source};
 use crate::lua::convert::{self, to_value};
 use crate::lua::{BufferValues, host};
+use crate::message::encode::TABLE_BYTES_MAX;
 use crate::message::{Event, Id, Value};
 
 pub(super) const FUNCTIONS: super::Functions = &[
@@ -60,16 +61,32 @@ pub(super) unsafe fn take_value(
     index: c_int,
     (function, position): (&str, c_int),
 ) -> Result<Value, c_int> {
+    let room = host::with(|host| host.room());
+    // SAFETY: as below; of a string the length is read, and nothing else.
+    unsafe {
+        if ffi::lua_type(raw, index) == ffi::LUA_TSTRING && ffi::lua_objlen(raw, index) > room {
+            return Ok(Value::TooMuch);
+        }
+    }
     let result = VALUES.with(|values| match values.try_borrow_mut() {
         // SAFETY: the callers are called by the VM, which leaves 20 slots free.
-        Ok(mut scratch) => unsafe { to_value::<BufferValues>(raw, index, &mut scratch) },
+        Ok(mut scratch) => unsafe {
+            scratch.set_max(room);
+            to_value::<BufferValues>(raw, index, &mut scratch)
+        },
         // A finaliser that ran while a value was looked at sends one itself.
         Err(_) => {
             let mut scratch = convert::Scratch::default();
+            scratch.set_max(room);
             // SAFETY: as above.
             unsafe { to_value::<BufferValues>(raw, index, &mut scratch) }
         }
     });
+    if let Err(convert::Unsupported::TooLarge(_)) = &result
+        && room < TABLE_BYTES_MAX
+    {
+        return Ok(Value::TooMuch);
+    }
     result.map_err(|error| {
         // SAFETY: as above.
         unsafe {
@@ -195,7 +212,7 @@ impl Options {
         if options.limits.memory > 0 {
             // What waits is the context's, though not in its VM yet.
             let bytes = &mut options.limits.mailbox_bytes;
-            *bytes = options.limits.memory.min(*bytes);
+            *bytes = (options.limits.memory / 2).min(*bytes);
         }
         if let Some(seconds) = field(c"turn_limit") {
             options.limits.turn = Duration::try_from_secs_f64(seconds).ok();
@@ -231,6 +248,14 @@ fn within(wanted: Limits, own: Limits) -> Limits {
     }
 }
 
+/// About what a context takes that has not started, beside its arguments.
+const CHILD_BYTES: usize = 2048;
+
+/// Why none is created if that is more than its creator may hold.
+const NO_ROOM: &[u8] = b"no memory for its arguments: what those that were created and have not \
+    started take, and what this context has sent and written and what waits, is limited by its \
+    option memory";
+
 /// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an
 /// argument that cannot travel.
 unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
@@ -253,6 +278,18 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
                 Err(results) => return results,
             }
         }
+        let bytes: usize = arguments.iter().map(Value::held_bytes).fold(0, usize::saturating_add);
+        let bytes = bytes.saturating_add(CHILD_BYTES + arguments.len() * size_of::<Value>());
+        let held = match host::with(|host| host.context.allowance().map(|all| all.hold(bytes))) {
+            None => None,
+            Some(Some(held)) => Some(held),
+            Some(None) => {
+                drop((arguments, paths, file));
+                ffi::lua_pushnil(raw);
+                push_text(raw, NO_ROOM);
+                return 2;
+            }
+        };
         let created = host::with(|host| {
             let source = Source::File(file, host.folder.clone());
             let deny = host.deny.and(options.deny);
@@ -261,7 +298,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
                 true => within(options.limits, *host.context.limits()),
                 false => options.limits,
             };
-            let script = Script { source, arguments, paths, command_line: None, deny };
+            let script = Script { source, arguments, paths, command_line: None, deny, held };
             let program = Program::new(&host.settings, script);
             let parent = Some(host.context.id());
             host.context.scheduler().spawn_on(options.worker, parent, limits, program)
@@ -283,7 +320,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
 /// native.destroy(handle, reason or nil): whether that is the context itself.
 unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; the text is copied.
-    let (handle, reason) = unsafe { (number(raw, 1), text(raw, 2).map(<[u8]>::to_vec)) };
+    let (handle, reason) = unsafe { (number(raw, 1), text(raw, 2).map(bounded)) };
     if let Some(context) = find(handle) {
         if host::with(|host| host.context.id() == context.id()) {
             host::with(|host| host.end(reason));
@@ -302,7 +339,7 @@ unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
 /// native.destroy_self(reason or nil): the context ends after this turn's dispatch.
 unsafe extern "C-unwind" fn destroy_self(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; the text is copied.
-    let reason = unsafe { text(raw, 1).map(<[u8]>::to_vec) };
+    let reason = unsafe { text(raw, 1).map(bounded) };
     host::with(|host| host.end(reason));
     0
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::{key, nanoseconds, number, push_text, text};
+use super::{TEXT_BYTES_MAX, cut, key, log_share, nanoseconds, number, push_text, text};
 use crate::abi::blame;
 use crate::error::Code;
 use crate::logging;
@@ -267,6 +267,12 @@ unsafe extern "C-unwind" fn is_ending(raw: *mut lua_State) -> c_int {
     1
 }
 
+/// Bytes that the log shows of one entry of a context with this memory limit: on its way it is
+/// copied some times, and may get longer.
+fn log_max(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { (limit / 64).max(TEXT_BYTES_MAX / 16) }
+}
+
 /// native.log(text): what a script wants to be logged.
 unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
@@ -280,9 +286,11 @@ unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
     });
     let Some(context) = context else { return 0 };
     stdio::flush();
+    let limit = host::with(|host| host.context.limits().memory);
+    let (shown, rest) = cut(text, log_max(limit));
     // Other contexts go on meanwhile, on other threads.
-    logging::patiently(|| {
-        log::info!(target: logging::SCRIPT, "{context}: {}", logging::text_of(text));
+    logging::patiently(log_share(limit), || {
+        log::info!(target: logging::SCRIPT, "{context}: {}{rest}", logging::text_of(shown));
     });
     0
 }

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::{push_text, report, text};
+use super::{bounded, push_text, report, text};
 use crate::lua::{host, traceback};
 
 pub(super) const FUNCTIONS: super::Functions = &[
@@ -50,7 +50,7 @@ unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
         }
         if is_main {
             host.main_failed = true;
-            host.failure = Some(text.to_vec());
+            host.failure = Some(bounded(text));
         }
     });
     0

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
+use std::sync::Arc;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
@@ -172,6 +173,7 @@ unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_in
         if let Body::Slice(body) = body
             && host.remotes.stage(fd, body)
         {
+            host.note_staged(body.len());
             return true;
         }
         matches!(stage_shared(host, fd, body, 0), Ok(Ok(())))
@@ -221,9 +223,12 @@ fn stage_plain(host: &mut Host, key: f64, body: &[u8]) -> bool {
     let key = key as u64;
     let Some(stream) = host.stream(key) else { return false };
     let is_staged = stream.stage(body);
-    if is_staged && !stream.is_dirty {
-        stream.is_dirty = true;
-        host.dirty.push(key);
+    if is_staged {
+        if !stream.is_dirty {
+            stream.is_dirty = true;
+            host.dirty.push(key);
+        }
+        host.note_staged(body.len());
     }
     is_staged
 }
@@ -284,8 +289,14 @@ unsafe extern "C-unwind" fn write(raw: *mut lua_State) -> c_int {
 }
 
 /// Stages a frame on a connection of the context's own; `None` if there is none with this key.
-fn stage(host: &mut Host, key: u64, data: Body<'_>, token: u64) -> Option<Result<(), TooLong>> {
+fn stage(host: &mut Host, key: u64, mut data: Body<'_>, token: u64) -> Option<Result<(), TooLong>> {
+    let bytes = data.held_bytes();
+    let context = host.is_too_much(bytes).then(|| Arc::clone(&host.context));
     let stream = host.stream(key)?;
+    if let Some(context) = context {
+        stream.writer().overflow(&context);
+        data = Body::Slice(&[]);
+    }
     if let Err(too_long) = stream.write(data) {
         return Some(Err(too_long));
     }
@@ -298,6 +309,7 @@ fn stage(host: &mut Host, key: u64, data: Body<'_>, token: u64) -> Option<Result
     } else if stream.staged.bytes() >= Staged::BYTES_MAX {
         host.flush();
     }
+    host.note_staged(bytes);
     Some(Ok(()))
 }
 
@@ -330,7 +342,7 @@ unsafe extern "C-unwind" fn write_shared(raw: *mut lua_State) -> c_int {
 fn stage_shared(
     host: &mut Host,
     fd: u64,
-    data: Body<'_>,
+    mut data: Body<'_>,
     token: u64,
 ) -> Result<Result<(), TooLong>, Code> {
     // Compiled code comes here without the native that confined contexts have in its place.
@@ -348,8 +360,14 @@ fn stage_shared(
         Ok(head) => head,
         Err(too_long) => return Ok(Err(too_long)),
     };
+    let bytes = data.held_bytes();
+    if host.is_too_much(bytes) {
+        shared.writer().overflow(&host.context);
+        data = Body::Slice(&[]);
+    }
     if host.remotes.push(fd, &shared, encoder, (head, data), token) {
         host.flush();
     }
+    host.note_staged(bytes);
     Ok(Ok(()))
 }

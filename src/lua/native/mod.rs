@@ -144,25 +144,42 @@ unsafe extern "C-unwind" fn set_ffi(raw: *mut lua_State) -> c_int {
 /// Logs the failure of a script.
 pub(super) fn report(host: &mut Host, text: &[u8]) {
     let context = &host.context;
-    let shown = text.len().min(ERROR_BYTES_MAX);
-    if !host.quota.admits_error(shown, context) {
+    let (text, rest) = cut(text, TEXT_BYTES_MAX);
+    if !host.quota.admits_error(text.len(), context) {
         return;
     }
-    let rest = match text.len() - shown {
-        0 => String::new(),
-        more => format!("… and {more} more bytes"),
-    };
-    let text = logging::text_of(&text[..shown]);
+    let text = logging::text_of(text);
     // Who reads both finds what was printed before.
     crate::stdio::flush();
-    logging::patiently(|| match context.parent() {
+    logging::patiently(log_share(context.limits().memory), || match context.parent() {
         None => log::error!(target: logging::MAIN, "{text}{rest}"),
         Some(_) => log::error!(target: logging::SCRIPT, "{}: {text}{rest}", context.label()),
     });
 }
 
-/// Bytes of an error that the log shows.
-const ERROR_BYTES_MAX: usize = 1 << 16;
+/// Bytes that are kept, and shown in the log, of errors and reasons.
+const TEXT_BYTES_MAX: usize = 1 << 16;
+
+/// The first `max` bytes of a text, and what is said of the others.
+fn cut(text: &[u8], max: usize) -> (&[u8], String) {
+    match text.split_at_checked(max) {
+        Some((shown, rest)) if !rest.is_empty() => {
+            (shown, format!("… and {} more bytes", rest.len()))
+        }
+        _ => (text, String::new()),
+    }
+}
+
+/// A copy of a text that is kept outside of the VM, cut if it is very long.
+pub(super) fn bounded(text: &[u8]) -> Vec<u8> {
+    let (shown, rest) = cut(text, TEXT_BYTES_MAX);
+    [shown, rest.as_bytes()].concat()
+}
+
+/// Bytes of the log's queue up to which a context with this memory limit fills it.
+fn log_share(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { (limit / 4).max(TEXT_BYTES_MAX) }
+}
 
 /// Pushes a string.
 ///

@@ -8,9 +8,10 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 use super::context::take_value;
 use super::{push_failure, push_text, text};
 use crate::context::Refused;
-use crate::context::topics::{Malformed, check};
+use crate::context::names::Names;
+use crate::context::topics::{Malformed, Topics, check};
 use crate::error::Code;
-use crate::lua::host;
+use crate::lua::{host, state};
 use crate::message::{Event, Published};
 
 pub(super) const FUNCTIONS: super::Functions = &[
@@ -29,9 +30,13 @@ unsafe extern "C-unwind" fn register(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; the name stays on the stack.
     let (name, is_shared) =
         unsafe { (text(raw, 1).unwrap_or_default(), ffi::lua_toboolean(raw, 2) != 0) };
+    // SAFETY: as above.
+    let account = unsafe { state::account(raw) };
     let result = host::with(|host| {
         let names = host.context.scheduler().names();
-        names.register(&host.context, name, is_shared)
+        let result = names.register(&host.context, name, is_shared);
+        host.charge_resources(account);
+        result
     });
     // SAFETY: as above, with 20 slots free.
     unsafe { super::context::push_result(raw, result) }
@@ -41,8 +46,13 @@ unsafe extern "C-unwind" fn register(raw: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn unregister(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; the name stays on the stack.
     let name = unsafe { text(raw, 1) }.unwrap_or_default();
-    let had =
-        host::with(|host| host.context.scheduler().names().unregister(host.context.id(), name));
+    let had = host::with(|host| {
+        let had = host.context.scheduler().names().unregister(host.context.id(), name);
+        if had {
+            host.untie(Names::cost(name));
+        }
+        had
+    });
     // SAFETY: as above.
     unsafe { ffi::lua_pushboolean(raw, c_int::from(had)) };
     1
@@ -86,8 +96,13 @@ unsafe extern "C-unwind" fn subscribe(raw: *mut lua_State) -> c_int {
         Ok(topic) => topic,
         Err(results) => return results,
     };
-    let result =
-        host::with(|host| host.context.scheduler().topics().subscribe(&host.context, topic));
+    // SAFETY: as above.
+    let account = unsafe { state::account(raw) };
+    let result = host::with(|host| {
+        let result = host.context.scheduler().topics().subscribe(&host.context, topic);
+        host.charge_resources(account);
+        result
+    });
     // SAFETY: as above, with 20 slots free.
     unsafe {
         match result {
@@ -102,7 +117,11 @@ unsafe extern "C-unwind" fn subscribe(raw: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn unsubscribe(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; the topic stays on the stack.
     let topic = unsafe { text(raw, 1) }.unwrap_or_default();
-    host::with(|host| host.context.scheduler().topics().unsubscribe(host.context.id(), topic));
+    host::with(|host| {
+        if host.context.scheduler().topics().unsubscribe(host.context.id(), topic) {
+            host.untie(Topics::cost(topic));
+        }
+    });
     0
 }
 
@@ -126,14 +145,17 @@ unsafe extern "C-unwind" fn publish(raw: *mut lua_State) -> c_int {
     };
     let result = host::with(|host| {
         host.begin_delivery();
+        let all = host.context.scheduler().topics().matching(topic);
         // It counts once, against the publisher's limit, for as long as it waits anywhere.
         let value = match host.context.allowance() {
-            Some(allowance) => value.count(allowance).map_err(|_| Code::MAILBOX_FULL)?,
+            Some(allowance) => {
+                value.count_for(all.len(), allowance).map_err(|_| Code::MAILBOX_FULL)?
+            }
             None => value,
         };
         let published = Arc::new(Published { from: host.context.id(), topic: topic.into(), value });
         let (mut delivered, mut refused) = (0, 0);
-        for (subscription, context) in host.context.scheduler().topics().matching(topic) {
+        for (subscription, context) in all {
             let published = Arc::clone(&published);
             match context.deliver(Event::Publication { subscription, published }) {
                 Ok(()) => delivered += 1,

@@ -1,0 +1,309 @@
+-- What one context with a memory limit makes the process hold, whatever it does with the public
+-- API: a random program from a seed, in such a context, among others that live.
+--
+--     node-lua fuzz/holdings.lua SEED
+--
+-- prints the seed, the limit, by how much the process has grown at most, both in MiB, and how the
+-- context has ended. Run by tests/holdings.rs, which has the assertion.
+
+local role, seed = ...
+local MIB = 2 ^ 20
+
+-- Others ------------------------------------------------------------------------------------------
+
+if role == "deaf" then
+    timer.sleep(600)
+    return
+end
+
+-- Answers with what it is asked, and keeps no garbage.
+if role == "echo" then
+    context.subscribe("news.>", function() collectgarbage() end)
+    local function answer(value, from, session)
+        if session > 0 then context.reply(from, session, value) end
+        return type(value) == "number"
+    end
+    context.recv(0, function(_, ...)
+        if not answer(...) then collectgarbage() end
+    end)
+    return
+end
+
+-- Sockets that say nothing, sockets that say much, and sockets that others write to.
+if role == "peer" then
+    local held = {}
+    local function serve(on_accept)
+        local _, listener = tcp.listen("127.0.0.1", 0)
+        listener:accept(on_accept)
+        return tcp.local_port(listener)
+    end
+    local silent = serve(function(_, sock) held[#held + 1] = sock end)
+    -- Heads of two bytes give frames of 1,024 bytes, heads of four one of 67,109,888.
+    local piece = buffer.new(("\0\4" .. ("y"):rep(1024)):rep(64))
+    local noisy = serve(function(_, sock)
+        held[#held + 1] = sock
+        for _ = 1, 1000 do
+            if not sock:write(piece, true) then return end
+        end
+    end)
+    local fds = {}
+    for i = 1, 4 do
+        local _, sock = tcp.connect("127.0.0.1", silent)
+        sock:set_wshared(true)
+        held[#held + 1], fds[i] = sock, sock:fd()
+    end
+    context.send(context.parent(), { silent = silent, noisy = noisy, fds = fds })
+    context.recv(1, function() end)
+    return
+end
+
+-- Ends at once, or once it is let.
+if role == "child" then return end
+
+-- The program -------------------------------------------------------------------------------------
+
+-- Numbers from the seed alone.
+local state = tonumber(seed or role)
+local function random(low, high)
+    state = (state * 16807) % 2147483647
+    return low + state % math.floor(high - low + 1)
+end
+
+local function pick(list) return list[random(1, #list)] end
+
+local function program(file, limit, deaf, echo, peer)
+    local keep, n = {}, 0
+    -- Some take what they get until they are ended, most let go in time.
+    local careful = random(1, 4) > 1
+    local largest = careful and limit / 20 or limit / 3
+
+    local function hold(value)
+        n = n + 1
+        keep[n % 400 + 1] = value
+    end
+
+    -- Mostly small, sometimes as much as may be held.
+    local function size()
+        local kind = random(1, 10)
+        if kind <= 4 then return random(0, 200) end
+        if kind <= 7 then return random(200, 20000) end
+        if kind <= 9 then return random(2 ^ 14, math.min(largest, 2 ^ 20)) end
+        return random(largest / 2, largest)
+    end
+
+    local function text() return ("x"):rep(size()) end
+
+    local function filled()
+        local b = buffer.new(random(0, 1) == 0 and 0 or size())
+        for _ = 1, random(1, 3) do b:append(text()) end
+        return b
+    end
+
+    local function value()
+        local kind = random(1, 9)
+        if kind <= 2 then return text() end
+        if kind <= 4 then return filled() end
+        if kind == 5 then return random(1, 1e6) end
+        if kind == 6 then
+            local t = {}
+            for i = 1, random(1, 20000) do t[i] = i + 0.5 end
+            return t
+        end
+        if kind == 7 then
+            -- The same over and over, which is small here and large on its way.
+            local t, one = {}, random(0, 1) == 0 and text() or buffer.new "small"
+            for i = 1, random(1, 2000) do t[i] = one end
+            return t
+        end
+        if kind == 8 then
+            local t = {}
+            for i = 1, random(1, 3000) do t["k" .. i] = { i } end
+            return t
+        end
+        return { filled(), text(), { value = filled():slice(0, 0) } }
+    end
+
+    local function view(b)
+        local from = random(0, #b)
+        local part = b:slice(from, random(0, #b - from))
+        if random(0, 1) == 0 then b:release() end
+        return part
+    end
+
+    local function socket(port)
+        local ok, sock = tcp.connect("127.0.0.1", port, 2)
+        return ok and sock or nil
+    end
+
+    local function target() return pick { deaf, echo, echo, context.self() } end
+
+    local actions = {
+        function() hold(text()) end,
+        function() hold(filled()) end,
+        function() hold(view(filled())) end,
+        function()
+            local b = filled()
+            for _ = 1, random(1, 50) do hold(b:split(random(0, math.min(#b, 5000)))) end
+            hold(b)
+        end,
+        function() context.send(target(), value()) end,
+        function()
+            local v = value()
+            for _ = 1, random(1, 300) do
+                if not context.send(target(), v) then break end
+            end
+        end,
+        function()
+            local to = pick { deaf, deaf, echo }
+            for i = 1, random(1, 30000) do
+                if not context.send(to, i) then break end
+            end
+        end,
+        function() context.query(echo, value(), 1) end,
+        function()
+            local v, to = value(), pick { deaf, echo }
+            for _ = 1, random(1, 200) do
+                context.query(to, v, function(_, answer) hold(answer) end)
+            end
+        end,
+        function()
+            for _ = 1, random(1, 20) do hold(select(2, context.recv(0, 0.001))) end
+        end,
+        function() for i = 1, random(1, 50) do context.reply(target(), i, value()) end end,
+        function() for _ = 1, random(1, 20) do context.publish("news.today", value()) end end,
+        function()
+            for i = 1, random(1, 300) do
+                local words = {}
+                for w = 1, random(1, 40) do words[w] = "w" .. random(1, 1000) .. i end
+                context.subscribe(table.concat(words, "."):sub(1, 250) .. "x", hold)
+            end
+        end,
+        function()
+            for i = 1, random(1, 100) do context.register(("n"):rep(random(1, 200)) .. i) end
+        end,
+        function()
+            local sock = socket(peer.silent)
+            if not sock then return end
+            hold(sock)
+            local v = random(0, 1) == 0 and text() or filled()
+            for _ = 1, random(1, 200) do sock:write(v) end
+            if random(0, 3) == 0 then sock:close() end
+        end,
+        function()
+            local all, v = {}, text():sub(1, 200000)
+            for i = 1, random(1, 30) do all[i] = socket(peer.silent) end
+            for _, sock in pairs(all) do sock:write(v) end
+            for _, sock in pairs(all) do sock:write(v) hold(sock) end
+        end,
+        function()
+            local sock = socket(peer.noisy)
+            if not sock then return end
+            sock:set_rwopt { read_head_bytes = pick { 0, 2, 2, 2, 4 } }
+            hold(sock)
+            for _ = 1, random(1, 500) do
+                local ok, frame = sock:read(0.2)
+                if not ok then break end
+                if random(1, 20) == 1 then hold(frame) end
+            end
+        end,
+        function()
+            for _ = 1, random(1, 40) do
+                local sock = socket(peer.noisy)
+                if not sock then break end
+                sock:set_rwopt { read_head_bytes = 4, read_head_max = pick { 0, 2 ^ 27 } }
+                sock:read(function() end)
+                hold(sock)
+            end
+        end,
+        function()
+            local v = pick { text(), filled() }
+            for _ = 1, random(1, 100) do tcp.write(pick(peer.fds), v) end
+        end,
+        function()
+            for _ = 1, random(1, 50000) do hold(timer.timeout(random(1, 3600), hold)) end
+        end,
+        function()
+            for _ = 1, random(1, 2000) do
+                local f = coroutine.wrap(function(...) return coroutine.yield(...) end)
+                f(n)
+                hold(f)
+            end
+        end,
+        function()
+            local b = require "string.buffer".new()
+            for _ = 1, random(1, 20) do b:put(text()) end
+            hold(b)
+        end,
+        function()
+            local v, to = value(), target()
+            local proxy = newproxy(true)
+            getmetatable(proxy).__gc = function() context.send(to, v) end
+        end,
+        function()
+            for _ = 1, random(1, 5) do
+                pcall(context.create, { file = file, memory = MIB * 2 }, "child", value())
+            end
+        end,
+        function() for _ = 1, random(1, 20) do context.log(text()) end end,
+        function() context.run(error, text()) end,
+        function() pcall(context.name, ("n"):rep(random(1, 300))) end,
+        function()
+            for _ = 1, random(1, 100) do context.monitor(pick { deaf, echo }, function() end) end
+        end,
+        function()
+            -- One in so many stays, so that each page holds little.
+            local every, t = random(2, 200), {}
+            local length = random(1, 900)
+            for i = 1, limit / 4 / (length + 40) do t[i] = ("s"):rep(length) .. i end
+            for i = 1, #t do if i % every ~= 0 then t[i] = nil end end
+            collectgarbage()
+            hold(t)
+        end,
+        function() require "ffi".new("char[?]", size()) end,
+        function() context.stat() context.list() end,
+        function() collectgarbage() end,
+        function() timer.sleep(random(1, 20) / 1000) end,
+    }
+
+    for _ = 1, random(50, 600) do
+        local ok, why = pcall(pick(actions))
+        if not ok and tostring(why):find("memory", 1, true) then collectgarbage() end
+        local used = context.stat().buffer_bytes + collectgarbage "count" * 1024
+        if careful and used > limit / 3 then
+            for i = 1, 400 do keep[i] = random(1, 3) == 1 and keep[i] or nil end
+            collectgarbage()
+        end
+        if random(1, 10) == 1 then timer.sleep(0) end
+    end
+    context.destroy()
+end
+
+if role == "case" then
+    local _, setup = context.recv(context.parent())
+    return program(setup.file, setup.limit, setup.deaf, setup.echo, setup.peer)
+end
+
+-- Measured ----------------------------------------------------------------------------------------
+
+local function peak()
+    local status = io.open "/proc/self/status"
+    local all = status:read "*a"
+    status:close()
+    return tonumber(all:match "VmHWM:%s+(%d+)") / 1024
+end
+
+local file = arg[0]
+local limit = random(4, 64) * MIB
+local peer_handle = context.create(file, "peer")
+local _, peer = context.recv(peer_handle)
+local echo, deaf = context.create(file, "echo"), context.create(file, "deaf")
+context.query(echo, 1)
+local case = context.create({ file = file, memory = limit }, "case", random(1, 2 ^ 30))
+local before, reason = peak(), nil
+context.monitor(case, function(_, ...) reason = ... end)
+context.send(case, { file = file, limit = limit, deaf = deaf, echo = echo, peer = peer })
+context.wait(case, 8)
+context.destroy(case)
+timer.sleep(0)
+print(role, limit / MIB, math.ceil(peak() - before), reason)
+os.exit(0)
