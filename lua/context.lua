@@ -62,6 +62,8 @@ local receivers = {}
 -- Messages nobody receives yet: what internal/mail.lua returns, loaded with the first of them.
 local mail
 
+-- What is above are upvalues of what is below: see library.rs.
+
 local function next_waiter(r)
   local first, last = r.first, r.last
   while first <= last do

@@ -52,6 +52,8 @@ local handlers = {} -- event kind → function
 -- `describe(value)` is how `bad` words what was given. See src/abi/blame.rs.
 local bad, raise = native.bad, native.raise
 
+-- What is above are upvalues of what is below: see library.rs.
+
 -- A callback for a query waits, or has failed.
 local function keep_asker(co)
   if not serve then

@@ -11,8 +11,9 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
+use memchr::memmem::Finder;
 use mlua::ffi::{self, lua_State};
 
 use crate::rt;
@@ -82,15 +83,11 @@ fn remember(path: &Path, stamp: Stamp, code: Option<Arc<[u8]>>) {
 }
 
 unsafe extern "C-unwind" {
-    /// LuaJIT's, which mlua does not declare.
-    fn lua_loadx(
+    /// LuaJIT's, which mlua declares for other versions of Lua only.
+    fn luaL_loadbufferx(
         raw: *mut lua_State,
-        reader: unsafe extern "C-unwind" fn(
-            *mut lua_State,
-            *mut c_void,
-            *mut usize,
-        ) -> *const c_char,
-        data: *mut c_void,
+        text: *const c_char,
+        length: usize,
         name: *const c_char,
         mode: *const c_char,
     ) -> c_int;
@@ -102,47 +99,31 @@ fn reason(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// Opens a script. Whatever is no regular file might have a thread wait for somebody for ever.
-fn open(path: &Path) -> Result<File, String> {
+/// Reads a script. Whatever is no regular file might have a thread wait for somebody for ever.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
     let place = path.display();
+    let cannot_read = |why: &str| format!("cannot read {place}: {why}");
     // A pipe is opened at once, whether or not somebody writes.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = File::options().read(true).custom_flags(flags).open(path);
     let file = opened.map_err(|error| format!("cannot open {place}: {}", reason(&error)))?;
-    match file.metadata() {
-        Ok(found) if found.is_file() => Ok(file),
-        Ok(found) if found.is_dir() => Err(format!("cannot read {place}: Is a directory")),
-        Ok(_) => Err(format!("cannot read {place}: a script must be a regular file")),
-        Err(error) => Err(format!("cannot read {place}: {}", reason(&error))),
-    }
-}
-
-/// A file that is being loaded.
-struct Loading {
-    file: File,
-    piece: [u8; 4096],
-    failure: Option<std::io::Error>,
-}
-
-/// Reads the next piece for the VM.
-unsafe extern "C-unwind" fn read(
-    _: *mut lua_State,
-    loading: *mut c_void,
-    length: *mut usize,
-) -> *const c_char {
-    // SAFETY: `load_from` passes one of its own, and the VM a place for the length.
-    let (loading, length) = unsafe { (&mut *loading.cast::<Loading>(), &mut *length) };
-    loop {
-        match loading.file.read(&mut loading.piece) {
-            Ok(bytes) => *length = bytes,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => {
-                loading.failure = Some(error);
-                *length = 0;
-            }
-        }
-        return loading.piece.as_ptr().cast();
-    }
+    let length = match file.metadata() {
+        Ok(found) if found.is_file() => found.len(),
+        Ok(found) if found.is_dir() => return Err(cannot_read("Is a directory")),
+        Ok(_) => return Err(cannot_read("a script must be a regular file")),
+        Err(error) => return Err(cannot_read(&reason(&error))),
+    };
+    let mut text = Vec::new();
+    // One byte more than there are: the read that finds the end needs room.
+    let room = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(1);
+    let has_room = text.try_reserve_exact(room).is_ok();
+    let result = match has_room {
+        // As a reader without a known length: the file would be asked for it once more.
+        true => file.take(u64::MAX).read_to_end(&mut text),
+        false => Err(ErrorKind::OutOfMemory.into()),
+    };
+    result.map_err(|error| cannot_read(&reason(&error)))?;
+    Ok(text)
 }
 
 /// Pushes a message.
@@ -153,28 +134,19 @@ unsafe fn push_message(raw: *mut lua_State, text: &str) {
 
 /// Loads what a file holds: pushes the chunk, or the message why there is none.
 unsafe fn load_from(raw: *mut lua_State, path: &Path, name: &CStr, text_only: bool) -> c_int {
-    let file = match open(path) {
-        Ok(file) => file,
-        Err(text) => {
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(message) => {
             // SAFETY: as the caller promises.
-            unsafe { push_message(raw, &text) };
+            unsafe { push_message(raw, &message) };
             return ffi::LUA_ERRFILE;
         }
     };
-    let mut loading = Loading { file, piece: [0; 4096], failure: None };
     let name = [b"@", name.to_bytes_with_nul()].concat();
     let mode = if text_only { c"t".as_ptr() } else { std::ptr::null() };
-    let data = (&raw mut loading).cast();
-    // SAFETY: a live state, a terminated name, and what `read` expects.
-    let status = unsafe { lua_loadx(raw, read, data, name.as_ptr().cast(), mode) };
-    let Some(error) = loading.failure else { return status };
-    let text = format!("cannot read {}: {}", path.display(), reason(&error));
-    // SAFETY: there is a chunk or a message on top.
-    unsafe {
-        ffi::lua_settop(raw, -2);
-        push_message(raw, &text);
-    }
-    ffi::LUA_ERRFILE
+    let (start, length) = (text.as_ptr().cast(), text.len());
+    // SAFETY: a live state, pointer and length of a vector, a terminated name.
+    unsafe { luaL_loadbufferx(raw, start, length, name.as_ptr().cast(), mode) }
 }
 
 /// Pushes the chunk of a file, or the message why there is none; returns the status, as
@@ -231,22 +203,32 @@ struct Words {
     buffer: bool,
 }
 
-/// Beginnings of words of the second kind.
-const LOOK: [&[u8]; 4] = [b"pairs", b"next", b"load", b"foreach"];
+/// What looks for the words; for the second kind it is their beginnings.
+struct Finders {
+    coroutine: Finder<'static>,
+    look: [Finder<'static>; 4],
+    buffer: Finder<'static>,
+}
+
+static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
+    coroutine: Finder::new("coroutine"),
+    look: ["pairs", "next", "load", "foreach"].map(Finder::new),
+    buffer: Finder::new("buffer"),
+});
 
 impl Words {
     fn of(text: &[u8]) -> Words {
-        let has = |word: &[u8]| memchr::memmem::find(text, word).is_some();
-        let begins = |word: &&[u8]| {
-            memchr::memmem::find_iter(text, *word).any(|at| {
+        let begins = |word: &Finder| {
+            word.find_iter(text).any(|at| {
                 let before = at.checked_sub(1).map_or(0, |at| text[at]);
                 !(before.is_ascii_alphanumeric() || before == b'_')
             })
         };
+        let finders = &*FINDERS;
         Words {
-            coroutine: has(b"coroutine"),
-            look: LOOK.iter().any(begins),
-            buffer: has(b"buffer"),
+            coroutine: finders.coroutine.find(text).is_some(),
+            look: finders.look.iter().any(begins),
+            buffer: finders.buffer.find(text).is_some(),
         }
     }
 
@@ -315,7 +297,10 @@ pub(super) unsafe fn mentions(raw: *mut lua_State) -> bool {
 }
 
 /// The bytecode of the function on top of the stack, unless it is large.
-unsafe fn dump(raw: *mut lua_State) -> Option<Arc<[u8]>> {
+///
+/// # Safety
+/// `raw` must be a live state with a Lua function on top.
+pub(super) unsafe fn dump(raw: *mut lua_State) -> Option<Arc<[u8]>> {
     unsafe extern "C-unwind" fn append(
         _: *mut lua_State,
         piece: *const c_void,

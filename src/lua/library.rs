@@ -1,5 +1,6 @@
 //! The runtime's Lua side: embedded in the binary, compiled once per process, loaded as bytecode.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
 
@@ -94,6 +95,8 @@ fn chunks() -> Option<&'static [Chunk]> {
         return Some(chunks);
     }
     let state = State::new()?;
+    // SAFETY: a fresh state, ours alone. Without memory for this the process ends.
+    unsafe { pristine::learn(state.as_ptr()) };
     let made = |&(name, chunk_name, source): &(_, _, _)| {
         let bytecode = compile(&state, chunk_name, source)?;
         let line = match STAND_INS.contains(&name) {
@@ -111,9 +114,18 @@ fn chunks() -> Option<&'static [Chunk]> {
     Some(CHUNKS.get_or_init(|| made))
 }
 
+/// A line of a chunk: what is below it becomes a function of its own, which has what is above it as
+/// upvalues. Making a closure, the VM looks for each variable of the enclosing function in a list
+/// of all that were captured, but copies what that function itself has as upvalues.
+const DIVIDER: &str = "-- What is above are upvalues of what is below: see library.rs.\n";
+
 /// Compiles a chunk of the library, without debug information; `None` without memory for it.
 fn compile(state: &State, chunk_name: &CStr, source: &str) -> Option<Vec<u8>> {
     let raw = state.as_ptr();
+    let source = match source.split_once(DIVIDER) {
+        Some((above, below)) => format!("{above}return (function(...)\n{below}\nend)(...)").into(),
+        None => Cow::Borrowed(source),
+    };
     // SAFETY: the state is ours alone; the stack is left as it was.
     unsafe {
         let status = load_text(raw, chunk_name, source.as_bytes());

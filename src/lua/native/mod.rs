@@ -22,6 +22,7 @@ mod tcp;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_int};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::LazyLock;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
@@ -62,6 +63,28 @@ pub(super) unsafe fn open(raw: *mut lua_State) {
 /// Functions that a context without sockets looks up.
 const FUNCTIONS_USUAL: c_int = 16;
 
+type ByName = HashMap<&'static [u8], lua_CFunction, BuildHasherDefault<NameHasher>>;
+
+/// FNV-1a: the names are ours, and short.
+#[derive(Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0 ^= length as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The `__index` of the table: makes a function when it is first looked up. A context needs few of
 /// them, and all would take 9 KiB.
 unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
@@ -91,7 +114,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
             (c"open_sockets", open_sockets),
         ],
     ];
-    static BY_NAME: LazyLock<HashMap<&[u8], lua_CFunction>> = LazyLock::new(|| {
+    static BY_NAME: LazyLock<ByName> = LazyLock::new(|| {
         let all = LISTS.iter().copied().flatten();
         all.map(|(name, function)| (name.to_bytes(), *function)).collect()
     });

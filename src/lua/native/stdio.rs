@@ -88,18 +88,18 @@ static ORIGINALS: OnceLock<Originals> = OnceLock::new();
 
 /// The start of LuaJIT's function objects.
 #[repr(C)]
-struct Function {
+pub(in crate::lua) struct Function {
     next: u64,
     marked: u8,
     kind: u8,
     /// Which of the VM's own functions it is; from [`NUMBER_C`] on for others.
-    number: u8,
+    pub(in crate::lua) number: u8,
     upvalues: u8,
     environment: u64,
     collector_list: u64,
-    code: u64,
+    pub(in crate::lua) code: u64,
     /// Of those in C.
-    function: lua_CFunction,
+    pub(in crate::lua) function: lua_CFunction,
 }
 
 /// The type of a function in its header.
@@ -112,7 +112,7 @@ const NUMBER_C: u8 = 1;
 ///
 /// # Safety
 /// `raw` must be a live state with a function there.
-unsafe fn object(raw: *mut lua_State, index: c_int) -> *mut Function {
+pub(in crate::lua) unsafe fn object(raw: *mut lua_State, index: c_int) -> *mut Function {
     // SAFETY: the caller's contract.
     unsafe { ffi::lua_topointer(raw, index).cast_mut().cast() }
 }
