@@ -1,7 +1,6 @@
 -- Assembles the script API in a new state. Returns what a turn calls, and what starts a script.
 
-local native = ...
-local core = {}
+local native, core = ...
 
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
 local getmetatable, setmetatable = getmetatable, setmetatable

@@ -9,7 +9,7 @@
 
 local native, core = ...
 
-local bad, raise, describe = core.bad, core.raise, core.describe
+local bad, raise, describe = core.bad, core.raise, native.describe
 core.load_all(core.context)
 local create, monitor = core.context.create, core.context.monitor
 local destroy, wait = core.context.destroy, core.context.wait

@@ -4,7 +4,7 @@ local native, core = ...
 
 local getmetatable, next, select, type = getmetatable, next, select, type
 local concat, format, max = table.concat, string.format, math.max
-local bad, bad_because, raise = core.bad, core.bad_because, core.raise
+local bad, bad_because, raise = core.bad, native.bad_because, core.raise
 local timeout_of, handlers = core.timeout_of, core.handlers
 local call, call_guarded, complete = core.call, core.call_guarded, core.complete
 local defer, hold = core.defer, core.hold
@@ -379,7 +379,7 @@ function tcp.set_rwopt(socket, changes)
   if type(changes) ~= "table" then bad(2, "set_rwopt", "table", changes) end
   for field in next, changes do
     if not IS_RWOPT[field] then
-      local named, known = core.describe(field), concat(RWOPT, ", ")
+      local named, known = native.describe(field), concat(RWOPT, ", ")
       bad_because(2, "set_rwopt", format("no option named %s; there are %s", named, known))
     end
   end

@@ -5,7 +5,7 @@ local native, core, context = ...
 
 local next, package, type = next, package, type
 local floor, bit_or = math.floor, bit.bor
-local bad, raise, describe = core.bad, core.raise, core.describe
+local bad, raise, describe = core.bad, core.raise, native.describe
 local call, defer, hold = core.call, core.defer, core.hold
 local find_target = core.find_target
 local self_handle = native.self()

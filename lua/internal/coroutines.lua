@@ -7,10 +7,12 @@
 -- C code may resume coroutines too, unseen: one that runs while `depth` says that none does was
 -- resumed by C. To those that it resumes all is as in plain Lua, but that nothing can wait in them.
 
-local native, core, WAIT, getinfo = ...
-local raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running = select(5, ...)
+local native, core, WAIT, raw_create, raw_resume, raw_yield, coroutines, stubs = ...
 
-local error, select, setmetatable, type = error, select, setmetatable, type
+local error, next, select, setmetatable, type = error, next, select, setmetatable, type
+local isyieldable, raw_status = coroutine.isyieldable, coroutine.status
+local raw_running = coroutine.running
+local getinfo = debug.getinfo
 local format, get_root = string.format, core.current
 
 local LEVELS_MAX = 10000
@@ -139,7 +141,7 @@ local function running()
   return raw_running()
 end
 
-return {
+local own = {
   resume = resume,
   wrap = wrap,
   yield = yield,
@@ -147,3 +149,7 @@ return {
   isyieldable = is_yieldable,
   running = running,
 }
+for name, f in next, own do
+  if coroutines[name] == stubs[name] then coroutines[name] = f end
+end
+return own

@@ -4,7 +4,7 @@
 local native, core = ...
 
 local next, select, tonumber, type = next, select, tonumber, type
-local bad, raise, describe = core.bad, core.raise, core.describe
+local bad, raise, describe = core.bad, core.raise, native.describe
 local handlers, hold = core.handlers, core.hold
 local get_topic = native.topic
 

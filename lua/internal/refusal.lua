@@ -1,8 +1,8 @@
 -- Says why a call cannot wait. Loaded with the first that cannot.
 
-local native, getinfo = ...
+local native = ...
 
-local find, format = string.find, string.format
+local find, format, getinfo = string.find, string.format, debug.getinfo
 
 local C_BOUNDARY = 200
 

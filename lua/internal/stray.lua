@@ -3,9 +3,10 @@
 -- Plain Lua raises in the C function; here it has been left already. So it returns, and the error
 -- is raised before the next instruction of whoever has called it.
 
-local raw_resume, raw_running, sethook, gethook = ...
+local raw_resume = ...
 
-local error, type = error, type
+local error, type, raw_running = error, type, coroutine.running
+local sethook, gethook = debug.sethook, debug.gethook
 
 local TEXT = "attempt to yield across C-call boundary: a C function yields outside of any "
   .. "coroutine; call it in one (coroutine.wrap)"

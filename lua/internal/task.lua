@@ -12,20 +12,14 @@
 
 local native, core = ...
 
-local ipairs, next, tonumber, type = ipairs, next, tonumber, type
-local unpack = unpack
+local ipairs, tonumber, type = ipairs, tonumber, type
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
-local raw_status, raw_running = coroutine.status, coroutine.running
-local isyieldable = coroutine.isyieldable
-local getinfo = debug.getinfo
-local sethook, gethook = debug.sethook, debug.gethook
+local raw_status = coroutine.status
 local next_event, is_ending, may_wait = native.next_event, native.is_ending, native.may_wait
 local xpcall, note_failure = xpcall, native.note_failure
 
 -- Yielded by a call that waits, and by a runner that is done.
 local WAIT, IDLE = {}, {}
-
-local RUNNERS_KEPT = 64
 
 local current -- the root coroutine that runs
 local looper -- the root coroutine that pulls events
@@ -74,7 +68,7 @@ end
 function core.report(message)
   explain = explain or native.load("internal/failure")(native, core)
   native.note_failure(message)
-  return explain(raw_running(), message, false)
+  return explain(current, message, false)
 end
 
 local finish
@@ -83,8 +77,7 @@ local finish
 -- which has to be an error there, as it is in plain Lua.
 local function go_on(co)
   if raw_status(co) ~= "suspended" then return end
-  raise_in = raise_in
-    or native.load("internal/stray")(raw_resume, raw_running, sethook, gethook)
+  raise_in = raise_in or native.load("internal/stray")(raw_resume)
   local before = current
   current = co
   return finish(before, co, raise_in(co))
@@ -98,7 +91,7 @@ function finish(before, co, ok, what, why)
     if stop_serving then stop_serving(co) end
     if guards then guards[co] = nil end
     local n = #runners
-    if n < RUNNERS_KEPT then runners[n + 1] = co end
+    if n < 64 then runners[n + 1] = co end
     return
   end
   if asked then keep_asker(co) end
@@ -198,7 +191,7 @@ end
 local function check_may_wait()
   local why = may_wait(current, raw_resume)
   if why == 0 then return end
-  refuse = refuse or native.load("internal/refusal")(native, getinfo)
+  refuse = refuse or native.load("internal/refusal")(native)
   raise(refuse(why))
 end
 
@@ -337,11 +330,8 @@ end
 
 function native.load_coroutines()
   if loaded then return loaded end
-  local raw = { raw_create, raw_resume, raw_yield, isyieldable, raw_status, raw_running }
-  loaded = native.load("internal/coroutines")(native, core, WAIT, getinfo, unpack(raw))
-  for name, f in next, loaded do
-    if coroutines[name] == stubs[name] then coroutines[name] = f end
-  end
+  local load = native.load("internal/coroutines")
+  loaded = load(native, core, WAIT, raw_create, raw_resume, raw_yield, coroutines, stubs)
   stubs = nil
   return loaded
 end
@@ -361,8 +351,6 @@ local function seconds(value, position, name)
 end
 
 core.bad, core.raise, core.seconds, core.timeout_of = bad, raise, seconds, timeout_of
-core.bad_because = native.bad_because
-function core.describe(value) return native.describe(value) end
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
 core.run, core.begin_serving = run, begin_serving

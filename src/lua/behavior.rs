@@ -135,7 +135,8 @@ impl Running {
                     native::open(raw);
                     library::push_chunk(raw, "init");
                     ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
-                    ffi::lua_call(raw, 1, 2);
+                    ffi::lua_createtable(raw, 0, CORE_FIELDS);
+                    ffi::lua_call(raw, 2, 2);
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
                     ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
                     seed_random(raw, context);
@@ -144,7 +145,8 @@ impl Running {
                         ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
                         ffi::lua_call(raw, 1, 0);
                     }
-                    ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
+                    // Usually: the next cycle begins when there is twice as much.
+                    ffi::lua_gc(raw, ffi::LUA_GCRESTART, -1);
                 })
             }
         });
@@ -341,6 +343,9 @@ unsafe fn seed_random(raw: *mut lua_State, context: &Arc<Context>) {
         ffi::lua_settop(raw, -2);
     }
 }
+
+/// About as many as the library's chunks share: the table need not grow by and by.
+const CORE_FIELDS: c_int = 40;
 
 const DISPATCH: &std::ffi::CStr = c"node-lua.dispatch";
 const START: &std::ffi::CStr = c"node-lua.start";

@@ -61,7 +61,7 @@ pub(super) unsafe fn open(raw: *mut lua_State) {
 }
 
 /// Functions that a context without sockets looks up.
-const FUNCTIONS_USUAL: c_int = 16;
+const FUNCTIONS_USUAL: c_int = 24;
 
 type ByName = HashMap<&'static [u8], lua_CFunction, BuildHasherDefault<NameHasher>>;
 
