@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use memchr::memmem::Finder;
 use mlua::ffi::{self, lua_State};
 
+use super::disguise;
 use crate::rt;
 
 /// Files that are remembered. One more, and all are forgotten.
@@ -288,6 +289,10 @@ pub(super) unsafe fn mentions(raw: *mut lua_State) -> bool {
             found.buffer |= words.buffer;
         }
         0
+    }
+    // SAFETY: a function is on top.
+    if unsafe { disguise::is_disguised(raw) } {
+        return false;
     }
     let mut found = Words::default();
     // SAFETY: a function is on top; `search` is made for these words.

@@ -1,13 +1,19 @@
-//! The library's bytecode, made to look like C code to scripts.
+//! The library's functions, made to look like C code to scripts.
 //!
 //! Libraries count levels of the stack, for `error`, `setfenv` or `debug.getinfo`, and look at what
 //! they find there. In plain LuaJIT `require`, `coroutine.resume` and their like are C functions:
 //! their frames have no lines, and errors that blame them no position. A function of ours is Lua,
 //! so that what it calls can wait. Of bytecode without debug information the VM says "line 0"; of
 //! bytecode whose lines are all negative it says what it says of C code, nothing. So that is what
-//! [`disguise`] gives it. `stock.rs` does the rest.
+//! [`disguise`] gives it, once it is loaded: all functions of all contexts share the table of their
+//! lines. `stock.rs` does the rest.
 
 use std::ffi::CStr;
+use std::ptr;
+
+use mlua::ffi::{self, lua_State};
+
+use super::native::stdio;
 
 /// The name of all chunks of the library: what the VM tells of C functions.
 pub(super) const CHUNK_NAME: &CStr = c"=[C]";
@@ -17,100 +23,117 @@ pub(super) const STAND_IN: i32 = -1;
 /// … and of all others, which are one frame to scripts, however many they take.
 pub(super) const LIBRARY: i32 = -2;
 
-/// In the header: that there is no debug information.
-const STRIPPED: u8 = 2;
-
-/// A number in LEB128.
-fn read(bytes: &[u8], at: &mut usize) -> Option<u32> {
-    let mut value = 0;
-    for shift in (0..35).step_by(7) {
-        let byte = *bytes.get(*at)?;
-        *at += 1;
-        value |= u32::from(byte & 0x7f).checked_shl(shift)?;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
+/// LuaJIT's `GCproto`: what functions of the same code share.
+#[repr(C)]
+struct Prototype {
+    next: u64,
+    marked: u8,
+    kind: u8,
+    parameters: u8,
+    frame: u8,
+    instructions: u32,
+    unused: u32,
+    collector_list: u64,
+    /// Points behind the objects.
+    constants: *const *mut Prototype,
+    upvalue_list: u64,
+    objects: u32,
+    numbers: u32,
+    bytes: u32,
+    upvalues: u8,
+    flags: u8,
+    trace: u16,
+    name: u64,
+    first_line: i32,
+    lines: i32,
+    /// For each instruction but the first how many lines it is after the first.
+    line_table: *const u8,
+    upvalue_names: *const u8,
+    variables: *const u8,
 }
 
-fn write(bytes: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
+/// The type of a prototype in its header.
+const KIND: u8 = 7;
+
+/// All instructions are on the first line.
+static LINES: [u8; 1 << 14] = [0; 1 << 14];
+
+/// The prototype of the function on the top of the stack, whose instructions follow it.
+unsafe fn prototype(raw: *mut lua_State) -> *mut Prototype {
+    // SAFETY: the callers have a Lua function there, in whose object is where they begin.
+    unsafe { ((*stdio::object(raw, -1)).code as usize as *mut Prototype).sub(1) }
 }
 
-/// Takes a dump, and returns it with other debug information: each instruction is on this line, and
-/// nothing has a name. `None` if the dump is not as expected (see LuaJIT's lj_bcdump.h).
-pub(super) fn disguise(dump: &[u8], line: i32) -> Option<Vec<u8>> {
-    let mut result = dump.get(..4)?.to_vec();
-    let mut at = 4;
-    let flags = read(dump, &mut at)?;
-    let is_stripped = flags & u32::from(STRIPPED) != 0;
-    if !is_stripped {
-        let name = read(dump, &mut at)? as usize;
-        at += name;
-    }
-    write(&mut result, flags & !u32::from(STRIPPED));
-    write(&mut result, CHUNK_NAME.count_bytes() as u32);
-    result.extend_from_slice(CHUNK_NAME.to_bytes());
-    loop {
-        let length = read(dump, &mut at)? as usize;
-        if length == 0 {
-            result.push(0);
-            return (at == dump.len()).then_some(result);
-        }
-        let prototype = dump.get(at..at + length)?;
-        at += length;
-        let upvalues = usize::from(*prototype.get(3)?);
-        let mut inside = 4;
-        let (_objects, _numbers) = (read(prototype, &mut inside)?, read(prototype, &mut inside)?);
-        let instructions = read(prototype, &mut inside)? as usize;
-        let mut made = prototype.get(..inside)?.to_vec();
-        let mut end = prototype.len();
-        if !is_stripped {
-            let before = read(prototype, &mut inside)? as usize;
-            if before > 0 {
-                let (_first, _lines) =
-                    (read(prototype, &mut inside)?, read(prototype, &mut inside)?);
+/// The prototypes among the constants of one: of the functions inside it.
+unsafe fn inner(outer: *const Prototype) -> impl Iterator<Item = *mut Prototype> {
+    // SAFETY: the callers have a live prototype; objects have their kind in the same place.
+    let objects = unsafe {
+        let count = (*outer).objects as usize;
+        std::slice::from_raw_parts((*outer).constants.sub(count), count)
+    };
+    objects.iter().copied().filter(|object| {
+        // SAFETY: as above.
+        unsafe { (**object).kind == KIND }
+    })
+}
+
+/// Has the function on the top of the stack, and those inside it, look as if all their code were
+/// on this line, and nothing in it had a name.
+///
+/// # Safety
+/// `raw` must be a live state with a Lua function on top that was just loaded, and prototypes of
+/// the layout that [`is_known`] looks for.
+pub(super) unsafe fn disguise(raw: *mut lua_State, line: i32) {
+    unsafe fn disguise_all(prototype: *mut Prototype, line: i32) {
+        // SAFETY: a live prototype of this layout, which nobody else has. The VM reads one line
+        // for each instruction, and frees nothing of what is pointed to.
+        unsafe {
+            if (*prototype).instructions as usize <= LINES.len() {
+                (*prototype).first_line = line;
+                (*prototype).lines = 0;
+                (*prototype).line_table = LINES.as_ptr();
+                (*prototype).upvalue_names = ptr::null();
+                (*prototype).variables = ptr::null();
             }
-            end = end.checked_sub(before)?;
+            inner(prototype).for_each(|inner| disguise_all(inner, line));
         }
-        // For each instruction how many lines it is after the first; for each upvalue an empty
-        // name; and no variables.
-        let debug = instructions + upvalues + 1;
-        write(&mut made, debug as u32);
-        write(&mut made, line as u32);
-        write(&mut made, 0);
-        made.extend_from_slice(prototype.get(inside..end)?);
-        made.resize(made.len() + debug, 0);
-        write(&mut result, made.len() as u32);
-        result.extend_from_slice(&made);
     }
+    // SAFETY: the caller's contract.
+    unsafe { disguise_all(prototype(raw), line) };
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Whether the function on the top of the stack is one that was disguised. It must not be dumped:
+/// the VM takes what lies behind the table of lines for that of the prototype.
+///
+/// # Safety
+/// `raw` must be a live state with a Lua function on top.
+pub(super) unsafe fn is_disguised(raw: *mut lua_State) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { ptr::eq((*prototype(raw)).line_table, LINES.as_ptr()) }
+}
 
-    #[test]
-    fn numbers_are_read_as_they_are_written() {
-        for value in [0, 1, 127, 128, 300, 1 << 21, u32::MAX, STAND_IN as u32, LIBRARY as u32] {
-            let (mut bytes, mut at) = (Vec::new(), 0);
-            write(&mut bytes, value);
-            assert_eq!((read(&bytes, &mut at), at), (Some(value), bytes.len()));
-            assert_eq!(read(&bytes[..bytes.len() - 1], &mut 0), None);
-        }
-    }
-
-    #[test]
-    fn what_is_no_dump_is_refused() {
-        assert_eq!(disguise(b"", LIBRARY), None);
-        assert_eq!(disguise(b"\x1bLJ\x02\x02", LIBRARY), None);
-        assert_eq!(disguise(b"\x1bLJ\x02\x02\x05\0\0", LIBRARY), None);
-        assert!(disguise(b"\x1bLJ\x02\x02\0", LIBRARY).is_some());
-        assert_eq!(disguise(b"\x1bLJ\x02\x02\0more", LIBRARY), None);
+/// Whether prototypes are laid out as expected.
+///
+/// # Safety
+/// `raw` must be a live state with a free stack slot. Raises for want of memory.
+pub(super) unsafe fn is_known(raw: *mut lua_State) -> bool {
+    const TEXT: &[u8] = b"local a\n\nreturn function()\n\n return a end";
+    // SAFETY: the caller's contract; the stack is left as it was.
+    unsafe {
+        let start = TEXT.as_ptr().cast();
+        let status = ffi::luaL_loadbuffer(raw, start, TEXT.len(), CHUNK_NAME.as_ptr());
+        let is_known = status == ffi::LUA_OK && {
+            let outer = prototype(raw);
+            let is_known = (*outer).kind == KIND && (*outer).objects == 1;
+            is_known
+                && inner(outer).all(|inner| {
+                    ((*inner).instructions, (*inner).upvalues) == (3, 1)
+                        && ((*inner).first_line, (*inner).lines) == (3, 2)
+                        && (*inner).name == (*outer).name
+                        && (*inner).line_table.addr() + 2 == (*inner).upvalue_names.addr()
+                })
+        };
+        ffi::lua_settop(raw, -2);
+        is_known
     }
 }

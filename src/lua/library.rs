@@ -1,7 +1,7 @@
 //! The runtime's Lua side: embedded in the binary, compiled once per process, loaded as bytecode.
 
 use std::borrow::Cow;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int};
 use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_State};
@@ -79,13 +79,11 @@ const JIT_MODULES: &[(&str, &CStr, &str)] = include!(concat!(env!("OUT_DIR"), "/
 /// Chunks whose functions stand for LuaJIT's own.
 const STAND_INS: &[&str] = &["internal/require"];
 
-/// Chunks that every context has, and whose functions call no script's but as the last thing they
-/// do: to look like C they need no bytes for lines.
-const PLAIN: &[&str] = &["init", "context", "buffer", "internal/ffi"];
-
 struct Chunk {
     name: &'static str,
     bytecode: Vec<u8>,
+    /// Where its functions seem to be.
+    line: i32,
 }
 
 /// The library's chunks; `None` if there is no memory to compile them.
@@ -96,18 +94,16 @@ fn chunks() -> Option<&'static [Chunk]> {
     }
     let state = State::new()?;
     // SAFETY: a fresh state, ours alone. Without memory for this the process ends.
-    unsafe { pristine::learn(state.as_ptr()) };
+    unsafe {
+        assert!(disguise::is_known(state.as_ptr()), "LuaJIT's layout is that of its source");
+        pristine::learn(state.as_ptr());
+    }
     let made = |&(name, chunk_name, source): &(_, _, _)| {
-        let bytecode = compile(&state, chunk_name, source)?;
         let line = match STAND_INS.contains(&name) {
             true => disguise::STAND_IN,
             false => disguise::LIBRARY,
         };
-        let bytecode = match PLAIN.contains(&name) {
-            true => bytecode,
-            false => disguise(&bytecode, line).expect("LuaJIT's format is that of its source"),
-        };
-        Some(Chunk { name, bytecode })
+        Some(Chunk { name, bytecode: compile(&state, chunk_name, source)?, line })
     };
     let made: Option<Vec<Chunk>> = SOURCES.iter().map(made).collect();
     let made = made?;
@@ -163,20 +159,6 @@ unsafe fn load_text(raw: *mut lua_State, name: &CStr, text: &[u8]) -> c_int {
 /// # Safety
 /// A lua_CFunction: called by the VM only.
 pub unsafe extern "C-unwind" fn compile_for_lua(raw: *mut lua_State) -> c_int {
-    unsafe extern "C-unwind" fn append(
-        _: *mut lua_State,
-        piece: *const c_void,
-        length: usize,
-        code: *mut c_void,
-    ) -> c_int {
-        // SAFETY: the vector below, and a piece of that length.
-        unsafe {
-            let code = &mut *code.cast::<Vec<u8>>();
-            code.extend_from_slice(std::slice::from_raw_parts(piece.cast(), length));
-        }
-        0
-    }
-    let mut code: Vec<u8> = Vec::new();
     // SAFETY: called by the VM with a text, which stays on the stack. What is raised unwinds.
     unsafe {
         let mut length = 0;
@@ -188,14 +170,7 @@ pub unsafe extern "C-unwind" fn compile_for_lua(raw: *mut lua_State) -> c_int {
         if load_text(raw, CHUNK_NAME, text) != ffi::LUA_OK {
             ffi::lua_error(raw);
         }
-        if ffi::lua_dump(raw, append, (&raw mut code).cast(), 1) != 0 {
-            return 0;
-        }
-        let code = disguise(&code, disguise::LIBRARY).expect("LuaJIT's format is its source's");
-        let (bytes, length) = (code.as_ptr().cast::<c_char>(), code.len());
-        if ffi::luaL_loadbuffer(raw, bytes, length, CHUNK_NAME.as_ptr()) != ffi::LUA_OK {
-            ffi::lua_error(raw);
-        }
+        disguise(raw, disguise::LIBRARY);
         pristine::set_environment(raw);
     }
     1
@@ -263,6 +238,8 @@ pub unsafe fn push_chunk(state: *mut lua_State, name: &str) -> bool {
         // SAFETY: the message is on the stack; out of memory is all that can have happened.
         unsafe { ffi::lua_error(state) };
     }
+    // SAFETY: the function is on the stack; `chunks` has looked at the layout.
+    unsafe { disguise(state, chunk.line) };
     true
 }
 
