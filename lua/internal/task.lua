@@ -12,7 +12,7 @@
 
 local native, core = ...
 
-local ipairs, tonumber, type = ipairs, tonumber, type
+local error, ipairs, tonumber, type = error, ipairs, tonumber, type
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status = coroutine.status
 local next_event, is_ending, may_wait = native.next_event, native.is_ending, native.may_wait
@@ -122,12 +122,20 @@ local function loop()
   until looper ~= me
 end
 
--- What root coroutines other than the main one run: a function, or events if there is none. An
+local function work(f, ...)
+  if f then
+    f(...)
+  else
+    loop()
+  end
+  return work(raw_yield(IDLE))
+end
+
+-- What root coroutines other than the main one run: functions, or events where there is none. An
 -- error is looked at where it was raised, and then ends the coroutine.
-local function runner(f, ...)
-  local ok, why = xpcall(f or loop, note_failure, ...)
-  if not ok then error(why, 0) end
-  return runner(raw_yield(IDLE))
+local function runner(...)
+  local _, why = xpcall(work, note_failure, ...)
+  error(why, 0)
 end
 
 local function get_runner()
