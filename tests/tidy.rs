@@ -75,6 +75,7 @@ const UNSAFE: &[&str] = &[
     "src/lua/objects.rs",
     "src/lua/pages.rs",
     "src/lua/pristine.rs",
+    "src/lua/profiler.rs",
     "src/lua/slots.rs",
     "src/lua/state.rs",
     "src/lua/stock.rs",
@@ -121,6 +122,7 @@ const TESTED: &[(&str, &str, &str)] = &[
     ("src/lua/heap.rs", "src/lua/heap.rs", "what_is_resized_keeps_its_content"),
     ("src/lua/objects.rs", "tests/buffer.rs", "memory_outside_the_vm_is_counted_and_given_back"),
     ("src/lua/pages.rs", "src/lua/pages.rs", "blocks_stay_apart"),
+    ("src/lua/profiler.rs", "tests/profiler.rs", "any_number_of_contexts_may_ask_for_it"),
     ("src/lua/slots.rs", "src/lua/slots.rs", "slots_are_aligned_and_apart"),
     (
         "src/lua/compiled.rs",

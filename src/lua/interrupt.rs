@@ -126,6 +126,18 @@ unsafe fn set_hook(raw: *mut lua_State, hook: Option<ffi::lua_Hook>, mask: c_int
     IS_SETTING.set(false);
 }
 
+/// Calls `body`, which changes what hooks the running state has, from a signal handler; not if the
+/// signal has come while this thread changes a hook.
+pub(super) fn undisturbed(body: impl FnOnce()) {
+    if IS_SETTING.replace(true) {
+        return;
+    }
+    compiler_fence(Ordering::SeqCst);
+    body();
+    compiler_fence(Ordering::SeqCst);
+    IS_SETTING.set(false);
+}
+
 /// Interrupts what runs on this thread. Only where the VM has called a function of ours.
 pub(super) fn arm() {
     let raw = RUNNING.get();

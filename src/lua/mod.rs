@@ -20,6 +20,7 @@ pub mod objects;
 mod pages;
 mod pristine;
 mod process;
+pub mod profiler;
 mod quota;
 mod sessions;
 mod settings;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mlua::ffi::{self, lua_State};
 
 use super::heap::Heap;
-use super::{interrupt, native, objects};
+use super::{interrupt, native, objects, profiler};
 use crate::message::Held;
 use crate::{rt, torture};
 
@@ -309,7 +309,10 @@ impl Drop for State {
         STATES.fetch_sub(1, Ordering::Relaxed);
         self.account().set_limit(0);
         // SAFETY: the state is owned and not running: whoever runs it borrows `self`.
-        unsafe { ffi::lua_close(self.raw.as_ptr()) };
+        unsafe {
+            profiler::forget(self.raw.as_ptr());
+            ffi::lua_close(self.raw.as_ptr());
+        }
         // SAFETY: the allocator, the only other user, is gone with the state.
         drop(unsafe { Box::from_raw(self.account.as_ptr()) });
     }

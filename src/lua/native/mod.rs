@@ -29,7 +29,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::convert::OPEN_FFI;
 use super::host::Host;
-use super::{compiled, library, stock};
+use super::{compiled, library, profiler, stock};
 use crate::abi;
 use crate::error::Code;
 use crate::logging;
@@ -50,6 +50,7 @@ pub(super) unsafe fn open(raw: *mut lua_State) {
         super::convert::install(raw);
         super::pristine::keep(raw);
         stock::install(raw);
+        profiler::install(raw);
         ffi::lua_createtable(raw, 0, FUNCTIONS_USUAL);
         ffi::lua_createtable(raw, 0, 1);
         ffi::lua_pushcfunction(raw, look_up);
