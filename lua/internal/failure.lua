@@ -29,7 +29,9 @@ return function(co, message, is_main)
   -- What raises, and what the runtime itself runs in, is the same for all.
   if trace then
     trace = gsub(trace, "\n\t%[C%]: in function 'error'", "")
-    trace = gsub(trace, "\n\t%[C%]: at 0x%x+$", "")
+    local left
+    repeat trace, left = gsub(trace, "\n\t%[C%]: at 0x%x+$", "") until left == 0
+    if trace == "stack traceback:" then trace = nil end
   end
   local text = describe(message)
   if trace then text = text .. "\n" .. trace end
