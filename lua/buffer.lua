@@ -10,7 +10,7 @@
 local native = ...
 
 local buffer = native.buffer_table()
-local rawget, setmetatable = rawget, setmetatable
+local rawget, rawset, setmetatable = rawget, rawset, setmetatable
 
 local access
 
@@ -30,8 +30,16 @@ setmetatable(buffer, {
         native.buffer_methods() -- fills the table, if it is empty
         local method = rawget(buffer, name)
         if method ~= nil then return method end
+        local find = native.buffer_access().find
+        method = rawget(buffer, name)
+        if method ~= nil then return method end
+        return find(buffer, name)
+    end,
+    -- What a script puts in the place of a function must not be overwritten by a later load.
+    __newindex = function(_, name, value)
+        native.buffer_methods()
         native.buffer_access()
-        return buffer[name]
+        rawset(buffer, name, value)
     end,
 })
 

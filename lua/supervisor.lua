@@ -11,8 +11,9 @@ local native, core = ...
 
 local bad, raise, describe = core.bad, core.raise, native.describe
 core.load_all(core.context)
-local create, monitor = core.context.create, core.context.monitor
-local destroy, wait = core.context.destroy, core.context.wait
+-- Not those of module context, which a script may have replaced.
+local create, destroy, wait = core.create, core.destroy, core.wait
+local monitor = core.control().monitor
 local error, next, pcall, setmetatable, tostring = error, next, pcall, setmetatable, tostring
 local type, unpack, xpcall = type, unpack, xpcall
 local format, remove = string.format, table.remove
@@ -212,7 +213,7 @@ local function check_child(spec, index)
   end
   local file = spec[1]
   if type(file) == "table" then
-    core.control().check_options(file, " of " .. where, "start")
+    core.check_options(file, " of " .. where, "start")
   elseif type(file) ~= "string" then
     bad(where, "start", "file name, or table of options, as its first element", file)
   end

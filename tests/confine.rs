@@ -356,3 +356,72 @@ fn bytecode_is_refused_as_a_script_too() {
     let done = run(node_lua().arg(main).arg(code)).succeeded();
     assert_eq!(done.stdout, "ran\n", "{done}");
 }
+
+#[test]
+fn children_tell_nothing_of_files_to_who_has_no_io() {
+    let folder = Folder::new();
+    folder.write("hidden/mod.lua", "return 1");
+    folder.write("secret.txt", "password = 'hunter2' hunter2 x");
+    folder.write("secret.lua", "password = 'hunter2' hunter2 x");
+    folder.write("user.lua", "require 'mod'");
+    folder.write(
+        "confined.lua",
+        "local folder = ...
+         package.path = folder .. '/hidden/?.lua'
+         local function create(name)
+           local why
+           local h = context.create(folder .. '/' .. name)
+           context.monitor(h, function(_, reason, detail)
+             why = reason .. ': ' .. string.gsub(detail, '/[^ ]*/' .. name, 'FILE')
+           end)
+           while not why do timer.sleep(0.001) end
+           return why
+         end
+         local told, text = create('nowhere'), ''
+         for _, name in ipairs { 'secret.txt', 'hidden', 'secret.lua', 'nowhere/x' } do
+           if create(name) ~= told then text = text .. name .. ' ' end
+         end
+         -- Where the script has package.path point is of no use to its children.
+         local why = create('user.lua')
+         if not why:find('not found', 1, true) then text = text .. 'mod ' end
+         local _, error = pcall(require, 'secret')
+         if error:find('hunter2', 1, true) then text = text .. 'require ' end
+         context.send(context.parent(), text .. told)",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local folder = arg[0]:match('^(.*)/')
+         local file = folder .. '/confined.lua'
+         local h = context.create({ file = file, deny = { 'io', 'os' } }, folder)
+         print((select(2, context.recv(h))))",
+    );
+    let done = run(node_lua().arg(main)).succeeded();
+    let told = "error: cannot load FILE (why is in the log: io is withheld from its creator)\n";
+    assert_eq!(done.stdout, told, "{done}");
+    // Who reads the log is told.
+    assert!(
+        done.stderr.contains("cannot read ") && done.stderr.contains("secret.txt:1: "),
+        "{done}"
+    );
+}
+
+#[test]
+fn environments_are_asked_for_as_in_plain_lua() {
+    let script = "local told = {}
+         local function try(name, f, ...)
+           local ok, got = pcall(f, ...)
+           local text = type(got) == 'string' and got or got == _G and '_G' or type(got)
+           text = text:gsub('^/.*/', '')
+           told[#told + 1] = name .. ' ' .. tostring(ok) .. ' ' .. text
+         end
+         for _, level in ipairs { '1', '0', 'x', '1.5', ' 1 ', '0x1', '-1', 1.9, 0, 1, 99, {} } do
+           try('get', function() return (getfenv(level)) end)
+           if level ~= '0' and level ~= 0 then try('set', function() setfenv(level, _G) end) end
+         end
+         try('get', getfenv, nil) try('set', setfenv) try('set', setfenv, 1, 1)
+         try('set', setfenv, print, {}) try('get', getfenv, print)
+         return table.concat(told, '\\n')";
+    let plain = confined("{}", script);
+    assert!(plain.contains("get true _G") && plain.contains("get false "), "{plain}");
+    assert_eq!(confined(ALL, script), plain);
+}

@@ -27,7 +27,7 @@ local cast, copy, istype, text_of = ffi.cast, ffi.copy, ffi.istype, ffi.string
 local tobit, band, bswap, rshift, arshift = bit.tobit, bit.band, bit.bswap, bit.rshift, bit.arshift
 local getmetatable, floor, type, tonumber = getmetatable, math.floor, type, tonumber
 local format, gsub, match = string.format, string.gsub, string.match
-local ipairs, rawset = ipairs, rawset
+local ipairs, rawget, rawset, getinfo = ipairs, rawget, rawset, debug.getinfo
 local setmetatable = setmetatable
 local bad, raise, buffer_reserve = native.bad, native.raise, native.buffer_reserve
 
@@ -310,6 +310,18 @@ local function expand(template, values)
     return text
 end
 
+--- Adds a method, but not in the place of what a script has put there. Stand-ins, of which it may
+--- have kept one, know what they stand for (internal/listing.lua).
+local function place(name, method)
+    local stubs = native.buffer_stubs
+    local stub, now = stubs and stubs[name], rawget(buffer, name)
+    if stub then native.stub_originals[stub] = method end
+    if now == nil or now == stub or getinfo(now, "S").what == "C" then
+        rawset(buffer, name, method)
+    end
+end
+env.place = place
+
 local TEMPLATES = { [""] = GET, set_ = SET, put_ = PUT }
 local PLACES = { set_ = "3", put_ = "2" }
 
@@ -325,14 +337,13 @@ local function generate(name)
     local values = parts(kind, order)
     values.name, values.where = name, PLACES[prefix]
     local accessor = native.compile(PREAMBLE .. expand(template, values))(env)
-    rawset(buffer, name, accessor)
+    place(name, accessor)
     return accessor
 end
 
 -- Most scripts use few of the 54.
-setmetatable(buffer, {
-    __index = function(_, name) return type(name) == "string" and generate(name) or nil end,
-})
+function env.find(_, name) return type(name) == "string" and generate(name) or nil end
+setmetatable(buffer, { __index = env.find })
 
 -- Bytes and pointers.
 
@@ -435,11 +446,14 @@ local function make_room(object, count)
     return bytes, room
 end
 
-buffer.index_of, buffer.text, buffer.put = index_of, text, put
-buffer.ptr, buffer.reserve = ptr, make_room
+place("index_of", index_of)
+place("text", text)
+place("put", put)
+place("ptr", ptr)
+place("reserve", make_room)
 
 --- Adds bytes written behind the content to it.
-function buffer.commit(object, count)
+local function commit(object, count)
     check_buffer(object, "commit")
     local view = view_t(object)
     check_live(view, "commit")
@@ -468,10 +482,10 @@ local function skip(object, count)
     view.len = len - dropped
     return object
 end
-buffer.skip = skip
+place("skip", skip)
 
 --- Forgets the content; like clear, but compiled.
-function buffer.reset(object)
+local function reset(object)
     check_buffer(object, "reset")
     local view = view_t(object)
     check_live(view, "reset")
@@ -481,17 +495,22 @@ function buffer.reset(object)
 end
 
 -- Loops over a buffer ask for these: from here on the compiled way.
-function buffer.length(object)
+local function length(object)
     check_buffer(object, "length")
     return view_t(object).len
 end
 
-function buffer.unfill(object)
+local function unfill(object)
     check_buffer(object, "unfill")
     return view_t(object).room
 end
 
+place("commit", commit)
+place("reset", reset)
+place("length", length)
+place("unfill", unfill)
+
 env.FIXED, env.parts, env.expand = FIXED, parts, expand
 env.PREAMBLE, env.check_buffer = PREAMBLE, check_buffer
-native.load "internal/buffer_varint"(native, env, buffer)
+native.load "internal/buffer_varint"(native, env)
 return env

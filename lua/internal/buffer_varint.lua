@@ -1,7 +1,7 @@
 -- Numbers of variable length in buffers: LEB128, the least significant group of 7 bits first.
 -- Loaded with internal/buffer_access.lua, which says how finalisers are reckoned with.
 
-local native, env, buffer = ...
+local native, env = ...
 
 local raise = native.raise
 local view_t, reserve, check_buffer = env.view_t, env.reserve, env.check_buffer
@@ -92,13 +92,13 @@ local function get_zigzag(object, offset, name)
 end
 
 --- The unsigned varint at an offset, and the offset behind it.
-function buffer.varint(object, offset)
+local function varint(object, offset)
     check_buffer(object, "varint")
     return get_varint(object, offset, "varint")
 end
 
 --- The signed (zigzag) varint at an offset, and the offset behind it.
-function buffer.zigzag(object, offset)
+local function zigzag(object, offset)
     check_buffer(object, "zigzag")
     return get_zigzag(object, offset, "zigzag")
 end
@@ -180,16 +180,22 @@ local function to_zigzag(value, place, name)
 end
 
 --- Appends an unsigned varint.
-function buffer.put_varint(object, value)
+local function put_varint(object, value)
     check_buffer(object, "put_varint")
     return append_varint(object, to_varint(value, 2, "put_varint"), "put_varint")
 end
 
 --- Appends a signed varint.
-function buffer.put_zigzag(object, value)
+local function put_zigzag(object, value)
     check_buffer(object, "put_zigzag")
     return append_varint(object, to_zigzag(value, 2, "put_zigzag"), "put_zigzag")
 end
 
 env.get_varint, env.get_zigzag, env.halves = get_varint, get_zigzag, halves
 env.write_varint, env.to_varint, env.to_zigzag = write_varint, to_varint, to_zigzag
+
+local place = env.place
+place("varint", varint)
+place("zigzag", zigzag)
+place("put_varint", put_varint)
+place("put_zigzag", put_zigzag)

@@ -6,6 +6,8 @@ local native, core, line = ...
 local error, loadfile, loadstring, pcall, require, unpack =
   error, _G.loadfile, _G.loadstring, pcall, _G.require, unpack
 local sub = string.sub
+local stdout, stderr = _G.io.stdout, _G.io.stderr
+local write, flush = stdout.write, stdout.flush
 
 -- Whatever is run may use coroutines.
 native.load_coroutines()
@@ -60,5 +62,5 @@ return function(...)
     return
   end
   if main then check(main())(...) end
-  return native.load("internal/lines")(native, core)
+  return native.load("internal/lines")(native, core, loadstring, stdout, stderr, write, flush)
 end

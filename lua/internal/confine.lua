@@ -7,8 +7,9 @@
 local native, buffer, no_io, no_os, no_network = ...
 
 local raw_load, raw_loadfile, searchpath = load, loadfile, package.searchpath
-local getinfo = debug.getinfo
-local error, pairs, select, type = error, pairs, select, type
+local getinfo, find, format = debug.getinfo, string.find, string.format
+local error, ipairs, pairs, select, type = error, ipairs, pairs, select, type
+local package = package -- its fields are the script's own
 
 local function keep(library, names)
   local kept = {}
@@ -51,10 +52,15 @@ keep(jit, { "on", "off", "flush", "status", "version", "version_num", "os", "arc
 
 keep(debug, { "traceback" })
 function debug.getinfo(where, what, ...)
-  if select("#", ...) > 0 or type(where) == "thread" then
+  local kind = type(where)
+  if
+    select("#", ...) > 0
+    or kind ~= "number" and kind ~= "function"
+    or what ~= nil and (type(what) ~= "string" or find(what, "[^nSluLf]"))
+  then
     error("bad arguments to 'getinfo' (a level or function, and what to tell, expected)", 2)
   end
-  if type(where) == "number" then where = where + 1 end
+  if kind == "number" then where = where + 1 end
   local found = getinfo(where, what or "nSlu")
   if found then found.func = nil end
   return found
@@ -70,14 +76,23 @@ function _G.loadstring(text, name)
   return raw_load(text, name, "t")
 end
 
-local path = package.path
+-- Who cannot read files looks for modules where its creator has it look, and so do those that it
+-- creates; and what is in a file that does not load is not told.
+local own_path = no_io and package.path or nil
+native.module_path = own_path
+
 local function load_module(name)
-  local file, why = searchpath(name, no_io and path or package.path)
+  local file, why = searchpath(name, own_path or package.path)
   if not file then return why end
   local chunk
   chunk, why = raw_loadfile(file, "t")
-  if not chunk then error(("error loading module '%s':\n\t%s"):format(name, why), 0) end
-  return chunk
+  if chunk then return chunk end
+  local text = format("error loading module '%s':\n\t%s", name, why)
+  if no_io then
+    native.report(text, false)
+    text = format("error loading module '%s' (why is in the log: io is withheld)", name)
+  end
+  error(text, 0)
 end
 
 package.loaders = { package.loaders[1], load_module }

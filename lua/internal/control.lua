@@ -3,7 +3,7 @@
 
 local native, core, context = ...
 
-local next, package, type = next, package, type
+local next, type = next, type
 local floor, bit_or = math.floor, bit.bor
 local bad, raise, describe = core.bad, core.raise, native.describe
 local call, defer, hold = core.call, core.defer, core.hold
@@ -172,7 +172,7 @@ function core.check_options(options, of, name)
 end
 
 --- context.create with a table in place of the file's name.
-function core.create_with(options, ...)
+function core.create_with(options, path, cpath, ...)
   local checked = core.check_options(options, "", "create")
-  return native.create(checked.file, package.path, package.cpath, checked, ...)
+  return native.create(checked.file, path, cpath, checked, ...)
 end

@@ -9,7 +9,8 @@
 
 local native, core, WAIT, raw_create, raw_resume, raw_yield, coroutines, stubs = ...
 
-local error, next, select, setmetatable, type = error, next, select, setmetatable, type
+local error, next, rawget, rawset, select = error, next, rawget, rawset, select
+local setmetatable, type = setmetatable, type
 local isyieldable, raw_status = coroutine.isyieldable, coroutine.status
 local raw_running = coroutine.running
 local getinfo = debug.getinfo
@@ -150,6 +151,6 @@ local own = {
   running = running,
 }
 for name, f in next, own do
-  if coroutines[name] == stubs[name] then coroutines[name] = f end
+  if rawget(coroutines, name) == stubs[name] then rawset(coroutines, name, f) end
 end
 return own

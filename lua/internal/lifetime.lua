@@ -4,7 +4,9 @@
 local native, core = ...
 
 local ipairs, select, tonumber = ipairs, select, tonumber
-local tostring, type, unpack = tostring, type, unpack
+local pairs, tostring, type, unpack = pairs, tostring, type, unpack
+local concat, remove, sort = table.concat, table.remove, table.sort
+local package = package
 local bad, raise, handlers, options = core.bad, core.raise, core.handlers, core.options
 local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
@@ -21,17 +23,17 @@ local self_handle = native.self()
 local context = {}
 
 -- What is loaded when it is asked for: monitors, figures, creation with options.
+local controls = {}
 local function control()
-  if not core.create_with then native.load("internal/control")(native, core, core.context) end
-  return core
+  if not core.create_with then native.load("internal/control")(native, core, controls) end
+  return controls
 end
 
 core.control = control
 
 for _, name in ipairs({ "monitor", "on_error", "stat" }) do
   context[name] = function(...)
-    control()
-    return core.context[name](...)
+    return control()[name](...)
   end
 end
 
@@ -69,7 +71,7 @@ local function unanswered_by(h)
   if tokens then
     index[h] = nil
     listed = listed - #tokens
-    table.sort(tokens)
+    sort(tokens)
   end
   return tokens
 end
@@ -93,7 +95,7 @@ local function remove_wait(h, token)
   if not tokens then return end
   for i = 1, #tokens do
     if tokens[i] == token then
-      table.remove(tokens, i)
+      remove(tokens, i)
       break
     end
   end
@@ -179,6 +181,13 @@ function context.destroy(h, reason)
   if native.destroy(check_handle(h, 1, "destroy"), reason) then core.stop_timers() end
 end
 
+-- Where modules of a new context are found: where those of this one are, but that who cannot read
+-- files does not choose it (internal/confine.lua).
+local function get_paths()
+  if native.module_path then return native.module_path, "" end
+  return package.path, package.cpath
+end
+
 --- Creates a context that runs a file. Returns its handle at once. In place of the file's name a
 --- table may give options too.
 ---@param file string|table
@@ -186,11 +195,13 @@ end
 ---@return integer handle
 function context.create(file, ...)
   local handle, why
+  local path, cpath = get_paths()
   if type(file) == "table" then
-    handle, why = control().create_with(file, ...)
+    control()
+    handle, why = core.create_with(file, path, cpath, ...)
   else
     if type(file) ~= "string" then bad(1, "create", "file name", file) end
-    handle, why = native.create(file, package.path, package.cpath, nil, ...)
+    handle, why = native.create(file, path, cpath, nil, ...)
   end
   if handle == nil then raise(why) end
   return handle
@@ -214,7 +225,7 @@ end
 function context.log(...)
   local words = {}
   for i = 1, select("#", ...) do words[i] = tostring((select(i, ...))) end
-  native.log(table.concat(words, "\t"))
+  native.log(concat(words, "\t"))
 end
 
 --- Names this context if given a string; otherwise returns the name of a context, nil if none.
@@ -256,5 +267,7 @@ function context.strerror(code)
   if type(code) ~= "number" then bad(1, "strerror", "number", code) end
   return native.strerror(code)
 end
+
+core.create, core.destroy, core.wait = context.create, context.destroy, context.wait
 
 return context

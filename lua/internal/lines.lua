@@ -1,13 +1,11 @@
 -- Reads lines from standard input and runs them, as `luajit -i` does. While a line is awaited the
 -- context's other coroutines, and all other contexts, go on; what is run may wait like any script.
 
-local native, core = ...
+-- The functions are as they were before the main script ran.
+local native, core, loadstring, stdout, stderr, stdout_write, flush = ...
 
-local loadstring, pcall, rawget, select, tostring, type, xpcall =
-  _G.loadstring, pcall, rawget, select, tostring, type, xpcall
+local pcall, rawget, select, tostring, type, xpcall = pcall, rawget, select, tostring, type, xpcall
 local find, sub, concat = string.find, string.sub, table.concat
-local stdout, stderr = _G.io.stdout, _G.io.stderr
-local stdout_write, flush = stdout.write, stdout.flush
 local traceback = debug.traceback
 local register, suspend = core.register, core.suspend
 local globals = _G
@@ -84,4 +82,7 @@ while true do
 end
 say("\n")
 -- Whoever ends the input at a terminal wants to leave, whatever else is still going on.
-if native.is_terminal() then core.context.exit() end
+if native.is_terminal() then
+  core.load_all(core.context)
+  core.exit()
+end

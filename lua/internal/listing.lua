@@ -54,19 +54,13 @@ for module, names in next, NAMES do
   end
 end
 
--- Loads what a method of buffers stands for, in its place.
+-- What a method of buffers stands for; loads it. `place` notes it (internal/buffer_access.lua).
 local function find_accessor(name, stub)
   local known = originals[stub]
   if known then return known end
-  local buffer = native.buffer_table()
-  native.buffer_access()
-  local now = rawget(buffer, name)
-  if now == stub then
-    rawset(buffer, name, nil)
-    now = buffer[name]
-  end
-  originals[stub] = now
-  return now
+  local find = native.buffer_access().find
+  if not originals[stub] then find(native.buffer_table(), name) end
+  return originals[stub]
 end
 
 -- A stand-in for one of those; calls of it compile, as `...` would not.
@@ -83,8 +77,12 @@ return function(with_buffer)
   has_buffer = true
   local buffer = native.buffer_table()
   native.buffer_methods()
+  local placed = {}
+  native.buffer_stubs, native.stub_originals = placed, originals
   local function place(name)
-    if rawget(buffer, name) == nil then rawset(buffer, name, new_accessor_stub(name)) end
+    if rawget(buffer, name) ~= nil then return end
+    placed[name] = new_accessor_stub(name)
+    rawset(buffer, name, placed[name])
   end
   place("byte")
   for kind in gmatch(KINDS, "%S+") do

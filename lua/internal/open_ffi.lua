@@ -12,7 +12,8 @@ local function is_builtin(value)
   return value ~= nil and find(tostring(value), "builtin#", 1, true)
 end
 
-if loaded.ffi then return loaded.ffi end
+local opened = rawget(loaded, "ffi")
+if opened then return opened end
 
 -- It was open, then, since a constant of the script's.
 if type(before) == "table" then

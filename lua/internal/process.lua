@@ -68,4 +68,6 @@ function context.exit(status)
   if pcall(check_may_wait) then suspend() end
 end
 
+core.exit = context.exit
+
 return context

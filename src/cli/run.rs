@@ -219,5 +219,6 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
         is_interactive: run.is_interactive,
     };
     let deny = Deny::default();
-    Ok(Script { source, arguments, paths, command_line: Some(command_line), deny, held: None })
+    let command_line = Some(command_line);
+    Ok(Script { source, arguments, paths, command_line, deny, held: None, is_secret: false })
 }

@@ -36,6 +36,17 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// That it does not load, and no more.
+    fn unexplained(&self) -> Vec<u8> {
+        let name = match self {
+            Source::File(path, _) => path.as_os_str().as_encoded_bytes(),
+            _ => b"the script",
+        };
+        [b"cannot load ", name, b" (why is in the log: io is withheld from its creator)"].concat()
+    }
+}
+
 /// Where `require` looks.
 #[derive(Debug)]
 pub enum Paths {
@@ -63,6 +74,9 @@ pub struct Script {
     /// That all this counts, until it starts, for the context that has made it, if that has a
     /// memory limit.
     pub held: Option<Held>,
+    /// Whether its creator cannot read files: then why the script does not load, which may quote
+    /// it, is for the log alone.
+    pub is_secret: bool,
 }
 
 /// A script before, and while, it runs.
@@ -177,15 +191,17 @@ impl Running {
         let raw = self.raw();
         let mut failure = None;
         self.host.deny = script.deny;
+        let instead = script.is_secret.then(|| script.source.unexplained());
         let result = host::enter(&mut self.host, raw, || {
             // SAFETY: a live state of ours; `protected` catches what is raised.
             unsafe { protected(raw, |raw| failure = start_script(raw, script)) }
         });
+        let instead = failure.is_some().then_some(instead).flatten();
         if let Some(message) = failure.or(result.err())
             && !self.is_doomed()
         {
             native::report(&mut self.host, &message);
-            self.host.failure = Some(message);
+            self.host.failure = Some(instead.unwrap_or(message));
         }
     }
 

@@ -42,6 +42,11 @@ impl Deny {
         self.0 & Deny::NETWORK != 0
     }
 
+    /// Whether files are.
+    pub(in crate::lua) fn withholds_files(self) -> bool {
+        self.0 & Deny::IO != 0
+    }
+
     fn has(self, bit: u8) -> c_int {
         c_int::from(self.0 & bit != 0)
     }

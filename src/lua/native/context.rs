@@ -298,7 +298,9 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
                 true => within(options.limits, *host.context.limits()),
                 false => options.limits,
             };
-            let script = Script { source, arguments, paths, command_line: None, deny, held };
+            let is_secret = host.deny.withholds_files();
+            let command_line = None;
+            let script = Script { source, arguments, paths, command_line, deny, held, is_secret };
             let program = Program::new(&host.settings, script);
             let parent = Some(host.context.id());
             host.context.scheduler().spawn_on(options.worker, parent, limits, program)
