@@ -1,12 +1,11 @@
 //! A context: its address, its bounded mailbox, and its place in the schedule.
 
-use std::collections::HashSet;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, PoisonError};
 use std::task::Wake;
 
 use super::behavior::{Behavior, End};
+use super::ids::Ids;
 use super::{Gauges, Limits, Registry, Scheduler};
 use crate::error::Code;
 use crate::logging;
@@ -42,8 +41,10 @@ impl From<Refused> for Code {
 /// What others may touch, under one lock.
 struct Inbox {
     events: Vec<Event>,
-    /// Messages among `events`: what the bound counts.
+    /// Messages among `events`: what the bound counts; and the bytes that have ever come with
+    /// messages and answers, modulo the largest number.
     messages: usize,
+    bytes: usize,
     /// Answers among `events`.
     replies: usize,
     /// True while the context is queued or running: whoever sets it enqueues the context.
@@ -63,29 +64,6 @@ struct Watchers {
     all: Ids,
     /// With as many watchers, those that have ended are forgotten.
     sweep: usize,
-}
-
-/// Addresses, found by a product of their number: nobody can choose them to collide.
-pub(super) type Ids = HashSet<Id, BuildHasherDefault<IdHasher>>;
-
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // The table looks at the top bits and at the bottom ones.
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
-    }
 }
 
 impl Watchers {
@@ -118,8 +96,8 @@ pub struct Context {
     /// Messages handed to the behavior that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bounds.
     unreceived: AtomicUsize,
-    /// Bytes that messages and answers hold which the script has not received yet.
-    bytes: AtomicUsize,
+    /// Of the bytes that have come, those that the script has received. Written and read likewise.
+    gone_bytes: AtomicUsize,
     /// Queries of this context that wait for an answer. Written and read likewise.
     unanswered: AtomicUsize,
     /// Whether the creator's mailbox has taken a message of this context over its bound.
@@ -176,6 +154,7 @@ impl Context {
             inbox: Mutex::new(Inbox {
                 events: Vec::new(),
                 messages: 0,
+                bytes: 0,
                 replies: 0,
                 scheduled: true,
                 closed: false,
@@ -184,7 +163,7 @@ impl Context {
             }),
             is_ending: AtomicBool::new(false),
             unreceived: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            gone_bytes: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             has_reported: AtomicBool::new(false),
             has_ties: AtomicBool::new(false),
@@ -263,12 +242,12 @@ impl Context {
                 }
                 let bytes = value.held_bytes();
                 if bytes > 0 {
-                    if !self.has_room(bytes, *from == self.id, usize::MAX) {
+                    if !self.has_room(&inbox, bytes, *from == self.id, usize::MAX) {
                         drop(inbox);
                         self.warn_of_refusal(*from);
                         return Err(Refused::Full);
                     }
-                    self.come(bytes, *from == self.id);
+                    self.come(&mut inbox, bytes, *from == self.id);
                 }
                 inbox.messages += 1;
                 if *session != 0 {
@@ -279,12 +258,14 @@ impl Context {
                 let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
                 let bytes = published.held_bytes();
                 let is_own = published.from == self.id;
-                if waiting >= self.limits.mailbox || !self.has_room(bytes, is_own, usize::MAX) {
+                if waiting >= self.limits.mailbox
+                    || !self.has_room(&inbox, bytes, is_own, usize::MAX)
+                {
                     self.gauges.count_missed();
                     return Err(Refused::Full);
                 }
                 inbox.messages += 1;
-                self.come(bytes, is_own);
+                self.come(&mut inbox, bytes, is_own);
             }
             Event::Reply { .. } => {
                 let asked = self.unanswered.load(Ordering::Relaxed);
@@ -296,7 +277,7 @@ impl Context {
                     return Err(Refused::Full);
                 }
                 inbox.replies += 1;
-                if let Some(refusal) = self.refuse_bytes(&event) {
+                if let Some(refusal) = self.refuse_bytes(&mut inbox, &event) {
                     inbox.events.push(refusal);
                     self.schedule(inbox);
                     return Err(Refused::Full);
@@ -330,9 +311,8 @@ impl Context {
 
     /// Whether what waits may hold so many bytes more. If nothing waits, `one_max` may come at
     /// once. What a context sends to itself counts where it counts what it sends.
-    fn has_room(&self, bytes: usize, is_own: bool, one_max: usize) -> bool {
-        // Relaxed: as in `deliver`.
-        let held = self.bytes.load(Ordering::Relaxed);
+    fn has_room(&self, inbox: &Inbox, bytes: usize, is_own: bool, one_max: usize) -> bool {
+        let held = self.held_bytes(inbox);
         if held == 0 && bytes <= one_max {
             return true;
         }
@@ -341,10 +321,15 @@ impl Context {
             && self.allowance.as_ref().is_none_or(may_come)
     }
 
-    /// Counts bytes that come.
-    fn come(&self, bytes: usize, is_own: bool) {
+    /// Bytes that messages and answers hold which the script has not received yet.
+    fn held_bytes(&self, inbox: &Inbox) -> usize {
         // Relaxed: as in `deliver`.
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        inbox.bytes.wrapping_sub(self.gone_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts bytes that come.
+    fn come(&self, inbox: &mut Inbox, bytes: usize, is_own: bool) {
+        inbox.bytes = inbox.bytes.wrapping_add(bytes);
         if let Some(allowance) = &self.allowance
             && !is_own
         {
@@ -354,14 +339,14 @@ impl Context {
 
     /// Counts the bytes of an answer; or, if there is no room for them, returns what the asker is
     /// told instead.
-    fn refuse_bytes(&self, event: &Event) -> Option<Event> {
+    fn refuse_bytes(&self, inbox: &mut Inbox, event: &Event) -> Option<Event> {
         let Event::Reply { session, result: Ok(value) } = event else { return None };
         let bytes = value.held_bytes();
         // What is larger than all it may use would end the asker.
         let one_max = if self.allowance.is_some() { self.limits.memory } else { usize::MAX };
-        if bytes == 0 || self.has_room(bytes, false, one_max) {
+        if bytes == 0 || self.has_room(inbox, bytes, false, one_max) {
             if bytes > 0 {
-                self.come(bytes, false);
+                self.come(inbox, bytes, false);
             }
             return None;
         }
@@ -487,14 +472,17 @@ impl Context {
     pub fn unreceive(&self, bytes: usize) {
         // Relaxed: as in `received`.
         self.unreceived.store(self.unreceived.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        self.come(bytes, false);
+        if bytes > 0 {
+            self.come(&mut self.inbox(), bytes, false);
+        }
     }
 
     /// Makes room for so many bytes that messages held; of `own` of them the messages came from
     /// the context itself.
     pub fn received_bytes(&self, bytes: usize, own: usize) {
         // Relaxed: as in `received`.
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.gone_bytes.load(Ordering::Relaxed);
+        self.gone_bytes.store(before.wrapping_add(bytes), Ordering::Relaxed);
         if let Some(allowance) = &self.allowance {
             allowance.gone(bytes - own);
         }
@@ -517,7 +505,7 @@ impl Context {
 
     /// Bytes held by the messages in the mailbox.
     pub fn waiting_bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.held_bytes(&self.inbox())
     }
 
     /// Its queries that wait for an answer.

@@ -8,6 +8,7 @@ mod behavior;
 mod endings;
 mod gauges;
 mod idle;
+mod ids;
 mod mailbox;
 #[cfg(all(test, feature = "loom"))]
 mod models;
