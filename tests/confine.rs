@@ -238,6 +238,19 @@ fn nothing_brings_back_what_is_withheld() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// Where files can be had, what they have is no way to the metatable that makes them files.
+#[test]
+fn files_do_not_pass_for_buffers() {
+    let script = "local token, file = getmetatable(buffer.new(1)), io.stdout
+        local looks = file.__index or file.__gc or file.__tostring or file.__metatable
+        if type(file.__index) == 'table' then file.__index.__metatable = token end
+        return looks or getmetatable(file) or (pcall(buffer.u8, file, 0))
+          or tostring(file):sub(1, 6) ~= 'file (' or not file:flush()";
+    for deny in ["{ 'network' }", "{ 'ffi' }", "{ 'os' }", "{ 'create' }"] {
+        assert_eq!(confined(deny, script), "false", "{deny}");
+    }
+}
+
 #[test]
 fn what_is_not_withheld_works() {
     for (deny, script, expected) in [

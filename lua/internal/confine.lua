@@ -34,7 +34,14 @@ _G.getfenv, _G.setfenv = native.getfenv, native.setfenv
 -- Methods of strings stay what they are; a script may add some.
 getmetatable("").__index = setmetatable(copy(string), { __index = string })
 getmetatable("").__metatable = false
-getmetatable(io.stdout).__metatable = false
+
+-- The metatable of files is its own __index: a script could have it claim that files are buffers.
+local files = getmetatable(io.stdout)
+local methods = copy(files)
+for name in pairs(files) do
+  if type(name) == "string" and name:sub(1, 2) == "__" then methods[name] = nil end
+end
+files.__index, files.__metatable = methods, false
 
 -- Userdata with a metatable of the script's could pass for a buffer; raw pointers are FFI.
 _G.newproxy = nil
