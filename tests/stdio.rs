@@ -135,6 +135,43 @@ fn what_a_turn_has_printed_that_does_not_end_shows() {
     assert_eq!(Server::start(["-e", code]).line(), "before");
 }
 
+/// Nobody reads: one context waits for that, and the others go on, log, and write errors.
+#[test]
+fn who_prints_waits_for_the_reader_alone() {
+    let folder = Folder::new();
+    folder.write("talker.lua", "while true do print(('x'):rep(1000)) end");
+    let script = folder.write(
+        "main.lua",
+        "for i = 1, 3 do context.create('talker.lua') end
+         -- Until a pipe is full, and longer.
+         for i = 1, 20 do timer.sleep(0.02) end
+         for i = 1, 5 do
+           timer.sleep(0.001)
+           context.log('log', i)
+           io.stderr:write('error ', i, '\\n')
+           context.run(error, 'failure ' .. i)
+         end
+         context.wait(context.create('ends.lua'))
+         io.stderr:write('done\\n')",
+    );
+    folder.write("ends.lua", "context.log('in ends')");
+    let mut command = node_lua();
+    command.args(["--workers", "2"]).arg(script);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
+    let mut missing = vec!["log\t5", "error 5", "failure 5", "in ends", "done"];
+    while !missing.is_empty()
+        && let Ok(line) = receive.recv_timeout(PATIENCE)
+    {
+        missing.retain(|part| !line.contains(part));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 #[test]
 fn a_prompt_shows_before_its_answer_is_read() {
     let code = "

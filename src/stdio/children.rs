@@ -34,7 +34,9 @@ unsafe extern "C" {
 
 /// A process that C code divides would write twice what is collected.
 extern "C" fn before_fork() {
-    super::flush();
+    if super::pending() > 0 {
+        super::flush_all();
+    }
 }
 
 extern "C" fn in_child() {

@@ -36,6 +36,6 @@ fn work() {
             .unwrap_or_else(PoisonError::into_inner);
         state.is_asked = false;
         drop(state);
-        super::flush();
+        super::flush_all();
     }
 }

@@ -39,11 +39,20 @@ pub(crate) use libc::FILE;
 unsafe extern "C" {
     static stdout: *mut FILE;
     fn flockfile(stream: *mut FILE);
+    fn ftrylockfile(stream: *mut FILE) -> c_int;
     fn funlockfile(stream: *mut FILE);
     fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
     fn fputc_unlocked(byte: c_int, to: *mut FILE) -> c_int;
     fn fflush_unlocked(stream: *mut FILE) -> c_int;
     fn __fpending(stream: *mut FILE) -> usize;
+}
+
+/// What a pipe takes at once when it takes anything.
+const PIPE_PAGE: usize = 4096;
+
+thread_local! {
+    /// This thread has written something, and not yet had it written to the end.
+    static HAS_WRITTEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Output was lost so many times, where nobody could be told at once …
@@ -92,9 +101,16 @@ impl Lock {
     /// Waits for it.
     #[inline]
     pub fn take() -> Lock {
+        HAS_WRITTEN.set(true);
         // SAFETY: a stream that lives as long as the process.
         unsafe { flockfile(stream()) };
         Lock(PhantomData)
+    }
+
+    /// Takes it if nobody else has it.
+    fn try_take() -> Option<Lock> {
+        // SAFETY: as above.
+        (unsafe { ftrylockfile(stream()) } == 0).then(|| Lock(PhantomData))
     }
 
     /// Writes bytes; false, with the reason in `errno`, if some of what was collected is lost.
@@ -126,18 +142,58 @@ impl Drop for Lock {
     }
 }
 
-/// Has the system take what was collected. What is lost is noted.
+/// Has the system take what was collected. What is lost is noted. Who has written waits for the
+/// reader; others must not: there may be none for long.
 #[inline]
 pub fn flush() {
-    if pending() > 0 {
-        flush_all();
+    let has_written = HAS_WRITTEN.replace(false);
+    if pending() == 0 {
+        return;
     }
+    if has_written { flush_all() } else { flush_for_others() }
 }
 
+/// What this thread has written may wait until the stream is full.
+pub fn leave() {
+    HAS_WRITTEN.set(false);
+}
+
+/// Has the system take what was collected, however long that takes.
 #[cold]
 fn flush_all() {
     if !Lock::take().flush() {
         note_loss();
+    }
+    HAS_WRITTEN.set(false);
+}
+
+/// The same for what others have written, C code of this thread among them, as far as that does
+/// not wait. Who holds the lock writes, and flushes then.
+#[cold]
+fn flush_for_others() {
+    let Some(lock) = Lock::try_take() else { return };
+    if has_room() {
+        if !lock.flush() {
+            note_loss();
+        }
+    } else {
+        drop(lock);
+        nudge();
+    }
+}
+
+/// Whether the system takes what was collected at once.
+fn has_room() -> bool {
+    let mut output = libc::pollfd { fd: libc::STDOUT_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one record; does not wait. All zero is a valid record, which is filled.
+    unsafe {
+        if libc::poll(&raw mut output, 1, 0) <= 0 {
+            return false;
+        }
+        let mut found: libc::stat = std::mem::zeroed();
+        pending() <= PIPE_PAGE
+            || libc::fstat(libc::STDOUT_FILENO, &raw mut found) == 0
+                && found.st_mode & libc::S_IFMT == libc::S_IFREG
     }
 }
 
@@ -178,7 +234,9 @@ pub fn loss_after(told: &Cell<u32>) -> Option<c_int> {
 
 /// Writes what is left, at the end of the process; false if output was lost and no script was told.
 pub fn finish() -> bool {
-    flush();
+    if pending() > 0 {
+        flush_all();
+    }
     !IS_UNTOLD.load(Ordering::Relaxed)
 }
 

@@ -58,8 +58,9 @@ impl Choice {
     /// Has what a turn has printed written.
     #[inline]
     pub(in crate::lua) fn end_turn(&self) {
-        if self.mode.get() != Mode::Full {
-            stdio::flush();
+        match self.mode.get() {
+            Mode::Full => stdio::leave(),
+            _ => stdio::flush(),
         }
     }
 
