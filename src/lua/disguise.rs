@@ -122,17 +122,18 @@ pub(super) unsafe fn is_known(raw: *mut lua_State) -> bool {
     unsafe {
         let start = TEXT.as_ptr().cast();
         let status = ffi::luaL_loadbuffer(raw, start, TEXT.len(), CHUNK_NAME.as_ptr());
-        let is_known = status == ffi::LUA_OK && {
-            let outer = prototype(raw);
-            let is_known = (*outer).kind == KIND && (*outer).objects == 1;
-            is_known
-                && inner(outer).all(|inner| {
-                    ((*inner).instructions, (*inner).upvalues) == (3, 1)
-                        && ((*inner).first_line, (*inner).lines) == (3, 2)
-                        && (*inner).name == (*outer).name
-                        && (*inner).line_table.addr() + 2 == (*inner).upvalue_names.addr()
-                })
-        };
+        if status != ffi::LUA_OK {
+            ffi::lua_error(raw);
+        }
+        let outer = prototype(raw);
+        let has_one = (*outer).kind == KIND && (*outer).objects == 1;
+        let is_known = has_one
+            && inner(outer).all(|inner| {
+                ((*inner).instructions, (*inner).upvalues) == (3, 1)
+                    && ((*inner).first_line, (*inner).lines) == (3, 2)
+                    && (*inner).name == (*outer).name
+                    && (*inner).line_table.addr() + 2 == (*inner).upvalue_names.addr()
+            });
         ffi::lua_settop(raw, -2);
         is_known
     }

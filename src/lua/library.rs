@@ -86,6 +86,16 @@ struct Chunk {
     line: i32,
 }
 
+/// Learns about the VM what the library has to know.
+unsafe extern "C-unwind" fn look_around(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by way of the VM, in a fresh state.
+    unsafe {
+        assert!(disguise::is_known(raw), "LuaJIT's layout is that of its source");
+        pristine::learn(raw);
+    }
+    0
+}
+
 /// The library's chunks; `None` if there is no memory to compile them.
 fn chunks() -> Option<&'static [Chunk]> {
     static CHUNKS: OnceLock<Vec<Chunk>> = OnceLock::new();
@@ -93,10 +103,10 @@ fn chunks() -> Option<&'static [Chunk]> {
         return Some(chunks);
     }
     let state = State::new()?;
-    // SAFETY: a fresh state, ours alone. Without memory for this the process ends.
-    unsafe {
-        assert!(disguise::is_known(state.as_ptr()), "LuaJIT's layout is that of its source");
-        pristine::learn(state.as_ptr());
+    // SAFETY: a fresh state, ours alone; what raises is caught.
+    if unsafe { ffi::lua_cpcall(state.as_ptr(), look_around, std::ptr::null_mut()) } != ffi::LUA_OK
+    {
+        return None;
     }
     let made = |&(name, chunk_name, source): &(_, _, _)| {
         let line = match STAND_INS.contains(&name) {

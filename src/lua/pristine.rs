@@ -66,7 +66,11 @@ impl BuiltIn {
                 ffi::LUA_TNUMBER => Some(BuiltIn::Number(ffi::lua_tonumber(raw, -1))),
                 ffi::LUA_TSTRING => Some(BuiltIn::Text(native::text(raw, -1)?.to_vec())),
                 ffi::LUA_TFUNCTION if ffi::lua_iscfunction(raw, -1) == 0 => {
-                    Some(BuiltIn::Code(compiled::dump(raw)?.to_vec()))
+                    let code = compiled::dump(raw);
+                    if code.is_none() {
+                        ffi::luaL_error(raw, c"not enough memory".as_ptr());
+                    }
+                    Some(BuiltIn::Code(code?.to_vec()))
                 }
                 ffi::LUA_TFUNCTION => BuiltIn::of_function(raw),
                 _ => None,
