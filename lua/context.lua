@@ -74,8 +74,10 @@ local function next_waiter(r)
     end
     r[first] = nil
     first = first + 1
+    if r.over then r.over = r.over - 1 end
   end
   r.first, r.last = 1, 0
+  if r.over then r.over = nil end
 end
 
 -- Hands a message to the coroutine that has waited longest; false if none does.
@@ -129,18 +131,29 @@ local function forget_receiver(h, r)
   if not r.callback and receivers[h] == r and not next_waiter(r) then receivers[h] = nil end
 end
 
--- Takes a waiter whose time is over out of its queue; those behind it move up.
+-- The time of a waiter is over: it stays in its queue, to be passed over, until such are half of
+-- it. So many whose time is over at once cost each the same.
 local function drop_waiter(r, token)
-  local at, last = r.first, r.last
-  while at <= last and r[at] ~= token do at = at + 1 end
-  if at > last then return end
-  if at == r.first then
-    r[at] = nil
-    r.first = at + 1
+  local first, last = r.first, r.last
+  if first > last then return end
+  if r[first] == token then
+    r[first] = nil
+    r.first = first + 1
     return
   end
-  for i = at, last do r[i] = r[i + 1] end
-  r.last = last - 1
+  local over = (r.over or 0) + 1
+  r.over = over
+  if 2 * over <= last - first + 1 then return end
+  local at = first - 1
+  for i = first, last do
+    local other = r[i]
+    r[i] = nil
+    if is_waiting(other) then
+      at = at + 1
+      r[at] = other
+    end
+  end
+  r.last, r.over = at, nil
 end
 core.next_waiter, core.drop_waiter = next_waiter, drop_waiter
 

@@ -35,6 +35,7 @@ fn a_context_that_ends_itself_says_why() {
     assert_ends("context.run(context.destroy, 'later')", whole, "killed\tlater");
     assert_ends("context.destroy('a\\0b\\255')", "detail == 'a\\0b\\255'", "killed\ttrue");
     assert_ends("context.destroy('')", "detail == ''", "killed\ttrue");
+    assert_ends("context.destroy(nil, 'enough') timer.sleep(1)", whole, "killed\tenough");
     // Without a reason it has ended by itself.
     assert_ends("context.destroy() timer.sleep(1)", whole, "normal\tnil");
     assert_ends("context.destroy(nil) timer.sleep(1)", whole, "normal\tnil");
@@ -200,4 +201,42 @@ fn a_simulation_repeats_sessions_and_random_numbers() {
     assert_eq!(one.stdout.lines().count(), 7, "{one}");
     assert_eq!(one.stdout, again.stdout);
     assert_ne!(one.stdout, other.stdout);
+}
+
+#[test]
+fn one_who_never_ran_is_logged_with_the_reason() {
+    let folder = Folder::new();
+    folder.write("child.lua", "print('never')");
+    let main = folder.write(
+        "main.lua",
+        "local child = context.create { file = 'child.lua', name = 'early' }
+         context.destroy(child, 'too soon')
+         print(context.wait(child))",
+    );
+    let done = run(node_lua().env("RUST_LOG", "info").arg(main)).succeeded();
+    assert!(done.stderr.contains("(early) destroyed: too soon\n"), "{done}");
+}
+
+#[test]
+fn where_a_loop_was_is_told_of_the_context_that_was_in_it() {
+    let folder = Folder::new();
+    folder.write("hungry.lua", "local t = {} while true do t[#t + 1] = ('x'):rep(999) .. #t end");
+    folder.write("loop.lua", "local function spin()\n while true do end\nend\nspin()");
+    // Those for whom memory was too little are interrupted too; the state of the next context comes
+    // to lie where theirs was.
+    let main = folder.write(
+        "main.lua",
+        "for _ = 1, 12 do
+           context.wait(context.create { file = 'hungry.lua', memory = 8 * 2 ^ 20 })
+           local child = context.create { file = 'loop.lua', turn_limit = 0.02 }
+           context.monitor(child, function(_, reason, detail) print(reason, detail) end)
+           context.wait(child)
+         end",
+    );
+    let done = run(node_lua().env("RUST_LOG", "off").arg(main)).succeeded();
+    let path = folder.path("loop.lua").display().to_string();
+    let one = format!(
+        "time\tstack traceback:\n\t{path}:2: in function 'spin'\n\t{path}:4: in main chunk\n"
+    );
+    assert_eq!(done.stdout, one.repeat(12));
 }

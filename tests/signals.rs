@@ -269,18 +269,18 @@ fn wrong_arguments_are_named_with_their_place() {
     for (code, text) in [
         (
             "context.exit(256)",
-            "bad argument #1 to 'exit' (integer from 0 to 255, or boolean, expected, got 256)",
+            "#1 to 'exit' (integer from 0 to 255, or boolean, expected, got number 256)",
         ),
-        ("context.exit(1.5)", "got 1.5)"),
-        ("context.exit('x')", "got \"x\")"),
+        ("context.exit(1.5)", "got number 1.5)"),
+        ("context.exit('x')", "got string \"x\")"),
         (
             "context.on_signal('FOO', print)",
-            "'on_signal' (\"HUP\", \"USR1\", \"USR2\", \"INT\" or \"TERM\" expected, got \"FOO\")",
+            "(\"HUP\", \"USR1\", \"USR2\", \"INT\" or \"TERM\" expected, got string \"FOO\")",
         ),
         ("context.on_signal()", "got nil)"),
         (
             "context.on_signal('HUP', 1)",
-            "bad argument #2 to 'on_signal' (function or nil expected, got 1)",
+            "bad argument #2 to 'on_signal' (function or nil expected, got number 1)",
         ),
     ] {
         let done = evaluate(&format!("\n{code}"));
@@ -298,8 +298,10 @@ fn confined_contexts_neither_end_the_process_nor_hear_signals() {
     );
     let script = folder.write("main.lua", "context.create { file = 'child.lua', deny = { 'os' } }");
     let done = run(node_lua().arg(script)).succeeded();
+    let place = format!("{}:1", folder.path("child.lua").display());
     let why = "the process is withheld from this context (deny \"os\")";
-    assert_eq!(done.stdout, format!("false\texit: {why}\nfalse\ton_signal: {why}\n"));
+    let said = ["exit", "on_signal"].map(|call| format!("false\t{place}: {call}: {why}\n"));
+    assert_eq!(done.stdout, said.concat());
 }
 
 #[test]
@@ -320,4 +322,26 @@ fn a_simulation_repeats_its_end_and_sends_term_when_nothing_else_can_happen() {
     let mut command = node_lua();
     command.args(["--simulate", "7", "--exit-with-main", "-e", code]);
     assert!(run(&mut command).succeeded().stdout.ends_with("main ends\n"));
+}
+
+#[test]
+fn a_main_script_that_cannot_start_has_failed() {
+    let missing = |command: &mut std::process::Command| run(command.arg("no/such/script.lua"));
+    assert_eq!(missing(&mut node_lua()).code(), Some(1));
+    assert_eq!(missing(node_lua().args(["--simulate", "1"])).code(), Some(1));
+    assert_eq!(run(node_lua().args(["-e", "local ="])).code(), Some(1));
+    assert_eq!(run(node_lua().args(["--simulate", "1", "-e", "local ="])).code(), Some(1));
+}
+
+#[test]
+fn exit_without_a_status_tells_that_the_main_script_has_failed() {
+    let exits =
+        ["context.exit()", "context.run(context.exit)", "timer.timeout(0.01, context.exit)"];
+    for exit in exits {
+        let failing = format!("context.run(function() {exit} end) error('lost')");
+        let done = run(node_lua().args(["-e", &failing]));
+        assert_eq!(done.code(), Some(1), "{exit}: {done}");
+        let working = format!("context.run(function() {exit} end)");
+        assert_eq!(run(node_lua().args(["-e", &working])).code(), Some(0), "{exit}");
+    }
 }

@@ -3,7 +3,7 @@
 
 local native, core, context = ...
 
-local next, type = next, type
+local next, select, type = next, select, type
 local floor, bit_or = math.floor, bit.bor
 local bad, raise, describe = core.bad, core.raise, native.describe
 local call, defer, hold = core.call, core.defer, core.hold
@@ -33,7 +33,12 @@ core.on_end = tell
 --- removes the callbacks for that context.
 ---@param h integer
 ---@param callback function|nil
-function context.monitor(h, callback)
+function context.monitor(h, ...)
+  local callback = ...
+  if callback == nil and select("#", ...) == 0 then bad(2, "monitor", "function or nil") end
+  if callback ~= nil and type(callback) ~= "function" then
+    bad(2, "monitor", "function or nil", callback)
+  end
   local number = find_target(h, "monitor")
   if number == NOBODY then return false, NO_CONTEXT end
   if number == 0 or number == self_handle then
@@ -45,7 +50,6 @@ function context.monitor(h, callback)
     hold(-#callbacks)
     return
   end
-  if type(callback) ~= "function" then bad(2, "monitor", "function", callback) end
   hold(1)
   callbacks[#callbacks + 1] = callback
   monitors[number] = callbacks

@@ -5,12 +5,13 @@ local native, core = ...
 
 local ipairs, select, tonumber = ipairs, select, tonumber
 local pairs, tostring, type, unpack = pairs, tostring, type, unpack
-local concat, remove, sort = table.concat, table.remove, table.sort
+local concat, sort = table.concat, table.sort
 local package = package
 local bad, raise, handlers, options = core.bad, core.raise, core.handlers, core.options
 local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, check_may_wait, hold = core.suspend, core.check_may_wait, core.hold
+local is_waiting = core.is_waiting
 local check_handle, find_target = core.check_handle, core.find_target
 local asked, forget = core.asked, core.forget
 
@@ -37,7 +38,9 @@ for _, name in ipairs({ "monitor", "on_error", "stat" }) do
   end
 end
 
-local waits = {} -- handle → tokens
+-- Handle → tokens, oldest first, with how many there are, and how many of them are over: those stay
+-- until they are half of them, so that many whose time is over at once cost each the same.
+local waits = {}
 
 -- Tokens of open queries by whom they asked, so that many ends at once do not each look through
 -- all queries. Made, and brought up to date, when somebody ends: asking costs nothing for it.
@@ -81,7 +84,7 @@ handlers[7] = function(h, reason, detail)
   local tokens = waits[h]
   if tokens then
     waits[h] = nil
-    for i = 1, #tokens do complete(tokens[i], true, 0) end
+    for i = 1, tokens.n do complete(tokens[i], true, 0) end
   end
   local unanswered = unanswered_by(h)
   for i = 1, unanswered and #unanswered or 0 do
@@ -90,16 +93,37 @@ handlers[7] = function(h, reason, detail)
   if core.on_end then core.on_end(h, reason, detail) end
 end
 
-local function remove_wait(h, token)
+local function add_wait(h, token)
   local tokens = waits[h]
-  if not tokens then return end
-  for i = 1, #tokens do
-    if tokens[i] == token then
-      remove(tokens, i)
-      break
+  if not tokens then
+    tokens = { n = 0, over = 0 }
+    waits[h] = tokens
+  end
+  tokens.n = tokens.n + 1
+  tokens[tokens.n] = token
+end
+
+-- Leaves those tokens that are still waited for.
+local function tidy(h, tokens)
+  local kept = 0
+  for i = 1, tokens.n do
+    local token = tokens[i]
+    tokens[i] = nil
+    if is_waiting(token) then
+      kept = kept + 1
+      tokens[kept] = token
     end
   end
-  if #tokens == 0 then waits[h] = nil end
+  tokens.n, tokens.over = kept, 0
+  if kept == 0 then waits[h] = nil end
+end
+
+-- One of them is over.
+local function remove_wait(h)
+  local tokens = waits[h]
+  if not tokens then return end
+  tokens.over = tokens.over + 1
+  if 2 * tokens.over > tokens.n then tidy(h, tokens) end
 end
 
 --- Waits until another context ends; with a callback, does not wait.
@@ -120,23 +144,19 @@ function context.wait(h, ...)
     bad(1, "wait", "handle of another context", h)
   end
   if n == 1 and a == nil then
-    local tokens = waits[h] or {}
-    local kept = {}
-    for i = 1, #tokens do
-      if core.is_callback(tokens[i]) then
-        cancel(tokens[i])
-      else
-        kept[#kept + 1] = tokens[i]
-      end
+    local tokens = waits[h]
+    if not tokens then return end
+    for i = 1, tokens.n do
+      if core.is_callback(tokens[i]) then cancel(tokens[i]) end
     end
-    waits[h] = kept[1] and kept or nil
+    tidy(h, tokens)
     return
   end
   local timeout, callback, given = options("wait", 2, n, a, b)
   local token
   if callback then
     token = register(function(ok, code)
-      remove_wait(h, token)
+      remove_wait(h)
       if given == 0 then return callback(ok, code, given_handle) end
       return callback(ok, code, given_handle, a)
     end)
@@ -155,16 +175,11 @@ function context.wait(h, ...)
     return
   end
   token = token or register()
-  local tokens = waits[h]
-  if not tokens then
-    tokens = {}
-    waits[h] = tokens
-  end
-  tokens[#tokens + 1] = token
+  add_wait(h, token)
   set_timeout(token, timeout)
   if callback then return end
   local ok, code = suspend()
-  if not ok then remove_wait(h, token) end
+  if not ok then remove_wait(h) end
   return ok, code
 end
 
@@ -172,12 +187,15 @@ end
 ---@param h? integer
 ---@param reason? string
 function context.destroy(h, reason)
+  if reason ~= nil and type(reason) ~= "string" then bad(2, "destroy", "string", reason) end
   if h == nil or type(h) == "string" and tonumber(h) == nil then
-    native.destroy_self(h)
+    if h ~= nil and reason ~= nil then
+      bad(1, "destroy", "context handle, as context.find gives it for a name,", h)
+    end
+    native.destroy_self(h or reason)
     core.stop_timers()
     return
   end
-  if reason ~= nil and type(reason) ~= "string" then bad(2, "destroy", "string", reason) end
   if native.destroy(check_handle(h, 1, "destroy"), reason) then core.stop_timers() end
 end
 

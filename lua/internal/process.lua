@@ -3,7 +3,8 @@
 
 local native, core = ...
 
-local error, format, pcall, tostring, type = error, string.format, pcall, tostring, type
+local pcall, type = pcall, type
+local bad, raise = core.bad, core.raise
 local handlers, hold = core.handlers, core.hold
 local check_may_wait, suspend = core.check_may_wait, core.suspend
 
@@ -11,13 +12,6 @@ local NAMES = { HUP = true, USR1 = true, USR2 = true, INT = true, TERM = true }
 
 local context = {}
 local callbacks = {} -- name → function
-
--- A value in a message.
-local function show(value)
-  if type(value) == "string" then return format("%q", value) end
-  if type(value) == "number" or type(value) == "boolean" then return tostring(value) end
-  return type(value)
-end
 
 -- A signal has come.
 handlers[12] = function(name)
@@ -31,16 +25,13 @@ end
 ---@param callback function|nil
 function context.on_signal(name, callback)
   if not NAMES[name] then
-    local text = "bad argument #1 to 'on_signal' "
-      .. '("HUP", "USR1", "USR2", "INT" or "TERM" expected, got %s)'
-    error(format(text, show(name)), 2)
+    bad(1, "on_signal", '"HUP", "USR1", "USR2", "INT" or "TERM"', name)
   end
   if callback ~= nil and type(callback) ~= "function" then
-    local text = "bad argument #2 to 'on_signal' (function or nil expected, got %s)"
-    error(format(text, show(callback)), 2)
+    bad(2, "on_signal", "function or nil", callback)
   end
   local ok, why = native.hear(name, callback ~= nil)
-  if not ok then error("on_signal: " .. why, 2) end
+  if not ok then raise("on_signal: " .. why) end
   -- A registered callback keeps the context alive.
   if callback and not callbacks[name] then hold(1) end
   if callbacks[name] and not callback then hold(-1) end
@@ -58,12 +49,9 @@ function context.exit(status)
   end
   local is_known = status == nil
     or type(status) == "number" and status % 1 == 0 and status >= 0 and status <= 255
-  if not is_known then
-    local text = "bad argument #1 to 'exit' (integer from 0 to 255, or boolean, expected, got %s)"
-    error(format(text, show(status)), 2)
-  end
+  if not is_known then bad(1, "exit", "integer from 0 to 255, or boolean,", status) end
   local ok, why = native.exit(status)
-  if not ok then error("exit: " .. why, 2) end
+  if not ok then raise("exit: " .. why) end
   core.stop_timers()
   if pcall(check_may_wait) then suspend() end
 end

@@ -53,7 +53,7 @@ pub trait Behavior: Send {
     fn turn(&mut self, context: &Arc<Context>) -> (Outcome, usize);
 
     /// Releases everything the program holds. Called once, after the last turn.
-    fn end(self: Box<Self>, reason: &End);
+    fn end(self: Box<Self>, context: &Arc<Context>, reason: &End);
 }
 
 /// A program that ends in its first turn, for tests of what surrounds one.
@@ -66,5 +66,5 @@ impl Behavior for Nothing {
         (Outcome::Ended, 1)
     }
 
-    fn end(self: Box<Self>, _reason: &End) {}
+    fn end(self: Box<Self>, _context: &Arc<Context>, _reason: &End) {}
 }

@@ -373,7 +373,7 @@ impl Scheduler {
             self.topics.forget(context.id());
         }
         if let Some(behavior) = behavior {
-            behavior.end(reason);
+            behavior.end(context, reason);
         }
         let left = self.registry.remove(context.id());
         for event in unread {

@@ -125,9 +125,11 @@ impl Behavior for Program {
         }
     }
 
-    fn end(mut self: Box<Self>, reason: &End) {
+    fn end(mut self: Box<Self>, context: &Arc<Context>, reason: &End) {
+        stdio::flush();
+        let has_failed = log_end(context, reason);
         if let Some(mut running) = self.running.take() {
-            running.log_end(reason);
+            running.host.main_failed |= has_failed;
             running.close();
             // Finalisers may have printed.
             stdio::flush();
@@ -269,6 +271,9 @@ impl Running {
     #[cold]
     fn fail(&mut self, message: Option<Vec<u8>>) {
         let (raw, account) = (self.raw(), self.account());
+        // Another state may come to lie at the same place: what this one was doing is taken in any
+        // case.
+        let caught = interrupt::take_caught(raw);
         let message = message.unwrap_or_default();
         let context = &self.host.context;
         if account.exceeded() || message == OUT_OF_MEMORY.as_bytes() {
@@ -282,42 +287,13 @@ impl Running {
             context.destroy(End::Memory(text));
         } else if let Some(end) = context.end_requested() {
             if let End::Time(None) = end {
-                context.explain_end(End::Time(interrupt::take_caught(raw)));
+                context.explain_end(End::Time(caught));
             }
         } else {
             let text = logging::text_of(&message);
             log::error!("{}: {text}; it ends", context.label());
             context.destroy(End::Error(message));
         }
-    }
-
-    /// Logs the end of a context that did not end by itself.
-    fn log_end(&mut self, reason: &End) {
-        stdio::flush();
-        let context = &self.host.context;
-        let label = context.label();
-        match reason {
-            End::Normal => return,
-            End::Error(_) => {}
-            End::Destroyed(None) => return,
-            End::Destroyed(Some(reason)) => {
-                log::info!("{label} destroyed: {}", logging::text_of(reason));
-                return;
-            }
-            End::Memory(text) => {
-                let code = Code::OUT_OF_MEMORY;
-                let why = code.text();
-                log::error!(target: logging::SCRIPT, "{label}: {why} ({}): {text}", code.0);
-            }
-            End::Time(place) => {
-                let code = Code::TIME_LIMIT;
-                let limit = context.limits().turn.unwrap_or_default().as_secs_f64();
-                let place = place.as_deref().unwrap_or_default();
-                let text = format!("{} of {limit} s ({})", code.text(), code.0);
-                log::error!(target: logging::SCRIPT, "{label}: {text}\n{place}");
-            }
-        }
-        self.host.main_failed = true;
     }
 
     fn close(&mut self) {
@@ -336,6 +312,34 @@ impl Running {
             if settings.process.exits_with_main() {
                 settings.process.end(context.scheduler(), Some(settings.status()));
             }
+        }
+    }
+}
+
+/// Logs the end of a context that did not end by itself; true if its script is to blame for that.
+fn log_end(context: &Context, reason: &End) -> bool {
+    let label = context.label();
+    match reason {
+        End::Normal | End::Destroyed(None) => false,
+        // That has been logged.
+        End::Error(_) => true,
+        End::Destroyed(Some(reason)) => {
+            log::info!("{label} destroyed: {}", logging::text_of(reason));
+            false
+        }
+        End::Memory(text) => {
+            let code = Code::OUT_OF_MEMORY;
+            let why = code.text();
+            log::error!(target: logging::SCRIPT, "{label}: {why} ({}): {text}", code.0);
+            true
+        }
+        End::Time(place) => {
+            let code = Code::TIME_LIMIT;
+            let limit = context.limits().turn.unwrap_or_default().as_secs_f64();
+            let place = place.as_deref().unwrap_or_default();
+            let text = format!("{} of {limit} s ({})", code.text(), code.0);
+            log::error!(target: logging::SCRIPT, "{label}: {text}\n{place}");
+            true
         }
     }
 }

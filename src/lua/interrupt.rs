@@ -28,6 +28,7 @@ use mlua::ffi::{self, lua_Debug, lua_State};
 use super::host::{self, Host};
 use super::layout::Layout;
 use super::state::account;
+use super::traceback::{hide_bottom, traceback};
 use crate::context::{Context, End};
 
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
@@ -286,13 +287,10 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
     // SAFETY: called by the VM between two instructions, with stack slots free.
     unsafe {
         if is_first {
-            // May raise for want of memory: then there is no traceback.
-            luaL_traceback(raw, raw, std::ptr::null(), 0);
-            let text = ffi::lua_tostring(raw, -1);
-            if !text.is_null() {
-                let text = CStr::from_ptr(text).to_string_lossy().into_owned();
-                CAUGHT.set(Some((running, text)));
-            }
+            let mut text = Vec::new();
+            traceback(raw, raw, 0, &mut text);
+            hide_bottom(&mut text);
+            CAUGHT.set(Some((running, String::from_utf8_lossy(&text).into_owned())));
         }
         ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
         ffi::lua_error(raw);
@@ -301,16 +299,6 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
 
 /// What is raised.
 const INTERRUPTED: &CStr = c"interrupted: the context ends";
-
-unsafe extern "C-unwind" {
-    /// LuaJIT's own, of which mlua has a replacement.
-    fn luaL_traceback(
-        raw: *mut lua_State,
-        of: *mut lua_State,
-        message: *const std::ffi::c_char,
-        level: c_int,
-    );
-}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

@@ -58,6 +58,16 @@ pub(super) unsafe fn traceback(
 
 const _: () = assert!(size_of::<lua_Debug>() == 120, "its last field is the last four bytes");
 
+/// Takes away what the runtime runs a main chunk in: its last line, if that is a function in C that
+/// nothing has called by a name.
+pub(super) fn hide_bottom(text: &mut Vec<u8>) {
+    let Some(at) = text.iter().rposition(|&byte| byte == b'\n') else { return };
+    let last = &text[at..];
+    if last.starts_with(b"\n\t[C]: at 0x") || last.starts_with(b"\n\t[builtin#") {
+        text.truncate(at);
+    }
+}
+
 /// How many frames there are.
 unsafe fn depth(of: *mut lua_State) -> c_int {
     let mut record = MaybeUninit::<lua_Debug>::zeroed();

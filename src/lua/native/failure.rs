@@ -50,6 +50,10 @@ unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
         }
         if is_main {
             host.main_failed = true;
+            // At once: `context.exit` may end the process before this context has ended.
+            if host.context.parent().is_none() {
+                host.settings.fail();
+            }
             host.failure = Some(bounded(text));
         }
     });
