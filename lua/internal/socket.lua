@@ -6,7 +6,7 @@ local setmetatable = setmetatable
 local format = string.format
 local native_read, strerror = native.read, native.strerror
 local bad, bad_because, raise = core.bad, native.bad_because, core.raise
-local complete, defer, hold = core.complete, core.defer, core.hold
+local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
 local register, set_timeout = core.register, core.set_timeout
 local suspend, suspend_on, resume_waiter = core.suspend, core.suspend_on, core.resume_waiter
 local next_waiter, drop_waiter = core.next_waiter, core.drop_waiter
@@ -236,8 +236,12 @@ function core.on_failure(guards, co)
   local socket = guards[co]
   if not socket then return end
   guards[co] = nil
-  if streams[socket] then
-    close_record(streams[socket], SOCKET_CLOSED)
+  local record = streams[socket]
+  if record then
+    -- The script has not closed it: whoever watches it must learn of that.
+    local watcher = record.monitor
+    close_record(record, SOCKET_CLOSED)
+    if watcher then defer(call, watcher, SOCKET_CLOSED, socket) end
   else
     close_record(listeners[socket], LISTENER_CLOSED)
   end

@@ -64,6 +64,27 @@ tap.test("connect", function()
     listener:close()
 end)
 
+tap.test("who watches a connection", function()
+    local listener, port = sockets.listen()
+    local told
+    local function fail(sock)
+        sock:monitor(function(code, gone) told = { code, gone == sock, tcp.is_closed(gone) } end)
+        timer.sleep(0.001)
+        error("served")
+    end
+    listener:accept(function(_, sock) fail(sock) end)
+    local _, client = assert(tcp.connect(sockets.HOST, port, 30))
+    while not told do timer.sleep(0.001) end
+    is(told[1], 203, "is told that it was closed")
+    ok(told[2] and told[3], "with the socket, once it is")
+    told = nil
+    tcp.connect(sockets.HOST, port, 30, function(_, sock) fail(sock) end)
+    while not told do timer.sleep(0.001) end
+    is(told[1], 203, "of connect too")
+    client:close()
+    listener:close()
+end)
+
 tap.test("listen", function()
     local path = os.tmpname()
     os.remove(path)
