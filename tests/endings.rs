@@ -82,6 +82,23 @@ fn a_reason_of_others_arrives_whole() {
 }
 
 #[test]
+fn very_long_texts_of_contexts_with_a_memory_limit_are_cut() {
+    let main = "for _, code in ipairs({ 'x', 'y' }) do
+           local h = context.create({ file = here .. '/child.lua', memory = 2^24 }, code)
+           context.monitor(h, function(_, why, detail)
+             print(why, #detail < 70000, (detail:match('… and %d+ more bytes')))
+           end)
+           context.wait(h)
+         end";
+    let child = "if ... == 'x' then error(('x'):rep(100000), 0) end
+        context.destroy(('y'):rep(100000))";
+    let done = run_with(child, main).succeeded();
+    let lines: Vec<_> = done.stdout.lines().collect();
+    assert!(lines[0].starts_with("error\ttrue\t… and 34"), "{done}");
+    assert_eq!(lines[1], "killed\ttrue\t… and 34464 more bytes", "{done}");
+}
+
+#[test]
 fn no_two_contexts_or_processes_draw_the_same_random_numbers() {
     let main = "local seen, count = {}, 0
         local function see(n) if not seen[n] then seen[n] = true count = count + 1 end end

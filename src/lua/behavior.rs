@@ -427,7 +427,9 @@ unsafe fn text_of(raw: *mut lua_State) -> Vec<u8> {
             return format!("(error object of type {})", ffi::lua_type(raw, -1)).into();
         }
         let text = ffi::lua_tolstring(raw, -1, &mut length);
-        native::bounded(std::slice::from_raw_parts(text.cast::<u8>(), length))
+        let text = std::slice::from_raw_parts(text.cast::<u8>(), length);
+        // The VM's own words, which are short: cut in any case.
+        native::bounded(text, usize::MAX)
     }
 }
 

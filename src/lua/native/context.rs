@@ -319,10 +319,20 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
     }
 }
 
+/// The reason of an end, which its monitors are told.
+///
+/// # Safety
+/// `raw` must be the state that runs.
+unsafe fn reason(raw: *mut lua_State, index: c_int) -> Option<Vec<u8>> {
+    let limit = host::with(|host| host.context.limits().memory);
+    // SAFETY: the caller's; the text is copied.
+    unsafe { text(raw, index) }.map(|text| bounded(text, limit))
+}
+
 /// native.destroy(handle, reason or nil): whether that is the context itself.
 unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; the text is copied.
-    let (handle, reason) = unsafe { (number(raw, 1), text(raw, 2).map(bounded)) };
+    let (handle, reason) = unsafe { (number(raw, 1), reason(raw, 2)) };
     if let Some(context) = find(handle) {
         if host::with(|host| host.context.id() == context.id()) {
             host::with(|host| host.end(reason));
@@ -341,7 +351,7 @@ unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
 /// native.destroy_self(reason or nil): the context ends after this turn's dispatch.
 unsafe extern "C-unwind" fn destroy_self(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; the text is copied.
-    let reason = unsafe { text(raw, 1).map(bounded) };
+    let reason = unsafe { reason(raw, 1) };
     host::with(|host| host.end(reason));
     0
 }

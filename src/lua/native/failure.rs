@@ -54,7 +54,7 @@ unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
             if host.context.parent().is_none() {
                 host.settings.fail();
             }
-            host.failure = Some(bounded(text));
+            host.failure = Some(bounded(text, host.context.limits().memory));
         }
     });
     0

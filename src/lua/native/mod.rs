@@ -194,9 +194,10 @@ fn cut(text: &[u8], max: usize) -> (&[u8], String) {
     }
 }
 
-/// A copy of a text that is kept outside of the VM, cut if it is very long.
-pub(super) fn bounded(text: &[u8]) -> Vec<u8> {
-    let (shown, rest) = cut(text, TEXT_BYTES_MAX);
+/// A copy, kept outside of the VM, of a text of a context with this memory limit: cut if there is
+/// one and it is very long.
+pub(super) fn bounded(text: &[u8], limit: usize) -> Vec<u8> {
+    let (shown, rest) = cut(text, if limit == 0 { usize::MAX } else { TEXT_BYTES_MAX });
     [shown, rest.as_bytes()].concat()
 }
 
