@@ -14,7 +14,8 @@ core.load_all(core.context)
 -- Not those of module context, which a script may have replaced.
 local create, destroy, wait = core.create, core.destroy, core.wait
 local monitor = core.control().monitor
-local error, next, pcall, setmetatable, tostring = error, next, pcall, setmetatable, tostring
+local error, getmetatable, next, pcall = error, getmetatable, next, pcall
+local setmetatable, tostring = setmetatable, tostring
 local type, unpack, xpcall = type, unpack, xpcall
 local format, remove = string.format, table.remove
 
@@ -125,8 +126,16 @@ function Supervisor:finish(reason, detail)
   tell(self.on_finish, reason, detail)
 end
 
+-- Whoever writes `s.stop()` for `s:stop()` is told so.
+local function check_self(self, name)
+  if type(self) ~= "table" or getmetatable(self) ~= Supervisor then
+    bad(1, name, "supervisor, as in s:" .. name .. "(…),", self)
+  end
+end
+
 --- Ends all children; none is started again.
 function Supervisor:stop()
+  check_self(self, "stop")
   self:finish("stopped")
 end
 
@@ -134,7 +143,8 @@ end
 ---@param index integer
 ---@return integer|nil
 function Supervisor:handle(index)
-  if type(index) ~= "number" then bad(1, "handle", "number of a child", index) end
+  check_self(self, "handle")
+  if type(index) ~= "number" then bad(2, "handle", "number of a child", index) end
   local child = self.children[index]
   return child and child.handle
 end

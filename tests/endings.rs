@@ -221,6 +221,23 @@ fn a_simulation_repeats_sessions_and_random_numbers() {
 }
 
 #[test]
+fn names_of_files_in_tracebacks_are_any_bytes() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = Folder::new();
+    let child = folder.write("child.lua", "error('lost')");
+    let odd = child.with_file_name(std::ffi::OsStr::from_bytes(b"odd\xff.lua"));
+    std::fs::rename(child, odd).unwrap();
+    let main = folder.write(
+        "main.lua",
+        "context.monitor(context.create('odd\\255.lua'), function(_, reason, detail)
+           print(reason, select(2, detail:gsub('odd\\255%.lua', '')))
+         end)",
+    );
+    let done = run(node_lua().env("RUST_LOG", "off").arg(main)).succeeded();
+    assert_eq!(done.stdout, "error\t2\n");
+}
+
+#[test]
 fn one_who_never_ran_is_logged_with_the_reason() {
     let folder = Folder::new();
     folder.write("child.lua", "print('never')");

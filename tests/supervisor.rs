@@ -259,3 +259,28 @@ fn wrong_trees_raise() {
     }
     assert_eq!(done.stdout.lines().count(), 8, "{done}");
 }
+
+#[test]
+fn methods_without_their_supervisor_and_errors_in_callbacks_are_told_with_their_place() {
+    let folder = Folder::new();
+    folder.write("child.lua", "");
+    let main = folder.write(
+        "main.lua",
+        "local s
+         s = require('supervisor').start {
+           { 'child.lua', restart = 'temporary' },
+           on_exit = function() error('told', 0) end,
+         }
+         print(pcall(s.stop))
+         print(pcall(s.handle, 1))",
+    );
+    let done = run(node_lua().arg(&main)).succeeded();
+    let at = main.display();
+    let wrong = |line: u32, call: &str, value: &str| {
+        let expected = format!("supervisor, as in s:{call}(…), expected, got {value}");
+        format!("false\t{at}:{line}: bad argument #1 to '{call}' ({expected})\n")
+    };
+    assert_eq!(done.stdout, wrong(6, "stop", "nil") + &wrong(7, "handle", "number 1"));
+    let place = format!("{at}:4: in function <{at}:4>");
+    assert_eq!(done.stderr, format!("node-lua: told\nstack traceback:\n\t{place}\n"));
+}

@@ -67,7 +67,7 @@ end
 -- Reports an error that the library has caught on behalf of the script: for xpcall.
 function core.report(message)
   explain = explain or native.load("internal/failure")(native, core)
-  native.note_failure(message)
+  native.note_failure(message, 2)
   return explain(current, message, false)
 end
 

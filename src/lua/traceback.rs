@@ -1,7 +1,6 @@
 //! The text of a traceback, with the frames that scripts see: see `stock.rs`.
 
 use std::ffi::{CStr, c_int};
-use std::io::Write;
 use std::mem::MaybeUninit;
 
 use mlua::ffi::{self, lua_Debug, lua_State};
@@ -86,40 +85,40 @@ unsafe fn show(
     kind: Kind,
     text: &mut Vec<u8>,
 ) {
-    // Writing to memory does not fail.
-    let mut say = |arguments: std::fmt::Arguments<'_>| drop(text.write_fmt(arguments));
     // SAFETY: the caller's; the VM's texts are terminated and live while the frame does.
     unsafe {
         ffi::lua_getinfo(of, c"nlf".as_ptr(), &mut found);
         let object = ffi::lua_topointer(of, -1);
         let code = ffi::lua_tocfunction(of, -1);
         ffi::lua_settop(of, -2);
-        let place = CStr::from_ptr(found.short_src.as_ptr()).to_string_lossy();
+        // Names of files and fields are any bytes.
+        let place = CStr::from_ptr(found.short_src.as_ptr()).to_bytes();
         let name = match found.name.is_null() || has_no_name(of, level) {
-            true => "".into(),
-            false => CStr::from_ptr(found.name).to_string_lossy(),
+            true => &[],
+            false => CStr::from_ptr(found.name).to_bytes(),
         };
         let number = object.cast::<u8>().add(NUMBER_OFFSET).read();
+        let mut say = |pieces: &[&[u8]]| text.extend(pieces.iter().copied().flatten());
         match kind {
             Kind::C if name.is_empty() && number >= BUILT_IN && level_below(of, level) => {
-                say(format_args!("\n\t[builtin#{number}]:"));
+                say(&[format!("\n\t[builtin#{number}]:").as_bytes()]);
             }
-            Kind::Script => say(format_args!("\n\t{place}:")),
-            _ => say(format_args!("\n\t[C]:")),
+            Kind::Script => say(&[b"\n\t", place, b":"]),
+            _ => say(&[b"\n\t[C]:"]),
         }
         if kind == Kind::Script && found.currentline > 0 {
-            say(format_args!("{}:", found.currentline));
+            say(&[format!("{}:", found.currentline).as_bytes()]);
         }
         if !name.is_empty() {
-            say(format_args!(" in function '{name}'"));
+            say(&[b" in function '", name, b"'"]);
         } else if kind == Kind::Script && *found.what.cast::<u8>() == b'm' {
-            say(format_args!(" in main chunk"));
+            say(&[b" in main chunk"]);
         } else if kind == Kind::Script {
-            say(format_args!(" in function <{place}:{}>", found.linedefined));
+            say(&[b" in function <", place, format!(":{}>", found.linedefined).as_bytes()]);
         } else {
             let address = code.filter(|_| kind == Kind::C);
             let address = address.map_or(object as usize, |code| code as usize);
-            say(format_args!(" at {address:#x}"));
+            say(&[format!(" at {address:#x}").as_bytes()]);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::{bounded, push_text, report, text};
+use super::{bounded, number, push_text, report, text};
 use crate::lua::{host, traceback};
 
 pub(super) const FUNCTIONS: super::Functions = &[
@@ -13,14 +13,16 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"report", report_failure),
 ];
 
-/// native.note_failure(message): what `xpcall` calls for an error that nobody else catches. Keeps
-/// the traceback, which is not there any more when the error is reported; returns the message.
+/// native.note_failure(message[, level]): what `xpcall` calls for errors that nobody else catches.
+/// Keeps the traceback, from a level on, which is not there any more when the error is reported;
+/// returns the message.
 unsafe extern "C-unwind" fn note_failure(raw: *mut lua_State) -> c_int {
     let mut trace = Vec::new();
-    // SAFETY: called by the VM with what was raised; level 1 is where.
+    // SAFETY: called by the VM with what was raised; level 1 is where, if `xpcall` has called this.
     unsafe {
+        let level = if ffi::lua_gettop(raw) > 1 { number(raw, 2) as c_int } else { 1 };
         ffi::lua_settop(raw, 1);
-        traceback::traceback(raw, raw, 1, &mut trace);
+        traceback::traceback(raw, raw, level, &mut trace);
     }
     host::with(|host| host.trace = Some(trace));
     1
