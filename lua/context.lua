@@ -47,7 +47,7 @@ local function check_target(h, name)
   bad(1, name, "context handle or name", h)
 end
 
--- The handle of a target; one that nobody has if nobody answers under the name.
+-- The handle of a target; -1, which no context has, if none answers under the name.
 local function find_target(h, name)
   h = check_target(h, name)
   if type(h) == "string" then return native.find_name(h) or -1 end

@@ -71,7 +71,7 @@ local tcp = defer({}, "tcp")
 local buffer = load("buffer")
 core.context, core.tcp, core.timer = context, tcp, timer
 
--- Makes the modules show all their functions to who looks through them.
+-- Lists all functions of the modules, for scripts that look through them.
 local list
 function native.list(with_buffer)
   list = list or native.load("internal/listing")(native, core, load_next)

@@ -4,16 +4,12 @@
 
 mod support;
 
-use support::{Done, Folder, Server, node_lua, resident_bytes, run};
+use support::{Done, Folder, Server, beside, node_lua, resident_bytes, run};
 
 /// Runs `main` beside the other scripts, given as name and source. `here` is their folder.
 fn run_with(scripts: &[(&str, &str)], main: &str) -> Done {
-    let folder = Folder::new();
-    for (name, source) in scripts {
-        folder.write(name, source);
-    }
-    let main = folder.write("main.lua", format!("local here = arg[0]:match('^(.*)/')\n{main}"));
-    run(node_lua().arg(main))
+    let (_folder, mut command) = beside(scripts, main);
+    run(&mut command)
 }
 
 #[track_caller]

@@ -233,3 +233,34 @@ fn all_options_and_codes_are_in_their_tables() {
         rows.map(|row| row.split('|').take(3).collect::<Vec<_>>().join("|") + "|").collect();
     assert_eq!(told, codes.lines().collect::<Vec<_>>());
 }
+
+#[test]
+fn all_tests_are_in_their_overview_and_those_that_are_named_exist() {
+    let overview = fs::read_to_string(repository("tests/README.md")).unwrap();
+    let mut sources = String::new();
+    for path in [files("tests", "rs"), files("tests/soak", "rs")].concat() {
+        let file = path.file_name().unwrap().to_string_lossy();
+        let is_soak = path.parent().is_some_and(|folder| folder.ends_with("soak"));
+        assert!(
+            is_soak
+                || overview.contains(&format!("`{file}`"))
+                || overview.contains(&format!("/{file}`")),
+            "{file}"
+        );
+        sources += &fs::read_to_string(&path).unwrap();
+    }
+    let table = fs::read_to_string(repository("docs/RELIABILITY.md")).unwrap();
+    let (_, table) = table.split_once("| Guarantee | Test |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    for name in table.lines().filter_map(|row| row.split(" | ").nth(1)).flat_map(quoted) {
+        let exists = match name.rsplit_once('.') {
+            Some((_, "rs")) => {
+                overview.contains(&name) || repository("src/context").join(&name).exists()
+            }
+            Some((_, "lua")) => repository(&name).exists(),
+            _ if name.contains('/') => repository("tests").join(&name).exists(),
+            _ => sources.contains(&format!("fn {name}()")) || !name.contains('_'),
+        };
+        assert!(exists, "docs/RELIABILITY.md: {name}");
+    }
+}

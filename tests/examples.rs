@@ -6,12 +6,13 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
 
 use support::expect::{compare, promise};
-use support::{Folder, Server, files, node_lua, repository, run, stem};
+use support::{Folder, PATIENCE, Server, connect, files, node_lua, repository, run, stem};
 
 /// Scripts that run and end by themselves.
-const ALONE: &[&str] = &["hello", "packet", "rpc_pool", "supervisor", "timers"];
+const ALONE: &[&str] = &["hello", "packet", "rpc_pool", "supervisor", "timers", "topics"];
 
 /// Servers, each with the client that talks to it.
 const PAIRS: &[(&str, &str)] = &[
@@ -25,6 +26,7 @@ const PAIRS: &[(&str, &str)] = &[
 const STARTED_BY: &[(&str, &str)] = &[
     ("agent", "gate"),
     ("greeter", "hello"),
+    ("reader", "topics"),
     ("rpc_connection", "rpc_client"),
     ("rpc_worker", "rpc_pool"),
     ("worker", "supervisor"),
@@ -58,7 +60,7 @@ fn start(name: &str) -> (Server, u16) {
     let (before, port) = line.rsplit_once(':').unwrap();
     let promised = promised(name);
     // The promise names the default port.
-    let (expected, _) = promised.trim_end().rsplit_once(':').unwrap();
+    let (expected, _) = promised.lines().next().unwrap().rsplit_once(':').unwrap();
     if let Err(why) = compare(expected, before) {
         panic!("{name}: {why}");
     }
@@ -79,6 +81,26 @@ fn unix_socket_prints_what_it_promises_and_replaces_a_stale_file() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     assert!(socket.exists());
     assert_promise("unix_socket", &[socket.to_str().unwrap()]);
+}
+
+#[test]
+fn graceful_finishes_what_it_has_begun_as_it_promises() {
+    let (mut server, port) = start("graceful");
+    let mut client = connect(port);
+    let mut idler = connect(port);
+    client.write_all(b"\0\x05hello").unwrap();
+    let working = server.line();
+    server.signal("TERM");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"\0\x05hello");
+    assert_eq!(idler.read(&mut [0]).unwrap(), 0);
+    let done = server.finish(PATIENCE).succeeded();
+    let promised = promised("graceful");
+    let (_, rest) = promised.split_once('\n').unwrap();
+    if let Err(why) = compare(rest, &format!("{working}\n{}", done.stdout)) {
+        panic!("{why}{done}");
+    }
 }
 
 #[test]
@@ -109,7 +131,7 @@ fn clients_without_their_server_fail_with_a_reason() {
 #[test]
 fn every_example_is_run_and_tells_what_it_shows() {
     let mut known: BTreeSet<String> = ALONE.iter().map(ToString::to_string).collect();
-    known.insert("unix_socket".to_owned());
+    known.extend(["unix_socket".to_owned(), "graceful".to_owned()]);
     for (one, other) in PAIRS {
         known.extend([one.to_string(), other.to_string()]);
     }

@@ -4,16 +4,12 @@
 
 mod support;
 
-use support::{Done, Folder, node_lua, run};
+use support::{Done, Folder, beside, node_lua, run};
 
 /// Runs `main` beside the other scripts; `here` is their folder.
 fn run_with(scripts: &[(&str, &str)], main: &str) -> Done {
-    let folder = Folder::new();
-    for (name, source) in scripts {
-        folder.write(name, source);
-    }
-    let main = folder.write("main.lua", format!("local here = arg[0]:match('^(.*)/')\n{main}"));
-    run(node_lua().env("RUST_LOG", "off").arg(main))
+    let (_folder, mut command) = beside(scripts, main);
+    run(command.env("RUST_LOG", "off"))
 }
 
 #[track_caller]

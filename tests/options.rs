@@ -4,14 +4,12 @@
 
 mod support;
 
-use support::{Done, Folder, node_lua, run};
+use support::{Done, Folder, beside, node_lua, run};
 
 /// Runs `main` beside `child.lua`; `here` is their folder.
 fn run_with(child: &str, main: &str) -> Done {
-    let folder = Folder::new();
-    folder.write("child.lua", child);
-    let main = folder.write("main.lua", format!("local here = arg[0]:match('^(.*)/')\n{main}"));
-    run(node_lua().env("RUST_LOG", "off").arg(main))
+    let (_folder, mut command) = beside(&[("child.lua", child)], main);
+    run(command.env("RUST_LOG", "off"))
 }
 
 /// Each call of `call` with one of these is refused in line 3 with a text that has all the parts.

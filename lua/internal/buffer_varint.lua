@@ -63,7 +63,7 @@ function get_varint(object, offset, name)
     local left = len - at
     local value = bytes[0]
     if value < 128 then return value, at + 1 end
-    -- A byte that is not there counts as one that goes on: the long way then finds it missing.
+    -- A missing byte counts as one that others follow: the slow path then finds it missing.
     local byte = left > 1 and bytes[1] or 128
     value = value - 128 + byte * 128
     if byte < 128 then return value, at + 2 end

@@ -59,7 +59,7 @@ local function refuse(co, level)
   end
 end
 
--- Raises as the VM's own functions do, whatever name the caller of this one's caller has for it.
+-- Raises as the VM's own functions do, under the name by which the script has called.
 local function wrong(what)
   local info = getinfo(2, "n")
   local name = info and info.name or "?"

@@ -133,7 +133,7 @@ end
 function context.wait(h, ...)
   local given_handle = h
   h = find_target(h, "wait")
-  -- Waiting for nobody is a mistake, as waiting for oneself is.
+  -- Waiting for a name that nobody has is a mistake, as is waiting for oneself.
   if h == -1 and given_handle ~= -1 then
     bad(1, "wait", "context handle, or name that a context has registered", given_handle)
   end

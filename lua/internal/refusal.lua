@@ -3,6 +3,7 @@
 local native = ...
 
 local find, format, getinfo = string.find, string.format, debug.getinfo
+local pcall, xpcall = pcall, xpcall
 
 local C_BOUNDARY = 200
 
@@ -18,7 +19,8 @@ local REMEDY = {
   "have context.run call a function that waits",
 }
 
--- The name that the script has for the function of the library that it has called.
+-- The name that the script has for the function of the library that it has called, if it has called
+-- that itself.
 local function get_name()
   local level = 3
   local info = getinfo(level, "S")
@@ -26,8 +28,9 @@ local function get_name()
     level = level + 1
     info = getinfo(level, "S")
   end
-  info = getinfo(level - 1, "n")
-  return info and info.name
+  info = getinfo(level - 1, "nf")
+  local is_protected = info and (info.func == pcall or info.func == xpcall)
+  return info and not is_protected and info.name
 end
 
 return function(why)

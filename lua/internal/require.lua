@@ -69,7 +69,7 @@ local function is_active(load)
     and frames(modules.require, load.coroutine) >= load.depth
 end
 
--- Has those go on who wait for a module, which is there, or has failed.
+-- Resumes whoever waits for a module that has been loaded, or has failed.
 local function wake(load)
   if not load[1] then return end
   waited_for = waited_for - 1

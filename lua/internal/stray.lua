@@ -1,4 +1,4 @@
--- A C function that yields in a root, where nobody is who could resume it. Loaded with the first.
+-- A C function that yields in a root, where nobody can resume it. Loaded with the first.
 --
 -- Plain Lua raises in the C function; here it has been left already. So it returns, and the error
 -- is raised before the next instruction of whoever has called it.
@@ -14,7 +14,7 @@ local TEXT = "attempt to yield across C-call boundary: a C function yields outsi
 -- Resumes the root `co` with the error; returns what the resume returns.
 return function(co)
   local hook, mask, count = gethook()
-  -- One of the runtime's own is set again by who has set it.
+  -- A hook of the runtime's own is set again by the code that has set it.
   if type(hook) ~= "function" then hook = nil end
   local is_raised = false
   local function restore()

@@ -26,8 +26,8 @@ pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
     (c"describe", describe_for_lua),
 ];
 
-/// How the names of chunks begin that are not the script's: those of C functions, which the
-/// library's have too, and the VM's.
+/// Prefixes of the names of chunks that are not the script's: C functions, as which the library's
+/// appear too, and the VM's own.
 const OTHERS: [&[u8]; 2] = [b"=[C]", b"=[builtin:"];
 
 /// Registry fields of the metatables of sockets and listen sockets; a socket's content is its key.
@@ -52,7 +52,7 @@ pub enum Wrong<'a> {
 struct Place {
     /// The level of its innermost function.
     level: c_int,
-    /// How that calls the function of the library, if it does so as a method.
+    /// The name by which it calls the library's function, if it calls it as a method.
     method: Option<String>,
 }
 

@@ -169,7 +169,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Raises a text, which the name of the function goes before.
+    /// Raises a text with the name of the function in front.
     pub(super) fn raise(self, text: &str) -> c_int {
         // SAFETY: as in `kind`.
         unsafe { blame::raise(self.state, &format!("{}: {text}", self.name())) }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::lua::{Paths, library};
 
-/// Only Debian, and what is made of it, has this file, and keeps modules for Lua 5.1 where the two
-/// functions below say.
+/// Only Debian and its derivatives have this file, and keep modules for Lua 5.1 in the two places
+/// below.
 const DEBIAN: &str = "/etc/debian_version";
 
 const DEBIAN_PATH: &str = "/usr/share/lua/5.1/?.lua;/usr/share/lua/5.1/?/init.lua";

@@ -193,7 +193,7 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
         let name = CString::new([b"@", path.as_os_str().as_bytes()].concat())?;
         source = Source::Text { name, text: std::fs::read(path)? };
     }
-    // What is usual: one text, which is as good as a script.
+    // The usual case: a single text runs as the script itself.
     if run.main == Main::Nothing
         && !run.is_interactive
         && let [lua::Step { kind: b'e', words }] = &mut steps[..]

@@ -96,9 +96,8 @@ fn run_one(run: &Run, options: &Simulation) -> ExitCode {
     ExitCode::from(settings.status())
 }
 
-/// Nothing can happen any more. Signals do not come from outside; but a process whose contexts wait
-/// for SIGTERM gets it now, as a server does whose time is over. Otherwise says who waits, and ends
-/// all contexts.
+/// Nothing can happen any more. A simulation gets no signals from outside, so contexts that handle
+/// SIGTERM are sent it now. Otherwise says who waits, and ends all contexts.
 fn on_stall(world: &World) {
     let Some((scheduler, settings)) = world.get() else { return };
     let process = &settings.process;

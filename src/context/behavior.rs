@@ -22,7 +22,7 @@ pub enum End {
     /// By itself: nothing was pending any more, or the script destroyed its own context without a
     /// reason.
     Normal,
-    /// By itself, after its main chunk had failed: with a text of whatever bytes.
+    /// By itself, after its main chunk had failed: the text of the error, any bytes.
     Error(Vec<u8>),
     /// It was destroyed, by another context or the process's end, or by itself with a reason.
     Destroyed(Option<Vec<u8>>),

@@ -15,8 +15,8 @@ pub(super) struct Suspects {
     queue: Injector<Arc<Context>>,
     /// Some have got stuck lately. Written by the watchdog.
     is_wary: AtomicBool,
-    /// So many turns are stuck, in system calls maybe, that no more may get stuck: nobody runs what
-    /// is here. Written by the watchdog.
+    /// As many turns are stuck as may be, perhaps in system calls: what is here has to wait.
+    /// Written by the watchdog.
     is_full: AtomicBool,
     /// A runner is there, and not stuck. Set by the watchdog.
     has_runner: AtomicBool,
@@ -36,7 +36,7 @@ impl Suspects {
         self.is_wary.store(is_wary, Ordering::Relaxed);
     }
 
-    /// Whether nobody may run them.
+    /// Whether suspects have to wait.
     pub(super) fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)
     }

@@ -78,7 +78,7 @@ fn directive(word: &str) -> Result<(&str, LevelFilter), String> {
             Ok(level) => Ok(("", level)),
             Err(_) if is_target(word) => Ok((word, LevelFilter::Trace)),
             Err(_) => Err(format!(
-                "RUST_LOG: '{word}' is ignored: it is no level ({levels}), and nothing that logs \
+                "RUST_LOG: '{word}' is ignored: neither a level ({levels}) nor a target \
                  ({targets})"
             )),
         };
@@ -87,7 +87,7 @@ fn directive(word: &str) -> Result<(&str, LevelFilter), String> {
     match level.parse() {
         Err(_) => Err(format!("RUST_LOG: '{word}' is ignored: '{level}' is no level ({levels})")),
         Ok(_) if !is_target(name) => {
-            Err(format!("RUST_LOG: '{word}' is ignored: '{name}' is nothing that logs ({targets})"))
+            Err(format!("RUST_LOG: '{word}' is ignored: '{name}' is no target ({targets})"))
         }
         Ok(level) => Ok((name, level)),
     }

@@ -1,7 +1,7 @@
 //! The log's way to standard error: a bounded queue, and a thread that writes it in pieces of many
 //! entries. Who logs faster than that waits for room, as long as something is written now and
-//! then. If nothing is for a while, nobody reads: then nobody waits, and what finds no room is
-//! dropped and counted.
+//! then. If nothing was written for a while, nobody seems to read: then nobody waits, and entries
+//! that find no room are dropped and counted.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};

@@ -1,4 +1,4 @@
-//! What is logged for a context although nobody asked for it: only so much, and then a number.
+//! Limits how much is logged for a context, and counts the rest.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -104,7 +104,7 @@ impl Throttle {
     }
 }
 
-/// A warning that is worth a line now and then, however often there is reason for it.
+/// A warning that is logged once a minute at most, however often there is reason for it.
 #[derive(Debug, Default)]
 pub struct Seldom(AtomicU64);
 
@@ -114,7 +114,7 @@ impl Seldom {
         Seldom(AtomicU64::new(0))
     }
 
-    /// Whether it is time to give it, which counts as done: the first time, and once a minute.
+    /// True the first time, and then once a minute at most: the caller logs it.
     pub fn is_due(&self) -> bool {
         // Relaxed: of two that come at once one wins, whichever.
         let (now, before) = (rt::now().max(1), self.0.load(Ordering::Relaxed));

@@ -20,7 +20,7 @@ use crate::{rt, stdio};
 /// Where a script's text comes from.
 #[derive(Debug)]
 pub enum Source {
-    /// A file; if its path is relative, and there is none of that name, one in this folder: that of
+    /// A file; if its path is relative and leads to none, it is looked for in this folder, that of
     /// the creator's script.
     File(PathBuf, Option<Arc<Path>>),
     /// Standard input, once what comes before has been done.

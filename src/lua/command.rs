@@ -109,7 +109,7 @@ pub(super) fn set_folder(script: &Path, creators: Option<&Arc<Path>>) {
     host::with(|host| host.folder = Some(shared.unwrap_or_else(|| folder.into())));
 }
 
-/// A file beside the creator's script, if the one that was named is not there.
+/// A file beside the creator's script, if there is none at the path itself.
 pub(super) fn beside(path: &Path, folder: Option<&Arc<Path>>) -> Option<PathBuf> {
     let other = folder.filter(|_| path.is_relative() && !path.exists())?.join(path);
     other.exists().then_some(other)

@@ -1,5 +1,5 @@
-//! The standard functions as they were before any script ran: what the chunks of the library that
-//! are loaded later find under the usual names.
+//! The standard functions as they were before any script ran. Chunks of the library that are loaded
+//! later find these under the usual names.
 //!
 //! A script may replace every global and every field of every table that it can reach. So each
 //! chunk gets an environment of its own, in which names are looked up here; chunks take what they

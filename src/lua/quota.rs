@@ -1,5 +1,4 @@
-//! What of a context is logged without anybody having asked for it: errors that nobody catches, and
-//! what confined scripts log.
+//! How many of a context's uncaught errors are logged, and how much of what a confined script logs.
 
 use std::sync::Arc;
 

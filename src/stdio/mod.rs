@@ -7,8 +7,8 @@
 //!
 //! What `print` and its like do with it: src/lua/native/stdio.rs.
 //!
-//! Where the linker puts our functions in the place of those of the C library (build.rs), it is
-//! for LuaJIT's calls; ours reach the library under its other names for them.
+//! The linker has LuaJIT call our functions instead of the C library's (build.rs); our own calls
+//! reach the library under its other names.
 
 mod broken_pipe;
 #[cfg(target_env = "gnu")]

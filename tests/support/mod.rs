@@ -20,6 +20,7 @@ use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -81,6 +82,19 @@ impl Drop for Folder {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
     }
+}
+
+/// A command that runs `main` beside the other scripts, given as name and source; in `main`, `here`
+/// is their folder, which lives as long as the first result.
+pub(crate) fn beside(scripts: &[(&str, &str)], main: &str) -> (Folder, Command) {
+    let folder = Folder::new();
+    for (name, source) in scripts {
+        folder.write(name, source);
+    }
+    let main = folder.write("main.lua", format!("local here = arg[0]:match('^(.*)/')\n{main}"));
+    let mut command = node_lua();
+    command.arg(main);
+    (folder, command)
 }
 
 /// Connects to a server of this test; reads and writes give up after [`PATIENCE`].

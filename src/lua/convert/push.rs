@@ -309,7 +309,7 @@ impl<B: Buffers> Decoder<'_, B> {
     }
 }
 
-/// Pairs of a table from which on its number keys are put in last, see [`plain::insert_numbers`].
+/// Tables of at least so many pairs get their number keys last, see [`plain::insert_numbers`].
 const LATE_PAIRS_MIN: u32 = 512;
 
 fn size(count: u32) -> c_int {
