@@ -264,3 +264,28 @@ fn all_tests_are_in_their_overview_and_those_that_are_named_exist() {
         assert!(exists, "docs/RELIABILITY.md: {name}");
     }
 }
+
+#[test]
+fn all_figures_are_in_their_manuals() {
+    let code = "local function show(manual, figures)
+            for name in pairs(figures) do print(manual, name) end
+        end
+        local options = { memory = 2 ^ 24, turn_limit = 9, worker = 0, file = arg[1] }
+        local handle = context.create(options)
+        show('context', context.stat(handle))
+        local listener = context.check(tcp.listen('127.0.0.1', 0))
+        show('tcp', tcp.stat(listener))
+        show('tcp', tcp.stat(context.check(tcp.connect('127.0.0.1', tcp.local_port(listener)))))
+        context.destroy(handle)";
+    let folder = Folder::new();
+    let main = folder.write("main.lua", code);
+    let waits = folder.write("waits.lua", "context.recv(0)");
+    let done = run(node_lua().arg(main).arg(waits)).succeeded();
+    let figures: Vec<(&str, &str)> =
+        done.stdout.lines().map(|line| line.split_once('\t').unwrap()).collect();
+    assert!(figures.len() > 20, "{done}");
+    for (manual, name) in figures {
+        let text = fs::read_to_string(repository(&format!("docs/api/{manual}.md"))).unwrap();
+        assert!(text.contains(&format!("`{name}`")), "docs/api/{manual}.md: {name}");
+    }
+}
