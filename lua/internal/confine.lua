@@ -7,7 +7,7 @@
 local native, buffer, no_io, no_os, no_network = ...
 
 local raw_load, raw_loadfile, searchpath = load, loadfile, package.searchpath
-local getinfo, find, format = debug.getinfo, string.find, string.format
+local getinfo, find, format, sub = debug.getinfo, string.find, string.format, string.sub
 local error, ipairs, pairs, select, type = error, ipairs, pairs, select, type
 local package = package -- its fields are the script's own
 
@@ -39,7 +39,7 @@ getmetatable("").__metatable = false
 local files = getmetatable(io.stdout)
 local methods = copy(files)
 for name in pairs(files) do
-  if type(name) == "string" and name:sub(1, 2) == "__" then methods[name] = nil end
+  if type(name) == "string" and sub(name, 1, 2) == "__" then methods[name] = nil end
 end
 files.__index, files.__metatable = methods, false
 

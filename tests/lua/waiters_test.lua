@@ -69,10 +69,10 @@ end)
 
 tap.test("functions that a script has replaced", function()
     local before, mine = context.monitor, function() return "mine" end
-    context.monitor = mine
+    rawset(context, "monitor", mine)
     ok(context.stat().turns > 0, "the others are loaded")
     is(context.monitor, mine, "stay replaced")
-    context.monitor = before
+    rawset(context, "monitor", before)
     raises("the one before works on", "#2 to 'monitor' (function or nil expected, got no value)",
         function() context.monitor(context.self() + 1) end)
 end)
