@@ -16,6 +16,8 @@ pub enum Who {
     AsyncStd,
     /// The project.
     NodeLua,
+    /// An older binary of the project, to see what a change has cost.
+    Before,
     /// LuaJIT with lua-luv.
     Luv,
     /// Node.js.
@@ -31,10 +33,11 @@ pub enum Who {
 }
 
 /// In the order of the tables.
-pub const ALL: [Who; 9] = [
+pub const ALL: [Who; 10] = [
     Who::Raw,
     Who::AsyncStd,
     Who::NodeLua,
+    Who::Before,
     Who::Luv,
     Who::NodeJs,
     Who::Go,
@@ -50,6 +53,7 @@ impl Who {
             Who::Raw => "raw",
             Who::AsyncStd => "async-std",
             Who::NodeLua => "node-lua",
+            Who::Before => "before",
             Who::Luv => "luv",
             Who::NodeJs => "nodejs",
             Who::Go => "go",
@@ -64,7 +68,7 @@ impl Who {
         let rows: &[&str] = match self {
             Who::Raw => &["echo", "broadcast", "idle", "futex", "accessors"],
             Who::AsyncStd => &["echo", "idle"],
-            Who::NodeLua => return true,
+            Who::NodeLua | Who::Before => return true,
             Who::Luv => &["echo", "broadcast", "idle", "timers"],
             Who::NodeJs => &["echo", "broadcast", "idle", "query", "flood", "timers"],
             Who::Go | Who::Erlang => {
@@ -93,11 +97,16 @@ pub struct Contestants {
 
 impl Contestants {
     /// Looks for each contestant in `wanted` and builds those that need it.
-    pub fn find(wanted: &[Who], node_lua: &Path) -> Contestants {
+    pub fn find(wanted: &[Who], node_lua: &Path, before: Option<&Path>) -> Contestants {
         let built = root().join("../target/bench-contestants");
         let mut all = Contestants { found: Vec::new(), skipped: Vec::new(), built };
         for &who in wanted {
-            match all.look_for(who, node_lua) {
+            let binary = match who {
+                Who::Before => before,
+                _ => Some(node_lua),
+            };
+            let Some(binary) = binary else { continue };
+            match all.look_for(who, binary) {
                 Ok(path) => all.found.push((who, path)),
                 Err(reason) => all.skipped.push(format!("{who} skipped: {reason}")),
             }
@@ -108,8 +117,8 @@ impl Contestants {
     fn look_for(&self, who: Who, node_lua: &Path) -> Result<PathBuf, String> {
         match who {
             Who::Raw | Who::AsyncStd | Who::LuaJit => env::current_exe().map_err(|e| e.to_string()),
-            Who::NodeLua if node_lua.is_file() => Ok(node_lua.to_path_buf()),
-            Who::NodeLua => Err(format!("no binary at {}", node_lua.display())),
+            Who::NodeLua | Who::Before if node_lua.is_file() => Ok(node_lua.to_path_buf()),
+            Who::NodeLua | Who::Before => Err(format!("no binary at {}", node_lua.display())),
             Who::NodeJs => on_path("node"),
             Who::LuaJitDebian => on_path("luajit"),
             Who::Luv => {
@@ -164,7 +173,7 @@ impl Contestants {
         Ok(match who {
             Who::Raw => start.arg("serve").arg(format!("raw-{row}")).args(arguments),
             Who::AsyncStd => start.arg("serve").arg("async-std-echo").args(arguments),
-            Who::NodeLua => {
+            Who::NodeLua | Who::Before => {
                 let start = start.arg("--workers").arg(workers.to_string());
                 start.arg(script).arg(scripts).args(arguments)
             }

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 
 fn suite(options: &Options) -> Suite {
     Suite {
-        contestants: Contestants::find(&options.only, &options.node_lua),
+        contestants: Contestants::find(&options.only, &options.node_lua, options.before.as_deref()),
         measure: options.measure,
         warm_up: options.warm_up,
         threads: options.threads,

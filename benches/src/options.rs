@@ -17,6 +17,7 @@ usage: node-lua-bench COMMAND [options]
   serve NAME ARGS...    a contestant written in Rust (used by the runner)
 options:
   --node-lua PATH       the binary to measure (default: target/release/node-lua)
+  --before PATH         an older binary, which takes part as `before`
   --only A,B            contestants to run (default: all that are installed)
   --rounds N            rounds (default 5)
   --seconds S           measured time of a run against a server (default 1)
@@ -35,6 +36,8 @@ pub struct Options {
     pub words: Vec<String>,
     /// The binary to measure.
     pub node_lua: PathBuf,
+    /// An older one to compare with.
+    pub before: Option<PathBuf>,
     /// Contestants to look for.
     pub only: Vec<Who>,
     /// Rounds.
@@ -73,6 +76,7 @@ impl Options {
         let mut o = Options {
             words: Vec::new(),
             node_lua: root().join("../target/release/node-lua"),
+            before: None,
             only: ALL.to_vec(),
             rounds: 5,
             measure: Duration::from_secs(1),
@@ -104,6 +108,7 @@ impl Options {
                     }
                 }
                 Long("node-lua") => self.node_lua = parser.value()?.into(),
+                Long("before") => self.before = Some(parser.value()?.into()),
                 Long("only") => self.only = contestants(&parser.value()?.string()?)?,
                 Long("rounds") => self.rounds = parser.value()?.parse()?,
                 Long("seconds") => self.measure = duration(parser)?,

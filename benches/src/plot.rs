@@ -170,6 +170,7 @@ fn color(who: Who) -> &'static str {
         Who::Raw => "#000000",
         Who::AsyncStd => "#999999",
         Who::NodeLua => "#d62728",
+        Who::Before => "#e7969c",
         Who::Luv => "#1f77b4",
         Who::NodeJs => "#2ca02c",
         Who::Go => "#17becf",

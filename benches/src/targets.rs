@@ -31,6 +31,7 @@ pub fn markdown(results: &Results) -> String {
     check.messages();
     check.contexts_and_timers();
     check.sockets();
+    check.endless_loops();
     check.loops();
     if check.text.is_empty() {
         return String::new();
@@ -132,6 +133,7 @@ impl Check<'_> {
                 let others = check.row("echo").iter().filter(|s| {
                     s.cell == mine.cell
                         && s.who != Who::NodeLua
+                        && s.who != Who::Before
                         && s.who != Who::Raw
                         && (batched || s.name == s.who.name() && s.who != Who::AsyncStd)
                 });
@@ -218,6 +220,22 @@ impl Check<'_> {
             worst.extend(share.map(|share| (share, gate.cell.clone())));
         }
         self.all_at_least("gate ÷ plain echo, depth 16, messages/s", 0.8, worst);
+    }
+
+    fn endless_loops(&mut self) {
+        for (cell, metric, wanted) in [
+            ("64 loops", "p50_ms", 0.05),
+            ("64 loops", "p99_ms", 4.0),
+            ("64 loops", "most_ms", 20.0),
+            ("64 loops", "most_share", 1.1),
+            ("1000 loops", "p99_ms", 20.0),
+            ("1000 loops", "created_most_ms", 20.0),
+        ] {
+            let measured = self.one("loops", cell, metric);
+            self.at_most(&format!("echo beside {cell}, {metric}"), wanted, measured);
+        }
+        let least = self.one("loops", "64 loops", "least_share");
+        self.at_least("echo beside 64 loops, least_share", 0.9, least);
     }
 
     fn loops(&mut self) {

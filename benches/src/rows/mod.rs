@@ -1,6 +1,7 @@
 //! What is measured: each row's work, as cells of the suite.
 
 mod curves;
+mod loops;
 mod scripts;
 mod sockets;
 
@@ -41,6 +42,7 @@ pub fn all(suite: &Suite) -> Vec<Row<'_>> {
         sockets::gate(suite),
         sockets::broadcast(suite),
         sockets::idle(suite),
+        loops::row(suite),
     ];
     rows.extend(scripts::rows(suite));
     rows.extend(curves::rows(suite));

@@ -113,7 +113,7 @@ fn query(suite: &Suite, apart: bool) -> Row<'_> {
                 let label = format!("{payload}, {pairs} pair(s), {workers} worker(s)");
                 let mut cell = cell(suite, label, 0.0, &job);
                 if apart {
-                    cell.entries.retain(|e| e.who == Who::NodeLua);
+                    cell.entries.retain(|e| matches!(e.who, Who::NodeLua | Who::Before));
                     if pairs == 1 {
                         cell.entries.extend(wake_ups(suite));
                     }
