@@ -96,7 +96,9 @@ local function keep(from, session, value)
   return mail.keep(from, session, value)
 end
 
-handlers[1] = function(from, session, value)
+local MESSAGE, ENDED = 1, 7
+
+handlers[MESSAGE] = function(from, session, value)
   local r, handle = receivers[from], from
   if r == nil then
     r, handle = receivers[ANY], ANY
@@ -228,9 +230,9 @@ core.check_target, core.find_target = check_target, find_target
 core.unanswered = 0
 
 -- A context that was watched, or asked, has ended: the handler is with the rest.
-handlers[7] = function(h, reason, detail)
+handlers[ENDED] = function(h, reason, detail)
   core.load_all(context)
-  return handlers[7](h, reason, detail)
+  return handlers[ENDED](h, reason, detail)
 end
 
 return context

@@ -116,7 +116,9 @@ local function serve_listener(record)
   end
 end
 
-handlers[4] = function(id)
+local READABLE, ACCEPTABLE = 4, 5
+
+handlers[READABLE] = function(id)
   local record = by_id[id]
   if not record then return end
   if record.pulls then
@@ -143,10 +145,10 @@ end
 
 -- Every wait is another path through these: compiled, they are many traces that serve little.
 jit.off(serve_stream)
-jit.off(handlers[4])
+jit.off(handlers[READABLE])
 jit.off(wait_on)
 
-handlers[5] = function(id)
+handlers[ACCEPTABLE] = function(id)
   local record = by_id[id]
   if record then return serve_listener(record) end
 end

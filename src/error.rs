@@ -1,7 +1,8 @@
 //! The stable codes that scripts see, and how failures of the system map to them.
 //!
 //! Codes below 200 are those of libuv 0.10, which the script API has always used; 200 and up are
-//! the runtime's own. [`Code::text`] is what `context.strerror` returns.
+//! the runtime's own. [`Code::text`] is what `context.strerror` returns. The Lua side gives them
+//! the same names: `tests/tidy.rs` compares.
 
 use std::io;
 

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use mlua::ffi;
 use node_lua::abi::buffer;
 use node_lua::buf::{INLINE_MAX, Piece, SIZE_MAX};
-use node_lua::lua::state::State;
 
 fn script(name: &str, source: &str) {
     let state = support::vm::state();
@@ -168,59 +167,4 @@ fn largest_size_is_named() {
         ),
     )
     .unwrap();
-}
-
-/// Needs the folder of cases in `NODE_LUA_CONFORMANCE`.
-#[test]
-#[ignore = "the cases are not part of this repository"]
-fn conformance() {
-    let root = std::env::var("NODE_LUA_CONFORMANCE").expect("NODE_LUA_CONFORMANCE");
-    for case in [
-        "cases/160_buffer_new",
-        "cases/161_buffer_append",
-        "cases/163_buffer_clear",
-        "cases/165_buffer_share",
-        "better/216_buffer_grow",
-    ] {
-        let read = |end: &str| std::fs::read_to_string(format!("{root}/{case}.{end}")).unwrap();
-        let state = support::vm::state();
-        support::vm::run(&state, "=case", &read("lua")).unwrap();
-        assert_eq!(support::vm::output(&state), read("expected"), "{case}");
-    }
-}
-
-/// Runs the script named by `NODE_LUA_SCRIPT`, to measure with.
-#[test]
-#[ignore = "a tool"]
-fn run_script() {
-    let path = std::env::var("NODE_LUA_SCRIPT").expect("NODE_LUA_SCRIPT");
-    let state = support::vm::state();
-    let result = support::vm::run(&state, "=script", &std::fs::read_to_string(path).unwrap());
-    println!("{}", support::vm::output(&state));
-    result.unwrap();
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_opening() {
-    const STATES: u32 = 1000;
-    let measure = |what: &str, step: &dyn Fn() -> State| {
-        let start = std::time::Instant::now();
-        let states: Vec<State> = (0..STATES).map(|_| step()).collect();
-        let bytes = states[0].account().lua_bytes();
-        println!("{what}: {:?} and {bytes} bytes each", start.elapsed() / STATES);
-    };
-    measure("state", &|| State::new().unwrap());
-    measure("state, open", &|| {
-        let state = State::new().unwrap();
-        // SAFETY: a fresh state.
-        unsafe { buffer::open(state.as_ptr()) };
-        state
-    });
-    measure("with library from source", &support::vm::state);
-    measure("with accessors from source", &|| {
-        let state = support::vm::state();
-        support::vm::run(&state, "=access", "buffer.new('x'):u8(0)").unwrap();
-        state
-    });
 }

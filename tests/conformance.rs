@@ -46,33 +46,21 @@ fn assert_all_pass(folder: &str) {
     let _turn = turn();
     let cases = files(&format!("tests/conformance/{folder}"), "lua");
     assert!(!cases.is_empty());
-    let first = failures(&cases, AT_ONCE);
-    // Many cases order their steps by short sleeps, which a busy machine can upset: what failed
-    // among others must hold when it runs alone.
-    let again: Vec<PathBuf> = first.iter().map(|(case, _)| case.clone()).collect();
-    for (case, why) in &first {
-        eprintln!("{} once more, alone, after:\n{why}", stem(case));
-    }
-    let last: Vec<String> = failures(&again, 1).into_iter().map(|(_, why)| why).collect();
-    assert!(
-        last.is_empty(),
-        "{} of {} {folder} failed:\n{}",
-        last.len(),
-        cases.len(),
-        last.join("\n")
-    );
+    let failed = failures(&cases);
+    let (count, all) = (failed.len(), cases.len());
+    assert!(failed.is_empty(), "{count} of {all} {folder} failed:\n{}", failed.join("\n"));
 }
 
-/// Runs the cases, several at a time; the failed ones in order, with what was wrong.
-fn failures(cases: &[PathBuf], at_once: usize) -> Vec<(PathBuf, String)> {
+/// Runs the cases, several at a time, each once; what was wrong with those that failed, in order.
+fn failures(cases: &[PathBuf]) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..at_once {
+        for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if let Err(why) = check(case) {
-                        failed.lock().unwrap().push((case.clone(), why));
+                        failed.lock().unwrap().push(why);
                     }
                 }
             });

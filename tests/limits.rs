@@ -31,10 +31,10 @@ const LOOPS: &[(&str, &str)] = &[
     ("tostring", "error(setmetatable({}, { __tostring = function() while true do end end }))"),
 ];
 
-const LOOP_MAIN: &str = "
-    local file = ...
-    local handles = {}
-    for i = 1, 64 do handles[i] = context.create(file) end
+/// An echo server beside so many loops; tells its port.
+const ECHO_MAIN: &str = "
+    local file, count = ...
+    for i = 1, count do context.create(file) end
     local ok, listener = tcp.listen('127.0.0.1', 0)
     listener:accept(function(_, sock)
       sock:set_nodelay(true)
@@ -43,30 +43,43 @@ const LOOP_MAIN: &str = "
       end)
     end)
     print(tcp.local_port(listener))
-    local _, sock = listener:accept(0)
 ";
 
-/// Answers within a time that holds on a loaded machine too; `docs/RELIABILITY.md` has figures.
+/// The promise of `docs/RELIABILITY.md`, that loops delay an answer by no more than 50 ms, on a
+/// machine that is busy with other things too: what a server without loops beside it shows at the
+/// same time is what the machine costs, and the promise is ten times what is common there.
 #[test]
 fn an_echo_server_beside_64_loops_answers() {
     let folder = Folder::new();
     let file = folder.write("loop.lua", "while true do end");
-    let main =
-        folder.write("main.lua", LOOP_MAIN.replace("local _, sock = listener:accept(0)", ""));
-    let mut server = Server::start([main, file]);
-    let mut client = connect(server.port());
-    let mut slowest = Duration::ZERO;
-    for _ in 0..200 {
-        let began = Instant::now();
-        client.write_all(b"x").unwrap();
-        client.read_exact(&mut [0]).unwrap();
-        slowest = slowest.max(began.elapsed());
+    let main = folder.write("main.lua", ECHO_MAIN);
+    let start = |count: &str| Server::start([main.as_os_str(), file.as_os_str(), count.as_ref()]);
+    let mut servers = [start("0"), start("64")];
+    let mut clients = servers.each_mut().map(|server| connect(server.port()));
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..500 {
+        for (client, times) in clients.iter_mut().zip(&mut times) {
+            let began = Instant::now();
+            probe(client);
+            times.push(began.elapsed());
+        }
+        // Probes are spread over time: what comes at once meets a server that is awake.
+        std::thread::sleep(Duration::from_millis(2));
     }
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-    server.signal("TERM");
+    let [calm, beside] = times.map(|mut times| {
+        times.sort_unstable();
+        [0.5, 0.98].map(|share| times[(times.len() as f64 * share) as usize])
+    });
+    let common = [Duration::from_micros(200), Duration::from_millis(5)];
+    for ((calm, beside), common) in calm.into_iter().zip(beside).zip(common) {
+        assert!(beside <= 10 * calm.max(common), "{beside:?} beside loops, {calm:?} without");
+    }
     let began = Instant::now();
-    assert_eq!(server.finish(PATIENCE).code(), Some(143));
-    assert!(began.elapsed() < Duration::from_secs(4), "loops are ended, not abandoned");
+    for server in servers {
+        server.signal("TERM");
+        assert_eq!(server.finish(PATIENCE).code(), Some(143));
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "loops are ended, not abandoned");
 }
 
 /// Compiles all the time, so that most signals come while the trace compiler is at work.
@@ -166,39 +179,6 @@ const CROWD_MAIN: &str = "
 fn probe(client: &mut std::net::TcpStream) {
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
-}
-
-/// The figures of `docs/RELIABILITY.md`, without loops and with 64, in turn:
-/// `cargo test --release --test limits -- --ignored --nocapture figures`.
-#[test]
-#[ignore = "prints figures, checks nothing"]
-fn figures_of_probes_beside_loops() {
-    let folder = Folder::new();
-    let file = folder.write("loop.lua", "while true do end");
-    let main = folder.write("main.lua", CROWD_MAIN);
-    for count in ["0", "64"].repeat(5) {
-        let args = [main.as_os_str(), file.as_os_str(), count.as_ref(), count.as_ref()];
-        let mut server = Server::start(args);
-        let mut client = connect(server.port());
-        let mut times = Vec::new();
-        let end = Instant::now() + Duration::from_secs(4);
-        while Instant::now() < end {
-            let began = Instant::now();
-            probe(&mut client);
-            times.push(began.elapsed().as_secs_f64() * 1e3);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let first = times[..2].to_vec();
-        times.sort_by(f64::total_cmp);
-        let at = |part: f64| times[(times.len() as f64 * part) as usize];
-        eprintln!(
-            "{count:>2} loops, {} probes, ms: first {first:.1?}, p50 {:.2}, p99 {:.1}, most {:.1}",
-            times.len(),
-            at(0.5),
-            at(0.99),
-            at(0.9999)
-        );
-    }
 }
 
 /// There are 256 threads to run loops: others that loop wait, and the rest goes on.

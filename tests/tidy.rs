@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -385,6 +385,68 @@ fn all_unsafe_code_has_a_test() {
     assert_none(&wrong);
 }
 
+/// `NAME` and `7` of `NAME = 7, "…"`, and of `const NAME: f64 = 7.0;`: codes, and kinds of events.
+fn numbers_of_rust() -> BTreeMap<String, u16> {
+    let mut numbers = BTreeMap::new();
+    for (path, source) in sources(&["rs"]) {
+        for line in code(&source).filter(|_| path.starts_with("src/")).map(str::trim) {
+            let constant = line.strip_prefix("const ").and_then(|rest| rest.split_once(": f64 = "));
+            let found = match constant {
+                Some((name, value)) => value.strip_suffix(".0;").map(|value| (name, value)),
+                None => line
+                    .split_once(" = ")
+                    .and_then(|(name, rest)| Some((name, rest.split_once(", \"")?.0))),
+            };
+            let Some((name, value)) = found else { continue };
+            let is_name = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+            if let (true, Ok(value)) = (is_name, value.parse()) {
+                let other = numbers.insert(name.to_owned(), value);
+                assert!(other.is_none_or(|other| other == value), "{path}: {name}");
+            }
+        }
+    }
+    numbers
+}
+
+/// The Lua side calls codes and kinds of events what Rust calls them, with the same numbers, and
+/// has them nowhere without their names.
+#[test]
+fn numbers_of_events_and_codes_have_one_name_each() {
+    let numbers = numbers_of_rust();
+    assert!(numbers["NO_REPLY"] == 207 && numbers["COMPLETE"] == 6, "{numbers:?}");
+    let (mut wrong, mut found) = (Vec::new(), BTreeSet::new());
+    for (path, source) in sources(&["lua"]) {
+        for (number, line) in source.lines().enumerate().filter(|_| path.starts_with("lua/")) {
+            let line = line.split("--").next().unwrap_or_default();
+            let names = line.trim().strip_prefix("local ").and_then(|rest| rest.split_once(" = "));
+            let mut named = 0;
+            for (name, value) in names.into_iter().flat_map(|(names, values)| {
+                names
+                    .split(", ")
+                    .zip(values.split(", "))
+                    .filter_map(|(name, value)| Some((name, value.parse::<u16>().ok()?)))
+            }) {
+                let Some(rust) = numbers.get(name) else { continue };
+                named += usize::from(*rust >= 200);
+                found.insert(name.to_owned());
+                if *rust != value {
+                    wrong.push(format!("{path}:{}: {name} is {rust} in Rust", number + 1));
+                }
+            }
+            let is_code = |value: &u16| *value >= 200 && numbers.values().any(|code| code == value);
+            let words = line.split(|c: char| !c.is_ascii_alphanumeric());
+            let codes = words.filter_map(|word| word.parse().ok()).filter(is_code).count();
+            let is_bare = line.contains("handlers[") && !line.contains("handlers[kind]");
+            let is_bare = is_bare && !line.contains(|c: char| c.is_ascii_uppercase());
+            if is_bare || codes > named {
+                wrong.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&wrong);
+    assert!(found.contains("NO_REPLY") && found.contains("COMPLETE"), "{found:?}");
+}
+
 #[test]
 fn nothing_is_left_to_do() {
     let mut wrong = Vec::new();
@@ -450,15 +512,6 @@ fn every_example_is_in_the_reading_order() {
         .filter(|name| !readme.contains(&format!("({name})")))
         .collect();
     assert_none(&missing);
-}
-
-#[test]
-fn every_module_of_the_api_has_its_manual() {
-    let index = fs::read_to_string(repository("docs/api/README.md")).unwrap();
-    for module in ["buffer", "context", "packet", "supervisor", "tcp", "timer"] {
-        assert!(repository(&format!("docs/api/{module}.md")).exists(), "docs/api/{module}.md");
-        assert!(index.contains(&format!("({module}.md")), "docs/api/README.md: {module}.md");
-    }
 }
 
 #[test]

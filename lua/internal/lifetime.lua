@@ -79,8 +79,10 @@ local function unanswered_by(h)
   return tokens
 end
 
+local ENDED = 7
+
 -- A context that was watched, or asked, has ended.
-handlers[7] = function(h, reason, detail)
+handlers[ENDED] = function(h, reason, detail)
   local tokens = waits[h]
   if tokens then
     waits[h] = nil

@@ -21,7 +21,9 @@ local function tell(record)
   return call(callback, code, socket)
 end
 
-core.handlers[16] = function(id)
+local GONE = 16
+
+core.handlers[GONE] = function(id)
   local record = by_id[id]
   if record then return tell(record) end
 end

@@ -99,7 +99,9 @@ function context.unsubscribe(topic)
   return true
 end
 
-handlers[8] = function(number, value, from)
+local PUBLICATION = 8
+
+handlers[PUBLICATION] = function(number, value, from)
   local callback = callbacks[number]
   local topic = get_topic()
   -- It may have been on its way when the subscription ended.

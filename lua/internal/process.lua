@@ -13,8 +13,10 @@ local NAMES = { HUP = true, USR1 = true, USR2 = true, INT = true, TERM = true }
 local context = {}
 local callbacks = {} -- name → function
 
+local SIGNAL = 12
+
 -- A signal has come.
-handlers[12] = function(name)
+handlers[SIGNAL] = function(name)
   local callback = callbacks[name]
   if callback then return callback(name) end
 end

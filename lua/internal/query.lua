@@ -28,8 +28,10 @@ local function forget(token)
   return true
 end
 
+local REPLY = 2
+
 -- The answer is there.
-handlers[2] = function(token, ok, value)
+handlers[REPLY] = function(token, ok, value)
   if asked[token] == nil then return end
   asked[token] = nil
   core.unanswered = core.unanswered - 1

@@ -227,7 +227,9 @@ local function get_shortage()
   return shortage
 end
 
-core.handlers[17] = function() return get_shortage().collect() end
+local COLLECT = 17
+
+core.handlers[COLLECT] = function() return get_shortage().collect() end
 
 -- A root coroutine has failed.
 core.guard_sockets()

@@ -273,8 +273,10 @@ local function get_current()
   return current
 end
 
+local COMPLETE = 6
+
 -- A one-shot operation is over.
-handlers[6] = conclude
+handlers[COMPLETE] = conclude
 
 -- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once; and how
 -- many queries wait for an answer.

@@ -64,8 +64,10 @@ local function call_other(job, kind)
   late[#late + 1] = job
 end
 
+local TIMERS = 3
+
 -- Timers are due: calls them, as the looper, or until another root has become that.
-core.handlers[3] = function()
+core.handlers[TIMERS] = function()
   local me = core.current()
   repeat
     if at == count then

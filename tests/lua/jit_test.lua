@@ -1,4 +1,4 @@
--- Loops over accessors must compile: no aborts, and the loop ends up in a trace.
+-- Loops over accessors, writes and messages must compile: no aborts, and the loop is in a trace.
 
 local packet = require "packet"
 
@@ -9,7 +9,7 @@ local LEAVING_LOOP, INNER_LOOP = 8, 9
 local INTERRUPTED = 0
 local HARMLESS = { [LEAVING_LOOP] = true, [INNER_LOOP] = true, [INTERRUPTED] = true }
 
-local aborts, loops = {}, 0
+local aborts, links = {}, {}
 local function on_trace(what, number, f, pc, code, reason)
     if what == "abort" and not HARMLESS[code] then
         local at = require("jit.util").funcinfo(f, pc)
@@ -17,26 +17,27 @@ local function on_trace(what, number, f, pc, code, reason)
             string.format("code %s (%s) at %s", tostring(code), tostring(reason), tostring(at.loc))
     elseif what == "stop" then
         local info = require("jit.util").traceinfo(number)
-        if info and info.linktype == "loop" then loops = loops + 1 end
+        if info then links[info.linktype] = (links[info.linktype] or 0) + 1 end
     end
 end
 
-local function compiles(name, f, ...)
-    f(...) -- whatever is loaded late, is loaded now
+local function compiles(name, f, link)
+    f() -- whatever is loaded late, is loaded now
     jit.flush()
     -- A finaliser that runs while a trace is recorded ends the recording.
     collectgarbage()
     collectgarbage("stop")
-    aborts, loops = {}, 0
+    aborts, links = {}, {}
     jit.attach(on_trace, "trace")
-    f(...)
+    f()
     jit.attach(on_trace)
     collectgarbage("restart")
     if #aborts > 0 then
         error(name .. " aborts: " .. table.concat(aborts, ", "))
     end
-    if loops == 0 then error(name .. " has no compiled loop") end
-    io.write("ok ", name, " (", loops, " loops)\n")
+    link = link or "loop"
+    if not links[link] then error(name .. " has no trace that ends in a " .. link) end
+    io.write("ok ", name, " (", links[link], " of kind ", link, ")\n")
 end
 
 -- The loops of this file itself would only be in the way.
@@ -140,6 +141,33 @@ compiles("packet get and set", function()
     end
     return sum
 end)
+
+-- The rest needs the runtime: tests/buffer.rs runs this file without it too.
+if tcp then
+    local listener = context.check(tcp.listen("127.0.0.1", 0))
+    local sock = context.check(tcp.connect("127.0.0.1", tcp.local_port(listener)))
+    local peer = context.check(listener:accept())
+    peer:read(function() end)
+    local bytes = buffer.new("abc")
+    compiles("write a text", function()
+        for _ = 1, N do tcp.write(sock, "abc") end
+    end)
+    compiles("write a buffer", function()
+        for _ = 1, N do sock:write(bytes) end
+    end)
+    peer:close()
+    sock:close()
+    listener:close()
+
+    -- A C function, which compiled code leaves and comes back from, within the loop.
+    local me, received = context.self(), 0
+    context.recv(me, function() received = received + 1 end)
+    compiles("send", function()
+        for i = 1, N do context.send(me, i) end
+    end, "stitch")
+    while received < 2 * N do timer.sleep(0) end
+    context.recv(me, nil)
+end
 
 -- An error of a library function that compiled code calls leaves that code for the pcall around it.
 local function triple(count) return #("xxx"):rep(count) end

@@ -37,7 +37,7 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"has_stack", has_stack),
 ];
 
-/// Kinds of events; lua/internal/task.lua and its users know the numbers.
+/// Kinds of events. The Lua side gives the numbers the same names: `tests/tidy.rs` compares.
 const MESSAGE: f64 = 1.0;
 const REPLY: f64 = 2.0;
 const TIMERS: f64 = 3.0;
