@@ -11,7 +11,7 @@ local timeout_of, handlers = core.timeout_of, core.handlers
 local begin_serving, complete, defer = core.begin_serving, core.complete, core.defer
 local register, set_timeout = core.register, core.set_timeout
 local suspend, check_may_wait, is_waiting = core.suspend, core.check_may_wait, core.is_waiting
-local hold = core.hold
+local call_to_wait, hold = core.call_to_wait, core.hold
 local next_message = native.next_message
 
 local ANY = 0
@@ -182,15 +182,18 @@ function context.recv(h, ...)
   end
   local timeout = n == 1 and timeout_of(how, 2, "recv") or 0
   if timeout < 0 then return false, TIMEOUT end
-  check_may_wait()
   if mail and mail.first <= mail.last then
+    check_may_wait()
     local message = mail.take(h)
     if message then return true, message[3], message[1], message[2] end
   end
   if next(receivers) == nil then
     -- Whatever message comes next is ours: it need not take the way through the dispatcher.
-    local from, session, value = next_message(h)
+    local from, session, value = call_to_wait(next_message, h)
     if from then return true, value, from, session end
+    if session then core.refuse_wait(session) end
+  else
+    check_may_wait()
   end
   local r = receiver(h)
   local token = register()

@@ -6,7 +6,7 @@ local native, core = ...
 local select, type = select, type
 local raise, handlers, options = core.raise, core.handlers, core.options
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
-local suspend, check_may_wait, conclude = core.suspend, core.check_may_wait, core.conclude
+local suspend, call_to_wait, conclude = core.suspend, core.call_to_wait, core.conclude
 local complete, defer = core.complete, core.defer
 local check_target = core.check_target
 local native_query = native.query
@@ -38,6 +38,18 @@ handlers[REPLY] = function(token, ok, value)
   return conclude(token, ok, value)
 end
 
+-- See native.query.
+local function ask(callback, h, token, value)
+  if callback then return native_query(nil, nil, h, token, value) end
+  return call_to_wait(native_query, h, token, value)
+end
+
+-- It cannot be asked: because of the value, or because the call cannot wait.
+local function fail(why)
+  if type(why) == "number" then core.refuse_wait(why) end
+  raise(why)
+end
+
 --- Asks another context and waits for the answer; with a callback, does not wait.
 ---@param h integer
 ---@param value any
@@ -58,8 +70,6 @@ function context.query(h, ...)
     end
   elseif timeout < 0 then
     return false, TIMEOUT
-  else
-    check_may_wait()
   end
   token = register(entry)
   if timeout < 0 then
@@ -67,13 +77,13 @@ function context.query(h, ...)
     defer(complete, token, false, TIMEOUT)
     return true, token
   end
-  local ok, session, holder = native_query(h, token, value)
+  local ok, session, holder = ask(callback, h, token, value)
   if session == QUERIES_FULL and not ok and native.recount(core.unanswered) then
-    ok, session, holder = native_query(h, token, value)
+    ok, session, holder = ask(callback, h, token, value)
   end
   if not ok then
     cancel(token)
-    if ok == nil then raise(session) end
+    if ok == nil then fail(session) end
     return false, session
   end
   asked[token] = holder or h

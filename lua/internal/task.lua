@@ -113,13 +113,14 @@ end
 -- Pulls events until there are none, or until this root is no longer the looper. Handlers that call
 -- a callback do it last, so that nothing of them is left to do if it waits.
 local function loop()
-  local me = looper
+  local me, is_last = looper, false
   repeat
     local kind, a, b, c = next_event()
     if kind == nil then return end
+    if kind < 0 then kind, is_last = -kind, true end
     handlers[kind](a, b, c)
     asked = nil
-  until looper ~= me
+  until is_last or looper ~= me
 end
 
 local function work(f, ...)
@@ -196,11 +197,20 @@ end
 
 -- Raises where a wait cannot get up to the root: where the C stack cannot be left, here or in a
 -- coroutine that this one runs inside, and where C code has resumed one of them.
-local function check_may_wait()
-  local why = may_wait(current, raw_resume)
-  if why == 0 then return end
+local function refuse_wait(why)
   refuse = refuse or native.load("internal/refusal")(native)
   raise(refuse(why))
+end
+
+local function check_may_wait()
+  local why = may_wait(current, raw_resume)
+  if why then refuse_wait(why) end
+end
+
+-- Calls a native function that looks at this first, by what it is given before its own arguments.
+-- Where it cannot wait, it returns nil and what `refuse_wait` is to be called with.
+local function call_to_wait(f, a, b, c)
+  return f(current, raw_resume, a, b, c)
 end
 
 -- Registers an operation; `entry` is a callback, or nil for the running root.
@@ -278,8 +288,8 @@ local COMPLETE = 6
 -- A one-shot operation is over.
 handlers[COMPLETE] = conclude
 
--- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once; and how
--- many queries wait for an answer.
+-- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once, unless
+-- it has destroyed itself; and how many queries wait for an answer.
 local function dispatch()
   repeat
     local co = looper
@@ -311,9 +321,10 @@ local function dispatch()
       job[1](job[2], job[3], job[4])
     end
   end
-  if is_ending() then return 0, 0 end
   local break_deadlock = core.break_deadlock
-  if break_deadlock and alive > 0 and break_deadlock(alive) then return 2, core.unanswered end
+  if break_deadlock and alive > 0 and not is_ending() and break_deadlock(alive) then
+    return 2, core.unanswered
+  end
   if deferred[1] then return 2, core.unanswered end
   return alive > 0 and 1 or 0, core.unanswered
 end
@@ -372,6 +383,7 @@ end
 core.last_token = function() return last_token end
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
+core.call_to_wait, core.refuse_wait = call_to_wait, refuse_wait
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
 core.is_looper = is_looper

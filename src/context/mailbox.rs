@@ -1,5 +1,6 @@
 //! A context: its address, its bounded mailbox, and its place in the schedule.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::task::Wake;
@@ -40,7 +41,7 @@ impl From<Refused> for Code {
 
 /// What others may touch, under one lock.
 struct Inbox {
-    events: Vec<Event>,
+    events: VecDeque<Event>,
     /// Messages among `events`: what the bound counts; and the bytes that have ever come with
     /// messages and answers, modulo the largest number.
     messages: usize,
@@ -152,7 +153,7 @@ impl Context {
             limits,
             gauges: Gauges::default(),
             inbox: Mutex::new(Inbox {
-                events: Vec::new(),
+                events: VecDeque::new(),
                 messages: 0,
                 bytes: 0,
                 replies: 0,
@@ -278,14 +279,14 @@ impl Context {
                 }
                 inbox.replies += 1;
                 if let Some(refusal) = self.refuse_bytes(&mut inbox, &event) {
-                    inbox.events.push(refusal);
+                    inbox.events.push_back(refusal);
                     self.schedule(inbox);
                     return Err(Refused::Full);
                 }
             }
             _ => {}
         }
-        inbox.events.push(event);
+        inbox.events.push_back(event);
         self.schedule(inbox);
         Ok(())
     }
@@ -426,7 +427,8 @@ impl Context {
     }
 
     /// Moves all events into `batch`, which must be empty; their messages count as unreceived.
-    pub fn take(&self, batch: &mut Vec<Event>) {
+    /// Returns the bytes that have ever come: as many as the last time if these events hold none.
+    pub fn take(&self, batch: &mut VecDeque<Event>) -> usize {
         debug_assert!(batch.is_empty());
         let mut inbox = self.inbox();
         std::mem::swap(&mut inbox.events, batch);
@@ -438,6 +440,7 @@ impl Context {
             self.unreceived.store(before + messages, Ordering::Relaxed);
             self.gauges.on_waiting(before + messages);
         }
+        inbox.bytes
     }
 
     /// Counts one query as asked: its answer finds room in the mailbox. False, and nothing is
@@ -493,7 +496,7 @@ impl Context {
         let mut inbox = self.inbox();
         let is_empty = inbox.events.is_empty();
         if is_empty {
-            inbox.events = Vec::new();
+            inbox.events = VecDeque::new();
         }
         is_empty
     }
@@ -548,7 +551,7 @@ impl Context {
     }
 
     /// Refuses everything from now on; returns what was never taken, and whom to tell.
-    pub(super) fn close(&self) -> (Vec<Event>, Ids) {
+    pub(super) fn close(&self) -> (VecDeque<Event>, Ids) {
         let mut inbox = self.inbox();
         inbox.closed = true;
         inbox.messages = 0;

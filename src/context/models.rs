@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crossbeam_deque::Steal;
@@ -53,8 +54,8 @@ fn run_until_end(context: &Arc<Context>) -> (Vec<Event>, bool) {
     let mut all = Vec::new();
     if next(context).is_some() {
         loop {
-            let mut batch = Vec::new();
-            context.take(&mut batch);
+            let mut batch = VecDeque::new();
+            let _ = context.take(&mut batch);
             all.extend(batch);
             assert!(next(context).is_none(), "queued while it runs");
             if context.end_requested().is_some() {
@@ -145,8 +146,8 @@ fn what_is_accepted_is_taken_or_returned_by_the_end() {
             let first = sender.deliver(message(1.0)).is_ok();
             usize::from(first) + usize::from(sender.deliver(message(2.0)).is_ok())
         });
-        let mut batch = Vec::new();
-        context.take(&mut batch);
+        let mut batch = VecDeque::new();
+        let _ = context.take(&mut batch);
         let (left, _) = context.close();
         let accepted = sender.join().unwrap();
         assert_eq!(batch.len() + left.len(), accepted);

@@ -374,6 +374,7 @@ const START: &std::ffi::CStr = c"node-lua.start";
 ///
 /// # Safety
 /// `raw` must be a live state, with the error value on top if the status says so.
+#[inline]
 unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), Vec<u8>> {
     match status {
         ffi::LUA_OK => Ok(()),

@@ -85,8 +85,10 @@ impl Default for Answers {
 pub(super) struct Host {
     pub(super) context: Arc<Context>,
     pub(super) settings: Arc<super::Settings>,
-    pub(super) batch: Vec<Event>,
-    pub(super) next: usize,
+    pub(super) batch: VecDeque<Event>,
+    /// Whether anything in the batch holds bytes, and how many had come to the mailbox with it.
+    batch_holds: bool,
+    come_bytes: usize,
     pub(super) notices: VecDeque<Notice>,
     pub(super) timers: Timers,
     pub(super) sockets: Table<Socket>,
@@ -191,8 +193,9 @@ impl Host {
         Box::new(Host {
             context: Arc::clone(context),
             settings: Arc::clone(settings),
-            batch: Vec::new(),
-            next: 0,
+            batch: VecDeque::new(),
+            batch_holds: false,
+            come_bytes: 0,
             notices: VecDeque::new(),
             timers: Timers::new(ReadyWaker::waker(context, source(0, KIND_TIMER))),
             sockets: Table::default(),
@@ -226,28 +229,34 @@ impl Host {
         })
     }
 
-    /// The context with this address; may be one that has just ended.
-    #[inline]
-    pub(super) fn peer(&mut self, id: Id) -> Option<&Arc<Context>> {
-        let place = id.index() % PEERS;
-        if self.peers[place].as_ref().is_none_or(|peer| peer.id() != id) {
-            self.peers[place] = Some(self.context.scheduler().registry().get(id)?);
+    /// The context with this address, and this one; may be one that has just ended.
+    #[inline(always)]
+    pub(super) fn peer(&mut self, id: Id) -> (Option<&Arc<Context>>, &Context) {
+        let peer = &mut self.peers[id.index() % PEERS];
+        if peer.as_ref().is_none_or(|peer| peer.id() != id) {
+            // The one before is kept if there is none.
+            match self.context.scheduler().registry().get(id) {
+                None => return (None, &self.context),
+                found => *peer = found,
+            }
         }
-        self.peers[place].as_ref()
+        (peer.as_ref(), &self.context)
     }
 
     /// Takes the next event of the turn from the mailbox.
+    #[inline]
     pub(super) fn next_event(&mut self) -> Option<Event> {
-        if self.next == self.batch.len() {
-            self.batch.clear();
-            self.next = 0;
-            return None;
-        }
-        let taken = Event::Ready { source: u64::MAX };
-        let event = std::mem::replace(&mut self.batch[self.next], taken);
-        self.next += 1;
-        self.note_bytes(&event);
+        let event = self.batch.pop_front()?;
+        self.unread.bytes = if self.batch_holds { self.note_bytes(&event) } else { 0 };
         Some(event)
+    }
+
+    /// Takes what is in the mailbox, once the last batch is used up.
+    #[inline]
+    fn take(&mut self) {
+        let come = self.context.take(&mut self.batch);
+        self.batch_holds = come != self.come_bytes;
+        self.come_bytes = come;
     }
 
     /// Takes the next event if it is a message from `wanted` (0 for any), and nothing else is to be
@@ -256,15 +265,13 @@ impl Host {
         if !self.charge(1) || self.is_ending || !self.notices.is_empty() {
             return None;
         }
-        if self.next == self.batch.len() {
+        if self.batch.is_empty() {
             if self.timers.has_due() {
                 return None;
             }
-            self.batch.clear();
-            self.next = 0;
-            self.context.take(&mut self.batch);
+            self.take();
         }
-        match self.batch.get(self.next)? {
+        match self.batch.front()? {
             Event::Message { from, .. } if wanted == 0.0 || from.to_number() == wanted => {}
             _ => return None,
         }
@@ -279,10 +286,8 @@ impl Host {
 
     /// Begins a turn: takes what is in the mailbox, unless some of the last batch is left.
     pub(super) fn begin_turn(&mut self) {
-        if self.next == self.batch.len() {
-            self.batch.clear();
-            self.next = 0;
-            self.context.take(&mut self.batch);
+        if self.batch.is_empty() {
+            self.take();
         }
         self.timers.look();
     }
@@ -300,7 +305,7 @@ impl Host {
 
     /// True if events wait that came before this turn.
     pub(super) fn has_older(&self) -> bool {
-        self.next < self.batch.len()
+        !self.batch.is_empty()
     }
 
     /// True if the turn was cut short.

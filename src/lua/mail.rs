@@ -22,11 +22,10 @@ impl Host {
     #[inline]
     pub(super) fn deliver(&mut self, to: Id, event: Event) -> Result<(), Code> {
         self.begin_delivery();
-        let allowance = self.context.allowance().cloned();
-        let Some(peer) = self.peer(to) else { return Err(Code::NO_CONTEXT) };
-        match allowance {
+        let (Some(peer), own) = self.peer(to) else { return Err(Code::NO_CONTEXT) };
+        match own.allowance() {
             None => peer.deliver(event).map_err(Code::from),
-            Some(allowance) => deliver_counted(peer, &allowance, event),
+            Some(allowance) => deliver_counted(peer, allowance, event),
         }
     }
 
@@ -113,16 +112,15 @@ impl Host {
         self.context.received_bytes(bytes, own);
     }
 
-    /// Counts what an event that is taken has held in the mailbox.
-    #[inline]
-    pub(super) fn note_bytes(&mut self, event: &Event) {
+    /// Counts what an event that is taken has held in the mailbox, and returns it.
+    pub(super) fn note_bytes(&mut self, event: &Event) -> usize {
         let (bytes, is_own) = match event {
             Event::Message { from, value, .. } => (value.held_bytes(), *from == self.context.id()),
             Event::Reply { result: Ok(value), .. } => (value.held_bytes(), false),
             Event::Publication { published, .. } => {
                 (published.held_bytes(), published.from == self.context.id())
             }
-            _ => return,
+            _ => return 0,
         };
         // Those before are gone: whoever holds much is held to it for as long as it is there.
         if self.received_bytes >= RECEIVED_BYTES_MAX {
@@ -132,6 +130,7 @@ impl Host {
         if is_own {
             self.own_bytes += bytes;
         }
+        bytes
     }
 
     /// Gives back what a burst of messages has left, if nothing more comes.
@@ -144,8 +143,8 @@ impl Host {
 
     #[cold]
     fn trim(&mut self) {
-        if self.next == self.batch.len() && self.notices.is_empty() && self.context.trim() {
-            (self.batch, self.next) = (Vec::new(), 0);
+        if self.batch.is_empty() && self.notices.is_empty() && self.context.trim() {
+            self.batch = VecDeque::new();
             self.notices = VecDeque::new();
         }
     }

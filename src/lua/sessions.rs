@@ -37,6 +37,10 @@ impl Hasher for Unhashed {
 /// The open sessions of one context.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
+    /// The last one that was opened, or 0, and its token: whoever asks one after the other needs no
+    /// table.
+    last: (u64, u64),
+    /// The tokens of the others.
     tokens: HashMap<u64, u64, BuildHasherDefault<Unhashed>>,
 }
 
@@ -50,19 +54,26 @@ impl Sessions {
     #[inline]
     pub(super) fn open(&mut self, id: Id, token: u64) -> u64 {
         let session = Sessions::number(id, token);
-        self.tokens.insert(session, token);
+        let before = std::mem::replace(&mut self.last, (session, token));
+        if before.0 != 0 {
+            self.tokens.insert(before.0, before.1);
+        }
         session
     }
 
     /// An answer has come: the token of the query, if it waits for one.
     #[inline]
     pub(super) fn close(&mut self, session: u64) -> Option<u64> {
-        self.tokens.remove(&session)
+        if session == self.last.0 && session != 0 {
+            self.last.0 = 0;
+            return Some(self.last.1);
+        }
+        if self.tokens.is_empty() { None } else { self.tokens.remove(&session) }
     }
 
     /// Nobody waits for an answer to this query any more.
     pub(super) fn forget(&mut self, id: Id, token: u64) {
-        self.tokens.remove(&Sessions::number(id, token));
+        self.close(Sessions::number(id, token));
     }
 }
 

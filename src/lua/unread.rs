@@ -11,22 +11,23 @@ use crate::message::{Allowance, Counted, Event, Value};
 /// What a context knows of them.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
-    /// The bytes of the message that was last handed out, and that its sender counts them.
-    bytes: usize,
+    /// The bytes of the event that was taken last; if that is a message which is handed out, that
+    /// its sender counts them.
+    pub(super) bytes: usize,
     counted: Option<Counted>,
     /// The same of those that wait, by the number that the library gives them.
     kept: HashMap<u64, Counted>,
 }
 
 impl Unread {
-    /// Notes what the message holds that is handed out.
+    /// Notes that this message is handed out.
     #[inline]
     pub(super) fn note(&mut self, value: &Value) {
-        self.bytes = value.held_bytes();
-        self.counted = match value {
-            Value::Counted(inner) => Some(inner.1.clone()),
-            _ => None,
-        };
+        if let Value::Counted(inner) = value {
+            self.counted = Some(inner.1.clone());
+        } else if self.counted.is_some() {
+            self.counted = None;
+        }
     }
 
     /// The last message was received, or is kept already.

@@ -26,14 +26,16 @@ impl Id {
 
     /// The address that a script's number stands for, if it can be one.
     pub fn from_number(number: f64) -> Option<Id> {
-        let value = number as u64;
-        let exact = value as f64 == number && value < 1 << 53;
+        // Of signed integers the processor makes numbers with one instruction.
+        let value = number as i64;
+        let exact = value as f64 == number && (0..1 << 53).contains(&value);
+        let value = value as u64;
         (exact && value & ((1 << INDEX_BITS) - 1) != 0).then_some(Id(value))
     }
 
     /// The number that stands for it in scripts.
     pub fn to_number(self) -> f64 {
-        self.0 as f64
+        self.0 as i64 as f64
     }
 
     /// The number, as an integer.

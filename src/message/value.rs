@@ -69,13 +69,27 @@ impl PartialEq for Counted {
 
 impl Value {
     /// Bytes of memory that it keeps beside itself, shared blocks included.
-    #[inline]
+    #[inline(always)]
     pub fn held_bytes(&self) -> usize {
+        match self {
+            Value::Nil
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Int64(_)
+            | Value::UInt64(_)
+            | Value::LightUserdata(_)
+            | Value::String(Text(Repr::Inline { .. })) => 0,
+            _ => self.bytes_elsewhere(),
+        }
+    }
+
+    fn bytes_elsewhere(&self) -> usize {
         match self {
             Value::String(Text(Repr::Boxed(bytes))) => bytes.len(),
             Value::Buffer(piece) => piece.block_bytes(),
             Value::SmallBuffer(bytes) => bytes.as_bytes().len(),
             Value::Counted(inner) => inner.0.held_bytes(),
+            Value::Table(Encoded(Form::Small(bytes))) => bytes.as_bytes().len(),
             Value::Table(table) => {
                 let blocks = table.buffers().iter().map(|piece| piece.block_bytes() + PIECE_BYTES);
                 table.bytes().len() + blocks.sum::<usize>()
@@ -120,14 +134,15 @@ impl Text {
     /// A copy of `bytes`.
     #[inline]
     pub fn new(bytes: &[u8]) -> Text {
+        Text::inline(bytes).unwrap_or_else(|| Text(Repr::Boxed(bytes.into())))
+    }
+
+    /// A copy that needs no memory of its own; none if `bytes` are too many.
+    #[inline]
+    pub fn inline(bytes: &[u8]) -> Option<Text> {
         let mut inline = [0; INLINE_BYTES];
-        match inline.get_mut(..bytes.len()) {
-            Some(start) => {
-                start.copy_from_slice(bytes);
-                Text(Repr::Inline { len: bytes.len() as u8, bytes: inline })
-            }
-            None => Text(Repr::Boxed(bytes.into())),
-        }
+        inline.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Text(Repr::Inline { len: bytes.len() as u8, bytes: inline }))
     }
 
     /// The bytes.

@@ -16,7 +16,7 @@ mod tests;
 
 pub use integer::{OPEN_FFI, install};
 pub use push::{Refused, push_value};
-pub use take::{Scratch, Unsupported, to_value};
+pub use take::{Scratch, Unsupported, to_large_value, to_small_value, to_value};
 
 use std::ffi::c_int;
 

@@ -126,30 +126,57 @@ pub unsafe fn to_value<B: Buffers>(
     index: c_int,
     scratch: &mut Scratch,
 ) -> Result<Value, Unsupported> {
-    if torture::fails(torture::Point::Encode) {
-        return Err(Unsupported::TooLarge(TooLarge { max: 0 }));
-    }
-    // SAFETY: the caller's contract holds for all calls here; each fits the type found.
+    // SAFETY: the caller's contract holds for all calls here.
     unsafe {
-        Ok(match ffi::lua_type(state, index) {
+        let kind = ffi::lua_type(state, index);
+        match to_small_value(state, index, kind) {
+            Some(value) => Ok(value),
+            None => to_large_value::<B>(state, index, kind, scratch),
+        }
+    }
+}
+
+/// Takes the value at `index`, of this type, out of the VM if it fits a [`Value`] as it is.
+///
+/// # Safety
+/// As for [`to_value`].
+#[inline(always)]
+pub unsafe fn to_small_value(state: *mut lua_State, index: c_int, kind: c_int) -> Option<Value> {
+    // SAFETY: the caller's contract; each call fits the type.
+    unsafe {
+        Some(match kind {
             ffi::LUA_TNIL => Value::Nil,
             ffi::LUA_TBOOLEAN => Value::Bool(ffi::lua_toboolean(state, index) != 0),
             ffi::LUA_TNUMBER => Value::Number(ffi::lua_tonumber(state, index)),
-            ffi::LUA_TSTRING => Value::String(Text::new(string(state, index))),
+            ffi::LUA_TSTRING => Value::String(Text::inline(string(state, index))?),
             ffi::LUA_TLIGHTUSERDATA => {
                 Value::LightUserdata(ffi::lua_touserdata(state, index) as usize)
             }
-            kind => return other_to_value::<B>(state, index, kind, scratch),
+            _ => return None,
         })
     }
 }
 
-unsafe fn other_to_value<B: Buffers>(
+/// Takes the value at `index`, of this type, out of the VM.
+///
+/// # Errors
+/// Those of [`to_value`]; what [`to_small_value`] takes is none that travels.
+///
+/// # Safety
+/// As for [`to_value`].
+pub unsafe fn to_large_value<B: Buffers>(
     state: *mut lua_State,
     index: c_int,
     kind: c_int,
     scratch: &mut Scratch,
 ) -> Result<Value, Unsupported> {
+    if torture::fails(torture::Point::Encode) {
+        return Err(Unsupported::TooLarge(TooLarge { max: 0 }));
+    }
+    if kind == ffi::LUA_TSTRING {
+        // SAFETY: a string is there.
+        return Ok(Value::String(Text::new(unsafe { string(state, index) })));
+    }
     // SAFETY: the caller has STACK_SLOTS free. A copy on top makes the index simple.
     unsafe { ffi::lua_pushvalue(state, index) };
     let result = match kind {

@@ -1,6 +1,5 @@
-//! Creating, asking and ending contexts.
+//! Creating and ending contexts.
 
-use std::cell::RefCell;
 use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -11,16 +10,13 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::confine::Deny;
 use super::event::push_ending;
-use super::{bounded, key, number, push_failure, push_text, text};
-use crate::abi::blame::{self, Wrong};
+use super::message::take_value;
+use super::{bounded, number, push_text, text};
 use crate::context::{Context, End, Limits, Scheduler};
 use crate::error::Code;
-use crate::logging::Seldom;
 use crate::lua::behavior::{Paths, Program, Script, Source};
-use crate::lua::convert::{self, to_value};
-use crate::lua::{BufferValues, host};
-use crate::message::encode::TABLE_BYTES_MAX;
-use crate::message::{Event, Id, Value};
+use crate::lua::{convert, host};
+use crate::message::{Id, Value};
 
 pub(super) const FUNCTIONS: super::Functions = &[
     (c"self", own as lua_CFunction),
@@ -32,88 +28,13 @@ pub(super) const FUNCTIONS: super::Functions = &[
     (c"create", create),
     (c"destroy", destroy),
     (c"destroy_self", destroy_self),
-    (c"send", send),
-    (c"query", query),
-    (c"forget", forget),
-    (c"recount", recount),
-    (c"reply", reply),
-    (c"refuse", refuse),
     (c"watch", watch),
-    (c"unreceive", unreceive),
-    (c"received", received),
     (c"strerror", strerror),
 ];
 
-/// What is said besides of a value that does not.
-const TRAVELS: &str =
-    "nil, booleans, numbers, strings, buffers, tables, int64_t and uint64_t travel";
-
-thread_local! {
-    /// Working memory for values on their way out; not the host's, which must not be borrowed while
-    /// the VM is looked at.
-    static VALUES: RefCell<convert::Scratch> = RefCell::new(convert::Scratch::default());
-}
-
-/// Takes a value out of the VM; pushes `nil, message` if it cannot travel, which names the function
-/// that the script has called, and which argument the value is.
-pub(super) unsafe fn take_value(
-    raw: *mut lua_State,
-    index: c_int,
-    (function, position): (&str, c_int),
-) -> Result<Value, c_int> {
-    let room = host::with(|host| host.room());
-    // SAFETY: as below; of a string the length is read, and nothing else.
-    unsafe {
-        if ffi::lua_type(raw, index) == ffi::LUA_TSTRING && ffi::lua_objlen(raw, index) > room {
-            return Ok(Value::TooMuch);
-        }
-    }
-    let result = VALUES.with(|values| match values.try_borrow_mut() {
-        // SAFETY: the callers are called by the VM, which leaves 20 slots free.
-        Ok(mut scratch) => unsafe {
-            scratch.set_max(room);
-            to_value::<BufferValues>(raw, index, &mut scratch)
-        },
-        // A finaliser that ran while a value was looked at sends one itself.
-        Err(_) => {
-            let mut scratch = convert::Scratch::default();
-            scratch.set_max(room);
-            // SAFETY: as above.
-            unsafe { to_value::<BufferValues>(raw, index, &mut scratch) }
-        }
-    });
-    if let Err(convert::Unsupported::TooLarge(_)) = &result
-        && room < TABLE_BYTES_MAX
-    {
-        return Ok(Value::TooMuch);
-    }
-    result.map_err(|error| {
-        // SAFETY: as above.
-        unsafe {
-            let given = blame::describe(raw, index);
-            ffi::lua_pushnil(raw);
-            let text = format!(
-                "bad argument #{position} to '{function}' ({error}; {TRAVELS}, got {given})"
-            );
-            push_text(raw, text.as_bytes());
-        }
-        2
-    })
-}
-
 fn find(number: f64) -> Option<Arc<Context>> {
     let id = Id::from_number(number)?;
-    host::with(|host| host.peer(id).cloned())
-}
-
-/// Delivers to a context by its handle.
-#[inline]
-fn deliver(number: f64, event: impl FnOnce(Id) -> Event) -> Result<(), Code> {
-    let to = Id::from_number(number).ok_or(Code::NO_CONTEXT)?;
-    host::with(|host| {
-        let event = event(host.context.id());
-        host.deliver(to, event)
-    })
+    host::with(|host| host.peer(id).0.cloned())
 }
 
 pub(super) unsafe fn push_id(raw: *mut lua_State, id: Option<Id>) -> c_int {
@@ -356,186 +277,6 @@ unsafe extern "C-unwind" fn destroy_self(raw: *mut lua_State) -> c_int {
     0
 }
 
-/// Raises the message on top of the stack, as what is wrong with an argument.
-unsafe fn raise_top(raw: *mut lua_State) -> c_int {
-    // SAFETY: the callers have slots free; the copy of the text is dropped by the unwinder.
-    unsafe {
-        let text = String::from_utf8_lossy(text(raw, -1).unwrap_or_default()).into_owned();
-        blame::raise(raw, &text)
-    }
-}
-
-/// The name in the first argument: a text that does not read as a number.
-unsafe fn name<'a>(raw: *mut lua_State) -> Option<&'a [u8]> {
-    // SAFETY: the callers are called by the VM; the text stays on the stack.
-    unsafe {
-        let is_text = ffi::lua_type(raw, 1) == ffi::LUA_TSTRING && ffi::lua_isnumber(raw, 1) == 0;
-        if is_text { text(raw, 1) } else { None }
-    }
-}
-
-/// The handle in the first argument: a number, or a text that reads as one. Raises otherwise.
-#[inline]
-unsafe fn check_handle(raw: *mut lua_State, function: &str) -> f64 {
-    // SAFETY: called by the VM's callees; nothing is owned where this raises.
-    unsafe {
-        if ffi::lua_isnumber(raw, 1) == 0 {
-            let wrong = Wrong::Argument(1);
-            blame::bad(raw, wrong, function, "context handle", Some(1));
-        }
-        number(raw, 1)
-    }
-}
-
-/// Pushes how a delivery went.
-pub(super) unsafe fn push_result(raw: *mut lua_State, result: Result<(), Code>) -> c_int {
-    // SAFETY: the callers have two slots free.
-    unsafe {
-        match result {
-            Ok(()) => {
-                ffi::lua_pushboolean(raw, 1);
-                1
-            }
-            Err(code) => push_failure(raw, code),
-        }
-    }
-}
-
-/// context.send(handle or name, value).
-unsafe extern "C-unwind" fn send(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; nothing is owned where this raises.
-    unsafe {
-        if ffi::lua_gettop(raw) != 2 {
-            return blame::raise(raw, "bad arguments to 'send' (a handle and one value expected)");
-        }
-        // Where there are no names at all, it is a mistake.
-        let name =
-            name(raw).filter(|_| host::with(|host| host.context.scheduler().names().are_used()));
-        if let Some(name) = name {
-            let Ok(value) = take_value(raw, 2, ("send", 2)) else { return raise_top(raw) };
-            let sent = host::with(|host| {
-                let from = host.context.id();
-                let event = |value| Event::Message { from, session: 0, value };
-                host.deliver_named(name, value, event).map(drop)
-            });
-            return push_result(raw, sent);
-        }
-        let handle = check_handle(raw, "send");
-        let Ok(value) = take_value(raw, 2, ("send", 2)) else { return raise_top(raw) };
-        let result = deliver(handle, |from| Event::Message { from, session: 0, value });
-        push_result(raw, result)
-    }
-}
-
-/// The log has a word on queries that were refused.
-static QUERIES_REFUSED: Seldom = Seldom::new();
-
-/// native.query(handle or name, token, value). Returns true, session, and the handle if a name was
-/// given; or `false, code`; or `nil, message` for what cannot travel.
-unsafe extern "C-unwind" fn query(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe {
-        let value = match take_value(raw, 3, ("query", 2)) {
-            Ok(value) => value,
-            Err(results) => return results,
-        };
-        let (name, token) = (name(raw), key(raw, 2));
-        let to = if name.is_none() { Id::from_number(number(raw, 1)) } else { None };
-        let asked = host::with(|host| {
-            if !host.context.asked() {
-                if QUERIES_REFUSED.is_due() {
-                    log::warn!(
-                        "{}: too many of its queries wait for an answer (213): {} at most (option \
-                         queries of context.create); queries without a timeout wait for ever",
-                        host.context.label(),
-                        host.context.limits().queries
-                    );
-                }
-                return Err(Code::QUERIES_FULL);
-            }
-            let from = host.context.id();
-            let session = host.sessions.open(from, token);
-            let event = |value| Event::Message { from, session, value };
-            let sent = match (name, to) {
-                (Some(name), _) => host.deliver_named(name, value, event).map(Some),
-                (None, Some(to)) => host.deliver(to, event(value)).map(|()| None),
-                (None, None) => Err(Code::NO_CONTEXT),
-            };
-            if sent.is_err() {
-                host.sessions.close(session);
-            }
-            sent.map(|to| (session, to))
-        });
-        match asked {
-            Ok((session, to)) => {
-                ffi::lua_pushboolean(raw, 1);
-                ffi::lua_pushnumber(raw, session as f64);
-                2 + push_id(raw, to)
-            }
-            Err(code) => push_failure(raw, code),
-        }
-    }
-}
-
-/// native.forget(token): nobody waits for an answer to this query any more.
-unsafe extern "C-unwind" fn forget(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let token = unsafe { key(raw, 1) };
-    host::with(|host| host.sessions.forget(host.context.id(), token));
-    0
-}
-
-/// native.recount(queries): so many wait for an answer; whether one more may.
-unsafe extern "C-unwind" fn recount(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM. `as` saturates.
-    let queries = unsafe { number(raw, 1) } as usize;
-    let has_room = host::with(|host| {
-        host.context.set_unanswered(queries);
-        queries < host.context.limits().queries
-    });
-    // SAFETY: as above.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(has_room)) };
-    1
-}
-
-/// context.reply(handle, session, value). What cannot travel raises, and is told to the asker.
-unsafe extern "C-unwind" fn reply(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; nothing is owned where this raises.
-    unsafe {
-        if ffi::lua_gettop(raw) != 3 {
-            let text = "bad arguments to 'reply' (a handle, a session and one value expected)";
-            return blame::raise(raw, text);
-        }
-        let handle = check_handle(raw, "reply");
-        if ffi::lua_type(raw, 2) != ffi::LUA_TNUMBER {
-            let wrong = Wrong::Argument(2);
-            return blame::bad(raw, wrong, "reply", "session", Some(2));
-        }
-        let session = key(raw, 2);
-        match take_value(raw, 3, ("reply", 3)) {
-            Ok(value) => {
-                let result = deliver(handle, |_| Event::Reply { session, result: Ok(value) });
-                push_result(raw, result)
-            }
-            Err(_) => {
-                let failure = Err(Code::VALUE_TYPE);
-                // An asker that is gone needs no answer.
-                let _ = deliver(handle, |_| Event::Reply { session, result: failure });
-                raise_top(raw)
-            }
-        }
-    }
-}
-
-/// native.refuse(handle, session): whoever has asked gets no reply.
-unsafe extern "C-unwind" fn refuse(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, with what came with a message.
-    let (handle, session) = unsafe { (number(raw, 1), key(raw, 2)) };
-    // An asker that is gone needs none.
-    let _ = deliver(handle, |_| Event::Reply { session, result: Err(Code::NO_REPLY) });
-    0
-}
-
 /// native.watch(handle): whether it lives; if so, its end will be told. If not, and it is not long
 /// ago, the reason and the text of its end.
 unsafe extern "C-unwind" fn watch(raw: *mut lua_State) -> c_int {
@@ -554,25 +295,6 @@ unsafe extern "C-unwind" fn watch(raw: *mut lua_State) -> c_int {
     // SAFETY: as above.
     unsafe { push_ending(raw, &ending) };
     3
-}
-
-/// native.unreceive(number): the message just delivered waits again, under this number. Returns how
-/// many bytes it holds.
-unsafe extern "C-unwind" fn unreceive(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let number = unsafe { key(raw, 1) };
-    let bytes = host::with(|host| host.keep(number));
-    // SAFETY: as above.
-    unsafe { ffi::lua_pushnumber(raw, bytes as f64) };
-    1
-}
-
-/// native.received(number, bytes): a message that waited so is received.
-unsafe extern "C-unwind" fn received(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, with what `unreceive` took and returned.
-    let (number, bytes) = unsafe { (key(raw, 1), key(raw, 2)) };
-    host::with(|host| host.receive_kept(number, bytes as usize));
-    0
 }
 
 /// native.strerror(code): the text.

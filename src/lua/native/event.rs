@@ -11,8 +11,8 @@ use crate::abi::blame;
 use crate::error::Code;
 use crate::logging;
 use crate::lua::BufferValues;
-use crate::lua::convert::push_value;
-use crate::lua::host::{self, Completion, Notice};
+use crate::lua::convert::{Refused, push_value};
+use crate::lua::host::{self, Completion, Host, Notice};
 use crate::lua::state;
 use crate::lua::timers::TIMERS_MAX;
 use crate::message::{Ending, Event, Value};
@@ -57,80 +57,97 @@ enum Next {
     Event(Event),
 }
 
-fn next() -> Next {
+/// What comes next, and the sign of its kind.
+fn next() -> (Next, f64) {
     host::with(|host| {
         host.flush_answers();
-        loop {
-            if !host.charge(1) || host.is_ending {
-                return Next::None;
-            }
-            if let Some(notice) = host.notices.pop_front() {
-                if let Notice::Readable(key) = notice {
-                    host.begin_answer(key);
-                }
-                return Next::Notice(notice);
-            }
-            // Before the mailbox, so that no flood of messages holds timers up. What ends a wait
-            // is put off by the dispatcher until it has seen what came before.
-            if host.timers.has_due() {
-                return Next::Timers;
-            }
-            match host.next_event() {
-                None => return Next::None,
-                Some(Event::Ready { source }) => host.on_ready(source),
-                Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
-                Some(Event::Reply { session, result }) => {
-                    // Otherwise nobody waits for it any more, or nobody ever did.
-                    if let Some(token) = host.sessions.close(session) {
-                        return Next::Event(Event::Reply { session: token, result });
-                    }
-                }
-                Some(event) => {
-                    match &event {
-                        Event::Message { value, .. } => {
-                            host.unread.note(value);
-                            host.receive();
-                        }
-                        Event::Publication { .. } => host.receive(),
-                        _ => {}
-                    }
-                    return Next::Event(event);
-                }
-            }
-        }
+        let next = take_next(host);
+        (next, if host.has_more() { 1.0 } else { -1.0 })
     })
 }
 
-/// native.next_event(): kind and up to three values; nothing at the end of the turn's events.
-unsafe extern "C-unwind" fn next_event(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, which leaves 20 slots free.
-    unsafe {
-        match next() {
-            Next::None => 0,
-            Next::Timers => {
-                ffi::lua_pushnumber(raw, TIMERS);
-                1
+#[inline(always)]
+fn take_next(host: &mut Host) -> Next {
+    loop {
+        if !host.charge(1) || host.is_ending {
+            return Next::None;
+        }
+        if let Some(notice) = host.notices.pop_front() {
+            if let Notice::Readable(key) = notice {
+                host.begin_answer(key);
             }
-            Next::Notice(Notice::Readable(key)) => push_pair(raw, READABLE, key as f64),
-            Next::Notice(Notice::Acceptable(key)) => push_pair(raw, ACCEPTABLE, key as f64),
-            Next::Notice(Notice::Gone(key)) => push_pair(raw, GONE, key as f64),
-            Next::Notice(Notice::Collect) => push_pair(raw, COLLECT, 0.0),
-            Next::Notice(Notice::Complete(token, result)) => push_complete(raw, token, result),
-            Next::Notice(Notice::Signal(signal)) => {
-                ffi::lua_pushnumber(raw, SIGNAL);
-                push_text(raw, signal.name().as_bytes());
-                2
+            return Next::Notice(notice);
+        }
+        // Before the mailbox, so that no flood of messages holds timers up. What ends a wait is put
+        // off by the dispatcher until it has seen what came before.
+        if host.timers.has_due() {
+            return Next::Timers;
+        }
+        match host.next_event() {
+            None => return Next::None,
+            Some(Event::Ready { source }) => host.on_ready(source),
+            Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
+            Some(Event::Reply { session, result }) => {
+                // Otherwise nobody waits for it any more, or nobody ever did.
+                if let Some(token) = host.sessions.close(session) {
+                    return Next::Event(Event::Reply { session: token, result });
+                }
             }
-            Next::Event(event) => push_event(raw, event),
+            Some(event) => {
+                match &event {
+                    Event::Message { value, .. } => {
+                        host.unread.note(value);
+                        host.receive();
+                    }
+                    Event::Publication { .. } => host.receive(),
+                    _ => {}
+                }
+                return Next::Event(event);
+            }
         }
     }
 }
 
-/// native.next_message(handle): sender, session and value of the next event, if that is a message,
-/// and from this context (0 for any). Otherwise nothing, and the event is still there.
+/// native.next_event(): kind and up to three values; nothing at the end of the turn's events. The
+/// kind is negative if no other event follows in this turn, to spare a call.
+unsafe extern "C-unwind" fn next_event(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, which leaves 20 slots free.
+    unsafe {
+        let (next, sign) = next();
+        match next {
+            Next::None => 0,
+            Next::Timers => {
+                ffi::lua_pushnumber(raw, sign * TIMERS);
+                1
+            }
+            Next::Notice(Notice::Readable(key)) => push_pair(raw, sign * READABLE, key as f64),
+            Next::Notice(Notice::Acceptable(key)) => push_pair(raw, sign * ACCEPTABLE, key as f64),
+            Next::Notice(Notice::Gone(key)) => push_pair(raw, sign * GONE, key as f64),
+            Next::Notice(Notice::Collect) => push_pair(raw, sign * COLLECT, 0.0),
+            Next::Notice(Notice::Complete(token, result)) => {
+                push_complete(raw, sign, token, result)
+            }
+            Next::Notice(Notice::Signal(signal)) => {
+                ffi::lua_pushnumber(raw, sign * SIGNAL);
+                push_text(raw, signal.name().as_bytes());
+                2
+            }
+            Next::Event(event) => push_event(raw, sign, event),
+        }
+    }
+}
+
+/// native.next_message(root, resume, handle): sender, session and value of the next event, if that
+/// is a message, and from this context (0 for any). Otherwise nothing: the event is still there;
+/// and if a wait does not get up to its root, nil and what [`may_wait`] returns.
 unsafe extern "C-unwind" fn next_message(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let wanted = unsafe { number(raw, 1) };
+    // SAFETY: called by the VM with these arguments.
+    let wanted = unsafe {
+        if let Some(results) = refuse_wait(raw) {
+            return results;
+        }
+        number(raw, 3)
+    };
     let found = host::with(|host| host.next_message(wanted));
     let Some((from, session, value)) = found else { return 0 };
     // SAFETY: called by the VM, with 20 slots free.
@@ -157,25 +174,26 @@ unsafe fn push_pair(raw: *mut lua_State, kind: f64, value: f64) -> c_int {
     2
 }
 
-unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
+#[inline]
+unsafe fn push_event(raw: *mut lua_State, sign: f64, event: Event) -> c_int {
     // SAFETY: the caller has 20 slots free.
     unsafe {
         match event {
             Event::Message { from, session, value } => {
-                push_pair(raw, MESSAGE, from.to_number());
+                push_pair(raw, sign * MESSAGE, from.to_number());
                 push_session(raw, session);
                 push_received(raw, &value);
                 4
             }
             Event::Publication { subscription, published } => {
-                push_pair(raw, PUBLICATION, subscription as f64);
+                push_pair(raw, sign * PUBLICATION, subscription as f64);
                 push_received(raw, &published.value);
                 ffi::lua_pushnumber(raw, published.from.to_number());
                 host::with(|host| host.published = Some(published));
                 4
             }
             Event::Reply { session, result } => {
-                push_pair(raw, REPLY, session as f64);
+                push_pair(raw, sign * REPLY, session as f64);
                 ffi::lua_pushboolean(raw, c_int::from(result.is_ok()));
                 match result {
                     Ok(value) => push_received(raw, &value),
@@ -184,12 +202,12 @@ unsafe fn push_event(raw: *mut lua_State, event: Event) -> c_int {
                 4
             }
             Event::Ended { id, ending } => {
-                push_pair(raw, ENDED, id.to_number());
+                push_pair(raw, sign * ENDED, id.to_number());
                 push_ending(raw, &ending);
                 4
             }
             Event::Complete { token, result } => {
-                push_complete(raw, token, result.map(|()| Completion::Done))
+                push_complete(raw, sign, token, result.map(|()| Completion::Done))
             }
             // Handled in `next`.
             Event::Ready { .. } | Event::Resolved { .. } => 0,
@@ -213,27 +231,32 @@ pub(super) unsafe fn push_ending(raw: *mut lua_State, ending: &Ending) {
 }
 
 /// Pushes a value that another context made.
+#[inline(always)]
 unsafe fn push_received(raw: *mut lua_State, value: &Value) {
     // SAFETY: the callers have STACK_SLOTS free.
     if let Err(error) = unsafe { push_value::<BufferValues>(raw, value) } {
-        // Only a stack that cannot grow gets here: what was sent is well-formed.
-        log::error!(
-            "{}: a message arrived as nil: {error}",
-            host::with(|host| host.context.label())
-        );
+        report_loss(error);
         // SAFETY: nothing was pushed.
         unsafe { ffi::lua_pushnil(raw) };
     }
 }
 
+/// Only a stack that cannot grow gets here: what was sent is well-formed.
+#[cold]
+fn report_loss(error: Refused) {
+    let label = host::with(|host| host.context.label());
+    log::error!("{label}: a message arrived as nil: {error}");
+}
+
 unsafe fn push_complete(
     raw: *mut lua_State,
+    sign: f64,
     token: u64,
     result: Result<Completion, Code>,
 ) -> c_int {
     // SAFETY: the caller has 20 slots free.
     unsafe {
-        push_pair(raw, COMPLETE, token as f64);
+        push_pair(raw, sign * COMPLETE, token as f64);
         ffi::lua_pushboolean(raw, c_int::from(result.is_ok()));
         match result {
             Err(code) => ffi::lua_pushnumber(raw, f64::from(code.0)),
@@ -402,12 +425,50 @@ unsafe extern "C-unwind" {
     fn lua_isyieldable(raw: *mut lua_State) -> c_int;
 }
 
-/// native.may_wait(root, resume): whether a wait gets from the coroutine that runs up to its root.
-/// 0 if so; 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of
-/// those coroutines; 3 if there is no root. `resume` is what the library resumes coroutines with.
+/// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its
+/// root. 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
+/// coroutines; 3 if there is no root. `resume` is what the library resumes coroutines with.
 unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM with these arguments; a thread object is a live state.
-    let why = unsafe {
+    // SAFETY: called by the VM with these arguments.
+    match unsafe { why_not_wait(raw) } {
+        0 => 0,
+        why => {
+            // SAFETY: a free stack slot, as every function has.
+            unsafe { ffi::lua_pushnumber(raw, f64::from(why)) };
+            1
+        }
+    }
+}
+
+/// For functions with the arguments of [`may_wait`] before their own: if a wait does not get up to
+/// the root, the number of results that they are to return.
+///
+/// # Safety
+/// `raw` must be running, with these arguments and two free stack slots.
+#[inline]
+pub(super) unsafe fn refuse_wait(raw: *mut lua_State) -> Option<c_int> {
+    // SAFETY: the caller's contract.
+    match unsafe { why_not_wait(raw) } {
+        0 => None,
+        why => {
+            // SAFETY: likewise.
+            unsafe {
+                ffi::lua_pushnil(raw);
+                ffi::lua_pushnumber(raw, f64::from(why));
+            }
+            Some(2)
+        }
+    }
+}
+
+/// What [`may_wait`] returns, or 0.
+///
+/// # Safety
+/// As for [`refuse_wait`].
+#[inline]
+unsafe fn why_not_wait(raw: *mut lua_State) -> u8 {
+    // SAFETY: the caller's contract; a thread object is a live state.
+    unsafe {
         let root = ffi::lua_tothread(raw, 1);
         match root {
             _ if root.is_null() => 3,
@@ -415,10 +476,7 @@ unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
             _ if root == raw => 0,
             _ => look_up_to(raw, root, ffi::lua_topointer(raw, 2)),
         }
-    };
-    // SAFETY: a free stack slot, as every function has.
-    unsafe { ffi::lua_pushnumber(raw, f64::from(why)) };
-    1
+    }
 }
 
 /// What [`may_wait`] returns for a coroutine other than `root`, from where each one that is inside

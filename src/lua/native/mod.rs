@@ -10,6 +10,7 @@ mod environments;
 mod event;
 mod failure;
 mod frames;
+mod message;
 mod names;
 mod process;
 mod rwopt;
@@ -96,6 +97,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         failure::FUNCTIONS,
         stock::FUNCTIONS,
         frames::FUNCTIONS,
+        message::FUNCTIONS,
         names::FUNCTIONS,
         shortage::FUNCTIONS,
         process::FUNCTIONS,

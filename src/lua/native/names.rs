@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::context::take_value;
+use super::message::take_value;
 use super::{push_failure, push_text, text};
 use crate::context::Refused;
 use crate::context::names::Names;
@@ -39,7 +39,7 @@ unsafe extern "C-unwind" fn register(raw: *mut lua_State) -> c_int {
         result
     });
     // SAFETY: as above, with 20 slots free.
-    unsafe { super::context::push_result(raw, result) }
+    unsafe { super::message::push_result(raw, result) }
 }
 
 /// native.unregister_name(name): whether this context answered under it.
