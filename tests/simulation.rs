@@ -148,6 +148,25 @@ fn a_closed_connection_is_written_out_while_its_peer_writes() {
 }
 
 #[test]
+fn a_closed_connection_is_written_out_as_long_as_its_peer_takes_something() {
+    let written = |arguments: &str, seed: u32| {
+        simulate(&format!("{seed} tests/simulation/slow.lua {arguments}")).succeeded().stdout
+    };
+    for seed in 1..=3 {
+        let all = "written: success\nread: 2000000 end of file\n";
+        for arguments in ["2000000 20000 1 0", "2000000 20000 0 100"] {
+            assert_eq!(written(arguments, seed), all, "{arguments}, seed {seed}");
+        }
+        // Nothing for half a minute; something all the time, but for more than ten minutes.
+        for arguments in ["2000000 1000000 40 0", "40000000 20000 1 0"] {
+            let found = written(arguments, seed);
+            assert!(found.starts_with("written: connection timed out\n"), "{arguments}: {found}");
+            assert!(found.ends_with("000 connection reset by peer\n"), "{arguments}: {found}");
+        }
+    }
+}
+
+#[test]
 fn lua_tests_pass_in_simulations() {
     for name in ["buffer", "context", "coroutine", "errors", "packet", "tcp"] {
         for seed in 1..=2 {

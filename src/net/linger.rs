@@ -1,7 +1,7 @@
 //! Connections that are closed but not yet written out.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, poll_fn, select};
@@ -10,8 +10,13 @@ use super::connection::Connection;
 use crate::error::Code;
 use crate::rt;
 
-/// How long a peer may take to read what was written before its connection was closed.
-pub const LINGER: Duration = Duration::from_secs(30);
+/// How long a peer may be idle, neither taking what was written before its connection was closed nor
+/// writing itself, and how long it may take for all of it.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_MAX: Duration = Duration::from_secs(600);
+
+/// The pause between two looks at whether the peer does something.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// The first and the longest pause between two looks at whether the peer has everything.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
@@ -36,8 +41,8 @@ impl Drop for Lingering {
     }
 }
 
-/// Closes a connection once its queue is out and the peer's system has everything, or after
-/// [`LINGER`].
+/// Closes a connection once its queue is out and the peer's system has everything, or the peer has
+/// been idle for [`LINGER`]: then it is reset, so that what is missing is not taken for the end.
 ///
 /// The system answers input that nobody has read, or that comes later, by resetting the connection,
 /// and then forgets what it has not sent yet. So the socket stays open, its output ended and its
@@ -47,23 +52,45 @@ pub fn linger(connection: Connection) {
     let is_drained = connection.writer().is_drained();
     if is_drained {
         connection.stream().discard();
-        if connection.is_unix() || connection.stream().is_delivered() {
+        if connection.is_unix() || connection.stream().undelivered() == 0 {
             return;
         }
     }
     let counted = Lingering::new();
     rt::spawn(async move {
-        let work = pin!(finish(&connection, counted));
-        if let Either::Right(_) = select(work, pin!(rt::sleep(LINGER))).await {
+        // Relaxed throughout: one task sets it, and clears it when it looks.
+        let had_input = AtomicBool::new(false);
+        let work = pin!(finish(&connection, counted, &had_input));
+        if let Either::Right(_) = select(work, pin!(idle(&connection, &had_input))).await {
             connection.writer().abandon(Code::TIMED_OUT);
+            connection.stream().reset();
         }
     });
 }
 
+/// Ends once the peer has been idle for [`LINGER`], or [`LINGER_MAX`] is over.
+async fn idle(connection: &Connection, had_input: &AtomicBool) {
+    let left = || connection.writer().waiting().0 + connection.stream().undelivered();
+    let (mut least, mut time, mut last) = (left(), Duration::ZERO, Duration::ZERO);
+    while time < LINGER_MAX && time - last < LINGER {
+        rt::sleep(LOOK).await;
+        time += LOOK;
+        let now = left();
+        if now < least || had_input.swap(false, Ordering::Relaxed) {
+            (least, last) = (least.min(now), time);
+        }
+    }
+}
+
 /// Writes the queue out, ends the output, and waits until it has arrived.
-async fn finish(connection: &Connection, counted: Lingering) {
+async fn finish(connection: &Connection, counted: Lingering, had_input: &AtomicBool) {
     let stream = connection.stream();
-    let mut had_input = false;
+    let mut had_any = false;
+    let discard = || {
+        let some = stream.discard();
+        had_input.fetch_or(some, Ordering::Relaxed);
+        some
+    };
     poll_fn(|cx| {
         // A peer may read on only once what it writes itself has found room. Readiness that turns
         // out to be old news is asked for again.
@@ -71,8 +98,8 @@ async fn finish(connection: &Connection, counted: Lingering) {
             if stream.poll_readable(cx).is_pending() {
                 break;
             }
-            if stream.discard() {
-                had_input = true;
+            if discard() {
+                had_any = true;
                 cx.waker().wake_by_ref();
                 break;
             }
@@ -82,12 +109,12 @@ async fn finish(connection: &Connection, counted: Lingering) {
     .await;
     stream.end_output();
     // Without input there is no reset, and the process need not wait: the system goes on by itself.
-    let _counted = Some(counted).filter(|_| stream.discard() || had_input);
+    let _counted = Some(counted).filter(|_| discard() || had_any);
     let mut pause = PAUSE_MIN;
-    while !connection.is_unix() && !stream.is_delivered() {
+    while !connection.is_unix() && stream.undelivered() > 0 {
         rt::sleep(pause).await;
         pause = PAUSE_MAX.min(2 * pause);
-        stream.discard();
+        discard();
     }
 }
 

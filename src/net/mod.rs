@@ -12,7 +12,7 @@ mod writer;
 pub use acceptor::Acceptor;
 pub use connection::{Connection, OptionsRefused, Read};
 pub use connector::{Connector, Progress};
-pub use linger::{LINGER, linger, wait_for_lingering};
+pub use linger::{linger, wait_for_lingering};
 pub use remotes::Remotes;
 pub use shared::SharedWriter;
 pub use table::Table;

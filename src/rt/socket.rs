@@ -136,13 +136,19 @@ impl Stream {
         reads > 0
     }
 
-    /// True if a TCP peer's system has taken all that was written, or never will.
-    pub fn is_delivered(&self) -> bool {
+    /// Bytes that a TCP peer's system has not taken yet, and still may.
+    pub fn undelivered(&self) -> usize {
         let socket = self.0.socket().as_raw_fd();
         let mut unsent: libc::c_int = 0;
         // SAFETY: the descriptor is open, and the request writes one integer.
         let status = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut unsent) };
-        status != 0 || unsent == 0 || self.is_over()
+        if status != 0 || unsent == 0 || self.is_over() { 0 } else { unsent as usize }
+    }
+
+    /// Has the peer find a TCP connection reset once it is closed.
+    pub fn reset(&self) {
+        // A connection that is gone already needs no reset.
+        let _ = self.0.socket().set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// True if both directions of a TCP connection are over, as after a reset.

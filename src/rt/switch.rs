@@ -244,9 +244,14 @@ impl Stream {
         either!(Connected, &self.0, socket => socket.discard())
     }
 
-    /// True if a TCP peer's system has taken all that was written, or never will.
-    pub fn is_delivered(&self) -> bool {
-        either!(Connected, &self.0, socket => socket.is_delivered())
+    /// Bytes that a TCP peer's system has not taken yet, and still may.
+    pub fn undelivered(&self) -> usize {
+        either!(Connected, &self.0, socket => socket.undelivered())
+    }
+
+    /// Has the peer find a TCP connection reset once it is closed.
+    pub fn reset(&self) {
+        either!(Connected, &self.0, socket => socket.reset());
     }
 
     /// Ends both directions; the peer and our own reads see the end of the stream.

@@ -27,8 +27,6 @@ local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
 local NO_CONTEXT, BAD_TYPE, NO_REPLY, TIMEOUT, FULL = 205, 206, 207, 208, 209
 -- What an operation on a connection may meet.
 local BROKEN = { [END_OF_FILE] = true, [RESET] = true, [PIPE] = true }
--- With faults a peer may be out of reach for as long as what is left of a closed connection waits.
-if not calm then BROKEN[40] = true end
 -- What an attempt to connect may meet.
 local UNREACHED = { [REFUSED] = true, [RESET] = true, [TOO_MANY] = true, [TIMEOUT] = true }
 UNREACHED[2], UNREACHED[4], UNREACHED[34], UNREACHED[40] = true, true, true, true

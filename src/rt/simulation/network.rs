@@ -154,12 +154,12 @@ impl Network {
         found.find(|(_, other)| matches!(&other.place, Place::Unix(at) if at == path)).map(|l| *l.0)
     }
 
-    /// True if what was written at this end has arrived at the other.
-    pub(super) fn is_delivered(&self, end: u64) -> bool {
+    /// Bytes written at this end that have not arrived at the other yet.
+    pub(super) fn undelivered(&self, end: u64) -> usize {
         let Some(end) = self.ends.get(&end).filter(|end| end.state == State::Open) else {
-            return true;
+            return 0;
         };
-        self.ends.get(&end.peer).is_none_or(End::has_all)
+        self.ends.get(&end.peer).map_or(0, End::under_way)
     }
 }
 

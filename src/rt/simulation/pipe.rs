@@ -137,9 +137,9 @@ impl End {
         self.visible
     }
 
-    /// True if nothing is under way to this end.
-    pub(super) fn has_all(&self) -> bool {
-        self.visible == self.inbox.len()
+    /// Bytes under way to this end.
+    pub(super) fn under_way(&self) -> usize {
+        self.inbox.len() - self.visible
     }
 
     /// True if nothing was left unread, and nothing is under way.

@@ -98,8 +98,16 @@ impl Stream {
         reads > 0
     }
 
-    pub(in crate::rt) fn is_delivered(&self) -> bool {
-        with(|world| world.network.is_delivered(self.0))
+    pub(in crate::rt) fn undelivered(&self) -> usize {
+        with(|world| world.network.undelivered(self.0))
+    }
+
+    pub(in crate::rt) fn reset(&self) {
+        with(|world| {
+            if let Some(peer) = world.network.ends.get(&self.0).map(|end| end.peer) {
+                world.send_reset(peer);
+            }
+        });
     }
 
     pub(in crate::rt) fn shutdown(&self) {
