@@ -11,7 +11,7 @@ local timeout_of, handlers = core.timeout_of, core.handlers
 local begin_serving, complete, defer = core.begin_serving, core.complete, core.defer
 local register, set_timeout = core.register, core.set_timeout
 local suspend, check_may_wait, is_waiting = core.suspend, core.check_may_wait, core.is_waiting
-local call_to_wait, hold = core.call_to_wait, core.hold
+local call_to_wait, hold, take_query = core.call_to_wait, core.hold, core.take_query
 local next_message = native.next_message
 
 local ANY = 0
@@ -185,12 +185,18 @@ function context.recv(h, ...)
   if mail and mail.first <= mail.last then
     check_may_wait()
     local message = mail.take(h)
-    if message then return true, message[3], message[1], message[2] end
+    if message then
+      if message[2] > 0 then take_query(message[1], message[2]) end
+      return true, message[3], message[1], message[2]
+    end
   end
   if next(receivers) == nil then
     -- Whatever message comes next is ours: it need not take the way through the dispatcher.
     local from, session, value = call_to_wait(next_message, h)
-    if from then return true, value, from, session end
+    if from then
+      if session > 0 then take_query(from, session) end
+      return true, value, from, session
+    end
     if session then core.refuse_wait(session) end
   else
     check_may_wait()
@@ -204,6 +210,7 @@ function context.recv(h, ...)
   if not ok then drop_waiter(r, token) end
   forget_receiver(h, r)
   if not ok then return false, value, 0, -1 end
+  if session > 0 then take_query(from, session) end
   return true, value, from, session
 end
 

@@ -84,3 +84,97 @@ fn who_asks_a_callback_that_fails_is_told() {
     wanted.sort_unstable();
     assert_eq!(lines, wanted, "{done}");
 }
+
+#[test]
+fn queries_that_a_coroutine_has_received_get_207_when_it_fails() {
+    const SCRIPT: &str = r#"
+        local mode = ...
+        local function take()
+          local _, value, from, session = context.recv(0)
+          return from, session, value
+        end
+        local modes = {
+          fails = function() take() error('as told') end,
+          waits = function() take() timer.sleep(0) error('as told') end,
+          mailed = function() timer.sleep(0.02) take() error('as told') end,
+          wrapped = function()
+            coroutine.wrap(function() take() timer.sleep(0) error('as told') end)()
+          end,
+          second = function()
+            local from, session = take()
+            context.reply(from, session, 'first')
+            take()
+            error('as told')
+          end,
+          both = function() take() take() error('as told') end,
+          ['both and a wait'] = function() take() timer.sleep(0) take() error('as told') end,
+          many = function()
+            for _ = 1, 50 do take() end
+            timer.sleep(0)
+            for _ = 1, 10 do take() end
+            error('as told')
+          end,
+          answered = function()
+            context.reply(take())
+            error('as told')
+          end,
+          ['handed on'] = function()
+            local from, session = take()
+            timer.timeout(0.05, from, session, 'late', context.reply)
+            -- It returns, and what its root runs next fails.
+            for _ = 1, 3 do context.run(error, 'as told') end
+            timer.timeout(0, function() error('as told') end)
+          end,
+          caught = function()
+            local from, session
+            pcall(function() from, session = take() error('as told') end)
+            timer.sleep(0)
+            context.reply(from, session, 'caught')
+          end,
+        }
+        if mode then
+          -- It does not end.
+          timer.loop(3600, 3600, function() end)
+          local how, where = mode:match('^(.-)/(.*)$')
+          if where == 'main' then modes[how]() end
+          if where == 'coroutine' then context.run(modes[how]) end
+          if where == 'callback' then timer.timeout(0, modes[how]) end
+          return
+        end
+        local counts = { second = 2, both = 2, ['both and a wait'] = 2, many = 60 }
+        local waiting = 0
+        for how in pairs(modes) do
+          for _, where in ipairs({ 'main', 'coroutine', 'callback' }) do
+            local peer = context.create(arg[0], how .. '/' .. where)
+            for i = 1, counts[how] or 1 do
+              waiting = waiting + 1
+              context.query(peer, 'value', 50, function(ok, value)
+                waiting = waiting - 1
+                if i <= 2 or value ~= 207 then print(how, where, i, ok, value) end
+              end)
+            end
+          end
+        end
+        while waiting > 0 do timer.sleep(0.001) end
+        context.exit()"#;
+    let folder = support::Folder::new();
+    let main = folder.write("main.lua", SCRIPT);
+    let done = support::run(support::node_lua().env("RUST_LOG", "off").arg(main));
+    let mut lines: Vec<&str> = done.stdout.lines().collect();
+    lines.sort_unstable();
+    let mut wanted = Vec::new();
+    for place in ["main", "coroutine", "callback"] {
+        for how in ["fails", "waits", "mailed", "wrapped", "both", "both and a wait", "many"] {
+            wanted.push(format!("{how}\t{place}\t1\tfalse\t207"));
+        }
+        for how in ["second", "both", "both and a wait", "many"] {
+            wanted.push(format!("{how}\t{place}\t2\tfalse\t207"));
+        }
+        wanted.push(format!("second\t{place}\t1\ttrue\tfirst"));
+        wanted.push(format!("answered\t{place}\t1\ttrue\tvalue"));
+        wanted.push(format!("handed on\t{place}\t1\ttrue\tlate"));
+        wanted.push(format!("caught\t{place}\t1\ttrue\tcaught"));
+    }
+    wanted.sort_unstable();
+    assert_eq!(lines, wanted, "{done}");
+}

@@ -29,8 +29,8 @@ local deferred = {} -- { f, arguments… } to call before the turn ends, or in t
 local last_token = 0
 local alive = 0 -- what keeps the context from ending: tokens, timers, registered callbacks
 local main_root
-local asker, asked -- who has asked what the looper calls a callback for: handle and session
-local serve, stop_serving -- what internal/serving.lua returns, once such a callback waits or fails
+local asker, asked -- for whom the root runs, until it waits: handle and session of a query
+local serve, stop_serving, join -- what internal/serving.lua returns, once one waits or fails
 local refuse, raise_in -- likewise, internal/refusal.lua and internal/stray.lua
 local timing -- what internal/timing.lua returns, once anything has a timeout
 local guards -- root coroutine → the socket that it was given, which its failure closes
@@ -48,11 +48,9 @@ local bad, raise = native.bad, native.raise
 
 -- What is above are upvalues of what is below: see library.rs.
 
--- A callback for a query waits, or has failed.
+-- A root that runs for a query waits, or has failed.
 local function keep_asker(co)
-  if not serve then
-    serve, stop_serving = native.load("internal/serving")(native)
-  end
+  if not serve then serve, stop_serving, join = native.load("internal/serving")(native) end
   serve(co, asker, asked)
   asked = nil
 end
@@ -168,6 +166,16 @@ end
 -- Notes that a callback is about to be called for a query, by a handler or a root of its own.
 local function begin_serving(from, session)
   asker, asked = from, session
+end
+
+-- The root that runs has taken a query, maybe after others.
+local function take_query(from, session)
+  if not asked then
+    asker, asked = from, session
+  else
+    if not join then serve, stop_serving, join = native.load("internal/serving")(native) end
+    asker, asked = join(asker, asked, from, session)
+  end
 end
 
 -- Has the dispatcher call f(a, b, c) soon, outside any root.
@@ -374,7 +382,7 @@ end
 core.bad, core.raise, core.seconds, core.timeout_of = bad, raise, seconds, timeout_of
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
-core.run, core.begin_serving = run, begin_serving
+core.run, core.begin_serving, core.take_query = run, begin_serving, take_query
 core.call_guarded, core.guard = call_guarded, guard
 core.guard_sockets = function() guards = {} end
 core.stop_timers = function()

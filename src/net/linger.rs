@@ -10,8 +10,8 @@ use super::connection::Connection;
 use crate::error::Code;
 use crate::rt;
 
-/// How long a peer may be idle, neither taking what was written before its connection was closed nor
-/// writing itself, and how long it may take for all of it.
+/// How long a peer may be idle, neither taking what was written before its connection was closed
+/// nor writing itself, and how long it may take for all of it.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_MAX: Duration = Duration::from_secs(600);
 
