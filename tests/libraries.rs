@@ -12,18 +12,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{files, node_lua, repository, run, stem};
-
-/// Addresses differ from run to run.
-fn without_addresses(text: &str) -> String {
-    let mut pieces = text.split("0x");
-    let mut result = pieces.next().unwrap().to_owned();
-    for piece in pieces {
-        result.push_str("ADDR");
-        result.push_str(piece.trim_start_matches(|letter: char| letter.is_ascii_hexdigit()));
-    }
-    result
-}
+use support::expect::difference_from_recorded;
+use support::{files, node_lua, run, stem};
 
 /// Whether all these packages are installed; says so if not.
 fn has(packages: &[&str], what: &str) -> bool {
@@ -58,13 +48,7 @@ fn libraries_do_what_they_do_in_luajit() {
         if !has(&needs, &stem(&script)) {
             continue;
         }
-        let name = script.file_name().unwrap();
-        let done = run(node_lua().current_dir(repository("tests/libraries")).arg(name));
-        let expected = fs::read_to_string(script.with_extension("expected")).unwrap();
-        let printed = without_addresses(&(done.stdout.clone() + &done.stderr));
-        if expected != printed {
-            wrong.push(format!("{}: expected\n{expected}\nfound\n{printed}", stem(&script)));
-        }
+        wrong.extend(difference_from_recorded(&script));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -7,36 +7,15 @@ mod support;
 
 use std::fs;
 
-use support::{Done, Folder, files, node_lua, repository, run, stem};
-
-/// Addresses differ from run to run.
-fn without_addresses(text: &str) -> String {
-    let mut pieces = text.split("0x");
-    let mut result = pieces.next().unwrap().to_owned();
-    for piece in pieces {
-        result.push_str("ADDR");
-        result.push_str(piece.trim_start_matches(|letter: char| letter.is_ascii_hexdigit()));
-    }
-    result
-}
+use support::expect::{difference_from_recorded, without_addresses};
+use support::{Done, Folder, files, node_lua, run};
 
 #[test]
 fn scripts_see_what_luajit_shows() {
-    let mut wrong = Vec::new();
     let scripts = files("tests/stock", "lua");
     assert!(!scripts.is_empty());
-    for script in scripts {
-        let name = script.file_name().unwrap();
-        let done = run(node_lua().current_dir(repository("tests/stock")).arg(name));
-        let expected = fs::read_to_string(script.with_extension("expected")).unwrap();
-        let printed = without_addresses(&(done.stdout.clone() + &done.stderr));
-        let lines = expected.lines().zip(printed.lines());
-        if let Some((wanted, found)) = lines.clone().find(|(wanted, found)| wanted != found) {
-            wrong.push(format!("{}: expected\n  {wanted}\nfound\n  {found}", stem(&script)));
-        } else if expected != printed {
-            wrong.push(format!("{}: not as long as expected: {done}", stem(&script)));
-        }
-    }
+    let wrong: Vec<_> =
+        scripts.iter().filter_map(|script| difference_from_recorded(script)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

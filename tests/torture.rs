@@ -9,7 +9,7 @@
 
 mod support;
 
-use support::{Done, node_lua, run};
+use support::{Done, Folder, node_lua, run};
 
 fn torture(order: &str) -> Done {
     run(node_lua().env("NODE_LUA_TORTURE", order).args([
@@ -79,6 +79,30 @@ fn check_one(order: &str) -> bool {
     let has_failed = done.stderr.contains(&format!("torture: {order} fails"));
     assert!(has_failed || complete == 3, "{order}: {done}");
     has_failed
+}
+
+/// Every one of them, up to those that the library is compiled with.
+#[test]
+fn a_failed_allocation_of_the_start_is_survived_or_told() {
+    let folder = Folder::new();
+    let script = folder.write("main.lua", "print('runs')");
+    let mut number = 0;
+    loop {
+        number += 1;
+        let order = format!("allocation {number}");
+        let done = run(node_lua().env("NODE_LUA_TORTURE", &order).arg(&script));
+        assert!(done.stderr.contains(&format!("{order} fails")), "{order}: {done}");
+        assert!(!done.stderr.contains("panicked"), "{order}: {done}");
+        match done.code() {
+            Some(0) => assert_eq!(done.stdout, "runs\n", "{order}: {done}"),
+            Some(1) => assert!(done.stderr.contains(" memory"), "{order}: {done}"),
+            _ => panic!("{order}: {done}"),
+        }
+        if done.stderr.contains("the library does not load") {
+            break;
+        }
+    }
+    assert!(number > 200, "{number} before the library");
 }
 
 #[test]

@@ -208,8 +208,8 @@ local rshift, arshift, getmetatable = e.rshift, e.arshift, e.getmetatable
 local tonumber, type, floor = e.tonumber, e.type, e.floor
 ]]
 
-local GET = [[
-local function read(buffer, offset)
+-- Where the first two begin.
+local LOCATE = [[
     if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
         not_buffer(buffer, "$name")
     end
@@ -217,6 +217,11 @@ local function read(buffer, offset)
     if at ~= offset or not (at >= 0 and at <= view.len - $width) then
         out_of_range(buffer, offset, $width, "$name")
     end
+]]
+
+local GET = [[
+local function read(buffer, offset)
+    $locate
     local address = view.address
     local p = $open view.ptr + at $close
     if view.address ~= address or at > view.len - $width then return read(buffer, offset) end
@@ -228,13 +233,7 @@ return read
 
 local SET = [[
 local function write(buffer, offset, given)
-    if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
-        not_buffer(buffer, "$name")
-    end
-    local view, at = view_t(buffer), type(offset) == "number" and tobit(offset) or whole(offset)
-    if at ~= offset or not (at >= 0 and at <= view.len - $width) then
-        out_of_range(buffer, offset, $width, "$name")
-    end
+    $locate
     $check
     $convert
     if band(view.flags, UNIQUE) == 0 then reserve(buffer, 0, "$name") end
@@ -335,7 +334,7 @@ local function generate(name)
         return nil
     end
     local values = parts(kind, order)
-    values.name, values.where = name, PLACES[prefix]
+    values.name, values.where, values.locate = name, PLACES[prefix], LOCATE
     local accessor = native.compile(PREAMBLE .. expand(template, values))(env)
     place(name, accessor)
     return accessor

@@ -16,8 +16,13 @@ fn debian_cpath() -> String {
 }
 
 /// What `package.path` and `package.cpath` of the main script are.
-pub(super) fn find(script: Option<&Path>, heeds_environment: bool) -> Paths {
-    let (mut path, mut cpath) = library::default_paths();
+///
+/// # Errors
+/// Without memory to find out.
+pub(super) fn find(script: Option<&Path>, heeds_environment: bool) -> std::io::Result<Paths> {
+    let Some((mut path, mut cpath)) = library::default_paths() else {
+        return Err(std::io::ErrorKind::OutOfMemory.into());
+    };
     if Path::new(DEBIAN).exists() {
         path = add(&path, DEBIAN_PATH.as_bytes());
         cpath = add(&cpath, debian_cpath().as_bytes());
@@ -33,7 +38,7 @@ pub(super) fn find(script: Option<&Path>, heeds_environment: bool) -> Paths {
         Some(text) => expand(&text.into_vec(), &cpath, None),
         None => cpath,
     };
-    Paths::Exactly(path, cpath)
+    Ok(Paths::Exactly(path, cpath))
 }
 
 /// Adds templates that are not there, before the one for several modules in one file.

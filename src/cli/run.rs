@@ -206,7 +206,7 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
         Main::File(path) => Some(path.as_path()),
         _ => None,
     };
-    let paths = paths::find(script_path, run.heeds_environment);
+    let paths = paths::find(script_path, run.heeds_environment)?;
     let texts = bytes(&run.arguments);
     let arguments = texts.iter().map(|text| Value::String(Text::new(text))).collect();
     // How a simulation is called must not matter.

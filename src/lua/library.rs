@@ -200,31 +200,38 @@ pub fn vm_version() -> String {
     }
 }
 
-/// The VM's own `package.path` and `package.cpath`, whatever the environment says.
-pub fn default_paths() -> (Vec<u8>, Vec<u8>) {
-    let Some(state) = State::new() else { return (Vec::new(), Vec::new()) };
-    let raw = state.as_ptr();
-    // SAFETY: the state is ours alone, with its libraries open: one of them is opened once more,
-    // told to leave the environment alone. The texts are copied while they are on the stack.
+/// The VM's own `package.path` and `package.cpath`, whatever the environment says; `None` without
+/// memory for it.
+pub fn default_paths() -> Option<(Vec<u8>, Vec<u8>)> {
+    let state = State::new()?;
+    let mut paths = (Vec::new(), Vec::new());
+    // SAFETY: the state is ours alone; what raises is caught, and the paths outlive the call.
+    let status = unsafe { ffi::lua_cpcall(state.as_ptr(), find_paths, (&raw mut paths).cast()) };
+    (status == ffi::LUA_OK).then_some(paths)
+}
+
+/// Fills in the paths that its argument points to.
+unsafe extern "C-unwind" fn find_paths(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM for `default_paths`, in a state with its libraries open: one of them
+    // is opened once more, told to leave the environment alone. The texts are copied while they are
+    // on the stack.
     unsafe {
+        let paths = &mut *ffi::lua_touserdata(raw, 1).cast::<(Vec<u8>, Vec<u8>)>();
         ffi::lua_pushboolean(raw, 1);
         ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, c"LUA_NOENV".as_ptr());
         ffi::lua_pushcfunction(raw, ffi::luaopen_package);
-        if ffi::lua_pcall(raw, 0, 0, 0) != ffi::LUA_OK {
-            return (Vec::new(), Vec::new());
-        }
+        ffi::lua_call(raw, 0, 0);
         ffi::lua_getglobal(raw, c"package".as_ptr());
-        let field = |name: &CStr| {
+        for (name, path) in [(c"path", &mut paths.0), (c"cpath", &mut paths.1)] {
             let mut length = 0;
-            ffi::lua_getfield(raw, 1, name.as_ptr());
+            ffi::lua_getfield(raw, 2, name.as_ptr());
             let text = ffi::lua_tolstring(raw, -1, &mut length);
-            match text.is_null() {
-                true => Vec::new(),
-                false => std::slice::from_raw_parts(text.cast::<u8>(), length).to_vec(),
+            if !text.is_null() {
+                *path = std::slice::from_raw_parts(text.cast::<u8>(), length).to_vec();
             }
-        };
-        (field(c"path"), field(c"cpath"))
+        }
     }
+    0
 }
 
 /// Pushes the function of a library chunk; false, with nothing pushed, if there is none of that

@@ -1,6 +1,11 @@
 //! Comparing what was printed with what was promised; `...` in a promise stands for anything.
 
 use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use super::process::{node_lua, run};
+use super::stem;
 
 /// Compares line by line; a description of the first difference if there is one.
 pub(crate) fn compare(promised: &str, printed: &str) -> Result<(), String> {
@@ -43,4 +48,33 @@ pub(crate) fn promise(source: &str) -> Option<String> {
     let (_, block) = source.split_once("-- Expected output:\n")?;
     let lines = block.lines().map_while(|line| line.strip_prefix("--   "));
     Some(lines.map(|line| format!("{line}\n")).collect())
+}
+
+/// Addresses differ from run to run.
+pub(crate) fn without_addresses(text: &str) -> String {
+    let mut pieces = text.split("0x");
+    let mut result = pieces.next().unwrap().to_owned();
+    for piece in pieces {
+        result.push_str("ADDR");
+        result.push_str(piece.trim_start_matches(|letter: char| letter.is_ascii_hexdigit()));
+    }
+    result
+}
+
+/// Runs a script in its folder. What differs from its `.expected`, which `luajit` has printed there,
+/// if anything does.
+pub(crate) fn difference_from_recorded(script: &Path) -> Option<String> {
+    let (folder, name) = (script.parent().unwrap(), script.file_name().unwrap());
+    let done = run(node_lua().current_dir(folder).arg(name));
+    let expected = fs::read_to_string(script.with_extension("expected")).unwrap();
+    let printed = without_addresses(&(done.stdout.clone() + &done.stderr));
+    if expected == printed {
+        return None;
+    }
+    let mut lines = expected.lines().zip(printed.lines());
+    let name = stem(script);
+    Some(match lines.find(|(wanted, found)| wanted != found) {
+        Some((wanted, found)) => format!("{name}: expected\n  {wanted}\nfound\n  {found}\n{done}"),
+        None => format!("{name}: not as long as expected: {done}"),
+    })
 }
