@@ -1,7 +1,9 @@
 -- What one context with a memory limit makes the process hold, whatever it does with the public
--- API: a random program from a seed, in such a context, among others that live.
+-- API: a random program from a seed, or a script with the limit in MiB, in such a context, among
+-- others that live.
 --
 --     node-lua fuzz/holdings.lua SEED
+--     node-lua fuzz/holdings.lua SCRIPT.lua MIB
 --
 -- prints the seed, the limit, by how much the process has grown at most, both in MiB, and how the
 -- context has ended. Run by tests/holdings.rs, which has the assertion.
@@ -293,16 +295,23 @@ local function peak()
 end
 
 local file = arg[0]
-local limit = random(4, 64) * MIB
+local script = role:match "%.lua$" and role
+local limit = (script and tonumber(seed) or random(4, 64)) * MIB
 local peer_handle = context.create(file, "peer")
 local _, peer = context.recv(peer_handle)
 local echo, deaf = context.create(file, "echo"), context.create(file, "deaf")
 context.query(echo, 1)
-local case = context.create({ file = file, memory = limit }, "case", random(1, 2 ^ 30))
-local before, reason = peak(), nil
+local options = { file = script or file, memory = limit }
+local before = peak()
+local case, reason
+if script then
+    case = context.create(options, deaf, peer.silent, peer.noisy, echo)
+else
+    case = context.create(options, "case", random(1, 2 ^ 30))
+    context.send(case, { file = file, limit = limit, deaf = deaf, echo = echo, peer = peer })
+end
 context.monitor(case, function(_, ...) reason = ... end)
-context.send(case, { file = file, limit = limit, deaf = deaf, echo = echo, peer = peer })
-context.wait(case, 8)
+context.wait(case, script and 50 or 8)
 context.destroy(case)
 timer.sleep(0)
 print(role, limit / MIB, math.ceil(peak() - before), reason)

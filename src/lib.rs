@@ -19,6 +19,7 @@ pub mod error;
 pub mod frame;
 pub mod logging;
 pub mod lua;
+pub mod memory;
 pub mod message;
 pub mod net;
 pub mod rt;

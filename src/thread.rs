@@ -147,40 +147,6 @@ pub fn has_stack() -> bool {
     stack_pointer() > NESTING_END.get()
 }
 
-/// Bounds how many pools of free memory the allocator keeps. By default each thread has one of its
-/// own, and what one has freed is of no use to the others: with the threads that take a stuck
-/// worker's place, the process would grow for an hour before it stays as it is.
-pub fn limit_pools(count: usize) {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: numbers only; refused if not understood.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, libc::c_int::try_from(count).unwrap_or(libc::c_int::MAX));
-    }
-    #[cfg(not(target_env = "gnu"))]
-    let _ = count;
-}
-
-/// What gives memory back that the allocator does not know of.
-static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
-
-/// Sets what [`give_back_memory`] calls as well.
-pub fn on_give_back(function: fn()) {
-    // Set more than once only by tests, to the same function.
-    let _ = GIVE_BACK.set(function);
-}
-
-/// Gives memory that was freed back to the system.
-pub fn give_back_memory() {
-    if let Some(function) = GIVE_BACK.get() {
-        function();
-    }
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no requirements.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// Starts a thread that runs scripts.
 ///
 /// # Errors

@@ -13,8 +13,8 @@ use support::{files, repository, stem};
 
 /// Modules of `src/`, ground to top: each may use itself and those before it.
 const LAYERS: &[&str] = &[
-    "error", "torture", "sync", "rt", "thread", "logging", "stdio", "buf", "frame", "message",
-    "context", "net", "timer", "abi", "lua", "cli",
+    "error", "torture", "sync", "memory", "rt", "thread", "logging", "stdio", "buf", "frame",
+    "message", "context", "net", "timer", "abi", "lua", "cli",
 ];
 
 /// What a file may use although it comes later: the memory account of a state counts buffers, and
@@ -82,6 +82,7 @@ const UNSAFE: &[&str] = &[
     "src/lua/stock.rs",
     "src/lua/traceback.rs",
     "src/lua/unwind.rs",
+    "src/memory.rs",
     "src/rt/runtime.rs",
     "src/rt/simulation/tests.rs",
     "src/rt/socket.rs",
@@ -189,6 +190,7 @@ const TESTED: &[(&str, &str, &str)] = &[
     ("src/stdio/mod.rs", "tests/stdio.rs", "what_is_lost_is_told"),
     ("src/stdio/reading.rs", "tests/stdio.rs", "a_prompt_shows_before_its_answer_is_read"),
     ("src/stdio/shortage.rs", "tests/descriptors.rs", "files_and_children_find_room_too"),
+    ("src/memory.rs", "tests/holdings.rs", "random_programs_hold_no_more_than_is_allowed"),
     ("src/thread.rs", "tests/limits.rs", "an_echo_server_beside_64_loops_answers"),
 ];
 

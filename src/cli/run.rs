@@ -12,7 +12,7 @@ use super::{paths, simulate};
 use crate::context::Scheduler;
 use crate::lua::{self, CommandLine, Deny, Process, Program, Script, Settings, Source, interrupt};
 use crate::message::{Text, Value};
-use crate::{logging, net, rt, stdio, thread, torture};
+use crate::{logging, memory, net, rt, stdio, thread, torture};
 
 /// How long the process waits, at its end, for what was written to be read.
 pub(super) const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
@@ -127,7 +127,7 @@ pub(super) fn prepare(
     let settings = Arc::new(settings);
     interrupt::init();
     // One more for the threads that run no contexts.
-    thread::limit_pools(workers + 1);
+    memory::limit_pools(workers + 1);
     let scheduler = Scheduler::new(workers);
     let main = Program::new(&settings, script);
     scheduler.spawn(None, settings.limits, main)?;

@@ -4,7 +4,7 @@
 //! what it likes: a process whose contexts come and go touches more and more of its memory, for
 //! hours. The watchdog has the pages given back that nobody uses.
 
-use crate::{rt, thread};
+use crate::{memory, rt, thread};
 
 /// Looks of the watchdog that see something run before memory is given back …
 const LOOKS: u32 = 250;
@@ -46,7 +46,7 @@ impl Trimmer {
             return;
         }
         let before = thread::cpu_time();
-        thread::give_back_memory();
+        memory::give_back();
         let taken = thread::cpu_time().saturating_sub(before).as_nanos() as u64;
         *self = Trimmer { looks: 0, due: rt::now() + taken * SHARE };
     }

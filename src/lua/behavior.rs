@@ -179,7 +179,7 @@ impl Running {
         unsafe { ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr()) };
         state.account().set_limit(context.limits().memory);
         if let Some(allowance) = context.allowance() {
-            state.account().count_waste(allowance.empty(), context.limits().memory);
+            state.account().count_waste(allowance.empty_of_known(), context.limits().memory);
         }
         Some(Running { host, state: Some(state) })
     }

@@ -7,7 +7,7 @@ use super::arena::Arena;
 use super::fixed_heap;
 use super::pages::{Kind, Pages, SMALL_MAX, class_of};
 use crate::message::Held;
-use crate::rt;
+use crate::{memory, rt};
 
 /// The blocks of one state. Not for threads, as the state is not.
 #[derive(Debug)]
@@ -26,10 +26,20 @@ impl Heap {
     #[inline]
     fn take(&mut self, size: usize) -> *mut u8 {
         if size > SMALL_MAX {
-            return system_take(size);
+            return if self.may_grow(size) { system_take(size) } else { ptr::null_mut() };
         }
         let block = self.arena.allocate(size);
         if block.is_null() { self.take_from_pages(Kind::Plain, size) } else { block }
+    }
+
+    /// See [`Pages::may_grow`].
+    pub(super) fn may_grow(&mut self, bytes: usize) -> bool {
+        self.pages.as_mut().is_none_or(|pages| pages.may_grow(bytes))
+    }
+
+    /// See [`Pages::spare`].
+    pub(super) fn spare(&mut self, bytes: usize) -> bool {
+        self.pages.as_mut().is_some_and(|pages| pages.spare(bytes))
     }
 
     /// See [`Pages::count_waste`].
@@ -93,8 +103,15 @@ impl Heap {
         match (old <= SMALL_MAX, new <= SMALL_MAX) {
             (true, true) if class_of(old) == class_of(new) => return block,
             (false, false) if !rt::is_simulated() => {
+                if new > old && !self.may_grow(new - old) {
+                    return ptr::null_mut();
+                }
                 // SAFETY: large blocks are the C allocator's own.
-                return unsafe { libc::realloc(block.cast(), new) }.cast();
+                let moved: *mut u8 = unsafe { libc::realloc(block.cast(), new) }.cast();
+                if !moved.is_null() {
+                    memory::changed(old, new);
+                }
+                return moved;
             }
             _ => {}
         }
@@ -114,6 +131,7 @@ fn system_take(size: usize) -> *mut u8 {
     if rt::is_simulated() {
         return fixed_heap::allocate(size).cast();
     }
+    memory::changed(0, size);
     // SAFETY: any size may be asked for.
     unsafe { libc::malloc(size) }.cast()
 }
@@ -127,6 +145,7 @@ unsafe fn system_give(block: *mut u8, size: usize) {
     }
     // SAFETY: the caller's contract.
     unsafe { libc::free(block) };
+    memory::changed(size, 0);
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub fn init() {
     }
     crate::context::set_interrupt(arm_from_outside);
     crate::context::set_ask_pause(arm_pause);
-    crate::thread::on_give_back(super::slots::trim);
+    crate::memory::on_give_back(super::slots::trim);
     #[cfg(target_env = "gnu")]
     crate::stdio::on_shortage(super::native::shortage::relieve);
 }

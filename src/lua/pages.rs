@@ -31,6 +31,9 @@ const ALL_PAGES: u32 = (1 << PAGES) - 1;
 /// Slots without content that a state keeps for what comes next.
 const EMPTY_KEPT: usize = 4;
 
+/// So much waste is always allowed, or a quarter of a small limit.
+const WASTE_MIN: usize = 4 << 20;
+
 /// Slots that come or go between two looks at what is wasted, at least.
 const WASTE_LOOK_SLOTS: usize = 4;
 
@@ -81,6 +84,12 @@ struct Page {
 }
 
 impl Page {
+    /// The least that a block in it was made for.
+    fn least(&self) -> usize {
+        let bytes = self.block_bytes as usize;
+        if bytes > FINE_MAX { bytes - FINE_MAX / 4 + 1 } else { bytes }
+    }
+
     /// A block, freed or untouched; null if there is none.
     #[inline]
     fn take(&mut self) -> *mut u8 {
@@ -134,6 +143,10 @@ struct Waste {
     held: Held,
     /// With so little nobody minds.
     min: usize,
+    /// May be wasted besides.
+    spare: usize,
+    /// What has been taken elsewhere since the last look.
+    grown: usize,
     /// With so many slots, or so few, it is looked at again.
     more: usize,
     fewer: usize,
@@ -157,17 +170,41 @@ impl Pages {
     /// From now on what slots take beside the blocks in use counts with what the context holds
     /// elsewhere, of which `limit` bytes are allowed in all.
     pub(super) fn count_waste(&mut self, held: Held, limit: usize) {
-        let waste = Waste { held, min: limit / 4, more: 0, fewer: 0 };
+        let min = WASTE_MIN.min(limit / 4);
+        let waste = Waste { held, min, spare: 0, grown: 0, more: 0, fewer: 0 };
         self.waste = Some(Box::new(waste));
     }
 
-    /// Bytes of the slots that no block in use takes.
+    /// Whether `bytes` may be taken that are not in pages: those that waste theirs take the room.
+    #[inline]
+    pub(super) fn may_grow(&mut self, bytes: usize) -> bool {
+        let Some(waste) = &mut self.waste else { return true };
+        waste.grown = waste.grown.saturating_add(bytes);
+        if waste.grown < waste.min / 4 {
+            return true;
+        }
+        waste.more = 0;
+        let may = self.check_waste();
+        if may && let Some(waste) = &mut self.waste {
+            waste.grown = 0;
+        }
+        may
+    }
+
+    /// Allows so much more waste, until it is said again; false if nobody asks.
+    pub(super) fn spare(&mut self, bytes: usize) -> bool {
+        let Some(waste) = &mut self.waste else { return false };
+        waste.spare = bytes;
+        true
+    }
+
+    /// Bytes of the slots that no block in use takes, each taken to be as small as its page has.
     fn wasted(&self) -> usize {
         let used = self.slots.iter().map(|slot| {
             // SAFETY: a slot of ours, which begins with its head; nobody writes to it meanwhile.
             let slot = unsafe { slot.as_ref() };
             let pages = slot.pages.iter().zip(0..).filter(|(_, bit)| slot.unused >> bit & 1 == 0);
-            pages.map(|(page, _)| (page.used * page.block_bytes) as usize).sum::<usize>()
+            pages.map(|(page, _)| page.used as usize * page.least()).sum::<usize>()
         });
         (self.slots.len() * SLOT_BYTES).saturating_sub(used.sum())
     }
@@ -183,7 +220,7 @@ impl Pages {
         let Some(waste) = &mut self.waste else { return true };
         let step = WASTE_LOOK_SLOTS.max(count / 16);
         (waste.fewer, waste.more) = (count.saturating_sub(step), count + step);
-        let is_admitted = wasted <= waste.min || waste.held.may_be(wasted);
+        let is_admitted = wasted <= waste.min || waste.held.may_be_beyond(wasted, waste.spare);
         waste.held.set(wasted);
         if !is_admitted {
             // Whoever tries again is refused again.

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::fixed_heap;
-use crate::rt;
+use crate::{memory, rt};
 
 /// Bytes of a slot: what a small context needs.
 pub(super) const SLOT_BYTES: usize = 128 * 1024;
@@ -13,7 +13,7 @@ pub(super) const SLOT_BYTES: usize = 128 * 1024;
 const REGION_SLOTS: usize = 64;
 
 /// Slots that keep their memory while nobody uses them.
-const WARM_MAX: usize = 128;
+const WARM_MAX: usize = 32;
 
 /// Slots that nobody uses, by address: pointers would tie the list to one thread.
 struct Slots {
@@ -43,6 +43,7 @@ fn cool(slot: usize) {
     let place = std::ptr::with_exposed_provenance_mut(slot);
     // SAFETY: whole pages of anonymous memory, which is the caller's alone.
     unsafe { libc::madvise(place, SLOT_BYTES, libc::MADV_DONTNEED) };
+    memory::changed(SLOT_BYTES, 0);
 }
 
 /// The slot that a block lies in.
@@ -57,10 +58,20 @@ pub(super) fn take_slot() -> *mut u8 {
         return fixed_heap::allocate(SLOT_BYTES).cast();
     }
     let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(slot) = slots.warm.pop().or_else(|| slots.cold.pop()) {
+    if let Some(slot) = slots.warm.pop() {
         slots.spare = slots.spare.min(slots.warm.len());
         return std::ptr::with_exposed_provenance_mut(slot);
     }
+    let slot = slots.cold.pop().or_else(|| map(&mut slots.cold));
+    drop(slots);
+    let Some(slot) = slot else { return std::ptr::null_mut() };
+    // This may take the lock.
+    memory::changed(0, SLOT_BYTES);
+    std::ptr::with_exposed_provenance_mut(slot)
+}
+
+/// Maps slots: the first, and the others into this list.
+fn map(cold: &mut Vec<usize>) -> Option<usize> {
     // One more than are used: the system aligns to pages only.
     let bytes = (REGION_SLOTS + 1) * SLOT_BYTES;
     let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -68,11 +79,11 @@ pub(super) fn take_slot() -> *mut u8 {
     // SAFETY: new memory at an address that the system chooses.
     let region = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0) };
     if region == libc::MAP_FAILED {
-        return std::ptr::null_mut();
+        return None;
     }
     let first = region.expose_provenance().next_multiple_of(SLOT_BYTES);
-    slots.cold.extend((1..REGION_SLOTS).rev().map(|slot| first + slot * SLOT_BYTES));
-    std::ptr::with_exposed_provenance_mut(first)
+    cold.extend((1..REGION_SLOTS).rev().map(|slot| first + slot * SLOT_BYTES));
+    Some(first)
 }
 
 /// Gives a slot back that nobody uses any more.

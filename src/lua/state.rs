@@ -16,7 +16,7 @@ use mlua::ffi::{self, lua_State};
 use super::heap::Heap;
 use super::{interrupt, native, objects, profiler};
 use crate::message::Held;
-use crate::{rt, torture};
+use crate::{memory, rt, torture};
 
 /// External bytes that may be charged before the collector is made to take a step.
 const COLLECT_EVERY_BYTES: usize = 64 * 1024;
@@ -150,7 +150,13 @@ impl Account {
             return None;
         }
         // SAFETY: only this function and `allocate` use it, on the thread that runs the state.
-        let block = NonNull::new(unsafe { &mut *self.heap.get() }.take_buffer(size));
+        let heap = unsafe { &mut *self.heap.get() };
+        let mut block = heap.take_buffer(size);
+        if block.is_null() && self.lend(heap, total) {
+            block = heap.take_buffer(size);
+            heap.spare(0);
+        }
+        let block = NonNull::new(block);
         match block {
             Some(_) => self.lua_bytes.set(held + size),
             None => self.exceed(total),
@@ -164,6 +170,7 @@ impl Account {
     pub fn recharge(&self, before: usize, now: usize) {
         let held = self.external_bytes.get();
         self.external_bytes.set(held.saturating_sub(before) + now);
+        memory::changed(before, now);
     }
 
     /// The metatable of buffers as [`objects::Maker`] takes it, once there is one.
@@ -209,6 +216,24 @@ impl Account {
     pub(super) fn count_waste(&self, held: Held, limit: usize) {
         // SAFETY: as in `allocate_buffer`: nobody else uses it now.
         unsafe { &mut *self.heap.get() }.count_waste(held, limit);
+    }
+
+    /// What is left of the limit, if so much is held, may be wasted in the VM's memory.
+    #[cold]
+    fn lend(&self, heap: &mut Heap, held: usize) -> bool {
+        heap.spare(self.limit_bytes.get().saturating_sub(held))
+    }
+
+    /// Whether so much may be held outside of the VM beside what its memory wastes.
+    fn may_grow(&self, bytes: usize) -> bool {
+        // SAFETY: as in `allocate_buffer`: nobody else uses it now.
+        let heap = unsafe { &mut *self.heap.get() };
+        heap.may_grow(bytes) || {
+            let total = self.held().saturating_add(bytes);
+            let may = self.lend(heap, total) && heap.may_grow(bytes);
+            heap.spare(0);
+            may
+        }
     }
 
     fn held(&self) -> usize {
@@ -351,15 +376,15 @@ pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
 pub unsafe fn charge_for(state: *mut lua_State, bytes: usize, moved: usize) -> bool {
     // SAFETY: the caller's contract.
     let account = unsafe { account(state) };
-    if account.would_exceed(bytes) {
+    if account.would_exceed(bytes) || !account.may_grow(bytes) {
         // SAFETY: a full collection is allowed wherever a C function runs.
         unsafe { ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0) };
-        if account.would_exceed(bytes) {
+        if account.would_exceed(bytes) || !account.may_grow(bytes) {
             account.exceed(account.held().saturating_add(bytes));
             return false;
         }
     }
-    account.external_bytes.set(account.external_bytes.get() + bytes);
+    account.recharge(0, bytes);
     // SAFETY: the caller's contract.
     unsafe { pace(state, moved) };
     true
@@ -447,7 +472,12 @@ unsafe extern "C" fn allocate(
     // and nothing that they call comes back here.
     let heap = unsafe { &mut *account.heap.get() };
     // SAFETY: the VM passes a block from here with the size it has, or null.
-    let moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
+    let mut moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
+    if moved.is_null() && account.lend(heap, total) {
+        // SAFETY: as above; nothing has changed.
+        moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
+        heap.spare(0);
+    }
     if moved.is_null() {
         // What the library was about to do may be half done: the context ends.
         account.exceed(total);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::memory;
+
 /// Bytes that wait somewhere because one context has sent, written, or not yet read them: in the
 /// mailboxes of others, in write queues, and as what connections have read ahead. Shared with
 /// whoever holds some of them. What waits in its own mailbox leaves the less room for these, and
@@ -13,12 +15,14 @@ pub struct Allowance {
     /// Bytes in the context's mailbox.
     incoming: AtomicUsize,
     max: usize,
+    _limited: memory::Limited,
 }
 
 impl Allowance {
     /// For at most `max` bytes.
     pub fn new(max: usize) -> Arc<Allowance> {
-        Arc::new(Allowance { held: AtomicUsize::new(0), incoming: AtomicUsize::new(0), max })
+        let (held, incoming) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Allowance { held, incoming, max, _limited: memory::Limited::new(max) })
     }
 
     /// Counts `bytes` for as long as the result lives; `None`, and nothing is counted, if that
@@ -29,7 +33,8 @@ impl Allowance {
         }
         // Relaxed: a count that orders nothing.
         let held = self.held.fetch_add(bytes, Ordering::Relaxed);
-        let part = Held { bytes, of: Arc::clone(self) };
+        memory::changed(0, bytes);
+        let part = Held { bytes, of: Arc::clone(self), is_new: true };
         // Too much is taken back as `part` is dropped.
         let all = held.saturating_add(bytes).saturating_add(self.incoming());
         (all <= self.max).then_some(part)
@@ -37,7 +42,12 @@ impl Allowance {
 
     /// Nothing, to be changed by [`Held::set`].
     pub fn empty(self: &Arc<Self>) -> Held {
-        Held { of: Arc::clone(self), bytes: 0 }
+        Held { of: Arc::clone(self), bytes: 0, is_new: true }
+    }
+
+    /// The same, for what the process counts as memory in use already.
+    pub fn empty_of_known(self: &Arc<Self>) -> Held {
+        Held { of: Arc::clone(self), bytes: 0, is_new: false }
     }
 
     /// Bytes that are held.
@@ -64,11 +74,13 @@ impl Allowance {
     /// So many bytes have come to the mailbox.
     pub fn come(&self, bytes: usize) {
         self.incoming.fetch_add(bytes, Ordering::Relaxed);
+        memory::changed(0, bytes);
     }
 
     /// So many of them have gone.
     pub fn gone(&self, bytes: usize) {
         self.incoming.fetch_sub(bytes, Ordering::Relaxed);
+        memory::changed(bytes, 0);
     }
 }
 
@@ -77,6 +89,8 @@ impl Allowance {
 pub struct Held {
     of: Arc<Allowance>,
     bytes: usize,
+    /// Whether [`memory::changed`] is told.
+    is_new: bool,
 }
 
 impl Held {
@@ -86,14 +100,22 @@ impl Held {
             // Relaxed: as in `hold`.
             self.of.held.fetch_add(bytes, Ordering::Relaxed);
             self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
+            if self.is_new {
+                memory::changed(self.bytes, bytes);
+            }
             self.bytes = bytes;
         }
     }
 
     /// Whether so many bytes may be counted instead.
     pub fn may_be(&self, bytes: usize) -> bool {
-        let others = self.of.held().saturating_sub(self.bytes);
-        others.saturating_add(bytes).saturating_add(self.of.incoming()) <= self.of.max
+        self.may_be_beyond(bytes, 0)
+    }
+
+    /// The same if so many more than usual are allowed.
+    pub fn may_be_beyond(&self, bytes: usize, more: usize) -> bool {
+        let others = self.of.held().saturating_sub(self.bytes).saturating_add(self.of.incoming());
+        others.saturating_add(bytes) <= self.of.max.saturating_add(more)
     }
 }
 
@@ -101,6 +123,9 @@ impl Drop for Held {
     fn drop(&mut self) {
         // Relaxed: as in `hold`.
         self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.is_new {
+            memory::changed(self.bytes, 0);
+        }
     }
 }
 

@@ -14,6 +14,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::decode::vm_bytes;
 use super::{Allowance, Held, Pooled};
 use crate::buf::Piece;
 
@@ -99,6 +100,16 @@ impl Value {
         }
     }
 
+    /// Bytes that it may come to take, wherever it waits: those of the VM that reads it too.
+    fn counted_bytes(&self) -> usize {
+        let wire = match self {
+            Value::Table(table) => table.bytes(),
+            _ => &[],
+        };
+        let more = vm_bytes(wire).unwrap_or(0).saturating_sub(wire.len());
+        self.held_bytes().saturating_add(more)
+    }
+
     /// The same value, which is counted, with the message that it is, until it is dropped; gives it
     /// back if that is more than is allowed.
     ///
@@ -113,7 +124,7 @@ impl Value {
     /// # Errors
     /// The value as it was.
     pub fn count_for(self, messages: usize, allowance: &Arc<Allowance>) -> Result<Value, Value> {
-        match allowance.hold(self.held_bytes().saturating_add(messages * MESSAGE_BYTES)) {
+        match allowance.hold(self.counted_bytes().saturating_add(messages * MESSAGE_BYTES)) {
             Some(held) => Ok(Value::Counted(Box::new((self, Counted(Arc::new(held)))))),
             None => Err(self),
         }

@@ -9,13 +9,6 @@ use std::sync::{LazyLock, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Allocations of at least this size get pages of their own, which are new each time.
-const MAPPED_BYTES: libc::c_int = 4 << 20;
-
-/// Free memory that each of the allocator's arenas keeps for later: giving pages back and getting
-/// new ones costs more than what is read into them.
-const KEPT_BYTES: libc::c_int = 16 << 20;
-
 /// The instant that deadlines count from.
 fn epoch() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
@@ -105,12 +98,6 @@ pub fn restore_descriptor_limit() {
 pub fn init() {
     epoch();
     raise_descriptor_limit();
-    // SAFETY: sets figures, before any other thread allocates. Where they are not known, nothing
-    // changes.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
-    }
     if std::env::var_os("ASYNC_STD_THREAD_COUNT").is_none() {
         // SAFETY: the caller promises that no other thread runs yet.
         unsafe { std::env::set_var("ASYNC_STD_THREAD_COUNT", "1") };

@@ -1,0 +1,187 @@
+//! Freed memory: how much of it the C library's allocator keeps, and when it goes back to the
+//! system.
+//!
+//! The allocator keeps what is freed where it lies, among what is not, and takes from there again
+//! what it likes: a process whose contexts come and go touches more and more of its memory, for
+//! hours. So the watchdog has freed pages given back now and then (`context::trim`), and while
+//! there are contexts with a memory limit, whoever allocates or frees much looks whether the
+//! process has become larger than they may make it.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Allocations of at least this size get pages of their own, which are new each time.
+const MAPPED_BYTES: libc::c_int = 4 << 20;
+
+/// Free memory that each of the allocator's arenas keeps for later: giving pages back and getting
+/// new ones costs more than what is read into them.
+const KEPT_BYTES: libc::c_int = 16 << 20;
+
+/// What a thread allocates and frees between two looks: at least so much, and at most so much while
+/// the process is far smaller than it may be.
+const LOOK_BYTES: usize = 1 << 20;
+const LOOK_BYTES_FAR: usize = 16 << 20;
+
+/// Freed memory that may stay while somebody has a memory limit, or a part of what the process
+/// takes.
+const FREED_MAX: isize = 4 << 20;
+const FREED_SHARE: isize = 16;
+
+/// Sets what the allocator keeps. Call before any thread exists.
+pub fn init() {
+    // SAFETY: sets figures, before any other thread allocates. Where they are not known, nothing
+    // changes.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
+    }
+}
+
+/// Bounds how many pools of free memory the allocator keeps. By default each thread has one of its
+/// own, and what one has freed is of no use to the others: with the threads that take a stuck
+/// worker's place, the process would grow for an hour before it stays as it is.
+pub fn limit_pools(count: usize) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: numbers only; refused if not understood.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, libc::c_int::try_from(count).unwrap_or(libc::c_int::MAX));
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = count;
+}
+
+/// What gives memory back that the allocator does not know of.
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+
+/// Sets what [`give_back`] calls as well.
+pub fn on_give_back(function: fn()) {
+    // Set more than once only by tests, to the same function.
+    let _ = GIVE_BACK.set(function);
+}
+
+/// What the process took, and what was counted of that, when memory was last given back.
+#[derive(Clone, Copy)]
+struct Last {
+    resident: isize,
+    live: isize,
+}
+
+static LAST: Mutex<Option<Last>> = Mutex::new(None);
+
+/// Bytes in use, as far as they are told by [`changed`].
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+
+/// All memory limits that somebody has.
+static LIMITS: AtomicUsize = AtomicUsize::new(0);
+
+/// What the process took when the first of them was noticed; 0 if there is none.
+static BASE: AtomicIsize = AtomicIsize::new(0);
+
+/// Gives memory that was freed back to the system.
+pub fn give_back() {
+    give_back_since(&mut LAST.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+fn give_back_since(last: &mut Option<Last>) {
+    if let Some(function) = GIVE_BACK.get() {
+        function();
+    }
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no requirements.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    *last = now();
+}
+
+/// Pages of the process that are in memory, in bytes, and what is counted.
+fn now() -> Option<Last> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: isize = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let page = rustix::param::page_size() as isize;
+    // Relaxed: figures that nothing depends on but when memory is given back.
+    Some(Last { resident: pages * page, live: LIVE.load(Ordering::Relaxed) })
+}
+
+/// Somebody has a memory limit.
+#[derive(Debug)]
+pub struct Limited(usize);
+
+impl Limited {
+    /// One of `bytes`, as long as the result lives.
+    pub fn new(bytes: usize) -> Limited {
+        let bytes = bytes.clamp(1, 1 << 40);
+        // Relaxed: as in `now`.
+        LIMITS.fetch_add(bytes, Ordering::Relaxed);
+        Limited(bytes)
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        // Relaxed: as in `now`.
+        if LIMITS.fetch_sub(self.0, Ordering::Relaxed) == self.0 {
+            BASE.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    /// What this thread has not told yet: by how much it is more; and what may change until it does.
+    static CHANGES: Cell<(isize, usize)> = const { Cell::new((0, LOOK_BYTES)) };
+}
+
+/// Counts that what took `before` bytes takes `after` bytes now: of whatever is large, or held by
+/// somebody with a limit.
+#[inline]
+pub fn changed(before: usize, after: usize) {
+    // A thread that ends tells no more.
+    let _ = CHANGES.try_with(|changes| {
+        let (more, left) = changes.get();
+        let left = left.saturating_sub(before.abs_diff(after));
+        changes.set((more.wrapping_add_unsigned(after).wrapping_sub_unsigned(before), left));
+        if left == 0 {
+            // What is called may come back here.
+            changes.set((0, LOOK_BYTES));
+            let next = look(more.wrapping_add_unsigned(after).wrapping_sub_unsigned(before));
+            changes.set((changes.get().0, next));
+        }
+    });
+}
+
+/// If the process is larger than those with limits may make it, and by more than is counted, that
+/// is what was freed. Returns what may change until the next look.
+#[cold]
+fn look(more: isize) -> usize {
+    // Relaxed: as in `now`.
+    LIVE.fetch_add(more, Ordering::Relaxed);
+    let limits = LIMITS.load(Ordering::Relaxed) as isize;
+    if limits == 0 {
+        return LOOK_BYTES;
+    }
+    // Somebody else is about to.
+    let Ok(mut last) = LAST.try_lock() else { return LOOK_BYTES };
+    let Some(now) = now() else { return LOOK_BYTES_FAR };
+    let base = match BASE.load(Ordering::Relaxed) {
+        0 => {
+            BASE.store(now.resident, Ordering::Relaxed);
+            now.resident
+        }
+        base => base,
+    };
+    let room = base.saturating_add(limits.saturating_mul(2)).saturating_sub(now.resident);
+    if room > 0 {
+        // Others may take as much meanwhile.
+        return (room as usize / 4).clamp(LOOK_BYTES, LOOK_BYTES_FAR);
+    }
+    let is_much = last.is_none_or(|last| {
+        let freed = (now.resident - last.resident) - (now.live - last.live);
+        freed > FREED_MAX.max(last.resident / FREED_SHARE)
+    });
+    if is_much {
+        give_back_since(&mut last);
+    }
+    LOOK_BYTES
+}
