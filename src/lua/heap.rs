@@ -76,7 +76,7 @@ impl Heap {
     ///
     /// # Safety
     /// The block must be one of this heap, with this size, and is not used any more.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn give(&mut self, block: *mut u8, size: usize) {
         if size > SMALL_MAX {
             // SAFETY: what is not small came from there.

@@ -83,6 +83,13 @@ impl Pooled {
         Some(Pooled { block: Some(block) })
     }
 
+    /// How many bytes there are.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.block.as_ref().map_or(0, |block| usize::from(block.len))
+    }
+
     /// The bytes.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {

@@ -80,6 +80,7 @@ impl Value {
             | Value::UInt64(_)
             | Value::LightUserdata(_)
             | Value::String(Text(Repr::Inline { .. })) => 0,
+            Value::Table(Encoded(Form::Small(bytes))) => bytes.len(),
             _ => self.bytes_elsewhere(),
         }
     }
@@ -88,9 +89,8 @@ impl Value {
         match self {
             Value::String(Text(Repr::Boxed(bytes))) => bytes.len(),
             Value::Buffer(piece) => piece.block_bytes(),
-            Value::SmallBuffer(bytes) => bytes.as_bytes().len(),
+            Value::SmallBuffer(bytes) => bytes.len(),
             Value::Counted(inner) => inner.0.held_bytes(),
-            Value::Table(Encoded(Form::Small(bytes))) => bytes.as_bytes().len(),
             Value::Table(table) => {
                 let blocks = table.buffers().iter().map(|piece| piece.block_bytes() + PIECE_BYTES);
                 table.bytes().len() + blocks.sum::<usize>()

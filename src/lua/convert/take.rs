@@ -11,7 +11,6 @@ use super::{Buffers, Content, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::buf::Piece;
 use crate::message::encode::{DEPTH_MAX, TABLE_BYTES_MAX};
 use crate::message::{Encoded, PIECE_BYTES, Tables, Text, TooLarge, Value, Writer};
-use crate::torture;
 
 /// Working memory kept from one message to the next.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
@@ -170,9 +169,6 @@ pub unsafe fn to_large_value<B: Buffers>(
     kind: c_int,
     scratch: &mut Scratch,
 ) -> Result<Value, Unsupported> {
-    if torture::fails(torture::Point::Encode) {
-        return Err(Unsupported::TooLarge(TooLarge { max: 0 }));
-    }
     if kind == ffi::LUA_TSTRING {
         // SAFETY: a string is there.
         return Ok(Value::String(Text::new(unsafe { string(state, index) })));

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::c_int;
+use std::fmt::Display;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
@@ -14,7 +15,8 @@ use crate::logging::Seldom;
 use crate::lua::convert::{self, to_large_value, to_small_value};
 use crate::lua::{BufferValues, host};
 use crate::message::encode::TABLE_BYTES_MAX;
-use crate::message::{Event, Id, Value};
+use crate::message::{Event, Id, TooLarge, Value};
+use crate::torture;
 
 pub(super) const FUNCTIONS: super::Functions = &[
     (c"send", send as lua_CFunction),
@@ -47,6 +49,9 @@ pub(super) unsafe fn take_value(
 ) -> Result<Value, c_int> {
     // SAFETY: the callers are called by the VM; the value is of this type.
     unsafe {
+        if torture::fails(torture::Point::Encode) {
+            return refuse_value(raw, index, what, &TooLarge { max: 0 });
+        }
         let kind = ffi::lua_type(raw, index);
         match to_small_value(raw, index, kind) {
             Some(value) => Ok(value),
@@ -59,7 +64,7 @@ unsafe fn take_large_value(
     raw: *mut lua_State,
     index: c_int,
     kind: c_int,
-    (function, position): (&str, c_int),
+    what: (&str, c_int),
 ) -> Result<Value, c_int> {
     let room = host::with(|host| host.room());
     // SAFETY: as below; of a string the length is read, and nothing else.
@@ -85,18 +90,30 @@ unsafe fn take_large_value(
     {
         return Ok(Value::TooMuch);
     }
-    result.map_err(|error| {
-        // SAFETY: as above.
-        unsafe {
-            let given = blame::describe(raw, index);
-            ffi::lua_pushnil(raw);
-            let text = format!(
-                "bad argument #{position} to '{function}' ({error}; {TRAVELS}, got {given})"
-            );
-            push_text(raw, text.as_bytes());
-        }
-        2
-    })
+    // SAFETY: as above.
+    result.or_else(|error| unsafe { refuse_value(raw, index, what, &error) })
+}
+
+/// Pushes `nil` and that the value cannot travel.
+///
+/// # Safety
+/// Called by a function that the VM calls.
+#[cold]
+unsafe fn refuse_value(
+    raw: *mut lua_State,
+    index: c_int,
+    (function, position): (&str, c_int),
+    why: &dyn Display,
+) -> Result<Value, c_int> {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let given = blame::describe(raw, index);
+        ffi::lua_pushnil(raw);
+        let text =
+            format!("bad argument #{position} to '{function}' ({why}; {TRAVELS}, got {given})");
+        push_text(raw, text.as_bytes());
+    }
+    Err(2)
 }
 
 /// Delivers to a context by its handle.
