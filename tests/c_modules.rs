@@ -4,18 +4,12 @@
 
 mod support;
 
-use std::process::Command;
-
-use support::{Folder, node_lua, repository, run};
+use support::{Folder, c_module, node_lua, run};
 
 /// A folder with the module of `tests/c/`, which `script` finds as `C`.
 fn with_module(script: &str) -> (Folder, String) {
     let folder = Folder::new();
-    let source = repository("tests/c/coroutines.c");
-    let object = folder.path("coroutines.so");
-    let done = run(Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&object).arg(source));
-    done.succeeded();
-    let templates = folder.path("?.so").display().to_string();
+    let templates = c_module(&folder, "coroutines");
     (folder, format!("package.cpath = '{templates}' local C = require('coroutines') {script}"))
 }
 

@@ -42,7 +42,6 @@ unsafe extern "C" {
     fn ftrylockfile(stream: *mut FILE) -> c_int;
     fn funlockfile(stream: *mut FILE);
     fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
-    fn fputc_unlocked(byte: c_int, to: *mut FILE) -> c_int;
     fn fflush_unlocked(stream: *mut FILE) -> c_int;
     fn __fpending(stream: *mut FILE) -> usize;
 }
@@ -118,13 +117,6 @@ impl Lock {
     pub fn write(&self, bytes: &[u8]) -> bool {
         // SAFETY: the stream is locked, pointer and length are those of a slice.
         unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stream()) == bytes.len() }
-    }
-
-    /// Writes one byte.
-    #[inline]
-    pub fn put(&self, byte: u8) -> bool {
-        // SAFETY: the stream is locked.
-        unsafe { fputc_unlocked(c_int::from(byte), stream()) >= 0 }
     }
 
     /// Has the system take what was collected; false, with the reason in `errno`, if it is lost.

@@ -75,3 +75,14 @@ local env = setmetatable({}, { __index = _G })
 print(pcall(function() setfenv(1, env) x = 5 return x, _G.x end), env.x)
 print(pcall(getfenv, 50), pcall(setfenv, 50, {}))
 print(debug.getlocal(1, 1), debug.getlocal(1, 2))
+-- Variables that are set from outside.
+do
+  local function f() local a = 1 print(debug.setlocal(1, 1, 5), a) end
+  f()
+  local x, y = 1, 2
+  local function g() return x end
+  local function h() return y end
+  print(debug.setupvalue(g, 1, 9), g(), x)
+  debug.upvaluejoin(g, 1, h, 1)
+  print(g(), debug.upvalueid(g, 1) == debug.upvalueid(h, 1))
+end

@@ -97,6 +97,14 @@ pub(crate) fn beside(scripts: &[(&str, &str)], main: &str) -> (Folder, Command) 
     (folder, command)
 }
 
+/// Builds a C file of `tests/c/` as a module; returns what finds it in `package.cpath`.
+pub(crate) fn c_module(folder: &Folder, name: &str) -> String {
+    let source = repository(&format!("tests/c/{name}.c"));
+    let object = folder.path(&format!("{name}.so"));
+    run(Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(object).arg(source)).succeeded();
+    folder.path("?.so").display().to_string()
+}
+
 /// Connects to a server of this test; reads and writes give up after [`PATIENCE`].
 pub(crate) fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
