@@ -36,7 +36,7 @@ fn occasions(kind: &str) -> u64 {
 /// Makes each `step`-th of a kind fail, and one that is never reached.
 fn check(kind: &str, step: u64) {
     let total = occasions(kind);
-    assert!(total > 20, "{kind}: {total}");
+    assert!(total > 10, "{kind}: {total}");
     let step = match std::env::var("TORTURE_STEP") {
         Ok(step) => step.parse().unwrap(),
         Err(_) => step,
