@@ -4,9 +4,9 @@
 //! On x86-64 Linux the VM's look at the processor goes through src/lua/state.rs, which remembers
 //! the answer: every state asks four times, and under a hypervisor each question is a trap. There
 //! its machine code is made known to the unwinder through src/lua/unwind.rs. On
-//! Linux its seeds come from there too, so that a simulation can choose them, and what it calls of
-//! the C library for streams and child processes is in src/stdio/. Its profiler's timer is set in
-//! src/lua/profiler.rs.
+//! Linux its seeds come from there too, so that a simulation can choose them, it does not free the
+//! objects of a state that ends one by one, and what it calls of the C library for streams and child
+//! processes is in src/stdio/. Its profiler's timer is set in src/lua/profiler.rs.
 //!
 //! LuaJIT's own Lua modules (`jit.v`, `jit.dump`, `jit.bcsave` and their like) are embedded from the
 //! source of the very VM that is linked: Cargo.lock has one version of luajit-src, for mlua and for
@@ -74,6 +74,7 @@ fn main() {
     if target("OS").as_deref() == Ok("linux") {
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=setitimer");
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_prng_seed_secure");
+        println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_gc_freeall");
     }
     if target("ARCH").as_deref() == Ok("x86_64") && target("OS").as_deref() == Ok("linux") {
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_vm_cpuid");

@@ -18,7 +18,9 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::buffer_calls::{METHODS, new};
 use super::call::Call;
-use crate::buf::{INLINE_MAX, NlBuffer, Piece, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES};
+use crate::buf::{
+    FRAME_INLINE_MAX, INLINE_MAX, NlBuffer, Piece, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES,
+};
 use crate::lua::objects::{self, Maker};
 use crate::lua::state;
 
@@ -204,7 +206,7 @@ pub unsafe fn push_frames(
     let call = unsafe { Call::new(state) };
     let sharing = |len: usize| piece.filter(|piece| Piece::is_shared(len, piece.block_bytes()));
     let (mut held, mut moved) = (0, 0);
-    for len in places.iter().map(Range::len).filter(|&len| len > INLINE_MAX) {
+    for len in places.iter().map(Range::len).filter(|&len| len > FRAME_INLINE_MAX) {
         held += sharing(len).map_or(len, Piece::block_bytes);
         moved += len;
     }
@@ -217,17 +219,14 @@ pub unsafe fn push_frames(
         objects::collect(state);
         maker(state)
     };
-    // Without memory for the copy of a large frame it stays empty, and the context ends.
     let fill = |buffer: &mut NlBuffer, place: &Range<usize>| {
-        if place.len() <= INLINE_MAX {
+        if place.len() <= FRAME_INLINE_MAX {
             buffer.fill(&bytes[place.clone()]);
-        } else if let Some(piece) = sharing(place.len()) {
-            buffer.set_shared(piece.slice(place.clone()));
         } else {
-            buffer.set_copy(&bytes[place.clone()]);
+            fill_large(buffer, bytes, place.clone(), piece);
         }
     };
-    let room = |place: &Range<usize>| if place.len() > INLINE_MAX { 0 } else { place.len() };
+    let room = |place: &Range<usize>| if place.len() > FRAME_INLINE_MAX { 0 } else { place.len() };
     // The VM stores what the table must grow for, and the first one, so that the collector looks at
     // the table again; what follows may be stored directly.
     let mut table = None;
@@ -248,6 +247,13 @@ pub unsafe fn push_frames(
     }
     let Some(first) = places.first() else { return };
     fill(push_bare(call, maker, room(first)), first);
+}
+
+/// Fills a new buffer with a frame that its userdata has no room for. Without memory for the copy
+/// it stays empty, and the context ends. Apart, so that what is done for small frames is short.
+#[inline(never)]
+fn fill_large(buffer: &mut NlBuffer, bytes: &[u8], place: Range<usize>, piece: Option<&Piece>) {
+    buffer.assign(bytes, place, piece);
 }
 
 /// Pushes a new buffer with these bytes by reference, or with a copy if they are few enough to be

@@ -24,6 +24,9 @@ use crate::torture;
 pub const SIZE_MAX: usize = i32::MAX as usize;
 /// Content up to this size is stored in the userdata itself, without a block.
 pub const INLINE_MAX: usize = 896;
+/// Received frames of up to so many bytes are stored there too: they are copied out of the block
+/// that all sockets are read into, and rarely kept for long.
+pub const FRAME_INLINE_MAX: usize = 4000;
 /// Free room that a new buffer gets behind its content.
 pub const ROOM_DEFAULT: usize = 32;
 /// Bytes of the `store` field, the least an inline buffer can hold.
@@ -131,11 +134,11 @@ impl NlBuffer {
         unsafe { (&raw mut (*place).ptr).write(bytes) };
         // SAFETY: as above.
         unsafe { (&raw mut (*place).len).write(0) };
-        // SAFETY: as above. Inline room is at most INLINE_MAX and some, far from overflow.
+        // SAFETY: as above. Inline room is at most FRAME_INLINE_MAX, far from overflow.
         unsafe { (&raw mut (*place).room).write(room as i32) };
         // SAFETY: as above.
         unsafe { (&raw mut (*place).flags).write(LIVE | UNIQUE) };
-        // SAFETY: as above. Never more than a kilobyte, see `abi::buffer`.
+        // SAFETY: as above.
         unsafe { (&raw mut (*place).place).write(room as u16) };
         // SAFETY: as above.
         unsafe { (&raw mut (*place).charged).write(0) };

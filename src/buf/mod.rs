@@ -6,8 +6,8 @@ mod piece;
 mod scratch;
 
 pub use block::{
-    INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX, STORE_BYTES, TooLarge,
-    UNIQUE,
+    FRAME_INLINE_MAX, INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX,
+    STORE_BYTES, TooLarge, UNIQUE,
 };
 pub use format::{FormatError, Item, Options, Step};
 pub use piece::Piece;

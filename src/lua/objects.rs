@@ -14,8 +14,9 @@ use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_State};
 
+use super::heap;
 use super::state::{self, Account};
-use crate::buf::NlBuffer;
+use crate::buf::{FRAME_INLINE_MAX, NlBuffer};
 
 /// The upper 17 bits of a slot that refers to a userdata.
 const TAG: u64 = !12;
@@ -305,5 +306,6 @@ pub(super) fn content_of(block: *mut u8) -> *mut NlBuffer {
     block.wrapping_add(HEAD_BYTES).cast()
 }
 
+const _: () = assert!(HEAD_BYTES + NlBuffer::size_with(FRAME_INLINE_MAX) <= heap::BUFFER_SIZE_MAX);
 const _: () = assert!(HEAD_BYTES == 48 && align_of::<NlBuffer>() <= 8);
 const _: () = assert!(size_of::<c_int>() == 4);

@@ -7,7 +7,7 @@
 //!
 //! Not for threads: pages belong to the state that they serve.
 
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use crate::message::Held;
 
@@ -23,6 +23,9 @@ const FINE_CLASSES: usize = FINE_MAX / GRAIN;
 pub(super) const SMALL_MAX: usize = 1024;
 /// Sizes that are told apart.
 pub(super) const CLASSES: usize = FINE_CLASSES + 4;
+/// Blocks for buffers have up to this, in four steps per doubling too.
+pub(super) const BUFFER_MAX: usize = 4096;
+const BUFFER_CLASSES: usize = CLASSES + 8;
 
 const PAGE_BYTES: usize = 16 * 1024;
 const PAGES: usize = SLOT_BYTES / PAGE_BYTES;
@@ -51,7 +54,7 @@ pub(super) struct Free {
     pub(super) next: Option<NonNull<Free>>,
 }
 
-/// The class of a size of at most [`SMALL_MAX`], and what blocks of that class take.
+/// The class of a size of at most [`BUFFER_MAX`], and what blocks of that class take.
 #[inline]
 pub(super) fn class_of(size: usize) -> (usize, usize) {
     if size <= FINE_MAX {
@@ -84,10 +87,38 @@ struct Page {
 }
 
 impl Page {
+    const EMPTY: Page = Page {
+        free: None,
+        fresh: 0,
+        end: 0,
+        block_bytes: 0,
+        used: 0,
+        list: 0,
+        is_listed: false,
+        kind: Kind::Plain,
+        next: ptr::null_mut(),
+        previous: ptr::null_mut(),
+    };
+
     /// The least that a block in it was made for.
     fn least(&self) -> usize {
         let bytes = self.block_bytes as usize;
-        if bytes > FINE_MAX { bytes - FINE_MAX / 4 + 1 } else { bytes }
+        if bytes > FINE_MAX { bytes - (1 << ((bytes - 1).ilog2() - 2)) + 1 } else { bytes }
+    }
+
+    /// The blocks in use, of which the first would begin at this offset in the slot.
+    fn blocks(&self, start: usize) -> impl Iterator<Item = *mut u8> {
+        let slot = slot_of(ptr::from_ref(self).cast_mut().cast());
+        let bytes = self.block_bytes as usize;
+        let mut is_free = vec![false; (self.fresh as usize - start) / bytes];
+        let mut next = self.free;
+        while let Some(block) = next {
+            is_free[(block.addr().get() - slot.addr() - start) / bytes] = true;
+            // SAFETY: as in `take`.
+            next = unsafe { block.as_ref() }.next;
+        }
+        let blocks = is_free.into_iter().enumerate().filter(|(_, is_free)| !is_free);
+        blocks.map(move |(index, _)| slot.wrapping_add(start + index * bytes))
     }
 
     /// A block, freed or untouched; null if there is none.
@@ -128,7 +159,7 @@ struct Slot {
 /// Every list holds the pages of its class that have room, the one to use first at its head.
 #[derive(Debug)]
 pub(super) struct Pages {
-    lists: [*mut Page; 2 * CLASSES],
+    lists: [*mut Page; CLASSES + BUFFER_CLASSES],
     slots: Vec<NonNull<Slot>>,
     /// Slots with unused pages.
     roomy: *mut Slot,
@@ -152,6 +183,11 @@ struct Waste {
     fewer: usize,
 }
 
+/// Where a page's blocks begin.
+fn page_start(index: usize) -> usize {
+    if index == 0 { size_of::<Slot>().next_multiple_of(64) } else { index * PAGE_BYTES }
+}
+
 fn list_of(kind: Kind, class: usize) -> usize {
     class + if kind == Kind::Buffer { CLASSES } else { 0 }
 }
@@ -159,7 +195,7 @@ fn list_of(kind: Kind, class: usize) -> usize {
 impl Pages {
     pub(super) fn new() -> Pages {
         Pages {
-            lists: [std::ptr::null_mut(); 2 * CLASSES],
+            lists: [std::ptr::null_mut(); CLASSES + BUFFER_CLASSES],
             slots: Vec::new(),
             roomy: std::ptr::null_mut(),
             empty: 0,
@@ -171,8 +207,7 @@ impl Pages {
     /// elsewhere, of which `limit` bytes are allowed in all.
     pub(super) fn count_waste(&mut self, held: Held, limit: usize) {
         let min = WASTE_MIN.min(limit / 4);
-        let waste = Waste { held, min, spare: 0, grown: 0, more: 0, fewer: 0 };
-        self.waste = Some(Box::new(waste));
+        self.waste = Some(Box::new(Waste { held, min, spare: 0, grown: 0, more: 0, fewer: 0 }));
     }
 
     /// Whether `bytes` may be taken that are not in pages: those that waste theirs take the room.
@@ -229,8 +264,8 @@ impl Pages {
         is_admitted
     }
 
-    /// A block of at least `size` bytes, which are at most [`SMALL_MAX`]; null if there is no
-    /// memory.
+    /// A block of at least `size` bytes, which are at most [`SMALL_MAX`], or for buffers
+    /// [`BUFFER_MAX`]; null if there is no memory.
     #[inline]
     pub(super) fn allocate(&mut self, kind: Kind, size: usize) -> *mut u8 {
         let (class, bytes) = class_of(size);
@@ -257,6 +292,21 @@ impl Pages {
         // SAFETY: the caller's contract: the slot begins with its head. No other reference to the
         // page exists while a method runs.
         unsafe { &mut (*slot).pages[index] }
+    }
+
+    /// The blocks of buffers in use, and how long each is.
+    pub(super) fn buffers(&self) -> impl Iterator<Item = (*mut u8, usize)> {
+        self.slots.iter().flat_map(|slot| {
+            // SAFETY: a slot of ours, which begins with its head.
+            let Slot { pages, unused, .. } = unsafe { slot.as_ref() };
+            let buffers = pages.iter().enumerate().filter(move |&(index, page)| {
+                unused >> index & 1 == 0 && page.kind == Kind::Buffer
+            });
+            buffers.flat_map(|(index, page)| {
+                let bytes = page.block_bytes as usize;
+                page.blocks(page_start(index)).map(move |block| (block, bytes))
+            })
+        })
     }
 
     /// What the page of a block holds.
@@ -363,23 +413,16 @@ impl Pages {
                 self.unlink_slot(slot);
             }
         }
-        let start = match index {
-            0 => size_of::<Slot>().next_multiple_of(64),
-            index => index * PAGE_BYTES,
-        };
+        let start = page_start(index);
         // SAFETY: as above; the page has no class, so that nobody else refers to it.
         let page = unsafe { &mut (*slot).pages[index] };
         *page = Page {
-            free: None,
             fresh: start as u32,
             end: ((index + 1) * PAGE_BYTES) as u32,
             block_bytes: bytes as u32,
-            used: 0,
             list: list as u32,
-            is_listed: false,
             kind,
-            next: std::ptr::null_mut(),
-            previous: std::ptr::null_mut(),
+            ..Page::EMPTY
         };
         self.link(page);
         Some(page)
@@ -411,20 +454,8 @@ impl Pages {
             return None;
         }
         let slot = NonNull::new(take_slot().cast::<Slot>())?;
-        let none = || Page {
-            free: None,
-            fresh: 0,
-            end: 0,
-            block_bytes: 0,
-            used: 0,
-            list: 0,
-            is_listed: false,
-            kind: Kind::Plain,
-            next: std::ptr::null_mut(),
-            previous: std::ptr::null_mut(),
-        };
         let head = Slot {
-            pages: std::array::from_fn(|_| none()),
+            pages: [const { Page::EMPTY }; PAGES],
             unused: ALL_PAGES,
             index: self.slots.len() as u32,
             next: std::ptr::null_mut(),
@@ -495,6 +526,8 @@ impl Drop for Pages {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -502,15 +535,16 @@ mod tests {
     #[test]
     fn classes_hold_their_sizes_and_stay_apart() {
         let (mut last, mut room) = (0, GRAIN);
-        for size in 1..=SMALL_MAX {
+        for size in 1..=BUFFER_MAX {
             let (class, bytes) = class_of(size);
             assert!(bytes >= size && bytes < size + (size / 4).max(GRAIN), "{size}: {bytes}");
-            assert!(bytes.is_multiple_of(GRAIN) && class < CLASSES);
+            assert!(bytes.is_multiple_of(GRAIN) && class < BUFFER_CLASSES);
+            assert_eq!(class < CLASSES, size <= SMALL_MAX);
             assert_eq!(class != last, bytes != room, "{size}");
             assert!(class == last || class == last + 1);
             (last, room) = (class, bytes);
         }
-        assert_eq!(last, CLASSES - 1);
+        assert_eq!(last, BUFFER_CLASSES - 1);
     }
 
     #[test]
@@ -525,22 +559,13 @@ mod tests {
         assert!(pages.slots.len() <= EMPTY_KEPT + 1, "{} slots", pages.slots.len());
     }
 
-    #[test]
-    fn kinds_are_told_apart() {
-        let mut pages = Pages::new();
-        for kind in [Kind::Plain, Kind::Buffer, Kind::Plain, Kind::Buffer] {
-            let block = pages.allocate(kind, 100);
-            // SAFETY: allocated above.
-            assert_eq!(unsafe { Pages::kind_of(block) }, kind);
-        }
-    }
-
     proptest! {
         /// Blocks in use never overlap, and keep what was written to them.
         #[test]
-        fn blocks_stay_apart(steps in vec((1..=SMALL_MAX, any::<u8>()), 1..400)) {
+        fn blocks_stay_apart(steps in vec((1..=BUFFER_MAX, any::<u8>()), 1..400)) {
             let mut pages = Pages::new();
             let mut live: Vec<(*mut u8, usize, u8)> = Vec::new();
+            let mut buffers = BTreeSet::new();
             for (number, (size, choice)) in steps.into_iter().enumerate() {
                 if choice % 3 == 0 && !live.is_empty() {
                     let (block, size, mark) = live.swap_remove(choice as usize % live.len());
@@ -549,15 +574,22 @@ mod tests {
                     prop_assert!(content.iter().all(|&byte| byte == mark));
                     // SAFETY: in use, and not any more.
                     unsafe { pages.release(block) };
+                    buffers.remove(&block);
                 } else {
-                    let kind = if choice % 2 == 0 { Kind::Plain } else { Kind::Buffer };
+                    let is_plain = choice % 2 == 0 && size <= SMALL_MAX;
+                    let kind = if is_plain { Kind::Plain } else { Kind::Buffer };
                     let block = pages.allocate(kind, size);
                     prop_assert!(!block.is_null() && block.addr().is_multiple_of(GRAIN));
                     // SAFETY: a new block with room for so many bytes.
                     unsafe { block.write_bytes(number as u8, size) };
                     live.push((block, size, number as u8));
+                    if kind == Kind::Buffer {
+                        buffers.insert(block);
+                    }
                 }
             }
+            let found: BTreeSet<_> = pages.buffers().map(|(block, _)| block).collect();
+            prop_assert_eq!(found, buffers);
             for (block, size, mark) in live {
                 // SAFETY: in use, with so many bytes.
                 let content = unsafe { std::slice::from_raw_parts(block, size) };

@@ -140,8 +140,35 @@ impl Account {
         !fails
     }
 
-    /// Memory for a userdata with a buffer, of at most `SMALL_MAX` bytes; when the VM frees it,
-    /// what the buffer holds is let go. `None` if it is refused: then the context is going to end.
+    /// Memory for an object of the VM, which is asked for none at times; null if it is refused:
+    /// then the context is going to end.
+    #[inline]
+    fn allocate(&self, size: usize) -> *mut u8 {
+        if size == 0 {
+            return std::ptr::null_mut();
+        }
+        let held = self.lua_bytes.get();
+        let total = held + size + self.external_bytes.get();
+        if !self.admits(total) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: as in `allocate_buffer`.
+        let heap = unsafe { &mut *self.heap.get() };
+        let mut block = heap.take(size);
+        if block.is_null() && self.lend(heap, total) {
+            block = heap.take(size);
+            heap.spare(0);
+        }
+        match block.is_null() {
+            true => self.exceed(total),
+            false => self.lua_bytes.set(held + size),
+        }
+        block
+    }
+
+    /// Memory for a userdata with a buffer, of at most `BUFFER_SIZE_MAX` bytes; when the VM frees
+    /// it, what the buffer holds is let go. `None` if it is refused: then the context is going to
+    /// end.
     #[inline]
     pub(super) fn allocate_buffer(&self, size: usize) -> Option<NonNull<u8>> {
         let held = self.lua_bytes.get();
@@ -456,11 +483,12 @@ unsafe extern "C" fn allocate(
 ) -> *mut c_void {
     // SAFETY: `user` is the `Account` passed to lua_newstate.
     let account = unsafe { &*user.cast::<Account>() };
+    if block.is_null() {
+        return account.allocate(new_size).cast();
+    }
     if new_size == 0 {
-        if !block.is_null() {
-            // SAFETY: the VM passes a block from here with the size it has.
-            unsafe { free(account, block.cast(), old_size) };
-        }
+        // SAFETY: the VM passes a block from here with the size it has.
+        unsafe { free(account, block.cast(), old_size) };
         return std::ptr::null_mut();
     }
     let held = account.lua_bytes.get();
@@ -471,7 +499,7 @@ unsafe extern "C" fn allocate(
     // SAFETY: only this function and `allocate_buffer` use it, on the thread that runs the state,
     // and nothing that they call comes back here.
     let heap = unsafe { &mut *account.heap.get() };
-    // SAFETY: the VM passes a block from here with the size it has, or null.
+    // SAFETY: the VM passes a block from here with the size it has.
     let mut moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
     if moved.is_null() && account.lend(heap, total) {
         // SAFETY: as above; nothing has changed.
@@ -500,16 +528,21 @@ unsafe fn free(account: &Account, block: *mut u8, size: usize) {
     account.lua_bytes.set(account.lua_bytes.get() - size);
     // SAFETY: as in `allocate`.
     let heap = unsafe { &mut *account.heap.get() };
+    let release_buffer = || {
+        // SAFETY: called for a userdata with a buffer.
+        let buffer = unsafe { &mut *objects::content_of(block) };
+        account.recharge(buffer.charged as usize, 0);
+        buffer.release();
+    };
     // SAFETY: the caller's contract.
-    unsafe {
-        if heap.is_buffer(block, size) {
-            let buffer = &mut *objects::content_of(block);
-            account.recharge(buffer.charged as usize, 0);
-            buffer.release();
-        }
-        heap.give(block, size);
-    }
+    unsafe { heap.give(block, size, release_buffer) };
 }
+
+/// What the VM calls instead of its own `lj_gc_freeall`, see build.rs, once all finalisers have
+/// run: that frees each object of a state that ends. Its memory goes as a whole soon.
+#[cfg(target_os = "linux")]
+#[unsafe(no_mangle)]
+pub extern "C" fn __wrap_lj_gc_freeall(_global: *mut c_void) {}
 
 /// What the VM calls instead of its own `lj_vm_cpuid`, see build.rs: the registers that `cpuid`
 /// leaves for this function, remembered.
