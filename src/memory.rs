@@ -129,7 +129,7 @@ impl Drop for Limited {
 }
 
 thread_local! {
-    /// What this thread has not told yet: by how much it is more; and what may change until it does.
+    /// What this thread has not told yet: by how much it is more; and what may change before that.
     static CHANGES: Cell<(isize, usize)> = const { Cell::new((0, LOOK_BYTES)) };
 }
 

@@ -61,8 +61,8 @@ pub(crate) fn without_addresses(text: &str) -> String {
     result
 }
 
-/// Runs a script in its folder. What differs from its `.expected`, which `luajit` has printed there,
-/// if anything does.
+/// Runs a script in its folder. What differs from its `.expected`, which `luajit` has printed
+/// there, if anything does.
 pub(crate) fn difference_from_recorded(script: &Path) -> Option<String> {
     let (folder, name) = (script.parent().unwrap(), script.file_name().unwrap());
     let done = run(node_lua().current_dir(folder).arg(name));
