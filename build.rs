@@ -33,6 +33,13 @@ const STREAM_FUNCTIONS: [&str; 11] = [
     "tmpfile64",
 ];
 
+/// What of LuaJIT runs long, or is called by what does: src/linked.rs.
+const LONG_FUNCTIONS: [&str; 4] = ["lj_lex_next", "lj_str_find", "lua_call", "lua_lessthan"];
+
+/// What adds keys to tables: src/tables.rs.
+const TABLE_FUNCTIONS: [&str; 4] =
+    ["lj_tab_newkey", "lj_tab_set", "lj_tab_setinth", "lj_tab_reasize"];
+
 /// Writes `jit_modules.rs`: names and texts of the modules that come with LuaJIT.
 fn embed_jit_modules() {
     let out = env::var("OUT_DIR").expect("cargo sets it");
@@ -72,11 +79,17 @@ fn main() {
         }
     }
     if target("OS").as_deref() == Ok("linux") {
+        for function in LONG_FUNCTIONS {
+            println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
+        }
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=setitimer");
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_prng_seed_secure");
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_gc_freeall");
     }
     if target("ARCH").as_deref() == Ok("x86_64") && target("OS").as_deref() == Ok("linux") {
+        for function in TABLE_FUNCTIONS {
+            println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
+        }
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_vm_cpuid");
         if target("ENV").as_deref() == Ok("gnu") {
             println!("cargo:rustc-link-arg-bins=-Wl,--wrap=__register_frame");

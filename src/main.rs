@@ -1,5 +1,10 @@
 //! The `node-lua` binary.
 
+#[cfg(target_os = "linux")]
+mod linked;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tables;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -278,6 +278,27 @@ pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
     }
 }
 
+/// Does what the hook would do that was set, for a function in C that runs long: raises if the
+/// context ends, stands still if it is to.
+///
+/// # Safety
+/// `raw` must be the coroutine that has called the function, which nothing is live in but what
+/// unwinding drops.
+#[inline]
+pub unsafe fn look(raw: *mut lua_State) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if let Some(set) = ffi::lua_gethook(raw) {
+            let set = set as usize;
+            if set == hook as *const () as usize {
+                hook(raw, std::ptr::null_mut());
+            } else if set == stand_still as *const () as usize {
+                stand_still(raw, std::ptr::null_mut());
+            }
+        }
+    }
+}
+
 /// The hook: says where, once, and raises.
 unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debug) {
     let running = RUNNING.get();

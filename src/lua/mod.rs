@@ -18,6 +18,7 @@ mod native;
 mod notice;
 pub mod objects;
 mod pages;
+mod pattern;
 mod pristine;
 mod process;
 pub mod profiler;
@@ -27,6 +28,7 @@ mod settings;
 mod slots;
 pub mod state;
 mod stock;
+mod strings;
 mod timers;
 mod traceback;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]

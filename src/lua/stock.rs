@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
 
 use super::disguise::{CHUNK_NAME, STAND_IN};
+use super::strings;
 use super::traceback::traceback;
 
 /// What a function is.
@@ -41,7 +42,7 @@ pub(super) const NUMBER_OFFSET: usize = 10;
 /// Of built-in functions the number is above that of Lua's and C's.
 pub(super) const BUILT_IN: u8 = 2;
 
-type Original = OnceLock<lua_CFunction>;
+pub(super) type Original = OnceLock<lua_CFunction>;
 
 static GETINFO: Original = OnceLock::new();
 static TRACEBACK: Original = OnceLock::new();
@@ -83,6 +84,7 @@ pub(super) unsafe fn install(raw: *mut lua_State) {
         }
         ffi::lua_getglobal(raw, c"string".as_ptr());
         replace(raw, c"dump", dump, &DUMP);
+        strings::install(raw);
         ffi::lua_pushvalue(raw, ffi::LUA_GLOBALSINDEX);
         replace(raw, c"getfenv", getfenv, &GETFENV);
         replace(raw, c"setfenv", setfenv, &SETFENV);
@@ -91,7 +93,7 @@ pub(super) unsafe fn install(raw: *mut lua_State) {
 }
 
 /// Gives the built-in function of this name in the table on top other code.
-unsafe fn replace(
+pub(super) unsafe fn replace(
     raw: *mut lua_State,
     name: &CStr,
     code: lua_CFunction,
@@ -116,7 +118,7 @@ unsafe fn replace(
 }
 
 /// Has the code that was replaced do the rest.
-unsafe fn go_on(raw: *mut lua_State, original: &Original) -> c_int {
+pub(super) unsafe fn go_on(raw: *mut lua_State, original: &Original) -> c_int {
     // SAFETY: the function is called in our place, with our arguments. It has been stored before
     // ours could be called.
     original.get().map_or(0, |code| unsafe { code(raw) })

@@ -1,0 +1,108 @@
+//! What of LuaJIT runs long without an instruction of a script in between, and ends when its
+//! context does, or is fast.
+//!
+//! The linker leads calls between LuaJIT's own files here (build.rs): sorting a table compares, the
+//! compiler asks for one token after the other, each a place to look whether the context ends.
+//! Finding a text in another takes time as their lengths together say, not their product.
+
+use std::cell::Cell;
+use std::ffi::{c_char, c_int};
+
+use memchr::memmem;
+use mlua::ffi::lua_State;
+use node_lua::lua::interrupt;
+
+unsafe extern "C-unwind" {
+    fn __real_lua_lessthan(raw: *mut lua_State, left: c_int, right: c_int) -> c_int;
+    fn __real_lua_call(raw: *mut lua_State, arguments: c_int, results: c_int);
+    fn __real_lj_lex_next(lexer: *mut Lexer);
+}
+
+/// The start of what LuaJIT's compiler keeps about a text.
+#[repr(C)]
+struct Lexer {
+    function: *mut u8,
+    state: *mut lua_State,
+}
+
+/// Calls of what is quick itself between two looks.
+const CALLS: u32 = 16;
+
+thread_local! {
+    static COUNT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Looks from time to time whether the context ends.
+///
+/// # Safety
+/// As for [`interrupt::look`].
+#[inline]
+unsafe fn look_seldom(raw: *mut lua_State) {
+    COUNT.set(COUNT.get().wrapping_add(1));
+    if COUNT.get().is_multiple_of(CALLS) {
+        // SAFETY: the caller's contract.
+        unsafe { interrupt::look(raw) };
+    }
+}
+
+/// `lua_lessthan`, of which `table.sort` makes as many calls as the square of what it sorts.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lua_lessthan(
+    raw: *mut lua_State,
+    left: c_int,
+    right: c_int,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    unsafe {
+        look_seldom(raw);
+        __real_lua_lessthan(raw, left, right)
+    }
+}
+
+/// `lua_call`: what is called may be in C again.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lua_call(raw: *mut lua_State, arguments: c_int, results: c_int) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        interrupt::look(raw);
+        __real_lua_call(raw, arguments, results);
+    }
+}
+
+/// `lj_lex_next`, for each token of a text that is compiled.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lj_lex_next(lexer: *mut Lexer) {
+    // SAFETY: the caller's contract: the compiler is called in protected mode, by that state.
+    unsafe {
+        look_seldom((*lexer).state);
+        __real_lj_lex_next(lexer);
+    }
+}
+
+/// `lj_str_find`: where a text begins in another, or null.
+///
+/// # Safety
+/// `text` must have `text_len` bytes, and `part` `part_len`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_lj_str_find(
+    text: *const c_char,
+    part: *const c_char,
+    text_len: u32,
+    part_len: u32,
+) -> *const c_char {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let all = std::slice::from_raw_parts(text.cast(), text_len as usize);
+        let part = std::slice::from_raw_parts(part.cast(), part_len as usize);
+        memmem::find(all, part).map_or(std::ptr::null(), |at| text.add(at))
+    }
+}

@@ -1,0 +1,269 @@
+//! Tables many of whose keys have the same hash.
+//!
+//! When a table is full LuaJIT puts every key into a larger one, and looks for it there first. Of
+//! keys that all lie in one chain that takes the square of their number: seconds in a single
+//! instruction, or call, that nothing interrupts. Anybody can choose numbers that do. So the linker
+//! leads the calls that may add a key here (build.rs): a table with such a chain is made larger
+//! here before, without looking. Finding a key in its chain still takes as long as the chain is.
+
+use std::ffi::c_int;
+use std::ptr;
+
+use mlua::ffi::{self, lua_State};
+use node_lua::lua::interrupt;
+
+/// Tables with fewer entries are LuaJIT's own affair: it takes some milliseconds at most.
+const ENTRIES_MIN: usize = 4096;
+
+/// LuaJIT's own bound of a table's entries.
+const ENTRIES_MAX: usize = 1 << 26;
+
+/// A longer chain is no chance.
+const CHAIN_MAX: usize = 64;
+
+/// What an array grows beside: LuaJIT puts all keys into a new table then too.
+const CHAIN_MAX_ARRAY: usize = 1024;
+
+const NIL: u64 = u64::MAX;
+
+// Tags, in the upper 17 bits of a value, above 47 bits of pointer; those of numbers are below.
+const TAG_SHIFT: u32 = 47;
+const FALSE: i64 = !1;
+const TRUE: i64 = !2;
+const STRING: i64 = !4;
+const NUMBER: i64 = !13;
+
+/// The start of a table object.
+#[repr(C)]
+struct Table {
+    header: [u8; 16],
+    array: *mut u64,
+    collector_list: u64,
+    metatable: u64,
+    nodes: *mut Node,
+    array_len: u32,
+    mask: u32,
+    /// From here on all entries are taken.
+    free: *mut Node,
+}
+
+/// An entry of a table's hash part.
+#[repr(C)]
+struct Node {
+    value: u64,
+    key: u64,
+    next: *mut Node,
+}
+
+/// The start of a string object.
+#[repr(C)]
+struct Str {
+    header: [u8; 12],
+    id: u32,
+}
+
+unsafe extern "C-unwind" {
+    fn __real_lj_tab_newkey(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *mut u64;
+    fn __real_lj_tab_set(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *mut u64;
+    fn __real_lj_tab_setinth(raw: *mut lua_State, table: *mut Table, key: i32) -> *mut u64;
+    fn __real_lj_tab_reasize(raw: *mut lua_State, table: *mut Table, len: u32);
+    fn lj_tab_get(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *const u64;
+    fn lj_mem_realloc(
+        raw: *mut lua_State,
+        block: *mut Node,
+        before: usize,
+        now: usize,
+    ) -> *mut Node;
+}
+
+/// Where in a table of 2^n entries LuaJIT looks for a key.
+unsafe fn home(key: u64, mask: u32) -> usize {
+    let (low, high) = (key as u32, (key >> 32) as u32);
+    let hash = match (key as i64) >> TAG_SHIFT {
+        FALSE => 0,
+        TRUE => 1,
+        // SAFETY: the callers have a key of a live table, or one for it.
+        STRING => unsafe { (*((key & ((1 << TAG_SHIFT) - 1)) as *const Str)).id },
+        tag if (tag as u64) < NUMBER as u64 => scrambled(low, high << 1),
+        _ => scrambled(low, high),
+    };
+    (hash & mask) as usize
+}
+
+fn scrambled(low: u32, high: u32) -> u32 {
+    let low = low ^ high;
+    let high = high.rotate_left(14);
+    let low = low.wrapping_sub(high);
+    let high = high.rotate_left(5) ^ low;
+    high.wrapping_sub(low.rotate_left(13))
+}
+
+impl Table {
+    fn is_large(&self) -> bool {
+        self.mask as usize >= ENTRIES_MIN - 1
+    }
+
+    /// Whether no entry is free; which is the next one is known from then on.
+    unsafe fn is_full(&mut self) -> bool {
+        // SAFETY: between the two pointers are entries.
+        unsafe {
+            while self.free > self.nodes && (*self.free.sub(1)).key != NIL {
+                self.free = self.free.sub(1);
+            }
+        }
+        self.free == self.nodes
+    }
+
+    unsafe fn nodes(&self) -> &[Node] {
+        // SAFETY: a live table has so many entries.
+        unsafe { std::slice::from_raw_parts(self.nodes, self.mask as usize + 1) }
+    }
+
+    /// Whether a chain is longer than `most`.
+    unsafe fn has_chain(&self, most: usize) -> bool {
+        // SAFETY: chains consist of entries, and end.
+        unsafe {
+            self.nodes().iter().any(|node| {
+                let (mut next, mut len) = (node.next, 0);
+                while !next.is_null() && len < most {
+                    (next, len) = ((*next).next, len + 1);
+                }
+                len == most
+            })
+        }
+    }
+
+    /// Makes room for one more key, which is not in the table, if LuaJIT would take long.
+    unsafe fn prepare(&mut self, raw: *mut lua_State, key: u64) {
+        // SAFETY: a live table of this state's. Where the key's place is free no room is needed.
+        unsafe {
+            if (*self.nodes.add(home(key, self.mask))).value != NIL
+                && self.is_full()
+                && self.has_chain(CHAIN_MAX)
+            {
+                self.grow(raw);
+            }
+        }
+    }
+
+    /// Puts all entries into new memory. Keys that are at home there come first, so that none has
+    /// to move; the others follow theirs in its chain.
+    unsafe fn grow(&mut self, raw: *mut lua_State) {
+        const ENTRY: usize = size_of::<Node>();
+        // SAFETY: the callers have a live table. Memory is the VM's, which raises if there is none;
+        // all of it is written before it is read.
+        unsafe {
+            let live = self.nodes().iter().filter(|node| node.value != NIL).count();
+            let len = (live + 1).next_power_of_two();
+            if len > ENTRIES_MAX {
+                return;
+            }
+            let (mask, before) = (len as u32 - 1, self.mask as usize + 1);
+            let nodes = lj_mem_realloc(raw, ptr::null_mut(), 0, len * ENTRY);
+            for index in 0..len {
+                nodes.add(index).write(Node { value: NIL, key: NIL, next: ptr::null_mut() });
+            }
+            let entries = || self.nodes().iter().filter(|node| node.value != NIL);
+            for node in entries() {
+                let own = nodes.add(home(node.key, mask));
+                if (*own).key == NIL {
+                    ((*own).key, (*own).value) = (node.key, node.value);
+                }
+            }
+            let mut free = nodes.add(len);
+            for node in entries() {
+                let own = nodes.add(home(node.key, mask));
+                if (*own).key != node.key {
+                    free = free.sub(1);
+                    while (*free).key != NIL {
+                        free = free.sub(1);
+                    }
+                    free.write(Node { value: node.value, key: node.key, next: (*own).next });
+                    (*own).next = free;
+                }
+            }
+            lj_mem_realloc(raw, self.nodes, before * ENTRY, 0);
+            (self.nodes, self.mask, self.free) = (nodes, mask, free);
+        }
+    }
+
+    /// As [`Table::prepare`], for a key that may be there. Who calls this in a loop can be ended.
+    unsafe fn prepare_if_new(&mut self, raw: *mut lua_State, key: u64) {
+        // SAFETY: as there; what has no such key has the same as what has no nil.
+        unsafe {
+            interrupt::look(raw);
+            if self.is_full() && lj_tab_get(raw, self, &key) == lj_tab_get(raw, self, &NIL) {
+                self.prepare(raw, key);
+            }
+        }
+    }
+}
+
+/// `lj_tab_newkey`, for a key that is not in the table.
+///
+/// # Safety
+/// As that function's, like those that follow.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lj_tab_newkey(
+    raw: *mut lua_State,
+    table: *mut Table,
+    key: *const u64,
+) -> *mut u64 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*table).is_large() {
+            (*table).prepare(raw, *key);
+        }
+        __real_lj_tab_newkey(raw, table, key)
+    }
+}
+
+/// `lj_tab_set`, for a key that may be there.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lj_tab_set(
+    raw: *mut lua_State,
+    table: *mut Table,
+    key: *const u64,
+) -> *mut u64 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*table).is_large() {
+            (*table).prepare_if_new(raw, *key);
+        }
+        __real_lj_tab_set(raw, table, key)
+    }
+}
+
+/// `lj_tab_setinth`, for an integer that is not in the array.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lj_tab_setinth(
+    raw: *mut lua_State,
+    table: *mut Table,
+    key: i32,
+) -> *mut u64 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*table).is_large() {
+            (*table).prepare_if_new(raw, f64::from(key).to_bits());
+        }
+        __real_lj_tab_setinth(raw, table, key)
+    }
+}
+
+/// `lj_tab_reasize`: makes the array longer.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lj_tab_reasize(
+    raw: *mut lua_State,
+    table: *mut Table,
+    len: u32,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*table).is_large() && (*table).has_chain(CHAIN_MAX_ARRAY) {
+            ffi::luaL_error(raw, c"too many keys of a table have the same hash".as_ptr());
+        }
+        __real_lj_tab_reasize(raw, table, len);
+    }
+}
+
+const _: () = assert!(size_of::<Table>() == 64 && size_of::<c_int>() == 4);

@@ -1,0 +1,164 @@
+//! Single calls of LuaJIT's library that would run for hours: each ends with its context.
+
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use support::{Folder, PATIENCE, Server, node_lua, run};
+
+/// Calls that take a matcher, the sorter or the compiler longer than any test waits.
+const CALLS: &[(&str, &str)] = &[
+    ("find", "local _ = (('a'):rep(200)):find(('.-'):rep(12) .. 'b')"),
+    ("match", "local _ = (('a'):rep(200)):match(('a*'):rep(30) .. 'b')"),
+    ("gmatch", "for _ in (('a'):rep(200)):gmatch(('.-'):rep(12) .. 'b') do end"),
+    ("gsub", "local _ = (('a'):rep(200)):gsub(('a?'):rep(150) .. 'b', 'x')"),
+    ("lazy", "local _ = (('a'):rep(4e6)):find('.-b')"),
+    ("greedy", "local _ = (('a'):rep(4e6)):find('a+b')"),
+    ("captured", "local _ = (('a'):rep(4e6)):gsub('(.-)%f[%d]', '')"),
+    ("balanced", "local _ = (('('):rep(4e6)):gsub('%b()', '')"),
+    ("again", "local _ = (('a'):rep(4e6)):match('(a*)b%1')"),
+    ("set", "local _ = (('a'):rep(4e6)):find('[' .. ('b'):rep(4e6) .. ']')"),
+    ("place", "local _ = (('a'):rep(4e6)):find('().*%1')"),
+    (
+        "sort",
+        "local n, t = 2e6, {}
+         for i = 1, n do t[i] = i end
+         for l = n - 8, 1, -2 do
+           local m = math.floor((l + n) / 2)
+           t[l + 1], t[n - 1], t[m], t[l] = t[n - 1], t[m], l + 1, l
+         end
+         table.sort(t)",
+    ),
+    (
+        "load",
+        "loadstring('if a then ' .. ('elseif a then '):rep(2e6) .. 'end')
+         while true do end",
+    ),
+];
+
+#[test]
+fn destroy_ends_long_calls() {
+    let folder = Folder::new();
+    let main = folder.write(
+        "main.lua",
+        "local h = context.create((...))
+         timer.sleep(0.2)
+         assert(context.stat(h), 'it is under way')
+         context.destroy(h, 'enough')
+         local _, code = context.wait(h, 20)
+         assert(code == 0 or code == 205, code)",
+    );
+    for (name, script) in CALLS {
+        let file = folder.write(&format!("{name}.lua"), script);
+        let done = run(node_lua().args([&main, &file]));
+        assert_eq!(done.code(), Some(0), "{name}: {done}");
+    }
+}
+
+#[test]
+fn a_turn_limit_ends_long_calls() {
+    let folder = Folder::new();
+    for (name, script) in CALLS {
+        let file = folder.write(&format!("{name}.lua"), script);
+        let done = run(node_lua().args(["--turn-limit", "0.05"]).arg(&file));
+        assert_eq!(done.code(), Some(1), "{name}: {done}");
+        assert!(done.stderr.contains("(211)"), "{name}: {done}");
+    }
+}
+
+#[test]
+fn a_signal_ends_long_calls() {
+    for (name, script) in CALLS.iter().filter(|(name, _)| ["find", "lazy", "sort"].contains(name)) {
+        let mut server = Server::start(["-e", &format!("print('begun') io.flush() {script}")]);
+        assert_eq!(server.line(), "begun", "{name}");
+        server.signal("INT");
+        assert_eq!(server.finish(PATIENCE).code(), Some(130), "{name}");
+    }
+}
+
+/// Texts are found in as many steps as both are long.
+#[test]
+fn text_is_found_in_text_of_any_kind() {
+    let script = "local text = ('a'):rep(2e6)
+                  for i = 1, 100 do
+                    assert(not text:find(('a'):rep(1e6) .. 'b', 1, true))
+                    assert(not text:find(('a'):rep(1e6) .. 'b'))
+                  end
+                  for i = 1, 300 do
+                    local at = i % 17 + 1
+                    assert(('x'):rep(at) .. 'yz' == ('x'):rep(at) .. 'yz')
+                    local found, last = (('x'):rep(at) .. 'yz'):find('yz', 1, true)
+                    assert(found == at + 1 and last == at + 2)
+                    assert(('abc'):find('', 10, true) == 4 and not ('abc'):find('abcd', 1, true))
+                    assert(('a\\0b'):find('\\0b', 1, true) == 2)
+                  end";
+    run(node_lua().args(["--turn-limit", "10", "-e", script])).succeeded();
+}
+
+/// Numbers of which LuaJIT puts all into one chain, whatever the table's size.
+const COLLIDING: &str = "
+    local bit, ffi = require('bit'), require('ffi')
+    local both = ffi.new('union { double number; uint32_t words[2]; }')
+    local function colliding(count)
+      local keys, x = {}, 1
+      while #keys < count do
+        x = bit.tobit(x * 69069 + 1)
+        local high = bit.ror(bit.bxor(bit.rol(x, 13), x), 19)
+        if bit.band(high, 1) == 0 and bit.band(high, 0xffe00000) ~= bit.tobit(0xffe00000) then
+          both.words[0] = bit.bxor(bit.tobit(x + bit.rol(high, 14)), high)
+          both.words[1] = bit.rshift(high, 1)
+          local key = both.number
+          if key == key and key % 1 ~= 0 then keys[#keys + 1] = key end
+        end
+      end
+      return keys
+    end";
+
+/// What is added to such a table, in every way, is there; others, and what is taken out, too.
+#[test]
+fn tables_of_colliding_keys_keep_what_they_hold() {
+    let script = format!(
+        "{COLLIDING}
+         local keys = colliding(20000)
+         for _, add in ipairs {{ rawset, function(t, k, v) t[k] = v end }} do
+           local t, count = {{}}, 0
+           for i, key in ipairs(keys) do
+             add(t, key, i)
+             if i % 3 == 0 then add(t, i * 1000, i) add(t, 'k' .. i, i) add(t, {{}}, i) end
+             if i % 5 == 0 then add(t, keys[i - 1], nil) end
+             if i == 9000 then collectgarbage() end
+           end
+           for i, key in ipairs(keys) do
+             assert(t[key] == (i % 5 ~= 4 and i or nil))
+             if i % 3 == 0 then assert(t[i * 1000] == i and t['k' .. i] == i) end
+           end
+           for _ in pairs(t) do count = count + 1 end
+           assert(count == 20000 - 4000 + 3 * math.floor(20000 / 3), count)
+         end"
+    );
+    run(node_lua().args(["-e", &script])).succeeded();
+}
+
+/// One that adds to such a table for ever can be ended: no single step takes long.
+#[test]
+fn destroy_ends_whoever_adds_colliding_keys() {
+    let folder = Folder::new();
+    let file = folder.write(
+        "adds.lua",
+        format!(
+            "{COLLIDING}
+             local keys, t = colliding(300000), {{}}
+             for i, key in ipairs(keys) do t[key] = i end"
+        ),
+    );
+    let main = folder.write(
+        "main.lua",
+        "local h = context.create((...))
+         timer.sleep(2)
+         context.destroy(h, 'enough')
+         local _, code = context.wait(h, 20)
+         assert(code == 0 or code == 205, code)",
+    );
+    run(node_lua().args([main, file])).succeeded();
+}
