@@ -151,8 +151,9 @@ pub fn changed(before: usize, after: usize) {
     });
 }
 
-/// If the process is larger than those with limits may make it, and by more than is counted, that
-/// is what was freed. Returns what may change until the next look.
+/// If the process is larger than those with limits may make it by one allocation more, of as much
+/// as a limit, and by more than is counted, that is what was freed. Returns what may change until
+/// the next look.
 #[cold]
 fn look(more: isize) -> usize {
     // Relaxed: as in `now`.
@@ -171,7 +172,7 @@ fn look(more: isize) -> usize {
         }
         base => base,
     };
-    let room = base.saturating_add(limits.saturating_mul(2)).saturating_sub(now.resident);
+    let room = base.saturating_add(limits).saturating_sub(now.resident);
     if room > 0 {
         // Others may take as much meanwhile.
         return (room as usize / 4).clamp(LOOK_BYTES, LOOK_BYTES_FAR);
