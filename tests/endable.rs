@@ -7,7 +7,7 @@ mod support;
 
 use support::{Folder, PATIENCE, Server, node_lua, run};
 
-/// Calls that take a matcher, the sorter or the compiler longer than any test waits.
+/// Calls that take a matcher, the sorter, the compiler or a reader longer than any test waits.
 const CALLS: &[(&str, &str)] = &[
     ("find", "local _ = (('a'):rep(200)):find(('.-'):rep(12) .. 'b')"),
     ("match", "local _ = (('a'):rep(200)):match(('a*'):rep(30) .. 'b')"),
@@ -30,6 +30,8 @@ const CALLS: &[(&str, &str)] = &[
          end
          table.sort(t)",
     ),
+    ("line", "io.open('/dev/zero'):read('*l')"),
+    ("lines", "for _ in io.lines('/dev/zero') do end"),
     (
         "load",
         "loadstring('if a then ' .. ('elseif a then '):rep(2e6) .. 'end')

@@ -73,7 +73,15 @@ pub fn init() {
     crate::context::set_ask_pause(arm_pause);
     crate::memory::on_give_back(super::slots::trim);
     #[cfg(target_env = "gnu")]
-    crate::stdio::on_shortage(super::native::shortage::relieve);
+    {
+        crate::stdio::on_shortage(super::native::shortage::relieve);
+        crate::stdio::on_read(|| {
+            if let Some(raw) = current() {
+                // SAFETY: the coroutine that has called the function of `io` that reads.
+                unsafe { look(raw) };
+            }
+        });
+    }
 }
 
 /// Makes `raw` the state that this thread runs, null for none; returns the one before.

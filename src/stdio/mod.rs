@@ -27,6 +27,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 pub use late::nudge;
 #[cfg(target_env = "gnu")]
+pub use reading::on_read;
+#[cfg(target_env = "gnu")]
 pub use shortage::on_shortage;
 
 use crate::thread;

@@ -1,10 +1,11 @@
 //! Before a script waits for input, what it has printed is written: a prompt, or an answer that
-//! whoever writes the input waits for.
+//! whoever writes the input waits for. And a script ends while it reads a line that has no end.
 //!
 //! The linker puts these functions in the place of those that LuaJIT's `io` library reads with
 //! (build.rs).
 
 use std::ffi::{c_char, c_int, c_void};
+use std::sync::OnceLock;
 
 use super::FILE;
 
@@ -13,6 +14,13 @@ unsafe extern "C" {
     fn _IO_fread(to: *mut c_void, size: usize, count: usize, from: *mut FILE) -> usize;
     fn fgetc(from: *mut FILE) -> c_int;
     fn fscanf(from: *mut FILE, format: *const c_char, ...) -> c_int;
+}
+
+static LOOK: OnceLock<fn()> = OnceLock::new();
+
+/// Sets what is called before scripts read: it unwinds if theirs is to end.
+pub fn on_read(look: fn()) {
+    LOOK.get_or_init(|| look);
 }
 
 /// How every stream of glibc begins.
@@ -29,6 +37,9 @@ struct Head {
 /// It must be an open stream.
 #[inline]
 unsafe fn prepare(stream: *mut FILE) {
+    if let Some(look) = LOOK.get() {
+        look();
+    }
     if super::pending() == 0 {
         return;
     }
@@ -52,7 +63,11 @@ fn is_file(stream: *mut FILE) -> bool {
 /// # Safety
 /// As for `fgets`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_fgets(to: *mut c_char, size: c_int, from: *mut FILE) -> *mut c_char {
+unsafe extern "C-unwind" fn __wrap_fgets(
+    to: *mut c_char,
+    size: c_int,
+    from: *mut FILE,
+) -> *mut c_char {
     // SAFETY: the caller's contract.
     unsafe {
         prepare(from);
@@ -63,7 +78,7 @@ unsafe extern "C" fn __wrap_fgets(to: *mut c_char, size: c_int, from: *mut FILE)
 /// # Safety
 /// As for `fread`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_fread(
+unsafe extern "C-unwind" fn __wrap_fread(
     to: *mut c_void,
     size: usize,
     count: usize,
@@ -79,7 +94,7 @@ unsafe extern "C" fn __wrap_fread(
 /// # Safety
 /// As for `getc`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_getc(from: *mut FILE) -> c_int {
+unsafe extern "C-unwind" fn __wrap_getc(from: *mut FILE) -> c_int {
     // SAFETY: the caller's contract.
     unsafe {
         prepare(from);
@@ -92,7 +107,7 @@ unsafe extern "C" fn __wrap_getc(from: *mut FILE) -> c_int {
 /// # Safety
 /// As for `fscanf`, with a format that names one value.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap___isoc99_fscanf(
+unsafe extern "C-unwind" fn __wrap___isoc99_fscanf(
     from: *mut FILE,
     format: *const c_char,
     to: *mut c_void,
