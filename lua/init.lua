@@ -1,4 +1,4 @@
--- Assembles the script API in a new state. Returns what a turn calls, and what starts a script.
+-- Assembles the script API in a new state.
 
 local native, core = ...
 
@@ -61,7 +61,7 @@ local function defer(module, ...)
   return setmetatable(module, lazy)
 end
 
-local dispatch, start = load("internal/task")
+load("internal/task")
 load("internal/ffi")
 
 local context = load("context")
@@ -106,5 +106,3 @@ function dofile(...) return get_modules().dofile(...) end
 _G.require, _G.dofile = require, dofile
 
 get_chunk = native.load
-
-return dispatch, start

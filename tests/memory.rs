@@ -100,7 +100,8 @@ const MAIN: &str = "
     context.recv(h, function()
       for i = 1, 100 do context.send(h, ('x'):rep(1e6) .. i) end
     end)
-    assert(context.wait(h, 50))
+    -- It may have ended before.
+    context.wait(h, 50)
     while not reason do timer.sleep(0.001) end
     context.recv(h, nil)
     print(reason)

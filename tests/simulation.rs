@@ -38,7 +38,8 @@ fn a_seed_replays_output_and_trace() {
         let mut command = node_lua();
         command.current_dir(folder.path("")).env("SOME_NAME", name.repeat(100));
         let script = repository(MIX);
-        let line = format!("--simulate {seed} --faults 0.7 --trace {} kill", script.display());
+        let line =
+            format!("--simulate {seed} --faults 0.7 --cuts 0.3 --trace {} kill", script.display());
         run(command.env("RUST_LOG", "node_lua=trace").args(words(&line)))
     };
     for seed in ["1", "2", "3", "77", "4711"] {
@@ -49,6 +50,55 @@ fn a_seed_replays_output_and_trace() {
         one.succeeded();
     }
     assert_ne!(run_in("5", "a").stderr, run_in("6", "a").stderr);
+}
+
+/// What only shows when a turn is cut in the right place, and another context runs meanwhile.
+#[test]
+fn a_fault_that_only_a_cut_reveals_is_found() {
+    let simulate = |seed: &str, cuts: &str, more: &[&str]| {
+        let mut command = node_lua();
+        command.current_dir(repository("tests/simulation")).args(more);
+        run(command.args(["--simulate", seed, "--cuts", cuts, "leader.lua"]))
+    };
+    simulate("1..60", "0", &[]).succeeded();
+    let found = simulate("1..60", "1", &[]);
+    assert_eq!(found.code(), Some(1), "{found}");
+    let last = found.stderr.lines().last().unwrap();
+    let (_, failed) = last.split_once("failed: ").unwrap();
+    let seed = failed.split(' ').next().unwrap();
+    let [one, again] = [(); 2].map(|()| simulate(seed, "1", &["--trace"]));
+    assert_eq!(one.code(), Some(1), "{one}");
+    assert!(one.stderr.contains("leader.lua:10: another context answers"), "{one}");
+    assert_eq!((&one.stderr, &one.stdout), (&again.stderr, &again.stdout));
+}
+
+/// What a program finds does not depend on where its turns are cut.
+#[test]
+fn cut_turns_go_on_where_they_were() {
+    let code = "local t, seen = {}, {}
+        local co = coroutine.wrap(function(...)
+          local n = select('#', ...)
+          while true do n = n + select('#', coroutine.yield(n)) end
+        end)
+        for i = 1, 300 do
+          t[i] = co(i, nil) + #tostring(i):rep(3)
+          local ok, why = pcall(error, i, 0)
+          assert(not ok and why == i)
+          seen[i] = select('#', coroutine.wrap(function() coroutine.yield() end)())
+        end
+        table.sort(t, function(a, b) return a > b end)
+        print(table.concat(t, ','), table.concat(seen))
+        io.stderr:write(context.stat().slices, '\\n')";
+    let run_with = |seed: &str, cuts: &str| {
+        run(node_lua().args(["--simulate", seed, "--cuts", cuts, "-e", code])).succeeded()
+    };
+    let whole = run_with("1", "0");
+    assert_eq!(whole.stderr, "1\n");
+    for seed in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+        let cut = run_with(seed, "1");
+        assert_eq!(cut.stdout, whole.stdout, "seed {seed}");
+        assert!(cut.stderr.trim().parse::<u32>().unwrap() > 1, "{cut}");
+    }
 }
 
 #[test]
@@ -213,6 +263,7 @@ fn a_program_that_checks_itself_finds_nothing_wrong() {
     assert_all_succeed(&format!("201..300 --faults 0.1 {MIX} kill"));
     assert_all_succeed(&format!("301..400 --faults 0.5 {MIX} kill"));
     assert_all_succeed(&format!("401..500 --faults 1 {MIX}"));
+    assert_all_succeed(&format!("501..600 --faults 0.3 --cuts 0.5 {MIX} kill"));
 }
 
 /// Two to five minutes of both cores of a small machine; `.ci/run` runs it.
@@ -226,6 +277,7 @@ fn ten_thousand_seeds_find_nothing_wrong() {
         format!("13001..15000 --faults 0.1 {MIX} kill"),
         format!("15001..18000 --faults 0.5 {MIX} kill"),
         format!("18001..20000 --faults 1 {MIX} kill"),
+        format!("20001..22000 --faults 0.5 --cuts 0.8 {MIX} kill"),
     ] {
         let done = run_for(node_lua().arg("--simulate").args(words(&line)), limit);
         assert!(done.stderr.contains(" seeds, 0 failed"), "{line}: {done}");

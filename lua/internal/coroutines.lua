@@ -4,10 +4,13 @@
 -- on, up to the root, and hands the answer down. See internal/task.lua, which loads this when a
 -- script uses coroutines, and puts what is returned in place of the functions of those names.
 --
+-- A cut (see internal/task.lua) goes up likewise, and comes down again before anything else
+-- happens: a hook yields only where nothing but these functions is on the way.
+--
 -- C code may resume coroutines too, unseen: one that runs while `depth` says that none does was
 -- resumed by C. To those that it resumes all is as in plain Lua, but that nothing can wait in them.
 
-local native, core, WAIT, raw_create, raw_resume, raw_yield, coroutines, stubs = ...
+local native, core, WAIT, CUT, cut, raw_create, raw_resume, raw_yield, coroutines, stubs = ...
 
 local error, next, rawget, rawset, select = error, next, rawget, rawset, select
 local setmetatable, type = setmetatable, type
@@ -29,14 +32,30 @@ local parked = setmetatable({}, { __mode = "k" }) -- those inside a waiting call
 local parked_count = 0 -- … and how many at most
 local depth_free = LEVELS_FREE -- down to where coroutines need no second look: 0 if any is parked
 
-local reenter
+local leave, reenter
 
--- What follows a resume of `co` at depth `level`: hands a wait on upward.
-local function leave(co, level, ok, ...)
-  if ok and (...) == WAIT then
-    parked[co] = true
-    parked_count, depth_free, depth = parked_count + 1, 0, level - 1
-    return reenter(co, level, raw_yield(WAIT))
+-- Hands a cut on upward; afterwards goes on.
+local function pass(co, level)
+  cut[1] = false
+  raw_yield(WAIT, CUT)
+  return leave(co, level, raw_resume(co))
+end
+
+-- `co` waits, or is cut: hands that on upward.
+local function hand_on(co, level, _, why)
+  if why == CUT then return pass(co, level) end
+  parked[co] = true
+  parked_count, depth_free, depth = parked_count + 1, 0, level - 1
+  return reenter(co, level, raw_yield(WAIT))
+end
+
+-- What follows a resume of `co` at depth `level`.
+function leave(co, level, ok, ...)
+  local first = ...
+  if first == nil then
+    if cut[1] then return pass(co, level) end
+  elseif first == WAIT and ok then
+    return hand_on(co, level, ...)
   end
   depth = level - 1
   return ok, ...
@@ -89,7 +108,8 @@ end
 
 -- `leave` for coroutines made with `wrap`.
 local function leave_wrapped(co, level, ok, ...)
-  if ok and (...) ~= WAIT then
+  local first = ...
+  if ok and first ~= WAIT and (first ~= nil or not cut[1]) then
     depth = level - 1
     return ...
   end
@@ -117,7 +137,8 @@ end
 
 -- Whether what runs is a root: it counts as the main coroutine of plain Lua.
 local function is_root()
-  if raw_running() ~= get_root() then return false end
+  local root = get_root()
+  if root ~= nil and raw_running() ~= root then return false end
   -- It may be more where an error has come out of a resume itself.
   depth = 0
   return true

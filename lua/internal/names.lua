@@ -129,7 +129,8 @@ function context.publish(topic, ...)
   return true, delivered
 end
 
---- Handle, name, parent and state ("running", "waiting" or "ending") of every context.
+--- Handle, name, parent and state ("running", "ready", "suspended", "waiting" or "ending") of every
+--- context.
 ---@return table[]
 function context.list()
   return native.contexts()

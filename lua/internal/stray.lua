@@ -3,7 +3,7 @@
 -- Plain Lua raises in the C function; here it has been left already. So it returns, and the error
 -- is raised before the next instruction of whoever has called it.
 
-local raw_resume = ...
+local resume_root = ...
 
 local error, type, raw_running = error, type, coroutine.running
 local sethook, gethook = debug.sethook, debug.gethook
@@ -27,7 +27,7 @@ return function(co)
     is_raised = true
     error(TEXT, 2)
   end, "", 1)
-  local ok, what, why = raw_resume(co)
+  local ok, what, why = resume_root(co)
   if is_raised then return ok, what, why end
   restore()
   -- There was no other instruction.

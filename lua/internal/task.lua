@@ -8,6 +8,11 @@
 -- looper calls callbacks itself; if one waits, another root becomes the looper, and this one goes
 -- on as the callback's.
 --
+-- A turn may be cut between any two instructions: the runtime's hook yields, without a value, in
+-- whatever coroutine runs. Each resumer that sees this yields it on at once, up to the driver,
+-- which Rust resumes, and later resumes again what it had resumed. Nothing else happens in between,
+-- so that nobody else need know. See src/lua/cut.rs.
+--
 -- Does not know what the operations are: see context.lua, tcp.lua and timer.lua.
 
 local native, core = ...
@@ -20,6 +25,8 @@ local xpcall, note_failure = xpcall, native.note_failure
 
 -- Yielded by a call that waits, and by a runner that is done.
 local WAIT, IDLE = {}, {}
+-- Yielded after WAIT to hand a cut on. `cut[1]` tells a hook's yield from a script's of no value.
+local CUT, cut = {}, { false }
 
 local current -- the root coroutine that runs
 local looper -- the root coroutine that pulls events
@@ -75,13 +82,18 @@ local finish
 -- which has to be an error there, as it is in plain Lua.
 local function go_on(co)
   if raw_status(co) ~= "suspended" then return end
-  raise_in = raise_in or native.load("internal/stray")(raw_resume)
+  raise_in = raise_in or native.load("internal/stray")(core.resume_root)
   local before = current
   current = co
   return finish(before, co, raise_in(co))
 end
 
 function finish(before, co, ok, what, why)
+  if why == CUT or what == nil and cut[1] then
+    cut[1] = false
+    raw_yield(WAIT, CUT)
+    return finish(before, co, raw_resume(co))
+  end
   current = before
   if after_run then after_run() end
   if what == IDLE and ok then
@@ -296,6 +308,17 @@ local COMPLETE = 6
 -- A one-shot operation is over.
 handlers[COMPLETE] = conclude
 
+-- Resumes a root, and again after each cut; returns what `coroutine.resume` does.
+local function resume_root(co)
+  local ok, what, why = raw_resume(co)
+  while why == CUT or what == nil and cut[1] do
+    cut[1] = false
+    raw_yield(WAIT, CUT)
+    ok, what, why = raw_resume(co)
+  end
+  return ok, what, why
+end
+
 -- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once, unless
 -- it has destroyed itself; and how many queries wait for an answer.
 local function dispatch()
@@ -306,7 +329,12 @@ local function dispatch()
       looper = co
     end
     current = co
-    local ok, what = raw_resume(co)
+    local ok, what, why = raw_resume(co)
+    while why == CUT or what == nil and cut[1] do
+      cut[1] = false
+      raw_yield()
+      ok, what, why = raw_resume(co)
+    end
     current = nil
     if after_run then after_run() end
     if what ~= IDLE then
@@ -344,6 +372,17 @@ local function start(f, ...)
   run(main_root, f, note_failure, ...)
 end
 
+-- What Rust resumes: once to start the script, if there is one, and once for each turn.
+local function drive(f, ...)
+  if f then
+    start(f, ...)
+    raw_yield(1, 0)
+  end
+  while true do raw_yield(dispatch()) end
+end
+
+native.prepare_cuts(raw_create(drive), raw_resume, cut)
+
 -- User coroutines ---------------------------------------------------------------------------------
 
 -- They are the business of internal/coroutines.lua, which most contexts do not need. It is loaded
@@ -360,7 +399,7 @@ end
 function native.load_coroutines()
   if loaded then return loaded end
   local load = native.load("internal/coroutines")
-  loaded = load(native, core, WAIT, raw_create, raw_resume, raw_yield, coroutines, stubs)
+  loaded = load(native, core, WAIT, CUT, cut, raw_create, raw_resume, raw_yield, coroutines, stubs)
   stubs = nil
   return loaded
 end
@@ -394,7 +433,5 @@ core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is
 core.call_to_wait, core.refuse_wait = call_to_wait, refuse_wait
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
-core.is_looper = is_looper
+core.is_looper, core.resume_root = is_looper, resume_root
 core.set_after_run = function(f) after_run = f end
-
-return dispatch, start

@@ -32,6 +32,7 @@ Options:
   --simulate SEED  run in virtual time, on a simulated network, all chance from SEED;
                    A..B: one run for each seed from A to B
   --faults X       what goes wrong in a simulation, from 0 (nothing, the default) to 1
+  --cuts X         how often turns are cut in a simulation, from 0 (never, the default) to 1
   --until S        end a simulation after S virtual seconds
   --patience S     give a simulation up after S real seconds (default for A..B: 60)
   --trace          print a fingerprint of a simulation at its end
@@ -123,6 +124,8 @@ pub struct Simulation {
     pub is_range: bool,
     /// `--faults`.
     pub faults: f64,
+    /// `--cuts`.
+    pub cuts: f64,
     /// `--until`, in virtual time.
     pub until: Option<Duration>,
     /// `--patience`, in real time.
@@ -231,7 +234,8 @@ pub fn parse(
             Long("exit-with-main") => run.exits_with_main = true,
             Long("grace") => run.grace = grace(&parser.value()?.string()?)?,
             Long("simulate") => seeds = Some(seed_range(&parser.value()?.string()?)?),
-            Long("faults") => simulated.faults = Some(share(&parser.value()?.string()?)?),
+            Long("faults") => simulated.faults = Some(share(&mut parser, "--faults")?),
+            Long("cuts") => simulated.cuts = Some(share(&mut parser, "--cuts")?),
             Long("until") => simulated.until = Some(seconds(&mut parser, "--until")?),
             Long("patience") => simulated.patience = Some(seconds(&mut parser, "--patience")?),
             Long("trace") => simulated.trace = true,
@@ -271,6 +275,7 @@ impl Step {
 #[derive(Debug, Default)]
 struct Simulated {
     faults: Option<f64>,
+    cuts: Option<f64>,
     until: Option<Duration>,
     patience: Option<Duration>,
     trace: bool,
@@ -283,9 +288,12 @@ impl Simulated {
         run: &Run,
     ) -> Result<Option<Simulation>, UsageError> {
         let Some((seeds, is_range)) = seeds else {
-            let options = [self.faults.is_some(), self.until.is_some(), self.patience.is_some()];
-            return match self.trace || options.contains(&true) {
-                true => Err("--faults, --until, --patience and --trace need --simulate".into()),
+            let shares = self.faults.or(self.cuts).is_some();
+            let times = self.until.or(self.patience).is_some();
+            return match self.trace || shares || times {
+                true => {
+                    Err("--faults, --cuts, --until, --patience and --trace need --simulate".into())
+                }
                 false => Ok(None),
             };
         };
@@ -301,6 +309,7 @@ impl Simulated {
             seeds,
             is_range,
             faults: self.faults.unwrap_or_default(),
+            cuts: self.cuts.unwrap_or_default(),
             until: self.until,
             patience: self.patience,
             trace: self.trace,
@@ -320,9 +329,10 @@ fn seed_range(text: &str) -> Result<(RangeInclusive<u64>, bool), UsageError> {
 }
 
 /// A share of the whole: `0.3`.
-fn share(text: &str) -> Result<f64, UsageError> {
+fn share(parser: &mut lexopt::Parser, flag: &str) -> Result<f64, UsageError> {
+    let text = parser.value()?.string()?;
     let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
-    number.ok_or_else(|| UsageError(format!("--faults {text}: not a number from 0 to 1")))
+    number.ok_or_else(|| UsageError(format!("{flag} {text}: not a number from 0 to 1")))
 }
 
 fn number(parser: &mut lexopt::Parser, flag: &str, max: usize) -> Result<usize, UsageError> {

@@ -36,10 +36,21 @@ fn seeds_and_what_belongs_to_them_describe_a_simulation() {
     };
     assert_eq!(simulation(&["a.lua", "--simulate", "1"]), None);
     let one = simulation(&["--simulate", "7", "a.lua"]).unwrap();
-    assert_eq!((one.seeds, one.is_range, one.faults), (7..=7, false, 0.0));
-    let line = ["--simulate", "1..9", "--faults", "0.5", "--until", "60", "--trace", "a.lua"];
+    assert_eq!((one.seeds, one.is_range, one.faults, one.cuts), (7..=7, false, 0.0, 0.0));
+    let line = [
+        "--simulate",
+        "1..9",
+        "--faults",
+        "0.5",
+        "--cuts",
+        "1",
+        "--until",
+        "60",
+        "--trace",
+        "a.lua",
+    ];
     let many = simulation(&line).unwrap();
-    assert_eq!((many.seeds, many.is_range, many.faults), (1..=9, true, 0.5));
+    assert_eq!((many.seeds, many.is_range, many.faults, many.cuts), (1..=9, true, 0.5, 1.0));
     assert_eq!((many.until, many.patience), (Some(Duration::from_secs(60)), None));
     assert!(many.trace && !one.trace);
     for wrong in [
@@ -49,6 +60,8 @@ fn seeds_and_what_belongs_to_them_describe_a_simulation() {
         &["--simulate", "1", "--until", "-1", "a.lua"],
         &["--simulate", "1..2", "-"],
         &["--faults", "0.5", "a.lua"],
+        &["--simulate", "1", "--cuts", "-1", "a.lua"],
+        &["--cuts", "0.5", "a.lua"],
         &["--trace", "a.lua"],
     ] {
         assert!(run(wrong).is_err(), "{wrong:?}");

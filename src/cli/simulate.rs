@@ -52,6 +52,7 @@ fn run_one(run: &Run, options: &Simulation) -> ExitCode {
     simulation::start(simulation::Config {
         seed,
         faults: options.faults,
+        cuts: options.cuts,
         on_stall: Box::new(move || on_stall(&stalled)),
     });
     // The script finds the program's name; how it was called must not matter.
@@ -131,6 +132,7 @@ fn arguments(run: &Run, options: &Simulation, seed: u64) -> Vec<OsString> {
     };
     let seconds = |time: Duration| time.as_secs_f64().to_string();
     add("--faults", (options.faults > 0.0).then(|| options.faults.to_string()));
+    add("--cuts", (options.cuts > 0.0).then(|| options.cuts.to_string()));
     add("--until", options.until.map(seconds));
     add("--mailbox", run.mailbox_max.map(|count| count.to_string()));
     add("--memory-limit", run.memory_limit.map(|bytes| bytes.to_string()));

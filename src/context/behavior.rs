@@ -12,6 +12,8 @@ pub enum Outcome {
     Idle,
     /// The turn was cut short: there is more to do at once.
     More,
+    /// The turn was cut: it goes on when this behavior is given its next turn.
+    Cut,
     /// The context has ended.
     Ended,
 }
@@ -51,6 +53,10 @@ pub trait Behavior: Send {
     /// Runs until nothing is left to do or the turn's bound is reached. Returns what comes next and
     /// the cost of the turn, in messages' worth of work.
     fn turn(&mut self, context: &Arc<Context>) -> (Outcome, usize);
+
+    /// Says more of the end that was requested, if the behavior knows more: it ends with its turn
+    /// cut.
+    fn explain_end(&mut self) {}
 
     /// Releases everything the program holds. Called once, after the last turn.
     fn end(self: Box<Self>, context: &Arc<Context>, reason: &End);

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::late::Used;
+
 /// What a context may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -29,9 +31,17 @@ impl Default for Limits {
 #[derive(Debug, Default)]
 pub struct Gauges {
     turns: AtomicU64,
+    /// How often a turn was cut.
+    cuts: AtomicU64,
     cpu_nanoseconds: AtomicU64,
+    /// Of these, those of the turn that goes on, as far as it is known to be a long one; and those
+    /// of its slice.
+    turn_nanoseconds: AtomicU64,
+    slice_nanoseconds: AtomicU64,
     /// The last turn has ended in good time.
     is_proven: AtomicBool,
+    /// The turn was cut, and has not ended yet.
+    is_cut: AtomicBool,
     /// The most messages that have waited, as seen whenever they were taken.
     mailbox_peak: AtomicUsize,
     /// The most queries that have waited for an answer.
@@ -75,6 +85,55 @@ impl Gauges {
     /// Turns begun.
     pub fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Slices begun: a turn is one, and one more each time that it is cut.
+    pub fn slices(&self) -> u64 {
+        self.turns() + self.cuts.load(Ordering::Relaxed)
+    }
+
+    /// Whether the turn was cut, and has not ended yet.
+    #[inline]
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the turn was cut, and returns how much it has used; slices are as long as that.
+    pub(super) fn cut(&self, slice: Duration) -> Used {
+        self.is_cut.store(true, Ordering::Relaxed);
+        self.cuts.store(self.cuts.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let (used, slice) = (&self.slice_nanoseconds, slice.as_nanos() as u64);
+        let before = used.load(Ordering::Relaxed);
+        // What is not worth a slice of its own is given away.
+        if before < slice - slice / 8 {
+            return match self.turn_nanoseconds.load(Ordering::Relaxed) > before {
+                true => Used::Some,
+                false => Used::Little,
+            };
+        }
+        // What was too much is taken off the next one.
+        used.store(before.saturating_sub(slice).min(slice / 2), Ordering::Relaxed);
+        Used::All
+    }
+
+    /// Notes that a turn has ended that was cut before, or has taken long.
+    pub(super) fn end_long_turn(&self) {
+        self.is_cut.store(false, Ordering::Relaxed);
+        self.turn_nanoseconds.store(0, Ordering::Relaxed);
+        self.slice_nanoseconds.store(0, Ordering::Relaxed);
+    }
+
+    /// The CPU time that a long turn has used so far.
+    pub(super) fn turn_cpu(&self) -> Duration {
+        Duration::from_nanos(self.turn_nanoseconds.load(Ordering::Relaxed))
+    }
+
+    /// Adds CPU time of a long turn.
+    pub(super) fn add_turn_cpu(&self, time: Duration) {
+        self.add_cpu(time);
+        let time = time.as_nanos() as u64;
+        self.turn_nanoseconds.fetch_add(time, Ordering::Relaxed);
+        self.slice_nanoseconds.fetch_add(time, Ordering::Relaxed);
     }
 
     /// The CPU time used: an estimate from one turn in so many, but for long ones.

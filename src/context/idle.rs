@@ -55,9 +55,9 @@ impl Idle {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Those that wait.
-    pub(super) fn list(&self) -> Vec<usize> {
-        self.lists().waiting.clone()
+    /// Whether a woken worker is looking for work.
+    pub(super) fn is_searched(&self) -> bool {
+        self.searching.load(Ordering::Relaxed) > 0
     }
 
     /// Takes a worker that is to be woken off the list, after work was queued; it counts as

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
-use std::task::Wake;
 
 use super::behavior::{Behavior, End};
 use super::ids::Ids;
@@ -94,6 +93,8 @@ pub struct Context {
     inbox: Mutex<Inbox>,
     /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
     is_ending: AtomicBool,
+    /// Its turn was cut, and it is queued to go on: whoever clears this runs it next.
+    is_suspended: AtomicBool,
     /// Messages handed to the behavior that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bounds.
     unreceived: AtomicUsize,
@@ -163,6 +164,7 @@ impl Context {
                 watchers: Watchers::default(),
             }),
             is_ending: AtomicBool::new(false),
+            is_suspended: AtomicBool::new(false),
             unreceived: AtomicUsize::new(0),
             gone_bytes: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
@@ -377,13 +379,16 @@ impl Context {
         self.has_ties.load(Ordering::Relaxed)
     }
 
-    /// What it does, in a word: `"running"` if it is in a turn or waits for one.
+    /// What it does, in a word: `"running"` if it is in a turn, `"suspended"` if its turn was cut,
+    /// `"ready"` if it waits for a turn.
     pub fn state(&self) -> &'static str {
         let inbox = self.inbox();
         match () {
             () if inbox.closed || inbox.end.is_some() => "ending",
-            () if inbox.scheduled => "running",
-            () => "waiting",
+            () if !inbox.scheduled => "waiting",
+            () if self.behavior.try_lock().is_err() => "running",
+            () if self.gauges.is_cut() => "suspended",
+            () => "ready",
         }
     }
 
@@ -392,10 +397,34 @@ impl Context {
         let mut inbox = self.inbox();
         if !inbox.closed && inbox.end.is_none() {
             inbox.end = Some(reason);
-            // Release: pairs with the load in `end_requested`, though the lock would do: whoever
-            // runs the context next, or runs it now and rests afterwards, takes it too.
-            self.is_ending.store(true, Ordering::Release);
+            // SeqCst: pairs with `suspend`. Whoever runs the context next, or runs it now and rests
+            // afterwards, takes the lock too.
+            self.is_ending.store(true, Ordering::SeqCst);
             self.schedule(inbox);
+            if self.claim() {
+                // Not when its slice comes: now, like one that has little to do.
+                self.gauges.prove(true);
+                self.scheduler.enqueue(Arc::clone(self));
+            }
+        }
+    }
+
+    /// Notes that its turn was cut, before it is queued to go on; false if it is to end instead.
+    pub(super) fn suspend(&self) -> bool {
+        self.is_suspended.store(true, Ordering::SeqCst);
+        // Either we see the request to end, or `destroy` sees that it is suspended.
+        !(self.is_ending.load(Ordering::SeqCst) && self.claim())
+    }
+
+    /// Takes what was queued to go on; false if somebody else has.
+    pub(super) fn claim(&self) -> bool {
+        self.is_suspended.load(Ordering::SeqCst) && self.is_suspended.swap(false, Ordering::SeqCst)
+    }
+
+    /// Asks it to end if its turn has used up the CPU time that it may use.
+    pub(super) fn check_turn_limit(self: &Arc<Self>) {
+        if self.limits.turn.is_some_and(|limit| self.gauges.turn_cpu() >= limit) {
+            self.destroy(End::Time(None));
         }
     }
 
@@ -556,30 +585,5 @@ impl Context {
         inbox.closed = true;
         inbox.messages = 0;
         (std::mem::take(&mut inbox.events), std::mem::take(&mut inbox.watchers.all))
-    }
-}
-
-/// Wakes a context because something it owns is ready: a socket, or its timer.
-#[derive(Debug)]
-pub struct ReadyWaker {
-    context: Arc<Context>,
-    source: u64,
-}
-
-impl ReadyWaker {
-    /// A waker that delivers [`Event::Ready`] with `source`.
-    pub fn waker(context: &Arc<Context>, source: u64) -> std::task::Waker {
-        Arc::new(ReadyWaker { context: Arc::clone(context), source }).into()
-    }
-}
-
-impl Wake for ReadyWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        // A context that has ended needs no waking.
-        let _ = self.context.deliver(Event::Ready { source: self.source });
     }
 }

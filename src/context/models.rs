@@ -38,7 +38,7 @@ fn next(context: &Arc<Context>) -> Option<Arc<Context>> {
         match context.scheduler().injector.steal() {
             Steal::Success(found) => return Some(found),
             // Those that have never run have a queue of their own.
-            Steal::Empty => return context.scheduler().suspects.take(false),
+            Steal::Empty => return context.scheduler().late.take(false),
             Steal::Retry => {}
         }
     }
@@ -113,6 +113,29 @@ fn a_timers_wake_up_is_not_lost_when_the_context_goes_to_rest() {
         let ready = |event: &&Event| matches!(event, Event::Ready { source: 7 });
         assert_eq!(events.iter().filter(ready).count(), 1);
         assert_eq!(events.len(), 2);
+    });
+}
+
+/// Who ends a context whose turn is being cut, the worker that cuts it, and the one that goes on
+/// with it: one of them has it.
+#[test]
+fn a_cut_turn_goes_on_or_ends_once() {
+    model(|| {
+        let context = context(10);
+        context.deliver(message(1.0)).unwrap();
+        assert!(next(&context).is_some());
+        let ending = Arc::clone(&context);
+        let other = thread::spawn(move || ending.destroy(End::Normal));
+        let used = context.gauges().cut(std::time::Duration::from_millis(4));
+        let has_ended = !context.suspend();
+        if !has_ended {
+            context.scheduler().share_cut(Arc::clone(&context), used);
+        }
+        let first = next(&context).is_some();
+        other.join().unwrap();
+        let second = next(&context).is_some();
+        assert_eq!([has_ended, first, second].iter().filter(|it| **it).count(), 1);
+        assert!(next(&context).is_none());
     });
 }
 
@@ -349,7 +372,7 @@ fn what_is_queued_for_a_stuck_worker_is_found_by_the_next_or_called_for() {
             let places = Arc::clone(&places);
             thread::spawn(move || {
                 assert_eq!(places.adopt(1), Some(0));
-                places.take_suspect(0).is_some()
+                places.take_late(0, false).is_some()
             })
         };
         let holder = places.push(0, context);

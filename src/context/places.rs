@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crossbeam_deque::{Injector, Steal};
 
 use super::Context;
+use super::late::{Late, Used};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 /// Nobody holds the index.
@@ -20,8 +21,8 @@ const VACANT: usize = usize::MAX;
 #[derive(Debug)]
 struct Place {
     proven: Injector<Arc<Context>>,
-    /// Those that may not give the worker back: run after all else, as in [`super::suspects`].
-    suspects: Injector<Arc<Context>>,
+    /// Those that may take long.
+    late: Late,
     holder: AtomicUsize,
 }
 
@@ -47,7 +48,7 @@ impl Places {
     pub(super) fn new(count: usize) -> Places {
         let place = |holder| Place {
             proven: Injector::new(),
-            suspects: Injector::new(),
+            late: Late::default(),
             holder: AtomicUsize::new(holder),
         };
         Places { places: (0..count).map(place).collect(), are_used: AtomicBool::new(false) }
@@ -68,8 +69,19 @@ impl Places {
         let place = &self.places[index];
         match context.gauges().is_proven() {
             true => place.proven.push(context),
-            false => place.suspects.push(context),
+            false => place.late.push(context),
         }
+        self.holder(index)
+    }
+
+    /// Queues one whose turn was cut, likewise.
+    pub(super) fn push_cut(
+        &self,
+        index: usize,
+        context: Arc<Context>,
+        used: Used,
+    ) -> Option<usize> {
+        self.places[index].late.push_cut(context, used);
         self.holder(index)
     }
 
@@ -87,9 +99,9 @@ impl Places {
         self.has_proven(index).then(|| take(&self.places[index].proven)).flatten()
     }
 
-    /// Takes one of the others.
-    pub(super) fn take_suspect(&self, index: usize) -> Option<Arc<Context>> {
-        self.has_suspects(index).then(|| take(&self.places[index].suspects)).flatten()
+    /// Takes one of the others, see [`Late::take`].
+    pub(super) fn take_late(&self, index: usize, cut_first: bool) -> Option<Arc<Context>> {
+        self.has_late(index).then(|| self.places[index].late.take(cut_first)).flatten()
     }
 
     #[inline]
@@ -97,14 +109,21 @@ impl Places {
         self.are_used() && !self.places[index].proven.is_empty()
     }
 
-    pub(super) fn has_suspects(&self, index: usize) -> bool {
-        self.are_used() && !self.places[index].suspects.is_empty()
+    pub(super) fn has_late(&self, index: usize) -> bool {
+        self.are_used() && self.places[index].late.has_any()
+    }
+
+    /// Has the others of all indices wait, see [`Late::hold`].
+    pub(super) fn hold(&self, held: usize) {
+        for place in &self.places {
+            place.late.hold(held);
+        }
     }
 
     /// The indices with something queued, and who holds them.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
         (0..self.places.len())
-            .filter(|&index| self.has_proven(index) || self.has_suspects(index))
+            .filter(|&index| self.has_proven(index) || self.has_late(index))
             .map(|index| (index, self.holder(index)))
     }
 
@@ -153,8 +172,8 @@ mod tests {
         assert_eq!(places.push(1, Arc::clone(&context)), None);
         assert_eq!((places.adopt(7), places.adopt(8)), (Some(1), None));
         assert_eq!(places.waiting().collect::<Vec<_>>(), [(1, Some(7))]);
-        assert!(places.take(0).is_none() && places.take_suspect(0).is_none());
+        assert!(places.take(0).is_none() && places.take_late(0, false).is_none());
         assert!(places.take(1).is_some() && places.take(1).is_none());
-        assert!(places.take_suspect(1).is_some() && places.take_suspect(1).is_none());
+        assert!(places.take_late(1, true).is_some() && places.take_late(1, true).is_none());
     }
 }

@@ -14,12 +14,12 @@ use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 use super::behavior::{Behavior, End};
 use super::endings::Endings;
 use super::idle::Idle;
+use super::late::{Late, Used};
 use super::names::Names;
 use super::places::Places;
-use super::sentinel::Sentinel;
-use super::suspects::Suspects;
 use super::topics::Topics;
-use super::watchdog::{Alarm, EXTRA_MAX, Watch};
+use super::watch::Watch;
+use super::watchdog::{Alarm, EXTRA_MAX};
 use super::worker::Worker;
 use super::{Context, Limits, Registry};
 use crate::error::Code;
@@ -46,7 +46,9 @@ pub struct Scheduler {
     endings: Endings,
     pub(super) injector: Injector<Arc<Context>>,
     /// Those that are run after the others.
-    pub(super) suspects: Suspects,
+    pub(super) late: Late,
+    /// Workers in turns that are known to take long, or may: those can be cut.
+    pub(super) long: AtomicUsize,
     /// Those that only one worker may run.
     pub(super) places: Places,
     /// Filled from the front; how many are, and how many of them the process is meant to run.
@@ -61,7 +63,6 @@ pub struct Scheduler {
     pub(super) active: AtomicUsize,
     pub(super) alarm: Alarm,
     pub(super) idle: Idle,
-    pub(super) sentinel: Sentinel,
     /// Woken by the reactor when something happens to a socket and no worker looks.
     socket_waker: Waker,
     is_closing: AtomicBool,
@@ -97,14 +98,14 @@ impl Scheduler {
             deques.iter().map(|deque| OnceLock::from(Remote::new(deque))).collect();
         remotes.resize_with(workers + EXTRA_MAX, OnceLock::new);
         Arc::new_cyclic(|scheduler| Scheduler {
-            sentinel: Sentinel::new(remotes.len(), scheduler),
             socket_waker: Arc::new(SocketAlarm(Weak::clone(scheduler))).into(),
             registry: Registry::default(),
             names: Names::default(),
             topics: Topics::default(),
             endings: Endings::default(),
             injector: Injector::new(),
-            suspects: Suspects::default(),
+            late: Late::default(),
+            long: AtomicUsize::new(0),
             places: Places::new(workers),
             remotes: remotes.into(),
             remote_count: AtomicUsize::new(workers),
@@ -207,14 +208,15 @@ impl Scheduler {
     /// Runs one worker until the last context has ended, or until it is replaced.
     pub fn run_worker(self: &Arc<Self>, index: usize) {
         let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
-        self.run_with(index, deque.expect("each worker is run once"), false);
+        self.run_with(index, deque.expect("each worker is run once"));
     }
 
-    fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>, is_runner: bool) {
+    fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>) {
         let watch = &self.remote(index).watch;
-        watch.start(is_runner);
+        watch.start();
         let deque = crate::rt::block_on(Worker::new(Arc::clone(self), index, deque));
         watch.stop();
+        watch.end_long(&self.long);
         if let Some(deque) = deque {
             self.spares.lock().unwrap_or_else(PoisonError::into_inner).push((index, deque));
             // The watchdog may need it.
@@ -230,8 +232,8 @@ impl Scheduler {
         super::watchdog::start(self)
     }
 
-    /// Starts one more worker, or the runner; false if that is not possible.
-    pub(super) fn start_extra(self: &Arc<Self>, is_runner: bool) -> bool {
+    /// Starts one more worker; false if that is not possible.
+    pub(super) fn start_extra(self: &Arc<Self>) -> bool {
         let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // Only the watchdog starts workers: nobody else changes the count.
         let (index, deque) =
@@ -243,10 +245,10 @@ impl Scheduler {
         let deque = Arc::new(Mutex::new(Some(deque)));
         let run = move || {
             let deque = deque.lock().unwrap_or_else(PoisonError::into_inner).take();
-            scheduler.run_with(index, deque.expect("a thread is started once"), is_runner);
+            scheduler.run_with(index, deque.expect("a thread is started once"));
         };
         match crate::thread::spawn(&format!("worker-{index}"), run) {
-            Ok(()) => self.active.fetch_add(usize::from(!is_runner), Ordering::Relaxed),
+            Ok(()) => self.active.fetch_add(1, Ordering::Relaxed),
             Err(error) => {
                 log::warn!("no thread in place of a stuck one: {error}");
                 return false;
@@ -292,7 +294,7 @@ impl Scheduler {
         }
         match context.gauges().is_proven() {
             true => self.injector.push(context),
-            false => self.suspects.push(context),
+            false => self.late.push(context),
         }
         self.wake_one();
     }
@@ -303,10 +305,24 @@ impl Scheduler {
             || !self.spares.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Whether a worker may run suspects that only it may run. They do not wait for the runner, and
-    /// each that gets stuck costs a worker: some must be left for the others.
-    pub(super) fn may_run_own_suspects(&self) -> bool {
-        !self.suspects.is_full()
+    /// Queues one whose turn was cut, see [`Late::push_cut`].
+    pub(super) fn share_cut(&self, context: Arc<Context>, used: Used) {
+        if let Some(index) = context.worker() {
+            if let Some(holder) = self.places.push_cut(index, context, used) {
+                self.call(holder);
+            }
+            return;
+        }
+        self.late.push_cut(context, used);
+        // Nobody's turn is cut for it.
+        if let Some(index) = self.idle.take() {
+            self.wake_worker(index);
+        }
+    }
+
+    /// Whether any is queued, for all workers, whose turns have been short.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.injector.is_empty() || self.remotes().any(|remote| !remote.stealer.is_empty())
     }
 
     /// Whether every context is to end.
@@ -314,10 +330,13 @@ impl Scheduler {
         self.is_closing.load(Ordering::Relaxed)
     }
 
-    /// Wakes an idle worker, unless one is already looking for work.
+    /// Wakes an idle worker, unless one is already looking for work. If none is idle, has one cut
+    /// its turn that takes long.
     pub(super) fn wake_one(&self) {
         if let Some(index) = self.idle.take() {
             self.wake_worker(index);
+        } else if self.long.load(Ordering::Relaxed) > 0 && !self.idle.is_searched() {
+            self.demand();
         }
     }
 
@@ -344,21 +363,7 @@ impl Scheduler {
     /// True if a worker that is about to wait, and counts as idle, must see to the sockets: nobody
     /// else looks at them.
     pub(super) fn must_watch(&self) -> bool {
-        self.idle.count() >= self.running() || self.sentinel.is_alone()
-    }
-
-    /// Starts the sentinel if some workers wait and others do not.
-    pub(super) fn start_sentinel(&self) {
-        if self.idle.may_have() && self.idle.count() < self.running() {
-            self.sentinel.start();
-        }
-    }
-
-    /// The workers that neither wait nor are given up.
-    pub(super) fn awake_workers(&self) -> Vec<usize> {
-        let idle = self.idle.list();
-        let running = self.remotes().enumerate().filter(|(_, remote)| remote.watch.is_running());
-        running.map(|(index, _)| index).filter(|index| !idle.contains(index)).collect()
+        self.idle.count() >= self.running()
     }
 
     /// Ends a context: refuses its mail, answers who still waits, releases what it holds.

@@ -13,7 +13,8 @@ use crossbeam_deque::{Steal, Worker as Deque};
 
 use super::behavior::{End, Outcome};
 use super::spin::Spin;
-use super::watchdog::{TICK, Watch};
+use super::watch::Watch;
+use super::watchdog::TICK;
 use super::{Context, Scheduler};
 use crate::error::Code;
 
@@ -45,6 +46,8 @@ struct Local {
     /// The index whose contexts this worker alone runs.
     place: Cell<Option<usize>>,
     in_turn: Cell<bool>,
+    /// The turn has been cut before: what becomes ready in it is not to wait for it.
+    is_long: Cell<bool>,
     /// The worker itself looks at the sockets, and at its queue afterwards.
     is_looking: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -53,8 +56,9 @@ struct Local {
 impl Local {
     fn enqueue(&self, scheduler: &Scheduler, context: Option<Arc<Context>>) {
         let wanted = context.as_ref().and_then(|context| context.worker());
-        if self.watch.is_outcast() || wanted.is_some() && wanted != self.place.get() {
-            // Another one's; or what is queued here would wait for the end of a turn that takes too
+        let is_long = self.in_turn.get() && self.is_long.get();
+        if is_long || self.watch.is_outcast() || wanted.is_some() && wanted != self.place.get() {
+            // Another one's; or what is queued here would wait for the end of a turn that takes
             // long.
             if let Some(context) = context {
                 scheduler.share(context);
@@ -83,7 +87,7 @@ impl Local {
         }
         match context.gauges().is_proven() {
             true => self.deque.push(context),
-            false => scheduler.suspects.push(context),
+            false => scheduler.late.push(context),
         }
     }
 
@@ -108,6 +112,11 @@ pub(super) struct Worker {
     /// What only this worker may run goes first, which it does every other time.
     is_own_first: bool,
     turns: Cell<u32>,
+    /// When it last ran one of those that may take long, and that it ran one of its own then.
+    was_late: u64,
+    was_late_own: bool,
+    /// Those of them go first, the next time, whose turns were cut.
+    is_cut_first: bool,
     /// When the reactor had its last turn.
     reacted: u64,
     /// Since it left the idle state, the worker has given turns.
@@ -129,6 +138,9 @@ impl Worker {
             slot_streak: 0,
             is_own_first: false,
             turns: Cell::new(0),
+            was_late: 0,
+            was_late_own: false,
+            is_cut_first: false,
             reacted: 0,
             was_useful: true,
             spin: Spin::new(),
@@ -177,6 +189,7 @@ impl Worker {
                     watch: Arc::clone(&self.scheduler.remote(self.index).watch),
                     place: Cell::new(self.scheduler.places.held_by(self.index)),
                     in_turn: Cell::new(false),
+                    is_long: Cell::new(false),
                     is_looking: Cell::new(false),
                     waker: RefCell::new(None),
                 }));
@@ -224,13 +237,17 @@ impl Worker {
         local.deque.pop().or_else(take_own).or_else(|| self.steal(local))
     }
 
-    /// The next of those that may not give the worker back, and may be run here.
-    fn next_suspect(&self, local: &Local) -> Option<Arc<Context>> {
-        let (scheduler, own) = (&self.scheduler, local.place.get());
-        let own = own.filter(|&place| scheduler.places.has_suspects(place));
-        own.filter(|_| scheduler.may_run_own_suspects())
-            .and_then(|place| scheduler.places.take_suspect(place))
-            .or_else(|| scheduler.suspects.take(false))
+    /// The next of those that may take long, and may be run here.
+    fn next_late(&mut self, local: &Local, cut_first: bool) -> Option<Arc<Context>> {
+        let scheduler = Arc::clone(&self.scheduler);
+        let own = local.place.get().filter(|&place| scheduler.places.has_late(place));
+        let take_own = || own.and_then(|place| scheduler.places.take_late(place, cut_first));
+        let take = || scheduler.late.take(cut_first);
+        self.was_late_own = !self.was_late_own;
+        match self.was_late_own {
+            true => take_own().or_else(take),
+            false => take().or_else(take_own),
+        }
     }
 
     /// In a simulation: any context that could run, after what has happened meanwhile.
@@ -243,7 +260,8 @@ impl Worker {
             if let Some(context) = self.steal(local) {
                 local.deque.push(context);
             }
-            while let Some(context) = self.next_own(local).or_else(|| self.next_suspect(local)) {
+            while let Some(context) = self.next_own(local).or_else(|| self.next_late(local, false))
+            {
                 local.deque.push(context);
             }
             let count = local.deque.len();
@@ -256,6 +274,8 @@ impl Worker {
             }
             let context = local.deque.pop()?;
             let Some(frozen) = frozen else { return Some(context) };
+            // One whose turn was cut is not to be taken for one that waits among those.
+            context.gauges().prove(true);
             let scheduler = Arc::clone(&self.scheduler);
             crate::rt::spawn(async move {
                 crate::rt::sleep(frozen).await;
@@ -290,80 +310,93 @@ impl Worker {
     fn has_work(&self, local: &Local) -> bool {
         let (places, own) = (&self.scheduler.places, local.place.get());
         own.is_some_and(|place| places.has_proven(place))
-            || own.is_some_and(|place| places.has_suspects(place))
-                && self.scheduler.may_run_own_suspects()
+            || own.is_some_and(|place| places.has_late(place))
             || local.watch.slot.is_full()
-            || self.scheduler.suspects.are_free()
-            || !self.scheduler.injector.is_empty()
-            || self.scheduler.remotes().any(|remote| !remote.stealer.is_empty())
+            || self.scheduler.late.has_any()
+            || self.scheduler.has_ready()
     }
 
-    /// Gives one turn; returns its cost.
+    /// Gives one turn, or a slice of one; returns its cost.
     fn run(&self, local: &Local, context: &Arc<Context>) -> usize {
-        if let Some(end) = context.end_requested() {
-            self.finish(local, context, &end);
-            return TURN_COST;
-        }
+        let gauges = context.gauges();
         let mut behavior = context.behavior.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(program) = behavior.as_mut() else {
             return TURN_COST;
         };
+        let was_cut = gauges.is_cut();
+        if context.end_requested().is_some() {
+            if was_cut {
+                program.explain_end();
+            }
+            drop(behavior);
+            self.finish(local, context);
+            return TURN_COST;
+        }
         local.in_turn.set(true);
-        local.watch.begin(context.id());
-        context.gauges().count_turn();
+        local.is_long.set(was_cut);
+        let watch = &local.watch;
+        if !gauges.is_proven() && !crate::rt::is_simulated() {
+            watch.begin_charging();
+            watch.begin_long(crate::rt::now(), &self.scheduler.long);
+        }
+        watch.begin(context.id());
+        if !was_cut {
+            gauges.count_turn();
+        }
         let sampled = self.sample();
         let result = catch_unwind(AssertUnwindSafe(|| program.turn(context)));
-        if let Some(began) = sampled {
-            let time = Duration::from_nanos(crate::rt::now() - began);
-            // Long turns are on the watchdog's account.
-            if time < TICK {
-                context.gauges().add_cpu(time * TURNS_PER_SAMPLE);
-            }
-        }
-        local.watch.end();
+        watch.end();
         local.in_turn.set(false);
-        let watch = &local.watch;
-        let was_stuck = watch.is_outcast() && !watch.is_runner();
-        context.gauges().prove(!watch.take_slow() && !was_stuck);
+        let time = sampled.map(|began| Duration::from_nanos(crate::rt::now() - began));
+        let since = watch.end_long(&self.scheduler.long);
+        if watch.is_charging() {
+            watch.charge(gauges, true);
+        } else if let Some(time) = time {
+            gauges.add_cpu(time * TURNS_PER_SAMPLE);
+        }
         drop(behavior);
         let (outcome, cost) = result.unwrap_or_else(|_| {
             log::error!("{}: the runtime failed in its turn; it ends", context.label());
             context.destroy(End::Error(b"the runtime failed".to_vec()));
             (Outcome::Ended, TURN_COST)
         });
+        if outcome == Outcome::Cut {
+            self.suspend(local, context);
+            return cost.max(TURN_COST);
+        }
+        let is_short = since.is_none_or(|since| crate::rt::now() - since < TICK.as_nanos() as u64);
+        if since.is_some() || was_cut {
+            gauges.end_long_turn();
+        }
+        gauges.prove(is_short && !was_cut);
         match outcome {
-            Outcome::Ended => {
-                let end = context.end_requested().unwrap_or(End::Normal);
-                self.finish(local, context, &end);
-            }
+            Outcome::Ended => self.finish(local, context),
             Outcome::Idle if context.rest() => {}
-            Outcome::Idle | Outcome::More => local.push(&self.scheduler, Arc::clone(context)),
+            _ => local.push(&self.scheduler, Arc::clone(context)),
         }
         cost.max(TURN_COST)
     }
 
-    /// Gives a turn to a context that may not give the worker back; returns its cost.
-    fn run_suspect(&self, local: &Local, context: &Arc<Context>) -> usize {
-        local.watch.set_suspect(true);
+    /// Queues a context whose turn was cut, for its next slice.
+    fn suspend(&self, local: &Local, context: &Arc<Context>) {
+        let used = context.gauges().cut(TICK);
+        context.gauges().prove(false);
+        context.check_turn_limit();
+        match context.suspend() {
+            true => self.scheduler.share_cut(Arc::clone(context), used),
+            false => drop(self.run(local, context)),
+        }
+    }
+
+    /// Gives a slice to a context that may take long; returns its cost.
+    fn run_late(&mut self, local: &Local, context: &Arc<Context>) -> usize {
         // The others may come.
-        if self.scheduler.idle.may_have() && self.scheduler.suspects.are_free() {
+        if self.scheduler.idle.may_have() && self.scheduler.late.has_any() {
             self.scheduler.wake_one();
         }
         let cost = self.run(local, context);
-        local.watch.set_suspect(false);
+        self.was_late = crate::rt::now();
         cost
-    }
-
-    /// What the runner does: one suspect after the other, until one has got stuck.
-    fn run_suspects(&self, local: &Local) {
-        while local.watch.is_runner()
-            && let Some(context) = self.scheduler.suspects.take(true)
-        {
-            self.run_suspect(local, &context);
-        }
-        if local.watch.take_runner() {
-            self.scheduler.suspects.set_runner(false);
-        }
     }
 
     /// The time, before one turn in so many.
@@ -374,11 +407,14 @@ impl Worker {
         turns.is_multiple_of(TURNS_PER_SAMPLE).then(crate::rt::now)
     }
 
-    fn finish(&self, local: &Local, context: &Arc<Context>, reason: &End) {
+    fn finish(&self, local: &Local, context: &Arc<Context>) {
+        let reason = context.end_requested().unwrap_or(End::Normal);
         local.in_turn.set(true);
+        local.is_long.set(false);
         local.watch.begin(context.id());
-        let result = catch_unwind(AssertUnwindSafe(|| self.scheduler.finish(context, reason)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.scheduler.finish(context, &reason)));
         local.watch.end();
+        local.watch.end_long(&self.scheduler.long);
         local.in_turn.set(false);
         if result.is_err() {
             log::error!("{}: {}", context.label(), Code::IO.text());
@@ -387,7 +423,6 @@ impl Worker {
 
     /// Looks at the sockets; true if there was anything.
     fn look(&mut self, local: &Local) -> bool {
-        self.scheduler.sentinel.note_look(self.index);
         local.is_looking.set(true);
         let found = crate::rt::poll_sockets();
         local.is_looking.set(false);
@@ -423,9 +458,7 @@ impl Worker {
             return false;
         }
         self.was_useful = false;
-        let woken = !self.scheduler.idle.leave(self.index);
-        self.scheduler.start_sentinel();
-        woken
+        !self.scheduler.idle.leave(self.index)
     }
 
     /// Goes idle; false if work appeared meanwhile.
@@ -441,7 +474,6 @@ impl Worker {
         if watches && self.scheduler.watch_sockets().is_ready() {
             return false;
         }
-        self.scheduler.start_sentinel();
         true
     }
 
@@ -481,10 +513,6 @@ impl Future for Worker {
         let this = &mut *self;
         let local = this.local();
         this.scheduler.alarm.ring();
-        if local.watch.is_runner() {
-            this.run_suspects(&local);
-            return Poll::Ready(this.retire(local));
-        }
         this.adopt(&local);
         this.register(&local, cx);
         let mut searching = this.leave_idle();
@@ -514,15 +542,20 @@ impl Future for Worker {
                 if std::mem::take(&mut searching) {
                     this.scheduler.idle.stop_searching();
                 }
-                if let Some(context) = this.next_suspect(&local) {
+                // There are more workers than there need be while some might get stuck.
+                if !this.scheduler.late.has_unproven() && this.may_retire(&local) {
+                    return Poll::Ready(this.retire(local));
+                }
+                this.is_cut_first = !this.is_cut_first;
+                if let Some(context) = this.next_late(&local, this.is_cut_first) {
                     this.was_useful = true;
-                    cost += this.run_suspect(&local, &context);
+                    cost += this.run_late(&local, &context);
                     if this.must_yield(cx) {
                         break;
                     }
                     continue;
                 }
-                if this.scheduler.is_done() || this.may_retire(&local) {
+                if this.scheduler.is_done() {
                     return Poll::Ready(this.retire(local));
                 }
                 if this.rest(&local) {
@@ -544,9 +577,11 @@ impl Future for Worker {
             if cost >= COST_BETWEEN_LOOKS {
                 cost = 0;
                 this.look(&local);
-                // However much the others have to do.
-                if let Some(context) = this.next_suspect(&local) {
-                    this.run_suspect(&local, &context);
+                // However much the others have to do: as long as they have had.
+                if crate::rt::now() - this.was_late >= TICK.as_nanos() as u64
+                    && let Some(context) = this.next_late(&local, true)
+                {
+                    this.run_late(&local, &context);
                 }
                 if this.must_yield(cx) {
                     break;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use mlua::ffi::{self, lua_State};
 
-use super::command::{CommandLine, beside, push_arg, push_command, set_compiler, set_folder};
+use super::command::CommandLine;
 use super::host::{self, Host};
-use super::native::confine::confine;
+use super::start::load_script;
 use super::state::{Account, State};
-use super::{Deny, Settings, compiled, convert, interrupt, library, native};
+use super::{Deny, Settings, interrupt, library, native};
 use crate::context::{Behavior, Context, End, Outcome};
 use crate::error::Code;
 use crate::logging;
@@ -90,6 +90,28 @@ struct Running {
     host: Box<Host>,
     /// Dropped by `Behavior::end`, inside `host::enter`: finalisers are scripts too.
     state: Option<State>,
+    step: Step,
+    /// Values on the driver's stack for when it is first resumed: the script and its arguments.
+    arguments: c_int,
+}
+
+/// What the driver does when it is resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Runs the script's main chunk, up to its first wait.
+    Start,
+    /// A turn.
+    Turn,
+}
+
+/// Where the driver has come to.
+enum Came {
+    /// To the end of its step; what `dispatch` returns.
+    Done(i32, usize),
+    /// It was cut.
+    Cut,
+    /// It has failed, so that it cannot be resumed any more.
+    Failed(Vec<u8>),
 }
 
 impl Program {
@@ -103,7 +125,7 @@ impl Behavior for Program {
     fn turn(&mut self, context: &Arc<Context>) -> (Outcome, usize) {
         if let Some(script) = self.script.take() {
             match Running::new(context, &self.settings) {
-                Some(running) => self.running.insert(running).start(script),
+                Some(running) => self.running.insert(running).load(script),
                 // It was interrupted.
                 None if context.end_requested().is_some() => {}
                 None => {
@@ -122,6 +144,12 @@ impl Behavior for Program {
                 result
             }
             None => (Outcome::Ended, 1),
+        }
+    }
+
+    fn explain_end(&mut self) {
+        if let Some(running) = &self.running {
+            running.explain_end();
         }
     }
 
@@ -152,9 +180,7 @@ impl Running {
                     library::push_chunk(raw, "init");
                     ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
                     ffi::lua_createtable(raw, 0, CORE_FIELDS);
-                    ffi::lua_call(raw, 2, 2);
-                    ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
-                    ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr());
+                    ffi::lua_call(raw, 2, 0);
                     seed_random(raw, context);
                     if rt::is_simulated() {
                         library::push_chunk(raw, "internal/simulation");
@@ -174,63 +200,85 @@ impl Running {
             host::enter(&mut host, raw, || drop(state));
             return None;
         }
-        // SAFETY: the stack is empty; the field was set above. From now on the dispatcher is at the
-        // bottom of the stack, see `turn`.
-        unsafe { ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, DISPATCH.as_ptr()) };
         state.account().set_limit(context.limits().memory);
         if let Some(allowance) = context.allowance() {
             state.account().count_waste(allowance.empty_of_known(), context.limits().memory);
         }
-        Some(Running { host, state: Some(state) })
+        Some(Running { host, state: Some(state), step: Step::Turn, arguments: 0 })
     }
 
     fn raw(&self) -> *mut lua_State {
         self.state.as_ref().map_or(std::ptr::null_mut(), State::as_ptr)
     }
 
-    /// Loads the script and runs its main chunk up to its first wait.
-    fn start(&mut self, script: Script) {
+    /// Loads the script, for the driver to run.
+    fn load(&mut self, script: Script) {
         let raw = self.raw();
-        let mut failure = None;
+        let driver = self.account().cut.driver();
         self.host.deny = script.deny;
         let instead = script.is_secret.then(|| script.source.unexplained());
+        let mut loaded = Ok(0);
         let result = host::enter(&mut self.host, raw, || {
-            // SAFETY: a live state of ours; `protected` catches what is raised.
-            unsafe { protected(raw, |raw| failure = start_script(raw, script)) }
+            // SAFETY: a live state of ours, and its driver, which has not been resumed yet;
+            // `protected` catches what is raised.
+            unsafe { protected(raw, |raw| loaded = load_script(raw, driver, script)) }
         });
-        let instead = failure.is_some().then_some(instead).flatten();
-        if let Some(message) = failure.or(result.err())
-            && !self.is_doomed()
-        {
-            native::report(&mut self.host, &message);
-            self.host.failure = Some(instead.unwrap_or(message));
+        let instead = loaded.is_err().then_some(instead).flatten();
+        match result.and(loaded) {
+            Ok(arguments) => (self.step, self.arguments) = (Step::Start, arguments),
+            Err(_) if self.is_doomed() => {}
+            Err(message) => {
+                native::report(&mut self.host, &message);
+                self.host.failure = Some(instead.unwrap_or(message));
+            }
         }
     }
 
-    fn turn(&mut self) -> (Outcome, usize) {
-        let raw = self.raw();
-        self.host.begin_turn();
-        let result = host::enter(&mut self.host, raw, || {
-            // SAFETY: a live state of ours, with the dispatcher at the bottom of the stack and
-            // nothing else on it, which is how it is left.
+    /// Resumes the driver.
+    fn resume(&mut self) -> Came {
+        let (raw, arguments) = (self.raw(), std::mem::take(&mut self.arguments));
+        let state = self.state.as_ref().expect("a program that runs has a state");
+        let cut = &state.account().cut;
+        let driver = cut.driver();
+        let came = host::enter(&mut self.host, raw, || {
+            // SAFETY: live states of ours, which only this thread uses; the driver is at rest.
             unsafe {
-                ffi::lua_pushvalue(raw, 1);
-                let status = ffi::lua_pcall(raw, 0, 2, 0);
-                let result = outcome(raw, status).map(|()| {
-                    (ffi::lua_tonumber(raw, -2) as i32, ffi::lua_tonumber(raw, -1) as usize)
-                });
-                ffi::lua_settop(raw, 1);
-                result
+                cut.begin(raw);
+                let status = ffi::lua_resume_(driver, arguments);
+                if status != ffi::LUA_YIELD {
+                    return Came::Failed(outcome(driver, status).err().unwrap_or_default());
+                }
+                let is_done =
+                    ffi::lua_gettop(driver) >= 2 && ffi::lua_type(driver, -2) == ffi::LUA_TNUMBER;
+                let (next, unanswered) = match is_done {
+                    true => (ffi::lua_tonumber(driver, -2), ffi::lua_tonumber(driver, -1)),
+                    false => (0.0, 0.0),
+                };
+                ffi::lua_settop(driver, 0);
+                match is_done {
+                    true => Came::Done(next as i32, unanswered as usize),
+                    false => Came::Cut,
+                }
             }
         });
-        let cost = self.host.take_cost();
-        let (next, unanswered) = match result {
-            Ok(found) if !self.account().exceeded() => found,
-            result => {
-                self.fail(result.err());
-                return (Outcome::Ended, cost);
+        cut.finish(raw);
+        came
+    }
+
+    fn turn(&mut self) -> (Outcome, usize) {
+        let (next, unanswered) = loop {
+            if self.step == Step::Turn && !self.is_cut() {
+                self.host.begin_turn();
+            }
+            match self.resume() {
+                _ if self.account().exceeded() => return self.fail(None),
+                Came::Failed(message) => return self.fail(Some(message)),
+                Came::Cut => return self.rest(),
+                Came::Done(..) if self.step == Step::Start => self.step = Step::Turn,
+                Came::Done(next, unanswered) => break (next, unanswered),
             }
         };
+        let cost = self.host.take_cost();
         self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
         if let Some(state) = &self.state {
@@ -257,6 +305,19 @@ impl Running {
         (outcome, cost)
     }
 
+    /// The turn is cut: what it has done so far takes effect, and what it has read makes room.
+    fn rest(&mut self) -> (Outcome, usize) {
+        self.host.cut_turn();
+        if let Some(state) = &self.state {
+            self.host.update_gauges(state.account());
+        }
+        (Outcome::Cut, self.host.take_cost())
+    }
+
+    fn is_cut(&self) -> bool {
+        self.account().cut.is_cut()
+    }
+
     fn account(&self) -> &Account {
         self.state.as_ref().expect("a program that runs has a state").account()
     }
@@ -266,10 +327,11 @@ impl Running {
         self.account().exceeded() || self.host.context.end_requested().is_some()
     }
 
-    /// The dispatcher was left: it catches what scripts raise, so that only the lack of memory, an
-    /// interruption, or a fault of the runtime get here.
+    /// The driver was left: it catches what scripts raise, so that only the lack of memory, an
+    /// interruption, a script's start, or a fault of the runtime get here.
     #[cold]
-    fn fail(&mut self, message: Option<Vec<u8>>) {
+    fn fail(&mut self, message: Option<Vec<u8>>) -> (Outcome, usize) {
+        let cost = self.host.take_cost();
         let (raw, account) = (self.raw(), self.account());
         // Another state may come to lie at the same place: what this one was doing is taken in any
         // case.
@@ -290,9 +352,26 @@ impl Running {
                 context.explain_end(End::Time(caught));
             }
         } else {
-            let text = logging::text_of(&message);
-            log::error!("{}: {text}; it ends", context.label());
-            context.destroy(End::Error(message));
+            match self.step {
+                Step::Start => native::report(&mut self.host, &message),
+                Step::Turn => {
+                    log::error!("{}: {}; it ends", context.label(), logging::text_of(&message));
+                }
+            }
+            self.host.context.destroy(End::Error(message));
+        }
+        (Outcome::Ended, cost)
+    }
+
+    /// Says where the turn was cut, if it is not to go on because it has taken too long.
+    fn explain_end(&self) {
+        let context = &self.host.context;
+        if self.is_cut()
+            && let Some(End::Time(None)) = context.end_requested()
+        {
+            // SAFETY: nobody else uses the state.
+            let place = unsafe { self.account().cut.traceback() };
+            context.explain_end(End::Time(Some(place)));
         }
     }
 
@@ -367,9 +446,6 @@ unsafe fn seed_random(raw: *mut lua_State, context: &Arc<Context>) {
 /// About as many as the library's chunks share: the table need not grow by and by.
 const CORE_FIELDS: c_int = 40;
 
-const DISPATCH: &std::ffi::CStr = c"node-lua.dispatch";
-const START: &std::ffi::CStr = c"node-lua.start";
-
 /// What a protected call has come to.
 ///
 /// # Safety
@@ -419,7 +495,10 @@ unsafe fn protected<F: FnOnce(*mut lua_State)>(
 }
 
 /// The value on the top of the stack, if it is a string or a number.
-unsafe fn text_of(raw: *mut lua_State) -> Vec<u8> {
+///
+/// # Safety
+/// `raw` must be a live state with a value on its stack.
+pub(super) unsafe fn text_of(raw: *mut lua_State) -> Vec<u8> {
     let mut length = 0;
     // SAFETY: the caller's contract; the bytes are copied while the value is on the stack.
     unsafe {
@@ -431,105 +510,5 @@ unsafe fn text_of(raw: *mut lua_State) -> Vec<u8> {
         let text = std::slice::from_raw_parts(text.cast::<u8>(), length);
         // The VM's own words, which are short: cut in any case.
         native::bounded(text, usize::MAX)
-    }
-}
-
-/// Calls the library's `start` with the script and its arguments; returns why it does not load.
-unsafe fn start_script(raw: *mut lua_State, script: Script) -> Option<Vec<u8>> {
-    // SAFETY: a live state with an empty stack; what raises is caught by the caller's `protected`.
-    unsafe {
-        ffi::lua_getglobal(raw, c"package".as_ptr());
-        match &script.paths {
-            Paths::Default => {}
-            Paths::Before(templates) => {
-                push_bytes(raw, templates);
-                ffi::lua_getfield(raw, 1, c"path".as_ptr());
-                ffi::lua_concat(raw, 2);
-                ffi::lua_setfield(raw, 1, c"path".as_ptr());
-            }
-            Paths::Exactly(path, cpath) => {
-                push_bytes(raw, path);
-                ffi::lua_setfield(raw, 1, c"path".as_ptr());
-                push_bytes(raw, cpath);
-                ffi::lua_setfield(raw, 1, c"cpath".as_ptr());
-            }
-        }
-        ffi::lua_settop(raw, 0);
-        match &script.command_line {
-            Some(line) => push_arg(raw, line),
-            None => set_compiler(raw),
-        }
-        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, START.as_ptr());
-        if script.deny.is_any() {
-            confine(raw, script.deny);
-        }
-        let has_coroutines = match &script.command_line {
-            Some(line) if line.is_interactive || !line.steps.is_empty() => {
-                push_command(raw, line, &script.source);
-                false
-            }
-            _ => {
-                let (status, has_coroutines) = load(raw, &script.source, script.deny.is_any());
-                if status != ffi::LUA_OK {
-                    return Some(text_of(raw));
-                }
-                has_coroutines
-            }
-        };
-        if has_coroutines {
-            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
-            ffi::lua_getfield(raw, -1, c"load_coroutines".as_ptr());
-            ffi::lua_call(raw, 0, 0);
-            ffi::lua_settop(raw, -2);
-        }
-        let count = script.arguments.len() as c_int;
-        if ffi::lua_checkstack(raw, count + convert::STACK_SLOTS) == 0 {
-            return Some(format!("too many arguments: {count}").into());
-        }
-        for argument in &script.arguments {
-            if let Err(error) = convert::push_value::<super::BufferValues>(raw, argument) {
-                return Some(error.to_string().into());
-            }
-        }
-        ffi::lua_call(raw, 1 + count, 0);
-    }
-    None
-}
-
-unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
-    // SAFETY: pointer and length are those of a slice; the VM copies the bytes.
-    unsafe { ffi::lua_pushlstring(raw, bytes.as_ptr().cast(), bytes.len()) };
-}
-
-/// Pushes the loaded chunk, or the error message; returns the status, and whether the library's
-/// code for coroutines is wanted.
-unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> (c_int, bool) {
-    match source {
-        Source::File(path, folder) => {
-            let folder = folder.as_ref();
-            // SAFETY: the caller's contract; a message that is not needed is on top.
-            let loaded = unsafe {
-                match compiled::load_file(raw, path, text_only) {
-                    (ffi::LUA_ERRFILE, _) if let Some(other) = beside(path, folder) => {
-                        ffi::lua_settop(raw, -2);
-                        set_folder(&other, folder);
-                        return compiled::load_file(raw, &other, text_only);
-                    }
-                    loaded => loaded,
-                }
-            };
-            set_folder(path, folder);
-            loaded
-        }
-        // Only together with something that comes before.
-        Source::Stdin | Source::Nothing => {
-            // SAFETY: as above; an empty chunk.
-            (unsafe { ffi::luaL_loadbuffer(raw, c"".as_ptr(), 0, c"=stdin".as_ptr()) }, false)
-        }
-        // SAFETY: pointer and length are those of a slice, the name is terminated.
-        Source::Text { name, text } => unsafe {
-            let status = ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr());
-            (status, status == ffi::LUA_OK && compiled::mentions(raw))
-        },
     }
 }

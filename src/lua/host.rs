@@ -363,8 +363,13 @@ impl Host {
 
     /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
     pub(super) fn end_turn(&mut self) {
-        self.settle();
         self.unread.forget();
+        self.cut_turn();
+    }
+
+    /// The same for a turn that is cut: what it deals with at this moment goes on.
+    pub(super) fn cut_turn(&mut self) {
+        self.settle();
         if !self.dirty.is_empty() || !self.remotes.is_clean() {
             self.flush();
         }

@@ -25,21 +25,16 @@ use std::sync::{Arc, Once, OnceLock};
 
 use mlua::ffi::{self, lua_Debug, lua_State};
 
+use super::cut;
 use super::host::{self, Host};
 use super::layout::Layout;
-use super::state::account;
 use super::traceback::{hide_bottom, traceback};
 use crate::context::{Context, End};
 
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
 const HOOK_ACTIVE: u8 = 0x10;
 
-/// A state's hook, as LuaJIT keeps it: function, mask, count.
-type Hook = (Option<ffi::lua_Hook>, c_int, c_int);
-
 thread_local! {
-    /// The hook that the state had before [`stand_still`] took its place.
-    static BEFORE: Cell<Option<(*mut lua_State, Hook)>> = const { Cell::new(None) };
     /// The state that this thread runs.
     static RUNNING: Cell<*mut lua_State> = const { Cell::new(std::ptr::null_mut()) };
     /// What the script was doing when the hook was first called in this turn.
@@ -70,7 +65,7 @@ pub fn init() {
         log::warn!("this LuaJIT is not known: loops that do not end cannot be interrupted");
     }
     crate::context::set_interrupt(arm_from_outside);
-    crate::context::set_ask_pause(arm_pause);
+    crate::context::set_cut(cut::arm);
     crate::memory::on_give_back(super::slots::trim);
     #[cfg(target_env = "gnu")]
     {
@@ -108,12 +103,12 @@ pub(super) fn take_caught(raw: *mut lua_State) -> Option<String> {
     CAUGHT.take().and_then(|(of, text)| (of == raw && !text.is_empty()).then_some(text))
 }
 
-fn layout() -> Option<Layout> {
+pub(super) fn layout() -> Option<Layout> {
     LAYOUT.get().copied().flatten()
 }
 
 /// Whether a hook may be set from wherever the VM may be: in a signal handler, in an allocation.
-fn may_set(raw: *mut lua_State) -> bool {
+pub(super) fn may_set(raw: *mut lua_State) -> bool {
     // SAFETY: this thread runs the state, which is alive.
     !IS_SETTING.get() && layout().is_some_and(|layout| unsafe { layout.is_compiler_idle(raw) })
 }
@@ -123,7 +118,12 @@ fn may_set(raw: *mut lua_State) -> bool {
 /// # Safety
 /// `raw` must be alive and used by this thread, which is where a hook may be set: in a function of
 /// ours that the VM has called, or where [`may_set`] says so.
-unsafe fn set_hook(raw: *mut lua_State, hook: Option<ffi::lua_Hook>, mask: c_int, count: c_int) {
+pub(super) unsafe fn set_hook(
+    raw: *mut lua_State,
+    hook: Option<ffi::lua_Hook>,
+    mask: c_int,
+    count: c_int,
+) {
     IS_SETTING.set(true);
     compiler_fence(Ordering::SeqCst);
     // SAFETY: the caller's contract.
@@ -135,8 +135,8 @@ unsafe fn set_hook(raw: *mut lua_State, hook: Option<ffi::lua_Hook>, mask: c_int
     IS_SETTING.set(false);
 }
 
-/// Calls `body`, which changes what hooks the running state has, from a signal handler; not if the
-/// signal has come while this thread changes a hook.
+/// Calls `body`, which changes what hooks a state of this thread has, with signals kept off; not if
+/// this is a signal's handler that has come while the thread changes a hook.
 pub(super) fn undisturbed(body: impl FnOnce()) {
     if IS_SETTING.replace(true) {
         return;
@@ -145,6 +145,11 @@ pub(super) fn undisturbed(body: impl FnOnce()) {
     body();
     compiler_fence(Ordering::SeqCst);
     IS_SETTING.set(false);
+}
+
+/// Whether this is the address of the hook that raises.
+pub(super) fn is_hook(address: usize) -> bool {
+    address == hook as *const () as usize
 }
 
 /// Interrupts what runs on this thread. Only where the VM has called a function of ours.
@@ -174,66 +179,6 @@ pub(super) fn arm_from_outside() -> bool {
     }
     arm();
     true
-}
-
-/// Has what runs on this thread stand still, between two instructions of a script, as long as the
-/// watchdog wants; false if that cannot be asked for now. Async-signal-safe.
-fn arm_pause() -> bool {
-    let raw = RUNNING.get();
-    if raw.is_null() {
-        return true;
-    }
-    if !may_set(raw) {
-        return false;
-    }
-    // SAFETY: the state is alive, and used by this thread.
-    let before =
-        unsafe { (ffi::lua_gethook(raw), ffi::lua_gethookmask(raw), ffi::lua_gethookcount(raw)) };
-    let function = before.0.filter(|_| before.1 != 0).map_or(0, |function| function as usize);
-    // One that raises goes first.
-    if function == hook as *const () as usize {
-        return true;
-    }
-    if function != stand_still as *const () as usize {
-        BEFORE.set(Some((raw, before)));
-    }
-    // SAFETY: as above, and it may be set. Hooks, finalisers and event handlers are left to go on.
-    unsafe { set_hook(raw, Some(stand_still), ffi::LUA_MASKCOUNT, 1) };
-    true
-}
-
-/// The hook that stands still. Whatever hook there was is in its place again before that.
-unsafe extern "C-unwind" fn stand_still(raw: *mut lua_State, _activation: *mut lua_Debug) {
-    // Until the hook is another one a signal leaves `BEFORE` alone.
-    let (function, mask, count) = match BEFORE.take() {
-        Some((of, before)) if of == RUNNING.get() => before,
-        _ => (None, 0, 0),
-    };
-    // SAFETY: called by the VM between two instructions; the hook was that of this state.
-    unsafe { set_hook(raw, function, mask, count) };
-    crate::context::pause();
-}
-
-/// Has the state that this thread runs collect its garbage as soon as that is possible; false if
-/// that cannot be asked for now. Called by an allocation.
-pub(super) fn arm_collection() -> bool {
-    let raw = RUNNING.get();
-    if raw.is_null() || !may_set(raw) {
-        return raw.is_null();
-    }
-    // SAFETY: the state is alive, used by this thread, and its hook may be set.
-    unsafe { set_hook(raw, Some(collect), ffi::LUA_MASKCOUNT, 1) };
-    true
-}
-
-/// The hook that collects, once.
-unsafe extern "C-unwind" fn collect(raw: *mut lua_State, _activation: *mut lua_Debug) {
-    // SAFETY: called by the VM between two instructions.
-    unsafe {
-        set_hook(raw, None, 0, 0);
-        ffi::lua_gc(raw, ffi::LUA_GCCOLLECT, 0);
-        account(raw).on_collected();
-    }
 }
 
 /// The coroutine that this thread runs, if that can be known.
@@ -286,8 +231,7 @@ pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
     }
 }
 
-/// Does what the hook would do that was set, for a function in C that runs long: raises if the
-/// context ends, stands still if it is to.
+/// Raises if the context ends, for a function in C that runs long.
 ///
 /// # Safety
 /// `raw` must be the coroutine that has called the function, which nothing is live in but what
@@ -296,13 +240,8 @@ pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
 pub unsafe fn look(raw: *mut lua_State) {
     // SAFETY: the caller's contract.
     unsafe {
-        if let Some(set) = ffi::lua_gethook(raw) {
-            let set = set as usize;
-            if set == hook as *const () as usize {
-                hook(raw, std::ptr::null_mut());
-            } else if set == stand_still as *const () as usize {
-                stand_still(raw, std::ptr::null_mut());
-            }
+        if ffi::lua_gethook(raw).is_some_and(|set| is_hook(set as usize)) {
+            hook(raw, std::ptr::null_mut());
         }
     }
 }
@@ -370,7 +309,7 @@ mod tests {
     static IS_OVER: AtomicBool = AtomicBool::new(false);
 
     extern "C" fn on_signal(_signal: c_int) {
-        SET.fetch_add(usize::from(arm_pause()), Ordering::Relaxed);
+        SET.fetch_add(usize::from(cut::arm()), Ordering::Relaxed);
     }
 
     unsafe extern "C-unwind" fn is_over(raw: *mut lua_State) -> c_int {

@@ -15,6 +15,8 @@ pub(super) struct Layout {
     pub(super) hook_mask: usize,
     /// The pointer to the coroutine that runs.
     pub(super) current: usize,
+    /// The number of instructions until the hook is called, if it was found.
+    hook_count: Option<usize>,
     compiler: Compiler,
 }
 
@@ -45,7 +47,29 @@ impl Layout {
     pub(super) fn find() -> Option<Layout> {
         let state = State::new()?;
         let (hook_mask, current) = (find_hook_mask(&state)?, find_current(&state)?);
-        Some(Layout { hook_mask, current, compiler: find_compiler(&state) })
+        let (hook_count, compiler) = (find_hook_count(&state), find_compiler(&state));
+        Some(Layout { hook_mask, current, hook_count, compiler })
+    }
+
+    /// How many instructions are left until the hook is called, if that can be told.
+    ///
+    /// # Safety
+    /// `raw` must be a live state, used by this thread.
+    pub(super) unsafe fn hook_count(self, raw: *mut lua_State) -> Option<c_int> {
+        // SAFETY: a word of the live state, see `find_hook_count`.
+        self.hook_count
+            .map(|offset| unsafe { raw.byte_add(offset).cast::<c_int>().read_volatile() })
+    }
+
+    /// Sets how many are left.
+    ///
+    /// # Safety
+    /// As above.
+    pub(super) unsafe fn set_hook_count(self, raw: *mut lua_State, left: c_int) {
+        if let Some(offset) = self.hook_count {
+            // SAFETY: as above.
+            unsafe { raw.byte_add(offset).cast::<c_int>().write_volatile(left) };
+        }
     }
 
     /// Whether it can be told what the trace compiler does.
@@ -90,6 +114,24 @@ fn find_hook_mask(state: &State) -> Option<usize> {
     unsafe { ffi::lua_sethook(raw, None, 0, 0) };
     let &[hook_mask] = places.as_slice() else { return None };
     Some(hook_mask)
+}
+
+/// The first of two words that hold what a hook's count was set to: what is left of it, and what
+/// it starts from.
+fn find_hook_count(state: &State) -> Option<usize> {
+    let raw = state.as_ptr();
+    // SAFETY: as in `find_hook_mask`.
+    let word = |index: usize| unsafe { raw.cast::<c_int>().add(index).read_volatile() };
+    let mut places: Vec<usize> = (0..SEARCHED / size_of::<c_int>()).collect();
+    for count in [0x1234_5678, 77, 54_321] {
+        // SAFETY: our own state, which is not running.
+        unsafe { ffi::lua_sethook(raw, Some(nothing), ffi::LUA_MASKCOUNT, count) };
+        places.retain(|&place| word(place) == count && word(place + 1) == count);
+    }
+    // SAFETY: as above.
+    unsafe { ffi::lua_sethook(raw, None, 0, 0) };
+    let &[place] = places.as_slice() else { return None };
+    Some(place * size_of::<c_int>())
 }
 
 thread_local! {
@@ -293,6 +335,7 @@ mod tests {
         let state = State::new().unwrap();
         assert!(find_hook_mask(&state).is_some());
         assert!(find_current(&state).is_some());
+        assert!(find_hook_count(&state).is_some());
         assert!(state_bytes() > 2 * SEARCHED);
         assert!(state.account().lua_bytes() > state_bytes());
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mlua::ffi::{self, lua_State};
 
 use super::heap::Heap;
-use super::{interrupt, native, objects, profiler};
+use super::{cut, interrupt, native, objects, profiler};
 use crate::message::Held;
 use crate::{memory, rt, torture};
 
@@ -81,6 +81,8 @@ pub struct Account {
     buffer_environment: Cell<u64>,
     /// What the script has chosen for standard output.
     pub(super) output: native::stdio::Choice,
+    /// What its turns are cut with.
+    pub(super) cut: cut::Cut,
 }
 
 impl Account {
@@ -120,7 +122,7 @@ impl Account {
         let is_admitted = total <= self.limit_bytes.get();
         if !is_admitted || self.exceeded.get() {
             self.exceed(total);
-        } else if interrupt::arm_collection() {
+        } else if cut::arm_collection() {
             // Collecting now is not possible, but soon.
             self.threshold_bytes.set(self.limit_bytes.get());
         }
@@ -302,6 +304,7 @@ impl State {
             buffer_metatable: Cell::new(None),
             buffer_environment: Cell::new(0),
             output: native::stdio::Choice::default(),
+            cut: cut::Cut::default(),
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).

@@ -22,6 +22,7 @@ pub use runtime::{
 };
 pub use socket::{Address, unix_address};
 pub use switch::{
-    Listener, Stream, Timer, block_on, choose, drive, is_simulated, now, poll_sockets,
-    random_words, remove_socket_file, resolve, secret, sleep, spawn, wall_clock, watch_sockets,
+    Listener, Stream, Timer, block_on, choose, cut_after, drive, is_simulated, now, poll_sockets,
+    random_words, remove_socket_file, resolve, secret, sleep, spawn, wait_for_sockets, wall_clock,
+    watch_sockets,
 };

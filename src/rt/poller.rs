@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use async_io::Async;
 use rustix::event::epoll::{self, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::Socket;
 
 use super::runtime;
@@ -151,7 +152,7 @@ impl Poller {
     /// there were.
     fn poll(&self, events: &mut Vec<epoll::Event>) -> usize {
         events.clear();
-        let timeout = rustix::event::Timespec::default();
+        let timeout = Timespec::default();
         // A signal, or the lack of memory: the next call finds what this one did not.
         let space = rustix::buffer::spare_capacity(events);
         if epoll::wait(self.epoll.get_ref(), space, Some(&timeout)).is_err() {
@@ -306,6 +307,20 @@ pub fn poll_sockets() -> bool {
     }
     let Ok(poller) = poller() else { return false };
     EVENTS.with_borrow_mut(|events| poller.poll(events) > 0)
+}
+
+/// Waits until something has happened to any socket that [`poll_sockets`] finds, or the time is
+/// over; true if it has.
+pub fn wait_for_sockets(time: Duration) -> bool {
+    let Ok(poller) = poller() else {
+        std::thread::sleep(time);
+        return false;
+    };
+    let seconds = time.as_secs().try_into().unwrap_or(i64::MAX);
+    let time = Timespec { tv_sec: seconds, tv_nsec: time.subsec_nanos().into() };
+    let mut entry = [PollFd::new(poller.epoll.get_ref(), PollFlags::IN)];
+    // An error is a signal's: it is as well to be asked again.
+    rustix::event::poll(&mut entry, Some(&time)).is_ok_and(|count| count > 0)
 }
 
 /// Has the reactor wake `waker` once anything happens to any socket, which [`poll_sockets`] then

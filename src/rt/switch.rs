@@ -88,6 +88,18 @@ pub fn poll_sockets() -> bool {
     if is_on() { simulation::poll() } else { poller::poll_sockets() }
 }
 
+/// Waits until something has happened to any socket that [`poll_sockets`] finds, or the time is
+/// over; true if it has. For a thread that is no worker, and no part of a simulation.
+pub fn wait_for_sockets(time: Duration) -> bool {
+    poller::wait_for_sockets(time)
+}
+
+/// In a simulation whose turns are cut: after how many instructions the turn, or slice, that begins
+/// is cut, if it is.
+pub fn cut_after() -> Option<i32> {
+    simulation::cut_after()
+}
+
 /// Has the reactor wake `waker` once anything happens to any socket, which [`poll_sockets`] then
 /// finds. Ready, and nothing is watched, if something may have happened already.
 pub fn watch_sockets(waker: &Waker) -> Poll<()> {

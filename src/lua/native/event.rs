@@ -6,12 +6,13 @@ use std::path::Path;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::{TEXT_BYTES_MAX, cut, key, log_share, nanoseconds, number, push_text, text};
+use super::{TEXT_BYTES_MAX, key, log_share, nanoseconds, number, push_text, shorten, text};
 use crate::abi::blame;
 use crate::error::Code;
 use crate::logging;
 use crate::lua::BufferValues;
 use crate::lua::convert::{Refused, push_value};
+use crate::lua::cut::may_leave;
 use crate::lua::host::{self, Completion, Host, Notice};
 use crate::lua::state;
 use crate::lua::timers::TIMERS_MAX;
@@ -310,7 +311,7 @@ unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
     let Some(context) = context else { return 0 };
     stdio::flush();
     let limit = host::with(|host| host.context.limits().memory);
-    let (shown, rest) = cut(text, log_max(limit));
+    let (shown, rest) = shorten(text, log_max(limit));
     // Other contexts go on meanwhile, on other threads.
     logging::patiently(log_share(limit), || {
         log::info!(target: logging::SCRIPT, "{context}: {}{rest}", logging::text_of(shown));
@@ -420,11 +421,6 @@ fn prefetch(object: *const c_void) {
     let _ = object;
 }
 
-unsafe extern "C-unwind" {
-    /// LuaJIT's, which mlua does not declare.
-    fn lua_isyieldable(raw: *mut lua_State) -> c_int;
-}
-
 /// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its
 /// root. 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
 /// coroutines; 3 if there is no root. `resume` is what the library resumes coroutines with.
@@ -470,49 +466,11 @@ unsafe fn why_not_wait(raw: *mut lua_State) -> u8 {
     // SAFETY: the caller's contract; a thread object is a live state.
     unsafe {
         let root = ffi::lua_tothread(raw, 1);
-        match root {
-            _ if root.is_null() => 3,
-            _ if lua_isyieldable(raw) == 0 => 1,
-            _ if root == raw => 0,
-            _ => look_up_to(raw, root, ffi::lua_topointer(raw, 2)),
+        match root.is_null() {
+            true => 3,
+            false => may_leave(raw, root, ffi::lua_topointer(raw, 2)),
         }
     }
-}
-
-/// What [`may_wait`] returns for a coroutine other than `root`, from where each one that is inside
-/// another is found as the argument of the `resume` that the other is in.
-///
-/// # Safety
-/// `raw` must be running, with `root` alive. Raises for want of memory.
-unsafe fn look_up_to(raw: *mut lua_State, root: *mut lua_State, resume: *const c_void) -> u8 {
-    let mut at = root;
-    while at != raw {
-        // SAFETY: `at` is alive: the root, or on the stack of one that is. What is pushed is
-        // popped, as when the VM's own `debug` looks at a coroutine in this state.
-        unsafe {
-            if lua_isyieldable(at) == 0 {
-                return 1;
-            }
-            let mut call = std::mem::zeroed::<ffi::lua_Debug>();
-            if ffi::lua_getstack(at, 0, &raw mut call) == 0
-                || ffi::lua_getinfo(at, c"f".as_ptr(), &raw mut call) == 0
-            {
-                return 2;
-            }
-            let is_resume = ffi::lua_topointer(at, -1) == resume;
-            ffi::lua_settop(at, -2);
-            if !is_resume || ffi::lua_getlocal(at, &raw const call, 1).is_null() {
-                return 2;
-            }
-            let inner = ffi::lua_tothread(at, -1);
-            ffi::lua_settop(at, -2);
-            if inner.is_null() {
-                return 2;
-            }
-            at = inner;
-        }
-    }
-    0
 }
 
 /// native.has_stack(): whether another coroutine may run inside those that do.

@@ -30,7 +30,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::convert::OPEN_FFI;
 use super::host::Host;
-use super::{compiled, library, profiler, stock};
+use super::{compiled, cut, library, profiler, stock};
 use crate::abi;
 use crate::error::Code;
 use crate::logging;
@@ -96,6 +96,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         event::FUNCTIONS,
         failure::FUNCTIONS,
         stock::FUNCTIONS,
+        cut::FUNCTIONS,
         frames::FUNCTIONS,
         message::FUNCTIONS,
         names::FUNCTIONS,
@@ -170,7 +171,7 @@ unsafe extern "C-unwind" fn set_ffi(raw: *mut lua_State) -> c_int {
 /// Logs the failure of a script.
 pub(super) fn report(host: &mut Host, text: &[u8]) {
     let context = &host.context;
-    let (text, rest) = cut(text, TEXT_BYTES_MAX);
+    let (text, rest) = shorten(text, TEXT_BYTES_MAX);
     if !host.quota.admits_error(text.len(), context) {
         return;
     }
@@ -187,7 +188,7 @@ pub(super) fn report(host: &mut Host, text: &[u8]) {
 const TEXT_BYTES_MAX: usize = 1 << 16;
 
 /// The first `max` bytes of a text, and what is said of the others.
-fn cut(text: &[u8], max: usize) -> (&[u8], String) {
+fn shorten(text: &[u8], max: usize) -> (&[u8], String) {
     match text.split_at_checked(max) {
         Some((shown, rest)) if !rest.is_empty() => {
             (shown, format!("… and {} more bytes", rest.len()))
@@ -199,7 +200,7 @@ fn cut(text: &[u8], max: usize) -> (&[u8], String) {
 /// A copy, kept outside of the VM, of a text of a context with this memory limit: cut if there is
 /// one and it is very long.
 pub(super) fn bounded(text: &[u8], limit: usize) -> Vec<u8> {
-    let (shown, rest) = cut(text, if limit == 0 { usize::MAX } else { TEXT_BYTES_MAX });
+    let (shown, rest) = shorten(text, if limit == 0 { usize::MAX } else { TEXT_BYTES_MAX });
     [shown, rest.as_bytes()].concat()
 }
 

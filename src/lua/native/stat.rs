@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::number;
+use super::{number, push_text};
 use crate::context::Context;
 use crate::logging;
 use crate::lua::{host, state};
@@ -39,7 +39,7 @@ unsafe extern "C-unwind" fn panicking_pointer(raw: *mut lua_State) -> c_int {
 }
 
 /// Fields, and what is in them.
-type Fields = [(&'static CStr, Option<f64>); 22];
+type Fields = [(&'static CStr, Option<f64>); 23];
 
 fn fields(context: &Context) -> Fields {
     let (limits, gauges) = (context.limits(), context.gauges());
@@ -54,6 +54,7 @@ fn fields(context: &Context) -> Fields {
         (c"mailbox_bytes_max", Some(limits.mailbox_bytes as f64)),
         (c"missed", Some(gauges.missed() as f64)),
         (c"turns", Some(gauges.turns() as f64)),
+        (c"slices", Some(gauges.slices() as f64)),
         (c"cpu", Some(gauges.cpu().as_secs_f64())),
         (c"lua_bytes", gauge(&gauges.lua_bytes)),
         (c"buffer_bytes", gauge(&gauges.buffer_bytes)),
@@ -83,12 +84,14 @@ unsafe extern "C-unwind" fn stat(raw: *mut lua_State) -> c_int {
         if context.id() == host.context.id() {
             host.update_gauges(account);
         }
-        Some(fields(&context))
+        Some((fields(&context), context.state()))
     });
-    let Some(fields) = found else { return 0 };
+    let Some((fields, doing)) = found else { return 0 };
     // SAFETY: as above.
     unsafe {
-        ffi::lua_createtable(raw, 0, fields.len() as c_int);
+        ffi::lua_createtable(raw, 0, fields.len() as c_int + 1);
+        push_text(raw, doing.as_bytes());
+        ffi::lua_setfield(raw, -2, c"state".as_ptr());
         for (name, value) in fields {
             if let Some(value) = value {
                 ffi::lua_pushnumber(raw, value);

@@ -21,4 +21,4 @@ pub use world::{Config, Report, is_on, start};
 
 pub(super) use socket::{Listener, Stream, remove_file};
 pub(super) use tasks::{Timer, block_on, drive, poll, resolve, sleep, spawn};
-pub(super) use world::{choose, now, random_words, secret, wall_clock};
+pub(super) use world::{choose, cut_after, now, random_words, secret, wall_clock};

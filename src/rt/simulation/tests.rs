@@ -66,7 +66,7 @@ fn connect(world: &mut World) -> io::Result<(u64, u64)> {
 fn bytes_keep_their_order_whatever_goes_wrong() {
     let (mut complete, mut cut_short) = (0, 0);
     for seed in 0..500 {
-        let mut world = World::new(seed, 1.0, None);
+        let mut world = World::new(seed, 1.0, 0.0, None);
         let Ok((client, server)) = connect(&mut world) else { continue };
         let arrived = send(&mut world, client, server, 20_000);
         if arrived == 20_000 { complete += 1 } else { cut_short += 1 }
@@ -77,7 +77,7 @@ fn bytes_keep_their_order_whatever_goes_wrong() {
 #[test]
 fn without_faults_all_bytes_arrive() {
     for seed in 0..50 {
-        let mut world = World::new(seed, 0.0, None);
+        let mut world = World::new(seed, 0.0, 0.0, None);
         let (client, server) = connect(&mut world).expect("nothing goes wrong");
         assert_eq!(send(&mut world, client, server, 50_000), 50_000);
         assert_eq!(send(&mut world, server, client, 50_000), 50_000);
@@ -96,7 +96,7 @@ fn without_faults_all_bytes_arrive() {
 
 #[test]
 fn a_reset_loses_what_is_under_way_and_nothing_else() {
-    let mut world = World::new(1, 0.0, None);
+    let mut world = World::new(1, 0.0, 0.0, None);
     let (client, server) = connect(&mut world).expect("nothing goes wrong");
     assert!(world.write(client, &[IoSlice::new(b"there")]).is_ok());
     settle(&mut world);
@@ -112,7 +112,7 @@ fn a_reset_loses_what_is_under_way_and_nothing_else() {
 
 #[test]
 fn closing_with_unread_input_resets() {
-    let mut world = World::new(1, 0.0, None);
+    let mut world = World::new(1, 0.0, 0.0, None);
     let (client, server) = connect(&mut world).expect("nothing goes wrong");
     assert!(world.write(client, &[IoSlice::new(b"unread")]).is_ok());
     settle(&mut world);
@@ -124,7 +124,7 @@ fn closing_with_unread_input_resets() {
 
 #[test]
 fn ports_are_given_back() {
-    let mut world = World::new(1, 0.0, None);
+    let mut world = World::new(1, 0.0, 0.0, None);
     for _ in 0..100_000 {
         let (listener, address) =
             world.listen(HOST.parse().expect("an address"), 5, false).expect("a free port");
@@ -139,7 +139,7 @@ fn ports_are_given_back() {
 #[test]
 fn the_same_seed_takes_the_same_steps() {
     let trace = |seed| {
-        let mut world = World::new(seed, 0.5, None);
+        let mut world = World::new(seed, 0.5, 0.0, None);
         if let Ok((client, server)) = connect(&mut world) {
             send(&mut world, client, server, 5000);
         }

@@ -20,6 +20,8 @@ pub struct Config {
     pub seed: u64,
     /// How much goes wrong, from 0 to 1.
     pub faults: f64,
+    /// How many of the slices of turns are cut, from 0 to 1.
+    pub cuts: f64,
     /// Called once if nothing can happen any more although something is waited for.
     pub on_stall: Box<dyn FnOnce() + Send>,
 }
@@ -57,6 +59,9 @@ impl Default for Report {
     }
 }
 
+/// The longest slice of a turn that is cut has below 2 to the power of so many instructions.
+const CUT_BITS_MAX: u64 = 16;
+
 /// Kinds of steps, for the trace.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
@@ -68,6 +73,7 @@ pub(super) enum Step {
     Read,
     Write,
     Accept,
+    Cut,
 }
 
 /// Something that is going to happen.
@@ -95,6 +101,7 @@ pub(super) struct World {
     /// What [`secret`] goes by.
     secret: u64,
     pub(super) faults: Faults,
+    cuts: f64,
     order: Order,
     trace: Trace,
     events: BTreeMap<Place, Event>,
@@ -131,7 +138,7 @@ pub fn is_on() -> bool {
 /// Starts the simulation, for the rest of the process. Call before anything else of `rt` is used;
 /// one thread at a time may take part.
 pub fn start(config: Config) {
-    let world = World::new(config.seed, config.faults, Some(Stall(config.on_stall)));
+    let world = World::new(config.seed, config.faults, config.cuts, Some(Stall(config.on_stall)));
     *WORLD.lock().unwrap_or_else(PoisonError::into_inner) = Some(world);
     ON.store(true, Ordering::Relaxed);
 }
@@ -180,8 +187,13 @@ pub(in crate::rt) fn choose(count: usize) -> (usize, Option<u64>) {
     with(|world| world.choose(count))
 }
 
+/// After how many instructions the slice of a turn that begins is cut, if it is.
+pub(in crate::rt) fn cut_after() -> Option<i32> {
+    with(World::cut_after)
+}
+
 impl World {
-    pub(super) fn new(seed: u64, faults: f64, on_stall: Option<Stall>) -> World {
+    pub(super) fn new(seed: u64, faults: f64, cuts: f64, on_stall: Option<Stall>) -> World {
         let mut random = Random::new(seed);
         let order = match random.below(4) {
             0 => Order::MostlyFirst,
@@ -193,6 +205,7 @@ impl World {
             random,
             secret: Random::new(!seed).next(),
             faults: Faults::new(faults),
+            cuts,
             order,
             trace: Trace::new(seed),
             events: BTreeMap::new(),
@@ -229,6 +242,17 @@ impl World {
         let step = if frozen.is_some() { Step::Freeze } else { Step::Turn };
         self.note(step, index << 32 | count);
         (index as usize, frozen)
+    }
+
+    fn cut_after(&mut self) -> Option<i32> {
+        if self.cuts == 0.0 || !self.random.chance(self.cuts) {
+            return None;
+        }
+        // As many short slices as long ones.
+        let most = 1 << self.random.below(CUT_BITS_MAX);
+        let instructions = self.random.between(1, most);
+        self.note(Step::Cut, instructions);
+        Some(instructions as i32)
     }
 
     /// Has something happen at a time, or now if that has passed.

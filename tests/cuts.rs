@@ -1,0 +1,105 @@
+//! Turns that are cut: what users see of contexts that are suspended in the middle of one.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use support::{Folder, node_lua, run};
+
+/// What has been cut in the middle of its turn does not run again: fewer slices begin before it has
+/// ended than there are loops.
+#[test]
+fn a_suspended_context_is_ended_at_once() {
+    let folder = Folder::new();
+    let file = folder.write("loop.lua", "while true do end");
+    let main = folder.write(
+        "main.lua",
+        "local loops = {}
+         for i = 1, 60 do loops[i] = context.create((...)) end
+         local function slices()
+           local sum, suspended = 0, nil
+           for i, handle in ipairs(loops) do
+             local stat = context.stat(handle)
+             if stat.state == 'suspended' then suspended = i end
+             sum = sum + stat.slices
+           end
+           return sum, suspended
+         end
+         local before, suspended
+         repeat
+           timer.sleep(0.005)
+           before, suspended = slices()
+         until before > 4 * #loops and suspended
+         local handle = table.remove(loops, suspended)
+         local told
+         context.monitor(handle, function(_, reason) told = reason end)
+         context.destroy(handle)
+         context.wait(handle)
+         local after = slices()
+         while not told do timer.sleep(0.001) end
+         print(told, after - before < #loops)
+         for _, loop in ipairs(loops) do context.destroy(loop) end",
+    );
+    let done = run(node_lua().args(["--workers", "2"]).args([main, file])).succeeded();
+    assert_eq!(done.stdout, "killed\ttrue\n", "{done}");
+}
+
+/// Loops that have to share the workers are ended once they have used up their time, wherever they
+/// are then.
+#[test]
+fn a_turn_limit_counts_all_slices() {
+    let folder = Folder::new();
+    let file = folder.write("loop.lua", "local n = 0\nwhile true do\n  n = n + 1\nend");
+    let main = folder.write(
+        "main.lua",
+        "local left, least = 8, math.huge
+         for i = 1, left do
+           local handle, cpu, slices = context.create({ file = (...), turn_limit = 0.06 }), 0, 0
+           local look
+           look = timer.loop(0.001, 0.001, function()
+             local stat = context.stat(handle)
+             if not stat then return timer.close(look) end
+             cpu, slices = stat.cpu, stat.slices
+           end)
+           context.monitor(handle, function(_, reason, place)
+             least = math.min(least, slices)
+             print(reason, place:match('loop.lua:%d'), cpu < 0.2)
+             left = left - 1
+             if left == 0 then print(least > 2) end
+           end)
+         end",
+    );
+    let done = run(node_lua().args(["--workers", "2"]).args([main, file])).succeeded();
+    let lines: Vec<_> = done.stdout.lines().collect();
+    assert_eq!(lines.last(), Some(&"true"), "{done}");
+    for line in &lines[..8] {
+        let words: Vec<_> = line.split('\t').collect();
+        assert_eq!((words[0], words[2]), ("time", "true"), "{done}");
+        assert!(["loop.lua:2", "loop.lua:3"].contains(&words[1]), "{done}");
+    }
+}
+
+/// The count of a script's own hook goes on where it was.
+#[test]
+fn hooks_of_scripts_outlive_cuts() {
+    let folder = Folder::new();
+    let file = folder.write("loop.lua", "while true do end");
+    let main = folder.write(
+        "main.lua",
+        "local loops = {}
+         for i = 1, 4 do loops[i] = context.create((...)) end
+         local calls, x, before = 0, 0, context.stat().slices
+         debug.sethook(function() calls = calls + 1 end, '', 100000)
+         repeat
+           for i = 1, 1e6 do x = x + i % 7 end
+         until context.stat().slices > before + 20 or x > 1e9
+         local hook, mask, count = debug.gethook()
+         debug.sethook()
+         -- Three instructions an iteration.
+         local rounds = x / 2999998
+         print(type(hook), count, math.abs(calls - 30 * rounds) < 1 + rounds / 10)
+         for _, loop in ipairs(loops) do context.destroy(loop) end",
+    );
+    let done = run(node_lua().args(["--workers", "1"]).args([main, file])).succeeded();
+    assert_eq!(done.stdout, "function\t100000\ttrue\n", "{done}");
+}
