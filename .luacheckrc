@@ -5,11 +5,11 @@ max_line_length = 100
 -- `not (x >= y)` is not `x < y` where NaN may come.
 ignore = { "581" }
 -- The library replaces what must work across waits.
-files["lua/internal"] = { globals = { "coroutine", "require", "dofile" } }
+files["lua/core"] = { globals = { "coroutine", "require", "dofile" } }
 -- Time and chance are simulated.
-files["lua/internal/simulation.lua"] = { globals = { "os" } }
+files["lua/core/simulation.lua"] = { globals = { "os" } }
 -- It takes from a context what is withheld.
-files["lua/internal/confine.lua"] = { globals = { "debug", "io", "os", "package" } }
+files["lua/context/confine.lua"] = { globals = { "debug", "io", "os", "package" } }
 -- What the targets' drivers provide, and what they call.
 files["fuzz/src/targets"] = {
   globals = { "fuzz" }, read_globals = { "wire_encode", "wire_decode", "wire_copy" }

@@ -1,23 +1,23 @@
 //! Exports the VM's symbols from the binary, so that C modules (`require "cjson"`) find them, and
 //! `ffi.C` finds ours.
 //!
-//! On x86-64 Linux the VM's look at the processor goes through src/lua/state.rs, which remembers
-//! the answer: every state asks four times, and under a hypervisor each question is a trap. There
-//! its machine code is made known to the unwinder through src/lua/unwind.rs. On
-//! Linux its seeds come from there too, so that a simulation can choose them, it does not free the
-//! objects of a state that ends one by one, and what it calls of the C library for streams and child
-//! processes is in src/stdio/. Its profiler's timer is set in src/lua/profiler.rs.
+//! On x86-64 Linux the VM's look at the processor goes through src/vm/state.rs, which remembers the
+//! answer: every state asks four times, and under a hypervisor each question is a trap. There its
+//! machine code is made known to the unwinder through src/vm/unwind.rs. On Linux its seeds come
+//! from there too, so that a simulation can choose them, it does not free the objects of a state
+//! that ends one by one, and what it calls of the C library for streams and child processes is in
+//! src/os/stdio/. Its profiler's timer is set in src/vm/profiler.rs.
 //!
-//! LuaJIT's own Lua modules (`jit.v`, `jit.dump`, `jit.bcsave` and their like) are embedded from the
-//! source of the very VM that is linked: Cargo.lock has one version of luajit-src, for mlua and for
-//! this script. One of them, `jit.vmdef`, is made by LuaJIT's build; so that is run once more, but
-//! for this file alone.
+//! LuaJIT's own Lua modules (`jit.v`, `jit.dump`, `jit.bcsave` and their like) are embedded from
+//! the source of the very VM that is linked: Cargo.lock has one version of luajit-src, for mlua and
+//! for this script. One of them, `jit.vmdef`, is made by LuaJIT's build; so that is run once more,
+//! but for this file alone.
 
 use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
 
-/// What LuaJIT's `io` and `os` call of the C library, and src/stdio/ and src/lua/native/stdio.rs
+/// What LuaJIT's `io` and `os` call of the C library, and src/os/stdio/ and src/vm/stdio.rs
 /// have a function for.
 const STREAM_FUNCTIONS: [&str; 11] = [
     "fflush",

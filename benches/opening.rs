@@ -8,7 +8,7 @@ mod vm;
 
 use std::time::Instant;
 
-use node_lua::lua::state::State;
+use node_lua::vm::state::State;
 
 const STATES: u32 = 1000;
 

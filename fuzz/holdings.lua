@@ -6,7 +6,7 @@
 --     node-lua fuzz/holdings.lua SCRIPT.lua MIB
 --
 -- prints the seed, the limit, by how much the process has grown at most, both in MiB, and how the
--- context has ended. Run by tests/holdings.rs, which has the assertion.
+-- context has ended. Run by tests/memory_holdings.rs, which has the assertion.
 
 local role, seed = ...
 local MIB = 2 ^ 20

@@ -34,7 +34,7 @@ local function load_next(module)
   end
   local stubs = core.stubs and core.stubs[module]
   for key, value in next, found or {} do
-    local stub = stubs and stubs[key] -- in place of what is not loaded: see internal/listing.lua
+    local stub = stubs and stubs[key] -- in place of what is not loaded: see core/listing.lua
     if stub then core.originals[stub] = value end
     if rawget(module, key) == stub then rawset(module, key, value) end
   end
@@ -61,11 +61,11 @@ local function defer(module, ...)
   return setmetatable(module, lazy)
 end
 
-load("internal/task")
-load("internal/ffi")
+load("core/dispatch")
+load("core/ffi")
 
 local context = load("context")
-defer(context, "internal/process", "internal/names", "internal/lifetime", "internal/query")
+defer(context, "context/process", "context/names", "context/wait", "context/query")
 local timer = defer({}, "timer")
 local tcp = defer({}, "tcp")
 local buffer = load("buffer")
@@ -74,7 +74,7 @@ core.context, core.tcp, core.timer = context, tcp, timer
 -- Lists all functions of the modules, for scripts that look through them.
 local list
 function native.list(with_buffer)
-  list = list or native.load("internal/listing")(native, core, load_next)
+  list = list or native.load("core/listing")(native, core, load_next)
   return list(with_buffer)
 end
 
@@ -94,7 +94,7 @@ local modules, require, dofile
 local function get_modules()
   if modules then return modules end
   local own = { buffer = buffer, context = context, tcp = tcp, timer = timer }
-  local load_require = native.load("internal/require")
+  local load_require = native.load("core/require")
   local made = load_require(native, core, loaded, package, loadfile, own)
   native.show(made.require, require)
   native.show(made.dofile, dofile)

@@ -11,20 +11,19 @@
 //! 5. [`abi`], [`lua`]: the C declarations shared with scripts; the VM
 //! 6. [`cli`]: the command line
 
-pub mod abi;
 pub mod buf;
 pub mod cli;
-pub mod context;
 pub mod error;
+pub mod failpoint;
 pub mod frame;
 pub mod logging;
 pub mod lua;
-pub mod memory;
 pub mod message;
 pub mod net;
+pub mod os;
 pub mod rt;
-pub mod stdio;
+pub mod sched;
+pub mod sim;
 mod sync;
-pub mod thread;
 pub mod timer;
-pub mod torture;
+pub mod vm;

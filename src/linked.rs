@@ -10,7 +10,7 @@ use std::ffi::{c_char, c_int};
 
 use memchr::memmem;
 use mlua::ffi::lua_State;
-use node_lua::lua::interrupt;
+use node_lua::vm::hook;
 
 unsafe extern "C-unwind" {
     fn __real_lua_lessthan(raw: *mut lua_State, left: c_int, right: c_int) -> c_int;
@@ -35,13 +35,13 @@ thread_local! {
 /// Looks from time to time whether the context ends.
 ///
 /// # Safety
-/// As for [`interrupt::look`].
+/// As for [`hook::look`].
 #[inline]
 unsafe fn look_seldom(raw: *mut lua_State) {
     COUNT.set(COUNT.get().wrapping_add(1));
     if COUNT.get().is_multiple_of(CALLS) {
         // SAFETY: the caller's contract.
-        unsafe { interrupt::look(raw) };
+        unsafe { hook::look(raw) };
     }
 }
 
@@ -70,7 +70,7 @@ unsafe extern "C-unwind" fn __wrap_lua_lessthan(
 unsafe extern "C-unwind" fn __wrap_lua_call(raw: *mut lua_State, arguments: c_int, results: c_int) {
     // SAFETY: the caller's contract.
     unsafe {
-        interrupt::look(raw);
+        hook::look(raw);
         __real_lua_call(raw, arguments, results);
     }
 }

@@ -8,8 +8,8 @@ mod tables;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    node_lua::memory::init();
-    node_lua::stdio::init();
-    node_lua::rt::init();
+    node_lua::os::memory::init();
+    node_lua::os::stdio::init();
+    node_lua::os::init();
     node_lua::cli::run::run(std::env::args_os().collect())
 }

@@ -10,7 +10,7 @@ use std::ffi::c_int;
 use std::ptr;
 
 use mlua::ffi::{self, lua_State};
-use node_lua::lua::interrupt;
+use node_lua::vm::hook;
 
 /// Tables with fewer entries are LuaJIT's own affair: it takes some milliseconds at most.
 const ENTRIES_MIN: usize = 4096;
@@ -191,7 +191,7 @@ impl Table {
     unsafe fn prepare_if_new(&mut self, raw: *mut lua_State, key: u64) {
         // SAFETY: as there; what has no such key has the same as what has no nil.
         unsafe {
-            interrupt::look(raw);
+            hook::look(raw);
             if self.is_full() && lj_tab_get(raw, self, &key) == lj_tab_get(raw, self, &NIL) {
                 self.prepare(raw, key);
             }

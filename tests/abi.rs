@@ -13,7 +13,7 @@ use node_lua::buf;
 fn buffer_header_matches_rust() {
     let mut script = String::from(
         "local ffi = require 'ffi'\n\
-         native_for_tests.load 'internal/cdef'(native_for_tests, 'buffer.h')\n\
+         native_for_tests.load 'buffer/cdef'(native_for_tests, 'buffer.h')\n\
          local function same(what, c, rust)\n\
            assert(c == rust, what .. ': ' .. tostring(c) .. ' in C, ' .. rust .. ' in Rust')\n\
          end\n",

@@ -6,8 +6,8 @@ mod support;
 
 use bytes::Bytes;
 use mlua::ffi;
-use node_lua::abi::buffer;
 use node_lua::buf::{INLINE_MAX, Piece, SIZE_MAX};
+use node_lua::lua::buffer::userdata;
 
 fn script(name: &str, source: &str) {
     let state = support::vm::state();
@@ -40,10 +40,10 @@ fn pushed_bytes_arrive_at_every_size() {
         let shared = Bytes::from(bytes.clone());
         // SAFETY: the state is not running; without a limit nothing raises.
         unsafe {
-            buffer::push_bytes(raw, &bytes);
-            buffer::push_shared(raw, Piece::from(shared.clone()));
-            assert_eq!(buffer::test(raw, -2).unwrap().as_slice(), bytes);
-            let second = buffer::test(raw, -1).unwrap();
+            userdata::push_bytes(raw, &bytes);
+            userdata::push_shared(raw, Piece::from(shared.clone()));
+            assert_eq!(userdata::test(raw, -2).unwrap().as_slice(), bytes);
+            let second = userdata::test(raw, -1).unwrap();
             assert_eq!(second.as_slice(), bytes);
             assert_eq!(second.as_slice().as_ptr() == shared.as_ptr(), size > INLINE_MAX);
             assert_eq!(*second.share(), *bytes);
@@ -66,13 +66,13 @@ fn only_buffers_pass_the_type_check() {
     // SAFETY: the state is not running.
     unsafe {
         ffi::lua_pushnil(raw);
-        assert!(buffer::test(raw, -1).is_none());
+        assert!(userdata::test(raw, -1).is_none());
         ffi::lua_pushlightuserdata(raw, raw.cast());
-        assert!(buffer::test(raw, -1).is_none());
+        assert!(userdata::test(raw, -1).is_none());
         ffi::lua_getglobal_(raw, c"values".as_ptr());
         for index in 1..=9 {
             ffi::lua_rawgeti_(raw, -1, index);
-            assert!(buffer::test(raw, -1).is_none(), "value {index}");
+            assert!(userdata::test(raw, -1).is_none(), "value {index}");
             ffi::lua_settop(raw, -2);
         }
         ffi::lua_settop(raw, 0);
@@ -144,7 +144,7 @@ fn shared_bytes_that_are_refused_are_let_go() {
         // SAFETY: the test passes its own option.
         let bytes = unsafe { (*ffi::lua_touserdata(raw, 1).cast::<Option<Bytes>>()).take() };
         // SAFETY: called protected.
-        unsafe { buffer::push_shared(raw, Piece::from(bytes.expect("some"))) };
+        unsafe { userdata::push_shared(raw, Piece::from(bytes.expect("some"))) };
         0
     }
     // SAFETY: the state is not running.

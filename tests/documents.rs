@@ -283,7 +283,7 @@ fn tests_that_are_named_exist() {
     let (table, _) = table.split_once("\n\n").unwrap();
     for name in table.lines().filter_map(|row| row.split(" | ").nth(1)).flat_map(quoted) {
         let found = match name.rsplit_once('.') {
-            Some((_, "rs")) => exists("tests", &name) || exists("src/context", &name),
+            Some((_, "rs")) => exists("tests", &name) || exists("src/sched", &name),
             Some((_, "lua")) => exists(".", &name),
             _ if name.contains('/') => exists("tests", &name),
             _ => sources.contains(&format!("fn {name}()")) || !name.contains('_'),

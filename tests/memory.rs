@@ -1,5 +1,5 @@
-//! More ways to take all memory than tests/limits.rs has: in single calls of the library, through
-//! messages, and without a limit. Each ends at most its own context; a neighbour goes on.
+//! More ways to take all memory than tests/sched_turns.rs has: in single calls of the library,
+//! through messages, and without a limit. Each ends at most its own context; a neighbour goes on.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -17,8 +17,8 @@ use std::ptr;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::Piece;
-use crate::torture;
+use super::piece::Piece;
+use crate::failpoint;
 
 /// The most bytes a buffer may hold: lengths are `int32_t`, which compiled code handles best.
 pub const SIZE_MAX: usize = i32::MAX as usize;
@@ -496,7 +496,7 @@ impl NlBuffer {
 
 /// An empty block of exactly this capacity; `None` if a large one cannot be had.
 pub(super) fn allocate(capacity: usize) -> Option<BytesMut> {
-    if torture::fails(torture::Point::Allocation) {
+    if failpoint::fails(failpoint::Point::Allocation) {
         return None;
     }
     if capacity < FALLIBLE_BYTES {

@@ -3,7 +3,8 @@
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use crate::lua::{Paths, library};
+use crate::lua::Paths;
+use crate::vm::prelude;
 
 /// Only Debian and its derivatives have this file, and keep modules for Lua 5.1 in the two places
 /// below.
@@ -20,7 +21,7 @@ fn debian_cpath() -> String {
 /// # Errors
 /// Without memory to find out.
 pub(super) fn find(script: Option<&Path>, heeds_environment: bool) -> std::io::Result<Paths> {
-    let Some((mut path, mut cpath)) = library::default_paths() else {
+    let Some((mut path, mut cpath)) = prelude::default_paths() else {
         return Err(std::io::ErrorKind::OutOfMemory.into());
     };
     if Path::new(DEBIAN).exists() {

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, Step, USAGE};
 use super::{paths, simulate};
-use crate::context::Scheduler;
-use crate::lua::{self, CommandLine, Deny, Process, Program, Script, Settings, Source, interrupt};
+use crate::lua::{self, CommandLine, Deny, Program, Script, Settings, Source};
 use crate::message::{Text, Value};
-use crate::{logging, memory, net, rt, stdio, thread, torture};
+use crate::os::{self, memory, stdio, thread};
+use crate::sched::{Process, Scheduler};
+use crate::vm::hook;
+use crate::{failpoint, logging, net};
 
 /// How long the process waits, at its end, for what was written to be read.
 pub(super) const FLUSH_PATIENCE: Duration = Duration::from_secs(4);
@@ -38,7 +40,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn version() -> String {
-    format!("node-lua {} ({})\n", env!("CARGO_PKG_VERSION"), crate::lua::library::vm_version())
+    format!("node-lua {} ({})\n", env!("CARGO_PKG_VERSION"), crate::vm::prelude::vm_version())
 }
 
 /// Writes to standard error; that it may be closed, or its disk full, changes no exit status.
@@ -85,7 +87,7 @@ fn run_script(program: &OsString, run: &Run) -> ExitCode {
     }
     scheduler.wait_until_done();
     net::wait_for_lingering(FLUSH_PATIENCE);
-    torture::report();
+    failpoint::report();
     if !stdio::finish() {
         settings.fail();
     }
@@ -100,7 +102,7 @@ pub(super) fn prepare(
     workers: usize,
 ) -> Option<(Arc<Scheduler>, Arc<Settings>)> {
     if run.is_interactive {
-        rt::unbuffer_input();
+        os::unbuffer_input();
     }
     let script = match script(program, run) {
         Ok(script) => script,
@@ -125,7 +127,7 @@ pub(super) fn prepare(
     settings.compiler = run.steps.iter().filter_map(for_all).collect();
     settings.process = Arc::new(Process::new(run.grace, run.exits_with_main));
     let settings = Arc::new(settings);
-    interrupt::init();
+    hook::init();
     // One more for the threads that run no contexts.
     memory::limit_pools(workers + 1);
     let scheduler = Scheduler::new(workers);

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use super::args::{GRACE, Main, Run, Simulation, Step};
 use super::run::{FLUSH_PATIENCE, complain, prepare};
-use crate::context::{End, Scheduler};
 use crate::lua::Settings;
-use crate::rt::{self, Signal, simulation};
-use crate::{logging, net, stdio, thread};
+use crate::os::{self, Signal, stdio, thread};
+use crate::sched::{End, Scheduler};
+use crate::{logging, net, rt, sim};
 
 /// Real time that one of many seeds may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ const LISTED_MAX: usize = 20;
 /// Runs what was asked for; returns the exit status.
 pub(super) fn run(run: &Run, simulation: &Simulation) -> ExitCode {
     // Native functions show where they are in tracebacks.
-    if rt::fix_addresses() && !simulation.is_range {
+    if os::fix_addresses() && !simulation.is_range {
         return execute_again();
     }
     if simulation.is_range { run_all(run, simulation) } else { run_one(run, simulation) }
@@ -49,7 +49,7 @@ fn run_one(run: &Run, options: &Simulation) -> ExitCode {
     logging::init_simulated();
     let world: Arc<World> = Arc::default();
     let stalled = Arc::clone(&world);
-    simulation::start(simulation::Config {
+    sim::start(sim::Config {
         seed,
         faults: options.faults,
         cuts: options.cuts,
@@ -87,7 +87,7 @@ fn run_one(run: &Run, options: &Simulation) -> ExitCode {
         return ExitCode::FAILURE;
     }
     if options.trace {
-        let simulation::Report { trace, steps, time } = simulation::Report::new();
+        let sim::Report { trace, steps, time } = sim::Report::new();
         let time = time as f64 / 1e9;
         complain(&format!("seed {seed}: trace {trace:016x}, {steps} steps, {time:.6} s"));
     }

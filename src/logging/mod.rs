@@ -16,7 +16,8 @@ use std::sync::OnceLock;
 use env_logger::fmt::Formatter;
 use log::{Level, Log, Metadata, Record};
 
-use crate::{rt, thread};
+use crate::os::thread;
+use crate::rt;
 use filter::Filter;
 
 pub use queue::stat;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::host::{Completion, Host, KIND_WRITE, Notice, Socket, source};
+use super::host::{Host, KIND_WRITE, Socket, source};
+use super::notice::{Completion, Notice};
 use crate::error::Code;
 use crate::net::{Connector, Progress};
-use crate::rt;
+use crate::os;
 
 /// How a connection attempt stands, by token.
 #[derive(Debug)]
@@ -17,7 +18,7 @@ pub(super) enum Attempt {
 
 impl Host {
     /// Starts to connect; the outcome comes as a notice under `token`.
-    pub(super) fn connect(&mut self, token: u64, addresses: Vec<rt::Address>) {
+    pub(super) fn connect(&mut self, token: u64, addresses: Vec<os::Address>) {
         let context = Arc::clone(&self.context);
         let stored = self.sockets.try_insert(|key| {
             let connector = Connector::new(token, addresses, &context, source(key, KIND_WRITE));

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use mlua::ffi::{self, lua_State};
 
-use super::behavior::Source;
-use super::{host, library};
+use super::host;
+use super::program::Source;
+use crate::vm::prelude;
 
 /// What comes before the main script, and after it.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct CommandLine {
     pub is_interactive: bool,
 }
 
-/// Something that is done before the main script runs; lua/internal/command.lua knows the kinds.
+/// Something that is done before the main script runs; lua/core/command.lua knows the kinds.
 #[derive(Debug)]
 pub struct Step {
     /// The option's letter.
@@ -59,7 +60,7 @@ pub(super) unsafe fn set_compiler(raw: *mut lua_State) {
     for (kind, text) in &settings.compiler {
         // SAFETY: a live state with an empty stack; what raises ends the context.
         unsafe {
-            library::push_chunk(raw, "internal/compiler");
+            prelude::push_chunk(raw, "core/compiler");
             push_bytes(raw, &[*kind]);
             push_bytes(raw, text);
             ffi::lua_call(raw, 2, 0);
@@ -67,7 +68,7 @@ pub(super) unsafe fn set_compiler(raw: *mut lua_State) {
     }
 }
 
-/// Pushes what is to be done in place of a chunk, for lua/internal/command.lua.
+/// Pushes what is to be done in place of a chunk, for lua/core/command.lua.
 ///
 /// # Safety
 /// `raw` must be a live state with some slots free. Raises for want of memory.

@@ -1,7 +1,7 @@
 //! What a context's script acts on: its mailbox's events, timers and sockets.
 //!
 //! The native functions (context.rs, tcp.rs, timer.rs) reach the host of the running context
-//! through [`with`]; a turn (behavior.rs) sets it with [`enter`].
+//! through [`with`]; a turn (program.rs) sets it with [`enter`].
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -13,18 +13,18 @@ use std::sync::atomic::Ordering;
 use mlua::ffi::lua_State;
 
 use super::attempts::Attempt;
-use super::interrupt;
 pub(super) use super::notice::{Completion, Notice};
 use super::quota::Quota;
 use super::sessions::Sessions;
-use super::state::Account;
-use super::timers::{TIMERS_MAX, Timers};
+use super::timer::{TIMERS_MAX, Timers};
 use super::unread::Unread;
-use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::message::{Event, Id, Published, Value};
 use crate::net::{Acceptor, Connection, Connector, Remotes, Table, linger};
 use crate::rt::{self, Listener};
+use crate::sched::{Context, ReadyWaker};
+use crate::vm::hook;
+use crate::vm::state::Account;
 
 /// What one turn may cost, in messages' worth of work, before other contexts run.
 const COST_PER_TURN: usize = 1024;
@@ -82,9 +82,9 @@ impl Default for Answers {
 }
 
 /// The running context's side of the world.
-pub(super) struct Host {
-    pub(super) context: Arc<Context>,
-    pub(super) settings: Arc<super::Settings>,
+pub(crate) struct Host {
+    pub(crate) context: Arc<Context>,
+    pub(super) settings: Arc<super::settings::Settings>,
     pub(super) batch: VecDeque<Event>,
     /// Whether anything in the batch holds bytes, and how many had come to the mailbox with it.
     batch_holds: bool,
@@ -103,12 +103,12 @@ pub(super) struct Host {
     pub(super) published: Option<Arc<Published>>,
     pub(super) is_ending: bool,
     /// What is withheld from the context, and from those it creates.
-    pub(super) deny: super::Deny,
+    pub(super) deny: super::confine::Deny,
     /// Where its script is.
     pub(super) folder: Option<Arc<Path>>,
     /// Whether it has asked for signals.
     hears_signals: bool,
-    pub(super) main_failed: bool,
+    pub(crate) main_failed: bool,
     /// How the main chunk failed.
     pub(super) failure: Option<Vec<u8>>,
     /// Why the script ends its own context, if it says so.
@@ -143,11 +143,11 @@ pub(super) fn enter<R>(host: &mut Box<Host>, raw: *mut lua_State, body: impl FnO
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.set(self.0);
-            interrupt::set_running(self.1);
+            hook::set_running(self.1);
         }
     }
     let host = CURRENT.replace(&raw mut **host);
-    let _restore = Restore(host, interrupt::set_running(raw));
+    let _restore = Restore(host, hook::set_running(raw));
     body()
 }
 
@@ -157,7 +157,7 @@ pub(super) fn enter<R>(host: &mut Box<Host>, raw: *mut lua_State, body: impl FnO
 ///
 /// `body` must not call into the VM in a way that can run script code (and so another `with`).
 #[inline]
-pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
+pub(crate) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     let host = CURRENT.get();
     assert!(!host.is_null(), "native functions run inside a turn");
     // SAFETY: `enter` has set it to a host that it borrows mutably for the duration, and lends to
@@ -165,12 +165,12 @@ pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     let host = unsafe { &mut *host };
     match catch_unwind(AssertUnwindSafe(|| body(host))) {
         Ok(result) => result,
-        Err(panic) => interrupt::fail(&host.context, panic),
+        Err(panic) => hook::fail(&host.context, panic),
     }
 }
 
 /// Whether a context is running on this thread.
-pub(super) fn is_entered() -> bool {
+pub(crate) fn is_entered() -> bool {
     !CURRENT.get().is_null()
 }
 
@@ -189,7 +189,10 @@ pub(super) fn ask_to_collect(context: &Arc<Context>) {
 }
 
 impl Host {
-    pub(super) fn new(context: &Arc<Context>, settings: &Arc<super::Settings>) -> Box<Host> {
+    pub(super) fn new(
+        context: &Arc<Context>,
+        settings: &Arc<super::settings::Settings>,
+    ) -> Box<Host> {
         Box::new(Host {
             context: Arc::clone(context),
             settings: Arc::clone(settings),
@@ -207,7 +210,7 @@ impl Host {
             sessions: Sessions::default(),
             published: None,
             is_ending: false,
-            deny: super::Deny::default(),
+            deny: super::confine::Deny::default(),
             folder: None,
             hears_signals: false,
             main_failed: false,

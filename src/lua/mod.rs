@@ -1,57 +1,49 @@
 //! The VM: states, values, and the native functions behind the script API.
 
-mod arena;
 mod attempts;
-mod behavior;
+pub mod buffer;
 mod command;
-mod compiled;
-pub mod convert;
-mod cut;
-mod disguise;
-mod fixed_heap;
-mod heap;
-mod host;
-pub mod interrupt;
-mod layout;
-pub mod library;
-mod mail;
-mod native;
+mod confine;
+mod context;
+mod environments;
+mod events;
+mod failure;
+mod frames;
+pub(crate) mod host;
+mod message;
+mod names;
+pub(crate) mod native;
 mod notice;
-pub mod objects;
-mod pages;
-mod pattern;
-mod pristine;
 mod process;
-pub mod profiler;
+mod program;
 mod quota;
+mod rwopt;
+mod send;
 mod sessions;
 mod settings;
-mod slots;
+pub(crate) mod shortage;
 mod start;
-pub mod state;
-mod stock;
-mod strings;
-mod timers;
-mod traceback;
+mod stat;
+mod tcp;
+mod timer;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod unread;
-pub mod unwind;
 
 pub(crate) use host::is_open;
 
-pub use behavior::{Paths, Program, Script, Source};
 pub use command::{CommandLine, Step};
-pub use native::confine::Deny;
-pub use process::Process;
+pub use confine::Deny;
+pub use program::{Paths, Program, Script, Source};
 pub use settings::Settings;
 
 use std::ffi::c_int;
 
 use mlua::ffi::lua_State;
 
-use crate::abi::buffer;
 use crate::buf::{INLINE_MAX, Piece};
 use crate::message::Pooled;
+use crate::vm::convert;
+use buffer::userdata;
 
 /// How buffers travel: by reference.
 #[derive(Debug)]
@@ -63,7 +55,7 @@ impl convert::Buffers for BufferValues {
         index: c_int,
     ) -> Result<Option<convert::Content>, convert::Released> {
         // SAFETY: the caller's contract.
-        match unsafe { buffer::test(state, index) } {
+        match unsafe { userdata::test(state, index) } {
             None => Ok(None),
             Some(buffer) if buffer.is_live() => Ok(Some(match Pooled::new(buffer.as_slice()) {
                 Some(bytes) => convert::Content::Small(bytes),
@@ -77,15 +69,15 @@ impl convert::Buffers for BufferValues {
         // SAFETY: the caller's contract.
         unsafe {
             if content.len() <= INLINE_MAX {
-                buffer::push_bytes(state, content);
+                userdata::push_bytes(state, content);
             } else {
-                buffer::push_shared(state, content.clone());
+                userdata::push_shared(state, content.clone());
             }
         }
     }
 
     unsafe fn push_copy(state: *mut lua_State, content: &[u8]) {
         // SAFETY: the caller's contract.
-        unsafe { buffer::push_bytes(state, content) };
+        unsafe { userdata::push_bytes(state, content) };
     }
 }

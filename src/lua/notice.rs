@@ -1,7 +1,7 @@
 //! What a turn tells the library beside the events of its mailbox.
 
 use crate::error::Code;
-use crate::rt;
+use crate::os;
 
 /// Something the library's dispatcher reacts to that does not come from the mailbox.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(super) enum Notice {
     Collect,
     Gone(u64),
     Complete(u64, Result<Completion, Code>),
-    Signal(rt::Signal),
+    Signal(os::Signal),
 }
 
 /// What a one-shot operation yields.

@@ -1,206 +1,112 @@
-//! The process as its contexts see it: signals that they are told of, and its end.
-//!
-//! The first SIGINT or SIGTERM goes to the contexts with a callback for it; if there is none, or
-//! they have had their time, all contexts are destroyed. A second one ends the process at once. The
-//! other signals are left alone until a script asks for one, and do what they always did once no
-//! callback is left.
+//! Signals, the end of the process, and lines from standard input.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
-use std::time::Duration;
+use std::ffi::c_int;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::context::{End, Scheduler};
-use crate::message::Id;
-use crate::rt::{self, Signal};
-use crate::thread;
+use mlua::ffi::{self, lua_CFunction, lua_State};
 
-/// How long the process runs on once it is to end, at most: contexts may be busy, or peers slow.
-const PATIENCE: Duration = Duration::from_millis(4500);
+use super::native::{key, number, push_text, text};
+use crate::lua::host;
+use crate::message::Event;
+use crate::os::{self, Signal};
 
-/// A context with callbacks for signals. Of each signal one waits at most.
-struct Listener {
-    waker: Waker,
-    wanted: u8,
-    pending: u8,
-}
+pub(super) const FUNCTIONS: super::native::Functions = &[
+    (c"hear", hear as lua_CFunction),
+    (c"exit", exit),
+    (c"is_terminal", is_terminal),
+    (c"read_line", read_line),
+    (c"take_line", take_line),
+];
 
-#[derive(Default)]
-struct Listeners {
-    all: BTreeMap<Id, Listener>,
-    /// Signals that come here.
-    installed: u8,
-    /// Those of them that were ignored before that.
-    ignored: u8,
-}
-
-/// What ends the process, and who hears of signals.
-#[derive(Default)]
-pub struct Process {
-    grace: Option<Duration>,
-    exits_with_main: bool,
-    status: OnceLock<u8>,
-    is_ending: AtomicBool,
-    is_interrupted: AtomicBool,
-    listeners: Mutex<Listeners>,
-}
-
-impl std::fmt::Debug for Process {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Process").field("status", &self.status).finish_non_exhaustive()
-    }
-}
-
-fn bit(signal: Signal) -> u8 {
-    1 << signal as u8
-}
-
-impl Process {
-    /// A process of which nothing is known yet. `grace` is how long callbacks for INT and TERM
-    /// have: nothing for no limit. It may end with the main script's context.
-    pub fn new(grace: Option<Duration>, exits_with_main: bool) -> Process {
-        Process { grace, exits_with_main, ..Process::default() }
-    }
-
-    /// See [`Process::new`].
-    pub fn grace(&self) -> Option<Duration> {
-        self.grace
-    }
-
-    /// Whether the process ends with the main script's context.
-    pub fn exits_with_main(&self) -> bool {
-        self.exits_with_main
-    }
-
-    /// The status that was asked for: by a script, or by a signal.
-    pub fn status(&self) -> Option<u8> {
-        self.status.get().copied()
-    }
-
-    /// Ends all contexts, and with them the process: in good time, but in a simulation, which knows
-    /// no other time than its own. The first status that is asked for counts.
-    pub fn end(&self, scheduler: &Scheduler, status: Option<u8>) {
-        if let Some(status) = status {
-            // Set before: the first counts.
-            let _ = self.status.set(status);
-        }
-        if !self.is_ending.swap(true, Ordering::SeqCst) && !rt::is_simulated() {
-            let status = self.status().unwrap_or_default();
-            let force = move || {
-                std::thread::sleep(PATIENCE);
-                log::warn!("contexts are still busy, or peers slow to read: the process ends");
-                thread::exit_soon(i32::from(status));
-            };
-            // Without a thread for it the process just waits for its contexts.
-            let _ = std::thread::Builder::new().name("end".to_owned()).spawn(force);
-        }
-        scheduler.destroy_all(&End::Destroyed(None));
-    }
-
-    /// Has signals come here that end the process.
-    ///
-    /// # Errors
-    /// If the handlers cannot be installed.
-    pub fn start(self: &Arc<Self>, scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
-        [Signal::Int, Signal::Term]
-            .into_iter()
-            .try_for_each(|signal| self.install(signal, scheduler))
-    }
-
-    fn install(
-        self: &Arc<Self>,
-        signal: Signal,
-        scheduler: &Arc<Scheduler>,
-    ) -> std::io::Result<()> {
-        let mut listeners = self.listeners();
-        if listeners.installed & bit(signal) != 0 || rt::is_simulated() {
-            return Ok(());
-        }
-        let (process, scheduler) = (Arc::clone(self), Arc::clone(scheduler));
-        if thread::is_ignored(signal.number()) {
-            listeners.ignored |= bit(signal);
-        }
-        rt::on_signal(signal, move || process.on_signal(signal, &scheduler))?;
-        listeners.installed |= bit(signal);
-        Ok(())
-    }
-
-    fn listeners(&self) -> MutexGuard<'_, Listeners> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has `waker` woken when this signal comes, for the context `id`; or not any more.
-    ///
-    /// # Errors
-    /// If the system does not let the process have the signal.
-    pub(super) fn listen(
-        self: &Arc<Self>,
-        scheduler: &Arc<Scheduler>,
-        id: Id,
-        signal: Signal,
-        waker: Option<Waker>,
-    ) -> std::io::Result<()> {
-        let Some(waker) = waker else {
-            if let Some(listener) = self.listeners().all.get_mut(&id) {
-                listener.wanted &= !bit(signal);
-                listener.pending &= !bit(signal);
+/// native.hear(name, wants): whether this signal is to be told to the script. True; or `nil,
+/// message`.
+unsafe extern "C-unwind" fn hear(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the name is not used after the stack changes.
+    let (name, wants) =
+        unsafe { (text(raw, 1).unwrap_or_default(), ffi::lua_toboolean(raw, 2) != 0) };
+    let signal = Signal::ALL.into_iter().find(|signal| signal.name().as_bytes() == name);
+    let result = match signal {
+        Some(signal) => host::with(|host| {
+            let waker = wants.then(|| host.signal_waker());
+            let (context, process) = (&host.context, &host.settings.process);
+            process.listen(context.scheduler(), context.id(), signal, waker)
+        }),
+        None => Err(io::ErrorKind::InvalidInput.into()),
+    };
+    // SAFETY: as above, with 20 slots free.
+    unsafe {
+        match result {
+            Ok(()) => {
+                ffi::lua_pushboolean(raw, 1);
+                1
             }
-            return Ok(());
-        };
-        self.install(signal, scheduler)?;
-        let new = || Listener { waker, wanted: 0, pending: 0 };
-        self.listeners().all.entry(id).or_insert_with(new).wanted |= bit(signal);
-        Ok(())
-    }
-
-    /// Forgets a context that ends.
-    pub(super) fn forget(&self, id: Id) {
-        self.listeners().all.remove(&id);
-    }
-
-    /// The signals that have come for a context, since it was last asked.
-    pub(super) fn take_pending(&self, id: Id) -> impl Iterator<Item = Signal> + use<> {
-        let mut listeners = self.listeners();
-        let pending = listeners.all.get_mut(&id).map(|found| std::mem::take(&mut found.pending));
-        let pending = pending.unwrap_or_default();
-        Signal::ALL.into_iter().filter(move |&signal| pending & bit(signal) != 0)
-    }
-
-    /// Tells those who want to know of a signal; how many do.
-    pub fn tell(&self, signal: Signal) -> usize {
-        let mut wakers = Vec::new();
-        for listener in self.listeners().all.values_mut() {
-            if listener.wanted & bit(signal) != 0 {
-                listener.pending |= bit(signal);
-                wakers.push(listener.waker.clone());
+            Err(error) => {
+                ffi::lua_pushnil(raw);
+                push_text(raw, error.to_string().as_bytes());
+                2
             }
         }
-        // Outside the lock: they are put into mailboxes, which have locks of their own.
-        let count = wakers.len();
-        wakers.into_iter().for_each(Waker::wake);
-        count
     }
+}
 
-    fn on_signal(self: &Arc<Self>, signal: Signal, scheduler: &Arc<Scheduler>) {
-        let Some(status) = signal.exit_status() else {
-            if self.tell(signal) == 0 && self.listeners().ignored & bit(signal) == 0 {
-                thread::die_of(signal.number());
-            }
-            return;
-        };
-        if self.is_interrupted.swap(true, Ordering::SeqCst) {
-            thread::exit_now(i32::from(status));
-        }
-        if self.is_ending.load(Ordering::SeqCst) || self.tell(signal) == 0 {
-            log::info!("terminated by a signal");
-            return self.end(scheduler, Some(status));
-        }
-        let Some(grace) = self.grace else { return };
-        let (process, scheduler) = (Arc::clone(self), Arc::clone(scheduler));
-        rt::spawn(async move {
-            rt::sleep(grace).await;
-            process.end(&scheduler, Some(status));
-        });
+/// native.exit(status or nil): ends all contexts, this one after the turn's dispatch. True.
+unsafe extern "C-unwind" fn exit(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM. `as` saturates.
+    let status = unsafe {
+        let is_given = ffi::lua_type(raw, 1) == ffi::LUA_TNUMBER;
+        is_given.then(|| number(raw, 1) as u8)
+    };
+    host::with(|host| {
+        host.is_ending = true;
+        // What was written to sockets of others leaves before their owners end.
+        host.flush_remotes();
+        let status = status.unwrap_or_else(|| host.settings.status());
+        let settings = Arc::clone(&host.settings);
+        settings.process.end(host.context.scheduler(), Some(status));
+    });
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushboolean(raw, 1) };
+    1
+}
+
+/// native.is_terminal(): whether standard input is one.
+unsafe extern "C-unwind" fn is_terminal(raw: *mut lua_State) -> c_int {
+    let is = std::io::IsTerminal::is_terminal(&io::stdin());
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(is)) };
+    1
+}
+
+/// The line that was read last; nothing at the end.
+static LINE: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// native.read_line(token): reads a line from standard input, on a thread of its own, and then
+/// completes the operation: [`take_line`] has the line.
+unsafe extern "C-unwind" fn read_line(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let token = unsafe { key(raw, 1) };
+    let context = host::with(|host| Arc::clone(&host.context));
+    let done = Arc::clone(&context);
+    let read = move || {
+        let line = os::read_line();
+        *LINE.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        // A context that has ended reads no further.
+        let _ = context.deliver(Event::Complete { token, result: Ok(()) });
+    };
+    if std::thread::Builder::new().name("stdin".to_owned()).spawn(read).is_err() {
+        // As if standard input had ended: there is nobody to read it.
+        let _ = done.deliver(Event::Complete { token, result: Ok(()) });
     }
+    0
+}
+
+/// native.take_line(): the line, or nothing at the end of standard input.
+unsafe extern "C-unwind" fn take_line(raw: *mut lua_State) -> c_int {
+    let line = LINE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(line) = line else { return 0 };
+    // SAFETY: called by the VM. What this raises is the lack of memory, and the line is lost with
+    // the context.
+    unsafe { push_text(raw, &line) };
+    1
 }

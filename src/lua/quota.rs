@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::context::Context;
 use crate::logging::Throttle;
+use crate::sched::Context;
 
 /// Errors of one context in 10 s, and bytes of them.
 const ERRORS_MAX: u32 = 100;

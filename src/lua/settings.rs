@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Process;
-use crate::context::Limits;
+use crate::sched::{Limits, Process};
 
 /// Limits for contexts, and whether the main script has failed.
 #[derive(Debug, Default)]

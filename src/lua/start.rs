@@ -4,10 +4,11 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};
 
-use super::behavior::{Paths, Script, Source, text_of};
 use super::command::{beside, push_arg, push_command, set_compiler, set_folder};
-use super::native::confine::confine;
-use super::{compiled, convert, native};
+use super::confine::confine;
+use super::native;
+use super::program::{Paths, Script, Source, text_of};
+use crate::vm::{chunk_cache, convert};
 
 /// Puts the script and its arguments on the driver's stack; returns how many values that are, or
 /// why the script does not load.
@@ -94,11 +95,11 @@ unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> (c_int,
             let folder = folder.as_ref();
             // SAFETY: the caller's contract; a message that is not needed is on top.
             let loaded = unsafe {
-                match compiled::load_file(raw, path, text_only) {
+                match chunk_cache::load_file(raw, path, text_only) {
                     (ffi::LUA_ERRFILE, _) if let Some(other) = beside(path, folder) => {
                         ffi::lua_settop(raw, -2);
                         set_folder(&other, folder);
-                        return compiled::load_file(raw, &other, text_only);
+                        return chunk_cache::load_file(raw, &other, text_only);
                     }
                     loaded => loaded,
                 }
@@ -114,7 +115,7 @@ unsafe fn load(raw: *mut lua_State, source: &Source, text_only: bool) -> (c_int,
         // SAFETY: pointer and length are those of a slice, the name is terminated.
         Source::Text { name, text } => unsafe {
             let status = ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr());
-            (status, status == ffi::LUA_OK && compiled::mentions(raw))
+            (status, status == ffi::LUA_OK && chunk_cache::mentions(raw))
         },
     }
 }

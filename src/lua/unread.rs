@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::context::Context;
 use crate::error::Code;
 use crate::message::{Allowance, Counted, Event, Value};
+use crate::sched::Context;
 
 /// What a context knows of them.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::memory;
+use crate::os::memory;
 
 /// Bytes that wait somewhere because one context has sent, written, or not yet read them: in the
 /// mailboxes of others, in write queues, and as what connections have read ahead. Shared with

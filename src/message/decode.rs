@@ -59,7 +59,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads what a [`Writer`](super::Writer) wrote.
+    /// Reads what a [`Writer`](super::encode::Writer) wrote.
     ///
     /// # Errors
     /// The first byte is missing or unknown.
@@ -224,8 +224,8 @@ pub(super) fn vm_bytes(wire: &[u8]) -> Result<usize, Malformed> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::encode::Writer;
     use super::*;
-    use crate::message::Writer;
     use proptest::collection::vec;
     use proptest::prelude::*;
 

@@ -47,31 +47,32 @@ pub enum Tag {
     False,
     /// `true`: nothing.
     True,
-    /// A number: [`Reader::number`](super::Reader::number).
+    /// A number: [`Reader::number`](super::decode::Reader::number).
     Number,
-    /// A signed 64-bit cdata: [`Reader::bits`](super::Reader::bits).
+    /// A signed 64-bit cdata: [`Reader::bits`](super::decode::Reader::bits).
     Int64,
-    /// An unsigned 64-bit cdata: [`Reader::bits`](super::Reader::bits).
+    /// An unsigned 64-bit cdata: [`Reader::bits`](super::decode::Reader::bits).
     UInt64,
-    /// The address in a light userdata: [`Reader::bits`](super::Reader::bits).
+    /// The address in a light userdata: [`Reader::bits`](super::decode::Reader::bits).
     LightUserdata,
-    /// A string below 256 bytes: [`Reader::short_string`](super::Reader::short_string).
+    /// A string below 256 bytes: [`Reader::short_string`](super::decode::Reader::short_string).
     ShortString,
-    /// A longer one: [`Reader::long_string`](super::Reader::long_string).
+    /// A longer one: [`Reader::long_string`](super::decode::Reader::long_string).
     LongString,
-    /// A buffer by its index: [`Reader::index`](super::Reader::index). Whether there is one is for
-    /// the caller to check.
+    /// A buffer by its index: [`Reader::index`](super::decode::Reader::index). Whether there is one
+    /// is for the caller to check.
     Buffer,
-    /// The start of a table: [`Reader::enter`](super::Reader::enter), then as many entries, then
-    /// [`Reader::leave`](super::Reader::leave).
+    /// The start of a table: [`Reader::enter`](super::decode::Reader::enter), then as many entries,
+    /// then [`Reader::leave`](super::decode::Reader::leave).
     Table,
-    /// A table that started before: [`Reader::same_table`](super::Reader::same_table).
+    /// A table that started before: [`Reader::same_table`](super::decode::Reader::same_table).
     SameTable,
-    /// The key of the value after it: [`Reader::short_string`](super::Reader::short_string).
+    /// The key of the value after it:
+    /// [`Reader::short_string`](super::decode::Reader::short_string).
     ShortStringKey,
-    /// The key of the value after it: [`Reader::long_string`](super::Reader::long_string).
+    /// The key of the value after it: [`Reader::long_string`](super::decode::Reader::long_string).
     LongStringKey,
-    /// The key of the value after it: [`Reader::number_key`](super::Reader::number_key).
+    /// The key of the value after it: [`Reader::number_key`](super::decode::Reader::number_key).
     NumberKey,
     /// The key of the value after it: nothing.
     FalseKey,

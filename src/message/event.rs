@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Id, Value};
+use super::id::Id;
+use super::value::Value;
 use crate::error::Code;
 
 /// Why a context has ended, as others are told.

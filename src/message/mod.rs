@@ -5,16 +5,17 @@ pub mod decode;
 pub mod encode;
 mod event;
 mod id;
-mod pooled;
-pub mod tables;
+pub mod seen;
+mod small_pool;
 pub mod value;
+
+pub(crate) use value::PIECE_BYTES;
 
 pub use allowance::{Allowance, Held};
 pub use decode::{Malformed, Reader};
 pub use encode::{Tag, TooLarge, Writer};
 pub use event::{Ending, Event, Published};
 pub use id::Id;
-pub use pooled::Pooled;
-pub use tables::Tables;
-pub(crate) use value::PIECE_BYTES;
+pub use seen::Tables;
+pub use small_pool::Pooled;
 pub use value::{Counted, Encoded, Text, Value};

@@ -14,8 +14,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::allowance::{Allowance, Held};
 use super::decode::vm_bytes;
-use super::{Allowance, Held, Pooled};
+use super::small_pool::Pooled;
 use crate::buf::Piece;
 
 /// Longest text kept inside the value itself.
@@ -202,7 +203,8 @@ enum Form {
 }
 
 impl Encoded {
-    /// The bytes a [`Writer`](super::Writer) made, and the buffers in the order of their indices.
+    /// The bytes a [`Writer`](super::encode::Writer) made, and the buffers in the order of their
+    /// indices.
     #[inline]
     pub fn new(bytes: &[u8], buffers: Vec<Piece>) -> Encoded {
         if buffers.is_empty()
@@ -220,7 +222,7 @@ impl Encoded {
         Encoded(Form::Large { bytes: bytes.into(), buffers })
     }
 
-    /// The wire form, for a [`Reader`](super::Reader).
+    /// The wire form, for a [`Reader`](super::decode::Reader).
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::rt::{Listener, Stream};
+use crate::sched::{Context, ReadyWaker};
 
 /// Connections accepted in one turn before other work goes first.
 const ACCEPTS_PER_TURN: u32 = 64;

@@ -8,14 +8,14 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::BytesMut;
 
-use super::shared::SharedWriter;
+use super::shared_writer::SharedWriter;
 use super::writer::{Body, Staged, Writer};
 use crate::buf::{NlBuffer, Piece, Scratch, fill_block};
-use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
 use crate::frame::{Decoder, Encoder, HeadOptions, HeadPatch, OptionsError, Step, TooLong};
 use crate::message::{Allowance, Held, Id};
 use crate::rt::Stream;
+use crate::sched::{Context, ReadyWaker};
 
 /// The most that one read takes from the kernel, and so the read-ahead of a connection.
 const READ_BYTES: usize = 64 * 1024;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::vec::IntoIter;
 
-use crate::context::{Context, ReadyWaker};
 use crate::error::Code;
-use crate::rt::{Address, Stream};
+use crate::os::Address;
+use crate::rt::Stream;
+use crate::sched::{Context, ReadyWaker};
 
 /// How far an attempt is.
 #[derive(Debug)]

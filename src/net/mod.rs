@@ -3,17 +3,17 @@
 mod acceptor;
 mod connection;
 mod connector;
-mod linger;
-mod remotes;
-mod shared;
-mod table;
+pub(crate) mod linger;
+mod shared_writer;
+mod shared_writers;
+mod slot_map;
 mod writer;
 
 pub use acceptor::Acceptor;
 pub use connection::{Connection, OptionsRefused, Read};
 pub use connector::{Connector, Progress};
 pub use linger::{linger, wait_for_lingering};
-pub use remotes::Remotes;
-pub use shared::SharedWriter;
-pub use table::Table;
+pub use shared_writer::SharedWriter;
+pub use shared_writers::Remotes;
+pub use slot_map::Table;
 pub use writer::{Body, QUEUE_BYTES_MAX, Staged, Writer};

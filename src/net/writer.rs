@@ -11,12 +11,12 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use bytes::{Buf, Bytes};
 
 use crate::buf::Piece;
-use crate::context::Context;
 use crate::error::Code;
 use crate::frame::{Encoder, Head};
 use crate::logging::Seldom;
 use crate::message::{Event, Held};
 use crate::rt::Stream;
+use crate::sched::Context;
 
 /// The log has a word on connections that were ended at the write limit.
 static OVERFLOWS: Seldom = Seldom::new();

@@ -4,24 +4,12 @@
 //! else, so that replacing the runtime edits one place. Sockets are polled for readiness directly
 //! and read or written without waiting; nothing here blocks but [`block_on`] and [`drive`].
 //!
-//! What is offered goes to the system (runtime.rs, poller.rs, socket.rs) or, if one is on, to a
-//! simulation (simulation/): switch.rs decides, call by call.
+//! What is offered goes to the system (runtime.rs, epoll.rs, socket.rs) or, if one is on, to a
+//! simulation (simulation/): backend.rs decides, call by call.
 
-#[allow(unreachable_pub, reason = "reached through switch.rs")]
-mod poller;
-mod runtime;
-pub mod simulation;
-#[allow(unreachable_pub, reason = "as above")]
-mod socket;
-mod switch;
+mod backend;
 
-pub use poller::has_sockets;
-pub use runtime::{
-    Signal, fix_addresses, init, on_signal, read_line, restore_descriptor_limit, unbuffer_input,
-    usual_descriptor_limit,
-};
-pub use socket::{Address, unix_address};
-pub use switch::{
+pub use backend::{
     Listener, Stream, Timer, block_on, choose, cut_after, drive, is_simulated, now, poll_sockets,
     random_words, remove_socket_file, resolve, secret, sleep, spawn, wait_for_sockets, wall_clock,
     watch_sockets,

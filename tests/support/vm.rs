@@ -3,16 +3,17 @@
 use std::ffi::{CStr, CString};
 
 use mlua::ffi::{self, lua_State};
-use node_lua::abi::{blame, buffer, layout};
-use node_lua::lua::state::State;
+use node_lua::lua::buffer::{header, userdata};
+use node_lua::vm::blame;
+use node_lua::vm::state::State;
 
 const LIBRARY: &[(&CStr, &str)] = &[
-    (c"buffer", include_str!("../../lua/buffer.lua")),
-    (c"packet", include_str!("../../lua/packet.lua")),
-    (c"internal/cdef", include_str!("../../lua/internal/cdef.lua")),
-    (c"internal/buffer_varint", include_str!("../../lua/internal/buffer_varint.lua")),
-    (c"internal/packet_code", include_str!("../../lua/internal/packet_code.lua")),
-    (c"internal/buffer_access", include_str!("../../lua/internal/buffer_access.lua")),
+    (c"buffer", include_str!("../../lua/buffer/init.lua")),
+    (c"packet", include_str!("../../lua/packet/init.lua")),
+    (c"buffer/cdef", include_str!("../../lua/buffer/cdef.lua")),
+    (c"buffer/varint", include_str!("../../lua/buffer/varint.lua")),
+    (c"packet/code", include_str!("../../lua/packet/code.lua")),
+    (c"buffer/access", include_str!("../../lua/buffer/access.lua")),
 ];
 
 /// Run with the natives: makes `buffer` and `packet` available, and keeps what is printed.
@@ -44,14 +45,14 @@ pub(crate) fn state() -> State {
     let raw = state.as_ptr();
     // SAFETY: a fresh state; errors would abort the test, which is as good as failing it.
     unsafe {
-        buffer::open(raw);
+        userdata::open(raw);
         ffi::lua_createtable(raw, 0, 8);
-        for (name, function) in buffer::FUNCTIONS.iter().chain(blame::FUNCTIONS) {
+        for (name, function) in userdata::FUNCTIONS.iter().chain(blame::FUNCTIONS) {
             ffi::lua_pushcclosure(raw, *function, 0);
             ffi::lua_setfield(raw, -2, name.as_ptr());
         }
         ffi::lua_createtable(raw, 0, 1);
-        for (name, text) in layout::HEADERS {
+        for (name, text) in header::HEADERS {
             ffi::lua_pushlstring_(raw, name.as_ptr().cast(), name.len());
             ffi::lua_pushlstring_(raw, text.as_ptr().cast(), text.len());
             ffi::lua_settable(raw, -3);

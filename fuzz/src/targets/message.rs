@@ -6,8 +6,8 @@ use std::ffi::c_int;
 use mlua::ffi::{self, lua_State};
 use node_lua::buf::Piece;
 use node_lua::lua::BufferValues;
-use node_lua::lua::convert::{Scratch, install, push_value, to_value};
 use node_lua::message::{Encoded, Value};
+use node_lua::vm::convert::{Scratch, install, push_value, to_value};
 
 use super::program::Program;
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use node_lua::buf::Options;
+use node_lua::lua::buffer::Options;
 
 use super::message;
 use super::program::Program;

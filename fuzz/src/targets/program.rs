@@ -1,7 +1,7 @@
 //! A Lua chunk that is given the input as a string, in a state that is used again and again.
 
 use mlua::ffi;
-use node_lua::lua::state::State;
+use node_lua::vm::state::State;
 
 use super::super::vm;
 

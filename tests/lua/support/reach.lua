@@ -1,4 +1,4 @@
--- reach.lua [plant]: confines this very context as lua/internal/confine.lua confines others, with
+-- reach.lua [plant]: confines this very context as lua/context/confine.lua confines others, with
 -- the real debug library kept aside, and looks from outside at all that a script can reach then.
 -- Prints one line for every way in: what is withheld, but can be reached; and what can be reached,
 -- and changed, but is used by the library. With `plant` there are some of each kind.
@@ -84,7 +84,7 @@ withheld[real.getregistry()] = "the registry"
 
 -- With the natives of a context that may use the network, so that there are sockets to look at.
 local native_load = natives.load_early
-native_load("internal/confine")(natives, buffer, true, true, true)
+native_load("context/confine")(natives, buffer, true, true, true)
 local io_write = io.write
 local function print(text) io_write(text, "\n") end
 

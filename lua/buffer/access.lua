@@ -1,0 +1,515 @@
+-- The accessors of buffers that compile: typed reads and writes, raw pointers. Not for scripts,
+-- which see them as methods. Offsets are zero-based.
+--
+-- Every accessor is generated from one of three templates, so that it holds all of its checks
+-- itself. In compiled code the type check and the loads of ptr and len leave the loop; what remains
+-- is the comparison with the length. `tobit(x) ~= x` is true for whatever is no int32: NaN,
+-- fractions, huge numbers; for integers in compiled code it costs nothing.
+--
+-- In code that is not compiled, making a pointer allocates, and whatever allocates may run a
+-- finaliser, which is script code: it may release the buffer, have it grow, or send it. So each
+-- pointer is made first, and only then is looked whether the buffer is still as it was (`address`
+-- is the pointer as a number, which costs no allocation): between that look and the use of the
+-- pointer nothing allocates. If it has changed, the accessor starts over. Compiled code runs no
+-- finalisers, and the second look falls away.
+
+local native = ...
+
+local ffi = native.ffi("ffi")
+local bit = bit
+
+native.load "buffer/cdef"(native, "buffer.h")
+ffi.cdef "void *memchr(const void *bytes, int byte, size_t len);"
+
+local buffer, TOKEN = native.buffer_methods()
+local memchr = ffi.C.memchr
+local cast, copy, istype, text_of = ffi.cast, ffi.copy, ffi.istype, ffi.string
+local tobit, band, bswap, rshift, arshift = bit.tobit, bit.band, bit.bswap, bit.rshift, bit.arshift
+local getmetatable, floor, type, tonumber = getmetatable, math.floor, type, tonumber
+local format, gsub, match = string.format, string.gsub, string.match
+local ipairs, rawget, rawset, getinfo = ipairs, rawget, rawset, debug.getinfo
+local setmetatable = setmetatable
+local bad, raise, buffer_reserve = native.bad, native.raise, native.buffer_reserve
+
+-- Called, not cast to: it takes no string then, whatever the metatable of strings claims.
+local view_t = ffi.typeof "nl_buffer *"
+local bytes_t = ffi.typeof "const uint8_t *"
+local int64, uint64 = ffi.typeof "int64_t", ffi.typeof "uint64_t"
+local scratch = ffi.new "union { int32_t i32; float f32; uint64_t u64; double f64; }"
+
+local LIVE, UNIQUE = ffi.C.NL_BUFFER_LIVE, ffi.C.NL_BUFFER_UNIQUE
+local SIZE_MAX = 0x7fffffff
+local NAN = 0 / 0
+
+-- Failure. A place is the position of an argument, or the words for something in one.
+
+local function not_buffer(value, name)
+    bad(1, name, "buffer", value)
+end
+
+local function is_released(name)
+    raise(
+        name .. ": buffer is released (release() gives its memory back for good; clear() empties "
+            .. "one to use it again)"
+    )
+end
+
+--- Those that touch no byte of a buffer, when asked for none, ask here.
+local function check_live(view, name)
+    if band(view.flags, LIVE) == 0 then is_released(name) end
+end
+
+--- What is no number stands for one if it is an int64_t or uint64_t; else for none.
+local function whole(value)
+    return (istype(int64, value) or istype(uint64, value)) and tonumber(value) or NAN
+end
+
+local function whole_u32(value)
+    local number = whole(value)
+    return number <= 4294967295 and number or NAN
+end
+
+local function out_of_range(object, offset, width, name, place)
+    local view = view_t(object)
+    if band(view.flags, LIVE) == 0 then is_released(name) end
+    local number = type(offset) == "number" and offset or whole(offset)
+    if floor(number) ~= number then bad(place or 2, name, "offset from 0", offset) end
+    raise(
+        format(
+            "%s: offset %.0f, width %d is outside the buffer of %d bytes (offsets count from 0)",
+            name, number, width, view.len
+        )
+    )
+end
+
+local function bad_value(value, place, name, low, high)
+    bad(place, name, "whole number from " .. low .. " to " .. high, value)
+end
+
+local function bad_number(value, place, name)
+    bad(place, name, "number", value)
+end
+
+local function bad_count(count, place, name, max)
+    bad_value(count, place, name, "0", format("%d", max))
+end
+
+--- Makes the content writable, with room behind it for so many bytes.
+local function reserve(object, extra, name)
+    local fault = buffer_reserve(object, extra)
+    if fault then raise(name .. ": " .. fault) end
+end
+
+-- 64-bit values: numbers must be whole, cdata in range.
+
+local function to_i64(value, place, name)
+    if type(value) == "number" then
+        if value >= -2 ^ 63 and value < 2 ^ 63 and floor(value) == value then
+            return cast(int64, value)
+        end
+    elseif istype(int64, value) then
+        return value
+    elseif istype(uint64, value) and value <= 0x7fffffffffffffffULL then
+        return cast(int64, value)
+    end
+    bad_value(value, place, name, "-2^63", "2^63 - 1")
+end
+
+local function to_u64(value, place, name)
+    if type(value) == "number" then
+        if value >= 0 and value < 2 ^ 64 and floor(value) == value then
+            return cast(uint64, value)
+        end
+    elseif istype(uint64, value) then
+        return value
+    elseif istype(int64, value) and value >= 0LL then
+        return cast(uint64, value)
+    end
+    bad_value(value, place, name, "0", "2^64 - 1")
+end
+
+-- Fixed widths. `load` and `store` are for the byte order of this machine, `load_swapped` and
+-- `store_swapped` for the other; they see the pointer `p`, and neither they nor `prepare` allocate
+-- before the pointer is used. `check` turns `given` into `stored`; `convert`, which may allocate,
+-- goes on with that.
+
+local SMALL = [[
+    local stored = type(given) == "number" and tobit(given) or whole(given)
+    if stored ~= given or stored < $low or stored > $high then
+        bad_value(given, $where, "$name", "$low", "$high")
+    end]]
+-- Integers in compiled code are int32: those need no more than the sign looked at.
+local U32 = [[
+    local stored = type(given) == "number" and tobit(given) or whole_u32(given)
+    if stored ~= given or stored < 0 then
+        if type(given) ~= "number" or not (given >= 0 and given <= 4294967295)
+            or floor(given) ~= given
+        then
+            bad_value(given, $where, "$name", "0", "4294967295")
+        end
+        stored = given
+    end]]
+local FLOAT = [[
+    local stored = given
+    if type(given) ~= "number" then bad_number(given, $where, "$name") end]]
+
+local FIXED = {
+    u8 = { width = 1, low = "0", high = "255", is_bytes = true },
+    i8 = { width = 1, low = "-128", high = "127" },
+    u16 = {
+        width = 2, low = "0", high = "65535",
+        load_swapped = "rshift(bswap(p[0]), 16)",
+        store_swapped = "p[0] = rshift(bswap(stored), 16)",
+    },
+    i16 = {
+        width = 2, low = "-32768", high = "32767", swapped = "u16",
+        load_swapped = "arshift(bswap(p[0]), 16)",
+        store_swapped = "p[0] = rshift(bswap(stored), 16)",
+    },
+    u32 = {
+        width = 4, check = U32, swapped = "i32",
+        load_swapped = "tonumber(cast(uint32, bswap(p[0])))",
+        store_swapped = "p[0] = bswap(stored)",
+    },
+    i32 = {
+        width = 4, low = "-2147483648", high = "2147483647",
+        load_swapped = "bswap(p[0])", store_swapped = "p[0] = bswap(stored)",
+    },
+    u64 = {
+        width = 8, check = 'local stored = to_u64(given, $where, "$name")', allocates = true,
+        load_swapped = "bswap(p[0])", convert_swapped = "stored = bswap(stored)",
+    },
+    i64 = {
+        width = 8, check = 'local stored = to_i64(given, $where, "$name")', allocates = true,
+        load_swapped = "bswap(p[0])", convert_swapped = "stored = bswap(stored)",
+    },
+    f32 = {
+        width = 4, check = FLOAT, swapped = "i32",
+        prepare_swapped = "scratch.i32 = bswap(p[0])", load_swapped = "scratch.f32",
+        store_swapped = "scratch.f32 = stored p[0] = bswap(scratch.i32)",
+    },
+    f64 = {
+        width = 8, check = FLOAT, swapped = "u64", allocates = true,
+        prepare_swapped = "scratch.u64 = bswap(p[0])", load_swapped = "scratch.f64",
+        convert_swapped = "scratch.f64 = stored stored = bswap(scratch.u64)",
+    },
+}
+
+local PREAMBLE = [[
+local e = ...
+local TOKEN, UNIQUE, scratch, view_t = e.TOKEN, e.UNIQUE, e.scratch, e.view_t
+local whole, whole_u32 = e.whole, e.whole_u32
+local not_buffer, out_of_range, bad_value = e.not_buffer, e.out_of_range, e.bad_value
+local bad_number, reserve, to_i64, to_u64 = e.bad_number, e.reserve, e.to_i64, e.to_u64
+local u16_p, i16_p, u32_p, i32_p = e.u16_p, e.i16_p, e.u32_p, e.i32_p
+local u64_p, i64_p, f32_p, f64_p, i8_p = e.u64_p, e.i64_p, e.f32_p, e.f64_p, e.i8_p
+local uint32, cast, tobit, band, bswap = e.uint32, e.cast, e.tobit, e.band, e.bswap
+local rshift, arshift, getmetatable = e.rshift, e.arshift, e.getmetatable
+local tonumber, type, floor = e.tonumber, e.type, e.floor
+]]
+
+-- Where the first two begin.
+local LOCATE = [[
+    if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
+        not_buffer(buffer, "$name")
+    end
+    local view, at = view_t(buffer), type(offset) == "number" and tobit(offset) or whole(offset)
+    if at ~= offset or not (at >= 0 and at <= view.len - $width) then
+        out_of_range(buffer, offset, $width, "$name")
+    end
+]]
+
+local GET = [[
+local function read(buffer, offset)
+    $locate
+    local address = view.address
+    local p = $open view.ptr + at $close
+    if view.address ~= address or at > view.len - $width then return read(buffer, offset) end
+    $prepare
+    return $load
+end
+return read
+]]
+
+local SET = [[
+local function write(buffer, offset, given)
+    $locate
+    $check
+    $convert
+    if band(view.flags, UNIQUE) == 0 then reserve(buffer, 0, "$name") end
+    local address = view.address
+    local p = $open view.ptr + at $close
+    if view.address ~= address or at > view.len - $width or band(view.flags, UNIQUE) == 0 then
+        return write(buffer, offset, given)
+    end
+    $store
+end
+return write
+]]
+
+local PUT = [[
+local function append(buffer, given)
+    if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
+        not_buffer(buffer, "$name")
+    end
+    local view = view_t(buffer)
+    $check
+    $convert
+    if view.room < $width then reserve(buffer, $width, "$name") end
+    local address, len = view.address, view.len
+    local p = $open view.ptr + len $close
+    if view.address ~= address or view.len ~= len or view.room < $width then
+        return append(buffer, given)
+    end
+    $store
+    view.len = len + $width
+    view.room = view.room - $width
+    return buffer
+end
+return append
+]]
+
+local env = {
+    TOKEN = TOKEN, NAN = NAN, UNIQUE = UNIQUE, scratch = scratch, view_t = view_t, cast = cast,
+    not_buffer = not_buffer, out_of_range = out_of_range, bad_value = bad_value, whole = whole,
+    whole_u32 = whole_u32,
+    bad_number = bad_number, reserve = reserve, to_i64 = to_i64, to_u64 = to_u64,
+    uint32 = ffi.typeof "uint32_t", uint64 = uint64, int64 = int64, is_released = is_released,
+    tobit = tobit, band = band, bswap = bswap, rshift = rshift, arshift = arshift,
+    getmetatable = getmetatable, tonumber = tonumber, type = type, floor = floor, LIVE = LIVE,
+}
+for _, pair in ipairs {
+    { "i8", "int8_t" }, { "u16", "uint16_t" }, { "i16", "int16_t" }, { "u32", "uint32_t" },
+    { "i32", "int32_t" }, { "u64", "uint64_t" }, { "i64", "int64_t" }, { "f32", "float" },
+    { "f64", "double" },
+} do
+    env[pair[1] .. "_p"] = ffi.typeof(pair[2] .. " *")
+end
+
+--- What the generated code for a kind and byte order ("le", "be", or "" for one byte) consists of.
+local is_little = ffi.abi "le"
+local function parts(kind, order)
+    local fixed = FIXED[kind]
+    local swapped = order ~= "" and (order == "le") ~= is_little
+    return {
+        width = fixed.width, low = fixed.low, high = fixed.high, check = fixed.check or SMALL,
+        open = fixed.is_bytes and "" or format("cast(%s_p, ", swapped and fixed.swapped or kind),
+        close = fixed.is_bytes and "" or ")",
+        allocates = fixed.allocates,
+        convert = swapped and fixed.convert_swapped or "",
+        prepare = swapped and fixed.prepare_swapped or "",
+        load = swapped and fixed.load_swapped or "p[0]",
+        store = swapped and fixed.store_swapped or "p[0] = stored",
+    }
+end
+
+local function expand(template, values)
+    -- Twice: the parts contain placeholders themselves.
+    local text = gsub(gsub(template, "%$(%w+)", values), "%$(%w+)", values)
+    return text
+end
+
+--- Adds a method, but not in the place of what a script has put there. Stand-ins, of which it may
+--- have kept one, know what they stand for (core/listing.lua).
+local function place(name, method)
+    local stubs = native.buffer_stubs
+    local stub, now = stubs and stubs[name], rawget(buffer, name)
+    if stub then native.stub_originals[stub] = method end
+    if now == nil or now == stub or getinfo(now, "S").what == "C" then
+        rawset(buffer, name, method)
+    end
+end
+env.place = place
+
+local TEMPLATES = { [""] = GET, set_ = SET, put_ = PUT }
+local PLACES = { set_ = "3", put_ = "2" }
+
+--- Makes the accessor of this name and adds it to the methods; nil if it is not a name of one.
+local function generate(name)
+    local prefix, kind, order = match(name, "^(%l-_?)([uif]%d+)(%l*)$")
+    if name == "byte" then prefix, kind, order = "", "u8", "" end
+    local template, fixed = TEMPLATES[prefix], FIXED[kind]
+    if not template or not fixed then return nil end
+    if fixed.width == 1 and order ~= "" or fixed.width > 1 and order ~= "le" and order ~= "be" then
+        return nil
+    end
+    local values = parts(kind, order)
+    values.name, values.where, values.locate = name, PLACES[prefix], LOCATE
+    local accessor = native.compile(PREAMBLE .. expand(template, values))(env)
+    place(name, accessor)
+    return accessor
+end
+
+-- Most scripts use few of the 54.
+function env.find(_, name) return type(name) == "string" and generate(name) or nil end
+setmetatable(buffer, { __index = env.find })
+
+-- Bytes and pointers.
+
+local function check_buffer(object, name)
+    if getmetatable(object) ~= TOKEN or type(object) ~= "userdata" then not_buffer(object, name) end
+end
+
+--- Offset of the first such byte at or behind `from`; nil if there is none.
+local function index_of(object, byte, from)
+    check_buffer(object, "index_of")
+    local view = view_t(object)
+    if from == nil then from = 0 end
+    local at = type(from) == "number" and tobit(from) or whole(from)
+    local wanted = type(byte) == "number" and tobit(byte) or whole(byte)
+    if wanted ~= byte or wanted < 0 or wanted > 255 then
+        bad_value(byte, 2, "index_of", "0", "255")
+    end
+    if at ~= from or not (at >= 0 and at <= view.len) then
+        out_of_range(object, from, 0, "index_of", 3)
+    end
+    check_live(view, "index_of")
+    local address, len = view.address, view.len
+    local bytes = view.ptr + at
+    if view.address ~= address or view.len ~= len then return index_of(object, byte, from) end
+    local found = memchr(bytes, wanted, len - at)
+    if found == nil then return nil end
+    return tonumber(cast(bytes_t, found) - bytes) + at
+end
+
+--- Part of the content as a string; without a count all from the offset on.
+local function text(object, offset, count)
+    check_buffer(object, "text")
+    local view = view_t(object)
+    local at = type(offset) == "number" and tobit(offset) or whole(offset)
+    if at ~= offset or not (at >= 0 and at <= view.len) then
+        out_of_range(object, offset, 0, "text")
+    end
+    check_live(view, "text")
+    local address, len = view.address, view.len
+    local wanted = len - at
+    if count ~= nil then
+        wanted = type(count) == "number" and tobit(count) or whole(count)
+        if wanted ~= count or not (wanted >= 0 and wanted <= len - at) then
+            bad_count(count, 3, "text", len - at)
+        end
+    end
+    local bytes = view.ptr + at
+    if view.address ~= address or view.len ~= len then return text(object, offset, count) end
+    return text_of(bytes, wanted)
+end
+
+--- Appends a string; like append, but compiled.
+local function put(object, given)
+    check_buffer(object, "put")
+    if type(given) ~= "string" then bad(2, "put", "string", given) end
+    local view, count = view_t(object), #given
+    check_live(view, "put")
+    if view.room < count then reserve(object, count, "put") end
+    local address, len = view.address, view.len
+    local bytes = view.ptr + len
+    if view.address ~= address or view.len ~= len or view.room < count then
+        return put(object, given)
+    end
+    copy(bytes, given, count)
+    view.len = len + count
+    view.room = view.room - count
+    return object
+end
+
+--- Address of the first byte, not to be written through, and the length. Good until the buffer is
+--- changed or collected.
+local function ptr(object)
+    check_buffer(object, "ptr")
+    local view = view_t(object)
+    check_live(view, "ptr")
+    local address, len = view.address, view.len
+    local bytes = cast(bytes_t, view.ptr)
+    if view.address ~= address or view.len ~= len then return ptr(object) end
+    return bytes, len
+end
+
+--- Makes room for at least `count` bytes; their address, and how many there are.
+local function make_room(object, count)
+    check_buffer(object, "reserve")
+    local view = view_t(object)
+    local wanted = type(count) == "number" and tobit(count) or whole(count)
+    if wanted ~= count or not (wanted >= 0 and wanted <= SIZE_MAX) then
+        bad_count(count, 2, "reserve", SIZE_MAX)
+    end
+    if view.room < wanted or band(view.flags, UNIQUE) == 0 then
+        reserve(object, wanted, "reserve")
+    end
+    local address, len, room = view.address, view.len, view.room
+    local bytes = view.ptr + len
+    if view.address ~= address or view.len ~= len or view.room ~= room or room < wanted
+        or band(view.flags, UNIQUE) == 0
+    then
+        return make_room(object, count)
+    end
+    return bytes, room
+end
+
+place("index_of", index_of)
+place("text", text)
+place("put", put)
+place("ptr", ptr)
+place("reserve", make_room)
+
+--- Adds bytes written behind the content to it.
+local function commit(object, count)
+    check_buffer(object, "commit")
+    local view = view_t(object)
+    check_live(view, "commit")
+    local added = type(count) == "number" and tobit(count) or whole(count)
+    if added ~= count or not (added >= 0 and added <= view.room) then
+        bad_count(count, 2, "commit", view.room)
+    end
+    view.len = view.len + added
+    view.room = view.room - added
+    return object
+end
+
+--- Drops bytes from the front; like remove, but compiled, and raises if there are too few.
+local function skip(object, count)
+    check_buffer(object, "skip")
+    local view = view_t(object)
+    local dropped = type(count) == "number" and tobit(count) or whole(count)
+    check_live(view, "skip")
+    local address, len = view.address, view.len
+    if dropped ~= count or not (dropped >= 0 and dropped <= len) then
+        bad_count(count, 2, "skip", len)
+    end
+    local bytes = view.ptr + dropped
+    if view.address ~= address or view.len ~= len then return skip(object, count) end
+    view.ptr = bytes
+    view.len = len - dropped
+    return object
+end
+place("skip", skip)
+
+--- Forgets the content; like clear, but compiled.
+local function reset(object)
+    check_buffer(object, "reset")
+    local view = view_t(object)
+    check_live(view, "reset")
+    if band(view.flags, UNIQUE) ~= 0 then view.room = view.room + view.len end
+    view.len = 0
+    return object
+end
+
+-- Loops over a buffer ask for these: from here on the compiled way.
+local function length(object)
+    check_buffer(object, "length")
+    return view_t(object).len
+end
+
+local function unfill(object)
+    check_buffer(object, "unfill")
+    return view_t(object).room
+end
+
+place("commit", commit)
+place("reset", reset)
+place("length", length)
+place("unfill", unfill)
+
+env.FIXED, env.parts, env.expand = FIXED, parts, expand
+env.PREAMBLE, env.check_buffer = PREAMBLE, check_buffer
+native.load "buffer/varint"(native, env)
+return env

@@ -1,0 +1,437 @@
+-- Root coroutines: who waits for what, and who runs next.
+--
+-- The main chunk and every callback run in a root coroutine. A call that waits registers what it
+-- waits for under a token and yields the marker WAIT. In a user coroutine the marker travels up
+-- through the wrapped `coroutine.resume` and `wrap` (core/coroutine.lua) to the root, and the
+-- answer travels down the same way, so that user code sees an ordinary call. `dispatch` is what a
+-- turn calls: it has a root, the looper, pull the turn's events and resume who waited for them. The
+-- looper calls callbacks itself; if one waits, another root becomes the looper, and this one goes
+-- on as the callback's.
+--
+-- A turn may be cut between any two instructions: the runtime's hook yields, without a value, in
+-- whatever coroutine runs. Each resumer that sees this yields it on at once, up to the driver,
+-- which Rust resumes, and later resumes again what it had resumed. Nothing else happens in between,
+-- so that nobody else need know. See src/vm/cut.rs.
+--
+-- Does not know what the operations are: see context.lua, tcp.lua and timer.lua.
+
+local native, core = ...
+
+local error, ipairs, tonumber, type = error, ipairs, tonumber, type
+local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
+local raw_status = coroutine.status
+local next_event, is_ending, may_wait = native.next_event, native.is_ending, native.may_wait
+local xpcall, note_failure = xpcall, native.note_failure
+
+-- Yielded by a call that waits, and by a runner that is done.
+local WAIT, IDLE = {}, {}
+-- Yielded after WAIT to hand a cut on. `cut[1]` tells a hook's yield from a script's of no value.
+local CUT, cut = {}, { false }
+
+local current -- the root coroutine that runs
+local looper -- the root coroutine that pulls events
+local runners = {} -- root coroutines that are done with their callback
+local pending = {} -- token → the root, or the callback, that waits for it
+local deferred = {} -- { f, arguments… } to call before the turn ends, or in the next one
+local last_token = 0
+local alive = 0 -- what keeps the context from ending: tokens, timers, registered callbacks
+local main_root
+local asker, asked -- for whom the root runs, until it waits: handle and session of a query
+local serve, stop_serving, join -- what context/request.lua returns, once one waits or fails
+local refuse, raise_in -- likewise, core/refusal.lua and core/stray.lua
+local timing -- what core/timeout.lua returns, once anything has a timeout
+local guards -- root coroutine → the socket that it was given, which its failure closes
+local explain -- likewise, core/failure.lua
+local after_run -- called when a root has run, if somebody wants to know
+local handlers = {} -- event kind → function
+
+-- How the library raises on behalf of a script, everywhere: `bad(position, name, expected, value)`
+-- says that an argument of function `name` (or an option, if its name is given for the position) is
+-- wrong, what it should be, and what it is; `bad_because(position, name, why)` gives a reason
+-- instead; `raise(text)` says something else. All name the line of the script's innermost function,
+-- wherever they are called from: there are no levels to count.
+-- `describe(value)` is how `bad` words what was given. See src/vm/blame.rs.
+local bad, raise = native.bad, native.raise
+
+-- What is above are upvalues of what is below: see prelude.rs.
+
+-- A root that runs for a query waits, or has failed.
+local function keep_asker(co)
+  if not serve then serve, stop_serving, join = native.load("context/request")(native) end
+  serve(co, asker, asked)
+  asked = nil
+end
+
+local function fail(co, message)
+  if stop_serving then stop_serving(co, true) end
+  if guards then core.on_failure(guards, co) end
+  explain = explain or native.load("core/failure")(native, core)
+  return explain(co, message, co == main_root)
+end
+
+-- Reports an error that the library has caught on behalf of the script: for xpcall.
+function core.report(message)
+  explain = explain or native.load("core/failure")(native, core)
+  native.note_failure(message, 2)
+  return explain(current, message, false)
+end
+
+local finish
+
+-- A root has neither waited nor failed: the main chunk has returned, or a C function has yielded,
+-- which has to be an error there, as it is in plain Lua.
+local function go_on(co)
+  if raw_status(co) ~= "suspended" then return end
+  raise_in = raise_in or native.load("core/stray")(core.resume_root)
+  local before = current
+  current = co
+  return finish(before, co, raise_in(co))
+end
+
+function finish(before, co, ok, what, why)
+  if why == CUT or what == nil and cut[1] then
+    cut[1] = false
+    raw_yield(WAIT, CUT)
+    return finish(before, co, raw_resume(co))
+  end
+  current = before
+  if after_run then after_run() end
+  if what == IDLE and ok then
+    asked = nil
+    if stop_serving then stop_serving(co) end
+    if guards then guards[co] = nil end
+    local n = #runners
+    if n < 64 then runners[n + 1] = co end
+    return
+  end
+  if asked then keep_asker(co) end
+  if not ok then return fail(co, what) end
+  if what == WAIT then return end
+  -- The main chunk runs in `xpcall`.
+  local has_failed = what == false and co == main_root and raw_status(co) == "dead"
+  if has_failed then return fail(co, why) end
+  return go_on(co)
+end
+
+-- Resumes a root coroutine. Only from the dispatcher, never from inside another root.
+local function run(co, ...)
+  local before = current
+  current = co
+  return finish(before, co, raw_resume(co, ...))
+end
+
+-- Pulls events until there are none, or until this root is no longer the looper. Handlers that call
+-- a callback do it last, so that nothing of them is left to do if it waits.
+local function loop()
+  local me, is_last = looper, false
+  repeat
+    local kind, a, b, c = next_event()
+    if kind == nil then return end
+    if kind < 0 then kind, is_last = -kind, true end
+    handlers[kind](a, b, c)
+    asked = nil
+  until is_last or looper ~= me
+end
+
+local function work(f, ...)
+  if f then
+    f(...)
+  else
+    loop()
+  end
+  return work(raw_yield(IDLE))
+end
+
+-- What root coroutines other than the main one run: functions, or events where there is none. An
+-- error is looked at where it was raised, and then ends the coroutine.
+local function runner(...)
+  local _, why = xpcall(work, note_failure, ...)
+  error(why, 0)
+end
+
+local function get_runner()
+  local n = #runners
+  local co = runners[n]
+  if co == nil then return raw_create(runner) end
+  runners[n] = nil
+  return co
+end
+
+-- Calls a function in a root coroutine of its own. Only from the dispatcher.
+local function call(f, ...)
+  return run(get_runner(), f, ...)
+end
+
+-- Calls a function likewise, with a socket that is closed should it end by an error: the peer must
+-- not wait for what will not come.
+local function call_guarded(socket, f, ...)
+  local co = get_runner()
+  guards[co] = socket
+  return run(co, f, ...)
+end
+
+-- The root that runs is given a socket likewise.
+local function guard(socket)
+  guards[current] = socket
+end
+
+-- Notes that a callback is about to be called for a query, by a handler or a root of its own.
+local function begin_serving(from, session)
+  asker, asked = from, session
+end
+
+-- The root that runs has taken a query, maybe after others.
+local function take_query(from, session)
+  if not asked then
+    asker, asked = from, session
+  else
+    if not join then serve, stop_serving, join = native.load("context/request")(native) end
+    asker, asked = join(asker, asked, from, session)
+  end
+end
+
+-- Has the dispatcher call f(a, b, c) soon, outside any root.
+local function defer(f, a, b, c)
+  deferred[#deferred + 1] = { f, a, b, c }
+end
+
+-- Waits until the root is resumed; returns what it is resumed with.
+local function suspend()
+  return raw_yield(WAIT)
+end
+
+-- Waits likewise, as the one who waits for `record` without a token: `resume_waiter` ends it.
+local function suspend_on(record)
+  record.waiter = current
+  alive = alive + 1
+  return raw_yield(WAIT)
+end
+
+-- Resumes the root that waits for `record` without a token. Only from the dispatcher.
+local function resume_waiter(record, ok, value)
+  local waiter = record.waiter
+  record.waiter = false
+  alive = alive - 1
+  return run(waiter, ok, value)
+end
+
+-- Raises where a wait cannot get up to the root: where the C stack cannot be left, here or in a
+-- coroutine that this one runs inside, and where C code has resumed one of them.
+local function refuse_wait(why)
+  refuse = refuse or native.load("core/refusal")(native)
+  raise(refuse(why))
+end
+
+local function check_may_wait()
+  local why = may_wait(current, raw_resume)
+  if why then refuse_wait(why) end
+end
+
+-- Calls a native function that looks at this first, by what it is given before its own arguments.
+-- Where it cannot wait, it returns nil and what `refuse_wait` is to be called with.
+local function call_to_wait(f, a, b, c)
+  return f(current, raw_resume, a, b, c)
+end
+
+-- Registers an operation; `entry` is a callback, or nil for the running root.
+local function register(entry)
+  local token = last_token + 1
+  last_token = token
+  pending[token] = entry or current
+  alive = alive + 1
+  return token
+end
+
+-- Forgets an operation; true if it was still pending.
+local function cancel(token)
+  if pending[token] == nil then return false end
+  pending[token] = nil
+  alive = alive - 1
+  if timing then timing.forget(token) end
+  return true
+end
+
+-- Ends an operation: resumes, or calls, who waits for it. Only from the dispatcher.
+local function complete(token, ...)
+  local entry = pending[token]
+  if entry == nil then return end
+  cancel(token)
+  if type(entry) == "thread" then return run(entry, ...) end
+  return call(entry, ...)
+end
+
+-- The same, as the last thing that a handler does.
+local function conclude(token, ok, value)
+  local entry = pending[token]
+  if entry == nil then return end
+  pending[token] = nil
+  alive = alive - 1
+  if timing then timing.forget(token) end
+  if type(entry) == "thread" then return run(entry, ok, value) end
+  return entry(ok, value)
+end
+
+local function get_timing()
+  timing = timing or native.load("core/timeout")(native, core)
+  return timing
+end
+
+-- Gives an operation a timeout in seconds; 0 for none. Those below 0 never get here: the call has
+-- failed at once.
+local function set_timeout(token, seconds)
+  if seconds > 0 then get_timing().set(token, seconds) end
+end
+
+local function is_waiting(token)
+  return pending[token] ~= nil
+end
+
+local function is_callback(token)
+  return type(pending[token]) == "function"
+end
+
+-- What keeps the context alive beside operations: registered callbacks and timers.
+local function hold(count)
+  alive = alive + count
+end
+
+local function is_looper(co)
+  return co == looper
+end
+
+local function get_current()
+  return current
+end
+
+local COMPLETE = 6
+
+-- A one-shot operation is over.
+handlers[COMPLETE] = conclude
+
+-- Resumes a root, and again after each cut; returns what `coroutine.resume` does.
+local function resume_root(co)
+  local ok, what, why = raw_resume(co)
+  while why == CUT or what == nil and cut[1] do
+    cut[1] = false
+    raw_yield(WAIT, CUT)
+    ok, what, why = raw_resume(co)
+  end
+  return ok, what, why
+end
+
+-- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once, unless
+-- it has destroyed itself; and how many queries wait for an answer.
+local function dispatch()
+  repeat
+    local co = looper
+    if co == nil then
+      co = get_runner()
+      looper = co
+    end
+    current = co
+    local ok, what, why = raw_resume(co)
+    while why == CUT or what == nil and cut[1] do
+      cut[1] = false
+      raw_yield()
+      ok, what, why = raw_resume(co)
+    end
+    current = nil
+    if after_run then after_run() end
+    if what ~= IDLE then
+      looper = nil
+      if asked then keep_asker(co) end
+      if not ok then
+        fail(co, what)
+      elseif what ~= WAIT then
+        go_on(co)
+      end
+    end
+  until what == IDLE
+  if timing and timing.late[1] then timing.expire_late() end
+  -- What is deferred meanwhile waits for the next turn, so that a turn ends.
+  local jobs = deferred
+  if jobs[1] and not is_ending() then
+    deferred = {}
+    for i = 1, #jobs do
+      local job = jobs[i]
+      job[1](job[2], job[3], job[4])
+    end
+  end
+  local break_deadlock = core.break_deadlock
+  if break_deadlock and alive > 0 and not is_ending() and break_deadlock(alive) then
+    return 2, core.unanswered
+  end
+  if deferred[1] then return 2, core.unanswered end
+  return alive > 0 and 1 or 0, core.unanswered
+end
+
+-- Starts the main chunk, or what a command line asks for beside it.
+local function start(f, ...)
+  if type(f) == "table" then f = native.load("core/command")(native, core, f) end
+  main_root = raw_create(xpcall)
+  run(main_root, f, note_failure, ...)
+end
+
+-- What Rust resumes: once to start the script, if there is one, and once for each turn.
+local function drive(f, ...)
+  if f then
+    start(f, ...)
+    raw_yield(1, 0)
+  end
+  while true do raw_yield(dispatch()) end
+end
+
+native.prepare_cuts(raw_create(drive), raw_resume, cut)
+
+-- User coroutines ---------------------------------------------------------------------------------
+
+-- They are the business of core/coroutine.lua, which most contexts do not need. It is loaded
+-- before a script runs that mentions them, or when one of these functions is first called, and puts
+-- its own in their place; those that somebody has kept go on to work.
+local coroutines = coroutine
+local stubs, loaded = {}, nil
+
+for _, name in ipairs({ "resume", "wrap", "yield", "status", "isyieldable", "running" }) do
+  stubs[name] = function(...) return native.load_coroutines()[name](...) end
+  coroutines[name] = stubs[name]
+end
+
+function native.load_coroutines()
+  if loaded then return loaded end
+  local load = native.load("core/coroutine")
+  loaded = load(native, core, WAIT, CUT, cut, raw_create, raw_resume, raw_yield, coroutines, stubs)
+  stubs = nil
+  return loaded
+end
+
+-- A call's timeout in seconds: 0 is none, and a negative one is a deadline that has passed.
+local function timeout_of(value, position, name)
+  local number = type(value) == "number" and value or type(value) == "string" and tonumber(value)
+  if not number then bad(position, name, "number of seconds", value) end
+  if number - number ~= 0 then bad(position, name, "finite number of seconds", value) end
+  return number
+end
+
+-- A number of seconds; negative ones count as 0.
+local function seconds(value, position, name)
+  local number = timeout_of(value, position, name)
+  return number > 0 and number or 0
+end
+
+core.bad, core.raise, core.seconds, core.timeout_of = bad, raise, seconds, timeout_of
+core.handlers, core.get_timing = handlers, get_timing
+core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
+core.run, core.begin_serving, core.take_query = run, begin_serving, take_query
+core.call_guarded, core.guard = call_guarded, guard
+core.guard_sockets = function() guards = {} end
+core.stop_timers = function()
+  if timing then timing.stop() end
+end
+core.last_token = function() return last_token end
+core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
+core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
+core.call_to_wait, core.refuse_wait = call_to_wait, refuse_wait
+core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
+core.is_callback, core.hold, core.current = is_callback, hold, get_current
+core.is_looper, core.resume_root = is_looper, resume_root
+core.set_after_run = function(f) after_run = f end

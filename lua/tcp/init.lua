@@ -1,0 +1,528 @@
+-- tcp: framed stream sockets over IP and unix addresses. See docs/api/tcp.md.
+
+local native, core = ...
+
+local getmetatable, next, select, type = getmetatable, next, select, type
+local concat, format, max = table.concat, string.format, math.max
+local bad, bad_because, raise = core.bad, native.bad_because, core.raise
+local timeout_of, handlers = core.timeout_of, core.handlers
+local call, call_guarded, complete = core.call, core.call_guarded, core.complete
+local defer, hold = core.defer, core.hold
+local register, cancel = core.register, core.cancel
+local suspend, check_may_wait = core.suspend, core.check_may_wait
+local suspend_on, resume_waiter = core.suspend_on, core.resume_waiter
+local timer_start, jobs = native.timer_start, core.get_timing().jobs
+local native_read, native_write = native.read, native.write
+
+native.open_sockets()
+local sockets = native.load("tcp/socket")(native, core)
+local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by_id
+local paths, refuse = sockets.paths, sockets.refuse
+local check_stream, check_listener = sockets.check_stream, sockets.check_listener
+local check_open, new_stream = sockets.check_open, sockets.new_stream
+local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
+local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
+local next_frame, stocked_bytes = sockets.next_frame, sockets.stocked_bytes
+local put_back, is_shortage = sockets.put_back, sockets.is_shortage
+local set_callback, close_record = sockets.set_callback, sockets.close_record
+
+local ffi = native.ffi("ffi")
+local _, BUFFER = native.buffer_methods()
+local stage_buffer, stage_text, stage_shared, take_into = native.stage_pointers()
+-- `void`, not `const void`, so that a string is refused, whatever its metatable claims.
+stage_buffer = ffi.cast("int (*)(double, void *)", stage_buffer)
+stage_shared = ffi.cast("int (*)(double, void *)", stage_shared)
+take_into = ffi.cast("int (*)(double, void *)", take_into)
+stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
+-- Longer texts go the other way.
+local TEXT_MAX = 4096
+
+local SOCKET_CLOSED, LISTENER_CLOSED, TIMEOUT = 203, 204, 208
+-- How long to wait, at least, before accepting again when the system is out of descriptors.
+local RETRY_SECONDS = 0.05
+
+local tcp = {}
+native.load("tcp/connect")(native, core, sockets, tcp)
+
+-- Read and accept ---------------------------------------------------------------------------------
+
+-- Serves who waits for data, as far as there is some.
+local function serve_stream(record)
+  while not record.closed do
+    local waits = record.waiter
+    local token = not waits and next_waiter(record)
+    local callback = record.callback
+    if not waits and not token and (not callback or record.told) then
+      return release_anchor(record)
+    end
+    if waits and record.pulls then
+      if record.dry then return end
+      record.pulls = false
+      resume_waiter(record, true)
+    else
+      local data, code = next_frame(record)
+      local good = data ~= nil
+      local value = data or code
+      if value == nil then return end
+      if waits then
+        resume_waiter(record, good, value)
+      elseif token then
+        take_waiter(record)
+        complete(token, good, value)
+      elseif good then
+        call(callback, true, value, record.anchor)
+      else
+        record.told = true
+        return call(callback, false, value, record.anchor)
+      end
+    end
+  end
+end
+
+local function serve_listener(record)
+  local has_collected = false
+  while not record.closed do
+    local waits = record.waiter
+    local token = not waits and next_waiter(record)
+    if not waits and not token and not record.callback then return release_anchor(record) end
+    local id, code = native.accept(record.id)
+    if not id and code == nil then return end
+    if not id then
+      if is_shortage(code) then
+        local shortage = sockets.get_shortage()
+        local pause = shortage.pause()
+        if has_collected or pause > 0 then
+          -- The connection stays in the kernel's queue until descriptors are free again. The timer
+          -- does not keep the context alive: whoever accepts does.
+          if has_collected then native.ask_others() end
+          local _, slot = timer_start(max(pause, RETRY_SECONDS), 0)
+          hold(1)
+          jobs[slot] = function() defer(serve_listener, record) end
+          return
+        end
+        shortage.collect()
+        has_collected = true
+      end
+      -- Anything else concerns that one connection, which is gone: the next is waited for.
+    elseif waits then
+      resume_waiter(record, true, new_stream(id, paths[record]))
+    elseif token then
+      take_waiter(record)
+      complete(token, true, new_stream(id, paths[record]))
+    else
+      local socket = new_stream(id, paths[record])
+      call_guarded(socket, record.callback, true, socket, record.anchor)
+    end
+  end
+end
+
+local READABLE, ACCEPTABLE = 4, 5
+
+handlers[READABLE] = function(id)
+  local record = by_id[id]
+  if not record then return end
+  if record.pulls then
+    record.pulls, record.dry = false, false
+    resume_waiter(record, true)
+    if record.pulls and record.dry then return end
+    return serve_stream(record)
+  end
+  if record.waiter and record.taken >= record.stocked then
+    -- What serve_stream does for the most usual reader, in one piece.
+    record.reading = true
+    local data, more, dry = native_read(id, record.stock)
+    record.reading = false
+    if data then
+      record.taken, record.stocked, record.dry = 0, more, dry
+      resume_waiter(record, true, data)
+      if record.waiter and record.dry and record.taken >= record.stocked then return end
+      return serve_stream(record)
+    end
+  end
+  record.dry = false
+  return serve_stream(record)
+end
+
+-- Every wait is another path through these: compiled, they are many traces that serve little.
+jit.off(serve_stream)
+jit.off(handlers[READABLE])
+jit.off(wait_on)
+
+handlers[ACCEPTABLE] = function(id)
+  local record = by_id[id]
+  if record then return serve_listener(record) end
+end
+
+--- Reads a frame (or, without heads, whatever has come), or has a callback get every one.
+---@param socket userdata
+---@param how? number|function timeout in seconds, or callback(ok, buffer|code, socket)
+---@return boolean|nil ok, userdata|integer buffer or code
+function tcp.read(socket, ...)
+  local record = streams[socket]
+  if record == nil then refuse(socket, "read") end
+  if record.closed then check_open(record, SOCKET_CLOSED, "read") end
+  local timeout = 0
+  if select("#", ...) > 0 then
+    local how = ...
+    if type(how) == "function" then return set_callback(socket, record, how, serve_stream) end
+    timeout = timeout_of(how, 2, "read")
+    if timeout < 0 then return false, TIMEOUT end
+  end
+  if not record.waiter and (record.first > record.last or not next_waiter(record)) then
+    if not record.dry or record.taken < record.stocked then
+      local data, code = next_frame(record)
+      if data then return true, data end
+      if code then return false, code end
+    end
+  end
+  check_may_wait()
+  return wait_on(socket, record, timeout)
+end
+
+-- Raises, for the caller of read_into, if the buffer is released.
+local function check_live(data)
+  if not native.buffer_is_live(data) then
+    bad(2, "read_into", "buffer that is not released", data)
+  end
+end
+
+-- read_into where others read too, something has been received already, or there is a timeout.
+local function read_and_assign(socket, record, data, ...)
+  check_live(data)
+  local timeout = 0
+  if select("#", ...) > 0 then timeout = timeout_of((...), 3, "read_into") end
+  local ok, frame = tcp.read(socket, timeout)
+  if not ok then return false, frame end
+  if not native.buffer_assign(data, frame) then
+    put_back(record, frame)
+    check_live(data)
+  end
+  return true, data
+end
+
+-- Whether nobody else reads, and nothing is in stock: then what comes next may go where the reader
+-- wants it.
+local function is_alone(record)
+  return not record.waiter
+    and record.first > record.last
+    and record.taken >= record.stocked
+    and not record.reading
+end
+
+-- Takes the next frame into `data`: 0 or 1 if there was one, 2 if there is none yet, 3 if read_into
+-- has to go the long way.
+local function take(record, data)
+  local found = take_into(record.id, data)
+  record.dry = found == 1 or found == 2
+  return found
+end
+
+-- read_into where there may be nothing yet: waits until there is, as the only one who reads.
+local function pull(socket, record, data, ...)
+  if select("#", ...) > 0 or not is_alone(record) then
+    return read_and_assign(socket, record, data, ...)
+  end
+  while true do
+    if not record.dry then
+      local found = take(record, data)
+      if found < 2 then return true, data end
+      if found == 3 then return read_and_assign(socket, record, data) end
+    end
+    check_live(data)
+    check_may_wait()
+    record.pulls, record.anchor = true, socket
+    -- Whoever comes meanwhile waits behind this one, also if it finds nothing and waits again.
+    local ok, code = suspend_on(record)
+    if not ok then
+      record.pulls = false
+      return false, code
+    end
+  end
+end
+jit.off(pull)
+
+--- Reads a frame, as `tcp.read` does, into a buffer, in place of what that holds: a reader that has
+--- done with each frame before it asks for the next one leaves nothing to the collector.
+---@param socket userdata
+---@param data userdata a buffer
+---@param timeout? number seconds
+---@return boolean ok, userdata|integer data or code
+function tcp.read_into(socket, data, ...)
+  local record = streams[socket]
+  if record == nil then refuse(socket, "read_into") end
+  if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data) end
+  if record.closed then check_open(record, SOCKET_CLOSED, "read_into") end
+  if not record.dry and is_alone(record) and select("#", ...) == 0 then
+    if take(record, data) < 2 then return true, data end
+  end
+  return pull(socket, record, data, ...)
+end
+
+--- Accepts a connection, or has a callback get every one.
+---@param socket userdata
+---@param how? number|function timeout in seconds, or callback(true, socket, listen socket)
+---@return boolean|nil ok, userdata|integer socket or code
+function tcp.accept(socket, ...)
+  local record = check_listener(socket, "accept")
+  check_open(record, LISTENER_CLOSED, "accept")
+  local timeout = 0
+  if select("#", ...) > 0 then
+    local how = ...
+    if type(how) == "function" then return set_callback(socket, record, how, serve_listener) end
+    timeout = timeout_of(how, 2, "accept")
+    if timeout < 0 then return false, TIMEOUT end
+  end
+  if not record.waiter and not next_waiter(record) then
+    local id, code = native.accept(record.id)
+    if id then return true, new_stream(id, paths[record]) end
+    if code ~= nil then defer(serve_listener, record) end
+  end
+  check_may_wait()
+  return wait_on(socket, record, timeout)
+end
+
+-- Write -------------------------------------------------------------------------------------------
+
+local function raise_unwritable(why, data, name)
+  if why == 0 then bad(2, name, "string, number or buffer", data) end
+  raise(why)
+end
+
+-- The entry of a write with a callback.
+local function write_entry(callback, target, data)
+  return function(ok, code) return callback(ok, ok and 0 or code, target, data) end
+end
+
+local function finish_write(ok, code)
+  if ok then return true, 0 end
+  return false, code
+end
+
+local function write_shared(fd, data, how)
+  local token
+  if not how and getmetatable(data) == BUFFER and stage_shared(fd, data) == 0 then return end
+  if type(how) == "function" then
+    token = register(write_entry(how, fd, data))
+  elseif how == true then
+    check_may_wait()
+    token = register()
+  elseif how then
+    bad(3, "write", "boolean or function", how)
+  end
+  local code, why = native.write_shared(fd, data, token or 0)
+  if why ~= nil then
+    if token then cancel(token) end
+    raise_unwritable(why, data, "write")
+  end
+  if code then
+    if not token then return false, code end
+    defer(complete, token, false, code)
+  end
+  if token and type(how) ~= "function" then return finish_write(suspend()) end
+end
+
+--- Writes a frame. Plain writes never wait and return nothing; `true` waits until the bytes are
+--- with the kernel; a callback is told.
+---@param socket userdata|integer a socket, or what tcp.fd returned for one
+---@param data string|number|userdata
+---@param how? boolean|function
+---@return boolean|nil ok, integer|nil code
+function tcp.write(socket, data, how)
+  local record = streams[socket]
+  if record == nil then
+    if type(socket) == "number" then return write_shared(socket, data, how) end
+    refuse(socket, "write")
+  end
+  if record.closed then check_open(record, SOCKET_CLOSED, "write") end
+  if not how then
+    -- What compiled code can do by itself; the rest, and complaints, are native.write's.
+    if getmetatable(data) == BUFFER then
+      if stage_buffer(record.id, data) == 0 then return end
+    elseif type(data) == "string" and #data < TEXT_MAX then
+      if stage_text(record.id, data, #data) == 0 then return end
+    end
+    local why = native_write(record.id, data, 0)
+    if why ~= nil then raise_unwritable(why, data, "write") end
+    return
+  end
+  local is_callback = type(how) == "function"
+  local token
+  if is_callback then
+    token = register(write_entry(how, socket, data))
+  elseif how == true then
+    check_may_wait()
+    token = register()
+  else
+    bad(3, "write", "boolean or function", how)
+  end
+  local why = native_write(record.id, data, token)
+  if why ~= nil then
+    cancel(token)
+    raise_unwritable(why, data, "write")
+  end
+  if not is_callback then return finish_write(suspend()) end
+end
+
+-- Options and state -------------------------------------------------------------------------------
+
+local RWOPT = {
+  "read_head_bytes", "read_head_endian", "read_head_max",
+  "write_head_bytes", "write_head_endian", "write_head_max",
+}
+local IS_RWOPT = {}
+for i = 1, #RWOPT do IS_RWOPT[RWOPT[i]] = true end
+
+--- Changes how frames look; see docs/api/tcp.md for the fields.
+---@param socket userdata
+---@param changes table
+function tcp.set_rwopt(socket, changes)
+  local record = check_stream(socket, "set_rwopt")
+  check_open(record, SOCKET_CLOSED, "set_rwopt")
+  if type(changes) ~= "table" then bad(2, "set_rwopt", "table", changes) end
+  for field in next, changes do
+    if not IS_RWOPT[field] then
+      local named, known = native.describe(field), concat(RWOPT, ", ")
+      bad_because(2, "set_rwopt", format("no option named %s; there are %s", named, known))
+    end
+  end
+  local why = native.set_rwopt(
+    record.id,
+    changes.read_head_endian,
+    changes.read_head_bytes,
+    changes.read_head_max,
+    changes.write_head_endian,
+    changes.write_head_bytes,
+    changes.write_head_max
+  )
+  if why then bad_because(2, "set_rwopt", why) end
+end
+
+--- How frames look: a table of six fields; empty for a closed socket.
+---@param socket userdata
+---@return table
+function tcp.get_rwopt(socket)
+  local record = check_stream(socket, "get_rwopt")
+  local result = {}
+  if record.closed then return result end
+  local read_endian, read_bytes, read_max, write_endian, write_bytes, write_max =
+    native.get_rwopt(record.id)
+  result.read_head_endian, result.read_head_bytes = read_endian, read_bytes
+  result.write_head_endian, result.write_head_bytes = write_endian, write_bytes
+  result.read_head_max, result.write_head_max = read_max, write_max
+  return result
+end
+
+--- Switches Nagle's algorithm off or on.
+---@param socket userdata
+---@param on boolean
+function tcp.set_nodelay(socket, on)
+  local record = check_stream(socket, "set_nodelay")
+  if not record.closed then native.set_nodelay(record.id, on and true or false) end
+end
+
+--- An integer by which any context may write to the socket, once it is shared.
+---@param socket userdata
+---@return integer
+function tcp.fd(socket)
+  local record = check_stream(socket, "fd")
+  check_open(record, SOCKET_CLOSED, "fd")
+  return native.fd(record.id)
+end
+
+--- Lets other contexts write to the socket by its fd, or stops that.
+---@param socket userdata
+---@param on boolean
+function tcp.set_wshared(socket, on)
+  local record = check_stream(socket, "set_wshared")
+  check_open(record, SOCKET_CLOSED, "set_wshared")
+  native.set_wshared(record.id, on and true or false)
+end
+
+--- The context that owns the socket with this fd; nil if it is closed.
+---@param fd integer
+---@return integer|nil
+function tcp.fd_src(fd)
+  if type(fd) ~= "number" then bad(1, "fd_src", "fd", fd) end
+  return native.fd_src(fd)
+end
+
+local set_monitor -- what tcp/monitor.lua returns, once something is monitored
+
+local function address_of(which, name)
+  return function(socket)
+    local record = streams[socket] or listeners[socket]
+    if record == nil then bad(1, name, "tcp socket", socket) end
+    if which > 2 and not streams[socket] then refuse(socket, name) end
+    if record.closed then return end
+    return native.address(record.id, which)
+  end
+end
+
+tcp.local_addr = address_of(1, "local_addr")
+tcp.local_port = address_of(2, "local_port")
+tcp.remote_addr = address_of(3, "remote_addr")
+tcp.remote_port = address_of(4, "remote_port")
+
+--- Has callback(code, socket) called once, when the connection can no longer be written, or its
+--- peer has gone (code 1: it closed); nil removes it.
+---@param socket userdata
+---@param callback function|nil
+function tcp.monitor(socket, ...)
+  set_monitor = set_monitor or native.load("tcp/monitor")(native, core, sockets)
+  return set_monitor(socket, ...)
+end
+
+--- Figures of a socket: what waits, bounds. An empty table for a closed socket.
+---@param socket userdata
+---@return table
+function tcp.stat(socket)
+  local record = streams[socket] or listeners[socket]
+  if record == nil then bad(1, "stat", "tcp socket", socket) end
+  if record.closed then return {} end
+  if listeners[socket] then
+    local backlog, backlog_max, accepted = native.listener_stat(record.id)
+    return { backlog = backlog, backlog_max = backlog_max, accepted = accepted }
+  end
+  local waiting, high, limit, ahead = native.socket_stat(record.id)
+  return {
+    write_queue_bytes = waiting,
+    write_queue_high = high,
+    write_queue_max = limit,
+    read_buffered_bytes = ahead + stocked_bytes(record),
+  }
+end
+
+--- Sets how many bytes may wait to be written before the socket fails with 212.
+---@param socket userdata
+---@param bytes integer
+function tcp.set_write_limit(socket, bytes)
+  local record = check_stream(socket, "set_write_limit")
+  check_open(record, SOCKET_CLOSED, "set_write_limit")
+  if type(bytes) ~= "number" or not (bytes >= 0) then
+    bad(2, "set_write_limit", "number of bytes", bytes)
+  end
+  native.set_write_limit(record.id, bytes)
+end
+
+--- Closes a socket or listen socket; what was written still leaves.
+---@param socket userdata
+---@return boolean first true the first time
+function tcp.close(socket)
+  local record = streams[socket]
+  if record then return close_record(record, SOCKET_CLOSED) end
+  record = listeners[socket]
+  if record == nil then bad(1, "close", "tcp socket", socket) end
+  return close_record(record, LISTENER_CLOSED)
+end
+
+--- True for a closed socket, false for an open one and for anything else.
+---@param socket any
+---@return boolean
+function tcp.is_closed(socket)
+  local record = socket ~= nil and (streams[socket] or listeners[socket])
+  return record and record.closed or false
+end
+
+native.load("tcp/methods")(native, core, sockets, tcp)
+
+return tcp

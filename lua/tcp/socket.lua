@@ -1,0 +1,274 @@
+-- Sockets as the Lua side keeps them: who waits on which, and who is called back.
+
+local native, core = ...
+
+local setmetatable = setmetatable
+local format = string.format
+local native_read, strerror = native.read, native.strerror
+local bad, bad_because, raise = core.bad, native.bad_because, core.raise
+local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
+local register, set_timeout = core.register, core.set_timeout
+local suspend, suspend_on, resume_waiter = core.suspend, core.suspend_on, core.resume_waiter
+local next_waiter, drop_waiter = core.next_waiter, core.drop_waiter
+
+local TIMEOUT = 208
+local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
+local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
+
+-- Records of sockets: id, closed, callback, whether it was told the end (`told`), frames in stock,
+-- whether there are no more until the next event (`dry`), the root that waits without a token and
+-- before the others (`waiter`), whether that one reads for itself once it is resumed (`pulls`), and
+-- the tokens of who waits from `first` to `last`. `reading` is set while frames are being fetched:
+-- finalisers run meanwhile, and those that read would come between.
+-- `monitor` is the callback of tcp.monitor.
+-- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
+-- All fields are there from the beginning: compiled code knows where they are, and records that
+-- grew in different orders would each need code of their own.
+local streams = setmetatable({}, { __mode = "k" })
+local listeners = setmetatable({}, { __mode = "k" })
+local by_id = setmetatable({}, { __mode = "v" })
+local paths = setmetatable({}, { __mode = "k" }) -- record → the path of a unix socket
+
+-- What a script wants that calls a function for the other kind of socket.
+local HINTS = { accept = "use 'read'", read = "use 'accept'", read_into = "use 'accept'" }
+
+-- Raises: `value` is no connection, or, for 'accept', no listen socket.
+local function refuse(value, name)
+  local hint = HINTS[name]
+  if listeners[value] and name ~= "accept" then
+    local text = "connected socket expected, got a listening one: %s"
+    bad_because(1, name, format(text, hint or "'accept' returns connected ones"))
+  end
+  if streams[value] then
+    local text = "listening socket expected, got a connected one: %s"
+    bad_because(1, name, format(text, hint or "tcp." .. name .. " takes both"))
+  end
+  bad(1, name, name == "accept" and "tcp listen socket" or "tcp socket", value)
+end
+
+local function check_stream(value, name)
+  local record = streams[value]
+  if record == nil then refuse(value, name) end
+  return record
+end
+
+local function check_listener(value, name)
+  local record = listeners[value]
+  if record == nil then refuse(value, name) end
+  return record
+end
+
+-- Raises if a socket is closed.
+local function check_open(record, code, name)
+  if record.closed then
+    raise(format("%s: '%s' needs an open one (tcp.is_closed tells)", strerror(code), name))
+  end
+end
+
+local function new_socket(registry, id)
+  local socket = native.socket_object(id, registry == listeners)
+  local record = {
+    id = id, closed = false, first = 1, last = 0, stock = {}, stocked = 0, taken = 0,
+    dry = false, waiter = false, pulls = false, reading = false, callback = false, told = false,
+    monitor = false, anchor = false,
+  }
+  registry[socket] = record
+  by_id[id] = record
+  return socket
+end
+
+local function new_stream(id, path)
+  local socket = new_socket(streams, id)
+  if path then paths[streams[socket]] = path end
+  return socket
+end
+
+local function new_listener(id, path)
+  local socket = new_socket(listeners, id)
+  if path then paths[listeners[socket]] = path end
+  return socket
+end
+
+-- The next frame: a buffer; nil and a code; nothing if there is none yet. One native call brings
+-- many, which wait in the record's stock.
+local function next_frame(record)
+  local taken = record.taken
+  if taken < record.stocked then
+    local stock = record.stock
+    taken = taken + 1
+    record.taken = taken
+    local data = stock[taken]
+    stock[taken] = false
+    return data
+  end
+  if record.dry or record.reading then return end
+  record.reading = true
+  local data, more, dry = native_read(record.id, record.stock)
+  record.reading = false
+  if data then
+    record.taken, record.stocked, record.dry = 0, more, dry
+    return data
+  end
+  record.dry = not more
+  return nil, more
+end
+
+-- Puts a frame back that was taken and found no use: the next read gets it.
+local function put_back(record, data)
+  local taken, stock = record.taken, record.stock
+  if record.closed then return end
+  if taken > 0 and taken <= record.stocked then
+    stock[taken], record.taken = data, taken - 1
+  elseif taken >= record.stocked then
+    stock[1], record.taken, record.stocked = data, 0, 1
+  else
+    for i = record.stocked, 1, -1 do
+      stock[i + 1] = stock[i]
+    end
+    stock[1], record.stocked = data, record.stocked + 1
+  end
+end
+
+-- Bytes in the stock.
+local function stocked_bytes(record)
+  local sum = 0
+  for i = record.taken + 1, record.stocked do
+    sum = sum + #record.stock[i]
+  end
+  return sum
+end
+
+-- Waiting on a socket -----------------------------------------------------------------------------
+
+local function take_waiter(record)
+  record[record.first] = nil
+  record.first = record.first + 1
+end
+
+local function release_anchor(record)
+  if record.callback or record.waiter or record.monitor then return end
+  if not next_waiter(record) then record.anchor = false end
+end
+
+-- A wait is over. If its time was up, the socket must not be held on its behalf any more.
+local function settle(record, token, ok, value)
+  if not ok and value == TIMEOUT then
+    drop_waiter(record, token)
+    release_anchor(record)
+  end
+  return ok, value
+end
+
+-- Blocks the running root on a socket. One that waits alone and without a timeout, as most do,
+-- needs no token.
+local function wait_on(socket, record, timeout)
+  if timeout == 0 and not record.waiter and record.first > record.last then
+    record.anchor = socket
+    return suspend_on(record)
+  end
+  local token = register()
+  record.last = record.last + 1
+  record[record.last] = token
+  record.anchor = socket
+  set_timeout(token, timeout)
+  return settle(record, token, suspend())
+end
+
+local function set_callback(socket, record, callback, serve)
+  if not record.callback then hold(1) end
+  record.callback = callback
+  record.anchor = socket
+  record.told = false
+  defer(serve, record)
+end
+
+local function fail_waiters(record, code)
+  if record.waiter then resume_waiter(record, false, code) end
+  local token = next_waiter(record)
+  while token do
+    take_waiter(record)
+    complete(token, false, code)
+    token = next_waiter(record)
+  end
+  record.anchor = false
+end
+
+local function close_record(record, code)
+  if record.closed then return false end
+  record.closed = true
+  record.stock, record.stocked, record.taken = nil, 0, 0
+  by_id[record.id] = nil
+  native.close(record.id)
+  if record.callback then
+    record.callback = false
+    hold(-1)
+  end
+  if record.monitor then
+    record.monitor = false
+    hold(-1)
+  end
+  if record.waiter or record.first <= record.last then
+    defer(fail_waiters, record, code)
+  else
+    record.anchor = false
+  end
+  return true
+end
+
+local shortage -- what tcp/shortage.lua returns, once it is needed
+
+-- Whether a call has failed for want of descriptors.
+local function is_shortage(code)
+  return code == TOO_MANY_FILES or code == FILE_TABLE_FULL
+end
+
+local function get_shortage()
+  shortage = shortage or native.load("tcp/shortage")(native, core)
+  return shortage
+end
+
+local COLLECT = 17
+
+core.handlers[COLLECT] = function() return get_shortage().collect() end
+
+-- A root coroutine has failed.
+core.guard_sockets()
+function core.on_failure(guards, co)
+  get_shortage().collect_soon()
+  local socket = guards[co]
+  if not socket then return end
+  guards[co] = nil
+  local record = streams[socket]
+  if record then
+    -- The script has not closed it: whoever watches it must learn of that.
+    local watcher = record.monitor
+    close_record(record, SOCKET_CLOSED)
+    if watcher then defer(call, watcher, SOCKET_CLOSED, socket) end
+  else
+    close_record(listeners[socket], LISTENER_CLOSED)
+  end
+end
+
+return {
+  paths = paths,
+  streams = streams,
+  listeners = listeners,
+  by_id = by_id,
+  refuse = refuse,
+  check_stream = check_stream,
+  check_listener = check_listener,
+  check_open = check_open,
+  new_stream = new_stream,
+  new_listener = new_listener,
+  next_frame = next_frame,
+  stocked_bytes = stocked_bytes,
+  put_back = put_back,
+  next_waiter = next_waiter,
+  take_waiter = take_waiter,
+  release_anchor = release_anchor,
+  wait_on = wait_on,
+  set_callback = set_callback,
+  close_record = close_record,
+  get_shortage = get_shortage,
+  is_shortage = is_shortage,
+}

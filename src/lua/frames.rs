@@ -1,0 +1,373 @@
+//! Frames: reading and writing sockets.
+//!
+//! What a script does once per message is here, and made for that: `read` hands out many frames in
+//! one call, and plain writes have functions that compiled code calls without leaving it.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ops::Range;
+use std::sync::Arc;
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::buffer::userdata;
+use super::native::{key, push_text, text};
+use crate::buf::{NlBuffer, Scratch};
+use crate::error::Code;
+use crate::frame::{Encoder, TooLong};
+use crate::lua::host::{self, Host};
+use crate::net::{Body, Read, SharedWriter, Staged};
+use crate::vm::{hook, state};
+
+pub(super) const FUNCTIONS: super::native::Functions = &[
+    (c"read", read as lua_CFunction),
+    (c"write", write),
+    (c"write_shared", write_shared),
+    (c"stage_pointers", stage_pointers),
+];
+
+thread_local! {
+    /// The block that this worker reads sockets into.
+    static SCRATCH: Cell<Scratch> = Cell::new(Scratch::default());
+}
+
+/// Calls `body` with that block. Calls inside it get another.
+fn with_scratch<R>(body: impl FnOnce(&mut Scratch) -> R) -> R {
+    let mut scratch = SCRATCH.take();
+    let result = body(&mut scratch);
+    SCRATCH.set(scratch);
+    result
+}
+
+/// Frames that one call of `read` hands out.
+const FRAMES_MAX: usize = 16;
+
+/// What a call of `read` has found.
+struct Found {
+    read: Read,
+    /// Nothing is behind it for now.
+    is_dry: bool,
+}
+
+/// Takes the next frames, whose bodies are at `places`.
+fn find(key: u64, scratch: &mut Scratch, places: &mut [Range<usize>; FRAMES_MAX]) -> Found {
+    host::with(|host| {
+        let has_time = host.charge(1);
+        let Some(stream) = host.stream(key) else {
+            return Found { read: Read::Failed(Code::SOCKET_CLOSED), is_dry: false };
+        };
+        if !has_time {
+            stream.read_later();
+            return Found { read: Read::Later, is_dry: false };
+        }
+        let read = stream.read(scratch, places);
+        let is_dry = match read {
+            Read::Frames(..) => stream.is_dry(),
+            Read::Wait | Read::Later => true,
+            Read::Failed(_) => false,
+        };
+        if let Read::Frames(count, _) = read {
+            host.charge(count - 1);
+        }
+        Found { read, is_dry }
+    })
+}
+
+/// native.read(key, stock): a buffer, how many more, which follow it, are now in the table `stock`
+/// from index 1 on, and whether there are none behind those until the next event; `nil, code`;
+/// nothing if there is nothing yet.
+unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    with_scratch(|scratch| {
+        let mut places = [const { 0..0 }; FRAMES_MAX];
+        let found = find(key, scratch, &mut places);
+        // SAFETY: called by the VM; the host is not borrowed any more. What raises drops the bytes,
+        // or the whole block, on its way.
+        let more = unsafe {
+            match found.read {
+                Read::Frames(count, piece) => {
+                    let bytes = piece.as_deref().unwrap_or(scratch.content());
+                    userdata::push_frames(raw, &places[..count], bytes, piece.as_ref());
+                    count - 1
+                }
+                Read::Wait | Read::Later => return 0,
+                Read::Failed(code) => return push_code(raw, code),
+            }
+        };
+        // SAFETY: as above.
+        unsafe {
+            ffi::lua_pushnumber(raw, more as f64);
+            ffi::lua_pushboolean(raw, c_int::from(found.is_dry));
+        }
+        3
+    })
+}
+
+/// Reads the next frame into a buffer. Returns 0 if it did, 1 if it did and there is nothing behind
+/// it until the next event, 2 if there is nothing yet, 3 if nothing was done: then native.read says
+/// why.
+///
+/// # Safety
+/// As for [`stage_buffer`].
+unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
+    // SAFETY: the caller's contract.
+    let buffer = unsafe { &mut *buffer };
+    if !buffer.is_live() {
+        return 3;
+    }
+    let before = buffer.charged;
+    let take = |host: &mut Host| {
+        let has_time = host.charge(1);
+        let Some(stream) = host.stream(key as u64) else { return 3 };
+        if !has_time {
+            stream.read_later();
+            return 2;
+        }
+        // Mostly there are frames left of the last read.
+        if !stream.take_into(buffer) {
+            let read = with_scratch(|scratch| stream.read_into(scratch, buffer));
+            match read {
+                Read::Frames(..) => {}
+                Read::Wait | Read::Later => return 2,
+                Read::Failed(_) => return 3,
+            }
+        }
+        c_int::from(stream.is_dry())
+    };
+    let result = hook::attempt(take).unwrap_or(3);
+    let now = buffer.charged;
+    if now != before {
+        // SAFETY: a state runs, as the caller says.
+        unsafe { state::account(hook::running()) }.recharge(before as usize, now as usize);
+    }
+    result
+}
+
+/// native.stage_pointers(): the addresses of [`stage_buffer`], [`stage_text`],
+/// [`stage_shared_buffer`] and [`read_into`], for the FFI: nothing may be raised in these.
+unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
+    let buffer: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = stage_buffer;
+    let text: unsafe extern "C" fn(f64, *const u8, u32) -> c_int = stage_text;
+    let shared: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = stage_shared_buffer;
+    let into: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = read_into;
+    // SAFETY: called by the VM.
+    unsafe {
+        ffi::lua_pushlightuserdata(raw, buffer as *mut c_void);
+        ffi::lua_pushlightuserdata(raw, text as *mut c_void);
+        ffi::lua_pushlightuserdata(raw, shared as *mut c_void);
+        ffi::lua_pushlightuserdata(raw, into as *mut c_void);
+    }
+    4
+}
+
+/// As [`stage_buffer`], to a connection of any context: `fd` is what native.fd returned for it.
+///
+/// # Safety
+/// As for [`stage_buffer`].
+unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_int {
+    let is_staged = hook::attempt(|host| {
+        let fd = fd as u64;
+        // SAFETY: the caller's contract.
+        let body = body_of(unsafe { &mut *buffer });
+        if let Body::Slice(body) = body
+            && host.remotes.stage(fd, body)
+        {
+            host.note_staged(body.len());
+            return true;
+        }
+        matches!(stage_shared(host, fd, body, 0), Ok(Ok(())))
+    });
+    c_int::from(is_staged != Some(true))
+}
+
+/// Stages a frame with the content of a buffer. Returns 0, or 1 if nothing was done: then
+/// native.write does it, or says why not.
+///
+/// # Safety
+/// `buffer` must be what a buffer userdata holds, and a context must be running.
+unsafe extern "C" fn stage_buffer(key: f64, buffer: *mut NlBuffer) -> c_int {
+    let is_staged = hook::attempt(|host| {
+        // SAFETY: the caller's contract.
+        match body_of(unsafe { &mut *buffer }) {
+            Body::Slice(body) => stage_plain(host, key, body),
+            body => matches!(stage(host, key as u64, body, 0), Some(Ok(()))),
+        }
+    });
+    c_int::from(is_staged != Some(true))
+}
+
+/// What a buffer holds, for a write: much by reference, little to be copied.
+fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
+    if buffer.len() >= Staged::BY_REFERENCE_BYTES {
+        Body::Shared(buffer.share())
+    } else {
+        Body::Slice(buffer.as_slice())
+    }
+}
+
+/// As [`stage_buffer`], with the bytes of a string.
+///
+/// # Safety
+/// `start` must be valid for `length` bytes, and a context must be running.
+unsafe extern "C" fn stage_text(key: f64, start: *const u8, length: u32) -> c_int {
+    let is_staged = hook::attempt(|host| {
+        // SAFETY: the caller's contract.
+        stage_plain(host, key, unsafe { std::slice::from_raw_parts(start, length as usize) })
+    });
+    c_int::from(is_staged != Some(true))
+}
+
+#[inline]
+fn stage_plain(host: &mut Host, key: f64, body: &[u8]) -> bool {
+    let key = key as u64;
+    let Some(stream) = host.stream(key) else { return false };
+    let is_staged = stream.stage(body);
+    if is_staged {
+        if !stream.is_dirty {
+            stream.is_dirty = true;
+            host.dirty.push(key);
+        }
+        host.note_staged(body.len());
+    }
+    is_staged
+}
+
+unsafe fn push_code(raw: *mut lua_State, code: Code) -> c_int {
+    // SAFETY: the callers are called by the VM.
+    unsafe {
+        ffi::lua_pushnil(raw);
+        ffi::lua_pushnumber(raw, f64::from(code.0));
+    }
+    2
+}
+
+/// The body of a write at `index`: a string, a number's text, or what a buffer holds; `None` for
+/// anything else.
+///
+/// # Safety
+/// `raw` must be a live state; the body lives while the argument is on the stack.
+unsafe fn body<'a>(raw: *mut lua_State, index: c_int) -> Option<Body<'a>> {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if let Some(text) = text(raw, index) {
+            return Some(Body::Slice(text));
+        }
+        Some(body_of(userdata::test(raw, index)?))
+    }
+}
+
+/// Pushes why a write is wrong: 0 for the type of the data, or a message.
+unsafe fn push_refusal(raw: *mut lua_State, message: Option<String>) {
+    // SAFETY: the callers are called by the VM.
+    unsafe {
+        match message {
+            None => ffi::lua_pushnumber(raw, 0.0),
+            Some(message) => push_text(raw, message.as_bytes()),
+        }
+    }
+}
+
+/// native.write(key, data, token): stages a frame; with a token that is not 0, tells when it is
+/// out. Returns nothing, or why the arguments are wrong.
+unsafe extern "C-unwind" fn write(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (key, data, token) = unsafe { (key(raw, 1), body(raw, 2), key(raw, 3)) };
+    let Some(data) = data else {
+        // SAFETY: as above.
+        unsafe { push_refusal(raw, None) };
+        return 1;
+    };
+    let message = match host::with(|host| stage(host, key, data, token)) {
+        Some(Ok(())) => return 0,
+        Some(Err(too_long)) => too_long.to_string(),
+        None => Code::SOCKET_CLOSED.text().to_owned(),
+    };
+    // SAFETY: as above.
+    unsafe { push_refusal(raw, Some(message)) };
+    1
+}
+
+/// Stages a frame on a connection of the context's own; `None` if there is none with this key.
+fn stage(host: &mut Host, key: u64, mut data: Body<'_>, token: u64) -> Option<Result<(), TooLong>> {
+    let bytes = data.held_bytes();
+    let context = host.is_too_much(bytes).then(|| Arc::clone(&host.context));
+    let stream = host.stream(key)?;
+    if let Some(context) = context {
+        stream.writer().overflow(&context);
+        data = Body::Slice(&[]);
+    }
+    if let Err(too_long) = stream.write(data) {
+        return Some(Err(too_long));
+    }
+    if token != 0 {
+        stream.staged.notify(token);
+    }
+    if !stream.is_dirty {
+        stream.is_dirty = true;
+        host.dirty.push(key);
+    } else if stream.staged.bytes() >= Staged::BYTES_MAX {
+        host.flush();
+    }
+    host.note_staged(bytes);
+    Some(Ok(()))
+}
+
+/// native.write_shared(fd, data, token): as `write`, to a connection of any context. Returns a
+/// code first if the connection cannot be written to.
+unsafe extern "C-unwind" fn write_shared(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (fd, data, token) = unsafe { (key(raw, 1), body(raw, 2), key(raw, 3)) };
+    let refuse = |message: Option<String>| {
+        // SAFETY: as above.
+        unsafe {
+            ffi::lua_pushnil(raw);
+            push_refusal(raw, message);
+        }
+        2
+    };
+    let Some(data) = data else { return refuse(None) };
+    let result = host::with(|host| stage_shared(host, fd, data, token));
+    match result {
+        Ok(Ok(())) => 0,
+        Ok(Err(too_long)) => refuse(Some(too_long.to_string())),
+        Err(code) => {
+            // SAFETY: as above.
+            unsafe { ffi::lua_pushnumber(raw, f64::from(code.0)) };
+            1
+        }
+    }
+}
+
+fn stage_shared(
+    host: &mut Host,
+    fd: u64,
+    mut data: Body<'_>,
+    token: u64,
+) -> Result<Result<(), TooLong>, Code> {
+    // Compiled code comes here without the native that confined contexts have in its place.
+    if host.deny.withholds_network() {
+        return Err(Code::NOT_PERMITTED);
+    }
+    let known = host.remotes.get(fd).or_else(|| SharedWriter::get(fd));
+    let shared = known.ok_or(Code::SOCKET_CLOSED)?;
+    let encoder: Encoder = shared.encoder().ok_or(Code::NOT_PERMITTED)?;
+    if shared.owner() == host.context.id() {
+        // The same queue as other writes of this context, so that their order is kept.
+        return stage(host, shared.key(), data, token).ok_or(Code::SOCKET_CLOSED);
+    }
+    let head = match encoder.head(data.len()) {
+        Ok(head) => head,
+        Err(too_long) => return Ok(Err(too_long)),
+    };
+    let bytes = data.held_bytes();
+    if host.is_too_much(bytes) {
+        shared.writer().overflow(&host.context);
+        data = Body::Slice(&[]);
+    }
+    if host.remotes.push(fd, &shared, encoder, (head, data), token) {
+        host.flush();
+    }
+    host.note_staged(bytes);
+    Ok(Ok(()))
+}

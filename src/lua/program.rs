@@ -1,0 +1,517 @@
+//! A script as a context's behavior: its state, and one turn of it.
+
+use std::ffi::{CString, c_int};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mlua::ffi::{self, lua_State};
+
+use super::command::CommandLine;
+use super::confine::Deny;
+use super::host::{self, Host};
+use super::native;
+use super::settings::Settings;
+use super::start::load_script;
+use crate::error::Code;
+use crate::message::{Held, Value};
+use crate::os::stdio;
+use crate::sched::{Behavior, Context, End, Outcome};
+use crate::vm::state::{Account, State};
+use crate::vm::{hook, prelude};
+use crate::{logging, rt};
+
+/// Where a script's text comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A file; if its path is relative and leads to none, it is looked for in this folder, that of
+    /// the creator's script.
+    File(PathBuf, Option<Arc<Path>>),
+    /// Standard input, once what comes before has been done.
+    Stdin,
+    /// There is none.
+    Nothing,
+    /// A text with the name its errors bear.
+    Text {
+        /// As in `=stdin`, see `luaL_loadbuffer`.
+        name: CString,
+        /// The script.
+        text: Vec<u8>,
+    },
+}
+
+impl Source {
+    /// That it does not load, and no more.
+    fn unexplained(&self) -> Vec<u8> {
+        let name = match self {
+            Source::File(path, _) => path.as_os_str().as_encoded_bytes(),
+            _ => b"the script",
+        };
+        [b"cannot load ", name, b" (why is in the log: io is withheld from its creator)"].concat()
+    }
+}
+
+/// Where `require` looks.
+#[derive(Debug)]
+pub enum Paths {
+    /// Where LuaJIT looks.
+    Default,
+    /// In these templates first.
+    Before(Vec<u8>),
+    /// Exactly here: `package.path` and `package.cpath`.
+    Exactly(Vec<u8>, Vec<u8>),
+}
+
+/// What a context is to run.
+#[derive(Debug)]
+pub struct Script {
+    /// The main chunk.
+    pub source: Source,
+    /// Its arguments.
+    pub arguments: Vec<Value>,
+    /// Where modules are found.
+    pub paths: Paths,
+    /// The command line, for the first context; nothing for those that others make.
+    pub command_line: Option<CommandLine>,
+    /// What is withheld from it.
+    pub deny: Deny,
+    /// That all this counts, until it starts, for the context that has made it, if that has a
+    /// memory limit.
+    pub held: Option<Held>,
+    /// Whether its creator cannot read files: then why the script does not load, which may quote
+    /// it, is for the log alone.
+    pub is_secret: bool,
+}
+
+/// A script before, and while, it runs.
+pub struct Program {
+    settings: Arc<Settings>,
+    script: Option<Script>,
+    running: Option<Running>,
+}
+
+struct Running {
+    host: Box<Host>,
+    /// Dropped by `Behavior::end`, inside `host::enter`: finalisers are scripts too.
+    state: Option<State>,
+    step: Step,
+    /// Values on the driver's stack for when it is first resumed: the script and its arguments.
+    arguments: c_int,
+}
+
+/// What the driver does when it is resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Runs the script's main chunk, up to its first wait.
+    Start,
+    /// A turn.
+    Turn,
+}
+
+/// Where the driver has come to.
+enum Came {
+    /// To the end of its step; what `dispatch` returns.
+    Done(i32, usize),
+    /// It was cut.
+    Cut,
+    /// It has failed, so that it cannot be resumed any more.
+    Failed(Vec<u8>),
+}
+
+impl Program {
+    /// A program that loads its script in its first turn.
+    pub fn new(settings: &Arc<Settings>, script: Script) -> Box<Program> {
+        Box::new(Program { settings: Arc::clone(settings), script: Some(script), running: None })
+    }
+}
+
+impl Behavior for Program {
+    fn turn(&mut self, context: &Arc<Context>) -> (Outcome, usize) {
+        if let Some(script) = self.script.take() {
+            match Running::new(context, &self.settings) {
+                Some(running) => self.running.insert(running).load(script),
+                // It was interrupted.
+                None if context.end_requested().is_some() => {}
+                None => {
+                    log::error!("{}: no memory for its state", context.label());
+                    if context.parent().is_none() {
+                        self.settings.fail();
+                    }
+                    context.destroy(End::Memory("no memory for its state".to_owned()));
+                }
+            }
+        }
+        match &mut self.running {
+            Some(running) => {
+                let result = running.turn();
+                running.account().output.end_turn();
+                result
+            }
+            None => (Outcome::Ended, 1),
+        }
+    }
+
+    fn explain_end(&mut self) {
+        if let Some(running) = &self.running {
+            running.explain_end();
+        }
+    }
+
+    fn end(mut self: Box<Self>, context: &Arc<Context>, reason: &End) {
+        stdio::flush();
+        let has_failed = log_end(context, reason);
+        if let Some(mut running) = self.running.take() {
+            running.host.main_failed |= has_failed;
+            running.close();
+            // Finalisers may have printed.
+            stdio::flush();
+        }
+    }
+}
+
+impl Running {
+    fn new(context: &Arc<Context>, settings: &Arc<Settings>) -> Option<Running> {
+        let state = State::new()?;
+        let mut host = Host::new(context, settings);
+        let raw = state.as_ptr();
+        let ready = host::enter(&mut host, raw, || {
+            // SAFETY: the state is fresh and ours; `protected` catches what it raises.
+            unsafe {
+                protected(raw, |raw| {
+                    // Nothing that is loaded here is garbage.
+                    ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
+                    native::open(raw);
+                    prelude::push_chunk(raw, "init");
+                    ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
+                    ffi::lua_createtable(raw, 0, CORE_FIELDS);
+                    ffi::lua_call(raw, 2, 0);
+                    seed_random(raw, context);
+                    if rt::is_simulated() {
+                        prelude::push_chunk(raw, "core/simulation");
+                        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
+                        ffi::lua_call(raw, 1, 0);
+                    }
+                    // Usually: the next cycle begins when there is twice as much.
+                    ffi::lua_gc(raw, ffi::LUA_GCRESTART, -1);
+                })
+            }
+        });
+        if let Err(message) = ready {
+            if context.end_requested().is_none() {
+                let message = logging::text_of(&message);
+                log::error!("{}: the library does not load: {message}", context.label());
+            }
+            host::enter(&mut host, raw, || drop(state));
+            return None;
+        }
+        state.account().set_limit(context.limits().memory);
+        if let Some(allowance) = context.allowance() {
+            state.account().count_waste(allowance.empty_of_known(), context.limits().memory);
+        }
+        Some(Running { host, state: Some(state), step: Step::Turn, arguments: 0 })
+    }
+
+    fn raw(&self) -> *mut lua_State {
+        self.state.as_ref().map_or(std::ptr::null_mut(), State::as_ptr)
+    }
+
+    /// Loads the script, for the driver to run.
+    fn load(&mut self, script: Script) {
+        let raw = self.raw();
+        let driver = self.account().cut.driver();
+        self.host.deny = script.deny;
+        let instead = script.is_secret.then(|| script.source.unexplained());
+        let mut loaded = Ok(0);
+        let result = host::enter(&mut self.host, raw, || {
+            // SAFETY: a live state of ours, and its driver, which has not been resumed yet;
+            // `protected` catches what is raised.
+            unsafe { protected(raw, |raw| loaded = load_script(raw, driver, script)) }
+        });
+        let instead = loaded.is_err().then_some(instead).flatten();
+        match result.and(loaded) {
+            Ok(arguments) => (self.step, self.arguments) = (Step::Start, arguments),
+            Err(_) if self.is_doomed() => {}
+            Err(message) => {
+                native::report(&mut self.host, &message);
+                self.host.failure = Some(instead.unwrap_or(message));
+            }
+        }
+    }
+
+    /// Resumes the driver.
+    fn resume(&mut self) -> Came {
+        let (raw, arguments) = (self.raw(), std::mem::take(&mut self.arguments));
+        let state = self.state.as_ref().expect("a program that runs has a state");
+        let cut = &state.account().cut;
+        let driver = cut.driver();
+        let came = host::enter(&mut self.host, raw, || {
+            // SAFETY: live states of ours, which only this thread uses; the driver is at rest.
+            unsafe {
+                cut.begin(raw);
+                let status = ffi::lua_resume_(driver, arguments);
+                if status != ffi::LUA_YIELD {
+                    return Came::Failed(outcome(driver, status).err().unwrap_or_default());
+                }
+                let is_done =
+                    ffi::lua_gettop(driver) >= 2 && ffi::lua_type(driver, -2) == ffi::LUA_TNUMBER;
+                let (next, unanswered) = match is_done {
+                    true => (ffi::lua_tonumber(driver, -2), ffi::lua_tonumber(driver, -1)),
+                    false => (0.0, 0.0),
+                };
+                ffi::lua_settop(driver, 0);
+                match is_done {
+                    true => Came::Done(next as i32, unanswered as usize),
+                    false => Came::Cut,
+                }
+            }
+        });
+        cut.finish(raw);
+        came
+    }
+
+    fn turn(&mut self) -> (Outcome, usize) {
+        let (next, unanswered) = loop {
+            if self.step == Step::Turn && !self.is_cut() {
+                self.host.begin_turn();
+            }
+            match self.resume() {
+                _ if self.account().exceeded() => return self.fail(None),
+                Came::Failed(message) => return self.fail(Some(message)),
+                Came::Cut => return self.rest(),
+                Came::Done(..) if self.step == Step::Start => self.step = Step::Turn,
+                Came::Done(next, unanswered) => break (next, unanswered),
+            }
+        };
+        let cost = self.host.take_cost();
+        self.host.context.set_unanswered(unanswered);
+        self.host.end_turn();
+        if let Some(state) = &self.state {
+            state.pace_collector();
+            self.host.update_gauges(state.account());
+        }
+        let outcome = match next {
+            _ if self.host.is_ending => Outcome::Ended,
+            _ if self.host.has_more() => Outcome::More,
+            0 => Outcome::Ended,
+            1 => Outcome::Idle,
+            _ => Outcome::More,
+        };
+        if outcome == Outcome::Idle {
+            self.host.rest();
+        }
+        if outcome == Outcome::Ended {
+            if let Some(reason) = self.host.end_reason.take() {
+                self.host.context.destroy(End::Destroyed(Some(reason)));
+            } else if let Some(failure) = self.host.failure.take() {
+                self.host.context.destroy(End::Error(failure));
+            }
+        }
+        (outcome, cost)
+    }
+
+    /// The turn is cut: what it has done so far takes effect, and what it has read makes room.
+    fn rest(&mut self) -> (Outcome, usize) {
+        self.host.cut_turn();
+        if let Some(state) = &self.state {
+            self.host.update_gauges(state.account());
+        }
+        (Outcome::Cut, self.host.take_cost())
+    }
+
+    fn is_cut(&self) -> bool {
+        self.account().cut.is_cut()
+    }
+
+    fn account(&self) -> &Account {
+        self.state.as_ref().expect("a program that runs has a state").account()
+    }
+
+    /// Whether errors only tell that the context is being ended.
+    fn is_doomed(&self) -> bool {
+        self.account().exceeded() || self.host.context.end_requested().is_some()
+    }
+
+    /// The driver was left: it catches what scripts raise, so that only the lack of memory, an
+    /// interruption, a script's start, or a fault of the runtime get here.
+    #[cold]
+    fn fail(&mut self, message: Option<Vec<u8>>) -> (Outcome, usize) {
+        let cost = self.host.take_cost();
+        let (raw, account) = (self.raw(), self.account());
+        // Another state may come to lie at the same place: what this one was doing is taken in any
+        // case.
+        let caught = hook::take_caught(raw);
+        let message = message.unwrap_or_default();
+        let context = &self.host.context;
+        if account.exceeded() || message == OUT_OF_MEMORY.as_bytes() {
+            let text = format!(
+                "{} bytes in Lua, {} in buffers, {} wanted in all, limit {}",
+                account.lua_bytes(),
+                account.external_bytes(),
+                account.wanted_bytes(),
+                context.limits().memory
+            );
+            context.destroy(End::Memory(text));
+        } else if let Some(end) = context.end_requested() {
+            if let End::Time(None) = end {
+                context.explain_end(End::Time(caught));
+            }
+        } else {
+            match self.step {
+                Step::Start => native::report(&mut self.host, &message),
+                Step::Turn => {
+                    log::error!("{}: {}; it ends", context.label(), logging::text_of(&message));
+                }
+            }
+            self.host.context.destroy(End::Error(message));
+        }
+        (Outcome::Ended, cost)
+    }
+
+    /// Says where the turn was cut, if it is not to go on because it has taken too long.
+    fn explain_end(&self) {
+        let context = &self.host.context;
+        if self.is_cut()
+            && let Some(End::Time(None)) = context.end_requested()
+        {
+            // SAFETY: nobody else uses the state.
+            let place = unsafe { self.account().cut.traceback() };
+            context.explain_end(End::Time(Some(place)));
+        }
+    }
+
+    fn close(&mut self) {
+        self.host.close_all();
+        let raw = self.raw();
+        let state = self.state.take();
+        host::enter(&mut self.host, raw, || drop(state));
+        // Finalisers may have written or opened something.
+        self.host.close_all();
+        self.host.quota.tell();
+        let Host { context, settings, .. } = &*self.host;
+        if context.parent().is_none() {
+            if self.host.main_failed {
+                settings.fail();
+            }
+            if settings.process.exits_with_main() {
+                settings.process.end(context.scheduler(), Some(settings.status()));
+            }
+        }
+    }
+}
+
+/// Logs the end of a context that did not end by itself; true if its script is to blame for that.
+fn log_end(context: &Context, reason: &End) -> bool {
+    let label = context.label();
+    match reason {
+        End::Normal | End::Destroyed(None) => false,
+        // That has been logged.
+        End::Error(_) => true,
+        End::Destroyed(Some(reason)) => {
+            log::info!("{label} destroyed: {}", logging::text_of(reason));
+            false
+        }
+        End::Memory(text) => {
+            let code = Code::OUT_OF_MEMORY;
+            let why = code.text();
+            log::error!(target: logging::SCRIPT, "{label}: {why} ({}): {text}", code.0);
+            true
+        }
+        End::Time(place) => {
+            let code = Code::TIME_LIMIT;
+            let limit = context.limits().turn.unwrap_or_default().as_secs_f64();
+            let place = place.as_deref().unwrap_or_default();
+            let text = format!("{} of {limit} s ({})", code.text(), code.0);
+            log::error!(target: logging::SCRIPT, "{label}: {text}\n{place}");
+            true
+        }
+    }
+}
+
+/// What the VM's want of memory comes as.
+const OUT_OF_MEMORY: &str = "out of memory";
+
+/// Has the script's random numbers differ from those of all other contexts and processes.
+///
+/// # Safety
+/// `raw` must be a live state of `context` with three stack slots free. May raise.
+unsafe fn seed_random(raw: *mut lua_State, context: &Arc<Context>) {
+    // No query has this token. Of its bits, those that a double holds.
+    let seed = rt::secret((context.id().to_bits(), u64::MAX)) >> 11;
+    // SAFETY: the caller's contract; the stack is left as it was.
+    unsafe {
+        ffi::lua_getglobal(raw, c"math".as_ptr());
+        ffi::lua_getfield(raw, -1, c"randomseed".as_ptr());
+        ffi::lua_pushnumber(raw, seed as f64);
+        ffi::lua_call(raw, 1, 0);
+        ffi::lua_settop(raw, -2);
+    }
+}
+
+/// About as many as the library's chunks share: the table need not grow by and by.
+const CORE_FIELDS: c_int = 40;
+
+/// What a protected call has come to.
+///
+/// # Safety
+/// `raw` must be a live state, with the error value on top if the status says so.
+#[inline]
+unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), Vec<u8>> {
+    match status {
+        ffi::LUA_OK => Ok(()),
+        ffi::LUA_ERRMEM => Err(OUT_OF_MEMORY.into()),
+        // SAFETY: the caller's contract.
+        _ => Err(unsafe { text_of(raw) }),
+    }
+}
+
+/// Calls `body` so that what it raises comes back as text. The stack is as before afterwards.
+///
+/// # Safety
+/// `raw` must be a live state that nobody else uses. A raise unwinds `body`, destructors included.
+unsafe fn protected<F: FnOnce(*mut lua_State)>(
+    raw: *mut lua_State,
+    body: F,
+) -> Result<(), Vec<u8>> {
+    unsafe extern "C-unwind" fn trampoline<F: FnOnce(*mut lua_State)>(
+        raw: *mut lua_State,
+    ) -> c_int {
+        // SAFETY: `protected` passes a pointer to its `body`, which outlives the call.
+        unsafe {
+            let body = ffi::lua_touserdata(raw, 1).cast::<Option<F>>();
+            ffi::lua_settop(raw, 0);
+            if let Some(body) = (*body).take() {
+                body(raw);
+            }
+        }
+        0
+    }
+    // SAFETY: reading the top changes nothing.
+    let top = unsafe { ffi::lua_gettop(raw) };
+    let mut body = Some(body);
+    let pointer: *mut Option<F> = &mut body;
+    // SAFETY: the caller's contract; cpcall protects the whole of `body`.
+    let status = unsafe { ffi::lua_cpcall(raw, trampoline::<F>, pointer.cast()) };
+    // SAFETY: the error value is on the top of the stack.
+    let result = unsafe { outcome(raw, status) };
+    // SAFETY: as above.
+    unsafe { ffi::lua_settop(raw, top) };
+    result
+}
+
+/// The value on the top of the stack, if it is a string or a number.
+///
+/// # Safety
+/// `raw` must be a live state with a value on its stack.
+pub(super) unsafe fn text_of(raw: *mut lua_State) -> Vec<u8> {
+    let mut length = 0;
+    // SAFETY: the caller's contract; the bytes are copied while the value is on the stack.
+    unsafe {
+        // A number would be converted, which may raise.
+        if ffi::lua_type(raw, -1) != ffi::LUA_TSTRING {
+            return format!("(error object of type {})", ffi::lua_type(raw, -1)).into();
+        }
+        let text = ffi::lua_tolstring(raw, -1, &mut length);
+        let text = std::slice::from_raw_parts(text.cast::<u8>(), length);
+        // The VM's own words, which are short: cut in any case.
+        native::bounded(text, usize::MAX)
+    }
+}

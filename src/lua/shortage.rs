@@ -1,0 +1,133 @@
+//! What is done for want of descriptors: collecting what holds some and nobody refers to.
+
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use crate::logging::Seldom;
+use crate::lua::host::{self, Host};
+use crate::os::thread;
+use crate::rt;
+use crate::sched::Context;
+use crate::vm::{hook, state};
+
+pub(super) const FUNCTIONS: super::native::Functions =
+    &[(c"collect", collect as lua_CFunction), (c"ask_others", ask_others)];
+
+/// Contexts that are asked at a time, and how long before others are.
+const ASKED_MAX: usize = 32;
+const ASK_EVERY: u64 = 1_000_000_000;
+
+/// When contexts were last asked; 0 for never.
+static ASKED_AT: AtomicU64 = AtomicU64::new(0);
+
+/// native.collect(): collects all garbage of this state; finalisers run meanwhile.
+unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, which may collect wherever a C function runs.
+    unsafe {
+        ffi::lua_gc(raw, ffi::LUA_GCCOLLECT, 0);
+        state::account(raw).on_collected();
+    }
+    host::with(|host| {
+        let gauges = host.context.gauges();
+        gauges.collected_in.store(gauges.turns(), Ordering::Relaxed);
+    });
+    0
+}
+
+/// Collections for files in a row that were of no use before there is a pause after each …
+const FRUITLESS_MAX: u32 = 64;
+
+/// … as many times as long as it took.
+const PAUSES: u64 = 10;
+
+static FRUITLESS: AtomicU32 = AtomicU32::new(0);
+static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+/// Collects the garbage of the state that runs on this thread, which opens a file and lacks a
+/// descriptor for it; false if that was done a moment ago, and again and again of no use.
+#[cfg(target_env = "gnu")]
+pub(crate) fn relieve() -> bool {
+    let Some(raw) = hook::current().filter(|_| host::is_entered()) else { return false };
+    let start = rt::now();
+    // Relaxed, everywhere: nothing depends on these but how often files wait for a collection.
+    if start < NOT_BEFORE.load(Ordering::Relaxed) {
+        return false;
+    }
+    let before = open_files();
+    // SAFETY: the coroutine that runs, in the C function that opens a file; errors are caught.
+    let status = unsafe { ffi::lua_cpcall(raw, collect, std::ptr::null_mut()) };
+    if status != ffi::LUA_OK {
+        // SAFETY: the error is on the top of the stack.
+        unsafe { ffi::lua_settop(raw, -2) };
+    }
+    let end = rt::now();
+    if open_files() < before {
+        FRUITLESS.store(0, Ordering::Relaxed);
+        return status == ffi::LUA_OK;
+    }
+    host::with(|host| warn(host));
+    if FRUITLESS.fetch_add(1, Ordering::Relaxed) >= FRUITLESS_MAX {
+        NOT_BEFORE.store(end + PAUSES * (end - start), Ordering::Relaxed);
+    }
+    status == ffi::LUA_OK
+}
+
+/// The lowest number that a new descriptor would have, or the most there are: less than before once
+/// some were closed.
+fn open_files() -> c_int {
+    // SAFETY: makes a descriptor, and closes it.
+    unsafe {
+        let file = libc::fcntl(libc::STDOUT_FILENO, libc::F_DUPFD_CLOEXEC, 0);
+        if file < 0 {
+            return c_int::MAX;
+        }
+        libc::close(file);
+        file
+    }
+}
+
+/// The log has a word on it.
+static SHORTAGES: Seldom = Seldom::new();
+
+/// Says that a collection was of no use, now and then.
+#[cold]
+fn warn(host: &Host) {
+    if SHORTAGES.is_due() {
+        log::warn!(
+            "{}: no descriptor is left: the process may have {} open; its limit is that of whoever \
+             starts it (ulimit -Hn, LimitNOFILE= of systemd)",
+            host.context.label(),
+            thread::descriptors_max()
+        );
+    }
+}
+
+/// native.ask_others(): asks other contexts to do the same, those with the most sockets, once a
+/// second at most; whether any was asked. Who has done nothing since is not asked again.
+unsafe extern "C-unwind" fn ask_others(raw: *mut lua_State) -> c_int {
+    let asked = host::with(|host| {
+        warn(host);
+        let now = rt::now().max(1);
+        // Relaxed, everywhere: nothing depends on these but how often contexts are asked.
+        let is_due = |last: u64| (last == 0 || now >= last + ASK_EVERY).then_some(now);
+        if ASKED_AT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due).is_err() {
+            return false;
+        }
+        let sockets = |context: &Context| context.gauges().sockets.load(Ordering::Relaxed);
+        let mut others = host.context.scheduler().registry().all();
+        others.retain(|other| {
+            let gauges = other.gauges();
+            let is_idle = gauges.collected_in.load(Ordering::Relaxed) == gauges.turns();
+            other.id() != host.context.id() && sockets(other) > 0 && !is_idle
+        });
+        others.sort_by_key(|other| std::cmp::Reverse(sockets(other)));
+        others.truncate(ASKED_MAX);
+        others.iter().for_each(host::ask_to_collect);
+        !others.is_empty()
+    });
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(asked)) };
+    1
+}

@@ -1,0 +1,104 @@
+//! What a context has used and holds, for people and for supervisors.
+
+use std::ffi::{CStr, c_int};
+use std::sync::atomic::Ordering;
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::native::{number, push_text};
+use crate::logging;
+use crate::lua::host;
+use crate::message::Id;
+use crate::sched::Context;
+use crate::vm::state;
+
+pub(super) const FUNCTIONS: super::native::Functions = &[(c"stat", stat as lua_CFunction)];
+
+/// In builds with debug assertions, what fails as only a fault of the runtime could.
+#[cfg(debug_assertions)]
+pub(super) const FAULTS: super::native::Functions =
+    &[(c"panic_for_tests", panic as lua_CFunction), (c"panicking_pointer", panicking_pointer)];
+#[cfg(not(debug_assertions))]
+pub(super) const FAULTS: super::native::Functions = &[];
+
+/// native.panic_for_tests(): panics while it borrows the host.
+#[cfg(debug_assertions)]
+unsafe extern "C-unwind" fn panic(_raw: *mut lua_State) -> c_int {
+    host::with(|host| panic!("a test panics in context {}", host.context.id()))
+}
+
+/// native.panicking_pointer(): a function for the FFI that does the same, at 100,001 and above.
+#[cfg(debug_assertions)]
+unsafe extern "C-unwind" fn panicking_pointer(raw: *mut lua_State) -> c_int {
+    extern "C" fn panic(number: c_int) -> c_int {
+        let check = || assert!(number <= 100_000, "a test panics in compiled code");
+        c_int::from(crate::vm::hook::attempt(|_| check()).is_none())
+    }
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushlightuserdata(raw, panic as extern "C" fn(c_int) -> c_int as *mut _) };
+    1
+}
+
+/// Fields, and what is in them.
+type Fields = [(&'static CStr, Option<f64>); 23];
+
+fn fields(context: &Context) -> Fields {
+    let (limits, gauges) = (context.limits(), context.gauges());
+    let limit = |value: usize| (value != 0).then_some(value as f64);
+    let (log_bytes, log_dropped) = logging::stat();
+    let gauge = |value: &std::sync::atomic::AtomicUsize| Some(value.load(Ordering::Relaxed) as f64);
+    [
+        (c"mailbox", Some(context.waiting() as f64)),
+        (c"mailbox_max", Some(limits.mailbox as f64)),
+        (c"mailbox_peak", Some(gauges.mailbox_peak().max(context.waiting()) as f64)),
+        (c"mailbox_bytes", Some(context.waiting_bytes() as f64)),
+        (c"mailbox_bytes_max", Some(limits.mailbox_bytes as f64)),
+        (c"missed", Some(gauges.missed() as f64)),
+        (c"turns", Some(gauges.turns() as f64)),
+        (c"slices", Some(gauges.slices() as f64)),
+        (c"cpu", Some(gauges.cpu().as_secs_f64())),
+        (c"lua_bytes", gauge(&gauges.lua_bytes)),
+        (c"buffer_bytes", gauge(&gauges.buffer_bytes)),
+        (c"memory_limit", limit(limits.memory)),
+        (c"turn_limit", limits.turn.map(|limit| limit.as_secs_f64())),
+        (c"queries", Some(context.unanswered() as f64)),
+        (c"queries_max", Some(limits.queries as f64)),
+        (c"queries_peak", Some(gauges.queries_peak() as f64)),
+        (c"lookups", gauge(&gauges.lookups)),
+        (c"timers", gauge(&gauges.timers)),
+        (c"sockets", gauge(&gauges.sockets)),
+        (c"worker", context.worker().map(|index| index as f64)),
+        (c"workers", Some(context.scheduler().running() as f64)),
+        (c"log_bytes", Some(log_bytes as f64)),
+        (c"log_dropped", Some(log_dropped as f64)),
+    ]
+}
+
+/// native.stat(handle): a table, or nothing.
+unsafe extern "C-unwind" fn stat(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let id = Id::from_number(unsafe { number(raw, 1) });
+    // SAFETY: as above; the figures are copied.
+    let account = unsafe { state::account(raw) };
+    let found = host::with(|host| {
+        let context = host.context.scheduler().registry().get(id?)?;
+        if context.id() == host.context.id() {
+            host.update_gauges(account);
+        }
+        Some((fields(&context), context.state()))
+    });
+    let Some((fields, doing)) = found else { return 0 };
+    // SAFETY: as above.
+    unsafe {
+        ffi::lua_createtable(raw, 0, fields.len() as c_int + 1);
+        push_text(raw, doing.as_bytes());
+        ffi::lua_setfield(raw, -2, c"state".as_ptr());
+        for (name, value) in fields {
+            if let Some(value) = value {
+                ffi::lua_pushnumber(raw, value);
+                ffi::lua_setfield(raw, -2, name.as_ptr());
+            }
+        }
+    }
+    1
+}

@@ -1,0 +1,451 @@
+//! Sockets.
+
+use std::ffi::{OsStr, c_int};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::native::{key, number, push_failure, push_text, text};
+use crate::error::Code;
+use crate::logging::Seldom;
+use crate::lua::host::{self, Host, Socket};
+use crate::message::Event;
+use crate::net::SharedWriter;
+use crate::os;
+use crate::rt::{self, Listener};
+use crate::vm::blame::SOCKETS;
+use crate::vm::state;
+
+pub(super) const FUNCTIONS: super::native::Functions = &[
+    (c"socket_object", socket_object as lua_CFunction),
+    (c"set_socket_methods", set_socket_methods),
+    (c"listen", listen),
+    (c"resolve", resolve),
+    (c"connect", connect),
+    (c"cancel_connect", cancel_connect),
+    (c"accept", accept),
+    (c"close", close),
+    (c"set_nodelay", set_nodelay),
+    (c"fd", fd),
+    (c"set_wshared", set_wshared),
+    (c"fd_src", fd_src),
+    (c"address", address),
+    (c"socket_stat", socket_stat),
+    (c"listener_stat", listener_stat),
+    (c"set_write_limit", set_write_limit),
+    (c"watch_end", watch_end),
+    (c"forget_end", forget_end),
+    (c"socket_state", socket_state),
+    (c"set_rwopt", super::rwopt::set_rwopt),
+    (c"get_rwopt", super::rwopt::get_rwopt),
+];
+
+/// Families, as lua/tcp/init.lua numbers them.
+const UNIX: f64 = 1.0;
+const IP6: f64 = 6.0;
+
+/// Creates the metatables. The stack is left as it was.
+///
+/// # Safety
+/// `raw` must be a fresh state with free slots. Raises for want of memory.
+pub(super) unsafe fn open(raw: *mut lua_State) {
+    for name in SOCKETS {
+        // SAFETY: the caller's contract.
+        unsafe {
+            ffi::lua_createtable(raw, 0, 3);
+            ffi::lua_pushcfunction(raw, collect);
+            ffi::lua_setfield(raw, -2, c"__gc".as_ptr());
+            ffi::lua_pushboolean(raw, 0);
+            ffi::lua_setfield(raw, -2, c"__metatable".as_ptr());
+            ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
+        }
+    }
+}
+
+/// What a socket counts for when the collector is paced: its userdata is small, but it holds a
+/// descriptor, so that some hundred of them are worth a cycle.
+const PACE_BYTES: usize = 16 * 1024;
+
+/// native.socket_object(key, is_listener): the userdata that stands for a socket; when it is
+/// collected, the socket is closed.
+unsafe extern "C-unwind" fn socket_object(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the new userdata has room for the key.
+    unsafe {
+        let key = key(raw, 1);
+        let is_listener = ffi::lua_toboolean(raw, 2) != 0;
+        state::pace(raw, PACE_BYTES);
+        let block = ffi::lua_newuserdata(raw, size_of::<u64>()).cast::<u64>();
+        block.write(key);
+        let name = SOCKETS[usize::from(is_listener)];
+        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
+        ffi::lua_setmetatable(raw, -2);
+    }
+    1
+}
+
+/// The finaliser of sockets.
+unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM with one of our userdata: scripts cannot reach the metatable.
+    let key = unsafe { ffi::lua_touserdata(raw, 1).cast::<u64>().read() };
+    if host::is_entered() {
+        host::with(|host| host.close(key));
+    }
+    0
+}
+
+/// native.set_socket_methods(stream, listener, describe): tables of methods, and what makes the
+/// text of a socket.
+unsafe extern "C-unwind" fn set_socket_methods(raw: *mut lua_State) -> c_int {
+    for (name, index) in SOCKETS.into_iter().zip(1..) {
+        // SAFETY: called by the VM with two tables and a function.
+        unsafe {
+            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
+            ffi::lua_pushvalue(raw, index);
+            ffi::lua_setfield(raw, -2, c"__index".as_ptr());
+            ffi::lua_pushvalue(raw, 3);
+            ffi::lua_setfield(raw, -2, c"__tostring".as_ptr());
+            ffi::lua_settop(raw, 3);
+        }
+    }
+    0
+}
+
+fn numeric(address: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(address).ok()?.parse().ok()
+}
+
+/// native.listen(family, address, port, backlog, reuse_port): a key; `false, code`; nothing if the
+/// address is not numeric.
+unsafe extern "C-unwind" fn listen(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the address stays on the stack.
+    let (family, address, port, backlog, reuse_port) = unsafe {
+        let address = text(raw, 2).unwrap_or_default();
+        let reuse_port = ffi::lua_toboolean(raw, 5) != 0;
+        (number(raw, 1), address, number(raw, 3) as u16, number(raw, 4) as i32, reuse_port)
+    };
+    let backlog = backlog.max(1);
+    let bound = if family == UNIX {
+        Listener::bind_unix(Path::new(OsStr::from_bytes(address)), backlog)
+    } else {
+        match numeric(address) {
+            None => return 0,
+            // SAFETY: called by the VM.
+            Some(IpAddr::V4(_)) if family == IP6 => unsafe {
+                return push_failure(raw, Code::ADDRESS_FAMILY);
+            },
+            Some(ip) => Listener::bind(SocketAddr::new(ip, port), backlog, reuse_port),
+        }
+    };
+    // SAFETY: called by the VM.
+    unsafe {
+        match bound {
+            Ok(listener) => {
+                ffi::lua_pushnumber(raw, host::with(|host| host.add_listener(listener)) as f64);
+                1
+            }
+            Err(error) => push_failure(raw, Code::from(&error)),
+        }
+    }
+}
+
+/// The longest name of a host, and label in it, in bytes.
+const NAME_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+
+/// Look-ups that one context, and all together, may have under way.
+const LOOKUPS_MAX: usize = 256;
+const ALL_LOOKUPS_MAX: usize = 4096;
+
+/// Those under way.
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Looks a name up off the workers; the outcome comes as an event under `token`.
+/// The log has a word on look-ups that were refused.
+static LOOKUPS_REFUSED: Seldom = Seldom::new();
+
+fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) {
+    // What cannot be is not asked for: resolvers would be sent something else.
+    let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_possible(name)) else {
+        host.cancel_connect(token);
+        return host.fail(token, Code::NAME_NOT_RESOLVED);
+    };
+    let name = name.to_owned();
+    // Relaxed, everywhere: counts, nothing else.
+    let own = &host.context.gauges().lookups;
+    let count = own.load(Ordering::Relaxed);
+    let more = |all: usize| (all < ALL_LOOKUPS_MAX && count < LOOKUPS_MAX).then(|| all + 1);
+    if LOOKUPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+        host.cancel_connect(token);
+        if LOOKUPS_REFUSED.is_due() {
+            log::warn!(
+                "{}: too many host names are being looked up (214): {LOOKUPS_MAX} for a context, \
+                 {ALL_LOOKUPS_MAX} in all, at most",
+                host.context.label()
+            );
+        }
+        return host.fail(token, Code::LOOKUPS_FULL);
+    }
+    own.store(count + 1, Ordering::Relaxed);
+    let context = Arc::clone(&host.context);
+    rt::spawn(async move {
+        let result = match rt::resolve(name, port).await {
+            Ok(mut addresses) => {
+                addresses.retain(|address| !only_ip6 || address.is_ipv6());
+                if addresses.is_empty() { Err(Code::NAME_NOT_RESOLVED) } else { Ok(addresses) }
+            }
+            Err(_) => Err(look_up_failure()),
+        };
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+        // A context that has ended does not wait any more.
+        let _ = context.deliver(Event::Resolved { token, result });
+    });
+}
+
+/// Why a look-up has failed. Resolvers do not tell that they lacked descriptors.
+fn look_up_failure() -> Code {
+    match std::fs::File::open("/").map_err(|error| Code::from(&error)) {
+        Err(code @ (Code::TOO_MANY_FILES | Code::FILE_TABLE_FULL)) => code,
+        _ => Code::NAME_NOT_RESOLVED,
+    }
+}
+
+/// native.resolve(token, family, name, port).
+unsafe extern "C-unwind" fn resolve(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (token, family, port) = unsafe { (key(raw, 1), number(raw, 2), number(raw, 4) as u16) };
+    // SAFETY: called by the VM; the name stays on the stack.
+    let name = unsafe { text(raw, 3) }.unwrap_or_default();
+    host::with(|host| look_up(host, token, name, port, family == IP6));
+    0
+}
+
+/// native.connect(token, family, address, port): starts; the outcome comes under the token.
+unsafe extern "C-unwind" fn connect(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM; the address stays on the stack.
+    let (token, family, address, port) = unsafe {
+        (key(raw, 1), number(raw, 2), text(raw, 3).unwrap_or_default(), number(raw, 4) as u16)
+    };
+    host::with(|host| {
+        if family == UNIX {
+            // A path that is too long leaves no address, which fails as invalid.
+            let path = os::unix_address(Path::new(OsStr::from_bytes(address)));
+            return host.connect(token, path.into_iter().collect());
+        }
+        match numeric(address) {
+            Some(IpAddr::V4(_)) if family == IP6 => host.fail(token, Code::ADDRESS_FAMILY),
+            Some(ip) => host.connect(token, vec![SocketAddr::new(ip, port).into()]),
+            None => {
+                host.begin_resolving(token);
+                look_up(host, token, address, port, family == IP6);
+            }
+        }
+    });
+    0
+}
+
+/// native.cancel_connect(token).
+unsafe extern "C-unwind" fn cancel_connect(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let token = unsafe { key(raw, 1) };
+    host::with(|host| host.cancel_connect(token));
+    0
+}
+
+/// native.accept(key): the key of a connection; `false, code`; nothing if none waits.
+unsafe extern "C-unwind" fn accept(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let result = host::with(|host| {
+        let Some(Socket::Listener(listener)) = host.sockets.get_mut(key) else {
+            return Some(Err(Code::LISTENER_CLOSED));
+        };
+        listener.accept().map(|result| result.map(|stream| host.add_stream(stream)))
+    });
+    // SAFETY: as above.
+    unsafe {
+        match result {
+            None => return 0,
+            Some(Ok(stream)) => ffi::lua_pushnumber(raw, stream as f64),
+            Some(Err(code)) => return push_failure(raw, code),
+        }
+    }
+    1
+}
+
+/// native.close(key).
+unsafe extern "C-unwind" fn close(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    host::with(|host| host.close(key));
+    0
+}
+
+/// native.set_nodelay(key, on).
+unsafe extern "C-unwind" fn set_nodelay(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
+    host::with(|host| host.stream(key).map(|stream| stream.set_nodelay(on)));
+    0
+}
+
+/// native.fd(key): the integer by which other contexts may write.
+unsafe extern "C-unwind" fn fd(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let fd = host::with(|host| {
+        let owner = host.context.id();
+        host.stream(key).map(|stream| stream.shared(owner, key).fd())
+    });
+    let Some(fd) = fd else { return 0 };
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushnumber(raw, fd as f64) };
+    1
+}
+
+/// native.set_wshared(key, on).
+unsafe extern "C-unwind" fn set_wshared(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
+    host::with(|host| {
+        let owner = host.context.id();
+        host.stream(key).map(|stream| stream.set_shared(owner, key, on))
+    });
+    0
+}
+
+/// native.fd_src(fd): the handle of the owner, or nothing.
+unsafe extern "C-unwind" fn fd_src(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let fd = unsafe { key(raw, 1) };
+    let Some(shared) = SharedWriter::get(fd) else { return 0 };
+    let owner = shared.owner().to_number();
+    drop(shared);
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushnumber(raw, owner) };
+    1
+}
+
+/// native.address(key, which): 1 local address, 2 local port, 3 and 4 the peer's; nothing for unix
+/// sockets.
+unsafe extern "C-unwind" fn address(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let (key, which) = unsafe { (key(raw, 1), number(raw, 2) as u8) };
+    let address = host::with(|host| match host.sockets.get(key)? {
+        Socket::Stream(stream) => {
+            let (local, peer) = stream.addresses();
+            if which <= 2 { local } else { peer }
+        }
+        Socket::Listener(listener) => listener.local_address(),
+        Socket::Connecting(_) => None,
+    });
+    let Some(address) = address else { return 0 };
+    // SAFETY: as above.
+    unsafe {
+        match which {
+            1 | 3 => push_text(raw, address.ip().to_string().as_bytes()),
+            _ => ffi::lua_pushnumber(raw, f64::from(address.port())),
+        }
+    }
+    1
+}
+
+/// native.socket_stat(key): bytes in the write queue, the most there ever were, the limit, and
+/// bytes received ahead.
+unsafe extern "C-unwind" fn socket_stat(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let figures = host::with(|host| {
+        host.stream(key).map(|stream| {
+            let (waiting, high) = stream.writer().waiting();
+            let waiting = waiting + stream.staged.bytes();
+            [waiting, high.max(waiting), stream.writer().limit(), stream.read_ahead()]
+        })
+    });
+    let Some(figures) = figures else { return 0 };
+    for figure in figures {
+        // SAFETY: as above.
+        unsafe { ffi::lua_pushnumber(raw, figure as f64) };
+    }
+    figures.len() as c_int
+}
+
+/// native.listener_stat(key): connections that wait, how many may, and how many were accepted. The
+/// first two are nil for unix sockets.
+unsafe extern "C-unwind" fn listener_stat(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let (backlog, accepted) = host::with(|host| match host.sockets.get_mut(key) {
+        Some(Socket::Listener(listener)) => (listener.backlog(), listener.accepted()),
+        _ => (None, 0),
+    });
+    // SAFETY: as above.
+    unsafe {
+        for figure in [backlog.map(|(waiting, _)| waiting), backlog.map(|(_, most)| most)] {
+            match figure {
+                Some(figure) => ffi::lua_pushnumber(raw, figure as f64),
+                None => ffi::lua_pushnil(raw),
+            }
+        }
+        ffi::lua_pushnumber(raw, accepted as f64);
+    }
+    3
+}
+
+/// native.set_write_limit(key, bytes).
+unsafe extern "C-unwind" fn set_write_limit(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM. `as` saturates.
+    let (key, bytes) = unsafe { (key(raw, 1), number(raw, 2) as usize) };
+    host::with(|host| host.stream(key).map(|stream| stream.writer().set_limit(bytes)));
+    0
+}
+
+/// native.watch_end(key): the code of why the connection can no longer be written or its peer has
+/// gone; nothing if neither is so: then an event tells once it is.
+unsafe extern "C-unwind" fn watch_end(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let Some(code) = host::with(|host| host.watch_end(key)) else { return 0 };
+    // SAFETY: as above.
+    unsafe { ffi::lua_pushnumber(raw, f64::from(code.0)) };
+    1
+}
+
+/// native.forget_end(key): no event tells any more.
+unsafe extern "C-unwind" fn forget_end(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    host::with(|host| host.stream(key).map(|stream| stream.forget_end()));
+    0
+}
+
+/// native.socket_state(key): the codes that writes meet, and that reads have come to; nil where
+/// there is none.
+unsafe extern "C-unwind" fn socket_state(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let key = unsafe { key(raw, 1) };
+    let state = host::with(|host| host.stream(key).map(|stream| stream.state()));
+    let (failed, ended) = state.unwrap_or_default();
+    for code in [failed, ended] {
+        // SAFETY: as above.
+        unsafe {
+            match code {
+                Some(code) => ffi::lua_pushnumber(raw, f64::from(code.0)),
+                None => ffi::lua_pushnil(raw),
+            }
+        }
+    }
+    2
+}
+
+/// Whether there can be a host of this name: labels of 1 to 63 bytes, 253 in all, text without
+/// spaces. A point may follow the last label.
+fn is_possible(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= NAME_MAX
+        && name.split('.').all(|label| (1..=LABEL_MAX).contains(&label.len()))
+        && !name.contains(|char: char| char.is_whitespace() || char.is_control())
+}

@@ -1,0 +1,116 @@
+//! Connections that any context may write to, by an integer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+
+use super::slot_map::Table;
+use super::writer::Writer;
+use crate::frame::Encoder;
+use crate::message::Id;
+
+/// The write side of a connection, as other contexts see it. The connection holds it; others keep
+/// weak references, so that closing the connection closes the socket at once.
+#[derive(Debug)]
+pub struct SharedWriter {
+    owner: Id,
+    key: u64,
+    fd: u64,
+    writer: Arc<Writer>,
+    encoder: OnceLock<Encoder>,
+    is_shared: AtomicBool,
+    is_closed: AtomicBool,
+}
+
+fn table() -> &'static RwLock<Table<Weak<SharedWriter>>> {
+    static TABLE: OnceLock<RwLock<Table<Weak<SharedWriter>>>> = OnceLock::new();
+    TABLE.get_or_init(RwLock::default)
+}
+
+impl SharedWriter {
+    /// Gives a connection of `owner`, which knows it as `key`, its integer.
+    pub fn new(owner: Id, key: u64, writer: &Arc<Writer>) -> Arc<SharedWriter> {
+        let mut table = table().write().unwrap_or_else(PoisonError::into_inner);
+        let mut made = None;
+        let stored = table.try_insert(|fd| {
+            let shared = Arc::new(SharedWriter {
+                owner,
+                key,
+                fd,
+                writer: Arc::clone(writer),
+                encoder: OnceLock::new(),
+                is_shared: AtomicBool::new(false),
+                is_closed: AtomicBool::new(false),
+            });
+            let weak = Arc::downgrade(&shared);
+            made = Some(shared);
+            Ok::<_, std::convert::Infallible>(weak)
+        });
+        match stored {
+            Ok(_) => made.expect("try_insert has called the closure"),
+            Err(never) => match never {},
+        }
+    }
+
+    /// The connection with this integer, if it is open.
+    pub fn get(fd: u64) -> Option<Arc<SharedWriter>> {
+        // The lock is given back first: if the owner is just letting go, ours is the last
+        // reference, and dropping it takes the lock for writing.
+        let shared = {
+            let table = table().read().unwrap_or_else(PoisonError::into_inner);
+            table.get(fd)?.upgrade()
+        };
+        shared.filter(|shared| !shared.is_closed())
+    }
+
+    /// The integer.
+    pub fn fd(&self) -> u64 {
+        self.fd
+    }
+
+    /// The context the connection belongs to.
+    pub fn owner(&self) -> Id {
+        self.owner
+    }
+
+    /// The key under which its owner knows the connection.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// The write queue.
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Lets others write, or stops that. The first time fixes how frames look.
+    pub fn set_shared(&self, on: bool, encoder: Encoder) {
+        if on {
+            self.encoder.get_or_init(|| encoder);
+        }
+        // Release: pairs with the load in `encoder`; the encoder is set before.
+        self.is_shared.store(on, Ordering::Release);
+    }
+
+    /// How frames look, if others may write.
+    pub fn encoder(&self) -> Option<Encoder> {
+        // Acquire: pairs with the store in `set_shared`.
+        self.is_shared.load(Ordering::Acquire).then(|| self.encoder.get().copied()).flatten()
+    }
+
+    /// True once the owner has closed the connection.
+    pub fn is_closed(&self) -> bool {
+        // Acquire: pairs with the store in `close`.
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// The owner closes the connection.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for SharedWriter {
+    fn drop(&mut self) {
+        table().write().unwrap_or_else(PoisonError::into_inner).remove(self.fd);
+    }
+}

@@ -1,0 +1,118 @@
+//! Connections of other contexts, as a context that writes to them keeps them.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Weak};
+
+use super::shared_writer::SharedWriter;
+use super::writer::{Body, Staged};
+use crate::error::Code;
+use crate::frame::{Encoder, Head};
+use crate::sched::Context;
+
+/// Connections that are remembered before closed ones among them are looked for.
+const SWEEP_MIN: usize = 64;
+
+/// One of them.
+#[derive(Debug)]
+struct Remote {
+    writer: Weak<SharedWriter>,
+    encoder: Encoder,
+    staged: Staged,
+    is_dirty: bool,
+}
+
+/// What a context has written to connections of others in its present turn, by their integers.
+#[derive(Debug, Default)]
+pub struct Remotes {
+    by_fd: HashMap<u64, Remote, BuildHasherDefault<KeyHasher>>,
+    /// With as many, those that are closed are looked for.
+    sweep: usize,
+    dirty: Vec<u64>,
+}
+
+impl Remotes {
+    /// True if nothing is staged.
+    pub fn is_clean(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// The connection with this integer, if it is open and remembered.
+    pub fn get(&self, fd: u64) -> Option<Arc<SharedWriter>> {
+        self.by_fd.get(&fd)?.writer.upgrade().filter(|shared| !shared.is_closed())
+    }
+
+    /// Stages a frame with a copy of `body` behind others of this turn, if there are any: what
+    /// allowed those allows this. False, and nothing is done, if there is more to look at.
+    #[inline]
+    pub fn stage(&mut self, fd: u64, body: &[u8]) -> bool {
+        let Some(remote) = self.by_fd.get_mut(&fd) else { return false };
+        remote.is_dirty && remote.staged.push_within(remote.encoder, body)
+    }
+
+    /// Stages a frame with its head, and a notice under `token` unless that is 0; true if so much
+    /// is staged now that it should be written.
+    pub fn push(
+        &mut self,
+        fd: u64,
+        shared: &Arc<SharedWriter>,
+        encoder: Encoder,
+        (head, body): (Head, Body<'_>),
+        token: u64,
+    ) -> bool {
+        if self.by_fd.len() >= self.sweep.max(SWEEP_MIN) {
+            self.by_fd.retain(|_, remote| remote.is_dirty || remote.writer.strong_count() > 0);
+            self.sweep = 2 * self.by_fd.len();
+        }
+        let remote = self.by_fd.entry(fd).or_insert_with(|| Remote {
+            writer: Arc::downgrade(shared),
+            encoder,
+            staged: Staged::default(),
+            is_dirty: false,
+        });
+        remote.staged.push(head, body);
+        if token != 0 {
+            remote.staged.notify(token);
+        }
+        if !remote.is_dirty {
+            remote.is_dirty = true;
+            self.dirty.push(fd);
+            return false;
+        }
+        remote.staged.bytes() >= Staged::BYTES_MAX
+    }
+
+    /// Writes what is staged, or queues it; see [`Writer::flush`](super::writer::Writer::flush).
+    pub fn flush(&mut self, context: &Arc<Context>, mut notify: impl FnMut(u64, Result<(), Code>)) {
+        for fd in self.dirty.drain(..) {
+            let Some(remote) = self.by_fd.get_mut(&fd) else { continue };
+            remote.is_dirty = false;
+            match remote.writer.upgrade() {
+                Some(shared) => shared.writer().flush(&mut remote.staged, context, &mut notify),
+                None => {
+                    remote.staged.refuse(Code::SOCKET_CLOSED, &mut notify);
+                    self.by_fd.remove(&fd);
+                }
+            }
+        }
+    }
+}
+
+/// Hashes the numbers of connections, which are dense, and no script's choice.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(self.0 ^ u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The table looks at the top bits, and at the bottom ones.
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(20);
+    }
+}

@@ -1,0 +1,353 @@
+//! Which sockets are ready: one edge-triggered epoll instance for all of them.
+//!
+//! A socket is registered once, for both directions, and never again. Busy workers collect events
+//! with [`poll_sockets`], which does not wait; before all of them sleep, one of them calls
+//! [`watch_sockets`], after which the reactor of async-std watches the instance itself, as the one
+//! readable thing that stands for all sockets. So a message to a busy process costs no system call
+//! but its own, and an idle process sleeps in the reactor with its timers.
+//!
+//! Slots of sockets are never freed, only used again under another generation: an event that some
+//! thread still holds while its socket is closed finds a slot that is not its own any more.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use async_io::Async;
+use rustix::event::epoll::{self, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use socket2::Socket;
+
+use super::runtime;
+
+/// Events taken in one system call.
+const EVENTS_MAX: usize = 256;
+
+/// Slots in the first chunk; each further one doubles the number of slots.
+const FIRST_CHUNK: usize = 64;
+
+/// Chunks: enough for as many slots as a `u32` counts.
+const CHUNKS: usize = 26;
+
+/// What a socket has to say to one direction.
+#[derive(Debug, Default)]
+struct Direction {
+    /// An event has come since the last `poll` that was ready.
+    ready: bool,
+    /// This direction has ended, and never waits any more. Data and the end may come in one event,
+    /// and a reader that stops after a short read would wait for another.
+    ended: bool,
+    /// The waker is to be woken by the next event.
+    armed: bool,
+    /// Kept when it was woken, since the same one mostly waits again.
+    waker: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    generation: u32,
+    read: Direction,
+    write: Direction,
+    /// Woken, once, when the peer has gone or closed its side.
+    end: Option<Waker>,
+}
+
+type Slot = Mutex<State>;
+
+/// The instance, and what its events point to.
+struct Poller {
+    epoll: Async<OwnedFd>,
+    chunks: [OnceLock<Box<[Slot]>>; CHUNKS],
+    free: Mutex<Free>,
+    watch: Mutex<Watch>,
+    alarm: Waker,
+}
+
+/// Whether the reactor watches the instance, and whom it wakes.
+#[derive(Default)]
+struct Watch {
+    is_armed: bool,
+    wakers: Vec<Waker>,
+}
+
+/// What the reactor wakes: it ends the watch.
+struct Alarm;
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let Ok(poller) = poller() else { return };
+        let wakers = {
+            let mut watch = lock(&poller.watch);
+            watch.is_armed = false;
+            std::mem::take(&mut watch.wakers)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[derive(Default)]
+struct Free {
+    slots: Vec<u32>,
+    /// Slots that were ever used.
+    used: u32,
+}
+
+fn poller() -> io::Result<&'static Poller> {
+    static POLLER: OnceLock<Poller> = OnceLock::new();
+    if let Some(poller) = POLLER.get() {
+        return Ok(poller);
+    }
+    let made = Poller {
+        epoll: Async::new(epoll::create(epoll::CreateFlags::CLOEXEC)?)?,
+        chunks: [const { OnceLock::new() }; CHUNKS],
+        free: Mutex::default(),
+        watch: Mutex::default(),
+        alarm: Arc::new(Alarm).into(),
+    };
+    // Another thread may have been faster; then this one is dropped again.
+    Ok(POLLER.get_or_init(|| made))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The chunk that holds a slot, and its place there.
+fn place(index: u32) -> (usize, usize) {
+    let number = index as usize + FIRST_CHUNK;
+    let chunk = number.ilog2() - FIRST_CHUNK.ilog2();
+    (chunk as usize, number - (FIRST_CHUNK << chunk))
+}
+
+impl Poller {
+    fn slot(&self, index: u32) -> Option<&Slot> {
+        let (chunk, place) = place(index);
+        self.chunks.get(chunk)?.get()?.get(place)
+    }
+
+    /// Takes a slot that is not in use.
+    fn take(&'static self) -> (u32, &'static Slot) {
+        let index = {
+            let mut free = lock(&self.free);
+            free.slots.pop().unwrap_or_else(|| {
+                free.used += 1;
+                free.used - 1
+            })
+        };
+        let (chunk, place) = place(index);
+        let chunk = self.chunks[chunk].get_or_init(|| {
+            (0..FIRST_CHUNK << chunk).map(|_| Mutex::new(State::default())).collect()
+        });
+        (index, &chunk[place])
+    }
+
+    /// Takes what has happened, without waiting; wakes who waits for it. Returns how many events
+    /// there were.
+    fn poll(&self, events: &mut Vec<epoll::Event>) -> usize {
+        events.clear();
+        let timeout = Timespec::default();
+        // A signal, or the lack of memory: the next call finds what this one did not.
+        let space = rustix::buffer::spare_capacity(events);
+        if epoll::wait(self.epoll.get_ref(), space, Some(&timeout)).is_err() {
+            return 0;
+        }
+        for event in events.iter() {
+            let (flags, key) = (event.flags, event.data.u64());
+            let Some(slot) = self.slot(key as u32) else { continue };
+            let mut state = lock(slot);
+            if state.generation == (key >> 32) as u32 {
+                state.take_event(flags);
+            }
+        }
+        events.len()
+    }
+}
+
+impl State {
+    fn take_event(&mut self, flags: EventFlags) {
+        let failed = EventFlags::HUP | EventFlags::ERR;
+        // A peer that has written all may still read.
+        self.read.ended |= flags.intersects(failed | EventFlags::RDHUP);
+        self.write.ended |= flags.intersects(failed);
+        if self.read.ended || flags.contains(EventFlags::IN) {
+            self.read.fire();
+        }
+        if self.read.ended
+            && let Some(waker) = self.end.take()
+        {
+            // Under the slot's lock, as in `fire`.
+            waker.wake();
+        }
+        if self.write.ended || flags.contains(EventFlags::OUT) {
+            self.write.fire();
+        }
+    }
+}
+
+impl Direction {
+    fn fire(&mut self) {
+        self.ready = true;
+        if std::mem::take(&mut self.armed) {
+            // Under the slot's lock, which no waker takes.
+            if let Some(waker) = &self.waker {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Also returns the waker that is replaced, to be dropped without the lock.
+    fn poll(&mut self, cx: &Context<'_>) -> (Poll<()>, Option<Waker>) {
+        if std::mem::take(&mut self.ready) || self.ended {
+            return (Poll::Ready(()), None);
+        }
+        self.armed = true;
+        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return (Poll::Pending, None);
+        }
+        (Poll::Pending, self.waker.replace(cx.waker().clone()))
+    }
+}
+
+/// Sockets there are.
+static SOCKETS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the process has sockets; async-signal-safe.
+pub fn has_sockets() -> bool {
+    SOCKETS.load(Ordering::Relaxed) > 0
+}
+
+/// A socket that is registered for both directions as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    socket: Socket,
+    slot: &'static Slot,
+    index: u32,
+}
+
+impl Watched {
+    /// Registers a socket, which must not block.
+    pub(crate) fn new(socket: Socket) -> io::Result<Watched> {
+        let poller = poller()?;
+        let (index, slot) = poller.take();
+        let generation = lock(slot).generation;
+        let watched = Watched { socket, slot, index };
+        SOCKETS.fetch_add(1, Ordering::Relaxed);
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let data = epoll::EventData::new_u64(u64::from(generation) << 32 | u64::from(index));
+        epoll::add(poller.epoll.get_ref(), &watched.socket, data, flags)?;
+        Ok(watched)
+    }
+
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub(crate) fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
+        let (ready, _replaced) = lock(self.slot).read.poll(cx);
+        ready
+    }
+
+    pub(crate) fn poll_writable(&self, cx: &Context<'_>) -> Poll<()> {
+        let (ready, _replaced) = lock(self.slot).write.poll(cx);
+        ready
+    }
+
+    /// Ready once the peer has gone, or closed its side; otherwise wakes `cx` then.
+    pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = lock(self.slot);
+        if state.read.ended {
+            return Poll::Ready(());
+        }
+        let replaced = state.end.replace(cx.waker().clone());
+        drop(state);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// Wakes nobody for [`Watched::poll_end`] any more.
+    pub(crate) fn forget_end(&self) {
+        let waker = lock(self.slot).end.take();
+        drop(waker);
+    }
+
+    /// Forgets that there was an event for readers.
+    pub(crate) fn begin_read(&self) {
+        lock(self.slot).read.ready = false;
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        SOCKETS.fetch_sub(1, Ordering::Relaxed);
+        // Closing the descriptor, which nobody else has, ends its registration.
+        let mut state = lock(self.slot);
+        let next = State { generation: state.generation.wrapping_add(1), ..State::default() };
+        let old = std::mem::replace(&mut *state, next);
+        drop(state);
+        drop(old);
+        if let Ok(poller) = poller() {
+            lock(&poller.free).slots.push(self.index);
+        }
+    }
+}
+
+/// Takes what has happened to sockets, without waiting, and wakes who waits for it; true if there
+/// was anything.
+pub fn poll_sockets() -> bool {
+    thread_local! {
+        static EVENTS: std::cell::RefCell<Vec<epoll::Event>> =
+            std::cell::RefCell::new(Vec::with_capacity(EVENTS_MAX));
+    }
+    let Ok(poller) = poller() else { return false };
+    EVENTS.with_borrow_mut(|events| poller.poll(events) > 0)
+}
+
+/// Waits until something has happened to any socket that [`poll_sockets`] finds, or the time is
+/// over; true if it has.
+pub fn wait_for_sockets(time: Duration) -> bool {
+    let Ok(poller) = poller() else {
+        std::thread::sleep(time);
+        return false;
+    };
+    let seconds = time.as_secs().try_into().unwrap_or(i64::MAX);
+    let time = Timespec { tv_sec: seconds, tv_nsec: time.subsec_nanos().into() };
+    let mut entry = [PollFd::new(poller.epoll.get_ref(), PollFlags::IN)];
+    // An error is a signal's: it is as well to be asked again.
+    rustix::event::poll(&mut entry, Some(&time)).is_ok_and(|count| count > 0)
+}
+
+/// Has the reactor wake `waker` once anything happens to any socket, which [`poll_sockets`] then
+/// finds. Ready, and nothing is watched, if something may have happened already.
+pub fn watch_sockets(waker: &Waker) -> Poll<()> {
+    let Ok(poller) = poller() else { return Poll::Pending };
+    let mut watch = lock(&poller.watch);
+    if !watch.is_armed {
+        let mut cx = Context::from_waker(&poller.alarm);
+        // The first answer may stem from the event that ended the last watch. What has happened
+        // since shows in the second: told to watch the instance, the kernel looks at it anew.
+        if poller.epoll.poll_readable(&mut cx).is_ready()
+            && poller.epoll.poll_readable(&mut cx).is_ready()
+        {
+            return Poll::Ready(());
+        }
+        watch.is_armed = true;
+    }
+    if !watch.wakers.iter().any(|known| known.will_wake(waker)) {
+        watch.wakers.push(waker.clone());
+    }
+    Poll::Pending
+}
+
+/// Waits for `duration`, then takes what has happened to sockets. For a thread that is no worker,
+/// when no worker runs any more.
+pub fn drive(duration: Duration) {
+    runtime::block_on(runtime::sleep(duration));
+    poll_sockets();
+}

@@ -1,0 +1,219 @@
+//! Child processes: they have standard input, output and error of ours and nothing else, signals
+//! are as at the start of any program, and what was printed before comes before what they print.
+//!
+//! The linker puts these functions in the place of those that LuaJIT's `io` and `os` call
+//! (build.rs). Every descriptor of ours is closed when a program is executed (CLOEXEC), the files
+//! of scripts included. Those that C modules open are theirs.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc;
+
+use super::FILE;
+use super::shortage::{stream_with_room, with_room};
+use crate::os::runtime;
+use crate::rt;
+
+/// A mode for `fopen` is read up to here.
+const MODE_MAX: usize = 7;
+
+/// At the end of its template `mkstemp` replaces so many letters X.
+const TEMPLATE_LETTERS: usize = 6;
+
+/// What a shell's exit status is if it cannot be started.
+const NOT_STARTED: c_int = 127 << 8;
+
+unsafe extern "C" {
+    fn _IO_popen(command: *const c_char, mode: *const c_char) -> *mut FILE;
+    static environ: *const *mut c_char;
+    fn pthread_atfork(
+        before: Option<extern "C" fn()>,
+        in_parent: Option<extern "C" fn()>,
+        in_child: Option<extern "C" fn()>,
+    ) -> c_int;
+}
+
+/// A process that C code divides would write twice what is collected.
+extern "C" fn before_fork() {
+    if super::pending() > 0 {
+        super::flush_all();
+    }
+}
+
+extern "C" fn in_child() {
+    runtime::restore_descriptor_limit();
+}
+
+/// The priority that the process was started with.
+static USUAL_PRIORITY: AtomicI32 = AtomicI32::new(0);
+
+pub(super) fn init() {
+    USUAL_PRIORITY.store(priority(), Ordering::Relaxed);
+    // SAFETY: a function that lives as long as the process.
+    unsafe { pthread_atfork(Some(before_fork), None, Some(in_child)) };
+}
+
+/// Calls `open` with the mode and, behind its first `keep` letters, an `e`: a descriptor that
+/// programs which are executed do not get.
+///
+/// # Safety
+/// `mode` must be a C string.
+unsafe fn with_private<R>(
+    mode: *const c_char,
+    keep: usize,
+    open: impl FnOnce(*const c_char) -> R,
+) -> R {
+    // SAFETY: the caller's contract.
+    let given = unsafe { CStr::from_ptr(mode) }.to_bytes();
+    let mut text = [0u8; MODE_MAX + 1];
+    // A longer one is none that anybody writes, and an empty one is an error.
+    if given.len() < keep.max(1) || given.len() >= MODE_MAX {
+        return open(mode);
+    }
+    text[..keep].copy_from_slice(&given[..keep]);
+    text[keep] = b'e';
+    text[keep + 1..=given.len()].copy_from_slice(&given[keep..]);
+    open(text.as_ptr().cast())
+}
+
+/// # Safety
+/// As for `fopen`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
+    // SAFETY: the caller's contract.
+    stream_with_room(|| unsafe { with_private(mode, 1, |mode| libc::fopen(path, mode)) })
+}
+
+/// # Safety
+/// As for `tmpfile`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_tmpfile64() -> *mut FILE {
+    // SAFETY: a stream that was just opened, if it is one.
+    unsafe {
+        let stream = stream_with_room(|| libc::tmpfile());
+        if !stream.is_null() {
+            libc::fcntl(libc::fileno(stream), libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+        stream
+    }
+}
+
+/// # Safety
+/// As for `mkstemp`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_mkstemp64(template: *mut c_char) -> c_int {
+    // SAFETY: the caller's contract. What has failed for want of descriptors has changed the
+    // letters of the template: a second time they would not be the six that are to be replaced.
+    unsafe {
+        let length = libc::strlen(template);
+        let count = TEMPLATE_LETTERS.min(length);
+        with_room(
+            |&file| file < 0,
+            || {
+                template.add(length - count).write_bytes(b'X', count);
+                libc::mkostemp(template, libc::O_CLOEXEC)
+            },
+        )
+    }
+}
+
+/// Calls `start`, which makes a child, from a thread of usual priority: the child has that of the
+/// thread, and a context that has run for long has been given a thread that lets others go first.
+fn at_usual_priority<R: Send + 'static>(start: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    if priority() <= USUAL_PRIORITY.load(Ordering::Relaxed) {
+        return Some(start());
+    }
+    let (send, receive) = mpsc::sync_channel(1);
+    rt::spawn(async move {
+        let _ = send.send(start());
+    });
+    receive.recv().ok()
+}
+
+/// The command with the limit of descriptors that this process was started with, which it has
+/// raised for itself: programs that use `select` take harm from a high one. The shell sets it, as
+/// nobody else can between the start of a child and its first instruction.
+fn with_limit(command: &CStr) -> CString {
+    let Some(limit) = runtime::usual_descriptor_limit() else { return command.to_owned() };
+    let limited = [format!("ulimit -S -n {limit}; ").as_bytes(), command.to_bytes()].concat();
+    CString::new(limited).unwrap_or_else(|_| command.to_owned())
+}
+
+/// The calling thread's; less is more.
+fn priority() -> c_int {
+    // SAFETY: asks for a number.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// # Safety
+/// As for `popen`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
+    super::flush();
+    // SAFETY: the caller's contract.
+    let (command, mode) = unsafe { (CStr::from_ptr(command), CStr::from_ptr(mode)) };
+    stream_with_room(|| open_pipe(with_limit(command), mode.to_owned()))
+}
+
+fn open_pipe(command: CString, mode: CString) -> *mut FILE {
+    let opened = at_usual_priority(move || {
+        let open = |mode| {
+            // SAFETY: C strings.
+            let stream = unsafe { _IO_popen(command.as_ptr(), mode) };
+            let error = std::io::Error::last_os_error().raw_os_error();
+            (stream.expose_provenance(), error.unwrap_or(libc::EIO))
+        };
+        // SAFETY: a C string.
+        unsafe { with_private(mode.as_ptr(), mode.count_bytes(), open) }
+    });
+    let (stream, error) = opened.unwrap_or((0, libc::EAGAIN));
+    if stream == 0 {
+        // SAFETY: the address of this thread's errno.
+        unsafe { *libc::__errno_location() = error };
+    }
+    std::ptr::with_exposed_provenance_mut(stream)
+}
+
+/// Unlike the library's it does not ignore SIGINT and SIGQUIT meanwhile: other contexts go on, and
+/// the process must be able to end.
+///
+/// # Safety
+/// As for `system`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_system(command: *const c_char) -> c_int {
+    super::flush();
+    if command.is_null() {
+        return 1;
+    }
+    // SAFETY: the caller's contract.
+    let command = with_limit(unsafe { CStr::from_ptr(command) });
+    let Some(Some(child)) = at_usual_priority(move || start_shell(&command)) else {
+        return NOT_STARTED;
+    };
+    let mut status = 0;
+    // SAFETY: a place for the result.
+    while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
+        if std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+            return -1;
+        }
+    }
+    status
+}
+
+/// Starts a shell.
+fn start_shell(command: &CStr) -> Option<libc::pid_t> {
+    let words = [c"sh".as_ptr(), c"-c".as_ptr(), command.as_ptr(), std::ptr::null()];
+    let mut child = 0;
+    // SAFETY: the words are C strings, and end with a null pointer.
+    let error = unsafe {
+        libc::posix_spawn(
+            &raw mut child,
+            c"/bin/sh".as_ptr(),
+            std::ptr::null(),
+            std::ptr::null(),
+            words.as_ptr().cast(),
+            environ,
+        )
+    };
+    (error == 0).then_some(child)
+}

@@ -1,0 +1,179 @@
+//! Contexts that only one worker may run: a queue for each index, which nobody steals from.
+//!
+//! An index belongs to the worker that has it from the beginning. The watchdog takes it away from
+//! one that is stuck, and the next worker that has none takes it over, with what is queued.
+//!
+//! Whoever queues looks for the holder afterwards, and a holder looks at the queue after it has
+//! become that: one of the two sees the other. Each context is queued at most once, so there are
+//! never more entries than contexts.
+
+use std::sync::Arc;
+
+use crossbeam_deque::{Injector, Steal};
+
+use super::context::Context;
+use super::late::{Late, Used};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+
+/// Nobody holds the index.
+const VACANT: usize = usize::MAX;
+
+#[derive(Debug)]
+struct Place {
+    proven: Injector<Arc<Context>>,
+    /// Those that may take long.
+    late: Late,
+    holder: AtomicUsize,
+}
+
+/// One queue for each worker the process is meant to run.
+#[derive(Debug)]
+pub(super) struct Places {
+    places: Box<[Place]>,
+    /// A context was bound to a worker: before that nobody looks at the queues.
+    are_used: AtomicBool,
+}
+
+fn take(queue: &Injector<Arc<Context>>) -> Option<Arc<Context>> {
+    loop {
+        match queue.steal() {
+            Steal::Success(context) => return Some(context),
+            Steal::Empty => return None,
+            Steal::Retry => {}
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn new(count: usize) -> Places {
+        let place = |holder| Place {
+            proven: Injector::new(),
+            late: Late::default(),
+            holder: AtomicUsize::new(holder),
+        };
+        Places { places: (0..count).map(place).collect(), are_used: AtomicBool::new(false) }
+    }
+
+    /// Whether there may be contexts here.
+    #[inline]
+    pub(super) fn are_used(&self) -> bool {
+        // Relaxed: `push` has a fence after the store, and who goes to sleep one before the load.
+        self.are_used.load(Ordering::Relaxed)
+    }
+
+    /// Queues a context of this index; returns who must be awake for it, unless that is to come.
+    pub(super) fn push(&self, index: usize, context: Arc<Context>) -> Option<usize> {
+        if !self.are_used() {
+            self.are_used.store(true, Ordering::Relaxed);
+        }
+        let place = &self.places[index];
+        match context.gauges().is_proven() {
+            true => place.proven.push(context),
+            false => place.late.push(context),
+        }
+        self.holder(index)
+    }
+
+    /// Queues one whose turn was cut, likewise.
+    pub(super) fn push_cut(
+        &self,
+        index: usize,
+        context: Arc<Context>,
+        used: Used,
+    ) -> Option<usize> {
+        self.places[index].late.push_cut(context, used);
+        self.holder(index)
+    }
+
+    /// Who holds the index now, for one that has queued something.
+    fn holder(&self, index: usize) -> Option<usize> {
+        // Pairs with the fence in `adopt`.
+        fence(Ordering::SeqCst);
+        let holder = self.places[index].holder.load(Ordering::Relaxed);
+        (holder != VACANT).then_some(holder)
+    }
+
+    /// Takes a context whose last turn has ended in good time.
+    #[inline]
+    pub(super) fn take(&self, index: usize) -> Option<Arc<Context>> {
+        self.has_proven(index).then(|| take(&self.places[index].proven)).flatten()
+    }
+
+    /// Takes one of the others, see [`Late::take`].
+    pub(super) fn take_late(&self, index: usize, cut_first: bool) -> Option<Arc<Context>> {
+        self.has_late(index).then(|| self.places[index].late.take(cut_first)).flatten()
+    }
+
+    #[inline]
+    pub(super) fn has_proven(&self, index: usize) -> bool {
+        self.are_used() && !self.places[index].proven.is_empty()
+    }
+
+    pub(super) fn has_late(&self, index: usize) -> bool {
+        self.are_used() && self.places[index].late.has_any()
+    }
+
+    /// Has the others of all indices wait, see [`Late::hold`].
+    pub(super) fn hold(&self, held: usize) {
+        for place in &self.places {
+            place.late.hold(held);
+        }
+    }
+
+    /// The indices with something queued, and who holds them.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
+        (0..self.places.len())
+            .filter(|&index| self.has_proven(index) || self.has_late(index))
+            .map(|index| (index, self.holder(index)))
+    }
+
+    /// The index that a worker holds.
+    pub(super) fn held_by(&self, worker: usize) -> Option<usize> {
+        self.places.iter().position(|place| place.holder.load(Ordering::Relaxed) == worker)
+    }
+
+    /// Takes the index away from a worker that is stuck, if it has one. Only the watchdog does.
+    pub(super) fn vacate(&self, worker: usize) {
+        if let Some(index) = self.held_by(worker) {
+            self.places[index].holder.store(VACANT, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives an index that nobody holds to a worker that has none.
+    pub(super) fn adopt(&self, worker: usize) -> Option<usize> {
+        let index = self.places.iter().position(|place| {
+            let (order, holder) = (Ordering::Relaxed, &place.holder);
+            holder.compare_exchange(VACANT, worker, order, order).is_ok()
+        });
+        // Pairs with the fence in `holder`.
+        fence(Ordering::SeqCst);
+        index
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::program::Nothing;
+    use super::super::scheduler::Scheduler;
+    use super::*;
+
+    #[test]
+    fn an_index_and_its_queue_go_from_a_stuck_worker_to_the_next() {
+        let scheduler = Scheduler::new(1);
+        let places = Places::new(2);
+        let context = scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+        assert!(!places.are_used() && places.adopt(7).is_none());
+        assert_eq!(places.push(1, Arc::clone(&context)), Some(1));
+        assert_eq!(places.waiting().collect::<Vec<_>>(), [(1, Some(1))]);
+        places.vacate(1);
+        places.vacate(5);
+        context.gauges().prove(true);
+        assert_eq!(places.push(1, Arc::clone(&context)), None);
+        assert_eq!((places.adopt(7), places.adopt(8)), (Some(1), None));
+        assert_eq!(places.waiting().collect::<Vec<_>>(), [(1, Some(7))]);
+        assert!(places.take(0).is_none() && places.take_late(0, false).is_none());
+        assert!(places.take(1).is_some() && places.take(1).is_none());
+        assert!(places.take_late(1, true).is_some() && places.take_late(1, true).is_none());
+    }
+}

@@ -1,0 +1,591 @@
+//! A context: its address, its bounded mailbox, and its place in the schedule.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+
+use super::ids::Ids;
+use super::metrics::{Gauges, Limits};
+use super::program::{Behavior, End};
+use super::registry::Registry;
+use super::scheduler::Scheduler;
+use crate::error::Code;
+use crate::logging;
+use crate::message::{Allowance, Event, Id};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
+
+/// Answers that find room although no query waits for them.
+const LATE_REPLIES_MAX: usize = 65_536;
+
+/// Messages over the bound that find room, see [`Context::deliver`]: as many as there can be
+/// contexts.
+const REPORTS_MAX: usize = Id::INDEX_MAX;
+
+/// Why an event was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The context has ended.
+    Closed,
+    /// As many messages, or bytes, wait as the mailbox holds.
+    Full,
+}
+
+impl From<Refused> for Code {
+    fn from(refused: Refused) -> Code {
+        match refused {
+            Refused::Closed => Code::NO_CONTEXT,
+            Refused::Full => Code::MAILBOX_FULL,
+        }
+    }
+}
+
+/// What others may touch, under one lock.
+struct Inbox {
+    events: VecDeque<Event>,
+    /// Messages among `events`: what the bound counts; and the bytes that have ever come with
+    /// messages and answers, modulo the largest number.
+    messages: usize,
+    bytes: usize,
+    /// Answers among `events`.
+    replies: usize,
+    /// True while the context is queued or running: whoever sets it enqueues the context.
+    scheduled: bool,
+    closed: bool,
+    end: Option<End>,
+    watchers: Watchers,
+}
+
+/// Watchers before those that have ended are looked for.
+const WATCHERS_SWEEP_MIN: usize = 256;
+
+/// Contexts to tell of the end. Most are asked by the same one many times in a row.
+#[derive(Default)]
+struct Watchers {
+    last: Option<Id>,
+    all: Ids,
+    /// With as many watchers, those that have ended are forgotten.
+    sweep: usize,
+}
+
+impl Watchers {
+    fn insert(&mut self, id: Id, registry: &Registry) {
+        if self.last == Some(id) {
+            return;
+        }
+        self.last = Some(id);
+        self.all.insert(id);
+        if self.all.len() > self.sweep.max(WATCHERS_SWEEP_MIN) {
+            // The registry's lock is only ever taken for moments, and no inbox's within it.
+            self.all.retain(|&id| registry.get(id).is_some());
+            self.sweep = 2 * self.all.len();
+        }
+    }
+}
+
+/// A context as the rest of the process sees it.
+pub struct Context {
+    id: Id,
+    parent: Option<Id>,
+    scheduler: Arc<Scheduler>,
+    /// The index of the only worker that may run it.
+    worker: Option<usize>,
+    limits: Limits,
+    gauges: Gauges,
+    inbox: Mutex<Inbox>,
+    /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
+    is_ending: AtomicBool,
+    /// Its turn was cut, and it is queued to go on: whoever clears this runs it next.
+    is_suspended: AtomicBool,
+    /// Messages handed to the behavior that the script has not received yet. Written by the thread
+    /// that runs the context, read by senders for the bounds.
+    unreceived: AtomicUsize,
+    /// Of the bytes that have come, those that the script has received. Written and read likewise.
+    gone_bytes: AtomicUsize,
+    /// Queries of this context that wait for an answer. Written and read likewise.
+    unanswered: AtomicUsize,
+    /// Whether the creator's mailbox has taken a message of this context over its bound.
+    has_reported: AtomicBool,
+    /// Whether it has ever had a name that it answers under, or a subscription.
+    has_ties: AtomicBool,
+    /// The log has a word on refused messages.
+    refusals: logging::Seldom,
+    pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
+    name: Mutex<Option<Arc<str>>>,
+    /// What it may hold in mailboxes and write queues, if it has a memory limit.
+    allowance: Option<Arc<Allowance>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A context, as the log names it: `context 7 (gate)`.
+#[derive(Clone, Debug)]
+pub struct Label {
+    id: Id,
+    name: Option<Arc<str>>,
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "context {}", self.id)?;
+        let Some(name) = &self.name else { return Ok(()) };
+        f.write_str(" (")?;
+        logging::write_name(f, name)?;
+        f.write_str(")")
+    }
+}
+
+impl Context {
+    pub(super) fn new(
+        id: Id,
+        parent: Option<Id>,
+        scheduler: Arc<Scheduler>,
+        worker: Option<usize>,
+        limits: Limits,
+        behavior: Box<dyn Behavior>,
+    ) -> Arc<Context> {
+        Arc::new(Context {
+            id,
+            parent,
+            scheduler,
+            worker,
+            limits,
+            gauges: Gauges::default(),
+            inbox: Mutex::new(Inbox {
+                events: VecDeque::new(),
+                messages: 0,
+                bytes: 0,
+                replies: 0,
+                scheduled: true,
+                closed: false,
+                end: None,
+                watchers: Watchers::default(),
+            }),
+            is_ending: AtomicBool::new(false),
+            is_suspended: AtomicBool::new(false),
+            unreceived: AtomicUsize::new(0),
+            gone_bytes: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
+            has_reported: AtomicBool::new(false),
+            has_ties: AtomicBool::new(false),
+            refusals: logging::Seldom::new(),
+            behavior: Mutex::new(Some(behavior)),
+            name: Mutex::new(None),
+            allowance: (limits.memory > 0).then(|| Allowance::new(limits.memory)),
+        })
+    }
+
+    /// The address.
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// The context that created it.
+    pub fn parent(&self) -> Option<Id> {
+        self.parent
+    }
+
+    /// The scheduler it runs on.
+    pub fn scheduler(&self) -> &Arc<Scheduler> {
+        &self.scheduler
+    }
+
+    /// The index of the only worker that may run it; none if any may.
+    #[inline]
+    pub fn worker(&self) -> Option<usize> {
+        self.worker
+    }
+
+    /// The name for people, if one was given.
+    pub fn name(&self) -> Option<Arc<str>> {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the log calls it.
+    pub fn label(&self) -> Label {
+        Label { id: self.id, name: self.name() }
+    }
+
+    /// Names the context for people.
+    pub fn set_name(&self, name: &str) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some(name.into());
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts an event into the mailbox and makes the context run.
+    ///
+    /// Messages count against the mailbox's bound; over it, one finds room from each context that
+    /// this one has created: whoever creates more of them than the mailbox holds, and has each
+    /// report once, hears of all. Answers are bounded by the number of queries that have none yet,
+    /// so that whoever answers what was never asked cannot fill the memory; there is room for some
+    /// more, which come too late. Notices are bounded by what the context
+    /// has asked for.
+    ///
+    /// # Errors
+    /// [`Refused`]; the event is dropped, and nothing has changed, but that an asker is told of an
+    /// answer that holds too many bytes.
+    pub fn deliver(self: &Arc<Self>, event: Event) -> Result<(), Refused> {
+        let mut inbox = self.inbox();
+        if inbox.closed {
+            return Err(Refused::Closed);
+        }
+        // Relaxed, in both: approximate counts are enough for bounds; they pair with nothing.
+        match &event {
+            Event::Message { from, session, value } => {
+                let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
+                if waiting >= self.limits.mailbox && !self.takes_report(*from, waiting) {
+                    drop(inbox);
+                    self.warn_of_refusal(*from);
+                    return Err(Refused::Full);
+                }
+                let bytes = value.held_bytes();
+                if bytes > 0 {
+                    if !self.has_room(&inbox, bytes, *from == self.id, usize::MAX) {
+                        drop(inbox);
+                        self.warn_of_refusal(*from);
+                        return Err(Refused::Full);
+                    }
+                    self.come(&mut inbox, bytes, *from == self.id);
+                }
+                inbox.messages += 1;
+                if *session != 0 {
+                    inbox.watchers.insert(*from, self.scheduler.registry());
+                }
+            }
+            Event::Publication { published, .. } => {
+                let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
+                let bytes = published.held_bytes();
+                let is_own = published.from == self.id;
+                if waiting >= self.limits.mailbox
+                    || !self.has_room(&inbox, bytes, is_own, usize::MAX)
+                {
+                    self.gauges.count_missed();
+                    return Err(Refused::Full);
+                }
+                inbox.messages += 1;
+                self.come(&mut inbox, bytes, is_own);
+            }
+            Event::Reply { .. } => {
+                let asked = self.unanswered.load(Ordering::Relaxed);
+                if asked == 0 {
+                    // Nobody waits for it: whatever it is, it is over.
+                    return Ok(());
+                }
+                if inbox.replies >= asked + LATE_REPLIES_MAX {
+                    return Err(Refused::Full);
+                }
+                inbox.replies += 1;
+                if let Some(refusal) = self.refuse_bytes(&mut inbox, &event) {
+                    inbox.events.push_back(refusal);
+                    self.schedule(inbox);
+                    return Err(Refused::Full);
+                }
+            }
+            _ => {}
+        }
+        inbox.events.push_back(event);
+        self.schedule(inbox);
+        Ok(())
+    }
+
+    /// A message of `from` found no room: the log says so, now and then.
+    #[cold]
+    fn warn_of_refusal(&self, from: Id) {
+        if !self.refusals.is_due() {
+            return;
+        }
+        let sender = self.scheduler.registry().get(from);
+        let sender = sender.map_or_else(|| format!("context {from}"), |it| it.label().to_string());
+        log::warn!(
+            "{}: its mailbox is full, a message of {sender} was refused (209): {} messages wait, \
+             {} at most, and {} bytes, {} at most (--mailbox, or option mailbox of context.create)",
+            self.label(),
+            self.waiting(),
+            self.limits.mailbox,
+            self.waiting_bytes(),
+            self.limits.mailbox_bytes
+        );
+    }
+
+    /// Whether what waits may hold so many bytes more. If nothing waits, `one_max` may come at
+    /// once. What a context sends to itself counts where it counts what it sends.
+    fn has_room(&self, inbox: &Inbox, bytes: usize, is_own: bool, one_max: usize) -> bool {
+        let held = self.held_bytes(inbox);
+        if held == 0 && bytes <= one_max {
+            return true;
+        }
+        let may_come = |allowance: &Arc<Allowance>| is_own || allowance.may_come(bytes);
+        held.saturating_add(bytes) <= self.limits.mailbox_bytes
+            && self.allowance.as_ref().is_none_or(may_come)
+    }
+
+    /// Bytes that messages and answers hold which the script has not received yet.
+    fn held_bytes(&self, inbox: &Inbox) -> usize {
+        // Relaxed: as in `deliver`.
+        inbox.bytes.wrapping_sub(self.gone_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts bytes that come.
+    fn come(&self, inbox: &mut Inbox, bytes: usize, is_own: bool) {
+        inbox.bytes = inbox.bytes.wrapping_add(bytes);
+        if let Some(allowance) = &self.allowance
+            && !is_own
+        {
+            allowance.come(bytes);
+        }
+    }
+
+    /// Counts the bytes of an answer; or, if there is no room for them, returns what the asker is
+    /// told instead.
+    fn refuse_bytes(&self, inbox: &mut Inbox, event: &Event) -> Option<Event> {
+        let Event::Reply { session, result: Ok(value) } = event else { return None };
+        let bytes = value.held_bytes();
+        // What is larger than all it may use would end the asker.
+        let one_max = if self.allowance.is_some() { self.limits.memory } else { usize::MAX };
+        if bytes == 0 || self.has_room(inbox, bytes, false, one_max) {
+            if bytes > 0 {
+                self.come(inbox, bytes, false);
+            }
+            return None;
+        }
+        Some(Event::Reply { session: *session, result: Err(Code::MAILBOX_FULL) })
+    }
+
+    /// Whether a message from `from` is taken although the mailbox is full.
+    #[cold]
+    fn takes_report(&self, from: Id, waiting: usize) -> bool {
+        let sender = self.scheduler.registry().get(from);
+        // Relaxed: a flag that orders nothing.
+        waiting < self.limits.mailbox.saturating_add(REPORTS_MAX)
+            && sender.is_some_and(|sender| {
+                sender.parent == Some(self.id) && !sender.has_reported.swap(true, Ordering::Relaxed)
+            })
+    }
+
+    /// Notes that there is something to forget at its end.
+    pub(super) fn note_ties(&self) {
+        // Relaxed, here and below: written before it is closed, read after that, both under the
+        // locks of what is to be forgotten or of the inbox.
+        self.has_ties.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is.
+    pub(super) fn has_ties(&self) -> bool {
+        self.has_ties.load(Ordering::Relaxed)
+    }
+
+    /// What it does, in a word: `"running"` if it is in a turn, `"suspended"` if its turn was cut,
+    /// `"ready"` if it waits for a turn.
+    pub fn state(&self) -> &'static str {
+        let inbox = self.inbox();
+        match () {
+            () if inbox.closed || inbox.end.is_some() => "ending",
+            () if !inbox.scheduled => "waiting",
+            () if self.behavior.try_lock().is_err() => "running",
+            () if self.gauges.is_cut() => "suspended",
+            () => "ready",
+        }
+    }
+
+    /// Asks the context to end before anything else it has to do. No effect if it has ended.
+    pub fn destroy(self: &Arc<Self>, reason: End) {
+        let mut inbox = self.inbox();
+        if !inbox.closed && inbox.end.is_none() {
+            inbox.end = Some(reason);
+            // SeqCst: pairs with `suspend`. Whoever runs the context next, or runs it now and rests
+            // afterwards, takes the lock too.
+            self.is_ending.store(true, Ordering::SeqCst);
+            self.schedule(inbox);
+            if self.claim() {
+                // Not when its slice comes: now, like one that has little to do.
+                self.gauges.prove(true);
+                self.scheduler.enqueue(Arc::clone(self));
+            }
+        }
+    }
+
+    /// Notes that its turn was cut, before it is queued to go on; false if it is to end instead.
+    pub(super) fn suspend(&self) -> bool {
+        self.is_suspended.store(true, Ordering::SeqCst);
+        // Either we see the request to end, or `destroy` sees that it is suspended.
+        !(self.is_ending.load(Ordering::SeqCst) && self.claim())
+    }
+
+    /// Takes what was queued to go on; false if somebody else has.
+    pub(super) fn claim(&self) -> bool {
+        self.is_suspended.load(Ordering::SeqCst) && self.is_suspended.swap(false, Ordering::SeqCst)
+    }
+
+    /// Asks it to end if its turn has used up the CPU time that it may use.
+    pub(super) fn check_turn_limit(self: &Arc<Self>) {
+        if self.limits.turn.is_some_and(|limit| self.gauges.turn_cpu() >= limit) {
+            self.destroy(End::Time(None));
+        }
+    }
+
+    /// Whether it refuses everything, and is about to be gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.inbox().closed
+    }
+
+    /// Says more of an end that has been requested already.
+    pub fn explain_end(&self, reason: End) {
+        self.inbox().end = Some(reason);
+    }
+
+    /// Tells `watcher` with [`Event::Ended`] when this context ends. False if it has ended already.
+    pub fn watch(&self, watcher: Id) -> bool {
+        let mut inbox = self.inbox();
+        if !inbox.closed {
+            inbox.watchers.insert(watcher, self.scheduler.registry());
+        }
+        !inbox.closed
+    }
+
+    fn schedule(self: &Arc<Self>, mut inbox: MutexGuard<'_, Inbox>) {
+        if !inbox.scheduled {
+            inbox.scheduled = true;
+            drop(inbox);
+            self.scheduler.enqueue(Arc::clone(self));
+        }
+    }
+
+    /// Moves all events into `batch`, which must be empty; their messages count as unreceived.
+    /// Returns the bytes that have ever come: as many as the last time if these events hold none.
+    pub fn take(&self, batch: &mut VecDeque<Event>) -> usize {
+        debug_assert!(batch.is_empty());
+        let mut inbox = self.inbox();
+        std::mem::swap(&mut inbox.events, batch);
+        inbox.replies = 0;
+        let messages = std::mem::take(&mut inbox.messages);
+        if messages > 0 {
+            // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
+            let before = self.unreceived.load(Ordering::Relaxed);
+            self.unreceived.store(before + messages, Ordering::Relaxed);
+            self.gauges.on_waiting(before + messages);
+        }
+        inbox.bytes
+    }
+
+    /// Counts one query as asked: its answer finds room in the mailbox. False, and nothing is
+    /// counted, if as many wait for an answer as may.
+    pub fn asked(&self) -> bool {
+        // Relaxed: only the thread that runs the context writes it.
+        let before = self.unanswered.load(Ordering::Relaxed);
+        if before >= self.limits.queries {
+            return false;
+        }
+        self.unanswered.store(before + 1, Ordering::Relaxed);
+        self.gauges.on_asked(before + 1);
+        true
+    }
+
+    /// Sets how many queries wait for an answer, at the end of a turn: [`Context::asked`] counts
+    /// those too that were answered, or not delivered, in the same turn.
+    pub fn set_unanswered(&self, queries: usize) {
+        // Relaxed: as in `asked`.
+        self.unanswered.store(queries, Ordering::Relaxed);
+    }
+
+    /// Counts messages as received: they make room in the mailbox.
+    pub fn received(&self, count: usize) {
+        // Relaxed: only the thread that runs the context writes it.
+        let before = self.unreceived.load(Ordering::Relaxed);
+        self.unreceived.store(before.saturating_sub(count), Ordering::Relaxed);
+    }
+
+    /// Counts one message, which holds so many bytes, as waiting again: it was taken, but nobody
+    /// receives it yet.
+    pub fn unreceive(&self, bytes: usize) {
+        // Relaxed: as in `received`.
+        self.unreceived.store(self.unreceived.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if bytes > 0 {
+            self.come(&mut self.inbox(), bytes, false);
+        }
+    }
+
+    /// Makes room for so many bytes that messages held; of `own` of them the messages came from
+    /// the context itself.
+    pub fn received_bytes(&self, bytes: usize, own: usize) {
+        // Relaxed: as in `received`.
+        let before = self.gone_bytes.load(Ordering::Relaxed);
+        self.gone_bytes.store(before.wrapping_add(bytes), Ordering::Relaxed);
+        if let Some(allowance) = &self.allowance {
+            allowance.gone(bytes - own);
+        }
+    }
+
+    /// Gives back what the inbox keeps for the next burst, if nothing is in it: returns whether so.
+    pub fn trim(&self) -> bool {
+        let mut inbox = self.inbox();
+        let is_empty = inbox.events.is_empty();
+        if is_empty {
+            inbox.events = VecDeque::new();
+        }
+        is_empty
+    }
+
+    /// Messages that wait in the mailbox.
+    pub fn waiting(&self) -> usize {
+        self.inbox().messages + self.unreceived.load(Ordering::Relaxed)
+    }
+
+    /// Bytes held by the messages in the mailbox.
+    pub fn waiting_bytes(&self) -> usize {
+        self.held_bytes(&self.inbox())
+    }
+
+    /// Its queries that wait for an answer.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What it may hold in mailboxes and write queues; none if it has no memory limit.
+    #[inline]
+    pub fn allowance(&self) -> Option<&Arc<Allowance>> {
+        self.allowance.as_ref()
+    }
+
+    /// What it has used.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// The request to end, if there is one.
+    pub fn end_requested(&self) -> Option<End> {
+        if !self.is_ending.load(Ordering::Acquire) {
+            return None;
+        }
+        self.inbox().end.clone()
+    }
+
+    /// Ends a turn: true if nothing has arrived meanwhile, and the context rests.
+    pub(super) fn rest(&self) -> bool {
+        let mut inbox = self.inbox();
+        let idle = inbox.events.is_empty() && inbox.end.is_none();
+        if idle {
+            inbox.scheduled = false;
+        }
+        idle
+    }
+
+    /// Refuses everything from now on; returns what was never taken, and whom to tell.
+    pub(super) fn close(&self) -> (VecDeque<Event>, Ids) {
+        let mut inbox = self.inbox();
+        inbox.closed = true;
+        inbox.messages = 0;
+        (std::mem::take(&mut inbox.events), std::mem::take(&mut inbox.watchers.all))
+    }
+}

@@ -1,0 +1,179 @@
+//! Contexts that run after the others: those that may turn out to take long, and those whose turns
+//! were cut.
+//!
+//! The former have never run, or were cut in their last turn; as long as a turn is in its first
+//! slice, it counts as one of them. Those that have run before go before those that have not. Of
+//! the others, those come first that were cut before their slice was used up. Workers take from the
+//! two kinds by turns: a new context need not wait until every long turn has had its slice, nor a
+//! long turn until many new contexts have had their first.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_deque::{Injector, Steal};
+
+use super::context::Context;
+
+/// Queues of them, each in the order of arrival.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    /// Whose turns are to begin, or are in their first slice, and were not the first …
+    again: Injector<Arc<Context>>,
+    /// … and those whose first turns these are.
+    new: Injector<Arc<Context>>,
+    /// Whose turns were cut, with some of a later slice left …
+    begun: Injector<Arc<Context>>,
+    /// … and at its end.
+    cut: Injector<Arc<Context>>,
+    /// So many of the two kinds wait: more threads are stuck in turns than these may add to.
+    /// Written by the watchdog.
+    held: AtomicUsize,
+}
+
+/// How much a turn that is cut has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Used {
+    /// Less than a slice.
+    Little,
+    /// More, with some of its slice left.
+    Some,
+    /// All of its slice.
+    All,
+}
+
+fn take(queue: &Injector<Arc<Context>>) -> Option<Arc<Context>> {
+    loop {
+        match queue.steal() {
+            // Who has ended one that was cut while it was here has queued it elsewhere.
+            Steal::Success(context) if context.gauges().is_cut() && !context.claim() => {}
+            Steal::Success(context) => return Some(context),
+            Steal::Empty => return None,
+            Steal::Retry => {}
+        }
+    }
+}
+
+impl Late {
+    /// Queues a context whose turn is to begin.
+    pub(super) fn push(&self, context: Arc<Context>) {
+        match context.gauges().turns() {
+            0 => self.new.push(context),
+            _ => self.again.push(context),
+        }
+    }
+
+    /// Queues one whose turn was cut, and which counts as suspended already.
+    pub(super) fn push_cut(&self, context: Arc<Context>, used: Used) {
+        let queue = match used {
+            Used::Little if context.gauges().turns() > 1 => &self.again,
+            Used::Little => &self.new,
+            Used::Some => &self.begun,
+            Used::All => &self.cut,
+        };
+        queue.push(context);
+    }
+
+    /// Has those wait (1) whose turns are to begin or have just begun, (2) all, (0) none.
+    pub(super) fn hold(&self, held: usize) {
+        self.held.store(held, Ordering::Relaxed);
+    }
+
+    fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is one whose turn is to begin or has just begun, and that may run.
+    pub(super) fn has_unproven(&self) -> bool {
+        !(self.again.is_empty() && self.new.is_empty()) && self.held() == 0
+    }
+
+    /// Whether there is one that may run.
+    pub(super) fn has_any(&self) -> bool {
+        self.has_unproven() || !(self.begun.is_empty() && self.cut.is_empty()) && self.held() < 2
+    }
+
+    /// How many of these there are.
+    pub(super) fn unproven(&self) -> usize {
+        if self.held() == 0 { self.again.len() + self.new.len() } else { 0 }
+    }
+
+    /// Whether some have to wait because of [`Late::hold`].
+    pub(super) fn are_held(&self) -> bool {
+        let queues = [&self.again, &self.new, &self.begun, &self.cut];
+        self.held() > 0 && !queues.iter().all(|queue| queue.is_empty())
+    }
+
+    /// Takes the next one: of those whose turns were cut, if these are to come first.
+    pub(super) fn take(&self, cut_first: bool) -> Option<Arc<Context>> {
+        let held = self.held();
+        let unproven =
+            || (held == 0).then(|| take(&self.again).or_else(|| take(&self.new))).flatten();
+        let cut = || (held < 2).then(|| take(&self.begun).or_else(|| take(&self.cut))).flatten();
+        match cut_first {
+            true => cut().or_else(unproven),
+            false => unproven().or_else(cut),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::program::{End, Nothing};
+    use super::super::scheduler::Scheduler;
+    use super::*;
+
+    #[test]
+    fn of_both_kinds_some_go_first() {
+        let scheduler = Scheduler::new(2);
+        let late = Late::default();
+        let spawn = || scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+        let all: Vec<_> = (0..4).map(|_| spawn()).collect();
+        let cut = |context: usize, used| {
+            all[context].gauges().cut(Duration::from_millis(4));
+            all[context].suspend();
+            late.push_cut(Arc::clone(&all[context]), used);
+        };
+        cut(0, Used::All);
+        cut(1, Used::Some);
+        late.push(Arc::clone(&all[2]));
+        cut(3, Used::Little);
+        let order = [false, true, true, false].map(|cut_first| late.take(cut_first).unwrap().id());
+        assert_eq!(order, [2, 1, 0, 3].map(|context: usize| all[context].id()));
+        assert!(late.take(false).is_none() && !late.has_any());
+    }
+
+    #[test]
+    fn what_is_held_waits() {
+        let scheduler = Scheduler::new(2);
+        let late = Late::default();
+        let spawn = || scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+        let (new, cut) = (spawn(), spawn());
+        late.push(new);
+        cut.gauges().cut(Duration::from_millis(4));
+        cut.suspend();
+        late.push_cut(cut, Used::All);
+        late.hold(2);
+        assert!(late.take(false).is_none() && !late.has_any() && late.are_held());
+        late.hold(1);
+        assert!(late.has_any() && late.unproven() == 0);
+        assert!(late.take(false).is_some() && late.take(true).is_none() && late.are_held());
+        late.hold(0);
+        assert!(late.take(true).is_some() && !late.are_held());
+    }
+
+    #[test]
+    fn who_was_ended_meanwhile_is_not_here_any_more() {
+        let scheduler = Scheduler::new(2);
+        let late = Late::default();
+        let context = scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+        context.gauges().cut(Duration::from_millis(4));
+        context.suspend();
+        late.push_cut(Arc::clone(&context), Used::Little);
+        context.destroy(End::Normal);
+        assert!(late.take(false).is_none());
+        assert!(!context.claim(), "it is queued as others are");
+    }
+}

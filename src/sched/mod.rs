@@ -1,0 +1,38 @@
+//! Contexts: who runs, and when.
+//!
+//! A [`Context`] is an address with a bounded mailbox and a [`Behavior`]; the [`Scheduler`] gives
+//! it turns. What a behavior does with its turn is not known here: the VM implements the trait, and
+//! the tests of this layer use plain Rust.
+
+mod affinity;
+mod context;
+mod exits;
+mod idle;
+mod ids;
+mod late;
+mod metrics;
+#[cfg(all(test, feature = "loom"))]
+mod models;
+pub mod names;
+pub(crate) mod process;
+mod program;
+mod registry;
+mod scheduler;
+mod slot;
+mod spin;
+pub mod topics;
+mod trim;
+mod waker;
+mod watch;
+mod watchdog;
+mod worker;
+
+pub use context::{Context, Label, Refused};
+pub use exits::Endings;
+pub use metrics::{Gauges, Limits};
+pub use process::Process;
+pub use program::{Behavior, End, Outcome};
+pub use registry::Registry;
+pub use scheduler::Scheduler;
+pub use waker::ReadyWaker;
+pub use watch::{interrupt_soon, refuse_cut, set_cut, set_interrupt};

@@ -1,0 +1,207 @@
+//! The process as its contexts see it: signals that they are told of, and its end.
+//!
+//! The first SIGINT or SIGTERM goes to the contexts with a callback for it; if there is none, or
+//! they have had their time, all contexts are destroyed. A second one ends the process at once. The
+//! other signals are left alone until a script asks for one, and do what they always did once no
+//! callback is left.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::program::End;
+use super::scheduler::Scheduler;
+use crate::message::Id;
+use crate::os::{self, Signal, thread};
+use crate::rt;
+
+/// How long the process runs on once it is to end, at most: contexts may be busy, or peers slow.
+const PATIENCE: Duration = Duration::from_millis(4500);
+
+/// A context with callbacks for signals. Of each signal one waits at most.
+struct Listener {
+    waker: Waker,
+    wanted: u8,
+    pending: u8,
+}
+
+#[derive(Default)]
+struct Listeners {
+    all: BTreeMap<Id, Listener>,
+    /// Signals that come here.
+    installed: u8,
+    /// Those of them that were ignored before that.
+    ignored: u8,
+}
+
+/// What ends the process, and who hears of signals.
+#[derive(Default)]
+pub struct Process {
+    grace: Option<Duration>,
+    exits_with_main: bool,
+    status: OnceLock<u8>,
+    is_ending: AtomicBool,
+    is_interrupted: AtomicBool,
+    listeners: Mutex<Listeners>,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+fn bit(signal: Signal) -> u8 {
+    1 << signal as u8
+}
+
+impl Process {
+    /// A process of which nothing is known yet. `grace` is how long callbacks for INT and TERM
+    /// have: nothing for no limit. It may end with the main script's context.
+    pub fn new(grace: Option<Duration>, exits_with_main: bool) -> Process {
+        Process { grace, exits_with_main, ..Process::default() }
+    }
+
+    /// See [`Process::new`].
+    pub fn grace(&self) -> Option<Duration> {
+        self.grace
+    }
+
+    /// Whether the process ends with the main script's context.
+    pub fn exits_with_main(&self) -> bool {
+        self.exits_with_main
+    }
+
+    /// The status that was asked for: by a script, or by a signal.
+    pub fn status(&self) -> Option<u8> {
+        self.status.get().copied()
+    }
+
+    /// Ends all contexts, and with them the process: in good time, but in a simulation, which knows
+    /// no other time than its own. The first status that is asked for counts.
+    pub fn end(&self, scheduler: &Scheduler, status: Option<u8>) {
+        if let Some(status) = status {
+            // Set before: the first counts.
+            let _ = self.status.set(status);
+        }
+        if !self.is_ending.swap(true, Ordering::SeqCst) && !rt::is_simulated() {
+            let status = self.status().unwrap_or_default();
+            let force = move || {
+                std::thread::sleep(PATIENCE);
+                log::warn!("contexts are still busy, or peers slow to read: the process ends");
+                thread::exit_soon(i32::from(status));
+            };
+            // Without a thread for it the process just waits for its contexts.
+            let _ = std::thread::Builder::new().name("end".to_owned()).spawn(force);
+        }
+        scheduler.destroy_all(&End::Destroyed(None));
+    }
+
+    /// Has signals come here that end the process.
+    ///
+    /// # Errors
+    /// If the handlers cannot be installed.
+    pub fn start(self: &Arc<Self>, scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
+        [Signal::Int, Signal::Term]
+            .into_iter()
+            .try_for_each(|signal| self.install(signal, scheduler))
+    }
+
+    fn install(
+        self: &Arc<Self>,
+        signal: Signal,
+        scheduler: &Arc<Scheduler>,
+    ) -> std::io::Result<()> {
+        let mut listeners = self.listeners();
+        if listeners.installed & bit(signal) != 0 || rt::is_simulated() {
+            return Ok(());
+        }
+        let (process, scheduler) = (Arc::clone(self), Arc::clone(scheduler));
+        if thread::is_ignored(signal.number()) {
+            listeners.ignored |= bit(signal);
+        }
+        os::on_signal(signal, move || process.on_signal(signal, &scheduler))?;
+        listeners.installed |= bit(signal);
+        Ok(())
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `waker` woken when this signal comes, for the context `id`; or not any more.
+    ///
+    /// # Errors
+    /// If the system does not let the process have the signal.
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        scheduler: &Arc<Scheduler>,
+        id: Id,
+        signal: Signal,
+        waker: Option<Waker>,
+    ) -> std::io::Result<()> {
+        let Some(waker) = waker else {
+            if let Some(listener) = self.listeners().all.get_mut(&id) {
+                listener.wanted &= !bit(signal);
+                listener.pending &= !bit(signal);
+            }
+            return Ok(());
+        };
+        self.install(signal, scheduler)?;
+        let new = || Listener { waker, wanted: 0, pending: 0 };
+        self.listeners().all.entry(id).or_insert_with(new).wanted |= bit(signal);
+        Ok(())
+    }
+
+    /// Forgets a context that ends.
+    pub(crate) fn forget(&self, id: Id) {
+        self.listeners().all.remove(&id);
+    }
+
+    /// The signals that have come for a context, since it was last asked.
+    pub(crate) fn take_pending(&self, id: Id) -> impl Iterator<Item = Signal> + use<> {
+        let mut listeners = self.listeners();
+        let pending = listeners.all.get_mut(&id).map(|found| std::mem::take(&mut found.pending));
+        let pending = pending.unwrap_or_default();
+        Signal::ALL.into_iter().filter(move |&signal| pending & bit(signal) != 0)
+    }
+
+    /// Tells those who want to know of a signal; how many do.
+    pub fn tell(&self, signal: Signal) -> usize {
+        let mut wakers = Vec::new();
+        for listener in self.listeners().all.values_mut() {
+            if listener.wanted & bit(signal) != 0 {
+                listener.pending |= bit(signal);
+                wakers.push(listener.waker.clone());
+            }
+        }
+        // Outside the lock: they are put into mailboxes, which have locks of their own.
+        let count = wakers.len();
+        wakers.into_iter().for_each(Waker::wake);
+        count
+    }
+
+    fn on_signal(self: &Arc<Self>, signal: Signal, scheduler: &Arc<Scheduler>) {
+        let Some(status) = signal.exit_status() else {
+            if self.tell(signal) == 0 && self.listeners().ignored & bit(signal) == 0 {
+                thread::die_of(signal.number());
+            }
+            return;
+        };
+        if self.is_interrupted.swap(true, Ordering::SeqCst) {
+            thread::exit_now(i32::from(status));
+        }
+        if self.is_ending.load(Ordering::SeqCst) || self.tell(signal) == 0 {
+            log::info!("terminated by a signal");
+            return self.end(scheduler, Some(status));
+        }
+        let Some(grace) = self.grace else { return };
+        let (process, scheduler) = (Arc::clone(self), Arc::clone(scheduler));
+        rt::spawn(async move {
+            rt::sleep(grace).await;
+            process.end(&scheduler, Some(status));
+        });
+    }
+}

@@ -1,0 +1,418 @@
+//! Which context runs next, and on which worker.
+//!
+//! Every worker has a queue of its own and a slot for the context to run next; others steal from
+//! the queue. A context made ready during a turn goes to the slot of the worker that made it ready,
+//! so that question and answer stay on one core, without a system call. Another worker is woken
+//! only if one is idle and there is work that the busy ones do not get to.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
+use std::task::{Poll, Wake, Waker};
+
+use crossbeam_deque::{Injector, Stealer, Worker as Deque};
+
+use super::affinity::Places;
+use super::context::Context;
+use super::exits::Endings;
+use super::idle::Idle;
+use super::late::{Late, Used};
+use super::metrics::Limits;
+use super::names::Names;
+use super::program::{Behavior, End};
+use super::registry::Registry;
+use super::topics::Topics;
+use super::watch::Watch;
+use super::watchdog::{Alarm, EXTRA_MAX};
+use super::worker::Worker;
+use crate::error::Code;
+use crate::message::{Event, Id, Value};
+
+/// What other threads see of a worker.
+pub(super) struct Remote {
+    pub(super) stealer: Stealer<Arc<Context>>,
+    pub(super) waker: Mutex<Option<Waker>>,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl Remote {
+    fn new(deque: &Deque<Arc<Context>>) -> Remote {
+        Remote { stealer: deque.stealer(), waker: Mutex::new(None), watch: Arc::default() }
+    }
+}
+
+/// The run queues, the workers' sleep, and the life of contexts.
+pub struct Scheduler {
+    registry: Registry,
+    names: Names,
+    topics: Topics,
+    endings: Endings,
+    pub(super) injector: Injector<Arc<Context>>,
+    /// Those that are run after the others.
+    pub(super) late: Late,
+    /// Workers in turns that are known to take long, or may: those can be cut.
+    pub(super) long: AtomicUsize,
+    /// Those that only one worker may run.
+    pub(super) places: Places,
+    /// Filled from the front; how many are, and how many of them the process is meant to run.
+    remotes: Box<[OnceLock<Remote>]>,
+    remote_count: AtomicUsize,
+    workers: usize,
+    /// Deques of workers that have not started yet.
+    deques: Mutex<Vec<Option<Deque<Arc<Context>>>>>,
+    /// Those of workers that have retired.
+    spares: Mutex<Vec<(usize, Deque<Arc<Context>>)>>,
+    /// Workers that run and are not stuck.
+    pub(super) active: AtomicUsize,
+    pub(super) alarm: Alarm,
+    pub(super) idle: Idle,
+    /// Woken by the reactor when something happens to a socket and no worker looks.
+    socket_waker: Waker,
+    is_closing: AtomicBool,
+    done: AtomicBool,
+    finished: (Mutex<bool>, Condvar),
+}
+
+/// Wakes one worker to look at the sockets.
+struct SocketAlarm(Weak<Scheduler>);
+
+impl Wake for SocketAlarm {
+    fn wake(self: Arc<Self>) {
+        let Some(scheduler) = self.0.upgrade() else { return };
+        // The thread that drives the reactor, if it is a worker: it is awake already.
+        if !Worker::wake_local(&scheduler) {
+            scheduler.wake_one();
+        }
+    }
+}
+
+impl std::fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scheduler").field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
+impl Scheduler {
+    /// A scheduler for `workers` threads, none of which runs yet.
+    pub fn new(workers: usize) -> Arc<Scheduler> {
+        let workers = workers.max(1);
+        let deques: Vec<_> = (0..workers).map(|_| Deque::new_fifo()).collect();
+        let mut remotes: Vec<OnceLock<Remote>> =
+            deques.iter().map(|deque| OnceLock::from(Remote::new(deque))).collect();
+        remotes.resize_with(workers + EXTRA_MAX, OnceLock::new);
+        Arc::new_cyclic(|scheduler| Scheduler {
+            socket_waker: Arc::new(SocketAlarm(Weak::clone(scheduler))).into(),
+            registry: Registry::default(),
+            names: Names::default(),
+            topics: Topics::default(),
+            endings: Endings::default(),
+            injector: Injector::new(),
+            late: Late::default(),
+            long: AtomicUsize::new(0),
+            places: Places::new(workers),
+            remotes: remotes.into(),
+            remote_count: AtomicUsize::new(workers),
+            workers,
+            deques: Mutex::new(deques.into_iter().map(Some).collect()),
+            spares: Mutex::new(Vec::new()),
+            active: AtomicUsize::new(workers),
+            alarm: Alarm::default(),
+            idle: Idle::new(),
+            is_closing: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+            finished: (Mutex::new(false), Condvar::new()),
+        })
+    }
+
+    /// The living contexts.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// How the last contexts have ended.
+    pub fn endings(&self) -> &Endings {
+        &self.endings
+    }
+
+    /// Who answers under which name.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Who has subscribed to what.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// How many workers there are, but for those that replace stuck ones.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// How many workers run contexts now, and are not stuck.
+    pub fn running(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// What can be seen of the workers, of those too that do not run any more.
+    pub(super) fn remotes(&self) -> impl Iterator<Item = &Remote> + Clone {
+        // Acquire: pairs with the store in `start_extra`.
+        let count = self.remote_count.load(Ordering::Acquire);
+        self.remotes[..count].iter().filter_map(OnceLock::get)
+    }
+
+    /// What can be seen of one worker.
+    pub(super) fn remote(&self, index: usize) -> &Remote {
+        self.remotes[index].get().expect("workers have their place before they run")
+    }
+
+    /// The index of the worker this thread is, if it is one.
+    pub fn current_worker() -> Option<usize> {
+        Worker::current_index()
+    }
+
+    /// Creates a context that any worker runs; `None` if no address is free.
+    pub fn spawn(
+        self: &Arc<Self>,
+        parent: Option<Id>,
+        limits: Limits,
+        behavior: Box<dyn Behavior>,
+    ) -> Option<Arc<Context>> {
+        self.spawn_on(None, parent, limits, behavior)
+    }
+
+    /// The same for a context that only the worker with this index runs, if one is given. It must
+    /// be below [`Scheduler::workers`].
+    pub fn spawn_on(
+        self: &Arc<Self>,
+        worker: Option<usize>,
+        parent: Option<Id>,
+        limits: Limits,
+        behavior: Box<dyn Behavior>,
+    ) -> Option<Arc<Context>> {
+        let worker = worker.filter(|&worker| worker < self.workers);
+        let make = |id| Context::new(id, parent, Arc::clone(self), worker, limits, behavior);
+        let context = self.registry.insert(make)?;
+        self.enqueue(Arc::clone(&context));
+        if self.is_closing.load(Ordering::SeqCst) {
+            context.destroy(End::Destroyed(None));
+        }
+        Some(context)
+    }
+
+    /// Ends every context, those that come meanwhile included.
+    pub fn destroy_all(&self, reason: &End) {
+        self.is_closing.store(true, Ordering::SeqCst);
+        for context in self.registry.all() {
+            context.destroy(reason.clone());
+        }
+    }
+
+    /// Runs one worker until the last context has ended, or until it is replaced.
+    pub fn run_worker(self: &Arc<Self>, index: usize) {
+        let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
+        self.run_with(index, deque.expect("each worker is run once"));
+    }
+
+    fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>) {
+        let watch = &self.remote(index).watch;
+        watch.start();
+        let deque = crate::rt::block_on(Worker::new(Arc::clone(self), index, deque));
+        watch.stop();
+        watch.end_long(&self.long);
+        if let Some(deque) = deque {
+            self.spares.lock().unwrap_or_else(PoisonError::into_inner).push((index, deque));
+            // The watchdog may need it.
+            self.alarm.ring();
+        }
+    }
+
+    /// Starts what looks after turns that take too long.
+    ///
+    /// # Errors
+    /// If its thread cannot be started.
+    pub fn start_watchdog(self: &Arc<Self>) -> std::io::Result<()> {
+        super::watchdog::start(self)
+    }
+
+    /// Starts one more worker; false if that is not possible.
+    pub(super) fn start_extra(self: &Arc<Self>) -> bool {
+        let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Only the watchdog starts workers: nobody else changes the count.
+        let (index, deque) =
+            spare.unwrap_or_else(|| (self.remote_count.load(Ordering::Relaxed), Deque::new_fifo()));
+        let Some(remote) = self.remotes.get(index) else { return false };
+        remote.get_or_init(|| Remote::new(&deque));
+        self.remote_count.fetch_max(index + 1, Ordering::Release);
+        let scheduler = Arc::clone(self);
+        let deque = Arc::new(Mutex::new(Some(deque)));
+        let run = move || {
+            let deque = deque.lock().unwrap_or_else(PoisonError::into_inner).take();
+            scheduler.run_with(index, deque.expect("a thread is started once"));
+        };
+        match crate::os::thread::spawn(&format!("worker-{index}"), run) {
+            Ok(()) => self.active.fetch_add(1, Ordering::Relaxed),
+            Err(error) => {
+                log::warn!("no thread in place of a stuck one: {error}");
+                return false;
+            }
+        };
+        true
+    }
+
+    /// Whether a worker without work may go; then it has to.
+    pub(super) fn may_retire(&self) -> bool {
+        let surplus = |active| (active > self.workers).then(|| active - 1);
+        // Relaxed: a count, nothing else.
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, surplus).is_ok()
+    }
+
+    /// Blocks until the last context has ended.
+    pub fn wait_until_done(&self) {
+        let (lock, condition) = &self.finished;
+        let mut finished = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*finished {
+            finished = condition.wait(finished).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// Makes a context run. The caller has set its `scheduled` flag.
+    pub(super) fn enqueue(&self, context: Arc<Context>) {
+        if let Some(context) = Worker::enqueue_local(self, context) {
+            self.share(context);
+        }
+    }
+
+    /// Queues a context where every worker finds it that may run it.
+    pub(super) fn share(&self, context: Arc<Context>) {
+        if let Some(index) = context.worker() {
+            if let Some(holder) = self.places.push(index, context) {
+                self.call(holder);
+            }
+            return;
+        }
+        match context.gauges().is_proven() {
+            true => self.injector.push(context),
+            false => self.late.push(context),
+        }
+        self.wake_one();
+    }
+
+    /// Whether one more worker could be started.
+    pub(super) fn can_grow(&self) -> bool {
+        self.remote_count.load(Ordering::Relaxed) < self.remotes.len()
+            || !self.spares.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Queues one whose turn was cut, see [`Late::push_cut`].
+    pub(super) fn share_cut(&self, context: Arc<Context>, used: Used) {
+        if let Some(index) = context.worker() {
+            if let Some(holder) = self.places.push_cut(index, context, used) {
+                self.call(holder);
+            }
+            return;
+        }
+        self.late.push_cut(context, used);
+        // Nobody's turn is cut for it.
+        if let Some(index) = self.idle.take() {
+            self.wake_worker(index);
+        }
+    }
+
+    /// Whether any is queued, for all workers, whose turns have been short.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.injector.is_empty() || self.remotes().any(|remote| !remote.stealer.is_empty())
+    }
+
+    /// Whether every context is to end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+
+    /// Wakes an idle worker, unless one is already looking for work. If none is idle, has one cut
+    /// its turn that takes long.
+    pub(super) fn wake_one(&self) {
+        if let Some(index) = self.idle.take() {
+            self.wake_worker(index);
+        } else if self.long.load(Ordering::Relaxed) > 0 && !self.idle.is_searched() {
+            self.demand();
+        }
+    }
+
+    /// Wakes this very worker if it waits.
+    pub(super) fn call(&self, worker: usize) {
+        if self.idle.call(worker) {
+            self.wake_worker(worker);
+        }
+    }
+
+    fn wake_worker(&self, index: usize) {
+        let remote = self.remote(index);
+        let waker = remote.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Has the reactor wake a worker when something happens to a socket; ready if it may have.
+    pub(super) fn watch_sockets(&self) -> Poll<()> {
+        crate::rt::watch_sockets(&self.socket_waker)
+    }
+
+    /// True if a worker that is about to wait, and counts as idle, must see to the sockets: nobody
+    /// else looks at them.
+    pub(super) fn must_watch(&self) -> bool {
+        self.idle.count() >= self.running()
+    }
+
+    /// Ends a context: refuses its mail, answers who still waits, releases what it holds.
+    pub(super) fn finish(self: &Arc<Self>, context: &Arc<Context>, reason: &End) {
+        let behavior = context.behavior.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Whoever finds it closed finds this.
+        let ending = Arc::new(reason.ending());
+        self.endings.add(context.id(), &ending);
+        let (unread, watchers) = context.close();
+        if context.has_ties() {
+            self.names.forget(context.id());
+            self.topics.forget(context.id());
+        }
+        if let Some(behavior) = behavior {
+            behavior.end(context, reason);
+        }
+        let left = self.registry.remove(context.id());
+        for event in unread {
+            if let Event::Message { from, session: session @ 1.., .. } = event {
+                self.answer(from, session, Err(Code::NO_REPLY));
+            }
+        }
+        for watcher in watchers {
+            if let Some(watcher) = self.registry.get(watcher) {
+                // A watcher that has ended needs no notice.
+                let _ =
+                    watcher.deliver(Event::Ended { id: context.id(), ending: Arc::clone(&ending) });
+            }
+        }
+        if left == 0 {
+            self.finish_all();
+        }
+    }
+
+    /// Delivers an answer to a query; false if the asker is gone.
+    pub fn answer(&self, asker: Id, session: u64, result: Result<Value, Code>) -> bool {
+        self.registry
+            .get(asker)
+            .is_some_and(|asker| asker.deliver(Event::Reply { session, result }).is_ok())
+    }
+
+    fn finish_all(&self) {
+        self.done.store(true, Ordering::Release);
+        for index in 0..self.remote_count.load(Ordering::Acquire) {
+            self.wake_worker(index);
+        }
+        *self.finished.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.finished.1.notify_all();
+    }
+}

@@ -1,0 +1,299 @@
+//! What a worker tells of its turns, and how they are interrupted or cut.
+//!
+//! Whoever wants that notes which turn he means, and pokes the worker's thread: a signal's handler
+//! runs there, between two instructions of whatever the thread does, and asks the behavior.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::metrics::Gauges;
+use super::slot::Slot;
+use crate::message::Id;
+use crate::os::thread::Handle;
+use crate::rt;
+
+/// What a worker tells of its turns. Written by its thread, with plain stores, if nothing else is
+/// said.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Counts beginnings and ends of turns, and of the slices of those that are cut: odd while one
+    /// runs.
+    turn: AtomicU64,
+    /// Whose turn it is, or was.
+    context: AtomicU64,
+    pub(super) slot: Slot,
+    /// The turn to be interrupted. Written by the watchdog, or for it by the thread itself.
+    doomed: AtomicU64,
+    /// The turn to be cut, and since when. Written by anybody.
+    asked: AtomicU64,
+    asked_at: AtomicU64,
+    /// The thread was poked where the behavior could not be asked for anything. Written by the
+    /// thread, taken by the watchdog.
+    is_early: AtomicBool,
+    /// True for a worker that was given up: it retires once its turn is over.
+    outcast: AtomicBool,
+    /// Since when the turn may be cut, in nanoseconds; 0 for one that is short so far. Written by
+    /// the watchdog too.
+    long_since: AtomicU64,
+    /// The thread's CPU time in nanoseconds up to which the turn is accounted for, if it is.
+    /// Written by the watchdog too.
+    charged: AtomicU64,
+    /// The thread, while it runs. Whoever pokes it holds the lock, so that it does not end.
+    thread: Mutex<Option<Handle>>,
+}
+
+thread_local! {
+    /// The watch of the worker that this thread is.
+    static MINE: Cell<*const Watch> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Asks the behavior that runs on this thread for something; false if it must be asked again.
+/// Async-signal-safe.
+type Ask = fn() -> bool;
+
+static INTERRUPT: OnceLock<Ask> = OnceLock::new();
+static CUT: OnceLock<Ask> = OnceLock::new();
+
+/// Sets how a behavior is interrupted, from inside a signal handler on the thread that runs it;
+/// false tells that it cannot be at this moment.
+pub fn set_interrupt(interrupt: fn() -> bool) {
+    // Set more than once only by tests, to the same function; so is the other one.
+    let _ = INTERRUPT.set(interrupt);
+}
+
+/// Sets how a behavior is asked to have its turn cut, likewise.
+pub fn set_cut(cut: fn() -> bool) {
+    let _ = CUT.set(cut);
+}
+
+/// The watch of the worker that this thread is, if it is one.
+fn current_watch() -> Option<&'static Watch> {
+    // SAFETY: set by this thread while it is a worker, which keeps the watch alive: whoever asks
+    // runs in a turn of that worker.
+    unsafe { MINE.get().as_ref() }
+}
+
+/// Has the turn that runs on this thread interrupted by the watchdog, for a behavior that cannot do
+/// it from where it is. Nothing happens on a thread that is no worker's.
+pub fn interrupt_soon() {
+    if let Some(watch) = current_watch() {
+        watch.doomed.store(watch.turn.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// The turn that runs on this thread could not be cut where it was asked for: it is asked again.
+pub fn refuse_cut() {
+    if let Some(watch) = current_watch() {
+        watch.is_early.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The poke handler of workers.
+pub(super) fn poked() {
+    let Some(watch) = current_watch() else { return };
+    if watch.is_outcast() {
+        watch.slot.give_up();
+    }
+    let turn = watch.turn.load(Ordering::Relaxed);
+    // A turn that has ended meanwhile is not the one that is meant.
+    if turn.is_multiple_of(2) {
+        return;
+    }
+    let ask = match turn {
+        _ if watch.doomed.load(Ordering::Relaxed) == turn => INTERRUPT.get(),
+        _ if watch.asked.load(Ordering::Relaxed) == turn => CUT.get(),
+        _ => None,
+    };
+    if ask.is_some_and(|ask| !ask()) {
+        watch.is_early.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Watch {
+    fn thread(&self) -> MutexGuard<'_, Option<Handle>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This thread is the worker from now on.
+    pub(super) fn start(&self) {
+        MINE.set(self);
+        *self.thread() = Some(Handle::current());
+        self.outcast.store(false, Ordering::Relaxed);
+    }
+
+    /// This thread is no worker any more.
+    pub(super) fn stop(&self) {
+        *self.thread() = None;
+        MINE.set(std::ptr::null());
+    }
+
+    /// Notes that a turn begins, or goes on.
+    #[inline]
+    pub(super) fn begin(&self, id: Id) {
+        self.context.store(id.to_number().to_bits(), Ordering::Relaxed);
+        // Release: pairs with the load in `turn`, after which it is known whose turn it is.
+        self.turn.store(self.turn.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Notes that it has ended, or is cut.
+    #[inline]
+    pub(super) fn end(&self) {
+        self.turn.store(self.turn.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// Beginnings and ends of turns so far: odd while one runs.
+    pub(super) fn turn(&self) -> u64 {
+        // Acquire: pairs with `begin`.
+        self.turn.load(Ordering::Acquire)
+    }
+
+    /// Whose turn it is, or was.
+    pub(super) fn context(&self) -> Option<Id> {
+        Id::from_number(f64::from_bits(self.context.load(Ordering::Relaxed)))
+    }
+
+    /// Has the turn count as a long one, which may be cut, since then; `count` is how many there
+    /// are.
+    pub(super) fn begin_long(&self, since: u64, count: &AtomicUsize) {
+        if self.long_since.swap(since.max(1), Ordering::Relaxed) == 0 {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes the end of a turn; since when it has counted as a long one, if it has.
+    #[inline]
+    pub(super) fn end_long(&self, count: &AtomicUsize) -> Option<u64> {
+        if self.long_since.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let since = self.long_since.swap(0, Ordering::Relaxed);
+        count.fetch_sub(usize::from(since != 0), Ordering::Relaxed);
+        Some(since)
+    }
+
+    /// Since when the turn counts as a long one, if it does.
+    pub(super) fn long_since(&self) -> Option<u64> {
+        Some(self.long_since.load(Ordering::Relaxed)).filter(|&since| since != 0)
+    }
+
+    /// Takes account of the CPU time of the turn from now on. On the thread itself, or for the
+    /// turn of another one.
+    pub(super) fn begin_charging(&self) {
+        let cpu = self.cpu_time().map_or(0, |cpu| cpu.as_nanos() as u64);
+        self.charged.store(cpu, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_charging(&self) -> bool {
+        self.charged.load(Ordering::Relaxed) != 0
+    }
+
+    /// Charges its context with the CPU time that the turn has used since it was last charged;
+    /// returns how much that was. By the watchdog, and at the end of the turn.
+    pub(super) fn charge(&self, gauges: &Gauges, is_end: bool) -> Duration {
+        let before = self.charged.load(Ordering::Relaxed);
+        if before == 0 {
+            return Duration::ZERO;
+        }
+        let now = self.cpu_time().map_or(before, |cpu| cpu.as_nanos() as u64);
+        let next = if is_end { 0 } else { now };
+        // Fails if the other of the two has just done it.
+        let order = Ordering::Relaxed;
+        if self.charged.compare_exchange(before, next, order, order).is_err() {
+            if is_end {
+                self.charged.store(0, order);
+            }
+            return Duration::ZERO;
+        }
+        let used = Duration::from_nanos(now.saturating_sub(before));
+        gauges.add_turn_cpu(used);
+        used
+    }
+
+    /// Whether the watchdog has given this worker up.
+    #[inline]
+    pub(super) fn is_outcast(&self) -> bool {
+        self.outcast.load(Ordering::Relaxed)
+    }
+
+    /// Gives the worker up; false if it was before.
+    pub(super) fn give_up(&self) -> bool {
+        let is_new = !self.outcast.swap(true, Ordering::Relaxed);
+        if is_new {
+            // What it has queued is made reachable.
+            self.poke();
+        }
+        is_new
+    }
+
+    /// Has this turn interrupted, now and whenever it is poked.
+    pub(super) fn interrupt(&self, turn: u64) {
+        // Relaxed: the signal comes after it.
+        self.doomed.store(turn, Ordering::Relaxed);
+        self.poke();
+    }
+
+    /// Whether this turn is to be interrupted.
+    pub(super) fn is_doomed(&self, turn: u64) -> bool {
+        self.doomed.load(Ordering::Relaxed) == turn
+    }
+
+    /// Has this turn cut, as soon as that is possible. A thread that waits in a system call is left
+    /// alone: the signal would end that.
+    pub(super) fn cut(&self, turn: u64) {
+        if self.asked.swap(turn, Ordering::Relaxed) != turn {
+            self.asked_at.store(rt::now(), Ordering::Relaxed);
+        }
+        let thread = self.thread();
+        if let Some(thread) = *thread
+            && !thread.is_asleep()
+        {
+            // SAFETY: the thread takes its handle away, under the lock, before it ends.
+            unsafe { thread.poke() };
+        }
+    }
+
+    /// Since when the turn that runs has been asked to be cut, if it has.
+    pub(super) fn asked_since(&self) -> Option<u64> {
+        let is_asked = self.asked.load(Ordering::Relaxed) == self.turn();
+        is_asked.then(|| self.asked_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether the thread is to be poked again, which it was where nothing could be asked.
+    pub(super) fn is_early(&self) -> bool {
+        self.is_early.load(Ordering::Relaxed) && !self.is_outcast()
+    }
+
+    /// Pokes it again, if so.
+    pub(super) fn poke_early(&self) {
+        if self.is_early() && self.is_early.swap(false, Ordering::Relaxed) {
+            self.poke();
+        }
+    }
+
+    /// Whether the thread waits in a system call.
+    pub(super) fn is_asleep(&self) -> bool {
+        self.thread().is_some_and(Handle::is_asleep)
+    }
+
+    fn poke(&self) {
+        if let Some(thread) = *self.thread() {
+            // SAFETY: as above.
+            unsafe { thread.poke() };
+        }
+    }
+
+    /// Lets others go first, for good: given up, it never runs another context.
+    pub(super) fn yield_to_others(&self) {
+        if let Some(thread) = *self.thread() {
+            thread.yield_to_others();
+        }
+    }
+
+    fn cpu_time(&self) -> Option<Duration> {
+        let thread = self.thread();
+        // SAFETY: as above.
+        thread.and_then(|thread| unsafe { thread.cpu_time() })
+    }
+}

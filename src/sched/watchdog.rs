@@ -1,0 +1,402 @@
+//! Turns that take long: noticed by a thread that sleeps while no worker runs.
+//!
+//! A worker notes the beginning and the end of each turn in its [`Watch`]. The watchdog looks every
+//! few milliseconds, as long as something runs. A worker that is in the same turn as before is
+//! asked to have it cut if anybody waits; the context then waits with others of its kind for its
+//! next slice. Where a turn cannot be cut, in a C function or a finaliser, the worker is given up:
+//! what waits in its slot is made reachable, and a new one takes its place; the stuck one retires
+//! when its turn has ended, or can be cut at last. If the context in a turn is to end, or has used
+//! up the CPU time it may use, the behavior is interrupted.
+//!
+//! While all workers that are awake are in long turns nobody looks at the sockets: so the watchdog
+//! waits for these instead of sleeping, and has somebody look.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::scheduler::{Remote, Scheduler};
+use super::trim::Trimmer;
+use super::watch::{Watch, poked};
+use crate::os::{stdio, thread};
+use crate::rt;
+
+/// Time between two looks, and what a long turn gets of a worker before others of its kind do.
+pub(super) const TICK: Duration = Duration::from_millis(4);
+
+/// The same while others wait that are not known to take long.
+const HURRY: Duration = Duration::from_millis(1);
+
+/// A turn is not cut on demand before it has had so much of a slice.
+const SLICE_MIN: Duration = Duration::from_micros(100);
+
+/// Time until a thread is poked again that was poked where nothing could be asked of it …
+const EARLY: Duration = Duration::from_micros(200);
+
+/// … so many times between two looks.
+const EARLY_POKES: u32 = 4;
+
+/// Time that a turn has to be cut in before its worker is given up …
+const STUCK: Duration = Duration::from_millis(7);
+
+/// … if it has used so much CPU time of it, or waits in a system call: on a machine that others
+/// keep busy its thread may not have run at all.
+const STUCK_CPU: Duration = Duration::from_millis(2);
+
+/// Looks between two times that what long turns have printed is written.
+const OUTPUT_TICKS: u32 = 16;
+
+/// Looks after which a turn that nobody waits for is cut all the same: if it cannot be, its worker
+/// is to be known as stuck before it is needed.
+const TRIAL_TICKS: u32 = 8;
+
+/// New workers for each one that is given up, if as many contexts wait that have never run: they
+/// may get stuck next.
+const GROWTH: usize = 3;
+
+/// Looks after which a worker that could not be started is tried again.
+const RETRY_TICKS: u32 = 250;
+
+/// Looks that see a context being closed before its finalisers are interrupted: one second.
+const CLOSING_TICKS: u32 = 250;
+
+/// Looks that see nothing run before the watchdog goes to sleep.
+const QUIET_TICKS: u32 = 3;
+
+/// Turns that may be stuck before contexts that have never run, or take long, wait until one of
+/// those ends; see [`super::late`].
+const STUCK_MAX: usize = 1024;
+
+/// Workers that may be started beside those the process was started with. What is above
+/// [`STUCK_MAX`] is for turns that get stuck later: the first half for those that have been cut
+/// before, the rest for contexts whose turns have been short so far.
+pub(super) const EXTRA_MAX: usize = 2 * STUCK_MAX;
+
+/// Of those that have been stuck for so many looks, and use no CPU time, only some are looked at:
+/// each at one look in so many.
+const LONG_TICKS: u32 = 250;
+const LONG_PERIOD: u32 = 8;
+
+/// Whether the watchdog sleeps, and its thread.
+#[derive(Debug, Default)]
+pub(super) struct Alarm {
+    is_asleep: AtomicBool,
+    watchdog: OnceLock<std::thread::Thread>,
+}
+
+impl Alarm {
+    /// Wakes the watchdog if it sleeps: a worker is about to run turns.
+    #[inline]
+    pub(super) fn ring(&self) {
+        // Relaxed: one that is about to fall asleep looks again, one tick later.
+        if self.is_asleep.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        if self.is_asleep.swap(false, Ordering::Relaxed)
+            && let Some(watchdog) = self.watchdog.get()
+        {
+            watchdog.unpark();
+        }
+    }
+}
+
+/// What the watchdog remembers of a worker between two looks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    turn: u64,
+    /// Looks that have seen it in this turn, after the first.
+    ticks: u32,
+    /// The thread has used CPU time since the look before.
+    is_busy: bool,
+    /// What it has used since the turn was asked to be cut.
+    used: Duration,
+}
+
+struct Watchdog {
+    scheduler: Arc<Scheduler>,
+    seen: Vec<Seen>,
+    /// Looks until a worker that could not be started is tried again.
+    retry: u32,
+    /// All workers that are awake are in long turns.
+    is_alone: bool,
+    trimmer: Trimmer,
+}
+
+/// Starts the watchdog.
+///
+/// # Errors
+/// If its thread cannot be started.
+pub(super) fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
+    thread::on_poke(poked);
+    let mut watchdog = Watchdog {
+        scheduler: Arc::clone(scheduler),
+        seen: Vec::new(),
+        retry: 0,
+        is_alone: false,
+        trimmer: Trimmer::default(),
+    };
+    let started =
+        std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watchdog.run())?;
+    let _ = scheduler.alarm.watchdog.set(started.thread().clone());
+    Ok(())
+}
+
+impl Watchdog {
+    fn run(&mut self) {
+        let mut quiet = 0;
+        while !self.scheduler.is_done() {
+            self.wait();
+            quiet = if self.look() { 0 } else { quiet + 1 };
+            match quiet {
+                0 => self.trimmer.note(),
+                _ if quiet >= QUIET_TICKS => self.trimmer.rest(),
+                _ => {}
+            }
+            let alarm = &self.scheduler.alarm;
+            if quiet == QUIET_TICKS - 1 {
+                // What has not seen this flag has begun its turn before: the next look finds it.
+                alarm.is_asleep.store(true, Ordering::Relaxed);
+            } else if quiet >= QUIET_TICKS {
+                while alarm.is_asleep.load(Ordering::Relaxed) {
+                    std::thread::park();
+                }
+                quiet = 0;
+            } else {
+                alarm.is_asleep.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Waits until it is time for the next look. Meanwhile sees to what cannot wait as long.
+    fn wait(&self) {
+        let scheduler = &self.scheduler;
+        let watches = || scheduler.remotes().map(|remote| &*remote.watch);
+        let end = rt::now() + TICK.as_nanos() as u64;
+        let mut early_pokes = EARLY_POKES;
+        loop {
+            let left = Duration::from_nanos(end.saturating_sub(rt::now()));
+            if left.is_zero() {
+                return;
+            }
+            let is_early = early_pokes > 0 && watches().any(Watch::is_early);
+            let pause = match () {
+                () if is_early => EARLY,
+                () if scheduler.are_long_in_the_way() => HURRY,
+                () => TICK,
+            };
+            if !self.is_alone {
+                std::thread::sleep(pause.min(left));
+            } else if rt::wait_for_sockets(pause.min(left)) {
+                scheduler.wake_one();
+                // It needs a moment to look.
+                std::thread::sleep(SLICE_MIN);
+            }
+            if is_early {
+                early_pokes -= 1;
+                watches().for_each(Watch::poke_early);
+            }
+            if pause == HURRY && scheduler.are_long_in_the_way() {
+                scheduler.cut_long(HURRY);
+            }
+        }
+    }
+
+    /// Looks at every worker; false if none has run since the last look.
+    fn look(&mut self) -> bool {
+        let scheduler = Arc::clone(&self.scheduler);
+        let remotes = scheduler.remotes();
+        self.seen.resize(remotes.clone().count(), Seen::default());
+        let (mut has_run, mut given_up, mut stuck, mut long) = (false, 0, 0, 0);
+        let somebody_waits = scheduler.has_waiting();
+        for (index, (remote, seen)) in remotes.zip(&mut self.seen).enumerate() {
+            let watch = &remote.watch;
+            // Whether or not the turn has ended since the worker was given up.
+            if let Some(context) = watch.slot.collect() {
+                has_run = true;
+                scheduler.share(context);
+            }
+            let turn = watch.turn();
+            has_run |= turn % 2 == 1 || turn != seen.turn;
+            if turn != seen.turn || turn % 2 == 0 {
+                *seen = Seen { turn, ..Seen::default() };
+                if turn % 2 == 1 && !watch.is_charging() {
+                    watch.begin_charging();
+                }
+                long += usize::from(turn % 2 == 1 && watch.long_since().is_some());
+                continue;
+            }
+            seen.ticks = seen.ticks.saturating_add(1);
+            let is_due = seen.ticks.wrapping_add(index as u32).is_multiple_of(LONG_PERIOD);
+            if seen.ticks > LONG_TICKS && !seen.is_busy && watch.is_outcast() && !is_due {
+                stuck += 1;
+                continue;
+            }
+            scheduler.on_long_turn(watch, seen);
+            if watch.long_since().is_none() {
+                let since = rt::now().saturating_sub(TICK.as_nanos() as u64);
+                watch.begin_long(since, &scheduler.long);
+            }
+            if (seen.ticks - 1).is_multiple_of(OUTPUT_TICKS) {
+                stdio::nudge();
+            }
+            // One that was given up may have come to where it can be cut at last.
+            let is_wanted = match watch.is_outcast() {
+                true => seen.is_busy,
+                false => {
+                    somebody_waits
+                        || watch.slot.is_full()
+                        || watch.asked_since().is_some()
+                        || seen.ticks.is_multiple_of(TRIAL_TICKS)
+                }
+            };
+            if is_wanted && !watch.is_doomed(turn) {
+                watch.cut(turn);
+            }
+            match scheduler.give_up(index, remote, seen) {
+                true => given_up += 1,
+                false => long += usize::from(!watch.is_outcast()),
+            }
+            stuck += usize::from(watch.is_outcast());
+        }
+        if given_up > 0 {
+            scheduler.replace(given_up, stuck);
+        }
+        let held = match stuck {
+            _ if scheduler.is_closing() => 0,
+            ..STUCK_MAX => 0,
+            _ if stuck < STUCK_MAX + STUCK_MAX / 2 => 1,
+            _ => 2,
+        };
+        scheduler.late.hold(held);
+        scheduler.places.hold(held);
+        self.relax();
+        self.is_alone = long > 0 && long + scheduler.idle.count() >= scheduler.running();
+        has_run || scheduler.late.are_held() || scheduler.places.waiting().next().is_some()
+    }
+
+    /// Wakes who may have had to wait, and starts workers that are missing.
+    fn relax(&mut self) {
+        let scheduler = &self.scheduler;
+        if scheduler.late.has_any() && scheduler.idle.may_have() {
+            scheduler.wake_one();
+        }
+        // What only one worker may run may have had to wait for the worker.
+        for holder in scheduler.places.waiting().filter_map(|(_, holder)| holder) {
+            scheduler.call(holder);
+        }
+        self.retry = self.retry.saturating_sub(1);
+        while self.retry == 0 && scheduler.running() < scheduler.workers() && scheduler.can_grow() {
+            if !scheduler.start_extra() {
+                self.retry = RETRY_TICKS;
+            }
+        }
+    }
+}
+
+impl Scheduler {
+    /// Has a worker that is in a long turn cut it, for somebody who waits and finds no idle one.
+    #[cold]
+    pub(super) fn demand(&self) {
+        let now = rt::now();
+        let is_older =
+            |since: u64, age: Duration| now.saturating_sub(since) >= age.as_nanos() as u64;
+        for remote in self.remotes() {
+            let watch = &remote.watch;
+            let Some(since) = watch.long_since().filter(|_| !watch.is_outcast()) else { continue };
+            match watch.asked_since() {
+                // It is on its way.
+                Some(asked) if !is_older(asked, SLICE_MIN) => return,
+                // It cannot be cut where it is, or not yet.
+                Some(_) => {}
+                None if is_older(since, SLICE_MIN) => {
+                    let turn = watch.turn();
+                    if turn % 2 == 1 {
+                        watch.cut(turn);
+                        return;
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Has all cut that are in turns which have been long for such a time.
+    fn cut_long(&self, age: Duration) {
+        let now = rt::now();
+        for watch in self.remotes().map(|remote| &remote.watch) {
+            let turn = watch.turn();
+            let is_due = watch
+                .long_since()
+                .is_some_and(|since| now.saturating_sub(since) >= age.as_nanos() as u64);
+            if is_due && turn % 2 == 1 && !watch.is_outcast() && watch.asked_since().is_none() {
+                watch.cut(turn);
+            }
+        }
+    }
+
+    /// Whether workers are in long turns while others wait that are not known to take long.
+    fn are_long_in_the_way(&self) -> bool {
+        self.long.load(Ordering::Relaxed) > 0 && (self.has_ready() || self.late.has_unproven())
+    }
+
+    /// Whether anything is queued that workers may run.
+    fn has_waiting(&self) -> bool {
+        self.has_ready() || self.late.has_any() || self.places.waiting().next().is_some()
+    }
+
+    /// Reacts to a turn that has lasted for more than a tick.
+    fn on_long_turn(&self, watch: &Watch, seen: &mut Seen) {
+        let Some(context) = watch.context().and_then(|id| self.registry().get(id)) else { return };
+        let used = watch.charge(context.gauges(), false);
+        seen.is_busy = !used.is_zero();
+        if watch.asked_since().is_some() {
+            seen.used += used;
+        }
+        if seen.is_busy && seen.ticks == 1 && watch.is_outcast() {
+            watch.yield_to_others();
+        }
+        context.check_turn_limit();
+        // One that is being closed has its finalisers left, which have some more time.
+        let is_doomed = match context.is_closed() {
+            true => seen.ticks >= CLOSING_TICKS,
+            false => context.end_requested().is_some() || watch.is_doomed(seen.turn),
+        };
+        if is_doomed {
+            watch.interrupt(seen.turn);
+        }
+    }
+
+    /// Gives up a worker whose turn should have been cut; false if it was before, or is not due.
+    fn give_up(&self, index: usize, remote: &Remote, seen: &Seen) -> bool {
+        let (now, watch) = (rt::now(), &remote.watch);
+        let is_due = watch
+            .asked_since()
+            .is_some_and(|since| now.saturating_sub(since) >= STUCK.as_nanos() as u64);
+        let is_new = is_due
+            && !watch.is_outcast()
+            && (seen.used >= STUCK_CPU || watch.is_asleep())
+            && watch.give_up();
+        if is_new {
+            self.places.vacate(index);
+        }
+        is_new
+    }
+
+    /// Starts workers in place of stuck ones.
+    fn replace(self: &Arc<Self>, given_up: usize, stuck: usize) {
+        let active = self.active.fetch_sub(given_up, Ordering::Relaxed) - given_up;
+        // All of them may get stuck next.
+        let room = (EXTRA_MAX + self.workers()).saturating_sub(stuck + active);
+        let missing = self.workers().saturating_sub(active);
+        let wanted = given_up.max((given_up * GROWTH).min(self.late.unproven()));
+        for _ in 0..wanted.min(room).max(missing) {
+            if !self.start_extra() {
+                break;
+            }
+        }
+    }
+}

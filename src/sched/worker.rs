@@ -1,0 +1,597 @@
+//! One worker: a future that gives turns to contexts, looks at the sockets in between, and lets the
+//! reactor have a turn now and then.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use crossbeam_deque::{Steal, Worker as Deque};
+
+use super::context::Context;
+use super::program::{End, Outcome};
+use super::scheduler::Scheduler;
+use super::spin::Spin;
+use super::watch::Watch;
+use super::watchdog::TICK;
+use crate::error::Code;
+
+/// Work, in messages' worth, between two looks at the sockets: some 50 to 200 µs.
+const COST_BETWEEN_LOOKS: usize = 512;
+
+/// Nanoseconds between two turns of the reactor, which fires timers.
+const REACTOR_PERIOD: u64 = 500_000;
+
+/// What a wait without sleep costs, in messages' worth.
+const SPIN_COST: usize = 4;
+
+/// Turns in a row that may go to the slot while others wait in the queue.
+const SLOT_STREAK_MAX: usize = 16;
+
+/// Of so many turns the time of one is taken.
+const TURNS_PER_SAMPLE: u32 = 64;
+
+/// What a turn costs at least, in messages' worth.
+const TURN_COST: usize = 1;
+
+/// The part of a worker that wakers reach on their own thread.
+struct Local {
+    scheduler: *const Scheduler,
+    index: usize,
+    deque: Deque<Arc<Context>>,
+    /// Holds the slot.
+    watch: Arc<Watch>,
+    /// The index whose contexts this worker alone runs.
+    place: Cell<Option<usize>>,
+    in_turn: Cell<bool>,
+    /// The turn has been cut before: what becomes ready in it is not to wait for it.
+    is_long: Cell<bool>,
+    /// The worker itself looks at the sockets, and at its queue afterwards.
+    is_looking: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Local {
+    fn enqueue(&self, scheduler: &Scheduler, context: Option<Arc<Context>>) {
+        let wanted = context.as_ref().and_then(|context| context.worker());
+        let is_long = self.in_turn.get() && self.is_long.get();
+        if is_long || self.watch.is_outcast() || wanted.is_some() && wanted != self.place.get() {
+            // Another one's; or what is queued here would wait for the end of a turn that takes
+            // long.
+            if let Some(context) = context {
+                scheduler.share(context);
+            }
+        } else if self.in_turn.get() {
+            if let Some(displaced) = self.watch.slot.replace(context) {
+                let is_for_all = displaced.worker().is_none();
+                self.push(scheduler, displaced);
+                if is_for_all {
+                    scheduler.wake_one();
+                }
+            }
+        } else if let Some(context) = context {
+            self.push(scheduler, context);
+            if !self.is_looking.get() {
+                // The reactor runs on this thread, inside `block_on`: look at the queue afterwards.
+                self.wake();
+            }
+        }
+    }
+
+    /// Queues a context: here, unless it may not give the worker back, or only one may run it.
+    fn push(&self, scheduler: &Scheduler, context: Arc<Context>) {
+        if context.worker().is_some() {
+            return scheduler.share(context);
+        }
+        match context.gauges().is_proven() {
+            true => self.deque.push(context),
+            false => scheduler.late.push(context),
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+thread_local! {
+    static LOCAL: RefCell<Option<std::rc::Rc<Local>>> = const { RefCell::new(None) };
+}
+
+/// A worker; ready once the last context has ended.
+pub(super) struct Worker {
+    scheduler: Arc<Scheduler>,
+    deque: Cell<Option<Deque<Arc<Context>>>>,
+    index: usize,
+    idle: bool,
+    slot_streak: usize,
+    /// What only this worker may run goes first, which it does every other time.
+    is_own_first: bool,
+    turns: Cell<u32>,
+    /// When it last ran one of those that may take long, and that it ran one of its own then.
+    was_late: u64,
+    was_late_own: bool,
+    /// Those of them go first, the next time, whose turns were cut.
+    is_cut_first: bool,
+    /// When the reactor had its last turn.
+    reacted: u64,
+    /// Since it left the idle state, the worker has given turns.
+    was_useful: bool,
+    spin: Spin,
+}
+
+impl Worker {
+    pub(super) fn new(
+        scheduler: Arc<Scheduler>,
+        index: usize,
+        deque: Deque<Arc<Context>>,
+    ) -> Worker {
+        Worker {
+            scheduler,
+            deque: Cell::new(Some(deque)),
+            index,
+            idle: false,
+            slot_streak: 0,
+            is_own_first: false,
+            turns: Cell::new(0),
+            was_late: 0,
+            was_late_own: false,
+            is_cut_first: false,
+            reacted: 0,
+            was_useful: true,
+            spin: Spin::new(),
+        }
+    }
+
+    pub(super) fn current_index() -> Option<usize> {
+        let index = |local: &std::rc::Rc<Local>| local.place.get().unwrap_or(local.index);
+        LOCAL.with_borrow(|local| local.as_ref().map(index))
+    }
+
+    /// Queues a context on this thread's worker; gives it back if this thread is none of
+    /// `scheduler`'s.
+    pub(super) fn enqueue_local(
+        scheduler: &Scheduler,
+        context: Arc<Context>,
+    ) -> Option<Arc<Context>> {
+        // A waker may fire while the thread-local is being torn down: then this is no worker.
+        let mut context = Some(context);
+        let _ = LOCAL.try_with(|local| {
+            if let Some(local) = local.borrow().as_ref()
+                && std::ptr::eq(local.scheduler, scheduler)
+            {
+                local.enqueue(scheduler, context.take());
+            }
+        });
+        context
+    }
+
+    /// Wakes the worker that this thread is, to look at the sockets; false if it is none of
+    /// `scheduler`'s.
+    pub(super) fn wake_local(scheduler: &Scheduler) -> bool {
+        let local = LOCAL.try_with(|local| local.borrow().clone()).ok().flatten();
+        let local = local.filter(|local| std::ptr::eq(local.scheduler, scheduler));
+        local.inspect(|local| local.wake()).is_some()
+    }
+
+    /// Publishes the worker to wakers on its thread, at its first poll there.
+    fn local(&self) -> std::rc::Rc<Local> {
+        LOCAL.with_borrow_mut(|slot| {
+            if let Some(deque) = self.deque.take() {
+                *slot = Some(std::rc::Rc::new(Local {
+                    scheduler: Arc::as_ptr(&self.scheduler),
+                    index: self.index,
+                    deque,
+                    watch: Arc::clone(&self.scheduler.remote(self.index).watch),
+                    place: Cell::new(self.scheduler.places.held_by(self.index)),
+                    in_turn: Cell::new(false),
+                    is_long: Cell::new(false),
+                    is_looking: Cell::new(false),
+                    waker: RefCell::new(None),
+                }));
+            }
+            slot.clone().expect("a worker is polled on one thread only")
+        })
+    }
+
+    fn register(&self, local: &Local, cx: &TaskContext<'_>) {
+        let mut mine = local.waker.borrow_mut();
+        if mine.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            *mine = Some(cx.waker().clone());
+            let remote = self.scheduler.remote(self.index);
+            *remote.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        }
+    }
+
+    /// The next context to run: the slot, the own queue, the common queue, the others' queues.
+    fn next(&mut self, local: &Local) -> Option<Arc<Context>> {
+        if crate::rt::is_simulated() {
+            return self.next_simulated(local);
+        }
+        let own = local.place.get().filter(|_| self.scheduler.places.are_used());
+        let has_own = own.is_some_and(|place| self.scheduler.places.has_proven(place));
+        let queued = has_own || !local.deque.is_empty();
+        if local.watch.slot.is_full()
+            && let Some(context) = local.watch.slot.replace(None)
+        {
+            let is_proven = context.gauges().is_proven();
+            if is_proven && (!queued || self.slot_streak < SLOT_STREAK_MAX) {
+                self.slot_streak += 1;
+                return Some(context);
+            }
+            local.push(&self.scheduler, context);
+        }
+        self.slot_streak = 0;
+        let take_own = || own.and_then(|place| self.scheduler.places.take(place));
+        self.is_own_first = has_own && !self.is_own_first;
+        self.spin.note(has_own);
+        if self.is_own_first
+            && let Some(context) = take_own()
+        {
+            return Some(context);
+        }
+        local.deque.pop().or_else(take_own).or_else(|| self.steal(local))
+    }
+
+    /// The next of those that may take long, and may be run here.
+    fn next_late(&mut self, local: &Local, cut_first: bool) -> Option<Arc<Context>> {
+        let scheduler = Arc::clone(&self.scheduler);
+        let own = local.place.get().filter(|&place| scheduler.places.has_late(place));
+        let take_own = || own.and_then(|place| scheduler.places.take_late(place, cut_first));
+        let take = || scheduler.late.take(cut_first);
+        self.was_late_own = !self.was_late_own;
+        match self.was_late_own {
+            true => take_own().or_else(take),
+            false => take().or_else(take_own),
+        }
+    }
+
+    /// In a simulation: any context that could run, after what has happened meanwhile.
+    fn next_simulated(&mut self, local: &Local) -> Option<Arc<Context>> {
+        loop {
+            self.look(local);
+            if let Some(context) = local.watch.slot.replace(None) {
+                local.deque.push(context);
+            }
+            if let Some(context) = self.steal(local) {
+                local.deque.push(context);
+            }
+            while let Some(context) = self.next_own(local).or_else(|| self.next_late(local, false))
+            {
+                local.deque.push(context);
+            }
+            let count = local.deque.len();
+            if count == 0 {
+                return None;
+            }
+            let (index, frozen) = crate::rt::choose(count);
+            for _ in 0..index {
+                local.deque.push(local.deque.pop()?);
+            }
+            let context = local.deque.pop()?;
+            let Some(frozen) = frozen else { return Some(context) };
+            // One whose turn was cut is not to be taken for one that waits among those.
+            context.gauges().prove(true);
+            let scheduler = Arc::clone(&self.scheduler);
+            crate::rt::spawn(async move {
+                crate::rt::sleep(frozen).await;
+                scheduler.enqueue(context);
+            });
+        }
+    }
+
+    fn steal(&self, local: &Local) -> Option<Arc<Context>> {
+        loop {
+            let others = self.scheduler.remotes();
+            let found = self.scheduler.injector.steal_batch_and_pop(&local.deque).or_else(|| {
+                let after = others.clone().skip(self.index + 1);
+                after
+                    .chain(others.take(self.index))
+                    .map(|other| other.stealer.steal_batch_and_pop(&local.deque))
+                    .collect()
+            });
+            match found {
+                Steal::Success(context) => return Some(context),
+                Steal::Empty => return None,
+                Steal::Retry => {}
+            }
+        }
+    }
+
+    /// The next of those that only this worker may run.
+    fn next_own(&self, local: &Local) -> Option<Arc<Context>> {
+        local.place.get().and_then(|place| self.scheduler.places.take(place))
+    }
+
+    fn has_work(&self, local: &Local) -> bool {
+        let (places, own) = (&self.scheduler.places, local.place.get());
+        own.is_some_and(|place| places.has_proven(place))
+            || own.is_some_and(|place| places.has_late(place))
+            || local.watch.slot.is_full()
+            || self.scheduler.late.has_any()
+            || self.scheduler.has_ready()
+    }
+
+    /// Gives one turn, or a slice of one; returns its cost.
+    fn run(&self, local: &Local, context: &Arc<Context>) -> usize {
+        let gauges = context.gauges();
+        let mut behavior = context.behavior.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(program) = behavior.as_mut() else {
+            return TURN_COST;
+        };
+        let was_cut = gauges.is_cut();
+        if context.end_requested().is_some() {
+            if was_cut {
+                program.explain_end();
+            }
+            drop(behavior);
+            self.finish(local, context);
+            return TURN_COST;
+        }
+        local.in_turn.set(true);
+        local.is_long.set(was_cut);
+        let watch = &local.watch;
+        if !gauges.is_proven() && !crate::rt::is_simulated() {
+            watch.begin_charging();
+            watch.begin_long(crate::rt::now(), &self.scheduler.long);
+        }
+        watch.begin(context.id());
+        if !was_cut {
+            gauges.count_turn();
+        }
+        let sampled = self.sample();
+        let result = catch_unwind(AssertUnwindSafe(|| program.turn(context)));
+        watch.end();
+        local.in_turn.set(false);
+        let time = sampled.map(|began| Duration::from_nanos(crate::rt::now() - began));
+        let since = watch.end_long(&self.scheduler.long);
+        if watch.is_charging() {
+            watch.charge(gauges, true);
+        } else if let Some(time) = time {
+            gauges.add_cpu(time * TURNS_PER_SAMPLE);
+        }
+        drop(behavior);
+        let (outcome, cost) = result.unwrap_or_else(|_| {
+            log::error!("{}: the runtime failed in its turn; it ends", context.label());
+            context.destroy(End::Error(b"the runtime failed".to_vec()));
+            (Outcome::Ended, TURN_COST)
+        });
+        if outcome == Outcome::Cut {
+            self.suspend(local, context);
+            return cost.max(TURN_COST);
+        }
+        let is_short = since.is_none_or(|since| crate::rt::now() - since < TICK.as_nanos() as u64);
+        if since.is_some() || was_cut {
+            gauges.end_long_turn();
+        }
+        gauges.prove(is_short && !was_cut);
+        match outcome {
+            Outcome::Ended => self.finish(local, context),
+            Outcome::Idle if context.rest() => {}
+            _ => local.push(&self.scheduler, Arc::clone(context)),
+        }
+        cost.max(TURN_COST)
+    }
+
+    /// Queues a context whose turn was cut, for its next slice.
+    fn suspend(&self, local: &Local, context: &Arc<Context>) {
+        let used = context.gauges().cut(TICK);
+        context.gauges().prove(false);
+        context.check_turn_limit();
+        match context.suspend() {
+            true => self.scheduler.share_cut(Arc::clone(context), used),
+            false => drop(self.run(local, context)),
+        }
+    }
+
+    /// Gives a slice to a context that may take long; returns its cost.
+    fn run_late(&mut self, local: &Local, context: &Arc<Context>) -> usize {
+        // The others may come.
+        if self.scheduler.idle.may_have() && self.scheduler.late.has_any() {
+            self.scheduler.wake_one();
+        }
+        let cost = self.run(local, context);
+        self.was_late = crate::rt::now();
+        cost
+    }
+
+    /// The time, before one turn in so many.
+    #[inline]
+    fn sample(&self) -> Option<u64> {
+        let turns = self.turns.get().wrapping_add(1);
+        self.turns.set(turns);
+        turns.is_multiple_of(TURNS_PER_SAMPLE).then(crate::rt::now)
+    }
+
+    fn finish(&self, local: &Local, context: &Arc<Context>) {
+        let reason = context.end_requested().unwrap_or(End::Normal);
+        local.in_turn.set(true);
+        local.is_long.set(false);
+        local.watch.begin(context.id());
+        let result = catch_unwind(AssertUnwindSafe(|| self.scheduler.finish(context, &reason)));
+        local.watch.end();
+        local.watch.end_long(&self.scheduler.long);
+        local.in_turn.set(false);
+        if result.is_err() {
+            log::error!("{}: {}", context.label(), Code::IO.text());
+        }
+    }
+
+    /// Looks at the sockets; true if there was anything.
+    fn look(&mut self, local: &Local) -> bool {
+        local.is_looking.set(true);
+        let found = crate::rt::poll_sockets();
+        local.is_looking.set(false);
+        found
+    }
+
+    /// True if the reactor is due for a turn: it gets one between two polls of this future.
+    fn must_yield(&mut self, cx: &TaskContext<'_>) -> bool {
+        let is_due = crate::rt::now() >= self.reacted + REACTOR_PERIOD;
+        if is_due {
+            cx.waker().wake_by_ref();
+        }
+        is_due
+    }
+
+    /// Whether it may, and so must, go because there are more workers than there need be. One of
+    /// those whose contexts others may not run stays.
+    fn may_retire(&self, local: &Local) -> bool {
+        self.adopt(local);
+        local.place.get().is_none() && self.scheduler.may_retire()
+    }
+
+    /// Takes over what only a worker may run that is stuck.
+    fn adopt(&self, local: &Local) {
+        if local.place.get().is_none() {
+            local.place.set(self.scheduler.places.adopt(self.index));
+        }
+    }
+
+    /// Leaves the idle state, however it was woken; true if it counts as searching.
+    fn leave_idle(&mut self) -> bool {
+        if !std::mem::take(&mut self.idle) {
+            return false;
+        }
+        self.was_useful = false;
+        !self.scheduler.idle.leave(self.index)
+    }
+
+    /// Goes idle; false if work appeared meanwhile.
+    fn rest(&mut self, local: &Local) -> bool {
+        self.idle = true;
+        let has_work = || self.has_work(local) || self.scheduler.is_done();
+        if self.scheduler.idle.rest(self.index, has_work) {
+            return false;
+        }
+        // While others are awake they look at the sockets. Whoever found something of its own to do
+        // may be needed again soon; if not, the next event ends its watch without another.
+        let watches = self.was_useful || self.scheduler.must_watch();
+        if watches && self.scheduler.watch_sockets().is_ready() {
+            return false;
+        }
+        true
+    }
+
+    /// Waits for moments without sleep, if what only this worker may run has come soon of late and
+    /// somebody is awake who may send more; true if there is something to run.
+    fn spin(&mut self, local: &Local) -> bool {
+        let scheduler = Arc::clone(&self.scheduler);
+        let others = || scheduler.idle.count() + 1 < scheduler.running();
+        let mut spin = std::mem::take(&mut self.spin);
+        let found = spin.wait(others, || self.has_work(local));
+        self.spin = spin;
+        found
+    }
+
+    /// Gives up being a worker: what is queued here goes to the others.
+    fn retire(&self, local: std::rc::Rc<Local>) -> Option<Deque<Arc<Context>>> {
+        LOCAL.with_borrow_mut(Option::take);
+        let local = std::rc::Rc::into_inner(local)?;
+        let queued = std::iter::from_fn(|| local.deque.pop());
+        for context in local.watch.slot.replace(None).into_iter().chain(queued) {
+            self.scheduler.share(context);
+        }
+        // It may have been woken for what others have to do now.
+        self.scheduler.wake_one();
+        // Those that wait may count on this one to look at the sockets.
+        if self.scheduler.must_watch() && self.scheduler.watch_sockets().is_ready() {
+            self.scheduler.wake_one();
+        }
+        Some(local.deque)
+    }
+}
+
+impl Future for Worker {
+    type Output = Option<Deque<Arc<Context>>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let local = this.local();
+        this.scheduler.alarm.ring();
+        this.adopt(&local);
+        this.register(&local, cx);
+        let mut searching = this.leave_idle();
+        this.reacted = crate::rt::now();
+        this.spin.wake(this.reacted);
+        let mut cost = 0;
+        loop {
+            // It may be found out just after its long turn.
+            if local.watch.is_outcast() {
+                if searching {
+                    this.scheduler.idle.stop_searching();
+                }
+                return Poll::Ready(this.retire(local));
+            }
+            let Some(context) = this.next(&local) else {
+                if !searching && cost < COST_BETWEEN_LOOKS && this.spin(&local) {
+                    cost += SPIN_COST;
+                    continue;
+                }
+                cost = 0;
+                if this.look(&local) {
+                    if this.must_yield(cx) {
+                        break;
+                    }
+                    continue;
+                }
+                if std::mem::take(&mut searching) {
+                    this.scheduler.idle.stop_searching();
+                }
+                // There are more workers than there need be while some might get stuck.
+                if !this.scheduler.late.has_unproven() && this.may_retire(&local) {
+                    return Poll::Ready(this.retire(local));
+                }
+                this.is_cut_first = !this.is_cut_first;
+                if let Some(context) = this.next_late(&local, this.is_cut_first) {
+                    this.was_useful = true;
+                    cost += this.run_late(&local, &context);
+                    if this.must_yield(cx) {
+                        break;
+                    }
+                    continue;
+                }
+                if this.scheduler.is_done() {
+                    return Poll::Ready(this.retire(local));
+                }
+                if this.rest(&local) {
+                    this.spin.rest();
+                    return Poll::Pending;
+                }
+                searching = this.leave_idle();
+                continue;
+            };
+            if std::mem::take(&mut searching) {
+                this.scheduler.idle.stop_searching();
+            }
+            // A look without a fence: what it misses now it sees before the next turn.
+            if this.scheduler.idle.may_have() && !local.deque.is_empty() {
+                this.scheduler.wake_one();
+            }
+            this.was_useful = true;
+            cost += this.run(&local, &context);
+            if cost >= COST_BETWEEN_LOOKS {
+                cost = 0;
+                this.look(&local);
+                // However much the others have to do: as long as they have had.
+                if crate::rt::now() - this.was_late >= TICK.as_nanos() as u64
+                    && let Some(context) = this.next_late(&local, true)
+                {
+                    this.run_late(&local, &context);
+                }
+                if this.must_yield(cx) {
+                    break;
+                }
+            }
+        }
+        if searching {
+            this.scheduler.idle.stop_searching();
+        }
+        Poll::Pending
+    }
+}

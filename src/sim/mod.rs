@@ -1,0 +1,24 @@
+//! A simulated outside: virtual time, an in-memory network, tasks, and chance, all from one seed.
+//!
+//! While a simulation is on, everything that [`crate::rt`] offers is answered from here. A run is
+//! then one thread that takes one step after the other: a turn of a context, an event of the
+//! network, a timer. Which comes next, and when, follows from the seed alone; time passes a little
+//! with each turn, and jumps to the next event when nothing can run.
+//!
+//! Deliberately not simulated: files, processes, and whatever else a script does by itself.
+
+mod faults;
+mod network;
+mod pipe;
+mod random;
+mod socket;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub(super) use socket::{Listener, Stream, remove_file};
+pub(super) use tasks::{Timer, block_on, drive, poll, resolve, sleep, spawn};
+pub(super) use world::{choose, cut_after, now, random_words, secret, wall_clock};
+
+pub use world::{Config, Report, is_on, start};

@@ -1,0 +1,345 @@
+//! Errors that scripts make: what is said of a wrong value, and whose line it names.
+//!
+//! Whatever raises because of what a script has passed comes through here, from Rust and from the
+//! Lua side (`core.bad`, `core.raise`): the line is that of the innermost function of the script,
+//! however many of the library's and of the VM's lie above it, and the text says what was given.
+//!
+//! ```text
+//!   main.lua:7: bad argument #2 to 'read' (number of seconds expected, got string "abc")
+//!   main.lua:8: calling 'read' on bad self (tcp socket expected, got number 5)
+//!   main.lua:9: bad option 'worker' of 'create' (integer from 0 to 1 expected, got number 7)
+//! ```
+
+use std::ffi::{CStr, c_char, c_int};
+use std::fmt::Write;
+
+use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
+
+use crate::lua;
+use crate::lua::buffer::userdata;
+
+/// Functions for the table of natives.
+pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
+    (c"bad", bad_for_lua),
+    (c"bad_because", bad_because_for_lua),
+    (c"raise", raise_for_lua),
+    (c"describe", describe_for_lua),
+];
+
+/// Prefixes of the names of chunks that are not the script's: C functions, as which the library's
+/// appear too, and the VM's own.
+const OTHERS: [&[u8]; 2] = [b"=[C]", b"=[builtin:"];
+
+/// Registry fields of the metatables of sockets and listen sockets; a socket's content is its key.
+pub const SOCKETS: [&CStr; 2] = [c"node-lua.socket", c"node-lua.listener"];
+
+/// Levels of the stack that are searched for a function of the script.
+const LEVELS_MAX: c_int = 1000;
+/// Bytes of a string that are shown, and how many of them if there are more.
+const TEXT_MAX: usize = 60;
+const TEXT_SHOWN: usize = 40;
+
+/// What is wrong: an argument, by its position from 1, or an option, by its name.
+#[derive(Clone, Copy, Debug)]
+pub enum Wrong<'a> {
+    /// An argument of a function.
+    Argument(c_int),
+    /// A field of a table of options; words with a space among them are said as they are.
+    Option(&'a str),
+}
+
+/// Where the script is.
+struct Place {
+    /// The level of its innermost function.
+    level: c_int,
+    /// The name by which it calls the library's function, if it calls it as a method.
+    method: Option<String>,
+}
+
+fn empty_record() -> lua_Debug {
+    // SAFETY: numbers and pointers, for which zeros are valid; `lua_getstack` fills it in.
+    unsafe { std::mem::zeroed() }
+}
+
+/// # Safety
+/// A terminated text that lives while it is looked at, or null.
+unsafe fn bytes_of<'a>(text: *const c_char) -> &'a [u8] {
+    if text.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's contract.
+    unsafe { CStr::from_ptr(text) }.to_bytes()
+}
+
+/// The innermost function of the script that runs; `None` if there are only others.
+fn place(state: *mut lua_State) -> Option<Place> {
+    let mut record = empty_record();
+    for level in 0..LEVELS_MAX {
+        // SAFETY: a running state, by the contract of all that calls this, here and below.
+        if unsafe { ffi::lua_getstack(state, level, &mut record) } == 0 {
+            return None;
+        }
+        // SAFETY: the record is of a live level; the texts live while the level does.
+        let source = unsafe {
+            ffi::lua_getinfo(state, c"Sl".as_ptr(), &mut record);
+            bytes_of(record.source)
+        };
+        let is_script = !OTHERS.iter().any(|prefix| source.starts_with(prefix));
+        if record.currentline < 0 || !is_script {
+            continue;
+        }
+        // SAFETY: as above, for the function that this one has called.
+        let method = unsafe {
+            let is_called = level > 0 && ffi::lua_getstack(state, level - 1, &mut record) != 0;
+            if is_called {
+                ffi::lua_getinfo(state, c"n".as_ptr(), &mut record);
+            }
+            let is_method = is_called && bytes_of(record.namewhat) == b"method";
+            is_method.then(|| String::from_utf8_lossy(bytes_of(record.name)).into_owned())
+        };
+        return Some(Place { level, method });
+    }
+    None
+}
+
+/// Raises a text, as the fault of the script's innermost function.
+///
+/// # Safety
+/// `state` must be a running one, in a C function with free slots. What needs dropping must be in
+/// the hands of the unwinder.
+pub unsafe fn raise(state: *mut lua_State, text: &str) -> c_int {
+    let place = place(state);
+    // SAFETY: the caller's contract.
+    unsafe { raise_at(state, place, text) }
+}
+
+/// # Safety
+/// As for [`raise`].
+unsafe fn raise_at(state: *mut lua_State, place: Option<Place>, text: &str) -> c_int {
+    // SAFETY: the caller's contract; the VM copies the text.
+    unsafe {
+        match place {
+            Some(place) => ffi::luaL_where(state, place.level),
+            None => ffi::lua_pushlstring_(state, c"".as_ptr(), 0),
+        }
+        ffi::lua_pushlstring_(state, text.as_ptr().cast(), text.len());
+        ffi::lua_concat(state, 2);
+        ffi::lua_error(state)
+    }
+}
+
+/// Raises: something that was passed to `function` is wrong. `why` says all, or, if a value is
+/// given by its index, what was expected instead.
+///
+/// # Safety
+/// As for [`raise`].
+pub unsafe fn bad(
+    state: *mut lua_State,
+    wrong: Wrong<'_>,
+    function: &str,
+    why: &str,
+    value: Option<c_int>,
+) -> c_int {
+    let place = place(state);
+    let why = match value {
+        // SAFETY: the caller's contract.
+        Some(index) => format!("{why} expected, got {}", unsafe { describe(state, index) }),
+        None => why.to_owned(),
+    };
+    let is_method = place.as_ref().and_then(|place| place.method.as_deref()) == Some(function);
+    let text = match wrong {
+        Wrong::Argument(1) if is_method => format!("calling '{function}' on bad self ({why})"),
+        Wrong::Argument(position) => {
+            let position = position - c_int::from(is_method);
+            format!("bad argument #{position} to '{function}' ({why})")
+        }
+        Wrong::Option(name) if name.contains(' ') => format!("bad {name} of '{function}' ({why})"),
+        Wrong::Option(name) => {
+            format!("bad option '{}' of '{function}' ({why})", shorten(name.as_bytes()))
+        }
+    };
+    // SAFETY: the caller's contract.
+    unsafe { raise_at(state, place, &text) }
+}
+
+/// What a value is, for people: its type, and the value where that is short.
+///
+/// # Safety
+/// `state` must be a running one with free slots. May raise for want of memory, and run finalisers.
+pub unsafe fn describe(state: *mut lua_State, index: c_int) -> String {
+    // SAFETY: the caller's contract, here and below.
+    match unsafe { ffi::lua_type(state, index) } {
+        ffi::LUA_TNONE => "no value".to_owned(),
+        ffi::LUA_TNIL => "nil".to_owned(),
+        ffi::LUA_TBOOLEAN => {
+            // SAFETY: as above.
+            format!("boolean {}", unsafe { ffi::lua_toboolean(state, index) } != 0)
+        }
+        ffi::LUA_TNUMBER => {
+            // SAFETY: as above; a copy is turned into text, and popped after a look at it.
+            unsafe {
+                ffi::lua_pushvalue(state, index);
+                let text = String::from_utf8_lossy(bytes_of(ffi::lua_tostring(state, -1)));
+                let text = format!("number {text}");
+                ffi::lua_settop(state, -2);
+                text
+            }
+        }
+        ffi::LUA_TSTRING => {
+            let mut len = 0;
+            // SAFETY: as above; the bytes live while the string is on the stack.
+            let text = unsafe {
+                let bytes = ffi::lua_tolstring(state, index, &mut len);
+                std::slice::from_raw_parts(bytes.cast::<u8>(), len)
+            };
+            let cut = if len > TEXT_MAX { format!(" of {len} bytes") } else { String::new() };
+            format!("string \"{}\"{cut}", shorten(text))
+        }
+        // SAFETY: as above.
+        ffi::LUA_TUSERDATA => unsafe { describe_userdata(state, index) }.to_owned(),
+        // SAFETY: as above.
+        ffi::LUA_TCDATA => match unsafe { crate::lua::buffer::pack::integer_at(state, index) } {
+            Some(text) => format!("cdata {text}"),
+            None => "cdata".to_owned(),
+        },
+        // SAFETY: as above; names of types are constants.
+        kind => String::from_utf8_lossy(unsafe { bytes_of(ffi::lua_typename(state, kind)) }).into(),
+    }
+}
+
+/// # Safety
+/// As for [`describe`], with a userdata at `index`.
+unsafe fn describe_userdata(state: *mut lua_State, index: c_int) -> &'static str {
+    // SAFETY: the caller's contract; what the buffer holds is not kept.
+    if let Some(buffer) = unsafe { userdata::test(state, index) } {
+        return if buffer.is_live() { "a buffer" } else { "a released buffer" };
+    }
+    // SAFETY: the caller's contract; whatever is pushed is popped. Only the library gives userdata
+    // one of these metatables, with a key in it.
+    let (is_stream, is_listener, key) = unsafe {
+        let top = ffi::lua_gettop(state);
+        let has = ffi::lua_getmetatable(state, index) != 0;
+        let [is_stream, is_listener] = SOCKETS.map(|name| {
+            if !has {
+                return false;
+            }
+            ffi::lua_getfield_(state, ffi::LUA_REGISTRYINDEX, name.as_ptr());
+            let is_one = ffi::lua_rawequal(state, -1, top + 1) != 0;
+            ffi::lua_settop(state, top + 1);
+            is_one
+        });
+        ffi::lua_settop(state, top);
+        let is_socket = is_stream || is_listener;
+        let key = is_socket.then(|| ffi::lua_touserdata(state, index).cast::<u64>().read());
+        (is_stream, is_listener, key)
+    };
+    match (is_stream, is_listener, key.is_some_and(lua::is_open)) {
+        (true, _, true) => "a tcp socket",
+        (true, _, false) => "a closed tcp socket",
+        (_, true, true) => "a tcp listen socket",
+        (_, true, false) => "a closed tcp listen socket",
+        _ => "userdata",
+    }
+}
+
+/// A text in one line, cut if it is long; what is no text, and what controls, is escaped.
+fn shorten(text: &[u8]) -> String {
+    let shown = if text.len() > TEXT_MAX { &text[..TEXT_SHOWN] } else { text };
+    let mut out = String::new();
+    for chunk in shown.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '"' | '\\' => out.extend(['\\', letter]),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                '\0' => out.push_str("\\0"),
+                _ if letter.is_control() => {
+                    // Writing to a string cannot fail.
+                    let _ = write!(out, "\\x{:02x}", u32::from(letter));
+                }
+                _ => out.push(letter),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    if shown.len() < text.len() {
+        out.push_str("...");
+    }
+    out
+}
+
+/// # Safety
+/// As for [`describe`].
+unsafe fn text_at(state: *mut lua_State, index: c_int) -> String {
+    let mut len = 0;
+    // SAFETY: the caller's contract; the bytes are copied at once.
+    unsafe {
+        let bytes = ffi::lua_tolstring(state, index, &mut len);
+        if bytes.is_null() {
+            return String::new();
+        }
+        String::from_utf8_lossy(std::slice::from_raw_parts(bytes.cast::<u8>(), len)).into_owned()
+    }
+}
+
+/// `native.bad(position, function, expected, value)`, with an option's name for a position where
+/// that is wrong. Without a value argument `got no value` is said.
+unsafe extern "C-unwind" fn bad_for_lua(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua; the texts are dropped by the unwinder.
+    unsafe {
+        let (function, expected) = (text_at(state, 2), text_at(state, 3));
+        if ffi::lua_type(state, 1) == ffi::LUA_TNUMBER {
+            let position = ffi::lua_tonumber(state, 1) as c_int;
+            return bad(state, Wrong::Argument(position), &function, &expected, Some(4));
+        }
+        let option = text_at(state, 1);
+        bad(state, Wrong::Option(&option), &function, &expected, Some(4))
+    }
+}
+
+/// `native.bad_because(position, function, why)`: likewise, with no more than the reason.
+unsafe extern "C-unwind" fn bad_because_for_lua(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua; the texts are dropped by the unwinder.
+    unsafe {
+        let (function, why) = (text_at(state, 2), text_at(state, 3));
+        let position = ffi::lua_tonumber(state, 1) as c_int;
+        bad(state, Wrong::Argument(position), &function, &why, None)
+    }
+}
+
+/// `native.raise(text)`
+unsafe extern "C-unwind" fn raise_for_lua(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua; the text is dropped by the unwinder.
+    unsafe {
+        let text = text_at(state, 1);
+        raise(state, &text)
+    }
+}
+
+/// `native.describe(value)`: as text.
+unsafe extern "C-unwind" fn describe_for_lua(state: *mut lua_State) -> c_int {
+    // SAFETY: called by Lua; the VM copies the text.
+    unsafe {
+        let text = describe(state, 1);
+        ffi::lua_pushlstring_(state, text.as_ptr().cast(), text.len());
+    }
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shorten;
+
+    #[test]
+    fn texts_are_shown_in_one_line_of_bounded_length() {
+        assert_eq!(
+            shorten(b"a\"b\\c\n\r\t\0\x1b\x7f\xff\xc3\xa4"),
+            "a\\\"b\\\\c\\n\\r\\t\\0\\x1b\\x7f\\xffä"
+        );
+        assert_eq!(shorten(&[b'x'; 60]), "x".repeat(60));
+        assert_eq!(shorten(&[b'x'; 61]), format!("{}...", "x".repeat(40)));
+    }
+}

@@ -1,0 +1,108 @@
+//! Lua values out of one VM and into another.
+//!
+//! [`to_value`] takes a value off a stack, [`push_value`] puts one on. Tables go through the wire
+//! form of [`message::encode`](crate::message::encode); metatables stay behind. What buffers are is
+//! for [`Buffers`] to say.
+//!
+//! Lua reports want of memory by unwinding through these functions. They own nothing that matters
+//! while Lua runs: what is being built belongs to the caller's [`Scratch`], or to Lua.
+
+mod from_lua;
+mod int64;
+mod plain;
+#[cfg(test)]
+mod tests;
+mod to_lua;
+
+pub use from_lua::{Scratch, Unsupported, to_large_value, to_small_value, to_value};
+pub use int64::{OPEN_FFI, install};
+pub use to_lua::{Refused, push_value};
+
+use std::ffi::c_int;
+
+use mlua::ffi::lua_State;
+
+use crate::buf::Piece;
+use crate::message::{Pooled, Value};
+
+/// Stack slots that must be free when [`to_value`] or [`push_value`] is called. A C function that
+/// Lua calls has 20.
+pub const STACK_SLOTS: c_int = 16;
+
+/// Levels of tables after which another [`STACK_SLOTS`] are claimed: each level takes two, and a
+/// value on its way up to five more.
+const LEVELS_PER_CLAIM: u32 = 5;
+
+/// How buffers leave and enter a VM.
+pub trait Buffers {
+    /// The content of the userdata at `index`, shared, or a copy if it is small. `Ok(None)` if it
+    /// is no buffer, and an error if it is one that was released. Needs no more than three stack
+    /// slots.
+    ///
+    /// # Safety
+    /// `state` must be live, on its own thread, with a userdata at `index` (negative).
+    unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Content>, Released>;
+
+    /// Pushes a buffer with this content, by reference or, if it is small, a copy. May unwind;
+    /// needs no more than three stack slots.
+    ///
+    /// # Safety
+    /// `state` must be live and on its own thread.
+    unsafe fn push(state: *mut lua_State, content: &Piece);
+
+    /// Pushes a buffer with a copy of these bytes. May unwind; needs no more than three stack
+    /// slots.
+    ///
+    /// # Safety
+    /// `state` must be live and on its own thread.
+    unsafe fn push_copy(state: *mut lua_State, content: &[u8]);
+}
+
+/// What a buffer holds, on its way.
+#[derive(Debug)]
+pub enum Content {
+    /// Few bytes.
+    Small(Pooled),
+    /// A block that others may hold too.
+    Shared(Piece),
+}
+
+impl Content {
+    fn into_value(self) -> Value {
+        match self {
+            Content::Small(bytes) => Value::SmallBuffer(bytes),
+            Content::Shared(piece) => Value::Buffer(Box::new(piece)),
+        }
+    }
+
+    fn into_piece(self) -> Piece {
+        match self {
+            Content::Small(bytes) => Piece::copy(bytes.as_bytes()),
+            Content::Shared(piece) => piece,
+        }
+    }
+}
+
+/// A buffer that was released holds nothing to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released;
+
+/// For states without buffers: no userdata is one, and one that arrives becomes nil.
+#[derive(Debug)]
+pub struct NoBuffers;
+
+impl Buffers for NoBuffers {
+    unsafe fn share(_: *mut lua_State, _: c_int) -> Result<Option<Content>, Released> {
+        Ok(None)
+    }
+
+    unsafe fn push(state: *mut lua_State, _: &Piece) {
+        // SAFETY: the caller's contract; nil cannot fail.
+        unsafe { mlua::ffi::lua_pushnil(state) };
+    }
+
+    unsafe fn push_copy(state: *mut lua_State, _: &[u8]) {
+        // SAFETY: as above.
+        unsafe { mlua::ffi::lua_pushnil(state) };
+    }
+}

@@ -1,0 +1,437 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::ffi::CStr;
+
+use crate::buf::Piece;
+use mlua::ffi::{self, lua_State};
+use proptest::prelude::*;
+
+use super::to_lua::push_encoded;
+use super::*;
+use crate::message::encode::DEPTH_MAX;
+use crate::message::{Malformed, Text, Value, Writer};
+use crate::vm::state::State;
+
+/// Stands in for buffers: a full userdata that holds the address of leaked content, or null.
+struct TestBuffers;
+
+impl Buffers for TestBuffers {
+    unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Content>, Released> {
+        // SAFETY: the userdata of these tests are made below, or are io files.
+        unsafe {
+            if ffi::lua_objlen(state, index) != size_of::<(u64, *mut Piece)>() {
+                return Ok(None);
+            }
+            let (mark, content) = *ffi::lua_touserdata(state, index).cast::<(u64, *mut Piece)>();
+            if mark != 77 {
+                return Ok(None);
+            }
+            content.as_ref().map(|content| Some(Content::Shared(content.clone()))).ok_or(Released)
+        }
+    }
+
+    unsafe fn push_copy(state: *mut lua_State, content: &[u8]) {
+        // SAFETY: the caller's contract.
+        unsafe { Self::push(state, &Piece::copy(content)) };
+    }
+
+    unsafe fn push(state: *mut lua_State, content: &Piece) {
+        let content = Box::into_raw(Box::new(content.clone()));
+        // SAFETY: the new userdata is large enough.
+        unsafe {
+            let size = size_of::<(u64, *mut Piece)>();
+            ffi::lua_newuserdata(state, size).cast::<(u64, *mut Piece)>().write((77, content));
+        }
+    }
+}
+
+fn prepared() -> State {
+    let state = State::new().unwrap();
+    // SAFETY: a fresh state.
+    unsafe { install(state.as_ptr()) };
+    state
+}
+
+/// Runs a chunk that gets what is on the stack, and leaves only its results there.
+fn run(state: &State, chunk: &str) {
+    let raw = state.as_ptr();
+    // SAFETY: the state is live; the chunk and its arguments are protected.
+    unsafe {
+        let arguments = ffi::lua_gettop(raw);
+        let name = c"=test".as_ptr();
+        let status = ffi::luaL_loadbuffer(raw, chunk.as_ptr().cast(), chunk.len(), name);
+        if status == 0 {
+            ffi::lua_insert(raw, 1);
+        }
+        if status != 0 || ffi::lua_pcall(raw, arguments, ffi::LUA_MULTRET, 0) != 0 {
+            panic!("{:?}", CStr::from_ptr(ffi::lua_tostring(raw, -1)));
+        }
+    }
+}
+
+fn take(state: &State) -> Result<Value, Unsupported> {
+    // SAFETY: the state is live and has a value on top.
+    unsafe {
+        let top = ffi::lua_gettop(state.as_ptr());
+        let value = to_value::<TestBuffers>(state.as_ptr(), -1, &mut Scratch::default());
+        assert_eq!(ffi::lua_gettop(state.as_ptr()), top, "the stack stays as it is");
+        value
+    }
+}
+
+fn push(state: &State, value: &Value) -> Result<(), Refused> {
+    // SAFETY: the state is live.
+    unsafe { push_value::<TestBuffers>(state.as_ptr(), value) }
+}
+
+/// Sends what `make` returns to another state, and checks it there with `check`, which gets it as
+/// `...`. Both ways of writing tables must agree: `_opaque` forces the one through calls.
+fn send(make: &str, check: &str) {
+    for opaque in ["", "if type(v) == 'table' then v._opaque = require('ffi').new('int64_t') end "]
+    {
+        let (from, to) = (prepared(), prepared());
+        run(&from, &format!("local v = (function() {make} end)() {opaque}return v"));
+        let value = take(&from).unwrap();
+        push(&to, &value).unwrap();
+        let check = format!("local v = ... if type(v) == 'table' then v._opaque = nil end {check}");
+        run(&to, &check);
+    }
+}
+
+fn refusal(make: &str) -> String {
+    let state = prepared();
+    run(&state, make);
+    take(&state).unwrap_err().to_string()
+}
+
+#[test]
+fn plain_tables_are_known() {
+    let state = prepared();
+    run(&state, "return {1, 2, x = {'y', true}}");
+    let mut bytes = Vec::new();
+    let writer = Writer::new(&mut bytes, 1000);
+    // SAFETY: a table is on top.
+    assert!(unsafe { plain::write(state.as_ptr(), writer, &mut Default::default()) });
+}
+
+#[test]
+fn simple_values_travel() {
+    let state = prepared();
+    for (make, expected) in [
+        ("return nil", Value::Nil),
+        ("return true", Value::Bool(true)),
+        ("return false", Value::Bool(false)),
+        ("return -0.5", Value::Number(-0.5)),
+        ("return 'a\\0b'", Value::String(Text::new(b"a\0b"))),
+        ("return -9223372036854775807LL - 1", Value::Int64(i64::MIN)),
+        ("return 18446744073709551615ULL", Value::UInt64(u64::MAX)),
+    ] {
+        run(&state, make);
+        assert_eq!(take(&state), Ok(expected.clone()), "{make}");
+        push(&state, &expected).unwrap();
+        run(&state, "local a, b = ... assert(a == b and type(a) == type(b))");
+    }
+}
+
+/// Keys that come in any order: what fills the gaps between some takes nothing from the others.
+#[test]
+fn numbered_values_in_any_order_travel() {
+    for order in ["20, 1, -1", "1, 40", "1, 40, 3", "40, 1, -3", "9, 26"] {
+        for extra in ["v[1] = 0", "v[1], v[2], v[3] = 0, 0, 0", "v[21] = 21", "v[5] = nil"] {
+            // All in the hash part.
+            let make = format!(
+                "local v = require('table.new')(0, 64)
+                 for i = {order} do v[i] = i end {extra} return v"
+            );
+            let check = format!(
+                "local copy, v = v, (function() {make} end)()
+                 for i = 1, 40 do assert(copy[i] == v[i], i) end"
+            );
+            send(&make, &check);
+        }
+    }
+}
+
+#[test]
+fn tables_travel() {
+    send("return {a = 1, b = 'x', c = {1, 2, 3}}", "assert(v.a == 1 and v.b == 'x' and #v.c == 3)");
+    send("return {}", "assert(next(v) == nil)");
+    send("return {1, nil, 3, nil, nil, 6}", "assert(v[1] == 1 and v[2] == nil and v[6] == 6)");
+    send(
+        "return {[0] = 'z', 'a', [true] = 1, [false] = 2, [-1] = 3, [0.5] = 4, [1e300] = 5}",
+        "assert(v[0] == 'z' and v[1] == 'a' and v[true] == 1 and v[false] == 2)
+         assert(v[-1] == 3 and v[0.5] == 4 and v[1e300] == 5)",
+    );
+    send(
+        "local t = {} for i = 1, 1000 do t[i] = i t['k' .. i] = {i} end return t",
+        "for i = 1, 1000 do assert(v[i] == i and v['k' .. i][1] == i) end assert(#v == 1000)",
+    );
+    send(
+        "return {('x'):rep(300), [('y'):rep(300)] = 0 / 0, inf = 1 / 0}",
+        "local n = v[('y'):rep(300)] assert(#v[1] == 300 and n ~= n and v.inf == 1 / 0)",
+    );
+    send("local t = {1, 2, 3, x = 1} t[2] = nil t.x = nil return t", "assert(v[3] == 3)");
+    send("return setmetatable({1}, {__index = error})", "assert(getmetatable(v) == nil)");
+}
+
+#[test]
+fn shared_and_cyclic_tables_keep_their_shape() {
+    send("local t = {} t.self = t return t", "assert(v.self == v)");
+    send("local s = {1} return {s, s, {s}}", "assert(v[1] == v[2] and v[3][1] == v[1])");
+    send(
+        "local t = {} for i = 1, 100 do t[i] = {i} end t.last, t.first = t[100], t[1] return t",
+        "assert(v.last == v[100] and v.first == v[1] and v[2] ~= v[3] and v[50][1] == 50)",
+    );
+}
+
+#[test]
+fn integers_and_buffers_travel_within_tables() {
+    send(
+        "return {1LL, {x = 2ULL}}",
+        "assert(v[1] == 1LL and v[2].x == 2ULL and tostring(v[2].x) == '2ULL')",
+    );
+    let (from, to) = (prepared(), prepared());
+    let content = Piece::copy(&[1, 2, 3]);
+    push(&from, &Value::Buffer(Box::new(content.clone()))).unwrap();
+    assert_eq!(take(&from), Ok(Value::Buffer(Box::new(content.clone()))));
+    run(&from, "return {x = {...}}");
+    let value = take(&from).unwrap();
+    let Value::Table(encoded) = &value else { panic!("{value:?}") };
+    assert_eq!(encoded.buffers()[0].as_ptr(), content.as_ptr(), "shared, not copied");
+    push(&to, &value).unwrap();
+    run(&to, "return (...).x[1]");
+    assert_eq!(take(&to), Ok(Value::Buffer(Box::new(content))));
+}
+
+#[test]
+fn light_userdata_travel() {
+    let (from, to) = (prepared(), prepared());
+    push(&from, &Value::LightUserdata(0x7000)).unwrap();
+    run(&from, "return {...}");
+    let value = take(&from).unwrap();
+    push(&to, &value).unwrap();
+    run(&to, "return (...)[1]");
+    assert_eq!(take(&to), Ok(Value::LightUserdata(0x7000)));
+}
+
+#[test]
+fn refusals_name_what_and_where() {
+    for (make, expected) in [
+        ("return print", "value is a function; functions stay in their context: send the name"),
+        ("return coroutine.create(print)", "value is a coroutine; coroutines stay"),
+        ("return io.stdout", "value is userdata; only buffers travel"),
+        ("return require('ffi').new('int32_t')", "value is cdata; of cdata only 64-bit integers"),
+        ("return {a = {1, {b = print}}}", "value.a[2].b is a function; "),
+        ("return {[true] = {[0.5] = io.stdout}}", "value[true][0.5] is userdata; "),
+        ("return {['a b'] = {['1'] = print}}", "value[\"a b\"][\"1\"] is a function; "),
+        ("return {[{}] = 1}", "value has a table as a key; keys are strings, numbers and booleans"),
+        ("return {x = {[print] = 1}}", "value.x has a function as a key; "),
+    ] {
+        let text = refusal(make);
+        let expected = format!("transfer data type not supported: {expected}");
+        assert!(text.starts_with(&expected), "{make}: {text}");
+    }
+}
+
+#[test]
+fn released_buffers_are_refused() {
+    let state = prepared();
+    // SAFETY: the new userdata is large enough.
+    unsafe {
+        let size = size_of::<(u64, *mut Piece)>();
+        let userdata = ffi::lua_newuserdata(state.as_ptr(), size).cast::<(u64, *mut Piece)>();
+        userdata.write((77, std::ptr::null_mut()));
+    }
+    run(&state, "return {b = ...}");
+    let text = take(&state).unwrap_err().to_string();
+    assert!(text.contains(": value.b is a released buffer; "), "{text}");
+}
+
+#[test]
+fn depth_is_bounded_with_and_without_calls() {
+    for leaf in ["1", "1LL"] {
+        let nested = |levels: u32| {
+            format!("local t = {{{leaf}}} for _ = 2, {levels} do t = {{t}} end return t")
+        };
+        send(
+            &nested(DEPTH_MAX),
+            &format!("for _ = 2, {DEPTH_MAX} do v = v[1] end assert(v[1] == {leaf})"),
+        );
+        let text = refusal(&nested(DEPTH_MAX + 1));
+        assert!(text.contains(&format!("deeper than {DEPTH_MAX} levels")), "{text}");
+    }
+}
+
+#[test]
+fn size_is_bounded() {
+    let state = prepared();
+    run(&state, "return {('x'):rep(1000)}");
+    // SAFETY: a value is on top.
+    let of = |max| unsafe {
+        to_value::<NoBuffers>(state.as_ptr(), -1, &mut Scratch::new(max)).map(drop)
+    };
+    assert_eq!(of(2000), Ok(()));
+    let text = of(1000).unwrap_err().to_string();
+    assert!(text.contains("not supported") && text.contains("1000 bytes"), "{text}");
+}
+
+#[test]
+fn malformed_tables_push_nothing() {
+    let state = prepared();
+    for bytes in [&[][..], &[9], &[0], &[0, 200], &[0, 10, 1, 0, 0, 0, 0, 0, 0, 0, 12], &[0, 12, 0]]
+    {
+        // SAFETY: the state is live.
+        unsafe {
+            let result = push_encoded::<NoBuffers>(state.as_ptr(), bytes, &[]);
+            assert!(matches!(result, Err(Refused::Malformed(_))), "{bytes:?}");
+            assert_eq!(ffi::lua_gettop(state.as_ptr()), 0);
+        }
+    }
+    // SAFETY: as above.
+    let missing = unsafe { push_encoded::<NoBuffers>(state.as_ptr(), &[0, 9, 1, 0, 0, 0], &[]) };
+    assert_eq!(missing, Err(Refused::Malformed(Malformed::Reference(1))));
+}
+
+#[test]
+fn refused_value_leaves_nothing_to_the_next() {
+    let state = prepared();
+    let content = Piece::copy(&[1, 2, 3]);
+    push(&state, &Value::Buffer(Box::new(content.clone()))).unwrap();
+    run(&state, "return {1}, {{x = ...}, print}");
+    let mut scratch = Scratch::default();
+    // SAFETY: two values are on the stack.
+    unsafe {
+        to_value::<TestBuffers>(state.as_ptr(), 2, &mut scratch).unwrap_err();
+        let value = to_value::<TestBuffers>(state.as_ptr(), 1, &mut scratch).unwrap();
+        let Value::Table(encoded) = value else { panic!("{value:?}") };
+        assert!(encoded.buffers().is_empty());
+    }
+}
+
+/// Tells by its counter whether it was dropped.
+struct Guard<'a>(&'a std::cell::Cell<u32>);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn want_of_memory_unwinds_and_drops_what_rust_owns() {
+    unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
+        // SAFETY: the test below passes these two.
+        let (value, drops) = unsafe {
+            let value = ffi::lua_touserdata(state, 1).cast::<Value>();
+            (&*value, &*ffi::lua_touserdata(state, 2).cast::<std::cell::Cell<u32>>())
+        };
+        let _guard = Guard(drops);
+        // SAFETY: a C function has the slots free.
+        unsafe { push_value::<NoBuffers>(state, value) }.unwrap();
+        1
+    }
+    let (from, to) = (prepared(), prepared());
+    run(&from, "local t = {} for i = 1, 20000 do t[i] = {x = 'text ' .. i} end return t");
+    let value = take(&from).unwrap();
+    let drops = std::cell::Cell::new(0);
+    let raw = to.as_ptr();
+    let receive_value = || {
+        // SAFETY: the state is live, and the call is protected.
+        unsafe {
+            ffi::lua_pushcfunction(raw, receive);
+            ffi::lua_pushlightuserdata(raw, (&raw const value).cast_mut().cast());
+            ffi::lua_pushlightuserdata(raw, (&raw const drops).cast_mut().cast());
+            ffi::lua_pcall(raw, 2, 1, 0)
+        }
+    };
+    to.account().set_limit(to.account().lua_bytes() + 500_000);
+    assert_eq!(receive_value(), ffi::LUA_ERRMEM);
+    assert!(to.account().exceeded());
+    assert_eq!(drops.get(), 1, "destructors run");
+    to.account().set_limit(0);
+    assert_eq!(receive_value(), ffi::LUA_OK, "the value is whole");
+}
+
+/// Lua source for a random nested value, and nothing that `==` could not compare.
+fn any_source() -> impl Strategy<Value = String> {
+    let key = prop_oneof![
+        "[a-z]{1,6}".prop_map(|name| format!("k{name}")),
+        (-3i32..40).prop_map(|n| format!("[{n}]")),
+        any::<i16>().prop_map(|n| format!("[{}]", f64::from(n) / 4.0)),
+        any::<bool>().prop_map(|b| format!("[{b}]")),
+    ];
+    let leaf = prop_oneof![
+        any::<i32>().prop_map(|n| n.to_string()),
+        any::<i32>().prop_map(|n| format!("{}", f64::from(n) / 8.0)),
+        any::<bool>().prop_map(|b| b.to_string()),
+        "[ -!#-Z^-~]{0,40}".prop_map(|text| format!("\"{text}\"")),
+        any::<i64>().prop_filter("no literal", |n| *n != i64::MIN).prop_map(|n| format!("{n}LL")),
+        any::<u64>().prop_map(|n| format!("{n}ULL")),
+        Just("nil".to_owned()),
+        Just("shared".to_owned()),
+    ];
+    leaf.prop_recursive(5, 60, 8, move |inner| {
+        let list = proptest::collection::vec(inner.clone(), 0..20);
+        let map = proptest::collection::vec((key.clone(), inner), 0..8);
+        (list, map).prop_map(|(list, map)| {
+            let map = map.into_iter().map(|(key, value)| format!("{key} = {value}"));
+            format!("{{{}}}", list.into_iter().chain(map).collect::<Vec<_>>().join(", "))
+        })
+    })
+}
+
+/// Compares values of one source, one made here and one received; `shared` must stay one table.
+const COMPARE: &str = "
+local shared_here = shared
+local function same(a, b, where)
+    if a == shared then
+        if shared_there == nil then shared_there = b end
+        assert(rawequal(b, shared_there), where)
+    end
+    assert(type(a) == type(b), where)
+    if type(a) == 'cdata' then assert(tostring(a) == tostring(b), where) return end
+    if type(a) ~= 'table' then assert(a == b, where) return end
+    for k, v in pairs(a) do same(v, b[k], where .. '.' .. tostring(k)) end
+    for k in pairs(b) do assert(a[k] ~= nil, where) end
+end
+same(value, received, '')";
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn random_values_round_trip(source in any_source()) {
+        let (from, to) = (prepared(), prepared());
+        let make = format!("local shared = {{'s'}} local value = {source} ");
+        run(&from, &format!("{make} return value"));
+        push(&to, &take(&from).unwrap()).unwrap();
+        run(&to, &format!("local received, shared_there = ... {make}{COMPARE}"));
+    }
+
+    #[test]
+    fn any_bytes_can_be_pushed(
+        tags in proptest::collection::vec((0u8..18, any::<u64>(), 0usize..9), 0..60),
+        is_graph in any::<bool>(),
+    ) {
+        let mut bytes = vec![u8::from(is_graph)];
+        for (tag, bits, len) in tags {
+            bytes.push(tag);
+            // Small counts, for something to be read after them.
+            let bits = if tag == 10 { bits & 0x3_0000_0003 } else { bits };
+            bytes.extend(&bits.to_ne_bytes()[..if tag == 10 { 8 } else { len }]);
+        }
+        let state = prepared();
+        // SAFETY: the state is live; errors are caught.
+        unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
+            // SAFETY: the caller passes such a pointer.
+            unsafe {
+                let bytes = &*ffi::lua_touserdata(state, 1).cast::<Vec<u8>>();
+                let _ = push_encoded::<NoBuffers>(state, bytes, &[]);
+                ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0);
+            }
+            0
+        }
+        // SAFETY: as above. Light userdata of any bits may be refused by raising.
+        unsafe { ffi::lua_cpcall(state.as_ptr(), receive, (&raw const bytes).cast_mut().cast()) };
+    }
+}

@@ -1,0 +1,328 @@
+//! Cutting turns: what a context runs is left between two instructions of its script, and goes on
+//! there later, on whatever thread.
+//!
+//! [`arm`] sets a hook, which the VM calls before the next instruction, in compiled loops too. The
+//! hook yields in the coroutine that it finds running. Who has resumed that one hands the yield on
+//! upward (lua/core/dispatch.lua and coroutines.lua), up to the driver, the coroutine that Rust
+//! resumes. So a turn can be left only where nothing else is on the way: not inside of a C function
+//! that calls back (a comparator of `table.sort`, a finaliser), nor in a coroutine that C code has
+//! resumed. The hook looks at the whole way first; where it cannot be taken, it is refused.
+//!
+//! Between a cut and its end nothing of the context runs, finalisers neither: the library counts on
+//! what it has looked at an instruction ago. So nothing is done meanwhile that allocates in the VM.
+//!
+//! The hook that was there before, a script's own, is put back before anything else happens, with
+//! what was left of its count. The same hook serves for a collection that an allocation asks for.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+
+use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
+
+use super::hook::{self, layout, may_set, set_hook};
+use super::state::account;
+use super::traceback::{hide_bottom, traceback};
+use crate::rt;
+
+pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
+    &[(c"prepare_cuts", prepare as lua_CFunction)];
+
+unsafe extern "C-unwind" {
+    /// LuaJIT's, which mlua does not declare.
+    fn lua_isyieldable(raw: *mut lua_State) -> c_int;
+}
+
+/// A hook, as LuaJIT keeps it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hook {
+    function: Option<ffi::lua_Hook>,
+    mask: c_int,
+    count: c_int,
+    /// Instructions until it is called, if that is known.
+    left: Option<c_int>,
+}
+
+/// What is kept with a state to cut its turns.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    driver: Cell<*mut lua_State>,
+    /// What the library resumes coroutines with.
+    resume: Cell<*const c_void>,
+    /// The table whose first field tells the library of a cut, in the registry.
+    flag: Cell<c_int>,
+    /// The hook that ours has taken the place of, while that is set.
+    before: Cell<Option<Hook>>,
+    /// What ours is to do.
+    is_wanted: Cell<bool>,
+    wants_collection: Cell<bool>,
+    /// The script's `errno`, and the coroutine that ran, while the turn is cut.
+    errno: Cell<c_int>,
+    at: Cell<*mut lua_State>,
+}
+
+impl Default for Cut {
+    fn default() -> Cut {
+        Cut {
+            driver: Cell::new(std::ptr::null_mut()),
+            resume: Cell::new(std::ptr::null()),
+            flag: Cell::new(0),
+            before: Cell::new(None),
+            is_wanted: Cell::new(false),
+            wants_collection: Cell::new(false),
+            errno: Cell::new(0),
+            at: Cell::new(std::ptr::null_mut()),
+        }
+    }
+}
+
+impl Cut {
+    /// The coroutine that Rust resumes.
+    pub(crate) fn driver(&self) -> *mut lua_State {
+        self.driver.get()
+    }
+
+    /// What is done right before the driver of `raw`, which this thread runs, is resumed.
+    pub(crate) fn begin(&self, raw: *mut lua_State) {
+        if !self.at.replace(std::ptr::null_mut()).is_null() {
+            set_errno(self.errno.get());
+        }
+        if rt::is_simulated()
+            && let Some(instructions) = rt::cut_after()
+            // SAFETY: the state is alive, and at rest. A script's own hook would miss all these.
+            && unsafe { ffi::lua_gethookmask(raw) } == 0
+        {
+            self.is_wanted.set(true);
+            // SAFETY: as above.
+            unsafe { self.set(raw, instructions) };
+        }
+    }
+
+    /// What is done once it has come back, where no signal asks for a cut any more.
+    #[inline]
+    pub(crate) fn finish(&self, raw: *mut lua_State) {
+        if self.before.get().is_some() {
+            self.is_wanted.set(false);
+            // SAFETY: the state is alive, and at rest.
+            unsafe { self.restore(raw) };
+        }
+    }
+
+    /// Whether the turn is cut.
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        !self.at.get().is_null()
+    }
+
+    /// What the script was doing when its turn was cut.
+    ///
+    /// # Safety
+    /// The turn must be cut, and nobody else use the state.
+    pub(crate) unsafe fn traceback(&self) -> String {
+        let (at, mut text) = (self.at.get(), Vec::new());
+        // SAFETY: a coroutine of the state, which is alive: those that run keep it.
+        unsafe { traceback(at, at, 0, &mut text) };
+        hide_bottom(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Sets our hook in the place of what is there, if that may be.
+    ///
+    /// # Safety
+    /// As for [`set_hook`].
+    unsafe fn set(&self, raw: *mut lua_State, instructions: c_int) {
+        // SAFETY: the caller's contract.
+        let (function, mask, count) = unsafe {
+            (ffi::lua_gethook(raw), ffi::lua_gethookmask(raw), ffi::lua_gethookcount(raw))
+        };
+        let address = function.filter(|_| mask != 0).map_or(0, |function| function as usize);
+        if hook::is_hook(address) {
+            return;
+        }
+        if address != hook as *const () as usize {
+            let left = layout().and_then(|layout| {
+                // SAFETY: the state is alive.
+                unsafe { layout.hook_count(raw) }
+            });
+            self.before.set(Some(Hook { function, mask, count, left }));
+        }
+        // SAFETY: the caller's contract.
+        unsafe { set_hook(raw, Some(hook), ffi::LUA_MASKCOUNT, instructions) };
+    }
+
+    /// Puts back what was there before, if the hook is ours still.
+    ///
+    /// # Safety
+    /// As for [`set_hook`].
+    unsafe fn restore(&self, raw: *mut lua_State) {
+        hook::undisturbed(|| {
+            let before = self.before.take().unwrap_or_default();
+            // SAFETY: the caller's contract; the hook was that of this state.
+            unsafe {
+                if ffi::lua_gethook(raw).map(|function| function as usize)
+                    != Some(hook as *const () as usize)
+                {
+                    return;
+                }
+                ffi::lua_sethook(raw, None, 0, 0);
+                ffi::lua_sethook(raw, before.function, before.mask, before.count);
+                if let (Some(left), Some(layout)) = (before.left, layout()) {
+                    layout.set_hook_count(raw, left);
+                }
+            }
+        });
+    }
+}
+
+fn errno() -> c_int {
+    // SAFETY: this thread's.
+    unsafe { *libc::__errno_location() }
+}
+
+fn set_errno(errno: c_int) {
+    // SAFETY: this thread's.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// Has the turn that runs on this thread cut before its next instruction; false if that cannot be
+/// asked for now. Async-signal-safe.
+pub(crate) fn arm() -> bool {
+    let raw = hook::running();
+    if raw.is_null() {
+        return true;
+    }
+    if !may_set(raw) {
+        return false;
+    }
+    // SAFETY: the state is alive, used by this thread, and its hook may be set.
+    unsafe {
+        let cut = &account(raw).cut;
+        cut.is_wanted.set(true);
+        cut.set(raw, 1);
+    }
+    true
+}
+
+/// Has the state that this thread runs collect its garbage as soon as that is possible; false if
+/// that cannot be asked for now. Called by an allocation.
+pub(crate) fn arm_collection() -> bool {
+    let raw = hook::running();
+    if raw.is_null() || !may_set(raw) {
+        return raw.is_null();
+    }
+    // SAFETY: as above.
+    unsafe {
+        let cut = &account(raw).cut;
+        cut.wants_collection.set(true);
+        cut.set(raw, 1);
+    }
+    true
+}
+
+/// The hook: collects, or yields, once.
+unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debug) {
+    // What the script finds in `ffi.errno()`.
+    let errno = errno();
+    let running = hook::running();
+    if running.is_null() {
+        return;
+    }
+    // SAFETY: called by the VM between two instructions, in a coroutine of the state that runs,
+    // with stack slots free. Nothing is live here that would have to be dropped when it yields.
+    unsafe {
+        let account = account(raw);
+        let cut = &account.cut;
+        cut.restore(running);
+        if cut.wants_collection.take() {
+            ffi::lua_gc(raw, ffi::LUA_GCCOLLECT, 0);
+            account.on_collected();
+        }
+        // One that resumes others must have handed a cut on before it is cut itself.
+        if !cut.is_wanted.take() || cut.is_cut() {
+            return;
+        }
+        let driver = cut.driver.get();
+        if driver.is_null() || may_leave(raw, driver, cut.resume.get()) != 0 {
+            return crate::sched::refuse_cut();
+        }
+        if raw != driver {
+            ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, cut.flag.get().into());
+            ffi::lua_pushboolean(raw, 1);
+            ffi::lua_rawseti(raw, -2, 1);
+            ffi::lua_settop(raw, -2);
+        }
+        cut.errno.set(errno);
+        cut.at.set(raw);
+        ffi::lua_yield(raw, 0);
+    }
+}
+
+/// native.prepare_cuts(driver, resume, flag): names the coroutine that turns run in, what the
+/// library resumes others with, and the table that tells it of a cut.
+unsafe extern "C-unwind" fn prepare(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM with these arguments; what is referred to stays in the registry.
+    unsafe {
+        let cut = &account(raw).cut;
+        cut.driver.set(ffi::lua_tothread(raw, 1));
+        cut.resume.set(ffi::lua_topointer(raw, 2));
+        cut.flag.set(ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX));
+        ffi::lua_settop(raw, 1);
+        ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX);
+    }
+    0
+}
+
+/// Whether a yield gets from the coroutine that runs up to `root`. 0 if so; 1 if the C stack cannot
+/// be left, there or in between; 2 if C code has resumed one of those coroutines.
+///
+/// # Safety
+/// `raw` must be running, with `root` alive. Raises for want of memory.
+pub(crate) unsafe fn may_leave(
+    raw: *mut lua_State,
+    root: *mut lua_State,
+    resume: *const c_void,
+) -> u8 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match () {
+            () if lua_isyieldable(raw) == 0 => 1,
+            () if root == raw => 0,
+            () => look_up_to(raw, root, resume),
+        }
+    }
+}
+
+/// What [`may_leave`] returns for a coroutine other than `root`, from where each one that is inside
+/// another is found as the argument of the `resume` that the other is in.
+///
+/// # Safety
+/// As there.
+unsafe fn look_up_to(raw: *mut lua_State, root: *mut lua_State, resume: *const c_void) -> u8 {
+    let mut at = root;
+    while at != raw {
+        // SAFETY: `at` is alive: the root, or on the stack of one that is. What is pushed is
+        // popped, as when the VM's own `debug` looks at a coroutine in this state.
+        unsafe {
+            if lua_isyieldable(at) == 0 {
+                return 1;
+            }
+            let mut call = std::mem::zeroed::<ffi::lua_Debug>();
+            if ffi::lua_getstack(at, 0, &raw mut call) == 0
+                || ffi::lua_getinfo(at, c"f".as_ptr(), &raw mut call) == 0
+            {
+                return 2;
+            }
+            let is_resume = ffi::lua_topointer(at, -1) == resume;
+            ffi::lua_settop(at, -2);
+            if !is_resume || ffi::lua_getlocal(at, &raw const call, 1).is_null() {
+                return 2;
+            }
+            let inner = ffi::lua_tothread(at, -1);
+            ffi::lua_settop(at, -2);
+            if inner.is_null() {
+                return 2;
+            }
+            at = inner;
+        }
+    }
+    0
+}

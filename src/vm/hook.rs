@@ -1,0 +1,363 @@
+//! Ending what a state runs, whatever it is: a hook that raises, and keeps raising.
+//!
+//! [`arm`] is called on the thread that runs the state: by the watchdog's signal, or by the
+//! allocator. Compiled loops look at the hook too (`LUAJIT_ENABLE_CHECKHOOK`). While it is armed
+//! every instruction raises, so that no `pcall` gets anywhere; it is armed again as long as the
+//! turn lasts, should a script take it away. What cannot be interrupted is a C function that does
+//! not return.
+//!
+//! Setting a hook ends what LuaJIT's trace compiler is recording, which it must not do at any
+//! moment: in between two steps of the compiler that leaves half a trace, and the process crashes
+//! later. So whoever comes from a signal, or from an allocation, which may be the compiler's own,
+//! looks at the compiler first, and leaves the hook alone unless it is idle; the watchdog asks
+//! again soon. A signal may also come in the middle of a change of the hook: [`set_hook`] keeps it
+//! off while we make one; one that the script or the end of a recording makes is mended by taking
+//! the hook away before it is set, which has LuaJIT fill its tables again. Where the state of the
+//! compiler is not found (see [`layout`](super::layout)) no hook is set from there: a turn that
+//! does not end by itself keeps its thread, as one in a C function does.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::ffi::{CStr, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{Ordering, compiler_fence};
+use std::sync::{Arc, Once, OnceLock};
+
+use mlua::ffi::{self, lua_Debug, lua_State};
+
+use super::cut;
+use super::layout::Layout;
+use super::traceback::{hide_bottom, traceback};
+use crate::lua::host::{self, Host};
+use crate::sched::{Context, End};
+
+/// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
+const HOOK_ACTIVE: u8 = 0x10;
+
+thread_local! {
+    /// The state that this thread runs.
+    static RUNNING: Cell<*mut lua_State> = const { Cell::new(std::ptr::null_mut()) };
+    /// What the script was doing when the hook was first called in this turn.
+    static CAUGHT: Cell<Option<(*mut lua_State, String)>> = const { Cell::new(None) };
+    /// This thread is changing a hook: signals leave it alone.
+    static IS_SETTING: Cell<bool> = const { Cell::new(false) };
+}
+
+static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
+
+/// Has panics in the turn of a context logged without the backtrace that may be asked for: where
+/// machine code of scripts is on the stack, unwinding it for one aborts the process.
+fn set_panic_hook() {
+    static SET: Once = Once::new();
+    SET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| match host::is_entered() {
+            true => log::error!("{panic}"),
+            false => usual(panic),
+        }));
+    });
+}
+
+/// Prepares what [`arm`] needs; to be called before any context runs.
+pub fn init() {
+    set_panic_hook();
+    if !LAYOUT.get_or_init(Layout::find).is_some_and(Layout::knows_compiler) {
+        log::warn!("this LuaJIT is not known: loops that do not end cannot be interrupted");
+    }
+    crate::sched::set_interrupt(arm_from_outside);
+    crate::sched::set_cut(cut::arm);
+    crate::os::memory::on_give_back(super::memory::slots::trim);
+    #[cfg(target_env = "gnu")]
+    {
+        crate::os::stdio::on_shortage(crate::lua::shortage::relieve);
+        crate::os::stdio::on_read(|| {
+            if let Some(raw) = current() {
+                // SAFETY: the coroutine that has called the function of `io` that reads.
+                unsafe { look(raw) };
+            }
+        });
+    }
+}
+
+/// Makes `raw` the state that this thread runs, null for none; returns the one before.
+pub(crate) fn set_running(raw: *mut lua_State) -> *mut lua_State {
+    RUNNING.replace(raw)
+}
+
+/// The state that this thread runs; null if none.
+#[inline]
+pub(crate) fn running() -> *mut lua_State {
+    RUNNING.get()
+}
+
+/// Forgets the state that this thread runs if it is this one: its memory is given back.
+#[cold]
+pub(crate) fn forget(raw: *mut lua_State) {
+    if RUNNING.get() == raw {
+        RUNNING.set(std::ptr::null_mut());
+    }
+}
+
+/// Takes what the script of this state was doing when it was interrupted.
+pub(crate) fn take_caught(raw: *mut lua_State) -> Option<String> {
+    CAUGHT.take().and_then(|(of, text)| (of == raw && !text.is_empty()).then_some(text))
+}
+
+pub(crate) fn layout() -> Option<Layout> {
+    LAYOUT.get().copied().flatten()
+}
+
+/// Whether a hook may be set from wherever the VM may be: in a signal handler, in an allocation.
+pub(crate) fn may_set(raw: *mut lua_State) -> bool {
+    // SAFETY: this thread runs the state, which is alive.
+    !IS_SETTING.get() && layout().is_some_and(|layout| unsafe { layout.is_compiler_idle(raw) })
+}
+
+/// Sets the hook of the running state, from the very beginning: see above.
+///
+/// # Safety
+/// `raw` must be alive and used by this thread, which is where a hook may be set: in a function of
+/// ours that the VM has called, or where [`may_set`] says so.
+pub(crate) unsafe fn set_hook(
+    raw: *mut lua_State,
+    hook: Option<ffi::lua_Hook>,
+    mask: c_int,
+    count: c_int,
+) {
+    IS_SETTING.set(true);
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: the caller's contract.
+    unsafe {
+        ffi::lua_sethook(raw, None, 0, 0);
+        ffi::lua_sethook(raw, hook, mask, count);
+    }
+    compiler_fence(Ordering::SeqCst);
+    IS_SETTING.set(false);
+}
+
+/// Calls `body`, which changes what hooks a state of this thread has, with signals kept off; not if
+/// this is a signal's handler that has come while the thread changes a hook.
+pub(crate) fn undisturbed(body: impl FnOnce()) {
+    if IS_SETTING.replace(true) {
+        return;
+    }
+    compiler_fence(Ordering::SeqCst);
+    body();
+    compiler_fence(Ordering::SeqCst);
+    IS_SETTING.set(false);
+}
+
+/// Whether this is the address of the hook that raises.
+pub(crate) fn is_hook(address: usize) -> bool {
+    address == hook as *const () as usize
+}
+
+/// Interrupts what runs on this thread. Only where the VM has called a function of ours.
+pub(crate) fn arm() {
+    let raw = RUNNING.get();
+    if raw.is_null() {
+        return;
+    }
+    // SAFETY: the state is alive, and used by this thread; the caller's contract.
+    unsafe { set_hook(raw, Some(hook), ffi::LUA_MASKCOUNT, 1) };
+    if let Some(layout) = layout() {
+        // SAFETY: a byte of the live state. Hooks, finalisers and event handlers run with hooks
+        // switched off: they are interrupted too.
+        unsafe {
+            let mask = raw.cast::<u8>().add(layout.hook_mask);
+            mask.write_volatile(mask.read_volatile() & !HOOK_ACTIVE);
+        }
+    }
+}
+
+/// The same, from a signal handler or an allocation; false if it cannot be done now.
+/// Async-signal-safe.
+pub(crate) fn arm_from_outside() -> bool {
+    let raw = RUNNING.get();
+    if !raw.is_null() && !may_set(raw) {
+        return false;
+    }
+    arm();
+    true
+}
+
+/// The coroutine that this thread runs, if that can be known.
+pub(crate) fn current() -> Option<*mut lua_State> {
+    let raw = RUNNING.get();
+    let layout = layout()?;
+    if raw.is_null() {
+        return None;
+    }
+    // SAFETY: a pointer inside the live state, where `Layout` has found it.
+    Some(unsafe { raw.cast::<u8>().add(layout.current).cast::<*mut lua_State>().read() })
+}
+
+/// Ends a context in which the runtime itself has failed, once it executes an instruction.
+#[cold]
+pub(crate) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let text = format!("the runtime failed: {text}");
+    log::error!("{}: {text}; it ends", context.label());
+    context.destroy(End::Error(text.into()));
+    arm();
+}
+
+/// As [`host::with`], for functions that the machine code of scripts calls, which no Lua error may
+/// pass through: should `body` panic, there is no result, and the context ends once the function
+/// has returned.
+#[inline]
+pub(crate) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
+    host::with(|host| match catch_unwind(AssertUnwindSafe(|| body(host))) {
+        Ok(result) => Some(result),
+        Err(panic) => {
+            doom(&host.context, &*panic);
+            None
+        }
+    })
+}
+
+/// Ends one in whose native function that was: raises.
+#[cold]
+pub(crate) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
+    doom(context, &*panic);
+    let Some(raw) = current() else { resume_unwind(panic) };
+    drop(panic);
+    // SAFETY: the coroutine that has called the native function, which nothing of ours is live in
+    // but what unwinding drops.
+    unsafe {
+        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
+        ffi::lua_error(raw)
+    }
+}
+
+/// Raises if the context ends, for a function in C that runs long.
+///
+/// # Safety
+/// `raw` must be the coroutine that has called the function, which nothing is live in but what
+/// unwinding drops.
+#[inline]
+pub unsafe fn look(raw: *mut lua_State) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if ffi::lua_gethook(raw).is_some_and(|set| is_hook(set as usize)) {
+            hook(raw, std::ptr::null_mut());
+        }
+    }
+}
+
+/// The hook: says where, once, and raises.
+unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debug) {
+    let running = RUNNING.get();
+    let caught = CAUGHT.take().filter(|(of, _)| *of == running);
+    let is_first = caught.is_none();
+    CAUGHT.set(caught.or(Some((running, String::new()))));
+    // SAFETY: called by the VM between two instructions, with stack slots free.
+    unsafe {
+        if is_first {
+            let mut text = Vec::new();
+            traceback(raw, raw, 0, &mut text);
+            hide_bottom(&mut text);
+            CAUGHT.set(Some((running, String::from_utf8_lossy(&text).into_owned())));
+        }
+        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
+        ffi::lua_error(raw);
+    }
+}
+
+/// What is raised.
+const INTERRUPTED: &CStr = c"interrupted: the context ends";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::time::{Duration, Instant};
+
+    use super::super::state::State;
+    use super::*;
+
+    /// Keeps the trace compiler busy; every answer is checked.
+    const BUSY: &CStr = c"
+        jit.opt.start('hotloop=1', 'hotexit=1', 'minstitch=1', 'maxtrace=50')
+        local is_over = ...
+        local known, k = {}, 0
+        while not is_over() do
+          k = k % 50 + 1
+          local f = load(([[
+            local a, t = 0, {}
+            for i = 1, 60 do
+              a = a + i %% %d
+              if a %% 3 == 0 then t[#t + 1] = a else a = a + #t end
+            end
+            for j = 1, 40 do
+              local s = 0
+              for i = 1, 5 do s = s + i * j end
+              if s %% 2 == 0 then a = a + s end
+            end
+            return a]]):format(k + 1))
+          for r = 1, 8 do
+            local a = f()
+            known[k] = known[k] or a
+            assert(known[k] == a)
+          end
+        end";
+
+    /// Signals that found the hook free to be set, and all.
+    static SET: AtomicUsize = AtomicUsize::new(0);
+    static SENT: AtomicUsize = AtomicUsize::new(0);
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+
+    extern "C" fn on_signal(_signal: c_int) {
+        SET.fetch_add(usize::from(cut::arm()), Ordering::Relaxed);
+    }
+
+    unsafe extern "C-unwind" fn is_over(raw: *mut lua_State) -> c_int {
+        // SAFETY: called by the VM.
+        unsafe { ffi::lua_pushboolean(raw, c_int::from(IS_OVER.load(Ordering::Relaxed))) };
+        1
+    }
+
+    /// Thousands of signals a second, as no watchdog sends them. A hook that is set at any moment
+    /// makes this crash within a second, mostly.
+    #[test]
+    fn signals_at_any_moment_leave_the_trace_compiler_whole() {
+        assert!(LAYOUT.get_or_init(Layout::find).is_some_and(Layout::knows_compiler));
+        // SAFETY: all zero is a valid sigaction; the handler is what this test is about.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut());
+        }
+        let state = State::new().unwrap();
+        let raw = state.as_ptr();
+        // SAFETY: the calling thread.
+        let thread = unsafe { libc::pthread_self() };
+        set_running(raw);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let end = Instant::now() + Duration::from_secs(2);
+                while Instant::now() < end {
+                    // SAFETY: the thread waits for this one.
+                    unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
+                    SENT.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+                IS_OVER.store(true, Ordering::Relaxed);
+            });
+            // SAFETY: a state of the test's own.
+            unsafe {
+                assert_eq!(ffi::luaL_loadstring(raw, BUSY.as_ptr()), ffi::LUA_OK);
+                ffi::lua_pushcclosure(raw, is_over, 0);
+                let status = ffi::lua_pcall(raw, 1, 0, 0);
+                if status != ffi::LUA_OK {
+                    panic!("{:?}", CStr::from_ptr(ffi::lua_tostring(raw, -1)));
+                }
+            }
+        });
+        set_running(std::ptr::null_mut());
+        let (set, sent) = (SET.load(Ordering::Relaxed), SENT.load(Ordering::Relaxed));
+        assert!(set > 0 && set < sent, "{set} of {sent}: the compiler is idle at times only");
+    }
+}

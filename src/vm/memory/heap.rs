@@ -1,0 +1,355 @@
+//! The memory of one state: small objects in its slots, the rest from the C allocator.
+
+use std::ptr;
+
+use super::arena::Arena;
+use super::deterministic_heap;
+use super::pages::{BUFFER_MAX, Kind, Pages, SMALL_MAX, class_of};
+use crate::message::Held;
+use crate::os::memory;
+use crate::rt;
+use crate::vm::gc_layout;
+
+/// The blocks of one state. Not for threads, as the state is not.
+#[derive(Debug)]
+pub(crate) struct Heap {
+    arena: Arena,
+    /// Most contexts never need them.
+    pages: Option<Box<Pages>>,
+    /// The list of large blocks.
+    large: *mut Large,
+}
+
+/// What is before a block of more than `SMALL_MAX` bytes: its neighbours in the list of all of
+/// them, which go with the state. Before large userdata with buffers, which are in pages, there is
+/// [`BUFFER_MARK`] alone.
+#[repr(C)]
+struct Large {
+    next: *mut Large,
+    previous: *mut Large,
+    /// Of all of it.
+    bytes: usize,
+}
+
+/// What a large userdata with a buffer has in the place of [`Large::bytes`].
+const BUFFER_MARK: usize = 0;
+const MARK_BYTES: usize = size_of::<usize>();
+
+/// The largest userdata with a buffer.
+pub(crate) const BUFFER_SIZE_MAX: usize = BUFFER_MAX - MARK_BYTES;
+
+const HEAD_BYTES: usize = size_of::<Large>();
+
+impl Heap {
+    pub(crate) fn new() -> Heap {
+        Heap { arena: Arena::new(), pages: None, large: ptr::null_mut() }
+    }
+
+    /// A block of at least `size` bytes, not 0; null if there is no memory.
+    #[inline]
+    pub(crate) fn take(&mut self, size: usize) -> *mut u8 {
+        if size > SMALL_MAX {
+            return self.take_large(size);
+        }
+        let block = self.arena.allocate(size);
+        if block.is_null() { self.take_from_pages(Kind::Plain, size) } else { block }
+    }
+
+    /// See [`Pages::may_grow`].
+    pub(crate) fn may_grow(&mut self, bytes: usize) -> bool {
+        self.pages.as_mut().is_none_or(|pages| pages.may_grow(bytes))
+    }
+
+    /// See [`Pages::spare`].
+    pub(crate) fn spare(&mut self, bytes: usize) -> bool {
+        self.pages.as_mut().is_some_and(|pages| pages.spare(bytes))
+    }
+
+    /// See [`Pages::count_waste`].
+    pub(crate) fn count_waste(&mut self, held: Held, limit: usize) {
+        self.pages.get_or_insert_with(|| Box::new(Pages::new())).count_waste(held, limit);
+    }
+
+    #[inline]
+    fn take_from_pages(&mut self, kind: Kind, size: usize) -> *mut u8 {
+        self.pages.get_or_insert_with(|| Box::new(Pages::new())).allocate(kind, size)
+    }
+
+    /// A block for a userdata with a buffer, of at most `BUFFER_SIZE_MAX` bytes; null if there is
+    /// no memory.
+    #[inline]
+    pub(crate) fn take_buffer(&mut self, size: usize) -> *mut u8 {
+        debug_assert!(size <= BUFFER_SIZE_MAX);
+        if size <= SMALL_MAX {
+            return self.take_from_pages(Kind::Buffer, size);
+        }
+        let block = self.take_from_pages(Kind::Buffer, size + MARK_BYTES).cast::<usize>();
+        if block.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: a new block.
+        unsafe { block.write(BUFFER_MARK) };
+        block.wrapping_add(1).cast()
+    }
+
+    /// Whether a block of `size` bytes is a userdata with a buffer.
+    ///
+    /// # Safety
+    /// The block must be one of this heap, with this size.
+    #[inline]
+    pub(crate) unsafe fn is_buffer(&self, block: *mut u8, size: usize) -> bool {
+        if size > SMALL_MAX {
+            // SAFETY: see `Large`.
+            return size <= BUFFER_SIZE_MAX
+                && unsafe { block.cast::<usize>().sub(1).read() } == BUFFER_MARK;
+        }
+        // SAFETY: what is small and not in the arena is in pages.
+        !self.arena.owns(block) && unsafe { Pages::kind_of(block) } == Kind::Buffer
+    }
+
+    /// Takes a block back; has a userdata with a buffer let go of what that holds.
+    ///
+    /// # Safety
+    /// The block must be one of this heap, with this size, and is not used any more but by
+    /// `release_buffer`, which must not use the heap.
+    #[inline(always)]
+    pub(crate) unsafe fn give(&mut self, block: *mut u8, size: usize, release_buffer: impl Fn()) {
+        if size <= SMALL_MAX && self.arena.owns(block) {
+            // SAFETY: the caller's contract.
+            return unsafe { self.arena.release(block, size) };
+        }
+        // SAFETY: the caller's contract; what is small and not in the arena is in pages.
+        unsafe {
+            let is_buffer = self.is_buffer(block, size);
+            if is_buffer {
+                release_buffer();
+            }
+            match &mut self.pages {
+                Some(pages) if size <= SMALL_MAX => pages.release(block),
+                Some(pages) if is_buffer => pages.release(block.sub(MARK_BYTES)),
+                _ => self.give_large(block),
+            }
+        }
+    }
+
+    /// Makes a block of `old` bytes (null: 0) one of `new` bytes, not 0; null, and nothing changed,
+    /// if there is no memory.
+    ///
+    /// # Safety
+    /// `block` must be null or one of this heap with size `old`; it is replaced by the result.
+    pub(crate) unsafe fn resize(&mut self, block: *mut u8, old: usize, new: usize) -> *mut u8 {
+        if block.is_null() {
+            return self.take(new);
+        }
+        match (old <= SMALL_MAX, new <= SMALL_MAX) {
+            (true, true) if class_of(old) == class_of(new) => return block,
+            (false, false) if !rt::is_simulated() => {
+                if new > old && !self.may_grow(new - old) {
+                    return ptr::null_mut();
+                }
+                // SAFETY: the caller's contract.
+                return unsafe { self.resize_large(block, new) };
+            }
+            _ => {}
+        }
+        let moved = self.take(new);
+        if !moved.is_null() {
+            // SAFETY: both are at least this long, and different blocks.
+            unsafe { ptr::copy_nonoverlapping(block, moved, old.min(new)) };
+            // SAFETY: the caller's contract.
+            unsafe { self.give(block, old, || ()) };
+        }
+        moved
+    }
+
+    /// A block of more than `SMALL_MAX` bytes.
+    #[cold]
+    fn take_large(&mut self, size: usize) -> *mut u8 {
+        if !self.may_grow(size) {
+            return ptr::null_mut();
+        }
+        let bytes = size + HEAD_BYTES;
+        let head: *mut Large = system_take(bytes).cast();
+        if head.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: a new block, which begins with room for this.
+        unsafe { head.write(Large { next: self.large, previous: ptr::null_mut(), bytes }) };
+        self.relink(head);
+        head.wrapping_add(1).cast()
+    }
+
+    /// Has the neighbours of a large block know where it is.
+    fn relink(&mut self, head: *mut Large) {
+        // SAFETY: the callers pass a block that is in use, and so are its neighbours.
+        unsafe {
+            match (*head).previous.as_mut() {
+                Some(previous) => previous.next = head,
+                None => self.large = head,
+            }
+            if let Some(next) = (*head).next.as_mut() {
+                next.previous = head;
+            }
+        }
+    }
+
+    /// # Safety
+    /// The block must be one that `take_large` returned, outside of simulations, and is replaced by
+    /// the result unless that is null.
+    unsafe fn resize_large(&mut self, block: *mut u8, size: usize) -> *mut u8 {
+        let bytes = size + HEAD_BYTES;
+        let head: *mut Large = block.cast::<Large>().wrapping_sub(1);
+        // SAFETY: the caller's contract.
+        let moved: *mut Large = unsafe { libc::realloc(head.cast(), bytes) }.cast();
+        // SAFETY: as above; null if there is no memory.
+        let Some(moved) = (unsafe { moved.as_mut() }) else { return ptr::null_mut() };
+        memory::changed(moved.bytes, bytes);
+        moved.bytes = bytes;
+        self.relink(moved);
+        ptr::from_mut(moved).wrapping_add(1).cast()
+    }
+
+    /// # Safety
+    /// The block must be one that `take_large` returned, and is not used any more.
+    #[cold]
+    unsafe fn give_large(&mut self, block: *mut u8) {
+        let head: *mut Large = block.cast::<Large>().wrapping_sub(1);
+        // SAFETY: the caller's contract; neighbours are in use.
+        unsafe {
+            let Large { next, previous, bytes } = head.read();
+            match previous.as_mut() {
+                Some(previous) => previous.next = next,
+                None => self.large = next,
+            }
+            if let Some(next) = next.as_mut() {
+                next.previous = previous;
+            }
+            system_give(head.cast(), bytes);
+        }
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        for (block, bytes) in self.pages.iter().flat_map(|pages| pages.buffers()) {
+            let block = if bytes > SMALL_MAX { block.wrapping_add(MARK_BYTES) } else { block };
+            // SAFETY: in use until now, and by nobody any more.
+            let buffer = unsafe { &mut *gc_layout::content_of(block) };
+            buffer.release();
+            memory::changed(buffer.charged as usize, 0);
+        }
+        while !self.large.is_null() {
+            let head = self.large;
+            // SAFETY: a block in the list, which nobody uses any more.
+            unsafe {
+                self.large = (*head).next;
+                system_give(head.cast(), (*head).bytes);
+            }
+        }
+    }
+}
+
+/// A block from the C allocator, or from where a simulation has its memory.
+fn system_take(bytes: usize) -> *mut u8 {
+    if rt::is_simulated() {
+        return deterministic_heap::allocate(bytes).cast();
+    }
+    memory::changed(0, bytes);
+    // SAFETY: any size may be asked for.
+    unsafe { libc::malloc(bytes) }.cast()
+}
+
+/// # Safety
+/// `block` must come from [`system_take`] with this size, and is not used any more.
+unsafe fn system_give(block: *mut u8, bytes: usize) {
+    if rt::is_simulated() {
+        return deterministic_heap::release(block.cast(), bytes);
+    }
+    // SAFETY: the caller's contract.
+    unsafe { libc::free(block.cast()) };
+    memory::changed(bytes, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::buf::{NlBuffer, Piece};
+
+    #[test]
+    fn what_is_resized_keeps_its_content() {
+        let mut heap = Heap::new();
+        let mut block = ptr::null_mut::<u8>();
+        let mut size = 0;
+        for new in [1, 16, 17, 500, SMALL_MAX, SMALL_MAX + 1, 9000, 3000, SMALL_MAX, 20, 3] {
+            // SAFETY: the block has the size it was made with, and the first byte was written.
+            unsafe {
+                block = heap.resize(block, size, new);
+                if size == 0 {
+                    block.write(77);
+                }
+                assert_eq!(block.read(), 77);
+            }
+            size = new;
+        }
+        // SAFETY: as above.
+        unsafe { heap.give(block, size, || ()) };
+    }
+
+    #[test]
+    fn what_the_arena_has_no_room_for_is_in_pages() {
+        let mut heap = Heap::new();
+        let mut blocks = Vec::new();
+        for number in 0..1000_u32 {
+            let block = heap.take(600);
+            // SAFETY: a new block with room for so many bytes.
+            unsafe { block.write_bytes(number as u8, 600) };
+            blocks.push(block);
+        }
+        assert!(heap.pages.is_some());
+        for (block, number) in blocks.into_iter().zip(0_u32..) {
+            // SAFETY: in use until here, with so many bytes.
+            unsafe {
+                assert_eq!(block.add(599).read(), number as u8);
+                assert!(!heap.is_buffer(block, 600));
+                heap.give(block, 600, || ());
+            }
+        }
+        let buffer = heap.take_buffer(600);
+        // SAFETY: in use, with room for this; the heap expects there to be a buffer.
+        unsafe {
+            assert!(heap.is_buffer(buffer, 600));
+            NlBuffer::init(gc_layout::content_of(buffer), 0);
+        }
+    }
+
+    #[test]
+    fn buffers_let_go_of_what_they_hold_when_the_heap_goes() {
+        let mut heap = Heap::new();
+        let blocks = [Bytes::from(vec![1; 9000]), Bytes::from(vec![2; 9000])];
+        for number in 0..1000 {
+            let room = if number % 3 == 0 { 2000 } else { 0 };
+            let size = gc_layout::HEAD_BYTES + NlBuffer::size_with(room);
+            let place = heap.take_buffer(size);
+            let buffer = gc_layout::content_of(place);
+            // SAFETY: a new block with room for a buffer, and as many bytes before it.
+            unsafe {
+                NlBuffer::init(buffer, room);
+                assert!(heap.is_buffer(place, size));
+                (*buffer).set_shared(Piece::from(blocks[number % 2].clone()));
+                if number % 2 == 0 {
+                    (*buffer).release();
+                    heap.give(place, size, || ());
+                }
+                // A neighbour of this size that is none.
+                let plain = heap.take(size);
+                assert!(!heap.is_buffer(plain, size));
+                heap.give(plain, size, || ());
+            }
+        }
+        assert!(blocks[0].is_unique() && !blocks[1].is_unique());
+        drop(heap);
+        assert!(blocks[1].is_unique());
+    }
+}

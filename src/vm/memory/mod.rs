@@ -1,0 +1,7 @@
+//! The allocator of states.
+
+mod arena;
+mod deterministic_heap;
+pub(crate) mod heap;
+mod pages;
+pub(crate) mod slots;

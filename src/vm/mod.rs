@@ -1,0 +1,24 @@
+//! The virtual machine: the only room that knows LuaJIT. It knows neither sockets nor contexts'
+//! calls.
+
+pub mod blame;
+pub(crate) mod chunk_cache;
+pub mod convert;
+pub(crate) mod cut;
+mod disguise;
+pub mod gc_layout;
+pub mod hook;
+mod layout;
+pub(crate) mod memory;
+mod pattern;
+pub mod prelude;
+pub(crate) mod pristine;
+pub mod profiler;
+pub mod state;
+mod stdio;
+pub(crate) mod stock;
+#[cfg(target_env = "gnu")]
+mod streams;
+mod strings;
+pub(crate) mod traceback;
+pub mod unwind;

@@ -1,0 +1,315 @@
+//! `jit.profile` where many states run on many threads.
+//!
+//! LuaJIT's profiler is made for a process of one: its signal comes to any thread, and changes the
+//! state that is profiled while another thread runs it, or after it is gone. Its data is static:
+//! two states that use it at a time write to each other's memory. So the functions of `jit.profile`
+//! are ours. One state is profiled at a time; another one that asks is told. Our handler has
+//! LuaJIT's called only on the thread that runs this very state: samples of other contexts are
+//! nobody's. The timer is ours as well, see build.rs, so that it never runs without our handler.
+//!
+//! What the profiler wants of one state at a time holds for the text of `dumpstack` as well.
+//!
+//! An error in the callback of the profiler ends the process of LuaJIT; here, its context.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicUsize, Ordering};
+
+use mlua::ffi::{self, lua_State};
+
+use super::hook;
+use crate::lua::{host, native};
+use crate::sched::End;
+
+type Callback = unsafe extern "C-unwind" fn(*mut c_void, *mut lua_State, c_int, c_int);
+
+unsafe extern "C-unwind" {
+    fn luaJIT_profile_start(
+        raw: *mut lua_State,
+        mode: *const c_char,
+        callback: Callback,
+        data: *mut c_void,
+    );
+    fn luaJIT_profile_stop(raw: *mut lua_State);
+    fn luaJIT_profile_dumpstack(
+        raw: *mut lua_State,
+        format: *const c_char,
+        depth: c_int,
+        length: *mut usize,
+    ) -> *const c_char;
+}
+
+/// The state that uses LuaJIT's profiler …
+static OWNER: AtomicPtr<lua_State> = AtomicPtr::new(std::ptr::null_mut());
+/// … and the same while samples of it are taken.
+static SAMPLED: AtomicPtr<lua_State> = AtomicPtr::new(std::ptr::null_mut());
+/// Its callback has failed: the context ends.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+/// LuaJIT's handler.
+static TAKE_SAMPLE: AtomicUsize = AtomicUsize::new(0);
+/// Microseconds between signals; 0 for none.
+static INTERVAL_MICROS: AtomicI64 = AtomicI64::new(0);
+
+/// What is kept in the registry at this name: the coroutine that the callback runs in.
+const CALLBACK: &CStr = c"node-lua profiler";
+
+/// Puts the module where `require` finds LuaJIT's.
+///
+/// # Safety
+/// `raw` must be a fresh state with its libraries open and stack slots free. May raise.
+pub(crate) unsafe fn install(raw: *mut lua_State) {
+    // SAFETY: the caller's contract; the stack is left as it was.
+    unsafe {
+        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, c"_PRELOAD".as_ptr());
+        ffi::lua_pushcfunction(raw, open);
+        ffi::lua_setfield(raw, -2, c"jit.profile".as_ptr());
+        ffi::lua_settop(raw, -2);
+    }
+}
+
+/// The loader of `jit.profile`.
+unsafe extern "C-unwind" fn open(raw: *mut lua_State) -> c_int {
+    let functions: [(&CStr, ffi::lua_CFunction); 3] =
+        [(c"start", start), (c"stop", stop), (c"dumpstack", dumpstack)];
+    // SAFETY: called by the VM.
+    unsafe {
+        ffi::lua_createtable(raw, 0, 3);
+        for (name, function) in functions {
+            ffi::lua_pushcfunction(raw, function);
+            ffi::lua_setfield(raw, -2, name.as_ptr());
+        }
+    }
+    1
+}
+
+/// Makes the state that runs the owner; raises if it cannot be. False if it has been before.
+unsafe fn claim(raw: *mut lua_State) -> bool {
+    let me = hook::running();
+    match OWNER.compare_exchange(std::ptr::null_mut(), me, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => true,
+        Err(owner) if owner == me => false,
+        Err(_) => {
+            let text = c"the profiler is in use by another context: one at a time can be profiled";
+            // SAFETY: a live state, in a function that it has called.
+            unsafe { ffi::luaL_error(raw, text.as_ptr()) };
+            false
+        }
+    }
+}
+
+fn release() {
+    OWNER.store(std::ptr::null_mut(), Ordering::Release);
+}
+
+/// profile.start([mode,] callback)
+unsafe extern "C-unwind" fn start(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM. What may raise does so before this is the owner, or leaves it the
+    // owner with no sample taken, until it is closed.
+    unsafe {
+        let mode = match ffi::lua_type(raw, 1) {
+            ffi::LUA_TNIL | ffi::LUA_TNONE => c"".as_ptr(),
+            _ => ffi::luaL_checklstring(raw, 1, std::ptr::null_mut()),
+        };
+        ffi::luaL_checktype(raw, 2, ffi::LUA_TFUNCTION);
+        let callback = ffi::lua_newthread(raw);
+        ffi::lua_pushvalue(raw, 2);
+        ffi::lua_xmove(raw, callback, 1);
+        claim(raw);
+        end_sampling();
+        ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, CALLBACK.as_ptr());
+        HAS_FAILED.store(false, Ordering::Relaxed);
+        static HANDLER: Once = Once::new();
+        // LuaJIT puts back what there was when it stops: that is to be ours.
+        HANDLER.call_once(|| {
+            set_handler();
+        });
+        luaJIT_profile_start(raw, mode, sample, callback.cast());
+        TAKE_SAMPLE.store(set_handler(), Ordering::Relaxed);
+        SAMPLED.store(hook::running(), Ordering::Release);
+        set_timer(INTERVAL_MICROS.load(Ordering::Relaxed));
+    }
+    0
+}
+
+/// profile.stop()
+unsafe extern "C-unwind" fn stop(raw: *mut lua_State) -> c_int {
+    if OWNER.load(Ordering::Acquire) == hook::running() {
+        // SAFETY: called by the VM, by the owner.
+        unsafe {
+            end(raw);
+            ffi::lua_pushnil(raw);
+            ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, CALLBACK.as_ptr());
+        }
+    }
+    0
+}
+
+/// profile.dumpstack([thread,] format, depth)
+unsafe extern "C-unwind" fn dumpstack(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, with arguments that are checked. The text is the owner's.
+    unsafe {
+        let thread = ffi::lua_tothread(raw, 1);
+        let (of, first) = match thread.is_null() {
+            true => (raw, 1),
+            false => (thread, 2),
+        };
+        let format = ffi::luaL_checklstring(raw, first, std::ptr::null_mut());
+        let depth = ffi::luaL_checkinteger(raw, first + 1);
+        let depth = depth.clamp(c_int::MIN as _, c_int::MAX as _) as c_int;
+        let is_new = claim(raw);
+        if is_new {
+            // For the text's memory alone.
+            luaJIT_profile_start(raw, c"".as_ptr(), ignore, std::ptr::null_mut());
+        }
+        let mut length = 0;
+        let text = luaJIT_profile_dumpstack(of, format, depth, &raw mut length);
+        ffi::lua_pushlstring(raw, text, length);
+        if is_new {
+            end(raw);
+        }
+    }
+    1
+}
+
+unsafe extern "C-unwind" fn ignore(_: *mut c_void, _: *mut lua_State, _: c_int, _: c_int) {}
+
+/// Called by the VM, between two instructions, with hooks switched off: what LuaJIT does there,
+/// but for an error.
+unsafe extern "C-unwind" fn sample(
+    callback: *mut c_void,
+    raw: *mut lua_State,
+    samples: c_int,
+    vm_state: c_int,
+) {
+    let callback = callback.cast::<lua_State>();
+    // SAFETY: a coroutine that the registry holds, with the function at its bottom; `raw` is the
+    // coroutine that runs.
+    unsafe {
+        let (hook, count) = (ffi::lua_gethook(raw), ffi::lua_gethookcount(raw));
+        if ffi::lua_gettop(callback) > 1 {
+            // It is being called.
+            return;
+        }
+        ffi::lua_pushvalue(callback, 1);
+        ffi::lua_pushthread(raw);
+        ffi::lua_xmove(raw, callback, 1);
+        ffi::lua_pushinteger(callback, samples as ffi::lua_Integer);
+        ffi::lua_pushlstring(callback, [vm_state as u8].as_ptr().cast(), 1);
+        if ffi::lua_pcall(callback, 3, 0, 0) != ffi::LUA_OK {
+            fail(callback);
+            ffi::lua_settop(callback, 1);
+        }
+        // Ends what the compiler records. What the mask was is known to LuaJIT, which sets it anew.
+        hook::undisturbed(|| {
+            ffi::lua_sethook(raw, hook, ffi::LUA_MASKCOUNT, count);
+        });
+    }
+}
+
+/// Ends the context whose callback has raised what is on top.
+///
+/// # Safety
+/// `callback` must be the coroutine of a running state.
+unsafe fn fail(callback: *mut lua_State) {
+    let mut length = 0;
+    // SAFETY: the caller's contract; the text is copied while it is there.
+    let text = unsafe {
+        let text = ffi::lua_tolstring(callback, -1, &raw mut length);
+        match text.is_null() {
+            true => b"an error that is no text".to_vec(),
+            false => std::slice::from_raw_parts(text.cast::<u8>(), length).to_vec(),
+        }
+    };
+    let text = [b"in the callback of jit.profile: ", &text[..]].concat();
+    HAS_FAILED.store(true, Ordering::Relaxed);
+    host::with(|host| {
+        if host.context.end_requested().is_some() {
+            return;
+        }
+        native::report(host, &text);
+        host.main_failed = true;
+        host.context.destroy(End::Error(text));
+    });
+}
+
+/// Makes ours the handler; returns which there was.
+fn set_handler() -> usize {
+    // SAFETY: all zero is a valid sigaction, which is filled; the handler is safe at any time.
+    unsafe {
+        let (mut action, mut before): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
+        action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGPROF, &raw const action, &raw mut before);
+        before.sa_sigaction
+    }
+}
+
+extern "C" fn on_signal(signal: c_int) {
+    let raw = hook::running();
+    if raw.is_null() || raw != SAMPLED.load(Ordering::Acquire) {
+        return;
+    }
+    if HAS_FAILED.load(Ordering::Relaxed) {
+        hook::arm_from_outside();
+        return;
+    }
+    let take_sample = TAKE_SAMPLE.load(Ordering::Relaxed);
+    if take_sample != 0 {
+        // SAFETY: LuaJIT's handler, of this type, on the thread that runs the state.
+        hook::undisturbed(|| unsafe {
+            std::mem::transmute::<usize, extern "C" fn(c_int)>(take_sample)(signal);
+        });
+    }
+}
+
+fn set_timer(micros: i64) {
+    let every = libc::timeval { tv_sec: micros / 1_000_000, tv_usec: micros % 1_000_000 };
+    let timer = libc::itimerval { it_interval: every, it_value: every };
+    // SAFETY: a filled structure; by its number, as the function is taken, see build.rs.
+    unsafe {
+        let none = std::ptr::null_mut::<libc::itimerval>();
+        libc::syscall(libc::SYS_setitimer, libc::ITIMER_PROF, &raw const timer, none);
+    }
+}
+
+/// From here on no signal touches the state.
+fn end_sampling() {
+    if !SAMPLED.swap(std::ptr::null_mut(), Ordering::AcqRel).is_null() {
+        set_timer(0);
+    }
+}
+
+/// Stops the profiler of its owner.
+unsafe fn end(raw: *mut lua_State) {
+    end_sampling();
+    // SAFETY: the caller's contract.
+    unsafe { luaJIT_profile_stop(raw) };
+    release();
+}
+
+/// Stops the profiler if this state uses it: it is about to be closed.
+///
+/// # Safety
+/// `raw` must be alive, and used by this thread.
+pub(crate) unsafe fn forget(raw: *mut lua_State) {
+    if OWNER.load(Ordering::Acquire) == raw {
+        // SAFETY: the caller's contract.
+        unsafe { end(raw) };
+    }
+}
+
+/// What LuaJIT's profiler calls instead of `setitimer`, see build.rs.
+///
+/// # Safety
+/// `timer` must point to what that takes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __wrap_setitimer(
+    _which: c_int,
+    timer: *const libc::itimerval,
+    _before: *mut libc::itimerval,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    let every = unsafe { (*timer).it_interval };
+    INTERVAL_MICROS.store(every.tv_sec * 1_000_000 + every.tv_usec, Ordering::Relaxed);
+    0
+}

@@ -1,0 +1,594 @@
+//! A LuaJIT state with its memory accounted: creation, the allocator, and memory held outside the
+//! collector.
+//!
+//! Every context owns one [`State`]. All of its memory, JIT traces' IR and `ffi.new` included, goes
+//! through [`allocate`], which counts it and enforces the limit. Blocks that Lua objects merely
+//! refer to (buffers) are reported with [`charge`] and [`discharge`], so that the collector works
+//! in proportion to what a script really holds.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mlua::ffi::{self, lua_State};
+
+use super::memory::heap::Heap;
+use super::{cut, gc_layout, hook, profiler, stdio};
+use crate::message::Held;
+use crate::os::memory;
+use crate::{failpoint, rt};
+
+/// External bytes that may be charged before the collector is made to take a step.
+const COLLECT_EVERY_BYTES: usize = 64 * 1024;
+
+/// External bytes that may be charged during one cycle of the collector, in a small state: at least
+/// so many …
+const CYCLE_BYTES_MIN: usize = 4 << 20;
+
+/// … and at most so many, which few states that deal in large frames should use: marking what lives
+/// costs a state the same however much it lets go of …
+const CYCLE_BYTES_MAX: usize = 16 << 20;
+
+/// … or their share of this.
+const CYCLE_TOTAL_BYTES: usize = 64 << 20;
+
+/// Bytes of the VM's heap that one step of the collector deals with, marking and sweeping.
+const STEP_BYTES: usize = 1024;
+
+/// The collector's pause that LuaJIT starts with, in per cent.
+const PAUSE_MIN: i32 = 200;
+
+/// What a heap may grow by before it is collected, however small it is: this much …
+const SLACK_BYTES: usize = 512 * 1024;
+
+/// … or its share of this, which all states together may spend: more garbage than the caches hold
+/// costs more than collecting it.
+const SLACK_TOTAL_BYTES: usize = 8 << 20;
+
+/// States there are.
+static STATES: AtomicUsize = AtomicUsize::new(0);
+
+/// What a state may use beyond its limit once that is exceeded: to say so, and to end.
+const END_BYTES: usize = 1 << 20;
+
+/// Less room than this is not worth a collection before it is used up.
+const COLLECT_ROOM_MIN: usize = 32 << 10;
+
+/// Blocks as large as a state itself are larger than this.
+const STATE_BYTES_MIN: usize = 2048;
+
+/// Memory figures of one state. Touched only by the thread that runs the state.
+#[derive(Debug)]
+pub struct Account {
+    lua_bytes: Cell<usize>,
+    external_bytes: Cell<usize>,
+    uncollected_bytes: Cell<usize>,
+    limit_bytes: Cell<usize>,
+    /// Beyond this many bytes of both kinds something has to be done: the limit, or what makes a
+    /// collection worth while before that.
+    threshold_bytes: Cell<usize>,
+    exceeded: Cell<bool>,
+    /// Bytes held, and wanted, when the limit was first exceeded.
+    wanted_bytes: Cell<usize>,
+    /// About what the VM holds after a collection.
+    low_bytes: Cell<usize>,
+    pause: Cell<i32>,
+    /// Used by [`allocate`] and [`Account::allocate_buffer`] alone, which call nothing that comes
+    /// back to them.
+    heap: UnsafeCell<Heap>,
+    /// The metatable of buffers, once there is one.
+    buffer_metatable: Cell<Option<NonNull<c_void>>>,
+    buffer_environment: Cell<u64>,
+    /// What the script has chosen for standard output.
+    pub(crate) output: stdio::Choice,
+    /// What its turns are cut with.
+    pub(crate) cut: cut::Cut,
+}
+
+impl Account {
+    /// Bytes allocated by the VM itself.
+    pub fn lua_bytes(&self) -> usize {
+        self.lua_bytes.get()
+    }
+
+    /// Bytes held through buffers, outside the VM's heap.
+    pub fn external_bytes(&self) -> usize {
+        self.external_bytes.get()
+    }
+
+    /// True once an allocation was refused, because of the limit or for want of memory.
+    pub fn exceeded(&self) -> bool {
+        self.exceeded.get()
+    }
+
+    /// The limit was exceeded: whatever the script does about it, it ends.
+    #[cold]
+    fn exceed(&self, wanted: usize) {
+        if !self.exceeded.replace(true) {
+            self.wanted_bytes.set(wanted);
+            self.limit_bytes.set(self.limit_bytes.get().saturating_add(END_BYTES));
+        }
+        let is_armed = hook::arm_from_outside();
+        if !is_armed {
+            crate::sched::interrupt_soon();
+        }
+        // The next allocation tries again if this one could not.
+        self.threshold_bytes.set(if is_armed { self.limit_bytes.get() } else { 0 });
+    }
+
+    /// The threshold was passed by an allocation in the VM: false if there is no room for it.
+    #[cold]
+    fn make_room(&self, total: usize) -> bool {
+        let is_admitted = total <= self.limit_bytes.get();
+        if !is_admitted || self.exceeded.get() {
+            self.exceed(total);
+        } else if cut::arm_collection() {
+            // Collecting now is not possible, but soon.
+            self.threshold_bytes.set(self.limit_bytes.get());
+        }
+        is_admitted
+    }
+
+    /// Whether an allocation in the VM may go on, after which `total` bytes are held.
+    #[inline]
+    fn admits(&self, total: usize) -> bool {
+        if total > self.threshold_bytes.get() && !self.make_room(total) {
+            return false;
+        }
+        let fails = failpoint::fails(failpoint::Point::Allocation);
+        if fails {
+            self.exceed(total);
+        }
+        !fails
+    }
+
+    /// Memory for an object of the VM, which is asked for none at times; null if it is refused:
+    /// then the context is going to end.
+    #[inline]
+    fn allocate(&self, size: usize) -> *mut u8 {
+        if size == 0 {
+            return std::ptr::null_mut();
+        }
+        let held = self.lua_bytes.get();
+        let total = held + size + self.external_bytes.get();
+        if !self.admits(total) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: as in `allocate_buffer`.
+        let heap = unsafe { &mut *self.heap.get() };
+        let mut block = heap.take(size);
+        if block.is_null() && self.lend(heap, total) {
+            block = heap.take(size);
+            heap.spare(0);
+        }
+        match block.is_null() {
+            true => self.exceed(total),
+            false => self.lua_bytes.set(held + size),
+        }
+        block
+    }
+
+    /// Memory for a userdata with a buffer, of at most `BUFFER_SIZE_MAX` bytes; when the VM frees
+    /// it, what the buffer holds is let go. `None` if it is refused: then the context is going to
+    /// end.
+    #[inline]
+    pub(crate) fn allocate_buffer(&self, size: usize) -> Option<NonNull<u8>> {
+        let held = self.lua_bytes.get();
+        let total = held + size + self.external_bytes.get();
+        if !self.admits(total) {
+            return None;
+        }
+        // SAFETY: only this function and `allocate` use it, on the thread that runs the state.
+        let heap = unsafe { &mut *self.heap.get() };
+        let mut block = heap.take_buffer(size);
+        if block.is_null() && self.lend(heap, total) {
+            block = heap.take_buffer(size);
+            heap.spare(0);
+        }
+        let block = NonNull::new(block);
+        match block {
+            Some(_) => self.lua_bytes.set(held + size),
+            None => self.exceed(total),
+        }
+        block
+    }
+
+    /// A buffer that was charged `before` bytes holds `now` bytes instead. Beyond the limit that
+    /// shows with the next allocation.
+    #[inline]
+    pub fn recharge(&self, before: usize, now: usize) {
+        let held = self.external_bytes.get();
+        self.external_bytes.set(held.saturating_sub(before) + now);
+        memory::changed(before, now);
+    }
+
+    /// The metatable of buffers as [`gc_layout::Maker`] takes it, once there is one.
+    pub fn buffer_metatable(&self) -> Option<NonNull<c_void>> {
+        self.buffer_metatable.get()
+    }
+
+    /// Sets the metatable of buffers, and the table that is their environment. Both must live as
+    /// long as the state.
+    pub fn set_buffer_metatable(&self, table: *const c_void, environment: *const c_void) {
+        self.buffer_environment.set(environment as u64);
+        self.buffer_metatable.set(NonNull::new(table.cast_mut()));
+    }
+
+    /// The address of the table that is the environment of buffers.
+    pub(crate) fn buffer_environment(&self) -> u64 {
+        self.buffer_environment.get()
+    }
+
+    /// Bytes held, and wanted, when an allocation was first refused because of the limit.
+    pub fn wanted_bytes(&self) -> usize {
+        self.wanted_bytes.get()
+    }
+
+    /// Sets what makes the next collection worth while, after one that left what there is.
+    pub(crate) fn on_collected(&self) {
+        let (limit, held) = (self.limit_bytes.get(), self.held());
+        let room = limit.saturating_sub(held) / 2;
+        if !self.exceeded.get() && limit != usize::MAX && room >= COLLECT_ROOM_MIN {
+            self.threshold_bytes.set(held + room);
+        }
+    }
+
+    /// Sets the limit for VM memory and buffers together; 0 means none.
+    pub fn set_limit(&self, bytes: usize) {
+        self.limit_bytes.set(if bytes == 0 { usize::MAX } else { bytes });
+        self.threshold_bytes.set(self.limit_bytes.get());
+        self.on_collected();
+    }
+
+    /// What the VM's memory takes beside what is in use counts with what the context holds
+    /// elsewhere, of which `limit` bytes are allowed in all.
+    pub(crate) fn count_waste(&self, held: Held, limit: usize) {
+        // SAFETY: as in `allocate_buffer`: nobody else uses it now.
+        unsafe { &mut *self.heap.get() }.count_waste(held, limit);
+    }
+
+    /// What is left of the limit, if so much is held, may be wasted in the VM's memory.
+    #[cold]
+    fn lend(&self, heap: &mut Heap, held: usize) -> bool {
+        heap.spare(self.limit_bytes.get().saturating_sub(held))
+    }
+
+    /// Whether so much may be held outside of the VM beside what its memory wastes.
+    fn may_grow(&self, bytes: usize) -> bool {
+        // SAFETY: as in `allocate_buffer`: nobody else uses it now.
+        let heap = unsafe { &mut *self.heap.get() };
+        heap.may_grow(bytes) || {
+            let total = self.held().saturating_add(bytes);
+            let may = self.lend(heap, total) && heap.may_grow(bytes);
+            heap.spare(0);
+            may
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.lua_bytes.get().saturating_add(self.external_bytes.get())
+    }
+
+    fn would_exceed(&self, more: usize) -> bool {
+        self.held().saturating_add(more) > self.limit_bytes.get()
+    }
+}
+
+/// An owned LuaJIT state with all standard libraries open.
+#[derive(Debug)]
+pub struct State {
+    raw: NonNull<lua_State>,
+    /// Owned; the allocator holds a pointer to it until the state is closed.
+    account: NonNull<Account>,
+}
+
+// SAFETY: a state and everything reachable from it is owned by this value alone, and `&mut`/owned
+// access moves between threads only as a whole: the scheduler runs a context on one thread at a
+// time, with a mutex hand-over in between.
+unsafe impl Send for State {}
+
+impl State {
+    /// Creates a state and opens the standard libraries; `None` if memory does not suffice.
+    pub fn new() -> Option<State> {
+        let account = Box::new(Account {
+            lua_bytes: Cell::new(0),
+            external_bytes: Cell::new(0),
+            uncollected_bytes: Cell::new(0),
+            limit_bytes: Cell::new(usize::MAX),
+            threshold_bytes: Cell::new(usize::MAX),
+            exceeded: Cell::new(false),
+            wanted_bytes: Cell::new(0),
+            low_bytes: Cell::new(usize::MAX),
+            pause: Cell::new(PAUSE_MIN),
+            heap: UnsafeCell::new(Heap::new()),
+            buffer_metatable: Cell::new(None),
+            buffer_environment: Cell::new(0),
+            output: stdio::Choice::default(),
+            cut: cut::Cut::default(),
+        });
+        let account = NonNull::from(Box::leak(account));
+        // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).
+        let raw = unsafe { ffi::lua_newstate(allocate, account.as_ptr().cast()) };
+        let Some(raw) = NonNull::new(raw) else {
+            // SAFETY: nobody else has the pointer: lua_newstate failed and kept nothing.
+            drop(unsafe { Box::from_raw(account.as_ptr()) });
+            return None;
+        };
+        STATES.fetch_add(1, Ordering::Relaxed);
+        let state = State { raw, account };
+        // SAFETY: a fresh state; what opening libraries raises, for want of memory, is caught.
+        let status = unsafe { ffi::lua_cpcall(raw.as_ptr(), open_libraries, std::ptr::null_mut()) };
+        (status == ffi::LUA_OK).then_some(state)
+    }
+
+    /// The raw state, for calls into the VM.
+    pub fn as_ptr(&self) -> *mut lua_State {
+        self.raw.as_ptr()
+    }
+
+    /// Lets a small heap grow by [`SLACK_BYTES`] before the next collection, where the VM's own
+    /// rule (twice the size) has it mark the library's objects for every few messages. Called once
+    /// a turn. A script that sets the pause itself has the last word.
+    pub fn pace_collector(&self) {
+        let account = self.account();
+        let held = account.lua_bytes.get();
+        let low = account.low_bytes.get().min(held);
+        account.low_bytes.set(low + (held - low) / 64);
+        let limit = account.limit_bytes.get();
+        // Relaxed: a figure that nothing depends on but speed.
+        let share = SLACK_TOTAL_BYTES / STATES.load(Ordering::Relaxed).max(1);
+        let slack = SLACK_BYTES.min(share).min(limit / 8);
+        let pause = (100 + (slack * 100 / low.max(1)).min(900) as i32).max(PAUSE_MIN);
+        let old = account.pause.get();
+        if old != 0 && pause.abs_diff(old) > 20 {
+            // SAFETY: a live state of ours; sets a figure.
+            let before = unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, pause) };
+            account.pause.set(pause);
+            if before != old {
+                // SAFETY: as above.
+                unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, before) };
+                account.pause.set(0);
+            }
+        }
+    }
+
+    /// The memory figures.
+    pub fn account(&self) -> &Account {
+        // SAFETY: allocated in `new` and freed only in `drop`.
+        unsafe { self.account.as_ref() }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        STATES.fetch_sub(1, Ordering::Relaxed);
+        self.account().set_limit(0);
+        // SAFETY: the state is owned and not running: whoever runs it borrows `self`.
+        unsafe {
+            profiler::forget(self.raw.as_ptr());
+            ffi::lua_close(self.raw.as_ptr());
+        }
+        // SAFETY: the allocator, the only other user, is gone with the state.
+        drop(unsafe { Box::from_raw(self.account.as_ptr()) });
+    }
+}
+
+/// The account of the state that `L` belongs to.
+///
+/// # Safety
+/// `L` must be a live state (or coroutine of one) created by [`State::new`], used by the thread
+/// that runs it.
+pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
+    let mut user: *mut c_void = std::ptr::null_mut();
+    // SAFETY: per the contract the allocator's user value is the `Account` given in `State::new`.
+    unsafe { ffi::lua_getallocf(state, &mut user) };
+    // SAFETY: as above; it lives as long as the state.
+    unsafe { &*user.cast::<Account>() }
+}
+
+/// Reports `bytes` newly held outside the VM on behalf of `state`. Returns false, and counts
+/// nothing, if that would exceed the state's limit even after a full collection.
+///
+/// May run the collector, and with it finalisers: call it before taking pointers into Lua values.
+///
+/// # Safety
+/// As for [`account`].
+pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { charge_for(state, bytes, bytes) }
+}
+
+/// The same, where `bytes` are those of a block of which only `moved` are new to the state: these
+/// make the collector work.
+///
+/// # Safety
+/// As for [`charge`].
+pub unsafe fn charge_for(state: *mut lua_State, bytes: usize, moved: usize) -> bool {
+    // SAFETY: the caller's contract.
+    let account = unsafe { account(state) };
+    if account.would_exceed(bytes) || !account.may_grow(bytes) {
+        // SAFETY: a full collection is allowed wherever a C function runs.
+        unsafe { ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0) };
+        if account.would_exceed(bytes) || !account.may_grow(bytes) {
+            account.exceed(account.held().saturating_add(bytes));
+            return false;
+        }
+    }
+    account.recharge(0, bytes);
+    // SAFETY: the caller's contract.
+    unsafe { pace(state, moved) };
+    true
+}
+
+/// Has the collector work as for `bytes` newly held outside the VM, which are not counted: for
+/// objects that hold something scarcer than memory.
+///
+/// May run finalisers: see [`charge`].
+///
+/// # Safety
+/// As for [`account`].
+pub unsafe fn pace(state: *mut lua_State, bytes: usize) {
+    // SAFETY: the caller's contract.
+    let account = unsafe { account(state) };
+    let uncollected = account.uncollected_bytes.get() + bytes;
+    if uncollected < COLLECT_EVERY_BYTES {
+        account.uncollected_bytes.set(uncollected);
+        return;
+    }
+    account.uncollected_bytes.set(0);
+    // As large a part of a cycle as this is of what may be charged during one.
+    let held = account.lua_bytes.get();
+    // Relaxed: a figure that nothing depends on but speed.
+    let share = CYCLE_TOTAL_BYTES / STATES.load(Ordering::Relaxed).max(1);
+    let per_cycle = share.clamp(CYCLE_BYTES_MIN, CYCLE_BYTES_MAX);
+    let per_cycle = per_cycle.max(held + account.external_bytes.get() / 2);
+    let steps = (held / STEP_BYTES).max(16) as u64 * uncollected as u64 / per_cycle as u64 + 1;
+    for _ in 0..steps {
+        // SAFETY: as above. Returns 1 at the end of a cycle.
+        if unsafe { ffi::lua_gc(state, ffi::LUA_GCSTEP, 0) } != 0 {
+            break;
+        }
+    }
+}
+
+/// Takes back what [`charge`] counted. Never runs the collector: safe in finalisers.
+///
+/// # Safety
+/// As for [`account`].
+pub unsafe fn discharge(state: *mut lua_State, bytes: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { account(state) }.recharge(bytes, 0);
+}
+
+/// Opens the standard libraries.
+unsafe extern "C-unwind" fn open_libraries(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by `State::new` for a fresh state. Nothing of what is made is garbage.
+    unsafe {
+        ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
+        ffi::luaL_openlibs(raw);
+        ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
+        if !gc_layout::is_known(raw, allocate as *const c_void, account(raw)) {
+            log::error!("this LuaJIT lays its objects out in a way that is not known");
+            ffi::lua_pushnil(raw);
+            ffi::lua_error(raw);
+        }
+        stdio::install(raw);
+    }
+    0
+}
+
+/// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the state's heap.
+unsafe extern "C" fn allocate(
+    user: *mut c_void,
+    block: *mut c_void,
+    old_size: usize,
+    new_size: usize,
+) -> *mut c_void {
+    // SAFETY: `user` is the `Account` passed to lua_newstate.
+    let account = unsafe { &*user.cast::<Account>() };
+    if block.is_null() {
+        return account.allocate(new_size).cast();
+    }
+    if new_size == 0 {
+        // SAFETY: the VM passes a block from here with the size it has.
+        unsafe { free(account, block.cast(), old_size) };
+        return std::ptr::null_mut();
+    }
+    let held = account.lua_bytes.get();
+    let total = held.wrapping_sub(old_size).wrapping_add(new_size) + account.external_bytes.get();
+    if new_size > old_size && !account.admits(total) {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: only this function and `allocate_buffer` use it, on the thread that runs the state,
+    // and nothing that they call comes back here.
+    let heap = unsafe { &mut *account.heap.get() };
+    // SAFETY: the VM passes a block from here with the size it has.
+    let mut moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
+    if moved.is_null() && account.lend(heap, total) {
+        // SAFETY: as above; nothing has changed.
+        moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
+        heap.spare(0);
+    }
+    if moved.is_null() {
+        // What the library was about to do may be half done: the context ends.
+        account.exceed(total);
+    } else {
+        account.lua_bytes.set(held - old_size + new_size);
+    }
+    moved.cast()
+}
+
+/// Frees a block of the VM, and what a buffer in it holds.
+///
+/// # Safety
+/// `block` must be one that [`allocate`] or [`Account::allocate_buffer`] returned, of `size` bytes,
+/// and is not used any more.
+#[inline]
+unsafe fn free(account: &Account, block: *mut u8, size: usize) {
+    if size > STATE_BYTES_MIN {
+        hook::forget(block.cast());
+    }
+    account.lua_bytes.set(account.lua_bytes.get() - size);
+    // SAFETY: as in `allocate`.
+    let heap = unsafe { &mut *account.heap.get() };
+    let release_buffer = || {
+        // SAFETY: called for a userdata with a buffer.
+        let buffer = unsafe { &mut *gc_layout::content_of(block) };
+        account.recharge(buffer.charged as usize, 0);
+        buffer.release();
+    };
+    // SAFETY: the caller's contract.
+    unsafe { heap.give(block, size, release_buffer) };
+}
+
+/// What the VM calls instead of its own `lj_gc_freeall`, see build.rs, once all finalisers have
+/// run: that frees each object of a state that ends. Its memory goes as a whole soon.
+#[cfg(target_os = "linux")]
+#[unsafe(no_mangle)]
+pub extern "C" fn __wrap_lj_gc_freeall(_global: *mut c_void) {}
+
+/// What the VM calls instead of its own `lj_vm_cpuid`, see build.rs: the registers that `cpuid`
+/// leaves for this function, remembered.
+///
+/// # Safety
+/// `registers` must have room for four numbers.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __wrap_lj_vm_cpuid(function: u32, registers: *mut u32) -> i32 {
+    use std::arch::x86_64::__cpuid_count;
+    use std::sync::OnceLock;
+    static KNOWN: [OnceLock<[u32; 4]>; 8] = [const { OnceLock::new() }; 8];
+    let ask = || {
+        let found = __cpuid_count(function, 0);
+        [found.eax, found.ebx, found.ecx, found.edx]
+    };
+    let found = match KNOWN.get(function as usize) {
+        Some(known) => *known.get_or_init(ask),
+        None => ask(),
+    };
+    // SAFETY: the caller's contract.
+    unsafe { registers.cast::<[u32; 4]>().write_unaligned(found) };
+    found[0] as i32
+}
+
+/// What the VM calls instead of its own `lj_prng_seed_secure`, see build.rs: the seed of a state's
+/// random numbers, from which its string hashes follow. 0 if there is none.
+///
+/// # Safety
+/// `words` must have room for four numbers.
+#[cfg(target_os = "linux")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __wrap_lj_prng_seed_secure(words: *mut u64) -> i32 {
+    /// The generator of the VM needs a bit above this in each of its words.
+    const LOW_BITS: [u32; 4] = [1, 6, 9, 17];
+    let Some(mut seed) = rt::random_words() else { return 0 };
+    for (word, bit) in seed.iter_mut().zip(LOW_BITS) {
+        if *word < 1 << bit {
+            *word += 1 << bit;
+        }
+    }
+    // SAFETY: the caller's contract.
+    unsafe { words.cast::<[u64; 4]>().write_unaligned(seed) };
+    1
+}

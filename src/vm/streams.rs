@@ -1,0 +1,116 @@
+//! What LuaJIT's `io` calls of the C library to write: the linker puts these functions in the place
+//! of the library's (build.rs).
+
+use std::ffi::{c_int, c_void};
+use std::io::Error;
+
+use super::stdio::{note_piece, take_error_piece};
+use super::{hook, state};
+use crate::os::stdio::{self, FILE};
+
+unsafe extern "C" {
+    static stderr: *mut FILE;
+    fn flockfile(stream: *mut FILE);
+    fn funlockfile(stream: *mut FILE);
+    fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
+    fn _IO_fflush(stream: *mut FILE) -> c_int;
+    fn _IO_list_lock();
+    fn _IO_list_unlock();
+    fn _IO_iter_begin() -> *mut c_void;
+    fn _IO_iter_end() -> *mut c_void;
+    fn _IO_iter_next(at: *mut c_void) -> *mut c_void;
+    fn _IO_iter_file(at: *mut c_void) -> *mut FILE;
+    fn ftrylockfile(stream: *mut FILE) -> c_int;
+    fn __fpending(stream: *mut FILE) -> usize;
+}
+
+/// What LuaJIT's `write` calls for each piece, in place of `fwrite`; see build.rs.
+///
+/// # Safety
+/// As for `fwrite`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_fwrite(
+    from: *const c_void,
+    size: usize,
+    count: usize,
+    to: *mut FILE,
+) -> usize {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if to == stdio::stream() {
+            note_piece(std::slice::from_raw_parts(from.cast::<u8>(), size * count));
+        } else if to == stderr {
+            if take_error_piece(std::slice::from_raw_parts(from.cast::<u8>(), size * count)) {
+                return count;
+            }
+            // Who reads both finds them in order.
+            stdio::flush();
+        }
+        flockfile(to);
+        let written = fwrite_unlocked(from, size, count, to);
+        funlockfile(to);
+        written
+    }
+}
+
+/// In place of `fflush`, see build.rs: for standard output it tells what nobody else could.
+///
+/// # Safety
+/// As for `fflush`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_fflush(stream: *mut FILE) -> c_int {
+    if stream.is_null() {
+        flush_files();
+        return 0;
+    }
+    // SAFETY: the caller's contract.
+    let status = unsafe { _IO_fflush(stream) };
+    if stream != stdio::stream() {
+        return status;
+    }
+    let reason = (status != 0).then(|| Error::last_os_error().raw_os_error()).flatten();
+    let raw = hook::running();
+    if raw.is_null() {
+        return status;
+    }
+    // SAFETY: the state that this thread runs.
+    let told = unsafe { &state::account(raw).output.told };
+    let Some(reason) = reason.or(stdio::loss_after(told)) else { return status };
+    // SAFETY: the address of this thread's errno.
+    unsafe { *libc::__errno_location() = reason };
+    -1
+}
+
+/// Writes what `io.popen` has written before a child starts, so that the child finds it: standard
+/// output and files. What another thread uses, perhaps waiting for input, is left alone, where the
+/// C library would wait for it, and hold up whoever opens or closes a file meanwhile.
+fn flush_files() {
+    stdio::flush();
+    // SAFETY: while the list is locked, its streams stay; each is used only while it is locked.
+    unsafe {
+        _IO_list_lock();
+        let mut at = _IO_iter_begin();
+        while at != _IO_iter_end() {
+            let stream = _IO_iter_file(at);
+            if ftrylockfile(stream) == 0 {
+                if __fpending(stream) > 0 && stream != stdio::stream() && is_file(stream) {
+                    // What fails is told by who closes it.
+                    _IO_fflush(stream);
+                }
+                funlockfile(stream);
+            }
+            at = _IO_iter_next(at);
+        }
+        _IO_list_unlock();
+    }
+}
+
+/// Whether writing to it does not wait for anybody.
+unsafe fn is_file(stream: *mut FILE) -> bool {
+    // SAFETY: an open stream; all zero is a valid record.
+    unsafe {
+        let mut found: libc::stat = std::mem::zeroed();
+        libc::fstat(libc::fileno(stream), &raw mut found) == 0
+            && found.st_mode & libc::S_IFMT == libc::S_IFREG
+    }
+}
