@@ -4,9 +4,10 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::native::{TABLE, key, push_failure};
+use super::native::push_failure;
 use crate::error::Code;
 use crate::lua::host;
+use crate::vm::stack::{TABLE, key};
 use crate::vm::{blame, prelude};
 
 /// What is withheld, one bit each; lua/context/create.lua knows the numbers.
@@ -102,7 +103,7 @@ unsafe extern "C-unwind" fn refuse_creation(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM, which has slots for the results.
     unsafe {
         ffi::lua_pushnil(raw);
-        super::native::push_text(raw, b"creating contexts is withheld from this context");
+        crate::vm::stack::push_text(raw, b"creating contexts is withheld from this context");
     }
     2
 }
@@ -112,7 +113,10 @@ unsafe extern "C-unwind" fn refuse_process(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM, which has slots for the results.
     unsafe {
         ffi::lua_pushnil(raw);
-        super::native::push_text(raw, b"the process is withheld from this context (deny \"os\")");
+        crate::vm::stack::push_text(
+            raw,
+            b"the process is withheld from this context (deny \"os\")",
+        );
     }
     2
 }

@@ -11,13 +11,14 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 use super::confine::Deny;
 use super::events::push_ending;
 use super::message::take_value;
-use super::native::{bounded, number, push_text, text};
+use super::native::bounded;
 use super::program::{Paths, Program, Script, Source};
 use crate::error::Code;
 use crate::lua::host;
 use crate::message::{Id, Value};
 use crate::sched::{Context, End, Limits, Scheduler};
 use crate::vm::convert;
+use crate::vm::stack::{number, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"self", own as lua_CFunction),

@@ -6,9 +6,7 @@ use std::path::Path;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::native::{
-    TEXT_BYTES_MAX, key, log_share, nanoseconds, number, push_text, shorten, text,
-};
+use super::native::{TEXT_BYTES_MAX, log_share, nanoseconds, shorten};
 use super::notice::{Completion, Notice};
 use super::timer::TIMERS_MAX;
 use crate::error::Code;
@@ -19,6 +17,7 @@ use crate::os::{stdio, thread};
 use crate::timer::TimerId;
 use crate::vm::convert::{Refused, push_value};
 use crate::vm::cut::may_leave;
+use crate::vm::stack::{key, number, push_text, text};
 use crate::vm::{blame, state};
 use crate::{logging, rt};
 

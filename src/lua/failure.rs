@@ -4,8 +4,9 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::native::{bounded, number, push_text, report, text};
+use super::native::{bounded, report};
 use crate::lua::host;
+use crate::vm::stack::{number, push_text, text};
 use crate::vm::traceback;
 
 pub(super) const FUNCTIONS: super::native::Functions = &[

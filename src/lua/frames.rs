@@ -11,12 +11,12 @@ use std::sync::Arc;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::buffer::userdata;
-use super::native::{key, push_text, text};
 use crate::buf::{NlBuffer, Scratch};
 use crate::error::Code;
 use crate::frame::{Encoder, TooLong};
 use crate::lua::host::{self, Host};
 use crate::net::{Body, Read, SharedWriter, Staged};
+use crate::vm::stack::{key, push_text, text};
 use crate::vm::{hook, state};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[

@@ -8,7 +8,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::context::push_id;
 use super::events::refuse_wait;
-use super::native::{key, number, push_failure, push_text, text};
+use super::native::push_failure;
 use crate::error::Code;
 use crate::failpoint;
 use crate::logging::Seldom;
@@ -17,6 +17,7 @@ use crate::message::encode::TABLE_BYTES_MAX;
 use crate::message::{Event, Id, TooLarge, Value};
 use crate::vm::blame::{self, Wrong};
 use crate::vm::convert::{self, to_large_value, to_small_value};
+use crate::vm::stack::{key, number, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"send", send as lua_CFunction),

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::message::take_value;
-use super::native::{push_failure, push_text, text};
+use super::native::push_failure;
 use crate::error::Code;
 use crate::lua::host;
 use crate::message::{Event, Published};
 use crate::sched::Refused;
 use crate::sched::names::Names;
 use crate::sched::topics::{Malformed, Topics, check};
+use crate::vm::stack::{push_text, text};
 use crate::vm::state;
 
 pub(super) const FUNCTIONS: super::native::Functions = &[

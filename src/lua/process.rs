@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::native::{key, number, push_text, text};
 use crate::lua::host;
 use crate::message::Event;
 use crate::os::{self, Signal};
+use crate::vm::stack::{key, number, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"hear", hear as lua_CFunction),

@@ -17,7 +17,7 @@ use crate::message::{Held, Value};
 use crate::os::stdio;
 use crate::sched::{Behavior, Context, End, Outcome};
 use crate::vm::state::{Account, State};
-use crate::vm::{hook, prelude};
+use crate::vm::{self, hook, prelude};
 use crate::{logging, rt};
 
 /// Where a script's text comes from.
@@ -181,13 +181,13 @@ impl Running {
                     ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
                     native::open(raw);
                     prelude::push_chunk(raw, "init");
-                    ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
+                    ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, vm::stack::TABLE.as_ptr());
                     ffi::lua_createtable(raw, 0, CORE_FIELDS);
                     ffi::lua_call(raw, 2, 0);
                     seed_random(raw, context);
                     if rt::is_simulated() {
                         prelude::push_chunk(raw, "core/simulation");
-                        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
+                        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, vm::stack::TABLE.as_ptr());
                         ffi::lua_call(raw, 1, 0);
                     }
                     // Usually: the next cycle begins when there is twice as much.

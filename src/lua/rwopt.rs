@@ -4,10 +4,10 @@ use std::ffi::{CStr, c_int};
 
 use mlua::ffi::{self, lua_State};
 
-use super::native::{key, push_text, text};
 use crate::frame::{Endian, HeadOptions, HeadPatch};
 use crate::lua::host;
 use crate::net::OptionsRefused;
+use crate::vm::stack::{key, push_text, text};
 
 /// Characters of a wrong text that a message shows.
 const GIVEN_MAX: usize = 40;

@@ -6,9 +6,8 @@ use mlua::ffi::{self, lua_State};
 
 use super::command::{beside, push_arg, push_command, set_compiler, set_folder};
 use super::confine::confine;
-use super::native;
 use super::program::{Paths, Script, Source, text_of};
-use crate::vm::{chunk_cache, convert};
+use crate::vm::{self, chunk_cache, convert};
 
 /// Puts the script and its arguments on the driver's stack; returns how many values that are, or
 /// why the script does not load.
@@ -61,7 +60,7 @@ pub(super) unsafe fn load_script(
             }
         };
         if has_coroutines {
-            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, native::TABLE.as_ptr());
+            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, vm::stack::TABLE.as_ptr());
             ffi::lua_getfield(raw, -1, c"load_coroutines".as_ptr());
             ffi::lua_call(raw, 0, 0);
             ffi::lua_settop(raw, -2);

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::native::{number, push_text};
 use crate::logging;
 use crate::lua::host;
 use crate::message::Id;
 use crate::sched::Context;
+use crate::vm::stack::{number, push_text};
 use crate::vm::state;
 
 pub(super) const FUNCTIONS: super::native::Functions = &[(c"stat", stat as lua_CFunction)];

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::native::{key, number, push_failure, push_text, text};
+use super::native::push_failure;
 use crate::error::Code;
 use crate::logging::Seldom;
 use crate::lua::host::{self, Host, Socket};
@@ -18,6 +18,7 @@ use crate::net::SharedWriter;
 use crate::os;
 use crate::rt::{self, Listener};
 use crate::vm::blame::SOCKETS;
+use crate::vm::stack::{key, number, push_text, text};
 use crate::vm::state;
 
 pub(super) const FUNCTIONS: super::native::Functions = &[

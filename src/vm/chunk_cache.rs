@@ -243,7 +243,7 @@ impl Words {
             // SAFETY: the caller's contract; the stack is left as it was.
             unsafe {
                 let top = ffi::lua_gettop(raw);
-                ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, crate::lua::native::TABLE.as_ptr());
+                ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, super::stack::TABLE.as_ptr());
                 ffi::lua_getfield(raw, -1, c"list".as_ptr());
                 ffi::lua_pushboolean(raw, c_int::from(self.buffer));
                 ffi::lua_call(raw, 1, 0);

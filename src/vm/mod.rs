@@ -14,6 +14,7 @@ mod pattern;
 pub mod prelude;
 pub(crate) mod pristine;
 pub mod profiler;
+pub(crate) mod stack;
 pub mod state;
 mod stdio;
 pub(crate) mod stock;

@@ -19,7 +19,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::stdio::{self, Function};
 use super::{chunk_cache, stock};
-use crate::lua::native;
+use crate::vm;
 
 /// Registry keys, far from the small ones that `luaL_ref` hands out: the table `package`, and the
 /// metatable of environments.
@@ -65,7 +65,7 @@ impl BuiltIn {
         unsafe {
             match ffi::lua_type(raw, -1) {
                 ffi::LUA_TNUMBER => Some(BuiltIn::Number(ffi::lua_tonumber(raw, -1))),
-                ffi::LUA_TSTRING => Some(BuiltIn::Text(native::text(raw, -1)?.to_vec())),
+                ffi::LUA_TSTRING => Some(BuiltIn::Text(vm::stack::text(raw, -1)?.to_vec())),
                 ffi::LUA_TFUNCTION if ffi::lua_iscfunction(raw, -1) == 0 => {
                     let code = chunk_cache::dump(raw);
                     if code.is_none() {
@@ -119,7 +119,7 @@ impl BuiltIn {
         unsafe {
             match self {
                 BuiltIn::Number(number) => ffi::lua_pushnumber(raw, *number),
-                BuiltIn::Text(text) => native::push_text(raw, text),
+                BuiltIn::Text(text) => vm::stack::push_text(raw, text),
                 BuiltIn::Code(code) => {
                     let start = code.as_ptr().cast();
                     if ffi::luaL_loadbuffer(raw, start, code.len(), c"=[C]".as_ptr()) != 0 {
@@ -161,7 +161,7 @@ pub(crate) unsafe fn learn(raw: *mut lua_State) {
                 if ffi::lua_type(raw, -2) == ffi::LUA_TSTRING
                     && let Some(value) = BuiltIn::of(raw)
                 {
-                    names.insert(native::text(raw, -2).unwrap_or_default().to_vec(), value);
+                    names.insert(vm::stack::text(raw, -2).unwrap_or_default().to_vec(), value);
                 }
                 ffi::lua_settop(raw, -2);
             }
@@ -224,9 +224,9 @@ unsafe fn push_metatable(raw: *mut lua_State) {
 unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM with two arguments, which stay on the stack.
     unsafe {
-        let name = native::text(raw, 2).unwrap_or_default();
+        let name = vm::stack::text(raw, 2).unwrap_or_default();
         ffi::lua_rawgeti_(raw, 1, 1);
-        let library = native::text(raw, 3);
+        let library = vm::stack::text(raw, 3);
         let known = KNOWN.get();
         if library.is_none() {
             if name == GLOBALS.to_bytes() {
@@ -260,7 +260,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
             return 1;
         }
         let text = b"the library uses a global that is not kept for it: ";
-        native::push_text(raw, text);
+        vm::stack::push_text(raw, text);
         ffi::lua_pushvalue(raw, 2);
         ffi::lua_concat(raw, 2);
         ffi::lua_error(raw)
@@ -289,7 +289,7 @@ unsafe fn push_present(raw: *mut lua_State, is_in_library: bool) {
 unsafe extern "C-unwind" fn load_text(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM, by the library, with two strings, which stay on the stack.
     unsafe {
-        let text = native::text(raw, 1).unwrap_or_default();
+        let text = vm::stack::text(raw, 1).unwrap_or_default();
         let name = ffi::lua_tostring(raw, 2);
         if ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name) != ffi::LUA_OK {
             ffi::lua_pushnil(raw);
