@@ -13,7 +13,6 @@ use crate::lua::{self, CommandLine, Deny, Program, Script, Settings, Source};
 use crate::message::{Text, Value};
 use crate::os::{self, memory, stdio, thread};
 use crate::sched::{Process, Scheduler};
-use crate::vm::hook;
 use crate::{failpoint, logging, net};
 
 /// How long the process waits, at its end, for what was written to be read.
@@ -127,7 +126,7 @@ pub(super) fn prepare(
     settings.compiler = run.steps.iter().filter_map(for_all).collect();
     settings.process = Arc::new(Process::new(run.grace, run.exits_with_main));
     let settings = Arc::new(settings);
-    hook::init();
+    lua::init();
     // One more for the threads that run no contexts.
     memory::limit_pools(workers + 1);
     let scheduler = Scheduler::new(workers);

@@ -14,6 +14,7 @@ use super::buffer::userdata;
 use crate::buf::{NlBuffer, Scratch};
 use crate::error::Code;
 use crate::frame::{Encoder, TooLong};
+use crate::lua;
 use crate::lua::host::{self, Host};
 use crate::net::{Body, Read, SharedWriter, Staged};
 use crate::vm::stack::{key, push_text, text};
@@ -135,7 +136,7 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
         }
         c_int::from(stream.is_dry())
     };
-    let result = hook::attempt(take).unwrap_or(3);
+    let result = lua::fault::attempt(take).unwrap_or(3);
     let now = buffer.charged;
     if now != before {
         // SAFETY: a state runs, as the caller says.
@@ -166,7 +167,7 @@ unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
 /// # Safety
 /// As for [`stage_buffer`].
 unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_int {
-    let is_staged = hook::attempt(|host| {
+    let is_staged = lua::fault::attempt(|host| {
         let fd = fd as u64;
         // SAFETY: the caller's contract.
         let body = body_of(unsafe { &mut *buffer });
@@ -187,7 +188,7 @@ unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_in
 /// # Safety
 /// `buffer` must be what a buffer userdata holds, and a context must be running.
 unsafe extern "C" fn stage_buffer(key: f64, buffer: *mut NlBuffer) -> c_int {
-    let is_staged = hook::attempt(|host| {
+    let is_staged = lua::fault::attempt(|host| {
         // SAFETY: the caller's contract.
         match body_of(unsafe { &mut *buffer }) {
             Body::Slice(body) => stage_plain(host, key, body),
@@ -211,7 +212,7 @@ fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
 /// # Safety
 /// `start` must be valid for `length` bytes, and a context must be running.
 unsafe extern "C" fn stage_text(key: f64, start: *const u8, length: u32) -> c_int {
-    let is_staged = hook::attempt(|host| {
+    let is_staged = lua::fault::attempt(|host| {
         // SAFETY: the caller's contract.
         stage_plain(host, key, unsafe { std::slice::from_raw_parts(start, length as usize) })
     });

@@ -19,6 +19,7 @@ use super::sessions::Sessions;
 use super::timer::{TIMERS_MAX, Timers};
 use super::unread::Unread;
 use crate::error::Code;
+use crate::lua;
 use crate::message::{Event, Id, Published, Value};
 use crate::net::{Acceptor, Connection, Connector, Remotes, Table, linger};
 use crate::rt::{self, Listener};
@@ -165,7 +166,7 @@ pub(crate) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     let host = unsafe { &mut *host };
     match catch_unwind(AssertUnwindSafe(|| body(host))) {
         Ok(result) => result,
-        Err(panic) => hook::fail(&host.context, panic),
+        Err(panic) => lua::fault::fail(&host.context, panic),
     }
 }
 

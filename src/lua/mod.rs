@@ -8,6 +8,7 @@ mod context;
 mod environments;
 mod events;
 mod failure;
+pub(crate) mod fault;
 mod frames;
 pub(crate) mod host;
 mod message;
@@ -33,6 +34,7 @@ pub(crate) use host::is_open;
 
 pub use command::{CommandLine, Step};
 pub use confine::Deny;
+pub use fault::init;
 pub use program::{Paths, Program, Script, Source};
 pub use settings::Settings;
 

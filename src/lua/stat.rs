@@ -32,7 +32,7 @@ unsafe extern "C-unwind" fn panic(_raw: *mut lua_State) -> c_int {
 unsafe extern "C-unwind" fn panicking_pointer(raw: *mut lua_State) -> c_int {
     extern "C" fn panic(number: c_int) -> c_int {
         let check = || assert!(number <= 100_000, "a test panics in compiled code");
-        c_int::from(crate::vm::hook::attempt(|_| check()).is_none())
+        c_int::from(super::fault::attempt(|_| check()).is_none())
     }
     // SAFETY: called by the VM.
     unsafe { ffi::lua_pushlightuserdata(raw, panic as extern "C" fn(c_int) -> c_int as *mut _) };

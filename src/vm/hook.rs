@@ -16,20 +16,16 @@
 //! compiler is not found (see [`layout`](super::layout)) no hook is set from there: a turn that
 //! does not end by itself keeps its thread, as one in a C function does.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, compiler_fence};
-use std::sync::{Arc, Once, OnceLock};
 
 use mlua::ffi::{self, lua_Debug, lua_State};
 
 use super::cut;
 use super::layout::Layout;
 use super::traceback::{hide_bottom, traceback};
-use crate::lua::host::{self, Host};
-use crate::sched::{Context, End};
 
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
 const HOOK_ACTIVE: u8 = 0x10;
@@ -45,22 +41,8 @@ thread_local! {
 
 static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
 
-/// Has panics in the turn of a context logged without the backtrace that may be asked for: where
-/// machine code of scripts is on the stack, unwinding it for one aborts the process.
-fn set_panic_hook() {
-    static SET: Once = Once::new();
-    SET.call_once(|| {
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| match host::is_entered() {
-            true => log::error!("{panic}"),
-            false => usual(panic),
-        }));
-    });
-}
-
 /// Prepares what [`arm`] needs; to be called before any context runs.
 pub fn init() {
-    set_panic_hook();
     if !LAYOUT.get_or_init(Layout::find).is_some_and(Layout::knows_compiler) {
         log::warn!("this LuaJIT is not known: loops that do not end cannot be interrupted");
     }
@@ -192,45 +174,6 @@ pub(crate) fn current() -> Option<*mut lua_State> {
     Some(unsafe { raw.cast::<u8>().add(layout.current).cast::<*mut lua_State>().read() })
 }
 
-/// Ends a context in which the runtime itself has failed, once it executes an instruction.
-#[cold]
-pub(crate) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-    let text = format!("the runtime failed: {text}");
-    log::error!("{}: {text}; it ends", context.label());
-    context.destroy(End::Error(text.into()));
-    arm();
-}
-
-/// As [`host::with`], for functions that the machine code of scripts calls, which no Lua error may
-/// pass through: should `body` panic, there is no result, and the context ends once the function
-/// has returned.
-#[inline]
-pub(crate) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
-    host::with(|host| match catch_unwind(AssertUnwindSafe(|| body(host))) {
-        Ok(result) => Some(result),
-        Err(panic) => {
-            doom(&host.context, &*panic);
-            None
-        }
-    })
-}
-
-/// Ends one in whose native function that was: raises.
-#[cold]
-pub(crate) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
-    doom(context, &*panic);
-    let Some(raw) = current() else { resume_unwind(panic) };
-    drop(panic);
-    // SAFETY: the coroutine that has called the native function, which nothing of ours is live in
-    // but what unwinding drops.
-    unsafe {
-        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
-        ffi::lua_error(raw)
-    }
-}
-
 /// Raises if the context ends, for a function in C that runs long.
 ///
 /// # Safety
@@ -266,7 +209,7 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
 }
 
 /// What is raised.
-const INTERRUPTED: &CStr = c"interrupted: the context ends";
+pub(crate) const INTERRUPTED: &CStr = c"interrupted: the context ends";
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

@@ -1,0 +1,74 @@
+//! Failures of the runtime itself: a panic ends the context in which it comes, and no other.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Once};
+
+use mlua::ffi;
+
+use crate::lua::host;
+use crate::lua::host::Host;
+use crate::os::stdio;
+use crate::sched::{Context, End};
+use crate::vm::hook;
+use crate::vm::hook::{INTERRUPTED, arm, current};
+
+/// Has panics in the turn of a context logged without the backtrace that may be asked for: where
+/// machine code of scripts is on the stack, unwinding it for one aborts the process.
+pub(crate) fn set_panic_hook() {
+    static SET: Once = Once::new();
+    SET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| match host::is_entered() {
+            true => log::error!("{panic}"),
+            false => usual(panic),
+        }));
+    });
+}
+
+/// Prepares the VM for contexts; to be called before any runs.
+pub fn init() {
+    set_panic_hook();
+    hook::init();
+    #[cfg(target_env = "gnu")]
+    stdio::on_shortage(super::shortage::relieve);
+}
+
+/// Ends a context in which the runtime itself has failed, once it executes an instruction.
+#[cold]
+pub(crate) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    let text = format!("the runtime failed: {text}");
+    log::error!("{}: {text}; it ends", context.label());
+    context.destroy(End::Error(text.into()));
+    arm();
+}
+
+/// As [`host::with`], for functions that the machine code of scripts calls, which no Lua error may
+/// pass through: should `body` panic, there is no result, and the context ends once the function
+/// has returned.
+#[inline]
+pub(crate) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
+    host::with(|host| match catch_unwind(AssertUnwindSafe(|| body(host))) {
+        Ok(result) => Some(result),
+        Err(panic) => {
+            doom(&host.context, &*panic);
+            None
+        }
+    })
+}
+
+/// Ends one in whose native function that was: raises.
+#[cold]
+pub(crate) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
+    doom(context, &*panic);
+    let Some(raw) = current() else { resume_unwind(panic) };
+    drop(panic);
+    // SAFETY: the coroutine that has called the native function, which nothing of ours is live in
+    // but what unwinding drops.
+    unsafe {
+        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
+        ffi::lua_error(raw)
+    }
+}
