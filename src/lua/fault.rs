@@ -10,6 +10,7 @@ use crate::lua::host;
 use crate::lua::host::Host;
 use crate::os::stdio;
 use crate::sched::{Context, End};
+use crate::vm::blame;
 use crate::vm::hook;
 use crate::vm::hook::{INTERRUPTED, arm, current};
 
@@ -30,6 +31,7 @@ pub(crate) fn set_panic_hook() {
 pub fn init() {
     set_panic_hook();
     hook::init();
+    blame::describe_with(super::tcp::describe);
     #[cfg(target_env = "gnu")]
     stdio::on_shortage(super::shortage::relieve);
 }

@@ -176,7 +176,7 @@ pub(crate) fn is_entered() -> bool {
 }
 
 /// Whether a socket of the running context, by its key, is open.
-pub(crate) fn is_open(key: u64) -> bool {
+pub(super) fn is_open(key: u64) -> bool {
     is_entered() && with(|host| host.sockets.get_mut(key).is_some())
 }
 

@@ -30,8 +30,6 @@ mod timer;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod unread;
 
-pub(crate) use host::is_open;
-
 pub use command::{CommandLine, Step};
 pub use confine::Deny;
 pub use fault::init;

@@ -1,5 +1,6 @@
 //! Sockets.
 
+use std::ffi::CStr;
 use std::ffi::{OsStr, c_int};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
@@ -17,9 +18,11 @@ use crate::message::Event;
 use crate::net::SharedWriter;
 use crate::os;
 use crate::rt::{self, Listener};
-use crate::vm::blame::SOCKETS;
 use crate::vm::stack::{key, number, push_text, text};
 use crate::vm::state;
+
+/// Registry fields of the metatables of sockets and listen sockets; a socket's content is its key.
+const SOCKETS: [&CStr; 2] = [c"node-lua.socket", c"node-lua.listener"];
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"socket_object", socket_object as lua_CFunction),
@@ -449,4 +452,33 @@ fn is_possible(name: &str) -> bool {
     name.len() <= NAME_MAX
         && name.split('.').all(|label| (1..=LABEL_MAX).contains(&label.len()))
         && !name.contains(|char: char| char.is_whitespace() || char.is_control())
+}
+
+/// What is said of a socket in messages.
+///
+/// # Safety
+/// `state` must be a running one with free slots, with a userdata at `index`.
+pub(super) unsafe fn describe(state: *mut lua_State, index: c_int) -> Option<&'static str> {
+    // SAFETY: the caller's contract; whatever is pushed is popped. Only the library gives userdata
+    // one of these metatables, with a key in it.
+    let (which, key) = unsafe {
+        let top = ffi::lua_gettop(state);
+        if ffi::lua_getmetatable(state, index) == 0 {
+            return None;
+        }
+        let which = SOCKETS.iter().position(|name| {
+            ffi::lua_getfield(state, ffi::LUA_REGISTRYINDEX, name.as_ptr());
+            let is_one = ffi::lua_rawequal(state, -1, top + 1) != 0;
+            ffi::lua_settop(state, top + 1);
+            is_one
+        });
+        ffi::lua_settop(state, top);
+        (which?, ffi::lua_touserdata(state, index).cast::<u64>().read())
+    };
+    Some(match (which, host::is_open(key)) {
+        (0, true) => "a tcp socket",
+        (0, false) => "a closed tcp socket",
+        (_, true) => "a tcp listen socket",
+        (_, false) => "a closed tcp listen socket",
+    })
 }

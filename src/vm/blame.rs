@@ -12,11 +12,11 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
 
-use crate::lua;
-use crate::lua::buffer::userdata;
+use super::convert::int64;
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
@@ -29,9 +29,6 @@ pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
 /// Prefixes of the names of chunks that are not the script's: C functions, as which the library's
 /// appear too, and the VM's own.
 const OTHERS: [&[u8]; 2] = [b"=[C]", b"=[builtin:"];
-
-/// Registry fields of the metatables of sockets and listen sockets; a socket's content is its key.
-pub const SOCKETS: [&CStr; 2] = [c"node-lua.socket", c"node-lua.listener"];
 
 /// Levels of the stack that are searched for a function of the script.
 const LEVELS_MAX: c_int = 1000;
@@ -198,7 +195,7 @@ pub unsafe fn describe(state: *mut lua_State, index: c_int) -> String {
         // SAFETY: as above.
         ffi::LUA_TUSERDATA => unsafe { describe_userdata(state, index) }.to_owned(),
         // SAFETY: as above.
-        ffi::LUA_TCDATA => match unsafe { crate::lua::buffer::pack::integer_at(state, index) } {
+        ffi::LUA_TCDATA => match unsafe { int64::text_at(state, index) } {
             Some(text) => format!("cdata {text}"),
             None => "cdata".to_owned(),
         },
@@ -207,39 +204,29 @@ pub unsafe fn describe(state: *mut lua_State, index: c_int) -> String {
     }
 }
 
+/// Says what a userdata is, if it is one of those it knows.
+///
+/// # Safety
+/// As for [`describe`], with a userdata at that index. It leaves the stack as it was.
+pub type Describe = unsafe fn(*mut lua_State, c_int) -> Option<&'static str>;
+
+/// Those who make userdata.
+static MAKERS: [OnceLock<Describe>; 2] = [const { OnceLock::new() }; 2];
+
+/// Has `describe` asked what a userdata is, from now on and in all states.
+pub fn describe_with(describe: Describe) {
+    let is_known = |known: &Describe| std::ptr::fn_addr_eq(*known, describe);
+    if !MAKERS.iter().any(|maker| is_known(maker.get_or_init(|| describe))) {
+        log::error!("nobody else can tell what userdata is");
+    }
+}
+
 /// # Safety
 /// As for [`describe`], with a userdata at `index`.
 unsafe fn describe_userdata(state: *mut lua_State, index: c_int) -> &'static str {
-    // SAFETY: the caller's contract; what the buffer holds is not kept.
-    if let Some(buffer) = unsafe { userdata::test(state, index) } {
-        return if buffer.is_live() { "a buffer" } else { "a released buffer" };
-    }
-    // SAFETY: the caller's contract; whatever is pushed is popped. Only the library gives userdata
-    // one of these metatables, with a key in it.
-    let (is_stream, is_listener, key) = unsafe {
-        let top = ffi::lua_gettop(state);
-        let has = ffi::lua_getmetatable(state, index) != 0;
-        let [is_stream, is_listener] = SOCKETS.map(|name| {
-            if !has {
-                return false;
-            }
-            ffi::lua_getfield_(state, ffi::LUA_REGISTRYINDEX, name.as_ptr());
-            let is_one = ffi::lua_rawequal(state, -1, top + 1) != 0;
-            ffi::lua_settop(state, top + 1);
-            is_one
-        });
-        ffi::lua_settop(state, top);
-        let is_socket = is_stream || is_listener;
-        let key = is_socket.then(|| ffi::lua_touserdata(state, index).cast::<u64>().read());
-        (is_stream, is_listener, key)
-    };
-    match (is_stream, is_listener, key.is_some_and(lua::is_open)) {
-        (true, _, true) => "a tcp socket",
-        (true, _, false) => "a closed tcp socket",
-        (_, true, true) => "a tcp listen socket",
-        (_, true, false) => "a closed tcp listen socket",
-        _ => "userdata",
-    }
+    let makers = MAKERS.iter().filter_map(OnceLock::get);
+    // SAFETY: the caller's contract is that of all makers.
+    makers.filter_map(|describe| unsafe { describe(state, index) }).next().unwrap_or("userdata")
 }
 
 /// A text in one line, cut if it is long; what is no text, and what controls, is escaped.

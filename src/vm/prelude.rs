@@ -41,7 +41,6 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("packet/code", c"=[node-lua] code", include_str!("../../lua/packet/code.lua")),
     ("core/open_ffi", c"=[node-lua] open_ffi", include_str!("../../lua/core/open_ffi.lua")),
     ("buffer/cdef", c"=[node-lua] cdef", include_str!("../../lua/buffer/cdef.lua")),
-    ("buffer/int64", c"=[node-lua] int64", include_str!("../../lua/buffer/int64.lua")),
     ("context/confine", c"=[node-lua] confine", include_str!("../../lua/context/confine.lua")),
     ("context/create", c"=[node-lua] create", include_str!("../../lua/context/create.lua")),
     ("tcp/connect", c"=[node-lua] connect", include_str!("../../lua/tcp/connect.lua")),

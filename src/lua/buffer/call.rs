@@ -13,6 +13,8 @@ use super::methods::{METAMETHODS, METHODS};
 use super::userdata;
 use crate::buf::{NlBuffer, SIZE_MAX};
 use crate::vm::blame::{self, Wrong};
+use crate::vm::convert::int64;
+use crate::vm::convert::int64::Integer;
 
 /// The running call of a C function; its arguments are at 1 and up.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,24 @@ impl<'a> Call<'a> {
     pub(super) fn kind(self, index: c_int) -> c_int {
         // SAFETY: a running state, by the contract of `new`; any index is acceptable to lua_type.
         unsafe { ffi::lua_type(self.state, index) }
+    }
+
+    /// The 64-bit integer in the cdata at `index`; `None` if it is something else. May raise.
+    pub(super) fn int64(self, index: c_int) -> Option<i128> {
+        // SAFETY: a running state with free slots and a cdata, of which a copy is popped.
+        unsafe {
+            ffi::lua_pushvalue(self.state, index);
+            let found = int64::to_integer(self.state);
+            ffi::lua_settop(self.state, -2);
+            found.map(Integer::value)
+        }
+    }
+
+    /// Pushes an `int64_t` or a `uint64_t` with these bits. May raise.
+    pub(super) fn push_int64(self, bits: u64, signed: bool) {
+        let integer = if signed { Integer::Signed(bits as i64) } else { Integer::Unsigned(bits) };
+        // SAFETY: a running state with free slots.
+        unsafe { int64::push_integer(self.state, integer) };
     }
 
     /// True if there is no such argument, or it is nil.

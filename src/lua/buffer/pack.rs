@@ -7,7 +7,7 @@
 //! Only the first walk calls into the VM, which may run finalisers, and these may change the
 //! buffer: it leaves numbers and strings in the place of the values, for the second to read.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};
 
@@ -17,11 +17,6 @@ use super::methods::push_content;
 use super::userdata::{Fault, push_empty, reserve};
 use crate::buf::{NlBuffer, ROOM_DEFAULT, SIZE_MAX};
 
-/// Registry key of the function that `lua/buffer/int64.lua` returns.
-const KEY_INT64: c_int = 0x6e6c_0004;
-/// Registry field of the function that opens FFI, if there is one (`lua::convert` has it too).
-const OPEN_FFI: &CStr = c"node-lua.ffi";
-const INT64_SOURCE: &str = include_str!("../../../lua/buffer/int64.lua");
 /// Integers up to here are exact as Lua numbers.
 const EXACT_MAX: u128 = 1 << 53;
 
@@ -183,8 +178,11 @@ fn check_text<'a>(call: Call<'a>, index: c_int) -> &'a [u8] {
 
 /// Raises unless the value at `index` is an integer that fits the item.
 fn check_integer(call: Call<'_>, index: c_int, item: Item) {
-    let is_cdata = call.kind(index) == ffi::LUA_TCDATA;
-    if is_cdata && cdata_kind(call, index) == 0 || !is_cdata && call.number(index).is_none() {
+    let is_known = match call.kind(index) {
+        ffi::LUA_TCDATA => call.int64(index).is_some(),
+        _ => call.number(index).is_some(),
+    };
+    if !is_known {
         call.type_error(index, "number, int64_t or uint64_t");
     }
     let Some(value) = to_integer(call, index) else {
@@ -225,53 +223,7 @@ fn to_integer(call: Call<'_>, index: c_int) -> Option<Wide> {
         let fits = number.fract() == 0.0 && number.abs() <= 2f64.powi(64);
         return fits.then_some(number as Wide);
     }
-    let kind = cdata_kind(call, index);
-    // SAFETY: for cdata this is the address of its bytes, 8 for either of the two kinds.
-    let bytes = unsafe { ffi::lua_topointer(call.state(), index) };
-    if kind == 0 || bytes.is_null() {
-        return None;
-    }
-    // SAFETY: as above.
-    let bits = unsafe { bytes.cast::<u64>().read_unaligned() };
-    Some(if kind == 1 { Wide::from(bits as i64) } else { Wide::from(bits) })
-}
-
-/// 1 for an `int64_t` cdata, 2 for a `uint64_t`, 0 for any other.
-fn cdata_kind(call: Call<'_>, index: c_int) -> c_int {
-    let state = call.state();
-    push_int64(call);
-    // SAFETY: function and arguments are on top; the result is popped.
-    unsafe {
-        ffi::lua_pushstring_(state, c"kind".as_ptr());
-        ffi::lua_pushvalue(state, index);
-        ffi::lua_call(state, 2, 1);
-        let kind = ffi::lua_tonumber(state, -1) as c_int;
-        ffi::lua_settop(state, -2);
-        kind
-    }
-}
-
-/// Pushes the function of `lua/buffer/int64.lua`.
-fn push_int64(call: Call<'_>) {
-    let state = call.state();
-    // SAFETY: a running state with free slots, here and below.
-    unsafe { ffi::lua_rawgeti_(state, ffi::LUA_REGISTRYINDEX, KEY_INT64) };
-    if call.kind(-1) == ffi::LUA_TFUNCTION {
-        return;
-    }
-    // SAFETY: replaces the nil by the chunk; if that failed, the message on top is raised.
-    unsafe {
-        ffi::lua_settop(state, -2);
-        let name = c"=[node-lua] int64".as_ptr();
-        let source = INT64_SOURCE.as_ptr().cast();
-        if ffi::luaL_loadbuffer(state, source, INT64_SOURCE.len(), name) != 0 {
-            ffi::lua_error(state);
-        }
-        ffi::lua_getfield_(state, ffi::LUA_REGISTRYINDEX, OPEN_FFI.as_ptr());
-        ffi::lua_call(state, 1, 1);
-        ffi::lua_pushvalue(state, -1);
-        ffi::lua_rawseti_(state, ffi::LUA_REGISTRYINDEX, KEY_INT64);
-    }
+    call.int64(index)
 }
 
 /// `unpack(buffer, format[, position])`: the values, then the position behind them
@@ -385,16 +337,7 @@ fn push_integer(call: Call<'_>, item: &[u8], little: bool, signed: bool) {
     if !fits {
         call.raise(&format!("integer of {} bytes does not fit 64 bits", item.len()));
     }
-    push_int64(call);
-    let state = call.state();
-    // SAFETY: the function is on top, and takes these three arguments and the name.
-    unsafe {
-        ffi::lua_pushstring_(state, c"join".as_ptr());
-        ffi::lua_pushnumber(state, f64::from(value as u32));
-        ffi::lua_pushnumber(state, f64::from((value >> 32) as u32));
-        ffi::lua_pushboolean(state, c_int::from(signed));
-        ffi::lua_call(state, 4, 1);
-    }
+    call.push_int64(value as u64, signed);
 }
 
 /// `packsize(format)`, `packsize(buffer, format)`: bytes that a format without strings of variable
@@ -450,16 +393,4 @@ fn next(call: Call<'_>, index: c_int, options: &mut Options<'_>, offset: usize) 
 /// Raises: there are too few bytes.
 fn short(call: Call<'_>, at: usize, len: usize) -> c_int {
     call.raise(&format!("item at position {} does not fit a buffer of {len} bytes", at + 1))
-}
-
-/// The integer in the cdata at `index`, as text; `None` if that is something else.
-///
-/// # Safety
-/// `state` must be a running one with free slots, with a cdata at `index`. May raise.
-pub(crate) unsafe fn integer_at(state: *mut lua_State, index: c_int) -> Option<String> {
-    // SAFETY: the caller's contract.
-    let call = unsafe { Call::new(state) };
-    let value = to_integer(call, index)?;
-    let unit = if cdata_kind(call, index) == 1 { "LL" } else { "ULL" };
-    Some(format!("{value}{unit}"))
 }

@@ -21,6 +21,7 @@ use super::methods::{METHODS, new};
 use crate::buf::{
     FRAME_INLINE_MAX, INLINE_MAX, NlBuffer, Piece, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES,
 };
+use crate::vm::blame;
 use crate::vm::gc_layout::{self, Maker};
 use crate::vm::state;
 
@@ -69,11 +70,22 @@ impl Fault {
     }
 }
 
+/// What is said of a buffer in messages.
+///
+/// # Safety
+/// As for [`test`].
+unsafe fn describe(state: *mut lua_State, index: c_int) -> Option<&'static str> {
+    // SAFETY: the caller's contract; what the buffer holds is not kept.
+    let buffer = unsafe { test(state, index) }?;
+    Some(if buffer.is_live() { "a buffer" } else { "a released buffer" })
+}
+
 /// Creates the table of methods, still empty, in a new state. May raise for want of memory.
 ///
 /// # Safety
 /// `state` must be made by [`state::State::new`], in use by this thread, with a free stack slot.
 pub unsafe fn open(state: *mut lua_State) {
+    blame::describe_with(describe);
     // SAFETY: the caller's contract; the table is popped.
     unsafe {
         ffi::lua_createtable(state, 0, 0);

@@ -28,9 +28,19 @@ static TELL: u8 = 0;
 static MAKE: u8 = 1;
 
 /// A 64-bit integer of either sort.
-pub(super) enum Integer {
+pub(crate) enum Integer {
     Signed(i64),
     Unsigned(u64),
+}
+
+impl Integer {
+    /// Its value, whatever its sort is.
+    pub(crate) fn value(self) -> i128 {
+        match self {
+            Integer::Signed(value) => value.into(),
+            Integer::Unsigned(value) => value.into(),
+        }
+    }
 }
 
 /// Where a state may keep a function that returns the FFI library, for scripts that have put
@@ -86,7 +96,7 @@ unsafe fn push_helper(state: *mut lua_State, key: &'static u8) {
 ///
 /// # Safety
 /// A cdata must be on top, and four slots free.
-pub(super) unsafe fn to_integer(state: *mut lua_State) -> Option<Integer> {
+pub(crate) unsafe fn to_integer(state: *mut lua_State) -> Option<Integer> {
     // SAFETY: the caller's contract. The helper returns a number, and only for cdata of eight bytes
     // one that leads to the read; the cdata stays on the stack meanwhile.
     unsafe {
@@ -108,7 +118,7 @@ pub(super) unsafe fn to_integer(state: *mut lua_State) -> Option<Integer> {
 ///
 /// # Safety
 /// `state` must be live and on its own thread, with three slots free. May unwind.
-pub(super) unsafe fn push_integer(state: *mut lua_State, integer: Integer) {
+pub(crate) unsafe fn push_integer(state: *mut lua_State, integer: Integer) {
     let (kind, bits) = match integer {
         Integer::Signed(value) => (SIGNED, value as u64),
         Integer::Unsigned(value) => (UNSIGNED, value),
@@ -121,4 +131,22 @@ pub(super) unsafe fn push_integer(state: *mut lua_State, integer: Integer) {
         ffi::lua_call(state, 1, 1);
         ffi::lua_topointer(state, -1).cast_mut().cast::<u64>().write_unaligned(bits);
     }
+}
+
+/// The integer in the cdata at `index`, as scripts write it; `None` if it is something else.
+///
+/// # Safety
+/// `state` must be a running one with five slots free, with a cdata at `index`. May raise.
+pub(crate) unsafe fn text_at(state: *mut lua_State, index: c_int) -> Option<String> {
+    // SAFETY: the caller's contract; a copy is looked at, and popped.
+    let found = unsafe {
+        ffi::lua_pushvalue(state, index);
+        let found = to_integer(state);
+        ffi::lua_settop(state, -2);
+        found
+    };
+    found.map(|integer| match integer {
+        Integer::Signed(value) => format!("{value}LL"),
+        Integer::Unsigned(value) => format!("{value}ULL"),
+    })
 }

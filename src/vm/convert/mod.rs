@@ -8,7 +8,7 @@
 //! while Lua runs: what is being built belongs to the caller's [`Scratch`], or to Lua.
 
 mod from_lua;
-mod int64;
+pub(crate) mod int64;
 mod plain;
 #[cfg(test)]
 mod tests;
