@@ -6,6 +6,7 @@ use std::sync::{Arc, Once};
 
 use mlua::ffi;
 
+use super::native;
 use crate::lua::host;
 use crate::lua::host::Host;
 use crate::os::stdio;
@@ -13,10 +14,11 @@ use crate::sched::{Context, End};
 use crate::vm::blame;
 use crate::vm::hook;
 use crate::vm::hook::{INTERRUPTED, arm, current};
+use crate::vm::profiler;
 
 /// Has panics in the turn of a context logged without the backtrace that may be asked for: where
 /// machine code of scripts is on the stack, unwinding it for one aborts the process.
-pub(crate) fn set_panic_hook() {
+pub(super) fn set_panic_hook() {
     static SET: Once = Once::new();
     SET.call_once(|| {
         let usual = std::panic::take_hook();
@@ -31,14 +33,27 @@ pub(crate) fn set_panic_hook() {
 pub fn init() {
     set_panic_hook();
     hook::init();
+    profiler::on_failure(end_for_profiler);
     blame::describe_with(super::tcp::describe);
     #[cfg(target_env = "gnu")]
     stdio::on_shortage(super::shortage::relieve);
 }
 
+/// Ends the running context, whose callback for the profiler has raised this.
+fn end_for_profiler(text: Vec<u8>) {
+    host::with(|host| {
+        if host.context.end_requested().is_some() {
+            return;
+        }
+        native::report(host, &text);
+        host.main_failed = true;
+        host.context.destroy(End::Error(text));
+    });
+}
+
 /// Ends a context in which the runtime itself has failed, once it executes an instruction.
 #[cold]
-pub(crate) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
+pub(super) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     let text = format!("the runtime failed: {text}");
@@ -51,7 +66,7 @@ pub(crate) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
 /// pass through: should `body` panic, there is no result, and the context ends once the function
 /// has returned.
 #[inline]
-pub(crate) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
+pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
     host::with(|host| match catch_unwind(AssertUnwindSafe(|| body(host))) {
         Ok(result) => Some(result),
         Err(panic) => {
@@ -63,7 +78,7 @@ pub(crate) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
 
 /// Ends one in whose native function that was: raises.
 #[cold]
-pub(crate) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
+pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
     doom(context, &*panic);
     let Some(raw) = current() else { resume_unwind(panic) };
     drop(panic);

@@ -83,8 +83,8 @@ impl Default for Answers {
 }
 
 /// The running context's side of the world.
-pub(crate) struct Host {
-    pub(crate) context: Arc<Context>,
+pub(super) struct Host {
+    pub(super) context: Arc<Context>,
     pub(super) settings: Arc<super::settings::Settings>,
     pub(super) batch: VecDeque<Event>,
     /// Whether anything in the batch holds bytes, and how many had come to the mailbox with it.
@@ -109,7 +109,7 @@ pub(crate) struct Host {
     pub(super) folder: Option<Arc<Path>>,
     /// Whether it has asked for signals.
     hears_signals: bool,
-    pub(crate) main_failed: bool,
+    pub(super) main_failed: bool,
     /// How the main chunk failed.
     pub(super) failure: Option<Vec<u8>>,
     /// Why the script ends its own context, if it says so.
@@ -158,7 +158,7 @@ pub(super) fn enter<R>(host: &mut Box<Host>, raw: *mut lua_State, body: impl FnO
 ///
 /// `body` must not call into the VM in a way that can run script code (and so another `with`).
 #[inline]
-pub(crate) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
+pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     let host = CURRENT.get();
     assert!(!host.is_null(), "native functions run inside a turn");
     // SAFETY: `enter` has set it to a host that it borrows mutably for the duration, and lends to
@@ -171,7 +171,7 @@ pub(crate) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
 }
 
 /// Whether a context is running on this thread.
-pub(crate) fn is_entered() -> bool {
+pub(super) fn is_entered() -> bool {
     !CURRENT.get().is_null()
 }
 

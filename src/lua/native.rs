@@ -153,7 +153,7 @@ unsafe extern "C-unwind" fn set_ffi(raw: *mut lua_State) -> c_int {
 }
 
 /// Logs the failure of a script.
-pub(crate) fn report(host: &mut Host, text: &[u8]) {
+pub(super) fn report(host: &mut Host, text: &[u8]) {
     let context = &host.context;
     let (text, rest) = shorten(text, TEXT_BYTES_MAX);
     if !host.quota.admits_error(text.len(), context) {

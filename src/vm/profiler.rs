@@ -13,13 +13,12 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Once;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicUsize, Ordering};
 
 use mlua::ffi::{self, lua_State};
 
 use super::hook;
-use crate::lua::{host, native};
-use crate::sched::End;
 
 type Callback = unsafe extern "C-unwind" fn(*mut c_void, *mut lua_State, c_int, c_int);
 
@@ -206,7 +205,16 @@ unsafe extern "C-unwind" fn sample(
     }
 }
 
-/// Ends the context whose callback has raised what is on top.
+/// Who is told of what a callback has raised.
+static ON_FAILURE: OnceLock<fn(Vec<u8>)> = OnceLock::new();
+
+/// Has `tell` called with the error of a callback, on the thread and within the turn in which it
+/// was raised: the context is to end.
+pub(crate) fn on_failure(tell: fn(Vec<u8>)) {
+    let _ = ON_FAILURE.set(tell);
+}
+
+/// Tells what the callback has raised, which is on top.
 ///
 /// # Safety
 /// `callback` must be the coroutine of a running state.
@@ -222,14 +230,9 @@ unsafe fn fail(callback: *mut lua_State) {
     };
     let text = [b"in the callback of jit.profile: ", &text[..]].concat();
     HAS_FAILED.store(true, Ordering::Relaxed);
-    host::with(|host| {
-        if host.context.end_requested().is_some() {
-            return;
-        }
-        native::report(host, &text);
-        host.main_failed = true;
-        host.context.destroy(End::Error(text));
-    });
+    if let Some(tell) = ON_FAILURE.get() {
+        tell(text);
+    }
 }
 
 /// Makes ours the handler; returns which there was.

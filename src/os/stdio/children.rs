@@ -12,7 +12,6 @@ use std::sync::mpsc;
 use super::FILE;
 use super::shortage::{stream_with_room, with_room};
 use crate::os::runtime;
-use crate::rt;
 
 /// A mode for `fopen` is read up to here.
 const MODE_MAX: usize = 7;
@@ -124,7 +123,7 @@ fn at_usual_priority<R: Send + 'static>(start: impl FnOnce() -> R + Send + 'stat
         return Some(start());
     }
     let (send, receive) = mpsc::sync_channel(1);
-    rt::spawn(async move {
+    runtime::spawn(async move {
         let _ = send.send(start());
     });
     receive.recv().ok()
