@@ -101,7 +101,7 @@ pub(super) fn prepare(
     workers: usize,
 ) -> Option<(Arc<Scheduler>, Arc<Settings>)> {
     if run.is_interactive {
-        os::unbuffer_input();
+        os::stdio::unbuffer_input();
     }
     let script = match script(program, run) {
         Ok(script) => script,

@@ -16,8 +16,7 @@ use std::sync::OnceLock;
 use env_logger::fmt::Formatter;
 use log::{Level, Log, Metadata, Record};
 
-use crate::os::thread;
-use crate::rt;
+use crate::{os, rt};
 use filter::Filter;
 
 pub use queue::stat;
@@ -155,7 +154,7 @@ fn start(is_direct: bool) {
         // That standard error may be closed changes nothing.
         let _ = writeln!(std::io::stderr(), "node-lua: {complaint}");
     }
-    thread::at_exit(finish);
+    os::exit::at_exit(finish);
     let level = filter.max_level();
     let mut builder = env_logger::Builder::new();
     builder.filter_level(log::LevelFilter::Trace);

@@ -22,7 +22,7 @@ mod rwopt;
 mod send;
 mod sessions;
 mod settings;
-mod shortage;
+pub(crate) mod shortage;
 mod start;
 mod stat;
 mod tcp;

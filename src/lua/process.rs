@@ -89,7 +89,7 @@ unsafe extern "C-unwind" fn read_line(raw: *mut lua_State) -> c_int {
     let context = host::with(|host| Arc::clone(&host.context));
     let done = Arc::clone(&context);
     let read = move || {
-        let line = os::read_line();
+        let line = os::stdio::read_line();
         *LINE.lock().unwrap_or_else(PoisonError::into_inner) = line;
         // A context that has ended reads no further.
         let _ = context.deliver(Event::Complete { token, result: Ok(()) });

@@ -7,10 +7,9 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use crate::logging::Seldom;
 use crate::lua::host::{self, Host};
-use crate::os::thread;
-use crate::rt;
 use crate::sched::Context;
 use crate::vm::{hook, state};
+use crate::{os, rt};
 
 pub(super) const FUNCTIONS: super::native::Functions =
     &[(c"collect", collect as lua_CFunction), (c"ask_others", ask_others)];
@@ -99,7 +98,7 @@ fn warn(host: &Host) {
             "{}: no descriptor is left: the process may have {} open; its limit is that of whoever \
              starts it (ulimit -Hn, LimitNOFILE= of systemd)",
             host.context.label(),
-            thread::descriptors_max()
+            os::descriptors::descriptors_max()
         );
     }
 }

@@ -22,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::Socket;
 
 use super::runtime;
+use crate::os;
 
 /// Events taken in one system call.
 const EVENTS_MAX: usize = 256;
@@ -348,6 +349,6 @@ pub fn watch_sockets(waker: &Waker) -> Poll<()> {
 /// Waits for `duration`, then takes what has happened to sockets. For a thread that is no worker,
 /// when no worker runs any more.
 pub fn drive(duration: Duration) {
-    runtime::block_on(runtime::sleep(duration));
+    runtime::block_on(os::clock::sleep(duration));
     poll_sockets();
 }

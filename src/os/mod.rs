@@ -1,18 +1,24 @@
 //! The system: sockets, readiness, threads, signals, standard output. The async runtime is named
 //! here alone.
 
+pub mod chance;
+pub(crate) mod clock;
+pub mod descriptors;
 #[allow(unreachable_pub, reason = "reached through backend.rs")]
 pub(crate) mod epoll;
+pub mod exit;
 pub mod memory;
+pub(crate) mod resolve;
 pub(crate) mod runtime;
+pub mod signal;
 #[allow(unreachable_pub, reason = "as above")]
 pub(crate) mod socket;
 pub mod stdio;
 pub mod thread;
 
+pub use chance::fix_addresses;
+pub use descriptors::{restore_descriptor_limit, usual_descriptor_limit};
 pub use epoll::has_sockets;
-pub use runtime::{
-    Signal, fix_addresses, init, on_signal, read_line, restore_descriptor_limit, unbuffer_input,
-    usual_descriptor_limit,
-};
+pub use runtime::init;
+pub use signal::{Signal, on_signal};
 pub use socket::{Address, unix_address};

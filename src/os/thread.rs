@@ -42,58 +42,6 @@ pub fn on_poke(handler: fn()) {
     unsafe { libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut()) };
 }
 
-/// Has `function` called when the process exits, however it does so but by a signal.
-pub fn at_exit(function: extern "C" fn()) {
-    // SAFETY: a function that lives as long as the process. Should there be no room in the list, it
-    // is not called.
-    unsafe { libc::atexit(function) };
-}
-
-/// Ends the process at once: what is buffered is lost.
-pub fn exit_now(status: i32) -> ! {
-    // SAFETY: no requirements.
-    unsafe { libc::_exit(status) }
-}
-
-/// How long it may take to write what is buffered: whoever reads it may be stuck.
-const EXIT_PATIENCE: Duration = Duration::from_millis(400);
-
-/// Ends the process once what is buffered is written, or after a moment.
-pub fn exit_soon(status: i32) -> ! {
-    let _ = std::thread::Builder::new().spawn(move || {
-        std::thread::sleep(EXIT_PATIENCE);
-        exit_now(status);
-    });
-    std::process::exit(status)
-}
-
-/// Whether this signal is ignored.
-pub fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: all zero is a valid sigaction; a place for the result.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
-            && action.sa_sigaction == libc::SIG_IGN
-    }
-}
-
-/// Ends the process as this signal does that nobody cares for.
-pub fn die_of(signal: libc::c_int) {
-    // SAFETY: a handler that is always there, and a signal to oneself.
-    unsafe {
-        libc::signal(signal, libc::SIG_DFL);
-        libc::raise(signal);
-    }
-}
-
-/// How many descriptors the process may have open.
-pub fn descriptors_max() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a place for the result.
-    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    limit.rlim_cur
-}
-
 /// Bytes of stack for a thread that runs scripts. One coroutine can use some 60 MiB of it, by
 /// recursion through `string.gsub`; only what is used takes memory.
 const STACK_BYTES: usize = 256 << 20;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::os::{Address, epoll, runtime, socket};
+use crate::os::{self, Address, epoll, runtime, socket};
 use crate::sim::{self, is_on};
 
 /// Whether the outside is simulated.
@@ -23,24 +23,24 @@ pub fn is_simulated() -> bool {
 /// Nanoseconds of the monotonic clock since the first call.
 #[inline]
 pub fn now() -> u64 {
-    if is_on() { sim::now() } else { runtime::now() }
+    if is_on() { sim::now() } else { os::clock::now() }
 }
 
 /// Time since 1970, as far as it is known.
 pub fn wall_clock() -> Duration {
-    if is_on() { sim::wall_clock() } else { runtime::wall_clock() }
+    if is_on() { sim::wall_clock() } else { os::clock::wall_clock() }
 }
 
 /// Numbers that differ from call to call and from process to process, for seeding; nothing if the
 /// system has none.
 pub fn random_words() -> Option<[u64; 4]> {
-    if is_on() { Some(sim::random_words()) } else { runtime::random_words() }
+    if is_on() { Some(sim::random_words()) } else { os::chance::random_words() }
 }
 
 /// A number of 64 bits that follows from these two, and that nobody outside of this process can
 /// guess, however many others he knows.
 pub fn secret(which: (u64, u64)) -> u64 {
-    if is_on() { sim::secret(which) } else { runtime::secret(which) }
+    if is_on() { sim::secret(which) } else { os::chance::secret(which) }
 }
 
 /// In a simulation: which of `count` contexts that could run does so next, and for how long it is
@@ -70,12 +70,12 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
 /// # Errors
 /// Whatever the system's resolver reports; an empty answer is an error too.
 pub async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if is_on() { sim::resolve(&host, port).await } else { runtime::resolve(host, port).await }
+    if is_on() { sim::resolve(&host, port).await } else { os::resolve::resolve(host, port).await }
 }
 
 /// Waits for `duration`.
 pub async fn sleep(duration: Duration) {
-    if is_on() { sim::sleep(duration).await } else { runtime::sleep(duration).await }
+    if is_on() { sim::sleep(duration).await } else { os::clock::sleep(duration).await }
 }
 
 /// Takes what has happened to sockets, without waiting, and wakes who waits for it; true if there
@@ -115,7 +115,7 @@ pub struct Timer(Clock);
 
 #[derive(Debug)]
 enum Clock {
-    System(runtime::Timer),
+    System(os::clock::Timer),
     Simulated(sim::Timer),
 }
 
@@ -124,7 +124,7 @@ impl Timer {
     pub fn new() -> Timer {
         Timer(match is_on() {
             true => Clock::Simulated(sim::Timer::new()),
-            false => Clock::System(runtime::Timer::new()),
+            false => Clock::System(os::clock::Timer::new()),
         })
     }
 

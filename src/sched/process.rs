@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::program::End;
 use super::scheduler::Scheduler;
 use crate::message::Id;
-use crate::os::{self, Signal, thread};
+use crate::os::{self, Signal};
 use crate::rt;
 
 /// How long the process runs on once it is to end, at most: contexts may be busy, or peers slow.
@@ -91,7 +91,7 @@ impl Process {
             let force = move || {
                 std::thread::sleep(PATIENCE);
                 log::warn!("contexts are still busy, or peers slow to read: the process ends");
-                thread::exit_soon(i32::from(status));
+                crate::os::exit::exit_soon(i32::from(status));
             };
             // Without a thread for it the process just waits for its contexts.
             let _ = std::thread::Builder::new().name("end".to_owned()).spawn(force);
@@ -119,7 +119,7 @@ impl Process {
             return Ok(());
         }
         let (process, scheduler) = (Arc::clone(self), Arc::clone(scheduler));
-        if thread::is_ignored(signal.number()) {
+        if crate::os::signal::is_ignored(signal.number()) {
             listeners.ignored |= bit(signal);
         }
         os::on_signal(signal, move || process.on_signal(signal, &scheduler))?;
@@ -186,12 +186,12 @@ impl Process {
     fn on_signal(self: &Arc<Self>, signal: Signal, scheduler: &Arc<Scheduler>) {
         let Some(status) = signal.exit_status() else {
             if self.tell(signal) == 0 && self.listeners().ignored & bit(signal) == 0 {
-                thread::die_of(signal.number());
+                crate::os::signal::die_of(signal.number());
             }
             return;
         };
         if self.is_interrupted.swap(true, Ordering::SeqCst) {
-            thread::exit_now(i32::from(status));
+            crate::os::exit::exit_now(i32::from(status));
         }
         if self.is_ending.load(Ordering::SeqCst) || self.tell(signal) == 0 {
             log::info!("terminated by a signal");

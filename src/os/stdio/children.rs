@@ -11,7 +11,7 @@ use std::sync::mpsc;
 
 use super::FILE;
 use super::shortage::{stream_with_room, with_room};
-use crate::os::runtime;
+use crate::os::{self, runtime};
 
 /// A mode for `fopen` is read up to here.
 const MODE_MAX: usize = 7;
@@ -40,7 +40,7 @@ extern "C" fn before_fork() {
 }
 
 extern "C" fn in_child() {
-    runtime::restore_descriptor_limit();
+    os::descriptors::restore_descriptor_limit();
 }
 
 /// The priority that the process was started with.
@@ -133,7 +133,7 @@ fn at_usual_priority<R: Send + 'static>(start: impl FnOnce() -> R + Send + 'stat
 /// raised for itself: programs that use `select` take harm from a high one. The shell sets it, as
 /// nobody else can between the start of a child and its first instruction.
 fn with_limit(command: &CStr) -> CString {
-    let Some(limit) = runtime::usual_descriptor_limit() else { return command.to_owned() };
+    let Some(limit) = os::descriptors::usual_descriptor_limit() else { return command.to_owned() };
     let limited = [format!("ulimit -S -n {limit}; ").as_bytes(), command.to_bytes()].concat();
     CString::new(limited).unwrap_or_else(|_| command.to_owned())
 }

@@ -13,12 +13,14 @@
 mod broken_pipe;
 #[cfg(target_env = "gnu")]
 mod children;
+pub(crate) mod input;
 mod late;
 #[cfg(target_env = "gnu")]
 mod reading;
 #[cfg(target_env = "gnu")]
 mod shortage;
 
+pub use input::{read_line, unbuffer_input};
 pub use late::nudge;
 #[cfg(target_env = "gnu")]
 pub use reading::on_read;
@@ -31,7 +33,7 @@ use std::io::Error;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
-use super::thread;
+use crate::os;
 
 /// Bytes that are collected: half of what a pipe holds, so that its reader works meanwhile.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -77,7 +79,7 @@ pub fn init() {
     broken_pipe::init();
     #[cfg(target_env = "gnu")]
     children::init();
-    thread::at_exit(at_exit);
+    os::exit::at_exit(at_exit);
 }
 
 /// The stream.
