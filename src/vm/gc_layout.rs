@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_State};
 
 use super::memory::heap;
+use super::memory::userdata::{HEAD_BYTES, content_of};
 use super::state::{self, Account};
 use crate::buf::{FRAME_INLINE_MAX, NlBuffer};
 
@@ -78,9 +79,6 @@ pub struct Table {
     array_len: u32,
     nodes_mask: u32,
 }
-
-/// Bytes of a userdata before its content.
-pub(crate) const HEAD_BYTES: usize = size_of::<Userdata>();
 
 /// Whether objects look as this file thinks; looks at some at the first call. `allocate` and
 /// `account` are what the state was made with.
@@ -300,12 +298,6 @@ pub unsafe fn with_metatable(
     }
 }
 
-/// The buffer in a userdata that a [`Maker`] has made of this block.
-#[inline]
-pub(crate) fn content_of(block: *mut u8) -> *mut NlBuffer {
-    block.wrapping_add(HEAD_BYTES).cast()
-}
-
 const _: () = assert!(HEAD_BYTES + NlBuffer::size_with(FRAME_INLINE_MAX) <= heap::BUFFER_SIZE_MAX);
-const _: () = assert!(HEAD_BYTES == 48 && align_of::<NlBuffer>() <= 8);
+const _: () = assert!(HEAD_BYTES == size_of::<Userdata>() && align_of::<NlBuffer>() <= 8);
 const _: () = assert!(size_of::<c_int>() == 4);

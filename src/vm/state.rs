@@ -534,7 +534,7 @@ unsafe fn free(account: &Account, block: *mut u8, size: usize) {
     let heap = unsafe { &mut *account.heap.get() };
     let release_buffer = || {
         // SAFETY: called for a userdata with a buffer.
-        let buffer = unsafe { &mut *gc_layout::content_of(block) };
+        let buffer = unsafe { &mut *super::memory::userdata::content_of(block) };
         account.recharge(buffer.charged as usize, 0);
         buffer.release();
     };

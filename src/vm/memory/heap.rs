@@ -8,7 +8,6 @@ use super::pages::{BUFFER_MAX, Kind, Pages, SMALL_MAX, class_of};
 use crate::message::Held;
 use crate::os::memory;
 use crate::rt;
-use crate::vm::gc_layout;
 
 /// The blocks of one state. Not for threads, as the state is not.
 #[derive(Debug)]
@@ -234,7 +233,7 @@ impl Drop for Heap {
         for (block, bytes) in self.pages.iter().flat_map(|pages| pages.buffers()) {
             let block = if bytes > SMALL_MAX { block.wrapping_add(MARK_BYTES) } else { block };
             // SAFETY: in use until now, and by nobody any more.
-            let buffer = unsafe { &mut *gc_layout::content_of(block) };
+            let buffer = unsafe { &mut *super::userdata::content_of(block) };
             buffer.release();
             memory::changed(buffer.charged as usize, 0);
         }
@@ -320,7 +319,7 @@ mod tests {
         // SAFETY: in use, with room for this; the heap expects there to be a buffer.
         unsafe {
             assert!(heap.is_buffer(buffer, 600));
-            NlBuffer::init(gc_layout::content_of(buffer), 0);
+            NlBuffer::init(super::super::userdata::content_of(buffer), 0);
         }
     }
 
@@ -330,9 +329,9 @@ mod tests {
         let blocks = [Bytes::from(vec![1; 9000]), Bytes::from(vec![2; 9000])];
         for number in 0..1000 {
             let room = if number % 3 == 0 { 2000 } else { 0 };
-            let size = gc_layout::HEAD_BYTES + NlBuffer::size_with(room);
+            let size = super::super::userdata::HEAD_BYTES + NlBuffer::size_with(room);
             let place = heap.take_buffer(size);
-            let buffer = gc_layout::content_of(place);
+            let buffer = super::super::userdata::content_of(place);
             // SAFETY: a new block with room for a buffer, and as many bytes before it.
             unsafe {
                 NlBuffer::init(buffer, room);
