@@ -10,8 +10,8 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::confine::Deny;
 use super::events::push_ending;
+use super::log::bounded;
 use super::message::take_value;
-use super::native::bounded;
 use super::program::{Paths, Program, Script, Source};
 use crate::error::Code;
 use crate::lua::host;

@@ -1,38 +1,29 @@
-//! The turn's events, and timers.
+//! The events of a turn, as the dispatcher takes them.
 
-use std::ffi::{OsStr, c_int, c_void};
+use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::native::{TEXT_BYTES_MAX, log_share, nanoseconds, shorten};
+use super::log::log;
 use super::notice::{Completion, Notice};
-use super::timer::TIMERS_MAX;
 use crate::error::Code;
 use crate::lua::BufferValues;
 use crate::lua::host::{self, Host};
 use crate::message::{Ending, Event, Value};
-use crate::os::{stdio, thread};
-use crate::timer::TimerId;
+use crate::os::thread;
+use crate::rt;
 use crate::vm::convert::{Refused, push_value};
 use crate::vm::cut::may_leave;
 use crate::vm::stack::{key, number, push_text, text};
-use crate::vm::{blame, state};
-use crate::{logging, rt};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"next_event", next_event as lua_CFunction),
     (c"next_message", next_message),
     (c"has_older", has_older),
     (c"is_ending", is_ending),
-    (c"log", log),
-    (c"now", now),
-    (c"wall_clock", wall_clock),
     (c"remove_socket_file", remove_socket_file),
-    (c"timer_start", timer_start),
-    (c"timer_cancel", timer_cancel),
-    (c"take_due", take_due),
     (c"may_wait", may_wait),
     (c"has_stack", has_stack),
 ];
@@ -290,48 +281,6 @@ unsafe extern "C-unwind" fn is_ending(raw: *mut lua_State) -> c_int {
     1
 }
 
-/// Bytes that the log shows of one entry of a context with this memory limit: on its way it is
-/// copied some times, and may get longer.
-fn log_max(limit: usize) -> usize {
-    if limit == 0 { usize::MAX } else { (limit / 64).max(TEXT_BYTES_MAX / 16) }
-}
-
-/// native.log(text): what a script wants to be logged.
-unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let text = unsafe { text(raw, 1) }.unwrap_or_default();
-    if !log::log_enabled!(target: logging::SCRIPT, log::Level::Info) {
-        return 0;
-    }
-    let context = host::with(|host| {
-        let is_admitted = !host.deny.is_any() || host.quota.admits_line(text.len(), &host.context);
-        is_admitted.then(|| host.context.label())
-    });
-    let Some(context) = context else { return 0 };
-    stdio::flush();
-    let limit = host::with(|host| host.context.limits().memory);
-    let (shown, rest) = shorten(text, log_max(limit));
-    // Other contexts go on meanwhile, on other threads.
-    logging::patiently(log_share(limit), || {
-        log::info!(target: logging::SCRIPT, "{context}: {}{rest}", logging::text_of(shown));
-    });
-    0
-}
-
-/// native.now(): seconds of the monotonic clock.
-unsafe extern "C-unwind" fn now(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushnumber(raw, rt::now() as f64 / 1e9) };
-    1
-}
-
-/// native.wall_clock(): seconds since 1970.
-unsafe extern "C-unwind" fn wall_clock(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushnumber(raw, rt::wall_clock().as_secs_f64()) };
-    1
-}
-
 /// native.remove_socket_file(path): whether there was one, of a simulated socket.
 unsafe extern "C-unwind" fn remove_socket_file(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM; the path stays on the stack.
@@ -340,84 +289,6 @@ unsafe extern "C-unwind" fn remove_socket_file(raw: *mut lua_State) -> c_int {
     // SAFETY: as above.
     unsafe { ffi::lua_pushboolean(raw, c_int::from(removed)) };
     1
-}
-
-/// native.timer_start(delay, period): seconds; returns the timer's id, and its slot: a number from
-/// 1 on, as small as there are timers, which no other timer has until this one has been called or
-/// cancelled. The period is 0 for a timer that fires once. Raises if there are too many timers.
-unsafe extern "C-unwind" fn timer_start(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (delay, period) = unsafe { (number(raw, 1), number(raw, 2)) };
-    let (delay, period) = (nanoseconds(delay), nanoseconds(period));
-    // SAFETY: as above.
-    let account = unsafe { state::account(raw) };
-    let started = host::with(|host| {
-        let id = host.timers.start(delay, period);
-        host.charge_resources(account);
-        id
-    });
-    match started {
-        // SAFETY: as above, with 20 slots free.
-        Some(id) => unsafe {
-            ffi::lua_pushnumber(raw, id.get() as f64);
-            ffi::lua_pushnumber(raw, f64::from(id.slot()) + 1.0);
-        },
-        None => {
-            // SAFETY: as above; nothing of ours is live here.
-            unsafe { blame::raise(raw, "too many timers: 67108864 are pending") };
-        }
-    }
-    2
-}
-
-/// native.timer_cancel(id): its slot if it was pending, otherwise nothing.
-unsafe extern "C-unwind" fn timer_cancel(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (id, given) = unsafe { (TimerId::from_raw(key(raw, 1)), number(raw, 1)) };
-    if id.get() as f64 != given || !host::with(|host| host.timers.cancel(id)) {
-        return 0;
-    }
-    // SAFETY: as above, with 20 slots free.
-    unsafe { ffi::lua_pushnumber(raw, f64::from(id.slot()) + 1.0) };
-    1
-}
-
-/// native.take_due(list, jobs): puts the slots of timers that are due into the list, those that
-/// repeat as negative numbers, and returns how many. Those it gave before have been called. Of
-/// `jobs`, by slot, those are about to be called.
-unsafe extern "C-unwind" fn take_due(raw: *mut lua_State) -> c_int {
-    let mut slots = [(0, false); TIMERS_MAX];
-    let count = host::with(|host| {
-        slots.iter_mut().zip(host.take_due()).map(|(place, due)| *place = due).count()
-    });
-    for ((slot, repeats), index) in slots[..count].iter().zip(1..) {
-        let slot = *slot as c_int + 1;
-        // SAFETY: called by the VM, with two tables and 20 slots free.
-        unsafe {
-            ffi::lua_rawgeti(raw, 2, slot.into());
-            prefetch(ffi::lua_topointer(raw, -1));
-            ffi::lua_pushnumber(raw, f64::from(if *repeats { -slot } else { slot }));
-            ffi::lua_rawseti(raw, 1, index);
-            ffi::lua_settop(raw, 2);
-        }
-    }
-    // SAFETY: as above.
-    unsafe { ffi::lua_pushnumber(raw, count as f64) };
-    1
-}
-
-/// Has the processor fetch a callback and what was made just before it, like a variable that it
-/// alone closes over. Timers fire in another order than they were made in: fetched one by one, when
-/// they are called, thousands of them wait for memory most of the time.
-fn prefetch(object: *const c_void) {
-    #[cfg(target_arch = "x86_64")]
-    for line in [0, -64, 64] {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which no address makes fail.
-        unsafe { _mm_prefetch(object.cast::<i8>().wrapping_offset(line), _MM_HINT_T0) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = object;
 }
 
 /// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its

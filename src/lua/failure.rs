@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::native::{bounded, report};
+use super::log::{bounded, report};
 use crate::lua::host;
 use crate::vm::stack::{number, push_text, text};
 use crate::vm::traceback;

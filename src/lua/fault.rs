@@ -6,15 +6,12 @@ use std::sync::{Arc, Once};
 
 use mlua::ffi;
 
-use super::native;
-use crate::lua::host;
-use crate::lua::host::Host;
+use crate::lua;
+use crate::lua::host::{self, Host};
 use crate::os::stdio;
 use crate::sched::{Context, End};
-use crate::vm::blame;
-use crate::vm::hook;
-use crate::vm::hook::{INTERRUPTED, arm, current};
-use crate::vm::profiler;
+use crate::vm::hook::{self, INTERRUPTED, arm, current};
+use crate::vm::{blame, profiler};
 
 /// Has panics in the turn of a context logged without the backtrace that may be asked for: where
 /// machine code of scripts is on the stack, unwinding it for one aborts the process.
@@ -45,7 +42,7 @@ fn end_for_profiler(text: Vec<u8>) {
         if host.context.end_requested().is_some() {
             return;
         }
-        native::report(host, &text);
+        lua::log::report(host, &text);
         host.main_failed = true;
         host.context.destroy(End::Error(text));
     });

@@ -2,6 +2,7 @@
 
 mod attempts;
 pub mod buffer;
+mod clock;
 mod command;
 mod confine;
 mod context;
@@ -11,6 +12,7 @@ mod failure;
 pub(crate) mod fault;
 mod frames;
 mod host;
+mod log;
 mod message;
 mod names;
 mod native;

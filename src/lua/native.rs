@@ -11,13 +11,12 @@ use std::sync::LazyLock;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::host::Host;
 use super::{
     buffer, context, environments, events, failure, frames, message, names, process, shortage,
-    stat, tcp,
+    stat, tcp, timer,
 };
 use crate::error::Code;
-use crate::logging;
+use crate::lua;
 use crate::vm::convert::OPEN_FFI;
 use crate::vm::stack::{TABLE, push_text, text};
 use crate::vm::{blame, chunk_cache, cut, prelude, profiler, stock};
@@ -78,6 +77,9 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         context::FUNCTIONS,
         environments::FUNCTIONS,
         events::FUNCTIONS,
+        timer::FUNCTIONS,
+        lua::log::FUNCTIONS,
+        lua::clock::FUNCTIONS,
         failure::FUNCTIONS,
         stock::FUNCTIONS,
         cut::FUNCTIONS,
@@ -152,25 +154,6 @@ unsafe extern "C-unwind" fn set_ffi(raw: *mut lua_State) -> c_int {
     0
 }
 
-/// Logs the failure of a script.
-pub(super) fn report(host: &mut Host, text: &[u8]) {
-    let context = &host.context;
-    let (text, rest) = shorten(text, TEXT_BYTES_MAX);
-    if !host.quota.admits_error(text.len(), context) {
-        return;
-    }
-    let text = logging::text_of(text);
-    // Who reads both finds what was printed before.
-    crate::os::stdio::flush();
-    logging::patiently(log_share(context.limits().memory), || match context.parent() {
-        None => log::error!(target: logging::MAIN, "{text}{rest}"),
-        Some(_) => log::error!(target: logging::SCRIPT, "{}: {text}{rest}", context.label()),
-    });
-}
-
-/// Bytes that are kept, and shown in the log, of errors and reasons.
-pub(super) const TEXT_BYTES_MAX: usize = 1 << 16;
-
 /// The first `max` bytes of a text, and what is said of the others.
 pub(super) fn shorten(text: &[u8], max: usize) -> (&[u8], String) {
     match text.split_at_checked(max) {
@@ -179,18 +162,6 @@ pub(super) fn shorten(text: &[u8], max: usize) -> (&[u8], String) {
         }
         _ => (text, String::new()),
     }
-}
-
-/// A copy, kept outside of the VM, of a text of a context with this memory limit: cut if there is
-/// one and it is very long.
-pub(super) fn bounded(text: &[u8], limit: usize) -> Vec<u8> {
-    let (shown, rest) = shorten(text, if limit == 0 { usize::MAX } else { TEXT_BYTES_MAX });
-    [shown, rest.as_bytes()].concat()
-}
-
-/// Bytes of the log's queue up to which a context with this memory limit fills it.
-pub(super) fn log_share(limit: usize) -> usize {
-    if limit == 0 { usize::MAX } else { (limit / 4).max(TEXT_BYTES_MAX) }
 }
 
 /// Pushes `false, code`.

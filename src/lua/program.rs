@@ -18,7 +18,7 @@ use crate::os::stdio;
 use crate::sched::{Behavior, Context, End, Outcome};
 use crate::vm::state::{Account, State};
 use crate::vm::{self, hook, prelude};
-use crate::{logging, rt};
+use crate::{logging, lua, rt};
 
 /// Where a script's text comes from.
 #[derive(Debug)]
@@ -231,7 +231,7 @@ impl Running {
             Ok(arguments) => (self.step, self.arguments) = (Step::Start, arguments),
             Err(_) if self.is_doomed() => {}
             Err(message) => {
-                native::report(&mut self.host, &message);
+                lua::log::report(&mut self.host, &message);
                 self.host.failure = Some(instead.unwrap_or(message));
             }
         }
@@ -356,7 +356,7 @@ impl Running {
             }
         } else {
             match self.step {
-                Step::Start => native::report(&mut self.host, &message),
+                Step::Start => lua::log::report(&mut self.host, &message),
                 Step::Turn => {
                     log::error!("{}: {}; it ends", context.label(), logging::text_of(&message));
                 }
@@ -512,6 +512,6 @@ pub(super) unsafe fn text_of(raw: *mut lua_State) -> Vec<u8> {
         let text = ffi::lua_tolstring(raw, -1, &mut length);
         let text = std::slice::from_raw_parts(text.cast::<u8>(), length);
         // The VM's own words, which are short: cut in any case.
-        native::bounded(text, usize::MAX)
+        lua::log::bounded(text, usize::MAX)
     }
 }

@@ -1,0 +1,77 @@
+//! What scripts log, and what is logged of their failures.
+
+use std::ffi::c_int;
+use std::hash::Hasher;
+use std::os::unix::ffi::OsStrExt;
+
+use mlua::ffi::{lua_CFunction, lua_State};
+
+use super::context;
+use super::host::Host;
+use super::native::shorten;
+use crate::logging;
+use crate::lua::host;
+use crate::os::stdio;
+use crate::vm::stack::text;
+
+/// Functions for the table of natives.
+pub(super) const FUNCTIONS: super::native::Functions = &[(c"log", log as lua_CFunction)];
+
+/// Bytes that the log shows of one entry of a context with this memory limit: on its way it is
+/// copied some times, and may get longer.
+fn log_max(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { (limit / 64).max(TEXT_BYTES_MAX / 16) }
+}
+
+/// native.log(text): what a script wants to be logged.
+pub(super) unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    let text = unsafe { text(raw, 1) }.unwrap_or_default();
+    if !log::log_enabled!(target: logging::SCRIPT, log::Level::Info) {
+        return 0;
+    }
+    let context = host::with(|host| {
+        let is_admitted = !host.deny.is_any() || host.quota.admits_line(text.len(), &host.context);
+        is_admitted.then(|| host.context.label())
+    });
+    let Some(context) = context else { return 0 };
+    stdio::flush();
+    let limit = host::with(|host| host.context.limits().memory);
+    let (shown, rest) = shorten(text, log_max(limit));
+    // Other contexts go on meanwhile, on other threads.
+    logging::patiently(log_share(limit), || {
+        log::info!(target: logging::SCRIPT, "{context}: {}{rest}", logging::text_of(shown));
+    });
+    0
+}
+
+/// Logs the failure of a script.
+pub(super) fn report(host: &mut Host, text: &[u8]) {
+    let context = &host.context;
+    let (text, rest) = shorten(text, TEXT_BYTES_MAX);
+    if !host.quota.admits_error(text.len(), context) {
+        return;
+    }
+    let text = logging::text_of(text);
+    // Who reads both finds what was printed before.
+    crate::os::stdio::flush();
+    logging::patiently(log_share(context.limits().memory), || match context.parent() {
+        None => log::error!(target: logging::MAIN, "{text}{rest}"),
+        Some(_) => log::error!(target: logging::SCRIPT, "{}: {text}{rest}", context.label()),
+    });
+}
+
+/// Bytes that are kept, and shown in the log, of errors and reasons.
+pub(super) const TEXT_BYTES_MAX: usize = 1 << 16;
+
+/// A copy, kept outside of the VM, of a text of a context with this memory limit: cut if there is
+/// one and it is very long.
+pub(super) fn bounded(text: &[u8], limit: usize) -> Vec<u8> {
+    let (shown, rest) = shorten(text, if limit == 0 { usize::MAX } else { TEXT_BYTES_MAX });
+    [shown, rest.as_bytes()].concat()
+}
+
+/// Bytes of the log's queue up to which a context with this memory limit fills it.
+pub(super) fn log_share(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { (limit / 4).max(TEXT_BYTES_MAX) }
+}
