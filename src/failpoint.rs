@@ -1,8 +1,8 @@
 //! Failures on order, for tests: the N-th allocation, socket call or encoded message fails.
 //!
-//! Only in builds with debug assertions, where the environment variable `NODE_LUA_TORTURE` is read
-//! once: `allocation 1234` fails that one, counted over the whole process from 1, and says so on
-//! stderr; `count` fails nothing. Both print at the end how many there were of each. In other
+//! Only in builds with debug assertions, where the environment variable `NODE_LUA_FAILPOINT` is
+//! read once: `allocation 1234` fails that one, counted over the whole process from 1, and says so
+//! on stderr; `count` fails nothing. Both print at the end how many there were of each. In other
 //! builds [`fails`] is the constant `false`.
 
 #[cfg(debug_assertions)]
@@ -52,7 +52,7 @@ pub fn report() {
         // Relaxed: figures of threads that have ended, or whose last ones do not matter.
         let met = |point: Point| order.met[point as usize].load(Ordering::Relaxed);
         let [a, s, e] = [Point::Allocation, Point::Socket, Point::Encode].map(met);
-        eprintln!("torture: allocation {a}, socket {s}, encode {e}");
+        eprintln!("failpoint: allocation {a}, socket {s}, encode {e}");
     }
 }
 
@@ -67,7 +67,7 @@ struct Order {
 #[cfg(debug_assertions)]
 fn order() -> Option<&'static Order> {
     static ORDER: LazyLock<Option<Order>> = LazyLock::new(|| {
-        let text = std::env::var("NODE_LUA_TORTURE").ok()?;
+        let text = std::env::var("NODE_LUA_FAILPOINT").ok()?;
         let victim = match text.split_once(' ') {
             None => None,
             Some((name, number)) => {
@@ -99,7 +99,7 @@ impl Order {
         let number = self.met[point as usize].fetch_add(1, Ordering::Relaxed) + 1;
         let is_victim = self.victim == Some((point, number));
         if is_victim {
-            eprintln!("torture: {} {number} fails", point.name());
+            eprintln!("failpoint: {} {number} fails", point.name());
         }
         is_victim
     }

@@ -2,7 +2,8 @@
 //!
 //! Layers, ground to top; each may use only those above it in this list:
 //!
-//! 0. [`error`], [`torture`], `rt`, `thread`, [`logging`], [`stdio`]: codes; failures on order; the
+//! 0. [`error`], [`failpoint`], `rt`, `thread`, [`logging`], [`stdio`]: codes; failures on order;
+//! the
 //!    async runtime, clock and sockets; interruptions; the log; standard output and children
 //! 1. [`buf`], [`frame`]: bytes, and their division into frames
 //! 2. [`message`]: what travels between contexts

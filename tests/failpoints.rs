@@ -2,7 +2,7 @@
 //! context that meets the failure gets an error or ends; nobody else notices, and nobody hangs.
 //!
 //! The script is `tests/failpoints/main.lua`, the switch is `src/failpoint.rs`. As many numbers are
-//! tried as take some seconds; `TORTURE_STEP=1 cargo test --test failpoints` tries every one.
+//! tried as take some seconds; `FAILPOINT_STEP=1 cargo test --test failpoints` tries every one.
 
 #![cfg(debug_assertions)]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -11,8 +11,8 @@ mod support;
 
 use support::{Done, Folder, node_lua, run};
 
-fn torture(order: &str) -> Done {
-    run(node_lua().env("NODE_LUA_TORTURE", order).args([
+fn failpoint(order: &str) -> Done {
+    run(node_lua().env("NODE_LUA_FAILPOINT", order).args([
         "--workers",
         "2",
         "tests/failpoints/main.lua",
@@ -26,9 +26,9 @@ fn count(done: &Done, start: &str) -> usize {
 
 /// How many failures of a kind a run without failures has occasion for.
 fn occasions(kind: &str) -> u64 {
-    let done = torture("count").succeeded();
+    let done = failpoint("count").succeeded();
     assert_eq!(count(&done, "complete"), 3, "{done}");
-    let figures = done.stderr.lines().find_map(|line| line.strip_prefix("torture: ")).unwrap();
+    let figures = done.stderr.lines().find_map(|line| line.strip_prefix("failpoint: ")).unwrap();
     let figure = figures.split(", ").find_map(|figure| figure.strip_prefix(kind)).unwrap();
     figure.trim().parse().unwrap()
 }
@@ -37,7 +37,7 @@ fn occasions(kind: &str) -> u64 {
 fn check(kind: &str, step: u64) {
     let total = occasions(kind);
     assert!(total > 10, "{kind}: {total}");
-    let step = match std::env::var("TORTURE_STEP") {
+    let step = match std::env::var("FAILPOINT_STEP") {
         Ok(step) => step.parse().unwrap(),
         Err(_) => step,
     };
@@ -54,7 +54,7 @@ fn check(kind: &str, step: u64) {
 
 /// Runs with one failure ordered; whether it came to that.
 fn check_one(order: &str) -> bool {
-    let done = torture(order);
+    let done = failpoint(order);
     let (created, complete) = (count(&done, "created"), count(&done, "complete"));
     let is_main_complete = count(&done, "complete main") == 1;
     let complete_pairs = complete - usize::from(is_main_complete);
@@ -76,7 +76,7 @@ fn check_one(order: &str) -> bool {
         }
         _ => panic!("{order}: {done}"),
     }
-    let has_failed = done.stderr.contains(&format!("torture: {order} fails"));
+    let has_failed = done.stderr.contains(&format!("failpoint: {order} fails"));
     assert!(has_failed || complete == 3, "{order}: {done}");
     has_failed
 }
@@ -90,7 +90,7 @@ fn a_failed_allocation_of_the_start_is_survived_or_told() {
     loop {
         number += 1;
         let order = format!("allocation {number}");
-        let done = run(node_lua().env("NODE_LUA_TORTURE", &order).arg(&script));
+        let done = run(node_lua().env("NODE_LUA_FAILPOINT", &order).arg(&script));
         assert!(done.stderr.contains(&format!("{order} fails")), "{order}: {done}");
         assert!(!done.stderr.contains("panicked"), "{order}: {done}");
         match done.code() {

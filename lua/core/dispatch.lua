@@ -4,9 +4,9 @@
 -- waits for under a token and yields the marker WAIT. In a user coroutine the marker travels up
 -- through the wrapped `coroutine.resume` and `wrap` (core/coroutine.lua) to the root, and the
 -- answer travels down the same way, so that user code sees an ordinary call. `dispatch` is what a
--- turn calls: it has a root, the looper, pull the turn's events and resume who waited for them. The
--- looper calls callbacks itself; if one waits, another root becomes the looper, and this one goes
--- on as the callback's.
+-- turn calls: it has a root, the dispatcher, pull the turn's events and resume who waited for them.
+-- The dispatcher calls callbacks itself; if one waits, another root becomes the dispatcher, and
+-- this one goes on as the callback's.
 --
 -- A turn may be cut between any two instructions: the runtime's hook yields, without a value, in
 -- whatever coroutine runs. Each resumer that sees this yields it on at once, up to the driver,
@@ -23,13 +23,13 @@ local raw_status = coroutine.status
 local next_event, is_ending, may_wait = native.next_event, native.is_ending, native.may_wait
 local xpcall, note_failure = xpcall, native.note_failure
 
--- Yielded by a call that waits, and by a runner that is done.
+-- Yielded by a call that waits, and by a pooled that is done.
 local WAIT, IDLE = {}, {}
 -- Yielded after WAIT to hand a cut on. `cut[1]` tells a hook's yield from a script's of no value.
 local CUT, cut = {}, { false }
 
 local current -- the root coroutine that runs
-local looper -- the root coroutine that pulls events
+local dispatcher -- the root coroutine that pulls events
 local runners = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
 local deferred = {} -- { f, arguments… } to call before the turn ends, or in the next one
@@ -120,17 +120,17 @@ local function run(co, ...)
   return finish(before, co, raw_resume(co, ...))
 end
 
--- Pulls events until there are none, or until this root is no longer the looper. Handlers that call
--- a callback do it last, so that nothing of them is left to do if it waits.
+-- Pulls events until there are none, or until this root is no longer the dispatcher. Handlers that
+-- call a callback do it last, so that nothing of them is left to do if it waits.
 local function loop()
-  local me, is_last = looper, false
+  local me, is_last = dispatcher, false
   repeat
     local kind, a, b, c = next_event()
     if kind == nil then return end
     if kind < 0 then kind, is_last = -kind, true end
     handlers[kind](a, b, c)
     asked = nil
-  until is_last or looper ~= me
+  until is_last or dispatcher ~= me
 end
 
 local function work(f, ...)
@@ -144,7 +144,7 @@ end
 
 -- What root coroutines other than the main one run: functions, or events where there is none. An
 -- error is looked at where it was raised, and then ends the coroutine.
-local function runner(...)
+local function pooled(...)
   local _, why = xpcall(work, note_failure, ...)
   error(why, 0)
 end
@@ -152,7 +152,7 @@ end
 local function get_runner()
   local n = #runners
   local co = runners[n]
-  if co == nil then return raw_create(runner) end
+  if co == nil then return raw_create(pooled) end
   runners[n] = nil
   return co
 end
@@ -296,7 +296,7 @@ local function hold(count)
 end
 
 local function is_looper(co)
-  return co == looper
+  return co == dispatcher
 end
 
 local function get_current()
@@ -323,10 +323,10 @@ end
 -- it has destroyed itself; and how many queries wait for an answer.
 local function dispatch()
   repeat
-    local co = looper
+    local co = dispatcher
     if co == nil then
       co = get_runner()
-      looper = co
+      dispatcher = co
     end
     current = co
     local ok, what, why = raw_resume(co)
@@ -338,7 +338,7 @@ local function dispatch()
     current = nil
     if after_run then after_run() end
     if what ~= IDLE then
-      looper = nil
+      dispatcher = nil
       if asked then keep_asker(co) end
       if not ok then
         fail(co, what)

@@ -66,7 +66,7 @@ end
 
 local TIMERS = 3
 
--- Timers are due: calls them, as the looper, or until another root has become that.
+-- Timers are due: calls them, as the dispatcher, or until another root has become that.
 core.handlers[TIMERS] = function()
   local me = core.current()
   repeat

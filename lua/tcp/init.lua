@@ -52,12 +52,12 @@ local function serve_stream(record)
     local waits = record.waiter
     local token = not waits and next_waiter(record)
     local callback = record.callback
-    if not waits and not token and (not callback or record.told) then
+    if not waits and not token and (not callback or record.eof_sent) then
       return release_anchor(record)
     end
-    if waits and record.pulls then
-      if record.dry then return end
-      record.pulls = false
+    if waits and record.direct_read then
+      if record.drained then return end
+      record.direct_read = false
       resume_waiter(record, true)
     else
       local data, code = next_frame(record)
@@ -72,7 +72,7 @@ local function serve_stream(record)
       elseif good then
         call(callback, true, value, record.anchor)
       else
-        record.told = true
+        record.eof_sent = true
         return call(callback, false, value, record.anchor)
       end
     end
@@ -121,25 +121,25 @@ local READABLE, ACCEPTABLE = 4, 5
 handlers[READABLE] = function(id)
   local record = by_id[id]
   if not record then return end
-  if record.pulls then
-    record.pulls, record.dry = false, false
+  if record.direct_read then
+    record.direct_read, record.drained = false, false
     resume_waiter(record, true)
-    if record.pulls and record.dry then return end
+    if record.direct_read and record.drained then return end
     return serve_stream(record)
   end
-  if record.waiter and record.taken >= record.stocked then
+  if record.waiter and record.head >= record.tail then
     -- What serve_stream does for the most usual reader, in one piece.
     record.reading = true
-    local data, more, dry = native_read(id, record.stock)
+    local data, more, dry = native_read(id, record.queue)
     record.reading = false
     if data then
-      record.taken, record.stocked, record.dry = 0, more, dry
+      record.head, record.tail, record.drained = 0, more, dry
       resume_waiter(record, true, data)
-      if record.waiter and record.dry and record.taken >= record.stocked then return end
+      if record.waiter and record.drained and record.head >= record.tail then return end
       return serve_stream(record)
     end
   end
-  record.dry = false
+  record.drained = false
   return serve_stream(record)
 end
 
@@ -169,7 +169,7 @@ function tcp.read(socket, ...)
     if timeout < 0 then return false, TIMEOUT end
   end
   if not record.waiter and (record.first > record.last or not next_waiter(record)) then
-    if not record.dry or record.taken < record.stocked then
+    if not record.drained or record.head < record.tail then
       local data, code = next_frame(record)
       if data then return true, data end
       if code then return false, code end
@@ -205,7 +205,7 @@ end
 local function is_alone(record)
   return not record.waiter
     and record.first > record.last
-    and record.taken >= record.stocked
+    and record.head >= record.tail
     and not record.reading
 end
 
@@ -213,7 +213,7 @@ end
 -- has to go the long way.
 local function take(record, data)
   local found = take_into(record.id, data)
-  record.dry = found == 1 or found == 2
+  record.drained = found == 1 or found == 2
   return found
 end
 
@@ -223,18 +223,18 @@ local function pull(socket, record, data, ...)
     return read_and_assign(socket, record, data, ...)
   end
   while true do
-    if not record.dry then
+    if not record.drained then
       local found = take(record, data)
       if found < 2 then return true, data end
       if found == 3 then return read_and_assign(socket, record, data) end
     end
     check_live(data)
     check_may_wait()
-    record.pulls, record.anchor = true, socket
+    record.direct_read, record.anchor = true, socket
     -- Whoever comes meanwhile waits behind this one, also if it finds nothing and waits again.
     local ok, code = suspend_on(record)
     if not ok then
-      record.pulls = false
+      record.direct_read = false
       return false, code
     end
   end
@@ -252,7 +252,7 @@ function tcp.read_into(socket, data, ...)
   if record == nil then refuse(socket, "read_into") end
   if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data) end
   if record.closed then check_open(record, SOCKET_CLOSED, "read_into") end
-  if not record.dry and is_alone(record) and select("#", ...) == 0 then
+  if not record.drained and is_alone(record) and select("#", ...) == 0 then
     if take(record, data) < 2 then return true, data end
   end
   return pull(socket, record, data, ...)

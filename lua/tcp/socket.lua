@@ -15,11 +15,11 @@ local TIMEOUT = 208
 local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
 local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
 
--- Records of sockets: id, closed, callback, whether it was told the end (`told`), frames in stock,
--- whether there are no more until the next event (`dry`), the root that waits without a token and
--- before the others (`waiter`), whether that one reads for itself once it is resumed (`pulls`), and
--- the tokens of who waits from `first` to `last`. `reading` is set while frames are being fetched:
--- finalisers run meanwhile, and those that read would come between.
+-- Records of sockets: id, closed, callback, whether it was told the end (`eof_sent`), frames in
+-- stock, whether there are no more until the next event (`drained`), the root that waits without a
+-- token and before the others (`waiter`), whether that one reads for itself once it is resumed
+-- (`direct_read`), and the tokens of who waits from `first` to `last`. `reading` is set while
+-- frames are being fetched: finalisers run meanwhile, and those that read would come between.
 -- `monitor` is the callback of tcp.monitor.
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 -- All fields are there from the beginning: compiled code knows where they are, and records that
@@ -68,9 +68,9 @@ end
 local function new_socket(registry, id)
   local socket = native.socket_object(id, registry == listeners)
   local record = {
-    id = id, closed = false, first = 1, last = 0, stock = {}, stocked = 0, taken = 0,
-    dry = false, waiter = false, pulls = false, reading = false, callback = false, told = false,
-    monitor = false, anchor = false,
+    id = id, closed = false, first = 1, last = 0, queue = {}, tail = 0, head = 0,
+    drained = false, waiter = false, direct_read = false, reading = false, callback = false,
+    eof_sent = false, monitor = false, anchor = false,
   }
   registry[socket] = record
   by_id[id] = record
@@ -92,48 +92,48 @@ end
 -- The next frame: a buffer; nil and a code; nothing if there is none yet. One native call brings
 -- many, which wait in the record's stock.
 local function next_frame(record)
-  local taken = record.taken
-  if taken < record.stocked then
-    local stock = record.stock
+  local taken = record.head
+  if taken < record.tail then
+    local stock = record.queue
     taken = taken + 1
-    record.taken = taken
+    record.head = taken
     local data = stock[taken]
     stock[taken] = false
     return data
   end
-  if record.dry or record.reading then return end
+  if record.drained or record.reading then return end
   record.reading = true
-  local data, more, dry = native_read(record.id, record.stock)
+  local data, more, dry = native_read(record.id, record.queue)
   record.reading = false
   if data then
-    record.taken, record.stocked, record.dry = 0, more, dry
+    record.head, record.tail, record.drained = 0, more, dry
     return data
   end
-  record.dry = not more
+  record.drained = not more
   return nil, more
 end
 
 -- Puts a frame back that was taken and found no use: the next read gets it.
 local function put_back(record, data)
-  local taken, stock = record.taken, record.stock
+  local taken, stock = record.head, record.queue
   if record.closed then return end
-  if taken > 0 and taken <= record.stocked then
-    stock[taken], record.taken = data, taken - 1
-  elseif taken >= record.stocked then
-    stock[1], record.taken, record.stocked = data, 0, 1
+  if taken > 0 and taken <= record.tail then
+    stock[taken], record.head = data, taken - 1
+  elseif taken >= record.tail then
+    stock[1], record.head, record.tail = data, 0, 1
   else
-    for i = record.stocked, 1, -1 do
+    for i = record.tail, 1, -1 do
       stock[i + 1] = stock[i]
     end
-    stock[1], record.stocked = data, record.stocked + 1
+    stock[1], record.tail = data, record.tail + 1
   end
 end
 
 -- Bytes in the stock.
 local function stocked_bytes(record)
   local sum = 0
-  for i = record.taken + 1, record.stocked do
-    sum = sum + #record.stock[i]
+  for i = record.head + 1, record.tail do
+    sum = sum + #record.queue[i]
   end
   return sum
 end
@@ -178,7 +178,7 @@ local function set_callback(socket, record, callback, serve)
   if not record.callback then hold(1) end
   record.callback = callback
   record.anchor = socket
-  record.told = false
+  record.eof_sent = false
   defer(serve, record)
 end
 
@@ -196,7 +196,7 @@ end
 local function close_record(record, code)
   if record.closed then return false end
   record.closed = true
-  record.stock, record.stocked, record.taken = nil, 0, 0
+  record.queue, record.tail, record.head = nil, 0, 0
   by_id[record.id] = nil
   native.close(record.id)
   if record.callback then

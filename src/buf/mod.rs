@@ -9,4 +9,4 @@ pub use block::{
     STORE_BYTES, TooLarge, UNIQUE,
 };
 pub use piece::Piece;
-pub use read_buffer::{Scratch, fill_block};
+pub use read_buffer::{ReadBuffer, fill_block};

@@ -16,7 +16,7 @@ const BLOCK_BYTES: usize = 120 * 1024;
 /// next read goes to the same place, which the caches hold; or it is cut off without a copy, and
 /// the rest of the block serves the next read. Sockets that wait hold no memory.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct ReadBuffer {
     block: BytesMut,
     /// What the memory of `block` takes, however much of it was cut off.
     block_bytes: usize,
@@ -24,9 +24,9 @@ pub struct Scratch {
     usual: Option<(BytesMut, usize)>,
 }
 
-impl Scratch {
+impl ReadBuffer {
     /// Calls `read` once with room for exactly `room` bytes; returns how many were read. They
-    /// follow `prefix` in [`Scratch::content`], which replaces what was there.
+    /// follow `prefix` in [`ReadBuffer::content`], which replaces what was there.
     ///
     /// # Errors
     /// Those of `read`; there is no content then.
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_was_read_follows_the_prefix() {
-        let mut scratch = Scratch::default();
+        let mut scratch = ReadBuffer::default();
         assert_eq!(scratch.fill(b"ab", 4, reader(b"cdef")).expect("reads"), 4);
         assert_eq!(scratch.content(), b"abcdef");
         assert_eq!(&scratch.take()[..], b"abcdef");
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn pieces_that_are_taken_stay_apart() {
-        let mut scratch = Scratch::default();
+        let mut scratch = ReadBuffer::default();
         let rooms = [5000, 2 * BLOCK_BYTES].into_iter().cycle();
         let pieces: Vec<Piece> = rooms
             .take(50)
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_not_taken_makes_room_for_the_next() {
-        let mut scratch = Scratch::default();
+        let mut scratch = ReadBuffer::default();
         for room in [100, 2 * BLOCK_BYTES, 100] {
             scratch.fill(b"", 100, reader(b"first")).expect("reads");
             let place = scratch.content().as_ptr();
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_failed_read_leaves_nothing_behind() {
-        let mut scratch = Scratch::default();
+        let mut scratch = ReadBuffer::default();
         let error = scratch.fill(b"lost", 10, |_| Err(io::ErrorKind::WouldBlock.into()));
         assert!(error.is_err() && scratch.content().is_empty());
         scratch.fill(b"", 10, reader(b"next")).expect("reads");

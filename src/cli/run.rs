@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, Step, USAGE};
 use super::{paths, simulate};
-use crate::lua::{self, CommandLine, Deny, Program, Script, Settings, Source};
+use crate::lua::{self, CommandLine, Deny, LuaProgram, Script, Settings, Source};
 use crate::message::{Text, Value};
 use crate::os::{self, memory, stdio, thread};
 use crate::sched::{Process, Scheduler};
@@ -130,7 +130,7 @@ pub(super) fn prepare(
     // One more for the threads that run no contexts.
     memory::limit_pools(workers + 1);
     let scheduler = Scheduler::new(workers);
-    let main = Program::new(&settings, script);
+    let main = LuaProgram::new(&settings, script);
     scheduler.spawn(None, settings.limits, main)?;
     Some((scheduler, settings))
 }

@@ -45,7 +45,7 @@ impl Host {
         result: Result<Vec<std::net::SocketAddr>, Code>,
     ) {
         // Relaxed: only the thread that runs the context writes it.
-        let lookups = &self.context.gauges().lookups;
+        let lookups = &self.context.metrics().lookups;
         lookups.store(lookups.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         match (self.attempts.remove(&token), result) {
             (Some(_), Ok(addresses)) => {

@@ -12,7 +12,7 @@ use super::confine::Deny;
 use super::events::push_ending;
 use super::log::bounded;
 use super::message::take_value;
-use super::program::{Paths, Program, Script, Source};
+use super::program::{LuaProgram, Paths, Script, Source};
 use crate::error::Code;
 use crate::lua::host;
 use crate::message::{Id, Value};
@@ -224,7 +224,7 @@ unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
             let is_secret = host.deny.withholds_files();
             let command_line = None;
             let script = Script { source, arguments, paths, command_line, deny, held, is_secret };
-            let program = Program::new(&host.settings, script);
+            let program = LuaProgram::new(&host.settings, script);
             let parent = Some(host.context.id());
             host.context.scheduler().spawn_on(options.worker, parent, limits, program)
         });

@@ -50,7 +50,7 @@ fn end_for_profiler(text: Vec<u8>) {
 
 /// Ends a context in which the runtime itself has failed, once it executes an instruction.
 #[cold]
-pub(super) fn doom(context: &Arc<Context>, panic: &(dyn Any + Send)) {
+pub(super) fn cancel(context: &Arc<Context>, panic: &(dyn Any + Send)) {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     let text = format!("the runtime failed: {text}");
@@ -67,7 +67,7 @@ pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
     host::with(|host| match catch_unwind(AssertUnwindSafe(|| body(host))) {
         Ok(result) => Some(result),
         Err(panic) => {
-            doom(&host.context, &*panic);
+            cancel(&host.context, &*panic);
             None
         }
     })
@@ -76,7 +76,7 @@ pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
 /// Ends one in whose native function that was: raises.
 #[cold]
 pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
-    doom(context, &*panic);
+    cancel(context, &*panic);
     let Some(raw) = current() else { resume_unwind(panic) };
     drop(panic);
     // SAFETY: the coroutine that has called the native function, which nothing of ours is live in

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::buffer::userdata;
-use crate::buf::{NlBuffer, Scratch};
+use crate::buf::{NlBuffer, ReadBuffer};
 use crate::error::Code;
 use crate::frame::{Encoder, TooLong};
 use crate::lua;
 use crate::lua::host::{self, Host};
-use crate::net::{Body, Read, SharedWriter, Staged};
+use crate::net::{Body, Read, SharedWriter, WriteBatch};
 use crate::vm::stack::{key, push_text, text};
 use crate::vm::{hook, state};
 
@@ -29,11 +29,11 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
 
 thread_local! {
     /// The block that this worker reads sockets into.
-    static SCRATCH: Cell<Scratch> = Cell::new(Scratch::default());
+    static SCRATCH: Cell<ReadBuffer> = Cell::new(ReadBuffer::default());
 }
 
 /// Calls `body` with that block. Calls inside it get another.
-fn with_scratch<R>(body: impl FnOnce(&mut Scratch) -> R) -> R {
+fn with_scratch<R>(body: impl FnOnce(&mut ReadBuffer) -> R) -> R {
     let mut scratch = SCRATCH.take();
     let result = body(&mut scratch);
     SCRATCH.set(scratch);
@@ -51,7 +51,7 @@ struct Found {
 }
 
 /// Takes the next frames, whose bodies are at `places`.
-fn find(key: u64, scratch: &mut Scratch, places: &mut [Range<usize>; FRAMES_MAX]) -> Found {
+fn find(key: u64, scratch: &mut ReadBuffer, places: &mut [Range<usize>; FRAMES_MAX]) -> Found {
     host::with(|host| {
         let has_time = host.charge(1);
         let Some(stream) = host.stream(key) else {
@@ -200,7 +200,7 @@ unsafe extern "C" fn stage_buffer(key: f64, buffer: *mut NlBuffer) -> c_int {
 
 /// What a buffer holds, for a write: much by reference, little to be copied.
 fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
-    if buffer.len() >= Staged::BY_REFERENCE_BYTES {
+    if buffer.len() >= WriteBatch::BY_REFERENCE_BYTES {
         Body::Shared(buffer.share())
     } else {
         Body::Slice(buffer.as_slice())
@@ -307,7 +307,7 @@ fn stage(host: &mut Host, key: u64, mut data: Body<'_>, token: u64) -> Option<Re
     if !stream.is_dirty {
         stream.is_dirty = true;
         host.dirty.push(key);
-    } else if stream.staged.bytes() >= Staged::BYTES_MAX {
+    } else if stream.staged.bytes() >= WriteBatch::BYTES_MAX {
         host.flush();
     }
     host.note_staged(bytes);

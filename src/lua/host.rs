@@ -21,7 +21,7 @@ use super::unread::Unread;
 use crate::error::Code;
 use crate::lua;
 use crate::message::{Event, Id, Published, Value};
-use crate::net::{Acceptor, Connection, Connector, Remotes, Table, linger};
+use crate::net::{Acceptor, Connection, Connector, SharedWriters, SlotMap, linger};
 use crate::rt::{self, Listener};
 use crate::sched::{Context, ReadyWaker};
 use crate::vm::hook;
@@ -92,11 +92,11 @@ pub(super) struct Host {
     come_bytes: usize,
     pub(super) notices: VecDeque<Notice>,
     pub(super) timers: Timers,
-    pub(super) sockets: Table<Socket>,
+    pub(super) sockets: SlotMap<Socket>,
     pub(super) attempts: HashMap<u64, Attempt>,
     pub(super) dirty: Vec<u64>,
     answers: Answers,
-    pub(super) remotes: Remotes,
+    pub(super) remotes: SharedWriters,
     peers: [Option<Arc<Context>>; PEERS],
     /// Queries that wait for an answer.
     pub(super) sessions: Sessions,
@@ -202,11 +202,11 @@ impl Host {
             come_bytes: 0,
             notices: VecDeque::new(),
             timers: Timers::new(ReadyWaker::waker(context, source(0, KIND_TIMER))),
-            sockets: Table::default(),
+            sockets: SlotMap::default(),
             attempts: HashMap::new(),
             dirty: Vec::new(),
             answers: Answers::default(),
-            remotes: Remotes::default(),
+            remotes: SharedWriters::default(),
             peers: [const { None }; PEERS],
             sessions: Sessions::default(),
             published: None,
@@ -385,7 +385,7 @@ impl Host {
     #[inline]
     pub(super) fn charge_resources(&mut self, account: &Account) {
         // Relaxed: only the thread that runs the context writes it.
-        let ties = self.context.gauges().ties_bytes.load(Ordering::Relaxed);
+        let ties = self.context.metrics().ties_bytes.load(Ordering::Relaxed);
         let now = self.timers.len() * TIMER_BYTES + self.sockets.len() * SOCKET_BYTES + ties;
         if now != self.charged {
             account.recharge(self.charged, now);
@@ -396,19 +396,19 @@ impl Host {
     /// A name or a subscription that took so many bytes is gone.
     pub(super) fn untie(&self, bytes: usize) {
         // Relaxed: as above.
-        self.context.gauges().ties_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.context.metrics().ties_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Tells others what the context holds.
     #[inline]
-    pub(super) fn update_gauges(&mut self, account: &Account) {
+    pub(super) fn update_metrics(&mut self, account: &Account) {
         self.charge_resources(account);
-        let gauges = self.context.gauges();
+        let metrics = self.context.metrics();
         // Relaxed: figures for people.
-        gauges.lua_bytes.store(account.lua_bytes(), Ordering::Relaxed);
-        gauges.buffer_bytes.store(account.external_bytes(), Ordering::Relaxed);
-        gauges.timers.store(self.timers.len(), Ordering::Relaxed);
-        gauges.sockets.store(self.sockets.len(), Ordering::Relaxed);
+        metrics.lua_bytes.store(account.lua_bytes(), Ordering::Relaxed);
+        metrics.buffer_bytes.store(account.external_bytes(), Ordering::Relaxed);
+        metrics.timers.store(self.timers.len(), Ordering::Relaxed);
+        metrics.sockets.store(self.sockets.len(), Ordering::Relaxed);
     }
 
     /// The script has dealt with the last event. While all it writes are answers on the connections

@@ -35,7 +35,7 @@ mod unread;
 pub use command::{CommandLine, Step};
 pub use confine::Deny;
 pub use fault::init;
-pub use program::{Paths, Program, Script, Source};
+pub use program::{LuaProgram, Paths, Script, Source};
 pub use settings::Settings;
 
 use std::ffi::c_int;

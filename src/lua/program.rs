@@ -1,4 +1,4 @@
-//! A script as a context's behavior: its state, and one turn of it.
+//! A script as a context runs it: its state, and one turn of it.
 
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::start::load_script;
 use crate::error::Code;
 use crate::message::{Held, Value};
 use crate::os::stdio;
-use crate::sched::{Behavior, Context, End, Outcome};
+use crate::sched::{Context, End, Outcome, Program};
 use crate::vm::state::{Account, State};
 use crate::vm::{self, hook, prelude};
 use crate::{logging, lua, rt};
@@ -83,7 +83,7 @@ pub struct Script {
 }
 
 /// A script before, and while, it runs.
-pub struct Program {
+pub struct LuaProgram {
     settings: Arc<Settings>,
     script: Option<Script>,
     running: Option<Running>,
@@ -91,7 +91,7 @@ pub struct Program {
 
 struct Running {
     host: Box<Host>,
-    /// Dropped by `Behavior::end`, inside `host::enter`: finalisers are scripts too.
+    /// Dropped by `Program::end`, inside `host::enter`: finalisers are scripts too.
     state: Option<State>,
     step: Step,
     /// Values on the driver's stack for when it is first resumed: the script and its arguments.
@@ -117,14 +117,14 @@ enum Came {
     Failed(Vec<u8>),
 }
 
-impl Program {
+impl LuaProgram {
     /// A program that loads its script in its first turn.
-    pub fn new(settings: &Arc<Settings>, script: Script) -> Box<Program> {
-        Box::new(Program { settings: Arc::clone(settings), script: Some(script), running: None })
+    pub fn new(settings: &Arc<Settings>, script: Script) -> Box<LuaProgram> {
+        Box::new(LuaProgram { settings: Arc::clone(settings), script: Some(script), running: None })
     }
 }
 
-impl Behavior for Program {
+impl Program for LuaProgram {
     fn turn(&mut self, context: &Arc<Context>) -> (Outcome, usize) {
         if let Some(script) = self.script.take() {
             match Running::new(context, &self.settings) {
@@ -286,7 +286,7 @@ impl Running {
         self.host.end_turn();
         if let Some(state) = &self.state {
             state.pace_collector();
-            self.host.update_gauges(state.account());
+            self.host.update_metrics(state.account());
         }
         let outcome = match next {
             _ if self.host.is_ending => Outcome::Ended,
@@ -312,7 +312,7 @@ impl Running {
     fn rest(&mut self) -> (Outcome, usize) {
         self.host.cut_turn();
         if let Some(state) = &self.state {
-            self.host.update_gauges(state.account());
+            self.host.update_metrics(state.account());
         }
         (Outcome::Cut, self.host.take_cost())
     }

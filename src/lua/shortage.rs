@@ -29,8 +29,8 @@ unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
         state::account(raw).on_collected();
     }
     host::with(|host| {
-        let gauges = host.context.gauges();
-        gauges.collected_in.store(gauges.turns(), Ordering::Relaxed);
+        let metrics = host.context.metrics();
+        metrics.collected_in.store(metrics.turns(), Ordering::Relaxed);
     });
     0
 }
@@ -114,11 +114,11 @@ unsafe extern "C-unwind" fn ask_others(raw: *mut lua_State) -> c_int {
         if ASKED_AT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due).is_err() {
             return false;
         }
-        let sockets = |context: &Context| context.gauges().sockets.load(Ordering::Relaxed);
+        let sockets = |context: &Context| context.metrics().sockets.load(Ordering::Relaxed);
         let mut others = host.context.scheduler().registry().all();
         others.retain(|other| {
-            let gauges = other.gauges();
-            let is_idle = gauges.collected_in.load(Ordering::Relaxed) == gauges.turns();
+            let metrics = other.metrics();
+            let is_idle = metrics.collected_in.load(Ordering::Relaxed) == metrics.turns();
             other.id() != host.context.id() && sockets(other) > 0 && !is_idle
         });
         others.sort_by_key(|other| std::cmp::Reverse(sockets(other)));

@@ -43,30 +43,31 @@ unsafe extern "C-unwind" fn panicking_pointer(raw: *mut lua_State) -> c_int {
 type Fields = [(&'static CStr, Option<f64>); 23];
 
 fn fields(context: &Context) -> Fields {
-    let (limits, gauges) = (context.limits(), context.gauges());
+    let (limits, metrics) = (context.limits(), context.metrics());
     let limit = |value: usize| (value != 0).then_some(value as f64);
     let (log_bytes, log_dropped) = logging::stat();
-    let gauge = |value: &std::sync::atomic::AtomicUsize| Some(value.load(Ordering::Relaxed) as f64);
+    let metric =
+        |value: &std::sync::atomic::AtomicUsize| Some(value.load(Ordering::Relaxed) as f64);
     [
         (c"mailbox", Some(context.waiting() as f64)),
         (c"mailbox_max", Some(limits.mailbox as f64)),
-        (c"mailbox_peak", Some(gauges.mailbox_peak().max(context.waiting()) as f64)),
+        (c"mailbox_peak", Some(metrics.mailbox_peak().max(context.waiting()) as f64)),
         (c"mailbox_bytes", Some(context.waiting_bytes() as f64)),
         (c"mailbox_bytes_max", Some(limits.mailbox_bytes as f64)),
-        (c"missed", Some(gauges.missed() as f64)),
-        (c"turns", Some(gauges.turns() as f64)),
-        (c"slices", Some(gauges.slices() as f64)),
-        (c"cpu", Some(gauges.cpu().as_secs_f64())),
-        (c"lua_bytes", gauge(&gauges.lua_bytes)),
-        (c"buffer_bytes", gauge(&gauges.buffer_bytes)),
+        (c"missed", Some(metrics.missed() as f64)),
+        (c"turns", Some(metrics.turns() as f64)),
+        (c"slices", Some(metrics.slices() as f64)),
+        (c"cpu", Some(metrics.cpu().as_secs_f64())),
+        (c"lua_bytes", metric(&metrics.lua_bytes)),
+        (c"buffer_bytes", metric(&metrics.buffer_bytes)),
         (c"memory_limit", limit(limits.memory)),
         (c"turn_limit", limits.turn.map(|limit| limit.as_secs_f64())),
         (c"queries", Some(context.unanswered() as f64)),
         (c"queries_max", Some(limits.queries as f64)),
-        (c"queries_peak", Some(gauges.queries_peak() as f64)),
-        (c"lookups", gauge(&gauges.lookups)),
-        (c"timers", gauge(&gauges.timers)),
-        (c"sockets", gauge(&gauges.sockets)),
+        (c"queries_peak", Some(metrics.queries_peak() as f64)),
+        (c"lookups", metric(&metrics.lookups)),
+        (c"timers", metric(&metrics.timers)),
+        (c"sockets", metric(&metrics.sockets)),
         (c"worker", context.worker().map(|index| index as f64)),
         (c"workers", Some(context.scheduler().running() as f64)),
         (c"log_bytes", Some(log_bytes as f64)),
@@ -83,7 +84,7 @@ unsafe extern "C-unwind" fn stat(raw: *mut lua_State) -> c_int {
     let found = host::with(|host| {
         let context = host.context.scheduler().registry().get(id?)?;
         if context.id() == host.context.id() {
-            host.update_gauges(account);
+            host.update_metrics(account);
         }
         Some((fields(&context), context.state()))
     });

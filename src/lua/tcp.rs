@@ -179,7 +179,7 @@ fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) 
     };
     let name = name.to_owned();
     // Relaxed, everywhere: counts, nothing else.
-    let own = &host.context.gauges().lookups;
+    let own = &host.context.metrics().lookups;
     let count = own.load(Ordering::Relaxed);
     let more = |all: usize| (all < ALL_LOOKUPS_MAX && count < LOOKUPS_MAX).then(|| all + 1);
     if LOOKUPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {

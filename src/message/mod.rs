@@ -16,6 +16,6 @@ pub use decode::{Malformed, Reader};
 pub use encode::{Tag, TooLarge, Writer};
 pub use event::{Ending, Event, Published};
 pub use id::Id;
-pub use seen::Tables;
+pub use seen::Seen;
 pub use small_pool::Pooled;
 pub use value::{Counted, Encoded, Text, Value};

@@ -4,15 +4,15 @@
 //! Knows addresses, not what is there.
 //!
 //! ```
-//! use node_lua::message::Tables;
+//! use node_lua::message::Seen;
 //!
-//! let mut tables = Tables::default();
+//! let mut tables = Seen::default();
 //! assert_eq!(tables.find_or_add(0x1000), None);
 //! assert_eq!(tables.find_or_add(0x2000), None);
 //! assert_eq!(tables.find_or_add(0x1000), Some(0));
 //! ```
 
-/// Tables that are searched one by one.
+/// Seen that are searched one by one.
 const LISTED_MAX: usize = 12;
 /// Memory kept from one message to the next, in tables.
 const KEPT_MAX: usize = 1024;
@@ -25,12 +25,12 @@ const EMPTY: u32 = u32::MAX;
 /// `slots` is empty, or its length is a power of two at least twice that of `identities`, all of
 /// whose indices are in it.
 #[derive(Debug, Default)]
-pub struct Tables {
+pub struct Seen {
     identities: Vec<usize>,
     slots: Vec<u32>,
 }
 
-impl Tables {
+impl Seen {
     /// Forgets all tables.
     #[inline]
     pub fn clear(&mut self) {
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn tables_keep_their_numbers_however_many_there_are() {
-        let mut tables = Tables::default();
+        let mut tables = Seen::default();
         for count in [1, LISTED_MAX, LISTED_MAX + 1, 10_000, 5] {
             tables.clear();
             for number in 0..count {

@@ -9,8 +9,8 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use bytes::BytesMut;
 
 use super::shared_writer::SharedWriter;
-use super::writer::{Body, Staged, Writer};
-use crate::buf::{NlBuffer, Piece, Scratch, fill_block};
+use super::writer::{Body, WriteBatch, Writer};
+use crate::buf::{NlBuffer, Piece, ReadBuffer, fill_block};
 use crate::error::Code;
 use crate::frame::{Decoder, Encoder, HeadOptions, HeadPatch, OptionsError, Step, TooLong};
 use crate::message::{Allowance, Held, Id};
@@ -97,7 +97,7 @@ pub struct Connection {
     read_waker: Waker,
     writer: Arc<Writer>,
     /// What the owner has written in this turn.
-    pub staged: Staged,
+    pub staged: WriteBatch,
     /// True while the connection is on its context's list of those to flush.
     pub is_dirty: bool,
     shared: Option<Arc<SharedWriter>>,
@@ -132,7 +132,7 @@ impl Connection {
             is_hot: false,
             read_waker: ReadyWaker::waker(context, read_source),
             writer: Arc::new(writer),
-            staged: Staged::default(),
+            staged: WriteBatch::default(),
             is_dirty: false,
             shared: None,
             is_unix,
@@ -167,7 +167,7 @@ impl Connection {
 
     /// Takes the next frames, as many as there are and `places` holds, reading from the kernel if
     /// need be.
-    pub fn read(&mut self, scratch: &mut Scratch, places: &mut [Range<usize>]) -> Read {
+    pub fn read(&mut self, scratch: &mut ReadBuffer, places: &mut [Range<usize>]) -> Read {
         let read = self.read_frames(scratch, places);
         let ahead = self.buffered.block_bytes() + self.gathering.capacity();
         if let Some(held) = &mut self.held {
@@ -176,7 +176,7 @@ impl Connection {
         read
     }
 
-    fn read_frames(&mut self, scratch: &mut Scratch, places: &mut [Range<usize>]) -> Read {
+    fn read_frames(&mut self, scratch: &mut ReadBuffer, places: &mut [Range<usize>]) -> Read {
         self.options.read_frozen = true;
         loop {
             let need = match self.decoder.next(&self.buffered) {
@@ -256,7 +256,7 @@ impl Connection {
 
     /// As [`Connection::take_into`], reading from the kernel. [`Read::Frames`] says that there is a
     /// frame in the buffer; where it was is of no use.
-    pub fn read_into(&mut self, scratch: &mut Scratch, buffer: &mut NlBuffer) -> Read {
+    pub fn read_into(&mut self, scratch: &mut ReadBuffer, buffer: &mut NlBuffer) -> Read {
         let mut place = [const { 0..0 }; 1];
         let read = self.read(scratch, &mut place);
         if let Read::Frames(_, piece) = &read {
@@ -291,7 +291,7 @@ impl Connection {
     }
 
     /// One read from the kernel, towards `need` buffered bytes in all.
-    fn fill(&mut self, need: usize, scratch: &mut Scratch) -> io::Result<usize> {
+    fn fill(&mut self, need: usize, scratch: &mut ReadBuffer) -> io::Result<usize> {
         let stream = &self.stream;
         let (count, room) = if need <= GATHER_BYTES {
             let room = if self.is_hot { HOT_READ_BYTES } else { READ_BYTES };
@@ -326,7 +326,7 @@ impl Connection {
     /// Takes frames that were just read and are going to be copied, so that they stay in the
     /// scratch block, if at most a little of another one follows them; returns how many. Otherwise,
     /// with 0, what was read is buffered.
-    fn take_fresh(&mut self, scratch: &mut Scratch, places: &mut [Range<usize>]) -> usize {
+    fn take_fresh(&mut self, scratch: &mut ReadBuffer, places: &mut [Range<usize>]) -> usize {
         let content = scratch.content();
         let (count, end) = find(self.decoder, content, scratch.copied_max(), places);
         let rest = &content[end..];

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
-use super::slot_map::Table;
+use super::slot_map::SlotMap;
 use super::writer::Writer;
 use crate::frame::Encoder;
 use crate::message::Id;
@@ -21,8 +21,8 @@ pub struct SharedWriter {
     is_closed: AtomicBool,
 }
 
-fn table() -> &'static RwLock<Table<Weak<SharedWriter>>> {
-    static TABLE: OnceLock<RwLock<Table<Weak<SharedWriter>>>> = OnceLock::new();
+fn table() -> &'static RwLock<SlotMap<Weak<SharedWriter>>> {
+    static TABLE: OnceLock<RwLock<SlotMap<Weak<SharedWriter>>>> = OnceLock::new();
     TABLE.get_or_init(RwLock::default)
 }
 

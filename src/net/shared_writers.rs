@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
 
 use super::shared_writer::SharedWriter;
-use super::writer::{Body, Staged};
+use super::writer::{Body, WriteBatch};
 use crate::error::Code;
 use crate::frame::{Encoder, Head};
 use crate::sched::Context;
@@ -18,20 +18,20 @@ const SWEEP_MIN: usize = 64;
 struct Remote {
     writer: Weak<SharedWriter>,
     encoder: Encoder,
-    staged: Staged,
+    staged: WriteBatch,
     is_dirty: bool,
 }
 
 /// What a context has written to connections of others in its present turn, by their integers.
 #[derive(Debug, Default)]
-pub struct Remotes {
+pub struct SharedWriters {
     by_fd: HashMap<u64, Remote, BuildHasherDefault<KeyHasher>>,
     /// With as many, those that are closed are looked for.
     sweep: usize,
     dirty: Vec<u64>,
 }
 
-impl Remotes {
+impl SharedWriters {
     /// True if nothing is staged.
     pub fn is_clean(&self) -> bool {
         self.dirty.is_empty()
@@ -67,7 +67,7 @@ impl Remotes {
         let remote = self.by_fd.entry(fd).or_insert_with(|| Remote {
             writer: Arc::downgrade(shared),
             encoder,
-            staged: Staged::default(),
+            staged: WriteBatch::default(),
             is_dirty: false,
         });
         remote.staged.push(head, body);
@@ -79,7 +79,7 @@ impl Remotes {
             self.dirty.push(fd);
             return false;
         }
-        remote.staged.bytes() >= Staged::BYTES_MAX
+        remote.staged.bytes() >= WriteBatch::BYTES_MAX
     }
 
     /// Writes what is staged, or queues it; see [`Writer::flush`](super::writer::Writer::flush).

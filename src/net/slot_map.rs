@@ -5,19 +5,19 @@ const INDEX_BITS: u32 = 24;
 
 /// Values under keys that are not used twice. Keys fit a Lua number and leave two bits free in 53.
 #[derive(Debug)]
-pub struct Table<T> {
+pub struct SlotMap<T> {
     slots: Vec<(u64, Option<T>)>,
     free: Vec<usize>,
     len: usize,
 }
 
-impl<T> Default for Table<T> {
+impl<T> Default for SlotMap<T> {
     fn default() -> Self {
-        Table { slots: Vec::new(), free: Vec::new(), len: 0 }
+        SlotMap { slots: Vec::new(), free: Vec::new(), len: 0 }
     }
 }
 
-impl<T> Table<T> {
+impl<T> SlotMap<T> {
     /// Stores what `make` builds for the key it is given.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_removed_key_stays_dead() {
-        let mut table = Table::default();
+        let mut table = SlotMap::default();
         let first = table.try_insert(|_| Ok::<_, ()>('a')).expect("stored");
         assert_eq!(table.remove(first), Some('a'));
         let second = table.try_insert(|_| Ok::<_, ()>('b')).expect("stored");
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_failed_insert_stores_nothing() {
-        let mut table: Table<char> = Table::default();
+        let mut table: SlotMap<char> = SlotMap::default();
         assert_eq!(table.try_insert(|_| Err::<char, _>("no")), Err("no"));
         assert!(table.is_empty());
         assert_eq!(table.get(0), None);

@@ -45,7 +45,7 @@ thread_local! {
 /// What one context has written to a connection in its present turn: copied bytes, with others
 /// that are referred to in between.
 #[derive(Debug, Default)]
-pub struct Staged {
+pub struct WriteBatch {
     copied: Vec<u8>,
     /// Bytes that are not copied, each behind so many of the copied ones.
     shared: Vec<(usize, Piece)>,
@@ -86,7 +86,7 @@ impl Body<'_> {
     }
 }
 
-impl Staged {
+impl WriteBatch {
     /// Bodies at least this long are written from where they are; shorter ones are copied behind
     /// each other, which costs less than a piece of their own in the system call.
     pub const BY_REFERENCE_BYTES: usize = 4096;
@@ -94,7 +94,7 @@ impl Staged {
     /// Bodies at least this long are copied into a block of their own, of exactly their size.
     const APART_BYTES: usize = 64 * 1024;
 
-    /// Staged bytes after which a turn does not wait for its end to write.
+    /// WriteBatch bytes after which a turn does not wait for its end to write.
     pub const BYTES_MAX: usize = 256 * 1024;
 
     /// True if nothing is staged.
@@ -112,11 +112,11 @@ impl Staged {
     #[inline]
     pub fn push(&mut self, head: Head, body: Body<'_>) {
         match body {
-            Body::Slice(slice) if slice.len() >= Staged::APART_BYTES => {
+            Body::Slice(slice) if slice.len() >= WriteBatch::APART_BYTES => {
                 self.push(head, Body::Shared(Piece::copy(slice)));
             }
             Body::Slice(slice) => self.push_copy(head, slice),
-            Body::Shared(bytes) if bytes.len() < Staged::BY_REFERENCE_BYTES => {
+            Body::Shared(bytes) if bytes.len() < WriteBatch::BY_REFERENCE_BYTES => {
                 self.push_copy(head, &bytes);
             }
             Body::Shared(bytes) => {
@@ -131,7 +131,7 @@ impl Staged {
     /// False, and nothing is done, otherwise.
     #[inline]
     pub fn push_within(&mut self, encoder: Encoder, body: &[u8]) -> bool {
-        if self.bytes + body.len() >= Staged::BYTES_MAX {
+        if self.bytes + body.len() >= WriteBatch::BYTES_MAX {
             return false;
         }
         let Ok(head) = encoder.head(body.len()) else { return false };
@@ -189,7 +189,7 @@ impl Staged {
     /// Writes as much as goes; returns how many bytes went.
     fn write(&self, stream: &Stream) -> io::Result<usize> {
         if self.shared.is_empty() {
-            return Staged::write_piece(&self.copied, stream);
+            return WriteBatch::write_piece(&self.copied, stream);
         }
         let mut total = 0;
         while total < self.bytes {
@@ -361,7 +361,7 @@ impl Writer {
     /// once are handed to `notify`; later ones are delivered to the context.
     pub fn flush(
         &self,
-        staged: &mut Staged,
+        staged: &mut WriteBatch,
         context: &Arc<Context>,
         mut notify: impl FnMut(u64, Result<(), Code>),
     ) {

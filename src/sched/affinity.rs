@@ -28,8 +28,8 @@ struct Place {
 
 /// One queue for each worker the process is meant to run.
 #[derive(Debug)]
-pub(super) struct Places {
-    places: Box<[Place]>,
+pub(super) struct Affinity {
+    affinity: Box<[Place]>,
     /// A context was bound to a worker: before that nobody looks at the queues.
     are_used: AtomicBool,
 }
@@ -44,14 +44,14 @@ fn take(queue: &Injector<Arc<Context>>) -> Option<Arc<Context>> {
     }
 }
 
-impl Places {
-    pub(super) fn new(count: usize) -> Places {
+impl Affinity {
+    pub(super) fn new(count: usize) -> Affinity {
         let place = |holder| Place {
             proven: Injector::new(),
             late: Late::default(),
             holder: AtomicUsize::new(holder),
         };
-        Places { places: (0..count).map(place).collect(), are_used: AtomicBool::new(false) }
+        Affinity { affinity: (0..count).map(place).collect(), are_used: AtomicBool::new(false) }
     }
 
     /// Whether there may be contexts here.
@@ -66,8 +66,8 @@ impl Places {
         if !self.are_used() {
             self.are_used.store(true, Ordering::Relaxed);
         }
-        let place = &self.places[index];
-        match context.gauges().is_proven() {
+        let place = &self.affinity[index];
+        match context.metrics().is_proven() {
             true => place.proven.push(context),
             false => place.late.push(context),
         }
@@ -81,7 +81,7 @@ impl Places {
         context: Arc<Context>,
         used: Used,
     ) -> Option<usize> {
-        self.places[index].late.push_cut(context, used);
+        self.affinity[index].late.push_cut(context, used);
         self.holder(index)
     }
 
@@ -89,59 +89,59 @@ impl Places {
     fn holder(&self, index: usize) -> Option<usize> {
         // Pairs with the fence in `adopt`.
         fence(Ordering::SeqCst);
-        let holder = self.places[index].holder.load(Ordering::Relaxed);
+        let holder = self.affinity[index].holder.load(Ordering::Relaxed);
         (holder != VACANT).then_some(holder)
     }
 
     /// Takes a context whose last turn has ended in good time.
     #[inline]
     pub(super) fn take(&self, index: usize) -> Option<Arc<Context>> {
-        self.has_proven(index).then(|| take(&self.places[index].proven)).flatten()
+        self.has_proven(index).then(|| take(&self.affinity[index].proven)).flatten()
     }
 
     /// Takes one of the others, see [`Late::take`].
     pub(super) fn take_late(&self, index: usize, cut_first: bool) -> Option<Arc<Context>> {
-        self.has_late(index).then(|| self.places[index].late.take(cut_first)).flatten()
+        self.has_late(index).then(|| self.affinity[index].late.take(cut_first)).flatten()
     }
 
     #[inline]
     pub(super) fn has_proven(&self, index: usize) -> bool {
-        self.are_used() && !self.places[index].proven.is_empty()
+        self.are_used() && !self.affinity[index].proven.is_empty()
     }
 
     pub(super) fn has_late(&self, index: usize) -> bool {
-        self.are_used() && self.places[index].late.has_any()
+        self.are_used() && self.affinity[index].late.has_any()
     }
 
     /// Has the others of all indices wait, see [`Late::hold`].
     pub(super) fn hold(&self, held: usize) {
-        for place in &self.places {
+        for place in &self.affinity {
             place.late.hold(held);
         }
     }
 
     /// The indices with something queued, and who holds them.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
-        (0..self.places.len())
+        (0..self.affinity.len())
             .filter(|&index| self.has_proven(index) || self.has_late(index))
             .map(|index| (index, self.holder(index)))
     }
 
     /// The index that a worker holds.
     pub(super) fn held_by(&self, worker: usize) -> Option<usize> {
-        self.places.iter().position(|place| place.holder.load(Ordering::Relaxed) == worker)
+        self.affinity.iter().position(|place| place.holder.load(Ordering::Relaxed) == worker)
     }
 
     /// Takes the index away from a worker that is stuck, if it has one. Only the watchdog does.
     pub(super) fn vacate(&self, worker: usize) {
         if let Some(index) = self.held_by(worker) {
-            self.places[index].holder.store(VACANT, Ordering::Relaxed);
+            self.affinity[index].holder.store(VACANT, Ordering::Relaxed);
         }
     }
 
     /// Gives an index that nobody holds to a worker that has none.
     pub(super) fn adopt(&self, worker: usize) -> Option<usize> {
-        let index = self.places.iter().position(|place| {
+        let index = self.affinity.iter().position(|place| {
             let (order, holder) = (Ordering::Relaxed, &place.holder);
             holder.compare_exchange(VACANT, worker, order, order).is_ok()
         });
@@ -161,19 +161,19 @@ mod tests {
     #[test]
     fn an_index_and_its_queue_go_from_a_stuck_worker_to_the_next() {
         let scheduler = Scheduler::new(1);
-        let places = Places::new(2);
+        let affinity = Affinity::new(2);
         let context = scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
-        assert!(!places.are_used() && places.adopt(7).is_none());
-        assert_eq!(places.push(1, Arc::clone(&context)), Some(1));
-        assert_eq!(places.waiting().collect::<Vec<_>>(), [(1, Some(1))]);
-        places.vacate(1);
-        places.vacate(5);
-        context.gauges().prove(true);
-        assert_eq!(places.push(1, Arc::clone(&context)), None);
-        assert_eq!((places.adopt(7), places.adopt(8)), (Some(1), None));
-        assert_eq!(places.waiting().collect::<Vec<_>>(), [(1, Some(7))]);
-        assert!(places.take(0).is_none() && places.take_late(0, false).is_none());
-        assert!(places.take(1).is_some() && places.take(1).is_none());
-        assert!(places.take_late(1, true).is_some() && places.take_late(1, true).is_none());
+        assert!(!affinity.are_used() && affinity.adopt(7).is_none());
+        assert_eq!(affinity.push(1, Arc::clone(&context)), Some(1));
+        assert_eq!(affinity.waiting().collect::<Vec<_>>(), [(1, Some(1))]);
+        affinity.vacate(1);
+        affinity.vacate(5);
+        context.metrics().prove(true);
+        assert_eq!(affinity.push(1, Arc::clone(&context)), None);
+        assert_eq!((affinity.adopt(7), affinity.adopt(8)), (Some(1), None));
+        assert_eq!(affinity.waiting().collect::<Vec<_>>(), [(1, Some(7))]);
+        assert!(affinity.take(0).is_none() && affinity.take_late(0, false).is_none());
+        assert!(affinity.take(1).is_some() && affinity.take(1).is_none());
+        assert!(affinity.take_late(1, true).is_some() && affinity.take_late(1, true).is_none());
     }
 }

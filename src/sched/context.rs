@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use super::ids::Ids;
-use super::metrics::{Gauges, Limits};
-use super::program::{Behavior, End};
+use super::metrics::{Limits, Metrics};
+use super::program::{End, Program};
 use super::registry::Registry;
 use super::scheduler::Scheduler;
 use crate::error::Code;
@@ -91,13 +91,13 @@ pub struct Context {
     /// The index of the only worker that may run it.
     worker: Option<usize>,
     limits: Limits,
-    gauges: Gauges,
+    metrics: Metrics,
     inbox: Mutex<Inbox>,
     /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
     is_ending: AtomicBool,
     /// Its turn was cut, and it is queued to go on: whoever clears this runs it next.
     is_suspended: AtomicBool,
-    /// Messages handed to the behavior that the script has not received yet. Written by the thread
+    /// Messages handed to the program that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bounds.
     unreceived: AtomicUsize,
     /// Of the bytes that have come, those that the script has received. Written and read likewise.
@@ -110,7 +110,7 @@ pub struct Context {
     has_ties: AtomicBool,
     /// The log has a word on refused messages.
     refusals: logging::Seldom,
-    pub(super) behavior: Mutex<Option<Box<dyn Behavior>>>,
+    pub(super) program: Mutex<Option<Box<dyn Program>>>,
     name: Mutex<Option<Arc<str>>>,
     /// What it may hold in mailboxes and write queues, if it has a memory limit.
     allowance: Option<Arc<Allowance>>,
@@ -146,7 +146,7 @@ impl Context {
         scheduler: Arc<Scheduler>,
         worker: Option<usize>,
         limits: Limits,
-        behavior: Box<dyn Behavior>,
+        program: Box<dyn Program>,
     ) -> Arc<Context> {
         Arc::new(Context {
             id,
@@ -154,7 +154,7 @@ impl Context {
             scheduler,
             worker,
             limits,
-            gauges: Gauges::default(),
+            metrics: Metrics::default(),
             inbox: Mutex::new(Inbox {
                 events: VecDeque::new(),
                 messages: 0,
@@ -173,7 +173,7 @@ impl Context {
             has_reported: AtomicBool::new(false),
             has_ties: AtomicBool::new(false),
             refusals: logging::Seldom::new(),
-            behavior: Mutex::new(Some(behavior)),
+            program: Mutex::new(Some(program)),
             name: Mutex::new(None),
             allowance: (limits.memory > 0).then(|| Allowance::new(limits.memory)),
         })
@@ -266,7 +266,7 @@ impl Context {
                 if waiting >= self.limits.mailbox
                     || !self.has_room(&inbox, bytes, is_own, usize::MAX)
                 {
-                    self.gauges.count_missed();
+                    self.metrics.count_missed();
                     return Err(Refused::Full);
                 }
                 inbox.messages += 1;
@@ -388,8 +388,8 @@ impl Context {
         match () {
             () if inbox.closed || inbox.end.is_some() => "ending",
             () if !inbox.scheduled => "waiting",
-            () if self.behavior.try_lock().is_err() => "running",
-            () if self.gauges.is_cut() => "suspended",
+            () if self.program.try_lock().is_err() => "running",
+            () if self.metrics.is_cut() => "suspended",
             () => "ready",
         }
     }
@@ -405,7 +405,7 @@ impl Context {
             self.schedule(inbox);
             if self.claim() {
                 // Not when its slice comes: now, like one that has little to do.
-                self.gauges.prove(true);
+                self.metrics.prove(true);
                 self.scheduler.enqueue(Arc::clone(self));
             }
         }
@@ -425,7 +425,7 @@ impl Context {
 
     /// Asks it to end if its turn has used up the CPU time that it may use.
     pub(super) fn check_turn_limit(self: &Arc<Self>) {
-        if self.limits.turn.is_some_and(|limit| self.gauges.turn_cpu() >= limit) {
+        if self.limits.turn.is_some_and(|limit| self.metrics.turn_cpu() >= limit) {
             self.destroy(End::Time(None));
         }
     }
@@ -469,7 +469,7 @@ impl Context {
             // Relaxed: only this thread writes it; the inbox's lock orders it for senders.
             let before = self.unreceived.load(Ordering::Relaxed);
             self.unreceived.store(before + messages, Ordering::Relaxed);
-            self.gauges.on_waiting(before + messages);
+            self.metrics.on_waiting(before + messages);
         }
         inbox.bytes
     }
@@ -483,7 +483,7 @@ impl Context {
             return false;
         }
         self.unanswered.store(before + 1, Ordering::Relaxed);
-        self.gauges.on_asked(before + 1);
+        self.metrics.on_asked(before + 1);
         true
     }
 
@@ -559,8 +559,8 @@ impl Context {
     }
 
     /// What it has used.
-    pub fn gauges(&self) -> &Gauges {
-        &self.gauges
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The request to end, if there is one.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::message::{Ending, Id};
 
-/// Endings that are remembered …
+/// Exits that are remembered …
 const COUNT_MAX: usize = 1024;
 
 /// … as long as their texts take no more bytes than this; the last one is, whatever it takes.
@@ -20,7 +20,7 @@ struct List {
 
 /// The last endings, oldest first.
 #[derive(Debug, Default)]
-pub struct Endings {
+pub struct Exits {
     list: Mutex<List>,
 }
 
@@ -28,7 +28,7 @@ fn bytes(ending: &Ending) -> usize {
     ending.detail.as_ref().map_or(0, |detail| detail.len())
 }
 
-impl Endings {
+impl Exits {
     /// Remembers one.
     pub(super) fn add(&self, id: Id, ending: &Arc<Ending>) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_last_are_remembered_within_a_bound() {
-        let endings = Endings::default();
+        let endings = Exits::default();
         let add = |number: f64, size: usize| {
             let id = Id::from_number(number).expect("a number of an address");
             let detail = Some(vec![b'x'; size]);

@@ -45,7 +45,7 @@ fn take(queue: &Injector<Arc<Context>>) -> Option<Arc<Context>> {
     loop {
         match queue.steal() {
             // Who has ended one that was cut while it was here has queued it elsewhere.
-            Steal::Success(context) if context.gauges().is_cut() && !context.claim() => {}
+            Steal::Success(context) if context.metrics().is_cut() && !context.claim() => {}
             Steal::Success(context) => return Some(context),
             Steal::Empty => return None,
             Steal::Retry => {}
@@ -56,7 +56,7 @@ fn take(queue: &Injector<Arc<Context>>) -> Option<Arc<Context>> {
 impl Late {
     /// Queues a context whose turn is to begin.
     pub(super) fn push(&self, context: Arc<Context>) {
-        match context.gauges().turns() {
+        match context.metrics().turns() {
             0 => self.new.push(context),
             _ => self.again.push(context),
         }
@@ -65,7 +65,7 @@ impl Late {
     /// Queues one whose turn was cut, and which counts as suspended already.
     pub(super) fn push_cut(&self, context: Arc<Context>, used: Used) {
         let queue = match used {
-            Used::Little if context.gauges().turns() > 1 => &self.again,
+            Used::Little if context.metrics().turns() > 1 => &self.again,
             Used::Little => &self.new,
             Used::Some => &self.begun,
             Used::All => &self.cut,
@@ -132,7 +132,7 @@ mod tests {
         let spawn = || scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
         let all: Vec<_> = (0..4).map(|_| spawn()).collect();
         let cut = |context: usize, used| {
-            all[context].gauges().cut(Duration::from_millis(4));
+            all[context].metrics().cut(Duration::from_millis(4));
             all[context].suspend();
             late.push_cut(Arc::clone(&all[context]), used);
         };
@@ -152,7 +152,7 @@ mod tests {
         let spawn = || scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
         let (new, cut) = (spawn(), spawn());
         late.push(new);
-        cut.gauges().cut(Duration::from_millis(4));
+        cut.metrics().cut(Duration::from_millis(4));
         cut.suspend();
         late.push_cut(cut, Used::All);
         late.hold(2);
@@ -169,7 +169,7 @@ mod tests {
         let scheduler = Scheduler::new(2);
         let late = Late::default();
         let context = scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
-        context.gauges().cut(Duration::from_millis(4));
+        context.metrics().cut(Duration::from_millis(4));
         context.suspend();
         late.push_cut(Arc::clone(&context), Used::Little);
         context.destroy(End::Normal);

@@ -29,7 +29,7 @@ impl Default for Limits {
 /// What a context has used, and holds. Written by the thread that runs it, with plain stores; the
 /// CPU time by the watchdog too.
 #[derive(Debug, Default)]
-pub struct Gauges {
+pub struct Metrics {
     turns: AtomicU64,
     /// How often a turn was cut.
     cuts: AtomicU64,
@@ -64,7 +64,7 @@ pub struct Gauges {
     pub collected_in: AtomicU64,
 }
 
-impl Gauges {
+impl Metrics {
     /// Counts what found no room. On any thread.
     pub(super) fn count_missed(&self) {
         // Relaxed: a figure for people.

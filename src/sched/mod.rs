@@ -1,7 +1,7 @@
 //! Contexts: who runs, and when.
 //!
-//! A [`Context`] is an address with a bounded mailbox and a [`Behavior`]; the [`Scheduler`] gives
-//! it turns. What a behavior does with its turn is not known here: the VM implements the trait, and
+//! A [`Context`] is an address with a bounded mailbox and a [`Program`]; the [`Scheduler`] gives
+//! it turns. What a program does with its turn is not known here: the VM implements the trait, and
 //! the tests of this layer use plain Rust.
 
 mod affinity;
@@ -28,10 +28,10 @@ mod watchdog;
 mod worker;
 
 pub use context::{Context, Label, Refused};
-pub use exits::Endings;
-pub use metrics::{Gauges, Limits};
+pub use exits::Exits;
+pub use metrics::{Limits, Metrics};
 pub use process::Process;
-pub use program::{Behavior, End, Outcome};
+pub use program::{End, Outcome, Program};
 pub use registry::Registry;
 pub use scheduler::Scheduler;
 pub use waker::ReadyWaker;

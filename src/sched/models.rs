@@ -15,7 +15,7 @@ use crossbeam_deque::Steal;
 use loom::sync::Notify;
 use loom::thread;
 
-use super::affinity::Places;
+use super::affinity::Affinity;
 use super::idle::Idle;
 use super::program::Nothing;
 use super::slot::Slot;
@@ -126,7 +126,7 @@ fn a_cut_turn_goes_on_or_ends_once() {
         assert!(next(&context).is_some());
         let ending = Arc::clone(&context);
         let other = thread::spawn(move || ending.destroy(End::Normal));
-        let used = context.gauges().cut(std::time::Duration::from_millis(4));
+        let used = context.metrics().cut(std::time::Duration::from_millis(4));
         let has_ended = !context.suspend();
         if !has_ended {
             context.scheduler().share_cut(Arc::clone(&context), used);
@@ -365,17 +365,17 @@ fn a_worker_is_woken_for_what_only_it_may_do() {
 #[test]
 fn what_is_queued_for_a_stuck_worker_is_found_by_the_next_or_called_for() {
     model(|| {
-        let places = Arc::new(Places::new(1));
+        let affinity = Arc::new(Affinity::new(1));
         let context = context(1);
-        places.vacate(0);
+        affinity.vacate(0);
         let next = {
-            let places = Arc::clone(&places);
+            let affinity = Arc::clone(&affinity);
             thread::spawn(move || {
-                assert_eq!(places.adopt(1), Some(0));
-                places.take_late(0, false).is_some()
+                assert_eq!(affinity.adopt(1), Some(0));
+                affinity.take_late(0, false).is_some()
             })
         };
-        let holder = places.push(0, context);
+        let holder = affinity.push(0, context);
         let was_found = next.join().unwrap();
         assert!(was_found || holder == Some(1));
     });

@@ -88,7 +88,7 @@ impl Names {
             return Err(Code::TOO_MANY_NAMES);
         }
         // Relaxed: a figure that the thread which runs the context writes.
-        context.gauges().ties_bytes.fetch_add(Names::cost(name), Ordering::Relaxed);
+        context.metrics().ties_bytes.fetch_add(Names::cost(name), Ordering::Relaxed);
         let name: Name = name.into();
         own.push(Arc::clone(&name));
         let nobody = || Holders { all: Vec::new(), is_shared, turn: AtomicUsize::new(0) };

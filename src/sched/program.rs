@@ -12,7 +12,7 @@ pub enum Outcome {
     Idle,
     /// The turn was cut short: there is more to do at once.
     More,
-    /// The turn was cut: it goes on when this behavior is given its next turn.
+    /// The turn was cut: it goes on when this program is given its next turn.
     Cut,
     /// The context has ended.
     Ended,
@@ -49,12 +49,12 @@ impl End {
 }
 
 /// One context's program. All calls come from one thread at a time.
-pub trait Behavior: Send {
+pub trait Program: Send {
     /// Runs until nothing is left to do or the turn's bound is reached. Returns what comes next and
     /// the cost of the turn, in messages' worth of work.
     fn turn(&mut self, context: &Arc<Context>) -> (Outcome, usize);
 
-    /// Says more of the end that was requested, if the behavior knows more: it ends with its turn
+    /// Says more of the end that was requested, if the program knows more: it ends with its turn
     /// cut.
     fn explain_end(&mut self) {}
 
@@ -67,7 +67,7 @@ pub trait Behavior: Send {
 pub(super) struct Nothing;
 
 #[cfg(test)]
-impl Behavior for Nothing {
+impl Program for Nothing {
     fn turn(&mut self, _context: &Arc<Context>) -> (Outcome, usize) {
         (Outcome::Ended, 1)
     }

@@ -11,14 +11,14 @@ use std::task::{Poll, Wake, Waker};
 
 use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
-use super::affinity::Places;
+use super::affinity::Affinity;
 use super::context::Context;
-use super::exits::Endings;
+use super::exits::Exits;
 use super::idle::Idle;
 use super::late::{Late, Used};
 use super::metrics::Limits;
 use super::names::Names;
-use super::program::{Behavior, End};
+use super::program::{End, Program};
 use super::registry::Registry;
 use super::topics::Topics;
 use super::watch::Watch;
@@ -45,14 +45,14 @@ pub struct Scheduler {
     registry: Registry,
     names: Names,
     topics: Topics,
-    endings: Endings,
+    endings: Exits,
     pub(super) injector: Injector<Arc<Context>>,
     /// Those that are run after the others.
     pub(super) late: Late,
     /// Workers in turns that are known to take long, or may: those can be cut.
     pub(super) long: AtomicUsize,
     /// Those that only one worker may run.
-    pub(super) places: Places,
+    pub(super) affinity: Affinity,
     /// Filled from the front; how many are, and how many of them the process is meant to run.
     remotes: Box<[OnceLock<Remote>]>,
     remote_count: AtomicUsize,
@@ -104,11 +104,11 @@ impl Scheduler {
             registry: Registry::default(),
             names: Names::default(),
             topics: Topics::default(),
-            endings: Endings::default(),
+            endings: Exits::default(),
             injector: Injector::new(),
             late: Late::default(),
             long: AtomicUsize::new(0),
-            places: Places::new(workers),
+            affinity: Affinity::new(workers),
             remotes: remotes.into(),
             remote_count: AtomicUsize::new(workers),
             workers,
@@ -129,7 +129,7 @@ impl Scheduler {
     }
 
     /// How the last contexts have ended.
-    pub fn endings(&self) -> &Endings {
+    pub fn endings(&self) -> &Exits {
         &self.endings
     }
 
@@ -175,9 +175,9 @@ impl Scheduler {
         self: &Arc<Self>,
         parent: Option<Id>,
         limits: Limits,
-        behavior: Box<dyn Behavior>,
+        program: Box<dyn Program>,
     ) -> Option<Arc<Context>> {
-        self.spawn_on(None, parent, limits, behavior)
+        self.spawn_on(None, parent, limits, program)
     }
 
     /// The same for a context that only the worker with this index runs, if one is given. It must
@@ -187,10 +187,10 @@ impl Scheduler {
         worker: Option<usize>,
         parent: Option<Id>,
         limits: Limits,
-        behavior: Box<dyn Behavior>,
+        program: Box<dyn Program>,
     ) -> Option<Arc<Context>> {
         let worker = worker.filter(|&worker| worker < self.workers);
-        let make = |id| Context::new(id, parent, Arc::clone(self), worker, limits, behavior);
+        let make = |id| Context::new(id, parent, Arc::clone(self), worker, limits, program);
         let context = self.registry.insert(make)?;
         self.enqueue(Arc::clone(&context));
         if self.is_closing.load(Ordering::SeqCst) {
@@ -289,12 +289,12 @@ impl Scheduler {
     /// Queues a context where every worker finds it that may run it.
     pub(super) fn share(&self, context: Arc<Context>) {
         if let Some(index) = context.worker() {
-            if let Some(holder) = self.places.push(index, context) {
+            if let Some(holder) = self.affinity.push(index, context) {
                 self.call(holder);
             }
             return;
         }
-        match context.gauges().is_proven() {
+        match context.metrics().is_proven() {
             true => self.injector.push(context),
             false => self.late.push(context),
         }
@@ -310,7 +310,7 @@ impl Scheduler {
     /// Queues one whose turn was cut, see [`Late::push_cut`].
     pub(super) fn share_cut(&self, context: Arc<Context>, used: Used) {
         if let Some(index) = context.worker() {
-            if let Some(holder) = self.places.push_cut(index, context, used) {
+            if let Some(holder) = self.affinity.push_cut(index, context, used) {
                 self.call(holder);
             }
             return;
@@ -370,7 +370,7 @@ impl Scheduler {
 
     /// Ends a context: refuses its mail, answers who still waits, releases what it holds.
     pub(super) fn finish(self: &Arc<Self>, context: &Arc<Context>, reason: &End) {
-        let behavior = context.behavior.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let program = context.program.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Whoever finds it closed finds this.
         let ending = Arc::new(reason.ending());
         self.endings.add(context.id(), &ending);
@@ -379,8 +379,8 @@ impl Scheduler {
             self.names.forget(context.id());
             self.topics.forget(context.id());
         }
-        if let Some(behavior) = behavior {
-            behavior.end(context, reason);
+        if let Some(program) = program {
+            program.end(context, reason);
         }
         let left = self.registry.remove(context.id());
         for event in unread {

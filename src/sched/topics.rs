@@ -254,7 +254,7 @@ impl Topics {
         }
         *last += 1;
         // Relaxed: a figure that the thread which runs the context writes.
-        context.gauges().ties_bytes.fetch_add(Topics::cost(pattern), Ordering::Relaxed);
+        context.metrics().ties_bytes.fetch_add(Topics::cost(pattern), Ordering::Relaxed);
         own.insert(pattern.into(), *last);
         root.insert(pattern, *last, context);
         Ok(*last)

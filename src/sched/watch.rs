@@ -1,14 +1,14 @@
 //! What a worker tells of its turns, and how they are interrupted or cut.
 //!
 //! Whoever wants that notes which turn he means, and pokes the worker's thread: a signal's handler
-//! runs there, between two instructions of whatever the thread does, and asks the behavior.
+//! runs there, between two instructions of whatever the thread does, and asks the program.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::metrics::Gauges;
+use super::metrics::Metrics;
 use super::slot::Slot;
 use crate::message::Id;
 use crate::os::thread::Handle;
@@ -25,11 +25,11 @@ pub(super) struct Watch {
     context: AtomicU64,
     pub(super) slot: Slot,
     /// The turn to be interrupted. Written by the watchdog, or for it by the thread itself.
-    doomed: AtomicU64,
+    cancelled: AtomicU64,
     /// The turn to be cut, and since when. Written by anybody.
     asked: AtomicU64,
     asked_at: AtomicU64,
-    /// The thread was poked where the behavior could not be asked for anything. Written by the
+    /// The thread was poked where the program could not be asked for anything. Written by the
     /// thread, taken by the watchdog.
     is_early: AtomicBool,
     /// True for a worker that was given up: it retires once its turn is over.
@@ -49,21 +49,21 @@ thread_local! {
     static MINE: Cell<*const Watch> = const { Cell::new(std::ptr::null()) };
 }
 
-/// Asks the behavior that runs on this thread for something; false if it must be asked again.
+/// Asks the program that runs on this thread for something; false if it must be asked again.
 /// Async-signal-safe.
 type Ask = fn() -> bool;
 
 static INTERRUPT: OnceLock<Ask> = OnceLock::new();
 static CUT: OnceLock<Ask> = OnceLock::new();
 
-/// Sets how a behavior is interrupted, from inside a signal handler on the thread that runs it;
+/// Sets how a program is interrupted, from inside a signal handler on the thread that runs it;
 /// false tells that it cannot be at this moment.
 pub fn set_interrupt(interrupt: fn() -> bool) {
     // Set more than once only by tests, to the same function; so is the other one.
     let _ = INTERRUPT.set(interrupt);
 }
 
-/// Sets how a behavior is asked to have its turn cut, likewise.
+/// Sets how a program is asked to have its turn cut, likewise.
 pub fn set_cut(cut: fn() -> bool) {
     let _ = CUT.set(cut);
 }
@@ -75,11 +75,11 @@ fn current_watch() -> Option<&'static Watch> {
     unsafe { MINE.get().as_ref() }
 }
 
-/// Has the turn that runs on this thread interrupted by the watchdog, for a behavior that cannot do
+/// Has the turn that runs on this thread interrupted by the watchdog, for a program that cannot do
 /// it from where it is. Nothing happens on a thread that is no worker's.
 pub fn interrupt_soon() {
     if let Some(watch) = current_watch() {
-        watch.doomed.store(watch.turn.load(Ordering::Relaxed), Ordering::Relaxed);
+        watch.cancelled.store(watch.turn.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn poked() {
         return;
     }
     let ask = match turn {
-        _ if watch.doomed.load(Ordering::Relaxed) == turn => INTERRUPT.get(),
+        _ if watch.cancelled.load(Ordering::Relaxed) == turn => INTERRUPT.get(),
         _ if watch.asked.load(Ordering::Relaxed) == turn => CUT.get(),
         _ => None,
     };
@@ -191,7 +191,7 @@ impl Watch {
 
     /// Charges its context with the CPU time that the turn has used since it was last charged;
     /// returns how much that was. By the watchdog, and at the end of the turn.
-    pub(super) fn charge(&self, gauges: &Gauges, is_end: bool) -> Duration {
+    pub(super) fn charge(&self, metrics: &Metrics, is_end: bool) -> Duration {
         let before = self.charged.load(Ordering::Relaxed);
         if before == 0 {
             return Duration::ZERO;
@@ -207,7 +207,7 @@ impl Watch {
             return Duration::ZERO;
         }
         let used = Duration::from_nanos(now.saturating_sub(before));
-        gauges.add_turn_cpu(used);
+        metrics.add_turn_cpu(used);
         used
     }
 
@@ -230,13 +230,13 @@ impl Watch {
     /// Has this turn interrupted, now and whenever it is poked.
     pub(super) fn interrupt(&self, turn: u64) {
         // Relaxed: the signal comes after it.
-        self.doomed.store(turn, Ordering::Relaxed);
+        self.cancelled.store(turn, Ordering::Relaxed);
         self.poke();
     }
 
     /// Whether this turn is to be interrupted.
     pub(super) fn is_doomed(&self, turn: u64) -> bool {
-        self.doomed.load(Ordering::Relaxed) == turn
+        self.cancelled.load(Ordering::Relaxed) == turn
     }
 
     /// Has this turn cut, as soon as that is possible. A thread that waits in a system call is left

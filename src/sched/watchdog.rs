@@ -6,7 +6,7 @@
 //! next slice. Where a turn cannot be cut, in a C function or a finaliser, the worker is given up:
 //! what waits in its slot is made reachable, and a new one takes its place; the stuck one retires
 //! when its turn has ended, or can be cut at last. If the context in a turn is to end, or has used
-//! up the CPU time it may use, the behavior is interrupted.
+//! up the CPU time it may use, the program is interrupted.
 //!
 //! While all workers that are awake are in long turns nobody looks at the sockets: so the watchdog
 //! waits for these instead of sleeping, and has somebody look.
@@ -272,10 +272,10 @@ impl Watchdog {
             _ => 2,
         };
         scheduler.late.hold(held);
-        scheduler.places.hold(held);
+        scheduler.affinity.hold(held);
         self.relax();
         self.is_alone = long > 0 && long + scheduler.idle.count() >= scheduler.running();
-        has_run || scheduler.late.are_held() || scheduler.places.waiting().next().is_some()
+        has_run || scheduler.late.are_held() || scheduler.affinity.waiting().next().is_some()
     }
 
     /// Wakes who may have had to wait, and starts workers that are missing.
@@ -285,7 +285,7 @@ impl Watchdog {
             scheduler.wake_one();
         }
         // What only one worker may run may have had to wait for the worker.
-        for holder in scheduler.places.waiting().filter_map(|(_, holder)| holder) {
+        for holder in scheduler.affinity.waiting().filter_map(|(_, holder)| holder) {
             scheduler.call(holder);
         }
         self.retry = self.retry.saturating_sub(1);
@@ -345,13 +345,13 @@ impl Scheduler {
 
     /// Whether anything is queued that workers may run.
     fn has_waiting(&self) -> bool {
-        self.has_ready() || self.late.has_any() || self.places.waiting().next().is_some()
+        self.has_ready() || self.late.has_any() || self.affinity.waiting().next().is_some()
     }
 
     /// Reacts to a turn that has lasted for more than a tick.
     fn on_long_turn(&self, watch: &Watch, seen: &mut Seen) {
         let Some(context) = watch.context().and_then(|id| self.registry().get(id)) else { return };
-        let used = watch.charge(context.gauges(), false);
+        let used = watch.charge(context.metrics(), false);
         seen.is_busy = !used.is_zero();
         if watch.asked_since().is_some() {
             seen.used += used;
@@ -381,7 +381,7 @@ impl Scheduler {
             && (seen.used >= STUCK_CPU || watch.is_asleep())
             && watch.give_up();
         if is_new {
-            self.places.vacate(index);
+            self.affinity.vacate(index);
         }
         is_new
     }

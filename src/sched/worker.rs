@@ -86,7 +86,7 @@ impl Local {
         if context.worker().is_some() {
             return scheduler.share(context);
         }
-        match context.gauges().is_proven() {
+        match context.metrics().is_proven() {
             true => self.deque.push(context),
             false => scheduler.late.push(context),
         }
@@ -188,7 +188,7 @@ impl Worker {
                     index: self.index,
                     deque,
                     watch: Arc::clone(&self.scheduler.remote(self.index).watch),
-                    place: Cell::new(self.scheduler.places.held_by(self.index)),
+                    place: Cell::new(self.scheduler.affinity.held_by(self.index)),
                     in_turn: Cell::new(false),
                     is_long: Cell::new(false),
                     is_looking: Cell::new(false),
@@ -213,13 +213,13 @@ impl Worker {
         if crate::rt::is_simulated() {
             return self.next_simulated(local);
         }
-        let own = local.place.get().filter(|_| self.scheduler.places.are_used());
-        let has_own = own.is_some_and(|place| self.scheduler.places.has_proven(place));
+        let own = local.place.get().filter(|_| self.scheduler.affinity.are_used());
+        let has_own = own.is_some_and(|place| self.scheduler.affinity.has_proven(place));
         let queued = has_own || !local.deque.is_empty();
         if local.watch.slot.is_full()
             && let Some(context) = local.watch.slot.replace(None)
         {
-            let is_proven = context.gauges().is_proven();
+            let is_proven = context.metrics().is_proven();
             if is_proven && (!queued || self.slot_streak < SLOT_STREAK_MAX) {
                 self.slot_streak += 1;
                 return Some(context);
@@ -227,7 +227,7 @@ impl Worker {
             local.push(&self.scheduler, context);
         }
         self.slot_streak = 0;
-        let take_own = || own.and_then(|place| self.scheduler.places.take(place));
+        let take_own = || own.and_then(|place| self.scheduler.affinity.take(place));
         self.is_own_first = has_own && !self.is_own_first;
         self.spin.note(has_own);
         if self.is_own_first
@@ -241,8 +241,8 @@ impl Worker {
     /// The next of those that may take long, and may be run here.
     fn next_late(&mut self, local: &Local, cut_first: bool) -> Option<Arc<Context>> {
         let scheduler = Arc::clone(&self.scheduler);
-        let own = local.place.get().filter(|&place| scheduler.places.has_late(place));
-        let take_own = || own.and_then(|place| scheduler.places.take_late(place, cut_first));
+        let own = local.place.get().filter(|&place| scheduler.affinity.has_late(place));
+        let take_own = || own.and_then(|place| scheduler.affinity.take_late(place, cut_first));
         let take = || scheduler.late.take(cut_first);
         self.was_late_own = !self.was_late_own;
         match self.was_late_own {
@@ -276,7 +276,7 @@ impl Worker {
             let context = local.deque.pop()?;
             let Some(frozen) = frozen else { return Some(context) };
             // One whose turn was cut is not to be taken for one that waits among those.
-            context.gauges().prove(true);
+            context.metrics().prove(true);
             let scheduler = Arc::clone(&self.scheduler);
             crate::rt::spawn(async move {
                 crate::rt::sleep(frozen).await;
@@ -305,13 +305,13 @@ impl Worker {
 
     /// The next of those that only this worker may run.
     fn next_own(&self, local: &Local) -> Option<Arc<Context>> {
-        local.place.get().and_then(|place| self.scheduler.places.take(place))
+        local.place.get().and_then(|place| self.scheduler.affinity.take(place))
     }
 
     fn has_work(&self, local: &Local) -> bool {
-        let (places, own) = (&self.scheduler.places, local.place.get());
-        own.is_some_and(|place| places.has_proven(place))
-            || own.is_some_and(|place| places.has_late(place))
+        let (affinity, own) = (&self.scheduler.affinity, local.place.get());
+        own.is_some_and(|place| affinity.has_proven(place))
+            || own.is_some_and(|place| affinity.has_late(place))
             || local.watch.slot.is_full()
             || self.scheduler.late.has_any()
             || self.scheduler.has_ready()
@@ -319,30 +319,30 @@ impl Worker {
 
     /// Gives one turn, or a slice of one; returns its cost.
     fn run(&self, local: &Local, context: &Arc<Context>) -> usize {
-        let gauges = context.gauges();
-        let mut behavior = context.behavior.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(program) = behavior.as_mut() else {
+        let metrics = context.metrics();
+        let mut held = context.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(program) = held.as_mut() else {
             return TURN_COST;
         };
-        let was_cut = gauges.is_cut();
+        let was_cut = metrics.is_cut();
         if context.end_requested().is_some() {
             if was_cut {
                 program.explain_end();
             }
-            drop(behavior);
+            drop(held);
             self.finish(local, context);
             return TURN_COST;
         }
         local.in_turn.set(true);
         local.is_long.set(was_cut);
         let watch = &local.watch;
-        if !gauges.is_proven() && !crate::rt::is_simulated() {
+        if !metrics.is_proven() && !crate::rt::is_simulated() {
             watch.begin_charging();
             watch.begin_long(crate::rt::now(), &self.scheduler.long);
         }
         watch.begin(context.id());
         if !was_cut {
-            gauges.count_turn();
+            metrics.count_turn();
         }
         let sampled = self.sample();
         let result = catch_unwind(AssertUnwindSafe(|| program.turn(context)));
@@ -351,11 +351,11 @@ impl Worker {
         let time = sampled.map(|began| Duration::from_nanos(crate::rt::now() - began));
         let since = watch.end_long(&self.scheduler.long);
         if watch.is_charging() {
-            watch.charge(gauges, true);
+            watch.charge(metrics, true);
         } else if let Some(time) = time {
-            gauges.add_cpu(time * TURNS_PER_SAMPLE);
+            metrics.add_cpu(time * TURNS_PER_SAMPLE);
         }
-        drop(behavior);
+        drop(held);
         let (outcome, cost) = result.unwrap_or_else(|_| {
             log::error!("{}: the runtime failed in its turn; it ends", context.label());
             context.destroy(End::Error(b"the runtime failed".to_vec()));
@@ -367,9 +367,9 @@ impl Worker {
         }
         let is_short = since.is_none_or(|since| crate::rt::now() - since < TICK.as_nanos() as u64);
         if since.is_some() || was_cut {
-            gauges.end_long_turn();
+            metrics.end_long_turn();
         }
-        gauges.prove(is_short && !was_cut);
+        metrics.prove(is_short && !was_cut);
         match outcome {
             Outcome::Ended => self.finish(local, context),
             Outcome::Idle if context.rest() => {}
@@ -380,8 +380,8 @@ impl Worker {
 
     /// Queues a context whose turn was cut, for its next slice.
     fn suspend(&self, local: &Local, context: &Arc<Context>) {
-        let used = context.gauges().cut(TICK);
-        context.gauges().prove(false);
+        let used = context.metrics().cut(TICK);
+        context.metrics().prove(false);
         context.check_turn_limit();
         match context.suspend() {
             true => self.scheduler.share_cut(Arc::clone(context), used),
@@ -449,7 +449,7 @@ impl Worker {
     /// Takes over what only a worker may run that is stuck.
     fn adopt(&self, local: &Local) {
         if local.place.get().is_none() {
-            local.place.set(self.scheduler.places.adopt(self.index));
+            local.place.set(self.scheduler.affinity.adopt(self.index));
         }
     }
 

@@ -10,7 +10,7 @@ use super::int64::{Integer, to_integer};
 use super::{Buffers, Content, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::buf::Piece;
 use crate::message::encode::{DEPTH_MAX, TABLE_BYTES_MAX};
-use crate::message::{Encoded, PIECE_BYTES, Tables, Text, TooLarge, Value, Writer};
+use crate::message::{Encoded, PIECE_BYTES, Seen, Text, TooLarge, Value, Writer};
 
 /// Working memory kept from one message to the next.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
@@ -20,7 +20,7 @@ const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
 pub struct Scratch {
     bytes: Vec<u8>,
     buffers: Vec<Piece>,
-    tables: Tables,
+    tables: Seen,
     bytes_max: usize,
 }
 
@@ -33,7 +33,7 @@ impl Default for Scratch {
 impl Scratch {
     /// Memory for tables that take at most `bytes_max` in wire form.
     pub fn new(bytes_max: usize) -> Scratch {
-        Scratch { bytes: Vec::new(), buffers: Vec::new(), tables: Tables::default(), bytes_max }
+        Scratch { bytes: Vec::new(), buffers: Vec::new(), tables: Seen::default(), bytes_max }
     }
 
     /// From now on tables may take at most so many bytes, or what they may anyway if that is less.
@@ -54,7 +54,7 @@ pub enum Unsupported {
         /// Where it is, as one would index what is sent: `value.handlers[3]`.
         path: String,
     },
-    /// Tables within tables beyond [`DEPTH_MAX`].
+    /// Seen within tables beyond [`DEPTH_MAX`].
     Depth,
     /// More bytes than the scratch memory allows.
     TooLarge(TooLarge),
@@ -261,7 +261,7 @@ struct Encoder<'a, B> {
     state: *mut lua_State,
     writer: Writer<'a>,
     buffers: &'a mut Vec<Piece>,
-    tables: &'a mut Tables,
+    tables: &'a mut Seen,
     depth: u32,
     kind: PhantomData<B>,
 }

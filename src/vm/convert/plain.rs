@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_State};
 
 use crate::message::encode::DEPTH_MAX;
-use crate::message::{Tables, TooLarge, Writer};
+use crate::message::{Seen, TooLarge, Writer};
 
 /// A value: a double, or a tag in the upper 17 bits over 47 bits of pointer.
 type Slot = u64;
@@ -123,7 +123,7 @@ unsafe fn looks_known(state: *mut lua_State) -> bool {
 /// # Safety
 /// `state` must be live, on its own thread, with a table on top.
 #[inline]
-pub(super) unsafe fn write(state: *mut lua_State, writer: Writer<'_>, tables: &mut Tables) -> bool {
+pub(super) unsafe fn write(state: *mut lua_State, writer: Writer<'_>, tables: &mut Seen) -> bool {
     if IS_KNOWN.get() != Some(&true) {
         return false;
     }
@@ -241,7 +241,7 @@ pub(super) unsafe fn insert_numbers(
 
 struct Plain<'a> {
     writer: Writer<'a>,
-    tables: &'a mut Tables,
+    tables: &'a mut Seen,
     depth: u32,
 }
 
