@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use support::{Done, Folder, files, node_lua, repository, run};
 
 fn sources() -> Vec<PathBuf> {
-    [files("lua", "lua"), files("lua/core", "lua")].concat()
+    let folders = ["", "/buffer", "/context", "/core", "/packet", "/tcp"];
+    folders.iter().flat_map(|folder| files(&format!("lua{folder}"), "lua")).collect()
 }
 
 #[test]

@@ -13,94 +13,115 @@ use support::{files, repository, stem};
 
 /// Modules of `src/`, ground to top: each may use itself and those before it.
 const LAYERS: &[&str] = &[
-    "error", "torture", "sync", "memory", "rt", "thread", "logging", "stdio", "buf", "frame",
-    "message", "context", "net", "timer", "abi", "lua", "cli", "linked", "tables",
+    "error",
+    "failpoint",
+    "sync",
+    "os",
+    "sim",
+    "rt",
+    "logging",
+    "buf",
+    "frame",
+    "message",
+    "timer",
+    "sched",
+    "net",
+    "vm",
+    "lua",
+    "cli",
+    "linked",
+    "tables",
 ];
-
-/// What a file may use although it comes later: the memory account of a state counts buffers, and
-/// who is told of a socket is told whether it is closed.
-const EXCEPTIONS: &[(&str, &str)] =
-    &[("src/lua/buffer/userdata.rs", "lua"), ("src/vm/blame.rs", "lua")];
 
 /// Modules that ignore each other although one comes first.
 const STRANGERS: &[(&str, &str)] = &[("timer", "net")];
 
-/// The files that may name the async runtime.
-const NAMES_RUNTIME: &[&str] = &["src/os/runtime.rs", "src/os/epoll.rs"];
+/// The folder that may name the async runtime.
+const NAMES_RUNTIME: &str = "src/os/";
 
 /// The files that may hold `unsafe`: bytes, the boundary to C and to the VM, and the reactor.
 const UNSAFE: &[&str] = &[
-    "src/vm/blame.rs",
-    "src/lua/buffer/userdata.rs",
-    "src/lua/buffer/methods.rs",
-    "src/lua/buffer/call.rs",
-    "src/lua/buffer/pack.rs",
+    "benches/src/sys.rs",
+    "fuzz/src/targets/message.rs",
     "src/buf/block.rs",
     "src/buf/block_test.rs",
     "src/buf/read_buffer.rs",
-    "src/sched/slot.rs",
-    "src/sched/watch.rs",
     "src/linked.rs",
-    "src/tables.rs",
-    "src/vm/memory/arena.rs",
-    "src/lua/program.rs",
+    "src/lua/buffer/call.rs",
+    "src/lua/buffer/methods.rs",
+    "src/lua/buffer/pack.rs",
+    "src/lua/buffer/userdata.rs",
+    "src/lua/clock.rs",
     "src/lua/command.rs",
-    "src/vm/chunk_cache.rs",
-    "src/vm/cut.rs",
-    "src/vm/hook.rs",
-    "src/vm/layout.rs",
-    "src/vm/convert/int64.rs",
-    "src/vm/convert/mod.rs",
-    "src/vm/convert/plain.rs",
-    "src/vm/convert/to_lua.rs",
-    "src/vm/convert/from_lua.rs",
-    "src/vm/convert/tests.rs",
-    "src/vm/disguise.rs",
-    "src/vm/memory/deterministic_heap.rs",
-    "src/vm/memory/heap.rs",
-    "src/lua/host.rs",
-    "src/vm/prelude.rs",
-    "src/lua/mod.rs",
     "src/lua/confine.rs",
     "src/lua/context.rs",
     "src/lua/environments.rs",
     "src/lua/events.rs",
     "src/lua/failure.rs",
+    "src/lua/fault.rs",
     "src/lua/frames.rs",
+    "src/lua/host.rs",
+    "src/lua/log.rs",
     "src/lua/message.rs",
-    "src/lua/native.rs",
+    "src/lua/mod.rs",
     "src/lua/names.rs",
-    "src/sched/process.rs",
+    "src/lua/native.rs",
+    "src/lua/process.rs",
+    "src/lua/program.rs",
     "src/lua/rwopt.rs",
     "src/lua/shortage.rs",
-    "src/lua/stat.rs",
-    "src/vm/stdio.rs",
-    "src/vm/streams.rs",
-    "src/lua/tcp.rs",
-    "src/vm/gc_layout.rs",
-    "src/vm/memory/pages.rs",
-    "src/vm/pristine.rs",
-    "src/vm/profiler.rs",
-    "src/vm/memory/slots.rs",
     "src/lua/start.rs",
-    "src/vm/state.rs",
-    "src/vm/stock.rs",
-    "src/vm/strings.rs",
-    "src/vm/traceback.rs",
-    "src/vm/unwind.rs",
+    "src/lua/stat.rs",
+    "src/lua/tcp.rs",
+    "src/lua/timer.rs",
+    "src/os/chance.rs",
+    "src/os/descriptors.rs",
+    "src/os/exit.rs",
     "src/os/memory.rs",
     "src/os/runtime.rs",
-    "src/sim/tests.rs",
+    "src/os/signal.rs",
     "src/os/socket.rs",
     "src/os/stdio/broken_pipe.rs",
     "src/os/stdio/children.rs",
+    "src/os/stdio/input.rs",
     "src/os/stdio/mod.rs",
     "src/os/stdio/reading.rs",
     "src/os/stdio/shortage.rs",
     "src/os/thread.rs",
-    "benches/src/sys.rs",
+    "src/sched/slot.rs",
+    "src/sched/watch.rs",
+    "src/sim/tests.rs",
+    "src/tables.rs",
+    "src/vm/blame.rs",
+    "src/vm/chunk_cache.rs",
+    "src/vm/convert/from_lua.rs",
+    "src/vm/convert/int64.rs",
+    "src/vm/convert/mod.rs",
+    "src/vm/convert/plain.rs",
+    "src/vm/convert/tests.rs",
+    "src/vm/convert/to_lua.rs",
+    "src/vm/cut.rs",
+    "src/vm/disguise.rs",
+    "src/vm/gc_layout.rs",
+    "src/vm/hook.rs",
+    "src/vm/layout.rs",
+    "src/vm/memory/arena.rs",
+    "src/vm/memory/deterministic_heap.rs",
+    "src/vm/memory/heap.rs",
+    "src/vm/memory/pages.rs",
+    "src/vm/memory/slots.rs",
+    "src/vm/prelude.rs",
+    "src/vm/pristine.rs",
+    "src/vm/profiler.rs",
+    "src/vm/stack.rs",
+    "src/vm/state.rs",
+    "src/vm/stdio.rs",
+    "src/vm/stock.rs",
+    "src/vm/streams.rs",
+    "src/vm/strings.rs",
+    "src/vm/traceback.rs",
+    "src/vm/unwind.rs",
     "tests/buffer.rs",
-    "fuzz/src/targets/message.rs",
     "tests/support/vm.rs",
 ];
 
@@ -246,8 +267,7 @@ fn modules_use_only_those_below_them() {
         for used in modules_used(&source) {
             let Some(other) = LAYERS.iter().position(|layer| *layer == used) else { continue };
             let strange = STRANGERS.contains(&(module, used.as_str()));
-            let excepted = EXCEPTIONS.contains(&(path.as_str(), used.as_str()));
-            if (other > rank && !excepted) || strange {
+            if other > rank || strange {
                 wrong.push(format!("{path}: {module} must not use {used}"));
             }
         }
@@ -255,13 +275,96 @@ fn modules_use_only_those_below_them() {
     assert_none(&wrong);
 }
 
+/// The folder of `src/` that a file is in, or that it is the face of; empty for `src/` itself.
+fn folder_of(path: &str) -> Vec<String> {
+    let parts: Vec<String> = path.split('/').skip(1).map(str::to_owned).collect();
+    parts[..parts.len() - 1].to_vec()
+}
+
+/// The folders of `src/` that the paths in a source lead to, from the folder it is in.
+fn folders_used(path: &str, source: &str) -> BTreeSet<Vec<String>> {
+    let mut found = BTreeSet::new();
+    let text: String = code(source).collect::<Vec<_>>().join("\n");
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let own = folder_of(path);
+    let is_face = path.ends_with("/mod.rs");
+    for start in ["crate::", "super::"] {
+        for (at, _) in text.match_indices(start) {
+            if is_word(at.checked_sub(1).map(|at| text.as_bytes()[at]))
+                || text[..at].ends_with("::")
+            {
+                continue;
+            }
+            let mut base: Vec<String> = if start == "crate::" { Vec::new() } else { own.clone() };
+            if start == "super::" && is_face {
+                base.pop();
+            }
+            let mut rest = &text[at + start.len()..];
+            while let Some(more) = rest.strip_prefix("super::") {
+                base.pop();
+                rest = more;
+            }
+            follow(&base, rest, &mut found);
+        }
+    }
+    found.remove(&own);
+    found
+}
+
+/// The folders that a path leads to, and those of a group.
+fn follow(base: &[String], rest: &str, found: &mut BTreeSet<Vec<String>>) {
+    if let Some(group) = rest.strip_prefix('{') {
+        for part in top_level(group) {
+            follow(base, part.trim_start(), found);
+        }
+        return;
+    }
+    let end = rest.bytes().position(|byte| !is_word(Some(byte))).unwrap_or(rest.len());
+    let inside = [base, &[rest[..end].to_owned()]].concat();
+    if end > 0 && repository(&format!("src/{}", inside.join("/"))).is_dir() {
+        match rest[end..].strip_prefix("::") {
+            Some(more) => follow(&inside, more, found),
+            None => drop(found.insert(inside)),
+        }
+    } else if !base.is_empty() {
+        found.insert(base.to_vec());
+    }
+}
+
 #[test]
-fn the_async_runtime_is_named_in_one_file() {
+fn no_folders_import_in_a_circle() {
+    let mut uses: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    for (path, source) in sources(&["rs"]) {
+        let is_test = path.ends_with("tests.rs") || path.ends_with("_test.rs");
+        if path.starts_with("src/") && path.matches('/').count() > 1 && !is_test {
+            uses.entry(folder_of(&path)).or_default().extend(folders_used(&path, &source));
+        }
+    }
+    assert!(uses.len() > 10, "the folders are found");
+    let mut wrong = Vec::new();
+    for start in uses.keys() {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![start]);
+        while let Some(folder) = next.pop() {
+            for used in uses.get(folder).into_iter().flatten() {
+                if used == start {
+                    let (from, to) = (folder.join("/"), start.join("/"));
+                    wrong.push(format!("src/{from} imports src/{to}, which leads to it"));
+                } else if seen.insert(used) {
+                    next.push(used);
+                }
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
+#[test]
+fn the_async_runtime_is_named_in_one_folder() {
     let mut wrong = Vec::new();
     for (path, source) in sources(&["rs"]) {
         let runtime = ["async_std", "async_io", "async_signal"];
         let named = code(&source).any(|line| runtime.iter().any(|name| has_word(line, name)));
-        if path.starts_with("src/") && named && !NAMES_RUNTIME.contains(&path.as_str()) {
+        if path.starts_with("src/") && named && !path.starts_with(NAMES_RUNTIME) {
             wrong.push(format!("{path} names the async runtime"));
         }
     }
