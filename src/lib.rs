@@ -1,16 +1,16 @@
 //! node-lua: thousands of isolated LuaJIT contexts over all cores, behind one binary.
 //!
-//! Layers, ground to top; each may use only those above it in this list:
+//! Rooms, ground to top; each may use only those before it in this list:
 //!
-//! 0. [`error`], [`failpoint`], `rt`, `thread`, [`logging`], [`stdio`]: codes; failures on order;
-//! the
-//!    async runtime, clock and sockets; interruptions; the log; standard output and children
-//! 1. [`buf`], [`frame`]: bytes, and their division into frames
-//! 2. [`message`]: what travels between contexts
-//! 3. [`context`]: who runs, and when
-//! 4. [`net`], [`timer`]: sockets and deadlines
-//! 5. [`abi`], [`lua`]: the C declarations shared with scripts; the VM
-//! 6. [`cli`]: the command line
+//! 0. [`error`], [`failpoint`]: codes; failures on order
+//! 1. [`os`], [`sim`], [`rt`]: the system; a simulated one; whichever is on
+//! 2. [`logging`], [`buf`], [`frame`], [`message`], [`timer`]: the log; bytes; their division into
+//!    frames; what travels between contexts; deadlines
+//! 3. [`sched`]: who runs, and when
+//! 4. [`net`]: sockets with frames, and without
+//! 5. [`vm`]: the virtual machine, and nobody else who knows LuaJIT
+//! 6. [`lua`]: what scripts call
+//! 7. [`cli`]: the command line
 
 pub mod buf;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The VM: states, values, and the native functions behind the script API.
+//! What scripts call, a file a noun, and what a script acts on while it runs.
 
 mod attempts;
 pub mod buffer;

@@ -1,4 +1,4 @@
-//! A context's timers and the clock they go by, with the wake-up that is asked of the reactor.
+//! The timers of a script: who waits for which, and the functions that set and cancel them.
 
 use std::ffi::{c_int, c_void};
 use std::os::unix::ffi::OsStrExt;

@@ -1,11 +1,9 @@
-//! The only door to the outside: clock, timers, sockets, name look-ups, tasks, random numbers.
+//! The only door to the outside: clock, timers, sockets, look-ups of names, tasks, random numbers.
 //!
-//! Everything async-std or its reactor (async-io) provides is named in this folder and nowhere
-//! else, so that replacing the runtime edits one place. Sockets are polled for readiness directly
-//! and read or written without waiting; nothing here blocks but [`block_on`] and [`drive`].
-//!
-//! What is offered goes to the system (runtime.rs, epoll.rs, socket.rs) or, if one is on, to a
-//! simulation (simulation/): backend.rs decides, call by call.
+//! What is asked for here goes to the system ([`os`](crate::os)) or, if one is on, to a simulation
+//! ([`sim`](crate::sim)): backend.rs decides, call by call. Sockets are polled for readiness
+//! directly and read or written without waiting; nothing here blocks but [`block_on`] and
+//! [`drive`].
 
 mod backend;
 

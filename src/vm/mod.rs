@@ -1,5 +1,4 @@
-//! The virtual machine: the only room that knows LuaJIT. It knows neither sockets nor contexts'
-//! calls.
+//! The virtual machine: the only room that knows LuaJIT. It knows neither sockets nor peers.
 
 pub mod blame;
 pub(crate) mod chunk_cache;

@@ -1,4 +1,4 @@
-//! The Rust side of the C declarations in `ffi/`, and the functions scripts call.
+//! Buffers, as scripts have them: userdata, and the functions that are called with it.
 
 mod call;
 pub(crate) mod format;
