@@ -2,7 +2,7 @@
 //!
 //! Codes below 200 are those of libuv 0.10, which the script API has always used; 200 and up are
 //! the runtime's own. [`Code::text`] is what `context.strerror` returns. The Lua side gives them
-//! the same names: `tests/tidy.rs` compares.
+//! the same names: `tests/tidy/` compares.
 
 use std::io;
 

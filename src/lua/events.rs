@@ -28,7 +28,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"has_stack", has_stack),
 ];
 
-/// Kinds of events. The Lua side gives the numbers the same names: `tests/tidy.rs` compares.
+/// Kinds of events. The Lua side gives the numbers the same names: `tests/tidy/` compares.
 const MESSAGE: f64 = 1.0;
 const REPLY: f64 = 2.0;
 const TIMERS: f64 = 3.0;

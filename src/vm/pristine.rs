@@ -3,7 +3,7 @@
 //!
 //! A script may replace every global and every field of every table that it can reach. So each
 //! chunk gets an environment of its own, in which names are looked up here; chunks take what they
-//! need into locals while they are loaded, and use no global later (`tests/tidy.rs` checks that).
+//! need into locals while they are loaded, and use no global later (`tests/tidy/` checks that).
 //! An environment holds nothing: a script that gets hold of one, as by `getfenv`, changes nothing
 //! for anybody.
 //!
