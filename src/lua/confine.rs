@@ -2,13 +2,13 @@
 
 use std::ffi::c_int;
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
+use mlua::ffi;
 
 use super::native::push_failure;
 use crate::error::Code;
 use crate::lua::host;
+use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{TABLE, key};
-use crate::vm::{blame, prelude};
 
 /// What is withheld, one bit each; lua/context/create.lua knows the numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,95 +48,77 @@ impl Deny {
         self.0 & Deny::IO != 0
     }
 
-    fn has(self, bit: u8) -> c_int {
-        c_int::from(self.0 & bit != 0)
+    fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
     }
 }
 
 /// In place of the natives that open or use sockets. Writing by number has a door of its own for
 /// compiled code: `stage_shared` (frames.rs) refuses behind all of them.
 const NETWORK: super::native::Functions = &[
-    (c"listen", refuse as lua_CFunction),
-    (c"resolve", refuse_token),
-    (c"connect", refuse_token),
-    (c"fd_src", refuse_use),
+    (c"listen", function(refuse)),
+    (c"resolve", function(refuse_token)),
+    (c"connect", function(refuse_token)),
+    (c"fd_src", function(refuse_use)),
 ];
 
 /// Confines a state before its script runs.
-///
-/// # Safety
-/// `raw` must be a state with the library loaded, and 6 free stack slots. May raise.
-pub(super) unsafe fn confine(raw: *mut lua_State, deny: Deny) {
-    // SAFETY: the caller's contract; the stack is left as it was.
-    unsafe {
-        let top = ffi::lua_gettop(raw);
-        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, TABLE.as_ptr());
-        if deny.has(Deny::NETWORK) != 0 {
-            for (name, function) in NETWORK {
-                ffi::lua_pushcfunction(raw, *function);
-                ffi::lua_setfield(raw, -2, name.as_ptr());
-            }
+pub(super) fn confine(lua: Stack<'_>, deny: Deny) {
+    let top = lua.top();
+    lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
+    if deny.has(Deny::NETWORK) {
+        for (name, function) in NETWORK {
+            lua.push_function(*function);
+            lua.set_field(-2, name);
         }
-        if deny.has(Deny::OS) != 0 {
-            for name in [c"exit", c"hear"] {
-                ffi::lua_pushcfunction(raw, refuse_process);
-                ffi::lua_setfield(raw, -2, name.as_ptr());
-            }
-        }
-        if deny.has(Deny::CREATE) != 0 {
-            ffi::lua_pushcfunction(raw, refuse_creation);
-            ffi::lua_setfield(raw, -2, c"create".as_ptr());
-        }
-        prelude::push_chunk(raw, "context/confine");
-        ffi::lua_pushvalue(raw, -2);
-        ffi::lua_getglobal(raw, c"buffer".as_ptr());
-        for bit in [Deny::IO, Deny::OS, Deny::NETWORK] {
-            ffi::lua_pushboolean(raw, deny.has(bit));
-        }
-        ffi::lua_call(raw, 5, 0);
-        ffi::lua_settop(raw, top);
     }
+    if deny.has(Deny::OS) {
+        for name in [c"exit", c"hear"] {
+            lua.push_function(function(refuse_process));
+            lua.set_field(-2, name);
+        }
+    }
+    if deny.has(Deny::CREATE) {
+        lua.push_function(function(refuse_creation));
+        lua.set_field(-2, c"create");
+    }
+    lua.push_chunk("context/confine");
+    lua.push_copy(-2);
+    lua.push_global(c"buffer");
+    for bit in [Deny::IO, Deny::OS, Deny::NETWORK] {
+        lua.push_boolean(deny.has(bit));
+    }
+    lua.call(5, 0);
+    lua.set_top(top);
 }
 
 /// Fails as `native.create` does: nil, and why.
-unsafe extern "C-unwind" fn refuse_creation(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, which has slots for the results.
-    unsafe {
-        ffi::lua_pushnil(raw);
-        crate::vm::stack::push_text(raw, b"creating contexts is withheld from this context");
-    }
+fn refuse_creation(lua: Stack<'_>) -> c_int {
+    lua.push_nil();
+    lua.push_text(b"creating contexts is withheld from this context");
     2
 }
 
 /// Fails as `native.hear` and `native.exit` do: nil, and why.
-unsafe extern "C-unwind" fn refuse_process(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, which has slots for the results.
-    unsafe {
-        ffi::lua_pushnil(raw);
-        crate::vm::stack::push_text(
-            raw,
-            b"the process is withheld from this context (deny \"os\")",
-        );
-    }
+fn refuse_process(lua: Stack<'_>) -> c_int {
+    lua.push_nil();
+    lua.push_text(b"the process is withheld from this context (deny \"os\")");
     2
 }
 
 /// Fails as not permitted.
-unsafe extern "C-unwind" fn refuse(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe { push_failure(raw, Code::NOT_PERMITTED) }
+fn refuse(lua: Stack<'_>) -> c_int {
+    push_failure(lua, Code::NOT_PERMITTED)
 }
 
 /// Fails likewise, by way of the token that is its first argument.
-unsafe extern "C-unwind" fn refuse_token(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let token = unsafe { key(raw, 1) };
+fn refuse_token(lua: Stack<'_>) -> c_int {
+    let token = lua.key(1);
     host::with(|host| host.fail(token, Code::NOT_PERMITTED));
     0
 }
 
 /// Raises.
-unsafe extern "C-unwind" fn refuse_use(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; nothing of ours is live here.
-    unsafe { blame::raise(raw, "the network is withheld from this context") }
+fn refuse_use(lua: Stack<'_>) -> c_int {
+    lua.raise("the network is withheld from this context")
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
+use mlua::ffi;
 
 use super::confine::Deny;
 use super::events::push_ending;
@@ -18,20 +18,21 @@ use crate::lua::host;
 use crate::message::{Id, Value};
 use crate::sched::{Context, End, Limits, Scheduler};
 use crate::vm::convert;
+use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{number, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
-    (c"self", own as lua_CFunction),
-    (c"parent", parent),
-    (c"set_name", set_name),
-    (c"get_name", get_name),
-    (c"ncpu", ncpu),
-    (c"thread", thread),
-    (c"create", create),
-    (c"destroy", destroy),
-    (c"destroy_self", destroy_self),
-    (c"watch", watch),
-    (c"strerror", strerror),
+    (c"self", function(own)),
+    (c"parent", function(parent)),
+    (c"set_name", function(set_name)),
+    (c"get_name", function(get_name)),
+    (c"ncpu", function(ncpu)),
+    (c"thread", function(thread)),
+    (c"create", function(create)),
+    (c"destroy", function(destroy)),
+    (c"destroy_self", function(destroy_self)),
+    (c"watch", function(watch)),
+    (c"strerror", function(strerror)),
 ];
 
 fn find(number: f64) -> Option<Arc<Context>> {
@@ -39,63 +40,53 @@ fn find(number: f64) -> Option<Arc<Context>> {
     host::with(|host| host.peer(id).0.cloned())
 }
 
-pub(super) unsafe fn push_id(raw: *mut lua_State, id: Option<Id>) -> c_int {
+pub(super) fn push_id(lua: Stack<'_>, id: Option<Id>) -> c_int {
     let Some(id) = id else { return 0 };
-    // SAFETY: the callers have a slot free.
-    unsafe { ffi::lua_pushnumber(raw, id.to_number()) };
+    lua.push_number(id.to_number());
     1
 }
 
 /// native.self(): the handle.
-unsafe extern "C-unwind" fn own(raw: *mut lua_State) -> c_int {
+fn own(lua: Stack<'_>) -> c_int {
     let id = host::with(|host| host.context.id());
-    // SAFETY: called by the VM.
-    unsafe { push_id(raw, Some(id)) }
+    push_id(lua, Some(id))
 }
 
 /// context.parent(): the creator's handle, or nil.
-unsafe extern "C-unwind" fn parent(raw: *mut lua_State) -> c_int {
+fn parent(lua: Stack<'_>) -> c_int {
     let id = host::with(|host| host.context.parent());
-    // SAFETY: called by the VM.
-    unsafe {
-        if push_id(raw, id) == 0 {
-            ffi::lua_pushnil(raw);
-        }
+    if push_id(lua, id) == 0 {
+        lua.push_nil();
     }
     1
 }
 
 /// native.set_name(name).
-unsafe extern "C-unwind" fn set_name(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let name = String::from_utf8_lossy(unsafe { text(raw, 1) }.unwrap_or_default());
+fn set_name(lua: Stack<'_>) -> c_int {
+    let name = String::from_utf8_lossy(lua.text(1).unwrap_or_default());
     host::with(|host| host.context.set_name(&name));
     0
 }
 
 /// native.get_name(handle): the name of a context, or nothing.
-unsafe extern "C-unwind" fn get_name(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let context = find(unsafe { number(raw, 1) });
+fn get_name(lua: Stack<'_>) -> c_int {
+    let context = find(lua.number(1));
     let Some(name) = context.and_then(|context| context.name()) else { return 0 };
-    // SAFETY: as above.
-    unsafe { push_text(raw, name.as_bytes()) };
+    lua.push_text(name.as_bytes());
     1
 }
 
 /// native.ncpu(): how many workers run contexts.
-unsafe extern "C-unwind" fn ncpu(raw: *mut lua_State) -> c_int {
+fn ncpu(lua: Stack<'_>) -> c_int {
     let workers = host::with(|host| host.context.scheduler().workers());
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushnumber(raw, workers as f64) };
+    lua.push_number(workers as f64);
     1
 }
 
 /// native.thread(): the index of the worker that runs this turn.
-unsafe extern "C-unwind" fn thread(raw: *mut lua_State) -> c_int {
+fn thread(lua: Stack<'_>) -> c_int {
     let worker = Scheduler::current_worker().unwrap_or(0);
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushnumber(raw, worker as f64) };
+    lua.push_number(worker as f64);
     1
 }
 
@@ -109,24 +100,17 @@ struct Options {
 
 impl Options {
     /// From the table at `index`, whose fields the Lua side has checked, if there is one.
-    ///
-    /// # Safety
-    /// Called by the VM.
-    unsafe fn new(raw: *mut lua_State, index: c_int, limits: Limits) -> Options {
+    fn new(lua: Stack<'_>, index: c_int, limits: Limits) -> Options {
         let mut options = Options { limits, worker: None, name: None, deny: Deny::default() };
-        // SAFETY: the caller's contract.
-        if unsafe { ffi::lua_type(raw, index) } != ffi::LUA_TTABLE {
+        if lua.kind(index) != ffi::LUA_TTABLE {
             return options;
         }
         let field = |name: &std::ffi::CStr| {
-            // SAFETY: the caller's contract; the table is made by the library, without metatable.
-            unsafe {
-                ffi::lua_getfield(raw, index, name.as_ptr());
-                let is_number = ffi::lua_type(raw, -1) == ffi::LUA_TNUMBER;
-                let value = is_number.then(|| number(raw, -1));
-                ffi::lua_settop(raw, -2);
-                value
-            }
+            lua.field(index, name);
+            let is_number = lua.kind(-1) == ffi::LUA_TNUMBER;
+            let value = is_number.then(|| lua.number(-1));
+            lua.set_top(-2);
+            value
         };
         // `as` saturates.
         options.limits.mailbox = field(c"mailbox").map_or(limits.mailbox, |count| count as usize);
@@ -142,12 +126,9 @@ impl Options {
         }
         options.worker = field(c"worker").map(|index| index as usize);
         options.deny = Deny::new(field(c"deny").unwrap_or_default() as u8);
-        // SAFETY: as above; the text is copied.
-        unsafe {
-            ffi::lua_getfield(raw, index, c"name".as_ptr());
-            options.name = text(raw, -1).map(|name| String::from_utf8_lossy(name).into_owned());
-            ffi::lua_settop(raw, -2);
-        }
+        lua.field(index, c"name");
+        options.name = lua.text(-1).map(|name| String::from_utf8_lossy(name).into_owned());
+        lua.set_top(-2);
         options
     }
 }
@@ -181,86 +162,77 @@ const NO_ROOM: &[u8] = b"no memory for its arguments: what those that were creat
 
 /// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an
 /// argument that cannot travel.
-unsafe extern "C-unwind" fn create(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; what is borrowed is copied before the stack changes.
-    unsafe {
-        let bytes = |index| text(raw, index).unwrap_or_default().to_vec();
-        let file = PathBuf::from(OsStr::from_bytes(&bytes(1)));
-        let paths = Paths::Exactly(bytes(2), bytes(3));
-        let top = ffi::lua_gettop(raw);
-        let mut arguments = Vec::new();
-        let options = Options::new(raw, 4, host::with(|host| host.settings.limits));
-        if ffi::lua_checkstack(raw, convert::STACK_SLOTS) == 0 {
-            ffi::lua_pushnil(raw);
-            push_text(raw, b"too many arguments");
+fn create(lua: Stack<'_>) -> c_int {
+    let bytes = |index| lua.text(index).unwrap_or_default().to_vec();
+    let file = PathBuf::from(OsStr::from_bytes(&bytes(1)));
+    let paths = Paths::Exactly(bytes(2), bytes(3));
+    let top = lua.top();
+    let mut arguments = Vec::new();
+    let options = Options::new(lua, 4, host::with(|host| host.settings.limits));
+    if !lua.has_room(convert::STACK_SLOTS) {
+        lua.push_nil();
+        lua.push_text(b"too many arguments");
+        return 2;
+    }
+    for index in 5..=top {
+        match take_value(lua, index, ("create", index - 3)) {
+            Ok(value) => arguments.push(value),
+            Err(results) => return results,
+        }
+    }
+    let bytes: usize = arguments.iter().map(Value::held_bytes).fold(0, usize::saturating_add);
+    let bytes = bytes.saturating_add(CHILD_BYTES + arguments.len() * size_of::<Value>());
+    let held = match host::with(|host| host.context.allowance().map(|all| all.hold(bytes))) {
+        None => None,
+        Some(Some(held)) => Some(held),
+        Some(None) => {
+            drop((arguments, paths, file));
+            lua.push_nil();
+            lua.push_text(NO_ROOM);
             return 2;
         }
-        for index in 5..=top {
-            match take_value(raw, index, ("create", index - 3)) {
-                Ok(value) => arguments.push(value),
-                Err(results) => return results,
-            }
-        }
-        let bytes: usize = arguments.iter().map(Value::held_bytes).fold(0, usize::saturating_add);
-        let bytes = bytes.saturating_add(CHILD_BYTES + arguments.len() * size_of::<Value>());
-        let held = match host::with(|host| host.context.allowance().map(|all| all.hold(bytes))) {
-            None => None,
-            Some(Some(held)) => Some(held),
-            Some(None) => {
-                drop((arguments, paths, file));
-                ffi::lua_pushnil(raw);
-                push_text(raw, NO_ROOM);
-                return 2;
-            }
+    };
+    let created = host::with(|host| {
+        let source = Source::File(file, host.folder.clone());
+        let deny = host.deny.and(options.deny);
+        // A confined context does not get round its limits by way of its children.
+        let limits = match host.deny.is_any() {
+            true => within(options.limits, *host.context.limits()),
+            false => options.limits,
         };
-        let created = host::with(|host| {
-            let source = Source::File(file, host.folder.clone());
-            let deny = host.deny.and(options.deny);
-            // A confined context does not get round its limits by way of its children.
-            let limits = match host.deny.is_any() {
-                true => within(options.limits, *host.context.limits()),
-                false => options.limits,
-            };
-            let is_secret = host.deny.withholds_files();
-            let command_line = None;
-            let script = Script { source, arguments, paths, command_line, deny, held, is_secret };
-            let program = LuaProgram::new(&host.settings, script);
-            let parent = Some(host.context.id());
-            host.context.scheduler().spawn_on(options.worker, parent, limits, program)
-        });
-        if let (Some(context), Some(name)) = (&created, options.name) {
-            context.set_name(&name);
-        }
-        match created {
-            Some(context) => push_id(raw, Some(context.id())),
-            None => {
-                ffi::lua_pushnil(raw);
-                push_text(raw, format!("no more than {} contexts", Id::INDEX_MAX).as_bytes());
-                2
-            }
+        let is_secret = host.deny.withholds_files();
+        let command_line = None;
+        let script = Script { source, arguments, paths, command_line, deny, held, is_secret };
+        let program = LuaProgram::new(&host.settings, script);
+        let parent = Some(host.context.id());
+        host.context.scheduler().spawn_on(options.worker, parent, limits, program)
+    });
+    if let (Some(context), Some(name)) = (&created, options.name) {
+        context.set_name(&name);
+    }
+    match created {
+        Some(context) => push_id(lua, Some(context.id())),
+        None => {
+            lua.push_nil();
+            lua.push_text(format!("no more than {} contexts", Id::INDEX_MAX).as_bytes());
+            2
         }
     }
 }
 
 /// The reason of an end, which its monitors are told.
-///
-/// # Safety
-/// `raw` must be the state that runs.
-unsafe fn reason(raw: *mut lua_State, index: c_int) -> Option<Vec<u8>> {
+fn reason(lua: Stack<'_>, index: c_int) -> Option<Vec<u8>> {
     let limit = host::with(|host| host.context.limits().memory);
-    // SAFETY: the caller's; the text is copied.
-    unsafe { text(raw, index) }.map(|text| bounded(text, limit))
+    lua.text(index).map(|text| bounded(text, limit))
 }
 
 /// native.destroy(handle, reason or nil): whether that is the context itself.
-unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the text is copied.
-    let (handle, reason) = unsafe { (number(raw, 1), reason(raw, 2)) };
+fn destroy(lua: Stack<'_>) -> c_int {
+    let (handle, reason) = (lua.number(1), reason(lua, 2));
     if let Some(context) = find(handle) {
         if host::with(|host| host.context.id() == context.id()) {
             host::with(|host| host.end(reason));
-            // SAFETY: as above, with 20 slots free.
-            unsafe { ffi::lua_pushboolean(raw, 1) };
+            lua.push_boolean(true);
             return 1;
         } else {
             // The end of its owner closes a socket: what was written to it before leaves first.
@@ -272,40 +244,34 @@ unsafe extern "C-unwind" fn destroy(raw: *mut lua_State) -> c_int {
 }
 
 /// native.destroy_self(reason or nil): the context ends after this turn's dispatch.
-unsafe extern "C-unwind" fn destroy_self(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the text is copied.
-    let reason = unsafe { reason(raw, 1) };
+fn destroy_self(lua: Stack<'_>) -> c_int {
+    let reason = reason(lua, 1);
     host::with(|host| host.end(reason));
     0
 }
 
 /// native.watch(handle): whether it lives; if so, its end will be told. If not, and it is not long
 /// ago, the reason and the text of its end.
-unsafe extern "C-unwind" fn watch(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let number = unsafe { number(raw, 1) };
+fn watch(lua: Stack<'_>) -> c_int {
+    let number = lua.number(1);
     let me = host::with(|host| host.context.id());
     let lives = find(number).is_some_and(|context| context.watch(me));
-    // SAFETY: as above, with 20 slots free.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(lives)) };
+    lua.push_boolean(lives);
     if lives {
         return 1;
     }
     let id = Id::from_number(number);
     let ending = host::with(|host| host.context.scheduler().endings().get(id?));
     let Some(ending) = ending else { return 1 };
-    // SAFETY: as above.
-    unsafe { push_ending(raw, &ending) };
+    push_ending(lua, &ending);
     3
 }
 
 /// native.strerror(code): the text.
-unsafe extern "C-unwind" fn strerror(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let number = unsafe { number(raw, 1) };
+fn strerror(lua: Stack<'_>) -> c_int {
+    let number = lua.number(1);
     // `as` saturates: what is no code becomes one that nothing has.
     let code = Code(if number >= 0.0 { number as u16 } else { u16::MAX });
-    // SAFETY: as above.
-    unsafe { push_text(raw, code.text().as_bytes()) };
+    lua.push_text(code.text().as_bytes());
     1
 }

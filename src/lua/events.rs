@@ -4,28 +4,24 @@ use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
-
 use super::log::log;
 use super::notice::{Completion, Notice};
 use crate::error::Code;
 use crate::lua::BufferValues;
 use crate::lua::host::{self, Host};
 use crate::message::{Ending, Event, Value};
-use crate::os::thread;
 use crate::rt;
 use crate::vm::convert::{Refused, push_value};
-use crate::vm::cut::may_leave;
+use crate::vm::coroutine::refuse_wait;
+use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{key, number, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
-    (c"next_event", next_event as lua_CFunction),
-    (c"next_message", next_message),
-    (c"has_older", has_older),
-    (c"is_ending", is_ending),
-    (c"remove_socket_file", remove_socket_file),
-    (c"may_wait", may_wait),
-    (c"has_stack", has_stack),
+    (c"next_event", function(next_event)),
+    (c"next_message", function(next_message)),
+    (c"has_older", function(has_older)),
+    (c"is_ending", function(is_ending)),
+    (c"remove_socket_file", function(remove_socket_file)),
 ];
 
 /// Kinds of events. The Lua side gives the numbers the same names: `tests/tidy/` compares.
@@ -101,134 +97,110 @@ fn take_next(host: &mut Host) -> Next {
 
 /// native.next_event(): kind and up to three values; nothing at the end of the turn's events. The
 /// kind is negative if no other event follows in this turn, to spare a call.
-unsafe extern "C-unwind" fn next_event(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, which leaves 20 slots free.
-    unsafe {
-        let (next, sign) = next();
-        match next {
-            Next::None => 0,
-            Next::Timers => {
-                ffi::lua_pushnumber(raw, sign * TIMERS);
-                1
-            }
-            Next::Notice(Notice::Readable(key)) => push_pair(raw, sign * READABLE, key as f64),
-            Next::Notice(Notice::Acceptable(key)) => push_pair(raw, sign * ACCEPTABLE, key as f64),
-            Next::Notice(Notice::Gone(key)) => push_pair(raw, sign * GONE, key as f64),
-            Next::Notice(Notice::Collect) => push_pair(raw, sign * COLLECT, 0.0),
-            Next::Notice(Notice::Complete(token, result)) => {
-                push_complete(raw, sign, token, result)
-            }
-            Next::Notice(Notice::Signal(signal)) => {
-                ffi::lua_pushnumber(raw, sign * SIGNAL);
-                push_text(raw, signal.name().as_bytes());
-                2
-            }
-            Next::Event(event) => push_event(raw, sign, event),
+fn next_event(lua: Stack<'_>) -> c_int {
+    let (next, sign) = next();
+    match next {
+        Next::None => 0,
+        Next::Timers => {
+            lua.push_number(sign * TIMERS);
+            1
         }
+        Next::Notice(Notice::Readable(key)) => push_pair(lua, sign * READABLE, key as f64),
+        Next::Notice(Notice::Acceptable(key)) => push_pair(lua, sign * ACCEPTABLE, key as f64),
+        Next::Notice(Notice::Gone(key)) => push_pair(lua, sign * GONE, key as f64),
+        Next::Notice(Notice::Collect) => push_pair(lua, sign * COLLECT, 0.0),
+        Next::Notice(Notice::Complete(token, result)) => push_complete(lua, sign, token, result),
+        Next::Notice(Notice::Signal(signal)) => {
+            lua.push_number(sign * SIGNAL);
+            lua.push_text(signal.name().as_bytes());
+            2
+        }
+        Next::Event(event) => push_event(lua, sign, event),
     }
 }
 
 /// native.next_message(root, resume, handle): sender, session and value of the next event, if that
 /// is a message, and from this context (0 for any). Otherwise nothing: the event is still there;
 /// and if a wait does not get up to its root, nil and what [`may_wait`] returns.
-unsafe extern "C-unwind" fn next_message(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM with these arguments.
-    let wanted = unsafe {
-        if let Some(results) = refuse_wait(raw) {
+fn next_message(lua: Stack<'_>) -> c_int {
+    let wanted = {
+        if let Some(results) = refuse_wait(lua) {
             return results;
         }
-        number(raw, 3)
+        lua.number(3)
     };
     let found = host::with(|host| host.next_message(wanted));
     let Some((from, session, value)) = found else { return 0 };
-    // SAFETY: called by the VM, with 20 slots free.
-    unsafe {
-        ffi::lua_pushnumber(raw, from.to_number());
-        push_session(raw, session);
-        push_received(raw, &value);
-    }
+    lua.push_number(from.to_number());
+    push_session(lua, session);
+    push_received(lua, &value);
     3
 }
 
 /// Pushes the session of a query, or what a message has in its place.
-unsafe fn push_session(raw: *mut lua_State, session: u64) {
-    // SAFETY: the callers have a slot free.
-    unsafe { ffi::lua_pushnumber(raw, if session == 0 { -1.0 } else { session as f64 }) };
+fn push_session(lua: Stack<'_>, session: u64) {
+    lua.push_number(if session == 0 { -1.0 } else { session as f64 });
 }
 
-unsafe fn push_pair(raw: *mut lua_State, kind: f64, value: f64) -> c_int {
-    // SAFETY: the callers have slots free.
-    unsafe {
-        ffi::lua_pushnumber(raw, kind);
-        ffi::lua_pushnumber(raw, value);
-    }
+fn push_pair(lua: Stack<'_>, kind: f64, value: f64) -> c_int {
+    lua.push_number(kind);
+    lua.push_number(value);
     2
 }
 
 #[inline]
-unsafe fn push_event(raw: *mut lua_State, sign: f64, event: Event) -> c_int {
-    // SAFETY: the caller has 20 slots free.
-    unsafe {
-        match event {
-            Event::Message { from, session, value } => {
-                push_pair(raw, sign * MESSAGE, from.to_number());
-                push_session(raw, session);
-                push_received(raw, &value);
-                4
-            }
-            Event::Publication { subscription, published } => {
-                push_pair(raw, sign * PUBLICATION, subscription as f64);
-                push_received(raw, &published.value);
-                ffi::lua_pushnumber(raw, published.from.to_number());
-                host::with(|host| host.published = Some(published));
-                4
-            }
-            Event::Reply { session, result } => {
-                push_pair(raw, sign * REPLY, session as f64);
-                ffi::lua_pushboolean(raw, c_int::from(result.is_ok()));
-                match result {
-                    Ok(value) => push_received(raw, &value),
-                    Err(code) => ffi::lua_pushnumber(raw, f64::from(code.0)),
-                }
-                4
-            }
-            Event::Ended { id, ending } => {
-                push_pair(raw, sign * ENDED, id.to_number());
-                push_ending(raw, &ending);
-                4
-            }
-            Event::Complete { token, result } => {
-                push_complete(raw, sign, token, result.map(|()| Completion::Done))
-            }
-            // Handled in `next`.
-            Event::Ready { .. } | Event::Resolved { .. } => 0,
+fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
+    match event {
+        Event::Message { from, session, value } => {
+            push_pair(lua, sign * MESSAGE, from.to_number());
+            push_session(lua, session);
+            push_received(lua, &value);
+            4
         }
+        Event::Publication { subscription, published } => {
+            push_pair(lua, sign * PUBLICATION, subscription as f64);
+            push_received(lua, &published.value);
+            lua.push_number(published.from.to_number());
+            host::with(|host| host.published = Some(published));
+            4
+        }
+        Event::Reply { session, result } => {
+            push_pair(lua, sign * REPLY, session as f64);
+            lua.push_boolean(result.is_ok());
+            match result {
+                Ok(value) => push_received(lua, &value),
+                Err(code) => lua.push_number(f64::from(code.0)),
+            }
+            4
+        }
+        Event::Ended { id, ending } => {
+            push_pair(lua, sign * ENDED, id.to_number());
+            push_ending(lua, &ending);
+            4
+        }
+        Event::Complete { token, result } => {
+            push_complete(lua, sign, token, result.map(|()| Completion::Done))
+        }
+        // Handled in `next`.
+        Event::Ready { .. } | Event::Resolved { .. } => 0,
     }
 }
 
 /// Pushes the reason of an end, and its text or nil.
-///
-/// # Safety
-/// `raw` must have two free stack slots.
-pub(super) unsafe fn push_ending(raw: *mut lua_State, ending: &Ending) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        push_text(raw, ending.reason.as_bytes());
-        match &ending.detail {
-            Some(detail) => push_text(raw, detail),
-            None => ffi::lua_pushnil(raw),
-        }
+pub(super) fn push_ending(lua: Stack<'_>, ending: &Ending) {
+    lua.push_text(ending.reason.as_bytes());
+    match &ending.detail {
+        Some(detail) => lua.push_text(detail),
+        None => lua.push_nil(),
     }
 }
 
 /// Pushes a value that another context made.
 #[inline(always)]
-unsafe fn push_received(raw: *mut lua_State, value: &Value) {
-    // SAFETY: the callers have STACK_SLOTS free.
-    if let Err(error) = unsafe { push_value::<BufferValues>(raw, value) } {
+fn push_received(lua: Stack<'_>, value: &Value) {
+    if let Err(error) = lua.push_value::<BufferValues>(value) {
         report_loss(error);
-        // SAFETY: nothing was pushed.
-        unsafe { ffi::lua_pushnil(raw) };
+        lua.push_nil();
     }
 }
 
@@ -239,26 +211,18 @@ fn report_loss(error: Refused) {
     log::error!("{label}: a message arrived as nil: {error}");
 }
 
-unsafe fn push_complete(
-    raw: *mut lua_State,
-    sign: f64,
-    token: u64,
-    result: Result<Completion, Code>,
-) -> c_int {
-    // SAFETY: the caller has 20 slots free.
-    unsafe {
-        push_pair(raw, sign * COMPLETE, token as f64);
-        ffi::lua_pushboolean(raw, c_int::from(result.is_ok()));
-        match result {
-            Err(code) => ffi::lua_pushnumber(raw, f64::from(code.0)),
-            Ok(Completion::Done) => ffi::lua_pushnumber(raw, 0.0),
-            Ok(Completion::Connected(key)) => ffi::lua_pushnumber(raw, key as f64),
-            Ok(Completion::Addresses(addresses)) => {
-                ffi::lua_createtable(raw, addresses.len() as c_int, 0);
-                for (address, index) in addresses.iter().zip(1..) {
-                    push_text(raw, address.ip().to_string().as_bytes());
-                    ffi::lua_rawseti(raw, -2, index);
-                }
+fn push_complete(lua: Stack<'_>, sign: f64, token: u64, result: Result<Completion, Code>) -> c_int {
+    push_pair(lua, sign * COMPLETE, token as f64);
+    lua.push_boolean(result.is_ok());
+    match result {
+        Err(code) => lua.push_number(f64::from(code.0)),
+        Ok(Completion::Done) => lua.push_number(0.0),
+        Ok(Completion::Connected(key)) => lua.push_number(key as f64),
+        Ok(Completion::Addresses(addresses)) => {
+            lua.push_table(addresses.len(), 0);
+            for (address, index) in addresses.iter().zip(1..) {
+                lua.push_text(address.ip().to_string().as_bytes());
+                lua.set_entry(-2, index);
             }
         }
     }
@@ -266,86 +230,23 @@ unsafe fn push_complete(
 }
 
 /// native.has_older(): whether events wait that came before this turn.
-unsafe extern "C-unwind" fn has_older(raw: *mut lua_State) -> c_int {
+fn has_older(lua: Stack<'_>) -> c_int {
     let older = host::with(|host| host.has_older());
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(older)) };
+    lua.push_boolean(older);
     1
 }
 
 /// native.is_ending(): whether the context has destroyed itself.
-unsafe extern "C-unwind" fn is_ending(raw: *mut lua_State) -> c_int {
+fn is_ending(lua: Stack<'_>) -> c_int {
     let ending = host::with(|host| host.is_ending);
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(ending)) };
+    lua.push_boolean(ending);
     1
 }
 
 /// native.remove_socket_file(path): whether there was one, of a simulated socket.
-unsafe extern "C-unwind" fn remove_socket_file(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the path stays on the stack.
-    let path = unsafe { text(raw, 1) }.unwrap_or_default();
+fn remove_socket_file(lua: Stack<'_>) -> c_int {
+    let path = lua.text(1).unwrap_or_default();
     let removed = rt::remove_socket_file(Path::new(OsStr::from_bytes(path)));
-    // SAFETY: as above.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(removed)) };
-    1
-}
-
-/// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its
-/// root. 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
-/// coroutines; 3 if there is no root. `resume` is what the library resumes coroutines with.
-unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM with these arguments.
-    match unsafe { why_not_wait(raw) } {
-        0 => 0,
-        why => {
-            // SAFETY: a free stack slot, as every function has.
-            unsafe { ffi::lua_pushnumber(raw, f64::from(why)) };
-            1
-        }
-    }
-}
-
-/// For functions with the arguments of [`may_wait`] before their own: if a wait does not get up to
-/// the root, the number of results that they are to return.
-///
-/// # Safety
-/// `raw` must be running, with these arguments and two free stack slots.
-#[inline]
-pub(super) unsafe fn refuse_wait(raw: *mut lua_State) -> Option<c_int> {
-    // SAFETY: the caller's contract.
-    match unsafe { why_not_wait(raw) } {
-        0 => None,
-        why => {
-            // SAFETY: likewise.
-            unsafe {
-                ffi::lua_pushnil(raw);
-                ffi::lua_pushnumber(raw, f64::from(why));
-            }
-            Some(2)
-        }
-    }
-}
-
-/// What [`may_wait`] returns, or 0.
-///
-/// # Safety
-/// As for [`refuse_wait`].
-#[inline]
-unsafe fn why_not_wait(raw: *mut lua_State) -> u8 {
-    // SAFETY: the caller's contract; a thread object is a live state.
-    unsafe {
-        let root = ffi::lua_tothread(raw, 1);
-        match root.is_null() {
-            true => 3,
-            false => may_leave(raw, root, ffi::lua_topointer(raw, 2)),
-        }
-    }
-}
-
-/// native.has_stack(): whether another coroutine may run inside those that do.
-unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(thread::has_stack())) };
+    lua.push_boolean(removed);
     1
 }

@@ -2,51 +2,45 @@
 
 use std::ffi::c_int;
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
-
 use super::log::{bounded, report};
 use crate::lua::host;
+use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{number, push_text, text};
 use crate::vm::traceback;
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
-    (c"note_failure", note_failure as lua_CFunction),
-    (c"take_trace", take_trace),
-    (c"report", report_failure),
+    (c"note_failure", function(note_failure)),
+    (c"take_trace", function(take_trace)),
+    (c"report", function(report_failure)),
 ];
 
 /// native.note_failure(message[, level]): what `xpcall` calls for errors that nobody else catches.
 /// Keeps the traceback, from a level on, which is not there any more when the error is reported;
 /// returns the message.
-unsafe extern "C-unwind" fn note_failure(raw: *mut lua_State) -> c_int {
+fn note_failure(lua: Stack<'_>) -> c_int {
     let mut trace = Vec::new();
-    // SAFETY: called by the VM with what was raised; level 1 is where, if `xpcall` has called this.
-    unsafe {
-        let level = if ffi::lua_gettop(raw) > 1 { number(raw, 2) as c_int } else { 1 };
-        ffi::lua_settop(raw, 1);
-        traceback::traceback(raw, raw, level, &mut trace);
-    }
+    let level = if lua.top() > 1 { lua.number(2) as c_int } else { 1 };
+    lua.set_top(1);
+    lua.traceback(level, &mut trace);
     host::with(|host| host.trace = Some(trace));
     1
 }
 
 /// native.take_trace(): the traceback that was kept, or nothing.
-unsafe extern "C-unwind" fn take_trace(raw: *mut lua_State) -> c_int {
+fn take_trace(lua: Stack<'_>) -> c_int {
     let mut trace = None;
     host::with(|host| trace = host.trace.take());
     let Some(trace) = trace else { return 0 };
-    // SAFETY: called by the VM.
-    unsafe { push_text(raw, &trace) };
+    lua.push_text(&trace);
     1
 }
 
 /// native.report(text, is_main, is_told): an uncaught error; logs it, unless the script has been
 /// told.
-unsafe extern "C-unwind" fn report_failure(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the text is copied before the stack changes.
-    let (text, is_main, is_told) = unsafe {
-        let text = text(raw, 1).unwrap_or_default();
-        (text, ffi::lua_toboolean(raw, 2) != 0, ffi::lua_toboolean(raw, 3) != 0)
+fn report_failure(lua: Stack<'_>) -> c_int {
+    let (text, is_main, is_told) = {
+        let text = lua.text(1).unwrap_or_default();
+        (text, lua.boolean(2), lua.boolean(3))
     };
     host::with(|host| {
         if !is_told {

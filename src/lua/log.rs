@@ -4,8 +4,6 @@ use std::ffi::c_int;
 use std::hash::Hasher;
 use std::os::unix::ffi::OsStrExt;
 
-use mlua::ffi::{lua_CFunction, lua_State};
-
 use super::context;
 use super::host::Host;
 use super::native::shorten;
@@ -13,9 +11,10 @@ use crate::logging;
 use crate::lua::host;
 use crate::os::stdio;
 use crate::vm::stack::text;
+use crate::vm::stack::{Stack, function};
 
 /// Functions for the table of natives.
-pub(super) const FUNCTIONS: super::native::Functions = &[(c"log", log as lua_CFunction)];
+pub(super) const FUNCTIONS: super::native::Functions = &[(c"log", function(log))];
 
 /// Bytes that the log shows of one entry of a context with this memory limit: on its way it is
 /// copied some times, and may get longer.
@@ -24,9 +23,8 @@ fn log_max(limit: usize) -> usize {
 }
 
 /// native.log(text): what a script wants to be logged.
-pub(super) unsafe extern "C-unwind" fn log(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let text = unsafe { text(raw, 1) }.unwrap_or_default();
+pub(super) fn log(lua: Stack<'_>) -> c_int {
+    let text = lua.text(1).unwrap_or_default();
     if !log::log_enabled!(target: logging::SCRIPT, log::Level::Info) {
         return 0;
     }

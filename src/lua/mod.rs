@@ -6,7 +6,6 @@ mod clock;
 mod command;
 mod confine;
 mod context;
-mod environments;
 mod events;
 mod failure;
 pub(crate) mod fault;

@@ -12,12 +12,14 @@ use std::sync::LazyLock;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::{
-    buffer, context, environments, events, failure, frames, message, names, process, shortage,
-    stat, tcp, timer,
+    buffer, context, events, failure, frames, message, names, process, shortage, stat, tcp, timer,
 };
 use crate::error::Code;
 use crate::lua;
 use crate::vm::convert::OPEN_FFI;
+use crate::vm::coroutine;
+use crate::vm::environments;
+use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{TABLE, push_text, text};
 use crate::vm::{blame, chunk_cache, cut, prelude, profiler, stock};
 
@@ -77,6 +79,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         context::FUNCTIONS,
         environments::FUNCTIONS,
         events::FUNCTIONS,
+        coroutine::FUNCTIONS,
         timer::FUNCTIONS,
         lua::log::FUNCTIONS,
         lua::clock::FUNCTIONS,
@@ -100,8 +103,8 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
             (c"look_at", chunk_cache::look_at),
             (c"compile", prelude::compile_for_lua),
             (c"set_ffi", set_ffi),
-            (c"header", header),
-            (c"open_sockets", open_sockets),
+            (c"header", function(header)),
+            (c"open_sockets", function(open_sockets)),
         ],
     ];
     static BY_NAME: LazyLock<ByName> = LazyLock::new(|| {
@@ -119,25 +122,6 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         ffi::lua_rawset(raw, 1);
     }
     1
-}
-
-/// native.header(name): the text of a header in ffi/, or nothing.
-unsafe extern "C-unwind" fn header(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the name is not used after the stack changes.
-    unsafe {
-        let name = text(raw, 1).unwrap_or_default();
-        let found = buffer::header::HEADERS.iter().find(|(known, _)| known.as_bytes() == name);
-        let Some((_, text)) = found else { return 0 };
-        push_text(raw, text.as_bytes());
-    }
-    1
-}
-
-/// native.open_sockets(): prepares the state for sockets.
-unsafe extern "C-unwind" fn open_sockets(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, before the state has any socket.
-    unsafe { tcp::open(raw) };
-    0
 }
 
 /// native.set_ffi(f): f() returns the FFI library.
@@ -164,21 +148,30 @@ pub(super) fn shorten(text: &[u8], max: usize) -> (&[u8], String) {
     }
 }
 
-/// Pushes `false, code`.
-///
-/// # Safety
-/// `raw` must have two free stack slots.
-pub(super) unsafe fn push_failure(raw: *mut lua_State, code: Code) -> c_int {
-    // SAFETY: the caller's contract.
-    unsafe {
-        ffi::lua_pushboolean(raw, 0);
-        ffi::lua_pushnumber(raw, f64::from(code.0));
-    }
-    2
-}
-
 /// Seconds to nanoseconds; what does not fit is for ever.
 pub(super) fn nanoseconds(seconds: f64) -> u64 {
     // `as` saturates.
     (seconds * 1e9).ceil() as u64
+}
+
+/// native.header(name): the text of a header in ffi/, or nothing.
+fn header(lua: Stack<'_>) -> c_int {
+    let name = lua.text(1).unwrap_or_default();
+    let found = buffer::header::HEADERS.iter().find(|(known, _)| known.as_bytes() == name);
+    let Some((_, text)) = found else { return 0 };
+    lua.push_text(text.as_bytes());
+    1
+}
+
+/// native.open_sockets(): prepares the state for sockets.
+fn open_sockets(lua: Stack<'_>) -> c_int {
+    tcp::open(lua);
+    0
+}
+
+/// Pushes `false, code`.
+pub(super) fn push_failure(lua: Stack<'_>, code: Code) -> c_int {
+    lua.push_boolean(false);
+    lua.push_number(f64::from(code.0));
+    2
 }

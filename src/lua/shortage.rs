@@ -3,16 +3,16 @@
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
-
 use crate::logging::Seldom;
 use crate::lua::host::{self, Host};
+use crate::os::descriptors::lowest_free;
 use crate::sched::Context;
-use crate::vm::{hook, state};
+use crate::vm::hook;
+use crate::vm::stack::{Stack, function};
 use crate::{os, rt};
 
 pub(super) const FUNCTIONS: super::native::Functions =
-    &[(c"collect", collect as lua_CFunction), (c"ask_others", ask_others)];
+    &[(c"collect", function(collect)), (c"ask_others", function(ask_others))];
 
 /// Contexts that are asked at a time, and how long before others are.
 const ASKED_MAX: usize = 32;
@@ -22,12 +22,8 @@ const ASK_EVERY: u64 = 1_000_000_000;
 static ASKED_AT: AtomicU64 = AtomicU64::new(0);
 
 /// native.collect(): collects all garbage of this state; finalisers run meanwhile.
-unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, which may collect wherever a C function runs.
-    unsafe {
-        ffi::lua_gc(raw, ffi::LUA_GCCOLLECT, 0);
-        state::account(raw).on_collected();
-    }
+fn collect(lua: Stack<'_>) -> c_int {
+    lua.collect();
     host::with(|host| {
         let metrics = host.context.metrics();
         metrics.collected_in.store(metrics.turns(), Ordering::Relaxed);
@@ -48,43 +44,26 @@ static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
 /// descriptor for it; false if that was done a moment ago, and again and again of no use.
 #[cfg(target_env = "gnu")]
 pub(crate) fn relieve() -> bool {
-    let Some(raw) = hook::current().filter(|_| host::is_entered()) else { return false };
+    if !host::is_entered() {
+        return false;
+    }
     let start = rt::now();
     // Relaxed, everywhere: nothing depends on these but how often files wait for a collection.
     if start < NOT_BEFORE.load(Ordering::Relaxed) {
         return false;
     }
-    let before = open_files();
-    // SAFETY: the coroutine that runs, in the C function that opens a file; errors are caught.
-    let status = unsafe { ffi::lua_cpcall(raw, collect, std::ptr::null_mut()) };
-    if status != ffi::LUA_OK {
-        // SAFETY: the error is on the top of the stack.
-        unsafe { ffi::lua_settop(raw, -2) };
-    }
+    let before = lowest_free();
+    let Some(is_done) = hook::collect_now(function(collect)) else { return false };
     let end = rt::now();
-    if open_files() < before {
+    if lowest_free() < before {
         FRUITLESS.store(0, Ordering::Relaxed);
-        return status == ffi::LUA_OK;
+        return is_done;
     }
     host::with(|host| warn(host));
     if FRUITLESS.fetch_add(1, Ordering::Relaxed) >= FRUITLESS_MAX {
         NOT_BEFORE.store(end + PAUSES * (end - start), Ordering::Relaxed);
     }
-    status == ffi::LUA_OK
-}
-
-/// The lowest number that a new descriptor would have, or the most there are: less than before once
-/// some were closed.
-fn open_files() -> c_int {
-    // SAFETY: makes a descriptor, and closes it.
-    unsafe {
-        let file = libc::fcntl(libc::STDOUT_FILENO, libc::F_DUPFD_CLOEXEC, 0);
-        if file < 0 {
-            return c_int::MAX;
-        }
-        libc::close(file);
-        file
-    }
+    is_done
 }
 
 /// The log has a word on it.
@@ -105,7 +84,7 @@ fn warn(host: &Host) {
 
 /// native.ask_others(): asks other contexts to do the same, those with the most sockets, once a
 /// second at most; whether any was asked. Who has done nothing since is not asked again.
-unsafe extern "C-unwind" fn ask_others(raw: *mut lua_State) -> c_int {
+fn ask_others(lua: Stack<'_>) -> c_int {
     let asked = host::with(|host| {
         warn(host);
         let now = rt::now().max(1);
@@ -126,7 +105,6 @@ unsafe extern "C-unwind" fn ask_others(raw: *mut lua_State) -> c_int {
         others.iter().for_each(host::ask_to_collect);
         !others.is_empty()
     });
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(asked)) };
+    lua.push_boolean(asked);
     1
 }

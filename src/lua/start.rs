@@ -7,6 +7,7 @@ use mlua::ffi::{self, lua_State};
 use super::command::{beside, push_arg, push_command, set_compiler, set_folder};
 use super::confine::confine;
 use super::program::{Paths, Script, Source, text_of};
+use crate::vm::stack::Stack;
 use crate::vm::{self, chunk_cache, convert};
 
 /// Puts the script and its arguments on the driver's stack; returns how many values that are, or
@@ -44,7 +45,7 @@ pub(super) unsafe fn load_script(
             None => set_compiler(raw),
         }
         if script.deny.is_any() {
-            confine(raw, script.deny);
+            confine(Stack::new(raw), script.deny);
         }
         let has_coroutines = match &script.command_line {
             Some(line) if line.is_interactive || !line.steps.is_empty() => {

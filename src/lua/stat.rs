@@ -3,39 +3,37 @@
 use std::ffi::{CStr, c_int};
 use std::sync::atomic::Ordering;
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
-
 use crate::logging;
 use crate::lua::host;
 use crate::message::Id;
 use crate::sched::Context;
+use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{number, push_text};
 use crate::vm::state;
 
-pub(super) const FUNCTIONS: super::native::Functions = &[(c"stat", stat as lua_CFunction)];
+pub(super) const FUNCTIONS: super::native::Functions = &[(c"stat", function(stat))];
 
 /// In builds with debug assertions, what fails as only a fault of the runtime could.
 #[cfg(debug_assertions)]
 pub(super) const FAULTS: super::native::Functions =
-    &[(c"panic_for_tests", panic as lua_CFunction), (c"panicking_pointer", panicking_pointer)];
+    &[(c"panic_for_tests", function(panic)), (c"panicking_pointer", function(panicking_pointer))];
 #[cfg(not(debug_assertions))]
 pub(super) const FAULTS: super::native::Functions = &[];
 
 /// native.panic_for_tests(): panics while it borrows the host.
 #[cfg(debug_assertions)]
-unsafe extern "C-unwind" fn panic(_raw: *mut lua_State) -> c_int {
+fn panic(_lua: Stack<'_>) -> c_int {
     host::with(|host| panic!("a test panics in context {}", host.context.id()))
 }
 
 /// native.panicking_pointer(): a function for the FFI that does the same, at 100,001 and above.
 #[cfg(debug_assertions)]
-unsafe extern "C-unwind" fn panicking_pointer(raw: *mut lua_State) -> c_int {
+fn panicking_pointer(lua: Stack<'_>) -> c_int {
     extern "C" fn panic(number: c_int) -> c_int {
         let check = || assert!(number <= 100_000, "a test panics in compiled code");
         c_int::from(super::fault::attempt(|_| check()).is_none())
     }
-    // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushlightuserdata(raw, panic as extern "C" fn(c_int) -> c_int as *mut _) };
+    lua.push_address(panic as extern "C" fn(c_int) -> c_int as *mut _);
     1
 }
 
@@ -76,11 +74,9 @@ fn fields(context: &Context) -> Fields {
 }
 
 /// native.stat(handle): a table, or nothing.
-unsafe extern "C-unwind" fn stat(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let id = Id::from_number(unsafe { number(raw, 1) });
-    // SAFETY: as above; the figures are copied.
-    let account = unsafe { state::account(raw) };
+fn stat(lua: Stack<'_>) -> c_int {
+    let id = Id::from_number(lua.number(1));
+    let account = lua.account();
     let found = host::with(|host| {
         let context = host.context.scheduler().registry().get(id?)?;
         if context.id() == host.context.id() {
@@ -89,16 +85,13 @@ unsafe extern "C-unwind" fn stat(raw: *mut lua_State) -> c_int {
         Some((fields(&context), context.state()))
     });
     let Some((fields, doing)) = found else { return 0 };
-    // SAFETY: as above.
-    unsafe {
-        ffi::lua_createtable(raw, 0, fields.len() as c_int + 1);
-        push_text(raw, doing.as_bytes());
-        ffi::lua_setfield(raw, -2, c"state".as_ptr());
-        for (name, value) in fields {
-            if let Some(value) = value {
-                ffi::lua_pushnumber(raw, value);
-                ffi::lua_setfield(raw, -2, name.as_ptr());
-            }
+    lua.push_table(0, fields.len() + 1);
+    lua.push_text(doing.as_bytes());
+    lua.set_field(-2, c"state");
+    for (name, value) in fields {
+        if let Some(value) = value {
+            lua.push_number(value);
+            lua.set_field(-2, name);
         }
     }
     1

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
+use mlua::ffi;
 
 use super::native::push_failure;
 use crate::error::Code;
@@ -18,6 +18,7 @@ use crate::message::Event;
 use crate::net::SharedWriter;
 use crate::os;
 use crate::rt::{self, Listener};
+use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{key, number, push_text, text};
 use crate::vm::state;
 
@@ -25,27 +26,27 @@ use crate::vm::state;
 const SOCKETS: [&CStr; 2] = [c"node-lua.socket", c"node-lua.listener"];
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
-    (c"socket_object", socket_object as lua_CFunction),
-    (c"set_socket_methods", set_socket_methods),
-    (c"listen", listen),
-    (c"resolve", resolve),
-    (c"connect", connect),
-    (c"cancel_connect", cancel_connect),
-    (c"accept", accept),
-    (c"close", close),
-    (c"set_nodelay", set_nodelay),
-    (c"fd", fd),
-    (c"set_wshared", set_wshared),
-    (c"fd_src", fd_src),
-    (c"address", address),
-    (c"socket_stat", socket_stat),
-    (c"listener_stat", listener_stat),
-    (c"set_write_limit", set_write_limit),
-    (c"watch_end", watch_end),
-    (c"forget_end", forget_end),
-    (c"socket_state", socket_state),
-    (c"set_rwopt", super::rwopt::set_rwopt),
-    (c"get_rwopt", super::rwopt::get_rwopt),
+    (c"socket_object", function(socket_object)),
+    (c"set_socket_methods", function(set_socket_methods)),
+    (c"listen", function(listen)),
+    (c"resolve", function(resolve)),
+    (c"connect", function(connect)),
+    (c"cancel_connect", function(cancel_connect)),
+    (c"accept", function(accept)),
+    (c"close", function(close)),
+    (c"set_nodelay", function(set_nodelay)),
+    (c"fd", function(fd)),
+    (c"set_wshared", function(set_wshared)),
+    (c"fd_src", function(fd_src)),
+    (c"address", function(address)),
+    (c"socket_stat", function(socket_stat)),
+    (c"listener_stat", function(listener_stat)),
+    (c"set_write_limit", function(set_write_limit)),
+    (c"watch_end", function(watch_end)),
+    (c"forget_end", function(forget_end)),
+    (c"socket_state", function(socket_state)),
+    (c"set_rwopt", function(super::rwopt::set_rwopt)),
+    (c"get_rwopt", function(super::rwopt::get_rwopt)),
 ];
 
 /// Families, as lua/tcp/init.lua numbers them.
@@ -53,20 +54,14 @@ const UNIX: f64 = 1.0;
 const IP6: f64 = 6.0;
 
 /// Creates the metatables. The stack is left as it was.
-///
-/// # Safety
-/// `raw` must be a fresh state with free slots. Raises for want of memory.
-pub(super) unsafe fn open(raw: *mut lua_State) {
+pub(super) fn open(lua: Stack<'_>) {
     for name in SOCKETS {
-        // SAFETY: the caller's contract.
-        unsafe {
-            ffi::lua_createtable(raw, 0, 3);
-            ffi::lua_pushcfunction(raw, collect);
-            ffi::lua_setfield(raw, -2, c"__gc".as_ptr());
-            ffi::lua_pushboolean(raw, 0);
-            ffi::lua_setfield(raw, -2, c"__metatable".as_ptr());
-            ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
-        }
+        lua.push_table(0, 3);
+        lua.push_function(function(collect));
+        lua.set_field(-2, c"__gc");
+        lua.push_boolean(false);
+        lua.set_field(-2, c"__metatable");
+        lua.set_field(ffi::LUA_REGISTRYINDEX, name);
     }
 }
 
@@ -76,26 +71,17 @@ const PACE_BYTES: usize = 16 * 1024;
 
 /// native.socket_object(key, is_listener): the userdata that stands for a socket; when it is
 /// collected, the socket is closed.
-unsafe extern "C-unwind" fn socket_object(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the new userdata has room for the key.
-    unsafe {
-        let key = key(raw, 1);
-        let is_listener = ffi::lua_toboolean(raw, 2) != 0;
-        state::pace(raw, PACE_BYTES);
-        let block = ffi::lua_newuserdata(raw, size_of::<u64>()).cast::<u64>();
-        block.write(key);
-        let name = SOCKETS[usize::from(is_listener)];
-        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
-        ffi::lua_setmetatable(raw, -2);
-    }
+fn socket_object(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let is_listener = lua.boolean(2);
+    lua.pace(PACE_BYTES);
+    lua.push_key(key, SOCKETS[usize::from(is_listener)]);
     1
 }
 
 /// The finaliser of sockets.
-unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM with one of our userdata: scripts cannot reach the metatable.
-    let key = unsafe { ffi::lua_touserdata(raw, 1).cast::<u64>().read() };
-    if host::is_entered() {
+fn collect(lua: Stack<'_>) -> c_int {
+    if let Some((_, key)) = lua.key_of(1, &SOCKETS).filter(|_| host::is_entered()) {
         host::with(|host| host.close(key));
     }
     0
@@ -103,17 +89,14 @@ unsafe extern "C-unwind" fn collect(raw: *mut lua_State) -> c_int {
 
 /// native.set_socket_methods(stream, listener, describe): tables of methods, and what makes the
 /// text of a socket.
-unsafe extern "C-unwind" fn set_socket_methods(raw: *mut lua_State) -> c_int {
+fn set_socket_methods(lua: Stack<'_>) -> c_int {
     for (name, index) in SOCKETS.into_iter().zip(1..) {
-        // SAFETY: called by the VM with two tables and a function.
-        unsafe {
-            ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, name.as_ptr());
-            ffi::lua_pushvalue(raw, index);
-            ffi::lua_setfield(raw, -2, c"__index".as_ptr());
-            ffi::lua_pushvalue(raw, 3);
-            ffi::lua_setfield(raw, -2, c"__tostring".as_ptr());
-            ffi::lua_settop(raw, 3);
-        }
+        lua.field(ffi::LUA_REGISTRYINDEX, name);
+        lua.push_copy(index);
+        lua.set_field(-2, c"__index");
+        lua.push_copy(3);
+        lua.set_field(-2, c"__tostring");
+        lua.set_top(3);
     }
     0
 }
@@ -124,12 +107,11 @@ fn numeric(address: &[u8]) -> Option<IpAddr> {
 
 /// native.listen(family, address, port, backlog, reuse_port): a key; `false, code`; nothing if the
 /// address is not numeric.
-unsafe extern "C-unwind" fn listen(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the address stays on the stack.
-    let (family, address, port, backlog, reuse_port) = unsafe {
-        let address = text(raw, 2).unwrap_or_default();
-        let reuse_port = ffi::lua_toboolean(raw, 5) != 0;
-        (number(raw, 1), address, number(raw, 3) as u16, number(raw, 4) as i32, reuse_port)
+fn listen(lua: Stack<'_>) -> c_int {
+    let (family, address, port, backlog, reuse_port) = {
+        let address = lua.text(2).unwrap_or_default();
+        let reuse_port = lua.boolean(5);
+        (lua.number(1), address, lua.number(3) as u16, lua.number(4) as i32, reuse_port)
     };
     let backlog = backlog.max(1);
     let bound = if family == UNIX {
@@ -137,22 +119,18 @@ unsafe extern "C-unwind" fn listen(raw: *mut lua_State) -> c_int {
     } else {
         match numeric(address) {
             None => return 0,
-            // SAFETY: called by the VM.
-            Some(IpAddr::V4(_)) if family == IP6 => unsafe {
-                return push_failure(raw, Code::ADDRESS_FAMILY);
-            },
+            Some(IpAddr::V4(_)) if family == IP6 => {
+                return push_failure(lua, Code::ADDRESS_FAMILY);
+            }
             Some(ip) => Listener::bind(SocketAddr::new(ip, port), backlog, reuse_port),
         }
     };
-    // SAFETY: called by the VM.
-    unsafe {
-        match bound {
-            Ok(listener) => {
-                ffi::lua_pushnumber(raw, host::with(|host| host.add_listener(listener)) as f64);
-                1
-            }
-            Err(error) => push_failure(raw, Code::from(&error)),
+    match bound {
+        Ok(listener) => {
+            lua.push_number(host::with(|host| host.add_listener(listener)) as f64);
+            1
         }
+        Err(error) => push_failure(lua, Code::from(&error)),
     }
 }
 
@@ -218,21 +196,17 @@ fn look_up_failure() -> Code {
 }
 
 /// native.resolve(token, family, name, port).
-unsafe extern "C-unwind" fn resolve(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (token, family, port) = unsafe { (key(raw, 1), number(raw, 2), number(raw, 4) as u16) };
-    // SAFETY: called by the VM; the name stays on the stack.
-    let name = unsafe { text(raw, 3) }.unwrap_or_default();
+fn resolve(lua: Stack<'_>) -> c_int {
+    let (token, family, port) = (lua.key(1), lua.number(2), lua.number(4) as u16);
+    let name = lua.text(3).unwrap_or_default();
     host::with(|host| look_up(host, token, name, port, family == IP6));
     0
 }
 
 /// native.connect(token, family, address, port): starts; the outcome comes under the token.
-unsafe extern "C-unwind" fn connect(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; the address stays on the stack.
-    let (token, family, address, port) = unsafe {
-        (key(raw, 1), number(raw, 2), text(raw, 3).unwrap_or_default(), number(raw, 4) as u16)
-    };
+fn connect(lua: Stack<'_>) -> c_int {
+    let (token, family, address, port) =
+        (lua.key(1), lua.number(2), lua.text(3).unwrap_or_default(), lua.number(4) as u16);
     host::with(|host| {
         if family == UNIX {
             // A path that is too long leaves no address, which fails as invalid.
@@ -252,68 +226,58 @@ unsafe extern "C-unwind" fn connect(raw: *mut lua_State) -> c_int {
 }
 
 /// native.cancel_connect(token).
-unsafe extern "C-unwind" fn cancel_connect(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let token = unsafe { key(raw, 1) };
+fn cancel_connect(lua: Stack<'_>) -> c_int {
+    let token = lua.key(1);
     host::with(|host| host.cancel_connect(token));
     0
 }
 
 /// native.accept(key): the key of a connection; `false, code`; nothing if none waits.
-unsafe extern "C-unwind" fn accept(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let key = unsafe { key(raw, 1) };
+fn accept(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
     let result = host::with(|host| {
         let Some(Socket::Listener(listener)) = host.sockets.get_mut(key) else {
             return Some(Err(Code::LISTENER_CLOSED));
         };
         listener.accept().map(|result| result.map(|stream| host.add_stream(stream)))
     });
-    // SAFETY: as above.
-    unsafe {
-        match result {
-            None => return 0,
-            Some(Ok(stream)) => ffi::lua_pushnumber(raw, stream as f64),
-            Some(Err(code)) => return push_failure(raw, code),
-        }
+    match result {
+        None => return 0,
+        Some(Ok(stream)) => lua.push_number(stream as f64),
+        Some(Err(code)) => return push_failure(lua, code),
     }
     1
 }
 
 /// native.close(key).
-unsafe extern "C-unwind" fn close(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let key = unsafe { key(raw, 1) };
+fn close(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
     host::with(|host| host.close(key));
     0
 }
 
 /// native.set_nodelay(key, on).
-unsafe extern "C-unwind" fn set_nodelay(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
+fn set_nodelay(lua: Stack<'_>) -> c_int {
+    let (key, on) = (lua.key(1), lua.boolean(2));
     host::with(|host| host.stream(key).map(|stream| stream.set_nodelay(on)));
     0
 }
 
 /// native.fd(key): the integer by which other contexts may write.
-unsafe extern "C-unwind" fn fd(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let key = unsafe { key(raw, 1) };
+fn fd(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
     let fd = host::with(|host| {
         let owner = host.context.id();
         host.stream(key).map(|stream| stream.shared(owner, key).fd())
     });
     let Some(fd) = fd else { return 0 };
-    // SAFETY: as above.
-    unsafe { ffi::lua_pushnumber(raw, fd as f64) };
+    lua.push_number(fd as f64);
     1
 }
 
 /// native.set_wshared(key, on).
-unsafe extern "C-unwind" fn set_wshared(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (key, on) = unsafe { (key(raw, 1), ffi::lua_toboolean(raw, 2) != 0) };
+fn set_wshared(lua: Stack<'_>) -> c_int {
+    let (key, on) = (lua.key(1), lua.boolean(2));
     host::with(|host| {
         let owner = host.context.id();
         host.stream(key).map(|stream| stream.set_shared(owner, key, on))
@@ -322,22 +286,19 @@ unsafe extern "C-unwind" fn set_wshared(raw: *mut lua_State) -> c_int {
 }
 
 /// native.fd_src(fd): the handle of the owner, or nothing.
-unsafe extern "C-unwind" fn fd_src(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let fd = unsafe { key(raw, 1) };
+fn fd_src(lua: Stack<'_>) -> c_int {
+    let fd = lua.key(1);
     let Some(shared) = SharedWriter::get(fd) else { return 0 };
     let owner = shared.owner().to_number();
     drop(shared);
-    // SAFETY: as above.
-    unsafe { ffi::lua_pushnumber(raw, owner) };
+    lua.push_number(owner);
     1
 }
 
 /// native.address(key, which): 1 local address, 2 local port, 3 and 4 the peer's; nothing for unix
 /// sockets.
-unsafe extern "C-unwind" fn address(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (key, which) = unsafe { (key(raw, 1), number(raw, 2) as u8) };
+fn address(lua: Stack<'_>) -> c_int {
+    let (key, which) = (lua.key(1), lua.number(2) as u8);
     let address = host::with(|host| match host.sockets.get(key)? {
         Socket::Stream(stream) => {
             let (local, peer) = stream.addresses();
@@ -347,21 +308,17 @@ unsafe extern "C-unwind" fn address(raw: *mut lua_State) -> c_int {
         Socket::Connecting(_) => None,
     });
     let Some(address) = address else { return 0 };
-    // SAFETY: as above.
-    unsafe {
-        match which {
-            1 | 3 => push_text(raw, address.ip().to_string().as_bytes()),
-            _ => ffi::lua_pushnumber(raw, f64::from(address.port())),
-        }
+    match which {
+        1 | 3 => lua.push_text(address.ip().to_string().as_bytes()),
+        _ => lua.push_number(f64::from(address.port())),
     }
     1
 }
 
 /// native.socket_stat(key): bytes in the write queue, the most there ever were, the limit, and
 /// bytes received ahead.
-unsafe extern "C-unwind" fn socket_stat(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let key = unsafe { key(raw, 1) };
+fn socket_stat(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
     let figures = host::with(|host| {
         host.stream(key).map(|stream| {
             let (waiting, high) = stream.writer().waiting();
@@ -371,75 +328,62 @@ unsafe extern "C-unwind" fn socket_stat(raw: *mut lua_State) -> c_int {
     });
     let Some(figures) = figures else { return 0 };
     for figure in figures {
-        // SAFETY: as above.
-        unsafe { ffi::lua_pushnumber(raw, figure as f64) };
+        lua.push_number(figure as f64);
     }
     figures.len() as c_int
 }
 
 /// native.listener_stat(key): connections that wait, how many may, and how many were accepted. The
 /// first two are nil for unix sockets.
-unsafe extern "C-unwind" fn listener_stat(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let key = unsafe { key(raw, 1) };
+fn listener_stat(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
     let (backlog, accepted) = host::with(|host| match host.sockets.get_mut(key) {
         Some(Socket::Listener(listener)) => (listener.backlog(), listener.accepted()),
         _ => (None, 0),
     });
-    // SAFETY: as above.
-    unsafe {
-        for figure in [backlog.map(|(waiting, _)| waiting), backlog.map(|(_, most)| most)] {
-            match figure {
-                Some(figure) => ffi::lua_pushnumber(raw, figure as f64),
-                None => ffi::lua_pushnil(raw),
-            }
+    for figure in [backlog.map(|(waiting, _)| waiting), backlog.map(|(_, most)| most)] {
+        match figure {
+            Some(figure) => lua.push_number(figure as f64),
+            None => lua.push_nil(),
         }
-        ffi::lua_pushnumber(raw, accepted as f64);
     }
+    lua.push_number(accepted as f64);
     3
 }
 
 /// native.set_write_limit(key, bytes).
-unsafe extern "C-unwind" fn set_write_limit(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM. `as` saturates.
-    let (key, bytes) = unsafe { (key(raw, 1), number(raw, 2) as usize) };
+fn set_write_limit(lua: Stack<'_>) -> c_int {
+    let (key, bytes) = (lua.key(1), lua.number(2) as usize);
     host::with(|host| host.stream(key).map(|stream| stream.writer().set_limit(bytes)));
     0
 }
 
 /// native.watch_end(key): the code of why the connection can no longer be written or its peer has
 /// gone; nothing if neither is so: then an event tells once it is.
-unsafe extern "C-unwind" fn watch_end(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let key = unsafe { key(raw, 1) };
+fn watch_end(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
     let Some(code) = host::with(|host| host.watch_end(key)) else { return 0 };
-    // SAFETY: as above.
-    unsafe { ffi::lua_pushnumber(raw, f64::from(code.0)) };
+    lua.push_number(f64::from(code.0));
     1
 }
 
 /// native.forget_end(key): no event tells any more.
-unsafe extern "C-unwind" fn forget_end(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let key = unsafe { key(raw, 1) };
+fn forget_end(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
     host::with(|host| host.stream(key).map(|stream| stream.forget_end()));
     0
 }
 
 /// native.socket_state(key): the codes that writes meet, and that reads have come to; nil where
 /// there is none.
-unsafe extern "C-unwind" fn socket_state(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let key = unsafe { key(raw, 1) };
+fn socket_state(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
     let state = host::with(|host| host.stream(key).map(|stream| stream.state()));
     let (failed, ended) = state.unwrap_or_default();
     for code in [failed, ended] {
-        // SAFETY: as above.
-        unsafe {
-            match code {
-                Some(code) => ffi::lua_pushnumber(raw, f64::from(code.0)),
-                None => ffi::lua_pushnil(raw),
-            }
+        match code {
+            Some(code) => lua.push_number(f64::from(code.0)),
+            None => lua.push_nil(),
         }
     }
     2
@@ -455,26 +399,8 @@ fn is_possible(name: &str) -> bool {
 }
 
 /// What is said of a socket in messages.
-///
-/// # Safety
-/// `state` must be a running one with free slots, with a userdata at `index`.
-pub(super) unsafe fn describe(state: *mut lua_State, index: c_int) -> Option<&'static str> {
-    // SAFETY: the caller's contract; whatever is pushed is popped. Only the library gives userdata
-    // one of these metatables, with a key in it.
-    let (which, key) = unsafe {
-        let top = ffi::lua_gettop(state);
-        if ffi::lua_getmetatable(state, index) == 0 {
-            return None;
-        }
-        let which = SOCKETS.iter().position(|name| {
-            ffi::lua_getfield(state, ffi::LUA_REGISTRYINDEX, name.as_ptr());
-            let is_one = ffi::lua_rawequal(state, -1, top + 1) != 0;
-            ffi::lua_settop(state, top + 1);
-            is_one
-        });
-        ffi::lua_settop(state, top);
-        (which?, ffi::lua_touserdata(state, index).cast::<u64>().read())
-    };
+pub(super) fn describe(lua: Stack<'_>, index: c_int) -> Option<&'static str> {
+    let (which, key) = lua.key_of(index, &SOCKETS)?;
     Some(match (which, host::is_open(key)) {
         (0, true) => "a tcp socket",
         (0, false) => "a closed tcp socket",

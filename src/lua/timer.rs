@@ -1,6 +1,6 @@
 //! The timers of a script: who waits for which, and the functions that set and cancel them.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::os::unix::ffi::OsStrExt;
 use std::task::{Context, Waker};
 
@@ -8,11 +8,9 @@ use super::native::nanoseconds;
 use crate::lua::host;
 use crate::rt;
 use crate::timer::{TimerId, TimerQueue};
+use crate::vm::stack::prefetch;
+use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{key, number};
-use crate::vm::{blame, state};
-
-use mlua::ffi;
-use mlua::ffi::{lua_CFunction, lua_State};
 
 /// The resolution of timers, in nanoseconds: those that end in the same tick share a wake-up.
 const TICK: u64 = 1_000_000;
@@ -113,85 +111,61 @@ impl Timers {
 
 /// Functions for the table of natives.
 pub(super) const FUNCTIONS: super::native::Functions = &[
-    (c"timer_start", timer_start as lua_CFunction),
-    (c"timer_cancel", timer_cancel),
-    (c"take_due", take_due),
+    (c"timer_start", function(timer_start)),
+    (c"timer_cancel", function(timer_cancel)),
+    (c"take_due", function(take_due)),
 ];
 
 /// native.timer_start(delay, period): seconds; returns the timer's id, and its slot: a number from
 /// 1 on, as small as there are timers, which no other timer has until this one has been called or
 /// cancelled. The period is 0 for a timer that fires once. Raises if there are too many timers.
-unsafe extern "C-unwind" fn timer_start(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (delay, period) = unsafe { (number(raw, 1), number(raw, 2)) };
+fn timer_start(lua: Stack<'_>) -> c_int {
+    let (delay, period) = (lua.number(1), lua.number(2));
     let (delay, period) = (nanoseconds(delay), nanoseconds(period));
-    // SAFETY: as above.
-    let account = unsafe { state::account(raw) };
+    let account = lua.account();
     let started = host::with(|host| {
         let id = host.timers.start(delay, period);
         host.charge_resources(account);
         id
     });
     match started {
-        // SAFETY: as above, with 20 slots free.
-        Some(id) => unsafe {
-            ffi::lua_pushnumber(raw, id.get() as f64);
-            ffi::lua_pushnumber(raw, f64::from(id.slot()) + 1.0);
-        },
+        Some(id) => {
+            lua.push_number(id.get() as f64);
+            lua.push_number(f64::from(id.slot()) + 1.0);
+        }
         None => {
-            // SAFETY: as above; nothing of ours is live here.
-            unsafe { blame::raise(raw, "too many timers: 67108864 are pending") };
+            lua.raise("too many timers: 67108864 are pending");
         }
     }
     2
 }
 
 /// native.timer_cancel(id): its slot if it was pending, otherwise nothing.
-unsafe extern "C-unwind" fn timer_cancel(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (id, given) = unsafe { (TimerId::from_raw(key(raw, 1)), number(raw, 1)) };
+fn timer_cancel(lua: Stack<'_>) -> c_int {
+    let (id, given) = (TimerId::from_raw(lua.key(1)), lua.number(1));
     if id.get() as f64 != given || !host::with(|host| host.timers.cancel(id)) {
         return 0;
     }
-    // SAFETY: as above, with 20 slots free.
-    unsafe { ffi::lua_pushnumber(raw, f64::from(id.slot()) + 1.0) };
+    lua.push_number(f64::from(id.slot()) + 1.0);
     1
 }
 
 /// native.take_due(list, jobs): puts the slots of timers that are due into the list, those that
 /// repeat as negative numbers, and returns how many. Those it gave before have been called. Of
 /// `jobs`, by slot, those are about to be called.
-unsafe extern "C-unwind" fn take_due(raw: *mut lua_State) -> c_int {
+fn take_due(lua: Stack<'_>) -> c_int {
     let mut slots = [(0, false); TIMERS_MAX];
     let count = host::with(|host| {
         slots.iter_mut().zip(host.take_due()).map(|(place, due)| *place = due).count()
     });
     for ((slot, repeats), index) in slots[..count].iter().zip(1..) {
         let slot = *slot as c_int + 1;
-        // SAFETY: called by the VM, with two tables and 20 slots free.
-        unsafe {
-            ffi::lua_rawgeti(raw, 2, slot.into());
-            prefetch(ffi::lua_topointer(raw, -1));
-            ffi::lua_pushnumber(raw, f64::from(if *repeats { -slot } else { slot }));
-            ffi::lua_rawseti(raw, 1, index);
-            ffi::lua_settop(raw, 2);
-        }
+        lua.entry(2, slot.into());
+        prefetch(lua.address(-1));
+        lua.push_number(f64::from(if *repeats { -slot } else { slot }));
+        lua.set_entry(1, index);
+        lua.set_top(2);
     }
-    // SAFETY: as above.
-    unsafe { ffi::lua_pushnumber(raw, count as f64) };
+    lua.push_number(count as f64);
     1
-}
-
-/// Has the processor fetch a callback and what was made just before it, like a variable that it
-/// alone closes over. Timers fire in another order than they were made in: fetched one by one, when
-/// they are called, thousands of them wait for memory most of the time.
-fn prefetch(object: *const c_void) {
-    #[cfg(target_arch = "x86_64")]
-    for line in [0, -64, 64] {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, which no address makes fail.
-        unsafe { _mm_prefetch(object.cast::<i8>().wrapping_offset(line), _MM_HINT_T0) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = object;
 }

@@ -1,5 +1,6 @@
 //! How many descriptors the process may have open.
 
+use std::ffi::c_int;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::OnceLock;
 
@@ -45,4 +46,18 @@ pub fn descriptors_max() -> u64 {
     // SAFETY: a place for the result.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     limit.rlim_cur
+}
+
+/// The lowest number that a new descriptor would have, or the most there are: less than before once
+/// some were closed.
+pub(crate) fn lowest_free() -> c_int {
+    // SAFETY: makes a descriptor, and closes it.
+    unsafe {
+        let file = libc::fcntl(libc::STDOUT_FILENO, libc::F_DUPFD_CLOEXEC, 0);
+        if file < 0 {
+            return c_int::MAX;
+        }
+        libc::close(file);
+        file
+    }
 }

@@ -17,6 +17,7 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
 
 use super::convert::int64;
+use super::stack::Stack;
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
@@ -205,16 +206,14 @@ pub unsafe fn describe(state: *mut lua_State, index: c_int) -> String {
 }
 
 /// Says what a userdata is, if it is one of those it knows.
-///
-/// # Safety
-/// As for [`describe`], with a userdata at that index. It leaves the stack as it was.
-pub type Describe = unsafe fn(*mut lua_State, c_int) -> Option<&'static str>;
+/// It leaves the stack as it was.
+pub(crate) type Describe = fn(Stack<'_>, c_int) -> Option<&'static str>;
 
 /// Those who make userdata.
 static MAKERS: [OnceLock<Describe>; 2] = [const { OnceLock::new() }; 2];
 
 /// Has `describe` asked what a userdata is, from now on and in all states.
-pub fn describe_with(describe: Describe) {
+pub(crate) fn describe_with(describe: Describe) {
     let is_known = |known: &Describe| std::ptr::fn_addr_eq(*known, describe);
     if !MAKERS.iter().any(|maker| is_known(maker.get_or_init(|| describe))) {
         log::error!("nobody else can tell what userdata is");
@@ -225,8 +224,9 @@ pub fn describe_with(describe: Describe) {
 /// As for [`describe`], with a userdata at `index`.
 unsafe fn describe_userdata(state: *mut lua_State, index: c_int) -> &'static str {
     let makers = MAKERS.iter().filter_map(OnceLock::get);
-    // SAFETY: the caller's contract is that of all makers.
-    makers.filter_map(|describe| unsafe { describe(state, index) }).next().unwrap_or("userdata")
+    // SAFETY: the caller's contract.
+    let stack = unsafe { Stack::new(state) };
+    makers.filter_map(|describe| describe(stack, index)).next().unwrap_or("userdata")
 }
 
 /// A text in one line, cut if it is long; what is no text, and what controls, is escaped.

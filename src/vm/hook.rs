@@ -21,6 +21,7 @@ use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use mlua::ffi::lua_CFunction;
 use mlua::ffi::{self, lua_Debug, lua_State};
 
 use super::cut;
@@ -161,6 +162,20 @@ pub(crate) fn arm_from_outside() -> bool {
     }
     arm();
     true
+}
+
+/// Has the coroutine that runs call `collect`, which collects garbage, in the C function that it
+/// has called; whether nothing was raised. `None` if that coroutine is not known.
+pub(crate) fn collect_now(collect: lua_CFunction) -> Option<bool> {
+    let raw = current()?;
+    // SAFETY: the coroutine that runs, in a C function; errors are caught, and popped.
+    unsafe {
+        let status = ffi::lua_cpcall(raw, collect, std::ptr::null_mut());
+        if status != ffi::LUA_OK {
+            ffi::lua_settop(raw, -2);
+        }
+        Some(status == ffi::LUA_OK)
+    }
 }
 
 /// The coroutine that this thread runs, if that can be known.

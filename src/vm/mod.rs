@@ -3,8 +3,10 @@
 pub mod blame;
 pub(crate) mod chunk_cache;
 pub mod convert;
+pub(crate) mod coroutine;
 pub(crate) mod cut;
 mod disguise;
+pub(crate) mod environments;
 pub mod gc_layout;
 pub mod hook;
 mod layout;

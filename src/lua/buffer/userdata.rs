@@ -23,6 +23,7 @@ use crate::buf::{
 };
 use crate::vm::blame;
 use crate::vm::gc_layout::{self, Maker};
+use crate::vm::stack::Stack;
 use crate::vm::state;
 
 /// Functions for the table of natives.
@@ -71,12 +72,9 @@ impl Fault {
 }
 
 /// What is said of a buffer in messages.
-///
-/// # Safety
-/// As for [`test`].
-unsafe fn describe(state: *mut lua_State, index: c_int) -> Option<&'static str> {
-    // SAFETY: the caller's contract; what the buffer holds is not kept.
-    let buffer = unsafe { test(state, index) }?;
+fn describe(stack: Stack<'_>, index: c_int) -> Option<&'static str> {
+    // SAFETY: a running state; what the buffer holds is not kept.
+    let buffer = unsafe { test(stack.raw(), index) }?;
     Some(if buffer.is_live() { "a buffer" } else { "a released buffer" })
 }
 

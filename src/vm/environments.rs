@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_int};
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-pub(super) const FUNCTIONS: super::native::Functions =
+pub(crate) const FUNCTIONS: &[(&CStr, lua_CFunction)] =
     &[(c"getfenv", getfenv as lua_CFunction), (c"setfenv", setfenv)];
 
 /// The name of all chunks of the library.

@@ -1,0 +1,70 @@
+//! What native functions tell of the coroutines that run.
+
+use std::ffi::{c_int, c_void};
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::cut::may_leave;
+use super::stack::Stack;
+use crate::os::thread;
+
+/// Functions for the table of natives.
+pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
+    &[(c"may_wait", may_wait as lua_CFunction), (c"has_stack", has_stack)];
+
+/// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its
+/// root. 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
+/// coroutines; 3 if there is no root. `resume` is what the library resumes coroutines with.
+unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM with these arguments.
+    match unsafe { why_not_wait(raw) } {
+        0 => 0,
+        why => {
+            // SAFETY: a free stack slot, as every function has.
+            unsafe { ffi::lua_pushnumber(raw, f64::from(why)) };
+            1
+        }
+    }
+}
+
+/// For functions with the arguments of [`may_wait`] before their own: if a wait does not get up to
+/// the root, the number of results that they are to return.
+#[inline]
+pub(crate) fn refuse_wait(lua: Stack<'_>) -> Option<c_int> {
+    let raw = lua.raw();
+    // SAFETY: the caller's contract.
+    match unsafe { why_not_wait(raw) } {
+        0 => None,
+        why => {
+            // SAFETY: likewise.
+            unsafe {
+                ffi::lua_pushnil(raw);
+                ffi::lua_pushnumber(raw, f64::from(why));
+            }
+            Some(2)
+        }
+    }
+}
+
+/// What [`may_wait`] returns, or 0.
+///
+/// # Safety
+/// As for [`refuse_wait`].
+#[inline]
+unsafe fn why_not_wait(raw: *mut lua_State) -> u8 {
+    // SAFETY: the caller's contract; a thread object is a live state.
+    unsafe {
+        let root = ffi::lua_tothread(raw, 1);
+        match root.is_null() {
+            true => 3,
+            false => may_leave(raw, root, ffi::lua_topointer(raw, 2)),
+        }
+    }
+}
+
+/// native.has_stack(): whether another coroutine may run inside those that do.
+unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM.
+    unsafe { ffi::lua_pushboolean(raw, c_int::from(thread::has_stack())) };
+    1
+}
