@@ -6,5 +6,6 @@ pub mod header;
 mod methods;
 pub(crate) mod pack;
 pub mod userdata;
+pub mod values;
 
 pub use format::{FormatError, Item, Options, Step};
