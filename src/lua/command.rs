@@ -1,16 +1,13 @@
 //! The command line as the main script finds it, what is done before that script runs, and where
 //! scripts are looked for.
 
-use std::ffi::c_int;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mlua::ffi::{self, lua_State};
-
 use super::host;
 use super::program::Source;
-use crate::vm::prelude;
+use crate::vm::stack::Stack;
 
 /// What comes before the main script, and after it.
 #[derive(Debug)]
@@ -35,66 +32,48 @@ pub struct Step {
 }
 
 /// Sets the global `arg`.
-///
-/// # Safety
-/// `raw` must be a live state with an empty stack. Raises for want of memory.
-pub(super) unsafe fn push_arg(raw: *mut lua_State, line: &CommandLine) {
+pub(super) fn push_arg(lua: Stack<'_>, line: &CommandLine) {
     let first = -(line.before.len() as i64);
-    // SAFETY: a live state with an empty stack.
-    unsafe {
-        ffi::lua_createtable(raw, line.script.len() as c_int, line.before.len() as c_int);
-        for (text, index) in line.before.iter().chain(&line.script).zip(first..) {
-            push_bytes(raw, text);
-            ffi::lua_rawseti(raw, 1, index);
-        }
-        ffi::lua_setglobal(raw, c"arg".as_ptr());
+    lua.push_table(line.script.len(), line.before.len());
+    for (text, index) in line.before.iter().chain(&line.script).zip(first..) {
+        lua.push_text(text);
+        lua.set_entry(1, index);
     }
+    lua.set_global(c"arg");
 }
 
 /// Sets the compiler of a context that has no command line as that of the process says.
-///
-/// # Safety
-/// As for [`push_arg`]; raises what is wrong with the options as well.
-pub(super) unsafe fn set_compiler(raw: *mut lua_State) {
+pub(super) fn set_compiler(lua: Stack<'_>) {
     let settings = host::with(|host| Arc::clone(&host.settings));
     for (kind, text) in &settings.compiler {
-        // SAFETY: a live state with an empty stack; what raises ends the context.
-        unsafe {
-            prelude::push_chunk(raw, "core/compiler");
-            push_bytes(raw, &[*kind]);
-            push_bytes(raw, text);
-            ffi::lua_call(raw, 2, 0);
-        }
+        lua.push_chunk("core/compiler");
+        lua.push_text(&[*kind]);
+        lua.push_text(text);
+        lua.call(2, 0);
     }
 }
 
 /// Pushes what is to be done in place of a chunk, for lua/core/command.lua.
-///
-/// # Safety
-/// `raw` must be a live state with some slots free. Raises for want of memory.
-pub(super) unsafe fn push_command(raw: *mut lua_State, line: &CommandLine, source: &Source) {
-    // SAFETY: a live state with some slots free.
-    unsafe {
-        ffi::lua_createtable(raw, line.steps.len() as c_int, 2);
-        for (step, index) in line.steps.iter().zip(1..) {
-            ffi::lua_createtable(raw, step.words.len() as c_int + 1, 0);
-            push_bytes(raw, &[step.kind]);
-            ffi::lua_rawseti(raw, -2, 1);
-            for (word, place) in step.words.iter().zip(2..) {
-                push_bytes(raw, word);
-                ffi::lua_rawseti(raw, -2, place);
-            }
-            ffi::lua_rawseti(raw, -2, index);
+pub(super) fn push_command(lua: Stack<'_>, line: &CommandLine, source: &Source) {
+    lua.push_table(line.steps.len(), 2);
+    for (step, index) in line.steps.iter().zip(1..) {
+        lua.push_table(step.words.len() + 1, 0);
+        lua.push_text(&[step.kind]);
+        lua.set_entry(-2, 1);
+        for (word, place) in step.words.iter().zip(2..) {
+            lua.push_text(word);
+            lua.set_entry(-2, place);
         }
-        match source {
-            Source::File(path, _) => push_bytes(raw, path.as_os_str().as_bytes()),
-            Source::Stdin => ffi::lua_pushboolean(raw, 1),
-            Source::Text { .. } | Source::Nothing => ffi::lua_pushnil(raw),
-        }
-        ffi::lua_setfield(raw, -2, c"main".as_ptr());
-        ffi::lua_pushboolean(raw, c_int::from(line.is_interactive));
-        ffi::lua_setfield(raw, -2, c"is_interactive".as_ptr());
+        lua.set_entry(-2, index);
     }
+    match source {
+        Source::File(path, _) => lua.push_text(path.as_os_str().as_bytes()),
+        Source::Stdin => lua.push_boolean(true),
+        Source::Text { .. } | Source::Nothing => lua.push_nil(),
+    }
+    lua.set_field(-2, c"main");
+    lua.push_boolean(line.is_interactive);
+    lua.set_field(-2, c"is_interactive");
     if let Source::File(path, _) = source {
         set_folder(path, None);
     }
@@ -114,9 +93,4 @@ pub(super) fn set_folder(script: &Path, creators: Option<&Arc<Path>>) {
 pub(super) fn beside(path: &Path, folder: Option<&Arc<Path>>) -> Option<PathBuf> {
     let other = folder.filter(|_| path.is_relative() && !path.exists())?.join(path);
     other.exists().then_some(other)
-}
-
-unsafe fn push_bytes(raw: *mut lua_State, bytes: &[u8]) {
-    // SAFETY: pointer and length are those of a slice; the VM copies the bytes.
-    unsafe { ffi::lua_pushlstring(raw, bytes.as_ptr().cast(), bytes.len()) };
 }

@@ -4,13 +4,12 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Once};
 
-use mlua::ffi;
-
 use crate::lua;
 use crate::lua::host::{self, Host};
 use crate::os::stdio;
 use crate::sched::{Context, End};
-use crate::vm::hook::{self, INTERRUPTED, arm, current};
+use crate::vm::hook;
+use crate::vm::hook::{arm, current};
 use crate::vm::{blame, profiler};
 
 /// Has panics in the turn of a context logged without the backtrace that may be asked for: where
@@ -77,12 +76,9 @@ pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
 #[cold]
 pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
     cancel(context, &*panic);
-    let Some(raw) = current() else { resume_unwind(panic) };
-    drop(panic);
-    // SAFETY: the coroutine that has called the native function, which nothing of ours is live in
-    // but what unwinding drops.
-    unsafe {
-        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
-        ffi::lua_error(raw)
+    if current().is_none() {
+        resume_unwind(panic);
     }
+    drop(panic);
+    hook::raise_interrupted()
 }

@@ -4,27 +4,26 @@
 //! one call, and plain writes have functions that compiled code calls without leaving it.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::Arc;
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
-
-use super::buffer::userdata;
+use super::buffer::values::{buffer_at, push_frames, with_buffer, with_text};
 use crate::buf::{NlBuffer, ReadBuffer};
 use crate::error::Code;
 use crate::frame::{Encoder, TooLong};
 use crate::lua;
 use crate::lua::host::{self, Host};
 use crate::net::{Body, Read, SharedWriter, WriteBatch};
+use crate::vm::hook;
+use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{key, push_text, text};
-use crate::vm::{hook, state};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
-    (c"read", read as lua_CFunction),
-    (c"write", write),
-    (c"write_shared", write_shared),
-    (c"stage_pointers", stage_pointers),
+    (c"read", function(read)),
+    (c"write", function(write)),
+    (c"write_shared", function(write_shared)),
+    (c"stage_pointers", function(stage_pointers)),
 ];
 
 thread_local! {
@@ -77,30 +76,22 @@ fn find(key: u64, scratch: &mut ReadBuffer, places: &mut [Range<usize>; FRAMES_M
 /// native.read(key, stock): a buffer, how many more, which follow it, are now in the table `stock`
 /// from index 1 on, and whether there are none behind those until the next event; `nil, code`;
 /// nothing if there is nothing yet.
-unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let key = unsafe { key(raw, 1) };
+fn read(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
     with_scratch(|scratch| {
         let mut places = [const { 0..0 }; FRAMES_MAX];
         let found = find(key, scratch, &mut places);
-        // SAFETY: called by the VM; the host is not borrowed any more. What raises drops the bytes,
-        // or the whole block, on its way.
-        let more = unsafe {
-            match found.read {
-                Read::Frames(count, piece) => {
-                    let bytes = piece.as_deref().unwrap_or(scratch.content());
-                    userdata::push_frames(raw, &places[..count], bytes, piece.as_ref());
-                    count - 1
-                }
-                Read::Wait | Read::Later => return 0,
-                Read::Failed(code) => return push_code(raw, code),
+        let more = match found.read {
+            Read::Frames(count, piece) => {
+                let bytes = piece.as_deref().unwrap_or(scratch.content());
+                push_frames(lua, &places[..count], bytes, piece.as_ref());
+                count - 1
             }
+            Read::Wait | Read::Later => return 0,
+            Read::Failed(code) => return push_code(lua, code),
         };
-        // SAFETY: as above.
-        unsafe {
-            ffi::lua_pushnumber(raw, more as f64);
-            ffi::lua_pushboolean(raw, c_int::from(found.is_dry));
-        }
+        lua.push_number(more as f64);
+        lua.push_boolean(found.is_dry);
         3
     })
 }
@@ -108,12 +99,7 @@ unsafe extern "C-unwind" fn read(raw: *mut lua_State) -> c_int {
 /// Reads the next frame into a buffer. Returns 0 if it did, 1 if it did and there is nothing behind
 /// it until the next event, 2 if there is nothing yet, 3 if nothing was done: then native.read says
 /// why.
-///
-/// # Safety
-/// As for [`stage_buffer`].
-unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
-    // SAFETY: the caller's contract.
-    let buffer = unsafe { &mut *buffer };
+fn read_into(key: f64, buffer: &mut NlBuffer) -> c_int {
     if !buffer.is_live() {
         return 3;
     }
@@ -139,38 +125,30 @@ unsafe extern "C" fn read_into(key: f64, buffer: *mut NlBuffer) -> c_int {
     let result = lua::fault::attempt(take).unwrap_or(3);
     let now = buffer.charged;
     if now != before {
-        // SAFETY: a state runs, as the caller says.
-        unsafe { state::account(hook::running()) }.recharge(before as usize, now as usize);
+        hook::with_account(|account| account.recharge(before as usize, now as usize));
     }
     result
 }
 
 /// native.stage_pointers(): the addresses of [`stage_buffer`], [`stage_text`],
 /// [`stage_shared_buffer`] and [`read_into`], for the FFI: nothing may be raised in these.
-unsafe extern "C-unwind" fn stage_pointers(raw: *mut lua_State) -> c_int {
-    let buffer: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = stage_buffer;
-    let text: unsafe extern "C" fn(f64, *const u8, u32) -> c_int = stage_text;
-    let shared: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = stage_shared_buffer;
-    let into: unsafe extern "C" fn(f64, *mut NlBuffer) -> c_int = read_into;
-    // SAFETY: called by the VM.
-    unsafe {
-        ffi::lua_pushlightuserdata(raw, buffer as *mut c_void);
-        ffi::lua_pushlightuserdata(raw, text as *mut c_void);
-        ffi::lua_pushlightuserdata(raw, shared as *mut c_void);
-        ffi::lua_pushlightuserdata(raw, into as *mut c_void);
-    }
+fn stage_pointers(lua: Stack<'_>) -> c_int {
+    let buffer = with_buffer(stage_buffer);
+    let text = with_text(stage_text);
+    let shared = with_buffer(stage_shared_buffer);
+    let into = with_buffer(read_into);
+    lua.push_address(buffer);
+    lua.push_address(text);
+    lua.push_address(shared);
+    lua.push_address(into);
     4
 }
 
 /// As [`stage_buffer`], to a connection of any context: `fd` is what native.fd returned for it.
-///
-/// # Safety
-/// As for [`stage_buffer`].
-unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_int {
+fn stage_shared_buffer(fd: f64, buffer: &mut NlBuffer) -> c_int {
     let is_staged = lua::fault::attempt(|host| {
         let fd = fd as u64;
-        // SAFETY: the caller's contract.
-        let body = body_of(unsafe { &mut *buffer });
+        let body = body_of(buffer);
         if let Body::Slice(body) = body
             && host.remotes.stage(fd, body)
         {
@@ -184,16 +162,10 @@ unsafe extern "C" fn stage_shared_buffer(fd: f64, buffer: *mut NlBuffer) -> c_in
 
 /// Stages a frame with the content of a buffer. Returns 0, or 1 if nothing was done: then
 /// native.write does it, or says why not.
-///
-/// # Safety
-/// `buffer` must be what a buffer userdata holds, and a context must be running.
-unsafe extern "C" fn stage_buffer(key: f64, buffer: *mut NlBuffer) -> c_int {
-    let is_staged = lua::fault::attempt(|host| {
-        // SAFETY: the caller's contract.
-        match body_of(unsafe { &mut *buffer }) {
-            Body::Slice(body) => stage_plain(host, key, body),
-            body => matches!(stage(host, key as u64, body, 0), Some(Ok(()))),
-        }
+fn stage_buffer(key: f64, buffer: &mut NlBuffer) -> c_int {
+    let is_staged = lua::fault::attempt(|host| match body_of(buffer) {
+        Body::Slice(body) => stage_plain(host, key, body),
+        body => matches!(stage(host, key as u64, body, 0), Some(Ok(()))),
     });
     c_int::from(is_staged != Some(true))
 }
@@ -208,14 +180,8 @@ fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
 }
 
 /// As [`stage_buffer`], with the bytes of a string.
-///
-/// # Safety
-/// `start` must be valid for `length` bytes, and a context must be running.
-unsafe extern "C" fn stage_text(key: f64, start: *const u8, length: u32) -> c_int {
-    let is_staged = lua::fault::attempt(|host| {
-        // SAFETY: the caller's contract.
-        stage_plain(host, key, unsafe { std::slice::from_raw_parts(start, length as usize) })
-    });
+fn stage_text(key: f64, text: &[u8]) -> c_int {
+    let is_staged = lua::fault::attempt(|host| stage_plain(host, key, text));
     c_int::from(is_staged != Some(true))
 }
 
@@ -234,49 +200,35 @@ fn stage_plain(host: &mut Host, key: f64, body: &[u8]) -> bool {
     is_staged
 }
 
-unsafe fn push_code(raw: *mut lua_State, code: Code) -> c_int {
-    // SAFETY: the callers are called by the VM.
-    unsafe {
-        ffi::lua_pushnil(raw);
-        ffi::lua_pushnumber(raw, f64::from(code.0));
-    }
+fn push_code(lua: Stack<'_>, code: Code) -> c_int {
+    lua.push_nil();
+    lua.push_number(f64::from(code.0));
     2
 }
 
 /// The body of a write at `index`: a string, a number's text, or what a buffer holds; `None` for
 /// anything else.
-///
-/// # Safety
-/// `raw` must be a live state; the body lives while the argument is on the stack.
-unsafe fn body<'a>(raw: *mut lua_State, index: c_int) -> Option<Body<'a>> {
-    // SAFETY: the caller's contract.
-    unsafe {
-        if let Some(text) = text(raw, index) {
-            return Some(Body::Slice(text));
-        }
-        Some(body_of(userdata::test(raw, index)?))
+fn body<'a>(lua: Stack<'a>, index: c_int) -> Option<Body<'a>> {
+    if let Some(text) = lua.text(index) {
+        return Some(Body::Slice(text));
     }
+    Some(body_of(buffer_at(lua, index)?))
 }
 
 /// Pushes why a write is wrong: 0 for the type of the data, or a message.
-unsafe fn push_refusal(raw: *mut lua_State, message: Option<String>) {
-    // SAFETY: the callers are called by the VM.
-    unsafe {
-        match message {
-            None => ffi::lua_pushnumber(raw, 0.0),
-            Some(message) => push_text(raw, message.as_bytes()),
-        }
+fn push_refusal(lua: Stack<'_>, message: Option<String>) {
+    match message {
+        None => lua.push_number(0.0),
+        Some(message) => lua.push_text(message.as_bytes()),
     }
 }
 
 /// native.write(key, data, token): stages a frame; with a token that is not 0, tells when it is
 /// out. Returns nothing, or why the arguments are wrong.
-unsafe extern "C-unwind" fn write(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (key, data, token) = unsafe { (key(raw, 1), body(raw, 2), key(raw, 3)) };
+fn write(lua: Stack<'_>) -> c_int {
+    let (key, data, token) = (lua.key(1), body(lua, 2), lua.key(3));
     let Some(data) = data else {
-        // SAFETY: as above.
-        unsafe { push_refusal(raw, None) };
+        push_refusal(lua, None);
         return 1;
     };
     let message = match host::with(|host| stage(host, key, data, token)) {
@@ -284,8 +236,7 @@ unsafe extern "C-unwind" fn write(raw: *mut lua_State) -> c_int {
         Some(Err(too_long)) => too_long.to_string(),
         None => Code::SOCKET_CLOSED.text().to_owned(),
     };
-    // SAFETY: as above.
-    unsafe { push_refusal(raw, Some(message)) };
+    push_refusal(lua, Some(message));
     1
 }
 
@@ -316,15 +267,11 @@ fn stage(host: &mut Host, key: u64, mut data: Body<'_>, token: u64) -> Option<Re
 
 /// native.write_shared(fd, data, token): as `write`, to a connection of any context. Returns a
 /// code first if the connection cannot be written to.
-unsafe extern "C-unwind" fn write_shared(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    let (fd, data, token) = unsafe { (key(raw, 1), body(raw, 2), key(raw, 3)) };
+fn write_shared(lua: Stack<'_>) -> c_int {
+    let (fd, data, token) = (lua.key(1), body(lua, 2), lua.key(3));
     let refuse = |message: Option<String>| {
-        // SAFETY: as above.
-        unsafe {
-            ffi::lua_pushnil(raw);
-            push_refusal(raw, message);
-        }
+        lua.push_nil();
+        push_refusal(lua, message);
         2
     };
     let Some(data) = data else { return refuse(None) };
@@ -333,8 +280,7 @@ unsafe extern "C-unwind" fn write_shared(raw: *mut lua_State) -> c_int {
         Ok(Ok(())) => 0,
         Ok(Err(too_long)) => refuse(Some(too_long.to_string())),
         Err(code) => {
-            // SAFETY: as above.
-            unsafe { ffi::lua_pushnumber(raw, f64::from(code.0)) };
+            lua.push_number(f64::from(code.0));
             1
         }
     }

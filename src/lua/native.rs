@@ -9,8 +9,10 @@ use std::ffi::{CStr, c_int};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::LazyLock;
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
+use mlua::ffi;
+use mlua::ffi::lua_CFunction;
 
+use super::buffer::values;
 use super::{
     buffer, context, events, failure, frames, message, names, process, shortage, stat, tcp, timer,
 };
@@ -19,36 +21,29 @@ use crate::lua;
 use crate::vm::convert::OPEN_FFI;
 use crate::vm::coroutine;
 use crate::vm::environments;
+use crate::vm::stack;
 use crate::vm::stack::{Stack, function};
 use crate::vm::stack::{TABLE, push_text, text};
-use crate::vm::{blame, chunk_cache, cut, prelude, profiler, stock};
+use crate::vm::{blame, chunk_cache, cut, prelude, stock};
 
 pub(super) type Functions = &'static [(&'static CStr, lua_CFunction)];
 
-/// Makes the table of native functions, and prepares a fresh state for them.
-///
-/// # Safety
-/// `raw` must be a fresh state with an empty stack, inside a turn. Raises for want of memory.
-pub(super) unsafe fn open(raw: *mut lua_State) {
-    // SAFETY: the caller's contract; all names are terminated.
-    unsafe {
-        buffer::userdata::open(raw);
-        crate::vm::convert::install(raw);
-        crate::vm::pristine::keep(raw);
-        stock::install(raw);
-        profiler::install(raw);
-        ffi::lua_createtable(raw, 0, FUNCTIONS_USUAL);
-        ffi::lua_createtable(raw, 0, 1);
-        ffi::lua_pushcfunction(raw, look_up);
-        ffi::lua_setfield(raw, -2, c"__index".as_ptr());
-        ffi::lua_setmetatable(raw, -2);
-        ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, TABLE.as_ptr());
-        ffi::lua_settop(raw, 0);
-    }
+/// Makes the table of native functions, and prepares a fresh state for them. Raises for want of
+/// memory.
+pub(super) fn open(lua: Stack<'_>) {
+    values::open(lua);
+    stack::prepare(lua);
+    lua.push_table(0, FUNCTIONS_USUAL);
+    lua.push_table(0, 1);
+    lua.push_function(function(look_up));
+    lua.set_field(-2, c"__index");
+    lua.set_metatable(-2);
+    lua.set_field(ffi::LUA_REGISTRYINDEX, TABLE);
+    lua.set_top(0);
 }
 
 /// Functions that a context without sockets looks up.
-const FUNCTIONS_USUAL: c_int = 24;
+const FUNCTIONS_USUAL: usize = 24;
 
 type ByName = HashMap<&'static [u8], lua_CFunction, BuildHasherDefault<NameHasher>>;
 
@@ -74,7 +69,7 @@ impl Hasher for NameHasher {
 
 /// The `__index` of the table: makes a function when it is first looked up. A context needs few of
 /// them, and all would take 9 KiB.
-unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
+fn look_up(lua: Stack<'_>) -> c_int {
     const LISTS: &[Functions] = &[
         context::FUNCTIONS,
         environments::FUNCTIONS,
@@ -102,7 +97,7 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
             (c"load_jit", prelude::load_jit),
             (c"look_at", chunk_cache::look_at),
             (c"compile", prelude::compile_for_lua),
-            (c"set_ffi", set_ffi),
+            (c"set_ffi", function(set_ffi)),
             (c"header", function(header)),
             (c"open_sockets", function(open_sockets)),
         ],
@@ -111,30 +106,23 @@ unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
         let all = LISTS.iter().copied().flatten();
         all.map(|(name, function)| (name.to_bytes(), *function)).collect()
     });
-    // SAFETY: called by the VM with the table and a name, which is looked at before the stack
-    // changes.
-    unsafe {
-        let found = text(raw, 2).and_then(|name| BY_NAME.get(name));
-        let Some(function) = found else { return 0 };
-        ffi::lua_pushcfunction(raw, *function);
-        ffi::lua_pushvalue(raw, 2);
-        ffi::lua_pushvalue(raw, -2);
-        ffi::lua_rawset(raw, 1);
-    }
+    let found = lua.text(2).and_then(|name| BY_NAME.get(name));
+    let Some(found) = found else { return 0 };
+    lua.push_function(*found);
+    lua.push_copy(2);
+    lua.push_copy(-2);
+    lua.raw_set(1);
     1
 }
 
 /// native.set_ffi(f): f() returns the FFI library.
-unsafe extern "C-unwind" fn set_ffi(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, once per state, with a function.
-    unsafe {
-        ffi::lua_settop(raw, 1);
-        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, TABLE.as_ptr());
-        ffi::lua_pushvalue(raw, 1);
-        ffi::lua_setfield(raw, -2, c"ffi".as_ptr());
-        ffi::lua_settop(raw, 1);
-        ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, OPEN_FFI.as_ptr());
-    }
+fn set_ffi(lua: Stack<'_>) -> c_int {
+    lua.set_top(1);
+    lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
+    lua.push_copy(1);
+    lua.set_field(-2, c"ffi");
+    lua.set_top(1);
+    lua.set_field(ffi::LUA_REGISTRYINDEX, OPEN_FFI);
     0
 }
 

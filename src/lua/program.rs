@@ -16,6 +16,7 @@ use crate::error::Code;
 use crate::message::{Held, Value};
 use crate::os::stdio;
 use crate::sched::{Context, End, Outcome, Program};
+use crate::vm::stack::Stack;
 use crate::vm::state::{Account, State};
 use crate::vm::{self, hook, prelude};
 use crate::{logging, lua, rt};
@@ -179,7 +180,7 @@ impl Running {
                 protected(raw, |raw| {
                     // Nothing that is loaded here is garbage.
                     ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
-                    native::open(raw);
+                    native::open(Stack::new(raw));
                     prelude::push_chunk(raw, "init");
                     ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, vm::stack::TABLE.as_ptr());
                     ffi::lua_createtable(raw, 0, CORE_FIELDS);

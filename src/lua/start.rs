@@ -41,15 +41,15 @@ pub(super) unsafe fn load_script(
         }
         ffi::lua_settop(raw, 0);
         match &script.command_line {
-            Some(line) => push_arg(raw, line),
-            None => set_compiler(raw),
+            Some(line) => push_arg(Stack::new(raw), line),
+            None => set_compiler(Stack::new(raw)),
         }
         if script.deny.is_any() {
             confine(Stack::new(raw), script.deny);
         }
         let has_coroutines = match &script.command_line {
             Some(line) if line.is_interactive || !line.steps.is_empty() => {
-                push_command(raw, line, &script.source);
+                push_command(Stack::new(raw), line, &script.source);
                 false
             }
             _ => {

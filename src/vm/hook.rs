@@ -26,6 +26,7 @@ use mlua::ffi::{self, lua_Debug, lua_State};
 
 use super::cut;
 use super::layout::Layout;
+use super::state::{Account, account};
 use super::traceback::{hide_bottom, traceback};
 
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
@@ -71,6 +72,30 @@ pub(crate) fn set_running(raw: *mut lua_State) -> *mut lua_State {
 #[inline]
 pub(crate) fn running() -> *mut lua_State {
     RUNNING.get()
+}
+
+/// Calls `body` with the account of the state that this thread runs, if it runs one.
+#[inline]
+pub(crate) fn with_account(body: impl FnOnce(&Account)) {
+    let raw = RUNNING.get();
+    if !raw.is_null() {
+        // SAFETY: what runs is alive, and so is its account.
+        body(unsafe { account(raw) });
+    }
+}
+
+/// Raises, in the coroutine that runs, what interruptions raise.
+///
+/// # Panics
+/// If none is known to run: see [`current`].
+pub(crate) fn raise_interrupted() -> ! {
+    let raw = current().expect("a coroutine runs");
+    // SAFETY: the coroutine that has called the native function, which nothing of ours is live in
+    // but what unwinding drops.
+    unsafe {
+        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
+        ffi::lua_error(raw)
+    }
 }
 
 /// Forgets the state that this thread runs if it is this one: its memory is given back.

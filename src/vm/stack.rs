@@ -13,9 +13,22 @@ use mlua::ffi::lua_State;
 use super::blame::Wrong;
 use super::state::Account;
 use super::{blame, convert, prelude, state, traceback};
+use super::{pristine, profiler, stock};
 use crate::message::Value;
 
-/// The registry field of the table.
+/// Prepares a fresh state for what the library does with it. Raises for want of memory.
+pub(crate) fn prepare(lua: Stack<'_>) {
+    let raw = lua.raw();
+    // SAFETY: a running state with an empty stack.
+    unsafe {
+        convert::install(raw);
+        pristine::keep(raw);
+        stock::install(raw);
+        profiler::install(raw);
+    }
+}
+
+/// The registry field of the table of native functions.
 pub(crate) const TABLE: &CStr = c"node-lua.native";
 
 /// The bytes of a string argument (numbers are converted in place); `None` for anything else.
@@ -234,6 +247,24 @@ impl<'a> Stack<'a> {
     pub(crate) fn push_table(self, list: usize, fields: usize) {
         // SAFETY: a running state with a slot free.
         unsafe { ffi::lua_createtable(self.raw, list as c_int, fields as c_int) };
+    }
+
+    /// Sets an entry of the table at `index`: the key lies below the value, and both go.
+    pub(crate) fn raw_set(self, index: c_int) {
+        // SAFETY: a running state with a key and a value on top, and a table.
+        unsafe { ffi::lua_rawset(self.raw, index) };
+    }
+
+    /// Gives what is at `index` the metatable on top, which goes.
+    pub(crate) fn set_metatable(self, index: c_int) {
+        // SAFETY: a running state with a table on top.
+        unsafe { ffi::lua_setmetatable(self.raw, index) };
+    }
+
+    /// Sets a global of scripts to what is on top, which goes.
+    pub(crate) fn set_global(self, name: &CStr) {
+        // SAFETY: a running state with a value on top.
+        unsafe { ffi::lua_setglobal(self.raw, name.as_ptr()) };
     }
 
     /// Pushes a global of scripts.

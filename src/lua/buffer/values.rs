@@ -1,13 +1,18 @@
 //! How buffers leave a VM and enter another.
 
 use std::ffi::c_int;
+use std::ffi::c_void;
+use std::ops::Range;
+use std::ptr::NonNull;
 
 use mlua::ffi::lua_State;
 
 use super::userdata;
+use crate::buf::NlBuffer;
 use crate::buf::{INLINE_MAX, Piece};
 use crate::message::Pooled;
 use crate::vm::convert;
+use crate::vm::stack::Stack;
 
 /// How buffers travel: by reference.
 #[derive(Debug)]
@@ -44,4 +49,66 @@ impl convert::Buffers for BufferValues {
         // SAFETY: the caller's contract.
         unsafe { userdata::push_bytes(state, content) };
     }
+}
+
+/// Prepares a fresh state for buffers.
+pub(crate) fn open(lua: Stack<'_>) {
+    // SAFETY: a running state with slots free.
+    unsafe { userdata::open(lua.raw()) };
+}
+
+/// The buffer at `index`, if it is one.
+#[inline]
+pub(crate) fn buffer_at(lua: Stack<'_>, index: c_int) -> Option<&mut NlBuffer> {
+    // SAFETY: a running state; the argument keeps the userdata alive while the function runs.
+    unsafe { userdata::test(lua.raw(), index) }
+}
+
+/// See [`userdata::push_frames`]; there is a table at index 2, and nothing above it.
+#[inline]
+pub(crate) fn push_frames(
+    lua: Stack<'_>,
+    places: &[Range<usize>],
+    bytes: &[u8],
+    piece: Option<&Piece>,
+) {
+    lua.set_top(2);
+    // SAFETY: a running state; what is there to be replaced at 2 is a table, as callers see to.
+    unsafe { userdata::push_frames(lua.raw(), places, bytes, piece) };
+}
+
+/// The address of a C function, for the FFI, that calls `body`, which captures nothing, with a
+/// number and what a buffer userdata holds.
+pub(crate) fn with_buffer<F: Fn(f64, &mut NlBuffer) -> c_int + Copy>(_body: F) -> *mut c_void {
+    const { assert!(size_of::<F>() == 0, "no variables are captured") };
+    /// # Safety
+    /// `buffer` must be what a buffer userdata holds.
+    unsafe extern "C" fn call<F: Fn(f64, &mut NlBuffer) -> c_int + Copy>(
+        number: f64,
+        buffer: *mut NlBuffer,
+    ) -> c_int {
+        // SAFETY: a type without size, of which `with_buffer` was given a value.
+        let body = unsafe { NonNull::<F>::dangling().read() };
+        // SAFETY: the caller's contract; nobody else looks at the buffer meanwhile.
+        body(number, unsafe { &mut *buffer })
+    }
+    call::<F> as *mut c_void
+}
+
+/// The same for a number and a string, given by its start and length.
+pub(crate) fn with_text<F: Fn(f64, &[u8]) -> c_int + Copy>(_body: F) -> *mut c_void {
+    const { assert!(size_of::<F>() == 0, "no variables are captured") };
+    /// # Safety
+    /// `start` must be valid for `length` bytes.
+    unsafe extern "C" fn call<F: Fn(f64, &[u8]) -> c_int + Copy>(
+        number: f64,
+        start: *const u8,
+        length: u32,
+    ) -> c_int {
+        // SAFETY: a type without size, of which `with_text` was given a value.
+        let body = unsafe { NonNull::<F>::dangling().read() };
+        // SAFETY: the caller's contract; strings of the VM do not change.
+        body(number, unsafe { std::slice::from_raw_parts(start, length as usize) })
+    }
+    call::<F> as *mut c_void
 }
