@@ -13,6 +13,8 @@
 //! for this script. One of them, `jit.vmdef`, is made by LuaJIT's build; so that is run once more,
 //! but for this file alone.
 
+#![allow(unsafe_code, reason = "sets a variable")]
+
 use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};

@@ -5,6 +5,8 @@
 //! compiler asks for one token after the other, each a place to look whether the context ends.
 //! Finding a text in another takes time as their lengths together say, not their product.
 
+#![allow(unsafe_code, reason = "not behind a safe face yet")]
+
 use std::cell::Cell;
 use std::ffi::{c_char, c_int};
 

@@ -1,5 +1,6 @@
 //! Buffers through a real VM: scripts, the Rust interface, memory accounting.
 
+#![allow(unsafe_code, reason = "a state without the runtime")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod support;

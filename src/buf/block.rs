@@ -10,6 +10,8 @@
 //!   shared   ptr ──► block of a Bytes in `store`       copied, or taken back, before a write
 //! ```
 
+#![allow(unsafe_code, reason = "bytes that are shared, and not filled yet")]
+
 use std::marker::PhantomPinned;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
 use std::ops::Range;

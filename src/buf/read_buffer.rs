@@ -1,5 +1,7 @@
 //! The block that sockets are read into.
 
+#![allow(unsafe_code, reason = "not behind a safe face yet")]
+
 use std::io;
 use std::mem::MaybeUninit;
 

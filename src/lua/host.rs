@@ -3,6 +3,8 @@
 //! The native functions (context.rs, tcp.rs, timer.rs) reach the host of the running context
 //! through [`with`]; a turn (program.rs) sets it with [`enter`].
 
+#![allow(unsafe_code, reason = "not behind a safe face yet")]
+
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,7 @@
 //! A script as a context runs it: its state, and one turn of it.
 
+#![allow(unsafe_code, reason = "not behind a safe face yet")]
+
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Loading a script, for the driver of its state to run.
 
+#![allow(unsafe_code, reason = "not behind a safe face yet")]
+
 use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};

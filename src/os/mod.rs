@@ -1,6 +1,8 @@
 //! The system: sockets, readiness, threads, signals, standard output. The async runtime is named
 //! here alone.
 
+#![allow(unsafe_code, reason = "so is the system")]
+
 pub mod chance;
 pub(crate) mod clock;
 pub mod descriptors;

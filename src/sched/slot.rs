@@ -4,6 +4,8 @@
 //! what is in the slot of a stuck worker by poking its thread: the handler runs there, finds the
 //! slot at rest, and moves what is in it to where everybody may take it.
 
+#![allow(unsafe_code, reason = "not behind a safe face yet")]
+
 use std::sync::Arc;
 use std::sync::atomic::compiler_fence;
 

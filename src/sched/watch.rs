@@ -3,6 +3,8 @@
 //! Whoever wants that notes which turn he means, and pokes the worker's thread: a signal's handler
 //! runs there, between two instructions of whatever the thread does, and asks the program.
 
+#![allow(unsafe_code, reason = "not behind a safe face yet")]
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -1,5 +1,7 @@
 //! A world by itself: no contexts, no scheduler.
 
+#![allow(unsafe_code, reason = "not behind a safe face yet")]
+
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 

@@ -1,5 +1,7 @@
 //! The virtual machine: the only room that knows LuaJIT. It knows neither sockets nor peers.
 
+#![allow(unsafe_code, reason = "the VM is a C library")]
+
 pub mod blame;
 pub(crate) mod chunk_cache;
 pub mod convert;

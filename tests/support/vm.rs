@@ -1,5 +1,7 @@
 //! A Lua state with the buffer library, for scripts that need nothing else of the runtime.
 
+#![allow(unsafe_code, reason = "a state without the runtime")]
+
 use std::ffi::{CStr, CString};
 
 use mlua::ffi::{self, lua_State};

@@ -1,5 +1,7 @@
 //! Values on their way between two VMs, and bytes that no VM has written.
 
+#![allow(unsafe_code, reason = "a state without the runtime")]
+
 use std::cell::RefCell;
 use std::ffi::c_int;
 

@@ -1,5 +1,7 @@
 //! Buffers, as scripts have them: userdata, and the functions that are called with it.
 
+#![allow(unsafe_code, reason = "buffers are read in place by scripts")]
+
 mod call;
 pub(crate) mod format;
 pub mod header;
