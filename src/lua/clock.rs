@@ -1,7 +1,6 @@
 //! Clocks, as scripts read them.
 
 use std::ffi::c_int;
-use std::os::unix::ffi::OsStrExt;
 
 use crate::rt;
 use crate::vm::stack::{Stack, function};

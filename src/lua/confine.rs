@@ -7,8 +7,8 @@ use mlua::ffi;
 use super::native::push_failure;
 use crate::error::Code;
 use crate::lua::host;
+use crate::vm::stack::TABLE;
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{TABLE, key};
 
 /// What is withheld, one bit each; lua/context/create.lua knows the numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -19,7 +19,6 @@ use crate::message::{Id, Value};
 use crate::sched::{Context, End, Limits, Scheduler};
 use crate::vm::convert;
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{number, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"self", function(own)),

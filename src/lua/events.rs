@@ -4,17 +4,15 @@ use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::log::log;
 use super::notice::{Completion, Notice};
 use crate::error::Code;
 use crate::lua::BufferValues;
 use crate::lua::host::{self, Host};
 use crate::message::{Ending, Event, Value};
 use crate::rt;
-use crate::vm::convert::{Refused, push_value};
+use crate::vm::convert::Refused;
 use crate::vm::coroutine::refuse_wait;
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{key, number, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"next_event", function(next_event)),

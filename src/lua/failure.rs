@@ -5,8 +5,6 @@ use std::ffi::c_int;
 use super::log::{bounded, report};
 use crate::lua::host;
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{number, push_text, text};
-use crate::vm::traceback;
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"note_failure", function(note_failure)),

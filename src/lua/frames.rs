@@ -17,7 +17,6 @@ use crate::lua::host::{self, Host};
 use crate::net::{Body, Read, SharedWriter, WriteBatch};
 use crate::vm::hook;
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{key, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"read", function(read)),

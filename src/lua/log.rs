@@ -1,16 +1,12 @@
 //! What scripts log, and what is logged of their failures.
 
 use std::ffi::c_int;
-use std::hash::Hasher;
-use std::os::unix::ffi::OsStrExt;
 
-use super::context;
 use super::host::Host;
 use super::native::shorten;
 use crate::logging;
 use crate::lua::host;
 use crate::os::stdio;
-use crate::vm::stack::text;
 use crate::vm::stack::{Stack, function};
 
 /// Functions for the table of natives.

@@ -15,10 +15,9 @@ use crate::lua::{BufferValues, host};
 use crate::message::encode::TABLE_BYTES_MAX;
 use crate::message::{Event, Id, TooLarge, Value};
 use crate::vm::blame::Wrong;
-use crate::vm::convert::{self, to_large_value, to_small_value};
+use crate::vm::convert;
 use crate::vm::coroutine::refuse_wait;
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{key, number, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"send", function(send)),

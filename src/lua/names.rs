@@ -12,8 +12,6 @@ use crate::sched::Refused;
 use crate::sched::names::Names;
 use crate::sched::topics::{Malformed, Topics, check};
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{push_text, text};
-use crate::vm::state;
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"register_name", function(register)),

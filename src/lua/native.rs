@@ -22,8 +22,8 @@ use crate::vm::convert::OPEN_FFI;
 use crate::vm::coroutine;
 use crate::vm::environments;
 use crate::vm::stack;
+use crate::vm::stack::TABLE;
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{TABLE, push_text, text};
 use crate::vm::{blame, chunk_cache, cut, prelude, stock};
 
 pub(super) type Functions = &'static [(&'static CStr, lua_CFunction)];

@@ -10,7 +10,6 @@ use crate::lua::host;
 use crate::message::Event;
 use crate::os::{self, Signal};
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{key, number, push_text, text};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"hear", function(hear)),

@@ -8,7 +8,6 @@ use crate::frame::{Endian, HeadOptions, HeadPatch};
 use crate::lua::host;
 use crate::net::OptionsRefused;
 use crate::vm::stack::Stack;
-use crate::vm::stack::{key, push_text, text};
 
 /// Characters of a wrong text that a message shows.
 const GIVEN_MAX: usize = 40;

@@ -8,8 +8,6 @@ use crate::lua::host;
 use crate::message::Id;
 use crate::sched::Context;
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{number, push_text};
-use crate::vm::state;
 
 pub(super) const FUNCTIONS: super::native::Functions = &[(c"stat", function(stat))];
 

@@ -19,8 +19,6 @@ use crate::net::SharedWriter;
 use crate::os;
 use crate::rt::{self, Listener};
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{key, number, push_text, text};
-use crate::vm::state;
 
 /// Registry fields of the metatables of sockets and listen sockets; a socket's content is its key.
 const SOCKETS: [&CStr; 2] = [c"node-lua.socket", c"node-lua.listener"];

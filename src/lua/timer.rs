@@ -1,7 +1,6 @@
 //! The timers of a script: who waits for which, and the functions that set and cancel them.
 
 use std::ffi::c_int;
-use std::os::unix::ffi::OsStrExt;
 use std::task::{Context, Waker};
 
 use super::native::nanoseconds;
@@ -10,7 +9,6 @@ use crate::rt;
 use crate::timer::{TimerId, TimerQueue};
 use crate::vm::stack::prefetch;
 use crate::vm::stack::{Stack, function};
-use crate::vm::stack::{key, number};
 
 /// The resolution of timers, in nanoseconds: those that end in the same tick share a wake-up.
 const TICK: u64 = 1_000_000;

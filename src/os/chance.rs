@@ -3,8 +3,6 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
-use super::clock::now;
-
 /// Has the programs that this process executes find their code, stacks and heaps at the same
 /// addresses each time. False if that is so already, or cannot be had.
 pub fn fix_addresses() -> bool {

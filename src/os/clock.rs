@@ -1,6 +1,5 @@
 //! The clock, and deadlines on the reactor.
 
-use std::hash::{BuildHasher, Hasher};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};

@@ -1,7 +1,6 @@
 //! How many descriptors the process may have open.
 
 use std::ffi::c_int;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::OnceLock;
 
 /// What limited descriptors before that was raised.

@@ -1,6 +1,5 @@
 //! Look-ups of names.
 
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
 

@@ -1,7 +1,6 @@
 //! Clock, timers, name look-ups, tasks, random numbers. Does not know sockets.
 
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher};
 
 use super::clock::epoch;
 use super::descriptors::raise_descriptor_limit;

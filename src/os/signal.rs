@@ -1,6 +1,5 @@
 //! Signals that a process reacts to.
 
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 
 use crate::os::runtime::spawn;

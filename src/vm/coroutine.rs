@@ -1,6 +1,6 @@
 //! What native functions tell of the coroutines that run.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 

@@ -2,7 +2,6 @@
 
 use std::ffi::c_void;
 use std::ffi::{CStr, c_int};
-use std::hash::Hasher;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 

@@ -1,7 +1,5 @@
 //! Standard input, line by line.
 
-use std::hash::{BuildHasher, Hasher};
-
 unsafe extern "C" {
     static stdin: *mut libc::FILE;
 }
