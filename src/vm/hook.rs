@@ -52,15 +52,12 @@ pub fn init() {
     crate::sched::set_cut(cut::arm);
     crate::os::memory::on_give_back(super::memory::slots::trim);
     #[cfg(target_env = "gnu")]
-    {
-        crate::os::stdio::on_shortage(crate::lua::shortage::relieve);
-        crate::os::stdio::on_read(|| {
-            if let Some(raw) = current() {
-                // SAFETY: the coroutine that has called the function of `io` that reads.
-                unsafe { look(raw) };
-            }
-        });
-    }
+    crate::os::stdio::on_read(|| {
+        if let Some(raw) = current() {
+            // SAFETY: the coroutine that has called the function of `io` that reads.
+            unsafe { look(raw) };
+        }
+    });
 }
 
 /// Makes `raw` the state that this thread runs, null for none; returns the one before.
