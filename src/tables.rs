@@ -3,8 +3,9 @@
 //! When a table is full LuaJIT puts every key into a larger one, and looks for it there first. Of
 //! keys that all lie in one chain that takes the square of their number: seconds in a single
 //! instruction, or call, that nothing interrupts. Anybody can choose numbers that do. So the linker
-//! leads the calls that may add a key here (build.rs): a table with such a chain is made larger
-//! here before, without looking. Finding a key in its chain still takes as long as the chain is.
+//! leads the calls that may add a key here (build.rs): large tables with such a chain, and those
+//! without integers, are made larger here before, without looking. Finding a key in its chain still
+//! takes as long as the chain is.
 
 #![allow(unsafe_code, reason = "not behind a safe face yet")]
 
@@ -135,13 +136,23 @@ impl Table {
         }
     }
 
-    /// Makes room for one more key, which is not in the table, if LuaJIT would take long.
+    /// Whether a key is one that may belong into the array, which LuaJIT makes larger then.
+    unsafe fn has_integers(&self) -> bool {
+        // SAFETY: the callers have a live table.
+        unsafe { self.nodes() }.iter().any(|node| {
+            let is_number = (((node.key as i64) >> TAG_SHIFT) as u64) < NUMBER as u64;
+            let number = f64::from_bits(node.key);
+            is_number && node.value != NIL && f64::from(number as i32) == number
+        })
+    }
+
+    /// Makes room for one more key, which is not in the table, if LuaJIT would take longer.
     unsafe fn prepare(&mut self, raw: *mut lua_State, key: u64) {
         // SAFETY: a live table of this state's. Where the key's place is free no room is needed.
         unsafe {
-            if (*self.nodes.add(home(key, self.mask))).value != NIL
-                && self.is_full()
-                && self.has_chain(CHAIN_MAX)
+            if self.is_full()
+                && (*self.nodes.add(home(key, self.mask))).value != NIL
+                && (!self.has_integers() || self.has_chain(CHAIN_MAX))
             {
                 self.grow(raw);
             }
