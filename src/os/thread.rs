@@ -139,14 +139,15 @@ impl Handle {
         }
     }
 
-    /// Whether the thread waits for something, in a system call; false where that cannot be told.
+    /// Whether the thread waits for something, in a system call that a signal would end; false
+    /// where that cannot be told.
     pub fn is_asleep(self) -> bool {
         let stat = std::fs::read(format!("/proc/self/task/{}/stat", self.number));
         let stat = stat.unwrap_or_default();
         // The name, in parentheses, may hold anything.
         let name = stat.iter().rposition(|&byte| byte == b')');
         let state = name.and_then(|end| stat.get(end + 2));
-        state.is_some_and(|&state| state != b'R')
+        state.is_some_and(|&state| state == b'S')
     }
 
     /// Lets all other threads go first, for good.

@@ -19,8 +19,9 @@ use super::context::Context;
 pub(super) struct Late {
     /// Whose turns are to begin, or are in their first slice, and were not the first …
     again: Injector<Arc<Context>>,
-    /// … and those whose first turns these are.
+    /// … those that have never run, and those in the first slice of their first turn.
     new: Injector<Arc<Context>>,
+    first: Injector<Arc<Context>>,
     /// Whose turns were cut, with some of a later slice left …
     begun: Injector<Arc<Context>>,
     /// … and at its end.
@@ -66,7 +67,7 @@ impl Late {
     pub(super) fn push_cut(&self, context: Arc<Context>, used: Used) {
         let queue = match used {
             Used::Little if context.metrics().turns() > 1 => &self.again,
-            Used::Little => &self.new,
+            Used::Little => &self.first,
             Used::Some => &self.begun,
             Used::All => &self.cut,
         };
@@ -84,7 +85,13 @@ impl Late {
 
     /// Whether there is one whose turn is to begin or has just begun, and that may run.
     pub(super) fn has_unproven(&self) -> bool {
-        !(self.again.is_empty() && self.new.is_empty()) && self.held() == 0
+        let queues = [&self.again, &self.new, &self.first];
+        !queues.iter().all(|queue| queue.is_empty()) && self.held() == 0
+    }
+
+    /// Whether one has never run, and may.
+    pub(super) fn has_new(&self) -> bool {
+        !self.new.is_empty() && self.held() == 0
     }
 
     /// Whether there is one that may run.
@@ -99,15 +106,17 @@ impl Late {
 
     /// Whether some have to wait because of [`Late::hold`].
     pub(super) fn are_held(&self) -> bool {
-        let queues = [&self.again, &self.new, &self.begun, &self.cut];
+        let queues = [&self.again, &self.new, &self.first, &self.begun, &self.cut];
         self.held() > 0 && !queues.iter().all(|queue| queue.is_empty())
     }
 
     /// Takes the next one: of those whose turns were cut, if these are to come first.
     pub(super) fn take(&self, cut_first: bool) -> Option<Arc<Context>> {
         let held = self.held();
-        let unproven =
-            || (held == 0).then(|| take(&self.again).or_else(|| take(&self.new))).flatten();
+        let unproven = || {
+            let queues = [&self.again, &self.new, &self.first];
+            (held == 0).then(|| queues.into_iter().find_map(take)).flatten()
+        };
         let cut = || (held < 2).then(|| take(&self.begun).or_else(|| take(&self.cut))).flatten();
         match cut_first {
             true => cut().or_else(unproven),

@@ -28,9 +28,10 @@ pub(super) struct Watch {
     pub(super) slot: Slot,
     /// The turn to be interrupted. Written by the watchdog, or for it by the thread itself.
     cancelled: AtomicU64,
-    /// The turn to be cut, and since when. Written by anybody.
+    /// The turn to be cut, since when, and the thread's CPU time then. Written by anybody.
     asked: AtomicU64,
     asked_at: AtomicU64,
+    asked_cpu: AtomicU64,
     /// The thread was poked where the program could not be asked for anything. Written by the
     /// thread, taken by the watchdog.
     is_early: AtomicBool,
@@ -183,12 +184,24 @@ impl Watch {
     /// Takes account of the CPU time of the turn from now on. On the thread itself, or for the
     /// turn of another one.
     pub(super) fn begin_charging(&self) {
-        let cpu = self.cpu_time().map_or(0, |cpu| cpu.as_nanos() as u64);
-        self.charged.store(cpu, Ordering::Relaxed);
+        self.charged.store(self.cpu_nanoseconds(), Ordering::Relaxed);
     }
 
     pub(super) fn is_charging(&self) -> bool {
         self.charged.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the turn has used so much since it was last charged. CPU time counts: where others
+    /// keep the machine busy its thread may not have run.
+    pub(super) fn has_used(&self, least: Duration) -> bool {
+        let before = self.charged.load(Ordering::Relaxed);
+        self.cpu_nanoseconds().saturating_sub(before) >= least.as_nanos() as u64
+    }
+
+    /// The CPU time that the turn has used since it was asked to be cut.
+    pub(super) fn used_since_asked(&self) -> Duration {
+        let before = self.asked_cpu.load(Ordering::Relaxed);
+        Duration::from_nanos(self.cpu_nanoseconds().saturating_sub(before))
     }
 
     /// Charges its context with the CPU time that the turn has used since it was last charged;
@@ -198,7 +211,7 @@ impl Watch {
         if before == 0 {
             return Duration::ZERO;
         }
-        let now = self.cpu_time().map_or(before, |cpu| cpu.as_nanos() as u64);
+        let now = self.cpu_nanoseconds();
         let next = if is_end { 0 } else { now };
         // Fails if the other of the two has just done it.
         let order = Ordering::Relaxed;
@@ -246,6 +259,7 @@ impl Watch {
     pub(super) fn cut(&self, turn: u64) {
         if self.asked.swap(turn, Ordering::Relaxed) != turn {
             self.asked_at.store(rt::now(), Ordering::Relaxed);
+            self.asked_cpu.store(self.cpu_nanoseconds(), Ordering::Relaxed);
         }
         let thread = self.thread();
         if let Some(thread) = *thread
@@ -293,9 +307,11 @@ impl Watch {
         }
     }
 
-    fn cpu_time(&self) -> Option<Duration> {
+    /// The CPU time that the thread has used.
+    fn cpu_nanoseconds(&self) -> u64 {
         let thread = self.thread();
         // SAFETY: as above.
-        thread.and_then(|thread| unsafe { thread.cpu_time() })
+        let used = thread.and_then(|thread| unsafe { thread.cpu_time() });
+        used.unwrap_or_default().as_nanos() as u64
     }
 }

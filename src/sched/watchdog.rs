@@ -24,8 +24,9 @@ use crate::rt;
 /// Time between two looks, and what a long turn gets of a worker before others of its kind do.
 pub(super) const TICK: Duration = Duration::from_millis(4);
 
-/// The same while others wait that are not known to take long.
+/// The same while others wait that are not known to take long, and while some have never run.
 const HURRY: Duration = Duration::from_millis(1);
+const HURRY_NEW: Duration = Duration::from_micros(250);
 
 /// A turn is not cut on demand before it has had so much of a slice.
 const SLICE_MIN: Duration = Duration::from_micros(100);
@@ -42,6 +43,7 @@ const STUCK: Duration = Duration::from_millis(7);
 /// … if it has used so much CPU time of it, or waits in a system call: on a machine that others
 /// keep busy its thread may not have run at all.
 const STUCK_CPU: Duration = Duration::from_millis(2);
+const STUCK_LATEST: Duration = Duration::from_millis(250);
 
 /// Looks between two times that what long turns have printed is written.
 const OUTPUT_TICKS: u32 = 16;
@@ -112,8 +114,6 @@ struct Seen {
     ticks: u32,
     /// The thread has used CPU time since the look before.
     is_busy: bool,
-    /// What it has used since the turn was asked to be cut.
-    used: Duration,
 }
 
 struct Watchdog {
@@ -185,8 +185,9 @@ impl Watchdog {
             let is_early = early_pokes > 0 && watches().any(Watch::is_early);
             let pause = match () {
                 () if is_early => EARLY,
-                () if scheduler.are_long_in_the_way() => HURRY,
-                () => TICK,
+                () if !scheduler.are_long_in_the_way() => TICK,
+                () if scheduler.late.has_new() => HURRY_NEW,
+                () => HURRY,
             };
             if !self.is_alone {
                 std::thread::sleep(pause.min(left));
@@ -199,8 +200,8 @@ impl Watchdog {
                 early_pokes -= 1;
                 watches().for_each(Watch::poke_early);
             }
-            if pause == HURRY && scheduler.are_long_in_the_way() {
-                scheduler.cut_long(HURRY);
+            if pause < TICK && !is_early && scheduler.are_long_in_the_way() {
+                scheduler.cut_long(pause);
             }
         }
     }
@@ -256,7 +257,7 @@ impl Watchdog {
             if is_wanted && !watch.is_doomed(turn) {
                 watch.cut(turn);
             }
-            match scheduler.give_up(index, remote, seen) {
+            match scheduler.give_up(index, remote) {
                 true => given_up += 1,
                 false => long += usize::from(!watch.is_outcast()),
             }
@@ -306,13 +307,15 @@ impl Scheduler {
             |since: u64, age: Duration| now.saturating_sub(since) >= age.as_nanos() as u64;
         for remote in self.remotes() {
             let watch = &remote.watch;
-            let Some(since) = watch.long_since().filter(|_| !watch.is_outcast()) else { continue };
+            if watch.long_since().is_none() || watch.is_outcast() {
+                continue;
+            }
             match watch.asked_since() {
                 // It is on its way.
                 Some(asked) if !is_older(asked, SLICE_MIN) => return,
                 // It cannot be cut where it is, or not yet.
                 Some(_) => {}
-                None if is_older(since, SLICE_MIN) => {
+                None if watch.has_used(SLICE_MIN) => {
                     let turn = watch.turn();
                     if turn % 2 == 1 {
                         watch.cut(turn);
@@ -324,15 +327,12 @@ impl Scheduler {
         }
     }
 
-    /// Has all cut that are in turns which have been long for such a time.
-    fn cut_long(&self, age: Duration) {
-        let now = rt::now();
+    /// Has all long turns cut that have used so much CPU time of their slices.
+    fn cut_long(&self, used: Duration) {
         for watch in self.remotes().map(|remote| &remote.watch) {
             let turn = watch.turn();
-            let is_due = watch
-                .long_since()
-                .is_some_and(|since| now.saturating_sub(since) >= age.as_nanos() as u64);
-            if is_due && turn % 2 == 1 && !watch.is_outcast() && watch.asked_since().is_none() {
+            let is_long = turn % 2 == 1 && watch.long_since().is_some() && !watch.is_outcast();
+            if is_long && watch.asked_since().is_none() && watch.has_used(used) {
                 watch.cut(turn);
             }
         }
@@ -351,11 +351,7 @@ impl Scheduler {
     /// Reacts to a turn that has lasted for more than a tick.
     fn on_long_turn(&self, watch: &Watch, seen: &mut Seen) {
         let Some(context) = watch.context().and_then(|id| self.registry().get(id)) else { return };
-        let used = watch.charge(context.metrics(), false);
-        seen.is_busy = !used.is_zero();
-        if watch.asked_since().is_some() {
-            seen.used += used;
-        }
+        seen.is_busy = !watch.charge(context.metrics(), false).is_zero();
         if seen.is_busy && seen.ticks == 1 && watch.is_outcast() {
             watch.yield_to_others();
         }
@@ -371,15 +367,13 @@ impl Scheduler {
     }
 
     /// Gives up a worker whose turn should have been cut; false if it was before, or is not due.
-    fn give_up(&self, index: usize, remote: &Remote, seen: &Seen) -> bool {
+    fn give_up(&self, index: usize, remote: &Remote) -> bool {
         let (now, watch) = (rt::now(), &remote.watch);
-        let is_due = watch
-            .asked_since()
-            .is_some_and(|since| now.saturating_sub(since) >= STUCK.as_nanos() as u64);
-        let is_new = is_due
-            && !watch.is_outcast()
-            && (seen.used >= STUCK_CPU || watch.is_asleep())
-            && watch.give_up();
+        let Some(since) = watch.asked_since() else { return false };
+        let time = Duration::from_nanos(now.saturating_sub(since));
+        let is_due = time >= STUCK && !watch.is_outcast();
+        let has_run = || watch.used_since_asked() >= STUCK_CPU || watch.is_asleep();
+        let is_new = is_due && (has_run() || time >= STUCK_LATEST) && watch.give_up();
         if is_new {
             self.affinity.vacate(index);
         }

@@ -1,6 +1,7 @@
 -- node-lua endless.lua [NAME...]: in each of the places of places.lua a context does not return.
 -- Others go on, its state is told, and `destroy` and a limit of its turn end it. Prints a line for
--- each: whether it can be cut, its slices and states, how it ended, and how with a limit.
+-- each: whether it can be cut, its further slices and states once it is there for certain, how it
+-- ended, and how with a limit.
 local here = arg[0]:match("^(.*)/")
 package.path = here .. "/?.lua;" .. package.path
 
@@ -25,21 +26,25 @@ end
 
 -- Has it loop for a while, during which others go on.
 local function watch(handle)
-    local states, answers = {}, 0
+    local states, answers, before = {}, 0, nil
     repeat
         assert(context.query(echo, answers) == true)
         answers = answers + 1
         local stat = context.stat(handle)
         if not stat then break end
-        states[stat.state or "none"] = true
+        -- On the way there it may be cut.
+        if stat.cpu > 0.01 then
+            before = before or stat.slices
+            states[stat.state or "none"] = true
+        end
         timer.sleep(0.001)
-    until stat.cpu > 0.03 and answers > 20
-    return states, answers
+    until stat.cpu > 0.04 and answers > 20
+    return states, before
 end
 
 for _, name in ipairs(names) do
     local handle, ended = start(name, {})
-    local states = watch(handle)
+    local states, before = watch(handle)
     local stat = context.stat(handle)
     context.destroy(handle)
     local _, code = context.wait(handle, 20)
@@ -50,7 +55,7 @@ for _, name in ipairs(names) do
     local found = {}
     for state in pairs(states) do found[#found + 1] = state end
     table.sort(found)
-    local slices, shown = stat and stat.slices, table.concat(found, " ")
+    local slices, shown = stat and stat.slices - before, table.concat(found, " ")
     print(name, places[name][1], slices, shown, code, ended[1], late, over[1])
 end
 context.destroy(echo)
