@@ -20,6 +20,7 @@ const CALLS: &[(&str, &str)] = &[
     ("again", "local _ = (('a'):rep(4e6)):match('(a*)b%1')"),
     ("set", "local _ = (('a'):rep(4e6)):find('[' .. ('b'):rep(4e6) .. ']')"),
     ("place", "local _ = (('a'):rep(4e6)):find('().*%1')"),
+    ("insert", "while true do table.insert({ 1 }, -2 ^ 31, 2) end"),
     (
         "sort",
         "local n, t = 2e6, {}
@@ -163,4 +164,26 @@ fn destroy_ends_whoever_adds_colliding_keys() {
          assert(code == 0 or code == 205, code)",
     );
     run(node_lua().args([main, file])).succeeded();
+}
+
+/// Wherever something is inserted, all is where it would be in plain Lua.
+#[test]
+fn what_is_inserted_far_in_front_of_a_table_is_there() {
+    let script =
+        "for _, place in ipairs { -70000, -65536, -65535, '-70000', -70000.5, -3, 0, 1, 2 } do
+                    local is, should = { 'a', 'b' }, { 'a', 'b' }
+                    is[-5], should[-5] = 'c', 'c'
+                    table.insert(is, place, 'x')
+                    local at = place - place % -1
+                    for i = 3, at + 1, -1 do should[i] = should[i - 1] end
+                    should[at] = 'x'
+                    for k, v in pairs(is) do assert(should[k] == v) end
+                    for k, v in pairs(should) do assert(is[k] == v) end
+                  end
+                  for _, wrong in ipairs { 'x', {}, false } do
+                    local ok, why = pcall(table.insert, {}, wrong, 1)
+                    assert(not ok and why:find('number expected', 1, true), why)
+                  end
+                  assert(not pcall(table.insert, 5, -70000, 1))";
+    run(node_lua().args(["-e", script])).succeeded();
 }

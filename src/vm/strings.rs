@@ -1,5 +1,5 @@
-//! `string.find`, `match`, `gmatch` and `gsub`, which end when their context does: LuaJIT's own do
-//! not before they are done. To scripts they are those (`stock.rs`); what finds text without a
+//! `string.find`, `match`, `gmatch` and `gsub`, and `table.insert`, which end when their context does:
+//! LuaJIT's own do not before they are done. To scripts they are those (`stock.rs`); what finds text without a
 //! pattern still is.
 
 use std::ffi::{CStr, c_char, c_int};
@@ -16,6 +16,10 @@ static FIND: Original = Original::new();
 static MATCH: Original = Original::new();
 static GMATCH: Original = Original::new();
 static GSUB: Original = Original::new();
+static INSERT: Original = Original::new();
+
+/// Places in front of a table's first one that `table.insert` may go through in one step.
+const PLACES: i32 = 1 << 16;
 
 /// Puts the functions in their place.
 ///
@@ -28,6 +32,9 @@ pub(crate) unsafe fn install(raw: *mut lua_State) {
         replace(raw, c"match", first, &MATCH);
         replace(raw, c"gmatch", gmatch, &GMATCH);
         replace(raw, c"gsub", gsub, &GSUB);
+        ffi::lua_getglobal(raw, c"table".as_ptr());
+        replace(raw, c"insert", insert, &INSERT);
+        ffi::lua_settop(raw, -2);
     }
 }
 
@@ -296,6 +303,31 @@ unsafe extern "C-unwind" fn gsub(raw: *mut lua_State) -> c_int {
         ffi::lua_pushnumber(raw, f64::from(count));
         2
     }
+}
+
+/// table.insert: each value from a place on moves up by one, as many steps as there are places,
+/// from 2^31 in front of the first on.
+unsafe extern "C-unwind" fn insert(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM, with a table there.
+    unsafe {
+        let is_plain = ffi::lua_gettop(raw) != 3
+            || ffi::lua_type(raw, 1) != ffi::LUA_TTABLE
+            || ffi::lua_isnumber(raw, 2) == 0;
+        // As LuaJIT converts what is out of range.
+        let place = i32::try_from(ffi::lua_tointeger(raw, 2)).unwrap_or(i32::MIN);
+        if is_plain || place > -PLACES {
+            return go_on(raw, &INSERT);
+        }
+        for to in (place + 1..=ffi::lua_objlen(raw, 1) as i32 + 1).rev() {
+            ffi::lua_rawgeti_(raw, 1, to - 1);
+            ffi::lua_rawseti_(raw, 1, to);
+            if to % PLACES == 0 {
+                hook::look(raw);
+            }
+        }
+        ffi::lua_rawseti_(raw, 1, place);
+    }
+    0
 }
 
 #[cfg(test)]
