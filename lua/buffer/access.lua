@@ -1,10 +1,11 @@
--- The accessors of buffers that compile: typed reads and writes, raw pointers. Not for scripts,
--- which see them as methods. Offsets are zero-based.
+-- The accessors of buffers that compile: bytes and raw pointers; those of numbers are in
+-- buffer/number.lua, loaded with the first of them. Not for scripts, which see them as methods.
+-- Offsets are zero-based.
 --
--- Every accessor is generated from one of three templates, so that it holds all of its checks
--- itself. In compiled code the type check and the loads of ptr and len leave the loop; what remains
--- is the comparison with the length. `tobit(x) ~= x` is true for whatever is no int32: NaN,
--- fractions, huge numbers; for integers in compiled code it costs nothing.
+-- Every accessor holds all of its checks itself. In compiled code the type check and the loads of
+-- ptr and len leave the loop; what remains is the comparison with the length. `tobit(x) ~= x` is
+-- true for whatever is no int32: NaN, fractions, huge numbers; for integers in compiled code it
+-- costs nothing.
 --
 -- In code that is not compiled, making a pointer allocates, and whatever allocates may run a
 -- finaliser, which is script code: it may release the buffer, have it grow, or send it. So each
@@ -24,10 +25,9 @@ ffi.cdef "void *memchr(const void *bytes, int byte, size_t len);"
 local buffer, TOKEN = native.buffer_methods()
 local memchr = ffi.C.memchr
 local cast, copy, istype, text_of = ffi.cast, ffi.copy, ffi.istype, ffi.string
-local tobit, band, bswap, rshift, arshift = bit.tobit, bit.band, bit.bswap, bit.rshift, bit.arshift
+local tobit, band, rshift = bit.tobit, bit.band, bit.rshift
 local getmetatable, floor, type, tonumber = getmetatable, math.floor, type, tonumber
-local format, gsub, match = string.format, string.gsub, string.match
-local ipairs, rawget, rawset, getinfo = ipairs, rawget, rawset, debug.getinfo
+local format, rawget, rawset, getinfo = string.format, rawget, rawset, debug.getinfo
 local setmetatable = setmetatable
 local bad, raise, buffer_reserve = native.bad, native.raise, native.buffer_reserve
 
@@ -35,7 +35,6 @@ local bad, raise, buffer_reserve = native.bad, native.raise, native.buffer_reser
 local view_t = ffi.typeof "nl_buffer *"
 local bytes_t = ffi.typeof "const uint8_t *"
 local int64, uint64 = ffi.typeof "int64_t", ffi.typeof "uint64_t"
-local scratch = ffi.new "union { int32_t i32; float f32; uint64_t u64; double f64; }"
 
 local LIVE, UNIQUE = ffi.C.NL_BUFFER_LIVE, ffi.C.NL_BUFFER_UNIQUE
 local SIZE_MAX = 0x7fffffff
@@ -43,13 +42,12 @@ local NAN = 0 / 0
 
 -- Failure. A place is the position of an argument, or the words for something in one.
 
-local function not_buffer(value, name)
-    bad(1, name, "buffer", value)
-end
+local function not_buffer(value, name) bad(1, name, "buffer", value) end
 
 local function is_released(name)
     raise(
-        name .. ": buffer is released (release() gives its memory back for good; clear() empties "
+        name
+            .. ": buffer is released (release() gives its memory back for good; clear() empties "
             .. "one to use it again)"
     )
 end
@@ -77,7 +75,10 @@ local function out_of_range(object, offset, width, name, place)
     raise(
         format(
             "%s: offset %.0f, width %d is outside the buffer of %d bytes (offsets count from 0)",
-            name, number, width, view.len
+            name,
+            number,
+            width,
+            view.len
         )
     )
 end
@@ -86,9 +87,7 @@ local function bad_value(value, place, name, low, high)
     bad(place, name, "whole number from " .. low .. " to " .. high, value)
 end
 
-local function bad_number(value, place, name)
-    bad(place, name, "number", value)
-end
+local function bad_number(value, place, name) bad(place, name, "number", value) end
 
 local function bad_count(count, place, name, max)
     bad_value(count, place, name, "0", format("%d", max))
@@ -128,186 +127,32 @@ local function to_u64(value, place, name)
     bad_value(value, place, name, "0", "2^64 - 1")
 end
 
--- Fixed widths. `load` and `store` are for the byte order of this machine, `load_swapped` and
--- `store_swapped` for the other; they see the pointer `p`, and neither they nor `prepare` allocate
--- before the pointer is used. `check` turns `given` into `stored`; `convert`, which may allocate,
--- goes on with that.
-
-local SMALL = [[
-    local stored = type(given) == "number" and tobit(given) or whole(given)
-    if stored ~= given or stored < $low or stored > $high then
-        bad_value(given, $where, "$name", "$low", "$high")
-    end]]
--- Integers in compiled code are int32: those need no more than the sign looked at.
-local U32 = [[
-    local stored = type(given) == "number" and tobit(given) or whole_u32(given)
-    if stored ~= given or stored < 0 then
-        if type(given) ~= "number" or not (given >= 0 and given <= 4294967295)
-            or floor(given) ~= given
-        then
-            bad_value(given, $where, "$name", "0", "4294967295")
-        end
-        stored = given
-    end]]
-local FLOAT = [[
-    local stored = given
-    if type(given) ~= "number" then bad_number(given, $where, "$name") end]]
-
-local FIXED = {
-    u8 = { width = 1, low = "0", high = "255", is_bytes = true },
-    i8 = { width = 1, low = "-128", high = "127" },
-    u16 = {
-        width = 2, low = "0", high = "65535",
-        load_swapped = "rshift(bswap(p[0]), 16)",
-        store_swapped = "p[0] = rshift(bswap(stored), 16)",
-    },
-    i16 = {
-        width = 2, low = "-32768", high = "32767", swapped = "u16",
-        load_swapped = "arshift(bswap(p[0]), 16)",
-        store_swapped = "p[0] = rshift(bswap(stored), 16)",
-    },
-    u32 = {
-        width = 4, check = U32, swapped = "i32",
-        load_swapped = "tonumber(cast(uint32, bswap(p[0])))",
-        store_swapped = "p[0] = bswap(stored)",
-    },
-    i32 = {
-        width = 4, low = "-2147483648", high = "2147483647",
-        load_swapped = "bswap(p[0])", store_swapped = "p[0] = bswap(stored)",
-    },
-    u64 = {
-        width = 8, check = 'local stored = to_u64(given, $where, "$name")', allocates = true,
-        load_swapped = "bswap(p[0])", convert_swapped = "stored = bswap(stored)",
-    },
-    i64 = {
-        width = 8, check = 'local stored = to_i64(given, $where, "$name")', allocates = true,
-        load_swapped = "bswap(p[0])", convert_swapped = "stored = bswap(stored)",
-    },
-    f32 = {
-        width = 4, check = FLOAT, swapped = "i32",
-        prepare_swapped = "scratch.i32 = bswap(p[0])", load_swapped = "scratch.f32",
-        store_swapped = "scratch.f32 = stored p[0] = bswap(scratch.i32)",
-    },
-    f64 = {
-        width = 8, check = FLOAT, swapped = "u64", allocates = true,
-        prepare_swapped = "scratch.u64 = bswap(p[0])", load_swapped = "scratch.f64",
-        convert_swapped = "scratch.f64 = stored stored = bswap(scratch.u64)",
-    },
-}
-
-local PREAMBLE = [[
-local e = ...
-local TOKEN, UNIQUE, scratch, view_t = e.TOKEN, e.UNIQUE, e.scratch, e.view_t
-local whole, whole_u32 = e.whole, e.whole_u32
-local not_buffer, out_of_range, bad_value = e.not_buffer, e.out_of_range, e.bad_value
-local bad_number, reserve, to_i64, to_u64 = e.bad_number, e.reserve, e.to_i64, e.to_u64
-local u16_p, i16_p, u32_p, i32_p = e.u16_p, e.i16_p, e.u32_p, e.i32_p
-local u64_p, i64_p, f32_p, f64_p, i8_p = e.u64_p, e.i64_p, e.f32_p, e.f64_p, e.i8_p
-local uint32, cast, tobit, band, bswap = e.uint32, e.cast, e.tobit, e.band, e.bswap
-local rshift, arshift, getmetatable = e.rshift, e.arshift, e.getmetatable
-local tonumber, type, floor = e.tonumber, e.type, e.floor
-]]
-
--- Where the first two begin.
-local LOCATE = [[
-    if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
-        not_buffer(buffer, "$name")
-    end
-    local view, at = view_t(buffer), type(offset) == "number" and tobit(offset) or whole(offset)
-    if at ~= offset or not (at >= 0 and at <= view.len - $width) then
-        out_of_range(buffer, offset, $width, "$name")
-    end
-]]
-
-local GET = [[
-local function read(buffer, offset)
-    $locate
-    local address = view.address
-    local p = $open view.ptr + at $close
-    if view.address ~= address or at > view.len - $width then return read(buffer, offset) end
-    $prepare
-    return $load
-end
-return read
-]]
-
-local SET = [[
-local function write(buffer, offset, given)
-    $locate
-    $check
-    $convert
-    if band(view.flags, UNIQUE) == 0 then reserve(buffer, 0, "$name") end
-    local address = view.address
-    local p = $open view.ptr + at $close
-    if view.address ~= address or at > view.len - $width or band(view.flags, UNIQUE) == 0 then
-        return write(buffer, offset, given)
-    end
-    $store
-end
-return write
-]]
-
-local PUT = [[
-local function append(buffer, given)
-    if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
-        not_buffer(buffer, "$name")
-    end
-    local view = view_t(buffer)
-    $check
-    $convert
-    if view.room < $width then reserve(buffer, $width, "$name") end
-    local address, len = view.address, view.len
-    local p = $open view.ptr + len $close
-    if view.address ~= address or view.len ~= len or view.room < $width then
-        return append(buffer, given)
-    end
-    $store
-    view.len = len + $width
-    view.room = view.room - $width
-    return buffer
-end
-return append
-]]
-
 local env = {
-    TOKEN = TOKEN, NAN = NAN, UNIQUE = UNIQUE, scratch = scratch, view_t = view_t, cast = cast,
-    not_buffer = not_buffer, out_of_range = out_of_range, bad_value = bad_value, whole = whole,
+    TOKEN = TOKEN,
+    UNIQUE = UNIQUE,
+    LIVE = LIVE,
+    view_t = view_t,
+    cast = cast,
+    not_buffer = not_buffer,
+    is_released = is_released,
+    out_of_range = out_of_range,
+    bad_value = bad_value,
+    bad_number = bad_number,
+    whole = whole,
     whole_u32 = whole_u32,
-    bad_number = bad_number, reserve = reserve, to_i64 = to_i64, to_u64 = to_u64,
-    uint32 = ffi.typeof "uint32_t", uint64 = uint64, int64 = int64, is_released = is_released,
-    tobit = tobit, band = band, bswap = bswap, rshift = rshift, arshift = arshift,
-    getmetatable = getmetatable, tonumber = tonumber, type = type, floor = floor, LIVE = LIVE,
+    reserve = reserve,
+    to_i64 = to_i64,
+    to_u64 = to_u64,
+    uint64 = uint64,
+    int64 = int64,
+    tobit = tobit,
+    band = band,
+    rshift = rshift,
+    getmetatable = getmetatable,
+    tonumber = tonumber,
+    type = type,
+    floor = floor,
 }
-for _, pair in ipairs {
-    { "i8", "int8_t" }, { "u16", "uint16_t" }, { "i16", "int16_t" }, { "u32", "uint32_t" },
-    { "i32", "int32_t" }, { "u64", "uint64_t" }, { "i64", "int64_t" }, { "f32", "float" },
-    { "f64", "double" },
-} do
-    env[pair[1] .. "_p"] = ffi.typeof(pair[2] .. " *")
-end
-
---- What the generated code for a kind and byte order ("le", "be", or "" for one byte) consists of.
-local is_little = ffi.abi "le"
-local function parts(kind, order)
-    local fixed = FIXED[kind]
-    local swapped = order ~= "" and (order == "le") ~= is_little
-    return {
-        width = fixed.width, low = fixed.low, high = fixed.high, check = fixed.check or SMALL,
-        open = fixed.is_bytes and "" or format("cast(%s_p, ", swapped and fixed.swapped or kind),
-        close = fixed.is_bytes and "" or ")",
-        allocates = fixed.allocates,
-        convert = swapped and fixed.convert_swapped or "",
-        prepare = swapped and fixed.prepare_swapped or "",
-        load = swapped and fixed.load_swapped or "p[0]",
-        store = swapped and fixed.store_swapped or "p[0] = stored",
-    }
-end
-
-local function expand(template, values)
-    -- Twice: the parts contain placeholders themselves.
-    local text = gsub(gsub(template, "%$(%w+)", values), "%$(%w+)", values)
-    return text
-end
 
 --- Adds a method, but not in the place of what a script has put there. Stand-ins, of which it may
 --- have kept one, know what they stand for (core/listing.lua).
@@ -321,27 +166,13 @@ local function place(name, method)
 end
 env.place = place
 
-local TEMPLATES = { [""] = GET, set_ = SET, put_ = PUT }
-local PLACES = { set_ = "3", put_ = "2" }
-
---- Makes the accessor of this name and adds it to the methods; nil if it is not a name of one.
-local function generate(name)
-    local prefix, kind, order = match(name, "^(%l-_?)([uif]%d+)(%l*)$")
-    if name == "byte" then prefix, kind, order = "", "u8", "" end
-    local template, fixed = TEMPLATES[prefix], FIXED[kind]
-    if not template or not fixed then return nil end
-    if fixed.width == 1 and order ~= "" or fixed.width > 1 and order ~= "le" and order ~= "be" then
-        return nil
-    end
-    local values = parts(kind, order)
-    values.name, values.where, values.locate = name, PLACES[prefix], LOCATE
-    local accessor = native.compile(PREAMBLE .. expand(template, values))(env)
-    place(name, accessor)
-    return accessor
+--- Finds an accessor that is not there yet: one of numbers, if any. What is loaded puts another
+--- function in the place of this one.
+function env.find(_, name)
+    if type(name) ~= "string" then return nil end
+    native.load "buffer/number"(native, env)
+    return env.find(nil, name)
 end
-
--- Most scripts use few of the 54.
-function env.find(_, name) return type(name) == "string" and generate(name) or nil end
 setmetatable(buffer, { __index = env.find })
 
 -- Bytes and pointers.
@@ -437,7 +268,11 @@ local function make_room(object, count)
     end
     local address, len, room = view.address, view.len, view.room
     local bytes = view.ptr + len
-    if view.address ~= address or view.len ~= len or view.room ~= room or room < wanted
+    if
+        view.address ~= address
+        or view.len ~= len
+        or view.room ~= room
+        or room < wanted
         or band(view.flags, UNIQUE) == 0
     then
         return make_room(object, count)
@@ -509,7 +344,6 @@ place("reset", reset)
 place("length", length)
 place("unfill", unfill)
 
-env.FIXED, env.parts, env.expand = FIXED, parts, expand
-env.PREAMBLE, env.check_buffer = PREAMBLE, check_buffer
+env.check_buffer = check_buffer
 native.load "buffer/varint"(native, env)
 return env

@@ -19,7 +19,7 @@ local NAMES = {
     .. "listen6 listens local_addr local_port monitor read read_into remote_addr remote_port "
     .. "set_nodelay set_rwopt set_write_limit set_wshared stat write",
 }
--- Of buffers, beside those in C: what buffer/access.lua has, and what it generates.
+-- Of buffers, beside those in C: what buffer/access.lua has, and what buffer/number.lua makes.
 local ACCESS = "commit index_of ptr put put_varint put_zigzag reserve reset skip text varint zigzag"
 local KINDS = "u8 i8 u16le u16be i16le i16be u32le u32be i32le i32be u64le u64be i64le i64be "
   .. "f32le f32be f64le f64be"

@@ -17,6 +17,7 @@ local band, floor = bit.band, math.floor
 local bad, raise, describe = native.bad, native.raise, native.describe
 
 local env = native.buffer_access()
+if not env.FIXED then native.load "buffer/number"(native, env) end
 local FIXED, view_t, LIVE = env.FIXED, env.view_t, env.LIVE
 local code = native.load "packet/code"(env)
 

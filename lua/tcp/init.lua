@@ -2,28 +2,22 @@
 
 local native, core = ...
 
-local getmetatable, next, select, type = getmetatable, next, select, type
-local concat, format, max = table.concat, string.format, math.max
-local bad, bad_because, raise = core.bad, native.bad_because, core.raise
+local getmetatable, select, type = getmetatable, select, type
+local bad, raise = core.bad, core.raise
 local timeout_of, handlers = core.timeout_of, core.handlers
-local call, call_guarded, complete = core.call, core.call_guarded, core.complete
-local defer, hold = core.defer, core.hold
+local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
 local suspend_on, resume_waiter = core.suspend_on, core.resume_waiter
-local timer_start, jobs = native.timer_start, core.get_timing().jobs
 local native_read, native_write = native.read, native.write
 
 native.open_sockets()
 local sockets = native.load("tcp/socket")(native, core)
 local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by_id
-local paths, refuse = sockets.paths, sockets.refuse
-local check_stream, check_listener = sockets.check_stream, sockets.check_listener
-local check_open, new_stream = sockets.check_open, sockets.new_stream
+local refuse, check_stream, check_open = sockets.refuse, sockets.check_stream, sockets.check_open
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
 local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
-local next_frame, stocked_bytes = sockets.next_frame, sockets.stocked_bytes
-local put_back, is_shortage = sockets.put_back, sockets.is_shortage
+local next_frame, put_back = sockets.next_frame, sockets.put_back
 local set_callback, close_record = sockets.set_callback, sockets.close_record
 
 local ffi = native.ffi("ffi")
@@ -38,8 +32,6 @@ stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
 local TEXT_MAX = 4096
 
 local SOCKET_CLOSED, LISTENER_CLOSED, TIMEOUT = 203, 204, 208
--- How long to wait, at least, before accepting again when the system is out of descriptors.
-local RETRY_SECONDS = 0.05
 
 local tcp = {}
 native.load("tcp/connect")(native, core, sockets, tcp)
@@ -79,43 +71,6 @@ local function serve_stream(record)
   end
 end
 
-local function serve_listener(record)
-  local has_collected = false
-  while not record.closed do
-    local waits = record.waiter
-    local token = not waits and next_waiter(record)
-    if not waits and not token and not record.callback then return release_anchor(record) end
-    local id, code = native.accept(record.id)
-    if not id and code == nil then return end
-    if not id then
-      if is_shortage(code) then
-        local shortage = sockets.get_shortage()
-        local pause = shortage.pause()
-        if has_collected or pause > 0 then
-          -- The connection stays in the kernel's queue until descriptors are free again. The timer
-          -- does not keep the context alive: whoever accepts does.
-          if has_collected then native.ask_others() end
-          local _, slot = timer_start(max(pause, RETRY_SECONDS), 0)
-          hold(1)
-          jobs[slot] = function() defer(serve_listener, record) end
-          return
-        end
-        shortage.collect()
-        has_collected = true
-      end
-      -- Anything else concerns that one connection, which is gone: the next is waited for.
-    elseif waits then
-      resume_waiter(record, true, new_stream(id, paths[record]))
-    elseif token then
-      take_waiter(record)
-      complete(token, true, new_stream(id, paths[record]))
-    else
-      local socket = new_stream(id, paths[record])
-      call_guarded(socket, record.callback, true, socket, record.anchor)
-    end
-  end
-end
-
 local READABLE, ACCEPTABLE = 4, 5
 
 handlers[READABLE] = function(id)
@@ -148,9 +103,18 @@ jit.off(serve_stream)
 jit.off(handlers[READABLE])
 jit.off(wait_on)
 
-handlers[ACCEPTABLE] = function(id)
-  local record = by_id[id]
-  if record then return serve_listener(record) end
+-- What comes before anybody accepts waits in the kernel's queue.
+handlers[ACCEPTABLE] = function() end
+
+local accept -- what tcp/accept.lua returns, once somebody accepts
+
+--- Accepts a connection, or has a callback get every one.
+---@param socket userdata
+---@param how? number|function timeout in seconds, or callback(true, socket, listen socket)
+---@return boolean|nil ok, userdata|integer socket or code
+function tcp.accept(socket, ...)
+  accept = accept or native.load("tcp/accept")(native, core, sockets)
+  return accept(socket, ...)
 end
 
 --- Reads a frame (or, without heads, whatever has come), or has a callback get every one.
@@ -258,29 +222,6 @@ function tcp.read_into(socket, data, ...)
   return pull(socket, record, data, ...)
 end
 
---- Accepts a connection, or has a callback get every one.
----@param socket userdata
----@param how? number|function timeout in seconds, or callback(true, socket, listen socket)
----@return boolean|nil ok, userdata|integer socket or code
-function tcp.accept(socket, ...)
-  local record = check_listener(socket, "accept")
-  check_open(record, LISTENER_CLOSED, "accept")
-  local timeout = 0
-  if select("#", ...) > 0 then
-    local how = ...
-    if type(how) == "function" then return set_callback(socket, record, how, serve_listener) end
-    timeout = timeout_of(how, 2, "accept")
-    if timeout < 0 then return false, TIMEOUT end
-  end
-  if not record.waiter and not next_waiter(record) then
-    local id, code = native.accept(record.id)
-    if id then return true, new_stream(id, paths[record]) end
-    if code ~= nil then defer(serve_listener, record) end
-  end
-  check_may_wait()
-  return wait_on(socket, record, timeout)
-end
-
 -- Write -------------------------------------------------------------------------------------------
 
 local function raise_unwritable(why, data, name)
@@ -365,60 +306,19 @@ end
 
 -- Options and state -------------------------------------------------------------------------------
 
-local RWOPT = {
-  "read_head_bytes", "read_head_endian", "read_head_max",
-  "write_head_bytes", "write_head_endian", "write_head_max",
-}
-local IS_RWOPT = {}
-for i = 1, #RWOPT do IS_RWOPT[RWOPT[i]] = true end
+local options -- what tcp/options.lua returns, once one of its functions is called
 
---- Changes how frames look; see docs/api/tcp.md for the fields.
----@param socket userdata
----@param changes table
-function tcp.set_rwopt(socket, changes)
-  local record = check_stream(socket, "set_rwopt")
-  check_open(record, SOCKET_CLOSED, "set_rwopt")
-  if type(changes) ~= "table" then bad(2, "set_rwopt", "table", changes) end
-  for field in next, changes do
-    if not IS_RWOPT[field] then
-      local named, known = native.describe(field), concat(RWOPT, ", ")
-      bad_because(2, "set_rwopt", format("no option named %s; there are %s", named, known))
-    end
+-- A function of tcp/options.lua.
+local function option(name)
+  return function(...)
+    options = options or native.load("tcp/options")(native, core, sockets)
+    return options[name](...)
   end
-  local why = native.set_rwopt(
-    record.id,
-    changes.read_head_endian,
-    changes.read_head_bytes,
-    changes.read_head_max,
-    changes.write_head_endian,
-    changes.write_head_bytes,
-    changes.write_head_max
-  )
-  if why then bad_because(2, "set_rwopt", why) end
 end
 
---- How frames look: a table of six fields; empty for a closed socket.
----@param socket userdata
----@return table
-function tcp.get_rwopt(socket)
-  local record = check_stream(socket, "get_rwopt")
-  local result = {}
-  if record.closed then return result end
-  local read_endian, read_bytes, read_max, write_endian, write_bytes, write_max =
-    native.get_rwopt(record.id)
-  result.read_head_endian, result.read_head_bytes = read_endian, read_bytes
-  result.write_head_endian, result.write_head_bytes = write_endian, write_bytes
-  result.read_head_max, result.write_head_max = read_max, write_max
-  return result
-end
-
---- Switches Nagle's algorithm off or on.
----@param socket userdata
----@param on boolean
-function tcp.set_nodelay(socket, on)
-  local record = check_stream(socket, "set_nodelay")
-  if not record.closed then native.set_nodelay(record.id, on and true or false) end
-end
+tcp.get_rwopt, tcp.set_rwopt = option("get_rwopt"), option("set_rwopt")
+tcp.set_nodelay, tcp.set_write_limit = option("set_nodelay"), option("set_write_limit")
+tcp.set_wshared, tcp.stat = option("set_wshared"), option("stat")
 
 --- An integer by which any context may write to the socket, once it is shared.
 ---@param socket userdata
@@ -427,15 +327,6 @@ function tcp.fd(socket)
   local record = check_stream(socket, "fd")
   check_open(record, SOCKET_CLOSED, "fd")
   return native.fd(record.id)
-end
-
---- Lets other contexts write to the socket by its fd, or stops that.
----@param socket userdata
----@param on boolean
-function tcp.set_wshared(socket, on)
-  local record = check_stream(socket, "set_wshared")
-  check_open(record, SOCKET_CLOSED, "set_wshared")
-  native.set_wshared(record.id, on and true or false)
 end
 
 --- The context that owns the socket with this fd; nil if it is closed.
@@ -470,38 +361,6 @@ tcp.remote_port = address_of(4, "remote_port")
 function tcp.monitor(socket, ...)
   set_monitor = set_monitor or native.load("tcp/monitor")(native, core, sockets)
   return set_monitor(socket, ...)
-end
-
---- Figures of a socket: what waits, bounds. An empty table for a closed socket.
----@param socket userdata
----@return table
-function tcp.stat(socket)
-  local record = streams[socket] or listeners[socket]
-  if record == nil then bad(1, "stat", "tcp socket", socket) end
-  if record.closed then return {} end
-  if listeners[socket] then
-    local backlog, backlog_max, accepted = native.listener_stat(record.id)
-    return { backlog = backlog, backlog_max = backlog_max, accepted = accepted }
-  end
-  local waiting, high, limit, ahead = native.socket_stat(record.id)
-  return {
-    write_queue_bytes = waiting,
-    write_queue_high = high,
-    write_queue_max = limit,
-    read_buffered_bytes = ahead + stocked_bytes(record),
-  }
-end
-
---- Sets how many bytes may wait to be written before the socket fails with 212.
----@param socket userdata
----@param bytes integer
-function tcp.set_write_limit(socket, bytes)
-  local record = check_stream(socket, "set_write_limit")
-  check_open(record, SOCKET_CLOSED, "set_write_limit")
-  if type(bytes) ~= "number" or not (bytes >= 0) then
-    bad(2, "set_write_limit", "number of bytes", bytes)
-  end
-  native.set_write_limit(record.id, bytes)
 end
 
 --- Closes a socket or listen socket; what was written still leaves.

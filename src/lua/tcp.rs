@@ -47,7 +47,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"get_rwopt", function(super::rwopt::get_rwopt)),
 ];
 
-/// Families, as lua/tcp/init.lua numbers them.
+/// Families, as lua/tcp/connect.lua numbers them.
 const UNIX: f64 = 1.0;
 const IP6: f64 = 6.0;
 

@@ -27,6 +27,8 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("core/timeout", c"=[node-lua] timeout", include_str!("../../lua/core/timeout.lua")),
     ("core/ffi", c"=[node-lua] ffi", include_str!("../../lua/core/ffi.lua")),
     ("core/listing", c"=[node-lua] listing", include_str!("../../lua/core/listing.lua")),
+    ("tcp/accept", c"=[node-lua] accept", include_str!("../../lua/tcp/accept.lua")),
+    ("tcp/options", c"=[node-lua] options", include_str!("../../lua/tcp/options.lua")),
     ("tcp/methods", c"=[node-lua] methods", include_str!("../../lua/tcp/methods.lua")),
     ("tcp/monitor", c"=[node-lua] monitor", include_str!("../../lua/tcp/monitor.lua")),
     (
@@ -37,6 +39,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("context/query", c"=[node-lua] query", include_str!("../../lua/context/query.lua")),
     ("core/require", c"=[node-lua] require", include_str!("../../lua/core/require.lua")),
     ("buffer/access", c"=[node-lua] access", include_str!("../../lua/buffer/access.lua")),
+    ("buffer/number", c"=[node-lua] number", include_str!("../../lua/buffer/number.lua")),
     ("buffer/varint", c"=[node-lua] varint", include_str!("../../lua/buffer/varint.lua")),
     ("packet/code", c"=[node-lua] code", include_str!("../../lua/packet/code.lua")),
     ("core/open_ffi", c"=[node-lua] open_ffi", include_str!("../../lua/core/open_ffi.lua")),

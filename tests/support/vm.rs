@@ -15,6 +15,7 @@ const LIBRARY: &[(&CStr, &str)] = &[
     (c"buffer/cdef", include_str!("../../lua/buffer/cdef.lua")),
     (c"buffer/varint", include_str!("../../lua/buffer/varint.lua")),
     (c"packet/code", include_str!("../../lua/packet/code.lua")),
+    (c"buffer/number", include_str!("../../lua/buffer/number.lua")),
     (c"buffer/access", include_str!("../../lua/buffer/access.lua")),
 ];
 
