@@ -22,7 +22,7 @@ local function put_move(b, id, x, y)
     b:put_u8(MOVE):put_u32be(id):put_f32be(x):put_f32be(y)
 end
 
-local function read_move(b, at)
+local function read(b, at)
     return b:u8(at), b:u32be(at + 1), b:f32be(at + 5), b:f32be(at + 9)
 end
 
@@ -32,11 +32,11 @@ local hex = b:tostring():gsub(".", function(byte)
     return ("%02x "):format(byte:byte())
 end)
 print(("a move is %d bytes: %s"):format(#b, hex:sub(1, -2)))
-print(("kind %d, id %d, x %g, y %g"):format(read_move(b, 0)))
+print(("kind %d, id %d, x %g, y %g"):format(read(b, 0)))
 
 -- A packet from the network may lie about its length: reading past the end raises.
 local half = b:split(MOVE_BYTES - 1)
-local _, message = pcall(read_move, half, 0)
+local _, message = pcall(read, half, 0)
 print("half a move: " .. message:gsub("^.-: ", ""))
 
 -- By layout: declared once, with code compiled for it.
@@ -68,7 +68,7 @@ for id = 1, count do
 end
 local sum = 0
 for i = 0, count - 1 do
-    local _, id = read_move(stream, i * MOVE_BYTES)
+    local _, id = read(stream, i * MOVE_BYTES)
     sum = sum + id
 end
 

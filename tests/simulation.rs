@@ -68,7 +68,7 @@ fn a_fault_that_only_a_cut_reveals_is_found() {
     let seed = failed.split(' ').next().unwrap();
     let [one, again] = [(); 2].map(|()| simulate(seed, "1", &["--trace"]));
     assert_eq!(one.code(), Some(1), "{one}");
-    assert!(one.stderr.contains("leader.lua:10: another context answers"), "{one}");
+    assert!(one.stderr.contains("leader.lua:12: another context answers"), "{one}");
     assert_eq!((&one.stderr, &one.stdout), (&again.stderr, &again.stdout));
 }
 

@@ -8,8 +8,8 @@ local loaded, before, open_ffi = ...
 
 local find, rawget, tostring, type = string.find, rawget, tostring, type
 
-local function is_builtin(value)
-  return value ~= nil and find(tostring(value), "builtin#", 1, true)
+local function is_builtin(f)
+  return f ~= nil and find(tostring(f), "builtin#", 1, true)
 end
 
 local opened = rawget(loaded, "ffi")

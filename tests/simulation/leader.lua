@@ -5,7 +5,9 @@
 if ... == "candidate" then
   if not context.find("leader") then
     local sum = 0
-    for i = 1, 300 do sum = sum + i * i end
+    for i = 1, 300 do
+      sum = sum + i * i
+    end
     assert(sum == 9045050)
     context.check(context.register("leader"))
   end

@@ -56,7 +56,7 @@ local function wait_until(what, condition)
   error(role .. ": in vain: " .. what)
 end
 
-local function create(name, ...)
+local function new(name, ...)
   return context.create(script, name, script, main, calm, kill, ...)
 end
 
@@ -410,19 +410,19 @@ function roles.main()
   end)
 
   local pushers, agents, workers = {}, {}, {}
-  for i = 1, 2 do pushers[i] = watch(create("pusher", i)) end
-  for i = 1, random(1, 3) do agents[i] = watch(create("agent"), kill) end
+  for i = 1, 2 do pushers[i] = watch(new("pusher", i)) end
+  for i = 1, random(1, 3) do agents[i] = watch(new("agent"), kill) end
   for _, agent in ipairs(agents) do context.send(agent, { peers = agents }) end
-  local server = watch(create("server", pushers))
+  local server = watch(new("server", pushers))
   local ok, port = context.query(server, "port")
   must(ok, "no port: %s", port)
   local collector = watch(context.create(
     { file = script, mailbox = random(4, 64) }, "collector", script, main, calm, kill
   ))
   local function work(handle) workers[#workers + 1] = watch(handle) end
-  for _ = 1, random(1, 4) do work(create("client", port, #pushers)) end
-  for _ = 1, random(1, 3) do work(create("asker", agents)) end
-  for i = 1, random(1, 3) do work(create("flooder", i, collector)) end
+  for _ = 1, random(1, 4) do work(new("client", port, #pushers)) end
+  for _ = 1, random(1, 3) do work(new("asker", agents)) end
+  for i = 1, random(1, 3) do work(new("flooder", i, collector)) end
   if kill then
     for _, agent in ipairs(agents) do
       if random(2) == 1 then

@@ -130,7 +130,8 @@ function roles.gate(_, life, framed_port, raw_port)
   end
 
   function serve.T(conn, id, frame)
-    timer.timeout(frame:u16be(5) / 1000, conn, EQUALS, id, answer)
+    local seconds = frame:u16be(5) / 1000
+    timer.timeout(seconds, conn, EQUALS, id, answer)
   end
 
   function serve.S(conn, id)
