@@ -30,7 +30,7 @@ use crate::vm::hook;
 use crate::vm::state::Account;
 
 /// What one turn may cost, in messages' worth of work, before other contexts run.
-const COST_PER_TURN: usize = 1024;
+pub(super) const COST_PER_TURN: usize = 1024;
 
 /// What a socket's readiness costs, with the system calls that follow.
 const READY_COST: usize = 8;

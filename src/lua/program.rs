@@ -10,7 +10,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::command::CommandLine;
 use super::confine::Deny;
-use super::host::{self, Host};
+use super::host::{self, COST_PER_TURN, Host};
 use super::native;
 use super::settings::Settings;
 use super::start::load_script;
@@ -311,13 +311,14 @@ impl Running {
         (outcome, cost)
     }
 
-    /// The turn is cut: what it has done so far takes effect, and what it has read makes room.
+    /// The turn is cut: what it has done so far takes effect, and what it has read makes room. What
+    /// it has cost counts on, so that it ends in the end.
     fn rest(&mut self) -> (Outcome, usize) {
         self.host.cut_turn();
         if let Some(state) = &self.state {
             self.host.update_metrics(state.account());
         }
-        (Outcome::Cut, self.host.take_cost())
+        (Outcome::Cut, COST_PER_TURN)
     }
 
     fn is_cut(&self) -> bool {
