@@ -254,10 +254,6 @@ fn the_process_grows_by_no_more_than_is_allowed() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// What freed memory may come to besides, in MiB, where threads free and allocate at once: of 500
-/// random programs one passed the slack, by 2.
-const LATE: u64 = 8;
-
 /// Random programs, see `fuzz/holdings.lua`; `HOLDINGS_SECONDS` for longer, `HOLDINGS_SEED` to
 /// begin with another one.
 #[test]
@@ -272,6 +268,6 @@ fn random_programs_hold_no_more_than_is_allowed() {
     };
     for seed in (first..).take_while(|&seed| wanted(seed)) {
         let (limit, growth, done) = grow(&[&seed.to_string()], "off");
-        assert!(growth <= 2 * limit + SLACK + LATE, "{done}");
+        assert!(growth <= 2 * limit + SLACK, "{done}");
     }
 }

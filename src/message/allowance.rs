@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::os::memory;
 
+/// What is kept free of a limit: one part of so many, and at most so many bytes.
+const FREED_PART: usize = 8;
+const FREED_BYTES: usize = 4 << 20;
+
 /// Bytes that wait somewhere because one context has sent, written, or not yet read them: in the
 /// mailboxes of others, in write queues, and as what connections have read ahead. Shared with
 /// whoever holds some of them. What waits in its own mailbox leaves the less room for these, and
@@ -19,8 +23,14 @@ pub struct Allowance {
 }
 
 impl Allowance {
+    /// For a context with a memory limit of so many bytes. A part of the limit is kept free: what
+    /// was freed takes room until the allocator gives it back to the system.
+    pub fn of_limit(limit: usize) -> Arc<Allowance> {
+        Allowance::new(limit - (limit / FREED_PART).min(FREED_BYTES))
+    }
+
     /// For at most `max` bytes.
-    pub fn new(max: usize) -> Arc<Allowance> {
+    fn new(max: usize) -> Arc<Allowance> {
         let (held, incoming) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Allowance { held, incoming, max, _limited: memory::Limited::new(max) })
     }

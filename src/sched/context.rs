@@ -175,7 +175,7 @@ impl Context {
             refusals: logging::Seldom::new(),
             program: Mutex::new(Some(program)),
             name: Mutex::new(None),
-            allowance: (limits.memory > 0).then(|| Allowance::new(limits.memory)),
+            allowance: (limits.memory > 0).then(|| Allowance::of_limit(limits.memory)),
         })
     }
 

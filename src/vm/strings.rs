@@ -1,6 +1,6 @@
-//! `string.find`, `match`, `gmatch` and `gsub`, and `table.insert`, which end when their context does:
-//! LuaJIT's own do not before they are done. To scripts they are those (`stock.rs`); what finds text without a
-//! pattern still is.
+//! `string.find`, `match`, `gmatch` and `gsub`, and `table.insert`, which end when their context
+//! does: LuaJIT's own do not before they are done. To scripts they are those (`stock.rs`); what
+//! finds text without a pattern still is.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
