@@ -142,6 +142,41 @@ fn loops_on_one_worker_hold_nobody_up_for_long() {
     assert_eq!(done.stdout, "1\t0\n".repeat(20), "{done}");
 }
 
+/// Workers that are given up come and go in any order; none takes an index with it.
+#[test]
+fn of_many_stuck_workers_none_keeps_its_contexts_from_the_next() {
+    let folder = Folder::new();
+    // A turn that cannot be cut.
+    let uncut = folder.write(
+        "uncut.lua",
+        "local seconds = ...
+         (('a'):gsub('a', function()
+           local till = timer.now() + seconds
+           while timer.now() < till do end
+         end))",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local uncut, me = ..., context.self()
+         for round = 1, 15 do
+           local left = 30
+           for i = 1, left do
+             local worker = i % 3 > 0 and i % 2 or nil
+             local h = context.create({ file = uncut, worker = worker }, math.random() * 0.03)
+             context.monitor(h, function()
+               left = left - 1
+               if left == 0 then context.send(me, 'all') end
+             end)
+           end
+           if not context.recv(me, 60) then
+             print('round', round, left, 'have not ended')
+             os.exit(1)
+           end
+         end",
+    );
+    run(node_lua().args(["--workers", "2"]).args([main, uncut])).succeeded();
+}
+
 #[test]
 fn a_worker_that_is_not_there_raises_with_the_limit() {
     let script = "for _, worker in ipairs { 2, -1, 0.5, 'x', 0/0 } do

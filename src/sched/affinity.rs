@@ -1,7 +1,8 @@
 //! Contexts that only one worker may run: a queue for each index, which nobody steals from.
 //!
 //! An index belongs to the worker that has it from the beginning. The watchdog takes it away from
-//! one that is stuck, and the next worker that has none takes it over, with what is queued.
+//! one that is stuck, and the next worker that has none takes it over, with what is queued. That may
+//! be one that was given up meanwhile: as it goes it leaves the index to others.
 //!
 //! Whoever queues looks for the holder afterwards, and a holder looks at the queue after it has
 //! become that: one of the two sees the other. Each context is queued at most once, so there are
@@ -132,10 +133,12 @@ impl Affinity {
         self.affinity.iter().position(|place| place.holder.load(Ordering::Relaxed) == worker)
     }
 
-    /// Takes the index away from a worker that is stuck, if it has one. Only the watchdog does.
+    /// Takes the index away from a worker that is stuck, or goes, if it has one.
     pub(super) fn vacate(&self, worker: usize) {
-        if let Some(index) = self.held_by(worker) {
-            self.affinity[index].holder.store(VACANT, Ordering::Relaxed);
+        for Place { holder, .. } in &self.affinity {
+            let order = Ordering::Relaxed;
+            // Who goes gives it up by itself, at the same time perhaps.
+            let _ = holder.compare_exchange(worker, VACANT, order, order);
         }
     }
 

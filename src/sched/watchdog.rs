@@ -286,8 +286,12 @@ impl Watchdog {
             scheduler.wake_one();
         }
         // What only one worker may run may have had to wait for the worker.
-        for holder in scheduler.affinity.waiting().filter_map(|(_, holder)| holder) {
-            scheduler.call(holder);
+        for (_, holder) in scheduler.affinity.waiting() {
+            match holder {
+                Some(holder) => scheduler.call(holder),
+                // Whoever wakes takes it over.
+                None => scheduler.wake_one(),
+            }
         }
         self.retry = self.retry.saturating_sub(1);
         while self.retry == 0 && scheduler.running() < scheduler.workers() && scheduler.can_grow() {

@@ -448,7 +448,8 @@ impl Worker {
 
     /// Takes over what only a worker may run that is stuck.
     fn adopt(&self, local: &Local) {
-        if local.place.get().is_none() {
+        // One that was given up is about to go.
+        if local.place.get().is_none() && !local.watch.is_outcast() {
             local.place.set(self.scheduler.affinity.adopt(self.index));
         }
     }
@@ -492,6 +493,7 @@ impl Worker {
     /// Gives up being a worker: what is queued here goes to the others.
     fn retire(&self, local: std::rc::Rc<Local>) -> Option<Deque<Arc<Context>>> {
         LOCAL.with_borrow_mut(Option::take);
+        self.scheduler.affinity.vacate(self.index);
         let local = std::rc::Rc::into_inner(local)?;
         let queued = std::iter::from_fn(|| local.deque.pop());
         for context in local.watch.slot.replace(None).into_iter().chain(queued) {
