@@ -23,6 +23,11 @@ fn buffer_script() {
 }
 
 #[test]
+fn buffer_access_script() {
+    script("@tests/lua/buffer_access_test.lua", include_str!("lua/buffer_access_test.lua"));
+}
+
+#[test]
 fn packet_script() {
     script("@tests/lua/packet_test.lua", include_str!("lua/packet_test.lua"));
 }
