@@ -13,7 +13,7 @@ local function attempt(f, ...)
     end
     return results(f(...))
 end
-local PLACE = ("%s:%d: "):format(arg[0], debug.getinfo(attempt).linedefined + 4)
+local PLACE = ("%s:%d: "):format(arg[0], debug.getinfo(attempt).lastlinedefined - 1)
 
 -- Ways to call: as it is, by a tail call, in a coroutine, deep in the stack.
 local function tail(f, ...)
