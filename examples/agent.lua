@@ -9,9 +9,7 @@ local count = 0
 
 while true do
     local ok, packet = context.recv(gate)
-    if not ok or not packet then
-        break
-    end
+    if not ok or not packet then break end
     count = count + 1
     tcp.write(fd, ("%d: %s"):format(count, packet:tostring()))
 end

@@ -50,9 +50,7 @@ listener:accept(function(_, sock)
         local name = members[sock]
         if not good then
             leave(sock)
-            if name then
-                say(name .. " leaves")
-            end
+            if name then say(name .. " leaves") end
         elseif not name then -- the first line is the member's name
             members[sock] = line:tostring()
             say(members[sock] .. " joins")

@@ -32,9 +32,7 @@ end
 local function echo(sock, text)
     sock:write(text)
     local ok, frame = sock:read(5)
-    if not ok then
-        error("no answer: " .. context.strerror(frame))
-    end
+    if not ok then error("no answer: " .. context.strerror(frame)) end
     return frame:tostring()
 end
 
@@ -49,9 +47,7 @@ local function chatter(number)
     local line = connect()
     for i = 1, frames do
         local text = ("connection %d, frame %d "):format(number, i):rep(i)
-        if echo(line, text) == text then
-            same = same + 1
-        end
+        if echo(line, text) == text then same = same + 1 end
     end
     line:close()
     running = running - 1

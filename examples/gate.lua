@@ -32,9 +32,7 @@ listener:accept(function(_, sock)
     local agent = context.create(here .. "/agent.lua", tcp.fd(sock), tcp.remote_port(sock))
 
     -- The agent may end first: on its own account, or by an error.
-    context.wait(agent, function()
-        sock:close()
-    end)
+    context.wait(agent, function() sock:close() end)
 
     sock:read(function(good, packet)
         if not good then

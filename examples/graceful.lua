@@ -39,9 +39,7 @@ listener:accept(function(_, sock)
         idle[sock] = true
         local good, request = sock:read()
         idle[sock] = nil
-        if not good then
-            break
-        end
+        if not good then break end
         busy = busy + 1
         sock:write(work(request))
         busy = busy - 1

@@ -4,6 +4,7 @@
 
 print(("greeter %d was created by %d"):format(context.self(), context.parent()))
 
-context.recv(0, function(_, name, from, session)
-    context.reply(from, session, "hello, " .. name)
-end)
+context.recv(
+    0,
+    function(_, name, from, session) context.reply(from, session, "hello, " .. name) end
+)

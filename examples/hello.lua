@@ -13,9 +13,7 @@ local here = arg[0]:match("^(.*)/") or "."
 local greeter = context.create(here .. "/greeter.lua")
 
 local ok, answer = context.query(greeter, name)
-if not ok then
-    error("no greeting: " .. context.strerror(answer))
-end
+if not ok then error("no greeting: " .. context.strerror(answer)) end
 print(answer)
 
 -- The greeter would wait for further questions for ever, and the process with it.

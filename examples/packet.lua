@@ -18,19 +18,13 @@ local packet = require("packet")
 local MOVE = 1
 local MOVE_BYTES = 13 -- kind u8, id u32, x f32, y f32, most significant byte first
 
-local function put_move(b, id, x, y)
-    b:put_u8(MOVE):put_u32be(id):put_f32be(x):put_f32be(y)
-end
+local function put_move(b, id, x, y) b:put_u8(MOVE):put_u32be(id):put_f32be(x):put_f32be(y) end
 
-local function read(b, at)
-    return b:u8(at), b:u32be(at + 1), b:f32be(at + 5), b:f32be(at + 9)
-end
+local function read(b, at) return b:u8(at), b:u32be(at + 1), b:f32be(at + 5), b:f32be(at + 9) end
 
 local b = buffer.new()
 put_move(b, 7, 1.5, -2.5)
-local hex = b:tostring():gsub(".", function(byte)
-    return ("%02x "):format(byte:byte())
-end)
+local hex = b:tostring():gsub(".", function(byte) return ("%02x "):format(byte:byte()) end)
 print(("a move is %d bytes: %s"):format(#b, hex:sub(1, -2)))
 print(("kind %d, id %d, x %g, y %g"):format(read(b, 0)))
 

@@ -6,10 +6,11 @@ local name, topics = ...
 
 local read = {}
 context.check(context.register(name))
-context.check(context.subscribe(topics, function(text, topic)
-    read[#read + 1] = topic .. ": " .. text
-end))
-context.recv(0, function(_, _, from, session)
-    context.reply(from, session, table.concat(read, ", "))
-end)
+context.check(
+    context.subscribe(topics, function(text, topic) read[#read + 1] = topic .. ": " .. text end)
+)
+context.recv(
+    0,
+    function(_, _, from, session) context.reply(from, session, table.concat(read, ", ")) end
+)
 context.send(context.parent(), "ready")

@@ -19,15 +19,11 @@ local connection = context.create(here .. "/rpc_connection.lua", port, host)
 
 local function call(method, ...)
     local ok, answer = context.query(connection, { method = method, ... }, 10)
-    if not ok then
-        return nil, context.strerror(answer)
-    end
+    if not ok then return nil, context.strerror(answer) end
     return answer.result, answer.error
 end
 
-local function check(result, message)
-    return result or error(message, 0)
-end
+local function check(result, message) return result or error(message, 0) end
 
 print(("add(2, 3) = %d"):format(check(call("add", 2, 3))))
 print(('upper("over the wire") = %s'):format(check(call("upper", "over the wire"))))
@@ -39,9 +35,7 @@ local function all(functions)
         context.run(function()
             f()
             left = left - 1
-            if left == 0 then
-                context.send(context.self(), "done")
-            end
+            if left == 0 then context.send(context.self(), "done") end
         end)
     end
     context.recv(context.self())

@@ -26,9 +26,7 @@ sock:read(function(good, frame)
     local answer = codec.decode(frame:tostring())
     local caller = asked[answer.id]
     asked[answer.id] = nil
-    if caller then
-        context.reply(caller.from, caller.session, answer)
-    end
+    if caller then context.reply(caller.from, caller.session, answer) end
 end)
 
 context.recv(0, function(_, request, from, session)

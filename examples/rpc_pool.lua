@@ -28,9 +28,7 @@ local function call(timeout, method, ...)
     turn = turn % size + 1
     local i = turn
     local ok, answer = context.query(workers[i], { method = method, ... }, timeout)
-    if not ok then
-        return nil, context.strerror(answer)
-    end
+    if not ok then return nil, context.strerror(answer) end
     answers[i] = answers[i] + 1
     return answer.result, answer.error
 end
@@ -46,9 +44,7 @@ for i = 1, 100 do
         local square = call(5, "multiply", i, i)
         sum = sum + square
         left = left - 1
-        if left == 0 then
-            context.send(context.self(), "all squares are there")
-        end
+        if left == 0 then context.send(context.self(), "all squares are there") end
     end)
 end
 context.recv(context.self())

@@ -31,13 +31,9 @@ local turn = 0
 local function serve(sock, request)
     turn = turn % size + 1
     local ok, answer = context.query(workers[turn], request, TIMEOUT)
-    if not ok then
-        answer = { error = context.strerror(answer) }
-    end
+    if not ok then answer = { error = context.strerror(answer) } end
     answer.id = request.id
-    if not sock:is_closed() then
-        sock:write(codec.encode(answer))
-    end
+    if not sock:is_closed() then sock:write(codec.encode(answer)) end
 end
 
 local ok, listener = tcp.listen(host, port)

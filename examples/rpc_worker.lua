@@ -6,19 +6,13 @@
 local methods = {}
 
 function methods.add(a, b)
-    if type(a) ~= type(b) then
-        error(("cannot add a %s and a %s"):format(type(a), type(b)), 0)
-    end
+    if type(a) ~= type(b) then error(("cannot add a %s and a %s"):format(type(a), type(b)), 0) end
     return a + b
 end
 
-function methods.multiply(a, b)
-    return a * b
-end
+function methods.multiply(a, b) return a * b end
 
-function methods.upper(text)
-    return text:upper()
-end
+function methods.upper(text) return text:upper() end
 
 function methods.sleep(seconds)
     timer.sleep(seconds)

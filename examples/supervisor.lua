@@ -15,18 +15,18 @@ local restarted
 
 local s
 s = supervisor.start {
-  { here .. "/worker.lua", "first" },
-  { here .. "/worker.lua", "second" },
-  strategy = "one_for_one",
-  intensity = 1, -- restarts within …
-  period = 5, -- … so many seconds
-  on_exit = function(index, reason)
-    if not restarted then
-      restarted = true
-      print(index .. " ended: " .. reason)
-    end
-  end,
-  on_finish = function(reason) print("too many restarts: " .. reason) end,
+    { here .. "/worker.lua", "first" },
+    { here .. "/worker.lua", "second" },
+    strategy = "one_for_one",
+    intensity = 1, -- restarts within …
+    period = 5, -- … so many seconds
+    on_exit = function(index, reason)
+        if not restarted then
+            restarted = true
+            print(index .. " ended: " .. reason)
+        end
+    end,
+    on_finish = function(reason) print("too many restarts: " .. reason) end,
 }
 
 print(select(2, context.query(s:handle(1), "this")))
@@ -34,7 +34,9 @@ print(select(2, context.query(s:handle(1), "this")))
 local failing = s:handle(2)
 context.query(failing, "fail", function() end)
 context.wait(failing)
-while not s:handle(2) or s:handle(2) == failing do timer.sleep(0.001) end
+while not s:handle(2) or s:handle(2) == failing do
+    timer.sleep(0.001)
+end
 print(select(2, context.query(s:handle(2), "that")))
 
 context.send(s:handle(1), "fail")

@@ -10,22 +10,22 @@
 --   slept while others ran
 --   arguments are handed on: a nil c
 
-timer.timeout(1, "a", nil, "c", function(a, b, c)
-    print(("arguments are handed on: %s %s %s"):format(a, tostring(b), c))
-end)
+timer.timeout(
+    1,
+    "a",
+    nil,
+    "c",
+    function(a, b, c) print(("arguments are handed on: %s %s %s"):format(a, tostring(b), c)) end
+)
 
 local ticks, loop = 0, nil
 loop = timer.loop(0.05, 0.05, function()
     ticks = ticks + 1
     print("tick " .. ticks)
-    if ticks == 3 then
-        timer.close(loop)
-    end
+    if ticks == 3 then timer.close(loop) end
 end)
 
-local never = timer.timeout(3600, function()
-    print("this is never printed")
-end)
+local never = timer.timeout(3600, function() print("this is never printed") end)
 
 print("the main chunk goes on at once")
 timer.sleep(0.8)

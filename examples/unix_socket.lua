@@ -12,9 +12,7 @@ local path = ... or "/tmp/node-lua-example.sock"
 local LINES = { read_head_bytes = 1, write_head_bytes = 1 }
 
 local ok, listener = tcp.listens(path)
-if not ok then
-    error(("cannot listen on %s: %s"):format(path, context.strerror(listener)), 0)
-end
+if not ok then error(("cannot listen on %s: %s"):format(path, context.strerror(listener)), 0) end
 
 -- The server runs in a coroutine of its own: the client below runs while it waits.
 context.run(function()

@@ -97,7 +97,9 @@ local function program(file, limit, deaf, echo, peer)
 
     local function filled()
         local b = buffer.new(random(0, 1) == 0 and 0 or size())
-        for _ = 1, random(1, 3) do b:append(text()) end
+        for _ = 1, random(1, 3) do
+            b:append(text())
+        end
         return b
     end
 
@@ -108,18 +110,24 @@ local function program(file, limit, deaf, echo, peer)
         if kind == 5 then return random(1, 1e6) end
         if kind == 6 then
             local t = {}
-            for i = 1, random(1, 20000) do t[i] = i + 0.5 end
+            for i = 1, random(1, 20000) do
+                t[i] = i + 0.5
+            end
             return t
         end
         if kind == 7 then
             -- The same over and over, which is small here and large on its way.
             local t, one = {}, random(0, 1) == 0 and text() or buffer.new "small"
-            for i = 1, random(1, 2000) do t[i] = one end
+            for i = 1, random(1, 2000) do
+                t[i] = one
+            end
             return t
         end
         if kind == 8 then
             local t = {}
-            for i = 1, random(1, 3000) do t["k" .. i] = { i } end
+            for i = 1, random(1, 3000) do
+                t["k" .. i] = { i }
+            end
             return t
         end
         return { filled(), text(), { value = filled():slice(0, 0) } }
@@ -145,7 +153,9 @@ local function program(file, limit, deaf, echo, peer)
         function() hold(view(filled())) end,
         function()
             local b = filled()
-            for _ = 1, random(1, 50) do hold(b:split(random(0, math.min(#b, 5000)))) end
+            for _ = 1, random(1, 50) do
+                hold(b:split(random(0, math.min(#b, 5000))))
+            end
             hold(b)
         end,
         function() context.send(target(), value()) end,
@@ -169,33 +179,56 @@ local function program(file, limit, deaf, echo, peer)
             end
         end,
         function()
-            for _ = 1, random(1, 20) do hold(select(2, context.recv(0, 0.001))) end
+            for _ = 1, random(1, 20) do
+                hold(select(2, context.recv(0, 0.001)))
+            end
         end,
-        function() for i = 1, random(1, 50) do context.reply(target(), i, value()) end end,
-        function() for _ = 1, random(1, 20) do context.publish("news.today", value()) end end,
+        function()
+            for i = 1, random(1, 50) do
+                context.reply(target(), i, value())
+            end
+        end,
+        function()
+            for _ = 1, random(1, 20) do
+                context.publish("news.today", value())
+            end
+        end,
         function()
             for i = 1, random(1, 300) do
                 local words = {}
-                for w = 1, random(1, 40) do words[w] = "w" .. random(1, 1000) .. i end
+                for w = 1, random(1, 40) do
+                    words[w] = "w" .. random(1, 1000) .. i
+                end
                 context.subscribe(table.concat(words, "."):sub(1, 250) .. "x", hold)
             end
         end,
         function()
-            for i = 1, random(1, 100) do context.register(("n"):rep(random(1, 200)) .. i) end
+            for i = 1, random(1, 100) do
+                context.register(("n"):rep(random(1, 200)) .. i)
+            end
         end,
         function()
             local sock = socket(peer.silent)
             if not sock then return end
             hold(sock)
             local v = random(0, 1) == 0 and text() or filled()
-            for _ = 1, random(1, 200) do sock:write(v) end
+            for _ = 1, random(1, 200) do
+                sock:write(v)
+            end
             if random(0, 3) == 0 then sock:close() end
         end,
         function()
             local all, v = {}, text():sub(1, 200000)
-            for i = 1, random(1, 30) do all[i] = socket(peer.silent) end
-            for _, sock in pairs(all) do sock:write(v) end
-            for _, sock in pairs(all) do sock:write(v) hold(sock) end
+            for i = 1, random(1, 30) do
+                all[i] = socket(peer.silent)
+            end
+            for _, sock in pairs(all) do
+                sock:write(v)
+            end
+            for _, sock in pairs(all) do
+                sock:write(v)
+                hold(sock)
+            end
         end,
         function()
             local sock = socket(peer.noisy)
@@ -219,10 +252,14 @@ local function program(file, limit, deaf, echo, peer)
         end,
         function()
             local v = pick { text(), filled() }
-            for _ = 1, random(1, 100) do tcp.write(pick(peer.fds), v) end
+            for _ = 1, random(1, 100) do
+                tcp.write(pick(peer.fds), v)
+            end
         end,
         function()
-            for _ = 1, random(1, 50000) do hold(timer.timeout(random(1, 3600), hold)) end
+            for _ = 1, random(1, 50000) do
+                hold(timer.timeout(random(1, 3600), hold))
+            end
         end,
         function()
             for _ = 1, random(1, 2000) do
@@ -233,7 +270,9 @@ local function program(file, limit, deaf, echo, peer)
         end,
         function()
             local b = require "string.buffer".new()
-            for _ = 1, random(1, 20) do b:put(text()) end
+            for _ = 1, random(1, 20) do
+                b:put(text())
+            end
             hold(b)
         end,
         function()
@@ -246,23 +285,36 @@ local function program(file, limit, deaf, echo, peer)
                 pcall(context.create, { file = file, memory = MIB * 2 }, "child", value())
             end
         end,
-        function() for _ = 1, random(1, 20) do context.log(text()) end end,
+        function()
+            for _ = 1, random(1, 20) do
+                context.log(text())
+            end
+        end,
         function() context.run(error, text()) end,
         function() pcall(context.name, ("n"):rep(random(1, 300))) end,
         function()
-            for _ = 1, random(1, 100) do context.monitor(pick { deaf, echo }, function() end) end
+            for _ = 1, random(1, 100) do
+                context.monitor(pick { deaf, echo }, function() end)
+            end
         end,
         function()
             -- One in so many stays, so that each page holds little.
             local every, t = random(2, 200), {}
             local length = random(1, 900)
-            for i = 1, limit / 4 / (length + 40) do t[i] = ("s"):rep(length) .. i end
-            for i = 1, #t do if i % every ~= 0 then t[i] = nil end end
+            for i = 1, limit / 4 / (length + 40) do
+                t[i] = ("s"):rep(length) .. i
+            end
+            for i = 1, #t do
+                if i % every ~= 0 then t[i] = nil end
+            end
             collectgarbage()
             hold(t)
         end,
         function() require "ffi".new("char[?]", size()) end,
-        function() context.stat() context.list() end,
+        function()
+            context.stat()
+            context.list()
+        end,
         function() collectgarbage() end,
         function() timer.sleep(random(1, 20) / 1000) end,
     }
@@ -272,7 +324,9 @@ local function program(file, limit, deaf, echo, peer)
         if not ok and tostring(why):find("memory", 1, true) then collectgarbage() end
         local used = context.stat().buffer_bytes + collectgarbage "count" * 1024
         if careful and used > limit / 3 then
-            for i = 1, 400 do keep[i] = random(1, 3) == 1 and keep[i] or nil end
+            for i = 1, 400 do
+                keep[i] = random(1, 3) == 1 and keep[i] or nil
+            end
             collectgarbage()
         end
         if random(1, 10) == 1 then timer.sleep(0) end

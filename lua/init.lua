@@ -17,48 +17,50 @@ local missing = {} -- module → names of its chunks, the next one last
 local lazy = {}
 
 local function load_next(module)
-  local names = missing[module]
-  if not names then return false end
-  local name = names[#names]
-  names[#names] = nil
-  local is_last = not names[1] and getmetatable(module) == lazy
-  if is_last then setmetatable(module, nil) end
-  if not names[1] then missing[module] = nil end
-  local ok, found = pcall(load, name)
-  if not ok then
-    -- There may be room on the stack, or memory, the next time.
-    names[#names + 1] = name
-    missing[module] = names
-    if is_last then setmetatable(module, lazy) end
-    error(found, 0)
-  end
-  local stubs = core.stubs and core.stubs[module]
-  for key, value in next, found or {} do
-    local stub = stubs and stubs[key] -- in place of what is not loaded: see core/listing.lua
-    if stub then core.originals[stub] = value end
-    if rawget(module, key) == stub then rawset(module, key, value) end
-  end
-  return true
+    local names = missing[module]
+    if not names then return false end
+    local name = names[#names]
+    names[#names] = nil
+    local is_last = not names[1] and getmetatable(module) == lazy
+    if is_last then setmetatable(module, nil) end
+    if not names[1] then missing[module] = nil end
+    local ok, found = pcall(load, name)
+    if not ok then
+        -- There may be room on the stack, or memory, the next time.
+        names[#names + 1] = name
+        missing[module] = names
+        if is_last then setmetatable(module, lazy) end
+        error(found, 0)
+    end
+    local stubs = core.stubs and core.stubs[module]
+    for key, value in next, found or {} do
+        local stub = stubs and stubs[key] -- in place of what is not loaded: see core/listing.lua
+        if stub then core.originals[stub] = value end
+        if rawget(module, key) == stub then rawset(module, key, value) end
+    end
+    return true
 end
 
 function lazy.__index(module, key)
-  while rawget(module, key) == nil and load_next(module) do end
-  return rawget(module, key)
+    while rawget(module, key) == nil and load_next(module) do
+    end
+    return rawget(module, key)
 end
 
 -- What a script puts in the place of a function must not be overwritten by a later load.
 function lazy.__newindex(module, key, value)
-  core.load_all(module)
-  rawset(module, key, value)
+    core.load_all(module)
+    rawset(module, key, value)
 end
 
 function core.load_all(module)
-  while load_next(module) do end
+    while load_next(module) do
+    end
 end
 
 local function defer(module, ...)
-  missing[module] = { ... }
-  return setmetatable(module, lazy)
+    missing[module] = { ... }
+    return setmetatable(module, lazy)
 end
 
 load("core/dispatch")
@@ -74,14 +76,14 @@ core.context, core.tcp, core.timer = context, tcp, timer
 -- Lists all functions of the modules, for scripts that look through them.
 local list
 function native.list(with_buffer)
-  list = list or native.load("core/listing")(native, core, load_next)
-  return list(with_buffer)
+    list = list or native.load("core/listing")(native, core, load_next)
+    return list(with_buffer)
 end
 
 -- Loading the module replaces this function.
 function core.sleep(seconds)
-  core.load_all(timer)
-  return core.sleep(seconds)
+    core.load_all(timer)
+    return core.sleep(seconds)
 end
 
 local loaded = package.loaded
@@ -92,14 +94,14 @@ _G.buffer, loaded.buffer = buffer, buffer
 
 local modules, require, dofile
 local function get_modules()
-  if modules then return modules end
-  local own = { buffer = buffer, context = context, tcp = tcp, timer = timer }
-  local load_require = native.load("core/require")
-  local made = load_require(native, core, loaded, package, loadfile, own)
-  native.show(made.require, require)
-  native.show(made.dofile, dofile)
-  modules = made
-  return made
+    if modules then return modules end
+    local own = { buffer = buffer, context = context, tcp = tcp, timer = timer }
+    local load_require = native.load("core/require")
+    local made = load_require(native, core, loaded, package, loadfile, own)
+    native.show(made.require, require)
+    native.show(made.dofile, dofile)
+    modules = made
+    return made
 end
 function require(...) return get_modules().require(...) end
 function dofile(...) return get_modules().dofile(...) end

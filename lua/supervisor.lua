@@ -21,16 +21,16 @@ local format, remove = string.format, table.remove
 
 --- Which contexts are started again with the one that has ended.
 local STRATEGIES = {
-  one_for_one = function(_, index) return index, index end,
-  one_for_all = function(count) return 1, count end,
-  rest_for_one = function(count, index) return index, count end,
+    one_for_one = function(_, index) return index, index end,
+    one_for_all = function(count) return 1, count end,
+    rest_for_one = function(count, index) return index, count end,
 }
 
 --- Ends after which a child is started again, by its `restart`.
 local RESTARTS = {
-  permanent = function() return true end,
-  transient = function(reason) return reason ~= "normal" end,
-  temporary = function() return false end,
+    permanent = function() return true end,
+    transient = function(reason) return reason ~= "normal" end,
+    temporary = function() return false end,
 }
 
 local Supervisor = {}
@@ -40,231 +40,251 @@ local M = {}
 
 -- Calls what the script gave, which may wait: its errors are logged and end nothing else.
 local function tell(callback, ...)
-  if callback then xpcall(callback, core.report, ...) end
+    if callback then xpcall(callback, core.report, ...) end
 end
 
 local function start_child(self, index)
-  local child = self.children[index]
-  local spec = child.spec
-  child.handle = create(unpack(spec, 1, child.n))
-  local handle = child.handle
-  monitor(handle, function(_, reason, detail)
-    if child.handle == handle then
-      child.handle = nil
-      self:on_end(index, reason, detail)
-    end
-  end)
+    local child = self.children[index]
+    local spec = child.spec
+    child.handle = create(unpack(spec, 1, child.n))
+    local handle = child.handle
+    monitor(handle, function(_, reason, detail)
+        if child.handle == handle then
+            child.handle = nil
+            self:on_end(index, reason, detail)
+        end
+    end)
 end
 
 -- The same where nobody is to blame: one that cannot be created has ended.
 local function start_again(self, index)
-  local ok, why = pcall(start_child, self, index)
-  if not ok then
-    local ended = self.ended
-    ended[#ended + 1] = { index, "error", tostring(why) }
-  end
+    local ok, why = pcall(start_child, self, index)
+    if not ok then
+        local ended = self.ended
+        ended[#ended + 1] = { index, "error", tostring(why) }
+    end
 end
 
 local function stop_child(child)
-  local handle = child.handle
-  child.handle = nil
-  if handle then
-    destroy(handle, "stopped by its supervisor")
-    wait(handle)
-  end
+    local handle = child.handle
+    child.handle = nil
+    if handle then
+        destroy(handle, "stopped by its supervisor")
+        wait(handle)
+    end
 end
 
 -- True unless there were more restarts lately than there may be.
 local function may_restart(self)
-  local now = native.now()
-  local times = self.times
-  times[#times + 1] = now
-  while times[1] <= now - self.period do remove(times, 1) end
-  return #times <= self.intensity
+    local now = native.now()
+    local times = self.times
+    times[#times + 1] = now
+    while times[1] <= now - self.period do
+        remove(times, 1)
+    end
+    return #times <= self.intensity
 end
 
 local function react(self, index, reason, detail)
-  local children, child = self.children, self.children[index]
-  tell(self.on_exit, index, reason, detail)
-  -- It may run again already, started with another.
-  if self.is_over or child.handle then return end
-  if not RESTARTS[child.restart](reason) then
-    for i = 1, #children do
-      if children[i].handle then return end
+    local children, child = self.children, self.children[index]
+    tell(self.on_exit, index, reason, detail)
+    -- It may run again already, started with another.
+    if self.is_over or child.handle then return end
+    if not RESTARTS[child.restart](reason) then
+        for i = 1, #children do
+            if children[i].handle then return end
+        end
+        return self:finish("normal")
     end
-    return self:finish("normal")
-  end
-  if not may_restart(self) then
-    return self:finish("intensity", format("%d restarts in %g s", #self.times, self.period))
-  end
-  local first, last = STRATEGIES[self.strategy](#children, index)
-  for i = last, first, -1 do stop_child(children[i]) end
-  for i = first, last do
-    if self.is_over then return end
-    start_again(self, i)
-  end
+    if not may_restart(self) then
+        return self:finish("intensity", format("%d restarts in %g s", #self.times, self.period))
+    end
+    local first, last = STRATEGIES[self.strategy](#children, index)
+    for i = last, first, -1 do
+        stop_child(children[i])
+    end
+    for i = first, last do
+        if self.is_over then return end
+        start_again(self, i)
+    end
 end
 
 -- Reacts to ends one after the other, as stopping children takes time.
 function Supervisor:on_end(index, reason, detail)
-  local ended = self.ended
-  ended[#ended + 1] = { index, reason, detail }
-  if self.is_reacting then return end
-  self.is_reacting = true
-  while ended[1] and not self.is_over do
-    local one = remove(ended, 1)
-    react(self, one[1], one[2], one[3])
-  end
-  self.is_reacting = false
+    local ended = self.ended
+    ended[#ended + 1] = { index, reason, detail }
+    if self.is_reacting then return end
+    self.is_reacting = true
+    while ended[1] and not self.is_over do
+        local one = remove(ended, 1)
+        react(self, one[1], one[2], one[3])
+    end
+    self.is_reacting = false
 end
 
 -- Ends all children, in reverse order.
 function Supervisor:finish(reason, detail)
-  if self.is_over then return end
-  self.is_over = true
-  for i = #self.children, 1, -1 do stop_child(self.children[i]) end
-  tell(self.on_finish, reason, detail)
+    if self.is_over then return end
+    self.is_over = true
+    for i = #self.children, 1, -1 do
+        stop_child(self.children[i])
+    end
+    tell(self.on_finish, reason, detail)
 end
 
 -- Whoever writes `s.stop()` for `s:stop()` is told so.
 local function check_self(self, name)
-  if type(self) ~= "table" or getmetatable(self) ~= Supervisor then
-    bad(1, name, "supervisor, as in s:" .. name .. "(…),", self)
-  end
+    if type(self) ~= "table" or getmetatable(self) ~= Supervisor then
+        bad(1, name, "supervisor, as in s:" .. name .. "(…),", self)
+    end
 end
 
 --- Ends all children; none is started again.
 function Supervisor:stop()
-  check_self(self, "stop")
-  self:finish("stopped")
+    check_self(self, "stop")
+    self:finish("stopped")
 end
 
 --- The handle of a child; nil while it does not run.
 ---@param index integer
 ---@return integer|nil
 function Supervisor:handle(index)
-  check_self(self, "handle")
-  if type(index) ~= "number" then bad(2, "handle", "number of a child", index) end
-  local child = self.children[index]
-  return child and child.handle
+    check_self(self, "handle")
+    if type(index) ~= "number" then bad(2, "handle", "number of a child", index) end
+    local child = self.children[index]
+    return child and child.handle
 end
 
 -- Options -----------------------------------------------------------------------------------------
 
 local function check_callback(name, value)
-  if value ~= nil and type(value) ~= "function" then bad(name, "start", "function", value) end
+    if value ~= nil and type(value) ~= "function" then bad(name, "start", "function", value) end
 end
 
 local OPTIONS = {
-  strategy = function(name, value)
-    if not STRATEGIES[value] then
-      bad(name, "start", '"one_for_one", "one_for_all" or "rest_for_one"', value)
-    end
-  end,
-  intensity = function(name, value)
-    if type(value) ~= "number" or not (value >= 0) then
-      bad(name, "start", "number of restarts", value)
-    end
-  end,
-  period = function(name, value)
-    if type(value) ~= "number" or not (value > 0) then
-      bad(name, "start", "number of seconds above 0", value)
-    end
-  end,
-  on_exit = check_callback,
-  on_finish = check_callback,
+    strategy = function(name, value)
+        if not STRATEGIES[value] then
+            bad(name, "start", '"one_for_one", "one_for_all" or "rest_for_one"', value)
+        end
+    end,
+    intensity = function(name, value)
+        if type(value) ~= "number" or not (value >= 0) then
+            bad(name, "start", "number of restarts", value)
+        end
+    end,
+    period = function(name, value)
+        if type(value) ~= "number" or not (value > 0) then
+            bad(name, "start", "number of seconds above 0", value)
+        end
+    end,
+    on_exit = check_callback,
+    on_finish = check_callback,
 }
 
 local KNOWN = "'strategy', 'intensity', 'period', 'on_exit' or 'on_finish', and children from 1 on"
 local KNOWN_OF_CHILD = "'restart' or 'n', and the arguments of context.create from 1 on"
 
-local function is_position(key)
-  return type(key) == "number" and key >= 1 and key % 1 == 0
-end
+local function is_position(key) return type(key) == "number" and key >= 1 and key % 1 == 0 end
 
 local function refuse_key(where, key, known)
-  raise("bad argument #1 to 'start' (" .. where .. " has no option " .. describe(key)
-    .. "; there is " .. known .. ")")
+    raise(
+        "bad argument #1 to 'start' ("
+            .. where
+            .. " has no option "
+            .. describe(key)
+            .. "; there is "
+            .. known
+            .. ")"
+    )
 end
 
 -- The last position in a table, none of which may be empty before it.
 local function count_children(options)
-  local last = 0
-  for key in next, options do
-    if is_position(key) and key > last then last = key end
-  end
-  for i = 1, last do
-    local spec = options[i]
-    if type(spec) ~= "table" then bad("child " .. i, "start", "table", spec) end
-  end
-  if last == 0 then raise("bad argument #1 to 'start' (no children: a table for each expected)") end
-  return last
+    local last = 0
+    for key in next, options do
+        if is_position(key) and key > last then last = key end
+    end
+    for i = 1, last do
+        local spec = options[i]
+        if type(spec) ~= "table" then bad("child " .. i, "start", "table", spec) end
+    end
+    if last == 0 then
+        raise("bad argument #1 to 'start' (no children: a table for each expected)")
+    end
+    return last
 end
 
 -- What is known of a child; raises unless it could be created.
 local function check_child(spec, index)
-  local where, last = "child " .. index, 0
-  for key in next, spec do
-    if is_position(key) then
-      if key > last then last = key end
-    elseif key ~= "restart" and key ~= "n" then
-      refuse_key(where, key, KNOWN_OF_CHILD)
+    local where, last = "child " .. index, 0
+    for key in next, spec do
+        if is_position(key) then
+            if key > last then last = key end
+        elseif key ~= "restart" and key ~= "n" then
+            refuse_key(where, key, KNOWN_OF_CHILD)
+        end
     end
-  end
-  local restart, n = spec.restart, spec.n
-  if restart == nil then restart = "permanent" end
-  if not RESTARTS[restart] then
-    bad("restart of " .. where, "start", '"permanent", "transient" or "temporary"', restart)
-  end
-  if n == nil then
-    n = last
-  elseif type(n) ~= "number" or n % 1 ~= 0 or n < last then
-    bad("n of " .. where, "start", "number of its arguments, " .. last .. " at least,", n)
-  end
-  local file = spec[1]
-  if type(file) == "table" then
-    core.check_options(file, " of " .. where, "start")
-  elseif type(file) ~= "string" then
-    bad(where, "start", "file name, or table of options, as its first element", file)
-  end
-  return { spec = spec, n = n, restart = restart }
+    local restart, n = spec.restart, spec.n
+    if restart == nil then restart = "permanent" end
+    if not RESTARTS[restart] then
+        bad("restart of " .. where, "start", '"permanent", "transient" or "temporary"', restart)
+    end
+    if n == nil then
+        n = last
+    elseif type(n) ~= "number" or n % 1 ~= 0 or n < last then
+        bad("n of " .. where, "start", "number of its arguments, " .. last .. " at least,", n)
+    end
+    local file = spec[1]
+    if type(file) == "table" then
+        core.check_options(file, " of " .. where, "start")
+    elseif type(file) ~= "string" then
+        bad(where, "start", "file name, or table of options, as its first element", file)
+    end
+    return { spec = spec, n = n, restart = restart }
 end
 
 --- Starts contexts, each given as the arguments of context.create, and keeps them running.
 ---@param options table
 ---@return table supervisor
 function M.start(options)
-  if type(options) ~= "table" then bad(1, "start", "table", options) end
-  for key, value in next, options do
-    local check = OPTIONS[key]
-    if check then
-      check(key, value)
-    elseif not is_position(key) then
-      refuse_key("the table", key, KNOWN)
+    if type(options) ~= "table" then bad(1, "start", "table", options) end
+    for key, value in next, options do
+        local check = OPTIONS[key]
+        if check then
+            check(key, value)
+        elseif not is_position(key) then
+            refuse_key("the table", key, KNOWN)
+        end
     end
-  end
-  local children = {}
-  for i = 1, count_children(options) do children[i] = check_child(options[i], i) end
-  local self = setmetatable({
-    children = children, strategy = options.strategy or "one_for_one",
-    intensity = options.intensity or 3, period = options.period or 5,
-    on_exit = options.on_exit, on_finish = options.on_finish, times = {}, ended = {},
-  }, Supervisor)
-  for i = 1, #children do
-    local ok, why = pcall(start_child, self, i)
-    if not ok then
-      -- An argument that cannot be sent, most likely: there are no children then.
-      self.is_over = true
-      for j = i - 1, 1, -1 do
-        local handle = children[j].handle
-        children[j].handle = nil
-        monitor(handle, nil)
-        destroy(handle, "stopped by its supervisor")
-      end
-      error(why, 0)
+    local children = {}
+    for i = 1, count_children(options) do
+        children[i] = check_child(options[i], i)
     end
-  end
-  return self
+    local self = setmetatable({
+        children = children,
+        strategy = options.strategy or "one_for_one",
+        intensity = options.intensity or 3,
+        period = options.period or 5,
+        on_exit = options.on_exit,
+        on_finish = options.on_finish,
+        times = {},
+        ended = {},
+    }, Supervisor)
+    for i = 1, #children do
+        local ok, why = pcall(start_child, self, i)
+        if not ok then
+            -- An argument that cannot be sent, most likely: there are no children then.
+            self.is_over = true
+            for j = i - 1, 1, -1 do
+                local handle = children[j].handle
+                children[j].handle = nil
+                monitor(handle, nil)
+                destroy(handle, "stopped by its supervisor")
+            end
+            error(why, 0)
+        end
+    end
+    return self
 end
 
 return M

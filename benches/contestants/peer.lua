@@ -26,9 +26,7 @@ end
 
 local function head_of(head, size)
     local low = string.char(size % 256, math.floor(size / 256) % 256)
-    if head == 2 then
-        return low
-    end
+    if head == 2 then return low end
     return low .. string.char(math.floor(size / 65536) % 256, math.floor(size / 16777216))
 end
 
@@ -38,20 +36,14 @@ local function decoder(head, use)
     return function(chunk)
         parts[#parts + 1] = chunk
         held = held + #chunk
-        if held < want then
-            return
-        end
+        if held < want then return end
         local text, at = table.concat(parts), 1
         while true do
             want = head
-            if #text - at + 1 < head then
-                break
-            end
+            if #text - at + 1 < head then break end
             local size = frame_size(head, text, at)
             want = head + size
-            if #text - at + 1 < want then
-                break
-            end
+            if #text - at + 1 < want then break end
             use(text:sub(at + head, at + want - 1))
             at = at + want
         end
@@ -68,21 +60,15 @@ function rows.echo(port, _, head, batch)
     listen(tonumber(port), function(client)
         local out
         local feed = decoder(head, function(body)
-            if not batch then
-                return client:write({ head_of(head, #body), body })
-            end
+            if not batch then return client:write({ head_of(head, #body), body }) end
             out[#out + 1] = head_of(head, #body)
             out[#out + 1] = body
         end)
         client:read_start(function(err, chunk)
-            if err or not chunk then
-                return client:close()
-            end
+            if err or not chunk then return client:close() end
             out = {}
             feed(chunk)
-            if out[1] then
-                client:write(out)
-            end
+            if out[1] then client:write(out) end
         end)
     end)
     uv.run()
@@ -101,9 +87,7 @@ function rows.broadcast(port)
             end
         end)
         client:read_start(function(err, chunk)
-            if chunk and not err then
-                feed(chunk)
-            end
+            if chunk and not err then feed(chunk) end
         end)
     end)
     uv.run()
@@ -129,9 +113,7 @@ function rows.timers(count)
             timer:start(ms, 0, function()
                 errors[#errors + 1] = (uv.hrtime() - due) / 1e6
                 timer:close()
-                if #errors == count then
-                    say("end")
-                end
+                if #errors == count then say("end") end
             end)
         end
     end

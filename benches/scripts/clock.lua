@@ -50,9 +50,7 @@ end
 
 -- Creates a context that runs where it likes, or, if `place` is not "any", on that worker alone.
 function M.create(place, file, ...)
-    if place == "any" then
-        return context.create(file, ...)
-    end
+    if place == "any" then return context.create(file, ...) end
     return context.create({ file = file, worker = place }, ...)
 end
 

@@ -22,9 +22,7 @@ local function serve(s)
     end
     while true do
         local ok, b = s:read()
-        if not ok then
-            break
-        end
+        if not ok then break end
         s:write(b)
     end
     s:close()
@@ -34,9 +32,7 @@ end
 local listening, lsock = tcp.listen("127.0.0.1", port, contexts ~= 1 or 16384)
 assert(listening, lsock)
 lsock:accept(function(ok, s)
-    if ok then
-        serve(s)
-    end
+    if ok then serve(s) end
 end)
 if contexts > 1 then
     context.create(dir .. "/echo.lua", dir, port, -(contexts - 1), head, reusing)

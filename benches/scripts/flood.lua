@@ -25,9 +25,7 @@ elseif a == "consumer" then
     while left > 0 do
         local _, value = recv(0)
         left = left - 1
-        if left == 0 then
-            bench.check(payload, value)
-        end
+        if left == 0 then bench.check(payload, value) end
     end
     context.send(parent, "done")
     return

@@ -6,9 +6,7 @@ local dir, port, role, fd = ...
 if role == "agent" then
     local gate = context.parent()
     context.recv(gate, function(ok, packet)
-        if not ok or packet == false then
-            return context.recv(gate, nil)
-        end
+        if not ok or packet == false then return context.recv(gate, nil) end
         tcp.write(fd, packet)
     end)
     return
@@ -23,18 +21,14 @@ local options = {
 local listening, lsock = tcp.listen("127.0.0.1", tonumber(port), 16384)
 assert(listening, lsock)
 lsock:accept(function(ok, s)
-    if not ok then
-        return
-    end
+    if not ok then return end
     s:set_rwopt(options)
     s:set_nodelay(true)
     tcp.set_wshared(s, true)
     local agent = context.create(dir .. "/gate.lua", dir, port, "agent", tcp.fd(s))
     while true do
         local more, packet = s:read()
-        if not more then
-            break
-        end
+        if not more then break end
         context.send(agent, packet)
     end
     context.send(agent, false)

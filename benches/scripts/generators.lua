@@ -17,9 +17,7 @@ end
 local function filter(keep, source)
     return coroutine.wrap(function()
         for value in source do
-            if keep(value) then
-                coroutine.yield(value)
-            end
+            if keep(value) then coroutine.yield(value) end
         end
     end)
 end
@@ -27,9 +25,7 @@ end
 -- The numbers low..high in the order of a balanced tree's leaves, a coroutine per node.
 local function tree(low, high)
     return coroutine.wrap(function()
-        if low == high then
-            return coroutine.yield(low)
-        end
+        if low == high then return coroutine.yield(low) end
         local middle = math.floor((low + high) / 2)
         for value in tree(low, middle) do
             coroutine.yield(value)
@@ -57,13 +53,9 @@ local function timed(name, work)
 end
 
 say("begin")
-assert(timed("range_ns", function(n)
-    return sum(range(n))
-end) == count * (count + 1) / 2)
+assert(timed("range_ns", function(n) return sum(range(n)) end) == count * (count + 1) / 2)
 timed("filter_ns", function(n)
-    return sum(filter(function(v)
-        return v % 2 == 0
-    end, range(n)))
+    return sum(filter(function(v) return v % 2 == 0 end, range(n)))
 end)
 timed("tree_ns", function(n)
     local total = 0

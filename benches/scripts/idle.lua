@@ -9,9 +9,7 @@ end
 local listening, lsock = tcp.listen("127.0.0.1", tonumber(port), 16384)
 assert(listening, lsock)
 lsock:accept(function(ok, s)
-    if ok then
-        s:read(function() end)
-    end
+    if ok then s:read(function() end) end
 end)
 for _ = 1, 100 do
     context.recv(context.create(dir .. "/idle.lua", dir, port, "child"))

@@ -6,7 +6,8 @@ local dir, port, count = ...
 local bench = dofile(dir .. "/clock.lua")
 
 if port == "loop" then
-    while true do end
+    while true do
+    end
 elseif port == "new" then
     context.send(context.parent(), bench.now())
     return
@@ -21,9 +22,10 @@ end
 
 local function create()
     local began = bench.now()
-    context.recv(context.create(dir .. "/loops.lua", dir, "new"), function(_, at)
-        late[#late + 1] = at - began
-    end)
+    context.recv(
+        context.create(dir .. "/loops.lua", dir, "new"),
+        function(_, at) late[#late + 1] = at - began end
+    )
 end
 
 local function seconds()

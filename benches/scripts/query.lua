@@ -5,9 +5,7 @@ local bench = dofile(dir .. "/clock.lua")
 local file = dir .. "/query.lua"
 
 if a == "server" then
-    context.recv(0, function(_, value, from, session)
-        context.reply(from, session, value)
-    end)
+    context.recv(0, function(_, value, from, session) context.reply(from, session, value) end)
     return
 elseif a == "client" then
     local server, parent = place, context.parent()

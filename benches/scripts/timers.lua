@@ -13,9 +13,7 @@ bench.measured(timer.sleep, function()
         local due = now() + s
         timer.timeout(s, function()
             errors[#errors + 1] = now() - due
-            if #errors == count then
-                context.send(self, true)
-            end
+            if #errors == count then context.send(self, true) end
         end)
     end
     context.recv(self)

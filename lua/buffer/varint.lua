@@ -39,7 +39,11 @@ local function long_varint(object, offset, at, name)
             raise(format("%s: value at offset %d exceeds 64 bits", name, at))
         end
         local group = band(byte, 127) * scale
-        if count < LOW_GROUPS then low = low + group else high = high + group end
+        if count < LOW_GROUPS then
+            low = low + group
+        else
+            high = high + group
+        end
         count, scale = count + 1, scale * 128
         if count == LOW_GROUPS then scale = 1 end
         if byte < 128 then break end
@@ -147,7 +151,9 @@ end
 local function append_varint(object, value, name)
     local view = view_t(object)
     local low, high = value, 0
-    if type(value) ~= "number" then low, high = halves(value) end
+    if type(value) ~= "number" then
+        low, high = halves(value)
+    end
     if view.room < BYTES_MAX then reserve(object, BYTES_MAX, name) end
     local address, len = view.address, view.len
     local bytes = view.ptr + len
@@ -170,7 +176,10 @@ end
 
 --- Turns a signed value into the unsigned one that stands for it.
 local function to_zigzag(value, place, name)
-    if type(value) == "number" and value >= -2 ^ 52 and value <= 2 ^ 52
+    if
+        type(value) == "number"
+        and value >= -2 ^ 52
+        and value <= 2 ^ 52
         and floor(value) == value
     then
         return value >= 0 and value * 2 or -value * 2 - 1

@@ -12,10 +12,16 @@ local error, ipairs, pairs, select, type = error, ipairs, pairs, select, type
 local package = package -- its fields are the script's own
 
 local function keep(library, names)
-  local kept = {}
-  for i = 1, #names do kept[names[i]] = library[names[i]] end
-  for name in pairs(library) do library[name] = nil end
-  for name, value in pairs(kept) do library[name] = value end
+    local kept = {}
+    for i = 1, #names do
+        kept[names[i]] = library[names[i]]
+    end
+    for name in pairs(library) do
+        library[name] = nil
+    end
+    for name, value in pairs(kept) do
+        library[name] = value
+    end
 end
 
 -- FFI is opened first: a literal like 1LL would open it otherwise, and put it in package.loaded.
@@ -24,9 +30,11 @@ native.load_coroutines()
 local preload, loaded = package.preload, package.loaded
 
 local function copy(from)
-  local to = {}
-  for name, value in pairs(from) do to[name] = value end
-  return to
+    local to = {}
+    for name, value in pairs(from) do
+        to[name] = value
+    end
+    return to
 end
 
 _G.getfenv, _G.setfenv = native.getfenv, native.setfenv
@@ -39,7 +47,7 @@ getmetatable("").__metatable = false
 local files = getmetatable(io.stdout)
 local methods = copy(files)
 for name in pairs(files) do
-  if type(name) == "string" and sub(name, 1, 2) == "__" then methods[name] = nil end
+    if type(name) == "string" and sub(name, 1, 2) == "__" then methods[name] = nil end
 end
 files.__index, files.__metatable = methods, false
 
@@ -53,34 +61,34 @@ native.bundled = { packet = function() return packet end }
 
 keep(preload, { "table.new", "table.clear" })
 for _, name in ipairs({ "ffi", "string.buffer", "jit.util", "jit.profile", "jit.opt" }) do
-  loaded[name] = nil
+    loaded[name] = nil
 end
 keep(jit, { "on", "off", "flush", "status", "version", "version_num", "os", "arch" })
 
 keep(debug, { "traceback" })
 function debug.getinfo(where, what, ...)
-  local kind = type(where)
-  if
-    select("#", ...) > 0
-    or kind ~= "number" and kind ~= "function"
-    or what ~= nil and (type(what) ~= "string" or find(what, "[^nSluLf]"))
-  then
-    error("bad arguments to 'getinfo' (a level or function, and what to tell, expected)", 2)
-  end
-  if kind == "number" then where = where + 1 end
-  local found = getinfo(where, what or "nSlu")
-  if found then found.func = nil end
-  return found
+    local kind = type(where)
+    if
+        select("#", ...) > 0
+        or kind ~= "number" and kind ~= "function"
+        or what ~= nil and (type(what) ~= "string" or find(what, "[^nSluLf]"))
+    then
+        error("bad arguments to 'getinfo' (a level or function, and what to tell, expected)", 2)
+    end
+    if kind == "number" then where = where + 1 end
+    local found = getinfo(where, what or "nSlu")
+    if found then found.func = nil end
+    return found
 end
 
 function _G.load(chunk, name, _, ...)
-  if select("#", ...) > 0 then return raw_load(chunk, name, "t", (...)) end
-  return raw_load(chunk, name, "t")
+    if select("#", ...) > 0 then return raw_load(chunk, name, "t", (...)) end
+    return raw_load(chunk, name, "t")
 end
 
 function _G.loadstring(text, name)
-  if type(text) ~= "string" then error("bad argument #1 to 'loadstring' (string expected)", 2) end
-  return raw_load(text, name, "t")
+    if type(text) ~= "string" then error("bad argument #1 to 'loadstring' (string expected)", 2) end
+    return raw_load(text, name, "t")
 end
 
 -- Who cannot read files looks for modules where its creator has it look, and so do those that it
@@ -89,17 +97,17 @@ local own_path = no_io and package.path or nil
 native.module_path = own_path
 
 local function load_module(name)
-  local file, why = searchpath(name, own_path or package.path)
-  if not file then return why end
-  local chunk
-  chunk, why = raw_loadfile(file, "t")
-  if chunk then return chunk end
-  local text = format("error loading module '%s':\n\t%s", name, why)
-  if no_io then
-    native.report(text, false)
-    text = format("error loading module '%s' (why is in the log: io is withheld)", name)
-  end
-  error(text, 0)
+    local file, why = searchpath(name, own_path or package.path)
+    if not file then return why end
+    local chunk
+    chunk, why = raw_loadfile(file, "t")
+    if chunk then return chunk end
+    local text = format("error loading module '%s':\n\t%s", name, why)
+    if no_io then
+        native.report(text, false)
+        text = format("error loading module '%s' (why is in the log: io is withheld)", name)
+    end
+    error(text, 0)
 end
 
 package.loaders = { package.loaders[1], load_module }
@@ -107,19 +115,21 @@ package.loadlib = nil
 package.cpath = ""
 
 if no_io then
-  _G.loadfile, _G.dofile, package.searchpath = nil, nil, nil
-  keep(io, { "write" })
-  os.execute, os.remove, os.rename, os.tmpname = nil, nil, nil, nil
+    _G.loadfile, _G.dofile, package.searchpath = nil, nil, nil
+    keep(io, { "write" })
+    os.execute, os.remove, os.rename, os.tmpname = nil, nil, nil, nil
 else
-  function _G.loadfile(name, _, ...)
-    if select("#", ...) > 0 then return raw_loadfile(name, "t", (...)) end
-    return raw_loadfile(name, "t")
-  end
-  function _G.dofile(name)
-    local chunk, why = raw_loadfile(name, "t")
-    if not chunk then error(why, 0) end
-    return chunk()
-  end
+    function _G.loadfile(name, _, ...)
+        if select("#", ...) > 0 then return raw_loadfile(name, "t", (...)) end
+        return raw_loadfile(name, "t")
+    end
+    function _G.dofile(name)
+        local chunk, why = raw_loadfile(name, "t")
+        if not chunk then error(why, 0) end
+        return chunk()
+    end
 end
-if no_os or no_network then io.popen, os.execute = nil, nil end
+if no_os or no_network then
+    io.popen, os.execute = nil, nil
+end
 if no_os then keep(os, { "clock", "date", "difftime", "time" }) end

@@ -19,11 +19,13 @@ local NOBODY = -1 -- who answers under a name that nobody has
 local monitors = {} -- handle → callbacks
 
 local function tell(h, reason, detail)
-  local callbacks = monitors[h]
-  if not callbacks then return end
-  monitors[h] = nil
-  hold(-#callbacks)
-  for i = 1, #callbacks do call(callbacks[i], h, reason, detail) end
+    local callbacks = monitors[h]
+    if not callbacks then return end
+    monitors[h] = nil
+    hold(-#callbacks)
+    for i = 1, #callbacks do
+        call(callbacks[i], h, reason, detail)
+    end
 end
 
 core.on_end = tell
@@ -34,28 +36,28 @@ core.on_end = tell
 ---@param h integer
 ---@param callback function|nil
 function context.monitor(h, ...)
-  local callback = ...
-  if callback == nil and select("#", ...) == 0 then bad(2, "monitor", "function or nil") end
-  if callback ~= nil and type(callback) ~= "function" then
-    bad(2, "monitor", "function or nil", callback)
-  end
-  local number = find_target(h, "monitor")
-  if number == NOBODY then return false, NO_CONTEXT end
-  if number == 0 or number == self_handle then
-    bad(1, "monitor", "handle of another context", h)
-  end
-  local callbacks = monitors[number] or {}
-  if callback == nil then
-    monitors[number] = nil
-    hold(-#callbacks)
-    return
-  end
-  hold(1)
-  callbacks[#callbacks + 1] = callback
-  monitors[number] = callbacks
-  local lives, reason, detail = native.watch(number)
-  if not lives then defer(tell, number, reason or "gone", detail) end
-  return true
+    local callback = ...
+    if callback == nil and select("#", ...) == 0 then bad(2, "monitor", "function or nil") end
+    if callback ~= nil and type(callback) ~= "function" then
+        bad(2, "monitor", "function or nil", callback)
+    end
+    local number = find_target(h, "monitor")
+    if number == NOBODY then return false, NO_CONTEXT end
+    if number == 0 or number == self_handle then
+        bad(1, "monitor", "handle of another context", h)
+    end
+    local callbacks = monitors[number] or {}
+    if callback == nil then
+        monitors[number] = nil
+        hold(-#callbacks)
+        return
+    end
+    hold(1)
+    callbacks[#callbacks + 1] = callback
+    monitors[number] = callbacks
+    local lives, reason, detail = native.watch(number)
+    if not lives then defer(tell, number, reason or "gone", detail) end
+    return true
 end
 
 -- Errors ------------------------------------------------------------------------------------------
@@ -64,10 +66,10 @@ end
 --- the place of the entry in the log. With nil, they are logged again.
 ---@param callback function|nil
 function context.on_error(callback)
-  if callback ~= nil and type(callback) ~= "function" then
-    bad(1, "on_error", "function or nil", callback, 3)
-  end
-  core.on_error = callback
+    if callback ~= nil and type(callback) ~= "function" then
+        bad(1, "on_error", "function or nil", callback, 3)
+    end
+    core.on_error = callback
 end
 
 -- Figures -----------------------------------------------------------------------------------------
@@ -76,84 +78,93 @@ end
 ---@param h? integer
 ---@return table|nil
 function context.stat(h)
-  if h == nil then return native.stat(self_handle) end
-  return native.stat(find_target(h, "stat")) or nil
+    if h == nil then return native.stat(self_handle) end
+    return native.stat(find_target(h, "stat")) or nil
 end
 
 -- Creation with options ---------------------------------------------------------------------------
 
 local DENIALS = {
-  ffi = 1,
-  io = 2,
-  os = 4,
-  loadlib = 8,
-  ["package.loadlib"] = 8,
-  network = 16,
-  create = 32,
+    ffi = 1,
+    io = 2,
+    os = 4,
+    loadlib = 8,
+    ["package.loadlib"] = 8,
+    network = 16,
+    create = 32,
 }
 local DENIED = '"ffi", "io", "os", "loadlib", "network" or "create"'
 
 -- Whose options are looked at: what stands behind their names, and the function to name.
 local where, caller = "", "create"
 
-local function wrong(name, expected, value)
-  bad(name .. where, caller, expected, value)
-end
+local function wrong(name, expected, value) bad(name .. where, caller, expected, value) end
 
 local function count(name, value)
-  if type(value) ~= "number" or not (value >= 1 and value < 2 ^ 53) then
-    wrong(name, "number above 0", value)
-  end
-  return floor(value)
+    if type(value) ~= "number" or not (value >= 1 and value < 2 ^ 53) then
+        wrong(name, "number above 0", value)
+    end
+    return floor(value)
 end
 
 local CHECKS = {
-  file = function(name, value)
-    if type(value) ~= "string" then wrong(name, "file name", value) end
-    return value
-  end,
-  name = function(name, value)
-    if type(value) ~= "string" or #value > NAME_MAX then
-      wrong(name, "string of at most " .. NAME_MAX .. " bytes", value)
-    end
-    return value
-  end,
-  mailbox = count,
-  queries = count,
-  memory = count,
-  turn_limit = function(name, value)
-    if type(value) ~= "number" or not (value > 0 and value < 1 / 0) then
-      wrong(name, "number of seconds above 0", value)
-    end
-    return value
-  end,
-  worker = function(name, value)
-    local workers = native.ncpu()
-    if type(value) ~= "number" or value % 1 ~= 0 or value < 0 or value >= workers then
-      local last = workers - 1
-      wrong(name, last == 0 and "0" or "integer from 0 to " .. last, value)
-    end
-    return value
-  end,
-  -- A list in another shape must not pass for an empty one.
-  deny = function(name, value)
-    if type(value) ~= "table" then wrong(name, "list of names", value) end
-    local last = 0
-    for key in next, value do
-      if type(key) ~= "number" or key < 1 or key % 1 ~= 0 then
-        raise("bad option '" .. name .. "'" .. where .. " of '" .. caller .. "' (list of names, as "
-          .. '{ "io", "os" }' .. ", expected, got a table with key " .. describe(key) .. ")")
-      end
-      if key > last then last = key end
-    end
-    local denied = 0
-    for i = 1, last do
-      local denial = type(value[i]) == "string" and DENIALS[value[i]]
-      if not denial then wrong(name .. "[" .. i .. "]", DENIED, value[i]) end
-      denied = bit_or(denied, denial)
-    end
-    return denied
-  end,
+    file = function(name, value)
+        if type(value) ~= "string" then wrong(name, "file name", value) end
+        return value
+    end,
+    name = function(name, value)
+        if type(value) ~= "string" or #value > NAME_MAX then
+            wrong(name, "string of at most " .. NAME_MAX .. " bytes", value)
+        end
+        return value
+    end,
+    mailbox = count,
+    queries = count,
+    memory = count,
+    turn_limit = function(name, value)
+        if type(value) ~= "number" or not (value > 0 and value < 1 / 0) then
+            wrong(name, "number of seconds above 0", value)
+        end
+        return value
+    end,
+    worker = function(name, value)
+        local workers = native.ncpu()
+        if type(value) ~= "number" or value % 1 ~= 0 or value < 0 or value >= workers then
+            local last = workers - 1
+            wrong(name, last == 0 and "0" or "integer from 0 to " .. last, value)
+        end
+        return value
+    end,
+    -- A list in another shape must not pass for an empty one.
+    deny = function(name, value)
+        if type(value) ~= "table" then wrong(name, "list of names", value) end
+        local last = 0
+        for key in next, value do
+            if type(key) ~= "number" or key < 1 or key % 1 ~= 0 then
+                raise(
+                    "bad option '"
+                        .. name
+                        .. "'"
+                        .. where
+                        .. " of '"
+                        .. caller
+                        .. "' (list of names, as "
+                        .. '{ "io", "os" }'
+                        .. ", expected, got a table with key "
+                        .. describe(key)
+                        .. ")"
+                )
+            end
+            if key > last then last = key end
+        end
+        local denied = 0
+        for i = 1, last do
+            local denial = type(value[i]) == "string" and DENIALS[value[i]]
+            if not denial then wrong(name .. "[" .. i .. "]", DENIED, value[i]) end
+            denied = bit_or(denied, denial)
+        end
+        return denied
+    end,
 }
 
 local KNOWN = "'file', 'name', 'mailbox', 'queries', 'memory', 'turn_limit', 'worker' and 'deny'"
@@ -161,22 +172,30 @@ local KNOWN = "'file', 'name', 'mailbox', 'queries', 'memory', 'turn_limit', 'wo
 --- The options of context.create, checked; `of` is what their names are to be followed by, and
 --- `name` the function that they are given to.
 function core.check_options(options, of, name)
-  where, caller = of, name
-  local checked = {}
-  for key, value in next, options do
-    local check = CHECKS[key]
-    if not check then
-      raise("bad argument #1 to '" .. caller .. "' (no option " .. describe(key) .. where
-        .. "; there are " .. KNOWN .. ")")
+    where, caller = of, name
+    local checked = {}
+    for key, value in next, options do
+        local check = CHECKS[key]
+        if not check then
+            raise(
+                "bad argument #1 to '"
+                    .. caller
+                    .. "' (no option "
+                    .. describe(key)
+                    .. where
+                    .. "; there are "
+                    .. KNOWN
+                    .. ")"
+            )
+        end
+        checked[key] = check(key, value)
     end
-    checked[key] = check(key, value)
-  end
-  if not checked.file then wrong("file", "file name", nil) end
-  return checked
+    if not checked.file then wrong("file", "file name", nil) end
+    return checked
 end
 
 --- context.create with a table in place of the file's name.
 function core.create_with(options, path, cpath, ...)
-  local checked = core.check_options(options, "", "create")
-  return native.create(checked.file, path, cpath, checked, ...)
+    local checked = core.check_options(options, "", "create")
+    return native.create(checked.file, path, cpath, checked, ...)
 end

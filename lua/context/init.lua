@@ -21,37 +21,37 @@ local context = {}
 
 -- The argument lists "h, v[, timeout][, callback]": which of the optional ones are there.
 local function options(name, position, n, a, b)
-  if n == 0 then return 0, nil, 0 end
-  if n == 1 and type(a) == "function" then return 0, a, 0 end
-  local timeout = timeout_of(a, position, name)
-  if n == 1 then return timeout, nil, 1 end
-  if type(b) ~= "function" or n > 2 then
-    if n > 2 then raise("too many arguments to '" .. name .. "'") end
-    bad(position + 1, name, "function", b)
-  end
-  return timeout, b, 1
+    if n == 0 then return 0, nil, 0 end
+    if n == 1 and type(a) == "function" then return 0, a, 0 end
+    local timeout = timeout_of(a, position, name)
+    if n == 1 then return timeout, nil, 1 end
+    if type(b) ~= "function" or n > 2 then
+        if n > 2 then raise("too many arguments to '" .. name .. "'") end
+        bad(position + 1, name, "function", b)
+    end
+    return timeout, b, 1
 end
 
 local function check_handle(h, position, name)
-  local number = type(h) == "string" and tonumber(h) or h
-  if type(number) ~= "number" or number ~= number then
-    bad(position, name, "context handle", h)
-  end
-  return number
+    local number = type(h) == "string" and tonumber(h) or h
+    if type(number) ~= "number" or number ~= number then
+        bad(position, name, "context handle", h)
+    end
+    return number
 end
 
 -- The same, or the name of whoever answers under it.
 local function check_target(h, name)
-  local number = type(h) == "string" and tonumber(h) or h
-  if type(number) == "number" and number == number or type(h) == "string" then return number end
-  bad(1, name, "context handle or name", h)
+    local number = type(h) == "string" and tonumber(h) or h
+    if type(number) == "number" and number == number or type(h) == "string" then return number end
+    bad(1, name, "context handle or name", h)
 end
 
 -- The handle of a target; -1, which no context has, if none answers under the name.
 local function find_target(h, name)
-  h = check_target(h, name)
-  if type(h) == "string" then return native.find_name(h) or -1 end
-  return h
+    h = check_target(h, name)
+    if type(h) == "string" then return native.find_name(h) or -1 end
+    return h
 end
 
 -- Messages ----------------------------------------------------------------------------------------
@@ -65,97 +65,97 @@ local mail
 -- What is above are upvalues of what is below: see prelude.rs.
 
 local function next_waiter(r)
-  local first, last = r.first, r.last
-  while first <= last do
-    local token = r[first]
-    if is_waiting(token) then
-      r.first = first
-      return token
+    local first, last = r.first, r.last
+    while first <= last do
+        local token = r[first]
+        if is_waiting(token) then
+            r.first = first
+            return token
+        end
+        r[first] = nil
+        first = first + 1
+        if r.over then r.over = r.over - 1 end
     end
-    r[first] = nil
-    first = first + 1
-    if r.over then r.over = r.over - 1 end
-  end
-  r.first, r.last = 1, 0
-  if r.over then r.over = nil end
+    r.first, r.last = 1, 0
+    if r.over then r.over = nil end
 end
 
 -- Hands a message to the coroutine that has waited longest; false if none does.
 local function hand_over_waiting(r, from, session, value)
-  if r.first > r.last then return false end
-  local token = next_waiter(r)
-  if not token then return false end
-  r[r.first] = nil
-  r.first = r.first + 1
-  complete(token, true, value, from, session)
-  return true
+    if r.first > r.last then return false end
+    local token = next_waiter(r)
+    if not token then return false end
+    r[r.first] = nil
+    r.first = r.first + 1
+    complete(token, true, value, from, session)
+    return true
 end
 
 local function keep(from, session, value)
-  mail = mail or native.load("context/unclaimed")(native, core, receivers, hand_over_waiting)
-  return mail.keep(from, session, value)
+    mail = mail or native.load("context/unclaimed")(native, core, receivers, hand_over_waiting)
+    return mail.keep(from, session, value)
 end
 
 local MESSAGE, ENDED = 1, 7
 
 handlers[MESSAGE] = function(from, session, value)
-  local r, handle = receivers[from], from
-  if r == nil then
-    r, handle = receivers[ANY], ANY
-    if r == nil then return keep(from, session, value) end
-  elseif handle ~= ANY then
+    local r, handle = receivers[from], from
+    if r == nil then
+        r, handle = receivers[ANY], ANY
+        if r == nil then return keep(from, session, value) end
+    elseif handle ~= ANY then
+        if hand_over_waiting(r, from, session, value) then return end
+        if r.callback then
+            if session > 0 then begin_serving(from, session) end
+            return r.callback(true, value, from, session, handle)
+        end
+        r, handle = receivers[ANY], ANY
+        if r == nil then return keep(from, session, value) end
+    end
     if hand_over_waiting(r, from, session, value) then return end
     if r.callback then
-      if session > 0 then begin_serving(from, session) end
-      return r.callback(true, value, from, session, handle)
+        if session > 0 then begin_serving(from, session) end
+        return r.callback(true, value, from, session, handle)
     end
-    r, handle = receivers[ANY], ANY
-    if r == nil then return keep(from, session, value) end
-  end
-  if hand_over_waiting(r, from, session, value) then return end
-  if r.callback then
-    if session > 0 then begin_serving(from, session) end
-    return r.callback(true, value, from, session, handle)
-  end
-  return keep(from, session, value)
+    return keep(from, session, value)
 end
 
 local function receiver(h)
-  local r = receivers[h]
-  if not r then
-    r = { first = 1, last = 0 }
-    receivers[h] = r
-  end
-  return r
+    local r = receivers[h]
+    if not r then
+        r = { first = 1, last = 0 }
+        receivers[h] = r
+    end
+    return r
 end
 
 local function forget_receiver(h, r)
-  if not r.callback and receivers[h] == r and not next_waiter(r) then receivers[h] = nil end
+    if not r.callback and receivers[h] == r and not next_waiter(r) then receivers[h] = nil end
 end
 
 -- The time of a waiter is over: it stays in its queue, to be passed over, until such are half of
 -- it. So many whose time is over at once cost each the same.
 local function drop_waiter(r, token)
-  local first, last = r.first, r.last
-  if first > last then return end
-  if r[first] == token then
-    r[first] = nil
-    r.first = first + 1
-    return
-  end
-  local over = (r.over or 0) + 1
-  r.over = over
-  if 2 * over <= last - first + 1 then return end
-  local at = first - 1
-  for i = first, last do
-    local other = r[i]
-    r[i] = nil
-    if is_waiting(other) then
-      at = at + 1
-      r[at] = other
+    local first, last = r.first, r.last
+    if first > last then return end
+    if r[first] == token then
+        r[first] = nil
+        r.first = first + 1
+        return
     end
-  end
-  r.last, r.over = at, nil
+    local over = (r.over or 0) + 1
+    r.over = over
+    if 2 * over <= last - first + 1 then return end
+    local at = first - 1
+    for i = first, last do
+        local other = r[i]
+        r[i] = nil
+        if is_waiting(other) then
+            at = at + 1
+            r[at] = other
+        end
+    end
+    r.last, r.over = at, nil
 end
 core.next_waiter, core.drop_waiter = next_waiter, drop_waiter
 
@@ -165,53 +165,53 @@ core.next_waiter, core.drop_waiter = next_waiter, drop_waiter
 ---@param how? number|function timeout in seconds, or callback
 ---@return boolean|nil ok, any value, integer from, integer session
 function context.recv(h, ...)
-  h = check_handle(h, 1, "recv")
-  local n = select("#", ...)
-  local how = ...
-  if n > 1 then raise("too many arguments to 'recv'") end
-  if n == 1 and (how == nil or type(how) == "function") then
-    local r = receiver(h)
-    if (r.callback == nil) ~= (how == nil) then hold(how and 1 or -1) end
-    r.callback = how
-    if how then
-      if mail and mail.first <= mail.last then defer(mail.drain, h) end
+    h = check_handle(h, 1, "recv")
+    local n = select("#", ...)
+    local how = ...
+    if n > 1 then raise("too many arguments to 'recv'") end
+    if n == 1 and (how == nil or type(how) == "function") then
+        local r = receiver(h)
+        if (r.callback == nil) ~= (how == nil) then hold(how and 1 or -1) end
+        r.callback = how
+        if how then
+            if mail and mail.first <= mail.last then defer(mail.drain, h) end
+        else
+            forget_receiver(h, r)
+        end
+        return
+    end
+    local timeout = n == 1 and timeout_of(how, 2, "recv") or 0
+    if timeout < 0 then return false, TIMEOUT end
+    if mail and mail.first <= mail.last then
+        check_may_wait()
+        local message = mail.take(h)
+        if message then
+            if message[2] > 0 then take_query(message[1], message[2]) end
+            return true, message[3], message[1], message[2]
+        end
+    end
+    if next(receivers) == nil then
+        -- Whatever message comes next is ours: it need not take the way through the dispatcher.
+        local from, session, value = call_to_wait(next_message, h)
+        if from then
+            if session > 0 then take_query(from, session) end
+            return true, value, from, session
+        end
+        if session then core.refuse_wait(session) end
     else
-      forget_receiver(h, r)
+        check_may_wait()
     end
-    return
-  end
-  local timeout = n == 1 and timeout_of(how, 2, "recv") or 0
-  if timeout < 0 then return false, TIMEOUT end
-  if mail and mail.first <= mail.last then
-    check_may_wait()
-    local message = mail.take(h)
-    if message then
-      if message[2] > 0 then take_query(message[1], message[2]) end
-      return true, message[3], message[1], message[2]
-    end
-  end
-  if next(receivers) == nil then
-    -- Whatever message comes next is ours: it need not take the way through the dispatcher.
-    local from, session, value = call_to_wait(next_message, h)
-    if from then
-      if session > 0 then take_query(from, session) end
-      return true, value, from, session
-    end
-    if session then core.refuse_wait(session) end
-  else
-    check_may_wait()
-  end
-  local r = receiver(h)
-  local token = register()
-  r.last = r.last + 1
-  r[r.last] = token
-  set_timeout(token, timeout)
-  local ok, value, from, session = suspend()
-  if not ok then drop_waiter(r, token) end
-  forget_receiver(h, r)
-  if not ok then return false, value, 0, -1 end
-  if session > 0 then take_query(from, session) end
-  return true, value, from, session
+    local r = receiver(h)
+    local token = register()
+    r.last = r.last + 1
+    r[r.last] = token
+    set_timeout(token, timeout)
+    local ok, value, from, session = suspend()
+    if not ok then drop_waiter(r, token) end
+    forget_receiver(h, r)
+    if not ok then return false, value, 0, -1 end
+    if session > 0 then take_query(from, session) end
+    return true, value, from, session
 end
 
 --- Sends a value; never waits.
@@ -241,8 +241,8 @@ core.unanswered = 0
 
 -- A context that was watched, or asked, has ended: the handler is with the rest.
 handlers[ENDED] = function(h, reason, detail)
-  core.load_all(context)
-  return handlers[ENDED](h, reason, detail)
+    core.load_all(context)
+    return handlers[ENDED](h, reason, detail)
 end
 
 return context

@@ -14,10 +14,10 @@ local context = {}
 
 -- A text that reads as a number stands for a handle, wherever a name may.
 local function check_name(name, call)
-  local is_name = type(name) == "string" and not tonumber(name)
-  if not is_name or name == "" or #name > 253 then
-    bad(1, call, "name of 1 to 253 bytes that is no number", name)
-  end
+    local is_name = type(name) == "string" and not tonumber(name)
+    if not is_name or name == "" or #name > 253 then
+        bad(1, call, "name of 1 to 253 bytes that is no number", name)
+    end
 end
 
 --- Has this context answer under a name, wherever a handle is expected; several contexts may share
@@ -26,40 +26,41 @@ end
 ---@param options? { shared?: boolean }
 ---@return boolean ok, integer|nil code
 function context.register(name, options)
-  check_name(name, "register")
-  local shared = false
-  if options ~= nil then
-    if type(options) ~= "table" then bad(2, "register", "table of options", options) end
-    for key in next, options do
-      if key ~= "shared" then
-        raise(
-          "bad argument #2 to 'register' (no option named " .. describe(key)
-            .. "; there is 'shared')"
-        )
-      end
+    check_name(name, "register")
+    local shared = false
+    if options ~= nil then
+        if type(options) ~= "table" then bad(2, "register", "table of options", options) end
+        for key in next, options do
+            if key ~= "shared" then
+                raise(
+                    "bad argument #2 to 'register' (no option named "
+                        .. describe(key)
+                        .. "; there is 'shared')"
+                )
+            end
+        end
+        shared = options.shared
+        if shared ~= nil and type(shared) ~= "boolean" then
+            bad("shared", "register", "true or false", shared)
+        end
     end
-    shared = options.shared
-    if shared ~= nil and type(shared) ~= "boolean" then
-      bad("shared", "register", "true or false", shared)
-    end
-  end
-  return native.register_name(name, shared)
+    return native.register_name(name, shared)
 end
 
 --- Has this context answer under a name no more; false if it did not.
 ---@param name string
 ---@return boolean
 function context.unregister(name)
-  check_name(name, "unregister")
-  return native.unregister_name(name)
+    check_name(name, "unregister")
+    return native.unregister_name(name)
 end
 
 --- The handle of the context that answers under a name.
 ---@param name string
 ---@return integer|nil
 function context.find(name)
-  if type(name) ~= "string" then bad(1, "find", "name", name) end
-  return native.find_name(name) or nil
+    if type(name) ~= "string" then bad(1, "find", "name", name) end
+    return native.find_name(name) or nil
 end
 
 -- Topics ------------------------------------------------------------------------------------------
@@ -74,38 +75,38 @@ local callbacks = {} -- number → callback
 ---@param callback fun(value: any, topic: string, from: integer)
 ---@return boolean ok, integer|nil code
 function context.subscribe(topic, callback)
-  if type(topic) ~= "string" then bad(1, "subscribe", "topic", topic) end
-  if type(callback) ~= "function" then bad(2, "subscribe", "function", callback) end
-  local number, why = native.subscribe(topic)
-  if not number then
-    if number == nil then bad(1, "subscribe", why, topic) end
-    return false, why
-  end
-  if not numbers[topic] then hold(1) end
-  numbers[topic], callbacks[number] = number, callback
-  return true
+    if type(topic) ~= "string" then bad(1, "subscribe", "topic", topic) end
+    if type(callback) ~= "function" then bad(2, "subscribe", "function", callback) end
+    local number, why = native.subscribe(topic)
+    if not number then
+        if number == nil then bad(1, "subscribe", why, topic) end
+        return false, why
+    end
+    if not numbers[topic] then hold(1) end
+    numbers[topic], callbacks[number] = number, callback
+    return true
 end
 
 --- Ends a subscription, as it was subscribed to; false if there was none.
 ---@param topic string
 ---@return boolean
 function context.unsubscribe(topic)
-  if type(topic) ~= "string" then bad(1, "unsubscribe", "topic", topic) end
-  local number = numbers[topic]
-  if not number then return false end
-  numbers[topic], callbacks[number] = nil, nil
-  hold(-1)
-  native.unsubscribe(topic)
-  return true
+    if type(topic) ~= "string" then bad(1, "unsubscribe", "topic", topic) end
+    local number = numbers[topic]
+    if not number then return false end
+    numbers[topic], callbacks[number] = nil, nil
+    hold(-1)
+    native.unsubscribe(topic)
+    return true
 end
 
 local PUBLICATION = 8
 
 handlers[PUBLICATION] = function(number, value, from)
-  local callback = callbacks[number]
-  local topic = get_topic()
-  -- It may have been on its way when the subscription ended.
-  if callback then return callback(value, topic, from) end
+    local callback = callbacks[number]
+    local topic = get_topic()
+    -- It may have been on its way when the subscription ended.
+    if callback then return callback(value, topic, from) end
 end
 
 --- Sends a value to all who have subscribed to a topic. Returns true, how many subscriptions got
@@ -114,26 +115,24 @@ end
 ---@param ... any one value
 ---@return boolean ok, integer delivered, integer refused
 function context.publish(topic, ...)
-  if type(topic) ~= "string" then bad(1, "publish", "topic", topic) end
-  local n = select("#", ...)
-  if n ~= 1 then
-    raise("bad arguments to 'publish' (a topic and one value expected, got " .. n .. " values)")
-  end
-  local delivered, refused, is_value = native.publish(topic, ...)
-  if delivered == nil then
-    if is_value then raise(refused) end
-    bad(1, "publish", refused, topic)
-  end
-  if not delivered then return false, refused end
-  if refused > 0 then return true, delivered, refused end
-  return true, delivered
+    if type(topic) ~= "string" then bad(1, "publish", "topic", topic) end
+    local n = select("#", ...)
+    if n ~= 1 then
+        raise("bad arguments to 'publish' (a topic and one value expected, got " .. n .. " values)")
+    end
+    local delivered, refused, is_value = native.publish(topic, ...)
+    if delivered == nil then
+        if is_value then raise(refused) end
+        bad(1, "publish", refused, topic)
+    end
+    if not delivered then return false, refused end
+    if refused > 0 then return true, delivered, refused end
+    return true, delivered
 end
 
 --- Handle, name, parent and state ("running", "ready", "suspended", "waiting" or "ending") of every
 --- context.
 ---@return table[]
-function context.list()
-  return native.contexts()
-end
+function context.list() return native.contexts() end
 
 return context

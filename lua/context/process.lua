@@ -17,8 +17,8 @@ local SIGNAL = 12
 
 -- A signal has come.
 handlers[SIGNAL] = function(name)
-  local callback = callbacks[name]
-  if callback then return callback(name) end
+    local callback = callbacks[name]
+    if callback then return callback(name) end
 end
 
 --- Has callback(name) called whenever the process gets a signal: "HUP", "USR1", "USR2", "INT" or
@@ -26,36 +26,34 @@ end
 ---@param name string
 ---@param callback function|nil
 function context.on_signal(name, callback)
-  if not NAMES[name] then
-    bad(1, "on_signal", '"HUP", "USR1", "USR2", "INT" or "TERM"', name)
-  end
-  if callback ~= nil and type(callback) ~= "function" then
-    bad(2, "on_signal", "function or nil", callback)
-  end
-  local ok, why = native.hear(name, callback ~= nil)
-  if not ok then raise("on_signal: " .. why) end
-  -- A registered callback keeps the context alive.
-  if callback and not callbacks[name] then hold(1) end
-  if callbacks[name] and not callback then hold(-1) end
-  callbacks[name] = callback
+    if not NAMES[name] then bad(1, "on_signal", '"HUP", "USR1", "USR2", "INT" or "TERM"', name) end
+    if callback ~= nil and type(callback) ~= "function" then
+        bad(2, "on_signal", "function or nil", callback)
+    end
+    local ok, why = native.hear(name, callback ~= nil)
+    if not ok then raise("on_signal: " .. why) end
+    -- A registered callback keeps the context alive.
+    if callback and not callbacks[name] then hold(1) end
+    if callbacks[name] and not callback then hold(-1) end
+    callbacks[name] = callback
 end
 
 --- Ends the process in order: all contexts are destroyed, and what was written to sockets is sent.
 --- Does not return, but where nothing can wait.
 ---@param status? integer|boolean the exit status, as for os.exit
 function context.exit(status)
-  if status == true then
-    status = 0
-  elseif status == false then
-    status = 1
-  end
-  local is_known = status == nil
-    or type(status) == "number" and status % 1 == 0 and status >= 0 and status <= 255
-  if not is_known then bad(1, "exit", "integer from 0 to 255, or boolean,", status) end
-  local ok, why = native.exit(status)
-  if not ok then raise("exit: " .. why) end
-  core.stop_timers()
-  if pcall(check_may_wait) then suspend() end
+    if status == true then
+        status = 0
+    elseif status == false then
+        status = 1
+    end
+    local is_known = status == nil
+        or type(status) == "number" and status % 1 == 0 and status >= 0 and status <= 255
+    if not is_known then bad(1, "exit", "integer from 0 to 255, or boolean,", status) end
+    local ok, why = native.exit(status)
+    if not ok then raise("exit: " .. why) end
+    core.stop_timers()
+    if pcall(check_may_wait) then suspend() end
 end
 
 core.exit = context.exit

@@ -21,33 +21,33 @@ local asked = {}
 
 -- Nobody waits for the answer any more; false if that was so before.
 local function forget(token)
-  if asked[token] == nil then return false end
-  asked[token] = nil
-  core.unanswered = core.unanswered - 1
-  native.forget(token)
-  return true
+    if asked[token] == nil then return false end
+    asked[token] = nil
+    core.unanswered = core.unanswered - 1
+    native.forget(token)
+    return true
 end
 
 local REPLY = 2
 
 -- The answer is there.
 handlers[REPLY] = function(token, ok, value)
-  if asked[token] == nil then return end
-  asked[token] = nil
-  core.unanswered = core.unanswered - 1
-  return conclude(token, ok, value)
+    if asked[token] == nil then return end
+    asked[token] = nil
+    core.unanswered = core.unanswered - 1
+    return conclude(token, ok, value)
 end
 
 -- See native.query.
 local function ask(callback, h, token, value)
-  if callback then return native_query(nil, nil, h, token, value) end
-  return call_to_wait(native_query, h, token, value)
+    if callback then return native_query(nil, nil, h, token, value) end
+    return call_to_wait(native_query, h, token, value)
 end
 
 -- It cannot be asked: because of the value, or because the call cannot wait.
 local function fail(why)
-  if type(why) == "number" then core.refuse_wait(why) end
-  raise(why)
+    if type(why) == "number" then core.refuse_wait(why) end
+    raise(why)
 end
 
 --- Asks another context and waits for the answer; with a callback, does not wait.
@@ -56,44 +56,44 @@ end
 ---@param ... any timeout in seconds, callback
 ---@return boolean ok, any answer or code; with a callback the session or the code
 function context.query(h, ...)
-  local n = select("#", ...)
-  if n == 0 then raise("bad arguments to 'query' (a handle and a value expected)") end
-  if type(h) ~= "number" then h = check_target(h, "query") end
-  local value, a, b = ...
-  local timeout, callback, given = options("query", 3, n - 1, a, b)
-  local entry, token
-  if callback then
-    entry = function(ok, result)
-      forget(token)
-      if given == 0 then return callback(ok, result, h, value) end
-      return callback(ok, result, h, value, a)
+    local n = select("#", ...)
+    if n == 0 then raise("bad arguments to 'query' (a handle and a value expected)") end
+    if type(h) ~= "number" then h = check_target(h, "query") end
+    local value, a, b = ...
+    local timeout, callback, given = options("query", 3, n - 1, a, b)
+    local entry, token
+    if callback then
+        entry = function(ok, result)
+            forget(token)
+            if given == 0 then return callback(ok, result, h, value) end
+            return callback(ok, result, h, value, a)
+        end
+    elseif timeout < 0 then
+        return false, TIMEOUT
     end
-  elseif timeout < 0 then
-    return false, TIMEOUT
-  end
-  token = register(entry)
-  if timeout < 0 then
-    -- Nobody is asked.
-    defer(complete, token, false, TIMEOUT)
-    return true, token
-  end
-  local ok, session, holder = ask(callback, h, token, value)
-  if session == QUERIES_FULL and not ok and native.recount(core.unanswered) then
-    ok, session, holder = ask(callback, h, token, value)
-  end
-  if not ok then
-    cancel(token)
-    if ok == nil then fail(session) end
-    return false, session
-  end
-  asked[token] = holder or h
-  core.unanswered = core.unanswered + 1
-  if timeout > 0 then set_timeout(token, timeout) end
-  if callback then return true, session end
-  local result
-  ok, result = suspend()
-  forget(token)
-  return ok, result
+    token = register(entry)
+    if timeout < 0 then
+        -- Nobody is asked.
+        defer(complete, token, false, TIMEOUT)
+        return true, token
+    end
+    local ok, session, holder = ask(callback, h, token, value)
+    if session == QUERIES_FULL and not ok and native.recount(core.unanswered) then
+        ok, session, holder = ask(callback, h, token, value)
+    end
+    if not ok then
+        cancel(token)
+        if ok == nil then fail(session) end
+        return false, session
+    end
+    asked[token] = holder or h
+    core.unanswered = core.unanswered + 1
+    if timeout > 0 then set_timeout(token, timeout) end
+    if callback then return true, session end
+    local result
+    ok, result = suspend()
+    forget(token)
+    return ok, result
 end
 
 core.asked, core.forget = asked, forget

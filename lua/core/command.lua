@@ -4,7 +4,7 @@
 local native, core, line = ...
 
 local error, loadfile, loadstring, pcall, require, unpack =
-  error, _G.loadfile, _G.loadstring, pcall, _G.require, unpack
+    error, _G.loadfile, _G.loadstring, pcall, _G.require, unpack
 local sub = string.sub
 local stdout, stderr = _G.io.stdout, _G.io.stderr
 local write, flush = stdout.write, stdout.flush
@@ -14,53 +14,53 @@ native.load_coroutines()
 native.list(true)
 
 local function check(chunk, why)
-  if not chunk then error(why, 0) end
-  return chunk
+    if not chunk then error(why, 0) end
+    return chunk
 end
 
 local function compiler(kind)
-  return function(text) native.load("core/compiler")(kind, text) end
+    return function(text) native.load("core/compiler")(kind, text) end
 end
 
 local KINDS = {
-  e = function(text) check(loadstring(text, "=(command line)"))() end,
-  -- Errors name no place: it is the command line.
-  l = function(name)
-    local ok, why = pcall(require, name)
-    if not ok then error(why, 0) end
-  end,
-  j = compiler("j"),
-  O = compiler("O"),
-  -- LUA_INIT
-  I = function(text)
-    local chunk
-    if sub(text, 1, 1) == "@" then
-      chunk = check(loadfile(sub(text, 2)))
-    else
-      chunk = check(loadstring(text, "=LUA_INIT"))
-    end
-    chunk()
-  end,
-  b = function(...) native.load_jit("jit.bcsave")("jit.bcsave").start(...) end,
+    e = function(text) check(loadstring(text, "=(command line)"))() end,
+    -- Errors name no place: it is the command line.
+    l = function(name)
+        local ok, why = pcall(require, name)
+        if not ok then error(why, 0) end
+    end,
+    j = compiler("j"),
+    O = compiler("O"),
+    -- LUA_INIT
+    I = function(text)
+        local chunk
+        if sub(text, 1, 1) == "@" then
+            chunk = check(loadfile(sub(text, 2)))
+        else
+            chunk = check(loadstring(text, "=LUA_INIT"))
+        end
+        chunk()
+    end,
+    b = function(...) native.load_jit("jit.bcsave")("jit.bcsave").start(...) end,
 }
 
 local main = line.main
 if main == true then
-  main = function() return loadfile() end
+    main = function() return loadfile() end
 elseif main then
-  local file = main
-  main = function() return loadfile(file) end
+    local file = main
+    main = function() return loadfile(file) end
 end
 
 return function(...)
-  for i = 1, #line do
-    local step = line[i]
-    KINDS[step[1]](unpack(step, 2))
-  end
-  if not line.is_interactive then
-    if main then return check(main())(...) end
-    return
-  end
-  if main then check(main())(...) end
-  return native.load("core/lines")(native, core, loadstring, stdout, stderr, write, flush)
+    for i = 1, #line do
+        local step = line[i]
+        KINDS[step[1]](unpack(step, 2))
+    end
+    if not line.is_interactive then
+        if main then return check(main())(...) end
+        return
+    end
+    if main then check(main())(...) end
+    return native.load("core/lines")(native, core, loadstring, stdout, stderr, write, flush)
 end

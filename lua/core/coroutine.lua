@@ -36,142 +36,138 @@ local leave, reenter
 
 -- Hands a cut on upward; afterwards goes on.
 local function pass(co, level)
-  cut[1] = false
-  raw_yield(WAIT, CUT)
-  return leave(co, level, raw_resume(co))
+    cut[1] = false
+    raw_yield(WAIT, CUT)
+    return leave(co, level, raw_resume(co))
 end
 
 -- `co` waits, or is cut: hands that on upward.
 local function hand_on(co, level, _, why)
-  if why == CUT then return pass(co, level) end
-  parked[co] = true
-  parked_count, depth_free, depth = parked_count + 1, 0, level - 1
-  return reenter(co, level, raw_yield(WAIT))
+    if why == CUT then return pass(co, level) end
+    parked[co] = true
+    parked_count, depth_free, depth = parked_count + 1, 0, level - 1
+    return reenter(co, level, raw_yield(WAIT))
 end
 
 -- What follows a resume of `co` at depth `level`.
 function leave(co, level, ok, ...)
-  local first = ...
-  if first == nil then
-    if cut[1] then return pass(co, level) end
-  elseif first == WAIT and ok then
-    return hand_on(co, level, ...)
-  end
-  depth = level - 1
-  return ok, ...
+    local first = ...
+    if first == nil then
+        if cut[1] then return pass(co, level) end
+    elseif first == WAIT and ok then
+        return hand_on(co, level, ...)
+    end
+    depth = level - 1
+    return ok, ...
 end
 
 function reenter(co, level, ...)
-  parked[co] = nil
-  parked_count = parked_count - 1
-  if parked_count == 0 then depth_free = LEVELS_FREE end
-  depth = level
-  return leave(co, level, raw_resume(co, ...))
+    parked[co] = nil
+    parked_count = parked_count - 1
+    if parked_count == 0 then depth_free = LEVELS_FREE end
+    depth = level
+    return leave(co, level, raw_resume(co, ...))
 end
 
 -- Why a coroutine cannot be resumed at this depth, if so. Where there is room for one there is for
 -- LEVELS_FREE more, so that only every third level need ask.
 local function refuse(co, level)
-  if parked[co] then return "cannot resume running coroutine" end
-  if level > LEVELS_MAX or level % 3 == 0 and not native.has_stack() then
-    return OVERFLOW
-  end
+    if parked[co] then return "cannot resume running coroutine" end
+    if level > LEVELS_MAX or level % 3 == 0 and not native.has_stack() then return OVERFLOW end
 end
 
 -- Raises as the VM's own functions do, under the name by which the script has called.
 local function wrong(what)
-  local info = getinfo(2, "n")
-  local name = info and info.name or "?"
-  if info and info.namewhat == "method" then
-    error(format("calling '%s' on bad self (%s)", name, what), 3)
-  end
-  error(format("bad argument #1 to '%s' (%s)", name, what), 3)
+    local info = getinfo(2, "n")
+    local name = info and info.name or "?"
+    if info and info.namewhat == "method" then
+        error(format("calling '%s' on bad self (%s)", name, what), 3)
+    end
+    error(format("bad argument #1 to '%s' (%s)", name, what), 3)
 end
 
 local function resume(co, ...)
-  if type(co) ~= "thread" then wrong("coroutine expected") end
-  local level = depth + 1
-  if level > depth_free and (level % 3 == 0 or depth_free == 0) then
-    local why = refuse(co, level)
-    if why then return false, why end
-  end
-  depth = level
-  return leave(co, level, raw_resume(co, ...))
+    if type(co) ~= "thread" then wrong("coroutine expected") end
+    local level = depth + 1
+    if level > depth_free and (level % 3 == 0 or depth_free == 0) then
+        local why = refuse(co, level)
+        if why then return false, why end
+    end
+    depth = level
+    return leave(co, level, raw_resume(co, ...))
 end
 
 -- The VM puts the caller's line before a text, even where there is one.
 local function unwrap(ok, ...)
-  if ok then return ... end
-  local message = ...
-  error(message, type(message) == "string" and 2 or 0)
+    if ok then return ... end
+    local message = ...
+    error(message, type(message) == "string" and 2 or 0)
 end
 
 -- `leave` for coroutines made with `wrap`.
 local function leave_wrapped(co, level, ok, ...)
-  local first = ...
-  if ok and first ~= WAIT and (first ~= nil or not cut[1]) then
-    depth = level - 1
-    return ...
-  end
-  return unwrap(leave(co, level, ok, ...))
+    local first = ...
+    if ok and first ~= WAIT and (first ~= nil or not cut[1]) then
+        depth = level - 1
+        return ...
+    end
+    return unwrap(leave(co, level, ok, ...))
 end
 
 local function check(co, level)
-  local why = refuse(co, level)
-  if why then error(why, 3) end
+    local why = refuse(co, level)
+    if why then error(why, 3) end
 end
 
 local function wrap(...)
-  local f = ...
-  if type(f) ~= "function" then
-    wrong("function expected, got " .. (select("#", ...) > 0 and type(f) or "no value"))
-  end
-  local co = raw_create(f)
-  return function(...)
-    local level = depth + 1
-    if level > depth_free and (level % 3 == 0 or depth_free == 0) then check(co, level) end
-    depth = level
-    return leave_wrapped(co, level, raw_resume(co, ...))
-  end
+    local f = ...
+    if type(f) ~= "function" then
+        wrong("function expected, got " .. (select("#", ...) > 0 and type(f) or "no value"))
+    end
+    local co = raw_create(f)
+    return function(...)
+        local level = depth + 1
+        if level > depth_free and (level % 3 == 0 or depth_free == 0) then check(co, level) end
+        depth = level
+        return leave_wrapped(co, level, raw_resume(co, ...))
+    end
 end
 
 -- Whether what runs is a root: it counts as the main coroutine of plain Lua.
 local function is_root()
-  local root = get_root()
-  if root ~= nil and raw_running() ~= root then return false end
-  -- It may be more where an error has come out of a resume itself.
-  depth = 0
-  return true
+    local root = get_root()
+    if root ~= nil and raw_running() ~= root then return false end
+    -- It may be more where an error has come out of a resume itself.
+    depth = 0
+    return true
 end
 
 local function yield(...)
-  if depth == 0 and is_root() then error("attempt to yield across C-call boundary", 2) end
-  return raw_yield(...)
+    if depth == 0 and is_root() then error("attempt to yield across C-call boundary", 2) end
+    return raw_yield(...)
 end
 
 local function status(co)
-  if parked[co] then return "normal" end
-  return raw_status(co)
+    if parked[co] then return "normal" end
+    return raw_status(co)
 end
 
-local function is_yieldable()
-  return not is_root() and isyieldable()
-end
+local function is_yieldable() return not is_root() and isyieldable() end
 
 local function running()
-  if is_root() then return nil end
-  return raw_running()
+    if is_root() then return nil end
+    return raw_running()
 end
 
 local own = {
-  resume = resume,
-  wrap = wrap,
-  yield = yield,
-  status = status,
-  isyieldable = is_yieldable,
-  running = running,
+    resume = resume,
+    wrap = wrap,
+    yield = yield,
+    status = status,
+    isyieldable = is_yieldable,
+    running = running,
 }
 for name, f in next, own do
-  if rawget(coroutines, name) == stubs[name] then rawset(coroutines, name, f) end
+    if rawget(coroutines, name) == stubs[name] then rawset(coroutines, name, f) end
 end
 return own

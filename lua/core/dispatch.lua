@@ -57,23 +57,25 @@ local bad, raise = native.bad, native.raise
 
 -- A root that runs for a query waits, or has failed.
 local function keep_asker(co)
-  if not serve then serve, stop_serving, join = native.load("context/request")(native) end
-  serve(co, asker, asked)
-  asked = nil
+    if not serve then
+        serve, stop_serving, join = native.load("context/request")(native)
+    end
+    serve(co, asker, asked)
+    asked = nil
 end
 
 local function fail(co, message)
-  if stop_serving then stop_serving(co, true) end
-  if guards then core.on_failure(guards, co) end
-  explain = explain or native.load("core/failure")(native, core)
-  return explain(co, message, co == main_root)
+    if stop_serving then stop_serving(co, true) end
+    if guards then core.on_failure(guards, co) end
+    explain = explain or native.load("core/failure")(native, core)
+    return explain(co, message, co == main_root)
 end
 
 -- Reports an error that the library has caught on behalf of the script: for xpcall.
 function core.report(message)
-  explain = explain or native.load("core/failure")(native, core)
-  native.note_failure(message, 2)
-  return explain(current, message, false)
+    explain = explain or native.load("core/failure")(native, core)
+    native.note_failure(message, 2)
+    return explain(current, message, false)
 end
 
 local finish
@@ -81,227 +83,211 @@ local finish
 -- A root has neither waited nor failed: the main chunk has returned, or a C function has yielded,
 -- which has to be an error there, as it is in plain Lua.
 local function go_on(co)
-  if raw_status(co) ~= "suspended" then return end
-  raise_in = raise_in or native.load("core/stray")(core.resume_root)
-  local before = current
-  current = co
-  return finish(before, co, raise_in(co))
+    if raw_status(co) ~= "suspended" then return end
+    raise_in = raise_in or native.load("core/stray")(core.resume_root)
+    local before = current
+    current = co
+    return finish(before, co, raise_in(co))
 end
 
 function finish(before, co, ok, what, why)
-  if why == CUT or what == nil and cut[1] then
-    cut[1] = false
-    raw_yield(WAIT, CUT)
-    return finish(before, co, raw_resume(co))
-  end
-  current = before
-  if after_run then after_run() end
-  if what == IDLE and ok then
-    asked = nil
-    if stop_serving then stop_serving(co) end
-    if guards then guards[co] = nil end
-    local n = #runners
-    if n < 64 then runners[n + 1] = co end
-    return
-  end
-  if asked then keep_asker(co) end
-  if not ok then return fail(co, what) end
-  if what == WAIT then return end
-  -- The main chunk runs in `xpcall`.
-  local has_failed = what == false and co == main_root and raw_status(co) == "dead"
-  if has_failed then return fail(co, why) end
-  return go_on(co)
+    if why == CUT or what == nil and cut[1] then
+        cut[1] = false
+        raw_yield(WAIT, CUT)
+        return finish(before, co, raw_resume(co))
+    end
+    current = before
+    if after_run then after_run() end
+    if what == IDLE and ok then
+        asked = nil
+        if stop_serving then stop_serving(co) end
+        if guards then guards[co] = nil end
+        local n = #runners
+        if n < 64 then runners[n + 1] = co end
+        return
+    end
+    if asked then keep_asker(co) end
+    if not ok then return fail(co, what) end
+    if what == WAIT then return end
+    -- The main chunk runs in `xpcall`.
+    local has_failed = what == false and co == main_root and raw_status(co) == "dead"
+    if has_failed then return fail(co, why) end
+    return go_on(co)
 end
 
 -- Resumes a root coroutine. Only from the dispatcher, never from inside another root.
 local function run(co, ...)
-  local before = current
-  current = co
-  return finish(before, co, raw_resume(co, ...))
+    local before = current
+    current = co
+    return finish(before, co, raw_resume(co, ...))
 end
 
 -- Pulls events until there are none, or until this root is no longer the dispatcher. Handlers that
 -- call a callback do it last, so that nothing of them is left to do if it waits.
 local function loop()
-  local me, is_last = dispatcher, false
-  repeat
-    local kind, a, b, c = next_event()
-    if kind == nil then return end
-    if kind < 0 then kind, is_last = -kind, true end
-    handlers[kind](a, b, c)
-    asked = nil
-  until is_last or dispatcher ~= me
+    local me, is_last = dispatcher, false
+    repeat
+        local kind, a, b, c = next_event()
+        if kind == nil then return end
+        if kind < 0 then
+            kind, is_last = -kind, true
+        end
+        handlers[kind](a, b, c)
+        asked = nil
+    until is_last or dispatcher ~= me
 end
 
 local function work(f, ...)
-  if f then
-    f(...)
-  else
-    loop()
-  end
-  return work(raw_yield(IDLE))
+    if f then
+        f(...)
+    else
+        loop()
+    end
+    return work(raw_yield(IDLE))
 end
 
 -- What root coroutines other than the main one run: functions, or events where there is none. An
 -- error is looked at where it was raised, and then ends the coroutine.
 local function pooled(...)
-  local _, why = xpcall(work, note_failure, ...)
-  error(why, 0)
+    local _, why = xpcall(work, note_failure, ...)
+    error(why, 0)
 end
 
 local function get_runner()
-  local n = #runners
-  local co = runners[n]
-  if co == nil then return raw_create(pooled) end
-  runners[n] = nil
-  return co
+    local n = #runners
+    local co = runners[n]
+    if co == nil then return raw_create(pooled) end
+    runners[n] = nil
+    return co
 end
 
 -- Calls a function in a root coroutine of its own. Only from the dispatcher.
-local function call(f, ...)
-  return run(get_runner(), f, ...)
-end
+local function call(f, ...) return run(get_runner(), f, ...) end
 
 -- Calls a function likewise, with a socket that is closed should it end by an error: the peer must
 -- not wait for what will not come.
 local function call_guarded(socket, f, ...)
-  local co = get_runner()
-  guards[co] = socket
-  return run(co, f, ...)
+    local co = get_runner()
+    guards[co] = socket
+    return run(co, f, ...)
 end
 
 -- The root that runs is given a socket likewise.
-local function guard(socket)
-  guards[current] = socket
-end
+local function guard(socket) guards[current] = socket end
 
 -- Notes that a callback is about to be called for a query, by a handler or a root of its own.
 local function begin_serving(from, session)
-  asker, asked = from, session
+    asker, asked = from, session
 end
 
 -- The root that runs has taken a query, maybe after others.
 local function take_query(from, session)
-  if not asked then
-    asker, asked = from, session
-  else
-    if not join then serve, stop_serving, join = native.load("context/request")(native) end
-    asker, asked = join(asker, asked, from, session)
-  end
+    if not asked then
+        asker, asked = from, session
+    else
+        if not join then
+            serve, stop_serving, join = native.load("context/request")(native)
+        end
+        asker, asked = join(asker, asked, from, session)
+    end
 end
 
 -- Has the dispatcher call f(a, b, c) soon, outside any root.
-local function defer(f, a, b, c)
-  deferred[#deferred + 1] = { f, a, b, c }
-end
+local function defer(f, a, b, c) deferred[#deferred + 1] = { f, a, b, c } end
 
 -- Waits until the root is resumed; returns what it is resumed with.
-local function suspend()
-  return raw_yield(WAIT)
-end
+local function suspend() return raw_yield(WAIT) end
 
 -- Waits likewise, as the one who waits for `record` without a token: `resume_waiter` ends it.
 local function suspend_on(record)
-  record.waiter = current
-  alive = alive + 1
-  return raw_yield(WAIT)
+    record.waiter = current
+    alive = alive + 1
+    return raw_yield(WAIT)
 end
 
 -- Resumes the root that waits for `record` without a token. Only from the dispatcher.
 local function resume_waiter(record, ok, value)
-  local waiter = record.waiter
-  record.waiter = false
-  alive = alive - 1
-  return run(waiter, ok, value)
+    local waiter = record.waiter
+    record.waiter = false
+    alive = alive - 1
+    return run(waiter, ok, value)
 end
 
 -- Raises where a wait cannot get up to the root: where the C stack cannot be left, here or in a
 -- coroutine that this one runs inside, and where C code has resumed one of them.
 local function refuse_wait(why)
-  refuse = refuse or native.load("core/refusal")(native)
-  raise(refuse(why))
+    refuse = refuse or native.load("core/refusal")(native)
+    raise(refuse(why))
 end
 
 local function check_may_wait()
-  local why = may_wait(current, raw_resume)
-  if why then refuse_wait(why) end
+    local why = may_wait(current, raw_resume)
+    if why then refuse_wait(why) end
 end
 
 -- Calls a native function that looks at this first, by what it is given before its own arguments.
 -- Where it cannot wait, it returns nil and what `refuse_wait` is to be called with.
-local function call_to_wait(f, a, b, c)
-  return f(current, raw_resume, a, b, c)
-end
+local function call_to_wait(f, a, b, c) return f(current, raw_resume, a, b, c) end
 
 -- Registers an operation; `entry` is a callback, or nil for the running root.
 local function register(entry)
-  local token = last_token + 1
-  last_token = token
-  pending[token] = entry or current
-  alive = alive + 1
-  return token
+    local token = last_token + 1
+    last_token = token
+    pending[token] = entry or current
+    alive = alive + 1
+    return token
 end
 
 -- Forgets an operation; true if it was still pending.
 local function cancel(token)
-  if pending[token] == nil then return false end
-  pending[token] = nil
-  alive = alive - 1
-  if timing then timing.forget(token) end
-  return true
+    if pending[token] == nil then return false end
+    pending[token] = nil
+    alive = alive - 1
+    if timing then timing.forget(token) end
+    return true
 end
 
 -- Ends an operation: resumes, or calls, who waits for it. Only from the dispatcher.
 local function complete(token, ...)
-  local entry = pending[token]
-  if entry == nil then return end
-  cancel(token)
-  if type(entry) == "thread" then return run(entry, ...) end
-  return call(entry, ...)
+    local entry = pending[token]
+    if entry == nil then return end
+    cancel(token)
+    if type(entry) == "thread" then return run(entry, ...) end
+    return call(entry, ...)
 end
 
 -- The same, as the last thing that a handler does.
 local function conclude(token, ok, value)
-  local entry = pending[token]
-  if entry == nil then return end
-  pending[token] = nil
-  alive = alive - 1
-  if timing then timing.forget(token) end
-  if type(entry) == "thread" then return run(entry, ok, value) end
-  return entry(ok, value)
+    local entry = pending[token]
+    if entry == nil then return end
+    pending[token] = nil
+    alive = alive - 1
+    if timing then timing.forget(token) end
+    if type(entry) == "thread" then return run(entry, ok, value) end
+    return entry(ok, value)
 end
 
 local function get_timing()
-  timing = timing or native.load("core/timeout")(native, core)
-  return timing
+    timing = timing or native.load("core/timeout")(native, core)
+    return timing
 end
 
 -- Gives an operation a timeout in seconds; 0 for none. Those below 0 never get here: the call has
 -- failed at once.
 local function set_timeout(token, seconds)
-  if seconds > 0 then get_timing().set(token, seconds) end
+    if seconds > 0 then get_timing().set(token, seconds) end
 end
 
-local function is_waiting(token)
-  return pending[token] ~= nil
-end
+local function is_waiting(token) return pending[token] ~= nil end
 
-local function is_callback(token)
-  return type(pending[token]) == "function"
-end
+local function is_callback(token) return type(pending[token]) == "function" end
 
 -- What keeps the context alive beside operations: registered callbacks and timers.
-local function hold(count)
-  alive = alive + count
-end
+local function hold(count) alive = alive + count end
 
-local function is_looper(co)
-  return co == dispatcher
-end
+local function is_looper(co) return co == dispatcher end
 
-local function get_current()
-  return current
-end
+local function get_current() return current end
 
 local COMPLETE = 6
 
@@ -310,75 +296,77 @@ handlers[COMPLETE] = conclude
 
 -- Resumes a root, and again after each cut; returns what `coroutine.resume` does.
 local function resume_root(co)
-  local ok, what, why = raw_resume(co)
-  while why == CUT or what == nil and cut[1] do
-    cut[1] = false
-    raw_yield(WAIT, CUT)
-    ok, what, why = raw_resume(co)
-  end
-  return ok, what, why
+    local ok, what, why = raw_resume(co)
+    while why == CUT or what == nil and cut[1] do
+        cut[1] = false
+        raw_yield(WAIT, CUT)
+        ok, what, why = raw_resume(co)
+    end
+    return ok, what, why
 end
 
 -- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once, unless
 -- it has destroyed itself; and how many queries wait for an answer.
 local function dispatch()
-  repeat
-    local co = dispatcher
-    if co == nil then
-      co = get_runner()
-      dispatcher = co
+    repeat
+        local co = dispatcher
+        if co == nil then
+            co = get_runner()
+            dispatcher = co
+        end
+        current = co
+        local ok, what, why = raw_resume(co)
+        while why == CUT or what == nil and cut[1] do
+            cut[1] = false
+            raw_yield()
+            ok, what, why = raw_resume(co)
+        end
+        current = nil
+        if after_run then after_run() end
+        if what ~= IDLE then
+            dispatcher = nil
+            if asked then keep_asker(co) end
+            if not ok then
+                fail(co, what)
+            elseif what ~= WAIT then
+                go_on(co)
+            end
+        end
+    until what == IDLE
+    if timing and timing.late[1] then timing.expire_late() end
+    -- What is deferred meanwhile waits for the next turn, so that a turn ends.
+    local jobs = deferred
+    if jobs[1] and not is_ending() then
+        deferred = {}
+        for i = 1, #jobs do
+            local job = jobs[i]
+            job[1](job[2], job[3], job[4])
+        end
     end
-    current = co
-    local ok, what, why = raw_resume(co)
-    while why == CUT or what == nil and cut[1] do
-      cut[1] = false
-      raw_yield()
-      ok, what, why = raw_resume(co)
+    local break_deadlock = core.break_deadlock
+    if break_deadlock and alive > 0 and not is_ending() and break_deadlock(alive) then
+        return 2, core.unanswered
     end
-    current = nil
-    if after_run then after_run() end
-    if what ~= IDLE then
-      dispatcher = nil
-      if asked then keep_asker(co) end
-      if not ok then
-        fail(co, what)
-      elseif what ~= WAIT then
-        go_on(co)
-      end
-    end
-  until what == IDLE
-  if timing and timing.late[1] then timing.expire_late() end
-  -- What is deferred meanwhile waits for the next turn, so that a turn ends.
-  local jobs = deferred
-  if jobs[1] and not is_ending() then
-    deferred = {}
-    for i = 1, #jobs do
-      local job = jobs[i]
-      job[1](job[2], job[3], job[4])
-    end
-  end
-  local break_deadlock = core.break_deadlock
-  if break_deadlock and alive > 0 and not is_ending() and break_deadlock(alive) then
-    return 2, core.unanswered
-  end
-  if deferred[1] then return 2, core.unanswered end
-  return alive > 0 and 1 or 0, core.unanswered
+    if deferred[1] then return 2, core.unanswered end
+    return alive > 0 and 1 or 0, core.unanswered
 end
 
 -- Starts the main chunk, or what a command line asks for beside it.
 local function start(f, ...)
-  if type(f) == "table" then f = native.load("core/command")(native, core, f) end
-  main_root = raw_create(xpcall)
-  run(main_root, f, note_failure, ...)
+    if type(f) == "table" then f = native.load("core/command")(native, core, f) end
+    main_root = raw_create(xpcall)
+    run(main_root, f, note_failure, ...)
 end
 
 -- What Rust resumes: once to start the script, if there is one, and once for each turn.
 local function drive(f, ...)
-  if f then
-    start(f, ...)
-    raw_yield(1, 0)
-  end
-  while true do raw_yield(dispatch()) end
+    if f then
+        start(f, ...)
+        raw_yield(1, 0)
+    end
+    while true do
+        raw_yield(dispatch())
+    end
 end
 
 native.prepare_cuts(raw_create(drive), raw_resume, cut)
@@ -392,30 +380,31 @@ local coroutines = coroutine
 local stubs, loaded = {}, nil
 
 for _, name in ipairs({ "resume", "wrap", "yield", "status", "isyieldable", "running" }) do
-  stubs[name] = function(...) return native.load_coroutines()[name](...) end
-  coroutines[name] = stubs[name]
+    stubs[name] = function(...) return native.load_coroutines()[name](...) end
+    coroutines[name] = stubs[name]
 end
 
 function native.load_coroutines()
-  if loaded then return loaded end
-  local load = native.load("core/coroutine")
-  loaded = load(native, core, WAIT, CUT, cut, raw_create, raw_resume, raw_yield, coroutines, stubs)
-  stubs = nil
-  return loaded
+    if loaded then return loaded end
+    local load = native.load("core/coroutine")
+    loaded =
+        load(native, core, WAIT, CUT, cut, raw_create, raw_resume, raw_yield, coroutines, stubs)
+    stubs = nil
+    return loaded
 end
 
 -- A call's timeout in seconds: 0 is none, and a negative one is a deadline that has passed.
 local function timeout_of(value, position, name)
-  local number = type(value) == "number" and value or type(value) == "string" and tonumber(value)
-  if not number then bad(position, name, "number of seconds", value) end
-  if number - number ~= 0 then bad(position, name, "finite number of seconds", value) end
-  return number
+    local number = type(value) == "number" and value or type(value) == "string" and tonumber(value)
+    if not number then bad(position, name, "number of seconds", value) end
+    if number - number ~= 0 then bad(position, name, "finite number of seconds", value) end
+    return number
 end
 
 -- A number of seconds; negative ones count as 0.
 local function seconds(value, position, name)
-  local number = timeout_of(value, position, name)
-  return number > 0 and number or 0
+    local number = timeout_of(value, position, name)
+    return number > 0 and number or 0
 end
 
 core.bad, core.raise, core.seconds, core.timeout_of = bad, raise, seconds, timeout_of
@@ -425,7 +414,7 @@ core.run, core.begin_serving, core.take_query = run, begin_serving, take_query
 core.call_guarded, core.guard = call_guarded, guard
 core.guard_sockets = function() guards = {} end
 core.stop_timers = function()
-  if timing then timing.stop() end
+    if timing then timing.stop() end
 end
 core.last_token = function() return last_token end
 core.register, core.cancel, core.set_timeout = register, cancel, set_timeout

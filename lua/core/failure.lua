@@ -8,43 +8,45 @@ local report, take_trace = native.report, native.take_trace
 
 -- Turns an error value into text, whatever its __tostring does.
 local function describe(value)
-  if type(value) == "string" then return value end
-  local ok, text = pcall(tostring, value)
-  if ok and type(text) == "string" then return text end
-  return "(error object is a " .. type(value) .. " value)"
+    if type(value) == "string" then return value end
+    local ok, text = pcall(tostring, value)
+    if ok and type(text) == "string" then return text end
+    return "(error object is a " .. type(value) .. " value)"
 end
 
 -- Root coroutines that call the script's callback for errors → what it is called for.
 local telling = setmetatable({}, { __mode = "k" })
 
 local function tell(text, message, trace)
-  local me = core.current()
-  telling[me] = text
-  core.on_error(message, trace)
-  telling[me] = nil
+    local me = core.current()
+    telling[me] = text
+    core.on_error(message, trace)
+    telling[me] = nil
 end
 
 return function(co, message, is_main)
-  local trace = take_trace()
-  -- What raises, and what the runtime itself runs in, is the same for all.
-  if trace then
-    trace = gsub(trace, "\n\t%[C%]: in function 'error'", "")
-    local left
-    repeat trace, left = gsub(trace, "\n\t%[C%]: at 0x%x+$", "") until left == 0
-    if trace == "stack traceback:" then trace = nil end
-  end
-  local text = describe(message)
-  if trace then text = text .. "\n" .. trace end
-  local before = telling[co]
-  if before then
-    telling[co] = nil
-    report("in the callback of context.on_error: " .. text, is_main)
-    report(before, false)
-    return
-  end
-  local is_told = core.on_error ~= nil
-  -- A script that ends by `error()`, and so with a status of 1, has nothing to say.
-  local is_silent = message == nil and is_main and not native.parent()
-  report(text, is_main, is_told or is_silent)
-  if is_told then core.call(tell, text, message, trace or "") end
+    local trace = take_trace()
+    -- What raises, and what the runtime itself runs in, is the same for all.
+    if trace then
+        trace = gsub(trace, "\n\t%[C%]: in function 'error'", "")
+        local left
+        repeat
+            trace, left = gsub(trace, "\n\t%[C%]: at 0x%x+$", "")
+        until left == 0
+        if trace == "stack traceback:" then trace = nil end
+    end
+    local text = describe(message)
+    if trace then text = text .. "\n" .. trace end
+    local before = telling[co]
+    if before then
+        telling[co] = nil
+        report("in the callback of context.on_error: " .. text, is_main)
+        report(before, false)
+        return
+    end
+    local is_told = core.on_error ~= nil
+    -- A script that ends by `error()`, and so with a status of 1, has nothing to say.
+    local is_silent = message == nil and is_main and not native.parent()
+    report(text, is_main, is_told or is_silent)
+    if is_told then core.call(tell, text, message, trace or "") end
 end

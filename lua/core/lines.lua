@@ -11,78 +11,79 @@ local register, suspend = core.register, core.suspend
 local globals = _G
 
 local function say(text)
-  stdout_write(stdout, text)
-  flush(stdout)
+    stdout_write(stdout, text)
+    flush(stdout)
 end
 
 -- Standard error is not buffered.
 local function complain(text)
-  flush(stdout)
-  stdout_write(stderr, text, "\n")
+    flush(stdout)
+    stdout_write(stderr, text, "\n")
 end
 
 local function read_line(prompt)
-  say(prompt)
-  native.read_line(register())
-  suspend()
-  return native.take_line()
+    say(prompt)
+    native.read_line(register())
+    suspend()
+    return native.take_line()
 end
 
 local function prompt(name, usual)
-  local own = rawget(globals, name)
-  if own == nil then return usual end
-  local ok, text = pcall(tostring, own)
-  return ok and text or usual
+    local own = rawget(globals, name)
+    if own == nil then return usual end
+    local ok, text = pcall(tostring, own)
+    return ok and text or usual
 end
 
 -- One or more lines that make a chunk: the chunk; false, and why there is none; nil at the end.
 local function read_chunk()
-  local text = read_line(prompt("_PROMPT", "> "))
-  if not text then return end
-  if sub(text, 1, 1) == "=" then text = "return " .. sub(text, 2) end
-  while true do
-    local chunk, why = loadstring(text, "=stdin")
-    if chunk then return chunk end
-    if not find(why, "'<eof>'", 1, true) then return false, why end
-    local more = read_line(prompt("_PROMPT2", ">> "))
-    if not more then return end
-    text = text .. "\n" .. more
-  end
+    local text = read_line(prompt("_PROMPT", "> "))
+    if not text then return end
+    if sub(text, 1, 1) == "=" then text = "return " .. sub(text, 2) end
+    while true do
+        local chunk, why = loadstring(text, "=stdin")
+        if chunk then return chunk end
+        if not find(why, "'<eof>'", 1, true) then return false, why end
+        local more = read_line(prompt("_PROMPT2", ">> "))
+        if not more then return end
+        text = text .. "\n" .. more
+    end
 end
 
 local function describe(value)
-  if type(value) == "string" then
-    return traceback(value, 2)
-  end
-  local ok, text = pcall(tostring, value)
-  return ok and type(text) == "string" and text or "(error object is a " .. type(value) .. " value)"
+    if type(value) == "string" then return traceback(value, 2) end
+    local ok, text = pcall(tostring, value)
+    return ok and type(text) == "string" and text
+        or "(error object is a " .. type(value) .. " value)"
 end
 
 -- Prints what a chunk has returned.
 local function show(ok, ...)
-  if not ok then return complain((...)) end
-  if select("#", ...) == 0 then return end
-  local done, why = pcall(globals.print, ...)
-  if not done then complain("error calling 'print' (" .. tostring(why) .. ")") end
+    if not ok then return complain((...)) end
+    if select("#", ...) == 0 then return end
+    local done, why = pcall(globals.print, ...)
+    if not done then complain("error calling 'print' (" .. tostring(why) .. ")") end
 end
 
 local status = { jit.status() }
 local words = { status[1] and "JIT: ON" or "JIT: OFF" }
-for i = 2, #status do words[i] = status[i] end
+for i = 2, #status do
+    words[i] = status[i]
+end
 say(concat(words, " ") .. "\n")
 
 while true do
-  local chunk, why = read_chunk()
-  if chunk == nil then break end
-  if chunk then
-    show(xpcall(chunk, describe))
-  else
-    complain(why)
-  end
+    local chunk, why = read_chunk()
+    if chunk == nil then break end
+    if chunk then
+        show(xpcall(chunk, describe))
+    else
+        complain(why)
+    end
 end
 say("\n")
 -- Whoever ends the input at a terminal wants to leave, whatever else is still going on.
 if native.is_terminal() then
-  core.load_all(core.context)
-  core.exit()
+    core.load_all(core.context)
+    core.exit()
 end

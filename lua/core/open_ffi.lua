@@ -8,17 +8,15 @@ local loaded, before, open_ffi = ...
 
 local find, rawget, tostring, type = string.find, rawget, tostring, type
 
-local function is_builtin(f)
-  return f ~= nil and find(tostring(f), "builtin#", 1, true)
-end
+local function is_builtin(f) return f ~= nil and find(tostring(f), "builtin#", 1, true) end
 
 local opened = rawget(loaded, "ffi")
 if opened then return opened end
 
 -- It was open, then, since a constant of the script's.
 if type(before) == "table" then
-  local cdef, istype = rawget(before, "cdef"), rawget(before, "istype")
-  if is_builtin(cdef) and is_builtin(istype) and istype("int64_t", 1LL) then return before end
+    local cdef, istype = rawget(before, "cdef"), rawget(before, "istype")
+    if is_builtin(cdef) and is_builtin(istype) and istype("int64_t", 1LL) then return before end
 end
 
 -- A script that has thrown it away does not ask for what it has declared.

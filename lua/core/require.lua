@@ -33,7 +33,7 @@ local BUNDLED = { packet = true, supervisor = true }
 -- The modules that come with LuaJIT are in the binary; they fit this VM alone, so that files of
 -- the same names are not looked for. Nothing is made of them before they are asked for.
 if not getmetatable(package.preload) then
-  setmetatable(package.preload, { __index = function(_, name) return native.load_jit(name) end })
+    setmetatable(package.preload, { __index = function(_, name) return native.load_jit(name) end })
 end
 
 -- A script of several files is worth the few bytes: any of them may use coroutines.
@@ -42,180 +42,178 @@ native.list()
 
 -- Raises as luaL_checkstring does: the function has the name by which it was called.
 local function check(count, value)
-  local kind = type(value)
-  if kind == "number" then return tostring(value) end
-  local called = getinfo(2, "n")
-  local name = called.name or "?"
-  if count == 0 then kind = "no value" end
-  if called.namewhat == "method" then
-    error(format("calling '%s' on bad self (string expected, got %s)", name, kind), 3)
-  end
-  error(format("bad argument #1 to '%s' (string expected, got %s)", name, kind), 3)
+    local kind = type(value)
+    if kind == "number" then return tostring(value) end
+    local called = getinfo(2, "n")
+    local name = called.name or "?"
+    if count == 0 then kind = "no value" end
+    if called.namewhat == "method" then
+        error(format("calling '%s' on bad self (string expected, got %s)", name, kind), 3)
+    end
+    error(format("bad argument #1 to '%s' (string expected, got %s)", name, kind), 3)
 end
 
 -- As far as C sees it.
 local function cut(name)
-  local zero = find(name, "\0", 1, true)
-  return zero and sub(name, 1, zero - 1) or name
+    local zero = find(name, "\0", 1, true)
+    return zero and sub(name, 1, zero - 1) or name
 end
 
-local function fail(name)
-  error(format("loop or previous error loading module '%s'", name), 4)
-end
+local function fail(name) error(format("loop or previous error loading module '%s'", name), 4) end
 
 -- Whether the call that loads a module has not been left yet.
 local function is_active(load)
-  return stacks[load.coroutine][load.depth] == load
-    and frames(modules.require, load.coroutine) >= load.depth
+    return stacks[load.coroutine][load.depth] == load
+        and frames(modules.require, load.coroutine) >= load.depth
 end
 
 -- Resumes whoever waits for a module that has been loaded, or has failed.
 local function wake(load)
-  if not load[1] then return end
-  waited_for = waited_for - 1
-  if waited_for == 0 then core.set_after_run(nil) end
-  for i = 1, #load do
-    core.defer(core.complete, load[i], true)
-    load[i] = nil
-  end
+    if not load[1] then return end
+    waited_for = waited_for - 1
+    if waited_for == 0 then core.set_after_run(nil) end
+    for i = 1, #load do
+        core.defer(core.complete, load[i], true)
+        load[i] = nil
+    end
 end
 
 -- After a root coroutine has run: loads that failed do not tell.
 local function look_after()
-  for _, load in pairs(loading) do
-    if load[1] and not is_active(load) then wake(load) end
-  end
+    for _, load in pairs(loading) do
+        if load[1] and not is_active(load) then wake(load) end
+    end
 end
 
 -- Waits until another root coroutine has loaded a module. Who waits for itself, by way of others
 -- or not, is in a loop.
 local function await(name)
-  local load, me = loading[name], core.current()
-  if not load or not is_active(load) then fail(name) end
-  local other = load
-  while other do
-    if other.root == me then fail(name) end
-    other = awaited[other.root]
-  end
-  core.check_may_wait()
-  if not load[1] then
-    waited_for = waited_for + 1
-    core.set_after_run(look_after)
-  end
-  load[#load + 1] = core.register()
-  awaited[me] = load
-  core.suspend()
-  awaited[me] = nil
-  if loaded[name] == LOADING then fail(name) end
-  return loaded[name]
+    local load, me = loading[name], core.current()
+    if not load or not is_active(load) then fail(name) end
+    local other = load
+    while other do
+        if other.root == me then fail(name) end
+        other = awaited[other.root]
+    end
+    core.check_may_wait()
+    if not load[1] then
+        waited_for = waited_for + 1
+        core.set_after_run(look_after)
+    end
+    load[#load + 1] = core.register()
+    awaited[me] = load
+    core.suspend()
+    awaited[me] = nil
+    if loaded[name] == LOADING then fail(name) end
+    return loaded[name]
 end
 
 local function begin(name)
-  local depth, co = frames(modules.require)
-  local stack = stacks[co]
-  if not stack then
-    stack = {}
-    stacks[co] = stack
-  end
-  for i = #stack, depth, -1 do
-    wake(stack[i])
-    stack[i] = nil
-  end
-  local load = { root = core.current(), coroutine = co, depth = depth }
-  stack[depth], loading[name] = load, load
-  return load
+    local depth, co = frames(modules.require)
+    local stack = stacks[co]
+    if not stack then
+        stack = {}
+        stacks[co] = stack
+    end
+    for i = #stack, depth, -1 do
+        wake(stack[i])
+        stack[i] = nil
+    end
+    local load = { root = core.current(), coroutine = co, depth = depth }
+    stack[depth], loading[name] = load, load
+    return load
 end
 
 local function finish(name, load)
-  if loading[name] == load then loading[name] = nil end
-  stacks[load.coroutine][load.depth] = nil
-  wake(load)
+    if loading[name] == load then loading[name] = nil end
+    stacks[load.coroutine][load.depth] = nil
+    wake(load)
 end
 
 -- Whether a file is running already, as the script that asks for the library's module, mostly.
 local function is_running(chunk)
-  local loads = getinfo(chunk, "S")
-  if loads.what ~= "main" then return false end
-  local source, level = gsub(loads.source, "^@%./", "@"), 3
-  local found = getinfo(level, "S")
-  while found do
-    if found.what == "main" and gsub(found.source, "^@%./", "@") == source then return true end
-    level = level + 1
-    found = getinfo(level, "S")
-  end
-  return false
+    local loads = getinfo(chunk, "S")
+    if loads.what ~= "main" then return false end
+    local source, level = gsub(loads.source, "^@%./", "@"), 3
+    local found = getinfo(level, "S")
+    while found do
+        if found.what == "main" and gsub(found.source, "^@%./", "@") == source then return true end
+        level = level + 1
+        found = getinfo(level, "S")
+    end
+    return false
 end
 
 local function is_ours(name) return own[name] ~= nil or BUNDLED[name] == true end
 
 -- The loader of a module of the library.
 local function bundled(name)
-  local module = own[name]
-  if module then
-    own[name] = nil
-    return function() return module end
-  end
-  if native.bundled and native.bundled[name] then return native.bundled[name] end
-  if not BUNDLED[name] then return end
-  return function(...) return native.load(name)(native, core, ...) end
+    local module = own[name]
+    if module then
+        own[name] = nil
+        return function() return module end
+    end
+    if native.bundled and native.bundled[name] then return native.bundled[name] end
+    if not BUNDLED[name] then return end
+    return function(...) return native.load(name)(native, core, ...) end
 end
 
 function modules.require(...)
-  local name = ...
-  if type(name) ~= "string" then name = check(select("#", ...), name) end
-  name = cut(name)
-  local module = loaded[name]
-  if module then
-    if module == LOADING then return (await(name)) end
-    if own[name] ~= module then return module end
-  end
-  local loaders = package.loaders
-  if type(loaders) ~= "table" then error("'package.loaders' must be a table", 2) end
-  local tried, i = "", 1
-  local loader
-  repeat
-    local search = rawget(loaders, i)
-    if search == nil then
-      loader = bundled(name)
-      if not loader then error(format("module '%s' not found:%s", name, tried), 2) end
-    else
-      local found = search(name)
-      local kind = type(found)
-      if kind == "string" or kind == "number" then
-        tried = tried .. found
-      elseif kind == "function" and not (is_ours(name) and is_running(found)) then
-        loader = found
-      end
+    local name = ...
+    if type(name) ~= "string" then name = check(select("#", ...), name) end
+    name = cut(name)
+    local module = loaded[name]
+    if module then
+        if module == LOADING then return (await(name)) end
+        if own[name] ~= module then return module end
     end
-    i = i + 1
-  until loader
-  native.look_at(loader)
-  loaded[name] = LOADING
-  local load = begin(name)
-  local result = loader(name)
-  finish(name, load)
-  if result ~= nil then loaded[name] = result end
-  result = loaded[name]
-  if result == LOADING then
-    result = true
-    loaded[name] = true
-  end
-  own[name] = nil
-  return result
+    local loaders = package.loaders
+    if type(loaders) ~= "table" then error("'package.loaders' must be a table", 2) end
+    local tried, i = "", 1
+    local loader
+    repeat
+        local search = rawget(loaders, i)
+        if search == nil then
+            loader = bundled(name)
+            if not loader then error(format("module '%s' not found:%s", name, tried), 2) end
+        else
+            local found = search(name)
+            local kind = type(found)
+            if kind == "string" or kind == "number" then
+                tried = tried .. found
+            elseif kind == "function" and not (is_ours(name) and is_running(found)) then
+                loader = found
+            end
+        end
+        i = i + 1
+    until loader
+    native.look_at(loader)
+    loaded[name] = LOADING
+    local load = begin(name)
+    local result = loader(name)
+    finish(name, load)
+    if result ~= nil then loaded[name] = result end
+    result = loaded[name]
+    if result == LOADING then
+        result = true
+        loaded[name] = true
+    end
+    own[name] = nil
+    return result
 end
 
 local function pass(...) return ... end
 
 function modules.dofile(...)
-  local name = ...
-  if name ~= nil then
-    if type(name) ~= "string" then name = check(1, name) end
-    name = cut(name)
-  end
-  local chunk, why = raw_loadfile(name)
-  if not chunk then error(why, 0) end
-  native.look_at(chunk)
-  return pass(chunk())
+    local name = ...
+    if name ~= nil then
+        if type(name) ~= "string" then name = check(1, name) end
+        name = cut(name)
+    end
+    local chunk, why = raw_loadfile(name)
+    if not chunk then error(why, 0) end
+    native.look_at(chunk)
+    return pass(chunk())
 end
 
 return modules

@@ -14,16 +14,14 @@ jit.off()
 os.clock = now
 
 function os.time(fields)
-  if fields == nil then return floor(wall_clock()) end
-  return system_time(fields)
+    if fields == nil then return floor(wall_clock()) end
+    return system_time(fields)
 end
 
 -- Socket files are not among the system's.
 function os.remove(path)
-  if remove_socket_file(path) then return true end
-  return system_remove(path)
+    if remove_socket_file(path) then return true end
+    return system_remove(path)
 end
 
-function os.date(format, time)
-  return system_date(format, time or floor(wall_clock()))
-end
+function os.date(format, time) return system_date(format, time or floor(wall_clock())) end

@@ -9,27 +9,31 @@ local error, type, raw_running = error, type, coroutine.running
 local sethook, gethook = debug.sethook, debug.gethook
 
 local TEXT = "attempt to yield across C-call boundary: a C function yields outside of any "
-  .. "coroutine; call it in one (coroutine.wrap)"
+    .. "coroutine; call it in one (coroutine.wrap)"
 
 -- Resumes the root `co` with the error; returns what the resume returns.
 return function(co)
-  local hook, mask, count = gethook()
-  -- A hook of the runtime's own is set again by the code that has set it.
-  if type(hook) ~= "function" then hook = nil end
-  local is_raised = false
-  local function restore()
-    if hook then sethook(hook, mask, count) else sethook() end
-  end
-  sethook(function()
-    -- What is left of this function runs before.
-    if raw_running() ~= co then return end
+    local hook, mask, count = gethook()
+    -- A hook of the runtime's own is set again by the code that has set it.
+    if type(hook) ~= "function" then hook = nil end
+    local is_raised = false
+    local function restore()
+        if hook then
+            sethook(hook, mask, count)
+        else
+            sethook()
+        end
+    end
+    sethook(function()
+        -- What is left of this function runs before.
+        if raw_running() ~= co then return end
+        restore()
+        is_raised = true
+        error(TEXT, 2)
+    end, "", 1)
+    local ok, what, why = resume_root(co)
+    if is_raised then return ok, what, why end
     restore()
-    is_raised = true
-    error(TEXT, 2)
-  end, "", 1)
-  local ok, what, why = resume_root(co)
-  if is_raised then return ok, what, why end
-  restore()
-  -- There was no other instruction.
-  return false, ok and TEXT or what
+    -- There was no other instruction.
+    return false, ok and TEXT or what
 end

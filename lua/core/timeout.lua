@@ -22,76 +22,76 @@ local due, at, count = {}, 0, 0
 local timing = { jobs = jobs, late = {} }
 
 function timing.set(token, seconds)
-  local timer, slot = timer_start(seconds, 0)
-  jobs[slot] = token
-  deadlines[token] = timer
+    local timer, slot = timer_start(seconds, 0)
+    jobs[slot] = token
+    deadlines[token] = timer
 end
 
 -- What the token stands for is over.
 function timing.forget(token)
-  local timer = deadlines[token]
-  if timer == nil then return end
-  deadlines[token] = nil
-  local slot = timer_cancel(timer)
-  if slot then jobs[slot] = nil end
+    local timer = deadlines[token]
+    if timer == nil then return end
+    deadlines[token] = nil
+    local slot = timer_cancel(timer)
+    if slot then jobs[slot] = nil end
 end
 
 -- The time of a wait is over.
 local function expire(token)
-  if deadlines[token] == nil then return end
-  deadlines[token] = nil
-  return complete(token, false, TIMEOUT)
+    if deadlines[token] == nil then return end
+    deadlines[token] = nil
+    return complete(token, false, TIMEOUT)
 end
 
 function timing.expire_late()
-  if has_older() then return end
-  local tokens = timing.late
-  timing.late = {}
-  for i = 1, #tokens do expire(tokens[i]) end
+    if has_older() then return end
+    local tokens = timing.late
+    timing.late = {}
+    for i = 1, #tokens do
+        expire(tokens[i])
+    end
 end
 
 -- The context ends: what is due is not called any more.
-function timing.stop()
-  at = count
-end
+function timing.stop() at = count end
 
 local function call_other(job, kind)
-  if kind == "thread" then return run(job) end
-  if kind == "table" then return job[1](unpack(job, 2, job.n)) end
-  -- What the wait is for may be among what came before, and has not been looked at.
-  if not has_older() then return expire(job) end
-  local late = timing.late
-  late[#late + 1] = job
+    if kind == "thread" then return run(job) end
+    if kind == "table" then return job[1](unpack(job, 2, job.n)) end
+    -- What the wait is for may be among what came before, and has not been looked at.
+    if not has_older() then return expire(job) end
+    local late = timing.late
+    late[#late + 1] = job
 end
 
 local TIMERS = 3
 
 -- Timers are due: calls them, as the dispatcher, or until another root has become that.
 core.handlers[TIMERS] = function()
-  local me = core.current()
-  repeat
-    if at == count then
-      at, count = 0, take_due(due, jobs)
-      if count == 0 then return end
-    end
-    at = at + 1
-    local slot = due[at]
-    local repeats = slot < 0
-    if repeats then slot = -slot end
-    local job = jobs[slot]
-    if job ~= nil then
-      local kind = type(job)
-      if not repeats then
-        jobs[slot] = nil
-        if kind ~= "number" then hold(-1) end
-      end
-      if kind == "function" then
-        job()
-      else
-        call_other(job, kind)
-      end
-    end
-  until not is_looper(me)
+    local me = core.current()
+    repeat
+        if at == count then
+            at, count = 0, take_due(due, jobs)
+            if count == 0 then return end
+        end
+        at = at + 1
+        local slot = due[at]
+        local repeats = slot < 0
+        if repeats then slot = -slot end
+        local job = jobs[slot]
+        if job ~= nil then
+            local kind = type(job)
+            if not repeats then
+                jobs[slot] = nil
+                if kind ~= "number" then hold(-1) end
+            end
+            if kind == "function" then
+                job()
+            else
+                call_other(job, kind)
+            end
+        end
+    until not is_looper(me)
 end
 
 return timing

@@ -17,7 +17,8 @@ local VARINT_BYTES_MAX = 10
 
 local code = {}
 
-code.preamble = env.PREAMBLE .. [[
+code.preamble = env.PREAMBLE
+    .. [[
 local bad, truncated, bad_text, bad_array = e.bad, e.truncated, e.bad_text, e.bad_array
 local bad_index, copy, fill, text_of, new = e.bad_index, e.copy, e.fill, e.text_of, e.new
 local get_varint, get_zigzag, write_varint = e.get_varint, e.get_zigzag, e.write_varint
@@ -47,9 +48,7 @@ local function with(text, pointer, stored)
     return text
 end
 
-local function quoted(text)
-    return format("%q", text)
-end
+local function quoted(text) return format("%q", text) end
 
 --- Code that checks `given`, and leaves what is to be stored in `stored`.
 local function check_of(field, name)
@@ -74,7 +73,10 @@ local function decode_fixed(field, base, at, look, out)
         out[#out + 1] = format(
             "local p = %s %s local n = %d while n > 0 and p[n - 1] == 0 do n = n - 1 end\n"
                 .. "%s = text_of(p, n)",
-            place, look, field.count, field.name_local
+            place,
+            look,
+            field.count,
+            field.name_local
         )
         return
     end
@@ -88,8 +90,7 @@ local function decode_fixed(field, base, at, look, out)
         local names = {}
         for i = 1, field.count do
             local element = format("%s + %d", base, at + (i - 1) * field.width)
-            out[#out + 1] =
-                format("local x%d do %s x%d = %s end", i, read(element), i, made.load)
+            out[#out + 1] = format("local x%d do %s x%d = %s end", i, read(element), i, made.load)
             names[i] = "x" .. i
         end
         out[#out + 1] = format("%s = { %s }", field.name_local, concat(names, ", "))
@@ -97,7 +98,11 @@ local function decode_fixed(field, base, at, look, out)
         local element = format("%s + (%d + i * %d)", base, at, field.width)
         out[#out + 1] = format(
             "%s = {} for i = 0, %d do %s %s[i + 1] = %s end",
-            field.name_local, field.count - 1, read(element), field.name_local, made.load
+            field.name_local,
+            field.count - 1,
+            read(element),
+            field.name_local,
+            made.load
         )
     end
 end
@@ -124,18 +129,33 @@ local function decode_text(field, out)
             .. "local p, q = %s, base + %d\n%s\n%s local n = %s\n"
             .. 'if n > len - %d - at then truncated(buffer, at, n + %d, "decode") end\n'
             .. "%s = text_of(q, n) base, at = base + (%d + n), at + (%d + n)",
-        head, head, pointer_to(length, "base"), head, LOOK, made.prepare, made.load,
-        head, head, field.name_local, head, head
+        head,
+        head,
+        pointer_to(length, "base"),
+        head,
+        LOOK,
+        made.prepare,
+        made.load,
+        head,
+        head,
+        field.name_local,
+        head,
+        head
     )
 end
 
 function code.decoder(fields)
     local entry = {
-        size = run_size(fields, 1), name = '"decode"', first = 2, second = 3,
+        size = run_size(fields, 1),
+        name = '"decode"',
+        first = 2,
+        second = 3,
     }
     local out = {
-        "local function decode(_, buffer, offset)", expand(ENTRY, entry),
-        "local address, len = view.address, view.len", "local base = view.ptr + at",
+        "local function decode(_, buffer, offset)",
+        expand(ENTRY, entry),
+        "local address, len = view.address, view.len",
+        "local base = view.ptr + at",
     }
     local names = {}
     for i, field in ipairs(fields) do
@@ -157,7 +177,8 @@ function code.decoder(fields)
             out[#out + 1] = format(
                 'local value, after = get_%s(buffer, at, "decode")\n'
                     .. "%s, base, at = value, base + (after - at), after",
-                field.kind, field.name_local
+                field.kind,
+                field.name_local
             )
             at = 0
         end
@@ -177,14 +198,26 @@ end
 local function check_array(field, given, name)
     return format(
         'if type(%s) ~= "table" or #%s ~= %d then bad_array(%s, "%s", %s, %d) end',
-        given, given, field.count, field.place, name, given, field.count
+        given,
+        given,
+        field.count,
+        field.place,
+        name,
+        given,
+        field.count
     )
 end
 
 local function check_text(field, given, name, max)
     return format(
         'if type(%s) ~= "string" or #%s > %s then bad_text(%s, %s, %s, %s) end',
-        given, given, max, field.place, quoted(name), given, max
+        given,
+        given,
+        max,
+        field.place,
+        quoted(name),
+        given,
+        max
     )
 end
 
@@ -199,7 +232,10 @@ local function convert(field, out)
         out[#out + 1] = check_array(field, given, "encode")
     elseif field.size then
         out[#out + 1] = format(
-            "do local given = %s %s %s = stored end", given, check_of(field, "encode"), given
+            "do local given = %s %s %s = stored end",
+            given,
+            check_of(field, "encode"),
+            given
         )
     else
         local text = '%s = to_%s(%s, %s, "encode")'
@@ -208,29 +244,34 @@ local function convert(field, out)
 end
 
 local function store_text(pointer, field, given)
-    return format(
-        "fill(%s, %d) copy(%s, %s, #%s)", pointer, field.count, pointer, given, given
-    )
+    return format("fill(%s, %d) copy(%s, %s, #%s)", pointer, field.count, pointer, given, given)
 end
 
 --- Writes an array of more elements than are written out.
 local function encode_loop(field, at, out)
     local made = parts(field.kind, field.order)
-    local check = format(
-        "local given = rawget(%s, i + 1) %s", field.name_local, check_of(field, "encode")
-    )
+    local check =
+        format("local given = rawget(%s, i + 1) %s", field.name_local, check_of(field, "encode"))
     if made.allocates then
         local element = format("base + (%d + i * %d)", at, field.width)
         out[#out + 1] = format(
             "for i = 0, %d do %s\nlocal p = %s\n%s\n%s end",
-            field.count - 1, check, pointer_to(field, element), LOOK_ROOM, made.store
+            field.count - 1,
+            check,
+            pointer_to(field, element),
+            LOOK_ROOM,
+            made.store
         )
     else
         -- Nothing in the loop allocates.
         local store = gsub(made.store, "p%[0%]", "p[i]")
         out[#out + 1] = format(
             "local p = %s %s for i = 0, %d do %s %s end",
-            pointer_to(field, "base + " .. at), LOOK_ROOM, field.count - 1, check, store
+            pointer_to(field, "base + " .. at),
+            LOOK_ROOM,
+            field.count - 1,
+            check,
+            store
         )
     end
 end
@@ -246,9 +287,13 @@ local function write_group(group, out)
         out[#out + 1] = format("local p%d = %s", i, piece.pointer)
     end
     out[#out + 1] = LOOK_ROOM
-    for i, piece in ipairs(group) do out[#out + 1] = piece.store(i) end
+    for i, piece in ipairs(group) do
+        out[#out + 1] = piece.store(i)
+    end
     out[#out + 1] = "end"
-    for i = #group, 1, -1 do group[i] = nil end
+    for i = #group, 1, -1 do
+        group[i] = nil
+    end
 end
 
 --- Adds what writes a field of fixed size to the group; full groups are written.
@@ -276,7 +321,11 @@ local function encode_fixed(field, at, group, out)
                 check = function(i)
                     local check = check_of(field, "encode")
                     return format(
-                        "local given = rawget(%s, %d) %s s%d = stored", given, element, check, i
+                        "local given = rawget(%s, %d) %s s%d = stored",
+                        given,
+                        element,
+                        check,
+                        i
                     )
                 end,
                 store = function(i) return with(made.store, "p" .. i, "s" .. i) end,
@@ -296,7 +345,14 @@ local function encode_text(field, out)
     out[#out + 1] = format(
         "do local p, q, stored = %s, base + %d, #%s\n%s\n%s copy(q, %s, stored)\n"
             .. "base, at = base + (%d + stored), at + (%d + stored) end",
-        pointer_to(length, "base"), head, given, LOOK_ROOM, made.store, given, head, head
+        pointer_to(length, "base"),
+        head,
+        given,
+        LOOK_ROOM,
+        made.store,
+        given,
+        head,
+        head
     )
 end
 
@@ -304,7 +360,8 @@ local function encode_varint(field, out)
     out[#out + 1] = format(
         "do local low, high = halves(%s)\n%s\nlocal n = write_varint(base, low, high)\n"
             .. "base, at = base + n, at + n end",
-        field.name_local, LOOK_ROOM
+        field.name_local,
+        LOOK_ROOM
     )
 end
 
@@ -319,7 +376,9 @@ function code.encoder(fields)
         size = size + (field.size or field.length and field.length.width or VARINT_BYTES_MAX)
     end
     out[#out + 1] = "local size = " .. size
-    for _, field in ipairs(fields) do convert(field, out) end
+    for _, field in ipairs(fields) do
+        convert(field, out)
+    end
     out[#out + 1] = [[
     if buffer == nil then buffer = new(size) end
     if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
@@ -337,7 +396,11 @@ function code.encoder(fields)
         else
             write_group(group, out)
             advance(at, out)
-            if field.length then encode_text(field, out) else encode_varint(field, out) end
+            if field.length then
+                encode_text(field, out)
+            else
+                encode_varint(field, out)
+            end
             at = 0
         end
     end
@@ -364,24 +427,34 @@ function code.accessors(field)
             'local i = type(index) == "number" and tobit(index) or whole(index)\n'
                 .. "if i ~= index or not (i >= 1 and i <= %d) then "
                 .. "bad_index(3, %s, index, %d) end at = at + (i - 1) * %d",
-            field.count, name, field.count, field.width
+            field.count,
+            name,
+            field.count,
+            field.width
         )
     end
     local function entry(name)
         return expand(ENTRY, {
-            size = at + size, name = name, first = 1, second = 2,
+            size = at + size,
+            name = name,
+            first = 1,
+            second = 2,
         })
     end
     -- What is read or written there is within what the entry has looked at.
     local last = at + (index == "" and size or field.width)
     local name = quoted("get." .. field.label)
     local out = {
-        "do local function read(buffer, offset" .. index .. ")", entry(name), check_index(name),
-        "local address = view.address", "local " .. field.name_local,
+        "do local function read(buffer, offset" .. index .. ")",
+        entry(name),
+        check_index(name),
+        "local address = view.address",
+        "local " .. field.name_local,
     }
     local look = format(
         "if view.address ~= address or at > view.len - %d then return read(buffer, offset%s) end",
-        last, index
+        last,
+        index
     )
     decode_fixed(element, "view.ptr", "(at + " .. at .. ")", look, out)
     out[#out + 1] = format("return %s\nend get[%s] = read end", field.name_local, field.quoted)
@@ -402,7 +475,10 @@ function code.accessors(field)
             .. "local address = view.address\nlocal p = %s\n"
             .. "if view.address ~= address or at > view.len - %d "
             .. "or band(view.flags, UNIQUE) == 0 then\nreturn write(buffer, offset%s, given) end",
-        quoted(name), pointer_to(field, format("view.ptr + (at + %d)", at)), last, index
+        quoted(name),
+        pointer_to(field, format("view.ptr + (at + %d)", at)),
+        last,
+        index
     )
     out[#out + 1] = format("%s\nend set[%s] = write end", store, field.quoted)
     return concat(out, "\n")

@@ -35,7 +35,10 @@ local function truncated(buffer, offset, size, name, position)
     raise(
         format(
             "%s: %d bytes at offset %.0f are outside the buffer of %d bytes (offsets count from 0)",
-            name, size, number, view.len
+            name,
+            size,
+            number,
+            view.len
         )
     )
 end
@@ -73,8 +76,12 @@ local function field_of(spec, number, order)
     place = "field '" .. label .. "'"
     if type(kind) ~= "string" then bad("type of " .. place, "layout", "name of a type", kind) end
     local field = {
-        name = name, kind = kind, name_local = "v" .. number, quoted = format("%q", name),
-        label = label, place = format("%q", place),
+        name = name,
+        kind = kind,
+        name_local = "v" .. number,
+        quoted = format("%q", name),
+        label = label,
+        place = format("%q", place),
     }
     if count ~= nil and not is_count(count) then
         bad("count of " .. place, "layout", "whole number from 1 to " .. COUNT_MAX, count)

@@ -40,62 +40,62 @@ native.load("tcp/connect")(native, core, sockets, tcp)
 
 -- Serves who waits for data, as far as there is some.
 local function serve_stream(record)
-  while not record.closed do
-    local waits = record.waiter
-    local token = not waits and next_waiter(record)
-    local callback = record.callback
-    if not waits and not token and (not callback or record.eof_sent) then
-      return release_anchor(record)
+    while not record.closed do
+        local waits = record.waiter
+        local token = not waits and next_waiter(record)
+        local callback = record.callback
+        if not waits and not token and (not callback or record.eof_sent) then
+            return release_anchor(record)
+        end
+        if waits and record.direct_read then
+            if record.drained then return end
+            record.direct_read = false
+            resume_waiter(record, true)
+        else
+            local data, code = next_frame(record)
+            local good = data ~= nil
+            local value = data or code
+            if value == nil then return end
+            if waits then
+                resume_waiter(record, good, value)
+            elseif token then
+                take_waiter(record)
+                complete(token, good, value)
+            elseif good then
+                call(callback, true, value, record.anchor)
+            else
+                record.eof_sent = true
+                return call(callback, false, value, record.anchor)
+            end
+        end
     end
-    if waits and record.direct_read then
-      if record.drained then return end
-      record.direct_read = false
-      resume_waiter(record, true)
-    else
-      local data, code = next_frame(record)
-      local good = data ~= nil
-      local value = data or code
-      if value == nil then return end
-      if waits then
-        resume_waiter(record, good, value)
-      elseif token then
-        take_waiter(record)
-        complete(token, good, value)
-      elseif good then
-        call(callback, true, value, record.anchor)
-      else
-        record.eof_sent = true
-        return call(callback, false, value, record.anchor)
-      end
-    end
-  end
 end
 
 local READABLE, ACCEPTABLE = 4, 5
 
 handlers[READABLE] = function(id)
-  local record = by_id[id]
-  if not record then return end
-  if record.direct_read then
-    record.direct_read, record.drained = false, false
-    resume_waiter(record, true)
-    if record.direct_read and record.drained then return end
-    return serve_stream(record)
-  end
-  if record.waiter and record.head >= record.tail then
-    -- What serve_stream does for the most usual reader, in one piece.
-    record.reading = true
-    local data, more, dry = native_read(id, record.queue)
-    record.reading = false
-    if data then
-      record.head, record.tail, record.drained = 0, more, dry
-      resume_waiter(record, true, data)
-      if record.waiter and record.drained and record.head >= record.tail then return end
-      return serve_stream(record)
+    local record = by_id[id]
+    if not record then return end
+    if record.direct_read then
+        record.direct_read, record.drained = false, false
+        resume_waiter(record, true)
+        if record.direct_read and record.drained then return end
+        return serve_stream(record)
     end
-  end
-  record.drained = false
-  return serve_stream(record)
+    if record.waiter and record.head >= record.tail then
+        -- What serve_stream does for the most usual reader, in one piece.
+        record.reading = true
+        local data, more, dry = native_read(id, record.queue)
+        record.reading = false
+        if data then
+            record.head, record.tail, record.drained = 0, more, dry
+            resume_waiter(record, true, data)
+            if record.waiter and record.drained and record.head >= record.tail then return end
+            return serve_stream(record)
+        end
+    end
+    record.drained = false
+    return serve_stream(record)
 end
 
 -- Every wait is another path through these: compiled, they are many traces that serve little.
@@ -113,8 +113,8 @@ local accept -- what tcp/accept.lua returns, once somebody accepts
 ---@param how? number|function timeout in seconds, or callback(true, socket, listen socket)
 ---@return boolean|nil ok, userdata|integer socket or code
 function tcp.accept(socket, ...)
-  accept = accept or native.load("tcp/accept")(native, core, sockets)
-  return accept(socket, ...)
+    accept = accept or native.load("tcp/accept")(native, core, sockets)
+    return accept(socket, ...)
 end
 
 --- Reads a frame (or, without heads, whatever has come), or has a callback get every one.
@@ -122,86 +122,86 @@ end
 ---@param how? number|function timeout in seconds, or callback(ok, buffer|code, socket)
 ---@return boolean|nil ok, userdata|integer buffer or code
 function tcp.read(socket, ...)
-  local record = streams[socket]
-  if record == nil then refuse(socket, "read") end
-  if record.closed then check_open(record, SOCKET_CLOSED, "read") end
-  local timeout = 0
-  if select("#", ...) > 0 then
-    local how = ...
-    if type(how) == "function" then return set_callback(socket, record, how, serve_stream) end
-    timeout = timeout_of(how, 2, "read")
-    if timeout < 0 then return false, TIMEOUT end
-  end
-  if not record.waiter and (record.first > record.last or not next_waiter(record)) then
-    if not record.drained or record.head < record.tail then
-      local data, code = next_frame(record)
-      if data then return true, data end
-      if code then return false, code end
+    local record = streams[socket]
+    if record == nil then refuse(socket, "read") end
+    if record.closed then check_open(record, SOCKET_CLOSED, "read") end
+    local timeout = 0
+    if select("#", ...) > 0 then
+        local how = ...
+        if type(how) == "function" then return set_callback(socket, record, how, serve_stream) end
+        timeout = timeout_of(how, 2, "read")
+        if timeout < 0 then return false, TIMEOUT end
     end
-  end
-  check_may_wait()
-  return wait_on(socket, record, timeout)
+    if not record.waiter and (record.first > record.last or not next_waiter(record)) then
+        if not record.drained or record.head < record.tail then
+            local data, code = next_frame(record)
+            if data then return true, data end
+            if code then return false, code end
+        end
+    end
+    check_may_wait()
+    return wait_on(socket, record, timeout)
 end
 
 -- Raises, for the caller of read_into, if the buffer is released.
 local function check_live(data)
-  if not native.buffer_is_live(data) then
-    bad(2, "read_into", "buffer that is not released", data)
-  end
+    if not native.buffer_is_live(data) then
+        bad(2, "read_into", "buffer that is not released", data)
+    end
 end
 
 -- read_into where others read too, something has been received already, or there is a timeout.
 local function read_and_assign(socket, record, data, ...)
-  check_live(data)
-  local timeout = 0
-  if select("#", ...) > 0 then timeout = timeout_of((...), 3, "read_into") end
-  local ok, frame = tcp.read(socket, timeout)
-  if not ok then return false, frame end
-  if not native.buffer_assign(data, frame) then
-    put_back(record, frame)
     check_live(data)
-  end
-  return true, data
+    local timeout = 0
+    if select("#", ...) > 0 then timeout = timeout_of((...), 3, "read_into") end
+    local ok, frame = tcp.read(socket, timeout)
+    if not ok then return false, frame end
+    if not native.buffer_assign(data, frame) then
+        put_back(record, frame)
+        check_live(data)
+    end
+    return true, data
 end
 
 -- Whether nobody else reads, and nothing is in stock: then what comes next may go where the reader
 -- wants it.
 local function is_alone(record)
-  return not record.waiter
-    and record.first > record.last
-    and record.head >= record.tail
-    and not record.reading
+    return not record.waiter
+        and record.first > record.last
+        and record.head >= record.tail
+        and not record.reading
 end
 
 -- Takes the next frame into `data`: 0 or 1 if there was one, 2 if there is none yet, 3 if read_into
 -- has to go the long way.
 local function take(record, data)
-  local found = take_into(record.id, data)
-  record.drained = found == 1 or found == 2
-  return found
+    local found = take_into(record.id, data)
+    record.drained = found == 1 or found == 2
+    return found
 end
 
 -- read_into where there may be nothing yet: waits until there is, as the only one who reads.
 local function pull(socket, record, data, ...)
-  if select("#", ...) > 0 or not is_alone(record) then
-    return read_and_assign(socket, record, data, ...)
-  end
-  while true do
-    if not record.drained then
-      local found = take(record, data)
-      if found < 2 then return true, data end
-      if found == 3 then return read_and_assign(socket, record, data) end
+    if select("#", ...) > 0 or not is_alone(record) then
+        return read_and_assign(socket, record, data, ...)
     end
-    check_live(data)
-    check_may_wait()
-    record.direct_read, record.anchor = true, socket
-    -- Whoever comes meanwhile waits behind this one, also if it finds nothing and waits again.
-    local ok, code = suspend_on(record)
-    if not ok then
-      record.direct_read = false
-      return false, code
+    while true do
+        if not record.drained then
+            local found = take(record, data)
+            if found < 2 then return true, data end
+            if found == 3 then return read_and_assign(socket, record, data) end
+        end
+        check_live(data)
+        check_may_wait()
+        record.direct_read, record.anchor = true, socket
+        -- Whoever comes meanwhile waits behind this one, also if it finds nothing and waits again.
+        local ok, code = suspend_on(record)
+        if not ok then
+            record.direct_read = false
+            return false, code
+        end
     end
-  end
 end
 jit.off(pull)
 
@@ -212,54 +212,54 @@ jit.off(pull)
 ---@param timeout? number seconds
 ---@return boolean ok, userdata|integer data or code
 function tcp.read_into(socket, data, ...)
-  local record = streams[socket]
-  if record == nil then refuse(socket, "read_into") end
-  if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data) end
-  if record.closed then check_open(record, SOCKET_CLOSED, "read_into") end
-  if not record.drained and is_alone(record) and select("#", ...) == 0 then
-    if take(record, data) < 2 then return true, data end
-  end
-  return pull(socket, record, data, ...)
+    local record = streams[socket]
+    if record == nil then refuse(socket, "read_into") end
+    if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data) end
+    if record.closed then check_open(record, SOCKET_CLOSED, "read_into") end
+    if not record.drained and is_alone(record) and select("#", ...) == 0 then
+        if take(record, data) < 2 then return true, data end
+    end
+    return pull(socket, record, data, ...)
 end
 
 -- Write -------------------------------------------------------------------------------------------
 
 local function raise_unwritable(why, data, name)
-  if why == 0 then bad(2, name, "string, number or buffer", data) end
-  raise(why)
+    if why == 0 then bad(2, name, "string, number or buffer", data) end
+    raise(why)
 end
 
 -- The entry of a write with a callback.
 local function write_entry(callback, target, data)
-  return function(ok, code) return callback(ok, ok and 0 or code, target, data) end
+    return function(ok, code) return callback(ok, ok and 0 or code, target, data) end
 end
 
 local function finish_write(ok, code)
-  if ok then return true, 0 end
-  return false, code
+    if ok then return true, 0 end
+    return false, code
 end
 
 local function write_shared(fd, data, how)
-  local token
-  if not how and getmetatable(data) == BUFFER and stage_shared(fd, data) == 0 then return end
-  if type(how) == "function" then
-    token = register(write_entry(how, fd, data))
-  elseif how == true then
-    check_may_wait()
-    token = register()
-  elseif how then
-    bad(3, "write", "boolean or function", how)
-  end
-  local code, why = native.write_shared(fd, data, token or 0)
-  if why ~= nil then
-    if token then cancel(token) end
-    raise_unwritable(why, data, "write")
-  end
-  if code then
-    if not token then return false, code end
-    defer(complete, token, false, code)
-  end
-  if token and type(how) ~= "function" then return finish_write(suspend()) end
+    local token
+    if not how and getmetatable(data) == BUFFER and stage_shared(fd, data) == 0 then return end
+    if type(how) == "function" then
+        token = register(write_entry(how, fd, data))
+    elseif how == true then
+        check_may_wait()
+        token = register()
+    elseif how then
+        bad(3, "write", "boolean or function", how)
+    end
+    local code, why = native.write_shared(fd, data, token or 0)
+    if why ~= nil then
+        if token then cancel(token) end
+        raise_unwritable(why, data, "write")
+    end
+    if code then
+        if not token then return false, code end
+        defer(complete, token, false, code)
+    end
+    if token and type(how) ~= "function" then return finish_write(suspend()) end
 end
 
 --- Writes a frame. Plain writes never wait and return nothing; `true` waits until the bytes are
@@ -269,39 +269,39 @@ end
 ---@param how? boolean|function
 ---@return boolean|nil ok, integer|nil code
 function tcp.write(socket, data, how)
-  local record = streams[socket]
-  if record == nil then
-    if type(socket) == "number" then return write_shared(socket, data, how) end
-    refuse(socket, "write")
-  end
-  if record.closed then check_open(record, SOCKET_CLOSED, "write") end
-  if not how then
-    -- What compiled code can do by itself; the rest, and complaints, are native.write's.
-    if getmetatable(data) == BUFFER then
-      if stage_buffer(record.id, data) == 0 then return end
-    elseif type(data) == "string" and #data < TEXT_MAX then
-      if stage_text(record.id, data, #data) == 0 then return end
+    local record = streams[socket]
+    if record == nil then
+        if type(socket) == "number" then return write_shared(socket, data, how) end
+        refuse(socket, "write")
     end
-    local why = native_write(record.id, data, 0)
-    if why ~= nil then raise_unwritable(why, data, "write") end
-    return
-  end
-  local is_callback = type(how) == "function"
-  local token
-  if is_callback then
-    token = register(write_entry(how, socket, data))
-  elseif how == true then
-    check_may_wait()
-    token = register()
-  else
-    bad(3, "write", "boolean or function", how)
-  end
-  local why = native_write(record.id, data, token)
-  if why ~= nil then
-    cancel(token)
-    raise_unwritable(why, data, "write")
-  end
-  if not is_callback then return finish_write(suspend()) end
+    if record.closed then check_open(record, SOCKET_CLOSED, "write") end
+    if not how then
+        -- What compiled code can do by itself; the rest, and complaints, are native.write's.
+        if getmetatable(data) == BUFFER then
+            if stage_buffer(record.id, data) == 0 then return end
+        elseif type(data) == "string" and #data < TEXT_MAX then
+            if stage_text(record.id, data, #data) == 0 then return end
+        end
+        local why = native_write(record.id, data, 0)
+        if why ~= nil then raise_unwritable(why, data, "write") end
+        return
+    end
+    local is_callback = type(how) == "function"
+    local token
+    if is_callback then
+        token = register(write_entry(how, socket, data))
+    elseif how == true then
+        check_may_wait()
+        token = register()
+    else
+        bad(3, "write", "boolean or function", how)
+    end
+    local why = native_write(record.id, data, token)
+    if why ~= nil then
+        cancel(token)
+        raise_unwritable(why, data, "write")
+    end
+    if not is_callback then return finish_write(suspend()) end
 end
 
 -- Options and state -------------------------------------------------------------------------------
@@ -310,10 +310,10 @@ local options -- what tcp/options.lua returns, once one of its functions is call
 
 -- A function of tcp/options.lua.
 local function option(name)
-  return function(...)
-    options = options or native.load("tcp/options")(native, core, sockets)
-    return options[name](...)
-  end
+    return function(...)
+        options = options or native.load("tcp/options")(native, core, sockets)
+        return options[name](...)
+    end
 end
 
 tcp.get_rwopt, tcp.set_rwopt = option("get_rwopt"), option("set_rwopt")
@@ -324,29 +324,29 @@ tcp.set_wshared, tcp.stat = option("set_wshared"), option("stat")
 ---@param socket userdata
 ---@return integer
 function tcp.fd(socket)
-  local record = check_stream(socket, "fd")
-  check_open(record, SOCKET_CLOSED, "fd")
-  return native.fd(record.id)
+    local record = check_stream(socket, "fd")
+    check_open(record, SOCKET_CLOSED, "fd")
+    return native.fd(record.id)
 end
 
 --- The context that owns the socket with this fd; nil if it is closed.
 ---@param fd integer
 ---@return integer|nil
 function tcp.fd_src(fd)
-  if type(fd) ~= "number" then bad(1, "fd_src", "fd", fd) end
-  return native.fd_src(fd)
+    if type(fd) ~= "number" then bad(1, "fd_src", "fd", fd) end
+    return native.fd_src(fd)
 end
 
 local set_monitor -- what tcp/monitor.lua returns, once something is monitored
 
 local function address_of(which, name)
-  return function(socket)
-    local record = streams[socket] or listeners[socket]
-    if record == nil then bad(1, name, "tcp socket", socket) end
-    if which > 2 and not streams[socket] then refuse(socket, name) end
-    if record.closed then return end
-    return native.address(record.id, which)
-  end
+    return function(socket)
+        local record = streams[socket] or listeners[socket]
+        if record == nil then bad(1, name, "tcp socket", socket) end
+        if which > 2 and not streams[socket] then refuse(socket, name) end
+        if record.closed then return end
+        return native.address(record.id, which)
+    end
 end
 
 tcp.local_addr = address_of(1, "local_addr")
@@ -359,27 +359,27 @@ tcp.remote_port = address_of(4, "remote_port")
 ---@param socket userdata
 ---@param callback function|nil
 function tcp.monitor(socket, ...)
-  set_monitor = set_monitor or native.load("tcp/monitor")(native, core, sockets)
-  return set_monitor(socket, ...)
+    set_monitor = set_monitor or native.load("tcp/monitor")(native, core, sockets)
+    return set_monitor(socket, ...)
 end
 
 --- Closes a socket or listen socket; what was written still leaves.
 ---@param socket userdata
 ---@return boolean first true the first time
 function tcp.close(socket)
-  local record = streams[socket]
-  if record then return close_record(record, SOCKET_CLOSED) end
-  record = listeners[socket]
-  if record == nil then bad(1, "close", "tcp socket", socket) end
-  return close_record(record, LISTENER_CLOSED)
+    local record = streams[socket]
+    if record then return close_record(record, SOCKET_CLOSED) end
+    record = listeners[socket]
+    if record == nil then bad(1, "close", "tcp socket", socket) end
+    return close_record(record, LISTENER_CLOSED)
 end
 
 --- True for a closed socket, false for an open one and for anything else.
 ---@param socket any
 ---@return boolean
 function tcp.is_closed(socket)
-  local record = socket ~= nil and (streams[socket] or listeners[socket])
-  return record and record.closed or false
+    local record = socket ~= nil and (streams[socket] or listeners[socket])
+    return record and record.closed or false
 end
 
 native.load("tcp/methods")(native, core, sockets, tcp)

@@ -11,38 +11,38 @@ local SOCKET_CLOSED = 203
 
 -- Calls the callback if the connection is gone; otherwise the context is woken once it is.
 local function tell(record)
-  local callback, socket = record.monitor, record.anchor
-  if not callback then return end
-  local code = native.watch_end(record.id)
-  if not code then return end
-  record.monitor = false
-  hold(-1)
-  release_anchor(record)
-  return call(callback, code, socket)
+    local callback, socket = record.monitor, record.anchor
+    if not callback then return end
+    local code = native.watch_end(record.id)
+    if not code then return end
+    record.monitor = false
+    hold(-1)
+    release_anchor(record)
+    return call(callback, code, socket)
 end
 
 local GONE = 16
 
 core.handlers[GONE] = function(id)
-  local record = by_id[id]
-  if record then return tell(record) end
+    local record = by_id[id]
+    if record then return tell(record) end
 end
 
 return function(socket, ...)
-  local record = check_stream(socket, "monitor")
-  check_open(record, SOCKET_CLOSED, "monitor")
-  local callback = ...
-  if select("#", ...) == 0 or callback ~= nil and type(callback) ~= "function" then
-    bad(2, "monitor", "function or nil", callback)
-  end
-  if callback then
-    if not record.monitor then hold(1) end
-    record.monitor, record.anchor = callback, socket
-    defer(tell, record)
-  elseif record.monitor then
-    record.monitor = false
-    hold(-1)
-    native.forget_end(record.id)
-    release_anchor(record)
-  end
+    local record = check_stream(socket, "monitor")
+    check_open(record, SOCKET_CLOSED, "monitor")
+    local callback = ...
+    if select("#", ...) == 0 or callback ~= nil and type(callback) ~= "function" then
+        bad(2, "monitor", "function or nil", callback)
+    end
+    if callback then
+        if not record.monitor then hold(1) end
+        record.monitor, record.anchor = callback, socket
+        defer(tell, record)
+    elseif record.monitor then
+        record.monitor = false
+        hold(-1)
+        native.forget_end(record.id)
+        release_anchor(record)
+    end
 end

@@ -23,46 +23,44 @@ local count, not_before = 0, 0
 local is_due = false
 
 function shortage.collect()
-  local start = now()
-  collect()
-  local finish = now()
-  count = count + 1
-  local took = finish - start
-  not_before = finish + min(PAUSES * took, PAUSE_SECONDS + PAUSES_LONG * took)
+    local start = now()
+    collect()
+    local finish = now()
+    count = count + 1
+    local took = finish - start
+    not_before = finish + min(PAUSES * took, PAUSE_SECONDS + PAUSES_LONG * took)
 end
 
 -- Seconds until it is time for another collection.
-function shortage.pause()
-  return max(not_before - now(), 0)
-end
+function shortage.pause() return max(not_before - now(), 0) end
 
 -- A call, for which `call` is a table of its own, lacks a descriptor: how many seconds to wait
 -- before it tries again; nothing if that is of no use. No call fails for want of descriptors before
 -- a collection was made during it, nor at its timeout, in `left` seconds, because that was put off.
 function shortage.relieve(call, left)
-  call.began = call.began or count
-  if call.began == count then
-    local pause = shortage.pause()
-    if pause > 0 and pause < left then return pause end
-    shortage.collect()
-    return 0
-  end
-  if call.has_asked then return end
-  call.has_asked = true
-  return ask_others() and OTHERS_SECONDS or nil
+    call.began = call.began or count
+    if call.began == count then
+        local pause = shortage.pause()
+        if pause > 0 and pause < left then return pause end
+        shortage.collect()
+        return 0
+    end
+    if call.has_asked then return end
+    call.has_asked = true
+    return ask_others() and OTHERS_SECONDS or nil
 end
 
 -- Collects soon: a failed coroutine may have left sockets behind, and their peers wait. Keeps
 -- nobody alive.
 function shortage.collect_soon()
-  if is_due then return end
-  is_due = true
-  local _, slot = timer_start(max(FAILURE_SECONDS, shortage.pause()), 0)
-  jobs[slot] = function()
-    hold(1) -- what the dispatcher takes back for every timer
-    is_due = false
-    shortage.collect()
-  end
+    if is_due then return end
+    is_due = true
+    local _, slot = timer_start(max(FAILURE_SECONDS, shortage.pause()), 0)
+    jobs[slot] = function()
+        hold(1) -- what the dispatcher takes back for every timer
+        is_due = false
+        shortage.collect()
+    end
 end
 
 return shortage

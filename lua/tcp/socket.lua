@@ -34,197 +34,207 @@ local HINTS = { accept = "use 'read'", read = "use 'accept'", read_into = "use '
 
 -- Raises: `value` is no connection, or, for 'accept', no listen socket.
 local function refuse(value, name)
-  local hint = HINTS[name]
-  if listeners[value] and name ~= "accept" then
-    local text = "connected socket expected, got a listening one: %s"
-    bad_because(1, name, format(text, hint or "'accept' returns connected ones"))
-  end
-  if streams[value] then
-    local text = "listening socket expected, got a connected one: %s"
-    bad_because(1, name, format(text, hint or "tcp." .. name .. " takes both"))
-  end
-  bad(1, name, name == "accept" and "tcp listen socket" or "tcp socket", value)
+    local hint = HINTS[name]
+    if listeners[value] and name ~= "accept" then
+        local text = "connected socket expected, got a listening one: %s"
+        bad_because(1, name, format(text, hint or "'accept' returns connected ones"))
+    end
+    if streams[value] then
+        local text = "listening socket expected, got a connected one: %s"
+        bad_because(1, name, format(text, hint or "tcp." .. name .. " takes both"))
+    end
+    bad(1, name, name == "accept" and "tcp listen socket" or "tcp socket", value)
 end
 
 local function check_stream(value, name)
-  local record = streams[value]
-  if record == nil then refuse(value, name) end
-  return record
+    local record = streams[value]
+    if record == nil then refuse(value, name) end
+    return record
 end
 
 local function check_listener(value, name)
-  local record = listeners[value]
-  if record == nil then refuse(value, name) end
-  return record
+    local record = listeners[value]
+    if record == nil then refuse(value, name) end
+    return record
 end
 
 -- Raises if a socket is closed.
 local function check_open(record, code, name)
-  if record.closed then
-    raise(format("%s: '%s' needs an open one (tcp.is_closed tells)", strerror(code), name))
-  end
+    if record.closed then
+        raise(format("%s: '%s' needs an open one (tcp.is_closed tells)", strerror(code), name))
+    end
 end
 
 local function new_socket(registry, id)
-  local socket = native.socket_object(id, registry == listeners)
-  local record = {
-    id = id, closed = false, first = 1, last = 0, queue = {}, tail = 0, head = 0,
-    drained = false, waiter = false, direct_read = false, reading = false, callback = false,
-    eof_sent = false, monitor = false, anchor = false,
-  }
-  registry[socket] = record
-  by_id[id] = record
-  return socket
+    local socket = native.socket_object(id, registry == listeners)
+    local record = {
+        id = id,
+        closed = false,
+        first = 1,
+        last = 0,
+        queue = {},
+        tail = 0,
+        head = 0,
+        drained = false,
+        waiter = false,
+        direct_read = false,
+        reading = false,
+        callback = false,
+        eof_sent = false,
+        monitor = false,
+        anchor = false,
+    }
+    registry[socket] = record
+    by_id[id] = record
+    return socket
 end
 
 local function new_stream(id, path)
-  local socket = new_socket(streams, id)
-  if path then paths[streams[socket]] = path end
-  return socket
+    local socket = new_socket(streams, id)
+    if path then paths[streams[socket]] = path end
+    return socket
 end
 
 local function new_listener(id, path)
-  local socket = new_socket(listeners, id)
-  if path then paths[listeners[socket]] = path end
-  return socket
+    local socket = new_socket(listeners, id)
+    if path then paths[listeners[socket]] = path end
+    return socket
 end
 
 -- The next frame: a buffer; nil and a code; nothing if there is none yet. One native call brings
 -- many, which wait in the record's stock.
 local function next_frame(record)
-  local taken = record.head
-  if taken < record.tail then
-    local stock = record.queue
-    taken = taken + 1
-    record.head = taken
-    local data = stock[taken]
-    stock[taken] = false
-    return data
-  end
-  if record.drained or record.reading then return end
-  record.reading = true
-  local data, more, dry = native_read(record.id, record.queue)
-  record.reading = false
-  if data then
-    record.head, record.tail, record.drained = 0, more, dry
-    return data
-  end
-  record.drained = not more
-  return nil, more
+    local taken = record.head
+    if taken < record.tail then
+        local stock = record.queue
+        taken = taken + 1
+        record.head = taken
+        local data = stock[taken]
+        stock[taken] = false
+        return data
+    end
+    if record.drained or record.reading then return end
+    record.reading = true
+    local data, more, dry = native_read(record.id, record.queue)
+    record.reading = false
+    if data then
+        record.head, record.tail, record.drained = 0, more, dry
+        return data
+    end
+    record.drained = not more
+    return nil, more
 end
 
 -- Puts a frame back that was taken and found no use: the next read gets it.
 local function put_back(record, data)
-  local taken, stock = record.head, record.queue
-  if record.closed then return end
-  if taken > 0 and taken <= record.tail then
-    stock[taken], record.head = data, taken - 1
-  elseif taken >= record.tail then
-    stock[1], record.head, record.tail = data, 0, 1
-  else
-    for i = record.tail, 1, -1 do
-      stock[i + 1] = stock[i]
+    local taken, stock = record.head, record.queue
+    if record.closed then return end
+    if taken > 0 and taken <= record.tail then
+        stock[taken], record.head = data, taken - 1
+    elseif taken >= record.tail then
+        stock[1], record.head, record.tail = data, 0, 1
+    else
+        for i = record.tail, 1, -1 do
+            stock[i + 1] = stock[i]
+        end
+        stock[1], record.tail = data, record.tail + 1
     end
-    stock[1], record.tail = data, record.tail + 1
-  end
 end
 
 -- Bytes in the stock.
 local function stocked_bytes(record)
-  local sum = 0
-  for i = record.head + 1, record.tail do
-    sum = sum + #record.queue[i]
-  end
-  return sum
+    local sum = 0
+    for i = record.head + 1, record.tail do
+        sum = sum + #record.queue[i]
+    end
+    return sum
 end
 
 -- Waiting on a socket -----------------------------------------------------------------------------
 
 local function take_waiter(record)
-  record[record.first] = nil
-  record.first = record.first + 1
+    record[record.first] = nil
+    record.first = record.first + 1
 end
 
 local function release_anchor(record)
-  if record.callback or record.waiter or record.monitor then return end
-  if not next_waiter(record) then record.anchor = false end
+    if record.callback or record.waiter or record.monitor then return end
+    if not next_waiter(record) then record.anchor = false end
 end
 
 -- A wait is over. If its time was up, the socket must not be held on its behalf any more.
 local function settle(record, token, ok, value)
-  if not ok and value == TIMEOUT then
-    drop_waiter(record, token)
-    release_anchor(record)
-  end
-  return ok, value
+    if not ok and value == TIMEOUT then
+        drop_waiter(record, token)
+        release_anchor(record)
+    end
+    return ok, value
 end
 
 -- Blocks the running root on a socket. One that waits alone and without a timeout, as most do,
 -- needs no token.
 local function wait_on(socket, record, timeout)
-  if timeout == 0 and not record.waiter and record.first > record.last then
+    if timeout == 0 and not record.waiter and record.first > record.last then
+        record.anchor = socket
+        return suspend_on(record)
+    end
+    local token = register()
+    record.last = record.last + 1
+    record[record.last] = token
     record.anchor = socket
-    return suspend_on(record)
-  end
-  local token = register()
-  record.last = record.last + 1
-  record[record.last] = token
-  record.anchor = socket
-  set_timeout(token, timeout)
-  return settle(record, token, suspend())
+    set_timeout(token, timeout)
+    return settle(record, token, suspend())
 end
 
 local function set_callback(socket, record, callback, serve)
-  if not record.callback then hold(1) end
-  record.callback = callback
-  record.anchor = socket
-  record.eof_sent = false
-  defer(serve, record)
+    if not record.callback then hold(1) end
+    record.callback = callback
+    record.anchor = socket
+    record.eof_sent = false
+    defer(serve, record)
 end
 
 local function fail_waiters(record, code)
-  if record.waiter then resume_waiter(record, false, code) end
-  local token = next_waiter(record)
-  while token do
-    take_waiter(record)
-    complete(token, false, code)
-    token = next_waiter(record)
-  end
-  record.anchor = false
+    if record.waiter then resume_waiter(record, false, code) end
+    local token = next_waiter(record)
+    while token do
+        take_waiter(record)
+        complete(token, false, code)
+        token = next_waiter(record)
+    end
+    record.anchor = false
 end
 
 local function close_record(record, code)
-  if record.closed then return false end
-  record.closed = true
-  record.queue, record.tail, record.head = nil, 0, 0
-  by_id[record.id] = nil
-  native.close(record.id)
-  if record.callback then
-    record.callback = false
-    hold(-1)
-  end
-  if record.monitor then
-    record.monitor = false
-    hold(-1)
-  end
-  if record.waiter or record.first <= record.last then
-    defer(fail_waiters, record, code)
-  else
-    record.anchor = false
-  end
-  return true
+    if record.closed then return false end
+    record.closed = true
+    record.queue, record.tail, record.head = nil, 0, 0
+    by_id[record.id] = nil
+    native.close(record.id)
+    if record.callback then
+        record.callback = false
+        hold(-1)
+    end
+    if record.monitor then
+        record.monitor = false
+        hold(-1)
+    end
+    if record.waiter or record.first <= record.last then
+        defer(fail_waiters, record, code)
+    else
+        record.anchor = false
+    end
+    return true
 end
 
 local shortage -- what tcp/shortage.lua returns, once it is needed
 
 -- Whether a call has failed for want of descriptors.
-local function is_shortage(code)
-  return code == TOO_MANY_FILES or code == FILE_TABLE_FULL
-end
+local function is_shortage(code) return code == TOO_MANY_FILES or code == FILE_TABLE_FULL end
 
 local function get_shortage()
-  shortage = shortage or native.load("tcp/shortage")(native, core)
-  return shortage
+    shortage = shortage or native.load("tcp/shortage")(native, core)
+    return shortage
 end
 
 local COLLECT = 17
@@ -234,41 +244,41 @@ core.handlers[COLLECT] = function() return get_shortage().collect() end
 -- A root coroutine has failed.
 core.guard_sockets()
 function core.on_failure(guards, co)
-  get_shortage().collect_soon()
-  local socket = guards[co]
-  if not socket then return end
-  guards[co] = nil
-  local record = streams[socket]
-  if record then
-    -- The script has not closed it: whoever watches it must learn of that.
-    local watcher = record.monitor
-    close_record(record, SOCKET_CLOSED)
-    if watcher then defer(call, watcher, SOCKET_CLOSED, socket) end
-  else
-    close_record(listeners[socket], LISTENER_CLOSED)
-  end
+    get_shortage().collect_soon()
+    local socket = guards[co]
+    if not socket then return end
+    guards[co] = nil
+    local record = streams[socket]
+    if record then
+        -- The script has not closed it: whoever watches it must learn of that.
+        local watcher = record.monitor
+        close_record(record, SOCKET_CLOSED)
+        if watcher then defer(call, watcher, SOCKET_CLOSED, socket) end
+    else
+        close_record(listeners[socket], LISTENER_CLOSED)
+    end
 end
 
 return {
-  paths = paths,
-  streams = streams,
-  listeners = listeners,
-  by_id = by_id,
-  refuse = refuse,
-  check_stream = check_stream,
-  check_listener = check_listener,
-  check_open = check_open,
-  new_stream = new_stream,
-  new_listener = new_listener,
-  next_frame = next_frame,
-  stocked_bytes = stocked_bytes,
-  put_back = put_back,
-  next_waiter = next_waiter,
-  take_waiter = take_waiter,
-  release_anchor = release_anchor,
-  wait_on = wait_on,
-  set_callback = set_callback,
-  close_record = close_record,
-  get_shortage = get_shortage,
-  is_shortage = is_shortage,
+    paths = paths,
+    streams = streams,
+    listeners = listeners,
+    by_id = by_id,
+    refuse = refuse,
+    check_stream = check_stream,
+    check_listener = check_listener,
+    check_open = check_open,
+    new_stream = new_stream,
+    new_listener = new_listener,
+    next_frame = next_frame,
+    stocked_bytes = stocked_bytes,
+    put_back = put_back,
+    next_waiter = next_waiter,
+    take_waiter = take_waiter,
+    release_anchor = release_anchor,
+    wait_on = wait_on,
+    set_callback = set_callback,
+    close_record = close_record,
+    get_shortage = get_shortage,
+    is_shortage = is_shortage,
 }

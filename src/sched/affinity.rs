@@ -1,8 +1,8 @@
 //! Contexts that only one worker may run: a queue for each index, which nobody steals from.
 //!
 //! An index belongs to the worker that has it from the beginning. The watchdog takes it away from
-//! one that is stuck, and the next worker that has none takes it over, with what is queued. That may
-//! be one that was given up meanwhile: as it goes it leaves the index to others.
+//! one that is stuck, and the next worker that has none takes it over, with what is queued. That
+//! may be one that was given up meanwhile: as it goes it leaves the index to others.
 //!
 //! Whoever queues looks for the holder afterwards, and a holder looks at the queue after it has
 //! become that: one of the two sees the other. Each context is queued at most once, so there are

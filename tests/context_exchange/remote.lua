@@ -6,8 +6,8 @@ local finish = loadfile(here .. "/ending.lua")(main, ending)
 
 local _, sock = tcp.connect("127.0.0.1", port)
 if action == "writes" then
-  sock:write("data", true)
+    sock:write("data", true)
 elseif action == "reads once" then
-  sock:read()
+    sock:read()
 end
 finish()

@@ -29,16 +29,28 @@ local function test(name, f)
 end
 
 local KINDS = {
-    u8 = { 0, 255 }, i8 = { -128, 127 },
-    u16 = { 0, 65535 }, i16 = { -32768, 32767 },
-    u32 = { 0, 4294967295 }, i32 = { -2147483648, 2147483647 },
-    f32 = { -0.5, 2 ^ 100 }, f64 = { -0.1, 1e300 },
+    u8 = { 0, 255 },
+    i8 = { -128, 127 },
+    u16 = { 0, 65535 },
+    i16 = { -32768, 32767 },
+    u32 = { 0, 4294967295 },
+    i32 = { -2147483648, 2147483647 },
+    f32 = { -0.5, 2 ^ 100 },
+    f64 = { -0.1, 1e300 },
     u64 = { 0ULL, 0xffffffffffffffffULL },
     i64 = { -0x8000000000000000LL, 0x7fffffffffffffffLL },
 }
 local FORMATS = {
-    u8 = "B", i8 = "b", u16 = "H", i16 = "h", u32 = "I4", i32 = "i4", f32 = "f", f64 = "d",
-    u64 = "I8", i64 = "i8",
+    u8 = "B",
+    i8 = "b",
+    u16 = "H",
+    i16 = "h",
+    u32 = "I4",
+    i32 = "i4",
+    f32 = "f",
+    f64 = "d",
+    u64 = "I8",
+    i64 = "i8",
 }
 
 test("accessors at their limits", function()
@@ -76,8 +88,12 @@ test("accessors at their limits", function()
             end
             raises("put_" .. name, b["put_" .. name], b)
             if width < 8 and kind:sub(1, 1) ~= "f" then
-                raises("whole number from " .. tostring(limits[1]):gsub("%-", "%%-"),
-                    b["put_" .. name], b, limits[1] - 1)
+                raises(
+                    "whole number from " .. tostring(limits[1]):gsub("%-", "%%-"),
+                    b["put_" .. name],
+                    b,
+                    limits[1] - 1
+                )
                 raises("whole number from", b["put_" .. name], b, limits[2] + 1)
             end
             same(b:length(), 0)
@@ -88,7 +104,10 @@ test("accessors at their limits", function()
     raises("buffer expected, got nil", buffer.put_u8)
     local b = buffer.new "abc"
     same(b:byte(1), 98)
-    raises("buffer_access_test.lua:%d+: u8: offset 3", function() local x = b:u8(3) return x end)
+    raises("buffer_access_test.lua:%d+: u8: offset 3", function()
+        local x = b:u8(3)
+        return x
+    end)
     same(b:u8(1LL), 98, "int64 as offset")
     raises("whole number from 0 to 2^64 %- 1 expected, got cdata %-1LL", b.put_u64le, b, -1LL)
     raises("got cdata 9223372036854775808ULL", b.put_i64le, b, 0x8000000000000000ULL)
@@ -100,9 +119,13 @@ end)
 
 test("writes grow and unshare", function()
     local b = buffer.new()
-    for i = 0, 9999 do b:put_u32be(i) end
+    for i = 0, 9999 do
+        b:put_u32be(i)
+    end
     same(b:length(), 40000)
-    for i = 0, 9999 do same(b:u32be(i * 4), i) end
+    for i = 0, 9999 do
+        same(b:u32be(i * 4), i)
+    end
     local copy = buffer.new(b)
     b:set_u32be(0, 77)
     same(copy:u32be(0), 0)
@@ -110,11 +133,29 @@ test("writes grow and unshare", function()
 end)
 
 test("varints", function()
-    local values = { 0, 1, 127, 128, 16383, 16384, 2097151, 2 ^ 31 - 1, 2 ^ 31, 2 ^ 32, 2 ^ 49 - 1,
-        2 ^ 49, 2 ^ 53 - 1, 2 ^ 53, 2 ^ 53 + 2 + 0ULL, 0x8000000000000000ULL,
-        0xffffffffffffffffULL }
+    local values = {
+        0,
+        1,
+        127,
+        128,
+        16383,
+        16384,
+        2097151,
+        2 ^ 31 - 1,
+        2 ^ 31,
+        2 ^ 32,
+        2 ^ 49 - 1,
+        2 ^ 49,
+        2 ^ 53 - 1,
+        2 ^ 53,
+        2 ^ 53 + 2 + 0ULL,
+        0x8000000000000000ULL,
+        0xffffffffffffffffULL,
+    }
     local b = buffer.new()
-    for _, value in ipairs(values) do b:put_varint(value) end
+    for _, value in ipairs(values) do
+        b:put_varint(value)
+    end
     local at = 0
     for _, wanted in ipairs(values) do
         local value, behind = b:varint(at)
@@ -123,10 +164,25 @@ test("varints", function()
         same(type(value), type(wanted))
     end
     same(at, #b)
-    local signed = { 0, -1, 1, -64, 64, -65, 2 ^ 31, -2 ^ 31, 2 ^ 52, -2 ^ 52, 2 ^ 52 + 1,
-        0x7fffffffffffffffLL, -0x8000000000000000LL }
+    local signed = {
+        0,
+        -1,
+        1,
+        -64,
+        64,
+        -65,
+        2 ^ 31,
+        -2 ^ 31,
+        2 ^ 52,
+        -2 ^ 52,
+        2 ^ 52 + 1,
+        0x7fffffffffffffffLL,
+        -0x8000000000000000LL,
+    }
     b = buffer.new()
-    for _, v in ipairs(signed) do b:put_zigzag(v) end
+    for _, v in ipairs(signed) do
+        b:put_zigzag(v)
+    end
     at = 0
     for _, wanted in ipairs(signed) do
         local value, behind = b:zigzag(at)
@@ -144,7 +200,9 @@ test("varints", function()
     for _, bad in ipairs { -1, 0.5, 0 / 0, 2 ^ 64, "1" } do
         raises("put_varint", b.put_varint, b, bad)
     end
-    for _, bad in ipairs { 0.5, 0 / 0, 2 ^ 64, "1" } do raises("zigzag", b.put_zigzag, b, bad) end
+    for _, bad in ipairs { 0.5, 0 / 0, 2 ^ 64, "1" } do
+        raises("zigzag", b.put_zigzag, b, bad)
+    end
 end)
 
 test("pointers, search, text", function()

@@ -159,8 +159,10 @@ test("concatenation and comparison", function()
     gone:release()
     same(gone == buffer.new(), false)
     same(gone, gone)
-    raises("buffer_test.lua:%d+: attempt to concatenate: buffer is released %(release",
-        function() return gone .. "x" end)
+    raises(
+        "buffer_test.lua:%d+: attempt to concatenate: buffer is released %(release",
+        function() return gone .. "x" end
+    )
     raises("released", function() return "x" .. gone end)
     raises("attempt to concatenate a table value", function() return b .. {} end)
     raises("attempt to concatenate a nil value", function() return nil .. b end)
@@ -204,7 +206,7 @@ test("pack formats", function()
     same(b:tostring(), "head\1\2")
     same(buffer.packsize("!8 b d i4 c3"), 23)
     same(b:packsize("i7"), 7)
-    raises("format without s and z expected, got string \"s\"", buffer.packsize, "s")
+    raises('format without s and z expected, got string "s"', buffer.packsize, "s")
     raises("unknown option 'y' in format", buffer.pack, "y")
     raises("whole number from 0 to 255 expected, got number 300", buffer.pack, "B", 300)
     raises("whole number from 0 to 255 expected, got number %-1", buffer.pack, "B", -1)
@@ -214,9 +216,9 @@ test("pack formats", function()
     raises("number, int64_t or uint64_t expected", buffer.pack, "B", ffi.new "int[1]")
     raises("number, int64_t or uint64_t expected", buffer.pack, "B")
     local long = ("x"):rep(256)
-    raises("at most 255 bytes expected, got string \"x+%.%.%.\" of 256", buffer.pack, "s1", long)
-    raises("string without zero bytes expected, got string \"a\\0\"", buffer.pack, "z", "a\0")
-    raises("string of at most 1 bytes expected, got string \"ab\"", buffer.pack, "c1", "ab")
+    raises('at most 255 bytes expected, got string "x+%.%.%." of 256', buffer.pack, "s1", long)
+    raises('string without zero bytes expected, got string "a\\0"', buffer.pack, "z", "a\0")
+    raises('string of at most 1 bytes expected, got string "ab"', buffer.pack, "c1", "ab")
     raises("whole number from %-128 to 127 expected, got number 128", b.pack, b, "bb", 1, 128)
     same(b:length(), 6, "nothing written after an error")
     same(buffer.packsize("c2147483647"), 2147483647)
@@ -227,7 +229,9 @@ test("unpack", function()
     local function round(format, ...)
         local b = buffer.pack(format, ...)
         local results = { b:unpack(format) }
-        for i = 1, select("#", ...) do same(results[i], (select(i, ...)), format) end
+        for i = 1, select("#", ...) do
+            same(results[i], (select(i, ...)), format)
+        end
         same(results[select("#", ...) + 1], #b + 1)
     end
     for _, order in ipairs { "<", ">", "=" } do
@@ -267,11 +271,15 @@ test("finalisers cannot pull bytes from under a call", function()
     local victim
     local function trap()
         local proxy = newproxy(true)
-        getmetatable(proxy).__gc = function() if victim then victim:release() end end
+        getmetatable(proxy).__gc = function()
+            if victim then victim:release() end
+        end
     end
     for i = 1, 300 do
         victim = buffer.new(("v"):rep(1000 + i))
-        for _ = 1, 20 do trap() end
+        for _ = 1, 20 do
+            trap()
+        end
         local text = victim:tostring()
         assert(text == "" or text == ("v"):rep(1000 + i))
         local other = buffer.new(victim)
@@ -291,10 +299,18 @@ test("random operations agree with strings", function()
         return (string.char(random(0, 255), random(0, 255), 0, 65)):rep(random(0, max))
     end
     local buffers, model = {}, {}
-    for i = 1, 4 do buffers[i], model[i] = buffer.new(), "" end
+    for i = 1, 4 do
+        buffers[i], model[i] = buffer.new(), ""
+    end
     local operations = {
-        function(i, s) buffers[i]:append(s) model[i] = model[i] .. s end,
-        function(i, s) buffers[i]:put(s) model[i] = model[i] .. s end,
+        function(i, s)
+            buffers[i]:append(s)
+            model[i] = model[i] .. s
+        end,
+        function(i, s)
+            buffers[i]:put(s)
+            model[i] = model[i] .. s
+        end,
         function(i, _, j)
             if #model[i] + #model[j] < 1e5 then
                 buffers[i]:append(buffers[j])
@@ -306,7 +322,9 @@ test("random operations agree with strings", function()
             local head, rest = model[i]:sub(1, n), model[i]:sub(n + 1)
             local split = buffers[i]:split(n)
             model[i] = rest
-            if i ~= j then buffers[j], model[j] = split, head end
+            if i ~= j then
+                buffers[j], model[j] = split, head
+            end
         end,
         function(i)
             local n = random(0, #model[i])
@@ -318,9 +336,17 @@ test("random operations agree with strings", function()
             buffers[i]:skip(n)
             model[i] = model[i]:sub(n + 1)
         end,
-        function(i) buffers[i]:reset() model[i] = "" end,
-        function(i) buffers[i]:clear() model[i] = "" end,
-        function(i, _, j) buffers[j], model[j] = buffer.new(buffers[i]), model[i] end,
+        function(i)
+            buffers[i]:reset()
+            model[i] = ""
+        end,
+        function(i)
+            buffers[i]:clear()
+            model[i] = ""
+        end,
+        function(i, _, j)
+            buffers[j], model[j] = buffer.new(buffers[i]), model[i]
+        end,
         function(i, _, j)
             local n = random(0, #model[i])
             buffers[j], model[j] = buffers[i]:slice(n), model[i]:sub(n + 1)
@@ -339,9 +365,18 @@ test("random operations agree with strings", function()
             buffers[i]:commit(#s)
             model[i] = model[i] .. s
         end,
-        function(i) buffers[i]:release() buffers[i], model[i] = buffer.new(random(0, 2000)), "" end,
-        function(i) buffers[i]:pack("s4", "abc") model[i] = model[i] .. "\3\0\0\0abc" end,
-        function(i) buffers[i]:put_u32be(0x41424344) model[i] = model[i] .. "ABCD" end,
+        function(i)
+            buffers[i]:release()
+            buffers[i], model[i] = buffer.new(random(0, 2000)), ""
+        end,
+        function(i)
+            buffers[i]:pack("s4", "abc")
+            model[i] = model[i] .. "\3\0\0\0abc"
+        end,
+        function(i)
+            buffers[i]:put_u32be(0x41424344)
+            model[i] = model[i] .. "ABCD"
+        end,
     }
     for step = 1, 30000 do
         local which, i = random(1, #operations), random(1, 4)
@@ -350,5 +385,7 @@ test("random operations agree with strings", function()
             error(string.format("seed %d, step %d: operation %d goes wrong", seed, step, which))
         end
     end
-    for i = 1, 4 do same(buffers[i]:tostring(), model[i], "seed " .. seed) end
+    for i = 1, 4 do
+        same(buffers[i]:tostring(), model[i], "seed " .. seed)
+    end
 end)

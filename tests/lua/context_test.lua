@@ -27,10 +27,17 @@ end)
 
 tap.test("run", function()
     local got
-    is(select("#", context.run(function(...)
-        got = { n = select("#", ...), ... }
-        context.send(me, "ran")
-    end, 1, nil, 3, nil)), 0, "returns nothing")
+    is(
+        select(
+            "#",
+            context.run(function(...)
+                got = { n = select("#", ...), ... }
+                context.send(me, "ran")
+            end, 1, nil, 3, nil)
+        ),
+        0,
+        "returns nothing"
+    )
     is(got, nil, "calls later")
     context.recv(me)
     is(got.n, 4, "with all arguments")
@@ -46,13 +53,9 @@ tap.test("many queries at once", function()
     local right, left = 0, 400
     for i = 1, left do
         context.query(workers[i % 8 + 1], { add = { i, 1 } }, 30, function(good, answer)
-            if good and answer == i + 1 then
-                right = right + 1
-            end
+            if good and answer == i + 1 then right = right + 1 end
             left = left - 1
-            if left == 0 then
-                context.send(me, "all")
-            end
+            if left == 0 then context.send(me, "all") end
         end)
     end
     context.recv(me)
@@ -66,9 +69,7 @@ end)
 
 tap.test("queries to oneself", function()
     context.recv(me, function(_, value, from, session)
-        if session > 0 then
-            context.reply(from, session, value * 2)
-        end
+        if session > 0 then context.reply(from, session, value * 2) end
     end)
     is(select(2, context.query(me, 21, 30)), 42, "work with a callback")
     context.recv(me, nil)

@@ -12,9 +12,7 @@ local function message(f, ...)
     return type(text) == "string" and (text:gsub("[^ ]*" .. HERE .. "%d+: ", "AT ")) or text
 end
 
-local function returns(...)
-    return ...
-end
+local function returns(...) return ... end
 
 tap.test("wrong arguments", function()
     for _, value in ipairs({ 1, "x", true, {}, newproxy(), print }) do
@@ -56,14 +54,16 @@ tap.test("coroutines that cannot be resumed", function()
     is(select(2, coroutine.resume(failed)), "cannot resume dead coroutine", "failed")
     is(coroutine.status(failed), "dead", "which is dead")
     local running = "cannot resume running coroutine"
-    is(coroutine.wrap(function()
-        return select(2, coroutine.resume(coroutine.running()))
-    end)(), running, "itself")
+    is(
+        coroutine.wrap(function() return select(2, coroutine.resume(coroutine.running())) end)(),
+        running,
+        "itself"
+    )
     local outer
     outer = coroutine.create(function()
-        return coroutine.wrap(function()
-            return coroutine.status(outer), select(2, coroutine.resume(outer))
-        end)()
+        return coroutine.wrap(
+            function() return coroutine.status(outer), select(2, coroutine.resume(outer)) end
+        )()
     end)
     local _, status, why = coroutine.resume(outer)
     is(status, "normal", "the one outside is normal")
@@ -72,9 +72,7 @@ tap.test("coroutines that cannot be resumed", function()
     local waits
     waits = coroutine.create(function() timer.sleep(0.01) end)
     local seen, wrapped
-    timer.timeout(0, function()
-        seen = select(2, coroutine.resume(waits))
-    end)
+    timer.timeout(0, function() seen = select(2, coroutine.resume(waits)) end)
     coroutine.resume(waits)
     local sleep = coroutine.wrap(function() timer.sleep(0.01) end)
     timer.timeout(0, function()
@@ -92,7 +90,14 @@ tap.test("errors that pass a wrap", function()
     is(message(function() returns(fail("x")()) end), "AT AT x", "a text gets the caller's line too")
     is(message(function() returns(fail("x", 0)()) end), "AT x", "even without one")
     is(message(fail("x")), "AT x", "but not where C has called")
-    is(message(function() for _ in fail("x") do end end), "AT AT x", "an iterator")
+    is(
+        message(function()
+            for _ in fail("x") do
+            end
+        end),
+        "AT AT x",
+        "an iterator"
+    )
     is(message(function() returns(fail(42, 0)()) end), 42, "a number is as it was")
     local value = {}
     is(message(function() returns(fail(value)()) end), value, "so is a table")
@@ -105,31 +110,45 @@ tap.test("errors that pass a wrap", function()
     me = coroutine.wrap(function() returns(me()) end)
     local text = "AT AT cannot resume running coroutine"
     is(message(function() returns(me()) end), text, "itself")
-    is(message(function()
-        returns(coroutine.wrap(function()
-            timer.sleep(0.001)
-            error("late")
-        end)())
-    end), "AT AT late", "after a wait")
+    is(
+        message(function()
+            returns(coroutine.wrap(function()
+                timer.sleep(0.001)
+                error("late")
+            end)())
+        end),
+        "AT AT late",
+        "after a wait"
+    )
 end)
 
 tap.test("yields where nobody resumes", function()
     local text = "attempt to yield across C-call boundary"
     is(message(coroutine.yield), text, "called by C")
     is(message(function() returns(coroutine.yield(1)) end), "AT " .. text, "called by Lua")
-    is(coroutine.wrap(function()
-        return message(string.gsub, "x", "x", function() returns(coroutine.yield()) end)
-    end)(), "AT " .. text, "in gsub")
+    is(
+        coroutine.wrap(function()
+            return message(string.gsub, "x", "x", function() returns(coroutine.yield()) end)
+        end)(),
+        "AT " .. text,
+        "in gsub"
+    )
     is(coroutine.wrap(coroutine.yield)(7), 7, "a coroutine that is nothing but a yield")
 end)
 
 tap.test("waits where they cannot be", function()
     local text = "inside a C function (table.sort, string.gsub, a finaliser, …): "
         .. "attempt to yield across a C-call boundary; collect first and wait afterwards"
-    is(message(string.gsub, "x", "x", function() timer.sleep(1) end),
-        "AT cannot wait in 'sleep' " .. text, "in gsub")
-    is(message(table.sort, { 2, 1 }, function() context.recv(0) end),
-        "AT cannot wait in 'recv' " .. text, "in sort")
+    is(
+        message(string.gsub, "x", "x", function() timer.sleep(1) end),
+        "AT cannot wait in 'sleep' " .. text,
+        "in gsub"
+    )
+    is(
+        message(table.sort, { 2, 1 }, function() context.recv(0) end),
+        "AT cannot wait in 'recv' " .. text,
+        "in sort"
+    )
     is(message(string.gsub, "1", "1", timer.sleep):match("inside.*"), text, "called by C itself")
 end)
 

@@ -3,9 +3,7 @@
 local tap = require("support.tap")
 local is, ok = tap.is, tap.ok
 
-local function wait()
-    timer.sleep(0.001)
-end
+local function wait() timer.sleep(0.001) end
 
 -- Waits for a message of this context to itself: the way other values come back from a wait.
 local function echo(value)
@@ -50,12 +48,14 @@ end)
 
 tap.test("wrap", function()
     local sum = 0
-    for value in coroutine.wrap(function()
-        for i = 1, 10 do
-            wait()
-            coroutine.yield(i)
-        end
-    end) do
+    for value in
+        coroutine.wrap(function()
+            for i = 1, 10 do
+                wait()
+                coroutine.yield(i)
+            end
+        end)
+    do
         sum = sum + value
     end
     is(sum, 55, "a generator that waits between values")
@@ -79,9 +79,7 @@ tap.test("depth", function()
     end
     is(level(50), 50, "fifty coroutines inside each other")
     local function wrapped(n)
-        if n == 0 then
-            return echo("bottom")
-        end
+        if n == 0 then return echo("bottom") end
         return coroutine.wrap(wrapped)(n - 1) .. "."
     end
     is(wrapped(5), "bottom.....", "five wraps inside each other")
@@ -101,9 +99,7 @@ tap.test("pcall and xpcall", function()
         xpcall(function()
             wait()
             error("late", 0)
-        end, function(text)
-            return "handled " .. text
-        end)
+        end, function(text) return "handled " .. text end)
     )
     is(handled, "handled late", "xpcall runs its handler")
     is(select(2, xpcall(echo, debug.traceback, "argument")), "argument", "xpcall with arguments")
@@ -125,33 +121,15 @@ end)
 
 tap.test("metamethods", function()
     local object = setmetatable({}, {
-        __index = function(_, key)
-            return echo("index " .. key)
-        end,
-        __newindex = function(self, key, value)
-            rawset(self, key, echo(value))
-        end,
-        __call = function(_, value)
-            return echo(value)
-        end,
-        __add = function(_, value)
-            return echo(value) + 1
-        end,
-        __concat = function(_, value)
-            return echo("concat ") .. value
-        end,
-        __unm = function()
-            return echo(-1)
-        end,
-        __lt = function()
-            return echo(true)
-        end,
-        __le = function()
-            return echo(false)
-        end,
-        __eq = function()
-            return echo(true)
-        end,
+        __index = function(_, key) return echo("index " .. key) end,
+        __newindex = function(self, key, value) rawset(self, key, echo(value)) end,
+        __call = function(_, value) return echo(value) end,
+        __add = function(_, value) return echo(value) + 1 end,
+        __concat = function(_, value) return echo("concat ") .. value end,
+        __unm = function() return echo(-1) end,
+        __lt = function() return echo(true) end,
+        __le = function() return echo(false) end,
+        __eq = function() return echo(true) end,
     })
     is(object.name, "index name", "__index")
     object.set = "new"
@@ -174,9 +152,7 @@ end)
 tap.test("iterators", function()
     local function numbers(last, before)
         wait()
-        if before < last then
-            return before + 1
-        end
+        if before < last then return before + 1 end
     end
     local sum = 0
     for i in numbers, 5, 0 do
@@ -210,9 +186,7 @@ tap.test("running and isyieldable", function()
         wait()
         is(coroutine.running(), outer, "running after a wait")
         is(coroutine.status(outer), "running", "status of oneself")
-        string.gsub("x", "x", function()
-            is(coroutine.isyieldable(), false, "not inside gsub")
-        end)
+        string.gsub("x", "x", function() is(coroutine.isyieldable(), false, "not inside gsub") end)
     end)
     assert(coroutine.resume(outer))
     is(coroutine.status(outer), "dead", "ended")
@@ -248,9 +222,7 @@ tap.test("other coroutines run meanwhile", function()
                 timer.sleep(0.002 * i)
                 order[#order + 1] = name
             end
-            if i == 3 then
-                context.send(context.self(), "done")
-            end
+            if i == 3 then context.send(context.self(), "done") end
         end, "run" .. i)
     end
     context.recv(context.self())
@@ -282,31 +254,17 @@ tap.test("C callbacks", function()
         is((pcall(table.sort, { 2, 1 }, f)), false, name .. " in sort raises")
         is((coroutine.resume(coroutine.create(string.gsub), "x", "x", f)), false, name .. " deeper")
     end
-    refused("sleep", function()
-        timer.sleep(3600)
-    end)
-    refused("recv", function()
-        context.recv(0)
-    end)
-    refused("query", function()
-        context.query(context.self(), "never asked")
-    end)
-    refused("connect", function()
-        tcp.connect("127.0.0.1", 1)
-    end)
-    refused("looking up a name", function()
-        tcp.listen("localhost", 0)
-    end)
+    refused("sleep", function() timer.sleep(3600) end)
+    refused("recv", function() context.recv(0) end)
+    refused("query", function() context.query(context.self(), "never asked") end)
+    refused("connect", function() tcp.connect("127.0.0.1", 1) end)
+    refused("looking up a name", function() tcp.listen("localhost", 0) end)
     local good, listener = tcp.listen("127.0.0.1", 0)
     assert(good, listener)
-    refused("accept", function()
-        listener:accept()
-    end)
+    refused("accept", function() listener:accept() end)
     local _, client = assert(tcp.connect("127.0.0.1", tcp.local_port(listener)))
     local _, server = assert(listener:accept(10))
-    refused("read", function()
-        server:read()
-    end)
+    refused("read", function() server:read() end)
     client:write("whole", true)
     is(select(2, server:read(10)):tostring(), "whole", "no data went to a refused read")
     client:close()
@@ -328,9 +286,7 @@ tap.test("generators keep working beside waits", function()
     local sum = 0
     for i in count(100000) do
         sum = sum + i
-        if i % 25000 == 0 then
-            wait()
-        end
+        if i % 25000 == 0 then wait() end
     end
     is(sum, 5000050000, "a long generator")
 end)
@@ -371,19 +327,13 @@ tap.test("a resume of what is no coroutine", function()
 end)
 
 tap.test("coroutines inside each other without end", function()
-    local function deep()
-        return (coroutine.wrap(deep)())
-    end
+    local function deep() return (coroutine.wrap(deep)()) end
     tap.raises("raise", "C stack overflow", deep)
     -- Each inside many functions of C, which take far more of the stack.
     local function nest(level)
-        if level == 0 then
-            return (coroutine.wrap(nest)(150))
-        end
+        if level == 0 then return (coroutine.wrap(nest)(150)) end
         local inner
-        string.gsub("x", "x", function()
-            inner = nest(level - 1)
-        end)
+        string.gsub("x", "x", function() inner = nest(level - 1) end)
         return inner
     end
     tap.raises("inside functions of C too", "C stack overflow", nest, 150)

@@ -55,12 +55,12 @@ tap.test("with a callback", function()
         local told
         local first, session = call(-1, function(...) told = { ... } end)
         is(told, nil, name .. ": not at once")
-        while not told do timer.sleep(0.001) end
+        while not told do
+            timer.sleep(0.001)
+        end
         ok(told[1] == false and told[2] == 208, name .. ": 208", tostring(told[2]))
         is(told[#told], -1, name .. ": with the arguments of the call")
-        if name == "query" then
-            ok(first == true and session > 0, "a query has a session")
-        end
+        if name == "query" then ok(first == true and session > 0, "a query has a session") end
     end
 end)
 
@@ -77,7 +77,9 @@ tap.test("timers", function()
     local fired
     timer.timeout(-5, function() fired = true end)
     timer.sleep(-5)
-    while not fired do timer.sleep(-1) end
+    while not fired do
+        timer.sleep(-1)
+    end
     ok(fired, "below 0 is 0")
     for _, wrong in ipairs({ 0 / 0, math.huge, -math.huge, {}, "x" }) do
         tap.raises("sleep", "bad argument #1 to 'sleep'", timer.sleep, wrong)

@@ -24,30 +24,74 @@ end
 
 tap.test("accept", function()
     is(outcome(function() error("at once") end), 1, "at once")
-    is(outcome(function() timer.sleep(0.001) error("later") end), 1, "after waiting")
+    is(
+        outcome(function()
+            timer.sleep(0.001)
+            error("later")
+        end),
+        1,
+        "after waiting"
+    )
     is(outcome(function() error() end), 1, "without a message")
-    is(outcome(function(_, sock) sock:read(30) error(sock) end), 1, "with the socket as the error")
-    local code, text = outcome(function(_, sock) sock:write("sorry") error("after writing") end)
+    is(
+        outcome(function(_, sock)
+            sock:read(30)
+            error(sock)
+        end),
+        1,
+        "with the socket as the error"
+    )
+    local code, text = outcome(function(_, sock)
+        sock:write("sorry")
+        error("after writing")
+    end)
     is(code, 1, "after writing")
     is(text, "sorry", "what was written still leaves")
     local kept
-    is(outcome(function(_, sock) kept = sock error("kept") end), 1, "although it is kept")
+    is(
+        outcome(function(_, sock)
+            kept = sock
+            error("kept")
+        end),
+        1,
+        "although it is kept"
+    )
     is(tcp.is_closed(kept), true, "it is closed")
-    is(outcome(function(_, sock) sock:close() error("closed") end), 1, "which has closed it itself")
-    is(outcome(coroutine.wrap(function(_, sock)
-        sock:read(30)
-        coroutine.wrap(error)("in a coroutine")
-    end)), 1, "in a coroutine")
+    is(
+        outcome(function(_, sock)
+            sock:close()
+            error("closed")
+        end),
+        1,
+        "which has closed it itself"
+    )
+    is(
+        outcome(coroutine.wrap(function(_, sock)
+            sock:read(30)
+            coroutine.wrap(error)("in a coroutine")
+        end)),
+        1,
+        "in a coroutine"
+    )
 end)
 
 tap.test("other readers", function()
     local got
-    is(outcome(function(_, sock)
-        context.run(function() sock:read(30) got = { sock:read(30) } end)
+    is(
+        outcome(function(_, sock)
+            context.run(function()
+                sock:read(30)
+                got = { sock:read(30) }
+            end)
+            timer.sleep(0.001)
+            error("while another reads")
+        end),
+        1,
+        "the peer is told"
+    )
+    while not got do
         timer.sleep(0.001)
-        error("while another reads")
-    end), 1, "the peer is told")
-    while not got do timer.sleep(0.001) end
+    end
     is(got[2], 203, "who reads is told too")
 end)
 
@@ -57,7 +101,10 @@ tap.test("connect", function()
     local _, server = assert(listener:accept(30))
     is(sockets.read(server), 1, "the connection is closed")
     server:close()
-    tcp.connect(sockets.HOST, port, 30, function(_, sock) sock:read(0.001) error("later") end)
+    tcp.connect(sockets.HOST, port, 30, function(_, sock)
+        sock:read(0.001)
+        error("later")
+    end)
     _, server = assert(listener:accept(30))
     is(sockets.read(server), 1, "after waiting, too")
     server:close()
@@ -74,12 +121,16 @@ tap.test("who watches a connection", function()
     end
     listener:accept(function(_, sock) fail(sock) end)
     local _, client = assert(tcp.connect(sockets.HOST, port, 30))
-    while not told do timer.sleep(0.001) end
+    while not told do
+        timer.sleep(0.001)
+    end
     is(told[1], 203, "is told that it was closed")
     ok(told[2] and told[3], "with the socket, once it is")
     told = nil
     tcp.connect(sockets.HOST, port, 30, function(_, sock) fail(sock) end)
-    while not told do timer.sleep(0.001) end
+    while not told do
+        timer.sleep(0.001)
+    end
     is(told[1], 203, "of connect too")
     client:close()
     listener:close()
@@ -89,8 +140,13 @@ tap.test("listen", function()
     local path = os.tmpname()
     os.remove(path)
     local kept
-    tcp.listens(path, function(_, listener) kept = listener error("listening") end)
-    while not kept do timer.sleep(0.001) end
+    tcp.listens(path, function(_, listener)
+        kept = listener
+        error("listening")
+    end)
+    while not kept do
+        timer.sleep(0.001)
+    end
     timer.sleep(0.001)
     is(tcp.is_closed(kept), true, "nobody waits in the backlog")
     is(select(2, tcp.connects(path, 30)), 12, "who connects is refused")
@@ -102,7 +158,9 @@ tap.test("those that do not fail", function()
     local served
     listener:accept(function(_, sock) served = sock end)
     local _, client = assert(tcp.connect(sockets.HOST, port, 30))
-    while not served do timer.sleep(0.001) end
+    while not served do
+        timer.sleep(0.001)
+    end
     -- Another callback uses the same coroutine, and fails.
     context.run(function() error("elsewhere") end)
     local other, from = sockets.pair()

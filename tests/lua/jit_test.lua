@@ -32,9 +32,7 @@ local function compiles(name, f, link)
     f()
     jit.attach(on_trace)
     collectgarbage("restart")
-    if #aborts > 0 then
-        error(name .. " aborts: " .. table.concat(aborts, ", "))
-    end
+    if #aborts > 0 then error(name .. " aborts: " .. table.concat(aborts, ", ")) end
     link = link or "loop"
     if not links[link] then error(name .. " has no trace that ends in a " .. link) end
     io.write("ok ", name, " (", links[link], " of kind ", link, ")\n")
@@ -49,29 +47,53 @@ local inline, block = buffer.new(("\1"):rep(400)), buffer.new(("\1"):rep(4000))
 block:u8(0)
 
 for _, name in ipairs {
-    "u8", "i8", "u16le", "u16be", "i16le", "i16be", "u32le", "u32be", "i32le", "i32be", "f32le",
-    "f32be", "f64le", "f64be", "u64le", "u64be", "i64le", "i64be",
+    "u8",
+    "i8",
+    "u16le",
+    "u16be",
+    "i16le",
+    "i16be",
+    "u32le",
+    "u32be",
+    "i32le",
+    "i32be",
+    "f32le",
+    "f32be",
+    "f64le",
+    "f64be",
+    "u64le",
+    "u64be",
+    "i64le",
+    "i64be",
 } do
     local get, set, put = buffer[name], buffer["set_" .. name], buffer["put_" .. name]
     for place, b in pairs { inline = inline, block = block } do
         compiles("get " .. name .. " " .. place, function()
             local sum = 0
-            for i = 1, N do sum = sum + tonumber(get(b, i % 256)) end
+            for i = 1, N do
+                sum = sum + tonumber(get(b, i % 256))
+            end
             return sum
         end)
         compiles("set " .. name .. " " .. place, function()
-            for i = 1, N do set(b, i % 256, i % 100) end
+            for i = 1, N do
+                set(b, i % 256, i % 100)
+            end
         end)
     end
     compiles("put " .. name, function()
         local b = buffer.new(N * 8)
-        for i = 1, N do put(b, i % 100) end
+        for i = 1, N do
+            put(b, i % 100)
+        end
     end)
 end
 
 compiles("method call", function()
     local sum = 0
-    for i = 0, N do sum = sum + block:u16be(i % 2000) end
+    for i = 0, N do
+        sum = sum + block:u16be(i % 2000)
+    end
     return sum
 end)
 
@@ -102,23 +124,33 @@ end)
 compiles("index_of and text", function()
     local b = buffer.new "abc\n"
     local sum = 0
-    for _ = 1, N do sum = sum + b:index_of(10) + #b:text(0, 2) end
+    for _ = 1, N do
+        sum = sum + b:index_of(10) + #b:text(0, 2)
+    end
     return sum
 end)
 
 compiles("put text", function()
     local b = buffer.new(N * 3)
-    for _ = 1, N do b:put("abc") end
+    for _ = 1, N do
+        b:put("abc")
+    end
 end)
 
 local layout = packet.layout {
-    endian = "B", { "id", "u16" }, { "flags", "u8" }, { "pos", "f32", 3 }, { "name", "s2" },
+    endian = "B",
+    { "id", "u16" },
+    { "flags", "u8" },
+    { "pos", "f32", 3 },
+    { "name", "s2" },
 }
 
 compiles("packet decode", function()
     local b = layout:encode { id = 1, flags = 2, pos = { 1, 2, 3 }, name = "abc" }
     local sum = 0
-    for _ = 1, N do sum = sum + layout:decode(b, 0).id end
+    for _ = 1, N do
+        sum = sum + layout:decode(b, 0).id
+    end
     return sum
 end)
 
@@ -150,10 +182,14 @@ if tcp then
     peer:read(function() end)
     local bytes = buffer.new("abc")
     compiles("write a text", function()
-        for _ = 1, N do tcp.write(sock, "abc") end
+        for _ = 1, N do
+            tcp.write(sock, "abc")
+        end
     end)
     compiles("write a buffer", function()
-        for _ = 1, N do sock:write(bytes) end
+        for _ = 1, N do
+            sock:write(bytes)
+        end
     end)
     peer:close()
     sock:close()
@@ -163,9 +199,13 @@ if tcp then
     local me, received = context.self(), 0
     context.recv(me, function() received = received + 1 end)
     compiles("send", function()
-        for i = 1, N do context.send(me, i) end
+        for i = 1, N do
+            context.send(me, i)
+        end
     end, "stitch")
-    while received < 2 * N do timer.sleep(0) end
+    while received < 2 * N do
+        timer.sleep(0)
+    end
     context.recv(me, nil)
 end
 

@@ -7,9 +7,7 @@ local is, ok, pair, read = tap.is, tap.ok, sockets.pair, sockets.read
 -- What the callback of a socket's monitor got; and a function that waits for it.
 local function watch(sock)
     local told = {}
-    sock:monitor(function(code, of)
-        told[#told + 1] = { code, of }
-    end)
+    sock:monitor(function(code, of) told[#told + 1] = { code, of } end)
     return told,
         function()
             while not told[1] do
@@ -93,9 +91,7 @@ end)
 
 tap.test("a callback that fails", function()
     local server, client = pair()
-    server:monitor(function()
-        error("on purpose")
-    end)
+    server:monitor(function() error("on purpose") end)
     local other, again = pair()
     local _, wait = watch(other)
     client:close()

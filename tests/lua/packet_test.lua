@@ -22,14 +22,26 @@ end
 
 local MOVE = packet.layout {
     endian = "B",
-    { "id", "u16" }, { "flags", "u8" }, { "pos", "f32", 3 }, { "tag", "char", 4 },
-    { "name", "s2" }, { "steps", "varint" }, { "delta", "zigzag" }, { "tail", "i32" },
+    { "id", "u16" },
+    { "flags", "u8" },
+    { "pos", "f32", 3 },
+    { "tag", "char", 4 },
+    { "name", "s2" },
+    { "steps", "varint" },
+    { "delta", "zigzag" },
+    { "tail", "i32" },
 }
 
 local function move()
     return {
-        id = 513, flags = 7, pos = { 1, -2, 0.5 }, tag = "ab", name = "walker", steps = 300,
-        delta = -3, tail = -1,
+        id = 513,
+        flags = 7,
+        pos = { 1, -2, 0.5 },
+        tag = "ab",
+        name = "walker",
+        steps = 300,
+        delta = -3,
+        tail = -1,
     }
 end
 
@@ -51,7 +63,9 @@ test("decode gives back what was encoded", function()
         same(after, #b)
         for name, value in pairs(move()) do
             if type(value) == "table" then
-                for i = 1, 3 do same(t[name][i], value[i], name) end
+                for i = 1, 3 do
+                    same(t[name][i], value[i], name)
+                end
             else
                 same(t[name], value, name)
             end
@@ -68,25 +82,39 @@ test("every prefix of a packet is refused", function()
     end
     raises(
         "decode: 19 bytes at offset 1 are outside the buffer of 18 bytes",
-        MOVE.decode, MOVE, buffer.new(text:sub(1, 18)), 1
+        MOVE.decode,
+        MOVE,
+        buffer.new(text:sub(1, 18)),
+        1
     )
 end)
 
 test("every type, both orders", function()
     local limits = {
-        u8 = { 0, 255 }, i8 = { -128, 127 }, u16 = { 0, 65535 }, i16 = { -32768, 32767 },
-        u32 = { 0, 4294967295 }, i32 = { -2147483648, 2147483647 }, f32 = { -0.5, 2 ^ 100 },
-        f64 = { -0.1, 1e300 }, u64 = { 0ULL, 0xffffffffffffffffULL },
+        u8 = { 0, 255 },
+        i8 = { -128, 127 },
+        u16 = { 0, 65535 },
+        i16 = { -32768, 32767 },
+        u32 = { 0, 4294967295 },
+        i32 = { -2147483648, 2147483647 },
+        f32 = { -0.5, 2 ^ 100 },
+        f64 = { -0.1, 1e300 },
+        u64 = { 0ULL, 0xffffffffffffffffULL },
         i64 = { -0x8000000000000000LL, 0x7fffffffffffffffLL },
     }
     for kind, pair in pairs(limits) do
         for _, endian in ipairs { "L", "B" } do
             for _, count in ipairs { 1, 2, 8, 9, 100 } do
                 local layout = packet.layout {
-                    endian = endian, { "pad", "u8" }, { "v", kind, count }, { "one", kind },
+                    endian = endian,
+                    { "pad", "u8" },
+                    { "v", kind, count },
+                    { "one", kind },
                 }
                 local v = {}
-                for i = 1, count do v[i] = pair[i % 2 + 1] end
+                for i = 1, count do
+                    v[i] = pair[i % 2 + 1]
+                end
                 local b = layout:encode { pad = 1, v = v, one = pair[2] }
                 same(#b, layout.size)
                 local t, after = layout:decode(b)
@@ -135,22 +163,28 @@ test("errors name field, value and limit", function()
     refused(told("tag", "string of at most 4 bytes", 'string "abcde"'), "tag", "abcde")
     refused(told("name", "string of at most 65535 bytes", "number 1"), "name", 1)
     local long = ("x"):rep(65536)
-    refused("at most 65535 bytes expected, got string \"x+%.%.%.\" of 65536 bytes", "name", long)
+    refused('at most 65535 bytes expected, got string "x+%.%.%." of 65536 bytes', "name", long)
     refused(told("steps", "whole number from 0 to 2^64 %- 1", "number %-1"), "steps", -1)
     refused(told("delta", "whole number from %-2^63 to 2^63 %- 1", "number 0.5"), "delta", 0.5)
     raises("table of fields expected", MOVE.encode, MOVE, 1)
     raises("buffer expected, got string", MOVE.encode, MOVE, move(), "x")
     raises("buffer expected, got nil", MOVE.decode, MOVE)
     raises("packet_test.lua:%d+:", function() MOVE:encode(with("id", -1)) end)
-    raises("released", MOVE.decode, MOVE, (function() b:release() return b end)())
+    raises(
+        "released",
+        MOVE.decode,
+        MOVE,
+        (function()
+            b:release()
+            return b
+        end)()
+    )
 end)
 
 test("declarations are checked", function()
     raises("#1 to 'layout' %(table of fields expected, got nil", packet.layout)
     raises("table of 1 to 150 fields expected, got one of 0", packet.layout, {})
-    local function refused(why, layout)
-        raises("'layout' %(" .. why, packet.layout, layout)
-    end
+    local function refused(why, layout) raises("'layout' %(" .. why, packet.layout, layout) end
     refused('"L" or "B" expected, got string "X"', { endian = "X", { "a", "u8" } })
     refused('name of a type expected, got string "u7"', { { "a", "u7" } })
     refused("number of bytes for char expected, got nil", { { "a", "char" } })

@@ -188,9 +188,7 @@ tap.test("read_into and callbacks", function()
     timer.sleep(0.001)
     server:read(function(good, data)
         seen[#seen + 1] = good and "callback " .. data:tostring() or "end"
-        if not good then
-            server:close()
-        end
+        if not good then server:close() end
     end)
     client:write("one")
     client:write("two")
@@ -235,9 +233,7 @@ end)
 tap.test("read_into on a socket that closes meanwhile", function()
     local server, client = framed()
     local result
-    context.run(function()
-        result = { server:read_into(buffer.new()) }
-    end)
+    context.run(function() result = { server:read_into(buffer.new()) } end)
     timer.sleep(0.001)
     server:close()
     while not result do

@@ -2,22 +2,56 @@
 
 local packet = require "packet"
 local LAYOUT = packet.layout {
-    endian = "B", { "id", "u16" }, { "wide", "u64" }, { "list", "i32", 20 }, { "name", "s2" },
-    { "steps", "varint" }, { "delta", "zigzag" },
+    endian = "B",
+    { "id", "u16" },
+    { "wide", "u64" },
+    { "list", "i32", 20 },
+    { "name", "s2" },
+    { "steps", "varint" },
+    { "delta", "zigzag" },
 }
 local list = {}
-for i = 1, 20 do list[i] = -i end
+for i = 1, 20 do
+    list[i] = -i
+end
 local VALUES = {
-    id = 258, wide = 2 ^ 60, list = list, name = "walker", steps = 0xffffffffffffffffULL,
+    id = 258,
+    wide = 2 ^ 60,
+    list = list,
+    name = "walker",
+    steps = 0xffffffffffffffffULL,
     delta = -2 ^ 60,
 }
 
 -- Everything once, so that what is loaded late is there; kept are only functions of the library.
 local kept = {}
 for _, name in ipairs {
-    "new", "append", "tostring", "length", "pack", "unpack", "find", "split", "slice", "u8",
-    "u16be", "u64le", "set_u32be", "put_u8", "put_i64be", "put_f64be", "f64be", "varint", "zigzag",
-    "put_varint", "put_zigzag", "text", "index_of", "put", "skip", "reset",
+    "new",
+    "append",
+    "tostring",
+    "length",
+    "pack",
+    "unpack",
+    "find",
+    "split",
+    "slice",
+    "u8",
+    "u16be",
+    "u64le",
+    "set_u32be",
+    "put_u8",
+    "put_i64be",
+    "put_f64be",
+    "f64be",
+    "varint",
+    "zigzag",
+    "put_varint",
+    "put_zigzag",
+    "text",
+    "index_of",
+    "put",
+    "skip",
+    "reset",
 } do
     kept[name] = buffer[name]
 end
@@ -65,13 +99,26 @@ local write, exit, next, type, rawset = io.write, os.exit, next, type, rawset
 local setmetatable, getmetatable = setmetatable, getmetatable
 local wanted = run()
 
-local function hostile()
-    return -64, -64, -64
-end
-for _, place in next, {
-    buffer, packet, string, table, math, bit, coroutine, debug, io, require "ffi", package.loaded,
-    package.preload, jit, _G,
-} do
+local function hostile() return -64, -64, -64 end
+for _, place in
+    next,
+    {
+        buffer,
+        packet,
+        string,
+        table,
+        math,
+        bit,
+        coroutine,
+        debug,
+        io,
+        require "ffi",
+        package.loaded,
+        package.preload,
+        jit,
+        _G,
+    }
+do
     for name, value in next, place do
         local is_one = type(value) == "function" or place == package.loaded
         if is_one then rawset(place, name, hostile) end

@@ -16,8 +16,18 @@ tap.test("methods", function()
         raises("of something else", "'" .. name .. "' (tcp socket", client[name], 5)
     end
     for _, name in ipairs({
-        "read", "read_into", "write", "set_rwopt", "get_rwopt", "set_nodelay", "set_wshared",
-        "set_write_limit", "fd", "monitor", "remote_addr", "remote_port",
+        "read",
+        "read_into",
+        "write",
+        "set_rwopt",
+        "get_rwopt",
+        "set_nodelay",
+        "set_wshared",
+        "set_write_limit",
+        "fd",
+        "monitor",
+        "remote_addr",
+        "remote_port",
     }) do
         raises(name .. " of a listener", "'accept'", tcp[name], listener)
         raises("as its method", "'accept'", listener[name], listener)
@@ -76,7 +86,15 @@ end)
 
 tap.test("names and paths", function()
     local names = {
-        "", ".", "a..b", ".a", "a b", "a\0b", "\255\254", "a\n", ("a"):rep(64),
+        "",
+        ".",
+        "a..b",
+        ".a",
+        "a b",
+        "a\0b",
+        "\255\254",
+        "a\n",
+        ("a"):rep(64),
         ("a."):rep(130) .. "b",
     }
     for _, name in ipairs(names) do

@@ -25,17 +25,13 @@ tap.test("names", function()
     local listener, port = listen()
     local good, client = tcp.connect("localhost", port, 30)
     is(good, true, "localhost is found")
-    if good then
-        client:close()
-    end
+    if good then client:close() end
     -- A label of 64 letters is in no name service: it fails without asking one.
     local found, code = tcp.connect(("x"):rep(64), port, 30)
     is(found, false, "an impossible name is not")
     is(code, 2, "with code 2")
     local told
-    tcp.connect(("x"):rep(64), port, 30, function(...)
-        told = { ... }
-    end)
+    tcp.connect(("x"):rep(64), port, 30, function(...) told = { ... } end)
     while not told do
         timer.sleep(0.001)
     end
@@ -45,16 +41,12 @@ tap.test("names", function()
     listener:close()
     local by_name, named = tcp.listen("localhost", 0)
     is(by_name, true, "listen on a name")
-    if by_name then
-        named:close()
-    end
+    if by_name then named:close() end
 end)
 
 tap.test("IPv6", function()
     local good, listener = tcp.listen6("::1", 0)
-    if not good then
-        return ok(true, "not on this machine: " .. context.strerror(listener))
-    end
+    if not good then return ok(true, "not on this machine: " .. context.strerror(listener)) end
     is(tcp.local_addr(listener), "::1", "address of the listener")
     local _, client = assert(tcp.connect6("::1", tcp.local_port(listener), 30))
     local _, server = assert(listener:accept(30))
@@ -70,9 +62,7 @@ tap.test("sharing a port", function()
     local first, port = listen(true)
     local good, second = tcp.listen(HOST, port, true)
     is(good, true, "two listeners, if both say so")
-    if good then
-        second:close()
-    end
+    if good then second:close() end
     is(select(2, tcp.listen(HOST, port)), 5, "one that does not gets code 5")
     first:close()
 end)
@@ -93,9 +83,7 @@ tap.test("unix sockets", function()
     listener:close()
     local again, replaced = tcp.listens(path)
     is(again, true, "a stale one is replaced")
-    if again then
-        replaced:close()
-    end
+    if again then replaced:close() end
     os.remove(path)
     is(select(2, tcp.connects(path)), 34, "no file, no server")
 end)
@@ -128,9 +116,7 @@ tap.test("one buffer, many sockets", function()
     b:append(" and more") -- what was written before stays as it was
     local same = 0
     for _, made in ipairs(pairs_made) do
-        if read(made[2]) == "the same bytes" then
-            same = same + 1
-        end
+        if read(made[2]) == "the same bytes" then same = same + 1 end
         made[1]:close()
         made[2]:close()
     end
@@ -150,9 +136,7 @@ tap.test("writing by number", function()
     is(code, 0, "code 0")
     is(read(client), "waiting", "data of that")
     local told
-    tcp.write(fd, "told", function(...)
-        told = { ... }
-    end)
+    tcp.write(fd, "told", function(...) told = { ... } end)
     is(read(client), "told", "data with a callback")
     while not told do
         timer.sleep(0.001)
@@ -195,13 +179,9 @@ tap.test("the limit of the queue", function()
     tcp.set_write_limit(server, 65536)
     local told
     for _ = 1, 1000 do
-        server:write(("x"):rep(60000), function(good, code)
-            told = told or not good and code
-        end)
+        server:write(("x"):rep(60000), function(good, code) told = told or not good and code end)
         timer.sleep(0)
-        if told then
-            break
-        end
+        if told then break end
     end
     is(select(2, server:write("x", true)), 212, "later writes fail as well")
     is(told, 212, "beyond it writes fail with code 212")
@@ -243,8 +223,10 @@ end)
 tap.test("answers to what came in pieces", function()
     local listener, port = listen()
     local options = {
-        read_head_endian = "B", read_head_bytes = 2,
-        write_head_endian = "B", write_head_bytes = 2,
+        read_head_endian = "B",
+        read_head_bytes = 2,
+        write_head_endian = "B",
+        write_head_bytes = 2,
     }
     listener:accept(function(_, server)
         server:set_rwopt(options)
@@ -294,9 +276,7 @@ tap.test("writes by fd of the own socket", function()
     tcp.write(server:fd(), "d")
     server:close()
     is(read(client), "abcd", "keep their order among the others, and leave before the end")
-    tap.raises("a wrong third argument", "boolean or function", function()
-        tcp.write(1, "x", 5)
-    end)
+    tap.raises("a wrong third argument", "boolean or function", function() tcp.write(1, "x", 5) end)
     client:close()
 end)
 
@@ -306,9 +286,7 @@ tap.test("a frame larger than the write limit", function()
     client:set_rwopt({ write_head_bytes = 4 })
     client:set_write_limit(1000)
     local told
-    client:write(("x"):rep(8 * 1024 * 1024), function(...)
-        told = { ... }
-    end)
+    client:write(("x"):rep(8 * 1024 * 1024), function(...) told = { ... } end)
     local good, frame = server:read(30)
     is(good and #frame, 8 * 1024 * 1024, "arrives at a peer that reads")
     while not told do

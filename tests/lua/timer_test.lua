@@ -22,16 +22,12 @@ tap.test("never early", function()
         for _ = 1, 5 do
             local start = now()
             timer.sleep(seconds)
-            if now() - start < seconds - 1e-9 then
-                early = early + 1
-            end
+            if now() - start < seconds - 1e-9 then early = early + 1 end
         end
     end
     is(early, 0, "sleep")
     local start, took = now(), nil
-    timer.timeout(0.02, function()
-        took = now() - start
-    end)
+    timer.timeout(0.02, function() took = now() - start end)
     while not took do
         timer.sleep(0.001)
     end
@@ -54,18 +50,21 @@ tap.test("times", function()
     tap.raises("no function raises", "", timer.timeout, 1)
     tap.raises("infinite timeout raises", "", timer.timeout, math.huge, function() end)
     local fired
-    timer.timeout(-1, function()
-        fired = true
-    end)
+    timer.timeout(-1, function() fired = true end)
     timer.sleep(0.005)
     ok(fired, "a negative time is none")
 end)
 
 tap.test("arguments", function()
     local got
-    timer.timeout(0.001, 1, nil, "three", nil, function(...)
-        got = { n = select("#", ...), ... }
-    end)
+    timer.timeout(
+        0.001,
+        1,
+        nil,
+        "three",
+        nil,
+        function(...) got = { n = select("#", ...), ... } end
+    )
     while not got do
         timer.sleep(0.001)
     end
@@ -76,13 +75,9 @@ end)
 tap.test("order", function()
     local order = {}
     for i = 1, 20 do
-        timer.timeout(0.01, function()
-            order[#order + 1] = i
-        end)
+        timer.timeout(0.01, function() order[#order + 1] = i end)
     end
-    timer.timeout(0.005, function()
-        order[#order + 1] = 0
-    end)
+    timer.timeout(0.005, function() order[#order + 1] = 0 end)
     while #order < 21 do
         timer.sleep(0.001)
     end
@@ -95,9 +90,7 @@ end)
 
 tap.test("close", function()
     local fired
-    local id = timer.timeout(0.001, function()
-        fired = true
-    end)
+    local id = timer.timeout(0.001, function() fired = true end)
     is(select("#", timer.close(id)), 0, "returns nothing")
     timer.close(id)
     timer.close(123456789)
@@ -109,18 +102,14 @@ tap.test("loop", function()
     local times, id = 0, nil
     id = timer.loop(0.001, 0.001, function()
         times = times + 1
-        if times == 5 then
-            timer.close(id)
-        end
+        if times == 5 then timer.close(id) end
         timer.sleep(0.003)
     end)
     timer.sleep(0.1)
     is(times, 5, "a callback that waits does not hold up the next; close ends it")
     is(select("#", timer.loop(0, 0, function() end)), 0, "without any interval there is no timer")
     local once = 0
-    timer.loop(0.001, 0, function()
-        once = once + 1
-    end)
+    timer.loop(0.001, 0, function() once = once + 1 end)
     timer.sleep(0.02)
     is(once, 1, "without repetition it fires once")
 end)
@@ -129,9 +118,7 @@ end)
 local function all_due(count, callback)
     local ids = {}
     for i = 1, count do
-        ids[i] = timer.timeout(0.001, function()
-            callback(i, ids)
-        end)
+        ids[i] = timer.timeout(0.001, function() callback(i, ids) end)
     end
     local start = now()
     while now() - start < 0.01 do
@@ -145,9 +132,7 @@ tap.test("due at once", function()
         if i == 1 then
             timer.close(ids[1])
             timer.close(ids[3])
-            new = timer.timeout(0, function()
-                order[#order + 1] = "new"
-            end)
+            new = timer.timeout(0, function() order[#order + 1] = "new" end)
         elseif i == 4 then
             timer.sleep(0.002)
             order[#order + 1] = "slept"
@@ -181,9 +166,7 @@ tap.test("the end of the context", function()
     ]])
     file:close()
     local fired = 0
-    context.recv(0, function()
-        fired = fired + 1
-    end)
+    context.recv(0, function() fired = fired + 1 end)
     for _, how in ipairs({ false, true }) do
         context.wait(context.create(path, context.self(), how or nil))
     end
@@ -196,9 +179,7 @@ end)
 tap.test("100,000 at once", function()
     local count, fired = 100000, 0
     for i = 1, count do
-        timer.timeout(0.1 + i % 100 / 1000, function()
-            fired = fired + 1
-        end)
+        timer.timeout(0.1 + i % 100 / 1000, function() fired = fired + 1 end)
     end
     while fired < count do
         timer.sleep(0.02)

@@ -10,9 +10,7 @@ file:write("for i = 1, (...) do context.recv(0) context.send(context.parent(), i
 file:close()
 
 -- A number below n for each i, in an order that has nothing to do with that of the calls.
-local function shuffled(i, n)
-    return i * 7919 % n
-end
+local function shuffled(i, n) return i * 7919 % n end
 
 tap.test("those whose time is over are passed over", function()
     local child, n = context.create(path, 40), 400
@@ -29,10 +27,16 @@ tap.test("those whose time is over are passed over", function()
             end
         end)
     end
-    while over < n - n / 10 do timer.sleep(0.005) end
-    for _ = 1, 40 do context.send(child, true) end
+    while over < n - n / 10 do
+        timer.sleep(0.005)
+    end
+    for _ = 1, 40 do
+        context.send(child, true)
+    end
     context.wait(child)
-    while #got < 40 do timer.sleep(0.001) end
+    while #got < 40 do
+        timer.sleep(0.001)
+    end
     for i = 1, 40 do
         is(got[i][1], 10 * i, "the others get what comes, the oldest first")
         is(got[i][2], i, "in the order of the messages")
@@ -58,13 +62,19 @@ tap.test("so are those who wait for an end", function()
             context.wait(child, timeout, function(good, code) note(i, good, code) end)
         end
     end
-    while over < n - n / 10 do timer.sleep(0.005) end
+    while over < n - n / 10 do
+        timer.sleep(0.005)
+    end
     context.wait(child, 1000, function() ok(false, "removed") end)
     context.wait(child, nil)
     context.send(child, true)
     context.wait(child)
-    while #told < n / 10 do timer.sleep(0.001) end
-    for i = 1, n / 10 do is(told[i], 10 * i, "the others are told, the oldest first") end
+    while #told < n / 10 do
+        timer.sleep(0.001)
+    end
+    for i = 1, n / 10 do
+        is(told[i], 10 * i, "the others are told, the oldest first")
+    end
 end)
 
 tap.test("functions that a script has replaced", function()
@@ -73,13 +83,20 @@ tap.test("functions that a script has replaced", function()
     ok(context.stat().turns > 0, "the others are loaded")
     is(context.monitor, mine, "stay replaced")
     rawset(context, "monitor", before)
-    raises("the one before works on", "#2 to 'monitor' (function or nil expected, got no value)",
-        function() context.monitor(context.self() + 1) end)
+    raises(
+        "the one before works on",
+        "#2 to 'monitor' (function or nil expected, got no value)",
+        function() context.monitor(context.self() + 1) end
+    )
 end)
 
 tap.test("names are no handles of destroy", function()
-    raises("named", "#1 to 'destroy' (context handle, as context.find gives it for a name, "
-        .. 'expected, got string "worker")', function() context.destroy("worker", "why") end)
+    raises(
+        "named",
+        "#1 to 'destroy' (context handle, as context.find gives it for a name, "
+            .. 'expected, got string "worker")',
+        function() context.destroy("worker", "why") end
+    )
 end)
 
 tap.test("the place of a wrong call that is a tail call", function()

@@ -8,17 +8,13 @@ local failures, checks, raised = 0, 0, 0
 
 -- The one place that everything is called from.
 local function attempt(f, ...)
-    local function results(...)
-        return ...
-    end
+    local function results(...) return ... end
     return results(f(...))
 end
 local PLACE = ("%s:%d: "):format(arg[0], debug.getinfo(attempt).lastlinedefined - 1)
 
 -- Ways to call: as it is, by a tail call, in a coroutine, deep in the stack.
-local function tail(f, ...)
-    return f(...)
-end
+local function tail(f, ...) return f(...) end
 local function deep(level, ...)
     if level == 0 then return attempt(...) end
     return (deep(level - 1, ...))
@@ -47,15 +43,31 @@ local function ignore() end
 local ABSENT = {}
 -- Value, and what of it an error must mention.
 local VALUES = {
-    { nil, "nil" }, { ABSENT, "no value", "nil" }, { true, "boolean true" },
-    { false, "boolean false" }, { "abc", 'string "abc"' }, { "", 'string ""' },
-    { "a\0\n\"", 'string "a\\0\\n\\""' }, { ("x"):rep(5000), "...\" of 5000 bytes" },
-    { -1, "number -1" }, { 0.5, "number 0.5" }, { 0 / 0, "nan" }, { 1 / 0, "number inf" },
-    { 2 ^ 53, "number 9.007" }, { 1e300, "number 1e+300" }, { 7LL, "cdata 7LL" },
-    { {}, "table" }, { ignore, "function" }, { coroutine.create(ignore), "thread", "coroutine" },
-    { io.stdout, "userdata" }, { socket, "tcp socket", "connected" }, { closed, "closed" },
-    { listener, "tcp listen socket", "listening" }, { dead_listener, "closed", "listening" },
-    { buffer.new("x"), "a buffer" }, { released, "released" },
+    { nil, "nil" },
+    { ABSENT, "no value", "nil" },
+    { true, "boolean true" },
+    { false, "boolean false" },
+    { "abc", 'string "abc"' },
+    { "", 'string ""' },
+    { 'a\0\n"', 'string "a\\0\\n\\""' },
+    { ("x"):rep(5000), '..." of 5000 bytes' },
+    { -1, "number -1" },
+    { 0.5, "number 0.5" },
+    { 0 / 0, "nan" },
+    { 1 / 0, "number inf" },
+    { 2 ^ 53, "number 9.007" },
+    { 1e300, "number 1e+300" },
+    { 7LL, "cdata 7LL" },
+    { {}, "table" },
+    { ignore, "function" },
+    { coroutine.create(ignore), "thread", "coroutine" },
+    { io.stdout, "userdata" },
+    { socket, "tcp socket", "connected" },
+    { closed, "closed" },
+    { listener, "tcp listen socket", "listening" },
+    { dead_listener, "closed", "listening" },
+    { buffer.new("x"), "a buffer" },
+    { released, "released" },
 }
 
 local function complain(...)
@@ -74,15 +86,23 @@ local function judge(where, name, text, words, ...)
     end
     if not rest:find(name, 1, true) then complain(where, "does not name the function:", text) end
     local tells = rest:find(words[2], 1, true) or words[3] and rest:find(words[3], 1, true)
-    for i = 1, select("#", ...) do tells = tells or rest:find((select(i, ...))) end
+    for i = 1, select("#", ...) do
+        tells = tells or rest:find((select(i, ...)))
+    end
     if not tells then complain(where, "does not tell the value:", text) end
 end
 
 -- Calls f with a wrong value at `position` of good ones, in a root of its own: it may wait.
 local function check(name, f, arguments, position, words, ...)
     local given, n = {}, math.max(#arguments, position)
-    for i = 1, n do given[i] = arguments[i] end
-    if words[1] == ABSENT then n = position - 1 else given[position] = words[1] end
+    for i = 1, n do
+        given[i] = arguments[i]
+    end
+    if words[1] == ABSENT then
+        n = position - 1
+    else
+        given[position] = words[1]
+    end
     local where = ("%s, position %d, %s"):format(name, position, words[2])
     for number, way in ipairs(WAYS) do
         checks = checks + 1
@@ -95,13 +115,17 @@ end
 
 local function every(name, f, arguments, ...)
     for position = 1, #arguments do
-        for _, words in ipairs(VALUES) do check(name, f, arguments, position, words, ...) end
+        for _, words in ipairs(VALUES) do
+            check(name, f, arguments, position, words, ...)
+        end
     end
 end
 
 local function buffers()
     local b = buffer.new("abc")
-    for _, name in ipairs { "append", "find" } do every(name, buffer[name], { b, "b" }) end
+    for _, name in ipairs { "append", "find" } do
+        every(name, buffer[name], { b, "b" })
+    end
     every("find", buffer.find, { b, "b", 1 })
     for _, name in ipairs { "split", "remove" } do
         every(name, buffer[name], { buffer.new(b), 1 })
@@ -136,17 +160,20 @@ local function buffers()
     every("put", buffer.put, { buffer.new(), "x" })
     every("text", buffer.text, { b, 0, 1 }, offset)
     every("index_of", buffer.index_of, { b, 97, 0 }, offset)
-    for _, name in ipairs { "ptr", "reset" } do every(name, buffer[name], { buffer.new(b) }) end
+    for _, name in ipairs { "ptr", "reset" } do
+        every(name, buffer[name], { buffer.new(b) })
+    end
 end
 
 local function packets()
     local layout = packet.layout {
-        { "id", "u16" }, { "pos", "f32", 3 }, { "tag", "char", 4 }, { "name", "s1" },
+        { "id", "u16" },
+        { "pos", "f32", 3 },
+        { "tag", "char", 4 },
+        { "name", "s1" },
         { "n", "varint" },
     }
-    local function good()
-        return { id = 1, pos = { 1, 2, 3 }, tag = "ab", name = "x", n = 5 }
-    end
+    local function good() return { id = 1, pos = { 1, 2, 3 }, tag = "ab", name = "x", n = 5 } end
     local b = layout:encode(good())
     local at = "at offset [%-%di]"
     every("layout", packet.layout, { { { "a", "u8" } } }, "got one of 0")
@@ -194,12 +221,21 @@ local function sockets()
     every("connects", tcp.connects, { "/nowhere/at/all", 10, ignore })
     every("accept", tcp.accept, { dead_listener, 0.001 }, "needs an open one", "a connected one")
     for name, arguments in pairs {
-        read = { closed, 0.001 }, read_into = { closed, buffer.new(), 1 },
+        read = { closed, 0.001 },
+        read_into = { closed, buffer.new(), 1 },
         write = { closed, "x", true },
-        set_nodelay = { socket, true }, set_wshared = { socket, false }, fd = { socket },
-        set_rwopt = { socket, {} }, get_rwopt = { socket }, stat = { socket },
-        local_addr = { socket }, local_port = { socket }, remote_addr = { socket },
-        remote_port = { socket }, set_write_limit = { socket, 1e6 }, fd_src = { 1 },
+        set_nodelay = { socket, true },
+        set_wshared = { socket, false },
+        fd = { socket },
+        set_rwopt = { socket, {} },
+        get_rwopt = { socket },
+        stat = { socket },
+        local_addr = { socket },
+        local_port = { socket },
+        remote_addr = { socket },
+        remote_port = { socket },
+        set_write_limit = { socket, 1e6 },
+        fd_src = { 1 },
         monitor = { socket, ignore },
     } do
         every(name, tcp[name], arguments, "needs an open one")
@@ -229,9 +265,15 @@ local function contexts()
     for option in ("file name mailbox queries memory turn_limit worker deny"):gmatch("%S+") do
         for _, words in ipairs(VALUES) do
             if words[1] ~= nil and words[1] ~= ABSENT then
-                check("create", function(value)
-                    return context.create({ file = "/nowhere/x.lua", [option] = value })
-                end, {}, 1, words)
+                check(
+                    "create",
+                    function(value)
+                        return context.create({ file = "/nowhere/x.lua", [option] = value })
+                    end,
+                    {},
+                    1,
+                    words
+                )
             end
         end
     end
@@ -264,7 +306,9 @@ end
 
 local areas = { buffers, packets, timers, sockets, contexts, methods }
 local function pass()
-    for _, area in ipairs(areas) do area() end
+    for _, area in ipairs(areas) do
+        area()
+    end
 end
 
 pass()

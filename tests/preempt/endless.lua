@@ -9,10 +9,14 @@ local file = here .. "/places.lua"
 local echo = context.create(here .. "/echo.lua")
 -- Enough others that want the workers, so that whoever can be cut is.
 local others = {}
-for i = 1, context.ncpu() do others[i] = context.create(file, "a loop") end
+for i = 1, context.ncpu() do
+    others[i] = context.create(file, "a loop")
+end
 local places, names = dofile(file), { ... }
 if #names == 0 then
-    for name in pairs(places) do names[#names + 1] = name end
+    for name in pairs(places) do
+        names[#names + 1] = name
+    end
     table.sort(names)
 end
 
@@ -48,15 +52,23 @@ for _, name in ipairs(names) do
     local stat = context.stat(handle)
     context.destroy(handle)
     local _, code = context.wait(handle, 20)
-    while not ended[1] do timer.sleep(0.001) end
+    while not ended[1] do
+        timer.sleep(0.001)
+    end
     local limited, over = start(name, { turn_limit = 0.03 })
     local _, late = context.wait(limited, 20)
-    while not over[1] do timer.sleep(0.001) end
+    while not over[1] do
+        timer.sleep(0.001)
+    end
     local found = {}
-    for state in pairs(states) do found[#found + 1] = state end
+    for state in pairs(states) do
+        found[#found + 1] = state
+    end
     table.sort(found)
     local slices, shown = stat and stat.slices - before, table.concat(found, " ")
     print(name, places[name][1], slices, shown, code, ended[1], late, over[1])
 end
 context.destroy(echo)
-for _, handle in ipairs(others) do context.destroy(handle) end
+for _, handle in ipairs(others) do
+    context.destroy(handle)
+end

@@ -19,10 +19,22 @@ local FUNCTIONS, DEPTH_MAX, LOCALS_MAX = 8, 3, 12
 
 -- A and B are objects, V is a variable.
 local OBJECT_CALLS = {
-    "objects.value(A + B)", "objects.value(A - 3)", "objects.value(7 * A)", "objects.value(A / B)",
-    "objects.value(A % V)", "objects.value(V ^ A)", "(A == B and 1 or 2)", "(A < B and 3 or 4)",
-    "(A >= B and 5 or 6)", "#(A .. B)", "#(V .. A .. 'x')", "(-A) % 65537", "A(V)", "A['key' .. V]",
-    "#tostring(A)", "objects.set(A, V)",
+    "objects.value(A + B)",
+    "objects.value(A - 3)",
+    "objects.value(7 * A)",
+    "objects.value(A / B)",
+    "objects.value(A % V)",
+    "objects.value(V ^ A)",
+    "(A == B and 1 or 2)",
+    "(A < B and 3 or 4)",
+    "(A >= B and 5 or 6)",
+    "#(A .. B)",
+    "#(V .. A .. 'x')",
+    "(-A) % 65537",
+    "A(V)",
+    "A['key' .. V]",
+    "#tostring(A)",
+    "objects.set(A, V)",
 }
 
 local Maker = {}
@@ -36,7 +48,9 @@ function Maker:variable() return self.scope[self.random(#self.scope)] end
 function Maker:block(body)
     local count = #self.scope
     body()
-    for i = #self.scope, count + 1, -1 do self.scope[i] = nil end
+    for i = #self.scope, count + 1, -1 do
+        self.scope[i] = nil
+    end
 end
 
 function Maker:declare(value)
@@ -221,7 +235,11 @@ STATEMENTS = {
 --- The source of the program of this seed, with calls of the functions named in `parts`.
 function M.source(seed, parts)
     local maker = setmetatable({
-        random = M.random(seed), parts = parts, lines = {}, scope = {}, names = 0,
+        random = M.random(seed),
+        parts = parts,
+        lines = {},
+        scope = {},
+        names = 0,
     }, Maker)
     maker:add("local put, tick, refuel, parts, objects = ...")
     maker:add("local t, f, kept = { 1, 2, 3, 4, 5, 6, 7, 8 }, {}, {}")

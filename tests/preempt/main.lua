@@ -4,9 +4,12 @@
 local seed, contexts, rounds, noise = ...
 
 if seed == "loop" then
-    while true do end
+    while true do
+    end
 elseif seed == "ask" then
-    while true do context.query(contexts, 1) end
+    while true do
+        context.query(contexts, 1)
+    end
 end
 
 local file = arg[0]
@@ -37,4 +40,6 @@ for i, handle in ipairs(programs) do
     cuts = cuts + program.cuts
 end
 io.stderr:write(cuts, " cuts\n")
-for _, handle in ipairs(others) do context.destroy(handle) end
+for _, handle in ipairs(others) do
+    context.destroy(handle)
+end

@@ -5,7 +5,9 @@ local meta = {}
 
 local function spin(count)
     local sum = 0
-    for i = 1, count do sum = (sum + i) % 65537 end
+    for i = 1, count do
+        sum = (sum + i) % 65537
+    end
     return sum
 end
 
@@ -23,12 +25,18 @@ end
 
 function meta.__index(_, key) return #key + spin(7) end
 function meta.__newindex(t, key, v) rawset(t, key, (v + spin(3)) % 65537) end
-function meta.__call(self, x) self.extra = x return (self.n + x + spin(4)) % 65537 end
+function meta.__call(self, x)
+    self.extra = x
+    return (self.n + x + spin(4)) % 65537
+end
 function meta.__tostring(self) return ("<%d,%d>"):format(self.n, spin(9)) end
 for name, f in pairs({
-    add = function(a, b) return a + b end, sub = function(a, b) return a - b end,
-    mul = function(a, b) return a * b end, div = function(a, b) return a + 2 * b end,
-    mod = function(a, b) return a + 3 * b end, pow = function(a, b) return a + 5 * b end,
+    add = function(a, b) return a + b end,
+    sub = function(a, b) return a - b end,
+    mul = function(a, b) return a * b end,
+    div = function(a, b) return a + 2 * b end,
+    mod = function(a, b) return a + 3 * b end,
+    pow = function(a, b) return a + 5 * b end,
 }) do
     meta["__" .. name] = function(a, b) return M.new(f(value(a), value(b)) + spin(5)) end
 end
@@ -44,7 +52,9 @@ function M.range(count)
         __call = function(_, _, i)
             if i < count then return i + 1, spin(i) end
         end,
-    }), nil, 0
+    }),
+        nil,
+        0
 end
 
 return M

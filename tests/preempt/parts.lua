@@ -12,7 +12,9 @@ local plain, waiting = M.plain, M.waiting
 
 local function spin(count)
     local sum = 0
-    for i = 1, count do sum = (sum * 3 + i) % 65537 end
+    for i = 1, count do
+        sum = (sum * 3 + i) % 65537
+    end
     return sum
 end
 
@@ -29,7 +31,9 @@ end
 
 local function numbers(n)
     local random, t = generate.random(n), {}
-    for i = 1, n % 20 + 3 do t[i] = random(1000) end
+    for i = 1, n % 20 + 3 do
+        t[i] = random(1000)
+    end
     return t
 end
 
@@ -70,16 +74,19 @@ function plain.handler(n)
     return sum
 end
 
-local compare = ffi.cast("int (*)(const int *, const int *)", function(a, b)
-    return spin(4) > 0 and a[0] - b[0] or 0
-end)
+local compare = ffi.cast(
+    "int (*)(const int *, const int *)",
+    function(a, b) return spin(4) > 0 and a[0] - b[0] or 0 end
+)
 
 function plain.qsort(n)
     local t = numbers(n)
     local array = ffi.new("int[?]", #t, t)
     ffi.C.qsort(array, #t, 4, compare)
     local sum = 0
-    for i = 0, #t - 1 do sum = (sum * 31 + array[i]) % 65537 end
+    for i = 0, #t - 1 do
+        sum = (sum * 31 + array[i]) % 65537
+    end
     return sum
 end
 -- What calls back into Lua must not be called by compiled code.
@@ -90,8 +97,14 @@ local module = require("coroutines")
 
 function plain.resumed_by_c(n)
     local co = coroutine.create(function(x)
-        for i = 1, 3 do x = x + coroutine.yield(spin(x % 9) + i) end
-        local inner = coroutine.wrap(function() for i = 1, 3 do coroutine.yield(spin(i)) end end)
+        for i = 1, 3 do
+            x = x + coroutine.yield(spin(x % 9) + i)
+        end
+        local inner = coroutine.wrap(function()
+            for i = 1, 3 do
+                coroutine.yield(spin(i))
+            end
+        end)
         return inner() + inner()
     end)
     return mix(module.resume(co, n), mix(module.resume(co, 1), mix(coroutine.resume(co, 2))))
@@ -99,8 +112,14 @@ end
 
 function plain.called_by_c(n)
     return mix(module.call(function(x)
-        local function five() for i = 1, 5 do coroutine.yield(i) end end
-        for i in coroutine.wrap(five) do x = x + i end
+        local function five()
+            for i = 1, 5 do
+                coroutine.yield(i)
+            end
+        end
+        for i in coroutine.wrap(five) do
+            x = x + i
+        end
         return spin(x % 50), x
     end, n))
 end
@@ -145,7 +164,9 @@ function plain.strings(n)
         t[#t + 1] = s
     end
     local sum = 0
-    for word in ("the quick brown fox " .. n):gmatch("%a+") do sum = mix(sum, word:byte(1, -1)) end
+    for word in ("the quick brown fox " .. n):gmatch("%a+") do
+        sum = mix(sum, word:byte(1, -1))
+    end
     return mix(sum, table.concat(t, ","), s:upper():rep(2))
 end
 
@@ -210,7 +231,11 @@ function plain.buffers(n)
 end
 
 local layout = packet.layout({
-    endian = "B", { "id", "u16" }, { "flags", "u8" }, { "pos", "f32", 3 }, { "name", "s2" },
+    endian = "B",
+    { "id", "u16" },
+    { "flags", "u8" },
+    { "pos", "f32", 3 },
+    { "name", "s2" },
 })
 
 function plain.packets(n)
@@ -269,7 +294,9 @@ end
 
 --- Waits for all callbacks; whether each was called once.
 function M.all_called()
-    while called < expected do timer.sleep(0.001) end
+    while called < expected do
+        timer.sleep(0.001)
+    end
     return called == expected
 end
 

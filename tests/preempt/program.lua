@@ -13,7 +13,9 @@ local function put(...)
         if kind == "number" then
             x = tobit(value)
         elseif kind == "string" then
-            for j = 1, #value do x = tobit(x * 31 + value:byte(j)) end
+            for j = 1, #value do
+                x = tobit(x * 31 + value:byte(j))
+            end
         elseif kind == "boolean" then
             x = value and 11 or 13
         elseif kind ~= "nil" then
@@ -51,5 +53,8 @@ put(parts.all_called())
 local finalised = parts.all_finalised()
 local stat = context.stat()
 context.send(context.parent(), {
-    seed = seed, hash = hash, finalised = finalised, cuts = stat.slices - stat.turns,
+    seed = seed,
+    hash = hash,
+    finalised = finalised,
+    cuts = stat.slices - stat.turns,
 })

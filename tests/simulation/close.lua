@@ -9,25 +9,25 @@ local _, listener = tcp.listen("127.0.0.1", 0)
 local count, how = 0, nil
 
 context.run(function()
-  local _, socket = tcp.connect("127.0.0.1", tcp.local_port(listener))
-  socket:set_rwopt(OPTIONS)
-  for _ = 1, FRAMES do
-    socket:write(("x"):rep(BYTES))
-  end
-  socket:close()
+    local _, socket = tcp.connect("127.0.0.1", tcp.local_port(listener))
+    socket:set_rwopt(OPTIONS)
+    for _ = 1, FRAMES do
+        socket:write(("x"):rep(BYTES))
+    end
+    socket:close()
 end)
 
 local _, socket = listener:accept()
 listener:close()
 socket:set_rwopt(OPTIONS)
 repeat
-  local ok, data = socket:read()
-  if ok then
-    count = count + 1
-    -- Nobody reads this, and the write waits until it is on its way.
-    socket:write(data, true)
-  else
-    how = data
-  end
+    local ok, data = socket:read()
+    if ok then
+        count = count + 1
+        -- Nobody reads this, and the write waits until it is on its way.
+        socket:write(data, true)
+    else
+        how = data
+    end
 until not ok
 print(("%d of %d frames, then %s"):format(count, FRAMES, context.strerror(how)))

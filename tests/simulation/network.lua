@@ -8,7 +8,7 @@ local HOST = "127.0.0.1"
 local function must(condition, what) return condition or error(what, 2) end
 
 local function fails(code, ok, found)
-  must(not ok and found == code, ("%s, not %s"):format(found, code))
+    must(not ok and found == code, ("%s, not %s"):format(found, code))
 end
 
 -- Ports.
@@ -26,28 +26,28 @@ fails(REFUSED, tcp.connect(HOST, free, 30))
 -- Addresses, order, and data that is there before it is asked for.
 local clients = {}
 for i = 1, 3 do
-  local _, client = tcp.connect(HOST, port)
-  client:write("client " .. i)
-  clients[i] = client
+    local _, client = tcp.connect(HOST, port)
+    client:write("client " .. i)
+    clients[i] = client
 end
 for i = 1, 3 do
-  local _, server = listener:accept()
-  local _, data = server:read()
-  must(data:tostring() == "client " .. i, "connections are accepted in order")
-  must(server:remote_port() == clients[i]:local_port(), "ports")
-  must(server:local_port() == port and clients[i]:remote_port() == port, "ports")
-  server:write("bye")
-  server:close()
-  _, data = clients[i]:read()
-  must(data:tostring() == "bye", "what was written before close arrives")
-  fails(1, clients[i]:read())
-  -- The peer is gone: some write will tell.
-  local ok, code
-  repeat
-    ok, code = clients[i]:write("x", true)
-  until not ok
-  must(code == RESET or code == PIPE, code)
-  clients[i]:close()
+    local _, server = listener:accept()
+    local _, data = server:read()
+    must(data:tostring() == "client " .. i, "connections are accepted in order")
+    must(server:remote_port() == clients[i]:local_port(), "ports")
+    must(server:local_port() == port and clients[i]:remote_port() == port, "ports")
+    server:write("bye")
+    server:close()
+    _, data = clients[i]:read()
+    must(data:tostring() == "bye", "what was written before close arrives")
+    fails(1, clients[i]:read())
+    -- The peer is gone: some write will tell.
+    local ok, code
+    repeat
+        ok, code = clients[i]:write("x", true)
+    until not ok
+    must(code == RESET or code == PIPE, code)
+    clients[i]:close()
 end
 listener:close()
 fails(REFUSED, tcp.connect(HOST, port, 30))
@@ -67,15 +67,15 @@ six:close()
 local total = 3000000
 -- Reads in any pieces, since nothing frames them.
 local function pump(from, to)
-  context.run(function() from:write(("0123456789"):rep(total / 10), true) end)
-  local sum = 0
-  while sum < total do
-    local _, data = to:read()
-    local text = data:tostring()
-    must(tonumber(text:sub(1, 1)) == sum % 10, "bytes in order")
-    sum = sum + #text
-  end
-  must(sum == total, "no byte too many")
+    context.run(function() from:write(("0123456789"):rep(total / 10), true) end)
+    local sum = 0
+    while sum < total do
+        local _, data = to:read()
+        local text = data:tostring()
+        must(tonumber(text:sub(1, 1)) == sum % 10, "bytes in order")
+        sum = sum + #text
+    end
+    must(sum == total, "no byte too many")
 end
 context.run(pump, client, server)
 pump(server, client)
@@ -98,13 +98,13 @@ must(unix, "a socket that nobody listens on is replaced")
 unix:close()
 
 if full then
-  local _, small = tcp.listen(HOST, 0, 1)
-  local stood = 0
-  for _ = 1, 4 do
-    local ok, code = tcp.connect(HOST, tcp.local_port(small), 60)
-    must(ok or code == TIMEOUT or code == 40, code)
-    stood = stood + (ok and 1 or 0)
-  end
-  must(stood == 2, stood .. " connections fit into the queue")
+    local _, small = tcp.listen(HOST, 0, 1)
+    local stood = 0
+    for _ = 1, 4 do
+        local ok, code = tcp.connect(HOST, tcp.local_port(small), 60)
+        must(ok or code == TIMEOUT or code == 40, code)
+        stood = stood + (ok and 1 or 0)
+    end
+    must(stood == 2, stood .. " connections fit into the queue")
 end
 print("as expected")

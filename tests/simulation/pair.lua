@@ -1,10 +1,10 @@
 -- A server and its client, each a script that is given a port, in one simulation.
 
 if not arg then
-  local script, port = ...
-  -- The scripts are main scripts otherwise, and find their files from here.
-  rawset(_G, "arg", { [0] = script, port })
-  return assert(loadfile(script))(port)
+    local script, port = ...
+    -- The scripts are main scripts otherwise, and find their files from here.
+    rawset(_G, "arg", { [0] = script, port })
+    return assert(loadfile(script))(port)
 end
 
 local server, client = ...
@@ -16,7 +16,7 @@ local worker = context.create(arg[0], client, "7000")
 context.monitor(worker, function(_, reason) good = reason == "normal" end)
 context.wait(worker)
 while good == nil do
-  timer.sleep(1)
+    timer.sleep(1)
 end
 context.destroy(handle)
 if not good then error("the client fails") end

@@ -10,12 +10,14 @@ local HEADS = { read_head_bytes = 4, write_head_bytes = 4 }
 
 local _, listener = tcp.listen("127.0.0.1", 0)
 context.run(function()
-  local _, socket = tcp.connect("127.0.0.1", tcp.local_port(listener))
-  socket:set_rwopt(HEADS)
-  for _ = step, total, step do socket:write(("x"):rep(step)) end
-  -- Told once all is out, or given up.
-  socket:write("", function(_, code) print("written: " .. context.strerror(code)) end)
-  socket:close()
+    local _, socket = tcp.connect("127.0.0.1", tcp.local_port(listener))
+    socket:set_rwopt(HEADS)
+    for _ = step, total, step do
+        socket:write(("x"):rep(step))
+    end
+    -- Told once all is out, or given up.
+    socket:write("", function(_, code) print("written: " .. context.strerror(code)) end)
+    socket:close()
 end)
 
 local _, socket = listener:accept()
@@ -23,15 +25,15 @@ listener:close()
 socket:set_rwopt(HEADS)
 local count = 0
 for _ = 1, writes do
-  socket:write("more")
-  timer.sleep(1)
+    socket:write("more")
+    timer.sleep(1)
 end
 while true do
-  local ok, data = socket:read()
-  if not ok then
-    print(("read: %d %s"):format(count, context.strerror(data)))
-    break
-  end
-  count = count + data:length()
-  timer.sleep(pause)
+    local ok, data = socket:read()
+    if not ok then
+        print(("read: %d %s"):format(count, context.strerror(data)))
+        break
+    end
+    count = count + data:length()
+    timer.sleep(pause)
 end

@@ -5,7 +5,26 @@ local ffi = require "ffi"
 local SLOTS = 4
 local CONTENT_MAX = 40000
 local SIZES = {
-    0, 1, 2, 7, 31, 32, 33, 63, 64, 100, 255, 511, 512, 513, 1024, 1535, 1536, 1537, 4000, 9000,
+    0,
+    1,
+    2,
+    7,
+    31,
+    32,
+    33,
+    63,
+    64,
+    100,
+    255,
+    511,
+    512,
+    513,
+    1024,
+    1535,
+    1536,
+    1537,
+    4000,
+    9000,
 }
 
 local input, at
@@ -34,9 +53,7 @@ local function set(slot, object, model)
     buffers[slot], models[slot] = object, model
 end
 
-local function slot()
-    return take() % SLOTS + 1
-end
+local function slot() return take() % SLOTS + 1 end
 
 --- Calls a method that may raise; it must raise exactly if it should.
 local function expect(allowed, name, ...)
@@ -227,7 +244,9 @@ operation(function() collectgarbage "step" end)
 function fuzz(bytes)
     input, at = bytes, 0
     buffers, models = {}, {}
-    for i = 1, SLOTS do set(i, buffer.new(), "") end
+    for i = 1, SLOTS do
+        set(i, buffer.new(), "")
+    end
     while at < #input do
         local number = take()
         local i = slot()
@@ -235,8 +254,9 @@ function fuzz(bytes)
         for j = 1, SLOTS do
             local object, model = buffers[j], models[j]
             if #object ~= #(model or "") or object:tostring() ~= (model or "") then
-                error(("operation %d on %d: slot %d differs"):format(
-                    number % #operations + 1, i, j))
+                error(
+                    ("operation %d on %d: slot %d differs"):format(number % #operations + 1, i, j)
+                )
             end
             assert(object:unfill() >= 0 and object:valid() == (model ~= nil))
             if model and #model > CONTENT_MAX then set(j, buffer.new(), "") end

@@ -45,22 +45,44 @@ local ATTACKS = {
         b:append(("d"):rep(950))
         b:remove(900)
     end,
-    function(b) if b:valid() then b:put_u32be(7):reserve(2000) end end,
-    function(b) if b:valid() then b:pack("s4 I8", "x", 2 ^ 60) end end,
+    function(b)
+        if b:valid() then b:put_u32be(7):reserve(2000) end
+    end,
+    function(b)
+        if b:valid() then b:pack("s4 I8", "x", 2 ^ 60) end
+    end,
 }
 
 local LAYOUT = packet.layout {
-    endian = "B", { "a", "u16" }, { "b", "u64" }, { "c", "f64", 3 }, { "d", "char", 5 },
-    { "e", "i64", 20 }, { "f", "u32", 20 }, { "g", "s2" }, { "h", "varint" }, { "i", "zigzag" },
+    endian = "B",
+    { "a", "u16" },
+    { "b", "u64" },
+    { "c", "f64", 3 },
+    { "d", "char", 5 },
+    { "e", "i64", 20 },
+    { "f", "u32", 20 },
+    { "g", "s2" },
+    { "h", "varint" },
+    { "i", "zigzag" },
     { "j", "u8" },
 }
 
 local function fields()
     local e, f = {}, {}
-    for i = 1, 20 do e[i], f[i] = -i, i end
+    for i = 1, 20 do
+        e[i], f[i] = -i, i
+    end
     return {
-        a = 1, b = 2 ^ 60, c = { 1, 2, 3 }, d = "xyz", e = e, f = f, g = ("g"):rep(100),
-        h = 0xffffffffffffffffULL, i = -2 ^ 60, j = 9,
+        a = 1,
+        b = 2 ^ 60,
+        c = { 1, 2, 3 },
+        d = "xyz",
+        e = e,
+        f = f,
+        g = ("g"):rep(100),
+        h = 0xffffffffffffffffULL,
+        i = -2 ^ 60,
+        j = 9,
     }
 end
 
@@ -91,16 +113,38 @@ local CALLS = {
     function(b) return b:find("cd"), b:find(12) end,
     function(b) return b:slice(0, 2), buffer.new(b) end,
     function(b) b:split(2) end,
-    function(b) b:append(0.1) b:append(buffer.new(b)) end,
+    function(b)
+        b:append(0.1)
+        b:append(buffer.new(b))
+    end,
     function(b) return wire_copy(b) end,
 }
 for _, kind in ipairs {
-    "u8", "i8", "u16le", "u16be", "i16le", "i16be", "u32le", "u32be", "i32le", "i32be", "u64le",
-    "u64be", "i64le", "i64be", "f32le", "f32be", "f64le", "f64be",
+    "u8",
+    "i8",
+    "u16le",
+    "u16be",
+    "i16le",
+    "i16be",
+    "u32le",
+    "u32be",
+    "i32le",
+    "i32be",
+    "u64le",
+    "u64be",
+    "i64le",
+    "i64be",
+    "f32le",
+    "f32be",
+    "f64le",
+    "f64be",
 } do
     local get, set, put = buffer[kind], buffer["set_" .. kind], buffer["put_" .. kind]
     CALLS[#CALLS + 1] = function(b) return get(b, 0), get(b, 1) end
-    CALLS[#CALLS + 1] = function(b) set(b, 0, 1) set(b, 2, 2) end
+    CALLS[#CALLS + 1] = function(b)
+        set(b, 0, 1)
+        set(b, 2, 2)
+    end
     CALLS[#CALLS + 1] = function(b) put(b, 3) end
 end
 
@@ -124,7 +168,9 @@ function fuzz(bytes)
         if take() % 3 == 0 then hold(buffer.new(victim)) end
         local attack = ATTACKS[take() % #ATTACKS + 1]
         local call = CALLS[take() % #CALLS + 1]
-        for _ = 1, TRAPS do trap(attack) end
+        for _ = 1, TRAPS do
+            trap(attack)
+        end
         local before = fired
         for _ = 1, ROUNDS do
             pcall(call, victim)
@@ -133,7 +179,9 @@ function fuzz(bytes)
         end
         -- Whatever has happened: it is a buffer, and others have noticed nothing.
         local length = victim:length()
-        if #victim:tostring() ~= length or not victim:valid() and length > 0
+        if
+            #victim:tostring() ~= length
+            or not victim:valid() and length > 0
             or victim:unfill() < 0
         then
             wrong = "a buffer of " .. length .. " bytes"

@@ -23,7 +23,9 @@ local function same(a, b, seen)
         if not same(value, b[key], seen) then return false end
         count = count + 1
     end
-    for _ in next, b do count = count - 1 end
+    for _ in next, b do
+        count = count - 1
+    end
     return count == 0
 end
 
@@ -46,8 +48,28 @@ function take()
 end
 
 local NUMBERS = {
-    0, 1, 2, 3, 8, 9, 10, -1, 0.5, -0.5, 1 / 0, -1 / 0, 2 ^ 31, 2 ^ 32, 2 ^ 53, -2 ^ 31, 100, 255,
-    256, 1e300, 5e-324, -0.0,
+    0,
+    1,
+    2,
+    3,
+    8,
+    9,
+    10,
+    -1,
+    0.5,
+    -0.5,
+    1 / 0,
+    -1 / 0,
+    2 ^ 31,
+    2 ^ 32,
+    2 ^ 53,
+    -2 ^ 31,
+    100,
+    255,
+    256,
+    1e300,
+    5e-324,
+    -0.0,
 }
 
 local function number()
@@ -64,7 +86,9 @@ end
 
 local function bits()
     local value = 0ULL
-    for _ = 1, 8 do value = value * 256 + take() end
+    for _ = 1, 8 do
+        value = value * 256 + take()
+    end
     return value
 end
 
@@ -160,7 +184,9 @@ function fuzz(bytes)
     end
     -- The wire form of something real, wrong in a few places.
     local flips = {}
-    for i = 1, take() % 8 do flips[i] = { take() * 256 + take(), take() } end
+    for i = 1, take() % 8 do
+        flips[i] = { take() * 256 + take(), take() }
+    end
     local wire = wire_encode(build())
     if not wire then return end
     assert(hostile(wire), "what was encoded is refused")

@@ -11,7 +11,9 @@ end
 
 local function bits()
     local value = 0ULL
-    for _ = 1, 8 do value = value * 256 + take() end
+    for _ = 1, 8 do
+        value = value * 256 + take()
+    end
     return value
 end
 
@@ -23,9 +25,36 @@ local function same(a, b)
 end
 
 local VALUES = {
-    0, 1, -1, 127, 128, 255, 256, 65535, 65536, 2 ^ 31, 2 ^ 32, 2 ^ 53, 2 ^ 63, 2 ^ 64, -2 ^ 31,
-    -2 ^ 63, 0.5, 1 / 0, 0 / 0, -0.0, 1e300, "", "text", "12", "with\0zero", ("long"):rep(100),
-    true, false, {}, print,
+    0,
+    1,
+    -1,
+    127,
+    128,
+    255,
+    256,
+    65535,
+    65536,
+    2 ^ 31,
+    2 ^ 32,
+    2 ^ 53,
+    2 ^ 63,
+    2 ^ 64,
+    -2 ^ 31,
+    -2 ^ 63,
+    0.5,
+    1 / 0,
+    0 / 0,
+    -0.0,
+    1e300,
+    "",
+    "text",
+    "12",
+    "with\0zero",
+    ("long"):rep(100),
+    true,
+    false,
+    {},
+    print,
 }
 
 local function value()
@@ -93,7 +122,9 @@ end
 local function round_trip()
     local layout, values = format(), {}
     local count = take() % 20
-    for i = 1, count do values[i] = value() end
+    for i = 1, count do
+        values[i] = value()
+    end
     local prefix = ("p"):rep(take() % 40)
     local target = buffer.new(prefix)
     local ok, why = pcall(buffer.pack, target, layout, unpack(values, 1, count))
@@ -122,5 +153,9 @@ end
 
 function fuzz(bytes)
     input, at = bytes, 0
-    if take() % 2 == 0 then make_hostile() else round_trip() end
+    if take() % 2 == 0 then
+        make_hostile()
+    else
+        round_trip()
+    end
 end

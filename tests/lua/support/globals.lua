@@ -21,9 +21,7 @@ local function walk(prototype, file, is_nested)
     end
     for i = -1, -about.gcconsts, -1 do
         local constant = util.funck(prototype, i)
-        if type(constant) == "proto" then
-            walk(constant, file, true)
-        end
+        if type(constant) == "proto" then walk(constant, file, true) end
     end
 end
 

@@ -4,7 +4,9 @@
 -- and changed, but is used by the library. With `plant` there are some of each kind.
 
 local real = {}
-for name, value in pairs(debug) do real[name] = value end
+for name, value in pairs(debug) do
+    real[name] = value
+end
 local next, pairs, ipairs, type, tostring, rawget = next, pairs, ipairs, type, tostring, rawget
 local pcall, select = pcall, select
 local find, format, sub, match = string.find, string.format, string.sub, string.match
@@ -69,7 +71,9 @@ withhold("jit", jit, " on off flush status opt util ")
 withhold("io", io, " write ")
 withhold("os", os, " clock date difftime time ")
 withhold("package", package, " loaded preload loaders seeall ")
-for i = 2, #package.loaders do withhold("loader " .. i, package.loaders[i]) end
+for i = 2, #package.loaders do
+    withhold("loader " .. i, package.loaders[i])
+end
 for name in string.gmatch("load loadstring loadfile dofile newproxy getfenv setfenv", "%a+") do
     withhold(name, _G[name])
 end
@@ -117,7 +121,9 @@ local function reach(value, path)
 end
 
 local function reach_all(path, ...)
-    for i = 1, select("#", ...) do reach((select(i, ...)), path .. " " .. i) end
+    for i = 1, select("#", ...) do
+        reach((select(i, ...)), path .. " " .. i)
+    end
 end
 
 for _, name in ipairs({ "context", "tcp", "timer", "buffer", "coroutine", "package" }) do
@@ -155,11 +161,17 @@ for _, module in ipairs({ context, tcp, timer, buffer, packet, supervisor }) do
     end
 end
 reach_all("running", coroutine.running())
-reach_all("running inside", coroutine.wrap(function()
-    timer.sleep(0.001)
-    return coroutine.running()
-end)())
-local parked = coroutine.create(function() timer.sleep(0.002) return 1 end)
+reach_all(
+    "running inside",
+    coroutine.wrap(function()
+        timer.sleep(0.001)
+        return coroutine.running()
+    end)()
+)
+local parked = coroutine.create(function()
+    timer.sleep(0.002)
+    return 1
+end)
 reach_all("resumed", coroutine.resume(parked))
 
 -- What callbacks are given, and what runs them.
@@ -181,12 +193,18 @@ local function callback(path, after)
 end
 local ok, listener = tcp.listen("127.0.0.1", 0)
 assert(ok, listener)
-tcp.accept(listener, callback("accept", function(_, sock)
-    tcp.read(sock, callback("read", function(_, data)
-        if type(data) == "userdata" then tcp.write(sock, data, callback("written")) end
-    end))
-    tcp.monitor(sock, callback("monitor"))
-end))
+tcp.accept(
+    listener,
+    callback("accept", function(_, sock)
+        tcp.read(
+            sock,
+            callback("read", function(_, data)
+                if type(data) == "userdata" then tcp.write(sock, data, callback("written")) end
+            end)
+        )
+        tcp.monitor(sock, callback("monitor"))
+    end)
+)
 local _, sock = tcp.connect("127.0.0.1", tcp.local_port(listener))
 reach(sock, "socket")
 reach(listener, "listener")
@@ -205,7 +223,9 @@ context.wait(child, callback("wait"))
 context.query(child, 1, 1, callback("query"))
 reach_all("stat", context.stat())
 tcp.close(sock)
-while called < expected do timer.sleep(0.001) end
+while called < expected do
+    timer.sleep(0.001)
+end
 context.recv(context.self(), nil)
 
 if plants then
@@ -294,7 +314,9 @@ local function look(value, path)
         look(metatable, path .. "<metatable>")
     end
 end
-for value, path in pairs(reached) do look(value, path) end
+for value, path in pairs(reached) do
+    look(value, path)
+end
 look(natives, "native")
 look(real.getregistry(), "registry")
 

@@ -7,7 +7,9 @@ local folder, how = ...
 -- What the script itself uses. Functions of the modules are stand-ins for what is not loaded yet.
 local function copy(from)
     local to = {}
-    for name, value in pairs(from) do to[name] = value end
+    for name, value in pairs(from) do
+        to[name] = value
+    end
     return to
 end
 local C, T, W, B = copy(context), copy(tcp), copy(timer), copy(buffer)
@@ -50,12 +52,26 @@ local function replace(library, path, kept)
 end
 
 if how == "hostile" then
-    local globals, names = _G, {
-        "string", "table", "math", "bit", "coroutine", "debug", "os", "io", "jit", "tcp", "context",
-        "timer", "buffer",
-    }
+    local globals, names =
+        _G, {
+            "string",
+            "table",
+            "math",
+            "bit",
+            "coroutine",
+            "debug",
+            "os",
+            "io",
+            "jit",
+            "tcp",
+            "context",
+            "timer",
+            "buffer",
+        }
     local libraries = {}
-    for _, name in next, names do libraries[name] = globals[name] end
+    for _, name in next, names do
+        libraries[name] = globals[name]
+    end
     if pcall(require, "ffi") then libraries.ffi = require("ffi") end
     libraries.buffers = getmetatable(buffer.new(1))
     local text = getmetatable("")
@@ -68,7 +84,9 @@ if how == "hostile" then
             loaded[name] = setmetatable({}, { __index = hostile("loaded." .. name) })
         end
     end
-    for name, library in next, libraries do replace(library, name, " __gc ") end
+    for name, library in next, libraries do
+        replace(library, name, " __gc ")
+    end
     replace(package, "package")
     if text then text.__index = hostile("text's __index") end
     for name in next, libraries do
@@ -101,7 +119,9 @@ end
 
 local function say(...)
     local parts = {}
-    for i = 1, select("#", ...) do parts[i] = show((select(i, ...))) end
+    for i = 1, select("#", ...) do
+        parts[i] = show((select(i, ...)))
+    end
     local text = gsub(concat(parts, " "), "0x%x+", "?")
     text = gsub(text, "context %d+", "context N")
     write(text, "\n")
@@ -140,7 +160,9 @@ try("length", B.length, b)
 try("unfill", B.unfill, B.new(4))
 try("reset", B.reset, b)
 local names = {}
-for name in next, B do names[#names + 1] = name end
+for name in next, B do
+    names[#names + 1] = name
+end
 sort(names)
 for _, name in next, names do
     if name ~= "ptr" and name ~= "reserve" and name ~= "commit" then
@@ -160,8 +182,14 @@ try("tostring", tostring, B.new("a"))
 
 local packet = require("packet")
 local layout = packet.layout({
-    endian = "B", { "a", "u16" }, { "b", "i64" }, { "c", "f32", 2 }, { "d", "char", 3 },
-    { "e", "s1" }, { "f", "varint" }, { "g", "s4" },
+    endian = "B",
+    { "a", "u16" },
+    { "b", "i64" },
+    { "c", "f32", 2 },
+    { "d", "char", 3 },
+    { "e", "s1" },
+    { "f", "varint" },
+    { "g", "s4" },
 })
 local fields = { a = 1, b = 2, c = { 3, 4 }, d = "abc", e = "text", f = 300, g = "longer" }
 local encoded = layout.encode(layout, fields)
@@ -184,15 +212,26 @@ end)
 say(wrapped(1, 2))
 say(wrapped("x"))
 try("dead", wrapped)
-local thread = co.create(function() W.sleep(0.001) error("inside", 0) end)
+local thread = co.create(function()
+    W.sleep(0.001)
+    error("inside", 0)
+end)
 say(co.resume(thread), co.status(thread))
 try("sleep", W.sleep, "x")
 say(type(W.now()), type(W.time()))
 local rung = 0
-W.timeout(0.001, 1, 2, function(...) rung = rung + 1 say("timeout", ...) end)
+W.timeout(0.001, 1, 2, function(...)
+    rung = rung + 1
+    say("timeout", ...)
+end)
 local loop
-loop = W.loop(0.001, 0.001, function() rung = rung + 1 W.close(loop) end)
-while rung < 2 do W.sleep(0.001) end
+loop = W.loop(0.001, 0.001, function()
+    rung = rung + 1
+    W.close(loop)
+end)
+while rung < 2 do
+    W.sleep(0.001)
+end
 try("timeout", W.timeout, -1, {})
 try("close", W.close, "x")
 
@@ -201,30 +240,69 @@ try("close", W.close, "x")
 local echo = folder .. "/echo.lua"
 local child = C.create({ file = echo, name = "echo", deny = { "ffi" }, turn_limit = 5 }, { 1 })
 say("query", C.query(child, { "a", 1 }), C.query(child, "x", 5))
-C.query(child, "back", function(ok, value) say("answer", ok, value) rung = rung + 1 end)
-while rung < 3 do W.sleep(0.001) end
+C.query(child, "back", function(ok, value)
+    say("answer", ok, value)
+    rung = rung + 1
+end)
+while rung < 3 do
+    W.sleep(0.001)
+end
 C.send(child, "hello")
 say("recv", (C.recv(child)))
 say("name", C.name(child), C.strerror(208), type(C.ncpu()), type(C.self()), C.parent() == nil)
 say("stat", type(C.stat()), C.stat(2 ^ 40))
 local reasons = {}
-C.monitor(child, function(_, reason, detail) reasons[#reasons + 1] = reason say(reason, detail) end)
+C.monitor(child, function(_, reason, detail)
+    reasons[#reasons + 1] = reason
+    say(reason, detail)
+end)
 C.destroy(child, "enough")
 say("wait", C.wait(child))
-while not reasons[1] do W.sleep(0.001) end
+while not reasons[1] do
+    W.sleep(0.001)
+end
 local broken = C.create(echo, "broken")
-C.monitor(broken, function(_, reason, detail) reasons[2] = reason say(reason, detail) end)
-while not reasons[2] do W.sleep(0.001) end
-C.recv(0, function(ok, value) say("message", ok, value) rung = rung + 1 end)
+C.monitor(broken, function(_, reason, detail)
+    reasons[2] = reason
+    say(reason, detail)
+end)
+while not reasons[2] do
+    W.sleep(0.001)
+end
+C.recv(0, function(ok, value)
+    say("message", ok, value)
+    rung = rung + 1
+end)
 C.send(C.self(), B.new("b"))
-C.run(function(...) say("run", ...) rung = rung + 1 end, 1, nil)
-while rung < 5 do W.sleep(0.001) end
+C.run(function(...)
+    say("run", ...)
+    rung = rung + 1
+end, 1, nil)
+while rung < 5 do
+    W.sleep(0.001)
+end
 C.recv(0, nil)
 C.log("logged", 1, nil, {})
-for _, name in next, {
-    "create", "monitor", "wait", "query", "send", "recv", "name", "stat", "strerror", "run",
-    "reply", "on_signal", "exit",
-} do try(name, C[name], {}, {}, {}) end
+for _, name in
+    next,
+    {
+        "create",
+        "monitor",
+        "wait",
+        "query",
+        "send",
+        "recv",
+        "name",
+        "stat",
+        "strerror",
+        "run",
+        "reply",
+        "on_signal",
+        "exit",
+    }
+do
+    try(name, C[name], {}, {}, {})
+end
 try("create", C.create, { file = echo, deny = { "x" } })
 try("create", C.create, { file = echo, worker = 99 })
 try("create", C.create, { file = echo, no = 1 })
@@ -241,7 +319,11 @@ T.accept(listener, function(_, sock)
     T.set_nodelay(sock, true)
     T.set_rwopt(sock, { read_head_bytes = 2, write_head_bytes = 2 })
     T.read(sock, function(ok, data)
-        if ok then T.write(sock, data) else T.close(sock) end
+        if ok then
+            T.write(sock, data)
+        else
+            T.close(sock)
+        end
     end)
 end)
 local _, sock = T.connect("127.0.0.1", port)
@@ -261,10 +343,29 @@ say(T.stat(sock).write_queue_bytes, T.stat(listener).accepted, T.remote_addr(soc
 T.monitor(sock, function() end)
 try("read", T.read, listener)
 try("accept", T.accept, sock)
-for _, name in next, {
-    "connect", "listen", "read", "write", "accept", "close", "stat", "set_rwopt", "fd", "fd_src",
-    "listens", "connects", "monitor", "set_nodelay", "local_addr", "read_into",
-} do try(name, T[name], {}, {}, {}) end
+for _, name in
+    next,
+    {
+        "connect",
+        "listen",
+        "read",
+        "write",
+        "accept",
+        "close",
+        "stat",
+        "set_rwopt",
+        "fd",
+        "fd_src",
+        "listens",
+        "connects",
+        "monitor",
+        "set_nodelay",
+        "local_addr",
+        "read_into",
+    }
+do
+    try(name, T[name], {}, {}, {})
+end
 try("set_rwopt", T.set_rwopt, sock, { no = 1 })
 say(find(tostring(sock), "tcp socket", 1, true), find(tostring(listener), "listen", 1, true))
 local connected, other = T.connect("localhost", port, 5)
@@ -278,12 +379,21 @@ local supervisor = require("supervisor")
 local ended, finished = 0, nil
 local s = supervisor.start({
     { echo, "broken", restart = "permanent" },
-    intensity = 1, period = 5,
-    on_exit = function(_, reason) ended = ended + 1 say("ended", reason) end,
-    on_finish = function(why, detail) finished = true say(why, detail) end,
+    intensity = 1,
+    period = 5,
+    on_exit = function(_, reason)
+        ended = ended + 1
+        say("ended", reason)
+    end,
+    on_finish = function(why, detail)
+        finished = true
+        say(why, detail)
+    end,
 })
 say(type(s.handle(s, 1)))
-while not finished do W.sleep(0.001) end
+while not finished do
+    W.sleep(0.001)
+end
 try("start", supervisor.start, { { restart = "x" } })
 try("module", require, "sample_module")
 try("module", require, "sample_broken")
@@ -293,11 +403,25 @@ try("dofile", dofile, folder .. "/nowhere.lua")
 
 -- Failures of callbacks: the log is compared too.
 local failed = 0
-W.timeout(0.001, function() failed = failed + 1 error("of a timer") end)
-C.run(function() failed = failed + 1 error({}, 0) end)
-local co2 = co.wrap(function() local x = nil; return x.y end)
-C.run(function() failed = failed + 1 co2() end)
-while failed < 3 do W.sleep(0.001) end
+W.timeout(0.001, function()
+    failed = failed + 1
+    error("of a timer")
+end)
+C.run(function()
+    failed = failed + 1
+    error({}, 0)
+end)
+local co2 = co.wrap(function()
+    local x = nil
+    return x.y
+end)
+C.run(function()
+    failed = failed + 1
+    co2()
+end)
+while failed < 3 do
+    W.sleep(0.001)
+end
 say(xpcall(function() error("handled", 0) end, traceback) == false)
 
 for _, name in next, calls do

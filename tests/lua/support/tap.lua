@@ -14,9 +14,7 @@ local current = "main"
 local M = {}
 
 local function show(value)
-    if type(value) == "string" then
-        return ("%q"):format(value)
-    end
+    if type(value) == "string" then return ("%q"):format(value) end
     return tostring(value)
 end
 
@@ -34,9 +32,7 @@ function M.ok(good, name, why)
     end
     failed = failed + 1
     print("not " .. line)
-    if why then
-        print("# " .. why:gsub("\n", "\n# "))
-    end
+    if why then print("# " .. why:gsub("\n", "\n# ")) end
     return false
 end
 
@@ -49,9 +45,7 @@ end
 --- Checks that a call raises a message that contains the plain text `part`.
 function M.raises(name, part, f, ...)
     local good, message = pcall(f, ...)
-    if good then
-        return M.ok(false, name, "it returned")
-    end
+    if good then return M.ok(false, name, "it returned") end
     local found = tostring(message):find(part, 1, true) ~= nil
     return M.ok(found, name, ("%q is not in: %s"):format(part, tostring(message)))
 end
@@ -62,18 +56,14 @@ end
 function M.test(name, f)
     current = name
     local good, message = xpcall(f, debug.traceback)
-    if not good then
-        M.ok(false, "raised", tostring(message))
-    end
+    if not good then M.ok(false, "raised", tostring(message)) end
     current = "main"
 end
 
 --- Prints the plan; raises if a check failed, so that the script exits with status 1.
 function M.done()
     print(("1..%d"):format(checks))
-    if failed > 0 then
-        error(("%d of %d checks failed"):format(failed, checks), 0)
-    end
+    if failed > 0 then error(("%d of %d checks failed"):format(failed, checks), 0) end
 end
 
 return M
