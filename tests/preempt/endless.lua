@@ -30,7 +30,7 @@ end
 
 -- Has it loop for a while, during which others go on.
 local function watch(handle)
-    local states, answers, before = {}, 0, nil
+    local states, answers, before, cpu = {}, 0, nil, math.huge
     repeat
         assert(context.query(echo, answers) == true)
         answers = answers + 1
@@ -38,11 +38,11 @@ local function watch(handle)
         if not stat then break end
         -- On the way there it may be cut.
         if stat.cpu > 0.01 then
-            before = before or stat.slices
+            if not before then before, cpu = stat.slices, stat.cpu end
             states[stat.state or "none"] = true
         end
         timer.sleep(0.001)
-    until stat.cpu > 0.04 and answers > 20
+    until stat.cpu > cpu + 0.03 and answers > 20
     return states, before
 end
 
