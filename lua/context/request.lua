@@ -1,5 +1,5 @@
--- For whom roots run: should one end by an error, the contexts that have asked are told. Loaded by
--- core/dispatch.lua when the first root that runs for a query waits, or fails.
+-- Tracks the query that a root serves, so that its asker gets 207 if the root fails. Loaded by
+-- core/dispatch.lua when the first root that serves a query waits, or fails.
 
 local native = ...
 

@@ -13,7 +13,7 @@
 -- which Rust resumes, and later resumes again what it had resumed. Nothing else happens in between,
 -- so that nobody else need know. See src/vm/cut.rs.
 --
--- Does not know what the operations are: see context.lua, tcp.lua and timer.lua.
+-- Knows none of the operations: see lua/context/, lua/tcp/ and lua/timer.lua.
 
 local native, core = ...
 
@@ -23,7 +23,7 @@ local raw_status = coroutine.status
 local next_event, is_ending, may_wait = native.next_event, native.is_ending, native.may_wait
 local xpcall, note_failure = xpcall, native.note_failure
 
--- Yielded by a call that waits, and by a pooled that is done.
+-- Yielded by a call that waits, and by a pooled root that is done.
 local WAIT, IDLE = {}, {}
 -- Yielded after WAIT to hand a cut on. `cut[1]` tells a hook's yield from a script's of no value.
 local CUT, cut = {}, { false }

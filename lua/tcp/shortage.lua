@@ -1,4 +1,4 @@
--- What is done for want of descriptors. Sockets that nobody refers to hold some until they are
+-- Out of descriptors. Sockets that nobody refers to hold some until they are
 -- collected, and they are small: the collector alone would take its time. Loaded when a call finds
 -- that there are no more, or when a callback fails.
 

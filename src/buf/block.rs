@@ -2,7 +2,7 @@
 //!
 //! [`NlBuffer`] is the payload of a buffer userdata and the mirror of `nl_buffer` in
 //! `ffi/buffer.h`: compiled Lua code reads and moves `ptr`, `len` and `room` itself. It knows
-//! nothing of the VM and of memory limits; `abi::buffer` reports what it allocates.
+//! nothing of the VM and of memory limits; `lua::buffer` reports what it allocates.
 //!
 //! ```text
 //!   inline   ptr ──► bytes in `store` and behind it, as far as the userdata was made

@@ -10,6 +10,7 @@ pub(super) const SHARE_MIN: usize = 8;
 /// Bytes by reference. Whoever holds a piece keeps its whole block in memory, so that is what it
 /// counts; pieces that would keep many times their own size are copies instead.
 ///
+/// # Examples
 /// ```
 /// use bytes::Bytes;
 /// use node_lua::buf::Piece;

@@ -93,8 +93,8 @@ fn run_script(program: &OsString, run: &Run) -> ExitCode {
     ExitCode::from(settings.status())
 }
 
-/// A scheduler with the main script, which no worker runs yet; nothing, after a word on it, if
-/// that is not possible.
+/// A scheduler with the main script, which no worker runs yet; `None` after printing the reason if
+/// that fails.
 pub(super) fn prepare(
     program: &OsString,
     run: &Run,

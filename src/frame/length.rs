@@ -3,16 +3,6 @@
 //! [`Decoder`] finds the next frame at the start of the bytes received so far and keeps no state;
 //! [`Encoder`] makes the head for a body. Neither holds or copies bodies. Lengths are unsigned and
 //! count the body only.
-//!
-//! ```
-//! use node_lua::frame::{Decoder, Encoder, Endian, HeadOptions, Step};
-//!
-//! let options = HeadOptions::new(Endian::Big, 2, 1000).unwrap();
-//! let mut stream = Encoder::new(options).head(5).unwrap().as_slice().to_vec();
-//! stream.extend_from_slice(b"hello");
-//! assert_eq!(Decoder::new(options).next(&stream), Ok(Step::Frame { head: 2, body: 5 }));
-//! assert_eq!(Decoder::new(options).next(&stream[..3]), Ok(Step::Incomplete { need: 7 }));
-//! ```
 
 use std::fmt;
 
@@ -62,6 +52,17 @@ impl fmt::Display for TooLong {
 impl std::error::Error for TooLong {}
 
 /// Finds frames in received bytes.
+///
+/// # Examples
+/// ```
+/// use node_lua::frame::{Decoder, Encoder, Endian, HeadOptions, Step};
+///
+/// let options = HeadOptions::new(Endian::Big, 2, 1000).unwrap();
+/// let mut stream = Encoder::new(options).head(5).unwrap().as_slice().to_vec();
+/// stream.extend_from_slice(b"hello");
+/// assert_eq!(Decoder::new(options).next(&stream), Ok(Step::Frame { head: 2, body: 5 }));
+/// assert_eq!(Decoder::new(options).next(&stream[..3]), Ok(Step::Incomplete { need: 7 }));
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decoder {
     options: HeadOptions,

@@ -2,14 +2,6 @@
 //!
 //! Holds the rules of `set_rwopt` only: which widths exist, what each can count, and that a wrong
 //! change changes nothing. When options freeze is the socket's business.
-//!
-//! ```
-//! use node_lua::frame::{HeadOptions, HeadPatch};
-//!
-//! let mut options = HeadOptions::default();
-//! options.apply(HeadPatch { bytes: Some(2), ..HeadPatch::default() }).unwrap();
-//! assert_eq!((options.bytes(), options.max()), (2, 65_535));
-//! ```
 
 use std::fmt;
 
@@ -46,6 +38,15 @@ impl Endian {
 }
 
 /// Byte order, width and largest value of the length before each frame.
+///
+/// # Examples
+/// ```
+/// use node_lua::frame::{HeadOptions, HeadPatch};
+///
+/// let mut options = HeadOptions::default();
+/// options.apply(HeadPatch { bytes: Some(2), ..HeadPatch::default() }).unwrap();
+/// assert_eq!((options.bytes(), options.max()), (2, 65_535));
+/// ```
 ///
 /// # Invariant
 /// The width is 0, 1, 2 or 4; the maximum is 0 exactly if the width is 0, and otherwise at most

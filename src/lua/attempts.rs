@@ -38,7 +38,7 @@ impl Host {
         self.attempts.insert(token, Attempt::Resolving);
     }
 
-    /// A look-up is over: goes on to connect if that is what it was for.
+    /// A lookup is over: goes on to connect if that is what it was for.
     pub(super) fn on_resolved(
         &mut self,
         token: u64,

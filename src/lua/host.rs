@@ -39,7 +39,7 @@ const READY_COST: usize = 8;
 const ANSWERS_MAX: usize = 64;
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// Peers whose contexts are remembered, to spare the look-up. A power of two.
+/// Peers whose contexts are remembered, to spare the lookup. A power of two.
 const PEERS: usize = 8;
 
 /// Writes of less are staged whatever waits already.

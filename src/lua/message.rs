@@ -173,7 +173,7 @@ fn send(lua: Stack<'_>) -> c_int {
     push_result(lua, result)
 }
 
-/// The log has a word on queries that were refused.
+/// Limits the warnings about refused queries.
 static QUERIES_REFUSED: Seldom = Seldom::new();
 
 /// native.query(root, resume, handle or name, token, value). Returns true, session, and the handle

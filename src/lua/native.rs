@@ -28,7 +28,7 @@ use crate::vm::{blame, chunk_cache, cut, prelude, stock};
 
 pub(super) type Functions = &'static [(&'static CStr, lua_CFunction)];
 
-/// Makes the table of native functions, and prepares a fresh state for them. Raises for want of
+/// Makes the table of native functions, and prepares a fresh state for them. Raises if out of
 /// memory.
 pub(super) fn open(lua: Stack<'_>) {
     values::open(lua);

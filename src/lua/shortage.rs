@@ -1,4 +1,4 @@
-//! What is done for want of descriptors: collecting what holds some and nobody refers to.
+//! Out of descriptors: collects sockets and files that nobody refers to.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -66,7 +66,7 @@ pub(crate) fn relieve() -> bool {
     is_done
 }
 
-/// The log has a word on it.
+/// Limits the warnings about missing descriptors.
 static SHORTAGES: Seldom = Seldom::new();
 
 /// Says that a collection was of no use, now and then.

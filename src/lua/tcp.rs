@@ -136,7 +136,7 @@ fn listen(lua: Stack<'_>) -> c_int {
 const NAME_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
 
-/// Look-ups that one context, and all together, may have under way.
+/// Lookups that one context, and all together, may have under way.
 const LOOKUPS_MAX: usize = 256;
 const ALL_LOOKUPS_MAX: usize = 4096;
 
@@ -144,7 +144,7 @@ const ALL_LOOKUPS_MAX: usize = 4096;
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 
 /// Looks a name up off the workers; the outcome comes as an event under `token`.
-/// The log has a word on look-ups that were refused.
+/// Limits the warnings about refused lookups.
 static LOOKUPS_REFUSED: Seldom = Seldom::new();
 
 fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) {
@@ -185,7 +185,7 @@ fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) 
     });
 }
 
-/// Why a look-up has failed. Resolvers do not tell that they lacked descriptors.
+/// Why a lookup has failed. Resolvers do not tell that they lacked descriptors.
 fn look_up_failure() -> Code {
     match std::fs::File::open("/").map_err(|error| Code::from(&error)) {
         Err(code @ (Code::TOO_MANY_FILES | Code::FILE_TABLE_FULL)) => code,

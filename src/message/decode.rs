@@ -2,16 +2,6 @@
 //!
 //! A [`Reader`] is safe on any bytes: it checks what it reads, bounds depth, and never announces
 //! more entries than there are bytes for. What the values are made into is for the caller.
-//!
-//! ```
-//! use node_lua::message::{Malformed, Reader, Tag, Writer};
-//!
-//! let mut bytes = Vec::new();
-//! Writer::new(&mut bytes, 1000).number(0.5).unwrap();
-//! let mut reader = Reader::new(&bytes).unwrap();
-//! assert_eq!((reader.tag(), reader.number()), (Ok(Tag::Number), Ok(0.5)));
-//! assert_eq!(reader.tag(), Err(Malformed::Truncated));
-//! ```
 
 use std::fmt;
 
@@ -48,6 +38,17 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 /// Reads items one after the other.
+///
+/// # Examples
+/// ```
+/// use node_lua::message::{Malformed, Reader, Tag, Writer};
+///
+/// let mut bytes = Vec::new();
+/// Writer::new(&mut bytes, 1000).number(0.5).unwrap();
+/// let mut reader = Reader::new(&bytes).unwrap();
+/// assert_eq!((reader.tag(), reader.number()), (Ok(Tag::Number), Ok(0.5)));
+/// assert_eq!(reader.tag(), Err(Malformed::Truncated));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],

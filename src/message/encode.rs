@@ -7,24 +7,6 @@
 //! order, and there is no version.
 //!
 //! Reading is for [`decode`](super::decode).
-//!
-//! ```
-//! use node_lua::message::{Reader, Tag, Writer};
-//!
-//! let mut bytes = Vec::new();
-//! let mut writer = Writer::new(&mut bytes, 1000);
-//! let table = writer.open_table().unwrap(); // {true, n = 1}
-//! writer.bool(true).unwrap();
-//! writer.string_key(b"n").unwrap();
-//! writer.number(1.0).unwrap();
-//! writer.close_table(table, 1, 1);
-//!
-//! let mut reader = Reader::new(&bytes).unwrap();
-//! assert_eq!((reader.tag(), reader.enter()), (Ok(Tag::Table), Ok((1, 1))));
-//! assert_eq!(reader.tag(), Ok(Tag::True));
-//! assert_eq!((reader.tag(), reader.short_string()), (Ok(Tag::ShortStringKey), Ok(&b"n"[..])));
-//! assert_eq!((reader.tag(), reader.number()), (Ok(Tag::Number), Ok(1.0)));
-//! ```
 
 use std::fmt;
 
@@ -123,6 +105,25 @@ impl fmt::Display for TooLarge {
 impl std::error::Error for TooLarge {}
 
 /// Writes one value, usually a table, into memory that is reused.
+///
+/// # Examples
+/// ```
+/// use node_lua::message::{Reader, Tag, Writer};
+///
+/// let mut bytes = Vec::new();
+/// let mut writer = Writer::new(&mut bytes, 1000);
+/// let table = writer.open_table().unwrap(); // {true, n = 1}
+/// writer.bool(true).unwrap();
+/// writer.string_key(b"n").unwrap();
+/// writer.number(1.0).unwrap();
+/// writer.close_table(table, 1, 1);
+///
+/// let mut reader = Reader::new(&bytes).unwrap();
+/// assert_eq!((reader.tag(), reader.enter()), (Ok(Tag::Table), Ok((1, 1))));
+/// assert_eq!(reader.tag(), Ok(Tag::True));
+/// assert_eq!((reader.tag(), reader.short_string()), (Ok(Tag::ShortStringKey), Ok(&b"n"[..])));
+/// assert_eq!((reader.tag(), reader.number()), (Ok(Tag::Number), Ok(1.0)));
+/// ```
 #[derive(Debug)]
 pub struct Writer<'a> {
     bytes: &'a mut Vec<u8>,

@@ -7,12 +7,12 @@ use super::id::Id;
 use super::value::Value;
 use crate::error::Code;
 
-/// Why a context has ended, as others are told.
+/// The exit notice that watchers of a context get.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// A word.
+    /// `normal`, `error`, `killed`, `memory` or `time`.
     pub reason: &'static str,
-    /// A text, of whatever bytes, if there is more to say.
+    /// Error text or traceback, any bytes, if there is one.
     pub detail: Option<Vec<u8>>,
 }
 
@@ -69,7 +69,7 @@ pub enum Event {
     },
     /// Something the context owns is ready.
     Ready {
-        /// What: see the layer that made the waker.
+        /// The source's key and kind, `key << 2 | kind`, as built by `lua::host::source`.
         source: u64,
     },
     /// An operation under `token` is over.
@@ -79,7 +79,7 @@ pub enum Event {
         /// How it ended.
         result: Result<(), Code>,
     },
-    /// A name look-up is over.
+    /// A name lookup is over.
     Resolved {
         /// The operation it belongs to.
         token: u64,

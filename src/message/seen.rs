@@ -2,17 +2,8 @@
 //!
 //! Messages have few tables as a rule: those are searched one by one, and only many are hashed.
 //! Knows addresses, not what is there.
-//!
-//! ```
-//! use node_lua::message::Seen;
-//!
-//! let mut tables = Seen::default();
-//! assert_eq!(tables.find_or_add(0x1000), None);
-//! assert_eq!(tables.find_or_add(0x2000), None);
-//! assert_eq!(tables.find_or_add(0x1000), Some(0));
-//! ```
 
-/// Seen that are searched one by one.
+/// Tables that are searched one by one.
 const LISTED_MAX: usize = 12;
 /// Memory kept from one message to the next, in tables.
 const KEPT_MAX: usize = 1024;
@@ -20,6 +11,16 @@ const KEPT_MAX: usize = 1024;
 const EMPTY: u32 = u32::MAX;
 
 /// The tables met so far.
+///
+/// # Examples
+/// ```
+/// use node_lua::message::Seen;
+///
+/// let mut tables = Seen::default();
+/// assert_eq!(tables.find_or_add(0x1000), None);
+/// assert_eq!(tables.find_or_add(0x2000), None);
+/// assert_eq!(tables.find_or_add(0x1000), Some(0));
+/// ```
 ///
 /// # Invariant
 /// `slots` is empty, or its length is a power of two at least twice that of `identities`, all of

@@ -4,13 +4,6 @@
 //! is as many as a batch has as a rule. Blocks stay with the thread that drops them: where messages
 //! go one way only, from thread to thread, those of the sender are soon gone, and it makes no more
 //! than a few: then an allocation of the right size is the better choice.
-//!
-//! ```
-//! use node_lua::message::Pooled;
-//!
-//! assert_eq!(Pooled::new(b"a few bytes").unwrap().as_bytes(), b"a few bytes");
-//! assert!(Pooled::new(&[0; 1000]).is_none()); // too many
-//! ```
 
 use std::cell::RefCell;
 use std::fmt;
@@ -64,6 +57,14 @@ impl Kept {
 }
 
 /// Bytes in a block of this kind.
+///
+/// # Examples
+/// ```
+/// use node_lua::message::Pooled;
+///
+/// assert_eq!(Pooled::new(b"a few bytes").unwrap().as_bytes(), b"a few bytes");
+/// assert!(Pooled::new(&[0; 1000]).is_none()); // too many
+/// ```
 pub struct Pooled {
     /// Absent only while it is dropped.
     block: Option<Box<Block>>,

@@ -1,4 +1,4 @@
-//! Connections of other contexts, as a context that writes to them keeps them.
+//! Write handles to connections owned by other contexts.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -3,7 +3,7 @@
 //!
 //! The allocator keeps what is freed where it lies, among what is not, and takes from there again
 //! what it likes: a process whose contexts come and go touches more and more of its memory, for
-//! hours. So the watchdog has freed pages given back now and then (`context::trim`), and while
+//! hours. So the watchdog has freed pages given back now and then (`sched::trim`), and while
 //! there are contexts with a memory limit, whoever allocates or frees much looks whether the
 //! process has become larger than they may make it.
 

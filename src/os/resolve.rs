@@ -1,4 +1,4 @@
-//! Look-ups of names.
+//! Lookups of names.
 
 use std::io;
 use std::net::SocketAddr;

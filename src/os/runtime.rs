@@ -1,4 +1,4 @@
-//! Clock, timers, name look-ups, tasks, random numbers. Does not know sockets.
+//! Clock, timers, name lookups, tasks, random numbers. Does not know sockets.
 
 use std::future::Future;
 

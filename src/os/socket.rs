@@ -63,8 +63,8 @@ impl Stream {
         self.0.forget_end();
     }
 
-    /// Takes it that the next read finds whatever the waker of [`Stream::poll_readable`] was woken
-    /// for. Call before that read: what comes later wakes again.
+    /// Clears the readiness that [`Stream::poll_readable`] has reported. Call before the read, so
+    /// that what arrives later wakes again.
     pub fn begin_read(&self) {
         self.0.begin_read();
     }

@@ -205,8 +205,8 @@ impl Stream {
         either!(Connected, &self.0, socket => socket.forget_end());
     }
 
-    /// Takes it that the next read finds whatever the waker of [`Stream::poll_readable`] was woken
-    /// for. Call before that read: what comes later wakes again.
+    /// Clears the readiness that [`Stream::poll_readable`] has reported. Call before the read, so
+    /// that what arrives later wakes again.
     pub fn begin_read(&self) {
         either!(Connected, &self.0, socket => socket.begin_read());
     }

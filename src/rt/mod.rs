@@ -1,4 +1,4 @@
-//! The only door to the outside: clock, timers, sockets, look-ups of names, tasks, random numbers.
+//! The only door to the outside: clock, timers, sockets, lookups of names, tasks, random numbers.
 //!
 //! What is asked for here goes to the system ([`os`](crate::os)) or, if one is on, to a simulation
 //! ([`sim`](crate::sim)): backend.rs decides, call by call. Sockets are polled for readiness

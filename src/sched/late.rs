@@ -1,11 +1,9 @@
-//! Contexts that run after the others: those that may turn out to take long, and those whose turns
-//! were cut.
+//! Contexts that run after those whose turns are short: unproven ones and suspended ones.
 //!
-//! The former have never run, or were cut in their last turn; as long as a turn is in its first
-//! slice, it counts as one of them. Those that have run before go before those that have not. Of
-//! the others, those come first that were cut before their slice was used up. Workers take from the
-//! two kinds by turns: a new context need not wait until every long turn has had its slice, nor a
-//! long turn until many new contexts have had their first.
+//! Unproven ones have never run, were suspended in their last turn, or are in the first slice of
+//! their turn. Of these, contexts that have run before go first. Of the suspended ones, those go
+//! first that have not used up their slice. Workers take from the two kinds alternately, so that
+//! neither waits until all of the other have run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,17 +15,18 @@ use super::context::Context;
 /// Queues of them, each in the order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Late {
-    /// Whose turns are to begin, or are in their first slice, and were not the first …
+    /// Unproven contexts that have run before.
     again: Injector<Arc<Context>>,
-    /// … those that have never run, and those in the first slice of their first turn.
+    /// Contexts that have never run.
     new: Injector<Arc<Context>>,
+    /// Contexts suspended in the first slice of their first turn.
     first: Injector<Arc<Context>>,
-    /// Whose turns were cut, with some of a later slice left …
+    /// Suspended in a later slice, with some of it left.
     begun: Injector<Arc<Context>>,
-    /// … and at its end.
+    /// Suspended at the end of a slice.
     cut: Injector<Arc<Context>>,
-    /// So many of the two kinds wait: more threads are stuck in turns than these may add to.
-    /// Written by the watchdog.
+    /// Which kinds must wait, since too many threads are stuck in turns: 0 none, 1 unproven ones,
+    /// 2 all. Written by the watchdog.
     held: AtomicUsize,
 }
 
@@ -45,7 +44,7 @@ pub(super) enum Used {
 fn take(queue: &Injector<Arc<Context>>) -> Option<Arc<Context>> {
     loop {
         match queue.steal() {
-            // Who has ended one that was cut while it was here has queued it elsewhere.
+            // `destroy` has queued this suspended context elsewhere.
             Steal::Success(context) if context.metrics().is_cut() && !context.claim() => {}
             Steal::Success(context) => return Some(context),
             Steal::Empty => return None,
@@ -74,7 +73,7 @@ impl Late {
         queue.push(context);
     }
 
-    /// Has those wait (1) whose turns are to begin or have just begun, (2) all, (0) none.
+    /// Makes unproven contexts (1), all (2) or none (0) wait.
     pub(super) fn hold(&self, held: usize) {
         self.held.store(held, Ordering::Relaxed);
     }

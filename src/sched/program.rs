@@ -10,9 +10,9 @@ use crate::message::Ending;
 pub enum Outcome {
     /// Nothing to do until the next event.
     Idle,
-    /// The turn was cut short: there is more to do at once.
+    /// The turn reached its bound: there is more to do at once.
     More,
-    /// The turn was cut: it goes on when this program is given its next turn.
+    /// The turn was suspended by a cut: the next call of [`Program::turn`] resumes it.
     Cut,
     /// The context has ended.
     Ended,
@@ -35,7 +35,7 @@ pub enum End {
 }
 
 impl End {
-    /// What others are told.
+    /// The exit notice sent to watchers.
     pub fn ending(&self) -> Ending {
         let (reason, detail) = match self {
             End::Normal => ("normal", None),
@@ -54,8 +54,7 @@ pub trait Program: Send {
     /// the cost of the turn, in messages' worth of work.
     fn turn(&mut self, context: &Arc<Context>) -> (Outcome, usize);
 
-    /// Says more of the end that was requested, if the program knows more: it ends with its turn
-    /// cut.
+    /// Adds detail to the end that was requested, if the program has any: its turn is suspended.
     fn explain_end(&mut self) {}
 
     /// Releases everything the program holds. Called once, after the last turn.

@@ -1,4 +1,4 @@
-//! Turns that take long: noticed by a thread that sleeps while no worker runs.
+//! A thread that notices long turns, and sleeps while no worker runs.
 //!
 //! A worker notes the beginning and the end of each turn in its [`Watch`]. The watchdog looks every
 //! few milliseconds, as long as something runs. A worker that is in the same turn as before is

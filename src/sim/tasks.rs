@@ -1,4 +1,4 @@
-//! Timers, background tasks, name look-ups, and what drives a simulation.
+//! Timers, background tasks, name lookups, and what drives a simulation.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};

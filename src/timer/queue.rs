@@ -4,20 +4,6 @@
 //! others wait unsorted in a wheel, and those of its first tick move over when the heap is empty.
 //! An index from timer ids to places lets a cancelled timer leave at once and hold no memory.
 //! Nothing here reads a clock or calls anything: whoever owns it asks what is due.
-//!
-//! ```
-//! use node_lua::timer::TimerQueue;
-//!
-//! let mut timers = TimerQueue::new();
-//! let late = timers.insert(2_000, 7).unwrap();
-//! let soon = timers.insert(1_000, 8).unwrap();
-//! assert_eq!(timers.peek(), Some(1_000));
-//! assert_eq!(timers.take_due(1_500), Some((soon.slot(), 8)));
-//! assert_eq!(timers.take_due(1_500), None);
-//! timers.release(|_deadline, _token| None);
-//! assert_eq!(timers.cancel(late), Some(7));
-//! assert_eq!(timers.cancel(late), None);
-//! ```
 
 use super::heap::Heap;
 use super::wheel::Wheel;
@@ -133,6 +119,21 @@ impl Slots {
 }
 
 /// Pending timers, soonest first; equal deadlines in order of creation.
+///
+/// # Examples
+/// ```
+/// use node_lua::timer::TimerQueue;
+///
+/// let mut timers = TimerQueue::new();
+/// let late = timers.insert(2_000, 7).unwrap();
+/// let soon = timers.insert(1_000, 8).unwrap();
+/// assert_eq!(timers.peek(), Some(1_000));
+/// assert_eq!(timers.take_due(1_500), Some((soon.slot(), 8)));
+/// assert_eq!(timers.take_due(1_500), None);
+/// timers.release(|_deadline, _token| None);
+/// assert_eq!(timers.cancel(late), Some(7));
+/// assert_eq!(timers.cancel(late), None);
+/// ```
 ///
 /// # Invariant
 /// The place of a slot is where its node is; slots without a node are in `taken`, or vacant, and

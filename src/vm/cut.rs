@@ -3,7 +3,7 @@
 //!
 //! [`arm`] sets a hook, which the VM calls before the next instruction, in compiled loops too. The
 //! hook yields in the coroutine that it finds running. Who has resumed that one hands the yield on
-//! upward (lua/core/dispatch.lua and coroutines.lua), up to the driver, the coroutine that Rust
+//! upward (lua/core/dispatch.lua and coroutine.lua), up to the driver, the coroutine that Rust
 //! resumes. So a turn can be left only where nothing else is on the way: not inside of a C function
 //! that calls back (a comparator of `table.sort`, a finaliser), nor in a coroutine that C code has
 //! resumed. The hook looks at the whole way first; where it cannot be taken, it is refused.

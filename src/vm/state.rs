@@ -22,31 +22,30 @@ use crate::{failpoint, rt};
 /// External bytes that may be charged before the collector is made to take a step.
 const COLLECT_EVERY_BYTES: usize = 64 * 1024;
 
-/// External bytes that may be charged during one cycle of the collector, in a small state: at least
-/// so many …
+/// Least number of external bytes that a state may be charged during one cycle of the collector.
 const CYCLE_BYTES_MIN: usize = 4 << 20;
 
-/// … and at most so many, which few states that deal in large frames should use: marking what lives
-/// costs a state the same however much it lets go of …
+/// The most that it may be charged. Fewer cycles are cheaper: marking what lives costs the same
+/// however much is freed. Only few states with large frames should use all of it.
 const CYCLE_BYTES_MAX: usize = 16 << 20;
 
-/// … or their share of this.
+/// The total that all states share, between these two bounds.
 const CYCLE_TOTAL_BYTES: usize = 64 << 20;
 
 /// Bytes of the VM's heap that one step of the collector deals with, marking and sweeping.
 const STEP_BYTES: usize = 1024;
 
-/// The collector's pause that LuaJIT starts with, in per cent.
+/// The collector's pause that LuaJIT starts with, in percent.
 const PAUSE_MIN: i32 = 200;
 
-/// What a heap may grow by before it is collected, however small it is: this much …
+/// The most bytes by which a small heap may grow before it is collected.
 const SLACK_BYTES: usize = 512 * 1024;
 
-/// … or its share of this, which all states together may spend: more garbage than the caches hold
-/// costs more than collecting it.
+/// The total slack that all states share: garbage beyond the size of the caches costs more than
+/// collecting it.
 const SLACK_TOTAL_BYTES: usize = 8 << 20;
 
-/// States there are.
+/// Number of states in the process.
 static STATES: AtomicUsize = AtomicUsize::new(0);
 
 /// What a state may use beyond its limit once that is exceeded: to say so, and to end.

@@ -2,7 +2,7 @@
 //!
 //! The functions that scripts call are in `methods.rs` and `pack.rs`; what a buffer holds is
 //! [`NlBuffer`]'s business. Buffers have no finaliser: when the collector frees the userdata, the
-//! state's allocator lets go of the block that it may hold (`lua::state`).
+//! state's allocator lets go of the block that it may hold (`vm::state`).
 //!
 //! Rust code elsewhere uses [`open`], [`push_bytes`], [`push_shared`], [`push_frames`], [`test`]:
 //!

@@ -58,13 +58,13 @@ thread_local! {
     static HAS_WRITTEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Output was lost so many times, where nobody could be told at once …
+/// How often output was lost where no call could report it at once.
 static LOSSES: AtomicU32 = AtomicU32::new(0);
-/// … the last time for this reason.
+/// The `errno` of the last such loss.
 static REASON: AtomicI32 = AtomicI32::new(0);
-/// Some of it nobody was told of by a result.
+/// Some loss was reported by no result.
 static IS_UNTOLD: AtomicBool = AtomicBool::new(false);
-/// The log has a word on it.
+/// The loss has been logged.
 static IS_LOGGED: AtomicBool = AtomicBool::new(false);
 
 /// Prepares standard output. Call once, before any thread exists and anything is written.
