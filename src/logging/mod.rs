@@ -20,7 +20,7 @@ use crate::{os, rt};
 use filter::Filter;
 
 pub use queue::stat;
-pub use text::{text_of, write_name};
+pub use text::{TEXT_BYTES_MAX, bounded, shorten, text_of, write_name};
 pub use throttle::{Seldom, Throttle};
 
 /// The target of what scripts log.

@@ -21,6 +21,26 @@ pub fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// Bytes that are kept, and shown in the log, of errors and reasons.
+pub const TEXT_BYTES_MAX: usize = 1 << 16;
+
+/// The first `max` bytes of a text, and what is said of the others.
+pub fn shorten(text: &[u8], max: usize) -> (&[u8], String) {
+    match text.split_at_checked(max) {
+        Some((shown, rest)) if !rest.is_empty() => {
+            (shown, format!("… and {} more bytes", rest.len()))
+        }
+        _ => (text, String::new()),
+    }
+}
+
+/// A copy, kept outside of the VM, of a text of a context with this memory limit: cut if there is
+/// one and it is very long.
+pub fn bounded(text: &[u8], limit: usize) -> Vec<u8> {
+    let (shown, rest) = shorten(text, if limit == 0 { usize::MAX } else { TEXT_BYTES_MAX });
+    [shown, rest.as_bytes()].concat()
+}
+
 /// Whether a character would do something else than stand there.
 fn is_control(character: char) -> bool {
     // Separators of lines, and what turns the direction of the text round.

@@ -10,10 +10,10 @@ use mlua::ffi;
 
 use super::confine::Deny;
 use super::events::push_ending;
-use super::log::bounded;
 use super::message::take_value;
 use super::program::{LuaProgram, Paths, Script, Source};
 use crate::error::Code;
+use crate::logging::bounded;
 use crate::lua::host;
 use crate::message::{Id, Value};
 use crate::sched::{Context, End, Limits, Scheduler};

@@ -2,7 +2,8 @@
 
 use std::ffi::c_int;
 
-use super::log::{bounded, report};
+use super::log::report;
+use crate::logging::bounded;
 use crate::lua::host;
 use crate::vm::stack::{Stack, function};
 

@@ -3,8 +3,7 @@
 use std::ffi::c_int;
 
 use super::host::Host;
-use super::native::shorten;
-use crate::logging;
+use crate::logging::{self, TEXT_BYTES_MAX, shorten};
 use crate::lua::host;
 use crate::os::stdio;
 use crate::vm::stack::{Stack, function};
@@ -53,16 +52,6 @@ pub(super) fn report(host: &mut Host, text: &[u8]) {
         None => log::error!(target: logging::MAIN, "{text}{rest}"),
         Some(_) => log::error!(target: logging::SCRIPT, "{}: {text}{rest}", context.label()),
     });
-}
-
-/// Bytes that are kept, and shown in the log, of errors and reasons.
-pub(super) const TEXT_BYTES_MAX: usize = 1 << 16;
-
-/// A copy, kept outside of the VM, of a text of a context with this memory limit: cut if there is
-/// one and it is very long.
-pub(super) fn bounded(text: &[u8], limit: usize) -> Vec<u8> {
-    let (shown, rest) = shorten(text, if limit == 0 { usize::MAX } else { TEXT_BYTES_MAX });
-    [shown, rest.as_bytes()].concat()
 }
 
 /// Bytes of the log's queue up to which a context with this memory limit fills it.

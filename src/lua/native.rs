@@ -126,16 +126,6 @@ fn set_ffi(lua: Stack<'_>) -> c_int {
     0
 }
 
-/// The first `max` bytes of a text, and what is said of the others.
-pub(super) fn shorten(text: &[u8], max: usize) -> (&[u8], String) {
-    match text.split_at_checked(max) {
-        Some((shown, rest)) if !rest.is_empty() => {
-            (shown, format!("… and {} more bytes", rest.len()))
-        }
-        _ => (text, String::new()),
-    }
-}
-
 /// Seconds to nanoseconds; what does not fit is for ever.
 pub(super) fn nanoseconds(seconds: f64) -> u64 {
     // `as` saturates.

@@ -1,7 +1,5 @@
 //! A script as a context runs it: its state, and one turn of it.
 
-#![allow(unsafe_code, reason = "not behind a safe face yet")]
-
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +16,10 @@ use crate::error::Code;
 use crate::message::{Held, Value};
 use crate::os::stdio;
 use crate::sched::{Context, End, Outcome, Program};
-use crate::vm::stack::Stack;
+use crate::vm::hook;
+use crate::vm::run::{Came, OUT_OF_MEMORY};
+use crate::vm::stack::{Stack, TABLE};
 use crate::vm::state::{Account, State};
-use crate::vm::{self, hook, prelude};
 use crate::{logging, lua, rt};
 
 /// Where a script's text comes from.
@@ -101,6 +100,9 @@ struct Running {
     arguments: c_int,
 }
 
+/// Why [`Running::state`] is there.
+const HAS_STATE: &str = "a program that runs has a state";
+
 /// What the driver does when it is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -108,16 +110,6 @@ enum Step {
     Start,
     /// A turn.
     Turn,
-}
-
-/// Where the driver has come to.
-enum Came {
-    /// To the end of its step; what `dispatch` returns.
-    Done(i32, usize),
-    /// It was cut.
-    Cut,
-    /// It has failed, so that it cannot be resumed any more.
-    Failed(Vec<u8>),
 }
 
 impl LuaProgram {
@@ -177,26 +169,19 @@ impl Running {
         let mut host = Host::new(context, settings);
         let raw = state.as_ptr();
         let ready = host::enter(&mut host, raw, || {
-            // SAFETY: the state is fresh and ours; `protected` catches what it raises.
-            unsafe {
-                protected(raw, |raw| {
-                    // Nothing that is loaded here is garbage.
-                    ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
-                    native::open(Stack::new(raw));
-                    prelude::push_chunk(raw, "init");
-                    ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, vm::stack::TABLE.as_ptr());
-                    ffi::lua_createtable(raw, 0, CORE_FIELDS);
-                    ffi::lua_call(raw, 2, 0);
-                    seed_random(raw, context);
-                    if rt::is_simulated() {
-                        prelude::push_chunk(raw, "core/simulation");
-                        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, vm::stack::TABLE.as_ptr());
-                        ffi::lua_call(raw, 1, 0);
-                    }
-                    // Usually: the next cycle begins when there is twice as much.
-                    ffi::lua_gc(raw, ffi::LUA_GCRESTART, -1);
-                })
-            }
+            state.fill(|lua| {
+                native::open(lua);
+                lua.push_chunk("init");
+                lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
+                lua.push_table(0, CORE_FIELDS);
+                lua.call(2, 0);
+                seed_random(lua, context);
+                if rt::is_simulated() {
+                    lua.push_chunk("core/simulation");
+                    lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
+                    lua.call(1, 0);
+                }
+            })
         });
         if let Err(message) = ready {
             if context.end_requested().is_none() {
@@ -219,15 +204,12 @@ impl Running {
 
     /// Loads the script, for the driver to run.
     fn load(&mut self, script: Script) {
-        let raw = self.raw();
-        let driver = self.account().cut.driver();
         self.host.deny = script.deny;
         let instead = script.is_secret.then(|| script.source.unexplained());
         let mut loaded = Ok(0);
-        let result = host::enter(&mut self.host, raw, || {
-            // SAFETY: a live state of ours, and its driver, which has not been resumed yet;
-            // `protected` catches what is raised.
-            unsafe { protected(raw, |raw| loaded = load_script(raw, driver, script)) }
+        let state = self.state.as_ref().expect(HAS_STATE);
+        let result = host::enter(&mut self.host, state.as_ptr(), || {
+            state.protect(|lua| loaded = load_script(lua, script))
         });
         let instead = loaded.is_err().then_some(instead).flatten();
         match result.and(loaded) {
@@ -242,32 +224,11 @@ impl Running {
 
     /// Resumes the driver.
     fn resume(&mut self) -> Came {
-        let (raw, arguments) = (self.raw(), std::mem::take(&mut self.arguments));
-        let state = self.state.as_ref().expect("a program that runs has a state");
-        let cut = &state.account().cut;
-        let driver = cut.driver();
-        let came = host::enter(&mut self.host, raw, || {
-            // SAFETY: live states of ours, which only this thread uses; the driver is at rest.
-            unsafe {
-                cut.begin(raw);
-                let status = ffi::lua_resume_(driver, arguments);
-                if status != ffi::LUA_YIELD {
-                    return Came::Failed(outcome(driver, status).err().unwrap_or_default());
-                }
-                let is_done =
-                    ffi::lua_gettop(driver) >= 2 && ffi::lua_type(driver, -2) == ffi::LUA_TNUMBER;
-                let (next, unanswered) = match is_done {
-                    true => (ffi::lua_tonumber(driver, -2), ffi::lua_tonumber(driver, -1)),
-                    false => (0.0, 0.0),
-                };
-                ffi::lua_settop(driver, 0);
-                match is_done {
-                    true => Came::Done(next as i32, unanswered as usize),
-                    false => Came::Cut,
-                }
-            }
-        });
-        cut.finish(raw);
+        let arguments = std::mem::take(&mut self.arguments);
+        let state = self.state.as_ref().expect(HAS_STATE);
+        let raw = state.as_ptr();
+        let came = host::enter(&mut self.host, raw, || state.resume(arguments));
+        state.account().cut.finish(raw);
         came
     }
 
@@ -281,7 +242,7 @@ impl Running {
                 Came::Failed(message) => return self.fail(Some(message)),
                 Came::Cut => return self.rest(),
                 Came::Done(..) if self.step == Step::Start => self.step = Step::Turn,
-                Came::Done(next, unanswered) => break (next, unanswered),
+                Came::Done(next, unanswered) => break (next as i32, unanswered as usize),
             }
         };
         let cost = self.host.take_cost();
@@ -326,7 +287,7 @@ impl Running {
     }
 
     fn account(&self) -> &Account {
-        self.state.as_ref().expect("a program that runs has a state").account()
+        self.state.as_ref().expect(HAS_STATE).account()
     }
 
     /// Whether errors only tell that the context is being ended.
@@ -373,11 +334,9 @@ impl Running {
     /// Says where the turn was cut, if it is not to go on because it has taken too long.
     fn explain_end(&self) {
         let context = &self.host.context;
-        if self.is_cut()
-            && let Some(End::Time(None)) = context.end_requested()
+        if let Some(End::Time(None)) = context.end_requested()
+            && let Some(place) = self.account().cut.traceback()
         {
-            // SAFETY: nobody else uses the state.
-            let place = unsafe { self.account().cut.traceback() };
             context.explain_end(End::Time(Some(place)));
         }
     }
@@ -430,92 +389,17 @@ fn log_end(context: &Context, reason: &End) -> bool {
     }
 }
 
-/// What the VM's want of memory comes as.
-const OUT_OF_MEMORY: &str = "out of memory";
-
-/// Has the script's random numbers differ from those of all other contexts and processes.
-///
-/// # Safety
-/// `raw` must be a live state of `context` with three stack slots free. May raise.
-unsafe fn seed_random(raw: *mut lua_State, context: &Arc<Context>) {
+/// Has the script's random numbers differ from those of all other contexts and processes. May
+/// raise.
+fn seed_random(lua: Stack<'_>, context: &Arc<Context>) {
     // No query has this token. Of its bits, those that a double holds.
     let seed = rt::secret((context.id().to_bits(), u64::MAX)) >> 11;
-    // SAFETY: the caller's contract; the stack is left as it was.
-    unsafe {
-        ffi::lua_getglobal(raw, c"math".as_ptr());
-        ffi::lua_getfield(raw, -1, c"randomseed".as_ptr());
-        ffi::lua_pushnumber(raw, seed as f64);
-        ffi::lua_call(raw, 1, 0);
-        ffi::lua_settop(raw, -2);
-    }
+    lua.push_global(c"math");
+    lua.field(-1, c"randomseed");
+    lua.push_number(seed as f64);
+    lua.call(1, 0);
+    lua.set_top(-2);
 }
 
 /// About as many as the library's chunks share: the table need not grow by and by.
-const CORE_FIELDS: c_int = 40;
-
-/// What a protected call has come to.
-///
-/// # Safety
-/// `raw` must be a live state, with the error value on top if the status says so.
-#[inline]
-unsafe fn outcome(raw: *mut lua_State, status: c_int) -> Result<(), Vec<u8>> {
-    match status {
-        ffi::LUA_OK => Ok(()),
-        ffi::LUA_ERRMEM => Err(OUT_OF_MEMORY.into()),
-        // SAFETY: the caller's contract.
-        _ => Err(unsafe { text_of(raw) }),
-    }
-}
-
-/// Calls `body` so that what it raises comes back as text. The stack is as before afterwards.
-///
-/// # Safety
-/// `raw` must be a live state that nobody else uses. A raise unwinds `body`, destructors included.
-unsafe fn protected<F: FnOnce(*mut lua_State)>(
-    raw: *mut lua_State,
-    body: F,
-) -> Result<(), Vec<u8>> {
-    unsafe extern "C-unwind" fn trampoline<F: FnOnce(*mut lua_State)>(
-        raw: *mut lua_State,
-    ) -> c_int {
-        // SAFETY: `protected` passes a pointer to its `body`, which outlives the call.
-        unsafe {
-            let body = ffi::lua_touserdata(raw, 1).cast::<Option<F>>();
-            ffi::lua_settop(raw, 0);
-            if let Some(body) = (*body).take() {
-                body(raw);
-            }
-        }
-        0
-    }
-    // SAFETY: reading the top changes nothing.
-    let top = unsafe { ffi::lua_gettop(raw) };
-    let mut body = Some(body);
-    let pointer: *mut Option<F> = &mut body;
-    // SAFETY: the caller's contract; cpcall protects the whole of `body`.
-    let status = unsafe { ffi::lua_cpcall(raw, trampoline::<F>, pointer.cast()) };
-    // SAFETY: the error value is on the top of the stack.
-    let result = unsafe { outcome(raw, status) };
-    // SAFETY: as above.
-    unsafe { ffi::lua_settop(raw, top) };
-    result
-}
-
-/// The value on the top of the stack, if it is a string or a number.
-///
-/// # Safety
-/// `raw` must be a live state with a value on its stack.
-pub(super) unsafe fn text_of(raw: *mut lua_State) -> Vec<u8> {
-    let mut length = 0;
-    // SAFETY: the caller's contract; the bytes are copied while the value is on the stack.
-    unsafe {
-        // A number would be converted, which may raise.
-        if ffi::lua_type(raw, -1) != ffi::LUA_TSTRING {
-            return format!("(error object of type {})", ffi::lua_type(raw, -1)).into();
-        }
-        let text = ffi::lua_tolstring(raw, -1, &mut length);
-        let text = std::slice::from_raw_parts(text.cast::<u8>(), length);
-        // The VM's own words, which are short: cut in any case.
-        lua::log::bounded(text, usize::MAX)
-    }
-}
+const CORE_FIELDS: usize = 40;

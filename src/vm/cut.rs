@@ -113,16 +113,17 @@ impl Cut {
         !self.at.get().is_null()
     }
 
-    /// What the script was doing when its turn was cut.
-    ///
-    /// # Safety
-    /// The turn must be cut, and nobody else use the state.
-    pub(crate) unsafe fn traceback(&self) -> String {
+    /// What the script was doing when its turn was cut, if it is.
+    pub(crate) fn traceback(&self) -> Option<String> {
         let (at, mut text) = (self.at.get(), Vec::new());
-        // SAFETY: a coroutine of the state, which is alive: those that run keep it.
+        if at.is_null() {
+            return None;
+        }
+        // SAFETY: a coroutine of the state, which is alive: those that are cut stay so. Nobody else
+        // uses the state: what refers to it is this thread's.
         unsafe { traceback(at, at, 0, &mut text) };
         hide_bottom(&mut text);
-        String::from_utf8_lossy(&text).into_owned()
+        Some(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Sets our hook in the place of what is there, if that may be.

@@ -17,6 +17,7 @@ mod pattern;
 pub mod prelude;
 pub(crate) mod pristine;
 pub mod profiler;
+pub(crate) mod run;
 pub(crate) mod stack;
 pub mod state;
 mod stdio;

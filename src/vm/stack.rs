@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
+use std::path::Path;
 use std::ptr::NonNull;
 
 use mlua::ffi;
@@ -11,8 +12,9 @@ use mlua::ffi::lua_State;
 
 use super::blame::Wrong;
 use super::state::Account;
-use super::{blame, convert, prelude, state, traceback};
+use super::{blame, chunk_cache, convert, prelude, state, traceback};
 use super::{pristine, profiler, stock};
+use crate::logging;
 use crate::message::Value;
 
 /// Prepares a fresh state for what the library does with it. Raises for want of memory.
@@ -366,6 +368,52 @@ impl<'a> Stack<'a> {
     pub(crate) fn push_chunk(self, name: &str) {
         // SAFETY: a running state with the library loaded.
         unsafe { prelude::push_chunk(self.raw, name) };
+    }
+
+    /// The error on top of the stack, as text.
+    pub(crate) fn error_text(self) -> Vec<u8> {
+        // A number would be converted, which may raise.
+        match self.kind(-1) {
+            // The VM's own words, which are short: cut in any case.
+            ffi::LUA_TSTRING => logging::bounded(self.text(-1).unwrap_or_default(), usize::MAX),
+            kind => format!("(error object of type {kind})").into(),
+        }
+    }
+
+    /// Puts as many texts on top together to one.
+    pub(crate) fn concat(self, count: c_int) {
+        // SAFETY: a running state with as many texts on its stack.
+        unsafe { ffi::lua_concat(self.raw, count) };
+    }
+
+    /// Pushes the chunk of a text, or the message why there is none; returns the status, and
+    /// whether the chunk mentions coroutines.
+    pub(crate) fn load(self, text: &[u8], name: &CStr) -> (c_int, bool) {
+        // SAFETY: a running state with the library loaded; pointer and length are those of a slice.
+        unsafe {
+            let (start, length) = (text.as_ptr().cast(), text.len());
+            let status = ffi::luaL_loadbuffer(self.raw, start, length, name.as_ptr());
+            (status, status == ffi::LUA_OK && chunk_cache::mentions(self.raw))
+        }
+    }
+
+    /// The same for that of a file: see [`chunk_cache::load_file`].
+    pub(crate) fn load_file(self, path: &Path, text_only: bool) -> (c_int, bool) {
+        // SAFETY: a running state with slots free and the library loaded.
+        unsafe { chunk_cache::load_file(self.raw, path, text_only) }
+    }
+
+    /// Moves as many values to the driver, which has not been resumed; false if it has no room.
+    pub(crate) fn give_to_driver(self, count: c_int) -> bool {
+        let driver = self.account().cut.driver();
+        // SAFETY: a coroutine of this state, which is alive and at rest, and the values are there.
+        unsafe {
+            let has_room = ffi::lua_checkstack(driver, count) != 0;
+            if has_room {
+                ffi::lua_xmove(self.raw, driver, count);
+            }
+            has_room
+        }
     }
 
     /// Puts a value into the VM.
