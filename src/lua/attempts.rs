@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::host::{Host, KIND_WRITE, Socket, source};
-use super::notice::{Completion, Notice};
+use super::notice::{Completion, Notice, Notices};
+use super::sockets::{KIND_WRITE, Socket, Sockets, source};
 use crate::error::Code;
 use crate::net::{Connector, Progress};
 use crate::os;
+use crate::sched::Context;
 
 /// How a connection attempt stands, by token.
 #[derive(Debug)]
@@ -16,21 +17,21 @@ pub(super) enum Attempt {
     Connecting(u64),
 }
 
-impl Host {
+impl Sockets {
     /// Starts to connect; the outcome comes as a notice under `token`.
-    pub(super) fn connect(&mut self, token: u64, addresses: Vec<os::Address>) {
-        let context = Arc::clone(&self.context);
-        let stored = self.sockets.try_insert(|key| {
-            let connector = Connector::new(token, addresses, &context, source(key, KIND_WRITE));
-            Ok::<_, std::convert::Infallible>(Socket::Connecting(connector))
+    pub(super) fn connect(
+        &mut self,
+        token: u64,
+        addresses: Vec<os::Address>,
+        context: &Arc<Context>,
+        notices: &mut Notices,
+    ) {
+        let key = self.add(|key| {
+            let source = source(key, KIND_WRITE);
+            Socket::Connecting(Connector::new(token, addresses, context, source))
         });
-        match stored {
-            Ok(key) => {
-                self.attempts.insert(token, Attempt::Connecting(key));
-                self.advance(key);
-            }
-            Err(never) => match never {},
-        }
+        self.attempts.insert(token, Attempt::Connecting(key));
+        self.advance(key, context, notices);
     }
 
     /// Notes that `token` waits for a name to be looked up before it can connect.
@@ -43,16 +44,19 @@ impl Host {
         &mut self,
         token: u64,
         result: Result<Vec<std::net::SocketAddr>, Code>,
+        context: &Arc<Context>,
+        notices: &mut Notices,
     ) {
         // Relaxed: only the thread that runs the context writes it.
-        let lookups = &self.context.metrics().lookups;
+        let lookups = &context.metrics().lookups;
         lookups.store(lookups.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         match (self.attempts.remove(&token), result) {
             (Some(_), Ok(addresses)) => {
-                self.connect(token, addresses.into_iter().map(Into::into).collect());
+                let addresses = addresses.into_iter().map(Into::into).collect();
+                self.connect(token, addresses, context, notices);
             }
             (_, result) => {
-                self.notices.push_back(Notice::Complete(token, result.map(Completion::Addresses)))
+                notices.push(Notice::Complete(token, result.map(Completion::Addresses)));
             }
         }
     }
@@ -60,21 +64,21 @@ impl Host {
     /// Gives up connecting; the outcome does not matter any more.
     pub(super) fn cancel_connect(&mut self, token: u64) {
         if let Some(Attempt::Connecting(key)) = self.attempts.remove(&token) {
-            self.sockets.remove(key);
+            self.all.remove(key);
         }
     }
 
-    pub(super) fn advance(&mut self, key: u64) {
-        let Some(Socket::Connecting(connector)) = self.sockets.get_mut(key) else { return };
+    pub(super) fn advance(&mut self, key: u64, context: &Arc<Context>, notices: &mut Notices) {
+        let Some(Socket::Connecting(connector)) = self.all.get_mut(key) else { return };
         let token = connector.token;
         let result = match connector.poll() {
             Progress::Wait => return,
             Progress::Connected(stream) => Ok(stream),
             Progress::Failed(code) => Err(code),
         };
-        self.sockets.remove(key);
+        self.all.remove(key);
         self.attempts.remove(&token);
-        let result = result.map(|stream| Completion::Connected(self.add_stream(stream)));
-        self.notices.push_back(Notice::Complete(token, result));
+        let result = result.map(|stream| Completion::Connected(self.add_stream(stream, context)));
+        notices.push(Notice::Complete(token, result));
     }
 }

@@ -114,7 +114,7 @@ fn refuse(lua: Stack<'_>) -> c_int {
 /// Fails likewise, by way of the token that is its first argument.
 fn refuse_token(lua: Stack<'_>) -> c_int {
     let token = lua.key(1);
-    host::with(|host| host.fail(token, Code::NOT_PERMITTED));
+    host::with(|host| host.turn.notices.fail(token, Code::NOT_PERMITTED));
     0
 }
 

@@ -36,7 +36,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
 
 fn find(number: f64) -> Option<Arc<Context>> {
     let id = Id::from_number(number)?;
-    host::with(|host| host.peer(id).0.cloned())
+    host::with(|host| host.peers.find(id, &host.context).cloned())
 }
 
 pub(super) fn push_id(lua: Stack<'_>, id: Option<Id>) -> c_int {
@@ -235,7 +235,7 @@ fn destroy(lua: Stack<'_>) -> c_int {
             return 1;
         } else {
             // The end of its owner closes a socket: what was written to it before leaves first.
-            host::with(host::Host::flush_remotes);
+            host::with(host::Host::flush_shared);
             context.destroy(End::Destroyed(reason));
         }
     }

@@ -45,43 +45,45 @@ enum Next {
 /// What comes next, and the sign of its kind.
 fn next() -> (Next, f64) {
     host::with(|host| {
-        host.flush_answers();
+        host.sockets.flush_answers(&host.context, &mut host.turn.notices);
         let next = take_next(host);
-        (next, if host.has_more() { 1.0 } else { -1.0 })
+        (next, if host.turn.has_more() { 1.0 } else { -1.0 })
     })
 }
 
 #[inline(always)]
 fn take_next(host: &mut Host) -> Next {
     loop {
-        if !host.charge(1) || host.is_ending {
+        if !host.turn.charge(1) || host.turn.is_ending {
             return Next::None;
         }
-        if let Some(notice) = host.notices.pop_front() {
+        if let Some(notice) = host.turn.notices.pop() {
             if let Notice::Readable(key) = notice {
-                host.begin_answer(key);
+                host.sockets.begin_answer(key);
             }
             return Next::Notice(notice);
         }
         // Before the mailbox, so that no flood of messages holds timers up. What ends a wait is put
         // off by the dispatcher until it has seen what came before.
-        if host.timers.has_due() {
+        if host.turn.timers.has_due() {
             return Next::Timers;
         }
         match host.next_event() {
             None => return Next::None,
             Some(Event::Ready { source }) => host.on_ready(source),
-            Some(Event::Resolved { token, result }) => host.on_resolved(token, result),
+            Some(Event::Resolved { token, result }) => {
+                host.sockets.on_resolved(token, result, &host.context, &mut host.turn.notices);
+            }
             Some(Event::Reply { session, result }) => {
                 // Otherwise nobody waits for it any more, or nobody ever did.
-                if let Some(token) = host.sessions.close(session) {
+                if let Some(token) = host.peers.sessions.close(session) {
                     return Next::Event(Event::Reply { session: token, result });
                 }
             }
             Some(event) => {
                 match &event {
                     Event::Message { value, .. } => {
-                        host.unread.note(value);
+                        host.peers.received.unread.note(value);
                         host.receive();
                     }
                     Event::Publication { .. } => host.receive(),
@@ -127,7 +129,8 @@ fn next_message(lua: Stack<'_>) -> c_int {
         }
         lua.number(3)
     };
-    let found = host::with(|host| host.next_message(wanted));
+    let found =
+        host::with(|host| host.turn.next_message(wanted, &mut host.peers.received, &host.context));
     let Some((from, session, value)) = found else { return 0 };
     lua.push_number(from.to_number());
     push_session(lua, session);
@@ -159,7 +162,7 @@ fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
             push_pair(lua, sign * PUBLICATION, subscription as f64);
             push_received(lua, &published.value);
             lua.push_number(published.from.to_number());
-            host::with(|host| host.published = Some(published));
+            host::with(|host| host.peers.published = Some(published));
             4
         }
         Event::Reply { session, result } => {
@@ -229,14 +232,14 @@ fn push_complete(lua: Stack<'_>, sign: f64, token: u64, result: Result<Completio
 
 /// native.has_older(): whether events wait that came before this turn.
 fn has_older(lua: Stack<'_>) -> c_int {
-    let older = host::with(|host| host.has_older());
+    let older = host::with(|host| host.turn.has_older());
     lua.push_boolean(older);
     1
 }
 
 /// native.is_ending(): whether the context has destroyed itself.
 fn is_ending(lua: Stack<'_>) -> c_int {
-    let ending = host::with(|host| host.is_ending);
+    let ending = host::with(|host| host.turn.is_ending);
     lua.push_boolean(ending);
     1
 }

@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::buffer::values::{buffer_at, push_frames, with_buffer, with_text};
 use crate::buf::{NlBuffer, ReadBuffer};
@@ -51,8 +50,8 @@ struct Found {
 /// Takes the next frames, whose bodies are at `places`.
 fn find(key: u64, scratch: &mut ReadBuffer, places: &mut [Range<usize>; FRAMES_MAX]) -> Found {
     host::with(|host| {
-        let has_time = host.charge(1);
-        let Some(stream) = host.stream(key) else {
+        let has_time = host.turn.charge(1);
+        let Some(stream) = host.sockets.stream(key) else {
             return Found { read: Read::Failed(Code::SOCKET_CLOSED), is_dry: false };
         };
         if !has_time {
@@ -66,7 +65,7 @@ fn find(key: u64, scratch: &mut ReadBuffer, places: &mut [Range<usize>; FRAMES_M
             Read::Failed(_) => false,
         };
         if let Read::Frames(count, _) = read {
-            host.charge(count - 1);
+            host.turn.charge(count - 1);
         }
         Found { read, is_dry }
     })
@@ -104,8 +103,8 @@ fn read_into(key: f64, buffer: &mut NlBuffer) -> c_int {
     }
     let before = buffer.charged;
     let take = |host: &mut Host| {
-        let has_time = host.charge(1);
-        let Some(stream) = host.stream(key as u64) else { return 3 };
+        let has_time = host.turn.charge(1);
+        let Some(stream) = host.sockets.stream(key as u64) else { return 3 };
         if !has_time {
             stream.read_later();
             return 2;
@@ -149,7 +148,7 @@ fn stage_shared_buffer(fd: f64, buffer: &mut NlBuffer) -> c_int {
         let fd = fd as u64;
         let body = body_of(buffer);
         if let Body::Slice(body) = body
-            && host.remotes.stage(fd, body)
+            && host.sockets.shared.stage(fd, body)
         {
             host.note_staged(body.len());
             return true;
@@ -186,14 +185,8 @@ fn stage_text(key: f64, text: &[u8]) -> c_int {
 
 #[inline]
 fn stage_plain(host: &mut Host, key: f64, body: &[u8]) -> bool {
-    let key = key as u64;
-    let Some(stream) = host.stream(key) else { return false };
-    let is_staged = stream.stage(body);
+    let is_staged = host.sockets.stage(key as u64, body);
     if is_staged {
-        if !stream.is_dirty {
-            stream.is_dirty = true;
-            host.dirty.push(key);
-        }
         host.note_staged(body.len());
     }
     is_staged
@@ -242,23 +235,14 @@ fn write(lua: Stack<'_>) -> c_int {
 /// Stages a frame on a connection of the context's own; `None` if there is none with this key.
 fn stage(host: &mut Host, key: u64, mut data: Body<'_>, token: u64) -> Option<Result<(), TooLong>> {
     let bytes = data.held_bytes();
-    let context = host.is_too_much(bytes).then(|| Arc::clone(&host.context));
-    let stream = host.stream(key)?;
-    if let Some(context) = context {
-        stream.writer().overflow(&context);
+    if host.is_too_much(bytes) {
+        host.sockets.stream(key)?.writer().overflow(&host.context);
         data = Body::Slice(&[]);
     }
-    if let Err(too_long) = stream.write(data) {
-        return Some(Err(too_long));
-    }
-    if token != 0 {
-        stream.staged.notify(token);
-    }
-    if !stream.is_dirty {
-        stream.is_dirty = true;
-        host.dirty.push(key);
-    } else if stream.staged.bytes() >= WriteBatch::BYTES_MAX {
-        host.flush();
+    match host.sockets.write(key, data, token)? {
+        Ok(false) => {}
+        Ok(true) => host.flush(),
+        Err(too_long) => return Some(Err(too_long)),
     }
     host.note_staged(bytes);
     Some(Ok(()))
@@ -295,7 +279,7 @@ fn stage_shared(
     if host.deny.withholds_network() {
         return Err(Code::NOT_PERMITTED);
     }
-    let known = host.remotes.get(fd).or_else(|| SharedWriter::get(fd));
+    let known = host.sockets.shared.get(fd).or_else(|| SharedWriter::get(fd));
     let shared = known.ok_or(Code::SOCKET_CLOSED)?;
     let encoder: Encoder = shared.encoder().ok_or(Code::NOT_PERMITTED)?;
     if shared.owner() == host.context.id() {
@@ -311,7 +295,7 @@ fn stage_shared(
         shared.writer().overflow(&host.context);
         data = Body::Slice(&[]);
     }
-    if host.remotes.push(fd, &shared, encoder, (head, data), token) {
+    if host.sockets.shared.push(fd, &shared, encoder, (head, data), token) {
         host.flush();
     }
     host.note_staged(bytes);

@@ -1,12 +1,12 @@
-//! What a context's script acts on: its mailbox's events, timers and sockets.
+//! What a context's script acts on: its turn, its sockets, its peers, and what is known of itself.
 //!
 //! The native functions (context.rs, tcp.rs, timer.rs) reach the host of the running context
-//! through [`with`]; a turn (program.rs) sets it with [`enter`].
+//! through [`with`]; a turn (program.rs) sets it with [`enter`]. What needs only one of the parts
+//! is a method of that; here is what needs several.
 
 #![allow(unsafe_code, reason = "not behind a safe face yet")]
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,33 +14,21 @@ use std::sync::atomic::Ordering;
 
 use mlua::ffi::lua_State;
 
-use super::attempts::Attempt;
-pub(super) use super::notice::{Completion, Notice};
+use super::notice::Notice;
+use super::peers::Peers;
 use super::quota::Quota;
-use super::sessions::Sessions;
-use super::timer::{TIMERS_MAX, Timers};
-use super::unread::Unread;
+use super::sockets::{KIND_READ, KIND_TIMER, Sockets, source};
+use super::timer::Timers;
+use super::turn::Turn;
 use crate::error::Code;
 use crate::lua;
-use crate::message::{Event, Id, Published, Value};
-use crate::net::{Acceptor, Connection, Connector, SharedWriters, SlotMap, linger};
-use crate::rt::{self, Listener};
+use crate::message::{Event, Id, Value};
 use crate::sched::{Context, ReadyWaker};
 use crate::vm::hook;
 use crate::vm::state::Account;
 
-/// What one turn may cost, in messages' worth of work, before other contexts run.
-pub(super) const COST_PER_TURN: usize = 1024;
-
 /// What a socket's readiness costs, with the system calls that follow.
 const READY_COST: usize = 8;
-
-/// Answers that leave together: so many, or so many bytes.
-const ANSWERS_MAX: usize = 64;
-const ANSWER_BYTES_MAX: usize = 256 * 1024;
-
-/// Peers whose contexts are remembered, to spare the lookup. A power of two.
-const PEERS: usize = 8;
 
 /// Writes of less are staged whatever waits already.
 const LARGE_BYTES: usize = 1 << 20;
@@ -49,62 +37,16 @@ const LARGE_BYTES: usize = 1 << 20;
 const TIMER_BYTES: usize = 96;
 const SOCKET_BYTES: usize = 2048;
 
-/// The kinds of readiness that wakers carry, beside the key of a socket.
-const KIND_TIMER: u64 = 0;
-const KIND_READ: u64 = 1;
-pub(super) const KIND_WRITE: u64 = 2;
-const KIND_END: u64 = 3;
-
 /// The key of the signals that a context hears, among those of the timers' kind.
 const SIGNALS: u64 = 1;
-
-/// A socket of the context.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Stream(Box<Connection>),
-    Listener(Acceptor),
-    Connecting(Connector),
-}
-
-/// What is staged: answers that leave together, or more.
-#[derive(Debug)]
-struct Answers {
-    /// The connection that the script was last told of, and has done nothing else since.
-    key: u64,
-    /// Connections with something staged, before that.
-    dirty: usize,
-    /// Nothing else is staged.
-    are_all: bool,
-    bytes: usize,
-}
-
-impl Default for Answers {
-    fn default() -> Answers {
-        Answers { key: 0, dirty: 0, are_all: true, bytes: 0 }
-    }
-}
 
 /// The running context's side of the world.
 pub(super) struct Host {
     pub(super) context: Arc<Context>,
     pub(super) settings: Arc<super::settings::Settings>,
-    pub(super) batch: VecDeque<Event>,
-    /// Whether anything in the batch holds bytes, and how many had come to the mailbox with it.
-    batch_holds: bool,
-    come_bytes: usize,
-    pub(super) notices: VecDeque<Notice>,
-    pub(super) timers: Timers,
-    pub(super) sockets: SlotMap<Socket>,
-    pub(super) attempts: HashMap<u64, Attempt>,
-    pub(super) dirty: Vec<u64>,
-    answers: Answers,
-    pub(super) remotes: SharedWriters,
-    peers: [Option<Arc<Context>>; PEERS],
-    /// Queries that wait for an answer.
-    pub(super) sessions: Sessions,
-    /// The publication that is being delivered.
-    pub(super) published: Option<Arc<Published>>,
-    pub(super) is_ending: bool,
+    pub(super) turn: Turn,
+    pub(super) sockets: Sockets,
+    pub(super) peers: Peers,
     /// What is withheld from the context, and from those it creates.
     pub(super) deny: super::confine::Deny,
     /// Where its script is.
@@ -120,20 +62,8 @@ pub(super) struct Host {
     pub(super) quota: Quota,
     /// The traceback of an error that nobody has caught, until it is reported.
     pub(super) trace: Option<Vec<u8>>,
-    /// What the turn has cost so far, in messages' worth of work.
-    cost: usize,
-    /// Messages received that the mailbox still counts; the bytes that these and answers held, and
-    /// how many of them the context has sent itself.
-    pub(super) received: usize,
-    pub(super) received_bytes: usize,
-    pub(super) own_bytes: usize,
-    pub(super) unread: Unread,
     /// Bytes that its timers and sockets are charged with.
     charged: usize,
-    /// Bytes that have been staged since the last flush; with so many it does not wait for the end
-    /// of the turn.
-    staged: usize,
-    staged_max: usize,
 }
 
 thread_local! {
@@ -179,11 +109,7 @@ pub(super) fn is_entered() -> bool {
 
 /// Whether a socket of the running context, by its key, is open.
 pub(super) fn is_open(key: u64) -> bool {
-    is_entered() && with(|host| host.sockets.get_mut(key).is_some())
-}
-
-pub(super) fn source(key: u64, kind: u64) -> u64 {
-    key << 2 | kind
+    is_entered() && with(|host| host.sockets.all.get(key).is_some())
 }
 
 /// Asks a context to collect its garbage.
@@ -199,20 +125,9 @@ impl Host {
         Box::new(Host {
             context: Arc::clone(context),
             settings: Arc::clone(settings),
-            batch: VecDeque::new(),
-            batch_holds: false,
-            come_bytes: 0,
-            notices: VecDeque::new(),
-            timers: Timers::new(ReadyWaker::waker(context, source(0, KIND_TIMER))),
-            sockets: SlotMap::default(),
-            attempts: HashMap::new(),
-            dirty: Vec::new(),
-            answers: Answers::default(),
-            remotes: SharedWriters::default(),
-            peers: [const { None }; PEERS],
-            sessions: Sessions::default(),
-            published: None,
-            is_ending: false,
+            turn: Turn::new(Timers::new(ReadyWaker::waker(context, source(0, KIND_TIMER)))),
+            sockets: Sockets::new(context.limits().memory),
+            peers: Peers::default(),
             deny: super::confine::Deny::default(),
             folder: None,
             hears_signals: false,
@@ -221,143 +136,34 @@ impl Host {
             end_reason: None,
             quota: Quota::default(),
             trace: None,
-            cost: 0,
-            received: 0,
-            received_bytes: 0,
-            own_bytes: 0,
-            unread: Unread::default(),
             charged: 0,
-            staged: 0,
-            staged_max: match context.limits().memory {
-                0 => usize::MAX,
-                limit => limit / 8,
-            },
         })
-    }
-
-    /// The context with this address, and this one; may be one that has just ended.
-    #[inline(always)]
-    pub(super) fn peer(&mut self, id: Id) -> (Option<&Arc<Context>>, &Context) {
-        let peer = &mut self.peers[id.index() % PEERS];
-        if peer.as_ref().is_none_or(|peer| peer.id() != id) {
-            // The one before is kept if there is none.
-            match self.context.scheduler().registry().get(id) {
-                None => return (None, &self.context),
-                found => *peer = found,
-            }
-        }
-        (peer.as_ref(), &self.context)
     }
 
     /// Takes the next event of the turn from the mailbox.
     #[inline]
     pub(super) fn next_event(&mut self) -> Option<Event> {
-        let event = self.batch.pop_front()?;
-        self.unread.bytes = if self.batch_holds { self.note_bytes(&event) } else { 0 };
-        Some(event)
+        self.turn.next_event(&mut self.peers.received, &self.context)
     }
 
-    /// Takes what is in the mailbox, once the last batch is used up.
+    /// Counts a message as received.
     #[inline]
-    fn take(&mut self) {
-        let come = self.context.take(&mut self.batch);
-        self.batch_holds = come != self.come_bytes;
-        self.come_bytes = come;
+    pub(super) fn receive(&mut self) {
+        self.peers.received.receive(&self.context);
     }
 
-    /// Takes the next event if it is a message from `wanted` (0 for any), and nothing else is to be
-    /// done before it.
-    pub(super) fn next_message(&mut self, wanted: f64) -> Option<(Id, u64, Value)> {
-        if !self.charge(1) || self.is_ending || !self.notices.is_empty() {
-            return None;
-        }
-        if self.batch.is_empty() {
-            if self.timers.has_due() {
-                return None;
-            }
-            self.take();
-        }
-        match self.batch.front()? {
-            Event::Message { from, .. } if wanted == 0.0 || from.to_number() == wanted => {}
-            _ => return None,
-        }
-        match self.next_event()? {
-            Event::Message { from, session, value } => {
-                self.receive();
-                Some((from, session, value))
-            }
-            _ => None,
-        }
-    }
-
-    /// Begins a turn: takes what is in the mailbox, unless some of the last batch is left.
-    pub(super) fn begin_turn(&mut self) {
-        if self.batch.is_empty() {
-            self.take();
-        }
-        self.timers.look();
-    }
-
-    /// Adds to the cost of the turn; false once it has used up its share.
-    pub(super) fn charge(&mut self, cost: usize) -> bool {
-        self.cost += cost;
-        self.cost <= COST_PER_TURN
-    }
-
-    /// The cost of the turn that ends.
-    pub(super) fn take_cost(&mut self) -> usize {
-        std::mem::take(&mut self.cost)
-    }
-
-    /// True if events wait that came before this turn.
-    pub(super) fn has_older(&self) -> bool {
-        !self.batch.is_empty()
-    }
-
-    /// True if the turn was cut short.
-    pub(super) fn has_more(&self) -> bool {
-        self.has_older() || !self.notices.is_empty() || self.timers.has_due()
-    }
-
-    /// The slots of timers that are due, each with whether it repeats; those taken before are over.
-    pub(super) fn take_due(&mut self) -> impl Iterator<Item = (u32, bool)> {
-        let may_run = self.charge(0) && !self.is_ending;
-        let cost = &mut self.cost;
-        self.timers.take_due(if may_run { TIMERS_MAX } else { 0 }).inspect(move |_| *cost += 1)
-    }
-
-    /// Reacts to readiness: what follows is found in `notices`.
+    /// Reacts to readiness: what follows is found in the notices of the turn.
     pub(super) fn on_ready(&mut self, ready: u64) {
         let (key, kind) = (ready >> 2, ready & 3);
-        self.cost += READY_COST;
-        match kind {
-            KIND_TIMER if key == SIGNALS => {
+        self.turn.charge(READY_COST);
+        match (key, kind) {
+            (SIGNALS, KIND_TIMER) => {
                 let pending = self.settings.process.take_pending(self.context.id());
-                return self.notices.extend(pending.map(Notice::Signal));
+                pending.for_each(|signal| self.turn.notices.push(Notice::Signal(signal)));
             }
-            KIND_TIMER => return self.timers.on_ready(),
-            _ => {}
-        }
-        if key == 0 {
-            return self.notices.push_back(Notice::Collect);
-        }
-        match self.sockets.get_mut(key) {
-            None => {}
-            Some(Socket::Listener(listener)) => {
-                listener.on_readable();
-                self.notices.push_back(Notice::Acceptable(key));
-            }
-            Some(Socket::Connecting(_)) => self.advance(key),
-            Some(Socket::Stream(connection)) if kind == KIND_READ => {
-                connection.on_readable();
-                self.notices.push_back(Notice::Readable(key));
-            }
-            Some(Socket::Stream(_)) if kind == KIND_END => {
-                self.notices.push_back(Notice::Gone(key));
-            }
-            Some(Socket::Stream(connection)) => {
-                connection.writer().resume();
-            }
+            (_, KIND_TIMER) => self.turn.timers.on_ready(),
+            (0, _) => self.turn.notices.push(Notice::Collect),
+            _ => self.sockets.on_ready(key, kind, &self.context, &mut self.turn.notices),
         }
     }
 
@@ -369,17 +175,17 @@ impl Host {
 
     /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
     pub(super) fn end_turn(&mut self) {
-        self.unread.forget();
+        self.peers.received.unread.forget();
         self.cut_turn();
     }
 
     /// The same for a turn that is cut: what it deals with at this moment goes on.
     pub(super) fn cut_turn(&mut self) {
-        self.settle();
-        if !self.dirty.is_empty() || !self.remotes.is_clean() {
+        self.peers.received.settle(&self.context);
+        if !self.sockets.is_clean() {
             self.flush();
         }
-        self.timers.arm();
+        self.turn.timers.arm();
     }
 
     /// Charges the context with the memory that its timers, sockets, names and subscriptions take
@@ -388,7 +194,8 @@ impl Host {
     pub(super) fn charge_resources(&mut self, account: &Account) {
         // Relaxed: only the thread that runs the context writes it.
         let ties = self.context.metrics().ties_bytes.load(Ordering::Relaxed);
-        let now = self.timers.len() * TIMER_BYTES + self.sockets.len() * SOCKET_BYTES + ties;
+        let (timers, sockets) = (self.turn.timers.len(), self.sockets.len());
+        let now = timers * TIMER_BYTES + sockets * SOCKET_BYTES + ties;
         if now != self.charged {
             account.recharge(self.charged, now);
             self.charged = now;
@@ -409,66 +216,32 @@ impl Host {
         // Relaxed: figures for people.
         metrics.lua_bytes.store(account.lua_bytes(), Ordering::Relaxed);
         metrics.buffer_bytes.store(account.external_bytes(), Ordering::Relaxed);
-        metrics.timers.store(self.timers.len(), Ordering::Relaxed);
+        metrics.timers.store(self.turn.timers.len(), Ordering::Relaxed);
         metrics.sockets.store(self.sockets.len(), Ordering::Relaxed);
-    }
-
-    /// The script has dealt with the last event. While all it writes are answers on the connections
-    /// it is told of, so many of them leave together: their bytes are still in the caches, and who
-    /// receives them is woken for the first of many instead of for each. Whatever else was written
-    /// stays until the end of the turn, since more may follow to the same sockets.
-    #[inline]
-    pub(super) fn flush_answers(&mut self) {
-        let answers = &mut self.answers;
-        let key = std::mem::take(&mut answers.key);
-        if self.dirty.len() == answers.dirty {
-            return;
-        }
-        if key == 0 || self.dirty.len() != answers.dirty + 1 || self.dirty.last() != Some(&key) {
-            answers.are_all = false;
-        }
-        answers.dirty = self.dirty.len();
-        if !answers.are_all || !self.remotes.is_clean() {
-            return;
-        }
-        if let Some(Socket::Stream(connection)) = self.sockets.get(key) {
-            answers.bytes += connection.staged.bytes();
-        }
-        if answers.dirty >= ANSWERS_MAX || answers.bytes >= ANSWER_BYTES_MAX {
-            self.flush();
-        }
-    }
-
-    /// Notes that the script is told of this connection.
-    #[inline]
-    pub(super) fn begin_answer(&mut self, key: u64) {
-        self.answers.key = key;
     }
 
     /// Writes what was staged since the last time.
     pub(super) fn flush(&mut self) {
-        let notices = &mut self.notices;
-        let mut notify = |token, result: Result<(), Code>| {
-            notices.push_back(Notice::Complete(token, result.map(|()| Completion::Done)));
-        };
-        for key in self.dirty.drain(..) {
-            if let Some(Socket::Stream(connection)) = self.sockets.get_mut(key) {
-                connection.is_dirty = false;
-                connection.flush(&self.context, &mut notify);
-            }
-        }
-        self.answers = Answers::default();
-        self.staged = 0;
-        self.flush_remotes();
+        self.sockets.flush(&self.context, &mut self.turn.notices);
+    }
+
+    /// Writes what was staged for sockets of other contexts.
+    pub(super) fn flush_shared(&mut self) {
+        self.sockets.flush_shared(&self.context, &mut self.turn.notices);
     }
 
     /// Counts bytes that were staged, and writes all that was if these are many.
     #[inline]
     pub(super) fn note_staged(&mut self, bytes: usize) {
-        self.staged += bytes;
-        if self.staged >= self.staged_max {
+        if self.sockets.is_full_with(bytes) {
             self.flush();
         }
+    }
+
+    /// Bytes that may be held besides by what the context sends.
+    #[inline]
+    pub(super) fn room(&self) -> usize {
+        self.context.allowance().map_or(usize::MAX, |allowance| allowance.room())
     }
 
     /// Whether a write would hold more than the context may, with what waits already.
@@ -477,77 +250,51 @@ impl Host {
         bytes >= LARGE_BYTES && bytes > self.room()
     }
 
-    /// Writes what was staged for sockets of other contexts.
-    pub(super) fn flush_remotes(&mut self) {
-        let notices = &mut self.notices;
-        let notify = |token, result: Result<(), Code>| {
-            notices.push_back(Notice::Complete(token, result.map(|()| Completion::Done)));
-        };
-        self.remotes.flush(&self.context, notify);
+    /// Puts an event into the mailbox of another context.
+    #[inline]
+    pub(super) fn deliver(&mut self, to: Id, event: Event) -> Result<(), Code> {
+        self.begin_delivery();
+        self.peers.deliver(to, event, &self.context)
+    }
+
+    /// Before events are delivered, what this context has received is told: whoever is moved to
+    /// send more by the event finds room. And what it has written to sockets of others leaves: who
+    /// is told of it may close the socket at once.
+    #[inline]
+    pub(super) fn begin_delivery(&mut self) {
+        self.peers.received.settle(&self.context);
+        if !self.sockets.shared.is_clean() {
+            self.flush_shared();
+        }
+    }
+
+    /// Delivers a value to one of those who answer under a name, the next in turn if it has room.
+    pub(super) fn deliver_named(
+        &mut self,
+        name: &[u8],
+        mut value: Value,
+        event: impl Fn(Value) -> Event,
+    ) -> Result<Id, Code> {
+        let holders = self.context.scheduler().names().next(name);
+        let mut failure = Code::NO_CONTEXT;
+        for (left, &holder) in (0..holders.len()).rev().zip(&holders) {
+            let one = if left == 0 { std::mem::take(&mut value) } else { value.clone() };
+            match self.deliver(holder, event(one)) {
+                Ok(()) => return Ok(holder),
+                // Who has ended meanwhile is none of them any more.
+                Err(Code::NO_CONTEXT) => {}
+                Err(code) => failure = code,
+            }
+        }
+        Err(failure)
     }
 
     /// The script ends its own context. The first reason counts, as it does when others end it.
     pub(super) fn end(&mut self, reason: Option<Vec<u8>>) {
-        if !self.is_ending {
+        if !self.turn.is_ending {
             self.end_reason = reason;
         }
-        self.is_ending = true;
-    }
-
-    /// Stores a new socket under the key it is made for.
-    pub(super) fn add_stream(&mut self, stream: rt::Stream) -> u64 {
-        let context = Arc::clone(&self.context);
-        let stored = self.sockets.try_insert(|key| {
-            let connection =
-                Connection::new(stream, &context, source(key, KIND_READ), source(key, KIND_WRITE));
-            Ok::<_, std::convert::Infallible>(Socket::Stream(Box::new(connection)))
-        });
-        match stored {
-            Ok(key) => key,
-            Err(never) => match never {},
-        }
-    }
-
-    /// Stores a new listen socket.
-    pub(super) fn add_listener(&mut self, listener: Listener) -> u64 {
-        let context = Arc::clone(&self.context);
-        let stored = self.sockets.try_insert(|key| {
-            let acceptor = Acceptor::new(listener, &context, source(key, KIND_READ));
-            Ok::<_, std::convert::Infallible>(Socket::Listener(acceptor))
-        });
-        match stored {
-            Ok(key) => key,
-            Err(never) => match never {},
-        }
-    }
-
-    /// Ends an operation with a failure.
-    pub(super) fn fail(&mut self, token: u64, code: Code) {
-        self.notices.push_back(Notice::Complete(token, Err(code)));
-    }
-
-    /// See [`Connection::watch_end`]; the script is told by a notice.
-    pub(super) fn watch_end(&mut self, key: u64) -> Option<Code> {
-        let waker = ReadyWaker::waker(&self.context, source(key, KIND_END));
-        self.stream(key)?.watch_end(&waker)
-    }
-
-    /// Closes a socket; what was written to it still leaves.
-    pub(super) fn close(&mut self, key: u64) {
-        match self.sockets.remove(key) {
-            Some(Socket::Stream(mut connection)) => {
-                let notices = &mut self.notices;
-                connection.flush(&self.context, |token, result| {
-                    let result = result.map(|()| Completion::Done);
-                    notices.push_back(Notice::Complete(token, result));
-                });
-                linger(*connection);
-            }
-            Some(Socket::Connecting(connector)) => {
-                self.attempts.remove(&connector.token);
-            }
-            Some(Socket::Listener(..)) | None => {}
-        }
+        self.turn.is_ending = true;
     }
 
     /// Closes everything, at the end of the context.
@@ -556,20 +303,6 @@ impl Host {
         if std::mem::take(&mut self.hears_signals) {
             self.settings.process.forget(self.context.id());
         }
-        let streams: Vec<_> = self.sockets.drain().collect();
-        for socket in streams {
-            if let Socket::Stream(connection) = socket {
-                linger(*connection);
-            }
-        }
-    }
-
-    /// The connection under this key, if it is one.
-    #[inline]
-    pub(super) fn stream(&mut self, key: u64) -> Option<&mut Connection> {
-        match self.sockets.get_mut(key) {
-            Some(Socket::Stream(connection)) => Some(connection),
-            _ => None,
-        }
+        self.sockets.close_all();
     }
 }

@@ -204,7 +204,7 @@ fn query(lua: Stack<'_>) -> c_int {
             return Err(Code::QUERIES_FULL);
         }
         let from = host.context.id();
-        let session = host.sessions.open(from, token);
+        let session = host.peers.sessions.open(from, token);
         let event = |value| Event::Message { from, session, value };
         let sent = match (name, to) {
             (Some(name), _) => host.deliver_named(name, value, event).map(Some),
@@ -212,7 +212,7 @@ fn query(lua: Stack<'_>) -> c_int {
             (None, None) => Err(Code::NO_CONTEXT),
         };
         if sent.is_err() {
-            host.sessions.close(session);
+            host.peers.sessions.close(session);
         }
         sent.map(|to| (session, to))
     });
@@ -229,7 +229,7 @@ fn query(lua: Stack<'_>) -> c_int {
 /// native.forget(token): nobody waits for an answer to this query any more.
 fn forget(lua: Stack<'_>) -> c_int {
     let token = lua.key(1);
-    host::with(|host| host.sessions.forget(host.context.id(), token));
+    host::with(|host| host.peers.sessions.forget(host.context.id(), token));
     0
 }
 
@@ -282,7 +282,7 @@ fn refuse(lua: Stack<'_>) -> c_int {
 /// many bytes it holds.
 fn unreceive(lua: Stack<'_>) -> c_int {
     let number = lua.key(1);
-    let bytes = host::with(|host| host.keep(number));
+    let bytes = host::with(|host| host.peers.received.keep(number, &host.context));
     lua.push_number(bytes as f64);
     1
 }
@@ -290,6 +290,6 @@ fn unreceive(lua: Stack<'_>) -> c_int {
 /// native.received(number, bytes): a message that waited so is received.
 fn received(lua: Stack<'_>) -> c_int {
     let (number, bytes) = (lua.key(1), lua.key(2));
-    host::with(|host| host.receive_kept(number, bytes as usize));
+    host::with(|host| host.peers.received.receive_kept(number, bytes as usize, &host.context));
     0
 }

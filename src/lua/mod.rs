@@ -16,18 +16,21 @@ mod message;
 mod names;
 mod native;
 mod notice;
+mod peers;
 mod process;
 mod program;
 mod quota;
+mod received;
 mod rwopt;
-mod send;
 mod sessions;
 mod settings;
 pub(crate) mod shortage;
+mod sockets;
 mod start;
 mod stat;
 mod tcp;
 mod timer;
+mod turn;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod unread;
 

@@ -156,7 +156,7 @@ fn publish(lua: Stack<'_>) -> c_int {
 
 /// native.topic(): that of the publication which was delivered last.
 fn topic(lua: Stack<'_>) -> c_int {
-    let Some(published) = host::with(|host| host.published.take()) else { return 0 };
+    let Some(published) = host::with(|host| host.peers.published.take()) else { return 0 };
     lua.push_text(&published.topic);
     1
 }

@@ -52,9 +52,9 @@ fn exit(lua: Stack<'_>) -> c_int {
         is_given.then(|| lua.number(1) as u8)
     };
     host::with(|host| {
-        host.is_ending = true;
+        host.turn.is_ending = true;
         // What was written to sockets of others leaves before their owners end.
-        host.flush_remotes();
+        host.flush_shared();
         let status = status.unwrap_or_else(|| host.settings.status());
         let settings = Arc::clone(&host.settings);
         settings.process.end(host.context.scheduler(), Some(status));

@@ -8,10 +8,11 @@ use mlua::ffi::{self, lua_State};
 
 use super::command::CommandLine;
 use super::confine::Deny;
-use super::host::{self, COST_PER_TURN, Host};
+use super::host::{self, Host};
 use super::native;
 use super::settings::Settings;
 use super::start::load_script;
+use super::turn::COST_PER_TURN;
 use crate::error::Code;
 use crate::message::{Held, Value};
 use crate::os::stdio;
@@ -235,7 +236,7 @@ impl Running {
     fn turn(&mut self) -> (Outcome, usize) {
         let (next, unanswered) = loop {
             if self.step == Step::Turn && !self.is_cut() {
-                self.host.begin_turn();
+                self.host.turn.begin(&self.host.context);
             }
             match self.resume() {
                 _ if self.account().exceeded() => return self.fail(None),
@@ -245,7 +246,7 @@ impl Running {
                 Came::Done(next, unanswered) => break (next as i32, unanswered as usize),
             }
         };
-        let cost = self.host.take_cost();
+        let cost = self.host.turn.take_cost();
         self.host.context.set_unanswered(unanswered);
         self.host.end_turn();
         if let Some(state) = &self.state {
@@ -253,14 +254,14 @@ impl Running {
             self.host.update_metrics(state.account());
         }
         let outcome = match next {
-            _ if self.host.is_ending => Outcome::Ended,
-            _ if self.host.has_more() => Outcome::More,
+            _ if self.host.turn.is_ending => Outcome::Ended,
+            _ if self.host.turn.has_more() => Outcome::More,
             0 => Outcome::Ended,
             1 => Outcome::Idle,
             _ => Outcome::More,
         };
         if outcome == Outcome::Idle {
-            self.host.rest();
+            self.host.turn.rest(&self.host.context);
         }
         if outcome == Outcome::Ended {
             if let Some(reason) = self.host.end_reason.take() {
@@ -299,7 +300,7 @@ impl Running {
     /// interruption, a script's start, or a fault of the runtime get here.
     #[cold]
     fn fail(&mut self, message: Option<Vec<u8>>) -> (Outcome, usize) {
-        let cost = self.host.take_cost();
+        let cost = self.host.turn.take_cost();
         let (raw, account) = (self.raw(), self.account());
         // Another state may come to lie at the same place: what this one was doing is taken in any
         // case.

@@ -65,18 +65,20 @@ pub(super) fn set_rwopt(lua: Stack<'_>) -> c_int {
     let (key, read, write) = (lua.key(1), patch(lua, 2, "read"), patch(lua, 5, "write"));
     let result =
         read.and_then(|read| write.map(|write| (read, write))).and_then(|(read, write)| {
-            host::with(|host| host.stream(key).map(|stream| stream.set_options(read, write)))
-                .unwrap_or(Ok(()))
-                .map_err(|refused| match refused {
-                    OptionsRefused::InvalidRead(error) => format!("read_{error}"),
-                    OptionsRefused::InvalidWrite(error) => format!("write_{error}"),
-                    OptionsRefused::ReadFrozen => {
-                        "read options are fixed once reading has begun: set them before".into()
-                    }
-                    OptionsRefused::WriteFrozen => {
-                        "write options are fixed once writing has begun: set them before".into()
-                    }
-                })
+            host::with(|host| {
+                host.sockets.stream(key).map(|stream| stream.set_options(read, write))
+            })
+            .unwrap_or(Ok(()))
+            .map_err(|refused| match refused {
+                OptionsRefused::InvalidRead(error) => format!("read_{error}"),
+                OptionsRefused::InvalidWrite(error) => format!("write_{error}"),
+                OptionsRefused::ReadFrozen => {
+                    "read options are fixed once reading has begun: set them before".into()
+                }
+                OptionsRefused::WriteFrozen => {
+                    "write options are fixed once writing has begun: set them before".into()
+                }
+            })
         });
     let Err(message) = result else { return 0 };
     lua.push_text(message.as_bytes());
@@ -86,7 +88,7 @@ pub(super) fn set_rwopt(lua: Stack<'_>) -> c_int {
 /// native.get_rwopt(key): the six fields.
 pub(super) fn get_rwopt(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
-    let options = host::with(|host| host.stream(key).map(|stream| stream.options()));
+    let options = host::with(|host| host.sockets.stream(key).map(|stream| stream.options()));
     let Some((read, write)) = options else { return 0 };
     let push = |options: HeadOptions| {
         lua.push_text(options.endian().letter().as_bytes());

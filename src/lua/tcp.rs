@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mlua::ffi;
 
 use super::native::push_failure;
+use super::sockets::Socket;
 use crate::error::Code;
 use crate::logging::Seldom;
-use crate::lua::host::{self, Host, Socket};
+use crate::lua::host::{self, Host};
 use crate::message::Event;
 use crate::net::SharedWriter;
 use crate::os;
@@ -80,7 +81,7 @@ fn socket_object(lua: Stack<'_>) -> c_int {
 /// The finaliser of sockets.
 fn collect(lua: Stack<'_>) -> c_int {
     if let Some((_, key)) = lua.key_of(1, &SOCKETS).filter(|_| host::is_entered()) {
-        host::with(|host| host.close(key));
+        host::with(|host| host.sockets.close(key, &host.context, &mut host.turn.notices));
     }
     0
 }
@@ -125,7 +126,9 @@ fn listen(lua: Stack<'_>) -> c_int {
     };
     match bound {
         Ok(listener) => {
-            lua.push_number(host::with(|host| host.add_listener(listener)) as f64);
+            lua.push_number(
+                host::with(|host| host.sockets.add_listener(listener, &host.context)) as f64
+            );
             1
         }
         Err(error) => push_failure(lua, Code::from(&error)),
@@ -150,8 +153,8 @@ static LOOKUPS_REFUSED: Seldom = Seldom::new();
 fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) {
     // What cannot be is not asked for: resolvers would be sent something else.
     let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_possible(name)) else {
-        host.cancel_connect(token);
-        return host.fail(token, Code::NAME_NOT_RESOLVED);
+        host.sockets.cancel_connect(token);
+        return host.turn.notices.fail(token, Code::NAME_NOT_RESOLVED);
     };
     let name = name.to_owned();
     // Relaxed, everywhere: counts, nothing else.
@@ -159,7 +162,7 @@ fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) 
     let count = own.load(Ordering::Relaxed);
     let more = |all: usize| (all < ALL_LOOKUPS_MAX && count < LOOKUPS_MAX).then(|| all + 1);
     if LOOKUPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-        host.cancel_connect(token);
+        host.sockets.cancel_connect(token);
         if LOOKUPS_REFUSED.is_due() {
             log::warn!(
                 "{}: too many host names are being looked up (214): {LOOKUPS_MAX} for a context, \
@@ -167,7 +170,7 @@ fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) 
                 host.context.label()
             );
         }
-        return host.fail(token, Code::LOOKUPS_FULL);
+        return host.turn.notices.fail(token, Code::LOOKUPS_FULL);
     }
     own.store(count + 1, Ordering::Relaxed);
     let context = Arc::clone(&host.context);
@@ -209,13 +212,15 @@ fn connect(lua: Stack<'_>) -> c_int {
         if family == UNIX {
             // A path that is too long leaves no address, which fails as invalid.
             let path = os::unix_address(Path::new(OsStr::from_bytes(address)));
-            return host.connect(token, path.into_iter().collect());
+            return begin_connect(host, token, path.into_iter().collect());
         }
         match numeric(address) {
-            Some(IpAddr::V4(_)) if family == IP6 => host.fail(token, Code::ADDRESS_FAMILY),
-            Some(ip) => host.connect(token, vec![SocketAddr::new(ip, port).into()]),
+            Some(IpAddr::V4(_)) if family == IP6 => {
+                host.turn.notices.fail(token, Code::ADDRESS_FAMILY)
+            }
+            Some(ip) => begin_connect(host, token, vec![SocketAddr::new(ip, port).into()]),
             None => {
-                host.begin_resolving(token);
+                host.sockets.begin_resolving(token);
                 look_up(host, token, address, port, family == IP6);
             }
         }
@@ -223,10 +228,14 @@ fn connect(lua: Stack<'_>) -> c_int {
     0
 }
 
+fn begin_connect(host: &mut Host, token: u64, addresses: Vec<os::Address>) {
+    host.sockets.connect(token, addresses, &host.context, &mut host.turn.notices);
+}
+
 /// native.cancel_connect(token).
 fn cancel_connect(lua: Stack<'_>) -> c_int {
     let token = lua.key(1);
-    host::with(|host| host.cancel_connect(token));
+    host::with(|host| host.sockets.cancel_connect(token));
     0
 }
 
@@ -234,10 +243,12 @@ fn cancel_connect(lua: Stack<'_>) -> c_int {
 fn accept(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
     let result = host::with(|host| {
-        let Some(Socket::Listener(listener)) = host.sockets.get_mut(key) else {
+        let Some(Socket::Listener(listener)) = host.sockets.all.get_mut(key) else {
             return Some(Err(Code::LISTENER_CLOSED));
         };
-        listener.accept().map(|result| result.map(|stream| host.add_stream(stream)))
+        listener
+            .accept()
+            .map(|result| result.map(|stream| host.sockets.add_stream(stream, &host.context)))
     });
     match result {
         None => return 0,
@@ -250,14 +261,14 @@ fn accept(lua: Stack<'_>) -> c_int {
 /// native.close(key).
 fn close(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
-    host::with(|host| host.close(key));
+    host::with(|host| host.sockets.close(key, &host.context, &mut host.turn.notices));
     0
 }
 
 /// native.set_nodelay(key, on).
 fn set_nodelay(lua: Stack<'_>) -> c_int {
     let (key, on) = (lua.key(1), lua.boolean(2));
-    host::with(|host| host.stream(key).map(|stream| stream.set_nodelay(on)));
+    host::with(|host| host.sockets.stream(key).map(|stream| stream.set_nodelay(on)));
     0
 }
 
@@ -266,7 +277,7 @@ fn fd(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
     let fd = host::with(|host| {
         let owner = host.context.id();
-        host.stream(key).map(|stream| stream.shared(owner, key).fd())
+        host.sockets.stream(key).map(|stream| stream.shared(owner, key).fd())
     });
     let Some(fd) = fd else { return 0 };
     lua.push_number(fd as f64);
@@ -278,7 +289,7 @@ fn set_wshared(lua: Stack<'_>) -> c_int {
     let (key, on) = (lua.key(1), lua.boolean(2));
     host::with(|host| {
         let owner = host.context.id();
-        host.stream(key).map(|stream| stream.set_shared(owner, key, on))
+        host.sockets.stream(key).map(|stream| stream.set_shared(owner, key, on))
     });
     0
 }
@@ -297,7 +308,7 @@ fn fd_src(lua: Stack<'_>) -> c_int {
 /// sockets.
 fn address(lua: Stack<'_>) -> c_int {
     let (key, which) = (lua.key(1), lua.number(2) as u8);
-    let address = host::with(|host| match host.sockets.get(key)? {
+    let address = host::with(|host| match host.sockets.all.get(key)? {
         Socket::Stream(stream) => {
             let (local, peer) = stream.addresses();
             if which <= 2 { local } else { peer }
@@ -318,7 +329,7 @@ fn address(lua: Stack<'_>) -> c_int {
 fn socket_stat(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
     let figures = host::with(|host| {
-        host.stream(key).map(|stream| {
+        host.sockets.stream(key).map(|stream| {
             let (waiting, high) = stream.writer().waiting();
             let waiting = waiting + stream.staged.bytes();
             [waiting, high.max(waiting), stream.writer().limit(), stream.read_ahead()]
@@ -335,7 +346,7 @@ fn socket_stat(lua: Stack<'_>) -> c_int {
 /// first two are nil for unix sockets.
 fn listener_stat(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
-    let (backlog, accepted) = host::with(|host| match host.sockets.get_mut(key) {
+    let (backlog, accepted) = host::with(|host| match host.sockets.all.get_mut(key) {
         Some(Socket::Listener(listener)) => (listener.backlog(), listener.accepted()),
         _ => (None, 0),
     });
@@ -352,7 +363,7 @@ fn listener_stat(lua: Stack<'_>) -> c_int {
 /// native.set_write_limit(key, bytes).
 fn set_write_limit(lua: Stack<'_>) -> c_int {
     let (key, bytes) = (lua.key(1), lua.number(2) as usize);
-    host::with(|host| host.stream(key).map(|stream| stream.writer().set_limit(bytes)));
+    host::with(|host| host.sockets.stream(key).map(|stream| stream.writer().set_limit(bytes)));
     0
 }
 
@@ -360,7 +371,9 @@ fn set_write_limit(lua: Stack<'_>) -> c_int {
 /// gone; nothing if neither is so: then an event tells once it is.
 fn watch_end(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
-    let Some(code) = host::with(|host| host.watch_end(key)) else { return 0 };
+    let Some(code) = host::with(|host| host.sockets.watch_end(key, &host.context)) else {
+        return 0;
+    };
     lua.push_number(f64::from(code.0));
     1
 }
@@ -368,7 +381,7 @@ fn watch_end(lua: Stack<'_>) -> c_int {
 /// native.forget_end(key): no event tells any more.
 fn forget_end(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
-    host::with(|host| host.stream(key).map(|stream| stream.forget_end()));
+    host::with(|host| host.sockets.stream(key).map(|stream| stream.forget_end()));
     0
 }
 
@@ -376,7 +389,7 @@ fn forget_end(lua: Stack<'_>) -> c_int {
 /// there is none.
 fn socket_state(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
-    let state = host::with(|host| host.stream(key).map(|stream| stream.state()));
+    let state = host::with(|host| host.sockets.stream(key).map(|stream| stream.state()));
     let (failed, ended) = state.unwrap_or_default();
     for code in [failed, ended] {
         match code {

@@ -122,7 +122,7 @@ fn timer_start(lua: Stack<'_>) -> c_int {
     let (delay, period) = (nanoseconds(delay), nanoseconds(period));
     let account = lua.account();
     let started = host::with(|host| {
-        let id = host.timers.start(delay, period);
+        let id = host.turn.timers.start(delay, period);
         host.charge_resources(account);
         id
     });
@@ -141,7 +141,7 @@ fn timer_start(lua: Stack<'_>) -> c_int {
 /// native.timer_cancel(id): its slot if it was pending, otherwise nothing.
 fn timer_cancel(lua: Stack<'_>) -> c_int {
     let (id, given) = (TimerId::from_raw(lua.key(1)), lua.number(1));
-    if id.get() as f64 != given || !host::with(|host| host.timers.cancel(id)) {
+    if id.get() as f64 != given || !host::with(|host| host.turn.timers.cancel(id)) {
         return 0;
     }
     lua.push_number(f64::from(id.slot()) + 1.0);
@@ -154,7 +154,7 @@ fn timer_cancel(lua: Stack<'_>) -> c_int {
 fn take_due(lua: Stack<'_>) -> c_int {
     let mut slots = [(0, false); TIMERS_MAX];
     let count = host::with(|host| {
-        slots.iter_mut().zip(host.take_due()).map(|(place, due)| *place = due).count()
+        slots.iter_mut().zip(host.turn.take_due()).map(|(place, due)| *place = due).count()
     });
     for ((slot, repeats), index) in slots[..count].iter().zip(1..) {
         let slot = *slot as c_int + 1;

@@ -1,0 +1,51 @@
+//! Other contexts, as one knows them: those it sends to, those that owe it an answer, and what it
+//! has received of theirs.
+
+use std::sync::Arc;
+
+use super::received::Received;
+use super::sessions::Sessions;
+use super::unread::deliver_counted;
+use crate::error::Code;
+use crate::message::{Event, Id, Published};
+use crate::sched::Context;
+
+/// Peers whose contexts are remembered, to spare the look-up. A power of two.
+const PEERS: usize = 8;
+
+/// The peers of one context.
+#[derive(Default)]
+pub(super) struct Peers {
+    known: [Option<Arc<Context>>; PEERS],
+    /// Queries that wait for an answer.
+    pub(super) sessions: Sessions,
+    pub(super) received: Received,
+    /// The publication that is being delivered.
+    pub(super) published: Option<Arc<Published>>,
+}
+
+impl Peers {
+    /// The context with this address, looked up for `own`; may be one that has just ended.
+    #[inline(always)]
+    pub(super) fn find(&mut self, id: Id, own: &Context) -> Option<&Arc<Context>> {
+        let peer = &mut self.known[id.index() % PEERS];
+        if peer.as_ref().is_none_or(|peer| peer.id() != id) {
+            // The one before is kept if there is none.
+            match own.scheduler().registry().get(id) {
+                None => return None,
+                found => *peer = found,
+            }
+        }
+        peer.as_ref()
+    }
+
+    /// Puts an event of `own` into the mailbox of another context.
+    #[inline]
+    pub(super) fn deliver(&mut self, to: Id, event: Event, own: &Context) -> Result<(), Code> {
+        let Some(peer) = self.find(to, own) else { return Err(Code::NO_CONTEXT) };
+        match own.allowance() {
+            None => peer.deliver(event).map_err(Code::from),
+            Some(allowance) => deliver_counted(peer, allowance, event),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What of the messages that a context has received its mailbox still counts.
+
+use super::unread::Unread;
+use crate::message::Event;
+use crate::sched::Context;
+
+/// Messages that may be received before the mailbox is told: senders on other threads look at the
+/// count, and each change takes it away from them.
+const RECEIVED_MAX: usize = 64;
+
+/// The same for the bytes that they held.
+const RECEIVED_BYTES_MAX: usize = 64 * 1024;
+
+/// Messages received that the mailbox of `context`, their receiver, still counts.
+#[derive(Default)]
+pub(super) struct Received {
+    messages: usize,
+    /// The bytes that these and answers held, and how many of them the context has sent itself.
+    bytes: usize,
+    own_bytes: usize,
+    pub(super) unread: Unread,
+}
+
+impl Received {
+    /// Counts a message as received.
+    #[inline]
+    pub(super) fn receive(&mut self, context: &Context) {
+        self.messages += 1;
+        if self.messages >= RECEIVED_MAX {
+            self.settle(context);
+        }
+    }
+
+    /// Tells the mailbox what was received.
+    #[inline]
+    pub(super) fn settle(&mut self, context: &Context) {
+        let messages = std::mem::take(&mut self.messages);
+        if messages > 0 {
+            context.received(messages);
+        }
+        if self.bytes > 0 {
+            self.settle_bytes(context);
+        }
+    }
+
+    #[cold]
+    fn settle_bytes(&mut self, context: &Context) {
+        let (bytes, own) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.own_bytes));
+        context.received_bytes(bytes, own);
+    }
+
+    /// Counts what an event that is taken has held in the mailbox, and returns it.
+    pub(super) fn note_bytes(&mut self, event: &Event, context: &Context) -> usize {
+        let (bytes, is_own) = match event {
+            Event::Message { from, value, .. } => (value.held_bytes(), *from == context.id()),
+            Event::Reply { result: Ok(value), .. } => (value.held_bytes(), false),
+            Event::Publication { published, .. } => {
+                (published.held_bytes(), published.from == context.id())
+            }
+            _ => return 0,
+        };
+        // Those before are gone: whoever holds much is held to it for as long as it is there.
+        if self.bytes >= RECEIVED_BYTES_MAX {
+            self.settle_bytes(context);
+        }
+        self.bytes += bytes;
+        if is_own {
+            self.own_bytes += bytes;
+        }
+        bytes
+    }
+
+    /// The message that was handed out last waits again, under this number; returns its bytes.
+    pub(super) fn keep(&mut self, number: u64, context: &Context) -> usize {
+        self.settle(context);
+        let bytes = self.unread.keep(number);
+        context.unreceive(bytes);
+        bytes
+    }
+
+    /// A message that waited so is received.
+    pub(super) fn receive_kept(&mut self, number: u64, bytes: usize, context: &Context) {
+        self.unread.take(number);
+        if bytes > 0 {
+            context.received_bytes(bytes, 0);
+        }
+        self.receive(context);
+    }
+}

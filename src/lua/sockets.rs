@@ -1,0 +1,275 @@
+//! The sockets of a context, and what was written to them and to those of others in a turn.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use super::attempts::Attempt;
+use super::notice::{Notice, Notices};
+use crate::error::Code;
+use crate::frame::TooLong;
+use crate::net::{
+    Acceptor, Body, Connection, Connector, SharedWriters, SlotMap, WriteBatch, linger,
+};
+use crate::rt::{self, Listener};
+use crate::sched::{Context, ReadyWaker};
+
+/// Answers that leave together: so many, or so many bytes.
+const ANSWERS_MAX: usize = 64;
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// The kinds of readiness that wakers carry, beside the key of a socket.
+pub(super) const KIND_TIMER: u64 = 0;
+pub(super) const KIND_READ: u64 = 1;
+pub(super) const KIND_WRITE: u64 = 2;
+const KIND_END: u64 = 3;
+
+/// What a waker carries.
+pub(super) fn source(key: u64, kind: u64) -> u64 {
+    key << 2 | kind
+}
+
+/// A socket of the context.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Stream(Box<Connection>),
+    Listener(Acceptor),
+    Connecting(Connector),
+}
+
+/// What is staged: answers that leave together, or more.
+#[derive(Debug)]
+struct Answers {
+    /// The connection that the script was last told of, and has done nothing else since.
+    key: u64,
+    /// Connections with something staged, before that.
+    dirty: usize,
+    /// Nothing else is staged.
+    are_all: bool,
+    bytes: usize,
+}
+
+impl Default for Answers {
+    fn default() -> Answers {
+        Answers { key: 0, dirty: 0, are_all: true, bytes: 0 }
+    }
+}
+
+/// The sockets of one context, which methods are given where they need it.
+pub(super) struct Sockets {
+    pub(super) all: SlotMap<Socket>,
+    pub(super) attempts: HashMap<u64, Attempt>,
+    /// Connections with something staged.
+    dirty: Vec<u64>,
+    answers: Answers,
+    /// Connections of other contexts.
+    pub(super) shared: SharedWriters,
+    /// Bytes that have been staged since the last flush; with so many it does not wait for the end
+    /// of the turn.
+    staged: usize,
+    staged_max: usize,
+}
+
+impl Sockets {
+    /// None, for a context with this memory limit.
+    pub(super) fn new(limit: usize) -> Sockets {
+        Sockets {
+            all: SlotMap::default(),
+            attempts: HashMap::new(),
+            dirty: Vec::new(),
+            answers: Answers::default(),
+            shared: SharedWriters::default(),
+            staged: 0,
+            staged_max: if limit == 0 { usize::MAX } else { limit / 8 },
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The connection under this key, if it is one.
+    #[inline]
+    pub(super) fn stream(&mut self, key: u64) -> Option<&mut Connection> {
+        match self.all.get_mut(key) {
+            Some(Socket::Stream(connection)) => Some(connection),
+            _ => None,
+        }
+    }
+
+    /// Stores a socket under the key that it is made for.
+    pub(super) fn add(&mut self, make: impl FnOnce(u64) -> Socket) -> u64 {
+        match self.all.try_insert(|key| Ok::<_, Infallible>(make(key))) {
+            Ok(key) => key,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Stores a new connection.
+    pub(super) fn add_stream(&mut self, stream: rt::Stream, context: &Arc<Context>) -> u64 {
+        self.add(|key| {
+            let (read, write) = (source(key, KIND_READ), source(key, KIND_WRITE));
+            Socket::Stream(Box::new(Connection::new(stream, context, read, write)))
+        })
+    }
+
+    /// Stores a new listen socket.
+    pub(super) fn add_listener(&mut self, listener: Listener, context: &Arc<Context>) -> u64 {
+        self.add(|key| Socket::Listener(Acceptor::new(listener, context, source(key, KIND_READ))))
+    }
+
+    /// Reacts to readiness of this kind.
+    pub(super) fn on_ready(
+        &mut self,
+        key: u64,
+        kind: u64,
+        context: &Arc<Context>,
+        notices: &mut Notices,
+    ) {
+        match self.all.get_mut(key) {
+            None => {}
+            Some(Socket::Listener(listener)) => {
+                listener.on_readable();
+                notices.push(Notice::Acceptable(key));
+            }
+            Some(Socket::Connecting(_)) => self.advance(key, context, notices),
+            Some(Socket::Stream(connection)) if kind == KIND_READ => {
+                connection.on_readable();
+                notices.push(Notice::Readable(key));
+            }
+            Some(Socket::Stream(_)) if kind == KIND_END => notices.push(Notice::Gone(key)),
+            Some(Socket::Stream(connection)) => {
+                connection.writer().resume();
+            }
+        }
+    }
+
+    /// Whether nothing is staged.
+    #[inline]
+    pub(super) fn is_clean(&self) -> bool {
+        self.dirty.is_empty() && self.shared.is_clean()
+    }
+
+    /// Counts bytes that were staged; whether these are so many that all is to be written.
+    #[inline]
+    #[must_use]
+    pub(super) fn is_full_with(&mut self, bytes: usize) -> bool {
+        self.staged += bytes;
+        self.staged >= self.staged_max
+    }
+
+    /// Stages a plain frame; false if that takes more than this.
+    #[inline]
+    pub(super) fn stage(&mut self, key: u64, body: &[u8]) -> bool {
+        let Some(stream) = self.stream(key) else { return false };
+        let is_staged = stream.stage(body);
+        if is_staged && !stream.is_dirty {
+            stream.is_dirty = true;
+            self.dirty.push(key);
+        }
+        is_staged
+    }
+
+    /// Stages a frame, and with a token that is not 0, tells when it is out. `None` if there is no
+    /// such connection; otherwise whether so much is staged on it that it is to be written.
+    pub(super) fn write(
+        &mut self,
+        key: u64,
+        data: Body<'_>,
+        token: u64,
+    ) -> Option<Result<bool, TooLong>> {
+        let stream = self.stream(key)?;
+        if let Err(too_long) = stream.write(data) {
+            return Some(Err(too_long));
+        }
+        if token != 0 {
+            stream.staged.notify(token);
+        }
+        if stream.is_dirty {
+            return Some(Ok(stream.staged.bytes() >= WriteBatch::BYTES_MAX));
+        }
+        stream.is_dirty = true;
+        self.dirty.push(key);
+        Some(Ok(false))
+    }
+
+    /// Notes that the script is told of this connection.
+    #[inline]
+    pub(super) fn begin_answer(&mut self, key: u64) {
+        self.answers.key = key;
+    }
+
+    /// The script has dealt with the last event. While all it writes are answers on the connections
+    /// it is told of, so many of them leave together: their bytes are still in the caches, and who
+    /// receives them is woken for the first of many instead of for each. Whatever else was written
+    /// stays until the end of the turn, since more may follow to the same sockets.
+    #[inline]
+    pub(super) fn flush_answers(&mut self, context: &Arc<Context>, notices: &mut Notices) {
+        let answers = &mut self.answers;
+        let key = std::mem::take(&mut answers.key);
+        if self.dirty.len() == answers.dirty {
+            return;
+        }
+        if key == 0 || self.dirty.len() != answers.dirty + 1 || self.dirty.last() != Some(&key) {
+            answers.are_all = false;
+        }
+        answers.dirty = self.dirty.len();
+        if !answers.are_all || !self.shared.is_clean() {
+            return;
+        }
+        if let Some(Socket::Stream(connection)) = self.all.get(key) {
+            answers.bytes += connection.staged.bytes();
+        }
+        if answers.dirty >= ANSWERS_MAX || answers.bytes >= ANSWER_BYTES_MAX {
+            self.flush(context, notices);
+        }
+    }
+
+    /// Writes what was staged since the last time.
+    pub(super) fn flush(&mut self, context: &Arc<Context>, notices: &mut Notices) {
+        for key in self.dirty.drain(..) {
+            if let Some(Socket::Stream(connection)) = self.all.get_mut(key) {
+                connection.is_dirty = false;
+                connection.flush(context, |token, result| notices.done(token, result));
+            }
+        }
+        self.answers = Answers::default();
+        self.staged = 0;
+        self.flush_shared(context, notices);
+    }
+
+    /// Writes what was staged for sockets of other contexts.
+    pub(super) fn flush_shared(&mut self, context: &Arc<Context>, notices: &mut Notices) {
+        self.shared.flush(context, |token, result| notices.done(token, result));
+    }
+
+    /// See [`Connection::watch_end`]; the script is told by a notice.
+    pub(super) fn watch_end(&mut self, key: u64, context: &Arc<Context>) -> Option<Code> {
+        let waker = ReadyWaker::waker(context, source(key, KIND_END));
+        self.stream(key)?.watch_end(&waker)
+    }
+
+    /// Closes a socket; what was written to it still leaves.
+    pub(super) fn close(&mut self, key: u64, context: &Arc<Context>, notices: &mut Notices) {
+        match self.all.remove(key) {
+            Some(Socket::Stream(mut connection)) => {
+                connection.flush(context, |token, result| notices.done(token, result));
+                linger(*connection);
+            }
+            Some(Socket::Connecting(connector)) => {
+                self.attempts.remove(&connector.token);
+            }
+            Some(Socket::Listener(..)) | None => {}
+        }
+    }
+
+    /// Closes all; what was staged has left.
+    pub(super) fn close_all(&mut self) {
+        let all: Vec<_> = self.all.drain().collect();
+        for socket in all {
+            if let Socket::Stream(connection) = socket {
+                linger(*connection);
+            }
+        }
+    }
+}
