@@ -38,7 +38,9 @@ local function watch(handle)
         if not stat then break end
         -- On the way there it may be cut.
         if stat.cpu > 0.01 then
-            if not before then before, cpu = stat.slices, stat.cpu end
+            if not before then
+                before, cpu = stat.slices, stat.cpu
+            end
             states[stat.state or "none"] = true
         end
         timer.sleep(0.001)
