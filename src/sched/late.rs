@@ -12,19 +12,21 @@ use crossbeam_deque::{Injector, Steal};
 
 use super::context::Context;
 
+type Queue = Injector<Arc<Context>>;
+
 /// Queues of them, each in the order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Late {
     /// Unproven contexts that have run before.
-    again: Injector<Arc<Context>>,
+    again: Queue,
     /// Contexts that have never run.
-    new: Injector<Arc<Context>>,
+    new: Queue,
     /// Contexts suspended in the first slice of their first turn.
-    first: Injector<Arc<Context>>,
+    first: Queue,
     /// Suspended in a later slice, with some of it left.
-    begun: Injector<Arc<Context>>,
+    begun: Queue,
     /// Suspended at the end of a slice.
-    cut: Injector<Arc<Context>>,
+    cut: Queue,
     /// Which kinds must wait, since too many threads are stuck in turns: 0 none, 1 unproven ones,
     /// 2 all. Written by the watchdog.
     held: AtomicUsize,
@@ -41,7 +43,7 @@ pub(super) enum Used {
     All,
 }
 
-fn take(queue: &Injector<Arc<Context>>) -> Option<Arc<Context>> {
+fn take(queue: &Queue) -> Option<Arc<Context>> {
     loop {
         match queue.steal() {
             // `destroy` has queued this suspended context elsewhere.
@@ -82,10 +84,19 @@ impl Late {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// The queues of unproven contexts, in the order in which they go.
+    fn all_unproven(&self) -> [&Queue; 3] {
+        [&self.again, &self.new, &self.first]
+    }
+
+    /// The same of those suspended in a later slice.
+    fn all_cut(&self) -> [&Queue; 2] {
+        [&self.begun, &self.cut]
+    }
+
     /// Whether there is one whose turn is to begin or has just begun, and that may run.
     pub(super) fn has_unproven(&self) -> bool {
-        let queues = [&self.again, &self.new, &self.first];
-        !queues.iter().all(|queue| queue.is_empty()) && self.held() == 0
+        !self.all_unproven().iter().all(|queue| queue.is_empty()) && self.held() == 0
     }
 
     /// Whether one has never run, and may.
@@ -95,7 +106,8 @@ impl Late {
 
     /// Whether there is one that may run.
     pub(super) fn has_any(&self) -> bool {
-        self.has_unproven() || !(self.begun.is_empty() && self.cut.is_empty()) && self.held() < 2
+        let has_cut = || !self.all_cut().iter().all(|queue| queue.is_empty()) && self.held() < 2;
+        self.has_unproven() || has_cut()
     }
 
     /// How many of these there are.
@@ -105,18 +117,15 @@ impl Late {
 
     /// Whether some have to wait because of [`Late::hold`].
     pub(super) fn are_held(&self) -> bool {
-        let queues = [&self.again, &self.new, &self.first, &self.begun, &self.cut];
-        self.held() > 0 && !queues.iter().all(|queue| queue.is_empty())
+        let mut queues = self.all_unproven().into_iter().chain(self.all_cut());
+        self.held() > 0 && !queues.all(|queue| queue.is_empty())
     }
 
     /// Takes the next one: of those whose turns were cut, if these are to come first.
     pub(super) fn take(&self, cut_first: bool) -> Option<Arc<Context>> {
         let held = self.held();
-        let unproven = || {
-            let queues = [&self.again, &self.new, &self.first];
-            (held == 0).then(|| queues.into_iter().find_map(take)).flatten()
-        };
-        let cut = || (held < 2).then(|| take(&self.begun).or_else(|| take(&self.cut))).flatten();
+        let unproven = || self.all_unproven().into_iter().filter(|_| held == 0).find_map(take);
+        let cut = || self.all_cut().into_iter().filter(|_| held < 2).find_map(take);
         match cut_first {
             true => cut().or_else(unproven),
             false => unproven().or_else(cut),
