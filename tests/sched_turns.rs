@@ -33,8 +33,9 @@ const LOOPS: &[(&str, &str)] = &[
 
 /// An echo server beside so many loops; tells its port.
 const ECHO_MAIN: &str = "
-    local file, count = ...
-    for i = 1, count do context.create(file) end
+    local file, count, begun = ...
+    local handles = {}
+    for i = 1, count do handles[i] = context.create(file) end
     local ok, listener = tcp.listen('127.0.0.1', 0)
     listener:accept(function(_, sock)
       sock:set_nodelay(true)
@@ -43,6 +44,17 @@ const ECHO_MAIN: &str = "
       end)
     end)
     print(tcp.local_port(listener))
+";
+
+/// Goes on with telling when so many of the loops have begun.
+const BEGUN: &str = "
+    local n
+    repeat
+      timer.sleep(0.01)
+      n = 0
+      for i = 1, #handles do n = n + math.min(1, context.stat(handles[i]).turns) end
+    until n >= tonumber(begun)
+    print('begun')
 ";
 
 /// The promise of `docs/RELIABILITY.md`, that loops delay an answer by no more than 50 ms, on a
@@ -83,28 +95,21 @@ fn an_echo_server_beside_64_loops_answers() {
 }
 
 /// Compiles all the time, so that most signals come while the trace compiler is at work.
-const COMPILES: &str = "
+const COMPILES: &str = concat!(
+    "local program = (function() ",
+    include_str!("lua/support/traces.lua"),
+    " end)()
     jit.opt.start('hotloop=1', 'hotexit=1', 'minstitch=1', 'maxtrace=50')
     local k = ...
     while true do
       k = k + 1
-      local f = loadstring(([[
-        local a, t = 0, {}
-        for i = 1, 60 do
-          a = a + i %% %d
-          if a %% 3 == 0 then t[#t + 1] = a else a = a + #t end
-        end
-        for j = 1, 40 do
-          local s = 0
-          for i = 1, 5 do s = s + i * j end
-          if s %% 2 == 0 then a = a + s end
-        end
-        return a]]):format(k % 50 + 2))
+      local f = program(k)
       for r = 1, 8 do pcall(f) end
     end
-";
+"
+);
 
-/// Each is paused and goes on many times, and is ended, at moments where its hook must not be set:
+/// Each is cut and goes on many times, and is ended, at moments where its hook must not be set:
 /// whoever asked asks again.
 #[test]
 fn loops_that_keep_the_trace_compiler_busy_take_turns_and_end() {
@@ -153,40 +158,18 @@ fn a_busy_trace_compiler_does_not_outlast_a_turn_limit_or_a_memory_limit() {
     assert_eq!(done.stderr.matches("(210)").count(), 4, "{done}");
 }
 
-/// An echo server beside loops; tells its port, then when so many of the loops have begun.
-const CROWD_MAIN: &str = "
-    local file, count, begun = ...
-    local handles = {}
-    for i = 1, count do handles[i] = context.create(file) end
-    local ok, listener = tcp.listen('127.0.0.1', 0)
-    listener:accept(function(_, sock)
-      sock:set_nodelay(true)
-      sock:read(function(ok, data)
-        if ok then sock:write(data) else sock:close() end
-      end)
-    end)
-    print(tcp.local_port(listener))
-    local n
-    repeat
-      timer.sleep(0.01)
-      n = 0
-      for i = 1, #handles do n = n + math.min(1, context.stat(handles[i]).turns) end
-    until n >= tonumber(begun)
-    print('begun')
-";
-
 /// One byte there and back.
 fn probe(client: &mut std::net::TcpStream) {
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
 }
 
-/// There are 256 threads to run loops: others that loop wait, and the rest goes on.
+/// Loops are cut, and take no threads: any number of them holds nobody up.
 #[test]
 fn more_loops_than_threads_hold_nobody_up() {
     let folder = Folder::new();
     let file = folder.write("loop.lua", "while true do end");
-    let main = folder.write("main.lua", CROWD_MAIN);
+    let main = folder.write("main.lua", format!("{ECHO_MAIN}{BEGUN}"));
     let args = [main.as_os_str(), file.as_os_str(), "300".as_ref(), "250".as_ref()];
     let mut server = Server::start(args);
     let mut client = connect(server.port());
@@ -213,13 +196,13 @@ fn running_threads(process: u32) -> usize {
 fn of_many_loops_few_run_at_a_time() {
     let folder = Folder::new();
     let file = folder.write("loop.lua", "while true do end");
-    let main = folder.write("main.lua", CROWD_MAIN);
+    let main = folder.write("main.lua", format!("{ECHO_MAIN}{BEGUN}"));
     let args = ["--workers".as_ref(), "2".as_ref(), main.as_os_str(), file.as_os_str()];
     let mut server = Server::start(args.into_iter().chain(["12".as_ref(), "12".as_ref()]));
     let mut client = connect(server.port());
     assert_eq!(server.line(), "begun");
     let deadline = Instant::now() + PATIENCE;
-    // The two that have their turn; when turns change, two more.
+    // The two workers, and for a moment who helps them.
     while running_threads(server.id()) > 4 {
         probe(&mut client);
         assert!(Instant::now() < deadline, "{} threads run", running_threads(server.id()));
@@ -228,7 +211,7 @@ fn of_many_loops_few_run_at_a_time() {
     assert_eq!(server.finish(PATIENCE).code(), Some(143));
 }
 
-/// Those that stood still go on in turn, with the hook that they had.
+/// Those that were cut go on in turn, with the hook that they had.
 #[test]
 fn loops_take_turns() {
     let folder = Folder::new();

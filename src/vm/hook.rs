@@ -258,30 +258,23 @@ mod tests {
     use super::*;
 
     /// Keeps the trace compiler busy; every answer is checked.
-    const BUSY: &CStr = c"
+    const BUSY: &str = concat!(
+        "local program = (function() ",
+        include_str!("../../tests/lua/support/traces.lua"),
+        " end)()
         jit.opt.start('hotloop=1', 'hotexit=1', 'minstitch=1', 'maxtrace=50')
         local is_over = ...
         local known, k = {}, 0
         while not is_over() do
           k = k % 50 + 1
-          local f = load(([[
-            local a, t = 0, {}
-            for i = 1, 60 do
-              a = a + i %% %d
-              if a %% 3 == 0 then t[#t + 1] = a else a = a + #t end
-            end
-            for j = 1, 40 do
-              local s = 0
-              for i = 1, 5 do s = s + i * j end
-              if s %% 2 == 0 then a = a + s end
-            end
-            return a]]):format(k + 1))
+          local f = program(k - 1)
           for r = 1, 8 do
             local a = f()
             known[k] = known[k] or a
             assert(known[k] == a)
           end
-        end";
+        end"
+    );
 
     /// Signals that found the hook free to be set, and all.
     static SET: AtomicUsize = AtomicUsize::new(0);
@@ -328,7 +321,8 @@ mod tests {
             });
             // SAFETY: a state of the test's own.
             unsafe {
-                assert_eq!(ffi::luaL_loadstring(raw, BUSY.as_ptr()), ffi::LUA_OK);
+                let (text, len) = (BUSY.as_ptr().cast(), BUSY.len());
+                assert_eq!(ffi::luaL_loadbuffer(raw, text, len, c"=busy".as_ptr()), ffi::LUA_OK);
                 ffi::lua_pushcclosure(raw, is_over, 0);
                 let status = ffi::lua_pcall(raw, 1, 0, 0);
                 if status != ffi::LUA_OK {

@@ -3,43 +3,10 @@
 
 local ffi = require "ffi"
 
-local checks = 0
-local function same(got, wanted, what)
-    checks = checks + 1
-    if got ~= wanted then
-        local text = "%s: got %s, wanted %s"
-        error(text:format(what or "value", tostring(got), tostring(wanted)), 2)
-    end
-end
-local function raises(pattern, f, ...)
-    checks = checks + 1
-    local ok, text = pcall(f, ...)
-    if ok then error("no error, wanted: " .. pattern, 2) end
-    if not tostring(text):find(pattern) then
-        error("error is: " .. tostring(text) .. "\nwanted: " .. pattern, 2)
-    end
-end
-local function hex(b)
-    return (b:tostring():gsub(".", function(c) return string.format("%02x", c:byte()) end))
-end
-local function test(name, f)
-    checks = 0
-    f()
-    io.write("ok ", name, " (", checks, " checks)\n")
-end
+local checks = require "support.checks"
+local same, raises, hex, test = checks.same, checks.raises, checks.hex, checks.test
 
-local KINDS = {
-    u8 = { 0, 255 },
-    i8 = { -128, 127 },
-    u16 = { 0, 65535 },
-    i16 = { -32768, 32767 },
-    u32 = { 0, 4294967295 },
-    i32 = { -2147483648, 2147483647 },
-    f32 = { -0.5, 2 ^ 100 },
-    f64 = { -0.1, 1e300 },
-    u64 = { 0ULL, 0xffffffffffffffffULL },
-    i64 = { -0x8000000000000000LL, 0x7fffffffffffffffLL },
-}
+local KINDS = checks.LIMITS
 local FORMATS = {
     u8 = "B",
     i8 = "b",

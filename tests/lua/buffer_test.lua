@@ -2,30 +2,8 @@
 
 local ffi = require "ffi"
 
-local checks = 0
-local function same(got, wanted, what)
-    checks = checks + 1
-    if got ~= wanted then
-        local text = "%s: got %s, wanted %s"
-        error(text:format(what or "value", tostring(got), tostring(wanted)), 2)
-    end
-end
-local function raises(pattern, f, ...)
-    checks = checks + 1
-    local ok, text = pcall(f, ...)
-    if ok then error("no error, wanted: " .. pattern, 2) end
-    if not tostring(text):find(pattern) then
-        error("error is: " .. tostring(text) .. "\nwanted: " .. pattern, 2)
-    end
-end
-local function hex(b)
-    return (b:tostring():gsub(".", function(c) return string.format("%02x", c:byte()) end))
-end
-local function test(name, f)
-    checks = 0
-    f()
-    io.write("ok ", name, " (", checks, " checks)\n")
-end
+local checks = require "support.checks"
+local same, raises, hex, test = checks.same, checks.raises, checks.hex, checks.test
 
 test("forms of new", function()
     same(buffer.new():length(), 0)

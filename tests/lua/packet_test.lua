@@ -2,23 +2,8 @@
 
 local packet = require "packet"
 
-local function same(got, wanted, what)
-    if got ~= wanted then
-        local text = "%s: got %s, wanted %s"
-        error(text:format(what or "value", tostring(got), tostring(wanted)), 2)
-    end
-end
-local function raises(pattern, f, ...)
-    local ok, text = pcall(f, ...)
-    if ok then error("no error, wanted: " .. pattern, 2) end
-    if not tostring(text):find(pattern) then
-        error("error is: " .. tostring(text) .. "\nwanted: " .. pattern, 2)
-    end
-end
-local function test(name, f)
-    f()
-    io.write("ok ", name, "\n")
-end
+local checks = require "support.checks"
+local same, raises, test = checks.same, checks.raises, checks.test
 
 local MOVE = packet.layout {
     endian = "B",
@@ -90,19 +75,7 @@ test("every prefix of a packet is refused", function()
 end)
 
 test("every type, both orders", function()
-    local limits = {
-        u8 = { 0, 255 },
-        i8 = { -128, 127 },
-        u16 = { 0, 65535 },
-        i16 = { -32768, 32767 },
-        u32 = { 0, 4294967295 },
-        i32 = { -2147483648, 2147483647 },
-        f32 = { -0.5, 2 ^ 100 },
-        f64 = { -0.1, 1e300 },
-        u64 = { 0ULL, 0xffffffffffffffffULL },
-        i64 = { -0x8000000000000000LL, 0x7fffffffffffffffLL },
-    }
-    for kind, pair in pairs(limits) do
+    for kind, pair in pairs(checks.LIMITS) do
         for _, endian in ipairs { "L", "B" } do
             for _, count in ipairs { 1, 2, 8, 9, 100 } do
                 local layout = packet.layout {

@@ -17,6 +17,7 @@ const LIBRARY: &[(&CStr, &str)] = &[
     (c"packet/code", include_str!("../../lua/packet/code.lua")),
     (c"buffer/number", include_str!("../../lua/buffer/number.lua")),
     (c"buffer/access", include_str!("../../lua/buffer/access.lua")),
+    (c"support.checks", include_str!("../lua/support/checks.lua")),
 ];
 
 /// Run with the natives: makes `buffer` and `packet` available, and keeps what is printed.
@@ -35,6 +36,7 @@ const BOOT: &str = r#"
     buffer = native.load "buffer"(native)
     package.loaded.buffer = buffer
     package.preload.packet = function() return native.load "packet"(native) end
+    package.preload["support.checks"] = native.load "support.checks"
     native_for_tests = native
     printed = {}
     function io.write(...)
