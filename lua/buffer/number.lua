@@ -6,7 +6,7 @@ local native, env = ...
 
 local ffi = native.ffi("ffi")
 local format, gsub, match = string.format, string.gsub, string.match
-local ipairs, setmetatable, type = ipairs, setmetatable, type
+local setmetatable, type, typeof = setmetatable, type, ffi.typeof
 local buffer = native.buffer_methods()
 local compile, place = native.compile, env.place
 
@@ -37,9 +37,10 @@ local FLOAT = [[
 
 local FIXED = {
     u8 = { width = 1, low = "0", high = "255", is_bytes = true },
-    i8 = { width = 1, low = "-128", high = "127" },
+    i8 = { width = 1, pointer = "int8_t *", low = "-128", high = "127" },
     u16 = {
         width = 2,
+        pointer = "uint16_t *",
         low = "0",
         high = "65535",
         load_swapped = "rshift(bswap(p[0]), 16)",
@@ -47,6 +48,7 @@ local FIXED = {
     },
     i16 = {
         width = 2,
+        pointer = "int16_t *",
         low = "-32768",
         high = "32767",
         swapped = "u16",
@@ -55,6 +57,7 @@ local FIXED = {
     },
     u32 = {
         width = 4,
+        pointer = "uint32_t *",
         check = U32,
         swapped = "i32",
         load_swapped = "tonumber(cast(uint32, bswap(p[0])))",
@@ -62,6 +65,7 @@ local FIXED = {
     },
     i32 = {
         width = 4,
+        pointer = "int32_t *",
         low = "-2147483648",
         high = "2147483647",
         load_swapped = "bswap(p[0])",
@@ -69,6 +73,7 @@ local FIXED = {
     },
     u64 = {
         width = 8,
+        pointer = "uint64_t *",
         check = 'local stored = to_u64(given, $where, "$name")',
         allocates = true,
         load_swapped = "bswap(p[0])",
@@ -76,6 +81,7 @@ local FIXED = {
     },
     i64 = {
         width = 8,
+        pointer = "int64_t *",
         check = 'local stored = to_i64(given, $where, "$name")',
         allocates = true,
         load_swapped = "bswap(p[0])",
@@ -83,6 +89,7 @@ local FIXED = {
     },
     f32 = {
         width = 4,
+        pointer = "float *",
         check = FLOAT,
         swapped = "i32",
         prepare_swapped = "scratch.i32 = bswap(p[0])",
@@ -91,6 +98,7 @@ local FIXED = {
     },
     f64 = {
         width = 8,
+        pointer = "double *",
         check = FLOAT,
         swapped = "u64",
         allocates = true,
@@ -176,31 +184,25 @@ return append
 
 env.scratch = ffi.new "union { int32_t i32; float f32; uint64_t u64; double f64; }"
 env.uint32, env.bswap, env.arshift = ffi.typeof "uint32_t", bit.bswap, bit.arshift
-for _, pair in ipairs {
-    { "i8", "int8_t" },
-    { "u16", "uint16_t" },
-    { "i16", "int16_t" },
-    { "u32", "uint32_t" },
-    { "i32", "int32_t" },
-    { "u64", "uint64_t" },
-    { "i64", "int64_t" },
-    { "f32", "float" },
-    { "f64", "double" },
-} do
-    env[pair[1] .. "_p"] = ffi.typeof(pair[2] .. " *")
-end
-
 --- What the generated code for a kind and byte order ("le", "be", or "" for one byte) consists of.
+--- The type of its pointers is in `env` from then on.
 local is_little = ffi.abi "le"
 local function parts(kind, order)
     local fixed = FIXED[kind]
     local swapped = order ~= "" and (order == "le") ~= is_little
+    local open = ""
+    if not fixed.is_bytes then
+        local stored = swapped and fixed.swapped or kind
+        local pointer = stored .. "_p"
+        env[pointer] = env[pointer] or typeof(FIXED[stored].pointer)
+        open = format("cast(%s, ", pointer)
+    end
     return {
         width = fixed.width,
         low = fixed.low,
         high = fixed.high,
         check = fixed.check or SMALL,
-        open = fixed.is_bytes and "" or format("cast(%s_p, ", swapped and fixed.swapped or kind),
+        open = open,
         close = fixed.is_bytes and "" or ")",
         allocates = fixed.allocates,
         convert = swapped and fixed.convert_swapped or "",
