@@ -30,7 +30,7 @@ local CUT, cut = {}, { false }
 
 local current -- the root coroutine that runs
 local dispatcher -- the root coroutine that pulls events
-local runners = {} -- root coroutines that are done with their callback
+local idle = {} -- root coroutines that are done with their callback
 local pending = {} -- token → the root, or the callback, that waits for it
 local deferred = {} -- { f, arguments… } to call before the turn ends, or in the next one
 local last_token = 0
@@ -102,8 +102,8 @@ function finish(before, co, ok, what, why)
         asked = nil
         if stop_serving then stop_serving(co) end
         if guards then guards[co] = nil end
-        local n = #runners
-        if n < 64 then runners[n + 1] = co end
+        local n = #idle
+        if n < 64 then idle[n + 1] = co end
         return
     end
     if asked then keep_asker(co) end
@@ -153,21 +153,21 @@ local function pooled(...)
     error(why, 0)
 end
 
-local function get_runner()
-    local n = #runners
-    local co = runners[n]
+local function get_root()
+    local n = #idle
+    local co = idle[n]
     if co == nil then return raw_create(pooled) end
-    runners[n] = nil
+    idle[n] = nil
     return co
 end
 
 -- Calls a function in a root coroutine of its own. Only from the dispatcher.
-local function call(f, ...) return run(get_runner(), f, ...) end
+local function call(f, ...) return run(get_root(), f, ...) end
 
 -- Calls a function likewise, with a socket that is closed should it end by an error: the peer must
 -- not wait for what will not come.
 local function call_guarded(socket, f, ...)
-    local co = get_runner()
+    local co = get_root()
     guards[co] = socket
     return run(co, f, ...)
 end
@@ -311,7 +311,7 @@ local function dispatch()
     repeat
         local co = dispatcher
         if co == nil then
-            co = get_runner()
+            co = get_root()
             dispatcher = co
         end
         current = co

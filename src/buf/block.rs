@@ -396,12 +396,6 @@ impl NlBuffer {
         true
     }
 
-    /// Replaces the content, of whatever kind, by a block.
-    pub fn set_owned(&mut self, bytes: BytesMut) {
-        self.drop_store();
-        self.put_owned(bytes);
-    }
-
     /// Replaces the content, of whatever kind, by what is at `place` of `bytes`: in the userdata if
     /// it fits there, by reference to `piece`, which holds the same bytes, if it is a large part of
     /// that, else as a copy in a block. False, and nothing changed, if there is no memory for it.

@@ -215,7 +215,7 @@ impl Running {
         let instead = loaded.is_err().then_some(instead).flatten();
         match result.and(loaded) {
             Ok(arguments) => (self.step, self.arguments) = (Step::Start, arguments),
-            Err(_) if self.is_doomed() => {}
+            Err(_) if self.is_cancelled() => {}
             Err(message) => {
                 lua::log::report(&mut self.host, &message);
                 self.host.failure = Some(instead.unwrap_or(message));
@@ -292,7 +292,7 @@ impl Running {
     }
 
     /// Whether errors only tell that the context is being ended.
-    fn is_doomed(&self) -> bool {
+    fn is_cancelled(&self) -> bool {
         self.account().exceeded() || self.host.context.end_requested().is_some()
     }
 

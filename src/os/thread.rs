@@ -1,7 +1,7 @@
 //! What the standard library does not do with threads: interrupting one, its CPU time, and how
 //! much of its stack is left.
 //!
-//! [`Handle::poke`] makes another thread run the process's poke handler in between two of its
+//! [`Handle::kick`] makes another thread run the process's kick handler in between two of its
 //! instructions, by a signal. Handlers must be async-signal-safe: no locks, no allocation.
 
 use std::cell::Cell;
@@ -28,8 +28,8 @@ extern "C" fn on_signal(_signal: libc::c_int) {
     unsafe { *libc::__errno_location() = errno };
 }
 
-/// Sets what a poked thread runs. Only the first call counts.
-pub fn on_poke(handler: fn()) {
+/// Sets what a kicked thread runs. Only the first call counts.
+pub fn on_kick(handler: fn()) {
     if HANDLER.set(handler).is_err() {
         return;
     }
@@ -113,7 +113,7 @@ pub fn cpu_time() -> Duration {
     unsafe { Handle::current().cpu_time() }.unwrap_or_default()
 }
 
-/// A thread that can be poked; to be given up before the thread ends.
+/// A thread that can be kicked; to be given up before the thread ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Handle {
     thread: libc::pthread_t,
@@ -128,11 +128,11 @@ impl Handle {
         Handle { thread, number }
     }
 
-    /// Makes the thread run the handler of [`on_poke`] soon.
+    /// Makes the thread run the handler of [`on_kick`] soon.
     ///
     /// # Safety
     /// The thread must not have ended.
-    pub unsafe fn poke(self) {
+    pub unsafe fn kick(self) {
         if HANDLER.get().is_some() {
             // SAFETY: the caller's contract; the signal has a handler.
             unsafe { libc::pthread_kill(self.thread, SIGNAL) };

@@ -204,7 +204,7 @@ fn what_is_given_up_is_collected_by_one() {
             })
             .collect();
         let mut found: Vec<Option<Id>> = Vec::new();
-        // The owner, its poke handler included.
+        // The owner, its kick handler included.
         slot.replace(Some(Arc::clone(&one)));
         slot.give_up();
         found.push(slot.replace(Some(Arc::clone(&two))).map(|context| context.id()));

@@ -15,7 +15,7 @@ use crate::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 /// A place for one context.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    /// Written by the owning thread only, its poke handler included.
+    /// Written by the owning thread only, its kick handler included.
     next: AtomicPtr<Context>,
     /// True while `next` changes: the handler keeps off.
     is_changing: AtomicBool,
@@ -52,7 +52,7 @@ impl Slot {
         !self.next.load(Ordering::Relaxed).is_null()
     }
 
-    /// Gives what is in the slot up to [`Slot::collect`]. Only the owning thread's poke handler.
+    /// Gives what is in the slot up to [`Slot::collect`]. Only the owning thread's kick handler.
     pub(super) fn give_up(&self) {
         if self.is_changing.load(Ordering::Relaxed) {
             return;

@@ -1,6 +1,6 @@
 //! What a worker tells of its turns, and how they are interrupted or cut.
 //!
-//! Whoever wants that notes which turn he means, and pokes the worker's thread: a signal's handler
+//! Whoever wants that notes which turn he means, and kicks the worker's thread: a signal's handler
 //! runs there, between two instructions of whatever the thread does, and asks the program.
 
 #![allow(unsafe_code, reason = "not behind a safe face yet")]
@@ -32,18 +32,18 @@ pub(super) struct Watch {
     asked: AtomicU64,
     asked_at: AtomicU64,
     asked_cpu: AtomicU64,
-    /// The thread was poked where the program could not be asked for anything. Written by the
+    /// The thread was kicked where the program could not be asked for anything. Written by the
     /// thread, taken by the watchdog.
     is_early: AtomicBool,
     /// True for a worker that was given up: it retires once its turn is over.
-    outcast: AtomicBool,
+    retired: AtomicBool,
     /// Since when the turn may be cut, in nanoseconds; 0 for one that is short so far. Written by
     /// the watchdog too.
     long_since: AtomicU64,
     /// The thread's CPU time in nanoseconds up to which the turn is accounted for, if it is.
     /// Written by the watchdog too.
     charged: AtomicU64,
-    /// The thread, while it runs. Whoever pokes it holds the lock, so that it does not end.
+    /// The thread, while it runs. Whoever kicks it holds the lock, so that it does not end.
     thread: Mutex<Option<Handle>>,
 }
 
@@ -93,10 +93,10 @@ pub fn refuse_cut() {
     }
 }
 
-/// The poke handler of workers.
-pub(super) fn poked() {
+/// The kick handler of workers.
+pub(super) fn kicked() {
     let Some(watch) = current_watch() else { return };
-    if watch.is_outcast() {
+    if watch.is_retired() {
         watch.slot.give_up();
     }
     let turn = watch.turn.load(Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Watch {
     pub(super) fn start(&self) {
         MINE.set(self);
         *self.thread() = Some(Handle::current());
-        self.outcast.store(false, Ordering::Relaxed);
+        self.retired.store(false, Ordering::Relaxed);
     }
 
     /// This thread is no worker any more.
@@ -228,29 +228,29 @@ impl Watch {
 
     /// Whether the watchdog has given this worker up.
     #[inline]
-    pub(super) fn is_outcast(&self) -> bool {
-        self.outcast.load(Ordering::Relaxed)
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// Gives the worker up; false if it was before.
     pub(super) fn give_up(&self) -> bool {
-        let is_new = !self.outcast.swap(true, Ordering::Relaxed);
+        let is_new = !self.retired.swap(true, Ordering::Relaxed);
         if is_new {
             // What it has queued is made reachable.
-            self.poke();
+            self.kick();
         }
         is_new
     }
 
-    /// Has this turn interrupted, now and whenever it is poked.
+    /// Has this turn interrupted, now and whenever it is kicked.
     pub(super) fn interrupt(&self, turn: u64) {
         // Relaxed: the signal comes after it.
         self.cancelled.store(turn, Ordering::Relaxed);
-        self.poke();
+        self.kick();
     }
 
     /// Whether this turn is to be interrupted.
-    pub(super) fn is_doomed(&self, turn: u64) -> bool {
+    pub(super) fn is_cancelled(&self, turn: u64) -> bool {
         self.cancelled.load(Ordering::Relaxed) == turn
     }
 
@@ -266,7 +266,7 @@ impl Watch {
             && !thread.is_asleep()
         {
             // SAFETY: the thread takes its handle away, under the lock, before it ends.
-            unsafe { thread.poke() };
+            unsafe { thread.kick() };
         }
     }
 
@@ -276,15 +276,15 @@ impl Watch {
         is_asked.then(|| self.asked_at.load(Ordering::Relaxed))
     }
 
-    /// Whether the thread is to be poked again, which it was where nothing could be asked.
+    /// Whether the thread is to be kicked again, which it was where nothing could be asked.
     pub(super) fn is_early(&self) -> bool {
-        self.is_early.load(Ordering::Relaxed) && !self.is_outcast()
+        self.is_early.load(Ordering::Relaxed) && !self.is_retired()
     }
 
-    /// Pokes it again, if so.
-    pub(super) fn poke_early(&self) {
+    /// Kicks it again, if so.
+    pub(super) fn kick_early(&self) {
         if self.is_early() && self.is_early.swap(false, Ordering::Relaxed) {
-            self.poke();
+            self.kick();
         }
     }
 
@@ -293,10 +293,10 @@ impl Watch {
         self.thread().is_some_and(Handle::is_asleep)
     }
 
-    fn poke(&self) {
+    fn kick(&self) {
         if let Some(thread) = *self.thread() {
             // SAFETY: as above.
-            unsafe { thread.poke() };
+            unsafe { thread.kick() };
         }
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::scheduler::{Remote, Scheduler};
 use super::trim::Trimmer;
-use super::watch::{Watch, poked};
+use super::watch::{Watch, kicked};
 use crate::os::{stdio, thread};
 use crate::rt;
 
@@ -31,11 +31,11 @@ const HURRY_NEW: Duration = Duration::from_micros(250);
 /// A turn is not cut on demand before it has had so much of a slice.
 const SLICE_MIN: Duration = Duration::from_micros(100);
 
-/// Time until a thread is poked again that was poked where nothing could be asked of it …
+/// Time until a thread is kicked again that was kicked where nothing could be asked of it …
 const EARLY: Duration = Duration::from_micros(200);
 
 /// … so many times between two looks.
-const EARLY_POKES: u32 = 4;
+const EARLY_KICKS: u32 = 4;
 
 /// Time that a turn has to be cut in before its worker is given up …
 const STUCK: Duration = Duration::from_millis(7);
@@ -131,7 +131,7 @@ struct Watchdog {
 /// # Errors
 /// If its thread cannot be started.
 pub(super) fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
-    thread::on_poke(poked);
+    thread::on_kick(kicked);
     let mut watchdog = Watchdog {
         scheduler: Arc::clone(scheduler),
         seen: Vec::new(),
@@ -176,13 +176,13 @@ impl Watchdog {
         let scheduler = &self.scheduler;
         let watches = || scheduler.remotes().map(|remote| &*remote.watch);
         let end = rt::now() + TICK.as_nanos() as u64;
-        let mut early_pokes = EARLY_POKES;
+        let mut early_kicks = EARLY_KICKS;
         loop {
             let left = Duration::from_nanos(end.saturating_sub(rt::now()));
             if left.is_zero() {
                 return;
             }
-            let is_early = early_pokes > 0 && watches().any(Watch::is_early);
+            let is_early = early_kicks > 0 && watches().any(Watch::is_early);
             let pause = match () {
                 () if is_early => EARLY,
                 () if !scheduler.are_long_in_the_way() => TICK,
@@ -197,8 +197,8 @@ impl Watchdog {
                 std::thread::sleep(SLICE_MIN);
             }
             if is_early {
-                early_pokes -= 1;
-                watches().for_each(Watch::poke_early);
+                early_kicks -= 1;
+                watches().for_each(Watch::kick_early);
             }
             if pause < TICK && !is_early && scheduler.are_long_in_the_way() {
                 scheduler.cut_long(pause);
@@ -232,7 +232,7 @@ impl Watchdog {
             }
             seen.ticks = seen.ticks.saturating_add(1);
             let is_due = seen.ticks.wrapping_add(index as u32).is_multiple_of(LONG_PERIOD);
-            if seen.ticks > LONG_TICKS && !seen.is_busy && watch.is_outcast() && !is_due {
+            if seen.ticks > LONG_TICKS && !seen.is_busy && watch.is_retired() && !is_due {
                 stuck += 1;
                 continue;
             }
@@ -245,7 +245,7 @@ impl Watchdog {
                 stdio::nudge();
             }
             // One that was given up may have come to where it can be cut at last.
-            let is_wanted = match watch.is_outcast() {
+            let is_wanted = match watch.is_retired() {
                 true => seen.is_busy,
                 false => {
                     somebody_waits
@@ -254,14 +254,14 @@ impl Watchdog {
                         || seen.ticks.is_multiple_of(TRIAL_TICKS)
                 }
             };
-            if is_wanted && !watch.is_doomed(turn) {
+            if is_wanted && !watch.is_cancelled(turn) {
                 watch.cut(turn);
             }
             match scheduler.give_up(index, remote) {
                 true => given_up += 1,
-                false => long += usize::from(!watch.is_outcast()),
+                false => long += usize::from(!watch.is_retired()),
             }
-            stuck += usize::from(watch.is_outcast());
+            stuck += usize::from(watch.is_retired());
         }
         if given_up > 0 {
             scheduler.replace(given_up, stuck);
@@ -311,7 +311,7 @@ impl Scheduler {
             |since: u64, age: Duration| now.saturating_sub(since) >= age.as_nanos() as u64;
         for remote in self.remotes() {
             let watch = &remote.watch;
-            if watch.long_since().is_none() || watch.is_outcast() {
+            if watch.long_since().is_none() || watch.is_retired() {
                 continue;
             }
             match watch.asked_since() {
@@ -335,7 +335,7 @@ impl Scheduler {
     fn cut_long(&self, used: Duration) {
         for watch in self.remotes().map(|remote| &remote.watch) {
             let turn = watch.turn();
-            let is_long = turn % 2 == 1 && watch.long_since().is_some() && !watch.is_outcast();
+            let is_long = turn % 2 == 1 && watch.long_since().is_some() && !watch.is_retired();
             if is_long && watch.asked_since().is_none() && watch.has_used(used) {
                 watch.cut(turn);
             }
@@ -356,16 +356,16 @@ impl Scheduler {
     fn on_long_turn(&self, watch: &Watch, seen: &mut Seen) {
         let Some(context) = watch.context().and_then(|id| self.registry().get(id)) else { return };
         seen.is_busy = !watch.charge(context.metrics(), false).is_zero();
-        if seen.is_busy && seen.ticks == 1 && watch.is_outcast() {
+        if seen.is_busy && seen.ticks == 1 && watch.is_retired() {
             watch.yield_to_others();
         }
         context.check_turn_limit();
         // One that is being closed has its finalisers left, which have some more time.
-        let is_doomed = match context.is_closed() {
+        let is_cancelled = match context.is_closed() {
             true => seen.ticks >= CLOSING_TICKS,
-            false => context.end_requested().is_some() || watch.is_doomed(seen.turn),
+            false => context.end_requested().is_some() || watch.is_cancelled(seen.turn),
         };
-        if is_doomed {
+        if is_cancelled {
             watch.interrupt(seen.turn);
         }
     }
@@ -375,7 +375,7 @@ impl Scheduler {
         let (now, watch) = (rt::now(), &remote.watch);
         let Some(since) = watch.asked_since() else { return false };
         let time = Duration::from_nanos(now.saturating_sub(since));
-        let is_due = time >= STUCK && !watch.is_outcast();
+        let is_due = time >= STUCK && !watch.is_retired();
         let has_run = || watch.used_since_asked() >= STUCK_CPU || watch.is_asleep();
         let is_new = is_due && (has_run() || time >= STUCK_LATEST) && watch.give_up();
         if is_new {

@@ -58,7 +58,7 @@ impl Local {
     fn enqueue(&self, scheduler: &Scheduler, context: Option<Arc<Context>>) {
         let wanted = context.as_ref().and_then(|context| context.worker());
         let is_long = self.in_turn.get() && self.is_long.get();
-        if is_long || self.watch.is_outcast() || wanted.is_some() && wanted != self.place.get() {
+        if is_long || self.watch.is_retired() || wanted.is_some() && wanted != self.place.get() {
             // Another one's; or what is queued here would wait for the end of a turn that takes
             // long.
             if let Some(context) = context {
@@ -449,7 +449,7 @@ impl Worker {
     /// Takes over what only a worker may run that is stuck.
     fn adopt(&self, local: &Local) {
         // One that was given up is about to go.
-        if local.place.get().is_none() && !local.watch.is_outcast() {
+        if local.place.get().is_none() && !local.watch.is_retired() {
             local.place.set(self.scheduler.affinity.adopt(self.index));
         }
     }
@@ -524,7 +524,7 @@ impl Future for Worker {
         let mut cost = 0;
         loop {
             // It may be found out just after its long turn.
-            if local.watch.is_outcast() {
+            if local.watch.is_retired() {
                 if searching {
                     this.scheduler.idle.stop_searching();
                 }

@@ -52,9 +52,9 @@ impl Faults {
     }
 
     /// When a new connection is going to be reset, if it is.
-    pub(super) fn doom(self, random: &mut Random) -> Option<u64> {
-        let doomed = self.hits(random, 0.2);
-        doomed.then(|| match random.below(3) {
+    pub(super) fn reset_after(self, random: &mut Random) -> Option<u64> {
+        let is_reset = self.hits(random, 0.2);
+        is_reset.then(|| match random.below(3) {
             0 => random.below(MILLISECOND),
             1 => random.below(50 * MILLISECOND),
             _ => random.below(2_000 * MILLISECOND),

@@ -314,7 +314,7 @@ impl World {
             backlog.waiting.push_back(other);
             backlog.read.fire(&mut self.woken);
         }
-        if let Some(delay) = self.faults.doom(&mut self.random) {
+        if let Some(delay) = self.faults.reset_after(&mut self.random) {
             self.later(delay, Change::Cut { end });
         }
     }

@@ -6,27 +6,16 @@ use std::ffi::{CStr, CString};
 
 use mlua::ffi::{self, lua_State};
 use node_lua::lua::buffer::{header, userdata};
-use node_lua::vm::blame;
 use node_lua::vm::state::State;
+use node_lua::vm::{blame, prelude};
 
-const LIBRARY: &[(&CStr, &str)] = &[
-    (c"buffer", include_str!("../../lua/buffer/init.lua")),
-    (c"packet", include_str!("../../lua/packet/init.lua")),
-    (c"buffer/cdef", include_str!("../../lua/buffer/cdef.lua")),
-    (c"buffer/varint", include_str!("../../lua/buffer/varint.lua")),
-    (c"packet/code", include_str!("../../lua/packet/code.lua")),
-    (c"buffer/number", include_str!("../../lua/buffer/number.lua")),
-    (c"buffer/access", include_str!("../../lua/buffer/access.lua")),
-    (c"support.checks", include_str!("../lua/support/checks.lua")),
-];
+/// What the scripts of tests require.
+const CHECKS: &str = include_str!("../lua/support/checks.lua");
 
 /// Run with the natives: makes `buffer` and `packet` available, and keeps what is printed.
 const BOOT: &str = r#"
     local native = ...
     native.ffi = require
-    function native.load(name)
-        return assert(loadstring(native.library[name], "=[C]"))
-    end
     function native.compile(text)
         return assert(loadstring(text, "=[C]"))
     end
@@ -36,7 +25,7 @@ const BOOT: &str = r#"
     buffer = native.load "buffer"(native)
     package.loaded.buffer = buffer
     package.preload.packet = function() return native.load "packet"(native) end
-    package.preload["support.checks"] = native.load "support.checks"
+    package.preload["support.checks"] = assert(loadstring(native.checks, "=checks"))
     native_for_tests = native
     printed = {}
     function io.write(...)
@@ -63,12 +52,10 @@ pub(crate) fn state() -> State {
             ffi::lua_settable(raw, -3);
         }
         ffi::lua_setfield(raw, -2, c"headers".as_ptr());
-        ffi::lua_createtable(raw, 0, 8);
-        for (name, text) in LIBRARY {
-            ffi::lua_pushlstring_(raw, text.as_ptr().cast(), text.len());
-            ffi::lua_setfield(raw, -2, name.as_ptr());
-        }
-        ffi::lua_setfield(raw, -2, c"library".as_ptr());
+        ffi::lua_pushcclosure(raw, prelude::load_early, 0);
+        ffi::lua_setfield(raw, -2, c"load".as_ptr());
+        ffi::lua_pushlstring_(raw, CHECKS.as_ptr().cast(), CHECKS.len());
+        ffi::lua_setfield(raw, -2, c"checks".as_ptr());
     }
     call(raw, "=boot", BOOT, 1).expect("boot");
     state
