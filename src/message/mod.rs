@@ -6,7 +6,6 @@ pub mod encode;
 mod event;
 mod id;
 pub mod seen;
-mod small_pool;
 pub mod value;
 
 pub(crate) use value::PIECE_BYTES;
@@ -17,5 +16,4 @@ pub use encode::{Tag, TooLarge, Writer};
 pub use event::{Ending, Event, Published};
 pub use id::Id;
 pub use seen::Seen;
-pub use small_pool::Pooled;
 pub use value::{Counted, Encoded, Text, Value};

@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use super::allowance::{Allowance, Held};
 use super::decode::vm_bytes;
-use super::small_pool::Pooled;
 use crate::buf::Piece;
 
 /// Longest text kept inside the value itself.
@@ -48,7 +47,7 @@ pub enum Value {
     /// A Lua string, which may hold any bytes.
     String(Text),
     /// The content of a small buffer.
-    SmallBuffer(Pooled),
+    SmallBuffer(Box<[u8]>),
     /// The content of a buffer, by reference. Boxed because the rest is half as large.
     Buffer(Box<Piece>),
     /// A table and all it holds.
@@ -81,7 +80,7 @@ impl Value {
             | Value::UInt64(_)
             | Value::LightUserdata(_)
             | Value::String(Text(Repr::Inline { .. })) => 0,
-            Value::Table(Encoded(Form::Small(bytes))) => bytes.len(),
+            Value::Table(Encoded { bytes, buffers: None }) => bytes.len(),
             _ => self.bytes_elsewhere(),
         }
     }
@@ -188,18 +187,11 @@ impl fmt::Debug for Text {
 
 /// A table in wire form, with the buffers it refers to by index.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Encoded(Form);
-
-#[derive(Clone, Debug, PartialEq)]
-enum Form {
-    /// Few bytes, and no buffers.
-    Small(Pooled),
-    Large {
-        bytes: Box<[u8]>,
-        /// Absent if there are none, as is usual, to keep values small.
-        #[expect(clippy::box_collection, reason = "a vector in place would make values larger")]
-        buffers: Option<Box<Vec<Piece>>>,
-    },
+pub struct Encoded {
+    bytes: Box<[u8]>,
+    /// Absent if there are none, as is usual, to keep values small.
+    #[expect(clippy::box_collection, reason = "a vector in place would make values larger")]
+    buffers: Option<Box<Vec<Piece>>>,
 }
 
 impl Encoded {
@@ -207,37 +199,26 @@ impl Encoded {
     /// indices.
     #[inline]
     pub fn new(bytes: &[u8], buffers: Vec<Piece>) -> Encoded {
-        if buffers.is_empty()
-            && let Some(bytes) = Pooled::new(bytes)
-        {
-            return Encoded(Form::Small(bytes));
-        }
         let buffers = if buffers.is_empty() { None } else { Some(Box::new(buffers)) };
-        Encoded(Form::Large { bytes: bytes.into(), buffers })
+        Encoded { bytes: bytes.into(), buffers }
     }
 
     /// The same with memory that it takes over.
     pub fn from_vec(bytes: Vec<u8>, buffers: Vec<Piece>) -> Encoded {
         let buffers = if buffers.is_empty() { None } else { Some(Box::new(buffers)) };
-        Encoded(Form::Large { bytes: bytes.into(), buffers })
+        Encoded { bytes: bytes.into(), buffers }
     }
 
     /// The wire form, for a [`Reader`](super::decode::Reader).
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        match &self.0 {
-            Form::Small(bytes) => bytes.as_bytes(),
-            Form::Large { bytes, .. } => bytes,
-        }
+        &self.bytes
     }
 
     /// The buffers the wire form refers to.
     #[inline]
     pub fn buffers(&self) -> &[Piece] {
-        match &self.0 {
-            Form::Large { buffers: Some(buffers), .. } => buffers,
-            _ => &[],
-        }
+        self.buffers.as_deref().map_or(&[], Vec::as_slice)
     }
 }
 

@@ -10,11 +10,13 @@ use mlua::ffi::lua_State;
 use super::userdata;
 use crate::buf::NlBuffer;
 use crate::buf::{INLINE_MAX, Piece};
-use crate::message::Pooled;
 use crate::vm::convert;
 use crate::vm::stack::Stack;
 
-/// How buffers travel: by reference.
+/// Buffers of so many bytes travel as a copy, without a count of references.
+const SMALL_MAX: usize = 119;
+
+/// How buffers travel: by reference, unless they are small.
 #[derive(Debug)]
 pub struct BufferValues;
 
@@ -26,9 +28,9 @@ impl convert::Buffers for BufferValues {
         // SAFETY: the caller's contract.
         match unsafe { userdata::test(state, index) } {
             None => Ok(None),
-            Some(buffer) if buffer.is_live() => Ok(Some(match Pooled::new(buffer.as_slice()) {
-                Some(bytes) => convert::Content::Small(bytes),
-                None => convert::Content::Shared(buffer.share()),
+            Some(buffer) if buffer.is_live() => Ok(Some(match buffer.len() {
+                0..=SMALL_MAX => convert::Content::Small(buffer.as_slice().into()),
+                _ => convert::Content::Shared(buffer.share()),
             })),
             Some(_) => Err(convert::Released),
         }

@@ -360,7 +360,7 @@ impl<B: Buffers> Encoder<'_, B> {
                     Ok(Rare::Integer(Integer::Unsigned(value))) => self.writer.uint64(value)?,
                     Ok(Rare::Buffer(content)) => {
                         let copied = match &content {
-                            Content::Small(bytes) => bytes.as_bytes().len(),
+                            Content::Small(bytes) => bytes.len(),
                             Content::Shared(_) => 0,
                         };
                         self.writer.set_apart(copied + PIECE_BYTES)?;

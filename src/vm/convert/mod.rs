@@ -23,7 +23,7 @@ use std::ffi::c_int;
 use mlua::ffi::lua_State;
 
 use crate::buf::Piece;
-use crate::message::{Pooled, Value};
+use crate::message::Value;
 
 /// Stack slots that must be free when [`to_value`] or [`push_value`] is called. A C function that
 /// Lua calls has 20.
@@ -62,7 +62,7 @@ pub trait Buffers {
 #[derive(Debug)]
 pub enum Content {
     /// Few bytes.
-    Small(Pooled),
+    Small(Box<[u8]>),
     /// A block that others may hold too.
     Shared(Piece),
 }
@@ -77,7 +77,7 @@ impl Content {
 
     fn into_piece(self) -> Piece {
         match self {
-            Content::Small(bytes) => Piece::copy(bytes.as_bytes()),
+            Content::Small(bytes) => Piece::copy(&bytes),
             Content::Shared(piece) => piece,
         }
     }

@@ -61,7 +61,7 @@ pub unsafe fn push_value<B: Buffers>(state: *mut lua_State, value: &Value) -> Re
                 ffi::lua_pushlightuserdata(state, std::ptr::without_provenance_mut(*address));
             }
             Value::String(text) => push_string(state, text.as_bytes()),
-            Value::SmallBuffer(content) => B::push_copy(state, content.as_bytes()),
+            Value::SmallBuffer(content) => B::push_copy(state, content),
             Value::Buffer(content) => B::push(state, content),
             Value::Counted(inner) => return push_value::<B>(state, &inner.0),
             Value::TooMuch => ffi::lua_pushnil(state),
