@@ -17,7 +17,10 @@ local monitor = core.control().monitor
 local error, getmetatable, next, pcall = error, getmetatable, next, pcall
 local setmetatable, tostring = setmetatable, tostring
 local type, unpack, xpcall = type, unpack, xpcall
-local format, remove = string.format, table.remove
+local format, remove, HUGE = string.format, table.remove, math.huge
+
+-- What a child may be given, at most: `unpack` takes no more than some thousands.
+local ARGUMENTS_MAX = 1000
 
 --- Which contexts are started again with the one that has ended.
 local STRATEGIES = {
@@ -150,9 +153,11 @@ end
 ---@return integer|nil
 function Supervisor:handle(index)
     check_self(self, "handle")
-    if type(index) ~= "number" then bad(2, "handle", "number of a child", index) end
     local child = self.children[index]
-    return child and child.handle
+    if not child then
+        bad(2, "handle", "number of a child, from 1 to " .. #self.children .. ",", index)
+    end
+    return child.handle
 end
 
 -- Options -----------------------------------------------------------------------------------------
@@ -168,8 +173,8 @@ local OPTIONS = {
         end
     end,
     intensity = function(name, value)
-        if type(value) ~= "number" or not (value >= 0) then
-            bad(name, "start", "number of restarts", value)
+        if type(value) ~= "number" or not (value >= 0) or value < HUGE and value % 1 ~= 0 then
+            bad(name, "start", "whole number of restarts, or math.huge,", value)
         end
     end,
     period = function(name, value)
@@ -231,8 +236,9 @@ local function check_child(spec, index)
     end
     if n == nil then
         n = last
-    elseif type(n) ~= "number" or n % 1 ~= 0 or n < last then
-        bad("n of " .. where, "start", "number of its arguments, " .. last .. " at least,", n)
+    elseif type(n) ~= "number" or n % 1 ~= 0 or n < last or n > ARGUMENTS_MAX then
+        local text = "number of its arguments, from %d to %d,"
+        bad("n of " .. where, "start", format(text, last, ARGUMENTS_MAX), n)
     end
     local file = spec[1]
     if type(file) == "table" then

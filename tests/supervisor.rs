@@ -250,7 +250,7 @@ fn wrong_trees_raise() {
         "6: bad child 1 of 'start' (table expected, got number 1)",
         "6: bad option 'strategy' of 'start' (\"one_for_one\", \"one_for_all\" or ",
         "6: bad restart of child 1 of 'start' (\"permanent\", \"transient\" or ",
-        "6: bad option 'intensity' of 'start' (number of restarts expected, got number -1)",
+        "6: bad option 'intensity' of 'start' (whole number of restarts, or math.huge, ",
         "6: bad option 'period' of 'start' (number of seconds above 0 expected, got number 0)",
         "6: bad option 'period' of 'start' (number of seconds above 0 expected, got string ",
         "8: bad argument #1 to 'start' (table expected, got nil)",

@@ -74,7 +74,7 @@ local function out_of_range(object, offset, width, name, place)
     if floor(number) ~= number then bad(place or 2, name, "offset from 0", offset) end
     raise(
         format(
-            "%s: offset %.0f, width %d is outside the buffer of %d bytes (offsets count from 0)",
+            "%s: offset %.16g, width %d is outside the buffer of %d bytes (offsets count from 0)",
             name,
             number,
             width,

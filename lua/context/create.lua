@@ -4,7 +4,7 @@
 local native, core, context = ...
 
 local next, select, type = next, select, type
-local floor, bit_or = math.floor, bit.bor
+local bit_or = bit.bor
 local bad, raise, describe = core.bad, core.raise, native.describe
 local call, defer, hold = core.call, core.defer, core.hold
 local find_target = core.find_target
@@ -37,9 +37,8 @@ core.on_end = tell
 ---@param callback function|nil
 function context.monitor(h, ...)
     local callback = ...
-    if callback == nil and select("#", ...) == 0 then bad(2, "monitor", "function or nil") end
-    if callback ~= nil and type(callback) ~= "function" then
-        bad(2, "monitor", "function or nil", callback)
+    if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
+        bad(2, "monitor", "function or nil", ...)
     end
     local number = find_target(h, "monitor")
     if number == NOBODY then return false, NO_CONTEXT end
@@ -101,10 +100,10 @@ local where, caller = "", "create"
 local function wrong(name, expected, value) bad(name .. where, caller, expected, value) end
 
 local function count(name, value)
-    if type(value) ~= "number" or not (value >= 1 and value < 2 ^ 53) then
-        wrong(name, "number above 0", value)
+    if type(value) ~= "number" or not (value >= 1 and value < 2 ^ 53 and value % 1 == 0) then
+        wrong(name, "whole number from 1 to 2^53 - 1", value)
     end
-    return floor(value)
+    return value
 end
 
 local CHECKS = {

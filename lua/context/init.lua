@@ -6,7 +6,7 @@
 local native, core = ...
 
 local next, select, tonumber, type = next, select, tonumber, type
-local bad, raise = core.bad, core.raise
+local bad = core.bad
 local timeout_of, handlers = core.timeout_of, core.handlers
 local begin_serving, complete, defer = core.begin_serving, core.complete, core.defer
 local register, set_timeout = core.register, core.set_timeout
@@ -20,31 +20,30 @@ local TIMEOUT = 208
 local context = {}
 
 -- The argument lists "h, v[, timeout][, callback]": which of the optional ones are there.
-local function options(name, position, n, a, b)
+local function options(name, position, n, a, b, c)
     if n == 0 then return 0, nil, 0 end
     if n == 1 and type(a) == "function" then return 0, a, 0 end
+    if type(a) == "function" then bad(position + 1, name, nil, b) end
     local timeout = timeout_of(a, position, name)
     if n == 1 then return timeout, nil, 1 end
-    if type(b) ~= "function" or n > 2 then
-        if n > 2 then raise("too many arguments to '" .. name .. "'") end
-        bad(position + 1, name, "function", b)
-    end
+    if type(b) ~= "function" then bad(position + 1, name, "function", b) end
+    if n > 2 then bad(position + 2, name, nil, c) end
     return timeout, b, 1
 end
 
-local function check_handle(h, position, name)
+-- A handle, maybe one that nobody has; but not half of one. Where `expected` says so, or a name.
+local function check_handle(h, position, name, expected)
     local number = type(h) == "string" and tonumber(h) or h
-    if type(number) ~= "number" or number ~= number then
-        bad(position, name, "context handle", h)
+    if type(number) ~= "number" or number % 1 ~= 0 then
+        bad(position, name, expected or "context handle", h)
     end
     return number
 end
 
 -- The same, or the name of whoever answers under it.
 local function check_target(h, name)
-    local number = type(h) == "string" and tonumber(h) or h
-    if type(number) == "number" and number == number or type(h) == "string" then return number end
-    bad(1, name, "context handle or name", h)
+    if type(h) == "string" and not tonumber(h) then return h end
+    return check_handle(h, 1, name, "context handle or name")
 end
 
 -- The handle of a target; -1, which no context has, if none answers under the name.
@@ -166,9 +165,11 @@ core.next_waiter, core.drop_waiter = next_waiter, drop_waiter
 ---@return boolean|nil ok, any value, integer from, integer session
 function context.recv(h, ...)
     h = check_handle(h, 1, "recv")
+    -- From what can be no handle nothing would ever come.
+    if h < 0 or h >= 2 ^ 53 then bad(1, "recv", "context handle", h) end
     local n = select("#", ...)
-    local how = ...
-    if n > 1 then raise("too many arguments to 'recv'") end
+    local how, more = ...
+    if n > 1 then bad(3, "recv", nil, more) end
     if n == 1 and (how == nil or type(how) == "function") then
         local r = receiver(h)
         if (r.callback == nil) ~= (how == nil) then hold(how and 1 or -1) end
@@ -181,7 +182,7 @@ function context.recv(h, ...)
         return
     end
     local timeout = n == 1 and timeout_of(how, 2, "recv") or 0
-    if timeout < 0 then return false, TIMEOUT end
+    if timeout < 0 then return false, TIMEOUT, 0, -1 end
     if mail and mail.first <= mail.last then
         check_may_wait()
         local message = mail.take(h)

@@ -117,9 +117,8 @@ end
 function context.publish(topic, ...)
     if type(topic) ~= "string" then bad(1, "publish", "topic", topic) end
     local n = select("#", ...)
-    if n ~= 1 then
-        raise("bad arguments to 'publish' (a topic and one value expected, got " .. n .. " values)")
-    end
+    if n == 0 then bad(2, "publish", "value") end
+    if n > 1 then bad(3, "publish", nil, (select(2, ...))) end
     local delivered, refused, is_value = native.publish(topic, ...)
     if delivered == nil then
         if is_value then raise(refused) end

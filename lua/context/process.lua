@@ -3,7 +3,7 @@
 
 local native, core = ...
 
-local pcall, type = pcall, type
+local pcall, select, type = pcall, select, type
 local bad, raise = core.bad, core.raise
 local handlers, hold = core.handlers, core.hold
 local check_may_wait, suspend = core.check_may_wait, core.suspend
@@ -24,11 +24,12 @@ end
 --- Has callback(name) called whenever the process gets a signal: "HUP", "USR1", "USR2", "INT" or
 --- "TERM"; with nil, not any more.
 ---@param name string
----@param callback function|nil
-function context.on_signal(name, callback)
+---@param ... function|nil
+function context.on_signal(name, ...)
+    local callback = ...
     if not NAMES[name] then bad(1, "on_signal", '"HUP", "USR1", "USR2", "INT" or "TERM"', name) end
-    if callback ~= nil and type(callback) ~= "function" then
-        bad(2, "on_signal", "function or nil", callback)
+    if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
+        bad(2, "on_signal", "function or nil", ...)
     end
     local ok, why = native.hear(name, callback ~= nil)
     if not ok then raise("on_signal: " .. why) end

@@ -4,7 +4,7 @@
 local native, core = ...
 
 local select, type = select, type
-local raise, handlers, options = core.raise, core.handlers, core.options
+local bad, raise, handlers, options = core.bad, core.raise, core.handlers, core.options
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, call_to_wait, conclude = core.suspend, core.call_to_wait, core.conclude
 local complete, defer = core.complete, core.defer
@@ -57,10 +57,10 @@ end
 ---@return boolean ok, any answer or code; with a callback the session or the code
 function context.query(h, ...)
     local n = select("#", ...)
-    if n == 0 then raise("bad arguments to 'query' (a handle and a value expected)") end
-    if type(h) ~= "number" then h = check_target(h, "query") end
-    local value, a, b = ...
-    local timeout, callback, given = options("query", 3, n - 1, a, b)
+    if type(h) ~= "number" or h % 1 ~= 0 then h = check_target(h, "query") end
+    if n == 0 then bad(2, "query", "value") end
+    local value, a, b, c = ...
+    local timeout, callback, given = options("query", 3, n - 1, a, b, c)
     local entry, token
     if callback then
         entry = function(ok, result)

@@ -139,7 +139,7 @@ function context.wait(h, ...)
     h = find_target(h, "wait")
     -- Waiting for a name that nobody has is a mistake, as is waiting for oneself.
     if h == -1 and given_handle ~= -1 then
-        bad(1, "wait", "context handle, or name that a context has registered", given_handle)
+        bad(1, "wait", "context handle, or name that a context has registered,", given_handle)
     end
     if type(given_handle) ~= "string" or tonumber(given_handle) then given_handle = h end
     local n = select("#", ...)
@@ -154,7 +154,7 @@ function context.wait(h, ...)
         tidy(h, tokens)
         return
     end
-    local timeout, callback, given = options("wait", 2, n, a, b)
+    local timeout, callback, given = options("wait", 2, n, a, b, (select(3, ...)))
     local token
     if callback then
         token = register(function(ok, code)

@@ -11,9 +11,9 @@
 local native = ...
 
 local ffi = native.ffi("ffi")
-local ipairs, type = ipairs, type
+local next, select, type = next, select, type
 local concat, format, gsub = table.concat, string.format, string.gsub
-local band, floor = bit.band, math.floor
+local band, floor, HUGE = bit.band, math.floor, math.huge
 local bad, raise, describe = native.bad, native.raise, native.describe
 
 local env = native.buffer_access()
@@ -23,6 +23,7 @@ local code = native.load "packet/code"(env)
 
 local FIELDS_MAX = 150
 local COUNT_MAX = 65535
+local A_TYPE = "name of a type (u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 char s1 s2 s4 varint zigzag)"
 local LENGTH_OF = { s1 = "u8", s2 = "u16", s4 = "u32" }
 
 -- Failure, at run time.
@@ -34,7 +35,8 @@ local function truncated(buffer, offset, size, name, position)
     if floor(number) ~= number then bad(position, name, "offset from 0", offset) end
     raise(
         format(
-            "%s: %d bytes at offset %.0f are outside the buffer of %d bytes (offsets count from 0)",
+            "%s: %d bytes at offset %.16g are outside the buffer of %d bytes "
+                .. "(offsets count from 0)",
             name,
             size,
             number,
@@ -66,15 +68,29 @@ local function is_count(value)
     return type(value) == "number" and value >= 1 and value <= COUNT_MAX and value % 1 == 0
 end
 
+--- The last position in a table, which has nothing but positions up to `max`, and maybe `option`.
+local function last_of(list, what, max, option, known)
+    local last = 0
+    for key in next, list do
+        if type(key) == "number" and key >= 1 and key <= max and key % 1 == 0 then
+            if key > last then last = key end
+        elseif key ~= option then
+            raise(format("bad %s (no option %s; %s)", what, describe(key), known))
+        end
+    end
+    return last
+end
+
 --- Checks one line of a declaration, and works out what the generators need to know.
 local function field_of(spec, number, order)
     local place = "field " .. number
     if type(spec) ~= "table" then bad(place, "layout", "table of name and type", spec) end
+    last_of(spec, place .. " of 'layout'", 3, nil, "a field is { name, type[, count] }")
     local name, kind, count = spec[1], spec[2], spec[3]
     if type(name) ~= "string" then bad("name of " .. place, "layout", "string", name) end
     local label = gsub(name, "[%c\\\"'%%$]", "?")
     place = "field '" .. label .. "'"
-    if type(kind) ~= "string" then bad("type of " .. place, "layout", "name of a type", kind) end
+    if type(kind) ~= "string" then bad("type of " .. place, "layout", A_TYPE, kind) end
     local field = {
         name = name,
         kind = kind,
@@ -100,7 +116,7 @@ local function field_of(spec, number, order)
         field.length = { kind = length, width = width, order = width == 1 and "" or order }
         field.length_max = width == 4 and "2147483647" or format("%d", 256 ^ width - 1)
     elseif kind ~= "varint" and kind ~= "zigzag" then
-        bad("type of " .. place, "layout", "name of a type", kind)
+        bad("type of " .. place, "layout", A_TYPE, kind)
     end
     if count and not field.size then
         local none = format("none for type %s", kind)
@@ -112,11 +128,16 @@ end
 local M = {}
 
 --- Declares a layout: `{ endian = "L" | "B", { name, type[, count] }, ... }`.
-function M.layout(specs)
+function M.layout(specs, ...)
     if type(specs) ~= "table" then bad(1, "layout", "table of fields", specs) end
-    local endian = specs.endian or "L"
+    if select("#", ...) > 0 then
+        bad(2, "layout", "no more arguments (fields, and endian, are in one table)", (...))
+    end
+    local endian = specs.endian
+    if endian == nil then endian = "L" end
     if endian ~= "L" and endian ~= "B" then bad("endian", "layout", '"L" or "B"', endian) end
-    local count = #specs
+    local known = "there is 'endian', and fields from 1 on"
+    local count = last_of(specs, "argument #1 to 'layout'", HUGE, "endian", known)
     if count == 0 or count > FIELDS_MAX then
         local text = "bad argument #1 to 'layout' (table of 1 to %d fields expected, got one of %d)"
         raise(format(text, FIELDS_MAX, count))
@@ -124,8 +145,8 @@ function M.layout(specs)
     local layout = { offsets = {}, get = {}, set = {} }
     local fields, seen, offset = {}, {}, 0
     local source = { code.preamble }
-    for i, spec in ipairs(specs) do
-        local field = field_of(spec, i, endian == "L" and "le" or "be")
+    for i = 1, count do
+        local field = field_of(specs[i], i, endian == "L" and "le" or "be")
         if seen[field.name] then
             local text = "bad field %d of 'layout' (%s is declared twice)"
             raise(format(text, i, describe(field.name)))

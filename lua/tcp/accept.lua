@@ -3,7 +3,7 @@
 local native, core, sockets = ...
 
 local max, select, type = math.max, select, type
-local timeout_of, handlers = core.timeout_of, core.handlers
+local bad, timeout_of, handlers = core.bad, core.timeout_of, core.handlers
 local call_guarded, complete = core.call_guarded, core.complete
 local defer, hold, resume_waiter = core.defer, core.hold, core.resume_waiter
 local timer_start, jobs = native.timer_start, core.get_timing().jobs
@@ -68,7 +68,8 @@ return function(socket, ...)
     check_open(record, LISTENER_CLOSED, "accept")
     local timeout = 0
     if select("#", ...) > 0 then
-        local how = ...
+        local how, more = ...
+        if select("#", ...) > 1 then bad(3, "accept", nil, more) end
         if type(how) == "function" then return set_callback(socket, record, how, serve_listener) end
         timeout = timeout_of(how, 2, "accept")
         if timeout < 0 then return false, TIMEOUT end

@@ -84,25 +84,25 @@ local function listen_ip(name, family, address, port, ...)
     end
     local number = check_port(port, name)
     local n = select("#", ...)
-    local a, b = ...
+    local a = ...
     local backlog, reuse_port, callback = BACKLOG_DEFAULT, false, nil
-    local optional = n
-    if n > 0 and type(select(n, ...)) == "function" then
-        callback = select(n, ...)
-        optional = n - 1
-    end
-    if optional > 1 then bad(4, name, "function", b) end
-    if optional == 1 then
+    local optional = 0
+    if n > 0 and type(a) ~= "function" then
+        optional = 1
         if type(a) == "boolean" then
             reuse_port = a
-        elseif tonumber(a) then
-            backlog = tonumber(a)
-            if backlog ~= floor(backlog) or backlog < 0 or backlog > BACKLOG_MAX then
-                bad(3, name, format("backlog from 0 to %d", BACKLOG_MAX), a)
-            end
         else
-            bad(3, name, "backlog", a)
+            backlog = tonumber(a)
+            if not backlog or backlog ~= floor(backlog) or backlog < 0 or backlog > BACKLOG_MAX then
+                local text = "backlog from 0 to %d, or true for SO_REUSEPORT,"
+                bad(3, name, format(text, BACKLOG_MAX), a)
+            end
         end
+    end
+    if n > optional then
+        callback = select(optional + 1, ...)
+        if type(callback) ~= "function" then bad(3 + optional, name, "function", callback) end
+        if n > optional + 1 then bad(4 + optional, name, nil, (select(optional + 2, ...))) end
     end
     local function work()
         local ok, value = listen_now(family, address, number, backlog, reuse_port)
@@ -148,8 +148,9 @@ function tcp.listens(path, ...)
     check_path(path, "listens")
     local function work() return listen_now(UNIX, path, 0, BACKLOG_DEFAULT, false) end
     if select("#", ...) == 0 then return work() end
-    local callback = ...
+    local callback, more = ...
     if type(callback) ~= "function" then bad(2, "listens", "function", callback) end
+    if select("#", ...) > 1 then bad(3, "listens", nil, more) end
     return attempt(callback, work, path)
 end
 

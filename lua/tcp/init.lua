@@ -126,8 +126,10 @@ function tcp.read(socket, ...)
     if record == nil then refuse(socket, "read") end
     if record.closed then check_open(record, SOCKET_CLOSED, "read") end
     local timeout = 0
-    if select("#", ...) > 0 then
-        local how = ...
+    local n = select("#", ...)
+    if n > 0 then
+        local how, more = ...
+        if n > 1 then bad(3, "read", nil, more) end
         if type(how) == "function" then return set_callback(socket, record, how, serve_stream) end
         timeout = timeout_of(how, 2, "read")
         if timeout < 0 then return false, TIMEOUT end
@@ -154,7 +156,9 @@ end
 local function read_and_assign(socket, record, data, ...)
     check_live(data)
     local timeout = 0
-    if select("#", ...) > 0 then timeout = timeout_of((...), 3, "read_into") end
+    local n = select("#", ...)
+    if n > 1 then bad(4, "read_into", nil, (select(2, ...))) end
+    if n > 0 then timeout = timeout_of((...), 3, "read_into") end
     local ok, frame = tcp.read(socket, timeout)
     if not ok then return false, frame end
     if not native.buffer_assign(data, frame) then

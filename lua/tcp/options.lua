@@ -3,7 +3,7 @@
 local native, core, sockets = ...
 
 local next, type = next, type
-local concat, format = table.concat, string.format
+local concat, format, HUGE = table.concat, string.format, math.huge
 local bad, bad_because = core.bad, native.bad_because
 local streams, listeners, stocked_bytes = sockets.streams, sockets.listeners, sockets.stocked_bytes
 local check_stream, check_open = sockets.check_stream, sockets.check_open
@@ -108,8 +108,8 @@ end
 function options.set_write_limit(socket, bytes)
     local record = check_stream(socket, "set_write_limit")
     check_open(record, SOCKET_CLOSED, "set_write_limit")
-    if type(bytes) ~= "number" or not (bytes >= 0) then
-        bad(2, "set_write_limit", "number of bytes", bytes)
+    if type(bytes) ~= "number" or not (bytes >= 0) or bytes < HUGE and bytes % 1 ~= 0 then
+        bad(2, "set_write_limit", "whole number of bytes from 0, or math.huge,", bytes)
     end
     native.set_write_limit(record.id, bytes)
 end

@@ -24,15 +24,12 @@ impl Endian {
         }
     }
 
-    /// The byte order a script names.
-    ///
-    /// # Errors
-    /// Anything but `"L"` and `"B"`.
-    pub fn from_letter(letter: &[u8]) -> Result<Endian, OptionsError> {
+    /// The byte order a script names; none by anything but `"L"` and `"B"`.
+    pub fn from_letter(letter: &[u8]) -> Option<Endian> {
         match letter {
-            b"L" => Ok(Endian::Little),
-            b"B" => Ok(Endian::Big),
-            _ => Err(OptionsError::Endian(String::from_utf8_lossy(letter).into_owned())),
+            b"L" => Some(Endian::Little),
+            b"B" => Some(Endian::Big),
+            _ => None,
         }
     }
 }
@@ -146,8 +143,6 @@ impl HeadOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OptionsError {
-    /// Not a byte order.
-    Endian(String),
     /// Not a width.
     Bytes(i64),
     /// More (or less) than the width can count.
@@ -164,9 +159,6 @@ pub enum OptionsError {
 impl fmt::Display for OptionsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OptionsError::Endian(letter) => {
-                write!(f, "head_endian: '{letter}' is neither 'L' nor 'B'")
-            }
             OptionsError::Bytes(bytes) => write!(f, "head_bytes: {bytes} is not 0, 1, 2 or 4"),
             OptionsError::Max { max, bytes: 0, .. } => {
                 write!(f, "head_max: {max} must be 0 with head_bytes 0")
@@ -257,10 +249,10 @@ mod tests {
     #[test]
     fn letters_round_trip() {
         for endian in [Endian::Little, Endian::Big] {
-            assert_eq!(Endian::from_letter(endian.letter().as_bytes()), Ok(endian));
+            assert_eq!(Endian::from_letter(endian.letter().as_bytes()), Some(endian));
         }
         for wrong in [&b"l"[..], b"", b"LB", b"\xff"] {
-            assert!(Endian::from_letter(wrong).is_err());
+            assert!(Endian::from_letter(wrong).is_none());
         }
     }
 }

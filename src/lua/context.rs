@@ -270,7 +270,7 @@ fn watch(lua: Stack<'_>) -> c_int {
 fn strerror(lua: Stack<'_>) -> c_int {
     let number = lua.number(1);
     // `as` saturates: what is no code becomes one that nothing has.
-    let code = Code(if number >= 0.0 { number as u16 } else { u16::MAX });
+    let code = Code(if number >= 0.0 && number.fract() == 0.0 { number as u16 } else { u16::MAX });
     lua.push_text(code.text().as_bytes());
     1
 }

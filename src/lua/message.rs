@@ -103,10 +103,10 @@ fn refuse_value(
     Err(2)
 }
 
-/// Delivers to a context by its handle.
+/// Delivers to a context by its handle, if it can be one.
 #[inline]
-fn deliver(number: f64, event: impl FnOnce(Id) -> Event) -> Result<(), Code> {
-    let to = Id::from_number(number).ok_or(Code::NO_CONTEXT)?;
+fn deliver(to: Option<Id>, event: impl FnOnce(Id) -> Event) -> Result<(), Code> {
+    let to = to.ok_or(Code::NO_CONTEXT)?;
     host::with(|host| {
         let event = event(host.context.id());
         host.deliver(to, event)
@@ -126,14 +126,27 @@ fn name<'a>(lua: Stack<'a>, index: c_int) -> Option<&'a [u8]> {
     if is_text { lua.text(index) } else { None }
 }
 
-/// The handle in the first argument: a number, or a text that reads as one. Raises otherwise.
+/// The handle in the first argument: a number, or a text that reads as one; none if no context can
+/// have it. Raises otherwise.
 #[inline]
-fn check_handle(lua: Stack<'_>, function: &str) -> f64 {
-    if !lua.is_number(1) {
-        let wrong = Wrong::Argument(1);
-        lua.bad(wrong, function, "context handle", Some(1));
+fn check_handle(lua: Stack<'_>, function: &str) -> Option<Id> {
+    let number = lua.number(1);
+    let to = Id::from_number(number);
+    if to.is_none() && (number.fract() != 0.0 || number == 0.0 && !lua.is_number(1)) {
+        let expected = if function == "send" { "context handle or name" } else { "context handle" };
+        lua.bad(Wrong::Argument(1), function, expected, Some(1));
     }
-    lua.number(1)
+    to
+}
+
+/// Raises unless there are so many arguments, of which the last is a value to be sent.
+#[inline]
+fn check_count(lua: Stack<'_>, function: &str, count: c_int) {
+    let top = lua.top();
+    if top != count {
+        let (position, expected) = if top < count { (count, "value") } else { (count + 1, "") };
+        lua.bad(Wrong::Argument(position), function, expected, Some(position));
+    }
 }
 
 /// Pushes how a delivery went.
@@ -149,15 +162,13 @@ pub(super) fn push_result(lua: Stack<'_>, result: Result<(), Code>) -> c_int {
 
 /// context.send(handle or name, value).
 fn send(lua: Stack<'_>) -> c_int {
-    if lua.top() != 2 {
-        return lua.raise("bad arguments to 'send' (a handle and one value expected)");
-    }
-    let handle = if lua.kind(1) == ffi::LUA_TNUMBER {
-        lua.number(1)
+    let to = if lua.kind(1) == ffi::LUA_TNUMBER {
+        check_handle(lua, "send")
     } else {
         // Where there are no names at all, it is a mistake.
         let are_used = |_: &_| host::with(|host| host.context.scheduler().names().are_used());
         if let Some(name) = name(lua, 1).filter(are_used) {
+            check_count(lua, "send", 2);
             let Ok(value) = take_value(lua, 2, ("send", 2)) else { return raise_top(lua) };
             let sent = host::with(|host| {
                 let from = host.context.id();
@@ -168,8 +179,9 @@ fn send(lua: Stack<'_>) -> c_int {
         }
         check_handle(lua, "send")
     };
+    check_count(lua, "send", 2);
     let Ok(value) = take_value(lua, 2, ("send", 2)) else { return raise_top(lua) };
-    let result = deliver(handle, |from| Event::Message { from, session: 0, value });
+    let result = deliver(to, |from| Event::Message { from, session: 0, value });
     push_result(lua, result)
 }
 
@@ -246,25 +258,22 @@ fn recount(lua: Stack<'_>) -> c_int {
 
 /// context.reply(handle, session, value). What cannot travel raises, and is told to the asker.
 fn reply(lua: Stack<'_>) -> c_int {
-    if lua.top() != 3 {
-        let text = "bad arguments to 'reply' (a handle, a session and one value expected)";
-        return lua.raise(text);
-    }
-    let handle = check_handle(lua, "reply");
-    if lua.kind(2) != ffi::LUA_TNUMBER {
+    let to = check_handle(lua, "reply");
+    if lua.kind(2) != ffi::LUA_TNUMBER || lua.number(2).fract() != 0.0 {
         let wrong = Wrong::Argument(2);
         return lua.bad(wrong, "reply", "session", Some(2));
     }
+    check_count(lua, "reply", 3);
     let session = lua.key(2);
     match take_value(lua, 3, ("reply", 3)) {
         Ok(value) => {
-            let result = deliver(handle, |_| Event::Reply { session, result: Ok(value) });
+            let result = deliver(to, |_| Event::Reply { session, result: Ok(value) });
             push_result(lua, result)
         }
         Err(_) => {
             let failure = Err(Code::VALUE_TYPE);
             // An asker that is gone needs no answer.
-            let _ = deliver(handle, |_| Event::Reply { session, result: failure });
+            let _ = deliver(to, |_| Event::Reply { session, result: failure });
             raise_top(lua)
         }
     }
@@ -272,9 +281,9 @@ fn reply(lua: Stack<'_>) -> c_int {
 
 /// native.refuse(handle, session): whoever has asked gets no reply.
 fn refuse(lua: Stack<'_>) -> c_int {
-    let (handle, session) = (lua.number(1), lua.key(2));
+    let (to, session) = (Id::from_number(lua.number(1)), lua.key(2));
     // An asker that is gone needs none.
-    let _ = deliver(handle, |_| Event::Reply { session, result: Err(Code::NO_REPLY) });
+    let _ = deliver(to, |_| Event::Reply { session, result: Err(Code::NO_REPLY) });
     0
 }
 

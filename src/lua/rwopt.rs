@@ -9,50 +9,29 @@ use crate::lua::host;
 use crate::net::OptionsRefused;
 use crate::vm::stack::Stack;
 
-/// Characters of a wrong text that a message shows.
-const GIVEN_MAX: usize = 40;
-
-/// A wrong argument, for the message: its type, and what it is if that says more.
-fn given(lua: Stack<'_>, index: c_int) -> String {
-    let (kind, name) = (lua.kind(index), lua.kind_name(index));
-    match kind {
-        ffi::LUA_TSTRING => {
-            let text = String::from_utf8_lossy(lua.text(index).unwrap_or_default());
-            format!("{name} '{}'", text.chars().take(GIVEN_MAX).collect::<String>())
-        }
-        ffi::LUA_TNUMBER => format!("{name} {}", lua.number(index)),
-        ffi::LUA_TBOOLEAN => format!("{name} {}", lua.boolean(index)),
-        _ => name.to_owned(),
-    }
-}
+/// Whole numbers from here on are not told from each other.
+const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
 
 /// The fields of one direction from `index` on: endian, bytes, max.
 fn patch(lua: Stack<'_>, index: c_int, prefix: &str) -> Result<HeadPatch, String> {
     let mut patch = HeadPatch::default();
-    match lua.kind(index) {
-        ffi::LUA_TNIL => {}
-        ffi::LUA_TSTRING => {
-            let letter = lua.text(index).unwrap_or_default();
-            let endian =
-                Endian::from_letter(letter).map_err(|error| format!("{prefix}_{error}"))?;
-            patch.endian = Some(endian);
-        }
-        _ => {
-            let given = given(lua, index);
-            return Err(format!("{prefix}_head_endian: 'L' or 'B' expected, got {given}"));
+    let wrong = |field, expected, at| {
+        Err(format!("{prefix}_head_{field}: {expected} expected, got {}", lua.describe(at)))
+    };
+    if lua.kind(index) != ffi::LUA_TNIL {
+        let is_text = lua.kind(index) == ffi::LUA_TSTRING;
+        patch.endian = if is_text { lua.text(index).and_then(Endian::from_letter) } else { None };
+        if patch.endian.is_none() {
+            return wrong("endian", "'L' or 'B'", index);
         }
     }
-    for (offset, field) in [(1, "bytes"), (2, "max")] {
-        let value = match lua.kind(index + offset) {
-            ffi::LUA_TNIL => continue,
-            _ if lua.is_number(index + offset) => lua.number(index + offset),
-            _ => {
-                let given = given(lua, index + offset);
-                return Err(format!("{prefix}_head_{field}: number expected, got {given}"));
-            }
-        };
-        if !value.is_finite() || value.fract() != 0.0 {
-            return Err(format!("{prefix}_head_{field}: {value} is not an integer"));
+    for (field, at) in [("bytes", index + 1), ("max", index + 2)] {
+        if lua.kind(at) == ffi::LUA_TNIL {
+            continue;
+        }
+        let value = lua.number(at);
+        if !lua.is_number(at) || value.fract() != 0.0 || value.abs() >= WHOLE_MAX {
+            return wrong(field, "whole number", at);
         }
         let value = Some(value as i64);
         if field == "bytes" { patch.bytes = value } else { patch.max = value }

@@ -127,7 +127,7 @@ unsafe fn raise_at(state: *mut lua_State, place: Option<Place>, text: &str) -> c
 }
 
 /// Raises: something that was passed to `function` is wrong. `why` says all, or, if a value is
-/// given by its index, what was expected instead.
+/// given by its index, what was expected instead; nothing if that is empty.
 ///
 /// # Safety
 /// As for [`raise`].
@@ -140,8 +140,11 @@ pub unsafe fn bad(
 ) -> c_int {
     let place = place(state);
     let why = match value {
-        // SAFETY: the caller's contract.
-        Some(index) => format!("{why} expected, got {}", unsafe { describe(state, index) }),
+        Some(index) => {
+            let expected = if why.is_empty() { "no more arguments" } else { why };
+            // SAFETY: the caller's contract.
+            format!("{expected} expected, got {}", unsafe { describe(state, index) })
+        }
         None => why.to_owned(),
     };
     let is_method = place.as_ref().and_then(|place| place.method.as_deref()) == Some(function);
@@ -230,7 +233,7 @@ unsafe fn describe_userdata(state: *mut lua_State, index: c_int) -> &'static str
 }
 
 /// A text in one line, cut if it is long; what is no text, and what controls, is escaped.
-fn shorten(text: &[u8]) -> String {
+pub(super) fn shorten(text: &[u8]) -> String {
     let shown = if text.len() > TEXT_MAX { &text[..TEXT_SHOWN] } else { text };
     let mut out = String::new();
     for chunk in shown.utf8_chunks() {
@@ -273,7 +276,8 @@ unsafe fn text_at(state: *mut lua_State, index: c_int) -> String {
 }
 
 /// `native.bad(position, function, expected, value)`, with an option's name for a position where
-/// that is wrong. Without a value argument `got no value` is said.
+/// that is wrong. Without a value argument `got no value` is said; if nil was expected, no argument
+/// was.
 unsafe extern "C-unwind" fn bad_for_lua(state: *mut lua_State) -> c_int {
     // SAFETY: called by Lua; the texts are dropped by the unwinder.
     unsafe {

@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use memchr::memmem::Finder;
 use mlua::ffi::{self, lua_State};
 
-use super::disguise;
+use super::{blame, disguise};
 use crate::rt;
 
 /// Files that are remembered. One more, and all are forgotten.
@@ -157,7 +157,8 @@ unsafe fn load_from(raw: *mut lua_State, path: &Path, name: &CStr, text_only: bo
 /// `raw` must be a live state with three stack slots free. Raises for want of memory.
 pub(crate) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool) -> (c_int, bool) {
     let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
-        let text = b"the file's name contains a zero byte";
+        let name = blame::shorten(path.as_os_str().as_bytes());
+        let text = format!("cannot open \"{name}\": the file's name contains a zero byte");
         // SAFETY: a live state; the VM copies the text.
         unsafe { ffi::lua_pushlstring(raw, text.as_ptr().cast(), text.len()) };
         return (ffi::LUA_ERRRUN, false);

@@ -156,14 +156,6 @@ impl<'a> Stack<'a> {
         unsafe { ffi::lua_type(self.raw, index) }
     }
 
-    /// The name of a type.
-    pub(crate) fn kind_name(self, index: c_int) -> &'static str {
-        // SAFETY: a running state; names of types are constants.
-        let name =
-            unsafe { CStr::from_ptr(ffi::lua_typename(self.raw, ffi::lua_type(self.raw, index))) };
-        name.to_str().unwrap_or("strange")
-    }
-
     /// Whether it is a number, or a text that reads as one.
     #[inline]
     pub(crate) fn is_number(self, index: c_int) -> bool {

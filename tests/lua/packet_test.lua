@@ -159,11 +159,11 @@ test("declarations are checked", function()
     raises("table of 1 to 150 fields expected, got one of 0", packet.layout, {})
     local function refused(why, layout) raises("'layout' %(" .. why, packet.layout, layout) end
     refused('"L" or "B" expected, got string "X"', { endian = "X", { "a", "u8" } })
-    refused('name of a type expected, got string "u7"', { { "a", "u7" } })
+    refused('name of a type %(u8 .* zigzag%) expected, got string "u7"', { { "a", "u7" } })
     refused("number of bytes for char expected, got nil", { { "a", "char" } })
     refused("none for type s1 expected, got number 2", { { "a", "s1", 2 } })
     refused("whole number from 1 to 65535 expected, got number 0", { { "a", "u8", 0 } })
-    refused("name of a type expected, got nil", { { "a" } })
+    refused("name of a type .* expected, got nil", { { "a" } })
     refused("table of name and type expected, got number 1", { 1 })
     raises("declared twice", packet.layout, { { "a", "u8" }, { "a", "u8" } })
     local odd = packet.layout { { 'a"%1\n\\', "u8" }, { "end", "s1" } }

@@ -247,9 +247,9 @@ end
 
 local function contexts()
     local gone = 2 ^ 40
-    every("send", context.send, { gone, 1 }, "a handle and")
-    every("query", context.query, { gone, 1, 1, ignore }, "a handle and")
-    every("reply", context.reply, { gone, 1, 1 }, "a handle,")
+    every("send", context.send, { gone, 1 })
+    every("query", context.query, { gone, 1, 1, ignore })
+    every("reply", context.reply, { gone, 1, 1 })
     every("recv", context.recv, { gone, 1e6 })
     every("wait", context.wait, { gone, 1e6, ignore })
     every("monitor", context.monitor, { gone, ignore })

@@ -1,0 +1,222 @@
+-- Tables of options, lists, counts, handles and arguments too many: what is not known, what is
+-- missing in between, and what is no whole number raises, and names the function and the value.
+
+local tap = require("support.tap")
+local packet, supervisor = require("packet"), require("supervisor")
+local ok, is, raises = tap.ok, tap.is, tap.raises
+
+local function ignore() end
+
+-- Raises a message that has all of these parts, with the line of this script.
+local function names(what, parts, f, ...)
+    local good, message = pcall(f, ...)
+    if good then return ok(false, what, "it returned") end
+    for _, part in ipairs(parts) do
+        ok(message:find(part, 1, true) ~= nil, what, part .. " is not in: " .. message)
+    end
+end
+
+-- Numbers that are no counts, and what a message says of them.
+local NO_COUNTS = {
+    { 1.5, "number 1.5" },
+    { 0 / 0, "nan" },
+    { 1 / 0, "number inf" },
+    { -1 / 0, "number -inf" },
+    { -1, "number -1" },
+    { 1e300, "number 1e+300" },
+}
+
+-- Where there may be no limit at all, `allowed` says that.
+local function counts(what, f, allowed)
+    for _, pair in ipairs(NO_COUNTS) do
+        local is_wrong = pair[1] ~= allowed and not (allowed and pair[1] == 1e300)
+        if is_wrong then names(what, { "whole number", pair[2] }, f, pair[1]) end
+    end
+end
+
+tap.test("layouts", function()
+    local layout = packet.layout
+    local u8 = { "a", "u8" }
+    names("an option", { "'layout'", 'no option string "edian"' }, layout, { u8, edian = "B" })
+    names("a key", { "no option boolean true" }, layout, { u8, [true] = 1 })
+    names("position 0", { "no option number 0" }, layout, { u8, [0] = u8 })
+    names("half a position", { "no option number 1.5" }, layout, { u8, [1.5] = u8 })
+    names("a hole", { "field 2 of 'layout'", "got nil" }, layout, { u8, nil, { "b", "u8" } })
+    names("a late field", { "one of 1000" }, layout, { u8, [1000] = { "b", "u8" } })
+    names("endian", { "'endian'", "boolean false" }, layout, { u8, endian = false })
+    names("a second table", { "#2 to 'layout'", "one table", "table" }, layout, { u8 }, {})
+    names("of a field", { "field 1 of", 'string "x"' }, layout, { { "a", "u8", x = 1 } })
+    names("too much in a field", { "field 1", "number 4" }, layout, { { "a", "u8", nil, 1 } })
+    names("names in a field", { "field 1", "{ name, type[, count] }" }, layout, { { name = "a" } })
+    counts("the count of a field", function(n) layout { { "a", "u8", n } } end)
+    names(
+        "a hole in an array",
+        { "'pos'", "got one of 1" },
+        function() layout({ { "pos", "u8", 3 } }):encode({ pos = { 1, [3] = 3 } }) end
+    )
+    names(
+        "too much in an array",
+        { "'pos'", "one of 4" },
+        function() layout({ { "pos", "u8", 3 } }):encode({ pos = { 1, 2, 3, 4 } }) end
+    )
+end)
+
+tap.test("options of contexts", function()
+    for _, option in ipairs({ "mailbox", "queries", "memory" }) do
+        counts(option, function(n) context.create({ file = "x.lua", [option] = n }) end)
+    end
+    names(
+        "no option",
+        { "'create'", 'string "mailbx"' },
+        context.create,
+        { file = "x", mailbx = 1 }
+    )
+    names("a position", { "'create'", "number 1" }, context.create, { "x.lua" })
+    local holes = { file = "x.lua", deny = { "io", nil, "os" } }
+    names("a hole", { "deny[2]", "got nil" }, context.create, holes)
+    names("of a name", { "'register'", 'string "share"' }, context.register, "n", { share = true })
+    names("no boolean", { "'shared'", "number 1" }, context.register, "n", { shared = 1 })
+end)
+
+tap.test("options of supervisors", function()
+    local start = supervisor.start
+    local child = { "x.lua" }
+    counts("intensity", function(n) start({ child, intensity = n }) end, 1 / 0)
+    names("a hole", { "child 2", "got nil" }, start, { child, nil, child })
+    names("n", { "n of child 1", "from 1 to 1000" }, start, { { "x.lua", n = 2 ^ 31 } })
+    names("half an n", { "n of child 1", "number 1.5" }, start, { { "x.lua", n = 1.5 } })
+    names("no option", { 'string "edian"' }, start, { child, edian = 1 })
+    names("of a child", { "child 1", 'string "edian"' }, start, { { "x.lua", edian = 1 } })
+    local s = start({ { "none.lua", restart = "temporary" } })
+    names("child 2", { "'handle'", "1 to 1", "number 2" }, function() s:handle(2) end)
+    names("half a child", { "'handle'", "number 1.5" }, function() s:handle(1.5) end)
+    s:stop()
+end)
+
+local _, listener = tcp.listen("127.0.0.1", 0)
+local port = tcp.local_port(listener)
+local _, socket = tcp.connect("127.0.0.1", port)
+
+tap.test("options of sockets", function()
+    for _, way in ipairs({ "read", "write" }) do
+        for _, field in ipairs({ "bytes", "max" }) do
+            local name = way .. "_head_" .. field
+            for _, wrong in ipairs({ 1.5, 0 / 0, 1 / 0, 1e300, 2 ^ 60 }) do
+                local said = "whole number expected, got number "
+                names(name, { name, said }, tcp.set_rwopt, socket, { [name] = wrong })
+            end
+        end
+        local name, long = way .. "_head_endian", ("L"):rep(500)
+        names(name, { name, '..." of 500 bytes' }, tcp.set_rwopt, socket, { [name] = long })
+        names(name, { name, "tcp socket" }, tcp.set_rwopt, socket, { [name] = socket })
+    end
+    counts("set_write_limit", function(n) tcp.set_write_limit(socket, n) end, 1 / 0)
+    counts("find", function(n) buffer.new("abc"):find("b", n) end)
+end)
+
+-- Calls whose last argument is optional, or a callback: one more is not looked at, and so refused.
+tap.test("arguments too many", function()
+    local me = context.self()
+    local function more(name, f, ...)
+        local n = select("#", ...)
+        local arguments = { ... }
+        for _, wrong in ipairs({ { 7, "number 7" }, { nil, "nil" }, { ignore, "function" } }) do
+            arguments[n + 1] = wrong[1]
+            local said = ("#%d to '%s' (no more arguments expected"):format(n + 1, name)
+            names(name, { said, wrong[2] or "nil" }, f, unpack(arguments, 1, n + 1))
+        end
+    end
+    more("send", context.send, me, 1)
+    more("reply", context.reply, me, 1, 1)
+    more("publish", context.publish, "topic", 1)
+    more("recv", context.recv, me, 1)
+    more("recv", context.recv, me, ignore)
+    more("query", context.query, me, 1, 1, ignore)
+    more("query", context.query, me, 1, ignore)
+    more("wait", context.wait, 77, 1, ignore)
+    more("wait", context.wait, 77, ignore)
+    more("listen", tcp.listen, "127.0.0.1", 0, ignore)
+    more("listen", tcp.listen, "127.0.0.1", 0, 5, ignore)
+    more("listen6", tcp.listen6, "::1", 0, true, ignore)
+    more("listens", tcp.listens, "/nowhere/at/all", ignore)
+    more("connect", tcp.connect, "127.0.0.1", port, ignore)
+    more("connect", tcp.connect, "127.0.0.1", port, 1, ignore)
+    more("connects", tcp.connects, "/nowhere/at/all", 1, ignore)
+    more("accept", tcp.accept, listener, 1)
+    more("accept", tcp.accept, listener, ignore)
+    more("read", tcp.read, socket, 1)
+    more("read", tcp.read, socket, ignore)
+    more("read_into", tcp.read_into, socket, buffer.new(), 1)
+end)
+
+tap.test("arguments too few", function()
+    raises("send", "#1 to 'send' (context handle or name expected, got no", context.send)
+    raises("send", "#2 to 'send' (value expected, got no value)", context.send, 5)
+    raises("query", "#1 to 'query' (context handle or name expected", context.query)
+    raises("query", "#2 to 'query' (value expected, got no value)", context.query, 5)
+    raises("reply", "#3 to 'reply' (value expected, got no value)", context.reply, 5, 5)
+    raises("publish", "#2 to 'publish' (value expected, got no value)", context.publish, "t")
+    raises("on_signal", "#2 to 'on_signal' (function or nil", context.on_signal, "HUP")
+end)
+
+tap.test("handles", function()
+    local calls = {
+        send = function(h) return context.send(h, 1) end,
+        query = function(h) return context.query(h, 1) end,
+        reply = function(h) return context.reply(h, 1, 1) end,
+        recv = function(h) return context.recv(h) end,
+        wait = function(h) return context.wait(h) end,
+        monitor = function(h) return context.monitor(h, ignore) end,
+        stat = function(h) return context.stat(h) end,
+        name = function(h) return context.name(h) end,
+        destroy = function(h) return context.destroy(h) end,
+    }
+    for name, call in pairs(calls) do
+        for _, wrong in ipairs({ 1.5, 0 / 0, 1 / 0, -1 / 0, "1.5" }) do
+            names(name, { "#1 to '" .. name .. "' (context handle" }, call, wrong)
+        end
+    end
+    -- Nothing could ever come from these.
+    for _, wrong in ipairs({ -1, 2 ^ 53, 1e18, "-1" }) do
+        names("recv", { "#1 to 'recv'", tostring(wrong) }, calls.recv, wrong)
+        names("recv", { "#1 to 'recv'", tostring(wrong) }, context.recv, wrong, ignore)
+    end
+    for _, nobody in ipairs({ -1, 0, 1e18 }) do
+        is(select(2, calls.send(nobody)), 205, "nobody is sent to")
+        is(select(2, calls.query(nobody)), 205, "nobody is asked")
+        is(select(2, calls.reply(nobody)), 205, "nobody is answered")
+    end
+    names("half a session", { "#2 to 'reply'", "number 0.5" }, context.reply, 1, 0.5, 1)
+    is(context.strerror(0.5), context.strerror(-1), "half a code is none")
+end)
+
+tap.test("deadlines that have passed", function()
+    local function over(what, good, code, ...)
+        is(good, false, what)
+        is(code, 208, what)
+        return ...
+    end
+    local from, session = over("recv", context.recv(0, -1))
+    is(from, 0, "no sender")
+    is(session, -1, "no session")
+    over("query", context.query(context.self(), 1, -1))
+    over("wait", context.wait(77, -1))
+    over("read", tcp.read(socket, -1))
+    over("read_into", tcp.read_into(socket, buffer.new(), -1))
+    over("accept", tcp.accept(listener, -1))
+    over("connect", tcp.connect("127.0.0.1", port, -1))
+    over("connects", tcp.connects("/nowhere/at/all", -1))
+    timer.sleep(-1)
+end)
+
+tap.test("long values are cut", function()
+    for _, wrong in ipairs({ 1e300, -1e300, 2 ^ 60, 1 / 0 }) do
+        local good, message = pcall(function() buffer.new("abc"):u8(wrong) end)
+        ok(not good and #message < 150, "an offset", message)
+        good, message = pcall(packet.layout({ { "a", "u8" } }).get.a, buffer.new("abc"), wrong)
+        ok(not good and #message < 200, "an offset of a packet", message)
+    end
+end)
+
+tap.done()
+os.exit(0)
