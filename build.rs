@@ -35,8 +35,9 @@ const STREAM_FUNCTIONS: [&str; 11] = [
     "tmpfile64",
 ];
 
-/// What of LuaJIT runs long, or is called by what does: src/linked.rs.
-const LONG_FUNCTIONS: [&str; 4] = ["lj_lex_next", "lj_str_find", "lua_call", "lua_lessthan"];
+/// What of LuaJIT runs long, or is called by what does, and what calls finalisers: src/linked.rs.
+const LINKED_FUNCTIONS: [&str; 5] =
+    ["lj_lex_next", "lj_str_find", "lj_vm_pcall", "lua_call", "lua_lessthan"];
 
 /// What adds keys to tables: src/tables.rs.
 const TABLE_FUNCTIONS: [&str; 4] =
@@ -72,6 +73,11 @@ fn embed_jit_modules() {
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=CFLAGS");
+    println!("cargo:rustc-check-cfg=cfg(renames_yield)");
+    if env::var("CFLAGS").is_ok_and(|flags| flags.contains("-Dlua_yield=node_lua_vm_yield")) {
+        println!("cargo:rustc-cfg=renames_yield");
+    }
     embed_jit_modules();
     println!("cargo:rustc-link-arg-bins=-rdynamic");
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}"));
@@ -81,7 +87,7 @@ fn main() {
         }
     }
     if target("OS").as_deref() == Ok("linux") {
-        for function in LONG_FUNCTIONS {
+        for function in LINKED_FUNCTIONS {
             println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
         }
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=setitimer");

@@ -8,16 +8,22 @@
 #![allow(unsafe_code, reason = "not behind a safe face yet")]
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_int};
+use std::ffi::{c_char, c_int, c_void};
 
 use memchr::memmem;
 use mlua::ffi::lua_State;
-use node_lua::vm::hook;
+use node_lua::vm::{finaliser, hook};
 
 unsafe extern "C-unwind" {
     fn __real_lua_lessthan(raw: *mut lua_State, left: c_int, right: c_int) -> c_int;
     fn __real_lua_call(raw: *mut lua_State, arguments: c_int, results: c_int);
     fn __real_lj_lex_next(lexer: *mut Lexer);
+    fn __real_lj_vm_pcall(
+        raw: *mut lua_State,
+        base: *mut c_void,
+        results: c_int,
+        handler: isize,
+    ) -> c_int;
 }
 
 /// The start of what LuaJIT's compiler keeps about a text.
@@ -74,6 +80,24 @@ unsafe extern "C-unwind" fn __wrap_lua_call(raw: *mut lua_State, arguments: c_in
     unsafe {
         hook::look(raw);
         __real_lua_call(raw, arguments, results);
+    }
+}
+
+/// `lj_vm_pcall`: of those who call it only the collector has its handler inherited.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lj_vm_pcall(
+    raw: *mut lua_State,
+    base: *mut c_void,
+    results: c_int,
+    handler: isize,
+) -> c_int {
+    // SAFETY: the caller's contract; the collector's stack is as `finaliser::call` wants it.
+    unsafe {
+        let done = if handler < 0 { finaliser::call(raw) } else { None };
+        done.unwrap_or_else(|| __real_lj_vm_pcall(raw, base, results, handler))
     }
 }
 

@@ -216,6 +216,56 @@ fn what_nobody_catches_is_told_to_the_script() {
     assert_eq!(done.stderr.matches("node-lua: ").count(), 3, "{done}");
 }
 
+/// Whatever has the finaliser, wherever the collector runs, and whatever it raises.
+#[test]
+fn what_a_finaliser_raises_is_told_and_ends_nothing() {
+    let main = "
+        local ffi = require('ffi')
+        local function doom(f) getmetatable(newproxy(true)).__gc = f end
+        local function collect() collectgarbage() collectgarbage() end
+        doom(function() error('of a proxy') end) collect()
+        ffi.gc(ffi.new('int[1]'), function(x) return x.y.z end) collect()
+        doom(function() error({}) end) collect()
+        doom(function() error() end) collect()
+        doom(function() doom(function() error('inner') end) collect() error('outer') end) collect()
+        doom(function() pcall(error, 'caught') end) collect()
+        coroutine.wrap(function() doom(function() error('of a coroutine') end) collect() end)()
+        local heard
+        jit.attach(function(why) heard = why end, 'errfin')
+        doom(function() error('heard', 0) end) collect()
+        jit.attach(function() end)
+        print(heard)
+        local is_over
+        doom(function() is_over = true error('in between') end)
+        while not is_over do garbage = {} end
+        context.on_error(function(message, trace) print(message, trace:match(\"'error'\")) end)
+        doom(function() error('told') end) collect()
+        print('goes on')
+        timer.sleep(0)
+        at_last = newproxy(true)
+        getmetatable(at_last).__gc = function() error('at the end') end";
+    let done = run_files(&[("main.lua", main)]).succeeded();
+    assert_eq!(done.stdout, "heard\ngoes on\nmain.lua:21: told\t'error'\n", "{done}");
+    let start = "node-lua: in a finaliser: ";
+    let told = [
+        "main.lua:5: of a proxy\nstack traceback:\n\t[C]: in function 'error'\n\
+         \tmain.lua:5: in function <main.lua:5>\n",
+        "main.lua:6: ",
+        "table: 0x",
+        "nil\n",
+        "main.lua:9: inner",
+        "main.lua:9: outer",
+        "main.lua:11: of a coroutine",
+        "heard",
+        "main.lua:18: in between",
+        "main.lua:25: at the end",
+    ];
+    for part in told {
+        assert_eq!(done.stderr.matches(&format!("{start}{part}")).count(), 1, "{part}: {done}");
+    }
+    assert_eq!(done.stderr.matches(start).count(), told.len(), "{done}");
+}
+
 #[test]
 fn errors_are_silent_with_rust_log_off_alone() {
     let main = "

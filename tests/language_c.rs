@@ -116,7 +116,13 @@ fn a_c_function_that_yields_in_a_root_raises_there() {
     let (folder, script) = with_module(
         "local function yields() C.yield(1) print('not reached') end
          print(pcall(yields))
+         local function tail() return C.yield(1) end
+         print(pcall(tail))
+         print(pcall(C.yield, 1))
+         print(pcall(C.call, C.yield, 1))
+         print(xpcall(yields, function() return debug.traceback():match('function .yield.') end))
          print(coroutine.wrap(function() return C.yield('in a coroutine') end)())
+         print(coroutine.wrap(function() return pcall(C.yield, 'in pcall') end)())
          print((debug.gethook()))
          timer.timeout(0, yields)
          timer.timeout(0, function() return C.yield(2) end)
@@ -148,8 +154,9 @@ fn a_c_function_that_yields_in_a_root_raises_there() {
     assert_eq!(
         done.stdout,
         format!(
-            "false\t{file}:1: {text}\nin a coroutine\nnil\nfalse\t{file}:1: {text}\n\
-             true\ttrue\nthe process went on\n"
+            "false\t{file}:1: {text}\nfalse\t{text}\nfalse\t{text}\nfalse\t{text}\n\
+             false\tfunction 'yield'\nin a coroutine\nin pcall\nnil\n\
+             false\t{file}:1: {text}\ntrue\ttrue\nthe process went on\n"
         ),
         "{done}"
     );

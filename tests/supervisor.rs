@@ -282,5 +282,6 @@ fn methods_without_their_supervisor_and_errors_in_callbacks_are_told_with_their_
     };
     assert_eq!(done.stdout, wrong(6, "stop", "nil") + &wrong(7, "handle", "number 1"));
     let place = format!("{at}:4: in function <{at}:4>");
-    assert_eq!(done.stderr, format!("node-lua: told\nstack traceback:\n\t{place}\n"));
+    let error = "[C]: in function 'error'";
+    assert_eq!(done.stderr, format!("node-lua: told\nstack traceback:\n\t{error}\n\t{place}\n"));
 }

@@ -38,7 +38,7 @@ local alive = 0 -- what keeps the context from ending: tokens, timers, registere
 local main_root
 local asker, asked -- for whom the root runs, until it waits: handle and session of a query
 local serve, stop_serving, join -- what context/request.lua returns, once one waits or fails
-local refuse, raise_in -- likewise, core/refusal.lua and core/stray.lua
+local refuse -- likewise, core/refusal.lua
 local timing -- what core/timeout.lua returns, once anything has a timeout
 local guards -- root coroutine → the socket that it was given, which its failure closes
 local explain -- likewise, core/failure.lua
@@ -71,26 +71,22 @@ local function fail(co, message)
     return explain(co, message, co == main_root)
 end
 
--- Reports an error that the library has caught on behalf of the script: for xpcall.
+-- Reports an error that the library has caught on behalf of the script, where it was raised, and
+-- returns it: for xpcall, and for finalisers (src/vm/finaliser.rs).
 function core.report(message)
     explain = explain or native.load("core/failure")(native, core)
-    native.note_failure(message, 2)
-    return explain(current, message, false)
+    explain(current, message, false, true)
+    return message
 end
+native.report_caught = core.report
 
-local finish
-
--- A root has neither waited nor failed: the main chunk has returned, or a C function has yielded,
--- which has to be an error there, as it is in plain Lua.
+-- A root has neither waited nor failed: the main chunk has returned. Were a C function to yield,
+-- which raises there (src/vm/coroutine.rs), nobody could resume it.
 local function go_on(co)
-    if raw_status(co) ~= "suspended" then return end
-    raise_in = raise_in or native.load("core/stray")(core.resume_root)
-    local before = current
-    current = co
-    return finish(before, co, raise_in(co))
+    if raw_status(co) == "suspended" then fail(co, "attempt to yield across C-call boundary") end
 end
 
-function finish(before, co, ok, what, why)
+local function finish(before, co, ok, what, why)
     if why == CUT or what == nil and cut[1] then
         cut[1] = false
         raw_yield(WAIT, CUT)
@@ -294,17 +290,6 @@ local COMPLETE = 6
 -- A one-shot operation is over.
 handlers[COMPLETE] = conclude
 
--- Resumes a root, and again after each cut; returns what `coroutine.resume` does.
-local function resume_root(co)
-    local ok, what, why = raw_resume(co)
-    while why == CUT or what == nil and cut[1] do
-        cut[1] = false
-        raw_yield(WAIT, CUT)
-        ok, what, why = raw_resume(co)
-    end
-    return ok, what, why
-end
-
 -- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once, unless
 -- it has destroyed itself; and how many queries wait for an answer.
 local function dispatch()
@@ -369,7 +354,7 @@ local function drive(f, ...)
     end
 end
 
-native.prepare_cuts(raw_create(drive), raw_resume, cut)
+native.prepare_cuts(raw_create(drive), raw_resume, get_current, cut)
 
 -- User coroutines ---------------------------------------------------------------------------------
 
@@ -422,5 +407,5 @@ core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is
 core.call_to_wait, core.refuse_wait = call_to_wait, refuse_wait
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
-core.is_looper, core.resume_root = is_looper, resume_root
+core.is_looper = is_looper
 core.set_after_run = function(f) after_run = f end

@@ -3,8 +3,9 @@
 local native, core = ...
 
 local gsub, pcall, tostring, type = string.gsub, pcall, tostring, type
-local setmetatable = setmetatable
+local setmetatable, traceback = setmetatable, debug.traceback
 local report, take_trace = native.report, native.take_trace
+local is_finalising, is_ending = native.is_finalising, native.is_ending
 
 -- Turns an error value into text, whatever its __tostring does.
 local function describe(value)
@@ -24,11 +25,16 @@ local function tell(text, message, trace)
     telling[me] = nil
 end
 
-return function(co, message, is_main)
-    local trace = take_trace()
-    -- What raises, and what the runtime itself runs in, is the same for all.
+-- `is_here` tells that this is called where the error was raised.
+return function(co, message, is_main, is_here)
+    local trace
+    if is_here then
+        trace = gsub(traceback("", 3), "^\n", "")
+    else
+        trace = take_trace()
+    end
+    -- What the runtime itself runs in is the same for all.
     if trace then
-        trace = gsub(trace, "\n\t%[C%]: in function 'error'", "")
         local left
         repeat
             trace, left = gsub(trace, "\n\t%[C%]: at 0x%x+$", "")
@@ -37,16 +43,21 @@ return function(co, message, is_main)
     end
     local text = describe(message)
     if trace then text = text .. "\n" .. trace end
+    local is_finaliser = is_here and is_finalising()
+    if is_finaliser then text = "in a finaliser: " .. text end
     local before = telling[co]
-    if before then
+    if before and not is_here then
         telling[co] = nil
         report("in the callback of context.on_error: " .. text, is_main)
         report(before, false)
         return
     end
-    local is_told = core.on_error ~= nil
+    -- Finalisers run when a context ends, too: nobody can be told any more.
+    local is_told = core.on_error ~= nil and not (is_finaliser and is_ending())
     -- A script that ends by `error()`, and so with a status of 1, has nothing to say.
     local is_silent = message == nil and is_main and not native.parent()
-    report(text, is_main, is_told or is_silent)
-    if is_told then core.call(tell, text, message, trace or "") end
+    report(text, is_main, is_told or is_silent, is_finaliser)
+    if not is_told then return end
+    if not is_here then return core.call(tell, text, message, trace or "") end
+    core.defer(function() core.call(tell, text, message, trace or "") end)
 end

@@ -6,7 +6,7 @@ local native, core, loadstring, stdout, stderr, stdout_write, flush = ...
 
 local pcall, rawget, select, tostring, type, xpcall = pcall, rawget, select, tostring, type, xpcall
 local find, sub, concat = string.find, string.sub, table.concat
-local traceback = debug.traceback
+local getmetatable, traceback = debug.getmetatable, debug.traceback
 local register, suspend = core.register, core.suspend
 local globals = _G
 
@@ -50,16 +50,25 @@ local function read_chunk()
     end
 end
 
+-- What has been raised, with where: for xpcall.
 local function describe(value)
-    if type(value) == "string" then return traceback(value, 2) end
-    local ok, text = pcall(tostring, value)
-    return ok and type(text) == "string" and text
-        or "(error object is a " .. type(value) .. " value)"
+    local kind, meta = type(value), nil
+    if kind == "table" or kind == "userdata" then meta = getmetatable(value) end
+    if type(meta) == "table" and rawget(meta, "__tostring") ~= nil then
+        value = tostring(value)
+        kind = type(value)
+    end
+    if kind == "string" or kind == "number" then return traceback(value, 1) end
+    return value ~= nil and "(error object is not a string)" or nil
 end
 
 -- Prints what a chunk has returned.
 local function show(ok, ...)
-    if not ok then return complain((...)) end
+    if not ok then
+        local why = ...
+        if why ~= nil then complain(why) end
+        return
+    end
     if select("#", ...) == 0 then return end
     local done, why = pcall(globals.print, ...)
     if not done then complain("error calling 'print' (" .. tostring(why) .. ")") end

@@ -2,6 +2,8 @@
 
 use std::ffi::c_int;
 
+use log::Level;
+
 use super::log::report;
 use crate::logging::bounded;
 use crate::lua::host;
@@ -34,16 +36,15 @@ fn take_trace(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// native.report(text, is_main, is_told): an uncaught error; logs it, unless the script has been
-/// told.
+/// native.report(text, is_main, is_told, is_finaliser): an uncaught error; logs it, unless the
+/// script has been told; as a warning if it is that of a finaliser.
 fn report_failure(lua: Stack<'_>) -> c_int {
-    let (text, is_main, is_told) = {
-        let text = lua.text(1).unwrap_or_default();
-        (text, lua.boolean(2), lua.boolean(3))
-    };
+    let text = lua.text(1).unwrap_or_default();
+    let (is_main, is_told) = (lua.boolean(2), lua.boolean(3));
+    let level = if lua.boolean(4) { Level::Warn } else { Level::Error };
     host::with(|host| {
         if !is_told {
-            report(host, text);
+            report(host, level, text);
         }
         if is_main {
             host.main_failed = true;

@@ -41,7 +41,7 @@ fn end_for_profiler(text: Vec<u8>) {
         if host.context.end_requested().is_some() {
             return;
         }
-        lua::log::report(host, &text);
+        lua::log::report(host, log::Level::Error, &text);
         host.main_failed = true;
         host.context.destroy(End::Error(text));
     });

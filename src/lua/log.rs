@@ -2,6 +2,8 @@
 
 use std::ffi::c_int;
 
+use log::Level;
+
 use super::host::Host;
 use crate::logging::{self, TEXT_BYTES_MAX, shorten};
 use crate::lua::host;
@@ -39,7 +41,7 @@ pub(super) fn log(lua: Stack<'_>) -> c_int {
 }
 
 /// Logs the failure of a script.
-pub(super) fn report(host: &mut Host, text: &[u8]) {
+pub(super) fn report(host: &mut Host, level: Level, text: &[u8]) {
     let context = &host.context;
     let (text, rest) = shorten(text, TEXT_BYTES_MAX);
     if !host.quota.admits_error(text.len(), context) {
@@ -49,8 +51,8 @@ pub(super) fn report(host: &mut Host, text: &[u8]) {
     // Who reads both finds what was printed before.
     crate::os::stdio::flush();
     logging::patiently(log_share(context.limits().memory), || match context.parent() {
-        None => log::error!(target: logging::MAIN, "{text}{rest}"),
-        Some(_) => log::error!(target: logging::SCRIPT, "{}: {text}{rest}", context.label()),
+        None => log::log!(target: logging::MAIN, level, "{text}{rest}"),
+        Some(_) => log::log!(target: logging::SCRIPT, level, "{}: {text}{rest}", context.label()),
     });
 }
 

@@ -24,7 +24,7 @@ use crate::vm::environments;
 use crate::vm::stack;
 use crate::vm::stack::TABLE;
 use crate::vm::stack::{Stack, function};
-use crate::vm::{blame, chunk_cache, cut, prelude, stock};
+use crate::vm::{blame, chunk_cache, cut, finaliser, prelude, stock};
 
 pub(super) type Functions = &'static [(&'static CStr, lua_CFunction)];
 
@@ -75,6 +75,7 @@ fn look_up(lua: Stack<'_>) -> c_int {
         environments::FUNCTIONS,
         events::FUNCTIONS,
         coroutine::FUNCTIONS,
+        finaliser::FUNCTIONS,
         timer::FUNCTIONS,
         lua::log::FUNCTIONS,
         lua::clock::FUNCTIONS,

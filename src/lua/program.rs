@@ -217,7 +217,7 @@ impl Running {
             Ok(arguments) => (self.step, self.arguments) = (Step::Start, arguments),
             Err(_) if self.is_cancelled() => {}
             Err(message) => {
-                lua::log::report(&mut self.host, &message);
+                lua::log::report(&mut self.host, log::Level::Error, &message);
                 self.host.failure = Some(instead.unwrap_or(message));
             }
         }
@@ -322,7 +322,7 @@ impl Running {
             }
         } else {
             match self.step {
-                Step::Start => lua::log::report(&mut self.host, &message),
+                Step::Start => lua::log::report(&mut self.host, log::Level::Error, &message),
                 Step::Turn => {
                     log::error!("{}: {}; it ends", context.label(), logging::text_of(&message));
                 }
@@ -346,6 +346,7 @@ impl Running {
         self.host.close_all();
         let raw = self.raw();
         let state = self.state.take();
+        self.host.turn.is_ending = true;
         host::enter(&mut self.host, raw, || drop(state));
         // Finalisers may have written or opened something.
         self.host.close_all();

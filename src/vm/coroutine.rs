@@ -62,6 +62,34 @@ unsafe fn why_not_wait(raw: *mut lua_State) -> u8 {
     }
 }
 
+#[cfg(renames_yield)]
+unsafe extern "C-unwind" {
+    /// LuaJIT's `lua_yield`: see .cargo/config.toml.
+    #[link_name = "node_lua_vm_yield"]
+    pub(crate) fn vm_yield(raw: *mut lua_State, results: c_int) -> c_int;
+}
+#[cfg(not(renames_yield))]
+pub(crate) use mlua::ffi::lua_yield as vm_yield;
+
+/// What C modules call to yield. In a root coroutine, which counts as the main one, that raises, as
+/// it does in plain Lua.
+///
+/// # Safety
+/// As for LuaJIT's function of this name.
+#[cfg(renames_yield)]
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn lua_yield(raw: *mut lua_State, results: c_int) -> c_int {
+    const TEXT: &std::ffi::CStr = c"attempt to yield across C-call boundary: a C function yields \
+        outside of any coroutine; call it in one (coroutine.wrap)";
+    // SAFETY: the caller's contract. What is live in the caller is left as by any error.
+    unsafe {
+        if super::cut::is_root(raw) {
+            ffi::luaL_error(raw, TEXT.as_ptr());
+        }
+        vm_yield(raw, results)
+    }
+}
+
 /// native.has_stack(): whether another coroutine may run inside those that do.
 unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.

@@ -19,6 +19,7 @@ use std::ffi::{c_int, c_void};
 
 use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
 
+use super::coroutine::vm_yield;
 use super::hook::{self, layout, may_set, set_hook};
 use super::state::account;
 use super::traceback::{hide_bottom, traceback};
@@ -50,6 +51,8 @@ pub(crate) struct Cut {
     resume: Cell<*const c_void>,
     /// The table whose first field tells the library of a cut, in the registry.
     flag: Cell<c_int>,
+    /// The function that returns the root that runs, likewise.
+    root: Cell<c_int>,
     /// The hook that ours has taken the place of, while that is set.
     before: Cell<Option<Hook>>,
     /// What ours is to do.
@@ -66,6 +69,7 @@ impl Default for Cut {
             driver: Cell::new(std::ptr::null_mut()),
             resume: Cell::new(std::ptr::null()),
             flag: Cell::new(0),
+            root: Cell::new(0),
             before: Cell::new(None),
             is_wanted: Cell::new(false),
             wants_collection: Cell::new(false),
@@ -253,12 +257,12 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
         }
         cut.errno.set(errno);
         cut.at.set(raw);
-        ffi::lua_yield(raw, 0);
+        vm_yield(raw, 0);
     }
 }
 
-/// native.prepare_cuts(driver, resume, flag): names the coroutine that turns run in, what the
-/// library resumes others with, and the table that tells it of a cut.
+/// native.prepare_cuts(driver, resume, root, flag): names the coroutine that turns run in, what the
+/// library resumes others with, what tells the root that runs, and the table that tells of a cut.
 unsafe extern "C-unwind" fn prepare(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM with these arguments; what is referred to stays in the registry.
     unsafe {
@@ -266,10 +270,31 @@ unsafe extern "C-unwind" fn prepare(raw: *mut lua_State) -> c_int {
         cut.driver.set(ffi::lua_tothread(raw, 1));
         cut.resume.set(ffi::lua_topointer(raw, 2));
         cut.flag.set(ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX));
+        cut.root.set(ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX));
         ffi::lua_settop(raw, 1);
         ffi::luaL_ref(raw, ffi::LUA_REGISTRYINDEX);
     }
     0
+}
+
+/// Whether a coroutine is a root, or the driver: where a script's yield has nowhere to go.
+///
+/// # Safety
+/// `raw` must be the coroutine that runs, in a C function.
+#[cfg(renames_yield)]
+pub(crate) unsafe fn is_root(raw: *mut lua_State) -> bool {
+    // SAFETY: the caller's contract; the function reads a variable. The stack is left as it was.
+    unsafe {
+        let cut = &account(raw).cut;
+        if cut.root.get() == 0 || ffi::lua_checkstack(raw, 2) == 0 {
+            return false;
+        }
+        ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, cut.root.get().into());
+        ffi::lua_call(raw, 0, 1);
+        let root = ffi::lua_tothread(raw, -1);
+        ffi::lua_settop(raw, -2);
+        raw == root || raw == cut.driver()
+    }
 }
 
 /// Whether a yield gets from the coroutine that runs up to `root`. 0 if so; 1 if the C stack cannot

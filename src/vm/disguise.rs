@@ -20,6 +20,8 @@ pub(crate) const CHUNK_NAME: &CStr = c"=[C]";
 
 /// The line of functions that stand for a C function of LuaJIT's frame by frame …
 pub(crate) const STAND_IN: i32 = -1;
+/// … of those that the main script is called by, which are none to scripts …
+pub(crate) const BENEATH: i32 = -3;
 /// … and of all others, which are one frame to scripts, however many they take.
 pub(crate) const LIBRARY: i32 = -2;
 

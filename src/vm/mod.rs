@@ -9,6 +9,8 @@ pub(crate) mod coroutine;
 pub(crate) mod cut;
 mod disguise;
 pub(crate) mod environments;
+pub mod finaliser;
+mod frames;
 pub mod gc_layout;
 pub mod hook;
 mod layout;

@@ -22,7 +22,6 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("context/process", c"=[node-lua] process", include_str!("../../lua/context/process.lua")),
     ("core/failure", c"=[node-lua] failure", include_str!("../../lua/core/failure.lua")),
     ("core/refusal", c"=[node-lua] refusal", include_str!("../../lua/core/refusal.lua")),
-    ("core/stray", c"=[node-lua] stray", include_str!("../../lua/core/stray.lua")),
     ("context/request", c"=[node-lua] request", include_str!("../../lua/context/request.lua")),
     ("core/timeout", c"=[node-lua] timeout", include_str!("../../lua/core/timeout.lua")),
     ("core/ffi", c"=[node-lua] ffi", include_str!("../../lua/core/ffi.lua")),
@@ -64,6 +63,8 @@ const JIT_MODULES: &[(&str, &CStr, &str)] = include!(concat!(env!("OUT_DIR"), "/
 
 /// Chunks whose functions stand for LuaJIT's own.
 const STAND_INS: &[&str] = &["core/require"];
+/// Chunks whose functions call the main script, and are beneath it on the stack.
+const BENEATH: &[&str] = &["core/command", "core/lines"];
 
 struct Chunk {
     name: &'static str,
@@ -95,9 +96,10 @@ fn chunks() -> Option<&'static [Chunk]> {
         return None;
     }
     let made = |&(name, chunk_name, source): &(_, _, _)| {
-        let line = match STAND_INS.contains(&name) {
-            true => disguise::STAND_IN,
-            false => disguise::LIBRARY,
+        let line = match () {
+            () if STAND_INS.contains(&name) => disguise::STAND_IN,
+            () if BENEATH.contains(&name) => disguise::BENEATH,
+            () => disguise::LIBRARY,
         };
         Some(Chunk { name, bytecode: compile(&state, chunk_name, source)?, line })
     };

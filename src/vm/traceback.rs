@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 
 use mlua::ffi::{self, lua_Debug, lua_State};
 
-use super::stock::{BUILT_IN, Kind, NUMBER_OFFSET, frame, has_no_name, has_room, is_hidden};
+use super::frames::is_hidden;
+use super::stock::{BUILT_IN, Kind, NUMBER_OFFSET, frame, has_no_name, has_room};
 
 /// How many frames of a deep stack are shown, of its top and of its bottom.
 const FIRST: c_int = 12;
@@ -41,7 +42,8 @@ pub(crate) unsafe fn traceback(
                 limit = c_int::MAX;
                 if frame(of, level + LAST + 1).is_some() {
                     text.extend_from_slice(b"\n\t...");
-                    level = bottom + ROOT_FRAMES - LAST;
+                    let last = (bottom..bottom + ROOT_FRAMES).filter(|&at| is_hidden(of, at));
+                    level = bottom + ROOT_FRAMES - LAST - last.count() as c_int;
                 }
                 continue;
             }
