@@ -39,7 +39,7 @@ const STREAM_FUNCTIONS: [&str; 11] = [
 const LINKED_FUNCTIONS: [&str; 5] =
     ["lj_lex_next", "lj_str_find", "lj_vm_pcall", "lua_call", "lua_lessthan"];
 
-/// What adds keys to tables: src/tables.rs.
+/// What adds keys to tables: src/vm/tables.rs.
 const TABLE_FUNCTIONS: [&str; 4] =
     ["lj_tab_newkey", "lj_tab_set", "lj_tab_setinth", "lj_tab_reasize"];
 

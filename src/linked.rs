@@ -12,6 +12,7 @@ use std::ffi::{c_char, c_int, c_void};
 
 use memchr::memmem;
 use mlua::ffi::lua_State;
+use node_lua::vm::layout::Lexer;
 use node_lua::vm::{finaliser, hook};
 
 unsafe extern "C-unwind" {
@@ -24,13 +25,6 @@ unsafe extern "C-unwind" {
         results: c_int,
         handler: isize,
     ) -> c_int;
-}
-
-/// The start of what LuaJIT's compiler keeps about a text.
-#[repr(C)]
-struct Lexer {
-    function: *mut u8,
-    state: *mut lua_State,
 }
 
 /// Calls of what is quick itself between two looks.
@@ -130,5 +124,89 @@ unsafe extern "C" fn __wrap_lj_str_find(
         let all = std::slice::from_raw_parts(text.cast(), text_len as usize);
         let part = std::slice::from_raw_parts(part.cast(), part_len as usize);
         memmem::find(all, part).map_or(std::ptr::null(), |at| text.add(at))
+    }
+}
+
+/// What may add a key to a table: see `vm/tables.rs`, which knows where LuaJIT puts keys on this
+/// processor.
+#[cfg(target_arch = "x86_64")]
+mod tables {
+    use mlua::ffi::lua_State;
+    use node_lua::vm::layout::Table;
+
+    unsafe extern "C-unwind" {
+        fn __real_lj_tab_newkey(
+            raw: *mut lua_State,
+            table: *mut Table,
+            key: *const u64,
+        ) -> *mut u64;
+        fn __real_lj_tab_set(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *mut u64;
+        fn __real_lj_tab_setinth(raw: *mut lua_State, table: *mut Table, key: i32) -> *mut u64;
+        fn __real_lj_tab_reasize(raw: *mut lua_State, table: *mut Table, len: u32);
+    }
+
+    /// `lj_tab_newkey`, for a key that is not in the table.
+    ///
+    /// # Safety
+    /// As that function's, like those that follow.
+    #[unsafe(no_mangle)]
+    unsafe extern "C-unwind" fn __wrap_lj_tab_newkey(
+        raw: *mut lua_State,
+        table: *mut Table,
+        key: *const u64,
+    ) -> *mut u64 {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if (*table).is_large() {
+                (*table).prepare(raw, *key);
+            }
+            __real_lj_tab_newkey(raw, table, key)
+        }
+    }
+
+    /// `lj_tab_set`, for a key that may be there.
+    #[unsafe(no_mangle)]
+    unsafe extern "C-unwind" fn __wrap_lj_tab_set(
+        raw: *mut lua_State,
+        table: *mut Table,
+        key: *const u64,
+    ) -> *mut u64 {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if (*table).is_large() {
+                (*table).prepare_if_new(raw, *key);
+            }
+            __real_lj_tab_set(raw, table, key)
+        }
+    }
+
+    /// `lj_tab_setinth`, for an integer that is not in the array.
+    #[unsafe(no_mangle)]
+    unsafe extern "C-unwind" fn __wrap_lj_tab_setinth(
+        raw: *mut lua_State,
+        table: *mut Table,
+        key: i32,
+    ) -> *mut u64 {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if (*table).is_large() {
+                (*table).prepare_if_new(raw, f64::from(key).to_bits());
+            }
+            __real_lj_tab_setinth(raw, table, key)
+        }
+    }
+
+    /// `lj_tab_reasize`: makes the array longer.
+    #[unsafe(no_mangle)]
+    unsafe extern "C-unwind" fn __wrap_lj_tab_reasize(
+        raw: *mut lua_State,
+        table: *mut Table,
+        len: u32,
+    ) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            (*table).check_chains(raw);
+            __real_lj_tab_reasize(raw, table, len);
+        }
     }
 }

@@ -2,8 +2,6 @@
 
 #[cfg(target_os = "linux")]
 mod linked;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod tables;
 
 use std::process::ExitCode;
 

@@ -20,7 +20,8 @@ use std::ffi::{c_int, c_void};
 use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
 
 use super::coroutine::vm_yield;
-use super::hook::{self, layout, may_set, set_hook};
+use super::hook::{self, may_set, set_hook};
+use super::layout;
 use super::state::account;
 use super::traceback::{hide_bottom, traceback};
 use crate::rt;
@@ -39,8 +40,8 @@ struct Hook {
     function: Option<ffi::lua_Hook>,
     mask: c_int,
     count: c_int,
-    /// Instructions until it is called, if that is known.
-    left: Option<c_int>,
+    /// Instructions until it is called.
+    left: c_int,
 }
 
 /// What is kept with a state to cut its turns.
@@ -144,10 +145,8 @@ impl Cut {
             return;
         }
         if address != hook as *const () as usize {
-            let left = layout().and_then(|layout| {
-                // SAFETY: the state is alive.
-                unsafe { layout.hook_count(raw) }
-            });
+            // SAFETY: the state is alive.
+            let left = unsafe { (*layout::global(raw)).hook_count };
             self.before.set(Some(Hook { function, mask, count, left }));
         }
         // SAFETY: the caller's contract.
@@ -170,9 +169,7 @@ impl Cut {
                 }
                 ffi::lua_sethook(raw, None, 0, 0);
                 ffi::lua_sethook(raw, before.function, before.mask, before.count);
-                if let (Some(left), Some(layout)) = (before.left, layout()) {
-                    layout.set_hook_count(raw, left);
-                }
+                (*layout::global(raw)).hook_count = before.left;
             }
         });
     }

@@ -7,7 +7,7 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::hook;
+use super::layout;
 use super::stack::TABLE;
 
 pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
@@ -18,10 +18,9 @@ const HOOK_GC: u8 = 0x40;
 
 /// native.is_finalising(): whether a finaliser runs.
 unsafe extern "C-unwind" fn is_finalising(raw: *mut lua_State) -> c_int {
-    let running = hook::running().cast::<u8>();
-    // SAFETY: called by the VM, in the state that runs; a byte of it, where that was found.
+    // SAFETY: called by the VM, in the state that runs.
     unsafe {
-        let mask = hook::layout().map_or(0, |layout| running.add(layout.hook_mask).read());
+        let mask = (*layout::global(raw)).hook_mask;
         ffi::lua_pushboolean(raw, c_int::from(mask & HOOK_GC != 0));
     }
     1

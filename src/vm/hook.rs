@@ -12,20 +12,17 @@
 //! looks at the compiler first, and leaves the hook alone unless it is idle; the watchdog asks
 //! again soon. A signal may also come in the middle of a change of the hook: [`set_hook`] keeps it
 //! off while we make one; one that the script or the end of a recording makes is mended by taking
-//! the hook away before it is set, which has LuaJIT fill its tables again. Where the state of the
-//! compiler is not found (see [`layout`](super::layout)) no hook is set from there: a turn that
-//! does not end by itself keeps its thread, as one in a C function does.
+//! the hook away before it is set, which has LuaJIT fill its tables again.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
-use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use mlua::ffi::lua_CFunction;
 use mlua::ffi::{self, lua_Debug, lua_State};
 
 use super::cut;
-use super::layout::Layout;
+use super::layout;
 use super::state::{Account, account};
 use super::traceback::{hide_bottom, traceback};
 
@@ -41,13 +38,8 @@ thread_local! {
     static IS_SETTING: Cell<bool> = const { Cell::new(false) };
 }
 
-static LAYOUT: OnceLock<Option<Layout>> = OnceLock::new();
-
 /// Prepares what [`arm`] needs; to be called before any context runs.
 pub fn init() {
-    if !LAYOUT.get_or_init(Layout::find).is_some_and(Layout::knows_compiler) {
-        log::warn!("this LuaJIT is not known: loops that do not end cannot be interrupted");
-    }
     crate::sched::set_interrupt(arm_from_outside);
     crate::sched::set_cut(cut::arm);
     crate::os::memory::on_give_back(super::memory::slots::trim);
@@ -84,7 +76,7 @@ pub(crate) fn with_account(body: impl FnOnce(&Account)) {
 /// Raises, in the coroutine that runs, what interruptions raise.
 ///
 /// # Panics
-/// If none is known to run: see [`current`].
+/// If none runs: see [`current`].
 pub(crate) fn raise_interrupted() -> ! {
     let raw = current().expect("a coroutine runs");
     // SAFETY: the coroutine that has called the native function, which nothing of ours is live in
@@ -108,14 +100,11 @@ pub(crate) fn take_caught(raw: *mut lua_State) -> Option<String> {
     CAUGHT.take().and_then(|(of, text)| (of == raw && !text.is_empty()).then_some(text))
 }
 
-pub(crate) fn layout() -> Option<Layout> {
-    LAYOUT.get().copied().flatten()
-}
-
 /// Whether a hook may be set from wherever the VM may be: in a signal handler, in an allocation.
 pub(crate) fn may_set(raw: *mut lua_State) -> bool {
     // SAFETY: this thread runs the state, which is alive.
-    !IS_SETTING.get() && layout().is_some_and(|layout| unsafe { layout.is_compiler_idle(raw) })
+    let compiler = || unsafe { (&raw const (*layout::global(raw)).compiler_state).read_volatile() };
+    !IS_SETTING.get() && compiler() == 0
 }
 
 /// Sets the hook of the running state, from the very beginning: see above.
@@ -163,15 +152,12 @@ pub(crate) fn arm() {
     if raw.is_null() {
         return;
     }
-    // SAFETY: the state is alive, and used by this thread; the caller's contract.
-    unsafe { set_hook(raw, Some(hook), ffi::LUA_MASKCOUNT, 1) };
-    if let Some(layout) = layout() {
-        // SAFETY: a byte of the live state. Hooks, finalisers and event handlers run with hooks
-        // switched off: they are interrupted too.
-        unsafe {
-            let mask = raw.cast::<u8>().add(layout.hook_mask);
-            mask.write_volatile(mask.read_volatile() & !HOOK_ACTIVE);
-        }
+    // SAFETY: the state is alive, and used by this thread. Hooks, finalisers and event handlers run
+    // with hooks switched off: they are interrupted too.
+    unsafe {
+        set_hook(raw, Some(hook), ffi::LUA_MASKCOUNT, 1);
+        let mask = &raw mut (*layout::global(raw)).hook_mask;
+        mask.write_volatile(mask.read_volatile() & !HOOK_ACTIVE);
     }
 }
 
@@ -187,7 +173,7 @@ pub(crate) fn arm_from_outside() -> bool {
 }
 
 /// Has the coroutine that runs call `collect`, which collects garbage, in the C function that it
-/// has called; whether nothing was raised. `None` if that coroutine is not known.
+/// has called; whether nothing was raised. `None` if there is none.
 pub(crate) fn collect_now(collect: lua_CFunction) -> Option<bool> {
     let raw = current()?;
     // SAFETY: the coroutine that runs, in a C function; errors are caught, and popped.
@@ -200,15 +186,11 @@ pub(crate) fn collect_now(collect: lua_CFunction) -> Option<bool> {
     }
 }
 
-/// The coroutine that this thread runs, if that can be known.
+/// The coroutine that this thread runs, if it runs one.
 pub(crate) fn current() -> Option<*mut lua_State> {
     let raw = RUNNING.get();
-    let layout = layout()?;
-    if raw.is_null() {
-        return None;
-    }
-    // SAFETY: a pointer inside the live state, where `Layout` has found it.
-    Some(unsafe { raw.cast::<u8>().add(layout.current).cast::<*mut lua_State>().read() })
+    // SAFETY: what runs is alive.
+    (!raw.is_null()).then(|| unsafe { (*layout::global(raw)).current })
 }
 
 /// Raises if the context ends, for a function in C that runs long.
@@ -295,7 +277,6 @@ mod tests {
     /// makes this crash within a second, mostly.
     #[test]
     fn signals_at_any_moment_leave_the_trace_compiler_whole() {
-        assert!(LAYOUT.get_or_init(Layout::find).is_some_and(Layout::knows_compiler));
         // SAFETY: all zero is a valid sigaction; the handler is what this test is about.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_State};
 
-use super::stdio::{self, Function};
+use super::layout::{self, Function};
 use super::{chunk_cache, stock};
 use crate::vm;
 
@@ -83,14 +83,14 @@ impl BuiltIn {
         let mut upvalues = Vec::new();
         // SAFETY: called by `of` with a C function on top.
         unsafe {
-            let Function { number, function, code, .. } = *stdio::object(raw, -1);
+            let Function { number, function, code, .. } = *layout::object::<Function>(raw, -1);
             while !ffi::lua_getupvalue(raw, -1, upvalues.len() as c_int + 1).is_null() {
                 let upvalue = BuiltIn::of(raw);
                 ffi::lua_settop(raw, -2);
                 upvalues.push(upvalue?);
             }
             ffi::lua_pushcfunction(raw, load_text);
-            let code = code.wrapping_sub((*stdio::object(raw, -1)).code);
+            let code = code.wrapping_sub((*layout::object::<Function>(raw, -1)).code);
             ffi::lua_settop(raw, -2);
             Some(BuiltIn::Function { number, function: function as usize, code, upvalues })
         }
@@ -104,7 +104,7 @@ impl BuiltIn {
             if ffi::lua_iscfunction(raw, -1) == 0 {
                 return false;
             }
-            let found = stdio::object(raw, -1);
+            let found = layout::object::<Function>(raw, -1);
             (*found).number == number && (*found).function as usize == function
         }
     }
@@ -132,7 +132,7 @@ impl BuiltIn {
                         upvalue.push(raw);
                     }
                     ffi::lua_pushcclosure(raw, load_text, upvalues.len() as c_int);
-                    let made = stdio::object(raw, -1);
+                    let made = layout::object::<Function>(raw, -1);
                     (*made).number = *number;
                     (*made).code = (*made).code.wrapping_add(*code);
                     (&raw mut (*made).function).cast::<usize>().write(*function);

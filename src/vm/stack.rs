@@ -22,7 +22,6 @@ pub(crate) fn prepare(lua: Stack<'_>) {
     let raw = lua.raw();
     // SAFETY: a running state with an empty stack.
     unsafe {
-        convert::install(raw);
         pristine::keep(raw);
         stock::install(raw);
         profiler::install(raw);

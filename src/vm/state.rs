@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mlua::ffi::{self, lua_State};
 
-use super::memory::heap::Heap;
-use super::{cut, gc_layout, hook, profiler, stdio};
+use super::memory::heap::{Heap, content_of};
+use super::{cut, hook, known, profiler, stdio};
 use crate::message::Held;
 use crate::os::memory;
 use crate::{failpoint, rt};
@@ -202,7 +202,7 @@ impl Account {
         memory::changed(before, now);
     }
 
-    /// The metatable of buffers as [`gc_layout::Maker`] takes it, once there is one.
+    /// The metatable of buffers as [`Maker`](super::userdata::Maker) takes it, once there is one.
     pub fn buffer_metatable(&self) -> Option<NonNull<c_void>> {
         self.buffer_metatable.get()
     }
@@ -288,8 +288,17 @@ pub struct State {
 unsafe impl Send for State {}
 
 impl State {
-    /// Creates a state and opens the standard libraries; `None` if memory does not suffice.
+    /// Creates a state and opens the standard libraries; `None` if memory does not suffice, or if
+    /// this LuaJIT is not known ([`known`]).
     pub fn new() -> Option<State> {
+        if !known::is_known(allocate as *const c_void)? {
+            return None;
+        }
+        State::open()
+    }
+
+    /// Creates one without a look at what it consists of.
+    pub(super) fn open() -> Option<State> {
         let account = Box::new(Account {
             lua_bytes: Cell::new(0),
             external_bytes: Cell::new(0),
@@ -467,11 +476,6 @@ unsafe extern "C-unwind" fn open_libraries(raw: *mut lua_State) -> c_int {
         ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
         ffi::luaL_openlibs(raw);
         ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
-        if !gc_layout::is_known(raw, allocate as *const c_void, account(raw)) {
-            log::error!("this LuaJIT lays its objects out in a way that is not known");
-            ffi::lua_pushnil(raw);
-            ffi::lua_error(raw);
-        }
         stdio::install(raw);
     }
     0
@@ -533,7 +537,7 @@ unsafe fn free(account: &Account, block: *mut u8, size: usize) {
     let heap = unsafe { &mut *account.heap.get() };
     let release_buffer = || {
         // SAFETY: called for a userdata with a buffer.
-        let buffer = unsafe { &mut *super::memory::userdata::content_of(block) };
+        let buffer = unsafe { &mut *content_of(block) };
         account.recharge(buffer.charged as usize, 0);
         buffer.release();
     };

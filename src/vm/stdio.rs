@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
+use super::layout::{self, Function, NUMBER_C};
 use super::state;
 use crate::os::stdio::{self, FILE, Lock};
 
@@ -87,37 +88,6 @@ struct Originals {
 
 static ORIGINALS: OnceLock<Originals> = OnceLock::new();
 
-/// The start of LuaJIT's function objects.
-#[repr(C)]
-pub(crate) struct Function {
-    next: u64,
-    marked: u8,
-    kind: u8,
-    /// Which of the VM's own functions it is; from [`NUMBER_C`] on for others.
-    pub(crate) number: u8,
-    upvalues: u8,
-    environment: u64,
-    collector_list: u64,
-    pub(crate) code: u64,
-    /// Of those in C.
-    pub(crate) function: lua_CFunction,
-}
-
-/// The type of a function in its header.
-const KIND: u8 = 8;
-
-/// What is not one of the VM's own functions, but in C.
-const NUMBER_C: u8 = 1;
-
-/// The function object at this place of the stack.
-///
-/// # Safety
-/// `raw` must be a live state with a function there.
-pub(crate) unsafe fn object(raw: *mut lua_State, index: c_int) -> *mut Function {
-    // SAFETY: the caller's contract.
-    unsafe { ffi::lua_topointer(raw, index).cast_mut().cast() }
-}
-
 /// Has the function on the top of the stack, which is popped, lead to `function`; returns what it
 /// led to. `number` is what the compiler is to take it for, if something else. `None` if functions
 /// do not look as expected.
@@ -133,13 +103,10 @@ unsafe fn lead(
     // written to only if that is what a function of the VM's own looks like.
     unsafe {
         let before = ffi::lua_tocfunction(raw, -1);
-        let object = object(raw, -1);
+        let object = layout::object::<Function>(raw, -1);
         ffi::lua_settop(raw, -2);
         let before = before?;
-        let is_known = (*object).kind == KIND
-            && (*object).function as usize == before as usize
-            && (*object).number > NUMBER_C;
-        if !is_known {
+        if (*object).number <= NUMBER_C {
             return None;
         }
         (*object).function = function;
@@ -182,7 +149,7 @@ pub(crate) unsafe fn install(raw: *mut lua_State) {
             push(raw, c"", c"setvbuf");
             let setvbuf = lead(raw, setvbuf, None)?;
             ffi::lua_getglobal(raw, c"tostring".as_ptr());
-            let tostring = (*object(raw, -1)).number;
+            let tostring = (*layout::object::<Function>(raw, -1)).number;
             Some(Originals { write, method_write, setvbuf, tostring })
         })();
         ffi::lua_settop(raw, top);
@@ -202,7 +169,9 @@ unsafe extern "C-unwind" fn print(raw: *mut lua_State) -> c_int {
         ffi::lua_pushvalue(raw, ffi::lua_upvalueindex(1));
         ffi::lua_gettable(raw, ffi::LUA_GLOBALSINDEX);
         let is_usual = ffi::lua_type(raw, -1) == ffi::LUA_TFUNCTION
-            && ORIGINALS.get().is_some_and(|known| (*object(raw, -1)).number == known.tostring);
+            && ORIGINALS.get().is_some_and(|known| {
+                (*layout::object::<Function>(raw, -1)).number == known.tostring
+            });
         if is_usual && (1..=count).all(|index| is_plain(raw, index)) {
             print_plain(raw, count);
         } else {

@@ -8,9 +8,10 @@ use std::ptr;
 
 use mlua::ffi::{self, lua_State, luaL_Buffer};
 
+use super::hook;
+use super::layout::{self, Function};
 use super::pattern::{Caller, Captured, Fault, Matcher};
 use super::stock::{Original, go_on, replace};
-use super::{hook, stdio};
 
 static FIND: Original = Original::new();
 static MATCH: Original = Original::new();
@@ -157,7 +158,7 @@ unsafe extern "C-unwind" fn gmatch(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM. LuaJIT's own makes its iterator: a function in C of its own.
     unsafe {
         let results = go_on(raw, &GMATCH);
-        (*stdio::object(raw, -1)).function = gmatch_next;
+        (*layout::object::<Function>(raw, -1)).function = gmatch_next;
         results
     }
 }

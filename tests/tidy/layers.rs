@@ -24,7 +24,6 @@ const LAYERS: &[&str] = &[
     "lua",
     "cli",
     "linked",
-    "tables",
 ];
 
 /// Modules that ignore each other although one comes first.

@@ -19,7 +19,6 @@ const UNSAFE: &[&str] = &[
     "src/sched/slot.rs",
     "src/sched/watch.rs",
     "src/sim/tests.rs",
-    "src/tables.rs",
     "benches/src/sys.rs",
     "fuzz/src/targets/message.rs",
     "tests/buffer.rs",

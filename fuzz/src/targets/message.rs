@@ -9,7 +9,7 @@ use mlua::ffi::{self, lua_State};
 use node_lua::buf::Piece;
 use node_lua::lua::BufferValues;
 use node_lua::message::{Encoded, Value};
-use node_lua::vm::convert::{Scratch, install, push_value, to_value};
+use node_lua::vm::convert::{Scratch, push_value, to_value};
 
 use super::program::Program;
 
@@ -32,7 +32,6 @@ pub(super) fn open(state: *mut lua_State) {
         [(c"wire_encode", encode), (c"wire_decode", decode), (c"wire_copy", copy)];
     // SAFETY: a state that is not running, with the standard libraries open and slots free.
     unsafe {
-        install(state);
         for (name, function) in functions {
             ffi::lua_pushcclosure(state, function, 0);
             ffi::lua_setglobal(state, name.as_ptr());

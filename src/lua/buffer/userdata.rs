@@ -22,9 +22,9 @@ use crate::buf::{
     FRAME_INLINE_MAX, INLINE_MAX, NlBuffer, Piece, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES,
 };
 use crate::vm::blame;
-use crate::vm::gc_layout::{self, Maker};
 use crate::vm::stack::Stack;
 use crate::vm::state;
+use crate::vm::userdata::{self, Maker};
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
@@ -177,7 +177,7 @@ pub unsafe fn test<'a>(state: *mut lua_State, index: c_int) -> Option<&'a mut Nl
     // SAFETY: the caller's contract.
     let place = unsafe {
         let metatable = state::account(state).buffer_metatable()?;
-        gc_layout::with_metatable(state, index, metatable)?
+        userdata::with_metatable(state, index, metatable)?
     };
     // SAFETY: only a `Maker` gives userdata that metatable, with a buffer in them.
     Some(unsafe { &mut *place.cast::<NlBuffer>().as_ptr() })
@@ -226,7 +226,7 @@ pub unsafe fn push_frames(
     }
     // SAFETY: as above.
     let maker = unsafe {
-        gc_layout::collect(state);
+        userdata::collect(state);
         maker(state)
     };
     let fill = |buffer: &mut NlBuffer, place: &Range<usize>| {
@@ -356,7 +356,7 @@ pub(super) fn push_view(
 pub(super) fn push_place<'a>(call: Call<'a>, room: usize) -> &'a mut NlBuffer {
     // SAFETY: a running state with free slots.
     let maker = unsafe {
-        gc_layout::collect(call.state());
+        userdata::collect(call.state());
         maker(call.state())
     };
     push_bare(call, maker, room)

@@ -47,16 +47,6 @@ impl Integer {
 /// something else in the place of `require`.
 pub const OPEN_FFI: &CStr = c"node-lua.ffi";
 
-/// Prepares a process for values that travel; to be called for each state.
-///
-/// # Safety
-/// `state` must be live and on its own thread, with the standard libraries open and four stack
-/// slots free. Unwinds for want of memory.
-pub unsafe fn install(state: *mut lua_State) {
-    // SAFETY: the caller's contract.
-    unsafe { super::plain::verify(state) };
-}
-
 /// Makes the helpers.
 unsafe fn make_helpers(state: *mut lua_State) {
     // SAFETY: the callers have slots free; the chunk is a constant that compiles and returns two

@@ -15,7 +15,7 @@ mod tests;
 mod to_lua;
 
 pub use from_lua::{Scratch, Unsupported, to_large_value, to_small_value, to_value};
-pub use int64::{OPEN_FFI, install};
+pub use int64::OPEN_FFI;
 pub use to_lua::{Refused, push_value};
 
 use std::ffi::c_int;

@@ -1,65 +1,19 @@
 //! Plain tables, read where the VM keeps them.
 //!
 //! A table of numbers, strings, booleans and more such tables takes half a dozen calls into the VM
-//! per entry, most of the time of a message. This reads the same memory without a call. It knows
-//! how LuaJIT lays tables out on 64-bit machines, so [`verify`] first compares that with tables
-//! whose content is known; without its consent, and for tables that hold anything else, nothing is
-//! read here and the calls are made after all.
+//! per entry, most of the time of a message. This reads the same memory without a call. For tables
+//! that hold anything else nothing is read here, and the calls are made after all.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 
-use mlua::ffi::{self, lua_State};
+use mlua::ffi::lua_State;
 
+use super::super::layout::{
+    self, FALSE, INTEGER, NIL, POINTER, STRING, Slot, TABLE, TRUE, Table, tag,
+};
 use crate::message::encode::DEPTH_MAX;
 use crate::message::{Seen, TooLarge, Writer};
-
-/// A value: a double, or a tag in the upper 17 bits over 47 bits of pointer.
-type Slot = u64;
-
-const NIL: u64 = u64::MAX;
-const TAG_SHIFT: u32 = 47;
-const POINTER: u64 = (1 << TAG_SHIFT) - 1;
-// Tags, as the upper bits read as a negative number.
-const FALSE: i64 = !1;
-const TRUE: i64 = !2;
-const STRING: i64 = !4;
-const TABLE: i64 = !11;
-/// The lowest tag of an object: a full userdata.
-const OBJECTS: i64 = !12;
-/// Of integers, on machines where Lua numbers may be those; below are the tags of doubles.
-const INTEGER: i64 = !13;
-
-/// The start of a table object.
-#[repr(C)]
-pub(super) struct Table {
-    header: [u8; 16],
-    array: *const Slot,
-    collector_list: u64,
-    metatable: u64,
-    nodes: *const Node,
-    array_len: u32,
-    nodes_mask: u32,
-}
-
-/// An entry of a table's hash part.
-#[repr(C)]
-struct Node {
-    value: Slot,
-    key: Slot,
-    next: u64,
-}
-
-/// The start of a string object; its bytes follow.
-#[repr(C)]
-struct Str {
-    header: [u8; 20],
-    len: u32,
-}
-
-/// Whether tables look as this file thinks; unset until [`verify`] has looked.
-static IS_KNOWN: OnceLock<bool> = OnceLock::new();
 
 /// The table is not plain, too deep or too large.
 struct NotPlain;
@@ -70,92 +24,29 @@ impl From<TooLarge> for NotPlain {
     }
 }
 
-/// Finds out, once for the process, whether plain tables can be read here.
-///
-/// # Safety
-/// `state` must be live and on its own thread, with four stack slots free. May unwind.
-pub(super) unsafe fn verify(state: *mut lua_State) {
-    if IS_KNOWN.get().is_none() {
-        // SAFETY: the caller's contract.
-        let is_known = unsafe { looks_known(state) };
-        IS_KNOWN.get_or_init(|| is_known);
-    }
-}
-
-/// Compares a table made here with what this file thinks it looks like: first sizes, which lie
-/// within the object in any case, and what pointers lead to only then.
-unsafe fn looks_known(state: *mut lua_State) -> bool {
-    if !cfg!(target_pointer_width = "64") {
-        return false;
-    }
-    // SAFETY: the caller's contract; the table made first stays on the stack while it is read.
-    unsafe {
-        ffi::lua_createtable(state, 2, 3);
-        ffi::lua_pushnumber(state, 2.5);
-        ffi::lua_rawseti_(state, -2, 1);
-        ffi::lua_pushboolean(state, 1);
-        ffi::lua_rawseti_(state, -2, 2);
-        ffi::lua_pushlstring_(state, c"key".as_ptr(), 3);
-        ffi::lua_createtable(state, 0, 0);
-        let inner = ffi::lua_topointer(state, -1) as u64;
-        ffi::lua_rawset(state, -3);
-        let table = &*ffi::lua_topointer(state, -1).cast::<Table>();
-        let mut is_known = table.array_len == 3 && table.nodes_mask == 3;
-        if is_known {
-            let array = std::slice::from_raw_parts(table.array, 3);
-            is_known = array[0] == NIL && array[1] == 2.5f64.to_bits() && tag(array[2]) == TRUE;
-            let nodes = std::slice::from_raw_parts(table.nodes, 4);
-            let mut entries = nodes.iter().filter(|node| node.value != NIL);
-            let entry = entries.next().filter(|_| entries.next().is_none());
-            is_known &= entry.is_some_and(|node| {
-                let is_pair = tag(node.key) == STRING && tag(node.value) == TABLE;
-                is_pair && string(node.key) == b"key" && node.value & POINTER == inner
-            });
-        }
-        ffi::lua_pop(state, 1);
-        is_known
-    }
-}
-
-/// Writes the table on top of the stack if it is plain. False if it is not, or if tables cannot be
-/// read here: what was written then is of no use.
+/// Writes the table on top of the stack if it is plain. False if it is not: what was
+/// written then is of no use.
 ///
 /// # Safety
 /// `state` must be live, on its own thread, with a table on top.
 #[inline]
 pub(super) unsafe fn write(state: *mut lua_State, writer: Writer<'_>, tables: &mut Seen) -> bool {
-    if IS_KNOWN.get() != Some(&true) {
-        return false;
-    }
     tables.clear();
     // SAFETY: a table is on top.
-    let table: *const c_void = unsafe { ffi::lua_topointer(state, -1) };
+    let table: *const Table = unsafe { layout::object(state, -1) };
     let mut plain = Plain { writer, tables, depth: 0 };
     // SAFETY: tables look as described, and this one lives while it is on the stack.
-    unsafe { plain.table(table.cast()) }.is_ok()
+    unsafe { plain.table(table) }.is_ok()
 }
 
-/// The new table on top of the stack, for [`set_number`]; `None` if tables are not known.
-///
-/// # Safety
-/// `state` must be live, on its own thread, with a table on top.
-#[inline]
-pub(super) unsafe fn on_top(state: *mut lua_State) -> Option<NonNull<Table>> {
-    // SAFETY: the caller's contract.
-    unsafe { known(state, -1) }
-}
-
-/// The same for a table anywhere on the stack.
+/// The table at `index` of the stack, for [`set_number`] and its like.
 ///
 /// # Safety
 /// `state` must be live, on its own thread, with a table at `index`.
 #[inline]
-pub(super) unsafe fn known(state: *mut lua_State, index: c_int) -> Option<NonNull<Table>> {
-    if IS_KNOWN.get() != Some(&true) {
-        return None;
-    }
-    // SAFETY: the caller's contract.
-    NonNull::new(unsafe { ffi::lua_topointer(state, index) }.cast_mut().cast())
+pub(super) unsafe fn table(state: *mut lua_State, index: c_int) -> NonNull<Table> {
+    // SAFETY: objects are not at address 0.
+    unsafe { NonNull::new_unchecked(layout::object(state, index)) }
 }
 
 /// Puts a number at a position of the array part, which needs no leave of the collector. False,
@@ -163,7 +54,7 @@ pub(super) unsafe fn known(state: *mut lua_State, index: c_int) -> Option<NonNul
 /// bits.
 ///
 /// # Safety
-/// `table` must be a live table object of the VM that this thread runs, and tables be known.
+/// `table` must be a live table object of the VM that this thread runs.
 #[inline]
 pub(super) unsafe fn set_number(table: NonNull<Table>, position: u32, value: f64) -> bool {
     // SAFETY: the caller's contract; the part may have moved since the last call.
@@ -171,7 +62,7 @@ pub(super) unsafe fn set_number(table: NonNull<Table>, position: u32, value: f64
     let fits = position < len && !value.is_nan();
     if fits {
         // SAFETY: the array part has more slots than that.
-        unsafe { array.cast_mut().add(position as usize).write(value.to_bits()) };
+        unsafe { array.add(position as usize).write(value.to_bits()) };
     }
     fits
 }
@@ -184,7 +75,7 @@ unsafe extern "C-unwind" {
 /// Whether a number is a key of the table's hash part.
 ///
 /// # Safety
-/// `table` must be a live table object of the VM that this thread runs, and tables be known.
+/// `table` must be a live table object of the VM that this thread runs.
 pub(super) unsafe fn is_hashed(table: NonNull<Table>, key: f64) -> bool {
     // SAFETY: the caller's contract.
     let array_len = unsafe { (*table.as_ptr()).array_len };
@@ -212,7 +103,7 @@ fn place(key: u64, mask: u32) -> u32 {
 ///
 /// # Safety
 /// Both must be live table objects of the VM that this thread runs, the second with as many values
-/// in its array part, and tables be known. May unwind.
+/// in its array part. May unwind.
 pub(super) unsafe fn insert_numbers(
     state: *mut lua_State,
     table: NonNull<Table>,
@@ -222,7 +113,7 @@ pub(super) unsafe fn insert_numbers(
     // SAFETY: the caller's contract. The VM has made the table grey when it returns a slot, and
     // does not run before that is written.
     unsafe {
-        let mask = (*table.as_ptr()).nodes_mask;
+        let mask = (*table.as_ptr()).mask;
         let mut taken = vec![false; mask as usize + 1];
         let is_first = |key: u64| !std::mem::replace(&mut taken[place(key, mask) as usize], true);
         // One zero is like the other.
@@ -279,7 +170,7 @@ impl Plain<'_> {
                 unsafe { self.value(value)? };
             }
         }
-        for index in 0..=table.nodes_mask {
+        for index in 0..=table.mask {
             // SAFETY: the hash part has one node more than its mask says.
             let node = unsafe { &*table.nodes.add(index as usize) };
             if node.value != NIL {
@@ -299,7 +190,7 @@ impl Plain<'_> {
     unsafe fn key(&mut self, key: Slot, positional: &mut u32) -> Result<bool, NotPlain> {
         match tag(key) {
             // SAFETY: the caller says that the string is live.
-            STRING => self.writer.string_key(unsafe { string(key) })?,
+            STRING => self.writer.string_key(unsafe { layout::text(key) })?,
             FALSE => self.writer.bool_key(false)?,
             TRUE => self.writer.bool_key(true)?,
             _ => {
@@ -314,7 +205,7 @@ impl Plain<'_> {
     unsafe fn value(&mut self, value: Slot) -> Result<(), NotPlain> {
         match tag(value) {
             // SAFETY: the caller says that the string is live.
-            STRING => self.writer.string(unsafe { string(value) })?,
+            STRING => self.writer.string(unsafe { layout::text(value) })?,
             FALSE => self.writer.bool(false)?,
             TRUE => self.writer.bool(true)?,
             // SAFETY: as above, for the table.
@@ -325,7 +216,6 @@ impl Plain<'_> {
     }
 }
 
-#[inline]
 /// The length that the VM's `#` finds within the array part.
 ///
 /// # Safety
@@ -344,30 +234,13 @@ unsafe fn array_length(table: &Table) -> u32 {
     low
 }
 
-fn tag(slot: Slot) -> i64 {
-    slot as i64 >> TAG_SHIFT
-}
-
 /// The number a slot holds, if it is one.
 #[inline]
 fn number(slot: Slot) -> Option<f64> {
     // Tags of objects are the highest negative numbers; those of doubles end below INTEGER.
     match tag(slot) {
         INTEGER => Some(f64::from(slot as c_int)),
-        OBJECTS..0 => None,
+        layout::USERDATA..0 => None,
         _ => Some(f64::from_bits(slot)),
     }
-}
-
-/// The bytes of the string a slot refers to.
-///
-/// # Safety
-/// The slot must hold a string that is live for as long as the bytes are used.
-#[inline]
-unsafe fn string<'a>(slot: Slot) -> &'a [u8] {
-    let object = (slot & POINTER) as *const Str;
-    // SAFETY: the caller's contract: the slot refers to a string object.
-    let len = unsafe { (*object).len } as usize;
-    // SAFETY: its bytes follow.
-    unsafe { std::slice::from_raw_parts(object.add(1).cast(), len) }
 }

@@ -46,10 +46,7 @@ impl Buffers for TestBuffers {
 }
 
 fn prepared() -> State {
-    let state = State::new().unwrap();
-    // SAFETY: a fresh state.
-    unsafe { install(state.as_ptr()) };
-    state
+    State::new().unwrap()
 }
 
 /// Runs a chunk that gets what is on the stack, and leaves only its results there.

@@ -153,7 +153,7 @@ impl<B: Buffers> Decoder<'_, B> {
         // SAFETY: the caller's contract.
         unsafe { self.new_table(positional, pairs)? };
         // SAFETY: the new table is on top, and stays below what is pushed until this returns.
-        let table = unsafe { plain::on_top(state) };
+        let table = unsafe { plain::table(state, -1) };
         let mut position = 0;
         let mut is_keyed = false;
         // Number keys of a large table, whose values wait in a table of their own.
@@ -172,8 +172,7 @@ impl<B: Buffers> Decoder<'_, B> {
                     }
                     Tag::NumberKey if !is_keyed => {
                         let key = self.reader.number_key()?;
-                        let is_late = pairs >= LATE_PAIRS_MIN
-                            && table.is_some_and(|table| plain::is_hashed(table, key));
+                        let is_late = pairs >= LATE_PAIRS_MIN && plain::is_hashed(table, key);
                         if is_late {
                             self.put_off(&mut late, key, pairs)?;
                             left -= 1;
@@ -187,7 +186,7 @@ impl<B: Buffers> Decoder<'_, B> {
                         let value = self.reader.number()?;
                         position += 1;
                         left -= 1;
-                        if !table.is_some_and(|table| plain::set_number(table, position, value)) {
+                        if !plain::set_number(table, position, value) {
                             ffi::lua_pushnumber(state, value);
                             ffi::lua_rawseti_(state, -2, position as c_int);
                         }
@@ -215,12 +214,10 @@ impl<B: Buffers> Decoder<'_, B> {
             }
             is_keyed = true;
         }
-        if let (false, Some(table)) = (late.is_empty(), table) {
+        if !late.is_empty() {
             // SAFETY: the table of values is below this one.
             unsafe {
-                if let Some(values) = plain::known(state, -2) {
-                    plain::insert_numbers(state, table, values, &late);
-                }
+                plain::insert_numbers(state, table, plain::table(state, -2), &late);
                 ffi::lua_remove(state, -2);
             }
         }

@@ -5,9 +5,11 @@ use std::ptr;
 use super::arena::Arena;
 use super::deterministic_heap;
 use super::pages::{BUFFER_MAX, Kind, Pages, SMALL_MAX, class_of};
+use crate::buf::NlBuffer;
 use crate::message::Held;
 use crate::os::memory;
 use crate::rt;
+use crate::vm::layout::Userdata;
 
 /// The blocks of one state. Not for threads, as the state is not.
 #[derive(Debug)]
@@ -38,6 +40,12 @@ const MARK_BYTES: usize = size_of::<usize>();
 pub(crate) const BUFFER_SIZE_MAX: usize = BUFFER_MAX - MARK_BYTES;
 
 const HEAD_BYTES: usize = size_of::<Large>();
+
+/// The buffer in a userdata that is made of this block.
+#[inline]
+pub(crate) fn content_of(block: *mut u8) -> *mut NlBuffer {
+    block.wrapping_add(size_of::<Userdata>()).cast()
+}
 
 impl Heap {
     pub(crate) fn new() -> Heap {
@@ -233,7 +241,7 @@ impl Drop for Heap {
         for (block, bytes) in self.pages.iter().flat_map(|pages| pages.buffers()) {
             let block = if bytes > SMALL_MAX { block.wrapping_add(MARK_BYTES) } else { block };
             // SAFETY: in use until now, and by nobody any more.
-            let buffer = unsafe { &mut *super::userdata::content_of(block) };
+            let buffer = unsafe { &mut *content_of(block) };
             buffer.release();
             memory::changed(buffer.charged as usize, 0);
         }
@@ -274,7 +282,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::buf::{NlBuffer, Piece};
+    use crate::buf::Piece;
 
     #[test]
     fn what_is_resized_keeps_its_content() {
@@ -319,7 +327,7 @@ mod tests {
         // SAFETY: in use, with room for this; the heap expects there to be a buffer.
         unsafe {
             assert!(heap.is_buffer(buffer, 600));
-            NlBuffer::init(super::super::userdata::content_of(buffer), 0);
+            NlBuffer::init(content_of(buffer), 0);
         }
     }
 
@@ -329,9 +337,9 @@ mod tests {
         let blocks = [Bytes::from(vec![1; 9000]), Bytes::from(vec![2; 9000])];
         for number in 0..1000 {
             let room = if number % 3 == 0 { 2000 } else { 0 };
-            let size = super::super::userdata::HEAD_BYTES + NlBuffer::size_with(room);
+            let size = size_of::<Userdata>() + NlBuffer::size_with(room);
             let place = heap.take_buffer(size);
-            let buffer = super::super::userdata::content_of(place);
+            let buffer = content_of(place);
             // SAFETY: a new block with room for a buffer, and as many bytes before it.
             unsafe {
                 NlBuffer::init(buffer, room);

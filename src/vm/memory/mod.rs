@@ -5,4 +5,3 @@ mod deterministic_heap;
 pub(crate) mod heap;
 mod pages;
 pub(crate) mod slots;
-pub(crate) mod userdata;

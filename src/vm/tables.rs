@@ -3,17 +3,16 @@
 //! When a table is full LuaJIT puts every key into a larger one, and looks for it there first. Of
 //! keys that all lie in one chain that takes the square of their number: seconds in a single
 //! instruction, or call, that nothing interrupts. Anybody can choose numbers that do. So the linker
-//! leads the calls that may add a key here (build.rs): large tables with such a chain, and those
+//! leads the calls that may add a key here (linked.rs): large tables with such a chain, and those
 //! without integers, are made larger here before, without looking. Finding a key in its chain still
 //! takes as long as the chain is.
 
-#![allow(unsafe_code, reason = "not behind a safe face yet")]
-
-use std::ffi::c_int;
 use std::ptr;
 
 use mlua::ffi::{self, lua_State};
-use node_lua::vm::hook;
+
+use super::hook;
+use super::layout::{FALSE, NIL, Node, POINTER, STRING, TRUE, Table, Text, is_number, tag};
 
 /// Tables with fewer entries are LuaJIT's own affair: it takes some milliseconds at most.
 const ENTRIES_MIN: usize = 4096;
@@ -27,49 +26,7 @@ const CHAIN_MAX: usize = 64;
 /// What an array grows beside: LuaJIT puts all keys into a new table then too.
 const CHAIN_MAX_ARRAY: usize = 1024;
 
-const NIL: u64 = u64::MAX;
-
-// Tags, in the upper 17 bits of a value, above 47 bits of pointer; those of numbers are below.
-const TAG_SHIFT: u32 = 47;
-const FALSE: i64 = !1;
-const TRUE: i64 = !2;
-const STRING: i64 = !4;
-const NUMBER: i64 = !13;
-
-/// The start of a table object.
-#[repr(C)]
-struct Table {
-    header: [u8; 16],
-    array: *mut u64,
-    collector_list: u64,
-    metatable: u64,
-    nodes: *mut Node,
-    array_len: u32,
-    mask: u32,
-    /// From here on all entries are taken.
-    free: *mut Node,
-}
-
-/// An entry of a table's hash part.
-#[repr(C)]
-struct Node {
-    value: u64,
-    key: u64,
-    next: *mut Node,
-}
-
-/// The start of a string object.
-#[repr(C)]
-struct Str {
-    header: [u8; 12],
-    id: u32,
-}
-
 unsafe extern "C-unwind" {
-    fn __real_lj_tab_newkey(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *mut u64;
-    fn __real_lj_tab_set(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *mut u64;
-    fn __real_lj_tab_setinth(raw: *mut lua_State, table: *mut Table, key: i32) -> *mut u64;
-    fn __real_lj_tab_reasize(raw: *mut lua_State, table: *mut Table, len: u32);
     fn lj_tab_get(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *const u64;
     fn lj_mem_realloc(
         raw: *mut lua_State,
@@ -82,12 +39,12 @@ unsafe extern "C-unwind" {
 /// Where in a table of 2^n entries LuaJIT looks for a key.
 unsafe fn home(key: u64, mask: u32) -> usize {
     let (low, high) = (key as u32, (key >> 32) as u32);
-    let hash = match (key as i64) >> TAG_SHIFT {
+    let hash = match tag(key) {
         FALSE => 0,
         TRUE => 1,
         // SAFETY: the callers have a key of a live table, or one for it.
-        STRING => unsafe { (*((key & ((1 << TAG_SHIFT) - 1)) as *const Str)).id },
-        tag if (tag as u64) < NUMBER as u64 => scrambled(low, high << 1),
+        STRING => unsafe { (*((key & POINTER) as *const Text)).id },
+        _ if is_number(key) => scrambled(low, high << 1),
         _ => scrambled(low, high),
     };
     (hash & mask) as usize
@@ -102,7 +59,8 @@ fn scrambled(low: u32, high: u32) -> u32 {
 }
 
 impl Table {
-    fn is_large(&self) -> bool {
+    /// Whether it has so many entries that LuaJIT may take long.
+    pub fn is_large(&self) -> bool {
         self.mask as usize >= ENTRIES_MIN - 1
     }
 
@@ -120,6 +78,20 @@ impl Table {
     unsafe fn nodes(&self) -> &[Node] {
         // SAFETY: a live table has so many entries.
         unsafe { std::slice::from_raw_parts(self.nodes, self.mask as usize + 1) }
+    }
+
+    /// Raises if the array of a large table, which LuaJIT is about to make longer, is beside a long
+    /// chain.
+    ///
+    /// # Safety
+    /// It must be a table of the state `raw`, which calls `lj_tab_reasize`.
+    pub unsafe fn check_chains(&self, raw: *mut lua_State) {
+        // SAFETY: a live table; the message is a constant.
+        unsafe {
+            if self.is_large() && self.has_chain(CHAIN_MAX_ARRAY) {
+                ffi::luaL_error(raw, c"too many keys of a table have the same hash".as_ptr());
+            }
+        }
     }
 
     /// Whether a chain is longer than `most`.
@@ -140,14 +112,16 @@ impl Table {
     unsafe fn has_integers(&self) -> bool {
         // SAFETY: the callers have a live table.
         unsafe { self.nodes() }.iter().any(|node| {
-            let is_number = (((node.key as i64) >> TAG_SHIFT) as u64) < NUMBER as u64;
             let number = f64::from_bits(node.key);
-            is_number && node.value != NIL && f64::from(number as i32) == number
+            is_number(node.key) && node.value != NIL && f64::from(number as i32) == number
         })
     }
 
     /// Makes room for one more key, which is not in the table, if LuaJIT would take longer.
-    unsafe fn prepare(&mut self, raw: *mut lua_State, key: u64) {
+    ///
+    /// # Safety
+    /// It must be a table of the state `raw`, which calls `lj_tab_newkey`. May raise.
+    pub unsafe fn prepare(&mut self, raw: *mut lua_State, key: u64) {
         // SAFETY: a live table of this state's. Where the key's place is free no room is needed.
         unsafe {
             if self.is_full()
@@ -201,7 +175,10 @@ impl Table {
     }
 
     /// As [`Table::prepare`], for a key that may be there. Who calls this in a loop can be ended.
-    unsafe fn prepare_if_new(&mut self, raw: *mut lua_State, key: u64) {
+    ///
+    /// # Safety
+    /// It must be a table of the state `raw`, which has called a function in C. May raise.
+    pub unsafe fn prepare_if_new(&mut self, raw: *mut lua_State, key: u64) {
         // SAFETY: as there; what has no such key has the same as what has no nil.
         unsafe {
             hook::look(raw);
@@ -211,72 +188,3 @@ impl Table {
         }
     }
 }
-
-/// `lj_tab_newkey`, for a key that is not in the table.
-///
-/// # Safety
-/// As that function's, like those that follow.
-#[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __wrap_lj_tab_newkey(
-    raw: *mut lua_State,
-    table: *mut Table,
-    key: *const u64,
-) -> *mut u64 {
-    // SAFETY: the caller's contract.
-    unsafe {
-        if (*table).is_large() {
-            (*table).prepare(raw, *key);
-        }
-        __real_lj_tab_newkey(raw, table, key)
-    }
-}
-
-/// `lj_tab_set`, for a key that may be there.
-#[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __wrap_lj_tab_set(
-    raw: *mut lua_State,
-    table: *mut Table,
-    key: *const u64,
-) -> *mut u64 {
-    // SAFETY: the caller's contract.
-    unsafe {
-        if (*table).is_large() {
-            (*table).prepare_if_new(raw, *key);
-        }
-        __real_lj_tab_set(raw, table, key)
-    }
-}
-
-/// `lj_tab_setinth`, for an integer that is not in the array.
-#[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __wrap_lj_tab_setinth(
-    raw: *mut lua_State,
-    table: *mut Table,
-    key: i32,
-) -> *mut u64 {
-    // SAFETY: the caller's contract.
-    unsafe {
-        if (*table).is_large() {
-            (*table).prepare_if_new(raw, f64::from(key).to_bits());
-        }
-        __real_lj_tab_setinth(raw, table, key)
-    }
-}
-
-/// `lj_tab_reasize`: makes the array longer.
-#[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __wrap_lj_tab_reasize(
-    raw: *mut lua_State,
-    table: *mut Table,
-    len: u32,
-) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        if (*table).is_large() && (*table).has_chain(CHAIN_MAX_ARRAY) {
-            ffi::luaL_error(raw, c"too many keys of a table have the same hash".as_ptr());
-        }
-        __real_lj_tab_reasize(raw, table, len);
-    }
-}
-
-const _: () = assert!(size_of::<Table>() == 64 && size_of::<c_int>() == 4);

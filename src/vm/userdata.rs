@@ -4,144 +4,19 @@
 //! 150 instructions for one: checks of arguments that are known, and a list of all userdata that
 //! the collector searches for finalisers in every cycle. Buffers need none, so [`Maker`] puts them
 //! where other objects are, in memory of [`State::new`](super::state::State::new)'s allocator.
-//!
-//! It knows how LuaJIT lays objects out on 64-bit machines; [`is_known`] compares that with objects
-//! that the VM has made, once per process, and without its consent no state is created.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_State};
 
-use super::memory::heap;
-use super::memory::userdata::{HEAD_BYTES, content_of};
+use super::layout::{self, KIND_USERDATA, Table, Thread, USERDATA, Userdata, WHITES};
+use super::memory::heap::{self, content_of};
 use super::state::{self, Account};
 use crate::buf::{FRAME_INLINE_MAX, NlBuffer};
 
-/// The upper 17 bits of a slot that refers to a userdata.
-const TAG: u64 = !12;
-const TAG_SHIFT: u32 = 47;
-/// The type of a userdata in its header.
-const KIND: u8 = 12;
-/// The two colours of what was not yet seen by the collector.
-const WHITES: u8 = 3;
-
-/// The start of a coroutine's, or state's, object.
-#[repr(C)]
-struct Thread {
-    header: [u64; 2],
-    global: *mut Global,
-    collector_list: u64,
-    base: *mut u64,
-    top: *mut u64,
-}
-
-/// The start of what the coroutines of a state share.
-#[repr(C)]
-struct Global {
-    allocate: *const c_void,
-    user: *const c_void,
-    /// Bytes allocated, and from how many on the collector works.
-    total: usize,
-    threshold: usize,
-    white: u8,
-    phase: u8,
-    unused: [u8; 2],
-    strings_swept: u32,
-    /// The object made last; each refers to the one before.
-    root: u64,
-}
-
-/// The start of a userdata; its content follows.
-#[repr(C)]
-struct Userdata {
-    next: u64,
-    marked: u8,
-    kind: u8,
-    subkind: u8,
-    unused: u8,
-    environment: u64,
-    length: u32,
-    metatable: u64,
-    padding: u64,
-}
-
-/// The start of a table.
-#[repr(C)]
-#[derive(Debug)]
-pub struct Table {
-    header: [u8; 16],
-    array: *mut u64,
-    collector_list: u64,
-    metatable: u64,
-    nodes: u64,
-    array_len: u32,
-    nodes_mask: u32,
-}
-
-/// Whether objects look as this file thinks; looks at some at the first call. `allocate` and
-/// `account` are what the state was made with.
-///
-/// # Safety
-/// `raw` must be a new state on its own thread, with three stack slots free. May unwind.
-pub(crate) unsafe fn is_known(
-    raw: *mut lua_State,
-    allocate: *const c_void,
-    account: &Account,
-) -> bool {
-    static IS_KNOWN: OnceLock<bool> = OnceLock::new();
-    // SAFETY: the caller's contract.
-    *IS_KNOWN.get_or_init(|| unsafe { looks_known(raw, allocate, account) })
-}
-
-/// Compares, and follows a pointer only once it is known to be one.
-unsafe fn looks_known(raw: *mut lua_State, allocate: *const c_void, account: &Account) -> bool {
-    if !cfg!(target_pointer_width = "64") {
-        return false;
-    }
-    // SAFETY: the caller's contract; whatever a state begins with is longer than `Thread`, and what
-    // the third word points to is compared with what begins the shared part before more is read.
-    unsafe {
-        let thread = raw.cast::<Thread>();
-        let global = (*thread).global;
-        if (*global).allocate != allocate || (*global).user != (&raw const *account).cast() {
-            return false;
-        }
-        ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
-        let stopped = (*global).threshold;
-        ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
-        let mut is_known = (*global).total == account.lua_bytes()
-            && stopped > 1 << 40
-            && (*global).threshold <= (*global).total;
-        let before = ((*thread).base, (*thread).top);
-        is_known &= before.1.offset_from(before.0) == ffi::lua_gettop(raw) as isize;
-        ffi::lua_createtable(raw, 2, 0);
-        let table = ffi::lua_topointer(raw, -1) as u64;
-        is_known &= (*global).root == table;
-        ffi::lua_pushnumber(raw, 2.5);
-        ffi::lua_rawseti(raw, -2, 1);
-        let parts = table as *const Table;
-        is_known &= (*parts).array_len == 3
-            && (*parts).nodes_mask == 0
-            && (*parts).array.add(1).read() == 2.5f64.to_bits();
-        let content = ffi::lua_newuserdata(raw, 20).cast::<u8>();
-        let userdata = content.sub(HEAD_BYTES).cast::<Userdata>();
-        is_known &= before.1.add(1) < (*thread).top
-            && before.1.add(1).read() == userdata as u64 | TAG << TAG_SHIFT
-            && (*userdata).kind == KIND
-            && (*userdata).marked == (*global).white & WHITES
-            && (*userdata).length == 20
-            && (*userdata).metatable == 0;
-        ffi::lua_pushvalue(raw, -2);
-        ffi::lua_setmetatable(raw, -2);
-        is_known &= (*userdata).metatable == table;
-        ffi::lua_getfenv(raw, -1);
-        is_known &= (*userdata).environment == ffi::lua_topointer(raw, -1) as u64;
-        ffi::lua_settop(raw, -4);
-        is_known && (*thread).top == before.1
-    }
-}
+/// Bytes of a userdata before its content.
+const HEAD_BYTES: usize = size_of::<Userdata>();
 
 /// Lets the collector work, if it is time. To be called now and then where a [`Maker`] is used.
 /// Runs finalisers, hence script code.
@@ -151,9 +26,9 @@ unsafe fn looks_known(raw: *mut lua_State, allocate: *const c_void, account: &Ac
 /// with a stack slot free. May raise for want of memory.
 #[inline]
 pub unsafe fn collect(raw: *mut lua_State) {
-    // SAFETY: the caller's contract, and `is_known`.
+    // SAFETY: the caller's contract, and `layout::is_known`.
     unsafe {
-        let global = (*raw.cast::<Thread>()).global;
+        let global = layout::global(raw);
         if (*global).total >= (*global).threshold {
             // What it is called for is the look at the collector that comes first.
             ffi::lua_pushlstring_(raw, c"".as_ptr(), 0);
@@ -253,13 +128,13 @@ impl<'a> Maker<'a> {
         let size = HEAD_BYTES + length;
         let userdata = self.account.allocate_buffer(size)?.cast::<Userdata>();
         let metatable = self.metatable.as_ptr() as u64;
-        // SAFETY: the contract of `new`, and `is_known`: this is what the VM does itself.
+        // SAFETY: the contract of `new`, and `layout::is_known`: this is what the VM does itself.
         unsafe {
             let global = (*self.thread).global;
             userdata.write(Userdata {
                 next: (*global).root,
                 marked: (*global).white & WHITES,
-                kind: KIND,
+                kind: KIND_USERDATA,
                 subkind: 0,
                 unused: 0,
                 environment: self.environment,
@@ -271,7 +146,7 @@ impl<'a> Maker<'a> {
             (*global).total += size;
             let content = content_of(userdata.as_ptr().cast());
             NlBuffer::init(content, room);
-            Some((userdata.as_ptr() as u64 | TAG << TAG_SHIFT, &mut *content))
+            Some((layout::reference(USERDATA, userdata.as_ptr().cast()), &mut *content))
         }
     }
 }
@@ -299,5 +174,4 @@ pub unsafe fn with_metatable(
 }
 
 const _: () = assert!(HEAD_BYTES + NlBuffer::size_with(FRAME_INLINE_MAX) <= heap::BUFFER_SIZE_MAX);
-const _: () = assert!(HEAD_BYTES == size_of::<Userdata>() && align_of::<NlBuffer>() <= 8);
-const _: () = assert!(size_of::<c_int>() == 4);
+const _: () = assert!(align_of::<NlBuffer>() <= 8);

@@ -1,0 +1,240 @@
+//! What values refer to, and what a state consists of.
+
+use std::ffi::{c_int, c_void};
+use std::mem::offset_of;
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::slot::{POINTER, Slot};
+
+// The types of objects in their headers.
+pub(crate) const KIND_PROTOTYPE: u8 = 7;
+pub(crate) const KIND_FUNCTION: u8 = 8;
+pub(crate) const KIND_USERDATA: u8 = 12;
+
+/// The two colours of what was not yet seen by the collector.
+pub(crate) const WHITES: u8 = 3;
+
+/// The start of a coroutine's, or state's, object.
+#[repr(C)]
+pub(crate) struct Thread {
+    header: [u64; 2],
+    pub(crate) global: *mut Global,
+    collector_list: u64,
+    pub(crate) base: *mut Slot,
+    pub(crate) top: *mut Slot,
+}
+
+/// What the coroutines of a state share.
+#[repr(C)]
+pub(crate) struct Global {
+    pub(crate) allocate: *const c_void,
+    pub(crate) user: *const c_void,
+    /// Bytes allocated, and from how many on the collector works.
+    pub(crate) total: usize,
+    pub(crate) threshold: usize,
+    pub(crate) white: u8,
+    phase: u8,
+    unused: [u8; 2],
+    strings_swept: u32,
+    /// The object made last; each refers to the one before.
+    pub(crate) root: u64,
+    collector: [u64; 9],
+    empty_string: [u64; 3],
+    empty_end: u8,
+    pub(crate) hook_mask: u8,
+    dispatch: [u8; 2],
+    strings: [u64; 4],
+    vm_state: i32,
+    main: u64,
+    temporary: [u64; 6],
+    nil_node: Node,
+    registry: Slot,
+    vm_thread: u64,
+    open_upvalues: [u64; 6],
+    /// Instructions until the hook is called, and what that starts from.
+    pub(crate) hook_count: c_int,
+    pub(crate) hook_start: c_int,
+    pub(crate) hook: Option<ffi::lua_Hook>,
+    calls: [u64; 3],
+    /// The coroutine that runs.
+    pub(crate) current: *mut lua_State,
+    roots: [u64; 45],
+    compiler: [u32; 59],
+    /// What the trace compiler does; 0 if it is idle and has nothing left to do.
+    pub(crate) compiler_state: u32,
+}
+
+/// A table.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Table {
+    header: [u8; 16],
+    /// The array part, of which the first slot is that of key 0 …
+    pub array: *mut Slot,
+    collector_list: u64,
+    metatable: u64,
+    /// The hash part.
+    pub nodes: *mut Node,
+    /// … and has so many slots.
+    pub array_len: u32,
+    /// Nodes, less one.
+    pub mask: u32,
+    /// From here on all nodes are taken.
+    pub free: *mut Node,
+}
+
+/// An entry of a table's hash part.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    /// The value, nil for none.
+    pub value: Slot,
+    /// The key.
+    pub key: Slot,
+    /// The next one in the chain of keys that have the same place.
+    pub next: *mut Node,
+}
+
+/// A string; its bytes follow.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Text {
+    header: [u8; 12],
+    /// What its hash follows from in a table.
+    pub id: u32,
+    hash: u32,
+    len: u32,
+}
+
+/// A userdata; its content follows.
+#[repr(C)]
+pub(crate) struct Userdata {
+    pub(crate) next: u64,
+    pub(crate) marked: u8,
+    pub(crate) kind: u8,
+    pub(crate) subkind: u8,
+    pub(crate) unused: u8,
+    pub(crate) environment: u64,
+    pub(crate) length: u32,
+    pub(crate) metatable: u64,
+    pub(crate) padding: u64,
+}
+
+/// The start of a function, in Lua or C.
+#[repr(C)]
+pub(crate) struct Function {
+    next: u64,
+    marked: u8,
+    pub(crate) kind: u8,
+    /// Which of the VM's own functions it is; above [`NUMBER_C`].
+    pub(crate) number: u8,
+    upvalues: u8,
+    environment: u64,
+    collector_list: u64,
+    /// Its instructions.
+    pub(crate) code: u64,
+    /// Of those in C.
+    pub(crate) function: lua_CFunction,
+}
+
+/// What is not one of the VM's own functions, but in C.
+pub(crate) const NUMBER_C: u8 = 1;
+
+/// What functions of the same code share; the instructions follow.
+#[repr(C)]
+pub(crate) struct Prototype {
+    next: u64,
+    marked: u8,
+    pub(crate) kind: u8,
+    parameters: u8,
+    frame: u8,
+    pub(crate) instructions: u32,
+    unused: u32,
+    collector_list: u64,
+    /// Points behind the objects.
+    constants: *const *mut Prototype,
+    upvalue_list: u64,
+    pub(crate) objects: u32,
+    numbers: u32,
+    bytes: u32,
+    pub(crate) upvalues: u8,
+    flags: u8,
+    trace: u16,
+    pub(crate) name: u64,
+    pub(crate) first_line: i32,
+    pub(crate) lines: i32,
+    /// For each instruction but the first how many lines it is after the first.
+    pub(crate) line_table: *const u8,
+    pub(crate) upvalue_names: *const u8,
+    pub(crate) variables: *const u8,
+}
+
+/// The start of what the compiler keeps about a text.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Lexer {
+    function: u64,
+    /// The coroutine that has called the compiler.
+    pub state: *mut lua_State,
+}
+
+const _: () = assert!(cfg!(target_pointer_width = "64") && size_of::<c_int>() == 4);
+const _: () = assert!(offset_of!(Global, hook_mask) == 145 && offset_of!(Global, current) == 376);
+const _: () = assert!(offset_of!(Global, compiler) == 744 && size_of::<Prototype>() == 104);
+const _: () = assert!(size_of::<Table>() == 64 && size_of::<Text>() == 24);
+const _: () = assert!(size_of::<Userdata>() == 48 && size_of::<lua_CFunction>() == 8);
+
+/// What the coroutines of a state share.
+///
+/// # Safety
+/// `raw` must be a live state, used by this thread, or one of its coroutines.
+#[inline]
+pub(crate) unsafe fn global(raw: *mut lua_State) -> *mut Global {
+    // SAFETY: a state begins like this.
+    unsafe { (*raw.cast::<Thread>()).global }
+}
+
+/// The object at this place of the stack: a [`Table`], [`Function`] or [`Text`], as it may be.
+///
+/// # Safety
+/// `raw` must be a live state, used by this thread, with an object there.
+#[inline]
+pub(crate) unsafe fn object<T>(raw: *mut lua_State, index: c_int) -> *mut T {
+    // SAFETY: a live state.
+    unsafe { ffi::lua_topointer(raw, index).cast_mut().cast() }
+}
+
+/// The prototype of the function at this place of the stack.
+///
+/// # Safety
+/// `raw` must be a live state, used by this thread, with a Lua function there.
+pub(crate) unsafe fn prototype(raw: *mut lua_State, index: c_int) -> *mut Prototype {
+    // SAFETY: a Lua function's object says where its instructions begin, behind the prototype.
+    unsafe { ((*object::<Function>(raw, index)).code as usize as *mut Prototype).sub(1) }
+}
+
+/// The prototypes among the constants of one: of the functions inside it.
+///
+/// # Safety
+/// `outer` must be a live prototype.
+pub(crate) unsafe fn inner(outer: *const Prototype) -> impl Iterator<Item = *mut Prototype> {
+    // SAFETY: a live prototype has so many objects, which begin with the same header.
+    let objects = unsafe {
+        let count = (*outer).objects as usize;
+        std::slice::from_raw_parts((*outer).constants.sub(count), count)
+    };
+    // SAFETY: constants live as long as the prototype.
+    objects.iter().copied().filter(|object| unsafe { (**object).kind == KIND_PROTOTYPE })
+}
+
+/// The bytes of the string that a slot refers to.
+///
+/// # Safety
+/// The slot must hold a string that is live for as long as the bytes are used.
+#[inline]
+pub(crate) unsafe fn text<'a>(slot: Slot) -> &'a [u8] {
+    let object = (slot & POINTER) as *const Text;
+    // SAFETY: the slot refers to a string, whose bytes follow its object.
+    unsafe { std::slice::from_raw_parts(object.add(1).cast(), (*object).len as usize) }
+}

@@ -1,0 +1,44 @@
+//! Values, as LuaJIT keeps them on the stack and in tables.
+
+use std::ffi::c_void;
+
+/// A value: a double, or a tag in the upper 17 bits over 47 bits of pointer.
+pub type Slot = u64;
+
+/// The slot of nil.
+pub const NIL: Slot = Slot::MAX;
+const TAG_SHIFT: u32 = 47;
+/// The bits of a pointer.
+pub const POINTER: u64 = (1 << TAG_SHIFT) - 1;
+
+// Tags, as the upper bits read as a negative number.
+/// The tag of false.
+pub const FALSE: i64 = !1;
+/// Of true.
+pub const TRUE: i64 = !2;
+/// Of strings.
+pub const STRING: i64 = !4;
+/// Of tables.
+pub const TABLE: i64 = !11;
+/// Of full userdata, the lowest one of an object.
+pub const USERDATA: i64 = !12;
+/// Of integers, on machines where Lua numbers may be those; below are the tags of doubles.
+pub const INTEGER: i64 = !13;
+
+/// The tag of a slot.
+#[inline]
+pub fn tag(slot: Slot) -> i64 {
+    slot as i64 >> TAG_SHIFT
+}
+
+/// Whether the tag is that of a number: of objects it is the highest negative numbers.
+#[inline]
+pub fn is_number(slot: Slot) -> bool {
+    !(USERDATA..0).contains(&tag(slot))
+}
+
+/// The slot that refers to an object.
+#[inline]
+pub(crate) fn reference(tag: i64, object: *const c_void) -> Slot {
+    object as u64 | (tag as u64) << TAG_SHIFT
+}
