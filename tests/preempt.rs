@@ -80,7 +80,6 @@ fn programs_that_are_cut_after_any_number_of_instructions_notice_nothing() {
 }
 
 #[test]
-#[ignore = "one run in four does not end: two endless loops keep both workers (open fault)"]
 fn programs_that_are_cut_by_signals_notice_nothing() {
     let folder = Folder::new();
     let modules = c_module(&folder, "coroutines");

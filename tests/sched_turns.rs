@@ -247,6 +247,48 @@ fn loops_take_turns() {
     assert_eq!(done.succeeded().stdout, "all went on\n");
 }
 
+/// Beside contexts that never rest, whose workers' own queues are never empty.
+#[test]
+fn what_others_wake_is_not_kept_waiting_by_who_never_rests() {
+    let folder = Folder::new();
+    folder.write(
+        "echo.lua",
+        "context.recv(0, function(_, _, from, s) context.reply(from, s, 1) end)",
+    );
+    folder.write("ask.lua", "local echo = ... while true do context.query(echo, 1) end");
+    folder.write("loop.lua", "while true do end");
+    // Most of its turns are short, some are cut.
+    let sleeper = "for i = 1, 200 do
+        timer.sleep(0.0001)
+        if i % 10 == 0 then for _ = 1, 2e6 do end end
+    end";
+    folder.write("sleeper.lua", sleeper);
+    let main = folder.write(
+        "main.lua",
+        "local here = arg[0]:match('^.*/')
+        local asked = {}
+        for i = 1, 64 do
+            local echo = context.create(here .. 'echo.lua')
+            asked[i] = context.create(here .. 'ask.lua', echo)
+            if i % 16 == 0 then context.create(here .. 'loop.lua') end
+        end
+        local function turns()
+            local sum = 0
+            for _, handle in ipairs(asked) do sum = sum + context.stat(handle).turns end
+            return sum
+        end
+        local before = turns()
+        context.wait(context.create(here .. 'sleeper.lua'))
+        print(math.floor((turns() - before) / 200))
+        context.exit()",
+    );
+    let done = run(node_lua().args(["--workers", "2"]).arg(main));
+    let turns: u64 = done.stdout.trim().parse().expect(&done.stderr);
+    assert!(!done.stderr.contains("WARN"), "{}", done.stderr);
+    // A look at the common queue comes after some hundreds of turns; those of timers take longer.
+    assert!(turns < 20_000, "{turns} turns of the others between two of its own");
+}
+
 #[test]
 fn destroy_ends_whatever_loops() {
     let folder = Folder::new();

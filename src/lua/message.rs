@@ -205,14 +205,6 @@ fn query(lua: Stack<'_>) -> c_int {
     let to = if name.is_none() { Id::from_number(lua.number(3)) } else { None };
     let asked = host::with(|host| {
         if !host.context.asked() {
-            if QUERIES_REFUSED.is_due() {
-                log::warn!(
-                    "{}: too many of its queries wait for an answer (213): {} at most (option \
-                         queries of context.create); queries without a timeout wait for ever",
-                    host.context.label(),
-                    host.context.limits().queries
-                );
-            }
             return Err(Code::QUERIES_FULL);
         }
         let from = host.context.id();
@@ -245,12 +237,21 @@ fn forget(lua: Stack<'_>) -> c_int {
     0
 }
 
-/// native.recount(queries): so many wait for an answer; whether one more may.
+/// native.recount(queries): so many wait for an answer; whether one more may. What was refused
+/// before may have counted queries that were over already.
 fn recount(lua: Stack<'_>) -> c_int {
     let queries = lua.number(1) as usize;
     let has_room = host::with(|host| {
         host.context.set_unanswered(queries);
-        queries < host.context.limits().queries
+        let most = host.context.limits().queries;
+        if queries >= most && QUERIES_REFUSED.is_due() {
+            log::warn!(
+                "{}: too many of its queries wait for an answer (213): {most} at most (option \
+                 queries of context.create); queries without a timeout wait for ever",
+                host.context.label(),
+            );
+        }
+        queries < most
     });
     lua.push_boolean(has_room);
     1

@@ -25,7 +25,7 @@ use crate::rt;
 pub(super) const TICK: Duration = Duration::from_millis(4);
 
 /// The same while others wait that are not known to take long, and while some have never run.
-const HURRY: Duration = Duration::from_millis(1);
+pub(super) const HURRY: Duration = Duration::from_millis(1);
 const HURRY_NEW: Duration = Duration::from_micros(250);
 
 /// A turn is not cut on demand before it has had so much of a slice.

@@ -16,7 +16,7 @@ use super::program::{End, Outcome};
 use super::scheduler::Scheduler;
 use super::spin::Spin;
 use super::watch::Watch;
-use super::watchdog::TICK;
+use super::watchdog::{HURRY, TICK};
 use crate::error::Code;
 
 /// Work, in messages' worth, between two looks at the sockets: some 50 to 200 µs.
@@ -238,9 +238,13 @@ impl Worker {
         local.deque.pop().or_else(take_own).or_else(|| self.steal(local))
     }
 
-    /// The next of those that may take long, and may be run here.
-    fn next_late(&mut self, local: &Local, cut_first: bool) -> Option<Arc<Context>> {
+    /// The next of those that may take long, and may be run here. Those whose turns were cut and
+    /// the others go first in turn, wherever it is called from: neither waits for as long as there
+    /// are some of the other kind.
+    fn next_late(&mut self, local: &Local) -> Option<Arc<Context>> {
         let scheduler = Arc::clone(&self.scheduler);
+        self.is_cut_first = !self.is_cut_first;
+        let cut_first = self.is_cut_first;
         let own = local.place.get().filter(|&place| scheduler.affinity.has_late(place));
         let take_own = || own.and_then(|place| scheduler.affinity.take_late(place, cut_first));
         let take = || scheduler.late.take(cut_first);
@@ -261,8 +265,7 @@ impl Worker {
             if let Some(context) = self.steal(local) {
                 local.deque.push(context);
             }
-            while let Some(context) = self.next_own(local).or_else(|| self.next_late(local, false))
-            {
+            while let Some(context) = self.next_own(local).or_else(|| self.next_late(local)) {
                 local.deque.push(context);
             }
             let count = local.deque.len();
@@ -283,6 +286,12 @@ impl Worker {
                 scheduler.enqueue(context);
             });
         }
+    }
+
+    /// Queues some of the common queue here, which otherwise would wait until nothing else is left.
+    fn share_in(&self, local: &Local) {
+        let injector = &self.scheduler.injector;
+        while !injector.is_empty() && injector.steal_batch(&local.deque).is_retry() {}
     }
 
     fn steal(&self, local: &Local) -> Option<Arc<Context>> {
@@ -549,8 +558,7 @@ impl Future for Worker {
                 if !this.scheduler.late.has_unproven() && this.may_retire(&local) {
                     return Poll::Ready(this.retire(local));
                 }
-                this.is_cut_first = !this.is_cut_first;
-                if let Some(context) = this.next_late(&local, this.is_cut_first) {
+                if let Some(context) = this.next_late(&local) {
                     this.was_useful = true;
                     cost += this.run_late(&local, &context);
                     if this.must_yield(cx) {
@@ -580,9 +588,11 @@ impl Future for Worker {
             if cost >= COST_BETWEEN_LOOKS {
                 cost = 0;
                 this.look(&local);
-                // However much the others have to do: as long as they have had.
-                if crate::rt::now() - this.was_late >= TICK.as_nanos() as u64
-                    && let Some(context) = this.next_late(&local, true)
+                this.share_in(&local);
+                // However much the others have to do.
+                let period = if this.scheduler.late.has_unproven() { HURRY } else { TICK };
+                if crate::rt::now() - this.was_late >= period.as_nanos() as u64
+                    && let Some(context) = this.next_late(&local)
                 {
                     this.run_late(&local, &context);
                 }
