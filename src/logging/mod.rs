@@ -70,6 +70,7 @@ impl Log for Logger {
         self.inner.log(record);
         let Ok(mut entry) = ENTRY.try_with(Cell::take) else { return };
         if self.is_direct {
+            let _shared = os::stdio::precede_error();
             // There is nobody to tell that standard error is closed.
             let _ = std::io::stderr().write_all(&entry);
         } else if !entry.is_empty() {

@@ -8,6 +8,8 @@ use std::io::{ErrorKind, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::os::stdio::precede_error;
+
 /// Bytes of text that may wait; one larger entry is taken if nothing waits.
 const BYTES_MAX: usize = 16 << 20;
 
@@ -219,6 +221,10 @@ fn write_all() {
 /// Writes a piece without the lock. What cannot be written is lost, and counted.
 fn write(mut queue: MutexGuard<'static, Queue>, piece: &Piece) -> MutexGuard<'static, Queue> {
     let mut rest = &piece.text[..];
+    drop(queue);
+    // Until all is written, so that no line of either is torn.
+    let _shared = precede_error();
+    queue = self::queue();
     while !rest.is_empty() {
         drop(queue);
         let result = std::io::stderr().write(rest);

@@ -253,6 +253,7 @@ impl Pieces<'_> {
     #[inline]
     fn add(&mut self, piece: &[u8]) {
         if piece.len() > PIECES_BYTES - self.length {
+            self.is_written &= self.lock.make_room(self.length + piece.len());
             self.is_written &= self.write();
             if piece.len() > PIECES_BYTES {
                 self.is_written &= self.lock.write(piece);
@@ -362,6 +363,8 @@ struct Call {
     /// Taken for the first piece that goes to standard output.
     lock: Option<Lock>,
     has_line: bool,
+    /// Why what was printed before is lost, as in `errno`.
+    loss: Option<c_int>,
     /// What goes to standard error, which writes each piece by itself: other threads, the log among
     /// them, would write in between.
     errors: Vec<u8>,
@@ -399,7 +402,11 @@ pub(crate) fn take_error_piece(bytes: &[u8]) -> bool {
 #[cfg(target_env = "gnu")]
 pub(crate) fn note_piece(bytes: &[u8]) {
     if let Some(mut call) = CALL.take() {
-        call.lock.get_or_insert_with(Lock::take);
+        // More pieces may follow.
+        let size = bytes.len() + PIECES_BYTES;
+        if !call.lock.get_or_insert_with(Lock::take).make_room(size) {
+            call.loss = Error::last_os_error().raw_os_error();
+        }
         call.has_line = call.has_line || bytes.contains(&b'\n');
         CALL.set(Some(call));
     }
@@ -422,7 +429,7 @@ unsafe fn write_with(raw: *mut lua_State, original: lua_CFunction) -> c_int {
     }
     // Where nobody tells of pieces, all may be some.
     let lock = (!cfg!(target_env = "gnu")).then(Lock::take);
-    CALL.set(Some(Call { lock, has_line: false, errors: Vec::new() }));
+    CALL.set(Some(Call { lock, has_line: false, loss: None, errors: Vec::new() }));
     let end = End;
     // SAFETY: called by the VM for a call of this very function.
     let results = unsafe { original(raw) };
@@ -439,13 +446,14 @@ unsafe fn write_with(raw: *mut lua_State, original: lua_CFunction) -> c_int {
     // SAFETY: as above; the first of the results tells whether it was written.
     unsafe {
         let output = &state::account(raw).output;
-        if output.mode.get() == Mode::Turn
-            || ffi::lua_toboolean(raw, -results) == 0
-            || output.end_call(&lock, has_line)
-        {
+        let is_over = ffi::lua_toboolean(raw, -results) == 0
+            || output.mode.get() == Mode::Turn
+            || output.end_call(&lock, has_line);
+        if is_over && call.loss.is_none() {
             return results;
         }
-        let reason = Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+        let error = || Error::last_os_error().raw_os_error();
+        let reason = call.loss.or_else(error).unwrap_or(libc::EIO);
         // What was lost before is told of by this, too.
         stdio::loss_after(&output.told);
         *libc::__errno_location() = reason;
@@ -483,8 +491,13 @@ unsafe extern "C-unwind" fn setvbuf(raw: *mut lua_State) -> c_int {
         // A size would be everybody's.
         ffi::luaL_optinteger(raw, 3, 0);
         let mode = [Mode::Full, Mode::Line, Mode::Call][mode as usize];
-        state::account(raw).output.mode.set(mode);
+        let output = &state::account(raw).output;
+        output.mode.set(mode);
         stdio::flush();
+        if let Some(reason) = stdio::loss_after(&output.told) {
+            *libc::__errno_location() = reason;
+            return luaL_fileresult(raw, 0, std::ptr::null());
+        }
         ffi::lua_pushboolean(raw, 1);
     }
     1

@@ -46,9 +46,11 @@ unsafe extern "C" fn __wrap_fwrite(
             // Who reads both finds them in order.
             stdio::flush();
         }
+        let shared = (to == stderr).then(stdio::precede_error);
         flockfile(to);
         let written = fwrite_unlocked(from, size, count, to);
         funlockfile(to);
+        drop(shared);
         written
     }
 }

@@ -6,31 +6,13 @@
 //! are made.
 
 use std::ffi::c_int;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::start;
 use crate::os::epoll;
-
-/// The process was started with the signal ignored: whoever did that has writes fail instead.
-static WAS_IGNORED: AtomicBool = AtomicBool::new(false);
-
-/// Runs before Rust's runtime, which ignores the signal.
-extern "C" fn look() {
-    // SAFETY: all zero is a valid sigaction; asks only.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action);
-        WAS_IGNORED.store(action.sa_sigaction == libc::SIG_IGN, Ordering::Relaxed);
-    }
-}
-
-// SAFETY: the loader calls what is in this section, without arguments that matter here.
-#[used]
-#[unsafe(link_section = ".init_array")]
-static LOOK: extern "C" fn() = look;
 
 /// Ends the process by the signal, unless it is to live on.
 extern "C" fn on_broken_pipe(signal: c_int) {
-    if epoll::has_sockets() || WAS_IGNORED.load(Ordering::Relaxed) {
+    if epoll::has_sockets() || start::ignores_broken_pipes() {
         return;
     }
     // SAFETY: both may be called in a handler. The signal, blocked meanwhile, comes after it.

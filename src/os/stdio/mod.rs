@@ -19,6 +19,7 @@ mod late;
 mod reading;
 #[cfg(target_env = "gnu")]
 mod shortage;
+mod start;
 
 pub use input::{read_line, unbuffer_input};
 pub use late::nudge;
@@ -35,8 +36,13 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use crate::os;
 
-/// Bytes that are collected: half of what a pipe holds, so that its reader works meanwhile.
-const BUFFER_BYTES: usize = 32 * 1024;
+/// Bytes that are collected: what a pipe takes as a whole (`PIPE_BUF`), so that whatever else
+/// writes to it comes in between calls. A call that would exceed it has what is there written
+/// before.
+const BUFFER_BYTES: usize = 4096;
+
+/// For the rest of a call whose first piece has found room.
+const REST_BYTES: usize = 4096;
 
 pub(crate) use libc::FILE;
 
@@ -49,9 +55,6 @@ unsafe extern "C" {
     fn fflush_unlocked(stream: *mut FILE) -> c_int;
     fn __fpending(stream: *mut FILE) -> usize;
 }
-
-/// What a pipe takes at once when it takes anything.
-const PIPE_PAGE: usize = 4096;
 
 thread_local! {
     /// This thread has written something, and not yet had it written to the end.
@@ -69,11 +72,12 @@ static IS_LOGGED: AtomicBool = AtomicBool::new(false);
 
 /// Prepares standard output. Call once, before any thread exists and anything is written.
 pub fn init() {
-    // SAFETY: the C library's own stream, before anything is written to it; a null buffer makes
-    // the library allocate one.
+    // SAFETY: the C library's own stream, before anything is written to it; the buffer stays.
     unsafe {
         if libc::isatty(libc::STDOUT_FILENO) == 0 {
-            libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOFBF, BUFFER_BYTES);
+            // The library heeds the size only of a buffer that it is given.
+            let buffer = Box::leak(Box::new([0; BUFFER_BYTES + REST_BYTES]));
+            libc::setvbuf(stdout, buffer.as_mut_ptr(), libc::_IOFBF, buffer.len());
         }
     }
     broken_pipe::init();
@@ -98,29 +102,50 @@ pub fn pending() -> usize {
 
 /// The right to write, of one thread at a time; it may be taken again while it is held.
 #[derive(Debug)]
-pub struct Lock(PhantomData<*const ()>);
+pub struct Lock {
+    /// There is room for what its holder writes first.
+    has_room: Cell<bool>,
+    _thread: PhantomData<*const ()>,
+}
 
 impl Lock {
+    fn new() -> Lock {
+        Lock { has_room: Cell::new(false), _thread: PhantomData }
+    }
+
     /// Waits for it.
     #[inline]
     pub fn take() -> Lock {
         HAS_WRITTEN.set(true);
         // SAFETY: a stream that lives as long as the process.
         unsafe { flockfile(stream()) };
-        Lock(PhantomData)
+        Lock::new()
     }
 
     /// Takes it if nobody else has it.
     fn try_take() -> Option<Lock> {
         // SAFETY: as above.
-        (unsafe { ftrylockfile(stream()) } == 0).then(|| Lock(PhantomData))
+        (unsafe { ftrylockfile(stream()) } == 0).then(Lock::new)
+    }
+
+    /// Before the first bytes of a call, these: has what was collected written if they do not fit,
+    /// so that it ends with the call before. False, with the reason in `errno`, if some is lost.
+    #[inline]
+    pub fn make_room(&self, bytes: usize) -> bool {
+        if self.has_room.replace(true) {
+            return true;
+        }
+        let pending = pending();
+        pending == 0 || pending + bytes <= BUFFER_BYTES || self.flush()
     }
 
     /// Writes bytes; false, with the reason in `errno`, if some of what was collected is lost.
     #[inline]
     pub fn write(&self, bytes: &[u8]) -> bool {
+        let has_room = self.make_room(bytes.len());
         // SAFETY: the stream is locked, pointer and length are those of a slice.
-        unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stream()) == bytes.len() }
+        let written = unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stream()) };
+        written == bytes.len() && has_room
     }
 
     /// Has the system take what was collected; false, with the reason in `errno`, if it is lost.
@@ -136,6 +161,30 @@ impl Drop for Lock {
         // SAFETY: this thread holds it.
         unsafe { funlockfile(stream()) };
     }
+}
+
+/// Whether standard error is the same pipe, file or terminal.
+fn is_shared() -> bool {
+    let identity = |fd| {
+        // SAFETY: all zero is a valid record, which is filled.
+        unsafe {
+            let mut found: libc::stat = std::mem::zeroed();
+            (libc::fstat(fd, &raw mut found) == 0).then_some((found.st_dev, found.st_ino))
+        }
+    };
+    let output = identity(libc::STDOUT_FILENO);
+    output.is_some() && output == identity(libc::STDERR_FILENO)
+}
+
+/// Called before standard error is written: where that is the same as standard output, what was
+/// printed so far, which may have been written up to the middle of a line, comes first; and nothing
+/// is printed until the lock is let go.
+pub fn precede_error() -> Option<Lock> {
+    let lock = is_shared().then(Lock::take)?;
+    if pending() > 0 && !lock.flush() {
+        note_loss();
+    }
+    Some(lock)
 }
 
 /// Has the system take what was collected. What is lost is noted. Who has written waits for the
@@ -187,7 +236,8 @@ fn has_room() -> bool {
             return false;
         }
         let mut found: libc::stat = std::mem::zeroed();
-        pending() <= PIPE_PAGE
+        // What a pipe takes at once when it takes anything.
+        pending() <= BUFFER_BYTES
             || libc::fstat(libc::STDOUT_FILENO, &raw mut found) == 0
                 && found.st_mode & libc::S_IFMT == libc::S_IFREG
     }
@@ -201,13 +251,18 @@ pub fn note_loss() {
     REASON.store(reason, Ordering::Relaxed);
     // Release: pairs with the load in `loss_after`.
     LOSSES.fetch_add(1, Ordering::Release);
-    // A reader that has gone has not lost anything that it wanted.
-    if reason != libc::EPIPE {
+    // A reader that has gone, or never was, has not lost anything that it wanted.
+    if !is_unwanted(Some(reason)) {
         IS_UNTOLD.store(true, Ordering::Relaxed);
     }
     if !IS_LOGGED.swap(true, Ordering::Relaxed) {
         log::warn!("standard output: {error}; what was printed is lost");
     }
+}
+
+/// Whether output was lost because nobody reads it, or standard output is closed.
+fn is_unwanted(reason: Option<c_int>) -> bool {
+    matches!(reason, Some(libc::EPIPE | libc::EBADF))
 }
 
 /// How often output was lost.
@@ -240,8 +295,9 @@ pub fn finish() -> bool {
 /// is going to look at the stream without its lock.
 extern "C" fn at_exit() {
     let lock = Lock::take();
-    if !lock.flush() && Error::last_os_error().raw_os_error() != Some(libc::EPIPE) {
-        let error = Error::last_os_error();
+    let error = if lock.flush() { None } else { Some(Error::last_os_error()) };
+    let is_wanted = |error: &Error| !is_unwanted(error.raw_os_error());
+    if let Some(error) = error.filter(is_wanted) {
         // The log may have ended.
         let _ = std::io::Write::write_fmt(
             &mut std::io::stderr(),
