@@ -7,7 +7,7 @@
 //! LuaJIT's called only on the thread that runs this very state: samples of other contexts are
 //! nobody's. The timer is ours as well, see build.rs, so that it never runs without our handler.
 //!
-//! What the profiler wants of one state at a time holds for the text of `dumpstack` as well.
+//! The text of `dumpstack` has the frames that scripts see, and none of the library's.
 //!
 //! An error in the callback of the profiler ends the process of LuaJIT; here, its context.
 
@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicUsize, Ordering}
 
 use mlua::ffi::{self, lua_State};
 
+use super::frames::is_hidden;
 use super::hook;
+use super::stock::{BUILT_IN, Kind, NUMBER_OFFSET, frame, has_no_name, has_room};
 
 type Callback = unsafe extern "C-unwind" fn(*mut c_void, *mut lua_State, c_int, c_int);
 
@@ -30,12 +32,6 @@ unsafe extern "C-unwind" {
         data: *mut c_void,
     );
     fn luaJIT_profile_stop(raw: *mut lua_State);
-    fn luaJIT_profile_dumpstack(
-        raw: *mut lua_State,
-        format: *const c_char,
-        depth: c_int,
-        length: *mut usize,
-    ) -> *const c_char;
 }
 
 /// The state that uses LuaJIT's profiler …
@@ -81,18 +77,14 @@ unsafe extern "C-unwind" fn open(raw: *mut lua_State) -> c_int {
     1
 }
 
-/// Makes the state that runs the owner; raises if it cannot be. False if it has been before.
-unsafe fn claim(raw: *mut lua_State) -> bool {
-    let me = hook::running();
-    match OWNER.compare_exchange(std::ptr::null_mut(), me, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => true,
-        Err(owner) if owner == me => false,
-        Err(_) => {
-            let text = c"the profiler is in use by another context: one at a time can be profiled";
-            // SAFETY: a live state, in a function that it has called.
-            unsafe { ffi::luaL_error(raw, text.as_ptr()) };
-            false
-        }
+/// Makes the state that runs the owner; raises if it cannot be.
+unsafe fn claim(raw: *mut lua_State) {
+    let (nobody, me) = (std::ptr::null_mut(), hook::running());
+    let found = OWNER.compare_exchange(nobody, me, Ordering::AcqRel, Ordering::Acquire);
+    if found.is_err_and(|owner| owner != me) {
+        let text = c"the profiler is in use by another context: one at a time can be profiled";
+        // SAFETY: a live state, in a function that it has called.
+        unsafe { ffi::luaL_error(raw, text.as_ptr()) };
     }
 }
 
@@ -145,32 +137,103 @@ unsafe extern "C-unwind" fn stop(raw: *mut lua_State) -> c_int {
 
 /// profile.dumpstack([thread,] format, depth)
 unsafe extern "C-unwind" fn dumpstack(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, with arguments that are checked. The text is the owner's.
+    // SAFETY: called by the VM, with arguments that are checked.
     unsafe {
         let thread = ffi::lua_tothread(raw, 1);
         let (of, first) = match thread.is_null() {
             true => (raw, 1),
             false => (thread, 2),
         };
-        let format = ffi::luaL_checklstring(raw, first, std::ptr::null_mut());
+        let mut length = 0;
+        let format = ffi::luaL_checklstring(raw, first, &raw mut length);
         let depth = ffi::luaL_checkinteger(raw, first + 1);
         let depth = depth.clamp(c_int::MIN as _, c_int::MAX as _) as c_int;
-        let is_new = claim(raw);
-        if is_new {
-            // For the text's memory alone.
-            luaJIT_profile_start(raw, c"".as_ptr(), ignore, std::ptr::null_mut());
+        let mut text = Vec::new();
+        if has_room(raw, of) {
+            let format = std::slice::from_raw_parts(format.cast::<u8>(), length);
+            dump(of, format, depth, &mut text);
         }
-        let mut length = 0;
-        let text = luaJIT_profile_dumpstack(of, format, depth, &raw mut length);
-        ffi::lua_pushlstring(raw, text, length);
-        if is_new {
-            end(raw);
-        }
+        ffi::lua_pushlstring(raw, text.as_ptr().cast(), text.len());
     }
     1
 }
 
-unsafe extern "C-unwind" fn ignore(_: *mut c_void, _: *mut lua_State, _: c_int, _: c_int) {}
+/// Appends the frames that scripts see, each as LuaJIT's profiler writes it in this format; from
+/// the outermost one on if the depth is below 0.
+unsafe fn dump(of: *mut lua_State, format: &[u8], depth: c_int, text: &mut Vec<u8>) {
+    let levels_max = depth.unsigned_abs() as usize;
+    // SAFETY: the caller's: a live coroutine with two slots free.
+    unsafe {
+        let all = (0..).take_while(|&level| frame(of, level).is_some());
+        let mut levels: Vec<c_int> =
+            all.filter(|&level| !is_hidden(of, level)).take(levels_max).collect();
+        if depth < 0 {
+            levels.reverse();
+        }
+        let (mut is_path_whole, mut end) = (false, None);
+        for level in levels {
+            for &letter in format {
+                match letter {
+                    b'p' => is_path_whole = true,
+                    b'Z' => end = Some(text.len()),
+                    b'f' | b'F' | b'l' => say_frame(of, level, letter, is_path_whole, text),
+                    _ => text.push(letter),
+                }
+            }
+        }
+        // The last separator is left out.
+        text.truncate(end.unwrap_or(text.len()));
+    }
+}
+
+/// Appends what a letter of the format says of a frame.
+unsafe fn say_frame(
+    of: *mut lua_State,
+    level: c_int,
+    letter: u8,
+    is_path_whole: bool,
+    text: &mut Vec<u8>,
+) {
+    // SAFETY: the caller's; the VM's texts are terminated and live while the frame does.
+    unsafe {
+        let Some((mut found, kind)) = frame(of, level) else { return };
+        ffi::lua_getinfo(of, c"nlf".as_ptr(), &mut found);
+        let object = ffi::lua_topointer(of, -1);
+        let code = ffi::lua_tocfunction(of, -1);
+        ffi::lua_settop(of, -2);
+        let number = object.cast::<u8>().add(NUMBER_OFFSET).read();
+        let is_script = kind == Kind::Script;
+        let whole = CStr::from_ptr(found.source).to_bytes();
+        let source = match whole {
+            [b'=' | b'@', name @ ..] if is_path_whole => name,
+            [b'=' | b'@', name @ ..] => {
+                name.rsplit(|byte| b"/\\".contains(byte)).next().unwrap_or(name)
+            }
+            _ => b"[string]",
+        };
+        let mut say = |pieces: &[&[u8]]| text.extend(pieces.iter().copied().flatten());
+        // LuaJIT has some functions in bytecode.
+        let is_built_in = is_script && found.linedefined < 0;
+        if letter != b'l' && !found.name.is_null() && !has_no_name(of, level) {
+            if letter == b'F' && is_script && !is_built_in {
+                say(&[source, b":"]);
+            }
+            say(&[CStr::from_ptr(found.name).to_bytes()]);
+        } else if is_built_in {
+            say(&[b"[builtin:", whole, b"]"]);
+        } else if is_script {
+            let line = if letter == b'l' { found.currentline } else { -1 };
+            let line = if line >= 0 { line } else { found.linedefined };
+            say(&[source, format!(":{line}").as_bytes()]);
+        } else if kind == Kind::C && number >= BUILT_IN && frame(of, level + 1).is_some() {
+            say(&[format!("[builtin#{number}]").as_bytes()]);
+        } else {
+            let code = code.filter(|_| kind == Kind::C);
+            let address = code.map_or(object as usize, |code| code as usize);
+            say(&[format!("@{address:#x}").as_bytes()]);
+        }
+    }
+}
 
 /// Called by the VM, between two instructions, with hooks switched off: what LuaJIT does there,
 /// but for an error.
