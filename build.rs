@@ -35,9 +35,9 @@ const STREAM_FUNCTIONS: [&str; 11] = [
     "tmpfile64",
 ];
 
-/// What of LuaJIT runs long, or is called by what does, and what calls finalisers: src/linked.rs.
-const LINKED_FUNCTIONS: [&str; 5] =
-    ["lj_lex_next", "lj_str_find", "lj_vm_pcall", "lua_call", "lua_lessthan"];
+/// What of LuaJIT runs long, or is called by what does, what calls finalisers and sets hooks: src/linked.rs.
+const LINKED_FUNCTIONS: [&str; 6] =
+    ["lj_lex_next", "lj_str_find", "lj_vm_pcall", "lua_call", "lua_lessthan", "lua_sethook"];
 
 /// What adds keys to tables: src/vm/tables.rs.
 const TABLE_FUNCTIONS: [&str; 4] =

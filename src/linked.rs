@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 
 use memchr::memmem;
-use mlua::ffi::lua_State;
+use mlua::ffi::{lua_Hook, lua_State};
 use node_lua::vm::layout::Lexer;
 use node_lua::vm::{finaliser, hook};
 
@@ -19,6 +19,12 @@ unsafe extern "C-unwind" {
     fn __real_lua_lessthan(raw: *mut lua_State, left: c_int, right: c_int) -> c_int;
     fn __real_lua_call(raw: *mut lua_State, arguments: c_int, results: c_int);
     fn __real_lj_lex_next(lexer: *mut Lexer);
+    fn __real_lua_sethook(
+        raw: *mut lua_State,
+        hook: Option<lua_Hook>,
+        mask: c_int,
+        count: c_int,
+    ) -> c_int;
     fn __real_lj_vm_pcall(
         raw: *mut lua_State,
         base: *mut c_void,
@@ -75,6 +81,21 @@ unsafe extern "C-unwind" fn __wrap_lua_call(raw: *mut lua_State, arguments: c_in
         hook::look(raw);
         __real_lua_call(raw, arguments, results);
     }
+}
+
+/// `lua_sethook`, for `debug.sethook`.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_lua_sethook(
+    raw: *mut lua_State,
+    hook: Option<lua_Hook>,
+    mask: c_int,
+    count: c_int,
+) -> c_int {
+    // SAFETY: the caller's contract.
+    hook::set_undisturbed(|| unsafe { __real_lua_sethook(raw, hook, mask, count) })
 }
 
 /// `lj_vm_pcall`: of those who call it only the collector has its handler inherited.

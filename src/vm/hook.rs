@@ -10,9 +10,10 @@
 //! moment: in between two steps of the compiler that leaves half a trace, and the process crashes
 //! later. So whoever comes from a signal, or from an allocation, which may be the compiler's own,
 //! looks at the compiler first, and leaves the hook alone unless it is idle; the watchdog asks
-//! again soon. A signal may also come in the middle of a change of the hook: [`set_hook`] keeps it
-//! off while we make one; one that the script or the end of a recording makes is mended by taking
-//! the hook away before it is set, which has LuaJIT fill its tables again.
+//! again soon. A signal may also come in the middle of a change of the hook: [`set_undisturbed`]
+//! keeps it off while we or the script make one (src/linked.rs); one that the end of a recording
+//! makes is mended by taking the hook away before it is set, which has LuaJIT fill its tables
+//! again.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
@@ -118,27 +119,31 @@ pub(crate) unsafe fn set_hook(
     mask: c_int,
     count: c_int,
 ) {
-    IS_SETTING.set(true);
-    compiler_fence(Ordering::SeqCst);
     // SAFETY: the caller's contract.
-    unsafe {
+    set_undisturbed(|| unsafe {
         ffi::lua_sethook(raw, None, 0, 0);
         ffi::lua_sethook(raw, hook, mask, count);
-    }
-    compiler_fence(Ordering::SeqCst);
-    IS_SETTING.set(false);
+    });
 }
 
 /// Calls `body`, which changes what hooks a state of this thread has, with signals kept off; not if
 /// this is a signal's handler that has come while the thread changes a hook.
 pub(crate) fn undisturbed(body: impl FnOnce()) {
-    if IS_SETTING.replace(true) {
-        return;
+    if !IS_SETTING.get() {
+        set_undisturbed(body);
     }
+}
+
+/// Calls `body`, which is about to change a hook, with signals kept off: one that found the change
+/// half made would take that for the hook there was before.
+#[inline]
+pub fn set_undisturbed<R>(body: impl FnOnce() -> R) -> R {
+    let before = IS_SETTING.replace(true);
     compiler_fence(Ordering::SeqCst);
-    body();
+    let result = body();
     compiler_fence(Ordering::SeqCst);
-    IS_SETTING.set(false);
+    IS_SETTING.set(before);
+    result
 }
 
 /// Whether this is the address of the hook that raises.
