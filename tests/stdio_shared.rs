@@ -152,6 +152,11 @@ fn other_closed_streams_fail_as_in_luajit() {
     let bad = "nil Bad file descriptor 9";
     let code = "tell(all(io.read())) tell(all(io.read('*a'))) tell(all(io.stdin:read(1)))";
     assert_eq!(run_closed("<&-", code), (format!("{bad}\n{bad}\n{bad}\n"), Some(0)));
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" - <&-"]).arg(node_lua().get_program());
+    let done = run(&mut command);
+    assert_eq!(done.code(), Some(1), "{done}");
+    assert!(done.stderr.contains("standard input: Bad file descriptor"), "{done}");
     let code = "tell(all(io.stderr:write('lost'))) context.log('lost') print('kept')
         tell(all(io.flush()))";
     assert_eq!(run_closed("2>&-", code), (format!("{bad}\ntrue\n"), Some(0)));

@@ -9,6 +9,7 @@ local native, buffer, no_io, no_os, no_network = ...
 local raw_load, raw_loadfile, searchpath = load, loadfile, package.searchpath
 local getinfo, find, format, sub = debug.getinfo, string.find, string.format, string.sub
 local error, ipairs, pairs, select, type = error, ipairs, pairs, select, type
+local bad = native.bad
 local package = package -- its fields are the script's own
 
 local function keep(library, names)
@@ -68,13 +69,13 @@ keep(jit, { "on", "off", "flush", "status", "version", "version_num", "os", "arc
 keep(debug, { "traceback" })
 function debug.getinfo(where, what, ...)
     local kind = type(where)
-    if
-        select("#", ...) > 0
-        or kind ~= "number" and kind ~= "function"
-        or what ~= nil and (type(what) ~= "string" or find(what, "[^nSluLf]"))
-    then
-        error("bad arguments to 'getinfo' (a level or function, and what to tell, expected)", 2)
+    if kind ~= "number" and kind ~= "function" then
+        bad(1, "getinfo", "level or function", where)
     end
+    if what ~= nil and (type(what) ~= "string" or find(what, "[^nSluLf]")) then
+        bad(2, "getinfo", 'letters of "nSluLf"', what)
+    end
+    if select("#", ...) > 0 then bad(3, "getinfo", nil, (...)) end
     if kind == "number" then where = where + 1 end
     local found = getinfo(where, what or "nSlu")
     if found then found.func = nil end
@@ -87,7 +88,7 @@ function _G.load(chunk, name, _, ...)
 end
 
 function _G.loadstring(text, name)
-    if type(text) ~= "string" then error("bad argument #1 to 'loadstring' (string expected)", 2) end
+    if type(text) ~= "string" then bad(1, "loadstring", "string", text) end
     return raw_load(text, name, "t")
 end
 

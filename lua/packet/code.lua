@@ -368,7 +368,8 @@ end
 function code.encoder(fields)
     local out = {
         "local function encode(_, values, buffer)",
-        'if type(values) ~= "table" then bad(2, "encode", "table of fields", values) end',
+        'if type(values) ~= "table" then',
+        '    bad(2, "encode", "table of fields, as in layout:encode(fields),", values) end',
     }
     local size = 0
     for _, field in ipairs(fields) do

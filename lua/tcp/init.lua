@@ -3,7 +3,7 @@
 local native, core = ...
 
 local getmetatable, select, type = getmetatable, select, type
-local bad, raise = core.bad, core.raise
+local bad = core.bad
 local timeout_of, handlers = core.timeout_of, core.handlers
 local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel = core.register, core.cancel
@@ -230,7 +230,7 @@ end
 
 local function raise_unwritable(why, data, name)
     if why == 0 then bad(2, name, "string, number or buffer", data) end
-    raise(why)
+    native.bad_because(2, name, why)
 end
 
 -- The entry of a write with a callback.
@@ -244,6 +244,7 @@ local function finish_write(ok, code)
 end
 
 local function write_shared(fd, data, how)
+    if fd % 1 ~= 0 then bad(1, "write", "tcp socket, or what tcp.fd has returned,", fd) end
     local token
     if not how and getmetatable(data) == BUFFER and stage_shared(fd, data) == 0 then return end
     if type(how) == "function" then
@@ -337,7 +338,9 @@ end
 ---@param fd integer
 ---@return integer|nil
 function tcp.fd_src(fd)
-    if type(fd) ~= "number" then bad(1, "fd_src", "fd", fd) end
+    if type(fd) ~= "number" or fd % 1 ~= 0 then
+        bad(1, "fd_src", "number that tcp.fd has returned", fd)
+    end
     return native.fd_src(fd)
 end
 

@@ -1,7 +1,9 @@
 //! From the command line to the exit status.
 
 use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -183,7 +185,9 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
     };
     if matches!(source, Source::Stdin) && steps.is_empty() && !run.is_interactive {
         let mut text = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut text)?;
+        // By a descriptor of its own: Rust's `Stdin` takes one that is closed for an empty one.
+        let input = std::io::stdin().as_fd().try_clone_to_owned()?;
+        File::from(input).read_to_end(&mut text)?;
         source = Source::Text { name: CString::from(c"=stdin"), text };
     }
     if let Main::File(path) = &run.main

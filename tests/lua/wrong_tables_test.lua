@@ -190,6 +190,20 @@ tap.test("handles", function()
     is(context.strerror(0.5), context.strerror(-1), "half a code is none")
 end)
 
+tap.test("numbers of sockets", function()
+    for _, wrong in ipairs({ 1.5, 0 / 0, 1 / 0 }) do
+        names("write", { "#1 to 'write'", "tcp.fd", tostring(wrong) }, tcp.write, wrong, "x")
+        names("fd_src", { "#1 to 'fd_src'", "tcp.fd", tostring(wrong) }, tcp.fd_src, wrong)
+    end
+    local _, other = tcp.connect("127.0.0.1", port)
+    other:set_rwopt({ write_head_bytes = 1, write_head_max = 10 })
+    local long = ("x"):rep(11)
+    for _, how in ipairs({ false, true, ignore }) do
+        names("a long frame", { "#2 to 'write'", "11", "10" }, tcp.write, other, long, how)
+    end
+    other:close()
+end)
+
 tap.test("deadlines that have passed", function()
     local function over(what, good, code, ...)
         is(good, false, what)
