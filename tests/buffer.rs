@@ -9,6 +9,7 @@ use bytes::Bytes;
 use mlua::ffi;
 use node_lua::buf::{INLINE_MAX, Piece, SIZE_MAX};
 use node_lua::lua::buffer::userdata;
+use node_lua::vm::stack::Stack;
 
 fn script(name: &str, source: &str) {
     let state = support::vm::state();
@@ -40,28 +41,26 @@ fn jit_script() {
 #[test]
 fn pushed_bytes_arrive_at_every_size() {
     let state = support::vm::state();
-    let raw = state.as_ptr();
+    let lua = state.stack();
     for size in [0, 1, 32, 33, INLINE_MAX, INLINE_MAX + 1, INLINE_MAX + 33, 100_000] {
         let bytes: Vec<u8> = (0..size).map(|i| i as u8).collect();
         let shared = Bytes::from(bytes.clone());
-        // SAFETY: the state is not running; without a limit nothing raises.
-        unsafe {
-            userdata::push_bytes(raw, &bytes);
-            userdata::push_shared(raw, Piece::from(shared.clone()));
-            assert_eq!(userdata::test(raw, -2).unwrap().as_slice(), bytes);
-            let second = userdata::test(raw, -1).unwrap();
-            assert_eq!(second.as_slice(), bytes);
-            assert_eq!(second.as_slice().as_ptr() == shared.as_ptr(), size > INLINE_MAX);
-            assert_eq!(*second.share(), *bytes);
-            ffi::lua_settop(raw, 0);
-        }
+        // Without a limit nothing raises.
+        userdata::push_bytes(lua, &bytes);
+        userdata::push_shared(lua, Piece::from(shared.clone()));
+        assert_eq!(userdata::test(lua, -2).unwrap().as_slice(), bytes);
+        let second = userdata::test(lua, -1).unwrap();
+        assert_eq!(second.as_slice(), bytes);
+        assert_eq!(second.as_slice().as_ptr() == shared.as_ptr(), size > INLINE_MAX);
+        assert_eq!(*second.share(), *bytes);
+        lua.set_top(0);
     }
 }
 
 #[test]
 fn only_buffers_pass_the_type_check() {
     let state = support::vm::state();
-    let raw = state.as_ptr();
+    let (raw, lua) = (state.as_ptr(), state.stack());
     support::vm::run(
         &state,
         "=values",
@@ -69,20 +68,17 @@ fn only_buffers_pass_the_type_check() {
             setmetatable({}, { __metatable = getmetatable(buffer.new()) }) }",
     )
     .unwrap();
-    // SAFETY: the state is not running.
-    unsafe {
-        ffi::lua_pushnil(raw);
-        assert!(userdata::test(raw, -1).is_none());
-        ffi::lua_pushlightuserdata(raw, raw.cast());
-        assert!(userdata::test(raw, -1).is_none());
-        ffi::lua_getglobal_(raw, c"values".as_ptr());
-        for index in 1..=9 {
-            ffi::lua_rawgeti_(raw, -1, index);
-            assert!(userdata::test(raw, -1).is_none(), "value {index}");
-            ffi::lua_settop(raw, -2);
-        }
-        ffi::lua_settop(raw, 0);
+    lua.push_nil();
+    assert!(userdata::test(lua, -1).is_none());
+    lua.push_address(raw.cast());
+    assert!(userdata::test(lua, -1).is_none());
+    lua.push_global(c"values");
+    for index in 1..=9 {
+        lua.entry(-1, index);
+        assert!(userdata::test(lua, -1).is_none(), "value {index}");
+        lua.pop();
     }
+    lua.set_top(0);
 }
 
 #[test]
@@ -150,7 +146,7 @@ fn shared_bytes_that_are_refused_are_let_go() {
         // SAFETY: the test passes its own option.
         let bytes = unsafe { (*ffi::lua_touserdata(raw, 1).cast::<Option<Bytes>>()).take() };
         // SAFETY: called protected.
-        unsafe { userdata::push_shared(raw, Piece::from(bytes.expect("some"))) };
+        userdata::push_shared(unsafe { Stack::new(raw) }, Piece::from(bytes.expect("some")));
         0
     }
     // SAFETY: the state is not running.

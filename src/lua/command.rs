@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::host;
 use super::program::Source;
+use crate::vm::prelude::push_chunk;
 use crate::vm::stack::Stack;
 
 /// What comes before the main script, and after it.
@@ -46,7 +47,7 @@ pub(super) fn push_arg(lua: Stack<'_>, line: &CommandLine) {
 pub(super) fn set_compiler(lua: Stack<'_>) {
     let settings = host::with(|host| Arc::clone(&host.settings));
     for (kind, text) in &settings.compiler {
-        lua.push_chunk("core/compiler");
+        push_chunk(lua, "core/compiler");
         lua.push_text(&[*kind]);
         lua.push_text(text);
         lua.call(2, 0);

@@ -7,6 +7,7 @@ use mlua::ffi;
 use super::native::push_failure;
 use crate::error::Code;
 use crate::lua::host;
+use crate::vm::prelude::push_chunk;
 use crate::vm::stack::TABLE;
 use crate::vm::stack::{Stack, function};
 
@@ -82,7 +83,7 @@ pub(super) fn confine(lua: Stack<'_>, deny: Deny) {
         lua.push_function(function(refuse_creation));
         lua.set_field(-2, c"create");
     }
-    lua.push_chunk("context/confine");
+    push_chunk(lua, "context/confine");
     lua.push_copy(-2);
     lua.push_global(c"buffer");
     for bit in [Deny::IO, Deny::OS, Deny::NETWORK] {

@@ -11,6 +11,7 @@ use crate::lua::host::{self, Host};
 use crate::message::{Ending, Event, Value};
 use crate::rt;
 use crate::vm::convert::Refused;
+use crate::vm::convert::push_value;
 use crate::vm::coroutine::refuse_wait;
 use crate::vm::stack::{Stack, function};
 
@@ -199,7 +200,7 @@ pub(super) fn push_ending(lua: Stack<'_>, ending: &Ending) {
 /// Pushes a value that another context made.
 #[inline(always)]
 fn push_received(lua: Stack<'_>, value: &Value) {
-    if let Err(error) = lua.push_value::<BufferValues>(value) {
+    if let Err(error) = push_value::<BufferValues>(lua, value) {
         report_loss(error);
         lua.push_nil();
     }

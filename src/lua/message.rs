@@ -16,6 +16,7 @@ use crate::message::encode::TABLE_BYTES_MAX;
 use crate::message::{Event, Id, TooLarge, Value};
 use crate::vm::blame::Wrong;
 use crate::vm::convert;
+use crate::vm::convert::{to_large_value, to_small_value};
 use crate::vm::coroutine::refuse_wait;
 use crate::vm::stack::{Stack, function};
 
@@ -52,7 +53,7 @@ pub(super) fn take_value(
         return refuse_value(lua, index, what, &TooLarge { max: 0 });
     }
     let kind = lua.kind(index);
-    match lua.to_small_value(index, kind) {
+    match to_small_value(lua, index, kind) {
         Some(value) => Ok(value),
         None => take_large_value(lua, index, kind, what),
     }
@@ -71,13 +72,13 @@ fn take_large_value(
     let result = VALUES.with(|values| match values.try_borrow_mut() {
         Ok(mut scratch) => {
             scratch.set_max(room);
-            lua.to_large_value::<BufferValues>(index, kind, &mut scratch)
+            to_large_value::<BufferValues>(lua, index, kind, &mut scratch)
         }
         // A finaliser that ran while a value was looked at sends one itself.
         Err(_) => {
             let mut scratch = convert::Scratch::default();
             scratch.set_max(room);
-            lua.to_large_value::<BufferValues>(index, kind, &mut scratch)
+            to_large_value::<BufferValues>(lua, index, kind, &mut scratch)
         }
     });
     if let Err(convert::Unsupported::TooLarge(_)) = &result

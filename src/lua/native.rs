@@ -21,7 +21,7 @@ use crate::lua;
 use crate::vm::convert::OPEN_FFI;
 use crate::vm::coroutine;
 use crate::vm::environments;
-use crate::vm::stack;
+use crate::vm::native;
 use crate::vm::stack::TABLE;
 use crate::vm::stack::{Stack, function};
 use crate::vm::{blame, chunk_cache, cut, finaliser, prelude, stock};
@@ -32,7 +32,7 @@ pub(super) type Functions = &'static [(&'static CStr, lua_CFunction)];
 /// memory.
 pub(super) fn open(lua: Stack<'_>) {
     values::open(lua);
-    stack::prepare(lua);
+    native::prepare(lua);
     lua.push_table(0, FUNCTIONS_USUAL);
     lua.push_table(0, 1);
     lua.push_function(function(look_up));
@@ -93,11 +93,11 @@ fn look_up(lua: Stack<'_>) -> c_int {
         blame::FUNCTIONS,
         buffer::userdata::FUNCTIONS,
         &[
-            (c"load", prelude::load as lua_CFunction),
-            (c"load_early", prelude::load_early),
-            (c"load_jit", prelude::load_jit),
-            (c"look_at", chunk_cache::look_at),
-            (c"compile", prelude::compile_for_lua),
+            (c"load", function(prelude::load)),
+            (c"load_early", function(prelude::load_early)),
+            (c"load_jit", function(prelude::load_jit)),
+            (c"look_at", function(chunk_cache::look_at)),
+            (c"compile", function(prelude::compile_for_lua)),
             (c"set_ffi", function(set_ffi)),
             (c"header", function(header)),
             (c"open_sockets", function(open_sockets)),

@@ -18,6 +18,7 @@ use crate::message::{Held, Value};
 use crate::os::stdio;
 use crate::sched::{Context, End, Outcome, Program};
 use crate::vm::hook;
+use crate::vm::prelude::push_chunk;
 use crate::vm::run::{Came, OUT_OF_MEMORY};
 use crate::vm::stack::{Stack, TABLE};
 use crate::vm::state::{Account, State};
@@ -172,13 +173,13 @@ impl Running {
         let ready = host::enter(&mut host, raw, || {
             state.fill(|lua| {
                 native::open(lua);
-                lua.push_chunk("init");
+                push_chunk(lua, "init");
                 lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
                 lua.push_table(0, CORE_FIELDS);
                 lua.call(2, 0);
                 seed_random(lua, context);
                 if rt::is_simulated() {
-                    lua.push_chunk("core/simulation");
+                    push_chunk(lua, "core/simulation");
                     lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
                     lua.call(1, 0);
                 }

@@ -7,7 +7,9 @@ use mlua::ffi;
 use super::command::{beside, push_arg, push_command, set_compiler, set_folder};
 use super::confine::confine;
 use super::program::{Paths, Script, Source};
+use crate::vm::chunk_cache::load_file;
 use crate::vm::convert;
+use crate::vm::convert::push_value;
 use crate::vm::stack::{Stack, TABLE};
 
 /// Puts the script and its arguments on the driver's stack; returns how many values that are, or
@@ -62,7 +64,7 @@ pub(super) fn load_script(lua: Stack<'_>, script: Script) -> Result<c_int, Vec<u
         return too_many();
     }
     for argument in &script.arguments {
-        if let Err(error) = lua.push_value::<super::BufferValues>(argument) {
+        if let Err(error) = push_value::<super::BufferValues>(lua, argument) {
             return Err(error.to_string().into());
         }
     }
@@ -75,11 +77,11 @@ fn load(lua: Stack<'_>, source: &Source, text_only: bool) -> (c_int, bool) {
     match source {
         Source::File(path, folder) => {
             let folder = folder.as_ref();
-            let loaded = match lua.load_file(path, text_only) {
+            let loaded = match load_file(lua, path, text_only) {
                 (ffi::LUA_ERRFILE, _) if let Some(other) = beside(path, folder) => {
                     lua.set_top(-2);
                     set_folder(&other, folder);
-                    return lua.load_file(&other, text_only);
+                    return load_file(lua, &other, text_only);
                 }
                 loaded => loaded,
             };

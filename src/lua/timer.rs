@@ -7,7 +7,7 @@ use super::native::nanoseconds;
 use crate::lua::host;
 use crate::rt;
 use crate::timer::{TimerId, TimerQueue};
-use crate::vm::stack::prefetch;
+use crate::vm::native::prefetch;
 use crate::vm::stack::{Stack, function};
 
 /// The resolution of timers, in nanoseconds: those that end in the same tick share a wake-up.

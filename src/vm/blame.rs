@@ -14,17 +14,17 @@ use std::ffi::{CStr, c_char, c_int};
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
+use mlua::ffi::{self, lua_CFunction, lua_Debug};
 
 use super::convert::int64;
-use super::stack::Stack;
+use super::stack::{Stack, function};
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
-    (c"bad", bad_for_lua),
-    (c"bad_because", bad_because_for_lua),
-    (c"raise", raise_for_lua),
-    (c"describe", describe_for_lua),
+    (c"bad", function(bad_for_lua)),
+    (c"bad_because", function(bad_because_for_lua)),
+    (c"raise", function(raise_for_lua)),
+    (c"describe", function(describe_for_lua)),
 ];
 
 /// Prefixes of the names of chunks that are not the script's: C functions, as which the library's
@@ -70,10 +70,11 @@ unsafe fn bytes_of<'a>(text: *const c_char) -> &'a [u8] {
 }
 
 /// The innermost function of the script that runs; `None` if there are only others.
-fn place(state: *mut lua_State) -> Option<Place> {
+fn place(lua: Stack<'_>) -> Option<Place> {
     let mut record = empty_record();
+    let state = lua.raw();
     for level in 0..LEVELS_MAX {
-        // SAFETY: a running state, by the contract of all that calls this, here and below.
+        // SAFETY: a running state.
         if unsafe { ffi::lua_getstack(state, level, &mut record) } == 0 {
             return None;
         }
@@ -100,112 +101,90 @@ fn place(state: *mut lua_State) -> Option<Place> {
     None
 }
 
-/// Raises a text, as the fault of the script's innermost function.
-///
-/// # Safety
-/// `state` must be a running one, in a C function with free slots. What needs dropping must be in
-/// the hands of the unwinder.
-pub unsafe fn raise(state: *mut lua_State, text: &str) -> c_int {
-    let place = place(state);
-    // SAFETY: the caller's contract.
-    unsafe { raise_at(state, place, text) }
-}
-
-/// # Safety
-/// As for [`raise`].
-unsafe fn raise_at(state: *mut lua_State, place: Option<Place>, text: &str) -> c_int {
-    // SAFETY: the caller's contract; the VM copies the text.
-    unsafe {
-        match place {
-            Some(place) => ffi::luaL_where(state, place.level),
-            None => ffi::lua_pushlstring_(state, c"".as_ptr(), 0),
-        }
-        ffi::lua_pushlstring_(state, text.as_ptr().cast(), text.len());
-        ffi::lua_concat(state, 2);
-        ffi::lua_error(state)
+impl Stack<'_> {
+    /// Raises a text, as the fault of the script's innermost function. What needs dropping must be
+    /// in the hands of the unwinder.
+    pub(crate) fn raise(self, text: &str) -> c_int {
+        raise_at(self, place(self), text)
     }
-}
 
-/// Raises: something that was passed to `function` is wrong. `why` says all, or, if a value is
-/// given by its index, what was expected instead; nothing if that is empty.
-///
-/// # Safety
-/// As for [`raise`].
-pub unsafe fn bad(
-    state: *mut lua_State,
-    wrong: Wrong<'_>,
-    function: &str,
-    why: &str,
-    value: Option<c_int>,
-) -> c_int {
-    let place = place(state);
-    let why = match value {
-        Some(index) => {
-            let expected = if why.is_empty() { "no more arguments" } else { why };
-            // SAFETY: the caller's contract.
-            format!("{expected} expected, got {}", unsafe { describe(state, index) })
-        }
-        None => why.to_owned(),
-    };
-    let is_method = place.as_ref().and_then(|place| place.method.as_deref()) == Some(function);
-    let text = match wrong {
-        Wrong::Argument(1) if is_method => format!("calling '{function}' on bad self ({why})"),
-        Wrong::Argument(position) => {
-            let position = position - c_int::from(is_method);
-            format!("bad argument #{position} to '{function}' ({why})")
-        }
-        Wrong::Option(name) if name.contains(' ') => format!("bad {name} of '{function}' ({why})"),
-        Wrong::Option(name) => {
-            format!("bad option '{}' of '{function}' ({why})", shorten(name.as_bytes()))
-        }
-    };
-    // SAFETY: the caller's contract.
-    unsafe { raise_at(state, place, &text) }
-}
+    /// Raises: something that was passed to `function` is wrong. `why` says all, or, if a value is
+    /// given by its index, what was expected instead; nothing if that is empty.
+    pub(crate) fn bad(
+        self,
+        wrong: Wrong<'_>,
+        function: &str,
+        why: &str,
+        value: Option<c_int>,
+    ) -> c_int {
+        let place = place(self);
+        let why = match value {
+            Some(index) => {
+                let expected = if why.is_empty() { "no more arguments" } else { why };
+                format!("{expected} expected, got {}", self.describe(index))
+            }
+            None => why.to_owned(),
+        };
+        let is_method = place.as_ref().and_then(|place| place.method.as_deref()) == Some(function);
+        let text = match wrong {
+            Wrong::Argument(1) if is_method => format!("calling '{function}' on bad self ({why})"),
+            Wrong::Argument(position) => {
+                let position = position - c_int::from(is_method);
+                format!("bad argument #{position} to '{function}' ({why})")
+            }
+            Wrong::Option(name) if name.contains(' ') => {
+                format!("bad {name} of '{function}' ({why})")
+            }
+            Wrong::Option(name) => {
+                format!("bad option '{}' of '{function}' ({why})", shorten(name.as_bytes()))
+            }
+        };
+        raise_at(self, place, &text)
+    }
 
-/// What a value is, for people: its type, and the value where that is short.
-///
-/// # Safety
-/// `state` must be a running one with free slots. May raise for want of memory, and run finalisers.
-pub unsafe fn describe(state: *mut lua_State, index: c_int) -> String {
-    // SAFETY: the caller's contract, here and below.
-    match unsafe { ffi::lua_type(state, index) } {
-        ffi::LUA_TNONE => "no value".to_owned(),
-        ffi::LUA_TNIL => "nil".to_owned(),
-        ffi::LUA_TBOOLEAN => {
-            // SAFETY: as above.
-            format!("boolean {}", unsafe { ffi::lua_toboolean(state, index) } != 0)
-        }
-        ffi::LUA_TNUMBER => {
-            // SAFETY: as above; a copy is turned into text, and popped after a look at it.
-            unsafe {
-                ffi::lua_pushvalue(state, index);
-                let text = String::from_utf8_lossy(bytes_of(ffi::lua_tostring(state, -1)));
-                let text = format!("number {text}");
-                ffi::lua_settop(state, -2);
+    /// What a value is, for people: its type, and the value where that is short.
+    /// May raise for want of memory, and run finalisers.
+    pub(crate) fn describe(self, index: c_int) -> String {
+        match self.kind(index) {
+            ffi::LUA_TNONE => "no value".to_owned(),
+            ffi::LUA_TNIL => "nil".to_owned(),
+            ffi::LUA_TBOOLEAN => format!("boolean {}", self.boolean(index)),
+            ffi::LUA_TNUMBER => {
+                // A copy is turned into text.
+                self.push_copy(index);
+                let text = format!("number {}", text_at(self, -1));
+                self.pop();
                 text
             }
+            ffi::LUA_TSTRING => {
+                let text = self.text(index).unwrap_or_default();
+                let len = text.len();
+                let cut = if len > TEXT_MAX { format!(" of {len} bytes") } else { String::new() };
+                format!("string \"{}\"{cut}", shorten(text))
+            }
+            ffi::LUA_TUSERDATA => {
+                let makers = MAKERS.iter().filter_map(OnceLock::get);
+                let found = makers.filter_map(|describe| describe(self, index)).next();
+                found.unwrap_or("userdata").to_owned()
+            }
+            ffi::LUA_TCDATA => match int64::text_at(self, index) {
+                Some(text) => format!("cdata {text}"),
+                None => "cdata".to_owned(),
+            },
+            _ => self.kind_name(index).to_owned(),
         }
-        ffi::LUA_TSTRING => {
-            let mut len = 0;
-            // SAFETY: as above; the bytes live while the string is on the stack.
-            let text = unsafe {
-                let bytes = ffi::lua_tolstring(state, index, &mut len);
-                std::slice::from_raw_parts(bytes.cast::<u8>(), len)
-            };
-            let cut = if len > TEXT_MAX { format!(" of {len} bytes") } else { String::new() };
-            format!("string \"{}\"{cut}", shorten(text))
-        }
-        // SAFETY: as above.
-        ffi::LUA_TUSERDATA => unsafe { describe_userdata(state, index) }.to_owned(),
-        // SAFETY: as above.
-        ffi::LUA_TCDATA => match unsafe { int64::text_at(state, index) } {
-            Some(text) => format!("cdata {text}"),
-            None => "cdata".to_owned(),
-        },
-        // SAFETY: as above; names of types are constants.
-        kind => String::from_utf8_lossy(unsafe { bytes_of(ffi::lua_typename(state, kind)) }).into(),
     }
+}
+
+fn raise_at(lua: Stack<'_>, place: Option<Place>, text: &str) -> c_int {
+    match place {
+        // SAFETY: a running state with slots free.
+        Some(place) => unsafe { ffi::luaL_where(lua.raw(), place.level) },
+        None => lua.push_text(b""),
+    }
+    lua.push_text(text.as_bytes());
+    lua.concat(2);
+    lua.raise_top()
 }
 
 /// Says what a userdata is, if it is one of those it knows.
@@ -221,15 +200,6 @@ pub(crate) fn describe_with(describe: Describe) {
     if !MAKERS.iter().any(|maker| is_known(maker.get_or_init(|| describe))) {
         log::error!("nobody else can tell what userdata is");
     }
-}
-
-/// # Safety
-/// As for [`describe`], with a userdata at `index`.
-unsafe fn describe_userdata(state: *mut lua_State, index: c_int) -> &'static str {
-    let makers = MAKERS.iter().filter_map(OnceLock::get);
-    // SAFETY: the caller's contract.
-    let stack = unsafe { Stack::new(state) };
-    makers.filter_map(|describe| describe(stack, index)).next().unwrap_or("userdata")
 }
 
 /// A text in one line, cut if it is long; what is no text, and what controls, is escaped.
@@ -261,62 +231,37 @@ pub(super) fn shorten(text: &[u8]) -> String {
     out
 }
 
-/// # Safety
-/// As for [`describe`].
-unsafe fn text_at(state: *mut lua_State, index: c_int) -> String {
-    let mut len = 0;
-    // SAFETY: the caller's contract; the bytes are copied at once.
-    unsafe {
-        let bytes = ffi::lua_tolstring(state, index, &mut len);
-        if bytes.is_null() {
-            return String::new();
-        }
-        String::from_utf8_lossy(std::slice::from_raw_parts(bytes.cast::<u8>(), len)).into_owned()
-    }
+/// The text at an index; nothing if there is none.
+fn text_at(lua: Stack<'_>, index: c_int) -> String {
+    String::from_utf8_lossy(lua.text(index).unwrap_or_default()).into_owned()
 }
 
 /// `native.bad(position, function, expected, value)`, with an option's name for a position where
 /// that is wrong. Without a value argument `got no value` is said; if nil was expected, no argument
 /// was.
-unsafe extern "C-unwind" fn bad_for_lua(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua; the texts are dropped by the unwinder.
-    unsafe {
-        let (function, expected) = (text_at(state, 2), text_at(state, 3));
-        if ffi::lua_type(state, 1) == ffi::LUA_TNUMBER {
-            let position = ffi::lua_tonumber(state, 1) as c_int;
-            return bad(state, Wrong::Argument(position), &function, &expected, Some(4));
-        }
-        let option = text_at(state, 1);
-        bad(state, Wrong::Option(&option), &function, &expected, Some(4))
+fn bad_for_lua(lua: Stack<'_>) -> c_int {
+    let (function, expected) = (text_at(lua, 2), text_at(lua, 3));
+    if lua.kind(1) == ffi::LUA_TNUMBER {
+        let position = lua.number(1) as c_int;
+        return lua.bad(Wrong::Argument(position), &function, &expected, Some(4));
     }
+    lua.bad(Wrong::Option(&text_at(lua, 1)), &function, &expected, Some(4))
 }
 
 /// `native.bad_because(position, function, why)`: likewise, with no more than the reason.
-unsafe extern "C-unwind" fn bad_because_for_lua(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua; the texts are dropped by the unwinder.
-    unsafe {
-        let (function, why) = (text_at(state, 2), text_at(state, 3));
-        let position = ffi::lua_tonumber(state, 1) as c_int;
-        bad(state, Wrong::Argument(position), &function, &why, None)
-    }
+fn bad_because_for_lua(lua: Stack<'_>) -> c_int {
+    let (function, why) = (text_at(lua, 2), text_at(lua, 3));
+    lua.bad(Wrong::Argument(lua.number(1) as c_int), &function, &why, None)
 }
 
 /// `native.raise(text)`
-unsafe extern "C-unwind" fn raise_for_lua(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua; the text is dropped by the unwinder.
-    unsafe {
-        let text = text_at(state, 1);
-        raise(state, &text)
-    }
+fn raise_for_lua(lua: Stack<'_>) -> c_int {
+    lua.raise(&text_at(lua, 1))
 }
 
 /// `native.describe(value)`: as text.
-unsafe extern "C-unwind" fn describe_for_lua(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua; the VM copies the text.
-    unsafe {
-        let text = describe(state, 1);
-        ffi::lua_pushlstring_(state, text.as_ptr().cast(), text.len());
-    }
+fn describe_for_lua(lua: Stack<'_>) -> c_int {
+    lua.push_text(lua.describe(1).as_bytes());
     1
 }
 

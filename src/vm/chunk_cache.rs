@@ -5,7 +5,7 @@
 //! may change again without showing it: such a one is always read.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use memchr::memmem::Finder;
 use mlua::ffi::{self, lua_State};
 
+use super::stack::{Stack, TABLE};
 use super::{blame, disguise};
 use crate::rt;
 
@@ -127,70 +128,51 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// Pushes a message.
-unsafe fn push_message(raw: *mut lua_State, text: &str) {
-    // SAFETY: the callers have a live state with a slot free; the VM copies the text.
-    unsafe { ffi::lua_pushlstring(raw, text.as_ptr().cast(), text.len()) };
-}
-
 /// Loads what a file holds: pushes the chunk, or the message why there is none.
-unsafe fn load_from(raw: *mut lua_State, path: &Path, name: &CStr, text_only: bool) -> c_int {
+fn load_from(lua: Stack<'_>, path: &Path, name: &CStr, text_only: bool) -> c_int {
     let text = match read(path) {
         Ok(text) => text,
         Err(message) => {
-            // SAFETY: as the caller promises.
-            unsafe { push_message(raw, &message) };
+            lua.push_text(message.as_bytes());
             return ffi::LUA_ERRFILE;
         }
     };
     let name = [b"@", name.to_bytes_with_nul()].concat();
     let mode = if text_only { c"t".as_ptr() } else { std::ptr::null() };
     let (start, length) = (text.as_ptr().cast(), text.len());
-    // SAFETY: a live state, pointer and length of a vector, a terminated name.
-    unsafe { luaL_loadbufferx(raw, start, length, name.as_ptr().cast(), mode) }
+    // SAFETY: a running state with slots free, pointer and length of a vector, a terminated name.
+    unsafe { luaL_loadbufferx(lua.raw(), start, length, name.as_ptr().cast(), mode) }
 }
 
 /// Pushes the chunk of a file, or the message why there is none; returns the status, as
 /// `luaL_loadfile` does, and whether the chunk [`mentions`] coroutines.
-///
-/// # Safety
-/// `raw` must be a live state with three stack slots free. Raises for want of memory.
-pub(crate) unsafe fn load_file(raw: *mut lua_State, path: &Path, text_only: bool) -> (c_int, bool) {
+pub(crate) fn load_file(lua: Stack<'_>, path: &Path, text_only: bool) -> (c_int, bool) {
     let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
         let name = blame::shorten(path.as_os_str().as_bytes());
         let text = format!("cannot open \"{name}\": the file's name contains a zero byte");
-        // SAFETY: a live state; the VM copies the text.
-        unsafe { ffi::lua_pushlstring(raw, text.as_ptr().cast(), text.len()) };
+        lua.push_text(text.as_bytes());
         return (ffi::LUA_ERRRUN, false);
     };
     if text_only {
         // Bytecode is not checked when it is loaded; what is kept may come from a file of it.
-        // SAFETY: a live state with slots free.
-        let status = unsafe { load_from(raw, path, &name, true) };
+        let status = load_from(lua, path, &name, true);
         if status == ffi::LUA_OK {
-            // SAFETY: the chunk is on top.
-            unsafe { mentions(raw) };
+            mentions(lua);
         }
         return (status, false);
     }
     let stamp = stamp(path);
     let found = stamp.map_or(Found::Nothing, |stamp| find(path, stamp));
     if let Found::Code(code) = &found {
-        // SAFETY: the bytecode is from this very VM, of a file of that name, which it holds.
-        let status =
-            unsafe { ffi::luaL_loadbuffer(raw, code.as_ptr().cast(), code.len(), name.as_ptr()) };
-        // SAFETY: a live state.
-        return (status, unsafe { Words::of(code).prepare(raw) });
+        // The bytecode is from this very VM, of a file of that name, which it holds.
+        return (lua.load_plain(code, &name), Words::of(code).prepare(lua));
     }
-    // SAFETY: a live state with slots free.
-    let status = unsafe { load_from(raw, path, &name, false) };
+    let status = load_from(lua, path, &name, false);
     if let (ffi::LUA_OK, Some(stamp)) = (status, stamp) {
-        // SAFETY: the chunk is on top.
-        let code = matches!(found, Found::Once).then(|| unsafe { dump(raw) }).flatten();
+        let code = matches!(found, Found::Once).then(|| dump(lua)).flatten();
         remember(path, stamp, code);
     }
-    // SAFETY: as above.
-    (status, status == ffi::LUA_OK && unsafe { mentions(raw) })
+    (status, status == ffi::LUA_OK && mentions(lua))
 }
 
 /// Words in code for which something of the library is prepared.
@@ -235,93 +217,48 @@ impl Words {
     }
 
     /// Has the modules show their functions, if need be; returns whether coroutines are wanted.
-    ///
-    /// # Safety
-    /// `raw` must be a live state with the library loaded and three stack slots free. Raises for
-    /// want of memory.
-    unsafe fn prepare(self, raw: *mut lua_State) -> bool {
+    fn prepare(self, lua: Stack<'_>) -> bool {
         if self.look {
-            // SAFETY: the caller's contract; the stack is left as it was.
-            unsafe {
-                let top = ffi::lua_gettop(raw);
-                ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, super::stack::TABLE.as_ptr());
-                ffi::lua_getfield(raw, -1, c"list".as_ptr());
-                ffi::lua_pushboolean(raw, c_int::from(self.buffer));
-                ffi::lua_call(raw, 1, 0);
-                ffi::lua_settop(raw, top);
-            }
+            let top = lua.top();
+            lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
+            lua.field(-1, c"list");
+            lua.push_boolean(self.buffer);
+            lua.call(1, 0);
+            lua.set_top(top);
         }
         self.coroutine
     }
 }
 
 /// native.look_at(f): prepares what code mentions.
-pub(crate) unsafe extern "C-unwind" fn look_at(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe {
-        ffi::lua_settop(raw, 1);
-        if ffi::lua_type(raw, 1) == ffi::LUA_TFUNCTION && ffi::lua_iscfunction(raw, 1) == 0 {
-            mentions(raw);
-        }
+pub(crate) fn look_at(lua: Stack<'_>) -> c_int {
+    lua.set_top(1);
+    if lua.kind(1) == ffi::LUA_TFUNCTION && !lua.is_c_function(1) {
+        mentions(lua);
     }
     0
 }
 
 /// Prepares what the function on top of the stack mentions, in names and texts; returns whether
 /// that is the word `coroutine`.
-///
-/// # Safety
-/// `raw` must be a live state with a Lua function on top, and the library loaded. Raises for want
-/// of memory.
-pub(crate) unsafe fn mentions(raw: *mut lua_State) -> bool {
-    unsafe extern "C-unwind" fn search(
-        _: *mut lua_State,
-        piece: *const c_void,
-        length: usize,
-        found: *mut c_void,
-    ) -> c_int {
-        // SAFETY: `mentions` passes words of its own, and the VM a piece of that length. Texts are
-        // not cut up.
-        unsafe {
-            let found = &mut *found.cast::<Words>();
-            let words = Words::of(std::slice::from_raw_parts(piece.cast(), length));
-            found.coroutine |= words.coroutine;
-            found.look |= words.look;
-            found.buffer |= words.buffer;
-        }
-        0
-    }
-    // SAFETY: a function is on top.
-    if unsafe { disguise::is_disguised(raw) } {
+pub(crate) fn mentions(lua: Stack<'_>) -> bool {
+    if disguise::is_disguised(lua) {
         return false;
     }
     let mut found = Words::default();
-    // SAFETY: a function is on top; `search` is made for these words.
-    unsafe { ffi::lua_dump(raw, search, (&raw mut found).cast(), 1) };
-    // SAFETY: the caller's contract.
-    unsafe { found.prepare(raw) }
+    // Texts are not cut up.
+    lua.dump(|piece| {
+        let words = Words::of(piece);
+        found.coroutine |= words.coroutine;
+        found.look |= words.look;
+        found.buffer |= words.buffer;
+    });
+    found.prepare(lua)
 }
 
 /// The bytecode of the function on top of the stack, unless it is large.
-///
-/// # Safety
-/// `raw` must be a live state with a Lua function on top.
-pub(crate) unsafe fn dump(raw: *mut lua_State) -> Option<Arc<[u8]>> {
-    unsafe extern "C-unwind" fn append(
-        _: *mut lua_State,
-        piece: *const c_void,
-        length: usize,
-        code: *mut c_void,
-    ) -> c_int {
-        // SAFETY: `dump` passes a vector of its own, and the VM a piece of that length.
-        unsafe {
-            let code = &mut *code.cast::<Vec<u8>>();
-            code.extend_from_slice(std::slice::from_raw_parts(piece.cast(), length));
-        }
-        0
-    }
+pub(crate) fn dump(lua: Stack<'_>) -> Option<Arc<[u8]>> {
     let mut code: Vec<u8> = Vec::new();
-    // SAFETY: a function is on top; `append` is made for this vector.
-    let status = unsafe { ffi::lua_dump(raw, append, (&raw mut code).cast(), 0) };
-    (status == 0 && code.len() <= CODE_MAX).then(|| code.into())
+    let status = lua.dump(|piece| code.extend_from_slice(piece));
+    (status == ffi::LUA_OK && code.len() <= CODE_MAX).then(|| code.into())
 }

@@ -11,9 +11,8 @@
 use std::ffi::CStr;
 use std::ptr;
 
-use mlua::ffi::lua_State;
-
 use super::layout::{Prototype, inner, prototype};
+use super::stack::Stack;
 
 /// The name of all chunks of the library: what the VM tells of C functions.
 pub(crate) const CHUNK_NAME: &CStr = c"=[C]";
@@ -30,34 +29,26 @@ static LINES: [u8; 1 << 14] = [0; 1 << 14];
 
 /// Has the function on the top of the stack, and those inside it, look as if all their code were
 /// on this line, and nothing in it had a name.
-///
-/// # Safety
-/// `raw` must be a live state with a Lua function on top that was just loaded.
-pub(crate) unsafe fn disguise(raw: *mut lua_State, line: i32) {
-    unsafe fn disguise_all(prototype: *mut Prototype, line: i32) {
-        // SAFETY: a live prototype, which nobody else has. The VM reads one line
-        // for each instruction, and frees nothing of what is pointed to.
-        unsafe {
-            if (*prototype).instructions as usize <= LINES.len() {
-                (*prototype).first_line = line;
-                (*prototype).lines = 0;
-                (*prototype).line_table = LINES.as_ptr();
-                (*prototype).upvalue_names = ptr::null();
-                (*prototype).variables = ptr::null();
-            }
-            inner(prototype).for_each(|inner| disguise_all(inner, line));
+pub(crate) fn disguise(lua: Stack<'_>, line: i32) {
+    fn disguise_all(prototype: &mut Prototype, line: i32) {
+        // The VM reads one line for each instruction, and frees nothing of what is pointed to.
+        if prototype.instructions as usize <= LINES.len() {
+            prototype.first_line = line;
+            prototype.lines = 0;
+            prototype.line_table = LINES.as_ptr();
+            prototype.upvalue_names = ptr::null();
+            prototype.variables = ptr::null();
         }
+        // SAFETY: live ones, which nobody else has: the function was just loaded.
+        unsafe { inner(prototype).for_each(|inner| disguise_all(&mut *inner, line)) };
     }
-    // SAFETY: the caller's contract.
-    unsafe { disguise_all(prototype(raw, -1), line) };
+    // SAFETY: a Lua function is on top, which was just loaded.
+    disguise_all(unsafe { &mut *prototype(lua.raw(), -1) }, line);
 }
 
-/// Whether the function on the top of the stack is one that was disguised. It must not be dumped:
-/// the VM takes what lies behind the table of lines for that of the prototype.
-///
-/// # Safety
-/// `raw` must be a live state with a Lua function on top.
-pub(crate) unsafe fn is_disguised(raw: *mut lua_State) -> bool {
-    // SAFETY: the caller's contract.
-    unsafe { ptr::eq((*prototype(raw, -1)).line_table, LINES.as_ptr()) }
+/// Whether the Lua function on the top of the stack is one that was disguised. It must not be
+/// dumped: the VM takes what lies behind the table of lines for that of the prototype.
+pub(crate) fn is_disguised(lua: Stack<'_>) -> bool {
+    // SAFETY: a Lua function is on top.
+    ptr::eq(unsafe { (*prototype(lua.raw(), -1)).line_table }, LINES.as_ptr())
 }

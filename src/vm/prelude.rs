@@ -1,13 +1,14 @@
 //! The runtime's Lua side: embedded in the binary, compiled once per process, loaded as bytecode.
 
 use std::borrow::Cow;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
 
-use mlua::ffi::{self, lua_State};
+use mlua::ffi;
 
 use super::disguise::{self, CHUNK_NAME, disguise};
 use super::pristine;
+use super::stack::Stack;
 use super::state::State;
 
 /// Module name, chunk name and source text.
@@ -73,15 +74,6 @@ struct Chunk {
     line: i32,
 }
 
-/// Learns about the VM what the library has to know.
-unsafe extern "C-unwind" fn look_around(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by way of the VM, in a fresh state.
-    unsafe {
-        pristine::learn(raw);
-    }
-    0
-}
-
 /// The library's chunks; `None` if there is no memory to compile them.
 fn chunks() -> Option<&'static [Chunk]> {
     static CHUNKS: OnceLock<Vec<Chunk>> = OnceLock::new();
@@ -89,11 +81,7 @@ fn chunks() -> Option<&'static [Chunk]> {
         return Some(chunks);
     }
     let state = State::new()?;
-    // SAFETY: a fresh state, ours alone; what raises is caught.
-    if unsafe { ffi::lua_cpcall(state.as_ptr(), look_around, std::ptr::null_mut()) } != ffi::LUA_OK
-    {
-        return None;
-    }
+    state.protect(pristine::learn).ok()?;
     let made = |&(name, chunk_name, source): &(_, _, _)| {
         let line = match () {
             () if STAND_INS.contains(&name) => disguise::STAND_IN,
@@ -114,77 +102,47 @@ const DIVIDER: &str = "-- What is above are upvalues of what is below: see prelu
 
 /// Compiles a chunk of the library, without debug information; `None` without memory for it.
 fn compile(state: &State, chunk_name: &CStr, source: &str) -> Option<Vec<u8>> {
-    let raw = state.as_ptr();
     let source = match source.split_once(DIVIDER) {
         Some((above, below)) => format!("{above}return (function(...)\n{below}\nend)(...)").into(),
         None => Cow::Borrowed(source),
     };
-    // SAFETY: the state is ours alone; the stack is left as it was.
-    unsafe {
-        let status = load_text(raw, chunk_name, source.as_bytes());
-        if status == ffi::LUA_ERRMEM {
-            return None;
-        }
-        assert_eq!(status, ffi::LUA_OK, "the embedded library compiles: {chunk_name:?}");
-        ffi::lua_getglobal(raw, c"string".as_ptr());
-        ffi::lua_getfield(raw, -1, c"dump".as_ptr());
-        ffi::lua_pushvalue(raw, -3);
-        ffi::lua_pushboolean(raw, 1);
-        if ffi::lua_pcall(raw, 2, 1, 0) != ffi::LUA_OK {
-            return None;
-        }
-        let mut length = 0;
-        let bytes = ffi::lua_tolstring(raw, -1, &mut length);
-        let bytecode = std::slice::from_raw_parts(bytes.cast::<u8>(), length).to_vec();
-        ffi::lua_settop(raw, 0);
-        Some(bytecode)
+    let lua = state.stack();
+    let status = lua.load_plain(source.as_bytes(), chunk_name);
+    if status == ffi::LUA_ERRMEM {
+        return None;
     }
-}
-
-/// Pushes the function of a text, or why there is none; returns the status.
-///
-/// # Safety
-/// `raw` must be a live state with a free stack slot.
-unsafe fn load_text(raw: *mut lua_State, name: &CStr, text: &[u8]) -> c_int {
-    // SAFETY: pointer and length are those of a slice, which outlives the call.
-    unsafe { ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name.as_ptr()) }
+    assert_eq!(status, ffi::LUA_OK, "the embedded library compiles: {chunk_name:?}");
+    lua.push_global(c"string");
+    lua.field(-1, c"dump");
+    lua.push_copy(-3);
+    lua.push_boolean(true);
+    if lua.protected_call(2, 1, 0) != ffi::LUA_OK {
+        return None;
+    }
+    let bytecode = lua.text(-1)?.to_vec();
+    lua.set_top(0);
+    Some(bytecode)
 }
 
 /// native.compile(text): the function of a text that the library has made, which is to look like
 /// its others.
-///
-/// # Safety
-/// A lua_CFunction: called by the VM only.
-pub unsafe extern "C-unwind" fn compile_for_lua(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM with a text, which stays on the stack. What is raised unwinds.
-    unsafe {
-        let mut length = 0;
-        let text = ffi::lua_tolstring(raw, 1, &mut length);
-        if text.is_null() {
-            return 0;
-        }
-        let text = std::slice::from_raw_parts(text.cast::<u8>(), length);
-        if load_text(raw, CHUNK_NAME, text) != ffi::LUA_OK {
-            ffi::lua_error(raw);
-        }
-        disguise(raw, disguise::LIBRARY);
-        pristine::set_environment(raw);
+pub(crate) fn compile_for_lua(lua: Stack<'_>) -> c_int {
+    let Some(text) = lua.text(1) else { return 0 };
+    if lua.load_plain(text, CHUNK_NAME) != ffi::LUA_OK {
+        lua.raise_top();
     }
+    disguise(lua, disguise::LIBRARY);
+    pristine::set_environment(lua);
     1
 }
 
 /// The VM's name and version, as `jit.version` has it.
 pub fn vm_version() -> String {
     let Some(state) = State::new() else { return "LuaJIT".to_owned() };
-    let raw = state.as_ptr();
-    // SAFETY: the state is ours alone, with its libraries open; the text is copied while it is on
-    // the stack.
-    unsafe {
-        ffi::lua_getglobal(raw, c"jit".as_ptr());
-        ffi::lua_getfield(raw, -1, c"version".as_ptr());
-        let text = ffi::lua_tostring(raw, -1);
-        CStr::from_ptr(text).to_string_lossy().into_owned()
-    }
+    let lua = state.stack();
+    lua.push_global(c"jit");
+    lua.field(-1, c"version");
+    String::from_utf8_lossy(lua.text(-1).unwrap_or_default()).into_owned()
 }
 
 /// The VM's own `package.path` and `package.cpath`, whatever the environment says; `None` without
@@ -192,119 +150,64 @@ pub fn vm_version() -> String {
 pub fn default_paths() -> Option<(Vec<u8>, Vec<u8>)> {
     let state = State::new()?;
     let mut paths = (Vec::new(), Vec::new());
-    // SAFETY: the state is ours alone; what raises is caught, and the paths outlive the call.
-    let status = unsafe { ffi::lua_cpcall(state.as_ptr(), find_paths, (&raw mut paths).cast()) };
-    (status == ffi::LUA_OK).then_some(paths)
-}
-
-/// Fills in the paths that its argument points to.
-unsafe extern "C-unwind" fn find_paths(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM for `default_paths`, in a state with its libraries open: one of them
-    // is opened once more, told to leave the environment alone. The texts are copied while they are
-    // on the stack.
-    unsafe {
-        let paths = &mut *ffi::lua_touserdata(raw, 1).cast::<(Vec<u8>, Vec<u8>)>();
-        ffi::lua_pushboolean(raw, 1);
-        ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, c"LUA_NOENV".as_ptr());
-        ffi::lua_pushcfunction(raw, ffi::luaopen_package);
-        ffi::lua_call(raw, 0, 0);
-        ffi::lua_getglobal(raw, c"package".as_ptr());
+    let find = |lua: Stack<'_>| {
+        // The library is opened once more, told to leave the environment alone.
+        lua.push_boolean(true);
+        lua.set_field(ffi::LUA_REGISTRYINDEX, c"LUA_NOENV");
+        lua.push_function(ffi::luaopen_package);
+        lua.call(0, 0);
+        lua.push_global(c"package");
         for (name, path) in [(c"path", &mut paths.0), (c"cpath", &mut paths.1)] {
-            let mut length = 0;
-            ffi::lua_getfield(raw, 2, name.as_ptr());
-            let text = ffi::lua_tolstring(raw, -1, &mut length);
-            if !text.is_null() {
-                *path = std::slice::from_raw_parts(text.cast::<u8>(), length).to_vec();
-            }
+            lua.field(1, name);
+            *path = lua.text(-1).unwrap_or_default().to_vec();
         }
-    }
-    0
+    };
+    state.protect(find).ok()?;
+    Some(paths)
 }
 
 /// Pushes the function of a library chunk; false, with nothing pushed, if there is none of that
 /// name.
-///
-/// # Safety
-/// `state` must be a live state with a free stack slot. Raises only for want of memory.
-pub unsafe fn push_chunk(state: *mut lua_State, name: &str) -> bool {
+pub(crate) fn push_chunk(lua: Stack<'_>, name: &str) -> bool {
     let Some(chunks) = chunks() else {
-        // SAFETY: a live state; raises.
-        unsafe { ffi::luaL_error(state, c"not enough memory for the library".as_ptr()) };
+        lua.push_text(b"not enough memory for the library");
+        lua.raise_top();
         return false;
     };
     let Some(chunk) = chunks.iter().find(|chunk| chunk.name == name) else {
         return false;
     };
-    let (code, length) = (chunk.bytecode.as_ptr().cast::<c_char>(), chunk.bytecode.len());
-    // SAFETY: the bytecode is our own, from this very VM, and lives for ever.
-    let status = unsafe { ffi::luaL_loadbuffer(state, code, length, CHUNK_NAME.as_ptr()) };
-    if status != ffi::LUA_OK {
-        // SAFETY: the message is on the stack; out of memory is all that can have happened.
-        unsafe { ffi::lua_error(state) };
+    if lua.load_plain(&chunk.bytecode, CHUNK_NAME) != ffi::LUA_OK {
+        // Out of memory is all that can have happened.
+        lua.raise_top();
     }
-    // SAFETY: the function is on the stack, and was just loaded.
-    unsafe { disguise(state, chunk.line) };
+    disguise(lua, chunk.line);
     true
 }
 
 /// native.load_jit(name): the function of a module that comes with LuaJIT, like `jit.v`; nothing if
 /// there is none of that name.
-///
-/// # Safety
-/// A lua_CFunction: called by the VM only.
-pub unsafe extern "C-unwind" fn load_jit(state: *mut lua_State) -> c_int {
-    let mut length = 0;
-    // SAFETY: called by the VM, which vouches for pointer and length while the text is there.
-    let found = unsafe {
-        let text = ffi::lua_tolstring(state, 1, &mut length);
-        let name = match text.is_null() {
-            true => &[],
-            false => std::slice::from_raw_parts(text.cast::<u8>(), length),
-        };
-        JIT_MODULES.iter().find(|(known, ..)| known.as_bytes() == name)
-    };
+pub(crate) fn load_jit(lua: Stack<'_>) -> c_int {
+    let name = lua.text(1).unwrap_or_default();
+    let found = JIT_MODULES.iter().find(|(known, ..)| known.as_bytes() == name);
     let Some((_, chunk_name, source)) = found else { return 0 };
-    let (text, length) = (source.as_ptr().cast::<c_char>(), source.len());
-    // SAFETY: called by the VM; text and name live for ever. What is raised is the lack of memory.
-    unsafe {
-        if ffi::luaL_loadbuffer(state, text, length, chunk_name.as_ptr()) != ffi::LUA_OK {
-            ffi::lua_error(state);
-        }
+    if lua.load_plain(source.as_bytes(), chunk_name) != ffi::LUA_OK {
+        lua.raise_top();
     }
     1
 }
 
 /// native.load(name): the function of a library chunk, in an environment of its own; or nil.
-///
-/// # Safety
-/// A lua_CFunction: called by the VM only.
-pub unsafe extern "C-unwind" fn load(state: *mut lua_State) -> c_int {
-    // SAFETY: the caller's contract; a function is on top.
-    unsafe {
-        let count = load_early(state);
-        if count > 0 {
-            pristine::set_environment(state);
-        }
-        count
+pub(crate) fn load(lua: Stack<'_>) -> c_int {
+    let count = load_early(lua);
+    if count > 0 {
+        pristine::set_environment(lua);
     }
+    count
 }
 
 /// native.load_early(name): the same in the environment of scripts, before there is any.
-///
-/// # Safety
-/// A lua_CFunction: called by the VM only.
-pub unsafe extern "C-unwind" fn load_early(state: *mut lua_State) -> c_int {
-    let mut length = 0;
-    // SAFETY: called by the VM with a stack; a non-string yields null.
-    let text = unsafe { ffi::lua_tolstring(state, 1, &mut length) };
-    if text.is_null() {
-        return 0;
-    }
-    // SAFETY: the VM vouches for pointer and length while argument 1 is on the stack.
-    let name = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), length) };
-    let Ok(name) = std::str::from_utf8(name) else {
-        return 0;
-    };
-    // SAFETY: as above.
-    c_int::from(unsafe { push_chunk(state, name) })
+pub fn load_early(lua: Stack<'_>) -> c_int {
+    let name = lua.text(1).and_then(|name| std::str::from_utf8(name).ok());
+    c_int::from(name.is_some_and(|name| push_chunk(lua, name)))
 }

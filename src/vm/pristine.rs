@@ -12,19 +12,19 @@
 //! per process.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::sync::OnceLock;
 
-use mlua::ffi::{self, lua_State};
+use mlua::ffi::{self, lua_CFunction};
 
 use super::layout::{self, Function};
+use super::stack::{Stack, function};
 use super::{chunk_cache, stock};
-use crate::vm;
 
 /// Registry keys, far from the small ones that `luaL_ref` hands out: the table `package`, and the
 /// metatable of environments.
-const KEY_PACKAGE: c_int = 0x6e6c_0011;
-const KEY_METATABLE: c_int = 0x6e6c_0012;
+const KEY_PACKAGE: i64 = 0x6e6c_0011;
+const KEY_METATABLE: i64 = 0x6e6c_0012;
 
 /// The table of globals.
 const GLOBALS: &CStr = c"_G";
@@ -57,246 +57,204 @@ static KNOWN: OnceLock<BTreeMap<Vec<u8>, Names>> = OnceLock::new();
 
 impl BuiltIn {
     /// What the value on top of the stack is; `None` if it cannot be made anew.
-    ///
-    /// # Safety
-    /// `raw` must be a live state with 2 free stack slots. Raises for want of memory.
-    unsafe fn of(raw: *mut lua_State) -> Option<BuiltIn> {
-        // SAFETY: the caller's contract; the stack is left as it was, bytes are copied at once.
-        unsafe {
-            match ffi::lua_type(raw, -1) {
-                ffi::LUA_TNUMBER => Some(BuiltIn::Number(ffi::lua_tonumber(raw, -1))),
-                ffi::LUA_TSTRING => Some(BuiltIn::Text(vm::stack::text(raw, -1)?.to_vec())),
-                ffi::LUA_TFUNCTION if ffi::lua_iscfunction(raw, -1) == 0 => {
-                    let code = chunk_cache::dump(raw);
-                    if code.is_none() {
-                        ffi::luaL_error(raw, c"not enough memory".as_ptr());
-                    }
-                    Some(BuiltIn::Code(code?.to_vec()))
+    fn of(lua: Stack<'_>) -> Option<BuiltIn> {
+        match lua.kind(-1) {
+            ffi::LUA_TNUMBER => Some(BuiltIn::Number(lua.number(-1))),
+            ffi::LUA_TSTRING => Some(BuiltIn::Text(lua.text(-1)?.to_vec())),
+            ffi::LUA_TFUNCTION if !lua.is_c_function(-1) => {
+                let code = chunk_cache::dump(lua);
+                if code.is_none() {
+                    lua.push_text(b"not enough memory");
+                    lua.raise_top();
                 }
-                ffi::LUA_TFUNCTION => BuiltIn::of_function(raw),
-                _ => None,
+                Some(BuiltIn::Code(code?.to_vec()))
             }
+            ffi::LUA_TFUNCTION => BuiltIn::of_function(lua),
+            _ => None,
         }
     }
 
-    unsafe fn of_function(raw: *mut lua_State) -> Option<BuiltIn> {
+    fn of_function(lua: Stack<'_>) -> Option<BuiltIn> {
         let mut upvalues = Vec::new();
-        // SAFETY: called by `of` with a C function on top.
-        unsafe {
-            let Function { number, function, code, .. } = *layout::object::<Function>(raw, -1);
-            while !ffi::lua_getupvalue(raw, -1, upvalues.len() as c_int + 1).is_null() {
-                let upvalue = BuiltIn::of(raw);
-                ffi::lua_settop(raw, -2);
-                upvalues.push(upvalue?);
-            }
-            ffi::lua_pushcfunction(raw, load_text);
-            let code = code.wrapping_sub((*layout::object::<Function>(raw, -1)).code);
-            ffi::lua_settop(raw, -2);
-            Some(BuiltIn::Function { number, function: function as usize, code, upvalues })
+        let &mut Function { number, function: address, code, .. } = function_on_top(lua);
+        while lua.upvalue(-1, upvalues.len() as c_int + 1) {
+            let upvalue = BuiltIn::of(lua);
+            lua.pop();
+            upvalues.push(upvalue?);
         }
+        lua.push_function(LOAD_TEXT);
+        let code = code.wrapping_sub(function_on_top(lua).code);
+        lua.pop();
+        Some(BuiltIn::Function { number, function: address as usize, code, upvalues })
     }
 
     /// Whether the value on top of the stack is this function.
-    unsafe fn is(&self, raw: *mut lua_State) -> bool {
+    fn is(&self, lua: Stack<'_>) -> bool {
         let &BuiltIn::Function { number, function, .. } = self else { return false };
-        // SAFETY: called by `look_up`. A function in C is as long as what is looked at.
-        unsafe {
-            if ffi::lua_iscfunction(raw, -1) == 0 {
-                return false;
-            }
-            let found = layout::object::<Function>(raw, -1);
-            (*found).number == number && (*found).function as usize == function
+        if !lua.is_c_function(-1) {
+            return false;
         }
+        let found = function_on_top(lua);
+        found.number == number && found.function as usize == function
     }
 
     /// Pushes another one of the kind.
-    ///
-    /// # Safety
-    /// `raw` must be a live state with free stack slots. Raises for want of memory.
-    unsafe fn push(&self, raw: *mut lua_State) {
-        // SAFETY: the caller's contract. A new C function becomes one of the VM's own in the way
-        // in which the VM makes those, of what it had made of them.
-        unsafe {
-            match self {
-                BuiltIn::Number(number) => ffi::lua_pushnumber(raw, *number),
-                BuiltIn::Text(text) => vm::stack::push_text(raw, text),
-                BuiltIn::Code(code) => {
-                    let start = code.as_ptr().cast();
-                    if ffi::luaL_loadbuffer(raw, start, code.len(), c"=[C]".as_ptr()) != 0 {
-                        ffi::lua_error(raw);
-                    }
+    fn push(&self, lua: Stack<'_>) {
+        match self {
+            BuiltIn::Number(number) => lua.push_number(*number),
+            BuiltIn::Text(text) => lua.push_text(text),
+            BuiltIn::Code(code) => {
+                if lua.load_plain(code, c"=[C]") != ffi::LUA_OK {
+                    lua.raise_top();
                 }
-                BuiltIn::Function { number, function, code, upvalues } => {
-                    ffi::luaL_checkstack(raw, upvalues.len() as c_int + 2, std::ptr::null());
-                    for upvalue in upvalues {
-                        upvalue.push(raw);
-                    }
-                    ffi::lua_pushcclosure(raw, load_text, upvalues.len() as c_int);
-                    let made = layout::object::<Function>(raw, -1);
-                    (*made).number = *number;
-                    (*made).code = (*made).code.wrapping_add(*code);
-                    (&raw mut (*made).function).cast::<usize>().write(*function);
+            }
+            BuiltIn::Function { number, function, code, upvalues } => {
+                lua.want_room(upvalues.len() as c_int + 2, c"upvalues");
+                for upvalue in upvalues {
+                    upvalue.push(lua);
                 }
+                lua.push_closure(LOAD_TEXT, upvalues.len() as c_int);
+                // A new C function becomes one of the VM's own in the way in which the VM makes
+                // those, of what it had made of them.
+                let made = function_on_top(lua);
+                made.number = *number;
+                made.code = made.code.wrapping_add(*code);
+                // SAFETY: the address of a function in C, as which it was found.
+                unsafe { (&raw mut made.function).cast::<usize>().write(*function) };
             }
         }
     }
 }
 
+/// The function on top of the stack, one in C.
+fn function_on_top(lua: Stack<'_>) -> &mut Function {
+    // SAFETY: called with one on top, which nobody else looks at meanwhile.
+    unsafe { &mut *layout::object(lua.raw(), -1) }
+}
+
 /// Learns what is built in.
-///
-/// # Safety
-/// `raw` must be a fresh state with the libraries open, and 6 free stack slots. Raises for want of
-/// memory.
-pub(crate) unsafe fn learn(raw: *mut lua_State) {
+pub(crate) fn learn(lua: Stack<'_>) {
     let mut known = BTreeMap::new();
-    // SAFETY: the caller's contract; the stack is left as it was. Keys are not converted: those
-    // that are looked at are strings.
-    unsafe {
-        stock::install(raw);
-        for library in LIBRARIES {
-            let mut names = Names::new();
-            ffi::lua_getglobal(raw, library.as_ptr());
-            ffi::lua_pushnil(raw);
-            while ffi::lua_next(raw, -2) != 0 {
-                if ffi::lua_type(raw, -2) == ffi::LUA_TSTRING
-                    && let Some(value) = BuiltIn::of(raw)
-                {
-                    names.insert(vm::stack::text(raw, -2).unwrap_or_default().to_vec(), value);
-                }
-                ffi::lua_settop(raw, -2);
+    // SAFETY: a fresh state with its libraries open and slots free.
+    unsafe { stock::install(lua.raw()) };
+    for library in LIBRARIES {
+        let mut names = Names::new();
+        lua.push_global(library);
+        lua.push_nil();
+        while lua.next(-2) {
+            if lua.kind(-2) == ffi::LUA_TSTRING
+                && let Some(value) = BuiltIn::of(lua)
+            {
+                names.insert(lua.text(-2).unwrap_or_default().to_vec(), value);
             }
-            ffi::lua_settop(raw, -2);
-            known.insert(library.to_bytes().to_vec(), names);
+            lua.pop();
         }
+        lua.pop();
+        known.insert(library.to_bytes().to_vec(), names);
     }
     KNOWN.get_or_init(|| known);
 }
 
 /// Keeps what cannot be made anew. Call before any script runs.
-///
-/// # Safety
-/// `raw` must be a state with the standard libraries as they are opened, and a free stack slot.
-/// Raises for want of memory.
-pub(crate) unsafe fn keep(raw: *mut lua_State) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        ffi::lua_getglobal(raw, c"package".as_ptr());
-        ffi::lua_rawseti_(raw, ffi::LUA_REGISTRYINDEX, KEY_PACKAGE);
-    }
+pub(crate) fn keep(lua: Stack<'_>) {
+    lua.push_global(c"package");
+    lua.set_entry(ffi::LUA_REGISTRYINDEX, KEY_PACKAGE);
 }
 
 /// Gives the function on top of the stack an environment of its own.
-///
-/// # Safety
-/// `raw` must be a state that [`keep`] was called for, with a function on top and 4 free stack
-/// slots. Raises for want of memory.
-pub(crate) unsafe fn set_environment(raw: *mut lua_State) {
-    // SAFETY: the caller's contract. What is pushed is popped.
-    unsafe {
-        ffi::lua_createtable(raw, 0, 0);
-        push_metatable(raw);
-        ffi::lua_setmetatable(raw, -2);
-        ffi::lua_setfenv(raw, -2);
-    }
+pub(crate) fn set_environment(lua: Stack<'_>) {
+    lua.push_table(0, 0);
+    push_metatable(lua);
+    lua.set_metatable(-2);
+    lua.set_environment(-2);
 }
 
 /// Pushes the metatable of environments.
-unsafe fn push_metatable(raw: *mut lua_State) {
-    // SAFETY: the callers have 3 slots free.
-    unsafe {
-        ffi::lua_rawgeti_(raw, ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
-        if ffi::lua_type(raw, -1) == ffi::LUA_TTABLE {
-            return;
-        }
-        ffi::lua_settop(raw, -2);
-        ffi::lua_createtable(raw, 0, 2);
-        ffi::lua_pushcfunction(raw, look_up);
-        ffi::lua_setfield(raw, -2, c"__index".as_ptr());
-        ffi::lua_pushboolean(raw, 0);
-        ffi::lua_setfield(raw, -2, c"__metatable".as_ptr());
-        ffi::lua_pushvalue(raw, -1);
-        ffi::lua_rawseti_(raw, ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
+fn push_metatable(lua: Stack<'_>) {
+    lua.entry(ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
+    if lua.kind(-1) == ffi::LUA_TTABLE {
+        return;
     }
+    lua.pop();
+    lua.push_table(0, 2);
+    lua.push_function(function(look_up));
+    lua.set_field(-2, c"__index");
+    lua.push_boolean(false);
+    lua.set_field(-2, c"__metatable");
+    lua.push_copy(-1);
+    lua.set_entry(ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
 }
 
 /// The `__index` of environments, and of what stands for libraries in them: tables that hold the
 /// library's name.
-unsafe extern "C-unwind" fn look_up(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM with two arguments, which stay on the stack.
-    unsafe {
-        let name = vm::stack::text(raw, 2).unwrap_or_default();
-        ffi::lua_rawgeti_(raw, 1, 1);
-        let library = vm::stack::text(raw, 3);
-        let known = KNOWN.get();
-        if library.is_none() {
-            if name == GLOBALS.to_bytes() {
-                // Who asks for this means the script's own.
-                ffi::lua_pushvalue(raw, ffi::LUA_GLOBALSINDEX);
-                return 1;
-            }
-            if name == b"package" {
-                ffi::lua_rawgeti_(raw, ffi::LUA_REGISTRYINDEX, KEY_PACKAGE);
-                return 1;
-            }
-            if name == b"loadstring" {
-                ffi::lua_pushcfunction(raw, load_text);
-                return 1;
-            }
-            if known.is_some_and(|known| known.contains_key(name)) {
-                ffi::lua_createtable(raw, 1, 0);
-                ffi::lua_pushvalue(raw, 2);
-                ffi::lua_rawseti_(raw, -2, 1);
-                push_metatable(raw);
-                ffi::lua_setmetatable(raw, -2);
-                return 1;
-            }
-        }
-        let names = known.and_then(|known| known.get(library.unwrap_or(GLOBALS.to_bytes())));
-        if let Some(built_in) = names.and_then(|names| names.get(name)) {
-            push_present(raw, library.is_some());
-            if !built_in.is(raw) {
-                built_in.push(raw);
-            }
+fn look_up(lua: Stack<'_>) -> c_int {
+    let name = lua.text(2).unwrap_or_default();
+    lua.entry(1, 1);
+    let library = lua.text(3);
+    let known = KNOWN.get();
+    if library.is_none() {
+        if name == GLOBALS.to_bytes() {
+            // Who asks for this means the script's own.
+            lua.push_copy(ffi::LUA_GLOBALSINDEX);
             return 1;
         }
-        let text = b"the library uses a global that is not kept for it: ";
-        vm::stack::push_text(raw, text);
-        ffi::lua_pushvalue(raw, 2);
-        ffi::lua_concat(raw, 2);
-        ffi::lua_error(raw)
+        if name == b"package" {
+            lua.entry(ffi::LUA_REGISTRYINDEX, KEY_PACKAGE);
+            return 1;
+        }
+        if name == b"loadstring" {
+            lua.push_function(LOAD_TEXT);
+            return 1;
+        }
+        if known.is_some_and(|known| known.contains_key(name)) {
+            lua.push_table(1, 0);
+            lua.push_copy(2);
+            lua.set_entry(-2, 1);
+            push_metatable(lua);
+            lua.set_metatable(-2);
+            return 1;
+        }
     }
+    let names = known.and_then(|known| known.get(library.unwrap_or(GLOBALS.to_bytes())));
+    if let Some(built_in) = names.and_then(|names| names.get(name)) {
+        push_present(lua, library.is_some());
+        if !built_in.is(lua) {
+            built_in.push(lua);
+        }
+        return 1;
+    }
+    let text = b"the library uses a global that is not kept for it: ";
+    lua.push_text(text);
+    lua.push_copy(2);
+    lua.concat(2);
+    lua.raise_top()
 }
 
 /// Pushes what scripts find under a name now.
-unsafe fn push_present(raw: *mut lua_State, is_in_library: bool) {
-    // SAFETY: called by `look_up`, with the name at 2, that of the library at 3, and free slots.
-    // Nothing is called that scripts have put there.
-    unsafe {
-        ffi::lua_pushvalue(raw, ffi::LUA_GLOBALSINDEX);
-        if is_in_library {
-            ffi::lua_pushvalue(raw, 3);
-            ffi::lua_rawget(raw, -2);
-            if ffi::lua_type(raw, -1) != ffi::LUA_TTABLE {
-                return;
-            }
+fn push_present(lua: Stack<'_>, is_in_library: bool) {
+    lua.push_copy(ffi::LUA_GLOBALSINDEX);
+    if is_in_library {
+        lua.push_copy(3);
+        lua.raw_get(-2);
+        if lua.kind(-1) != ffi::LUA_TTABLE {
+            return;
         }
-        ffi::lua_pushvalue(raw, 2);
-        ffi::lua_rawget(raw, -2);
     }
+    lua.push_copy(2);
+    lua.raw_get(-2);
 }
 
+const LOAD_TEXT: lua_CFunction = function(load_text);
+
 /// `loadstring(text, name)` for the library: what it generates has an environment of its own too.
-unsafe extern "C-unwind" fn load_text(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, by the library, with two strings, which stay on the stack.
-    unsafe {
-        let text = vm::stack::text(raw, 1).unwrap_or_default();
-        let name = ffi::lua_tostring(raw, 2);
-        if ffi::luaL_loadbuffer(raw, text.as_ptr().cast(), text.len(), name) != ffi::LUA_OK {
-            ffi::lua_pushnil(raw);
-            ffi::lua_insert(raw, -2);
-            return 2;
-        }
-        set_environment(raw);
+fn load_text(lua: Stack<'_>) -> c_int {
+    let text = lua.text(1).unwrap_or_default();
+    let name = CString::new(lua.text(2).unwrap_or_default()).unwrap_or_default();
+    if lua.load_plain(text, &name) != ffi::LUA_OK {
+        lua.push_nil();
+        lua.insert(-2);
+        return 2;
     }
+    set_environment(lua);
     1
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use mlua::ffi::{self, lua_State};
 
 use super::memory::heap::{Heap, content_of};
+use super::stack::Stack;
 use super::{cut, hook, known, profiler, stdio};
 use crate::message::Held;
 use crate::os::memory;
@@ -361,6 +362,13 @@ impl State {
         }
     }
 
+    /// Its stack, while it is not running. What raises there ends the process: see
+    /// [`State::protect`].
+    pub fn stack(&self) -> Stack<'_> {
+        // SAFETY: whoever has the state may use it, on this thread.
+        unsafe { Stack::new(self.as_ptr()) }
+    }
+
     /// The memory figures.
     pub fn account(&self) -> &Account {
         // SAFETY: allocated in `new` and freed only in `drop`.
@@ -395,78 +403,64 @@ pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
     unsafe { &*user.cast::<Account>() }
 }
 
-/// Reports `bytes` newly held outside the VM on behalf of `state`. Returns false, and counts
-/// nothing, if that would exceed the state's limit even after a full collection.
-///
-/// May run the collector, and with it finalisers: call it before taking pointers into Lua values.
-///
-/// # Safety
-/// As for [`account`].
-pub unsafe fn charge(state: *mut lua_State, bytes: usize) -> bool {
-    // SAFETY: the caller's contract.
-    unsafe { charge_for(state, bytes, bytes) }
-}
+impl Stack<'_> {
+    /// Reports `bytes` newly held outside the VM on behalf of the state. Returns false, and counts
+    /// nothing, if that would exceed the state's limit even after a full collection.
+    ///
+    /// May run the collector, and with it finalisers: call it before taking pointers into Lua
+    /// values.
+    pub fn charge(self, bytes: usize) -> bool {
+        self.charge_for(bytes, bytes)
+    }
 
-/// The same, where `bytes` are those of a block of which only `moved` are new to the state: these
-/// make the collector work.
-///
-/// # Safety
-/// As for [`charge`].
-pub unsafe fn charge_for(state: *mut lua_State, bytes: usize, moved: usize) -> bool {
-    // SAFETY: the caller's contract.
-    let account = unsafe { account(state) };
-    if account.would_exceed(bytes) || !account.may_grow(bytes) {
-        // SAFETY: a full collection is allowed wherever a C function runs.
-        unsafe { ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0) };
-        if account.would_exceed(bytes) || !account.may_grow(bytes) {
-            account.exceed(account.held().saturating_add(bytes));
-            return false;
+    /// The same, where `bytes` are those of a block of which only `moved` are new to the state:
+    /// these make the collector work.
+    pub fn charge_for(self, bytes: usize, moved: usize) -> bool {
+        let account = self.account();
+        let may_not = || account.would_exceed(bytes) || !account.may_grow(bytes);
+        if may_not() {
+            self.control_collector(ffi::LUA_GCCOLLECT);
+            if may_not() {
+                account.exceed(account.held().saturating_add(bytes));
+                return false;
+            }
+        }
+        account.recharge(0, bytes);
+        self.pace(moved);
+        true
+    }
+
+    /// Has the collector work as for `bytes` newly held outside the VM, which are not counted: for
+    /// objects that hold something scarcer than memory.
+    ///
+    /// May run finalisers: see [`Stack::charge`].
+    pub fn pace(self, bytes: usize) {
+        let account = self.account();
+        let uncollected = account.uncollected_bytes.get() + bytes;
+        if uncollected < COLLECT_EVERY_BYTES {
+            account.uncollected_bytes.set(uncollected);
+            return;
+        }
+        account.uncollected_bytes.set(0);
+        // As large a part of a cycle as this is of what may be charged during one.
+        let held = account.lua_bytes.get();
+        // Relaxed: a figure that nothing depends on but speed.
+        let share = CYCLE_TOTAL_BYTES / STATES.load(Ordering::Relaxed).max(1);
+        let per_cycle = share.clamp(CYCLE_BYTES_MIN, CYCLE_BYTES_MAX);
+        let per_cycle = per_cycle.max(held + account.external_bytes.get() / 2);
+        let steps = (held / STEP_BYTES).max(16) as u64 * uncollected as u64 / per_cycle as u64 + 1;
+        for _ in 0..steps {
+            // It returns 1 at the end of a cycle.
+            if self.control_collector(ffi::LUA_GCSTEP) != 0 {
+                break;
+            }
         }
     }
-    account.recharge(0, bytes);
-    // SAFETY: the caller's contract.
-    unsafe { pace(state, moved) };
-    true
-}
 
-/// Has the collector work as for `bytes` newly held outside the VM, which are not counted: for
-/// objects that hold something scarcer than memory.
-///
-/// May run finalisers: see [`charge`].
-///
-/// # Safety
-/// As for [`account`].
-pub unsafe fn pace(state: *mut lua_State, bytes: usize) {
-    // SAFETY: the caller's contract.
-    let account = unsafe { account(state) };
-    let uncollected = account.uncollected_bytes.get() + bytes;
-    if uncollected < COLLECT_EVERY_BYTES {
-        account.uncollected_bytes.set(uncollected);
-        return;
+    /// Takes back what [`Stack::charge`] counted. Never runs the collector: safe in finalisers.
+    pub fn discharge(self, bytes: usize) {
+        self.account().recharge(bytes, 0);
     }
-    account.uncollected_bytes.set(0);
-    // As large a part of a cycle as this is of what may be charged during one.
-    let held = account.lua_bytes.get();
-    // Relaxed: a figure that nothing depends on but speed.
-    let share = CYCLE_TOTAL_BYTES / STATES.load(Ordering::Relaxed).max(1);
-    let per_cycle = share.clamp(CYCLE_BYTES_MIN, CYCLE_BYTES_MAX);
-    let per_cycle = per_cycle.max(held + account.external_bytes.get() / 2);
-    let steps = (held / STEP_BYTES).max(16) as u64 * uncollected as u64 / per_cycle as u64 + 1;
-    for _ in 0..steps {
-        // SAFETY: as above. Returns 1 at the end of a cycle.
-        if unsafe { ffi::lua_gc(state, ffi::LUA_GCSTEP, 0) } != 0 {
-            break;
-        }
-    }
-}
-
-/// Takes back what [`charge`] counted. Never runs the collector: safe in finalisers.
-///
-/// # Safety
-/// As for [`account`].
-pub unsafe fn discharge(state: *mut lua_State, bytes: usize) {
-    // SAFETY: the caller's contract.
-    unsafe { account(state) }.recharge(bytes, 0);
 }
 
 /// Opens the standard libraries.

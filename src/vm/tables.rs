@@ -12,7 +12,9 @@ use std::ptr;
 use mlua::ffi::{self, lua_State};
 
 use super::hook;
-use super::layout::{FALSE, NIL, Node, POINTER, STRING, TRUE, Table, Text, is_number, tag};
+use super::layout::{
+    FALSE, NIL, Node, POINTER, STRING, TRUE, Table, Text, is_number, scrambled, tag,
+};
 
 /// Tables with fewer entries are LuaJIT's own affair: it takes some milliseconds at most.
 const ENTRIES_MIN: usize = 4096;
@@ -48,14 +50,6 @@ unsafe fn home(key: u64, mask: u32) -> usize {
         _ => scrambled(low, high),
     };
     (hash & mask) as usize
-}
-
-fn scrambled(low: u32, high: u32) -> u32 {
-    let low = low ^ high;
-    let high = high.rotate_left(14);
-    let low = low.wrapping_sub(high);
-    let high = high.rotate_left(5) ^ low;
-    high.wrapping_sub(low.rotate_left(13))
 }
 
 impl Table {

@@ -8,129 +8,106 @@
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 
-use mlua::ffi::{self, lua_State};
+use mlua::ffi;
 
-use super::layout::{self, KIND_USERDATA, Table, Thread, USERDATA, Userdata, WHITES};
+use super::layout::{self, KIND_USERDATA, Slot, Table, Thread, USERDATA, Userdata, WHITES};
 use super::memory::heap::{self, content_of};
-use super::state::{self, Account};
+use super::stack::Stack;
+use super::state::Account;
 use crate::buf::{FRAME_INLINE_MAX, NlBuffer};
 
 /// Bytes of a userdata before its content.
 const HEAD_BYTES: usize = size_of::<Userdata>();
 
 /// Lets the collector work, if it is time. To be called now and then where a [`Maker`] is used.
-/// Runs finalisers, hence script code.
-///
-/// # Safety
-/// `raw` must be a live state made by `State::new`, on the thread that runs it, in a C function
-/// with a stack slot free. May raise for want of memory.
+/// Runs finalisers, hence script code. May raise for want of memory.
 #[inline]
-pub unsafe fn collect(raw: *mut lua_State) {
-    // SAFETY: the caller's contract, and `layout::is_known`.
-    unsafe {
-        let global = layout::global(raw);
-        if (*global).total >= (*global).threshold {
-            // What it is called for is the look at the collector that comes first.
-            ffi::lua_pushlstring_(raw, c"".as_ptr(), 0);
-            ffi::lua_settop(raw, -2);
-        }
+pub fn collect(lua: Stack<'_>) {
+    // SAFETY: a live state.
+    let global = unsafe { &*layout::global(lua.raw()) };
+    if global.total >= global.threshold {
+        // What it is called for is the look at the collector that comes first.
+        lua.push_text(b"");
+        lua.pop();
     }
 }
 
 /// What makes userdata with buffers in one state, for as long as a C function runs.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Maker<'a> {
-    thread: *mut Thread,
+    lua: Stack<'a>,
     account: &'a Account,
     metatable: NonNull<c_void>,
     /// Any table: the collector marks it, and `debug.getfenv` shows it.
     environment: u64,
 }
 
-impl std::fmt::Debug for Maker<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Maker").finish_non_exhaustive()
-    }
-}
-
 impl<'a> Maker<'a> {
     /// `None` while there is no metatable of buffers ([`Account::set_buffer_metatable`]).
-    ///
-    /// # Safety
-    /// As for [`collect`]; the maker is used on the same coroutine, while its C function runs.
     #[inline]
-    pub unsafe fn new(raw: *mut lua_State) -> Option<Maker<'a>> {
-        // SAFETY: the caller's contract.
-        let account = unsafe { state::account(raw) };
+    pub fn new(lua: Stack<'a>) -> Option<Maker<'a>> {
+        let account = lua.account();
         let metatable = account.buffer_metatable()?;
         let environment = account.buffer_environment();
-        Some(Maker { thread: raw.cast(), account, metatable, environment })
+        Some(Maker { lua, account, metatable, environment })
     }
 
     /// Pushes a userdata with an empty buffer in it that has `room` bytes in place. `None`, and
     /// nothing is pushed, if memory is refused: then the context is going to end. Never runs the
     /// collector.
-    ///
-    /// # Safety
-    /// A stack slot must be free.
     #[inline]
-    pub unsafe fn push(self, room: usize) -> Option<&'a mut NlBuffer> {
-        // SAFETY: the caller's contract, and that of `new`.
+    pub fn push(self, room: usize) -> Option<&'a mut NlBuffer> {
+        let (slot, buffer) = self.make(room)?;
+        let thread = self.lua.raw().cast::<Thread>();
+        // SAFETY: a live state with a slot free.
         unsafe {
-            let (slot, buffer) = self.make(room)?;
-            let top = (*self.thread).top;
-            top.write(slot);
-            (*self.thread).top = top.add(1);
-            Some(buffer)
+            (*thread).top.write(slot);
+            (*thread).top = (*thread).top.add(1);
         }
+        Some(buffer)
     }
 
     /// As [`Maker::push`], into a place of the array part of a table instead. `None`, and nothing
     /// is made, if there is no such place.
     ///
     /// # Safety
-    /// `table` must be a table object, one that the collector has not seen in its present cycle, or
-    /// is going to look at again: so one that was just created, or just stored into.
+    /// It must be a table that the collector has not seen in its present cycle, or is going to look
+    /// at again: so one that was just created, or just stored into.
     #[inline]
     pub unsafe fn store(
         self,
         room: usize,
-        table: NonNull<Table>,
+        table: Option<NonNull<Table>>,
         index: usize,
     ) -> Option<&'a mut NlBuffer> {
-        // SAFETY: the caller's contract, and that of `new`.
-        unsafe {
-            let table = table.as_ptr();
-            if index >= (*table).array_len as usize {
-                return None;
-            }
-            let (slot, buffer) = self.make(room)?;
-            (*table).array.add(index).write(slot);
-            Some(buffer)
+        let table = table?.as_ptr();
+        // SAFETY: a live table.
+        let parts = unsafe { &*table };
+        if index >= parts.array_len as usize {
+            return None;
         }
+        let (slot, buffer) = self.make(room)?;
+        // SAFETY: the array part has more slots than that, and nothing has moved it.
+        unsafe { parts.array.add(index).write(slot) };
+        Some(buffer)
     }
 
     /// The table at `index` of the stack, for [`Maker::store`].
-    ///
-    /// # Safety
-    /// There must be a table.
     #[inline]
-    pub unsafe fn table(self, index: c_int) -> Option<NonNull<Table>> {
-        // SAFETY: the caller's contract.
-        NonNull::new(unsafe { ffi::lua_topointer(self.thread.cast(), index) }.cast_mut().cast())
+    pub fn table(self, index: c_int) -> Option<NonNull<Table>> {
+        NonNull::new(self.lua.address(index).cast_mut().cast())
     }
 
-    /// # Safety
-    /// The slot must be stored where the collector finds it before it runs.
+    /// What refers to a new userdata, to be stored where the collector finds it before it runs.
     #[inline]
-    unsafe fn make(self, room: usize) -> Option<(u64, &'a mut NlBuffer)> {
+    fn make(self, room: usize) -> Option<(Slot, &'a mut NlBuffer)> {
         let length = NlBuffer::size_with(room);
         let size = HEAD_BYTES + length;
         let userdata = self.account.allocate_buffer(size)?.cast::<Userdata>();
         let metatable = self.metatable.as_ptr() as u64;
-        // SAFETY: the contract of `new`, and `layout::is_known`: this is what the VM does itself.
+        // SAFETY: this is what the VM does itself, in a new block of that size.
         unsafe {
-            let global = (*self.thread).global;
+            let global = layout::global(self.lua.raw());
             userdata.write(Userdata {
                 next: (*global).root,
                 marked: (*global).white & WHITES,
@@ -152,25 +129,19 @@ impl<'a> Maker<'a> {
 }
 
 /// The content of the userdata at `index`, if there is one and that is its metatable.
-///
-/// # Safety
-/// As for [`collect`].
 #[inline]
-pub unsafe fn with_metatable(
-    raw: *mut lua_State,
+pub fn with_metatable(
+    lua: Stack<'_>,
     index: c_int,
     metatable: NonNull<c_void>,
 ) -> Option<NonNull<c_void>> {
-    // SAFETY: the caller's contract; what lua_touserdata returns for a full userdata follows its
-    // head.
-    unsafe {
-        if ffi::lua_type(raw, index) != ffi::LUA_TUSERDATA {
-            return None;
-        }
-        let content = NonNull::new(ffi::lua_touserdata(raw, index))?;
-        let userdata = content.as_ptr().byte_sub(HEAD_BYTES).cast::<Userdata>();
-        ((*userdata).metatable == metatable.as_ptr() as u64).then_some(content)
+    if lua.kind(index) != ffi::LUA_TUSERDATA {
+        return None;
     }
+    let content = NonNull::new(lua.userdata(index))?;
+    // SAFETY: what is there for a full userdata follows its head.
+    let found = unsafe { content.byte_sub(HEAD_BYTES).cast::<Userdata>().as_ref() }.metatable;
+    (found == metatable.as_ptr() as u64).then_some(content)
 }
 
 const _: () = assert!(HEAD_BYTES + NlBuffer::size_with(FRAME_INLINE_MAX) <= heap::BUFFER_SIZE_MAX);

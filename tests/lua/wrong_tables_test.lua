@@ -221,11 +221,16 @@ tap.test("deadlines that have passed", function()
 end)
 
 tap.test("long values are cut", function()
+    -- Without the place, which may be long.
+    local function is_short(good, message, most)
+        local text = message:match("^.-:%d+: (.*)") or message
+        return not good and #text < most
+    end
     for _, wrong in ipairs({ 1e300, -1e300, 2 ^ 60, 1 / 0 }) do
         local good, message = pcall(function() buffer.new("abc"):u8(wrong) end)
-        ok(not good and #message < 150, "an offset", message)
+        ok(is_short(good, message, 120), "an offset", message)
         good, message = pcall(packet.layout({ { "a", "u8" } }).get.a, buffer.new("abc"), wrong)
-        ok(not good and #message < 200, "an offset of a packet", message)
+        ok(is_short(good, message, 170), "an offset of a packet", message)
     end
 end)
 

@@ -1,6 +1,5 @@
 //! A Lua chunk that is given the input as a string, in a state that is used again and again.
 
-use mlua::ffi;
 use node_lua::vm::state::State;
 
 use super::super::vm;
@@ -24,10 +23,10 @@ impl Program {
     }
 
     /// Calls the function that the chunk returned with the input. Panics if it raises.
-    pub(super) fn run(&mut self, input: &[u8], open: fn(*mut ffi::lua_State)) {
+    pub(super) fn run(&mut self, input: &[u8], open: fn(&State)) {
         let (state, runs) = self.loaded.get_or_insert_with(|| {
             let state = vm::state();
-            open(state.as_ptr());
+            open(&state);
             vm::run(&state, self.name, self.source).expect("the chunk");
             state.account().set_limit(MEMORY);
             (state, 0)

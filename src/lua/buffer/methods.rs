@@ -5,123 +5,123 @@
 use std::ffi::{CStr, c_int};
 
 use memchr::memmem;
-use mlua::ffi::{self, lua_CFunction, lua_State};
+use mlua::ffi::{self, lua_CFunction};
 
-use super::call::Call;
 use super::pack;
 use super::userdata::{
-    Fault, charge_part, discharge, push_empty, push_place, push_view, recharge, reserve,
+    Fault, charge_part, discharge, push_empty, push_place, push_view, recharge, reserve, test,
 };
 use crate::buf::{INLINE_MAX, NlBuffer, ROOM_DEFAULT, SIZE_MAX};
+use crate::vm::stack::{Stack, function};
 
 pub(super) const METHODS: &[(&CStr, lua_CFunction)] = &[
-    (c"new", new),
-    (c"append", append),
-    (c"split", split),
-    (c"clear", clear),
-    (c"length", length),
-    (c"unfill", unfill),
-    (c"tostring", tostring),
-    (c"find", find),
-    (c"valid", valid),
-    (c"release", release),
-    (c"remove", remove),
-    (c"slice", slice),
-    (c"pack", pack::pack),
-    (c"unpack", pack::unpack),
-    (c"packsize", pack::packsize),
+    (c"new", function(new)),
+    (c"append", function(append)),
+    (c"split", function(split)),
+    (c"clear", function(clear)),
+    (c"length", function(length)),
+    (c"unfill", function(unfill)),
+    (c"tostring", function(tostring)),
+    (c"find", function(find)),
+    (c"valid", function(valid)),
+    (c"release", function(release)),
+    (c"remove", function(remove)),
+    (c"slice", function(slice)),
+    (c"pack", function(pack::pack)),
+    (c"unpack", function(pack::unpack)),
+    (c"packsize", function(pack::packsize)),
 ];
 
-pub(super) const METAMETHODS: &[(&CStr, lua_CFunction)] =
-    &[(c"__len", length), (c"__tostring", tostring), (c"__concat", concat), (c"__eq", equal)];
+pub(super) const METAMETHODS: &[(&CStr, lua_CFunction)] = &[
+    (c"__len", function(length)),
+    (c"__tostring", function(tostring)),
+    (c"__concat", function(concat)),
+    (c"__eq", function(equal)),
+];
 
 const CONTENT: &str = "string, number or buffer";
 
 /// `new([capacity][, content])`
-pub(super) unsafe extern "C-unwind" fn new(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    let result = match call.kind(1) {
-        ffi::LUA_TSTRING => new_with_text(call, 1, None),
-        ffi::LUA_TNONE | ffi::LUA_TNIL => push_empty(call, ROOM_DEFAULT).map(|_| ()),
+pub(super) fn new(lua: Stack<'_>) -> c_int {
+    let result = match lua.kind(1) {
+        ffi::LUA_TSTRING => new_with_text(lua, 1, None),
+        ffi::LUA_TNONE | ffi::LUA_TNIL => push_empty(lua, ROOM_DEFAULT).map(|_| ()),
         ffi::LUA_TNUMBER => {
-            let capacity = call.check_whole(1, SIZE_MAX);
-            match call.kind(2) {
-                ffi::LUA_TNONE | ffi::LUA_TNIL => push_empty(call, capacity).map(|_| ()),
-                ffi::LUA_TSTRING | ffi::LUA_TNUMBER => new_with_text(call, 2, Some(capacity)),
-                _ => return call.type_error(2, "string"),
+            let capacity = lua.check_whole(1, SIZE_MAX);
+            match lua.kind(2) {
+                ffi::LUA_TNONE | ffi::LUA_TNIL => push_empty(lua, capacity).map(|_| ()),
+                ffi::LUA_TSTRING | ffi::LUA_TNUMBER => new_with_text(lua, 2, Some(capacity)),
+                _ => return lua.type_error(2, "string"),
             }
         }
-        _ => match call.buffer(1) {
-            Some(source) if source.is_live() => push_view(call, 1, 0, SIZE_MAX),
-            Some(_) => push_empty(call, ROOM_DEFAULT).map(|_| ()),
-            None => return call.type_error(1, CONTENT),
+        _ => match test(lua, 1) {
+            Some(source) if source.is_live() => push_view(lua, 1, 0, SIZE_MAX),
+            Some(_) => push_empty(lua, ROOM_DEFAULT).map(|_| ()),
+            None => return lua.type_error(1, CONTENT),
         },
     };
     match result {
         Ok(()) => 1,
-        Err(fault) => fault.raise(call),
+        Err(fault) => fault.raise(lua),
     }
 }
 
-fn new_with_text(call: Call<'_>, index: c_int, capacity: Option<usize>) -> Result<(), Fault> {
-    let text = call.text(index).unwrap_or(&[]);
+fn new_with_text(lua: Stack<'_>, index: c_int, capacity: Option<usize>) -> Result<(), Fault> {
+    let text = lua.text(index).unwrap_or(&[]);
     let capacity = capacity.unwrap_or(text.len() + ROOM_DEFAULT).max(text.len());
     // The default room is not worth failing for.
     let capacity = if text.len() <= SIZE_MAX { capacity.min(SIZE_MAX) } else { capacity };
-    push_empty(call, capacity)?.fill(text);
+    push_empty(lua, capacity)?.fill(text);
     Ok(())
 }
 
 /// `append(buffer, string | number | buffer)`
-unsafe extern "C-unwind" fn append(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    let target: *const NlBuffer = call.check_buffer(1);
-    let result = match call.kind(2) {
+fn append(lua: Stack<'_>) -> c_int {
+    let target: *const NlBuffer = lua.check_buffer(1);
+    let result = match lua.kind(2) {
         ffi::LUA_TSTRING | ffi::LUA_TNUMBER => {
-            let text = call.text(2).unwrap_or(&[]);
-            append_text(call, text)
+            let text = lua.text(2).unwrap_or(&[]);
+            append_text(lua, text)
         }
-        _ => match call.buffer(2) {
-            Some(source) if std::ptr::eq(source, target) => append_self(call),
-            Some(_) => append_buffer(call),
-            None => return call.type_error(2, CONTENT),
+        _ => match test(lua, 2) {
+            Some(source) if std::ptr::eq(source, target) => append_self(lua),
+            Some(_) => append_buffer(lua),
+            None => return lua.type_error(2, CONTENT),
         },
     };
     match result {
-        Ok(()) => call.push_boolean(true),
-        Err(Fault::Released) => call.push_boolean(false),
-        Err(fault) => fault.raise(call),
+        Ok(()) => lua.return_boolean(true),
+        Err(Fault::Released) => lua.return_boolean(false),
+        Err(fault) => fault.raise(lua),
     }
 }
 
-fn append_text(call: Call<'_>, text: &[u8]) -> Result<(), Fault> {
-    let target = call.check_buffer(1);
+fn append_text(lua: Stack<'_>, text: &[u8]) -> Result<(), Fault> {
+    let target = lua.check_buffer(1);
     if !target.is_unique() || target.room() < text.len() {
-        reserve(call, 1, text.len())?;
+        reserve(lua, 1, text.len())?;
     }
-    call.check_buffer(1).fill(text);
+    lua.check_buffer(1).fill(text);
     Ok(())
 }
 
-fn append_self(call: Call<'_>) -> Result<(), Fault> {
+fn append_self(lua: Stack<'_>) -> Result<(), Fault> {
     // More than once only if a finaliser made the buffer longer meanwhile.
     loop {
-        let len = call.check_buffer(1).len();
-        reserve(call, 1, len)?;
-        if call.check_buffer(1).fill_self() {
+        let len = lua.check_buffer(1).len();
+        reserve(lua, 1, len)?;
+        if lua.check_buffer(1).fill_self() {
             return Ok(());
         }
     }
 }
 
-fn append_buffer(call: Call<'_>) -> Result<(), Fault> {
+fn append_buffer(lua: Stack<'_>) -> Result<(), Fault> {
     loop {
-        let len = call.check_buffer(2).len();
-        reserve(call, 1, len)?;
-        let source = call.check_buffer(2).as_slice();
-        let target = call.check_buffer(1);
+        let len = lua.check_buffer(2).len();
+        reserve(lua, 1, len)?;
+        let source = lua.check_buffer(2).as_slice();
+        let target = lua.check_buffer(1);
         if source.len() <= target.room() {
             target.fill(source);
             return Ok(());
@@ -130,28 +130,26 @@ fn append_buffer(call: Call<'_>) -> Result<(), Fault> {
 }
 
 /// `split(buffer[, n])`
-unsafe extern "C-unwind" fn split(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    call.check_buffer(1);
-    let wanted = call.check_count(2);
+fn split(lua: Stack<'_>) -> c_int {
+    lua.check_buffer(1);
+    let wanted = lua.check_count(2);
     loop {
-        let source = call.check_buffer(1);
+        let source = lua.check_buffer(1);
         let count = wanted.min(source.len());
         let in_place = source.is_inline() || count <= INLINE_MAX;
-        let head = push_place(call, if in_place { count } else { 0 });
+        let head = push_place(lua, if in_place { count } else { 0 });
         let mut held = 0;
         if !in_place {
-            let source = call.check_buffer(1);
+            let source = lua.check_buffer(1);
             held = if count < source.len() { source.view_bytes(count) } else { 0 };
-            if let Err(fault) = charge_part(call, held) {
-                return fault.raise(call);
+            if let Err(fault) = charge_part(lua, held) {
+                return fault.raise(lua);
             }
         }
         // Only now: a finaliser may have changed the source.
-        let source = call.check_buffer(1);
+        let source = lua.check_buffer(1);
         if source.is_inline() && count.min(source.len()) > head.room() {
-            recharge(call, held, 0);
+            recharge(lua, held, 0);
             continue;
         }
         let mut charged = 0;
@@ -169,111 +167,95 @@ unsafe extern "C-unwind" fn split(state: *mut lua_State) -> c_int {
             }
             charged = head.charged as usize;
         }
-        recharge(call, held, charged);
+        recharge(lua, held, charged);
         return 1;
     }
 }
 
 /// `clear(buffer)`
-unsafe extern "C-unwind" fn clear(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    forget(call, call.check_buffer(1));
-    call.push_boolean(true)
+fn clear(lua: Stack<'_>) -> c_int {
+    forget(lua, lua.check_buffer(1));
+    lua.return_boolean(true)
 }
 
 /// Empties a buffer; a released one is empty.
-fn forget(call: Call<'_>, buffer: &mut NlBuffer) {
+fn forget(lua: Stack<'_>, buffer: &mut NlBuffer) {
     if buffer.is_live() {
         buffer.clear();
     }
     if buffer.is_inline() {
-        discharge(call, buffer);
+        discharge(lua, buffer);
     }
 }
 
 /// `length(buffer)`, `#buffer`
-unsafe extern "C-unwind" fn length(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    call.push_number(call.check_buffer(1).len() as f64)
+fn length(lua: Stack<'_>) -> c_int {
+    lua.return_number(lua.check_buffer(1).len() as f64)
 }
 
 /// `unfill(buffer)`
-unsafe extern "C-unwind" fn unfill(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    call.push_number(call.check_buffer(1).room() as f64)
+fn unfill(lua: Stack<'_>) -> c_int {
+    lua.return_number(lua.check_buffer(1).room() as f64)
 }
 
 /// `tostring(buffer)`, as method and as metamethod
-unsafe extern "C-unwind" fn tostring(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    let len = call.check_buffer(1).len();
-    push_content(call, 1, 0, len)
+fn tostring(lua: Stack<'_>) -> c_int {
+    let len = lua.check_buffer(1).len();
+    push_content(lua, 1, 0, len)
 }
 
 /// `a .. b`, where one is a buffer and the other that, a string or a number: a string, as that of
 /// LuaJIT's own string buffers
-unsafe extern "C-unwind" fn concat(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
+fn concat(lua: Stack<'_>) -> c_int {
     for index in [1, 2] {
         // Turns numbers into strings; from here on nothing is allocated in the VM.
-        if call.buffer(index).is_none() && call.text(index).is_none() {
-            return call.fail(&format!("attempt to concatenate a {} value", call.kind_name(index)));
+        if test(lua, index).is_none() && lua.text(index).is_none() {
+            return lua.raise(&format!("attempt to concatenate a {} value", lua.kind_name(index)));
         }
     }
     for index in [1, 2] {
-        if call.buffer(index).is_some_and(|buffer| !buffer.is_live()) {
-            return call.fail(&format!("attempt to concatenate: {}", Fault::Released.text()));
+        if test(lua, index).is_some_and(|buffer| !buffer.is_live()) {
+            return lua.raise(&format!("attempt to concatenate: {}", Fault::Released.text()));
         }
     }
-    let part = |index| match call.buffer(index) {
+    let part = |index| match test(lua, index) {
         Some(buffer) => buffer.as_slice(),
-        None => call.text(index).unwrap_or(&[]),
+        None => lua.text(index).unwrap_or(&[]),
     };
     let (left, right) = (part(1), part(2));
     let size = left.len() + right.len();
     let mut bytes = Vec::<u8>::new();
     if bytes.try_reserve_exact(size).is_err() {
-        return call.fail(&Fault::NoMemory(size).text());
+        return lua.raise(&Fault::NoMemory(size).text());
     }
     bytes.extend_from_slice(left);
     bytes.extend_from_slice(right);
-    // SAFETY: the bytes are ours; should this raise, the unwinder drops them.
-    unsafe { call.push_bytes(bytes.as_ptr(), size) }
+    lua.return_text(&bytes)
 }
 
 /// `a == b` of two buffers: whether they hold the same bytes. A released one is equal to none.
-unsafe extern "C-unwind" fn equal(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    let is_equal = match (call.buffer(1), call.buffer(2)) {
+fn equal(lua: Stack<'_>) -> c_int {
+    let is_equal = match (test(lua, 1), test(lua, 2)) {
         (Some(a), Some(b)) => a.is_live() && b.is_live() && a.as_slice() == b.as_slice(),
         _ => false,
     };
-    call.push_boolean(is_equal)
+    lua.return_boolean(is_equal)
 }
 
 /// Pushes part of the content of the buffer at `index` as a string; the range must be within it.
 ///
 /// Pushing a string runs the collector, and a finaliser might release the buffer. The bytes in a
 /// userdata stay where they are all the same; a block is held by a second reference.
-pub(super) fn push_content(call: Call<'_>, index: c_int, offset: usize, count: usize) -> c_int {
-    let buffer = call.check_buffer(index);
+pub(super) fn push_content(lua: Stack<'_>, index: c_int, offset: usize, count: usize) -> c_int {
+    let buffer = lua.check_buffer(index);
     let was_unique = buffer.is_unique();
     if buffer.is_inline() || count == 0 {
-        let bytes = buffer.as_slice()[offset..offset + count].as_ptr();
-        // SAFETY: in the userdata, which is an argument.
-        return unsafe { call.push_bytes(bytes, count) };
+        return lua.return_text(&buffer.as_slice()[offset..offset + count]);
     }
     let bytes = buffer.share_all();
-    // SAFETY: `bytes` keeps the block. If this raises, the unwinder drops it.
-    unsafe { call.push_bytes(bytes[offset..offset + count].as_ptr(), count) };
+    lua.push_text(&bytes[offset..offset + count]);
     drop(bytes);
-    let buffer = call.check_buffer(index);
+    let buffer = lua.check_buffer(index);
     if was_unique && buffer.is_live() {
         // Takes the block back, so that the room is there as before.
         let _ = buffer.prepare(0);
@@ -282,73 +264,63 @@ pub(super) fn push_content(call: Call<'_>, index: c_int, offset: usize, count: u
 }
 
 /// `find(buffer[, text[, init]])`
-unsafe extern "C-unwind" fn find(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    call.check_buffer(1);
-    let text: &[u8] = if call.is_absent(2) {
+fn find(lua: Stack<'_>) -> c_int {
+    lua.check_buffer(1);
+    let text: &[u8] = if lua.is_absent(2) {
         &[]
-    } else if let Some(text) = call.text(2) {
+    } else if let Some(text) = lua.text(2) {
         text
     } else {
-        return call.type_error(2, "string");
+        return lua.type_error(2, "string");
     };
-    let init = if call.is_absent(3) { 1 } else { call.check_whole(3, SIZE_MAX).max(1) };
-    let buffer = call.check_buffer(1);
+    let init = if lua.is_absent(3) { 1 } else { lua.check_whole(3, SIZE_MAX).max(1) };
+    let buffer = lua.check_buffer(1);
     if !buffer.is_live() {
         return 0;
     }
     let Some(content) = buffer.as_slice().get(init - 1..) else { return 0 };
     match memmem::find(content, text) {
-        Some(at) => call.push_number((at + init) as f64),
+        Some(at) => lua.return_number((at + init) as f64),
         None => 0,
     }
 }
 
 /// `valid(buffer)`
-unsafe extern "C-unwind" fn valid(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    call.push_boolean(call.check_buffer(1).is_live())
+fn valid(lua: Stack<'_>) -> c_int {
+    lua.return_boolean(lua.check_buffer(1).is_live())
 }
 
 /// `release(buffer)`
-unsafe extern "C-unwind" fn release(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    let buffer = call.check_buffer(1);
-    discharge(call, buffer);
+fn release(lua: Stack<'_>) -> c_int {
+    let buffer = lua.check_buffer(1);
+    discharge(lua, buffer);
     buffer.release();
     0
 }
 
 /// `remove(buffer[, n])`
-unsafe extern "C-unwind" fn remove(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    let buffer = call.check_buffer(1);
-    let count = call.check_count(2);
+fn remove(lua: Stack<'_>) -> c_int {
+    let buffer = lua.check_buffer(1);
+    let count = lua.check_count(2);
     if count >= buffer.len() {
-        forget(call, buffer);
+        forget(lua, buffer);
     } else {
         buffer.skip(count);
     }
-    call.push_boolean(true)
+    lua.return_boolean(true)
 }
 
 /// `slice(buffer, offset[, count])`: zero-based, unlike the functions of the contract
-unsafe extern "C-unwind" fn slice(state: *mut lua_State) -> c_int {
-    // SAFETY: called by Lua.
-    let call = unsafe { Call::new(state) };
-    let buffer = call.check_buffer(1);
+fn slice(lua: Stack<'_>) -> c_int {
+    let buffer = lua.check_buffer(1);
     if !buffer.is_live() {
-        return Fault::Released.raise(call);
+        return Fault::Released.raise(lua);
     }
-    let offset = call.check_whole(2, buffer.len());
+    let offset = lua.check_whole(2, buffer.len());
     let rest = buffer.len() - offset;
-    let count = if call.is_absent(3) { rest } else { call.check_whole(3, rest) };
-    match push_view(call, 1, offset, count) {
+    let count = if lua.is_absent(3) { rest } else { lua.check_whole(3, rest) };
+    match push_view(lua, 1, offset, count) {
         Ok(()) => 1,
-        Err(fault) => fault.raise(call),
+        Err(fault) => fault.raise(lua),
     }
 }

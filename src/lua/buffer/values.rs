@@ -5,8 +5,6 @@ use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use mlua::ffi::lua_State;
-
 use super::userdata;
 use crate::buf::NlBuffer;
 use crate::buf::{INLINE_MAX, Piece};
@@ -21,12 +19,8 @@ const SMALL_MAX: usize = 119;
 pub struct BufferValues;
 
 impl convert::Buffers for BufferValues {
-    unsafe fn share(
-        state: *mut lua_State,
-        index: c_int,
-    ) -> Result<Option<convert::Content>, convert::Released> {
-        // SAFETY: the caller's contract.
-        match unsafe { userdata::test(state, index) } {
+    fn share(lua: Stack<'_>, index: c_int) -> Result<Option<convert::Content>, convert::Released> {
+        match userdata::test(lua, index) {
             None => Ok(None),
             Some(buffer) if buffer.is_live() => Ok(Some(match buffer.len() {
                 0..=SMALL_MAX => convert::Content::Small(buffer.as_slice().into()),
@@ -36,34 +30,28 @@ impl convert::Buffers for BufferValues {
         }
     }
 
-    unsafe fn push(state: *mut lua_State, content: &Piece) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            if content.len() <= INLINE_MAX {
-                userdata::push_bytes(state, content);
-            } else {
-                userdata::push_shared(state, content.clone());
-            }
+    fn push(lua: Stack<'_>, content: &Piece) {
+        if content.len() <= INLINE_MAX {
+            userdata::push_bytes(lua, content);
+        } else {
+            userdata::push_shared(lua, content.clone());
         }
     }
 
-    unsafe fn push_copy(state: *mut lua_State, content: &[u8]) {
-        // SAFETY: the caller's contract.
-        unsafe { userdata::push_bytes(state, content) };
+    fn push_copy(lua: Stack<'_>, content: &[u8]) {
+        userdata::push_bytes(lua, content);
     }
 }
 
 /// Prepares a fresh state for buffers.
 pub(crate) fn open(lua: Stack<'_>) {
-    // SAFETY: a running state with slots free.
-    unsafe { userdata::open(lua.raw()) };
+    userdata::open(lua);
 }
 
 /// The buffer at `index`, if it is one.
 #[inline]
 pub(crate) fn buffer_at(lua: Stack<'_>, index: c_int) -> Option<&mut NlBuffer> {
-    // SAFETY: a running state; the argument keeps the userdata alive while the function runs.
-    unsafe { userdata::test(lua.raw(), index) }
+    userdata::test(lua, index)
 }
 
 /// See [`userdata::push_frames`]; there is a table at index 2, and nothing above it.
@@ -75,8 +63,7 @@ pub(crate) fn push_frames(
     piece: Option<&Piece>,
 ) {
     lua.set_top(2);
-    // SAFETY: a running state; what is there to be replaced at 2 is a table, as callers see to.
-    unsafe { userdata::push_frames(lua.raw(), places, bytes, piece) };
+    userdata::push_frames(lua, places, bytes, piece);
 }
 
 /// The address of a C function, for the FFI, that calls `body`, which captures nothing, with a

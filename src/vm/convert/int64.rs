@@ -4,9 +4,11 @@
 //! They are made when the first such integer passes: opening FFI takes 13 KiB, and most contexts
 //! never need it.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_int};
 
-use mlua::ffi::{self, lua_State};
+use mlua::ffi;
+
+use super::super::stack::Stack;
 
 /// Returns a function that tells what a cdata is, and one that makes such a cdata.
 const HELPERS: &[u8] = b"
@@ -48,94 +50,72 @@ impl Integer {
 pub const OPEN_FFI: &CStr = c"node-lua.ffi";
 
 /// Makes the helpers.
-unsafe fn make_helpers(state: *mut lua_State) {
-    // SAFETY: the callers have slots free; the chunk is a constant that compiles and returns two
-    // functions.
-    unsafe {
-        let name = c"=[node-lua] int64".as_ptr();
-        if ffi::luaL_loadbuffer(state, HELPERS.as_ptr().cast(), HELPERS.len(), name) != 0 {
-            ffi::lua_error(state);
-        }
-        ffi::lua_getfield(state, ffi::LUA_REGISTRYINDEX, OPEN_FFI.as_ptr());
-        ffi::lua_call(state, 1, 2);
-        for key in [&raw const MAKE, &raw const TELL] {
-            ffi::lua_pushlightuserdata(state, key.cast_mut().cast());
-            ffi::lua_insert(state, -2);
-            ffi::lua_rawset(state, ffi::LUA_REGISTRYINDEX);
-        }
+fn make_helpers(lua: Stack<'_>) {
+    if lua.load_plain(HELPERS, c"=[node-lua] int64") != ffi::LUA_OK {
+        lua.raise_top();
+    }
+    lua.field(ffi::LUA_REGISTRYINDEX, OPEN_FFI);
+    lua.call(1, 2);
+    for key in [&raw const MAKE, &raw const TELL] {
+        lua.push_address(key.cast_mut().cast());
+        lua.insert(-2);
+        lua.raw_set(ffi::LUA_REGISTRYINDEX);
     }
 }
 
 /// Pushes a helper.
-unsafe fn push_helper(state: *mut lua_State, key: &'static u8) {
-    // SAFETY: the callers have stack slots free.
-    unsafe {
-        let key = (&raw const *key).cast_mut().cast::<c_void>();
-        ffi::lua_pushlightuserdata(state, key);
-        ffi::lua_rawget_(state, ffi::LUA_REGISTRYINDEX);
-        if ffi::lua_type(state, -1) != ffi::LUA_TFUNCTION {
-            ffi::lua_pop(state, 1);
-            make_helpers(state);
-            ffi::lua_pushlightuserdata(state, key);
-            ffi::lua_rawget_(state, ffi::LUA_REGISTRYINDEX);
-        }
+fn push_helper(lua: Stack<'_>, key: &'static u8) {
+    let find = || {
+        lua.push_address((&raw const *key).cast_mut().cast());
+        lua.raw_get(ffi::LUA_REGISTRYINDEX);
+    };
+    find();
+    if lua.kind(-1) != ffi::LUA_TFUNCTION {
+        lua.pop();
+        make_helpers(lua);
+        find();
     }
 }
 
-/// The integer on top of the stack; `None` if the cdata is something else.
-///
-/// # Safety
-/// A cdata must be on top, and four slots free.
-pub(crate) unsafe fn to_integer(state: *mut lua_State) -> Option<Integer> {
-    // SAFETY: the caller's contract. The helper returns a number, and only for cdata of eight bytes
-    // one that leads to the read; the cdata stays on the stack meanwhile.
-    unsafe {
-        push_helper(state, &TELL);
-        ffi::lua_pushvalue(state, -2);
-        ffi::lua_call(state, 1, 1);
-        let kind = ffi::lua_tonumber(state, -1) as c_int;
-        ffi::lua_pop(state, 1);
-        let content = ffi::lua_topointer(state, -1);
-        match kind {
-            SIGNED => Some(Integer::Signed(content.cast::<i64>().read_unaligned())),
-            UNSIGNED => Some(Integer::Unsigned(content.cast::<u64>().read_unaligned())),
-            _ => None,
-        }
+/// The integer in the cdata on top of the stack; `None` if that is something else.
+pub(crate) fn to_integer(lua: Stack<'_>) -> Option<Integer> {
+    push_helper(lua, &TELL);
+    lua.push_copy(-2);
+    lua.call(1, 1);
+    let kind = lua.number(-1) as c_int;
+    lua.pop();
+    if kind != SIGNED && kind != UNSIGNED {
+        return None;
     }
+    // SAFETY: the helper has found a cdata of eight bytes, which is what `lua_topointer` gives.
+    let bits = unsafe { lua.address(-1).cast::<u64>().read_unaligned() };
+    Some(if kind == SIGNED { Integer::Signed(bits as i64) } else { Integer::Unsigned(bits) })
 }
 
-/// Pushes an integer.
-///
-/// # Safety
-/// `state` must be live and on its own thread, with three slots free. May unwind.
-pub(crate) unsafe fn push_integer(state: *mut lua_State, integer: Integer) {
+/// Pushes an integer. May raise.
+pub(crate) fn push_integer(lua: Stack<'_>, integer: Integer) {
     let (kind, bits) = match integer {
         Integer::Signed(value) => (SIGNED, value as u64),
         Integer::Unsigned(value) => (UNSIGNED, value),
     };
-    // SAFETY: the caller's contract. The helper returns a new cdata of eight bytes that nobody else
-    // has; what `lua_topointer` gives for a cdata is its content.
-    unsafe {
-        push_helper(state, &MAKE);
-        ffi::lua_pushnumber(state, f64::from(kind));
-        ffi::lua_call(state, 1, 1);
-        ffi::lua_topointer(state, -1).cast_mut().cast::<u64>().write_unaligned(bits);
-    }
+    push_helper(lua, &MAKE);
+    lua.push_number(f64::from(kind));
+    lua.call(1, 1);
+    // SAFETY: the helper has made a cdata of eight bytes that nobody else has.
+    unsafe { lua.address(-1).cast_mut().cast::<u64>().write_unaligned(bits) };
 }
 
-/// The integer in the cdata at `index`, as scripts write it; `None` if it is something else.
-///
-/// # Safety
-/// `state` must be a running one with five slots free, with a cdata at `index`. May raise.
-pub(crate) unsafe fn text_at(state: *mut lua_State, index: c_int) -> Option<String> {
-    // SAFETY: the caller's contract; a copy is looked at, and popped.
-    let found = unsafe {
-        ffi::lua_pushvalue(state, index);
-        let found = to_integer(state);
-        ffi::lua_settop(state, -2);
-        found
-    };
-    found.map(|integer| match integer {
+/// The integer in the cdata at `index`; `None` if it is something else. May raise.
+pub(crate) fn integer_at(lua: Stack<'_>, index: c_int) -> Option<Integer> {
+    lua.push_copy(index);
+    let found = to_integer(lua);
+    lua.pop();
+    found
+}
+
+/// The same as scripts write it.
+pub(crate) fn text_at(lua: Stack<'_>, index: c_int) -> Option<String> {
+    integer_at(lua, index).map(|integer| match integer {
         Integer::Signed(value) => format!("{value}LL"),
         Integer::Unsigned(value) => format!("{value}ULL"),
     })

@@ -20,10 +20,9 @@ pub use to_lua::{Refused, push_value};
 
 use std::ffi::c_int;
 
-use mlua::ffi::lua_State;
-
 use crate::buf::Piece;
 use crate::message::Value;
+use crate::vm::stack::Stack;
 
 /// Stack slots that must be free when [`to_value`] or [`push_value`] is called. A C function that
 /// Lua calls has 20.
@@ -38,24 +37,15 @@ pub trait Buffers {
     /// The content of the userdata at `index`, shared, or a copy if it is small. `Ok(None)` if it
     /// is no buffer, and an error if it is one that was released. Needs no more than three stack
     /// slots.
-    ///
-    /// # Safety
-    /// `state` must be live, on its own thread, with a userdata at `index` (negative).
-    unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Content>, Released>;
+    fn share(lua: Stack<'_>, index: c_int) -> Result<Option<Content>, Released>;
 
     /// Pushes a buffer with this content, by reference or, if it is small, a copy. May unwind;
     /// needs no more than three stack slots.
-    ///
-    /// # Safety
-    /// `state` must be live and on its own thread.
-    unsafe fn push(state: *mut lua_State, content: &Piece);
+    fn push(lua: Stack<'_>, content: &Piece);
 
     /// Pushes a buffer with a copy of these bytes. May unwind; needs no more than three stack
     /// slots.
-    ///
-    /// # Safety
-    /// `state` must be live and on its own thread.
-    unsafe fn push_copy(state: *mut lua_State, content: &[u8]);
+    fn push_copy(lua: Stack<'_>, content: &[u8]);
 }
 
 /// What a buffer holds, on its way.
@@ -92,17 +82,15 @@ pub struct Released;
 pub struct NoBuffers;
 
 impl Buffers for NoBuffers {
-    unsafe fn share(_: *mut lua_State, _: c_int) -> Result<Option<Content>, Released> {
+    fn share(_: Stack<'_>, _: c_int) -> Result<Option<Content>, Released> {
         Ok(None)
     }
 
-    unsafe fn push(state: *mut lua_State, _: &Piece) {
-        // SAFETY: the caller's contract; nil cannot fail.
-        unsafe { mlua::ffi::lua_pushnil(state) };
+    fn push(lua: Stack<'_>, _: &Piece) {
+        lua.push_nil();
     }
 
-    unsafe fn push_copy(state: *mut lua_State, _: &[u8]) {
-        // SAFETY: as above.
-        unsafe { mlua::ffi::lua_pushnil(state) };
+    fn push_copy(lua: Stack<'_>, _: &[u8]) {
+        lua.push_nil();
     }
 }

@@ -5,6 +5,7 @@
 //! that hold anything else nothing is read here, and the calls are made after all.
 
 use std::ffi::c_int;
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use mlua::ffi::lua_State;
@@ -12,6 +13,7 @@ use mlua::ffi::lua_State;
 use super::super::layout::{
     self, FALSE, INTEGER, NIL, POINTER, STRING, Slot, TABLE, TRUE, Table, tag,
 };
+use super::super::stack::Stack;
 use crate::message::encode::DEPTH_MAX;
 use crate::message::{Seen, TooLarge, Writer};
 
@@ -24,47 +26,14 @@ impl From<TooLarge> for NotPlain {
     }
 }
 
-/// Writes the table on top of the stack if it is plain. False if it is not: what was
-/// written then is of no use.
-///
-/// # Safety
-/// `state` must be live, on its own thread, with a table on top.
+/// Writes the table on top of the stack if it is plain. False if it is not: what was written then
+/// is of no use.
 #[inline]
-pub(super) unsafe fn write(state: *mut lua_State, writer: Writer<'_>, tables: &mut Seen) -> bool {
+pub(super) fn write(lua: Stack<'_>, writer: Writer<'_>, tables: &mut Seen) -> bool {
     tables.clear();
-    // SAFETY: a table is on top.
-    let table: *const Table = unsafe { layout::object(state, -1) };
     let mut plain = Plain { writer, tables, depth: 0 };
-    // SAFETY: tables look as described, and this one lives while it is on the stack.
-    unsafe { plain.table(table) }.is_ok()
-}
-
-/// The table at `index` of the stack, for [`set_number`] and its like.
-///
-/// # Safety
-/// `state` must be live, on its own thread, with a table at `index`.
-#[inline]
-pub(super) unsafe fn table(state: *mut lua_State, index: c_int) -> NonNull<Table> {
-    // SAFETY: objects are not at address 0.
-    unsafe { NonNull::new_unchecked(layout::object(state, index)) }
-}
-
-/// Puts a number at a position of the array part, which needs no leave of the collector. False,
-/// with nothing done, if there is no such place or the number is NaN: only the VM may choose its
-/// bits.
-///
-/// # Safety
-/// `table` must be a live table object of the VM that this thread runs.
-#[inline]
-pub(super) unsafe fn set_number(table: NonNull<Table>, position: u32, value: f64) -> bool {
-    // SAFETY: the caller's contract; the part may have moved since the last call.
-    let (array, len) = unsafe { ((*table.as_ptr()).array, (*table.as_ptr()).array_len) };
-    let fits = position < len && !value.is_nan();
-    if fits {
-        // SAFETY: the array part has more slots than that.
-        unsafe { array.add(position as usize).write(value.to_bits()) };
-    }
-    fits
+    // SAFETY: a table is on top, and lives while it is there; the VM does not run meanwhile.
+    unsafe { plain.table(lua.address(-1).cast()) }.is_ok()
 }
 
 unsafe extern "C-unwind" {
@@ -72,48 +41,52 @@ unsafe extern "C-unwind" {
     fn lj_tab_newkey(state: *mut lua_State, table: *mut Table, key: *const Slot) -> *mut Slot;
 }
 
-/// Whether a number is a key of the table's hash part.
-///
-/// # Safety
-/// `table` must be a live table object of the VM that this thread runs.
-pub(super) unsafe fn is_hashed(table: NonNull<Table>, key: f64) -> bool {
-    // SAFETY: the caller's contract.
-    let array_len = unsafe { (*table.as_ptr()).array_len };
-    key.fract() != 0.0 || !(0.0..f64::from(array_len)).contains(&key)
-}
+/// A table that is being filled: it stays on the stack meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct NewTable<'a>(NonNull<Table>, PhantomData<&'a ()>);
 
-/// The place that LuaJIT looks at first for a number key, of as many as the mask allows.
-fn place(key: u64, mask: u32) -> u32 {
-    let (mut low, mut high) = (key as u32, ((key >> 32) as u32) << 1);
-    low ^= high;
-    high = high.rotate_left(14);
-    low = low.wrapping_sub(high);
-    high = high.rotate_left(5);
-    high ^= low;
-    high.wrapping_sub(low.rotate_left(13)) & mask
-}
+impl<'a> NewTable<'a> {
+    /// The table at `index`.
+    #[inline]
+    pub(super) fn at(lua: Stack<'a>, index: c_int) -> NewTable<'a> {
+        let object = NonNull::new(lua.address(index).cast_mut().cast());
+        NewTable(object.expect("a table is there"), PhantomData)
+    }
 
-/// Puts number keys, none of which the table has, into its hash part, with the values at 1 and on
-/// in `values`.
-///
-/// LuaJIT has no secret in its hash of numbers: whoever wants to finds thousands of keys that all
-/// go to the same place. Put in one by one, each would be compared with all before it. So those
-/// that find their place free go first; then none of the others has to move anything away, and each
-/// takes the same time.
-///
-/// # Safety
-/// Both must be live table objects of the VM that this thread runs, the second with as many values
-/// in its array part. May unwind.
-pub(super) unsafe fn insert_numbers(
-    state: *mut lua_State,
-    table: NonNull<Table>,
-    values: NonNull<Table>,
-    keys: &[f64],
-) {
-    // SAFETY: the caller's contract. The VM has made the table grey when it returns a slot, and
-    // does not run before that is written.
-    unsafe {
-        let mask = (*table.as_ptr()).mask;
+    #[inline]
+    fn parts(self) -> &'a Table {
+        // SAFETY: a live table, as long as it is on the stack; it is looked at anew each time.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Puts a number at a position of the array part, which needs no leave of the collector. False,
+    /// with nothing done, if there is no such place or the number is NaN: only the VM may choose
+    /// its bits.
+    #[inline]
+    pub(super) fn set_number(self, position: u32, value: f64) -> bool {
+        let table = self.parts();
+        let fits = position < table.array_len && !value.is_nan();
+        if fits {
+            // SAFETY: the array part has more slots than that.
+            unsafe { table.array.add(position as usize).write(value.to_bits()) };
+        }
+        fits
+    }
+
+    /// Whether a number is a key of the hash part.
+    pub(super) fn is_hashed(self, key: f64) -> bool {
+        key.fract() != 0.0 || !(0.0..f64::from(self.parts().array_len)).contains(&key)
+    }
+
+    /// Puts number keys, none of which the table has, into its hash part, with the values at 1 and
+    /// on in the array part of another one, which has as many. May raise.
+    ///
+    /// LuaJIT has no secret in its hash of numbers: whoever wants to finds thousands of keys that
+    /// all go to the same place. Put in one by one, each would be compared with all before it. So
+    /// those that find their place free go first; then none of the others has to move anything
+    /// away, and each takes the same time.
+    pub(super) fn insert_numbers(self, lua: Stack<'_>, values: NewTable<'_>, keys: &[f64]) {
+        let mask = self.parts().mask;
         let mut taken = vec![false; mask as usize + 1];
         let is_first = |key: u64| !std::mem::replace(&mut taken[place(key, mask) as usize], true);
         // One zero is like the other.
@@ -122,12 +95,21 @@ pub(super) unsafe fn insert_numbers(
         for turn in [true, false] {
             for (index, key) in keys.iter().enumerate() {
                 if firsts[index] == turn {
-                    let slot = lj_tab_newkey(state, table.as_ptr(), key);
-                    slot.write(*(*values.as_ptr()).array.add(index + 1));
+                    // SAFETY: both are live. The VM has made the table grey when it returns a slot,
+                    // and does not run before that is written.
+                    unsafe {
+                        let slot = lj_tab_newkey(lua.raw(), self.0.as_ptr(), key);
+                        slot.write(*values.parts().array.add(index + 1));
+                    }
                 }
             }
         }
     }
+}
+
+/// The place that LuaJIT looks at first for a number key, of as many as the mask allows.
+fn place(key: u64, mask: u32) -> u32 {
+    layout::scrambled(key as u32, ((key >> 32) as u32) << 1) & mask
 }
 
 struct Plain<'a> {

@@ -1,28 +1,30 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::ffi::CStr;
-
 use crate::buf::Piece;
-use mlua::ffi::{self, lua_State};
+use mlua::ffi;
 use proptest::prelude::*;
 
 use super::to_lua::push_encoded;
 use super::*;
 use crate::message::encode::DEPTH_MAX;
 use crate::message::{Malformed, Text, Value, Writer};
+use crate::vm::run::OUT_OF_MEMORY;
+use crate::vm::stack::Stack;
 use crate::vm::state::State;
 
 /// Stands in for buffers: a full userdata that holds the address of leaked content, or null.
 struct TestBuffers;
 
+type Content77 = (u64, *mut Piece);
+
 impl Buffers for TestBuffers {
-    unsafe fn share(state: *mut lua_State, index: c_int) -> Result<Option<Content>, Released> {
+    fn share(lua: Stack<'_>, index: c_int) -> Result<Option<Content>, Released> {
+        if lua.length(index) != size_of::<Content77>() {
+            return Ok(None);
+        }
         // SAFETY: the userdata of these tests are made below, or are io files.
         unsafe {
-            if ffi::lua_objlen(state, index) != size_of::<(u64, *mut Piece)>() {
-                return Ok(None);
-            }
-            let (mark, content) = *ffi::lua_touserdata(state, index).cast::<(u64, *mut Piece)>();
+            let (mark, content) = *lua.userdata(index).cast::<Content77>();
             if mark != 77 {
                 return Ok(None);
             }
@@ -30,18 +32,20 @@ impl Buffers for TestBuffers {
         }
     }
 
-    unsafe fn push_copy(state: *mut lua_State, content: &[u8]) {
-        // SAFETY: the caller's contract.
-        unsafe { Self::push(state, &Piece::copy(content)) };
+    fn push_copy(lua: Stack<'_>, content: &[u8]) {
+        Self::push(lua, &Piece::copy(content));
     }
 
-    unsafe fn push(state: *mut lua_State, content: &Piece) {
-        let content = Box::into_raw(Box::new(content.clone()));
-        // SAFETY: the new userdata is large enough.
-        unsafe {
-            let size = size_of::<(u64, *mut Piece)>();
-            ffi::lua_newuserdata(state, size).cast::<(u64, *mut Piece)>().write((77, content));
-        }
+    fn push(lua: Stack<'_>, content: &Piece) {
+        push_content(lua, Box::into_raw(Box::new(content.clone())));
+    }
+}
+
+fn push_content(lua: Stack<'_>, content: *mut Piece) {
+    // SAFETY: the new userdata is large enough.
+    unsafe {
+        let userdata = ffi::lua_newuserdata(lua.raw(), size_of::<Content77>());
+        userdata.cast::<Content77>().write((77, content));
     }
 }
 
@@ -51,34 +55,26 @@ fn prepared() -> State {
 
 /// Runs a chunk that gets what is on the stack, and leaves only its results there.
 fn run(state: &State, chunk: &str) {
-    let raw = state.as_ptr();
-    // SAFETY: the state is live; the chunk and its arguments are protected.
-    unsafe {
-        let arguments = ffi::lua_gettop(raw);
-        let name = c"=test".as_ptr();
-        let status = ffi::luaL_loadbuffer(raw, chunk.as_ptr().cast(), chunk.len(), name);
-        if status == 0 {
-            ffi::lua_insert(raw, 1);
-        }
-        if status != 0 || ffi::lua_pcall(raw, arguments, ffi::LUA_MULTRET, 0) != 0 {
-            panic!("{:?}", CStr::from_ptr(ffi::lua_tostring(raw, -1)));
-        }
+    let lua = state.stack();
+    let arguments = lua.top();
+    let mut status = lua.load_plain(chunk.as_bytes(), c"=test");
+    if status == ffi::LUA_OK {
+        lua.insert(1);
+        status = lua.protected_call(arguments, ffi::LUA_MULTRET, 0);
     }
+    assert_eq!(status, ffi::LUA_OK, "{:?}", lua.text(-1).map(String::from_utf8_lossy));
 }
 
 fn take(state: &State) -> Result<Value, Unsupported> {
-    // SAFETY: the state is live and has a value on top.
-    unsafe {
-        let top = ffi::lua_gettop(state.as_ptr());
-        let value = to_value::<TestBuffers>(state.as_ptr(), -1, &mut Scratch::default());
-        assert_eq!(ffi::lua_gettop(state.as_ptr()), top, "the stack stays as it is");
-        value
-    }
+    let lua = state.stack();
+    let top = lua.top();
+    let value = to_value::<TestBuffers>(lua, -1, &mut Scratch::default());
+    assert_eq!(lua.top(), top, "the stack stays as it is");
+    value
 }
 
 fn push(state: &State, value: &Value) -> Result<(), Refused> {
-    // SAFETY: the state is live.
-    unsafe { push_value::<TestBuffers>(state.as_ptr(), value) }
+    push_value::<TestBuffers>(state.stack(), value)
 }
 
 /// Sends what `make` returns to another state, and checks it there with `check`, which gets it as
@@ -107,8 +103,7 @@ fn plain_tables_are_known() {
     run(&state, "return {1, 2, x = {'y', true}}");
     let mut bytes = Vec::new();
     let writer = Writer::new(&mut bytes, 1000);
-    // SAFETY: a table is on top.
-    assert!(unsafe { plain::write(state.as_ptr(), writer, &mut Default::default()) });
+    assert!(plain::write(state.stack(), writer, &mut Default::default()));
 }
 
 #[test]
@@ -233,12 +228,7 @@ fn refusals_name_what_and_where() {
 #[test]
 fn released_buffers_are_refused() {
     let state = prepared();
-    // SAFETY: the new userdata is large enough.
-    unsafe {
-        let size = size_of::<(u64, *mut Piece)>();
-        let userdata = ffi::lua_newuserdata(state.as_ptr(), size).cast::<(u64, *mut Piece)>();
-        userdata.write((77, std::ptr::null_mut()));
-    }
+    push_content(state.stack(), std::ptr::null_mut());
     run(&state, "return {b = ...}");
     let text = take(&state).unwrap_err().to_string();
     assert!(text.contains(": value.b is a released buffer; "), "{text}");
@@ -263,10 +253,7 @@ fn depth_is_bounded_with_and_without_calls() {
 fn size_is_bounded() {
     let state = prepared();
     run(&state, "return {('x'):rep(1000)}");
-    // SAFETY: a value is on top.
-    let of = |max| unsafe {
-        to_value::<NoBuffers>(state.as_ptr(), -1, &mut Scratch::new(max)).map(drop)
-    };
+    let of = |max| to_value::<NoBuffers>(state.stack(), -1, &mut Scratch::new(max)).map(drop);
     assert_eq!(of(2000), Ok(()));
     let text = of(1000).unwrap_err().to_string();
     assert!(text.contains("not supported") && text.contains("1000 bytes"), "{text}");
@@ -277,15 +264,11 @@ fn malformed_tables_push_nothing() {
     let state = prepared();
     for bytes in [&[][..], &[9], &[0], &[0, 200], &[0, 10, 1, 0, 0, 0, 0, 0, 0, 0, 12], &[0, 12, 0]]
     {
-        // SAFETY: the state is live.
-        unsafe {
-            let result = push_encoded::<NoBuffers>(state.as_ptr(), bytes, &[]);
-            assert!(matches!(result, Err(Refused::Malformed(_))), "{bytes:?}");
-            assert_eq!(ffi::lua_gettop(state.as_ptr()), 0);
-        }
+        let result = push_encoded::<NoBuffers>(state.stack(), bytes, &[]);
+        assert!(matches!(result, Err(Refused::Malformed(_))), "{bytes:?}");
+        assert_eq!(state.stack().top(), 0);
     }
-    // SAFETY: as above.
-    let missing = unsafe { push_encoded::<NoBuffers>(state.as_ptr(), &[0, 9, 1, 0, 0, 0], &[]) };
+    let missing = push_encoded::<NoBuffers>(state.stack(), &[0, 9, 1, 0, 0, 0], &[]);
     assert_eq!(missing, Err(Refused::Malformed(Malformed::Reference(1))));
 }
 
@@ -296,13 +279,10 @@ fn refused_value_leaves_nothing_to_the_next() {
     push(&state, &Value::Buffer(Box::new(content.clone()))).unwrap();
     run(&state, "return {1}, {{x = ...}, print}");
     let mut scratch = Scratch::default();
-    // SAFETY: two values are on the stack.
-    unsafe {
-        to_value::<TestBuffers>(state.as_ptr(), 2, &mut scratch).unwrap_err();
-        let value = to_value::<TestBuffers>(state.as_ptr(), 1, &mut scratch).unwrap();
-        let Value::Table(encoded) = value else { panic!("{value:?}") };
-        assert!(encoded.buffers().is_empty());
-    }
+    to_value::<TestBuffers>(state.stack(), 2, &mut scratch).unwrap_err();
+    let value = to_value::<TestBuffers>(state.stack(), 1, &mut scratch).unwrap();
+    let Value::Table(encoded) = value else { panic!("{value:?}") };
+    assert!(encoded.buffers().is_empty());
 }
 
 /// Tells by its counter whether it was dropped.
@@ -316,37 +296,22 @@ impl Drop for Guard<'_> {
 
 #[test]
 fn want_of_memory_unwinds_and_drops_what_rust_owns() {
-    unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
-        // SAFETY: the test below passes these two.
-        let (value, drops) = unsafe {
-            let value = ffi::lua_touserdata(state, 1).cast::<Value>();
-            (&*value, &*ffi::lua_touserdata(state, 2).cast::<std::cell::Cell<u32>>())
-        };
-        let _guard = Guard(drops);
-        // SAFETY: a C function has the slots free.
-        unsafe { push_value::<NoBuffers>(state, value) }.unwrap();
-        1
-    }
     let (from, to) = (prepared(), prepared());
     run(&from, "local t = {} for i = 1, 20000 do t[i] = {x = 'text ' .. i} end return t");
     let value = take(&from).unwrap();
     let drops = std::cell::Cell::new(0);
-    let raw = to.as_ptr();
     let receive_value = || {
-        // SAFETY: the state is live, and the call is protected.
-        unsafe {
-            ffi::lua_pushcfunction(raw, receive);
-            ffi::lua_pushlightuserdata(raw, (&raw const value).cast_mut().cast());
-            ffi::lua_pushlightuserdata(raw, (&raw const drops).cast_mut().cast());
-            ffi::lua_pcall(raw, 2, 1, 0)
-        }
+        to.protect(|lua| {
+            let _guard = Guard(&drops);
+            push_value::<NoBuffers>(lua, &value).unwrap();
+        })
     };
     to.account().set_limit(to.account().lua_bytes() + 500_000);
-    assert_eq!(receive_value(), ffi::LUA_ERRMEM);
+    assert_eq!(receive_value(), Err(OUT_OF_MEMORY.into()));
     assert!(to.account().exceeded());
     assert_eq!(drops.get(), 1, "destructors run");
     to.account().set_limit(0);
-    assert_eq!(receive_value(), ffi::LUA_OK, "the value is whole");
+    assert_eq!(receive_value(), Ok(()), "the value is whole");
 }
 
 /// Lua source for a random nested value, and nothing that `==` could not compare.
@@ -417,18 +382,10 @@ proptest! {
             let bits = if tag == 10 { bits & 0x3_0000_0003 } else { bits };
             bytes.extend(&bits.to_ne_bytes()[..if tag == 10 { 8 } else { len }]);
         }
-        let state = prepared();
-        // SAFETY: the state is live; errors are caught.
-        unsafe extern "C-unwind" fn receive(state: *mut lua_State) -> c_int {
-            // SAFETY: the caller passes such a pointer.
-            unsafe {
-                let bytes = &*ffi::lua_touserdata(state, 1).cast::<Vec<u8>>();
-                let _ = push_encoded::<NoBuffers>(state, bytes, &[]);
-                ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0);
-            }
-            0
-        }
-        // SAFETY: as above. Light userdata of any bits may be refused by raising.
-        unsafe { ffi::lua_cpcall(state.as_ptr(), receive, (&raw const bytes).cast_mut().cast()) };
+        // Light userdata of any bits may be refused by raising.
+        let _ = prepared().protect(|lua| {
+            let _ = push_encoded::<NoBuffers>(lua, &bytes, &[]);
+            lua.collect();
+        });
     }
 }

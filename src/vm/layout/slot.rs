@@ -42,3 +42,12 @@ pub fn is_number(slot: Slot) -> bool {
 pub(crate) fn reference(tag: i64, object: *const c_void) -> Slot {
     object as u64 | (tag as u64) << TAG_SHIFT
 }
+
+/// What LuaJIT makes of the two halves of a key to find its place in a table.
+pub fn scrambled(low: u32, high: u32) -> u32 {
+    let low = low ^ high;
+    let high = high.rotate_left(14);
+    let low = low.wrapping_sub(high);
+    let high = high.rotate_left(5) ^ low;
+    high.wrapping_sub(low.rotate_left(13))
+}

@@ -1,0 +1,85 @@
+//! What native functions do with the VM, beside values on their stack.
+
+use std::ffi::{CStr, c_int, c_void};
+
+use mlua::ffi;
+
+use super::stack::Stack;
+use super::state::Account;
+use super::{chunk_cache, pristine, profiler, state, stock, traceback};
+use crate::logging;
+
+/// Prepares a fresh state for what the library does with it. Raises for want of memory.
+pub(crate) fn prepare(lua: Stack<'_>) {
+    pristine::keep(lua);
+    // SAFETY: a fresh state with slots free.
+    unsafe {
+        stock::install(lua.raw());
+        profiler::install(lua.raw());
+    }
+}
+
+impl<'a> Stack<'a> {
+    /// The account of the state.
+    #[inline]
+    pub(crate) fn account(self) -> &'a Account {
+        // SAFETY: a live state; its account lives as long as it does.
+        unsafe { state::account(self.raw()) }
+    }
+
+    /// Collects all garbage; finalisers run meanwhile.
+    pub(crate) fn collect(self) {
+        self.control_collector(ffi::LUA_GCCOLLECT);
+        self.account().on_collected();
+    }
+
+    /// Appends a traceback of this coroutine from a level on.
+    pub(crate) fn traceback(self, level: c_int, to: &mut Vec<u8>) {
+        // SAFETY: a running state with slots free.
+        unsafe { traceback::traceback(self.raw(), self.raw(), level, to) };
+    }
+
+    /// The error on top of the stack, as text.
+    pub(crate) fn error_text(self) -> Vec<u8> {
+        // A number would be converted, which may raise.
+        match self.kind(-1) {
+            // The VM's own words, which are short: cut in any case.
+            ffi::LUA_TSTRING => logging::bounded(self.text(-1).unwrap_or_default(), usize::MAX),
+            kind => format!("(error object of type {kind})").into(),
+        }
+    }
+
+    /// Pushes the chunk of a text, or the message why there is none; returns the status, and
+    /// whether the chunk mentions coroutines.
+    pub(crate) fn load(self, text: &[u8], name: &CStr) -> (c_int, bool) {
+        let status = self.load_plain(text, name);
+        (status, status == ffi::LUA_OK && chunk_cache::mentions(self))
+    }
+
+    /// Moves as many values to the driver, which has not been resumed; false if it has no room.
+    pub(crate) fn give_to_driver(self, count: c_int) -> bool {
+        let driver = self.account().cut.driver();
+        // SAFETY: a coroutine of this state, which is alive and at rest, and the values are there.
+        unsafe {
+            let has_room = ffi::lua_checkstack(driver, count) != 0;
+            if has_room {
+                ffi::lua_xmove(self.raw(), driver, count);
+            }
+            has_room
+        }
+    }
+}
+
+/// Has the processor fetch a callback and what was made just before it, like a variable that it
+/// alone closes over. Timers fire in another order than they were made in: fetched one by one, when
+/// they are called, thousands of them wait for memory most of the time.
+pub(crate) fn prefetch(object: *const c_void) {
+    #[cfg(target_arch = "x86_64")]
+    for line in [0, -64, 64] {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which no address makes fail.
+        unsafe { _mm_prefetch(object.cast::<i8>().wrapping_offset(line), _MM_HINT_T0) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = object;
+}

@@ -1,0 +1,219 @@
+//! Tables, functions and userdata on a stack.
+
+use std::ffi::{CStr, c_int, c_void};
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+use super::Stack;
+
+impl Stack<'_> {
+    /// Pushes a table with room for as many entries of each sort.
+    #[inline]
+    pub fn push_table(self, list: usize, fields: usize) {
+        vm!(self, lua_createtable, list as c_int, fields as c_int);
+    }
+
+    /// Sets an entry of the table at `index`: the key lies below the value, and both go.
+    pub fn raw_set(self, index: c_int) {
+        vm!(self, lua_rawset, index);
+    }
+
+    /// Gives what is at `index` the metatable on top, which goes.
+    pub(crate) fn set_metatable(self, index: c_int) {
+        vm!(self, lua_setmetatable, index);
+    }
+
+    /// Sets a global of scripts to what is on top, which goes.
+    pub fn set_global(self, name: &CStr) {
+        vm!(self, lua_setglobal, name.as_ptr());
+    }
+
+    /// Pushes a global of scripts.
+    pub fn push_global(self, name: &CStr) {
+        vm!(self, lua_getglobal_, name.as_ptr());
+    }
+
+    /// The address in a light userdata.
+    pub(crate) fn light(self, index: c_int) -> usize {
+        self.userdata(index) as usize
+    }
+
+    /// Where the content of a userdata is; null if it is none.
+    #[inline]
+    pub fn userdata(self, index: c_int) -> *mut c_void {
+        vm!(self, lua_touserdata, index)
+    }
+
+    /// Pushes a field of the table at `index`, which has no metatable of a script's.
+    #[inline]
+    pub fn field(self, index: c_int, name: &CStr) {
+        vm!(self, lua_getfield_, index, name.as_ptr());
+    }
+
+    /// Sets a field of the table at `index` to what is on top, which goes.
+    #[inline]
+    pub fn set_field(self, index: c_int, name: &CStr) {
+        vm!(self, lua_setfield, index, name.as_ptr());
+    }
+
+    /// Pushes an entry of the table at `index`.
+    #[inline]
+    pub fn entry(self, index: c_int, at: i64) {
+        vm!(self, lua_rawgeti_, index, at as c_int);
+    }
+
+    /// Sets an entry of the table at `index` to what is on top, which goes.
+    #[inline]
+    pub(crate) fn set_entry(self, index: c_int, at: i64) {
+        vm!(self, lua_rawseti_, index, at as c_int);
+    }
+
+    /// The address of what is at an index, if it is an object.
+    #[inline]
+    pub(crate) fn address(self, index: c_int) -> *const c_void {
+        vm!(self, lua_topointer, index)
+    }
+
+    /// Pushes a userdata that holds `key`, with the metatable in this field of the registry.
+    pub(crate) fn push_key(self, key: u64, metatable: &CStr) {
+        let block = vm!(self, lua_newuserdata, size_of::<u64>());
+        // SAFETY: the new block has room for the key.
+        unsafe { block.cast::<u64>().write(key) };
+        self.field(ffi::LUA_REGISTRYINDEX, metatable);
+        self.set_metatable(-2);
+    }
+
+    /// The key in the userdata at `index`, if it has one of these metatables, and which.
+    pub(crate) fn key_of(self, index: c_int, metatables: &[&CStr]) -> Option<(usize, u64)> {
+        let top = self.top();
+        if !self.metatable(index) {
+            return None;
+        }
+        let which = metatables.iter().position(|name| {
+            self.field(ffi::LUA_REGISTRYINDEX, name);
+            let is_one = vm!(self, lua_rawequal, -1, top + 1) != 0;
+            self.set_top(top + 1);
+            is_one
+        });
+        self.set_top(top);
+        let content = vm!(self, lua_touserdata, index).cast::<u64>();
+        // SAFETY: only `push_key` gives userdata one of these metatables, with a key in it.
+        which.map(|which| (which, unsafe { content.read() }))
+    }
+
+    /// Pushes the metatable of what is at `index`; false if it has none.
+    pub(crate) fn metatable(self, index: c_int) -> bool {
+        vm!(self, lua_getmetatable, index) != 0
+    }
+
+    /// Puts the entry of the table at `index` in the place of its key, which is on top.
+    pub(crate) fn raw_get(self, index: c_int) {
+        vm!(self, lua_rawget_, index);
+    }
+
+    /// Puts the next key and value of the table at `index` in the place of a key, nil for none;
+    /// false, with nothing in its place, if there is none.
+    #[inline]
+    pub(crate) fn next(self, index: c_int) -> bool {
+        vm!(self, lua_next, index) != 0
+    }
+
+    /// Moves what is on top down to this place.
+    pub(crate) fn insert(self, index: c_int) {
+        vm!(self, lua_insert, index);
+    }
+
+    /// Puts what is on top into this place.
+    pub(crate) fn replace(self, index: c_int) {
+        vm!(self, lua_replace, index);
+    }
+
+    /// Takes this value away.
+    pub(crate) fn remove(self, index: c_int) {
+        vm!(self, lua_remove, index);
+    }
+
+    /// Takes away what is on top.
+    #[inline]
+    pub fn pop(self) {
+        vm!(self, lua_settop, -2);
+    }
+
+    /// Whether it is a function in C.
+    pub(crate) fn is_c_function(self, index: c_int) -> bool {
+        vm!(self, lua_iscfunction, index) != 0
+    }
+
+    /// The code of a function in C.
+    pub(crate) fn c_function(self, index: c_int) -> Option<lua_CFunction> {
+        vm!(self, lua_tocfunction, index)
+    }
+
+    /// The code of the function in C that runs.
+    pub(crate) fn running_function(self) -> Option<lua_CFunction> {
+        // SAFETY: numbers and pointers, for which zeros are valid; it is filled in.
+        let mut record = unsafe { std::mem::zeroed::<ffi::lua_Debug>() };
+        vm!(self, lua_getstack, 0, &mut record);
+        vm!(self, lua_getinfo, c"f".as_ptr(), &mut record);
+        let running = self.c_function(-1);
+        self.pop();
+        running
+    }
+
+    /// Gives the function, or userdata, at `index` the environment on top, which goes.
+    pub(crate) fn set_environment(self, index: c_int) {
+        vm!(self, lua_setfenv, index);
+    }
+
+    /// Makes room for as many values as a C function has; raises if there is none.
+    pub(crate) fn want_room(self, slots: c_int, why: &CStr) {
+        vm!(self, luaL_checkstack, slots, why.as_ptr());
+    }
+
+    /// Raises what is on top.
+    pub(crate) fn raise_top(self) -> c_int {
+        vm!(self, lua_error)
+    }
+
+    /// Calls the function that lies below its arguments. Raises what it raises.
+    pub(crate) fn call(self, arguments: c_int, results: c_int) {
+        vm!(self, lua_call, arguments, results);
+    }
+
+    /// Has the collector do one of the things of `lua_gc`; what that returns.
+    pub(crate) fn control_collector(self, what: c_int) -> c_int {
+        vm!(self, lua_gc, what, 0)
+    }
+
+    /// Puts as many texts on top together to one.
+    pub(crate) fn concat(self, count: c_int) {
+        vm!(self, lua_concat, count);
+    }
+
+    /// Gives the bytecode of the Lua function on top, piece by piece; returns the status.
+    pub(crate) fn dump<F: FnMut(&[u8])>(self, mut take: F) -> c_int {
+        unsafe extern "C-unwind" fn write<F: FnMut(&[u8])>(
+            _: *mut lua_State,
+            piece: *const c_void,
+            length: usize,
+            take: *mut c_void,
+        ) -> c_int {
+            // SAFETY: what `dump` passes, and a piece of that length.
+            unsafe { (*take.cast::<F>())(std::slice::from_raw_parts(piece.cast(), length)) };
+            0
+        }
+        vm!(self, lua_dump, write::<F>, (&raw mut take).cast(), 0)
+    }
+
+    /// Calls the function that lies below its arguments, protected; returns the status. `handler`
+    /// is where the function is that makes something of errors, 0 for none.
+    pub fn protected_call(self, arguments: c_int, results: c_int, handler: c_int) -> c_int {
+        vm!(self, lua_pcall, arguments, results, handler)
+    }
+
+    /// Pushes the chunk of a text, or of bytecode of this VM's, or the message why there is none;
+    /// returns the status.
+    pub fn load_plain(self, text: &[u8], name: &CStr) -> c_int {
+        vm!(self, luaL_loadbuffer, text.as_ptr().cast(), text.len(), name.as_ptr())
+    }
+}

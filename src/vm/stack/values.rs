@@ -1,0 +1,172 @@
+//! The stack, and values on it.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use mlua::ffi::{self, lua_CFunction, lua_State};
+
+/// The stack of a native function that runs: its arguments are at 1 and up, and it has 20 slots
+/// free.
+///
+/// What raises, and that is said of it, unwinds through its caller, which drops what it owns.
+/// Pushing a string, a table or a userdata may raise for want of memory, and may run finalisers,
+/// which are script code.
+#[derive(Clone, Copy, Debug)]
+pub struct Stack<'a> {
+    pub(super) raw: *mut lua_State,
+    _arguments: PhantomData<&'a ()>,
+}
+
+/// The C function that calls `body`, a function without captured variables, with the stack that it
+/// is called with.
+pub const fn function<F: Fn(Stack<'_>) -> c_int + Copy>(_body: F) -> lua_CFunction {
+    const { assert!(size_of::<F>() == 0, "no variables are captured") };
+    unsafe extern "C-unwind" fn call<F: Fn(Stack<'_>) -> c_int + Copy>(
+        raw: *mut lua_State,
+    ) -> c_int {
+        // SAFETY: a type without size, of which `function` was given a value: it may be copied from
+        // nowhere.
+        let body = unsafe { NonNull::<F>::dangling().read() };
+        // SAFETY: what Lua passes to the function that it calls, for as long as that runs.
+        body(unsafe { Stack::new(raw) })
+    }
+    call::<F>
+}
+
+impl<'a> Stack<'a> {
+    /// # Safety
+    /// `raw` must be a state that this thread runs, with 20 slots free, until `'a` ends.
+    #[inline]
+    pub unsafe fn new(raw: *mut lua_State) -> Stack<'a> {
+        Stack { raw, _arguments: PhantomData }
+    }
+
+    /// The state itself, for functions that take one.
+    #[inline]
+    pub(crate) fn raw(self) -> *mut lua_State {
+        self.raw
+    }
+
+    /// The number at an index that holds one, or a text that reads as one; 0 for anything else.
+    #[inline]
+    pub(crate) fn number(self, index: c_int) -> f64 {
+        vm!(self, lua_tonumber, index)
+    }
+
+    /// A key or token, which came from us as an exact number.
+    #[inline]
+    pub(crate) fn key(self, index: c_int) -> u64 {
+        // `as` saturates: no number is out of range.
+        self.number(index) as u64
+    }
+
+    /// The bytes of a string argument; of a number, its text; `None` for anything else.
+    #[inline]
+    pub fn text(self, index: c_int) -> Option<&'a [u8]> {
+        let mut length = 0;
+        let start = vm!(self, lua_tolstring, index, &mut length);
+        // SAFETY: the VM vouches for pointer and length; arguments stay where they are while the
+        // function runs, which is what its author sees to.
+        (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast(), length) })
+    }
+
+    /// Whether it is neither nil nor false.
+    #[inline]
+    pub(crate) fn boolean(self, index: c_int) -> bool {
+        vm!(self, lua_toboolean, index) != 0
+    }
+
+    /// The type of a value: one of `LUA_TNIL` and its like.
+    #[inline]
+    pub fn kind(self, index: c_int) -> c_int {
+        vm!(self, lua_type, index)
+    }
+
+    /// The name of a type.
+    pub(crate) fn kind_name(self, index: c_int) -> &'static str {
+        let name = vm!(self, lua_typename, self.kind(index));
+        // SAFETY: names of types are constants.
+        unsafe { CStr::from_ptr(name) }.to_str().unwrap_or("strange")
+    }
+
+    /// Whether it is a number, or a text that reads as one.
+    #[inline]
+    pub(crate) fn is_number(self, index: c_int) -> bool {
+        vm!(self, lua_isnumber, index) != 0
+    }
+
+    /// The length of a string, in bytes.
+    #[inline]
+    pub fn length(self, index: c_int) -> usize {
+        vm!(self, lua_objlen, index)
+    }
+
+    /// The number of arguments, and of what was pushed since.
+    #[inline]
+    pub fn top(self) -> c_int {
+        vm!(self, lua_gettop)
+    }
+
+    /// Takes away what is above this index, from the top if it is negative.
+    #[inline]
+    pub fn set_top(self, index: c_int) {
+        debug_assert!(index.unsigned_abs() <= self.top().unsigned_abs() + 20);
+        vm!(self, lua_settop, index);
+    }
+
+    /// Makes room for more; false if there is none.
+    pub(crate) fn has_room(self, slots: c_int) -> bool {
+        vm!(self, lua_checkstack, slots) != 0
+    }
+
+    /// Pushes a number.
+    #[inline]
+    pub fn push_number(self, number: f64) {
+        vm!(self, lua_pushnumber, number);
+    }
+
+    /// Pushes a boolean.
+    #[inline]
+    pub fn push_boolean(self, value: bool) {
+        vm!(self, lua_pushboolean, c_int::from(value));
+    }
+
+    /// Pushes nil.
+    #[inline]
+    pub fn push_nil(self) {
+        vm!(self, lua_pushnil);
+    }
+
+    /// Pushes a string.
+    #[inline]
+    pub fn push_text(self, bytes: &[u8]) {
+        vm!(self, lua_pushlstring_, bytes.as_ptr().cast(), bytes.len());
+    }
+
+    /// Pushes what is at another index.
+    #[inline]
+    pub(crate) fn push_copy(self, index: c_int) {
+        vm!(self, lua_pushvalue, index);
+    }
+
+    /// Pushes an address.
+    pub fn push_address(self, address: *mut c_void) {
+        vm!(self, lua_pushlightuserdata, address);
+    }
+
+    /// Pushes a C function.
+    pub fn push_function(self, function: lua_CFunction) {
+        vm!(self, lua_pushcfunction, function);
+    }
+
+    /// Pushes a C function that has as many values on top as upvalues.
+    pub(crate) fn push_closure(self, function: lua_CFunction, upvalues: c_int) {
+        vm!(self, lua_pushcclosure, function, upvalues);
+    }
+
+    /// Pushes an upvalue of the function at `index`; false if it has none of that number.
+    pub(crate) fn upvalue(self, index: c_int, number: c_int) -> bool {
+        !vm!(self, lua_getupvalue, index, number).is_null()
+    }
+}
