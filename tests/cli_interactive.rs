@@ -171,6 +171,63 @@ fn other_coroutines_and_contexts_go_on_while_a_line_is_awaited() {
     assert_eq!(session.child.wait().unwrap().code(), Some(6));
 }
 
+/// Whatever the statement does, and wherever it waits; at the prompt the signal ends the process.
+#[test]
+fn the_signal_of_control_c_breaks_off_the_statement_that_runs() {
+    let (input, write) = std::io::pipe().unwrap();
+    let (read, output) = std::io::pipe().unwrap();
+    let mut command = node_lua();
+    command.arg("-i").stdin(input).stderr(output.try_clone().unwrap()).stdout(output);
+    let write = File::from(std::os::fd::OwnedFd::from(write));
+    let mut session = Session::start(&mut command, write, read);
+    drop(command);
+    let id = session.child.id().to_string();
+    let interrupt = || {
+        let sent = Command::new("kill").args(["-s", "INT", &id]).status();
+        assert!(sent.unwrap().success());
+    };
+    session.say("timer.loop(0.001, 0.001, function() ticks = (ticks or 0) + 1 end)\n");
+    session.say("local _, l = tcp.listen('127.0.0.1', 0) listener = l\n");
+    session.say("local _, s = tcp.connect('127.0.0.1', tcp.local_port(listener)) sock = s\n");
+    for statement in [
+        "while true do end",
+        "local x = 0 while true do x = x + 1 end",
+        "table.sort({ 1, 2 }, function() while true do end end)",
+        "coroutine.wrap(function() while true do end end)()",
+        "debug.sethook(function() end, 'l') while true do local x end",
+        "timer.sleep(1000)",
+        "return timer.sleep(1000)",
+        "return pcall(timer.sleep, 1000)",
+        "coroutine.wrap(function() timer.sleep(1000) return 1 end)()",
+        "context.recv(0)",
+        "context.query(context.self(), 1)",
+        "sock:read()",
+        "assert(listener:accept()) listener:accept()",
+    ] {
+        session.say(&format!("print('begun', 1) {statement}\n"));
+        session.expect("begun\t1");
+        interrupt();
+        session.expect("interrupted!");
+    }
+    for statement in ["while true do end", "timer.sleep(1000) return 1"] {
+        session.say(&format!("=pcall(function() print('begun', 2) {statement} end)\n"));
+        session.expect("begun\t2");
+        interrupt();
+        session.expect("false\tinterrupted!");
+    }
+    session.say("context.on_signal('INT', function() print('heard', 1) end)\n");
+    session.say("print('begun', 3) timer.sleep(0.1) print('slept', 1)\n");
+    session.expect("begun\t3");
+    interrupt();
+    session.expect("heard\t1");
+    session.expect("slept\t1");
+    session.say("context.on_signal('INT', nil) print('forgotten', 1)\n");
+    session.expect("forgotten\t1");
+    session.expect("> ");
+    interrupt();
+    assert_eq!(session.child.wait().unwrap().code(), Some(130));
+}
+
 #[test]
 fn a_terminal_without_a_script_is_asked_and_its_end_ends_the_process() {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();

@@ -19,6 +19,7 @@ local SIGNAL = 12
 handlers[SIGNAL] = function(name)
     local callback = callbacks[name]
     if callback then return callback(name) end
+    if core.interrupt then return core.interrupt() end -- see core/lines.lua
 end
 
 --- Has callback(name) called whenever the process gets a signal: "HUP", "USR1", "USR2", "INT" or

@@ -197,6 +197,8 @@ local function suspend() return raw_yield(WAIT) end
 -- Waits likewise, as the one who waits for `record` without a token: `resume_waiter` ends it.
 local function suspend_on(record)
     record.waiter = current
+    local waits = core.waits -- set at the prompt
+    if waits then waits[current] = record end
     alive = alive + 1
     return raw_yield(WAIT)
 end
@@ -407,5 +409,5 @@ core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is
 core.call_to_wait, core.refuse_wait = call_to_wait, refuse_wait
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
 core.is_callback, core.hold, core.current = is_callback, hold, get_current
-core.is_looper = is_looper
+core.is_looper, core.pending = is_looper, pending
 core.set_after_run = function(f) after_run = f end

@@ -4,7 +4,8 @@
 -- The functions are as they were before the main script ran.
 local native, core, loadstring, stdout, stderr, stdout_write, flush = ...
 
-local pcall, rawget, select, tostring, type, xpcall = pcall, rawget, select, tostring, type, xpcall
+local next, pcall, rawget, select, tostring = next, pcall, rawget, select, tostring
+local type, xpcall = type, xpcall
 local find, sub, concat = string.find, string.sub, table.concat
 local getmetatable, traceback = debug.getmetatable, debug.traceback
 local register, suspend = core.register, core.suspend
@@ -74,6 +75,39 @@ local function show(ok, ...)
     if not done then complain("error calling 'print' (" .. tostring(why) .. ")") end
 end
 
+-- SIGINT breaks off what runs, as in `luajit`: the hook of src/vm/cut.rs raises "interrupted!" in
+-- it. A call that waits ends before, as if its time had been up.
+local TIMEOUT = 208
+
+core.load_all(core.context)
+native.hear("INT", true)
+native.hear("INT", false)
+local me, waits, pending, jobs = core.current(), {}, core.pending, core.get_timing().jobs
+core.waits = waits
+
+function core.interrupt()
+    if not native.is_broken() then return end
+    for token, entry in next, pending do
+        if entry == me then return core.complete(token, false, TIMEOUT) end
+    end
+    local record = waits[me]
+    if record and record.waiter == me then return core.resume_waiter(record, false, TIMEOUT) end
+    for slot, job in next, jobs do
+        if job == me then
+            -- Its timer stands for a token that nobody waits for.
+            jobs[slot] = 0
+            core.hold(-1)
+            return core.run(me)
+        end
+    end
+end
+
+local function finish(ok, ...)
+    -- It has not noticed: no instruction followed the call that waited.
+    if native.set_statement(false) and ok then return complain("interrupted!") end
+    show(ok, ...)
+end
+
 local status = { jit.status() }
 local words = { status[1] and "JIT: ON" or "JIT: OFF" }
 for i = 2, #status do
@@ -85,7 +119,8 @@ while true do
     local chunk, why = read_chunk()
     if chunk == nil then break end
     if chunk then
-        show(xpcall(chunk, describe))
+        native.set_statement(true)
+        finish(xpcall(chunk, describe))
     else
         complain(why)
     end

@@ -17,6 +17,8 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"is_terminal", function(is_terminal)),
     (c"read_line", function(read_line)),
     (c"take_line", function(take_line)),
+    (c"set_statement", function(set_statement)),
+    (c"is_broken", function(is_broken)),
 ];
 
 /// native.hear(name, wants): whether this signal is to be told to the script. True; or `nil,
@@ -90,6 +92,21 @@ fn read_line(lua: Stack<'_>) -> c_int {
         let _ = done.deliver(Event::Complete { token, result: Ok(()) });
     }
     0
+}
+
+/// native.set_statement(runs): a statement of the root that calls this begins, or ends; whether it
+/// was to be broken off, and has not noticed.
+fn set_statement(lua: Stack<'_>) -> c_int {
+    let runs = lua.boolean(1);
+    lua.account().cut.set_statement(if runs { lua.raw() } else { std::ptr::null_mut() });
+    lua.push_boolean(crate::sched::set_statement(runs));
+    1
+}
+
+/// native.is_broken(): whether the statement is to be broken off.
+fn is_broken(lua: Stack<'_>) -> c_int {
+    lua.push_boolean(crate::sched::is_statement_broken());
+    1
 }
 
 /// native.take_line(): the line, or nothing at the end of standard input.

@@ -31,6 +31,7 @@ pub use context::{Context, Label, Refused};
 pub use exits::Exits;
 pub use metrics::{Limits, Metrics};
 pub use process::Process;
+pub(crate) use process::{is_statement_broken, set_statement};
 pub use program::{End, Outcome, Program};
 pub use registry::Registry;
 pub use scheduler::Scheduler;

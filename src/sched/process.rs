@@ -6,7 +6,7 @@
 //! callback is left.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -51,6 +51,24 @@ impl std::fmt::Debug for Process {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Process").field("status", &self.status).finish_non_exhaustive()
     }
+}
+
+/// Whether a statement of the prompt runs, of which there is one: SIGINT raises in it.
+static STATEMENT: AtomicU8 = AtomicU8::new(NO_STATEMENT);
+const NO_STATEMENT: u8 = 0;
+const RUNS: u8 = 1;
+const IS_BROKEN: u8 = 2;
+
+/// Says that a statement runs now, or none any more; whether one has been broken off and does not
+/// know.
+pub(crate) fn set_statement(runs: bool) -> bool {
+    STATEMENT.swap(if runs { RUNS } else { NO_STATEMENT }, Ordering::SeqCst) == IS_BROKEN
+}
+
+/// Whether the statement is to be broken off.
+#[inline]
+pub(crate) fn is_statement_broken() -> bool {
+    STATEMENT.load(Ordering::Relaxed) == IS_BROKEN
 }
 
 fn bit(signal: Signal) -> u8 {
@@ -183,7 +201,31 @@ impl Process {
         count
     }
 
+    /// SIGINT has come: breaks off the statement that runs, if one does, unless some script wants
+    /// to hear of it, or it has come before.
+    fn breaks_statement(&self, scheduler: &Scheduler) -> bool {
+        let mut wakers = Vec::new();
+        for listener in self.listeners().all.values_mut() {
+            if listener.wanted & bit(Signal::Int) != 0 {
+                return false;
+            }
+            listener.pending |= bit(Signal::Int);
+            wakers.push(listener.waker.clone());
+        }
+        let exchange =
+            STATEMENT.compare_exchange(RUNS, IS_BROKEN, Ordering::SeqCst, Ordering::SeqCst);
+        if exchange.is_ok() {
+            scheduler.cut_all();
+            // It may wait.
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        exchange.is_ok()
+    }
+
     fn on_signal(self: &Arc<Self>, signal: Signal, scheduler: &Arc<Scheduler>) {
+        if signal == Signal::Int && self.breaks_statement(scheduler) {
+            return;
+        }
         let Some(status) = signal.exit_status() else {
             if self.tell(signal) == 0 && self.listeners().ignored & bit(signal) == 0 {
                 crate::os::signal::die_of(signal.number());

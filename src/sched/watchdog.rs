@@ -331,6 +331,16 @@ impl Scheduler {
         }
     }
 
+    /// Has all turns cut, however short.
+    pub(super) fn cut_all(&self) {
+        for watch in self.remotes().map(|remote| &remote.watch) {
+            let turn = watch.turn();
+            if turn % 2 == 1 && !watch.is_retired() {
+                watch.cut(turn);
+            }
+        }
+    }
+
     /// Has all long turns cut that have used so much CPU time of their slices.
     fn cut_long(&self, used: Duration) {
         for watch in self.remotes().map(|remote| &remote.watch) {

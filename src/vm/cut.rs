@@ -23,6 +23,7 @@ use super::coroutine::vm_yield;
 use super::hook::{self, may_set, set_hook};
 use super::layout;
 use super::state::account;
+use super::stock::{Kind, frame};
 use super::traceback::{hide_bottom, traceback};
 use crate::rt;
 
@@ -59,6 +60,8 @@ pub(crate) struct Cut {
     /// What ours is to do.
     is_wanted: Cell<bool>,
     wants_collection: Cell<bool>,
+    /// The root that runs a statement of the prompt, if it does.
+    statement: Cell<*mut lua_State>,
     /// The script's `errno`, and the coroutine that ran, while the turn is cut.
     errno: Cell<c_int>,
     at: Cell<*mut lua_State>,
@@ -74,6 +77,7 @@ impl Default for Cut {
             before: Cell::new(None),
             is_wanted: Cell::new(false),
             wants_collection: Cell::new(false),
+            statement: Cell::new(std::ptr::null_mut()),
             errno: Cell::new(0),
             at: Cell::new(std::ptr::null_mut()),
         }
@@ -91,6 +95,10 @@ impl Cut {
         if !self.at.replace(std::ptr::null_mut()).is_null() {
             set_errno(self.errno.get());
         }
+        if self.breaks_off() {
+            // SAFETY: the state is alive, and at rest.
+            unsafe { self.set(raw, 1) };
+        }
         if rt::is_simulated()
             && let Some(instructions) = rt::cut_after()
             // SAFETY: the state is alive, and at rest. A script's own hook would miss all these.
@@ -100,6 +108,17 @@ impl Cut {
             // SAFETY: as above.
             unsafe { self.set(raw, instructions) };
         }
+    }
+
+    /// Whether a statement of the prompt is to be broken off here.
+    #[inline]
+    fn breaks_off(&self) -> bool {
+        !self.statement.get().is_null() && crate::sched::is_statement_broken()
+    }
+
+    /// Sets the root that runs a statement of the prompt; null for none.
+    pub(crate) fn set_statement(&self, root: *mut lua_State) {
+        self.statement.set(root);
     }
 
     /// What is done once it has come back, where no signal asks for a cut any more.
@@ -238,6 +257,16 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
             ffi::lua_gc(raw, ffi::LUA_GCCOLLECT, 0);
             account.on_collected();
         }
+        if cut.breaks_off() {
+            // Nowhere inside the library, and in nothing else that runs meanwhile.
+            let is_script = frame(raw, 0).is_some_and(|(_, kind)| kind == Kind::Script);
+            if is_script && root(raw) == cut.statement.get() {
+                crate::sched::set_statement(true);
+                cut.is_wanted.set(false);
+                ffi::luaL_error(raw, c"interrupted!".as_ptr());
+            }
+            cut.set(running, 1);
+        }
         // One that resumes others must have handed a cut on before it is cut itself.
         if !cut.is_wanted.take() || cut.is_cut() {
             return;
@@ -277,20 +306,29 @@ unsafe extern "C-unwind" fn prepare(raw: *mut lua_State) -> c_int {
 /// Whether a coroutine is a root, or the driver: where a script's yield has nowhere to go.
 ///
 /// # Safety
-/// `raw` must be the coroutine that runs, in a C function.
+/// As for [`root`].
 #[cfg(renames_yield)]
 pub(crate) unsafe fn is_root(raw: *mut lua_State) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe { raw == root(raw) || raw == account(raw).cut.driver() }
+}
+
+/// The root that runs, if that can be known.
+///
+/// # Safety
+/// `raw` must be the coroutine that runs, in a C function or a hook.
+unsafe fn root(raw: *mut lua_State) -> *mut lua_State {
     // SAFETY: the caller's contract; the function reads a variable. The stack is left as it was.
     unsafe {
-        let cut = &account(raw).cut;
-        if cut.root.get() == 0 || ffi::lua_checkstack(raw, 2) == 0 {
-            return false;
+        let reference = account(raw).cut.root.get();
+        if reference == 0 || ffi::lua_checkstack(raw, 2) == 0 {
+            return std::ptr::null_mut();
         }
-        ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, cut.root.get().into());
+        ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, reference.into());
         ffi::lua_call(raw, 0, 1);
         let root = ffi::lua_tothread(raw, -1);
         ffi::lua_settop(raw, -2);
-        raw == root || raw == cut.driver()
+        root
     }
 }
 
