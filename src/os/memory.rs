@@ -98,11 +98,11 @@ fn give_back_since(last: &mut Option<Last>) {
 
 /// Pages of the process that are in memory, in bytes, and what is counted.
 fn now() -> Option<Last> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: isize = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    let page = rustix::param::page_size() as isize;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: isize = kib.split_ascii_whitespace().next()?.parse().ok()?;
     // Relaxed: figures that nothing depends on but when memory is given back.
-    Some(Last { resident: pages * page, live: LIVE.load(Ordering::Relaxed) })
+    Some(Last { resident: kib * 1024, live: LIVE.load(Ordering::Relaxed) })
 }
 
 /// Somebody has a memory limit.
