@@ -123,7 +123,7 @@ end
 local function loop()
     local me, is_last = dispatcher, false
     repeat
-        local kind, a, b, c = next_event()
+        local kind, a, b, c = next_event(core.stock)
         if kind == nil then return end
         if kind < 0 then
             kind, is_last = -kind, true

@@ -3,12 +3,12 @@
 local native, core, sockets = ...
 
 local max, select, type = math.max, select, type
-local bad, timeout_of, handlers = core.bad, core.timeout_of, core.handlers
+local bad, timeout_of = core.bad, core.timeout_of
 local call_guarded, complete = core.call_guarded, core.complete
 local defer, hold, resume_waiter = core.defer, core.hold, core.resume_waiter
 local timer_start, jobs = native.timer_start, core.get_timing().jobs
 local check_may_wait, wait_on = core.check_may_wait, sockets.wait_on
-local by_id, paths, is_shortage = sockets.by_id, sockets.paths, sockets.is_shortage
+local paths, is_shortage = sockets.paths, sockets.is_shortage
 local check_listener, check_open = sockets.check_listener, sockets.check_open
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
 local new_stream, release_anchor = sockets.new_stream, sockets.release_anchor
@@ -56,16 +56,10 @@ local function serve_listener(record)
     end
 end
 
-local ACCEPTABLE = 5
-
-handlers[ACCEPTABLE] = function(id)
-    local record = by_id[id]
-    if record then return serve_listener(record) end
-end
-
 return function(socket, ...)
     local record = check_listener(socket, "accept")
     check_open(record, LISTENER_CLOSED, "accept")
+    record.serve = serve_listener
     local timeout = 0
     if select("#", ...) > 0 then
         local how, more = ...

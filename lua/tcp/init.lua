@@ -3,13 +3,13 @@
 local native, core = ...
 
 local getmetatable, select, type = getmetatable, select, type
-local bad = core.bad
+local bad, raise = core.bad, core.raise
 local timeout_of, handlers = core.timeout_of, core.handlers
 local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
 local suspend_on, resume_waiter = core.suspend_on, core.resume_waiter
-local native_read, native_write = native.read, native.write
+local refuse_wait, native_write, strerror = core.refuse_wait, native.write, native.strerror
 
 native.open_sockets()
 local sockets = native.load("tcp/socket")(native, core)
@@ -17,7 +17,8 @@ local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by
 local refuse, check_stream, check_open = sockets.refuse, sockets.check_stream, sockets.check_open
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
 local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
-local next_frame, put_back = sockets.next_frame, sockets.put_back
+local next_frame, take_stock = sockets.next_frame, sockets.take_stock
+local put_back = sockets.put_back
 local set_callback, close_record = sockets.set_callback, sockets.close_record
 
 local ffi = native.ffi("ffi")
@@ -47,64 +48,53 @@ local function serve_stream(record)
         if not waits and not token and (not callback or record.eof_sent) then
             return release_anchor(record)
         end
-        if waits and record.direct_read then
-            if record.drained then return end
-            record.direct_read = false
-            resume_waiter(record, true)
+        local data, code = next_frame(record)
+        if data == nil then return end
+        local value = data or code
+        if waits then
+            resume_waiter(record, data ~= false, value)
+        elseif token then
+            take_waiter(record)
+            complete(token, data ~= false, value)
+        elseif data then
+            call(callback, true, data, record.anchor)
         else
-            local data, code = next_frame(record)
-            local good = data ~= nil
-            local value = data or code
-            if value == nil then return end
-            if waits then
-                resume_waiter(record, good, value)
-            elseif token then
-                take_waiter(record)
-                complete(token, good, value)
-            elseif good then
-                call(callback, true, value, record.anchor)
-            else
-                record.eof_sent = true
-                return call(callback, false, value, record.anchor)
-            end
+            record.eof_sent = true
+            return call(callback, false, code, record.anchor)
         end
     end
 end
 
-local READABLE, ACCEPTABLE = 4, 5
+local READY = 4
 
-handlers[READABLE] = function(id)
+-- Something can be read, or accepted. For who waits for frames of a connection the event brings the
+-- first, and how many more are in stock; or false and a code.
+handlers[READY] = function(id, data, more)
     local record = by_id[id]
     if not record then return end
-    if record.direct_read then
-        record.direct_read, record.drained = false, false
-        resume_waiter(record, true)
-        if record.direct_read and record.drained then return end
-        return serve_stream(record)
-    end
-    if record.waiter and record.head >= record.tail then
-        -- What serve_stream does for the most usual reader, in one piece.
-        record.reading = true
-        local data, more, dry = native_read(id, record.queue)
-        record.reading = false
-        if data then
-            record.head, record.tail, record.drained = 0, more, dry
+    if data then
+        if more > 0 then take_stock(record, more) end
+        if record.waiter then
+            -- What serve_stream does for the most usual reader, in one piece.
             resume_waiter(record, true, data)
-            if record.waiter and record.drained and record.head >= record.tail then return end
-            return serve_stream(record)
+            if record.waiter and record.head >= record.tail then return end
+        else
+            put_back(record, data)
         end
+    elseif record.serve then
+        return record.serve(record)
+    elseif data == nil and record.waiter then
+        -- Who reads into a buffer takes the frame from where it is.
+        resume_waiter(record, true)
+        if record.waiter and record.head >= record.tail then return end
     end
-    record.drained = false
     return serve_stream(record)
 end
 
 -- Every wait is another path through these: compiled, they are many traces that serve little.
 jit.off(serve_stream)
-jit.off(handlers[READABLE])
+jit.off(handlers[READY])
 jit.off(wait_on)
-
--- What comes before anybody accepts waits in the kernel's queue.
-handlers[ACCEPTABLE] = function() end
 
 local accept -- what tcp/accept.lua returns, once somebody accepts
 
@@ -134,14 +124,14 @@ function tcp.read(socket, ...)
         timeout = timeout_of(how, 2, "read")
         if timeout < 0 then return false, TIMEOUT end
     end
-    if not record.waiter and (record.first > record.last or not next_waiter(record)) then
-        if not record.drained or record.head < record.tail then
-            local data, code = next_frame(record)
-            if data then return true, data end
-            if code then return false, code end
-        end
+    if record.waiter or record.first <= record.last and next_waiter(record) then
+        check_may_wait()
+    else
+        local data, why = next_frame(record, true)
+        if data then return true, data end
+        if data == false then return false, why end
+        if why then refuse_wait(why) end
     end
-    check_may_wait()
     return wait_on(socket, record, timeout)
 end
 
@@ -152,15 +142,8 @@ local function check_live(data)
     end
 end
 
--- read_into where others read too, something has been received already, or there is a timeout.
-local function read_and_assign(socket, record, data, ...)
-    check_live(data)
-    local timeout = 0
-    local n = select("#", ...)
-    if n > 1 then bad(4, "read_into", nil, (select(2, ...))) end
-    if n > 0 then timeout = timeout_of((...), 3, "read_into") end
-    local ok, frame = tcp.read(socket, timeout)
-    if not ok then return false, frame end
+-- Gives the content of a frame to the buffer of who reads into one.
+local function assign(record, data, frame)
     if not native.buffer_assign(data, frame) then
         put_back(record, frame)
         check_live(data)
@@ -168,44 +151,32 @@ local function read_and_assign(socket, record, data, ...)
     return true, data
 end
 
--- Whether nobody else reads, and nothing is in stock: then what comes next may go where the reader
+-- Whether nobody else reads, and nothing has come: then what comes next may go where the reader
 -- wants it.
 local function is_alone(record)
-    return not record.waiter
-        and record.first > record.last
-        and record.head >= record.tail
-        and not record.reading
+    return not record.waiter and record.first > record.last and record.head >= record.tail
 end
 
--- Takes the next frame into `data`: 0 or 1 if there was one, 2 if there is none yet, 3 if read_into
--- has to go the long way.
-local function take(record, data)
-    local found = take_into(record.id, data)
-    record.drained = found == 1 or found == 2
-    return found
-end
-
--- read_into where there may be nothing yet: waits until there is, as the only one who reads.
-local function pull(socket, record, data, ...)
-    if select("#", ...) > 0 or not is_alone(record) then
-        return read_and_assign(socket, record, data, ...)
-    end
-    while true do
-        if not record.drained then
-            local found = take(record, data)
-            if found < 2 then return true, data end
-            if found == 3 then return read_and_assign(socket, record, data) end
-        end
-        check_live(data)
+-- read_into where there may be nothing yet: waits until there is. The only one who reads takes the
+-- frame as it is received; `found` is what `take_into` has said, 1 if there is none yet.
+local function pull(socket, record, data, found, ...)
+    while found == 1 do
         check_may_wait()
-        record.direct_read, record.anchor = true, socket
-        -- Whoever comes meanwhile waits behind this one, also if it finds nothing and waits again.
-        local ok, code = suspend_on(record)
-        if not ok then
-            record.direct_read = false
-            return false, code
-        end
+        record.anchor = socket
+        local ok, frame = suspend_on(record)
+        if not ok then return false, frame end
+        if frame then return assign(record, data, frame) end
+        -- Whoever has come meanwhile waits behind this one, also if it finds nothing.
+        found = take_into(record.id, data)
+        if found == 0 then return true, data end
     end
+    check_live(data)
+    local timeout, n = 0, select("#", ...)
+    if n > 1 then bad(4, "read_into", nil, (select(2, ...))) end
+    if n > 0 then timeout = timeout_of((...), 3, "read_into") end
+    local ok, frame = tcp.read(socket, timeout)
+    if not ok then return false, frame end
+    return assign(record, data, frame)
 end
 jit.off(pull)
 
@@ -220,17 +191,21 @@ function tcp.read_into(socket, data, ...)
     if record == nil then refuse(socket, "read_into") end
     if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data) end
     if record.closed then check_open(record, SOCKET_CLOSED, "read_into") end
-    if not record.drained and is_alone(record) and select("#", ...) == 0 then
-        if take(record, data) < 2 then return true, data end
+    local found
+    if is_alone(record) and select("#", ...) == 0 then
+        found = take_into(record.id, data)
+        if found == 0 then return true, data end
     end
-    return pull(socket, record, data, ...)
+    return pull(socket, record, data, found, ...)
 end
 
 -- Write -------------------------------------------------------------------------------------------
 
-local function raise_unwritable(why, data, name)
-    if why == 0 then bad(2, name, "string, number or buffer", data) end
-    native.bad_because(2, name, why)
+-- Raises if that is what native.write has returned.
+local function raise_unwritten(data, code, why)
+    if code then raise(strerror(code)) end
+    if why == 0 then bad(2, "write", "string, number or buffer", data) end
+    if why then native.bad_because(2, "write", why) end
 end
 
 -- The entry of a write with a callback.
@@ -255,10 +230,10 @@ local function write_shared(fd, data, how)
     elseif how then
         bad(3, "write", "boolean or function", how)
     end
-    local code, why = native.write_shared(fd, data, token or 0)
+    local code, why = native_write(fd, data, token or 0, true)
     if why ~= nil then
         if token then cancel(token) end
-        raise_unwritable(why, data, "write")
+        raise_unwritten(data, nil, why)
     end
     if code then
         if not token then return false, code end
@@ -287,9 +262,7 @@ function tcp.write(socket, data, how)
         elseif type(data) == "string" and #data < TEXT_MAX then
             if stage_text(record.id, data, #data) == 0 then return end
         end
-        local why = native_write(record.id, data, 0)
-        if why ~= nil then raise_unwritable(why, data, "write") end
-        return
+        return raise_unwritten(data, native_write(record.id, data, 0))
     end
     local is_callback = type(how) == "function"
     local token
@@ -301,10 +274,10 @@ function tcp.write(socket, data, how)
     else
         bad(3, "write", "boolean or function", how)
     end
-    local why = native_write(record.id, data, token)
-    if why ~= nil then
+    local code, why = native_write(record.id, data, token)
+    if code or why then
         cancel(token)
-        raise_unwritable(why, data, "write")
+        raise_unwritten(data, code, why)
     end
     if not is_callback then return finish_write(suspend()) end
 end

@@ -5,6 +5,7 @@ local native, core = ...
 local setmetatable = setmetatable
 local format = string.format
 local native_read, strerror = native.read, native.strerror
+local call_to_wait = core.call_to_wait
 local bad, bad_because, raise = core.bad, native.bad_because, core.raise
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
 local register, set_timeout = core.register, core.set_timeout
@@ -15,12 +16,11 @@ local TIMEOUT = 208
 local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
 local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
 
--- Records of sockets: id, closed, callback, whether it was told the end (`eof_sent`), frames in
--- stock, whether there are no more until the next event (`drained`), the root that waits without a
--- token and before the others (`waiter`), whether that one reads for itself once it is resumed
--- (`direct_read`), and the tokens of who waits from `first` to `last`. `reading` is set while
--- frames are being fetched: finalisers run meanwhile, and those that read would come between.
--- `monitor` is the callback of tcp.monitor.
+-- Records of sockets: id, closed, callback, whether it was told the end (`eof_sent`), frames that
+-- have come and nobody has read (in `queue`, behind `head` up to `tail`), the root that waits
+-- without a token and before the others (`waiter`), and the tokens of who waits from `first` to
+-- `last`. `serve` is what an event of a listen socket calls, `monitor` the callback of tcp.monitor.
+-- Whether there is more to read is known in Rust only (src/net/connection.rs).
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 -- All fields are there from the beginning: compiled code knows where they are, and records that
 -- grew in different orders would each need code of their own.
@@ -75,10 +75,8 @@ local function new_socket(registry, id)
         queue = {},
         tail = 0,
         head = 0,
-        drained = false,
         waiter = false,
-        direct_read = false,
-        reading = false,
+        serve = false,
         callback = false,
         eof_sent = false,
         monitor = false,
@@ -101,47 +99,54 @@ local function new_listener(id, path)
     return socket
 end
 
--- The next frame: a buffer; nil and a code; nothing if there is none yet. One native call brings
--- many, which wait in the record's stock.
-local function next_frame(record)
-    local taken = record.head
-    if taken < record.tail then
-        local stock = record.queue
-        taken = taken + 1
-        record.head = taken
-        local data = stock[taken]
-        stock[taken] = false
+-- Where the next event puts frames beyond its first. Who gets some gives his own, empty, for it.
+core.stock = {}
+
+-- The next frame: a buffer; false and a code; nothing if there is none yet: then an event brings
+-- it. In the running root it is nil and a reason if that cannot wait.
+local function next_frame(record, in_root)
+    local head, queue = record.head, record.queue
+    if head < record.tail then
+        head = head + 1
+        record.head = head
+        local data = queue[head]
+        queue[head] = false
         return data
     end
-    if record.drained or record.reading then return end
-    record.reading = true
-    local data, more, dry = native_read(record.id, record.queue)
-    record.reading = false
+    local data, more
+    if in_root then
+        data, more = call_to_wait(native_read, record.id, queue)
+    else
+        data, more = native_read(nil, nil, record.id, queue)
+    end
     if data then
-        record.head, record.tail, record.drained = 0, more, dry
+        record.head, record.tail = 0, more
         return data
     end
-    record.drained = not more
-    return nil, more
+    return data, more
+end
+
+-- Takes the frames that an event has brought beside its first.
+local function take_stock(record, count)
+    record.queue, core.stock = core.stock, record.queue
+    record.head, record.tail = 0, count
 end
 
 -- Puts a frame back that was taken and found no use: the next read gets it.
 local function put_back(record, data)
-    local taken, stock = record.head, record.queue
     if record.closed then return end
-    if taken > 0 and taken <= record.tail then
-        stock[taken], record.head = data, taken - 1
-    elseif taken >= record.tail then
-        stock[1], record.head, record.tail = data, 0, 1
-    else
+    local head, queue = record.head, record.queue
+    if head == 0 then
         for i = record.tail, 1, -1 do
-            stock[i + 1] = stock[i]
+            queue[i + 1] = queue[i]
         end
-        stock[1], record.tail = data, record.tail + 1
+        record.tail = record.tail + 1
+        head = 1
     end
+    queue[head], record.head = data, head - 1
 end
 
--- Bytes in the stock.
+-- Bytes of frames that were not read.
 local function stocked_bytes(record)
     local sum = 0
     for i = record.head + 1, record.tail do
@@ -271,6 +276,7 @@ return {
     new_stream = new_stream,
     new_listener = new_listener,
     next_frame = next_frame,
+    take_stock = take_stock,
     stocked_bytes = stocked_bytes,
     put_back = put_back,
     next_waiter = next_waiter,

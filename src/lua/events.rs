@@ -4,6 +4,7 @@ use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::frames::push_ready;
 use super::notice::{Completion, Notice};
 use crate::error::Code;
 use crate::lua::BufferValues;
@@ -27,8 +28,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
 const MESSAGE: f64 = 1.0;
 const REPLY: f64 = 2.0;
 const TIMERS: f64 = 3.0;
-const READABLE: f64 = 4.0;
-const ACCEPTABLE: f64 = 5.0;
+const READY: f64 = 4.0;
 const COMPLETE: f64 = 6.0;
 const ENDED: f64 = 7.0;
 const PUBLICATION: f64 = 8.0;
@@ -38,6 +38,8 @@ const SIGNAL: f64 = 12.0;
 
 enum Next {
     None,
+    /// A socket, by its key, and how many frames the script waits for.
+    Ready(u64, usize),
     Notice(Notice),
     Timers,
     Event(Event),
@@ -59,9 +61,6 @@ fn take_next(host: &mut Host) -> Next {
             return Next::None;
         }
         if let Some(notice) = host.turn.notices.pop() {
-            if let Notice::Readable(key) = notice {
-                host.sockets.begin_answer(key);
-            }
             return Next::Notice(notice);
         }
         // Before the mailbox, so that no flood of messages holds timers up. What ends a wait is put
@@ -71,7 +70,11 @@ fn take_next(host: &mut Host) -> Next {
         }
         match host.next_event() {
             None => return Next::None,
-            Some(Event::Ready { source }) => host.on_ready(source),
+            Some(Event::Ready { source }) => {
+                if let Some((key, awaited)) = host.on_ready(source) {
+                    return Next::Ready(key, awaited);
+                }
+            }
             Some(Event::Resolved { token, result }) => {
                 host.sockets.on_resolved(token, result, &host.context, &mut host.turn.notices);
             }
@@ -96,18 +99,26 @@ fn take_next(host: &mut Host) -> Next {
     }
 }
 
-/// native.next_event(): kind and up to three values; nothing at the end of the turn's events. The
-/// kind is negative if no other event follows in this turn, to spare a call.
+/// native.next_event(stock): kind and up to three values; nothing at the end of the turn's events.
+/// The kind is negative if no other event follows in this turn, to spare a call. Frames beyond the
+/// first are in the table `stock`: see [`push_ready`].
 fn next_event(lua: Stack<'_>) -> c_int {
-    let (next, sign) = next();
+    loop {
+        let (next, sign) = next();
+        let Next::Ready(key, awaited) = next else { return push_next(lua, sign, next) };
+        if let Some(results) = push_ready(lua, sign * READY, key, awaited) {
+            return results;
+        }
+    }
+}
+
+fn push_next(lua: Stack<'_>, sign: f64, next: Next) -> c_int {
     match next {
-        Next::None => 0,
+        Next::None | Next::Ready(..) => 0,
         Next::Timers => {
             lua.push_number(sign * TIMERS);
             1
         }
-        Next::Notice(Notice::Readable(key)) => push_pair(lua, sign * READABLE, key as f64),
-        Next::Notice(Notice::Acceptable(key)) => push_pair(lua, sign * ACCEPTABLE, key as f64),
         Next::Notice(Notice::Gone(key)) => push_pair(lua, sign * GONE, key as f64),
         Next::Notice(Notice::Collect) => push_pair(lua, sign * COLLECT, 0.0),
         Next::Notice(Notice::Complete(token, result)) => push_complete(lua, sign, token, result),

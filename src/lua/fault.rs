@@ -1,7 +1,7 @@
 //! Failures of the runtime itself: a panic ends the context in which it comes, and no other.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::sync::{Arc, Once};
 
 use crate::lua;
@@ -63,13 +63,13 @@ pub(super) fn cancel(context: &Arc<Context>, panic: &(dyn Any + Send)) {
 /// has returned.
 #[inline]
 pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
-    host::with(|host| match catch_unwind(AssertUnwindSafe(|| body(host))) {
+    match host::try_with(body) {
         Ok(result) => Some(result),
         Err(panic) => {
-            cancel(&host.context, &*panic);
+            cancel(&host::context(), &*panic);
             None
         }
-    })
+    }
 }
 
 /// Ends one in whose native function that was: raises.

@@ -91,15 +91,27 @@ pub(super) fn enter<R>(host: &mut Box<Host>, raw: *mut lua_State, body: impl FnO
 /// `body` must not call into the VM in a way that can run script code (and so another `with`).
 #[inline]
 pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
+    match try_with(body) {
+        Ok(result) => result,
+        Err(panic) => lua::fault::fail(&context(), panic),
+    }
+}
+
+/// The running context.
+#[cold]
+pub(super) fn context() -> Arc<Context> {
+    with(|host| Arc::clone(&host.context))
+}
+
+/// As [`with`], but a panic is given to the caller.
+#[inline]
+pub(super) fn try_with<R>(body: impl FnOnce(&mut Host) -> R) -> std::thread::Result<R> {
     let host = CURRENT.get();
     assert!(!host.is_null(), "native functions run inside a turn");
     // SAFETY: `enter` has set it to a host that it borrows mutably for the duration, and lends to
-    // nobody else; calls of `with` do not nest (see above).
+    // nobody else; calls of `with` do not nest (see there).
     let host = unsafe { &mut *host };
-    match catch_unwind(AssertUnwindSafe(|| body(host))) {
-        Ok(result) => result,
-        Err(panic) => lua::fault::fail(&host.context, panic),
-    }
+    catch_unwind(AssertUnwindSafe(|| body(host)))
 }
 
 /// Whether a context is running on this thread.
@@ -152,9 +164,10 @@ impl Host {
         self.peers.received.receive(&self.context);
     }
 
-    /// Reacts to readiness: what follows is found in the notices of the turn.
-    pub(super) fn on_ready(&mut self, ready: u64) {
-        let (key, kind) = (ready >> 2, ready & 3);
+    /// Reacts to readiness. Returns the key of a socket that the script is told of, and how many
+    /// frames it waits for; what else follows is found in the notices of the turn.
+    pub(super) fn on_ready(&mut self, source: u64) -> Option<(u64, usize)> {
+        let (key, kind) = (source >> 2, source & 3);
         self.turn.charge(READY_COST);
         match (key, kind) {
             (SIGNALS, KIND_TIMER) => {
@@ -163,8 +176,13 @@ impl Host {
             }
             (_, KIND_TIMER) => self.turn.timers.on_ready(),
             (0, _) => self.turn.notices.push(Notice::Collect),
-            _ => self.sockets.on_ready(key, kind, &self.context, &mut self.turn.notices),
+            _ => {
+                let notices = &mut self.turn.notices;
+                let awaited = self.sockets.on_ready(key, kind, &self.context, notices)?;
+                return Some((key, awaited));
+            }
         }
+        None
     }
 
     /// What is to be woken when a signal comes.

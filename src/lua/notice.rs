@@ -8,8 +8,6 @@ use crate::os;
 /// Something the library's dispatcher reacts to that does not come from the mailbox.
 #[derive(Debug)]
 pub(super) enum Notice {
-    Readable(u64),
-    Acceptable(u64),
     /// Garbage is to be collected.
     Collect,
     Gone(u64),

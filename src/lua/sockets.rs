@@ -8,9 +8,7 @@ use super::attempts::Attempt;
 use super::notice::{Notice, Notices};
 use crate::error::Code;
 use crate::frame::TooLong;
-use crate::net::{
-    Acceptor, Body, Connection, Connector, SharedWriters, SlotMap, WriteBatch, linger,
-};
+use crate::net::{Acceptor, Body, Connection, Connector, SharedWriters, SlotMap, linger};
 use crate::rt::{self, Listener};
 use crate::sched::{Context, ReadyWaker};
 
@@ -64,6 +62,8 @@ pub(super) struct Sockets {
     answers: Answers,
     /// Connections of other contexts.
     pub(super) shared: SharedWriters,
+    /// The connection whose frames are on their way to the script, while finalisers may run.
+    pub(super) reading: u64,
     /// Bytes that have been staged since the last flush; with so many it does not wait for the end
     /// of the turn.
     staged: usize,
@@ -79,6 +79,7 @@ impl Sockets {
             dirty: Vec::new(),
             answers: Answers::default(),
             shared: SharedWriters::default(),
+            reading: 0,
             staged: 0,
             staged_max: if limit == 0 { usize::MAX } else { limit / 8 },
         }
@@ -118,30 +119,30 @@ impl Sockets {
         self.add(|key| Socket::Listener(Acceptor::new(listener, context, source(key, KIND_READ))))
     }
 
-    /// Reacts to readiness of this kind.
+    /// Reacts to readiness of this kind. Returns how many frames somebody waits for who is to be
+    /// told of it; 0 if that is all.
     pub(super) fn on_ready(
         &mut self,
         key: u64,
         kind: u64,
         context: &Arc<Context>,
         notices: &mut Notices,
-    ) {
-        match self.all.get_mut(key) {
-            None => {}
-            Some(Socket::Listener(listener)) => {
-                listener.on_readable();
-                notices.push(Notice::Acceptable(key));
+    ) -> Option<usize> {
+        match self.all.get_mut(key)? {
+            Socket::Listener(listener) => {
+                listener.on_ready();
+                return Some(0);
             }
-            Some(Socket::Connecting(_)) => self.advance(key, context, notices),
-            Some(Socket::Stream(connection)) if kind == KIND_READ => {
-                connection.on_readable();
-                notices.push(Notice::Readable(key));
+            Socket::Connecting(_) => self.advance(key, context, notices),
+            Socket::Stream(connection) if kind == KIND_READ => {
+                let awaited = connection.on_ready()?;
+                self.answers.key = key;
+                return Some(awaited);
             }
-            Some(Socket::Stream(_)) if kind == KIND_END => notices.push(Notice::Gone(key)),
-            Some(Socket::Stream(connection)) => {
-                connection.writer().resume();
-            }
+            Socket::Stream(_) if kind == KIND_END => notices.push(Notice::Gone(key)),
+            Socket::Stream(connection) => connection.writer().on_ready(),
         }
+        None
     }
 
     /// Whether nothing is staged.
@@ -158,45 +159,21 @@ impl Sockets {
         self.staged >= self.staged_max
     }
 
-    /// Stages a plain frame; false if that takes more than this.
+    /// Stages a frame: see [`Connection::write`]. `None` if there is no such connection.
     #[inline]
-    pub(super) fn stage(&mut self, key: u64, body: &[u8]) -> bool {
-        let Some(stream) = self.stream(key) else { return false };
-        let is_staged = stream.stage(body);
-        if is_staged && !stream.is_dirty {
-            stream.is_dirty = true;
-            self.dirty.push(key);
-        }
-        is_staged
-    }
-
-    /// Stages a frame, and with a token that is not 0, tells when it is out. `None` if there is no
-    /// such connection; otherwise whether so much is staged on it that it is to be written.
     pub(super) fn write(
         &mut self,
         key: u64,
-        data: Body<'_>,
+        body: Body<'_>,
         token: u64,
     ) -> Option<Result<bool, TooLong>> {
         let stream = self.stream(key)?;
-        if let Err(too_long) = stream.write(data) {
-            return Some(Err(too_long));
+        let result = stream.write(body, token);
+        if result.is_ok() && !stream.is_dirty {
+            stream.is_dirty = true;
+            self.dirty.push(key);
         }
-        if token != 0 {
-            stream.staged.notify(token);
-        }
-        if stream.is_dirty {
-            return Some(Ok(stream.staged.bytes() >= WriteBatch::BYTES_MAX));
-        }
-        stream.is_dirty = true;
-        self.dirty.push(key);
-        Some(Ok(false))
-    }
-
-    /// Notes that the script is told of this connection.
-    #[inline]
-    pub(super) fn begin_answer(&mut self, key: u64) {
-        self.answers.key = key;
+        Some(result)
     }
 
     /// The script has dealt with the last event. While all it writes are answers on the connections

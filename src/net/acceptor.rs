@@ -49,7 +49,7 @@ impl Acceptor {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match self.listener.poll_readable(&mut TaskContext::from_waker(&self.waker)) {
+                    match self.listener.poll_read_ready(&mut TaskContext::from_waker(&self.waker)) {
                         Poll::Pending => return None,
                         Poll::Ready(()) => {}
                     }
@@ -59,8 +59,8 @@ impl Acceptor {
         }
     }
 
-    /// Notes that the context was woken: a new turn's share begins.
-    pub fn on_readable(&mut self) {
+    /// Notes that connections may wait: a new turn's share begins.
+    pub fn on_ready(&mut self) {
         self.accepted = 0;
     }
 

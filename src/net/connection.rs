@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::{Context as TaskContext, Waker};
 
 use bytes::BytesMut;
 
@@ -42,11 +42,9 @@ pub enum Read {
     /// So many frames. Their bodies are at the places that were filled in: of this piece, or if
     /// there is none, of what the scratch block holds; then they are small for it.
     Frames(usize, Option<Piece>),
-    /// Nothing yet; the context is woken when there may be something.
+    /// Nothing yet, or the turn's share is used up; the context is woken when there may be
+    /// something.
     Wait,
-    /// Nothing now, though there may be more: the turn's share is used up, and the context is
-    /// woken.
-    Later,
     /// Nothing any more.
     Failed(Code),
 }
@@ -62,6 +60,17 @@ pub enum OptionsRefused {
     ReadFrozen,
     /// Writing has begun.
     WriteFrozen,
+}
+
+/// Whether there is more to receive. What has come in whole frames goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    /// The kernel may have something.
+    Ready,
+    /// It had nothing left after the last read: it says so once there is something.
+    Drained,
+    /// Nothing comes any more.
+    Ended(Code),
 }
 
 /// Options of both directions.
@@ -86,14 +95,16 @@ pub struct Connection {
     gathering: BytesMut,
     /// Bytes that the frame being gathered has in all; 0 if none is.
     gather_need: usize,
-    ended: Option<Code>,
+    input: Input,
+    /// How many frames whoever waits for some is to be given once they are here; 0 for one who is
+    /// only told. Nothing if nobody waits.
+    awaited: Option<usize>,
     /// Why the peer has gone, if that is known: the system tells of errors only once.
     broken: Option<Code>,
-    /// False after a read that took less than it could: the kernel has nothing until it says so.
-    maybe_readable: bool,
+    /// Reads of this turn that took all they could.
     full_reads: u32,
-    /// The last read took all it could.
-    is_hot: bool,
+    /// Bytes that the next read may take.
+    room: usize,
     read_waker: Waker,
     writer: Arc<Writer>,
     /// What the owner has written in this turn.
@@ -125,11 +136,11 @@ impl Connection {
             buffered: Piece::default(),
             gathering: BytesMut::new(),
             gather_need: 0,
-            ended: None,
+            input: Input::Ready,
+            awaited: None,
             broken: None,
-            maybe_readable: true,
             full_reads: 0,
-            is_hot: false,
+            room: READ_BYTES,
             read_waker: ReadyWaker::waker(context, read_source),
             writer: Arc::new(writer),
             staged: WriteBatch::default(),
@@ -166,9 +177,16 @@ impl Connection {
     }
 
     /// Takes the next frames, as many as there are and `places` holds, reading from the kernel if
-    /// need be.
-    pub fn read(&mut self, scratch: &mut ReadBuffer, places: &mut [Range<usize>]) -> Read {
+    /// need be. If there are none, `awaited` is what the context is to be given later: see
+    /// [`Connection::on_ready`].
+    pub fn read(
+        &mut self,
+        scratch: &mut ReadBuffer,
+        places: &mut [Range<usize>],
+        awaited: usize,
+    ) -> Read {
         let read = self.read_frames(scratch, places);
+        self.awaited = matches!(read, Read::Wait).then_some(awaited);
         let ahead = self.buffered.block_bytes() + self.gathering.capacity();
         if let Some(held) = &mut self.held {
             held.set(ahead);
@@ -187,29 +205,29 @@ impl Connection {
                 }
                 Ok(Step::Incomplete { need }) => need,
                 Err(too_long) => {
-                    self.buffered = Piece::default();
-                    self.ended = Some(too_long.code());
-                    return Read::Failed(too_long.code());
+                    self.end(too_long.code());
+                    continue;
                 }
             };
-            if let Some(code) = self.ended {
-                // A frame that was cut short is dropped.
-                (self.buffered, self.gather_need) = (Piece::default(), 0);
-                return Read::Failed(code);
-            }
-            if !self.maybe_readable {
-                match self.stream.poll_readable(&mut TaskContext::from_waker(&self.read_waker)) {
-                    Poll::Pending => {
+            match self.input {
+                Input::Ended(code) => {
+                    // A frame that was cut short is dropped.
+                    self.buffered = Piece::default();
+                    return Read::Failed(code);
+                }
+                Input::Drained => {
+                    let cx = &mut TaskContext::from_waker(&self.read_waker);
+                    if self.stream.poll_read_ready(cx).is_pending() {
                         self.detach();
                         return Read::Wait;
                     }
-                    Poll::Ready(()) => {}
+                    self.input = Input::Ready;
                 }
+                Input::Ready => {}
             }
             if self.full_reads >= FULL_READS_PER_TURN {
-                self.maybe_readable = true;
                 self.read_waker.wake_by_ref();
-                return Read::Later;
+                return Read::Wait;
             }
             if self.held.as_ref().is_some_and(|held| !held.may_be(self.ahead(need))) {
                 self.end(Code::NO_MEMORY);
@@ -225,40 +243,18 @@ impl Connection {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.maybe_readable = false;
+                    self.input = Input::Drained;
                 }
                 Err(error) => self.end(Code::from(&error)),
             }
         }
     }
 
-    /// Takes the next of the frames received already into a buffer that lives, in place of its
-    /// content: by copy, if it is small, else by reference. False if there is none.
-    #[inline]
-    pub fn take_into(&mut self, buffer: &mut NlBuffer) -> bool {
-        if self.gather_need > 0 {
-            return false;
-        }
-        let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered) else {
-            return false;
-        };
-        let place = head..head + body;
-        if !buffer.assign(&self.buffered, place, Some(&self.buffered)) {
-            return false;
-        }
-        self.buffered.advance(head + body);
-        if self.buffered.is_empty() {
-            // Lets go of the block, which the next read finds in the caches.
-            self.buffered = Piece::default();
-        }
-        true
-    }
-
-    /// As [`Connection::take_into`], reading from the kernel. [`Read::Frames`] says that there is a
-    /// frame in the buffer; where it was is of no use.
+    /// As [`Connection::read`], the next frame into a buffer that lives, in place of its content.
+    /// [`Read::Frames`] says that it is there; where it was is of no use.
     pub fn read_into(&mut self, scratch: &mut ReadBuffer, buffer: &mut NlBuffer) -> Read {
         let mut place = [const { 0..0 }; 1];
-        let read = self.read(scratch, &mut place);
+        let read = self.read(scratch, &mut place, 0);
         if let Read::Frames(_, piece) = &read {
             let [place] = place;
             let bytes = piece.as_deref().unwrap_or(scratch.content());
@@ -294,9 +290,9 @@ impl Connection {
     fn fill(&mut self, need: usize, scratch: &mut ReadBuffer) -> io::Result<usize> {
         let stream = &self.stream;
         let (count, room) = if need <= GATHER_BYTES {
-            let room = if self.is_hot { HOT_READ_BYTES } else { READ_BYTES };
+            let room = self.room;
             let count = scratch.fill(&self.buffered, room, |space| stream.read(space))?;
-            self.is_hot = count == room;
+            self.room = if count == room { HOT_READ_BYTES } else { READ_BYTES };
             (count, room)
         } else {
             // What another read has left there is not this connection's.
@@ -318,7 +314,7 @@ impl Connection {
             let gathered = std::mem::take(&mut self.gathering).freeze();
             self.buffered = Piece::new(gathered, block_bytes);
         }
-        self.maybe_readable = count == room;
+        self.input = if count == room { Input::Ready } else { Input::Drained };
         self.full_reads += u32::from(count == room && room >= READ_BYTES);
         Ok(count)
     }
@@ -338,29 +334,14 @@ impl Connection {
         count
     }
 
-    /// After a frame was taken: true if no other is there, and the context is woken when there may
-    /// be one. So a reader is spared the call that would find nothing.
-    pub fn is_dry(&mut self) -> bool {
-        if self.maybe_readable || self.ended.is_some() || self.gather_need > 0 {
-            return false;
-        }
-        if !matches!(self.decoder.next(&self.buffered), Ok(Step::Incomplete { .. })) {
-            return false;
-        }
-        let is_dry =
-            self.stream.poll_readable(&mut TaskContext::from_waker(&self.read_waker)).is_pending();
-        if is_dry {
-            self.detach();
-        } else {
-            self.maybe_readable = true;
-        }
-        is_dry
+    /// Nothing comes any more, and what has come of a frame is of no use.
+    fn end(&mut self, code: Code) {
+        self.input = Input::Ended(code);
+        (self.buffered, self.gathering, self.gather_need) = (Piece::default(), BytesMut::new(), 0);
     }
 
-    fn end(&mut self, code: Code) {
-        self.ended = Some(code);
-        self.gathering = BytesMut::new();
-        self.gather_need = 0;
+    fn ended(&self) -> Option<Code> {
+        if let Input::Ended(code) = self.input { Some(code) } else { None }
     }
 
     fn detach(&mut self) {
@@ -373,39 +354,32 @@ impl Connection {
     }
 
     /// Has the context woken, for what its turn has no time left for.
-    pub fn read_later(&mut self) {
+    pub fn read_later(&mut self, awaited: usize) {
         self.options.read_frozen = true;
+        self.awaited = Some(awaited);
         self.read_waker.wake_by_ref();
     }
 
-    /// Notes that the kernel has said there is something to read; a new turn's share begins.
-    pub fn on_readable(&mut self) {
-        self.stream.begin_read();
-        self.maybe_readable = true;
+    /// Notes that there may be more to receive; a new turn's share begins. Returns how many frames
+    /// somebody waits for: see [`Connection::read`].
+    pub fn on_ready(&mut self) -> Option<usize> {
+        self.stream.clear_read_ready();
         self.full_reads = 0;
+        if self.ended().is_none() {
+            self.input = Input::Ready;
+        }
+        self.awaited.take()
     }
 
-    /// Stages a frame with a copy of `body`, if it is allowed, and no reason to write what is
-    /// staged. False, and nothing is done, otherwise: then [`Connection::write`] is for it.
-    #[inline]
-    pub fn stage(&mut self, body: &[u8]) -> bool {
-        let is_staged = self.staged.push_within(self.encoder, body);
-        self.options.write_frozen |= is_staged && !body.is_empty();
-        is_staged
-    }
-
-    /// Stages a frame.
+    /// Stages a frame, and with a token that is not 0, tells when it is out; true if so much is
+    /// staged now that it is to be written.
     ///
     /// # Errors
     /// The body is longer than the write options allow; nothing is staged.
-    pub fn write(&mut self, body: Body<'_>) -> Result<(), TooLong> {
-        let length = body.len();
-        let head = self.encoder.head(length)?;
-        if length > 0 || !head.as_slice().is_empty() {
-            self.options.write_frozen |= length > 0;
-            self.staged.push(head, body);
-        }
-        Ok(())
+    #[inline]
+    pub fn write(&mut self, body: Body<'_>, token: u64) -> Result<bool, TooLong> {
+        self.options.write_frozen |= !body.is_empty();
+        self.staged.write(self.encoder, body, token)
     }
 
     /// Writes what is staged, or queues it; see [`Writer::flush`].
@@ -437,7 +411,7 @@ impl Connection {
         if let Some(code) = self.writer.failed().or(self.broken) {
             return Some(code);
         }
-        if let Some(code) = self.ended.filter(|code| *code != Code::MESSAGE_TOO_LONG) {
+        if let Some(code) = self.ended().filter(|code| *code != Code::MESSAGE_TOO_LONG) {
             return Some(code);
         }
         let Ok(Some(error)) = self.stream.take_error() else {
@@ -458,7 +432,7 @@ impl Connection {
 
     /// The failure that writes meet, and what reads have come to, if anything.
     pub fn state(&self) -> (Option<Code>, Option<Code>) {
-        (self.writer.failed(), self.ended.or(self.broken))
+        (self.writer.failed(), self.ended().or(self.broken))
     }
 
     /// Refuses writes from now on; what waits still leaves.

@@ -59,7 +59,7 @@ impl Connector {
                 }
                 continue;
             };
-            match stream.poll_writable(&mut TaskContext::from_waker(&self.waker)) {
+            match stream.poll_write_ready(&mut TaskContext::from_waker(&self.waker)) {
                 Poll::Pending => {
                     self.stream = Some(stream);
                     return Progress::Wait;

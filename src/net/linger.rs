@@ -95,7 +95,7 @@ async fn finish(connection: &Connection, counted: Lingering, had_input: &AtomicB
         // A peer may read on only once what it writes itself has found room. Readiness that turns
         // out to be old news is asked for again.
         for _ in 0..2 {
-            if stream.poll_readable(cx).is_pending() {
+            if stream.poll_read_ready(cx).is_pending() {
                 break;
             }
             if discard() {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use super::shared_writer::SharedWriter;
 use super::writer::{Body, WriteBatch};
 use crate::error::Code;
-use crate::frame::{Encoder, Head};
+use crate::frame::{Encoder, TooLong};
 use crate::sched::Context;
 
 /// Connections that are remembered before closed ones among them are looked for.
@@ -42,24 +42,14 @@ impl SharedWriters {
         self.by_fd.get(&fd)?.writer.upgrade().filter(|shared| !shared.is_closed())
     }
 
-    /// Stages a frame with a copy of `body` behind others of this turn, if there are any: what
-    /// allowed those allows this. False, and nothing is done, if there is more to look at.
+    /// True if something is staged for the connection with this integer.
     #[inline]
-    pub fn stage(&mut self, fd: u64, body: &[u8]) -> bool {
-        let Some(remote) = self.by_fd.get_mut(&fd) else { return false };
-        remote.is_dirty && remote.staged.push_within(remote.encoder, body)
+    pub fn is_dirty(&self, fd: u64) -> bool {
+        self.by_fd.get(&fd).is_some_and(|remote| remote.is_dirty)
     }
 
-    /// Stages a frame with its head, and a notice under `token` unless that is 0; true if so much
-    /// is staged now that it should be written.
-    pub fn push(
-        &mut self,
-        fd: u64,
-        shared: &Arc<SharedWriter>,
-        encoder: Encoder,
-        (head, body): (Head, Body<'_>),
-        token: u64,
-    ) -> bool {
+    /// Begins to stage for a connection.
+    pub fn begin(&mut self, fd: u64, shared: &Arc<SharedWriter>, encoder: Encoder) {
         if self.by_fd.len() >= self.sweep.max(SWEEP_MIN) {
             self.by_fd.retain(|_, remote| remote.is_dirty || remote.writer.strong_count() > 0);
             self.sweep = 2 * self.by_fd.len();
@@ -70,16 +60,17 @@ impl SharedWriters {
             staged: WriteBatch::default(),
             is_dirty: false,
         });
-        remote.staged.push(head, body);
-        if token != 0 {
-            remote.staged.notify(token);
-        }
-        if !remote.is_dirty {
-            remote.is_dirty = true;
+        if !std::mem::replace(&mut remote.is_dirty, true) {
             self.dirty.push(fd);
-            return false;
         }
-        remote.staged.bytes() >= WriteBatch::BYTES_MAX
+    }
+
+    /// Stages a frame for a connection that was begun with: see [`WriteBatch::write`]. `None` if it
+    /// was not.
+    #[inline]
+    pub fn write(&mut self, fd: u64, body: Body<'_>, token: u64) -> Option<Result<bool, TooLong>> {
+        let remote = self.by_fd.get_mut(&fd)?;
+        Some(remote.staged.write(remote.encoder, body, token))
     }
 
     /// Writes what is staged, or queues it; see [`Writer::flush`](super::writer::Writer::flush).

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 
 use crate::buf::Piece;
 use crate::error::Code;
-use crate::frame::{Encoder, Head};
+use crate::frame::{Encoder, Head, TooLong};
 use crate::logging::Seldom;
 use crate::message::{Event, Held};
 use crate::rt::Stream;
@@ -94,7 +94,7 @@ impl WriteBatch {
     /// Bodies at least this long are copied into a block of their own, of exactly their size.
     const APART_BYTES: usize = 64 * 1024;
 
-    /// WriteBatch bytes after which a turn does not wait for its end to write.
+    /// Bytes staged after which a turn does not wait for its end to write.
     pub const BYTES_MAX: usize = 256 * 1024;
 
     /// True if nothing is staged.
@@ -108,35 +108,38 @@ impl WriteBatch {
         self.bytes
     }
 
-    /// Adds a head and a body.
-    #[inline]
-    pub fn push(&mut self, head: Head, body: Body<'_>) {
+    /// Adds a frame, and with a token that is not 0, asks for a notice once all that is staged then
+    /// is written; true if so much is staged now that it is to be written.
+    ///
+    /// # Errors
+    /// The body is longer than the encoder allows; nothing is done.
+    #[inline(always)]
+    pub fn write(&mut self, encoder: Encoder, body: Body<'_>, token: u64) -> Result<bool, TooLong> {
+        let head = encoder.head(body.len())?;
         match body {
-            Body::Slice(slice) if slice.len() >= WriteBatch::APART_BYTES => {
-                self.push(head, Body::Shared(Piece::copy(slice)));
+            Body::Slice(slice) if slice.len() < WriteBatch::APART_BYTES => {
+                self.push_copy(head, slice);
             }
-            Body::Slice(slice) => self.push_copy(head, slice),
-            Body::Shared(bytes) if bytes.len() < WriteBatch::BY_REFERENCE_BYTES => {
-                self.push_copy(head, &bytes);
-            }
-            Body::Shared(bytes) => {
-                self.push_copy(head, &[]);
-                self.bytes += bytes.len();
-                self.shared.push((self.copied.len(), bytes));
-            }
+            body => self.push_large(head, body),
         }
+        if token != 0 {
+            self.notices.push((self.bytes, token));
+        }
+        Ok(self.bytes >= WriteBatch::BYTES_MAX)
     }
 
-    /// Adds a head and a copy of a body, if it is allowed, and no reason to write what is staged.
-    /// False, and nothing is done, otherwise.
-    #[inline]
-    pub fn push_within(&mut self, encoder: Encoder, body: &[u8]) -> bool {
-        if self.bytes + body.len() >= WriteBatch::BYTES_MAX {
-            return false;
+    #[inline(never)]
+    fn push_large(&mut self, head: Head, body: Body<'_>) {
+        let piece = match body {
+            Body::Slice(slice) => Piece::copy(slice),
+            Body::Shared(piece) => piece,
+        };
+        if piece.len() < WriteBatch::BY_REFERENCE_BYTES {
+            return self.push_copy(head, &piece);
         }
-        let Ok(head) = encoder.head(body.len()) else { return false };
-        self.push_copy(head, body);
-        true
+        self.push_copy(head, &[]);
+        self.bytes += piece.len();
+        self.shared.push((self.copied.len(), piece));
     }
 
     /// Adds a head and a copy of a body.
@@ -161,11 +164,6 @@ impl WriteBatch {
         self.copied.reserve(more);
     }
 
-    /// Asks for a notice under `token` once everything staged so far is written.
-    pub fn notify(&mut self, token: u64) {
-        self.notices.push((self.bytes, token));
-    }
-
     /// Drops what is staged; who waits for it is told `code`.
     pub fn refuse(&mut self, code: Code, mut notify: impl FnMut(u64, Result<(), Code>)) {
         self.clear();
@@ -187,9 +185,9 @@ impl WriteBatch {
     }
 
     /// Writes as much as goes; returns how many bytes went.
-    fn write(&self, stream: &Stream) -> io::Result<usize> {
+    fn send(&self, stream: &Stream) -> io::Result<usize> {
         if self.shared.is_empty() {
-            return WriteBatch::write_piece(&self.copied, stream);
+            return WriteBatch::send_piece(&self.copied, stream);
         }
         let mut total = 0;
         while total < self.bytes {
@@ -211,7 +209,7 @@ impl WriteBatch {
 
     /// The same where all is one piece, as it mostly is.
     #[inline]
-    fn write_piece(piece: &[u8], stream: &Stream) -> io::Result<usize> {
+    fn send_piece(piece: &[u8], stream: &Stream) -> io::Result<usize> {
         if piece.is_empty() {
             return Ok(0);
         }
@@ -371,7 +369,7 @@ impl Writer {
             return staged.refuse(code, notify);
         }
         let result = match queue.bytes {
-            0 => staged.write(&self.stream),
+            0 => staged.send(&self.stream),
             _ => Ok(0),
         };
         let written = match result {
@@ -414,7 +412,7 @@ impl Writer {
         staged.clear();
         queue.bytes += rest;
         queue.high_water = queue.high_water.max(queue.bytes);
-        self.wait_writable();
+        self.wait_until_ready();
     }
 
     /// Ends the connection, since more would wait than may.
@@ -439,8 +437,8 @@ impl Writer {
     }
 
     /// Makes the owner be woken when the socket takes more.
-    fn wait_writable(&self) {
-        match self.stream.poll_writable(&mut TaskContext::from_waker(&self.waker)) {
+    fn wait_until_ready(&self) {
+        match self.stream.poll_write_ready(&mut TaskContext::from_waker(&self.waker)) {
             Poll::Pending => {}
             Poll::Ready(()) => self.waker.wake_by_ref(),
         }
@@ -462,9 +460,16 @@ impl Writer {
         }
     }
 
-    /// Goes on writing the queue, after the socket has become writable. True if all is out (or
-    /// lost: see [`Writer::failed`]).
-    pub fn resume(&self) -> bool {
+    /// Goes on writing the queue, after the socket has become ready for that.
+    pub fn on_ready(&self) {
+        if !self.drain() {
+            self.wait_until_ready();
+        }
+    }
+
+    /// Writes until the queue is out, or lost (true; see [`Writer::failed`]), or the system takes
+    /// no more (false).
+    fn drain(&self) -> bool {
         let mut queue = self.queue();
         while queue.bytes > 0 {
             let result = {
@@ -478,10 +483,7 @@ impl Writer {
             };
             match result {
                 Ok(count) => queue.advance(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_writable();
-                    return queue.bytes == 0;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) => self.fail(&mut queue, Code::from(&error)),
             }
         }
@@ -506,25 +508,12 @@ impl Writer {
     /// Polls until the queue is out; for connections whose owner has ended.
     pub fn poll_drained(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
         // Readiness is told once: only after the system has taken all it can will it tell again.
-        while !self.write_on() {
-            if self.stream.poll_writable(cx).is_pending() {
+        while !self.drain() {
+            if self.stream.poll_write_ready(cx).is_pending() {
                 return Poll::Pending;
             }
         }
         Poll::Ready(())
-    }
-
-    /// Writes until the queue is out, or lost (true), or the system takes no more (false).
-    fn write_on(&self) -> bool {
-        let mut queue = self.queue();
-        while let Some(piece) = queue.pieces.front() {
-            match self.stream.write(&[IoSlice::new(&piece.bytes)]) {
-                Ok(count) => queue.advance(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) => self.fail(&mut queue, Code::from(&error)),
-            }
-        }
-        true
     }
 }
 

@@ -250,12 +250,12 @@ impl Watched {
         &self.socket
     }
 
-    pub(crate) fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_read_ready(&self, cx: &Context<'_>) -> Poll<()> {
         let (ready, _replaced) = lock(self.slot).read.poll(cx);
         ready
     }
 
-    pub(crate) fn poll_writable(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_write_ready(&self, cx: &Context<'_>) -> Poll<()> {
         let (ready, _replaced) = lock(self.slot).write.poll(cx);
         ready
     }
@@ -279,7 +279,7 @@ impl Watched {
     }
 
     /// Forgets that there was an event for readers.
-    pub(crate) fn begin_read(&self) {
+    pub(crate) fn clear_read_ready(&self) {
         lock(self.slot).read.ready = false;
     }
 }

@@ -26,7 +26,7 @@ const DISCARD_READS: usize = 64;
 pub struct Stream(Watched);
 
 impl Stream {
-    /// Starts to connect. The connection stands once [`Stream::poll_writable`] is ready and
+    /// Starts to connect. The connection stands once [`Stream::poll_write_ready`] is ready and
     /// [`Stream::take_error`] reports none.
     ///
     /// # Errors
@@ -43,13 +43,13 @@ impl Stream {
     }
 
     /// Ready when a read may succeed; otherwise wakes `cx` once it may.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_readable(cx)
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_read_ready(cx)
     }
 
     /// Ready when a write may succeed; otherwise wakes `cx` once it may.
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_writable(cx)
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_write_ready(cx)
     }
 
     /// Ready once the peer has gone, or closed its side, whatever is left to read; otherwise wakes
@@ -63,10 +63,10 @@ impl Stream {
         self.0.forget_end();
     }
 
-    /// Clears the readiness that [`Stream::poll_readable`] has reported. Call before the read, so
+    /// Clears the readiness that [`Stream::poll_read_ready`] has reported. Call before the read, so
     /// that what arrives later wakes again.
-    pub fn begin_read(&self) {
-        self.0.begin_read();
+    pub fn clear_read_ready(&self) {
+        self.0.clear_read_ready();
     }
 
     /// One `recv(2)`.
@@ -216,8 +216,8 @@ impl Listener {
     }
 
     /// Ready when a connection may be waiting; otherwise wakes `cx` once one may.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_readable(cx)
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_read_ready(cx)
     }
 
     /// One `accept4(2)`.

@@ -172,7 +172,7 @@ macro_rules! either {
 }
 
 impl Stream {
-    /// Starts to connect. The connection stands once [`Stream::poll_writable`] is ready and
+    /// Starts to connect. The connection stands once [`Stream::poll_write_ready`] is ready and
     /// [`Stream::take_error`] reports none.
     ///
     /// # Errors
@@ -185,13 +185,13 @@ impl Stream {
     }
 
     /// Ready when a read may succeed; otherwise wakes `cx` once it may.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(Connected, &self.0, socket => socket.poll_readable(cx))
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        either!(Connected, &self.0, socket => socket.poll_read_ready(cx))
     }
 
     /// Ready when a write may succeed; otherwise wakes `cx` once it may.
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(Connected, &self.0, socket => socket.poll_writable(cx))
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        either!(Connected, &self.0, socket => socket.poll_write_ready(cx))
     }
 
     /// Ready once the peer has gone, or closed its side, whatever is left to read; otherwise wakes
@@ -205,10 +205,10 @@ impl Stream {
         either!(Connected, &self.0, socket => socket.forget_end());
     }
 
-    /// Clears the readiness that [`Stream::poll_readable`] has reported. Call before the read, so
+    /// Clears the readiness that [`Stream::poll_read_ready`] has reported. Call before the read, so
     /// that what arrives later wakes again.
-    pub fn begin_read(&self) {
-        either!(Connected, &self.0, socket => socket.begin_read());
+    pub fn clear_read_ready(&self) {
+        either!(Connected, &self.0, socket => socket.clear_read_ready());
     }
 
     /// One `recv(2)`.
@@ -316,8 +316,8 @@ impl Listener {
     }
 
     /// Ready when a connection may be waiting; otherwise wakes `cx` once one may.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(Listening, &self.0, listener => listener.poll_readable(cx))
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        either!(Listening, &self.0, listener => listener.poll_read_ready(cx))
     }
 
     /// One `accept4(2)`.

@@ -40,14 +40,14 @@ impl Stream {
         end.map(Stream)
     }
 
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         with(|world| match world.network.ends.get_mut(&self.0) {
             Some(end) => end.read.poll(cx, &mut world.dropped),
             None => Poll::Ready(()),
         })
     }
 
-    pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         with(|world| match world.network.ends.get_mut(&self.0) {
             Some(end) => end.write.poll(cx, &mut world.dropped),
             None => Poll::Ready(()),
@@ -69,7 +69,7 @@ impl Stream {
         });
     }
 
-    pub(crate) fn begin_read(&self) {
+    pub(crate) fn clear_read_ready(&self) {
         self.with((), |end| end.read.forget());
     }
 
@@ -268,7 +268,7 @@ impl Listener {
         Ok(Listener { id, address: None })
     }
 
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         with(|world| match world.network.listeners.get_mut(&self.id) {
             Some(listener) => listener.read.poll(cx, &mut world.dropped),
             None => Poll::Ready(()),

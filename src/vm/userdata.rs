@@ -19,13 +19,19 @@ use crate::buf::{FRAME_INLINE_MAX, NlBuffer};
 /// Bytes of a userdata before its content.
 const HEAD_BYTES: usize = size_of::<Userdata>();
 
+/// Whether it is time for the collector to work.
+#[inline]
+pub fn is_due(lua: Stack<'_>) -> bool {
+    // SAFETY: a live state.
+    let global = unsafe { &*layout::global(lua.raw()) };
+    global.total >= global.threshold
+}
+
 /// Lets the collector work, if it is time. To be called now and then where a [`Maker`] is used.
 /// Runs finalisers, hence script code. May raise for want of memory.
 #[inline]
 pub fn collect(lua: Stack<'_>) {
-    // SAFETY: a live state.
-    let global = unsafe { &*layout::global(lua.raw()) };
-    if global.total >= global.threshold {
+    if is_due(lua) {
         // What it is called for is the look at the collector that comes first.
         lua.push_text(b"");
         lua.pop();

@@ -151,20 +151,55 @@ pub fn push_bytes(lua: Stack<'_>, bytes: &[u8]) {
     }
 }
 
-/// Pushes a buffer with the first frame, after having stored one of each other frame in the table
-/// at index 2, from 1 on. Frames lie at `places` of `bytes`; those that are large for `piece`,
-/// which has the same bytes, are referred to there, the others are copied.
-pub fn push_frames(lua: Stack<'_>, places: &[Range<usize>], bytes: &[u8], piece: Option<&Piece>) {
+/// Runs the collector if that is due, and makes what is made with the first buffer, inside `around`,
+/// since finalisers run then.
+#[inline]
+pub fn collect(lua: Stack<'_>, around: impl FnOnce(&mut dyn FnMut())) {
+    if userdata::is_due(lua) || lua.account().buffer_metatable().is_none() {
+        around(&mut || {
+            userdata::collect(lua);
+            maker(lua);
+        });
+    }
+}
+
+/// Charges what those frames keep for which a userdata has no room, inside `around`, since
+/// finalisers may run then; see [`push_frames`].
+#[inline]
+pub fn charge_frames(
+    lua: Stack<'_>,
+    places: &[Range<usize>],
+    piece: Option<&Piece>,
+    around: impl FnOnce(&mut dyn FnMut()),
+) {
+    if places.iter().any(|place| place.len() > FRAME_INLINE_MAX) {
+        around(&mut || charge_large(lua, places, piece));
+    }
+}
+
+fn charge_large(lua: Stack<'_>, places: &[Range<usize>], piece: Option<&Piece>) {
     let sharing = |len: usize| piece.filter(|piece| Piece::is_shared(len, piece.block_bytes()));
     let (mut held, mut moved) = (0, 0);
     for len in places.iter().map(Range::len).filter(|&len| len > FRAME_INLINE_MAX) {
         held += sharing(len).map_or(len, Piece::block_bytes);
         moved += len;
     }
-    if held > 0 && !lua.charge_for(held, moved) {
+    if !lua.charge_for(held, moved) {
         Fault::NoMemory(held).raise(lua);
     }
-    userdata::collect(lua);
+}
+
+/// Pushes a buffer with the first frame, after having stored one of each other frame in the table
+/// at index `into`, from 1 on. Frames lie at `places` of `bytes`; those that are large for `piece`,
+/// which has the same bytes, are referred to there, the others are copied. To be called behind
+/// [`collect`] and [`charge_frames`]; does not run the collector itself.
+pub fn push_frames(
+    lua: Stack<'_>,
+    into: c_int,
+    places: &[Range<usize>],
+    bytes: &[u8],
+    piece: Option<&Piece>,
+) {
     let maker = maker(lua);
     let fill = |buffer: &mut NlBuffer, place: &Range<usize>| {
         if place.len() <= FRAME_INLINE_MAX {
@@ -178,15 +213,15 @@ pub fn push_frames(lua: Stack<'_>, places: &[Range<usize>], bytes: &[u8], piece:
     // the table again; what follows may be stored directly.
     let mut table = None;
     for (place, index) in places.iter().zip(0..).skip(1) {
-        // SAFETY: the table is at 2, and was just stored into.
+        // SAFETY: the table is there, and was just stored into.
         let stored = unsafe { maker.store(room(place), table, index as usize) };
         if let Some(buffer) = stored {
             fill(buffer, place);
             continue;
         }
         fill(push_bare(lua, maker, room(place)), place);
-        lua.set_entry(2, index);
-        table = maker.table(2);
+        lua.set_entry(into, index);
+        table = maker.table(into);
     }
     let Some(first) = places.first() else { return };
     fill(push_bare(lua, maker, room(first)), first);

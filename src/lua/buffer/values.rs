@@ -2,10 +2,10 @@
 
 use std::ffi::c_int;
 use std::ffi::c_void;
-use std::ops::Range;
 use std::ptr::NonNull;
 
 use super::userdata;
+pub(crate) use super::userdata::{charge_frames, collect, push_frames};
 use crate::buf::NlBuffer;
 use crate::buf::{INLINE_MAX, Piece};
 use crate::vm::convert;
@@ -52,18 +52,6 @@ pub(crate) fn open(lua: Stack<'_>) {
 #[inline]
 pub(crate) fn buffer_at(lua: Stack<'_>, index: c_int) -> Option<&mut NlBuffer> {
     userdata::test(lua, index)
-}
-
-/// See [`userdata::push_frames`]; there is a table at index 2, and nothing above it.
-#[inline]
-pub(crate) fn push_frames(
-    lua: Stack<'_>,
-    places: &[Range<usize>],
-    bytes: &[u8],
-    piece: Option<&Piece>,
-) {
-    lua.set_top(2);
-    userdata::push_frames(lua, places, bytes, piece);
 }
 
 /// The address of a C function, for the FFI, that calls `body`, which captures nothing, with a
