@@ -3,10 +3,12 @@
 //! Unproven ones have never run, were suspended in their last turn, or are in the first slice of
 //! their turn. Of these, contexts that have run before go first. Of the suspended ones, those go
 //! first that have not used up their slice. Workers take from the two kinds alternately, so that
-//! neither waits until all of the other have run.
+//! neither waits until all of the other have run. So do they with the oldest and the newest of those
+//! that have never run: whoever is created behind a crowd runs soon.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_deque::{Injector, Steal};
 
@@ -20,7 +22,7 @@ pub(super) struct Late {
     /// Unproven contexts that have run before.
     again: Queue,
     /// Contexts that have never run.
-    new: Queue,
+    new: Newcomers,
     /// Contexts suspended in the first slice of their first turn.
     first: Queue,
     /// Suspended in a later slice, with some of it left.
@@ -41,6 +43,38 @@ pub(super) enum Used {
     Some,
     /// All of its slice.
     All,
+}
+
+/// Contexts that have never run, of which the oldest and the newest are taken in turn.
+#[derive(Debug, Default)]
+struct Newcomers {
+    queue: Mutex<(VecDeque<Arc<Context>>, bool)>,
+    /// How many there are; a hint to who does not hold the lock.
+    count: AtomicUsize,
+}
+
+impl Newcomers {
+    fn push(&self, context: Arc<Context>) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.0.push_back(context);
+        self.count.store(queue.0.len(), Ordering::SeqCst);
+    }
+
+    fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    fn take(&self) -> Option<Arc<Context>> {
+        if self.len() == 0 {
+            return None;
+        }
+        let mut guard = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let (queue, newest) = &mut *guard;
+        let taken = if *newest { queue.pop_back() } else { queue.pop_front() };
+        *newest = !*newest;
+        self.count.store(queue.len(), Ordering::SeqCst);
+        taken
+    }
 }
 
 fn take(queue: &Queue) -> Option<Arc<Context>> {
@@ -84,24 +118,24 @@ impl Late {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// The queues of unproven contexts, in the order in which they go.
-    fn all_unproven(&self) -> [&Queue; 3] {
-        [&self.again, &self.new, &self.first]
+    /// Whether there are unproven contexts at all.
+    fn is_any_unproven(&self) -> bool {
+        self.new.len() > 0 || !self.again.is_empty() || !self.first.is_empty()
     }
 
-    /// The same of those suspended in a later slice.
+    /// The queues of those suspended in a later slice, in the order in which they go.
     fn all_cut(&self) -> [&Queue; 2] {
         [&self.begun, &self.cut]
     }
 
     /// Whether there is one whose turn is to begin or has just begun, and that may run.
     pub(super) fn has_unproven(&self) -> bool {
-        !self.all_unproven().iter().all(|queue| queue.is_empty()) && self.held() == 0
+        self.is_any_unproven() && self.held() == 0
     }
 
     /// Whether one has never run, and may.
     pub(super) fn has_new(&self) -> bool {
-        !self.new.is_empty() && self.held() == 0
+        self.new.len() > 0 && self.held() == 0
     }
 
     /// Whether there is one that may run.
@@ -117,14 +151,16 @@ impl Late {
 
     /// Whether some have to wait because of [`Late::hold`].
     pub(super) fn are_held(&self) -> bool {
-        let mut queues = self.all_unproven().into_iter().chain(self.all_cut());
-        self.held() > 0 && !queues.all(|queue| queue.is_empty())
+        let has_cut = || !self.all_cut().iter().all(|queue| queue.is_empty());
+        self.held() > 0 && (self.is_any_unproven() || has_cut())
     }
 
     /// Takes the next one: of those whose turns were cut, if these are to come first.
     pub(super) fn take(&self, cut_first: bool) -> Option<Arc<Context>> {
         let held = self.held();
-        let unproven = || self.all_unproven().into_iter().filter(|_| held == 0).find_map(take);
+        let all_unproven =
+            || take(&self.again).or_else(|| self.new.take()).or_else(|| take(&self.first));
+        let unproven = || if held == 0 { all_unproven() } else { None };
         let cut = || self.all_cut().into_iter().filter(|_| held < 2).find_map(take);
         match cut_first {
             true => cut().or_else(unproven),
