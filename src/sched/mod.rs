@@ -10,6 +10,7 @@ mod exits;
 mod idle;
 mod ids;
 mod late;
+mod local;
 mod metrics;
 #[cfg(all(test, feature = "loom"))]
 mod models;

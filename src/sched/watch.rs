@@ -270,6 +270,18 @@ impl Watch {
         }
     }
 
+    /// The long turn that runs, of a worker that was not given up.
+    pub(super) fn long_turn(&self) -> Option<u64> {
+        let turn = self.turn();
+        (turn % 2 == 1 && self.long_since().is_some() && !self.is_retired()).then_some(turn)
+    }
+
+    /// Has it cut, if it has used so much CPU time and was not asked before; false if not.
+    pub(super) fn cut_after(&self, used: Duration) -> bool {
+        let is_due = |_: &u64| self.asked_since().is_none() && self.has_used(used);
+        self.long_turn().filter(is_due).map(|turn| self.cut(turn)).is_some()
+    }
+
     /// Since when the turn that runs has been asked to be cut, if it has.
     pub(super) fn asked_since(&self) -> Option<u64> {
         let is_asked = self.asked.load(Ordering::Relaxed) == self.turn();

@@ -306,27 +306,12 @@ impl Scheduler {
     /// Has a worker that is in a long turn cut it, for somebody who waits and finds no idle one.
     #[cold]
     pub(super) fn demand(&self) {
-        let now = rt::now();
-        let is_older =
-            |since: u64, age: Duration| now.saturating_sub(since) >= age.as_nanos() as u64;
-        for remote in self.remotes() {
-            let watch = &remote.watch;
-            if watch.long_since().is_none() || watch.is_retired() {
-                continue;
-            }
-            match watch.asked_since() {
-                // It is on its way.
-                Some(asked) if !is_older(asked, SLICE_MIN) => return,
-                // It cannot be cut where it is, or not yet.
-                Some(_) => {}
-                None if watch.has_used(SLICE_MIN) => {
-                    let turn = watch.turn();
-                    if turn % 2 == 1 {
-                        watch.cut(turn);
-                        return;
-                    }
-                }
-                None => {}
+        let fresh = rt::now().saturating_sub(SLICE_MIN.as_nanos() as u64);
+        for watch in self.remotes().map(|remote| &remote.watch) {
+            // One is on its way, or is cut now; where it cannot be cut, another one is.
+            let is_asked = watch.asked_since().is_some_and(|asked| asked > fresh);
+            if is_asked && watch.long_turn().is_some() || watch.cut_after(SLICE_MIN) {
+                return;
             }
         }
     }
@@ -343,12 +328,8 @@ impl Scheduler {
 
     /// Has all long turns cut that have used so much CPU time of their slices.
     fn cut_long(&self, used: Duration) {
-        for watch in self.remotes().map(|remote| &remote.watch) {
-            let turn = watch.turn();
-            let is_long = turn % 2 == 1 && watch.long_since().is_some() && !watch.is_retired();
-            if is_long && watch.asked_since().is_none() && watch.has_used(used) {
-                watch.cut(turn);
-            }
+        for remote in self.remotes() {
+            remote.watch.cut_after(used);
         }
     }
 

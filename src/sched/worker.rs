@@ -6,16 +6,16 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use crossbeam_deque::{Steal, Worker as Deque};
 
 use super::context::Context;
+use super::local::Local;
 use super::program::{End, Outcome};
 use super::scheduler::Scheduler;
 use super::spin::Spin;
-use super::watch::Watch;
 use super::watchdog::{HURRY, TICK};
 use crate::error::Code;
 
@@ -36,68 +36,6 @@ const TURNS_PER_SAMPLE: u32 = 64;
 
 /// What a turn costs at least, in messages' worth.
 const TURN_COST: usize = 1;
-
-/// The part of a worker that wakers reach on their own thread.
-struct Local {
-    scheduler: *const Scheduler,
-    index: usize,
-    deque: Deque<Arc<Context>>,
-    /// Holds the slot.
-    watch: Arc<Watch>,
-    /// The index whose contexts this worker alone runs.
-    place: Cell<Option<usize>>,
-    in_turn: Cell<bool>,
-    /// The turn has been cut before: what becomes ready in it is not to wait for it.
-    is_long: Cell<bool>,
-    /// The worker itself looks at the sockets, and at its queue afterwards.
-    is_looking: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Local {
-    fn enqueue(&self, scheduler: &Scheduler, context: Option<Arc<Context>>) {
-        let wanted = context.as_ref().and_then(|context| context.worker());
-        let is_long = self.in_turn.get() && self.is_long.get();
-        if is_long || self.watch.is_retired() || wanted.is_some() && wanted != self.place.get() {
-            // Another one's; or what is queued here would wait for the end of a turn that takes
-            // long.
-            if let Some(context) = context {
-                scheduler.share(context);
-            }
-        } else if self.in_turn.get() {
-            if let Some(displaced) = self.watch.slot.replace(context) {
-                let is_for_all = displaced.worker().is_none();
-                self.push(scheduler, displaced);
-                if is_for_all {
-                    scheduler.wake_one();
-                }
-            }
-        } else if let Some(context) = context {
-            self.push(scheduler, context);
-            if !self.is_looking.get() {
-                // The reactor runs on this thread, inside `block_on`: look at the queue afterwards.
-                self.wake();
-            }
-        }
-    }
-
-    /// Queues a context: here, unless it may not give the worker back, or only one may run it.
-    fn push(&self, scheduler: &Scheduler, context: Arc<Context>) {
-        if context.worker().is_some() {
-            return scheduler.share(context);
-        }
-        match context.metrics().is_proven() {
-            true => self.deque.push(context),
-            false => scheduler.late.push(context),
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.waker.borrow().as_ref() {
-            waker.wake_by_ref();
-        }
-    }
-}
 
 thread_local! {
     static LOCAL: RefCell<Option<std::rc::Rc<Local>>> = const { RefCell::new(None) };
