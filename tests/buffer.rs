@@ -70,7 +70,8 @@ fn only_buffers_pass_the_type_check() {
     .unwrap();
     lua.push_nil();
     assert!(userdata::test(lua, -1).is_none());
-    lua.push_address(raw.cast());
+    // SAFETY: the state is not running; the VM keeps the number alone.
+    unsafe { ffi::lua_pushlightuserdata(raw, raw.cast()) };
     assert!(userdata::test(lua, -1).is_none());
     lua.push_global(c"values");
     for index in 1..=9 {

@@ -10,11 +10,11 @@
 //!   main.lua:9: bad option 'worker' of 'create' (integer from 0 to 1 expected, got number 7)
 //! ```
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_int};
 use std::fmt::Write;
 use std::sync::OnceLock;
 
-use mlua::ffi::{self, lua_CFunction, lua_Debug};
+use mlua::ffi::{self, lua_CFunction};
 
 use super::convert::int64;
 use super::stack::{Stack, function};
@@ -54,48 +54,17 @@ struct Place {
     method: Option<String>,
 }
 
-fn empty_record() -> lua_Debug {
-    // SAFETY: numbers and pointers, for which zeros are valid; `lua_getstack` fills it in.
-    unsafe { std::mem::zeroed() }
-}
-
-/// # Safety
-/// A terminated text that lives while it is looked at, or null.
-unsafe fn bytes_of<'a>(text: *const c_char) -> &'a [u8] {
-    if text.is_null() {
-        return &[];
-    }
-    // SAFETY: the caller's contract.
-    unsafe { CStr::from_ptr(text) }.to_bytes()
-}
-
 /// The innermost function of the script that runs; `None` if there are only others.
 fn place(lua: Stack<'_>) -> Option<Place> {
-    let mut record = empty_record();
-    let state = lua.raw();
     for level in 0..LEVELS_MAX {
-        // SAFETY: a running state.
-        if unsafe { ffi::lua_getstack(state, level, &mut record) } == 0 {
-            return None;
-        }
-        // SAFETY: the record is of a live level; the texts live while the level does.
-        let source = unsafe {
-            ffi::lua_getinfo(state, c"Sl".as_ptr(), &mut record);
-            bytes_of(record.source)
-        };
-        let is_script = !OTHERS.iter().any(|prefix| source.starts_with(prefix));
-        if record.currentline < 0 || !is_script {
+        let record = lua.frame(level, c"Sl")?;
+        let is_script = !OTHERS.iter().any(|prefix| record.source().starts_with(prefix));
+        if record.line() < 0 || !is_script {
             continue;
         }
-        // SAFETY: as above, for the function that this one has called.
-        let method = unsafe {
-            let is_called = level > 0 && ffi::lua_getstack(state, level - 1, &mut record) != 0;
-            if is_called {
-                ffi::lua_getinfo(state, c"n".as_ptr(), &mut record);
-            }
-            let is_method = is_called && bytes_of(record.namewhat) == b"method";
-            is_method.then(|| String::from_utf8_lossy(bytes_of(record.name)).into_owned())
-        };
+        // Of the function that this one has called.
+        let called = lua.frame(level - 1, c"n").filter(|called| called.name_kind() == b"method");
+        let method = called.map(|called| String::from_utf8_lossy(called.name()).into_owned());
         return Some(Place { level, method });
     }
     None

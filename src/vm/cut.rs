@@ -22,6 +22,7 @@ use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
 use super::coroutine::vm_yield;
 use super::hook::{self, may_set, set_hook};
 use super::layout;
+use super::stack::Stack;
 use super::state::account;
 use super::stock::{Kind, frame};
 use super::traceback::{hide_bottom, traceback};
@@ -145,7 +146,8 @@ impl Cut {
         }
         // SAFETY: a coroutine of the state, which is alive: those that are cut stay so. Nobody else
         // uses the state: what refers to it is this thread's.
-        unsafe { traceback(at, at, 0, &mut text) };
+        let lua = unsafe { Stack::new(at) };
+        traceback(lua, lua, 0, &mut text);
         hide_bottom(&mut text);
         Some(String::from_utf8_lossy(&text).into_owned())
     }
@@ -259,7 +261,7 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
         }
         if cut.breaks_off() {
             // Nowhere inside the library, and in nothing else that runs meanwhile.
-            let is_script = frame(raw, 0).is_some_and(|(_, kind)| kind == Kind::Script);
+            let is_script = frame(Stack::new(raw), 0) == Some(Kind::Script);
             if is_script && root(raw) == cut.statement.get() {
                 crate::sched::set_statement(true);
                 cut.is_wanted.set(false);
@@ -366,23 +368,19 @@ unsafe fn look_up_to(raw: *mut lua_State, root: *mut lua_State, resume: *const c
             if lua_isyieldable(at) == 0 {
                 return 1;
             }
-            let mut call = std::mem::zeroed::<ffi::lua_Debug>();
-            if ffi::lua_getstack(at, 0, &raw mut call) == 0
-                || ffi::lua_getinfo(at, c"f".as_ptr(), &raw mut call) == 0
-            {
+            let lua = Stack::new(at);
+            if lua.frame(0, c"f").is_none() {
                 return 2;
             }
-            let is_resume = ffi::lua_topointer(at, -1) == resume;
-            ffi::lua_settop(at, -2);
-            if !is_resume || ffi::lua_getlocal(at, &raw const call, 1).is_null() {
+            let is_resume = lua.address(-1) == resume;
+            lua.pop();
+            if !is_resume || !lua.first_local(0) {
                 return 2;
             }
-            let inner = ffi::lua_tothread(at, -1);
-            ffi::lua_settop(at, -2);
-            if inner.is_null() {
-                return 2;
-            }
-            at = inner;
+            let inner = lua.thread(-1);
+            lua.pop();
+            let Some(inner) = inner else { return 2 };
+            at = inner.raw();
         }
     }
     0

@@ -24,6 +24,7 @@ use mlua::ffi::{self, lua_Debug, lua_State};
 
 use super::cut;
 use super::layout;
+use super::stack::Stack;
 use super::state::{Account, account};
 use super::traceback::{hide_bottom, traceback};
 
@@ -223,7 +224,7 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
     unsafe {
         if is_first {
             let mut text = Vec::new();
-            traceback(raw, raw, 0, &mut text);
+            traceback(Stack::new(raw), Stack::new(raw), 0, &mut text);
             hide_bottom(&mut text);
             CAUGHT.set(Some((running, String::from_utf8_lossy(&text).into_owned())));
         }

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_int, c_void};
 
 use mlua::ffi;
 
+use super::layout::{self, Function};
 use super::stack::Stack;
 use super::state::Account;
 use super::{chunk_cache, pristine, profiler, state, stock, traceback};
@@ -12,11 +13,8 @@ use crate::logging;
 /// Prepares a fresh state for what the library does with it. Raises for want of memory.
 pub(crate) fn prepare(lua: Stack<'_>) {
     pristine::keep(lua);
-    // SAFETY: a fresh state with slots free.
-    unsafe {
-        stock::install(lua.raw());
-        profiler::install(lua.raw());
-    }
+    stock::install(lua);
+    profiler::install(lua);
 }
 
 impl<'a> Stack<'a> {
@@ -35,8 +33,13 @@ impl<'a> Stack<'a> {
 
     /// Appends a traceback of this coroutine from a level on.
     pub(crate) fn traceback(self, level: c_int, to: &mut Vec<u8>) {
-        // SAFETY: a running state with slots free.
-        unsafe { traceback::traceback(self.raw(), self.raw(), level, to) };
+        traceback::traceback(self, self, level, to);
+    }
+
+    /// Which of LuaJIT's own functions is at `index`: above that of Lua's and C's for those.
+    pub(crate) fn function_number(self, index: c_int) -> u8 {
+        // SAFETY: a function is there.
+        unsafe { (*layout::object::<Function>(self.raw(), index)).number }
     }
 
     /// The error on top of the stack, as text.

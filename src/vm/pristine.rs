@@ -135,8 +135,7 @@ fn function_on_top(lua: Stack<'_>) -> &mut Function {
 /// Learns what is built in.
 pub(crate) fn learn(lua: Stack<'_>) {
     let mut known = BTreeMap::new();
-    // SAFETY: a fresh state with its libraries open and slots free.
-    unsafe { stock::install(lua.raw()) };
+    stock::install(lua);
     for library in LIBRARIES {
         let mut names = Names::new();
         lua.push_global(library);

@@ -20,7 +20,8 @@ use mlua::ffi::{self, lua_State};
 
 use super::frames::is_hidden;
 use super::hook;
-use super::stock::{BUILT_IN, Kind, NUMBER_OFFSET, frame, has_no_name, has_room};
+use super::stack::{Stack, function};
+use super::stock::{BUILT_IN, Kind, frame, has_no_name, has_room};
 
 type Callback = unsafe extern "C-unwind" fn(*mut c_void, *mut lua_State, c_int, c_int);
 
@@ -48,31 +49,22 @@ static INTERVAL_MICROS: AtomicI64 = AtomicI64::new(0);
 /// What is kept in the registry at this name: the coroutine that the callback runs in.
 const CALLBACK: &CStr = c"node-lua profiler";
 
-/// Puts the module where `require` finds LuaJIT's.
-///
-/// # Safety
-/// `raw` must be a fresh state with its libraries open and stack slots free. May raise.
-pub(crate) unsafe fn install(raw: *mut lua_State) {
-    // SAFETY: the caller's contract; the stack is left as it was.
-    unsafe {
-        ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, c"_PRELOAD".as_ptr());
-        ffi::lua_pushcfunction(raw, open);
-        ffi::lua_setfield(raw, -2, c"jit.profile".as_ptr());
-        ffi::lua_settop(raw, -2);
-    }
+/// Puts the module where `require` finds LuaJIT's, in a fresh state. May raise.
+pub(crate) fn install(lua: Stack<'_>) {
+    lua.field(ffi::LUA_REGISTRYINDEX, c"_PRELOAD");
+    lua.push_function(function(open));
+    lua.set_field(-2, c"jit.profile");
+    lua.pop();
 }
 
 /// The loader of `jit.profile`.
-unsafe extern "C-unwind" fn open(raw: *mut lua_State) -> c_int {
+fn open(lua: Stack<'_>) -> c_int {
     let functions: [(&CStr, ffi::lua_CFunction); 3] =
-        [(c"start", start), (c"stop", stop), (c"dumpstack", dumpstack)];
-    // SAFETY: called by the VM.
-    unsafe {
-        ffi::lua_createtable(raw, 0, 3);
-        for (name, function) in functions {
-            ffi::lua_pushcfunction(raw, function);
-            ffi::lua_setfield(raw, -2, name.as_ptr());
-        }
+        [(c"start", start), (c"stop", stop), (c"dumpstack", function(dumpstack))];
+    lua.push_table(0, 3);
+    for (name, function) in functions {
+        lua.push_function(function);
+        lua.set_field(-2, name);
     }
     1
 }
@@ -136,102 +128,78 @@ unsafe extern "C-unwind" fn stop(raw: *mut lua_State) -> c_int {
 }
 
 /// profile.dumpstack([thread,] format, depth)
-unsafe extern "C-unwind" fn dumpstack(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, with arguments that are checked.
-    unsafe {
-        let thread = ffi::lua_tothread(raw, 1);
-        let (of, first) = match thread.is_null() {
-            true => (raw, 1),
-            false => (thread, 2),
-        };
-        let mut length = 0;
-        let format = ffi::luaL_checklstring(raw, first, &raw mut length);
-        let depth = ffi::luaL_checkinteger(raw, first + 1);
-        let depth = depth.clamp(c_int::MIN as _, c_int::MAX as _) as c_int;
-        let mut text = Vec::new();
-        if has_room(raw, of) {
-            let format = std::slice::from_raw_parts(format.cast::<u8>(), length);
-            dump(of, format, depth, &mut text);
-        }
-        ffi::lua_pushlstring(raw, text.as_ptr().cast(), text.len());
+fn dumpstack(lua: Stack<'_>) -> c_int {
+    let (of, first) = lua.thread(1).map_or((lua, 1), |of| (of, 2));
+    let format = lua.check_text(first);
+    let depth = lua.check_integer(first + 1).clamp(c_int::MIN.into(), c_int::MAX.into());
+    let mut text = Vec::new();
+    if has_room(lua, of) {
+        dump(of, format, depth as c_int, &mut text);
     }
+    lua.push_text(&text);
     1
 }
 
 /// Appends the frames that scripts see, each as LuaJIT's profiler writes it in this format; from
 /// the outermost one on if the depth is below 0.
-unsafe fn dump(of: *mut lua_State, format: &[u8], depth: c_int, text: &mut Vec<u8>) {
+fn dump(of: Stack<'_>, format: &[u8], depth: c_int, text: &mut Vec<u8>) {
     let levels_max = depth.unsigned_abs() as usize;
-    // SAFETY: the caller's: a live coroutine with two slots free.
-    unsafe {
-        let all = (0..).take_while(|&level| frame(of, level).is_some());
-        let mut levels: Vec<c_int> =
-            all.filter(|&level| !is_hidden(of, level)).take(levels_max).collect();
-        if depth < 0 {
-            levels.reverse();
-        }
-        let (mut is_path_whole, mut end) = (false, None);
-        for level in levels {
-            for &letter in format {
-                match letter {
-                    b'p' => is_path_whole = true,
-                    b'Z' => end = Some(text.len()),
-                    b'f' | b'F' | b'l' => say_frame(of, level, letter, is_path_whole, text),
-                    _ => text.push(letter),
-                }
+    let all = (0..).take_while(|&level| frame(of, level).is_some());
+    let mut levels: Vec<c_int> =
+        all.filter(|&level| !is_hidden(of, level)).take(levels_max).collect();
+    if depth < 0 {
+        levels.reverse();
+    }
+    let (mut is_path_whole, mut end) = (false, None);
+    for level in levels {
+        for &letter in format {
+            match letter {
+                b'p' => is_path_whole = true,
+                b'Z' => end = Some(text.len()),
+                b'f' | b'F' | b'l' => say_frame(of, level, letter, is_path_whole, text),
+                _ => text.push(letter),
             }
         }
-        // The last separator is left out.
-        text.truncate(end.unwrap_or(text.len()));
     }
+    // The last separator is left out.
+    text.truncate(end.unwrap_or(text.len()));
 }
 
 /// Appends what a letter of the format says of a frame.
-unsafe fn say_frame(
-    of: *mut lua_State,
-    level: c_int,
-    letter: u8,
-    is_path_whole: bool,
-    text: &mut Vec<u8>,
-) {
-    // SAFETY: the caller's; the VM's texts are terminated and live while the frame does.
-    unsafe {
-        let Some((mut found, kind)) = frame(of, level) else { return };
-        ffi::lua_getinfo(of, c"nlf".as_ptr(), &mut found);
-        let object = ffi::lua_topointer(of, -1);
-        let code = ffi::lua_tocfunction(of, -1);
-        ffi::lua_settop(of, -2);
-        let number = object.cast::<u8>().add(NUMBER_OFFSET).read();
-        let is_script = kind == Kind::Script;
-        let whole = CStr::from_ptr(found.source).to_bytes();
-        let source = match whole {
-            [b'=' | b'@', name @ ..] if is_path_whole => name,
-            [b'=' | b'@', name @ ..] => {
-                name.rsplit(|byte| b"/\\".contains(byte)).next().unwrap_or(name)
-            }
-            _ => b"[string]",
-        };
-        let mut say = |pieces: &[&[u8]]| text.extend(pieces.iter().copied().flatten());
-        // LuaJIT has some functions in bytecode.
-        let is_built_in = is_script && found.linedefined < 0;
-        if letter != b'l' && !found.name.is_null() && !has_no_name(of, level) {
-            if letter == b'F' && is_script && !is_built_in {
-                say(&[source, b":"]);
-            }
-            say(&[CStr::from_ptr(found.name).to_bytes()]);
-        } else if is_built_in {
-            say(&[b"[builtin:", whole, b"]"]);
-        } else if is_script {
-            let line = if letter == b'l' { found.currentline } else { -1 };
-            let line = if line >= 0 { line } else { found.linedefined };
-            say(&[source, format!(":{line}").as_bytes()]);
-        } else if kind == Kind::C && number >= BUILT_IN && frame(of, level + 1).is_some() {
-            say(&[format!("[builtin#{number}]").as_bytes()]);
-        } else {
-            let code = code.filter(|_| kind == Kind::C);
-            let address = code.map_or(object as usize, |code| code as usize);
-            say(&[format!("@{address:#x}").as_bytes()]);
+fn say_frame(of: Stack<'_>, level: c_int, letter: u8, is_path_whole: bool, text: &mut Vec<u8>) {
+    let Some(kind) = frame(of, level) else { return };
+    let Some(found) = of.frame(level, c"Snlf") else { return };
+    let (object, code, number) = (of.address(-1), of.c_function(-1), of.function_number(-1));
+    of.pop();
+    let is_script = kind == Kind::Script;
+    let whole = found.source();
+    let source = match whole {
+        [b'=' | b'@', name @ ..] if is_path_whole => name,
+        [b'=' | b'@', name @ ..] => {
+            name.rsplit(|byte| b"/\\".contains(byte)).next().unwrap_or(name)
         }
+        _ => b"[string]",
+    };
+    let mut say = |pieces: &[&[u8]]| text.extend(pieces.iter().copied().flatten());
+    // LuaJIT has some functions in bytecode.
+    let is_built_in = is_script && found.first_line() < 0;
+    if letter != b'l' && !found.name().is_empty() && !has_no_name(of, level) {
+        if letter == b'F' && is_script && !is_built_in {
+            say(&[source, b":"]);
+        }
+        say(&[found.name()]);
+    } else if is_built_in {
+        say(&[b"[builtin:", whole, b"]"]);
+    } else if is_script {
+        let line = if letter == b'l' { found.line() } else { -1 };
+        let line = if line >= 0 { line } else { found.first_line() };
+        say(&[source, format!(":{line}").as_bytes()]);
+    } else if kind == Kind::C && number >= BUILT_IN && frame(of, level + 1).is_some() {
+        say(&[format!("[builtin#{number}]").as_bytes()]);
+    } else {
+        let code = code.filter(|_| kind == Kind::C);
+        let address = code.map_or(object as usize, |code| code as usize);
+        say(&[format!("@{address:#x}").as_bytes()]);
     }
 }
 
@@ -258,7 +226,7 @@ unsafe extern "C-unwind" fn sample(
         ffi::lua_pushinteger(callback, samples as ffi::lua_Integer);
         ffi::lua_pushlstring(callback, [vm_state as u8].as_ptr().cast(), 1);
         if ffi::lua_pcall(callback, 3, 0, 0) != ffi::LUA_OK {
-            fail(callback);
+            fail(Stack::new(callback));
             ffi::lua_settop(callback, 1);
         }
         // Ends what the compiler records. What the mask was is known to LuaJIT, which sets it anew.
@@ -278,20 +246,9 @@ pub(crate) fn on_failure(tell: fn(Vec<u8>)) {
 }
 
 /// Tells what the callback has raised, which is on top.
-///
-/// # Safety
-/// `callback` must be the coroutine of a running state.
-unsafe fn fail(callback: *mut lua_State) {
-    let mut length = 0;
-    // SAFETY: the caller's contract; the text is copied while it is there.
-    let text = unsafe {
-        let text = ffi::lua_tolstring(callback, -1, &raw mut length);
-        match text.is_null() {
-            true => b"an error that is no text".to_vec(),
-            false => std::slice::from_raw_parts(text.cast::<u8>(), length).to_vec(),
-        }
-    };
-    let text = [b"in the callback of jit.profile: ", &text[..]].concat();
+fn fail(callback: Stack<'_>) {
+    let text = callback.text(-1).unwrap_or(b"an error that is no text");
+    let text = [b"in the callback of jit.profile: ", text].concat();
     HAS_FAILED.store(true, Ordering::Relaxed);
     if let Some(tell) = ON_FAILURE.get() {
         tell(text);

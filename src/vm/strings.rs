@@ -11,6 +11,7 @@ use mlua::ffi::{self, lua_State, luaL_Buffer};
 use super::hook;
 use super::layout::{self, Function};
 use super::pattern::{Caller, Captured, Fault, Matcher};
+use super::stack::{Stack, function};
 use super::stock::{Original, go_on, replace};
 
 static FIND: Original = Original::new();
@@ -23,20 +24,14 @@ static INSERT: Original = Original::new();
 const PLACES: i32 = 1 << 16;
 
 /// Puts the functions in their place.
-///
-/// # Safety
-/// As for [`replace`], with `string` on top of the stack.
-pub(crate) unsafe fn install(raw: *mut lua_State) {
-    // SAFETY: the caller's contract.
-    unsafe {
-        replace(raw, c"find", find, &FIND);
-        replace(raw, c"match", first, &MATCH);
-        replace(raw, c"gmatch", gmatch, &GMATCH);
-        replace(raw, c"gsub", gsub, &GSUB);
-        ffi::lua_getglobal(raw, c"table".as_ptr());
-        replace(raw, c"insert", insert, &INSERT);
-        ffi::lua_settop(raw, -2);
-    }
+pub(crate) fn install(lua: Stack<'_>) {
+    replace(lua, c"find", function(find), &FIND);
+    replace(lua, c"match", function(first), &MATCH);
+    replace(lua, c"gmatch", function(gmatch), &GMATCH);
+    replace(lua, c"gsub", function(gsub), &GSUB);
+    lua.push_global(c"table");
+    replace(lua, c"insert", function(insert), &INSERT);
+    lua.pop();
 }
 
 /// Whether a byte makes a text a pattern, for `find`.
@@ -47,13 +42,10 @@ fn is_special(byte: u8) -> bool {
 /// The bytes of the string, or number, at an index, and the zero behind them.
 ///
 /// They are there as long as the string is on the stack.
-unsafe fn string<'a>(raw: *mut lua_State, index: c_int) -> &'a [u8] {
-    let mut len = 0;
-    // SAFETY: called by the VM. All its strings end with a zero.
-    unsafe {
-        let start = ffi::luaL_checklstring(raw, index, &mut len);
-        std::slice::from_raw_parts(start.cast(), len + 1)
-    }
+fn string(lua: Stack<'_>, index: c_int) -> &[u8] {
+    let text = lua.check_text(index);
+    // SAFETY: all strings of the VM end with a zero.
+    unsafe { std::slice::from_raw_parts(text.as_ptr(), text.len() + 1) }
 }
 
 /// A function of ours that the VM has called.
@@ -61,13 +53,13 @@ struct Called(*mut lua_State);
 
 impl Caller for Called {
     fn pause(&self) {
-        // SAFETY: called by the VM; nothing is live here that would need dropping.
+        // SAFETY: the state that has called; nothing is live here that would need dropping.
         unsafe { hook::look(self.0) };
     }
 
     #[cold]
     fn fail(&self, fault: Fault) -> ! {
-        // SAFETY: as above.
+        // SAFETY: as in `pause`; the text is a constant.
         unsafe { ffi::luaL_error(self.0, fault.text().as_ptr()) };
         // It does not come back.
         std::process::abort()
@@ -77,111 +69,88 @@ impl Caller for Called {
 type Search<'a> = Matcher<'a, Called>;
 
 /// A matcher for two such strings.
-fn matcher<'a>(raw: *mut lua_State, subject: &'a [u8], pattern: &'a [u8]) -> Search<'a> {
-    Matcher::new(&subject[..subject.len() - 1], pattern, Called(raw))
+fn matcher<'a>(lua: Stack<'_>, subject: &'a [u8], pattern: &'a [u8]) -> Search<'a> {
+    Matcher::new(&subject[..subject.len() - 1], pattern, Called(lua.raw()))
 }
 
 /// What a match has captured, pushed; `count` values.
-unsafe fn push(
-    raw: *mut lua_State,
-    matcher: &Search<'_>,
-    (start, end): (usize, usize),
-    count: usize,
-) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe {
-        ffi::luaL_checkstack(raw, count as c_int, c"too many captures".as_ptr());
-        for index in 0..count {
-            push_one(raw, matcher.value(index, start, end));
-        }
+fn push(lua: Stack<'_>, matcher: &Search<'_>, (start, end): (usize, usize), count: usize) -> c_int {
+    lua.want_room(count as c_int, c"too many captures");
+    for index in 0..count {
+        push_one(lua, matcher.value(index, start, end));
     }
     count as c_int
 }
 
-unsafe fn push_one(raw: *mut lua_State, value: Captured<'_>) {
-    // SAFETY: the callers have a stack slot free.
-    unsafe {
-        match value {
-            Captured::Text(text) => ffi::lua_pushlstring_(raw, text.as_ptr().cast(), text.len()),
-            Captured::Position(position) => ffi::lua_pushnumber(raw, position as f64),
-        }
+fn push_one(lua: Stack<'_>, value: Captured<'_>) {
+    match value {
+        Captured::Text(text) => lua.push_text(text),
+        Captured::Position(position) => lua.push_number(position as f64),
     }
 }
 
 /// string.find and string.match
-unsafe fn search(raw: *mut lua_State, is_find: bool) -> c_int {
-    // SAFETY: called by the VM, with arguments that stay on the stack.
-    unsafe {
-        let (subject, pattern) = (string(raw, 1), string(raw, 2));
-        let len = subject.len() - 1;
-        let from = ffi::luaL_optinteger(raw, 3, 1);
-        if is_find
-            && (ffi::lua_toboolean(raw, 4) != 0 || !pattern.iter().any(|byte| is_special(*byte)))
-        {
-            return go_on(raw, &FIND);
+fn search(lua: Stack<'_>, is_find: bool) -> c_int {
+    let (subject, pattern) = (string(lua, 1), string(lua, 2));
+    let len = subject.len() - 1;
+    let from = lua.optional_integer(3, 1);
+    if is_find && (lua.boolean(4) || !pattern.iter().any(|byte| is_special(*byte))) {
+        return go_on(lua, &FIND);
+    }
+    // As LuaJIT converts what is out of range.
+    let from = i32::try_from(from).unwrap_or(i32::MIN) as isize;
+    let from = if from < 0 { from.saturating_add_unsigned(len) } else { from - 1 };
+    let start = usize::try_from(from).unwrap_or(0).min(len);
+    let is_anchored = pattern[0] == b'^';
+    let mut matcher = matcher(lua, subject, pattern);
+    match matcher.find(start, usize::from(is_anchored), is_anchored) {
+        Some((start, end)) if is_find => {
+            lua.push_number((start + 1) as f64);
+            lua.push_number(end as f64);
+            2 + push(lua, &matcher, (start, end), matcher.captures())
         }
-        // As LuaJIT converts what is out of range.
-        let from = i32::try_from(from).unwrap_or(i32::MIN) as isize;
-        let from = if from < 0 { from.saturating_add_unsigned(len) } else { from - 1 };
-        let start = usize::try_from(from).unwrap_or(0).min(len);
-        let is_anchored = pattern[0] == b'^';
-        let mut matcher = matcher(raw, subject, pattern);
-        match matcher.find(start, usize::from(is_anchored), is_anchored) {
-            Some((start, end)) if is_find => {
-                ffi::lua_pushnumber(raw, (start + 1) as f64);
-                ffi::lua_pushnumber(raw, end as f64);
-                2 + push(raw, &matcher, (start, end), matcher.captures())
-            }
-            Some(found) => push(raw, &matcher, found, matcher.values()),
-            None => {
-                ffi::lua_pushnil(raw);
-                1
-            }
+        Some(found) => push(lua, &matcher, found, matcher.values()),
+        None => {
+            lua.push_nil();
+            1
         }
     }
 }
 
 /// string.find
-unsafe extern "C-unwind" fn find(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe { search(raw, true) }
+fn find(lua: Stack<'_>) -> c_int {
+    search(lua, true)
 }
 
 /// string.match
-unsafe extern "C-unwind" fn first(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe { search(raw, false) }
+fn first(lua: Stack<'_>) -> c_int {
+    search(lua, false)
 }
 
 /// string.gmatch
-unsafe extern "C-unwind" fn gmatch(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM. LuaJIT's own makes its iterator: a function in C of its own.
-    unsafe {
-        let results = go_on(raw, &GMATCH);
-        (*layout::object::<Function>(raw, -1)).function = gmatch_next;
-        results
-    }
+fn gmatch(lua: Stack<'_>) -> c_int {
+    let results = go_on(lua, &GMATCH);
+    // SAFETY: LuaJIT's own makes its iterator: a function in C of its own.
+    unsafe { (*layout::object::<Function>(lua.raw(), -1)).function = function(gmatch_next) };
+    results
 }
 
 /// What `string.gmatch` returns: the subject, the pattern, and where to go on are its upvalues. The
 /// last is an integer where numbers are kept.
-unsafe extern "C-unwind" fn gmatch_next(raw: *mut lua_State) -> c_int {
+fn gmatch_next(lua: Stack<'_>) -> c_int {
     const POSITION: c_int = ffi::lua_upvalueindex(3);
-    // SAFETY: called by the VM, with the upvalues that LuaJIT has given the function.
-    unsafe {
-        let subject = string(raw, ffi::lua_upvalueindex(1));
-        let pattern = string(raw, ffi::lua_upvalueindex(2));
-        let start = ffi::lua_tonumber(raw, POSITION).to_bits() as usize;
-        let mut matcher = matcher(raw, subject, pattern);
-        match matcher.find(start, 0, false) {
-            Some((start, end)) => {
-                let next = end + usize::from(end == start);
-                ffi::lua_pushnumber(raw, f64::from_bits(next as u64));
-                ffi::lua_replace(raw, POSITION);
-                push(raw, &matcher, (start, end), matcher.values())
-            }
-            None => 0,
+    let subject = string(lua, ffi::lua_upvalueindex(1));
+    let pattern = string(lua, ffi::lua_upvalueindex(2));
+    let start = lua.number(POSITION).to_bits() as usize;
+    let mut matcher = matcher(lua, subject, pattern);
+    match matcher.find(start, 0, false) {
+        Some((start, end)) => {
+            let next = end + usize::from(end == start);
+            lua.push_number(f64::from_bits(next as u64));
+            lua.replace(POSITION);
+            push(lua, &matcher, (start, end), matcher.values())
         }
+        None => 0,
     }
 }
 
@@ -202,13 +171,13 @@ unsafe fn add(buffer: *mut luaL_Buffer, bytes: &[u8]) {
 
 /// Adds what a text with `%0` to `%9` in it stands for.
 unsafe fn add_text(
-    raw: *mut lua_State,
+    lua: Stack<'_>,
     buffer: *mut luaL_Buffer,
     matcher: &Search<'_>,
     (start, end): (usize, usize),
     text: &[u8],
 ) {
-    // SAFETY: called by `gsub`.
+    // SAFETY: `gsub`'s buffer, which is in use, with what it has put on the stack on top.
     unsafe {
         let mut rest = text;
         while let Some(at) = memchr::memchr(b'%', rest) {
@@ -220,7 +189,7 @@ unsafe fn add_text(
                 b'1'..=b'9' => match matcher.value(usize::from(next - b'1'), start, end) {
                     Captured::Text(text) => add(buffer, text),
                     value => {
-                        push_one(raw, value);
+                        push_one(lua, value);
                         ffi::luaL_addvalue(buffer);
                     }
                 },
@@ -233,28 +202,28 @@ unsafe fn add_text(
 
 /// Adds what a function returns for a match, or a table has for it.
 unsafe fn add_value(
-    raw: *mut lua_State,
+    lua: Stack<'_>,
     buffer: *mut luaL_Buffer,
     matcher: &Search<'_>,
     (start, end): (usize, usize),
     kind: c_int,
 ) {
-    // SAFETY: called by `gsub`.
+    // SAFETY: `gsub`'s buffer, which is in use, with what it has put on the stack on top.
     unsafe {
         if kind == ffi::LUA_TFUNCTION {
-            ffi::lua_pushvalue(raw, 3);
-            let count = push(raw, matcher, (start, end), matcher.values());
-            ffi::lua_call(raw, count, 1);
+            lua.push_copy(3);
+            let count = push(lua, matcher, (start, end), matcher.values());
+            lua.call(count, 1);
         } else {
-            push_one(raw, matcher.value(0, start, end));
-            ffi::lua_gettable(raw, 3);
+            push_one(lua, matcher.value(0, start, end));
+            ffi::lua_gettable(lua.raw(), 3);
         }
-        if ffi::lua_toboolean(raw, -1) == 0 {
-            ffi::lua_settop(raw, -2);
+        if !lua.boolean(-1) {
+            lua.pop();
             add(buffer, matcher.whole(start, end));
-        } else if ffi::lua_isstring(raw, -1) == 0 {
+        } else if ffi::lua_isstring(lua.raw(), -1) == 0 {
             let format = c"invalid replacement value (a %s)";
-            ffi::luaL_error(raw, format.as_ptr(), ffi::luaL_typename(raw, -1));
+            ffi::luaL_error(lua.raw(), format.as_ptr(), ffi::luaL_typename(lua.raw(), -1));
         } else {
             ffi::luaL_addvalue(buffer);
         }
@@ -262,26 +231,27 @@ unsafe fn add_value(
 }
 
 /// string.gsub
-unsafe extern "C-unwind" fn gsub(raw: *mut lua_State) -> c_int {
+fn gsub(lua: Stack<'_>) -> c_int {
     const WANTED: &CStr = c"string/function/table expected";
-    // SAFETY: called by the VM, with arguments that stay on the stack. The buffer is the VM's: what
-    // does not fit lies on the stack.
+    let (subject, pattern) = (string(lua, 1), string(lua, 2));
+    let len = subject.len() - 1;
+    let kind = lua.kind(3);
+    let most = lua.optional_integer(4, len as i64 + 1) as i32;
+    let is_text = kind == ffi::LUA_TNUMBER || kind == ffi::LUA_TSTRING;
+    if !is_text && kind != ffi::LUA_TFUNCTION && kind != ffi::LUA_TTABLE {
+        // SAFETY: called by the VM; the text is a constant.
+        return unsafe { ffi::luaL_argerror(lua.raw(), 3, WANTED.as_ptr()) };
+    }
+    let replacement = if is_text { string(lua, 3) } else { &[0] };
+    let replacement = &replacement[..replacement.len() - 1];
+    let is_anchored = pattern[0] == b'^';
+    let mut matcher = matcher(lua, subject, pattern);
+    let mut buffer = MaybeUninit::uninit();
+    let buffer = buffer.as_mut_ptr();
+    // SAFETY: the buffer is the VM's, from here to the end: what does not fit lies on the stack,
+    // where nothing else is put or taken meanwhile.
     unsafe {
-        let (subject, pattern) = (string(raw, 1), string(raw, 2));
-        let len = subject.len() - 1;
-        let kind = ffi::lua_type(raw, 3);
-        let most = ffi::luaL_optinteger(raw, 4, len as i64 + 1) as i32;
-        let is_text = kind == ffi::LUA_TNUMBER || kind == ffi::LUA_TSTRING;
-        if !is_text && kind != ffi::LUA_TFUNCTION && kind != ffi::LUA_TTABLE {
-            return ffi::luaL_argerror(raw, 3, WANTED.as_ptr());
-        }
-        let replacement = if is_text { string(raw, 3) } else { &[0] };
-        let replacement = &replacement[..replacement.len() - 1];
-        let is_anchored = pattern[0] == b'^';
-        let mut matcher = matcher(raw, subject, pattern);
-        let mut buffer = MaybeUninit::uninit();
-        let buffer = buffer.as_mut_ptr();
-        ffi::luaL_buffinit(raw, buffer);
+        ffi::luaL_buffinit(lua.raw(), buffer);
         // What is copied begins at `done`.
         let (mut count, mut done, mut at) = (0, 0, 0);
         while count < most {
@@ -290,8 +260,8 @@ unsafe extern "C-unwind" fn gsub(raw: *mut lua_State) -> c_int {
             count += 1;
             add(buffer, &subject[done..start]);
             match is_text {
-                true => add_text(raw, buffer, &matcher, (start, end), replacement),
-                false => add_value(raw, buffer, &matcher, (start, end), kind),
+                true => add_text(lua, buffer, &matcher, (start, end), replacement),
+                false => add_value(lua, buffer, &matcher, (start, end), kind),
             }
             done = end;
             at = end + usize::from(end == start);
@@ -301,33 +271,29 @@ unsafe extern "C-unwind" fn gsub(raw: *mut lua_State) -> c_int {
         }
         add(buffer, &subject[done..len]);
         ffi::luaL_pushresult(buffer);
-        ffi::lua_pushnumber(raw, f64::from(count));
-        2
+        lua.push_number(f64::from(count));
     }
+    2
 }
 
 /// table.insert: each value from a place on moves up by one, as many steps as there are places,
 /// from 2^31 in front of the first on.
-unsafe extern "C-unwind" fn insert(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM, with a table there.
-    unsafe {
-        let is_plain = ffi::lua_gettop(raw) != 3
-            || ffi::lua_type(raw, 1) != ffi::LUA_TTABLE
-            || ffi::lua_isnumber(raw, 2) == 0;
-        // As LuaJIT converts what is out of range.
-        let place = i32::try_from(ffi::lua_tointeger(raw, 2)).unwrap_or(i32::MIN);
-        if is_plain || place > -PLACES {
-            return go_on(raw, &INSERT);
-        }
-        for to in (place + 1..=ffi::lua_objlen(raw, 1) as i32 + 1).rev() {
-            ffi::lua_rawgeti_(raw, 1, to - 1);
-            ffi::lua_rawseti_(raw, 1, to);
-            if to % PLACES == 0 {
-                hook::look(raw);
-            }
-        }
-        ffi::lua_rawseti_(raw, 1, place);
+fn insert(lua: Stack<'_>) -> c_int {
+    let is_plain = lua.top() != 3 || lua.kind(1) != ffi::LUA_TTABLE || !lua.is_number(2);
+    // As LuaJIT converts what is out of range.
+    let place = i32::try_from(lua.integer(2)).unwrap_or(i32::MIN);
+    if is_plain || place > -PLACES {
+        return go_on(lua, &INSERT);
     }
+    for to in (place + 1..=lua.length(1) as i32 + 1).rev() {
+        lua.entry(1, i64::from(to) - 1);
+        lua.set_entry(1, to.into());
+        if to % PLACES == 0 {
+            // SAFETY: the state that has called; nothing is live here that would need dropping.
+            unsafe { hook::look(lua.raw()) };
+        }
+    }
+    lua.set_entry(1, place.into());
     0
 }
 
@@ -427,30 +393,25 @@ mod tests {
         let count = std::env::var("PATTERNS").ok().map_or(5e4, |count| count.parse().unwrap());
         let seed = std::env::var("PATTERNS_SEED").ok().map_or(1.0, |seed| seed.parse().unwrap());
         let own = [
-            (c"find", find as ffi::lua_CFunction, &FIND),
-            (c"match", first, &MATCH),
-            (c"gmatch", gmatch, &GMATCH),
-            (c"gsub", gsub, &GSUB),
+            (c"find", function(find), &FIND),
+            (c"match", function(first), &MATCH),
+            (c"gmatch", function(gmatch), &GMATCH),
+            (c"gsub", function(gsub), &GSUB),
         ];
         let state = State::new().unwrap();
-        let raw = state.as_ptr();
-        // SAFETY: a state of the test's own, with its libraries open.
-        unsafe {
-            stock::install(raw);
-            assert_eq!(ffi::luaL_loadstring(raw, COMPARE.as_ptr()), ffi::LUA_OK);
-            for is_own in [true, false] {
-                ffi::lua_createtable(raw, 0, 4);
-                for (name, code, original) in own {
-                    let code = if is_own { code } else { *original.get().unwrap() };
-                    ffi::lua_pushcclosure(raw, code, 0);
-                    ffi::lua_setfield(raw, -2, name.as_ptr());
-                }
-            }
-            ffi::lua_pushnumber(raw, count);
-            ffi::lua_pushnumber(raw, seed);
-            if ffi::lua_pcall(raw, 4, 0, 0) != ffi::LUA_OK {
-                panic!("{:?}", CStr::from_ptr(ffi::lua_tostring(raw, -1)));
+        let lua = state.stack();
+        stock::install(lua);
+        assert_eq!(lua.load_plain(COMPARE.to_bytes(), c"=compare"), ffi::LUA_OK);
+        for is_own in [true, false] {
+            lua.push_table(0, 4);
+            for (name, code, original) in own {
+                lua.push_function(if is_own { code } else { *original.get().unwrap() });
+                lua.set_field(-2, name);
             }
         }
+        lua.push_number(count);
+        lua.push_number(seed);
+        let status = lua.protected_call(4, 0, 0);
+        assert_eq!(status, ffi::LUA_OK, "{:?}", lua.text(-1).map(String::from_utf8_lossy));
     }
 }

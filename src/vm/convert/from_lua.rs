@@ -251,10 +251,8 @@ impl<B: Buffers> Encoder<'_, B> {
         if self.depth > DEPTH_MAX {
             return Err(Box::new(Failure::Whole(Unsupported::Depth)));
         }
-        if self.depth.is_multiple_of(LEVELS_PER_CLAIM) {
-            if !lua.has_room(STACK_SLOTS) {
-                return Err(Box::new(Failure::Whole(Unsupported::Stack)));
-            }
+        if self.depth.is_multiple_of(LEVELS_PER_CLAIM) && !lua.has_room(STACK_SLOTS) {
+            return Err(Box::new(Failure::Whole(Unsupported::Stack)));
         }
         let open = self.writer.open_table()?;
         let (mut positional, mut pairs) = (0, 0);

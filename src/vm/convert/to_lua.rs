@@ -210,10 +210,8 @@ impl<B: Buffers> Decoder<'_, B> {
     #[inline]
     fn new_table(&mut self, positional: u32, pairs: u32) -> Result<(), Refused> {
         let lua = self.lua;
-        if self.depth.is_multiple_of(LEVELS_PER_CLAIM) {
-            if !lua.has_room(STACK_SLOTS) {
-                return Err(Refused::Stack);
-            }
+        if self.depth.is_multiple_of(LEVELS_PER_CLAIM) && !lua.has_room(STACK_SLOTS) {
+            return Err(Refused::Stack);
         }
         lua.push_table(positional as usize, pairs as usize);
         if self.remembered != 0 {

@@ -5,8 +5,8 @@ use std::ffi::CStr;
 /// The registry field of the table of native functions.
 pub(crate) const TABLE: &CStr = c"node-lua.native";
 
-/// Calls a function of LuaJIT's API on a [`Stack`]. Those whose names end with `_` are as LuaJIT has
-/// them: mlua has others as well that look at what was pushed.
+/// Calls a function of LuaJIT's API on a [`Stack`]. Those whose names end with `_` are as LuaJIT
+/// has them: mlua's others look at what was pushed as well.
 macro_rules! vm {
     ($lua:expr, $function:ident $(, $argument:expr)*) => {
         // SAFETY: by the contract of `Stack::new` the state is alive, run by this thread, and has
@@ -18,6 +18,8 @@ macro_rules! vm {
 }
 
 mod objects;
+mod records;
 mod values;
 
+pub(crate) use records::Record;
 pub use values::{Stack, function};

@@ -6,7 +6,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::Stack;
 
-impl Stack<'_> {
+impl<'a> Stack<'a> {
     /// Pushes a table with room for as many entries of each sort.
     #[inline]
     pub fn push_table(self, list: usize, fields: usize) {
@@ -133,6 +133,32 @@ impl Stack<'_> {
         vm!(self, lua_remove, index);
     }
 
+    /// Pushes a whole number.
+    pub(crate) fn push_integer(self, number: i64) {
+        vm!(self, lua_pushinteger, number as _);
+    }
+
+    /// The whole number at an index, or in a number or text there; 0 for anything else.
+    pub(crate) fn integer(self, index: c_int) -> i64 {
+        vm!(self, lua_tointeger, index)
+    }
+
+    /// The same; `default` if there is nothing. Raises for anything else.
+    pub(crate) fn optional_integer(self, index: c_int, default: i64) -> i64 {
+        vm!(self, luaL_optinteger, index, default as _)
+    }
+
+    /// The whole number at an index; raises if there is none.
+    pub(crate) fn check_integer(self, index: c_int) -> i64 {
+        vm!(self, luaL_checkinteger, index)
+    }
+
+    /// The bytes of the string, or number, at an index; raises if it is neither.
+    pub(crate) fn check_text(self, index: c_int) -> &'a [u8] {
+        vm!(self, luaL_checklstring, index, std::ptr::null_mut());
+        self.text(index).unwrap_or_default()
+    }
+
     /// Takes away what is on top.
     #[inline]
     pub fn pop(self) {
@@ -147,17 +173,6 @@ impl Stack<'_> {
     /// The code of a function in C.
     pub(crate) fn c_function(self, index: c_int) -> Option<lua_CFunction> {
         vm!(self, lua_tocfunction, index)
-    }
-
-    /// The code of the function in C that runs.
-    pub(crate) fn running_function(self) -> Option<lua_CFunction> {
-        // SAFETY: numbers and pointers, for which zeros are valid; it is filled in.
-        let mut record = unsafe { std::mem::zeroed::<ffi::lua_Debug>() };
-        vm!(self, lua_getstack, 0, &mut record);
-        vm!(self, lua_getinfo, c"f".as_ptr(), &mut record);
-        let running = self.c_function(-1);
-        self.pop();
-        running
     }
 
     /// Gives the function, or userdata, at `index` the environment on top, which goes.

@@ -12,7 +12,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 /// What raises, and that is said of it, unwinds through its caller, which drops what it owns.
 /// Pushing a string, a table or a userdata may raise for want of memory, and may run finalisers,
 /// which are script code.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stack<'a> {
     pub(super) raw: *mut lua_State,
     _arguments: PhantomData<&'a ()>,
@@ -151,7 +151,7 @@ impl<'a> Stack<'a> {
     }
 
     /// Pushes an address.
-    pub fn push_address(self, address: *mut c_void) {
+    pub(crate) fn push_address(self, address: *mut c_void) {
         vm!(self, lua_pushlightuserdata, address);
     }
 
