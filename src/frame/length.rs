@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use byteorder::{BigEndian, ByteOrder, LittleEndian};
+
 use super::options::{Endian, HeadOptions};
 use crate::error::Code;
 
@@ -84,14 +86,10 @@ impl Decoder {
         let Some(bytes) = input.get(..head.max(1)) else {
             return Ok(Step::Incomplete { need: head.max(1) });
         };
-        let length = match (bytes, self.options.endian()) {
+        let length = match self.options.endian() {
             _ if head == 0 => return Ok(Step::Frame { head, body: input.len() }),
-            (&[a], _) => u32::from(a),
-            (&[a, b], Endian::Little) => u32::from(u16::from_le_bytes([a, b])),
-            (&[a, b], Endian::Big) => u32::from(u16::from_be_bytes([a, b])),
-            (&[a, b, c, d], Endian::Little) => u32::from_le_bytes([a, b, c, d]),
-            (&[a, b, c, d], Endian::Big) => u32::from_be_bytes([a, b, c, d]),
-            _ => unreachable!("a head has 0, 1, 2 or 4 bytes"),
+            Endian::Little => length_in::<LittleEndian>(bytes),
+            Endian::Big => length_in::<BigEndian>(bytes),
         };
         if length > self.options.max() {
             return Err(TooLong { length: u64::from(length), max: self.options.max() });
@@ -101,6 +99,16 @@ impl Decoder {
             return Ok(Step::Incomplete { need: head + body });
         }
         Ok(Step::Frame { head, body })
+    }
+}
+
+/// The length that a head of 1, 2 or 4 bytes holds.
+#[inline]
+fn length_in<E: ByteOrder>(head: &[u8]) -> u32 {
+    match head.len() {
+        1 => u32::from(head[0]),
+        2 => u32::from(E::read_u16(head)),
+        _ => E::read_u32(head),
     }
 }
 
@@ -131,11 +139,12 @@ impl Encoder {
             Ok(length) if length <= max => length,
             _ => return Err(TooLong { length: body_len as u64, max }),
         };
-        let bytes = match self.options.endian() {
-            Endian::Little => length.to_le_bytes(),
+        let mut bytes = [0; 4];
+        match self.options.endian() {
+            Endian::Little => LittleEndian::write_u32(&mut bytes, length),
             // Shifted up so that the significant bytes come first at every width.
-            Endian::Big => (length << (32 - 8 * u32::from(len))).to_be_bytes(),
-        };
+            Endian::Big => BigEndian::write_u32(&mut bytes, length << (32 - 8 * u32::from(len))),
+        }
         Ok(Head { bytes, len })
     }
 }

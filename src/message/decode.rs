@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use byteorder::{ByteOrder, NativeEndian};
+
 use super::encode::{DEPTH_MAX, GRAPH, TREE, Tag};
 
 /// Bytes that no writer made.
@@ -108,7 +110,7 @@ impl<'a> Reader<'a> {
     /// A number.
     #[inline(always)]
     pub fn number(&mut self) -> Result<f64, Malformed> {
-        self.take().map(f64::from_ne_bytes)
+        self.take::<8>().map(|bytes| NativeEndian::read_f64(&bytes))
     }
 
     /// A number that is a key: never NaN.
@@ -121,13 +123,13 @@ impl<'a> Reader<'a> {
     /// The 64 bits of an integer or address.
     #[inline(always)]
     pub fn bits(&mut self) -> Result<u64, Malformed> {
-        self.take().map(u64::from_ne_bytes)
+        self.take::<8>().map(|bytes| NativeEndian::read_u64(&bytes))
     }
 
     /// The index of a buffer.
     #[inline(always)]
     pub fn index(&mut self) -> Result<u32, Malformed> {
-        self.take().map(u32::from_ne_bytes)
+        self.take::<4>().map(|bytes| NativeEndian::read_u32(&bytes))
     }
 
     /// The number of a table that started before.

@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use byteorder::{ByteOrder, NativeEndian};
+
 /// Tables within tables, the outermost included.
 pub const DEPTH_MAX: u32 = 100;
 
@@ -155,8 +157,7 @@ impl<'a> Writer<'a> {
     #[inline]
     pub fn close_table(&mut self, table: OpenTable, positional: u32, pairs: u32) {
         if let Some(counts) = self.bytes.get_mut(table.0..table.0 + 8) {
-            counts[..4].copy_from_slice(&positional.to_ne_bytes());
-            counts[4..].copy_from_slice(&pairs.to_ne_bytes());
+            NativeEndian::write_u32_into(&[positional, pairs], counts);
         }
     }
 
@@ -267,14 +268,16 @@ impl<'a> Writer<'a> {
 
     #[inline]
     fn put_index(&mut self, tag: Tag, index: u32) -> Result<(), TooLarge> {
-        let [a, b, c, d] = index.to_ne_bytes();
-        self.put([tag as u8, a, b, c, d])
+        let mut bytes = [tag as u8; 5];
+        NativeEndian::write_u32(&mut bytes[1..], index);
+        self.put(bytes)
     }
 
     #[inline]
     fn put_bits(&mut self, tag: Tag, bits: u64) -> Result<(), TooLarge> {
-        let [a, b, c, d, e, f, g, h] = bits.to_ne_bytes();
-        self.put([tag as u8, a, b, c, d, e, f, g, h])
+        let mut bytes = [tag as u8; 9];
+        NativeEndian::write_u64(&mut bytes[1..], bits);
+        self.put(bytes)
     }
 
     #[inline]

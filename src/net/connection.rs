@@ -9,6 +9,7 @@ use std::task::{Context as TaskContext, Waker};
 use bytes::BytesMut;
 
 use super::shared_writer::SharedWriter;
+use super::transport::Transport;
 use super::writer::{Body, WriteBatch, Writer};
 use crate::buf::{NlBuffer, Piece, ReadBuffer, fill_block};
 use crate::error::Code;
@@ -85,7 +86,7 @@ struct Options {
 /// A connected socket with its framing, read-ahead and write queue.
 #[derive(Debug)]
 pub struct Connection {
-    stream: Arc<Stream>,
+    transport: Arc<Transport>,
     options: Options,
     decoder: Decoder,
     encoder: Encoder,
@@ -125,11 +126,11 @@ impl Connection {
         read_source: u64,
         write_source: u64,
     ) -> Connection {
-        let stream = Arc::new(stream);
-        let writer = Writer::new(Arc::clone(&stream), ReadyWaker::waker(context, write_source));
-        let is_unix = stream.local_address().is_none();
+        let transport = Arc::new(Transport::new(stream));
+        let writer = Writer::new(Arc::clone(&transport), ReadyWaker::waker(context, write_source));
+        let is_unix = transport.local_address().is_none();
         Connection {
-            stream,
+            transport,
             options: Options::default(),
             decoder: Decoder::default(),
             encoder: Encoder::default(),
@@ -217,7 +218,7 @@ impl Connection {
                 }
                 Input::Drained => {
                     let cx = &mut TaskContext::from_waker(&self.read_waker);
-                    if self.stream.poll_read_ready(cx).is_pending() {
+                    if self.transport.poll_read_ready(cx).is_pending() {
                         self.detach();
                         return Read::Wait;
                     }
@@ -288,10 +289,10 @@ impl Connection {
 
     /// One read from the kernel, towards `need` buffered bytes in all.
     fn fill(&mut self, need: usize, scratch: &mut ReadBuffer) -> io::Result<usize> {
-        let stream = &self.stream;
+        let transport = &self.transport;
         let (count, room) = if need <= GATHER_BYTES {
             let room = self.room;
-            let count = scratch.fill(&self.buffered, room, |space| stream.read(space))?;
+            let count = scratch.fill(&self.buffered, room, |space| transport.receive(space))?;
             self.room = if count == room { HOT_READ_BYTES } else { READ_BYTES };
             (count, room)
         } else {
@@ -305,7 +306,7 @@ impl Connection {
                 self.gather_need = need;
             }
             let room = room - self.gathering.len();
-            let count = fill_block(&mut self.gathering, room, |space| stream.read(space))?;
+            let count = fill_block(&mut self.gathering, room, |space| transport.receive(space))?;
             (count, room)
         };
         if self.gather_need > 0 && self.gathering.len() >= need {
@@ -363,7 +364,7 @@ impl Connection {
     /// Notes that there may be more to receive; a new turn's share begins. Returns how many frames
     /// somebody waits for: see [`Connection::read`].
     pub fn on_ready(&mut self) -> Option<usize> {
-        self.stream.clear_read_ready();
+        self.transport.clear_read_ready();
         self.full_reads = 0;
         if self.ended().is_none() {
             self.input = Input::Ready;
@@ -404,7 +405,7 @@ impl Connection {
     /// Why the connection can no longer be written, or its peer has gone; nothing if neither is
     /// so: then `waker` is woken once it is.
     pub fn watch_end(&mut self, waker: &Waker) -> Option<Code> {
-        if self.stream.poll_end(&mut TaskContext::from_waker(waker)).is_pending() {
+        if self.transport.poll_end(&mut TaskContext::from_waker(waker)).is_pending() {
             return self.writer.failed();
         }
         // Writes that fail end the stream, and set their code before this finds it.
@@ -414,7 +415,7 @@ impl Connection {
         if let Some(code) = self.ended().filter(|code| *code != Code::MESSAGE_TOO_LONG) {
             return Some(code);
         }
-        let Ok(Some(error)) = self.stream.take_error() else {
+        let Ok(Some(error)) = self.transport.take_error() else {
             self.broken = Some(Code::END_OF_FILE);
             return self.broken;
         };
@@ -427,7 +428,7 @@ impl Connection {
 
     /// Wakes nobody for [`Connection::watch_end`] any more.
     pub fn forget_end(&self) {
-        self.stream.forget_end();
+        self.transport.forget_end();
     }
 
     /// The failure that writes meet, and what reads have come to, if anything.
@@ -437,7 +438,7 @@ impl Connection {
 
     /// Refuses writes from now on; what waits still leaves.
     pub fn close(&self) {
-        self.stream.forget_end();
+        self.transport.forget_end();
         self.writer.close();
         if let Some(shared) = &self.shared {
             shared.close();
@@ -451,7 +452,7 @@ impl Connection {
 
     /// The socket.
     pub(super) fn stream(&self) -> &Stream {
-        &self.stream
+        &self.transport
     }
 
     /// True for a unix socket.
@@ -467,13 +468,13 @@ impl Connection {
     /// Switches Nagle's algorithm off or on; nothing for unix sockets.
     pub fn set_nodelay(&self, on: bool) {
         if !self.is_unix {
-            self.stream.set_nodelay(on);
+            self.transport.set_nodelay(on);
         }
     }
 
     /// Our address and the peer's, if they are IP ones.
     pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
-        (self.stream.local_address(), self.stream.peer_address())
+        (self.transport.local_address(), self.transport.peer_address())
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod linger;
 mod shared_writer;
 mod shared_writers;
 mod slot_map;
+mod transport;
 mod writer;
 
 pub use acceptor::Acceptor;

@@ -10,12 +10,12 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
+use super::transport::Transport;
 use crate::buf::Piece;
 use crate::error::Code;
 use crate::frame::{Encoder, Head, TooLong};
 use crate::logging::Seldom;
 use crate::message::{Event, Held};
-use crate::rt::Stream;
 use crate::sched::Context;
 
 /// The log has a word on connections that were ended at the write limit.
@@ -185,38 +185,26 @@ impl WriteBatch {
     }
 
     /// Writes as much as goes; returns how many bytes went.
-    fn send(&self, stream: &Stream) -> io::Result<usize> {
+    fn send(&self, transport: &Transport) -> io::Result<usize> {
         if self.shared.is_empty() {
-            return WriteBatch::send_piece(&self.copied, stream);
+            return match self.copied.as_slice() {
+                [] => Ok(0),
+                // All is one piece, as it mostly is.
+                piece => Ok(transport.send(&[IoSlice::new(piece)])?.unwrap_or(0)),
+            };
         }
         let mut total = 0;
         while total < self.bytes {
-            let count = {
-                let mut slices = [IoSlice::new(&[]); PIECES_MAX];
-                let count = self.slices(total, &mut slices);
-                let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-                match stream.write(&slices[..count]) {
-                    Ok(written) if written < offered => return Ok(total + written),
-                    Ok(written) => written,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(total),
-                    Err(error) => return Err(error),
-                }
-            };
-            total += count;
+            let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+            let count = self.slices(total, &mut slices);
+            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+            let sent = transport.send(&slices[..count])?.unwrap_or(0);
+            total += sent;
+            if sent < offered {
+                break;
+            }
         }
         Ok(total)
-    }
-
-    /// The same where all is one piece, as it mostly is.
-    #[inline]
-    fn send_piece(piece: &[u8], stream: &Stream) -> io::Result<usize> {
-        if piece.is_empty() {
-            return Ok(0);
-        }
-        match stream.write(&[IoSlice::new(piece)]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            result => result,
-        }
     }
 
     /// Fills `slices` with what follows the first `skip` bytes; returns how many it used.
@@ -312,7 +300,7 @@ struct Queue {
 /// The queue of a connection, shared by all contexts that write to it.
 #[derive(Debug)]
 pub struct Writer {
-    stream: Arc<Stream>,
+    transport: Arc<Transport>,
     waker: Waker,
     queue: Mutex<Queue>,
     limit: AtomicUsize,
@@ -320,9 +308,9 @@ pub struct Writer {
 
 impl Writer {
     /// A writer whose owner is woken by `waker` when the socket takes more.
-    pub fn new(stream: Arc<Stream>, waker: Waker) -> Writer {
+    pub(super) fn new(transport: Arc<Transport>, waker: Waker) -> Writer {
         Writer {
-            stream,
+            transport,
             waker,
             queue: Mutex::new(Queue::default()),
             limit: AtomicUsize::new(QUEUE_BYTES_MAX),
@@ -369,7 +357,7 @@ impl Writer {
             return staged.refuse(code, notify);
         }
         let result = match queue.bytes {
-            0 => staged.send(&self.stream),
+            0 => staged.send(&self.transport),
             _ => Ok(0),
         };
         let written = match result {
@@ -438,7 +426,7 @@ impl Writer {
 
     /// Makes the owner be woken when the socket takes more.
     fn wait_until_ready(&self) {
-        match self.stream.poll_write_ready(&mut TaskContext::from_waker(&self.waker)) {
+        match self.transport.poll_write_ready(&mut TaskContext::from_waker(&self.waker)) {
             Poll::Pending => {}
             Poll::Ready(()) => self.waker.wake_by_ref(),
         }
@@ -447,7 +435,7 @@ impl Writer {
     /// Ends the connection, whatever the system makes of it: bytes are missing, and both the peer
     /// and our own reads must learn of it.
     fn fail(&self, queue: &mut Queue, code: Code) {
-        self.stream.shutdown();
+        self.transport.shutdown();
         self.lose(queue, code);
     }
 
@@ -479,11 +467,11 @@ impl Writer {
                     *slice = IoSlice::new(&piece.bytes);
                     count += 1;
                 }
-                self.stream.write(&slices[..count])
+                self.transport.send(&slices[..count])
             };
             match result {
-                Ok(count) => queue.advance(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Ok(Some(count)) => queue.advance(count),
+                Ok(None) => return false,
                 Err(error) => self.fail(&mut queue, Code::from(&error)),
             }
         }
@@ -509,7 +497,7 @@ impl Writer {
     pub fn poll_drained(&self, cx: &mut TaskContext<'_>) -> Poll<()> {
         // Readiness is told once: only after the system has taken all it can will it tell again.
         while !self.drain() {
-            if self.stream.poll_write_ready(cx).is_pending() {
+            if self.transport.poll_write_ready(cx).is_pending() {
                 return Poll::Pending;
             }
         }

@@ -36,7 +36,7 @@ pub(super) enum Change {
     /// The peer's end of its output arrives.
     Fin { end: u64 },
     /// There is room for more output.
-    Writable { end: u64 },
+    WriteReady { end: u64 },
     /// A reset arrives.
     Reset { end: u64 },
     /// A connection breaks, for both ends.
@@ -55,7 +55,7 @@ impl Change {
             | Change::Registered { end }
             | Change::Arrive { end, .. }
             | Change::Fin { end }
-            | Change::Writable { end }
+            | Change::WriteReady { end }
             | Change::Reset { end }
             | Change::Cut { end }
             | Change::Over { end } => end,
@@ -71,7 +71,7 @@ impl Change {
             Change::Registered { .. } => (4, 0),
             Change::Arrive { count, .. } => (5, count as u64),
             Change::Fin { .. } => (6, 0),
-            Change::Writable { .. } => (7, 0),
+            Change::WriteReady { .. } => (7, 0),
             Change::Reset { .. } => (8, 0),
             Change::Cut { .. } => (9, 0),
             Change::Over { .. } => (10, 0),
@@ -383,7 +383,7 @@ impl World {
                     end.write.end(woken);
                 }
             }
-            Change::Writable { .. } => {
+            Change::WriteReady { .. } => {
                 end.is_starved = false;
                 end.write.fire(woken);
             }

@@ -160,7 +160,7 @@ impl World {
         }
         if self.network.ends.get(&peer).is_some_and(|peer| peer.is_starved) {
             let delay = self.faults.latency(&mut self.random);
-            self.later(delay, Change::Writable { end: peer });
+            self.later(delay, Change::WriteReady { end: peer });
         }
         Ok(count)
     }
@@ -198,7 +198,7 @@ impl World {
             if count < room {
                 // Room there is, so that no read need make some.
                 let delay = self.faults.latency(&mut self.random);
-                self.later(delay, Change::Writable { end: id });
+                self.later(delay, Change::WriteReady { end: id });
             }
             if count == 0 {
                 return if wanted == 0 { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };

@@ -176,6 +176,78 @@ tap.test("read_into waits again among other readers", function()
     end
 end)
 
+tap.test("frames that come when who waited has gone are kept for the next", function()
+    local server, client = framed()
+    for _, kind in ipairs({ "read", "read_into" }) do
+        local good, code = server:read(0.001)
+        is(good or code, 208, "nothing comes in time")
+        client:write("one")
+        client:write("two")
+        client:write("three")
+        while (server:stat().read_buffered_bytes or 0) < 11 do
+            timer.sleep(0.001)
+        end
+        local seen = {}
+        for i = 1, 3 do
+            local frame
+            if kind == "read" or i == 2 then
+                frame = select(2, server:read())
+            else
+                frame = buffer.new(8)
+                server:read_into(frame)
+            end
+            seen[i] = frame:tostring()
+        end
+        is(table.concat(seen, " "), "one two three", "in order: " .. kind)
+    end
+    client:close()
+    server:close()
+end)
+
+tap.test("finalisers that read get frames in order, and take none from others", function()
+    local server, client = framed()
+    local seen, taken, count, done = {}, 0, 3000, false
+    -- Finalisers run where something is allocated: not between a read and the count of it.
+    local function note(place, frame)
+        local number, filler = frame:tostring():match("^(%d+)(x*)$")
+        seen[place] = tonumber(number)
+        assert(#filler == tonumber(number) % 7 * 1000)
+    end
+    local function litter()
+        getmetatable(newproxy(true)).__gc = function()
+            local called, good, frame = pcall(server.read, server)
+            if called and good then
+                taken = taken + 1
+                note(taken, frame)
+            end
+        end
+    end
+    context.run(function()
+        while taken < count do
+            litter()
+            local good, frame = server:read()
+            if not good then break end
+            taken = taken + 1
+            note(taken, frame)
+        end
+        done = true
+    end)
+    for i = 1, count do
+        client:write(i .. ("x"):rep(i % 7 * 1000))
+        if i % 50 == 0 then timer.sleep(0) end
+    end
+    client:close()
+    while not done do
+        timer.sleep(0.001)
+    end
+    local first_wrong
+    for i = 1, count do
+        if seen[i] ~= i then first_wrong = first_wrong or i end
+    end
+    is(first_wrong, nil, "each frame comes once, and in its turn")
+    server:close()
+end)
+
 tap.test("read_into and callbacks", function()
     local server, client = framed()
     local into, seen = buffer.new(64), {}

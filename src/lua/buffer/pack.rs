@@ -9,6 +9,7 @@
 
 use std::ffi::c_int;
 
+use byteorder::{BigEndian, ByteOrder, LittleEndian};
 use mlua::ffi;
 
 use super::format::{FormatError, Item, Options, Step};
@@ -160,11 +161,12 @@ fn zeros(target: &mut NlBuffer, mut count: usize) {
 }
 
 fn integer(target: &mut NlBuffer, value: Wide, bytes: usize, little: bool) {
-    if little {
-        target.fill(&value.to_le_bytes()[..bytes]);
-    } else {
-        target.fill(&value.to_be_bytes()[16 - bytes..]);
+    let mut item = [0; WIDE_BYTES];
+    match little {
+        true => LittleEndian::write_int128(&mut item, value, bytes),
+        false => BigEndian::write_int128(&mut item, value, bytes),
     }
+    target.fill(&item[..bytes]);
 }
 
 /// The string, or the text of the number, at `index`. Raises for anything else.
@@ -315,8 +317,11 @@ fn item_len(buffer: &NlBuffer, at: usize, step: Step) -> Option<usize> {
 
 /// Up to 16 bytes as an unsigned number.
 fn bits(item: &[u8], little: bool) -> u128 {
-    let join = |bits: u128, byte: &u8| bits << 8 | u128::from(*byte);
-    if little { item.iter().rev().fold(0, join) } else { item.iter().fold(0, join) }
+    let count = item.len();
+    match little {
+        true => LittleEndian::read_uint128(item, count),
+        false => BigEndian::read_uint128(item, count),
+    }
 }
 
 /// Pushes an integer of up to 16 bytes: as a number if that is exact, else as cdata.

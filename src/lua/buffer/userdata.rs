@@ -151,7 +151,7 @@ pub fn push_bytes(lua: Stack<'_>, bytes: &[u8]) {
     }
 }
 
-/// Runs the collector if that is due, and makes what is made with the first buffer, inside `around`,
+/// Runs the collector if it is due, and makes what comes with the first buffer, inside `around`,
 /// since finalisers run then.
 #[inline]
 pub fn collect(lua: Stack<'_>, around: impl FnOnce(&mut dyn FnMut())) {
