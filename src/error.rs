@@ -7,6 +7,15 @@
 use std::io;
 
 /// A stable failure code, as returned to scripts after `false`.
+///
+/// # Examples
+/// ```
+/// use node_lua::error::Code;
+///
+/// let refused = std::io::Error::from_raw_os_error(111);
+/// assert_eq!(Code::from(&refused), Code::CONNECTION_REFUSED);
+/// assert_eq!(Code(12).text(), "connection refused");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Code(pub u16);
 

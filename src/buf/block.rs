@@ -73,6 +73,26 @@ union Store {
 
 /// The payload of a buffer userdata, `nl_buffer` in C.
 ///
+/// # Examples
+/// ```
+/// use std::mem::MaybeUninit;
+///
+/// use node_lua::buf::{NlBuffer, STORE_BYTES};
+///
+/// let mut memory = Box::new(MaybeUninit::<NlBuffer>::uninit());
+/// // SAFETY: boxed, and room for a buffer with no more bytes in place than its own.
+/// let buffer = unsafe {
+///     NlBuffer::init(memory.as_mut_ptr(), STORE_BYTES);
+///     memory.assume_init_mut()
+/// };
+/// assert_eq!(buffer.fill(b"hello"), 5);
+/// assert_eq!(buffer.as_slice(), b"hello");
+/// buffer.skip(1);
+/// assert_eq!(&*buffer.share(), b"ello");
+/// buffer.release();
+/// assert!(!buffer.is_live());
+/// ```
+///
 /// # Invariant
 /// `ptr` is valid for `len` initialised bytes and, with [`UNIQUE`], for `room` more that may be
 /// written. It may have moved forward within the block since the store was filled, and `len` may

@@ -17,6 +17,21 @@ const BLOCK_BYTES: usize = 120 * 1024;
 /// A block shared by all sockets that one worker reads. What arrives is used where it is, and the
 /// next read goes to the same place, which the caches hold; or it is cut off without a copy, and
 /// the rest of the block serves the next read. Sockets that wait hold no memory.
+///
+/// # Examples
+/// ```
+/// use node_lua::buf::ReadBuffer;
+///
+/// let mut buffer = ReadBuffer::default();
+/// let read = buffer.fill(b"he", 100, |room| {
+///     for (place, byte) in room.iter_mut().zip(b"llo") {
+///         place.write(*byte);
+///     }
+///     Ok(3)
+/// });
+/// assert_eq!((read.unwrap(), buffer.content()), (3, &b"hello"[..]));
+/// assert_eq!(&*buffer.take(), b"hello");
+/// ```
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
     block: BytesMut,

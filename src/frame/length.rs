@@ -113,6 +113,15 @@ fn length_in<E: ByteOrder>(head: &[u8]) -> u32 {
 }
 
 /// Makes heads for bodies to send.
+///
+/// # Examples
+/// ```
+/// use node_lua::frame::{Encoder, Endian, HeadOptions};
+///
+/// let encoder = Encoder::new(HeadOptions::new(Endian::Big, 2, 1000).unwrap());
+/// assert_eq!(encoder.head(258).unwrap().as_slice(), [1, 2]);
+/// assert_eq!(encoder.head(1001).unwrap_err().max, 1000);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Encoder {
     options: HeadOptions,

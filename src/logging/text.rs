@@ -6,6 +6,13 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Bytes as text; those that are no UTF-8 as escapes.
+///
+/// # Examples
+/// ```
+/// use node_lua::logging::text_of;
+///
+/// assert_eq!(text_of(b"caf\xc3\xa9 \xff"), "café \\xff");
+/// ```
 pub fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Cow::Borrowed(text);

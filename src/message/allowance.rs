@@ -13,6 +13,17 @@ const FREED_BYTES: usize = 4 << 20;
 /// mailboxes of others, in write queues, and as what connections have read ahead. Shared with
 /// whoever holds some of them. What waits in its own mailbox leaves the less room for these, and
 /// the other way round.
+///
+/// # Examples
+/// ```
+/// use node_lua::message::Allowance;
+///
+/// let allowance = Allowance::of_limit(800);
+/// let held = allowance.hold(600).unwrap();
+/// assert!(allowance.hold(200).is_none());
+/// drop(held);
+/// assert_eq!(allowance.room(), 700);
+/// ```
 #[derive(Debug)]
 pub struct Allowance {
     held: AtomicUsize,

@@ -11,6 +11,16 @@ const GENERATION_MAX: u64 = (1 << (53 - INDEX_BITS)) - 1;
 /// An address that is safe to send and to keep: a slot that is used again gets a new generation.
 ///
 /// Never 0, which in the script API means "any context".
+///
+/// # Examples
+/// ```
+/// use node_lua::message::Id;
+///
+/// let id = Id::new(5, 1); // the second context in slot 5
+/// assert_eq!(Id::from_number(id.to_number()), Some(id));
+/// assert_ne!(id, Id::new(5, 2));
+/// assert_eq!(Id::from_number(0.0), None);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(u64);
 

@@ -29,6 +29,19 @@ const MESSAGE_BYTES: usize = 192;
 pub(crate) const PIECE_BYTES: usize = 96;
 
 /// A value that a message can carry.
+///
+/// # Examples
+/// ```
+/// use bytes::Bytes;
+/// use node_lua::buf::Piece;
+/// use node_lua::message::{Text, Value};
+///
+/// let text = Value::String(Text::new(b"short strings need no memory of their own"));
+/// assert_eq!(text.held_bytes(), 41);
+/// let block = Piece::from(Bytes::from(vec![0; 8000]));
+/// let buffer = Value::Buffer(Box::new(block.slice(0..4000)));
+/// assert_eq!(buffer.held_bytes(), 8000); // it keeps the whole block
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
     /// `nil`

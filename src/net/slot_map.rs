@@ -4,6 +4,19 @@
 const INDEX_BITS: u32 = 24;
 
 /// Values under keys that are not used twice. Keys fit a Lua number and leave two bits free in 53.
+///
+/// # Examples
+/// ```
+/// use node_lua::net::SlotMap;
+///
+/// let mut map = SlotMap::default();
+/// let key = map.try_insert(|key| Ok::<_, ()>(format!("value {key}"))).unwrap();
+/// assert!(map.get(key).is_some());
+/// map.remove(key);
+/// let other = map.try_insert(|_| Ok::<_, ()>(String::new())).unwrap();
+/// assert_ne!(key, other); // although it has the same slot
+/// assert!(map.get(key).is_none());
+/// ```
 #[derive(Debug)]
 pub struct SlotMap<T> {
     slots: Vec<(u64, Option<T>)>,

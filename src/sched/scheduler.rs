@@ -41,6 +41,28 @@ impl Remote {
 }
 
 /// The run queues, the workers' sleep, and the life of contexts.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+///
+/// use node_lua::sched::{Context, End, Outcome, Program, Scheduler};
+///
+/// struct Nothing;
+///
+/// impl Program for Nothing {
+///     fn turn(&mut self, _: &Arc<Context>) -> (Outcome, usize) {
+///         (Outcome::Ended, 1)
+///     }
+///
+///     fn end(self: Box<Self>, _: &Arc<Context>, _: &End) {}
+/// }
+///
+/// let scheduler = Scheduler::new(2);
+/// let context = scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+/// assert_eq!(context.state(), "ready"); // it runs once there are workers
+/// assert!(scheduler.registry().get(context.id()).is_some());
+/// ```
 pub struct Scheduler {
     registry: Registry,
     names: Names,
