@@ -1,6 +1,6 @@
 -- Assembles the script API in a new state.
 
-local native, core = ...
+local native, core, has_json, has_msgpack = ...
 
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
 local getmetatable, setmetatable = getmetatable, setmetatable
@@ -72,11 +72,14 @@ local timer = defer({}, "timer")
 local tcp = defer({}, "tcp")
 local buffer = load("buffer")
 core.context, core.tcp, core.timer = context, tcp, timer
+local json, msgpack
+if has_json then json = defer({}, "json") end
+if has_msgpack then msgpack = defer({}, "msgpack") end
 
 -- Lists all functions of the modules, for scripts that look through them.
 local list
 function native.list(with_buffer)
-    list = list or native.load("core/listing")(native, core, load_next)
+    list = list or native.load("core/listing")(native, core, load_next, json, msgpack)
     return list(with_buffer)
 end
 
@@ -91,11 +94,14 @@ _G.context, loaded.context = context, context
 _G.timer, loaded.timer = timer, timer
 _G.tcp, loaded.tcp = tcp, tcp
 _G.buffer, loaded.buffer = buffer, buffer
+-- `require` knows them too; two more names in package.loaded would double its memory.
+_G.json, _G.msgpack = json, msgpack
 
 local modules, require, dofile
 local function get_modules()
     if modules then return modules end
     local own = { buffer = buffer, context = context, tcp = tcp, timer = timer }
+    own.json, own.msgpack = json, msgpack
     local load_require = native.load("core/require")
     local made = load_require(native, core, loaded, package, loadfile, own)
     native.show(made.require, require)

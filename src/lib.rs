@@ -14,6 +14,8 @@
 
 pub mod buf;
 pub mod cli;
+#[cfg(any(feature = "json", feature = "msgpack"))]
+pub mod codec;
 pub mod error;
 pub mod failpoint;
 pub mod frame;

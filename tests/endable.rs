@@ -31,6 +31,24 @@ const CALLS: &[(&str, &str)] = &[
          end
          table.sort(t)",
     ),
+    (
+        "json",
+        "local skip, inner, outer = require 'cjson', {}, {}
+         skip.encode_skip_unsupported_value_types(true)
+         for i = 1, 1e5 do inner[i] = print end
+         for i = 1, 1e5 do outer[i] = inner end
+         skip.encode(outer)",
+    ),
+    (
+        "text",
+        "local text = '[' .. ('[],'):rep(2e6) .. '1'
+         while true do pcall(json.decode, text) end",
+    ),
+    (
+        "bytes",
+        "local bytes = ('\\x92\\1\\2'):rep(2e6)
+         while true do pcall(msgpack.decode, '\\xdd\\0\\x1e\\x84\\x80' .. bytes) end",
+    ),
     ("line", "io.open('/dev/zero'):read('*l')"),
     ("lines", "for _ in io.lines('/dev/zero') do end"),
     (

@@ -12,7 +12,7 @@ use support::expect::{compare, promise};
 use support::{Folder, PATIENCE, Server, connect, files, node_lua, repository, run, stem};
 
 /// Scripts that run and end by themselves.
-const ALONE: &[&str] = &["hello", "packet", "rpc_pool", "supervisor", "timers", "topics"];
+const ALONE: &[&str] = &["hello", "json", "packet", "rpc_pool", "supervisor", "timers", "topics"];
 
 /// Servers, each with the client that talks to it.
 const PAIRS: &[(&str, &str)] = &[

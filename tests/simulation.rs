@@ -232,7 +232,8 @@ fn examples_keep_their_promises_in_simulations() {
         promise(&std::fs::read_to_string(path).unwrap()).unwrap()
     };
     for seed in 1..=3 {
-        for name in ["hello", "packet", "rpc_pool", "supervisor", "timers", "topics", "unix_socket"]
+        for name in
+            ["hello", "json", "packet", "rpc_pool", "supervisor", "timers", "topics", "unix_socket"]
         {
             let done = simulate(&format!("{seed} examples/{name}.lua"));
             if let Err(why) = compare(&promised(name), &done.stdout) {

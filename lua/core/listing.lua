@@ -5,11 +5,12 @@
 -- This is the one list of the public functions: whoever adds one adds its name here, or
 -- tests/lua/listing_test.lua fails.
 
-local native, core, load_next = ...
+local native, core, load_next, json, msgpack = ...
 
 local error, ipairs, next, rawget, rawset = error, ipairs, next, rawget, rawset
 local gmatch = string.gmatch
 
+local CODEC = "array decode encode object"
 local NAMES = {
     [core.context] = "check create destroy exit find list log monitor name ncpu on_error on_signal "
         .. "parent publish query recv register reply run self send stat strerror subscribe thread "
@@ -19,6 +20,13 @@ local NAMES = {
         .. "listen6 listens local_addr local_port monitor read read_into remote_addr remote_port "
         .. "set_nodelay set_rwopt set_write_limit set_wshared stat write",
 }
+local function list_codec(module, names)
+    if not module then return end
+    NAMES[module] = names
+    if rawget(module, "null") == nil then rawset(module, "null", (native.data_constants())) end
+end
+list_codec(json, CODEC)
+list_codec(msgpack, CODEC .. " ext")
 -- Of buffers, beside those in C: what buffer/access.lua has, and what buffer/number.lua makes.
 local ACCESS = "commit index_of ptr put put_varint put_zigzag reserve reset skip text varint zigzag"
 local KINDS = "u8 i8 u16le u16be i16le i16be u32le u32be i32le i32be u64le u64be i64le i64be "

@@ -29,6 +29,9 @@ local waited_for = 0 -- how many have tokens
 -- Modules of the library that are in package.loaded from the start. One of the same name in the
 -- path is the script's own, and comes first; who has asked once keeps what there was.
 local BUNDLED = { packet = true, supervisor = true }
+-- These come before modules in C: what is installed on the machine is not what a script brings.
+local BEFORE_C = { cjson = true, ["cjson.safe"] = true }
+local LUA_LOADER = 2
 
 -- The modules that come with LuaJIT are in the binary; they fit this VM alone, so that files of
 -- the same names are not looked for. Nothing is made of them before they are asked for.
@@ -144,7 +147,9 @@ local function is_running(chunk)
     return false
 end
 
-local function is_ours(name) return own[name] ~= nil or BUNDLED[name] == true end
+local function is_ours(name)
+    return own[name] ~= nil or BUNDLED[name] == true or BEFORE_C[name] == true
+end
 
 -- The loader of a module of the library.
 local function bundled(name)
@@ -154,6 +159,10 @@ local function bundled(name)
         return function() return module end
     end
     if native.bundled and native.bundled[name] then return native.bundled[name] end
+    if BEFORE_C[name] then
+        local chunk = native.load("cjson")
+        return chunk and function(...) return chunk(native, core, ...) end
+    end
     if not BUNDLED[name] then return end
     return function(...) return native.load(name)(native, core, ...) end
 end
@@ -185,6 +194,7 @@ function modules.require(...)
                 loader = found
             end
         end
+        if not loader and i == LUA_LOADER and BEFORE_C[name] then loader = bundled(name) end
         i = i + 1
     until loader
     native.look_at(loader)

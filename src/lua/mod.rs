@@ -6,13 +6,19 @@ mod clock;
 mod command;
 mod confine;
 mod context;
+#[cfg(any(feature = "json", feature = "msgpack"))]
+mod data;
 mod events;
 mod failure;
 pub(crate) mod fault;
 mod frames;
 mod host;
+#[cfg(feature = "json")]
+mod json;
 mod log;
 mod message;
+#[cfg(feature = "msgpack")]
+mod msgpack;
 mod names;
 mod native;
 mod notice;

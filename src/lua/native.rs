@@ -13,6 +13,12 @@ use mlua::ffi;
 use mlua::ffi::lua_CFunction;
 
 use super::buffer::values;
+#[cfg(any(feature = "json", feature = "msgpack"))]
+use super::data;
+#[cfg(feature = "json")]
+use super::json;
+#[cfg(feature = "msgpack")]
+use super::msgpack;
 use super::{
     buffer, context, events, failure, frames, message, names, process, shortage, stat, tcp, timer,
 };
@@ -92,6 +98,12 @@ fn look_up(lua: Stack<'_>) -> c_int {
         tcp::FUNCTIONS,
         blame::FUNCTIONS,
         buffer::userdata::FUNCTIONS,
+        #[cfg(any(feature = "json", feature = "msgpack"))]
+        data::FUNCTIONS,
+        #[cfg(feature = "json")]
+        json::FUNCTIONS,
+        #[cfg(feature = "msgpack")]
+        msgpack::FUNCTIONS,
         &[
             (c"load", function(prelude::load)),
             (c"load_early", function(prelude::load_early)),

@@ -176,7 +176,9 @@ impl Running {
                 push_chunk(lua, "init");
                 lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
                 lua.push_table(0, CORE_FIELDS);
-                lua.call(2, 0);
+                lua.push_boolean(cfg!(feature = "json"));
+                lua.push_boolean(cfg!(feature = "msgpack"));
+                lua.call(4, 0);
                 seed_random(lua, context);
                 if rt::is_simulated() {
                     push_chunk(lua, "core/simulation");

@@ -7,6 +7,8 @@ pub(crate) mod chunk_cache;
 pub mod convert;
 pub(crate) mod coroutine;
 pub(crate) mod cut;
+#[cfg(any(feature = "json", feature = "msgpack"))]
+pub(crate) mod data;
 mod disguise;
 pub(crate) mod environments;
 pub mod finaliser;

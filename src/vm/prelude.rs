@@ -53,6 +53,12 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("tcp/socket", c"=[node-lua] socket", include_str!("../../lua/tcp/socket.lua")),
     ("buffer", c"=[node-lua] buffer", include_str!("../../lua/buffer/init.lua")),
     ("context", c"=[node-lua] context", include_str!("../../lua/context/init.lua")),
+    #[cfg(feature = "json")]
+    ("cjson", c"=[node-lua] cjson", include_str!("../../lua/cjson.lua")),
+    #[cfg(any(feature = "json", feature = "msgpack"))]
+    ("json", c"=[node-lua] json", include_str!("../../lua/json.lua")),
+    #[cfg(feature = "msgpack")]
+    ("msgpack", c"=[node-lua] msgpack", include_str!("../../lua/msgpack.lua")),
     ("packet", c"=[node-lua] packet", include_str!("../../lua/packet/init.lua")),
     ("supervisor", c"=[node-lua] supervisor", include_str!("../../lua/supervisor.lua")),
     ("tcp", c"=[node-lua] tcp", include_str!("../../lua/tcp/init.lua")),

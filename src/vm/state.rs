@@ -266,6 +266,11 @@ impl Account {
         }
     }
 
+    /// Bytes that may be held in addition.
+    pub(crate) fn room(&self) -> usize {
+        self.limit_bytes.get().saturating_sub(self.held())
+    }
+
     fn held(&self) -> usize {
         self.lua_bytes.get().saturating_add(self.external_bytes.get())
     }

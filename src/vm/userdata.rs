@@ -150,5 +150,18 @@ pub fn with_metatable(
     (found == metatable.as_ptr() as u64).then_some(content)
 }
 
+/// The buffer in the userdata that a slot refers to, if that is its metatable.
+///
+/// # Safety
+/// A userdata of the state that this thread runs, alive for `'a`, which nobody else uses meanwhile.
+pub(super) unsafe fn buffer_in<'a>(slot: Slot, metatable: NonNull<c_void>) -> Option<&'a NlBuffer> {
+    let userdata = (slot & layout::POINTER) as *mut Userdata;
+    // SAFETY: the caller's contract; only a `Maker` gives userdata that metatable.
+    unsafe {
+        let is_one = (*userdata).metatable == metatable.as_ptr() as u64;
+        is_one.then(|| &*content_of(userdata.cast()))
+    }
+}
+
 const _: () = assert!(HEAD_BYTES + NlBuffer::size_with(FRAME_INLINE_MAX) <= heap::BUFFER_SIZE_MAX);
 const _: () = assert!(align_of::<NlBuffer>() <= 8);

@@ -15,6 +15,7 @@ const LAYERS: &[&str] = &[
     "rt",
     "logging",
     "buf",
+    "codec",
     "frame",
     "message",
     "timer",

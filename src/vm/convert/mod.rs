@@ -9,7 +9,7 @@
 
 mod from_lua;
 pub(crate) mod int64;
-mod plain;
+pub(crate) mod plain;
 #[cfg(test)]
 mod tests;
 mod to_lua;

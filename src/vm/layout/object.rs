@@ -73,7 +73,8 @@ pub struct Table {
     /// The array part, of which the first slot is that of key 0 …
     pub array: *mut Slot,
     collector_list: u64,
-    metatable: u64,
+    /// The address of its metatable, or 0.
+    pub metatable: u64,
     /// The hash part.
     pub nodes: *mut Node,
     /// … and has so many slots.
@@ -119,6 +120,17 @@ pub(crate) struct Userdata {
     pub(crate) length: u32,
     pub(crate) metatable: u64,
     pub(crate) padding: u64,
+}
+
+/// A value of the FFI; its content follows.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Cdata {
+    next: u64,
+    marked: u8,
+    kind: u8,
+    /// The number of its type.
+    pub of: u16,
 }
 
 /// The start of a function, in Lua or C.

@@ -126,9 +126,15 @@ local function reach_all(path, ...)
     end
 end
 
-for _, name in ipairs({ "context", "tcp", "timer", "buffer", "coroutine", "package" }) do
+local names = { "context", "tcp", "timer", "buffer", "json", "msgpack", "coroutine", "package" }
+for _, name in ipairs(names) do
     reach(_G[name], name)
 end
+local cjson = require("cjson")
+reach(cjson, "cjson")
+reach(json.array({}), "array")
+reach(json.object({}), "object")
+reach(msgpack.ext(1, ""), "ext")
 reach(_G, "_G")
 local packet, supervisor = require("packet"), require("supervisor")
 reach(_G, "_G")
@@ -151,7 +157,8 @@ local function handler(message)
     reach(message, "message")
     return message
 end
-for _, module in ipairs({ context, tcp, timer, buffer, packet, supervisor }) do
+local modules = { context, tcp, timer, buffer, packet, supervisor, json, msgpack, cjson }
+for _, module in ipairs(modules) do
     for name, f in pairs(module) do
         local is_end = name == "destroy" or name == "exit"
         if type(f) == "function" and not is_end and name ~= "self" then
@@ -259,6 +266,14 @@ local KNOWN = {
     context = true,
     coroutine = true,
     buffer = true,
+    json = true,
+    msgpack = true,
+    -- Marks of tables are compared, and given to tables.
+    ["array<metatable>"] = true,
+    ["object<metatable>"] = true,
+    ["ext<metatable>"] = true,
+    ["cjson.array_mt"] = true,
+    ["cjson.empty_array_mt"] = true,
     ["package.loaded"] = true,
     -- What getmetatable shows of a buffer is compared.
     ["buffer<metatable>"] = true,

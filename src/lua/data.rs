@@ -1,0 +1,212 @@
+//! What the modules `json` and `msgpack` have in common: texts, options, marks and failures.
+
+use std::ffi::c_int;
+use std::ops::Deref;
+
+use mlua::ffi;
+
+use super::buffer::values;
+use crate::buf::Piece;
+use crate::vm::blame::Wrong;
+use crate::vm::data::{
+    DEPTH_MAX, Failure, Fault, Keys, Mark, Marked, ReadRules, Source, Sparse, WriteRules,
+    empty_array, push_mark,
+};
+use crate::vm::stack::{Stack, function};
+
+/// Functions for the table of natives.
+pub(super) const FUNCTIONS: super::native::Functions =
+    &[(c"data_mark", function(mark)), (c"data_constants", function(push_constants))];
+
+/// Levels that are written and read if no option says otherwise.
+pub(super) const DEPTH: u32 = 1000;
+
+/// Bytes of a document, likewise.
+pub(super) const BYTES: usize = 64 << 20;
+
+/// The most that an option may allow: a string of the VM is no longer.
+const BYTES_MAX: usize = (1 << 31) - 1024;
+
+/// native.data_mark(n): one of the metatables that say what a table is written as.
+fn mark(lua: Stack<'_>) -> c_int {
+    let mark = match lua.key(1) {
+        0 => Mark::Array,
+        1 => Mark::Object,
+        2 => Mark::EmptyArray,
+        _ => Mark::Extension,
+    };
+    push_mark(lua, mark);
+    1
+}
+
+/// native.data_constants(): what stands for null, and for a list without elements.
+fn push_constants(lua: Stack<'_>) -> c_int {
+    lua.push_address(std::ptr::null_mut());
+    lua.push_address(empty_array());
+    2
+}
+
+/// The bytes of an argument: of a string, or of a buffer, whatever becomes of that meanwhile.
+pub(super) enum Input<'a> {
+    Text(&'a [u8]),
+    Shared(Piece),
+}
+
+impl<'a> Input<'a> {
+    /// Those of the argument at `index`; raises if it is neither.
+    pub(super) fn new(lua: Stack<'a>, index: c_int, function: &str) -> Input<'a> {
+        if lua.kind(index) == ffi::LUA_TSTRING {
+            return Input::Text(lua.text(index).unwrap_or_default());
+        }
+        let live = values::buffer_at(lua, index).filter(|buffer| buffer.is_live());
+        match live.map(|buffer| buffer.share()) {
+            Some(piece) => Input::Shared(piece),
+            None => {
+                lua.bad(Wrong::Argument(index), function, "string or buffer", Some(index));
+                Input::Text(&[])
+            }
+        }
+    }
+}
+
+impl Deref for Input<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Input::Text(text) => text,
+            Input::Shared(piece) => piece,
+        }
+    }
+}
+
+/// How values are written if no option says otherwise.
+pub(super) const WRITE: WriteRules = WriteRules {
+    keys: Keys::Text,
+    depth_max: DEPTH,
+    is_sorted: false,
+    has_bytes: false,
+    has_infinity: false,
+    nulls_infinity: false,
+    is_lossy: false,
+    mixes: false,
+    sparse: Sparse { safe: 10, ratio: 2, convert: false },
+    empty_is_list: false,
+    skips: false,
+    object: "json.object",
+};
+
+/// How values are built if no option says otherwise.
+pub(super) const READ: ReadRules = ReadRules {
+    depth_max: DEPTH,
+    is_exact: true,
+    marks: Marked::Empty,
+    null: 0,
+    drops_null: false,
+    push_bytes: None,
+};
+
+/// A table of options, one after the other.
+pub(super) struct Options<'a> {
+    lua: Stack<'a>,
+    function: &'static str,
+}
+
+impl<'a> Options<'a> {
+    /// Has `take` look at each option at `index`, with its value on top of the stack; raises if it
+    /// does not know the name, or if it is no table.
+    pub(super) fn each(
+        lua: Stack<'a>,
+        index: c_int,
+        function: &'static str,
+        mut take: impl FnMut(&Options<'a>, &[u8]) -> bool,
+    ) {
+        match lua.kind(index) {
+            ffi::LUA_TNIL | ffi::LUA_TNONE => return,
+            ffi::LUA_TTABLE => {}
+            _ => {
+                let expected = "table of options or nil";
+                lua.bad(Wrong::Argument(index), function, expected, Some(index));
+            }
+        }
+        let options = Options { lua, function };
+        let top = lua.top();
+        lua.push_nil();
+        while lua.next(index) {
+            // A number would be changed into its text, which is no key of the table any more.
+            let name = match lua.kind(-2) {
+                ffi::LUA_TSTRING => lua.text(-2).unwrap_or_default(),
+                _ => b"?",
+            };
+            if !take(&options, name) {
+                let name = String::from_utf8_lossy(name).into_owned();
+                lua.bad(Wrong::Option(&name), function, "there is no such option", None);
+            }
+            lua.set_top(top + 1);
+        }
+    }
+
+    /// A boolean.
+    pub(super) fn flag(&self, name: &[u8]) -> bool {
+        if self.lua.kind(-1) != ffi::LUA_TBOOLEAN {
+            self.wrong(name, "boolean");
+        }
+        self.lua.boolean(-1)
+    }
+
+    /// A whole number from 1 to `max`.
+    fn count(&self, name: &[u8], max: usize) -> usize {
+        let is_number = self.lua.kind(-1) == ffi::LUA_TNUMBER;
+        let number = if is_number { self.lua.number(-1) } else { 0.0 };
+        if !(number >= 1.0 && number <= max as f64 && number.fract() == 0.0) {
+            self.wrong(name, &format!("whole number from 1 to {max}"));
+        }
+        number as usize
+    }
+
+    pub(super) fn depth(&self, name: &[u8]) -> u32 {
+        self.count(name, DEPTH_MAX as usize) as u32
+    }
+
+    pub(super) fn bytes(&self, name: &[u8]) -> usize {
+        self.count(name, BYTES_MAX)
+    }
+
+    /// One of two words; true if it is the second.
+    pub(super) fn word(&self, name: &[u8], words: [&str; 2]) -> bool {
+        let found = match self.lua.kind(-1) {
+            ffi::LUA_TSTRING => self.lua.text(-1),
+            _ => None,
+        };
+        let which = words.iter().position(|word| Some(word.as_bytes()) == found);
+        if which.is_none() {
+            self.wrong(name, &format!("\"{}\" or \"{}\"", words[0], words[1]));
+        }
+        which == Some(1)
+    }
+
+    fn wrong(&self, name: &[u8], expected: &str) {
+        let name = String::from_utf8_lossy(name).into_owned();
+        self.lua.bad(Wrong::Option(&name), self.function, expected, Some(self.lua.top()));
+    }
+}
+
+/// Why writing failed, in words.
+pub(super) fn why(
+    source: &Source<'_>,
+    failure: Option<Failure>,
+    max: usize,
+    error: impl std::fmt::Display,
+) -> String {
+    match (source.take_fault(), failure) {
+        (Some(Fault(text)), _) => text,
+        (None, Some(Failure::TooLarge)) => format!("more than {max} bytes (max_bytes)"),
+        (None, Some(Failure::Memory(bytes))) => format!("not enough memory for {bytes} bytes"),
+        (None, None) => error.to_string(),
+    }
+}
+
+/// What is said of a text that is too long.
+pub(super) fn too_long(length: usize, max: usize) -> String {
+    format!("{length} bytes, {max} at most (max_bytes)")
+}

@@ -1,0 +1,231 @@
+//! JSON, as scripts write and read it: the modules `json` and `cjson`.
+
+use std::ffi::c_int;
+use std::io::{self, Write};
+
+use mlua::ffi;
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter};
+
+use super::data::{self, BYTES, Input, Options, READ, WRITE};
+use crate::codec::json;
+use crate::vm::blame::Wrong;
+use crate::vm::data::{Builder, Marked, Output, ReadRules, Source, Sparse, WriteRules, write};
+use crate::vm::stack::{Stack, function};
+
+/// Functions for the table of natives.
+pub(super) const FUNCTIONS: super::native::Functions = &[
+    (c"json_encode", function(encode)),
+    (c"json_decode", function(decode)),
+    (c"cjson_encode", function(cjson_encode)),
+    (c"cjson_decode", function(cjson_decode)),
+];
+
+/// Options of module `cjson`, one bit each; lua/cjson.lua knows the numbers.
+mod flag {
+    /// Failures are returned as nil and a text, not raised.
+    pub(super) const SAFE: u32 = 1;
+    pub(super) const EMPTY_IS_ARRAY: u32 = 2;
+    pub(super) const CONVERT_SPARSE: u32 = 4;
+    pub(super) const NULL_FOR_INVALID: u32 = 8;
+    pub(super) const ESCAPE_SLASH: u32 = 16;
+    pub(super) const SKIP_UNSUPPORTED: u32 = 32;
+    pub(super) const MARK_ARRAYS: u32 = 64;
+}
+
+/// How numbers and text are written.
+#[derive(Clone, Copy, Default)]
+struct Style {
+    /// Digits of a fraction; 0: as many as it takes to read the same number again.
+    digits: usize,
+    escapes_slash: bool,
+}
+
+impl Formatter for Style {
+    fn write_f64<W: ?Sized + Write>(&mut self, to: &mut W, value: f64) -> io::Result<()> {
+        match self.digits {
+            0 if value == 0.0 => to.write_all(b"-0"),
+            // Whole, and above 2^53.
+            0 if value.fract() == 0.0 && value.abs() < 1e16 => write!(to, "{value}"),
+            0 => CompactFormatter.write_f64(to, value),
+            digits => to.write_all(rounded(value, digits).as_bytes()),
+        }
+    }
+
+    #[inline]
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        to: &mut W,
+        part: &str,
+    ) -> io::Result<()> {
+        if self.escapes_slash && part.contains('/') {
+            return to.write_all(part.replace('/', "\\/").as_bytes());
+        }
+        to.write_all(part.as_bytes())
+    }
+}
+
+/// A number with so many digits, as C's `%g` has it.
+fn rounded(value: f64, digits: usize) -> String {
+    let text = format!("{value:.*e}", digits - 1);
+    let Some((digits_text, exponent)) = text.split_once('e') else { return text };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let trim = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    if exponent < -4 || exponent >= digits as i32 {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{}e{sign}{:02}", trim(digits_text), exponent.unsigned_abs());
+    }
+    trim(&format!("{value:.*}", (digits as i32 - 1 - exponent).max(0) as usize))
+}
+
+/// Pushes the text of the value on top of the stack; in words, why there is none.
+fn push_text(
+    lua: Stack<'_>,
+    rules: &WriteRules,
+    style: Style,
+    bytes_max: usize,
+) -> Result<(), String> {
+    let source = Source::new(lua, rules);
+    write(lua, bytes_max, |output: &mut Output| {
+        let mut to = serde_json::Serializer::with_formatter(output, style);
+        source.top().serialize(&mut to)
+    })
+    .map_err(|(error, failure)| data::why(&source, failure, bytes_max, error))
+}
+
+/// json.encode(value[, options])
+fn encode(lua: Stack<'_>) -> c_int {
+    let (mut rules, mut bytes_max) = (WRITE, BYTES);
+    if lua.top() > 1 {
+        Options::each(lua, 2, "encode", |options, name| {
+            match name {
+                b"max_depth" => rules.depth_max = options.depth(name),
+                b"max_bytes" => bytes_max = options.bytes(name),
+                b"sort_keys" => rules.is_sorted = options.flag(name),
+                b"empty" => rules.empty_is_list = options.word(name, ["object", "array"]),
+                b"invalid_utf8" => rules.is_lossy = options.word(name, ["raise", "replace"]),
+                _ => return false,
+            }
+            true
+        });
+    } else if lua.top() == 0 {
+        return lua.bad(Wrong::Argument(1), "encode", "value", Some(1));
+    }
+    lua.set_top(1);
+    match push_text(lua, &rules, Style::default(), bytes_max) {
+        Ok(()) => 1,
+        Err(why) => lua.raise(&format!("encode: {why}")),
+    }
+}
+
+/// Pushes what a text says; in words, why there is nothing.
+fn push_value(lua: Stack<'_>, text: &[u8], rules: ReadRules, max: usize) -> Result<(), String> {
+    if text.len() > max {
+        return Err(data::too_long(text.len(), max));
+    }
+    let text = match std::str::from_utf8(text) {
+        Ok(text) => text,
+        Err(error) => {
+            let place = json::Place::of(text, error.valid_up_to());
+            return Err(format!("invalid UTF-8 at {place}"));
+        }
+    };
+    let mut from = json::Reader::new(text);
+    let result = Builder::new(lua, rules).push(&mut from).and_then(|()| from.end());
+    result.map_err(|error| format!("{error} at {}", from.place()))
+}
+
+/// json.decode(text[, options])
+fn decode(lua: Stack<'_>) -> c_int {
+    let input = Input::new(lua, 1, "decode");
+    let (mut rules, mut bytes_max) = (READ, BYTES);
+    if lua.top() > 1 {
+        lua.set_top(2);
+        lua.push_nil();
+        Options::each(lua, 2, "decode", |options, name| {
+            match name {
+                b"max_depth" => rules.depth_max = options.depth(name),
+                b"max_bytes" => bytes_max = options.bytes(name),
+                b"int64" => rules.is_exact = options.flag(name),
+                b"mark_arrays" => {
+                    rules.marks = if options.flag(name) { Marked::All } else { Marked::None };
+                }
+                b"null" => {
+                    rules.null = 3;
+                    lua.push_copy(-1);
+                    lua.replace(3);
+                }
+                b"drop_nulls" => rules.drops_null = options.flag(name),
+                _ => return false,
+            }
+            true
+        });
+    }
+    match push_value(lua, &input, rules, bytes_max) {
+        Ok(()) => 1,
+        Err(why) => {
+            drop(input);
+            lua.raise(&format!("decode: {why}"))
+        }
+    }
+}
+
+/// Pushes nil and why, or raises it.
+fn fail(lua: Stack<'_>, is_safe: bool, why: &str) -> c_int {
+    if !is_safe {
+        return lua.raise(why);
+    }
+    lua.push_nil();
+    lua.push_text(why.as_bytes());
+    2
+}
+
+/// native.cjson_encode(value, flags, max_depth, ratio, safe, digits)
+fn cjson_encode(lua: Stack<'_>) -> c_int {
+    let flags = lua.key(2) as u32;
+    let has = |flag: u32| flags & flag != 0;
+    let (ratio, safe) = (lua.key(4) as u32, lua.key(5) as u32);
+    let rules = WriteRules {
+        depth_max: lua.key(3) as u32,
+        mixes: true,
+        sparse: Sparse { safe, ratio, convert: has(flag::CONVERT_SPARSE) },
+        empty_is_list: has(flag::EMPTY_IS_ARRAY),
+        nulls_infinity: has(flag::NULL_FOR_INVALID),
+        skips: has(flag::SKIP_UNSUPPORTED),
+        ..WRITE
+    };
+    let style = Style { digits: lua.key(6) as usize, escapes_slash: has(flag::ESCAPE_SLASH) };
+    lua.set_top(1);
+    match push_text(lua, &rules, style, BYTES) {
+        Ok(()) => 1,
+        Err(why) => fail(lua, has(flag::SAFE), &format!("Cannot serialise: {why}")),
+    }
+}
+
+/// native.cjson_decode(text, flags, max_depth)
+fn cjson_decode(lua: Stack<'_>) -> c_int {
+    let (flags, depth_max) = (lua.key(2) as u32, lua.key(3) as u32);
+    let is_safe = flags & flag::SAFE != 0;
+    let marks = if flags & flag::MARK_ARRAYS != 0 { Marked::All } else { Marked::None };
+    let rules = ReadRules { depth_max, marks, is_exact: false, ..READ };
+    if lua.kind(1) == ffi::LUA_TNUMBER {
+        // As text, like all that takes one.
+        lua.text(1);
+    }
+    if is_safe && !matches!(lua.kind(1), ffi::LUA_TSTRING | ffi::LUA_TUSERDATA) {
+        let got = lua.describe(1);
+        let why = format!("bad argument #1 to 'decode' (string or buffer expected, got {got})");
+        return fail(lua, true, &why);
+    }
+    let input = Input::new(lua, 1, "decode");
+    match push_value(lua, &input, rules, BYTES) {
+        Ok(()) => 1,
+        Err(why) => {
+            drop(input);
+            fail(lua, is_safe, &why)
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! MessagePack, as scripts write and read it: the module `msgpack`.
+
+use std::ffi::c_int;
+
+use serde::Serialize;
+
+use super::data::{self, BYTES, Input, Options, READ, WRITE};
+use crate::codec::msgpack;
+use crate::vm::blame::Wrong;
+use crate::vm::data::{Builder, Keys, Output, ReadRules, Source, Sparse, WriteRules, write};
+use crate::vm::stack::{Stack, function};
+
+/// Functions for the table of natives.
+pub(super) const FUNCTIONS: super::native::Functions =
+    &[(c"msgpack_encode", function(encode)), (c"msgpack_decode", function(decode))];
+
+/// msgpack.encode(value[, options])
+fn encode(lua: Stack<'_>) -> c_int {
+    let mut bytes_max = BYTES;
+    let mut rules = WriteRules {
+        keys: Keys::Any,
+        has_bytes: true,
+        has_infinity: true,
+        sparse: Sparse { convert: true, ..WRITE.sparse },
+        object: "msgpack.object",
+        ..WRITE
+    };
+    if lua.top() > 1 {
+        Options::each(lua, 2, "encode", |options, name| {
+            match name {
+                b"max_depth" => rules.depth_max = options.depth(name),
+                b"max_bytes" => bytes_max = options.bytes(name),
+                b"sort_keys" => rules.is_sorted = options.flag(name),
+                b"empty" => rules.empty_is_list = options.word(name, ["object", "array"]),
+                _ => return false,
+            }
+            true
+        });
+    } else if lua.top() == 0 {
+        return lua.bad(Wrong::Argument(1), "encode", "value", Some(1));
+    }
+    lua.set_top(1);
+    let source = Source::new(lua, &rules);
+    let written = write(lua, bytes_max, |output: &mut Output| {
+        let mut to = rmp_serde::Serializer::new(output);
+        to.unstable_set_max_depth(usize::MAX);
+        source.top().serialize(&mut to)
+    });
+    match written {
+        Ok(()) => 1,
+        Err((error, failure)) => {
+            let why = data::why(&source, failure, bytes_max, error);
+            drop(source);
+            lua.raise(&format!("encode: {why}"))
+        }
+    }
+}
+
+/// msgpack.decode(bytes[, options])
+fn decode(lua: Stack<'_>) -> c_int {
+    let input = Input::new(lua, 1, "decode");
+    let (mut rules, mut bytes_max, mut from) = (READ, BYTES, 0);
+    if lua.top() > 1 {
+        lua.set_top(2);
+        lua.push_nil();
+        Options::each(lua, 2, "decode", |options, name| {
+            match name {
+                b"max_depth" => rules.depth_max = options.depth(name),
+                b"max_bytes" => bytes_max = options.bytes(name),
+                b"int64" => rules.is_exact = options.flag(name),
+                b"null" => {
+                    rules.null = 3;
+                    lua.push_copy(-1);
+                    lua.replace(3);
+                }
+                b"drop_nulls" => rules.drops_null = options.flag(name),
+                b"binary" => {
+                    let is_buffer = options.word(name, ["string", "buffer"]);
+                    rules.push_bytes = is_buffer.then_some(push_buffer);
+                }
+                b"from" => from = options.bytes(name),
+                _ => return false,
+            }
+            true
+        });
+    }
+    let result = match input.get(from.saturating_sub(1)..) {
+        Some(bytes) if bytes.len() > bytes_max => Err(data::too_long(bytes.len(), bytes_max)),
+        Some(bytes) => read(lua, bytes, rules, from.max(1), from > 0),
+        None => Err(format!("position {from} is behind the end ({} bytes)", input.len())),
+    };
+    match result {
+        Ok(_) if from == 0 => 1,
+        Ok(next) => {
+            lua.push_number(next as f64);
+            2
+        }
+        Err(why) => {
+            drop(input);
+            lua.raise(&format!("decode: {why}"))
+        }
+    }
+}
+
+/// Pushes what `bytes` say; the position behind it, if the first of them has the position `first`.
+fn read(
+    lua: Stack<'_>,
+    bytes: &[u8],
+    rules: ReadRules,
+    first: usize,
+    may_go_on: bool,
+) -> Result<usize, String> {
+    let mut from = msgpack::Reader::new(bytes);
+    let result = Builder::new(lua, rules).push(&mut from);
+    let (next, left) = (first + from.position(), bytes.len() - from.position());
+    match result {
+        Ok(()) if left > 0 && !may_go_on => {
+            Err(format!("{left} bytes behind the value, from byte {next} on (option from)"))
+        }
+        Ok(()) => Ok(next),
+        Err(error) => Err(format!("{error} in the value at byte {}", first + from.start())),
+    }
+}
+
+/// Pushes a buffer.
+fn push_buffer(lua: Stack<'_>, bytes: &[u8]) {
+    super::buffer::values::push_copy(lua, bytes);
+}

@@ -1,0 +1,488 @@
+//! What a deserializer finds, as Lua values on the stack.
+//!
+//! The entries of a table wait on the stack until it is known how many there are, so that the table
+//! is made once, as large as it will be; of a long one, entries are put in by the hundred.
+
+use std::ffi::c_int;
+use std::fmt;
+
+use mlua::ffi::lua_State;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::keys::Keys;
+use super::marks::{Mark, push_mark};
+use super::slots;
+use super::walk::EXACT_MAX;
+use super::{VALUES_PER_LOOK, tick};
+use crate::vm::convert::int64::{Integer, push_integer};
+use crate::vm::layout::{NIL, POINTER, STRING, Slot, Table, tag};
+use crate::vm::stack::Stack;
+
+/// Slots that must be free beside what waits: for one value, and what makes it.
+const SLOTS: c_int = 16;
+
+/// Slots of entries that wait, of one table.
+const WAITING_MAX: c_int = 256;
+
+/// Slots in use from which on nothing waits: 8,000 are all that one call may have.
+const USED_MAX: c_int = 2000;
+
+unsafe extern "C-unwind" {
+    /// LuaJIT's: the place of a key, which is made if there is none. May raise; runs no finalisers.
+    fn lj_tab_set(state: *mut lua_State, table: *mut Table, key: *const Slot) -> *mut Slot;
+    /// The same for a string.
+    fn lj_tab_setstr(state: *mut lua_State, table: *mut Table, key: *const Slot) -> *mut Slot;
+}
+
+/// How values are built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadRules {
+    /// Most levels of tables.
+    pub(crate) depth_max: u32,
+    /// Whole numbers beyond 2^53 become 64-bit integers, where they fit.
+    pub(crate) is_exact: bool,
+    /// Which lists get the mark of one.
+    pub(crate) marks: Marked,
+    /// Where on the stack is what stands for null; 0: `json.null`.
+    pub(crate) null: c_int,
+    /// Entries that are null are left out.
+    pub(crate) drops_null: bool,
+    /// What has pushed a buffer with these bytes, for bytes that are no text; `None`: strings.
+    pub(crate) push_bytes: Option<fn(Stack<'_>, &[u8])>,
+}
+
+/// Lists that are marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marked {
+    None,
+    Empty,
+    All,
+}
+
+/// What builds a value in a state.
+pub(crate) struct Builder<'a> {
+    lua: Stack<'a>,
+    rules: ReadRules,
+    depth: u32,
+    left: u32,
+    keys: Keys,
+}
+
+/// Pushes one value.
+struct Value<'b, 'a>(&'b mut Builder<'a>);
+
+/// Pushes one key of a table.
+struct Key<'b, 'a>(&'b mut Builder<'a>);
+
+/// The entries of one table: on the stack from `base` on, behind the table once there is one.
+struct Waiting {
+    base: c_int,
+    waits: c_int,
+    waits_max: c_int,
+    stored: c_int,
+    has_table: bool,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(lua: Stack<'a>, rules: ReadRules) -> Builder<'a> {
+        Builder { lua, rules, depth: 0, left: VALUES_PER_LOOK, keys: Keys::new() }
+    }
+
+    /// Pushes what the deserializer finds.
+    ///
+    /// # Errors
+    /// The stack may hold a part of it then.
+    pub(crate) fn push<'de, D: Deserializer<'de>>(&mut self, from: D) -> Result<(), D::Error> {
+        Value(self).deserialize(from)
+    }
+
+    fn enter<E: Error>(&mut self) -> Result<Waiting, E> {
+        self.depth += 1;
+        if self.depth > self.rules.depth_max {
+            let max = self.rules.depth_max;
+            return Err(E::custom(format_args!("nested deeper than {max} levels (max_depth)")));
+        }
+        let base = self.lua.top() + 1;
+        let waits_max = if base > USED_MAX { 0 } else { WAITING_MAX };
+        if !self.lua.has_room(waits_max + SLOTS) {
+            return Err(E::custom("nested too deep for the Lua stack"));
+        }
+        Ok(Waiting { base, waits: 0, waits_max, stored: 0, has_table: false })
+    }
+
+    fn push_null(&mut self) {
+        match self.rules.null {
+            _ if self.rules.drops_null => self.lua.push_nil(),
+            0 => self.lua.push_address(std::ptr::null_mut()),
+            index => self.lua.push_copy(index),
+        }
+    }
+
+    #[cold]
+    fn push_large(&mut self, integer: Integer, nearest: f64) {
+        if !self.rules.is_exact {
+            return self.lua.push_number(nearest);
+        }
+        push_integer(self.lua, integer);
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8]) {
+        match self.rules.push_bytes {
+            Some(push) => push(self.lua, bytes),
+            None => self.lua.push_text(bytes),
+        }
+    }
+
+    #[inline]
+    fn push_key(&mut self, text: &str) {
+        // What is left out keeps nothing alive.
+        match self.rules.drops_null {
+            true => self.lua.push_text(text.as_bytes()),
+            false => self.keys.push(self.lua, text.as_bytes()),
+        }
+    }
+
+    #[inline]
+    fn tick(&mut self) {
+        self.left = tick(self.lua, self.left);
+    }
+}
+
+impl Waiting {
+    /// Pushes a table with room for as many entries, and puts it below those that wait.
+    /// Returns it, with them.
+    fn make<'s>(&mut self, lua: Stack<'s>, list: usize, fields: usize) -> (*mut Table, &'s [Slot]) {
+        lua.push_table(list, fields);
+        let table = lua.address(-1).cast_mut().cast::<Table>();
+        // SAFETY: a running state with that many values on its stack. Nothing is allocated, but
+        // for what the table itself needs, until they are in it.
+        let slots = unsafe { slots::slots(lua, self.base) };
+        self.has_table = true;
+        (table, &slots[..self.waits as usize])
+    }
+
+    /// Takes away what waited, and leaves the table.
+    fn made(&mut self, lua: Stack<'_>) {
+        if self.waits > 0 {
+            lua.replace(self.base);
+            lua.set_top(self.base);
+        }
+        self.stored += self.waits;
+        self.waits = 0;
+    }
+
+    /// Puts elements that wait into the list.
+    fn store_list(&mut self, lua: Stack<'_>, room: usize) {
+        if !self.has_table {
+            let (table, slots) = self.make(lua, room.max(self.waits as usize), 0);
+            // SAFETY: the table was just made: the collector has not seen it, and does not run
+            // before it is full. Its array part has a slot more than `room`.
+            unsafe {
+                let array = (*table).array.add(1);
+                array.copy_from_nonoverlapping(slots.as_ptr(), slots.len());
+            }
+            return self.made(lua);
+        }
+        // A new object in it has the collector look at the table again, whatever it has seen; and
+        // the VM makes room for as many again.
+        let first = i64::from(self.stored) + 1;
+        lua.push_table(0, 0);
+        lua.set_entry(self.base, first);
+        let table = lua.address(self.base).cast::<Table>();
+        // SAFETY: a table, and what waits above it; the collector does not run before this is done.
+        let is_stored = unsafe {
+            let slots = slots::slots(lua, self.base + 1);
+            let has_room = first as usize + slots.len() <= (*table).array_len as usize;
+            if has_room {
+                let array = (*table).array.add(first as usize);
+                array.copy_from_nonoverlapping(slots.as_ptr(), slots.len());
+            }
+            has_room
+        };
+        for index in (1..=self.waits).filter(|_| !is_stored) {
+            lua.push_copy(self.base + index);
+            lua.set_entry(self.base, i64::from(self.stored + index));
+        }
+        self.stored_all(lua);
+    }
+
+    /// Takes away what waited above the table.
+    fn stored_all(&mut self, lua: Stack<'_>) {
+        lua.set_top(self.base);
+        self.stored += self.waits;
+        self.waits = 0;
+    }
+
+    /// Puts pairs that wait into the table.
+    fn store_map(&mut self, lua: Stack<'_>) {
+        if !self.has_table {
+            let (table, slots) = self.make(lua, 0, self.waits as usize / 2);
+            for pair in slots.chunks_exact(2) {
+                if pair[1] == NIL {
+                    continue;
+                }
+                // SAFETY: the table was just made, and is on the stack with keys and values: the
+                // collector has not seen it, and does not run before it is full. No key is nil or
+                // NaN. The place holds until the next key is put in.
+                unsafe {
+                    let place = match tag(pair[0]) {
+                        STRING => {
+                            let text = pair[0] & POINTER;
+                            lj_tab_setstr(lua.raw(), table, text as *const Slot)
+                        }
+                        _ => lj_tab_set(lua.raw(), table, &pair[0]),
+                    };
+                    place.write(pair[1]);
+                }
+            }
+            return self.made(lua);
+        }
+        for index in (1..self.waits).step_by(2) {
+            lua.push_copy(self.base + index);
+            lua.push_copy(self.base + index + 1);
+            lua.raw_set(self.base);
+        }
+        self.stored_all(lua);
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
+    type Value = ();
+
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Value<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    #[inline]
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.0.lua.push_boolean(value);
+        Ok(())
+    }
+
+    #[inline]
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        match value.unsigned_abs() <= EXACT_MAX as u64 {
+            true => self.0.lua.push_number(value as f64),
+            false => self.0.push_large(Integer::Signed(value), value as f64),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        match i64::try_from(value) {
+            Ok(value) => return self.visit_i64(value),
+            Err(_) => self.0.push_large(Integer::Unsigned(value), value as f64),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        self.0.lua.push_number(value);
+        Ok(())
+    }
+
+    #[inline]
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.0.lua.push_text(value.as_bytes());
+        Ok(())
+    }
+
+    fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
+        self.0.push_bytes(value);
+        Ok(())
+    }
+
+    /// Text that is not UTF-8.
+    fn visit_byte_buf<E>(self, value: Vec<u8>) -> Result<(), E> {
+        self.0.lua.push_text(&value);
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.0.push_null();
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let builder = self.0;
+        let mut waiting = builder.enter()?;
+        let lua = builder.lua;
+        // What is said of a length may be a lie.
+        let hint = list.size_hint().unwrap_or(0);
+        while list.next_element_seed(Value(builder))?.is_some() {
+            builder.tick();
+            waiting.waits += 1;
+            if waiting.waits >= waiting.waits_max {
+                waiting.store_list(lua, hint.min(4 * WAITING_MAX as usize));
+            }
+        }
+        if waiting.waits > 0 || !waiting.has_table {
+            waiting.store_list(lua, 0);
+        }
+        let is_marked = match builder.rules.marks {
+            Marked::None => false,
+            Marked::Empty => waiting.stored == 0,
+            Marked::All => true,
+        };
+        if is_marked {
+            push_mark(lua, Mark::Array);
+            lua.set_metatable(-2);
+        }
+        builder.depth -= 1;
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let builder = self.0;
+        let mut waiting = builder.enter()?;
+        let lua = builder.lua;
+        while map.next_key_seed(Key(builder))?.is_some() {
+            map.next_value_seed(Value(builder))?;
+            builder.tick();
+            waiting.waits += 2;
+            if waiting.waits >= waiting.waits_max {
+                waiting.store_map(lua);
+            }
+        }
+        if waiting.waits > 0 || !waiting.has_table {
+            waiting.store_map(lua);
+        }
+        builder.depth -= 1;
+        Ok(())
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(Extension(self.0))
+    }
+}
+
+/// Pushes a value of an application's own type.
+struct Extension<'b, 'a>(&'b mut Builder<'a>);
+
+/// The number of its type.
+struct Kind;
+
+/// Pushes its bytes.
+struct Data<'a>(Stack<'a>);
+
+impl<'de> Visitor<'de> for Extension<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an extension")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<(), A::Error> {
+        let lua = self.0.lua;
+        lua.push_table(0, 2);
+        let kind = parts.next_element_seed(Kind)?.unwrap_or(0);
+        lua.push_number(f64::from(kind));
+        lua.set_field(-2, c"type");
+        parts.next_element_seed(Data(lua))?;
+        lua.set_field(-2, c"data");
+        push_mark(lua, Mark::Extension);
+        lua.set_metatable(-2);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Kind {
+    type Value = i8;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<i8, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Kind {
+    type Value = i8;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the type of an extension")
+    }
+
+    fn visit_i8<E>(self, value: i8) -> Result<i8, E> {
+        Ok(value)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Data<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Data<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the bytes of an extension")
+    }
+
+    fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
+        self.0.push_text(value);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
+    type Value = ();
+
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key that is a string, number or boolean")
+    }
+
+    #[inline]
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.0.push_key(value);
+        Ok(())
+    }
+
+    fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
+        self.0.lua.push_text(value);
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.0.lua.push_boolean(value);
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.visit_f64(value as f64)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.visit_f64(value as f64)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        if value.is_nan() {
+            return Err(E::custom("a key is not a number (NaN)"));
+        }
+        self.0.lua.push_number(value);
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Lua values as serde sees them, for all formats that serde has.
+//!
+//! [`Source`] serializes what is on a stack, [`Builder`] pushes what a deserializer finds. Neither
+//! knows a format: what formats differ in is in [`WriteRules`] and [`ReadRules`].
+//!
+//! Values are read where the VM keeps them, without a call into it: nothing runs in a VM while one
+//! of its values is written, neither a metamethod nor a finaliser. While one is built, finalisers
+//! may run; what is read from must not be theirs to change.
+
+mod build;
+mod cdata;
+mod keys;
+mod marks;
+mod output;
+mod shape;
+mod slots;
+mod walk;
+
+pub(crate) use build::{Builder, Marked, ReadRules};
+pub(crate) use marks::{Mark, push_mark};
+pub(crate) use output::{Failure, Output, write};
+pub(crate) use walk::{Keys, Source, Sparse, WriteRules, empty_array};
+
+use super::hook;
+use super::stack::Stack;
+
+/// Values after which the context is looked at: whether it is to end.
+const VALUES_PER_LOOK: u32 = 1024;
+
+/// Levels that options may allow. Each takes two slots of a Lua stack that has 8,000 for one call.
+pub(crate) const DEPTH_MAX: u32 = 2000;
+
+/// Why a value cannot be written, in words that follow the name of the function.
+#[derive(Debug)]
+pub(crate) struct Fault(pub(crate) String);
+
+/// Raises if the context is to end, now and then.
+#[inline]
+fn tick(lua: Stack<'_>, left: u32) -> u32 {
+    match left.checked_sub(1) {
+        Some(left) => left,
+        None => {
+            // SAFETY: the coroutine that has called the native function; what it has unwinds.
+            unsafe { hook::look(lua.raw()) };
+            VALUES_PER_LOOK
+        }
+    }
+}

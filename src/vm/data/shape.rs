@@ -1,0 +1,193 @@
+//! Whether a table is a list, or keys and values.
+
+use super::marks::Mark;
+use super::slots;
+use super::walk::{Keys, WriteRules, number_text};
+pub(super) use crate::vm::layout::Table;
+use crate::vm::layout::{self, NIL, Node, STRING, Slot, tag};
+
+/// What a table is written as, and how many entries that has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// What is at 1, 2 and so on; holes among them are null.
+    List(u32),
+    Map(u32),
+}
+
+/// How many keys of each sort a table has.
+#[derive(Default)]
+struct Census {
+    /// Whole numbers from 1 on, and the largest of them.
+    places: u32,
+    last: f64,
+    texts: u32,
+    /// Other numbers, and one of them.
+    numbers: u32,
+    number: f64,
+    /// Keys that are no text and no number.
+    others: u32,
+}
+
+impl Table {
+    /// The array part; what is at 0 comes first.
+    #[inline]
+    pub(super) fn array(&self) -> &[Slot] {
+        if self.array_len == 0 {
+            return &[];
+        }
+        // SAFETY: the array part has so many slots.
+        unsafe { std::slice::from_raw_parts(self.array, self.array_len as usize) }
+    }
+
+    /// The hash part, with entries that are nil.
+    #[inline]
+    pub(super) fn hash(&self) -> &[Node] {
+        // SAFETY: the hash part has one node more than its mask says.
+        unsafe { std::slice::from_raw_parts(self.nodes, self.mask as usize + 1) }
+    }
+
+    /// What is at these places, nil included; none of them is in the array part.
+    #[cold]
+    pub(super) fn behind(&self, first: u32, last: u32) -> Vec<Slot> {
+        let mut found = vec![NIL; (last + 1 - first) as usize];
+        for node in self.hash() {
+            let key = slots::number(node.key).filter(|key| is_place(*key));
+            let place = key.map(|key| key as usize).and_then(|key| key.checked_sub(first as usize));
+            if let Some(slot) = place.and_then(|place| found.get_mut(place)) {
+                *slot = node.value;
+            }
+        }
+        found
+    }
+
+    /// All entries, in the order of their keys.
+    #[cold]
+    pub(super) fn sorted(&self) -> Vec<(Slot, Slot)> {
+        let listed = self.array().iter().enumerate();
+        let listed = listed.map(|(index, slot)| ((index as f64).to_bits(), *slot));
+        let hashed = self.hash().iter().map(|node| (node.key, node.value));
+        let mut all: Vec<_> = listed.chain(hashed).filter(|(_, value)| *value != NIL).collect();
+        all.sort_by(|(a, _), (b, _)| match (slots::number(*a), slots::number(*b)) {
+            (Some(a), Some(b)) => a.total_cmp(&b),
+            (None, None) => text(*a).cmp(&text(*b)),
+            (a, _) => a.is_none().cmp(&true),
+        });
+        all
+    }
+
+    fn census(&self) -> Census {
+        let mut census = Census::default();
+        for (index, slot) in self.array().iter().enumerate() {
+            if *slot != NIL {
+                census.count_number(index as f64);
+            }
+        }
+        for node in self.hash().iter().filter(|node| node.value != NIL) {
+            match tag(node.key) {
+                STRING => census.texts += 1,
+                _ => match slots::number(node.key) {
+                    Some(number) => census.count_number(number),
+                    None => census.others += 1,
+                },
+            }
+        }
+        census
+    }
+}
+
+/// The bytes of a key, if it is text.
+fn text<'a>(key: Slot) -> Option<&'a [u8]> {
+    // SAFETY: the key of a live entry of a table that is being written.
+    (tag(key) == STRING).then(|| unsafe { layout::text(key) })
+}
+
+fn is_place(number: f64) -> bool {
+    number >= 1.0 && number <= f64::from(i32::MAX) && number.fract() == 0.0
+}
+
+impl Census {
+    #[inline]
+    fn count_number(&mut self, number: f64) {
+        if is_place(number) {
+            self.places += 1;
+            self.last = self.last.max(number);
+        } else {
+            self.numbers += 1;
+            self.number = number;
+        }
+    }
+}
+
+/// What a table is; in words, why it is nothing.
+#[inline]
+pub(super) fn shape(
+    table: &Table,
+    mark: Option<Mark>,
+    rules: &WriteRules,
+) -> Result<Shape, String> {
+    let census = table.census();
+    let Census { places, texts, numbers, others, .. } = census;
+    if mark.is_none() && numbers + others == 0 {
+        if places == 0 && texts > 0 {
+            return Ok(Shape::Map(texts));
+        }
+        if texts == 0 && census.last == f64::from(places) && places > 0 {
+            return Ok(Shape::List(places));
+        }
+    }
+    rare(&census, mark, rules)
+}
+
+#[cold]
+fn rare(census: &Census, mark: Option<Mark>, rules: &WriteRules) -> Result<Shape, String> {
+    let Census { places, last, texts, numbers, others, number } = *census;
+    let count = places + texts + numbers + others;
+    if count == 0 {
+        let is_list = match mark {
+            Some(Mark::Array | Mark::EmptyArray) => true,
+            Some(Mark::Object) => false,
+            _ => rules.empty_is_list,
+        };
+        return Ok(if is_list { Shape::List(0) } else { Shape::Map(0) });
+    }
+    if mark == Some(Mark::Array) {
+        if texts + numbers + others > 0 {
+            return Err("is marked as an array, but has other keys than 1, 2 and so on".to_owned());
+        }
+        return Ok(Shape::List(last as u32));
+    }
+    if others > 0 && rules.keys == Keys::Text {
+        return Err("has a key that is neither a string nor a number".to_owned());
+    }
+    if mark == Some(Mark::Object) {
+        return Ok(Shape::Map(count));
+    }
+    let object = rules.object;
+    if texts + numbers + others == 0 {
+        let Sparse { safe, ratio, convert } = rules.sparse;
+        let is_dense =
+            last <= f64::from(safe) || ratio == 0 || last <= f64::from(places) * f64::from(ratio);
+        return match (is_dense, convert) {
+            (true, _) => Ok(Shape::List(last as u32)),
+            (false, true) => Ok(Shape::Map(count)),
+            (false, false) => Err(format!(
+                "is an array of {last} places with {places} values; {object}(t) writes its keys"
+            )),
+        };
+    }
+    if rules.mixes || texts == count {
+        return Ok(Shape::Map(count));
+    }
+    if texts > 0 && places > 0 {
+        return Err(format!("has both string and array keys; {object}(t) writes them as keys"));
+    }
+    if rules.keys == Keys::Any {
+        return Ok(Shape::Map(count));
+    }
+    Err(format!(
+        "has the key {}, which is neither a string nor an array key; {object}(t) writes it as text",
+        number_text(number)
+    ))
+}
+
+use super::walk::Sparse;
