@@ -48,7 +48,7 @@ thread_local! {
 unsafe fn look_seldom(raw: *mut lua_State) {
     COUNT.set(COUNT.get().wrapping_add(1));
     if COUNT.get().is_multiple_of(CALLS) {
-        // SAFETY: the caller's contract.
+        // SAFETY: the coroutine that has called, which is what the hook takes.
         unsafe { hook::look(raw) };
     }
 }
@@ -63,7 +63,7 @@ unsafe extern "C-unwind" fn __wrap_lua_lessthan(
     left: c_int,
     right: c_int,
 ) -> c_int {
-    // SAFETY: the caller's contract.
+    // SAFETY: the arguments of `lua_lessthan`, handed on, in the coroutine that has called it.
     unsafe {
         look_seldom(raw);
         __real_lua_lessthan(raw, left, right)
@@ -76,7 +76,7 @@ unsafe extern "C-unwind" fn __wrap_lua_lessthan(
 /// As that function's.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn __wrap_lua_call(raw: *mut lua_State, arguments: c_int, results: c_int) {
-    // SAFETY: the caller's contract.
+    // SAFETY: the arguments of `lua_call`, handed on, in the coroutine that has called it.
     unsafe {
         hook::look(raw);
         __real_lua_call(raw, arguments, results);
@@ -94,7 +94,7 @@ unsafe extern "C" fn __wrap_lua_sethook(
     mask: c_int,
     count: c_int,
 ) -> c_int {
-    // SAFETY: the caller's contract.
+    // SAFETY: the arguments of `lua_sethook`, handed on.
     hook::set_undisturbed(|| unsafe { __real_lua_sethook(raw, hook, mask, count) })
 }
 
@@ -109,7 +109,8 @@ unsafe extern "C-unwind" fn __wrap_lj_vm_pcall(
     results: c_int,
     handler: isize,
 ) -> c_int {
-    // SAFETY: the caller's contract; the collector's stack is as `finaliser::call` wants it.
+    // SAFETY: the arguments of `lj_vm_pcall`, handed on; the collector's stack is as
+    // `finaliser::call` wants it.
     unsafe {
         let done = if handler < 0 { finaliser::call(raw) } else { None };
         done.unwrap_or_else(|| __real_lj_vm_pcall(raw, base, results, handler))
@@ -122,7 +123,7 @@ unsafe extern "C-unwind" fn __wrap_lj_vm_pcall(
 /// As that function's.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn __wrap_lj_lex_next(lexer: *mut Lexer) {
-    // SAFETY: the caller's contract: the compiler is called in protected mode, by that state.
+    // SAFETY: the compiler's state is alive; it is called in protected mode, by that coroutine.
     unsafe {
         look_seldom((*lexer).state);
         __real_lj_lex_next(lexer);
@@ -140,7 +141,7 @@ unsafe extern "C" fn __wrap_lj_str_find(
     text_len: u32,
     part_len: u32,
 ) -> *const c_char {
-    // SAFETY: the caller's contract.
+    // SAFETY: LuaJIT passes two texts with their lengths.
     unsafe {
         let all = std::slice::from_raw_parts(text.cast(), text_len as usize);
         let part = std::slice::from_raw_parts(part.cast(), part_len as usize);
@@ -176,7 +177,7 @@ mod tables {
         table: *mut Table,
         key: *const u64,
     ) -> *mut u64 {
-        // SAFETY: the caller's contract.
+        // SAFETY: LuaJIT passes a live table and a key that is not in it.
         unsafe {
             if (*table).is_large() {
                 (*table).prepare(raw, *key);
@@ -192,7 +193,7 @@ mod tables {
         table: *mut Table,
         key: *const u64,
     ) -> *mut u64 {
-        // SAFETY: the caller's contract.
+        // SAFETY: LuaJIT passes a live table and a key.
         unsafe {
             if (*table).is_large() {
                 (*table).prepare_if_new(raw, *key);
@@ -208,7 +209,7 @@ mod tables {
         table: *mut Table,
         key: i32,
     ) -> *mut u64 {
-        // SAFETY: the caller's contract.
+        // SAFETY: LuaJIT passes a live table.
         unsafe {
             if (*table).is_large() {
                 (*table).prepare_if_new(raw, f64::from(key).to_bits());
@@ -224,7 +225,7 @@ mod tables {
         table: *mut Table,
         len: u32,
     ) {
-        // SAFETY: the caller's contract.
+        // SAFETY: LuaJIT passes a live table, whose array is to become longer.
         unsafe {
             (*table).check_chains(raw);
             __real_lj_tab_reasize(raw, table, len);

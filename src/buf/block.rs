@@ -152,18 +152,16 @@ impl NlBuffer {
         let room = room.max(STORE_BYTES);
         // SAFETY: in bounds of the caller's memory; no reference to it is made.
         let bytes = unsafe { &raw mut (*place).store }.cast::<u8>();
-        // SAFETY: as above, field by field: the store stays uninitialised.
-        unsafe { (&raw mut (*place).ptr).write(bytes) };
-        // SAFETY: as above.
-        unsafe { (&raw mut (*place).len).write(0) };
-        // SAFETY: as above. Inline room is at most FRAME_INLINE_MAX, far from overflow.
-        unsafe { (&raw mut (*place).room).write(room as i32) };
-        // SAFETY: as above.
-        unsafe { (&raw mut (*place).flags).write(LIVE | UNIQUE) };
-        // SAFETY: as above.
-        unsafe { (&raw mut (*place).place).write(room as u16) };
-        // SAFETY: as above.
-        unsafe { (&raw mut (*place).charged).write(0) };
+        // SAFETY: the same place, field by field: the store stays uninitialised. Inline room is at
+        // most FRAME_INLINE_MAX, far from overflow.
+        unsafe {
+            (&raw mut (*place).ptr).write(bytes);
+            (&raw mut (*place).len).write(0);
+            (&raw mut (*place).room).write(room as i32);
+            (&raw mut (*place).flags).write(LIVE | UNIQUE);
+            (&raw mut (*place).place).write(room as u16);
+            (&raw mut (*place).charged).write(0);
+        }
     }
 
     /// The content.

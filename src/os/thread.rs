@@ -24,7 +24,7 @@ extern "C" fn on_signal(_signal: libc::c_int) {
     if let Some(handler) = HANDLER.get() {
         handler();
     }
-    // SAFETY: as above.
+    // SAFETY: the address of this thread's number, which is written.
     unsafe { *libc::__errno_location() = errno };
 }
 
@@ -134,7 +134,7 @@ impl Handle {
     /// The thread must not have ended.
     pub unsafe fn kick(self) {
         if HANDLER.get().is_some() {
-            // SAFETY: the caller's contract; the signal has a handler.
+            // SAFETY: the thread runs, since its handle was not given up; the signal has a handler.
             unsafe { libc::pthread_kill(self.thread, SIGNAL) };
         }
     }
@@ -162,7 +162,7 @@ impl Handle {
     /// The thread must not have ended.
     pub unsafe fn cpu_time(self) -> Option<Duration> {
         let mut clock: libc::clockid_t = 0;
-        // SAFETY: the caller's contract.
+        // SAFETY: the thread runs, since its handle was not given up.
         if unsafe { libc::pthread_getcpuclockid(self.thread, &raw mut clock) } != 0 {
             return None;
         }

@@ -25,7 +25,7 @@ pub(super) struct Slot {
 /// # Safety
 /// The pointer must come from [`Arc::into_raw`], and nobody else may turn it back.
 unsafe fn owned(pointer: *mut Context) -> Option<Arc<Context>> {
-    // SAFETY: the caller's contract.
+    // SAFETY: the pointer came from `Arc::into_raw`, and its count is taken over here alone.
     (!pointer.is_null()).then(|| unsafe { Arc::from_raw(pointer) })
 }
 

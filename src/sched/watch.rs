@@ -307,7 +307,7 @@ impl Watch {
 
     fn kick(&self) {
         if let Some(thread) = *self.thread() {
-            // SAFETY: as above.
+            // SAFETY: the lock on the thread's handle is held, so that it does not end meanwhile.
             unsafe { thread.kick() };
         }
     }
@@ -322,7 +322,7 @@ impl Watch {
     /// The CPU time that the thread has used.
     fn cpu_nanoseconds(&self) -> u64 {
         let thread = self.thread();
-        // SAFETY: as above.
+        // SAFETY: the lock on the thread's handle is held, so that it does not end meanwhile.
         let used = thread.and_then(|thread| unsafe { thread.cpu_time() });
         used.unwrap_or_default().as_nanos() as u64
     }

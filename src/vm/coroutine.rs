@@ -32,7 +32,7 @@ unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
 #[inline]
 pub(crate) fn refuse_wait(lua: Stack<'_>) -> Option<c_int> {
     let raw = lua.raw();
-    // SAFETY: the caller's contract.
+    // SAFETY: called by the VM, in the coroutine that runs.
     match unsafe { why_not_wait(raw) } {
         0 => None,
         why => {
@@ -52,7 +52,7 @@ pub(crate) fn refuse_wait(lua: Stack<'_>) -> Option<c_int> {
 /// As for [`refuse_wait`].
 #[inline]
 unsafe fn why_not_wait(raw: *mut lua_State) -> u8 {
-    // SAFETY: the caller's contract; a thread object is a live state.
+    // SAFETY: the first arguments are a coroutine, which is a live state, and a function.
     unsafe {
         let root = ffi::lua_tothread(raw, 1);
         match root.is_null() {
@@ -81,7 +81,8 @@ pub(crate) use mlua::ffi::lua_yield as vm_yield;
 unsafe extern "C-unwind" fn lua_yield(raw: *mut lua_State, results: c_int) -> c_int {
     const TEXT: &std::ffi::CStr = c"attempt to yield across C-call boundary: a C function yields \
         outside of any coroutine; call it in one (coroutine.wrap)";
-    // SAFETY: the caller's contract. What is live in the caller is left as by any error.
+    // SAFETY: the coroutine that runs is to yield. What is live in the caller is left as by any
+    // error.
     unsafe {
         if super::cut::is_root(raw) {
             ffi::luaL_error(raw, TEXT.as_ptr());

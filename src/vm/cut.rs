@@ -106,7 +106,7 @@ impl Cut {
             && unsafe { ffi::lua_gethookmask(raw) } == 0
         {
             self.is_wanted.set(true);
-            // SAFETY: as above.
+            // SAFETY: the state is alive, and at rest, where its hook may be set.
             unsafe { self.set(raw, instructions) };
         }
     }
@@ -157,7 +157,7 @@ impl Cut {
     /// # Safety
     /// As for [`set_hook`].
     unsafe fn set(&self, raw: *mut lua_State, instructions: c_int) {
-        // SAFETY: the caller's contract.
+        // SAFETY: a live state of this thread's.
         let (function, mask, count) = unsafe {
             (ffi::lua_gethook(raw), ffi::lua_gethookmask(raw), ffi::lua_gethookcount(raw))
         };
@@ -170,7 +170,7 @@ impl Cut {
             let left = unsafe { (*layout::global(raw)).hook_count };
             self.before.set(Some(Hook { function, mask, count, left }));
         }
-        // SAFETY: the caller's contract.
+        // SAFETY: a hook may be set now, which is what the callers have made sure of.
         unsafe { set_hook(raw, Some(hook), ffi::LUA_MASKCOUNT, instructions) };
     }
 
@@ -181,7 +181,7 @@ impl Cut {
     unsafe fn restore(&self, raw: *mut lua_State) {
         hook::undisturbed(|| {
             let before = self.before.take().unwrap_or_default();
-            // SAFETY: the caller's contract; the hook was that of this state.
+            // SAFETY: a hook may be set now; the hook was that of this state.
             unsafe {
                 if ffi::lua_gethook(raw).map(|function| function as usize)
                     != Some(hook as *const () as usize)
@@ -232,7 +232,7 @@ pub(crate) fn arm_collection() -> bool {
     if raw.is_null() || !may_set(raw) {
         return raw.is_null();
     }
-    // SAFETY: as above.
+    // SAFETY: the state is alive, used by this thread, and its hook may be set.
     unsafe {
         let cut = &account(raw).cut;
         cut.wants_collection.set(true);
@@ -311,7 +311,7 @@ unsafe extern "C-unwind" fn prepare(raw: *mut lua_State) -> c_int {
 /// As for [`root`].
 #[cfg(renames_yield)]
 pub(crate) unsafe fn is_root(raw: *mut lua_State) -> bool {
-    // SAFETY: the caller's contract.
+    // SAFETY: a live state, of which this is the coroutine that runs.
     unsafe { raw == root(raw) || raw == account(raw).cut.driver() }
 }
 
@@ -320,7 +320,8 @@ pub(crate) unsafe fn is_root(raw: *mut lua_State) -> bool {
 /// # Safety
 /// `raw` must be the coroutine that runs, in a C function or a hook.
 unsafe fn root(raw: *mut lua_State) -> *mut lua_State {
-    // SAFETY: the caller's contract; the function reads a variable. The stack is left as it was.
+    // SAFETY: a coroutine that runs; `lua_topointer` and its like read variables. The stack is left
+    // as it was.
     unsafe {
         let reference = account(raw).cut.root.get();
         if reference == 0 || ffi::lua_checkstack(raw, 2) == 0 {
@@ -344,7 +345,7 @@ pub(crate) unsafe fn may_leave(
     root: *mut lua_State,
     resume: *const c_void,
 ) -> u8 {
-    // SAFETY: the caller's contract.
+    // SAFETY: the coroutine that runs, and a root that is alive.
     unsafe {
         match () {
             () if lua_isyieldable(raw) == 0 => 1,

@@ -34,7 +34,8 @@ unsafe fn push_function(raw: *mut lua_State, level: c_int) -> bool {
 
 /// Whether the function on top of the stack is one of the library's.
 unsafe fn is_library(raw: *mut lua_State) -> bool {
-    // SAFETY: as above; `lua_getinfo` pops the copy, and the name lives as long as the function.
+    // SAFETY: a live state with a function on top, and slots free. The copy is popped, and the name
+    // lives as long as the function.
     unsafe {
         let mut about = std::mem::zeroed::<ffi::lua_Debug>();
         ffi::lua_pushvalue(raw, -1);

@@ -34,8 +34,9 @@ unsafe extern "C-unwind" fn is_finalising(raw: *mut lua_State) -> c_int {
 /// `raw` must be the coroutine that LuaJIT runs finalisers in, with the finaliser, a free slot and
 /// the object on top.
 pub unsafe fn call(raw: *mut lua_State) -> Option<c_int> {
-    // SAFETY: the caller's contract. All these names are interned, so that nothing is allocated
-    // and nothing raises outside of the call.
+    // SAFETY: the coroutine that finalisers run in, with the finaliser and its object on top. All
+    // these names are interned, so that nothing is allocated and nothing raises outside of the
+    // call.
     unsafe {
         if ffi::lua_checkstack(raw, 4) == 0 {
             return None;

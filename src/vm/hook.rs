@@ -120,7 +120,7 @@ pub(crate) unsafe fn set_hook(
     mask: c_int,
     count: c_int,
 ) {
-    // SAFETY: the caller's contract.
+    // SAFETY: a live state of this thread's, whose hook may be set now.
     set_undisturbed(|| unsafe {
         ffi::lua_sethook(raw, None, 0, 0);
         ffi::lua_sethook(raw, hook, mask, count);
@@ -206,7 +206,7 @@ pub(crate) fn current() -> Option<*mut lua_State> {
 /// unwinding drops.
 #[inline]
 pub unsafe fn look(raw: *mut lua_State) {
-    // SAFETY: the caller's contract.
+    // SAFETY: the coroutine that has called; raising unwinds what is live in it.
     unsafe {
         if ffi::lua_gethook(raw).is_some_and(|set| is_hook(set as usize)) {
             hook(raw, std::ptr::null_mut());

@@ -305,7 +305,7 @@ fn end_sampling() {
 /// Stops the profiler of its owner.
 unsafe fn end(raw: *mut lua_State) {
     end_sampling();
-    // SAFETY: the caller's contract.
+    // SAFETY: the owner is alive, and this thread runs it.
     unsafe { luaJIT_profile_stop(raw) };
     release();
 }
@@ -316,7 +316,7 @@ unsafe fn end(raw: *mut lua_State) {
 /// `raw` must be alive, and used by this thread.
 pub(crate) unsafe fn forget(raw: *mut lua_State) {
     if OWNER.load(Ordering::Acquire) == raw {
-        // SAFETY: the caller's contract.
+        // SAFETY: this thread has the state, which is about to be closed.
         unsafe { end(raw) };
     }
 }
@@ -331,7 +331,7 @@ pub unsafe extern "C" fn __wrap_setitimer(
     timer: *const libc::itimerval,
     _before: *mut libc::itimerval,
 ) -> c_int {
-    // SAFETY: the caller's contract.
+    // SAFETY: LuaJIT passes a timer of its own.
     let every = unsafe { (*timer).it_interval };
     INTERVAL_MICROS.store(every.tv_sec * 1_000_000 + every.tv_usec, Ordering::Relaxed);
     0

@@ -108,7 +108,7 @@ impl State {
 unsafe fn error_text(raw: *mut lua_State, status: c_int) -> Vec<u8> {
     match status {
         ffi::LUA_ERRMEM => OUT_OF_MEMORY.into(),
-        // SAFETY: the caller's contract, and nothing is pushed.
+        // SAFETY: a live state that is not running; nothing is pushed.
         _ => unsafe { Stack::new(raw) }.error_text(),
     }
 }

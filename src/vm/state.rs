@@ -102,6 +102,15 @@ impl Account {
         self.exceeded.get()
     }
 
+    /// The memory itself, for as long as one of the functions of this file runs.
+    #[inline]
+    #[allow(clippy::mut_from_ref, reason = "see the reason below")]
+    fn heap(&self) -> &mut Heap {
+        // SAFETY: only functions of this file use it, on the thread that runs the state; each has
+        // done with it before it calls another, and nothing that the heap does comes back here.
+        unsafe { &mut *self.heap.get() }
+    }
+
     /// The limit was exceeded: whatever the script does about it, it ends.
     #[cold]
     fn exceed(&self, wanted: usize) {
@@ -155,8 +164,7 @@ impl Account {
         if !self.admits(total) {
             return std::ptr::null_mut();
         }
-        // SAFETY: as in `allocate_buffer`.
-        let heap = unsafe { &mut *self.heap.get() };
+        let heap = self.heap();
         let mut block = heap.take(size);
         if block.is_null() && self.lend(heap, total) {
             block = heap.take(size);
@@ -179,8 +187,7 @@ impl Account {
         if !self.admits(total) {
             return None;
         }
-        // SAFETY: only this function and `allocate` use it, on the thread that runs the state.
-        let heap = unsafe { &mut *self.heap.get() };
+        let heap = self.heap();
         let mut block = heap.take_buffer(size);
         if block.is_null() && self.lend(heap, total) {
             block = heap.take_buffer(size);
@@ -244,8 +251,7 @@ impl Account {
     /// What the VM's memory takes beside what is in use counts with what the context holds
     /// elsewhere, of which `limit` bytes are allowed in all.
     pub(crate) fn count_waste(&self, held: Held, limit: usize) {
-        // SAFETY: as in `allocate_buffer`: nobody else uses it now.
-        unsafe { &mut *self.heap.get() }.count_waste(held, limit);
+        self.heap().count_waste(held, limit);
     }
 
     /// What is left of the limit, if so much is held, may be wasted in the VM's memory.
@@ -256,8 +262,7 @@ impl Account {
 
     /// Whether so much may be held outside of the VM beside what its memory wastes.
     fn may_grow(&self, bytes: usize) -> bool {
-        // SAFETY: as in `allocate_buffer`: nobody else uses it now.
-        let heap = unsafe { &mut *self.heap.get() };
+        let heap = self.heap();
         heap.may_grow(bytes) || {
             let total = self.held().saturating_add(bytes);
             let may = self.lend(heap, total) && heap.may_grow(bytes);
@@ -360,7 +365,7 @@ impl State {
             let before = unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, pause) };
             account.pause.set(pause);
             if before != old {
-                // SAFETY: as above.
+                // SAFETY: a live state of ours; sets the figure that was there.
                 unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, before) };
                 account.pause.set(0);
             }
@@ -404,7 +409,7 @@ pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
     let mut user: *mut c_void = std::ptr::null_mut();
     // SAFETY: per the contract the allocator's user value is the `Account` given in `State::new`.
     unsafe { ffi::lua_getallocf(state, &mut user) };
-    // SAFETY: as above; it lives as long as the state.
+    // SAFETY: an account lives as long as its state.
     unsafe { &*user.cast::<Account>() }
 }
 
@@ -502,13 +507,11 @@ unsafe extern "C" fn allocate(
     if new_size > old_size && !account.admits(total) {
         return std::ptr::null_mut();
     }
-    // SAFETY: only this function and `allocate_buffer` use it, on the thread that runs the state,
-    // and nothing that they call comes back here.
-    let heap = unsafe { &mut *account.heap.get() };
+    let heap = account.heap();
     // SAFETY: the VM passes a block from here with the size it has.
     let mut moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
     if moved.is_null() && account.lend(heap, total) {
-        // SAFETY: as above; nothing has changed.
+        // SAFETY: the same block, of which nothing has changed.
         moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
         heap.spare(0);
     }
@@ -532,15 +535,14 @@ unsafe fn free(account: &Account, block: *mut u8, size: usize) {
         hook::forget(block.cast());
     }
     account.lua_bytes.set(account.lua_bytes.get() - size);
-    // SAFETY: as in `allocate`.
-    let heap = unsafe { &mut *account.heap.get() };
+    let heap = account.heap();
     let release_buffer = || {
         // SAFETY: called for a userdata with a buffer.
         let buffer = unsafe { &mut *content_of(block) };
         account.recharge(buffer.charged as usize, 0);
         buffer.release();
     };
-    // SAFETY: the caller's contract.
+    // SAFETY: a block of this heap with its size, which nobody uses any more.
     unsafe { heap.give(block, size, release_buffer) };
 }
 
@@ -569,7 +571,7 @@ pub unsafe extern "C" fn __wrap_lj_vm_cpuid(function: u32, registers: *mut u32) 
         Some(known) => *known.get_or_init(ask),
         None => ask(),
     };
-    // SAFETY: the caller's contract.
+    // SAFETY: there is room for four numbers.
     unsafe { registers.cast::<[u32; 4]>().write_unaligned(found) };
     found[0] as i32
 }
@@ -590,7 +592,7 @@ pub unsafe extern "C" fn __wrap_lj_prng_seed_secure(words: *mut u64) -> i32 {
             *word += 1 << bit;
         }
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: there is room for four words.
     unsafe { words.cast::<[u64; 4]>().write_unaligned(seed) };
     1
 }

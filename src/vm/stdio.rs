@@ -99,8 +99,8 @@ unsafe fn lead(
     function: lua_CFunction,
     number: Option<u8>,
 ) -> Option<lua_CFunction> {
-    // SAFETY: the caller's contract; a function object is as large as what is looked at, and
-    // written to only if that is what a function of the VM's own looks like.
+    // SAFETY: a new state with a function on top. A function object is as large as what is looked
+    // at, and written to only if that is what a function of the VM's own looks like.
     unsafe {
         let before = ffi::lua_tocfunction(raw, -1);
         let object = layout::object::<Function>(raw, -1);
@@ -136,7 +136,7 @@ unsafe fn push(raw: *mut lua_State, table: &CStr, field: &CStr) {
 /// `raw` must be a new state with the libraries open and 4 free stack slots. Raises if this LuaJIT
 /// is not known.
 pub(crate) unsafe fn install(raw: *mut lua_State) {
-    // SAFETY: the caller's contract.
+    // SAFETY: a new state with its libraries open, and slots free.
     unsafe {
         let top = ffi::lua_gettop(raw);
         let found = (|| {
@@ -438,12 +438,12 @@ unsafe fn write_with(raw: *mut lua_State, original: lua_CFunction) -> c_int {
     let Some(mut call) = call else { return results };
     let errors = std::mem::take(&mut call.errors);
     if !errors.is_empty() && !write_error(&errors) {
-        // SAFETY: as above.
+        // SAFETY: called by the VM, right after what it reports has failed.
         return unsafe { luaL_fileresult(raw, 0, std::ptr::null()) };
     }
     let Some(lock) = call.lock.take() else { return results };
     let has_line = call.has_line;
-    // SAFETY: as above; the first of the results tells whether it was written.
+    // SAFETY: called by the VM; the first of the results tells whether it was written.
     unsafe {
         let output = &state::account(raw).output;
         let is_over = ffi::lua_toboolean(raw, -results) == 0

@@ -106,8 +106,8 @@ pub(crate) fn replace(
 
 /// Has the code that was replaced do the rest.
 pub(crate) fn go_on(lua: Stack<'_>, original: &Original) -> c_int {
-    // SAFETY: it is called in our place, with our arguments. It has been stored before ours could be
-    // called.
+    // SAFETY: it is called in our place, with our arguments. It has been stored before ours could
+    // be called.
     original.get().map_or(0, |code| unsafe { code(lua.raw()) })
 }
 

@@ -35,7 +35,7 @@ unsafe extern "C" fn __wrap_fwrite(
     count: usize,
     to: *mut FILE,
 ) -> usize {
-    // SAFETY: the caller's contract.
+    // SAFETY: the arguments of `fwrite`, handed on: an open stream and so many bytes.
     unsafe {
         if to == stdio::stream() {
             note_piece(std::slice::from_raw_parts(from.cast::<u8>(), size * count));
@@ -65,7 +65,7 @@ unsafe extern "C" fn __wrap_fflush(stream: *mut FILE) -> c_int {
         flush_files();
         return 0;
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: `fflush` takes any open stream, or null for all.
     let status = unsafe { _IO_fflush(stream) };
     if stream != stdio::stream() {
         return status;

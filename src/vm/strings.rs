@@ -59,7 +59,7 @@ impl Caller for Called {
 
     #[cold]
     fn fail(&self, fault: Fault) -> ! {
-        // SAFETY: as in `pause`; the text is a constant.
+        // SAFETY: the state that has called is about to be unwound; the text is a constant.
         unsafe { ffi::luaL_error(self.0, fault.text().as_ptr()) };
         // It does not come back.
         std::process::abort()

@@ -173,7 +173,8 @@ impl Table {
     /// # Safety
     /// It must be a table of the state `raw`, which has called a function in C. May raise.
     pub unsafe fn prepare_if_new(&mut self, raw: *mut lua_State, key: u64) {
-        // SAFETY: as there; what has no such key has the same as what has no nil.
+        // SAFETY: a live table of the state that has called; what has no such key has the same as
+        // what has no nil.
         unsafe {
             hook::look(raw);
             if self.is_full() && lj_tab_get(raw, self, &key) == lj_tab_get(raw, self, &NIL) {

@@ -92,7 +92,7 @@ fn describe(common: &[u8; COMMON_BYTES], span: &Range<usize>) -> &'static [u64] 
 /// `begin` must be well-formed, and live until it is deregistered.
 unsafe fn register(begin: *const c_void) {
     let object = Box::leak(Box::new([0u64; OBJECT_WORDS]));
-    // SAFETY: the caller's contract; the object belongs to the unwinder from now on.
+    // SAFETY: the description is LuaJIT's; the object belongs to the unwinder from now on.
     unsafe { __register_frame_info(begin, object.as_mut_ptr().cast()) };
 }
 
@@ -125,10 +125,10 @@ fn covers(spans: Option<&[Range<usize>; 2]>, frame: *const u8) -> bool {
 /// The description must be LuaJIT's, and live until it is deregistered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn __wrap___register_frame(frame: *const u8) {
-    // SAFETY: the caller's contract.
+    // SAFETY: LuaJIT describes an area of its own, which lives until it is deregistered.
     let spans = SPANS.get_or_init(|| unsafe { register_spans(frame) });
     if !covers(spans.as_ref(), frame) {
-        // SAFETY: as above.
+        // SAFETY: the same description, which no span has.
         unsafe { register(frame.cast()) };
     }
 }
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn __wrap___deregister_frame(frame: *const u8) {
     if covers(SPANS.get().and_then(Option::as_ref), frame) {
         return;
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: the description was registered, by `register` or as part of a span.
     let object = unsafe { __deregister_frame_info(frame.cast()) };
     if !object.is_null() {
         // SAFETY: from `register`.

@@ -25,6 +25,7 @@ const UNSAFE: &[&str] = &[
 
 /// Unsafe code in `src/` that no test gets to: the file, a part of the block, and why.
 const UNREACHED: &[(&str, &str, &str)] = &[
+    ("src/vm/stack/mod.rs", "ffi::$function", "a macro: where it is used is what runs"),
     ("src/vm/unwind.rs", "register(frame.cast())", "all areas lie in what was registered at first"),
     ("src/vm/unwind.rs", "__deregister_frame_info", "the same"),
     ("src/vm/unwind.rs", "[u64; OBJECT_WORDS]>()", "the same"),
@@ -51,12 +52,16 @@ fn unsafe_code_is_only_where_it_is_allowed() {
     assert_none(&wrong);
 }
 
-/// The first and the last line of each `unsafe` block, but for those of unit tests.
+/// The first and the last line of each `unsafe` block, but for those of unit tests. So are the uses
+/// of the macro `vm`, which is one.
 fn unsafe_blocks(source: &str) -> Vec<(usize, usize)> {
     let source = source.split("#[cfg(test)]\nmod").next().unwrap_or_default();
     let lines: Vec<&str> = code(source).collect();
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate() {
+        if line.contains("vm!(") {
+            found.push((at + 1, at + 1));
+        }
         let Some(start) = line.find("unsafe {") else { continue };
         let mut depth = 0_usize;
         let end = lines[at..].iter().position(|line| {

@@ -66,7 +66,8 @@ pub(crate) fn with_buffer<F: Fn(f64, &mut NlBuffer) -> c_int + Copy>(_body: F) -
     ) -> c_int {
         // SAFETY: a type without size, of which `with_buffer` was given a value.
         let body = unsafe { NonNull::<F>::dangling().read() };
-        // SAFETY: the caller's contract; nobody else looks at the buffer meanwhile.
+        // SAFETY: the FFI passes what a buffer userdata holds, and nobody else looks at it
+        // meanwhile.
         body(number, unsafe { &mut *buffer })
     }
     call::<F> as *mut c_void
@@ -84,7 +85,7 @@ pub(crate) fn with_text<F: Fn(f64, &[u8]) -> c_int + Copy>(_body: F) -> *mut c_v
     ) -> c_int {
         // SAFETY: a type without size, of which `with_text` was given a value.
         let body = unsafe { NonNull::<F>::dangling().read() };
-        // SAFETY: the caller's contract; strings of the VM do not change.
+        // SAFETY: the FFI passes a string of the VM's, which does not change, with its length.
         body(number, unsafe { std::slice::from_raw_parts(start, length as usize) })
     }
     call::<F> as *mut c_void

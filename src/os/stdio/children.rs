@@ -62,7 +62,7 @@ unsafe fn with_private<R>(
     keep: usize,
     open: impl FnOnce(*const c_char) -> R,
 ) -> R {
-    // SAFETY: the caller's contract.
+    // SAFETY: `fopen` and `popen` take a terminated text as mode.
     let given = unsafe { CStr::from_ptr(mode) }.to_bytes();
     let mut text = [0u8; MODE_MAX + 1];
     // A longer one is none that anybody writes, and an empty one is an error.
@@ -79,7 +79,7 @@ unsafe fn with_private<R>(
 /// As for `fopen`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
-    // SAFETY: the caller's contract.
+    // SAFETY: `fopen` takes terminated texts.
     stream_with_room(|| unsafe { with_private(mode, 1, |mode| libc::fopen(path, mode)) })
 }
 
@@ -101,8 +101,9 @@ unsafe extern "C" fn __wrap_tmpfile64() -> *mut FILE {
 /// As for `mkstemp`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_mkstemp64(template: *mut c_char) -> c_int {
-    // SAFETY: the caller's contract. What has failed for want of descriptors has changed the
-    // letters of the template: a second time they would not be the six that are to be replaced.
+    // SAFETY: `mkstemp` takes a terminated template. What has failed for want of descriptors has
+    // changed the letters of the template: a second time they would not be the six that are to be
+    // replaced.
     unsafe {
         let length = libc::strlen(template);
         let count = TEMPLATE_LETTERS.min(length);
@@ -149,7 +150,7 @@ fn priority() -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
     super::flush();
-    // SAFETY: the caller's contract.
+    // SAFETY: `popen` takes terminated texts.
     let (command, mode) = unsafe { (CStr::from_ptr(command), CStr::from_ptr(mode)) };
     stream_with_room(|| open_pipe(with_limit(command), mode.to_owned()))
 }
@@ -184,7 +185,7 @@ unsafe extern "C" fn __wrap_system(command: *const c_char) -> c_int {
     if command.is_null() {
         return 1;
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: `system` has been given a command here, a terminated text.
     let command = with_limit(unsafe { CStr::from_ptr(command) });
     let Some(Some(child)) = at_usual_priority(move || start_shell(&command)) else {
         return NOT_STARTED;

@@ -124,7 +124,7 @@ impl Lock {
 
     /// Takes it if nobody else has it.
     fn try_take() -> Option<Lock> {
-        // SAFETY: as above.
+        // SAFETY: the stream is open as long as the process runs; the lock is given back by `Lock`.
         (unsafe { ftrylockfile(stream()) } == 0).then(Lock::new)
     }
 

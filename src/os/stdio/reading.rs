@@ -43,7 +43,7 @@ unsafe fn prepare(stream: *mut FILE) {
     if super::pending() == 0 {
         return;
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: a stream begins with its head, and the caller has one that is open.
     let head = unsafe { &*stream.cast::<Head>() };
     if head.next >= head.end && !is_file(stream) {
         super::flush();
@@ -68,7 +68,7 @@ unsafe extern "C-unwind" fn __wrap_fgets(
     size: c_int,
     from: *mut FILE,
 ) -> *mut c_char {
-    // SAFETY: the caller's contract.
+    // SAFETY: the arguments of `fgets`, handed on: an open stream, and room for so many bytes.
     unsafe {
         prepare(from);
         _IO_fgets(to, size, from)
@@ -84,7 +84,7 @@ unsafe extern "C-unwind" fn __wrap_fread(
     count: usize,
     from: *mut FILE,
 ) -> usize {
-    // SAFETY: the caller's contract.
+    // SAFETY: the arguments of `fread`, handed on: an open stream, and room for so many bytes.
     unsafe {
         prepare(from);
         _IO_fread(to, size, count, from)
@@ -95,7 +95,7 @@ unsafe extern "C-unwind" fn __wrap_fread(
 /// As for `getc`.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn __wrap_getc(from: *mut FILE) -> c_int {
-    // SAFETY: the caller's contract.
+    // SAFETY: the argument of `getc`, handed on: an open stream.
     unsafe {
         prepare(from);
         fgetc(from)
@@ -112,8 +112,8 @@ unsafe extern "C-unwind" fn __wrap___isoc99_fscanf(
     format: *const c_char,
     to: *mut c_void,
 ) -> c_int {
-    // SAFETY: the caller's contract. Where glibc is, a function with a list of arguments takes
-    // pointers in the same registers as one without.
+    // SAFETY: the arguments of `fscanf`, handed on. Where glibc is, a function with a list of
+    // arguments takes pointers in the same registers as one without.
     unsafe {
         prepare(from);
         fscanf(from, format, to)

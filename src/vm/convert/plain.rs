@@ -131,7 +131,7 @@ impl Plain<'_> {
         self.depth += 1;
         let open = self.writer.open_table()?;
         let (mut positional, mut pairs) = (0, 0);
-        // SAFETY: the caller's contract.
+        // SAFETY: a live table, whose VM is not running.
         let table = unsafe { &*table };
         let mut length = None;
         for index in 0..table.array_len {
@@ -142,7 +142,7 @@ impl Plain<'_> {
                     positional = index;
                 } else {
                     let key = f64::from(index);
-                    // SAFETY: the caller's contract.
+                    // SAFETY: the same table.
                     let end = *length.get_or_insert_with(|| unsafe { array_length(table) });
                     let fillable = index <= end;
                     let is_pair = self.writer.number_or_position(key, &mut positional, fillable)?;
@@ -156,9 +156,9 @@ impl Plain<'_> {
             // SAFETY: the hash part has one node more than its mask says.
             let node = unsafe { &*table.nodes.add(index as usize) };
             if node.value != NIL {
-                // SAFETY: as above; keys of entries that are not nil are live too.
+                // SAFETY: keys of entries that are not nil are live.
                 pairs += u32::from(unsafe { self.key(node.key, &mut positional)? });
-                // SAFETY: as above.
+                // SAFETY: so are their values.
                 unsafe { self.value(node.value)? };
             }
         }
@@ -190,7 +190,7 @@ impl Plain<'_> {
             STRING => self.writer.string(unsafe { layout::text(value) })?,
             FALSE => self.writer.bool(false)?,
             TRUE => self.writer.bool(true)?,
-            // SAFETY: as above, for the table.
+            // SAFETY: the slot holds a table, which is live as what it is in is.
             TABLE => unsafe { self.table((value & POINTER) as *const Table)? },
             _ => self.writer.number(number(value).ok_or(NotPlain)?)?,
         }

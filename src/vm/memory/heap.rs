@@ -122,10 +122,11 @@ impl Heap {
     #[inline(always)]
     pub(crate) unsafe fn give(&mut self, block: *mut u8, size: usize, release_buffer: impl Fn()) {
         if size <= SMALL_MAX && self.arena.owns(block) {
-            // SAFETY: the caller's contract.
+            // SAFETY: a block of the arena, with its size, which is not used again.
             return unsafe { self.arena.release(block, size) };
         }
-        // SAFETY: the caller's contract; what is small and not in the arena is in pages.
+        // SAFETY: a block of this heap with its size; what is small and not in the arena is in
+        // pages.
         unsafe {
             let is_buffer = self.is_buffer(block, size);
             if is_buffer {
@@ -154,7 +155,7 @@ impl Heap {
                 if new > old && !self.may_grow(new - old) {
                     return ptr::null_mut();
                 }
-                // SAFETY: the caller's contract.
+                // SAFETY: a large block stays one.
                 return unsafe { self.resize_large(block, new) };
             }
             _ => {}
@@ -163,7 +164,7 @@ impl Heap {
         if !moved.is_null() {
             // SAFETY: both are at least this long, and different blocks.
             unsafe { ptr::copy_nonoverlapping(block, moved, old.min(new)) };
-            // SAFETY: the caller's contract.
+            // SAFETY: the block has moved, and is not used again.
             unsafe { self.give(block, old, || ()) };
         }
         moved
@@ -206,9 +207,9 @@ impl Heap {
     unsafe fn resize_large(&mut self, block: *mut u8, size: usize) -> *mut u8 {
         let bytes = size + HEAD_BYTES;
         let head: *mut Large = block.cast::<Large>().wrapping_sub(1);
-        // SAFETY: the caller's contract.
+        // SAFETY: a head, with its block, from `malloc`.
         let moved: *mut Large = unsafe { libc::realloc(head.cast(), bytes) }.cast();
-        // SAFETY: as above; null if there is no memory.
+        // SAFETY: null if there is no memory, else what the head has become.
         let Some(moved) = (unsafe { moved.as_mut() }) else { return ptr::null_mut() };
         memory::changed(moved.bytes, bytes);
         moved.bytes = bytes;
@@ -221,7 +222,7 @@ impl Heap {
     #[cold]
     unsafe fn give_large(&mut self, block: *mut u8) {
         let head: *mut Large = block.cast::<Large>().wrapping_sub(1);
-        // SAFETY: the caller's contract; neighbours are in use.
+        // SAFETY: a head in the list, whose neighbours are in use.
         unsafe {
             let Large { next, previous, bytes } = head.read();
             match previous.as_mut() {
@@ -272,7 +273,7 @@ unsafe fn system_give(block: *mut u8, bytes: usize) {
     if rt::is_simulated() {
         return deterministic_heap::release(block.cast(), bytes);
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: from `malloc`, and out of the list.
     unsafe { libc::free(block.cast()) };
     memory::changed(bytes, 0);
 }
@@ -300,7 +301,7 @@ mod tests {
             }
             size = new;
         }
-        // SAFETY: as above.
+        // SAFETY: taken from this heap with this size, and not used again.
         unsafe { heap.give(block, size, || ()) };
     }
 

@@ -114,7 +114,7 @@ impl Page {
         let mut next = self.free;
         while let Some(block) = next {
             is_free[(block.addr().get() - slot.addr() - start) / bytes] = true;
-            // SAFETY: as in `take`.
+            // SAFETY: a block in the list is free, and was written by `release`.
             next = unsafe { block.as_ref() }.next;
         }
         let blocks = is_free.into_iter().enumerate().filter(|(_, is_free)| !is_free);
@@ -289,8 +289,8 @@ impl Pages {
     unsafe fn page_of<'a>(block: *mut u8) -> &'a mut Page {
         let index = (block.addr() & (SLOT_BYTES - 1)) / PAGE_BYTES;
         let slot = slot_of(block).cast::<Slot>();
-        // SAFETY: the caller's contract: the slot begins with its head. No other reference to the
-        // page exists while a method runs.
+        // SAFETY: a block of a slot that is in use: the slot begins with its head. No other
+        // reference to the page exists while a method runs.
         unsafe { &mut (*slot).pages[index] }
     }
 
@@ -315,7 +315,7 @@ impl Pages {
     /// The block must be one of these pages.
     #[inline]
     pub(crate) unsafe fn kind_of(block: *mut u8) -> Kind {
-        // SAFETY: the caller's contract.
+        // SAFETY: a block that is in use.
         unsafe { Pages::page_of(block) }.kind
     }
 
@@ -325,7 +325,7 @@ impl Pages {
     /// It must be one of these pages, and not be used again.
     #[inline]
     pub(crate) unsafe fn release(&mut self, block: *mut u8) {
-        // SAFETY: the caller's contract.
+        // SAFETY: a block that is in use, and not used again.
         let page = unsafe { Pages::page_of(block) };
         let block = block.cast::<Free>();
         // SAFETY: blocks have at least a grain, are aligned to it, and this one is nobody's.
@@ -353,7 +353,7 @@ impl Pages {
     #[cold]
     fn allocate_slowly(&mut self, kind: Kind, list: usize, bytes: usize) -> *mut u8 {
         loop {
-            // SAFETY: as in `allocate`.
+            // SAFETY: pages in a list are in slots that are in use, and nobody else refers to them.
             let page = match unsafe { self.lists[list].as_mut() } {
                 Some(page) => page,
                 None => match self.take_page(kind, list, bytes) {
@@ -374,7 +374,7 @@ impl Pages {
         page.next = head;
         page.previous = std::ptr::null_mut();
         page.is_listed = true;
-        // SAFETY: as in `allocate`.
+        // SAFETY: the first page of a list is in a slot that is in use.
         if let Some(head) = unsafe { head.as_mut() } {
             head.previous = page;
         }
@@ -382,12 +382,12 @@ impl Pages {
     }
 
     fn unlink(&mut self, page: &mut Page) {
-        // SAFETY: as in `allocate`, for its neighbours in the list.
+        // SAFETY: so are its neighbours in the list, which nobody else refers to.
         match unsafe { page.previous.as_mut() } {
             Some(previous) => previous.next = page.next,
             None => self.lists[page.list as usize] = page.next,
         }
-        // SAFETY: as above.
+        // SAFETY: the other neighbour likewise.
         if let Some(next) = unsafe { page.next.as_mut() } {
             next.previous = page.previous;
         }
@@ -403,7 +403,7 @@ impl Pages {
         let slot = self.roomy;
         // SAFETY: slots in the list are ours, and begin with their heads.
         let index = unsafe { (*slot).unused.trailing_zeros() } as usize;
-        // SAFETY: as above.
+        // SAFETY: a slot with unused pages is in use.
         unsafe {
             if (*slot).unused == ALL_PAGES {
                 self.empty -= 1;
@@ -414,7 +414,7 @@ impl Pages {
             }
         }
         let start = page_start(index);
-        // SAFETY: as above; the page has no class, so that nobody else refers to it.
+        // SAFETY: the page has no class, so that nobody else refers to it.
         let page = unsafe { &mut (*slot).pages[index] };
         *page = Page {
             fresh: start as u32,
@@ -503,7 +503,7 @@ impl Pages {
         let index = unsafe { (*slot).index } as usize;
         self.slots.swap_remove(index);
         if let Some(moved) = self.slots.get(index) {
-            // SAFETY: as above.
+            // SAFETY: a slot in the list is in use.
             unsafe { (*moved.as_ptr()).index = index as u32 };
         }
         if self.waste.is_some() {
