@@ -3,8 +3,8 @@
 //! Unproven ones have never run, were suspended in their last turn, or are in the first slice of
 //! their turn. Of these, contexts that have run before go first. Of the suspended ones, those go
 //! first that have not used up their slice. Workers take from the two kinds alternately, so that
-//! neither waits until all of the other have run. So do they with the oldest and the newest of those
-//! that have never run: whoever is created behind a crowd runs soon.
+//! neither waits until all of the other have run. So do they with the oldest and the newest of
+//! those that have never run: whoever is created behind a crowd runs soon.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

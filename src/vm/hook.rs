@@ -273,9 +273,8 @@ mod tests {
         SET.fetch_add(usize::from(cut::arm()), Ordering::Relaxed);
     }
 
-    unsafe extern "C-unwind" fn is_over(raw: *mut lua_State) -> c_int {
-        // SAFETY: called by the VM.
-        unsafe { ffi::lua_pushboolean(raw, c_int::from(IS_OVER.load(Ordering::Relaxed))) };
+    fn is_over(lua: Stack<'_>) -> c_int {
+        lua.push_boolean(IS_OVER.load(Ordering::Relaxed));
         1
     }
 
@@ -306,16 +305,11 @@ mod tests {
                 }
                 IS_OVER.store(true, Ordering::Relaxed);
             });
-            // SAFETY: a state of the test's own.
-            unsafe {
-                let (text, len) = (BUSY.as_ptr().cast(), BUSY.len());
-                assert_eq!(ffi::luaL_loadbuffer(raw, text, len, c"=busy".as_ptr()), ffi::LUA_OK);
-                ffi::lua_pushcclosure(raw, is_over, 0);
-                let status = ffi::lua_pcall(raw, 1, 0, 0);
-                if status != ffi::LUA_OK {
-                    panic!("{:?}", CStr::from_ptr(ffi::lua_tostring(raw, -1)));
-                }
-            }
+            let lua = state.stack();
+            assert_eq!(lua.load_plain(BUSY.as_bytes(), c"=busy"), ffi::LUA_OK);
+            lua.push_function(crate::vm::stack::function(is_over));
+            let status = lua.protected_call(1, 0, 0);
+            assert_eq!(status, ffi::LUA_OK, "{:?}", lua.text(-1).map(String::from_utf8_lossy));
         });
         set_running(std::ptr::null_mut());
         let (set, sent) = (SET.load(Ordering::Relaxed), SENT.load(Ordering::Relaxed));

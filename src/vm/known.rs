@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_Debug, lua_State};
 
 use super::layout::*;
+use super::stack::{Stack, function};
 use super::state::State;
 
 /// A bit of the compiler's state while it records or compiles.
@@ -20,52 +21,36 @@ pub(crate) fn is_known(allocate: *const c_void) -> Option<bool> {
         return Some(*is_known);
     }
     let state = State::open()?;
-    let mut look = Look { state: &state, allocate, found: false };
-    let look_pointer: *mut Look<'_> = &mut look;
-    // SAFETY: a state of our own; what is raised is caught, and what is looked for outlives it.
-    let status = unsafe { ffi::lua_cpcall(state.as_ptr(), look_at_all, look_pointer.cast()) };
+    let mut found = false;
+    let result = state.protect(|lua| {
+        // A pointer is followed only once it is known to be one.
+        found = has_global(lua, allocate)
+            && has_table(lua)
+            && has_userdata(lua)
+            && has_functions(lua)
+            && has_prototypes(lua)
+            && has_hooks(lua)
+            && has_current(lua)
+            && has_compiler(lua);
+    });
     if state.account().exceeded() {
         return None;
     }
-    let is_known = status == ffi::LUA_OK && look.found;
+    let is_known = result.is_ok() && found;
     if !is_known {
         log::error!("this LuaJIT lays its objects out in a way that is not known");
     }
     Some(*IS_KNOWN.get_or_init(|| is_known))
 }
 
-struct Look<'a> {
-    state: &'a State,
-    allocate: *const c_void,
-    found: bool,
-}
-
-/// Looks at everything, for [`is_known`]; follows a pointer only once it is known to be one.
-unsafe extern "C-unwind" fn look_at_all(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM with a pointer to a `Look`, in a new state, whose stack has slots
-    // free.
-    unsafe {
-        let look = &mut *ffi::lua_touserdata(raw, 1).cast::<Look<'_>>();
-        ffi::lua_settop(raw, 0);
-        look.found = has_global(raw, look)
-            && has_table(raw)
-            && has_userdata(raw)
-            && has_functions(raw)
-            && has_prototypes(raw)
-            && has_hooks(raw)
-            && has_current(raw)
-            && has_compiler(raw);
-    }
-    0
-}
-
 /// Whatever a state begins with is longer than [`Thread`], and what the third word points to is
 /// compared with what begins the shared part before more is read.
-unsafe fn has_global(raw: *mut lua_State, look: &Look<'_>) -> bool {
-    // SAFETY: called by `look_at_all`.
+fn has_global(lua: Stack<'_>, allocate: *const c_void) -> bool {
+    let (raw, account) = (lua.raw(), lua.account());
+    // SAFETY: a new state with slots free.
     unsafe {
-        let (thread, global, account) = (raw.cast::<Thread>(), global(raw), look.state.account());
-        if (*global).allocate != look.allocate || (*global).user != (&raw const *account).cast() {
+        let (thread, global) = (raw.cast::<Thread>(), global(raw));
+        if (*global).allocate != allocate || (*global).user != (&raw const *account).cast() {
             return false;
         }
         ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
@@ -79,8 +64,9 @@ unsafe fn has_global(raw: *mut lua_State, look: &Look<'_>) -> bool {
 }
 
 /// First sizes, which lie within the object in any case, and what pointers lead to only then.
-unsafe fn has_table(raw: *mut lua_State) -> bool {
-    // SAFETY: called by `look_at_all`; the table stays on the stack while it is read.
+fn has_table(lua: Stack<'_>) -> bool {
+    let raw = lua.raw();
+    // SAFETY: a new state with slots free; the table stays on the stack while it is read.
     unsafe {
         ffi::lua_createtable(raw, 2, 3);
         ffi::lua_pushnumber(raw, 2.5);
@@ -115,8 +101,9 @@ unsafe fn has_table(raw: *mut lua_State) -> bool {
 }
 
 /// With the table that [`has_table`] has left on the stack as metatable.
-unsafe fn has_userdata(raw: *mut lua_State) -> bool {
-    // SAFETY: called by `look_at_all`.
+fn has_userdata(lua: Stack<'_>) -> bool {
+    let raw = lua.raw();
+    // SAFETY: a new state with slots free.
     unsafe {
         let (thread, global, place) =
             (raw.cast::<Thread>(), global(raw), (*raw.cast::<Thread>()).top);
@@ -138,31 +125,31 @@ unsafe fn has_userdata(raw: *mut lua_State) -> bool {
 }
 
 /// One of the VM's own functions, and one of others.
-unsafe fn has_functions(raw: *mut lua_State) -> bool {
-    // SAFETY: called by `look_at_all`; a function object is as large as what is looked at.
-    unsafe {
-        ffi::lua_getglobal(raw, c"print".as_ptr());
-        ffi::lua_pushcfunction(raw, look_at_all);
-        let is_one = |index| {
-            let object = object::<Function>(raw, index);
-            (*object).kind == KIND_FUNCTION
-                && ffi::lua_tocfunction(raw, index).map(|function| function as usize)
-                    == Some((*object).function as usize)
-        };
-        let (own, other) = (object::<Function>(raw, 1), object::<Function>(raw, 2));
-        let is_known = is_one(1) && is_one(2) && (*own).number > NUMBER_C;
-        let is_known = is_known && (*other).number == NUMBER_C;
-        ffi::lua_settop(raw, 0);
-        is_known
+fn has_functions(lua: Stack<'_>) -> bool {
+    fn nothing(_lua: Stack<'_>) -> c_int {
+        0
     }
+    lua.push_global(c"print");
+    lua.push_function(function(nothing));
+    let number = |index| {
+        // SAFETY: a function in C is there, whose object is as large as what is looked at.
+        let object = unsafe { &*object::<Function>(lua.raw(), index) };
+        let code = lua.c_function(index).map(|function| function as usize);
+        let is_one = object.kind == KIND_FUNCTION && code == Some(object.function as usize);
+        is_one.then_some(object.number)
+    };
+    let is_known = number(1).is_some_and(|number| number > NUMBER_C) && number(2) == Some(NUMBER_C);
+    lua.set_top(0);
+    is_known
 }
 
 /// A function in a function, with lines and a name.
-unsafe fn has_prototypes(raw: *mut lua_State) -> bool {
+fn has_prototypes(lua: Stack<'_>) -> bool {
+    let raw = lua.raw();
     const TEXT: &CStr = c"local a\n\nreturn function()\n\n return a end";
-    // SAFETY: called by `look_at_all`.
+    // SAFETY: a new state with slots free.
     unsafe {
-        load(raw, TEXT);
+        load(lua, TEXT);
         let outer = prototype(raw, -1);
         let has_one = (*outer).kind == KIND_PROTOTYPE && (*outer).objects == 1;
         let is_known = has_one
@@ -178,19 +165,17 @@ unsafe fn has_prototypes(raw: *mut lua_State) -> bool {
 }
 
 /// Pushes the function of a text; raises if there is no memory for it.
-unsafe fn load(raw: *mut lua_State, text: &CStr) {
-    // SAFETY: called by functions of `look_at_all`, with slots free.
-    unsafe {
-        if ffi::luaL_loadstring(raw, text.as_ptr()) != ffi::LUA_OK {
-            ffi::lua_error(raw);
-        }
+fn load(lua: Stack<'_>, text: &CStr) {
+    if lua.load_plain(text.to_bytes(), text) != ffi::LUA_OK {
+        lua.raise_top();
     }
 }
 
-unsafe fn has_hooks(raw: *mut lua_State) -> bool {
+fn has_hooks(lua: Stack<'_>) -> bool {
+    let raw = lua.raw();
     /// A hook that does nothing, of which only the address matters.
     unsafe extern "C-unwind" fn nothing(_raw: *mut lua_State, _activation: *mut lua_Debug) {}
-    // SAFETY: called by `look_at_all`: no instruction of a script runs meanwhile.
+    // SAFETY: a new state with slots free: no instruction of a script runs meanwhile.
     unsafe {
         let global = global(raw);
         let is_known = [(ffi::LUA_MASKCOUNT, 77), (ffi::LUA_MASKCOUNT, 0x1234_5678)]
@@ -209,23 +194,23 @@ unsafe fn has_hooks(raw: *mut lua_State) -> bool {
     }
 }
 
-unsafe fn has_current(raw: *mut lua_State) -> bool {
-    /// Pushes whether the coroutine that runs is this one.
-    unsafe extern "C-unwind" fn look(raw: *mut lua_State) -> c_int {
-        // SAFETY: called by the VM; `has_global` has found the shared part.
-        unsafe { ffi::lua_pushboolean(raw, c_int::from((*global(raw)).current == raw)) };
+fn has_current(lua: Stack<'_>) -> bool {
+    fn is_current(lua: Stack<'_>) -> bool {
+        // SAFETY: a live state; `has_global` has found the shared part.
+        unsafe { (*global(lua.raw())).current == lua.raw() }
+    }
+    let is_main = is_current(lua);
+    // SAFETY: a new state with slots free, which the coroutine stays on the stack of.
+    let thread = unsafe { Stack::new(ffi::lua_newthread(lua.raw())) };
+    thread.push_function(function(|lua| {
+        lua.push_boolean(is_current(lua));
         1
-    }
-    // SAFETY: called by `look_at_all`.
-    unsafe {
-        let is_current = (*global(raw)).current == raw;
-        let thread = ffi::lua_newthread(raw);
-        ffi::lua_pushcfunction(thread, look);
-        let status = ffi::lua_resume_(thread, 0);
-        let was_current = status == ffi::LUA_OK && ffi::lua_toboolean(thread, -1) != 0;
-        ffi::lua_settop(raw, 0);
-        is_current && was_current
-    }
+    }));
+    // SAFETY: a new coroutine with a function on its stack.
+    let status = unsafe { ffi::lua_resume_(thread.raw(), 0) };
+    let was_current = status == ffi::LUA_OK && thread.boolean(-1);
+    lua.set_top(0);
+    is_main && was_current
 }
 
 thread_local! {
@@ -235,7 +220,7 @@ thread_local! {
 
 /// Has traces compiled, one of which is given up, and looks what the compiler does before, at every
 /// event of them, and afterwards.
-unsafe fn has_compiler(raw: *mut lua_State) -> bool {
+fn has_compiler(lua: Stack<'_>) -> bool {
     const LOOP: &CStr = c"local tell = ...
         jit.on()
         jit.attach(tell, 'trace')
@@ -243,24 +228,22 @@ unsafe fn has_compiler(raw: *mut lua_State) -> bool {
         for i = 1, 200 do x = x + i end
         for i = 1, 200 do x = x + #string.rep('x', i) local f = function() end end
         jit.attach(tell)";
-    unsafe extern "C-unwind" fn tell(raw: *mut lua_State) -> c_int {
-        // SAFETY: called by the VM, in a coroutine of the state that is looked at.
-        let state = unsafe { (*global(raw)).compiler_state };
-        let is_busy = (IS_COMPILING..2 * IS_COMPILING).contains(&state);
+    fn state(lua: Stack<'_>) -> u32 {
+        // SAFETY: a live state; `has_global` has found the shared part.
+        unsafe { (*global(lua.raw())).compiler_state }
+    }
+    fn tell(lua: Stack<'_>) -> c_int {
+        let is_busy = (IS_COMPILING..2 * IS_COMPILING).contains(&state(lua));
         let (events, others) = EVENTS.get();
         EVENTS.set((events + 1, others + usize::from(!is_busy)));
         0
     }
     EVENTS.set((0, 0));
-    // SAFETY: called by `look_at_all`. What `jit.on` raises where there is no compiler is caught.
-    unsafe {
-        let before = (*global(raw)).compiler_state;
-        load(raw, LOOP);
-        ffi::lua_pushcfunction(raw, tell);
-        let status = ffi::lua_pcall(raw, 1, 0, 0);
-        let (events, others) = EVENTS.get();
-        (before, status, others) == (0, ffi::LUA_OK, 0)
-            && events > 3
-            && (*global(raw)).compiler_state == 0
-    }
+    let before = state(lua);
+    load(lua, LOOP);
+    lua.push_function(function(tell));
+    // What `jit.on` raises where there is no compiler is caught.
+    let status = lua.protected_call(1, 0, 0);
+    let (events, others) = EVENTS.get();
+    (before, status, others) == (0, ffi::LUA_OK, 0) && events > 3 && state(lua) == 0
 }

@@ -60,7 +60,7 @@ pub(crate) fn install(lua: Stack<'_>) {
 /// The loader of `jit.profile`.
 fn open(lua: Stack<'_>) -> c_int {
     let functions: [(&CStr, ffi::lua_CFunction); 3] =
-        [(c"start", start), (c"stop", stop), (c"dumpstack", function(dumpstack))];
+        [(c"start", start), (c"stop", function(stop)), (c"dumpstack", function(dumpstack))];
     lua.push_table(0, 3);
     for (name, function) in functions {
         lua.push_function(function);
@@ -115,14 +115,12 @@ unsafe extern "C-unwind" fn start(raw: *mut lua_State) -> c_int {
 }
 
 /// profile.stop()
-unsafe extern "C-unwind" fn stop(raw: *mut lua_State) -> c_int {
+fn stop(lua: Stack<'_>) -> c_int {
     if OWNER.load(Ordering::Acquire) == hook::running() {
-        // SAFETY: called by the VM, by the owner.
-        unsafe {
-            end(raw);
-            ffi::lua_pushnil(raw);
-            ffi::lua_setfield(raw, ffi::LUA_REGISTRYINDEX, CALLBACK.as_ptr());
-        }
+        // SAFETY: the owner runs.
+        unsafe { end(lua.raw()) };
+        lua.push_nil();
+        lua.set_field(ffi::LUA_REGISTRYINDEX, CALLBACK);
     }
     0
 }

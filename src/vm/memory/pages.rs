@@ -402,20 +402,17 @@ impl Pages {
         }
         let slot = self.roomy;
         // SAFETY: slots in the list are ours, and begin with their heads.
-        let index = unsafe { (*slot).unused.trailing_zeros() } as usize;
-        // SAFETY: a slot with unused pages is in use.
-        unsafe {
-            if (*slot).unused == ALL_PAGES {
-                self.empty -= 1;
-            }
-            (*slot).unused &= !(1 << index);
-            if (*slot).unused == 0 {
-                self.unlink_slot(slot);
-            }
+        let head = unsafe { &mut *slot };
+        let index = head.unused.trailing_zeros() as usize;
+        if head.unused == ALL_PAGES {
+            self.empty -= 1;
+        }
+        head.unused &= !(1 << index);
+        if head.unused == 0 {
+            self.unlink_slot(slot);
         }
         let start = page_start(index);
-        // SAFETY: the page has no class, so that nobody else refers to it.
-        let page = unsafe { &mut (*slot).pages[index] };
+        let page = &mut head.pages[index];
         *page = Page {
             fresh: start as u32,
             end: ((index + 1) * PAGE_BYTES) as u32,
