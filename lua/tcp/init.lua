@@ -157,8 +157,11 @@ local function is_alone(record)
     return not record.waiter and record.first > record.last and record.head >= record.tail
 end
 
--- read_into where there may be nothing yet: waits until there is. The only one who reads takes the
--- frame as it is received; `found` is what `take_into` has said, 1 if there is none yet.
+-- Takes the next frame into `data`, as the only one who reads: 0 if there was one, 1 if there is
+-- none yet, 2 if read_into has to go the long way. Compiled, also where what calls it is not.
+local function take(record, data) return take_into(record.id, data) end
+
+-- read_into where there may be nothing yet: waits until there is; `found` is what `take` has said.
 local function pull(socket, record, data, found, ...)
     while found == 1 do
         check_may_wait()
@@ -167,7 +170,7 @@ local function pull(socket, record, data, found, ...)
         if not ok then return false, frame end
         if frame then return assign(record, data, frame) end
         -- Whoever has come meanwhile waits behind this one, also if it finds nothing.
-        found = take_into(record.id, data)
+        found = take(record, data)
         if found == 0 then return true, data end
     end
     check_live(data)
@@ -178,7 +181,6 @@ local function pull(socket, record, data, found, ...)
     if not ok then return false, frame end
     return assign(record, data, frame)
 end
-jit.off(pull)
 
 --- Reads a frame, as `tcp.read` does, into a buffer, in place of what that holds: a reader that has
 --- done with each frame before it asks for the next one leaves nothing to the collector.
@@ -193,7 +195,7 @@ function tcp.read_into(socket, data, ...)
     if record.closed then check_open(record, SOCKET_CLOSED, "read_into") end
     local found
     if is_alone(record) and select("#", ...) == 0 then
-        found = take_into(record.id, data)
+        found = take(record, data)
         if found == 0 then return true, data end
     end
     return pull(socket, record, data, found, ...)

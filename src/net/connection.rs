@@ -254,6 +254,21 @@ impl Connection {
     /// As [`Connection::read`], the next frame into a buffer that lives, in place of its content.
     /// [`Read::Frames`] says that it is there; where it was is of no use.
     pub fn read_into(&mut self, scratch: &mut ReadBuffer, buffer: &mut NlBuffer) -> Read {
+        if self.gather_need == 0
+            && let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered)
+        {
+            // It is used where it is: taking it out first would count one more reference.
+            let place = head..head + body;
+            if !buffer.assign(&self.buffered, place, Some(&self.buffered)) {
+                return Read::Failed(Code::NO_MEMORY);
+            }
+            self.buffered.advance(head + body);
+            if self.buffered.is_empty() {
+                // Lets go of the block, which the next read finds in the caches.
+                self.buffered = Piece::default();
+            }
+            return Read::Frames(1, None);
+        }
         let mut place = [const { 0..0 }; 1];
         let read = self.read(scratch, &mut place, 0);
         if let Read::Frames(_, piece) = &read {
