@@ -3,7 +3,7 @@
 local native, core, has_json, has_msgpack = ...
 
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
-local getmetatable, setmetatable = getmetatable, setmetatable
+local getmetatable, setmetatable, type = getmetatable, setmetatable, type
 local loadfile, package = loadfile, package
 
 -- Until a script runs, chunks may as well use its globals.
@@ -13,21 +13,25 @@ local function load(name) return get_chunk(name)(native, core) end
 -- Most contexts use little of the library: a module fills in what it lacks, from chunks that are
 -- loaded one after the other, when something is looked up in it, or put into it, that it does not
 -- have.
-local missing = {} -- module → names of its chunks, the next one last
+local missing = {} -- module → names of its chunks, the next one last; or the name of its only one
 local lazy = {}
 
 local function load_next(module)
     local names = missing[module]
     if not names then return false end
-    local name = names[#names]
-    names[#names] = nil
-    local is_last = not names[1] and getmetatable(module) == lazy
+    local name = names
+    if type(names) == "table" then
+        name = names[#names]
+        names[#names] = nil
+    end
+    local is_done = name == names or not names[1]
+    local is_last = is_done and getmetatable(module) == lazy
     if is_last then setmetatable(module, nil) end
-    if not names[1] then missing[module] = nil end
+    if is_done then missing[module] = nil end
     local ok, found = pcall(load, name)
     if not ok then
         -- There may be room on the stack, or memory, the next time.
-        names[#names + 1] = name
+        if name ~= names then names[#names + 1] = name end
         missing[module] = names
         if is_last then setmetatable(module, lazy) end
         error(found, 0)
@@ -58,8 +62,8 @@ function core.load_all(module)
     end
 end
 
-local function defer(module, ...)
-    missing[module] = { ... }
+local function defer(module, name, ...)
+    missing[module] = ... and { name, ... } or name
     return setmetatable(module, lazy)
 end
 

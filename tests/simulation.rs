@@ -232,9 +232,13 @@ fn examples_keep_their_promises_in_simulations() {
         promise(&std::fs::read_to_string(path).unwrap()).unwrap()
     };
     for seed in 1..=3 {
+        let has_json = cfg!(all(feature = "json", feature = "msgpack"));
         for name in
             ["hello", "json", "packet", "rpc_pool", "supervisor", "timers", "topics", "unix_socket"]
         {
+            if name == "json" && !has_json {
+                continue;
+            }
             let done = simulate(&format!("{seed} examples/{name}.lua"));
             if let Err(why) = compare(&promised(name), &done.stdout) {
                 panic!("{name}, seed {seed}: {why}{done}");

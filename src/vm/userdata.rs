@@ -154,6 +154,7 @@ pub fn with_metatable(
 ///
 /// # Safety
 /// A userdata of the state that this thread runs, alive for `'a`, which nobody else uses meanwhile.
+#[cfg(any(feature = "json", feature = "msgpack"))]
 pub(super) unsafe fn buffer_in<'a>(slot: Slot, metatable: NonNull<c_void>) -> Option<&'a NlBuffer> {
     let userdata = (slot & layout::POINTER) as *mut Userdata;
     // SAFETY: the caller's contract; only a `Maker` gives userdata that metatable.

@@ -1,5 +1,7 @@
 -- Module json, and cjson under its names: what is written, what is read, and what is refused where.
 
+if not json then return end -- a build without it
+
 local tap = require("support.tap")
 local is, ok, raises, test = tap.is, tap.ok, tap.raises, tap.test
 local encode, decode = json.encode, json.decode

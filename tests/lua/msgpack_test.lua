@@ -1,5 +1,7 @@
 -- Module msgpack: bytes of the specification, what is read, and what is refused where.
 
+if not msgpack then return end -- a build without it
+
 local tap = require("support.tap")
 local is, ok, raises, test = tap.is, tap.ok, tap.raises, tap.test
 local encode, decode = msgpack.encode, msgpack.decode

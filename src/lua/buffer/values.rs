@@ -92,6 +92,7 @@ pub(crate) fn with_text<F: Fn(f64, &[u8]) -> c_int + Copy>(_body: F) -> *mut c_v
 }
 
 /// Pushes a buffer with a copy of these bytes, which no script can change.
+#[cfg(feature = "msgpack")]
 pub(crate) fn push_copy(lua: Stack<'_>, bytes: &[u8]) {
     userdata::push_bytes(lua, bytes);
 }

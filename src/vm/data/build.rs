@@ -53,6 +53,7 @@ pub(crate) struct ReadRules {
 
 /// Lists that are marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "json"), expect(dead_code, reason = "JSON has options for these"))]
 pub(crate) enum Marked {
     None,
     Empty,

@@ -130,11 +130,14 @@ local names = { "context", "tcp", "timer", "buffer", "json", "msgpack", "corouti
 for _, name in ipairs(names) do
     reach(_G[name], name)
 end
-local cjson = require("cjson")
-reach(cjson, "cjson")
-reach(json.array({}), "array")
-reach(json.object({}), "object")
-reach(msgpack.ext(1, ""), "ext")
+local cjson
+if json and msgpack then
+    cjson = require("cjson")
+    reach(cjson, "cjson")
+    reach(json.array({}), "array")
+    reach(json.object({}), "object")
+    reach(msgpack.ext(1, ""), "ext")
+end
 reach(_G, "_G")
 local packet, supervisor = require("packet"), require("supervisor")
 reach(_G, "_G")
