@@ -3,7 +3,11 @@
 mod buffer;
 mod finaliser;
 mod framing;
+#[cfg(feature = "json")]
+mod json;
 mod message;
+#[cfg(feature = "msgpack")]
+mod msgpack;
 mod pack;
 mod program;
 mod rwopt;
@@ -16,7 +20,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("buffer", buffer::run),
     ("finaliser", finaliser::run),
     ("framing", framing::run),
+    #[cfg(feature = "json")]
+    ("json", json::run),
     ("message", message::run),
+    #[cfg(feature = "msgpack")]
+    ("msgpack", msgpack::run),
     ("pack", pack::run),
     ("rwopt", rwopt::run),
 ];
