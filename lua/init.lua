@@ -3,8 +3,9 @@
 local native, core, has_json, has_msgpack = ...
 
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
-local getmetatable, setmetatable, type = getmetatable, setmetatable, type
-local loadfile, package = loadfile, package
+local getmetatable, setmetatable = getmetatable, setmetatable
+local loaded = package.loaded
+local loadfile, match, package = loadfile, string.match, package
 
 -- Until a script runs, chunks may as well use its globals.
 local get_chunk = native.load_early
@@ -13,25 +14,20 @@ local function load(name) return get_chunk(name)(native, core) end
 -- Most contexts use little of the library: a module fills in what it lacks, from chunks that are
 -- loaded one after the other, when something is looked up in it, or put into it, that it does not
 -- have.
-local missing = {} -- module → names of its chunks, the next one last; or the name of its only one
+local missing = {} -- module → names of its chunks, the next one last
 local lazy = {}
 
 local function load_next(module)
     local names = missing[module]
     if not names then return false end
-    local name = names
-    if type(names) == "table" then
-        name = names[#names]
-        names[#names] = nil
-    end
-    local is_done = name == names or not names[1]
-    local is_last = is_done and getmetatable(module) == lazy
+    local rest, name = match(names, "^(.-) ?(%S+)$")
+    if rest == "" then rest = nil end
+    missing[module] = rest
+    local is_last = not rest and getmetatable(module) == lazy
     if is_last then setmetatable(module, nil) end
-    if is_done then missing[module] = nil end
     local ok, found = pcall(load, name)
     if not ok then
         -- There may be room on the stack, or memory, the next time.
-        if name ~= names then names[#names + 1] = name end
         missing[module] = names
         if is_last then setmetatable(module, lazy) end
         error(found, 0)
@@ -62,8 +58,8 @@ function core.load_all(module)
     end
 end
 
-local function defer(module, name, ...)
-    missing[module] = ... and { name, ... } or name
+local function defer(module, names)
+    missing[module] = names
     return setmetatable(module, lazy)
 end
 
@@ -71,19 +67,18 @@ load("core/dispatch")
 load("core/ffi")
 
 local context = load("context")
-defer(context, "context/process", "context/names", "context/wait", "context/query")
+defer(context, "context/process context/names context/wait context/query")
 local timer = defer({}, "timer")
-local tcp = defer({}, "tcp")
+local tcp, udp = defer({}, "tcp"), defer({}, "udp")
 local buffer = load("buffer")
-core.context, core.tcp, core.timer = context, tcp, timer
-local json, msgpack
-if has_json then json = defer({}, "json") end
-if has_msgpack then msgpack = defer({}, "msgpack") end
+core.context, core.tcp, core.timer, core.udp = context, tcp, timer, udp
+if has_json then core.json = defer({}, "json") end
+if has_msgpack then core.msgpack = defer({}, "msgpack") end
 
 -- Lists all functions of the modules, for scripts that look through them.
 local list
 function native.list(with_buffer)
-    list = list or native.load("core/listing")(native, core, load_next, json, msgpack)
+    list = list or native.load("core/listing")(native, core, load_next, loaded)
     return list(with_buffer)
 end
 
@@ -93,21 +88,18 @@ function core.sleep(seconds)
     return core.sleep(seconds)
 end
 
-local loaded = package.loaded
 _G.context, loaded.context = context, context
 _G.timer, loaded.timer = timer, timer
 _G.tcp, loaded.tcp = tcp, tcp
 _G.buffer, loaded.buffer = buffer, buffer
--- `require` knows them too; two more names in package.loaded would double its memory.
-_G.json, _G.msgpack = json, msgpack
+-- `require` knows them too; more names in package.loaded would double its memory.
+_G.json, _G.msgpack = core.json, core.msgpack
+_G.udp = udp
 
 local modules, require, dofile
 local function get_modules()
     if modules then return modules end
-    local own = { buffer = buffer, context = context, tcp = tcp, timer = timer }
-    own.json, own.msgpack = json, msgpack
-    local load_require = native.load("core/require")
-    local made = load_require(native, core, loaded, package, loadfile, own)
+    local made = native.load("core/require")(native, core, loaded, package, loadfile, buffer)
     native.show(made.require, require)
     native.show(made.dofile, dofile)
     modules = made

@@ -5,7 +5,7 @@
 -- This is the one list of the public functions: whoever adds one adds its name here, or
 -- tests/lua/listing_test.lua fails.
 
-local native, core, load_next, json, msgpack = ...
+local native, core, load_next, loaded = ...
 
 local error, ipairs, next, rawget, rawset = error, ipairs, next, rawget, rawset
 local gmatch = string.gmatch
@@ -19,14 +19,17 @@ local NAMES = {
     [core.tcp] = "accept close connect connect6 connects fd fd_src get_rwopt is_closed listen "
         .. "listen6 listens local_addr local_port monitor read read_into remote_addr remote_port "
         .. "set_nodelay set_rwopt set_write_limit set_wshared stat write",
+    [core.udp] = "close connect fd fd_src is_closed join leave local_addr local_port open open6 "
+        .. "read set_broadcast set_ttl set_wshared stat write write6",
 }
 local function list_codec(module, names)
     if not module then return end
     NAMES[module] = names
     if rawget(module, "null") == nil then rawset(module, "null", (native.data_constants())) end
 end
-list_codec(json, CODEC)
-list_codec(msgpack, CODEC .. " ext")
+list_codec(core.json, CODEC)
+list_codec(core.msgpack, CODEC .. " ext")
+if loaded.udp == nil then loaded.udp = core.udp end
 -- Of buffers, beside those in C: what buffer/access.lua has, and what buffer/number.lua makes.
 local ACCESS = "commit index_of ptr put put_varint put_zigzag reserve reset skip text varint zigzag"
 local KINDS = "u8 i8 u16le u16be i16le i16be u32le u32be i32le i32be u64le u64be i64le i64be "

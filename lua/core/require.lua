@@ -5,7 +5,7 @@
 -- the C functions: what a module is loaded by, or loads, cannot tell them apart. That is why
 -- nothing is called in between that a script could see, and nothing is caught here.
 
-local native, core, loaded, package, raw_loadfile, own = ...
+local native, core, loaded, package, raw_loadfile, buffer = ...
 
 local error, pairs, rawget, select, tostring, type = error, pairs, rawget, select, tostring, type
 local find, format, gsub, sub = string.find, string.format, string.gsub, string.sub
@@ -32,6 +32,15 @@ local BUNDLED = { packet = true, supervisor = true }
 -- These come before modules in C: what is installed on the machine is not what a script brings.
 local BEFORE_C = { cjson = true, ["cjson.safe"] = true }
 local LUA_LOADER = 2
+local own = {
+    buffer = buffer,
+    context = core.context,
+    tcp = core.tcp,
+    timer = core.timer,
+    udp = core.udp,
+    json = core.json,
+    msgpack = core.msgpack,
+}
 
 -- The modules that come with LuaJIT are in the binary; they fit this VM alone, so that files of
 -- the same names are not looked for. Nothing is made of them before they are asked for.

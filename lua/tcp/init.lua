@@ -12,7 +12,8 @@ local suspend_on, resume_waiter = core.suspend_on, core.resume_waiter
 local refuse_wait, native_write, strerror = core.refuse_wait, native.write, native.strerror
 
 native.open_sockets()
-local sockets = native.load("tcp/socket")(native, core)
+core.sockets = core.sockets or native.load("tcp/socket")(native, core)
+local sockets = core.sockets
 local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by_id
 local refuse, check_stream, check_open = sockets.refuse, sockets.check_stream, sockets.check_open
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter

@@ -61,6 +61,8 @@ const NETWORK: super::native::Functions = &[
     (c"resolve", function(refuse_token)),
     (c"connect", function(refuse_token)),
     (c"fd_src", function(refuse_use)),
+    (c"udp_open", function(refuse)),
+    (c"udp_fd_src", function(refuse_use)),
 ];
 
 /// Confines a state before its script runs.

@@ -31,6 +31,7 @@ pub fn init() {
     hook::init();
     profiler::on_failure(end_for_profiler);
     blame::describe_with(super::tcp::describe);
+    blame::describe_with(super::udp::describe);
     #[cfg(target_env = "gnu")]
     stdio::on_shortage(super::shortage::relieve);
 }

@@ -281,7 +281,7 @@ fn try_stage(stage: impl FnOnce(&mut Host) -> Result<(), Refused>) -> c_int {
 
 /// The body of a write at `index`: a string, a number's text, or what a buffer holds; `None` for
 /// anything else.
-fn body<'a>(lua: Stack<'a>, index: c_int) -> Option<Body<'a>> {
+pub(super) fn body<'a>(lua: Stack<'a>, index: c_int) -> Option<Body<'a>> {
     if let Some(text) = lua.text(index) {
         return Some(Body::Slice(text));
     }

@@ -281,7 +281,7 @@ impl Host {
     #[inline]
     pub(super) fn begin_delivery(&mut self) {
         self.peers.received.settle(&self.context);
-        if !self.sockets.shared.is_clean() {
+        if !self.sockets.shared.is_clean() || !self.sockets.shared_udp.is_clean() {
             self.flush_shared();
         }
     }

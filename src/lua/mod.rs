@@ -37,6 +37,7 @@ mod stat;
 mod tcp;
 mod timer;
 mod turn;
+mod udp;
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod unread;
 

@@ -21,6 +21,7 @@ use super::json;
 use super::msgpack;
 use super::{
     buffer, context, events, failure, frames, message, names, process, shortage, stat, tcp, timer,
+    udp,
 };
 use crate::error::Code;
 use crate::lua;
@@ -96,6 +97,7 @@ fn look_up(lua: Stack<'_>) -> c_int {
         stat::FUNCTIONS,
         stat::FAULTS,
         tcp::FUNCTIONS,
+        udp::FUNCTIONS,
         blame::FUNCTIONS,
         buffer::userdata::FUNCTIONS,
         #[cfg(any(feature = "json", feature = "msgpack"))]

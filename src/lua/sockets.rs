@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::attempts::Attempt;
 use super::notice::{Notice, Notices};
 use crate::error::Code;
 use crate::frame::TooLong;
-use crate::net::{Acceptor, Body, Connection, Connector, SharedWriters, SlotMap, linger};
+use crate::net::{
+    Acceptor, Body, Connection, Connector, SharedUdpBatches, SharedWriters, SlotMap, UdpSocket,
+    linger, linger_datagrams,
+};
 use crate::rt::{self, Listener};
 use crate::sched::{Context, ReadyWaker};
 
@@ -33,6 +37,7 @@ pub(super) enum Socket {
     Stream(Box<Connection>),
     Listener(Acceptor),
     Connecting(Connector),
+    Udp(Box<UdpSocket>),
 }
 
 /// What is staged: answers that leave together, or more.
@@ -57,13 +62,15 @@ impl Default for Answers {
 pub(super) struct Sockets {
     pub(super) all: SlotMap<Socket>,
     pub(super) attempts: HashMap<u64, Attempt>,
-    /// Connections with something staged.
+    /// Connections, and datagram sockets, with something staged.
     dirty: Vec<u64>,
     answers: Answers,
     /// Connections of other contexts.
     pub(super) shared: SharedWriters,
     /// The connection whose frames are on their way to the script, while finalisers may run.
     pub(super) reading: u64,
+    /// Datagram sockets of other contexts.
+    pub(super) shared_udp: SharedUdpBatches,
     /// Bytes that have been staged since the last flush; with so many it does not wait for the end
     /// of the turn.
     staged: usize,
@@ -80,6 +87,7 @@ impl Sockets {
             answers: Answers::default(),
             shared: SharedWriters::default(),
             reading: 0,
+            shared_udp: SharedUdpBatches::default(),
             staged: 0,
             staged_max: if limit == 0 { usize::MAX } else { limit / 8 },
         }
@@ -94,6 +102,14 @@ impl Sockets {
     pub(super) fn stream(&mut self, key: u64) -> Option<&mut Connection> {
         match self.all.get_mut(key) {
             Some(Socket::Stream(connection)) => Some(connection),
+            _ => None,
+        }
+    }
+
+    /// The datagram socket under this key, if it is one.
+    pub(super) fn udp(&mut self, key: u64) -> Option<&mut UdpSocket> {
+        match self.all.get_mut(key) {
+            Some(Socket::Udp(socket)) => Some(socket),
             _ => None,
         }
     }
@@ -119,6 +135,32 @@ impl Sockets {
         self.add(|key| Socket::Listener(Acceptor::new(listener, context, source(key, KIND_READ))))
     }
 
+    /// Stores a new datagram socket.
+    pub(super) fn add_udp(&mut self, socket: rt::UdpSocket, context: &Arc<Context>) -> u64 {
+        self.add(|key| {
+            let (read, write) = (source(key, KIND_READ), source(key, KIND_WRITE));
+            Socket::Udp(Box::new(UdpSocket::new(socket, context, read, write)))
+        })
+    }
+
+    /// Stages a datagram. `None` if there is no such socket; otherwise whether so many are staged
+    /// that they are to leave.
+    pub(super) fn write_udp(
+        &mut self,
+        key: u64,
+        to: Option<SocketAddr>,
+        body: Body<'_>,
+        token: u64,
+    ) -> Option<bool> {
+        let socket = self.udp(key)?;
+        let is_full = socket.staged.push(to, body, token);
+        if !socket.is_dirty {
+            socket.is_dirty = true;
+            self.dirty.push(key);
+        }
+        Some(is_full)
+    }
+
     /// Reacts to readiness of this kind. Returns how many frames somebody waits for who is to be
     /// told of it; 0 if that is all.
     pub(super) fn on_ready(
@@ -134,6 +176,11 @@ impl Sockets {
                 return Some(0);
             }
             Socket::Connecting(_) => self.advance(key, context, notices),
+            Socket::Udp(socket) if kind == KIND_READ => {
+                socket.on_ready();
+                return Some(0);
+            }
+            Socket::Udp(socket) => socket.writer().on_ready(),
             Socket::Stream(connection) if kind == KIND_READ => {
                 let awaited = connection.on_ready()?;
                 self.answers.key = key;
@@ -148,7 +195,7 @@ impl Sockets {
     /// Whether nothing is staged.
     #[inline]
     pub(super) fn is_clean(&self) -> bool {
-        self.dirty.is_empty() && self.shared.is_clean()
+        self.dirty.is_empty() && self.shared.is_clean() && self.shared_udp.is_clean()
     }
 
     /// Counts bytes that were staged; whether these are so many that all is to be written.
@@ -205,9 +252,17 @@ impl Sockets {
     /// Writes what was staged since the last time.
     pub(super) fn flush(&mut self, context: &Arc<Context>, notices: &mut Notices) {
         for key in self.dirty.drain(..) {
-            if let Some(Socket::Stream(connection)) = self.all.get_mut(key) {
-                connection.is_dirty = false;
-                connection.flush(context, |token, result| notices.done(token, result));
+            let notify = |token, result| notices.done(token, result);
+            match self.all.get_mut(key) {
+                Some(Socket::Stream(connection)) => {
+                    connection.is_dirty = false;
+                    connection.flush(context, notify);
+                }
+                Some(Socket::Udp(socket)) => {
+                    socket.is_dirty = false;
+                    socket.flush(context, notify);
+                }
+                _ => {}
             }
         }
         self.answers = Answers::default();
@@ -218,6 +273,7 @@ impl Sockets {
     /// Writes what was staged for sockets of other contexts.
     pub(super) fn flush_shared(&mut self, context: &Arc<Context>, notices: &mut Notices) {
         self.shared.flush(context, |token, result| notices.done(token, result));
+        self.shared_udp.flush(context, |token, result| notices.done(token, result));
     }
 
     /// See [`Connection::watch_end`]; the script is told by a notice.
@@ -236,6 +292,10 @@ impl Sockets {
             Some(Socket::Connecting(connector)) => {
                 self.attempts.remove(&connector.token);
             }
+            Some(Socket::Udp(mut socket)) => {
+                socket.flush(context, |token, result| notices.done(token, result));
+                linger_datagrams(socket.writer().clone());
+            }
             Some(Socket::Listener(..)) | None => {}
         }
     }
@@ -244,8 +304,10 @@ impl Sockets {
     pub(super) fn close_all(&mut self) {
         let all: Vec<_> = self.all.drain().collect();
         for socket in all {
-            if let Socket::Stream(connection) = socket {
-                linger(*connection);
+            match socket {
+                Socket::Stream(connection) => linger(*connection),
+                Socket::Udp(socket) => linger_datagrams(socket.writer().clone()),
+                Socket::Listener(_) | Socket::Connecting(_) => {}
             }
         }
     }

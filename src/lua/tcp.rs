@@ -314,6 +314,10 @@ fn address(lua: Stack<'_>) -> c_int {
             if which <= 2 { local } else { peer }
         }
         Socket::Listener(listener) => listener.local_address(),
+        Socket::Udp(socket) => {
+            let (local, peer) = socket.addresses();
+            if which <= 2 { local } else { peer }
+        }
         Socket::Connecting(_) => None,
     });
     let Some(address) = address else { return 0 };

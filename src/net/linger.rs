@@ -25,10 +25,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 static LINGERING: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts as lingering while it lives.
-struct Lingering;
+pub(super) struct Lingering;
 
 impl Lingering {
-    fn new() -> Lingering {
+    pub(super) fn new() -> Lingering {
         // Relaxed: a count that is only polled.
         LINGERING.fetch_add(1, Ordering::Relaxed);
         Lingering

@@ -1,4 +1,4 @@
-//! Sockets: framed connections, listeners, connection attempts, and the write queue.
+//! Sockets: framed connections, listeners, connection attempts, and the write queue; datagrams.
 
 mod acceptor;
 mod connection;
@@ -8,6 +8,7 @@ mod shared_writer;
 mod shared_writers;
 mod slot_map;
 mod transport;
+mod udp;
 mod writer;
 
 pub use acceptor::Acceptor;
@@ -17,4 +18,7 @@ pub use linger::{linger, wait_for_lingering};
 pub use shared_writer::SharedWriter;
 pub use shared_writers::SharedWriters;
 pub use slot_map::SlotMap;
+pub use udp::{
+    Received, SharedUdp, SharedUdpBatches, UdpBatch, UdpSocket, UdpWriter, linger_datagrams,
+};
 pub use writer::{Body, QUEUE_BYTES_MAX, WriteBatch, Writer};

@@ -54,6 +54,8 @@ struct State {
     write: Direction,
     /// Woken, once, when the peer has gone or closed its side.
     end: Option<Waker>,
+    /// Errors are of one datagram, and end nothing.
+    is_datagram: bool,
 }
 
 type Slot = Mutex<State>;
@@ -174,10 +176,13 @@ impl Poller {
 impl State {
     fn take_event(&mut self, flags: EventFlags) {
         let failed = EventFlags::HUP | EventFlags::ERR;
-        // A peer that has written all may still read.
-        self.read.ended |= flags.intersects(failed | EventFlags::RDHUP);
-        self.write.ended |= flags.intersects(failed);
-        if self.read.ended || flags.contains(EventFlags::IN) {
+        let has_failed = flags.intersects(failed);
+        if !self.is_datagram {
+            // A peer that has written all may still read.
+            self.read.ended |= flags.intersects(failed | EventFlags::RDHUP);
+            self.write.ended |= has_failed;
+        }
+        if self.read.ended || has_failed || flags.contains(EventFlags::IN) {
             self.read.fire();
         }
         if self.read.ended
@@ -186,7 +191,7 @@ impl State {
             // Under the slot's lock, as in `fire`.
             waker.wake();
         }
-        if self.write.ended || flags.contains(EventFlags::OUT) {
+        if self.write.ended || has_failed || flags.contains(EventFlags::OUT) {
             self.write.fire();
         }
     }
@@ -224,7 +229,7 @@ pub fn has_sockets() -> bool {
     SOCKETS.load(Ordering::Relaxed) > 0
 }
 
-/// A socket that is registered for both directions as long as it lives.
+/// A socket that is registered as long as it lives: a stream for both directions.
 #[derive(Debug)]
 pub(crate) struct Watched {
     socket: Socket,
@@ -233,17 +238,39 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Registers a socket, which must not block.
+    /// Registers a stream socket, which must not block.
     pub(crate) fn new(socket: Socket) -> io::Result<Watched> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        Watched::register(socket, flags, false)
+    }
+
+    /// Registers a datagram socket, which must not block, for reading; see
+    /// [`Watched::watch_writable`].
+    pub(crate) fn new_datagram(socket: Socket) -> io::Result<Watched> {
+        Watched::register(socket, EventFlags::IN | EventFlags::ET, true)
+    }
+
+    fn register(socket: Socket, flags: EventFlags, is_datagram: bool) -> io::Result<Watched> {
         let poller = poller()?;
         let (index, slot) = poller.take();
-        let generation = lock(slot).generation;
+        lock(slot).is_datagram = is_datagram;
         let watched = Watched { socket, slot, index };
         SOCKETS.fetch_add(1, Ordering::Relaxed);
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let data = epoll::EventData::new_u64(u64::from(generation) << 32 | u64::from(index));
-        epoll::add(poller.epoll.get_ref(), &watched.socket, data, flags)?;
+        epoll::add(poller.epoll.get_ref(), &watched.socket, watched.data(), flags)?;
         Ok(watched)
+    }
+
+    /// What its events bear.
+    fn data(&self) -> epoll::EventData {
+        let generation = lock(self.slot).generation;
+        epoll::EventData::new_u64(u64::from(generation) << 32 | u64::from(self.index))
+    }
+
+    /// Has a datagram socket told of room for writing too, or no more.
+    pub(crate) fn watch_writable(&self, on: bool) -> io::Result<()> {
+        let more = if on { EventFlags::OUT } else { EventFlags::empty() };
+        let flags = EventFlags::IN | EventFlags::ET | more;
+        Ok(epoll::modify(poller()?.epoll.get_ref(), &self.socket, self.data(), flags)?)
     }
 
     pub(crate) fn socket(&self) -> &Socket {

@@ -17,6 +17,8 @@ pub mod signal;
 pub(crate) mod socket;
 pub mod stdio;
 pub mod thread;
+#[allow(unreachable_pub, reason = "as above")]
+pub(crate) mod udp;
 
 pub use chance::fix_addresses;
 pub use descriptors::{restore_descriptor_limit, usual_descriptor_limit};
@@ -24,3 +26,4 @@ pub use epoll::has_sockets;
 pub use runtime::init;
 pub use signal::{Signal, on_signal};
 pub use socket::{Address, unix_address};
+pub use udp::{Arrival, DATAGRAMS_MAX, Departure, Interface, UdpOption};

@@ -77,6 +77,17 @@ impl Faults {
         self.hits(random, 0.05)
     }
 
+    /// How many of one datagram arrive.
+    pub(super) fn copies(self, random: &mut Random) -> usize {
+        let (is_lost, is_doubled) = (self.hits(random, 0.1), self.hits(random, 0.1));
+        usize::from(!is_lost) + usize::from(is_doubled)
+    }
+
+    /// A datagram does not wait for those that were sent before.
+    pub(super) fn overtakes(self, random: &mut Random) -> bool {
+        self.hits(random, 0.3)
+    }
+
     /// Nobody seems to listen.
     pub(super) fn refuses_connection(self, random: &mut Random) -> bool {
         self.hits(random, 0.05)

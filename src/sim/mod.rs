@@ -15,10 +15,12 @@ mod socket;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod udp;
 mod world;
 
 pub(super) use socket::{Listener, Stream, remove_file};
 pub(super) use tasks::{Timer, block_on, drive, poll, resolve, sleep, spawn};
+pub(super) use udp::UdpSocket;
 pub(super) use world::{choose, cut_after, now, random_words, secret, wall_clock};
 
 pub use world::{Config, Report, is_on, start};

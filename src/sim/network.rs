@@ -10,11 +10,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::pipe::{Direction, End, State};
+use super::udp::Port;
 use super::world::World;
 
 /// Ports for those who do not care.
-const PORT_MIN: u64 = 32768;
-const PORT_MAX: u64 = 60999;
+pub(super) const PORT_MIN: u64 = 32768;
+pub(super) const PORT_MAX: u64 = 60999;
 
 /// Attempts to reach a listener whose backlog is full, and the first pause between two.
 const ATTEMPTS: u32 = 6;
@@ -43,6 +44,12 @@ pub(super) enum Change {
     Cut { end: u64 },
     /// Both directions are over at this end.
     Over { end: u64 },
+    /// A datagram arrives where `end` has sent it.
+    Datagram { end: u64, from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    /// The answer arrives that nobody takes datagrams there.
+    Unreachable { end: u64, to: SocketAddr },
+    /// There is room for more datagrams.
+    Room { end: u64 },
 }
 
 impl Change {
@@ -58,7 +65,10 @@ impl Change {
             | Change::WriteReady { end }
             | Change::Reset { end }
             | Change::Cut { end }
-            | Change::Over { end } => end,
+            | Change::Over { end }
+            | Change::Datagram { end, .. }
+            | Change::Unreachable { end, .. }
+            | Change::Room { end } => end,
         }
     }
 
@@ -75,6 +85,9 @@ impl Change {
             Change::Reset { .. } => (8, 0),
             Change::Cut { .. } => (9, 0),
             Change::Over { .. } => (10, 0),
+            Change::Datagram { ref bytes, .. } => (11, bytes.len() as u64),
+            Change::Unreachable { to, .. } => (12, u64::from(to.port())),
+            Change::Room { .. } => (13, 0),
         };
         kind << 56 | self.end() << 24 | more
     }
@@ -108,6 +121,7 @@ impl Backlog {
 pub(super) struct Network {
     pub(super) ends: BTreeMap<u64, End>,
     pub(super) listeners: BTreeMap<u64, Backlog>,
+    pub(super) datagrams: BTreeMap<u64, Port>,
     /// Socket files, those of listeners that are gone included.
     files: BTreeSet<PathBuf>,
     /// Ports of the connecting side.
@@ -115,17 +129,17 @@ pub(super) struct Network {
     count: u64,
 }
 
-fn failure(number: i32) -> io::Error {
+pub(super) fn failure(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }
 
 /// An IPv4 address in an IPv6 one counts as itself.
-fn plain(address: SocketAddr) -> SocketAddr {
+pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Whether a listener on `bound` takes connections to `to`.
-fn takes(bound: SocketAddr, to: SocketAddr) -> bool {
+pub(super) fn takes(bound: SocketAddr, to: SocketAddr) -> bool {
     let any = match bound.ip() {
         IpAddr::V4(ip) => ip.is_unspecified() && to.is_ipv4(),
         // As the system has it unless told otherwise, both families.
@@ -135,7 +149,7 @@ fn takes(bound: SocketAddr, to: SocketAddr) -> bool {
 }
 
 impl Network {
-    fn new_id(&mut self) -> u64 {
+    pub(super) fn new_id(&mut self) -> u64 {
         self.count += 1;
         self.count
     }
@@ -180,7 +194,7 @@ impl World {
         id
     }
 
-    fn check_descriptors(&mut self) -> io::Result<()> {
+    pub(super) fn check_descriptors(&mut self) -> io::Result<()> {
         match self.faults.lacks_descriptor(&mut self.random) {
             true => Err(failure(libc::EMFILE)),
             false => Ok(()),
@@ -356,7 +370,14 @@ impl World {
 
     /// Something happens.
     pub(super) fn apply(&mut self, change: Change) {
-        let (id, woken) = (change.end(), &mut self.woken);
+        let id = change.end();
+        match change {
+            Change::Datagram { from, to, bytes, .. } => return self.deliver(id, from, to, &bytes),
+            Change::Unreachable { to, .. } => return self.refuse_datagrams(id, to),
+            Change::Room { .. } => return self.make_room(id),
+            _ => {}
+        }
+        let woken = &mut self.woken;
         let Some(end) = self.network.ends.get_mut(&id) else { return };
         match change {
             Change::Attempt { to, count, .. } => self.attempt(id, to, count),
@@ -397,7 +418,9 @@ impl World {
                 self.reset(id);
                 self.send_reset(peer);
             }
+            // Where it is not too late; and what was seen to before.
             Change::Established { .. } | Change::Arrive { .. } | Change::Fin { .. } => {}
+            Change::Datagram { .. } | Change::Unreachable { .. } | Change::Room { .. } => {}
         }
     }
 

@@ -62,6 +62,8 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("packet", c"=[node-lua] packet", include_str!("../../lua/packet/init.lua")),
     ("supervisor", c"=[node-lua] supervisor", include_str!("../../lua/supervisor.lua")),
     ("tcp", c"=[node-lua] tcp", include_str!("../../lua/tcp/init.lua")),
+    ("udp", c"=[node-lua] udp", include_str!("../../lua/udp/init.lua")),
+    ("udp/options", c"=[node-lua] options", include_str!("../../lua/udp/options.lua")),
     ("timer", c"=[node-lua] timer", include_str!("../../lua/timer.lua")),
 ];
 

@@ -1,0 +1,453 @@
+//! Datagram sockets.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_int};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+
+use mlua::ffi;
+
+use super::buffer::values::{charge_frames, collect as collect_garbage, push_frames};
+use super::frames::body;
+use super::native::push_failure;
+use crate::buf::{FRAME_INLINE_MAX, Piece};
+use crate::error::Code;
+use crate::lua::host::{self, Host};
+use crate::net::{Body, Received, SharedUdp, UdpSocket};
+use crate::os::{Arrival, DATAGRAMS_MAX, Interface, UdpOption};
+use crate::rt;
+use crate::vm::stack::{Stack, function};
+
+/// The registry field of the metatable of sockets; a socket's content is its key.
+const SOCKETS: [&CStr; 1] = [c"node-lua.udp"];
+
+pub(super) const FUNCTIONS: super::native::Functions = &[
+    (c"open_udp", function(open)),
+    (c"udp_object", function(object)),
+    (c"set_udp_methods", function(set_methods)),
+    (c"udp_open", function(bind)),
+    (c"udp_read", function(read)),
+    (c"udp_write", function(write)),
+    (c"udp_connect", function(connect)),
+    (c"udp_fd", function(fd)),
+    (c"udp_set_wshared", function(set_wshared)),
+    (c"udp_fd_src", function(fd_src)),
+    (c"udp_stat", function(stat)),
+    (c"udp_set", function(set)),
+    (c"udp_join", function(join)),
+];
+
+/// The most that a datagram holds, over each family.
+const LONGEST: usize = 65_507;
+const LONGEST_IP6: usize = 65_527;
+
+/// Options, as lua/udp/options.lua numbers them; the other is `TTL`.
+const BROADCAST: f64 = 1.0;
+
+/// What a socket counts for when the collector is paced; see tcp.rs.
+const PACE_BYTES: usize = 16 * 1024;
+
+type Arrivals = [Arrival; DATAGRAMS_MAX];
+
+thread_local! {
+    /// Where this worker receives datagrams.
+    static ARRIVALS: Cell<Option<Box<Arrivals>>> = const { Cell::new(None) };
+}
+
+/// native.open_udp(): creates the metatable.
+fn open(lua: Stack<'_>) -> c_int {
+    lua.push_table(0, 4);
+    lua.push_function(function(collect));
+    lua.set_field(-2, c"__gc");
+    lua.push_boolean(false);
+    lua.set_field(-2, c"__metatable");
+    lua.set_field(ffi::LUA_REGISTRYINDEX, SOCKETS[0]);
+    0
+}
+
+/// native.udp_object(key): the userdata that stands for a socket; when it is collected, the socket
+/// is closed.
+fn object(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    lua.pace(PACE_BYTES);
+    lua.push_key(key, SOCKETS[0]);
+    1
+}
+
+/// The finaliser of sockets.
+fn collect(lua: Stack<'_>) -> c_int {
+    if let Some((_, key)) = lua.key_of(1, &SOCKETS).filter(|_| host::is_entered()) {
+        host::with(|host| host.sockets.close(key, &host.context, &mut host.turn.notices));
+    }
+    0
+}
+
+/// native.set_udp_methods(methods, describe): a table, and what makes the text of a socket.
+fn set_methods(lua: Stack<'_>) -> c_int {
+    lua.field(ffi::LUA_REGISTRYINDEX, SOCKETS[0]);
+    lua.push_copy(1);
+    lua.set_field(-2, c"__index");
+    lua.push_copy(2);
+    lua.set_field(-2, c"__tostring");
+    0
+}
+
+/// A numeric address; of a link, with the interface behind a percent sign.
+fn numeric(text: &[u8], port: u16) -> Option<SocketAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    let Some((address, zone)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse().ok()?, port));
+    };
+    let scope = match (zone.parse(), Interface::named(zone)) {
+        (Ok(index), _) | (_, Some(Interface::Index(index))) => index,
+        _ => return None,
+    };
+    Some(SocketAddrV6::new(address.parse().ok()?, port, 0, scope).into())
+}
+
+/// native.udp_open(address, port, is_ip6): a key; `false, code`; nothing if the address is a name.
+fn bind(lua: Stack<'_>) -> c_int {
+    let (port, is_ip6) = (lua.number(2) as u16, lua.boolean(3));
+    let Some(address) = numeric(lua.text(1).unwrap_or_default(), port) else { return 0 };
+    if is_ip6 && address.is_ipv4() {
+        return push_failure(lua, Code::ADDRESS_FAMILY);
+    }
+    match rt::UdpSocket::bind(address) {
+        Ok(socket) => {
+            let key = host::with(|host| host.sockets.add_udp(socket, &host.context));
+            lua.push_number(key as f64);
+            1
+        }
+        Err(error) => push_failure(lua, Code::from(&error)),
+    }
+}
+
+/// Receives what there is, if the turn has time for it.
+fn receive(key: u64, arrivals: &mut Arrivals) -> Received {
+    host::with(|host| {
+        let has_time = host.turn.charge(1);
+        let Some(socket) = host.sockets.udp(key) else {
+            return Received::Failed(Code::SOCKET_CLOSED);
+        };
+        if !has_time {
+            socket.read_later();
+            return Received::Nothing;
+        }
+        let received = socket.receive(arrivals);
+        if let Received::Some(count, _) = received {
+            host.turn.charge(count - 1);
+        }
+        received
+    })
+}
+
+/// native.udp_read(key, stock): how many datagrams are now in the table `stock`, each as a buffer,
+/// an address and a port, and whether there are no more until the next event; `nil, code`; nothing
+/// if there is nothing yet.
+fn read(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let mut arrivals = ARRIVALS.take().unwrap_or_default();
+    let results = match receive(key, &mut arrivals) {
+        Received::Nothing => 0,
+        Received::Failed(code) => {
+            lua.push_nil();
+            lua.push_number(f64::from(code.0));
+            2
+        }
+        Received::Some(count, is_all) => {
+            // Finalisers that run meanwhile find other room to receive into.
+            collect_garbage(lua, |work| work());
+            let mut last = None;
+            for (arrival, at) in arrivals[..count].iter_mut().zip((1..).step_by(3)) {
+                push_datagram(lua, arrival);
+                lua.set_entry(2, at);
+                // Often they are of one peer.
+                if last == Some(arrival.from.ip()) {
+                    lua.entry(2, at - 2);
+                } else {
+                    push_ip(lua, arrival.from);
+                }
+                lua.set_entry(2, at + 1);
+                lua.push_number(f64::from(arrival.from.port()));
+                lua.set_entry(2, at + 2);
+                last = Some(arrival.from.ip());
+            }
+            lua.push_number(count as f64);
+            lua.push_boolean(is_all);
+            2
+        }
+    };
+    ARRIVALS.set(Some(arrivals));
+    results
+}
+
+/// Pushes a buffer with a datagram: small ones by copy, large ones in the block that they were
+/// received into.
+fn push_datagram(lua: Stack<'_>, arrival: &mut Arrival) {
+    let length = arrival.bytes.len();
+    if length <= FRAME_INLINE_MAX {
+        return push_frames(lua, 2, &[0..length], &arrival.bytes, None);
+    }
+    let block_bytes = arrival.bytes.capacity();
+    let piece = Piece::new(arrival.bytes.split().freeze(), block_bytes);
+    charge_frames(lua, &[0..length], Some(&piece), |work| work());
+    push_frames(lua, 2, &[0..length], &piece, Some(&piece));
+}
+
+/// Pushes the text of an address.
+fn push_ip(lua: Stack<'_>, address: SocketAddr) {
+    let mut text = io::Cursor::new([0; 64]);
+    // There is room for the longest.
+    let _ = match address {
+        SocketAddr::V6(address) if address.scope_id() > 0 => {
+            write!(text, "{}%{}", address.ip(), address.scope_id())
+        }
+        address => write!(text, "{}", address.ip()),
+    };
+    let length = text.position() as usize;
+    lua.push_text(&text.get_ref()[..length]);
+}
+
+/// Where a datagram goes.
+enum To<'a> {
+    /// To the one that the socket is connected to.
+    Peer,
+    /// To this address and port, of IPv6 alone if that is said.
+    Address(&'a [u8], u16, bool),
+}
+
+/// Why a datagram is not sent.
+enum Unsent {
+    Code(Code),
+    /// The address is a name.
+    Name,
+}
+
+/// Where that is, for a socket of one family or of both, and whether so many bytes may go there.
+fn address_of(to: To<'_>, is_ip6: bool, length: usize) -> Result<Option<SocketAddr>, Unsent> {
+    let to = match to {
+        To::Peer => None,
+        To::Address(text, port, wants_ip6) => {
+            let address = numeric(text, port).ok_or(Unsent::Name)?;
+            let address = match address.ip().to_canonical() {
+                ip @ IpAddr::V4(_) if !wants_ip6 => SocketAddr::new(ip, port),
+                _ => address,
+            };
+            if address.is_ipv4() && wants_ip6 || address.is_ipv6() && !is_ip6 {
+                return Err(Unsent::Code(Code::ADDRESS_FAMILY));
+            }
+            Some(address)
+        }
+    };
+    let longest = if to.map_or(is_ip6, |to| to.is_ipv6()) { LONGEST_IP6 } else { LONGEST };
+    if length > longest {
+        return Err(Unsent::Code(Code::MESSAGE_TOO_LONG));
+    }
+    Ok(to)
+}
+
+/// native.udp_write(target, is_fd, data, token, address, port, is_ip6): stages a datagram; with a
+/// token that is not 0, tells when it is out. Returns nothing; or a code; `false` if the address is
+/// a name; `nil, true` if the data is nothing that can be sent.
+fn write(lua: Stack<'_>) -> c_int {
+    let (target, is_fd, data, token) = (lua.key(1), lua.boolean(2), body(lua, 3), lua.key(4));
+    let to = match lua.text(5) {
+        Some(address) => To::Address(address, lua.number(6) as u16, lua.boolean(7)),
+        None => To::Peer,
+    };
+    let Some(data) = data else {
+        lua.push_nil();
+        lua.push_boolean(true);
+        return 2;
+    };
+    let result = host::with(|host| match is_fd {
+        true => stage_shared(host, target, to, data, token),
+        false => stage(host, target, to, data, token),
+    });
+    match result {
+        Ok(()) => return 0,
+        Err(Unsent::Name) => lua.push_boolean(false),
+        Err(Unsent::Code(code)) => lua.push_number(f64::from(code.0)),
+    }
+    1
+}
+
+/// Stages a datagram on a socket of the context's own.
+fn stage(host: &mut Host, key: u64, to: To<'_>, data: Body<'_>, token: u64) -> Result<(), Unsent> {
+    let bytes = data.held_bytes();
+    let is_too_much = host.is_too_much(bytes);
+    let socket = host.sockets.udp(key).ok_or(Unsent::Code(Code::SOCKET_CLOSED))?;
+    let is_connected = socket.is_connected();
+    let to = check(socket.is_ip6(), is_connected, is_too_much, to, data.len())
+        .inspect_err(|why| count(why, socket.writer()))?;
+    if host.sockets.write_udp(key, to, data, token) == Some(true) {
+        host.flush();
+    }
+    host.note_staged(bytes);
+    Ok(())
+}
+
+/// Stages a datagram on a socket of any context.
+fn stage_shared(
+    host: &mut Host,
+    fd: u64,
+    to: To<'_>,
+    data: Body<'_>,
+    token: u64,
+) -> Result<(), Unsent> {
+    if host.deny.withholds_network() {
+        return Err(Unsent::Code(Code::NOT_PERMITTED));
+    }
+    let shared = SharedUdp::get(fd).ok_or(Unsent::Code(Code::SOCKET_CLOSED))?;
+    if !shared.is_shared() {
+        return Err(Unsent::Code(Code::NOT_PERMITTED));
+    }
+    if shared.owner() == host.context.id() {
+        // Behind what this context has written to it otherwise.
+        return stage(host, shared.key(), to, data, token);
+    }
+    let bytes = data.held_bytes();
+    let (is_connected, is_too_much) = (shared.is_connected(), host.is_too_much(bytes));
+    let to = check(shared.is_ip6(), is_connected, is_too_much, to, data.len())
+        .inspect_err(|why| count(why, shared.writer()))?;
+    if host.sockets.shared_udp.push(shared, to, data, token) {
+        host.flush_shared();
+    }
+    host.note_staged(bytes);
+    Ok(())
+}
+
+/// Where a datagram is to go, if it may.
+fn check(
+    is_ip6: bool,
+    is_connected: bool,
+    is_too_much: bool,
+    to: To<'_>,
+    length: usize,
+) -> Result<Option<SocketAddr>, Unsent> {
+    if matches!(to, To::Peer) && !is_connected {
+        return Err(Unsent::Code(Code::NOT_CONNECTED));
+    }
+    let to = address_of(to, is_ip6, length)?;
+    if is_too_much { Err(Unsent::Code(Code::WRITE_QUEUE_FULL)) } else { Ok(to) }
+}
+
+/// Counts a datagram that is not sent.
+fn count(why: &Unsent, writer: &crate::net::UdpWriter) {
+    if let Unsent::Code(_) = why {
+        writer.count_failed();
+    }
+}
+
+/// native.udp_connect(key, address, port): true; `false, code`; nothing if the address is a name.
+fn connect(lua: Stack<'_>) -> c_int {
+    let (text, port) = (lua.text(2).unwrap_or_default(), lua.number(3) as u16);
+    let result = with_socket(lua, |socket| {
+        let to = address_of(To::Address(text, port, false), socket.is_ip6(), 0);
+        to.and_then(|to| {
+            let done = to.map_or(Ok(()), |to| socket.connect(to));
+            done.map_err(|error| Unsent::Code(Code::from(&error)))
+        })
+    });
+    match result {
+        Some(Ok(())) => lua.push_boolean(true),
+        Some(Err(Unsent::Name)) => return 0,
+        Some(Err(Unsent::Code(code))) => return push_failure(lua, code),
+        None => return push_failure(lua, Code::SOCKET_CLOSED),
+    }
+    1
+}
+
+/// Calls `body` with the socket whose key is the first argument, if it is open.
+fn with_socket<R>(lua: Stack<'_>, body: impl FnOnce(&mut UdpSocket) -> R) -> Option<R> {
+    let key = lua.key(1);
+    host::with(|host| host.sockets.udp(key).map(body))
+}
+
+/// native.udp_fd(key): the integer by which other contexts may write.
+fn fd(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let fd = host::with(|host| {
+        let owner = host.context.id();
+        host.sockets.udp(key).map(|socket| socket.shared(owner, key).fd())
+    });
+    let Some(fd) = fd else { return 0 };
+    lua.push_number(fd as f64);
+    1
+}
+
+/// native.udp_set_wshared(key, on).
+fn set_wshared(lua: Stack<'_>) -> c_int {
+    let (key, on) = (lua.key(1), lua.boolean(2));
+    host::with(|host| {
+        let owner = host.context.id();
+        host.sockets.udp(key).map(|socket| socket.set_shared(owner, key, on))
+    });
+    0
+}
+
+/// native.udp_fd_src(fd): the handle of the owner, or nothing.
+fn fd_src(lua: Stack<'_>) -> c_int {
+    let Some(shared) = SharedUdp::get(lua.key(1)) else { return 0 };
+    let owner = shared.owner().to_number();
+    drop::<Arc<_>>(shared);
+    lua.push_number(owner);
+    1
+}
+
+/// native.udp_stat(key): datagrams received, dropped, sent and failed.
+fn stat(lua: Stack<'_>) -> c_int {
+    let Some(counts) = with_socket(lua, |socket| socket.counts()) else { return 0 };
+    counts.iter().for_each(|count| lua.push_number(*count as f64));
+    counts.len() as c_int
+}
+
+/// Pushes a code if something has failed.
+fn push_result(lua: Stack<'_>, result: Option<io::Result<()>>) -> c_int {
+    let Some(Err(error)) = result else { return 0 };
+    lua.push_number(f64::from(Code::from(&error).0));
+    1
+}
+
+/// native.udp_set(key, option, value): nothing, or a code.
+fn set(lua: Stack<'_>) -> c_int {
+    let option = match lua.number(2) {
+        BROADCAST => UdpOption::Broadcast(lua.boolean(3)),
+        _ => UdpOption::Ttl(lua.number(3) as u32),
+    };
+    let result = with_socket(lua, |socket| socket.set(option));
+    push_result(lua, result)
+}
+
+/// native.udp_join(key, group, interface, on): nothing, or a code; `nil, true` if that is no group.
+fn join(lua: Stack<'_>) -> c_int {
+    let text = |index| lua.text(index).and_then(|text| std::str::from_utf8(text).ok());
+    let group = text(2).and_then(|text| text.parse::<IpAddr>().ok());
+    let Some(group) = group.filter(IpAddr::is_multicast) else {
+        lua.push_nil();
+        lua.push_boolean(true);
+        return 2;
+    };
+    let interface = match text(3) {
+        None => Some(Interface::Any),
+        Some(text) => match (text.parse(), text.parse()) {
+            (Ok(index), _) => Some(Interface::Index(index)),
+            (_, Ok(address)) => Some(Interface::Address(address)),
+            _ => Interface::named(text),
+        },
+    };
+    let Some(interface) = interface else {
+        lua.push_number(f64::from(Code::ADDRESS_NOT_AVAILABLE.0));
+        return 1;
+    };
+    let on = lua.boolean(4);
+    let result = with_socket(lua, |socket| socket.join(group, interface, on));
+    push_result(lua, result)
+}
+
+/// What is said of a socket in messages.
+pub(super) fn describe(lua: Stack<'_>, index: c_int) -> Option<&'static str> {
+    let (_, key) = lua.key_of(index, &SOCKETS)?;
+    Some(if host::is_open(key) { "a udp socket" } else { "a closed udp socket" })
+}

@@ -1,0 +1,121 @@
+//! Datagram sockets, of the system or of the simulation that is on.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::task::{Context, Poll};
+
+use crate::os::{self, Arrival, Departure, Interface, UdpOption};
+use crate::sim::{self, is_on};
+
+/// A datagram socket.
+#[derive(Debug)]
+pub struct UdpSocket(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    System(os::udp::UdpSocket),
+    Simulated(sim::UdpSocket),
+}
+
+/// Calls the method of whichever it is.
+macro_rules! either {
+    ($value:expr, $socket:ident => $call:expr) => {
+        match &$value.0 {
+            Kind::System($socket) => $call,
+            Kind::Simulated($socket) => $call,
+        }
+    };
+}
+
+impl UdpSocket {
+    /// Binds to an address. One of a group is shared with others who bind to it.
+    ///
+    /// # Errors
+    /// Those of `socket(2)` and `bind(2)`.
+    pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+        Ok(UdpSocket(match is_on() {
+            true => Kind::Simulated(sim::UdpSocket::bind(address)?),
+            false => Kind::System(os::udp::UdpSocket::bind(address)?),
+        }))
+    }
+
+    /// Ready when datagrams may be there; otherwise wakes `cx` once there are some.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        either!(self, socket => socket.poll_read_ready(cx))
+    }
+
+    /// Ready when the system may take a datagram; otherwise wakes `cx` once it does. To be called
+    /// after it has taken none; then [`UdpSocket::rest_writing`].
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        either!(self, socket => socket.poll_write_ready(cx))
+    }
+
+    /// Nobody waits for [`UdpSocket::poll_write_ready`] any more.
+    pub fn rest_writing(&self) {
+        if let Kind::System(socket) = &self.0 {
+            socket.rest_writing();
+        }
+    }
+
+    /// Clears the readiness that [`UdpSocket::poll_read_ready`] has reported. Call before
+    /// receiving, so that what arrives later wakes again.
+    pub fn clear_read_ready(&self) {
+        either!(self, socket => socket.clear_read_ready());
+    }
+
+    /// Receives up to [`os::DATAGRAMS_MAX`] datagrams: the first so many of `arrivals`.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there; otherwise the socket's error, which is then forgotten.
+    pub fn receive(&self, arrivals: &mut [Arrival]) -> io::Result<usize> {
+        either!(self, socket => socket.receive(arrivals))
+    }
+
+    /// Sends up to [`os::DATAGRAMS_MAX`] datagrams: the first so many are with the system.
+    ///
+    /// # Errors
+    /// Why the first was not taken: `WouldBlock` when there is no room.
+    pub fn send(&self, datagrams: &[Departure<'_>]) -> io::Result<usize> {
+        either!(self, socket => socket.send(datagrams))
+    }
+
+    /// Has it send to, and receive from, one address alone.
+    ///
+    /// # Errors
+    /// Those of `connect(2)`.
+    pub fn connect(&self, to: SocketAddr) -> io::Result<()> {
+        either!(self, socket => socket.connect(to))
+    }
+
+    /// Changes an option.
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)`.
+    pub fn set(&self, option: UdpOption) -> io::Result<()> {
+        either!(self, socket => socket.set(option))
+    }
+
+    /// Receives what is sent to a group, on an interface, by which the socket sends to groups too
+    /// from now on, if one is named; or does so no more.
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)`; that the families differ.
+    pub fn join(&self, group: IpAddr, interface: Interface, on: bool) -> io::Result<()> {
+        either!(self, socket => socket.join(group, interface, on))
+    }
+
+    /// Datagrams that came and found no room.
+    pub fn dropped(&self) -> u64 {
+        either!(self, socket => socket.dropped())
+    }
+
+    /// Our address.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        either!(self, socket => socket.local_address())
+    }
+
+    /// The address that it is connected to.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        either!(self, socket => socket.peer_address())
+    }
+}
