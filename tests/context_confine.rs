@@ -54,6 +54,11 @@ const ESCAPES: &[&str] = &[
      return ok or why:find('root', 1, true)",
     "return getmetatable('') ~= false",
     "return (pcall(tcp.fd_src, 5))",
+    "local ok, code = udp.open() return ok or code ~= 50",
+    "local ok, code = udp.open('localhost', 0) return ok or code ~= 50",
+    "local ok, code = udp.open6() return ok or code ~= 50",
+    "local ok, code = udp.write(2 ^ 51 + 1, 'x', '127.0.0.1', 9) return ok ~= false or code ~= 50",
+    "return (pcall(udp.fd_src, 2 ^ 51 + 1))",
     // Whatever can be reached after the library has loaded all of itself has no other environment.
     "pcall(tcp.listen, '127.0.0.1', 0)
      pcall(context.monitor, 2 ^ 40, function() end)

@@ -17,6 +17,7 @@ const ALONE: &[&str] = &["hello", "json", "packet", "rpc_pool", "supervisor", "t
 /// Servers, each with the client that talks to it.
 const PAIRS: &[(&str, &str)] = &[
     ("chat_server", "chat_client"),
+    ("dns_server", "dns_client"),
     ("echo_server", "echo_client"),
     ("gate", "gate_client"),
     ("rpc_server", "rpc_client"),

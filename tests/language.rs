@@ -92,7 +92,7 @@ fn an_error_shows_every_frame_of_the_script_and_none_of_the_library() {
 
 #[test]
 fn a_module_of_the_scripts_own_comes_before_the_librarys_and_the_globals_stay() {
-    for name in ["timer", "buffer", "tcp", "context", "packet", "supervisor"] {
+    for name in ["timer", "buffer", "tcp", "udp", "context", "packet", "supervisor"] {
         let main = format!(
             "local before = {name}
              local m = require '{name}'

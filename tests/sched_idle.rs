@@ -61,6 +61,13 @@ fn an_idle_process_makes_no_context_switch() {
              context.self())
          end
          for i = 1, 10 do context.recv(0) end
+         local _, port = udp.open('127.0.0.1', 0)
+         local _, peer = udp.open()
+         peer:connect('127.0.0.1', port:local_port())
+         peer:write('hello')
+         port:read()
+         port:read(function() end)
+         peer:read(function() end)
          timer.timeout(3600, print)
          while #socks < 20 do timer.sleep(0.001) end
          print('idle')",

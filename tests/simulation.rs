@@ -289,3 +289,26 @@ fn ten_thousand_seeds_find_nothing_wrong() {
         done.succeeded();
     }
 }
+
+/// Datagrams: without faults as the system has them; with faults they are lost, doubled and
+/// overtaken, the same in each run of a seed.
+#[test]
+fn datagrams_are_lost_doubled_and_overtaken_as_the_seed_has_it() {
+    const SCRIPT: &str = "tests/simulation/datagrams.lua";
+    assert_eq!(run(node_lua().arg(SCRIPT)).succeeded().stdout, "as expected\n");
+    assert_all_succeed(&format!("1..40 {SCRIPT}"));
+    assert_all_succeed(&format!("1..40 --cuts 0.5 {SCRIPT}"));
+    assert_all_succeed(&format!("1..40 --faults 0.5 {SCRIPT} lossy"));
+    let figures = |seed: u32| {
+        let line = format!("{seed} --faults 1 --trace {SCRIPT} lossy");
+        let [one, two] = [(); 2].map(|()| simulate(&line).succeeded());
+        assert_eq!((&one.stdout, &one.stderr), (&two.stdout, &two.stderr), "seed {seed}");
+        let line = one.stdout.lines().last().unwrap().to_owned();
+        line.split('\t').skip(1).map(|word| word.parse::<u32>().unwrap()).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = (1..6).map(figures).collect();
+    for what in 0..3 {
+        assert!(all.iter().any(|figures| figures[what] > 0), "{all:?}");
+    }
+    assert!(all.iter().any(|figures| figures != &all[0]), "{all:?}");
+}

@@ -63,6 +63,21 @@ local function resolve(name, port, six)
     return suspend()
 end
 
+-- Calls f, which returns whether it has worked, and otherwise a code, for one address of a name
+-- after the other, until it has; those of IPv4 first.
+local function try(addresses, f)
+    local ok, value
+    for family = 4, 6, 2 do
+        for i = 1, #addresses do
+            if (family == 6) == (find(addresses[i], ":", 1, true) ~= nil) then
+                ok, value = f(addresses[i])
+                if ok then return ok, value end
+            end
+        end
+    end
+    return ok, value
+end
+
 -- Open --------------------------------------------------------------------------------------------
 
 local function new_socket(id)
@@ -110,11 +125,7 @@ local function bind_to(address, port, six)
     check_may_wait()
     local found, addresses = resolve(address, port, six)
     if not found then return false, addresses end
-    for i = 1, #addresses do
-        ok, value = bind(addresses[i], port, six)
-        if ok then break end
-    end
-    return ok, value
+    return try(addresses, function(one) return bind(one, port, six) end)
 end
 
 local function open(name, six, ...)
@@ -257,10 +268,14 @@ local function send_by_name(id, is_fd, data, token, address, port, six)
     hold(1)
     defer(call, function()
         hold(-1)
-        local found, addresses = resolve(address, port, six)
-        local code = addresses
-        if found then code = native_write(id, is_fd, text, token, addresses[1], port, six) end
-        if code and token > 0 then return complete(token, false, code) end
+        local ok, value = resolve(address, port, six)
+        if ok then
+            ok, value = try(value, function(one)
+                local code = native_write(id, is_fd, text, token, one, port, six)
+                return not code, code
+            end)
+        end
+        if not ok and token > 0 then return complete(token, false, value) end
     end)
 end
 
@@ -350,11 +365,11 @@ function udp.connect(socket, address, port, ...)
         check_may_wait()
         local found, addresses = resolve(address, number, false)
         if not found then return false, addresses end
-        for i = 1, #addresses do
-            if record.closed then return false, SOCKET_CLOSED end
-            ok, code = native.udp_connect(record.id, addresses[i], number)
-            if ok then break end
-        end
+        if record.closed then return false, SOCKET_CLOSED end
+        ok, code = try(
+            addresses,
+            function(one) return native.udp_connect(record.id, one, number) end
+        )
     end
     if not ok then return false, code end
     record.connected = true

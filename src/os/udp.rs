@@ -137,7 +137,8 @@ impl UdpSocket {
         let _ = self.socket.watch_writable(false);
     }
 
-    /// Clears the readiness that [`UdpSocket::poll_read_ready`] has reported. Call before receiving.
+    /// Clears the readiness that [`UdpSocket::poll_read_ready`] has reported. Call before
+    /// receiving.
     pub fn clear_read_ready(&self) {
         self.socket.clear_read_ready();
     }
@@ -181,8 +182,8 @@ impl UdpSocket {
             }
         };
         for (at, arrival) in arrivals[..received].iter_mut().enumerate() {
-            // SAFETY: as above; so many bytes were written to the room of this datagram, which has
-            // no less.
+            // SAFETY: the header was zero and then filled in; so many bytes were written to the
+            // room of this datagram, which has no less.
             unsafe {
                 let length = messages[at].assume_init_ref().msg_len as usize;
                 arrival.bytes.set_len(length.min(DATAGRAM_BYTES));

@@ -1,8 +1,8 @@
 //! The only door to the outside: clock, timers, sockets, lookups of names, tasks, random numbers.
 //!
 //! What is asked for here goes to the system ([`os`](crate::os)) or, if one is on, to a simulation
-//! ([`sim`](crate::sim)): backend.rs and udp.rs decide, call by call. Sockets are polled for readiness
-//! directly and read or written without waiting; nothing here blocks but [`block_on`] and
+//! ([`sim`](crate::sim)): backend.rs and udp.rs decide, call by call. Sockets are polled for
+//! readiness directly and read or written without waiting; nothing here blocks but [`block_on`] and
 //! [`drive`].
 
 mod backend;

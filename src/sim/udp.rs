@@ -338,7 +338,7 @@ impl World {
         }
     }
 
-    /// The answer arrives that nobody takes what was sent to an address: connected sockets are told.
+    /// The answer arrives that nobody takes what was sent to an address: who is connected is told.
     pub(super) fn refuse_datagrams(&mut self, id: u64, to: SocketAddr) {
         let Some(port) = self.network.datagrams.get_mut(&id) else { return };
         if port.peer.is_some_and(|peer| here(plain(peer)) == to) {

@@ -14,7 +14,7 @@ local function names(module)
     return table.concat(list, " ")
 end
 
-local modules = { "context", "timer", "tcp", "buffer" }
+local modules = { "context", "timer", "tcp", "udp", "buffer" }
 local before = {}
 tap.test("what is shown", function()
     for _, name in ipairs(modules) do

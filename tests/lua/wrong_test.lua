@@ -245,6 +245,38 @@ local function sockets()
     every("write", tcp.write, { socket, "x", false })
 end
 
+local function datagrams()
+    local _, sock = udp.open("127.0.0.1", 0)
+    local _, gone = udp.open("127.0.0.1", 0)
+    gone:close()
+    every("open", udp.open, { "127.0.0.1", 0, ignore }, "got number 0")
+    every("open6", udp.open6, { "::1", 0, ignore }, "got number 0")
+    for name, arguments in pairs {
+        read = { gone, 0.001 },
+        write = { gone, "x", "127.0.0.1", 9, true },
+        write6 = { gone, "x", "::1", 9, true },
+        connect = { gone, "127.0.0.1", 9 },
+        set_wshared = { sock, false },
+        set_broadcast = { sock, true },
+        set_ttl = { sock, 1 },
+        join = { sock, "239.0.0.1", "127.0.0.1" },
+        leave = { sock, "239.0.0.1", "127.0.0.1" },
+        fd = { sock },
+        fd_src = { 1 },
+        stat = { sock },
+        local_addr = { sock },
+        local_port = { sock },
+        is_closed = { sock },
+        close = { gone },
+    } do
+        every(name, udp[name], arguments, "needs an open one")
+    end
+    every("read", udp.read, { sock, 0.001 })
+    every("write", udp.write, { sock, "x", "127.0.0.1", 9, false }, "not connected")
+    every("write6", udp.write6, { sock, "x", "::1", 9, false }, "not connected")
+    every("connect", udp.connect, { sock, "127.0.0.1", 9 })
+end
+
 local function contexts()
     local gone = 2 ^ 40
     every("send", context.send, { gone, 1 })
@@ -304,7 +336,7 @@ local function methods()
     is(arg[0] .. ":")
 end
 
-local areas = { buffers, packets, timers, sockets, contexts, methods }
+local areas = { buffers, packets, timers, sockets, datagrams, contexts, methods }
 local function pass()
     for _, area in ipairs(areas) do
         area()

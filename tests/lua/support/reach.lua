@@ -126,7 +126,8 @@ local function reach_all(path, ...)
     end
 end
 
-local names = { "context", "tcp", "timer", "buffer", "json", "msgpack", "coroutine", "package" }
+local names =
+    { "context", "tcp", "udp", "timer", "buffer", "json", "msgpack", "coroutine", "package" }
 for _, name in ipairs(names) do
     reach(_G[name], name)
 end
@@ -160,7 +161,7 @@ local function handler(message)
     reach(message, "message")
     return message
 end
-local modules = { context, tcp, timer, buffer, packet, supervisor, json, msgpack, cjson }
+local modules = { context, tcp, udp, timer, buffer, packet, supervisor, json, msgpack, cjson }
 for _, module in ipairs(modules) do
     for name, f in pairs(module) do
         local is_end = name == "destroy" or name == "exit"
@@ -223,6 +224,13 @@ reach_all("read", tcp.read(sock))
 for _, f in ipairs({ tcp.stat, tcp.get_rwopt, tostring, tcp.local_addr }) do
     reach_all("told", f(sock))
 end
+local _, port = udp.open("127.0.0.1", 0)
+udp.read(port, callback("udp.read"))
+reach(port, "udp socket")
+reach_all("udp.write", udp.write(port, "x", "127.0.0.1", udp.local_port(port), callback("sent")))
+for _, f in ipairs({ udp.stat, tostring, udp.local_addr, udp.fd }) do
+    reach_all("udp told", f(port))
+end
 context.recv(context.self(), callback("recv"))
 context.send(context.self(), { 1, "x", buffer.new("x") })
 timer.timeout(0.001, 1, callback("timeout"))
@@ -265,6 +273,7 @@ local KNOWN = {
     -- Functions are looked up, and put, without metatables.
     ["context<metatable>"] = true,
     tcp = true,
+    udp = true,
     timer = true,
     context = true,
     coroutine = true,
