@@ -182,13 +182,48 @@ fn more_loops_than_threads_hold_nobody_up() {
     assert_eq!(server.finish(PATIENCE).code(), Some(143));
 }
 
-/// Threads of a process that run, or would if there were a core for them.
+/// What the system tells of each thread of a process, from its state on: see proc(5).
 #[cfg(target_os = "linux")]
-fn running_threads(process: u32) -> usize {
+fn threads(process: u32) -> Vec<Vec<String>> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let stats =
         tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
-    stats.filter(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" R"))).count()
+    let fields = |stat: String| {
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(String::from).collect()
+    };
+    stats.map(fields).collect()
+}
+
+/// Threads of a process that run, or would if there were a core for them.
+#[cfg(target_os = "linux")]
+fn running_threads(process: u32) -> usize {
+    threads(process).iter().filter(|fields| fields[0] == "R").count()
+}
+
+/// What cannot be cut takes a thread each, which lets others go first: one at once, a crowd too.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_cannot_be_cut_lets_others_go_first() {
+    let folder = Folder::new();
+    let stuck = "table.sort({ 3, 2, 1 }, function() while true do end end)";
+    let file = folder.write("stuck.lua", stuck);
+    let main = folder.write("main.lua", ECHO_MAIN);
+    for count in ["1", "20"] {
+        let args = ["--workers", "2"].map(AsRef::as_ref).into_iter();
+        let files = [main.as_os_str(), file.as_os_str(), count.as_ref()];
+        let mut server = Server::start(args.chain(files));
+        let mut client = connect(server.port());
+        let deadline = Instant::now() + PATIENCE;
+        let nice = |fields: &Vec<String>| fields[16] == "19";
+        while threads(server.id()).into_iter().filter(nice).count()
+            != count.parse::<usize>().unwrap()
+        {
+            probe(&mut client);
+            assert!(Instant::now() < deadline, "{:?}", threads(server.id()));
+        }
+        server.signal("TERM");
+        assert_eq!(server.finish(PATIENCE).code(), Some(143));
+    }
 }
 
 #[test]

@@ -59,6 +59,14 @@ const GROWTH: usize = 3;
 /// Looks after which a worker that could not be started is tried again.
 const RETRY_TICKS: u32 = 250;
 
+/// Looks after which a turn that cannot be cut, and uses CPU time, gets only what others leave: it is
+/// taken for one that does not end, not for a C function that takes a while …
+const COMPUTING_TICKS: u32 = 32;
+
+/// … or at once, if more than so many for each worker are stuck: all together they would get most
+/// of the machine.
+const CROWD: usize = 4;
+
 /// Looks that see a context being closed before its finalisers are interrupted: one second.
 const CLOSING_TICKS: u32 = 250;
 
@@ -114,6 +122,8 @@ struct Seen {
     ticks: u32,
     /// The thread has used CPU time since the look before.
     is_busy: bool,
+    /// It was given up, and lets others go first.
+    has_yielded: bool,
 }
 
 struct Watchdog {
@@ -121,6 +131,8 @@ struct Watchdog {
     seen: Vec<Seen>,
     /// Looks until a worker that could not be started is tried again.
     retry: u32,
+    /// Workers that were stuck at the last look.
+    stuck: usize,
     /// All workers that are awake are in long turns.
     is_alone: bool,
     trimmer: Trimmer,
@@ -136,6 +148,7 @@ pub(super) fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
         scheduler: Arc::clone(scheduler),
         seen: Vec::new(),
         retry: 0,
+        stuck: 0,
         is_alone: false,
         trimmer: Trimmer::default(),
     };
@@ -237,6 +250,13 @@ impl Watchdog {
                 continue;
             }
             scheduler.on_long_turn(watch, seen);
+            // One that was given up never runs another context.
+            let has_others = self.stuck > CROWD * scheduler.workers();
+            let takes_too_much = seen.is_busy && (has_others || seen.ticks >= COMPUTING_TICKS);
+            if takes_too_much && !seen.has_yielded && watch.is_retired() {
+                watch.yield_to_others();
+                seen.has_yielded = true;
+            }
             if watch.long_since().is_none() {
                 let since = rt::now().saturating_sub(TICK.as_nanos() as u64);
                 watch.begin_long(since, &scheduler.long);
@@ -263,6 +283,7 @@ impl Watchdog {
             }
             stuck += usize::from(watch.is_retired());
         }
+        self.stuck = stuck;
         if given_up > 0 {
             scheduler.replace(given_up, stuck);
         }
@@ -347,8 +368,10 @@ impl Scheduler {
     fn on_long_turn(&self, watch: &Watch, seen: &mut Seen) {
         let Some(context) = watch.context().and_then(|id| self.registry().get(id)) else { return };
         seen.is_busy = !watch.charge(context.metrics(), false).is_zero();
-        if seen.is_busy && seen.ticks == 1 && watch.is_retired() {
+        if seen.is_busy && seen.ticks >= COMPUTING_TICKS && !seen.has_yielded && watch.is_retired()
+        {
             watch.yield_to_others();
+            seen.has_yielded = true;
         }
         context.check_turn_limit();
         // One that is being closed has its finalisers left, which have some more time.
