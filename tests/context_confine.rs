@@ -163,7 +163,21 @@ const ESCAPES: &[&str] = &[
     "local seen
      local co = coroutine.create(function() timer.sleep(0.001) return false end)
      local _, first, second = coroutine.resume(co)
-     return first or second",
+      return first or second",
+    // `module` gives its caller another environment: scripts' functions alone.
+    "local found, real = false, package.loaders
+     local function option() found = true end
+     context.on_error(function() end)
+     pcall(context.run, module, 'x1', option)
+     timer.timeout(0, 'x2', option, module)
+     package.loaders = { module }
+     local ok, why = pcall(require, 'x3')
+     package.loaders = real
+     pcall(coroutine.wrap(module), 'x4', option)
+     pcall(pcall, module, 'x5', option)
+     xpcall(error, module)
+     timer.sleep(0.01)
+     return found or ok or not why:find('not called from a Lua function', 1, true)",
 ];
 
 fn confined(deny: &str, script: &str) -> String {
@@ -261,6 +275,7 @@ fn what_is_not_withheld_works() {
     for (deny, script, expected) in [
         (ALL, "return loadstring('return 1 + 1')()", "2"),
         (ALL, "return ('x'):rep(3)", "xxx"),
+        (ALL, "module('old', package.seeall) x = tostring(5) return package.loaded.old.x", "5"),
         (ALL, "function string.twice(s) return s .. s end return ('x'):twice()", "xx"),
         (ALL, "return buffer.new('\\1\\2'):u16be(0)", "258"),
         (ALL, "return require 'packet'.layout({ { 'a', 'u16' } }).size", "2"),

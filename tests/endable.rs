@@ -21,6 +21,16 @@ const CALLS: &[(&str, &str)] = &[
     ("set", "local _ = (('a'):rep(4e6)):find('[' .. ('b'):rep(4e6) .. ']')"),
     ("place", "local _ = (('a'):rep(4e6)):find('().*%1')"),
     ("insert", "while true do table.insert({ 1 }, -2 ^ 31, 2) end"),
+    ("inserted at NaN", "while true do table.insert({ 1, 2, 3 }, 0 / 0, 2) end"),
+    ("inserted at no place", "while true do table.insert({ 1, 2, 3 }, 1e300, 2) end"),
+    ("inserted behind", "while true do table.insert({ 1, 2, 3 }, 2 ^ 31, 2) end"),
+    ("inserted between", "while true do table.insert({ 1, 2, 3 }, -2e9 - 0.5, 2) end"),
+    ("inserted at text", "while true do table.insert({ 1, 2, 3 }, '0x80000000', 2) end"),
+    ("sparse insert", "while true do table.insert(require('sparse'), 20, 2) end"),
+    ("sparse remove", "while true do table.remove(require('sparse'), 20) end"),
+    ("sparse move", "local t = require('sparse') while true do table.move(t, 1, #t, 2) end"),
+    ("sparse foreachi", "while true do table.foreachi(require('sparse'), type) end"),
+    ("sparse sort", "while true do table.sort(require('sparse'), rawequal) end"),
     (
         "sort",
         "local n, t = 2e6, {}
@@ -64,9 +74,23 @@ fn calls() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     CALLS.iter().filter(move |(name, _)| has_all || !["json", "text", "bytes"].contains(name))
 }
 
+/// A table of few entries, the last of which is far behind the others.
+const SPARSE: &str = "
+    local t, i, j = require('table.new')(8, 256), 8, 9
+    for k = 1, 8 do t[k] = k end
+    while j * 2 < 2 ^ 31 - 2 do t[j] = 1 i = j j = j * 2 end
+    while j - i > 1 do
+      local middle = math.floor((i + j) / 2)
+      t[middle] = 1
+      i = middle
+    end
+    assert(#t > 1e9)
+    return t";
+
 #[test]
 fn destroy_ends_long_calls() {
     let folder = Folder::new();
+    folder.write("sparse.lua", SPARSE);
     let main = folder.write(
         "main.lua",
         "local h = context.create((...))
@@ -86,6 +110,7 @@ fn destroy_ends_long_calls() {
 #[test]
 fn a_turn_limit_ends_long_calls() {
     let folder = Folder::new();
+    folder.write("sparse.lua", SPARSE);
     for (name, script) in calls() {
         let file = folder.write(&format!("{name}.lua"), script);
         let done = run(node_lua().args(["--turn-limit", "0.05"]).arg(&file));
@@ -167,6 +192,38 @@ fn tables_of_colliding_keys_keep_what_they_hold() {
     run(node_lua().args(["-e", &script])).succeeded();
 }
 
+/// Such tables travel, whatever else is in them: each takes its senders and receivers no longer than
+/// others, of which a hundred fit the limit.
+#[test]
+fn tables_of_colliding_keys_are_sent_like_others() {
+    let script = format!(
+        "{COLLIDING}
+         local keys = colliding(40000)
+         for name, other in pairs {{ int64 = 1LL, buffer = buffer.new('x'), number = 1 }} do
+           local t, count = {{}}, 0
+           for i, key in ipairs(keys) do
+             t[key] = i
+             if i % 300 == 0 then timer.sleep(0) end
+           end
+           for i = 1, 100 do t[i], t['k' .. i] = i, i end
+           t.other = other
+           timer.sleep(0)
+           context.send(context.self(), t)
+           t = nil
+           timer.sleep(0)
+           local _, got = context.recv(context.self())
+           timer.sleep(0)
+           for _ in pairs(got) do
+             count = count + 1
+             if count % 300 == 0 then timer.sleep(0) end
+           end
+           assert(count == 40201 and got[keys[40000]] == 40000, count)
+           assert(got.other == other and got[100] == 100 and got.k7 == 7, name)
+         end"
+    );
+    run(node_lua().args(["--turn-limit", "0.5", "-e", &script])).succeeded();
+}
+
 /// One that adds to such a table for ever can be ended: no single step takes long.
 #[test]
 fn destroy_ends_whoever_adds_colliding_keys() {
@@ -203,6 +260,19 @@ fn what_is_inserted_far_in_front_of_a_table_is_there() {
                     should[at] = 'x'
                     for k, v in pairs(is) do assert(should[k] == v) end
                     for k, v in pairs(should) do assert(is[k] == v) end
+                  end
+                  for _, count in ipairs { 7, 8, 9, 100, 127, 128, 1000 } do
+                    for place = -3, count + 3, math.max(1, math.floor(count / 50)) do
+                      local is, should = {}, {}
+                      for i = 1, count do is[i], should[i] = {}, 0 should[i] = is[i] end
+                      is.x, should.x = 5, 5
+                      table.insert(is, place + 0.5, 'x')
+                      local at = place < 0 and place + 1 or place
+                      for i = count + 1, at + 1, -1 do should[i] = should[i - 1] end
+                      should[at] = 'x'
+                      for k, v in pairs(is) do assert(should[k] == v) end
+                      for k, v in pairs(should) do assert(is[k] == v) end
+                    end
                   end
                   for _, wrong in ipairs { 'x', {}, false } do
                     local ok, why = pcall(table.insert, {}, wrong, 1)

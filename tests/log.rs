@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use support::{Done, Folder, node_lua, run};
 
@@ -255,6 +256,58 @@ fn errors_are_counted_where_there_are_too_many() {
         "{}",
         done.code().unwrap()
     );
+}
+
+/// What a confined context creates logs no more than it might itself, however many those are, and
+/// however they end.
+#[test]
+fn children_of_the_confined_share_its_entries() {
+    let folder = Folder::new();
+    let child = folder.write(
+        "child.lua",
+        "local how = ...
+         if how == 'log' then for i = 1, 100 do context.log('LINE') end end
+         if how == 'error' then error('FAILED') end
+         if how == 'time' then while true do end end
+         if how == 'memory' then local t = {} while true do t[#t + 1] = ('x'):rep(999) .. #t end end",
+    );
+    let confined = folder.write(
+        "confined.lua",
+        "local child = ...
+         local limits = { file = child, memory = 2 ^ 20, turn_limit = 0.01 }
+         for i = 1, 200 do
+           for _, how in ipairs { 'log', 'error' } do context.wait(context.create(child, how)) end
+           if i < 30 then
+             for _, how in ipairs { 'time', 'memory' } do
+               context.wait(context.create(limits, how))
+             end
+           end
+           context.wait((context.create('/' .. ('x'):rep(60000) .. i)))
+         end",
+    );
+    let script = "for _, deny in ipairs { { 'ffi' }, { 'io', 'os', 'network' } } do
+                    local how = { file = (...), deny = deny, name = 'c' }
+                    context.wait(context.create(how, (select(2, ...))))
+                    context.log('NEXT')
+                  end";
+    let main = folder.write("main.lua", script);
+    let begun = Instant::now();
+    let done = run(node_lua().arg(main).arg(&confined).arg(&child)).succeeded();
+    // Each time they may log as much again.
+    let windows = 1 + begun.elapsed().as_secs() as usize / 10;
+    let logged: Vec<_> = done.stderr.split("NEXT").collect();
+    for logged in &logged[..2] {
+        let count = |text| logged.lines().filter(|line| line.contains(text)).count();
+        let (lines, shown) = (count("LINE"), count("xxxxx"));
+        let errors = count("FAILED") + count("(210)") + count("(211)") + shown;
+        assert!((10_000..=10_000 * windows).contains(&lines), "{lines} {windows}");
+        assert!((100..=100 * windows).contains(&errors), "{errors} {windows}");
+        assert!(shown > 5 && logged.len() < 2_000_000 * windows, "{shown} {}", logged.len());
+    }
+    for what in ["(c): 10000 more entries", " more errors"] {
+        let is_told = windows > 1 || done.stderr.matches(what).count() >= 2;
+        assert!(is_told, "{what}: {}", done.stderr.len());
+    }
 }
 
 /// A confined script has so many entries, and its creator as many as it likes.

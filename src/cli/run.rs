@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, Step, USAGE};
 use super::{paths, simulate};
-use crate::lua::{self, CommandLine, Deny, LuaProgram, Script, Settings, Source};
+use crate::lua::{self, CommandLine, Deny, LuaProgram, Quota, Script, Settings, Source};
 use crate::message::{Text, Value};
 use crate::os::{self, memory, stdio, thread};
 use crate::sched::{Process, Scheduler};
@@ -225,5 +225,6 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
     };
     let deny = Deny::default();
     let command_line = Some(command_line);
-    Ok(Script { source, arguments, paths, command_line, deny, held: None, is_secret: false })
+    let (held, is_secret, quota) = (None, false, Quota::default());
+    Ok(Script { source, arguments, paths, command_line, deny, held, is_secret, quota })
 }

@@ -96,11 +96,16 @@ impl Throttle {
         false
     }
 
-    /// Tells of what was left out.
-    pub fn tell(&self) {
+    fn tell(&self) {
         if let Some(excess) = &self.excess {
             excess.tell();
         }
+    }
+}
+
+impl Drop for Throttle {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 

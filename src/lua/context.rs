@@ -12,6 +12,7 @@ use super::confine::Deny;
 use super::events::push_ending;
 use super::message::take_value;
 use super::program::{LuaProgram, Paths, Script, Source};
+use super::quota::Quota;
 use crate::error::Code;
 use crate::logging::bounded;
 use crate::lua::host;
@@ -200,8 +201,13 @@ fn create(lua: Stack<'_>) -> c_int {
             false => options.limits,
         };
         let is_secret = host.deny.withholds_files();
+        let quota = match host.deny.is_any() {
+            true => host.quota.share(&host.context),
+            false => Quota::default(),
+        };
         let command_line = None;
-        let script = Script { source, arguments, paths, command_line, deny, held, is_secret };
+        let script =
+            Script { source, arguments, paths, command_line, deny, held, is_secret, quota };
         let program = LuaProgram::new(&host.settings, script);
         let parent = Some(host.context.id());
         host.context.scheduler().spawn_on(options.worker, parent, limits, program)

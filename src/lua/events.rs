@@ -220,8 +220,12 @@ fn push_received(lua: Stack<'_>, value: &Value) {
 /// Only a stack that cannot grow gets here: what was sent is well-formed.
 #[cold]
 fn report_loss(error: Refused) {
-    let label = host::with(|host| host.context.label());
-    log::error!("{label}: a message arrived as nil: {error}");
+    let text = format!("a message arrived as nil: {error}");
+    host::with(|host| {
+        if host.quota.admits_error(text.len(), &host.context) {
+            log::error!("{}: {text}", host.context.label());
+        }
+    });
 }
 
 fn push_complete(lua: Stack<'_>, sign: f64, token: u64, result: Result<Completion, Code>) -> c_int {

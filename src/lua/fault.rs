@@ -10,7 +10,7 @@ use crate::os::stdio;
 use crate::sched::{Context, End};
 use crate::vm::hook;
 use crate::vm::hook::{arm, current};
-use crate::vm::{blame, profiler};
+use crate::vm::{blame, native, profiler};
 
 /// Has panics in the turn of a context logged without the backtrace that may be asked for: where
 /// machine code of scripts is on the stack, unwinding it for one aborts the process.
@@ -30,6 +30,7 @@ pub fn init() {
     set_panic_hook();
     hook::init();
     profiler::on_failure(end_for_profiler);
+    native::on_fault(|panic| fail(&host::context(), panic));
     blame::describe_with(super::tcp::describe);
     blame::describe_with(super::udp::describe);
     #[cfg(target_env = "gnu")]

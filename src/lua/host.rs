@@ -153,7 +153,7 @@ impl Host {
     }
 
     /// Takes the next event of the turn from the mailbox.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_event(&mut self) -> Option<Event> {
         self.turn.next_event(&mut self.peers.received, &self.context)
     }

@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use log::Level;
 
 use super::host::Host;
+use super::quota::LINE_BYTES_MAX;
 use crate::logging::{self, TEXT_BYTES_MAX, shorten};
 use crate::lua::host;
 use crate::os::stdio;
@@ -25,14 +26,15 @@ pub(super) fn log(lua: Stack<'_>) -> c_int {
     if !log::log_enabled!(target: logging::SCRIPT, log::Level::Info) {
         return 0;
     }
-    let context = host::with(|host| {
-        let is_admitted = !host.deny.is_any() || host.quota.admits_line(text.len(), &host.context);
-        is_admitted.then(|| host.context.label())
+    let admitted = host::with(|host| {
+        let limit = host.context.limits().memory;
+        let bytes_max = if host.deny.is_any() { LINE_BYTES_MAX } else { usize::MAX };
+        let (shown, rest) = shorten(text, log_max(limit).min(bytes_max));
+        let is_admitted = !host.deny.is_any() || host.quota.admits_line(shown.len(), &host.context);
+        is_admitted.then(|| (host.context.label(), limit, shown, rest))
     });
-    let Some(context) = context else { return 0 };
+    let Some((context, limit, shown, rest)) = admitted else { return 0 };
     stdio::flush();
-    let limit = host::with(|host| host.context.limits().memory);
-    let (shown, rest) = shorten(text, log_max(limit));
     // Other contexts go on meanwhile, on other threads.
     logging::patiently(log_share(limit), || {
         log::info!(target: logging::SCRIPT, "{context}: {}{rest}", logging::text_of(shown));

@@ -46,4 +46,5 @@ pub use command::{CommandLine, Step};
 pub use confine::Deny;
 pub use fault::init;
 pub use program::{LuaProgram, Paths, Script, Source};
+pub use quota::Quota;
 pub use settings::Settings;

@@ -10,6 +10,7 @@ use super::command::CommandLine;
 use super::confine::Deny;
 use super::host::{self, Host};
 use super::native;
+use super::quota::Quota;
 use super::settings::Settings;
 use super::start::load_script;
 use super::turn::COST_PER_TURN;
@@ -17,6 +18,7 @@ use crate::error::Code;
 use crate::message::{Held, Value};
 use crate::os::stdio;
 use crate::sched::{Context, End, Outcome, Program};
+use crate::vm::chunk_cache;
 use crate::vm::hook;
 use crate::vm::prelude::push_chunk;
 use crate::vm::run::{Came, OUT_OF_MEMORY};
@@ -47,10 +49,11 @@ impl Source {
     /// That it does not load, and no more.
     fn unexplained(&self) -> Vec<u8> {
         let name = match self {
-            Source::File(path, _) => path.as_os_str().as_encoded_bytes(),
-            _ => b"the script",
+            Source::File(path, _) => chunk_cache::shown(path).into_bytes(),
+            _ => b"the script".to_vec(),
         };
-        [b"cannot load ", name, b" (why is in the log: io is withheld from its creator)"].concat()
+        [b"cannot load ", name.as_slice(), b" (why is in the log: io is withheld from its creator)"]
+            .concat()
     }
 }
 
@@ -84,6 +87,8 @@ pub struct Script {
     /// Whether its creator cannot read files: then why the script does not load, which may quote
     /// it, is for the log alone.
     pub is_secret: bool,
+    /// How much is logged of it, if its creator, which is confined, shares that with it.
+    pub quota: Quota,
 }
 
 /// A script before, and while, it runs.
@@ -155,7 +160,12 @@ impl Program for LuaProgram {
 
     fn end(mut self: Box<Self>, context: &Arc<Context>, reason: &End) {
         stdio::flush();
-        let has_failed = log_end(context, reason);
+        let quota = match (&self.running, &self.script) {
+            (Some(running), _) => &running.host.quota,
+            (None, Some(script)) => &script.quota,
+            (None, None) => &Quota::default(),
+        };
+        let has_failed = log_end(context, reason, quota);
         if let Some(mut running) = self.running.take() {
             running.host.main_failed |= has_failed;
             running.close();
@@ -207,8 +217,9 @@ impl Running {
     }
 
     /// Loads the script, for the driver to run.
-    fn load(&mut self, script: Script) {
+    fn load(&mut self, mut script: Script) {
         self.host.deny = script.deny;
+        self.host.quota = std::mem::take(&mut script.quota);
         let instead = script.is_secret.then(|| script.source.unexplained());
         let mut loaded = Ok(0);
         let state = self.state.as_ref().expect(HAS_STATE);
@@ -326,6 +337,7 @@ impl Running {
         } else {
             match self.step {
                 Step::Start => lua::log::report(&mut self.host, log::Level::Error, &message),
+                Step::Turn if !self.host.quota.admits_end(message.len(), context) => {}
                 Step::Turn => {
                     log::error!("{}: {}; it ends", context.label(), logging::text_of(&message));
                 }
@@ -353,7 +365,6 @@ impl Running {
         host::enter(&mut self.host, raw, || drop(state));
         // Finalisers may have written or opened something.
         self.host.close_all();
-        self.host.quota.tell();
         let Host { context, settings, .. } = &*self.host;
         if context.parent().is_none() {
             if self.host.main_failed {
@@ -367,20 +378,25 @@ impl Running {
 }
 
 /// Logs the end of a context that did not end by itself; true if its script is to blame for that.
-fn log_end(context: &Context, reason: &End) -> bool {
+fn log_end(context: &Arc<Context>, reason: &End, quota: &Quota) -> bool {
     let label = context.label();
+    let is_admitted = |bytes| quota.admits_end(bytes, context);
     match reason {
         End::Normal | End::Destroyed(None) => false,
         // That has been logged.
         End::Error(_) => true,
         End::Destroyed(Some(reason)) => {
-            log::info!("{label} destroyed: {}", logging::text_of(reason));
+            if log::log_enabled!(log::Level::Info) && is_admitted(reason.len()) {
+                log::info!("{label} destroyed: {}", logging::text_of(reason));
+            }
             false
         }
         End::Memory(text) => {
             let code = Code::OUT_OF_MEMORY;
             let why = code.text();
-            log::error!(target: logging::SCRIPT, "{label}: {why} ({}): {text}", code.0);
+            if is_admitted(text.len()) {
+                log::error!(target: logging::SCRIPT, "{label}: {why} ({}): {text}", code.0);
+            }
             true
         }
         End::Time(place) => {
@@ -388,7 +404,9 @@ fn log_end(context: &Context, reason: &End) -> bool {
             let limit = context.limits().turn.unwrap_or_default().as_secs_f64();
             let place = place.as_deref().unwrap_or_default();
             let text = format!("{} of {limit} s ({})", code.text(), code.0);
-            log::error!(target: logging::SCRIPT, "{label}: {text}\n{place}");
+            if is_admitted(place.len()) {
+                log::error!(target: logging::SCRIPT, "{label}: {text}\n{place}");
+            }
             true
         }
     }

@@ -1,6 +1,7 @@
 //! How many of a context's uncaught errors are logged, and how much of what a confined script logs.
+//! What a confined context creates shares with it what it has.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::logging::Throttle;
 use crate::sched::Context;
@@ -11,30 +12,63 @@ const ERROR_BYTES_MAX: usize = 1 << 20;
 
 /// The same for entries of a confined script.
 const LINES_MAX: u32 = 10_000;
-const LINE_BYTES_MAX: usize = 4 << 20;
+pub(super) const LINE_BYTES_MAX: usize = 4 << 20;
 
-/// Made when something is logged: most contexts never fail.
+/// Made when something is logged, or shared: most contexts never fail.
 #[derive(Debug, Default)]
-pub(super) struct Quota {
-    errors: Option<Box<Throttle>>,
-    lines: Option<Box<Throttle>>,
+pub struct Quota(Option<Arc<Shared>>);
+
+/// What is left of one context, and of all that share with it.
+#[derive(Debug)]
+struct Shared {
+    /// The first of them, which the log names when something is left out.
+    owner: Weak<Context>,
+    errors: Mutex<Throttle>,
+    lines: Mutex<Throttle>,
+}
+
+impl Shared {
+    fn admits(&self, throttle: &Mutex<Throttle>, bytes: usize, context: &Arc<Context>) -> bool {
+        let owner = self.owner.upgrade();
+        let label = owner.as_ref().unwrap_or(context).label();
+        throttle.lock().unwrap_or_else(PoisonError::into_inner).admits(bytes, &label)
+    }
 }
 
 impl Quota {
+    fn shared(&mut self, context: &Arc<Context>) -> &Arc<Shared> {
+        self.0.get_or_insert_with(|| {
+            Arc::new(Shared {
+                owner: Arc::downgrade(context),
+                errors: Mutex::new(Throttle::new("errors", ERRORS_MAX, ERROR_BYTES_MAX)),
+                lines: Mutex::new(Throttle::new("entries", LINES_MAX, LINE_BYTES_MAX)),
+            })
+        })
+    }
+
+    /// For what a confined context creates: one that counts together with its own.
+    pub(super) fn share(&mut self, context: &Arc<Context>) -> Quota {
+        Quota(Some(Arc::clone(self.shared(context))))
+    }
+
     /// Whether an error of so many bytes is logged; it is counted otherwise.
     pub(super) fn admits_error(&mut self, bytes: usize, context: &Arc<Context>) -> bool {
-        let new = || Box::new(Throttle::new("errors", ERRORS_MAX, ERROR_BYTES_MAX));
-        self.errors.get_or_insert_with(new).admits(bytes, &context.label())
+        let shared = self.shared(context);
+        shared.admits(&shared.errors, bytes, context)
+    }
+
+    /// Whether the end of a context is logged: of one's own always.
+    pub(super) fn admits_end(&self, bytes: usize, context: &Arc<Context>) -> bool {
+        let is_own = |shared: &Shared| std::ptr::eq(shared.owner.as_ptr(), Arc::as_ptr(context));
+        match &self.0 {
+            Some(shared) if !is_own(shared) => shared.admits(&shared.errors, bytes, context),
+            _ => true,
+        }
     }
 
     /// The same for an entry of a confined script.
     pub(super) fn admits_line(&mut self, bytes: usize, context: &Arc<Context>) -> bool {
-        let new = || Box::new(Throttle::new("entries", LINES_MAX, LINE_BYTES_MAX));
-        self.lines.get_or_insert_with(new).admits(bytes, &context.label())
-    }
-
-    /// Has the log tell of what was left out.
-    pub(super) fn tell(&self) {
-        [&self.errors, &self.lines].into_iter().flatten().for_each(|throttle| throttle.tell());
+        let shared = self.shared(context);
+        shared.admits(&shared.lines, bytes, context)
     }
 }

@@ -58,8 +58,8 @@ impl Turn {
         self.come_bytes = come;
     }
 
-    /// Takes the next event of the batch.
-    #[inline]
+    /// Takes the next event of the batch. Moved on its way, one costs as much as all else here.
+    #[inline(always)]
     pub(super) fn next_event(
         &mut self,
         received: &mut Received,

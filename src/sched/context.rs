@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, LazyLock, PoisonError};
 
 use super::ids::Ids;
 use super::metrics::{Limits, Metrics};
@@ -10,7 +10,7 @@ use super::program::{End, Program};
 use super::registry::Registry;
 use super::scheduler::Scheduler;
 use crate::error::Code;
-use crate::logging;
+use crate::logging::{self, Throttle};
 use crate::message::{Allowance, Event, Id};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -21,6 +21,9 @@ const LATE_REPLIES_MAX: usize = 65_536;
 /// Messages over the bound that find room, see [`Context::deliver`]: as many as there can be
 /// contexts.
 const REPORTS_MAX: usize = Id::INDEX_MAX;
+
+/// Warnings of full mailboxes in 10 s, of all contexts together.
+const WARNINGS_MAX: u32 = 100;
 
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,12 +301,16 @@ impl Context {
     /// A message of `from` found no room: the log says so, now and then.
     #[cold]
     fn warn_of_refusal(&self, from: Id) {
+        /// Of all contexts: any number of them can be made, each with a mailbox that fills.
+        static WARNINGS: LazyLock<std::sync::Mutex<Throttle>> = LazyLock::new(|| {
+            std::sync::Mutex::new(Throttle::new("warnings", WARNINGS_MAX, usize::MAX))
+        });
         if !self.refusals.is_due() {
             return;
         }
         let sender = self.scheduler.registry().get(from);
         let sender = sender.map_or_else(|| format!("context {from}"), |it| it.label().to_string());
-        log::warn!(
+        let text = format!(
             "{}: its mailbox is full, a message of {sender} was refused (209): {} messages wait, \
              {} at most, and {} bytes, {} at most (--mailbox, or option mailbox of context.create)",
             self.label(),
@@ -312,6 +319,10 @@ impl Context {
             self.waiting_bytes(),
             self.limits.mailbox_bytes
         );
+        let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.admits(text.len(), &"full mailboxes") {
+            log::warn!("{text}");
+        }
     }
 
     /// Whether what waits may hold so many bytes more. If nothing waits, `one_max` may come at

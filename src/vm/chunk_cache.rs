@@ -18,7 +18,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::stack::{Stack, TABLE};
 use super::{blame, disguise};
-use crate::rt;
+use crate::{logging, rt};
 
 /// Files that are remembered. One more, and all are forgotten.
 const FILES_MAX: usize = 256;
@@ -101,9 +101,18 @@ fn reason(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
+/// Bytes that texts show of a path: longer ones lead to no file, or have been made up.
+const PATH_SHOWN: usize = 1024;
+
+/// A path in a text for people.
+pub(crate) fn shown(path: &Path) -> String {
+    let (shown, rest) = logging::shorten(path.as_os_str().as_bytes(), PATH_SHOWN);
+    format!("{}{rest}", String::from_utf8_lossy(shown))
+}
+
 /// Reads a script. Whatever is no regular file might have a thread wait for somebody for ever.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let place = path.display();
+    let place = shown(path);
     let cannot_read = |why: &str| format!("cannot read {place}: {why}");
     // A pipe is opened at once, whether or not somebody writes.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;

@@ -214,6 +214,22 @@ pub unsafe fn look(raw: *mut lua_State) {
     }
 }
 
+/// Values after which who goes through many looks whether the context is to end.
+pub(crate) const VALUES_PER_LOOK: u32 = 1024;
+
+/// The same, now and then: of a count that begins with [`VALUES_PER_LOOK`], what is left of it.
+#[inline]
+pub(crate) fn tick(lua: Stack<'_>, left: u32) -> u32 {
+    match left.checked_sub(1) {
+        Some(left) => left,
+        None => {
+            // SAFETY: the coroutine that has called the native function; what it has unwinds.
+            unsafe { look(lua.raw()) };
+            VALUES_PER_LOOK
+        }
+    }
+}
+
 /// The hook: says where, once, and raises.
 unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debug) {
     let running = RUNNING.get();

@@ -1,6 +1,9 @@
 //! What native functions do with the VM, beside values on their stack.
 
+use std::any::Any;
 use std::ffi::{CStr, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::OnceLock;
 
 use mlua::ffi;
 
@@ -71,6 +74,23 @@ impl<'a> Stack<'a> {
             has_room
         }
     }
+}
+
+/// What ends the context in which the runtime itself has failed; it raises.
+static ON_FAULT: OnceLock<fn(Box<dyn Any + Send>) -> !> = OnceLock::new();
+
+/// Has `end` called should the runtime itself fail in a function that scripts call.
+pub(crate) fn on_fault(end: fn(Box<dyn Any + Send>) -> !) {
+    let _ = ON_FAULT.set(end);
+}
+
+/// What `body`, which raises nothing, returns; should it panic, the context ends, with a Lua error: a
+/// panic must not cross the frames of the VM.
+pub(crate) fn guarded<R>(body: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| match ON_FAULT.get() {
+        Some(end) => end(panic),
+        None => resume_unwind(panic),
+    })
 }
 
 /// Has the processor fetch a callback and what was made just before it, like a variable that it

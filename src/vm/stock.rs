@@ -15,6 +15,7 @@ use mlua::ffi::{self, lua_CFunction};
 use super::disguise::{BENEATH, CHUNK_NAME, STAND_IN};
 use super::frames::is_hidden;
 use super::layout::{self, Function};
+use super::native::guarded;
 use super::stack::{Record, Stack, function};
 use super::strings;
 use super::traceback::traceback;
@@ -54,6 +55,7 @@ static UPVALUEJOIN: Original = OnceLock::new();
 static DUMP: Original = OnceLock::new();
 static GETFENV: Original = OnceLock::new();
 static SETFENV: Original = OnceLock::new();
+static MODULE: Original = OnceLock::new();
 
 /// Gives built-in functions of this state other code. They stay the same objects: to the VM, and to
 /// `tostring`, nothing has happened.
@@ -82,10 +84,11 @@ pub(crate) fn install(lua: Stack<'_>) {
     lua.push_copy(ffi::LUA_GLOBALSINDEX);
     replace(lua, c"getfenv", function(getfenv), &GETFENV);
     replace(lua, c"setfenv", function(setfenv), &SETFENV);
+    replace(lua, c"module", function(module), &MODULE);
     lua.set_top(-4);
 }
 
-/// Gives the built-in function of this name in the table on top other code.
+/// Gives the function in C of this name in the table on top, of a fresh state, other code.
 pub(crate) fn replace(
     lua: Stack<'_>,
     name: &CStr,
@@ -96,10 +99,8 @@ pub(crate) fn replace(
     if let Some(before) = lua.c_function(-1) {
         // SAFETY: a function in C is there, which nobody else looks at meanwhile.
         let object = unsafe { &mut *layout::object::<Function>(lua.raw(), -1) };
-        if object.number >= BUILT_IN {
-            original.get_or_init(|| before);
-            object.function = code;
-        }
+        original.get_or_init(|| before);
+        object.function = code;
     }
     lua.pop();
 }
@@ -191,7 +192,7 @@ fn is_ours(lua: Stack<'_>, index: c_int) -> bool {
 
 /// Whether the frame was called by the library: then its name is not known, as if C had called it.
 pub(crate) fn has_no_name(of: Stack<'_>, level: c_int) -> bool {
-    frame(of, level + 1).is_some_and(Kind::is_ours)
+    frame(of, level.saturating_add(1)).is_some_and(Kind::is_ours)
 }
 
 /// Whether a function can be pushed onto the stack of another coroutine.
@@ -215,31 +216,26 @@ fn real_level(of: Stack<'_>, level: c_int) -> c_int {
 }
 
 /// The coroutine that a function of `debug` is asked about, and how many arguments that takes. The
-/// level in the next argument is made a real one.
-fn subject(lua: Stack<'_>) -> (Stack<'_>, c_int) {
+/// level in the next argument, as the function reads it, is made a real one.
+fn subject<'a>(lua: Stack<'a>, level: fn(Stack<'a>, c_int) -> c_int) -> (Stack<'a>, c_int) {
     let Some(of) = lua.thread(1) else { return (lua, 0) };
     if of != lua && lua.is_number(2) && has_room(lua, of) {
         let level = level(lua, 2);
         if level >= 0 {
-            lua.push_integer(real_level(of, level).into());
+            lua.push_integer(guarded(|| real_level(of, level)).into());
             lua.replace(2);
         }
     }
     (of, 1)
 }
 
-fn level(lua: Stack<'_>, index: c_int) -> c_int {
-    lua.integer(index).clamp(-1, c_int::MAX.into()) as c_int
-}
-
 /// debug.getinfo
 fn getinfo(lua: Stack<'_>) -> c_int {
-    let (of, shift) = subject(lua);
+    let (of, shift) = subject(lua, Stack::whole_low);
     let (mut kind, mut is_nameless) = (function_kind(lua, shift + 1), false);
     if kind.is_none() && lua.is_number(shift + 1) {
-        let level = level(lua, shift + 1);
-        kind = frame(of, level);
-        is_nameless = has_no_name(of, level);
+        let level = lua.whole_low(shift + 1);
+        (kind, is_nameless) = guarded(|| (frame(of, level), has_no_name(of, level)));
     }
     let results = go_on(lua, &GETINFO);
     if results != 1 || lua.kind(-1) != ffi::LUA_TTABLE {
@@ -307,9 +303,9 @@ fn shown(lua: Stack<'_>) {
 
 /// Whether a function of `debug` that looks into a frame is asked about one of the library's.
 fn looks_inside(lua: Stack<'_>) -> bool {
-    let (of, shift) = subject(lua);
+    let (of, shift) = subject(lua, Stack::whole);
     if lua.is_number(shift + 1) {
-        return frame(of, level(lua, shift + 1)).is_some_and(Kind::is_ours);
+        return frame(of, lua.whole(shift + 1)).is_some_and(Kind::is_ours);
     }
     is_ours(lua, shift + 1)
 }
@@ -374,10 +370,11 @@ fn dump(lua: Stack<'_>) -> c_int {
 
 /// getfenv
 fn getfenv(lua: Stack<'_>) -> c_int {
+    let is_called_by_ours = |level| level > 0 && frame(lua, level).is_some_and(Kind::is_ours);
     let found = match lua.kind(1) {
-        ffi::LUA_TFUNCTION => is_ours(lua, 1),
-        ffi::LUA_TNUMBER => frame(lua, level(lua, 1)).is_some_and(Kind::is_ours),
-        _ => false,
+        ffi::LUA_TNIL | ffi::LUA_TNONE => is_called_by_ours(1),
+        _ if lua.is_number(1) => is_called_by_ours(lua.whole(1)),
+        _ => is_ours(lua, 1),
     };
     if !found {
         return go_on(lua, &GETFENV);
@@ -389,7 +386,7 @@ fn getfenv(lua: Stack<'_>) -> c_int {
 /// setfenv
 fn setfenv(lua: Stack<'_>) -> c_int {
     if lua.is_number(1) && lua.kind(2) == ffi::LUA_TTABLE {
-        let level = level(lua, 1);
+        let level = lua.whole(1);
         if level > 0 && frame(lua, level).is_some_and(Kind::is_ours) {
             lua.frame(level, c"f");
             lua.replace(1);
@@ -397,6 +394,20 @@ fn setfenv(lua: Stack<'_>) -> c_int {
     }
     make_c(lua, 1);
     go_on(lua, &SETFENV)
+}
+
+/// module: its caller gets an environment, if that is a function of a script's. Those of the library
+/// count as C functions, which get none.
+fn module(lua: Stack<'_>) -> c_int {
+    if !frame(lua, 1).is_some_and(Kind::is_ours) {
+        return go_on(lua, &MODULE);
+    }
+    let Some(code) = MODULE.get() else { return 0 };
+    // Its caller is this function then.
+    lua.push_function(*code);
+    lua.insert(1);
+    lua.call(lua.top() - 1, 0);
+    0
 }
 
 /// debug.traceback
@@ -414,9 +425,11 @@ fn debug_traceback(lua: Stack<'_>) -> c_int {
         trace.extend_from_slice(text);
         trace.push(b'\n');
     }
-    let level =
-        if of == lua || level < 0 || !has_room(lua, of) { level } else { real_level(of, level) };
-    traceback(lua, of, level, &mut trace);
+    let is_real = of == lua || level < 0 || !has_room(lua, of);
+    guarded(|| {
+        let level = if is_real { level } else { real_level(of, level) };
+        traceback(lua, of, level, &mut trace);
+    });
     lua.push_text(&trace);
     1
 }

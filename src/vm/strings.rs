@@ -13,6 +13,7 @@ use super::layout::{self, Function};
 use super::pattern::{Caller, Captured, Fault, Matcher};
 use super::stack::{Stack, function};
 use super::stock::{Original, go_on, replace};
+use super::tables;
 
 static FIND: Original = Original::new();
 static MATCH: Original = Original::new();
@@ -20,8 +21,11 @@ static GMATCH: Original = Original::new();
 static GSUB: Original = Original::new();
 static INSERT: Original = Original::new();
 
-/// Places in front of a table's first one that `table.insert` may go through in one step.
-const PLACES: i32 = 1 << 16;
+/// Values that `table.insert` may move one by one without a look whether the context ends.
+const STEPS_MAX: i64 = 1 << 16;
+
+/// From so many on it is worth a try to move them at once.
+const STEPS_FEW: i64 = 8;
 
 /// Puts the functions in their place.
 pub(crate) fn install(lua: Stack<'_>) {
@@ -276,24 +280,27 @@ fn gsub(lua: Stack<'_>) -> c_int {
     2
 }
 
-/// table.insert: each value from a place on moves up by one, as many steps as there are places,
-/// from 2^31 in front of the first on.
+/// table.insert: each value from a place on moves up by one, in as many steps as there are places.
 fn insert(lua: Stack<'_>) -> c_int {
-    let is_plain = lua.top() != 3 || lua.kind(1) != ffi::LUA_TTABLE || !lua.is_number(2);
-    // As LuaJIT converts what is out of range.
-    let place = i32::try_from(lua.integer(2)).unwrap_or(i32::MIN);
-    if is_plain || place > -PLACES {
+    if lua.top() != 3 || lua.kind(1) != ffi::LUA_TTABLE || !lua.is_number(2) {
         return go_on(lua, &INSERT);
     }
-    for to in (place + 1..=lua.length(1) as i32 + 1).rev() {
-        lua.entry(1, i64::from(to) - 1);
-        lua.set_entry(1, to.into());
-        if to % PLACES == 0 {
-            // SAFETY: the state that has called; nothing is live here that would need dropping.
-            unsafe { hook::look(lua.raw()) };
+    let (place, end) = (i64::from(lua.whole(2)), lua.length(1) as i64 + 1);
+    let is_moved = end - place > STEPS_FEW && tables::move_up(lua, 1, place, end);
+    if !is_moved && end - place <= STEPS_MAX {
+        return go_on(lua, &INSERT);
+    }
+    if !is_moved {
+        for to in (place + 1..=end).rev() {
+            lua.entry(1, to - 1);
+            lua.set_entry(1, to);
+            if to % STEPS_MAX == 0 {
+                // SAFETY: the state that has called; nothing is live here that would need dropping.
+                unsafe { hook::look(lua.raw()) };
+            }
         }
     }
-    lua.set_entry(1, place.into());
+    lua.set_entry(1, place);
     0
 }
 

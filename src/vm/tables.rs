@@ -7,14 +7,16 @@
 //! without integers, are made larger here before, without looking. Finding a key in its chain still
 //! takes as long as the chain is.
 
+use std::ffi::c_int;
 use std::ptr;
 
 use mlua::ffi::{self, lua_State};
 
 use super::hook;
 use super::layout::{
-    FALSE, NIL, Node, POINTER, STRING, TRUE, Table, Text, is_number, scrambled, tag,
+    self, FALSE, NIL, Node, POINTER, STRING, Slot, TRUE, Table, Text, is_number, scrambled, tag,
 };
+use super::stack::Stack;
 
 /// Tables with fewer entries are LuaJIT's own affair: it takes some milliseconds at most.
 const ENTRIES_MIN: usize = 4096;
@@ -69,8 +71,20 @@ impl Table {
         self.free == self.nodes
     }
 
-    unsafe fn nodes(&self) -> &[Node] {
-        // SAFETY: a live table has so many entries.
+    /// The array part; what is at 0 comes first.
+    #[inline]
+    pub(crate) fn array(&self) -> &[Slot] {
+        if self.array_len == 0 {
+            return &[];
+        }
+        // SAFETY: the array part has so many slots.
+        unsafe { std::slice::from_raw_parts(self.array, self.array_len as usize) }
+    }
+
+    /// The hash part, with entries that are nil.
+    #[inline]
+    pub(crate) fn hash(&self) -> &[Node] {
+        // SAFETY: the hash part has one node more than its mask says.
         unsafe { std::slice::from_raw_parts(self.nodes, self.mask as usize + 1) }
     }
 
@@ -92,7 +106,7 @@ impl Table {
     unsafe fn has_chain(&self, most: usize) -> bool {
         // SAFETY: chains consist of entries, and end.
         unsafe {
-            self.nodes().iter().any(|node| {
+            self.hash().iter().any(|node| {
                 let (mut next, mut len) = (node.next, 0);
                 while !next.is_null() && len < most {
                     (next, len) = ((*next).next, len + 1);
@@ -103,9 +117,8 @@ impl Table {
     }
 
     /// Whether a key is one that may belong into the array, which LuaJIT makes larger then.
-    unsafe fn has_integers(&self) -> bool {
-        // SAFETY: the callers have a live table.
-        unsafe { self.nodes() }.iter().any(|node| {
+    fn has_integers(&self) -> bool {
+        self.hash().iter().any(|node| {
             let number = f64::from_bits(node.key);
             is_number(node.key) && node.value != NIL && f64::from(number as i32) == number
         })
@@ -134,7 +147,7 @@ impl Table {
         // SAFETY: the callers have a live table. Memory is the VM's, which raises if there is none;
         // all of it is written before it is read.
         unsafe {
-            let live = self.nodes().iter().filter(|node| node.value != NIL).count();
+            let live = self.hash().iter().filter(|node| node.value != NIL).count();
             let len = (live + 1).next_power_of_two();
             if len > ENTRIES_MAX {
                 return;
@@ -144,7 +157,7 @@ impl Table {
             for index in 0..len {
                 nodes.add(index).write(Node { value: NIL, key: NIL, next: ptr::null_mut() });
             }
-            let entries = || self.nodes().iter().filter(|node| node.value != NIL);
+            let entries = || self.hash().iter().filter(|node| node.value != NIL);
             for node in entries() {
                 let own = nodes.add(home(node.key, mask));
                 if (*own).key == NIL {
@@ -182,4 +195,47 @@ impl Table {
             }
         }
     }
+}
+
+/// Moves what the array of the table at `index` holds from a place on up by one, to `end` in all;
+/// false, with nothing done, if it has no such places.
+pub(crate) fn move_up(lua: Stack<'_>, index: c_int, place: i64, end: i64) -> bool {
+    // SAFETY: a table is there, which nobody else looks at meanwhile.
+    let table = unsafe { &*layout::object::<Table>(lua.raw(), index) };
+    let is_inside = 1 <= place && place <= end && end < i64::from(table.array_len);
+    if is_inside {
+        // SAFETY: places of the array; the collector has seen what is moved, or is to see it.
+        unsafe {
+            let from = table.array.add(place as usize);
+            ptr::copy(from, from.add(1), (end - place) as usize);
+        }
+    }
+    is_inside
+}
+
+/// Pushes the key and the value of the first entry of the table at `index` from a place on, and
+/// moves that behind it; false, with nothing pushed, if there is none. Scripts may run in between:
+/// whatever they do to the table, its entries as they are then are pushed.
+pub(crate) fn push_entry(lua: Stack<'_>, index: c_int, place: &mut usize) -> bool {
+    // SAFETY: a table is there, which nobody changes meanwhile.
+    let table = unsafe { &*layout::object::<Table>(lua.raw(), index) };
+    let (array, hash) = (table.array(), table.hash());
+    while *place < array.len() + hash.len() {
+        let at = *place;
+        *place += 1;
+        let (key, value) = match array.get(at) {
+            Some(value) => ((at as f64).to_bits(), *value),
+            None => (hash[at - array.len()].key, hash[at - array.len()].value),
+        };
+        if value != NIL {
+            // SAFETY: there is room on the stack of a native function, and what a table holds is
+            // alive.
+            unsafe {
+                layout::push(lua.raw(), key);
+                layout::push(lua.raw(), value);
+            }
+            return true;
+        }
+    }
+    false
 }

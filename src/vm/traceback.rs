@@ -29,7 +29,7 @@ pub(crate) fn traceback(lua: Stack<'_>, of: Stack<'_>, from: c_int, text: &mut V
     loop {
         if level >= limit && limit != c_int::MAX {
             limit = c_int::MAX;
-            if frame(of, level + LAST + 1).is_some() {
+            if frame(of, level.saturating_add(LAST + 1)).is_some() {
                 text.extend_from_slice(b"\n\t...");
                 let last = (bottom..bottom + ROOT_FRAMES).filter(|&at| is_hidden(of, at));
                 level = bottom + ROOT_FRAMES - LAST - last.count() as c_int;
@@ -88,5 +88,5 @@ fn show(of: Stack<'_>, level: c_int, kind: Kind, text: &mut Vec<u8>) {
 
 /// Whether there is a frame below: what is at the bottom is the runtime's.
 fn level_below(of: Stack<'_>, level: c_int) -> bool {
-    frame(of, level + 1).is_some()
+    frame(of, level.saturating_add(1)).is_some()
 }

@@ -6,7 +6,9 @@ use std::marker::PhantomData;
 
 use mlua::ffi;
 
+use super::super::hook::{VALUES_PER_LOOK, tick};
 use super::super::stack::Stack;
+use super::super::tables;
 use super::int64::{Integer, to_integer};
 use super::{Buffers, Content, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::buf::Piece;
@@ -181,8 +183,9 @@ fn table_to_value<B: Buffers>(lua: Stack<'_>, scratch: &mut Scratch) -> Result<V
     } else {
         tables.clear();
         let writer = Writer::new(bytes, bytes_max);
+        let (depth, left, kind) = (0, VALUES_PER_LOOK, PhantomData);
         let mut encoder: Encoder<'_, B> =
-            Encoder { lua, writer, buffers, tables, depth: 0, kind: PhantomData };
+            Encoder { lua, writer, buffers, tables, depth, left, kind };
         encoder.table()
     };
     let value = match result {
@@ -236,6 +239,8 @@ struct Encoder<'a, B> {
     buffers: &'a mut Vec<Piece>,
     tables: &'a mut Seen,
     depth: u32,
+    /// Entries until the context is looked at.
+    left: u32,
     kind: PhantomData<B>,
 }
 
@@ -257,15 +262,16 @@ impl<B: Buffers> Encoder<'_, B> {
         let open = self.writer.open_table()?;
         let (mut positional, mut pairs) = (0, 0);
         let length = lua.length(-1);
-        lua.push_nil();
-        while lua.next(-2) {
+        let mut place = 0;
+        while tables::push_entry(lua, -1, &mut place) {
+            self.left = tick(lua, self.left);
             match self.entry(&mut positional, length) {
                 Ok(is_pair) => pairs += u32::from(is_pair),
                 Err(failure) => {
                     return Err(self.locate(failure));
                 }
             }
-            lua.pop();
+            lua.set_top(-3);
         }
         self.writer.close_table(open, positional, pairs);
         self.depth -= 1;

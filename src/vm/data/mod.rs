@@ -21,11 +21,7 @@ pub(crate) use marks::{Mark, push_mark};
 pub(crate) use output::{Failure, Output, write};
 pub(crate) use walk::{Keys, Source, Sparse, WriteRules, empty_array};
 
-use super::hook;
-use super::stack::Stack;
-
-/// Values after which the context is looked at: whether it is to end.
-const VALUES_PER_LOOK: u32 = 1024;
+use super::hook::{VALUES_PER_LOOK, tick};
 
 /// Levels that options may allow. Each takes two slots of a Lua stack that has 8,000 for one call.
 pub(crate) const DEPTH_MAX: u32 = 2000;
@@ -33,16 +29,3 @@ pub(crate) const DEPTH_MAX: u32 = 2000;
 /// Why a value cannot be written, in words that follow the name of the function.
 #[derive(Debug)]
 pub(crate) struct Fault(pub(crate) String);
-
-/// Raises if the context is to end, now and then.
-#[inline]
-fn tick(lua: Stack<'_>, left: u32) -> u32 {
-    match left.checked_sub(1) {
-        Some(left) => left,
-        None => {
-            // SAFETY: the coroutine that has called the native function; what it has unwinds.
-            unsafe { hook::look(lua.raw()) };
-            VALUES_PER_LOOK
-        }
-    }
-}

@@ -4,7 +4,7 @@ use super::marks::Mark;
 use super::slots;
 use super::walk::{Keys, WriteRules, number_text};
 pub(super) use crate::vm::layout::Table;
-use crate::vm::layout::{self, NIL, Node, STRING, Slot, tag};
+use crate::vm::layout::{self, NIL, STRING, Slot, tag};
 
 /// What a table is written as, and how many entries that has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,34 +29,17 @@ struct Census {
 }
 
 impl Table {
-    /// The array part; what is at 0 comes first.
-    #[inline]
-    pub(super) fn array(&self) -> &[Slot] {
-        if self.array_len == 0 {
-            return &[];
-        }
-        // SAFETY: the array part has so many slots.
-        unsafe { std::slice::from_raw_parts(self.array, self.array_len as usize) }
-    }
-
-    /// The hash part, with entries that are nil.
-    #[inline]
-    pub(super) fn hash(&self) -> &[Node] {
-        // SAFETY: the hash part has one node more than its mask says.
-        unsafe { std::slice::from_raw_parts(self.nodes, self.mask as usize + 1) }
-    }
-
-    /// What is at these places, nil included; none of them is in the array part.
+    /// What is at these places, none of which is in the array part, in their order.
     #[cold]
-    pub(super) fn behind(&self, first: u32, last: u32) -> Vec<Slot> {
-        let mut found = vec![NIL; (last + 1 - first) as usize];
-        for node in self.hash() {
-            let key = slots::number(node.key).filter(|key| is_place(*key));
-            let place = key.map(|key| key as usize).and_then(|key| key.checked_sub(first as usize));
-            if let Some(slot) = place.and_then(|place| found.get_mut(place)) {
-                *slot = node.value;
-            }
-        }
+    pub(super) fn behind(&self, first: u32, last: u32) -> Vec<(u32, Slot)> {
+        let places = f64::from(first)..=f64::from(last);
+        let is_there = |key: &f64| is_place(*key) && places.contains(key);
+        let found = self.hash().iter().filter(|node| node.value != NIL).filter_map(|node| {
+            let key = slots::number(node.key).filter(is_there)?;
+            Some((key as u32, node.value))
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort_unstable_by_key(|(place, _)| *place);
         found
     }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use crate::vm::layout::{INTEGER, Slot, Thread, is_number, tag};
+use crate::vm::layout::{self, INTEGER, Slot, Thread, is_number, tag};
 use crate::vm::stack::Stack;
 
 /// Those from an index on, which is positive, up to the top.
@@ -32,12 +32,8 @@ pub(super) fn top(lua: Stack<'_>) -> Slot {
 /// A slot must be free, and the value one of the same state that is alive.
 #[inline]
 pub(super) unsafe fn push(lua: Stack<'_>, slot: Slot) {
-    let thread = lua.raw().cast::<Thread>();
     // SAFETY: a running state; the caller's contract.
-    unsafe {
-        (*thread).top.write(slot);
-        (*thread).top = (*thread).top.add(1);
-    }
+    unsafe { layout::push(lua.raw(), slot) }
 }
 
 /// The number in a slot, if it is one.

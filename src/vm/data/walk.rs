@@ -223,8 +223,11 @@ impl<'a> Source<'a> {
             }
         }
         if index < count {
-            for slot in table.behind(index + 1, count) {
+            let mut behind = table.behind(index + 1, count).into_iter().peekable();
+            while index < count {
                 index += 1;
+                let found = behind.next_if(|(place, _)| *place == index);
+                let slot = found.map_or(NIL, |(_, slot)| slot);
                 self.at(f64::from(index).to_bits());
                 if !self.is_skipped(slot) {
                     list.serialize_element(&Node(slot, self))?;

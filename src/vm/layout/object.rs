@@ -217,6 +217,21 @@ pub(crate) unsafe fn object<T>(raw: *mut lua_State, index: c_int) -> *mut T {
     unsafe { ffi::lua_topointer(raw, index).cast_mut().cast() }
 }
 
+/// Pushes a value.
+///
+/// # Safety
+/// `raw` must be a live state, used by this thread, with a slot free; the value must be one of its
+/// own that is alive.
+#[inline]
+pub(crate) unsafe fn push(raw: *mut lua_State, slot: Slot) {
+    let thread = raw.cast::<Thread>();
+    // SAFETY: a running state; the caller's contract.
+    unsafe {
+        (*thread).top.write(slot);
+        (*thread).top = (*thread).top.add(1);
+    }
+}
+
 /// The prototype of the function at this place of the stack.
 ///
 /// # Safety

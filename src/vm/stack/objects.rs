@@ -138,9 +138,19 @@ impl<'a> Stack<'a> {
         vm!(self, lua_pushinteger, number as _);
     }
 
-    /// The whole number at an index, or in a number or text there; 0 for anything else.
-    pub(crate) fn integer(self, index: c_int) -> i64 {
-        vm!(self, lua_tointeger, index)
+    /// What LuaJIT takes for the place, level or count that is at an index: the whole number in a
+    /// number or text there, a certain one for what is out of range or none, and 0 for anything
+    /// else.
+    pub(crate) fn whole(self, index: c_int) -> c_int {
+        let number = self.number(index);
+        // What this processor makes of a number that has no place.
+        let is_in_range = -2_147_483_649.0 < number && number < 2_147_483_648.0;
+        if cfg!(target_arch = "x86_64") && !is_in_range { c_int::MIN } else { number as c_int }
+    }
+
+    /// The same where LuaJIT takes the lower half of a longer number.
+    pub(crate) fn whole_low(self, index: c_int) -> c_int {
+        vm!(self, lua_tointeger_, index) as c_int
     }
 
     /// The same; `default` if there is nothing. Raises for anything else.
