@@ -72,6 +72,29 @@ func readFrame(in *bufio.Reader, head int, buf []byte) ([]byte, error) {
 	return buf, err
 }
 
+// udp sends every datagram back.
+func udp(port string) {
+	address, err := net.ResolveUDPAddr("udp4", "127.0.0.1:"+port)
+	if err != nil {
+		panic(err)
+	}
+	c, err := net.ListenUDP("udp4", address)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("ready")
+	buf := make([]byte, 65536)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			panic(err)
+		}
+		if _, err := c.WriteToUDPAddrPort(buf[:n], from); err != nil {
+			panic(err)
+		}
+	}
+}
+
 // echo answers each frame with a write of its own, or, with batch, the frames of one read together.
 func echo(port string, head int, batch bool) {
 	for l := listen(port); ; {
@@ -282,6 +305,8 @@ func main() {
 	switch a[0] {
 	case "echo":
 		echo(a[1], n(3), n(4) == 1)
+	case "udp":
+		udp(a[1])
 	case "gate":
 		gate(a[1])
 	case "broadcast":

@@ -59,6 +59,12 @@ function echo(port, workers, head, batch) {
   }).listen({ port, host: '127.0.0.1', backlog: 16384 }, () => workers > 1 || say('ready'));
 }
 
+function udp(port) {
+  const socket = require('dgram').createSocket('udp4');
+  socket.on('message', (data, from) => socket.send(data, from.port, from.address));
+  socket.bind(port, '127.0.0.1', () => say('ready'));
+}
+
 function broadcast(port) {
   const clients = new Set();
   const data = frame(2, Buffer.alloc(1024, 'x'));
@@ -177,6 +183,7 @@ async function main() {
   const [row, a, b, c, d] = process.argv.slice(2);
   switch (row) {
     case 'echo': return echo(Number(a), Number(b), Number(c), Number(d));
+    case 'udp': return udp(Number(a));
     case 'broadcast': return broadcast(Number(a));
     case 'idle': return idle(Number(a));
     case 'query': await query(Number(a), b, Number(c)); break;

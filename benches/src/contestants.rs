@@ -70,8 +70,11 @@ impl Who {
             Who::AsyncStd => &["echo", "idle"],
             Who::NodeLua | Who::Before => return true,
             Who::Luv => &["echo", "broadcast", "idle", "timers"],
-            Who::NodeJs => &["echo", "broadcast", "idle", "query", "flood", "timers"],
-            Who::Go | Who::Erlang => {
+            Who::NodeJs => &["echo", "udp", "broadcast", "idle", "query", "flood", "timers"],
+            Who::Go => {
+                &["echo", "udp", "gate", "broadcast", "idle", "query", "flood", "create", "timers"]
+            }
+            Who::Erlang => {
                 &["echo", "gate", "broadcast", "idle", "query", "flood", "create", "timers"]
             }
             Who::LuaJit | Who::LuaJitDebian => &["generators"],

@@ -5,6 +5,7 @@
 
 mod child;
 mod contestants;
+mod datagrams;
 mod fan;
 mod histogram;
 mod load;

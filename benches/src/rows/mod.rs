@@ -1,6 +1,7 @@
 //! What is measured: each row's work, as cells of the suite.
 
 mod curves;
+mod datagrams;
 mod loops;
 mod scripts;
 mod sockets;
@@ -39,6 +40,7 @@ pub fn all(suite: &Suite) -> Vec<Row<'_>> {
     let mut rows = vec![
         sockets::echo(suite, 1),
         sockets::echo(suite, 2),
+        datagrams::row(suite),
         sockets::gate(suite),
         sockets::broadcast(suite),
         sockets::idle(suite),

@@ -124,9 +124,12 @@ impl UdpWriter {
         };
         let mut at = 0;
         while at < staged.len() && queue.waiting.is_empty() && !queue.closed {
-            let mut departures: [Departure<'_>; DATAGRAMS_MAX] = [(None, &[]); DATAGRAMS_MAX];
-            let count = staged.fill(at, &mut departures);
-            match self.send(&departures[..count]) {
+            // One alone is what there mostly is, and needs no more room than that.
+            let result = match at + 1 == staged.len() {
+                true => self.send(&[(staged.get(at).to, staged.bytes_of(at))]),
+                false => self.send_some(staged, at),
+            };
+            match result {
                 Ok(count) => {
                     for _ in 0..count {
                         tell(staged.get(at).token, Ok(()));
@@ -155,6 +158,13 @@ impl UdpWriter {
             self.wait_writable();
         }
         staged.clear();
+    }
+
+    /// Sends as many as leave in one system call, from one place on.
+    fn send_some(&self, staged: &UdpBatch, from: usize) -> io::Result<usize> {
+        let mut departures: [Departure<'_>; DATAGRAMS_MAX] = [(None, &[]); DATAGRAMS_MAX];
+        let count = staged.fill(from, &mut departures);
+        self.send(&departures[..count])
     }
 
     /// Sends some datagrams; how many went. That a peer has refused an earlier one is no failure of
