@@ -21,7 +21,8 @@ use std::{env, fs};
 
 /// What LuaJIT's `io` and `os` call of the C library, and src/os/stdio/ and src/vm/stdio.rs
 /// have a function for.
-const STREAM_FUNCTIONS: [&str; 11] = [
+const STREAM_FUNCTIONS: [&str; 13] = [
+    "fclose",
     "fflush",
     "fgets",
     "fopen64",
@@ -30,14 +31,23 @@ const STREAM_FUNCTIONS: [&str; 11] = [
     "getc",
     "__isoc99_fscanf",
     "mkstemp64",
+    "pclose",
     "popen",
     "system",
     "tmpfile64",
 ];
 
-/// What of LuaJIT runs long, or is called by what does, what calls finalisers and sets hooks: src/linked.rs.
-const LINKED_FUNCTIONS: [&str; 6] =
-    ["lj_lex_next", "lj_str_find", "lj_vm_pcall", "lua_call", "lua_lessthan", "lua_sethook"];
+/// What of LuaJIT runs long, or is called by what does, what nests on the C stack, calls finalisers
+/// and sets hooks: src/linked.rs.
+const LINKED_FUNCTIONS: [&str; 7] = [
+    "lj_lex_next",
+    "lj_str_find",
+    "lj_vm_call",
+    "lj_vm_pcall",
+    "lua_call",
+    "lua_lessthan",
+    "lua_sethook",
+];
 
 /// What adds keys to tables: src/vm/tables.rs.
 const TABLE_FUNCTIONS: [&str; 4] =

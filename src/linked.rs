@@ -12,12 +12,14 @@ use std::ffi::{c_char, c_int, c_void};
 
 use memchr::memmem;
 use mlua::ffi::{lua_Hook, lua_State};
+use node_lua::os::thread;
 use node_lua::vm::layout::Lexer;
 use node_lua::vm::{finaliser, hook};
 
 unsafe extern "C-unwind" {
     fn __real_lua_lessthan(raw: *mut lua_State, left: c_int, right: c_int) -> c_int;
     fn __real_lua_call(raw: *mut lua_State, arguments: c_int, results: c_int);
+    fn __real_lj_vm_call(raw: *mut lua_State, base: *mut c_void, results: c_int);
     fn __real_lj_lex_next(lexer: *mut Lexer);
     fn __real_lua_sethook(
         raw: *mut lua_State,
@@ -80,6 +82,26 @@ unsafe extern "C-unwind" fn __wrap_lua_call(raw: *mut lua_State, arguments: c_in
     unsafe {
         hook::look(raw);
         __real_lua_call(raw, arguments, results);
+    }
+}
+
+/// `lj_vm_call`, by which all C functions call others, metamethods included: these may nest until
+/// the C stack that the state may use is used up.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lj_vm_call(
+    raw: *mut lua_State,
+    base: *mut c_void,
+    results: c_int,
+) {
+    // SAFETY: the arguments of `lj_vm_call`, handed on, in the coroutine that has called it.
+    unsafe {
+        if thread::is_deep() {
+            hook::check_depth(raw);
+        }
+        __real_lj_vm_call(raw, base, results);
     }
 }
 

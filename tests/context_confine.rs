@@ -21,6 +21,8 @@ const ESCAPES: &[&str] = &[
     "local code, done = string.dump(function() return 1 end)
      return load(function() if not done then done = true return code end end)",
     "return package.loadlib or package.loaders[3]",
+    "pcall(require, 'nothing') return getmetatable(package.preload)",
+    "return (pcall(require, 'jit.v'))",
     "return newproxy",
     "return io.open or io.popen or io.lines or io.output or io.stdout",
     "return os.execute or os.exit or os.getenv or os.remove or os.rename or os.tmpname",

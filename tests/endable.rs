@@ -5,6 +5,10 @@
 
 mod support;
 
+use std::io::Read;
+use std::process::Stdio;
+use std::time::Duration;
+
 use support::{Folder, PATIENCE, Server, node_lua, run};
 
 /// Calls that take a matcher, the sorter, the compiler or a reader longer than any test waits.
@@ -86,6 +90,54 @@ const SPARSE: &str = "
     end
     assert(#t > 1e9)
     return t";
+
+/// What is written takes as long as its reader does: the call ends in the middle of it.
+#[test]
+fn destroy_ends_what_writes_much() {
+    let folder = Folder::new();
+    let main = folder.write(
+        "main.lua",
+        "local h = context.create((...))
+         context.recv(h)
+         timer.sleep(0.05)
+         context.destroy(h)
+         context.wait(h)
+         os.exit(0)",
+    );
+    let texts = "context.send(context.parent(), 'here')
+                 timer.sleep(0)
+                 local s, t = ('x'):rep(1e6), {}
+                 for i = 1, 7900 do t[i] = s end ";
+    let calls = [
+        "print(unpack(t))",
+        "print(true, unpack(t))",
+        "io.write(unpack(t))",
+        "io.stderr:write(unpack(t))",
+        "print(('x'):rep(2e8))",
+    ];
+    for (number, call) in calls.into_iter().enumerate() {
+        let file = folder.write(&format!("{number}.lua"), [texts, call].concat());
+        let mut command = node_lua();
+        command.arg(&main).arg(&file).stderr(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let readers: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        let readers = readers.map(|mut from| {
+            std::thread::spawn(move || {
+                let mut piece = [0; 4096];
+                let mut all = 0_u64;
+                while let Ok(bytes @ 1..) = from.read(&mut piece) {
+                    all += bytes as u64;
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                all
+            })
+        });
+        let all: u64 = readers.map(|reader| reader.join().unwrap()).iter().sum();
+        assert!(child.wait().unwrap().success(), "{call}");
+        assert!(all < 150_000_000, "{call}: {all}");
+    }
+}
 
 #[test]
 fn destroy_ends_long_calls() {

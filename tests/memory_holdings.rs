@@ -212,6 +212,86 @@ const CASES: &[(&str, &str)] = &[
          timer.sleep(0.001)",
     ),
     (
+        "one_text_printed_over_and_over",
+        "local ffi = require 'ffi'
+         ffi.cdef 'int dup(int); int dup2(int, int); int open(const char *, int);'
+         local null, output, errors = ffi.C.open('/dev/null', 1), ffi.C.dup(1), ffi.C.dup(2)
+         ffi.C.dup2(null, 1) ffi.C.dup2(null, 2)
+         local s = ('x'):rep(2 ^ 20)
+         local t = { true }
+         for i = 2, 300 do t[i] = s end
+         print(unpack(t))
+         io.write(unpack(t, 2))
+         io.stderr:write(unpack(t, 2))
+         pcall(io.stderr.write, io.stderr, unpack(t))
+         local file = io.open('/dev/null', 'w')
+         file:write(unpack(t, 2))
+         t[300] = setmetatable({}, { __tostring = function() error() end })
+         pcall(print, unpack(t))
+         context.log(unpack(t, 2, 3))
+         _G.tostring = function() return s end
+         for i = 1, 300 do t[i] = i end
+         print(unpack(t))
+         io.flush()
+         ffi.C.dup2(output, 1) ffi.C.dup2(errors, 2)",
+    ),
+    (
+        "one_text_as_every_argument",
+        "local s, t = ('x'):rep(2 ^ 20), {}
+         for i = 1, 7000 do t[i] = s end
+         local ok, why = pcall(context.create, ended, unpack(t))
+         assert(not ok and why:find('no memory for its arguments', 1, true), why)
+         for i = 1, 7000 do t[i] = { s, s, s, s } end
+         local ok, why = pcall(context.create, ended, unpack(t))
+         assert(not ok and why:find('no memory for its arguments', 1, true), why)",
+    ),
+    (
+        "paths_of_contexts_that_have_not_started",
+        "package.path, package.cpath = ('?;'):rep(2 ^ 19), ('?;'):rep(2 ^ 19)
+         local options = { file = ended, worker = context.thread() }
+         for i = 1, 200 do pcall(context.create, options) end
+         context.destroy()",
+    ),
+    (
+        "long_names_of_files",
+        "local s = ('x'):rep(2 ^ 20)
+         for i = 1, 400 do
+           local ok, why = pcall(context.create, '/' .. s .. i)
+           assert(not ok and why:find('file name of at most 4095 bytes expected', 1, true), why)
+           pcall(context.create, { file = '/' .. s .. i })
+           pcall(context.create, '/' .. ('y/'):rep(2000) .. i)
+         end
+         timer.sleep(0.1)",
+    ),
+    (
+        "functions_in_c_inside_each_other",
+        "local function nest(level)
+           local function deepen()
+             local ok = pcall(string.gsub, 'a', 'a', deepen)
+             if not ok and level < 6 then
+               level = level + 1
+               coroutine.wrap(nest)(level)
+             end
+           end
+           pcall(deepen)
+         end
+         nest(1)
+         local called
+         setmetatable(_G, { __index = function(_, k) if k == 'tostring' then called() end end })
+         tostring, called = nil, function() print() end
+         pcall(print)",
+    ),
+    (
+        "open_files",
+        "local files = {}
+         for i = 1, 15000 do
+           local file = io.open('/dev/zero')
+           if not file then break end
+           file:read(1)
+           files[i] = file
+         end",
+    ),
+    (
         "one_object_in_each_page",
         "local keep = {}
          for length = 30, 900, 30 do

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::fs::File;
 use std::process::{Command, Stdio};
 
 use support::{Folder, PATIENCE, Server, connect, node_lua, run};
@@ -131,6 +132,36 @@ fn scripts_are_regular_files() {
     ];
     let twice: Vec<String> = expected.iter().map(|line| line.repeat(2)).collect();
     assert_eq!(done.stdout, twice.concat(), "{done}");
+}
+
+/// No more of a file is read than a script may have, and the context may hold.
+#[test]
+fn scripts_have_a_largest_size() {
+    let folder = Folder::new();
+    let sized = |name: &str, bytes| {
+        let path = folder.write(name, "");
+        File::options().write(true).open(&path).unwrap().set_len(bytes).unwrap();
+        path
+    };
+    let huge = sized("huge.lua", (64 << 20) + 1);
+    let large = sized("large.lua", 4 << 20);
+    let script = "for _, file in ipairs { ... } do
+                    local h = context.create({ file = file, memory = 2 ^ 21 })
+                    context.monitor(h, function(_, reason, detail)
+                      print(reason, (detail:gsub('^[^:]*/', ''):gsub('%(%d+%)', '(N)')))
+                    end)
+                    context.wait(h)
+                  end";
+    let main = folder.write("main.lua", script);
+    let files = [huge.as_os_str(), large.as_os_str(), "/proc/kallsyms".as_ref()];
+    let done = run(node_lua().arg(main).args(files)).succeeded();
+    let mut lines = done.stdout.lines();
+    let mut next = || lines.next().unwrap_or_default();
+    assert_eq!(next(), "error\thuge.lua: it has 67108865 bytes, a script at most 67108864");
+    let expected = "error\tlarge.lua: it has 4194304 bytes, more than the memory limit leaves (N)";
+    assert_eq!(next(), expected);
+    // Where the system tells only some users what is in it, it is none of Lua.
+    assert!(next().starts_with("error\tkallsyms:"), "{done}");
 }
 
 /// The main script is read once, before anything runs: from a pipe too.

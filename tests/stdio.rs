@@ -104,6 +104,31 @@ fn calls_that_write_errors_are_whole() {
     assert_eq!(count(&|line| line == "x1"), 6, "{done}");
 }
 
+/// Longer ones than are collected, too.
+#[test]
+fn long_calls_that_write_errors_are_whole() {
+    let folder = Folder::new();
+    let child = folder.write(
+        "child.lua",
+        "local id, t = ..., {}
+         for i = 1, 100 do t[i] = tostring(id):rep(2000) end
+         t[101] = '\\n'
+         for i = 1, 10 do assert(io.stderr:write(unpack(t))) context.log('log', i) end",
+    );
+    let code = format!("for i = 1, 4 do context.create({child:?}, i) end");
+    for shell in ["exec \"$0\" \"$@\"", "exec \"$0\" \"$@\" >&2"] {
+        let mut command = Command::new("sh");
+        command.args(["-c", shell]).arg(node_lua().get_program());
+        let done = run(command.args(["--workers", "4", "-e", &code])).succeeded();
+        let is_whole = |line: &&str| {
+            let first = line.as_bytes()[0];
+            line.len() == 200_000 && line.bytes().all(|byte| byte == first)
+        };
+        assert_eq!(done.stderr.lines().filter(is_whole).count(), 40, "torn");
+        assert_eq!(done.stderr.lines().filter(|line| line.contains("log")).count(), 40);
+    }
+}
+
 #[test]
 fn a_turn_is_written_in_one_piece_when_it_ends() {
     let found = writes(

@@ -12,6 +12,7 @@ local self_handle = native.self()
 
 local NO_CONTEXT = 205
 local NAME_MAX = 253
+local PATH_MAX = 4095 -- what the system takes
 local NOBODY = -1 -- who answers under a name that nobody has
 
 -- Monitors ----------------------------------------------------------------------------------------
@@ -109,6 +110,9 @@ end
 local CHECKS = {
     file = function(name, value)
         if type(value) ~= "string" then wrong(name, "file name", value) end
+        if #value > PATH_MAX then
+            wrong(name, "file name of at most " .. PATH_MAX .. " bytes", value)
+        end
         return value
     end,
     name = function(name, value)

@@ -18,6 +18,7 @@ local asked, forget = core.asked, core.forget
 local NO_CONTEXT, NO_REPLY, TIMEOUT = 205, 207, 208
 local ANY = 0
 local NAME_MAX = 253
+local PATH_MAX = 4095 -- what the system takes
 
 local self_handle = native.self()
 
@@ -221,6 +222,9 @@ function context.create(file, ...)
         handle, why = core.create_with(file, path, cpath, ...)
     else
         if type(file) ~= "string" then bad(1, "create", "file name", file) end
+        if #file > PATH_MAX then
+            bad(1, "create", "file name of at most " .. PATH_MAX .. " bytes", file)
+        end
         handle, why = native.create(file, path, cpath, nil, ...)
     end
     if handle == nil then raise(why) end

@@ -43,8 +43,9 @@ local own = {
 }
 
 -- The modules that come with LuaJIT are in the binary; they fit this VM alone, so that files of
--- the same names are not looked for. Nothing is made of them before they are asked for.
-if not getmetatable(package.preload) then
+-- the same names are not looked for. Nothing is made of them before they are asked for. Confined
+-- scripts have no use for any, and would reach what loads them.
+if not native.bundled and not getmetatable(package.preload) then
     setmetatable(package.preload, { __index = function(_, name) return native.load_jit(name) end })
 end
 

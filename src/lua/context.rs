@@ -1,7 +1,7 @@
 //! Creating and ending contexts.
 
-use std::ffi::{OsStr, c_int};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsString, c_int};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -152,7 +152,7 @@ fn within(wanted: Limits, own: Limits) -> Limits {
     }
 }
 
-/// About what a context takes that has not started, beside its arguments.
+/// About what a context takes that has not started, beside its paths and arguments.
 const CHILD_BYTES: usize = 2048;
 
 /// Why none is created if that is more than its creator may hold.
@@ -163,35 +163,50 @@ const NO_ROOM: &[u8] = b"no memory for its arguments: what those that were creat
 /// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an
 /// argument that cannot travel.
 fn create(lua: Stack<'_>) -> c_int {
-    let bytes = |index| lua.text(index).unwrap_or_default().to_vec();
-    let file = PathBuf::from(OsStr::from_bytes(&bytes(1)));
-    let paths = Paths::Exactly(bytes(2), bytes(3));
-    let top = lua.top();
-    let mut arguments = Vec::new();
     let options = Options::new(lua, 4, host::with(|host| host.settings.limits));
     if !lua.has_room(convert::STACK_SLOTS) {
         lua.push_nil();
         lua.push_text(b"too many arguments");
         return 2;
     }
-    for index in 5..=top {
+    let mut held = host::with(|host| host.context.allowance().map(|all| all.empty()));
+    // Each part counts before the next is copied.
+    let mut bytes = CHILD_BYTES;
+    let mut count = |more: usize| match &mut held {
+        None => true,
+        Some(held) => {
+            bytes = bytes.saturating_add(more);
+            let may_be = held.may_be(bytes);
+            if may_be {
+                held.set(bytes);
+            }
+            may_be
+        }
+    };
+    let no_room = || {
+        lua.push_nil();
+        lua.push_text(NO_ROOM);
+        2
+    };
+    let texts = [1, 2, 3].map(|index| lua.text(index).unwrap_or_default());
+    if !count(texts.iter().map(|text| text.len()).sum()) {
+        return no_room();
+    }
+    let mut arguments = Vec::new();
+    for index in 5..=lua.top() {
         match take_value(lua, index, ("create", index - 3)) {
-            Ok(value) => arguments.push(value),
+            Ok(value) if count(value.held_bytes().saturating_add(size_of::<Value>())) => {
+                arguments.push(value);
+            }
+            Ok(_) => {
+                drop(arguments);
+                return no_room();
+            }
             Err(results) => return results,
         }
     }
-    let bytes: usize = arguments.iter().map(Value::held_bytes).fold(0, usize::saturating_add);
-    let bytes = bytes.saturating_add(CHILD_BYTES + arguments.len() * size_of::<Value>());
-    let held = match host::with(|host| host.context.allowance().map(|all| all.hold(bytes))) {
-        None => None,
-        Some(Some(held)) => Some(held),
-        Some(None) => {
-            drop((arguments, paths, file));
-            lua.push_nil();
-            lua.push_text(NO_ROOM);
-            return 2;
-        }
-    };
+    let [file, path, cpath] = texts.map(<[u8]>::to_vec);
+    let (file, paths) = (PathBuf::from(OsString::from_vec(file)), Paths::Exactly(path, cpath));
     let created = host::with(|host| {
         let source = Source::File(file, host.folder.clone());
         let deny = host.deny.and(options.deny);

@@ -16,7 +16,7 @@ use super::start::load_script;
 use super::turn::COST_PER_TURN;
 use crate::error::Code;
 use crate::message::{Held, Value};
-use crate::os::stdio;
+use crate::os::{stdio, thread};
 use crate::sched::{Context, End, Outcome, Program};
 use crate::vm::chunk_cache;
 use crate::vm::hook;
@@ -146,6 +146,7 @@ impl Program for LuaProgram {
             Some(running) => {
                 let result = running.turn();
                 running.account().output.end_turn();
+                thread::end_turn();
                 result
             }
             None => (Outcome::Ended, 1),

@@ -53,24 +53,52 @@ const STACK_BYTES_LESS: usize = 96 << 20;
 /// What coroutines inside coroutines may take of a stack, before one more raises.
 const STACK_BYTES_NESTED: usize = 8 << 20;
 
+/// What any turn may take of its stack, and what nobody may: for what is called last.
+const STACK_BYTES_FREE: usize = 256 << 10;
+const STACK_BYTES_LEFT: usize = 32 << 20;
+
+/// What is left alone below what is in use, for signals.
+const STACK_BYTES_NEAR: usize = 64 << 10;
+
 /// The stack that threads of others usually have.
 const STACK_BYTES_USUAL: usize = 2 << 20;
 
 thread_local! {
-    /// How far down coroutines may nest; 0 before that was first asked.
-    static NESTING_END: Cell<usize> = const { Cell::new(0) };
+    /// The stack; nothing before it was first asked for.
+    static STACK: Cell<Option<Bounds>> = const { Cell::new(None) };
+    /// Below this address it is looked how deep calls nest.
+    static DEEP_FROM: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// Much of the stack was used.
+    static WAS_DEEP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The addresses of a thread's stack, which grows downwards.
+#[derive(Clone, Copy)]
+struct Bounds {
+    start: usize,
+    end: usize,
+}
+
+impl Bounds {
+    fn size(self) -> usize {
+        self.end - self.start
+    }
 }
 
 /// About where the stack stands.
-#[inline(never)]
+#[inline(always)]
 fn stack_pointer() -> usize {
     let here = 0u8;
     (&raw const here).addr()
 }
 
-/// How far down this thread's stack coroutines may nest.
+/// This thread's stack.
+fn bounds() -> Bounds {
+    STACK.get().unwrap_or_else(find_bounds)
+}
+
 #[cold]
-fn nesting_end() -> usize {
+fn find_bounds() -> Bounds {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     let (mut start, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: each call is given places to write to, and the attributes are read only once they
@@ -81,19 +109,60 @@ fn nesting_end() -> usize {
             libc::pthread_attr_destroy(attributes.as_mut_ptr());
         }
     }
-    // Stacks grow downwards. One that is not known is taken to be as small as they usually are.
-    if start.is_null() {
-        return stack_pointer() - STACK_BYTES_USUAL / 2;
-    }
-    start.addr() + size - STACK_BYTES_NESTED.min(size / 2)
+    let end = match start.addr() {
+        // One that is not known is taken to be as small as they usually are.
+        0 => stack_pointer(),
+        start => start + size,
+    };
+    let start = if start.is_null() { end - STACK_BYTES_USUAL / 2 } else { start.addr() };
+    let found = Bounds { start, end };
+    STACK.set(Some(found));
+    DEEP_FROM.set(end - STACK_BYTES_FREE.min(found.size() / 4));
+    found
 }
 
 /// Whether there is stack for one more coroutine inside the others.
 pub fn has_stack() -> bool {
-    if NESTING_END.get() == 0 {
-        NESTING_END.set(nesting_end());
+    let stack = bounds();
+    stack_pointer() > stack.end - STACK_BYTES_NESTED.min(stack.size() / 2)
+}
+
+/// Whether so much of the stack is in use that [`may_nest`] is to be asked.
+#[inline]
+pub fn is_deep() -> bool {
+    stack_pointer() < DEEP_FROM.get()
+}
+
+/// Whether calls that may use so many bytes of the stack may nest one deeper. What any turn may
+/// use is always allowed, and so much is always left that other code has enough.
+pub fn may_nest(bytes: usize) -> bool {
+    let stack = bounds();
+    if !is_deep() {
+        return true;
     }
-    stack_pointer() > NESTING_END.get()
+    WAS_DEEP.set(true);
+    let most = stack.size() - STACK_BYTES_LEFT.min(stack.size() / 4);
+    stack.end - stack_pointer() <= bytes.max(STACK_BYTES_FREE).min(most)
+}
+
+/// Gives back what of the stack a turn has used that is over, if that was much.
+#[inline]
+pub fn end_turn() {
+    if WAS_DEEP.get() {
+        give_back();
+    }
+}
+
+#[cold]
+fn give_back() {
+    WAS_DEEP.set(false);
+    let stack = bounds();
+    let end = (stack_pointer() - STACK_BYTES_NEAR) & !(STACK_BYTES_NEAR - 1);
+    if end > stack.start {
+        let start = std::ptr::with_exposed_provenance_mut(stack.start);
+        // SAFETY: this thread's stack below what is in use, and what a signal may use just now.
+        unsafe { libc::madvise(start, end - stack.start, libc::MADV_DONTNEED) };
+    }
 }
 
 /// Starts a thread that runs scripts.

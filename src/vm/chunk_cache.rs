@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
 use memchr::memmem::Finder;
@@ -20,10 +21,19 @@ use super::stack::{Stack, TABLE};
 use super::{blame, disguise};
 use crate::{logging, rt};
 
-/// Files that are remembered. One more, and all are forgotten.
+/// Files that are remembered, and bytes of bytecode: beyond that those go that were used least
+/// lately.
 const FILES_MAX: usize = 256;
+const CODE_MAX: usize = 8 << 20;
+/// The same for what contexts with a memory limit have left here: it outlives them.
+const LIMITED_FILES_MAX: usize = 64;
+const LIMITED_CODE_MAX: usize = 1 << 20;
 /// Bytecode larger than this is not kept.
-const CODE_MAX: usize = 1 << 20;
+const CHUNK_MAX: usize = 1 << 20;
+/// A script is no larger than this. Nor may a file yield much whose size the system does not tell,
+/// as in `/proc`: some have no end.
+const SCRIPT_MAX: u64 = 64 << 20;
+const UNTOLD_MAX: u64 = 64 << 10;
 /// Seconds for which a file must have been left alone: file systems tell times coarsely.
 const SETTLED: i64 = 2;
 
@@ -40,7 +50,13 @@ struct Known {
     stamp: Stamp,
     /// Absent as long as only one context has run the file.
     code: Option<Arc<[u8]>>,
+    is_limited: bool,
+    /// When it was last used, in uses of any.
+    used: AtomicU64,
 }
+
+/// Uses of what is known.
+static USES: AtomicU64 = AtomicU64::new(0);
 
 static FILES: RwLock<Option<HashMap<PathBuf, Known>>> = RwLock::new(None);
 
@@ -69,19 +85,43 @@ fn find(path: &Path, stamp: Stamp) -> Found {
     let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
     match files.as_ref().and_then(|files| files.get(path)) {
         Some(known) if known.stamp == stamp => {
+            // Relaxed: what goes first is no more than likely right.
+            known.used.store(USES.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
             known.code.as_ref().map_or(Found::Once, |code| Found::Code(Arc::clone(code)))
         }
         _ => Found::Nothing,
     }
 }
 
-fn remember(path: &Path, stamp: Stamp, code: Option<Arc<[u8]>>) {
+fn remember(path: &Path, stamp: Stamp, code: Option<Arc<[u8]>>, is_limited: bool) {
     let mut files = FILES.write().unwrap_or_else(PoisonError::into_inner);
     let files = files.get_or_insert_default();
-    if files.len() >= FILES_MAX && !files.contains_key(path) {
-        files.clear();
+    let used = AtomicU64::new(USES.fetch_add(1, Ordering::Relaxed));
+    files.insert(path.to_owned(), Known { stamp, code, is_limited, used });
+    if is_limited {
+        shrink(files, LIMITED_FILES_MAX, LIMITED_CODE_MAX, |known| known.is_limited);
     }
-    files.insert(path.to_owned(), Known { stamp, code });
+    shrink(files, FILES_MAX, CODE_MAX, |_| true);
+}
+
+/// Forgets those files that were used least lately, of those that count, until no more are left
+/// than this, nor more bytecode.
+fn shrink(
+    files: &mut HashMap<PathBuf, Known>,
+    most: usize,
+    bytes_most: usize,
+    counts: impl Fn(&Known) -> bool,
+) {
+    loop {
+        let all = || files.iter().filter(|(_, known)| counts(known));
+        let bytes: usize = all().filter_map(|(_, known)| Some(known.code.as_ref()?.len())).sum();
+        if all().count() <= most && bytes <= bytes_most {
+            return;
+        }
+        let last = all().min_by_key(|(_, known)| known.used.load(Ordering::Relaxed));
+        let Some(path) = last.map(|(path, _)| path.clone()) else { return };
+        files.remove(&path);
+    }
 }
 
 unsafe extern "C-unwind" {
@@ -110,36 +150,46 @@ pub(crate) fn shown(path: &Path) -> String {
     format!("{}{rest}", String::from_utf8_lossy(shown))
 }
 
-/// Reads a script. Whatever is no regular file might have a thread wait for somebody for ever.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// Reads a script for a context that may hold `room` bytes more. Whatever is no regular file might
+/// have a thread wait for somebody for ever.
+fn read(path: &Path, room: usize) -> Result<Vec<u8>, String> {
     let place = shown(path);
     let cannot_read = |why: &str| format!("cannot read {place}: {why}");
     // A pipe is opened at once, whether or not somebody writes.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = File::options().read(true).custom_flags(flags).open(path);
     let file = opened.map_err(|error| format!("cannot open {place}: {}", reason(&error)))?;
-    let length = match file.metadata() {
+    let told = match file.metadata() {
         Ok(found) if found.is_file() => found.len(),
         Ok(found) if found.is_dir() => return Err(cannot_read("Is a directory")),
         Ok(_) => return Err(cannot_read("a script must be a regular file")),
         Err(error) => return Err(cannot_read(&reason(&error))),
     };
+    let most = if told == 0 { UNTOLD_MAX } else { told };
+    if most > SCRIPT_MAX {
+        return Err(cannot_read(&format!("it has {told} bytes, a script at most {SCRIPT_MAX}")));
+    }
+    if told > room as u64 {
+        let why = format!("it has {told} bytes, more than the memory limit leaves ({room})");
+        return Err(cannot_read(&why));
+    }
     let mut text = Vec::new();
     // One byte more than there are: the read that finds the end needs room.
-    let room = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(1);
-    let has_room = text.try_reserve_exact(room).is_ok();
-    let result = match has_room {
-        // As a reader without a known length: the file would be asked for it once more.
-        true => file.take(u64::MAX).read_to_end(&mut text),
-        false => Err(ErrorKind::OutOfMemory.into()),
+    let result = match text.try_reserve_exact(most as usize + 1) {
+        Ok(()) => file.take(most + 1).read_to_end(&mut text),
+        Err(_) => Err(ErrorKind::OutOfMemory.into()),
     };
     result.map_err(|error| cannot_read(&reason(&error)))?;
-    Ok(text)
+    match text.len() as u64 > most {
+        true if told == 0 => Err(cannot_read("it does not tell how long it is")),
+        true => Err(cannot_read("it became longer meanwhile")),
+        false => Ok(text),
+    }
 }
 
 /// Loads what a file holds: pushes the chunk, or the message why there is none.
 fn load_from(lua: Stack<'_>, path: &Path, name: &CStr, text_only: bool) -> c_int {
-    let text = match read(path) {
+    let text = match read(path, lua.account().room()) {
         Ok(text) => text,
         Err(message) => {
             lua.push_text(message.as_bytes());
@@ -179,7 +229,7 @@ pub(crate) fn load_file(lua: Stack<'_>, path: &Path, text_only: bool) -> (c_int,
     let status = load_from(lua, path, &name, false);
     if let (ffi::LUA_OK, Some(stamp)) = (status, stamp) {
         let code = matches!(found, Found::Once).then(|| dump(lua)).flatten();
-        remember(path, stamp, code);
+        remember(path, stamp, code, lua.account().limit().is_some());
     }
     (status, status == ffi::LUA_OK && mentions(lua))
 }
@@ -268,6 +318,12 @@ pub(crate) fn mentions(lua: Stack<'_>) -> bool {
 /// The bytecode of the function on top of the stack, unless it is large.
 pub(crate) fn dump(lua: Stack<'_>) -> Option<Arc<[u8]>> {
     let mut code: Vec<u8> = Vec::new();
-    let status = lua.dump(|piece| code.extend_from_slice(piece));
-    (status == ffi::LUA_OK && code.len() <= CODE_MAX).then(|| code.into())
+    let mut is_short = true;
+    let status = lua.dump(|piece| {
+        is_short &= code.len() + piece.len() <= CHUNK_MAX;
+        if is_short {
+            code.extend_from_slice(piece);
+        }
+    });
+    (status == ffi::LUA_OK && is_short).then(|| code.into())
 }

@@ -5,7 +5,9 @@ use std::ffi::c_int;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::cut::may_leave;
+use super::hook;
 use super::stack::Stack;
+use super::state::account;
 use crate::os::thread;
 
 /// Functions for the table of natives.
@@ -94,6 +96,9 @@ unsafe extern "C-unwind" fn lua_yield(raw: *mut lua_State, results: c_int) -> c_
 /// native.has_stack(): whether another coroutine may run inside those that do.
 unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM.
-    unsafe { ffi::lua_pushboolean(raw, c_int::from(thread::has_stack())) };
+    unsafe {
+        let has_stack = thread::has_stack() && thread::may_nest(hook::stack_max(account(raw)));
+        ffi::lua_pushboolean(raw, c_int::from(has_stack));
+    }
     1
 }

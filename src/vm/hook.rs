@@ -27,6 +27,7 @@ use super::layout;
 use super::stack::Stack;
 use super::state::{Account, account};
 use super::traceback::{hide_bottom, traceback};
+use crate::os::thread;
 
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
 const HOOK_ACTIVE: u8 = 0x10;
@@ -45,6 +46,12 @@ pub fn init() {
     crate::sched::set_interrupt(arm_from_outside);
     crate::sched::set_cut(cut::arm);
     crate::os::memory::on_give_back(super::memory::slots::trim);
+    #[cfg(target_env = "gnu")]
+    crate::os::stdio::on_file(|is_more| {
+        // SAFETY: the coroutine that has called the function of `io` that opens or closes a file.
+        let lua = current().map(|raw| unsafe { Stack::new(raw) });
+        lua.is_none_or(|lua| lua.count_file(is_more))
+    });
     #[cfg(target_env = "gnu")]
     crate::os::stdio::on_read(|| {
         if let Some(raw) = current() {
@@ -226,6 +233,30 @@ pub(crate) fn tick(lua: Stack<'_>, left: u32) -> u32 {
             // SAFETY: the coroutine that has called the native function; what it has unwinds.
             unsafe { look(lua.raw()) };
             VALUES_PER_LOOK
+        }
+    }
+}
+
+/// What functions in C may use of the stack, calling each other, as a part of the limit, and at
+/// most. It is not counted with the rest: what is let go there goes when the turn ends.
+const STACK_PART: usize = 4;
+const STACK_BYTES: usize = 8 << 20;
+
+/// Bytes of the C stack that a turn of the state may use.
+pub(crate) fn stack_max(account: &Account) -> usize {
+    account.limit().map_or(usize::MAX, |limit| (limit / STACK_PART).min(STACK_BYTES))
+}
+
+/// Raises if C functions call each other deeper than the state may have them.
+///
+/// # Safety
+/// As for [`look`].
+#[cold]
+pub unsafe fn check_depth(raw: *mut lua_State) {
+    // SAFETY: the coroutine that has called; raising unwinds what is live in it.
+    unsafe {
+        if !thread::may_nest(stack_max(account(raw))) {
+            ffi::luaL_error(raw, c"C stack overflow".as_ptr());
         }
     }
 }

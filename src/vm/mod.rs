@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "the VM is a C library")]
 
 pub mod blame;
+mod charge;
 pub(crate) mod chunk_cache;
 pub mod convert;
 pub(crate) mod coroutine;

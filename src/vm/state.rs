@@ -20,22 +20,6 @@ use crate::message::Held;
 use crate::os::memory;
 use crate::{failpoint, rt};
 
-/// External bytes that may be charged before the collector is made to take a step.
-const COLLECT_EVERY_BYTES: usize = 64 * 1024;
-
-/// Least number of external bytes that a state may be charged during one cycle of the collector.
-const CYCLE_BYTES_MIN: usize = 4 << 20;
-
-/// The most that it may be charged. Fewer cycles are cheaper: marking what lives costs the same
-/// however much is freed. Only few states with large frames should use all of it.
-const CYCLE_BYTES_MAX: usize = 16 << 20;
-
-/// The total that all states share, between these two bounds.
-const CYCLE_TOTAL_BYTES: usize = 64 << 20;
-
-/// Bytes of the VM's heap that one step of the collector deals with, marking and sweeping.
-const STEP_BYTES: usize = 1024;
-
 /// The collector's pause that LuaJIT starts with, in percent.
 const PAUSE_MIN: i32 = 200;
 
@@ -47,7 +31,7 @@ const SLACK_BYTES: usize = 512 * 1024;
 const SLACK_TOTAL_BYTES: usize = 8 << 20;
 
 /// Number of states in the process.
-static STATES: AtomicUsize = AtomicUsize::new(0);
+pub(super) static STATES: AtomicUsize = AtomicUsize::new(0);
 
 /// What a state may use beyond its limit once that is exceeded: to say so, and to end.
 const END_BYTES: usize = 1 << 20;
@@ -61,9 +45,9 @@ const STATE_BYTES_MIN: usize = 2048;
 /// Memory figures of one state. Touched only by the thread that runs the state.
 #[derive(Debug)]
 pub struct Account {
-    lua_bytes: Cell<usize>,
-    external_bytes: Cell<usize>,
-    uncollected_bytes: Cell<usize>,
+    pub(super) lua_bytes: Cell<usize>,
+    pub(super) external_bytes: Cell<usize>,
+    pub(super) uncollected_bytes: Cell<usize>,
     limit_bytes: Cell<usize>,
     /// Beyond this many bytes of both kinds something has to be done: the limit, or what makes a
     /// collection worth while before that.
@@ -77,6 +61,8 @@ pub struct Account {
     /// Used by [`allocate`] and [`Account::allocate_buffer`] alone, which call nothing that comes
     /// back to them.
     heap: UnsafeCell<Heap>,
+    /// Open files that were charged.
+    pub(super) files: Cell<u32>,
     /// The metatable of buffers, once there is one.
     buffer_metatable: Cell<Option<NonNull<c_void>>>,
     buffer_environment: Cell<u64>,
@@ -113,7 +99,7 @@ impl Account {
 
     /// The limit was exceeded: whatever the script does about it, it ends.
     #[cold]
-    fn exceed(&self, wanted: usize) {
+    pub(super) fn exceed(&self, wanted: usize) {
         if !self.exceeded.replace(true) {
             self.wanted_bytes.set(wanted);
             self.limit_bytes.set(self.limit_bytes.get().saturating_add(END_BYTES));
@@ -261,7 +247,7 @@ impl Account {
     }
 
     /// Whether so much may be held outside of the VM beside what its memory wastes.
-    fn may_grow(&self, bytes: usize) -> bool {
+    pub(super) fn may_grow(&self, bytes: usize) -> bool {
         let heap = self.heap();
         heap.may_grow(bytes) || {
             let total = self.held().saturating_add(bytes);
@@ -271,17 +257,22 @@ impl Account {
         }
     }
 
+    /// The limit, if there is one.
+    pub(crate) fn limit(&self) -> Option<usize> {
+        Some(self.limit_bytes.get()).filter(|&bytes| bytes != usize::MAX)
+    }
+
     /// Bytes that may be held in addition.
     #[cfg(any(feature = "json", feature = "msgpack"))]
     pub(crate) fn room(&self) -> usize {
         self.limit_bytes.get().saturating_sub(self.held())
     }
 
-    fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.lua_bytes.get().saturating_add(self.external_bytes.get())
     }
 
-    fn would_exceed(&self, more: usize) -> bool {
+    pub(super) fn would_exceed(&self, more: usize) -> bool {
         self.held().saturating_add(more) > self.limit_bytes.get()
     }
 }
@@ -322,6 +313,7 @@ impl State {
             low_bytes: Cell::new(usize::MAX),
             pause: Cell::new(PAUSE_MIN),
             heap: UnsafeCell::new(Heap::new()),
+            files: Cell::new(0),
             buffer_metatable: Cell::new(None),
             buffer_environment: Cell::new(0),
             output: stdio::Choice::default(),
@@ -412,66 +404,6 @@ pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
     unsafe { ffi::lua_getallocf(state, &mut user) };
     // SAFETY: an account lives as long as its state.
     unsafe { &*user.cast::<Account>() }
-}
-
-impl Stack<'_> {
-    /// Reports `bytes` newly held outside the VM on behalf of the state. Returns false, and counts
-    /// nothing, if that would exceed the state's limit even after a full collection.
-    ///
-    /// May run the collector, and with it finalisers: call it before taking pointers into Lua
-    /// values.
-    pub fn charge(self, bytes: usize) -> bool {
-        self.charge_for(bytes, bytes)
-    }
-
-    /// The same, where `bytes` are those of a block of which only `moved` are new to the state:
-    /// these make the collector work.
-    pub fn charge_for(self, bytes: usize, moved: usize) -> bool {
-        let account = self.account();
-        let may_not = || account.would_exceed(bytes) || !account.may_grow(bytes);
-        if may_not() {
-            self.control_collector(ffi::LUA_GCCOLLECT);
-            if may_not() {
-                account.exceed(account.held().saturating_add(bytes));
-                return false;
-            }
-        }
-        account.recharge(0, bytes);
-        self.pace(moved);
-        true
-    }
-
-    /// Has the collector work as for `bytes` newly held outside the VM, which are not counted: for
-    /// objects that hold something scarcer than memory.
-    ///
-    /// May run finalisers: see [`Stack::charge`].
-    pub fn pace(self, bytes: usize) {
-        let account = self.account();
-        let uncollected = account.uncollected_bytes.get() + bytes;
-        if uncollected < COLLECT_EVERY_BYTES {
-            account.uncollected_bytes.set(uncollected);
-            return;
-        }
-        account.uncollected_bytes.set(0);
-        // As large a part of a cycle as this is of what may be charged during one.
-        let held = account.lua_bytes.get();
-        // Relaxed: a figure that nothing depends on but speed.
-        let share = CYCLE_TOTAL_BYTES / STATES.load(Ordering::Relaxed).max(1);
-        let per_cycle = share.clamp(CYCLE_BYTES_MIN, CYCLE_BYTES_MAX);
-        let per_cycle = per_cycle.max(held + account.external_bytes.get() / 2);
-        let steps = (held / STEP_BYTES).max(16) as u64 * uncollected as u64 / per_cycle as u64 + 1;
-        for _ in 0..steps {
-            // It returns 1 at the end of a cycle.
-            if self.control_collector(ffi::LUA_GCSTEP) != 0 {
-                break;
-            }
-        }
-    }
-
-    /// Takes back what [`Stack::charge`] counted. Never runs the collector: safe in finalisers.
-    pub fn discharge(self, bytes: usize) {
-        self.account().recharge(bytes, 0);
-    }
 }
 
 /// Opens the standard libraries.

@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::layout::{self, Function, NUMBER_C};
-use super::state;
-use crate::os::stdio::{self, FILE, Lock};
+use super::{hook, state};
+use crate::os::stdio::{self, ErrorLock, FILE, Lock};
 
 unsafe extern "C-unwind" {
     /// A string's bytes, or a number as text in memory of the VM's that is used again; null for
@@ -214,29 +214,54 @@ unsafe fn plain_text<'a>(raw: *mut lua_State, index: c_int) -> &'a [u8] {
 
 /// Prints strings and numbers as they are.
 unsafe fn print_plain(raw: *mut lua_State, count: c_int) {
+    // SAFETY: called by `print`, which has looked at the arguments. May raise, as the context ends
+    // or for want of memory: the lock is let go.
+    unsafe {
+        let (lock, is_written) = write_plain(raw, count, b"\n", |raw| hook::look(raw));
+        end_print(raw, &lock, is_written);
+    }
+}
+
+/// Gives the stream so many arguments, each once the one before it is there, and what ends them;
+/// `look` is called now and then. Returns the lock, and whether nothing is lost.
+#[inline]
+unsafe fn write_plain(
+    raw: *mut lua_State,
+    count: c_int,
+    end: &[u8],
+    look: impl Fn(*mut lua_State),
+) -> (Lock, bool) {
     let lock = Lock::take();
     let mut pieces = Pieces { lock: &lock, bytes: [0; PIECES_BYTES], length: 0, is_written: true };
     for index in 1..=count {
         if index > 1 {
             pieces.add(b"\t");
         }
-        // SAFETY: called by `print`, which has looked at the arguments. May raise for want of
-        // memory: the lock is let go.
+        // SAFETY: these arguments are strings and numbers.
         unsafe {
             let is_number = ffi::lua_type(raw, index) == ffi::LUA_TNUMBER;
-            if !is_number || !pieces.add_whole(ffi::lua_tonumber(raw, index)) {
-                pieces.add(plain_text(raw, index));
+            if is_number && pieces.add_whole(ffi::lua_tonumber(raw, index)) {
+                continue;
+            }
+            let text = plain_text(raw, index);
+            if text.len() <= PIECES_BYTES {
+                pieces.add(text);
+            } else {
+                pieces.add_long(text, || look(raw));
             }
         }
     }
-    pieces.add(b"\n");
+    pieces.add(end);
     let is_written = pieces.write();
-    // SAFETY: called by `print`.
-    unsafe { end_print(raw, &lock, is_written) };
+    (lock, is_written)
 }
 
 /// Bytes that are put together before the stream is given them.
 const PIECES_BYTES: usize = 256;
+
+/// What the stream is given at once: as much as a pipe takes. With a slow reader, or much to write,
+/// whoever writes may have to end before that is done.
+pub(super) const PART_BYTES: usize = 64 << 10;
 
 /// Digits of the whole numbers that are written as such; longer ones have an exponent.
 const DIGITS_MAX: usize = 14;
@@ -250,18 +275,25 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
+    /// Adds a piece that is not longer than what is put together.
     #[inline]
     fn add(&mut self, piece: &[u8]) {
         if piece.len() > PIECES_BYTES - self.length {
             self.is_written &= self.lock.make_room(self.length + piece.len());
             self.is_written &= self.write();
-            if piece.len() > PIECES_BYTES {
-                self.is_written &= self.lock.write(piece);
-                return;
-            }
         }
         self.bytes[self.length..][..piece.len()].copy_from_slice(piece);
         self.length += piece.len();
+    }
+
+    /// The same for more than is put together.
+    fn add_long(&mut self, piece: &[u8], look: impl Fn()) {
+        self.is_written &= self.lock.make_room(self.length + piece.len());
+        self.is_written &= self.write();
+        for part in piece.chunks(PART_BYTES) {
+            look();
+            self.is_written &= self.lock.write(part);
+        }
     }
 
     /// Adds a whole number as the VM would write it, but faster; false if it is none, or too long.
@@ -309,51 +341,48 @@ unsafe fn end_print(raw: *mut lua_State, lock: &Lock, mut is_written: bool) {
     }
 }
 
-/// What has been made of the arguments of a call. If one of them raises, what was made before is
+/// The first arguments of a call, which are texts by now. If one after them raises, they are
 /// printed, as by LuaJIT.
-struct Line(Vec<u8>);
+struct Texts {
+    raw: *mut lua_State,
+    count: c_int,
+}
 
-impl Drop for Line {
+impl Drop for Texts {
     fn drop(&mut self) {
-        if !self.0.is_empty() && !Lock::take().write(&self.0) {
+        // SAFETY: what raises has left the frame of `print` as it is, with the error on its top.
+        let is_written = unsafe { write_plain(self.raw, self.count, b"", |_| ()).1 };
+        if !is_written {
             stdio::note_loss();
         }
     }
 }
 
-/// Prints anything. Whatever `tostring` does, others can print meanwhile.
+/// Prints anything. What `tostring` returns takes the arguments' places, so that it is the VM that
+/// holds it. Whatever that does, others can print meanwhile.
 #[cold]
 unsafe fn print_any(raw: *mut lua_State, count: c_int, is_usual: bool) {
-    let mut line = Line(Vec::new());
+    let mut texts = Texts { raw, count: 0 };
     // SAFETY: called by `print`, with `tostring` on the top of the stack. What raises unwinds.
     unsafe {
         for index in 1..=count {
             if is_usual && is_plain(raw, index) {
-                if index > 1 {
-                    line.0.push(b'\t');
+                // Nothing is to be made of numbers later, as something is raised.
+                ffi::lua_tolstring(raw, index, std::ptr::null_mut());
+            } else {
+                ffi::lua_pushvalue(raw, count + 1);
+                ffi::lua_pushvalue(raw, index);
+                ffi::lua_call(raw, 1, 1);
+                if ffi::lua_tolstring(raw, -1, std::ptr::null_mut()).is_null() {
+                    ffi::luaL_error(raw, c"'tostring' must return a string to 'print'".as_ptr());
+                    return;
                 }
-                line.0.extend_from_slice(plain_text(raw, index));
-                continue;
+                ffi::lua_replace(raw, index);
             }
-            ffi::lua_pushvalue(raw, count + 1);
-            ffi::lua_pushvalue(raw, index);
-            ffi::lua_call(raw, 1, 1);
-            let mut length = 0;
-            let start = ffi::lua_tolstring(raw, -1, &mut length);
-            if start.is_null() {
-                ffi::luaL_error(raw, c"'tostring' must return a string to 'print'".as_ptr());
-                return;
-            }
-            if index > 1 {
-                line.0.push(b'\t');
-            }
-            line.0.extend_from_slice(std::slice::from_raw_parts(start.cast::<u8>(), length));
-            ffi::lua_settop(raw, count + 1);
+            texts.count = index;
         }
-        line.0.push(b'\n');
-        let lock = Lock::take();
-        let is_written = lock.write(&std::mem::take(&mut line.0));
-        end_print(raw, &lock, is_written);
+        std::mem::forget(texts);
+        print_plain(raw, count);
     }
 }
 
@@ -366,8 +395,10 @@ struct Call {
     /// Why what was printed before is lost, as in `errno`.
     loss: Option<c_int>,
     /// What goes to standard error, which writes each piece by itself: other threads, the log among
-    /// them, would write in between.
+    /// them, would write in between. No more than [`PART_BYTES`].
     errors: Vec<u8>,
+    /// Taken once there are more.
+    error_lock: Option<ErrorLock>,
 }
 
 impl Drop for Call {
@@ -381,20 +412,59 @@ impl Drop for Call {
 
 /// Writes to standard error at once; false, with the reason in `errno`, if that fails.
 fn write_error(bytes: &[u8]) -> bool {
-    unsafe extern "C" {
-        static stderr: *mut FILE;
-    }
-    // SAFETY: the C library's own stream; pointer and length are those of a slice.
-    unsafe { libc::fwrite(bytes.as_ptr().cast(), 1, bytes.len(), stderr) == bytes.len() }
+    lock_errors().write(bytes) == bytes.len()
 }
 
-/// Takes a piece for standard error, if it is one of a call.
+/// The right to write to standard error. Who reads both outputs finds them in order.
+pub(crate) fn lock_errors() -> ErrorLock {
+    stdio::flush();
+    stdio::precede_error()
+}
+
+/// Takes a piece for standard error, if it is one of a call: so many bytes of it, less if they
+/// cannot be written.
 #[cfg(target_env = "gnu")]
-pub(crate) fn take_error_piece(bytes: &[u8]) -> bool {
-    let Some(mut call) = CALL.take() else { return false };
-    call.errors.extend_from_slice(bytes);
+pub(crate) fn take_error_piece(bytes: &[u8]) -> Option<usize> {
+    let mut call = CALL.take()?;
+    if call.error_lock.is_none()
+        && call.errors.len() + bytes.len() <= PART_BYTES
+        && call.errors.try_reserve(bytes.len()).is_ok()
+    {
+        call.errors.extend_from_slice(bytes);
+        CALL.set(Some(call));
+        return Some(bytes.len());
+    }
+    // Nobody comes in between what was collected and the rest, which is written as it comes.
+    let lock = call.error_lock.get_or_insert_with(lock_errors);
+    let collected = std::mem::take(&mut call.errors);
+    let written = match lock.write(&collected) {
+        written if written < collected.len() => 0,
+        _ => write_parts(bytes, |part| lock.write(part)),
+    };
     CALL.set(Some(call));
-    true
+    Some(written)
+}
+
+/// Has `write` write bytes, few at a time, and looks in between whether the context ends. Returns
+/// how many are written.
+#[cfg(target_env = "gnu")]
+pub(crate) fn write_parts(bytes: &[u8], write: impl Fn(&[u8]) -> usize) -> usize {
+    if bytes.len() <= PART_BYTES {
+        return write(bytes);
+    }
+    let mut all = 0;
+    for part in bytes.chunks(PART_BYTES) {
+        if let Some(raw) = hook::current() {
+            // SAFETY: the coroutine that has called the function of `io` that writes.
+            unsafe { hook::look(raw) };
+        }
+        let written = write(part);
+        all += written;
+        if written < part.len() {
+            break;
+        }
+    }
+    all
 }
 
 /// Notes a piece that is about to go to standard output.
@@ -429,7 +499,13 @@ unsafe fn write_with(raw: *mut lua_State, original: lua_CFunction) -> c_int {
     }
     // Where nobody tells of pieces, all may be some.
     let lock = (!cfg!(target_env = "gnu")).then(Lock::take);
-    CALL.set(Some(Call { lock, has_line: false, loss: None, errors: Vec::new() }));
+    CALL.set(Some(Call {
+        lock,
+        has_line: false,
+        loss: None,
+        errors: Vec::new(),
+        error_lock: None,
+    }));
     let end = End;
     // SAFETY: called by the VM for a call of this very function.
     let results = unsafe { original(raw) };

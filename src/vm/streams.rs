@@ -4,7 +4,7 @@
 use std::ffi::{c_int, c_void};
 use std::io::Error;
 
-use super::stdio::{note_piece, take_error_piece};
+use super::stdio::{lock_errors, note_piece, take_error_piece, write_parts};
 use super::{hook, state};
 use crate::os::stdio::{self, FILE};
 
@@ -24,35 +24,47 @@ unsafe extern "C" {
     fn __fpending(stream: *mut FILE) -> usize;
 }
 
-/// What LuaJIT's `write` calls for each piece, in place of `fwrite`; see build.rs.
+/// What LuaJIT's `write` calls for each piece, in place of `fwrite`; see build.rs. Raises if its
+/// context ends meanwhile.
 ///
 /// # Safety
 /// As for `fwrite`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_fwrite(
+unsafe extern "C-unwind" fn __wrap_fwrite(
     from: *const c_void,
     size: usize,
     count: usize,
     to: *mut FILE,
 ) -> usize {
-    // SAFETY: the arguments of `fwrite`, handed on: an open stream and so many bytes.
-    unsafe {
-        if to == stdio::stream() {
-            note_piece(std::slice::from_raw_parts(from.cast::<u8>(), size * count));
-        } else if to == stderr {
-            if take_error_piece(std::slice::from_raw_parts(from.cast::<u8>(), size * count)) {
-                return count;
-            }
-            // Who reads both finds them in order.
-            stdio::flush();
+    /// A stream that is locked.
+    struct Locked(*mut FILE);
+    impl Drop for Locked {
+        fn drop(&mut self) {
+            // SAFETY: locked by this thread, in what follows.
+            unsafe { funlockfile(self.0) };
         }
-        let shared = (to == stderr).then(stdio::precede_error);
-        flockfile(to);
-        let written = fwrite_unlocked(from, size, count, to);
-        funlockfile(to);
-        drop(shared);
-        written
     }
+    // SAFETY: the arguments of `fwrite`: an open stream and so many bytes.
+    let (bytes, errors) =
+        unsafe { (std::slice::from_raw_parts(from.cast::<u8>(), size * count), stderr) };
+    let written = if to == errors {
+        take_error_piece(bytes).unwrap_or_else(|| {
+            let lock = lock_errors();
+            write_parts(bytes, |part| lock.write(part))
+        })
+    } else {
+        if to == stdio::stream() {
+            note_piece(bytes);
+        }
+        // SAFETY: an open stream.
+        unsafe { flockfile(to) };
+        let _locked = Locked(to);
+        // SAFETY: the stream is locked, pointer and length are those of a slice.
+        write_parts(bytes, |part| unsafe {
+            fwrite_unlocked(part.as_ptr().cast(), 1, part.len(), to)
+        })
+    };
+    if written == bytes.len() { count } else { written / size.max(1) }
 }
 
 /// In place of `fflush`, see build.rs: for standard output it tells what nobody else could.

@@ -13,6 +13,8 @@
 mod broken_pipe;
 #[cfg(target_env = "gnu")]
 mod children;
+#[cfg(target_env = "gnu")]
+mod files;
 pub(crate) mod input;
 mod late;
 #[cfg(target_env = "gnu")]
@@ -21,6 +23,8 @@ mod reading;
 mod shortage;
 mod start;
 
+#[cfg(target_env = "gnu")]
+pub use files::{FILE_BYTES, on_file};
 pub use input::{read_line, unbuffer_input};
 pub use late::nudge;
 #[cfg(target_env = "gnu")]
@@ -48,6 +52,7 @@ pub(crate) use libc::FILE;
 
 unsafe extern "C" {
     static stdout: *mut FILE;
+    static stderr: *mut FILE;
     fn flockfile(stream: *mut FILE);
     fn ftrylockfile(stream: *mut FILE) -> c_int;
     fn funlockfile(stream: *mut FILE);
@@ -176,15 +181,43 @@ fn is_shared() -> bool {
     output.is_some() && output == identity(libc::STDERR_FILENO)
 }
 
-/// Called before standard error is written: where that is the same as standard output, what was
-/// printed so far, which may have been written up to the middle of a line, comes first; and nothing
-/// is printed until the lock is let go.
-pub fn precede_error() -> Option<Lock> {
-    let lock = is_shared().then(Lock::take)?;
-    if pending() > 0 && !lock.flush() {
+/// The right to write to standard error, of one thread at a time; it may be taken again while it is
+/// held. Where that is the same as standard output, nobody prints meanwhile.
+#[derive(Debug)]
+pub struct ErrorLock {
+    _shared: Option<Lock>,
+    _thread: PhantomData<*const ()>,
+}
+
+impl ErrorLock {
+    /// Writes bytes at once; returns how many are written, and why not all in `errno`.
+    pub fn write(&self, bytes: &[u8]) -> usize {
+        // SAFETY: the stream is locked, pointer and length are those of a slice.
+        unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stderr) }
+    }
+}
+
+impl Drop for ErrorLock {
+    fn drop(&mut self) {
+        // SAFETY: this thread holds it.
+        unsafe { funlockfile(stderr) };
+    }
+}
+
+/// Called before standard error is written: what was printed so far, which may have been written up
+/// to the middle of a line, comes first where that is the same; and nothing else is printed there
+/// until the lock is let go.
+pub fn precede_error() -> ErrorLock {
+    let shared = is_shared().then(Lock::take);
+    if let Some(lock) = &shared
+        && pending() > 0
+        && !lock.flush()
+    {
         note_loss();
     }
-    Some(lock)
+    // SAFETY: a stream that lives as long as the process.
+    unsafe { flockfile(stderr) };
+    ErrorLock { _shared: shared, _thread: PhantomData }
 }
 
 /// Has the system take what was collected. What is lost is noted. Who has written waits for the

@@ -31,5 +31,5 @@ pub(super) fn with_room<R>(failed: impl Fn(&R) -> bool, mut open: impl FnMut() -
 
 /// The same for streams.
 pub(super) fn stream_with_room(open: impl FnMut() -> *mut FILE) -> *mut FILE {
-    with_room(|stream: &*mut FILE| stream.is_null(), open)
+    super::files::open(|| with_room(|stream: &*mut FILE| stream.is_null(), open))
 }
