@@ -9,6 +9,11 @@ local native, core, load_next, loaded = ...
 
 local error, ipairs, next, rawget, rawset = error, ipairs, next, rawget, rawset
 local gmatch = string.gmatch
+local status, on, off = jit.status, jit.on, jit.off
+
+-- The loops below run once: traces of them would be of no use, and `-jv` would number them.
+local was_on = status()
+off()
 
 local CODEC = "array decode encode object"
 local NAMES = {
@@ -63,6 +68,8 @@ for module, names in next, NAMES do
     end
 end
 
+if was_on then on() end
+
 -- What a method of buffers stands for; loads it. `place` notes it (buffer/access.lua).
 local function find_accessor(name, stub)
     local known = originals[stub]
@@ -84,6 +91,8 @@ local has_buffer = false
 return function(with_buffer)
     if not with_buffer or has_buffer then return end
     has_buffer = true
+    local is_on = status()
+    off()
     local buffer = native.buffer_table()
     native.buffer_methods()
     local placed = {}
@@ -100,8 +109,10 @@ return function(with_buffer)
         end
     end
     -- What is loaded is there, but for what is withheld from a confined context.
-    if native.has_buffer_access() then return end
-    for name in gmatch(ACCESS, "%S+") do
-        place(name)
+    if not native.has_buffer_access() then
+        for name in gmatch(ACCESS, "%S+") do
+            place(name)
+        end
     end
+    if is_on then on() end
 end
