@@ -244,8 +244,8 @@ fn tables_of_colliding_keys_keep_what_they_hold() {
     run(node_lua().args(["-e", &script])).succeeded();
 }
 
-/// Such tables travel, whatever else is in them: each takes its senders and receivers no longer than
-/// others, of which a hundred fit the limit.
+/// Such tables travel, whatever else is in them: each takes its senders and receivers no longer
+/// than others, of which a hundred fit the limit.
 #[test]
 fn tables_of_colliding_keys_are_sent_like_others() {
     let script = format!(
@@ -272,6 +272,22 @@ fn tables_of_colliding_keys_are_sent_like_others() {
            assert(count == 40201 and got[keys[40000]] == 40000, count)
            assert(got.other == other and got[100] == 100 and got.k7 == 7, name)
          end"
+    );
+    run(node_lua().args(["--turn-limit", "0.5", "-e", &script])).succeeded();
+}
+
+/// A peer may write such maps: reading them takes as long as reading others.
+#[cfg(feature = "msgpack")]
+#[test]
+fn maps_of_colliding_keys_are_read_like_others() {
+    let script = format!(
+        "{COLLIDING}
+         local keys, parts = colliding(60000), {{}}
+         for i, key in ipairs(keys) do parts[i] = msgpack.encode(key) .. '\\1' end
+         local bytes = '\\xdf' .. buffer.pack('>I4', #keys):tostring() .. table.concat(parts)
+         timer.sleep(0)
+         local got = msgpack.decode(bytes)
+         assert(got[keys[1]] == 1 and got[keys[60000]] == 1)"
     );
     run(node_lua().args(["--turn-limit", "0.5", "-e", &script])).succeeded();
 }

@@ -269,7 +269,8 @@ fn children_of_the_confined_share_its_entries() {
          if how == 'log' then for i = 1, 100 do context.log('LINE') end end
          if how == 'error' then error('FAILED') end
          if how == 'time' then while true do end end
-         if how == 'memory' then local t = {} while true do t[#t + 1] = ('x'):rep(999) .. #t end end",
+         local t = {}
+         while how == 'memory' do t[#t + 1] = ('x'):rep(999) .. #t end",
     );
     let confined = folder.write(
         "confined.lua",

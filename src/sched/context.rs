@@ -22,9 +22,6 @@ const LATE_REPLIES_MAX: usize = 65_536;
 /// contexts.
 const REPORTS_MAX: usize = Id::INDEX_MAX;
 
-/// Warnings of full mailboxes in 10 s, of all contexts together.
-const WARNINGS_MAX: u32 = 100;
-
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -302,9 +299,8 @@ impl Context {
     #[cold]
     fn warn_of_refusal(&self, from: Id) {
         /// Of all contexts: any number of them can be made, each with a mailbox that fills.
-        static WARNINGS: LazyLock<std::sync::Mutex<Throttle>> = LazyLock::new(|| {
-            std::sync::Mutex::new(Throttle::new("warnings", WARNINGS_MAX, usize::MAX))
-        });
+        static WARNINGS: LazyLock<std::sync::Mutex<Throttle>> =
+            LazyLock::new(|| Throttle::new("warnings", 100, usize::MAX).into());
         if !self.refusals.is_due() {
             return;
         }
@@ -319,8 +315,8 @@ impl Context {
             self.waiting_bytes(),
             self.limits.mailbox_bytes
         );
-        let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
-        if warnings.admits(text.len(), &"full mailboxes") {
+        let warnings = WARNINGS.lock();
+        if warnings.unwrap_or_else(PoisonError::into_inner).admits(text.len(), &"full mailboxes") {
             log::warn!("{text}");
         }
     }

@@ -222,18 +222,18 @@ pub unsafe fn look(raw: *mut lua_State) {
 }
 
 /// Values after which who goes through many looks whether the context is to end.
-pub(crate) const VALUES_PER_LOOK: u32 = 1024;
+const VALUES_PER_LOOK: u32 = 1024;
 
-/// The same, now and then: of a count that begins with [`VALUES_PER_LOOK`], what is left of it.
-#[inline]
-pub(crate) fn tick(lua: Stack<'_>, left: u32) -> u32 {
-    match left.checked_sub(1) {
-        Some(left) => left,
-        None => {
+impl Stack<'_> {
+    /// Raises if the context ends, now and then: counts what is left until it looks again.
+    #[inline]
+    pub(crate) fn tick(self, left: &mut u32) {
+        if *left == 0 {
+            *left = VALUES_PER_LOOK;
             // SAFETY: the coroutine that has called the native function; what it has unwinds.
-            unsafe { look(lua.raw()) };
-            VALUES_PER_LOOK
+            unsafe { look(self.raw()) };
         }
+        *left -= 1;
     }
 }
 

@@ -84,8 +84,8 @@ pub(crate) fn on_fault(end: fn(Box<dyn Any + Send>) -> !) {
     let _ = ON_FAULT.set(end);
 }
 
-/// What `body`, which raises nothing, returns; should it panic, the context ends, with a Lua error: a
-/// panic must not cross the frames of the VM.
+/// What `body`, which raises nothing, returns; should it panic, the context ends, with a Lua error:
+/// a panic must not cross the frames of the VM.
 pub(crate) fn guarded<R>(body: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| match ON_FAULT.get() {
         Some(end) => end(panic),

@@ -396,8 +396,8 @@ fn setfenv(lua: Stack<'_>) -> c_int {
     go_on(lua, &SETFENV)
 }
 
-/// module: its caller gets an environment, if that is a function of a script's. Those of the library
-/// count as C functions, which get none.
+/// module: its caller gets an environment, if that is a function of a script's. Those of the
+/// library count as C functions, which get none.
 fn module(lua: Stack<'_>) -> c_int {
     if !frame(lua, 1).is_some_and(Kind::is_ours) {
         return go_on(lua, &MODULE);

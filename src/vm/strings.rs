@@ -13,7 +13,6 @@ use super::layout::{self, Function};
 use super::pattern::{Caller, Captured, Fault, Matcher};
 use super::stack::{Stack, function};
 use super::stock::{Original, go_on, replace};
-use super::tables;
 
 static FIND: Original = Original::new();
 static MATCH: Original = Original::new();
@@ -286,7 +285,7 @@ fn insert(lua: Stack<'_>) -> c_int {
         return go_on(lua, &INSERT);
     }
     let (place, end) = (i64::from(lua.whole(2)), lua.length(1) as i64 + 1);
-    let is_moved = end - place > STEPS_FEW && tables::move_up(lua, 1, place, end);
+    let is_moved = end - place > STEPS_FEW && lua.move_up(1, place, end);
     if !is_moved && end - place <= STEPS_MAX {
         return go_on(lua, &INSERT);
     }

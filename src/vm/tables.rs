@@ -197,45 +197,47 @@ impl Table {
     }
 }
 
-/// Moves what the array of the table at `index` holds from a place on up by one, to `end` in all;
-/// false, with nothing done, if it has no such places.
-pub(crate) fn move_up(lua: Stack<'_>, index: c_int, place: i64, end: i64) -> bool {
-    // SAFETY: a table is there, which nobody else looks at meanwhile.
-    let table = unsafe { &*layout::object::<Table>(lua.raw(), index) };
-    let is_inside = 1 <= place && place <= end && end < i64::from(table.array_len);
-    if is_inside {
-        // SAFETY: places of the array; the collector has seen what is moved, or is to see it.
-        unsafe {
-            let from = table.array.add(place as usize);
-            ptr::copy(from, from.add(1), (end - place) as usize);
-        }
-    }
-    is_inside
-}
-
-/// Pushes the key and the value of the first entry of the table at `index` from a place on, and
-/// moves that behind it; false, with nothing pushed, if there is none. Scripts may run in between:
-/// whatever they do to the table, its entries as they are then are pushed.
-pub(crate) fn push_entry(lua: Stack<'_>, index: c_int, place: &mut usize) -> bool {
-    // SAFETY: a table is there, which nobody changes meanwhile.
-    let table = unsafe { &*layout::object::<Table>(lua.raw(), index) };
-    let (array, hash) = (table.array(), table.hash());
-    while *place < array.len() + hash.len() {
-        let at = *place;
-        *place += 1;
-        let (key, value) = match array.get(at) {
-            Some(value) => ((at as f64).to_bits(), *value),
-            None => (hash[at - array.len()].key, hash[at - array.len()].value),
-        };
-        if value != NIL {
-            // SAFETY: there is room on the stack of a native function, and what a table holds is
-            // alive.
+impl Stack<'_> {
+    /// Moves what the array of the table at `index` holds from a place on up by one, to `end` in
+    /// all; false, with nothing done, if it has no such places.
+    pub(crate) fn move_up(self, index: c_int, place: i64, end: i64) -> bool {
+        // SAFETY: a table is there, which nobody else looks at meanwhile.
+        let table = unsafe { &*layout::object::<Table>(self.raw(), index) };
+        let is_inside = 1 <= place && place <= end && end < i64::from(table.array_len);
+        if is_inside {
+            // SAFETY: places of the array; the collector has seen what is moved, or is to see it.
             unsafe {
-                layout::push(lua.raw(), key);
-                layout::push(lua.raw(), value);
+                let from = table.array.add(place as usize);
+                ptr::copy(from, from.add(1), (end - place) as usize);
             }
-            return true;
         }
+        is_inside
     }
-    false
+
+    /// Pushes the key and the value of the first entry of the table at `index` from a place on, and
+    /// moves that behind it; false, with nothing pushed, if there is none. Scripts may run in
+    /// between: whatever they do to the table, its entries as they are then are pushed.
+    pub(crate) fn push_entry(self, index: c_int, place: &mut usize) -> bool {
+        // SAFETY: a table is there, which nobody changes meanwhile.
+        let table = unsafe { &*layout::object::<Table>(self.raw(), index) };
+        let (array, hash) = (table.array(), table.hash());
+        while *place < array.len() + hash.len() {
+            let at = *place;
+            *place += 1;
+            let (key, value) = match array.get(at) {
+                Some(value) => ((at as f64).to_bits(), *value),
+                None => (hash[at - array.len()].key, hash[at - array.len()].value),
+            };
+            if value != NIL {
+                // SAFETY: there is room on the stack of a native function, and what a table holds
+                // is alive.
+                unsafe {
+                    layout::push(self.raw(), key);
+                    layout::push(self.raw(), value);
+                }
+                return true;
+            }
+        }
+        false
+    }
 }

@@ -204,4 +204,55 @@ test("refused", function()
     raises("no option", "bad option 'x' of 'encode'", encode, 1, { x = 1 })
 end)
 
+-- Maps of many keys of all kinds, some of them twice, against what plain assignments make.
+test("large maps", function()
+    local function key(i)
+        local kind = i % 11
+        if kind == 0 then return "k" .. i end
+        if kind == 1 then return i * 1.5 end
+        if kind == 2 then return -i end
+        if kind == 3 then return i * 7919 * 4096 end
+        if kind == 4 then return i % 23 == 0 end
+        if kind == 5 then return (i - 60) * 0.25 end -- some of these are those of others
+        return i
+    end
+    for _, count in ipairs({ 100, 127, 128, 129, 130, 300, 3000 }) do
+        local expected, pairs_, values = {}, {}, 0
+        for i = 1, count do
+            local value = i % 7 == 0 and {} or i % 13 == 0 and "x" .. i or i
+            pairs_[i] = encode(key(i)) .. encode(value)
+            expected[key(i)] = value
+        end
+        local bytes = "\xdf" .. buffer.pack(">I4", count):tostring() .. table.concat(pairs_)
+        collectgarbage()
+        local got = decode(bytes)
+        collectgarbage()
+        local same = true
+        for k, value in pairs(got) do
+            local is_same = type(value) == "table" and #value == 0 and type(expected[k]) == "table"
+            same = same and (is_same or value == expected[k])
+            values = values + 1
+        end
+        for k in pairs(expected) do
+            values = values - 1
+            same = same and got[k] ~= nil
+        end
+        ok(same and values == 0, count .. " pairs")
+    end
+    local listed = {}
+    for i = 1, 1000 do
+        listed[i] = encode(i) .. encode(-i)
+    end
+    local got = decode("\xdf\0\0\3\xe8" .. table.concat(listed))
+    ok(#got == 1000 and got[1] == -1 and got[1000] == -1000, "a list that was written as a map")
+    local inner = decode("\x92" .. ("\xdf\0\0\3\xe8" .. table.concat(listed)):rep(2))
+    ok(#inner[1] == 1000 and inner[2][999] == -999, "two in a list")
+    local nulls = { "\xdf\0\0\1\x90" }
+    for i = 1, 400 do
+        nulls[i + 1] = encode(i + 0.5) .. (i % 2 == 0 and "\xc0" or "\1")
+    end
+    got = decode(table.concat(nulls))
+    ok(got[1.5] == 1 and got[399.5] == 1 and got[400.5] == msgpack.null, "with nulls")
+end)
+
 tap.done()

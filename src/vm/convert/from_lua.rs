@@ -6,9 +6,7 @@ use std::marker::PhantomData;
 
 use mlua::ffi;
 
-use super::super::hook::{VALUES_PER_LOOK, tick};
 use super::super::stack::Stack;
-use super::super::tables;
 use super::int64::{Integer, to_integer};
 use super::{Buffers, Content, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::buf::Piece;
@@ -183,7 +181,7 @@ fn table_to_value<B: Buffers>(lua: Stack<'_>, scratch: &mut Scratch) -> Result<V
     } else {
         tables.clear();
         let writer = Writer::new(bytes, bytes_max);
-        let (depth, left, kind) = (0, VALUES_PER_LOOK, PhantomData);
+        let (depth, left, kind) = (0, 0, PhantomData);
         let mut encoder: Encoder<'_, B> =
             Encoder { lua, writer, buffers, tables, depth, left, kind };
         encoder.table()
@@ -263,8 +261,8 @@ impl<B: Buffers> Encoder<'_, B> {
         let (mut positional, mut pairs) = (0, 0);
         let length = lua.length(-1);
         let mut place = 0;
-        while tables::push_entry(lua, -1, &mut place) {
-            self.left = tick(lua, self.left);
+        while lua.push_entry(-1, &mut place) {
+            lua.tick(&mut self.left);
             match self.entry(&mut positional, length) {
                 Ok(is_pair) => pairs += u32::from(is_pair),
                 Err(failure) => {

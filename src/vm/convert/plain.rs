@@ -43,12 +43,12 @@ unsafe extern "C-unwind" {
 
 /// A table that is being filled: it stays on the stack meanwhile.
 #[derive(Clone, Copy)]
-pub(super) struct NewTable<'a>(NonNull<Table>, PhantomData<&'a ()>);
+pub(crate) struct NewTable<'a>(NonNull<Table>, PhantomData<&'a ()>);
 
 impl<'a> NewTable<'a> {
     /// The table at `index`.
     #[inline]
-    pub(super) fn at(lua: Stack<'a>, index: c_int) -> NewTable<'a> {
+    pub(crate) fn at(lua: Stack<'a>, index: c_int) -> NewTable<'a> {
         let object = NonNull::new(lua.address(index).cast_mut().cast());
         NewTable(object.expect("a table is there"), PhantomData)
     }
@@ -85,7 +85,7 @@ impl<'a> NewTable<'a> {
     /// all go to the same place. Put in one by one, each would be compared with all before it. So
     /// those that find their place free go first; then none of the others has to move anything
     /// away, and each takes the same time.
-    pub(super) fn insert_numbers(self, lua: Stack<'_>, values: NewTable<'_>, keys: &[f64]) {
+    pub(crate) fn insert_numbers(self, lua: Stack<'_>, values: NewTable<'_>, keys: &[f64]) {
         let mask = self.parts().mask;
         let mut taken = vec![false; mask as usize + 1];
         let is_first = |key: u64| !std::mem::replace(&mut taken[place(key, mask) as usize], true);

@@ -6,14 +6,14 @@
 use std::ffi::c_int;
 use std::fmt;
 
-use mlua::ffi::lua_State;
+use mlua::ffi::{self, lua_State};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::keys::Keys;
+use super::late::Late;
 use super::marks::{Mark, push_mark};
 use super::slots;
 use super::walk::EXACT_MAX;
-use super::{VALUES_PER_LOOK, tick};
 use crate::vm::convert::int64::{Integer, push_integer};
 use crate::vm::layout::{NIL, POINTER, STRING, Slot, Table, tag};
 use crate::vm::stack::Stack;
@@ -82,11 +82,13 @@ struct Waiting {
     waits_max: c_int,
     stored: c_int,
     has_table: bool,
+    /// Number keys of a map of many: their values are just below the table.
+    late: Option<Box<Late>>,
 }
 
 impl<'a> Builder<'a> {
     pub(crate) fn new(lua: Stack<'a>, rules: ReadRules) -> Builder<'a> {
-        Builder { lua, rules, depth: 0, left: VALUES_PER_LOOK, keys: Keys::new() }
+        Builder { lua, rules, depth: 0, left: 0, keys: Keys::new() }
     }
 
     /// Pushes what the deserializer finds.
@@ -108,7 +110,7 @@ impl<'a> Builder<'a> {
         if !self.lua.has_room(waits_max + SLOTS) {
             return Err(E::custom("nested too deep for the Lua stack"));
         }
-        Ok(Waiting { base, waits: 0, waits_max, stored: 0, has_table: false })
+        Ok(Waiting { base, waits: 0, waits_max, stored: 0, has_table: false, late: None })
     }
 
     fn push_null(&mut self) {
@@ -145,7 +147,7 @@ impl<'a> Builder<'a> {
 
     #[inline]
     fn tick(&mut self) {
-        self.left = tick(self.lua, self.left);
+        self.lua.tick(&mut self.left);
     }
 }
 
@@ -239,11 +241,26 @@ impl Waiting {
             return self.made(lua);
         }
         for index in (1..self.waits).step_by(2) {
+            if lua.kind(self.base + index) == ffi::LUA_TNUMBER {
+                self.put_off(lua, index);
+                continue;
+            }
             lua.push_copy(self.base + index);
             lua.push_copy(self.base + index + 1);
             lua.raw_set(self.base);
         }
         self.stored_all(lua);
+    }
+
+    /// Has a number key and its value wait until the map is whole.
+    fn put_off(&mut self, lua: Stack<'_>, index: c_int) {
+        let late = self.late.get_or_insert_with(|| {
+            lua.push_table(0, 0);
+            lua.insert(self.base);
+            self.base += 1;
+            Box::default()
+        });
+        late.add(lua, self.base + index, self.base - 1);
     }
 }
 
@@ -358,6 +375,9 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         }
         if waiting.waits > 0 || !waiting.has_table {
             waiting.store_map(lua);
+        }
+        if let Some(late) = waiting.late {
+            late.finish(lua, waiting.stored as usize / 2);
         }
         builder.depth -= 1;
         Ok(())

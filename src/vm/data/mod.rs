@@ -10,6 +10,7 @@
 mod build;
 mod cdata;
 mod keys;
+mod late;
 mod marks;
 mod output;
 mod shape;
@@ -20,8 +21,6 @@ pub(crate) use build::{Builder, Marked, ReadRules};
 pub(crate) use marks::{Mark, push_mark};
 pub(crate) use output::{Failure, Output, write};
 pub(crate) use walk::{Keys, Source, Sparse, WriteRules, empty_array};
-
-use super::hook::{VALUES_PER_LOOK, tick};
 
 /// Levels that options may allow. Each takes two slots of a Lua stack that has 8,000 for one call.
 pub(crate) const DEPTH_MAX: u32 = 2000;

@@ -10,7 +10,7 @@ use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
 use super::marks::{self, Mark};
 use super::shape::{Shape, Table, shape};
 use super::slots;
-use super::{Fault, VALUES_PER_LOOK, cdata, tick};
+use super::{Fault, cdata};
 use crate::vm::convert::int64::Integer;
 use crate::vm::layout::{self, FALSE, NIL, POINTER, STRING, Slot, TABLE, TRUE, USERDATA, tag};
 use crate::vm::stack::Stack;
@@ -99,7 +99,7 @@ struct Key<'s>(&'s str);
 impl<'a> Source<'a> {
     pub(crate) fn new(lua: Stack<'a>, rules: &'a WriteRules) -> Source<'a> {
         let buffers = lua.account().buffer_metatable();
-        let (left, levels) = (Cell::new(VALUES_PER_LOOK), RefCell::default());
+        let (left, levels) = (Cell::new(0), RefCell::default());
         Source { lua, rules, buffers, marks: Cell::new(None), levels, fault: Cell::new(None), left }
     }
 
@@ -207,7 +207,9 @@ impl<'a> Source<'a> {
         if let Some(level) = self.levels.borrow_mut().last_mut() {
             level.key = key;
         }
-        self.left.set(tick(self.lua, self.left.get()));
+        let mut left = self.left.get();
+        self.lua.tick(&mut left);
+        self.left.set(left);
     }
 
     fn list<S: Serializer>(&self, table: &Table, count: u32, to: S) -> Result<S::Ok, S::Error> {
