@@ -38,7 +38,6 @@ mod tcp;
 mod timer;
 mod turn;
 mod udp;
-#[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 mod unread;
 
 pub use buffer::values::BufferValues;
