@@ -12,8 +12,8 @@ use std::time::Duration;
 /// The signal: ignored by default, and used by others for the same purpose.
 const SIGNAL: libc::c_int = libc::SIGURG;
 
-/// What a thread gets that has to let others go first: a seventieth of what they get. Nothing at all
-/// (`SCHED_IDLE`) was no faster for the others, who may wait for a lock that it holds.
+/// What a thread gets that has to let others go first: a seventieth of what they get. Nothing at
+/// all (`SCHED_IDLE`) was no faster for the others, who may wait for a lock that it holds.
 const NICE: libc::c_int = 19;
 
 static HANDLER: OnceLock<fn()> = OnceLock::new();

@@ -59,7 +59,7 @@ const GROWTH: usize = 3;
 /// Looks after which a worker that could not be started is tried again.
 const RETRY_TICKS: u32 = 250;
 
-/// Looks after which a turn that cannot be cut, and uses CPU time, gets only what others leave: it is
+/// Looks after which a turn that cannot be cut, and uses CPU time, lets all others go first: it is
 /// taken for one that does not end, not for a C function that takes a while …
 const COMPUTING_TICKS: u32 = 32;
 
