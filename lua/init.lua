@@ -1,6 +1,6 @@
 -- Assembles the script API in a new state.
 
-local native, core, has_json, has_msgpack = ...
+local native, core, has_json, has_msgpack, has_tls = ...
 
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
 local getmetatable, setmetatable = getmetatable, setmetatable
@@ -74,6 +74,7 @@ local buffer = load("buffer")
 core.context, core.tcp, core.timer, core.udp = context, tcp, timer, udp
 if has_json then core.json = defer({}, "json") end
 if has_msgpack then core.msgpack = defer({}, "msgpack") end
+if has_tls then core.tls = defer({}, "tls") end
 
 -- Lists all functions of the modules, for scripts that look through them.
 local list
@@ -93,7 +94,7 @@ _G.timer, loaded.timer = timer, timer
 _G.tcp, loaded.tcp = tcp, tcp
 _G.buffer, loaded.buffer = buffer, buffer
 -- `require` knows them too; more names in package.loaded would double its memory.
-_G.json, _G.msgpack = core.json, core.msgpack
+_G.json, _G.msgpack, _G.tls = core.json, core.msgpack, core.tls
 _G.udp = udp
 
 local modules, require, dofile

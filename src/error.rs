@@ -4,7 +4,7 @@
 //! the runtime's own. [`Code::text`] is what `context.strerror` returns. The Lua side gives them
 //! the same names: `tests/tidy/` compares.
 
-use std::io;
+use std::{fmt, io};
 
 /// A stable failure code, as returned to scripts after `false`.
 ///
@@ -77,13 +77,28 @@ codes! {
     WRITE_QUEUE_FULL = 212, "write queue full";
     QUERIES_FULL = 213, "too many queries wait for an answer";
     LOOKUPS_FULL = 214, "too many host names are being looked up";
+    TLS_FAILED = 220, "TLS handshake failed";
+    CERTIFICATE_REFUSED = 221, "certificate refused";
+    TLS_TRUNCATED = 222, "truncated: the peer has ended the connection without a close_notify";
     NAME_TAKEN = 230, "another context answers under this name";
     TOO_MANY_NAMES = 232, "too many names or subscriptions of one context";
 }
 
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.text())
+    }
+}
+
+/// For failures that come by way of [`io::Error`] and are none of the system's.
+impl std::error::Error for Code {}
+
 impl From<&io::Error> for Code {
     fn from(error: &io::Error) -> Code {
         let Some(number) = error.raw_os_error() else {
+            if let Some(code) = error.get_ref().and_then(|inner| inner.downcast_ref::<Code>()) {
+                return *code;
+            }
             return match error.kind() {
                 io::ErrorKind::TimedOut => Code::TIMED_OUT,
                 io::ErrorKind::WriteZero | io::ErrorKind::BrokenPipe => Code::BROKEN_PIPE,

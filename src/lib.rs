@@ -7,7 +7,7 @@
 //! 2. [`logging`], [`buf`], [`frame`], [`message`], [`timer`]: the log; bytes; their division into
 //!    frames; what travels between contexts; deadlines
 //! 3. [`sched`]: who runs, and when
-//! 4. [`net`]: sockets with frames, and without
+//! 4. `tls`, [`net`]: TLS without I/O; sockets with frames, and without
 //! 5. [`vm`]: the virtual machine, and nobody else who knows LuaJIT
 //! 6. [`lua`]: what scripts call
 //! 7. [`cli`]: the command line
@@ -29,4 +29,6 @@ pub mod sched;
 pub mod sim;
 mod sync;
 pub mod timer;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod vm;

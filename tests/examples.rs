@@ -12,7 +12,8 @@ use support::expect::{compare, promise};
 use support::{Folder, PATIENCE, Server, connect, files, node_lua, repository, run, stem};
 
 /// Scripts that run and end by themselves.
-const ALONE: &[&str] = &["hello", "json", "packet", "rpc_pool", "supervisor", "timers", "topics"];
+const ALONE: &[&str] =
+    &["hello", "json", "packet", "rpc_pool", "supervisor", "timers", "tls_echo", "topics"];
 
 /// Servers, each with the client that talks to it.
 const PAIRS: &[(&str, &str)] = &[
@@ -71,7 +72,9 @@ fn start(name: &str) -> (Server, u16) {
 #[test]
 fn scripts_that_end_print_what_they_promise() {
     let has_json = cfg!(all(feature = "json", feature = "msgpack"));
-    for name in ALONE.iter().filter(|name| **name != "json" || has_json) {
+    let has_tls = cfg!(feature = "tls");
+    let is_there = |name: &str| (name != "json" || has_json) && (name != "tls_echo" || has_tls);
+    for name in ALONE.iter().filter(|name| is_there(name)) {
         assert_promise(name, &[]);
     }
 }

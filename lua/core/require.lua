@@ -39,6 +39,7 @@ local own = {
     timer = core.timer,
     udp = core.udp,
     json = core.json,
+    tls = core.tls,
     msgpack = core.msgpack,
 }
 

@@ -301,6 +301,20 @@ tcp.get_rwopt, tcp.set_rwopt = option("get_rwopt"), option("set_rwopt")
 tcp.set_nodelay, tcp.set_write_limit = option("set_nodelay"), option("set_write_limit")
 tcp.set_wshared, tcp.stat = option("set_wshared"), option("stat")
 
+local tls -- what tcp/tls.lua returns, once one of its functions is called
+
+-- A function of tcp/tls.lua.
+local function secure(name)
+    return function(...)
+        tls = tls or native.load("tcp/tls")(native, core, sockets)
+        return tls[name](...)
+    end
+end
+
+if native.tls_has then
+    tcp.start_tls, tcp.tls = secure("start_tls"), secure("tls")
+end
+
 --- An integer by which any context may write to the socket, once it is shared.
 ---@param socket userdata
 ---@return integer

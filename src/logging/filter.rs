@@ -55,6 +55,10 @@ impl Filter {
 
     /// The least severe level that is logged of a target.
     pub(super) fn level(&self, target: &str) -> LevelFilter {
+        // What libraries think of errors that we report ourselves.
+        if !TARGETS.iter().any(|known| target.starts_with(known)) {
+            return LevelFilter::Off;
+        }
         let found = self.levels.iter().find(|(name, _)| target.starts_with(name.as_str()));
         found.map_or(LevelFilter::Off, |(_, level)| *level)
     }

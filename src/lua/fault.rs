@@ -33,6 +33,8 @@ pub fn init() {
     native::on_fault(|panic| fail(&host::context(), panic));
     blame::describe_with(super::tcp::describe);
     blame::describe_with(super::udp::describe);
+    #[cfg(feature = "tls")]
+    super::tls::init();
     #[cfg(target_env = "gnu")]
     stdio::on_shortage(super::shortage::relieve);
 }

@@ -36,6 +36,8 @@ mod start;
 mod stat;
 mod tcp;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
 mod turn;
 mod udp;
 mod unread;

@@ -19,6 +19,8 @@ use super::data;
 use super::json;
 #[cfg(feature = "msgpack")]
 use super::msgpack;
+#[cfg(feature = "tls")]
+use super::tls;
 use super::{
     buffer, context, events, failure, frames, message, names, process, shortage, stat, tcp, timer,
     udp,
@@ -106,6 +108,8 @@ fn look_up(lua: Stack<'_>) -> c_int {
         json::FUNCTIONS,
         #[cfg(feature = "msgpack")]
         msgpack::FUNCTIONS,
+        #[cfg(feature = "tls")]
+        tls::FUNCTIONS,
         &[
             (c"load", function(prelude::load)),
             (c"load_early", function(prelude::load_early)),

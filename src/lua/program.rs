@@ -189,7 +189,8 @@ impl Running {
                 lua.push_table(0, CORE_FIELDS);
                 lua.push_boolean(cfg!(feature = "json"));
                 lua.push_boolean(cfg!(feature = "msgpack"));
-                lua.call(4, 0);
+                lua.push_boolean(cfg!(feature = "tls"));
+                lua.call(5, 0);
                 seed_random(lua, context);
                 if rt::is_simulated() {
                     push_chunk(lua, "core/simulation");

@@ -15,6 +15,8 @@ use crate::net::{
 };
 use crate::rt::{self, Listener};
 use crate::sched::{Context, ReadyWaker};
+#[cfg(feature = "tls")]
+use crate::tls;
 
 /// Answers that leave together: so many, or so many bytes.
 const ANSWERS_MAX: usize = 64;
@@ -71,6 +73,9 @@ pub(super) struct Sockets {
     pub(super) reading: u64,
     /// Datagram sockets of other contexts.
     pub(super) shared_udp: SharedUdpBatches,
+    /// What the script has made with module `tls`, by the keys in its userdata.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Box<SlotMap<Arc<tls::Config>>>>,
     /// Bytes that have been staged since the last flush; with so many it does not wait for the end
     /// of the turn.
     staged: usize,
@@ -87,6 +92,8 @@ impl Sockets {
             answers: Answers::default(),
             shared: SharedWriters::default(),
             reading: 0,
+            #[cfg(feature = "tls")]
+            tls: None,
             shared_udp: SharedUdpBatches::default(),
             staged: 0,
             staged_max: if limit == 0 { usize::MAX } else { limit / 8 },
@@ -181,13 +188,18 @@ impl Sockets {
                 return Some(0);
             }
             Socket::Udp(socket) => socket.writer().on_ready(),
-            Socket::Stream(connection) if kind == KIND_READ => {
-                let awaited = connection.on_ready()?;
-                self.answers.key = key;
-                return Some(awaited);
-            }
+            Socket::Stream(connection) if kind == KIND_READ => match connection.on_ready() {
+                Some(awaited) => {
+                    self.answers.key = key;
+                    return Some(awaited);
+                }
+                None => advance_tls(connection, notices),
+            },
             Socket::Stream(_) if kind == KIND_END => notices.push(Notice::Gone(key)),
-            Socket::Stream(connection) => connection.writer().on_ready(),
+            Socket::Stream(connection) => {
+                connection.writer().on_ready();
+                advance_tls(connection, notices);
+            }
         }
         None
     }
@@ -287,6 +299,9 @@ impl Sockets {
         match self.all.remove(key) {
             Some(Socket::Stream(mut connection)) => {
                 connection.flush(context, |token, result| notices.done(token, result));
+                if connection.tls_token != 0 {
+                    notices.fail(connection.tls_token, Code::SOCKET_CLOSED);
+                }
                 linger(*connection);
             }
             Some(Socket::Connecting(connector)) => {
@@ -312,3 +327,14 @@ impl Sockets {
         }
     }
 }
+
+/// Goes on with a handshake, if there is one.
+#[cfg(feature = "tls")]
+pub(super) fn advance_tls(connection: &mut Connection, notices: &mut Notices) {
+    if let Some((token, result)) = connection.advance_tls() {
+        notices.done(token, result);
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn advance_tls(_: &mut Connection, _: &mut Notices) {}

@@ -18,6 +18,10 @@ use crate::message::{Allowance, Held, Id};
 use crate::rt::Stream;
 use crate::sched::{Context, ReadyWaker};
 
+#[cfg(feature = "tls")]
+#[path = "start_tls.rs"]
+mod start_tls;
+
 /// The most that one read takes from the kernel, and so the read-ahead of a connection.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -114,6 +118,8 @@ pub struct Connection {
     pub is_dirty: bool,
     shared: Option<Arc<SharedWriter>>,
     is_unix: bool,
+    /// Who waits for the handshake; 0 for nobody.
+    pub tls_token: u64,
     /// What is received and not delivered counts here, if the context has a memory limit.
     held: Option<Held>,
 }
@@ -148,6 +154,7 @@ impl Connection {
             is_dirty: false,
             shared: None,
             is_unix,
+            tls_token: 0,
             held: context.allowance().map(Allowance::empty),
         }
     }
@@ -218,7 +225,11 @@ impl Connection {
                 }
                 Input::Drained => {
                     let cx = &mut TaskContext::from_waker(&self.read_waker);
-                    if self.transport.poll_read_ready(cx).is_pending() {
+                    // What comes during a handshake is not for the script.
+                    if self.transport.is_handshaking()
+                        || self.transport.poll_read_ready(cx).is_pending()
+                    {
+                        self.transport.shrink();
                         self.detach();
                         return Read::Wait;
                     }
@@ -330,7 +341,8 @@ impl Connection {
             let gathered = std::mem::take(&mut self.gathering).freeze();
             self.buffered = Piece::new(gathered, block_bytes);
         }
-        self.input = if count == room { Input::Ready } else { Input::Drained };
+        let is_ready = count == room || self.transport.has_more();
+        self.input = if is_ready { Input::Ready } else { Input::Drained };
         self.full_reads += u32::from(count == room && room >= READ_BYTES);
         Ok(count)
     }
@@ -384,7 +396,7 @@ impl Connection {
         if self.ended().is_none() {
             self.input = Input::Ready;
         }
-        self.awaited.take()
+        if self.transport.is_handshaking() { None } else { self.awaited.take() }
     }
 
     /// Stages a frame, and with a token that is not 0, tells when it is out; true if so much is
@@ -454,6 +466,10 @@ impl Connection {
     /// Refuses writes from now on; what waits still leaves.
     pub fn close(&self) {
         self.transport.forget_end();
+        if self.transport.is_handshaking() {
+            // Without a session nothing that waits can leave.
+            self.writer.abandon(Code::SOCKET_CLOSED);
+        }
         self.writer.close();
         if let Some(shared) = &self.shared {
             shared.close();

@@ -4,6 +4,8 @@ mod acceptor;
 mod connection;
 mod connector;
 pub(crate) mod linger;
+#[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
+mod secure;
 mod shared_writer;
 mod shared_writers;
 mod slot_map;

@@ -10,6 +10,8 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
+#[cfg(feature = "tls")]
+use super::secure::Secure;
 use super::transport::Transport;
 use crate::buf::Piece;
 use crate::error::Code;
@@ -17,6 +19,8 @@ use crate::frame::{Encoder, Head, TooLong};
 use crate::logging::Seldom;
 use crate::message::{Event, Held};
 use crate::sched::Context;
+#[cfg(feature = "tls")]
+use crate::tls::Session;
 
 /// The log has a word on connections that were ended at the write limit.
 static OVERFLOWS: Seldom = Seldom::new();
@@ -301,7 +305,7 @@ struct Queue {
 #[derive(Debug)]
 pub struct Writer {
     transport: Arc<Transport>,
-    waker: Waker,
+    pub(super) waker: Waker,
     queue: Mutex<Queue>,
     limit: AtomicUsize,
 }
@@ -426,6 +430,10 @@ impl Writer {
 
     /// Makes the owner be woken when the socket takes more.
     fn wait_until_ready(&self) {
+        // The end of a handshake calls `on_ready`.
+        if self.transport.is_held() {
+            return;
+        }
         match self.transport.poll_write_ready(&mut TaskContext::from_waker(&self.waker)) {
             Poll::Pending => {}
             Poll::Ready(()) => self.waker.wake_by_ref(),
@@ -446,6 +454,13 @@ impl Writer {
         for notice in queue.notices.drain(..) {
             notice.tell(Err(code));
         }
+    }
+
+    /// Has all that is written from now on go through a session. False if there is one.
+    #[cfg(feature = "tls")]
+    pub(super) fn start_tls(&self, session: Session) -> bool {
+        let queue = self.queue();
+        self.transport.set_secure(Secure::new(session, queue.bytes))
     }
 
     /// Goes on writing the queue, after the socket has become ready for that.
@@ -475,7 +490,12 @@ impl Writer {
                 Err(error) => self.fail(&mut queue, Code::from(&error)),
             }
         }
-        true
+        self.is_finished(&queue)
+    }
+
+    /// Whether the peer was told that nothing follows, if it is to be.
+    fn is_finished(&self, queue: &Queue) -> bool {
+        !queue.closed || queue.failed.is_some() || self.transport.finish()
     }
 
     /// Refuses writes from now on; what waits still leaves.
@@ -485,7 +505,8 @@ impl Writer {
 
     /// True once nothing waits any more.
     pub fn is_drained(&self) -> bool {
-        self.queue().bytes == 0
+        let queue = self.queue();
+        queue.bytes == 0 && self.is_finished(&queue)
     }
 
     /// Drops what waits; who waits for it is told `code`.

@@ -161,7 +161,7 @@ fn raise_at(lua: Stack<'_>, place: Option<Place>, text: &str) -> c_int {
 pub(crate) type Describe = fn(Stack<'_>, c_int) -> Option<&'static str>;
 
 /// Those who make userdata.
-static MAKERS: [OnceLock<Describe>; 3] = [const { OnceLock::new() }; 3];
+static MAKERS: [OnceLock<Describe>; 4] = [const { OnceLock::new() }; 4];
 
 /// Has `describe` asked what a userdata is, from now on and in all states.
 pub(crate) fn describe_with(describe: Describe) {

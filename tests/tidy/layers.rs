@@ -19,6 +19,7 @@ const LAYERS: &[&str] = &[
     "frame",
     "message",
     "timer",
+    "tls",
     "sched",
     "net",
     "vm",

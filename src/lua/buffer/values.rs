@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 use super::userdata;
 pub(crate) use super::userdata::{charge_frames, collect, push_frames};
@@ -21,7 +22,10 @@ pub struct BufferValues;
 impl convert::Buffers for BufferValues {
     fn share(lua: Stack<'_>, index: c_int) -> Result<Option<convert::Content>, convert::Released> {
         match userdata::test(lua, index) {
-            None => Ok(None),
+            None => {
+                let parcel = OTHER.get().and_then(|other| (other.take)(lua, index));
+                Ok(parcel.map(convert::Content::Shared))
+            }
             Some(buffer) if buffer.is_live() => Ok(Some(match buffer.len() {
                 0..=SMALL_MAX => convert::Content::Small(buffer.as_slice().into()),
                 _ => convert::Content::Shared(buffer.share()),
@@ -32,7 +36,10 @@ impl convert::Buffers for BufferValues {
 
     fn push(lua: Stack<'_>, content: &Piece) {
         if content.len() <= INLINE_MAX {
-            userdata::push_bytes(lua, content);
+            // So small a piece that comes by reference may be something else.
+            if !OTHER.get().is_some_and(|other| (other.push)(lua, content)) {
+                userdata::push_bytes(lua, content);
+            }
         } else {
             userdata::push_shared(lua, content.clone());
         }
@@ -41,6 +48,22 @@ impl convert::Buffers for BufferValues {
     fn push_copy(lua: Stack<'_>, content: &[u8]) {
         userdata::push_bytes(lua, content);
     }
+}
+
+/// Userdata that is none of a buffer and travels all the same, as a small piece that stands for it.
+pub(crate) struct Other {
+    /// The piece for what is at an index, if it is one.
+    pub(crate) take: fn(Stack<'_>, c_int) -> Option<Piece>,
+    /// Pushes what a piece stands for; false if it is one of bytes.
+    pub(crate) push: fn(Stack<'_>, &Piece) -> bool,
+}
+
+static OTHER: OnceLock<Other> = OnceLock::new();
+
+/// Has this userdata travel, in all states.
+#[cfg(feature = "tls")]
+pub(crate) fn travel(other: Other) {
+    let _ = OTHER.set(other);
 }
 
 /// Prepares a fresh state for buffers.

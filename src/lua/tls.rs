@@ -1,0 +1,344 @@
+//! TLS: configurations as scripts hold them, and connections that begin it.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, c_int};
+use std::sync::Arc;
+
+use mlua::ffi;
+
+use super::buffer::values;
+use super::sockets::advance_tls;
+use crate::buf::Piece;
+use crate::error::Code;
+use crate::lua::host::{self, Host};
+use crate::tls::{
+    Certificate, Client, Config, Failure, Identity, Options, Server, ServerName, Source,
+};
+use crate::vm::blame::{self, Wrong};
+use crate::vm::stack::{Stack, function};
+
+/// Registry field of the metatable of configurations; their content is a key.
+const CONFIGS: [&CStr; 1] = [c"node-lua.tls"];
+
+pub(super) const FUNCTIONS: super::native::Functions = &[
+    (c"tls_client", function(client)),
+    (c"tls_server", function(server)),
+    (c"tls_is_server", function(is_server)),
+    (c"tls_is_name", function(is_name)),
+    (c"tls_start", function(start)),
+    (c"tls_cancel", function(cancel)),
+    (c"tls_has", function(has)),
+    (c"tls_failure", function(failure)),
+    (c"tls_details", function(details)),
+];
+
+/// Has configurations travel, and be told from other userdata.
+pub(super) fn init() {
+    blame::describe_with(describe);
+    values::travel(values::Other { take: parcel_at, push: push_parcel });
+}
+
+/// Pushes a configuration. May raise for want of memory.
+fn push(lua: Stack<'_>, config: Arc<Config>) {
+    lua.field(ffi::LUA_REGISTRYINDEX, CONFIGS[0]);
+    if lua.kind(-1) == ffi::LUA_TNIL {
+        lua.push_table(0, 4);
+        lua.push_function(function(collect));
+        lua.set_field(-2, c"__gc");
+        lua.push_function(function(to_text));
+        lua.set_field(-2, c"__tostring");
+        lua.push_boolean(false);
+        lua.set_field(-2, c"__metatable");
+        lua.push_table(0, 1);
+        lua.push_function(function(reload));
+        lua.set_field(-2, c"reload");
+        lua.set_field(-2, c"__index");
+        lua.set_field(ffi::LUA_REGISTRYINDEX, CONFIGS[0]);
+    }
+    lua.pop();
+    let key = host::with(|host| {
+        let configs = host.sockets.tls.get_or_insert_default();
+        match configs.try_insert(|_| Ok::<_, Infallible>(config)) {
+            Ok(key) => key,
+            Err(never) => match never {},
+        }
+    });
+    lua.push_key(key, CONFIGS[0]);
+}
+
+/// The configuration at `index`, if it is one.
+fn config_at(lua: Stack<'_>, index: c_int) -> Option<Arc<Config>> {
+    let (_, key) = lua.key_of(index, &CONFIGS).filter(|_| host::is_entered())?;
+    host::with(|host| host.sockets.tls.as_ref()?.get(key).map(Arc::clone))
+}
+
+/// What stands in a message for the configuration at `index`, if it is one.
+#[cold]
+fn parcel_at(lua: Stack<'_>, index: c_int) -> Option<Piece> {
+    config_at(lua, index).map(|config| config.parcel())
+}
+
+/// Pushes the configuration that a piece of a message stands for; false if it is none.
+fn push_parcel(lua: Stack<'_>, piece: &Piece) -> bool {
+    let Some(config) = Config::from_parcel(piece) else { return false };
+    push(lua, config);
+    true
+}
+
+/// The finaliser of configurations.
+fn collect(lua: Stack<'_>) -> c_int {
+    if let Some((_, key)) = lua.key_of(1, &CONFIGS).filter(|_| host::is_entered()) {
+        let gone = host::with(|host| host.sockets.tls.as_mut()?.remove(key));
+        drop(gone);
+    }
+    0
+}
+
+/// What is said of a configuration in messages.
+fn describe(lua: Stack<'_>, index: c_int) -> Option<&'static str> {
+    lua.key_of(index, &CONFIGS)?;
+    let is_server = config_at(lua, index).is_some_and(|config| config.is_server());
+    Some(if is_server { "a TLS configuration for servers" } else { "a TLS configuration" })
+}
+
+fn to_text(lua: Stack<'_>) -> c_int {
+    let what = match config_at(lua, 1).map(|config| config.is_server()) {
+        Some(true) => "tls server configuration",
+        Some(false) => "tls client configuration",
+        None => "tls configuration",
+    };
+    lua.push_text(format!("{what}: {:p}", lua.userdata(1)).as_bytes());
+    1
+}
+
+/// config:reload(): `true`, or `false, code, text`.
+fn reload(lua: Stack<'_>) -> c_int {
+    let Some(config) = config_at(lua, 1) else {
+        let expected = "TLS configuration (tls.client, tls.server)";
+        return lua.bad(Wrong::Argument(1), "reload", expected, Some(1));
+    };
+    let result = may_read().and_then(|()| config.reload());
+    drop(config);
+    match result {
+        Ok(()) => {
+            lua.push_boolean(true);
+            1
+        }
+        Err(failure) => {
+            lua.push_boolean(false);
+            1 + push_failure(lua, &failure)
+        }
+    }
+}
+
+/// Pushes code and text.
+fn push_failure(lua: Stack<'_>, failure: &Failure) -> c_int {
+    lua.push_number(f64::from(failure.code.0));
+    lua.push_text(failure.text.as_bytes());
+    2
+}
+
+/// Whether the context may read files.
+fn may_read() -> Result<(), Failure> {
+    let code = Code::NOT_PERMITTED;
+    let text = "files are withheld from this context (deny \"io\"): give the text".to_owned();
+    match host::with(|host| host.deny.withholds_files()) {
+        true => Err(Failure { code, text }),
+        false => Ok(()),
+    }
+}
+
+fn source(lua: Stack<'_>, index: c_int) -> Option<Source> {
+    lua.text(index).map(Source::new)
+}
+
+fn identity(lua: Stack<'_>, cert: c_int, key: c_int) -> Option<Identity> {
+    Some(Identity { cert: source(lua, cert)?, key: source(lua, key)? })
+}
+
+/// Protocols, each behind its length, and whether only TLS 1.3 is spoken.
+fn options(lua: Stack<'_>, alpn: c_int, only_tls13: c_int) -> Options {
+    let (mut rest, mut protocols) = (lua.text(alpn).unwrap_or_default(), Vec::new());
+    while let [length, more @ ..] = rest {
+        let (protocol, others) = more.split_at(usize::from(*length).min(more.len()));
+        protocols.push(protocol.to_vec());
+        rest = others;
+    }
+    Options { alpn: protocols, only_tls13: lua.boolean(only_tls13) }
+}
+
+fn push_made(lua: Stack<'_>, made: Result<Arc<Config>, Failure>) -> c_int {
+    match made {
+        Ok(config) => {
+            push(lua, config);
+            1
+        }
+        Err(failure) => {
+            lua.push_nil();
+            1 + push_failure(lua, &failure)
+        }
+    }
+}
+
+/// Whether all of these may be read.
+fn check_sources<'a>(mut sources: impl Iterator<Item = &'a Source>) -> Result<(), Failure> {
+    if sources.any(|source| matches!(source, Source::File(_))) { may_read() } else { Ok(()) }
+}
+
+fn files(identity: &Identity) -> [&Source; 2] {
+    [&identity.cert, &identity.key]
+}
+
+/// native.tls_client(ca, cert, key, alpn, only_tls13, verify): a configuration; or nil, a code and
+/// a text.
+fn client(lua: Stack<'_>) -> c_int {
+    let client =
+        Client { ca: source(lua, 1), identity: identity(lua, 2, 3), verify: lua.boolean(6) };
+    let options = options(lua, 4, 5);
+    let sources = client.identity.iter().flat_map(files).chain(&client.ca);
+    let made = check_sources(sources).and_then(|()| Config::client(client, options));
+    push_made(lua, made)
+}
+
+/// native.tls_server(client_ca, cert, key, alpn, only_tls13, client_optional, …): three more for
+/// each name, which comes first, then its certificate and key. Returns as native.tls_client.
+fn server(lua: Stack<'_>) -> c_int {
+    let mut sni = Vec::new();
+    for index in (7..lua.top()).step_by(3) {
+        let name = String::from_utf8_lossy(lua.text(index).unwrap_or_default()).into_owned();
+        sni.extend(identity(lua, index + 1, index + 2).map(|identity| (name, identity)));
+    }
+    let server = Server {
+        identity: identity(lua, 2, 3),
+        sni,
+        client_ca: source(lua, 1),
+        client_optional: lua.boolean(6),
+    };
+    let options = options(lua, 4, 5);
+    let identities = server.identity.iter().chain(server.sni.iter().map(|(_, one)| one));
+    let sources = identities.flat_map(files).chain(&server.client_ca);
+    let made = check_sources(sources).and_then(|()| Config::server(server, options));
+    push_made(lua, made)
+}
+
+/// native.tls_is_server(config): nothing if it is no configuration.
+fn is_server(lua: Stack<'_>) -> c_int {
+    let Some(is_server) = config_at(lua, 1).map(|config| config.is_server()) else { return 0 };
+    lua.push_boolean(is_server);
+    1
+}
+
+fn name_at(lua: Stack<'_>, index: c_int) -> Option<ServerName<'static>> {
+    let text = std::str::from_utf8(lua.text(index)?).ok()?;
+    ServerName::try_from(text.to_owned()).ok()
+}
+
+/// native.tls_is_name(text): whether it is a host's, or an address.
+fn is_name(lua: Stack<'_>) -> c_int {
+    lua.push_boolean(name_at(lua, 1).is_some());
+    1
+}
+
+/// native.tls_start(key, token, config, name): begins; the outcome comes under the token. Otherwise
+/// a code and a text.
+fn start(lua: Stack<'_>) -> c_int {
+    let (key, token) = (lua.key(1), lua.key(2));
+    let Some(config) = config_at(lua, 3) else { return 0 };
+    let name = name_at(lua, 4);
+    let begin = |host: &mut Host| {
+        let context = Arc::clone(&host.context);
+        let Host { sockets, turn, .. } = host;
+        let connection = sockets.stream(key).ok_or_else(|| Failure {
+            code: Code::SOCKET_CLOSED,
+            text: Code::SOCKET_CLOSED.text().to_owned(),
+        })?;
+        connection.flush(&context, |token, result| turn.notices.done(token, result));
+        let session = config.session(name)?;
+        connection
+            .start_tls(session, token)
+            .map_err(|text| Failure { code: Code::TLS_FAILED, text: text.to_owned() })?;
+        advance_tls(connection, &mut turn.notices);
+        Ok(())
+    };
+    let result = host::with(begin);
+    drop(config);
+    match result {
+        Ok(()) => 0,
+        Err(failure) => push_failure(lua, &failure),
+    }
+}
+
+/// native.tls_cancel(key): gives a handshake up.
+fn cancel(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    host::with(|host| host.sockets.stream(key).map(|stream| stream.cancel_tls()));
+    0
+}
+
+/// native.tls_has(key): whether TLS has begun.
+fn has(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let has = host::with(|host| host.sockets.stream(key).is_some_and(|one| one.tls().is_some()));
+    lua.push_boolean(has);
+    1
+}
+
+/// native.tls_failure(key): why TLS has failed; nothing if it has not.
+fn failure(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let found = host::with(|host| host.sockets.stream(key)?.tls()?.1);
+    let Some(text) = found else { return 0 };
+    lua.push_text(text.as_bytes());
+    1
+}
+
+/// native.tls_details(key): a table; nothing without TLS.
+fn details(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let found = host::with(|host| host.sockets.stream(key)?.tls());
+    let Some((details, failure)) = found else { return 0 };
+    lua.push_table(0, 8);
+    let set = |name: &CStr, text: Option<&[u8]>| {
+        if let Some(text) = text {
+            lua.push_text(text);
+            lua.set_field(-2, name);
+        }
+    };
+    set(c"failure", failure.as_deref().map(str::as_bytes));
+    let Some(details) = details else { return 1 };
+    set(c"version", Some(details.version.as_bytes()));
+    set(c"cipher", Some(details.cipher.as_bytes()));
+    set(c"alpn", details.alpn.as_deref());
+    set(c"server_name", details.server_name.as_deref().map(str::as_bytes));
+    lua.push_boolean(details.resumed);
+    lua.set_field(-2, c"resumed");
+    if let Some(peer) = &details.peer {
+        push_certificate(lua, peer);
+        lua.set_field(-2, c"peer");
+    }
+    1
+}
+
+fn push_certificate(lua: Stack<'_>, peer: &Certificate) {
+    lua.push_table(0, 8);
+    let texts = [
+        (c"subject", &peer.subject),
+        (c"issuer", &peer.issuer),
+        (c"sha256", &peer.sha256),
+        (c"pem", &peer.pem),
+    ];
+    for (name, text) in texts {
+        lua.push_text(text.as_bytes());
+        lua.set_field(-2, name);
+    }
+    for (name, time) in [(c"not_before", peer.valid.0), (c"not_after", peer.valid.1)] {
+        lua.push_number(time as f64);
+        lua.set_field(-2, name);
+    }
+    lua.push_table(peer.names.len(), 0);
+    for (name, index) in peer.names.iter().zip(1..) {
+        lua.push_text(name.as_bytes());
+        lua.set_entry(-2, index);
+    }
+    lua.set_field(-2, c"names");
+}

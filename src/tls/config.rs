@@ -1,0 +1,321 @@
+//! Configurations: what was read of certificates and keys, shared by all contexts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+use std::hash::DefaultHasher;
+use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::ServerName;
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, Error, ServerConfig, SupportedProtocolVersion, version};
+
+use super::certificate::digest;
+use super::failure::Failure;
+use super::names::ByName;
+use super::options::{Client, Identity, Options, Server};
+use super::pem::{Pem, Source};
+use super::session::Session;
+use super::simulated::{self, Clock};
+use super::trust;
+use crate::buf::Piece;
+use crate::rt;
+
+/// The cryptography of this process.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    Arc::new(if rt::is_simulated() { simulated::provider() } else { aws_lc_rs::default_provider() })
+});
+
+/// A map whose order is of no matter, and does not vary.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
+/// Configurations that are in use, by a digest of all that is in them: contexts that make the same
+/// one have the same, and so resume each other's sessions.
+#[derive(Default)]
+struct InUse {
+    clients: Map<Vec<u8>, Weak<ClientConfig>>,
+    servers: Map<Vec<u8>, Weak<ServerConfig>>,
+}
+
+static IN_USE: LazyLock<Mutex<InUse>> = LazyLock::new(Mutex::default);
+
+/// Configurations that were sent to other contexts, by the place of their mark.
+static SENT: Mutex<BTreeMap<usize, Weak<Config>>> = Mutex::new(BTreeMap::new());
+
+/// Bytes of the mark that stands for a configuration in a message.
+const MARK_BYTES: usize = 24;
+
+/// About what a configuration takes; pieces of other sizes are none.
+const PARCEL_BYTES: usize = 8209;
+
+/// What a script has made with `tls.client` or `tls.server`.
+#[derive(Debug)]
+pub struct Config {
+    side: Side,
+    options: Options,
+    current: RwLock<Current>,
+    mark: [u8; MARK_BYTES],
+}
+
+#[derive(Debug)]
+enum Side {
+    Client(Client),
+    Server(Server),
+}
+
+/// What connections are made with from now on.
+#[derive(Clone, Debug)]
+enum Current {
+    Client(Arc<ClientConfig>),
+    Server(Arc<ServerConfig>),
+}
+
+/// A configuration on its way: keeps it.
+#[derive(Debug)]
+pub struct Parcel(Arc<Config>);
+
+impl AsRef<[u8]> for Parcel {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.mark
+    }
+}
+
+impl Config {
+    /// For connections that we open.
+    ///
+    /// # Errors
+    /// Which file, certificate or key is of no use, and why.
+    pub fn client(client: Client, options: Options) -> Result<Arc<Config>, Failure> {
+        Config::new(Side::Client(client), options)
+    }
+
+    /// For connections that others open.
+    ///
+    /// # Errors
+    /// Which file, certificate or key is of no use, and why.
+    pub fn server(server: Server, options: Options) -> Result<Arc<Config>, Failure> {
+        Config::new(Side::Server(server), options)
+    }
+
+    fn new(side: Side, options: Options) -> Result<Arc<Config>, Failure> {
+        let current = RwLock::new(load(&side, &options)?);
+        Ok(Arc::new(Config { side, options, current, mark: *b"a configuration of TLS.\n" }))
+    }
+
+    /// Reads all files again, for connections that begin from now on.
+    ///
+    /// # Errors
+    /// As when it was made; it is what it was then.
+    pub fn reload(&self) -> Result<(), Failure> {
+        let fresh = load(&self.side, &self.options)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// Whether it is for connections that others open.
+    pub fn is_server(&self) -> bool {
+        matches!(self.side, Side::Server(_))
+    }
+
+    /// Begins a session; `name` is whom a client wants to reach, of no use for a server.
+    ///
+    /// # Errors
+    /// It does not begin.
+    pub fn session(&self, name: Option<ServerName<'static>>) -> Result<Session, Failure> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match (current, name) {
+            (Current::Server(config), _) => Session::server(config),
+            (Current::Client(config), Some(name)) => Session::client(config, name),
+            (Current::Client(_), None) => Err(Failure::handshake("there is no name to verify")),
+        }
+    }
+
+    /// What stands for it in a message.
+    pub fn parcel(self: &Arc<Config>) -> Piece {
+        let place = self.mark.as_ptr().addr();
+        let mut sent = SENT.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.entry(place).or_insert_with(|| Arc::downgrade(self));
+        Piece::new(Bytes::from_owner(Parcel(Arc::clone(self))), PARCEL_BYTES)
+    }
+
+    /// The configuration that a piece stands for, if it is one.
+    pub fn from_parcel(piece: &Piece) -> Option<Arc<Config>> {
+        if piece.len() != MARK_BYTES || piece.block_bytes() != PARCEL_BYTES {
+            return None;
+        }
+        let sent = SENT.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.get(&piece.as_ptr().addr())?.upgrade()
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        let mut sent = SENT.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.remove(&self.mark.as_ptr().addr());
+    }
+}
+
+/// All that a configuration is made of, for its digest.
+struct Parts(Vec<u8>);
+
+impl Parts {
+    fn add(&mut self, part: &[u8]) {
+        self.0.extend_from_slice(&part.len().to_le_bytes());
+        self.0.extend_from_slice(part);
+    }
+
+    fn read(&mut self, source: &Source, option: &str) -> Result<Pem, Failure> {
+        let pem = source.read(option)?;
+        self.add(option.as_bytes());
+        self.add(&pem.text);
+        Ok(pem)
+    }
+}
+
+fn load(side: &Side, options: &Options) -> Result<Current, Failure> {
+    let mut parts = Parts(Vec::new());
+    parts.add(&[u8::from(options.only_tls13)]);
+    for protocol in &options.alpn {
+        parts.add(protocol);
+    }
+    match side {
+        Side::Client(client) => load_client(client, options, parts).map(Current::Client),
+        Side::Server(server) => load_server(server, options, parts).map(Current::Server),
+    }
+}
+
+fn load_client(
+    client: &Client,
+    options: &Options,
+    mut parts: Parts,
+) -> Result<Arc<ClientConfig>, Failure> {
+    let provider = &*PROVIDER;
+    parts.add(&[u8::from(client.verify)]);
+    let verifier = match &client.ca {
+        _ if !client.verify => {
+            warn_unverified();
+            trust::anybody(provider)
+        }
+        None => trust::system(provider)?,
+        Some(source) => trust::servers_of(&parts.read(source, "ca")?, provider)?,
+    };
+    let key = match &client.identity {
+        Some(identity) => Some(certified(identity, "", &mut parts)?),
+        None => None,
+    };
+    let digest = digest(&parts.0);
+    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = in_use.clients.get(&digest).and_then(Weak::upgrade) {
+        return Ok(known);
+    }
+    let builder = ClientConfig::builder_with_details(Arc::clone(provider), Arc::new(Clock));
+    let builder = builder.with_protocol_versions(versions(options)).map_err(wrong)?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let mut config = match key {
+        Some(key) => builder.with_client_cert_resolver(Arc::new(single(key))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols.clone_from(&options.alpn);
+    if rt::is_simulated() {
+        config.resumption = Resumption::disabled();
+    }
+    let config = Arc::new(config);
+    in_use.clients.retain(|_, known| known.strong_count() > 0);
+    in_use.clients.insert(digest, Arc::downgrade(&config));
+    Ok(config)
+}
+
+fn load_server(
+    server: &Server,
+    options: &Options,
+    mut parts: Parts,
+) -> Result<Arc<ServerConfig>, Failure> {
+    let provider = &*PROVIDER;
+    let default = match &server.identity {
+        Some(identity) => Some(Arc::new(certified(identity, "", &mut parts)?)),
+        None => None,
+    };
+    let mut names = HashMap::new();
+    for (name, identity) in &server.sni {
+        let key = certified(identity, &format!("sni['{name}'] "), &mut parts)?;
+        names.insert(name.to_ascii_lowercase(), Arc::new(key));
+    }
+    parts.add(&[u8::from(server.client_optional)]);
+    let verifier = match &server.client_ca {
+        Some(source) => {
+            let pem = parts.read(source, "client_ca")?;
+            Some(trust::clients_of(&pem, server.client_optional, provider)?)
+        }
+        None => None,
+    };
+    let digest = digest(&parts.0);
+    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = in_use.servers.get(&digest).and_then(Weak::upgrade) {
+        return Ok(known);
+    }
+    let builder = ServerConfig::builder_with_details(Arc::clone(provider), Arc::new(Clock));
+    let builder = builder.with_protocol_versions(versions(options)).map_err(wrong)?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(ByName::new(names, default)));
+    config.alpn_protocols.clone_from(&options.alpn);
+    if rt::is_simulated() {
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+    } else {
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(wrong)?;
+    }
+    let config = Arc::new(config);
+    in_use.servers.retain(|_, known| known.strong_count() > 0);
+    in_use.servers.insert(digest, Arc::downgrade(&config));
+    Ok(config)
+}
+
+fn versions(options: &Options) -> &'static [&'static SupportedProtocolVersion] {
+    const ONLY_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
+    if options.only_tls13 || rt::is_simulated() { ONLY_TLS13 } else { rustls::ALL_VERSIONS }
+}
+
+fn wrong(error: Error) -> Failure {
+    Failure::handshake(error.to_string())
+}
+
+fn single(key: CertifiedKey) -> SingleCertAndKey {
+    SingleCertAndKey::from(key)
+}
+
+/// Reads a chain and its key, and looks whether they belong together. `of` is what they are for.
+fn certified(identity: &Identity, of: &str, parts: &mut Parts) -> Result<CertifiedKey, Failure> {
+    let certs = parts.read(&identity.cert, &format!("{of}cert"))?;
+    let keys = parts.read(&identity.key, &format!("{of}key"))?;
+    let chain = certs.certificates()?;
+    let key = keys.key()?;
+    let key = PROVIDER.key_provider.load_private_key(key).map_err(|error| {
+        Failure::certificate(format!("{}: the key is of no use: {error}", keys.label()))
+    })?;
+    let (line, leaf) = chain.first().cloned().expect("there is at least one");
+    let certified = CertifiedKey::new(chain.into_iter().map(|(_, one)| one).collect(), key);
+    match certified.keys_match() {
+        Ok(()) | Err(Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
+        Err(Error::InconsistentKeys(_)) => {
+            let why = format!("the key does not belong to it ({})", keys.label());
+            Err(certs.refuse(line, &leaf, &why))
+        }
+        Err(error) => Err(certs.refuse(line, &leaf, &error.to_string())),
+    }
+}
+
+fn warn_unverified() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::warn!(
+            "TLS: certificates of servers are not verified (verify = false): whoever is in between \
+             can read and change everything"
+        );
+    });
+}

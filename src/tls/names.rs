@@ -1,0 +1,49 @@
+//! Which certificate a server shows, by the name that the client asks for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::failure::{Failure, note};
+
+/// Certificates by name.
+#[derive(Debug)]
+pub(super) struct ByName {
+    names: HashMap<String, Arc<CertifiedKey>>,
+    default: Option<Arc<CertifiedKey>>,
+}
+
+impl ByName {
+    pub(super) fn new(
+        names: HashMap<String, Arc<CertifiedKey>>,
+        default: Option<Arc<CertifiedKey>>,
+    ) -> ByName {
+        ByName { names, default }
+    }
+
+    /// That of a name as it is, or of `*` in the place of its first label.
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        self.names.get(&name).or_else(|| {
+            let (_, parent) = name.split_once('.')?;
+            self.names.get(&format!("*.{parent}"))
+        })
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let wanted = hello.server_name();
+        let found = wanted.and_then(|name| self.find(name)).or(self.default.as_ref());
+        if found.is_none() {
+            note(Failure::handshake(match wanted {
+                Some(name) => format!("there is no certificate for '{name}' (cert, sni)"),
+                None => "the client names no host, and there is no certificate for that (cert)"
+                    .to_owned(),
+            }));
+        }
+        found.map(Arc::clone)
+    }
+}

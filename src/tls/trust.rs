@@ -1,0 +1,245 @@
+//! Whom a configuration trusts, and words for whom it does not.
+
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
+
+use super::certificate::Certificate;
+use super::failure::{Failure, note, wrong_with};
+use super::pem::Pem;
+use crate::rt;
+
+/// The system's, which takes some time to read and is the same for all.
+static SYSTEM: LazyLock<Mutex<Option<Arc<dyn ServerCertVerifier>>>> = LazyLock::new(Mutex::default);
+
+/// Whoever the system trusts.
+///
+/// # Errors
+/// It trusts nobody.
+pub(super) fn system(
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
+    let mut system = SYSTEM.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = &*system {
+        return Ok(Arc::clone(known));
+    }
+    let found = rustls_platform_verifier::Verifier::new(Arc::clone(provider)).map_err(|error| {
+        Failure::certificate(format!(
+            "ca: the system has no certificates that are trusted: {error} (install \
+             ca-certificates, or name a file)"
+        ))
+    })?;
+    let made: Arc<dyn ServerCertVerifier> = Arc::new(Checked(Arc::new(found)));
+    *system = Some(Arc::clone(&made));
+    Ok(made)
+}
+
+/// Reads the certificates that are trusted.
+fn roots(pem: &Pem) -> Result<Arc<RootCertStore>, Failure> {
+    let mut roots = RootCertStore::empty();
+    for (line, certificate) in pem.certificates()? {
+        roots
+            .add(certificate.clone())
+            .map_err(|error| pem.refuse(line, &certificate, &error.to_string()))?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// Servers with certificates of these.
+pub(super) fn servers_of(
+    pem: &Pem,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(roots(pem)?, Arc::clone(provider)).build();
+    let verifier =
+        verifier.map_err(|error| Failure::certificate(format!("{}: {error}", pem.label())))?;
+    Ok(Arc::new(Checked(verifier as Arc<dyn ServerCertVerifier>)))
+}
+
+/// Clients with certificates of these.
+pub(super) fn clients_of(
+    pem: &Pem,
+    is_optional: bool,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, Failure> {
+    let builder = WebPkiClientVerifier::builder_with_provider(roots(pem)?, Arc::clone(provider));
+    let builder = if is_optional { builder.allow_unauthenticated() } else { builder };
+    let verifier = builder
+        .build()
+        .map_err(|error| Failure::certificate(format!("{}: {error}", pem.label())))?;
+    Ok(Arc::new(Checked(verifier)))
+}
+
+/// Anybody; only that the server has the key of its certificate is looked at.
+pub(super) fn anybody(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Checked(Arc::new(Anybody(Arc::clone(provider))) as Arc<dyn ServerCertVerifier>))
+}
+
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A verifier that says more of what it refuses. In a simulation nothing is signed.
+#[derive(Debug)]
+struct Checked<V: ?Sized>(Arc<V>);
+
+/// Notes whose certificate is refused, and why. Dates may be those of any in the chain.
+fn refuse(peer: &str, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], error: &Error) {
+    let Error::InvalidCertificate(error) = error else { return };
+    let (mut index, mut found) = (0, Certificate::read(leaf));
+    if let CertificateError::ExpiredContext { time, .. }
+    | CertificateError::NotValidYetContext { time, .. } = error
+    {
+        let now = time.as_secs() as i64;
+        let is_due = |one: &Certificate| now < one.valid.0 || now > one.valid.1;
+        let all = [leaf].into_iter().chain(rest).map(|der| Certificate::read(der));
+        if let Some((at, Some(one))) =
+            all.enumerate().find(|(_, one)| one.as_ref().is_some_and(is_due))
+        {
+            (index, found) = (at, Some(one));
+        }
+    }
+    let which = found.map_or("that cannot be read".to_owned(), |one| one.describe());
+    let place = match index {
+        0 => String::new(),
+        _ => format!(" (number {} of its chain)", index + 1),
+    };
+    let why = wrong_with(error);
+    note(Failure::certificate(format!("certificate {which} of the {peer}{place} refused: {why}")));
+}
+
+impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Checked<V> {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.0
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .inspect_err(|error| refuse("server", end_entity, intermediates, error))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if rt::is_simulated() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        self.0.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+impl ClientCertVerifier for Checked<dyn ClientCertVerifier> {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.0
+            .verify_client_cert(end_entity, intermediates, now)
+            .inspect_err(|error| refuse("client", end_entity, intermediates, error))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if rt::is_simulated() {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        self.0.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
