@@ -22,7 +22,7 @@ fn has(commands: &[&str]) -> bool {
         })
         .collect();
     if !missing.is_empty() {
-        println!("skipped: not installed: {missing:?}");
+        eprintln!("skipped: not installed: {missing:?}");
     }
     missing.is_empty()
 }
@@ -215,7 +215,7 @@ fn run_in_network(setup: &str, script: &str) -> Option<Done> {
     command.args(["-n", "sh", "-c", &line, env!("CARGO_BIN_EXE_node-lua"), "-e", script]);
     let done = run(command.current_dir(repository("")));
     if done.code() == Some(99) || done.stderr.contains("Operation not permitted") {
-        println!("skipped: no such network here: {}", done.stderr);
+        eprintln!("skipped: no such network here: {}", done.stderr);
         return None;
     }
     Some(done.succeeded())

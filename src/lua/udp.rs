@@ -185,14 +185,15 @@ fn read(lua: Stack<'_>) -> c_int {
 /// Pushes a buffer with a datagram: small ones by copy, large ones in the block that they were
 /// received into.
 fn push_datagram(lua: Stack<'_>, arrival: &mut Arrival) {
-    let length = arrival.bytes.len();
-    if length <= FRAME_INLINE_MAX {
-        return push_frames(lua, 2, &[0..length], &arrival.bytes, None);
+    let all = 0..arrival.bytes.len();
+    let place = std::slice::from_ref(&all);
+    if all.len() <= FRAME_INLINE_MAX {
+        return push_frames(lua, 2, place, &arrival.bytes, None);
     }
     let block_bytes = arrival.bytes.capacity();
     let piece = Piece::new(arrival.bytes.split().freeze(), block_bytes);
-    charge_frames(lua, &[0..length], Some(&piece), |work| work());
-    push_frames(lua, 2, &[0..length], &piece, Some(&piece));
+    charge_frames(lua, place, Some(&piece), |work| work());
+    push_frames(lua, 2, place, &piece, Some(&piece));
 }
 
 /// Pushes the text of an address.
