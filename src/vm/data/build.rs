@@ -76,14 +76,14 @@ struct Value<'b, 'a>(&'b mut Builder<'a>);
 struct Key<'b, 'a>(&'b mut Builder<'a>);
 
 /// The entries of one table: on the stack from `base` on, behind the table once there is one.
-struct Waiting {
+struct Waiting<'a> {
     base: c_int,
     waits: c_int,
     waits_max: c_int,
     stored: c_int,
     has_table: bool,
     /// Number keys of a map of many: their values are just below the table.
-    late: Option<Box<Late>>,
+    late: Option<Box<Late<'a>>>,
 }
 
 impl<'a> Builder<'a> {
@@ -99,7 +99,7 @@ impl<'a> Builder<'a> {
         Value(self).deserialize(from)
     }
 
-    fn enter<E: Error>(&mut self) -> Result<Waiting, E> {
+    fn enter<E: Error>(&mut self) -> Result<Waiting<'a>, E> {
         self.depth += 1;
         if self.depth > self.rules.depth_max {
             let max = self.rules.depth_max;
@@ -151,7 +151,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-impl Waiting {
+impl<'a> Waiting<'a> {
     /// Pushes a table with room for as many entries, and puts it below those that wait.
     /// Returns it, with them.
     fn make<'s>(&mut self, lua: Stack<'s>, list: usize, fields: usize) -> (*mut Table, &'s [Slot]) {
@@ -217,7 +217,7 @@ impl Waiting {
     }
 
     /// Puts pairs that wait into the table.
-    fn store_map(&mut self, lua: Stack<'_>) {
+    fn store_map(&mut self, lua: Stack<'a>) {
         if !self.has_table {
             let (table, slots) = self.make(lua, 0, self.waits as usize / 2);
             for pair in slots.chunks_exact(2) {
@@ -253,12 +253,12 @@ impl Waiting {
     }
 
     /// Has a number key and its value wait until the map is whole.
-    fn put_off(&mut self, lua: Stack<'_>, index: c_int) {
+    fn put_off(&mut self, lua: Stack<'a>, index: c_int) {
         let late = self.late.get_or_insert_with(|| {
             lua.push_table(0, 0);
             lua.insert(self.base);
             self.base += 1;
-            Box::default()
+            Box::new(Late::new(lua))
         });
         late.add(lua, self.base + index, self.base - 1);
     }

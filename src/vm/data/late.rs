@@ -7,20 +7,31 @@ use std::ffi::c_int;
 
 use mlua::ffi;
 
+use super::output::Charged;
 use crate::vm::convert::plain::NewTable;
 use crate::vm::stack::Stack;
 
 /// LuaJIT's own bound of a list.
 const LIST_BITS: usize = 26;
 
+/// Bytes outside of the VM that a key takes, about.
+const KEY_BYTES: usize = 48;
+
 /// Keys that wait. Their values are in a table, at 1 and on.
-#[derive(Default)]
-pub(super) struct Late {
+pub(super) struct Late<'a> {
     keys: Vec<f64>,
     places: HashMap<u64, usize>,
+    /// Keys that are paid for.
+    keys_charged: usize,
+    charged: Charged<'a>,
 }
 
-impl Late {
+impl<'a> Late<'a> {
+    pub(super) fn new(lua: Stack<'a>) -> Late<'a> {
+        let (keys, places) = (Vec::new(), HashMap::new());
+        Late { keys, places, keys_charged: 0, charged: Charged::new(lua) }
+    }
+
     /// Has the key at an index of the stack, a number, wait with the value behind it; `values` is
     /// where the table of values is.
     pub(super) fn add(&mut self, lua: Stack<'_>, key: c_int, values: c_int) {
@@ -33,6 +44,10 @@ impl Late {
                 *new.insert(self.keys.len())
             }
         };
+        if self.keys.len() > self.keys_charged {
+            self.keys_charged = 2 * self.keys.len();
+            self.charged.set(self.keys_charged * KEY_BYTES);
+        }
         lua.push_copy(key + 1);
         lua.set_entry(values, place as i64);
     }

@@ -35,10 +35,14 @@ pub(crate) enum Failure {
 }
 
 /// Bytes charged to a state for as long as this lives.
-struct Charged<'a>(Stack<'a>, usize);
+pub(super) struct Charged<'a>(Stack<'a>, usize);
 
-impl Charged<'_> {
-    fn set(&mut self, bytes: usize) {
+impl<'a> Charged<'a> {
+    pub(super) fn new(lua: Stack<'a>) -> Charged<'a> {
+        Charged(lua, 0)
+    }
+
+    pub(super) fn set(&mut self, bytes: usize) {
         self.0.account().recharge(self.1, bytes);
         self.1 = bytes;
     }
@@ -108,7 +112,7 @@ pub(crate) fn write<E>(
         let mut output = Output { bytes, max, end, room, failure: None };
         output.bytes.clear();
         let result = body(&mut output);
-        let mut charged = Charged(lua, 0);
+        let mut charged = Charged::new(lua);
         match (result, output.failure) {
             (Ok(()), _) => {
                 if output.bytes.capacity() > KEPT {
