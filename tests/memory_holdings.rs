@@ -334,6 +334,32 @@ fn the_process_grows_by_no_more_than_is_allowed() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// What stays keeps pages that hold little else, which are of no use to what is longer.
+#[test]
+fn what_lies_between_counts_too() {
+    const LIMIT: u64 = 128;
+    let folder = Folder::new();
+    let script = "local deaf, live = ...
+         live = {}
+         local most, size = 120e6, 300
+         while size < 2e5 do
+           local stat = context.stat()
+           local n = math.floor((most * 0.85 - stat.lua_bytes - stat.buffer_bytes) / (size + 40))
+           local all, kept = {}, {}
+           for i = 1, n do all[i] = ('y'):rep(size - 12) .. i end
+           for i = 1, n, 5 do kept[#kept + 1] = all[i] end
+           all, live[#live + 1] = nil, kept
+           collectgarbage() collectgarbage()
+           size = math.floor(size * 2.2)
+         end
+         local text = ('m'):rep(2 ^ 20)
+         while context.send(deaf, text) do end";
+    let case = folder.write("case.lua", script);
+    let (_, growth, done) = grow(&[case.to_str().unwrap(), &LIMIT.to_string()], "info");
+    assert!(growth <= 2 * LIMIT + SLACK, "{done}");
+    assert!(!done.stdout.contains("error"), "{done}");
+}
+
 /// Random programs, see `fuzz/holdings.lua`; `HOLDINGS_SECONDS` for longer, `HOLDINGS_SEED` to
 /// begin with another one.
 #[test]

@@ -324,13 +324,16 @@ impl Running {
         let message = message.unwrap_or_default();
         let context = &self.host.context;
         if account.exceeded() || message == OUT_OF_MEMORY.as_bytes() {
-            let text = format!(
-                "{} bytes in Lua, {} in buffers, {} wanted in all, limit {}",
+            let limit = context.limits().memory;
+            let mut text = format!(
+                "{} bytes in Lua, {} in buffers, {} wanted in all, limit {limit}",
                 account.lua_bytes(),
                 account.external_bytes(),
                 account.wanted_bytes(),
-                context.limits().memory
             );
+            if account.wanted_bytes() < limit {
+                text += &format!("; {} unused between them", account.wasted_bytes());
+            }
             context.destroy(End::Memory(text));
         } else if let Some(end) = context.end_requested() {
             if let End::Time(None) = end {

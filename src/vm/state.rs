@@ -194,6 +194,9 @@ impl Account {
         let held = self.external_bytes.get();
         self.external_bytes.set(held.saturating_sub(before) + now);
         memory::changed(before, now);
+        if self.limit().is_some() {
+            self.heap().note_block(before, now);
+        }
     }
 
     /// The metatable of buffers as [`Maker`](super::userdata::Maker) takes it, once there is one.
@@ -238,6 +241,11 @@ impl Account {
     /// elsewhere, of which `limit` bytes are allowed in all.
     pub(crate) fn count_waste(&self, held: Held, limit: usize) {
         self.heap().count_waste(held, limit);
+    }
+
+    /// Bytes that nothing uses between those that are, as they were last counted.
+    pub(crate) fn wasted_bytes(&self) -> usize {
+        self.heap().wasted()
     }
 
     /// What is left of the limit, if so much is held, may be wasted in the VM's memory.

@@ -5,6 +5,7 @@ use std::ptr;
 use super::arena::Arena;
 use super::deterministic_heap;
 use super::pages::{BUFFER_MAX, Kind, Pages, SMALL_MAX, class_of};
+use super::waste::Waste;
 use crate::buf::NlBuffer;
 use crate::message::Held;
 use crate::os::memory;
@@ -22,8 +23,9 @@ pub(crate) struct Heap {
 }
 
 /// What is before a block of more than `SMALL_MAX` bytes: its neighbours in the list of all of
-/// them, which go with the state. Before large userdata with buffers, which are in pages, there is
-/// [`BUFFER_MARK`] alone.
+/// them, which go with the state. Before those that are in pages there is a mark alone: before
+/// userdata with buffers [`BUFFER_MARK`], before others, of states whose waste counts,
+/// [`PLAIN_MARK`].
 #[repr(C)]
 struct Large {
     next: *mut Large,
@@ -32,14 +34,18 @@ struct Large {
     bytes: usize,
 }
 
-/// What a large userdata with a buffer has in the place of [`Large::bytes`].
+/// What large blocks in pages have in the place of [`Large::bytes`].
 const BUFFER_MARK: usize = 0;
+const PLAIN_MARK: usize = 1;
 const MARK_BYTES: usize = size_of::<usize>();
 
-/// The largest userdata with a buffer.
+/// The largest userdata with a buffer, and the largest block in pages.
 pub(crate) const BUFFER_SIZE_MAX: usize = BUFFER_MAX - MARK_BYTES;
 
 const HEAD_BYTES: usize = size_of::<Large>();
+
+/// What the system has memory in, or a part of it.
+const SYSTEM_PAGE: usize = 4096;
 
 /// The buffer in a userdata that is made of this block.
 #[inline]
@@ -67,9 +73,19 @@ impl Heap {
         self.pages.as_mut().is_none_or(|pages| pages.may_grow(bytes))
     }
 
-    /// See [`Pages::spare`].
+    /// See [`Waste::spare`]; false if nothing counts.
     pub(crate) fn spare(&mut self, bytes: usize) -> bool {
-        self.pages.as_mut().is_some_and(|pages| pages.spare(bytes))
+        self.waste().map(|waste| waste.spare(bytes)).is_some()
+    }
+
+    /// What the last look at it has found.
+    pub(crate) fn wasted(&mut self) -> usize {
+        self.waste().map_or(0, |waste| waste.wasted())
+    }
+
+    #[inline]
+    fn waste(&mut self) -> Option<&mut Waste> {
+        self.pages.as_mut()?.waste()
     }
 
     /// See [`Pages::count_waste`].
@@ -90,13 +106,28 @@ impl Heap {
         if size <= SMALL_MAX {
             return self.take_from_pages(Kind::Buffer, size);
         }
-        let block = self.take_from_pages(Kind::Buffer, size + MARK_BYTES).cast::<usize>();
+        self.take_marked(Kind::Buffer, BUFFER_MARK, size)
+    }
+
+    /// A block of at most `BUFFER_SIZE_MAX` bytes in pages.
+    fn take_marked(&mut self, kind: Kind, mark: usize, size: usize) -> *mut u8 {
+        let block = self.take_from_pages(kind, size + MARK_BYTES).cast::<usize>();
         if block.is_null() {
             return ptr::null_mut();
         }
         // SAFETY: a new block.
-        unsafe { block.write(BUFFER_MARK) };
+        unsafe { block.write(mark) };
         block.wrapping_add(1).cast()
+    }
+
+    /// Whether a block of more than `SMALL_MAX` bytes, and of `size`, is in pages.
+    ///
+    /// # Safety
+    /// The block must be one of this heap, with this size.
+    #[inline]
+    unsafe fn is_marked(block: *mut u8, size: usize) -> bool {
+        // SAFETY: see `Large`.
+        size <= BUFFER_SIZE_MAX && unsafe { block.cast::<usize>().sub(1).read() } <= PLAIN_MARK
     }
 
     /// Whether a block of `size` bytes is a userdata with a buffer.
@@ -134,7 +165,9 @@ impl Heap {
             }
             match &mut self.pages {
                 Some(pages) if size <= SMALL_MAX => pages.release(block),
-                Some(pages) if is_buffer => pages.release(block.sub(MARK_BYTES)),
+                Some(pages) if Heap::is_marked(block, size) => {
+                    pages.release(block.sub(MARK_BYTES));
+                }
                 _ => self.give_large(block),
             }
         }
@@ -149,8 +182,16 @@ impl Heap {
         if block.is_null() {
             return self.take(new);
         }
+        // SAFETY: a block of this heap with its size.
+        let is_marked = old > SMALL_MAX && unsafe { Heap::is_marked(block, old) };
         match (old <= SMALL_MAX, new <= SMALL_MAX) {
             (true, true) if class_of(old) == class_of(new) => return block,
+            (false, false) if is_marked => {
+                let class = |size| class_of(size + MARK_BYTES);
+                if new <= BUFFER_SIZE_MAX && class(old) == class(new) {
+                    return block;
+                }
+            }
             (false, false) if !rt::is_simulated() => {
                 if new > old && !self.may_grow(new - old) {
                     return ptr::null_mut();
@@ -173,6 +214,9 @@ impl Heap {
     /// A block of more than `SMALL_MAX` bytes.
     #[cold]
     fn take_large(&mut self, size: usize) -> *mut u8 {
+        if size <= BUFFER_SIZE_MAX && self.waste().is_some() {
+            return self.take_marked(Kind::Plain, PLAIN_MARK, size);
+        }
         if !self.may_grow(size) {
             return ptr::null_mut();
         }
@@ -184,7 +228,35 @@ impl Heap {
         // SAFETY: a new block, which begins with room for this.
         unsafe { head.write(Large { next: self.large, previous: ptr::null_mut(), bytes }) };
         self.relink(head);
+        self.note_large(None, Some((head, bytes)));
         head.wrapping_add(1).cast()
+    }
+
+    /// The same for a block that a buffer holds, of which not more than the size is known: what it
+    /// wastes on the average.
+    pub(crate) fn note_block(&mut self, before: usize, now: usize) {
+        let waste = |bytes| if bytes >= SYSTEM_PAGE { SYSTEM_PAGE } else { 0 };
+        if let Some(counted) = self.waste() {
+            counted.note_large(waste(before), waste(now), before.saturating_sub(now));
+        }
+    }
+
+    /// Counts what a large block may waste instead of another: of the pages that it begins and ends
+    /// in others have the rest, and may let go of it.
+    fn note_large(&mut self, gone: Option<(*mut Large, usize)>, come: Option<(*mut Large, usize)>) {
+        let waste = |(head, bytes): (*mut Large, usize)| {
+            let (start, end) = (head.addr(), head.addr() + bytes);
+            end.next_multiple_of(SYSTEM_PAGE) - (start & !(SYSTEM_PAGE - 1)) - bytes
+        };
+        // In a simulation nothing is to follow from addresses.
+        if let Some(counted) = self.waste().filter(|_| !rt::is_simulated()) {
+            let freed = match (gone, come) {
+                (Some((old, bytes)), Some((new, _))) if old != new => bytes,
+                (Some((_, bytes)), come) => bytes.saturating_sub(come.map_or(0, |(_, new)| new)),
+                (None, _) => 0,
+            };
+            counted.note_large(gone.map_or(0, waste), come.map_or(0, waste), freed);
+        }
     }
 
     /// Has the neighbours of a large block know where it is.
@@ -211,9 +283,10 @@ impl Heap {
         let moved: *mut Large = unsafe { libc::realloc(head.cast(), bytes) }.cast();
         // SAFETY: null if there is no memory, else what the head has become.
         let Some(moved) = (unsafe { moved.as_mut() }) else { return ptr::null_mut() };
-        memory::changed(moved.bytes, bytes);
-        moved.bytes = bytes;
+        let before = std::mem::replace(&mut moved.bytes, bytes);
+        memory::changed(before, bytes);
         self.relink(moved);
+        self.note_large(Some((head, before)), Some((moved, bytes)));
         ptr::from_mut(moved).wrapping_add(1).cast()
     }
 
@@ -225,6 +298,7 @@ impl Heap {
         // SAFETY: a head in the list, whose neighbours are in use.
         unsafe {
             let Large { next, previous, bytes } = head.read();
+            self.note_large(Some((head, bytes)), None);
             match previous.as_mut() {
                 Some(previous) => previous.next = next,
                 None => self.large = next,
@@ -284,6 +358,7 @@ mod tests {
 
     use super::*;
     use crate::buf::Piece;
+    use crate::message::Allowance;
 
     #[test]
     fn what_is_resized_keeps_its_content() {
@@ -303,6 +378,39 @@ mod tests {
         }
         // SAFETY: taken from this heap with this size, and not used again.
         unsafe { heap.give(block, size, || ()) };
+    }
+
+    #[test]
+    fn where_waste_counts_middle_sizes_are_in_pages() {
+        let mut heap = Heap::new();
+        // SAFETY: the block has the size it was made with, and so many bytes were written.
+        let check = |block: *mut u8, size: usize| unsafe {
+            assert!((0..size).all(|at| block.add(at).read() == 9));
+        };
+        let before = heap.take(2000);
+        let allowance = Allowance::of_limit(1 << 20);
+        heap.count_waste(allowance.empty(), 1 << 20);
+        for sizes in [[1025, 1030, 4088], [4088, 4089, 1025], [9000, 2000, 3000], [600, 1600, 40]] {
+            let mut size = sizes[0];
+            let mut block = heap.take(size);
+            // SAFETY: a new block with room for so many bytes.
+            unsafe { block.write_bytes(9, size) };
+            for new in sizes.into_iter().chain([5000, 2000, 700, 2000]) {
+                // SAFETY: a block of the heap with this size, replaced by the result.
+                unsafe {
+                    block = heap.resize(block, size, new);
+                    check(block, new.min(size));
+                    block.write_bytes(9, new);
+                    assert!(!heap.is_buffer(block, new));
+                }
+                size = new;
+            }
+            // SAFETY: taken from this heap with this size, and not used again.
+            unsafe { heap.give(block, size, || ()) };
+        }
+        // SAFETY: made before waste counted, with this size, and not used again.
+        unsafe { heap.give(before, 2000, || ()) };
+        assert!(heap.large.is_null());
     }
 
     #[test]

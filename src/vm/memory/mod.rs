@@ -5,3 +5,4 @@ mod deterministic_heap;
 pub(crate) mod heap;
 mod pages;
 pub(crate) mod slots;
+mod waste;

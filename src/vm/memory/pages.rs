@@ -12,6 +12,7 @@ use std::ptr::{self, NonNull};
 use crate::message::Held;
 
 use super::slots::{SLOT_BYTES, give_slot, give_slot_back, slot_of, take_slot};
+use super::waste::Waste;
 
 /// Blocks are as long as a multiple of this, and aligned to it: LuaJIT asks for no more, and most
 /// of its objects are small.
@@ -23,9 +24,10 @@ const FINE_CLASSES: usize = FINE_MAX / GRAIN;
 pub(crate) const SMALL_MAX: usize = 1024;
 /// Sizes that are told apart.
 pub(crate) const CLASSES: usize = FINE_CLASSES + 4;
-/// Blocks for buffers have up to this, in four steps per doubling too.
+/// Blocks for buffers have up to this, in four steps per doubling too; others as well, of states
+/// whose waste counts.
 pub(crate) const BUFFER_MAX: usize = 4096;
-const BUFFER_CLASSES: usize = CLASSES + 8;
+const PAGE_CLASSES: usize = CLASSES + 8;
 
 const PAGE_BYTES: usize = 16 * 1024;
 const PAGES: usize = SLOT_BYTES / PAGE_BYTES;
@@ -33,12 +35,6 @@ const ALL_PAGES: u32 = (1 << PAGES) - 1;
 
 /// Slots without content that a state keeps for what comes next.
 const EMPTY_KEPT: usize = 4;
-
-/// So much waste is always allowed, or a quarter of a small limit.
-const WASTE_MIN: usize = 4 << 20;
-
-/// Slots that come or go between two looks at what is wasted, at least.
-const WASTE_LOOK_SLOTS: usize = 4;
 
 /// What a page's blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +155,7 @@ struct Slot {
 /// Every list holds the pages of its class that have room, the one to use first at its head.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    lists: [*mut Page; CLASSES + BUFFER_CLASSES],
+    lists: [*mut Page; 2 * PAGE_CLASSES],
     slots: Vec<NonNull<Slot>>,
     /// Slots with unused pages.
     roomy: *mut Slot,
@@ -168,34 +164,19 @@ pub(crate) struct Pages {
     waste: Option<Box<Waste>>,
 }
 
-/// How much of the slots nothing uses: a state may keep one block in each page of every class.
-#[derive(Debug)]
-struct Waste {
-    held: Held,
-    /// With so little nobody minds.
-    min: usize,
-    /// May be wasted besides.
-    spare: usize,
-    /// What has been taken elsewhere since the last look.
-    grown: usize,
-    /// With so many slots, or so few, it is looked at again.
-    more: usize,
-    fewer: usize,
-}
-
 /// Where a page's blocks begin.
 fn page_start(index: usize) -> usize {
     if index == 0 { size_of::<Slot>().next_multiple_of(64) } else { index * PAGE_BYTES }
 }
 
 fn list_of(kind: Kind, class: usize) -> usize {
-    class + if kind == Kind::Buffer { CLASSES } else { 0 }
+    class + if kind == Kind::Buffer { PAGE_CLASSES } else { 0 }
 }
 
 impl Pages {
     pub(crate) fn new() -> Pages {
         Pages {
-            lists: [std::ptr::null_mut(); CLASSES + BUFFER_CLASSES],
+            lists: [std::ptr::null_mut(); 2 * PAGE_CLASSES],
             slots: Vec::new(),
             roomy: std::ptr::null_mut(),
             empty: 0,
@@ -206,31 +187,26 @@ impl Pages {
     /// From now on what slots take beside the blocks in use counts with what the context holds
     /// elsewhere, of which `limit` bytes are allowed in all.
     pub(crate) fn count_waste(&mut self, held: Held, limit: usize) {
-        let min = WASTE_MIN.min(limit / 4);
-        self.waste = Some(Box::new(Waste { held, min, spare: 0, grown: 0, more: 0, fewer: 0 }));
+        self.waste = Some(Box::new(Waste::new(held, limit)));
+    }
+
+    /// What slots take beside the blocks in use, if it counts.
+    pub(crate) fn waste(&mut self) -> Option<&mut Waste> {
+        self.waste.as_deref_mut()
     }
 
     /// Whether `bytes` may be taken that are not in pages: those that waste theirs take the room.
     #[inline]
     pub(crate) fn may_grow(&mut self, bytes: usize) -> bool {
         let Some(waste) = &mut self.waste else { return true };
-        waste.grown = waste.grown.saturating_add(bytes);
-        if waste.grown < waste.min / 4 {
+        if !waste.grow(bytes) {
             return true;
         }
-        waste.more = 0;
         let may = self.check_waste();
         if may && let Some(waste) = &mut self.waste {
-            waste.grown = 0;
+            waste.has_grown();
         }
         may
-    }
-
-    /// Allows so much more waste, until it is said again; false if nobody asks.
-    pub(crate) fn spare(&mut self, bytes: usize) -> bool {
-        let Some(waste) = &mut self.waste else { return false };
-        waste.spare = bytes;
-        true
     }
 
     /// Bytes of the slots that no block in use takes, each taken to be as small as its page has.
@@ -248,20 +224,11 @@ impl Pages {
     #[cold]
     fn check_waste(&mut self) -> bool {
         let count = self.slots.len();
-        if self.waste.as_ref().is_none_or(|waste| (waste.fewer..waste.more).contains(&count)) {
+        if self.waste.as_ref().is_none_or(|waste| !waste.is_due(count)) {
             return true;
         }
         let wasted = self.wasted();
-        let Some(waste) = &mut self.waste else { return true };
-        let step = WASTE_LOOK_SLOTS.max(count / 16);
-        (waste.fewer, waste.more) = (count.saturating_sub(step), count + step);
-        let is_admitted = wasted <= waste.min || waste.held.may_be_beyond(wasted, waste.spare);
-        waste.held.set(wasted);
-        if !is_admitted {
-            // Whoever tries again is refused again.
-            waste.more = 0;
-        }
-        is_admitted
+        self.waste.as_mut().is_none_or(|waste| waste.admits(wasted, count))
     }
 
     /// A block of at least `size` bytes, which are at most [`SMALL_MAX`], or for buffers
@@ -535,13 +502,13 @@ mod tests {
         for size in 1..=BUFFER_MAX {
             let (class, bytes) = class_of(size);
             assert!(bytes >= size && bytes < size + (size / 4).max(GRAIN), "{size}: {bytes}");
-            assert!(bytes.is_multiple_of(GRAIN) && class < BUFFER_CLASSES);
+            assert!(bytes.is_multiple_of(GRAIN) && class < PAGE_CLASSES);
             assert_eq!(class < CLASSES, size <= SMALL_MAX);
             assert_eq!(class != last, bytes != room, "{size}");
             assert!(class == last || class == last + 1);
             (last, room) = (class, bytes);
         }
-        assert_eq!(last, BUFFER_CLASSES - 1);
+        assert_eq!(last, PAGE_CLASSES - 1);
     }
 
     #[test]
