@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use super::Folder;
+use crate::support::{self, Folder};
 
 /// A CA in a folder, in `ca.pem`, and whoever it has signed.
 pub(crate) struct Pki {
@@ -53,7 +53,7 @@ impl Pki {
 
     /// A command whose working folder has the certificates.
     pub(crate) fn node_lua(&self, script: &str) -> std::process::Command {
-        let mut command = super::node_lua();
+        let mut command = support::node_lua();
         command.current_dir(self.folder.path("")).args(["-e", script]);
         command
     }
