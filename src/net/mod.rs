@@ -4,6 +4,7 @@ mod acceptor;
 mod connection;
 mod connector;
 pub(crate) mod linger;
+mod numbers;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;
 mod shared_writer;

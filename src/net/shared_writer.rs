@@ -1,9 +1,9 @@
 //! Connections that any context may write to, by an integer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock};
 
-use super::slot_map::SlotMap;
+use super::numbers::Numbers;
 use super::writer::Writer;
 use crate::frame::Encoder;
 use crate::message::Id;
@@ -21,18 +21,13 @@ pub struct SharedWriter {
     is_closed: AtomicBool,
 }
 
-fn table() -> &'static RwLock<SlotMap<Weak<SharedWriter>>> {
-    static TABLE: OnceLock<RwLock<SlotMap<Weak<SharedWriter>>>> = OnceLock::new();
-    TABLE.get_or_init(RwLock::default)
-}
+static ALL: Numbers<SharedWriter> = Numbers::new(0);
 
 impl SharedWriter {
     /// Gives a connection of `owner`, which knows it as `key`, its integer.
     pub fn new(owner: Id, key: u64, writer: &Arc<Writer>) -> Arc<SharedWriter> {
-        let mut table = table().write().unwrap_or_else(PoisonError::into_inner);
-        let mut made = None;
-        let stored = table.try_insert(|fd| {
-            let shared = Arc::new(SharedWriter {
+        ALL.add(owner, key, |fd| {
+            Arc::new(SharedWriter {
                 owner,
                 key,
                 fd,
@@ -40,26 +35,13 @@ impl SharedWriter {
                 encoder: OnceLock::new(),
                 is_shared: AtomicBool::new(false),
                 is_closed: AtomicBool::new(false),
-            });
-            let weak = Arc::downgrade(&shared);
-            made = Some(shared);
-            Ok::<_, std::convert::Infallible>(weak)
-        });
-        match stored {
-            Ok(_) => made.expect("try_insert has called the closure"),
-            Err(never) => match never {},
-        }
+            })
+        })
     }
 
     /// The connection with this integer, if it is open.
     pub fn get(fd: u64) -> Option<Arc<SharedWriter>> {
-        // The lock is given back first: if the owner is just letting go, ours is the last
-        // reference, and dropping it takes the lock for writing.
-        let shared = {
-            let table = table().read().unwrap_or_else(PoisonError::into_inner);
-            table.get(fd)?.upgrade()
-        };
-        shared.filter(|shared| !shared.is_closed())
+        ALL.get(fd).filter(|shared| !shared.is_closed())
     }
 
     /// The integer.
@@ -111,6 +93,6 @@ impl SharedWriter {
 
 impl Drop for SharedWriter {
     fn drop(&mut self) {
-        table().write().unwrap_or_else(PoisonError::into_inner).remove(self.fd);
+        ALL.remove(self.fd);
     }
 }

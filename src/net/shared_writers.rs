@@ -89,9 +89,9 @@ impl SharedWriters {
     }
 }
 
-/// Hashes the numbers of connections, which are dense, and no script's choice.
+/// Hashes the numbers of sockets, which are as good as random, and no script's choice.
 #[derive(Default)]
-struct KeyHasher(u64);
+pub(super) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {

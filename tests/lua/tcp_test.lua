@@ -127,6 +127,8 @@ tap.test("writing by number", function()
     local server, client = pair()
     local fd = tcp.fd(server)
     is(type(fd), "number", "the number")
+    -- Nobody finds it by trying, and its digits survive a message of text.
+    is(fd > 2 ^ 24 and tonumber(tostring(fd)) == fd, true, "large, and shown whole")
     is(tcp.fd_src(fd), context.self(), "its owner")
     tcp.set_wshared(server, true)
     tcp.write(fd, "plain")

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use super::batch::UdpBatch;
 use super::writer::UdpWriter;
 use crate::error::Code;
 use crate::message::Id;
-use crate::net::{Body, SlotMap};
+use crate::net::Body;
+use crate::net::numbers::Numbers;
 use crate::sched::Context;
-
-/// Added to the keys of the table, so that no stream socket has the same integer.
-const MARK: u64 = 1 << 51;
 
 /// A socket as other contexts see it. The socket holds it; others keep weak references.
 #[derive(Debug)]
@@ -27,10 +25,7 @@ pub struct SharedUdp {
     is_ip6: bool,
 }
 
-fn table() -> &'static RwLock<SlotMap<Weak<SharedUdp>>> {
-    static TABLE: OnceLock<RwLock<SlotMap<Weak<SharedUdp>>>> = OnceLock::new();
-    TABLE.get_or_init(RwLock::default)
-}
+static ALL: Numbers<SharedUdp> = Numbers::new(1);
 
 impl SharedUdp {
     /// Gives a socket of `owner`, which knows it as `key`, its integer.
@@ -40,31 +35,22 @@ impl SharedUdp {
         writer: &Arc<UdpWriter>,
         is_ip6: bool,
     ) -> Arc<SharedUdp> {
-        let mut table = table().write().unwrap_or_else(PoisonError::into_inner);
-        let mut made = None;
-        let stored = table.try_insert(|slot| {
-            let shared = made.insert(Arc::new(SharedUdp {
+        ALL.add(owner, key, |fd| {
+            Arc::new(SharedUdp {
                 owner,
                 key,
-                fd: MARK | slot,
+                fd,
                 writer: Arc::clone(writer),
                 is_shared: AtomicBool::new(false),
                 is_connected: AtomicBool::new(false),
                 is_ip6,
-            }));
-            Ok::<_, std::convert::Infallible>(Arc::downgrade(shared))
-        });
-        match stored {
-            Ok(_) => made.expect("try_insert has called the closure"),
-            Err(never) => match never {},
-        }
+            })
+        })
     }
 
     /// The socket with this integer, if it is open.
     pub fn get(fd: u64) -> Option<Arc<SharedUdp>> {
-        // The lock is given back before the reference can be the last one, and be dropped.
-        let table = table().read().unwrap_or_else(PoisonError::into_inner);
-        (fd & MARK != 0).then(|| table.get(fd & !MARK)?.upgrade()).flatten()
+        ALL.get(fd)
     }
 
     /// The integer.
@@ -115,7 +101,7 @@ impl SharedUdp {
 
 impl Drop for SharedUdp {
     fn drop(&mut self) {
-        table().write().unwrap_or_else(PoisonError::into_inner).remove(self.fd & !MARK);
+        ALL.remove(self.fd);
     }
 }
 
