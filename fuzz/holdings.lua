@@ -310,6 +310,26 @@ local function program(file, limit, deaf, echo, peer)
             collectgarbage()
             hold(t)
         end,
+        function()
+            -- One argument many times over.
+            local t, v = { file, "child" }, text()
+            for i = 3, random(3, 4000) do
+                t[i] = v
+            end
+            pcall(context.create, unpack(t))
+        end,
+        function()
+            local open = {}
+            for i = 1, random(1, 3000) do
+                open[i] = io.open "/dev/zero"
+                if open[i] then open[i]:read(1) end
+            end
+            hold(open)
+        end,
+        function()
+            local function deepen() pcall(string.gsub, "a", "a", deepen) end
+            deepen()
+        end,
         function() require "ffi".new("char[?]", size()) end,
         function()
             context.stat()
