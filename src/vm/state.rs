@@ -271,7 +271,6 @@ impl Account {
     }
 
     /// Bytes that may be held in addition.
-    #[cfg(any(feature = "json", feature = "msgpack"))]
     pub(crate) fn room(&self) -> usize {
         self.limit_bytes.get().saturating_sub(self.held())
     }
