@@ -77,6 +77,7 @@ codes! {
     WRITE_QUEUE_FULL = 212, "write queue full";
     QUERIES_FULL = 213, "too many queries wait for an answer";
     LOOKUPS_FULL = 214, "too many host names are being looked up";
+    BAD_HEAD = 215, "head of a frame that cannot be";
     TLS_FAILED = 220, "TLS handshake failed";
     CERTIFICATE_REFUSED = 221, "certificate refused";
     TLS_TRUNCATED = 222, "truncated: the peer has ended the connection without a close_notify";

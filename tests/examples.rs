@@ -12,8 +12,17 @@ use support::expect::{compare, promise};
 use support::{Folder, PATIENCE, Server, connect, files, node_lua, repository, run, stem};
 
 /// Scripts that run and end by themselves.
-const ALONE: &[&str] =
-    &["hello", "json", "packet", "rpc_pool", "supervisor", "timers", "tls_echo", "topics"];
+const ALONE: &[&str] = &[
+    "hello",
+    "json",
+    "packet",
+    "postgres",
+    "rpc_pool",
+    "supervisor",
+    "timers",
+    "tls_echo",
+    "topics",
+];
 
 /// Servers, each with the client that talks to it.
 const PAIRS: &[(&str, &str)] = &[

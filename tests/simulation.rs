@@ -218,7 +218,8 @@ fn a_closed_connection_is_written_out_as_long_as_its_peer_takes_something() {
 
 #[test]
 fn lua_tests_pass_in_simulations() {
-    for name in ["buffer", "context", "coroutine", "errors", "packet", "tcp"] {
+    for name in ["buffer", "context", "coroutine", "errors", "frames", "packet", "protocols", "tcp"]
+    {
         for seed in 1..=2 {
             simulate(&format!("{seed} tests/lua/{name}_test.lua")).succeeded();
         }
@@ -233,9 +234,17 @@ fn examples_keep_their_promises_in_simulations() {
     };
     for seed in 1..=3 {
         let has_json = cfg!(all(feature = "json", feature = "msgpack"));
-        for name in
-            ["hello", "json", "packet", "rpc_pool", "supervisor", "timers", "topics", "unix_socket"]
-        {
+        for name in [
+            "hello",
+            "json",
+            "packet",
+            "postgres",
+            "rpc_pool",
+            "supervisor",
+            "timers",
+            "topics",
+            "unix_socket",
+        ] {
             if name == "json" && !has_json {
                 continue;
             }

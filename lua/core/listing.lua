@@ -21,9 +21,10 @@ local NAMES = {
         .. "parent publish query recv register reply run self send stat strerror subscribe thread "
         .. "unregister unsubscribe wait",
     [core.timer] = "close loop now sleep time timeout",
-    [core.tcp] = "accept close connect connect6 connects fd fd_src get_rwopt is_closed listen "
-        .. "listen6 listens local_addr local_port monitor read read_into remote_addr remote_port "
-        .. "set_nodelay set_rwopt set_write_limit set_wshared stat write",
+    [core.tcp] = "abort accept close connect connect6 connects fd fd_src get_rwopt is_closed "
+        .. "listen listen6 listens local_addr local_port monitor read read_bytes read_into "
+        .. "read_until reframe remote_addr remote_port set_keepalive set_nodelay set_rwopt "
+        .. "set_write_limit set_wshared shutdown stat write",
     [core.udp] = "close connect fd fd_src is_closed join leave local_addr local_port open open6 "
         .. "read set_broadcast set_ttl set_wshared stat write write6",
 }

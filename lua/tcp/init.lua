@@ -49,7 +49,12 @@ local function serve_stream(record)
         if not waits and not token and (not callback or record.eof_sent) then
             return release_anchor(record)
         end
-        local data, code = next_frame(record)
+        local data, code
+        if record.pieces then
+            data, code = sockets.next_of(record, token)
+        else
+            data, code = next_frame(record)
+        end
         if data == nil then return end
         local value = data or code
         if waits then
@@ -287,19 +292,30 @@ end
 
 -- Options and state -------------------------------------------------------------------------------
 
-local options -- what tcp/options.lua returns, once one of its functions is called
-
--- A function of tcp/options.lua.
-local function option(name)
-    return function(...)
-        options = options or native.load("tcp/options")(native, core, sockets)
-        return options[name](...)
+-- Functions of a file that is loaded once one of them is called.
+local function define(file, ...)
+    local loaded
+    for i = 1, select("#", ...) do
+        local name = select(i, ...)
+        tcp[name] = function(...)
+            loaded = loaded or native.load(file)(native, core, sockets)
+            return loaded[name](...)
+        end
     end
 end
 
-tcp.get_rwopt, tcp.set_rwopt = option("get_rwopt"), option("set_rwopt")
-tcp.set_nodelay, tcp.set_write_limit = option("set_nodelay"), option("set_write_limit")
-tcp.set_wshared, tcp.stat = option("set_wshared"), option("stat")
+define(
+    "tcp/options",
+    "get_rwopt",
+    "set_rwopt",
+    "reframe",
+    "set_nodelay",
+    "set_write_limit",
+    "set_wshared",
+    "stat"
+)
+define("tcp/piece", "read_bytes", "read_until")
+define("tcp/ending", "shutdown", "abort", "set_keepalive")
 
 local tls -- what tcp/tls.lua returns, once one of its functions is called
 

@@ -2,66 +2,98 @@
 
 local native, core, sockets = ...
 
-local next, type = next, type
+local ipairs, next, type, unpack = ipairs, next, type, unpack
 local concat, format, HUGE = table.concat, string.format, math.huge
 local bad, bad_because = core.bad, native.bad_because
 local streams, listeners, stocked_bytes = sockets.streams, sockets.listeners, sockets.stocked_bytes
 local check_stream, check_open = sockets.check_stream, sockets.check_open
+local restore_stock = sockets.restore_stock
 
 local SOCKET_CLOSED = 203
 
 local options = {}
 
+-- The fields, in the order in which Rust takes and gives them.
 local RWOPT = {
-    "read_head_bytes",
     "read_head_endian",
+    "read_head_bytes",
     "read_head_max",
-    "write_head_bytes",
+    "read_head_adjust",
+    "read_head_offset",
+    "read_delimiter",
     "write_head_endian",
+    "write_head_bytes",
     "write_head_max",
+    "write_head_adjust",
+    "write_head_offset",
 }
 local IS_RWOPT = {}
 for i = 1, #RWOPT do
     IS_RWOPT[RWOPT[i]] = true
 end
 
---- Changes how frames look; see docs/api/tcp.md for the fields.
----@param socket userdata
----@param changes table
-function options.set_rwopt(socket, changes)
-    local record = check_stream(socket, "set_rwopt")
-    check_open(record, SOCKET_CLOSED, "set_rwopt")
-    if type(changes) ~= "table" then bad(2, "set_rwopt", "table", changes) end
+-- Widths that `set_rwopt` has always refused by themselves, and goes on to: who means one names the
+-- byte order, or another field, with it.
+local IS_UNUSUAL = { [3] = true, [5] = true, [6] = true, [7] = true, [8] = true }
+
+local function check_width(changes, way)
+    local bytes = changes[way .. "_head_bytes"]
+    if not IS_UNUSUAL[bytes] then return end
+    for _, field in ipairs({ "endian", "max", "adjust", "offset" }) do
+        if changes[way .. "_head_" .. field] ~= nil then return end
+    end
+    local why =
+        "%s_head_bytes: %d is not 0, 1, 2 or 4; other widths need %s_head_endian beside them"
+    bad_because(2, "set_rwopt", format(why, way, bytes, way))
+end
+
+-- set_rwopt, or reframe.
+local function change(name, socket, changes)
+    local record = check_stream(socket, name)
+    check_open(record, SOCKET_CLOSED, name)
+    if type(changes) ~= "table" then bad(2, name, "table", changes) end
     for field in next, changes do
         if not IS_RWOPT[field] then
             local named, known = native.describe(field), concat(RWOPT, ", ")
-            bad_because(2, "set_rwopt", format("no option named %s; there are %s", named, known))
+            bad_because(2, name, format("no option named %s; there are %s", named, known))
         end
     end
-    local why = native.set_rwopt(
-        record.id,
-        changes.read_head_endian,
-        changes.read_head_bytes,
-        changes.read_head_max,
-        changes.write_head_endian,
-        changes.write_head_bytes,
-        changes.write_head_max
-    )
-    if why then bad_because(2, "set_rwopt", why) end
+    local values = {}
+    for i = 1, #RWOPT do
+        values[i] = changes[RWOPT[i]]
+    end
+    local is_reframed = name == "reframe"
+    if not is_reframed then
+        check_width(changes, "read")
+        check_width(changes, "write")
+    end
+    -- By the old heads.
+    if is_reframed then restore_stock(record) end
+    local why = native.set_rwopt(record.id, is_reframed, unpack(values, 1, #RWOPT))
+    if why then bad_because(2, name, why) end
 end
 
---- How frames look: a table of six fields; empty for a closed socket.
+--- Sets how frames look, before there are any; see docs/api/tcp.md for the fields.
+---@param socket userdata
+---@param changes table
+function options.set_rwopt(socket, changes) return change("set_rwopt", socket, changes) end
+
+--- Changes how frames look, from the next byte on that was not delivered yet.
+---@param socket userdata
+---@param changes table
+function options.reframe(socket, changes) return change("reframe", socket, changes) end
+
+--- How frames look: a table of the fields; empty for a closed socket.
 ---@param socket userdata
 ---@return table
 function options.get_rwopt(socket)
     local record = check_stream(socket, "get_rwopt")
     local result = {}
     if record.closed then return result end
-    local read_endian, read_bytes, read_max, write_endian, write_bytes, write_max =
-        native.get_rwopt(record.id)
-    result.read_head_endian, result.read_head_bytes = read_endian, read_bytes
-    result.write_head_endian, result.write_head_bytes = write_endian, write_bytes
-    result.read_head_max, result.write_head_max = read_max, write_max
+    local values = { native.get_rwopt(record.id) }
+    for i = 1, #RWOPT do
+        result[RWOPT[i]] = values[i]
+    end
     return result
 end
 
@@ -93,12 +125,13 @@ function options.stat(socket)
         local backlog, backlog_max, accepted = native.listener_stat(record.id)
         return { backlog = backlog, backlog_max = backlog_max, accepted = accepted }
     end
-    local waiting, high, limit, ahead = native.socket_stat(record.id)
+    local waiting, high, limit, ahead, truncated = native.socket_stat(record.id)
     return {
         write_queue_bytes = waiting,
         write_queue_high = high,
         write_queue_max = limit,
         read_buffered_bytes = ahead + stocked_bytes(record),
+        truncated = truncated,
     }
 end
 

@@ -19,7 +19,8 @@ local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
 -- Records of sockets: id, closed, callback, whether it was told the end (`eof_sent`), frames that
 -- have come and nobody has read (in `queue`, behind `head` up to `tail`), the root that waits
 -- without a token and before the others (`waiter`), and the tokens of who waits from `first` to
--- `last`. `serve` is what an event of a listen socket calls, `monitor` the callback of tcp.monitor.
+-- `last`; `pieces` has what those of them want who do not wait for frames. `serve` is what an event
+-- of a listen socket calls, `monitor` the callback of tcp.monitor.
 -- Whether there is more to read is known in Rust only (src/net/connection.rs).
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 -- All fields are there from the beginning: compiled code knows where they are, and records that
@@ -76,6 +77,7 @@ local function new_socket(registry, id)
         tail = 0,
         head = 0,
         waiter = false,
+        pieces = false,
         serve = false,
         callback = false,
         eof_sent = false,
@@ -144,6 +146,13 @@ local function put_back(record, data)
         head = 1
     end
     queue[head], record.head = data, head - 1
+end
+
+-- Gives frames that were not read back, for who wants their bytes in another form.
+local function restore_stock(record)
+    if record.head >= record.tail then return end
+    native.restore(record.id, record.queue, record.head + 1, record.tail)
+    record.queue, record.head, record.tail = {}, 0, 0
 end
 
 -- Bytes of frames that were not read.
@@ -279,6 +288,8 @@ return {
     take_stock = take_stock,
     stocked_bytes = stocked_bytes,
     put_back = put_back,
+    restore_stock = restore_stock,
+    settle = settle,
     next_waiter = next_waiter,
     take_waiter = take_waiter,
     release_anchor = release_anchor,

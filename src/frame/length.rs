@@ -1,25 +1,29 @@
-//! Frames whose length stands before them.
+//! Where frames begin and end.
 //!
 //! [`Decoder`] finds the next frame at the start of the bytes received so far and keeps no state;
-//! [`Encoder`] makes the head for a body. Neither holds or copies bodies. Lengths are unsigned and
-//! count the body only.
+//! [`Encoder`] makes the head for a body. Neither holds or copies bodies. Numbers in heads are
+//! unsigned. What few protocols need is in unusual.rs.
 
 use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 
 use byteorder::{BigEndian, ByteOrder, LittleEndian};
 
-use super::options::{Endian, HeadOptions};
+use super::options::{Delimiter, Endian, HeadOptions, ReadOptions};
 use crate::error::Code;
 
 /// What stands at the start of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A whole frame: so many bytes of head, then so many of body.
+    /// A whole frame: so many bytes of head, then so many of body, and of what ends it.
     Frame {
         /// Bytes to skip before the body.
         head: usize,
         /// Bytes of body; may be 0.
         body: usize,
+        /// Bytes to skip behind the body.
+        tail: usize,
     },
     /// Not yet a frame.
     Incomplete {
@@ -29,29 +33,77 @@ pub enum Step {
     },
 }
 
-/// A body longer than the options allow.
+/// Bytes that are no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong {
-    /// Bytes of the body.
-    pub length: u64,
-    /// Bytes allowed.
-    pub max: u32,
+pub enum FrameError {
+    /// A body longer than the options allow.
+    TooLong {
+        /// Bytes of the body.
+        length: u64,
+        /// Bytes allowed.
+        max: u32,
+    },
+    /// A head that no frame has.
+    Impossible,
+    /// A body to which no head belongs: it has less than these bytes, which the head takes off.
+    TooShort {
+        /// Bytes of the body.
+        length: u64,
+        /// The fewest that there can be.
+        min: u64,
+    },
+    /// A packet that ends before, or in, its length, or whose varint does not end.
+    NoPlace {
+        /// Bytes of the packet.
+        length: u64,
+        /// Where the length begins.
+        offset: u16,
+    },
 }
 
-impl TooLong {
-    /// The code scripts see.
+impl FrameError {
+    /// The code scripts see when such a frame is received.
     pub fn code(&self) -> Code {
-        Code::MESSAGE_TOO_LONG
+        match self {
+            FrameError::TooLong { .. } => Code::MESSAGE_TOO_LONG,
+            _ => Code::BAD_HEAD,
+        }
     }
 }
 
-impl fmt::Display for TooLong {
+impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "frame of {} bytes exceeds head max {}", self.length, self.max)
+        match self {
+            FrameError::TooLong { length, max } => {
+                write!(f, "frame of {length} bytes exceeds head max {max}")
+            }
+            FrameError::Impossible => f.write_str("a head that cannot be"),
+            FrameError::TooShort { length, min } => {
+                write!(f, "frame of {length} bytes is less than head adjust {min}")
+            }
+            FrameError::NoPlace { length, offset } => write!(
+                f,
+                "packet of {length} bytes has no place for its length, which begins behind \
+                 {offset} bytes (head offset)"
+            ),
+        }
     }
 }
 
-impl std::error::Error for TooLong {}
+impl std::error::Error for FrameError {}
+
+/// What ends a frame.
+#[derive(Clone, Debug)]
+pub(super) enum Form {
+    /// A length of 1, 2 or 4 bytes before it, or nothing.
+    Plain,
+    /// Any other length.
+    Head,
+    /// Bytes behind it.
+    Delimited(Arc<Delimiter>),
+    /// It has so many bytes.
+    Exact(usize),
+}
 
 /// Finds frames in received bytes.
 ///
@@ -62,44 +114,118 @@ impl std::error::Error for TooLong {}
 /// let options = HeadOptions::new(Endian::Big, 2, 1000).unwrap();
 /// let mut stream = Encoder::new(options).head(5).unwrap().as_slice().to_vec();
 /// stream.extend_from_slice(b"hello");
-/// assert_eq!(Decoder::new(options).next(&stream), Ok(Step::Frame { head: 2, body: 5 }));
-/// assert_eq!(Decoder::new(options).next(&stream[..3]), Ok(Step::Incomplete { need: 7 }));
+/// let decoder = Decoder::from(options);
+/// assert_eq!(decoder.next(&stream), Ok(Step::Frame { head: 2, body: 5, tail: 0 }));
+/// assert_eq!(decoder.next(&stream[..3]), Ok(Step::Incomplete { need: 7 }));
+/// assert_eq!(Decoder::exact(4).next(b"12345"), Ok(Step::Frame { head: 0, body: 4, tail: 0 }));
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
-    options: HeadOptions,
+    pub(super) head: HeadOptions,
+    pub(super) form: Form,
+}
+
+impl Default for Decoder {
+    fn default() -> Decoder {
+        Decoder { head: HeadOptions::default(), form: Form::Plain }
+    }
+}
+
+impl From<HeadOptions> for Decoder {
+    fn from(head: HeadOptions) -> Decoder {
+        Decoder { head, form: if head.is_plain() { Form::Plain } else { Form::Head } }
+    }
 }
 
 impl Decoder {
-    /// A decoder for frames with such heads; without a head all the input is one frame.
-    pub fn new(options: HeadOptions) -> Decoder {
-        Decoder { options }
+    /// A decoder for such frames; without heads and delimiters all the input is one frame.
+    pub fn new(options: &ReadOptions) -> Decoder {
+        match options.delimiter() {
+            None => Decoder::from(*options.head()),
+            Some(delimiter) => Decoder::until(delimiter.clone()),
+        }
+    }
+
+    /// For one frame of `count` bytes.
+    pub fn exact(count: usize) -> Decoder {
+        Decoder { head: HeadOptions::default(), form: Form::Exact(count) }
+    }
+
+    /// For frames that such bytes end.
+    pub fn until(delimiter: Delimiter) -> Decoder {
+        Decoder { head: HeadOptions::default(), form: Form::Delimited(Arc::new(delimiter)) }
     }
 
     /// Looks at the start of `input`. Without heads, only empty input is incomplete.
     ///
     /// # Errors
-    /// The head announces more than the maximum. It does so however often it is asked.
+    /// The head announces more than the maximum, or cannot be. It does so however often it is
+    /// asked.
     #[inline]
-    pub fn next(&self, input: &[u8]) -> Result<Step, TooLong> {
-        let head = usize::from(self.options.bytes());
-        let Some(bytes) = input.get(..head.max(1)) else {
-            return Ok(Step::Incomplete { need: head.max(1) });
-        };
-        let length = match self.options.endian() {
-            _ if head == 0 => return Ok(Step::Frame { head, body: input.len() }),
-            Endian::Little => length_in::<LittleEndian>(bytes),
-            Endian::Big => length_in::<BigEndian>(bytes),
-        };
-        if length > self.options.max() {
-            return Err(TooLong { length: u64::from(length), max: self.options.max() });
+    pub fn next(&self, input: &[u8]) -> Result<Step, FrameError> {
+        match self.form {
+            Form::Plain => next_plain(&self.head, input),
+            _ => self.next_unusual(input),
         }
-        let body = length as usize;
-        if input.len() - head < body {
-            return Ok(Step::Incomplete { need: head + body });
-        }
-        Ok(Step::Frame { head, body })
     }
+
+    /// Finds the frames of at most `body_max` bytes that `input` begins with, and where their
+    /// bodies are; returns how many, and where the last one ends.
+    #[inline]
+    pub fn find(
+        &self,
+        input: &[u8],
+        body_max: usize,
+        places: &mut [Range<usize>],
+    ) -> (usize, usize) {
+        // A loop of its own keeps the usual head in registers.
+        if let Form::Plain = self.form {
+            let head = self.head;
+            return find(|rest| next_plain(&head, rest), input, body_max, places);
+        }
+        find(|rest| self.next_unusual(rest), input, body_max, places)
+    }
+}
+
+#[inline(always)]
+fn find(
+    next: impl Fn(&[u8]) -> Result<Step, FrameError>,
+    input: &[u8],
+    body_max: usize,
+    places: &mut [Range<usize>],
+) -> (usize, usize) {
+    let (mut count, mut end) = (0, 0);
+    for place in places {
+        let Ok(Step::Frame { head, body, tail }) = next(&input[end..]) else { break };
+        if body > body_max {
+            break;
+        }
+        *place = end + head..end + head + body;
+        end += head + body + tail;
+        count += 1;
+    }
+    (count, end)
+}
+
+#[inline]
+fn next_plain(options: &HeadOptions, input: &[u8]) -> Result<Step, FrameError> {
+    let head = usize::from(options.plain_bytes());
+    let Some(bytes) = input.get(..head.max(1)) else {
+        return Ok(Step::Incomplete { need: head.max(1) });
+    };
+    let length = match options.endian() {
+        _ if head == 0 => return Ok(Step::Frame { head, body: input.len(), tail: 0 }),
+        Endian::Little => length_in::<LittleEndian>(bytes),
+        Endian::Big => length_in::<BigEndian>(bytes),
+    };
+    if length > options.max() {
+        return Err(FrameError::TooLong { length: u64::from(length), max: options.max() });
+    }
+    let body = length as usize;
+    if input.len() - head < body {
+        return Ok(Step::Incomplete { need: head + body });
+    }
+    Ok(Step::Frame { head, body, tail: 0 })
 }
 
 /// The length that a head of 1, 2 or 4 bytes holds.
@@ -120,33 +246,47 @@ fn length_in<E: ByteOrder>(head: &[u8]) -> u32 {
 ///
 /// let encoder = Encoder::new(HeadOptions::new(Endian::Big, 2, 1000).unwrap());
 /// assert_eq!(encoder.head(258).unwrap().as_slice(), [1, 2]);
-/// assert_eq!(encoder.head(1001).unwrap_err().max, 1000);
+/// assert!(encoder.head(1001).is_err());
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Encoder {
-    options: HeadOptions,
+    pub(super) options: HeadOptions,
+    is_plain: bool,
+}
+
+impl Default for Encoder {
+    fn default() -> Encoder {
+        Encoder::new(HeadOptions::default())
+    }
 }
 
 impl Encoder {
     /// An encoder for frames with such heads.
     pub fn new(options: HeadOptions) -> Encoder {
-        Encoder { options }
+        Encoder { options, is_plain: options.is_plain() }
     }
 
-    /// The head for a body of `body_len` bytes; empty if the options have none.
+    /// Whether [`Encoder::head`] makes the heads; otherwise [`Encoder::packet`] does.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// The head for a body of `body_len` bytes, if heads are plain; empty if the options have none.
     ///
     /// # Errors
     /// The body is longer than the maximum.
     #[inline]
-    pub fn head(&self, body_len: usize) -> Result<Head, TooLong> {
-        let len = self.options.bytes();
+    pub fn head(&self, body_len: usize) -> Result<Head, FrameError> {
+        debug_assert!(self.is_plain);
+        let len = self.options.plain_bytes();
         if len == 0 {
             return Ok(Head { bytes: [0; 4], len });
         }
         let max = self.options.max();
         let length = match u32::try_from(body_len) {
             Ok(length) if length <= max => length,
-            _ => return Err(TooLong { length: body_len as u64, max }),
+            _ => return Err(FrameError::TooLong { length: body_len as u64, max }),
         };
         let mut bytes = [0; 4];
         match self.options.endian() {
@@ -168,6 +308,9 @@ pub struct Head {
 impl Head {
     /// The most bytes a head has.
     pub const BYTES_MAX: usize = 4;
+
+    /// No bytes.
+    pub const NONE: Head = Head { bytes: [0; 4], len: 0 };
 
     /// The bytes, and zeros up to [`Head::BYTES_MAX`].
     #[inline]
@@ -208,7 +351,7 @@ mod tests {
     }
 
     /// Feeds `stream` in pieces of the given sizes (then the rest) and collects the bodies.
-    fn bodies(decoder: Decoder, stream: &[u8], sizes: &[usize]) -> Vec<Vec<u8>> {
+    fn bodies(decoder: &Decoder, stream: &[u8], sizes: &[usize]) -> Vec<Vec<u8>> {
         let (mut held, mut rest, mut found) = (Vec::new(), stream, Vec::new());
         for size in sizes.iter().copied().chain([usize::MAX]) {
             let (piece, later) = rest.split_at(size.min(rest.len()));
@@ -216,7 +359,7 @@ mod tests {
             held.extend_from_slice(piece);
             loop {
                 match decoder.next(&held).unwrap() {
-                    Step::Frame { head, body } => {
+                    Step::Frame { head, body, .. } => {
                         found.push(held[head..head + body].to_vec());
                         held.drain(..head + body);
                     }
@@ -266,39 +409,45 @@ mod tests {
                 for length in [max - 1, max] {
                     let head = encoder.head(length as usize).unwrap();
                     let need = head.as_slice().len() + length as usize;
-                    let step = Decoder::new(options).next(head.as_slice());
+                    let step = Decoder::from(options).next(head.as_slice());
                     assert_eq!(step, Ok(Step::Incomplete { need }));
                 }
-                let error = TooLong { length: u64::from(max) + 1, max };
+                let error = FrameError::TooLong { length: u64::from(max) + 1, max };
                 assert_eq!(encoder.head(max as usize + 1), Err(error));
                 assert!(error.to_string().contains(&max.to_string()));
             }
         }
         let too_long = Encoder::new(options(Endian::Big, 4, 0)).head(usize::MAX).unwrap_err();
-        assert_eq!(too_long.length, usize::MAX as u64);
+        assert_eq!(
+            too_long,
+            FrameError::TooLong { length: usize::MAX as u64, max: i32::MAX as u32 }
+        );
     }
 
     #[test]
     fn received_length_above_max_is_refused_each_time() {
-        let decoder = Decoder::new(options(Endian::Big, 2, 300));
+        let decoder = Decoder::from(options(Endian::Big, 2, 300));
         for _ in 0..2 {
-            assert_eq!(decoder.next(&[1, 45, 9, 9]), Err(TooLong { length: 301, max: 300 }));
+            assert_eq!(
+                decoder.next(&[1, 45, 9, 9]),
+                Err(FrameError::TooLong { length: 301, max: 300 })
+            );
         }
     }
 
     #[test]
     fn top_bit_is_part_of_an_unsigned_length() {
-        let big = Decoder::new(options(Endian::Big, 4, 0));
-        let error = TooLong { length: 0x8000_0000, max: i32::MAX as u32 };
+        let big = Decoder::from(options(Endian::Big, 4, 0));
+        let error = FrameError::TooLong { length: 0x8000_0000, max: i32::MAX as u32 };
         assert_eq!(big.next(&[0x80, 0, 0, 0]), Err(error));
-        let two = Decoder::new(options(Endian::Little, 2, 0));
+        let two = Decoder::from(options(Endian::Little, 2, 0));
         assert_eq!(two.next(&[0, 0x80]), Ok(Step::Incomplete { need: 2 + 0x8000 }));
     }
 
     #[test]
     fn empty_bodies_are_frames() {
-        let decoder = Decoder::new(options(Endian::Little, 2, 0));
-        assert_eq!(decoder.next(&[0, 0]), Ok(Step::Frame { head: 2, body: 0 }));
+        let decoder = Decoder::from(options(Endian::Little, 2, 0));
+        assert_eq!(decoder.next(&[0, 0]), Ok(Step::Frame { head: 2, body: 0, tail: 0 }));
         assert_eq!(decoder.next(&[0]), Ok(Step::Incomplete { need: 2 }));
     }
 
@@ -306,7 +455,7 @@ mod tests {
     fn without_head_all_input_is_one_frame() {
         let decoder = Decoder::default();
         assert_eq!(decoder.next(&[]), Ok(Step::Incomplete { need: 1 }));
-        assert_eq!(decoder.next(&[7; 9]), Ok(Step::Frame { head: 0, body: 9 }));
+        assert_eq!(decoder.next(&[7; 9]), Ok(Step::Frame { head: 0, body: 9, tail: 0 }));
     }
 
     proptest! {
@@ -317,9 +466,9 @@ mod tests {
             sizes in vec(0usize..40, 0..40),
         ) {
             let stream = encode(options, &frames);
-            let decoder = Decoder::new(options);
-            prop_assert_eq!(bodies(decoder, &stream, &sizes), frames.clone());
-            prop_assert_eq!(bodies(decoder, &stream, &vec![1; stream.len()]), frames);
+            let decoder = Decoder::from(options);
+            prop_assert_eq!(bodies(&decoder, &stream, &sizes), frames.clone());
+            prop_assert_eq!(bodies(&decoder, &stream, &vec![1; stream.len()]), frames);
         }
 
         #[test]
@@ -330,10 +479,10 @@ mod tests {
         ) {
             let narrow = HeadOptions::new(options.endian(), options.bytes(), max).unwrap();
             for options in [options, narrow, HeadOptions::default()] {
-                match Decoder::new(options).next(&input) {
-                    Ok(Step::Frame { head, body }) => prop_assert!(head + body <= input.len()),
+                match Decoder::from(options).next(&input) {
+                    Ok(Step::Frame { head, body, .. }) => prop_assert!(head + body <= input.len()),
                     Ok(Step::Incomplete { need }) => prop_assert!(need > input.len()),
-                    Err(error) => prop_assert!(error.length > u64::from(error.max)),
+                    Err(error) => prop_assert_eq!(error.code(), Code::MESSAGE_TOO_LONG),
                 }
             }
         }

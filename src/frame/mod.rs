@@ -2,6 +2,10 @@
 
 pub mod length;
 pub mod options;
+pub mod unusual;
 
-pub use length::{Decoder, Encoder, Head, Step, TooLong};
-pub use options::{Endian, HeadOptions, HeadPatch, OptionsError};
+pub use length::{Decoder, Encoder, FrameError, Head, Step};
+pub use options::{
+    Delimiter, Endian, HeadOptions, HeadPatch, OptionsError, ReadOptions, ReadPatch, Width,
+};
+pub use unusual::{Field, Packet};

@@ -6,15 +6,17 @@
 
 use std::cell::Cell;
 use std::ffi::c_int;
+use std::ops::Range;
 
 use mlua::ffi;
 
 use super::buffer::values::{
     buffer_at, charge_frames, collect, push_frames, with_buffer, with_text,
 };
+use super::native::push_failure;
 use crate::buf::{NlBuffer, ReadBuffer};
 use crate::error::Code;
-use crate::frame::TooLong;
+use crate::frame::{Decoder, Delimiter, FrameError};
 use crate::lua;
 use crate::lua::host::{self, Host};
 use crate::net::{Body, Connection, Read, SharedWriter, WriteBatch};
@@ -25,6 +27,8 @@ use crate::vm::stack::{Stack, function};
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"read", function(read)),
     (c"write", function(write)),
+    (c"read_piece", function(read_piece)),
+    (c"restore", function(restore)),
     (c"stage_pointers", function(stage_pointers)),
 ];
 
@@ -79,10 +83,24 @@ fn take(
 /// Takes the next frames and pushes a buffer with the first of them; the others are now in the
 /// table at index `table`, from 1 on. Returns how many these are; otherwise nothing is pushed.
 fn push_next(lua: Stack<'_>, key: u64, table: c_int) -> Result<usize, Option<Code>> {
+    push_read::<FRAMES_MAX>(lua, key, table, FRAMES_MAX, |stream, scratch, places| {
+        stream.read(scratch, places, FRAMES_MAX)
+    })
+}
+
+/// The same for whatever `read` finds.
+#[inline(always)]
+fn push_read<const MAX: usize>(
+    lua: Stack<'_>,
+    key: u64,
+    table: c_int,
+    awaited: usize,
+    read: impl FnOnce(&mut Connection, &mut ReadBuffer, &mut [Range<usize>; MAX]) -> Read,
+) -> Result<usize, Option<Code>> {
     with_scratch(|scratch| {
-        let mut places = [const { 0..0 }; FRAMES_MAX];
+        let mut places = [const { 0..0 }; MAX];
         let found = host::with(|host| {
-            take(host, key, FRAMES_MAX, |stream| stream.read(scratch, &mut places, FRAMES_MAX))
+            take(host, key, awaited, |stream| read(stream, scratch, &mut places))
         });
         match found {
             Read::Frames(count, piece) => {
@@ -114,6 +132,40 @@ fn read(lua: Stack<'_>) -> c_int {
         Err(None) => return refuse_wait(lua).unwrap_or(0),
     }
     2
+}
+
+/// native.read_piece(key, number, count | delimiter, max): a buffer with so many bytes, or all up to
+/// the delimiter; `false, code`; nothing if there are not so many yet: then an event tells of more,
+/// and who asks for the same piece again gives the same number.
+fn read_piece(lua: Stack<'_>) -> c_int {
+    let (key, number, max) = (lua.key(1), lua.key(2), lua.number(4) as u32);
+    let decoder = match lua.text(3) {
+        Some(bytes) if !lua.is_number(3) => Decoder::until(Delimiter { bytes: bytes.into(), max }),
+        _ => Decoder::exact(lua.number(3) as usize),
+    };
+    let read = |stream: &mut Connection, scratch: &mut _, place: &mut _| {
+        stream.read_piece(scratch, place, decoder, number)
+    };
+    match push_read::<1>(lua, key, 0, 0, read) {
+        Ok(_) => 1,
+        Err(None) => 0,
+        Err(Some(code)) => push_failure(lua, code),
+    }
+}
+
+/// native.restore(key, frames, first, last): takes these frames back, the last that were read.
+fn restore(lua: Stack<'_>) -> c_int {
+    let (key, first, last) = (lua.key(1), lua.number(3) as i64, lua.number(4) as i64);
+    let mut bodies: Vec<Vec<u8>> = Vec::new();
+    for at in first..=last {
+        lua.entry(2, at);
+        bodies.extend(buffer_at(lua, -1).map(|buffer| buffer.as_slice().to_vec()));
+        lua.pop();
+    }
+    host::with(|host| {
+        host.sockets.stream(key).map(|stream| stream.restore(bodies.iter().map(Vec::as_slice)))
+    });
+    0
 }
 
 /// For native.next_event: pushes `kind`, the key of a connection that is ready, and what
@@ -188,7 +240,7 @@ enum Refused {
     /// The connection cannot be written to.
     Closed(Code),
     /// The frame cannot be one.
-    TooLong(TooLong),
+    NoFrame(FrameError),
 }
 
 impl Refused {
@@ -202,13 +254,13 @@ fn stage(host: &mut Host, target: Target, mut body: Body<'_>, token: u64) -> Res
     let bytes = body.held_bytes();
     if host.is_too_much(bytes) {
         overflow(host, target).ok_or(Refused::CLOSED)?;
-        body = Body::Slice(&[]);
+        body = Body::Lost;
     }
     let staged = match target {
         Target::Own(key) => host.sockets.write(key, body, token),
         Target::Shared(fd) => host.sockets.shared.write(fd, body, token),
     };
-    let is_full = staged.ok_or(Refused::CLOSED)?.map_err(Refused::TooLong)?;
+    let is_full = staged.ok_or(Refused::CLOSED)?.map_err(Refused::NoFrame)?;
     if is_full {
         host.flush();
     }
@@ -301,9 +353,9 @@ fn write(lua: Stack<'_>) -> c_int {
             lua.push_number(f64::from(code.0));
             return 1;
         }
-        Some(Err(Refused::TooLong(too_long))) => {
+        Some(Err(Refused::NoFrame(error))) => {
             lua.push_nil();
-            lua.push_text(too_long.to_string().as_bytes());
+            lua.push_text(error.to_string().as_bytes());
         }
         None => {
             lua.push_nil();

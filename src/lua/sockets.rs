@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::attempts::Attempt;
 use super::notice::{Notice, Notices};
 use crate::error::Code;
-use crate::frame::TooLong;
+use crate::frame::FrameError;
 use crate::net::{
     Acceptor, Body, Connection, Connector, SharedUdpBatches, SharedWriters, SlotMap, UdpSocket,
     linger, linger_datagrams,
@@ -225,7 +225,7 @@ impl Sockets {
         key: u64,
         body: Body<'_>,
         token: u64,
-    ) -> Option<Result<bool, TooLong>> {
+    ) -> Option<Result<bool, FrameError>> {
         let stream = self.stream(key)?;
         let result = stream.write(body, token);
         if result.is_ok() && !stream.is_dirty {
@@ -312,6 +312,27 @@ impl Sockets {
                 linger_datagrams(socket.writer().clone());
             }
             Some(Socket::Listener(..)) | None => {}
+        }
+    }
+
+    /// Ends the stream of a connection behind what was written; false if that was done before.
+    pub(super) fn shutdown(
+        &mut self,
+        key: u64,
+        context: &Arc<Context>,
+        notices: &mut Notices,
+    ) -> bool {
+        let Some(stream) = self.stream(key) else { return false };
+        stream.flush(context, |token, result| notices.done(token, result));
+        stream.writer().end()
+    }
+
+    /// Closes a connection with a reset; what was written is dropped.
+    pub(super) fn abort(&mut self, key: u64, notices: &mut Notices) {
+        if let Some(Socket::Stream(mut connection)) = self.all.remove(key) {
+            let notify = |token, result| notices.done(token, result);
+            connection.staged.refuse(Code::SOCKET_CLOSED, notify);
+            connection.abort();
         }
     }
 

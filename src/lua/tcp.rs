@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use mlua::ffi;
 
@@ -44,6 +45,9 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"watch_end", function(watch_end)),
     (c"forget_end", function(forget_end)),
     (c"socket_state", function(socket_state)),
+    (c"shutdown", function(shutdown)),
+    (c"abort", function(abort)),
+    (c"set_keepalive", function(set_keepalive)),
     (c"set_rwopt", function(super::rwopt::set_rwopt)),
     (c"get_rwopt", function(super::rwopt::get_rwopt)),
 ];
@@ -272,6 +276,36 @@ fn set_nodelay(lua: Stack<'_>) -> c_int {
     0
 }
 
+/// native.set_keepalive(key, idle, interval, count): in seconds, the last two may be nil; nothing
+/// but the key for none.
+fn set_keepalive(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let given = |at| lua.is_number(at).then(|| lua.number(at));
+    let keepalive = given(2).map(|idle| os::Keepalive {
+        idle: Duration::from_secs_f64(idle),
+        interval: given(3).map(Duration::from_secs_f64),
+        count: given(4).map(|count| count as u32),
+    });
+    host::with(|host| host.sockets.stream(key).map(|stream| stream.set_keepalive(keepalive)));
+    0
+}
+
+/// native.shutdown(key): whether the stream had not been ended before.
+fn shutdown(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let is_first =
+        host::with(|host| host.sockets.shutdown(key, &host.context, &mut host.turn.notices));
+    lua.push_boolean(is_first);
+    1
+}
+
+/// native.abort(key).
+fn abort(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    host::with(|host| host.sockets.abort(key, &mut host.turn.notices));
+    0
+}
+
 /// native.fd(key): the integer by which other contexts may write.
 fn fd(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
@@ -328,15 +362,16 @@ fn address(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// native.socket_stat(key): bytes in the write queue, the most there ever were, the limit, and
-/// bytes received ahead.
+/// native.socket_stat(key): bytes in the write queue, the most there ever were, the limit, bytes
+/// received ahead, and those of a frame that the stream ended in.
 fn socket_stat(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
     let figures = host::with(|host| {
         host.sockets.stream(key).map(|stream| {
             let (waiting, high) = stream.writer().waiting();
             let waiting = waiting + stream.staged.bytes();
-            [waiting, high.max(waiting), stream.writer().limit(), stream.read_ahead()]
+            let (ahead, truncated) = (stream.read_ahead(), stream.truncated());
+            [waiting, high.max(waiting), stream.writer().limit(), ahead, truncated]
         })
     });
     let Some(figures) = figures else { return 0 };

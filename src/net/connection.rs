@@ -1,5 +1,8 @@
 //! A framed connection, as its owning context uses it.
 
+#[path = "pieces.rs"]
+mod pieces;
+
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -13,7 +16,10 @@ use super::transport::Transport;
 use super::writer::{Body, WriteBatch, Writer};
 use crate::buf::{NlBuffer, Piece, ReadBuffer, fill_block};
 use crate::error::Code;
-use crate::frame::{Decoder, Encoder, HeadOptions, HeadPatch, OptionsError, Step, TooLong};
+use crate::frame::{
+    Decoder, Encoder, FrameError, HeadOptions, HeadPatch, OptionsError, ReadOptions, ReadPatch,
+    Step,
+};
 use crate::message::{Allowance, Held, Id};
 use crate::rt::Stream;
 use crate::sched::{Context, ReadyWaker};
@@ -37,6 +43,9 @@ const GATHER_ROOM_BYTES: usize = 1 << 20;
 /// The start of a frame that waits for the rest is moved out of the worker's block if it is this
 /// short, so that idle connections do not pin it.
 const DETACH_BYTES: usize = 4096;
+
+/// Reads of single frames behind one of another piece.
+const SINGLE_READS: u8 = 32;
 
 /// Reads that fill the whole room, in one turn, before other work goes first.
 const FULL_READS_PER_TURN: u32 = 4;
@@ -79,9 +88,9 @@ enum Input {
 }
 
 /// Options of both directions.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Options {
-    read: HeadOptions,
+    read: ReadOptions,
     write: HeadOptions,
     read_frozen: bool,
     write_frozen: bool,
@@ -96,6 +105,12 @@ pub struct Connection {
     encoder: Encoder,
     /// Received, not delivered.
     buffered: Piece,
+    /// Which piece is read, whatever the frames are, and may be gathered; 0 for frames.
+    piece: u64,
+    /// So many reads of frames take one at a time: after pieces others may be asked for.
+    single: u8,
+    /// Bytes of a frame that has not come whole before the end.
+    truncated: usize,
     /// The frame being gathered, if it is a long one; then `buffered` is empty.
     gathering: BytesMut,
     /// Bytes that the frame being gathered has in all; 0 if none is.
@@ -141,6 +156,9 @@ impl Connection {
             decoder: Decoder::default(),
             encoder: Encoder::default(),
             buffered: Piece::default(),
+            piece: 0,
+            single: 0,
+            truncated: 0,
             gathering: BytesMut::new(),
             gather_need: 0,
             input: Input::Ready,
@@ -160,27 +178,31 @@ impl Connection {
     }
 
     /// The read and the write options.
-    pub fn options(&self) -> (HeadOptions, HeadOptions) {
-        (self.options.read, self.options.write)
+    pub fn options(&self) -> (ReadOptions, HeadOptions) {
+        (self.options.read.clone(), self.options.write)
     }
 
     /// Changes options, all or none.
     ///
     /// # Errors
     /// [`OptionsRefused`]; nothing has changed then.
-    pub fn set_options(&mut self, read: HeadPatch, write: HeadPatch) -> Result<(), OptionsRefused> {
+    pub fn set_options(&mut self, read: ReadPatch, write: HeadPatch) -> Result<(), OptionsRefused> {
         if self.options.read_frozen && !read.is_empty() {
             return Err(OptionsRefused::ReadFrozen);
         }
         if self.options.write_frozen && !write.is_empty() {
             return Err(OptionsRefused::WriteFrozen);
         }
+        self.change_options(read, write)
+    }
+
+    fn change_options(&mut self, read: ReadPatch, write: HeadPatch) -> Result<(), OptionsRefused> {
         let (mut new_read, mut new_write) = self.options();
         new_read.apply(read).map_err(OptionsRefused::InvalidRead)?;
         new_write.apply(write).map_err(OptionsRefused::InvalidWrite)?;
-        (self.options.read, self.options.write) = (new_read, new_write);
-        self.decoder = Decoder::new(new_read);
+        self.decoder = Decoder::new(&new_read);
         self.encoder = Encoder::new(new_write);
+        (self.options.read, self.options.write) = (new_read, new_write);
         Ok(())
     }
 
@@ -193,13 +215,27 @@ impl Connection {
         places: &mut [Range<usize>],
         awaited: usize,
     ) -> Read {
+        if self.piece != 0 {
+            self.settle();
+        }
+        let places = match self.single {
+            0 => places,
+            _ => {
+                self.single -= 1;
+                &mut places[..1]
+            }
+        };
         let read = self.read_frames(scratch, places);
+        self.note_read(&read, awaited);
+        read
+    }
+
+    fn note_read(&mut self, read: &Read, awaited: usize) {
         self.awaited = matches!(read, Read::Wait).then_some(awaited);
         let ahead = self.buffered.block_bytes() + self.gathering.capacity();
         if let Some(held) = &mut self.held {
             held.set(ahead);
         }
-        read
     }
 
     fn read_frames(&mut self, scratch: &mut ReadBuffer, places: &mut [Range<usize>]) -> Read {
@@ -208,19 +244,20 @@ impl Connection {
             let need = match self.decoder.next(&self.buffered) {
                 _ if self.gather_need > 0 => self.gather_need,
                 Ok(Step::Frame { .. }) => {
-                    let (count, end) = find(self.decoder, &self.buffered, usize::MAX, places);
+                    let (count, end) = self.decoder.find(&self.buffered, usize::MAX, places);
                     return Read::Frames(count, Some(self.take_buffered(end)));
                 }
                 Ok(Step::Incomplete { need }) => need,
-                Err(too_long) => {
-                    self.end(too_long.code());
+                // Only this call has a limit that its piece exceeds.
+                Err(error) if self.piece != 0 => return Read::Failed(error.code()),
+                Err(error) => {
+                    self.end(error.code());
                     continue;
                 }
             };
             match self.input {
                 Input::Ended(code) => {
-                    // A frame that was cut short is dropped.
-                    self.buffered = Piece::default();
+                    self.drop_half();
                     return Read::Failed(code);
                 }
                 Input::Drained => {
@@ -266,14 +303,14 @@ impl Connection {
     /// [`Read::Frames`] says that it is there; where it was is of no use.
     pub fn read_into(&mut self, scratch: &mut ReadBuffer, buffer: &mut NlBuffer) -> Read {
         if self.gather_need == 0
-            && let Ok(Step::Frame { head, body }) = self.decoder.next(&self.buffered)
+            && let Ok(Step::Frame { head, body, tail }) = self.decoder.next(&self.buffered)
         {
             // It is used where it is: taking it out first would count one more reference.
             let place = head..head + body;
             if !buffer.assign(&self.buffered, place, Some(&self.buffered)) {
                 return Read::Failed(Code::NO_MEMORY);
             }
-            self.buffered.advance(head + body);
+            self.buffered.advance(head + body + tail);
             if self.buffered.is_empty() {
                 // Lets go of the block, which the next read finds in the caches.
                 self.buffered = Piece::default();
@@ -305,7 +342,12 @@ impl Connection {
     /// Room for what is received of a long frame. The head's word is not enough to take that much
     /// memory: it grows with what comes.
     fn gather_room(&self, need: usize) -> usize {
-        need.min(GATHER_ROOM_BYTES.max(2 * self.gathering.len()))
+        // One of the two is empty.
+        let held = self.gathering.len() + self.buffered.len();
+        if self.decoder.is_open() {
+            return 2 * held.max(GATHER_BYTES);
+        }
+        need.min(GATHER_ROOM_BYTES.max(2 * held))
     }
 
     /// Bytes of memory that are going to be held while more of a frame is waited for.
@@ -331,16 +373,20 @@ impl Connection {
                 self.buffered = Piece::default();
                 self.gather_need = need;
             }
-            let room = room - self.gathering.len();
+            let known = self.gathering.len();
+            let room = room - known;
             let count = fill_block(&mut self.gathering, room, |space| transport.receive(space))?;
+            let is_whole = match self.decoder.is_open() {
+                false => self.gathering.len() >= need,
+                true => self.decoder.has_ended(&self.gathering, known),
+            };
+            if is_whole {
+                let piece = self.piece;
+                self.settle();
+                self.piece = piece;
+            }
             (count, room)
         };
-        if self.gather_need > 0 && self.gathering.len() >= need {
-            self.gather_need = 0;
-            let block_bytes = self.gathering.capacity();
-            let gathered = std::mem::take(&mut self.gathering).freeze();
-            self.buffered = Piece::new(gathered, block_bytes);
-        }
         let is_ready = count == room || self.transport.has_more();
         self.input = if is_ready { Input::Ready } else { Input::Drained };
         self.full_reads += u32::from(count == room && room >= READ_BYTES);
@@ -352,7 +398,7 @@ impl Connection {
     /// with 0, what was read is buffered.
     fn take_fresh(&mut self, scratch: &mut ReadBuffer, places: &mut [Range<usize>]) -> usize {
         let content = scratch.content();
-        let (count, end) = find(self.decoder, content, scratch.copied_max(), places);
+        let (count, end) = self.decoder.find(content, scratch.copied_max(), places);
         let rest = &content[end..];
         if count == 0 || rest.len() > DETACH_BYTES || (count == places.len() && !rest.is_empty()) {
             self.buffered = scratch.take();
@@ -362,10 +408,10 @@ impl Connection {
         count
     }
 
-    /// Nothing comes any more, and what has come of a frame is of no use.
+    /// Nothing comes any more.
     fn end(&mut self, code: Code) {
         self.input = Input::Ended(code);
-        (self.buffered, self.gathering, self.gather_need) = (Piece::default(), BytesMut::new(), 0);
+        self.drop_half();
     }
 
     fn ended(&self) -> Option<Code> {
@@ -403,11 +449,11 @@ impl Connection {
     /// staged now that it is to be written.
     ///
     /// # Errors
-    /// The body is longer than the write options allow; nothing is staged.
+    /// The body is no frame by the write options; nothing is staged.
     #[inline]
-    pub fn write(&mut self, body: Body<'_>, token: u64) -> Result<bool, TooLong> {
+    pub fn write(&mut self, body: Body<'_>, token: u64) -> Result<bool, FrameError> {
         self.options.write_frozen |= !body.is_empty();
-        self.staged.write(self.encoder, body, token)
+        self.staged.write(&self.encoder, body, token)
     }
 
     /// Writes what is staged, or queues it; see [`Writer::flush`].
@@ -426,7 +472,9 @@ impl Connection {
     pub fn set_shared(&mut self, owner: Id, key: u64, on: bool) {
         self.options.write_frozen |= on;
         let encoder = self.encoder;
-        self.shared(owner, key).set_shared(on, encoder);
+        let shared = self.shared(owner, key);
+        shared.set_encoder(encoder);
+        shared.set_shared(on);
     }
 
     /// Why the connection can no longer be written, or its peer has gone; nothing if neither is
@@ -439,8 +487,9 @@ impl Connection {
         if let Some(code) = self.writer.failed().or(self.broken) {
             return Some(code);
         }
-        if let Some(code) = self.ended().filter(|code| *code != Code::MESSAGE_TOO_LONG) {
-            return Some(code);
+        match self.ended() {
+            None | Some(Code::MESSAGE_TOO_LONG | Code::BAD_HEAD) => {}
+            code => return code,
         }
         let Ok(Some(error)) = self.transport.take_error() else {
             self.broken = Some(Code::END_OF_FILE);
@@ -507,26 +556,4 @@ impl Connection {
     pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         (self.transport.local_address(), self.transport.peer_address())
     }
-}
-
-/// Finds the frames of at most `body_max` bytes that `input` begins with, and where their bodies
-/// are; returns how many, and where the last one ends.
-fn find(
-    decoder: Decoder,
-    input: &[u8],
-    body_max: usize,
-    places: &mut [Range<usize>],
-) -> (usize, usize) {
-    let (mut count, mut end) = (0, 0);
-    for place in places {
-        let Ok(Step::Frame { head, body }) = decoder.next(&input[end..]) else { break };
-        // Without heads all there is is one frame.
-        if body > body_max || (count > 0 && head == 0) {
-            break;
-        }
-        *place = end + head..end + head + body;
-        end += head + body;
-        count += 1;
-    }
-    (count, end)
 }

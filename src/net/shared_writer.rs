@@ -1,7 +1,7 @@
 //! Connections that any context may write to, by an integer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::numbers::Numbers;
 use super::writer::Writer;
@@ -16,7 +16,7 @@ pub struct SharedWriter {
     key: u64,
     fd: u64,
     writer: Arc<Writer>,
-    encoder: OnceLock<Encoder>,
+    encoder: Mutex<Encoder>,
     is_shared: AtomicBool,
     is_closed: AtomicBool,
 }
@@ -32,7 +32,7 @@ impl SharedWriter {
                 key,
                 fd,
                 writer: Arc::clone(writer),
-                encoder: OnceLock::new(),
+                encoder: Mutex::default(),
                 is_shared: AtomicBool::new(false),
                 is_closed: AtomicBool::new(false),
             })
@@ -64,19 +64,22 @@ impl SharedWriter {
         &self.writer
     }
 
-    /// Lets others write, or stops that. The first time fixes how frames look.
-    pub fn set_shared(&self, on: bool, encoder: Encoder) {
-        if on {
-            self.encoder.get_or_init(|| encoder);
-        }
+    /// Lets others write, or stops that.
+    pub fn set_shared(&self, on: bool) {
         // Release: pairs with the load in `encoder`; the encoder is set before.
         self.is_shared.store(on, Ordering::Release);
+    }
+
+    /// How frames look from now on.
+    pub fn set_encoder(&self, encoder: Encoder) {
+        *self.encoder.lock().unwrap_or_else(PoisonError::into_inner) = encoder;
     }
 
     /// How frames look, if others may write.
     pub fn encoder(&self) -> Option<Encoder> {
         // Acquire: pairs with the store in `set_shared`.
-        self.is_shared.load(Ordering::Acquire).then(|| self.encoder.get().copied()).flatten()
+        let is_shared = self.is_shared.load(Ordering::Acquire);
+        is_shared.then(|| *self.encoder.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// True once the owner has closed the connection.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use super::shared_writer::SharedWriter;
 use super::writer::{Body, WriteBatch};
 use crate::error::Code;
-use crate::frame::{Encoder, TooLong};
+use crate::frame::{Encoder, FrameError};
 use crate::sched::Context;
 
 /// Connections that are remembered before closed ones among them are looked for.
@@ -60,6 +60,8 @@ impl SharedWriters {
             staged: WriteBatch::default(),
             is_dirty: false,
         });
+        // The owner may have changed it.
+        remote.encoder = encoder;
         if !std::mem::replace(&mut remote.is_dirty, true) {
             self.dirty.push(fd);
         }
@@ -68,9 +70,14 @@ impl SharedWriters {
     /// Stages a frame for a connection that was begun with: see [`WriteBatch::write`]. `None` if it
     /// was not.
     #[inline]
-    pub fn write(&mut self, fd: u64, body: Body<'_>, token: u64) -> Option<Result<bool, TooLong>> {
+    pub fn write(
+        &mut self,
+        fd: u64,
+        body: Body<'_>,
+        token: u64,
+    ) -> Option<Result<bool, FrameError>> {
         let remote = self.by_fd.get_mut(&fd)?;
-        Some(remote.staged.write(remote.encoder, body, token))
+        Some(remote.staged.write(&remote.encoder, body, token))
     }
 
     /// Writes what is staged, or queues it; see [`Writer::flush`](super::writer::Writer::flush).

@@ -15,7 +15,7 @@ use super::secure::Secure;
 use super::transport::Transport;
 use crate::buf::Piece;
 use crate::error::Code;
-use crate::frame::{Encoder, Head, TooLong};
+use crate::frame::{Encoder, FrameError, Head};
 use crate::logging::Seldom;
 use crate::message::{Event, Held};
 use crate::sched::Context;
@@ -64,6 +64,8 @@ pub enum Body<'a> {
     Slice(&'a [u8]),
     /// Bytes that can be referred to.
     Shared(Piece),
+    /// None, nor a head: the connection has failed.
+    Lost,
 }
 
 impl Body<'_> {
@@ -72,6 +74,7 @@ impl Body<'_> {
         match self {
             Body::Slice(slice) => slice.len(),
             Body::Shared(piece) => piece.len(),
+            Body::Lost => 0,
         }
     }
 
@@ -86,6 +89,7 @@ impl Body<'_> {
         match self {
             Body::Slice(slice) => slice.len(),
             Body::Shared(piece) => piece.block_bytes(),
+            Body::Lost => 0,
         }
     }
 }
@@ -116,15 +120,24 @@ impl WriteBatch {
     /// is written; true if so much is staged now that it is to be written.
     ///
     /// # Errors
-    /// The body is longer than the encoder allows; nothing is done.
+    /// The encoder makes no frame of the body; nothing is done.
     #[inline(always)]
-    pub fn write(&mut self, encoder: Encoder, body: Body<'_>, token: u64) -> Result<bool, TooLong> {
-        let head = encoder.head(body.len())?;
-        match body {
-            Body::Slice(slice) if slice.len() < WriteBatch::APART_BYTES => {
-                self.push_copy(head, slice);
+    pub fn write(
+        &mut self,
+        encoder: &Encoder,
+        body: Body<'_>,
+        token: u64,
+    ) -> Result<bool, FrameError> {
+        if !encoder.is_plain() {
+            self.write_unusual(encoder, body)?;
+        } else {
+            let head = encoder.head(body.len())?;
+            match body {
+                Body::Slice(slice) if slice.len() < WriteBatch::APART_BYTES => {
+                    self.push_copy(head, slice);
+                }
+                body => self.push_large(head, body),
             }
-            body => self.push_large(head, body),
         }
         if token != 0 {
             self.notices.push((self.bytes, token));
@@ -132,11 +145,39 @@ impl WriteBatch {
         Ok(self.bytes >= WriteBatch::BYTES_MAX)
     }
 
+    /// Adds a frame whose head is not plain.
+    #[inline(never)]
+    fn write_unusual(&mut self, encoder: &Encoder, body: Body<'_>) -> Result<(), FrameError> {
+        let bytes = match &body {
+            Body::Slice(slice) => slice,
+            Body::Shared(piece) => &**piece,
+            Body::Lost => return Ok(()),
+        };
+        let packet = encoder.packet(bytes)?;
+        self.push_copy(Head::NONE, &bytes[..packet.front]);
+        self.push_copy(Head::NONE, packet.field.as_slice());
+        match body {
+            Body::Slice(slice) if slice.len() < WriteBatch::APART_BYTES => {
+                self.push_copy(Head::NONE, &slice[packet.rest..]);
+            }
+            Body::Slice(slice) => {
+                self.push_large(Head::NONE, Body::Slice(&slice[packet.rest..]));
+            }
+            Body::Shared(mut piece) => {
+                piece.advance(packet.rest);
+                self.push_large(Head::NONE, Body::Shared(piece));
+            }
+            Body::Lost => {}
+        }
+        Ok(())
+    }
+
     #[inline(never)]
     fn push_large(&mut self, head: Head, body: Body<'_>) {
         let piece = match body {
             Body::Slice(slice) => Piece::copy(slice),
             Body::Shared(piece) => piece,
+            Body::Lost => return,
         };
         if piece.len() < WriteBatch::BY_REFERENCE_BYTES {
             return self.push_copy(head, &piece);
@@ -298,6 +339,8 @@ struct Queue {
     failed: Option<Code>,
     /// The owner is gone: nothing more is accepted.
     closed: bool,
+    /// The end of the stream follows what waits.
+    ended: bool,
     high_water: usize,
 }
 
@@ -356,7 +399,7 @@ impl Writer {
         mut notify: impl FnMut(u64, Result<(), Code>),
     ) {
         let mut queue = self.queue();
-        if let Some(code) = queue.failed.or(queue.closed.then_some(Code::SOCKET_CLOSED)) {
+        if let Some(code) = queue.refusal() {
             drop(queue);
             return staged.refuse(code, notify);
         }
@@ -495,7 +538,25 @@ impl Writer {
 
     /// Whether the peer was told that nothing follows, if it is to be.
     fn is_finished(&self, queue: &Queue) -> bool {
-        !queue.closed || queue.failed.is_some() || self.transport.finish()
+        if queue.failed.is_some() || !(queue.closed || queue.ended) {
+            return true;
+        }
+        let is_told = self.transport.finish();
+        if is_told && queue.ended {
+            self.transport.end_output();
+        }
+        is_told
+    }
+
+    /// Sends the end of the stream behind what waits; later writes fail. False if it was sent
+    /// already.
+    pub fn end(&self) -> bool {
+        let mut queue = self.queue();
+        let is_first = !std::mem::replace(&mut queue.ended, true);
+        if is_first && queue.bytes == 0 && !self.is_finished(&queue) {
+            self.wait_until_ready();
+        }
+        is_first
     }
 
     /// Refuses writes from now on; what waits still leaves.
@@ -527,6 +588,12 @@ impl Writer {
 }
 
 impl Queue {
+    /// Why nothing more is accepted, if that is so.
+    fn refusal(&self) -> Option<Code> {
+        let closed = self.closed.then_some(Code::SOCKET_CLOSED);
+        self.failed.or(closed).or(self.ended.then_some(Code::BROKEN_PIPE))
+    }
+
     fn advance(&mut self, count: usize) {
         self.bytes -= count;
         self.written += count as u64;

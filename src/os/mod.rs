@@ -25,5 +25,5 @@ pub use descriptors::{restore_descriptor_limit, usual_descriptor_limit};
 pub use epoll::has_sockets;
 pub use runtime::init;
 pub use signal::{Signal, on_signal};
-pub use socket::{Address, unix_address};
+pub use socket::{Address, Keepalive, unix_address};
 pub use udp::{Arrival, DATAGRAMS_MAX, Departure, Interface, UdpOption};

@@ -9,13 +9,26 @@ use std::task::{Context, Poll};
 
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
-use socket2::{Domain, SockAddr, Socket, Type};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::epoll::Watched;
 use crate::failpoint;
 
 /// A socket address of any family.
 pub use socket2::SockAddr as Address;
+
+/// When the system asks a silent peer whether it is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Keepalive {
+    /// After so long without a sign of it.
+    pub idle: Duration,
+    /// Then again every so often, if that is not the system's choice.
+    pub interval: Option<Duration>,
+    /// After so many questions without an answer the connection has failed.
+    pub count: Option<u32>,
+}
 
 /// Bytes per read, and reads, of input that is thrown away at once.
 const DISCARD_BYTES: usize = 16 * 1024;
@@ -118,6 +131,24 @@ impl Stream {
     pub fn set_nodelay(&self, on: bool) {
         // Unix sockets have no such option, and for TCP it is a hint: failure changes no result.
         let _ = self.0.socket().set_tcp_nodelay(on);
+    }
+
+    /// Has the system ask a silent peer whether it is there, or not.
+    pub fn set_keepalive(&self, keepalive: Option<Keepalive>) {
+        let socket = self.0.socket();
+        if let Some(keepalive) = keepalive {
+            let mut options = TcpKeepalive::new().with_time(keepalive.idle);
+            if let Some(interval) = keepalive.interval {
+                options = options.with_interval(interval);
+            }
+            if let Some(count) = keepalive.count {
+                options = options.with_retries(count);
+            }
+            // A connection that is gone already needs none.
+            let _ = socket.set_tcp_keepalive(&options);
+        } else {
+            let _ = socket.set_keepalive(false);
+        }
     }
 
     /// Ends our direction; the peer sees the end of the stream once it has read everything.

@@ -242,6 +242,13 @@ impl Stream {
         }
     }
 
+    /// Has the system ask a silent peer whether it is there; in a simulation nothing gets lost.
+    pub fn set_keepalive(&self, keepalive: Option<os::Keepalive>) {
+        if let Connected::System(socket) = &self.0 {
+            socket.set_keepalive(keepalive);
+        }
+    }
+
     /// Ends our direction; the peer sees the end of the stream once it has read everything.
     pub fn end_output(&self) {
         either!(Connected, &self.0, socket => socket.end_output());

@@ -104,9 +104,11 @@ impl Stream {
 
     pub(crate) fn reset(&self) {
         with(|world| {
-            if let Some(peer) = world.network.ends.get(&self.0).map(|end| end.peer) {
-                world.send_reset(peer);
-            }
+            let Some(end) = world.network.ends.get_mut(&self.0) else { return };
+            // Closing sends nothing more that could get there first.
+            end.output_ended = true;
+            let peer = end.peer;
+            world.send_reset(peer);
         });
     }
 

@@ -34,6 +34,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("tcp/tls", c"=[node-lua] tls", include_str!("../../lua/tcp/tls.lua")),
     ("tcp/options", c"=[node-lua] options", include_str!("../../lua/tcp/options.lua")),
     ("tcp/methods", c"=[node-lua] methods", include_str!("../../lua/tcp/methods.lua")),
+    ("tcp/ending", c"=[node-lua] ending", include_str!("../../lua/tcp/ending.lua")),
     ("tcp/monitor", c"=[node-lua] monitor", include_str!("../../lua/tcp/monitor.lua")),
     (
         "context/unclaimed",
@@ -53,6 +54,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("tcp/connect", c"=[node-lua] connect", include_str!("../../lua/tcp/connect.lua")),
     ("context/wait", c"=[node-lua] wait", include_str!("../../lua/context/wait.lua")),
     ("core/simulation", c"=[node-lua] simulation", include_str!("../../lua/core/simulation.lua")),
+    ("tcp/piece", c"=[node-lua] piece", include_str!("../../lua/tcp/piece.lua")),
     ("tcp/shortage", c"=[node-lua] shortage", include_str!("../../lua/tcp/shortage.lua")),
     ("tcp/socket", c"=[node-lua] socket", include_str!("../../lua/tcp/socket.lua")),
     ("buffer", c"=[node-lua] buffer", include_str!("../../lua/buffer/init.lua")),

@@ -32,10 +32,13 @@ tap.test("values that there are none of", function()
             local name = way .. "_head_" .. field
             names(("%s = %s"):format(name, tostring(value)), { [name] = value }, name .. ": ", ...)
         end
-        check("bytes", 3, "3 is not 0, 1, 2 or 4")
+        for _, width in ipairs({ 3, 5, 6, 7, 8 }) do
+            check("bytes", width, width .. " is not 0, 1, 2 or 4", way .. "_head_endian beside")
+        end
+        check("bytes", 9, "9 is not 0 to 8 or 'varint'")
         check("bytes", 1.5, "whole number expected, got number 1.5")
         check("bytes", 0 / 0, "whole number expected, got number ", "nan")
-        check("bytes", "two", 'whole number expected, got string "two"')
+        check("bytes", "two", 'whole number expected, got string "two"', "'varint'")
         check("bytes", true, "whole number expected, got boolean true")
         check("max", -1, "-1 must be 0")
         check("max", {}, "whole number expected, got table")

@@ -18,6 +18,12 @@ tap.test("methods", function()
     for _, name in ipairs({
         "read",
         "read_into",
+        "read_bytes",
+        "read_until",
+        "reframe",
+        "shutdown",
+        "abort",
+        "set_keepalive",
         "write",
         "set_rwopt",
         "get_rwopt",

@@ -237,6 +237,11 @@ local function sockets()
         set_write_limit = { socket, 1e6 },
         fd_src = { 1 },
         monitor = { socket, ignore },
+        read_bytes = { closed, 1, 1 },
+        read_until = { closed, "x", 10, 1 },
+        reframe = { socket, {} },
+        shutdown = { closed },
+        set_keepalive = { closed, 10, 10, 10 },
     } do
         every(name, tcp[name], arguments, "needs an open one")
     end

@@ -1,6 +1,8 @@
-//! Frames behind heads: what was encoded comes back however it is cut; hostile heads do no harm.
+//! Frames: what was encoded comes back however it is cut; hostile bytes do no harm.
 
-use node_lua::frame::{Decoder, Encoder, Endian, HeadOptions, Step, TooLong};
+use node_lua::frame::{
+    Decoder, Delimiter, Encoder, Endian, FrameError, HeadOptions, HeadPatch, Step, Width,
+};
 
 use super::Choices;
 
@@ -8,6 +10,9 @@ use super::Choices;
 pub(super) fn run(input: &[u8]) {
     let mut choices = Choices(input);
     let form = choices.byte();
+    if form & 32 != 0 {
+        return unusual(choices);
+    }
     let endian = if form & 1 == 0 { Endian::Little } else { Endian::Big };
     let width = [0, 1, 2, 4][usize::from(form >> 1) & 3];
     let max = if form & 8 == 0 { 0 } else { u32::from(choices.byte()) };
@@ -24,11 +29,11 @@ pub(super) fn run(input: &[u8]) {
 
 /// Walks over bytes that nobody has encoded.
 fn hostile(options: HeadOptions, mut rest: &[u8]) {
-    let decoder = Decoder::new(options);
+    let decoder = Decoder::from(options);
     let head = usize::from(options.bytes());
     loop {
         match decoder.next(rest) {
-            Ok(Step::Frame { head: found, body }) => {
+            Ok(Step::Frame { head: found, body, tail: 0 }) => {
                 assert_eq!(found, head);
                 assert!(
                     found + body <= rest.len() && (head == 0 || body <= options.max() as usize)
@@ -50,11 +55,12 @@ fn hostile(options: HeadOptions, mut rest: &[u8]) {
                 assert!(need <= head + options.max() as usize || need == head.max(1));
                 return;
             }
-            Err(TooLong { length, max }) => {
+            Err(FrameError::TooLong { length, max }) => {
                 assert!(length > u64::from(max) && max == options.max() && head > 0);
-                assert_eq!(decoder.next(rest), Err(TooLong { length, max }));
+                assert_eq!(decoder.next(rest), Err(FrameError::TooLong { length, max }));
                 return;
             }
+            other => panic!("{other:?} of a plain head"),
         }
         if head == 0 {
             assert!(rest.is_empty(), "without heads all the input is one frame");
@@ -64,7 +70,7 @@ fn hostile(options: HeadOptions, mut rest: &[u8]) {
 
 /// Encodes bodies, delivers them in pieces, and expects the same bodies.
 fn round_trip(options: HeadOptions, mut choices: Choices<'_>) {
-    let (encoder, decoder) = (Encoder::new(options), Decoder::new(options));
+    let (encoder, decoder) = (Encoder::new(options), Decoder::from(options));
     let (mut stream, mut bodies) = (Vec::new(), Vec::new());
     let head = usize::from(options.bytes());
     for _ in 0..choices.byte() % 8 {
@@ -84,7 +90,7 @@ fn round_trip(options: HeadOptions, mut choices: Choices<'_>) {
             }
             Err(error) => {
                 assert!(len > options.max() as usize && head > 0);
-                assert_eq!((error.length, error.max), (len as u64, options.max()));
+                assert_eq!(error, FrameError::TooLong { length: len as u64, max: options.max() });
             }
         }
     }
@@ -97,7 +103,7 @@ fn round_trip(options: HeadOptions, mut choices: Choices<'_>) {
         held.extend_from_slice(&rest[..size]);
         rest = &rest[size..];
         let mut at = 0;
-        while let Ok(Step::Frame { head, body }) = decoder.next(&held[at..]) {
+        while let Ok(Step::Frame { head, body, .. }) = decoder.next(&held[at..]) {
             found.push(held[at + head..at + head + body].to_vec());
             at += head + body;
         }
@@ -109,5 +115,83 @@ fn round_trip(options: HeadOptions, mut choices: Choices<'_>) {
         assert_eq!(found.concat(), bodies.concat());
     } else {
         assert_eq!(found, bodies);
+    }
+}
+
+/// Any other form of frame, over bytes of a peer, and over what was encoded.
+fn unusual(mut choices: Choices<'_>) {
+    let form = choices.byte();
+    let max = i64::from(choices.byte());
+    if form & 1 == 0 {
+        let count = usize::from(choices.byte() % 17) + 1;
+        let bytes: Box<[u8]> = (0..count).map(|_| choices.byte() % 3).collect();
+        let decoder = Decoder::until(Delimiter { bytes: bytes.clone(), max: max as u32 });
+        return walk(&decoder, choices.0, |input, body| {
+            let first = input.windows(count).position(|part| part == &bytes[..]);
+            assert_eq!(first, Some(body.len()));
+        });
+    }
+    let width = match form >> 1 & 15 {
+        width @ 0..=8 => Width::Bytes(i64::from(width)),
+        _ => Width::Varint,
+    };
+    let mut options = HeadOptions::default();
+    let patch = HeadPatch {
+        endian: Some(if form & 32 == 0 { Endian::Little } else { Endian::Big }),
+        width: Some(width),
+        max: Some(max),
+        adjust: Some(i64::from(choices.byte()) - 128),
+        offset: Some(i64::from(choices.byte() % 20)),
+    };
+    if options.apply(patch).is_err() {
+        return;
+    }
+    let (encoder, decoder) = (Encoder::new(options), Decoder::from(options));
+    let encode = |body: &[u8]| {
+        let packet = encoder.packet(body)?;
+        Ok([&body[..packet.front], packet.field.as_slice(), &body[packet.rest..]].concat())
+    };
+    walk(&decoder, choices.0, |_, body| {
+        if encoder.is_plain() {
+            return;
+        }
+        // A frame that was received can be sent, and comes again.
+        let sent: Result<_, FrameError> = encode(body);
+        let sent = sent.expect("what was a frame is one");
+        let step = decoder.next(&sent).expect("what was sent is a frame");
+        let Step::Frame { head, body: length, tail: 0 } = step else { panic!("{step:?}") };
+        let again = &sent[head..head + length];
+        assert!(options.offset() == 0 && again == body || encode(again) == Ok(sent.clone()));
+    });
+    // What can be sent comes back.
+    if let (false, Ok(sent)) = (encoder.is_plain(), encode(choices.0)) {
+        match decoder.next(&sent) {
+            Ok(Step::Frame { head, body, tail: 0 }) => {
+                assert_eq!(head + body, sent.len());
+                assert!(options.offset() > 0 || &sent[head..] == choices.0);
+            }
+            other => panic!("{other:?} of {sent:?}"),
+        }
+    }
+}
+
+/// Cuts bytes into frames; `check` looks at the input and the frame each time.
+fn walk(decoder: &Decoder, mut rest: &[u8], check: impl Fn(&[u8], &[u8])) {
+    loop {
+        match decoder.next(rest) {
+            Ok(Step::Frame { head, body, tail }) => {
+                let end = head + body + tail;
+                assert!(end <= rest.len());
+                check(rest, &rest[head..head + body]);
+                if end == 0 {
+                    return;
+                }
+                let less = decoder.next(&rest[..end - 1]);
+                assert!(!decoder.is_open() || matches!(less, Ok(Step::Incomplete { .. })));
+                rest = &rest[end..];
+            }
+            Ok(Step::Incomplete { need }) => return assert!(need > rest.len()),
+            Err(error) => return assert_eq!(decoder.next(rest), Err(error)),
+        }
     }
 }

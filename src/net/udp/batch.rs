@@ -51,6 +51,7 @@ impl UdpBatch {
             Body::Shared(piece) if piece.len() > COPIED_MAX => Bytes::Shared(piece),
             Body::Shared(piece) => self.copy(&piece),
             Body::Slice(slice) => self.copy(slice),
+            Body::Lost => self.copy(&[]),
         };
         self.staged.push(Staged { to, bytes, token });
         self.staged.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX

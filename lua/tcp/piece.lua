@@ -1,0 +1,106 @@
+-- Pieces of what comes that are no frames: so many bytes, or all up to a delimiter. Loaded with the
+-- first of them.
+
+local native, core, sockets = ...
+
+local select, type = select, type
+local format = string.format
+local bad, bad_because, check_may_wait = core.bad, native.bad_because, core.check_may_wait
+local timeout_of, register, suspend = core.timeout_of, core.register, core.suspend
+local set_timeout, read_piece = core.set_timeout, native.read_piece
+local check_stream, check_open = sockets.check_stream, sockets.check_open
+local next_waiter, next_frame = sockets.next_waiter, sockets.next_frame
+local restore_stock, settle = sockets.restore_stock, sockets.settle
+
+local SOCKET_CLOSED, TIMEOUT = 203, 208
+local COUNT_MAX, DELIMITER_MAX = 0x7fffffff, 1024
+
+-- The number of the piece that was asked for last, of any socket.
+local last_number = 0
+
+-- The piece that somebody wants: as next_frame.
+local function take(record, piece)
+    restore_stock(record)
+    return read_piece(record.id, piece.number, piece.what, piece.max)
+end
+
+-- What the waiter with this token is given next: a piece, or else a frame.
+function sockets.next_of(record, token)
+    local piece = token and record.pieces[token]
+    if piece then return take(record, piece) end
+    return next_frame(record)
+end
+
+local function read(socket, record, what, max, timeout)
+    if timeout < 0 then return false, TIMEOUT end
+    last_number = last_number + 1
+    local piece = { number = last_number, what = what, max = max }
+    if record.waiter or next_waiter(record) then
+        check_may_wait()
+    else
+        local data, code = take(record, piece)
+        if data then return true, data end
+        if data == false then return false, code end
+        check_may_wait()
+    end
+    local token = register()
+    local pieces = record.pieces or {}
+    record.pieces = pieces
+    pieces[token] = piece
+    record.last = record.last + 1
+    record[record.last] = token
+    record.anchor = socket
+    set_timeout(token, timeout)
+    local ok, value = settle(record, token, suspend())
+    pieces[token] = nil
+    return ok, value
+end
+
+-- A timeout, if one is given at `position`, and nothing behind it.
+local function timeout_at(position, name, ...)
+    local n = select("#", ...)
+    if n == 0 then return 0 end
+    if n > 1 then bad(position + 1, name, nil, (select(2, ...))) end
+    return timeout_of((...), position, name)
+end
+
+-- Raises if that is no number of bytes.
+local function check_count(count, position, name)
+    if type(count) ~= "number" or count % 1 ~= 0 or count < 0 or count > COUNT_MAX then
+        bad(position, name, "whole number of bytes from 0 to 2147483647", count)
+    end
+end
+
+local pieces = {}
+
+--- Reads so many bytes, whatever the frames are.
+---@param socket userdata
+---@param count integer
+---@param timeout? number seconds
+---@return boolean ok, userdata|integer buffer or code
+function pieces.read_bytes(socket, count, ...)
+    local record = check_stream(socket, "read_bytes")
+    check_open(record, SOCKET_CLOSED, "read_bytes")
+    check_count(count, 2, "read_bytes")
+    return read(socket, record, count, 0, timeout_at(3, "read_bytes", ...))
+end
+
+--- Reads all up to a delimiter, whatever the frames are; the delimiter itself is dropped.
+---@param socket userdata
+---@param delimiter string
+---@param max? integer the most bytes before it
+---@param timeout? number seconds
+---@return boolean ok, userdata|integer buffer or code
+function pieces.read_until(socket, delimiter, max, ...)
+    local record = check_stream(socket, "read_until")
+    check_open(record, SOCKET_CLOSED, "read_until")
+    if type(delimiter) ~= "string" then bad(2, "read_until", "string", delimiter) end
+    if #delimiter == 0 or #delimiter > DELIMITER_MAX then
+        local why = "1 to %d bytes expected, got %d"
+        bad_because(2, "read_until", format(why, DELIMITER_MAX, #delimiter))
+    end
+    if max ~= nil then check_count(max, 3, "read_until") end
+    return read(socket, record, delimiter, max or COUNT_MAX, timeout_at(4, "read_until", ...))
+end
+
+return pieces
