@@ -127,7 +127,7 @@ local function reach_all(path, ...)
 end
 
 local names =
-    { "context", "tcp", "udp", "timer", "buffer", "json", "msgpack", "coroutine", "package" }
+    { "context", "tcp", "udp", "timer", "buffer", "json", "msgpack", "tls", "coroutine", "package" }
 for _, name in ipairs(names) do
     reach(_G[name], name)
 end
@@ -161,7 +161,7 @@ local function handler(message)
     reach(message, "message")
     return message
 end
-local modules = { context, tcp, udp, timer, buffer, packet, supervisor, json, msgpack, cjson }
+local modules = { context, tcp, udp, timer, buffer, packet, supervisor, json, msgpack, tls, cjson }
 for _, module in ipairs(modules) do
     for name, f in pairs(module) do
         local is_end = name == "destroy" or name == "exit"
@@ -280,6 +280,7 @@ local KNOWN = {
     buffer = true,
     json = true,
     msgpack = true,
+    tls = true,
     -- Marks of tables are compared, and given to tables.
     ["array<metatable>"] = true,
     ["object<metatable>"] = true,
