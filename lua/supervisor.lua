@@ -17,7 +17,11 @@ local monitor = core.control().monitor
 local error, getmetatable, next, pcall = error, getmetatable, next, pcall
 local setmetatable, tostring = setmetatable, tostring
 local type, unpack, xpcall = type, unpack, xpcall
-local format, remove, HUGE = string.format, table.remove, math.huge
+local format, gsub = string.format, string.gsub
+local remove, HUGE = table.remove, math.huge
+
+-- How `create` begins what it says of its arguments.
+local CREATE = "bad argument #(%d+) to 'create'"
 
 -- What a child may be given, at most: `unpack` takes no more than some thousands.
 local ARGUMENTS_MAX = 1000
@@ -49,8 +53,13 @@ end
 local function start_child(self, index)
     local child = self.children[index]
     local spec = child.spec
-    child.handle = create(unpack(spec, 1, child.n))
-    local handle = child.handle
+    local ok, handle = pcall(create, unpack(spec, 1, child.n))
+    if not ok then
+        -- What the script has called, and where in its arguments that is.
+        local place = format("bad argument #%%1 of child %d to 'start'", index)
+        error(type(handle) == "string" and gsub(handle, CREATE, place) or handle, 0)
+    end
+    child.handle = handle
     monitor(handle, function(_, reason, detail)
         if child.handle == handle then
             child.handle = nil
@@ -222,6 +231,7 @@ end
 -- What is known of a child; raises unless it could be created.
 local function check_child(spec, index)
     local where, last = "child " .. index, 0
+    native.check_plain(where, "start", spec)
     for key in next, spec do
         if is_position(key) then
             if key > last then last = key end
@@ -254,6 +264,7 @@ end
 ---@return table supervisor
 function M.start(options)
     if type(options) ~= "table" then bad(1, "start", "table", options) end
+    native.check_plain(1, "start", options)
     for key, value in next, options do
         local check = OPTIONS[key]
         if check then

@@ -250,3 +250,14 @@ fn a_terminal_without_a_script_is_asked_and_its_end_ends_the_process() {
     session.say("\u{4}");
     assert_eq!(session.child.wait().unwrap().code(), Some(0));
 }
+
+/// Only what ends too early goes on in the next line; a word too many is told at once.
+#[test]
+fn what_is_wrong_before_its_end_is_no_beginning() {
+    let lines = "print(1) end\nreturn 1 1\nprint(\n2)\nx = [[a\nb]] print(x)\n";
+    let done = feed(&[], lines).succeeded();
+    let told = "stdin:1: '<eof>' expected near 'end'\nstdin:1: '<eof>' expected near '1'\n";
+    assert_eq!(done.stderr, told, "{done}");
+    let output = done.stdout.replace(">> ", "").replace("> ", "");
+    assert!(output.ends_with("\n2\na\nb\n\n"), "{done}");
+}

@@ -116,6 +116,13 @@ fn lua_init_runs_first_unless_the_environment_is_ignored() {
     assert_eq!((done.code(), &*done.stdout), (Some(1), ""), "{done}");
     assert!(done.stderr.contains("LUA_INIT:1: broken"), "{done}");
     assert_eq!(with(OsStr::new("@missing.lua"), &[]).code(), Some(1));
+    let tells = |options: &[&str]| {
+        run(node_lua().env("LUA_INIT", "print('init')").args(options)).succeeded().stdout
+    };
+    let version = tells(&["-E", "-v"]);
+    assert!(version.starts_with("node-lua ") && version.matches('\n').count() == 1, "{version}");
+    assert_eq!(tells(&["-v"]), format!("init\n{version}"));
+    assert_eq!(tells(&["-v", "-e", "print(1)"]), format!("init\n{version}1\n"));
 }
 
 #[test]

@@ -42,13 +42,13 @@ fn a_name_stands_for_the_handle_of_who_answers_under_it() {
          context.recv(context.self())
          print(context.register('db'))
          print(context.register('db', { shared = true }), context.unregister('db'))
-         print(context.monitor('db', function(who, reason) print(who == h, reason) end))
+         print(context.monitor('db', function(who, reason) print(who, reason) end))
          context.wait('db', function(...) print(...) end)
          print(context.send('db', 'end'))
          print(context.wait('db'))
          print(context.find('db'), context.register('db'), context.find('db') == context.self())",
         "true\ntrue\t0\ntrue\tnil!\ntrue\tnil?\tdb\t?\t30\nfalse\t230\nfalse\tfalse\n\
-         true\ntrue\ntrue\t0\tdb\ntrue\t0\nnil\ttrue\ttrue\ntrue\tnormal\n",
+         true\ntrue\ntrue\t0\tdb\ntrue\t0\nnil\ttrue\ttrue\ndb\tnormal\n",
     );
 }
 

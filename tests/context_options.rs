@@ -83,8 +83,9 @@ fn options_of_create_are_named_if_they_are_wrong_or_unknown() {
             ("{ file = 'x', memry = 1 }", &["no option string \"memry\"", "'memory'"]),
             ("{ file = 'x', [true] = 1 }", &["no option boolean true"]),
             ("{ file = 5 }", &["'file'", "file name expected, got number 5"]),
-            ("{ file = 'x', name = {} }", &["'name'", "string of at most 253 bytes", "table"]),
-            ("{ file = 'x', name = ('n'):rep(254) }", &["'name'", "of at most 253", "254 bytes"]),
+            ("{ file = 'x', name = {} }", &["'name'", "string of 1 to 253 bytes", "table"]),
+            ("{ file = 'x', name = ('n'):rep(254) }", &["'name'", "of 1 to 253", "254 bytes"]),
+            ("{ file = 'x', name = '' }", &["'name'", "of 1 to 253", "got string \"\""]),
             (
                 "{ file = 'x', mailbox = '5' }",
                 &["'mailbox'", "whole number from 1", "string \"5\""],
@@ -130,7 +131,7 @@ fn options_of_a_supervisor_and_its_children_likewise() {
             // Children that were started before it turned out are ended.
             (
                 "{ { 'none.lua' }, { 'x', { f = print } } }",
-                &["#2 to 'create'", "value.f is a function"],
+                &["#2 of child 2 to 'start'", "value.f is a function"],
             ),
         ],
     );

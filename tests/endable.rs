@@ -168,6 +168,7 @@ fn a_turn_limit_ends_long_calls() {
         let done = run(node_lua().args(["--turn-limit", "0.05"]).arg(&file));
         assert_eq!(done.code(), Some(1), "{name}: {done}");
         assert!(done.stderr.contains("(211)"), "{name}: {done}");
+        assert!(done.stderr.starts_with("node-lua: context killed"), "{name}: {done}");
     }
 }
 

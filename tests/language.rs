@@ -90,6 +90,44 @@ fn an_error_shows_every_frame_of_the_script_and_none_of_the_library() {
     assert_eq!(without_addresses(&done.stdout), wanted, "{done}");
 }
 
+/// However a root is run, there is one frame below it to scripts, as below LuaJIT's main chunk.
+#[test]
+fn who_walks_the_stack_finds_one_frame_below_a_root() {
+    let main = "
+        local function walk(name)
+          local kinds = {}
+          for level = 2, 30 do
+            local info = debug.getinfo(level, 'S')
+            kinds[#kinds + 1] = info and info.what
+          end
+          print(name, table.concat(kinds, ' '))
+        end
+        local me = context.self()
+        timer.timeout(0, function() walk('timer') end)
+        timer.timeout(0, function() timer.sleep(0.001) walk('after a wait') end)
+        context.run(function() walk('run') end)
+        context.recv(me, function() walk('recv') context.recv(me, nil) end)
+        context.send(me, 1)
+        walk('main')
+        table.sort({ 1, 2 }, function() walk('sort') end)
+        coroutine.wrap(function() walk('coroutine') end)()
+        coroutine.wrap(pcall)(pcall, function() walk('pcall') end)";
+    let done = run_files(&[("main.lua", main)]).succeeded();
+    let mut lines: Vec<&str> = done.stdout.lines().collect();
+    lines.sort_unstable();
+    let wanted = [
+        "after a wait\tLua C",
+        "coroutine\tLua",
+        "main\tmain C",
+        "pcall\tLua C C",
+        "recv\tLua C",
+        "run\tLua C",
+        "sort\tLua C main C",
+        "timer\tLua C",
+    ];
+    assert_eq!(lines, wanted, "{done}");
+}
+
 #[test]
 fn a_module_of_the_scripts_own_comes_before_the_librarys_and_the_globals_stay() {
     for name in ["timer", "buffer", "tcp", "udp", "context", "packet", "supervisor"] {

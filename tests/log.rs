@@ -331,3 +331,28 @@ fn entries_of_confined_scripts_are_counted_where_there_are_too_many() {
     assert_eq!(confined.matches("LINE").count(), 10000);
     assert!(confined.contains("(c): 5000 more entries in the last 10 s were not logged"));
 }
+
+/// As any other error of it, for editors to find.
+#[test]
+fn a_main_script_that_is_ended_is_told_as_its_error() {
+    for (options, script, text) in [
+        (["--turn-limit", "0.05"], "while true do end", "context killed over its time limit"),
+        (
+            ["--memory-limit", "20M"],
+            "local t = {} while true do t[#t + 1] = {} end",
+            "context out of memory (210): ",
+        ),
+    ] {
+        let done = run(node_lua().args(options).args(["-e", script]));
+        assert_eq!(done.code(), Some(1), "{done}");
+        assert!(done.stderr.starts_with(&format!("node-lua: {text}")), "{done}");
+    }
+}
+
+#[test]
+fn a_directive_without_a_level_is_told_what_it_lacks() {
+    let done = run(node_lua().env("RUST_LOG", "warn,script=").args(["-e", ""])).succeeded();
+    let text = "node-lua: RUST_LOG: 'script=' is ignored: a level (off, error, warn, info, debug \
+                or trace) expected, got nothing\n";
+    assert_eq!(done.stderr, text);
+}

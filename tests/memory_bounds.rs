@@ -196,6 +196,56 @@ fn a_full_mailbox_is_warned_of_once() {
     }
 }
 
+/// So is the first publication, or answer, that finds no room.
+#[test]
+fn refused_publications_and_answers_are_warned_of_once() {
+    // Its turn lasts until the flag is there: nothing in its mailbox is looked at before.
+    const SINK: &str = "
+        local flag, kind = ...
+        if kind == 'a publication' then
+          context.subscribe('t', function() end)
+          context.send(context.parent(), 'ready')
+        else
+          for i = 1, 10 do context.query(context.parent(), i, function() end) end
+        end
+        local file
+        repeat file = io.open(flag) until file
+        context.destroy()";
+    const MAIN: &str = "
+        local folder, kind = ...
+        local flag = folder .. '/flag'
+        context.name('source')
+        local h = context.create({ file = folder .. '/sink.lua', name = 'sink', mailbox = 10,
+          memory = 8 * 2 ^ 20 }, flag, kind)
+        local refused = 0
+        if kind == 'a publication' then
+          context.recv(h)
+          for i = 1, 100 do refused = refused + (select(3, context.publish('t', i)) or 0) end
+        else
+          local sessions = {}
+          for i = 1, 10 do sessions[i] = select(4, context.recv(h)) end
+          for i = 1, 10 do
+            local ok, code = context.reply(h, sessions[i], ('x'):rep(2 ^ 20))
+            if code == 209 then refused = refused + 1 end
+          end
+        end
+        print(refused > 1)
+        io.open(flag, 'w'):close()";
+    for kind in ["a publication", "an answer"] {
+        let folder = Folder::new();
+        folder.write("sink.lua", SINK);
+        let main = folder.write("main.lua", MAIN);
+        let done = run(node_lua().arg(main).arg(folder.path("")).arg(kind)).succeeded();
+        assert_eq!(done.stdout, "true\n", "{done}");
+        let warnings: Vec<&str> = done.stderr.lines().collect();
+        let [warning] = warnings[..] else { panic!("{done}") };
+        let part = format!("{kind} of context 1 (source) was refused (209)");
+        for part in ["context 2 (sink): its mailbox is full", &part] {
+            assert!(warning.contains(part), "{part}: {done}");
+        }
+    }
+}
+
 /// The same for the other bounds.
 #[test]
 fn other_bounds_are_warned_of_once() {

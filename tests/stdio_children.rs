@@ -165,3 +165,120 @@ fn children_may_open_as_much_as_the_process_could_at_its_start() {
     let done = run(command.args(["-c", script, program, code]).stdin(Stdio::null()));
     assert_eq!(done.stdout, "321\n321\n321\n0\n768\n512\n32512\n0\n256\n", "{done}");
 }
+
+/// Runs a script with `fork()`, and `join(id)`, which returns the exit status, or the signal and
+/// 1,000, of a child.
+fn run_forking(script: &str) -> support::Done {
+    const START: &str = "local ffi = require 'ffi'
+        ffi.cdef [[int fork(void); int waitpid(int, int *, int); int kill(int, int);
+                   int pause(void);]]
+        local fork = ffi.C.fork
+        local function join(id)
+          local status = ffi.new('int[1]')
+          ffi.C.waitpid(id, status, 0)
+          local value = status[0]
+          return value % 128 == 0 and value / 256 or 1000 + value % 128
+        end ";
+    let code = format!("{START}{script}");
+    run(node_lua().args(["-e", &code]).stdin(Stdio::null()))
+}
+
+/// None of the runtime's threads is there, the log's neither.
+#[test]
+fn a_forked_child_ends_with_what_runs_in_it() {
+    let done = run_forking(
+        "local function try(f)
+           local id = fork()
+           if id == 0 then return f() end
+           print(join(id))
+         end
+         -- In the child each of these leaves the function that has called it, and then the turn.
+         local function all()
+           local kinds = {
+             function() end,
+             function() error('fails', 0) end,
+             function() context.exit(3) end,
+             function() os.exit(4) end,
+             function() context.log('logged') error() end,
+             function() print('printed') end,
+             function() os.execute('exit 1') print(io.popen('echo of its child'):read()) end,
+           }
+           for i = 1, #kinds do
+             local id = fork()
+             if id == 0 then return kinds[i]() end
+             print(i, join(id))
+           end
+           return true
+         end
+         if not all() then return end
+         timer.timeout(0, function()
+           if not all() then return end
+           context.send(context.self(), 1)
+           print('got', (select(2, context.recv(0))))
+         end)",
+    )
+    .succeeded();
+    let each = "1\t0\n2\t1\n3\t3\n4\t4\n5\t1\nprinted\n6\t0\nof its child\n7\t0\n";
+    assert_eq!(done.stdout, format!("{each}{each}got\t1\n"), "{done}");
+    assert_eq!(done.stderr.matches("node-lua: fails\n").count(), 2, "{done}");
+    assert_eq!(done.stderr.matches("INFO  script] context 1: logged\n").count(), 2, "{done}");
+}
+
+#[test]
+fn calls_that_wait_raise_in_a_forked_child() {
+    let done = run_forking(
+        "local _, l = tcp.listen('127.0.0.1', 0)
+         local me = context.self()
+         local calls = {
+           { timer.sleep, 0.01 }, { context.recv, 0, 0.01 }, { context.query, me, 1, 0.01 },
+           { context.wait, 2 ^ 40, 0.01 }, { tcp.accept, l, 0.01 },
+           { tcp.connect, '127.0.0.1', l:local_port(), 0.01 },
+         }
+         for i = 1, #calls do
+           local id = fork()
+           if id == 0 then
+             local ok, why = pcall(unpack(calls[i]))
+             print(ok, why)
+             os.exit(2)
+           end
+           assert(join(id) == 2)
+         end
+         -- The sockets of the other process are as they were.
+         local ok, c = tcp.connect('127.0.0.1', l:local_port())
+         local ok, s = l:accept()
+         local id = fork()
+         if id == 0 then l:close() s:close() c:close() return end
+         print(join(id))
+         s:write('still there')
+         print(tostring(select(2, c:read(5))))
+         l:close() c:close() s:close()",
+    )
+    .succeeded();
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert_eq!(lines.len(), 8, "{done}");
+    for line in &lines[..6] {
+        assert!(line.starts_with("false\t") && line.contains("cannot wait"), "{done}");
+        assert!(line.contains("in a process that was forked off"), "{done}");
+    }
+    assert_eq!(lines[6..], ["0", "still there"], "{done}");
+    assert_eq!(done.stderr, "");
+}
+
+/// A signal to it neither is lost, nor ends the process that it was forked off.
+#[test]
+fn a_signal_ends_a_forked_child_alone() {
+    let done = run_forking(
+        "context.on_signal('USR1', function() end)
+         for _, signal in ipairs { 15, 2, 10 } do
+           local id = fork()
+           if id == 0 then while true do ffi.C.pause() end end
+           ffi.C.kill(id, signal)
+           print(join(id))
+         end
+         context.on_signal('USR1', nil)
+         context.recv(0, 0.001)
+         print('goes on')",
+    )
+    .succeeded();
+    assert_eq!(done.stdout, "1015\n1002\n1010\ngoes on\n", "{done}");
+}

@@ -6,6 +6,7 @@ local native, core, context = ...
 local next, select, type = next, select, type
 local bit_or = bit.bor
 local bad, raise, describe = core.bad, core.raise, native.describe
+local check_plain = native.check_plain
 local call, defer, hold = core.call, core.defer, core.hold
 local find_target = core.find_target
 local self_handle = native.self()
@@ -17,7 +18,7 @@ local NOBODY = -1 -- who answers under a name that nobody has
 
 -- Monitors ----------------------------------------------------------------------------------------
 
-local monitors = {} -- handle → callbacks
+local monitors = {} -- handle → { callback, handle or name as it was given }, …
 
 local function tell(h, reason, detail)
     local callbacks = monitors[h]
@@ -25,7 +26,8 @@ local function tell(h, reason, detail)
     monitors[h] = nil
     hold(-#callbacks)
     for i = 1, #callbacks do
-        call(callbacks[i], h, reason, detail)
+        local entry = callbacks[i]
+        call(entry[1], entry[2], reason, detail)
     end
 end
 
@@ -53,7 +55,7 @@ function context.monitor(h, ...)
         return
     end
     hold(1)
-    callbacks[#callbacks + 1] = callback
+    callbacks[#callbacks + 1] = { callback, h }
     monitors[number] = callbacks
     local lives, reason, detail = native.watch(number)
     if not lives then defer(tell, number, reason or "gone", detail) end
@@ -116,8 +118,8 @@ local CHECKS = {
         return value
     end,
     name = function(name, value)
-        if type(value) ~= "string" or #value > NAME_MAX then
-            wrong(name, "string of at most " .. NAME_MAX .. " bytes", value)
+        if type(value) ~= "string" or value == "" or #value > NAME_MAX then
+            wrong(name, "string of 1 to " .. NAME_MAX .. " bytes", value)
         end
         return value
     end,
@@ -141,6 +143,7 @@ local CHECKS = {
     -- A list in another shape must not pass for an empty one.
     deny = function(name, value)
         if type(value) ~= "table" then wrong(name, "list of names", value) end
+        check_plain(name .. where, caller, value)
         local last = 0
         for key in next, value do
             if type(key) ~= "number" or key < 1 or key % 1 ~= 0 then
@@ -176,6 +179,7 @@ local KNOWN = "'file', 'name', 'mailbox', 'queries', 'memory', 'turn_limit', 'wo
 --- `name` the function that they are given to.
 function core.check_options(options, of, name)
     where, caller = of, name
+    check_plain(of == "" and 1 or "options" .. of, name, options)
     local checked = {}
     for key, value in next, options do
         local check = CHECKS[key]

@@ -30,6 +30,7 @@ function context.register(name, options)
     local shared = false
     if options ~= nil then
         if type(options) ~= "table" then bad(2, "register", "table of options", options) end
+        native.check_plain(2, "register", options)
         for key in next, options do
             if key ~= "shared" then
                 raise(

@@ -259,8 +259,8 @@ end
 ---@return string|nil
 function context.name(which)
     if type(which) == "string" and tonumber(which) == nil then
-        if #which > NAME_MAX then
-            bad(1, "name", "name of at most " .. NAME_MAX .. " bytes", which)
+        if which == "" or #which > NAME_MAX then
+            bad(1, "name", "name of 1 to " .. NAME_MAX .. " bytes", which)
         end
         native.set_name(which)
         return which

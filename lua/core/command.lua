@@ -41,6 +41,7 @@ local KINDS = {
         end
         chunk()
     end,
+    v = function(text) write(stdout, text) end,
     b = function(...) native.load_jit("jit.bcsave")("jit.bcsave").start(...) end,
 }
 

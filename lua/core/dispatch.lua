@@ -215,7 +215,10 @@ end
 -- coroutine that this one runs inside, and where C code has resumed one of them.
 local function refuse_wait(why)
     refuse = refuse or native.load("core/refusal")(native)
-    raise(refuse(why))
+    local text, is_handler = refuse(why)
+    if not is_handler then raise(text) end
+    -- The VM would tell nothing of an error in a handler: the text has its place already.
+    native.throw(native.placed(text))
 end
 
 local function check_may_wait()

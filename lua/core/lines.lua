@@ -6,7 +6,7 @@ local native, core, loadstring, stdout, stderr, stdout_write, flush = ...
 
 local next, pcall, rawget, select, tostring = next, pcall, rawget, select, tostring
 local type, xpcall = type, xpcall
-local find, sub, concat = string.find, string.sub, table.concat
+local sub, concat = string.sub, table.concat
 local getmetatable, traceback = debug.getmetatable, debug.traceback
 local register, suspend = core.register, core.suspend
 local globals = _G
@@ -44,7 +44,8 @@ local function read_chunk()
     while true do
         local chunk, why = loadstring(text, "=stdin")
         if chunk then return chunk end
-        if not find(why, "'<eof>'", 1, true) then return false, why end
+        -- Elsewhere in the message it tells what was expected before what there is.
+        if sub(why, -7) ~= "'<eof>'" then return false, why end
         local more = read_line(prompt("_PROMPT2", ">> "))
         if not more then return end
         text = text .. "\n" .. more

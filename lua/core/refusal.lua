@@ -2,8 +2,9 @@
 
 local native = ...
 
-local find, format, getinfo = string.find, string.format, debug.getinfo
-local pcall, xpcall = pcall, xpcall
+local find, format = string.find, string.format
+local getinfo, getlocal = debug.getinfo, debug.getlocal
+local pcall, tostring, type, xpcall = pcall, tostring, type, xpcall
 
 local C_BOUNDARY = 200
 
@@ -12,11 +13,15 @@ local WHERE = {
     "inside a C function (table.sort, string.gsub, a finaliser, …)",
     "in a coroutine that a C function has resumed",
     "inside a finaliser or a hook",
+    "inside the error handler of xpcall",
+    "in a process that was forked off",
 }
 local REMEDY = {
     "collect first and wait afterwards",
     "resume it with coroutine.resume or coroutine.wrap, or wait outside of it",
     "have context.run call a function that waits",
+    "return from the handler first, and wait after xpcall",
+    "the threads that would wake it are in the other process alone: execute a program, or end",
 }
 
 -- The name that the script has for the function of the library that it has called, if it has called
@@ -33,9 +38,42 @@ local function get_name()
     return info and not is_protected and info.name
 end
 
+-- The error that the innermost handler was called for, if it is there: its first argument, or what
+-- it has put in that one's place.
+local function get_original()
+    local level, handlers, count = 3, {}, 0
+    local info = getinfo(level, "f")
+    while info do
+        count = count + 1
+        handlers[count] = info.func
+        if info.func == xpcall then
+            local _, handler = getlocal(level, 1)
+            for i = 1, count do
+                if handlers[i] == handler then
+                    local has_name = getinfo(i + 2, "u").nparams > 0
+                    -- A tail call would be a level less.
+                    local is_there, original = getlocal(i + 2, has_name and 1 or -1)
+                    return is_there, original
+                end
+            end
+            return
+        end
+        level = level + 1
+        info = getinfo(level, "f")
+    end
+end
+
+local HANDLER = 4
+
 return function(why)
     local name = get_name()
     local call = name and format(" in '%s'", name) or ""
     local text = native.strerror(C_BOUNDARY)
-    return format("cannot wait%s %s: %s; %s", call, WHERE[why], text, REMEDY[why])
+    text = format("cannot wait%s %s: %s; %s", call, WHERE[why], text, REMEDY[why])
+    if why ~= HANDLER then return text end
+    local is_there, original = get_original()
+    if not is_there then return text, true end
+    local ok, told = pcall(tostring, original)
+    if not ok or type(told) ~= "string" then told = "a " .. type(original) .. " value" end
+    return format("%s. The error was: %s", text, told), true
 end

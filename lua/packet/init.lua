@@ -15,6 +15,7 @@ local next, select, type = next, select, type
 local concat, format, gsub = table.concat, string.format, string.gsub
 local band, floor, HUGE = bit.band, math.floor, math.huge
 local bad, raise, describe = native.bad, native.raise, native.describe
+local check_plain = native.check_plain
 
 local env = native.buffer_access()
 if not env.FIXED then native.load "buffer/number"(native, env) end
@@ -85,9 +86,12 @@ end
 local function field_of(spec, number, order)
     local place = "field " .. number
     if type(spec) ~= "table" then bad(place, "layout", "table of name and type", spec) end
+    check_plain(place, "layout", spec)
     last_of(spec, place .. " of 'layout'", 3, nil, "a field is { name, type[, count] }")
     local name, kind, count = spec[1], spec[2], spec[3]
-    if type(name) ~= "string" then bad("name of " .. place, "layout", "string", name) end
+    if type(name) ~= "string" or name == "" then
+        bad("name of " .. place, "layout", "string that is not empty", name)
+    end
     local label = gsub(name, "[%c\\\"'%%$]", "?")
     place = "field '" .. label .. "'"
     if type(kind) ~= "string" then bad("type of " .. place, "layout", A_TYPE, kind) end
@@ -130,6 +134,7 @@ local M = {}
 --- Declares a layout: `{ endian = "L" | "B", { name, type[, count] }, ... }`.
 function M.layout(specs, ...)
     if type(specs) ~= "table" then bad(1, "layout", "table of fields", specs) end
+    check_plain(1, "layout", specs)
     if select("#", ...) > 0 then
         bad(2, "layout", "no more arguments (fields, and endian, are in one table)", (...))
     end

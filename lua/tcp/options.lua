@@ -2,7 +2,8 @@
 
 local native, core, sockets = ...
 
-local ipairs, next, type, unpack = ipairs, next, type, unpack
+local ipairs, next, select = ipairs, next, select
+local type, unpack = type, unpack
 local concat, format, HUGE = table.concat, string.format, math.huge
 local bad, bad_because = core.bad, native.bad_because
 local streams, listeners, stocked_bytes = sockets.streams, sockets.listeners, sockets.stocked_bytes
@@ -12,6 +13,14 @@ local restore_stock = sockets.restore_stock
 local SOCKET_CLOSED = 203
 
 local options = {}
+
+-- What is to be on or off: nothing else, or an "off" would be on. Raises if there is more.
+local function flag(name, ...)
+    local on, more = ...
+    if type(on) ~= "boolean" then bad(2, name, "true or false", ...) end
+    if select("#", ...) > 1 then bad(3, name, nil, more) end
+    return on
+end
 
 -- The fields, in the order in which Rust takes and gives them.
 local RWOPT = {
@@ -48,10 +57,12 @@ local function check_width(changes, way)
 end
 
 -- set_rwopt, or reframe.
-local function change(name, socket, changes)
+local function change(name, socket, changes, ...)
     local record = check_stream(socket, name)
     check_open(record, SOCKET_CLOSED, name)
     if type(changes) ~= "table" then bad(2, name, "table", changes) end
+    native.check_plain(2, name, changes)
+    if select("#", ...) > 0 then bad(3, name, nil, (...)) end
     for field in next, changes do
         if not IS_RWOPT[field] then
             local named, known = native.describe(field), concat(RWOPT, ", ")
@@ -76,12 +87,12 @@ end
 --- Sets how frames look, before there are any; see docs/api/tcp.md for the fields.
 ---@param socket userdata
 ---@param changes table
-function options.set_rwopt(socket, changes) return change("set_rwopt", socket, changes) end
+function options.set_rwopt(socket, ...) return change("set_rwopt", socket, ...) end
 
 --- Changes how frames look, from the next byte on that was not delivered yet.
 ---@param socket userdata
 ---@param changes table
-function options.reframe(socket, changes) return change("reframe", socket, changes) end
+function options.reframe(socket, ...) return change("reframe", socket, ...) end
 
 --- How frames look: a table of the fields; empty for a closed socket.
 ---@param socket userdata
@@ -100,18 +111,19 @@ end
 --- Switches Nagle's algorithm off or on.
 ---@param socket userdata
 ---@param on boolean
-function options.set_nodelay(socket, on)
+function options.set_nodelay(socket, ...)
     local record = check_stream(socket, "set_nodelay")
-    if not record.closed then native.set_nodelay(record.id, on and true or false) end
+    local on = flag("set_nodelay", ...)
+    if not record.closed then native.set_nodelay(record.id, on) end
 end
 
 --- Lets other contexts write to the socket by its fd, or stops that.
 ---@param socket userdata
 ---@param on boolean
-function options.set_wshared(socket, on)
+function options.set_wshared(socket, ...)
     local record = check_stream(socket, "set_wshared")
     check_open(record, SOCKET_CLOSED, "set_wshared")
-    native.set_wshared(record.id, on and true or false)
+    native.set_wshared(record.id, flag("set_wshared", ...))
 end
 
 --- Figures of a socket: what waits, bounds. An empty table for a closed socket.

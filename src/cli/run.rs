@@ -67,10 +67,12 @@ fn from_any_folder(program: OsString) -> OsString {
 }
 
 fn run_script(program: &OsString, run: &Run) -> ExitCode {
-    if run.tells_version && print(&version()) != ExitCode::SUCCESS {
+    let has_init = init(run).is_some();
+    if run.tells_version && !has_init && print(&version()) != ExitCode::SUCCESS {
         return ExitCode::FAILURE;
     }
-    if run.main == Main::Nothing && run.steps.is_empty() && !run.is_interactive {
+    let has_more = has_init || run.is_interactive || !run.steps.is_empty();
+    if run.main == Main::Nothing && !has_more {
         return ExitCode::SUCCESS;
     }
     if let Some(simulation) = &run.simulation {
@@ -159,13 +161,21 @@ fn for_all(step: &Step) -> Option<(u8, Vec<u8>)> {
     }
 }
 
+/// What is to run before all else, and before the version is told.
+fn init(run: &Run) -> Option<OsString> {
+    std::env::var_os("LUA_INIT").filter(|_| run.heeds_environment)
+}
+
 fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
     let bytes = |words: &[OsString]| -> Vec<Vec<u8>> {
         words.iter().map(|word| word.clone().into_vec()).collect()
     };
     let mut steps: Vec<lua::Step> = Vec::new();
-    if let Some(text) = std::env::var_os("LUA_INIT").filter(|_| run.heeds_environment) {
+    if let Some(text) = init(run) {
         steps.push(lua::Step { kind: b'I', words: vec![text.into_vec()] });
+        if run.tells_version {
+            steps.push(lua::Step { kind: b'v', words: vec![version().into_bytes()] });
+        }
     }
     steps.extend(run.steps.iter().map(|step| {
         let (kind, words) = match step {

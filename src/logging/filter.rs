@@ -89,7 +89,10 @@ fn directive(word: &str) -> Result<(&str, LevelFilter), String> {
     };
     let (name, level) = (name.trim(), level.trim());
     match level.parse() {
-        Err(_) => Err(format!("RUST_LOG: '{word}' is ignored: '{level}' is no level ({levels})")),
+        Err(_) => {
+            let given = if level.is_empty() { "nothing" } else { level };
+            Err(format!("RUST_LOG: '{word}' is ignored: a level ({levels}) expected, got {given}"))
+        }
         Ok(_) if !is_target(name) => {
             Err(format!("RUST_LOG: '{word}' is ignored: '{name}' is no target ({targets})"))
         }

@@ -69,7 +69,9 @@ impl Log for Logger {
         // The inner one holds a lock while it writes: that goes to memory.
         self.inner.log(record);
         let Ok(mut entry) = ENTRY.try_with(Cell::take) else { return };
-        if self.is_direct {
+        if os::fork::is_child() {
+            os::fork::write_error(&entry);
+        } else if self.is_direct {
             let _shared = os::stdio::precede_error();
             // There is nobody to tell that standard error is closed.
             let _ = std::io::stderr().write_all(&entry);
@@ -168,6 +170,10 @@ fn start(is_direct: bool) {
 }
 
 extern "C" fn finish() {
+    // What waits is the other process's.
+    if os::fork::is_child() {
+        return;
+    }
     throttle::tell_all();
     queue::finish();
 }

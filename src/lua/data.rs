@@ -123,7 +123,7 @@ impl<'a> Options<'a> {
     ) {
         match lua.kind(index) {
             ffi::LUA_TNIL | ffi::LUA_TNONE => return,
-            ffi::LUA_TTABLE => {}
+            ffi::LUA_TTABLE => lua.check_plain(Wrong::Argument(index), function, index),
             _ => {
                 let expected = "table of options or nil";
                 lua.bad(Wrong::Argument(index), function, expected, Some(index));

@@ -10,6 +10,7 @@ use crate::error::Code;
 use crate::lua::BufferValues;
 use crate::lua::host::{self, Host};
 use crate::message::{Ending, Event, Value};
+use crate::os::fork;
 use crate::rt;
 use crate::vm::convert::Refused;
 use crate::vm::convert::push_value;
@@ -48,6 +49,11 @@ enum Next {
 /// What comes next, and the sign of its kind.
 fn next() -> (Next, f64) {
     host::with(|host| {
+        if fork::is_child() {
+            // What has come is for the process that this one was forked off.
+            host.turn.is_ending = true;
+            return (Next::None, 1.0);
+        }
         host.sockets.flush_answers(&host.context, &mut host.turn.notices);
         let next = take_next(host);
         (next, if host.turn.has_more() { 1.0 } else { -1.0 })

@@ -7,6 +7,7 @@ use log::Level;
 use super::log::report;
 use crate::logging::bounded;
 use crate::lua::host;
+use crate::os::fork;
 use crate::vm::stack::{Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
@@ -46,6 +47,8 @@ fn report_failure(lua: Stack<'_>) -> c_int {
         if !is_told {
             report(host, level, text);
         }
+        // A process that was forked off ends with what runs in it.
+        host.main_failed |= fork::is_child() && matches!(level, Level::Error);
         if is_main {
             host.main_failed = true;
             // At once: `context.exit` may end the process before this context has ended.

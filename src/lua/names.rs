@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::message::take_value;
 use super::native::push_failure;
-use crate::error::Code;
+use super::unread::refuse_for;
 use crate::lua::host;
 use crate::message::{Event, Published};
 use crate::sched::Refused;
@@ -127,7 +127,7 @@ fn publish(lua: Stack<'_>) -> c_int {
         // It counts once, against the publisher's limit, for as long as it waits anywhere.
         let value = match host.context.allowance() {
             Some(allowance) => {
-                value.count_for(all.len(), allowance).map_err(|_| Code::MAILBOX_FULL)?
+                value.count_for(all.len(), allowance).map_err(|_| refuse_for(&host.context))?
             }
             None => value,
         };

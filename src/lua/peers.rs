@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::received::Received;
 use super::sessions::Sessions;
-use super::unread::deliver_counted;
+use super::unread::{deliver, deliver_counted};
 use crate::error::Code;
 use crate::message::{Event, Id, Published};
 use crate::sched::Context;
@@ -44,8 +44,8 @@ impl Peers {
     pub(super) fn deliver(&mut self, to: Id, event: Event, own: &Context) -> Result<(), Code> {
         let Some(peer) = self.find(to, own) else { return Err(Code::NO_CONTEXT) };
         match own.allowance() {
-            None => peer.deliver(event).map_err(Code::from),
-            Some(allowance) => deliver_counted(peer, allowance, event),
+            None => deliver(peer, event, own),
+            Some(allowance) => deliver_counted(peer, allowance, event, own),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::vm::prelude::push_chunk;
 use crate::vm::run::{Came, OUT_OF_MEMORY};
 use crate::vm::stack::{Stack, TABLE};
 use crate::vm::state::{Account, State};
-use crate::{logging, lua, rt};
+use crate::{logging, lua, os, rt};
 
 /// Where a script's text comes from.
 #[derive(Debug)]
@@ -145,6 +145,9 @@ impl Program for LuaProgram {
         match &mut self.running {
             Some(running) => {
                 let result = running.turn();
+                if os::fork::is_child() {
+                    running.end_child();
+                }
                 running.account().output.end_turn();
                 thread::end_turn();
                 result
@@ -257,7 +260,10 @@ impl Running {
             match self.resume() {
                 _ if self.account().exceeded() => return self.fail(None),
                 Came::Failed(message) => return self.fail(Some(message)),
+                // Before the fork somebody has asked for it.
+                Came::Cut if os::fork::is_child() => {}
                 Came::Cut => return self.rest(),
+                Came::Done(..) if os::fork::is_child() => return (Outcome::Ended, 0),
                 Came::Done(..) if self.step == Step::Start => self.step = Step::Turn,
                 Came::Done(next, unanswered) => break (next as i32, unanswered as usize),
             }
@@ -352,6 +358,17 @@ impl Running {
         (Outcome::Ended, cost)
     }
 
+    /// Ends a process that was forked off in this turn: nobody is there who would go on. What waits
+    /// to be written to sockets is the other process's affair.
+    fn end_child(&self) -> ! {
+        let Host { context, settings, quota, .. } = &*self.host;
+        let ended = context.end_requested();
+        let has_failed =
+            self.host.main_failed | ended.is_some_and(|end| log_end(context, &end, quota));
+        let status = if has_failed { 1 } else { settings.process.status().unwrap_or_default() };
+        std::process::exit(i32::from(status))
+    }
+
     /// Says where the turn was cut, if it is not to go on because it has taken too long.
     fn explain_end(&self) {
         let context = &self.host.context;
@@ -382,6 +399,14 @@ impl Running {
     }
 }
 
+/// Logs why a context did not live on: that of the main script looks like an error of it.
+fn tell_end(context: &Context, text: &str) {
+    match context.parent() {
+        None => log::error!(target: logging::MAIN, "{text}"),
+        Some(_) => log::error!(target: logging::SCRIPT, "{}: {text}", context.label()),
+    }
+}
+
 /// Logs the end of a context that did not end by itself; true if its script is to blame for that.
 fn log_end(context: &Arc<Context>, reason: &End, quota: &Quota) -> bool {
     let label = context.label();
@@ -400,7 +425,7 @@ fn log_end(context: &Arc<Context>, reason: &End, quota: &Quota) -> bool {
             let code = Code::OUT_OF_MEMORY;
             let why = code.text();
             if is_admitted(text.len()) {
-                log::error!(target: logging::SCRIPT, "{label}: {why} ({}): {text}", code.0);
+                tell_end(context, &format!("{why} ({}): {text}", code.0));
             }
             true
         }
@@ -410,7 +435,7 @@ fn log_end(context: &Arc<Context>, reason: &End, quota: &Quota) -> bool {
             let place = place.as_deref().unwrap_or_default();
             let text = format!("{} of {limit} s ({})", code.text(), code.0);
             if is_admitted(place.len()) {
-                log::error!(target: logging::SCRIPT, "{label}: {text}\n{place}");
+                tell_end(context, &format!("{text}\n{place}"));
             }
             true
         }

@@ -33,8 +33,10 @@ fn patch(lua: Stack<'_>, index: c_int, prefix: &str) -> Result<HeadPatch, String
             patch.width = Some(Width::Varint);
             continue;
         }
-        let value = lua.number(at);
-        if !lua.is_number(at) || value.fract() != 0.0 || value.abs() >= WHOLE_MAX {
+        // No text that reads as a number, as for all options.
+        let is_number = lua.kind(at) == ffi::LUA_TNUMBER;
+        let value = if is_number { lua.number(at) } else { 0.0 };
+        if !is_number || value.fract() != 0.0 || value.abs() >= WHOLE_MAX {
             let hint = if field == "bytes" { " (0 to 8, or 'varint')" } else { "" };
             return wrong(field, "whole number", at).map_err(|text: String| text + hint);
         }

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Code;
+use crate::logging::Seldom;
 use crate::message::{Allowance, Counted, Event, Value};
-use crate::sched::Context;
+use crate::sched::{Context, Refused};
 
 /// What a context knows of them.
 #[derive(Debug, Default)]
@@ -50,7 +51,38 @@ impl Unread {
     }
 }
 
-/// Delivers what counts against the allowance of its sender as long as it waits.
+/// Delivers an event of `own`; the log tells of an answer that finds no room, too.
+///
+/// # Errors
+/// Those of [`Context::deliver`].
+#[inline]
+pub(super) fn deliver(to: &Arc<Context>, event: Event, own: &Context) -> Result<(), Code> {
+    let is_answer = matches!(event, Event::Reply { .. });
+    to.deliver(event).map_err(|refused| {
+        if is_answer && refused == Refused::Full {
+            to.warn_of_refusal("an answer", own.id());
+        }
+        Code::from(refused)
+    })
+}
+
+/// Limits the warnings of [`refuse_for`].
+static HELD: Seldom = Seldom::new();
+
+/// `own` may have no more wait in the mailboxes of others: the log says so, now and then.
+#[cold]
+pub(super) fn refuse_for(own: &Context) -> Code {
+    if HELD.is_due() {
+        log::warn!(
+            "{}: what it sends was refused (209): what others have not received of it yet holds as \
+             much as its memory limit allows (option memory of context.create)",
+            own.label()
+        );
+    }
+    Code::MAILBOX_FULL
+}
+
+/// Delivers what counts against the allowance of its sender, `own`, as long as it waits.
 ///
 /// # Errors
 /// Those of [`Context::deliver`]; [`Code::MAILBOX_FULL`] too if the sender may hold no more. An
@@ -59,19 +91,20 @@ pub(super) fn deliver_counted(
     to: &Arc<Context>,
     allowance: &Arc<Allowance>,
     event: Event,
+    own: &Context,
 ) -> Result<(), Code> {
     let (event, is_refused) = match event {
         Event::Message { from, session, value } => {
-            let value = value.count(allowance).map_err(|_| Code::MAILBOX_FULL)?;
+            let value = value.count(allowance).map_err(|_| refuse_for(own))?;
             (Event::Message { from, session, value }, false)
         }
         Event::Reply { session, result: Ok(value) } => {
-            let result = value.count(allowance).map_err(|_| Code::MAILBOX_FULL);
+            let result = value.count(allowance).map_err(|_| refuse_for(own));
             let is_refused = result.is_err();
             (Event::Reply { session, result }, is_refused)
         }
         event => (event, false),
     };
-    to.deliver(event)?;
+    deliver(to, event, own)?;
     if is_refused { Err(Code::MAILBOX_FULL) } else { Ok(()) }
 }

@@ -1,6 +1,7 @@
 //! Signals that a process reacts to.
 
 use std::io;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::os::runtime::spawn;
 
@@ -68,12 +69,26 @@ pub fn on_signal(signal: Signal, react: impl Fn() + Send + 'static) -> io::Resul
         Signal::Term => System::Term,
     };
     let mut signals = Signals::new([wanted])?;
+    HANDLED.fetch_or(1 << signal as u8, Ordering::Relaxed);
     spawn(async move {
         while signals.next().await.is_some() {
             react();
         }
     });
     Ok(())
+}
+
+/// The signals that have handlers of ours, a bit each.
+static HANDLED: AtomicU8 = AtomicU8::new(0);
+
+/// Has those signals do what they do by themselves again: the handlers of a process that was forked
+/// off would tell the one that it was forked from. Async-signal-safe.
+pub(super) fn leave_to_system() {
+    let handled = HANDLED.load(Ordering::Relaxed);
+    for signal in Signal::ALL.into_iter().filter(|&signal| handled >> signal as u8 & 1 != 0) {
+        // SAFETY: no requirements.
+        unsafe { libc::signal(signal.number(), libc::SIG_DFL) };
+    }
 }
 
 /// Whether this signal is ignored.

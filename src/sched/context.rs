@@ -242,14 +242,14 @@ impl Context {
                 let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
                 if waiting >= self.limits.mailbox && !self.takes_report(*from, waiting) {
                     drop(inbox);
-                    self.warn_of_refusal(*from);
+                    self.warn_of_refusal("a message", *from);
                     return Err(Refused::Full);
                 }
                 let bytes = value.held_bytes();
                 if bytes > 0 {
                     if !self.has_room(&inbox, bytes, *from == self.id, usize::MAX) {
                         drop(inbox);
-                        self.warn_of_refusal(*from);
+                        self.warn_of_refusal("a message", *from);
                         return Err(Refused::Full);
                     }
                     self.come(&mut inbox, bytes, *from == self.id);
@@ -267,6 +267,8 @@ impl Context {
                     || !self.has_room(&inbox, bytes, is_own, usize::MAX)
                 {
                     self.metrics.count_missed();
+                    drop(inbox);
+                    self.warn_of_refusal("a publication", published.from);
                     return Err(Refused::Full);
                 }
                 inbox.messages += 1;
@@ -295,9 +297,9 @@ impl Context {
         Ok(())
     }
 
-    /// A message of `from` found no room: the log says so, now and then.
+    /// What `from` has sent found no room: the log says so, now and then.
     #[cold]
-    fn warn_of_refusal(&self, from: Id) {
+    pub(crate) fn warn_of_refusal(&self, what: &str, from: Id) {
         /// Of all contexts: any number of them can be made, each with a mailbox that fills.
         static WARNINGS: LazyLock<std::sync::Mutex<Throttle>> =
             LazyLock::new(|| Throttle::new("warnings", 100, usize::MAX).into());
@@ -307,7 +309,7 @@ impl Context {
         let sender = self.scheduler.registry().get(from);
         let sender = sender.map_or_else(|| format!("context {from}"), |it| it.label().to_string());
         let text = format!(
-            "{}: its mailbox is full, a message of {sender} was refused (209): {} messages wait, \
+            "{}: its mailbox is full, {what} of {sender} was refused (209): {} messages wait, \
              {} at most, and {} bytes, {} at most (--mailbox, or option mailbox of context.create)",
             self.label(),
             self.waiting(),

@@ -104,6 +104,10 @@ impl Process {
             // Set before: the first counts.
             let _ = self.status.set(status);
         }
+        if crate::os::fork::is_child() {
+            // It ends with the turn.
+            return;
+        }
         if !self.is_ending.swap(true, Ordering::SeqCst) && !rt::is_simulated() {
             let status = self.status().unwrap_or_default();
             let force = move || {

@@ -24,7 +24,9 @@ pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
     (c"bad", function(bad_for_lua)),
     (c"bad_because", function(bad_because_for_lua)),
     (c"raise", function(raise_for_lua)),
+    (c"placed", function(placed_for_lua)),
     (c"describe", function(describe_for_lua)),
+    (c"check_plain", function(check_plain_for_lua)),
 ];
 
 /// Prefixes of the names of chunks that are not the script's: C functions, as which the library's
@@ -111,6 +113,24 @@ impl Stack<'_> {
         raise_at(self, place, &text)
     }
 
+    /// Raises if what is read of a table may stand behind a metatable, where no list of its fields
+    /// finds it: whoever goes by the list would take such options for none.
+    pub(crate) fn check_plain(self, wrong: Wrong<'_>, function: &str, index: c_int) {
+        if !self.metatable(index) {
+            return;
+        }
+        self.push_text(b"__index");
+        self.raw_get(-2);
+        let is_behind = self.kind(-1) != ffi::LUA_TNIL;
+        self.pop();
+        self.pop();
+        if is_behind {
+            let why = "a table of its own fields expected, this one has a metatable with __index; \
+                       copy them into a plain table";
+            self.bad(wrong, function, why, None);
+        }
+    }
+
     /// What a value is, for people: its type, and the value where that is short.
     /// May raise for want of memory, and run finalisers.
     pub(crate) fn describe(self, index: c_int) -> String {
@@ -145,7 +165,8 @@ impl Stack<'_> {
     }
 }
 
-fn raise_at(lua: Stack<'_>, place: Option<Place>, text: &str) -> c_int {
+/// Pushes a text with the line of a place.
+fn push_placed(lua: Stack<'_>, place: Option<Place>, text: &str) {
     match place {
         // SAFETY: a running state with slots free.
         Some(place) => unsafe { ffi::luaL_where(lua.raw(), place.level) },
@@ -153,6 +174,10 @@ fn raise_at(lua: Stack<'_>, place: Option<Place>, text: &str) -> c_int {
     }
     lua.push_text(text.as_bytes());
     lua.concat(2);
+}
+
+fn raise_at(lua: Stack<'_>, place: Option<Place>, text: &str) -> c_int {
+    push_placed(lua, place, text);
     lua.raise_top()
 }
 
@@ -210,11 +235,23 @@ fn text_at(lua: Stack<'_>, index: c_int) -> String {
 /// was.
 fn bad_for_lua(lua: Stack<'_>) -> c_int {
     let (function, expected) = (text_at(lua, 2), text_at(lua, 3));
+    lua.bad(wrong_at(lua, &mut String::new()), &function, &expected, Some(4))
+}
+
+/// What is wrong, by the first argument: a position, or a name, which is put into `name`.
+fn wrong_at<'a>(lua: Stack<'_>, name: &'a mut String) -> Wrong<'a> {
     if lua.kind(1) == ffi::LUA_TNUMBER {
-        let position = lua.number(1) as c_int;
-        return lua.bad(Wrong::Argument(position), &function, &expected, Some(4));
+        return Wrong::Argument(lua.number(1) as c_int);
     }
-    lua.bad(Wrong::Option(&text_at(lua, 1)), &function, &expected, Some(4))
+    *name = text_at(lua, 1);
+    Wrong::Option(name)
+}
+
+/// `native.check_plain(position, function, table)`, with a name for a position likewise.
+fn check_plain_for_lua(lua: Stack<'_>) -> c_int {
+    let function = text_at(lua, 2);
+    lua.check_plain(wrong_at(lua, &mut String::new()), &function, 3);
+    0
 }
 
 /// `native.bad_because(position, function, why)`: likewise, with no more than the reason.
@@ -226,6 +263,12 @@ fn bad_because_for_lua(lua: Stack<'_>) -> c_int {
 /// `native.raise(text)`
 fn raise_for_lua(lua: Stack<'_>) -> c_int {
     lua.raise(&text_at(lua, 1))
+}
+
+/// `native.placed(text)`: the text that `raise` raises.
+fn placed_for_lua(lua: Stack<'_>) -> c_int {
+    push_placed(lua, place(lua), &text_at(lua, 1));
+    1
 }
 
 /// `native.describe(value)`: as text.

@@ -8,15 +8,16 @@ use super::cut::may_leave;
 use super::hook;
 use super::stack::Stack;
 use super::state::account;
-use crate::os::thread;
+use crate::os::{fork, thread};
 
 /// Functions for the table of natives.
 pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
-    &[(c"may_wait", may_wait as lua_CFunction), (c"has_stack", has_stack)];
+    &[(c"may_wait", may_wait as lua_CFunction), (c"has_stack", has_stack), (c"throw", throw)];
 
 /// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its
 /// root. 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
-/// coroutines; 3 if there is no root. `resume` is what the library resumes coroutines with.
+/// coroutines; 3 if there is no root; 4 in an error handler, the function that `xpcall` was given;
+/// 5 in a process that was forked off. `resume` is what the library resumes coroutines with.
 unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM with these arguments.
     match unsafe { why_not_wait(raw) } {
@@ -48,6 +49,25 @@ pub(crate) fn refuse_wait(lua: Stack<'_>) -> Option<c_int> {
     }
 }
 
+const IN_HANDLER: u8 = 4;
+const IN_CHILD: u8 = 5;
+
+unsafe extern "C-unwind" {
+    /// LuaJIT's: leaves what is protected innermost, with the error on top of the stack.
+    fn lj_err_throw(raw: *mut lua_State, code: c_int) -> !;
+}
+
+/// native.throw(text): raises, in an error handler too, where the VM would replace any error by one
+/// of its own that tells nothing: no handler is called.
+unsafe extern "C-unwind" fn throw(raw: *mut lua_State) -> c_int {
+    // SAFETY: called by the VM with this argument, which is on top of the stack. Nothing is live
+    // here that would have to be dropped.
+    unsafe {
+        ffi::lua_settop(raw, 1);
+        lj_err_throw(raw, ffi::LUA_ERRRUN)
+    }
+}
+
 /// What [`may_wait`] returns, or 0.
 ///
 /// # Safety
@@ -57,9 +77,13 @@ unsafe fn why_not_wait(raw: *mut lua_State) -> u8 {
     // SAFETY: the first arguments are a coroutine, which is a live state, and a function.
     unsafe {
         let root = ffi::lua_tothread(raw, 1);
-        match root.is_null() {
-            true => 3,
-            false => may_leave(raw, root, ffi::lua_topointer(raw, 2)),
+        match () {
+            () if fork::is_child() => IN_CHILD,
+            () if root.is_null() => 3,
+            () => match may_leave(raw, root, ffi::lua_topointer(raw, 2)) {
+                1 if ffi::lua_status(raw) == ffi::LUA_ERRERR => IN_HANDLER,
+                why => why,
+            },
         }
     }
 }

@@ -229,13 +229,31 @@ fn subject<'a>(lua: Stack<'a>, level: fn(Stack<'a>, c_int) -> c_int) -> (Stack<'
     (of, 1)
 }
 
+/// Whether this is a frame of those that a root coroutine is run by, other than the uppermost: to
+/// scripts there is one, as in a traceback.
+fn is_beneath(of: Stack<'_>, level: c_int) -> bool {
+    let is_other = |kind: Kind| kind.is_ours() || kind == Kind::C;
+    let here = frame(of, level).filter(|&kind| level > 0 && is_other(kind));
+    if here.is_none() || !(level..).map_while(|level| frame(of, level)).all(is_other) {
+        return false;
+    }
+    let above = (0..level).rev().map_while(|level| frame(of, level).filter(|&kind| is_other(kind)));
+    above.into_iter().any(Kind::is_ours)
+}
+
 /// debug.getinfo
 fn getinfo(lua: Stack<'_>) -> c_int {
     let (of, shift) = subject(lua, Stack::whole_low);
     let (mut kind, mut is_nameless) = (function_kind(lua, shift + 1), false);
     if kind.is_none() && lua.is_number(shift + 1) {
         let level = lua.whole_low(shift + 1);
-        (kind, is_nameless) = guarded(|| (frame(of, level), has_no_name(of, level)));
+        let is_over;
+        (kind, is_nameless, is_over) =
+            guarded(|| (frame(of, level), has_no_name(of, level), is_beneath(of, level)));
+        if is_over {
+            lua.push_nil();
+            return 1;
+        }
     }
     let results = go_on(lua, &GETINFO);
     if results != 1 || lua.kind(-1) != ffi::LUA_TTABLE {

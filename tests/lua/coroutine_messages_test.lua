@@ -152,4 +152,48 @@ tap.test("waits where they cannot be", function()
     is(message(string.gsub, "1", "1", timer.sleep):match("inside.*"), text, "called by C itself")
 end)
 
+-- LuaJIT replaces every error in a handler by one that tells nothing.
+tap.test("waits in the handler of xpcall", function()
+    local where = "cannot wait in '%s' inside the error handler of xpcall: attempt to yield across "
+        .. "a C-call boundary; return from the handler first, and wait after xpcall. "
+        .. "The error was: %s"
+    local function fails(handler, value)
+        local ok, told = xpcall(function() error(value, 0) end, handler)
+        return not ok and told:gsub("^[^ ]*:%d+: ", "AT ")
+    end
+    is(
+        fails(function(why) returns(timer.sleep(1), why) end, "told"),
+        "AT " .. where:format("sleep", "told"),
+        "sleep"
+    )
+    is(
+        fails(function(...) returns(context.recv(0), ...) end, "told"),
+        "AT " .. where:format("recv", "told"),
+        "recv, with the error among variable arguments"
+    )
+    local value = setmetatable({}, { __tostring = function() return "a value" end })
+    is(
+        fails(function(why) returns(context.query(1, 1), why) end, value),
+        "AT " .. where:format("query", "a value"),
+        "an error that is no text"
+    )
+    local caught
+    local function handler(why)
+        caught = message(timer.sleep, 1)
+        return why
+    end
+    is(fails(handler, "told"), "told", "who catches it goes on")
+    is(caught, "AT " .. where:gsub(" in '%%s'", ""):format("told"), "and is told the same")
+    is(
+        coroutine.wrap(function()
+            return fails(function() timer.sleep(1) end, "told")
+        end)(),
+        "AT " .. where:format("sleep", ""):gsub("%. The error was: $", ""),
+        "in a coroutine, by one that takes no error"
+    )
+    local _, stock = xpcall(error, function() error("x") end, "told")
+    is(stock, "error in error handling", "other errors are the VM's affair")
+    timer.sleep(0.001)
+end)
+
 tap.done()

@@ -234,5 +234,79 @@ tap.test("long values are cut", function()
     end
 end)
 
+-- What stands behind a metatable would pass for nothing.
+tap.test("tables behind a metatable", function()
+    local text = "metatable with __index"
+    local function behind(values) return setmetatable({}, { __index = values }) end
+    local file, u8 = "no-such-file", { "a", "u8" }
+    local function refuses(what, part, f, ...) names(what, { text, part }, f, ...) end
+    local register, start, create = context.register, supervisor.start, context.create
+    refuses("create", "#1 to 'create'", create, behind({ file = file }))
+    refuses("deny", "'deny' of 'create'", create, { file = file, deny = behind({ "io" }) })
+    refuses("by a function", "'deny'", create, { file = file, deny = behind(print) })
+    local hidden = setmetatable({}, { __index = { "io" }, __metatable = false })
+    refuses("a hidden metatable", "'deny'", create, { file = file, deny = hidden })
+    refuses("register", "#2 to 'register'", register, "a", behind({ shared = true }))
+    refuses("layout", "#1 to 'layout'", packet.layout, behind({ u8 }))
+    refuses("a field", "field 1 of 'layout'", packet.layout, { behind(u8) })
+    refuses("supervisor", "#1 to 'start'", start, behind({ { file } }))
+    refuses("a child", "child 1 of 'start'", start, { behind({ file }) })
+    refuses("its options", "options of child 1", start, { { behind({ file = file }) } })
+    local denies = { file = file, deny = behind({ "io" }) }
+    refuses("what it denies", "deny of child 1 of 'start'", start, { { denies } })
+    for _, module in ipairs({ "json", "msgpack" }) do
+        local m = require(module)
+        refuses(module, "#2 to 'encode'", m.encode, 1, behind({ max_depth = 1 }))
+        refuses(module, "#2 to 'decode'", m.decode, "1", behind({ max_depth = 1 }))
+    end
+    local good, l = tcp.listen("127.0.0.1", 0)
+    local connected, c = tcp.connect("127.0.0.1", l:local_port())
+    ok(good and connected, "a connection")
+    refuses("set_rwopt", "#2 to 'set_rwopt'", tcp.set_rwopt, c, behind({ read_head_bytes = 2 }))
+    c:set_rwopt(setmetatable({ read_head_bytes = 2 }, {}))
+    tap.is(c:get_rwopt().read_head_bytes, 2, "other metatables change nothing")
+    c:close()
+    l:close()
+    local options = require("json").decode('{ "file": "x", "deny": [] }')
+    local child = create(options)
+    ok(child, "what module json returns is plain")
+    context.destroy(child)
+end)
+
+tap.test("arguments and options of another type", function()
+    local good, l = tcp.listen("127.0.0.1", 0)
+    local connected, c = tcp.connect("127.0.0.1", l:local_port())
+    ok(good and connected, "a connection")
+    for _, name in ipairs({ "set_nodelay", "set_wshared" }) do
+        local where = "'" .. name .. "' (true or false expected, got "
+        names(name, { where .. "no value" }, tcp[name], c)
+        names(name, { where .. "nil" }, tcp[name], c, nil)
+        names(name, { where .. 'string "no"' }, tcp[name], c, "no")
+        names(name, { where .. "number 0" }, tcp[name], c, 0)
+        names(name, { "#3 to '" .. name .. "'", "no more arguments" }, tcp[name], c, true, 1)
+    end
+    for _, field in ipairs({ "read_head_bytes", "write_head_bytes", "read_head_max" }) do
+        local parts = { field .. ": whole number expected", 'string "2"' }
+        names(field, parts, tcp.set_rwopt, c, { [field] = "2" })
+    end
+    names("set_rwopt", { "#3", "no more arguments" }, tcp.set_rwopt, c, {}, 5)
+    c:close()
+    l:close()
+    local new = buffer.new
+    names("text and text", { "#2 to 'new' (no more arguments", 'string "y"' }, new, "x", "y")
+    names("none and text", { "#2 to 'new' (no more arguments" }, new, nil, "x")
+    names("buffer and text", { "#2 to 'new' (no more arguments" }, new, new("x"), "x")
+    names("three", { "#3 to 'new' (no more arguments" }, new, 1, "x", 2)
+    tap.is(#new(1, nil) + #new("x", nil), 1, "nil is none")
+    names("no name", { "name of field 1", 'string ""' }, packet.layout, { { "", "u8" } })
+    names("no name", { "name of 1 to 253 bytes", 'string ""' }, context.name, "")
+    names(
+        "an argument of a child",
+        { "#3 of child 2 to 'start'", "value is a function" },
+        supervisor.start,
+        { { "no-such-file" }, { "no-such-file", 1, print } }
+    )
+end)
+
 tap.done()
 os.exit(0)

@@ -12,6 +12,7 @@ use super::userdata::{
     Fault, charge_part, discharge, push_empty, push_place, push_view, recharge, reserve, test,
 };
 use crate::buf::{INLINE_MAX, NlBuffer, ROOM_DEFAULT, SIZE_MAX};
+use crate::vm::blame::Wrong;
 use crate::vm::stack::{Stack, function};
 
 pub(super) const METHODS: &[(&CStr, lua_CFunction)] = &[
@@ -43,6 +44,10 @@ const CONTENT: &str = "string, number or buffer";
 
 /// `new([capacity][, content])`
 pub(super) fn new(lua: Stack<'_>) -> c_int {
+    let most = if lua.kind(1) == ffi::LUA_TNUMBER { 2 } else { 1 };
+    if lua.top() > most && lua.kind(most + 1) != ffi::LUA_TNIL {
+        return lua.bad(Wrong::Argument(most + 1), "new", "", Some(most + 1));
+    }
     let result = match lua.kind(1) {
         ffi::LUA_TSTRING => new_with_text(lua, 1, None),
         ffi::LUA_TNONE | ffi::LUA_TNIL => push_empty(lua, ROOM_DEFAULT).map(|_| ()),

@@ -25,22 +25,6 @@ const NOT_STARTED: c_int = 127 << 8;
 unsafe extern "C" {
     fn _IO_popen(command: *const c_char, mode: *const c_char) -> *mut FILE;
     static environ: *const *mut c_char;
-    fn pthread_atfork(
-        before: Option<extern "C" fn()>,
-        in_parent: Option<extern "C" fn()>,
-        in_child: Option<extern "C" fn()>,
-    ) -> c_int;
-}
-
-/// A process that C code divides would write twice what is collected.
-extern "C" fn before_fork() {
-    if super::pending() > 0 {
-        super::flush_all();
-    }
-}
-
-extern "C" fn in_child() {
-    os::descriptors::restore_descriptor_limit();
 }
 
 /// The priority that the process was started with.
@@ -48,8 +32,6 @@ static USUAL_PRIORITY: AtomicI32 = AtomicI32::new(0);
 
 pub(super) fn init() {
     USUAL_PRIORITY.store(priority(), Ordering::Relaxed);
-    // SAFETY: a function that lives as long as the process.
-    unsafe { pthread_atfork(Some(before_fork), None, Some(in_child)) };
 }
 
 /// Calls `open` with the mode and, behind its first `keep` letters, an `e`: a descriptor that

@@ -88,6 +88,7 @@ pub fn init() {
     broken_pipe::init();
     #[cfg(target_env = "gnu")]
     children::init();
+    os::fork::init();
     os::exit::at_exit(at_exit);
 }
 
@@ -238,7 +239,7 @@ pub fn leave() {
 
 /// Has the system take what was collected, however long that takes.
 #[cold]
-fn flush_all() {
+pub(super) fn flush_all() {
     if !Lock::take().flush() {
         note_loss();
     }
