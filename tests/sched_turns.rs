@@ -5,10 +5,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::time::{Duration, Instant};
-
-use support::{Folder, PATIENCE, Server, connect, node_lua, run};
+use support::{Folder, node_lua, run};
 
 /// Scripts that would run for ever, in every way that a hook has to be got past.
 const LOOPS: &[(&str, &str)] = &[

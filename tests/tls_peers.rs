@@ -2,7 +2,7 @@
 //! is said; with `NODE_LUA_PEERS=all`, as in `.ci/run`, it fails.
 
 #![cfg(feature = "tls")]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 #[path = "support/pki.rs"]
 mod pki;
