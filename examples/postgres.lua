@@ -1,17 +1,13 @@
 -- PostgreSQL's protocol through frames: the handshake of a client, beside a server that has just as
--- much of it as that takes. A message is a type byte, a length of 4 bytes that counts itself, and a
--- body; only the first one of a client has no type.
+-- much of it as that takes.
 --
---     node-lua examples/postgres.lua
---
--- Prints:
---     the server got user=alice database=shop
---     server_version is 15.0
---     ready for queries, transaction status I
---
--- With a port it talks to the server there instead, which must trust this user:
---
---     node-lua examples/postgres.lua 5432 alice shop
+-- Shows: heads whose length counts itself, and a byte in front of it; `reframe`, as only the first
+-- message of a client has no type.
+-- Run: node-lua examples/postgres.lua [port [user [database]]]     (a port: of a server that trusts)
+-- Expected output:
+--   the server got user=alice database=shop
+--   server_version is 15.0
+--   ready for queries, transaction status I
 
 local port, user, database = ...
 user, database = user or "alice", database or "shop"

@@ -283,7 +283,7 @@ fn children_of_the_confined_share_its_entries() {
                context.wait(context.create(limits, how))
              end
            end
-           context.wait((context.create('/' .. ('x'):rep(60000) .. i)))
+           context.wait((context.create('/' .. ('x'):rep(4000) .. i)))
          end",
     );
     let script = "for _, deny in ipairs { { 'ffi' }, { 'io', 'os', 'network' } } do
