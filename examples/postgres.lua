@@ -3,7 +3,7 @@
 --
 -- Shows: heads whose length counts itself, and a byte in front of it; `reframe`, as only the first
 -- message of a client has no type.
--- Run: node-lua examples/postgres.lua [port [user [database]]]     (a port: of a server that trusts)
+-- Run: node-lua examples/postgres.lua [port [user [database]]]    (without a port: against itself)
 -- Expected output:
 --   the server got user=alice database=shop
 --   server_version is 15.0
