@@ -389,7 +389,7 @@ impl fmt::Display for OptionsError {
                 write!(f, "1 to {} bytes expected, got {bytes}", Delimiter::BYTES_MAX)
             }
             OptionsError::Both => f.write_str(
-                "not together with head_bytes: frames end with it, or have heads (false removes it)",
+                "not together with head_bytes: frames end with it or have heads (false removes it)",
             ),
         }
     }

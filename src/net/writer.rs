@@ -1,6 +1,9 @@
 //! The way out of a connection: what a turn writes is staged, and leaves in one system call at the
 //! end of the turn; what the kernel does not take waits in a bounded queue.
 
+#[path = "unusual_frames.rs"]
+mod unusual_frames;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -143,33 +146,6 @@ impl WriteBatch {
             self.notices.push((self.bytes, token));
         }
         Ok(self.bytes >= WriteBatch::BYTES_MAX)
-    }
-
-    /// Adds a frame whose head is not plain.
-    #[inline(never)]
-    fn write_unusual(&mut self, encoder: &Encoder, body: Body<'_>) -> Result<(), FrameError> {
-        let bytes = match &body {
-            Body::Slice(slice) => slice,
-            Body::Shared(piece) => &**piece,
-            Body::Lost => return Ok(()),
-        };
-        let packet = encoder.packet(bytes)?;
-        self.push_copy(Head::NONE, &bytes[..packet.front]);
-        self.push_copy(Head::NONE, packet.field.as_slice());
-        match body {
-            Body::Slice(slice) if slice.len() < WriteBatch::APART_BYTES => {
-                self.push_copy(Head::NONE, &slice[packet.rest..]);
-            }
-            Body::Slice(slice) => {
-                self.push_large(Head::NONE, Body::Slice(&slice[packet.rest..]));
-            }
-            Body::Shared(mut piece) => {
-                piece.advance(packet.rest);
-                self.push_large(Head::NONE, Body::Shared(piece));
-            }
-            Body::Lost => {}
-        }
-        Ok(())
     }
 
     #[inline(never)]
