@@ -41,15 +41,15 @@ end
 -- The error that the innermost handler was called for, if it is there: its first argument, or what
 -- it has put in that one's place.
 local function get_original()
-    local level, handlers, count = 3, {}, 0
+    local level, functions, count = 3, {}, 0
     local info = getinfo(level, "f")
     while info do
         count = count + 1
-        handlers[count] = info.func
+        functions[count] = info.func
         if info.func == xpcall then
             local _, handler = getlocal(level, 1)
             for i = 1, count do
-                if handlers[i] == handler then
+                if functions[i] == handler then
                     local has_name = getinfo(i + 2, "u").nparams > 0
                     -- A tail call would be a level less.
                     local is_there, original = getlocal(i + 2, has_name and 1 or -1)

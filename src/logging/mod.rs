@@ -69,8 +69,8 @@ impl Log for Logger {
         // The inner one holds a lock while it writes: that goes to memory.
         self.inner.log(record);
         let Ok(mut entry) = ENTRY.try_with(Cell::take) else { return };
-        if os::fork::is_child() {
-            os::fork::write_error(&entry);
+        if os::stdio::fork::is_child() {
+            os::stdio::fork::write_error(&entry);
         } else if self.is_direct {
             let _shared = os::stdio::precede_error();
             // There is nobody to tell that standard error is closed.
@@ -171,7 +171,7 @@ fn start(is_direct: bool) {
 
 extern "C" fn finish() {
     // What waits is the other process's.
-    if os::fork::is_child() {
+    if os::stdio::fork::is_child() {
         return;
     }
     throttle::tell_all();

@@ -10,7 +10,7 @@ use crate::error::Code;
 use crate::lua::BufferValues;
 use crate::lua::host::{self, Host};
 use crate::message::{Ending, Event, Value};
-use crate::os::fork;
+use crate::os::stdio::fork;
 use crate::rt;
 use crate::vm::convert::Refused;
 use crate::vm::convert::push_value;

@@ -7,7 +7,7 @@ use log::Level;
 use super::log::report;
 use crate::logging::bounded;
 use crate::lua::host;
-use crate::os::fork;
+use crate::os::stdio::fork;
 use crate::vm::stack::{Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[

@@ -145,7 +145,7 @@ impl Program for LuaProgram {
         match &mut self.running {
             Some(running) => {
                 let result = running.turn();
-                if os::fork::is_child() {
+                if os::stdio::fork::is_child() {
                     running.end_child();
                 }
                 running.account().output.end_turn();
@@ -261,9 +261,9 @@ impl Running {
                 _ if self.account().exceeded() => return self.fail(None),
                 Came::Failed(message) => return self.fail(Some(message)),
                 // Before the fork somebody has asked for it.
-                Came::Cut if os::fork::is_child() => {}
+                Came::Cut if os::stdio::fork::is_child() => {}
                 Came::Cut => return self.rest(),
-                Came::Done(..) if os::fork::is_child() => return (Outcome::Ended, 0),
+                Came::Done(..) if os::stdio::fork::is_child() => return (Outcome::Ended, 0),
                 Came::Done(..) if self.step == Step::Start => self.step = Step::Turn,
                 Came::Done(next, unanswered) => break (next as i32, unanswered as usize),
             }

@@ -9,7 +9,6 @@ pub mod descriptors;
 #[allow(unreachable_pub, reason = "reached through backend.rs")]
 pub(crate) mod epoll;
 pub mod exit;
-pub mod fork;
 pub mod memory;
 pub(crate) mod resolve;
 pub(crate) mod runtime;

@@ -104,7 +104,7 @@ impl Process {
             // Set before: the first counts.
             let _ = self.status.set(status);
         }
-        if crate::os::fork::is_child() {
+        if crate::os::stdio::fork::is_child() {
             // It ends with the turn.
             return;
         }

@@ -8,7 +8,8 @@ use super::cut::may_leave;
 use super::hook;
 use super::stack::Stack;
 use super::state::account;
-use crate::os::{fork, thread};
+use crate::os::stdio::fork;
+use crate::os::thread;
 
 /// Functions for the table of natives.
 pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =

@@ -44,9 +44,13 @@ const CONTENT: &str = "string, number or buffer";
 
 /// `new([capacity][, content])`
 pub(super) fn new(lua: Stack<'_>) -> c_int {
-    let most = if lua.kind(1) == ffi::LUA_TNUMBER { 2 } else { 1 };
-    if lua.top() > most && lua.kind(most + 1) != ffi::LUA_TNIL {
-        return lua.bad(Wrong::Argument(most + 1), "new", "", Some(most + 1));
+    // Before a second argument there is a capacity.
+    let has = |index| !matches!(lua.kind(index), ffi::LUA_TNIL | ffi::LUA_TNONE);
+    let is_number = lua.kind(1) == ffi::LUA_TNUMBER;
+    if has(2) && !is_number {
+        return lua.bad(Wrong::Argument(1), "new", "capacity before content", Some(1));
+    } else if has(3) {
+        return lua.bad(Wrong::Argument(3), "new", "", Some(3));
     }
     let result = match lua.kind(1) {
         ffi::LUA_TSTRING => new_with_text(lua, 1, None),

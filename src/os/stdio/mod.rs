@@ -15,6 +15,7 @@ mod broken_pipe;
 mod children;
 #[cfg(target_env = "gnu")]
 mod files;
+pub mod fork;
 pub(crate) mod input;
 mod late;
 #[cfg(target_env = "gnu")]
@@ -88,7 +89,7 @@ pub fn init() {
     broken_pipe::init();
     #[cfg(target_env = "gnu")]
     children::init();
-    os::fork::init();
+    fork::init();
     os::exit::at_exit(at_exit);
 }
 
@@ -239,7 +240,7 @@ pub fn leave() {
 
 /// Has the system take what was collected, however long that takes.
 #[cold]
-pub(super) fn flush_all() {
+fn flush_all() {
     if !Lock::take().flush() {
         note_loss();
     }

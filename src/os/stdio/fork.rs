@@ -6,7 +6,7 @@ use std::ffi::c_int;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{descriptors, signal, stdio};
+use crate::os::{descriptors, signal};
 
 unsafe extern "C" {
     fn pthread_atfork(
@@ -59,8 +59,8 @@ extern "C" fn unblock() {
 
 /// A process that is divided would write twice what is collected.
 extern "C" fn before() {
-    if stdio::pending() > 0 {
-        stdio::flush_all();
+    if super::pending() > 0 {
+        super::flush_all();
     }
     block();
 }
