@@ -220,7 +220,8 @@ impl Session {
                         self.take_unfed();
                         continue;
                     }
-                    let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+                    // rustls was not told of the end if it had no room for input then.
+                    let is_end = self.has_ended || error.kind() == io::ErrorKind::UnexpectedEof;
                     let code = Code::TLS_TRUNCATED;
                     return (filled, if is_end { Rest::Failed(code) } else { Rest::Nothing });
                 }
