@@ -9,11 +9,11 @@ local bad, options = core.bad, core.options
 local call, defer, hold = core.call, core.defer, core.hold
 local guard, register, set_timeout = core.guard, core.register, core.set_timeout
 local suspend, check_may_wait = core.suspend, core.check_may_wait
-local is_shortage = sockets.is_shortage
+local is_shortage, resolve, check_port = sockets.is_shortage, sockets.resolve, sockets.check_port
 local new_stream, new_listener = sockets.new_stream, sockets.new_listener
 
 local TIMEOUT, AGAIN = 208, 4
-local ADDRESS_MAX, UNIX_PATH_MAX, PORT_MAX = 253, 107, 65535
+local ADDRESS_MAX, UNIX_PATH_MAX = 253, 107
 local BACKLOG_DEFAULT, BACKLOG_MAX = 4096, 2 ^ 31 - 1
 -- How long to wait before connecting again to a unix socket whose backlog is full.
 local RETRY_SECONDS = 0.05
@@ -23,14 +23,6 @@ local IP, IP6, UNIX = 0, 6, 1
 
 local function check_address(address, name)
     if type(address) ~= "string" then bad(1, name, "address", address) end
-end
-
-local function check_port(port, name)
-    local number = tonumber(port)
-    if not number or number ~= floor(number) or number < 0 or number > PORT_MAX then
-        bad(2, name, format("port from 0 to %d", PORT_MAX), port)
-    end
-    return number
 end
 
 local function check_path(path, name)
@@ -70,19 +62,12 @@ local function listen_now(family, address, port, backlog, reuse_port)
     return false, code
 end
 
--- Waits for a name to be looked up.
-local function resolve(family, name, port)
-    local token = register()
-    native.resolve(token, family, name, port)
-    return suspend()
-end
-
 local function listen_ip(name, family, address, port, ...)
     check_address(address, name)
     if #address > ADDRESS_MAX then
         bad(1, name, format("address of at most %d bytes", ADDRESS_MAX), address)
     end
-    local number = check_port(port, name)
+    local number = check_port(port, name, 2)
     local n = select("#", ...)
     local a = ...
     local backlog, reuse_port, callback = BACKLOG_DEFAULT, false, nil
@@ -194,7 +179,7 @@ end
 
 local function connect_ip(name, family, address, port, ...)
     check_address(address, name)
-    local number = check_port(port, name)
+    local number = check_port(port, name, 2)
     local timeout, callback, given = options(name, 3, select("#", ...), ...)
     if given == 1 then
         return connect(family, address, number, timeout, callback, address, port, (...))

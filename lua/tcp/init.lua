@@ -100,7 +100,6 @@ end
 -- Every wait is another path through these: compiled, they are many traces that serve little.
 jit.off(serve_stream)
 jit.off(handlers[READY])
-jit.off(wait_on)
 
 local accept -- what tcp/accept.lua returns, once somebody accepts
 

@@ -47,12 +47,6 @@ for _, name in ipairs({ "close", "is_closed", "stat", "local_addr", "local_port"
     stream_methods[name], listener_methods[name] = method(streams, name), method(listeners, name)
 end
 
-local function address_of(id, which)
-    local address, port = native.address(id, which), native.address(id, which + 1)
-    if not address then return "?" end
-    return format(find(address, ":", 1, true) and "[%s]:%d" or "%s:%d", address, port)
-end
-
 -- How a connection stands.
 local function state_of(id)
     local failed, ended = native.socket_state(id)
@@ -70,8 +64,8 @@ local function describe(socket)
     local kind = (path and "unix " or "tcp ") .. (is_listener and "listen socket" or "socket")
     local where = path
     if not path and not record.closed then
-        where = address_of(record.id, 1)
-        if not is_listener then where = where .. " -> " .. address_of(record.id, 3) end
+        where = native.address(record.id, 5) or "?"
+        if not is_listener then where = where .. " -> " .. (native.address(record.id, 6) or "?") end
     end
     local state = record.closed and "closed" or is_listener and "listening" or state_of(record.id)
     return format("%s %p: %s%s", kind, socket, where and where .. ", " or "", state)

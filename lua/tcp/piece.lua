@@ -6,11 +6,10 @@ local native, core, sockets = ...
 local select, type = select, type
 local format = string.format
 local bad, bad_because, check_may_wait = core.bad, native.bad_because, core.check_may_wait
-local timeout_of, register, suspend = core.timeout_of, core.register, core.suspend
-local set_timeout, read_piece = core.set_timeout, native.read_piece
+local timeout_of, register, read_piece = core.timeout_of, core.register, native.read_piece
 local check_stream, check_open = sockets.check_stream, sockets.check_open
 local next_waiter, next_frame = sockets.next_waiter, sockets.next_frame
-local restore_stock, settle = sockets.restore_stock, sockets.settle
+local restore_stock, wait_in_line = sockets.restore_stock, sockets.wait_in_line
 
 local SOCKET_CLOSED, TIMEOUT = 203, 208
 local COUNT_MAX, DELIMITER_MAX = 0x7fffffff, 1024
@@ -47,11 +46,7 @@ local function read(socket, record, what, max, timeout)
     local pieces = record.pieces or {}
     record.pieces = pieces
     pieces[token] = piece
-    record.last = record.last + 1
-    record[record.last] = token
-    record.anchor = socket
-    set_timeout(token, timeout)
-    local ok, value = settle(record, token, suspend())
+    local ok, value = wait_in_line(socket, record, token, timeout)
     pieces[token] = nil
     return ok, value
 end

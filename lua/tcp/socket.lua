@@ -2,8 +2,8 @@
 
 local native, core = ...
 
-local setmetatable = setmetatable
-local format = string.format
+local setmetatable, tonumber = setmetatable, tonumber
+local floor, format = math.floor, string.format
 local native_read, strerror = native.read, native.strerror
 local call_to_wait = core.call_to_wait
 local bad, bad_because, raise = core.bad, native.bad_because, core.raise
@@ -15,6 +15,7 @@ local next_waiter, drop_waiter = core.next_waiter, core.drop_waiter
 local TIMEOUT = 208
 local SOCKET_CLOSED, LISTENER_CLOSED = 203, 204
 local TOO_MANY_FILES, FILE_TABLE_FULL = 20, 24
+local PORT_MAX = 65535
 
 -- Records of sockets: id, closed, callback, whether it was told the end (`eof_sent`), frames that
 -- have come and nobody has read (in `queue`, behind `head` up to `tail`), the root that waits
@@ -64,6 +65,22 @@ local function check_open(record, code, name)
     if record.closed then
         raise(format("%s: '%s' needs an open one (tcp.is_closed tells)", strerror(code), name))
     end
+end
+
+-- The number of a port, which raises if it is none.
+local function check_port(port, name, position)
+    local number = tonumber(port)
+    if not number or number ~= floor(number) or number < 0 or number > PORT_MAX then
+        bad(position, name, format("port from 0 to %d", PORT_MAX), port)
+    end
+    return number
+end
+
+-- Waits for a name to be looked up: its addresses of a family (0: of any), or a code.
+local function resolve(family, name, port)
+    local token = register()
+    native.resolve(token, family, name, port)
+    return suspend()
 end
 
 local function new_socket(registry, id)
@@ -176,8 +193,14 @@ local function release_anchor(record)
     if not next_waiter(record) then record.anchor = false end
 end
 
--- A wait is over. If its time was up, the socket must not be held on its behalf any more.
-local function settle(record, token, ok, value)
+-- Blocks the running root on a socket, behind who waits already, under a token.
+local function wait_in_line(socket, record, token, timeout)
+    record.last = record.last + 1
+    record[record.last] = token
+    record.anchor = socket
+    set_timeout(token, timeout)
+    local ok, value = suspend()
+    -- If its time was up, the socket must not be held on its behalf any more.
     if not ok and value == TIMEOUT then
         drop_waiter(record, token)
         release_anchor(record)
@@ -192,13 +215,12 @@ local function wait_on(socket, record, timeout)
         record.anchor = socket
         return suspend_on(record)
     end
-    local token = register()
-    record.last = record.last + 1
-    record[record.last] = token
-    record.anchor = socket
-    set_timeout(token, timeout)
-    return settle(record, token, suspend())
+    return wait_in_line(socket, record, register(), timeout)
 end
+
+-- Every wait is another path through these: compiled, they are many traces that serve little.
+jit.off(wait_in_line)
+jit.off(wait_on)
 
 local function set_callback(socket, record, callback, serve)
     if not record.callback then hold(1) end
@@ -282,6 +304,8 @@ return {
     check_stream = check_stream,
     check_listener = check_listener,
     check_open = check_open,
+    check_port = check_port,
+    resolve = resolve,
     new_stream = new_stream,
     new_listener = new_listener,
     next_frame = next_frame,
@@ -289,11 +313,11 @@ return {
     stocked_bytes = stocked_bytes,
     put_back = put_back,
     restore_stock = restore_stock,
-    settle = settle,
     next_waiter = next_waiter,
     take_waiter = take_waiter,
     release_anchor = release_anchor,
     wait_on = wait_on,
+    wait_in_line = wait_in_line,
     set_callback = set_callback,
     close_record = close_record,
     get_shortage = get_shortage,

@@ -2,8 +2,8 @@
 
 local native, core = ...
 
-local format, floor = string.format, math.floor
-local select, setmetatable, tonumber, type, unpack = select, setmetatable, tonumber, type, unpack
+local format = string.format
+local select, setmetatable, type, unpack = select, setmetatable, type, unpack
 local bad, bad_because, raise = core.bad, native.bad_because, core.raise
 local timeout_of, handlers = core.timeout_of, core.handlers
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
@@ -14,13 +14,14 @@ local find, native_read, native_write = string.find, native.udp_read, native.udp
 
 native.open_udp()
 core.sockets = core.sockets or native.load("tcp/socket")(native, core)
-local waits = core.sockets -- how sockets of all kinds are waited on
+local waits = core.sockets -- what sockets of all kinds have in common
 local by_id, wait_on, set_callback = waits.by_id, waits.wait_on, waits.set_callback
 local next_waiter, take_waiter = waits.next_waiter, waits.take_waiter
 local release_anchor, close_record = waits.release_anchor, waits.close_record
+local resolve, check_port = waits.resolve, waits.check_port
 
 local SOCKET_CLOSED, TIMEOUT = 203, 208
-local ADDRESS_MAX, PORT_MAX = 253, 65535
+local ADDRESS_MAX = 253
 
 -- As those of lua/tcp/socket.lua. In stock are datagrams, each as a buffer, an address and a port.
 -- `address` and `port` are of the one that somebody who waits is just given.
@@ -46,21 +47,6 @@ local function check_address(address, name, position)
     if #address == 0 or #address > ADDRESS_MAX then
         bad(position, name, format("address of 1 to %d bytes", ADDRESS_MAX), address)
     end
-end
-
-local function check_port(port, name, position)
-    local number = tonumber(port)
-    if not number or number ~= floor(number) or number < 0 or number > PORT_MAX then
-        bad(position, name, format("port from 0 to %d", PORT_MAX), port)
-    end
-    return number
-end
-
--- Waits for a name to be looked up: the addresses, or a code.
-local function resolve(name, port, six)
-    local token = register()
-    native.resolve(token, six and 6 or 0, name, port)
-    return suspend()
 end
 
 -- Calls f, which returns whether it has worked, and otherwise a code, for one address of a name
@@ -123,7 +109,7 @@ local function bind_to(address, port, six)
     local ok, value = bind(address, port, six)
     if ok ~= nil then return ok, value end
     check_may_wait()
-    local found, addresses = resolve(address, port, six)
+    local found, addresses = resolve(six and 6 or 0, address, port)
     if not found then return false, addresses end
     return try(addresses, function(one) return bind(one, port, six) end)
 end
@@ -268,7 +254,7 @@ local function send_by_name(id, is_fd, data, token, address, port, six)
     hold(1)
     defer(call, function()
         hold(-1)
-        local ok, value = resolve(address, port, six)
+        local ok, value = resolve(six and 6 or 0, address, port)
         if ok then
             ok, value = try(value, function(one)
                 local code = native_write(id, is_fd, text, token, one, port, six)
@@ -363,7 +349,7 @@ function udp.connect(socket, address, port, ...)
     local ok, code = native.udp_connect(record.id, address, number)
     if ok == nil then
         check_may_wait()
-        local found, addresses = resolve(address, number, false)
+        local found, addresses = resolve(0, address, number)
         if not found then return false, addresses end
         if record.closed then return false, SOCKET_CLOSED end
         ok, code = try(

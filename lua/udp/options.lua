@@ -2,7 +2,7 @@
 
 local native, core, udp, records, check = ...
 
-local find, format, next, tonumber, type = string.find, string.format, next, tonumber, type
+local format, next, tonumber, type = string.format, next, tonumber, type
 local bad = core.bad
 
 local BROADCAST, TTL, TTL_MAX = 1, 2, 255
@@ -91,19 +91,13 @@ end
 
 udp.local_addr, udp.local_port = address_of(1, "local_addr"), address_of(2, "local_port")
 
-local function place(id, which)
-    local address, port = native.address(id, which), native.address(id, which + 1)
-    if not address then return "?" end
-    return format(find(address, ":", 1, true) and "[%s]:%d" or "%s:%d", address, port)
-end
-
 -- Kind, address in memory, addresses and state.
 local function describe(socket)
     local record = records[socket]
     if record == nil then return "udp socket" end
     if record.closed then return format("udp socket %p: closed", socket) end
-    local where = place(record.id, 1)
-    if record.connected then where = where .. " -> " .. place(record.id, 3) end
+    local where = native.address(record.id, 5) or "?"
+    if record.connected then where = where .. " -> " .. (native.address(record.id, 6) or "?") end
     return format("udp socket %p: %s, open", socket, where)
 end
 

@@ -106,6 +106,61 @@ pub(super) const READ: ReadRules = ReadRules {
     push_bytes: None,
 };
 
+/// What the options of `encode` say, in the second argument; returns how many bytes there may be.
+/// `take` knows the options that only one form has. The value is alone on the stack afterwards.
+pub(super) fn write_options(
+    lua: Stack<'_>,
+    rules: &mut WriteRules,
+    mut take: impl FnMut(&Options<'_>, &[u8], &mut WriteRules) -> bool,
+) -> usize {
+    let mut bytes_max = BYTES;
+    if lua.top() > 1 {
+        Options::each(lua, 2, "encode", |options, name| {
+            match name {
+                b"max_depth" => rules.depth_max = options.depth(name),
+                b"max_bytes" => bytes_max = options.bytes(name),
+                b"sort_keys" => rules.is_sorted = options.flag(name),
+                b"empty" => rules.empty_is_list = options.word(name, ["object", "array"]),
+                _ => return take(options, name, rules),
+            }
+            true
+        });
+    } else if lua.top() == 0 {
+        lua.bad(Wrong::Argument(1), "encode", "value", Some(1));
+    }
+    lua.set_top(1);
+    bytes_max
+}
+
+/// The same for `decode`. What stands for null is in place 3 afterwards, if an option says so.
+pub(super) fn read_options(
+    lua: Stack<'_>,
+    rules: &mut ReadRules,
+    mut take: impl FnMut(&Options<'_>, &[u8], &mut ReadRules) -> bool,
+) -> usize {
+    let mut bytes_max = BYTES;
+    if lua.top() > 1 {
+        lua.set_top(2);
+        lua.push_nil();
+        Options::each(lua, 2, "decode", |options, name| {
+            match name {
+                b"max_depth" => rules.depth_max = options.depth(name),
+                b"max_bytes" => bytes_max = options.bytes(name),
+                b"int64" => rules.is_exact = options.flag(name),
+                b"null" => {
+                    rules.null = 3;
+                    lua.push_copy(-1);
+                    lua.replace(3);
+                }
+                b"drop_nulls" => rules.drops_null = options.flag(name),
+                _ => return take(options, name, rules),
+            }
+            true
+        });
+    }
+    bytes_max
+}
+
 /// A table of options, one after the other.
 pub(super) struct Options<'a> {
     lua: Stack<'a>,

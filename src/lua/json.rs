@@ -7,9 +7,8 @@ use mlua::ffi;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
-use super::data::{self, BYTES, Input, Options, READ, WRITE};
+use super::data::{self, BYTES, Input, READ, WRITE};
 use crate::codec::json;
-use crate::vm::blame::Wrong;
 use crate::vm::data::{Builder, Marked, Output, ReadRules, Source, Sparse, WriteRules, write};
 use crate::vm::stack::{Stack, function};
 
@@ -98,23 +97,14 @@ fn push_text(
 
 /// json.encode(value[, options])
 fn encode(lua: Stack<'_>) -> c_int {
-    let (mut rules, mut bytes_max) = (WRITE, BYTES);
-    if lua.top() > 1 {
-        Options::each(lua, 2, "encode", |options, name| {
-            match name {
-                b"max_depth" => rules.depth_max = options.depth(name),
-                b"max_bytes" => bytes_max = options.bytes(name),
-                b"sort_keys" => rules.is_sorted = options.flag(name),
-                b"empty" => rules.empty_is_list = options.word(name, ["object", "array"]),
-                b"invalid_utf8" => rules.is_lossy = options.word(name, ["raise", "replace"]),
-                _ => return false,
-            }
+    let mut rules = WRITE;
+    let bytes_max = data::write_options(lua, &mut rules, |options, name, rules| match name {
+        b"invalid_utf8" => {
+            rules.is_lossy = options.word(name, ["raise", "replace"]);
             true
-        });
-    } else if lua.top() == 0 {
-        return lua.bad(Wrong::Argument(1), "encode", "value", Some(1));
-    }
-    lua.set_top(1);
+        }
+        _ => false,
+    });
     match push_text(lua, &rules, Style::default(), bytes_max) {
         Ok(()) => 1,
         Err(why) => lua.raise(&format!("encode: {why}")),
@@ -141,29 +131,14 @@ fn push_value(lua: Stack<'_>, text: &[u8], rules: ReadRules, max: usize) -> Resu
 /// json.decode(text[, options])
 fn decode(lua: Stack<'_>) -> c_int {
     let input = Input::new(lua, 1, "decode");
-    let (mut rules, mut bytes_max) = (READ, BYTES);
-    if lua.top() > 1 {
-        lua.set_top(2);
-        lua.push_nil();
-        Options::each(lua, 2, "decode", |options, name| {
-            match name {
-                b"max_depth" => rules.depth_max = options.depth(name),
-                b"max_bytes" => bytes_max = options.bytes(name),
-                b"int64" => rules.is_exact = options.flag(name),
-                b"mark_arrays" => {
-                    rules.marks = if options.flag(name) { Marked::All } else { Marked::None };
-                }
-                b"null" => {
-                    rules.null = 3;
-                    lua.push_copy(-1);
-                    lua.replace(3);
-                }
-                b"drop_nulls" => rules.drops_null = options.flag(name),
-                _ => return false,
-            }
+    let mut rules = READ;
+    let bytes_max = data::read_options(lua, &mut rules, |options, name, rules| match name {
+        b"mark_arrays" => {
+            rules.marks = if options.flag(name) { Marked::All } else { Marked::None };
             true
-        });
-    }
+        }
+        _ => false,
+    });
     match push_value(lua, &input, rules, bytes_max) {
         Ok(()) => 1,
         Err(why) => {

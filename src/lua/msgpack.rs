@@ -4,9 +4,8 @@ use std::ffi::c_int;
 
 use serde::Serialize;
 
-use super::data::{self, BYTES, Input, Options, READ, WRITE};
+use super::data::{self, Input, READ, WRITE};
 use crate::codec::msgpack;
-use crate::vm::blame::Wrong;
 use crate::vm::data::{Builder, Keys, Output, ReadRules, Source, Sparse, WriteRules, write};
 use crate::vm::stack::{Stack, function};
 
@@ -16,7 +15,6 @@ pub(super) const FUNCTIONS: super::native::Functions =
 
 /// msgpack.encode(value[, options])
 fn encode(lua: Stack<'_>) -> c_int {
-    let mut bytes_max = BYTES;
     let mut rules = WriteRules {
         keys: Keys::Any,
         has_bytes: true,
@@ -25,21 +23,7 @@ fn encode(lua: Stack<'_>) -> c_int {
         object: "msgpack.object",
         ..WRITE
     };
-    if lua.top() > 1 {
-        Options::each(lua, 2, "encode", |options, name| {
-            match name {
-                b"max_depth" => rules.depth_max = options.depth(name),
-                b"max_bytes" => bytes_max = options.bytes(name),
-                b"sort_keys" => rules.is_sorted = options.flag(name),
-                b"empty" => rules.empty_is_list = options.word(name, ["object", "array"]),
-                _ => return false,
-            }
-            true
-        });
-    } else if lua.top() == 0 {
-        return lua.bad(Wrong::Argument(1), "encode", "value", Some(1));
-    }
-    lua.set_top(1);
+    let bytes_max = data::write_options(lua, &mut rules, |_, _, _| false);
     let source = Source::new(lua, &rules);
     let written = write(lua, bytes_max, |output: &mut Output| {
         let mut to = rmp_serde::Serializer::new(output);
@@ -59,31 +43,18 @@ fn encode(lua: Stack<'_>) -> c_int {
 /// msgpack.decode(bytes[, options])
 fn decode(lua: Stack<'_>) -> c_int {
     let input = Input::new(lua, 1, "decode");
-    let (mut rules, mut bytes_max, mut from) = (READ, BYTES, 0);
-    if lua.top() > 1 {
-        lua.set_top(2);
-        lua.push_nil();
-        Options::each(lua, 2, "decode", |options, name| {
-            match name {
-                b"max_depth" => rules.depth_max = options.depth(name),
-                b"max_bytes" => bytes_max = options.bytes(name),
-                b"int64" => rules.is_exact = options.flag(name),
-                b"null" => {
-                    rules.null = 3;
-                    lua.push_copy(-1);
-                    lua.replace(3);
-                }
-                b"drop_nulls" => rules.drops_null = options.flag(name),
-                b"binary" => {
-                    let is_buffer = options.word(name, ["string", "buffer"]);
-                    rules.push_bytes = is_buffer.then_some(push_buffer);
-                }
-                b"from" => from = options.bytes(name),
-                _ => return false,
+    let (mut rules, mut from) = (READ, 0);
+    let bytes_max = data::read_options(lua, &mut rules, |options, name, rules| {
+        match name {
+            b"binary" => {
+                let is_buffer = options.word(name, ["string", "buffer"]);
+                rules.push_bytes = is_buffer.then_some(push_buffer);
             }
-            true
-        });
-    }
+            b"from" => from = options.bytes(name),
+            _ => return false,
+        }
+        true
+    });
     let result = match input.get(from.saturating_sub(1)..) {
         Some(bytes) if bytes.len() > bytes_max => Err(data::too_long(bytes.len(), bytes_max)),
         Some(bytes) => read(lua, bytes, rules, from.max(1), from > 0),

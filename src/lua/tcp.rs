@@ -338,26 +338,32 @@ fn fd_src(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// native.address(key, which): 1 local address, 2 local port, 3 and 4 the peer's; nothing for unix
-/// sockets.
+/// native.address(key, which): 1 local address, 2 local port, 3 and 4 the peer's, 5 both of them as
+/// one text, 6 the peer's; nothing for unix sockets.
 fn address(lua: Stack<'_>) -> c_int {
     let (key, which) = (lua.key(1), lua.number(2) as u8);
+    let is_local = matches!(which, 1 | 2 | 5);
     let address = host::with(|host| match host.sockets.all.get(key)? {
         Socket::Stream(stream) => {
             let (local, peer) = stream.addresses();
-            if which <= 2 { local } else { peer }
+            if is_local { local } else { peer }
         }
         Socket::Listener(listener) => listener.local_address(),
         Socket::Udp(socket) => {
             let (local, peer) = socket.addresses();
-            if which <= 2 { local } else { peer }
+            if is_local { local } else { peer }
         }
         Socket::Connecting(_) => None,
     });
     let Some(address) = address else { return 0 };
     match which {
         1 | 3 => lua.push_text(address.ip().to_string().as_bytes()),
-        _ => lua.push_number(f64::from(address.port())),
+        2 | 4 => lua.push_number(f64::from(address.port())),
+        _ => {
+            let (ip, port) = (address.ip(), address.port());
+            let text = if ip.is_ipv6() { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
+            lua.push_text(text.as_bytes());
+        }
     }
     1
 }
