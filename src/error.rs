@@ -82,6 +82,7 @@ codes! {
     CERTIFICATE_REFUSED = 221, "certificate refused";
     TLS_TRUNCATED = 222, "truncated: the peer has ended the connection without a close_notify";
     NAME_TAKEN = 230, "another context answers under this name";
+    CLUSTER_AWAY = 231, "the cluster is away";
     TOO_MANY_NAMES = 232, "too many names or subscriptions of one context";
 }
 

@@ -7,13 +7,15 @@
 //! 2. [`logging`], [`buf`], [`frame`], [`message`], [`timer`]: the log; bytes; their division into
 //!    frames; what travels between contexts; deadlines
 //! 3. [`sched`]: who runs, and when
-//! 4. `tls`, [`net`]: TLS without I/O; sockets with frames, and without
+//! 4. `tls`, [`net`], `cluster`: TLS without I/O; sockets with frames, and without; other processes
 //! 5. [`vm`]: the virtual machine, and nobody else who knows LuaJIT
 //! 6. [`lua`]: what scripts call
 //! 7. [`cli`]: the command line
 
 pub mod buf;
 pub mod cli;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 #[cfg(any(feature = "json", feature = "msgpack"))]
 pub mod codec;
 pub mod error;

@@ -201,7 +201,7 @@ mod tables {
     ) -> *mut u64 {
         // SAFETY: LuaJIT passes a live table and a key that is not in it.
         unsafe {
-            if (*table).is_large() {
+            if (*table).may_be_crowded() {
                 (*table).prepare(raw, *key);
             }
             __real_lj_tab_newkey(raw, table, key)
@@ -217,7 +217,7 @@ mod tables {
     ) -> *mut u64 {
         // SAFETY: LuaJIT passes a live table and a key.
         unsafe {
-            if (*table).is_large() {
+            if (*table).may_be_crowded() {
                 (*table).prepare_if_new(raw, *key);
             }
             __real_lj_tab_set(raw, table, key)
@@ -233,7 +233,7 @@ mod tables {
     ) -> *mut u64 {
         // SAFETY: LuaJIT passes a live table.
         unsafe {
-            if (*table).is_large() {
+            if (*table).may_be_crowded() {
                 (*table).prepare_if_new(raw, f64::from(key).to_bits());
             }
             __real_lj_tab_setinth(raw, table, key)

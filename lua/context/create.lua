@@ -43,7 +43,8 @@ function context.monitor(h, ...)
     if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
         bad(2, "monitor", "function or nil", ...)
     end
-    local number = find_target(h, "monitor")
+    local number, code, text = find_target(h, "monitor")
+    if text then return false, code, text end
     if number == NOBODY then return false, NO_CONTEXT end
     if number == 0 or number == self_handle then
         bad(1, "monitor", "handle of another context", h)
@@ -81,7 +82,9 @@ end
 ---@return table|nil
 function context.stat(h)
     if h == nil then return native.stat(self_handle) end
-    return native.stat(find_target(h, "stat")) or nil
+    h = core.check_target(h, "stat")
+    if type(h) == "string" then h = native.find_name(h) or NOBODY end
+    return native.stat(h) or nil
 end
 
 -- Creation with options ---------------------------------------------------------------------------

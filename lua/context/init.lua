@@ -46,11 +46,13 @@ local function check_target(h, name)
     return check_handle(h, 1, name, "context handle or name")
 end
 
--- The handle of a target; -1, which no context has, if none answers under the name.
+-- The handle of a target whose end is waited for. If nobody answers under the name: -1, which no
+-- context has, and what is said of it.
 local function find_target(h, name)
     h = check_target(h, name)
-    if type(h) == "string" then return native.find_name(h) or -1 end
-    return h
+    if type(h) ~= "string" then return h end
+    local found, code, text = native.find_watched(h)
+    return found or -1, code, text
 end
 
 -- Messages ----------------------------------------------------------------------------------------

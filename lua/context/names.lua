@@ -56,7 +56,7 @@ function context.unregister(name)
     return native.unregister_name(name)
 end
 
---- The handle of the context that answers under a name.
+--- The handle of the context that answers under a name, or one for whoever does elsewhere.
 ---@param name string
 ---@return integer|nil
 function context.find(name)
@@ -114,21 +114,36 @@ end
 --- it, and, if any, how many did not because a mailbox was full.
 ---@param topic string
 ---@param ... any one value
----@return boolean ok, integer delivered, integer refused
+---@return boolean ok, integer delivered, integer refused, integer|nil code
 function context.publish(topic, ...)
     if type(topic) ~= "string" then bad(1, "publish", "topic", topic) end
     local n = select("#", ...)
     if n == 0 then bad(2, "publish", "value") end
     if n > 1 then bad(3, "publish", nil, (select(2, ...))) end
-    local delivered, refused, is_value = native.publish(topic, ...)
+    -- What comes third: that it is the value which is wrong, more of a failure, or a code.
+    local delivered, refused, more = native.publish(topic, ...)
     if delivered == nil then
-        if is_value then raise(refused) end
+        if more then raise(refused) end
         bad(1, "publish", refused, topic)
     end
-    if not delivered then return false, refused end
+    if not delivered then
+        if more then return false, refused, more end
+        return false, refused
+    end
+    if more then return true, delivered, refused, more end
     if refused > 0 then return true, delivered, refused end
     return true, delivered
 end
+
+-- Other processes ---------------------------------------------------------------------------------
+
+--- What this process is called in its cluster; nil if it is in none.
+---@return string|nil
+function context.node() return native.node() or nil end
+
+--- What all processes of the cluster are called that are there now, this one too.
+---@return string[]
+function context.nodes() return native.nodes() end
 
 --- Handle, name, parent and state ("running", "ready", "suspended", "waiting" or "ending") of every
 --- context.

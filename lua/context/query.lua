@@ -84,6 +84,8 @@ function context.query(h, ...)
     if not ok then
         cancel(token)
         if ok == nil then fail(session) end
+        -- What may come third is more of the failure.
+        if holder then return false, session, holder end
         return false, session
     end
     asked[token] = holder or h

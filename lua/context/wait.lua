@@ -15,7 +15,7 @@ local is_waiting = core.is_waiting
 local check_handle, find_target = core.check_handle, core.find_target
 local asked, forget = core.asked, core.forget
 
-local NO_CONTEXT, NO_REPLY, TIMEOUT = 205, 207, 208
+local NO_CONTEXT, NO_REPLY, TIMEOUT, CLUSTER_AWAY = 205, 207, 208, 231
 local ANY = 0
 local NAME_MAX = 253
 local PATH_MAX = 4095 -- what the system takes
@@ -137,7 +137,15 @@ end
 ---@return boolean|nil ok, integer|nil code
 function context.wait(h, ...)
     local given_handle = h
-    h = find_target(h, "wait")
+    local code, text
+    h, code, text = find_target(h, "wait")
+    if h == -1 and code == CLUSTER_AWAY then
+        local last, callback = select("#", ...), nil
+        if last > 0 then callback = select(last, ...) end
+        if type(callback) ~= "function" then return false, code, text end
+        defer(callback, false, code, given_handle)
+        return
+    end
     -- Waiting for a name that nobody has is a mistake, as is waiting for oneself.
     if h == -1 and given_handle ~= -1 then
         bad(1, "wait", "context handle, or name that a context has registered,", given_handle)
@@ -158,10 +166,10 @@ function context.wait(h, ...)
     local timeout, callback, given = options("wait", 2, n, a, b, (select(3, ...)))
     local token
     if callback then
-        token = register(function(ok, code)
+        token = register(function(ok, result)
             remove_wait(h)
-            if given == 0 then return callback(ok, code, given_handle) end
-            return callback(ok, code, given_handle, a)
+            if given == 0 then return callback(ok, result, given_handle) end
+            return callback(ok, result, given_handle, a)
         end)
     elseif timeout < 0 then
         return false, TIMEOUT
@@ -181,7 +189,8 @@ function context.wait(h, ...)
     add_wait(h, token)
     set_timeout(token, timeout)
     if callback then return end
-    local ok, code = suspend()
+    local ok
+    ok, code = suspend()
     if not ok then remove_wait(h) end
     return ok, code
 end

@@ -17,9 +17,9 @@ off()
 
 local CODEC = "array decode encode object"
 local NAMES = {
-    [core.context] = "check create destroy exit find list log monitor name ncpu on_error on_signal "
-        .. "parent publish query recv register reply run self send stat strerror subscribe thread "
-        .. "unregister unsubscribe wait",
+    [core.context] = "check create destroy exit find list log monitor name ncpu node nodes "
+        .. "on_error on_signal parent publish query recv register reply run self send stat "
+        .. "strerror subscribe thread unregister unsubscribe wait",
     [core.timer] = "close loop now sleep time timeout",
     [core.tcp] = "abort accept close connect connect6 connects fd fd_src get_rwopt is_closed "
         .. "listen listen6 listens local_addr local_port monitor read read_bytes read_into "

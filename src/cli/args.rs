@@ -26,6 +26,11 @@ Options:
   --mailbox N      messages a mailbox holds (default: 65536)
   --memory-limit N bytes that one context may use, with K, M or G for more (default: no limit)
   --turn-limit S   seconds of CPU time that one turn of a context may use (default: no limit)
+  --cluster URLS   be part of the cluster of these NATS servers: nats://host:port or tls://host:port,
+                   with commas between several
+  --cluster-creds FILE  credentials for them (or environment variable NODE_LUA_CLUSTER_CREDS)
+  --cluster-ca FILE     certificates of authorities to trust, in place of the system's
+  --node NAME      what this process is called in the cluster (default: host name and process id)
   --exit-with-main end the process with the main script's context
   --grace S        seconds that a callback for INT or TERM has to end the process
                    (default: 5; 0: no limit)
@@ -33,6 +38,7 @@ Options:
                    A..B: one run for each seed from A to B
   --faults X       what goes wrong in a simulation, from 0 (nothing, the default) to 1
   --cuts X         how often turns are cut in a simulation, from 0 (never, the default) to 1
+  --nodes N        simulate a cluster of N processes, each of which runs the script
   --until S        end a simulation after S virtual seconds
   --patience S     give a simulation up after S real seconds (default for A..B: 60)
   --trace          print a fingerprint of a simulation at its end
@@ -50,6 +56,12 @@ the default. RUST_LOG sets what is logged, on standard error (default: warn; scr
 
 /// More workers than this are refused.
 const WORKERS_MAX: usize = 1024;
+
+/// Processes of a simulated cluster.
+const SIMULATED_NODES_MAX: usize = 100;
+
+/// Bytes of a name of `--node`.
+const NODE_NAME_MAX: usize = 253;
 
 /// Seconds that callbacks for signals have, unless told otherwise.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
@@ -111,8 +123,23 @@ pub struct Run {
     pub exits_with_main: bool,
     /// `--grace`; nothing for no limit.
     pub grace: Option<Duration>,
+    /// `--cluster`, and what belongs to it.
+    pub cluster: Option<Cluster>,
+    /// `--node`.
+    pub node: Option<String>,
     /// `--simulate`, and what belongs to it.
     pub simulation: Option<Simulation>,
+}
+
+/// Which cluster to be part of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// `--cluster`.
+    pub servers: String,
+    /// `--cluster-creds`.
+    pub credentials: Option<PathBuf>,
+    /// `--cluster-ca`.
+    pub authorities: Option<PathBuf>,
 }
 
 /// How to simulate.
@@ -126,6 +153,8 @@ pub struct Simulation {
     pub faults: f64,
     /// `--cuts`.
     pub cuts: f64,
+    /// `--nodes`.
+    pub nodes: Option<usize>,
     /// `--until`, in virtual time.
     pub until: Option<Duration>,
     /// `--patience`, in real time.
@@ -194,8 +223,11 @@ pub fn parse(
         turn_limit: None,
         exits_with_main: false,
         grace: Some(GRACE),
+        cluster: None,
+        node: None,
         simulation: None,
     };
+    let (mut servers, mut credentials, mut authorities) = (None, None, None);
     let (mut seeds, mut simulated) = (None, Simulated::default());
     while let Some(argument) = parser.next()? {
         match argument {
@@ -231,11 +263,18 @@ pub fn parse(
             }
             Long("memory-limit") => run.memory_limit = Some(bytes(&parser.value()?.string()?)?),
             Long("turn-limit") => run.turn_limit = Some(seconds(&mut parser, "--turn-limit")?),
+            Long("cluster") => servers = Some(parser.value()?.string()?),
+            Long("cluster-creds") => credentials = Some(PathBuf::from(parser.value()?)),
+            Long("cluster-ca") => authorities = Some(PathBuf::from(parser.value()?)),
+            Long("node") => run.node = Some(node_name(parser.value()?.string()?)?),
             Long("exit-with-main") => run.exits_with_main = true,
             Long("grace") => run.grace = grace(&parser.value()?.string()?)?,
             Long("simulate") => seeds = Some(seed_range(&parser.value()?.string()?)?),
             Long("faults") => simulated.faults = Some(share(&mut parser, "--faults")?),
             Long("cuts") => simulated.cuts = Some(share(&mut parser, "--cuts")?),
+            Long("nodes") => {
+                simulated.nodes = Some(number(&mut parser, "--nodes", SIMULATED_NODES_MAX)?);
+            }
             Long("until") => simulated.until = Some(seconds(&mut parser, "--until")?),
             Long("patience") => simulated.patience = Some(seconds(&mut parser, "--patience")?),
             Long("trace") => simulated.trace = true,
@@ -261,6 +300,13 @@ pub fn parse(
         }
     }
     run.simulation = simulated.with(seeds, &run)?;
+    if servers.is_none() && credentials.as_ref().or(authorities.as_ref()).is_some() {
+        return Err("--cluster-creds and --cluster-ca need --cluster".into());
+    }
+    run.cluster = servers.map(|servers| Cluster { servers, credentials, authorities });
+    if run.cluster.is_some() && run.simulation.is_some() {
+        return Err("--simulate and --cluster exclude each other".into());
+    }
     Ok(Command::Run(Box::new(run)))
 }
 
@@ -276,6 +322,7 @@ impl Step {
 struct Simulated {
     faults: Option<f64>,
     cuts: Option<f64>,
+    nodes: Option<usize>,
     until: Option<Duration>,
     patience: Option<Duration>,
     trace: bool,
@@ -290,10 +337,10 @@ impl Simulated {
         let Some((seeds, is_range)) = seeds else {
             let shares = self.faults.or(self.cuts).is_some();
             let times = self.until.or(self.patience).is_some();
-            return match self.trace || shares || times {
-                true => {
-                    Err("--faults, --cuts, --until, --patience and --trace need --simulate".into())
-                }
+            return match self.trace || shares || times || self.nodes.is_some() {
+                true => Err("--faults, --cuts, --nodes, --until, --patience and --trace need \
+                             --simulate"
+                    .into()),
                 false => Ok(None),
             };
         };
@@ -310,6 +357,7 @@ impl Simulated {
             is_range,
             faults: self.faults.unwrap_or_default(),
             cuts: self.cuts.unwrap_or_default(),
+            nodes: self.nodes,
             until: self.until,
             patience: self.patience,
             trace: self.trace,
@@ -354,6 +402,16 @@ fn bytes(text: &str) -> Result<usize, UsageError> {
     let number = digits.parse().ok().filter(|number| (1..=usize::MAX >> shift).contains(number));
     let wrong = || UsageError(format!("--memory-limit {text}: not a number of bytes, as in 64M"));
     number.map(|number| number << shift).ok_or_else(wrong)
+}
+
+/// What a process is called: a line of text.
+fn node_name(text: String) -> Result<String, UsageError> {
+    match (1..=NODE_NAME_MAX).contains(&text.len()) && !text.contains(char::is_control) {
+        true => Ok(text),
+        false => Err(UsageError(format!(
+            "--node {text:?}: not a name of 1 to {NODE_NAME_MAX} bytes without control characters"
+        ))),
+    }
 }
 
 /// A time: `0.5`.

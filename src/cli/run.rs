@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{self, Command, Main, Run, Step, USAGE};
-use super::{paths, simulate};
+use super::{cluster, paths, simulate};
 use crate::lua::{self, CommandLine, Deny, LuaProgram, Quota, Script, Settings, Source};
 use crate::message::{Text, Value};
 use crate::os::{self, memory, stdio, thread};
@@ -84,11 +84,19 @@ fn run_script(program: &OsString, run: &Run) -> ExitCode {
     let Some((scheduler, settings)) = prepare(program, run, workers) else {
         return ExitCode::FAILURE;
     };
+    let cluster = match cluster::join(run, &scheduler) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::FAILURE;
+        }
+    };
     if let Err(error) = start(&scheduler, &settings) {
         complain(&error.to_string());
         return ExitCode::FAILURE;
     }
     scheduler.wait_until_done();
+    cluster.leave();
     net::wait_for_lingering(FLUSH_PATIENCE);
     failpoint::report();
     if !stdio::finish() {

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use super::args::{GRACE, Main, Run, Simulation, Step};
+use super::cluster;
 use super::run::{FLUSH_PATIENCE, complain, prepare};
 use crate::lua::Settings;
 use crate::os::{self, Signal, stdio, thread};
-use crate::sched::{End, Scheduler};
+use crate::sched::{End, Scheduler, run_together};
 use crate::{logging, net, rt, sim};
 
 /// Real time that one of many seeds may take.
@@ -59,6 +60,13 @@ fn run_one(run: &Run, options: &Simulation) -> ExitCode {
     let Some((scheduler, settings)) = prepare(&"node-lua".into(), run, 1) else {
         return ExitCode::FAILURE;
     };
+    let others = match options.nodes {
+        Some(count) => match cluster::simulate(run, options.faults, count, &scheduler) {
+            Some(others) => Some(others),
+            None => return ExitCode::FAILURE,
+        },
+        None => None,
+    };
     let _ = world.set((Arc::clone(&scheduler), Arc::clone(&settings)));
     if let Some(until) = options.until {
         let scheduler = Arc::clone(&scheduler);
@@ -69,7 +77,10 @@ fn run_one(run: &Run, options: &Simulation) -> ExitCode {
     }
     let (ended, end) = mpsc::channel();
     let work = move || {
-        scheduler.run_worker(0);
+        match &others {
+            Some(all) => run_together(all),
+            None => scheduler.run_worker(0),
+        }
         net::wait_for_lingering(FLUSH_PATIENCE);
         // The other side may have lost patience.
         let _ = ended.send(());
@@ -133,6 +144,7 @@ fn arguments(run: &Run, options: &Simulation, seed: u64) -> Vec<OsString> {
     let seconds = |time: Duration| time.as_secs_f64().to_string();
     add("--faults", (options.faults > 0.0).then(|| options.faults.to_string()));
     add("--cuts", (options.cuts > 0.0).then(|| options.cuts.to_string()));
+    add("--nodes", options.nodes.map(|count| count.to_string()));
     add("--until", options.until.map(seconds));
     add("--mailbox", run.mailbox_max.map(|count| count.to_string()));
     add("--memory-limit", run.memory_limit.map(|bytes| bytes.to_string()));

@@ -275,7 +275,14 @@ fn destroy_self(lua: Stack<'_>) -> c_int {
 fn watch(lua: Stack<'_>) -> c_int {
     let number = lua.number(1);
     let me = host::with(|host| host.context.id());
-    let lives = find(number).is_some_and(|context| context.watch(me));
+    let far = Id::from_number(number).filter(|id| id.is_far());
+    let lives = match far {
+        Some(far) => host::with(|host| {
+            host.context.note_ties();
+            host.context.scheduler().cluster().is_some_and(|cluster| cluster.watch(far, me))
+        }),
+        None => find(number).is_some_and(|context| context.watch(me)),
+    };
     lua.push_boolean(lives);
     if lives {
         return 1;

@@ -23,7 +23,7 @@ use super::turn::Turn;
 use crate::error::Code;
 use crate::lua;
 use crate::message::{Event, Id, Value};
-use crate::sched::{Context, ReadyWaker};
+use crate::sched::{Cluster, Context, ReadyWaker};
 use crate::vm::hook;
 use crate::vm::state::Account;
 
@@ -286,25 +286,37 @@ impl Host {
         }
     }
 
-    /// Delivers a value to one of those who answer under a name, the next in turn if it has room.
+    /// Delivers a value to one of those who answer under a name: in this process the next in turn
+    /// that has room, else one elsewhere. Returns the handle of the first kind.
     pub(super) fn deliver_named(
         &mut self,
         name: &[u8],
+        session: u64,
         mut value: Value,
-        event: impl Fn(Value) -> Event,
-    ) -> Result<Id, Code> {
+    ) -> Result<Option<Id>, Code> {
+        let from = self.context.id();
         let holders = self.context.scheduler().names().next(name);
+        let is_elsewhere = self.cluster().is_some_and(|cluster| cluster.is_held(name));
         let mut failure = Code::NO_CONTEXT;
         for (left, &holder) in (0..holders.len()).rev().zip(&holders) {
-            let one = if left == 0 { std::mem::take(&mut value) } else { value.clone() };
-            match self.deliver(holder, event(one)) {
-                Ok(()) => return Ok(holder),
+            let is_last = left == 0 && !is_elsewhere;
+            let value = if is_last { std::mem::take(&mut value) } else { value.clone() };
+            match self.deliver(holder, Event::Message { from, session, value }) {
+                Ok(()) => return Ok(Some(holder)),
                 // Who has ended meanwhile is none of them any more.
                 Err(Code::NO_CONTEXT) => {}
                 Err(code) => failure = code,
             }
         }
-        Err(failure)
+        let cluster = self.cluster().filter(|_| holders.is_empty() || is_elsewhere);
+        let cluster = Arc::clone(cluster.ok_or(failure)?);
+        let sent = cluster.send_named(name, &self.context, session, &value);
+        sent.map(|()| None).map_err(|failure| self.peers.explain(failure))
+    }
+
+    /// The processes beyond this one, unless the network is withheld.
+    pub(super) fn cluster(&self) -> Option<&Arc<dyn Cluster>> {
+        self.context.scheduler().cluster().filter(|_| !self.deny.withholds_network())
     }
 
     /// The script ends its own context. The first reason counts, as it does when others end it.

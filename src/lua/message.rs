@@ -167,15 +167,16 @@ fn send(lua: Stack<'_>) -> c_int {
         check_handle(lua, "send")
     } else {
         // Where there are no names at all, it is a mistake.
-        let are_used = |_: &_| host::with(|host| host.context.scheduler().names().are_used());
+        let are_used = |_: &_| {
+            host::with(|host| {
+                let scheduler = host.context.scheduler();
+                scheduler.names().are_used() || scheduler.cluster().is_some()
+            })
+        };
         if let Some(name) = name(lua, 1).filter(are_used) {
             check_count(lua, "send", 2);
             let Ok(value) = take_value(lua, 2, ("send", 2)) else { return raise_top(lua) };
-            let sent = host::with(|host| {
-                let from = host.context.id();
-                let event = |value| Event::Message { from, session: 0, value };
-                host.deliver_named(name, value, event).map(drop)
-            });
+            let sent = host::with(|host| host.deliver_named(name, 0, value).map(drop));
             return push_result(lua, sent);
         }
         check_handle(lua, "send")
@@ -190,7 +191,7 @@ fn send(lua: Stack<'_>) -> c_int {
 static QUERIES_REFUSED: Seldom = Seldom::new();
 
 /// native.query(root, resume, handle or name, token, value). Returns true, session, and the handle
-/// if a name was given; or `false, code`; or `nil, message` for what cannot travel. With a root it
+/// if a name was given that a context here answers under; or `false, code[, text]`; or `nil, message` for what cannot travel. With a root it
 /// first looks whether that may wait (native.may_wait); `nil, why` if not. Without, both are nil.
 fn query(lua: Stack<'_>) -> c_int {
     if lua.kind(2) != ffi::LUA_TNIL
@@ -210,10 +211,11 @@ fn query(lua: Stack<'_>) -> c_int {
         }
         let from = host.context.id();
         let session = host.peers.sessions.open(from, token);
-        let event = |value| Event::Message { from, session, value };
         let sent = match (name, to) {
-            (Some(name), _) => host.deliver_named(name, value, event).map(Some),
-            (None, Some(to)) => host.deliver(to, event(value)).map(|()| None),
+            (Some(name), _) => host.deliver_named(name, session, value),
+            (None, Some(to)) => {
+                host.deliver(to, Event::Message { from, session, value }).map(|()| None)
+            }
             (None, None) => Err(Code::NO_CONTEXT),
         };
         if sent.is_err() {
@@ -234,7 +236,13 @@ fn query(lua: Stack<'_>) -> c_int {
 /// native.forget(token): nobody waits for an answer to this query any more.
 fn forget(lua: Stack<'_>) -> c_int {
     let token = lua.key(1);
-    host::with(|host| host.peers.sessions.forget(host.context.id(), token));
+    host::with(|host| {
+        let id = host.context.id();
+        let session = host.peers.sessions.forget(id, token);
+        if let Some(cluster) = host.cluster() {
+            cluster.forget(id, session);
+        }
+    });
     0
 }
 
@@ -274,8 +282,7 @@ fn reply(lua: Stack<'_>) -> c_int {
         }
         Err(_) => {
             let failure = Err(Code::VALUE_TYPE);
-            // An asker that is gone needs no answer.
-            let _ = deliver(to, |_| Event::Reply { session, result: failure });
+            refuse_with(to, session, failure);
             raise_top(lua)
         }
     }
@@ -284,9 +291,14 @@ fn reply(lua: Stack<'_>) -> c_int {
 /// native.refuse(handle, session): whoever has asked gets no reply.
 fn refuse(lua: Stack<'_>) -> c_int {
     let (to, session) = (Id::from_number(lua.number(1)), lua.key(2));
-    // An asker that is gone needs none.
-    let _ = deliver(to, |_| Event::Reply { session, result: Err(Code::NO_REPLY) });
+    refuse_with(to, session, Err(Code::NO_REPLY));
     0
+}
+
+/// Tells an asker that there is no answer; who is gone needs none.
+fn refuse_with(to: Option<Id>, session: u64, failure: Result<Value, Code>) {
+    let _ = deliver(to, |_| Event::Reply { session, result: failure });
+    host::with(|host| host.peers.explanation = None);
 }
 
 /// native.unreceive(number): the message just delivered waits again, under this number. Returns how

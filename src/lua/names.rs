@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::message::take_value;
 use super::native::push_failure;
 use super::unread::refuse_for;
+use crate::error::Code;
 use crate::lua::host;
 use crate::message::{Event, Published};
 use crate::sched::Refused;
@@ -17,6 +18,9 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"register_name", function(register)),
     (c"unregister_name", function(unregister)),
     (c"find_name", function(find)),
+    (c"find_watched", function(find_watched)),
+    (c"node", function(node)),
+    (c"nodes", function(nodes)),
     (c"subscribe", function(subscribe)),
     (c"unsubscribe", function(unsubscribe)),
     (c"publish", function(publish)),
@@ -51,11 +55,52 @@ fn unregister(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// native.find_name(name): the handle of who answers under it; or nothing.
+/// native.find_name(name): the handle of who answers under it, or of whoever does elsewhere; or
+/// nothing.
 fn find(lua: Stack<'_>) -> c_int {
     let name = lua.text(1).unwrap_or_default();
-    let found = host::with(|host| host.context.scheduler().names().find(name));
+    let found = host::with(|host| {
+        let here = host.context.scheduler().names().find(name);
+        here.or_else(|| host.cluster()?.find(name, false).ok())
+    });
     super::context::push_id(lua, found)
+}
+
+/// native.find_watched(name): the handle of what ends when nobody answers under it any more: in a
+/// cluster that of all who do, anywhere; or `false, code[, text]`.
+fn find_watched(lua: Stack<'_>) -> c_int {
+    let name = lua.text(1).unwrap_or_default();
+    let found = host::with(|host| match host.cluster() {
+        None => host.context.scheduler().names().find(name).ok_or(Code::NO_CONTEXT),
+        Some(cluster) => {
+            let found = cluster.find(name, true);
+            found.map_err(|failure| host.peers.explain(failure))
+        }
+    });
+    match found {
+        Ok(id) => super::context::push_id(lua, Some(id)),
+        Err(code) => push_failure(lua, code),
+    }
+}
+
+/// native.node(): what this process is called in its cluster; or nothing.
+fn node(lua: Stack<'_>) -> c_int {
+    host::with(|host| {
+        let cluster = host.context.scheduler().cluster();
+        cluster.map(|cluster| lua.push_text(cluster.node().as_bytes())).map_or(0, |()| 1)
+    })
+}
+
+/// native.nodes(): what all processes of the cluster are called.
+fn nodes(lua: Stack<'_>) -> c_int {
+    let names = host::with(|host| host.context.scheduler().cluster().map(|it| it.nodes()));
+    let names = names.unwrap_or_default();
+    lua.push_table(names.len(), 0);
+    for (name, index) in names.iter().zip(1..) {
+        lua.push_text(name.as_bytes());
+        lua.set_entry(-2, index);
+    }
+    1
 }
 
 /// The topic at index 1, if it is one; otherwise pushes `nil`, and why it is not.
@@ -106,8 +151,8 @@ fn unsubscribe(lua: Stack<'_>) -> c_int {
     0
 }
 
-/// native.publish(topic, value): how many subscriptions got it, and how many had no room; or
-/// `false, code`; or `nil, expected` for what is no topic, or `nil, message, true` for what cannot
+/// native.publish(topic, value): how many subscriptions of this process got it, how many had no
+/// room, and the code if no other process gets it; or `false, code[, text]`; or `nil, expected` for what is no topic, or `nil, message, true` for what cannot
 /// travel.
 fn publish(lua: Stack<'_>) -> c_int {
     let topic = match check_topic(lua, false) {
@@ -123,6 +168,15 @@ fn publish(lua: Stack<'_>) -> c_int {
     };
     let result = host::with(|host| {
         host.begin_delivery();
+        let mut away = None;
+        if let Some(cluster) = host.cluster() {
+            let published = cluster.publish(&host.context, topic, &value);
+            away = published.err().map(|failure| host.peers.explain(failure));
+            if away.is_some_and(|code| code != Code::CLUSTER_AWAY) {
+                return Err(away.unwrap_or(Code::VALUE_TYPE));
+            }
+            host.peers.explanation = None;
+        }
         let all = host.context.scheduler().topics().matching(topic);
         // It counts once, against the publisher's limit, for as long as it waits anywhere.
         let value = match host.context.allowance() {
@@ -142,13 +196,15 @@ fn publish(lua: Stack<'_>) -> c_int {
                 Err(Refused::Closed) => {}
             }
         }
-        Ok((delivered, refused))
+        Ok((delivered, refused, away))
     });
     match result {
-        Ok((delivered, refused)) => {
+        Ok((delivered, refused, away)) => {
             lua.push_number(f64::from(delivered));
             lua.push_number(f64::from(refused));
-            2
+            let Some(code) = away else { return 2 };
+            lua.push_number(f64::from(code.0));
+            3
         }
         Err(code) => push_failure(lua, code),
     }

@@ -166,9 +166,11 @@ fn open_sockets(lua: Stack<'_>) -> c_int {
     0
 }
 
-/// Pushes `false, code`.
+/// Pushes `false, code`; and a text, if there is more to say.
 pub(super) fn push_failure(lua: Stack<'_>, code: Code) -> c_int {
     lua.push_boolean(false);
     lua.push_number(f64::from(code.0));
-    2
+    let Some(text) = super::host::with(|host| host.peers.explanation.take()) else { return 2 };
+    lua.push_text(text.as_bytes());
+    3
 }

@@ -8,7 +8,7 @@ use super::sessions::Sessions;
 use super::unread::{deliver, deliver_counted};
 use crate::error::Code;
 use crate::message::{Event, Id, Published};
-use crate::sched::Context;
+use crate::sched::{Context, Failure};
 
 /// Peers whose contexts are remembered, to spare the look-up. A power of two.
 const PEERS: usize = 8;
@@ -22,6 +22,8 @@ pub(super) struct Peers {
     pub(super) received: Received,
     /// The publication that is being delivered.
     pub(super) published: Option<Arc<Published>>,
+    /// More of the failure that is about to be told than its code.
+    pub(super) explanation: Option<String>,
 }
 
 impl Peers {
@@ -42,10 +44,23 @@ impl Peers {
     /// Puts an event of `own` into the mailbox of another context.
     #[inline]
     pub(super) fn deliver(&mut self, to: Id, event: Event, own: &Context) -> Result<(), Code> {
-        let Some(peer) = self.find(to, own) else { return Err(Code::NO_CONTEXT) };
+        let Some(peer) = self.find(to, own) else { return self.deliver_far(to, event, own) };
         match own.allowance() {
             None => deliver(peer, event, own),
             Some(allowance) => deliver_counted(peer, allowance, event, own),
         }
+    }
+
+    /// The same for somebody who is none of this process.
+    #[cold]
+    fn deliver_far(&mut self, to: Id, event: Event, own: &Context) -> Result<(), Code> {
+        let cluster = own.scheduler().cluster().filter(|_| to.is_far()).ok_or(Code::NO_CONTEXT)?;
+        cluster.send(to, Some(own), event).map_err(|failure| self.explain(failure))
+    }
+
+    /// Keeps what is said of a failure, for [`push_failure`](super::native::push_failure).
+    pub(super) fn explain(&mut self, failure: Failure) -> Code {
+        self.explanation = failure.text;
+        failure.code
     }
 }

@@ -71,9 +71,11 @@ impl Sessions {
         if self.tokens.is_empty() { None } else { self.tokens.remove(&session) }
     }
 
-    /// Nobody waits for an answer to this query any more.
-    pub(super) fn forget(&mut self, id: Id, token: u64) {
-        self.close(Sessions::number(id, token));
+    /// Nobody waits for an answer to this query any more; returns its session.
+    pub(super) fn forget(&mut self, id: Id, token: u64) -> u64 {
+        let session = Sessions::number(id, token);
+        self.close(session);
+        session
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use byteorder::{ByteOrder, NativeEndian};
+use byteorder::{ByteOrder, LittleEndian};
 
 use super::encode::{DEPTH_MAX, GRAPH, TREE, Tag};
 
@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
     /// A number.
     #[inline(always)]
     pub fn number(&mut self) -> Result<f64, Malformed> {
-        self.take::<8>().map(|bytes| NativeEndian::read_f64(&bytes))
+        self.take::<8>().map(|bytes| LittleEndian::read_f64(&bytes))
     }
 
     /// A number that is a key: never NaN.
@@ -123,13 +123,13 @@ impl<'a> Reader<'a> {
     /// The 64 bits of an integer or address.
     #[inline(always)]
     pub fn bits(&mut self) -> Result<u64, Malformed> {
-        self.take::<8>().map(|bytes| NativeEndian::read_u64(&bytes))
+        self.take::<8>().map(|bytes| LittleEndian::read_u64(&bytes))
     }
 
     /// The index of a buffer.
     #[inline(always)]
     pub fn index(&mut self) -> Result<u32, Malformed> {
-        self.take::<4>().map(|bytes| NativeEndian::read_u32(&bytes))
+        self.take::<4>().map(|bytes| LittleEndian::read_u32(&bytes))
     }
 
     /// The number of a table that started before.
@@ -188,6 +188,57 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         Ok(bytes)
     }
+}
+
+/// Checks that the bytes are one whole value which may have come from anywhere: all of it is what a
+/// writer makes, no buffer is missing, and nothing is an address in memory.
+///
+/// # Errors
+/// Says what is wrong.
+pub fn check(wire: &[u8], buffers: usize) -> Result<(), Malformed> {
+    let mut reader = Reader::new(wire)?;
+    let tag = reader.tag()?;
+    check_value(&mut reader, tag, buffers)?;
+    if reader.rest.is_empty() { Ok(()) } else { Err(Malformed::Truncated) }
+}
+
+/// As deep as tables may be.
+fn check_value(reader: &mut Reader<'_>, tag: Tag, buffers: usize) -> Result<(), Malformed> {
+    match tag {
+        Tag::Nil | Tag::False | Tag::True => {}
+        Tag::Number => drop(reader.number()?),
+        Tag::Int64 | Tag::UInt64 => drop(reader.bits()?),
+        Tag::ShortString => drop(reader.short_string()?),
+        Tag::LongString => drop(reader.long_string()?),
+        Tag::Buffer => {
+            let index = reader.index()?;
+            if index as usize >= buffers {
+                return Err(Malformed::Reference(index));
+            }
+        }
+        Tag::SameTable => drop(reader.same_table()?),
+        Tag::Table => {
+            let (positional, pairs) = reader.enter()?;
+            for _ in 0..u64::from(positional) + u64::from(pairs) {
+                let mut tag = reader.tag()?;
+                let is_key = match tag {
+                    Tag::ShortStringKey => reader.short_string().map(|_| true)?,
+                    Tag::LongStringKey => reader.long_string().map(|_| true)?,
+                    Tag::NumberKey => reader.number_key().map(|_| true)?,
+                    Tag::FalseKey | Tag::TrueKey => true,
+                    _ => false,
+                };
+                if is_key {
+                    tag = reader.tag()?;
+                }
+                check_value(reader, tag, buffers)?;
+            }
+            reader.leave();
+        }
+        Tag::LightUserdata => return Err(Malformed::Tag(tag as u8)),
+        _ => return Err(Malformed::Key),
+    }
+    Ok(())
 }
 
 /// About what a VM takes for a table, for each of its positions and pairs (with the room that it

@@ -3,14 +3,14 @@
 //! A table is a count of positional values, a count of pairs, and then its entries in any order: a
 //! value alone takes the next position, a key is followed by its value. Tables number themselves in
 //! order of appearance from 0, so that one met again is written as that number: shared tables stay
-//! shared, cycles stay cycles. The form never leaves the process: numbers have the machine's byte
-//! order, and there is no version.
+//! shared, cycles stay cycles. It is the same on every machine; between processes it is part of what
+//! `docs/PROTOCOL.md` describes, which has a version.
 //!
 //! Reading is for [`decode`](super::decode).
 
 use std::fmt;
 
-use byteorder::{ByteOrder, NativeEndian};
+use byteorder::{ByteOrder, LittleEndian};
 
 /// Tables within tables, the outermost included.
 pub const DEPTH_MAX: u32 = 100;
@@ -157,7 +157,7 @@ impl<'a> Writer<'a> {
     #[inline]
     pub fn close_table(&mut self, table: OpenTable, positional: u32, pairs: u32) {
         if let Some(counts) = self.bytes.get_mut(table.0..table.0 + 8) {
-            NativeEndian::write_u32_into(&[positional, pairs], counts);
+            LittleEndian::write_u32_into(&[positional, pairs], counts);
         }
     }
 
@@ -269,14 +269,14 @@ impl<'a> Writer<'a> {
     #[inline]
     fn put_index(&mut self, tag: Tag, index: u32) -> Result<(), TooLarge> {
         let mut bytes = [tag as u8; 5];
-        NativeEndian::write_u32(&mut bytes[1..], index);
+        LittleEndian::write_u32(&mut bytes[1..], index);
         self.put(bytes)
     }
 
     #[inline]
     fn put_bits(&mut self, tag: Tag, bits: u64) -> Result<(), TooLarge> {
         let mut bytes = [tag as u8; 9];
-        NativeEndian::write_u64(&mut bytes[1..], bits);
+        LittleEndian::write_u64(&mut bytes[1..], bits);
         self.put(bytes)
     }
 

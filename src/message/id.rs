@@ -25,7 +25,7 @@ const GENERATION_MAX: u64 = (1 << (53 - INDEX_BITS)) - 1;
 pub struct Id(u64);
 
 impl Id {
-    /// More contexts than this cannot live at once.
+    /// More contexts than this cannot live at once: the slot of this number is for [`Id::far`].
     pub const INDEX_MAX: usize = (1 << INDEX_BITS) - 2;
 
     /// The address of a slot in its `generation`-th use. Generations wrap after 2^29 uses.
@@ -51,6 +51,17 @@ impl Id {
     /// The number, as an integer.
     pub fn to_bits(self) -> u64 {
         self.0
+    }
+
+    /// What stands for someone beyond this process, by number.
+    pub fn far(number: u64) -> Id {
+        Id((number & GENERATION_MAX) << INDEX_BITS | (Id::INDEX_MAX as u64 + 1))
+    }
+
+    /// Whether it is one of those.
+    #[inline]
+    pub fn is_far(self) -> bool {
+        self.index() == Id::INDEX_MAX
     }
 
     /// The slot.

@@ -11,7 +11,7 @@ pub mod value;
 pub(crate) use value::PIECE_BYTES;
 
 pub use allowance::{Allowance, Held};
-pub use decode::{Malformed, Reader};
+pub use decode::{Malformed, Reader, check};
 pub use encode::{Tag, TooLarge, Writer};
 pub use event::{Ending, Event, Published};
 pub use id::Id;

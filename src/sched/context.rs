@@ -255,7 +255,8 @@ impl Context {
                     self.come(&mut inbox, bytes, *from == self.id);
                 }
                 inbox.messages += 1;
-                if *session != 0 {
+                // Whoever asks from elsewhere is told by the cluster.
+                if *session != 0 && !from.is_far() {
                     inbox.watchers.insert(*from, self.scheduler.registry());
                 }
             }
@@ -379,7 +380,7 @@ impl Context {
     }
 
     /// Notes that there is something to forget at its end.
-    pub(super) fn note_ties(&self) {
+    pub(crate) fn note_ties(&self) {
         // Relaxed, here and below: written before it is closed, read after that, both under the
         // locks of what is to be forgotten or of the inbox.
         self.has_ties.store(true, Ordering::Relaxed);

@@ -5,6 +5,7 @@
 //! the tests of this layer use plain Rust.
 
 mod affinity;
+mod cluster;
 mod context;
 mod exits;
 mod idle;
@@ -21,6 +22,7 @@ mod registry;
 mod scheduler;
 mod slot;
 mod spin;
+mod together;
 pub mod topics;
 mod trim;
 mod waker;
@@ -28,6 +30,7 @@ mod watch;
 mod watchdog;
 mod worker;
 
+pub use cluster::{Cluster, Failure};
 pub use context::{Context, Label, Refused};
 pub use exits::Exits;
 pub use metrics::{Limits, Metrics};
@@ -36,5 +39,6 @@ pub(crate) use process::{is_statement_broken, set_statement};
 pub use program::{End, Outcome, Program};
 pub use registry::Registry;
 pub use scheduler::Scheduler;
+pub use together::run_together;
 pub use waker::ReadyWaker;
 pub use watch::{interrupt_soon, refuse_cut, set_cut, set_interrupt};

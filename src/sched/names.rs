@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::cluster::Joined;
 use super::context::Context;
 use crate::error::Code;
-use crate::message::Id;
+use crate::message::{Ending, Id};
 
 /// Bytes of a name, and of a topic.
 pub const NAME_MAX: usize = 253;
@@ -43,6 +44,7 @@ struct Tables {
 pub struct Names {
     tables: RwLock<Tables>,
     are_used: AtomicBool,
+    pub(super) cluster: Joined,
 }
 
 impl Names {
@@ -91,6 +93,9 @@ impl Names {
         context.metrics().ties_bytes.fetch_add(Names::cost(name), Ordering::Relaxed);
         let name: Name = name.into();
         own.push(Arc::clone(&name));
+        if let Some(cluster) = self.cluster.get().filter(|_| !holders.contains_key(&name)) {
+            cluster.name_came(&name);
+        }
         let nobody = || Holders { all: Vec::new(), is_shared, turn: AtomicUsize::new(0) };
         holders.entry(name).or_insert_with(nobody).all.push(id);
         Ok(())
@@ -105,15 +110,26 @@ impl Names {
         if own.is_empty() {
             tables.by_context.remove(&id);
         }
-        tables.leave(id, name);
+        self.leave(&mut tables, id, name, None);
         true
     }
 
     /// Forgets all names of a context that has ended.
-    pub(super) fn forget(&self, id: Id) {
+    pub(super) fn forget(&self, id: Id, ending: &Ending) {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         for name in tables.by_context.remove(&id).unwrap_or_default() {
-            tables.leave(id, &name);
+            self.leave(&mut tables, id, &name, Some(ending));
+        }
+    }
+
+    fn leave(&self, tables: &mut Tables, id: Id, name: &[u8], ending: Option<&Ending>) {
+        let Some(found) = tables.holders.get_mut(name) else { return };
+        found.all.retain(|&holder| holder != id);
+        if found.all.is_empty() {
+            tables.holders.remove(name);
+            if let Some(cluster) = self.cluster.get() {
+                cluster.name_went(name, ending);
+            }
         }
     }
 
@@ -136,22 +152,14 @@ impl Names {
     }
 }
 
-impl Tables {
-    fn leave(&mut self, id: Id, name: &[u8]) {
-        let Some(found) = self.holders.get_mut(name) else { return };
-        found.all.retain(|&holder| holder != id);
-        if found.all.is_empty() {
-            self.holders.remove(name);
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::super::program::Nothing;
     use super::super::scheduler::Scheduler;
     use super::*;
+
+    const ENDING: Ending = Ending { reason: "normal", detail: None };
 
     fn contexts(count: usize) -> Vec<Arc<Context>> {
         let scheduler = Scheduler::new(1);
@@ -169,7 +177,7 @@ mod tests {
         assert_eq!(names.register(other, b"db", true), Err(Code::NAME_TAKEN));
         assert_eq!(names.find(b"db"), Some(one.id()));
         assert!(!names.unregister(other.id(), b"db"));
-        names.forget(one.id());
+        names.forget(one.id(), &ENDING);
         assert_eq!((names.find(b"db"), names.next(b"db")), (None, Vec::new()));
         assert_eq!(names.register(other, b"db", false), Ok(()));
     }
@@ -184,7 +192,7 @@ mod tests {
         let turns: Vec<Id> = (0..4).map(first).collect();
         assert_eq!(turns, [all[0].id(), all[1].id(), all[2].id(), all[0].id()]);
         assert_eq!(names.register(&all[0], b"pool", false), Err(Code::NAME_TAKEN));
-        names.forget(all[0].id());
+        names.forget(all[0].id(), &ENDING);
         assert_eq!(names.find(b"pool"), Some(all[1].id()));
         assert_eq!(names.next(b"pool").len(), 2);
     }

@@ -39,7 +39,7 @@ impl Registry {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         // Few slots would repeat addresses soon: new ones are opened until there are some.
         let index = match slots.free.len() {
-            0..1024 if slots.slots.len() <= Id::INDEX_MAX => {
+            0..1024 if slots.slots.len() < Id::INDEX_MAX => {
                 slots.slots.push(Slot::default());
                 slots.slots.len() - 1
             }

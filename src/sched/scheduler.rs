@@ -12,6 +12,7 @@ use std::task::{Poll, Wake, Waker};
 use crossbeam_deque::{Injector, Stealer, Worker as Deque};
 
 use super::affinity::Affinity;
+use super::cluster::{Cluster, Joined};
 use super::context::Context;
 use super::exits::Exits;
 use super::idle::Idle;
@@ -67,6 +68,7 @@ pub struct Scheduler {
     registry: Registry,
     names: Names,
     topics: Topics,
+    cluster: Joined,
     endings: Exits,
     pub(super) injector: Injector<Arc<Context>>,
     /// Those that are run after the others.
@@ -126,6 +128,7 @@ impl Scheduler {
             registry: Registry::default(),
             names: Names::default(),
             topics: Topics::default(),
+            cluster: Joined::new(),
             endings: Exits::default(),
             injector: Injector::new(),
             late: Late::default(),
@@ -163,6 +166,19 @@ impl Scheduler {
     /// Who has subscribed to what.
     pub fn topics(&self) -> &Topics {
         &self.topics
+    }
+
+    /// Who there is beyond this process, if it is part of a cluster.
+    #[inline]
+    pub fn cluster(&self) -> Option<&Arc<dyn Cluster>> {
+        self.cluster.get()
+    }
+
+    /// Makes it part of a cluster, before any worker runs.
+    pub fn join(&self, cluster: Arc<dyn Cluster>) {
+        for joined in [&self.names.cluster, &self.topics.cluster, &self.cluster] {
+            let _ = joined.set(Arc::clone(&cluster));
+        }
     }
 
     /// How many workers there are, but for those that replace stuck ones.
@@ -233,6 +249,19 @@ impl Scheduler {
     pub fn run_worker(self: &Arc<Self>, index: usize) {
         let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
         self.run_with(index, deque.expect("each worker is run once"));
+    }
+
+    /// Its only worker, which takes turns with others on a thread.
+    pub(super) fn only_worker(self: &Arc<Self>) -> Worker {
+        let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[0].take();
+        let deque = deque.expect("each worker is run once");
+        let mut worker = Worker::new(Arc::clone(self), 0, deque);
+        worker.is_one_of_many = true;
+        worker
+    }
+
+    pub(super) fn watch_of_worker(&self) -> &Watch {
+        &self.remote(0).watch
     }
 
     fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>) {
@@ -398,7 +427,7 @@ impl Scheduler {
         self.endings.add(context.id(), &ending);
         let (unread, watchers) = context.close();
         if context.has_ties() {
-            self.names.forget(context.id());
+            self.names.forget(context.id(), &ending);
             self.topics.forget(context.id());
         }
         if let Some(program) = program {
@@ -409,6 +438,9 @@ impl Scheduler {
             if let Event::Message { from, session: session @ 1.., .. } = event {
                 self.answer(from, session, Err(Code::NO_REPLY));
             }
+        }
+        if let Some(cluster) = self.cluster().filter(|_| context.has_ties()) {
+            cluster.ended(context.id(), &ending);
         }
         for watcher in watchers {
             if let Some(watcher) = self.registry.get(watcher) {
@@ -424,6 +456,9 @@ impl Scheduler {
 
     /// Delivers an answer to a query; false if the asker is gone.
     pub fn answer(&self, asker: Id, session: u64, result: Result<Value, Code>) -> bool {
+        if let Some(cluster) = self.cluster().filter(|_| asker.is_far()) {
+            return cluster.send(asker, None, Event::Reply { session, result }).is_ok();
+        }
         self.registry
             .get(asker)
             .is_some_and(|asker| asker.deliver(Event::Reply { session, result }).is_ok())

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::cluster::Joined;
 use super::context::Context;
 use super::names::NAME_MAX;
 use crate::error::Code;
@@ -181,6 +182,7 @@ struct Tables {
 #[derive(Debug, Default)]
 pub struct Topics {
     tables: RwLock<Tables>,
+    pub(super) cluster: Joined,
 }
 
 /// What is wrong with a topic.
@@ -257,6 +259,9 @@ impl Topics {
         context.metrics().ties_bytes.fetch_add(Topics::cost(pattern), Ordering::Relaxed);
         own.insert(pattern.into(), *last);
         root.insert(pattern, *last, context);
+        if let Some(cluster) = self.cluster.get() {
+            cluster.topic_came(pattern);
+        }
         Ok(*last)
     }
 
@@ -270,6 +275,9 @@ impl Topics {
             by_context.remove(&id);
         }
         root.remove(pattern, number);
+        if let Some(cluster) = self.cluster.get() {
+            cluster.topic_went(pattern);
+        }
         true
     }
 
@@ -279,6 +287,30 @@ impl Topics {
         let Tables { root, by_context, .. } = &mut *tables;
         for (pattern, number) in by_context.remove(&id).unwrap_or_default() {
             root.remove(&pattern, number);
+            if let Some(cluster) = self.cluster.get() {
+                cluster.topic_went(&pattern);
+            }
+        }
+    }
+
+    /// The subscriptions to this very pattern, and whose they are, oldest first.
+    pub fn exactly(&self, pattern: &[u8]) -> Vec<(u64, Arc<Context>)> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let (mut node, mut left) = (&tables.root, pattern);
+        loop {
+            let found = match split_first(left).0 {
+                b"" => &node.here,
+                b">" => &node.rest,
+                word => match node.edges.get(word) {
+                    Some(edge) if common_words(&edge.label, left) == edge.label.len() => {
+                        left = behind(left, edge.label.len());
+                        node = &edge.node;
+                        continue;
+                    }
+                    _ => return Vec::new(),
+                },
+            };
+            return found.iter().map(|(&number, who)| (number, Arc::clone(who))).collect();
         }
     }
 
@@ -400,6 +432,10 @@ mod tests {
                     .map(|(number, _)| *number)
                     .collect();
                 prop_assert_eq!(found, wanted, "{}", topic);
+            }
+            for (number, pattern) in &model {
+                let found = all.exactly(pattern.as_bytes());
+                prop_assert_eq!(found.iter().map(|it| it.0).collect::<Vec<_>>(), [*number]);
             }
             all.forget(me.id());
             let tables = all.tables.read().unwrap();

@@ -61,6 +61,8 @@ pub(super) struct Worker {
     /// Since it left the idle state, the worker has given turns.
     was_useful: bool,
     spin: Spin,
+    /// Others take turns with it on its thread, one after each turn of a context.
+    pub(super) is_one_of_many: bool,
 }
 
 impl Worker {
@@ -83,6 +85,7 @@ impl Worker {
             reacted: 0,
             was_useful: true,
             spin: Spin::new(),
+            is_one_of_many: false,
         }
     }
 
@@ -118,6 +121,11 @@ impl Worker {
     }
 
     /// Publishes the worker to wakers on its thread, at its first poll there.
+    /// Exchanges what wakers find on this thread: several workers may take turns on it.
+    pub(super) fn swap_local(local: &mut Option<std::rc::Rc<Local>>) {
+        LOCAL.with_borrow_mut(|slot| std::mem::swap(slot, local));
+    }
+
     fn local(&self) -> std::rc::Rc<Local> {
         LOCAL.with_borrow_mut(|slot| {
             if let Some(deque) = self.deque.take() {
@@ -379,7 +387,7 @@ impl Worker {
 
     /// True if the reactor is due for a turn: it gets one between two polls of this future.
     fn must_yield(&mut self, cx: &TaskContext<'_>) -> bool {
-        let is_due = crate::rt::now() >= self.reacted + REACTOR_PERIOD;
+        let is_due = self.is_one_of_many || crate::rt::now() >= self.reacted + REACTOR_PERIOD;
         if is_due {
             cx.waker().wake_by_ref();
         }
@@ -523,6 +531,9 @@ impl Future for Worker {
             }
             this.was_useful = true;
             cost += this.run(&local, &context);
+            if this.is_one_of_many && this.must_yield(cx) {
+                break;
+            }
             if cost >= COST_BETWEEN_LOOKS {
                 cost = 0;
                 this.look(&local);

@@ -6,6 +6,10 @@
 //! leads the calls that may add a key here (linked.rs): large tables with such a chain, and those
 //! without integers, are made larger here before, without looking. Finding a key in its chain still
 //! takes as long as the chain is.
+//!
+//! And tables whose keys come and go: LuaJIT makes room for just those that are there, so that with
+//! 512 at a time, or any other power of two, each new key finds the table full. Those are made
+//! larger too.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -20,6 +24,9 @@ use super::stack::Stack;
 
 /// Tables with fewer entries are LuaJIT's own affair: it takes some milliseconds at most.
 const ENTRIES_MIN: usize = 4096;
+
+/// Tables with fewer are filled anew in no time.
+const CROWDED_MIN: usize = 32;
 
 /// LuaJIT's own bound of a table's entries.
 const ENTRIES_MAX: usize = 1 << 26;
@@ -58,6 +65,12 @@ impl Table {
     /// Whether it has so many entries that LuaJIT may take long.
     pub fn is_large(&self) -> bool {
         self.mask as usize >= ENTRIES_MIN - 1
+    }
+
+    /// Whether it has so many that keys which come and go may take long.
+    #[inline]
+    pub fn may_be_crowded(&self) -> bool {
+        self.mask as usize >= CROWDED_MIN - 1
     }
 
     /// Whether no entry is free; which is the next one is known from then on.
@@ -131,24 +144,30 @@ impl Table {
     pub unsafe fn prepare(&mut self, raw: *mut lua_State, key: u64) {
         // SAFETY: a live table of this state's. Where the key's place is free no room is needed.
         unsafe {
-            if self.is_full()
-                && (*self.nodes.add(home(key, self.mask))).value != NIL
-                && (!self.has_integers() || self.has_chain(CHAIN_MAX))
-            {
-                self.grow(raw);
+            if !self.is_full() || (*self.nodes.add(home(key, self.mask))).value == NIL {
+                return;
+            }
+            let (entries, live) = (self.mask as usize + 1, self.live());
+            if live < entries && live >= entries - entries / 4 {
+                self.grow(raw, 2 * entries);
+            } else if self.is_large() && (!self.has_integers() || self.has_chain(CHAIN_MAX)) {
+                self.grow(raw, (live + 1).next_power_of_two());
             }
         }
     }
 
-    /// Puts all entries into new memory. Keys that are at home there come first, so that none has
+    /// Entries that are not nil.
+    fn live(&self) -> usize {
+        self.hash().iter().filter(|node| node.value != NIL).count()
+    }
+
+    /// Puts all entries into new memory for so many, a power of two. Keys that are at home there come first, so that none has
     /// to move; the others follow theirs in its chain.
-    unsafe fn grow(&mut self, raw: *mut lua_State) {
+    unsafe fn grow(&mut self, raw: *mut lua_State, len: usize) {
         const ENTRY: usize = size_of::<Node>();
         // SAFETY: the callers have a live table. Memory is the VM's, which raises if there is none;
         // all of it is written before it is read.
         unsafe {
-            let live = self.hash().iter().filter(|node| node.value != NIL).count();
-            let len = (live + 1).next_power_of_two();
             if len > ENTRIES_MAX {
                 return;
             }

@@ -22,6 +22,7 @@ const LAYERS: &[&str] = &[
     "tls",
     "sched",
     "net",
+    "cluster",
     "vm",
     "lua",
     "cli",

@@ -1,6 +1,8 @@
 //! The targets, by name.
 
 mod buffer;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod finaliser;
 mod framing;
 #[cfg(feature = "json")]
@@ -18,6 +20,8 @@ pub type Target = fn(&[u8]);
 /// Every target, under the name of its folder in `corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("buffer", buffer::run),
+    #[cfg(feature = "cluster")]
+    ("cluster", cluster::run),
     ("finaliser", finaliser::run),
     ("framing", framing::run),
     #[cfg(feature = "json")]

@@ -1,0 +1,18 @@
+//! Several processes: names, topics and queries over NATS.
+//!
+//! Each process has a [`Node`]: it knows the others, the names they answer under, and the queries
+//! that are under way, and it has a subject of its own that others send to. What it has to send it
+//! gathers for the bus, which takes it all at once: [`nats`], the only place that knows NATS and
+//! tokio, or [`simulated`]. What is said is in [`wire`], and in `docs/PROTOCOL.md`.
+
+pub mod nats;
+pub mod node;
+mod outbox;
+pub mod simulated;
+mod state;
+pub mod wire;
+
+pub use nats::Options;
+pub use node::Node;
+pub use outbox::Parcel;
+pub use simulated::Bus;

@@ -1,0 +1,300 @@
+//! The bus between real processes: NATS, on one thread of its own. Nothing else names tokio.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::poll_fn;
+use futures::stream::{AbortHandle, Abortable, ReadyChunks, SelectAll};
+use tokio::sync::mpsc;
+
+use super::node::Node;
+use super::outbox::Parcel;
+use super::state::TICK;
+
+/// What everybody is told; what one process is told; what is published.
+const ALL: &str = "node-lua.all";
+const NODE: &str = "node-lua.node";
+const TOPIC: &str = "node-lua.topic";
+
+/// Between two tries to connect, at most.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// How long one may take.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// Between signs of life that the server is asked for; after two without an answer it is away.
+const PING: Duration = Duration::from_millis(800);
+
+/// Messages that are taken at once.
+const CHUNK: usize = 128;
+
+/// Commands that wait for the connection.
+const COMMANDS_MAX: usize = 256;
+
+/// How to connect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `nats://` or `tls://`, one or several with commas between them.
+    pub servers: String,
+    /// A file of credentials, as `nsc` writes it.
+    pub credentials: Option<PathBuf>,
+    /// Certificates of authorities in place of those that the system trusts.
+    pub authorities: Option<PathBuf>,
+}
+
+/// Servers that can be connected to.
+///
+/// # Errors
+/// What is wrong with the text.
+fn servers(text: &str) -> io::Result<Vec<ServerAddr>> {
+    let each = |url: &str| {
+        let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+        if !(url.starts_with("nats://") || url.starts_with("tls://")) {
+            return Err(wrong(format!("{url}: not nats://host:port, nor tls://host:port")));
+        }
+        url.parse().map_err(|error| wrong(format!("{url}: {error}")))
+    };
+    text.split(',').map(each).collect()
+}
+
+impl Options {
+    /// Checks what can be checked before there is a connection.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> io::Result<()> {
+        servers(&self.servers)?;
+        self.client().map(drop)
+    }
+
+    fn client(&self) -> io::Result<ConnectOptions> {
+        let name = |path: &PathBuf, error: &dyn std::fmt::Display| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{}: {error}", path.display()))
+        };
+        let mut options = ConnectOptions::new()
+            .retry_on_initial_connect()
+            .no_echo()
+            .connection_timeout(CONNECT_MAX)
+            .ping_interval(PING)
+            .client_capacity(COMMANDS_MAX)
+            .reconnect_delay_callback(|tries| {
+                let delay = Duration::from_millis(20 << tries.min(6));
+                if tries <= 1 { Duration::ZERO } else { delay.min(RETRY_MAX) }
+            });
+        if let Some(path) = &self.credentials {
+            let text = std::fs::read_to_string(path).map_err(|error| name(path, &error))?;
+            options = options.credentials(&text).map_err(|error| name(path, &error))?;
+        }
+        if let Some(path) = &self.authorities {
+            std::fs::File::open(path).map_err(|error| name(path, &error))?;
+            options = options.add_root_certificates(path.clone());
+        }
+        Ok(options)
+    }
+}
+
+/// Starts the thread, which connects, and connects again, for as long as the process lives.
+///
+/// # Errors
+/// Options that make no sense, or a thread that cannot be started.
+pub fn start(options: &Options, node: &Arc<Node>) -> io::Result<()> {
+    let (client, servers) = (options.client()?, servers(&options.servers)?);
+    let node = Arc::clone(node);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let work = move || {
+        if let Err(error) = runtime.block_on(run(client, servers, &node)) {
+            node.on_away(&error.to_string());
+        }
+        node.finish();
+    };
+    std::thread::Builder::new().name("cluster".to_owned()).spawn(work).map(drop)
+}
+
+/// A subject for bytes that may be anything: what a subject cannot have is written as `%` and two
+/// digits, word by word.
+fn subject(prefix: &str, topic: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut subject = format!("{prefix}.");
+    for &byte in topic {
+        match byte {
+            b'%' | 0..=b' ' | 0x7f.. => drop(write!(subject, "%{byte:02x}")),
+            _ => subject.push(byte.into()),
+        }
+    }
+    subject
+}
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+async fn run(options: ConnectOptions, servers: Vec<ServerAddr>, node: &Node) -> Result<(), Failed> {
+    let (happened, mut happens) = mpsc::unbounded_channel();
+    let options = options.event_callback(move |event| {
+        // There is nobody to tell at the end.
+        let _ = happened.send(event);
+        std::future::ready(())
+    });
+    let client = options.name(node.name()).connect(servers).await?;
+    let own = format!("{NODE}.{:016x}", node.id());
+    let all = client.subscribe(ALL).await?;
+    let inbox = client.subscribe(own.clone()).await?;
+    let nobody = client.subscribe(format!("{own}.*")).await?;
+    let (interests, interested) = mpsc::unbounded_channel();
+    let received = receive(&client, node, &mut happens, [all, inbox, nobody], interested);
+    let sent = send(&client, node, &own, interests);
+    let (mut received, mut sent) = (pin!(received), pin!(sent));
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = sent.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        received.as_mut().poll(cx).map(Ok)
+    })
+    .await
+}
+
+/// Sends what there is to send, until the process ends.
+async fn send(
+    client: &Client,
+    node: &Node,
+    own: &str,
+    interests: mpsc::UnboundedSender<(Box<[u8]>, Option<Subscriber>)>,
+) -> Result<(), Failed> {
+    while let Some(parcels) = poll_fn(|cx| node.poll_parcels(cx)).await {
+        for parcel in parcels {
+            match parcel {
+                Parcel::All(bytes, false) => client.publish(ALL, bytes.into()).await?,
+                Parcel::All(bytes, true) => {
+                    let reply = format!("{own}.all");
+                    client.publish_with_reply(ALL, reply, bytes.into()).await?;
+                }
+                Parcel::Node(to, bytes, asks) => {
+                    let (subject, bytes) = (format!("{NODE}.{to:016x}"), Bytes::from(bytes));
+                    match asks {
+                        false => client.publish(subject, bytes).await?,
+                        true => {
+                            let reply = format!("{own}.{to:016x}");
+                            client.publish_with_reply(subject, reply, bytes).await?;
+                        }
+                    }
+                }
+                Parcel::Topic(topic, bytes) => {
+                    client.publish(subject(TOPIC, &topic), bytes.into()).await?;
+                }
+                Parcel::Interest(pattern, begins) => {
+                    let subscriber = match begins {
+                        true => Some(client.subscribe(subject(TOPIC, &pattern)).await?),
+                        false => None,
+                    };
+                    interests.send((pattern, subscriber))?;
+                }
+            }
+        }
+    }
+    client.flush().await?;
+    Ok(())
+}
+
+/// What a subscription to topics brings.
+struct Topic {
+    pattern: Arc<[u8]>,
+    messages: ReadyChunks<Subscriber>,
+}
+
+impl futures::Stream for Topic {
+    type Item = (Arc<[u8]>, Vec<Message>);
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        let next = self.messages.poll_next_unpin(cx);
+        next.map(|chunk| chunk.map(|messages| (Arc::clone(&self.pattern), messages)))
+    }
+}
+
+/// Hands on what comes. What everybody is told goes before what this process is told: a process
+/// tells of its names before it sends anything that relies on them.
+async fn receive(
+    client: &Client,
+    node: &Node,
+    happens: &mut mpsc::UnboundedReceiver<Event>,
+    [all, inbox, nobody]: [Subscriber; 3],
+    mut interested: mpsc::UnboundedReceiver<(Box<[u8]>, Option<Subscriber>)>,
+) {
+    let mut all = all.ready_chunks(CHUNK);
+    let mut inbox = inbox.ready_chunks(CHUNK);
+    let mut nobody = nobody.ready_chunks(CHUNK);
+    let mut topics: SelectAll<Abortable<Topic>> = SelectAll::new();
+    let mut ends: HashMap<Box<[u8]>, AbortHandle> = HashMap::new();
+    let mut ticks = tokio::time::interval(Duration::from_nanos(TICK));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    poll_fn(|cx| {
+        loop {
+            while let Poll::Ready(Some(event)) = happens.poll_recv(cx) {
+                match event {
+                    Event::Connected => node.on_connected(client.server_info().max_payload),
+                    Event::Disconnected => node.on_away("the connection has ended"),
+                    Event::ClientError(error) => node.on_away(&error.to_string()),
+                    Event::ServerError(error) => log::warn!("cluster: nats-server says: {error}"),
+                    Event::SlowConsumer(_) => {
+                        log::warn!("cluster: more came than could be taken: some of it is lost");
+                    }
+                    _ => {}
+                }
+            }
+            if let Poll::Ready(Some(messages)) = all.poll_next_unpin(cx) {
+                messages.iter().for_each(|message| node.on_all(&message.payload));
+                continue;
+            }
+            if let Poll::Ready(Some(messages)) = inbox.poll_next_unpin(cx) {
+                messages.iter().for_each(|message| node.on_node(&message.payload));
+                continue;
+            }
+            if let Poll::Ready(Some(messages)) = nobody.poll_next_unpin(cx) {
+                messages.iter().for_each(|message| on_nobody(node, message));
+                continue;
+            }
+            while let Poll::Ready(Some((pattern, subscriber))) = interested.poll_recv(cx) {
+                if let Some(before) = ends.remove(&pattern) {
+                    before.abort();
+                }
+                if let Some(messages) = subscriber {
+                    let messages = messages.ready_chunks(CHUNK);
+                    let topic = Topic { pattern: (*pattern).into(), messages };
+                    let (end, registration) = AbortHandle::new_pair();
+                    topics.push(Abortable::new(topic, registration));
+                    ends.insert(pattern, end);
+                }
+            }
+            if let Poll::Ready(Some((pattern, messages))) = topics.poll_next_unpin(cx) {
+                messages.iter().for_each(|message| node.on_topic(&pattern, &message.payload));
+                continue;
+            }
+            if ticks.poll_tick(cx).is_ready() {
+                node.on_tick();
+                continue;
+            }
+            return Poll::<()>::Pending;
+        }
+    })
+    .await;
+}
+
+/// The server says that nobody has got what was sent with this subject for answers.
+fn on_nobody(node: &Node, message: &Message) {
+    if message.status != Some(StatusCode::NO_RESPONDERS) {
+        return;
+    }
+    match message.subject.rsplit('.').next() {
+        Some("all") => node.on_nobody(None),
+        Some(id) => node.on_nobody(u64::from_str_radix(id, 16).ok()),
+        None => {}
+    }
+}

@@ -1,0 +1,607 @@
+//! This process as a part of the cluster: what contexts ask of it, and what the bus brings.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::outbox::Parcel;
+use super::state::{EVERYBODY, Effects, Phase, State, Who};
+use super::wire::{self, Frame, Reader, Target};
+use crate::error::Code;
+use crate::logging::Seldom;
+use crate::message::{Ending, Event, Id, Malformed, Published, Value};
+use crate::rt;
+use crate::sched::topics;
+use crate::sched::{Cluster, Context, Failure, Refused, Scheduler};
+
+/// Bytes that a message takes beside its value and name, at most.
+const MESSAGE_BYTES: usize = 80;
+
+/// Working memory for values on their way out, kept from one to the next.
+const SCRATCH_BYTES_KEPT: usize = 64 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The bus: what is woken when there is something to send.
+#[derive(Debug, Default)]
+struct Bus {
+    waker: Option<Waker>,
+    /// It looks by itself before it waits again.
+    is_awake: bool,
+    /// It was told that the process ends, and has sent all; or the first connection has been tried.
+    is_done: bool,
+    has_tried: bool,
+}
+
+/// This process in the cluster.
+#[derive(Debug)]
+pub struct Node {
+    id: u64,
+    name: String,
+    scheduler: Arc<Scheduler>,
+    state: Mutex<(State, Bus)>,
+    changed: Condvar,
+}
+
+/// Writes a value outside of any lock.
+fn with_encoded<R>(value: &Value, body: impl FnOnce(&[u8]) -> R) -> Result<R, Failure> {
+    if matches!(value, Value::TooMuch) {
+        return Err(Code::MAILBOX_FULL.into());
+    }
+    let mut bytes = SCRATCH.take();
+    bytes.clear();
+    let result = match wire::put_value(&mut bytes, value) {
+        Ok(()) => Ok(body(&bytes)),
+        Err(_) => {
+            let text = "light userdata does not leave its process: it is an address in its memory";
+            Err(Failure { code: Code::VALUE_TYPE, text: Some(text.to_owned()) })
+        }
+    };
+    bytes.shrink_to(SCRATCH_BYTES_KEPT);
+    SCRATCH.set(bytes);
+    result
+}
+
+impl State {
+    /// Whether so many bytes may go out.
+    fn check_size(&self, bytes: usize) -> Result<(), Failure> {
+        if bytes > self.max_payload {
+            let text = format!(
+                "{}: it takes {bytes} bytes on its way to another process, and the server takes {} \
+                 at most (max_payload of nats-server)",
+                Code::VALUE_TYPE.text(),
+                self.max_payload
+            );
+            return Err(Failure { code: Code::VALUE_TYPE, text: Some(text) });
+        }
+        if self.out.is_full() {
+            let text = "too much waits to be sent to other processes".to_owned();
+            return Err(Failure { code: Code::MAILBOX_FULL, text: Some(text) });
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// A process of this name, which is not connected yet.
+    pub fn new(name: String, scheduler: &Arc<Scheduler>) -> Arc<Node> {
+        let [id, ..] = rt::random_words().unwrap_or_default();
+        let id = id.max(EVERYBODY + 1);
+        let state = Mutex::new((State::new(id, name.clone()), Bus::default()));
+        let scheduler = Arc::clone(scheduler);
+        let node = Node { id, name, scheduler, state, changed: Condvar::new() };
+        Arc::new(node)
+    }
+
+    /// What it is known by; no other process has, or will have, the same.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (State, Bus)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `body` with the state, then wakes the bus if it is to send something, and delivers.
+    fn with<R>(&self, body: impl FnOnce(&mut State, &mut Effects) -> R) -> R {
+        let mut effects = Effects::new();
+        let (result, waker) = {
+            let mut all = self.lock();
+            let (state, bus) = &mut *all;
+            let result = body(state, &mut effects);
+            let has_more = !state.out.is_empty() && state.check_here().is_ok();
+            let is_called = has_more && !std::mem::replace(&mut bus.is_awake, true);
+            (result, if is_called { bus.waker.take() } else { None })
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        for (id, event) in effects {
+            if let Some(context) = self.scheduler.registry().get(id) {
+                // Who has ended needs no answer.
+                let _ = context.deliver(event);
+            }
+        }
+        result
+    }
+
+    // For the bus ---------------------------------------------------------------------------------
+
+    /// What is to be sent; none once the process ends and all has been.
+    pub fn poll_parcels(&self, cx: &TaskContext<'_>) -> Poll<Option<Vec<Parcel>>> {
+        let mut all = self.lock();
+        let (state, bus) = &mut *all;
+        let is_over = matches!(state.phase, Phase::Over);
+        if !state.out.is_empty() && (is_over || state.check_here().is_ok()) {
+            return Poll::Ready(Some(state.out.take()));
+        }
+        if is_over {
+            return Poll::Ready(None);
+        }
+        bus.is_awake = false;
+        bus.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Everything has been sent.
+    pub fn finish(&self) {
+        self.lock().1.is_done = true;
+        self.changed.notify_all();
+    }
+
+    /// There is a connection.
+    pub fn on_connected(&self, max_payload: usize) {
+        let most = max_payload.saturating_sub(MESSAGE_BYTES);
+        self.with(|state, _| state.connected(most, rt::now()));
+    }
+
+    /// There is none any more, or no one yet.
+    pub fn on_away(&self, why: &str) {
+        let is_new = self.with(|state, effects| {
+            let is_new = state.check_here().is_ok();
+            state.away(why, effects);
+            is_new
+        });
+        let is_first = !std::mem::replace(&mut self.lock().1.has_tried, true);
+        if is_new || is_first {
+            log::warn!("cluster: away: {why}");
+        }
+        self.changed.notify_all();
+    }
+
+    /// Nobody has got what all, or one, were told.
+    pub fn on_nobody(&self, node: Option<u64>) {
+        self.with(|state, effects| match node {
+            None => state.is_alone(),
+            Some(node) => state.lose(node, "its connection has ended", effects),
+        });
+        self.note_joined();
+    }
+
+    /// Some time has passed.
+    pub fn on_tick(&self) {
+        self.with(|state, effects| state.tick(rt::now(), effects));
+        self.note_joined();
+    }
+
+    fn note_joined(&self) {
+        let mut all = self.lock();
+        if matches!(all.0.phase, Phase::Here) && !std::mem::replace(&mut all.1.has_tried, true) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// What everybody is told.
+    pub fn on_all(&self, bytes: &[u8]) {
+        let Some((node, mut reader)) = self.open(bytes) else { return };
+        self.with(|state, effects| {
+            while !reader.is_empty() {
+                match reader.frame() {
+                    Ok(frame) => drop(state.react(node, frame, rt::now(), effects)),
+                    Err(error) => return self.complain(node, &error),
+                }
+            }
+        });
+        self.note_joined();
+    }
+
+    /// What this process is told.
+    pub fn on_node(&self, bytes: &[u8]) {
+        let Some((node, mut reader)) = self.open(bytes) else { return };
+        let (Ok(epoch), Ok(number)) = (reader.take(), reader.take()) else { return };
+        let number = (u32::from_le_bytes(epoch), u32::from_le_bytes(number));
+        self.with(|state, _| state.count_parcel(node, number, rt::now()));
+        let mut is_joining = false;
+        while !reader.is_empty() {
+            match reader.frame() {
+                Ok(Frame::Message { from, session, to, value }) => {
+                    self.on_message(node, (from, session), to, value);
+                }
+                Ok(frame) => {
+                    is_joining |= matches!(frame, Frame::Names { .. });
+                    self.with(|state, effects| {
+                        let left = state.react(node, frame, rt::now(), effects);
+                        match left {
+                            Some(Frame::Reply { to, session, result }) => {
+                                state.on_reply(node, to, session, result, effects);
+                            }
+                            Some(Frame::Forget { from, session }) => {
+                                if let Some(asker) = state.known(node, from) {
+                                    state.close_open(asker, session);
+                                }
+                            }
+                            _ => {}
+                        }
+                    });
+                }
+                Err(error) => return self.complain(node, &error),
+            }
+        }
+        if is_joining {
+            self.note_joined();
+        }
+    }
+
+    /// What was published to a topic that fits a pattern of this process.
+    pub fn on_topic(&self, pattern: &[u8], bytes: &[u8]) {
+        let Some((node, mut reader)) = self.open(bytes) else { return };
+        let Ok(topic) = reader.bytes() else { return };
+        if topics::check(topic, false).is_err() {
+            return self.complain(node, &Malformed::Key);
+        }
+        let subscribers = self.scheduler.topics().exactly(pattern);
+        while !reader.is_empty() {
+            let (from, value) = match (reader.number(), reader.value()) {
+                (Ok(from), Ok(value)) => (from, value),
+                (_, Err(error)) | (Err(error), _) => return self.complain(node, &error),
+            };
+            let from = self.with(|state, _| {
+                state.meet(node, rt::now());
+                state.handle(Who::Context(node, from))
+            });
+            let Some(from) = from else { continue };
+            let published = Arc::new(Published { from, topic: topic.into(), value });
+            for (subscription, context) in &subscribers {
+                let (subscription, published) = (*subscription, Arc::clone(&published));
+                // A full mailbox counts what it misses.
+                let _ = context.deliver(Event::Publication { subscription, published });
+            }
+        }
+    }
+
+    /// What follows the head; the log has a word on those of other versions, once.
+    fn open<'a>(&self, bytes: &'a [u8]) -> Option<(u64, Reader<'a>)> {
+        match Reader::new(bytes) {
+            Ok((node, reader)) => {
+                let is_other = node != self.id && node != EVERYBODY;
+                (is_other && self.lock().0.may_meet(node)).then_some((node, reader))
+            }
+            Err(None) => None,
+            Err(Some((version, node))) => {
+                let refused = &mut self.lock().0.refused;
+                if refused.len() < 1024 && refused.insert(node) {
+                    log::error!(
+                        "cluster: process {node:016x} speaks version {version} of the protocol, and \
+                         this one version {}: they do not deal with each other",
+                        wire::VERSION
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn complain(&self, node: u64, error: &Malformed) {
+        static COMPLAINTS: Seldom = Seldom::new();
+        if COMPLAINTS.is_due() {
+            log::error!("cluster: process {node:016x} has sent what cannot be read: {error}");
+        }
+    }
+
+    /// Somebody elsewhere sends, or asks, somebody here.
+    fn on_message(
+        &self,
+        node: u64,
+        (from, session): (u64, u64),
+        to: Target<'_>,
+        value: Result<Value, Malformed>,
+    ) {
+        let result = match value {
+            Ok(value) => self.pass_on(node, (from, session), to, value),
+            Err(error) => {
+                self.complain(node, &error);
+                Err(Code::VALUE_TYPE)
+            }
+        };
+        if let Err(code) = result
+            && session != 0
+        {
+            self.with(|state, _| {
+                state.write(node, 32, |out| wire::put_reply(out, from, session, Err(code)));
+            });
+        }
+    }
+
+    fn pass_on(
+        &self,
+        node: u64,
+        (from, session): (u64, u64),
+        to: Target<'_>,
+        mut value: Value,
+    ) -> Result<(), Code> {
+        let asker = self.with(|state, _| state.handle(Who::Context(node, from)));
+        let asker = asker.ok_or(Code::MAILBOX_FULL)?;
+        let holders = match to {
+            Target::Name(name) => self.scheduler.names().next(name),
+            Target::Context(number) => Id::from_number(number as f64).into_iter().collect(),
+        };
+        let mut failure = Code::NO_CONTEXT;
+        for (left, holder) in (0..holders.len()).rev().zip(holders) {
+            let Some(context) = self.scheduler.registry().get(holder) else { continue };
+            let one = if left == 0 { std::mem::take(&mut value) } else { value.clone() };
+            if session != 0 {
+                // Before it gets the query, so that its end is told whatever it comes to.
+                context.note_ties();
+                self.with(|state, _| {
+                    state.open.insert((asker, session), holder);
+                    state.served.insert((holder, asker, session));
+                });
+            }
+            match context.deliver(Event::Message { from: asker, session, value: one }) {
+                Ok(()) => return Ok(()),
+                Err(refused) => {
+                    if session != 0 && !self.with(|state, _| state.close_open(asker, session)) {
+                        // It has ended meanwhile, and the asker was told.
+                        return Ok(());
+                    }
+                    if refused == Refused::Full {
+                        failure = Code::MAILBOX_FULL;
+                    }
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    // For the process -----------------------------------------------------------------------------
+
+    /// Waits until the process is part of the cluster, or the first try has failed.
+    pub fn wait_until_tried(&self, patience: Duration) {
+        self.wait(patience, |bus| bus.has_tried);
+    }
+
+    /// Tells the others that the process ends, and waits until what was to be sent is.
+    pub fn leave(&self, patience: Duration) {
+        let waker = {
+            let mut all = self.lock();
+            let (state, bus) = &mut *all;
+            if state.check_here().is_err() {
+                return;
+            }
+            state.tell_all(&Frame::Bye);
+            state.phase = Phase::Over;
+            bus.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        self.wait(patience, |bus| bus.is_done);
+    }
+
+    fn wait(&self, patience: Duration, is_over: impl Fn(&Bus) -> bool) {
+        let end = Instant::now() + patience;
+        let mut all = self.lock();
+        while !is_over(&all.1) {
+            let Some(left) = end.checked_duration_since(Instant::now()) else { return };
+            let waited = self.changed.wait_timeout(all, left);
+            all = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl State {
+    fn on_reply(
+        &mut self,
+        node: u64,
+        to: u64,
+        session: u64,
+        result: Result<Value, Code>,
+        effects: &mut Effects,
+    ) {
+        let Some(asker) = Id::from_number(to as f64) else { return };
+        // From whom it was asked, and nobody else.
+        if self.pending.get(&(asker, session)) == Some(&node) {
+            self.close_pending(asker, session);
+            effects.push((asker, Event::Reply { session, result }));
+        }
+    }
+
+    fn post(
+        &mut self,
+        node: u64,
+        to: Target<'_>,
+        (from, session): (Id, u64),
+        value: &[u8],
+    ) -> Result<(), Failure> {
+        let name = if let Target::Name(name) = to { name.len() } else { 0 };
+        let bytes = value.len() + name + MESSAGE_BYTES;
+        self.check_size(bytes)?;
+        if session != 0 {
+            self.pending.insert((from, session), node);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.asked += 1;
+            }
+        }
+        self.note_contact(from, node);
+        let from = from.to_bits();
+        self.write(node, bytes, |out| wire::put_message(out, from, session, to, value));
+        Ok(())
+    }
+}
+
+impl Cluster for Node {
+    fn node(&self) -> &str {
+        &self.name
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        let all = self.lock();
+        let others = all.0.peers.values().filter(|peer| !peer.name.is_empty());
+        let mut names: Vec<String> = others.map(|peer| peer.name.clone()).collect();
+        drop(all);
+        names.push(self.name.clone());
+        names.sort_unstable();
+        names
+    }
+
+    fn name_came(&self, name: &[u8]) {
+        self.with(|state, _| state.name_came(name));
+    }
+
+    fn name_went(&self, name: &[u8], ending: Option<&Ending>) {
+        self.with(|state, effects| state.name_went(name, ending, effects));
+    }
+
+    fn topic_came(&self, pattern: &[u8]) {
+        self.with(|state, _| state.topic_came(pattern));
+    }
+
+    fn topic_went(&self, pattern: &[u8]) {
+        self.with(|state, _| state.topic_went(pattern));
+    }
+
+    fn is_held(&self, name: &[u8]) -> bool {
+        self.lock().0.is_held(name)
+    }
+
+    fn find(&self, name: &[u8], anywhere: bool) -> Result<Id, Failure> {
+        let (state, _) = &mut *self.lock();
+        if !state.is_held(name) && !(anywhere && state.is_held_anywhere(name)) {
+            return Err(state.nobody());
+        }
+        state.handle(Who::Name(name.into())).ok_or_else(|| Code::TOO_MANY_NAMES.into())
+    }
+
+    fn send_named(
+        &self,
+        name: &[u8],
+        from: &Context,
+        session: u64,
+        value: &Value,
+    ) -> Result<(), Failure> {
+        from.note_ties();
+        with_encoded(value, |bytes| {
+            self.with(|state, _| {
+                state.check_here()?;
+                let node = state.next_holder(name).ok_or_else(|| state.nobody())?;
+                state.post(node, Target::Name(name), (from.id(), session), bytes)
+            })
+        })?
+    }
+
+    fn send(&self, to: Id, from: Option<&Context>, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Message { session, value, .. } => {
+                let Some(from) = from else { return Ok(()) };
+                let who = self.lock().0.who(to).cloned();
+                match who.ok_or(Code::NO_CONTEXT)? {
+                    Who::Name(name) => self.send_named(&name, from, session, &value),
+                    Who::Context(node, context) => {
+                        from.note_ties();
+                        with_encoded(&value, |bytes| {
+                            self.with(|state, _| {
+                                state.check_here()?;
+                                let to = Target::Context(context);
+                                state.post(node, to, (from.id(), session), bytes)
+                            })
+                        })?
+                    }
+                }
+            }
+            Event::Reply { session, result } => self.answer(to, session, result),
+            _ => Ok(()),
+        }
+    }
+
+    fn publish(&self, from: &Context, topic: &[u8], value: &Value) -> Result<(), Failure> {
+        from.note_ties();
+        with_encoded(value, |value| {
+            self.with(|state, _| {
+                state.check_here()?;
+                let bytes = value.len() + topic.len() + MESSAGE_BYTES;
+                state.check_size(bytes)?;
+                state.note_contact(from.id(), EVERYBODY);
+                let own = state.own;
+                let head = |out: &mut Vec<u8>| {
+                    wire::put_head(out, own);
+                    wire::put_bytes(out, topic);
+                };
+                let write = |out: &mut Vec<u8>| {
+                    wire::put_number(out, from.id().to_bits());
+                    out.extend_from_slice(value);
+                };
+                state.out.topic(topic, (bytes, state.max_payload), head, write);
+                Ok(())
+            })
+        })?
+    }
+
+    fn forget(&self, from: Id, session: u64) {
+        self.with(|state, _| {
+            if let Some(node) = state.close_pending(from, session) {
+                state.tell(node, &Frame::Forget { from: from.to_bits(), session });
+            }
+        });
+    }
+
+    fn watch(&self, far: Id, watcher: Id) -> bool {
+        let registry = self.scheduler.registry();
+        self.with(|state, _| state.watch(far, watcher, |id| registry.get(id).is_some()))
+    }
+
+    fn ended(&self, id: Id, ending: &Ending) {
+        self.with(|state, _| state.ended(id, ending));
+    }
+}
+
+impl Node {
+    /// Answers a query of somebody elsewhere; only the first answer counts.
+    fn answer(&self, asker: Id, session: u64, result: Result<Value, Code>) -> Result<(), Failure> {
+        let post = |result: Result<&[u8], Failure>| {
+            self.with(|state, _| {
+                let Some(&Who::Context(node, context)) = state.who(asker) else {
+                    return Err(Code::NO_CONTEXT.into());
+                };
+                if !state.close_open(asker, session) {
+                    return Ok(());
+                }
+                state.check_here()?;
+                let size = |bytes: &[u8]| state.check_size(bytes.len() + MESSAGE_BYTES);
+                let result = result.and_then(|bytes| size(bytes).map(|()| bytes));
+                let (told, bytes) = match &result {
+                    Ok(bytes) => (Ok(*bytes), bytes.len()),
+                    Err(failure) => (Err(failure.code), 0),
+                };
+                let bytes = bytes + MESSAGE_BYTES;
+                state.write(node, bytes, |out| wire::put_reply(out, context, session, told));
+                result.map(drop)
+            })
+        };
+        match &result {
+            // That it is told is all that is wanted.
+            Err(code) => post(Err((*code).into())).or(Ok(())),
+            Ok(value) => match with_encoded(value, |bytes| post(Ok(bytes))) {
+                Ok(done) => done,
+                Err(failure) => post(Err(failure)),
+            },
+        }
+    }
+}

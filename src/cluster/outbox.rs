@@ -1,0 +1,152 @@
+//! What is to be sent, gathered until the bus takes it: many messages to one process are one parcel.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::wire;
+
+/// Bytes that wait, at most.
+pub(super) const BYTES_MAX: usize = 64 << 20;
+
+/// A parcel is not made larger than this, unless one message is.
+const PARCEL_BYTES: usize = 64 << 10;
+
+/// Something for the bus to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parcel {
+    /// Tell everybody; and, if asked, say so if nobody gets it.
+    All(Vec<u8>, bool),
+    /// Tell one process; likewise.
+    Node(u64, Vec<u8>, bool),
+    /// Tell those who have subscribed to a topic.
+    Topic(Box<[u8]>, Vec<u8>),
+    /// Subscribe to a pattern, or no longer.
+    Interest(Box<[u8]>, bool),
+}
+
+/// The parcels that are open.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    all: VecDeque<(Vec<u8>, bool)>,
+    nodes: BTreeMap<u64, VecDeque<(Vec<u8>, bool)>>,
+    topics: VecDeque<(Box<[u8]>, Vec<u8>)>,
+    /// Subscriptions that begin or end: one that does both leaves nothing.
+    interests: BTreeMap<Box<[u8]>, bool>,
+    bytes: usize,
+}
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+            && self.nodes.is_empty()
+            && self.topics.is_empty()
+            && self.interests.is_empty()
+    }
+
+    /// Whether no more may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= BYTES_MAX
+    }
+
+    /// Writes what everybody is told.
+    pub(super) fn all(&mut self, own: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.all.back().is_none_or(|(last, _)| last.len() > PARCEL_BYTES / 2) {
+            let mut parcel = Vec::new();
+            wire::put_head(&mut parcel, own);
+            self.all.push_back((parcel, false));
+        }
+        if let Some((parcel, _)) = self.all.back_mut() {
+            let before = parcel.len();
+            write(parcel);
+            self.bytes += parcel.len() - before;
+        }
+    }
+
+    /// Wants to know if nobody gets that.
+    pub(super) fn ask_all(&mut self) {
+        if let Some((_, asks)) = self.all.back_mut() {
+            *asks = true;
+        }
+    }
+
+    /// Writes about so many bytes for a process; `head` begins a parcel.
+    pub(super) fn node(
+        &mut self,
+        node: u64,
+        (bytes, max): (usize, usize),
+        head: impl FnOnce(&mut Vec<u8>),
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let parcels = self.nodes.entry(node).or_default();
+        let limit = PARCEL_BYTES.min(max);
+        if parcels.back().is_none_or(|(last, _)| last.len() + bytes > limit) {
+            let mut parcel = Vec::with_capacity(bytes + 32);
+            head(&mut parcel);
+            parcels.push_back((parcel, false));
+        }
+        if let Some((parcel, _)) = parcels.back_mut() {
+            let before = parcel.len();
+            write(parcel);
+            self.bytes += parcel.len() - before;
+        }
+    }
+
+    /// Wants to know if nobody gets what this process is told last.
+    pub(super) fn ask_node(&mut self, node: u64) {
+        if let Some((_, asks)) = self.nodes.get_mut(&node).and_then(VecDeque::back_mut) {
+            *asks = true;
+        }
+    }
+
+    /// Writes about so many bytes for a topic.
+    pub(super) fn topic(
+        &mut self,
+        topic: &[u8],
+        (bytes, max): (usize, usize),
+        head: impl FnOnce(&mut Vec<u8>),
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let limit = PARCEL_BYTES.min(max);
+        let fits = |(last, parcel): &(Box<[u8]>, Vec<u8>)| {
+            **last == *topic && parcel.len() + bytes <= limit
+        };
+        if !self.topics.back().is_some_and(fits) {
+            let mut parcel = Vec::with_capacity(bytes + 32);
+            head(&mut parcel);
+            self.topics.push_back((topic.into(), parcel));
+        }
+        if let Some((_, parcel)) = self.topics.back_mut() {
+            let before = parcel.len();
+            write(parcel);
+            self.bytes += parcel.len() - before;
+        }
+    }
+
+    /// Subscribes to a pattern, or no longer.
+    pub(super) fn interest(&mut self, pattern: &[u8], begins: bool) {
+        match self.interests.get(pattern) {
+            Some(&before) if before != begins => drop(self.interests.remove(pattern)),
+            _ => drop(self.interests.insert(pattern.into(), begins)),
+        }
+    }
+
+    /// Drops all but interests: it would come too late.
+    pub(super) fn clear(&mut self) {
+        let interests = std::mem::take(&mut self.interests);
+        *self = Outbox { interests, ..Outbox::default() };
+    }
+
+    /// Takes everything, in the order in which it is to be sent.
+    pub(super) fn take(&mut self) -> Vec<Parcel> {
+        let Outbox { all, nodes, topics, interests, .. } = std::mem::take(self);
+        let interests = interests.into_iter();
+        let mut parcels: Vec<Parcel> =
+            interests.map(|(pattern, begins)| Parcel::Interest(pattern, begins)).collect();
+        parcels.extend(all.into_iter().map(|(bytes, asks)| Parcel::All(bytes, asks)));
+        for (node, list) in nodes {
+            let each = |(bytes, asks)| Parcel::Node(node, bytes, asks);
+            parcels.extend(list.into_iter().map(each));
+        }
+        parcels.extend(topics.into_iter().map(|(topic, bytes)| Parcel::Topic(topic, bytes)));
+        parcels
+    }
+}

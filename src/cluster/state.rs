@@ -1,0 +1,733 @@
+//! What a process knows of the others: who is there, who answers under which name, and which
+//! queries are under way. No I/O, and no locks.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::outbox::Outbox;
+use super::wire::{self, FIRST, Frame, LAST};
+use crate::error::Code;
+use crate::message::{Ending, Event, Id};
+use crate::sched::Failure;
+use crate::sched::names::NAME_MAX;
+
+/// Between two signs of life.
+pub(super) const TICK: u64 = 500_000_000;
+
+/// Silence after which whatever a process is told asks, too, whether anybody gets it: if not, it is
+/// gone.
+const LATE: u64 = 600_000_000;
+
+/// Silence after which it is asked without another reason.
+const SILENT: u64 = 1_100_000_000;
+
+/// Silence after which a process is lost.
+const LOST: u64 = 2_400_000_000;
+
+/// How long a new one waits for the lists of those that it has heard of.
+const JOIN_MAX: u64 = 1_000_000_000;
+
+/// Bytes of names in one part of a list.
+const PART_BYTES: usize = 16 << 10;
+
+/// Queries that are asked for at once, whether they are being dealt with.
+const CHECKED_AT_ONCE: usize = 4096;
+
+/// Processes, and names of theirs, that are known.
+const PEERS_MAX: usize = 4096;
+const NAMES_MAX: usize = 1 << 20;
+
+/// Those elsewhere that have handles here.
+const FAR_MAX: usize = 1 << 20;
+
+pub(super) type Name = Arc<[u8]>;
+
+/// What is to be delivered, without the lock.
+pub(super) type Effects = Vec<(Id, Event)>;
+
+/// Where the process stands.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// There is no connection, and why.
+    Away(String),
+    /// There is one since then, and not all have told their names yet.
+    Joining(u64),
+    Here,
+    /// The process ends.
+    Over,
+}
+
+/// Another process.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    pub(super) name: String,
+    heard: u64,
+    is_late: bool,
+    /// The state of its list of names, as far as it is known, and those names.
+    state: Option<u64>,
+    names: BTreeSet<Name>,
+    /// Names of a list that comes in parts.
+    parts: Vec<Name>,
+    /// It was asked for the list since the last tick.
+    is_asked: bool,
+    /// What the next parcel for it is numbered.
+    pub(super) sent: (u32, u32),
+    /// What the next parcel from it is to be numbered.
+    due: Option<(u32, u32)>,
+    /// Queries that wait for an answer of it; and whether some did at the last tick.
+    pub(super) asked: usize,
+    is_slow: bool,
+}
+
+/// Who answers under a name elsewhere.
+#[derive(Debug, Default)]
+struct Holders {
+    nodes: Vec<u64>,
+    turn: usize,
+}
+
+/// What a handle stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Who {
+    Context(u64, u64),
+    Name(Name),
+}
+
+#[derive(Debug)]
+struct Far {
+    who: Who,
+    watchers: BTreeSet<Id>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) own: u64,
+    pub(super) node: String,
+    pub(super) phase: Phase,
+    pub(super) max_payload: usize,
+    pub(super) out: Outbox,
+    /// The names of this process, and the number of times that they have changed.
+    names: BTreeSet<Name>,
+    changes: u64,
+    patterns: HashMap<Box<[u8]>, usize>,
+    pub(super) peers: BTreeMap<u64, Peer>,
+    holders: HashMap<Name, Holders>,
+    /// Processes that others have told of, and that have not told their names.
+    expected: BTreeSet<u64>,
+    far: BTreeMap<Id, Far>,
+    handles: BTreeMap<Who, Id>,
+    last_far: u64,
+    /// Queries of this process by asker and session, and who was asked.
+    pub(super) pending: BTreeMap<(Id, u64), u64>,
+    /// Queries of others by asker and session, and who got them; and the other way round.
+    pub(super) open: HashMap<(Id, u64), Id>,
+    pub(super) served: BTreeSet<(Id, Id, u64)>,
+    /// Contexts of this process that others know, and which; of 0 it may be all.
+    pub(super) contacts: HashMap<Id, Vec<u64>>,
+    /// Processes of other versions that the log has told of.
+    pub(super) refused: BTreeSet<u64>,
+    last_tick: u64,
+}
+
+/// All who may have heard of a context.
+pub(super) const EVERYBODY: u64 = 0;
+
+fn gone(detail: &str) -> Ending {
+    Ending { reason: "gone", detail: Some(detail.as_bytes().to_vec()) }
+}
+
+impl State {
+    pub(super) fn new(own: u64, node: String) -> State {
+        State {
+            own,
+            node,
+            phase: Phase::Away("not connected yet".to_owned()),
+            max_payload: 1 << 20,
+            out: Outbox::default(),
+            names: BTreeSet::new(),
+            changes: 0,
+            patterns: HashMap::new(),
+            peers: BTreeMap::new(),
+            holders: HashMap::new(),
+            expected: BTreeSet::new(),
+            far: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            last_far: 0,
+            pending: BTreeMap::new(),
+            open: HashMap::new(),
+            served: BTreeSet::new(),
+            contacts: HashMap::new(),
+            refused: BTreeSet::new(),
+            last_tick: 0,
+        }
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn check_here(&self) -> Result<(), Failure> {
+        let why = match &self.phase {
+            Phase::Joining(_) | Phase::Here => return Ok(()),
+            Phase::Away(why) => why.clone(),
+            Phase::Over => "the process ends".to_owned(),
+        };
+        let text = format!("{}: {why}", Code::CLUSTER_AWAY.text());
+        Err(Failure { code: Code::CLUSTER_AWAY, text: Some(text) })
+    }
+
+    /// What becomes of a name that nobody is known to have.
+    pub(super) fn nobody(&self) -> Failure {
+        match (self.check_here(), &self.phase) {
+            (Err(failure), _) => failure,
+            (_, Phase::Joining(_)) => Failure {
+                code: Code::CLUSTER_AWAY,
+                text: Some(format!("{}: it is being joined", Code::CLUSTER_AWAY.text())),
+            },
+            _ => Code::NO_CONTEXT.into(),
+        }
+    }
+
+    // Sending -------------------------------------------------------------------------------------
+
+    /// Tells everybody, if there is anybody.
+    pub(super) fn tell_all(&mut self, frame: &Frame<'_>) {
+        if self.check_here().is_ok() && !self.out.is_full() {
+            self.out.all(self.own, |out| frame.put(out));
+        }
+    }
+
+    /// Writes about so many bytes for another process.
+    pub(super) fn write(&mut self, node: u64, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.check_here().is_err() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let (own, sent) = (self.own, &mut peer.sent);
+        let head = |out: &mut Vec<u8>| {
+            wire::put_head(out, own);
+            out.extend_from_slice(&sent.0.to_le_bytes());
+            out.extend_from_slice(&sent.1.to_le_bytes());
+            sent.1 = sent.1.wrapping_add(1);
+        };
+        self.out.node(node, (bytes, self.max_payload), head, write);
+        if peer.is_late {
+            self.out.ask_node(node);
+        }
+    }
+
+    pub(super) fn tell(&mut self, node: u64, frame: &Frame<'_>) {
+        if !self.out.is_full() {
+            self.write(node, 64, |out| frame.put(out));
+        }
+    }
+
+    fn tell_names(&mut self, node: u64) {
+        let names: Vec<Name> = self.names.iter().cloned().collect();
+        let mut parts: Vec<Vec<&[u8]>> = vec![Vec::new()];
+        let mut bytes = 0;
+        for name in &names {
+            bytes += name.len() + 2;
+            if bytes > PART_BYTES {
+                bytes = 0;
+                parts.push(Vec::new());
+            }
+            if let Some(part) = parts.last_mut() {
+                part.push(name);
+            }
+        }
+        let (count, state, own_name) = (parts.len(), self.changes, self.node.clone());
+        for (index, names) in parts.into_iter().enumerate() {
+            let is_last = index + 1 == count;
+            let part = if index == 0 { FIRST } else { 0 } | if is_last { LAST } else { 0 };
+            let nodes = if is_last { self.peers.keys().copied().collect() } else { Vec::new() };
+            let bytes = PART_BYTES + 600 + 8 * nodes.len();
+            let frame = Frame::Names { part, state, node: own_name.as_bytes(), nodes, names };
+            self.write(node, bytes, |out| frame.put(out));
+        }
+    }
+
+    fn ask_names(&mut self, node: u64) {
+        if let Some(peer) = self.peers.get_mut(&node)
+            && !std::mem::replace(&mut peer.is_asked, true)
+        {
+            self.tell(node, &Frame::Ask);
+        }
+    }
+
+    /// Asks a process about all queries that it has not answered.
+    fn check_pending(&mut self, node: u64) {
+        let asked = self.pending_at(node);
+        for some in asked.chunks(CHECKED_AT_ONCE) {
+            let queries = some.iter().map(|(id, session)| (id.to_bits(), *session)).collect();
+            self.write(node, 20 * some.len(), |out| Frame::Check(queries).put(out));
+        }
+    }
+
+    fn pending_at(&self, node: u64) -> Vec<(Id, u64)> {
+        let of_it = self.pending.iter().filter(|(_, asked)| **asked == node);
+        of_it.map(|(key, _)| *key).collect()
+    }
+
+    // Names ---------------------------------------------------------------------------------------
+
+    pub(super) fn name_came(&mut self, name: &[u8]) {
+        self.names.insert(name.into());
+        self.changes += 1;
+        self.tell_all(&Frame::Came { state: self.changes, name });
+    }
+
+    pub(super) fn name_went(&mut self, name: &[u8], ending: Option<&Ending>, to: &mut Effects) {
+        self.names.remove(name);
+        self.changes += 1;
+        let ending = ending.map_or(Ending { reason: "gone", detail: None }, |ending| Ending {
+            reason: ending.reason,
+            detail: ending.detail.clone(),
+        });
+        self.tell_all(&Frame::Went { state: self.changes, name, ending: copy(&ending) });
+        self.check_name(name, ending, to);
+    }
+
+    pub(super) fn topic_came(&mut self, pattern: &[u8]) {
+        let count = self.patterns.entry(pattern.into()).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.out.interest(pattern, true);
+        }
+    }
+
+    pub(super) fn topic_went(&mut self, pattern: &[u8]) {
+        let Some(count) = self.patterns.get_mut(pattern) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.patterns.remove(pattern);
+            self.out.interest(pattern, false);
+        }
+    }
+
+    pub(super) fn is_held(&self, name: &[u8]) -> bool {
+        self.holders.contains_key(name)
+    }
+
+    pub(super) fn is_held_anywhere(&self, name: &[u8]) -> bool {
+        self.is_held(name) || self.names.contains(name)
+    }
+
+    /// The process whose turn it is among those where somebody answers under a name.
+    pub(super) fn next_holder(&mut self, name: &[u8]) -> Option<u64> {
+        let found = self.holders.get_mut(name)?;
+        found.turn = found.turn.wrapping_add(1);
+        found.nodes.get(found.turn % found.nodes.len()).copied()
+    }
+
+    /// Somebody at a process answers under a name.
+    fn add_holder(&mut self, node: u64, name: Name) {
+        let is_more = self.holders.len() >= NAMES_MAX && !self.holders.contains_key(&name);
+        if is_more || name.len() > NAME_MAX {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.names.insert(Arc::clone(&name))
+        {
+            self.holders.entry(name).or_default().nodes.push(node);
+        }
+    }
+
+    /// Nobody at a process does any more, for this reason.
+    fn remove_holder(&mut self, node: u64, name: &[u8], ending: Ending, to: &mut Effects) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if peer.names.remove(name) {
+            self.leave(node, name, ending, to);
+        }
+    }
+
+    fn leave(&mut self, node: u64, name: &[u8], ending: Ending, to: &mut Effects) {
+        if let Some(found) = self.holders.get_mut(name) {
+            found.nodes.retain(|&holder| holder != node);
+            if found.nodes.is_empty() {
+                self.holders.remove(name);
+            }
+        }
+        self.check_name(name, ending, to);
+    }
+
+    /// If nobody anywhere answers under a name any more, tells who watches it.
+    fn check_name(&mut self, name: &[u8], ending: Ending, to: &mut Effects) {
+        if !self.is_held_anywhere(name)
+            && let Some(&id) = self.handles.get(&Who::Name(name.into()))
+        {
+            self.forget_far(id, ending, to);
+        }
+    }
+
+    // Handles -------------------------------------------------------------------------------------
+
+    /// The handle of somebody elsewhere; none if there are too many.
+    pub(super) fn handle(&mut self, who: Who) -> Option<Id> {
+        if let Some(&id) = self.handles.get(&who) {
+            return Some(id);
+        }
+        if self.far.len() >= FAR_MAX {
+            return None;
+        }
+        let id = loop {
+            self.last_far += 1;
+            let id = Id::far(self.last_far);
+            if !self.far.contains_key(&id) {
+                break id;
+            }
+        };
+        self.handles.insert(who.clone(), id);
+        self.far.insert(id, Far { who, watchers: BTreeSet::new() });
+        Some(id)
+    }
+
+    pub(super) fn who(&self, id: Id) -> Option<&Who> {
+        self.far.get(&id).map(|far| &far.who)
+    }
+
+    pub(super) fn known(&self, node: u64, context: u64) -> Option<Id> {
+        self.handles.get(&Who::Context(node, context)).copied()
+    }
+
+    /// Has somebody told of the end of what a handle stands for; `lives` tells which watchers do.
+    pub(super) fn watch(&mut self, id: Id, watcher: Id, lives: impl Fn(Id) -> bool) -> bool {
+        let Some(far) = self.far.get_mut(&id) else { return false };
+        far.watchers.insert(watcher);
+        if far.watchers.len() >= 64 && far.watchers.len().is_power_of_two() {
+            far.watchers.retain(|&watcher| lives(watcher));
+        }
+        true
+    }
+
+    /// What a handle stood for has ended.
+    pub(super) fn forget_far(&mut self, id: Id, ending: Ending, to: &mut Effects) {
+        let Some(far) = self.far.remove(&id) else { return };
+        self.handles.remove(&far.who);
+        let ending = Arc::new(ending);
+        let told = |watcher| (watcher, Event::Ended { id, ending: Arc::clone(&ending) });
+        to.extend(far.watchers.into_iter().map(told));
+    }
+
+    // Queries -------------------------------------------------------------------------------------
+
+    /// Notes that a process knows of a context of this one.
+    pub(super) fn note_contact(&mut self, id: Id, node: u64) {
+        let known = self.contacts.entry(id).or_default();
+        if !known.contains(&node) {
+            known.push(node);
+        }
+    }
+
+    /// A query was answered, or nobody waits for it any more: the process that was asked.
+    pub(super) fn close_pending(&mut self, from: Id, session: u64) -> Option<u64> {
+        let node = self.pending.remove(&(from, session))?;
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.asked = peer.asked.saturating_sub(1);
+        }
+        Some(node)
+    }
+
+    fn fail_pending(&mut self, which: Vec<(Id, u64)>, to: &mut Effects) {
+        for (from, session) in which {
+            if self.close_pending(from, session).is_some() {
+                to.push((from, Event::Reply { session, result: Err(Code::NO_REPLY) }));
+            }
+        }
+    }
+
+    /// A query of another process is answered: false if it was before.
+    pub(super) fn close_open(&mut self, asker: Id, session: u64) -> bool {
+        let Some(holder) = self.open.remove(&(asker, session)) else { return false };
+        self.served.remove(&(holder, asker, session));
+        true
+    }
+
+    /// A context of this process has ended.
+    pub(super) fn ended(&mut self, id: Id, ending: &Ending) {
+        let of_it = |&(from, session): &(Id, u64)| (from, session);
+        let asked: Vec<_> =
+            self.pending.range((id, 0)..=(id, u64::MAX)).map(|(key, _)| of_it(key)).collect();
+        for (from, session) in asked {
+            if let Some(node) = self.close_pending(from, session) {
+                self.tell(node, &Frame::Forget { from: from.to_bits(), session });
+            }
+        }
+        let first = (id, Id::far(0), 0);
+        let served: Vec<_> =
+            self.served.range(first..).take_while(|it| it.0 == id).copied().collect();
+        for (_, asker, session) in served {
+            self.close_open(asker, session);
+            if let Some(&Who::Context(node, context)) = self.who(asker) {
+                let result = Err(Code::NO_REPLY);
+                self.write(node, 32, |out| wire::put_reply(out, context, session, result));
+            }
+        }
+        let frame = Frame::Ended { context: id.to_bits(), ending: copy(ending) };
+        let known = self.contacts.remove(&id).unwrap_or_default();
+        if known.contains(&EVERYBODY) {
+            self.tell_all(&frame);
+        }
+        for node in known.into_iter().filter(|&node| node != EVERYBODY) {
+            self.tell(node, &frame);
+        }
+    }
+
+    // Others --------------------------------------------------------------------------------------
+
+    /// There is a connection, and a server that takes so many bytes at once.
+    pub(super) fn connected(&mut self, max_payload: usize, now: u64) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        self.phase = Phase::Joining(now);
+        self.max_payload = max_payload;
+        self.expected.clear();
+        self.last_tick = now;
+        let node = self.node.clone();
+        let (state, node) = (self.changes, node.as_bytes());
+        self.tell_all(&Frame::Alive { state, node, is_new: true });
+        self.out.ask_all();
+    }
+
+    /// There is none.
+    pub(super) fn away(&mut self, why: &str, to: &mut Effects) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        self.phase = Phase::Away(why.to_owned());
+        self.out.clear();
+        for peer in self.peers.values_mut() {
+            // What is under way, if anything is, is of the numbering before.
+            peer.sent = (peer.sent.0.wrapping_add(1), 0);
+            peer.is_asked = false;
+        }
+        let all = self.pending.keys().copied().collect();
+        self.fail_pending(all, to);
+    }
+
+    /// All has been told, or there is nobody to tell it.
+    pub(super) fn check_joined(&mut self, now: u64) {
+        let Phase::Joining(since) = self.phase else { return };
+        let is_told = !self.peers.is_empty()
+            && self.expected.is_empty()
+            && self.peers.values().all(|peer| peer.state.is_some());
+        if is_told || now.saturating_sub(since) > JOIN_MAX {
+            self.phase = Phase::Here;
+        }
+    }
+
+    /// Nobody has got what everybody was told.
+    pub(super) fn is_alone(&mut self) {
+        // Others that were here before may be on their way back.
+        if matches!(self.phase, Phase::Joining(_)) {
+            self.phase = Phase::Here;
+        }
+    }
+
+    /// Whether a process is one of those that are known, or may be.
+    pub(super) fn may_meet(&self, node: u64) -> bool {
+        self.peers.len() < PEERS_MAX || self.peers.contains_key(&node)
+    }
+
+    /// The process sends something.
+    pub(super) fn meet(&mut self, node: u64, now: u64) -> &mut Peer {
+        let peer = self.peers.entry(node).or_insert_with(|| Peer {
+            // Distinct from those that were used before it was lost.
+            sent: ((now >> 20) as u32, 0),
+            ..Peer::default()
+        });
+        (peer.heard, peer.is_late) = (now, false);
+        peer
+    }
+
+    /// Handles what concerns the processes themselves; gives back the rest.
+    pub(super) fn react<'a>(
+        &mut self,
+        node: u64,
+        frame: Frame<'a>,
+        now: u64,
+        to: &mut Effects,
+    ) -> Option<Frame<'a>> {
+        match frame {
+            Frame::Alive { state, node: name, is_new } => {
+                let peer = self.meet(node, now);
+                peer.name = String::from_utf8_lossy(name).into_owned();
+                if peer.state != Some(state) {
+                    self.ask_names(node);
+                }
+                if is_new {
+                    self.tell_names(node);
+                    self.check_pending(node);
+                }
+            }
+            Frame::Came { state, name } => {
+                if self.follows(node, state, now) {
+                    self.add_holder(node, name.into());
+                }
+            }
+            Frame::Went { state, name, ending } => {
+                if self.follows(node, state, now) {
+                    self.remove_holder(node, name, ending, to);
+                }
+            }
+            Frame::Bye => self.lose(node, "it has ended", to),
+            Frame::Ended { context, ending } => {
+                if let Some(id) = self.known(node, context) {
+                    self.forget_asker(id);
+                    self.forget_far(id, ending, to);
+                }
+            }
+            Frame::Ask => self.tell_names(node),
+            Frame::Names { part, state, node: name, nodes, names } => {
+                let peer = self.meet(node, now);
+                peer.name = String::from_utf8_lossy(name).into_owned();
+                if part & FIRST != 0 {
+                    peer.parts.clear();
+                }
+                let room = NAMES_MAX.saturating_sub(peer.parts.len());
+                peer.parts.extend(names.into_iter().take(room).map(Name::from));
+                if part & LAST != 0 {
+                    peer.is_asked = false;
+                    peer.state = Some(state);
+                    self.set_names(node, to);
+                    self.expected.remove(&node);
+                    if matches!(self.phase, Phase::Joining(_)) {
+                        let is_new =
+                            |node: &u64| *node != self.own && !self.peers.contains_key(node);
+                        self.expected.extend(nodes.into_iter().filter(is_new));
+                    }
+                    self.check_joined(now);
+                }
+            }
+            Frame::Poll => self.tell(node, &Frame::Pong),
+            Frame::Pong => {}
+            Frame::Gap => self.check_pending(node),
+            Frame::Check(queries) => {
+                let is_open = |&(context, session): &(u64, u64)| {
+                    let asker = self.known(node, context);
+                    asker.is_some_and(|asker| self.open.contains_key(&(asker, session)))
+                };
+                let lost: Vec<_> = queries.into_iter().filter(|it| !is_open(it)).collect();
+                if !lost.is_empty() {
+                    self.write(node, 20 * lost.len(), |out| Frame::Unknown(lost).put(out));
+                }
+            }
+            Frame::Unknown(queries) => {
+                let of_it = |(context, session): (u64, u64)| {
+                    let key = (Id::from_number(context as f64)?, session);
+                    (self.pending.get(&key) == Some(&node)).then_some(key)
+                };
+                let lost = queries.into_iter().filter_map(of_it).collect();
+                self.fail_pending(lost, to);
+            }
+            frame => return Some(frame),
+        }
+        None
+    }
+
+    /// Whether a change of a process's names follows on what is known of them.
+    fn follows(&mut self, node: u64, state: u64, now: u64) -> bool {
+        let peer = self.meet(node, now);
+        if peer.state.is_some_and(|known| known.wrapping_add(1) == state) {
+            peer.state = Some(state);
+            return true;
+        }
+        if peer.state.is_none_or(|known| known < state) {
+            self.ask_names(node);
+        }
+        false
+    }
+
+    /// A process has told all its names.
+    fn set_names(&mut self, node: u64, to: &mut Effects) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let now: BTreeSet<Name> = std::mem::take(&mut peer.parts).into_iter().collect();
+        let gone: Vec<Name> = peer.names.difference(&now).cloned().collect();
+        for name in gone {
+            self.remove_holder(node, &name, Ending { reason: "gone", detail: None }, to);
+        }
+        for name in now {
+            self.add_holder(node, name);
+        }
+    }
+
+    /// A parcel with this number has come from a process: what should have come before it is lost.
+    pub(super) fn count_parcel(&mut self, node: u64, number: (u32, u32), now: u64) {
+        let peer = self.meet(node, now);
+        let is_due = match peer.due {
+            Some(due) => due == number,
+            None => number.1 == 0,
+        };
+        peer.due = Some((number.0, number.1.wrapping_add(1)));
+        if peer.state.is_none() {
+            self.ask_names(node);
+        }
+        if !is_due {
+            self.tell(node, &Frame::Gap);
+            self.check_pending(node);
+        }
+    }
+
+    /// Nobody waits any more for what somebody elsewhere has asked.
+    fn forget_asker(&mut self, asker: Id) {
+        let asked: Vec<_> = self.open.keys().filter(|key| key.0 == asker).copied().collect();
+        for (asker, session) in asked {
+            self.close_open(asker, session);
+        }
+    }
+
+    /// A process is gone, or cannot be reached.
+    pub(super) fn lose(&mut self, node: u64, why: &str, to: &mut Effects) {
+        let which = self.pending_at(node);
+        self.fail_pending(which, to);
+        let Some(peer) = self.peers.remove(&node) else { return };
+        self.expected.remove(&node);
+        let detail = format!("node {} is gone: {why}", peer.name);
+        log::info!("cluster: {detail}");
+        for name in peer.names {
+            self.leave(node, &name, gone(&detail), to);
+        }
+        let first = Who::Context(node, 0);
+        let of_it = |who: &&Who| matches!(who, Who::Context(of, _) if *of == node);
+        let known = self.handles.range(first..).take_while(|(who, _)| of_it(&who));
+        let known: Vec<Id> = known.map(|(_, id)| *id).collect();
+        let askers: BTreeSet<Id> = known.iter().copied().collect();
+        for id in known {
+            self.forget_far(id, gone(&detail), to);
+        }
+        let open: Vec<_> =
+            self.open.keys().filter(|(asker, _)| askers.contains(asker)).copied().collect();
+        for (asker, session) in open {
+            self.close_open(asker, session);
+        }
+    }
+
+    /// Some time has passed.
+    pub(super) fn tick(&mut self, now: u64, to: &mut Effects) {
+        // Whoever could not run has heard nothing, whoever is there.
+        let was_stopped = now.saturating_sub(self.last_tick) > 3 * TICK;
+        self.last_tick = now;
+        let (state, node) = (self.changes, self.node.clone());
+        self.tell_all(&Frame::Alive { state, node: node.as_bytes(), is_new: false });
+        let is_here = self.check_here().is_ok();
+        for node in self.peers.keys().copied().collect::<Vec<_>>() {
+            let Some(peer) = self.peers.get_mut(&node) else { continue };
+            if was_stopped {
+                peer.heard = now;
+            }
+            peer.is_asked = false;
+            let silence = now.saturating_sub(peer.heard);
+            peer.is_late = silence > LATE;
+            let is_slow = peer.asked > 0;
+            let was_slow = std::mem::replace(&mut peer.is_slow, is_slow);
+            if silence > LOST {
+                self.lose(node, "nothing was heard of it for 2.4 s", to);
+            } else if is_here && (silence > SILENT || is_slow && was_slow) {
+                self.tell(node, &Frame::Poll);
+            }
+        }
+        self.check_joined(now);
+    }
+}
+
+fn copy(ending: &Ending) -> Ending {
+    Ending { reason: ending.reason, detail: ending.detail.clone() }
+}

@@ -1,0 +1,134 @@
+//! A nats-server of the test's own.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+
+use super::process::{Server, node_lua};
+use super::{Folder, PATIENCE, connect};
+
+/// The program, if there is one. `NODE_LUA_PEERS=all` insists.
+fn program() -> Option<&'static str> {
+    let found = ["nats-server", "/usr/sbin/nats-server"].into_iter().find(|program| {
+        Command::new(program).arg("--version").output().is_ok_and(|done| done.status.success())
+    });
+    if found.is_none() {
+        assert!(std::env::var_os("NODE_LUA_PEERS").is_none(), "no nats-server");
+        eprintln!("skipped: there is no nats-server (Debian's package of that name)");
+    }
+    found
+}
+
+/// A server, killed when dropped.
+pub(crate) struct Nats {
+    child: Child,
+    pub(crate) port: u16,
+    config: String,
+    folder: Folder,
+}
+
+/// Starts it; returns the port that it listens on, and that it is ready.
+fn start(folder: &Folder, config: &str, port: Option<u16>) -> (Child, u16) {
+    let port = port.map_or("-1".to_owned(), |port| port.to_string());
+    let path = folder.write("nats.conf", format!("listen: 127.0.0.1:{port}\n{config}\n"));
+    let mut child = Command::new(program().unwrap())
+        .arg("-c")
+        .arg(path)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    let (mut port, mut line) = (0, String::new());
+    while lines.read_line(&mut line).unwrap() > 0 {
+        if let Some((_, address)) = line.split_once("client connections on ") {
+            port = address.trim().rsplit(':').next().unwrap().parse().unwrap();
+        }
+        if line.contains("Server is ready") {
+            break;
+        }
+        line.clear();
+    }
+    assert!(port > 0, "nats-server does not start");
+    // Whatever else it says is read, so that it can go on.
+    std::thread::spawn(move || drop(std::io::copy(&mut lines, &mut std::io::sink())));
+    (child, port)
+}
+
+impl Nats {
+    /// A server; none if there is no such program here.
+    pub(crate) fn start() -> Option<Nats> {
+        Nats::with("")
+    }
+
+    /// The same with these lines in its configuration.
+    pub(crate) fn with(config: &str) -> Option<Nats> {
+        program()?;
+        let folder = Folder::new();
+        let (child, port) = start(&folder, config, None);
+        Some(Nats { child, port, config: config.to_owned(), folder })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// A command for a process of the cluster.
+    pub(crate) fn command(&self, node: &str, code: &str) -> Command {
+        let mut command = node_lua();
+        command.args(["--cluster", &self.url(), "--node", node, "-e", code]);
+        command
+    }
+
+    /// A process of the cluster that runs this code.
+    pub(crate) fn node(&self, node: &str, code: &str) -> Server {
+        Server::spawn(&mut self.command(node, code))
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// Starts it again, on the same port.
+    pub(crate) fn restart(&mut self) {
+        self.child = start(&self.folder, &self.config, Some(self.port)).0;
+    }
+
+    /// Sends it a signal, named as `kill` does.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Publishes some bytes, as any client may.
+    pub(crate) fn publish(&self, subject: &str, bytes: &[u8]) {
+        let mut stream = connect(self.port);
+        let mut first = [0; 5];
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"INFO ");
+        let head = format!("CONNECT {{\"verbose\":false}}\r\nPUB {subject} {}\r\n", bytes.len());
+        stream.write_all(&[head.as_bytes(), bytes, b"\r\nPING\r\n"].concat()).unwrap();
+        wait_for_pong(stream);
+    }
+}
+
+fn wait_for_pong(stream: TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut lines = BufReader::new(stream);
+    let mut line = String::new();
+    while line.trim() != "PONG" {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "the server has hung up");
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        // One that was stopped too.
+        self.kill();
+    }
+}
