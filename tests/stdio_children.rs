@@ -89,10 +89,11 @@ fn children_start_with_default_signals() {
     let expected = shell("grep -E 'Sig(Blk|Ign)' /proc/self/status");
     let found = done.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     let (signals, rest) = found.split_at(found.rfind("13").unwrap());
-    // The C library's own two signals, 32 and 33, are as they are.
+    // The C library's own two signals, 32 and 33, are as they are. SIGINT is ignored where a shell
+    // runs the tests in the background; a process that handles it passes on the default, as luajit.
     let plain = |text: &str| -> Vec<u64> {
         let words = text.split(' ').filter_map(|word| u64::from_str_radix(word, 16).ok());
-        words.map(|mask| mask & !0x1_8000_0000).collect()
+        words.map(|mask| mask & !0x1_8000_0002).collect()
     };
     assert_eq!(plain(signals), plain(&expected).repeat(3), "{done}");
     assert_eq!(plain(&expected).len(), 2);

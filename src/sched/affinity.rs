@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crossbeam_deque::{Injector, Steal};
 
 use super::context::Context;
-use super::late::{Late, Used};
+use super::late::Late;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 /// Nobody holds the index.
@@ -76,13 +76,8 @@ impl Affinity {
     }
 
     /// Queues one whose turn was cut, likewise.
-    pub(super) fn push_cut(
-        &self,
-        index: usize,
-        context: Arc<Context>,
-        used: Used,
-    ) -> Option<usize> {
-        self.affinity[index].late.push_cut(context, used);
+    pub(super) fn push_cut(&self, index: usize, context: Arc<Context>) -> Option<usize> {
+        self.affinity[index].late.push_cut(context);
         self.holder(index)
     }
 

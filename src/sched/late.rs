@@ -1,8 +1,8 @@
 //! Contexts that run after those whose turns are short: unproven ones and suspended ones.
 //!
 //! Unproven ones have never run, were suspended in their last turn, or are in the first slice of
-//! their turn. Of these, contexts that have run before go first. Of the suspended ones, those go
-//! first that have not used up their slice. Workers take from the two kinds alternately, so that
+//! their turn. Of these, contexts that have run before go first. Of the suspended ones, the one goes
+//! first that has used the least CPU time (`fair.rs`). Workers take from the two kinds alternately, so that
 //! neither waits until all of the other have run. So do they with the oldest and the newest of
 //! those that have never run: whoever is created behind a crowd runs soon.
 
@@ -10,9 +10,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam_deque::{Injector, Steal};
+use crossbeam_deque::Injector;
 
 use super::context::Context;
+use super::fair::Fair;
+use super::watchdog::TICK;
 
 type Queue = Injector<Arc<Context>>;
 
@@ -25,24 +27,11 @@ pub(super) struct Late {
     new: Newcomers,
     /// Contexts suspended in the first slice of their first turn.
     first: Queue,
-    /// Suspended in a later slice, with some of it left.
-    begun: Queue,
-    /// Suspended at the end of a slice.
-    cut: Queue,
+    /// Suspended later.
+    cut: Fair,
     /// Which kinds must wait, since too many threads are stuck in turns: 0 none, 1 unproven ones,
     /// 2 all. Written by the watchdog.
     held: AtomicUsize,
-}
-
-/// How much a turn that is cut has used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Used {
-    /// Less than a slice.
-    Little,
-    /// More, with some of its slice left.
-    Some,
-    /// All of its slice.
-    All,
 }
 
 /// Contexts that have never run, of which the oldest and the newest are taken in turn.
@@ -77,16 +66,13 @@ impl Newcomers {
     }
 }
 
+/// Takes the next one, skipping suspended ones that `destroy` has queued elsewhere.
+fn claim(take: impl FnMut() -> Option<Arc<Context>>) -> Option<Arc<Context>> {
+    std::iter::from_fn(take).find(|context| !context.metrics().is_cut() || context.claim())
+}
+
 fn take(queue: &Queue) -> Option<Arc<Context>> {
-    loop {
-        match queue.steal() {
-            // `destroy` has queued this suspended context elsewhere.
-            Steal::Success(context) if context.metrics().is_cut() && !context.claim() => {}
-            Steal::Success(context) => return Some(context),
-            Steal::Empty => return None,
-            Steal::Retry => {}
-        }
-    }
+    claim(|| std::iter::repeat_with(|| queue.steal()).find(|found| !found.is_retry())?.success())
 }
 
 impl Late {
@@ -99,14 +85,16 @@ impl Late {
     }
 
     /// Queues one whose turn was cut, and which counts as suspended already.
-    pub(super) fn push_cut(&self, context: Arc<Context>, used: Used) {
-        let queue = match used {
-            Used::Little if context.metrics().turns() > 1 => &self.again,
-            Used::Little => &self.first,
-            Used::Some => &self.begun,
-            Used::All => &self.cut,
-        };
-        queue.push(context);
+    pub(super) fn push_cut(&self, context: Arc<Context>) {
+        let metrics = context.metrics();
+        // What is left of the first slice is given away if it is not worth one of its own.
+        if metrics.turn_cpu() >= TICK - TICK / 8 {
+            self.cut.push(context);
+        } else if metrics.turns() > 1 {
+            self.again.push(context);
+        } else {
+            self.first.push(context);
+        }
     }
 
     /// Makes unproven contexts (1), all (2) or none (0) wait.
@@ -123,11 +111,6 @@ impl Late {
         self.new.len() > 0 || !self.again.is_empty() || !self.first.is_empty()
     }
 
-    /// The queues of those suspended in a later slice, in the order in which they go.
-    fn all_cut(&self) -> [&Queue; 2] {
-        [&self.begun, &self.cut]
-    }
-
     /// Whether there is one whose turn is to begin or has just begun, and that may run.
     pub(super) fn has_unproven(&self) -> bool {
         self.is_any_unproven() && self.held() == 0
@@ -140,8 +123,7 @@ impl Late {
 
     /// Whether there is one that may run.
     pub(super) fn has_any(&self) -> bool {
-        let has_cut = || !self.all_cut().iter().all(|queue| queue.is_empty()) && self.held() < 2;
-        self.has_unproven() || has_cut()
+        self.has_unproven() || !self.cut.is_empty() && self.held() < 2
     }
 
     /// How many of these there are.
@@ -151,8 +133,7 @@ impl Late {
 
     /// Whether some have to wait because of [`Late::hold`].
     pub(super) fn are_held(&self) -> bool {
-        let has_cut = || !self.all_cut().iter().all(|queue| queue.is_empty());
-        self.held() > 0 && (self.is_any_unproven() || has_cut())
+        self.held() > 0 && (self.is_any_unproven() || !self.cut.is_empty())
     }
 
     /// Takes the next one: of those whose turns were cut, if these are to come first.
@@ -161,7 +142,7 @@ impl Late {
         let all_unproven =
             || take(&self.again).or_else(|| self.new.take()).or_else(|| take(&self.first));
         let unproven = || if held == 0 { all_unproven() } else { None };
-        let cut = || self.all_cut().into_iter().filter(|_| held < 2).find_map(take);
+        let cut = || if held < 2 { claim(|| self.cut.take()) } else { None };
         match cut_first {
             true => cut().or_else(unproven),
             false => unproven().or_else(cut),
@@ -178,6 +159,11 @@ mod tests {
     use super::super::scheduler::Scheduler;
     use super::*;
 
+    fn suspend(context: &Context) {
+        context.metrics().cut();
+        context.suspend();
+    }
+
     #[test]
     fn of_both_kinds_some_go_first() {
         let scheduler = Scheduler::new(2);
@@ -185,14 +171,14 @@ mod tests {
         let spawn = || scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
         let all: Vec<_> = (0..4).map(|_| spawn()).collect();
         let cut = |context: usize, used| {
-            all[context].metrics().cut(Duration::from_millis(4));
-            all[context].suspend();
-            late.push_cut(Arc::clone(&all[context]), used);
+            all[context].metrics().add_turn_cpu(Duration::from_millis(used));
+            suspend(&all[context]);
+            late.push_cut(Arc::clone(&all[context]));
         };
-        cut(0, Used::All);
-        cut(1, Used::Some);
+        cut(0, 8);
+        cut(1, 5);
         late.push(Arc::clone(&all[2]));
-        cut(3, Used::Little);
+        cut(3, 1);
         let order = [false, true, true, false].map(|cut_first| late.take(cut_first).unwrap().id());
         assert_eq!(order, [2, 1, 0, 3].map(|context: usize| all[context].id()));
         assert!(late.take(false).is_none() && !late.has_any());
@@ -205,9 +191,9 @@ mod tests {
         let spawn = || scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
         let (new, cut) = (spawn(), spawn());
         late.push(new);
-        cut.metrics().cut(Duration::from_millis(4));
-        cut.suspend();
-        late.push_cut(cut, Used::All);
+        cut.metrics().add_turn_cpu(TICK);
+        suspend(&cut);
+        late.push_cut(cut);
         late.hold(2);
         assert!(late.take(false).is_none() && !late.has_any() && late.are_held());
         late.hold(1);
@@ -222,9 +208,8 @@ mod tests {
         let scheduler = Scheduler::new(2);
         let late = Late::default();
         let context = scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
-        context.metrics().cut(Duration::from_millis(4));
-        context.suspend();
-        late.push_cut(Arc::clone(&context), Used::Little);
+        suspend(&context);
+        late.push_cut(Arc::clone(&context));
         context.destroy(End::Normal);
         assert!(late.take(false).is_none());
         assert!(!context.claim(), "it is queued as others are");

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::late::Used;
+/// CPU time, in nanoseconds, that a context may be ahead of others: what it has used beyond, where
+/// it could not be cut, is forgiven.
+const AHEAD_MAX: u64 = 100_000_000;
 
 /// What a context may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +36,10 @@ pub struct Metrics {
     /// How often a turn was cut.
     cuts: AtomicU64,
     cpu_nanoseconds: AtomicU64,
-    /// Of these, those of the turn that goes on, as far as it is known to be a long one; and those
-    /// of its slice.
+    /// Of these, those of the turn that goes on, as far as it is known to be a long one.
     turn_nanoseconds: AtomicU64,
-    slice_nanoseconds: AtomicU64,
+    /// What is added to all of them, modulo 2^64, where CPU time is compared.
+    head_start: AtomicU64,
     /// The last turn has ended in good time.
     is_proven: AtomicBool,
     /// The turn was cut, and has not ended yet.
@@ -98,29 +100,26 @@ impl Metrics {
         self.is_cut.load(Ordering::Relaxed)
     }
 
-    /// Notes that the turn was cut, and returns how much it has used; slices are as long as that.
-    pub(super) fn cut(&self, slice: Duration) -> Used {
+    /// Notes that the turn was cut.
+    pub(super) fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);
         self.cuts.store(self.cuts.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        let (used, slice) = (&self.slice_nanoseconds, slice.as_nanos() as u64);
-        let before = used.load(Ordering::Relaxed);
-        // What is not worth a slice of its own is given away.
-        if before < slice - slice / 8 {
-            return match self.turn_nanoseconds.load(Ordering::Relaxed) > before {
-                true => Used::Some,
-                false => Used::Little,
-            };
-        }
-        // What was too much is taken off the next one.
-        used.store(before.saturating_sub(slice).min(slice / 2), Ordering::Relaxed);
-        Used::All
+    }
+
+    /// Its CPU time, in nanoseconds, among others that share the CPU, of whom none has less than
+    /// `floor`. Called with the lock of their queue.
+    pub(super) fn rank(&self, floor: u64) -> u64 {
+        let used = self.cpu_nanoseconds.load(Ordering::Relaxed);
+        let among = used.wrapping_add(self.head_start.load(Ordering::Relaxed));
+        let among = among.clamp(floor, floor.saturating_add(AHEAD_MAX));
+        self.head_start.store(among.wrapping_sub(used), Ordering::Relaxed);
+        among
     }
 
     /// Notes that a turn has ended that was cut before, or has taken long.
     pub(super) fn end_long_turn(&self) {
         self.is_cut.store(false, Ordering::Relaxed);
         self.turn_nanoseconds.store(0, Ordering::Relaxed);
-        self.slice_nanoseconds.store(0, Ordering::Relaxed);
     }
 
     /// The CPU time that a long turn has used so far.
@@ -131,9 +130,7 @@ impl Metrics {
     /// Adds CPU time of a long turn.
     pub(super) fn add_turn_cpu(&self, time: Duration) {
         self.add_cpu(time);
-        let time = time.as_nanos() as u64;
-        self.turn_nanoseconds.fetch_add(time, Ordering::Relaxed);
-        self.slice_nanoseconds.fetch_add(time, Ordering::Relaxed);
+        self.turn_nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// The CPU time used: an estimate from one turn in so many, but for long ones.

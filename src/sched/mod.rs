@@ -8,6 +8,7 @@ mod affinity;
 mod cluster;
 mod context;
 mod exits;
+mod fair;
 mod idle;
 mod ids;
 mod late;

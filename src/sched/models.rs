@@ -126,10 +126,10 @@ fn a_cut_turn_goes_on_or_ends_once() {
         assert!(next(&context).is_some());
         let ending = Arc::clone(&context);
         let other = thread::spawn(move || ending.destroy(End::Normal));
-        let used = context.metrics().cut(std::time::Duration::from_millis(4));
+        context.metrics().cut();
         let has_ended = !context.suspend();
         if !has_ended {
-            context.scheduler().share_cut(Arc::clone(&context), used);
+            context.scheduler().share_cut(Arc::clone(&context));
         }
         let first = next(&context).is_some();
         other.join().unwrap();

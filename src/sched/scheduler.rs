@@ -16,7 +16,7 @@ use super::cluster::{Cluster, Joined};
 use super::context::Context;
 use super::exits::Exits;
 use super::idle::Idle;
-use super::late::{Late, Used};
+use super::late::Late;
 use super::metrics::Limits;
 use super::names::Names;
 use super::program::{End, Program};
@@ -359,14 +359,14 @@ impl Scheduler {
     }
 
     /// Queues one whose turn was cut, see [`Late::push_cut`].
-    pub(super) fn share_cut(&self, context: Arc<Context>, used: Used) {
+    pub(super) fn share_cut(&self, context: Arc<Context>) {
         if let Some(index) = context.worker() {
-            if let Some(holder) = self.affinity.push_cut(index, context, used) {
+            if let Some(holder) = self.affinity.push_cut(index, context) {
                 self.call(holder);
             }
             return;
         }
-        self.late.push_cut(context, used);
+        self.late.push_cut(context);
         // Nobody's turn is cut for it.
         if let Some(index) = self.idle.take() {
             self.wake_worker(index);

@@ -335,11 +335,11 @@ impl Worker {
 
     /// Queues a context whose turn was cut, for its next slice.
     fn suspend(&self, local: &Local, context: &Arc<Context>) {
-        let used = context.metrics().cut(TICK);
+        context.metrics().cut();
         context.metrics().prove(false);
         context.check_turn_limit();
         match context.suspend() {
-            true => self.scheduler.share_cut(Arc::clone(context), used),
+            true => self.scheduler.share_cut(Arc::clone(context)),
             false => drop(self.run(local, context)),
         }
     }
