@@ -1,6 +1,7 @@
 //! Several processes over a real nats-server: names, queries, topics, monitors, and what becomes of
 //! them when a process, or the server, is killed. Where there is no nats-server nothing is checked.
 
+#![cfg(feature = "cluster")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "support/nats.rs"]
@@ -34,7 +35,11 @@ const WAIT: &str = "
     end
     local function ask(...)
       local ok, value, text
-      repeat ok, value, text = context.query(...) until ok or value ~= 205 and value ~= 231
+      repeat
+        ok, value, text = context.query(...)
+        local is_over = ok or value ~= 205 and value ~= 231
+        if not is_over then timer.sleep(0.01) end
+      until is_over
       return ok, value, text
     end
     ";
@@ -106,7 +111,8 @@ fn failures_have_their_codes() {
         &nats,
         "local at = timer.now()
          print(context.query('nobody', 1, 30))
-         print(context.send('nobody', 1), (context.find('nobody')))
+         print(context.send('nobody', 1))
+         print(context.find('nobody'))
          print(context.monitor('nobody', print))
          print(timer.now() - at < 1)
          print(context.query('store', 'fail', 30))
@@ -118,9 +124,8 @@ fn failures_have_their_codes() {
          ok, code, text = context.publish('t', ('x'):rep(2^21))
          print(ok, code, text:match('%d+ at most'))
          print(context.query('store', 'large', 30))
-         print(context.query('store', 'end', 30))
-         print(ask('store', 'there?', 0.1) == false)",
-        "false\t205\nfalse\t205\nfalse\t205\ntrue\nfalse\t207\nfalse\t208\n\
+         print(context.query('store', 'end', 30))",
+        "false\t205\nfalse\t205\nnil\nfalse\t205\ntrue\nfalse\t207\nfalse\t208\n\
          false\t206\t1048496 at most\ttrue\nfalse\t206\t1048496 at most\n\
          false\t206\t1048496 at most\nfalse\t206\nfalse\t207\n",
     );
@@ -137,7 +142,7 @@ fn topics_reach_all_processes() {
           return function(value, topic, from)
             print(name, topic, value.n or value, from > 0)
             count = count + 1
-            if value == 'end' then
+            if count == 5 then
               context.unsubscribe('game.*.x') context.unsubscribe('game.>')
             end
           end
@@ -158,7 +163,7 @@ fn topics_reach_all_processes() {
          context.subscribe('game.>', function(value, topic) print('own', topic, value.n or value) end)
          print(context.publish('game.a.x', { n = 1 }))
          print(context.publish('other.a.x', 2))
-         print(context.publish('game.\\xff%\\xe4', 3))
+         print(context.publish('game.\\xff%\\xe4', { n = 3 }))
          print(context.publish('game.end.x', 'end'))
          timer.timeout(0.05, function() context.unsubscribe('game.>') end)",
         "true\t1\ntrue\t0\ntrue\t1\ntrue\t1\nown\tgame.a.x\t1\n\
@@ -229,10 +234,11 @@ fn the_end_of_the_last_holder_of_a_name_is_told() {
     assert!(killed.finish(PATIENCE).succeeded().stdout.contains("two"));
     let at = Instant::now();
     two.signal("KILL");
+    assert_eq!(watcher.line(), "wait\ttrue\t0\tstore");
     let line = watcher.line();
     assert!(line.starts_with("store\tgone\tnode two is gone"), "{line}");
+    // 3 s, on a machine that has the time.
     assert!(at.elapsed() < Duration::from_secs(10), "{:?}", at.elapsed());
-    assert_eq!(watcher.line(), "wait\ttrue\t0\tstore");
     drop(two);
     watcher.finish(PATIENCE).succeeded();
 }
@@ -299,12 +305,11 @@ fn a_server_that_is_killed_and_comes_back() {
          print(ask('store', 1))
          print(context.query('store', 'silent'))       -- lost with the server
          local ok, code, text
-         repeat ok, code, text = context.query('store', 2) until code == 231
+         repeat timer.sleep(0.01) ok, code, text = context.query('store', 2) until code == 231
          print(ok, code, text:match('the cluster is away') ~= nil)
          print((select(2, context.send('store', 3))))
-         local at = timer.now()
          print(context.publish('news', 'here'))
-         repeat ok, code = context.query('store', 4, 5) until ok
+         repeat timer.sleep(0.01) ok, code = context.query('store', 4, 5) until ok
          print(ok, code)
          while not context.find('other') do timer.sleep(0.01) end
          context.unsubscribe('news')",
@@ -351,9 +356,10 @@ fn a_server_that_stands_still_is_told_as_away() {
     let Some(nats) = Nats::start() else { return };
     let mut store = store(&nats, "one");
     let code = "print(ask('store', 1)) print(context.query('store', 'silent'))
-        local ok, code repeat ok, code = context.query('store', 2, 0.5) until code == 231
+        local ok, code
+        repeat timer.sleep(0.01) ok, code = context.query('store', 2, 0.5) until code == 231
         print(ok, code)
-        repeat ok, code = context.query('store', 4, 5) until ok
+        repeat timer.sleep(0.01) ok, code = context.query('store', 4, 5) until ok
         print(ok, code)";
     let mut asker = nats.node("asker", &[WAIT, code].concat());
     assert_eq!(asker.line(), "true\t1\tnil");

@@ -299,6 +299,29 @@ fn ten_thousand_seeds_find_nothing_wrong() {
     }
 }
 
+/// Several processes in one: each query ends in an answer that is right, or in a failure in time,
+/// whatever happens to connections and processes.
+#[cfg(feature = "cluster")]
+#[test]
+fn in_a_cluster_no_query_is_left_waiting() {
+    const SCRIPT: &str = "tests/simulation/cluster.lua";
+    let calm = simulate(&format!("1 --nodes 3 {SCRIPT}")).succeeded();
+    assert!(calm.stdout.ends_with("\t0\t0\n"), "nobody is lost, nor away: {calm}");
+    assert_all_succeed(&format!("1..50 --nodes 3 {SCRIPT}"));
+    assert_all_succeed(&format!("1..500 --nodes 3 --faults 0.7 {SCRIPT}"));
+    assert_all_succeed(&format!("501..1000 --nodes 4 --faults 1 --cuts 0.3 {SCRIPT}"));
+    let mut failures = [0; 3];
+    for seed in 1..10 {
+        let line = format!("{seed} --nodes 3 --faults 0.7 --trace {SCRIPT}");
+        let [one, two] = [(); 2].map(|()| simulate(&line).succeeded());
+        assert_eq!((&one.stdout, &one.stderr), (&two.stdout, &two.stderr), "seed {seed}");
+        let figures = one.stdout.split_whitespace().skip(1).map(|word| word.parse::<u32>());
+        failures.iter_mut().zip(figures).for_each(|(all, one)| *all += one.unwrap());
+    }
+    // Nobody has the name, the process is lost, the cluster is away: all of it has happened.
+    assert!(failures.iter().all(|&count| count > 0), "{failures:?}");
+}
+
 /// Datagrams: without faults as the system has them; with faults they are lost, doubled and
 /// overtaken, the same in each run of a seed.
 #[test]

@@ -5,7 +5,7 @@
 --      node-lua --cluster nats://127.0.0.1:4222 --node h1 examples/cluster/lobby.lua host 2
 --      node-lua --cluster nats://127.0.0.1:4222 --node h2 examples/cluster/lobby.lua host 4
 --      node-lua --cluster nats://127.0.0.1:4222 --node lobby examples/cluster/lobby.lua
--- Expected output of the lobby:
+-- Expected output:
 --   room 1 is on h2
 --   room 2 is on h2
 --   room 3 is on h1

@@ -6,7 +6,7 @@
 --      node-lua --cluster nats://127.0.0.1:4222 --node boss examples/cluster/pool.lua
 --      node-lua --cluster nats://127.0.0.1:4222 --node w2 examples/cluster/pool.lua worker
 --      and so on; kill some.
--- Expected output of the boss:
+-- Expected output:
 --   30 pieces of work, none lost
 
 local what, count = ...

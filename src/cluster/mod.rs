@@ -5,9 +5,11 @@
 //! gathers for the bus, which takes it all at once: [`nats`], the only place that knows NATS and
 //! tokio, or [`simulated`]. What is said is in [`wire`], and in `docs/PROTOCOL.md`.
 
+mod contexts;
 pub mod nats;
 pub mod node;
 mod outbox;
+mod peers;
 pub mod simulated;
 mod state;
 pub mod wire;

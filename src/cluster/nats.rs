@@ -89,6 +89,11 @@ impl Options {
                 let delay = Duration::from_millis(20 << tries.min(6));
                 if tries <= 1 { Duration::ZERO } else { delay.min(RETRY_MAX) }
             });
+        let named = servers(&self.servers)?.into_iter().find(ServerAddr::has_user_pass);
+        if let Some(address) = &named {
+            let word = |word: Option<&str>| word.unwrap_or_default().to_owned();
+            options = options.user_and_password(word(address.username()), word(address.password()));
+        }
         if let Some(path) = &self.credentials {
             let text = std::fs::read_to_string(path).map_err(|error| name(path, &error))?;
             options = options.credentials(&text).map_err(|error| name(path, &error))?;
@@ -134,8 +139,28 @@ fn subject(prefix: &str, topic: &[u8]) -> String {
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-async fn run(options: ConnectOptions, servers: Vec<ServerAddr>, node: &Node) -> Result<(), Failed> {
+async fn run(
+    options: ConnectOptions,
+    servers: Vec<ServerAddr>,
+    node: &Arc<Node>,
+) -> Result<(), Failed> {
     let (happened, mut happens) = mpsc::unbounded_channel();
+    // Asked before each try which server is to be next, and told how the last tries have failed.
+    let trying = Arc::clone(node);
+    let options = options.reconnect_to_server_callback(move |servers, _| {
+        let failures = servers.iter().filter_map(|server| {
+            let why = server.last_error.as_ref()?;
+            // What TLS makes of a server's greeting in plain text.
+            let is_plain = why.contains("corrupt message");
+            let more = if is_plain { " (it does not answer with TLS)" } else { "" };
+            Some(format!("{}:{}: {why}{more}", server.addr.host(), server.addr.port()))
+        });
+        let failures: Vec<String> = failures.collect();
+        if !failures.is_empty() {
+            trying.on_away(&failures.join("; "));
+        }
+        std::future::ready(None)
+    });
     let options = options.event_callback(move |event| {
         // There is nobody to tell at the end.
         let _ = happened.send(event);
@@ -219,8 +244,8 @@ impl futures::Stream for Topic {
     }
 }
 
-/// Hands on what comes. What everybody is told goes before what this process is told: a process
-/// tells of its names before it sends anything that relies on them.
+/// Hands on what comes. What was published goes first, then what everybody is told, then what this
+/// process is told: a process sends in this order what somebody may rely on.
 async fn receive(
     client: &Client,
     node: &Node,
@@ -241,25 +266,13 @@ async fn receive(
                 match event {
                     Event::Connected => node.on_connected(client.server_info().max_payload),
                     Event::Disconnected => node.on_away("the connection has ended"),
-                    Event::ClientError(error) => node.on_away(&error.to_string()),
+                    Event::ClientError(error) => log::debug!("cluster: {error}"),
                     Event::ServerError(error) => log::warn!("cluster: nats-server says: {error}"),
                     Event::SlowConsumer(_) => {
                         log::warn!("cluster: more came than could be taken: some of it is lost");
                     }
                     _ => {}
                 }
-            }
-            if let Poll::Ready(Some(messages)) = all.poll_next_unpin(cx) {
-                messages.iter().for_each(|message| node.on_all(&message.payload));
-                continue;
-            }
-            if let Poll::Ready(Some(messages)) = inbox.poll_next_unpin(cx) {
-                messages.iter().for_each(|message| node.on_node(&message.payload));
-                continue;
-            }
-            if let Poll::Ready(Some(messages)) = nobody.poll_next_unpin(cx) {
-                messages.iter().for_each(|message| on_nobody(node, message));
-                continue;
             }
             while let Poll::Ready(Some((pattern, subscriber))) = interested.poll_recv(cx) {
                 if let Some(before) = ends.remove(&pattern) {
@@ -275,6 +288,18 @@ async fn receive(
             }
             if let Poll::Ready(Some((pattern, messages))) = topics.poll_next_unpin(cx) {
                 messages.iter().for_each(|message| node.on_topic(&pattern, &message.payload));
+                continue;
+            }
+            if let Poll::Ready(Some(messages)) = all.poll_next_unpin(cx) {
+                messages.iter().for_each(|message| node.on_all(&message.payload));
+                continue;
+            }
+            if let Poll::Ready(Some(messages)) = inbox.poll_next_unpin(cx) {
+                messages.iter().for_each(|message| node.on_node(&message.payload));
+                continue;
+            }
+            if let Poll::Ready(Some(messages)) = nobody.poll_next_unpin(cx) {
+                messages.iter().for_each(|message| on_nobody(node, message));
                 continue;
             }
             if ticks.poll_tick(cx).is_ready() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::wire;
+use crate::message::Held;
 
 /// Bytes that wait, at most.
 pub(super) const BYTES_MAX: usize = 64 << 20;
@@ -32,6 +33,8 @@ pub(super) struct Outbox {
     /// Subscriptions that begin or end: one that does both leaves nothing.
     interests: BTreeMap<Box<[u8]>, bool>,
     bytes: usize,
+    /// What counts against the limits of those who have sent it.
+    held: Vec<Held>,
 }
 
 impl Outbox {
@@ -45,6 +48,11 @@ impl Outbox {
     /// Whether no more may wait.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= BYTES_MAX
+    }
+
+    /// Keeps this for as long as what was written.
+    pub(super) fn hold(&mut self, held: Option<Held>) {
+        self.held.extend(held);
     }
 
     /// Writes what everybody is told.
@@ -135,18 +143,19 @@ impl Outbox {
         *self = Outbox { interests, ..Outbox::default() };
     }
 
-    /// Takes everything, in the order in which it is to be sent.
+    /// Takes everything, in the order in which it is to be sent: who has published something, and
+    /// then sends, or ends, is heard in this order.
     pub(super) fn take(&mut self) -> Vec<Parcel> {
         let Outbox { all, nodes, topics, interests, .. } = std::mem::take(self);
         let interests = interests.into_iter();
         let mut parcels: Vec<Parcel> =
             interests.map(|(pattern, begins)| Parcel::Interest(pattern, begins)).collect();
         parcels.extend(all.into_iter().map(|(bytes, asks)| Parcel::All(bytes, asks)));
+        parcels.extend(topics.into_iter().map(|(topic, bytes)| Parcel::Topic(topic, bytes)));
         for (node, list) in nodes {
             let each = |(bytes, asks)| Parcel::Node(node, bytes, asks);
             parcels.extend(list.into_iter().map(each));
         }
-        parcels.extend(topics.into_iter().map(|(topic, bytes)| Parcel::Topic(topic, bytes)));
         parcels
     }
 }

@@ -14,28 +14,14 @@ use crate::sched::names::NAME_MAX;
 /// Between two signs of life.
 pub(super) const TICK: u64 = 500_000_000;
 
-/// Silence after which whatever a process is told asks, too, whether anybody gets it: if not, it is
-/// gone.
-const LATE: u64 = 600_000_000;
-
-/// Silence after which it is asked without another reason.
-const SILENT: u64 = 1_100_000_000;
-
-/// Silence after which a process is lost.
-const LOST: u64 = 2_400_000_000;
-
-/// How long a new one waits for the lists of those that it has heard of.
-const JOIN_MAX: u64 = 1_000_000_000;
-
 /// Bytes of names in one part of a list.
 const PART_BYTES: usize = 16 << 10;
 
 /// Queries that are asked for at once, whether they are being dealt with.
 const CHECKED_AT_ONCE: usize = 4096;
 
-/// Processes, and names of theirs, that are known.
-const PEERS_MAX: usize = 4096;
-const NAMES_MAX: usize = 1 << 20;
+/// Names of other processes that are known.
+pub(super) const NAMES_MAX: usize = 1 << 20;
 
 /// Those elsewhere that have handles here.
 const FAR_MAX: usize = 1 << 20;
@@ -61,22 +47,22 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     pub(super) name: String,
-    heard: u64,
-    is_late: bool,
+    pub(super) heard: u64,
+    pub(super) is_late: bool,
     /// The state of its list of names, as far as it is known, and those names.
-    state: Option<u64>,
-    names: BTreeSet<Name>,
+    pub(super) state: Option<u64>,
+    pub(super) names: BTreeSet<Name>,
     /// Names of a list that comes in parts.
-    parts: Vec<Name>,
+    pub(super) parts: Vec<Name>,
     /// It was asked for the list since the last tick.
-    is_asked: bool,
+    pub(super) is_asked: bool,
     /// What the next parcel for it is numbered.
     pub(super) sent: (u32, u32),
     /// What the next parcel from it is to be numbered.
-    due: Option<(u32, u32)>,
+    pub(super) due: Option<(u32, u32)>,
     /// Queries that wait for an answer of it; and whether some did at the last tick.
     pub(super) asked: usize,
-    is_slow: bool,
+    pub(super) is_slow: bool,
 }
 
 /// Who answers under a name elsewhere.
@@ -108,14 +94,14 @@ pub(super) struct State {
     pub(super) out: Outbox,
     /// The names of this process, and the number of times that they have changed.
     names: BTreeSet<Name>,
-    changes: u64,
+    pub(super) changes: u64,
     patterns: HashMap<Box<[u8]>, usize>,
     pub(super) peers: BTreeMap<u64, Peer>,
     holders: HashMap<Name, Holders>,
     /// Processes that others have told of, and that have not told their names.
-    expected: BTreeSet<u64>,
+    pub(super) expected: BTreeSet<u64>,
     far: BTreeMap<Id, Far>,
-    handles: BTreeMap<Who, Id>,
+    pub(super) handles: BTreeMap<Who, Id>,
     last_far: u64,
     /// Queries of this process by asker and session, and who was asked.
     pub(super) pending: BTreeMap<(Id, u64), u64>,
@@ -126,13 +112,13 @@ pub(super) struct State {
     pub(super) contacts: HashMap<Id, Vec<u64>>,
     /// Processes of other versions that the log has told of.
     pub(super) refused: BTreeSet<u64>,
-    last_tick: u64,
+    pub(super) last_tick: u64,
 }
 
 /// All who may have heard of a context.
 pub(super) const EVERYBODY: u64 = 0;
 
-fn gone(detail: &str) -> Ending {
+pub(super) fn gone(detail: &str) -> Ending {
     Ending { reason: "gone", detail: Some(detail.as_bytes().to_vec()) }
 }
 
@@ -219,7 +205,7 @@ impl State {
         }
     }
 
-    fn tell_names(&mut self, node: u64) {
+    pub(super) fn tell_names(&mut self, node: u64) {
         let names: Vec<Name> = self.names.iter().cloned().collect();
         let mut parts: Vec<Vec<&[u8]>> = vec![Vec::new()];
         let mut bytes = 0;
@@ -244,7 +230,7 @@ impl State {
         }
     }
 
-    fn ask_names(&mut self, node: u64) {
+    pub(super) fn ask_names(&mut self, node: u64) {
         if let Some(peer) = self.peers.get_mut(&node)
             && !std::mem::replace(&mut peer.is_asked, true)
         {
@@ -253,7 +239,7 @@ impl State {
     }
 
     /// Asks a process about all queries that it has not answered.
-    fn check_pending(&mut self, node: u64) {
+    pub(super) fn check_pending(&mut self, node: u64) {
         let asked = self.pending_at(node);
         for some in asked.chunks(CHECKED_AT_ONCE) {
             let queries = some.iter().map(|(id, session)| (id.to_bits(), *session)).collect();
@@ -261,7 +247,7 @@ impl State {
         }
     }
 
-    fn pending_at(&self, node: u64) -> Vec<(Id, u64)> {
+    pub(super) fn pending_at(&self, node: u64) -> Vec<(Id, u64)> {
         let of_it = self.pending.iter().filter(|(_, asked)| **asked == node);
         of_it.map(|(key, _)| *key).collect()
     }
@@ -318,7 +304,7 @@ impl State {
     }
 
     /// Somebody at a process answers under a name.
-    fn add_holder(&mut self, node: u64, name: Name) {
+    pub(super) fn add_holder(&mut self, node: u64, name: Name) {
         let is_more = self.holders.len() >= NAMES_MAX && !self.holders.contains_key(&name);
         if is_more || name.len() > NAME_MAX {
             return;
@@ -331,14 +317,20 @@ impl State {
     }
 
     /// Nobody at a process does any more, for this reason.
-    fn remove_holder(&mut self, node: u64, name: &[u8], ending: Ending, to: &mut Effects) {
+    pub(super) fn remove_holder(
+        &mut self,
+        node: u64,
+        name: &[u8],
+        ending: Ending,
+        to: &mut Effects,
+    ) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.names.remove(name) {
             self.leave(node, name, ending, to);
         }
     }
 
-    fn leave(&mut self, node: u64, name: &[u8], ending: Ending, to: &mut Effects) {
+    pub(super) fn leave(&mut self, node: u64, name: &[u8], ending: Ending, to: &mut Effects) {
         if let Some(found) = self.holders.get_mut(name) {
             found.nodes.retain(|&holder| holder != node);
             if found.nodes.is_empty() {
@@ -425,7 +417,7 @@ impl State {
         Some(node)
     }
 
-    fn fail_pending(&mut self, which: Vec<(Id, u64)>, to: &mut Effects) {
+    pub(super) fn fail_pending(&mut self, which: Vec<(Id, u64)>, to: &mut Effects) {
         for (from, session) in which {
             if self.close_pending(from, session).is_some() {
                 to.push((from, Event::Reply { session, result: Err(Code::NO_REPLY) }));
@@ -461,270 +453,13 @@ impl State {
             }
         }
         let frame = Frame::Ended { context: id.to_bits(), ending: copy(ending) };
-        let known = self.contacts.remove(&id).unwrap_or_default();
+        let mut known = self.contacts.remove(&id).unwrap_or_default();
         if known.contains(&EVERYBODY) {
-            self.tell_all(&frame);
+            known = self.peers.keys().copied().collect();
         }
-        for node in known.into_iter().filter(|&node| node != EVERYBODY) {
+        for node in known {
             self.tell(node, &frame);
         }
-    }
-
-    // Others --------------------------------------------------------------------------------------
-
-    /// There is a connection, and a server that takes so many bytes at once.
-    pub(super) fn connected(&mut self, max_payload: usize, now: u64) {
-        if matches!(self.phase, Phase::Over) {
-            return;
-        }
-        self.phase = Phase::Joining(now);
-        self.max_payload = max_payload;
-        self.expected.clear();
-        self.last_tick = now;
-        let node = self.node.clone();
-        let (state, node) = (self.changes, node.as_bytes());
-        self.tell_all(&Frame::Alive { state, node, is_new: true });
-        self.out.ask_all();
-    }
-
-    /// There is none.
-    pub(super) fn away(&mut self, why: &str, to: &mut Effects) {
-        if matches!(self.phase, Phase::Over) {
-            return;
-        }
-        self.phase = Phase::Away(why.to_owned());
-        self.out.clear();
-        for peer in self.peers.values_mut() {
-            // What is under way, if anything is, is of the numbering before.
-            peer.sent = (peer.sent.0.wrapping_add(1), 0);
-            peer.is_asked = false;
-        }
-        let all = self.pending.keys().copied().collect();
-        self.fail_pending(all, to);
-    }
-
-    /// All has been told, or there is nobody to tell it.
-    pub(super) fn check_joined(&mut self, now: u64) {
-        let Phase::Joining(since) = self.phase else { return };
-        let is_told = !self.peers.is_empty()
-            && self.expected.is_empty()
-            && self.peers.values().all(|peer| peer.state.is_some());
-        if is_told || now.saturating_sub(since) > JOIN_MAX {
-            self.phase = Phase::Here;
-        }
-    }
-
-    /// Nobody has got what everybody was told.
-    pub(super) fn is_alone(&mut self) {
-        // Others that were here before may be on their way back.
-        if matches!(self.phase, Phase::Joining(_)) {
-            self.phase = Phase::Here;
-        }
-    }
-
-    /// Whether a process is one of those that are known, or may be.
-    pub(super) fn may_meet(&self, node: u64) -> bool {
-        self.peers.len() < PEERS_MAX || self.peers.contains_key(&node)
-    }
-
-    /// The process sends something.
-    pub(super) fn meet(&mut self, node: u64, now: u64) -> &mut Peer {
-        let peer = self.peers.entry(node).or_insert_with(|| Peer {
-            // Distinct from those that were used before it was lost.
-            sent: ((now >> 20) as u32, 0),
-            ..Peer::default()
-        });
-        (peer.heard, peer.is_late) = (now, false);
-        peer
-    }
-
-    /// Handles what concerns the processes themselves; gives back the rest.
-    pub(super) fn react<'a>(
-        &mut self,
-        node: u64,
-        frame: Frame<'a>,
-        now: u64,
-        to: &mut Effects,
-    ) -> Option<Frame<'a>> {
-        match frame {
-            Frame::Alive { state, node: name, is_new } => {
-                let peer = self.meet(node, now);
-                peer.name = String::from_utf8_lossy(name).into_owned();
-                if peer.state != Some(state) {
-                    self.ask_names(node);
-                }
-                if is_new {
-                    self.tell_names(node);
-                    self.check_pending(node);
-                }
-            }
-            Frame::Came { state, name } => {
-                if self.follows(node, state, now) {
-                    self.add_holder(node, name.into());
-                }
-            }
-            Frame::Went { state, name, ending } => {
-                if self.follows(node, state, now) {
-                    self.remove_holder(node, name, ending, to);
-                }
-            }
-            Frame::Bye => self.lose(node, "it has ended", to),
-            Frame::Ended { context, ending } => {
-                if let Some(id) = self.known(node, context) {
-                    self.forget_asker(id);
-                    self.forget_far(id, ending, to);
-                }
-            }
-            Frame::Ask => self.tell_names(node),
-            Frame::Names { part, state, node: name, nodes, names } => {
-                let peer = self.meet(node, now);
-                peer.name = String::from_utf8_lossy(name).into_owned();
-                if part & FIRST != 0 {
-                    peer.parts.clear();
-                }
-                let room = NAMES_MAX.saturating_sub(peer.parts.len());
-                peer.parts.extend(names.into_iter().take(room).map(Name::from));
-                if part & LAST != 0 {
-                    peer.is_asked = false;
-                    peer.state = Some(state);
-                    self.set_names(node, to);
-                    self.expected.remove(&node);
-                    if matches!(self.phase, Phase::Joining(_)) {
-                        let is_new =
-                            |node: &u64| *node != self.own && !self.peers.contains_key(node);
-                        self.expected.extend(nodes.into_iter().filter(is_new));
-                    }
-                    self.check_joined(now);
-                }
-            }
-            Frame::Poll => self.tell(node, &Frame::Pong),
-            Frame::Pong => {}
-            Frame::Gap => self.check_pending(node),
-            Frame::Check(queries) => {
-                let is_open = |&(context, session): &(u64, u64)| {
-                    let asker = self.known(node, context);
-                    asker.is_some_and(|asker| self.open.contains_key(&(asker, session)))
-                };
-                let lost: Vec<_> = queries.into_iter().filter(|it| !is_open(it)).collect();
-                if !lost.is_empty() {
-                    self.write(node, 20 * lost.len(), |out| Frame::Unknown(lost).put(out));
-                }
-            }
-            Frame::Unknown(queries) => {
-                let of_it = |(context, session): (u64, u64)| {
-                    let key = (Id::from_number(context as f64)?, session);
-                    (self.pending.get(&key) == Some(&node)).then_some(key)
-                };
-                let lost = queries.into_iter().filter_map(of_it).collect();
-                self.fail_pending(lost, to);
-            }
-            frame => return Some(frame),
-        }
-        None
-    }
-
-    /// Whether a change of a process's names follows on what is known of them.
-    fn follows(&mut self, node: u64, state: u64, now: u64) -> bool {
-        let peer = self.meet(node, now);
-        if peer.state.is_some_and(|known| known.wrapping_add(1) == state) {
-            peer.state = Some(state);
-            return true;
-        }
-        if peer.state.is_none_or(|known| known < state) {
-            self.ask_names(node);
-        }
-        false
-    }
-
-    /// A process has told all its names.
-    fn set_names(&mut self, node: u64, to: &mut Effects) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        let now: BTreeSet<Name> = std::mem::take(&mut peer.parts).into_iter().collect();
-        let gone: Vec<Name> = peer.names.difference(&now).cloned().collect();
-        for name in gone {
-            self.remove_holder(node, &name, Ending { reason: "gone", detail: None }, to);
-        }
-        for name in now {
-            self.add_holder(node, name);
-        }
-    }
-
-    /// A parcel with this number has come from a process: what should have come before it is lost.
-    pub(super) fn count_parcel(&mut self, node: u64, number: (u32, u32), now: u64) {
-        let peer = self.meet(node, now);
-        let is_due = match peer.due {
-            Some(due) => due == number,
-            None => number.1 == 0,
-        };
-        peer.due = Some((number.0, number.1.wrapping_add(1)));
-        if peer.state.is_none() {
-            self.ask_names(node);
-        }
-        if !is_due {
-            self.tell(node, &Frame::Gap);
-            self.check_pending(node);
-        }
-    }
-
-    /// Nobody waits any more for what somebody elsewhere has asked.
-    fn forget_asker(&mut self, asker: Id) {
-        let asked: Vec<_> = self.open.keys().filter(|key| key.0 == asker).copied().collect();
-        for (asker, session) in asked {
-            self.close_open(asker, session);
-        }
-    }
-
-    /// A process is gone, or cannot be reached.
-    pub(super) fn lose(&mut self, node: u64, why: &str, to: &mut Effects) {
-        let which = self.pending_at(node);
-        self.fail_pending(which, to);
-        let Some(peer) = self.peers.remove(&node) else { return };
-        self.expected.remove(&node);
-        let detail = format!("node {} is gone: {why}", peer.name);
-        log::info!("cluster: {detail}");
-        for name in peer.names {
-            self.leave(node, &name, gone(&detail), to);
-        }
-        let first = Who::Context(node, 0);
-        let of_it = |who: &&Who| matches!(who, Who::Context(of, _) if *of == node);
-        let known = self.handles.range(first..).take_while(|(who, _)| of_it(&who));
-        let known: Vec<Id> = known.map(|(_, id)| *id).collect();
-        let askers: BTreeSet<Id> = known.iter().copied().collect();
-        for id in known {
-            self.forget_far(id, gone(&detail), to);
-        }
-        let open: Vec<_> =
-            self.open.keys().filter(|(asker, _)| askers.contains(asker)).copied().collect();
-        for (asker, session) in open {
-            self.close_open(asker, session);
-        }
-    }
-
-    /// Some time has passed.
-    pub(super) fn tick(&mut self, now: u64, to: &mut Effects) {
-        // Whoever could not run has heard nothing, whoever is there.
-        let was_stopped = now.saturating_sub(self.last_tick) > 3 * TICK;
-        self.last_tick = now;
-        let (state, node) = (self.changes, self.node.clone());
-        self.tell_all(&Frame::Alive { state, node: node.as_bytes(), is_new: false });
-        let is_here = self.check_here().is_ok();
-        for node in self.peers.keys().copied().collect::<Vec<_>>() {
-            let Some(peer) = self.peers.get_mut(&node) else { continue };
-            if was_stopped {
-                peer.heard = now;
-            }
-            peer.is_asked = false;
-            let silence = now.saturating_sub(peer.heard);
-            peer.is_late = silence > LATE;
-            let is_slow = peer.asked > 0;
-            let was_slow = std::mem::replace(&mut peer.is_slow, is_slow);
-            if silence > LOST {
-                self.lose(node, "nothing was heard of it for 2.4 s", to);
-            } else if is_here && (silence > SILENT || is_slow && was_slow) {
-                self.tell(node, &Frame::Poll);
-            }
-        }
-        self.check_joined(now);
     }
 }
 

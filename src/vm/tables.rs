@@ -161,8 +161,8 @@ impl Table {
         self.hash().iter().filter(|node| node.value != NIL).count()
     }
 
-    /// Puts all entries into new memory for so many, a power of two. Keys that are at home there come first, so that none has
-    /// to move; the others follow theirs in its chain.
+    /// Puts all entries into new memory, for so many, a power of two. Keys that are at home there
+    /// come first, so that none has to move; the others follow theirs in its chain.
     unsafe fn grow(&mut self, raw: *mut lua_State, len: usize) {
         const ENTRY: usize = size_of::<Node>();
         // SAFETY: the callers have a live table. Memory is the VM's, which raises if there is none;

@@ -2,7 +2,10 @@
 -- right, or in a failure that may be. Run with --simulate SEED --nodes N.
 
 local QUERIES, ASKERS = 30, 4
-local MAY_BE = { [205] = true, [207] = true, [208] = true, [231] = true }
+
+-- How often queries have failed with each code that may be: none is left waiting until its time is
+-- over (208).
+local failures = { [205] = 0, [207] = 0, [231] = 0 }
 
 if context.node() ~= "n1" then
     context.register("pool", { shared = true })
@@ -47,9 +50,9 @@ local function ask(asker)
             assert(not value.fails, "answer of a query that fails")
             answered = answered + 1
         else
-            assert(MAY_BE[answer], answer)
-            -- 10 s, and what simulated timers are late.
-            assert(time < 11, "told too late: " .. time)
+            failures[answer] = failures[answer] + 1
+            -- 3 s, and what a simulation with faults is late.
+            assert(time < 5, "told too late: " .. time)
             failed = failed + 1
         end
         published = published + 1
@@ -66,7 +69,8 @@ local function ask(asker)
         if not ok then timer.sleep(0.1) end
         assert(timer.now() - at < 300, "n2 does not come back")
     until ok
-    print(answered + failed .. " of " .. ASKERS * QUERIES)
+    assert(answered + failed == ASKERS * QUERIES, "some are missing")
+    print(answered, failures[205], failures[207], failures[231])
     context.exit(0)
 end
 

@@ -1,13 +1,14 @@
 //! A nats-server of the test's own.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+#![allow(dead_code, reason = "every test crate uses some of it")]
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use super::process::{Server, node_lua};
-use super::{Folder, PATIENCE, connect};
+use crate::support::{Folder, PATIENCE, Server, connect, node_lua};
 
 /// The program, if there is one. `NODE_LUA_PEERS=all` insists.
 fn program() -> Option<&'static str> {
@@ -26,14 +27,24 @@ pub(crate) struct Nats {
     child: Child,
     pub(crate) port: u16,
     config: String,
+    network: Option<String>,
     folder: Folder,
 }
 
-/// Starts it; returns the port that it listens on, and that it is ready.
-fn start(folder: &Folder, config: &str, port: Option<u16>) -> (Child, u16) {
+/// A command, to be run in the network of this name.
+pub(crate) fn within(network: Option<&str>, program: impl AsRef<OsStr>) -> Command {
+    let Some(network) = network else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", network]).arg(program);
+    command
+}
+
+/// Starts it; returns the port that it listens on, once it is ready.
+fn start(folder: &Folder, config: &str, network: Option<&str>, port: Option<u16>) -> (Child, u16) {
     let port = port.map_or("-1".to_owned(), |port| port.to_string());
-    let path = folder.write("nats.conf", format!("listen: 127.0.0.1:{port}\n{config}\n"));
-    let mut child = Command::new(program().unwrap())
+    let host = if network.is_some() { "0.0.0.0" } else { "127.0.0.1" };
+    let path = folder.write("nats.conf", format!("listen: {host}:{port}\n{config}\n"));
+    let mut child = within(network, program().unwrap())
         .arg("-c")
         .arg(path)
         .stderr(Stdio::piped())
@@ -65,10 +76,16 @@ impl Nats {
 
     /// The same with these lines in its configuration.
     pub(crate) fn with(config: &str) -> Option<Nats> {
+        Nats::within(config, None)
+    }
+
+    /// The same in the network of this name, on all its addresses.
+    pub(crate) fn within(config: &str, network: Option<&str>) -> Option<Nats> {
         program()?;
         let folder = Folder::new();
-        let (child, port) = start(&folder, config, None);
-        Some(Nats { child, port, config: config.to_owned(), folder })
+        let (child, port) = start(&folder, config, network, None);
+        let network = network.map(str::to_owned);
+        Some(Nats { child, port, config: config.to_owned(), network, folder })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -95,7 +112,8 @@ impl Nats {
 
     /// Starts it again, on the same port.
     pub(crate) fn restart(&mut self) {
-        self.child = start(&self.folder, &self.config, Some(self.port)).0;
+        let network = self.network.as_deref();
+        self.child = start(&self.folder, &self.config, network, Some(self.port)).0;
     }
 
     /// Sends it a signal, named as `kill` does.

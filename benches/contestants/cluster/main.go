@@ -2,6 +2,7 @@
 //
 //	main serve URL
 //	main ask URL COUNT IN_FLIGHT
+//	main broadcast URL COUNT NODES
 package main
 
 import (
@@ -34,6 +35,10 @@ func main() {
 		select {}
 	}
 	count, _ := strconv.Atoi(os.Args[3])
+	if os.Args[1] == "broadcast" {
+		broadcast(connection, count)
+		return
+	}
 	flight, _ := strconv.Atoi(os.Args[4])
 	each := count / flight
 	times := make([][]float64, flight)
@@ -60,4 +65,34 @@ func main() {
 	sort.Float64s(all)
 	fmt.Printf("%d in flight: %.0f/s, p50 %.1f us, p99 %.1f us\n", flight,
 		float64(len(all))/took, all[len(all)/2], all[len(all)*99/100])
+}
+
+// Publications of 1 KiB to as many connections, each in a goroutine of its own.
+func broadcast(connection *nats.Conn, count int) {
+	nodes, _ := strconv.Atoi(os.Args[4])
+	var group sync.WaitGroup
+	for node := 0; node < nodes; node++ {
+		listener, err := nats.Connect(os.Args[2])
+		check(err)
+		group.Add(1)
+		left := count
+		subscription, err := listener.Subscribe("bench.all", func(*nats.Msg) {
+			left--
+			if left == 0 {
+				group.Done()
+			}
+		})
+		check(err)
+		check(subscription.SetPendingLimits(-1, -1))
+		check(listener.Flush())
+	}
+	value := make([]byte, 1024)
+	began := time.Now()
+	for i := 0; i < count; i++ {
+		check(connection.Publish("bench.all", value))
+	}
+	group.Wait()
+	took := time.Since(began).Seconds()
+	fmt.Printf("%.0f publications/s, %.1f MB/s to processes\n", float64(count)/took,
+		float64(count*nodes*1024)/took/1e6)
 }

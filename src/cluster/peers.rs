@@ -1,0 +1,280 @@
+//! The other processes: meeting them, hearing of their names, noticing that they are gone.
+
+use std::collections::BTreeSet;
+
+use super::state::{Effects, NAMES_MAX, Name, Peer, Phase, State, TICK, Who, gone};
+use super::wire::{FIRST, Frame, LAST};
+use crate::message::{Ending, Id};
+
+/// Silence after which whatever a process is told asks, too, whether anybody gets it: if not, it is
+/// gone.
+const LATE: u64 = 600_000_000;
+
+/// Silence after which it is asked without another reason.
+const SILENT: u64 = 1_100_000_000;
+
+/// Silence after which a process is lost.
+const LOST: u64 = 2_400_000_000;
+
+/// How long a new one waits for the lists of those that it has heard of.
+const JOIN_MAX: u64 = 1_000_000_000;
+
+/// Processes that are known.
+const PEERS_MAX: usize = 4096;
+
+impl State {
+    /// There is a connection, and a server that takes so many bytes at once.
+    pub(super) fn connected(&mut self, max_payload: usize, now: u64) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        self.phase = Phase::Joining(now);
+        self.max_payload = max_payload;
+        self.expected.clear();
+        self.last_tick = now;
+        let node = self.node.clone();
+        let (state, node) = (self.changes, node.as_bytes());
+        self.tell_all(&Frame::Alive { state, node, is_new: true });
+        self.out.ask_all();
+    }
+
+    /// There is none.
+    pub(super) fn away(&mut self, why: &str, to: &mut Effects) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        self.phase = Phase::Away(why.to_owned());
+        self.out.clear();
+        for peer in self.peers.values_mut() {
+            // What is under way, if anything is, is of the numbering before.
+            peer.sent = (peer.sent.0.wrapping_add(1), 0);
+            peer.is_asked = false;
+        }
+        let all = self.pending.keys().copied().collect();
+        self.fail_pending(all, to);
+    }
+
+    /// All has been told, or there is nobody to tell it.
+    pub(super) fn check_joined(&mut self, now: u64) {
+        let Phase::Joining(since) = self.phase else { return };
+        let is_told = !self.peers.is_empty()
+            && self.expected.is_empty()
+            && self.peers.values().all(|peer| peer.state.is_some());
+        if is_told || now.saturating_sub(since) > JOIN_MAX {
+            self.phase = Phase::Here;
+        }
+    }
+
+    /// Nobody has got what everybody was told.
+    pub(super) fn is_alone(&mut self) {
+        // Others that were here before may be on their way back.
+        if matches!(self.phase, Phase::Joining(_)) {
+            self.phase = Phase::Here;
+        }
+    }
+
+    /// Whether a process is one of those that are known, or may be.
+    pub(super) fn may_meet(&self, node: u64) -> bool {
+        self.peers.len() < PEERS_MAX || self.peers.contains_key(&node)
+    }
+
+    /// The process sends something.
+    pub(super) fn meet(&mut self, node: u64, now: u64) -> &mut Peer {
+        let peer = self.peers.entry(node).or_insert_with(|| Peer {
+            // Distinct from those that were used before it was lost.
+            sent: ((now >> 20) as u32, 0),
+            ..Peer::default()
+        });
+        (peer.heard, peer.is_late) = (now, false);
+        peer
+    }
+
+    /// Handles what concerns the processes themselves; gives back the rest.
+    pub(super) fn react<'a>(
+        &mut self,
+        node: u64,
+        frame: Frame<'a>,
+        now: u64,
+        to: &mut Effects,
+    ) -> Option<Frame<'a>> {
+        match frame {
+            Frame::Alive { state, node: name, is_new } => {
+                let peer = self.meet(node, now);
+                peer.name = String::from_utf8_lossy(name).into_owned();
+                if peer.state != Some(state) {
+                    self.ask_names(node);
+                }
+                if is_new {
+                    self.tell_names(node);
+                    self.check_pending(node);
+                }
+            }
+            Frame::Came { state, name } => {
+                if self.follows(node, state, now) {
+                    self.add_holder(node, name.into());
+                }
+            }
+            Frame::Went { state, name, ending } => {
+                if self.follows(node, state, now) {
+                    self.remove_holder(node, name, ending, to);
+                }
+            }
+            Frame::Bye => self.lose(node, "it has ended", to),
+            Frame::Ended { context, ending } => {
+                if let Some(id) = self.known(node, context) {
+                    self.forget_asker(id);
+                    self.forget_far(id, ending, to);
+                }
+            }
+            Frame::Ask => self.tell_names(node),
+            Frame::Names { part, state, node: name, nodes, names } => {
+                let peer = self.meet(node, now);
+                peer.name = String::from_utf8_lossy(name).into_owned();
+                if part & FIRST != 0 {
+                    peer.parts.clear();
+                }
+                let room = NAMES_MAX.saturating_sub(peer.parts.len());
+                peer.parts.extend(names.into_iter().take(room).map(Name::from));
+                if part & LAST != 0 {
+                    peer.is_asked = false;
+                    peer.state = Some(state);
+                    self.set_names(node, to);
+                    self.expected.remove(&node);
+                    if matches!(self.phase, Phase::Joining(_)) {
+                        let is_new =
+                            |node: &u64| *node != self.own && !self.peers.contains_key(node);
+                        self.expected.extend(nodes.into_iter().filter(is_new));
+                    }
+                    self.check_joined(now);
+                }
+            }
+            Frame::Poll => self.tell(node, &Frame::Pong),
+            Frame::Pong => {}
+            Frame::Gap => self.check_pending(node),
+            Frame::Check(queries) => {
+                let is_open = |&(context, session): &(u64, u64)| {
+                    let asker = self.known(node, context);
+                    asker.is_some_and(|asker| self.open.contains_key(&(asker, session)))
+                };
+                let lost: Vec<_> = queries.into_iter().filter(|it| !is_open(it)).collect();
+                if !lost.is_empty() {
+                    self.write(node, 20 * lost.len(), |out| Frame::Unknown(lost).put(out));
+                }
+            }
+            Frame::Unknown(queries) => {
+                let of_it = |(context, session): (u64, u64)| {
+                    let key = (Id::from_number(context as f64)?, session);
+                    (self.pending.get(&key) == Some(&node)).then_some(key)
+                };
+                let lost = queries.into_iter().filter_map(of_it).collect();
+                self.fail_pending(lost, to);
+            }
+            frame => return Some(frame),
+        }
+        None
+    }
+
+    /// Whether a change of a process's names follows on what is known of them.
+    fn follows(&mut self, node: u64, state: u64, now: u64) -> bool {
+        let peer = self.meet(node, now);
+        if peer.state.is_some_and(|known| known.wrapping_add(1) == state) {
+            peer.state = Some(state);
+            return true;
+        }
+        if peer.state.is_none_or(|known| known < state) {
+            self.ask_names(node);
+        }
+        false
+    }
+
+    /// A process has told all its names.
+    fn set_names(&mut self, node: u64, to: &mut Effects) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let now: BTreeSet<Name> = std::mem::take(&mut peer.parts).into_iter().collect();
+        let gone: Vec<Name> = peer.names.difference(&now).cloned().collect();
+        for name in gone {
+            self.remove_holder(node, &name, Ending { reason: "gone", detail: None }, to);
+        }
+        for name in now {
+            self.add_holder(node, name);
+        }
+    }
+
+    /// A parcel with this number has come from a process: what should have come before it is lost.
+    pub(super) fn count_parcel(&mut self, node: u64, number: (u32, u32), now: u64) {
+        let peer = self.meet(node, now);
+        let is_due = match peer.due {
+            Some(due) => due == number,
+            None => number.1 == 0,
+        };
+        peer.due = Some((number.0, number.1.wrapping_add(1)));
+        if peer.state.is_none() {
+            self.ask_names(node);
+        }
+        if !is_due {
+            self.tell(node, &Frame::Gap);
+            self.check_pending(node);
+        }
+    }
+
+    /// Nobody waits any more for what somebody elsewhere has asked.
+    fn forget_asker(&mut self, asker: Id) {
+        let asked: Vec<_> = self.open.keys().filter(|key| key.0 == asker).copied().collect();
+        for (asker, session) in asked {
+            self.close_open(asker, session);
+        }
+    }
+
+    /// A process is gone, or cannot be reached.
+    pub(super) fn lose(&mut self, node: u64, why: &str, to: &mut Effects) {
+        let which = self.pending_at(node);
+        self.fail_pending(which, to);
+        let Some(peer) = self.peers.remove(&node) else { return };
+        self.expected.remove(&node);
+        let detail = format!("node {} is gone: {why}", peer.name);
+        log::info!("cluster: {detail}");
+        for name in peer.names {
+            self.leave(node, &name, gone(&detail), to);
+        }
+        let first = Who::Context(node, 0);
+        let of_it = |who: &&Who| matches!(who, Who::Context(of, _) if *of == node);
+        let known = self.handles.range(first..).take_while(|(who, _)| of_it(&who));
+        let known: Vec<Id> = known.map(|(_, id)| *id).collect();
+        let askers: BTreeSet<Id> = known.iter().copied().collect();
+        for id in known {
+            self.forget_far(id, gone(&detail), to);
+        }
+        let open: Vec<_> =
+            self.open.keys().filter(|(asker, _)| askers.contains(asker)).copied().collect();
+        for (asker, session) in open {
+            self.close_open(asker, session);
+        }
+    }
+
+    /// Some time has passed.
+    pub(super) fn tick(&mut self, now: u64, to: &mut Effects) {
+        // Whoever could not run has heard nothing, whoever is there.
+        let was_stopped = now.saturating_sub(self.last_tick) > 3 * TICK;
+        self.last_tick = now;
+        let (state, node) = (self.changes, self.node.clone());
+        self.tell_all(&Frame::Alive { state, node: node.as_bytes(), is_new: false });
+        let is_here = self.check_here().is_ok();
+        for node in self.peers.keys().copied().collect::<Vec<_>>() {
+            let Some(peer) = self.peers.get_mut(&node) else { continue };
+            if was_stopped {
+                peer.heard = now;
+            }
+            peer.is_asked = false;
+            let silence = now.saturating_sub(peer.heard);
+            peer.is_late = silence > LATE;
+            let is_slow = peer.asked > 0;
+            let was_slow = std::mem::replace(&mut peer.is_slow, is_slow);
+            if silence > LOST {
+                self.lose(node, "nothing was heard of it for 2.4 s", to);
+            } else if is_here && (silence > SILENT || is_slow && was_slow) {
+                self.tell(node, &Frame::Poll);
+            }
+        }
+        self.check_joined(now);
+    }
+}
