@@ -28,13 +28,16 @@ const EXACT_MAX: u64 = 1 << 53;
 const DIGITS_MAX: usize = 19;
 
 /// Reads one text.
-#[derive(Debug)]
 pub struct Reader<'de> {
     text: &'de str,
     at: usize,
     /// Text with escapes, unescaped.
     unescaped: String,
+    may_hold: Option<&'de dyn Fn(usize) -> bool>,
 }
+
+/// Nobody is asked about less memory.
+const UNASKED_BYTES: usize = 64 * 1024;
 
 /// Line, column and byte of a place, all from 1 on; columns are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +69,13 @@ impl std::fmt::Display for Place {
 impl<'de> Reader<'de> {
     /// For a text of one value.
     pub fn new(text: &'de str) -> Reader<'de> {
-        Reader { text, at: 0, unescaped: String::new() }
+        Reader { text, at: 0, unescaped: String::new(), may_hold: None }
+    }
+
+    /// The same, where `may_hold` is asked before the longest text with escapes takes so many bytes
+    /// of memory.
+    pub fn with_memory(text: &'de str, may_hold: &'de dyn Fn(usize) -> bool) -> Reader<'de> {
+        Reader { may_hold: Some(may_hold), ..Reader::new(text) }
     }
 
     /// Where it is; after an error, where that is.
@@ -163,7 +172,7 @@ impl<'de> Reader<'de> {
     /// The rest of a text that is not plain.
     fn escaped(&mut self, start: usize) -> Result<()> {
         self.unescaped.clear();
-        self.unescaped.push_str(&self.text[start..self.at]);
+        self.add(&self.text[start..self.at])?;
         loop {
             match self.peek() {
                 Some(b'"') => {
@@ -175,8 +184,22 @@ impl<'de> Reader<'de> {
             }
             let start = self.at;
             self.at += self.plain();
-            self.unescaped.push_str(&self.text[start..self.at]);
+            self.add(&self.text[start..self.at])?;
         }
+    }
+
+    #[inline]
+    fn add(&mut self, part: &str) -> Result<()> {
+        let length = self.unescaped.len() + part.len();
+        if length > self.unescaped.capacity() && length > UNASKED_BYTES {
+            let capacity = length.max(2 * self.unescaped.capacity());
+            if self.may_hold.is_some_and(|may_hold| !may_hold(capacity)) {
+                return Err(Error::new("not enough memory for a string with escapes"));
+            }
+            self.unescaped.reserve_exact(capacity - self.unescaped.len());
+        }
+        self.unescaped.push_str(part);
+        Ok(())
     }
 
     fn escape(&mut self) -> Result<()> {
@@ -203,8 +226,7 @@ impl<'de> Reader<'de> {
                     self.at = start;
                     return Err(Error::new("half a surrogate pair in an escape"));
                 };
-                self.unescaped.push(letter);
-                return Ok(());
+                return self.add(letter.encode_utf8(&mut [0; 4]));
             }
             _ => {
                 let error = self.unexpected("invalid escape");
@@ -212,8 +234,7 @@ impl<'de> Reader<'de> {
             }
         };
         self.at += 1;
-        self.unescaped.push(letter);
-        Ok(())
+        self.add(letter.encode_utf8(&mut [0; 4]))
     }
 
     /// The four digits behind a `u`, which is next.

@@ -1,7 +1,7 @@
 //! MessagePack, read.
 //!
-//! Text that is not UTF-8 comes as `byte_buf`, binary data as `bytes`; a value of an application's
-//! own type as a newtype of its number and its bytes.
+//! Text that is not UTF-8 comes as `bytes`, binary data as `borrowed_bytes`; a value of an
+//! application's own type as a newtype of its number and its bytes.
 //!
 //! ```
 //! use node_lua::codec::msgpack::Reader;
@@ -74,7 +74,7 @@ impl<'de> Reader<'de> {
         let bytes = self.take(count)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => visitor.visit_borrowed_str(text),
-            Err(_) => visitor.visit_byte_buf(bytes.to_vec()),
+            Err(_) => visitor.visit_bytes(bytes),
         }
     }
 

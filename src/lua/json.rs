@@ -1,5 +1,6 @@
 //! JSON, as scripts write and read it: the modules `json` and `cjson`.
 
+use std::cell::RefCell;
 use std::ffi::c_int;
 use std::io::{self, Write};
 
@@ -9,7 +10,7 @@ use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::data::{self, BYTES, Input, READ, WRITE};
 use crate::codec::json;
-use crate::vm::data::{Builder, Marked, Output, ReadRules, Source, Sparse, WriteRules, write};
+use crate::vm::data::{Builder, Charged, Marked, ReadRules, Source, Sparse, WriteRules, write};
 use crate::vm::stack::{Stack, function};
 
 /// Functions for the table of natives.
@@ -57,10 +58,13 @@ impl Formatter for Style {
         to: &mut W,
         part: &str,
     ) -> io::Result<()> {
-        if self.escapes_slash && part.contains('/') {
-            return to.write_all(part.replace('/', "\\/").as_bytes());
+        let mut rest = part;
+        while let Some((before, behind)) = rest.split_once('/').filter(|_| self.escapes_slash) {
+            to.write_all(before.as_bytes())?;
+            to.write_all(b"\\/")?;
+            rest = behind;
         }
-        to.write_all(part.as_bytes())
+        to.write_all(rest.as_bytes())
     }
 }
 
@@ -88,9 +92,11 @@ fn push_text(
     bytes_max: usize,
 ) -> Result<(), String> {
     let source = Source::new(lua, rules);
-    write(lua, bytes_max, |output: &mut Output| {
-        let mut to = serde_json::Serializer::with_formatter(output, style);
-        source.top().serialize(&mut to)
+    write(lua, bytes_max, |output| {
+        let mut to = serde_json::Serializer::with_formatter(&mut *output, style);
+        let written = source.top().serialize(&mut to);
+        output.failure = output.failure.or(source.take_shortage());
+        written
     })
     .map_err(|(error, failure)| data::why(&source, failure, bytes_max, error))
 }
@@ -123,8 +129,10 @@ fn push_value(lua: Stack<'_>, text: &[u8], rules: ReadRules, max: usize) -> Resu
             return Err(format!("invalid UTF-8 at {place}"));
         }
     };
-    let mut from = json::Reader::new(text);
-    let result = Builder::new(lua, rules).push(&mut from).and_then(|()| from.end());
+    let charged = RefCell::new(Charged::new(lua));
+    let may_hold = |bytes| charged.borrow_mut().collect_and_set(bytes);
+    let mut from = json::Reader::with_memory(text, &may_hold);
+    let result = Builder::new(lua, rules, text.len()).push(&mut from).and_then(|()| from.end());
     result.map_err(|error| format!("{error} at {}", from.place()))
 }
 

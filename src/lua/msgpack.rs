@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::data::{self, Input, READ, WRITE};
 use crate::codec::msgpack;
-use crate::vm::data::{Builder, Keys, Output, ReadRules, Source, Sparse, WriteRules, write};
+use crate::vm::data::{Builder, Keys, ReadRules, Source, Sparse, WriteRules, write};
 use crate::vm::stack::{Stack, function};
 
 /// Functions for the table of natives.
@@ -25,10 +25,12 @@ fn encode(lua: Stack<'_>) -> c_int {
     };
     let bytes_max = data::write_options(lua, &mut rules, |_, _, _| false);
     let source = Source::new(lua, &rules);
-    let written = write(lua, bytes_max, |output: &mut Output| {
-        let mut to = rmp_serde::Serializer::new(output);
+    let written = write(lua, bytes_max, |output| {
+        let mut to = rmp_serde::Serializer::new(&mut *output);
         to.unstable_set_max_depth(usize::MAX);
-        source.top().serialize(&mut to)
+        let written = source.top().serialize(&mut to);
+        output.failure = output.failure.or(source.take_shortage());
+        written
     });
     match written {
         Ok(()) => 1,
@@ -82,7 +84,7 @@ fn read(
     may_go_on: bool,
 ) -> Result<usize, String> {
     let mut from = msgpack::Reader::new(bytes);
-    let result = Builder::new(lua, rules).push(&mut from);
+    let result = Builder::new(lua, rules, bytes.len()).push(&mut from);
     let (next, left) = (first + from.position(), bytes.len() - from.position());
     match result {
         Ok(()) if left > 0 && !may_go_on => {

@@ -38,8 +38,12 @@ pub(super) fn init() {
     values::travel(values::Other { take: parcel_at, push: push_parcel });
 }
 
-/// Pushes a configuration. May raise for want of memory.
-fn push(lua: Stack<'_>, config: Arc<Config>) {
+/// Pushes a configuration, which counts with what the context holds; false if that is too much.
+/// May raise for want of memory.
+fn push(lua: Stack<'_>, config: Arc<Config>) -> bool {
+    if !lua.charge(config.bytes()) {
+        return false;
+    }
     lua.field(ffi::LUA_REGISTRYINDEX, CONFIGS[0]);
     if lua.kind(-1) == ffi::LUA_TNIL {
         lua.push_table(0, 4);
@@ -64,6 +68,7 @@ fn push(lua: Stack<'_>, config: Arc<Config>) {
         }
     });
     lua.push_key(key, CONFIGS[0]);
+    true
 }
 
 /// The configuration at `index`, if it is one.
@@ -81,7 +86,9 @@ fn parcel_at(lua: Stack<'_>, index: c_int) -> Option<Piece> {
 /// Pushes the configuration that a piece of a message stands for; false if it is none.
 fn push_parcel(lua: Stack<'_>, piece: &Piece) -> bool {
     let Some(config) = Config::from_parcel(piece) else { return false };
-    push(lua, config);
+    if !push(lua, config) {
+        lua.push_nil();
+    }
     true
 }
 
@@ -89,7 +96,7 @@ fn push_parcel(lua: Stack<'_>, piece: &Piece) -> bool {
 fn collect(lua: Stack<'_>) -> c_int {
     if let Some((_, key)) = lua.key_of(1, &CONFIGS).filter(|_| host::is_entered()) {
         let gone = host::with(|host| host.sockets.tls.as_mut()?.remove(key));
-        drop(gone);
+        lua.discharge(gone.map_or(0, |config| config.bytes()));
     }
     0
 }
@@ -117,7 +124,7 @@ fn reload(lua: Stack<'_>) -> c_int {
         let expected = "TLS configuration (tls.client, tls.server)";
         return lua.bad(Wrong::Argument(1), "reload", expected, Some(1));
     };
-    let result = may_read().and_then(|()| config.reload());
+    let result = may_read().and_then(|()| config.reload(&|| look(lua)));
     drop(config);
     match result {
         Ok(()) => {
@@ -167,12 +174,21 @@ fn options(lua: Stack<'_>, alpn: c_int, only_tls13: c_int) -> Options {
     Options { alpn: protocols, only_tls13: lua.boolean(only_tls13) }
 }
 
+/// Raises if the context is to end.
+fn look(lua: Stack<'_>) {
+    lua.tick(&mut 0);
+}
+
 fn push_made(lua: Stack<'_>, made: Result<Arc<Config>, Failure>) -> c_int {
+    let made = made.and_then(|config| match push(lua, config) {
+        true => Ok(1),
+        false => Err(Failure {
+            code: Code::NO_MEMORY,
+            text: "the memory limit leaves no room for it".to_owned(),
+        }),
+    });
     match made {
-        Ok(config) => {
-            push(lua, config);
-            1
-        }
+        Ok(count) => count,
         Err(failure) => {
             lua.push_nil();
             1 + push_failure(lua, &failure)
@@ -196,7 +212,7 @@ fn client(lua: Stack<'_>) -> c_int {
         Client { ca: source(lua, 1), identity: identity(lua, 2, 3), verify: lua.boolean(6) };
     let options = options(lua, 4, 5);
     let sources = client.identity.iter().flat_map(files).chain(&client.ca);
-    let made = check_sources(sources).and_then(|()| Config::client(client, options));
+    let made = check_sources(sources).and_then(|()| Config::client(client, options, &|| look(lua)));
     push_made(lua, made)
 }
 
@@ -217,7 +233,7 @@ fn server(lua: Stack<'_>) -> c_int {
     let options = options(lua, 4, 5);
     let identities = server.identity.iter().chain(server.sni.iter().map(|(_, one)| one));
     let sources = identities.flat_map(files).chain(&server.client_ca);
-    let made = check_sources(sources).and_then(|()| Config::server(server, options));
+    let made = check_sources(sources).and_then(|()| Config::server(server, options, &|| look(lua)));
     push_made(lua, made)
 }
 

@@ -128,6 +128,11 @@ impl Held {
         }
     }
 
+    /// Nothing, of the same allowance.
+    pub fn another(&self) -> Held {
+        self.of.empty()
+    }
+
     /// Whether so many bytes may be counted instead.
     pub fn may_be(&self, bytes: usize) -> bool {
         self.may_be_beyond(bytes, 0)

@@ -15,6 +15,7 @@ use bytes::BytesMut;
 
 use crate::buf::fill_block;
 use crate::error::Code;
+use crate::message::Held;
 use crate::rt::Stream;
 use crate::tls::{Details, Rest, Session};
 
@@ -45,8 +46,10 @@ struct State {
     owed: usize,
     /// We have said that we say no more.
     is_closed: bool,
-    /// Why nothing can be received any more, if it is the system that says so.
+    /// Why nothing can be received any more, if it is not TLS that says so.
     broken: Option<Code>,
+    /// What the session takes counts here, if the context has a memory limit.
+    held: Option<Held>,
 }
 
 /// A socket as something that is written to.
@@ -107,7 +110,17 @@ impl State {
         })
     }
 
-    /// Why the session has failed, or the system says that nothing comes any more.
+    /// Counts what the session takes now; the connection breaks if that is too much.
+    fn count(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        let bytes = self.session.held_bytes(self.owed);
+        if self.broken.is_none() && !held.may_be(bytes) {
+            self.broken = Some(Code::NO_MEMORY);
+        }
+        held.set(bytes);
+    }
+
+    /// Why the session has failed, or nothing comes any more.
     fn failed(&self) -> Option<Code> {
         self.session.failure().map(|failure| failure.code).or(self.broken)
     }
@@ -115,8 +128,9 @@ impl State {
 
 impl Secure {
     /// A session that begins once `plain` bytes of the write queue are out.
-    pub(super) fn new(session: Session, plain: usize) -> Secure {
-        let state = State { session, plain, owed: 0, is_closed: false, broken: None };
+    pub(super) fn new(session: Session, plain: usize, held: Option<Held>) -> Secure {
+        let mut state = State { session, plain, owed: 0, is_closed: false, broken: None, held };
+        state.count();
         Secure {
             state: Mutex::new(state),
             is_handshaking: AtomicBool::new(true),
@@ -158,6 +172,7 @@ impl Secure {
         }
         let result = loop {
             let flushed = state.flush(stream);
+            state.count();
             if let Some(code) = state.failed() {
                 break Err(code);
             }
@@ -183,6 +198,7 @@ impl Secure {
                 stream.clear_read_ready();
             }
         };
+        state.count();
         if result.is_ok() {
             self.is_handshaking.store(false, Ordering::Release);
         }
@@ -226,6 +242,7 @@ impl Secure {
             break (if filled > 0 { Ok(filled) } else { Err(nothing) }, false);
         };
         self.has_more.store(has_more, Ordering::Relaxed);
+        state.count();
         // Answers to what the peer asks of the protocol, and why the session ends. What does not
         // leave now leaves with the next bytes that are written.
         let _ = state.flush(stream);
@@ -259,6 +276,7 @@ impl Secure {
                 return Ok(Some(sent));
             }
             state.owed = state.session.write(pieces, sent);
+            state.count();
         }
     }
 

@@ -5,6 +5,7 @@ use std::task::Poll;
 use super::super::secure::Secure;
 use super::{Connection, Input};
 use crate::error::Code;
+use crate::message::Held;
 use crate::tls::{Details, Session};
 
 impl Connection {
@@ -21,7 +22,8 @@ impl Connection {
             return Err(code.text());
         }
         session.feed(&std::mem::take(&mut self.buffered));
-        if !self.writer.start_tls(session) {
+        let held = self.held.as_ref().map(Held::another);
+        if !self.writer.start_tls(session, held) {
             return Err("the connection has TLS already");
         }
         self.tls_token = token;

@@ -187,13 +187,15 @@ impl WriteBatch {
 
     /// Drops what is staged; who waits for it is told `code`.
     pub fn refuse(&mut self, code: Code, mut notify: impl FnMut(u64, Result<(), Code>)) {
-        self.clear();
         self.notices.drain(..).for_each(|(_, token)| notify(token, Err(code)));
+        self.clear();
     }
 
     fn clear(&mut self) {
         let mut copied = std::mem::take(&mut self.copied);
         self.shared.clear();
+        self.shared.shrink_to(SPARE_PIECES);
+        self.notices.shrink_to(SPARE_PIECES);
         self.bytes = 0;
         if (1..=SPARE_BYTES).contains(&copied.capacity()) {
             copied.clear();
@@ -393,9 +395,8 @@ impl Writer {
         };
         if queue.bytes == 0 && written == staged.bytes {
             drop(queue);
-            staged.clear();
             staged.notices.drain(..).for_each(|(_, token)| notify(token, Ok(())));
-            return;
+            return staged.clear();
         }
         let rest = staged.bytes - written;
         // What waits is bounded, whatever a script writes at once: a frame larger than the limit
@@ -468,18 +469,18 @@ impl Writer {
 
     fn lose(&self, queue: &mut Queue, code: Code) {
         queue.failed = Some(code);
-        queue.pieces.clear();
+        queue.pieces = VecDeque::new();
         queue.bytes = 0;
-        for notice in queue.notices.drain(..) {
+        for notice in std::mem::take(&mut queue.notices) {
             notice.tell(Err(code));
         }
     }
 
     /// Has all that is written from now on go through a session. False if there is one.
     #[cfg(feature = "tls")]
-    pub(super) fn start_tls(&self, session: Session) -> bool {
+    pub(super) fn start_tls(&self, session: Session, held: Option<Held>) -> bool {
         let queue = self.queue();
-        self.transport.set_secure(Secure::new(session, queue.bytes))
+        self.transport.set_secure(Secure::new(session, queue.bytes, held))
     }
 
     /// Goes on writing the queue, after the socket has become ready for that.
@@ -582,10 +583,10 @@ impl Queue {
             left -= piece.bytes.len();
             self.pieces.pop_front();
         }
-        while self.notices.front().is_some_and(|notice| notice.at <= self.written) {
-            if let Some(notice) = self.notices.pop_front() {
-                notice.tell(Ok(()));
-            }
+        let told = self.notices.partition_point(|notice| notice.at <= self.written);
+        self.notices.drain(..told).for_each(|notice| notice.tell(Ok(())));
+        if self.bytes == 0 {
+            (self.pieces, self.notices) = (VecDeque::new(), VecDeque::new());
         }
     }
 }

@@ -48,8 +48,11 @@ static SENT: Mutex<BTreeMap<usize, Weak<Config>>> = Mutex::new(BTreeMap::new());
 /// Bytes of the mark that stands for a configuration in a message.
 const MARK_BYTES: usize = 24;
 
-/// About what a configuration takes; pieces of other sizes are none.
+/// About what a configuration takes beside what is read for it; pieces of other sizes are none.
 const PARCEL_BYTES: usize = 8209;
+
+/// What the texts of certificates and keys take, as they are and read, for each of their bytes.
+const READ_PART: usize = 4;
 
 /// What a script has made with `tls.client` or `tls.server`.
 #[derive(Debug)]
@@ -57,6 +60,8 @@ pub struct Config {
     side: Side,
     options: Options,
     current: RwLock<Current>,
+    /// About what it takes.
+    bytes: usize,
     mark: [u8; MARK_BYTES],
 }
 
@@ -84,33 +89,47 @@ impl AsRef<[u8]> for Parcel {
 }
 
 impl Config {
-    /// For connections that we open.
+    /// For connections that we open. `look` is called between certificates, and may unwind.
     ///
     /// # Errors
     /// Which file, certificate or key is of no use, and why.
-    pub fn client(client: Client, options: Options) -> Result<Arc<Config>, Failure> {
-        Config::new(Side::Client(client), options)
+    pub fn client(
+        client: Client,
+        options: Options,
+        look: &dyn Fn(),
+    ) -> Result<Arc<Config>, Failure> {
+        Config::new(Side::Client(client), options, look)
     }
 
-    /// For connections that others open.
+    /// For connections that others open; see [`Config::client`].
     ///
     /// # Errors
     /// Which file, certificate or key is of no use, and why.
-    pub fn server(server: Server, options: Options) -> Result<Arc<Config>, Failure> {
-        Config::new(Side::Server(server), options)
+    pub fn server(
+        server: Server,
+        options: Options,
+        look: &dyn Fn(),
+    ) -> Result<Arc<Config>, Failure> {
+        Config::new(Side::Server(server), options, look)
     }
 
-    fn new(side: Side, options: Options) -> Result<Arc<Config>, Failure> {
-        let current = RwLock::new(load(&side, &options)?);
-        Ok(Arc::new(Config { side, options, current, mark: *b"a configuration of TLS.\n" }))
+    fn new(side: Side, options: Options, look: &dyn Fn()) -> Result<Arc<Config>, Failure> {
+        let (current, read) = load(&side, &options, look)?;
+        let (current, bytes) = (RwLock::new(current), PARCEL_BYTES + READ_PART * read);
+        Ok(Arc::new(Config { side, options, current, bytes, mark: *b"a configuration of TLS.\n" }))
+    }
+
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Reads all files again, for connections that begin from now on.
     ///
     /// # Errors
     /// As when it was made; it is what it was then.
-    pub fn reload(&self) -> Result<(), Failure> {
-        let fresh = load(&self.side, &self.options)?;
+    pub fn reload(&self, look: &dyn Fn()) -> Result<(), Failure> {
+        let (fresh, _) = load(&self.side, &self.options, look)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
@@ -159,15 +178,19 @@ impl Drop for Config {
 }
 
 /// All that a configuration is made of, for its digest.
-struct Parts(Vec<u8>);
+struct Parts<'a> {
+    bytes: Vec<u8>,
+    look: &'a dyn Fn(),
+}
 
-impl Parts {
+impl Parts<'_> {
     fn add(&mut self, part: &[u8]) {
-        self.0.extend_from_slice(&part.len().to_le_bytes());
-        self.0.extend_from_slice(part);
+        self.bytes.extend_from_slice(&part.len().to_le_bytes());
+        self.bytes.extend_from_slice(part);
     }
 
     fn read(&mut self, source: &Source, option: &str) -> Result<Pem, Failure> {
+        (self.look)();
         let pem = source.read(option)?;
         self.add(option.as_bytes());
         self.add(&pem.text);
@@ -175,22 +198,24 @@ impl Parts {
     }
 }
 
-fn load(side: &Side, options: &Options) -> Result<Current, Failure> {
-    let mut parts = Parts(Vec::new());
+/// What it is now, and bytes of all that it is made of.
+fn load(side: &Side, options: &Options, look: &dyn Fn()) -> Result<(Current, usize), Failure> {
+    let mut parts = Parts { bytes: Vec::new(), look };
     parts.add(&[u8::from(options.only_tls13)]);
     for protocol in &options.alpn {
         parts.add(protocol);
     }
-    match side {
-        Side::Client(client) => load_client(client, options, parts).map(Current::Client),
-        Side::Server(server) => load_server(server, options, parts).map(Current::Server),
-    }
+    let current = match side {
+        Side::Client(client) => load_client(client, options, &mut parts).map(Current::Client),
+        Side::Server(server) => load_server(server, options, &mut parts).map(Current::Server),
+    };
+    Ok((current?, parts.bytes.len()))
 }
 
 fn load_client(
     client: &Client,
     options: &Options,
-    mut parts: Parts,
+    parts: &mut Parts<'_>,
 ) -> Result<Arc<ClientConfig>, Failure> {
     let provider = &*PROVIDER;
     parts.add(&[u8::from(client.verify)]);
@@ -200,13 +225,13 @@ fn load_client(
             trust::anybody(provider)
         }
         None => trust::system(provider)?,
-        Some(source) => trust::servers_of(&parts.read(source, "ca")?, provider)?,
+        Some(source) => trust::servers_of(&parts.read(source, "ca")?, provider, parts.look)?,
     };
     let key = match &client.identity {
-        Some(identity) => Some(certified(identity, "", &mut parts)?),
+        Some(identity) => Some(certified(identity, "", parts)?),
         None => None,
     };
-    let digest = digest(&parts.0);
+    let digest = digest(&parts.bytes);
     let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = in_use.clients.get(&digest).and_then(Weak::upgrade) {
         return Ok(known);
@@ -231,27 +256,27 @@ fn load_client(
 fn load_server(
     server: &Server,
     options: &Options,
-    mut parts: Parts,
+    parts: &mut Parts<'_>,
 ) -> Result<Arc<ServerConfig>, Failure> {
     let provider = &*PROVIDER;
     let default = match &server.identity {
-        Some(identity) => Some(Arc::new(certified(identity, "", &mut parts)?)),
+        Some(identity) => Some(Arc::new(certified(identity, "", parts)?)),
         None => None,
     };
     let mut names = HashMap::new();
     for (name, identity) in &server.sni {
-        let key = certified(identity, &format!("sni['{name}'] "), &mut parts)?;
+        let key = certified(identity, &format!("sni['{name}'] "), parts)?;
         names.insert(name.to_ascii_lowercase(), Arc::new(key));
     }
     parts.add(&[u8::from(server.client_optional)]);
     let verifier = match &server.client_ca {
         Some(source) => {
             let pem = parts.read(source, "client_ca")?;
-            Some(trust::clients_of(&pem, server.client_optional, provider)?)
+            Some(trust::clients_of(&pem, server.client_optional, provider, parts.look)?)
         }
         None => None,
     };
-    let digest = digest(&parts.0);
+    let digest = digest(&parts.bytes);
     let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = in_use.servers.get(&digest).and_then(Weak::upgrade) {
         return Ok(known);
@@ -290,7 +315,11 @@ fn single(key: CertifiedKey) -> SingleCertAndKey {
 }
 
 /// Reads a chain and its key, and looks whether they belong together. `of` is what they are for.
-fn certified(identity: &Identity, of: &str, parts: &mut Parts) -> Result<CertifiedKey, Failure> {
+fn certified(
+    identity: &Identity,
+    of: &str,
+    parts: &mut Parts<'_>,
+) -> Result<CertifiedKey, Failure> {
     let certs = parts.read(&identity.cert, &format!("{of}cert"))?;
     let keys = parts.read(&identity.key, &format!("{of}key"))?;
     let chain = certs.certificates()?;

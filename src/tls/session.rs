@@ -25,6 +25,13 @@ const SHOWN_BYTES: usize = 16;
 /// What the session keeps its input in, unless it has grown.
 const INPUT_BYTES: usize = 4096;
 
+/// About what a session takes beside what waits in it, and what more during its handshake.
+const SESSION_BYTES: usize = 12 * 1024;
+const HANDSHAKE_BYTES: usize = 8 * 1024;
+
+/// A message of a handshake is no longer.
+const MESSAGE_BYTES: usize = 64 * 1024;
+
 /// What a connection has come to, as scripts see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
@@ -61,6 +68,8 @@ pub struct Session {
     has_ended: bool,
     /// It keeps more memory for its input than it needs between messages.
     has_grown: bool,
+    /// Bytes of the peer that it may still hold, of the handshake and for the script.
+    kept: usize,
 }
 
 /// What [`Session::read`] has found besides bytes.
@@ -103,6 +112,7 @@ impl Session {
             first_len: 0,
             has_ended: false,
             has_grown: false,
+            kept: 0,
         }
     }
 
@@ -114,6 +124,12 @@ impl Session {
     /// Why it has failed, if it has.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_deref()
+    }
+
+    /// About how much memory it takes, with `owed` bytes encrypted and not sent.
+    pub fn held_bytes(&self, owed: usize) -> usize {
+        let handshake = if self.is_handshaking() { HANDSHAKE_BYTES } else { 0 };
+        SESSION_BYTES + handshake + self.unfed.capacity() + self.kept + owed
     }
 
     /// Takes what the peer has sent, and what was left of the last time before it.
@@ -128,6 +144,9 @@ impl Session {
             self.first_len += more as u8;
         }
         self.has_grown |= bytes.len() > INPUT_BYTES;
+        if self.is_handshaking() {
+            self.kept = MESSAGE_BYTES.min(self.kept + bytes.len());
+        }
         if self.unfed.is_empty() {
             let taken = self.take(bytes);
             self.unfed.extend_from_slice(&bytes[taken..]);
@@ -167,7 +186,14 @@ impl Session {
     fn process(&mut self) -> bool {
         forget();
         let is_server = matches!(self.tls, Connection::Server(_));
-        let Err(error) = self.tls.process_new_packets() else { return true };
+        let error = match self.tls.process_new_packets() {
+            Ok(state) if !self.is_handshaking() => {
+                self.kept = state.plaintext_bytes_to_read();
+                return true;
+            }
+            Ok(_) => return true,
+            Err(error) => error,
+        };
         let mut failure = Failure::new(&error, is_server);
         let is_first = self.is_handshaking() && failure.text.contains("is not TLS");
         if is_first {
@@ -228,6 +254,7 @@ impl Session {
             };
             reader.consume(found);
             filled += found;
+            self.kept = self.kept.saturating_sub(found);
         }
     }
 

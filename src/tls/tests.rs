@@ -55,12 +55,12 @@ fn server_of(made: &Made) -> Result<Arc<Config>, Failure> {
         client_ca: None,
         client_optional: false,
     };
-    Config::server(server, options(false))
+    Config::server(server, options(false), &|| ())
 }
 
 fn client_of(made: &Made, only_tls13: bool) -> Arc<Config> {
     let client = Client { ca: Some(text(&made.ca)), verify: true, identity: None };
-    Config::client(client, options(only_tls13)).unwrap()
+    Config::client(client, options(only_tls13), &|| ()).unwrap()
 }
 
 fn pair_of(made: &Made) -> (Session, Session) {

@@ -43,10 +43,16 @@ pub(super) fn system(
     Ok(made)
 }
 
+/// Certificates that are read without a look.
+const UNINTERRUPTED: usize = 16;
+
 /// Reads the certificates that are trusted.
-fn roots(pem: &Pem) -> Result<Arc<RootCertStore>, Failure> {
+fn roots(pem: &Pem, look: &dyn Fn()) -> Result<Arc<RootCertStore>, Failure> {
     let mut roots = RootCertStore::empty();
-    for (line, certificate) in pem.certificates()? {
+    for (count, (line, certificate)) in pem.certificates()?.into_iter().enumerate() {
+        if count % UNINTERRUPTED == 0 {
+            look();
+        }
         roots
             .add(certificate.clone())
             .map_err(|error| pem.refuse(line, &certificate, &error.to_string()))?;
@@ -58,9 +64,10 @@ fn roots(pem: &Pem) -> Result<Arc<RootCertStore>, Failure> {
 pub(super) fn servers_of(
     pem: &Pem,
     provider: &Arc<CryptoProvider>,
+    look: &dyn Fn(),
 ) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(roots(pem)?, Arc::clone(provider)).build();
+    let roots = roots(pem, look)?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
     let verifier =
         verifier.map_err(|error| Failure::certificate(format!("{}: {error}", pem.label())))?;
     Ok(Arc::new(Checked(verifier as Arc<dyn ServerCertVerifier>)))
@@ -71,8 +78,10 @@ pub(super) fn clients_of(
     pem: &Pem,
     is_optional: bool,
     provider: &Arc<CryptoProvider>,
+    look: &dyn Fn(),
 ) -> Result<Arc<dyn ClientCertVerifier>, Failure> {
-    let builder = WebPkiClientVerifier::builder_with_provider(roots(pem)?, Arc::clone(provider));
+    let roots = roots(pem, look)?;
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
     let builder = if is_optional { builder.allow_unauthenticated() } else { builder };
     let verifier = builder
         .build()

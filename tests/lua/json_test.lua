@@ -313,6 +313,39 @@ test("finalisers", function()
     ok(done >= 100, "they ran")
 end)
 
+-- A key is in no table any more once another value has taken the place of the table that it was in,
+-- or once a list that a script has made weak has let go of it. What comes next is to be its equal.
+test("keys of tables that are let go while others are read", function()
+    local parts, mark = {}, getmetatable(json.array({}))
+    for i = 1, 10000 do
+        parts[i] = ('"filler%d%s"'):format(i, ("x"):rep(60))
+    end
+    local fillers = table.concat(parts, ",")
+    parts = nil -- luacheck: ignore 311
+    local function key(round) return ("key%d "):format(round):rep(2) end
+    local function whole(head, round)
+        return ('{"l":%s,"f":[%s],"o":{"%s":7}}'):format(
+            head:format(key(round)),
+            fillers,
+            key(round)
+        )
+    end
+    collectgarbage("setpause", 50)
+    collectgarbage("setstepmul", 1000)
+    for round = 1, 20 do
+        local text = whole('[{"a":{"%s":1},"a":2}]', round)
+        collectgarbage()
+        is(decode(text).o[key(round)], 7, "another value " .. round)
+        mark.__mode = "v"
+        text = whole('[{"%s":1},2]', round)
+        collectgarbage()
+        is(decode(text, { mark_arrays = true }).o[key(round)], 7, "a weak list " .. round)
+        mark.__mode = nil
+    end
+    collectgarbage("setpause", 200)
+    collectgarbage("setstepmul", 200)
+end)
+
 test("cjson", function()
     local cjson, safe = require("cjson"), require("cjson.safe")
     is(require("cjson"), cjson, "is loaded once")

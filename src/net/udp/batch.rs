@@ -1,5 +1,6 @@
 //! Datagrams that one context has written to a socket in its present turn.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -13,6 +14,11 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// Longer bodies are referred to.
 const COPIED_MAX: usize = 4096;
+
+thread_local! {
+    /// Room of batches that have left, for the next one of this worker: none of a socket's own.
+    static SPARE: Cell<UdpBatch> = Cell::default();
+}
 
 /// A datagram.
 #[derive(Debug)]
@@ -46,6 +52,9 @@ impl UdpBatch {
 
     /// Adds a datagram; true if there are so many now that they are to leave.
     pub fn push(&mut self, to: Option<SocketAddr>, body: Body<'_>, token: u64) -> bool {
+        if self.staged.capacity() == 0 {
+            *self = SPARE.take();
+        }
         self.bytes += body.len();
         let bytes = match body {
             Body::Shared(piece) if piece.len() > COPIED_MAX => Bytes::Shared(piece),
@@ -100,13 +109,14 @@ impl UdpBatch {
         count
     }
 
-    /// Forgets all. The memory serves the next turn, if it is not much.
+    /// Forgets all. The memory serves the worker's next batch, if it is not much.
     pub(super) fn clear(&mut self) {
         self.staged.clear();
         self.copied.clear();
-        if self.copied.capacity() > BATCH_BYTES_MAX {
-            self.copied = Vec::new();
-        }
         self.bytes = 0;
+        let batch = std::mem::take(self);
+        if batch.copied.capacity() <= BATCH_BYTES_MAX {
+            SPARE.set(batch);
+        }
     }
 }

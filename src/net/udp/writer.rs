@@ -220,6 +220,7 @@ impl UdpWriter {
                 }
             }
         }
+        queue.waiting = VecDeque::new();
         drop(queue);
         self.socket.rest_writing();
         true

@@ -87,8 +87,9 @@ struct Waiting<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(lua: Stack<'a>, rules: ReadRules) -> Builder<'a> {
-        Builder { lua, rules, depth: 0, left: 0, keys: Keys::new() }
+    /// For a document of so many bytes. Slots of the stack may be in use below what is pushed.
+    pub(crate) fn new(lua: Stack<'a>, rules: ReadRules, bytes: usize) -> Builder<'a> {
+        Builder { lua, rules, depth: 0, left: 0, keys: Keys::new(lua, bytes) }
     }
 
     /// Pushes what the deserializer finds.
@@ -138,11 +139,7 @@ impl<'a> Builder<'a> {
 
     #[inline]
     fn push_key(&mut self, text: &str) {
-        // What is left out keeps nothing alive.
-        match self.rules.drops_null {
-            true => self.lua.push_text(text.as_bytes()),
-            false => self.keys.push(self.lua, text.as_bytes()),
-        }
+        self.keys.push(self.lua, text.as_bytes());
     }
 
     #[inline]
@@ -316,14 +313,14 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         Ok(())
     }
 
-    fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
+    fn visit_borrowed_bytes<E>(self, value: &'de [u8]) -> Result<(), E> {
         self.0.push_bytes(value);
         Ok(())
     }
 
     /// Text that is not UTF-8.
-    fn visit_byte_buf<E>(self, value: Vec<u8>) -> Result<(), E> {
-        self.0.lua.push_text(&value);
+    fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
+        self.0.lua.push_text(value);
         Ok(())
     }
 

@@ -2,44 +2,59 @@
 //! comparing a text with what had its place before takes a third of the way to it through the VM's
 //! table of all strings.
 
+use std::ffi::c_int;
+
 use super::slots;
-use crate::vm::layout::{self, Slot};
+use crate::vm::layout::{self, NIL};
 use crate::vm::stack::Stack;
 
 /// A power of two.
-const PLACES: usize = 64;
+const PLACES: c_int = 64;
 
 /// Bytes of the longest that is remembered.
 const LENGTH_MAX: usize = 24;
 
-/// # Invariant
-/// Each is a key of a table that is being built, which keeps it alive, or on the stack.
-pub(super) struct Keys([Slot; PLACES]);
+/// Fewer bytes to read have few keys that repeat.
+const WORTH_BYTES: usize = 256;
+
+/// They are on the stack: what a table, and all that is in it, is let go for, be it by a key that
+/// comes again or by a weak table that the script has made of a mark, may be collected meanwhile.
+pub(super) struct Keys {
+    /// Where the first is; 0 if none is remembered.
+    first: c_int,
+}
 
 impl Keys {
-    pub(super) fn new() -> Keys {
-        Keys([0; PLACES])
+    /// For a document of so many bytes: takes slots of the stack, which are left there.
+    pub(super) fn new(lua: Stack<'_>, bytes: usize) -> Keys {
+        if bytes < WORTH_BYTES || !lua.has_room(PLACES) {
+            return Keys { first: 0 };
+        }
+        let first = lua.top() + 1;
+        (0..PLACES).for_each(|_| lua.push_nil());
+        Keys { first }
     }
 
-    /// Pushes a key, which is going to be in a table that is built.
+    /// Pushes a key.
     #[inline]
-    pub(super) fn push(&mut self, lua: Stack<'_>, text: &[u8]) {
+    pub(super) fn push(&self, lua: Stack<'_>, text: &[u8]) {
         let [first, .., last] = *text else { return lua.push_text(text) };
-        if text.len() > LENGTH_MAX {
+        if text.len() > LENGTH_MAX || self.first == 0 {
             return lua.push_text(text);
         }
         let middle = text[text.len() / 2];
         let mixed = usize::from(first) + 5 * usize::from(middle) + 25 * usize::from(last);
-        let place = &mut self.0[(mixed + 11 * text.len()) % PLACES];
-        // SAFETY: a string that is alive, by the invariant; a slot is free, and what is pushed is
-        // on top then.
+        let place = self.first + ((mixed + 11 * text.len()) % PLACES as usize) as c_int;
+        let known = slots::at(lua, place);
+        // SAFETY: what is on the stack is alive; a slot is free for it.
         unsafe {
-            if *place != 0 && is_same(layout::text(*place), text) {
-                return slots::push(lua, *place);
+            if known != NIL && is_same(layout::text(known), text) {
+                return slots::push(lua, known);
             }
-            lua.push_text(text);
-            *place = slots::top(lua);
         }
+        lua.push_text(text);
+        lua.push_copy(-1);
+        lua.replace(place);
     }
 }
 

@@ -13,14 +13,12 @@ thread_local! {
 }
 
 /// Bytes that are being written.
-#[derive(Debug)]
-pub(crate) struct Output {
+pub(crate) struct Output<'a> {
     bytes: Vec<u8>,
     max: usize,
     /// Bytes that may be held without a look at the bound and at the memory.
     end: usize,
-    /// What the state may hold in addition, now.
-    room: usize,
+    charged: Charged<'a>,
     /// Why the last write failed.
     pub(crate) failure: Option<Failure>,
 }
@@ -35,16 +33,38 @@ pub(crate) enum Failure {
 }
 
 /// Bytes charged to a state for as long as this lives.
-pub(super) struct Charged<'a>(Stack<'a>, usize);
+pub(crate) struct Charged<'a>(Stack<'a>, usize);
 
 impl<'a> Charged<'a> {
-    pub(super) fn new(lua: Stack<'a>) -> Charged<'a> {
+    pub(crate) fn new(lua: Stack<'a>) -> Charged<'a> {
         Charged(lua, 0)
     }
 
-    pub(super) fn set(&mut self, bytes: usize) {
+    pub(crate) fn set(&mut self, bytes: usize) {
         self.0.account().recharge(self.1, bytes);
         self.1 = bytes;
+    }
+
+    /// The same if there is room for them; false, and nothing changes, if not. Runs nothing.
+    pub(crate) fn may_set(&mut self, bytes: usize) -> bool {
+        let may = bytes.saturating_sub(self.1) <= self.0.account().room();
+        if may {
+            self.set(bytes);
+        }
+        may
+    }
+
+    /// The same, after all garbage is collected if need be: finalisers may run. If that is not
+    /// enough the context is going to end.
+    pub(crate) fn collect_and_set(&mut self, bytes: usize) -> bool {
+        if !self.may_set(bytes) {
+            let more = bytes - self.1;
+            if !self.0.charge(more) {
+                return false;
+            }
+            self.1 = bytes;
+        }
+        true
     }
 }
 
@@ -54,7 +74,7 @@ impl Drop for Charged<'_> {
     }
 }
 
-impl Output {
+impl Output<'_> {
     /// Room for more, if there may be.
     #[cold]
     fn grow(&mut self, more: usize) -> bool {
@@ -64,7 +84,7 @@ impl Output {
             return false;
         }
         let capacity = needed.max(2 * self.bytes.capacity()).clamp(256, self.max.max(256));
-        let fits = capacity <= self.room.max(KEPT)
+        let fits = (capacity <= KEPT || self.charged.may_set(capacity))
             && self.bytes.try_reserve_exact(capacity - self.bytes.len()).is_ok();
         match fits {
             true => self.end = self.bytes.capacity().min(self.max),
@@ -74,7 +94,7 @@ impl Output {
     }
 }
 
-impl io::Write for Output {
+impl io::Write for Output<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_all(bytes).map(|()| bytes.len())
@@ -99,25 +119,19 @@ impl io::Write for Output {
 ///
 /// # Errors
 /// What `body` returns, and why writing failed.
-pub(crate) fn write<E>(
-    lua: Stack<'_>,
+pub(crate) fn write<'a, E>(
+    lua: Stack<'a>,
     max: usize,
-    mut body: impl FnMut(&mut Output) -> Result<(), E>,
+    mut body: impl FnMut(&mut Output<'a>) -> Result<(), E>,
 ) -> Result<(), (E, Option<Failure>)> {
     let mut is_last = false;
     loop {
         let bytes = SCRATCH.take();
-        let room = lua.account().room();
         let end = bytes.capacity().min(max);
-        let mut output = Output { bytes, max, end, room, failure: None };
+        let mut output = Output { bytes, max, end, charged: Charged::new(lua), failure: None };
         output.bytes.clear();
-        let result = body(&mut output);
-        let mut charged = Charged::new(lua);
-        match (result, output.failure) {
+        match (body(&mut output), output.failure) {
             (Ok(()), _) => {
-                if output.bytes.capacity() > KEPT {
-                    charged.set(output.bytes.capacity());
-                }
                 lua.push_text(&output.bytes);
                 if output.bytes.capacity() <= KEPT {
                     SCRATCH.set(output.bytes);

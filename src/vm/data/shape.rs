@@ -1,5 +1,7 @@
 //! Whether a table is a list, or keys and values.
 
+use std::cmp::Ordering;
+
 use super::marks::Mark;
 use super::slots;
 use super::walk::{Keys, WriteRules, number_text};
@@ -29,33 +31,21 @@ struct Census {
 }
 
 impl Table {
-    /// What is at these places, none of which is in the array part, in their order.
-    #[cold]
-    pub(super) fn behind(&self, first: u32, last: u32) -> Vec<(u32, Slot)> {
+    /// What is at these places, none of which is in the array part.
+    pub(super) fn behind(&self, first: u32, last: u32) -> impl Iterator<Item = (Slot, Slot)> {
         let places = f64::from(first)..=f64::from(last);
-        let is_there = |key: &f64| is_place(*key) && places.contains(key);
-        let found = self.hash().iter().filter(|node| node.value != NIL).filter_map(|node| {
-            let key = slots::number(node.key).filter(is_there)?;
-            Some((key as u32, node.value))
-        });
-        let mut found: Vec<_> = found.collect();
-        found.sort_unstable_by_key(|(place, _)| *place);
-        found
+        let is_there = move |key: f64| is_place(key) && places.contains(&key);
+        let found = self.hash().iter().filter(|node| node.value != NIL);
+        let found = found.filter(move |node| slots::number(node.key).is_some_and(&is_there));
+        found.map(|node| (node.key, node.value))
     }
 
-    /// All entries, in the order of their keys.
-    #[cold]
-    pub(super) fn sorted(&self) -> Vec<(Slot, Slot)> {
+    /// All entries.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Slot, Slot)> {
         let listed = self.array().iter().enumerate();
         let listed = listed.map(|(index, slot)| ((index as f64).to_bits(), *slot));
         let hashed = self.hash().iter().map(|node| (node.key, node.value));
-        let mut all: Vec<_> = listed.chain(hashed).filter(|(_, value)| *value != NIL).collect();
-        all.sort_by(|(a, _), (b, _)| match (slots::number(*a), slots::number(*b)) {
-            (Some(a), Some(b)) => a.total_cmp(&b),
-            (None, None) => text(*a).cmp(&text(*b)),
-            (a, _) => a.is_none().cmp(&true),
-        });
-        all
+        listed.chain(hashed).filter(|(_, value)| *value != NIL)
     }
 
     fn census(&self) -> Census {
@@ -75,6 +65,15 @@ impl Table {
             }
         }
         census
+    }
+}
+
+/// Which of two keys comes first: numbers before text, and that before others.
+pub(super) fn compare(a: Slot, b: Slot) -> Ordering {
+    match (slots::number(a), slots::number(b)) {
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        (None, None) => text(a).cmp(&text(b)),
+        (a, b) => a.is_none().cmp(&b.is_none()),
     }
 }
 

@@ -26,6 +26,13 @@ pub(super) fn top(lua: Stack<'_>) -> Slot {
     unsafe { (*lua.raw().cast::<Thread>()).top.sub(1).read() }
 }
 
+/// The slot at an index, which is positive.
+#[inline]
+pub(super) fn at(lua: Stack<'_>, index: c_int) -> Slot {
+    // SAFETY: a running state, with a value at that index, as callers see to; it is copied.
+    unsafe { (*lua.raw().cast::<Thread>()).base.add(index as usize - 1).read() }
+}
+
 /// Pushes a value.
 ///
 /// # Safety

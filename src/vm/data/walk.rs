@@ -2,13 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::ptr::NonNull;
 
 use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::marks::{self, Mark};
-use super::shape::{Shape, Table, shape};
+use super::output::{Charged, Failure};
+use super::shape::{Shape, Table, compare, shape};
 use super::slots;
 use super::{Fault, cdata};
 use crate::vm::convert::int64::Integer;
@@ -86,6 +87,8 @@ pub(crate) struct Source<'a> {
     marks: Cell<Option<[u64; 4]>>,
     levels: RefCell<Vec<Level>>,
     fault: Cell<Option<Fault>>,
+    /// Bytes that there were not to be had.
+    shortage: Cell<usize>,
     left: Cell<u32>,
 }
 
@@ -99,13 +102,22 @@ struct Key<'s>(&'s str);
 impl<'a> Source<'a> {
     pub(crate) fn new(lua: Stack<'a>, rules: &'a WriteRules) -> Source<'a> {
         let buffers = lua.account().buffer_metatable();
-        let (left, levels) = (Cell::new(0), RefCell::default());
-        Source { lua, rules, buffers, marks: Cell::new(None), levels, fault: Cell::new(None), left }
+        Source {
+            lua,
+            rules,
+            buffers,
+            marks: Cell::new(None),
+            levels: RefCell::default(),
+            fault: Cell::new(None),
+            shortage: Cell::new(0),
+            left: Cell::new(0),
+        }
     }
 
     /// The value on top of the stack, which is to stay there while it is written. Nothing may run
     /// in the VM meanwhile.
     pub(crate) fn top(&self) -> Node<'_, 'a> {
+        self.levels.borrow_mut().clear();
         // SAFETY: a running state with a value on top.
         Node(slots::top(self.lua), self)
     }
@@ -113,6 +125,11 @@ impl<'a> Source<'a> {
     /// Why writing failed, if that was not for the writer's reasons.
     pub(crate) fn take_fault(&self) -> Option<Fault> {
         self.fault.take()
+    }
+
+    /// Why it failed, if that was for want of memory.
+    pub(crate) fn take_shortage(&self) -> Option<Failure> {
+        Some(self.shortage.take()).filter(|bytes| *bytes > 0).map(Failure::Memory)
     }
 
     #[cold]
@@ -144,7 +161,7 @@ impl<'a> Source<'a> {
         match std::str::from_utf8(text) {
             Ok(text) => to.serialize_str(text),
             Err(_) if self.rules.has_bytes => to.serialize_bytes(text),
-            Err(_) if self.rules.is_lossy => to.serialize_str(&String::from_utf8_lossy(text)),
+            Err(_) if self.rules.is_lossy => to.collect_str(&Lossy(text)),
             Err(error) => Err(self.fail(&not_text(text, error.valid_up_to()))),
         }
     }
@@ -225,10 +242,13 @@ impl<'a> Source<'a> {
             }
         }
         if index < count {
-            let mut behind = table.behind(index + 1, count).into_iter().peekable();
+            let mut charged = Charged::new(self.lua);
+            let behind = || table.behind(index + 1, count);
+            let mut behind = self.sorted(behind, &mut charged)?.into_iter().peekable();
             while index < count {
                 index += 1;
-                let found = behind.next_if(|(place, _)| *place == index);
+                let is_it = |key: Slot| slots::number(key) == Some(f64::from(index));
+                let found = behind.next_if(|(key, _)| is_it(*key));
                 let slot = found.map_or(NIL, |(_, slot)| slot);
                 self.at(f64::from(index).to_bits());
                 if !self.is_skipped(slot) {
@@ -242,7 +262,8 @@ impl<'a> Source<'a> {
     fn map<S: Serializer>(&self, table: &Table, count: u32, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(Some(count as usize))?;
         if self.rules.is_sorted {
-            for (key, value) in table.sorted() {
+            let mut charged = Charged::new(self.lua);
+            for (key, value) in self.sorted(|| table.entries(), &mut charged)? {
                 self.entry(key, value, &mut map)?;
             }
             return map.end();
@@ -260,6 +281,30 @@ impl<'a> Source<'a> {
         map.end()
     }
 
+    /// Entries in the order of their keys, for whose memory is paid.
+    #[cold]
+    fn sorted<E: Error, I: Iterator<Item = (Slot, Slot)>>(
+        &self,
+        entries: impl Fn() -> I,
+        charged: &mut Charged<'_>,
+    ) -> Result<Vec<(Slot, Slot)>, E> {
+        let count = entries().count();
+        let bytes = count * size_of::<(Slot, Slot)>();
+        let mut all = Vec::new();
+        if !charged.may_set(bytes) || all.try_reserve_exact(count).is_err() {
+            self.shortage.set(bytes);
+            return Err(E::custom(""));
+        }
+        all.extend(entries());
+        let mut left = self.left.get();
+        all.sort_unstable_by(|(a, _), (b, _)| {
+            self.lua.tick(&mut left);
+            compare(*a, *b)
+        });
+        self.left.set(left);
+        Ok(all)
+    }
+
     #[inline]
     fn entry<M: SerializeMap>(&self, key: Slot, value: Slot, map: &mut M) -> Result<(), M::Error> {
         self.at(key);
@@ -273,7 +318,7 @@ impl<'a> Source<'a> {
                 Ok(text) => map.serialize_key(&Key(text))?,
                 Err(_) if self.rules.has_bytes => map.serialize_key(&Node(key, self))?,
                 Err(_) if self.rules.is_lossy => {
-                    map.serialize_key(&Key(&String::from_utf8_lossy(bytes)))?;
+                    map.serialize_key(&Lossy(bytes))?;
                 }
                 Err(error) => {
                     let what = not_text(bytes, error.valid_up_to());
@@ -377,6 +422,27 @@ impl<'a> Source<'a> {
 
 /// Bytes that are no text.
 struct Bytes<'s>(&'s [u8]);
+
+/// Bytes with U+FFFD for what is no text, which take no memory.
+struct Lossy<'s>(&'s [u8]);
+
+impl fmt::Display for Lossy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                f.write_str("\u{fffd}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Lossy<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
 
 impl Serialize for Bytes<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
