@@ -9,7 +9,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, StatusCode, Subscriber};
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::poll_fn;
 use futures::stream::{AbortHandle, Abortable, ReadyChunks, SelectAll};
@@ -199,15 +198,10 @@ async fn send(
                     let reply = format!("{own}.all");
                     client.publish_with_reply(ALL, reply, bytes.into()).await?;
                 }
-                Parcel::Node(to, bytes, asks) => {
-                    let (subject, bytes) = (format!("{NODE}.{to:016x}"), Bytes::from(bytes));
-                    match asks {
-                        false => client.publish(subject, bytes).await?,
-                        true => {
-                            let reply = format!("{own}.{to:016x}");
-                            client.publish_with_reply(subject, reply, bytes).await?;
-                        }
-                    }
+                Parcel::Node(to, bytes) => {
+                    let (subject, reply) =
+                        (format!("{NODE}.{to:016x}"), format!("{own}.{to:016x}"));
+                    client.publish_with_reply(subject, reply, bytes.into()).await?;
                 }
                 Parcel::Topic(topic, bytes) => {
                     client.publish(subject(TOPIC, &topic), bytes.into()).await?;

@@ -110,6 +110,7 @@ impl Node {
 
     /// There is a connection.
     pub fn on_connected(&self, max_payload: usize) {
+        log::info!("cluster: connected, as {} ({:016x})", self.name, self.id);
         let most = max_payload.saturating_sub(MESSAGE_BYTES);
         self.with(|state, _| state.connected(most, rt::now()));
     }
@@ -132,7 +133,7 @@ impl Node {
     pub fn on_nobody(&self, node: Option<u64>) {
         self.with(|state, effects| match node {
             None => state.is_alone(),
-            Some(node) => state.lose(node, "its connection has ended", effects),
+            Some(node) => state.miss(node, rt::now(), effects),
         });
         self.note_joined();
     }

@@ -16,8 +16,8 @@ const PARCEL_BYTES: usize = 64 << 10;
 pub enum Parcel {
     /// Tell everybody; and, if asked, say so if nobody gets it.
     All(Vec<u8>, bool),
-    /// Tell one process; likewise.
-    Node(u64, Vec<u8>, bool),
+    /// Tell one process, and say so if it does not get it.
+    Node(u64, Vec<u8>),
     /// Tell those who have subscribed to a topic.
     Topic(Box<[u8]>, Vec<u8>),
     /// Subscribe to a pattern, or no longer.
@@ -28,7 +28,7 @@ pub enum Parcel {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     all: VecDeque<(Vec<u8>, bool)>,
-    nodes: BTreeMap<u64, VecDeque<(Vec<u8>, bool)>>,
+    nodes: BTreeMap<u64, VecDeque<Vec<u8>>>,
     topics: VecDeque<(Box<[u8]>, Vec<u8>)>,
     /// Subscriptions that begin or end: one that does both leaves nothing.
     interests: BTreeMap<Box<[u8]>, bool>,
@@ -86,22 +86,15 @@ impl Outbox {
     ) {
         let parcels = self.nodes.entry(node).or_default();
         let limit = PARCEL_BYTES.min(max);
-        if parcels.back().is_none_or(|(last, _)| last.len() + bytes > limit) {
+        if parcels.back().is_none_or(|last| last.len() + bytes > limit) {
             let mut parcel = Vec::with_capacity(bytes + 32);
             head(&mut parcel);
-            parcels.push_back((parcel, false));
+            parcels.push_back(parcel);
         }
-        if let Some((parcel, _)) = parcels.back_mut() {
+        if let Some(parcel) = parcels.back_mut() {
             let before = parcel.len();
             write(parcel);
             self.bytes += parcel.len() - before;
-        }
-    }
-
-    /// Wants to know if nobody gets what this process is told last.
-    pub(super) fn ask_node(&mut self, node: u64) {
-        if let Some((_, asks)) = self.nodes.get_mut(&node).and_then(VecDeque::back_mut) {
-            *asks = true;
         }
     }
 
@@ -153,8 +146,7 @@ impl Outbox {
         parcels.extend(all.into_iter().map(|(bytes, asks)| Parcel::All(bytes, asks)));
         parcels.extend(topics.into_iter().map(|(topic, bytes)| Parcel::Topic(topic, bytes)));
         for (node, list) in nodes {
-            let each = |(bytes, asks)| Parcel::Node(node, bytes, asks);
-            parcels.extend(list.into_iter().map(each));
+            parcels.extend(list.into_iter().map(|bytes| Parcel::Node(node, bytes)));
         }
         parcels
     }

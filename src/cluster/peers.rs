@@ -6,11 +6,7 @@ use super::state::{Effects, NAMES_MAX, Name, Peer, Phase, State, TICK, Who, gone
 use super::wire::{FIRST, Frame, LAST};
 use crate::message::{Ending, Id};
 
-/// Silence after which whatever a process is told asks, too, whether anybody gets it: if not, it is
-/// gone.
-const LATE: u64 = 600_000_000;
-
-/// Silence after which it is asked without another reason.
+/// Silence after which a process is asked whether it is there, and is gone if nobody gets that.
 const SILENT: u64 = 1_100_000_000;
 
 /// Silence after which a process is lost.
@@ -85,7 +81,7 @@ impl State {
             sent: ((now >> 20) as u32, 0),
             ..Peer::default()
         });
-        (peer.heard, peer.is_late) = (now, false);
+        (peer.heard, peer.is_out) = (now, false);
         peer
     }
 
@@ -217,6 +213,18 @@ impl State {
         }
     }
 
+    /// A process has not got what it was told: it has no connection, or has no more.
+    pub(super) fn miss(&mut self, node: u64, now: u64, to: &mut Effects) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if now.saturating_sub(peer.heard) > SILENT {
+            return self.lose(node, "its connection has ended", to);
+        }
+        // It may be back in a moment.
+        peer.is_out = true;
+        let which = self.pending_at(node);
+        self.fail_pending(which, to);
+    }
+
     /// Nobody waits any more for what somebody elsewhere has asked.
     fn forget_asker(&mut self, asker: Id) {
         let asked: Vec<_> = self.open.keys().filter(|key| key.0 == asker).copied().collect();
@@ -266,7 +274,6 @@ impl State {
             }
             peer.is_asked = false;
             let silence = now.saturating_sub(peer.heard);
-            peer.is_late = silence > LATE;
             let is_slow = peer.asked > 0;
             let was_slow = std::mem::replace(&mut peer.is_slow, is_slow);
             if silence > LOST {

@@ -218,10 +218,11 @@ impl Bus {
                     self.bring(&mut links, from, from, Delivery::Nobody(None));
                 }
             }
-            Parcel::Node(to, bytes, asks) => match others.contains(&to) {
+            Parcel::Node(to, bytes) => match others.contains(&to) {
                 true => self.bring(&mut links, from, to, Delivery::Node(bytes)),
-                false if asks => self.bring(&mut links, from, from, Delivery::Nobody(Some(to))),
-                false => {}
+                // A server may think that somebody is there whom it has lost.
+                false if chance(0.3 * self.faults) => {}
+                false => self.bring(&mut links, from, from, Delivery::Nobody(Some(to))),
             },
             Parcel::Topic(topic, bytes) => {
                 let bytes: Arc<[u8]> = bytes.into();

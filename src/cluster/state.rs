@@ -48,7 +48,8 @@ pub(super) enum Phase {
 pub(super) struct Peer {
     pub(super) name: String,
     pub(super) heard: u64,
-    pub(super) is_late: bool,
+    /// What it was last told it did not get.
+    pub(super) is_out: bool,
     /// The state of its list of names, as far as it is known, and those names.
     pub(super) state: Option<u64>,
     pub(super) names: BTreeSet<Name>,
@@ -194,9 +195,6 @@ impl State {
             sent.1 = sent.1.wrapping_add(1);
         };
         self.out.node(node, (bytes, self.max_payload), head, write);
-        if peer.is_late {
-            self.out.ask_node(node);
-        }
     }
 
     pub(super) fn tell(&mut self, node: u64, frame: &Frame<'_>) {
@@ -300,7 +298,10 @@ impl State {
     pub(super) fn next_holder(&mut self, name: &[u8]) -> Option<u64> {
         let found = self.holders.get_mut(name)?;
         found.turn = found.turn.wrapping_add(1);
-        found.nodes.get(found.turn % found.nodes.len()).copied()
+        let count = found.nodes.len();
+        let from_turn = found.nodes.iter().cycle().skip(found.turn % count).take(count);
+        let is_in = |node: &&u64| self.peers.get(node).is_some_and(|peer| !peer.is_out);
+        from_turn.clone().find(is_in).or(found.nodes.first()).copied()
     }
 
     /// Somebody at a process answers under a name.
