@@ -101,6 +101,10 @@ end
 local function unwrap(ok, ...)
     if ok then return ... end
     local message = ...
+    if message == core.refused and message ~= nil then
+        -- In an error handler the VM would replace any error by one that tells nothing.
+        native.throw(message)
+    end
     error(message, type(message) == "string" and 2 or 0)
 end
 

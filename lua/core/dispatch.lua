@@ -27,6 +27,8 @@ local xpcall, note_failure = xpcall, native.note_failure
 local WAIT, IDLE = {}, {}
 -- Yielded after WAIT to hand a cut on. `cut[1]` tells a hook's yield from a script's of no value.
 local CUT, cut = {}, { false }
+-- Of what native.may_wait returns: a coroutine inside an error handler.
+local RESUMED_IN_HANDLER = 6
 
 local current -- the root coroutine that runs
 local dispatcher -- the root coroutine that pulls events
@@ -216,7 +218,10 @@ end
 local function refuse_wait(why)
     refuse = refuse or native.load("core/refusal")(native)
     local text, is_handler = refuse(why)
-    if not is_handler then raise(text) end
+    if not is_handler then
+        if why == RESUMED_IN_HANDLER then core.refused = native.placed(text) end
+        raise(text)
+    end
     -- The VM would tell nothing of an error in a handler: the text has its place already.
     native.throw(native.placed(text))
 end

@@ -15,6 +15,7 @@ local WHERE = {
     "inside a finaliser or a hook",
     "inside the error handler of xpcall",
     "in a process that was forked off",
+    "in a coroutine inside the error handler of xpcall",
 }
 local REMEDY = {
     "collect first and wait afterwards",
@@ -22,6 +23,7 @@ local REMEDY = {
     "have context.run call a function that waits",
     "return from the handler first, and wait after xpcall",
     "the threads that would wake it are in the other process alone: execute a program, or end",
+    "return from the handler first, and wait after xpcall",
 }
 
 -- The name that the script has for the function of the library that it has called, if it has called

@@ -18,7 +18,7 @@ pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
 /// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its
 /// root. 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
 /// coroutines; 3 if there is no root; 4 in an error handler, the function that `xpcall` was given;
-/// 5 in a process that was forked off. `resume` is what the library resumes coroutines with.
+/// 5 in a process that was forked off; 6 in a coroutine that an error handler has resumed. `resume` is what the library resumes coroutines with.
 unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM with these arguments.
     match unsafe { why_not_wait(raw) } {
@@ -50,7 +50,6 @@ pub(crate) fn refuse_wait(lua: Stack<'_>) -> Option<c_int> {
     }
 }
 
-const IN_HANDLER: u8 = 4;
 const IN_CHILD: u8 = 5;
 
 unsafe extern "C-unwind" {
@@ -81,10 +80,7 @@ unsafe fn why_not_wait(raw: *mut lua_State) -> u8 {
         match () {
             () if fork::is_child() => IN_CHILD,
             () if root.is_null() => 3,
-            () => match may_leave(raw, root, ffi::lua_topointer(raw, 2)) {
-                1 if ffi::lua_status(raw) == ffi::LUA_ERRERR => IN_HANDLER,
-                why => why,
-            },
+            () => may_leave(raw, root, ffi::lua_topointer(raw, 2)),
         }
     }
 }

@@ -335,8 +335,13 @@ unsafe fn root(raw: *mut lua_State) -> *mut lua_State {
     }
 }
 
+/// What [`may_leave`] returns in error handlers.
+pub(crate) const IN_HANDLER: u8 = 4;
+const RESUMED_IN_HANDLER: u8 = 6;
+
 /// Whether a yield gets from the coroutine that runs up to `root`. 0 if so; 1 if the C stack cannot
-/// be left, there or in between; 2 if C code has resumed one of those coroutines.
+/// be left, there or in between; 2 if C code has resumed one of those coroutines; [`IN_HANDLER`] if
+/// this is an error handler, and 6 if that has resumed one of them.
 ///
 /// # Safety
 /// `raw` must be running, with `root` alive. Raises for want of memory.
@@ -348,7 +353,13 @@ pub(crate) unsafe fn may_leave(
     // SAFETY: the coroutine that runs, and a root that is alive.
     unsafe {
         match () {
-            () if lua_isyieldable(raw) == 0 => 1,
+            () if lua_isyieldable(raw) == 0 => {
+                if ffi::lua_status(raw) == ffi::LUA_ERRERR {
+                    IN_HANDLER
+                } else {
+                    1
+                }
+            }
             () if root == raw => 0,
             () => look_up_to(raw, root, resume),
         }
@@ -367,7 +378,8 @@ unsafe fn look_up_to(raw: *mut lua_State, root: *mut lua_State, resume: *const c
         // popped, as when the VM's own `debug` looks at a coroutine in this state.
         unsafe {
             if lua_isyieldable(at) == 0 {
-                return 1;
+                let is_handler = ffi::lua_status(at) == ffi::LUA_ERRERR;
+                return if is_handler { RESUMED_IN_HANDLER } else { 1 };
             }
             let lua = Stack::new(at);
             if lua.frame(0, c"f").is_none() {

@@ -152,6 +152,30 @@ tap.test("waits where they cannot be", function()
     is(message(string.gsub, "1", "1", timer.sleep):match("inside.*"), text, "called by C itself")
 end)
 
+tap.test("waits in coroutines inside the handler of xpcall", function()
+    local text = "AT cannot wait in 'sleep' in a coroutine inside the error handler of xpcall: attempt "
+        .. "to yield across a C-call boundary; return from the handler first, and wait after xpcall"
+    local function told(handler)
+        local _, why = xpcall(error, handler, "told")
+        return (why:gsub("^[^ ]*:%d+: ", "AT "))
+    end
+    local function waits() returns(timer.sleep(1)) end
+    local function within(f) return coroutine.wrap(function() return coroutine.wrap(f)() end)() end
+    is(told(function() return select(2, coroutine.resume(coroutine.create(waits))) end), text)
+    is(told(function() return coroutine.wrap(waits)() end), text, "by wrap")
+    is(told(function() return within(waits) end), text, "two levels down")
+    is(told(function() return message(coroutine.wrap(waits)) end), text, "caught")
+    is(
+        coroutine.wrap(function() return told(coroutine.wrap(waits)) end)(),
+        text,
+        "in a coroutine itself"
+    )
+    -- Others are as in LuaJIT.
+    is(told(function() coroutine.wrap(error)("other") end), "error in error handling", "others")
+    local co = coroutine.wrap(function() coroutine.yield("yielded") end)
+    is(told(function(why) return why .. co() end), "toldyielded", "yields")
+end)
+
 -- LuaJIT replaces every error in a handler by one that tells nothing.
 tap.test("waits in the handler of xpcall", function()
     local where = "cannot wait in '%s' inside the error handler of xpcall: attempt to yield across "
