@@ -7,7 +7,7 @@
 
 local native = ...
 
-local bad, bad_because = native.bad, native.bad_because
+local bad, bad_because, check_plain = native.bad, native.bad_because, native.check_plain
 local next, pairs, type = next, pairs, type
 local char, format, find, lower = string.char, string.format, string.find, string.lower
 local concat, sort, unpack = table.concat, table.sort, unpack
@@ -36,6 +36,7 @@ local SERVER = {
 
 local function check_options(options, known, name)
     if type(options) ~= "table" then bad(1, name, "table of options", options) end
+    check_plain(1, name, options)
     for field in next, options do
         if not known[field] then
             local names = {}
@@ -81,6 +82,7 @@ end
 local function check_alpn(list, name)
     if list == nil then return "" end
     if type(list) ~= "table" then bad("alpn", name, "list of protocol names", list) end
+    check_plain("alpn", name, list)
     local parts, bytes, count = {}, 0, 0
     for _ in next, list do
         count = count + 1
@@ -135,6 +137,7 @@ local function check_sni(names)
     if type(names) ~= "table" then
         bad("sni", "server", "table of names with { cert =, key = }", names)
     end
+    check_plain("sni", "server", names)
     local list = {}
     for name, identity in next, names do
         if type(name) ~= "string" or name == "" or #name > NAME_MAX then
@@ -143,6 +146,7 @@ local function check_sni(names)
         if type(identity) ~= "table" then
             bad(format("sni['%s']", name), "server", "table { cert =, key = }", identity)
         end
+        check_plain(format("sni['%s']", name), "server", identity)
         local option = format("sni['%s'].", name)
         local cert, key = identity.cert or identity[1], identity.key or identity[2]
         cert, key = check_identity(cert, key, option, "server")

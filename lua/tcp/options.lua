@@ -14,14 +14,6 @@ local SOCKET_CLOSED = 203
 
 local options = {}
 
--- What is to be on or off: nothing else, or an "off" would be on. Raises if there is more.
-local function flag(name, ...)
-    local on, more = ...
-    if type(on) ~= "boolean" then bad(2, name, "true or false", ...) end
-    if select("#", ...) > 1 then bad(3, name, nil, more) end
-    return on
-end
-
 -- The fields, in the order in which Rust takes and gives them.
 local RWOPT = {
     "read_head_endian",
@@ -113,7 +105,7 @@ end
 ---@param on boolean
 function options.set_nodelay(socket, ...)
     local record = check_stream(socket, "set_nodelay")
-    local on = flag("set_nodelay", ...)
+    local on = core.flag("set_nodelay", ...)
     if not record.closed then native.set_nodelay(record.id, on) end
 end
 
@@ -123,7 +115,7 @@ end
 function options.set_wshared(socket, ...)
     local record = check_stream(socket, "set_wshared")
     check_open(record, SOCKET_CLOSED, "set_wshared")
-    native.set_wshared(record.id, flag("set_wshared", ...))
+    native.set_wshared(record.id, core.flag("set_wshared", ...))
 end
 
 --- Figures of a socket: what waits, bounds. An empty table for a closed socket.

@@ -2,7 +2,7 @@
 
 local native, core = ...
 
-local setmetatable, tonumber = setmetatable, tonumber
+local select, setmetatable, tonumber, type = select, setmetatable, tonumber, type
 local floor, format = math.floor, string.format
 local native_read, strerror = native.read, native.strerror
 local call_to_wait = core.call_to_wait
@@ -293,6 +293,14 @@ function core.on_failure(guards, co)
     else
         close_record(listeners[socket], LISTENER_CLOSED)
     end
+end
+
+-- What is to be on or off: nothing else, or an "off" would be on. Raises if there is more.
+function core.flag(name, ...)
+    local on, more = ...
+    if type(on) ~= "boolean" then bad(2, name, "true or false", ...) end
+    if select("#", ...) > 1 then bad(3, name, nil, more) end
+    return on
 end
 
 return {

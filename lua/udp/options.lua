@@ -13,20 +13,22 @@ local function result(code)
     return true
 end
 
+local flag = core.flag
+
 --- Lets other contexts write to the socket by its fd, or stops that.
 ---@param socket userdata
 ---@param on boolean
-function udp.set_wshared(socket, on)
-    native.udp_set_wshared(check(socket, "set_wshared").id, on and true or false)
+function udp.set_wshared(socket, ...)
+    native.udp_set_wshared(check(socket, "set_wshared").id, flag("set_wshared", ...))
 end
 
 --- Lets the socket send to all of a network, or stops that.
 ---@param socket userdata
 ---@param on boolean
 ---@return boolean ok, integer|nil code
-function udp.set_broadcast(socket, on)
+function udp.set_broadcast(socket, ...)
     local record = check(socket, "set_broadcast")
-    return result(native.udp_set(record.id, BROADCAST, on and true or false))
+    return result(native.udp_set(record.id, BROADCAST, flag("set_broadcast", ...)))
 end
 
 --- Sets how many routers a datagram may pass, to groups too.

@@ -234,6 +234,22 @@ tap.test("long values are cut", function()
     end
 end)
 
+-- What is to be on or off is nothing else: anything but nil and false would be on.
+tap.test("what is no boolean", function()
+    local udp, text = require("udp"), "true or false"
+    local socket = context.check(udp.open("127.0.0.1", 0))
+    for _, name in ipairs({ "set_wshared", "set_broadcast" }) do
+        for _, value in ipairs({ 0, 1, "on", "false", {} }) do
+            local given = type(value) == "table" and "table" or tostring(value)
+            names(name, { text, "#2 to '" .. name .. "'", given }, udp[name], socket, value)
+        end
+        names(name, { text, "got no value" }, udp[name], socket)
+        names(name, { text, "nil" }, udp[name], socket, nil)
+        names(name, { "#3 to '" .. name .. "'" }, udp[name], socket, true, 1)
+    end
+    socket:close()
+end)
+
 -- What stands behind a metatable would pass for nothing.
 tap.test("tables behind a metatable", function()
     local text = "metatable with __index"
@@ -267,6 +283,13 @@ tap.test("tables behind a metatable", function()
     tap.is(c:get_rwopt().read_head_bytes, 2, "other metatables change nothing")
     c:close()
     l:close()
+    local tls = require("tls")
+    local identity = behind({ cert = "cert.pem", key = "key.pem" })
+    refuses("tls.client", "#1 to 'client'", tls.client, behind({ verify = false }))
+    refuses("its protocols", "'alpn' of 'client'", tls.client, { alpn = behind({ "a" }) })
+    refuses("tls.server", "#1 to 'server'", tls.server, behind({ cert = "a", key = "b" }))
+    refuses("its names", "'sni' of 'server'", tls.server, { sni = behind({ a = {} }) })
+    refuses("one of them", "sni['a']", tls.server, { sni = { a = identity } })
     local options = require("json").decode('{ "file": "x", "deny": [] }')
     local child = create(options)
     ok(child, "what module json returns is plain")
