@@ -438,18 +438,27 @@ impl<'a, C: Caller> Matcher<'a, C> {
     /// As many as there are, then fewer.
     fn most(&mut self, s: usize, p: usize, end: usize, depth: u32) -> Option<usize> {
         let mut count = self.run(s, p, end);
+        match self.pattern[end + 1] {
+            _ if depth == DEPTH_MAX => {}
+            0 => return Some(s + count),
+            // With fewer it is not the end either.
+            b'$' if self.pattern[end + 2] == 0 => {
+                return (s + count == self.subject.len()).then_some(s + count);
+            }
+            _ => {}
+        }
         let mut lead = Lead::Unknown;
         loop {
-            if !self.is_off(s + count, lead) {
-                if let Some(found) = self.item(s + count, end + 1, depth + 1) {
-                    return Some(found);
-                }
-                if let Lead::Unknown = lead {
-                    lead = self.lead(end + 1, depth);
-                }
+            if !self.is_off(s + count, lead)
+                && let Some(found) = self.item(s + count, end + 1, depth + 1)
+            {
+                return Some(found);
             }
             self.step(1);
             count = count.checked_sub(1)?;
+            if let Lead::Unknown = lead {
+                lead = self.lead(end + 1, depth);
+            }
         }
     }
 
@@ -526,6 +535,7 @@ impl<'a, C: Caller> Matcher<'a, C> {
     }
 
     /// Where a balanced text ends.
+    #[inline(never)]
     fn balanced(&mut self, s: usize, p: usize) -> Option<usize> {
         let opens = self.pattern[p];
         if opens == 0 || self.pattern[p + 1] == 0 {
@@ -546,6 +556,7 @@ impl<'a, C: Caller> Matcher<'a, C> {
     }
 
     /// Where the set of a frontier ends, if there is one at `s`.
+    #[inline(never)]
     fn frontier(&mut self, s: usize, p: usize) -> Option<usize> {
         if self.pattern[p] != b'[' {
             self.caller.fail(Fault::Bracket);
@@ -559,6 +570,7 @@ impl<'a, C: Caller> Matcher<'a, C> {
     }
 
     /// Where a capture that occurs once more ends.
+    #[inline(never)]
     fn again(&mut self, s: usize, digit: u8) -> Option<usize> {
         let index = usize::from(digit).wrapping_sub(usize::from(b'1'));
         if index >= self.level || self.captures.get(index).len == UNFINISHED {
