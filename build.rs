@@ -21,12 +21,14 @@ use std::{env, fs};
 
 /// What LuaJIT's `io` and `os` call of the C library, and src/os/stdio/ and src/vm/stdio.rs
 /// have a function for.
-const STREAM_FUNCTIONS: [&str; 13] = [
+const STREAM_FUNCTIONS: [&str; 15] = [
     "fclose",
     "fflush",
     "fgets",
     "fopen64",
     "fread",
+    "fseeko64",
+    "ftello64",
     "fwrite",
     "getc",
     "__isoc99_fscanf",
@@ -37,9 +39,10 @@ const STREAM_FUNCTIONS: [&str; 13] = [
     "tmpfile64",
 ];
 
-/// What of LuaJIT runs long, or is called by what does, what nests on the C stack, calls finalisers
-/// and sets hooks: src/linked.rs.
-const LINKED_FUNCTIONS: [&str; 7] = [
+/// What of LuaJIT runs long, or is called by what does, what nests on the C stack, calls finalisers,
+/// sets hooks and finds functions in C: src/linked.rs.
+const LINKED_FUNCTIONS: [&str; 8] = [
+    "dlsym",
     "lj_lex_next",
     "lj_str_find",
     "lj_vm_call",

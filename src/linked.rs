@@ -8,11 +8,11 @@
 #![allow(unsafe_code, reason = "not behind a safe face yet")]
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use memchr::memmem;
 use mlua::ffi::{lua_Hook, lua_State};
-use node_lua::os::thread;
+use node_lua::os::{stdio, thread};
 use node_lua::vm::layout::Lexer;
 use node_lua::vm::{finaliser, hook};
 
@@ -33,6 +33,28 @@ unsafe extern "C-unwind" {
         results: c_int,
         handler: isize,
     ) -> c_int;
+}
+
+unsafe extern "C" {
+    fn __real_dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+
+/// What our library and Rust's look up, none of which prints.
+const SILENT: [&CStr; 3] = [c"memchr", c"__pthread_get_minstack", c"gnu_get_libc_version"];
+
+/// `dlsym`: what a script, or a module in C, finds by it may print.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void {
+    // SAFETY: `dlsym` takes a terminated text; the arguments are handed on.
+    unsafe {
+        if !SILENT.contains(&CStr::from_ptr(name)) {
+            stdio::use_stream();
+        }
+        __real_dlsym(library, name)
+    }
 }
 
 /// Calls of what is quick itself between two looks.

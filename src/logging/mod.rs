@@ -9,6 +9,7 @@ mod text;
 mod throttle;
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::sync::OnceLock;
@@ -169,7 +170,7 @@ fn start(is_direct: bool) {
     }
 }
 
-extern "C" fn finish() {
+extern "C" fn finish(_status: c_int) {
     // What waits is the other process's.
     if os::stdio::fork::is_child() {
         return;

@@ -1,12 +1,21 @@
 //! How the process ends.
 
+use std::ffi::{c_int, c_void};
 use std::time::Duration;
 
-/// Has `function` called when the process exits, however it does so but by a signal.
-pub fn at_exit(function: extern "C" fn()) {
-    // SAFETY: a function that lives as long as the process. Should there be no room in the list, it
+/// Has `function` called with the status when the process exits, however it does so but by a signal.
+pub fn at_exit(function: extern "C" fn(c_int)) {
+    unsafe extern "C" {
+        fn on_exit(function: extern "C" fn(c_int, *mut c_void), of: *mut c_void) -> c_int;
+    }
+    extern "C" fn call(status: c_int, of: *mut c_void) {
+        // SAFETY: what was given below.
+        let function: extern "C" fn(c_int) = unsafe { std::mem::transmute(of) };
+        function(status);
+    }
+    // SAFETY: functions that live as long as the process. Should there be no room in the list, it
     // is not called.
-    unsafe { libc::atexit(function) };
+    unsafe { on_exit(call, function as *mut c_void) };
 }
 
 /// Ends the process at once: what is buffered is lost.

@@ -42,4 +42,4 @@ pub use registry::Registry;
 pub use scheduler::Scheduler;
 pub use together::run_together;
 pub use waker::ReadyWaker;
-pub use watch::{interrupt_soon, refuse_cut, set_cut, set_interrupt};
+pub use watch::{interrupt_soon, is_interrupted, refuse_cut, set_cut, set_interrupt};

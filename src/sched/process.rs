@@ -20,6 +20,11 @@ use crate::rt;
 /// How long the process runs on once it is to end, at most: contexts may be busy, or peers slow.
 const PATIENCE: Duration = Duration::from_millis(4500);
 
+/// The process does not wait for contexts that are stuck in system calls, of C functions perhaps,
+/// if it has seen no others for so many looks.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 5;
+
 /// A context with callbacks for signals. Of each signal one waits at most.
 struct Listener {
     waker: Waker,
@@ -99,7 +104,7 @@ impl Process {
 
     /// Ends all contexts, and with them the process: in good time, but in a simulation, which knows
     /// no other time than its own. The first status that is asked for counts.
-    pub fn end(&self, scheduler: &Scheduler, status: Option<u8>) {
+    pub fn end(&self, scheduler: &Arc<Scheduler>, status: Option<u8>) {
         if let Some(status) = status {
             // Set before: the first counts.
             let _ = self.status.set(status);
@@ -110,8 +115,17 @@ impl Process {
         }
         if !self.is_ending.swap(true, Ordering::SeqCst) && !rt::is_simulated() {
             let status = self.status().unwrap_or_default();
+            let of = Arc::clone(scheduler);
             let force = move || {
-                std::thread::sleep(PATIENCE);
+                let (mut left, mut stuck) = (PATIENCE, 0);
+                while !left.is_zero() {
+                    std::thread::sleep(LOOK);
+                    left = left.saturating_sub(LOOK);
+                    stuck = if of.is_stuck() { stuck + 1 } else { 0 };
+                    if stuck == LOOKS {
+                        of.finish_all();
+                    }
+                }
                 log::warn!("contexts are still busy, or peers slow to read: the process ends");
                 crate::os::exit::exit_soon(i32::from(status));
             };
@@ -241,12 +255,14 @@ impl Process {
         }
         if self.is_ending.load(Ordering::SeqCst) || self.tell(signal) == 0 {
             log::info!("terminated by a signal");
+            os::stdio::hurry();
             return self.end(scheduler, Some(status));
         }
         let Some(grace) = self.grace else { return };
         let (process, scheduler) = (Arc::clone(self), Arc::clone(scheduler));
         rt::spawn(async move {
             rt::sleep(grace).await;
+            os::stdio::hurry();
             process.end(&scheduler, Some(status));
         });
     }

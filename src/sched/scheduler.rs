@@ -464,7 +464,18 @@ impl Scheduler {
             .is_some_and(|asker| asker.deliver(Event::Reply { session, result }).is_ok())
     }
 
-    fn finish_all(&self) {
+    /// Whether all contexts that there are run in turns that are to end, and wait in system calls.
+    pub(super) fn is_stuck(&self) -> bool {
+        let is_stuck = |remote: &&Remote| {
+            let turn = remote.watch.turn();
+            turn % 2 == 1 && remote.watch.is_cancelled(turn) && remote.watch.is_asleep()
+        };
+        let stuck = self.remotes().filter(is_stuck).count();
+        stuck > 0 && stuck == self.registry.len()
+    }
+
+    /// Has the process end.
+    pub(super) fn finish_all(&self) {
         self.done.store(true, Ordering::Release);
         for index in 0..self.remote_count.load(Ordering::Acquire) {
             self.wake_worker(index);

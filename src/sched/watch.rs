@@ -86,6 +86,14 @@ pub fn interrupt_soon() {
     }
 }
 
+/// Whether the turn that runs on this thread is to be interrupted.
+pub fn is_interrupted() -> bool {
+    current_watch().is_some_and(|watch| {
+        let turn = watch.turn.load(Ordering::Relaxed);
+        !turn.is_multiple_of(2) && watch.is_cancelled(turn)
+    })
+}
+
 /// The turn that runs on this thread could not be cut where it was asked for: it is asked again.
 pub fn refuse_cut() {
     if let Some(watch) = current_watch() {

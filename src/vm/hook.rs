@@ -56,9 +56,10 @@ pub fn init() {
     crate::os::stdio::on_read(|| {
         if let Some(raw) = current() {
             // SAFETY: the coroutine that has called the function of `io` that reads.
-            unsafe { look(raw) };
+            unsafe { end_if_interrupted(raw) };
         }
     });
+    crate::os::stdio::on_wait(crate::sched::is_interrupted);
 }
 
 /// Makes `raw` the state that this thread runs, null for none; returns the one before.
@@ -219,6 +220,19 @@ pub unsafe fn look(raw: *mut lua_State) {
             hook(raw, std::ptr::null_mut());
         }
     }
+}
+
+/// The same for one that has waited, and found that what the thread runs is to end, which may have
+/// been asked for where no hook could be set.
+///
+/// # Safety
+/// As for [`look`].
+pub(crate) unsafe fn end_if_interrupted(raw: *mut lua_State) {
+    if crate::sched::is_interrupted() {
+        arm();
+    }
+    // SAFETY: the caller's contract.
+    unsafe { look(raw) };
 }
 
 /// Values after which who goes through many looks whether the context is to end.

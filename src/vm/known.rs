@@ -140,7 +140,36 @@ fn has_functions(lua: Stack<'_>) -> bool {
     };
     let is_known = number(1).is_some_and(|number| number > NUMBER_C) && number(2) == Some(NUMBER_C);
     lua.set_top(0);
-    is_known
+    is_known && has_print(lua)
+}
+
+/// What `print` and `io.write` look at: globals, metatables of types, a name, a file.
+fn has_print(lua: Stack<'_>) -> bool {
+    let raw = lua.raw();
+    // SAFETY: a new state with slots free, whose shared part is known. `print` has one value, a
+    // string, and `io.stdout` is a userdata.
+    unsafe {
+        ffi::lua_getglobal(raw, c"print".as_ptr());
+        let name = (*object::<Function>(raw, -1)).upvalue;
+        ffi::lua_getglobal(raw, c"io".as_ptr());
+        ffi::lua_getfield(raw, -1, c"stdout".as_ptr());
+        let file = ffi::lua_touserdata(raw, -1).cast::<Userdata>().sub(1);
+        ffi::lua_pushlstring(raw, c"".as_ptr(), 0);
+        let has_metatable = ffi::lua_getmetatable(raw, -1) != 0;
+        let metatables = (*global(raw)).metatables;
+        let of_strings = ffi::lua_topointer(raw, -1) as u64;
+        let is_known = tag(name) == STRING
+            && text(name) == b"tostring"
+            && (*global(raw)).output == file
+            && ((*file).kind, (*file).subkind) == (KIND_USERDATA, SUBKIND_FILE)
+            && has_metatable
+            && metatables[!STRING as usize] == of_strings
+            && metatables.iter().filter(|&&table| table != 0).count() == 1
+            && (*raw.cast::<Thread>()).environment.cast_const().cast()
+                == ffi::lua_topointer(raw, ffi::LUA_GLOBALSINDEX);
+        ffi::lua_settop(raw, 0);
+        is_known
+    }
 }
 
 /// A function in a function, with lines and a name.

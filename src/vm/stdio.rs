@@ -1,18 +1,21 @@
 //! `print` and what writes of `io`: one call, one piece, whatever other contexts print meanwhile.
 //!
 //! LuaJIT's own function objects stay (what a script sees of them is as ever), but lead here.
-//! `print` is ours; `write` goes on to LuaJIT's, and holds the stream's lock from the first piece
-//! that goes to standard output to the last. The compiler, which would call the C library itself,
-//! does not know `write` any more, and calls it like other C functions.
+//! `print`, and `write` to standard output, are ours; other writes go on to LuaJIT's. The compiler,
+//! which would call the C library itself, does not know `write` any more, and calls it like other C
+//! functions.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
-use std::io::Error;
 use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::layout::{self, Function, NUMBER_C};
+use super::layout::{
+    self, FALSE, FUNCTION, Function, INTEGER, NIL, NUMBER_C, STRING, SUBKIND_FILE, Slot, TRUE,
+    Table, Text, Thread, USERDATA, Userdata, is_number, referred, tag,
+};
+use super::state::Account;
 use super::{hook, state};
 use crate::os::stdio::{self, ErrorLock, FILE, Lock};
 
@@ -21,9 +24,11 @@ unsafe extern "C-unwind" {
     /// anything else. LuaJIT's own, for a value where slots of its stack are.
     fn lj_strfmt_wstrnum(
         raw: *mut lua_State,
-        value: *const f64,
+        value: *const Slot,
         length: *mut u32,
     ) -> *const std::ffi::c_char;
+    /// The value of a name in a table itself; null for none.
+    fn lj_tab_getstr(table: *mut Table, name: *const Text) -> *const Slot;
     fn luaL_fileresult(raw: *mut lua_State, is_ok: c_int, name: *const std::ffi::c_char) -> c_int;
 }
 
@@ -65,13 +70,15 @@ impl Choice {
         }
     }
 
-    /// Writes what a call has printed, if it is not to wait; false if that fails.
-    #[cold]
-    fn end_call(&self, lock: &Lock, has_line: bool) -> bool {
+    /// Ends a call, and writes what it has printed, if that is not to wait; tells why something is
+    /// lost, as in `errno`.
+    #[inline]
+    fn end_call(&self, lock: &Lock, has_line: impl FnOnce() -> bool) -> Option<c_int> {
+        let loss = lock.end_call();
         match self.mode.get() {
-            Mode::Call => lock.flush(),
-            Mode::Line if has_line => lock.flush(),
-            _ => true,
+            Mode::Turn | Mode::Full => loss,
+            Mode::Line if !has_line() => loss,
+            Mode::Line | Mode::Call => lock.flush().or(loss),
         }
     }
 }
@@ -161,103 +168,118 @@ pub(crate) unsafe fn install(raw: *mut lua_State) {
     }
 }
 
+/// What a script has chosen in the state that runs.
+#[inline]
+unsafe fn choice<'a>(raw: *mut lua_State) -> &'a Choice {
+    // SAFETY: the caller runs in the state, which refers to its account.
+    unsafe { &(*(*layout::global(raw)).user.cast::<Account>()).output }
+}
+
 /// print(…)
 unsafe extern "C-unwind" fn print(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM, by way of an object whose first upvalue is "tostring".
     unsafe {
-        let count = ffi::lua_gettop(raw);
+        let values = layout::arguments(raw);
+        if is_usual(raw) {
+            let metatables = &(*layout::global(raw)).metatables;
+            if values.iter().all(|&value| text_of_plain(value, metatables).is_some()) {
+                let (lock, loss) = write_plain(raw, values, b"\t", b"\n");
+                end_print(raw, lock, loss);
+                return 0;
+            }
+        }
         ffi::lua_pushvalue(raw, ffi::lua_upvalueindex(1));
         ffi::lua_gettable(raw, ffi::LUA_GLOBALSINDEX);
-        let is_usual = ffi::lua_type(raw, -1) == ffi::LUA_TFUNCTION
-            && ORIGINALS.get().is_some_and(|known| {
-                (*layout::object::<Function>(raw, -1)).number == known.tostring
-            });
-        if is_usual && (1..=count).all(|index| is_plain(raw, index)) {
-            print_plain(raw, count);
-        } else {
-            print_any(raw, count, is_usual);
-        }
+        print_any(raw, values.len() as c_int);
     }
     0
 }
 
-/// Whether the text of an argument is known without calling anything.
+/// Whether the global `tostring` is LuaJIT's.
 #[inline]
-unsafe fn is_plain(raw: *mut lua_State, index: c_int) -> bool {
-    // SAFETY: called by `print`.
+unsafe fn is_usual(raw: *mut lua_State) -> bool {
+    // SAFETY: called by `print`, which has a string as upvalue.
     unsafe {
-        match ffi::lua_type(raw, index) {
-            ffi::LUA_TSTRING => true,
-            // Numbers may have been given a metatable.
-            ffi::LUA_TNUMBER => ffi::lua_getmetatable(raw, index) == 0,
-            _ => false,
-        }
+        let name = layout::upvalues(raw).read();
+        let found = lj_tab_getstr((*raw.cast::<Thread>()).environment, referred(name));
+        let is_function = !found.is_null() && tag(found.read()) == FUNCTION;
+        is_function
+            && ORIGINALS
+                .get()
+                .is_some_and(|known| (*referred::<Function>(found.read())).number == known.tostring)
     }
 }
 
-/// The text of a plain argument, until the next one is asked for.
+/// What `tostring` makes of a value without calling anything: of a string or number its own text,
+/// for which this is empty.
 #[inline]
-unsafe fn plain_text<'a>(raw: *mut lua_State, index: c_int) -> &'a [u8] {
-    // SAFETY: called for an argument that is a string, or a number, which is what the VM keeps in a
-    // slot of its stack. Both ways of getting at the bytes tell their number.
-    unsafe {
-        if ffi::lua_type(raw, index) == ffi::LUA_TSTRING {
-            let mut length = 0;
-            let start = ffi::lua_tolstring(raw, index, &mut length);
-            return std::slice::from_raw_parts(start.cast::<u8>(), length);
-        }
-        let (number, mut length) = (ffi::lua_tonumber(raw, index), 0);
-        let start = lj_strfmt_wstrnum(raw, &raw const number, &raw mut length);
-        std::slice::from_raw_parts(start.cast::<u8>(), length as usize)
-    }
+fn text_of_plain(value: Slot, metatables: &[u64; 14]) -> Option<&'static [u8]> {
+    let (of, text): (i64, &[u8]) = match tag(value) {
+        STRING => return Some(b""),
+        _ if is_number(value) => (INTEGER, b""),
+        _ if value == NIL => (!0, b"nil"),
+        FALSE => (FALSE, b"false"),
+        TRUE => (TRUE, b"true"),
+        _ => return None,
+    };
+    // All types may have been given metatables.
+    (metatables[!of as usize] == 0).then_some(text)
 }
 
-/// Prints strings and numbers as they are.
-unsafe fn print_plain(raw: *mut lua_State, count: c_int) {
-    // SAFETY: called by `print`, which has looked at the arguments. May raise, as the context ends
-    // or for want of memory: the lock is let go.
-    unsafe {
-        let (lock, is_written) = write_plain(raw, count, b"\n", |raw| hook::look(raw));
-        end_print(raw, &lock, is_written);
-    }
-}
-
-/// Gives the stream so many arguments, each once the one before it is there, and what ends them;
-/// `look` is called now and then. Returns the lock, and whether nothing is lost.
+/// Adds plain values to what is printed, each once the one before it is there, and what comes in
+/// between and ends them. Returns the lock, and why something is lost, as in `errno`, if so.
 #[inline]
 unsafe fn write_plain(
     raw: *mut lua_State,
-    count: c_int,
+    values: &[Slot],
+    between: &[u8],
     end: &[u8],
-    look: impl Fn(*mut lua_State),
-) -> (Lock, bool) {
+) -> (Lock, Option<c_int>) {
     let lock = Lock::take();
-    let mut pieces = Pieces { lock: &lock, bytes: [0; PIECES_BYTES], length: 0, is_written: true };
-    for index in 1..=count {
-        if index > 1 {
-            pieces.add(b"\t");
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 && !between.is_empty() {
+            lock.add(between);
         }
-        // SAFETY: these arguments are strings and numbers.
+        // SAFETY: a value on the stack of a state that runs.
         unsafe {
-            let is_number = ffi::lua_type(raw, index) == ffi::LUA_TNUMBER;
-            if is_number && pieces.add_whole(ffi::lua_tonumber(raw, index)) {
-                continue;
-            }
-            let text = plain_text(raw, index);
-            if text.len() <= PIECES_BYTES {
-                pieces.add(text);
-            } else {
-                pieces.add_long(text, || look(raw));
+            if tag(*value) == STRING {
+                let text = layout::text(*value);
+                match text.len() {
+                    ..=PART_BYTES => lock.add(text),
+                    _ => add_parts(raw, &lock, text),
+                }
+            } else if !is_number(*value) {
+                lock.add(text_of_plain(*value, &[0; 14]).unwrap_or_default());
+            } else if tag(*value) == INTEGER || !add_whole(&lock, f64::from_bits(*value)) {
+                let mut length = 0;
+                let start = lj_strfmt_wstrnum(raw, value, &raw mut length);
+                lock.add(std::slice::from_raw_parts(start.cast(), length as usize));
             }
         }
     }
-    pieces.add(end);
-    let is_written = pieces.write();
-    (lock, is_written)
+    lock.add(end);
+    // SAFETY: a state that runs.
+    let output = unsafe { choice(raw) };
+    let has_line = || {
+        let of = |&value: &Slot| {
+            // SAFETY: strings on the stack of a state that runs.
+            tag(value) == STRING && unsafe { layout::text(value) }.contains(&b'\n')
+        };
+        end == b"\n" || values.iter().any(of)
+    };
+    let loss = output.end_call(&lock, has_line);
+    (lock, loss)
 }
 
-/// Bytes that are put together before the stream is given them.
-const PIECES_BYTES: usize = 256;
+/// Adds much, and looks in between whether the context ends.
+#[cold]
+unsafe fn add_parts(raw: *mut lua_State, lock: &Lock, text: &[u8]) {
+    for part in text.chunks(PART_BYTES) {
+        // SAFETY: the coroutine that has called what prints; raising lets the lock go.
+        unsafe { hook::look(raw) };
+        lock.add(part);
+    }
+}
 
 /// What the stream is given at once: as much as a pipe takes. With a slow reader, or much to write,
 /// whoever writes may have to end before that is done.
@@ -266,78 +288,38 @@ pub(super) const PART_BYTES: usize = 64 << 10;
 /// Digits of the whole numbers that are written as such; longer ones have an exponent.
 const DIGITS_MAX: usize = 14;
 
-/// What is on its way to the stream.
-struct Pieces<'a> {
-    lock: &'a Lock,
-    bytes: [u8; PIECES_BYTES],
-    length: usize,
-    is_written: bool,
-}
-
-impl Pieces<'_> {
-    /// Adds a piece that is not longer than what is put together.
-    #[inline]
-    fn add(&mut self, piece: &[u8]) {
-        if piece.len() > PIECES_BYTES - self.length {
-            self.is_written &= self.lock.make_room(self.length + piece.len());
-            self.is_written &= self.write();
-        }
-        self.bytes[self.length..][..piece.len()].copy_from_slice(piece);
-        self.length += piece.len();
-    }
-
-    /// The same for more than is put together.
-    fn add_long(&mut self, piece: &[u8], look: impl Fn()) {
-        self.is_written &= self.lock.make_room(self.length + piece.len());
-        self.is_written &= self.write();
-        for part in piece.chunks(PART_BYTES) {
-            look();
-            self.is_written &= self.lock.write(part);
-        }
-    }
-
-    /// Adds a whole number as the VM would write it, but faster; false if it is none, or too long.
-    #[inline]
-    fn add_whole(&mut self, number: f64) -> bool {
-        const END: f64 = 1e14;
-        // `as` makes 0 of -0, which is written with its sign.
-        let whole = number as i64;
-        if whole as f64 != number || number.abs() >= END || whole == 0 {
-            return false;
-        }
-        let (mut digits, mut at, mut rest) =
-            ([0; DIGITS_MAX + 1], DIGITS_MAX + 1, whole.unsigned_abs());
-        while rest > 0 {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        if whole < 0 {
-            at -= 1;
-            digits[at] = b'-';
-        }
-        self.add(&digits[at..]);
-        true
-    }
-
-    /// Gives the stream what there is; false if that, or something before it, is lost.
-    #[inline]
-    fn write(&mut self) -> bool {
-        let length = std::mem::take(&mut self.length);
-        self.is_written && self.lock.write(&self.bytes[..length])
-    }
-}
-
+/// Adds a whole number as the VM would write it, but faster; false if it is none, or too long.
 #[inline]
-unsafe fn end_print(raw: *mut lua_State, lock: &Lock, mut is_written: bool) {
-    // SAFETY: called by `print`.
-    let output = unsafe { &state::account(raw).output };
-    if output.mode.get() != Mode::Turn {
-        is_written &= output.end_call(lock, true);
+fn add_whole(lock: &Lock, number: f64) -> bool {
+    const END: f64 = 1e14;
+    // `as` makes 0 of -0, which is written with its sign.
+    let whole = number as i64;
+    if whole as f64 != number || number.abs() >= END || whole == 0 {
+        return false;
     }
-    if !is_written {
-        // There is no result to tell of it.
-        stdio::note_loss();
+    let (mut digits, mut at, mut rest) =
+        ([0; DIGITS_MAX + 1], DIGITS_MAX + 1, whole.unsigned_abs());
+    while rest > 0 {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    if whole < 0 {
+        at -= 1;
+        digits[at] = b'-';
+    }
+    lock.add(&digits[at..]);
+    true
+}
+
+/// Ends `print`, which has no result to tell of a loss.
+#[inline]
+unsafe fn end_print(raw: *mut lua_State, lock: Lock, loss: Option<c_int>) {
+    drop(lock);
+    if let Some(reason) = loss {
+        // SAFETY: called by `print`.
+        unsafe { hook::end_if_interrupted(raw) };
+        stdio::note_loss(reason);
     }
 }
 
@@ -351,9 +333,14 @@ struct Texts {
 impl Drop for Texts {
     fn drop(&mut self) {
         // SAFETY: what raises has left the frame of `print` as it is, with the error on its top.
-        let is_written = unsafe { write_plain(self.raw, self.count, b"", |_| ()).1 };
-        if !is_written {
-            stdio::note_loss();
+        // Nothing is raised: what is long is cut off.
+        unsafe {
+            let texts = &layout::arguments(self.raw)[..self.count as usize];
+            let is_short = |&&text: &&Slot| layout::text(text).len() <= PART_BYTES;
+            let texts = &texts[..texts.iter().take_while(is_short).count()];
+            if let Some(reason) = write_plain(self.raw, texts, b"\t", b"").1 {
+                stdio::note_loss(reason);
+            }
         }
     }
 }
@@ -361,58 +348,45 @@ impl Drop for Texts {
 /// Prints anything. What `tostring` returns takes the arguments' places, so that it is the VM that
 /// holds it. Whatever that does, others can print meanwhile.
 #[cold]
-unsafe fn print_any(raw: *mut lua_State, count: c_int, is_usual: bool) {
+unsafe fn print_any(raw: *mut lua_State, count: c_int) {
     let mut texts = Texts { raw, count: 0 };
     // SAFETY: called by `print`, with `tostring` on the top of the stack. What raises unwinds.
     unsafe {
         for index in 1..=count {
-            if is_usual && is_plain(raw, index) {
-                // Nothing is to be made of numbers later, as something is raised.
-                ffi::lua_tolstring(raw, index, std::ptr::null_mut());
-            } else {
-                ffi::lua_pushvalue(raw, count + 1);
-                ffi::lua_pushvalue(raw, index);
-                ffi::lua_call(raw, 1, 1);
-                if ffi::lua_tolstring(raw, -1, std::ptr::null_mut()).is_null() {
-                    ffi::luaL_error(raw, c"'tostring' must return a string to 'print'".as_ptr());
-                    return;
-                }
-                ffi::lua_replace(raw, index);
+            ffi::lua_pushvalue(raw, count + 1);
+            ffi::lua_pushvalue(raw, index);
+            ffi::lua_call(raw, 1, 1);
+            if ffi::lua_tolstring(raw, -1, std::ptr::null_mut()).is_null() {
+                ffi::luaL_error(raw, c"'tostring' must return a string to 'print'".as_ptr());
+                return;
             }
+            ffi::lua_replace(raw, index);
             texts.count = index;
         }
         std::mem::forget(texts);
-        print_plain(raw, count);
+        let texts = &layout::arguments(raw)[..count as usize];
+        let (lock, loss) = write_plain(raw, texts, b"\t", b"\n");
+        end_print(raw, lock, loss);
     }
 }
 
-/// A call of `write` that runs on this thread.
-#[derive(Debug)]
+/// What a call of `write` that runs on this thread gives to standard error, which writes each piece
+/// by itself: other threads, the log among them, would write in between.
+#[derive(Debug, Default)]
 struct Call {
-    /// Taken for the first piece that goes to standard output.
-    lock: Option<Lock>,
-    has_line: bool,
-    /// Why what was printed before is lost, as in `errno`.
-    loss: Option<c_int>,
-    /// What goes to standard error, which writes each piece by itself: other threads, the log among
-    /// them, would write in between. No more than [`PART_BYTES`].
+    /// No more than [`PART_BYTES`].
     errors: Vec<u8>,
     /// Taken once there are more.
-    error_lock: Option<ErrorLock>,
+    lock: Option<ErrorLock>,
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.errors.is_empty() {
             // An argument was refused.
-            write_error(&self.errors);
+            lock_errors().write(&self.errors);
         }
     }
-}
-
-/// Writes to standard error at once; false, with the reason in `errno`, if that fails.
-fn write_error(bytes: &[u8]) -> bool {
-    lock_errors().write(bytes) == bytes.len()
 }
 
 /// The right to write to standard error. Who reads both outputs finds them in order.
@@ -426,7 +400,7 @@ pub(crate) fn lock_errors() -> ErrorLock {
 #[cfg(target_env = "gnu")]
 pub(crate) fn take_error_piece(bytes: &[u8]) -> Option<usize> {
     let mut call = CALL.take()?;
-    if call.error_lock.is_none()
+    if call.lock.is_none()
         && call.errors.len() + bytes.len() <= PART_BYTES
         && call.errors.try_reserve(bytes.len()).is_ok()
     {
@@ -435,14 +409,29 @@ pub(crate) fn take_error_piece(bytes: &[u8]) -> Option<usize> {
         return Some(bytes.len());
     }
     // Nobody comes in between what was collected and the rest, which is written as it comes.
-    let lock = call.error_lock.get_or_insert_with(lock_errors);
+    let lock = call.lock.get_or_insert_with(lock_errors);
     let collected = std::mem::take(&mut call.errors);
     let written = match lock.write(&collected) {
-        written if written < collected.len() => 0,
-        _ => write_parts(bytes, |part| lock.write(part)),
+        (_, Some(reason)) => fail(reason, 0),
+        _ => write_parts(bytes, |part| write_error(lock, part)),
     };
     CALL.set(Some(call));
     Some(written)
+}
+
+/// Writes to standard error; how many bytes, and why not all in `errno`.
+pub(crate) fn write_error(lock: &ErrorLock, bytes: &[u8]) -> usize {
+    match lock.write(bytes) {
+        (written, Some(reason)) => fail(reason, written),
+        (written, None) => written,
+    }
+}
+
+/// Sets `errno`.
+fn fail<R>(reason: c_int, result: R) -> R {
+    // SAFETY: the address of this thread's errno.
+    unsafe { *libc::__errno_location() = reason };
+    result
 }
 
 /// Has `write` write bytes, few at a time, and looks in between whether the context ends. Returns
@@ -467,28 +456,49 @@ pub(crate) fn write_parts(bytes: &[u8], write: impl Fn(&[u8]) -> usize) -> usize
     all
 }
 
-/// Notes a piece that is about to go to standard output.
-#[inline]
-#[cfg(target_env = "gnu")]
-pub(crate) fn note_piece(bytes: &[u8]) {
-    if let Some(mut call) = CALL.take() {
-        // More pieces may follow.
-        let size = bytes.len() + PIECES_BYTES;
-        if !call.lock.get_or_insert_with(Lock::take).make_room(size) {
-            call.loss = Error::last_os_error().raw_os_error();
-        }
-        call.has_line = call.has_line || bytes.contains(&b'\n');
-        CALL.set(Some(call));
-    }
-}
-
 thread_local! {
     /// LuaJIT's `write` calls nothing of a script's, so there is one at a time.
     static CALL: Cell<Option<Call>> = const { Cell::new(None) };
 }
 
-/// Runs LuaJIT's `write`, and what follows it.
+/// Writes arguments from `first` on: to standard output as `print` does, elsewhere by LuaJIT's
+/// `write`.
 #[inline]
+unsafe fn write_to(
+    raw: *mut lua_State,
+    file: *const Userdata,
+    first: usize,
+    original: lua_CFunction,
+) -> c_int {
+    // SAFETY: called by the VM; a file's content is its stream, null if it is closed.
+    unsafe {
+        if file.add(1).cast::<*mut FILE>().read() != stdio::stream() {
+            return write_with(raw, original);
+        }
+        let values = &layout::arguments(raw)[first..];
+        let is_plain = |&value: &Slot| tag(value) == STRING || is_number(value);
+        let count = values.iter().take_while(|value| is_plain(value)).count();
+        let (lock, loss) = write_plain(raw, &values[..count], b"", b"");
+        drop(lock);
+        if loss.is_some() {
+            hook::end_if_interrupted(raw);
+        }
+        if count < values.len() {
+            // Raises, as LuaJIT does once it has written what comes before.
+            ffi::luaL_checklstring(raw, (first + count + 1) as c_int, std::ptr::null_mut());
+        }
+        let Some(reason) = loss else {
+            ffi::lua_pushboolean(raw, 1);
+            return 1;
+        };
+        // What was lost before is told of by this, too.
+        stdio::loss_after(&choice(raw).told);
+        fail(reason, ());
+        luaL_fileresult(raw, 0, std::ptr::null())
+    }
+}
+
+/// Runs LuaJIT's `write`, and what follows it.
 unsafe fn write_with(raw: *mut lua_State, original: lua_CFunction) -> c_int {
     /// Lets the lock go, also if arguments are refused.
     struct End;
@@ -497,58 +507,42 @@ unsafe fn write_with(raw: *mut lua_State, original: lua_CFunction) -> c_int {
             CALL.take();
         }
     }
-    // Where nobody tells of pieces, all may be some.
-    let lock = (!cfg!(target_env = "gnu")).then(Lock::take);
-    CALL.set(Some(Call {
-        lock,
-        has_line: false,
-        loss: None,
-        errors: Vec::new(),
-        error_lock: None,
-    }));
+    CALL.set(Some(Call::default()));
     let end = End;
     // SAFETY: called by the VM for a call of this very function.
     let results = unsafe { original(raw) };
     let call = CALL.take();
     drop(end);
-    let Some(mut call) = call else { return results };
-    let errors = std::mem::take(&mut call.errors);
-    if !errors.is_empty() && !write_error(&errors) {
+    let errors = call.map(|mut call| std::mem::take(&mut call.errors)).unwrap_or_default();
+    if !errors.is_empty() && write_error(&lock_errors(), &errors) < errors.len() {
         // SAFETY: called by the VM, right after what it reports has failed.
-        return unsafe { luaL_fileresult(raw, 0, std::ptr::null()) };
-    }
-    let Some(lock) = call.lock.take() else { return results };
-    let has_line = call.has_line;
-    // SAFETY: called by the VM; the first of the results tells whether it was written.
-    unsafe {
-        let output = &state::account(raw).output;
-        let is_over = ffi::lua_toboolean(raw, -results) == 0
-            || output.mode.get() == Mode::Turn
-            || output.end_call(&lock, has_line);
-        if is_over && call.loss.is_none() {
-            return results;
+        unsafe {
+            hook::end_if_interrupted(raw);
+            return luaL_fileresult(raw, 0, std::ptr::null());
         }
-        let error = || Error::last_os_error().raw_os_error();
-        let reason = call.loss.or_else(error).unwrap_or(libc::EIO);
-        // What was lost before is told of by this, too.
-        stdio::loss_after(&output.told);
-        *libc::__errno_location() = reason;
-        luaL_fileresult(raw, 0, std::ptr::null())
     }
+    results
 }
 
 /// io.write(…)
 unsafe extern "C-unwind" fn write(raw: *mut lua_State) -> c_int {
     let Some(known) = ORIGINALS.get() else { return 0 };
-    // SAFETY: called by the VM.
-    unsafe { write_with(raw, known.write) }
+    // SAFETY: called by the VM; there is always a file that is written to.
+    unsafe { write_to(raw, (*layout::global(raw)).output, 0, known.write) }
 }
 
 /// file:write(…)
 unsafe extern "C-unwind" fn method_write(raw: *mut lua_State) -> c_int {
     let Some(known) = ORIGINALS.get() else { return 0 };
-    // SAFETY: called by the VM.
-    unsafe { write_with(raw, known.method_write) }
+    // SAFETY: called by the VM; a userdata is looked at as what it is.
+    unsafe {
+        let file = layout::arguments(raw).first().filter(|&&value| tag(value) == USERDATA);
+        let file = file.map(|&value| referred::<Userdata>(value));
+        match file.filter(|&file| (*file).subkind == SUBKIND_FILE) {
+            Some(file) => write_to(raw, file, 1, known.method_write),
+            None => (known.method_write)(raw),
+        }
+    }
 }
 
 /// file:setvbuf(mode, size)
@@ -571,7 +565,7 @@ unsafe extern "C-unwind" fn setvbuf(raw: *mut lua_State) -> c_int {
         output.mode.set(mode);
         stdio::flush();
         if let Some(reason) = stdio::loss_after(&output.told) {
-            *libc::__errno_location() = reason;
+            fail(reason, ());
             return luaL_fileresult(raw, 0, std::ptr::null());
         }
         ffi::lua_pushboolean(raw, 1);

@@ -2,11 +2,10 @@
 //! of the library's (build.rs).
 
 use std::ffi::{c_int, c_void};
-use std::io::Error;
 
-use super::stdio::{lock_errors, note_piece, take_error_piece, write_parts};
+use super::stdio::{lock_errors, take_error_piece, write_error, write_parts};
 use super::{hook, state};
-use crate::os::stdio::{self, FILE};
+use crate::os::stdio::{self, FILE, Lock};
 
 unsafe extern "C" {
     static stderr: *mut FILE;
@@ -50,12 +49,9 @@ unsafe extern "C-unwind" fn __wrap_fwrite(
     let written = if to == errors {
         take_error_piece(bytes).unwrap_or_else(|| {
             let lock = lock_errors();
-            write_parts(bytes, |part| lock.write(part))
+            write_parts(bytes, |part| write_error(&lock, part))
         })
     } else {
-        if to == stdio::stream() {
-            note_piece(bytes);
-        }
         // SAFETY: an open stream.
         unsafe { flockfile(to) };
         let _locked = Locked(to);
@@ -77,22 +73,56 @@ unsafe extern "C" fn __wrap_fflush(stream: *mut FILE) -> c_int {
         flush_files();
         return 0;
     }
-    // SAFETY: `fflush` takes any open stream, or null for all.
-    let status = unsafe { _IO_fflush(stream) };
     if stream != stdio::stream() {
-        return status;
+        // SAFETY: `fflush` takes any open stream.
+        return unsafe { _IO_fflush(stream) };
     }
-    let reason = (status != 0).then(|| Error::last_os_error().raw_os_error()).flatten();
+    let reason = Lock::take().flush();
     let raw = hook::running();
     if raw.is_null() {
-        return status;
+        return if reason.is_some() { -1 } else { 0 };
     }
     // SAFETY: the state that this thread runs.
     let told = unsafe { &state::account(raw).output.told };
-    let Some(reason) = reason.or(stdio::loss_after(told)) else { return status };
+    let Some(reason) = reason.or(stdio::loss_after(told)) else { return 0 };
     // SAFETY: the address of this thread's errno.
     unsafe { *libc::__errno_location() = reason };
     -1
+}
+
+/// In place of `fseeko`, see build.rs: what was printed comes first.
+///
+/// # Safety
+/// As for `fseeko`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_fseeko64(stream: *mut FILE, offset: i64, from: c_int) -> c_int {
+    if stream != stdio::stream() {
+        // SAFETY: the arguments of `fseeko`, handed on.
+        return unsafe { libc::fseeko(stream, offset, from) };
+    }
+    let lock = Lock::take();
+    let reason = lock.flush();
+    // SAFETY: a descriptor and numbers.
+    let is_done = unsafe { libc::lseek64(libc::STDOUT_FILENO, offset, from) >= 0 };
+    if let Some(reason) = reason {
+        stdio::note_loss(reason);
+    }
+    if is_done { 0 } else { -1 }
+}
+
+/// In place of `ftello`, likewise.
+///
+/// # Safety
+/// As for `ftello`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_ftello64(stream: *mut FILE) -> i64 {
+    if stream != stdio::stream() {
+        // SAFETY: the argument of `ftello`, handed on.
+        return unsafe { libc::ftello(stream) };
+    }
+    stdio::flush();
+    // SAFETY: a descriptor and numbers.
+    unsafe { libc::lseek64(libc::STDOUT_FILENO, 0, libc::SEEK_CUR) }
 }
 
 /// Writes what `io.popen` has written before a child starts, so that the child finds it: standard

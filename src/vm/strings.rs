@@ -9,7 +9,7 @@ use std::ptr;
 use mlua::ffi::{self, lua_State, luaL_Buffer};
 
 use super::hook;
-use super::layout::{self, Function};
+use super::layout::{self, Function, STRING, tag};
 use super::pattern::{Caller, Captured, Fault, Matcher};
 use super::stack::{Stack, function};
 use super::stock::{Original, go_on, replace};
@@ -45,7 +45,15 @@ fn is_special(byte: u8) -> bool {
 /// The bytes of the string, or number, at an index, and the zero behind them.
 ///
 /// They are there as long as the string is on the stack.
+#[inline]
 fn string(lua: Stack<'_>, index: c_int) -> &[u8] {
+    // SAFETY: the VM has called a function of ours; the string stays among its arguments.
+    unsafe {
+        let given = layout::arguments(lua.raw()).get(index as usize - 1);
+        if let Some(&slot) = given.filter(|&&slot| tag(slot) == STRING) {
+            return layout::text_with_zero(slot);
+        }
+    }
     let text = lua.check_text(index);
     // SAFETY: all strings of the VM end with a zero.
     unsafe { std::slice::from_raw_parts(text.as_ptr(), text.len() + 1) }
@@ -141,16 +149,26 @@ fn gmatch(lua: Stack<'_>) -> c_int {
 /// What `string.gmatch` returns: the subject, the pattern, and where to go on are its upvalues. The
 /// last is an integer where numbers are kept.
 fn gmatch_next(lua: Stack<'_>) -> c_int {
-    const POSITION: c_int = ffi::lua_upvalueindex(3);
-    let subject = string(lua, ffi::lua_upvalueindex(1));
-    let pattern = string(lua, ffi::lua_upvalueindex(2));
-    let start = lua.number(POSITION).to_bits() as usize;
+    // SAFETY: the function has these three upvalues, strings or numbers the first two.
+    let (values, texts) = unsafe {
+        let values = layout::upvalues(lua.raw());
+        let text = |index: usize| {
+            let slot = values.add(index).read();
+            (tag(slot) == STRING).then(|| layout::text_with_zero(slot))
+        };
+        (values, (text(0), text(1)))
+    };
+    let text = |index| string(lua, ffi::lua_upvalueindex(index));
+    let subject = texts.0.unwrap_or_else(|| text(1));
+    let pattern = texts.1.unwrap_or_else(|| text(2));
+    // SAFETY: the third upvalue, whose lower half is the position.
+    let start = unsafe { values.add(2).read() } as usize;
     let mut matcher = matcher(lua, subject, pattern);
     match matcher.find(start, 0, false) {
         Some((start, end)) => {
             let next = end + usize::from(end == start);
-            lua.push_number(f64::from_bits(next as u64));
-            lua.replace(POSITION);
+            // SAFETY: likewise. No object is referred to.
+            unsafe { values.add(2).write(next as u64) };
             push(lua, &matcher, (start, end), matcher.values())
         }
         None => 0,

@@ -67,6 +67,7 @@ extern "C" fn before() {
 
 extern "C" fn in_child() {
     IS_CHILD.store(true, Ordering::Relaxed);
+    super::output::reset();
     descriptors::restore_descriptor_limit();
     signal::leave_to_system();
     unblock();

@@ -1,6 +1,6 @@
-//! Standard output: what all contexts print, and C code too, in the one stream of the C library.
+//! Standard output: what all contexts print, and C code too.
 //!
-//! Into a pipe or file the stream collects what it is given; a turn that ends has it written
+//! Into a pipe or file what is printed is collected (output.rs); a turn that ends has it written
 //! (`Program::turn`), and so has whatever blocks the thread for long: reading (reading.rs), child
 //! processes (children.rs), the watchdog where nothing else does (late.rs). On a terminal each line
 //! is written at once, as ever. Who writes several pieces that belong together holds a [`Lock`].
@@ -18,36 +18,36 @@ mod files;
 pub mod fork;
 pub(crate) mod input;
 mod late;
+mod output;
 #[cfg(target_env = "gnu")]
 mod reading;
 #[cfg(target_env = "gnu")]
 mod shortage;
 mod start;
+mod turnstile;
+mod waits;
 
 #[cfg(target_env = "gnu")]
 pub use files::{FILE_BYTES, on_file};
 pub use input::{read_line, unbuffer_input};
 pub use late::nudge;
+pub use output::{Lock, pending, use_stream};
 #[cfg(target_env = "gnu")]
 pub use reading::on_read;
 #[cfg(target_env = "gnu")]
 pub use shortage::on_shortage;
+pub use waits::{hurry, on_wait};
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::io::Error;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use crate::os;
 
-/// Bytes that are collected: what a pipe takes as a whole (`PIPE_BUF`), so that whatever else
-/// writes to it comes in between calls. A call that would exceed it has what is there written
-/// before.
-const BUFFER_BYTES: usize = 4096;
-
-/// For the rest of a call whose first piece has found room.
-const REST_BYTES: usize = 4096;
+/// Bytes that the C library collects, where C code prints.
+const STREAM_BYTES: usize = 8192;
 
 pub(crate) use libc::FILE;
 
@@ -55,11 +55,7 @@ unsafe extern "C" {
     static stdout: *mut FILE;
     static stderr: *mut FILE;
     fn flockfile(stream: *mut FILE);
-    fn ftrylockfile(stream: *mut FILE) -> c_int;
     fn funlockfile(stream: *mut FILE);
-    fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
-    fn fflush_unlocked(stream: *mut FILE) -> c_int;
-    fn __fpending(stream: *mut FILE) -> usize;
 }
 
 thread_local! {
@@ -75,15 +71,21 @@ static REASON: AtomicI32 = AtomicI32::new(0);
 static IS_UNTOLD: AtomicBool = AtomicBool::new(false);
 /// The loss has been logged.
 static IS_LOGGED: AtomicBool = AtomicBool::new(false);
+/// Standard output is a terminal.
+static IS_TERMINAL: AtomicBool = AtomicBool::new(false);
 
 /// Prepares standard output. Call once, before any thread exists and anything is written.
 pub fn init() {
+    turnstile::init();
     // SAFETY: the C library's own stream, before anything is written to it; the buffer stays.
     unsafe {
         if libc::isatty(libc::STDOUT_FILENO) == 0 {
             // The library heeds the size only of a buffer that it is given.
-            let buffer = Box::leak(Box::new([0; BUFFER_BYTES + REST_BYTES]));
+            let buffer = Box::leak(Box::new([0; STREAM_BYTES]));
             libc::setvbuf(stdout, buffer.as_mut_ptr(), libc::_IOFBF, buffer.len());
+        } else {
+            IS_TERMINAL.store(true, Ordering::Relaxed);
+            output::use_stream();
         }
     }
     broken_pipe::init();
@@ -93,81 +95,21 @@ pub fn init() {
     os::exit::at_exit(at_exit);
 }
 
+#[cfg(target_env = "gnu")]
+fn is_terminal() -> bool {
+    IS_TERMINAL.load(Ordering::Relaxed)
+}
+
 /// The stream.
 pub(crate) fn stream() -> *mut FILE {
     // SAFETY: set before `main`, and not by us.
     unsafe { stdout }
 }
 
-/// Bytes that wait to be written. A hint while other threads write; what this thread has written
-/// is in it.
+/// Notes that this thread prints.
 #[inline]
-pub fn pending() -> usize {
-    // SAFETY: reads two pointers of a stream that lives as long as the process.
-    unsafe { __fpending(stream()) }
-}
-
-/// The right to write, of one thread at a time; it may be taken again while it is held.
-#[derive(Debug)]
-pub struct Lock {
-    /// There is room for what its holder writes first.
-    has_room: Cell<bool>,
-    _thread: PhantomData<*const ()>,
-}
-
-impl Lock {
-    fn new() -> Lock {
-        Lock { has_room: Cell::new(false), _thread: PhantomData }
-    }
-
-    /// Waits for it.
-    #[inline]
-    pub fn take() -> Lock {
-        HAS_WRITTEN.set(true);
-        // SAFETY: a stream that lives as long as the process.
-        unsafe { flockfile(stream()) };
-        Lock::new()
-    }
-
-    /// Takes it if nobody else has it.
-    fn try_take() -> Option<Lock> {
-        // SAFETY: the stream is open as long as the process runs; the lock is given back by `Lock`.
-        (unsafe { ftrylockfile(stream()) } == 0).then(Lock::new)
-    }
-
-    /// Before the first bytes of a call, these: has what was collected written if they do not fit,
-    /// so that it ends with the call before. False, with the reason in `errno`, if some is lost.
-    #[inline]
-    pub fn make_room(&self, bytes: usize) -> bool {
-        if self.has_room.replace(true) {
-            return true;
-        }
-        let pending = pending();
-        pending == 0 || pending + bytes <= BUFFER_BYTES || self.flush()
-    }
-
-    /// Writes bytes; false, with the reason in `errno`, if some of what was collected is lost.
-    #[inline]
-    pub fn write(&self, bytes: &[u8]) -> bool {
-        let has_room = self.make_room(bytes.len());
-        // SAFETY: the stream is locked, pointer and length are those of a slice.
-        let written = unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stream()) };
-        written == bytes.len() && has_room
-    }
-
-    /// Has the system take what was collected; false, with the reason in `errno`, if it is lost.
-    pub fn flush(&self) -> bool {
-        // SAFETY: the stream is locked.
-        unsafe { fflush_unlocked(stream()) == 0 }
-    }
-}
-
-impl Drop for Lock {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: this thread holds it.
-        unsafe { funlockfile(stream()) };
-    }
+fn note_printing() {
+    HAS_WRITTEN.set(true);
 }
 
 /// Whether standard error is the same pipe, file or terminal.
@@ -192,10 +134,9 @@ pub struct ErrorLock {
 }
 
 impl ErrorLock {
-    /// Writes bytes at once; returns how many are written, and why not all in `errno`.
-    pub fn write(&self, bytes: &[u8]) -> usize {
-        // SAFETY: the stream is locked, pointer and length are those of a slice.
-        unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stderr) }
+    /// Writes bytes; returns how many are written, and why not all, if so, as in `errno`.
+    pub fn write(&self, bytes: &[u8]) -> (usize, Option<c_int>) {
+        waits::write(libc::STDERR_FILENO, bytes)
     }
 }
 
@@ -213,9 +154,9 @@ pub fn precede_error() -> ErrorLock {
     let shared = is_shared().then(Lock::take);
     if let Some(lock) = &shared
         && pending() > 0
-        && !lock.flush()
+        && let Some(reason) = lock.flush()
     {
-        note_loss();
+        note_loss(reason);
     }
     // SAFETY: a stream that lives as long as the process.
     unsafe { flockfile(stderr) };
@@ -238,11 +179,12 @@ pub fn leave() {
     HAS_WRITTEN.set(false);
 }
 
-/// Has the system take what was collected, however long that takes.
+/// Has the system take what was collected, however long that takes, unless what this thread runs
+/// is to end.
 #[cold]
 fn flush_all() {
-    if !Lock::take().flush() {
-        note_loss();
+    if let Some(reason) = Lock::take().flush() {
+        note_loss(reason);
     }
     HAS_WRITTEN.set(false);
 }
@@ -253,8 +195,8 @@ fn flush_all() {
 fn flush_for_others() {
     let Some(lock) = Lock::try_take() else { return };
     if has_room() {
-        if !lock.flush() {
-            note_loss();
+        if let Some(reason) = lock.flush() {
+            note_loss(reason);
         }
     } else {
         drop(lock);
@@ -271,33 +213,35 @@ fn has_room() -> bool {
             return false;
         }
         let mut found: libc::stat = std::mem::zeroed();
-        // What a pipe takes at once when it takes anything.
-        pending() <= BUFFER_BYTES
+        output::has_little()
             || libc::fstat(libc::STDOUT_FILENO, &raw mut found) == 0
                 && found.st_mode & libc::S_IFMT == libc::S_IFREG
     }
 }
 
-/// Notes that output was lost, for the reason in `errno`: `fflush` is to tell of it.
+/// Notes that output was lost, for a reason as in `errno`: `fflush` is to tell of it. If that was
+/// broken off nothing is lost: the rest is written without this thread.
 #[cold]
-pub fn note_loss() {
-    let error = Error::last_os_error();
-    let reason = error.raw_os_error().unwrap_or(libc::EIO);
+pub fn note_loss(reason: c_int) {
+    if reason == libc::EINTR {
+        return nudge();
+    }
     REASON.store(reason, Ordering::Relaxed);
     // Release: pairs with the load in `loss_after`.
     LOSSES.fetch_add(1, Ordering::Release);
     // A reader that has gone, or never was, has not lost anything that it wanted.
-    if !is_unwanted(Some(reason)) {
+    if !is_unwanted(reason) {
         IS_UNTOLD.store(true, Ordering::Relaxed);
     }
     if !IS_LOGGED.swap(true, Ordering::Relaxed) {
+        let error = Error::from_raw_os_error(reason);
         log::warn!("standard output: {error}; what was printed is lost");
     }
 }
 
 /// Whether output was lost because nobody reads it, or standard output is closed.
-fn is_unwanted(reason: Option<c_int>) -> bool {
-    matches!(reason, Some(libc::EPIPE | libc::EBADF))
+fn is_unwanted(reason: c_int) -> bool {
+    matches!(reason, libc::EPIPE | libc::EBADF)
 }
 
 /// How often output was lost.
@@ -320,19 +264,22 @@ pub fn loss_after(told: &Cell<u32>) -> Option<c_int> {
 
 /// Writes what is left, at the end of the process; false if output was lost and no script was told.
 pub fn finish() -> bool {
-    if pending() > 0 {
+    if waits::is_hurried() {
+        let lock = output::take_within(waits::patience());
+        let _ = lock.and_then(|lock| lock.flush());
+    } else if pending() > 0 {
         flush_all();
     }
     !IS_UNTOLD.load(Ordering::Relaxed)
 }
 
-/// Writes what is left, whoever ends the process. Other threads may print no more: the C library
-/// is going to look at the stream without its lock.
-extern "C" fn at_exit() {
-    let lock = Lock::take();
-    let error = if lock.flush() { None } else { Some(Error::last_os_error()) };
-    let is_wanted = |error: &Error| !is_unwanted(error.raw_os_error());
-    if let Some(error) = error.filter(is_wanted) {
+/// Writes what is left, whoever ends the process, unless another thread is stuck in that. Other
+/// threads may print no more: the C library is going to look at the stream without its lock.
+extern "C" fn at_exit(status: c_int) {
+    let Some(lock) = output::take_within(waits::patience()) else { os::exit::exit_now(status) };
+    let reason = lock.flush().filter(|&reason| reason != libc::EINTR && !is_unwanted(reason));
+    if let Some(reason) = reason {
+        let error = Error::from_raw_os_error(reason);
         // The log may have ended.
         let _ = std::io::Write::write_fmt(
             &mut std::io::stderr(),

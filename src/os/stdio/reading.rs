@@ -7,7 +7,7 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
 
-use super::FILE;
+use super::{FILE, waits};
 
 unsafe extern "C" {
     fn _IO_fgets(to: *mut c_char, size: c_int, from: *mut FILE) -> *mut c_char;
@@ -25,10 +25,12 @@ pub fn on_read(look: fn()) {
 
 /// How every stream of glibc begins.
 #[repr(C)]
-struct Head {
+pub(super) struct Head {
     flags: c_int,
     next: *const u8,
     end: *const u8,
+    start: *const u8,
+    pub(super) write_start: *const u8,
 }
 
 /// Called before something is read from `stream`.
@@ -37,16 +39,21 @@ struct Head {
 /// It must be an open stream.
 #[inline]
 unsafe fn prepare(stream: *mut FILE) {
-    if let Some(look) = LOOK.get() {
-        look();
-    }
-    if super::pending() == 0 {
-        return;
-    }
+    let look = || {
+        if let Some(look) = LOOK.get() {
+            look();
+        }
+    };
+    look();
     // SAFETY: a stream begins with its head, and the caller has one that is open.
     let head = unsafe { &*stream.cast::<Head>() };
     if head.next >= head.end && !is_file(stream) {
         super::flush();
+        // SAFETY: an open stream.
+        let fd = unsafe { libc::fileno(stream) };
+        if !waits::wait(fd, libc::POLLIN) {
+            look();
+        }
     }
 }
 

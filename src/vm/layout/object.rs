@@ -5,12 +5,15 @@ use std::mem::offset_of;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::slot::{POINTER, Slot};
+use super::slot::{POINTER, Slot, referred};
 
 // The types of objects in their headers.
 pub(crate) const KIND_PROTOTYPE: u8 = 7;
 pub(crate) const KIND_FUNCTION: u8 = 8;
 pub(crate) const KIND_USERDATA: u8 = 12;
+
+/// Of the userdata that `io` makes.
+pub(crate) const SUBKIND_FILE: u8 = 1;
 
 /// The two colours of what was not yet seen by the collector.
 pub(crate) const WHITES: u8 = 3;
@@ -23,6 +26,9 @@ pub(crate) struct Thread {
     collector_list: u64,
     pub(crate) base: *mut Slot,
     pub(crate) top: *mut Slot,
+    stack: [u64; 3],
+    /// The table of globals.
+    pub(crate) environment: *mut Table,
 }
 
 /// What the coroutines of a state share.
@@ -59,7 +65,15 @@ pub(crate) struct Global {
     calls: [u64; 3],
     /// The coroutine that runs.
     pub(crate) current: *mut lua_State,
-    roots: [u64; 45],
+    /// The compiler's stack, the FFI's types, random numbers.
+    others: [u64; 6],
+    names: [u64; 22],
+    /// The metatables of types, by the complement of their tags.
+    pub(crate) metatables: [u64; 14],
+    input: u64,
+    /// The file that `io.write` writes to, a userdata.
+    pub(crate) output: *mut Userdata,
+    finalisers: u64,
     compiler: [u32; 59],
     /// What the trace compiler does; 0 if it is idle and has nothing left to do.
     pub(crate) compiler_state: u32,
@@ -148,6 +162,8 @@ pub(crate) struct Function {
     pub(crate) code: u64,
     /// Of those in C.
     pub(crate) function: lua_CFunction,
+    /// Likewise, if it has any; others follow.
+    pub(crate) upvalue: Slot,
 }
 
 /// What is not one of the VM's own functions, but in C.
@@ -193,6 +209,7 @@ pub struct Lexer {
 
 const _: () = assert!(cfg!(target_pointer_width = "64") && size_of::<c_int>() == 4);
 const _: () = assert!(offset_of!(Global, hook_mask) == 145 && offset_of!(Global, current) == 376);
+const _: () = assert!(offset_of!(Global, output) == 728 && offset_of!(Thread, environment) == 72);
 const _: () = assert!(offset_of!(Global, compiler) == 744 && size_of::<Prototype>() == 104);
 const _: () = assert!(size_of::<Table>() == 64 && size_of::<Text>() == 24);
 const _: () = assert!(size_of::<Userdata>() == 48 && size_of::<lua_CFunction>() == 8);
@@ -215,6 +232,33 @@ pub(crate) unsafe fn global(raw: *mut lua_State) -> *mut Global {
 pub(crate) unsafe fn object<T>(raw: *mut lua_State, index: c_int) -> *mut T {
     // SAFETY: a live state.
     unsafe { ffi::lua_topointer(raw, index).cast_mut().cast() }
+}
+
+/// The arguments of the function in C that runs.
+///
+/// # Safety
+/// `raw` must be running, used by this thread, and its stack must stay as it is meanwhile.
+#[inline]
+pub(crate) unsafe fn arguments<'a>(raw: *mut lua_State) -> &'a [Slot] {
+    let thread = raw.cast::<Thread>();
+    // SAFETY: a running coroutine, whose arguments are between these two.
+    unsafe {
+        let (base, top) = ((*thread).base, (*thread).top);
+        std::slice::from_raw_parts(base, top.offset_from_unsigned(base))
+    }
+}
+
+/// The upvalues of the function in C that runs, which has some.
+///
+/// # Safety
+/// `raw` must be running such a function, used by this thread.
+#[inline]
+pub(crate) unsafe fn upvalues(raw: *mut lua_State) -> *mut Slot {
+    // SAFETY: below its arguments a function has itself, and the place to return to.
+    unsafe {
+        let function: *mut Function = referred((*raw.cast::<Thread>()).base.sub(2).read());
+        &raw mut (*function).upvalue
+    }
 }
 
 /// Pushes a value.
@@ -264,4 +308,15 @@ pub(crate) unsafe fn text<'a>(slot: Slot) -> &'a [u8] {
     let object = (slot & POINTER) as *const Text;
     // SAFETY: the slot refers to a string, whose bytes follow its object.
     unsafe { std::slice::from_raw_parts(object.add(1).cast(), (*object).len as usize) }
+}
+
+/// The same with the zero that follows them.
+///
+/// # Safety
+/// As for [`text`].
+#[inline]
+pub(crate) unsafe fn text_with_zero<'a>(slot: Slot) -> &'a [u8] {
+    let object = (slot & POINTER) as *const Text;
+    // SAFETY: the slot refers to a string, whose bytes follow its object, and a zero those.
+    unsafe { std::slice::from_raw_parts(object.add(1).cast(), (*object).len as usize + 1) }
 }

@@ -18,6 +18,8 @@ pub const FALSE: i64 = !1;
 pub const TRUE: i64 = !2;
 /// Of strings.
 pub const STRING: i64 = !4;
+/// Of functions.
+pub const FUNCTION: i64 = !8;
 /// Of tables.
 pub const TABLE: i64 = !11;
 /// Of full userdata, the lowest one of an object.
@@ -29,6 +31,12 @@ pub const INTEGER: i64 = !13;
 #[inline]
 pub fn tag(slot: Slot) -> i64 {
     slot as i64 >> TAG_SHIFT
+}
+
+/// The object that a slot refers to.
+#[inline]
+pub(crate) fn referred<T>(slot: Slot) -> *mut T {
+    (slot & POINTER) as *mut T
 }
 
 /// Whether the tag is that of a number: of objects it is the highest negative numbers.

@@ -1,0 +1,338 @@
+//! What was printed and waits to be written, and the right to print.
+//!
+//! Usually it waits here, under a lock of ours, and goes to the system without the C library. Once
+//! code in C may print too (a script looks up a function of C, or loads a module in C), and on a
+//! terminal, it is handed on to the C library's stream after each call, under the stream's own
+//! lock: so that what both print comes in the order in which they do.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::turnstile::Turnstile;
+use super::waits;
+use super::{FILE, stdout};
+
+/// Bytes that wait: what a pipe takes as a whole (`PIPE_BUF`), so that whatever else writes to it
+/// comes in between calls. A call that would exceed it has what is there written before.
+const USUAL_BYTES: usize = 4096;
+
+/// With room for a call that is longer.
+const BYTES: usize = 8192;
+
+unsafe extern "C" {
+    fn flockfile(stream: *mut FILE);
+    fn ftrylockfile(stream: *mut FILE) -> c_int;
+    fn funlockfile(stream: *mut FILE);
+    fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
+    fn fflush_unlocked(stream: *mut FILE) -> c_int;
+    fn __fpending(stream: *mut FILE) -> usize;
+    #[cfg(target_env = "gnu")]
+    fn __fpurge(stream: *mut FILE);
+}
+
+/// What was printed.
+struct Bytes(UnsafeCell<[u8; BYTES]>);
+
+// SAFETY: used by who has the right to print, which is one thread at a time.
+unsafe impl Sync for Bytes {}
+
+static WAITING: Bytes = Bytes(UnsafeCell::new([0; BYTES]));
+/// How many of them there are. Written by who has the right to print.
+static LENGTH: AtomicUsize = AtomicUsize::new(0);
+
+/// Whose lock is the right to print: [`OURS`], or the stream's.
+static MODE: AtomicU8 = AtomicU8::new(OWN);
+const OWN: u8 = 0;
+/// The stream's, from when somebody next prints.
+const CHANGES: u8 = 1;
+const STREAM: u8 = 2;
+
+static OURS: Turnstile = Turnstile::new();
+
+/// Has everything go through the C library's stream from now on.
+pub fn use_stream() {
+    let (order, new) = (Ordering::Relaxed, CHANGES);
+    if MODE.compare_exchange(OWN, new, order, order).is_ok() && OURS.try_take() {
+        change();
+        OURS.leave();
+    }
+}
+
+/// Hands what waits on to the stream. Our lock is held.
+#[cold]
+fn change() {
+    if MODE.load(Ordering::Relaxed) != STREAM {
+        // SAFETY: the stream lives as long as the process; so much of what waits is there.
+        unsafe {
+            flockfile(stdout);
+            let length = LENGTH.swap(0, Ordering::Relaxed);
+            fwrite_unlocked(WAITING.0.get().cast(), 1, length, stdout);
+            funlockfile(stdout);
+        }
+        MODE.store(STREAM, Ordering::Release);
+    }
+}
+
+/// Bytes that wait to be written. A hint while other threads print; what this thread has printed is
+/// in it.
+#[inline]
+pub fn pending() -> usize {
+    let waiting = LENGTH.load(Ordering::Relaxed);
+    if MODE.load(Ordering::Relaxed) == OWN {
+        return waiting;
+    }
+    // SAFETY: reads two pointers of a stream that lives as long as the process.
+    waiting + unsafe { __fpending(stdout) }
+}
+
+/// Whether what waits is as little as a pipe takes at once when it takes anything.
+pub(super) fn has_little() -> bool {
+    pending() <= USUAL_BYTES
+}
+
+/// In a process that was forked off: whoever held our lock is not there.
+pub(super) fn reset() {
+    OURS.reset();
+}
+
+/// The right to print, of one thread at a time; it may be taken again while it is held. Between
+/// taking it and [`Lock::end_call`] is one call, which is written as one piece where that can be.
+#[derive(Debug)]
+pub struct Lock {
+    is_ours: bool,
+    /// Where what waits has begun to be that of this call.
+    start: Cell<usize>,
+    /// Why some of this call, or of what waited before, is lost, as in `errno`; 0 if nothing is.
+    loss: Cell<c_int>,
+    _thread: PhantomData<*const ()>,
+}
+
+impl Lock {
+    #[inline]
+    fn new(is_ours: bool) -> Lock {
+        let start = Cell::new(LENGTH.load(Ordering::Relaxed));
+        Lock { is_ours, start, loss: Cell::new(0), _thread: PhantomData }
+    }
+
+    /// Waits for it.
+    #[inline]
+    pub fn take() -> Lock {
+        super::note_printing();
+        if MODE.load(Ordering::Relaxed) == OWN {
+            OURS.take();
+            if MODE.load(Ordering::Relaxed) == OWN {
+                return Lock::new(true);
+            }
+            OURS.leave();
+        }
+        Lock::take_stream()
+    }
+
+    #[cold]
+    fn take_stream() -> Lock {
+        if MODE.load(Ordering::Acquire) != STREAM {
+            OURS.take();
+            change();
+            OURS.leave();
+        }
+        // SAFETY: a stream that lives as long as the process.
+        unsafe { flockfile(stdout) };
+        Lock::new(false)
+    }
+
+    /// Takes it if no other thread has it.
+    pub(super) fn try_take() -> Option<Lock> {
+        if MODE.load(Ordering::Relaxed) != STREAM && OURS.try_take() {
+            if MODE.load(Ordering::Relaxed) == OWN {
+                return Some(Lock::new(true));
+            }
+            change();
+            OURS.leave();
+        }
+        let is_free = MODE.load(Ordering::Acquire) == STREAM
+            // SAFETY: the stream is open as long as the process runs; `Lock` gives its lock back.
+            && unsafe { ftrylockfile(stdout) } == 0;
+        is_free.then(|| Lock::new(false))
+    }
+
+    /// The same, waiting so long at a time, until `patience` gives no more.
+    pub(super) fn take_within(mut patience: impl FnMut() -> Option<Duration>) -> Option<Lock> {
+        const STEP: Duration = Duration::from_millis(5);
+        loop {
+            if let Some(lock) = Lock::try_take() {
+                return Some(lock);
+            }
+            let time = patience()?;
+            if MODE.load(Ordering::Relaxed) == OWN {
+                let mut left = Some(time);
+                if OURS.take_within(|| left.take()) {
+                    OURS.leave();
+                }
+            } else {
+                std::thread::sleep(time.min(STEP));
+            }
+        }
+    }
+
+    /// Adds what a call prints.
+    #[inline]
+    pub fn add(&self, bytes: &[u8]) {
+        let length = LENGTH.load(Ordering::Relaxed);
+        if bytes.len() > BYTES - length {
+            return self.add_long(bytes);
+        }
+        // SAFETY: there is room, which this thread alone uses: it has the right to print.
+        unsafe {
+            let to = WAITING.0.get().cast::<u8>().add(length);
+            to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        LENGTH.store(length + bytes.len(), Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn add_long(&self, bytes: &[u8]) {
+        self.write_out(self.start.get());
+        if bytes.len() > BYTES - LENGTH.load(Ordering::Relaxed) {
+            // It is written in pieces.
+            self.write_out(BYTES);
+        }
+        if bytes.len() <= BYTES - LENGTH.load(Ordering::Relaxed) {
+            self.add(bytes);
+        } else if self.is_ours {
+            self.note(waits::write(libc::STDOUT_FILENO, bytes).1);
+        } else {
+            // SAFETY: the stream is locked, pointer and length are those of a slice.
+            let written = unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stdout) };
+            self.note((written < bytes.len()).then(waits::errno));
+        }
+    }
+
+    fn note(&self, loss: Option<c_int>) {
+        self.loss.set(loss.unwrap_or(self.loss.get()));
+    }
+
+    /// Ends a call, of which all is added: tells why some of it, or of what was there before, is
+    /// lost, if so.
+    #[inline]
+    pub fn end_call(&self) -> Option<c_int> {
+        if LENGTH.load(Ordering::Relaxed) > USUAL_BYTES || !self.is_ours {
+            self.end_long();
+        }
+        self.loss_so_far()
+    }
+
+    #[inline]
+    fn loss_so_far(&self) -> Option<c_int> {
+        Some(self.loss.take()).filter(|&loss| loss != 0)
+    }
+
+    #[cold]
+    fn end_long(&self) {
+        if self.is_ours {
+            return self.write_out(self.start.get());
+        }
+        let length = LENGTH.load(Ordering::Relaxed);
+        // SAFETY: a stream that lives as long as the process.
+        let before = unsafe { __fpending(stdout) };
+        if before > 0 && before + length > USUAL_BYTES {
+            self.note(self.flush_stream());
+        }
+        self.write_out(length);
+    }
+
+    /// Has the first bytes that wait written, or all if there are less.
+    fn write_out(&self, length: usize) {
+        let all = LENGTH.load(Ordering::Relaxed);
+        let length = length.min(all);
+        if length == 0 {
+            return;
+        }
+        // SAFETY: so many bytes wait, which only this thread uses: it has the right to print.
+        let waiting = unsafe { std::slice::from_raw_parts(WAITING.0.get().cast::<u8>(), length) };
+        let (gone, loss) = if self.is_ours {
+            waits::write(libc::STDOUT_FILENO, waiting)
+        } else {
+            // SAFETY: the stream is locked.
+            let written = unsafe { fwrite_unlocked(waiting.as_ptr().cast(), 1, length, stdout) };
+            (written, (written < length).then(waits::errno))
+        };
+        self.note(loss);
+        // Who is to end leaves the rest to others. What has failed is gone.
+        let gone = if loss == Some(libc::EINTR) { gone } else { length };
+        // SAFETY: the rest lies within what waits.
+        unsafe {
+            let start = WAITING.0.get().cast::<u8>();
+            start.copy_from(start.add(gone), all - gone);
+        }
+        LENGTH.store(all - gone, Ordering::Relaxed);
+        self.start.set(self.start.get().saturating_sub(gone));
+    }
+
+    /// Has the system take all that waits; tells why some is lost, if it is. If this was broken
+    /// off, since what the thread runs is to end (EINTR), the rest still waits.
+    pub fn flush(&self) -> Option<c_int> {
+        self.write_out(BYTES);
+        if !self.is_ours {
+            self.note(self.flush_stream());
+        }
+        self.loss_so_far()
+    }
+
+    fn flush_stream(&self) -> Option<c_int> {
+        #[cfg(target_env = "gnu")]
+        if !super::is_terminal() {
+            return self.flush_waiting();
+        }
+        // SAFETY: the stream is locked.
+        (unsafe { fflush_unlocked(stdout) } != 0).then(waits::errno)
+    }
+
+    /// The C library gives up what a slow reader of a non-blocking descriptor does not take.
+    #[cfg(target_env = "gnu")]
+    fn flush_waiting(&self) -> Option<c_int> {
+        // SAFETY: the stream is locked; a stream begins with its head, which says where what waits
+        // begins.
+        let waiting = unsafe {
+            let start = (*stdout.cast::<super::reading::Head>()).write_start;
+            match __fpending(stdout) {
+                0 => return None,
+                length => std::slice::from_raw_parts(start, length),
+            }
+        };
+        let (gone, loss) = waits::write(libc::STDOUT_FILENO, waiting);
+        let rest = if loss == Some(libc::EINTR) { waiting[gone..].to_vec() } else { Vec::new() };
+        // SAFETY: the stream is locked, and what waits in it is not used any more.
+        unsafe {
+            __fpurge(stdout);
+            fwrite_unlocked(rest.as_ptr().cast(), 1, rest.len(), stdout);
+        }
+        loss
+    }
+}
+
+impl Drop for Lock {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_ours {
+            OURS.leave();
+        } else {
+            // SAFETY: this thread holds it.
+            unsafe { funlockfile(stdout) };
+        }
+    }
+}
+
+/// Waits for the right to print, as long as something is written now and then; `None` if nothing
+/// was for so long.
+pub(super) fn take_within(patience: Duration) -> Option<Lock> {
+    let mut before = None;
+    Lock::take_within(|| {
+        let written = Some(waits::written());
+        (before.replace(written) != Some(written)).then_some(patience)
+    })
+}
+
+const _: () = assert!(USUAL_BYTES <= BYTES);

@@ -1,0 +1,202 @@
+//! A lock for what is done for every line that is printed: one atomic operation to take it, none to
+//! let it go. Who finds it taken has all threads of the process pass a barrier (`membarrier`) once
+//! it has said that it waits: then whoever lets the lock go sees that.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence};
+use std::time::Duration;
+
+/// Of `membarrier`, which the crate `libc` does not have.
+const REGISTER_BARRIER: c_int = 1 << 4;
+const BARRIER: c_int = 1 << 3;
+
+/// Where the system has no such barrier, those who wait look again after so long.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+static HAS_BARRIER: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// This thread's number; 0 for none yet.
+    static NUMBER: Cell<u32> = const { Cell::new(0) };
+}
+
+#[inline]
+fn number() -> u32 {
+    match NUMBER.get() {
+        0 => new_number(),
+        number => number,
+    }
+}
+
+#[cold]
+fn new_number() -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    NUMBER.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+    NUMBER.get()
+}
+
+fn barrier(command: c_int) -> bool {
+    // SAFETY: a system call without pointers.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
+/// Prepares the process. Call once.
+pub(super) fn init() {
+    HAS_BARRIER.store(barrier(REGISTER_BARRIER), Ordering::Relaxed);
+}
+
+/// The lock. Its holder may take it again.
+#[derive(Debug)]
+pub(super) struct Turnstile {
+    /// The number of who holds it, 0 for nobody.
+    holder: AtomicU32,
+    /// How often its holder has taken it again. The holder's.
+    again: AtomicU32,
+    waiting: AtomicU32,
+}
+
+impl Turnstile {
+    pub(super) const fn new() -> Turnstile {
+        Turnstile {
+            holder: AtomicU32::new(0),
+            again: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+        }
+    }
+
+    /// Waits for it.
+    #[inline]
+    pub(super) fn take(&self) {
+        if !self.try_take() {
+            self.wait(|| Some(Duration::MAX));
+        }
+    }
+
+    /// Takes it unless another thread has it.
+    #[inline]
+    pub(super) fn try_take(&self) -> bool {
+        let me = number();
+        // Acquire: pairs with `leave`.
+        let found = self.holder.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed);
+        if found == Err(me) {
+            self.again.fetch_add(1, Ordering::Relaxed);
+        }
+        found.is_ok() || found == Err(me)
+    }
+
+    /// Waits for it, so long at a time, until `patience` gives no more time.
+    #[cold]
+    pub(super) fn take_within(&self, patience: impl FnMut() -> Option<Duration>) -> bool {
+        self.try_take() || self.wait(patience)
+    }
+
+    #[cold]
+    fn wait(&self, mut patience: impl FnMut() -> Option<Duration>) -> bool {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        // Who has let it go before this has seen that somebody waits, or has it free for the next
+        // try: its two steps are not on both sides of the barrier.
+        let has_barrier = HAS_BARRIER.load(Ordering::Relaxed) && barrier(BARRIER);
+        let mut is_taken = self.try_take();
+        while !is_taken {
+            let Some(time) = patience() else { break };
+            let holder = self.holder.load(Ordering::Relaxed);
+            if holder != 0 {
+                self.sleep(holder, if has_barrier { time } else { time.min(LOOK_AGAIN) });
+            }
+            is_taken = self.try_take();
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        is_taken
+    }
+
+    /// Sleeps until the holder is another, for so long at most.
+    fn sleep(&self, holder: u32, time: Duration) {
+        let limit = libc::timespec {
+            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        let limit = if time == Duration::MAX { std::ptr::null() } else { &raw const limit };
+        let (holders, wait) = (self.holder.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
+        // SAFETY: a word that lives as long as the lock, and a time or null.
+        unsafe { libc::syscall(libc::SYS_futex, holders, wait, holder, limit) };
+    }
+
+    /// Lets it go.
+    #[inline]
+    pub(super) fn leave(&self) {
+        let again = self.again.load(Ordering::Relaxed);
+        if again > 0 {
+            self.again.store(again - 1, Ordering::Relaxed);
+            return;
+        }
+        // Release: pairs with `try_take`.
+        self.holder.store(0, Ordering::Release);
+        compiler_fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        let (holders, wake) = (self.holder.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG);
+        // SAFETY: a word that lives as long as the lock.
+        unsafe { libc::syscall(libc::SYS_futex, holders, wake, 1) };
+    }
+
+    /// Makes it free, in a process that was forked off one whose threads may have held it.
+    pub(super) fn reset(&self) {
+        self.holder.store(0, Ordering::Relaxed);
+        self.again.store(0, Ordering::Relaxed);
+        self.waiting.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use super::{Turnstile, init};
+
+    static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+    #[test]
+    fn one_thread_at_a_time_passes_and_none_is_forgotten() {
+        init();
+        let lock = Turnstile::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        lock.take();
+                        lock.take();
+                        // Two steps, which others would get in between.
+                        let count = COUNTED.load(Ordering::Relaxed);
+                        std::hint::spin_loop();
+                        COUNTED.store(count + 1, Ordering::Relaxed);
+                        lock.leave();
+                        lock.leave();
+                    }
+                });
+            }
+        });
+        assert_eq!(COUNTED.load(Ordering::Relaxed), 80_000);
+    }
+
+    #[test]
+    fn patience_ends_while_another_thread_holds_it() {
+        let lock = Turnstile::new();
+        lock.take();
+        let mut left = 2;
+        let patience = || {
+            left -= 1;
+            (left > 0).then_some(Duration::from_millis(1))
+        };
+        let taken = std::thread::scope(|scope| scope.spawn(|| lock.take_within(patience)).join());
+        assert!(matches!(taken, Ok(false)));
+        lock.leave();
+        assert!(lock.take_within(|| None));
+    }
+}

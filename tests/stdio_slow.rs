@@ -1,0 +1,196 @@
+//! Readers that are slow or do not read at all, input that does not come, and standard streams that
+//! do not block: nothing is lost, and the process ends when it is told to.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+
+use rustix::io::{ioctl_fionbio, ioctl_fionread};
+use support::{Folder, PATIENCE, node_lua};
+
+/// What a pipe takes, nearly.
+const PIPE_BYTES: u64 = 60_000;
+
+/// Waits until somebody who writes to a pipe has to wait.
+fn until_full(reader: &PipeReader) {
+    while ioctl_fionread(reader).unwrap() < PIPE_BYTES {
+        std::thread::yield_now();
+    }
+}
+
+/// A pipe whose end to write to does not block.
+fn pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    ioctl_fionbio(&writer, true).unwrap();
+    (reader, writer)
+}
+
+/// Waits for the end of a process, but not for ever; its status and what it has told on standard
+/// error.
+fn finish(mut child: Child) -> (Option<i32>, String) {
+    let mut stderr = child.stderr.take().unwrap();
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).unwrap();
+        let _ = send.send(text);
+    });
+    let text = receive.recv_timeout(PATIENCE);
+    if text.is_err() {
+        child.kill().unwrap();
+    }
+    (child.wait().unwrap().code(), text.unwrap())
+}
+
+#[test]
+fn an_output_that_does_not_block_loses_nothing() {
+    let count = 60_000;
+    for (statement, line) in [
+        ("print('line', i)", "line\t"),
+        ("io.write('line ', i, '\\n')", "line "),
+        ("io.stdout:write('line ' .. i .. '\\n')", "line "),
+        ("io.stderr:write('line ', i, '\\n')", "line "),
+        ("context.log('line', i)", "context 1: line\t"),
+        // Through the C library's stream, since C code may print too.
+        ("local _ = i == 1 and ffi.C.getpid() print('line', i)", "line\t"),
+    ] {
+        let (mut reader, writer) = pipe();
+        let code = format!(
+            "ffi = require 'ffi' ffi.cdef 'int getpid(void);'
+            for i = 1, {count} do {statement} end"
+        );
+        let mut command = node_lua();
+        command.env("RUST_LOG", "info").args(["-e", &code]);
+        command.stderr(writer.try_clone().unwrap()).stdout(writer);
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        until_full(&reader);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{statement}");
+        let mut number = 0;
+        for found in text.lines() {
+            number += 1;
+            let is_right = found.ends_with(&format!("{line}{number}"));
+            assert!(is_right, "{statement}: line {number} is {found}");
+        }
+        assert_eq!(number, count, "{statement}");
+    }
+}
+
+#[test]
+fn large_pieces_to_an_output_that_does_not_block_arrive_whole() {
+    for stream in ["stdout", "stderr"] {
+        let (mut reader, writer) = pipe();
+        let code = format!("assert(io.{stream}:write(('x'):rep(3e6), ('y'):rep(3e6), '.'))");
+        let mut command = node_lua();
+        command.args(["-e", &code]);
+        command.stderr(writer.try_clone().unwrap()).stdout(writer);
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        until_full(&reader);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(child.wait().unwrap().success());
+        let all = format!("{}{}.", "x".repeat(3_000_000), "y".repeat(3_000_000));
+        assert!(text == all, "{stream}: {} bytes", text.len());
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let number = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &number]).status().unwrap().success());
+}
+
+/// Scripts that wait in functions in C, after they have printed a line.
+#[test]
+fn a_signal_ends_a_call_that_waits() {
+    for (code, name, status) in [
+        ("print(io.read())", "INT", 130),
+        ("print(io.read('*a'))", "TERM", 143),
+        ("print(io.read('*n'))", "TERM", 143),
+        ("for line in io.lines() do end", "INT", 130),
+        ("while true do pcall(io.read) end", "INT", 130),
+        ("os.execute('exec cat')", "TERM", 143),
+        ("local p = io.popen('exec cat') p:read()", "TERM", 143),
+        ("local p = io.popen('exec cat') p:close()", "INT", 130),
+        ("ffi.cdef 'int getchar(void);' ffi.C.getchar()", "INT", 130),
+    ] {
+        let code = format!("ffi = require 'ffi' io.stdout:setvbuf('no') print('up') {code}");
+        let mut command = node_lua();
+        command.args(["-e", &code]).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let input = child.stdin.take();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+        signal(&child, name);
+        let found = child.wait().unwrap().code();
+        // What a child of the script's holds ends with its input.
+        drop(input);
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(found, Some(status), "{code}: {stderr}");
+        assert!(!stderr.contains("still busy"), "{code}: {stderr}");
+    }
+}
+
+const TALKER: &str = "while true do print(('x'):rep(100)) end";
+
+#[test]
+fn a_signal_ends_a_process_that_nobody_reads_from() {
+    for code in [TALKER, "io.stderr:write(('x'):rep(1e6))"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = node_lua();
+        command.args(["-e", code]);
+        let mut child = command.stderr(writer.try_clone().unwrap()).stdout(writer).spawn().unwrap();
+        drop(command);
+        until_full(&reader);
+        signal(&child, "INT");
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{code}");
+    }
+}
+
+#[test]
+fn exit_does_not_wait_for_a_context_that_nobody_reads_from() {
+    let folder = Folder::new();
+    folder.write("talker.lua", TALKER);
+    let script = folder
+        .write("main.lua", "context.create('talker.lua') io.read() timer.sleep(0.001) os.exit(3)");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = node_lua();
+    command.arg(script).stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    until_full(&reader);
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let (status, stderr) = finish(child);
+    assert_eq!((status, stderr.as_str()), (Some(3), ""));
+}
+
+#[test]
+fn a_context_that_nobody_reads_from_can_be_destroyed() {
+    let folder = Folder::new();
+    folder.write("talker.lua", TALKER);
+    folder.write("reader.lua", "io.read()");
+    let script = folder.write(
+        "main.lua",
+        "local talker, reader = context.create('talker.lua'), context.create('reader.lua')
+        for i = 1, 20 do timer.sleep(0.001) end
+        for _, id in ipairs { talker, reader } do
+            context.destroy(id)
+            io.stderr:write(tostring(context.wait(id)), '\\n')
+        end
+        os.exit(0)",
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = node_lua();
+    command.arg(script).stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    drop(command);
+    until_full(&reader);
+    let (status, stderr) = finish(child);
+    assert_eq!((status, stderr.lines().count()), (Some(0), 2), "{stderr}");
+}
