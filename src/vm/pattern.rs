@@ -225,17 +225,44 @@ impl<'a, C: Caller> Matcher<'a, C> {
         let lead = self.lead(from, 1);
         let mut at = start;
         while at <= self.subject.len() {
-            if let Lead::Single(p, end) = lead {
-                at = self.seek(at, p, end)?;
-            }
             self.level = 0;
-            if let Some(end) = self.item(at, from, 1) {
+            let found = match lead {
+                Lead::Single(p, end) => {
+                    at = self.seek(at, p, end)?;
+                    self.begin(at, from, p, end)
+                }
+                _ => self.item(at, from, 1),
+            };
+            if let Some(end) = found {
                 return Some((at, end));
             }
             self.step(1);
             at += 1;
         }
         None
+    }
+
+    /// [`Matcher::item`] for the whole pattern, from `from`, whose lead, from `p` to `end`, matches
+    /// at `s`.
+    #[inline]
+    fn begin(&mut self, s: usize, from: usize, p: usize, end: usize) -> Option<usize> {
+        let depth = if p > from {
+            // What else could be in between is no lead.
+            self.captures.set(0, Capture { start: s as u32, len: UNFINISHED });
+            self.level = 1;
+            2
+        } else {
+            1
+        };
+        self.step(end - p);
+        let found = match self.pattern[end] {
+            b'+' => self.most(s + 1, p, end, depth),
+            _ => self.item(s + 1, end, depth),
+        };
+        if found.is_none() {
+            self.level = 0;
+        }
+        found
     }
 
     /// The match from `start` to `end`.
@@ -358,10 +385,7 @@ impl<'a, C: Caller> Matcher<'a, C> {
         let rest = subject.get(s..)?;
         let found = match self.pattern[p] {
             b'.' => (!rest.is_empty()).then_some(0),
-            b'[' => rest.iter().position(|byte| {
-                self.step(end - p);
-                self.is_single(*byte, p, end)
-            }),
+            b'[' => self.seek_set(rest, p, end, true),
             b'%' => {
                 let class = self.pattern[p + 1];
                 rest.iter().position(|byte| is_of_class(*byte, class))
@@ -370,6 +394,24 @@ impl<'a, C: Caller> Matcher<'a, C> {
         };
         self.step(found.unwrap_or(rest.len()));
         found.map(|at| s + at)
+    }
+
+    /// Where the first byte is that is in a set, or is not.
+    #[inline]
+    fn seek_set(&mut self, rest: &[u8], p: usize, end: usize, is_in: bool) -> Option<usize> {
+        let set = &self.pattern[p..end - 1];
+        if let [_, b'^', one] = *set {
+            // What separators are kept from.
+            return rest.iter().position(|byte| (*byte != one) == is_in);
+        }
+        for (index, part) in rest.chunks(STEPS / 64).enumerate() {
+            if let Some(at) = part.iter().position(|byte| is_in_set(*byte, set) == is_in) {
+                self.step(at * set.len());
+                return Some(index * (STEPS / 64) + at);
+            }
+            self.step(part.len() * set.len());
+        }
+        None
     }
 
     /// Where what matches the rest of the pattern, from `p`, ends; it begins at `s`.
@@ -467,10 +509,7 @@ impl<'a, C: Caller> Matcher<'a, C> {
         let rest = &self.subject[s..];
         let other = match self.pattern[p] {
             b'.' => return rest.len(),
-            b'[' => rest.iter().position(|byte| {
-                self.step(end - p);
-                !self.is_single(*byte, p, end)
-            }),
+            b'[' => self.seek_set(rest, p, end, false),
             b'%' => {
                 let class = self.pattern[p + 1];
                 rest.iter().position(|byte| !is_of_class(*byte, class))
@@ -484,6 +523,16 @@ impl<'a, C: Caller> Matcher<'a, C> {
 
     /// None, then more.
     fn least(&mut self, mut s: usize, p: usize, end: usize, depth: u32) -> Option<usize> {
+        if let Some(first) = self.least_before_tail(s, end + 1, depth) {
+            // Less than that would leave something between it and the tail.
+            self.step(first - s);
+            let between = &self.subject[s..first];
+            let is_match = |byte: &u8| self.is_single(*byte, p, end);
+            if self.pattern[p] != b'.' && !between.iter().all(is_match) {
+                return None;
+            }
+            return self.item(first, end + 1, depth + 1);
+        }
         let mut lead = Lead::Unknown;
         loop {
             if !self.is_off(s, lead) {
@@ -501,6 +550,28 @@ impl<'a, C: Caller> Matcher<'a, C> {
             }
             s += 1;
         }
+    }
+
+    /// If the rest of the pattern, from `p`, is one character, as often as it occurs, up to the end
+    /// of the subject, perhaps behind the end of a capture (as in `(.-)%s*$`): the first place from
+    /// which on the subject has nothing else.
+    fn least_before_tail(&mut self, s: usize, mut p: usize, depth: u32) -> Option<usize> {
+        if self.pattern[p] == b')' && self.innermost().is_some() {
+            p += 1;
+        }
+        let end = match self.pattern[p] {
+            b'%' if self.pattern[p + 1].is_ascii_alphabetic() => p + 2,
+            b' ' => p + 1,
+            _ => return None,
+        };
+        let is_tail = self.pattern[end..].starts_with(b"*$\0") && depth + 3 < DEPTH_MAX;
+        if !is_tail || matches!(self.pattern[p + 1], b'b' | b'f') {
+            return None;
+        }
+        let rest = &self.subject[s..];
+        let other = rest.iter().rposition(|byte| !self.is_single(*byte, p, end));
+        self.step(rest.len());
+        Some(other.map_or(s, |at| s + at + 1))
     }
 
     fn open(&mut self, s: usize, p: usize, len: i32, depth: u32) -> Option<usize> {

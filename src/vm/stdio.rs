@@ -183,7 +183,7 @@ unsafe extern "C-unwind" fn print(raw: *mut lua_State) -> c_int {
         if is_usual(raw) {
             let metatables = &(*layout::global(raw)).metatables;
             if values.iter().all(|&value| text_of_plain(value, metatables).is_some()) {
-                let (lock, loss) = write_plain(raw, values, b"\t", b"\n");
+                let (lock, loss) = write_plain(raw, values, Some(b'\t'), Some(b'\n'));
                 end_print(raw, lock, loss);
                 return 0;
             }
@@ -232,13 +232,15 @@ fn text_of_plain(value: Slot, metatables: &[u64; 14]) -> Option<&'static [u8]> {
 unsafe fn write_plain(
     raw: *mut lua_State,
     values: &[Slot],
-    between: &[u8],
-    end: &[u8],
+    between: Option<u8>,
+    end: Option<u8>,
 ) -> (Lock, Option<c_int>) {
     let lock = Lock::take();
     for (index, value) in values.iter().enumerate() {
-        if index > 0 && !between.is_empty() {
-            lock.add(between);
+        if index > 0
+            && let Some(between) = between
+        {
+            lock.add_byte(between);
         }
         // SAFETY: a value on the stack of a state that runs.
         unsafe {
@@ -257,7 +259,9 @@ unsafe fn write_plain(
             }
         }
     }
-    lock.add(end);
+    if let Some(end) = end {
+        lock.add_byte(end);
+    }
     // SAFETY: a state that runs.
     let output = unsafe { choice(raw) };
     let has_line = || {
@@ -265,7 +269,7 @@ unsafe fn write_plain(
             // SAFETY: strings on the stack of a state that runs.
             tag(value) == STRING && unsafe { layout::text(value) }.contains(&b'\n')
         };
-        end == b"\n" || values.iter().any(of)
+        end == Some(b'\n') || values.iter().any(of)
     };
     let loss = output.end_call(&lock, has_line);
     (lock, loss)
@@ -338,7 +342,7 @@ impl Drop for Texts {
             let texts = &layout::arguments(self.raw)[..self.count as usize];
             let is_short = |&&text: &&Slot| layout::text(text).len() <= PART_BYTES;
             let texts = &texts[..texts.iter().take_while(is_short).count()];
-            if let Some(reason) = write_plain(self.raw, texts, b"\t", b"").1 {
+            if let Some(reason) = write_plain(self.raw, texts, Some(b'\t'), None).1 {
                 stdio::note_loss(reason);
             }
         }
@@ -365,7 +369,7 @@ unsafe fn print_any(raw: *mut lua_State, count: c_int) {
         }
         std::mem::forget(texts);
         let texts = &layout::arguments(raw)[..count as usize];
-        let (lock, loss) = write_plain(raw, texts, b"\t", b"\n");
+        let (lock, loss) = write_plain(raw, texts, Some(b'\t'), Some(b'\n'));
         end_print(raw, lock, loss);
     }
 }
@@ -478,7 +482,7 @@ unsafe fn write_to(
         let values = &layout::arguments(raw)[first..];
         let is_plain = |&value: &Slot| tag(value) == STRING || is_number(value);
         let count = values.iter().take_while(|value| is_plain(value)).count();
-        let (lock, loss) = write_plain(raw, &values[..count], b"", b"");
+        let (lock, loss) = write_plain(raw, &values[..count], None, None);
         drop(lock);
         if loss.is_some() {
             hook::end_if_interrupted(raw);

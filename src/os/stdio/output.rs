@@ -192,6 +192,18 @@ impl Lock {
         LENGTH.store(length + bytes.len(), Ordering::Relaxed);
     }
 
+    /// The same for one byte.
+    #[inline]
+    pub fn add_byte(&self, byte: u8) {
+        let length = LENGTH.load(Ordering::Relaxed);
+        if length == BYTES {
+            return self.add_long(&[byte]);
+        }
+        // SAFETY: there is room, which this thread alone uses: it has the right to print.
+        unsafe { WAITING.0.get().cast::<u8>().add(length).write(byte) };
+        LENGTH.store(length + 1, Ordering::Relaxed);
+    }
+
     #[cold]
     fn add_long(&self, bytes: &[u8]) {
         self.write_out(self.start.get());
