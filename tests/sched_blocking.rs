@@ -173,3 +173,13 @@ fn the_main_script_may_come_from_a_pipe() {
     let done = run(Command::new("bash").args(["-c", shell]).arg(node_lua.get_program()));
     assert_eq!(done.succeeded().stdout, "from a pipe\t7\n8\n");
 }
+
+/// The worker is given up meanwhile: a signal would end the call early.
+#[test]
+fn a_call_of_c_that_waits_is_not_interrupted() {
+    let code = "local ffi = require 'ffi'
+        ffi.cdef 'int poll(void *, unsigned long, int);'
+        for i = 1, 4 do io.write(ffi.C.poll(nil, 0, 150), ' ') timer.sleep(0.001) end";
+    let done = run(node_lua().args(["-e", code]));
+    assert_eq!(done.stdout, "0 0 0 0 ", "{done}");
+}

@@ -118,6 +118,7 @@ fn a_signal_ends_a_call_that_waits() {
         ("os.execute('exec cat')", "TERM", 143),
         ("local p = io.popen('exec cat') p:read()", "TERM", 143),
         ("local p = io.popen('exec cat') p:close()", "INT", 130),
+        ("local p = io.popen('read x', 'w') p:write('\\0', ('x'):rep(1e6))", "TERM", 143),
         ("ffi.cdef 'int getchar(void);' ffi.C.getchar()", "INT", 130),
     ] {
         let code = format!("ffi = require 'ffi' io.stdout:setvbuf('no') print('up') {code}");

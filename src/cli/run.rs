@@ -102,6 +102,10 @@ fn run_script(program: &OsString, run: &Run) -> ExitCode {
     if !stdio::finish() {
         settings.fail();
     }
+    if scheduler.is_stuck() {
+        // The C library may want to write what is stuck.
+        os::exit::exit_soon(settings.status().into());
+    }
     ExitCode::from(settings.status())
 }
 

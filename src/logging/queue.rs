@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::os::stdio::precede_error;
+use crate::os::stdio::{patience, precede_error};
 
 /// Bytes of text that may wait; one larger entry is taken if nothing waits.
 const BYTES_MAX: usize = 16 << 20;
@@ -285,7 +285,7 @@ pub(super) fn finish() {
     while queue.is_started && !queue.is_done() {
         let before = queue.written;
         let is_left = |queue: &mut Queue| !queue.is_done() && queue.written == before;
-        let waited = WRITTEN.wait_timeout_while(queue, PATIENCE, is_left);
+        let waited = WRITTEN.wait_timeout_while(queue, patience(PATIENCE), is_left);
         queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         if queue.written == before || began.elapsed() > PATIENCE_IN_ALL {
             break;

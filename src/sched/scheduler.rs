@@ -465,7 +465,7 @@ impl Scheduler {
     }
 
     /// Whether all contexts that there are run in turns that are to end, and wait in system calls.
-    pub(super) fn is_stuck(&self) -> bool {
+    pub fn is_stuck(&self) -> bool {
         let is_stuck = |remote: &&Remote| {
             let turn = remote.watch.turn();
             turn % 2 == 1 && remote.watch.is_cancelled(turn) && remote.watch.is_asleep()

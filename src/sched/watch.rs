@@ -243,8 +243,9 @@ impl Watch {
     /// Gives the worker up; false if it was before.
     pub(super) fn give_up(&self) -> bool {
         let is_new = !self.retired.swap(true, Ordering::Relaxed);
-        if is_new {
-            // What it has queued is made reachable.
+        if is_new && (self.slot.is_full() || !self.is_asleep()) {
+            // What it has queued is made reachable. The signal ends what a thread waits for in a
+            // system call: one that need not be told is left alone.
             self.kick();
         }
         is_new

@@ -153,14 +153,18 @@ tap.test("waits where they cannot be", function()
 end)
 
 tap.test("waits in coroutines inside the handler of xpcall", function()
-    local text = "AT cannot wait in 'sleep' in a coroutine inside the error handler of xpcall: attempt "
-        .. "to yield across a C-call boundary; return from the handler first, and wait after xpcall"
+    local text = "AT cannot wait in 'sleep' in a coroutine inside the error handler of xpcall: "
+        .. "attempt to yield across a C-call boundary; "
+        .. "return from the handler first, and wait after xpcall"
     local function told(handler)
         local _, why = xpcall(error, handler, "told")
         return (why:gsub("^[^ ]*:%d+: ", "AT "))
     end
     local function waits() returns(timer.sleep(1)) end
-    local function within(f) return coroutine.wrap(function() return coroutine.wrap(f)() end)() end
+    local wrap = coroutine.wrap
+    local function within(f)
+        return wrap(function() return wrap(f)() end)()
+    end
     is(told(function() return select(2, coroutine.resume(coroutine.create(waits))) end), text)
     is(told(function() return coroutine.wrap(waits)() end), text, "by wrap")
     is(told(function() return within(waits) end), text, "two levels down")

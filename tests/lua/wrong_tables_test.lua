@@ -237,17 +237,17 @@ end)
 -- What is to be on or off is nothing else: anything but nil and false would be on.
 tap.test("what is no boolean", function()
     local udp, text = require("udp"), "true or false"
-    local socket = context.check(udp.open("127.0.0.1", 0))
+    local sock = context.check(udp.open("127.0.0.1", 0))
     for _, name in ipairs({ "set_wshared", "set_broadcast" }) do
         for _, value in ipairs({ 0, 1, "on", "false", {} }) do
             local given = type(value) == "table" and "table" or tostring(value)
-            names(name, { text, "#2 to '" .. name .. "'", given }, udp[name], socket, value)
+            names(name, { text, "#2 to '" .. name .. "'", given }, udp[name], sock, value)
         end
-        names(name, { text, "got no value" }, udp[name], socket)
-        names(name, { text, "nil" }, udp[name], socket, nil)
-        names(name, { "#3 to '" .. name .. "'" }, udp[name], socket, true, 1)
+        names(name, { text, "got no value" }, udp[name], sock)
+        names(name, { text, "nil" }, udp[name], sock, nil)
+        names(name, { "#3 to '" .. name .. "'" }, udp[name], sock, true, 1)
     end
-    socket:close()
+    sock:close()
 end)
 
 -- What stands behind a metatable would pass for nothing.

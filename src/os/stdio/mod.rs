@@ -36,13 +36,14 @@ pub use output::{Lock, pending, use_stream};
 pub use reading::on_read;
 #[cfg(target_env = "gnu")]
 pub use shortage::on_shortage;
-pub use waits::{hurry, on_wait};
+pub use waits::{hurry, on_wait, patience};
 
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::io::Error;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::time::Duration;
 
 use crate::os;
 
@@ -73,6 +74,9 @@ static IS_UNTOLD: AtomicBool = AtomicBool::new(false);
 static IS_LOGGED: AtomicBool = AtomicBool::new(false);
 /// Standard output is a terminal.
 static IS_TERMINAL: AtomicBool = AtomicBool::new(false);
+
+/// How long the end of the process waits for who prints while nothing is written.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Prepares standard output. Call once, before any thread exists and anything is written.
 pub fn init() {
@@ -265,7 +269,7 @@ pub fn loss_after(told: &Cell<u32>) -> Option<c_int> {
 /// Writes what is left, at the end of the process; false if output was lost and no script was told.
 pub fn finish() -> bool {
     if waits::is_hurried() {
-        let lock = output::take_within(waits::patience());
+        let lock = output::take_within(patience(PATIENCE));
         let _ = lock.and_then(|lock| lock.flush());
     } else if pending() > 0 {
         flush_all();
@@ -276,7 +280,7 @@ pub fn finish() -> bool {
 /// Writes what is left, whoever ends the process, unless another thread is stuck in that. Other
 /// threads may print no more: the C library is going to look at the stream without its lock.
 extern "C" fn at_exit(status: c_int) {
-    let Some(lock) = output::take_within(waits::patience()) else { os::exit::exit_now(status) };
+    let Some(lock) = output::take_within(patience(PATIENCE)) else { os::exit::exit_now(status) };
     let reason = lock.flush().filter(|&reason| reason != libc::EINTR && !is_unwanted(reason));
     if let Some(reason) = reason {
         let error = Error::from_raw_os_error(reason);

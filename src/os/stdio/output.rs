@@ -55,7 +55,8 @@ static OURS: Turnstile = Turnstile::new();
 /// Has everything go through the C library's stream from now on.
 pub fn use_stream() {
     let (order, new) = (Ordering::Relaxed, CHANGES);
-    if MODE.compare_exchange(OWN, new, order, order).is_ok() && OURS.try_take() {
+    let is_new = MODE.compare_exchange(OWN, new, order, order).is_ok();
+    if is_new && !OURS.is_mine() && OURS.try_take() {
         change();
         OURS.leave();
     }
@@ -133,6 +134,11 @@ impl Lock {
 
     #[cold]
     fn take_stream() -> Lock {
+        if OURS.is_mine() {
+            // It goes on with what it has begun with.
+            OURS.take();
+            return Lock::new(true);
+        }
         if MODE.load(Ordering::Acquire) != STREAM {
             OURS.take();
             change();
@@ -145,8 +151,9 @@ impl Lock {
 
     /// Takes it if no other thread has it.
     pub(super) fn try_take() -> Option<Lock> {
-        if MODE.load(Ordering::Relaxed) != STREAM && OURS.try_take() {
-            if MODE.load(Ordering::Relaxed) == OWN {
+        let is_mine = OURS.is_mine();
+        if (is_mine || MODE.load(Ordering::Relaxed) != STREAM) && OURS.try_take() {
+            if MODE.load(Ordering::Relaxed) == OWN || is_mine {
                 return Some(Lock::new(true));
             }
             change();

@@ -85,6 +85,11 @@ impl Turnstile {
         found.is_ok() || found == Err(me)
     }
 
+    /// Whether this thread holds it.
+    pub(super) fn is_mine(&self) -> bool {
+        self.holder.load(Ordering::Relaxed) == number()
+    }
+
     /// Waits for it, so long at a time, until `patience` gives no more time.
     #[cold]
     pub(super) fn take_within(&self, patience: impl FnMut() -> Option<Duration>) -> bool {

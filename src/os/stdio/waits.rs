@@ -18,9 +18,8 @@ pub fn on_wait(ends: fn() -> bool) {
 /// The process ends by a signal: nobody waits for long any more.
 static IS_HURRIED: AtomicBool = AtomicBool::new(false);
 
-/// How long they wait then, and usually to print at the end of the process, while nothing moves.
+/// How long they wait then while nothing moves.
 const HURRY: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Has nobody wait for long any more, since the process ends by a signal.
 pub fn hurry() {
@@ -31,9 +30,9 @@ pub(super) fn is_hurried() -> bool {
     IS_HURRIED.load(Ordering::Relaxed)
 }
 
-/// How long the end of the process waits while nothing is written.
-pub(super) fn patience() -> Duration {
-    if is_hurried() { HURRY } else { PATIENCE }
+/// How long to wait at the end of the process while nothing is written, if that is usually so long.
+pub fn patience(usual: Duration) -> Duration {
+    if is_hurried() { HURRY } else { usual }
 }
 
 /// Counts what was written.
