@@ -301,7 +301,10 @@ fn a_server_that_is_killed_and_comes_back() {
     let mut store = store(&nats, "one");
     let code = [
         WAIT,
-        "context.subscribe('news', function(value) print('news', value) end)
+        "context.subscribe('news', function(value)
+           print('news', value)
+           if value == 'later' then context.unsubscribe('news') end
+         end)
          print(ask('store', 1))
          print(context.query('store', 'silent'))       -- lost with the server
          local ok, code, text
@@ -311,8 +314,7 @@ fn a_server_that_is_killed_and_comes_back() {
          print(context.publish('news', 'here'))
          repeat timer.sleep(0.01) ok, code = context.query('store', 4, 5) until ok
          print(ok, code)
-         while not context.find('other') do timer.sleep(0.01) end
-         context.unsubscribe('news')",
+         context.register('asker')",
     ];
     let mut asker = nats.node("asker", &code.concat());
     assert_eq!(asker.line(), "true\t1\tnil");
@@ -325,8 +327,9 @@ fn a_server_that_is_killed_and_comes_back() {
     nats.restart();
     assert_eq!(asker.line(), "true\t4");
     // Subscriptions are there again, too.
-    let code = "context.publish('news', 'later') context.register('other') timer.sleep(1)";
-    let _other = nats.node("other", &[WAIT, "wait_for(3)", code].concat());
+    let code = "while not context.find('asker') do timer.sleep(0.01) end
+        context.publish('news', 'later')";
+    let _other = nats.node("other", code);
     assert_eq!(asker.line(), "news\tlater");
     asker.finish(PATIENCE).succeeded();
 }
