@@ -108,12 +108,15 @@ mod simulated {
     /// Processes that have come since the simulation last looked.
     pub(super) type Added = Mutex<Vec<Arc<Scheduler>>>;
 
+    /// A process: its number, its contexts, and what it is in the cluster.
+    type Living = (usize, Arc<Scheduler>, Arc<Node>);
+
     /// The processes of a simulated cluster.
     pub(super) struct World {
         run: Run,
         bus: Arc<Bus>,
         added: Arc<Added>,
-        living: Mutex<Vec<(usize, Arc<Scheduler>, Arc<Node>)>>,
+        living: Mutex<Vec<Living>>,
     }
 
     fn below(count: u64) -> u64 {

@@ -123,7 +123,8 @@ impl Cluster for Node {
 
     fn find(&self, name: &[u8], anywhere: bool) -> Result<Id, Failure> {
         let (state, _) = &mut *self.lock();
-        if !state.is_held(name) && !(anywhere && state.is_held_anywhere(name)) {
+        let is_held = if anywhere { state.is_held_anywhere(name) } else { state.is_held(name) };
+        if !is_held {
             return Err(state.nobody());
         }
         state.handle(Who::Name(name.into())).ok_or_else(|| Code::TOO_MANY_NAMES.into())

@@ -246,7 +246,7 @@ impl State {
         }
         let first = Who::Context(node, 0);
         let of_it = |who: &&Who| matches!(who, Who::Context(of, _) if *of == node);
-        let known = self.handles.range(first..).take_while(|(who, _)| of_it(&who));
+        let known = self.handles.range(first..).take_while(|(who, _)| of_it(who));
         let known: Vec<Id> = known.map(|(_, id)| *id).collect();
         let askers: BTreeSet<Id> = known.iter().copied().collect();
         for id in known {
