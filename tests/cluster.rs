@@ -90,7 +90,8 @@ fn what_tables_carry_arrives_as_it_was() {
          local _, r = context.query('store', t, 30)
          print(r[1], r[2], r[3], r[4], r[true], r[-1], #r.s, r.int, r.uint)
          print(#r.buf, r.buf:tostring() == t.buf:tostring(), r.same == r.again, r.self == r)
-         for _, value in ipairs { 1, 'text', -1LL, 1ULL, true, 0/0, ('z'):rep(100000), buffer.new('b') } do
+         local values = { 1, 'text', -1LL, 1ULL, true, 0/0, ('z'):rep(100000), buffer.new('b') }
+         for _, value in ipairs(values) do
            local ok, back = context.query('store', value, 30)
            print(ok, type(back), back == value or #tostring(back))
          end
@@ -160,7 +161,9 @@ fn topics_reach_all_processes() {
            while not context.find(name) do timer.sleep(0.01) end
          end
          -- The server knows the subscriptions by now: they were made before the names.
-         context.subscribe('game.>', function(value, topic) print('own', topic, value.n or value) end)
+         context.subscribe('game.>', function(value, topic)
+           print('own', topic, value.n or value)
+         end)
          print(context.publish('game.a.x', { n = 1 }))
          print(context.publish('other.a.x', 2))
          print(context.publish('game.\\xff%\\xe4', { n = 3 }))

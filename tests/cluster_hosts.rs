@@ -1,6 +1,6 @@
-//! Three hosts, each a network of its own, and a fourth with the server: started in any order, killed,
-//! cut off, and restarted one after the other under load. No answer is wrong, and none is missing
-//! without a failure. Needs nats-server and the right to make networks; skipped otherwise.
+//! Three hosts, each a network of its own, and a fourth with the server: started in any order,
+//! killed, cut off, and restarted one after the other under load. No answer is wrong, and none is
+//! missing without a failure. Needs nats-server and the right to make networks; skipped otherwise.
 
 #![cfg(feature = "cluster")]
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -82,7 +82,7 @@ const WORKER: &str = "
     end)
     print('ready')";
 
-/// Asks a thousand times a second, and says of each second how many were answered and how many failed.
+/// Asks a thousand times a second, and says of each second how many were answered, and failed.
 const ASKER: &str = "
     local number, open, seconds = 0, 0, {}
     local function ask()

@@ -108,7 +108,8 @@ fn credentials_are_a_file_or_come_from_the_environment() {
     ];
     let limits = r#""subs":-1,"data":-1,"payload":-1"#;
     let account_claims = format!(
-        r#"{{"limits":{{{limits},"imports":-1,"exports":-1,"wildcards":true,"conn":-1,"leaf":-1}},"type":"account","version":2}}"#
+        r#"{{"limits":{{{limits},"imports":-1,"exports":-1,"wildcards":true,"conn":-1,"leaf":-1}},
+            "type":"account","version":2}}"#
     );
     let user_claims = format!(r#"{{{limits},"type":"user","version":2}}"#);
     let config = format!(

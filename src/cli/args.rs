@@ -26,8 +26,8 @@ Options:
   --mailbox N      messages a mailbox holds (default: 65536)
   --memory-limit N bytes that one context may use, with K, M or G for more (default: no limit)
   --turn-limit S   seconds of CPU time that one turn of a context may use (default: no limit)
-  --cluster URLS   be part of the cluster of these NATS servers: nats://host:port or tls://host:port,
-                   with commas between several
+  --cluster URLS   be part of the cluster of these NATS servers: nats://host:port or
+                   tls://host:port, with commas between several
   --cluster-creds FILE  credentials for them (or environment variable NODE_LUA_CLUSTER_CREDS)
   --cluster-ca FILE     certificates of authorities to trust, in place of the system's
   --node NAME      what this process is called in the cluster (default: host name and process id)

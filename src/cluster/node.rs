@@ -241,8 +241,8 @@ impl Node {
                 let refused = &mut self.lock().0.refused;
                 if refused.len() < 1024 && refused.insert(node) {
                     log::error!(
-                        "cluster: process {node:016x} speaks version {version} of the protocol, and \
-                         this one version {}: they do not deal with each other",
+                        "cluster: process {node:016x} speaks version {version} of the protocol, \
+                         and this one version {}: they do not deal with each other",
                         wire::VERSION
                     );
                 }

@@ -1,4 +1,5 @@
-//! What is to be sent, gathered until the bus takes it: many messages to one process are one parcel.
+//! What is to be sent, gathered until the bus takes it: many messages to one process are one
+//! parcel.
 
 use std::collections::{BTreeMap, VecDeque};
 

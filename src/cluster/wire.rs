@@ -1,5 +1,6 @@
-//! What processes of a cluster tell each other, as bytes: `docs/PROTOCOL.md`. Reading is safe on any
-//! bytes: all is bounded by what is there, and nothing that only a VM would notice gets through.
+//! What processes of a cluster tell each other, as bytes: `docs/PROTOCOL.md`. Reading is safe on
+//! any bytes: all is bounded by what is there, and nothing that only a VM would notice gets
+//! through.
 
 use crate::buf::Piece;
 use crate::error::Code;

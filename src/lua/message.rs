@@ -191,8 +191,9 @@ fn send(lua: Stack<'_>) -> c_int {
 static QUERIES_REFUSED: Seldom = Seldom::new();
 
 /// native.query(root, resume, handle or name, token, value). Returns true, session, and the handle
-/// if a name was given that a context here answers under; or `false, code[, text]`; or `nil, message` for what cannot travel. With a root it
-/// first looks whether that may wait (native.may_wait); `nil, why` if not. Without, both are nil.
+/// if a name was given that a context here answers under; or `false, code[, text]`; or
+/// `nil, message` for what cannot travel. With a root it first looks whether that may wait
+/// (native.may_wait); `nil, why` if not. Without, both are nil.
 fn query(lua: Stack<'_>) -> c_int {
     if lua.kind(2) != ffi::LUA_TNIL
         && let Some(results) = refuse_wait(lua)

@@ -152,8 +152,8 @@ fn unsubscribe(lua: Stack<'_>) -> c_int {
 }
 
 /// native.publish(topic, value): how many subscriptions of this process got it, how many had no
-/// room, and the code if no other process gets it; or `false, code[, text]`; or `nil, expected` for what is no topic, or `nil, message, true` for what cannot
-/// travel.
+/// room, and the code if no other process gets it; or `false, code[, text]`; or `nil, expected` for
+/// what is no topic, or `nil, message, true` for what cannot travel.
 fn publish(lua: Stack<'_>) -> c_int {
     let topic = match check_topic(lua, false) {
         Ok(topic) => topic,

@@ -1,4 +1,4 @@
-//! What contexts reach beyond this process, if it is part of a cluster; see `cluster`, which does it.
+//! What contexts reach beyond this process, if it is part of a cluster: `cluster` does it.
 
 use std::fmt;
 use std::sync::Arc;

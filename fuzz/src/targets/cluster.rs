@@ -1,5 +1,5 @@
-//! Bytes from other processes: what can be read is written and read again the same, and nothing that
-//! comes brings a process down.
+//! Bytes from other processes: what can be read is written and read again the same, and nothing
+//! that comes brings a process down.
 
 use std::sync::{Arc, LazyLock};
 
