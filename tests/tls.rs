@@ -9,15 +9,16 @@ mod pki;
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use pki::Pki;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
-use support::{Folder, Server, connect, node_lua, read_rest, run};
+use support::{Folder, Server, connect, node_lua, read_rest, resident_bytes, run};
 
 /// Echoes over TLS what comes, and says on standard output how each connection has gone. A first
 /// word of `stat` is answered with the number of sockets.
@@ -230,34 +231,155 @@ fn who_has_ended_its_side_is_still_answered() {
     assert_eq!(answer.len(), 300_000);
 }
 
+/// Each drops its connection at another point of the handshake, or behind it, in another way.
 #[test]
-fn many_that_come_and_go_leave_nothing() {
-    let pki = Pki::new();
-    let config = client_config(&pki);
-    let (_server, port) = echo_server(&pki, 30.0);
-    let bytes = hello(&config);
-    for round in 0..300 {
-        let mut stream = connect(port);
-        match round % 4 {
-            0 => {}
-            1 => stream.write_all(&bytes[..round % bytes.len()]).unwrap(),
-            2 => stream.write_all(&bytes).unwrap(),
-            _ => {
-                let mut client = client(&config, stream);
-                assert_eq!(echo(&mut client, b"x"), b"x");
+fn ten_thousand_dropped_in_the_middle_of_handshakes_leave_nothing() {
+    const WAVES: usize = 20;
+    const CONNECTIONS: usize = 500;
+    support::with_many_files(
+        "ten_thousand_dropped_in_the_middle_of_handshakes_leave_nothing",
+        || {
+            let pki = Pki::new();
+            let config = client_config(&pki);
+            let (server, port) = echo_server(&pki, 30.0);
+            let mut control = client(&config, connect(port));
+            let bytes = hello(&config);
+            let mut resident = Vec::new();
+            for _ in 0..WAVES {
+                let streams: Vec<TcpStream> = (0..CONNECTIONS)
+                    .map(|number| {
+                        let mut stream = connect(port);
+                        match number % 8 {
+                            0 => {}
+                            1 | 2 => stream.write_all(&bytes[..number % bytes.len()]).unwrap(),
+                            3 | 4 => stream.write_all(&bytes).unwrap(),
+                            5 => {
+                                // Its answer is read, and taken for wrong.
+                                stream.write_all(&bytes).unwrap();
+                                stream.read_exact(&mut [0; 5]).unwrap();
+                                stream.write_all(&[21, 3, 3, 0, 2, 2, 42]).unwrap();
+                            }
+                            6 => stream.write_all(&[22, 3, 1, 63, 255, 1, 0, 255, 255]).unwrap(),
+                            _ => {
+                                let mut client = client(&config, stream);
+                                assert_eq!(echo(&mut client, b"x"), b"x");
+                                stream = client.sock;
+                            }
+                        }
+                        stream
+                    })
+                    .collect();
+                for (number, stream) in streams.into_iter().enumerate() {
+                    if number % 2 == 0 {
+                        socket2::Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+                    }
+                }
+                // The listener and this one; `stat` tells how things were after the turn before.
+                while sockets(&mut control) != 2 {}
+                resident.push(resident_bytes(server.id()));
             }
+            let (early, last) = (resident[2], resident[WAVES - 1]);
+            assert!(last < early + (8 << 20), "resident after each wave: {resident:?}");
+        },
+    );
+}
+
+fn sockets(control: &mut Client<TcpStream>) -> usize {
+    control.write_all(b"stat").unwrap();
+    let mut answer = [0; 10];
+    let count = control.read(&mut answer).unwrap();
+    std::str::from_utf8(&answer[..count]).unwrap().parse().unwrap()
+}
+
+/// What a server may do to a client of ours. Each is told with a code, within its time.
+#[test]
+fn servers_that_mean_harm_are_told_from_others() {
+    let pki = Pki::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let script = format!(
+        r#"
+        local client = context.check(tls.client{{ ca = "ca.pem" }})
+        for i = 1, 7 do
+          local sock = context.check(tcp.connect("127.0.0.1", {}))
+          print(select(2, sock:start_tls(client, "localhost", i == 7 and 0.1 or 20)))
+          sock:close()
+        end
+        print(context.stat().sockets)"#,
+        listener.local_addr().unwrap().port()
+    );
+    let mut command = pki.node_lua(&script);
+    let running = thread::spawn(move || run(&mut command).succeeded());
+    let mut peers = Vec::new();
+    for number in 0..7 {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+        match number {
+            // Nothing, a reset, no TLS, an alert.
+            0 => stream.shutdown(Shutdown::Write).unwrap(),
+            1 => {
+                socket2::Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+                continue;
+            }
+            2 => stream.write_all(b"220 mail.example ESMTP\r\n").unwrap(),
+            3 => stream.write_all(&[21, 3, 3, 0, 2, 2, 40]).unwrap(),
+            // A record, and a message, longer than any may be.
+            4 => stream.write_all(&[22, 3, 3, 255, 255]).unwrap(),
+            5 => {
+                let _ = stream.write_all(&[22, 3, 3, 0, 4, 2, 255, 255, 255]);
+                let part = [&[22, 3, 3, 64, 0][..], &[0; 16384]].concat();
+                // It does not go on taking what cannot be.
+                while stream.write_all(&part).is_ok() {}
+            }
+            // One byte now and then, and no more.
+            _ => stream.write_all(&[22, 3]).unwrap(),
         }
+        peers.push(stream);
     }
-    let mut control = client(&config, connect(port));
-    loop {
-        control.write_all(b"stat").unwrap();
-        let mut answer = [0; 10];
-        let count = control.read(&mut answer).unwrap();
-        // The listener and this one.
-        if answer[..count] == *b"2" {
-            return;
-        }
+    let done = running.join().unwrap();
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    let expected = ["220", "13", "220", "220", "220", "220", "208", "0"];
+    assert_eq!(lines.len(), expected.len(), "{done}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert_eq!(line.split('\t').next(), Some(expected), "{done}");
     }
+    assert!(lines[2].contains("220 mail.exampl"), "{done}");
+}
+
+/// Whoever writes to a peer that does not read has its bound, records and all.
+#[test]
+fn a_peer_that_does_not_read_is_dropped_and_others_are_served() {
+    let pki = Pki::new();
+    let script = r#"
+        local server = context.check(tls.server{ cert = "server.pem", key = "server.key" })
+        local listener = context.check(tcp.listen("127.0.0.1", 0))
+        print(tcp.local_port(listener))
+        listener:accept(function(_, sock)
+          if not sock:start_tls(server, 20) then return sock:close() end
+          sock:set_write_limit(1000000)
+          sock:read(function(good, data)
+            if not good then
+              print(data)
+              return sock:close()
+            end
+            if data:tostring() == "hello" then return sock:write(data) end
+            for _ = 1, 64 do
+              sock:write(("x"):rep(1000000))
+              timer.sleep(0)
+            end
+          end)
+        end)"#;
+    let mut server = Server::spawn(&mut pki.node_lua(script));
+    let port = server.port();
+    let config = client_config(&pki);
+    let mut deaf = client(&config, connect(port));
+    deaf.write_all(b"flood").unwrap();
+    deaf.flush().unwrap();
+    let mut other = client(&config, connect(port));
+    assert_eq!(echo(&mut other, b"hello"), b"hello");
+    // As without TLS; nobody says that the peer has cut it off.
+    assert_eq!(server.line(), "1");
+    assert_eq!(echo(&mut other, b"hello"), b"hello");
+    assert!(resident_bytes(server.id()) < 200 << 20);
 }
 
 #[test]
@@ -386,7 +508,11 @@ fn simulations_repeat_and_verify() {
         listener:accept(function(_, sock)
           local ok, code = sock:start_tls(server, nil, 5)
           if not ok then return sock:close() end
-          sock:read(function(good, data) if good then sock:write(data) else sock:close() end end)
+          sock:read(function(good, data)
+            if good then return sock:write(data) end
+            sock:write("the end: " .. data)
+            sock:close()
+          end)
         end)
         for _, name in ipairs { "localhost", "other.example" } do
           local sock = context.check(tcp.connect("127.0.0.1", tcp.local_port(listener)))
@@ -397,6 +523,9 @@ fn simulations_repeat_and_verify() {
             local n = 0
             while n < 100000 do n = n + #context.check(sock:read()) end
             print(timer.now(), n)
+            sock:write("last words")
+            sock:shutdown()
+            print(timer.now(), sock:read(), sock:read())
           end
           sock:close()
         end

@@ -161,6 +161,69 @@ fn openssl_is_asked_with_certificates_of_both_sides() {
     }
 }
 
+/// `tcp.shutdown`: the peer is told in its own words, and what it says afterwards is read.
+#[test]
+fn openssl_is_told_that_nothing_follows() {
+    if !has("openssl") {
+        return;
+    }
+    let pki = Pki::new();
+    // As the server: its file is longer than what fits into the buffers on the way.
+    pki.folder.write("file.txt", "line of a file\n".repeat(100_000));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let port = free_port();
+        let mut command = Command::new("openssl");
+        command.current_dir(pki.path("")).stdin(Stdio::null());
+        command.args(["s_server", "-accept", &port.to_string(), "-WWW", version, "-naccept", "1"]);
+        command.args(["-cert", "server.pem", "-key", "server.key"]);
+        let mut peer = Server::spawn(&mut command);
+        while !peer.line().starts_with("ACCEPT") {}
+        let script = format!(
+            r#"
+            local client = context.check(tls.client{{ ca = "ca.pem" }})
+            local sock = context.check(tcp.connect("127.0.0.1", {port}))
+            context.check(sock:start_tls(client, "localhost", 20))
+            sock:write("GET /file.txt HTTP/1.0\r\n\r\n")
+            sock:shutdown()
+            local ok, data, n = true, nil, 0
+            while ok do
+              ok, data = sock:read(20)
+              if ok then n = n + #data end
+            end
+            print(n > 1500000 and n < 1500100, data)
+            sock:close()"#
+        );
+        let done = run_for(&mut pki.node_lua(&script), PATIENCE).succeeded();
+        assert_eq!(done.stdout, "true\t1\n", "{version}: {done}");
+    }
+    // As the client, which then ends by itself, without complaining.
+    let script = r#"
+        local server = context.check(tls.server{ cert = "server.pem", key = "server.key" })
+        local listener = context.check(tcp.listen("127.0.0.1", 0))
+        print(tcp.local_port(listener))
+        for _ = 1, 2 do
+          local sock = context.check(listener:accept())
+          context.check(sock:start_tls(server, 20))
+          sock:write("last words\n")
+          sock:shutdown()
+          print(sock:read(20))
+          sock:close()
+        end"#;
+    let mut server = Server::spawn(&mut pki.node_lua(script));
+    let port = server.port();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let script = format!(
+            "sleep 20 | exec openssl s_client -connect 127.0.0.1:{port} -CAfile ca.pem {version}"
+        );
+        let mut command = Command::new("bash");
+        command.args(["-c", &script.replace("sleep 20 |", "exec < <(sleep 5);")]);
+        let done = run_for(command.current_dir(pki.path("")), PATIENCE).succeeded();
+        assert!(done.stdout.contains("last words\n"), "{done}");
+        assert!(!done.stderr.contains("eof"), "{done}");
+        assert_eq!(server.line(), "false\t1", "{done}");
+    }
+}
+
 /// Answers requests, as little of HTTP as it takes.
 const HTTP: &str = r#"
     local server = context.check(tls.server{

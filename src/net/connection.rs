@@ -294,9 +294,16 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.input = Input::Drained;
                 }
-                Err(error) => self.end(Code::from(&error)),
+                Err(error) => self.end(self.blamed(Code::from(&error))),
             }
         }
+    }
+
+    /// An end that our own failed writes have made is not the peer's.
+    #[cold]
+    fn blamed(&self, code: Code) -> Code {
+        let is_ours = code == Code::TLS_TRUNCATED && self.writer.failed().is_some();
+        if is_ours { Code::END_OF_FILE } else { code }
     }
 
     /// As [`Connection::read`], the next frame into a buffer that lives, in place of its content.

@@ -29,7 +29,7 @@ impl Secure {
         match *self {}
     }
 
-    pub(super) fn finish(&self, _: &Stream) -> bool {
+    pub(super) fn finish(&self, _: &Stream, _: bool) -> bool {
         match *self {}
     }
 

@@ -280,11 +280,14 @@ impl Secure {
         }
     }
 
-    /// Says that we say no more, once everything else has left; false if that has not left yet.
-    pub(super) fn finish(&self, stream: &Stream) -> bool {
+    /// See `Transport::finish`. Says that we say no more, once everything else has left.
+    pub(super) fn finish(&self, stream: &Stream, is_closed: bool) -> bool {
         let mut state = self.state();
-        if self.is_handshaking() || state.failed().is_some() {
+        if state.failed().is_some() {
             return true;
+        }
+        if self.is_handshaking() {
+            return is_closed;
         }
         if !std::mem::replace(&mut state.is_closed, true) {
             state.session.close();

@@ -82,9 +82,10 @@ impl Transport {
     }
 
     /// Tells the peer that nothing follows, if that takes more than closing; true once it has left.
+    /// A connection that is closed does not wait for its handshake.
     #[inline]
-    pub(super) fn finish(&self) -> bool {
-        self.secure().is_none_or(|secure| secure.finish(&self.stream))
+    pub(super) fn finish(&self, is_closed: bool) -> bool {
+        self.secure().is_none_or(|secure| secure.finish(&self.stream, is_closed))
     }
 
     /// Gives memory back that an idle connection does not need.

@@ -518,7 +518,7 @@ impl Writer {
         if queue.failed.is_some() || !(queue.closed || queue.ended) {
             return true;
         }
-        let is_told = self.transport.finish();
+        let is_told = self.transport.finish(queue.closed);
         if is_told && queue.ended {
             self.transport.end_output();
         }
