@@ -2,7 +2,7 @@
 
 local native, core, sockets = ...
 
-local ipairs, next, select = ipairs, next, select
+local next, select = next, select
 local type, unpack = type, unpack
 local concat, format, HUGE = table.concat, string.format, math.huge
 local bad, bad_because = core.bad, native.bad_because
@@ -33,19 +33,17 @@ for i = 1, #RWOPT do
     IS_RWOPT[RWOPT[i]] = true
 end
 
--- Widths that `set_rwopt` has always refused by themselves, and goes on to: who means one names the
--- byte order, or another field, with it.
+-- Widths that by themselves `set_rwopt` has always refused, and goes on to: who means one says more
+-- about the frames with it.
 local IS_UNUSUAL = { [3] = true, [5] = true, [6] = true, [7] = true, [8] = true }
 
-local function check_width(changes, way)
-    local bytes = changes[way .. "_head_bytes"]
-    if not IS_UNUSUAL[bytes] then return end
-    for _, field in ipairs({ "endian", "max", "adjust", "offset" }) do
-        if changes[way .. "_head_" .. field] ~= nil then return end
+local function check_width(changes)
+    local bytes = changes.read_head_bytes
+    if IS_UNUSUAL[bytes] and next(changes, (next(changes))) == nil then
+        local why = "read_head_bytes: %d and nothing else is not 0, 1, 2 or 4; other widths need "
+            .. "another field beside them, such as read_head_endian"
+        bad_because(2, "set_rwopt", format(why, bytes))
     end
-    local why =
-        "%s_head_bytes: %d is not 0, 1, 2 or 4; other widths need %s_head_endian beside them"
-    bad_because(2, "set_rwopt", format(why, way, bytes, way))
 end
 
 -- set_rwopt, or reframe.
@@ -66,10 +64,7 @@ local function change(name, socket, changes, ...)
         values[i] = changes[RWOPT[i]]
     end
     local is_reframed = name == "reframe"
-    if not is_reframed then
-        check_width(changes, "read")
-        check_width(changes, "write")
-    end
+    if not is_reframed then check_width(changes) end
     -- By the old heads.
     if is_reframed then restore_stock(record) end
     local why = native.set_rwopt(record.id, is_reframed, unpack(values, 1, #RWOPT))

@@ -32,9 +32,6 @@ tap.test("values that there are none of", function()
             local name = way .. "_head_" .. field
             names(("%s = %s"):format(name, tostring(value)), { [name] = value }, name .. ": ", ...)
         end
-        for _, width in ipairs({ 3, 5, 6, 7, 8 }) do
-            check("bytes", width, width .. " is not 0, 1, 2 or 4", way .. "_head_endian beside")
-        end
         check("bytes", 9, "9 is not 0 to 8 or 'varint'")
         check("bytes", 1.5, "whole number expected, got number 1.5")
         check("bytes", 0 / 0, "whole number expected, got number ", "nan")
@@ -47,6 +44,28 @@ tap.test("values that there are none of", function()
         local both = { [way .. "_head_bytes"] = 1, [way .. "_head_max"] = 256 }
         names("too much", both, way .. "_head_max: 256 is not within 0 and 255")
     end
+end)
+
+tap.test("unusual widths", function()
+    for _, width in ipairs({ 3, 5, 6, 7, 8 }) do
+        local alone = { read_head_bytes = width }
+        names("alone", alone, width .. " and nothing else is not 0, 1, 2 or 4", "read_head_endian")
+        local beside =
+            { { read_head_endian = "B" }, { read_head_max = 9 }, { write_head_bytes = 2 } }
+        for _, options in ipairs(beside) do
+            options.read_head_bytes = width
+            client:set_rwopt(options)
+            is(client:get_rwopt().read_head_bytes, width, width .. " beside another field")
+        end
+        client:set_rwopt({ write_head_bytes = width })
+        is(client:get_rwopt().write_head_bytes, width, width .. " for writing")
+    end
+    client:set_rwopt({
+        read_head_bytes = 0,
+        read_head_endian = "L",
+        read_head_max = 0,
+        write_head_bytes = 0,
+    })
 end)
 
 tap.test("the line", function()
