@@ -1,10 +1,11 @@
 -- JSON and MessagePack: documents of some kinds, of 73 bytes and of 1 MB, by the modules of
 -- node-lua and by lua-cjson, in one process and in turn. See benches/README.md.
 --
---     node-lua benches/scripts/json.lua [SECONDS]
+--     node-lua benches/scripts/json.lua [SECONDS] [KIND] [encode|decode] [CODEC]
 --     luajit benches/scripts/json.lua [SECONDS]    -- lua-cjson where it is at home
 
-local seconds = tonumber((...)) or 0.5
+local seconds, only_kind, only_what, only_codec = ...
+seconds = tonumber(seconds) or 0.5
 local ROUNDS = 5
 local MB = 1000000
 
@@ -18,6 +19,7 @@ end
 local cjson = load_cjson()
 local codecs = {}
 local function add(name, encode, decode)
+    if only_codec and name ~= only_codec then return end
     codecs[#codecs + 1] = { name = name, encode = encode, decode = decode }
 end
 if cjson then add("lua-cjson", cjson.encode, cjson.decode) end
@@ -68,6 +70,31 @@ local KINDS = {
     },
     { "texts", function() return words(30 + random(60)) end },
     { "words", function() return words(1) end },
+    {
+        "nested",
+        function(i)
+            local value = i
+            for level = 1, 20 do
+                value = level % 2 == 0 and { value } or { inner = value }
+            end
+            return value
+        end,
+    },
+    -- Events of an application: some of everything, other scripts than Latin too.
+    {
+        "mixed",
+        function(i)
+            return {
+                event = ({ "click", "view", "buy" })[1 + random(3)],
+                at = 1700000000 + i * 0.125,
+                user = { id = random(1e6), name = words(1) .. " Žižka", admin = false },
+                path = "/" .. words(1) .. "/" .. words(1) .. "?q=" .. random(100),
+                sizes = { random(2000), random(2000), random(2000) / 4 },
+                note = words(random(20)) .. "\t日本語のテキスト",
+                ["x" .. random(50)] = random(2) == 0 or nil,
+            }
+        end,
+    },
 }
 
 local SMALL = { method = "move", id = 48213, pos = { 12.5, -3.25 }, name = "walker", ok = true }
@@ -101,8 +128,9 @@ local function row(kind, size, value, block)
         decoders[i] = function() return decode(text) end
     end
     for what, calls in pairs({ encode = encoders, decode = decoders }) do
-        local best = measure(calls)
-        for i, codec in ipairs(codecs) do
+        local is_wanted = not only_what or what == only_what
+        local best = is_wanted and measure(calls)
+        for i, codec in ipairs(is_wanted and codecs or {}) do
             print(
                 ("%-8s %9d B  %s  %-9s %9.1f MB/s %12.0f ns  x %.2f"):format(
                     kind,
@@ -119,13 +147,13 @@ local function row(kind, size, value, block)
 end
 
 local size_of = codecs[1].encode
-row("small", #size_of(SMALL), SMALL, 1000)
-for _, kind in ipairs(KINDS) do
+if not only_kind or only_kind == "small" then row("small", #size_of(SMALL), SMALL, 1000) end
+for _, kind in ipairs(only_kind == "small" and {} or KINDS) do
     local list, bytes, i = {}, 0, 0
     while bytes < MB do
         i = i + 1
         list[i] = kind[2](i)
         bytes = bytes + #size_of({ list[i] }) - 1
     end
-    row(kind[1], #size_of(list), list, 1)
+    if not only_kind or only_kind == kind[1] then row(kind[1], #size_of(list), list, 1) end
 end

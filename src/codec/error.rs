@@ -29,3 +29,10 @@ impl serde::de::Error for Error {
         Error(Cow::Owned(what.to_string()))
     }
 }
+
+impl serde::ser::Error for Error {
+    #[cold]
+    fn custom<T: fmt::Display>(what: T) -> Error {
+        serde::de::Error::custom(what)
+    }
+}

@@ -1,7 +1,9 @@
-//! Formats of values, read: each is a deserializer of serde's over bytes that are all there.
+//! Formats of values. Each is read by a deserializer of serde's over bytes that are all there, and
+//! written by a serializer: of JSON our own, which looks at many bytes of a text at once; of
+//! MessagePack `rmp-serde`'s.
 //!
 //! They know neither a VM nor sockets, borrow text where they can, allocate only for text with
-//! escapes, and can say which byte is wrong. What is written, `serde_json` and `rmp-serde` write.
+//! escapes, and can say which byte is wrong.
 
 mod error;
 #[cfg(feature = "json")]

@@ -86,6 +86,7 @@ pub(super) const WRITE: WriteRules = WriteRules {
     depth_max: DEPTH,
     is_sorted: false,
     has_bytes: false,
+    checks_text: true,
     has_infinity: false,
     nulls_infinity: false,
     is_lossy: false,

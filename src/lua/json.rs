@@ -2,15 +2,15 @@
 
 use std::cell::RefCell;
 use std::ffi::c_int;
-use std::io::{self, Write};
 
 use mlua::ffi;
 use serde::Serialize;
-use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::data::{self, BYTES, Input, READ, WRITE};
-use crate::codec::json;
-use crate::vm::data::{Builder, Charged, Marked, ReadRules, Source, Sparse, WriteRules, write};
+use crate::codec::json::{self, Style};
+use crate::vm::data::{
+    Builder, Charged, Marked, Output, ReadRules, Source, Sparse, WriteRules, write,
+};
 use crate::vm::stack::{Stack, function};
 
 /// Functions for the table of natives.
@@ -33,55 +33,11 @@ mod flag {
     pub(super) const MARK_ARRAYS: u32 = 64;
 }
 
-/// How numbers and text are written.
-#[derive(Clone, Copy, Default)]
-struct Style {
-    /// Digits of a fraction; 0: as many as it takes to read the same number again.
-    digits: usize,
-    escapes_slash: bool,
-}
-
-impl Formatter for Style {
-    fn write_f64<W: ?Sized + Write>(&mut self, to: &mut W, value: f64) -> io::Result<()> {
-        match self.digits {
-            0 if value == 0.0 => to.write_all(b"-0"),
-            // Whole, and above 2^53.
-            0 if value.fract() == 0.0 && value.abs() < 1e16 => write!(to, "{value}"),
-            0 => CompactFormatter.write_f64(to, value),
-            digits => to.write_all(rounded(value, digits).as_bytes()),
-        }
-    }
-
+impl json::Sink for Output<'_> {
     #[inline]
-    fn write_string_fragment<W: ?Sized + Write>(
-        &mut self,
-        to: &mut W,
-        part: &str,
-    ) -> io::Result<()> {
-        let mut rest = part;
-        while let Some((before, behind)) = rest.split_once('/').filter(|_| self.escapes_slash) {
-            to.write_all(before.as_bytes())?;
-            to.write_all(b"\\/")?;
-            rest = behind;
-        }
-        to.write_all(rest.as_bytes())
+    fn room(&mut self, more: usize) -> Option<&mut Vec<u8>> {
+        Output::room(self, more)
     }
-}
-
-/// A number with so many digits, as C's `%g` has it.
-fn rounded(value: f64, digits: usize) -> String {
-    let text = format!("{value:.*e}", digits - 1);
-    let Some((digits_text, exponent)) = text.split_once('e') else { return text };
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let trim = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text.to_owned(),
-    };
-    if exponent < -4 || exponent >= digits as i32 {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{}e{sign}{:02}", trim(digits_text), exponent.unsigned_abs());
-    }
-    trim(&format!("{value:.*}", (digits as i32 - 1 - exponent).max(0) as usize))
 }
 
 /// Pushes the text of the value on top of the stack; in words, why there is none.
@@ -93,8 +49,7 @@ fn push_text(
 ) -> Result<(), String> {
     let source = Source::new(lua, rules);
     write(lua, bytes_max, |output| {
-        let mut to = serde_json::Serializer::with_formatter(&mut *output, style);
-        let written = source.top().serialize(&mut to);
+        let written = source.top().serialize(&mut json::Writer::new(&mut *output, style));
         output.failure = output.failure.or(source.take_shortage());
         written
     })

@@ -18,6 +18,7 @@ fn encode(lua: Stack<'_>) -> c_int {
     let mut rules = WriteRules {
         keys: Keys::Any,
         has_bytes: true,
+        checks_text: false,
         has_infinity: true,
         sparse: Sparse { convert: true, ..WRITE.sparse },
         object: "msgpack.object",

@@ -426,4 +426,56 @@ test("modules", function()
     is(table.concat(names, " "), "array decode encode null object", "pairs shows all")
 end)
 
+-- What was replaced by a later value of the same key is garbage; its texts may come again.
+tap.test("replaced values whose texts come again", function()
+    local parts = {}
+    local function name(i, kind)
+        local letter = string.char(97 + i % 26)
+        return ("%s%s%s%d"):format(letter, kind, letter, i)
+    end
+    local function add(form, ...) parts[#parts + 1] = form:format(...) end
+    for i = 1, 60 do
+        add('{"a":{"%s":["%s"]},"a":2}', name(i, "key"), name(i, "value"))
+    end
+    for i = 1, 3000 do
+        add('[%d,"%s"]', i, ("y"):rep(300) .. i)
+    end
+    for i = 60, 1, -1 do
+        add('{"%s":"%s"}', name(i, "key"), name(i, "value"))
+    end
+    local text = "[" .. table.concat(parts, ",") .. "]"
+    parts = nil
+    collectgarbage()
+    -- More than once within one call.
+    local pause, step = collectgarbage("setpause", 50), collectgarbage("setstepmul", 2000)
+    local wrong = 0
+    for _ = 1, 3 do
+        local list = decode(text)
+        for i = 1, 60 do
+            if list[#list + 1 - i][name(i, "key")] ~= name(i, "value") then wrong = wrong + 1 end
+        end
+    end
+    collectgarbage("setpause", pause)
+    collectgarbage("setstepmul", step)
+    is(wrong, 0, "are what they were")
+end)
+
+tap.test("texts that repeat, and that do not", function()
+    local values = {}
+    for i = 1, 6000 do
+        local many = i % 3000 < 1500 and i % 7 or i
+        values[i] = ("v"):rep(i % 30) .. many
+    end
+    local again = decode(encode(values))
+    local wrong = 0
+    for i = 1, #values do
+        if again[i] ~= values[i] then wrong = wrong + 1 end
+    end
+    is(wrong, 0, "arrive as they are")
+    local text = "[" .. ('"once","and","again",'):rep(100000):sub(1, -2) .. "]"
+    local list = decode(text)
+    is(#list, 300000, "hundreds of thousands of a few")
+    is(list[299999], "and", "likewise")
+end)
+
 tap.done()

@@ -1,15 +1,30 @@
 //! Where what is written goes: bytes that count with the context's memory, and have a bound.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 
 use crate::vm::stack::Stack;
 
-/// Bytes that a thread keeps from one call to the next.
+/// Bytes that a thread keeps from one call to the next, always and for a while: new memory costs as
+/// much as writing it.
 const KEPT: usize = 64 * 1024;
+const KEPT_MAX: usize = 2 << 20;
+
+/// Calls that need no more than [`KEPT`] until a thread keeps no more.
+const PATIENCE: u32 = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static PATIENCE_LEFT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Keeps memory for the next call, unless it has turned out to be too much.
+fn keep(bytes: Vec<u8>) {
+    let left = if bytes.len() > KEPT { PATIENCE } else { PATIENCE_LEFT.get().saturating_sub(1) };
+    PATIENCE_LEFT.set(left);
+    if bytes.capacity() <= if left > 0 { KEPT_MAX } else { KEPT } {
+        SCRATCH.set(bytes);
+    }
 }
 
 /// Bytes that are being written.
@@ -75,7 +90,13 @@ impl Drop for Charged<'_> {
 }
 
 impl Output<'_> {
-    /// Room for more, if there may be.
+    /// The bytes, with room for so many more, if there may be.
+    #[inline]
+    pub(crate) fn room(&mut self, more: usize) -> Option<&mut Vec<u8>> {
+        let fits = self.bytes.len() + more <= self.end || self.grow(more);
+        fits.then_some(&mut self.bytes)
+    }
+
     #[cold]
     fn grow(&mut self, more: usize) -> bool {
         let needed = self.bytes.len().saturating_add(more);
@@ -83,11 +104,12 @@ impl Output<'_> {
             self.failure = Some(Failure::TooLarge);
             return false;
         }
-        let capacity = needed.max(2 * self.bytes.capacity()).clamp(256, self.max.max(256));
+        // What the thread has kept is no less paid for.
+        let capacity = needed.max(2 * self.end).clamp(256, self.max.max(256));
         let fits = (capacity <= KEPT || self.charged.may_set(capacity))
             && self.bytes.try_reserve_exact(capacity - self.bytes.len()).is_ok();
         match fits {
-            true => self.end = self.bytes.capacity().min(self.max),
+            true => self.end = capacity.min(self.max),
             false => self.failure = Some(Failure::Memory(capacity)),
         }
         fits
@@ -102,10 +124,7 @@ impl io::Write for Output<'_> {
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.bytes.len() + bytes.len() > self.end && !self.grow(bytes.len()) {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        self.bytes.extend_from_slice(bytes);
+        self.room(bytes.len()).ok_or(io::ErrorKind::OutOfMemory)?.extend_from_slice(bytes);
         Ok(())
     }
 
@@ -127,15 +146,13 @@ pub(crate) fn write<'a, E>(
     let mut is_last = false;
     loop {
         let bytes = SCRATCH.take();
-        let end = bytes.capacity().min(max);
+        let end = bytes.capacity().min(max).min(KEPT);
         let mut output = Output { bytes, max, end, charged: Charged::new(lua), failure: None };
         output.bytes.clear();
         match (body(&mut output), output.failure) {
             (Ok(()), _) => {
                 lua.push_text(&output.bytes);
-                if output.bytes.capacity() <= KEPT {
-                    SCRATCH.set(output.bytes);
-                }
+                keep(output.bytes);
                 return Ok(());
             }
             (Err(error), failure @ Some(Failure::Memory(bytes))) if !is_last => {

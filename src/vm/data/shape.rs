@@ -50,10 +50,17 @@ impl Table {
 
     fn census(&self) -> Census {
         let mut census = Census::default();
+        let mut last = 0;
         for (index, slot) in self.array().iter().enumerate() {
             if *slot != NIL {
-                census.count_number(index as f64);
+                census.places += 1;
+                last = index;
             }
+        }
+        census.last = last as f64;
+        if self.array().first().is_some_and(|zero| *zero != NIL) {
+            census.places -= 1;
+            census.numbers += 1;
         }
         for node in self.hash().iter().filter(|node| node.value != NIL) {
             match tag(node.key) {

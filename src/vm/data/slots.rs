@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use crate::vm::layout::{self, INTEGER, Slot, Thread, is_number, tag};
+use crate::vm::layout::{INTEGER, Slot, Thread, is_number, tag};
 use crate::vm::stack::Stack;
 
 /// Those from an index on, which is positive, up to the top.
@@ -31,16 +31,6 @@ pub(super) fn top(lua: Stack<'_>) -> Slot {
 pub(super) fn at(lua: Stack<'_>, index: c_int) -> Slot {
     // SAFETY: a running state, with a value at that index, as callers see to; it is copied.
     unsafe { (*lua.raw().cast::<Thread>()).base.add(index as usize - 1).read() }
-}
-
-/// Pushes a value.
-///
-/// # Safety
-/// A slot must be free, and the value one of the same state that is alive.
-#[inline]
-pub(super) unsafe fn push(lua: Stack<'_>, slot: Slot) {
-    // SAFETY: a running state; the caller's contract.
-    unsafe { layout::push(lua.raw(), slot) }
 }
 
 /// The number in a slot, if it is one.

@@ -56,6 +56,8 @@ pub(crate) struct WriteRules {
     pub(crate) is_sorted: bool,
     /// The format has bytes beside text; text that is none is written so.
     pub(crate) has_bytes: bool,
+    /// Whoever writes the format takes bytes for text, and refuses those that are none.
+    pub(crate) checks_text: bool,
     /// The format has numbers that are none or infinite.
     pub(crate) has_infinity: bool,
     /// Those are written as null, where the format has none.
@@ -73,10 +75,10 @@ pub(crate) struct WriteRules {
     pub(crate) object: &'static str,
 }
 
-/// One level of what is being written.
-struct Level {
-    table: *const Table,
-    key: Slot,
+/// Why writing has failed, and the keys that lead there, the innermost first.
+struct Trail {
+    what: String,
+    keys: Vec<Slot>,
 }
 
 /// What is written, and how far that has got.
@@ -85,8 +87,9 @@ pub(crate) struct Source<'a> {
     rules: &'a WriteRules,
     buffers: Option<NonNull<c_void>>,
     marks: Cell<Option<[u64; 4]>>,
-    levels: RefCell<Vec<Level>>,
-    fault: Cell<Option<Fault>>,
+    /// The tables that are being written, each in the one before.
+    levels: RefCell<Vec<*const Table>>,
+    fault: RefCell<Option<Trail>>,
     /// Bytes that there were not to be had.
     shortage: Cell<usize>,
     left: Cell<u32>,
@@ -96,8 +99,8 @@ pub(crate) struct Source<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Node<'s, 'a>(Slot, &'s Source<'a>);
 
-/// The text of a key.
-struct Key<'s>(&'s str);
+/// Text.
+struct Text<'s>(&'s str);
 
 impl<'a> Source<'a> {
     pub(crate) fn new(lua: Stack<'a>, rules: &'a WriteRules) -> Source<'a> {
@@ -108,7 +111,7 @@ impl<'a> Source<'a> {
             buffers,
             marks: Cell::new(None),
             levels: RefCell::default(),
-            fault: Cell::new(None),
+            fault: RefCell::default(),
             shortage: Cell::new(0),
             left: Cell::new(0),
         }
@@ -122,9 +125,14 @@ impl<'a> Source<'a> {
         Node(slots::top(self.lua), self)
     }
 
-    /// Why writing failed, if that was not for the writer's reasons.
+    /// Why writing failed, if that was not for the writer's reasons, and where, as one would index
+    /// it.
     pub(crate) fn take_fault(&self) -> Option<Fault> {
-        self.fault.take()
+        let trail = self.fault.take()?;
+        let mut place = String::new();
+        trail.keys.iter().rev().for_each(|key| push_key(&mut place, *key));
+        let place = if place.is_empty() { "value" } else { &place };
+        Some(Fault(format!("{place} {}", trail.what)))
     }
 
     /// Why it failed, if that was for want of memory.
@@ -134,20 +142,17 @@ impl<'a> Source<'a> {
 
     #[cold]
     fn fail<E: Error>(&self, what: &str) -> E {
-        let place = self.place();
-        let place = if place.is_empty() { "value".to_owned() } else { place };
-        self.fault.set(Some(Fault(format!("{place} {what}"))));
+        self.fault.replace(Some(Trail { what: what.to_owned(), keys: Vec::new() }));
         E::custom("")
     }
 
-    /// Where the value is that is being written, as one would index it.
-    pub(crate) fn place(&self) -> String {
-        let levels = self.levels.borrow();
-        let mut place = String::new();
-        for level in levels.iter().filter(|level| level.key != NIL) {
-            push_key(&mut place, level.key);
+    /// Hands an error on, which is in what this key has.
+    #[cold]
+    fn behind<E: Error>(&self, key: Slot, error: E) -> E {
+        if let Some(trail) = &mut *self.fault.borrow_mut() {
+            trail.keys.push(key);
         }
-        place
+        error
     }
 
     fn mark(&self, metatable: u64) -> Option<Mark> {
@@ -158,12 +163,29 @@ impl<'a> Source<'a> {
 
     #[inline]
     fn text<S: Serializer>(&self, text: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        if self.rules.checks_text {
+            // Whether it is UTF-8 is what the writer looks at.
+            return match self.rules.is_lossy {
+                false => to.serialize_bytes(text).map_err(|error| self.refused(text, error)),
+                true => to.collect_str(&Lossy(text)),
+            };
+        }
         match std::str::from_utf8(text) {
             Ok(text) => to.serialize_str(text),
-            Err(_) if self.rules.has_bytes => to.serialize_bytes(text),
-            Err(_) if self.rules.is_lossy => to.collect_str(&Lossy(text)),
-            Err(error) => Err(self.fail(&not_text(text, error.valid_up_to()))),
+            Err(_) => to.serialize_bytes(text),
         }
+    }
+
+    /// Says what is wrong with a text, if it is not the writer that has failed.
+    #[cold]
+    fn refused<E: Error>(&self, text: &[u8], error: E) -> E {
+        let Err(wrong) = std::str::from_utf8(text) else { return error };
+        let (at, byte) = (wrong.valid_up_to(), text[wrong.valid_up_to()]);
+        self.fail(&format!(
+            "is not valid UTF-8 (byte {} is 0x{byte:02x}); encode binary data first, or see \
+             invalid_utf8",
+            at + 1
+        ))
     }
 
     #[inline]
@@ -205,25 +227,21 @@ impl<'a> Source<'a> {
     #[inline]
     fn enter<E: Error>(&self, table: *const Table) -> Result<(), E> {
         let mut levels = self.levels.borrow_mut();
-        if levels.iter().any(|level| level.table == table) {
-            drop(levels);
+        // All of them, so that many are compared at once.
+        if levels.iter().fold(false, |is_in, level| is_in | (*level == table)) {
             return Err(self.fail("is a table that contains it (a cycle)"));
         }
         if levels.len() >= self.rules.depth_max as usize {
-            drop(levels);
             let max = self.rules.depth_max;
             return Err(self.fail(&format!("is nested deeper than {max} levels (max_depth)")));
         }
-        levels.push(Level { table, key: NIL });
+        levels.push(table);
         Ok(())
     }
 
-    /// Notes which entry of the innermost table comes next.
+    /// One more entry.
     #[inline]
-    fn at(&self, key: Slot) {
-        if let Some(level) = self.levels.borrow_mut().last_mut() {
-            level.key = key;
-        }
+    fn tick(&self) {
         let mut left = self.left.get();
         self.lua.tick(&mut left);
         self.left.set(left);
@@ -231,15 +249,20 @@ impl<'a> Source<'a> {
 
     fn list<S: Serializer>(&self, table: &Table, count: u32, to: S) -> Result<S::Ok, S::Error> {
         let mut list = to.serialize_seq(Some(count as usize))?;
+        let mut element = |index: u32, slot: Slot| {
+            self.tick();
+            if self.is_skipped(slot) {
+                return Ok(());
+            }
+            let written = list.serialize_element(&Node(slot, self));
+            written.map_err(|error| self.behind(f64::from(index).to_bits(), error))
+        };
         let array = table.array();
         let inside = array.len().min(count as usize + 1).max(1);
         let mut index = 0;
         for slot in array.get(1..inside).unwrap_or_default() {
             index += 1;
-            self.at(f64::from(index).to_bits());
-            if !self.is_skipped(*slot) {
-                list.serialize_element(&Node(*slot, self))?;
-            }
+            element(index, *slot)?;
         }
         if index < count {
             let mut charged = Charged::new(self.lua);
@@ -249,11 +272,7 @@ impl<'a> Source<'a> {
                 index += 1;
                 let is_it = |key: Slot| slots::number(key) == Some(f64::from(index));
                 let found = behind.next_if(|(key, _)| is_it(*key));
-                let slot = found.map_or(NIL, |(_, slot)| slot);
-                self.at(f64::from(index).to_bits());
-                if !self.is_skipped(slot) {
-                    list.serialize_element(&Node(slot, self))?;
-                }
+                element(index, found.map_or(NIL, |(_, slot)| slot))?;
             }
         }
         list.end()
@@ -307,41 +326,37 @@ impl<'a> Source<'a> {
 
     #[inline]
     fn entry<M: SerializeMap>(&self, key: Slot, value: Slot, map: &mut M) -> Result<(), M::Error> {
-        self.at(key);
+        self.tick();
         if self.is_skipped(value) {
             return Ok(());
         }
-        if tag(key) == STRING {
-            // SAFETY: keys of entries that are not nil are alive, as in `table`.
-            let bytes = unsafe { layout::text(key) };
-            match std::str::from_utf8(bytes) {
-                Ok(text) => map.serialize_key(&Key(text))?,
-                Err(_) if self.rules.has_bytes => map.serialize_key(&Node(key, self))?,
-                Err(_) if self.rules.is_lossy => {
-                    map.serialize_key(&Lossy(bytes))?;
+        if tag(key) == STRING || self.rules.keys == Keys::Any {
+            map.serialize_key(&Node(key, self)).map_err(|error| {
+                if let Some(trail) = &mut *self.fault.borrow_mut() {
+                    trail.what = trail.what.replacen("is", "has a key that is", 1);
                 }
-                Err(error) => {
-                    let what = not_text(bytes, error.valid_up_to());
-                    return Err(self.fail(&what.replacen("is", "has a key that is", 1)));
-                }
-            }
-        } else if self.rules.keys == Keys::Any {
-            map.serialize_key(&Node(key, self))?;
+                self.behind(key, error)
+            })?;
         } else {
-            map.serialize_key(&Key(&number_text(slots::number(key).unwrap_or(f64::NAN))))?;
+            map.serialize_key(&Text(&number_text(slots::number(key).unwrap_or(f64::NAN))))?;
         }
-        map.serialize_value(&Node(value, self))
+        map.serialize_value(&Node(value, self)).map_err(|error| self.behind(key, error))
     }
 
     /// Whether an entry is left out because its value cannot be written.
     #[inline]
     fn is_skipped(&self, value: Slot) -> bool {
-        self.rules.skips && {
-            let kind = tag(value);
-            matches!(kind, FUNCTION | COROUTINE)
-                || kind == CDATA && cdata::integer(value).is_none()
-                || kind == LIGHT_USERDATA && self.light(value).is_none()
-                || kind == USERDATA && self.buffer(value).is_none()
+        self.rules.skips && self.is_unwritable(value)
+    }
+
+    #[cold]
+    fn is_unwritable(&self, value: Slot) -> bool {
+        match tag(value) {
+            FUNCTION | COROUTINE => true,
+            CDATA => cdata::integer(value).is_none(),
+            LIGHT_USERDATA => self.light(value).is_none(),
+            USERDATA => self.buffer(value).is_none(),
+            _ => false,
         }
     }
 
@@ -438,19 +453,13 @@ impl fmt::Display for Lossy<'_> {
     }
 }
 
-impl Serialize for Lossy<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
 impl Serialize for Bytes<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_bytes(self.0)
     }
 }
 
-impl Serialize for Key<'_> {
+impl Serialize for Text<'_> {
     #[inline]
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(self.0)
@@ -480,14 +489,6 @@ impl Serialize for Node<'_, '_> {
 pub(crate) fn empty_array() -> *mut c_void {
     static EMPTY: u8 = 0;
     (&raw const EMPTY).cast_mut().cast()
-}
-
-fn not_text(bytes: &[u8], at: usize) -> String {
-    format!(
-        "is not valid UTF-8 (byte {} is 0x{:02x}); encode binary data first, or see invalid_utf8",
-        at + 1,
-        bytes.get(at).copied().unwrap_or(0)
-    )
 }
 
 /// A number as a key.

@@ -1,17 +1,9 @@
-//! JSON (RFC 8259), read.
-//!
-//! ```
-//! use node_lua::codec::json::Reader;
-//! use serde::Deserialize;
-//!
-//! let mut reader = Reader::new("[1, 2.5]");
-//! assert_eq!(Vec::<f64>::deserialize(&mut reader).unwrap(), [1.0, 2.5]);
-//! assert!(reader.end().is_ok());
-//! ```
+//! JSON, read: a deserializer of serde's over a text.
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::Error;
+use super::scan;
+use crate::codec::Error;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -132,26 +124,7 @@ impl<'de> Reader<'de> {
     /// How many bytes from here on are text as it is.
     #[inline]
     fn plain(&self) -> usize {
-        const ONES: u64 = 0x0101_0101_0101_0101;
-        const HIGH: u64 = 0x8080_8080_8080_8080;
-        let rest = &self.text.as_bytes()[self.at..];
-        let mut count = 0;
-        while let Some(eight) = rest[count..].first_chunk::<8>() {
-            let bytes = u64::from_le_bytes(*eight);
-            // The lowest byte that is found is one; above it some may not be.
-            let equal = |byte: u8| {
-                let zero = bytes ^ (ONES * u64::from(byte));
-                zero.wrapping_sub(ONES) & !zero
-            };
-            let control = bytes.wrapping_sub(ONES * 0x20) & !bytes;
-            let found = (equal(b'"') | equal(b'\\') | control) & HIGH;
-            if found != 0 {
-                return count + found.trailing_zeros() as usize / 8;
-            }
-            count += 8;
-        }
-        let is_plain = |byte: &&u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
-        count + rest[count..].iter().take_while(is_plain).count()
+        scan::plain(&self.text.as_bytes()[self.at..])
     }
 
     /// The text behind a quotation mark, up to the next; borrowed, if nothing is escaped.
