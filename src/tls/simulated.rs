@@ -205,3 +205,49 @@ impl TimeProvider for Clock {
         Some(UnixTime::since_unix_epoch(rt::wall_clock()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+    use rustls::crypto::cipher::OutboundChunks;
+
+    use super::*;
+
+    /// Bytes of a record's head.
+    const HEAD: usize = 5;
+
+    proptest! {
+        #[test]
+        fn any_record_is_read_or_refused(payload in proptest::collection::vec(any::<u8>(), 0..40)) {
+            // Most would be refused for their tag.
+            for payload in [payload.clone(), [&payload[..], &[0; TAG_BYTES]].concat()] {
+                let mut bytes = payload.clone();
+                let version = ProtocolVersion::TLSv1_2;
+                let kind = ContentType::ApplicationData;
+                let message = InboundOpaqueMessage::new(kind, version, &mut bytes);
+                let read = Clear.decrypt(message, 0);
+                prop_assert!(read.is_err() || payload.ends_with(&[0; TAG_BYTES]));
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(
+            text in proptest::collection::vec(any::<u8>(), 0..300),
+            cut in any::<usize>(),
+        ) {
+            let (first, second) = text.split_at(cut % (text.len() + 1));
+            let chunks = [first, second];
+            let payload = OutboundChunks::new(&chunks);
+            let version = ProtocolVersion::TLSv1_2;
+            let message = OutboundPlainMessage { typ: ContentType::Handshake, version, payload };
+            let mut bytes = Clear.encrypt(message, 0).unwrap().encode();
+            prop_assert_eq!(bytes.len(), HEAD + Clear.encrypted_payload_len(text.len()));
+            let kind = ContentType::ApplicationData;
+            let message = InboundOpaqueMessage::new(kind, version, &mut bytes[HEAD..]);
+            let read = Clear.decrypt(message, 0).unwrap();
+            prop_assert_eq!((read.typ, read.payload), (ContentType::Handshake, &text[..]));
+        }
+    }
+}

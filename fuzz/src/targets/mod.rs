@@ -13,6 +13,8 @@ mod msgpack;
 mod pack;
 mod program;
 mod rwopt;
+#[cfg(feature = "tls")]
+mod tls;
 
 /// Takes any bytes; panics if something that must hold does not.
 pub type Target = fn(&[u8]);
@@ -31,6 +33,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("msgpack", msgpack::run),
     ("pack", pack::run),
     ("rwopt", rwopt::run),
+    #[cfg(feature = "tls")]
+    ("tls", tls::run),
 ];
 
 /// Longer input is cut: what needs more bytes than this has its own tests.
