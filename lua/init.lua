@@ -1,6 +1,6 @@
 -- Assembles the script API in a new state.
 
-local native, core, has_json, has_msgpack, has_tls = ...
+local native, core, has_json, has_msgpack, has_tls, has_websocket = ...
 
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
 local getmetatable, setmetatable = getmetatable, setmetatable
@@ -75,6 +75,7 @@ core.context, core.tcp, core.timer, core.udp = context, tcp, timer, udp
 if has_json then core.json = defer({}, "json") end
 if has_msgpack then core.msgpack = defer({}, "msgpack") end
 if has_tls then core.tls = defer({}, "tls") end
+if has_websocket then core.websocket = defer({}, "websocket") end
 
 -- Lists all functions of the modules, for scripts that look through them.
 local list
@@ -95,7 +96,7 @@ _G.tcp, loaded.tcp = tcp, tcp
 _G.buffer, loaded.buffer = buffer, buffer
 -- `require` knows them too; more names in package.loaded would double its memory.
 _G.json, _G.msgpack, _G.tls = core.json, core.msgpack, core.tls
-_G.udp = udp
+_G.udp, _G.websocket = udp, core.websocket
 
 local modules, require, dofile
 local function get_modules()

@@ -26,10 +26,31 @@ macro_rules! codes {
 
             /// The text for people; a generic one for unknown codes.
             pub fn text(self) -> &'static str {
-                match self.0 { $($number => $text,)* _ => "unknown error" }
+                match self.0 { $($number => $text,)* other => close_text(other) }
             }
         }
     };
+}
+
+/// What close codes of WebSocket say; they stand behind `false` as they are.
+fn close_text(code: u16) -> &'static str {
+    match code {
+        1000 => "websocket closed",
+        1001 => "websocket closed: going away",
+        1002 => "websocket closed: protocol error",
+        1003 => "websocket closed: kind of message not accepted",
+        1005 => "websocket closed without a code",
+        1007 => "websocket closed: invalid data",
+        1008 => "websocket closed: policy violated",
+        1009 => "websocket closed: message too big",
+        1010 => "websocket closed: extension missing",
+        1011 => "websocket closed: internal error",
+        1012 => "websocket closed: service restarts",
+        1013 => "websocket closed: try again later",
+        1014 => "websocket closed: bad gateway",
+        3000..=4999 => "websocket closed by the application",
+        _ => "unknown error",
+    }
 }
 
 codes! {
@@ -81,6 +102,7 @@ codes! {
     TLS_FAILED = 220, "TLS handshake failed";
     CERTIFICATE_REFUSED = 221, "certificate refused";
     TLS_TRUNCATED = 222, "truncated: the peer has ended the connection without a close_notify";
+    UPGRADE_REFUSED = 223, "WebSocket handshake refused";
     NAME_TAKEN = 230, "another context answers under this name";
     CLUSTER_AWAY = 231, "the cluster is away";
     TOO_MANY_NAMES = 232, "too many names or subscriptions of one context";

@@ -129,6 +129,30 @@ fn clients_print_what_they_promise_with_their_servers() {
     }
 }
 
+#[cfg(feature = "websocket")]
+#[test]
+fn chat_over_websocket_tells_all_members() {
+    let (_server, port) = start("chat_ws_server");
+    let script = r#"
+        local function join(name)
+          return context.check(websocket.connect("URL" .. name, { protocols = "chat" }))
+        end
+        local function hear(ws) return select(2, ws:recv(50)):tostring() end
+        local ada = join("Ada%20L")
+        print(hear(ada))
+        local bob = join("Bob")
+        print(hear(ada), hear(bob))
+        bob:send("hello")
+        print(hear(ada), hear(bob))
+        bob:close()
+        print(hear(ada))"#;
+    let url = format!("ws://127.0.0.1:{port}/ws?name=");
+    let done = run(node_lua().args(["-e", &script.replace("URL", &url)])).succeeded();
+    let expected = "*Ada L has come\n*Bob has come\t*Bob has come\n Bob: hello\t Bob: hello\n\
+                    *Bob has gone\n";
+    assert_eq!(done.stdout, expected);
+}
+
 #[test]
 fn clients_without_their_server_fail_with_a_reason() {
     let port = support::free_port().to_string();
@@ -145,7 +169,7 @@ fn clients_without_their_server_fail_with_a_reason() {
 #[test]
 fn every_example_is_run_and_tells_what_it_shows() {
     let mut known: BTreeSet<String> = ALONE.iter().map(ToString::to_string).collect();
-    known.extend(["unix_socket".to_owned(), "graceful".to_owned()]);
+    known.extend(["unix_socket", "graceful", "chat_ws_server"].map(str::to_owned));
     for (one, other) in PAIRS {
         known.extend([one.to_string(), other.to_string()]);
     }

@@ -40,6 +40,7 @@ local own = {
     udp = core.udp,
     json = core.json,
     tls = core.tls,
+    websocket = core.websocket,
     msgpack = core.msgpack,
 }
 

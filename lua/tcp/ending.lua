@@ -27,7 +27,7 @@ end
 ---@return boolean first true the first time
 function ending.abort(socket)
     local record = streams[socket]
-    if record == nil then refuse(socket, "abort") end
+    if record == nil then record = refuse(socket, "abort") end
     if record.closed then return false end
     native.abort(record.id)
     return close_record(record, SOCKET_CLOSED)

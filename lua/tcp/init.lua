@@ -19,7 +19,7 @@ local refuse, check_stream, check_open = sockets.refuse, sockets.check_stream, s
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
 local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
 local next_frame, take_stock = sockets.next_frame, sockets.take_stock
-local put_back = sockets.put_back
+local put_back, find_other = sockets.put_back, sockets.find_other
 local set_callback, close_record = sockets.set_callback, sockets.close_record
 
 local ffi = native.ffi("ffi")
@@ -259,7 +259,7 @@ function tcp.write(socket, data, how)
     local record = streams[socket]
     if record == nil then
         if type(socket) == "number" then return write_shared(socket, data, how) end
-        refuse(socket, "write")
+        record = refuse(socket, "write")
     end
     if record.closed then check_open(record, SOCKET_CLOSED, "write") end
     if not how then
@@ -353,9 +353,9 @@ local set_monitor -- what tcp/monitor.lua returns, once something is monitored
 
 local function address_of(which, name)
     return function(socket)
-        local record = streams[socket] or listeners[socket]
+        local record = streams[socket] or listeners[socket] or find_other(socket, name)
         if record == nil then bad(1, name, "tcp socket", socket) end
-        if which > 2 and not streams[socket] then refuse(socket, name) end
+        if which > 2 and listeners[socket] then refuse(socket, name) end
         if record.closed then return end
         return native.address(record.id, which)
     end
@@ -379,7 +379,7 @@ end
 ---@param socket userdata
 ---@return boolean first true the first time
 function tcp.close(socket)
-    local record = streams[socket]
+    local record = streams[socket] or find_other(socket, "close")
     if record then return close_record(record, SOCKET_CLOSED) end
     record = listeners[socket]
     if record == nil then bad(1, "close", "tcp socket", socket) end
@@ -390,7 +390,8 @@ end
 ---@param socket any
 ---@return boolean
 function tcp.is_closed(socket)
-    local record = socket ~= nil and (streams[socket] or listeners[socket])
+    if socket == nil then return false end
+    local record = streams[socket] or listeners[socket] or find_other(socket, "is_closed")
     return record and record.closed or false
 end
 

@@ -117,7 +117,7 @@ end
 ---@param socket userdata
 ---@return table
 function options.stat(socket)
-    local record = streams[socket] or listeners[socket]
+    local record = streams[socket] or listeners[socket] or sockets.find_other(socket, "stat")
     if record == nil then bad(1, "stat", "tcp socket", socket) end
     if record.closed then return {} end
     if listeners[socket] then

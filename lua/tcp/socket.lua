@@ -34,8 +34,18 @@ local paths = setmetatable({}, { __mode = "k" }) -- record → the path of a uni
 -- What a script wants that calls a function for the other kind of socket.
 local HINTS = { accept = "use 'read'", read = "use 'accept'", read_into = "use 'accept'" }
 
--- Raises: `value` is no connection, or, for 'accept', no listen socket.
+-- The record of a socket of another kind (a websocket) for this function, which raises if it takes
+-- none; nothing for other values.
+local function find_other(value, name)
+    local find_record = core.other_socket
+    if find_record and value ~= nil then return find_record(value, name) end
+end
+
+-- Raises: `value` is no connection, or, for 'accept', no listen socket. Returns the record of one
+-- that is of another kind.
 local function refuse(value, name)
+    local other = find_other(value, name)
+    if other then return other end
     local hint = HINTS[name]
     if listeners[value] and name ~= "accept" then
         local text = "connected socket expected, got a listening one: %s"
@@ -50,7 +60,7 @@ end
 
 local function check_stream(value, name)
     local record = streams[value]
-    if record == nil then refuse(value, name) end
+    if record == nil then return refuse(value, name) end
     return record
 end
 
@@ -284,7 +294,7 @@ function core.on_failure(guards, co)
     local socket = guards[co]
     if not socket then return end
     guards[co] = nil
-    local record = streams[socket]
+    local record = streams[socket] or find_other(socket, "fail")
     if record then
         -- The script has not closed it: whoever watches it must learn of that.
         local watcher = record.monitor
@@ -309,6 +319,7 @@ return {
     listeners = listeners,
     by_id = by_id,
     refuse = refuse,
+    find_other = find_other,
     check_stream = check_stream,
     check_listener = check_listener,
     check_open = check_open,

@@ -62,6 +62,11 @@ impl Piece {
         self.bytes.advance(count);
     }
 
+    /// The bytes, to be referred to.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// The bytes alone.
     pub fn into_bytes(self) -> Bytes {
         self.bytes

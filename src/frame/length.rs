@@ -59,6 +59,11 @@ pub enum FrameError {
         /// Where the length begins.
         offset: u16,
     },
+    /// A text message that is no UTF-8.
+    NoText {
+        /// The first byte that is none, counted from 0.
+        at: usize,
+    },
 }
 
 impl FrameError {
@@ -85,6 +90,11 @@ impl fmt::Display for FrameError {
                 f,
                 "packet of {length} bytes has no place for its length, which begins behind \
                  {offset} bytes (head offset)"
+            ),
+            FrameError::NoText { at } => write!(
+                f,
+                "text that is no UTF-8, from its byte {} on: 'binary' sends any bytes",
+                at + 1
             ),
         }
     }
@@ -252,6 +262,9 @@ fn length_in<E: ByteOrder>(head: &[u8]) -> u32 {
 pub struct Encoder {
     pub(super) options: HeadOptions,
     is_plain: bool,
+    /// What makes frames that have no head of this kind at all.
+    #[cfg(feature = "websocket")]
+    websocket: Option<super::websocket::Writer>,
 }
 
 impl Default for Encoder {
@@ -263,7 +276,30 @@ impl Default for Encoder {
 impl Encoder {
     /// An encoder for frames with such heads.
     pub fn new(options: HeadOptions) -> Encoder {
-        Encoder { options, is_plain: options.is_plain() }
+        Encoder {
+            options,
+            is_plain: options.is_plain(),
+            #[cfg(feature = "websocket")]
+            websocket: None,
+        }
+    }
+
+    /// An encoder for WebSocket's frames.
+    #[cfg(feature = "websocket")]
+    pub fn websocket(writer: super::websocket::Writer) -> Encoder {
+        Encoder { is_plain: false, websocket: Some(writer), ..Encoder::default() }
+    }
+
+    /// The same for frames of such a form.
+    #[cfg(feature = "websocket")]
+    pub fn with_form(self, form: super::websocket::Form) -> Encoder {
+        Encoder { websocket: self.websocket.map(|writer| writer.with_form(form)), ..self }
+    }
+
+    /// What makes WebSocket's frames, if it is for these.
+    #[cfg(feature = "websocket")]
+    pub fn websocket_writer(&self) -> Option<&super::websocket::Writer> {
+        self.websocket.as_ref()
     }
 
     /// Whether [`Encoder::head`] makes the heads; otherwise [`Encoder::packet`] does.

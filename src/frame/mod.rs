@@ -3,6 +3,8 @@
 pub mod length;
 pub mod options;
 pub mod unusual;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 pub use length::{Decoder, Encoder, FrameError, Head, Step};
 pub use options::{

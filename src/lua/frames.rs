@@ -38,7 +38,7 @@ thread_local! {
 }
 
 /// Calls `body` with that block. Calls inside it get another.
-fn with_scratch<R>(body: impl FnOnce(&mut ReadBuffer) -> R) -> R {
+pub(super) fn with_scratch<R>(body: impl FnOnce(&mut ReadBuffer) -> R) -> R {
     let mut scratch = SCRATCH.take().unwrap_or_default();
     let result = body(&mut scratch);
     SCRATCH.set(Some(scratch));
@@ -50,7 +50,7 @@ const FRAMES_MAX: usize = 16;
 
 /// Calls `body`, which may run finalisers, while frames of a socket are on their way: reads of the
 /// same one find nothing, since what they took would come out of order.
-fn while_reading(key: u64, body: impl FnOnce()) {
+pub(super) fn while_reading(key: u64, body: impl FnOnce()) {
     let before = host::with(|host| std::mem::replace(&mut host.sockets.reading, key));
     body();
     host::with(|host| host.sockets.reading = before);
@@ -230,13 +230,13 @@ fn stage_pointers(lua: Stack<'_>) -> c_int {
 /// Where a frame is written to: a connection of the context's own, by its key, or one of any
 /// context, by what native.fd returned for it.
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     Own(u64),
     Shared(u64),
 }
 
 /// Why a frame is not staged.
-enum Refused {
+pub(super) enum Refused {
     /// The connection cannot be written to.
     Closed(Code),
     /// The frame cannot be one.
@@ -249,17 +249,28 @@ impl Refused {
 
 /// Stages a frame, and with a token that is not 0, tells when it is out.
 #[inline(always)]
-fn stage(host: &mut Host, target: Target, mut body: Body<'_>, token: u64) -> Result<(), Refused> {
+fn stage(host: &mut Host, target: Target, body: Body<'_>, token: u64) -> Result<(), Refused> {
     let target = resolve(host, target)?;
+    stage_with(host, target, body, |host, body| match target {
+        Target::Own(key) => host.sockets.write(key, body, token),
+        Target::Shared(fd) => host.sockets.shared.write(fd, body, token),
+    })
+}
+
+/// The same for what `write` makes of the body.
+#[inline(always)]
+pub(super) fn stage_with<'a>(
+    host: &mut Host,
+    target: Target,
+    mut body: Body<'a>,
+    write: impl FnOnce(&mut Host, Body<'a>) -> Option<Result<bool, FrameError>>,
+) -> Result<(), Refused> {
     let bytes = body.held_bytes();
     if host.is_too_much(bytes) {
         overflow(host, target).ok_or(Refused::CLOSED)?;
         body = Body::Lost;
     }
-    let staged = match target {
-        Target::Own(key) => host.sockets.write(key, body, token),
-        Target::Shared(fd) => host.sockets.shared.write(fd, body, token),
-    };
+    let staged = write(host, body);
     let is_full = staged.ok_or(Refused::CLOSED)?.map_err(Refused::NoFrame)?;
     if is_full {
         host.flush();
@@ -347,6 +358,11 @@ fn write(lua: Stack<'_>) -> c_int {
     let (key, data, token) = (lua.key(1), body(lua, 2), lua.key(3));
     let target = if lua.boolean(4) { Target::Shared(key) } else { Target::Own(key) };
     let result = data.map(|data| host::with(|host| stage(host, target, data, token)));
+    push_refused(lua, result)
+}
+
+/// Pushes what [`write`] returns.
+pub(super) fn push_refused(lua: Stack<'_>, result: Option<Result<(), Refused>>) -> c_int {
     match result {
         Some(Ok(())) => return 0,
         Some(Err(Refused::Closed(code))) => {

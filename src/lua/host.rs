@@ -333,6 +333,6 @@ impl Host {
         if std::mem::take(&mut self.hears_signals) {
             self.settings.process.forget(self.context.id());
         }
-        self.sockets.close_all();
+        self.sockets.close_all(&self.context);
     }
 }

@@ -41,6 +41,8 @@ mod tls;
 mod turn;
 mod udp;
 mod unread;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use buffer::values::BufferValues;
 pub use command::{CommandLine, Step};

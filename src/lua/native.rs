@@ -21,6 +21,8 @@ use super::json;
 use super::msgpack;
 #[cfg(feature = "tls")]
 use super::tls;
+#[cfg(feature = "websocket")]
+use super::websocket;
 use super::{
     buffer, context, events, failure, frames, message, names, process, shortage, stat, tcp, timer,
     udp,
@@ -110,6 +112,8 @@ fn look_up(lua: Stack<'_>) -> c_int {
         msgpack::FUNCTIONS,
         #[cfg(feature = "tls")]
         tls::FUNCTIONS,
+        #[cfg(feature = "websocket")]
+        websocket::FUNCTIONS,
         &[
             (c"load", function(prelude::load)),
             (c"load_early", function(prelude::load_early)),

@@ -193,7 +193,8 @@ impl Running {
                 lua.push_boolean(cfg!(feature = "json"));
                 lua.push_boolean(cfg!(feature = "msgpack"));
                 lua.push_boolean(cfg!(feature = "tls"));
-                lua.call(5, 0);
+                lua.push_boolean(cfg!(feature = "websocket"));
+                lua.call(6, 0);
                 seed_random(lua, context);
                 if rt::is_simulated() {
                     push_chunk(lua, "core/simulation");

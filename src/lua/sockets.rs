@@ -9,6 +9,8 @@ use super::attempts::Attempt;
 use super::notice::{Notice, Notices};
 use crate::error::Code;
 use crate::frame::FrameError;
+#[cfg(feature = "websocket")]
+use crate::frame::websocket::{Close, Form, forget_packed};
 use crate::net::{
     Acceptor, Body, Connection, Connector, SharedUdpBatches, SharedWriters, SlotMap, UdpSocket,
     linger, linger_datagrams,
@@ -17,6 +19,10 @@ use crate::rt::{self, Listener};
 use crate::sched::{Context, ReadyWaker};
 #[cfg(feature = "tls")]
 use crate::tls;
+
+/// What peers of websockets are told whose context gives no reason.
+#[cfg(feature = "websocket")]
+const AWAY: Close = Close { code: Close::AWAY, reason: String::new() };
 
 /// Answers that leave together: so many, or so many bytes.
 const ANSWERS_MAX: usize = 64;
@@ -235,6 +241,32 @@ impl Sockets {
         Some(result)
     }
 
+    /// Stages a frame of such a form on a websocket.
+    #[cfg(feature = "websocket")]
+    pub(super) fn write_message(
+        &mut self,
+        key: u64,
+        form: Form,
+        body: Body<'_>,
+        token: u64,
+    ) -> Option<Result<bool, FrameError>> {
+        let result = self.stream(key)?.write_message(form, body, token);
+        if result.is_ok() {
+            self.note_dirty(key);
+        }
+        Some(result)
+    }
+
+    /// Has [`Sockets::flush`] see to a connection.
+    #[cfg(feature = "websocket")]
+    pub(super) fn note_dirty(&mut self, key: u64) {
+        if let Some(stream) = self.stream(key)
+            && !std::mem::replace(&mut stream.is_dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
     /// The script has dealt with the last event. While all it writes are answers on the connections
     /// it is told of, so many of them leave together: their bytes are still in the caches, and who
     /// receives them is woken for the first of many instead of for each. Whatever else was written
@@ -277,6 +309,8 @@ impl Sockets {
                 _ => {}
             }
         }
+        #[cfg(feature = "websocket")]
+        forget_packed();
         self.answers = Answers::default();
         self.staged = 0;
         self.flush_shared(context, notices);
@@ -298,6 +332,8 @@ impl Sockets {
     pub(super) fn close(&mut self, key: u64, context: &Arc<Context>, notices: &mut Notices) {
         match self.all.remove(key) {
             Some(Socket::Stream(mut connection)) => {
+                #[cfg(feature = "websocket")]
+                connection.say_close(&AWAY);
                 connection.flush(context, |token, result| notices.done(token, result));
                 if connection.tls_token != 0 {
                     notices.fail(connection.tls_token, Code::SOCKET_CLOSED);
@@ -337,10 +373,17 @@ impl Sockets {
     }
 
     /// Closes all; what was staged has left.
-    pub(super) fn close_all(&mut self) {
+    pub(super) fn close_all(&mut self, _context: &Arc<Context>) {
         let all: Vec<_> = self.all.drain().collect();
         for socket in all {
             match socket {
+                #[cfg(feature = "websocket")]
+                Socket::Stream(mut connection) => {
+                    connection.say_close(&AWAY);
+                    connection.flush(_context, |_, _| {});
+                    linger(*connection);
+                }
+                #[cfg(not(feature = "websocket"))]
                 Socket::Stream(connection) => linger(*connection),
                 Socket::Udp(socket) => linger_datagrams(socket.writer().clone()),
                 Socket::Listener(_) | Socket::Connecting(_) => {}

@@ -23,7 +23,10 @@ use crate::rt::{self, Listener};
 use crate::vm::stack::{Stack, function};
 
 /// Registry fields of the metatables of sockets and listen sockets; a socket's content is its key.
-const SOCKETS: [&CStr; 2] = [c"node-lua.socket", c"node-lua.listener"];
+const SOCKETS: [&CStr; 3] = [c"node-lua.socket", c"node-lua.listener", WEBSOCKET];
+
+/// That of sockets that have become websockets.
+pub(super) const WEBSOCKET: &CStr = c"node-lua.websocket";
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"socket_object", function(socket_object)),
@@ -460,6 +463,8 @@ pub(super) fn describe(lua: Stack<'_>, index: c_int) -> Option<&'static str> {
     Some(match (which, host::is_open(key)) {
         (0, true) => "a tcp socket",
         (0, false) => "a closed tcp socket",
+        #[cfg(feature = "websocket")]
+        (2, is_open) => super::websocket::describe(is_open),
         (_, true) => "a tcp listen socket",
         (_, false) => "a closed tcp listen socket",
     })

@@ -133,6 +133,11 @@ impl Held {
         self.of.empty()
     }
 
+    /// Bytes that may be counted instead.
+    pub fn most(&self) -> usize {
+        self.of.room().saturating_add(self.bytes)
+    }
+
     /// Whether so many bytes may be counted instead.
     pub fn may_be(&self, bytes: usize) -> bool {
         self.may_be_beyond(bytes, 0)
@@ -171,7 +176,7 @@ mod tests {
         assert!(allowance.hold(60).is_some());
         assert_eq!(allowance.held(), 40);
         let mut ahead = allowance.empty();
-        assert!(ahead.may_be(60) && !ahead.may_be(61));
+        assert!(ahead.may_be(60) && !ahead.may_be(61) && ahead.most() == 60);
         ahead.set(70);
         assert_eq!(allowance.held(), 110);
         assert!(allowance.hold(1).is_none() && ahead.may_be(60));

@@ -27,6 +27,9 @@ use crate::sched::{Context, ReadyWaker};
 #[cfg(feature = "tls")]
 #[path = "start_tls.rs"]
 mod start_tls;
+#[cfg(feature = "websocket")]
+#[path = "websocket.rs"]
+pub(super) mod websocket;
 
 /// The most that one read takes from the kernel, and so the read-ahead of a connection.
 const READ_BYTES: usize = 64 * 1024;
@@ -137,6 +140,8 @@ pub struct Connection {
     pub tls_token: u64,
     /// What is received and not delivered counts here, if the context has a memory limit.
     held: Option<Held>,
+    #[cfg(feature = "websocket")]
+    websocket: Option<Box<websocket::WebSocket>>,
 }
 
 impl Connection {
@@ -174,6 +179,8 @@ impl Connection {
             is_unix,
             tls_token: 0,
             held: context.allowance().map(Allowance::empty),
+            #[cfg(feature = "websocket")]
+            websocket: None,
         }
     }
 
@@ -394,10 +401,15 @@ impl Connection {
             }
             (count, room)
         };
+        self.note_filled(count, room);
+        Ok(count)
+    }
+
+    /// Notes what a read with so much room says of what the kernel still has.
+    fn note_filled(&mut self, count: usize, room: usize) {
         let is_ready = count == room || self.transport.has_more();
         self.input = if is_ready { Input::Ready } else { Input::Drained };
         self.full_reads += u32::from(count == room && room >= READ_BYTES);
-        Ok(count)
     }
 
     /// Takes frames that were just read and are going to be copied, so that they stay in the
@@ -468,6 +480,8 @@ impl Connection {
         if !self.staged.is_empty() {
             self.writer.flush(&mut self.staged, context, notify);
         }
+        #[cfg(feature = "websocket")]
+        self.rearm();
     }
 
     /// The connection as other contexts see it.

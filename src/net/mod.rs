@@ -15,6 +15,8 @@ mod udp;
 mod writer;
 
 pub use acceptor::Acceptor;
+#[cfg(feature = "websocket")]
+pub use connection::websocket::{Incoming, WebSocketOptions};
 pub use connection::{Connection, OptionsRefused, Read};
 pub use connector::{Connector, Progress};
 pub use linger::{linger, wait_for_lingering};

@@ -1,5 +1,9 @@
 //! Frames whose heads are not plain, on their way out.
 
+#[cfg(feature = "websocket")]
+#[path = "websocket_frames.rs"]
+mod websocket_frames;
+
 use super::{Body, WriteBatch};
 use crate::frame::{Encoder, FrameError, Head};
 
@@ -11,6 +15,10 @@ impl WriteBatch {
         encoder: &Encoder,
         body: Body<'_>,
     ) -> Result<(), FrameError> {
+        #[cfg(feature = "websocket")]
+        if let Some(writer) = encoder.websocket_writer() {
+            return self.write_message(writer, body);
+        }
         let bytes = match &body {
             Body::Slice(slice) => slice,
             Body::Shared(piece) => &**piece,

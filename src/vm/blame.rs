@@ -256,8 +256,8 @@ fn check_plain_for_lua(lua: Stack<'_>) -> c_int {
 
 /// `native.bad_because(position, function, why)`: likewise, with no more than the reason.
 fn bad_because_for_lua(lua: Stack<'_>) -> c_int {
-    let (function, why) = (text_at(lua, 2), text_at(lua, 3));
-    lua.bad(Wrong::Argument(lua.number(1) as c_int), &function, &why, None)
+    let (mut name, function, why) = (String::new(), text_at(lua, 2), text_at(lua, 3));
+    lua.bad(wrong_at(lua, &mut name), &function, &why, None)
 }
 
 /// `native.raise(text)`

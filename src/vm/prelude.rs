@@ -70,6 +70,24 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("tcp", c"=[node-lua] tcp", include_str!("../../lua/tcp/init.lua")),
     ("udp", c"=[node-lua] udp", include_str!("../../lua/udp/init.lua")),
     ("udp/options", c"=[node-lua] options", include_str!("../../lua/udp/options.lua")),
+    #[cfg(feature = "websocket")]
+    ("websocket", c"=[node-lua] websocket", include_str!("../../lua/websocket/init.lua")),
+    #[cfg(feature = "websocket")]
+    ("websocket/accept", c"=[node-lua] websocket", include_str!("../../lua/websocket/accept.lua")),
+    #[cfg(feature = "websocket")]
+    (
+        "websocket/connect",
+        c"=[node-lua] websocket",
+        include_str!("../../lua/websocket/connect.lua"),
+    ),
+    #[cfg(feature = "websocket")]
+    (
+        "websocket/handshake",
+        c"=[node-lua] websocket",
+        include_str!("../../lua/websocket/handshake.lua"),
+    ),
+    #[cfg(feature = "websocket")]
+    ("websocket/timing", c"=[node-lua] websocket", include_str!("../../lua/websocket/timing.lua")),
     ("timer", c"=[node-lua] timer", include_str!("../../lua/timer.lua")),
 ];
 

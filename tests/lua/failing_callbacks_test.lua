@@ -76,14 +76,17 @@ tap.test("accept", function()
 end)
 
 tap.test("other readers", function()
-    local got
+    local has_read, got
     is(
         outcome(function(_, sock)
             context.run(function()
                 sock:read(30)
+                has_read = true
                 got = { sock:read(30) }
             end)
-            timer.sleep(0.001)
+            while not has_read do
+                timer.sleep(0.001)
+            end
             error("while another reads")
         end),
         1,

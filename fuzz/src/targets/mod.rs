@@ -15,6 +15,8 @@ mod program;
 mod rwopt;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 /// Takes any bytes; panics if something that must hold does not.
 pub type Target = fn(&[u8]);
@@ -35,6 +37,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rwopt", rwopt::run),
     #[cfg(feature = "tls")]
     ("tls", tls::run),
+    #[cfg(feature = "websocket")]
+    ("websocket", websocket::run),
 ];
 
 /// Longer input is cut: what needs more bytes than this has its own tests.

@@ -114,6 +114,12 @@ pub(crate) fn with_text<F: Fn(f64, &[u8]) -> c_int + Copy>(_body: F) -> *mut c_v
     call::<F> as *mut c_void
 }
 
+/// Pushes a buffer with these bytes: see [`userdata::push_shared`].
+#[cfg(feature = "websocket")]
+pub(crate) fn push_shared(lua: Stack<'_>, piece: Piece) {
+    userdata::push_shared(lua, piece);
+}
+
 /// Pushes a buffer with a copy of these bytes, which no script can change.
 #[cfg(feature = "msgpack")]
 pub(crate) fn push_copy(lua: Stack<'_>, bytes: &[u8]) {

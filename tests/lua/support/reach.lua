@@ -126,8 +126,19 @@ local function reach_all(path, ...)
     end
 end
 
-local names =
-    { "context", "tcp", "udp", "timer", "buffer", "json", "msgpack", "tls", "coroutine", "package" }
+local names = {
+    "context",
+    "tcp",
+    "udp",
+    "timer",
+    "buffer",
+    "json",
+    "msgpack",
+    "tls",
+    "websocket",
+    "coroutine",
+    "package",
+}
 for _, name in ipairs(names) do
     reach(_G[name], name)
 end
@@ -161,7 +172,10 @@ local function handler(message)
     reach(message, "message")
     return message
 end
-local modules = { context, tcp, udp, timer, buffer, packet, supervisor, json, msgpack, tls, cjson }
+local modules = { context, tcp, udp, timer, buffer, packet, supervisor }
+for _, module in pairs({ json, msgpack, tls, cjson, websocket }) do
+    modules[#modules + 1] = module
+end
 for _, module in ipairs(modules) do
     for name, f in pairs(module) do
         local is_end = name == "destroy" or name == "exit"
@@ -281,6 +295,7 @@ local KNOWN = {
     json = true,
     msgpack = true,
     tls = true,
+    websocket = true,
     -- Marks of tables are compared, and given to tables.
     ["array<metatable>"] = true,
     ["object<metatable>"] = true,
