@@ -3,7 +3,8 @@
 use std::ffi::{c_int, c_void};
 use std::time::Duration;
 
-/// Has `function` called with the status when the process exits, however it does so but by a signal.
+/// Has `function` called with the status when the process exits, however it does so but by a
+/// signal.
 pub fn at_exit(function: extern "C" fn(c_int)) {
     unsafe extern "C" {
         fn on_exit(function: extern "C" fn(c_int, *mut c_void), of: *mut c_void) -> c_int;

@@ -18,7 +18,8 @@ pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
 /// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its
 /// root. 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
 /// coroutines; 3 if there is no root; 4 in an error handler, the function that `xpcall` was given;
-/// 5 in a process that was forked off; 6 in a coroutine that an error handler has resumed. `resume` is what the library resumes coroutines with.
+/// 5 in a process that was forked off; 6 in a coroutine that an error handler has resumed. `resume`
+/// is what the library resumes coroutines with.
 unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM with these arguments.
     match unsafe { why_not_wait(raw) } {

@@ -5,13 +5,16 @@
 //! what that one finds, and finds the same faults where that one does. No VM; `strings.rs` has the
 //! functions of `string` that use it.
 
+mod captures;
+mod classes;
+
 use std::ffi::CStr;
+
+use captures::{Capture, Captures};
+use classes::{is_in_set, is_of_class};
 
 /// Pairs of parentheses in a pattern, at most.
 const CAPTURES_MAX: usize = 32;
-
-/// Those that take no memory of their own.
-const CAPTURES_NEAR: usize = 4;
 
 /// Calls of [`Matcher::item`] within each other, at most.
 const DEPTH_MAX: u32 = 200;
@@ -62,40 +65,6 @@ pub(crate) enum Captured<'a> {
     Position(usize),
 }
 
-#[derive(Clone, Copy, Default)]
-struct Capture {
-    start: u32,
-    len: i32,
-}
-
-/// The captures of a pattern; few have many.
-#[derive(Default)]
-struct Captures {
-    near: [Capture; CAPTURES_NEAR],
-    far: Vec<Capture>,
-}
-
-impl Captures {
-    #[inline]
-    fn get(&self, index: usize) -> Capture {
-        match self.near.get(index) {
-            Some(capture) => *capture,
-            None => self.far[index - CAPTURES_NEAR],
-        }
-    }
-
-    #[inline]
-    fn set(&mut self, index: usize, capture: Capture) {
-        match self.near.get_mut(index) {
-            Some(near) => *near = capture,
-            None => {
-                self.far.resize(CAPTURES_MAX - CAPTURES_NEAR, Capture::default());
-                self.far[index - CAPTURES_NEAR] = capture;
-            }
-        }
-    }
-}
-
 /// Whom a matcher serves.
 pub(crate) trait Caller {
     /// Called from time to time.
@@ -123,82 +92,6 @@ pub(crate) struct Matcher<'a, C> {
     steps: usize,
     level: usize,
     captures: Captures,
-}
-
-/// The bit of each class, by the lower five bits of its letter.
-const CLASSES: [u16; 32] = {
-    let mut classes = [0; 32];
-    let (letters, mut index) = (b"acdglpsuwxz", 0);
-    while index < letters.len() {
-        classes[(letters[index] & 0x1f) as usize] = 1 << index;
-        index += 1;
-    }
-    classes
-};
-
-/// The classes that each byte is in.
-static MEMBERS: [u16; 256] = {
-    let mut members = [0; 256];
-    let mut index = 0;
-    while index < 256 {
-        let byte = index as u8;
-        let is_in = [
-            byte.is_ascii_alphabetic(),
-            byte.is_ascii_control(),
-            byte.is_ascii_digit(),
-            byte.is_ascii_graphic(),
-            byte.is_ascii_lowercase(),
-            byte.is_ascii_punctuation(),
-            matches!(byte, 9..=13 | b' '),
-            byte.is_ascii_uppercase(),
-            byte.is_ascii_alphanumeric(),
-            byte.is_ascii_hexdigit(),
-            byte == 0,
-        ];
-        let mut class = 0;
-        while class < is_in.len() {
-            members[index] |= (is_in[class] as u16) << class;
-            class += 1;
-        }
-        index += 1;
-    }
-    members
-};
-
-/// Whether a byte is in the class that a letter names, or is that byte.
-#[inline]
-fn is_of_class(byte: u8, class: u8) -> bool {
-    let bit = if class & 0xc0 == 0x40 { CLASSES[usize::from(class & 0x1f)] } else { 0 };
-    if bit == 0 {
-        return byte == class;
-    }
-    // A capital letter stands for all others.
-    (MEMBERS[usize::from(byte)] & bit != 0) == (class & 0x20 != 0)
-}
-
-/// Whether a byte is in a set, which begins with `[`; without its `]`.
-fn is_in_set(byte: u8, set: &[u8]) -> bool {
-    let is_negated = set.get(1) == Some(&b'^');
-    let mut at = 1 + usize::from(is_negated);
-    while at < set.len() {
-        let one = set[at];
-        if one == b'%' && at + 1 < set.len() {
-            if is_of_class(byte, set[at + 1]) {
-                return !is_negated;
-            }
-            at += 2;
-        } else if at + 2 < set.len() && set[at + 1] == b'-' {
-            if one <= byte && byte <= set[at + 2] {
-                return !is_negated;
-            }
-            at += 3;
-        } else if one == byte {
-            return !is_negated;
-        } else {
-            at += 1;
-        }
-    }
-    is_negated
 }
 
 impl<'a, C: Caller> Matcher<'a, C> {
