@@ -43,6 +43,41 @@ static WAITING: Bytes = Bytes(UnsafeCell::new([0; BYTES]));
 /// How many of them there are. Written by who has the right to print.
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
 
+/// Calls `body` with what waits, and the room behind it. Only by who has the right to print, and
+/// not within each other.
+#[inline]
+fn with_bytes<R>(body: impl FnOnce(&mut [u8; BYTES]) -> R) -> R {
+    // SAFETY: who has the right to print is one thread, which is here once.
+    body(unsafe { &mut *WAITING.0.get() })
+}
+
+/// Bytes that wait in the C library's stream.
+#[inline]
+fn pending_in_stream() -> usize {
+    // SAFETY: reads two pointers of a stream that lives as long as the process.
+    unsafe { __fpending(stdout) }
+}
+
+/// Gives bytes to the C library's stream, whose lock is held: how many it has taken, and why not
+/// all, if so.
+fn give(bytes: &[u8]) -> (usize, Option<c_int>) {
+    // SAFETY: the stream is locked, pointer and length are those of a slice.
+    let written = unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stdout) };
+    (written, (written < bytes.len()).then(waits::errno))
+}
+
+/// Takes the stream's lock.
+fn lock_stream() {
+    // SAFETY: a stream that lives as long as the process.
+    unsafe { flockfile(stdout) };
+}
+
+/// Lets it go.
+fn unlock_stream() {
+    // SAFETY: this thread holds it.
+    unsafe { funlockfile(stdout) };
+}
+
 /// Whose lock is the right to print: [`OURS`], or the stream's.
 static MODE: AtomicU8 = AtomicU8::new(OWN);
 const OWN: u8 = 0;
@@ -66,13 +101,10 @@ pub fn use_stream() {
 #[cold]
 fn change() {
     if MODE.load(Ordering::Relaxed) != STREAM {
-        // SAFETY: the stream lives as long as the process; so much of what waits is there.
-        unsafe {
-            flockfile(stdout);
-            let length = LENGTH.swap(0, Ordering::Relaxed);
-            fwrite_unlocked(WAITING.0.get().cast(), 1, length, stdout);
-            funlockfile(stdout);
-        }
+        lock_stream();
+        let length = LENGTH.swap(0, Ordering::Relaxed);
+        with_bytes(|bytes| give(&bytes[..length]));
+        unlock_stream();
         MODE.store(STREAM, Ordering::Release);
     }
 }
@@ -85,8 +117,7 @@ pub fn pending() -> usize {
     if MODE.load(Ordering::Relaxed) == OWN {
         return waiting;
     }
-    // SAFETY: reads two pointers of a stream that lives as long as the process.
-    waiting + unsafe { __fpending(stdout) }
+    waiting + pending_in_stream()
 }
 
 /// Whether what waits is as little as a pipe takes at once when it takes anything.
@@ -144,8 +175,7 @@ impl Lock {
             change();
             OURS.leave();
         }
-        // SAFETY: a stream that lives as long as the process.
-        unsafe { flockfile(stdout) };
+        lock_stream();
         Lock::new(false)
     }
 
@@ -191,11 +221,7 @@ impl Lock {
         if bytes.len() > BYTES - length {
             return self.add_long(bytes);
         }
-        // SAFETY: there is room, which this thread alone uses: it has the right to print.
-        unsafe {
-            let to = WAITING.0.get().cast::<u8>().add(length);
-            to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-        }
+        with_bytes(|waiting| waiting[length..length + bytes.len()].copy_from_slice(bytes));
         LENGTH.store(length + bytes.len(), Ordering::Relaxed);
     }
 
@@ -203,11 +229,10 @@ impl Lock {
     #[inline]
     pub fn add_byte(&self, byte: u8) {
         let length = LENGTH.load(Ordering::Relaxed);
-        if length == BYTES {
+        if length >= BYTES {
             return self.add_long(&[byte]);
         }
-        // SAFETY: there is room, which this thread alone uses: it has the right to print.
-        unsafe { WAITING.0.get().cast::<u8>().add(length).write(byte) };
+        with_bytes(|waiting| waiting[length] = byte);
         LENGTH.store(length + 1, Ordering::Relaxed);
     }
 
@@ -223,9 +248,7 @@ impl Lock {
         } else if self.is_ours {
             self.note(waits::write(libc::STDOUT_FILENO, bytes).1);
         } else {
-            // SAFETY: the stream is locked, pointer and length are those of a slice.
-            let written = unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stdout) };
-            self.note((written < bytes.len()).then(waits::errno));
+            self.note(give(bytes).1);
         }
     }
 
@@ -254,8 +277,7 @@ impl Lock {
             return self.write_out(self.start.get());
         }
         let length = LENGTH.load(Ordering::Relaxed);
-        // SAFETY: a stream that lives as long as the process.
-        let before = unsafe { __fpending(stdout) };
+        let before = pending_in_stream();
         if before > 0 && before + length > USUAL_BYTES {
             self.note(self.flush_stream());
         }
@@ -269,23 +291,18 @@ impl Lock {
         if length == 0 {
             return;
         }
-        // SAFETY: so many bytes wait, which only this thread uses: it has the right to print.
-        let waiting = unsafe { std::slice::from_raw_parts(WAITING.0.get().cast::<u8>(), length) };
-        let (gone, loss) = if self.is_ours {
-            waits::write(libc::STDOUT_FILENO, waiting)
-        } else {
-            // SAFETY: the stream is locked.
-            let written = unsafe { fwrite_unlocked(waiting.as_ptr().cast(), 1, length, stdout) };
-            (written, (written < length).then(waits::errno))
-        };
-        self.note(loss);
-        // Who is to end leaves the rest to others. What has failed is gone.
-        let gone = if loss == Some(libc::EINTR) { gone } else { length };
-        // SAFETY: the rest lies within what waits.
-        unsafe {
-            let start = WAITING.0.get().cast::<u8>();
-            start.copy_from(start.add(gone), all - gone);
-        }
+        let gone = with_bytes(|bytes| {
+            let waiting = &bytes[..length];
+            let (gone, loss) = match self.is_ours {
+                true => waits::write(libc::STDOUT_FILENO, waiting),
+                false => give(waiting),
+            };
+            self.note(loss);
+            // Who is to end leaves the rest to others. What has failed is gone.
+            let gone = if loss == Some(libc::EINTR) { gone } else { length };
+            bytes.copy_within(gone..all, 0);
+            gone
+        });
         LENGTH.store(all - gone, Ordering::Relaxed);
         self.start.set(self.start.get().saturating_sub(gone));
     }
@@ -316,7 +333,7 @@ impl Lock {
         // begins.
         let waiting = unsafe {
             let start = (*stdout.cast::<super::reading::Head>()).write_start;
-            match __fpending(stdout) {
+            match pending_in_stream() {
                 0 => return None,
                 length => std::slice::from_raw_parts(start, length),
             }
@@ -324,10 +341,8 @@ impl Lock {
         let (gone, loss) = waits::write(libc::STDOUT_FILENO, waiting);
         let rest = if loss == Some(libc::EINTR) { waiting[gone..].to_vec() } else { Vec::new() };
         // SAFETY: the stream is locked, and what waits in it is not used any more.
-        unsafe {
-            __fpurge(stdout);
-            fwrite_unlocked(rest.as_ptr().cast(), 1, rest.len(), stdout);
-        }
+        unsafe { __fpurge(stdout) };
+        give(&rest);
         loss
     }
 }
@@ -338,8 +353,7 @@ impl Drop for Lock {
         if self.is_ours {
             OURS.leave();
         } else {
-            // SAFETY: this thread holds it.
-            unsafe { funlockfile(stdout) };
+            unlock_stream();
         }
     }
 }
