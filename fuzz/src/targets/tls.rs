@@ -26,8 +26,8 @@ fn server(identity: Identity, client_ca: Option<Source>) -> Server {
 
 static CONFIGS: LazyLock<[Arc<Config>; 2]> = LazyLock::new(|| {
     let ca = Some(Source::Text(CA.to_vec()));
-    let client = Config::client(Client { ca, verify: true, identity: None }, options());
-    let server = Config::server(server(identity(CERT, CERT), None), options());
+    let client = Config::client(Client { ca, verify: true, identity: None }, options(), &|| {});
+    let server = Config::server(server(identity(CERT, CERT), None), options(), &|| {});
     [client.expect("a client"), server.expect("a server")]
 });
 
@@ -52,19 +52,20 @@ pub(super) fn run(input: &[u8]) {
 fn pem(text: &[u8]) {
     let given = || Some(Source::Text(text.to_vec()));
     let own = || identity(CERT, CERT);
-    let client = |ca, identity| Config::client(Client { ca, verify: true, identity }, options());
+    let client =
+        |ca, identity| Config::client(Client { ca, verify: true, identity }, options(), &|| {});
     // The system's own roots take long to read.
     let ca = || Some(Source::Text(CA.to_vec()));
     let results = [
         client(given(), None),
         client(ca(), Some(identity(text, CERT))),
         client(ca(), Some(identity(CERT, text))),
-        Config::server(server(identity(text, text), None), options()),
-        Config::server(server(own(), given()), options()),
+        Config::server(server(identity(text, text), None), options(), &|| {}),
+        Config::server(server(own(), given()), options(), &|| {}),
     ];
     for result in results {
         match result {
-            Ok(config) => assert!(config.reload().is_ok(), "what was taken is taken again"),
+            Ok(config) => assert!(config.reload(&|| {}).is_ok(), "what was taken is taken again"),
             Err(failure) => assert!(!failure.text.is_empty()),
         }
     }
