@@ -282,6 +282,26 @@ fn pings_without_end_are_answered_as_far_as_their_sender_reads() {
 }
 
 #[test]
+fn silence_is_asked_about_and_ends() {
+    const SCRIPT: &str = r#"
+        local ok, listener = tcp.listen("127.0.0.1", 0)
+        print(tcp.local_port(listener))
+        local sock = context.check(listener:accept())
+        local ws = context.check(websocket.accept(sock, { ping_interval = 0.5 }))
+        print(ws:recv())"#;
+    let mut server = Server::start(["-e", SCRIPT]);
+    let port = server.port();
+    let mut stream = shake_hands(port, "");
+    for _ in 0..2 {
+        assert_eq!(read_frame(&mut stream), (PING, Vec::new()));
+        stream.write_all(&frame(PONG, b"")).unwrap();
+    }
+    assert_eq!(read_frame(&mut stream), (PING, Vec::new()));
+    assert_closed_with(&mut stream, 1001);
+    assert_eq!(server.line(), "false\t40\tnothing came for 1 s");
+}
+
+#[test]
 fn ten_thousand_connections_leave_nothing_behind() {
     const WAVES: usize = 20;
     const CONNECTIONS: usize = 500;

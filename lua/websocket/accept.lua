@@ -2,7 +2,7 @@
 
 local native, core, parts = ...
 
-local select, type = select, type
+local select = select
 local format, match = string.format, string.match
 local bad, strerror = core.bad, native.strerror
 local check_may_wait = core.check_may_wait
@@ -61,8 +61,8 @@ end
 
 -- A request that module http has taken.
 local function accept_request(req, res, options)
-    local kind = type(req)
-    if kind ~= "table" and kind ~= "userdata" or not native.http_upgrade then
+    local requests = core.http_requests -- what lua/http knows of them, if there are some
+    if not requests or not requests.id_of(req) then
         bad(1, "accept", "request of a handler of http.serve, or tcp socket,", req)
     end
     local headers = req.headers

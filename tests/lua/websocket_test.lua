@@ -207,8 +207,8 @@ tap.test("pings", function()
 end)
 
 tap.test("signs of life", function()
-    local far, near = pair({ ping_interval = 0.02, idle_timeout = 30 })
-    is(near:recv(0.1), false, "pings are no messages")
+    local far, near = pair({ ping_interval = 0.5, idle_timeout = 30 })
+    is(near:recv(1.2), false, "pings are no messages")
     far:send("still")
     is(text(select(2, near:recv(20))), "still", "and keep it")
     near:close()
@@ -268,6 +268,58 @@ tap.test("a socket like others", function()
     near:close()
 end)
 
+tap.test("from other contexts", function()
+    local far, near = pair()
+    far:set_wshared(true)
+    local folder = arg[0]:match("^(.*/)") or ""
+    context.send(context.create(folder .. "support/write_by_number.lua"), tcp.fd(far))
+    local all = ""
+    for _ = 1, 100 do
+        all = all .. text(select(2, near:recv(20)))
+    end
+    ok(all:find("^001002003") and all:find("099100$"), "writes by number are messages, in order")
+    near:close()
+end)
+
+if tls then
+    tap.test("over TLS", function()
+        local c = require("support.certificates")
+        local server = check(tls.server({ cert = c.cert, key = c.key }))
+        local client = check(tls.client({ ca = c.ca }))
+        local far
+        context.run(function()
+            local sock = check(listener:accept(20))
+            check(sock:start_tls(server, nil, 20))
+            far = check(websocket.accept(sock, { deflate = true }))
+        end)
+        local options = { tls = client, deflate = true, timeout = 20 }
+        local near = check(websocket.connect(("wss://localhost:%d/x"):format(port), options))
+        while not far do
+            timer.sleep(0.001)
+        end
+        ok(tcp.tls(near).version == "TLSv1.3" and far:tls(), "tls tells of it")
+        local body = ("encrypted "):rep(20000)
+        near:send(body)
+        is(text(select(2, far:recv(20))) == body, true, "messages go")
+        far:send(body)
+        is(text(select(2, near:recv(20))) == body, true, "both ways")
+        far:close(3000, "enough")
+        is(select(2, near:recv(20)), 3000, "and so does the end")
+        context.run(function()
+            local sock = check(listener:accept(20))
+            sock:start_tls(server, nil, 20)
+            sock:close()
+        end)
+        local good, code, why = websocket.connect("wss://localhost:" .. port)
+        ok(not good and code == 221 and why:find("certificate"), "who is not trusted is refused")
+        raises(
+            function() websocket.connect(URL, { tls = client }) end,
+            "of no use with a URL of ws://",
+            "a configuration without TLS"
+        )
+    end)
+end
+
 tap.test("what is wrong", function()
     local far, near = pair()
     raises(function() websocket.connect() end, "#1 to 'connect' %(URL", "no URL")
@@ -283,7 +335,7 @@ tap.test("what is wrong", function()
         "ws://x/#f",
         "ws://x/\r\nEvil: 1",
     }) do
-        raises(function() websocket.connect(url) end, "#1 to 'connect'", url)
+        raises(function() websocket.connect(url) end, "#1 to 'connect'", (url:gsub("%c", "?")))
     end
     raises(function() websocket.connect(URL, 1) end, "#2 to 'connect' %(table", "no table")
     raises(function() websocket.connect(URL, { a = 1 }) end, "no option named.*deflate", "unknown")
@@ -320,6 +372,7 @@ tap.test("what is wrong", function()
     raises(function() near.recv(listener) end, "websocket expected, got a tcp", "another socket")
     raises(function() tcp.accept(near) end, "got a websocket", "no listener")
     raises(function() websocket.accept(1, 2) end, "#1 to 'accept'", "no request")
+    raises(function() websocket.accept({}, {}) end, "#1 to 'accept'", "nor a table")
     near:close()
     is(select(2, far:recv(20)), 1000, "all that was harmless")
 end)
