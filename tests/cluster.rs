@@ -215,7 +215,7 @@ fn of_several_who_share_a_name_the_nearest_are_asked() {
 #[test]
 fn the_end_of_the_last_holder_of_a_name_is_told() {
     let Some(nats) = Nats::start() else { return };
-    let (one, mut two) = (store(&nats, "one"), store(&nats, "two"));
+    let (one, two) = (store(&nats, "one"), store(&nats, "two"));
     let mut watcher = nats.node(
         "watcher",
         &[

@@ -208,7 +208,9 @@ impl Table {
         // SAFETY: a live table of the state that has called; what has no such key has the same as
         // what has no nil.
         unsafe {
-            hook::look(raw);
+            if self.is_large() {
+                hook::look(raw);
+            }
             if self.is_full() && lj_tab_get(raw, self, &key) == lj_tab_get(raw, self, &NIL) {
                 self.prepare(raw, key);
             }
