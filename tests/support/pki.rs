@@ -1,6 +1,7 @@
 //! Certificates for tests, made anew each time.
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+#![allow(dead_code, reason = "every test crate uses some of it")]
 
 use std::path::PathBuf;
 
