@@ -332,6 +332,88 @@ local function program(file, limit, deaf, echo, peer)
         end,
         function() require "ffi".new("char[?]", size()) end,
         function()
+            -- To itself, and read now and then.
+            local ok, sock = udp.open("127.0.0.1", 0)
+            if not ok then return end
+            hold(sock)
+            local v = text():sub(1, 60000)
+            for _ = 1, random(1, 300) do
+                local notice = random(0, 3) == 0 and hold or nil
+                sock:write(v, "127.0.0.1", sock:local_port(), notice)
+            end
+            timer.sleep(0)
+            while random(0, 3) > 0 do
+                local good, data = sock:read(0.001)
+                if not good then break end
+                hold(data)
+            end
+        end,
+        function()
+            if not json then return end
+            local options = {
+                sort_keys = random(0, 1) == 0,
+                invalid_utf8 = "replace",
+                max_bytes = 2 ^ 30,
+            }
+            local v = pick { value(), { value(), value() }, ("\255"):rep(size()) }
+            local written = json.encode(v, options)
+            hold(written)
+            hold(json.decode(written, { max_bytes = 2 ^ 30, mark_arrays = random(0, 1) == 0 }))
+            local escaped = '"' .. ("\\n"):rep(size() / 4) .. '"'
+            hold(json.decode(pick { escaped, buffer.new(escaped) }, { max_bytes = 2 ^ 30 }))
+        end,
+        function()
+            if not msgpack then return end
+            local v = pick { value(), { value(), value() }, ("\255"):rep(size()) }
+            local written = msgpack.encode(v, { sort_keys = random(0, 1) == 0, max_bytes = 2 ^ 30 })
+            hold(written)
+            local options = { max_bytes = 2 ^ 30, binary = pick { "string", "buffer" } }
+            hold(msgpack.decode(pick { written, buffer.new(written) }, options))
+        end,
+        function()
+            if not tls then return end
+            for i = 1, random(1, 300) do
+                local names = { "p" .. i .. n, ("x"):rep(random(1, 200)) }
+                hold(select(2, tls.client { verify = false, alpn = names }))
+            end
+        end,
+        function()
+            -- To itself: some end the handshake, some begin it with what is none.
+            if not tls then return end
+            local pem = file:gsub("fuzz/holdings.lua$", "examples/localhost.pem")
+            local server = select(2, tls.server { cert = pem })
+            local client = select(2, tls.client { verify = false })
+            local listener = select(2, tcp.listen("127.0.0.1", 0))
+            listener:accept(function(_, sock)
+                hold(sock)
+                if sock:start_tls(server, nil, 2) and random(0, 1) == 0 then
+                    sock:read_bytes(1, 1)
+                end
+            end)
+            local hello = "\22\3\1\58\152\1\0\253\232\3\3" .. ("r"):rep(14990)
+            local v = text():sub(1, 200000)
+            for _ = 1, random(1, 60) do
+                local ok, sock = tcp.connect("127.0.0.1", listener:local_port())
+                if not ok then break end
+                hold(sock)
+                if random(0, 2) == 0 then
+                    sock:write(hello)
+                elseif sock:start_tls(client, "localhost", 2) then
+                    sock:write(v, random(0, 1) == 0 and hold or nil)
+                end
+            end
+            listener:close()
+        end,
+        function()
+            -- Small writes of which the script is told.
+            local sock = socket(pick { peer.silent, peer.noisy })
+            if not sock then return end
+            hold(sock)
+            for _ = 1, random(1, 20000) do
+                sock:write("x", hold)
+            end
+        end,
+        function()
             context.stat()
             context.list()
         end,

@@ -32,6 +32,10 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"tls_details", function(details)),
 ];
 
+/// Servers whose sessions a client remembers, and bytes of a memory limit for each.
+const REMEMBERED_MAX: usize = 256;
+const REMEMBERED_PART: usize = 16 << 20;
+
 /// Has configurations travel, and be told from other userdata.
 pub(super) fn init() {
     blame::describe_with(describe);
@@ -171,7 +175,9 @@ fn options(lua: Stack<'_>, alpn: c_int, only_tls13: c_int) -> Options {
         protocols.push(protocol.to_vec());
         rest = others;
     }
-    Options { alpn: protocols, only_tls13: lua.boolean(only_tls13) }
+    let max = |limit: usize| (limit / REMEMBERED_PART).clamp(1, REMEMBERED_MAX);
+    let servers_remembered = lua.account().limit().map_or(REMEMBERED_MAX, max);
+    Options { alpn: protocols, only_tls13: lua.boolean(only_tls13), servers_remembered }
 }
 
 /// Raises if the context is to end.

@@ -219,6 +219,7 @@ fn load_client(
 ) -> Result<Arc<ClientConfig>, Failure> {
     let provider = &*PROVIDER;
     parts.add(&[u8::from(client.verify)]);
+    parts.add(&options.servers_remembered.to_le_bytes());
     let verifier = match &client.ca {
         _ if !client.verify => {
             warn_unverified();
@@ -244,9 +245,10 @@ fn load_client(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols.clone_from(&options.alpn);
-    if rt::is_simulated() {
-        config.resumption = Resumption::disabled();
-    }
+    config.resumption = match rt::is_simulated() {
+        true => Resumption::disabled(),
+        false => Resumption::in_memory_sessions(options.servers_remembered),
+    };
     let config = Arc::new(config);
     in_use.clients.retain(|_, known| known.strong_count() > 0);
     in_use.clients.insert(digest, Arc::downgrade(&config));

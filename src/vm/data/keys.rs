@@ -47,7 +47,7 @@ impl Known {
         }
         known.first = lua.top() + 1;
         known.values = vec![[0; 2]; values as usize];
-        (0..KEYS + values).for_each(|_| lua.push_nil());
+        (0..(KEYS + values) / 16).for_each(|_| lua.set_top(lua.top() + 16));
         known
     }
 
