@@ -35,8 +35,8 @@ function timing.start(record, options, finish, say_close, write)
     local is_sure = false
 
     local function judge()
-        if record.closed then return end
-        local quiet = silence(id) or 0
+        local quiet = not record.closed and silence(id)
+        if not quiet then return end -- closed, or collected
         if quiet + LEAST >= most then
             if not is_sure then
                 -- Timers go before what has come, of which there may be some by now.

@@ -136,12 +136,13 @@ fn say_close(lua: Stack<'_>) -> c_int {
     0
 }
 
-/// native.websocket_silence(key): for how many seconds nothing has come that would have been taken.
+/// native.websocket_silence(key): for how many seconds nothing has come that would have been taken;
+/// nothing if the connection is gone.
 fn silence(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
-    let silence = host::with(|host| host.sockets.stream(key).and_then(|stream| stream.silence()));
+    let silence = host::with(|host| host.sockets.stream(key).map(|stream| stream.silence()));
     let Some(silence) = silence else { return 0 };
-    lua.push_number(silence.as_secs_f64());
+    lua.push_number(silence.unwrap_or_default().as_secs_f64());
     1
 }
 

@@ -218,6 +218,18 @@ tap.test("signs of life", function()
     is(code, 40, "as timed out")
     is(reason, "nothing came for 0.05 s", "with a reason")
     is(select(2, near:recv(20)), 1001, "the peer is told")
+    far = pair(nil, { ping_interval = 0.01 })
+    code = 208
+    while code == 208 do
+        collectgarbage()
+        code = select(2, far:recv(0.01))
+    end
+    is(code, 1001, "one that is watched is collected like others")
+    -- One is that of the sleep.
+    while context.stat().timers > 1 do
+        timer.sleep(0.01)
+    end
+    ok(true, "and not watched any more")
 end)
 
 tap.test("a socket like others", function()
