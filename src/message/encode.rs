@@ -3,8 +3,8 @@
 //! A table is a count of positional values, a count of pairs, and then its entries in any order: a
 //! value alone takes the next position, a key is followed by its value. Tables number themselves in
 //! order of appearance from 0, so that one met again is written as that number: shared tables stay
-//! shared, cycles stay cycles. It is the same on every machine; between processes it is part of what
-//! `docs/PROTOCOL.md` describes, which has a version.
+//! shared, cycles stay cycles. It is the same on every machine; between processes it is part of
+//! what `docs/PROTOCOL.md` describes, which has a version.
 //!
 //! Reading is for [`decode`](super::decode).
 

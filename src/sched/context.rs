@@ -59,7 +59,7 @@ struct Inbox {
 /// Watchers before those that have ended are looked for.
 const WATCHERS_SWEEP_MIN: usize = 256;
 
-/// Contexts to tell of the end. Most are asked by the same one many times in a row.
+/// Contexts of this process to tell of the end. Most are asked by one many times in a row.
 #[derive(Default)]
 struct Watchers {
     last: Option<Id>,
@@ -70,7 +70,7 @@ struct Watchers {
 
 impl Watchers {
     fn insert(&mut self, id: Id, registry: &Registry) {
-        if self.last == Some(id) {
+        if self.last == Some(id) || id.is_far() {
             return;
         }
         self.last = Some(id);
@@ -255,8 +255,7 @@ impl Context {
                     self.come(&mut inbox, bytes, *from == self.id);
                 }
                 inbox.messages += 1;
-                // Whoever asks from elsewhere is told by the cluster.
-                if *session != 0 && !from.is_far() {
+                if *session != 0 {
                     inbox.watchers.insert(*from, self.scheduler.registry());
                 }
             }
