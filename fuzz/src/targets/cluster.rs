@@ -58,5 +58,5 @@ pub(super) fn run(input: &[u8]) {
     }
     // What would be sent is thrown away.
     let waker = std::task::Waker::noop();
-    let _ = NODE.poll_parcels(&mut std::task::Context::from_waker(waker));
+    let _ = NODE.poll_parcels(&std::task::Context::from_waker(waker));
 }
