@@ -1,6 +1,8 @@
 -- What scripts find when they start; `context` and its like are globals of every context.
 std = "luajit"
-read_globals = { "context", "tcp", "timer", "buffer", "json", "msgpack", "udp", "tls", "websocket" }
+read_globals = {
+  "context", "tcp", "timer", "buffer", "json", "msgpack", "udp", "tls", "websocket", "http"
+}
 max_line_length = 100
 -- `not (x >= y)` is not `x < y` where NaN may come.
 ignore = { "581" }

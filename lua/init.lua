@@ -1,6 +1,6 @@
 -- Assembles the script API in a new state.
 
-local native, core, has_json, has_msgpack, has_tls, has_websocket = ...
+local native, core, has_json, has_msgpack, has_tls, has_websocket, has_http = ...
 
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
 local getmetatable, setmetatable = getmetatable, setmetatable
@@ -76,6 +76,7 @@ if has_json then core.json = defer({}, "json") end
 if has_msgpack then core.msgpack = defer({}, "msgpack") end
 if has_tls then core.tls = defer({}, "tls") end
 if has_websocket then core.websocket = defer({}, "websocket") end
+if has_http then core.http = defer({}, "http") end
 
 -- Lists all functions of the modules, for scripts that look through them.
 local list
@@ -96,7 +97,7 @@ _G.tcp, loaded.tcp = tcp, tcp
 _G.buffer, loaded.buffer = buffer, buffer
 -- `require` knows them too; more names in package.loaded would double its memory.
 _G.json, _G.msgpack, _G.tls = core.json, core.msgpack, core.tls
-_G.udp, _G.websocket = udp, core.websocket
+_G.udp, _G.http, _G.websocket = udp, core.http, core.websocket
 
 local modules, require, dofile
 local function get_modules()

@@ -7,7 +7,8 @@
 //! 2. [`logging`], [`buf`], [`frame`], [`message`], [`timer`]: the log; bytes; their division into
 //!    frames; what travels between contexts; deadlines
 //! 3. [`sched`]: who runs, and when
-//! 4. `tls`, [`net`], `cluster`: TLS without I/O; sockets with frames, and without; other processes
+//! 4. `tls`, [`net`], `cluster`, `http`: TLS without I/O; sockets with frames, and without; other
+//!    processes; HTTP
 //! 5. [`vm`]: the virtual machine, and nobody else who knows LuaJIT
 //! 6. [`lua`]: what scripts call
 //! 7. [`cli`]: the command line
@@ -21,6 +22,8 @@ pub mod codec;
 pub mod error;
 pub mod failpoint;
 pub mod frame;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod logging;
 pub mod lua;
 pub mod message;

@@ -30,6 +30,8 @@ const PAIRS: &[(&str, &str)] = &[
     ("dns_server", "dns_client"),
     ("echo_server", "echo_client"),
     ("gate", "gate_client"),
+    #[cfg(feature = "http")]
+    ("http_server", "http_client"),
     ("rpc_server", "rpc_client"),
 ];
 

@@ -407,6 +407,7 @@ core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
 core.run, core.begin_serving, core.take_query = run, begin_serving, take_query
 core.call_guarded, core.guard = call_guarded, guard
+core.guarded = function() return guards and guards[current] end
 core.guard_sockets = function() guards = {} end
 core.stop_timers = function()
     if timing then timing.stop() end

@@ -40,6 +40,7 @@ if core.tls then
     NAMES[core.tcp] = NAMES[core.tcp] .. " start_tls tls"
 end
 if core.websocket then NAMES[core.websocket] = "accept connect" end
+if core.http then NAMES[core.http] = "get post request serve" end
 if loaded.udp == nil then loaded.udp = core.udp end
 -- Of buffers, beside those in C: what buffer/access.lua has, and what buffer/number.lua makes.
 local ACCESS = "commit index_of ptr put put_varint put_zigzag reserve reset skip text varint zigzag"

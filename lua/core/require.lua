@@ -41,6 +41,7 @@ local own = {
     json = core.json,
     tls = core.tls,
     websocket = core.websocket,
+    http = core.http,
     msgpack = core.msgpack,
 }
 

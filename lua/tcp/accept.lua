@@ -2,11 +2,10 @@
 
 local native, core, sockets = ...
 
-local max, select, type = math.max, select, type
+local select, type = select, type
 local bad, timeout_of = core.bad, core.timeout_of
 local call_guarded, complete = core.call_guarded, core.complete
-local defer, hold, resume_waiter = core.defer, core.hold, core.resume_waiter
-local timer_start, jobs = native.timer_start, core.get_timing().jobs
+local defer, resume_waiter = core.defer, core.resume_waiter
 local check_may_wait, wait_on = core.check_may_wait, sockets.wait_on
 local paths, is_shortage = sockets.paths, sockets.is_shortage
 local check_listener, check_open = sockets.check_listener, sockets.check_open
@@ -15,8 +14,6 @@ local new_stream, release_anchor = sockets.new_stream, sockets.release_anchor
 local set_callback = sockets.set_callback
 
 local LISTENER_CLOSED, TIMEOUT = 204, 208
--- How long to wait, at least, before accepting again when the system is out of descriptors.
-local RETRY_SECONDS = 0.05
 
 -- Gives connections to who waits for them, as far as there are some.
 local function serve_listener(record)
@@ -30,17 +27,7 @@ local function serve_listener(record)
         if not id then
             if is_shortage(code) then
                 local shortage = sockets.get_shortage()
-                local pause = shortage.pause()
-                if has_collected or pause > 0 then
-                    -- The connection stays in the kernel's queue until descriptors are free again.
-                    -- The timer does not keep the context alive: whoever accepts does.
-                    if has_collected then native.ask_others() end
-                    local _, slot = timer_start(max(pause, RETRY_SECONDS), 0)
-                    hold(1)
-                    jobs[slot] = function() defer(serve_listener, record) end
-                    return
-                end
-                shortage.collect()
+                if shortage.hold_up(serve_listener, record, has_collected) then return end
                 has_collected = true
             end
         -- Anything else concerns that one connection, which is gone: the next is waited for.

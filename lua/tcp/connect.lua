@@ -115,6 +115,9 @@ local function listen_ip(name, family, address, port, ...)
     return work()
 end
 
+-- For module http, which must find them whatever a script puts in the place of others.
+sockets.listen = listen_ip
+
 --- Listens on an IP address or host name. `backlog` may be `true` for SO_REUSEPORT.
 ---@param address string
 ---@param port integer 0 for any free one
@@ -175,6 +178,11 @@ local function connect(family, address, port, timeout, callback, ...)
         end
         return ok, value
     end, ...)
+end
+
+-- For module http, too.
+function sockets.connect(family, address, port, timeout)
+    return connect(family, address, port, timeout)
 end
 
 local function connect_ip(name, family, address, port, ...)

@@ -395,6 +395,19 @@ function tcp.is_closed(socket)
     return record and record.closed or false
 end
 
+-- Takes a connection from its socket, which is closed then: the key, for another kind.
+function sockets.release(socket)
+    local record = streams[socket]
+    if record.closed then return end
+    record.closed = true
+    by_id[record.id] = nil
+    native.detach_socket(socket)
+    return record.id
+end
+
+sockets.close, sockets.write, sockets.read_until = tcp.close, tcp.write, tcp.read_until
+sockets.start_tls, sockets.tls = tcp.start_tls, tcp.tls
+
 native.load("tcp/methods")(native, core, sockets, tcp)
 
 return tcp

@@ -6,7 +6,8 @@ local native, core = ...
 
 local max, min = math.max, math.min
 local collect, ask_others, now = native.collect, native.ask_others, native.now
-local timer_start, jobs, hold = native.timer_start, core.get_timing().jobs, core.hold
+local timer_start, jobs = native.timer_start, core.get_timing().jobs
+local defer, hold = core.defer, core.hold
 
 -- After a collection as many times what it took, but …
 local PAUSES = 10
@@ -14,6 +15,8 @@ local PAUSES = 10
 local PAUSE_SECONDS, PAUSES_LONG = 0.1, 4
 -- How long others, once they were asked to collect, are given.
 local OTHERS_SECONDS = 0.05
+-- How long to wait, at least, before accepting again.
+local RETRY_SECONDS = 0.05
 -- How long after a failure what it has left behind is collected.
 local FAILURE_SECONDS = 0.1
 
@@ -48,6 +51,24 @@ function shortage.relieve(call, left)
     if call.has_asked then return end
     call.has_asked = true
     return ask_others() and OTHERS_SECONDS or nil
+end
+
+-- A listen socket lacks a descriptor for what it accepts, as it did before if `has_collected` says
+-- so: true if it is to wait until `serve` is called with its record; otherwise it may try again at
+-- once.
+function shortage.hold_up(serve, record, has_collected)
+    local pause = shortage.pause()
+    if not has_collected and pause <= 0 then
+        shortage.collect()
+        return false
+    end
+    -- The connection stays in the kernel's queue until descriptors are free again. The timer does
+    -- not keep the context alive: whoever accepts does.
+    if has_collected then ask_others() end
+    local _, slot = timer_start(max(pause, RETRY_SECONDS), 0)
+    hold(1)
+    jobs[slot] = function() defer(serve, record) end
+    return true
 end
 
 -- Collects soon: a failed coroutine may have left sockets behind, and their peers wait. Keeps

@@ -294,6 +294,7 @@ function core.on_failure(guards, co)
     local socket = guards[co]
     if not socket then return end
     guards[co] = nil
+    if core.fail_request and core.fail_request(socket) then return end
     local record = streams[socket] or find_other(socket, "fail")
     if record then
         -- The script has not closed it: whoever watches it must learn of that.

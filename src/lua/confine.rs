@@ -49,6 +49,12 @@ impl Deny {
         self.0 & Deny::IO != 0
     }
 
+    /// Whether the process is, and what it was started with.
+    #[cfg(feature = "http")]
+    pub(super) fn withholds_environment(self) -> bool {
+        self.0 & Deny::OS != 0
+    }
+
     fn has(self, bit: u8) -> bool {
         self.0 & bit != 0
     }

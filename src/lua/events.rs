@@ -33,6 +33,8 @@ const READY: f64 = 4.0;
 const COMPLETE: f64 = 6.0;
 const ENDED: f64 = 7.0;
 const PUBLICATION: f64 = 8.0;
+#[cfg(feature = "http")]
+const REQUEST: f64 = 9.0;
 const GONE: f64 = 16.0;
 const COLLECT: f64 = 17.0;
 const SIGNAL: f64 = 12.0;
@@ -41,6 +43,9 @@ enum Next {
     None,
     /// A socket, by its key, and how many frames the script waits for.
     Ready(u64, usize),
+    /// A request, by its number and that of its server.
+    #[cfg(feature = "http")]
+    Request(u64, u64),
     Notice(Notice),
     Timers,
     Event(Event),
@@ -56,7 +61,7 @@ fn next() -> (Next, f64) {
         }
         host.sockets.flush_answers(&host.context, &mut host.turn.notices);
         let next = take_next(host);
-        (next, if host.turn.has_more() { 1.0 } else { -1.0 })
+        (next, if host.has_more() { 1.0 } else { -1.0 })
     })
 }
 
@@ -74,7 +79,13 @@ fn take_next(host: &mut Host) -> Next {
         if host.turn.timers.has_due() {
             return Next::Timers;
         }
+        #[cfg(feature = "http")]
+        if let Some((request, server)) = host.next_request() {
+            return Next::Request(request, server);
+        }
         match host.next_event() {
+            #[cfg(feature = "http")]
+            None if host.drive_http() => {}
             None => return Next::None,
             Some(Event::Ready { source }) => {
                 if let Some((key, awaited)) = host.on_ready(source) {
@@ -121,6 +132,12 @@ fn next_event(lua: Stack<'_>) -> c_int {
 fn push_next(lua: Stack<'_>, sign: f64, next: Next) -> c_int {
     match next {
         Next::None | Next::Ready(..) => 0,
+        #[cfg(feature = "http")]
+        Next::Request(request, server) => {
+            push_pair(lua, sign * REQUEST, request as f64);
+            lua.push_number(server as f64);
+            3
+        }
         Next::Timers => {
             lua.push_number(sign * TIMERS);
             1

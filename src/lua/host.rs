@@ -158,6 +158,16 @@ impl Host {
         self.turn.next_event(&mut self.peers.received, &self.context)
     }
 
+    /// Whether the turn has more to do.
+    #[inline]
+    pub(super) fn has_more(&self) -> bool {
+        #[cfg(feature = "http")]
+        if self.sockets.http.as_ref().is_some_and(|http| http.is_busy()) {
+            return true;
+        }
+        self.turn.has_more()
+    }
+
     /// Counts a message as received.
     #[inline]
     pub(super) fn receive(&mut self) {
@@ -200,6 +210,8 @@ impl Host {
     /// The same for a turn that is cut: what it deals with at this moment goes on.
     pub(super) fn cut_turn(&mut self) {
         self.peers.received.settle(&self.context);
+        #[cfg(feature = "http")]
+        self.drive_http();
         if !self.sockets.is_clean() {
             self.flush();
         }

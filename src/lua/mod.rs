@@ -13,6 +13,8 @@ mod failure;
 pub(crate) mod fault;
 mod frames;
 mod host;
+#[cfg(feature = "http")]
+mod http;
 #[cfg(feature = "json")]
 mod json;
 mod log;

@@ -15,6 +15,8 @@ use mlua::ffi::lua_CFunction;
 use super::buffer::values;
 #[cfg(any(feature = "json", feature = "msgpack"))]
 use super::data;
+#[cfg(feature = "http")]
+use super::http;
 #[cfg(feature = "json")]
 use super::json;
 #[cfg(feature = "msgpack")]
@@ -104,6 +106,8 @@ fn look_up(lua: Stack<'_>) -> c_int {
         udp::FUNCTIONS,
         blame::FUNCTIONS,
         buffer::userdata::FUNCTIONS,
+        #[cfg(feature = "http")]
+        http::FUNCTIONS,
         #[cfg(any(feature = "json", feature = "msgpack"))]
         data::FUNCTIONS,
         #[cfg(feature = "json")]

@@ -194,7 +194,8 @@ impl Running {
                 lua.push_boolean(cfg!(feature = "msgpack"));
                 lua.push_boolean(cfg!(feature = "tls"));
                 lua.push_boolean(cfg!(feature = "websocket"));
-                lua.call(6, 0);
+                lua.push_boolean(cfg!(feature = "http"));
+                lua.call(7, 0);
                 seed_random(lua, context);
                 if rt::is_simulated() {
                     push_chunk(lua, "core/simulation");
@@ -278,7 +279,7 @@ impl Running {
         }
         let outcome = match next {
             _ if self.host.turn.is_ending => Outcome::Ended,
-            _ if self.host.turn.has_more() => Outcome::More,
+            _ if self.host.has_more() => Outcome::More,
             0 => Outcome::Ended,
             1 => Outcome::Idle,
             _ => Outcome::More,

@@ -11,6 +11,8 @@ use crate::error::Code;
 use crate::frame::FrameError;
 #[cfg(feature = "websocket")]
 use crate::frame::websocket::{Close, Form, forget_packed};
+#[cfg(feature = "http")]
+use crate::http;
 use crate::net::{
     Acceptor, Body, Connection, Connector, SharedUdpBatches, SharedWriters, SlotMap, UdpSocket,
     linger, linger_datagrams,
@@ -32,7 +34,7 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 pub(super) const KIND_TIMER: u64 = 0;
 pub(super) const KIND_READ: u64 = 1;
 pub(super) const KIND_WRITE: u64 = 2;
-const KIND_END: u64 = 3;
+pub(super) const KIND_END: u64 = 3;
 
 /// What a waker carries.
 pub(super) fn source(key: u64, kind: u64) -> u64 {
@@ -40,12 +42,15 @@ pub(super) fn source(key: u64, kind: u64) -> u64 {
 }
 
 /// A socket of the context.
-#[derive(Debug)]
 pub(super) enum Socket {
     Stream(Box<Connection>),
     Listener(Acceptor),
     Connecting(Connector),
     Udp(Box<UdpSocket>),
+    #[cfg(feature = "http")]
+    Http(Box<http::Connection>),
+    #[cfg(feature = "http")]
+    HttpClient(Box<http::Client>),
 }
 
 /// What is staged: answers that leave together, or more.
@@ -82,6 +87,9 @@ pub(super) struct Sockets {
     /// What the script has made with module `tls`, by the keys in its userdata.
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<SlotMap<Arc<tls::Config>>>>,
+    /// What there is of HTTP, if there is some.
+    #[cfg(feature = "http")]
+    pub(super) http: Option<Box<super::http::Http>>,
     /// Bytes that have been staged since the last flush; with so many it does not wait for the end
     /// of the turn.
     staged: usize,
@@ -100,6 +108,8 @@ impl Sockets {
             reading: 0,
             #[cfg(feature = "tls")]
             tls: None,
+            #[cfg(feature = "http")]
+            http: None,
             shared_udp: SharedUdpBatches::default(),
             staged: 0,
             staged_max: if limit == 0 { usize::MAX } else { limit / 8 },
@@ -201,6 +211,16 @@ impl Sockets {
                 }
                 None => advance_tls(connection, notices),
             },
+            #[cfg(feature = "http")]
+            Socket::HttpClient(client) if kind == KIND_READ => client.on_readable(),
+            #[cfg(feature = "http")]
+            Socket::HttpClient(client) => client.on_writable(),
+            #[cfg(feature = "http")]
+            Socket::Http(_) if kind == KIND_END => self.watch_http(key, context),
+            #[cfg(feature = "http")]
+            Socket::Http(connection) if kind == KIND_READ => connection.on_readable(),
+            #[cfg(feature = "http")]
+            Socket::Http(connection) => connection.on_writable(),
             Socket::Stream(_) if kind == KIND_END => notices.push(Notice::Gone(key)),
             Socket::Stream(connection) => {
                 connection.writer().on_ready();
@@ -208,6 +228,13 @@ impl Sockets {
             }
         }
         None
+    }
+
+    /// So much is staged on a connection that is no stream that it is to leave.
+    #[cfg(feature = "http")]
+    pub(super) fn list_dirty(&mut self, key: u64) {
+        self.dirty.push(key);
+        self.answers.are_all = false;
     }
 
     /// Whether nothing is staged.
@@ -306,6 +333,16 @@ impl Sockets {
                     socket.is_dirty = false;
                     socket.flush(context, notify);
                 }
+                #[cfg(feature = "http")]
+                Some(Socket::Http(connection)) => connection.with_net(|net| {
+                    net.is_dirty = false;
+                    net.flush(context, notify);
+                }),
+                #[cfg(feature = "http")]
+                Some(Socket::HttpClient(client)) => client.with_net(|net| {
+                    net.is_dirty = false;
+                    net.flush(context, notify);
+                }),
                 _ => {}
             }
         }
@@ -347,6 +384,12 @@ impl Sockets {
                 socket.flush(context, |token, result| notices.done(token, result));
                 linger_datagrams(socket.writer().clone());
             }
+            #[cfg(feature = "http")]
+            Some(Socket::Http(connection)) => {
+                connection.into_net().into_iter().for_each(linger);
+            }
+            #[cfg(feature = "http")]
+            Some(Socket::HttpClient(client)) => client.into_net().into_iter().for_each(linger),
             Some(Socket::Listener(..)) | None => {}
         }
     }
@@ -386,6 +429,12 @@ impl Sockets {
                 #[cfg(not(feature = "websocket"))]
                 Socket::Stream(connection) => linger(*connection),
                 Socket::Udp(socket) => linger_datagrams(socket.writer().clone()),
+                #[cfg(feature = "http")]
+                Socket::Http(connection) => {
+                    connection.into_net().into_iter().for_each(linger);
+                }
+                #[cfg(feature = "http")]
+                Socket::HttpClient(client) => client.into_net().into_iter().for_each(linger),
                 Socket::Listener(_) | Socket::Connecting(_) => {}
             }
         }

@@ -30,6 +30,7 @@ pub(super) const WEBSOCKET: &CStr = c"node-lua.websocket";
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"socket_object", function(socket_object)),
+    (c"detach_socket", function(detach)),
     (c"set_socket_methods", function(set_socket_methods)),
     (c"listen", function(listen)),
     (c"resolve", function(resolve)),
@@ -83,6 +84,13 @@ fn socket_object(lua: Stack<'_>) -> c_int {
     lua.pace(PACE_BYTES);
     lua.push_key(key, SOCKETS[usize::from(is_listener)]);
     1
+}
+
+/// native.detach_socket(socket): its finaliser closes nothing any more.
+fn detach(lua: Stack<'_>) -> c_int {
+    lua.push_nil();
+    lua.set_metatable(1);
+    0
 }
 
 /// The finaliser of sockets.
@@ -357,6 +365,10 @@ fn address(lua: Stack<'_>) -> c_int {
             if is_local { local } else { peer }
         }
         Socket::Connecting(_) => None,
+        #[cfg(feature = "http")]
+        Socket::Http(connection) => connection.with_net(|net| net.addresses().1),
+        #[cfg(feature = "http")]
+        Socket::HttpClient(client) => client.with_net(|net| net.addresses().1),
     });
     let Some(address) = address else { return 0 };
     match which {

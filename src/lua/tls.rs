@@ -12,7 +12,7 @@ use crate::buf::Piece;
 use crate::error::Code;
 use crate::lua::host::{self, Host};
 use crate::tls::{
-    Certificate, Client, Config, Failure, Identity, Options, Server, ServerName, Source,
+    Certificate, Client, Config, Details, Failure, Identity, Options, Server, ServerName, Source,
 };
 use crate::vm::blame::{self, Wrong};
 use crate::vm::stack::{Stack, function};
@@ -76,7 +76,7 @@ fn push(lua: Stack<'_>, config: Arc<Config>) -> bool {
 }
 
 /// The configuration at `index`, if it is one.
-fn config_at(lua: Stack<'_>, index: c_int) -> Option<Arc<Config>> {
+pub(super) fn config_at(lua: Stack<'_>, index: c_int) -> Option<Arc<Config>> {
     let (_, key) = lua.key_of(index, &CONFIGS).filter(|_| host::is_entered())?;
     host::with(|host| host.sockets.tls.as_ref()?.get(key).map(Arc::clone))
 }
@@ -318,7 +318,12 @@ fn failure(lua: Stack<'_>) -> c_int {
 fn details(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
     let found = host::with(|host| host.sockets.stream(key)?.tls());
-    let Some((details, failure)) = found else { return 0 };
+    found.map_or(0, |state| push_state(lua, &state))
+}
+
+/// Pushes a table of what a handshake has come to, and why TLS has failed.
+pub(super) fn push_state(lua: Stack<'_>, state: &(Option<Details>, Option<String>)) -> c_int {
+    let (details, failure) = state;
     lua.push_table(0, 8);
     let set = |name: &CStr, text: Option<&[u8]>| {
         if let Some(text) = text {

@@ -2,6 +2,9 @@
 
 #[path = "pieces.rs"]
 mod pieces;
+#[cfg(feature = "http")]
+#[path = "plain.rs"]
+mod plain;
 
 use std::io;
 use std::net::SocketAddr;

@@ -71,10 +71,35 @@ impl<T> SlotMap<T> {
     pub fn remove(&mut self, key: u64) -> Option<T> {
         let index = self.slot(key)?;
         let value = self.slots[index].1.take()?;
+        self.free_slot(index);
+        Some(value)
+    }
+
+    /// Puts what `change` makes of the value under `key` in its place; false if there is none, and
+    /// the key is not used again if it makes none.
+    pub fn try_change(&mut self, key: u64, change: impl FnOnce(T) -> Option<T>) -> bool {
+        let Some(index) = self.slot(key) else { return false };
+        let Some(value) = self.slots[index].1.take() else { return false };
+        let changed = change(value);
+        let is_there = changed.is_some();
+        self.slots[index].1 = changed;
+        if !is_there {
+            self.free_slot(index);
+        }
+        is_there
+    }
+
+    fn free_slot(&mut self, index: usize) {
         self.slots[index].0 = (self.slots[index].0 + 1) & ((1 << 26) - 1);
         self.free.push(index);
         self.len -= 1;
-        Some(value)
+    }
+
+    /// All values, with their keys.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+        self.slots.iter_mut().zip(1..).filter_map(|((generation, value), index)| {
+            Some((*generation << INDEX_BITS | index, value.as_mut()?))
+        })
     }
 
     /// How many values there are.

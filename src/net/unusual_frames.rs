@@ -1,10 +1,17 @@
-//! Frames whose heads are not plain, on their way out.
+//! What rarely goes out: frames whose heads are not plain, and bytes past the queue.
 
 #[cfg(feature = "websocket")]
 #[path = "websocket_frames.rs"]
 mod websocket_frames;
 
+#[cfg(feature = "http")]
+use std::io::IoSlice;
+
+#[cfg(feature = "http")]
+use super::Writer;
 use super::{Body, WriteBatch};
+#[cfg(feature = "http")]
+use crate::error::Code;
 use crate::frame::{Encoder, FrameError, Head};
 
 impl WriteBatch {
@@ -41,5 +48,32 @@ impl WriteBatch {
             Body::Lost => {}
         }
         Ok(())
+    }
+}
+
+#[cfg(feature = "http")]
+impl Writer {
+    /// Sends bytes while the queue is empty: how many went; with none the owner is woken when the
+    /// socket takes more.
+    ///
+    /// # Errors
+    /// The connection has failed.
+    pub(in crate::net) fn send_now(&self, pieces: &[IoSlice<'_>]) -> Result<usize, Code> {
+        let mut queue = self.queue();
+        if let Some(code) = queue.refusal() {
+            return Err(code);
+        }
+        match self.transport.send(pieces) {
+            Ok(Some(count)) => Ok(count),
+            Ok(None) => {
+                self.wait_until_ready();
+                Ok(0)
+            }
+            Err(error) => {
+                let code = Code::from(&error);
+                self.fail(&mut queue, code);
+                Err(code)
+            }
+        }
     }
 }

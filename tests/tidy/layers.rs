@@ -23,6 +23,7 @@ const LAYERS: &[&str] = &[
     "sched",
     "net",
     "cluster",
+    "http",
     "vm",
     "lua",
     "cli",

@@ -14,6 +14,7 @@ const UNSAFE: &[&str] = &[
     "src/os/",
     "src/vm/",
     "src/buf/read_buffer.rs",
+    "src/http/wire.rs",
     "src/linked.rs",
     "src/lua/host.rs",
     "src/sched/slot.rs",

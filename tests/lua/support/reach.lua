@@ -136,6 +136,7 @@ local names = {
     "msgpack",
     "tls",
     "websocket",
+    "http",
     "coroutine",
     "package",
 }

@@ -1,0 +1,32 @@
+-- What the query of a request says. Loaded with the first that is asked for.
+
+local format_byte, gmatch, gsub, match = string.char, string.gmatch, string.gsub, string.match
+local tonumber, type = tonumber, type
+
+local function decode_byte(digits) return format_byte(tonumber(digits, 16)) end
+
+local function decode(text)
+    text = gsub(text, "+", " ")
+    return (gsub(text, "%%(%x%x)", decode_byte))
+end
+
+-- Names with their values, decoded; a list of them where a name comes more than once.
+return function(query)
+    local args = {}
+    for one in gmatch(query, "[^&]+") do
+        local name, value = match(one, "^([^=]*)=(.*)$")
+        if not name then
+            name, value = one, ""
+        end
+        name, value = decode(name), decode(value)
+        local known = args[name]
+        if known == nil then
+            args[name] = value
+        elseif type(known) == "table" then
+            known[#known + 1] = value
+        else
+            args[name] = { known, value }
+        end
+    end
+    return args
+end

@@ -1,0 +1,554 @@
+-- http.request, get and post. Loaded when one of them is first called.
+
+local native, core = ...
+
+local next, rawset, select, setmetatable = next, rawset, select, setmetatable
+local tonumber, type = tonumber, type
+local find, format, gmatch, gsub, lower, match, sub, upper =
+    string.find,
+    string.format,
+    string.gmatch,
+    string.gsub,
+    string.lower,
+    string.match,
+    string.sub,
+    string.upper
+local byte, char = string.byte, string.char
+local concat, remove = table.concat, table.remove
+local bad, bad_because, strerror = core.bad, native.bad_because, native.strerror
+local register, cancel, suspend = core.register, core.cancel, core.suspend
+local set_timeout, check_may_wait = core.set_timeout, core.check_may_wait
+local now, hold, defer, call = native.now, core.hold, core.defer, core.call
+local sockets = core.sockets
+local check = native.load("http/options")(native)
+local message = core.http_message or native.load("http/message")(native, core)
+core.http_message = message
+local url = native.load("http/url")()
+
+local END_OF_FILE, SOCKET_CLOSED = 1, 203
+local INVALID, TIMEOUT, PROTOCOL = 18, 208, 11
+local REDIRECTS_MAX = 10
+-- Connections that are kept for one server, and how long.
+local KEPT_MAX, KEPT_SECONDS = 8, 60
+
+local OPTIONS = {
+    url = true,
+    method = true,
+    headers = true,
+    body = true,
+    timeout = true,
+    tls = true,
+    redirect = true,
+    max_redirects = true,
+    proxy = true,
+}
+
+-- Connections -------------------------------------------------------------------------------------
+
+-- By configuration of TLS (false for none), then by who is reached, and how: lists of
+-- { key, is_http2, since }; those of HTTP/1 are not in use.
+local pool = setmetatable({}, { __mode = "k" })
+
+local function list_of(tls, name)
+    local by_name = pool[tls]
+    if not by_name then
+        by_name = {}
+        pool[tls] = by_name
+    end
+    local list = by_name[name]
+    if not list then
+        list = {}
+        by_name[name] = list
+    end
+    return list
+end
+
+-- A connection that is there already.
+local function take_kept(tls, name)
+    local list = list_of(tls, name)
+    for i = #list, 1, -1 do
+        local one = list[i]
+        local is_free = native.http_is_free(one.key)
+        if is_free == nil then
+            remove(list, i)
+        elseif one.is_http2 then
+            if is_free then return one end
+        else
+            remove(list, i)
+            if is_free and now() - one.since < KEPT_SECONDS then return one end
+            native.http_drop(one.key)
+        end
+    end
+end
+
+-- A connection is not in use any more.
+local function keep(connection)
+    if connection.is_http2 then return end
+    if not native.http_is_free(connection.key) then return native.http_drop(connection.key) end
+    local list = list_of(connection.tls, connection.name)
+    connection.since = now()
+    list[#list + 1] = connection
+    if #list > KEPT_MAX then native.http_drop(remove(list, 1).key) end
+end
+
+-- Seconds that are left; nothing if there is no limit.
+local function left_until(deadline)
+    if not deadline then return 0 end
+    local left = deadline - now()
+    return left > 0 and left or nil
+end
+
+local default_tls -- what is used unless a request says more
+
+local function get_default_tls()
+    if not native.tls_client then return nil, INVALID, "https is not in this build of node-lua" end
+    if not default_tls then
+        local made, code, text = native.tls_client(nil, nil, nil, "\2h2\8http/1.1", false, true)
+        if not made then return nil, code, text end
+        default_tls = made
+    end
+    return default_tls
+end
+
+local BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+local function base64(text)
+    local parts = {}
+    for i = 1, #text, 3 do
+        local a, b, c = byte(text, i, i + 2)
+        local bits = a * 65536 + (b or 0) * 256 + (c or 0)
+        for j = 3, 0, -1 do
+            local digit = (bits - bits % 64 ^ j) / 64 ^ j % 64
+            local is_there = 3 - j <= (c and 3 or b and 2 or 1)
+            parts[#parts + 1] = is_there and sub(BASE64, digit + 1, digit + 1) or "="
+        end
+    end
+    return concat(parts)
+end
+
+local function decode(text)
+    return (gsub(text, "%%(%x%x)", function(digits) return char(tonumber(digits, 16)) end))
+end
+
+-- What names a user to a server or proxy.
+local function credentials(user)
+    local name, word = match(user, "^([^:]*):?(.*)$")
+    return "Basic " .. base64(decode(name) .. ":" .. decode(word))
+end
+
+-- Asks a proxy for a way to a server.
+local function tunnel(socket, proxy, where, deadline)
+    local line = format("CONNECT %s HTTP/1.1\r\nHost: %s\r\n", where, where)
+    if proxy.user then
+        line = format("%sProxy-Authorization: %s\r\n", line, credentials(proxy.user))
+    end
+    sockets.write(socket, line .. "\r\n")
+    local left = left_until(deadline)
+    if not left then return false, TIMEOUT end
+    local ok, head = sockets.read_until(socket, "\r\n\r\n", 16384, left)
+    if not ok then return false, head end
+    local status = match(format("%s", head), "^HTTP/1%.[01] (%d%d%d)")
+    if not status or sub(status, 1, 1) ~= "2" then
+        local text = "the proxy has answered %s to CONNECT %s"
+        return false, PROTOCOL, format(text, status or "nothing of HTTP", where)
+    end
+    return true
+end
+
+-- Makes a connection: { key, is_http2 }; or nothing, a code and a text.
+local function open(target, proxy, tls, deadline)
+    local to = proxy or target
+    local left = left_until(deadline)
+    if not left then return nil, TIMEOUT end
+    local ok, socket = sockets.connect(0, to.host, to.port, left)
+    if not ok then return nil, socket end
+    local code, text
+    if proxy and target.scheme == "https" then
+        local where = find(target.host, ":", 1, true) and "[" .. target.host .. "]" or target.host
+        ok, code, text = tunnel(socket, proxy, format("%s:%d", where, target.port), deadline)
+    end
+    local is_http2 = false
+    if ok and tls then
+        left = left_until(deadline)
+        if not left then
+            ok, code = false, TIMEOUT
+        else
+            ok, code, text = sockets.start_tls(socket, tls, target.host, left)
+        end
+        local state = ok and sockets.tls(socket)
+        is_http2 = state and state.alpn == "h2" or false
+    end
+    if ok then
+        local key = sockets.release(socket)
+        if key and native.http_client(key, is_http2) then
+            return { key = key, is_http2 = is_http2 }
+        end
+        return nil, PROTOCOL, "the connection has ended at once"
+    end
+    sockets.close(socket)
+    return nil, code, text
+end
+
+-- Responses ---------------------------------------------------------------------------------------
+
+local CALL, CONNECTION, TIME = {}, {}, {}
+
+local Response = { __metatable = false }
+local response = {}
+
+-- The answer was read, or is of no use: the connection serves the next request.
+local function let_go(res)
+    local connection = res[CONNECTION]
+    if not connection then return end
+    res[CONNECTION] = nil
+    if res[CALL] == 0 then return end
+    local id = res[CALL]
+    res[CALL] = 0
+    native.http_forget(id)
+    keep(connection)
+end
+
+local function read(res, token)
+    if res[CALL] == 0 then return false, res.is_whole and END_OF_FILE or SOCKET_CLOSED end
+    local data, code = native.http_response_read(res[CALL], token)
+    if data == false then
+        if code == 1 then
+            res.is_whole = true
+            res.trailers = message.new_headers(native.http_response_headers(res[CALL], true))
+        end
+        let_go(res)
+    end
+    return data, code
+end
+
+local function check_response(res, name)
+    if type(res) ~= "table" or not res[TIME] then bad(1, name, "response", res) end
+end
+
+local bodies = message.bodies(read, function(res) return res[TIME] end)
+response.read = bodies.reader("read", check_response)
+response.body = bodies.collector("body", check_response)
+response.text = bodies.collector("text", check_response)
+response.json = bodies.collector("json", check_response)
+
+--- Drops what was not read.
+---@param res table
+function response.close(res)
+    check_response(res, "close")
+    local is_open = res[CALL] ~= 0
+    let_go(res)
+    return is_open
+end
+
+function Response.__index(res, name)
+    local method = response[name]
+    if method then return method end
+    if name == "chunks" then
+        local chunks = bodies.chunks(res)
+        rawset(res, name, chunks)
+        return chunks
+    end
+end
+
+-- Requests ----------------------------------------------------------------------------------------
+
+-- Sends what an iterator gives, in a root of its own.
+local function send_body(id, body)
+    hold(1)
+    defer(call, function()
+        hold(-1)
+        local is_whole = false
+        -- What fails is logged as of any other root; the server finds the body cut off.
+        local token = register(function()
+            if not is_whole then native.http_request_end(id, true) end
+        end)
+        for piece in body do
+            local wait = register()
+            local ok, code = native.http_request_write(id, piece, wait)
+            if ok == nil and code == nil then
+                suspend()
+            else
+                cancel(wait)
+                if ok == nil then
+                    native.http_request_end(id, true)
+                    cancel(token)
+                    bad("body", "request", "iterator of strings or buffers", piece)
+                end
+                if not ok then break end
+            end
+        end
+        is_whole = true
+        cancel(token)
+        native.http_request_end(id, false)
+    end)
+end
+
+-- Methods that may be tried again when a connection that was kept turns out to be closed.
+local AGAIN = { GET = true, HEAD = true, OPTIONS = true, PUT = true, DELETE = true, TRACE = true }
+
+-- One request, without redirects: a response; or nothing, a code and a text.
+local function send_once(target, ask, deadline)
+    local proxy = ask.proxy
+    local tls, code, text = false
+    if target.scheme == "https" then
+        tls = ask.tls
+        if not tls then
+            tls, code, text = get_default_tls()
+            if not tls then return nil, code, text end
+        end
+    end
+    local name = format("%s:%d %s", target.host, target.port, proxy and proxy.authority or "")
+    local is_streamed = type(ask.body) == "function"
+    while true do
+        local connection = take_kept(tls, name)
+        local was_kept = connection ~= nil
+        if not connection then
+            connection, code, text = open(target, proxy, tls, deadline)
+            if not connection then return nil, code, text end
+            connection.tls, connection.name = tls, name
+            if connection.is_http2 then
+                local list = list_of(tls, name)
+                list[#list + 1] = connection
+            end
+        end
+        local where = target.target
+        local headers = {}
+        for field, value in next, ask.headers do
+            headers[field] = value
+        end
+        if connection.is_http2 then
+            where = "https://" .. target.authority .. where
+        else
+            if not ask.has.host then headers.host = target.authority end
+            if proxy and not tls then
+                where = "http://" .. target.authority .. where
+                if proxy.user then headers["proxy-authorization"] = credentials(proxy.user) end
+            end
+        end
+        if target.user and not ask.has.authorization then
+            headers.authorization = credentials(target.user)
+        end
+        local body = not is_streamed and ask.body or nil
+        local anchor, id, why =
+            native.http_send(connection.key, ask.method, where, headers, body, is_streamed)
+        if anchor == nil then bad("body", "request", "string, buffer or iterator", ask.body) end
+        local status, version
+        if anchor == false then
+            code, text = id, why
+        else
+            if is_streamed then send_body(id, ask.body) end
+            repeat
+                local token = register()
+                status, version, text = native.http_response(id, token)
+                if status ~= nil then
+                    cancel(token)
+                else
+                    local left = left_until(deadline)
+                    if not left then
+                        cancel(token)
+                        status, version = false, TIMEOUT
+                    else
+                        set_timeout(token, left)
+                        local ok, what = suspend()
+                        if not ok then
+                            status, version = false, what
+                        end
+                    end
+                end
+            until status ~= nil
+            code = version
+        end
+        if status then
+            local res = setmetatable({
+                [CALL] = id,
+                [CONNECTION] = connection,
+                [TIME] = ask.timeout,
+                anchor = anchor,
+                status = status,
+                version = version,
+                headers = message.new_headers(native.http_response_headers(id)),
+                url = target.scheme .. "://" .. target.authority .. target.target,
+            }, Response)
+            return res
+        end
+        if anchor then native.http_forget(id) end
+        if not connection.is_http2 then native.http_drop(connection.key) end
+        if not was_kept or code == TIMEOUT or is_streamed or not AGAIN[ask.method] then
+            return nil, code, text
+        end
+    end
+end
+
+-- Whether a list of hosts, as in NO_PROXY, has this one.
+local function is_excepted(list, host)
+    for name in gmatch(list or "", "[^,%s]+") do
+        name = lower(gsub(name, "^%*?%.", ""))
+        if name == "*" or name == host or sub(host, -#name - 1) == "." .. name then return true end
+    end
+    return false
+end
+
+local function environment(name)
+    local value = native.http_env(name) or native.http_env(upper(name))
+    if value ~= "" then return value end
+end
+
+-- The proxy for a target: its parts, or nil; or false and why it is none.
+local function proxy_for(target, option)
+    if option == false then return end
+    local text = option
+    if text == nil then
+        if is_excepted(environment("no_proxy"), lower(target.host)) then return end
+        text = environment(target.scheme .. "_proxy") or environment("all_proxy")
+        if not text then return end
+        if not find(text, "://", 1, true) then text = "http://" .. text end
+    end
+    local proxy, why = url.parse(text)
+    if not proxy then return false, why end
+    if proxy.scheme ~= "http" then return false, "a proxy that is reached by http:// expected" end
+    return proxy
+end
+
+local REDIRECTS = { [301] = true, [302] = true, [303] = true, [307] = true, [308] = true }
+
+-- Headers that are for one server alone, and those of a body.
+local PRIVATE = { authorization = true, cookie = true, ["proxy-authorization"] = true, host = true }
+local OF_BODY = { ["content-length"] = true, ["content-type"] = true, ["content-encoding"] = true }
+
+local function without(ask, names)
+    local headers, has = {}, {}
+    for field, value in next, ask.headers do
+        local name = lower(field)
+        if not names[name] then
+            headers[field], has[name] = value, true
+        end
+    end
+    ask.headers, ask.has = headers, has
+end
+
+local function run(target, ask, options)
+    local deadline = ask.timeout > 0 and now() + ask.timeout or nil
+    local count = 0
+    while true do
+        local proxy, why = proxy_for(target, options.proxy)
+        if proxy == false then return false, INVALID, "proxy: " .. why end
+        ask.proxy = proxy
+        local res, code, text = send_once(target, ask, deadline)
+        if not res then return false, code, text or strerror(code) end
+        local location = REDIRECTS[res.status] and res.headers.location
+        if not location or options.redirect == false then return true, res end
+        if count >= ask.max_redirects then
+            res:close()
+            return false, INVALID, format("more than %d redirects", ask.max_redirects)
+        end
+        count = count + 1
+        local keeps = res.status == 307 or res.status == 308
+        if keeps and type(ask.body) == "function" then
+            -- What was sent cannot be sent again.
+            return true, res
+        end
+        local to
+        to, why = url.parse(url.resolve(target, location))
+        if not to then
+            res:close()
+            return false, INVALID, format("redirected to %s: %s", location, why)
+        end
+        -- Little is left of an answer that nobody looks at: then the connection can be kept.
+        if not res:text(65536) then res:close() end
+        if not keeps and ask.method ~= "HEAD" and (res.status == 303 or ask.method == "POST") then
+            ask.method, ask.body = "GET", nil
+            without(ask, OF_BODY)
+        end
+        if to.scheme ~= target.scheme or to.authority ~= target.authority then
+            without(ask, PRIVATE)
+        end
+        target = to
+    end
+end
+
+local function request(options, name)
+    if type(options.url) ~= "string" then bad("url", name, "URL", options.url) end
+    local target, why = url.parse(options.url)
+    if not target then bad("url", name, (gsub(why, " expected$", "")), options.url) end
+    local method = options.method
+    if method == nil then method = options.body ~= nil and "POST" or "GET" end
+    if type(method) ~= "string" or not find(method, "^[%w!#$%%&'*+.^_`|~-]+$") then
+        bad("method", name, 'method, as "GET",', method)
+    end
+    local headers, has = {}, {}
+    if options.headers ~= nil and type(options.headers) ~= "table" then
+        bad("headers", name, "table of headers", options.headers)
+    end
+    for field, value in next, options.headers or {} do
+        if type(field) ~= "string" then bad("headers", name, "name of a header", field) end
+        headers[field], has[lower(field)] = value, true
+    end
+    if not has["user-agent"] then headers["user-agent"] = "node-lua" end
+    if not has.accept then headers.accept = "*/*" end
+    local tls = options.tls
+    if tls ~= nil and (not native.tls_is_server or native.tls_is_server(tls) ~= false) then
+        bad("tls", name, "TLS configuration (tls.client)", tls)
+    end
+    if options.proxy ~= nil and options.proxy ~= false and type(options.proxy) ~= "string" then
+        bad("proxy", name, "URL of a proxy, or false,", options.proxy)
+    end
+    check.boolean(options.redirect, "redirect", name, true)
+    local ask = {
+        method = method,
+        headers = headers,
+        has = has,
+        body = options.body,
+        tls = tls,
+        timeout = check.seconds(options.timeout, "timeout", name, 0),
+        max_redirects = check.whole(
+            options.max_redirects,
+            "max_redirects",
+            name,
+            REDIRECTS_MAX,
+            0,
+            1000
+        ),
+    }
+    check_may_wait()
+    return run(target, ask, options)
+end
+
+local M = {}
+
+function M.request(options, ...)
+    check.check(options, OPTIONS, 1, "request")
+    if select("#", ...) > 0 then bad(2, "request", nil, (...)) end
+    return request(options, "request")
+end
+
+-- The same with options beside a URL, which they do not have.
+local function with(name, position, options, fields)
+    if options == nil then options = {} end
+    check.check(options, OPTIONS, position, name)
+    local all = {}
+    for field, value in next, options do
+        if fields[field] ~= nil then
+            bad_because(position, name, format("'%s' is said already", field))
+        end
+        all[field] = value
+    end
+    for field, value in next, fields do
+        all[field] = value
+    end
+    return request(all, name)
+end
+
+function M.get(where, options, ...)
+    if type(where) ~= "string" then bad(1, "get", "URL", where) end
+    if select("#", ...) > 0 then bad(3, "get", nil, (...)) end
+    return with("get", 2, options, { url = where })
+end
+
+function M.post(where, body, options, ...)
+    if type(where) ~= "string" then bad(1, "post", "URL", where) end
+    if body == nil then bad(2, "post", "string, buffer or iterator", body) end
+    if select("#", ...) > 0 then bad(4, "post", nil, (...)) end
+    return with("post", 3, options, { url = where, method = "POST", body = body })
+end
+
+return M

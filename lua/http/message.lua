@@ -1,0 +1,151 @@
+-- What requests and responses have in common: headers and bodies. Loaded with the first of either.
+
+local native, core = ...
+
+local pcall, rawget, setmetatable, type = pcall, rawget, setmetatable, type
+local bad, raise, strerror = core.bad, core.raise, native.strerror
+local lower, concat, format = string.lower, table.concat, string.format
+local register, cancel, suspend, set_timeout =
+    core.register, core.cancel, core.suspend, core.set_timeout
+local check_may_wait, timeout_of = core.check_may_wait, core.timeout_of
+
+local END_OF_FILE, INVALID, MESSAGE_TOO_LONG, TIMEOUT = 1, 18, 21, 208
+-- Of final answers.
+local STATUS_MIN, STATUS_MAX = 2e2, 999
+-- What `body`, `text` and `json` take unless more is said.
+local BODY_MAX = 16 * 2 ^ 20
+
+local M = {}
+
+-- Headers -----------------------------------------------------------------------------------------
+
+local lists = setmetatable({}, { __mode = "k" }) -- headers → name → all of its values
+
+local function all(headers, name)
+    if type(name) ~= "string" then bad(2, "all", "name of a header", name) end
+    name = lower(name)
+    local known = lists[headers]
+    local values = known and known[name]
+    local copy = {}
+    if values then
+        for i = 1, #values do
+            copy[i] = values[i]
+        end
+        return copy
+    end
+    return { rawget(headers, name) }
+end
+
+local Headers = { __metatable = false }
+
+function Headers.__index(headers, name)
+    if type(name) ~= "string" then return end
+    local value = rawget(headers, lower(name))
+    if value == nil and name == "all" then return all end
+    return value
+end
+
+function M.new_headers(joined, several)
+    if not joined then return end
+    lists[joined] = several
+    return setmetatable(joined, Headers)
+end
+
+-- Bodies ------------------------------------------------------------------------------------------
+
+-- The functions that read a body, by `read(owner, token)`, which is as native.http_read; one piece
+-- may take as many seconds as `limit(owner)` says, if there is one.
+function M.bodies(read, limit)
+    local B = {}
+
+    -- The next piece of a body: a buffer; or false and a code.
+    local function next_piece(owner, timeout)
+        if timeout == 0 and limit then timeout = limit(owner) end
+        local deadline = timeout > 0 and native.now() + timeout
+        while true do
+            local token = register()
+            local data, code = read(owner, token)
+            if data or code then
+                cancel(token)
+                return data, code
+            end
+            check_may_wait()
+            if deadline then
+                local left = deadline - native.now()
+                if left <= 0 then
+                    cancel(token)
+                    return false, TIMEOUT
+                end
+                set_timeout(token, left)
+            end
+            local ok, why = suspend()
+            if not ok then return false, why end
+        end
+    end
+
+    function B.reader(name, check)
+        return function(owner, timeout)
+            check(owner, name)
+            timeout = timeout == nil and 0 or timeout_of(timeout, 2, name)
+            if timeout < 0 then return false, TIMEOUT end
+            local data, code = next_piece(owner, timeout)
+            if data then return true, data end
+            return false, code
+        end
+    end
+
+    -- What `for` goes through a body with. What is missing of it raises.
+    function B.chunks(owner)
+        return function()
+            local data, code = next_piece(owner, 0)
+            if data then return data end
+            if code ~= END_OF_FILE then raise("a body has not come whole: " .. strerror(code)) end
+        end
+    end
+
+    -- All of a body, as a string; or false, a code and a text.
+    local function collect(owner, max)
+        local parts, size = {}, 0
+        while true do
+            local data, code = next_piece(owner, 0)
+            if not data then
+                if code == END_OF_FILE then return concat(parts) end
+                return false, code, strerror(code)
+            end
+            size = size + #data
+            if size > max then
+                return false, MESSAGE_TOO_LONG, format("a body of more than %.0f bytes", max)
+            end
+            parts[#parts + 1] = format("%s", data)
+        end
+    end
+
+    function B.collector(name, check)
+        return function(owner, max)
+            check(owner, name)
+            if max == nil then
+                max = BODY_MAX
+            elseif type(max) ~= "number" or not (max >= 0) then
+                bad(2, name, "number of bytes", max)
+            end
+            local text, code, why = collect(owner, max)
+            if not text then return false, code, why end
+            if name == "body" then return native.http_buffer(text) end
+            if name == "text" then return text end
+            local ok, value = pcall(native.json_decode, text)
+            if ok then return value end
+            return false, INVALID, value
+        end
+    end
+
+    return B
+end
+
+function M.check_status(status, position, name)
+    local is_one = type(status) == "number" and status % 1 == 0
+    if not is_one or status < STATUS_MIN or status > STATUS_MAX then
+        bad(position, name, format("status from %d to %d", STATUS_MIN, STATUS_MAX), status)
+    end
+end
+
+return M

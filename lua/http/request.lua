@@ -1,0 +1,237 @@
+-- Requests as handlers see them, and what answers them. Loaded with the first server.
+
+local native, core, message = ...
+
+local rawset, setmetatable, tonumber, type = rawset, setmetatable, tonumber, type
+local find = string.find
+local bad, raise, strerror = core.bad, core.raise, native.strerror
+local register, cancel, suspend = core.register, core.cancel, core.suspend
+local check_may_wait = core.check_may_wait
+local http_get, http_write = native.http_get, native.http_write
+
+-- What the native side knows a request by; 0 once it is over.
+local ID = {}
+-- Whether an answer was begun by `res`.
+local USED = {}
+local UPGRADED = {}
+-- Of an answer, its request.
+local REQUEST = {}
+
+local bodies = message.bodies(function(req, token) return native.http_read(req[ID], token) end)
+local request, response = {}, {}
+local Request, Response = {}, {}
+
+-- Fields that are looked up when they are first asked for, as src/lua/http/request.rs numbers them.
+local FIELDS = { method = 1, path = 2, query = 3, version = 4, remote_addr = 5, remote_port = 6 }
+
+function Request.__index(req, name)
+    local method = request[name]
+    if method then return method end
+    local which = FIELDS[name]
+    local value
+    if which then
+        value = http_get(req[ID], which)
+        if which == 6 then value = tonumber(value) end
+    elseif name == "headers" then
+        value = message.new_headers(native.http_headers(req[ID]))
+    elseif name == "chunks" then
+        value = bodies.chunks(req)
+    elseif name == "trailers" then
+        -- They come with the end of the body.
+        return message.new_headers(native.http_headers(req[ID], true))
+    elseif name == "tls" and native.http_tls then
+        value = native.http_tls(req[ID])
+    end
+    if value ~= nil then rawset(req, name, value) end
+    return value
+end
+
+Response.__index = response
+Request.__metatable, Response.__metatable = false, false
+
+local function check_request(req, name)
+    local id = type(req) == "table" and req[ID]
+    if not id then bad(1, name, "request", req) end
+    return id
+end
+
+local function check_response(res, name)
+    local req = type(res) == "table" and res[REQUEST]
+    if not req then bad(1, name, "answer of a request", res) end
+    return req[ID], req
+end
+
+request.read = bodies.reader("read", check_request)
+request.body = bodies.collector("body", check_request)
+request.text = bodies.collector("text", check_request)
+request.json = bodies.collector("json", check_request)
+
+local parse -- what http/args.lua returns, once it is needed
+
+--- What the query says: names with their values, decoded; a list where a name comes more than once.
+---@param req table
+---@return table
+function request.args(req)
+    check_request(req, "args")
+    parse = parse or native.load("http/args")()
+    return parse(req.query or "")
+end
+
+--- Sets the status of an answer that has not begun; 200 if this is not called.
+---@param res table
+---@param status integer
+function response.status(res, status)
+    local id = check_response(res, "status")
+    message.check_status(status, 2, "status")
+    if not native.http_status(id, status) then raise("'status' after the answer has begun") end
+    res[USED] = true
+    return res
+end
+
+--- Adds a header to an answer that has not begun.
+---@param res table
+---@param name string
+---@param value string|number|table
+function response.header(res, name, value)
+    local id = check_response(res, "header")
+    if not native.http_header(id, name, value) then raise("'header' after the answer has begun") end
+    res[USED] = true
+    return res
+end
+
+-- Writes a piece of the answer; waits while there is no room for more.
+local function write(id, data, name)
+    local token = register()
+    local ok, code = http_write(id, data, token)
+    if ok == nil and code == nil then
+        check_may_wait()
+        suspend()
+        return true
+    end
+    cancel(token)
+    if ok == nil then
+        if code == 0 then bad(2, name, "string, number or buffer", data) end
+        native.bad_because(2, name, code)
+    end
+    return ok, code
+end
+
+--- Writes a piece of the body; waits while the client does not keep up.
+---@param res table
+---@param data string|number|userdata
+---@return boolean ok, integer|nil code
+function response.write(res, data)
+    local id = check_response(res, "write")
+    if data == nil then bad(2, "write", "string, number or buffer", data) end
+    res[USED] = true
+    return write(id, data, "write")
+end
+
+local function finish(req, data, has_failed)
+    local id = req[ID]
+    req[ID] = 0
+    return native.http_finish(id, data, has_failed)
+end
+
+--- Ends the answer, with a last piece of the body if there is one.
+---@param res table
+---@param data? string|number|userdata
+function response.finish(res, data)
+    local _, req = check_response(res, "finish")
+    res[USED] = true
+    local is_open = req[ID] ~= 0
+    if not finish(req, data, false) then bad(2, "finish", "string, number or buffer", data) end
+    return is_open
+end
+
+--- Ends the answer with a value in JSON.
+---@param res table
+---@param value any
+function response.json(res, value)
+    local id, req = check_response(res, "json")
+    if not native.json_encode then raise("'json' is not in this build of node-lua") end
+    local text = native.json_encode(value)
+    if req[ID] ~= 0 and not native.http_default_type(id) then
+        raise("'json' after the answer has begun")
+    end
+    return response.finish(res, text)
+end
+
+--- Answers with a file, or with the part of it, or the news, that the client asks for.
+---@param res table
+---@param path string
+---@return boolean ok, integer|nil code, string|nil text
+function response.sendfile(res, path)
+    local id, req = check_response(res, "sendfile")
+    if type(path) ~= "string" or find(path, "\0", 1, true) then
+        bad(2, "sendfile", "path of a file", path)
+    end
+    res[USED] = true
+    if req[ID] == 0 then raise("'sendfile' after the answer has ended") end
+    local ok, code = native.http_sendfile(id, path)
+    if ok then return true end
+    if ok == nil then raise("'sendfile' after the answer has begun") end
+    return false, code, strerror(code) .. ": " .. path
+end
+
+-- Sends what an iterator gives.
+local function send_all(req, body)
+    for piece in body do
+        local ok, code = write(req[ID], piece, "serve")
+        if not ok then raise("a body was not taken: " .. strerror(code)) end
+    end
+    finish(req)
+end
+
+-- Does what a handler has returned.
+local function conclude(req, res, status, headers, body)
+    if res[USED] == UPGRADED then return end
+    if res[USED] then
+        -- What methods of res return may be returned too.
+        if type(status) == "number" then
+            raise("the handler has returned an answer, but used res")
+        end
+        if req[ID] ~= 0 then finish(req) end
+        return
+    end
+    if status == nil then raise("the handler has neither returned an answer nor used res") end
+    message.check_status(status, "what the handler has returned first", "serve")
+    local id = req[ID]
+    if type(body) == "function" then
+        native.http_status(id, status)
+        native.http_add_headers(id, headers)
+        return send_all(req, body)
+    end
+    if not native.http_answer(id, status, headers, body) then
+        bad("what the handler has returned third", "serve", "string, buffer or iterator", body)
+    end
+    finish(req)
+end
+
+local M = {}
+
+function M.new(id)
+    local req = setmetatable({ [ID] = id }, Request)
+    return req, setmetatable({ [REQUEST] = req, [USED] = false }, Response)
+end
+
+-- For http/upgrade.lua.
+function M.id_of(req) return type(req) == "table" and req[ID] end
+
+function M.request_of(res) return type(res) == "table" and res[REQUEST] end
+
+function M.forget(req, res)
+    req[ID] = 0
+    res[USED] = UPGRADED
+end
+
+function M.serve(handler, req, res) return conclude(req, res, handler(req, res)) end
+
+-- The handler has failed: true if that was one of a request.
+function M.fail(req)
+    if type(req) ~= "table" or not req[ID] then return false end
+    if req[ID] ~= 0 then finish(req, nil, true) end
+    return true
+end
+
+return M

@@ -1,0 +1,211 @@
+-- http.serve. Loaded when it is first called.
+
+local native, core = ...
+
+local select, setmetatable, type, unpack = select, setmetatable, type, unpack
+local bad, handlers = core.bad, core.handlers
+local call_guarded = core.call_guarded
+local sockets = core.sockets
+local check_options = native.load("http/options")(native)
+local message = core.http_message or native.load("http/message")(native, core)
+core.http_message = message
+local requests = native.load("http/request")(native, core, message)
+local new_request, serve_request = requests.new, requests.serve
+
+local max, min, now = math.max, math.min, native.now
+local timer_start, jobs = native.timer_start, core.get_timing().jobs
+local hold, register, cancel = core.hold, core.register, core.cancel
+local suspend, set_timeout = core.suspend, core.set_timeout
+local check_may_wait, timeout_of = core.check_may_wait, core.timeout_of
+
+local LISTENER_CLOSED = 204
+-- The least time between two looks at who takes too long.
+local SWEEP_SECONDS = 0.05
+-- How long requests may take to end after `close`, unless more is said.
+local CLOSE_SECONDS = 30
+
+-- Servers: number, handler, listener (its record), is_closed.
+local by_number = {}
+local by_listener = setmetatable({}, { __mode = "k" })
+local by_object = setmetatable({}, { __mode = "k" })
+
+core.fail_request, core.http_requests = requests.fail, requests
+
+local OPTIONS = {
+    tls = true,
+    reuse_port = true,
+    head_bytes = true,
+    headers = true,
+    body_bytes = true,
+    head_timeout = true,
+    idle_timeout = true,
+    body_rate = true,
+    http2 = true,
+}
+
+local sweep_at -- when the next look at who takes too long is due, if one is
+local arm
+
+local function sweep()
+    hold(1) -- what the dispatcher takes back for every timer
+    sweep_at = nil
+    arm(native.http_sweep())
+end
+
+-- Has clients that take too long ended in so many seconds; keeps nobody alive.
+function arm(seconds)
+    if not seconds then return end
+    seconds = max(seconds, SWEEP_SECONDS)
+    local at = now() + seconds
+    -- One that comes a little late does for this too.
+    if sweep_at and sweep_at <= at + SWEEP_SECONDS then return end
+    sweep_at = at
+    local _, slot = timer_start(seconds, 0)
+    jobs[slot] = function()
+        -- Another may have been due before.
+        if sweep_at == at then return sweep() end
+        hold(1)
+    end
+end
+
+-- Takes the connections that wait.
+local function accept(record)
+    local server = by_listener[record]
+    local has_collected = false
+    while not record.closed do
+        local ok, code = native.http_accept(record.id, server.number)
+        arm(server.first_look)
+        if ok == nil then return end
+        if sockets.is_shortage(code) then
+            if sockets.get_shortage().hold_up(accept, record, has_collected) then return end
+            has_collected = true
+        end
+    end
+end
+
+local REQUEST = 9
+
+-- A request has come.
+handlers[REQUEST] = function(id, number)
+    local server = by_number[number]
+    if not sweep_at then arm(1) end
+    local req, res = new_request(id)
+    return call_guarded(req, serve_request, server.handler, req, res)
+end
+
+local server = {}
+local Server = { __index = server, __metatable = false }
+
+local function check_server(object, name)
+    local record = by_object[object]
+    if record == nil then bad(1, name, "http server", object) end
+    return record
+end
+
+--- The port that is listened on.
+---@return integer
+function server.port(object) return native.address(check_server(object, "port").listener.id, 2) end
+
+-- Waits until the last connection of a server has ended, or its time is over.
+local function finish(record, seconds)
+    local token = register()
+    if native.http_close(record.number, token) == 0 then return cancel(token) end
+    set_timeout(token, seconds)
+    if not suspend() then native.http_end(record.number) end
+end
+
+--- Stops accepting; requests that have come are answered, and their connections closed then, or
+--- after so many seconds. Waits for that, unless it is called by a handler of this server.
+---@param object table
+---@param seconds? number 30 if none are given
+---@return boolean first true the first time
+function server.close(object, seconds)
+    local record = check_server(object, "close")
+    seconds = seconds == nil and CLOSE_SECONDS or timeout_of(seconds, 2, "close")
+    local is_first = sockets.close_record(record.listener, LISTENER_CLOSED)
+    if not is_first then return false end
+    if seconds <= 0 then
+        native.http_end(record.number)
+        return true
+    end
+    if requests.id_of(core.guarded()) then
+        hold(1)
+        core.defer(core.call, function()
+            hold(-1)
+            finish(record, seconds)
+        end)
+    else
+        check_may_wait()
+        finish(record, seconds)
+    end
+    return true
+end
+
+-- What options say, in the order that native.http_serve takes it.
+local function settings_of(options)
+    local tls = options.tls
+    if tls ~= nil and not (native.tls_is_server and native.tls_is_server(tls)) then
+        bad("tls", "serve", "TLS configuration for servers (tls.server)", tls)
+    end
+    local whole, seconds = check_options.whole, check_options.seconds
+    return {
+        tls or false,
+        check_options.boolean(options.http2, "http2", "serve", false),
+        whole(options.head_bytes, "head_bytes", "serve", 65536, 1024, 2 ^ 20),
+        whole(options.headers, "headers", "serve", 100, 1, 10000),
+        whole(options.body_bytes, "body_bytes", "serve", 2 ^ 53, 0, 2 ^ 53),
+        seconds(options.head_timeout, "head_timeout", "serve", 30),
+        seconds(options.idle_timeout, "idle_timeout", "serve", 75),
+        whole(options.body_rate, "body_rate", "serve", 100, 0, 2 ^ 53),
+    }
+end
+
+local function new_server(socket, settings, handler)
+    local listener = sockets.check_listener(socket, "serve")
+    local record = { handler = handler, listener = listener }
+    local head_timeout = settings[6]
+    -- By then something may have to be looked at.
+    record.first_look = head_timeout > 0 and min(1, head_timeout) or 1
+    record.number = native.http_serve(unpack(settings, 1, 8))
+    by_number[record.number] = record
+    by_listener[listener] = record
+    local object = setmetatable({}, Server)
+    by_object[object] = record
+    sockets.set_callback(socket, listener, handler, accept)
+    listener.serve = accept
+    return object
+end
+
+local M = {}
+
+function M.serve(where, ...)
+    local n = select("#", ...)
+    local port, given = nil, 0
+    if type(where) == "string" then
+        port, given = (...), 1
+    end
+    if n <= given then bad(given + 2, "serve", "function", nil) end
+    local options, handler = select(given + 1, ...)
+    if type(options) == "function" and n == given + 1 then
+        options, handler = {}, options
+    elseif n > given + 2 then
+        bad(given + 4, "serve", nil, (select(given + 3, ...)))
+    end
+    check_options.check(options, OPTIONS, given + 2, "serve")
+    if type(handler) ~= "function" then bad(given + 3, "serve", "function", handler) end
+    local settings = settings_of(options)
+    local socket = where
+    if given == 1 then
+        local reuse_port = check_options.boolean(options.reuse_port, "reuse_port", "serve", false)
+        local ok
+        if reuse_port then
+            ok, socket = sockets.listen("serve", 0, where, port, true)
+        else
+            ok, socket = sockets.listen("serve", 0, where, port)
+        end
+        if not ok then return false, socket end
+    end
+    return true, new_server(socket, settings, handler)
+end
+
+return M

@@ -1,0 +1,17 @@
+-- Connections that go on in another protocol: how a WebSocket takes one over.
+
+local native, core = ...
+
+local bad = core.bad
+local requests, sockets = core.http_requests, core.sockets
+
+-- Answers 101 with these lines of a head, each of which ends with "\r\n": true and a tcp socket; or
+-- false and a code. The request is over then, whatever its handler returns.
+return function(req, res, name, head)
+    if not requests or not requests.id_of(req) then bad(1, name, "request", req) end
+    if requests.request_of(res) ~= req then bad(2, name, "the answer of that request", res) end
+    local key, code = native.http_upgrade(requests.id_of(req), head)
+    if not key then return false, code end
+    requests.forget(req, res)
+    return true, sockets.new_stream(key)
+end

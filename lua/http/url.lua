@@ -1,0 +1,80 @@
+-- Addresses of what is asked for. Loaded with the first request.
+
+local concat, gmatch = table.concat, string.gmatch
+local find, format, gsub, lower, match, sub =
+    string.find, string.format, string.gsub, string.lower, string.match, string.sub
+local tonumber = tonumber
+
+local PORTS = { http = 80, https = 443 }
+
+local M = {}
+
+-- The parts of an absolute URL: scheme, host (without the brackets of an address), port, target,
+-- and what stands before the host. Nothing, and why, if it is none.
+function M.parse(text)
+    local scheme, rest = match(text, "^(%a[%w+.-]*)://(.*)$")
+    if not scheme then return nil, "an absolute URL, as http://host/path, expected" end
+    scheme = lower(scheme)
+    if not PORTS[scheme] then return nil, "a URL of http or https expected" end
+    rest = gsub(rest, "#.*$", "")
+    local authority, target = match(rest, "^([^/?]*)(.*)$")
+    local user
+    local at = find(authority, "@[^@]*$")
+    if at then
+        user, authority = sub(authority, 1, at - 1), sub(authority, at + 1)
+    end
+    local host, port = match(authority, "^%[([%x:.]+)%]:?(%d*)$")
+    if not host then
+        host, port = match(authority, "^([^%[%]:%s]+):?(%d*)$")
+    end
+    local number = port == "" and PORTS[scheme] or tonumber(port)
+    if not host or not number or number > 65535 then
+        return nil, "a URL with a host, and a port up to 65535, expected"
+    end
+    if sub(target, 1, 1) ~= "/" then target = "/" .. target end
+    -- What browsers do as well; anything else that is no part of one is refused later.
+    target = gsub(target, " ", "%%20")
+    return {
+        scheme = scheme,
+        host = host,
+        port = number,
+        target = target,
+        user = user,
+        -- As headers have it.
+        authority = (find(host, ":", 1, true) and "[" .. host .. "]" or host)
+            .. (number ~= PORTS[scheme] and format(":%d", number) or ""),
+    }
+end
+
+-- What a path looks like without its dots.
+local function without_dots(path)
+    local parts = {}
+    local n = 0
+    for part in gmatch(path, "[^/]*/?") do
+        local name = gsub(part, "/$", "")
+        if name == ".." then
+            n = n > 1 and n - 1 or n
+        elseif name ~= "." and part ~= "" then
+            n = n + 1
+            parts[n] = part
+        end
+    end
+    return concat(parts, "", 1, n)
+end
+
+-- The URL that `location` means, to who was sent there by `from`.
+function M.resolve(from, location)
+    location = gsub(location, "#.*$", "")
+    if match(location, "^%a[%w+.-]*:") then return location end
+    local base = from.scheme .. "://"
+    if sub(location, 1, 2) == "//" then return from.scheme .. ":" .. location end
+    base = base .. from.authority
+    local path = match(from.target, "^[^?]*")
+    if sub(location, 1, 1) == "?" then return base .. path .. location end
+    if location == "" then return base .. from.target end
+    local place, query = match(location, "^([^?]*)(.*)$")
+    if sub(place, 1, 1) == "/" then return base .. without_dots(place) .. query end
+    return base .. without_dots(gsub(path, "[^/]*$", "") .. place) .. query
+end
+
+return M

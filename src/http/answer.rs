@@ -1,0 +1,123 @@
+//! The answer to a request, which comes later.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use http::Response;
+
+use super::body::Out;
+use super::ready::lock;
+
+/// Requests of one connection. One thread at a time counts.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    called: AtomicU64,
+    over: AtomicU64,
+}
+
+impl Traffic {
+    /// Requests that have come.
+    pub(super) fn called(&self) -> u64 {
+        self.called.load(Ordering::Relaxed)
+    }
+
+    /// Those that are not answered to the end.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.called() - self.over.load(Ordering::Relaxed)
+    }
+
+    /// One more has come.
+    pub(super) fn begin(self: &Arc<Self>) -> Guard {
+        self.called.fetch_add(1, Ordering::Relaxed);
+        Guard(Arc::clone(self))
+    }
+}
+
+/// A request that is not answered to the end, while it lives.
+#[derive(Debug)]
+pub(super) struct Guard(Arc<Traffic>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.over.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Where an answer is put.
+#[derive(Debug, Default)]
+pub struct Answer(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    response: Option<Response<Out>>,
+    waker: Option<Waker>,
+    /// Nobody waits for one any more.
+    is_gone: bool,
+}
+
+impl Answer {
+    /// Answers; false if nobody waits for it any more.
+    pub fn give(&self, response: Response<Out>) -> bool {
+        let mut state = lock(&self.0);
+        if state.is_gone {
+            return false;
+        }
+        state.response = Some(response);
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        true
+    }
+
+    /// Whether nobody waits for one any more.
+    pub fn is_gone(&self) -> bool {
+        lock(&self.0).is_gone
+    }
+}
+
+/// What hyper waits for.
+pub(super) struct Waiting {
+    answer: Arc<Answer>,
+    guard: Option<Guard>,
+}
+
+impl Waiting {
+    pub(super) fn new(answer: &Arc<Answer>, guard: Guard) -> Waiting {
+        Waiting { answer: Arc::clone(answer), guard: Some(guard) }
+    }
+}
+
+impl Future for Waiting {
+    type Output = Result<Response<Out>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = Arc::clone(&self.answer);
+        let mut state = lock(&answer.0);
+        if let Some(mut response) = state.response.take() {
+            state.is_gone = true;
+            response.body_mut().guard(self.guard.take());
+            return Poll::Ready(Ok(response));
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // Dropped without the lock: who is in there may wake somebody.
+        let gone = {
+            let mut state = lock(&self.answer.0);
+            state.is_gone = true;
+            state.response.take()
+        };
+        drop(gone);
+    }
+}

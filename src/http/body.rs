@@ -1,0 +1,282 @@
+//! Bodies on their way out.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use hyper::body::{Body, Frame, SizeHint};
+
+use super::answer::Guard;
+use super::ready::{Item, Ready, lock};
+use crate::message::Held;
+
+/// Bytes of a body that wait in it before whoever writes has to wait.
+const HIGH_BYTES: usize = 128 * 1024;
+
+/// What one read of a file takes.
+const FILE_BYTES: usize = 64 * 1024;
+
+/// A body that is sent.
+#[derive(Debug)]
+pub struct Out {
+    source: Source,
+    /// Told when it is dropped, by which hyper has taken all of it, or wants no more.
+    end: Option<Arc<Channel>>,
+    /// What lasts as long as it does.
+    guard: Option<Guard>,
+    /// What it counts for the context.
+    _held: Option<Held>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// All of it.
+    Whole(Bytes),
+    /// What a script writes by and by.
+    Channel(Arc<Channel>),
+    /// So many bytes of a file, from this place on.
+    File { file: File, at: u64, left: u64 },
+}
+
+impl Out {
+    fn new(source: Source, end: Option<Arc<Channel>>, held: Option<Held>) -> Out {
+        Out { source, end, guard: None, _held: held }
+    }
+
+    /// These bytes, which count so for the context.
+    pub fn whole(bytes: Bytes, held: Option<Held>) -> Out {
+        Out::new(Source::Whole(bytes), None, held)
+    }
+
+    /// Has something last as long as this.
+    pub(super) fn guard(&mut self, guard: Option<Guard>) {
+        self.guard = guard;
+    }
+
+    /// What is written to a channel.
+    pub fn channel(channel: &Arc<Channel>) -> Out {
+        Out::new(Source::Channel(Arc::clone(channel)), Some(Arc::clone(channel)), None)
+    }
+
+    /// `left` bytes of a file, from `at` on.
+    pub fn file(file: File, at: u64, left: u64) -> Out {
+        Out::new(Source::File { file, at, left }, None, None)
+    }
+}
+
+/// The way of a body's bytes from a script to hyper.
+#[derive(Debug)]
+pub struct Channel {
+    ready: Arc<Ready>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pieces: VecDeque<(Bytes, Option<Held>)>,
+    bytes: usize,
+    trailers: Option<HeaderMap>,
+    /// How long the whole body is, if that is known, less what was written.
+    left: Option<u64>,
+    has_ended: bool,
+    has_failed: bool,
+    /// Nobody takes anything any more.
+    is_gone: bool,
+    /// Who is woken once there is more.
+    reader: Option<Waker>,
+    /// Who waits for room; 0 for nobody.
+    writer: u64,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// There is room for more.
+    Done,
+    /// It was taken, but there is no room for more.
+    Full,
+    /// Nobody takes it any more.
+    Gone,
+    /// It would be more than was said.
+    TooLong,
+}
+
+impl Channel {
+    /// Of a body of so many bytes, if that is known.
+    pub fn new(ready: &Arc<Ready>, length: Option<u64>) -> Arc<Channel> {
+        let state = State { left: length, ..State::default() };
+        Arc::new(Channel { ready: Arc::clone(ready), state: Mutex::new(state) })
+    }
+
+    fn wake_reader(state: &mut State) {
+        if let Some(waker) = state.reader.take() {
+            waker.wake();
+        }
+    }
+
+    /// Adds bytes, which count so for the context.
+    pub fn write(&self, bytes: Bytes, held: Option<Held>) -> Written {
+        let mut state = lock(&self.state);
+        if state.is_gone || state.has_failed {
+            return Written::Gone;
+        }
+        if let Some(left) = state.left {
+            let Some(left) = left.checked_sub(bytes.len() as u64) else { return Written::TooLong };
+            state.left = Some(left);
+        }
+        if !bytes.is_empty() {
+            state.bytes += bytes.len();
+            state.pieces.push_back((bytes, held));
+            Channel::wake_reader(&mut state);
+        }
+        if state.bytes >= HIGH_BYTES { Written::Full } else { Written::Done }
+    }
+
+    /// Whether whoever writes has to wait; then `token` is told when there is room.
+    pub fn wait_for_room(&self, token: u64) -> bool {
+        let mut state = lock(&self.state);
+        let must_wait = state.bytes >= HIGH_BYTES && !state.is_gone;
+        if must_wait {
+            state.writer = token;
+        }
+        must_wait
+    }
+
+    /// Nobody waits for room any more.
+    pub fn forget_writer(&self) {
+        lock(&self.state).writer = 0;
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        lock(&self.state).bytes
+    }
+
+    /// Nothing follows but these trailers. False if less was written than was said.
+    pub fn end(&self, trailers: Option<HeaderMap>) -> bool {
+        let mut state = lock(&self.state);
+        let is_short = state.left.is_some_and(|left| left > 0);
+        state.has_ended = true;
+        state.has_failed |= is_short;
+        state.trailers = trailers;
+        Channel::wake_reader(&mut state);
+        !is_short
+    }
+
+    /// What follows is missing: the peer is to find the body cut off.
+    pub fn fail(&self) {
+        let mut state = lock(&self.state);
+        state.has_failed |= !state.has_ended;
+        Channel::wake_reader(&mut state);
+    }
+
+    /// Whether nobody takes anything any more.
+    pub fn is_gone(&self) -> bool {
+        lock(&self.state).is_gone
+    }
+
+    fn tell_writer(&self, state: &mut State) {
+        let token = std::mem::take(&mut state.writer);
+        if token != 0 {
+            self.ready.push(Item::Waiter(token));
+        }
+    }
+
+    fn poll_frame(&self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let mut state = lock(&self.state);
+        if let Some((bytes, _)) = state.pieces.pop_front() {
+            state.bytes -= bytes.len();
+            if state.bytes < HIGH_BYTES / 2 {
+                self.tell_writer(&mut state);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if state.has_failed {
+            return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into())));
+        }
+        if state.has_ended {
+            let trailers = state.trailers.take();
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        state.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn go(&self) {
+        let mut state = lock(&self.state);
+        state.is_gone = true;
+        state.pieces.clear();
+        state.bytes = 0;
+        self.tell_writer(&mut state);
+    }
+}
+
+impl Body for Out {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut self.source {
+            Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Channel(channel) => channel.poll_frame(cx),
+            Source::File { left: 0, .. } => Poll::Ready(None),
+            Source::File { file, at, left } => {
+                let mut block =
+                    vec![0; FILE_BYTES.min(usize::try_from(*left).unwrap_or(FILE_BYTES))];
+                let result = match file.read_at(&mut block, *at) {
+                    // It has become shorter.
+                    Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(count) => {
+                        block.truncate(count);
+                        (*at, *left) = (*at + count as u64, *left - count as u64);
+                        Ok(Frame::data(Bytes::from(block)))
+                    }
+                    Err(error) => Err(error),
+                };
+                Poll::Ready(Some(result))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Whole(bytes) => bytes.is_empty(),
+            Source::File { left, .. } => *left == 0,
+            Source::Channel(channel) => {
+                let state = lock(&channel.state);
+                let is_over = state.has_ended && !state.has_failed && state.trailers.is_none();
+                is_over && state.pieces.is_empty()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::File { left, .. } => SizeHint::with_exact(*left),
+            Source::Channel(channel) => {
+                let state = lock(&channel.state);
+                let left = state.left.map(|left| left + state.bytes as u64);
+                left.map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+        }
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        if let Some(channel) = &self.end {
+            channel.go();
+        }
+    }
+}

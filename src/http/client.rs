@@ -1,0 +1,158 @@
+//! A connection to a server.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+
+use super::body::Out;
+use super::ready::{Item, Ready, Wakes, lock};
+use super::tasks::Tasks;
+use super::wire::{Io, Wire};
+use crate::net;
+use crate::sched::Context;
+
+/// Windows of HTTP/2, for a stream and for a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// What hyper reads into at most, and so the longest head of an answer.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// What an answer comes by.
+pub type Response1 = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
+
+type Made<S, C> = Pin<Box<dyn Future<Output = hyper::Result<(S, C)>> + Send>>;
+type Connection1 = http1::Connection<Io, Out>;
+type Connection2 = http2::Connection<Io, Out, Tasks>;
+
+/// How far a connection is.
+enum Protocol {
+    Making1(Made<http1::SendRequest<Out>, Connection1>),
+    Making2(Made<http2::SendRequest<Out>, Connection2>),
+    Http1(http1::SendRequest<Out>, Pin<Box<Connection1>>),
+    Http2(http2::SendRequest<Out>, Pin<Box<Connection2>>),
+}
+
+/// A connection to a server.
+pub struct Client {
+    protocol: Protocol,
+    wire: Arc<Mutex<Wire>>,
+    wakes: Arc<Wakes>,
+    waker: Waker,
+    tasks: Tasks,
+}
+
+impl Client {
+    /// Takes a connection that stands, under this key.
+    pub fn new(
+        net: net::Connection,
+        key: u64,
+        is_http2: bool,
+        ready: &Arc<Ready>,
+        context: &Arc<Context>,
+    ) -> Client {
+        net.set_nodelay(true);
+        let (wakes, waker) = Wakes::new(ready, Item::Connection(key));
+        let wire = Arc::new(Mutex::new(Wire::new(net, context)));
+        let tasks = Tasks::new(ready, key);
+        let io = Io(Arc::clone(&wire));
+        let protocol = if is_http2 {
+            let mut builder = http2::Builder::new(tasks.clone());
+            builder
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW);
+            Protocol::Making2(Box::pin(builder.handshake(io)))
+        } else {
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(BUFFER_BYTES);
+            Protocol::Making1(Box::pin(builder.handshake(io)))
+        };
+        Client { protocol, wire, wakes, waker, tasks }
+    }
+
+    /// The socket has something to read.
+    pub fn on_readable(&mut self) {
+        lock(&self.wire).on_readable();
+        self.waker.wake_by_ref();
+    }
+
+    /// The socket takes more.
+    pub fn on_writable(&mut self) {
+        if lock(&self.wire).on_writable() {
+            self.waker.wake_by_ref();
+        }
+    }
+
+    /// Calls `body` with the socket.
+    pub fn with_net<R>(&self, body: impl FnOnce(&mut net::Connection) -> R) -> R {
+        body(&mut lock(&self.wire).net)
+    }
+
+    /// Goes on with a task of it.
+    pub fn run_task(&mut self, slot: usize) {
+        self.tasks.clone().run(slot);
+    }
+
+    /// Goes on as far as possible; ready once it is over.
+    pub fn poll(&mut self) -> Poll<()> {
+        self.wakes.begin();
+        let waker = self.waker.clone();
+        let mut cx = TaskContext::from_waker(&waker);
+        loop {
+            match &mut self.protocol {
+                Protocol::Making1(made) => match made.as_mut().poll(&mut cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok((sender, connection))) => {
+                        self.protocol = Protocol::Http1(sender, Box::pin(connection));
+                    }
+                },
+                Protocol::Making2(made) => match made.as_mut().poll(&mut cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Ready(Ok((sender, connection))) => {
+                        self.protocol = Protocol::Http2(sender, Box::pin(connection));
+                    }
+                },
+                Protocol::Http1(_, connection) => {
+                    return connection.as_mut().poll(&mut cx).map(drop);
+                }
+                Protocol::Http2(_, connection) => {
+                    return connection.as_mut().poll(&mut cx).map(drop);
+                }
+            }
+        }
+    }
+
+    /// Whether a request may be sent now.
+    pub fn is_free(&self) -> bool {
+        match &self.protocol {
+            Protocol::Http1(sender, _) => sender.is_ready(),
+            Protocol::Http2(sender, _) => sender.is_ready(),
+            Protocol::Making1(_) | Protocol::Making2(_) => false,
+        }
+    }
+
+    /// Sends a request; nothing if none may be sent.
+    pub fn send(&mut self, request: Request<Out>) -> Option<Response1> {
+        match &mut self.protocol {
+            Protocol::Http1(sender, _) => Some(Box::pin(sender.send_request(request))),
+            Protocol::Http2(sender, _) => Some(Box::pin(sender.send_request(request))),
+            Protocol::Making1(_) | Protocol::Making2(_) => None,
+        }
+    }
+
+    /// Ends it: the socket, for whoever closes it.
+    pub fn into_net(self) -> Option<net::Connection> {
+        let Client { protocol, wire, tasks, .. } = self;
+        tasks.clear();
+        drop(protocol);
+        let wire = Arc::into_inner(wire)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Some(wire.net)
+    }
+}

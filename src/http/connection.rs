@@ -1,0 +1,418 @@
+//! A server's connection: which protocol it speaks, and one look at it at a time.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use bytes::BytesMut;
+use hyper::server::conn::{http1, http2};
+
+use super::answer::Traffic;
+use super::ready::{Item, Wakes, lock};
+use super::scan::Scan;
+use super::server::{Server, Service, lines_of};
+use super::tasks::Tasks;
+use super::wire::{Io, Wire};
+use crate::buf::fill_block;
+use crate::error::Code;
+use crate::message::Held;
+use crate::net;
+use crate::rt;
+use crate::sched::Context;
+
+/// How HTTP/2 begins.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the first read of a connection takes.
+const FIRST_BYTES: usize = 4096;
+
+/// How long a peer's progress is looked at before it is judged, in nanoseconds.
+const WINDOW: u64 = 10_000_000_000;
+
+/// A connection without a request gives memory back after so many nanoseconds.
+const REST: u64 = 1_000_000_000;
+
+/// Too slow: what the client is told, unless an answer has begun.
+const TIMED_OUT: u16 = 408;
+
+/// The protocol of a connection.
+enum Protocol {
+    /// TLS is being agreed on.
+    #[cfg(feature = "tls")]
+    Handshake,
+    /// So much has come, and is no sign yet.
+    Unknown(BytesMut),
+    /// HTTP/1, while nothing is going on; hyper is made again for the next request.
+    Resting,
+    Http1(Pin<Box<http1::Connection<Io, Service>>>),
+    Http2(Pin<Box<http2::Connection<Io, Service, Tasks>>>, Tasks),
+}
+
+/// What a connection is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The first request, or the rest of one's head.
+    Head,
+    /// The next request.
+    Idle,
+    /// Answers, or that the peer takes them.
+    Busy,
+}
+
+/// When a connection is to be looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Then.
+    At(u64),
+    /// Only if something happens.
+    Never,
+    /// Now: its time is over.
+    Over,
+}
+
+/// A server's connection.
+pub struct Connection {
+    server: Arc<Server>,
+    key: u64,
+    protocol: Protocol,
+    wire: Arc<Mutex<Wire>>,
+    wakes: Arc<Wakes>,
+    waker: Waker,
+    traffic: Arc<Traffic>,
+    context: Arc<Context>,
+    phase: Phase,
+    /// Since when it is in that phase.
+    since: u64,
+    /// When its progress was looked at last, and how far it was.
+    progress: Option<(u64, u64)>,
+    is_closing: bool,
+    /// What it counts for the context.
+    _held: Option<Held>,
+}
+
+impl Connection {
+    /// Takes a connection that has just been accepted, under this key.
+    pub fn new(
+        server: &Arc<Server>,
+        net: net::Connection,
+        key: u64,
+        context: &Arc<Context>,
+        held: Option<Held>,
+    ) -> Self {
+        net.set_nodelay(true);
+        let (wakes, waker) = Wakes::new(server.ready(), Item::Connection(key));
+        waker.wake_by_ref();
+        let protocol = Protocol::Unknown(BytesMut::new());
+        #[cfg(feature = "tls")]
+        let (mut net, mut protocol) = (net, protocol);
+        #[cfg(feature = "tls")]
+        if let Some(config) = &server.tls {
+            let begun = config.session(None).ok().map(|session| net.start_tls(session, 1));
+            debug_assert_eq!(begun, Some(Ok(())), "a fresh connection can begin TLS");
+            protocol = Protocol::Handshake;
+        }
+        Connection {
+            server: Arc::clone(server),
+            key,
+            protocol,
+            wire: Arc::new(Mutex::new(Wire::new(net, context))),
+            wakes,
+            waker,
+            traffic: Arc::default(),
+            context: Arc::clone(context),
+            phase: Phase::Head,
+            since: rt::now(),
+            progress: None,
+            is_closing: false,
+            _held: held,
+        }
+    }
+
+    /// The number of its server.
+    pub fn server(&self) -> u64 {
+        self.server.number
+    }
+
+    /// The socket has something to read.
+    pub fn on_readable(&mut self) {
+        lock(&self.wire).on_readable();
+        self.waker.wake_by_ref();
+    }
+
+    /// The socket takes more.
+    pub fn on_writable(&mut self) {
+        if lock(&self.wire).on_writable() {
+            self.waker.wake_by_ref();
+        }
+        #[cfg(feature = "tls")]
+        if matches!(self.protocol, Protocol::Handshake) {
+            self.waker.wake_by_ref();
+        }
+    }
+
+    /// Calls `body` with the socket.
+    pub fn with_net<R>(&self, body: impl FnOnce(&mut net::Connection) -> R) -> R {
+        body(&mut lock(&self.wire).net)
+    }
+
+    /// Goes on with a task of it.
+    pub fn run_task(&mut self, slot: usize) {
+        if let Protocol::Http2(_, tasks) = &self.protocol {
+            tasks.clone().run(slot);
+        }
+    }
+
+    /// Goes on as far as possible; ready once it is over.
+    pub fn poll(&mut self) -> Poll<()> {
+        self.wakes.begin();
+        let waker = self.waker.clone();
+        let mut cx = TaskContext::from_waker(&waker);
+        let result = loop {
+            match &mut self.protocol {
+                #[cfg(feature = "tls")]
+                Protocol::Handshake => match self.agree() {
+                    Poll::Ready(true) => continue,
+                    Poll::Ready(false) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Protocol::Unknown(_) => match self.learn() {
+                    Poll::Ready(true) => continue,
+                    Poll::Ready(false) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Protocol::Resting => self.resume_http1(),
+                Protocol::Http1(connection) => break connection.as_mut().poll(&mut cx),
+                Protocol::Http2(connection, _) => break connection.as_mut().poll(&mut cx),
+            }
+        };
+        if result.is_pending() {
+            self.note_phase();
+            return Poll::Pending;
+        }
+        // What has gone wrong is the peer's affair, who is told as far as that is possible.
+        let mut wire = lock(&self.wire);
+        if let Some(refusal) = wire.refusal
+            && !wire.has_bad_body(self.traffic.called())
+        {
+            wire.net.stage(lines_of(refusal.status()).as_bytes());
+        }
+        Poll::Ready(())
+    }
+
+    fn note_phase(&mut self) {
+        let is_busy = self.traffic.in_flight() > 0;
+        let phase = match &self.protocol {
+            _ if is_busy => Phase::Busy,
+            Protocol::Http2(..) => Phase::Idle,
+            Protocol::Http1(_) if self.traffic.called() > 0 => {
+                match lock(&self.wire).has_half_a_head() {
+                    true => Phase::Head,
+                    false => Phase::Idle,
+                }
+            }
+            _ => Phase::Head,
+        };
+        if phase != self.phase {
+            (self.phase, self.since, self.progress) = (phase, rt::now(), None);
+        }
+    }
+
+    /// Whether the body of a request that was handed out was refused.
+    pub fn has_bad_body(&self) -> bool {
+        lock(&self.wire).has_bad_body(self.traffic.called())
+    }
+
+    /// Judges, at a time, whether the peer takes too long.
+    pub fn check(&mut self, now: u64) -> Due {
+        let server = Arc::clone(&self.server);
+        let limits = &server.limits;
+        match self.phase {
+            Phase::Head if limits.head_timeout > 0 => {
+                let end = self.since.saturating_add(limits.head_timeout);
+                if now < end {
+                    return Due::At(end);
+                }
+                let mut wire = lock(&self.wire);
+                if wire.has_half_a_head() {
+                    wire.net.stage(lines_of(TIMED_OUT).as_bytes());
+                }
+                Due::Over
+            }
+            Phase::Head => Due::Never,
+            Phase::Idle => {
+                let rested = self.since.saturating_add(REST);
+                let mut due = Due::Never;
+                if now < rested && matches!(self.protocol, Protocol::Http1(_)) {
+                    due = Due::At(rested);
+                } else {
+                    self.rest();
+                }
+                let end = self.since.saturating_add(limits.idle_timeout);
+                match due {
+                    _ if limits.idle_timeout > 0 && now >= end => self.close(),
+                    Due::Never if limits.idle_timeout > 0 => Due::At(end),
+                    due => due,
+                }
+            }
+            Phase::Busy if limits.body_rate > 0 => self.check_progress(now),
+            // It is going to be idle.
+            Phase::Busy => Due::At(now + WINDOW),
+        }
+    }
+
+    /// Whether the peer takes what it is sent, at the rate that is wanted.
+    fn check_progress(&mut self, now: u64) -> Due {
+        let (is_waiting, moved) = lock(&self.wire).progress();
+        let (at, before) = match self.progress {
+            Some(known) if is_waiting => known,
+            _ => {
+                self.progress = is_waiting.then_some((now, moved));
+                return Due::At(now + WINDOW);
+            }
+        };
+        if now < at + WINDOW {
+            return Due::At(at + WINDOW);
+        }
+        let wanted = u128::from(self.server.limits.body_rate) * u128::from(now - at);
+        if u128::from(moved.saturating_sub(before)) * 1_000_000_000 < wanted {
+            // What waits is of no use to it any more.
+            lock(&self.wire).net.writer().abandon(Code::TIMED_OUT);
+            return Due::Over;
+        }
+        self.progress = Some((now, moved));
+        Due::At(now + WINDOW)
+    }
+
+    /// Takes no more requests, and ends once those that have come are answered: [`Due::Over`] if
+    /// that is now.
+    pub fn close(&mut self) -> Due {
+        self.is_closing = true;
+        let is_idle = self.traffic.in_flight() == 0;
+        match &mut self.protocol {
+            Protocol::Http1(connection) if !is_idle => connection.as_mut().graceful_shutdown(),
+            Protocol::Http2(connection, _) => connection.as_mut().graceful_shutdown(),
+            _ => return Due::Over,
+        }
+        self.waker.wake_by_ref();
+        Due::Never
+    }
+
+    /// Goes on with the handshake of TLS, by which the protocol is known; false if there is none.
+    #[cfg(feature = "tls")]
+    fn agree(&mut self) -> Poll<bool> {
+        let mut wire = lock(&self.wire);
+        let Some((_, result)) = wire.net.advance_tls() else { return Poll::Pending };
+        if result.is_err() {
+            return Poll::Ready(false);
+        }
+        let alpn = wire.net.tls().and_then(|(details, _)| details?.alpn);
+        drop(wire);
+        if alpn.as_deref() == Some(b"h2") && self.server.http2 {
+            self.begin_http2();
+        } else {
+            self.begin_http1();
+        }
+        Poll::Ready(true)
+    }
+
+    /// Reads until it is known which protocol it is; false if there is none.
+    fn learn(&mut self) -> Poll<bool> {
+        if !self.server.http2 {
+            self.begin_http1();
+            return Poll::Ready(true);
+        }
+        let Protocol::Unknown(known) = &mut self.protocol else { return Poll::Ready(true) };
+        let mut wire = lock(&self.wire);
+        let read = fill_block(known, FIRST_BYTES, |space| match wire.receive(space) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        });
+        match read {
+            Ok(count) if count > 0 => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            _ => return Poll::Ready(false),
+        }
+        if known.len() < PREFACE.len() && PREFACE.starts_with(known) {
+            drop(wire);
+            return self.learn();
+        }
+        let is_http2 = known.starts_with(PREFACE);
+        wire.net.unreceive(std::mem::take(known).freeze());
+        drop(wire);
+        if is_http2 {
+            self.begin_http2()
+        } else {
+            self.begin_http1()
+        }
+        Poll::Ready(true)
+    }
+
+    fn service(&self) -> (Io, Service) {
+        let service = Service {
+            server: Arc::clone(&self.server),
+            connection: self.key,
+            traffic: Arc::clone(&self.traffic),
+            context: Arc::clone(&self.context),
+        };
+        (Io(Arc::clone(&self.wire)), service)
+    }
+
+    fn begin_http1(&mut self) {
+        let limits = &self.server.limits;
+        lock(&self.wire).scan = Some(Scan::new(limits.head_bytes, limits.headers));
+        self.resume_http1();
+    }
+
+    fn resume_http1(&mut self) {
+        let (io, service) = self.service();
+        let connection = self.server.http1().serve_connection(io, service);
+        self.protocol = Protocol::Http1(Box::pin(connection));
+    }
+
+    fn begin_http2(&mut self) {
+        let (io, service) = self.service();
+        let tasks = Tasks::new(self.server.ready(), self.key);
+        let connection = self.server.http2(tasks.clone()).serve_connection(io, service);
+        self.protocol = Protocol::Http2(Box::pin(connection), tasks);
+    }
+
+    /// Nothing is going on: hyper's side is not needed, and takes ten times what ours does.
+    fn rest(&mut self) {
+        let is_idle = self.phase == Phase::Idle && self.traffic.in_flight() == 0;
+        if !is_idle || self.is_closing || !matches!(self.protocol, Protocol::Http1(_)) {
+            return;
+        }
+        let mut wire = lock(&self.wire);
+        if wire.refusal.is_some() || wire.net.waiting() > 0 || wire.wants_room {
+            return;
+        }
+        let Protocol::Http1(connection) = std::mem::replace(&mut self.protocol, Protocol::Resting)
+        else {
+            return;
+        };
+        let parts = Pin::into_inner(connection).into_parts();
+        // It was given whole heads, and has made a request of each: there is nothing.
+        if !parts.read_buf.is_empty() {
+            wire.unread(&parts.read_buf);
+        }
+        drop(wire);
+    }
+
+    /// Ends it: the socket, for whoever closes it, if nothing of hyper's holds on to it. What was
+    /// received and is no part of the requests before is still to be read there.
+    pub fn into_net(self) -> Option<net::Connection> {
+        let Connection { protocol, wire, .. } = self;
+        let mut read = None;
+        match protocol {
+            Protocol::Http2(_, tasks) => tasks.clear(),
+            Protocol::Http1(connection) => read = Some(Pin::into_inner(connection).into_parts()),
+            _ => {}
+        }
+        let read = read.map(|parts| parts.read_buf).unwrap_or_default();
+        let mut wire = Arc::into_inner(wire)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+        wire.unread(&read);
+        Some(wire.net)
+    }
+}

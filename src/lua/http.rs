@@ -1,0 +1,175 @@
+//! HTTP, as scripts see it: servers, and the requests they are dealing with.
+
+#[path = "http_accept.rs"]
+mod accept;
+#[path = "http_answer.rs"]
+mod answer;
+#[path = "http_client.rs"]
+mod client;
+#[path = "http_drive.rs"]
+mod drive;
+#[path = "http_file.rs"]
+mod file;
+#[path = "http_judge.rs"]
+mod judge;
+#[path = "http_request.rs"]
+mod request;
+#[path = "http_upgrade.rs"]
+mod upgrade;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use ::http::header::HOST;
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderValue, StatusCode, Version};
+use hyper::body::Incoming;
+
+use crate::error::Code;
+use crate::http::{Answer, Arrived, Channel, Inbox, Item, Ready, Server};
+use crate::message::Held;
+use crate::net::SlotMap;
+use crate::vm::stack::function;
+
+pub(super) const FUNCTIONS: super::native::Functions = &[
+    (c"http_serve", function(accept::serve)),
+    (c"http_accept", function(accept::accept)),
+    (c"http_close", function(accept::close)),
+    (c"http_end", function(accept::end)),
+    (c"http_sweep", function(judge::sweep)),
+    (c"http_upgrade", function(upgrade::upgrade)),
+    (c"http_sendfile", function(file::send)),
+    #[cfg(feature = "tls")]
+    (c"http_tls", function(request::tls)),
+    (c"http_client", function(client::client)),
+    (c"http_is_free", function(client::is_free)),
+    (c"http_send", function(client::send)),
+    (c"http_forget", function(client::forget)),
+    (c"http_response", function(client::response)),
+    (c"http_response_headers", function(client::headers)),
+    (c"http_response_read", function(client::read)),
+    (c"http_request_write", function(client::write)),
+    (c"http_request_end", function(client::end)),
+    (c"http_drop", function(client::close)),
+    (c"http_env", function(client::environment)),
+    (c"http_get", function(request::get)),
+    (c"http_headers", function(request::headers)),
+    (c"http_buffer", function(request::buffer)),
+    (c"http_read", function(request::read)),
+    (c"http_answer", function(answer::answer)),
+    (c"http_status", function(answer::status)),
+    (c"http_header", function(answer::header)),
+    (c"http_add_headers", function(answer::add_all)),
+    (c"http_default_type", function(answer::default_type)),
+    (c"http_write", function(answer::write)),
+    (c"http_finish", function(answer::finish)),
+];
+
+/// All HTTP of one context.
+#[derive(Default)]
+pub(super) struct Http {
+    ready: Arc<Ready>,
+    inbox: Arc<Inbox>,
+    servers: SlotMap<Serving>,
+    exchanges: SlotMap<Exchange>,
+    calls: SlotMap<client::Call>,
+    /// The list that was taken of [`Ready`] last, whose room serves the next one.
+    work: Vec<Item>,
+}
+
+/// A server, and how many connections it has.
+struct Serving {
+    server: Arc<Server>,
+    connections: usize,
+    /// It takes no more of them; who waits for the end of the last one, under this token.
+    closing: Option<u64>,
+}
+
+/// A request and what becomes of it.
+struct Exchange {
+    connection: u64,
+    parts: Parts,
+    body: Incoming,
+    answer: Arc<Answer>,
+    /// What the script has said of the answer so far.
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The answer's head is out.
+    has_begun: bool,
+    channel: Option<Arc<Channel>>,
+    /// It was answered on behalf of the script, which has no more say.
+    is_refused: bool,
+    /// Bytes of the body that the script has read.
+    read: u64,
+    /// The most that there may be, and the rate at which they have to come.
+    read_max: u64,
+    rate: u64,
+    /// Why no more can be read.
+    failed: Option<Code>,
+    trailers: Option<HeaderMap>,
+    /// Who waits for more of the body; 0 for nobody.
+    waiter: u64,
+    /// Since when the script waits for more of the body, and how much it had read then.
+    waits: Option<(u64, u64)>,
+    _held: Option<Held>,
+}
+
+impl Http {
+    fn add<T>(map: &mut SlotMap<T>, value: T) -> u64 {
+        match map.try_insert(|_| Ok::<_, Infallible>(value)) {
+            Ok(key) => key,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Takes the next request: its number, that of its server, and its path.
+    fn take_request(&mut self) -> Option<(u64, u64)> {
+        let arrived = loop {
+            let arrived = lock(&self.inbox).pop_front()?;
+            // The connection may have ended meanwhile.
+            if !arrived.answer.is_gone() {
+                break arrived;
+            }
+        };
+        let Arrived { server, connection, request, answer, held } = arrived;
+        let (mut parts, body) = request.into_parts();
+        if parts.version == Version::HTTP_2
+            && let Some(host) = parts.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(host.as_str())
+        {
+            // By another name there.
+            parts.headers.entry(HOST).or_insert(host);
+        }
+        let limits = self.servers.get(server).map(|serving| &serving.server.limits);
+        let exchange = Exchange {
+            connection,
+            parts,
+            body,
+            answer,
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            has_begun: false,
+            channel: None,
+            is_refused: false,
+            read: 0,
+            read_max: limits.map_or(0, |limits| limits.body_bytes),
+            rate: limits.map_or(0, |limits| limits.body_rate),
+            failed: None,
+            trailers: None,
+            waiter: 0,
+            waits: None,
+            _held: held,
+        };
+        Some((Http::add(&mut self.exchanges, exchange), server))
+    }
+
+    /// Whether there is something to be done in this turn.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || !lock(&self.inbox).is_empty()
+    }
+}
+
+fn lock(inbox: &Mutex<VecDeque<Arrived>>) -> std::sync::MutexGuard<'_, VecDeque<Arrived>> {
+    inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,150 @@
+//! Servers, and the connections they accept.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use super::super::native::{nanoseconds, push_failure};
+use super::super::sockets::{KIND_READ, KIND_WRITE, Socket, source};
+use super::{Http, Serving};
+use crate::error::Code;
+use crate::http::{Connection, Due, Limits, Server};
+use crate::logging::Seldom;
+use crate::lua::host::{self, Host};
+use crate::net;
+use crate::vm::stack::Stack;
+
+/// About what a connection takes outside of the VM while it is not busy.
+const CONNECTION_BYTES: usize = 12 * 1024;
+
+/// The log has a word on connections that were refused.
+static REFUSED: Seldom = Seldom::new();
+
+/// native.http_serve(tls, http2, head_bytes, headers, body_bytes, head_timeout, idle_timeout,
+/// body_rate): the number of a server.
+pub(super) fn serve(lua: Stack<'_>) -> c_int {
+    let limits = Limits {
+        head_bytes: lua.number(3) as usize,
+        headers: lua.number(4) as usize,
+        body_bytes: lua.number(5) as u64,
+        head_timeout: nanoseconds(lua.number(6)),
+        idle_timeout: nanoseconds(lua.number(7)),
+        body_rate: lua.number(8) as u64,
+    };
+    let http2 = lua.boolean(2);
+    #[cfg(feature = "tls")]
+    let tls = super::super::tls::config_at(lua, 1);
+    let number = host::with(|host| {
+        let http = host.sockets.http.get_or_insert_default();
+        let Http { servers, inbox, ready, .. } = &mut **http;
+        let made = servers.try_insert(|number| {
+            #[allow(unused_mut, reason = "without TLS nothing is added")]
+            let mut server = Server::new(number, limits, http2, inbox, ready);
+            #[cfg(feature = "tls")]
+            {
+                server.tls = tls;
+            }
+            Ok::<_, std::convert::Infallible>(Serving {
+                server: Arc::new(server),
+                connections: 0,
+                closing: None,
+            })
+        });
+        match made {
+            Ok(number) => number,
+            Err(never) => match never {},
+        }
+    });
+    lua.push_number(number as f64);
+    1
+}
+
+/// native.http_accept(listener, server): takes the connections that wait: true if the turn has time
+/// for no more; `false, code` if one could not be taken; nothing if there are none left.
+pub(super) fn accept(lua: Stack<'_>) -> c_int {
+    let (listener, number) = (lua.key(1), lua.key(2));
+    match host::with(|host| accept_all(host, listener, number)) {
+        Ok(()) => 0,
+        Err(code) => push_failure(lua, code),
+    }
+}
+
+fn accept_all(host: &mut Host, listener: u64, number: u64) -> Result<(), Code> {
+    loop {
+        let Some(Socket::Listener(acceptor)) = host.sockets.all.get_mut(listener) else {
+            return Err(Code::LISTENER_CLOSED);
+        };
+        let Some(accepted) = acceptor.accept() else { return Ok(()) };
+        let stream = accepted?;
+        let http = host.sockets.http.as_mut();
+        let Some(serving) = http.and_then(|http| http.servers.get_mut(number)) else {
+            return Ok(());
+        };
+        let allowance = host.context.allowance();
+        let held = allowance.map(|allowance| allowance.hold(CONNECTION_BYTES));
+        if let Some(None) = held {
+            if REFUSED.is_due() {
+                log::warn!(
+                    "{}: a connection was refused: the context's memory limit has no room for it",
+                    host.context.label()
+                );
+            }
+            stream.reset();
+            continue;
+        }
+        serving.connections += 1;
+        let (server, context) = (Arc::clone(&serving.server), &host.context);
+        let key = host.sockets.add(|key| {
+            let (read, write) = (source(key, KIND_READ), source(key, KIND_WRITE));
+            let net = net::Connection::new(stream, context, read, write);
+            let connection = Connection::new(&server, net, key, context, held.flatten());
+            Socket::Http(Box::new(connection))
+        });
+        host.sockets.watch_http(key, &host.context);
+    }
+}
+
+/// native.http_close(server, token): takes no more connections; those without a request end, the
+/// others once theirs are answered. Returns how many there are: the end of the last is told to
+/// `token`.
+pub(super) fn close(lua: Stack<'_>) -> c_int {
+    let (number, token) = (lua.key(1), lua.key(2));
+    let left = host::with(|host| host.close_http(number, token, |connection| connection.close()));
+    lua.push_number(left as f64);
+    1
+}
+
+/// native.http_end(server): ends the connections that there still are.
+pub(super) fn end(lua: Stack<'_>) -> c_int {
+    let number = lua.key(1);
+    host::with(|host| host.close_http(number, 0, |_| Due::Over));
+    0
+}
+
+impl Host {
+    /// Closes connections of a server, which takes no more of them; how many are left.
+    fn close_http(
+        &mut self,
+        number: u64,
+        token: u64,
+        mut close: impl FnMut(&mut Connection) -> Due,
+    ) -> usize {
+        let mut over = Vec::new();
+        for (key, socket) in self.sockets.all.iter_mut() {
+            if let Socket::Http(connection) = socket
+                && connection.server() == number
+                && close(connection) == Due::Over
+            {
+                over.push(key);
+            }
+        }
+        for key in over {
+            self.sockets.end_http(key, &self.context);
+        }
+        let http = self.sockets.http.as_mut();
+        let Some(serving) = http.and_then(|http| http.servers.get_mut(number)) else { return 0 };
+        if token != 0 && serving.connections > 0 {
+            serving.closing = Some(token);
+        }
+        serving.connections
+    }
+}

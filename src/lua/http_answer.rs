@@ -1,0 +1,324 @@
+//! What a script answers.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use ::http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, TRANSFER_ENCODING,
+};
+use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use bytes::Bytes;
+use mlua::ffi;
+
+use super::super::frames::body;
+use super::super::native::push_failure;
+use super::{Exchange, Http};
+use crate::error::Code;
+use crate::http::{Channel, Out, Ready, Written, date};
+use crate::lua::host;
+use crate::message::Held;
+use crate::net::Body;
+use crate::vm::blame::Wrong;
+use crate::vm::stack::Stack;
+
+/// What the answer to a request whose handler has failed says.
+const FAILED: &[u8] = b"Internal Server Error\n";
+
+impl Exchange {
+    /// The head of the answer, with what was said of it.
+    pub(super) fn begin(&mut self, out: Out) -> bool {
+        self.has_begun = true;
+        if self.is_refused {
+            return false;
+        }
+        let mut response = Response::new(out);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        *headers = std::mem::take(&mut self.headers);
+        if !headers.contains_key(DATE) {
+            headers.insert(DATE, date());
+        }
+        self.answer.give(response)
+    }
+
+    /// Answers with these bytes, and no more.
+    fn answer(&mut self, bytes: Bytes, held: Option<Held>) -> bool {
+        // What a script says of the length is only of use where there is no body.
+        if !bytes.is_empty() {
+            self.headers.remove(CONTENT_LENGTH);
+        }
+        self.begin(Out::whole(bytes, held))
+    }
+
+    /// The channel of a body that follows by and by.
+    fn channel(&mut self, ready: &Arc<Ready>) -> Arc<Channel> {
+        if let Some(channel) = &self.channel {
+            return Arc::clone(channel);
+        }
+        let length = self.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        let channel = Channel::new(ready, length.and_then(|length| length.parse().ok()));
+        self.channel = Some(Arc::clone(&channel));
+        if !self.begin(Out::channel(&channel)) {
+            channel.fail();
+        }
+        channel
+    }
+
+    /// The script has nothing more to say: what it has said is the answer.
+    fn end(&mut self) {
+        match &self.channel {
+            Some(channel) => {
+                channel.end(None);
+            }
+            None if self.has_begun => {}
+            None => {
+                self.answer(Bytes::new(), None);
+            }
+        }
+    }
+
+    /// The script has failed: the client is told, or finds the answer cut off.
+    fn fail(&mut self) {
+        match &self.channel {
+            Some(channel) => channel.fail(),
+            None if self.has_begun => {}
+            None => {
+                self.status = StatusCode::INTERNAL_SERVER_ERROR;
+                self.headers = HeaderMap::new();
+                self.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                self.answer(Bytes::from_static(FAILED), None);
+            }
+        }
+    }
+}
+
+/// Why something is no header.
+enum NoHeader {
+    Name,
+    Value,
+    /// It is ours to say.
+    Ours,
+}
+
+fn header_of(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), NoHeader> {
+    let name = HeaderName::from_bytes(name).map_err(|_| NoHeader::Name)?;
+    if name == TRANSFER_ENCODING {
+        return Err(NoHeader::Ours);
+    }
+    let value = HeaderValue::from_bytes(value).map_err(|_| NoHeader::Value)?;
+    if name == CONTENT_LENGTH
+        && value.to_str().ok().and_then(|one| one.parse::<u64>().ok()).is_none()
+    {
+        return Err(NoHeader::Value);
+    }
+    Ok((name, value))
+}
+
+/// Adds the header whose name and value are at these indices; a value may be a list. Raises if they
+/// are none.
+fn add_header(lua: Stack<'_>, function: &str, headers: &mut HeaderMap, name: c_int, value: c_int) {
+    if lua.kind(name) != ffi::LUA_TSTRING {
+        lua.bad(Wrong::Option("headers"), function, "name of a header", Some(name));
+    }
+    let mut add = |value: c_int| {
+        let is_text = matches!(lua.kind(value), ffi::LUA_TSTRING | ffi::LUA_TNUMBER);
+        let text = lua.text(value).filter(|_| is_text);
+        let made = header_of(lua.text(name).unwrap_or_default(), text.unwrap_or_default());
+        let option = Wrong::Option("headers");
+        match made {
+            Ok((name, value)) if text.is_some() => {
+                headers.append(name, value);
+            }
+            Err(NoHeader::Name) => {
+                lua.bad(option, function, "name of a header", Some(name));
+            }
+            Err(NoHeader::Ours) => {
+                let why = "transfer-encoding is not for scripts to say: bodies of unknown length \
+                           are sent in chunks";
+                lua.bad(option, function, why, None);
+            }
+            Ok(_) | Err(NoHeader::Value) => {
+                let text = lua.text(name).unwrap_or_default();
+                let expected = format!("value of header {}", String::from_utf8_lossy(text));
+                lua.bad(option, function, &expected, Some(value));
+            }
+        }
+    };
+    if lua.kind(value) != ffi::LUA_TTABLE {
+        return add(value);
+    }
+    for at in 1..=lua.length(value) as i64 {
+        lua.entry(value, at);
+        add(lua.top());
+        lua.pop();
+    }
+}
+
+/// Adds the headers in the table at `index`. Raises if they are none.
+pub(super) fn add_headers(lua: Stack<'_>, function: &str, headers: &mut HeaderMap, index: c_int) {
+    match lua.kind(index) {
+        ffi::LUA_TNIL | ffi::LUA_TNONE => return,
+        ffi::LUA_TTABLE => {}
+        _ => {
+            lua.bad(Wrong::Option("headers"), function, "table of headers", Some(index));
+        }
+    }
+    lua.push_nil();
+    while lua.next(index) {
+        let value = lua.top();
+        add_header(lua, function, headers, value - 1, value);
+        lua.pop();
+    }
+}
+
+/// The bytes at `index`: those of a string or number, or what a buffer holds; none for nil.
+pub(super) fn bytes_at(lua: Stack<'_>, index: c_int) -> Option<Bytes> {
+    if matches!(lua.kind(index), ffi::LUA_TNIL | ffi::LUA_TNONE) {
+        return Some(Bytes::new());
+    }
+    Some(match body(lua, index)? {
+        Body::Slice(slice) => Bytes::copy_from_slice(slice),
+        Body::Shared(piece) => piece.into_bytes(),
+        Body::Lost => Bytes::new(),
+    })
+}
+
+/// Counts bytes that are to be sent for the context; nothing if that has no room for them.
+pub(super) fn hold(bytes: usize) -> Option<Option<Held>> {
+    host::with(|host| match host.context.allowance().filter(|_| bytes > 0) {
+        Some(allowance) => allowance.hold(bytes).map(Some),
+        None => Some(None),
+    })
+}
+
+/// Calls `work` with a request that is not over, and the list of those who are woken.
+fn with<R>(key: u64, work: impl FnOnce(&mut Exchange, &Arc<Ready>) -> R) -> Option<R> {
+    host::with(|host| {
+        let Http { exchanges, ready, .. } = &mut **host.sockets.http.as_mut()?;
+        Some(work(exchanges.get_mut(key)?, ready))
+    })
+}
+
+/// native.http_answer(id, status, headers, body): answers; true unless the body is nothing that can
+/// be sent. Raises if the headers are none.
+pub(super) fn answer(lua: Stack<'_>) -> c_int {
+    let (key, status) = (lua.key(1), lua.number(2) as u16);
+    let mut headers = HeaderMap::new();
+    add_headers(lua, "serve", &mut headers, 3);
+    let Some(bytes) = bytes_at(lua, 4) else { return 0 };
+    let held = hold(bytes.len());
+    with(key, |exchange, _| {
+        exchange.status = StatusCode::from_u16(status).unwrap_or_default();
+        exchange.headers = headers;
+        match held {
+            Some(held) => {
+                exchange.answer(bytes, held);
+            }
+            None => exchange.fail(),
+        }
+    });
+    lua.push_boolean(true);
+    1
+}
+
+/// native.http_status(id, status): of an answer that has not begun; false otherwise.
+pub(super) fn status(lua: Stack<'_>) -> c_int {
+    let status = StatusCode::from_u16(lua.number(2) as u16).unwrap_or_default();
+    let is_set = with(lua.key(1), |exchange, _| {
+        exchange.status = status;
+        !exchange.has_begun
+    });
+    lua.push_boolean(is_set == Some(true));
+    1
+}
+
+/// native.http_header(id, name, value): of an answer that has not begun, in place of others of that
+/// name; false otherwise. Raises if it is none.
+pub(super) fn header(lua: Stack<'_>) -> c_int {
+    let mut headers = HeaderMap::new();
+    add_header(lua, "header", &mut headers, 2, 3);
+    let is_set = with(lua.key(1), |exchange, _| {
+        exchange.headers.extend(headers);
+        !exchange.has_begun
+    });
+    lua.push_boolean(is_set == Some(true));
+    1
+}
+
+/// native.http_default_type(id): of an answer that has not begun: JSON, unless another was said;
+/// false otherwise.
+pub(super) fn default_type(lua: Stack<'_>) -> c_int {
+    let is_set = with(lua.key(1), |exchange, _| {
+        let json = HeaderValue::from_static("application/json");
+        exchange.headers.entry(CONTENT_TYPE).or_insert(json);
+        !exchange.has_begun
+    });
+    lua.push_boolean(is_set == Some(true));
+    1
+}
+
+/// native.http_add_headers(id, headers): adds all of a table.
+pub(super) fn add_all(lua: Stack<'_>) -> c_int {
+    let mut headers = HeaderMap::new();
+    add_headers(lua, "serve", &mut headers, 2);
+    with(lua.key(1), |exchange, _| exchange.headers.extend(headers));
+    0
+}
+
+/// native.http_write(id, data, token): writes a piece of the body: true if there is room for more;
+/// nothing if not, and `token` is told once there is; `false, code` if nobody takes it; `nil, why`
+/// if it is nothing that can be written: 0, or a text.
+pub(super) fn write(lua: Stack<'_>) -> c_int {
+    let Some(bytes) = bytes_at(lua, 2) else {
+        lua.push_nil();
+        lua.push_number(0.0);
+        return 2;
+    };
+    let token = lua.key(3);
+    let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
+    let written = with(lua.key(1), |exchange, ready| {
+        let channel = exchange.channel(ready);
+        match channel.write(bytes, held) {
+            Written::Full if channel.wait_for_room(token) => Written::Full,
+            Written::Full => Written::Done,
+            written => written,
+        }
+    });
+    match written {
+        Some(Written::Done) => lua.push_boolean(true),
+        Some(Written::Full) => return 0,
+        Some(Written::TooLong) => {
+            lua.push_nil();
+            lua.push_text(b"more than the content-length that was said");
+            return 2;
+        }
+        Some(Written::Gone) | None => return push_failure(lua, Code::SOCKET_CLOSED),
+    }
+    1
+}
+
+/// native.http_finish(id, data, has_failed): the answer is whole, with these bytes at its end, or
+/// never will be; the request is over. True unless the data is nothing that can be sent, or there
+/// is less than was said.
+pub(super) fn finish(lua: Stack<'_>) -> c_int {
+    let (key, has_failed) = (lua.key(1), lua.boolean(3));
+    let Some(bytes) = bytes_at(lua, 2) else { return 0 };
+    let held = hold(bytes.len());
+    let has_failed = has_failed || held.is_none();
+    let held = held.flatten();
+    let gone = host::with(|host| {
+        let mut exchange = host.sockets.http.as_mut()?.exchanges.remove(key)?;
+        if has_failed {
+            exchange.fail();
+        } else if let Some(channel) = &exchange.channel {
+            channel.write(bytes, held);
+            exchange.end();
+        } else if !exchange.has_begun {
+            exchange.answer(bytes, held);
+        }
+        Some(exchange)
+    });
+    drop(gone);
+    lua.push_boolean(true);
+    1
+}

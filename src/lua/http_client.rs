@@ -1,0 +1,356 @@
+//! Requests that a script makes.
+
+use std::ffi::{CStr, c_int};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use ::http::header::CONTENT_LENGTH;
+use ::http::response::Parts;
+use ::http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use bytes::Bytes;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use mlua::ffi;
+
+use super::super::native::push_failure;
+use super::super::sockets::Socket;
+use super::Http;
+use super::answer::{add_headers, bytes_at, hold};
+use super::request::{Came, push_came, push_headers};
+use crate::buf::Piece;
+use crate::error::Code;
+use crate::http::{Channel, Client, Item, Out, Response1, Written, waker};
+use crate::lua::host::{self, Host};
+use crate::vm::stack::{Stack, function};
+
+/// The registry field of the metatable of what stands for a request; its content is its number.
+const CALLS: [&CStr; 1] = [c"node-lua.http-call"];
+
+/// A request that was sent, and what has come of it.
+pub(super) struct Call {
+    connection: u64,
+    response: Option<Response1>,
+    answer: Option<(Parts, Incoming)>,
+    channel: Option<Arc<Channel>>,
+    trailers: Option<HeaderMap>,
+    /// The answer has come whole.
+    is_over: bool,
+}
+
+/// native.http_client(key, is_http2): has HTTP spoken on a stream of the script's, whose key is
+/// that of the client from then on; false if there is no such stream.
+pub(super) fn client(lua: Stack<'_>) -> c_int {
+    let (key, is_http2) = (lua.key(1), lua.boolean(2));
+    let is_there = host::with(|host| {
+        let ready = Arc::clone(&host.sockets.http.get_or_insert_default().ready);
+        let context = Arc::clone(&host.context);
+        let is_there = host.sockets.all.try_change(key, |socket| match socket {
+            Socket::Stream(net) => {
+                let client = Client::new(*net, key, is_http2, &ready, &context);
+                Some(Socket::HttpClient(Box::new(client)))
+            }
+            other => Some(other),
+        });
+        host.poll_http_now(key);
+        is_there && matches!(host.sockets.all.get(key), Some(Socket::HttpClient(_)))
+    });
+    lua.push_boolean(is_there);
+    1
+}
+
+/// native.http_is_free(key): whether a request may be sent on a connection; nothing if it is gone.
+pub(super) fn is_free(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let is_free = host::with(|host| {
+        host.poll_http_now(key);
+        let Some(Socket::HttpClient(client)) = host.sockets.all.get(key) else { return None };
+        Some(client.is_free())
+    });
+    let Some(is_free) = is_free else { return 0 };
+    lua.push_boolean(is_free);
+    1
+}
+
+/// native.http_send(key, method, target, headers, body, is_streamed): sends a request; what stands
+/// for it, and its number. `false, code, text` if it cannot be sent. Raises if headers are none;
+/// nothing if the body is nothing that can be sent.
+pub(super) fn send(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let mut headers = HeaderMap::new();
+    add_headers(lua, "request", &mut headers, 4);
+    let is_streamed = lua.boolean(6);
+    let Some(bytes) = bytes_at(lua, 5) else { return 0 };
+    let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
+    let method = Method::from_bytes(lua.text(2).unwrap_or_default());
+    let uri = Uri::try_from(lua.text(3).unwrap_or_default());
+    let (Ok(method), Ok(uri)) = (method, uri) else { return push_failure(lua, Code::INVALID) };
+    open(lua);
+    let sent = host::with(|host| {
+        let http = host.sockets.http.as_mut()?;
+        let Some(Socket::HttpClient(client)) = host.sockets.all.get_mut(key) else { return None };
+        let mut channel = None;
+        let out = if is_streamed {
+            let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+            let length = length.and_then(|length| length.parse().ok());
+            Out::channel(channel.insert(Channel::new(&http.ready, length)))
+        } else {
+            if !bytes.is_empty() {
+                headers.remove(CONTENT_LENGTH);
+            }
+            Out::whole(bytes, held)
+        };
+        let mut request = Request::new(out);
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
+            (method, uri, headers);
+        let response = client.send(request)?;
+        let call = Call {
+            connection: key,
+            response: Some(response),
+            answer: None,
+            channel,
+            trailers: None,
+            is_over: false,
+        };
+        Some(Http::add(&mut http.calls, call))
+    });
+    let Some(number) = sent else { return push_failure(lua, Code::SOCKET_CLOSED) };
+    lua.push_key(number, CALLS[0]);
+    lua.push_number(number as f64);
+    2
+}
+
+/// Makes the metatable of what stands for requests, once.
+fn open(lua: Stack<'_>) {
+    lua.field(ffi::LUA_REGISTRYINDEX, CALLS[0]);
+    if lua.kind(-1) == ffi::LUA_TNIL {
+        lua.push_table(0, 2);
+        lua.push_function(function(collect));
+        lua.set_field(-2, c"__gc");
+        lua.push_boolean(false);
+        lua.set_field(-2, c"__metatable");
+        lua.set_field(ffi::LUA_REGISTRYINDEX, CALLS[0]);
+    }
+    lua.pop();
+}
+
+/// The finaliser of what stands for a request.
+fn collect(lua: Stack<'_>) -> c_int {
+    if let Some((_, number)) = lua.key_of(1, &CALLS).filter(|_| host::is_entered()) {
+        host::with(|host| host.forget_call(number));
+    }
+    0
+}
+
+/// native.http_forget(call): nobody wants it any more.
+pub(super) fn forget(lua: Stack<'_>) -> c_int {
+    let number = lua.key(1);
+    host::with(|host| host.forget_call(number));
+    0
+}
+
+impl Host {
+    /// Drops a request. A connection of HTTP/1 that it has left in the middle is of no use.
+    fn forget_call(&mut self, number: u64) {
+        let Some(http) = &mut self.sockets.http else { return };
+        let Some(call) = http.calls.remove(number) else { return };
+        let (key, is_over) = (call.connection, call.is_over);
+        drop(call);
+        self.poll_http_now(key);
+        let is_useless = match self.sockets.all.get(key) {
+            Some(Socket::HttpClient(client)) => !is_over && !client.is_free(),
+            _ => false,
+        };
+        if is_useless {
+            self.sockets.end_http(key, &self.context);
+        }
+    }
+}
+
+/// Calls `work` with a request.
+fn with<R>(number: u64, work: impl FnOnce(&mut Call) -> R) -> Option<R> {
+    host::with(|host| Some(work(host.sockets.http.as_mut()?.calls.get_mut(number)?)))
+}
+
+/// What has come of a request.
+enum Answered {
+    Yes(StatusCode, Version),
+    No(String),
+    NotYet,
+}
+
+/// native.http_response(call, token): status and version; `false, code, text`; nothing if it has
+/// not come: then `token` is told.
+pub(super) fn response(lua: Stack<'_>) -> c_int {
+    let (number, token) = (lua.key(1), lua.key(2));
+    match host::with(|host| poll_response(host, number, token)) {
+        Answered::NotYet => 0,
+        Answered::Yes(status, version) => {
+            lua.push_number(f64::from(status.as_u16()));
+            let version = match version {
+                Version::HTTP_2 => "2",
+                Version::HTTP_10 => "1.0",
+                _ => "1.1",
+            };
+            lua.push_text(version.as_bytes());
+            2
+        }
+        Answered::No(text) => {
+            push_failure(lua, Code::CONNECTION_ABORTED);
+            lua.push_text(text.as_bytes());
+            3
+        }
+    }
+}
+
+fn poll_response(host: &mut Host, number: u64, token: u64) -> Answered {
+    for is_last in [false, true] {
+        let Some(http) = &mut host.sockets.http else { break };
+        let waker = match is_last {
+            true => waker(&http.ready, Item::Waiter(token)),
+            false => Waker::noop().clone(),
+        };
+        let Some(call) = http.calls.get_mut(number) else { break };
+        let Some(response) = &mut call.response else { break };
+        match response.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(Ok(response)) => {
+                call.response = None;
+                let (parts, body) = response.into_parts();
+                let answered = Answered::Yes(parts.status, parts.version);
+                call.is_over = body.is_end_stream();
+                call.answer = Some((parts, body));
+                return answered;
+            }
+            Poll::Ready(Err(error)) => {
+                call.response = None;
+                return Answered::No(text_of(&error));
+            }
+            Poll::Pending if is_last => return Answered::NotYet,
+            Poll::Pending => {
+                let connection = call.connection;
+                host.poll_http_now(connection);
+            }
+        }
+    }
+    Answered::No("the connection has been closed".to_owned())
+}
+
+/// An error with what has caused it.
+fn text_of(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// native.http_response_headers(call, are_trailers): as native.http_headers.
+pub(super) fn headers(lua: Stack<'_>) -> c_int {
+    let are_trailers = lua.boolean(2);
+    let found = with(lua.key(1), |call| match are_trailers {
+        true => call.trailers.clone(),
+        false => call.answer.as_ref().map(|(parts, _)| parts.headers.clone()),
+    });
+    found.flatten().map_or(0, |headers| push_headers(lua, &headers))
+}
+
+/// native.http_response_read(call, token): as native.http_read.
+pub(super) fn read(lua: Stack<'_>) -> c_int {
+    let (number, token) = (lua.key(1), lua.key(2));
+    let came = host::with(|host| read_body(host, number, token));
+    push_came(lua, came)
+}
+
+fn read_body(host: &mut Host, number: u64, token: u64) -> Came {
+    for is_last in [false, true] {
+        let Some(http) = &mut host.sockets.http else { break };
+        let waker = match is_last {
+            true => waker(&http.ready, Item::Waiter(token)),
+            false => Waker::noop().clone(),
+        };
+        let Some(call) = http.calls.get_mut(number) else { break };
+        let Some((_, body)) = &mut call.answer else { break };
+        match Pin::new(body).poll_frame(&mut Context::from_waker(&waker)) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(bytes) => return Came::Data(Piece::from(bytes)),
+                Err(frame) => call.trailers = frame.into_trailers().ok(),
+            },
+            Poll::Ready(Some(Err(_))) => return Came::Failed(Code::CONNECTION_ABORTED),
+            Poll::Ready(None) => {}
+            Poll::Pending if is_last => return Came::Nothing,
+            Poll::Pending => {
+                let connection = call.connection;
+                host.poll_http_now(connection);
+                continue;
+            }
+        }
+        call.is_over = true;
+        return Came::End;
+    }
+    Came::Failed(Code::SOCKET_CLOSED)
+}
+
+/// native.http_request_write(call, data, token): as native.http_write.
+pub(super) fn write(lua: Stack<'_>) -> c_int {
+    let Some(bytes) = bytes_at(lua, 2).filter(|_| lua.kind(2) != ffi::LUA_TNIL) else {
+        lua.push_nil();
+        lua.push_number(0.0);
+        return 2;
+    };
+    let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
+    let token = lua.key(3);
+    let written = with(lua.key(1), |call| {
+        let channel = call.channel.as_ref()?;
+        Some(match channel.write(bytes, held) {
+            Written::Full if channel.wait_for_room(token) => Written::Full,
+            Written::Full => Written::Done,
+            written => written,
+        })
+    });
+    match written.flatten() {
+        Some(Written::Done) => lua.push_boolean(true),
+        Some(Written::Full) => return 0,
+        Some(Written::TooLong) => {
+            lua.push_nil();
+            lua.push_text(b"more than the content-length that was said");
+            return 2;
+        }
+        Some(Written::Gone) | None => return push_failure(lua, Code::SOCKET_CLOSED),
+    }
+    1
+}
+
+/// native.http_request_end(call, has_failed): the body is whole, or never will be.
+pub(super) fn end(lua: Stack<'_>) -> c_int {
+    let has_failed = lua.boolean(2);
+    with(lua.key(1), |call| {
+        if let Some(channel) = &call.channel {
+            if has_failed {
+                channel.fail();
+            } else {
+                channel.end(None);
+            }
+        }
+    });
+    0
+}
+
+/// native.http_drop(key): closes a connection.
+pub(super) fn close(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    host::with(|host| host.sockets.end_http(key, &host.context));
+    0
+}
+
+/// native.http_env(name): a variable of the environment, if the context may see it.
+pub(super) fn environment(lua: Stack<'_>) -> c_int {
+    let name = lua.text(1).and_then(|name| std::str::from_utf8(name).ok());
+    let may_see = host::with(|host| !host.deny.withholds_environment());
+    let Some(value) = name.filter(|_| may_see).and_then(|name| std::env::var(name).ok()) else {
+        return 0;
+    };
+    lua.push_text(Bytes::from(value).as_ref());
+    1
+}

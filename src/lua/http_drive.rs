@@ -1,0 +1,153 @@
+//! What a turn does for its connections.
+
+use std::sync::Arc;
+use std::task::Poll;
+
+use ::http::StatusCode;
+
+use super::super::host::Host;
+use super::super::sockets::{KIND_END, Socket, Sockets, source};
+use super::lock;
+use crate::error::Code;
+use crate::http::Item;
+use crate::net::{self, linger};
+use crate::sched::{Context, ReadyWaker};
+
+/// What a request costs a turn.
+const REQUEST_COST: usize = 4;
+
+impl Host {
+    /// The next request, by its number and that of its server.
+    pub(in crate::lua) fn next_request(&mut self) -> Option<(u64, u64)> {
+        let http = self.sockets.http.as_mut()?;
+        let found = http.take_request();
+        if found.is_some() {
+            self.turn.charge(REQUEST_COST);
+        }
+        found
+    }
+
+    /// Looks at one connection.
+    pub(super) fn poll_http_now(&mut self, key: u64) {
+        self.sockets.poll_http(key, &self.context);
+    }
+
+    /// Looks at all that was woken; true if there is something for the script then.
+    pub(in crate::lua) fn drive_http(&mut self) -> bool {
+        let Some(http) = &mut self.sockets.http else { return false };
+        let (ready, inbox) = (Arc::clone(&http.ready), Arc::clone(&http.inbox));
+        let mut work = std::mem::take(&mut http.work);
+        let mut has_news = false;
+        while !has_news && !ready.is_empty() {
+            ready.take(&mut work);
+            let mut tasks = 0;
+            for item in work.drain(..) {
+                match item {
+                    Item::Connection(key) => self.sockets.poll_http(key, &self.context),
+                    Item::Waiter(token) => {
+                        self.turn.notices.done(token, Ok(()));
+                        has_news = true;
+                    }
+                    // The script first: mostly the task waits for it.
+                    Item::Task(..) if !lock(&inbox).is_empty() => {
+                        ready.push(item);
+                        tasks += 1;
+                    }
+                    Item::Task(key, slot) => self.sockets.run_http_task(key, slot),
+                }
+            }
+            has_news |= tasks > 0 || !lock(&inbox).is_empty();
+        }
+        if let Some(http) = &mut self.sockets.http {
+            http.work = work;
+        }
+        has_news
+    }
+}
+
+impl Sockets {
+    fn poll_http(&mut self, key: u64, context: &Arc<Context>) {
+        let connection = match self.all.get_mut(key) {
+            Some(Socket::Http(connection)) => connection,
+            Some(Socket::HttpClient(client)) => {
+                return match client.poll() {
+                    Poll::Ready(()) => self.end_http(key, context),
+                    Poll::Pending => self.note_http(key),
+                };
+            }
+            _ => return,
+        };
+        if connection.poll().is_ready() {
+            return self.end_http(key, context);
+        }
+        if connection.has_bad_body()
+            && let Some(http) = &mut self.http
+        {
+            http.refuse(key, StatusCode::BAD_REQUEST);
+        }
+        self.note_http(key);
+    }
+
+    /// Has the context told of a peer that has gone.
+    pub(in crate::lua) fn watch_http(&mut self, key: u64, context: &Arc<Context>) {
+        let Some(Socket::Http(connection)) = self.all.get_mut(key) else { return };
+        let waker = ReadyWaker::waker(context, source(key, KIND_END));
+        let end = connection.with_net(|net| net.watch_end(&waker));
+        // Who has only said all may still listen.
+        if end.is_some_and(|code| code != Code::END_OF_FILE) {
+            self.end_http(key, context);
+        }
+    }
+
+    fn run_http_task(&mut self, key: u64, slot: usize) {
+        match self.all.get_mut(key) {
+            Some(Socket::Http(connection)) => connection.run_task(slot),
+            Some(Socket::HttpClient(client)) => client.run_task(slot),
+            _ => return,
+        }
+        self.note_http(key);
+    }
+
+    /// What a connection has staged is to leave.
+    pub(super) fn note_http(&mut self, key: u64) {
+        let note = |net: &mut net::Connection| {
+            !net.staged.is_empty() && !std::mem::replace(&mut net.is_dirty, true)
+        };
+        let is_new = match self.all.get_mut(key) {
+            Some(Socket::Http(connection)) => connection.with_net(note),
+            Some(Socket::HttpClient(client)) => client.with_net(note),
+            _ => false,
+        };
+        if is_new {
+            self.list_dirty(key);
+        }
+    }
+
+    /// A server has one connection less.
+    pub(super) fn forget_http(&mut self, number: u64) {
+        let Some(http) = &mut self.http else { return };
+        let Some(serving) = http.servers.get_mut(number) else { return };
+        serving.connections -= 1;
+        if serving.connections == 0
+            && let Some(token) = serving.closing.take()
+        {
+            http.ready.push(Item::Waiter(token));
+        }
+    }
+
+    /// A connection is over: what is staged still leaves.
+    pub(in crate::lua) fn end_http(&mut self, key: u64, context: &Arc<Context>) {
+        let net = match self.all.remove(key) {
+            Some(Socket::Http(connection)) => {
+                self.forget_http(connection.server());
+                connection.into_net()
+            }
+            Some(Socket::HttpClient(client)) => client.into_net(),
+            _ => None,
+        };
+        if let Some(mut net) = net {
+            net.flush(context, |_, _| {});
+            linger(net);
+        }
+    }
+}

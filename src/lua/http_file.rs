@@ -1,0 +1,116 @@
+//! Files as answers.
+
+use std::ffi::{OsStr, c_int};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderValue, StatusCode};
+use bytes::Bytes;
+
+use super::super::native::push_failure;
+use crate::error::Code;
+use crate::http::{Out, choose};
+use crate::lua::host;
+use crate::vm::stack::Stack;
+
+/// Content types by the ends of names.
+const TYPES: &[(&str, &str)] = &[
+    ("html htm", "text/html; charset=utf-8"),
+    ("css", "text/css; charset=utf-8"),
+    ("js mjs", "text/javascript; charset=utf-8"),
+    ("txt md log lua", "text/plain; charset=utf-8"),
+    ("csv", "text/csv; charset=utf-8"),
+    ("xml", "application/xml"),
+    ("json map", "application/json"),
+    ("svg", "image/svg+xml"),
+    ("png", "image/png"),
+    ("jpg jpeg", "image/jpeg"),
+    ("gif", "image/gif"),
+    ("webp", "image/webp"),
+    ("avif", "image/avif"),
+    ("ico", "image/x-icon"),
+    ("wasm", "application/wasm"),
+    ("pdf", "application/pdf"),
+    ("zip", "application/zip"),
+    ("gz", "application/gzip"),
+    ("woff", "font/woff"),
+    ("woff2", "font/woff2"),
+    ("ttf", "font/ttf"),
+    ("mp3", "audio/mpeg"),
+    ("ogg", "audio/ogg"),
+    ("wav", "audio/wav"),
+    ("mp4", "video/mp4"),
+    ("webm", "video/webm"),
+];
+
+fn type_of(path: &Path) -> &'static str {
+    let end = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+    let known = TYPES.iter().find(|(ends, _)| ends.split(' ').any(|one| one == end));
+    known.map_or("application/octet-stream", |(_, name)| name)
+}
+
+/// Opens a file that is one. Others may wait for somebody when they are opened.
+fn open(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let data = file.metadata()?;
+    if !data.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    }
+    Ok((file, data))
+}
+
+/// native.http_sendfile(id, path): answers with a file, or a part of it: true; `false, code` if
+/// that is none, and what is answered unless the script says more; nothing if an answer has begun.
+pub(super) fn send(lua: Stack<'_>) -> c_int {
+    let (key, path) = (lua.key(1), Path::new(OsStr::from_bytes(lua.text(2).unwrap_or_default())));
+    let may_read = host::with(|host| !host.deny.withholds_files());
+    let opened = match may_read {
+        true => open(path).map_err(|error| Code::from(&error)),
+        false => Err(Code::NOT_PERMITTED),
+    };
+    let result = super::request::with(key, |exchange| {
+        if exchange.has_begun {
+            return None;
+        }
+        let (file, data) = match opened {
+            Ok(opened) => opened,
+            Err(code) => {
+                exchange.status = match code {
+                    Code::NO_SUCH_FILE | Code::NOT_A_DIRECTORY => StatusCode::NOT_FOUND,
+                    Code::ACCESS | Code::NOT_PERMITTED => StatusCode::FORBIDDEN,
+                    _ => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                return Some(Err(code));
+            }
+        };
+        let modified = data.modified().unwrap_or(UNIX_EPOCH);
+        let parts = &exchange.parts;
+        let chosen = choose(&parts.method, &parts.headers, data.len(), modified);
+        exchange.status = chosen.status;
+        for (name, value) in &chosen.headers {
+            exchange.headers.insert(name, value.clone());
+        }
+        let out = match chosen.part {
+            Some((at, left)) => {
+                let usual = HeaderValue::from_static(type_of(path));
+                exchange.headers.entry(CONTENT_TYPE).or_insert(usual);
+                Out::file(file, at, left)
+            }
+            None => Out::whole(Bytes::new(), None),
+        };
+        exchange.begin(out);
+        Some(Ok(()))
+    });
+    match result {
+        Some(Some(Ok(()))) => lua.push_boolean(true),
+        Some(Some(Err(code))) => return push_failure(lua, code),
+        Some(None) => return 0,
+        None => return push_failure(lua, Code::SOCKET_CLOSED),
+    }
+    1
+}

@@ -1,0 +1,231 @@
+//! What a script asks of a request.
+
+use std::ffi::c_int;
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use ::http::{HeaderMap, StatusCode};
+use bytes::Bytes;
+use http_body::Body as _;
+
+use super::super::native::push_failure;
+use super::super::sockets::Socket;
+use super::Exchange;
+use crate::buf::{FRAME_INLINE_MAX, Piece};
+use crate::error::Code;
+use crate::http::{Item, Ready, waker};
+use crate::lua::buffer::values::{charge_frames, collect, push_frames};
+use crate::lua::host::{self, Host};
+use crate::rt;
+use crate::vm::stack::Stack;
+
+/// What can be asked for, as lua/http/request.lua numbers it.
+const METHOD: u8 = 1;
+const PATH: u8 = 2;
+const QUERY: u8 = 3;
+const VERSION: u8 = 4;
+const ADDRESS: u8 = 5;
+const PORT: u8 = 6;
+
+/// Calls `body` with a request that is not over.
+pub(super) fn with<R>(key: u64, body: impl FnOnce(&mut Exchange) -> R) -> Option<R> {
+    host::with(|host| Some(body(host.sockets.http.as_mut()?.exchanges.get_mut(key)?)))
+}
+
+/// native.http_get(id, what): a text; nothing if there is none.
+pub(super) fn get(lua: Stack<'_>) -> c_int {
+    let (key, what) = (lua.key(1), lua.number(2) as u8);
+    // Copied, since the VM may run finalisers while it takes a text.
+    let text = host::with(|host| text_of(host, key, what));
+    let Some(text) = text else { return 0 };
+    lua.push_text(text.as_bytes());
+    1
+}
+
+fn text_of(host: &mut Host, key: u64, what: u8) -> Option<String> {
+    let exchange = host.sockets.http.as_mut()?.exchanges.get_mut(key)?;
+    let parts = &exchange.parts;
+    Some(match what {
+        METHOD => parts.method.as_str().to_owned(),
+        PATH => parts.uri.path().to_owned(),
+        QUERY => parts.uri.query()?.to_owned(),
+        VERSION => match parts.version {
+            ::http::Version::HTTP_2 => "2",
+            ::http::Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        }
+        .to_owned(),
+        ADDRESS | PORT => {
+            let connection = exchange.connection;
+            let Some(Socket::Http(connection)) = host.sockets.all.get(connection) else {
+                return None;
+            };
+            let peer = connection.with_net(|net| net.addresses().1)?;
+            if what == PORT { peer.port().to_string() } else { peer.ip().to_string() }
+        }
+        _ => return None,
+    })
+}
+
+/// native.http_tls(id): a table about TLS; nothing without.
+#[cfg(feature = "tls")]
+pub(super) fn tls(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    let state = host::with(|host| {
+        let connection = host.sockets.http.as_ref()?.exchanges.get(key)?.connection;
+        let Some(Socket::Http(connection)) = host.sockets.all.get(connection) else { return None };
+        connection.with_net(|net| net.tls())
+    });
+    state.map_or(0, |state| super::super::tls::push_state(lua, &state))
+}
+
+/// native.http_headers(id, are_trailers): a table of all names with their values, joined; and one
+/// of those that have several, with lists of them, if there are some.
+pub(super) fn headers(lua: Stack<'_>) -> c_int {
+    let are_trailers = lua.boolean(2);
+    let found = with(lua.key(1), |exchange| match are_trailers {
+        true => exchange.trailers.clone(),
+        false => Some(exchange.parts.headers.clone()),
+    });
+    let Some(headers) = found.flatten() else { return 0 };
+    push_headers(lua, &headers)
+}
+
+/// Pushes a table of all names with their values, joined; and one of those that have several, with
+/// lists of them, or nil.
+pub(super) fn push_headers(lua: Stack<'_>, headers: &HeaderMap) -> c_int {
+    lua.push_table(0, headers.keys_len());
+    lua.push_nil();
+    let (joined, lists) = (lua.top() - 1, lua.top());
+    for name in headers.keys() {
+        let mut values = headers.get_all(name).iter();
+        let (first, second) = (values.next(), values.next());
+        lua.push_text(name.as_str().as_bytes());
+        if second.is_none() {
+            lua.push_text(first.map_or(&[][..], |value| value.as_bytes()));
+            lua.raw_set(joined);
+            continue;
+        }
+        let all: Vec<&[u8]> = headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
+        lua.push_text(&all.join(&b", "[..]));
+        lua.raw_set(joined);
+        if !lua.boolean(lists) {
+            lua.push_table(0, 1);
+            lua.replace(lists);
+        }
+        lua.push_text(name.as_str().as_bytes());
+        lua.push_table(all.len(), 0);
+        for (value, at) in all.iter().zip(1..) {
+            lua.push_text(value);
+            lua.set_entry(-2, at);
+        }
+        lua.raw_set(lists);
+    }
+    2
+}
+
+/// Pushes a buffer with these bytes: small ones by copy, large ones where they are.
+fn push_piece(lua: Stack<'_>, piece: &Piece) {
+    let all = 0..piece.len();
+    let place = std::slice::from_ref(&all);
+    collect(lua, |work| work());
+    if all.len() <= FRAME_INLINE_MAX {
+        return push_frames(lua, 0, place, piece, None);
+    }
+    charge_frames(lua, place, Some(piece), |work| work());
+    push_frames(lua, 0, place, piece, Some(piece));
+}
+
+/// native.http_buffer(text): a buffer with these bytes.
+pub(super) fn buffer(lua: Stack<'_>) -> c_int {
+    let text = lua.text(1).unwrap_or_default();
+    crate::lua::buffer::userdata::push_bytes(lua, text);
+    1
+}
+
+/// What a read of a body has come to.
+pub(super) enum Came {
+    Data(Piece),
+    End,
+    Failed(Code),
+    Nothing,
+}
+
+impl Exchange {
+    /// The script gets these bytes of the body, unless there are too many.
+    fn take(&mut self, bytes: Bytes) -> Came {
+        self.read += bytes.len() as u64;
+        if self.read > self.read_max {
+            self.refuse(StatusCode::PAYLOAD_TOO_LARGE, Code::MESSAGE_TOO_LONG);
+            return Came::Failed(Code::MESSAGE_TOO_LONG);
+        }
+        Came::Data(Piece::from(bytes))
+    }
+
+    /// Who waits for the body is to look at it again.
+    pub(super) fn wake(&mut self, ready: &Ready) {
+        if self.waiter != 0 {
+            ready.push(Item::Waiter(std::mem::take(&mut self.waiter)));
+        }
+    }
+}
+
+/// native.http_read(id, token): a buffer with the next piece of the body; `false, code` if none
+/// comes any more, with code 1 at its end; nothing if there is none yet: then `token` is told.
+pub(super) fn read(lua: Stack<'_>) -> c_int {
+    let (key, token) = (lua.key(1), lua.key(2));
+    let came = host::with(|host| read_body(host, key, token));
+    push_came(lua, came)
+}
+
+/// Pushes what a read has come to.
+pub(super) fn push_came(lua: Stack<'_>, came: Came) -> c_int {
+    match came {
+        Came::Data(piece) => {
+            push_piece(lua, &piece);
+            1
+        }
+        Came::End => push_failure(lua, Code::END_OF_FILE),
+        Came::Failed(code) => push_failure(lua, code),
+        Came::Nothing => 0,
+    }
+}
+
+fn read_body(host: &mut Host, key: u64, token: u64) -> Came {
+    // Once more after the connection was looked at: it reads on once somebody wants more.
+    for is_last in [false, true] {
+        let Some(http) = &mut host.sockets.http else { break };
+        let waker = match is_last {
+            true => waker(&http.ready, Item::Waiter(token)),
+            false => Waker::noop().clone(),
+        };
+        let Some(exchange) = http.exchanges.get_mut(key) else { break };
+        let mut cx = Context::from_waker(&waker);
+        if let Some(code) = exchange.failed {
+            return Came::Failed(code);
+        }
+        match Pin::new(&mut exchange.body).poll_frame(&mut cx) {
+            Poll::Ready(None) => return Came::End,
+            Poll::Ready(Some(Err(_))) => return Came::Failed(Code::CONNECTION_ABORTED),
+            Poll::Ready(Some(Ok(frame))) => {
+                exchange.waits = None;
+                match frame.into_data() {
+                    Ok(bytes) => return exchange.take(bytes),
+                    Err(frame) => exchange.trailers = frame.into_trailers().ok(),
+                }
+                return Came::End;
+            }
+            Poll::Pending if is_last => {
+                exchange.waiter = token;
+                exchange.waits.get_or_insert_with(|| (rt::now(), exchange.read));
+                return Came::Nothing;
+            }
+            Poll::Pending => {
+                let connection = exchange.connection;
+                host.poll_http_now(connection);
+            }
+        }
+    }
+    Came::Failed(Code::CONNECTION_ABORTED)
+}

@@ -1,0 +1,64 @@
+//! Connections that go on in another protocol.
+
+use std::ffi::c_int;
+
+use ::http::Version;
+use http_body::Body as _;
+
+use super::super::native::push_failure;
+use super::super::sockets::Socket;
+use crate::error::Code;
+use crate::lua::host::{self, Host};
+use crate::vm::stack::Stack;
+
+/// native.http_upgrade(id, head): answers 101 with these lines of a head, each with its end; the
+/// key of the connection, which is a stream of its own from then on; `false, code`.
+pub(super) fn upgrade(lua: Stack<'_>) -> c_int {
+    let (id, head) = (lua.key(1), lua.text(2).unwrap_or_default());
+    match host::with(|host| take(host, id, head)) {
+        Ok(key) => {
+            lua.push_number(key as f64);
+            1
+        }
+        Err(code) => push_failure(lua, code),
+    }
+}
+
+fn take(host: &mut Host, id: u64, head: &[u8]) -> Result<u64, Code> {
+    let http = host.sockets.http.as_mut().ok_or(Code::SOCKET_CLOSED)?;
+    let exchange = http.exchanges.get_mut(id).ok_or(Code::SOCKET_CLOSED)?;
+    let is_fit = exchange.parts.version == Version::HTTP_11 && exchange.body.is_end_stream();
+    if !is_fit || exchange.has_begun {
+        return Err(Code::INVALID);
+    }
+    if exchange.answer.is_gone() {
+        return Err(Code::SOCKET_CLOSED);
+    }
+    let key = exchange.connection;
+    let Some(Socket::Http(connection)) = host.sockets.all.get(key) else {
+        return Err(Code::SOCKET_CLOSED);
+    };
+    let number = connection.server();
+    // Nobody answers it any more.
+    exchange.is_refused = true;
+    exchange.has_begun = true;
+    let gone = http.exchanges.remove(id);
+    let is_there = host.sockets.all.try_change(key, |socket| match socket {
+        Socket::Http(connection) => Some(Socket::Stream(Box::new(connection.into_net()?))),
+        other => Some(other),
+    });
+    drop(gone);
+    host.sockets.forget_http(number);
+    if !is_there {
+        return Err(Code::SOCKET_CLOSED);
+    }
+    let Some(stream) = host.sockets.stream(key) else { return Err(Code::SOCKET_CLOSED) };
+    stream.forget_end();
+    stream.stage(b"HTTP/1.1 101 Switching Protocols\r\n");
+    stream.stage(head);
+    stream.stage(b"\r\n");
+    if !std::mem::replace(&mut stream.is_dirty, true) {
+        host.sockets.list_dirty(key);
+    }
+    Ok(key)
+}

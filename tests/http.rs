@@ -1,0 +1,357 @@
+//! What HTTP servers answer, to raw sockets and curl.
+
+#![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "support/http.rs"]
+mod http;
+mod support;
+
+use std::io::Write;
+
+use http::{ask, curl, get, rest, script, serve, statuses, until};
+use support::{Folder, PATIENCE, Server, connect, node_lua, run};
+
+/// Some bytes that look like nothing.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+#[test]
+fn answers_are_what_handlers_return_or_write() {
+    let (_server, port) = serve(
+        "",
+        "routes['/json'] = function(_, res) return res:json({ a = 1 }) end
+         routes['/iterate'] = function()
+             local n = 0
+             return 201, { x = { 'a', 'b' } }, function()
+                 n = n + 1
+                 if n < 4 then return 'piece ' .. n end
+             end
+         end
+         routes['/used'] = function(_, res)
+             res:status(202):header('x', 1):header('x', { 1, 'two' })
+             res:write('a') res:write(buffer.new('b'))
+             return res:finish(3)
+         end
+         routes['/length'] = function(_, res)
+             res:header('content-length', 4)
+             res:write('ab') res:write('cd')
+         end
+         routes['/short'] = function(_, res)
+             res:header('content-length', 4)
+             res:write('ab')
+         end
+         routes['/empty'] = function() return 204 end",
+    );
+    assert_eq!(
+        get(port, "/"),
+        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\
+         content-length: 5\r\n\r\nhello"
+    );
+    let text = get(port, "/iterate");
+    assert!(text.starts_with("HTTP/1.1 201 Created\r\nx: a\r\nx: b\r\n"), "{text}");
+    assert!(text.ends_with("7\r\npiece 1\r\n7\r\npiece 2\r\n7\r\npiece 3\r\n0\r\n\r\n"), "{text}");
+    let text = get(port, "/used");
+    assert!(text.starts_with("HTTP/1.1 202 Accepted\r\nx: 1\r\nx: two\r\n"), "{text}");
+    assert!(text.ends_with("\r\n\r\n1\r\na\r\n1\r\nb\r\n1\r\n3\r\n0\r\n\r\n"), "{text}");
+    assert!(get(port, "/length").ends_with("content-length: 4\r\nconnection: close\r\n\r\nabcd"));
+    // Less than was said is cut off, if it was sent at all.
+    let text = get(port, "/short");
+    assert!(text.is_empty() || text.ends_with("\r\n\r\nab"), "{text}");
+    assert!(get(port, "/empty").starts_with("HTTP/1.1 204 No Content\r\n"));
+    let text = get(port, "/nowhere");
+    assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
+    assert!(text.ends_with("\r\n\r\nno /nowhere"), "{text}");
+    if cfg!(feature = "json") {
+        let text = get(port, "/json");
+        assert!(text.contains("content-type: application/json\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\n{\"a\":1}"), "{text}");
+    }
+    // To HEAD the same without a body.
+    let text = ask(port, "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(text.ends_with("content-length: 5\r\n\r\n"), "{text}");
+}
+
+#[test]
+fn requests_tell_what_the_client_has_sent() {
+    let (_server, port) = serve(
+        "",
+        "routes['/head'] = function(req)
+             local h = req.headers
+             local args = req:args()
+             return 200, nil, table.concat({ req.method, req.path, tostring(req.query),
+                 req.version, req.remote_addr, type(req.remote_port), tostring(req.tls),
+                 h['X-One'], h.many, #h:all('MANY'), #h:all('no'), args.a[2], args['b c'], args.d,
+             }, ' ')
+         end
+         routes['/trailers'] = function(req)
+             local before = req.trailers
+             local text = req:text()
+             return 200, nil, tostring(before) .. text .. req.trailers['x-sum']
+         end",
+    );
+    let text = ask(
+        port,
+        "PUT /head?a=1&a=%41+&b%20c=x&d HTTP/1.1\r\nHost: x\r\nx-ONE: one\r\nMany: 1\r\n\
+         many: 2\r\nConnection: close\r\n\r\n",
+    );
+    let expected = "PUT /head a=1&a=%41+&b%20c=x&d 1.1 127.0.0.1 number nil one 1, 2 2 0 A  x ";
+    assert!(text.ends_with(&format!("\r\n\r\n{expected}")), "{text}");
+    let text = ask(
+        port,
+        "POST /trailers HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n",
+    );
+    assert!(text.ends_with("\r\n\r\nnilabc7"), "{text}");
+}
+
+#[test]
+fn connections_are_kept_and_requests_on_them_answered_in_order() {
+    let (_server, port) =
+        serve("", "routes['/slow'] = function() timer.sleep(0.02) return 200, nil, 'slow' end");
+    let mut stream = connect(port);
+    for _ in 0..3 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert!(until(&mut stream, "hello").starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+    // All at once, with bodies that nobody reads in between.
+    let mut all = String::new();
+    for path in ["/slow", "/", "/nowhere", "/slow"] {
+        all += &format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
+    }
+    all += "GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(all.as_bytes()).unwrap();
+    let text = rest(stream);
+    let bodies: Vec<&str> = text.split("\r\n\r\n").skip(1).map(|rest| &rest[..4]).collect();
+    assert_eq!(bodies, ["slow", "hell", "no /", "slow", "no /"], "{text}");
+    let old = ask(port, "GET / HTTP/1.0\r\n\r\n");
+    assert!(old.starts_with("HTTP/1.0 200 OK\r\n") && old.ends_with("hello"), "{old}");
+}
+
+#[test]
+fn a_handler_that_fails_is_logged_and_costs_its_own_client_only() {
+    let (server, port) = serve(
+        "",
+        "routes['/fail'] = function() error('failed on purpose') end
+         routes['/late'] = function(_, res)
+             res:write('part') timer.sleep(0.01) error('failed late')
+         end
+         routes['/nothing'] = function() end
+         routes['/both'] = function(_, res) res:status(200) return 200 end
+         routes['/bad'] = function() return 99 end
+         routes['/type'] = function() return 200, nil, {} end
+         routes['/name'] = function() return 200, { ['a b'] = 'c' } end
+         routes['/value'] = function() return 200, { a = 'b\\r\\nc: d' } end
+         routes['/coding'] = function() return 200, { ['Transfer-Encoding'] = 'chunked' } end
+         routes['/more'] = function(_, res) res:header('content-length', 1) res:write('ab') end",
+    );
+    for path in ["/fail", "/nothing", "/bad", "/type", "/name", "/value", "/coding"] {
+        let text = get(port, path);
+        let head = "HTTP/1.1 500 Internal Server Error\r\nconnection: close\r\n";
+        assert!(text.starts_with(head), "{path}: {text}");
+    }
+    // What has begun is cut off, not ended.
+    assert!(get(port, "/late").ends_with("\r\n\r\n4\r\npart\r\n"));
+    assert!(!get(port, "/more").contains("ab"));
+    assert!(get(port, "/").ends_with("hello"));
+    server.signal("TERM");
+    let log = server.finish(PATIENCE).stderr;
+    for text in [
+        "failed on purpose",
+        "failed late",
+        "the handler has neither returned an answer nor used res",
+        "status from 200 to 999 expected, got number 99",
+        "string, buffer or iterator expected, got table",
+        "name of a header expected, got string \"a b\"",
+        "value of header a expected, got string",
+        "transfer-encoding is not for scripts to say",
+        "more than the content-length that was said",
+    ] {
+        assert!(log.contains(text), "{text}:\n{log}");
+    }
+}
+
+#[test]
+fn large_bodies_stream_both_ways_whatever_the_version() {
+    let (server, port) = serve("http2 = true", "");
+    let folder = Folder::new();
+    let body = noise(8 << 20);
+    let file = folder.write("body", &body);
+    let sent = format!("@{}", file.display());
+    for version in ["--http1.0", "--http1.1", "--http2-prior-knowledge"] {
+        let found = curl(port, "/echo", &[version, "-H", "Expect:", "--data-binary", &sent]);
+        assert!(found == body, "{version}: {} bytes", found.len());
+    }
+    let chunked = curl(port, "/echo", &["-X", "POST", "-T", file.to_str().unwrap()]);
+    assert!(chunked == body, "{} bytes", chunked.len());
+    let chunked =
+        curl(port, "/echo", &["-H", "Transfer-Encoding: chunked", "--data-binary", &sent]);
+    assert!(chunked == body, "in chunks: {} bytes", chunked.len());
+    assert!(support::resident_bytes(server.id()) < 200 << 20);
+}
+
+#[test]
+fn a_body_is_asked_for_before_it_is_sent() {
+    let (_server, port) = serve("", "routes['/refuse'] = function() return 403, nil, 'no' end");
+    let mut stream = connect(port);
+    let head = "HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(format!("POST /text {head}").as_bytes()).unwrap();
+    assert_eq!(until(&mut stream, "\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"abc").unwrap();
+    assert!(until(&mut stream, "\r\n\r\nabc").starts_with("HTTP/1.1 200 OK\r\n"));
+    // Who does not want it says so instead.
+    stream.write_all(format!("POST /refuse {head}").as_bytes()).unwrap();
+    assert!(rest(stream).starts_with("HTTP/1.1 403 Forbidden\r\n"));
+}
+
+#[test]
+fn files_are_sent_in_parts_and_if_they_are_new() {
+    let folder = Folder::new();
+    let file = folder.write("page.html", "0123456789");
+    let large = folder.write("large", noise(3 << 20));
+    let (_server, port) = serve(
+        "",
+        &format!(
+            "routes['/page'] = function(_, res) return res:sendfile('{}') end
+             routes['/large'] = function(_, res) return res:sendfile('{}') end
+             routes['/none'] = function(_, res) return res:sendfile('/no/such/file') end
+             routes['/own'] = function(_, res)
+                 local ok, code, text = res:sendfile('/no/such/file')
+                 return res:finish(tostring(ok) .. code .. text)
+             end
+             routes['/folder'] = function(_, res) return res:sendfile('/') end",
+            file.display(),
+            large.display()
+        ),
+    );
+    let page = |lines: &str| {
+        ask(port, format!("GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n"))
+    };
+    let text = page("");
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("0123456789"), "{text}");
+    assert!(text.contains("content-type: text/html; charset=utf-8\r\n"), "{text}");
+    let tag = text.split("etag: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    let part = page("Range: bytes=2-4\r\n");
+    assert!(part.starts_with("HTTP/1.1 206 Partial Content\r\n"), "{part}");
+    assert!(part.contains("content-range: bytes 2-4/10\r\n") && part.ends_with("234"), "{part}");
+    assert_eq!(statuses(&page("Range: bytes=10-\r\n")), "416");
+    assert_eq!(statuses(&page(&format!("If-None-Match: {tag}\r\n"))), "304");
+    assert_eq!(statuses(&page(&format!("If-Match: {tag}\r\n"))), "200");
+    assert_eq!(statuses(&page("If-Match: \"other\"\r\n")), "412");
+    let head = ask(port, "HEAD /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(head.contains("content-length: 10\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    assert!(curl(port, "/large", &[]) == noise(3 << 20));
+    assert_eq!(statuses(&get(port, "/none")), "404");
+    assert_eq!(statuses(&get(port, "/folder")), "404");
+    assert!(get(port, "/own").ends_with("false34no such file or directory: /no/such/file"));
+}
+
+#[test]
+fn a_server_that_closes_answers_what_has_come_and_takes_no_more() {
+    let (server, port) = serve(
+        "",
+        "routes['/slow'] = function(_, _, server)
+             print('working')
+             timer.sleep(0.1)
+             return 200, nil, 'done'
+         end
+         routes['/close'] = function(_, _, server)
+             return 200, nil, tostring(server:close(20)) .. tostring(server:close())
+         end",
+    );
+    let mut server = server;
+    let mut busy = connect(port);
+    let idle = connect(port);
+    busy.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert_eq!(server.line(), "working");
+    assert!(get(port, "/close").ends_with("truefalse"));
+    assert!(rest(busy).ends_with("done"));
+    assert_eq!(rest(idle), "");
+    // Nothing is left that would keep the process.
+    server.finish(PATIENCE).succeeded();
+}
+
+#[test]
+fn a_server_ends_what_takes_longer_than_it_is_given() {
+    let code = script("", "routes['/never'] = function() print('here') timer.sleep(1000) end");
+    let code = format!(
+        "{code}
+         context.on_signal('USR1', function() print(server:close(0.05)) context.exit() end)"
+    );
+    let mut server = Server::start(["-e", &code]);
+    let port = server.port();
+    let mut stream = connect(port);
+    stream.write_all(b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert_eq!(server.line(), "here");
+    server.signal("USR1");
+    assert_eq!(rest(stream), "");
+    assert_eq!(server.line(), "true");
+}
+
+#[test]
+fn wrong_arguments_and_options_are_named() {
+    for (call, why) in [
+        ("http.serve('127.0.0.1', 0)", "#3 to 'serve' (function expected"),
+        ("http.serve('127.0.0.1', 'x', print)", "#2 to 'serve' (port from 0 to 65535 expected"),
+        ("http.serve(1, print)", "#1 to 'serve'"),
+        ("http.serve('127.0.0.1', 0, { heads = 1 }, print)", "no option named string \"heads\""),
+        ("http.serve('127.0.0.1', 0, { http2 = 1 }, print)", "option 'http2' of 'serve' (boolean"),
+        ("http.serve('127.0.0.1', 0, { headers = 0 }, print)", "whole number from 1 to 10000"),
+        ("http.serve('127.0.0.1', 0, { tls = 1 }, print)", "option 'tls' of 'serve'"),
+        ("http.serve('127.0.0.1', 0, print, 1)", "#3 to 'serve' (table of options expected"),
+    ] {
+        let done = run(node_lua().args(["-e", call]));
+        assert!(done.stderr.contains(why), "{call}: {done}");
+        assert_eq!(done.code(), Some(1), "{call}: {done}");
+    }
+}
+
+#[test]
+fn client_and_server_in_a_simulation_repeat_from_its_seed() {
+    let script = "
+        local _, server = http.serve('127.0.0.1', 8080, { head_timeout = 2 }, function(req, res)
+            for chunk in req.chunks do res:write(chunk) timer.sleep(0.001) end
+            res:finish('.' .. timer.now())
+        end)
+        local left = 5
+        for i = 1, left do
+            context.run(function()
+                local sock = context.check(tcp.connect('127.0.0.1', 8080))
+                if i == 5 then
+                    sock:write('GET /half')
+                else
+                    sock:write('POST / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n' ..
+                        'Transfer-Encoding: chunked\\r\\n\\r\\n3\\r\\na' .. i .. 'b\\r\\n')
+                    timer.sleep(0.01)
+                    sock:write('1\\r\\nc\\r\\n0\\r\\n\\r\\n')
+                end
+                local ok, data = sock:read()
+                while ok do
+                    print(i, timer.now(), (tostring(data):gsub('\\r', '')))
+                    ok, data = sock:read()
+                end
+                left = left - 1
+                if left == 0 then print(timer.now(), server:close()) end
+            end)
+        end";
+    let simulate =
+        |seed: &str| run(node_lua().args(["--simulate", seed, "-e", script])).succeeded();
+    let first = simulate("7");
+    assert!(first.stdout.contains("408 Request Timeout"), "{first}");
+    assert!(first.stdout.contains("date: "), "{first}");
+    assert_eq!(first.stdout.matches("200 OK").count(), 4, "{first}");
+    for _ in 0..3 {
+        assert_eq!(simulate("7").stdout, first.stdout);
+    }
+    let mut varied = false;
+    for seed in ["8", "9", "10"] {
+        varied |= simulate(seed).stdout != first.stdout;
+    }
+    assert!(varied);
+}
