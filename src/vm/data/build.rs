@@ -9,7 +9,7 @@ use std::fmt;
 use mlua::ffi::{self, lua_State};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::keys::Known;
+use super::keys::Keys;
 use super::late::Late;
 use super::marks::{Mark, push_mark};
 use super::slots;
@@ -66,7 +66,7 @@ pub(crate) struct Builder<'a> {
     rules: ReadRules,
     depth: u32,
     left: u32,
-    known: Known,
+    keys: Keys,
 }
 
 /// Pushes one value.
@@ -89,7 +89,7 @@ struct Waiting<'a> {
 impl<'a> Builder<'a> {
     /// For a document of so many bytes. Slots of the stack may be in use below what is pushed.
     pub(crate) fn new(lua: Stack<'a>, rules: ReadRules, bytes: usize) -> Builder<'a> {
-        Builder { lua, rules, depth: 0, left: 0, known: Known::new(lua, bytes) }
+        Builder { lua, rules, depth: 0, left: 0, keys: Keys::new(lua, bytes) }
     }
 
     /// Pushes what the deserializer finds.
@@ -139,7 +139,7 @@ impl<'a> Builder<'a> {
 
     #[inline]
     fn push_key(&mut self, text: &str) {
-        self.known.push_key(self.lua, text.as_bytes());
+        self.keys.push(self.lua, text.as_bytes());
     }
 
     #[inline]
@@ -309,7 +309,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
 
     #[inline]
     fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.0.known.push_value(self.0.lua, value.as_bytes());
+        self.0.lua.push_text(value.as_bytes());
         Ok(())
     }
 
