@@ -131,7 +131,7 @@ fn clients_print_what_they_promise_with_their_servers() {
     }
 }
 
-#[cfg(feature = "websocket")]
+#[cfg(all(feature = "http", feature = "websocket"))]
 #[test]
 fn chat_over_websocket_tells_all_members() {
     let (_server, port) = start("chat_ws_server");

@@ -1,0 +1,55 @@
+-- websocket in handlers of http.serve.
+
+if not websocket or not http then return print("1..0 # built without WebSocket, or HTTP") end
+
+local tap = require("support.tap")
+local is, ok = tap.is, tap.ok
+local check = context.check
+
+local function text(data) return data and data:tostring() end
+
+tap.test("in a handler of http.serve", function()
+    local own = check(tcp.listen("127.0.0.1", 0))
+    local address = "127.0.0.1:" .. tcp.local_port(own)
+    local ends = {}
+    local server = check(http.serve(own, function(req, res)
+        local good, ws, why = websocket.accept(req, res, { protocols = "b", deflate = true })
+        if not good then
+            ends[#ends + 1] = why
+            return
+        end
+        while true do
+            local got, data, kind = ws:recv()
+            if not got then
+                ends[#ends + 1] = data
+                return
+            end
+            if text(data) == "fail" then error("as it was told") end
+            ws:send(data, kind)
+        end
+    end))
+    local url = ("ws://%s/path?query"):format(address)
+    local near = check(websocket.connect(url, { protocols = { "a", "b" }, deflate = true }))
+    is(near:protocol(), "b", "a protocol")
+    for _, size in ipairs({ 1, 100000 }) do
+        near:send(("x"):rep(size))
+        is(#select(2, near:recv(20)), size, size .. " bytes and back")
+    end
+    near:close(3000)
+    near = check(websocket.connect(url))
+    near:send("fail")
+    is(select(2, near:recv(20)), 1011, "a handler that fails ends the conversation")
+    local good, code, _, status = websocket.connect(url, { headers = { Origin = "x" } })
+    is(good, true, "others are served", code, status)
+    local sock = check(tcp.connect(address:match("^(.*):(%d+)$")))
+    sock:write("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    local head = text(select(2, sock:read_until("\r\n\r\n", 10000, 20)))
+    ok(head:find("^HTTP/1.1 426 "), "what asks for none is told", head)
+    ok(head:lower():find("upgrade: websocket", 1, true), "what would be served", head)
+    sock:close()
+    is(ends[1], 3000, "ends are seen")
+    ok(ends[2] and ends[2]:find("does not ask"), "and why there was none")
+    server:close(0)
+end)
+
+tap.done()
