@@ -28,7 +28,6 @@ pub struct Piece {
 impl Piece {
     /// A piece of a block that takes `block_bytes`.
     pub fn new(bytes: Bytes, block_bytes: usize) -> Piece {
-        let block_bytes = block_bytes.max(bytes.len());
         Piece { bytes, block_bytes }
     }
 

@@ -4,15 +4,32 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::RangeInclusive;
 
 use bytes::BytesMut;
 
-use super::block::INLINE_MAX;
+use super::block::{FRAME_INLINE_MAX, INLINE_MAX};
 use super::piece::{Piece, SHARE_MIN};
 
-/// Capacity of a fresh block. Frames of less than an eighth of it are copied (`Piece`). Below the
-/// C allocator's threshold for mapping pages anew each time.
+/// Capacity of a fresh block. Frames of less than an eighth of it are copied (`Piece`).
 const BLOCK_BYTES: usize = 120 * 1024;
+
+/// A block with less room than this is not read into any more.
+const ROOM_MIN: usize = 64 * 1024;
+
+/// What a read takes beyond whole frames, to see whether there is more.
+const BEYOND_BYTES: usize = 64;
+
+/// What is read to see how long a long frame is.
+const HEAD_BYTES: usize = 4096;
+
+/// A block that is being used up.
+#[derive(Debug, Default)]
+struct Block {
+    rest: BytesMut,
+    /// What all of it takes.
+    bytes: usize,
+}
 
 /// A block shared by all sockets that one worker reads. What arrives is used where it is, and the
 /// next read goes to the same place, which the caches hold; or it is cut off without a copy, and
@@ -23,78 +40,101 @@ const BLOCK_BYTES: usize = 120 * 1024;
 /// use node_lua::buf::ReadBuffer;
 ///
 /// let mut buffer = ReadBuffer::default();
-/// let read = buffer.fill(b"he", 100, |room| {
+/// let read = buffer.fill(b"he", 0, |room| {
 ///     for (place, byte) in room.iter_mut().zip(b"llo") {
 ///         place.write(*byte);
 ///     }
 ///     Ok(3)
 /// });
-/// assert_eq!((read.unwrap(), buffer.content()), (3, &b"hello"[..]));
+/// assert_eq!((read.unwrap(), buffer.content()), ((3, false), &b"hello"[..]));
 /// assert_eq!(&*buffer.take(), b"hello");
 /// ```
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
-    block: BytesMut,
-    /// What the memory of `block` takes, however much of it was cut off.
-    block_bytes: usize,
-    /// The usual block, while a larger one stands in for it.
-    usual: Option<(BytesMut, usize)>,
+    usual: Block,
+    /// For frames that are a large part of a smaller block.
+    small: Block,
+    is_small: bool,
 }
 
 impl ReadBuffer {
-    /// Calls `read` once with room for exactly `room` bytes; returns how many were read. They
-    /// follow `prefix` in [`ReadBuffer::content`], which replaces what was there.
+    /// The most that is read at once where nothing is known of frames.
+    pub const BYTES_MAX: usize = BLOCK_BYTES;
+
+    /// How long a frame, with its head, may be for a block that holds just so many that each is
+    /// shown there, instead of being copied.
+    pub const LOT_FRAMES: RangeInclusive<usize> = FRAME_INLINE_MAX + 16..=80 * 1024;
+
+    /// Calls `read` once with all the room that there is; returns how many bytes were read, and
+    /// whether that was all the room. They follow `prefix` in [`ReadBuffer::content`], which
+    /// replaces what was there. If frames of so many bytes are expected as are one of
+    /// [`ReadBuffer::LOT_FRAMES`], these get a block of their own; if of more, little is read, since
+    /// they are going to be read elsewhere.
     ///
     /// # Errors
     /// Those of `read`; there is no content then.
     pub fn fill(
         &mut self,
         prefix: &[u8],
-        room: usize,
+        frame: usize,
         read: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
         self.clear();
-        let wanted = prefix.len() + room;
-        if room > BLOCK_BYTES {
-            // Much is to come: a block of its own, which small frames of others do not pin.
-            let usual = std::mem::replace(&mut self.block, BytesMut::with_capacity(wanted));
-            self.usual = Some((usual, self.block_bytes));
-            self.block_bytes = wanted;
-        } else if self.block.capacity() < wanted && !self.block.try_reclaim(wanted) {
-            self.block_bytes = wanted.max(BLOCK_BYTES);
-            self.block = BytesMut::with_capacity(self.block_bytes);
+        self.is_small = ReadBuffer::LOT_FRAMES.contains(&frame);
+        let (bytes, least) = match self.is_small {
+            false => (BLOCK_BYTES, ROOM_MIN),
+            true => (frame * SHARE_MIN + BEYOND_BYTES, frame),
+        };
+        let wanted = prefix.len() + least;
+        let block = self.block_mut();
+        let is_used_up = block.rest.capacity() < wanted && !block.rest.try_reclaim(wanted);
+        if is_used_up || block.bytes != bytes {
+            *block = Block { rest: BytesMut::with_capacity(bytes.max(wanted)), bytes };
         }
-        self.block.extend_from_slice(prefix);
-        let result = fill_block(&mut self.block, room, read);
+        let rest = &mut block.rest;
+        rest.extend_from_slice(prefix);
+        let is_large = frame > *ReadBuffer::LOT_FRAMES.end();
+        let room = if is_large { HEAD_BYTES } else { rest.capacity() - rest.len() };
+        let result = fill_block(rest, room, read);
         if result.is_err() {
             self.clear();
         }
-        result
+        result.map(|count| (count, count == room))
+    }
+
+    fn block(&self) -> &Block {
+        if self.is_small { &self.small } else { &self.usual }
+    }
+
+    fn block_mut(&mut self) -> &mut Block {
+        if self.is_small { &mut self.small } else { &mut self.usual }
+    }
+
+    /// What a part of the block counts: what stands between frames with nobody.
+    fn counted(&self) -> usize {
+        let bytes = self.block().bytes;
+        bytes - bytes / 64
     }
 
     /// What the last read has left here.
     pub fn content(&self) -> &[u8] {
-        &self.block
+        &self.block().rest
     }
 
     /// Pieces of the content that are to be copied have at most so many bytes.
     pub fn copied_max(&self) -> usize {
-        INLINE_MAX.max(self.block_bytes.saturating_sub(1) / SHARE_MIN)
+        INLINE_MAX.max(self.counted().saturating_sub(1) / SHARE_MIN)
     }
 
     /// Takes the content, without a copy.
     pub fn take(&mut self) -> Piece {
-        let content = Piece::new(self.block.split().freeze(), self.block_bytes);
-        self.clear();
-        content
+        let counted = self.counted();
+        Piece::new(self.block_mut().rest.split().freeze(), counted)
     }
 
     /// Forgets the content.
     pub fn clear(&mut self) {
-        if let Some(usual) = self.usual.take() {
-            (self.block, self.block_bytes) = usual;
-        }
-        self.block.clear();
+        self.block_mut().rest.clear();
     }
 }
 
@@ -133,7 +173,7 @@ mod tests {
     #[test]
     fn what_was_read_follows_the_prefix() {
         let mut scratch = ReadBuffer::default();
-        assert_eq!(scratch.fill(b"ab", 4, reader(b"cdef")).expect("reads"), 4);
+        assert_eq!(scratch.fill(b"ab", 0, reader(b"cdef")).expect("reads"), (4, false));
         assert_eq!(scratch.content(), b"abcdef");
         assert_eq!(&scratch.take()[..], b"abcdef");
         assert!(scratch.content().is_empty());
@@ -142,37 +182,80 @@ mod tests {
     #[test]
     fn pieces_that_are_taken_stay_apart() {
         let mut scratch = ReadBuffer::default();
-        let rooms = [5000, 2 * BLOCK_BYTES].into_iter().cycle();
-        let pieces: Vec<Piece> = rooms
-            .take(50)
-            .map(|room| {
-                scratch.fill(b"", room, reader(b"hello")).expect("reads");
+        let pieces: Vec<Piece> = (0..50)
+            .map(|_| {
+                scratch.fill(b"", 0, reader(b"hello")).expect("reads");
                 scratch.take()
             })
             .collect();
         assert!(pieces.iter().all(|piece| **piece == *b"hello"));
-        assert!(pieces.iter().all(|piece| piece.block_bytes() >= BLOCK_BYTES));
+        assert!(pieces.iter().all(|piece| piece.block_bytes() > BLOCK_BYTES / 2));
+    }
+
+    #[test]
+    fn blocks_are_used_up_before_there_is_another() {
+        let mut scratch = ReadBuffer::default();
+        let mut rooms = Vec::new();
+        let mut pieces = Vec::new();
+        for _ in 0..8 {
+            let read = scratch.fill(b"xyz", 0, |space| {
+                rooms.push(space.len());
+                space[..20_000].fill(MaybeUninit::new(7));
+                Ok(20_000)
+            });
+            assert_eq!(read.expect("reads"), (20_000, false));
+            pieces.push(scratch.take());
+        }
+        let first = BLOCK_BYTES - 3;
+        let block = [first, first - 20_003, first - 2 * 20_003];
+        assert_eq!(rooms, [block, block, block].concat()[..8]);
+        // All that is left of a block is offered, and so it may be full.
+        let read = scratch.fill(b"", 0, |space| {
+            space.fill(MaybeUninit::new(1));
+            Ok(space.len())
+        });
+        assert!(read.expect("reads").1);
+    }
+
+    #[test]
+    fn frames_of_middle_size_come_by_the_lot() {
+        let mut scratch = ReadBuffer::default();
+        for (prefix, count) in [(0, 8 * 6000), (100, 8 * 6000 - 100), (0, 7), (0, 8 * 6000 - 7)] {
+            let read = scratch.fill(&vec![1; prefix], 6000, |space| {
+                space[..count].fill(MaybeUninit::new(1));
+                Ok(count)
+            });
+            assert_eq!(read.expect("reads"), (count, false));
+            assert!(scratch.copied_max() < 5990);
+            let piece = scratch.take();
+            assert!(Piece::is_shared(5990, piece.block_bytes()));
+            assert_eq!(piece.len(), prefix + count);
+        }
+        scratch.fill(b"", 0, reader(b"hello")).expect("reads");
+        assert!(scratch.copied_max() > 6000);
+        let head = scratch.fill(b"", 1 << 20, |space| {
+            space.fill(MaybeUninit::new(1));
+            Ok(space.len())
+        });
+        assert_eq!(head.expect("reads"), (HEAD_BYTES, true));
     }
 
     #[test]
     fn what_is_not_taken_makes_room_for_the_next() {
         let mut scratch = ReadBuffer::default();
-        for room in [100, 2 * BLOCK_BYTES, 100] {
-            scratch.fill(b"", 100, reader(b"first")).expect("reads");
-            let place = scratch.content().as_ptr();
-            scratch.fill(b"", room, reader(b"second")).expect("reads");
-            assert_eq!(scratch.content(), b"second");
-            assert_eq!(room == 100, scratch.content().as_ptr() == place);
-            scratch.clear();
-        }
+        scratch.fill(b"", 0, reader(b"first")).expect("reads");
+        let place = scratch.content().as_ptr();
+        scratch.fill(b"", 0, reader(b"second")).expect("reads");
+        assert_eq!(scratch.content(), b"second");
+        assert_eq!(scratch.content().as_ptr(), place);
     }
 
     #[test]
     fn a_failed_read_leaves_nothing_behind() {
         let mut scratch = ReadBuffer::default();
-        let error = scratch.fill(b"lost", 10, |_| Err(io::ErrorKind::WouldBlock.into()));
+        let error = scratch.fill(b"lost", 0, |_| Err(io::ErrorKind::WouldBlock.into()));
         assert!(error.is_err() && scratch.content().is_empty());
-        scratch.fill(b"", 10, reader(b"next")).expect("reads");
+        scratch.fill(b"", 0, reader(b"next")).expect("reads");
         assert_eq!(scratch.content(), b"next");
     }
 }

@@ -248,7 +248,6 @@ impl Refused {
 }
 
 /// Stages a frame, and with a token that is not 0, tells when it is out.
-#[inline(always)]
 fn stage(host: &mut Host, target: Target, body: Body<'_>, token: u64) -> Result<(), Refused> {
     let target = resolve(host, target)?;
     stage_with(host, target, body, |host, body| match target {
@@ -324,22 +323,25 @@ fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
 /// Stages a frame with the content of a buffer, on a connection of this context's, for compiled
 /// code: 0, or 1 if nothing was done. Then native.write does it, or says why not.
 fn stage_buffer(key: f64, buffer: &mut NlBuffer) -> c_int {
-    try_stage(|host| stage(host, Target::Own(key as u64), body_of(buffer), 0))
+    try_stage(|host| match body_of(buffer) {
+        Body::Slice(body) => host.sockets.write_plain(key as u64, body),
+        body => stage(host, Target::Own(key as u64), body, 0).is_ok(),
+    })
 }
 
 /// The same on a connection of any context's, by its number.
 fn stage_shared_buffer(fd: f64, buffer: &mut NlBuffer) -> c_int {
-    try_stage(|host| stage(host, Target::Shared(fd as u64), body_of(buffer), 0))
+    try_stage(|host| stage(host, Target::Shared(fd as u64), body_of(buffer), 0).is_ok())
 }
 
 /// As [`stage_buffer`], with the bytes of a string.
 fn stage_text(key: f64, text: &[u8]) -> c_int {
-    try_stage(|host| stage(host, Target::Own(key as u64), Body::Slice(text), 0))
+    try_stage(|host| host.sockets.write_plain(key as u64, text))
 }
 
 #[inline]
-fn try_stage(stage: impl FnOnce(&mut Host) -> Result<(), Refused>) -> c_int {
-    c_int::from(lua::fault::attempt(|host| stage(host).is_ok()) != Some(true))
+fn try_stage(stage: impl FnOnce(&mut Host) -> bool) -> c_int {
+    c_int::from(lua::fault::attempt(stage) != Some(true))
 }
 
 /// The body of a write at `index`: a string, a number's text, or what a buffer holds; `None` for

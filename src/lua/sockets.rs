@@ -252,7 +252,6 @@ impl Sockets {
     }
 
     /// Stages a frame: see [`Connection::write`]. `None` if there is no such connection.
-    #[inline]
     pub(super) fn write(
         &mut self,
         key: u64,
@@ -292,6 +291,23 @@ impl Sockets {
         {
             self.dirty.push(key);
         }
+    }
+
+    /// Stages a frame with a copy of bytes, as most are; false, and nothing is done, if that is not
+    /// all there is to it.
+    #[inline]
+    pub(super) fn write_plain(&mut self, key: u64, body: &[u8]) -> bool {
+        let staged = self.staged + body.len();
+        let Some(Socket::Stream(stream)) = self.all.get_mut(key) else { return false };
+        if staged >= self.staged_max || !stream.write_plain(body) {
+            return false;
+        }
+        self.staged = staged;
+        if !stream.is_dirty {
+            stream.is_dirty = true;
+            self.dirty.push(key);
+        }
+        true
     }
 
     /// The script has dealt with the last event. While all it writes are answers on the connections

@@ -34,12 +34,6 @@ mod start_tls;
 #[path = "websocket.rs"]
 pub(super) mod websocket;
 
-/// The most that one read takes from the kernel, and so the read-ahead of a connection.
-const READ_BYTES: usize = 64 * 1024;
-
-/// The same after a read that took all it could: the socket is hot.
-const HOT_READ_BYTES: usize = 256 * 1024;
-
 /// Frames longer than this are gathered in a block of their own.
 const GATHER_BYTES: usize = 32 * 1024;
 
@@ -53,8 +47,8 @@ const DETACH_BYTES: usize = 4096;
 /// Reads of single frames behind one of another piece.
 const SINGLE_READS: u8 = 32;
 
-/// Reads that fill the whole room, in one turn, before other work goes first.
-const FULL_READS_PER_TURN: u32 = 4;
+/// Bytes of reads that have filled all their room, in one turn, before other work goes first.
+const FULL_READS_PER_TURN: usize = 1 << 20;
 
 /// What [`Connection::read`] found.
 #[derive(Debug, PartialEq, Eq)]
@@ -127,10 +121,10 @@ pub struct Connection {
     awaited: Option<usize>,
     /// Why the peer has gone, if that is known: the system tells of errors only once.
     broken: Option<Code>,
-    /// Reads of this turn that took all they could.
-    full_reads: u32,
-    /// Bytes that the next read may take.
-    room: usize,
+    /// Bytes of reads of this turn that took all they could.
+    full_reads: usize,
+    /// How long the last frames were, with their heads, if such are read in a way of their own.
+    frame: usize,
     read_waker: Waker,
     writer: Arc<Writer>,
     /// What the owner has written in this turn.
@@ -173,7 +167,7 @@ impl Connection {
             awaited: None,
             broken: None,
             full_reads: 0,
-            room: READ_BYTES,
+            frame: 0,
             read_waker: ReadyWaker::waker(context, read_source),
             writer: Arc::new(writer),
             staged: WriteBatch::default(),
@@ -253,8 +247,9 @@ impl Connection {
         loop {
             let need = match self.decoder.next(&self.buffered) {
                 _ if self.gather_need > 0 => self.gather_need,
-                Ok(Step::Frame { .. }) => {
+                Ok(Step::Frame { head, .. }) => {
                     let (count, end) = self.decoder.find(&self.buffered, usize::MAX, places);
+                    self.expect(if head > 0 { end / count } else { 0 });
                     return Read::Frames(count, Some(self.take_buffered(end)));
                 }
                 Ok(Step::Incomplete { need }) => need,
@@ -375,11 +370,8 @@ impl Connection {
     /// One read from the kernel, towards `need` buffered bytes in all.
     fn fill(&mut self, need: usize, scratch: &mut ReadBuffer) -> io::Result<usize> {
         let transport = &self.transport;
-        let (count, room) = if need <= GATHER_BYTES {
-            let room = self.room;
-            let count = scratch.fill(&self.buffered, room, |space| transport.receive(space))?;
-            self.room = if count == room { HOT_READ_BYTES } else { READ_BYTES };
-            (count, room)
+        let (count, is_full) = if need <= GATHER_BYTES {
+            scratch.fill(&self.buffered, self.frame, |space| transport.receive(space))?
         } else {
             // What another read has left there is not this connection's.
             scratch.clear();
@@ -402,17 +394,17 @@ impl Connection {
                 self.settle();
                 self.piece = piece;
             }
-            (count, room)
+            (count, count == room)
         };
-        self.note_filled(count, room);
+        self.note_filled(count, is_full);
         Ok(count)
     }
 
-    /// Notes what a read with so much room says of what the kernel still has.
-    fn note_filled(&mut self, count: usize, room: usize) {
-        let is_ready = count == room || self.transport.has_more();
+    /// Notes what a read that has, or has not, filled all its room says of what the kernel has.
+    fn note_filled(&mut self, count: usize, is_full: bool) {
+        let is_ready = is_full || self.transport.has_more();
         self.input = if is_ready { Input::Ready } else { Input::Drained };
-        self.full_reads += u32::from(count == room && room >= READ_BYTES);
+        self.full_reads += if is_full { count } else { 0 };
     }
 
     /// Takes frames that were just read and are going to be copied, so that they stay in the
@@ -427,7 +419,19 @@ impl Connection {
             return 0;
         }
         self.buffered = if rest.is_empty() { Piece::default() } else { Piece::copy(rest) };
+        self.expect(end / count);
         count
+    }
+
+    /// Frames of this size are likely to follow. What lots of them hold together is too much for
+    /// contexts with a memory limit: there they are copied.
+    fn expect(&mut self, frame: usize) {
+        let is_lot = self.held.is_none() && ReadBuffer::LOT_FRAMES.contains(&frame);
+        self.frame = match frame {
+            _ if is_lot => frame,
+            0..=GATHER_BYTES => 0,
+            _ => usize::MAX,
+        };
     }
 
     /// Nothing comes any more.
@@ -476,6 +480,19 @@ impl Connection {
     pub fn write(&mut self, body: Body<'_>, token: u64) -> Result<bool, FrameError> {
         self.options.write_frozen |= !body.is_empty();
         self.staged.write(&self.encoder, body, token)
+    }
+
+    /// The same for a copy of bytes; false, and nothing is done, if that is not all there is to it.
+    #[inline]
+    pub fn write_plain(&mut self, body: &[u8]) -> bool {
+        let is_full = self.staged.bytes() + body.len() >= WriteBatch::BYTES_MAX;
+        if is_full || !self.encoder.is_plain() {
+            return false;
+        }
+        let Ok(head) = self.encoder.head(body.len()) else { return false };
+        self.options.write_frozen |= !body.is_empty();
+        self.staged.push_copy(head, body);
+        true
     }
 
     /// Writes what is staged, or queues it; see [`Writer::flush`].

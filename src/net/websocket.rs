@@ -5,8 +5,8 @@ use std::io;
 use std::task::Context as TaskContext;
 use std::time::Duration;
 
+use super::Input;
 use super::{Connection, DETACH_BYTES, FULL_READS_PER_TURN, GATHER_BYTES, GATHER_ROOM_BYTES};
-use super::{HOT_READ_BYTES, Input, READ_BYTES};
 use crate::buf::{Piece, ReadBuffer, fill_block};
 use crate::error::Code;
 use crate::frame::websocket::{Close, Event, Form, Kind, Reader, Role, Violation, Writer};
@@ -125,7 +125,7 @@ impl Connection {
                 self.read_waker.wake_by_ref();
                 return Incoming::Wait;
             }
-            let ahead = self.half_message_bytes() + READ_BYTES;
+            let ahead = self.half_message_bytes() + ReadBuffer::BYTES_MAX;
             if let (Some(held), Some(websocket)) = (&self.held, &mut self.websocket) {
                 websocket.reader.set_room(held.most() / 2);
             }
@@ -170,10 +170,8 @@ impl Connection {
         let Some(websocket) = &mut self.websocket else { return Ok(Ok(None)) };
         let (transport, reader) = (&self.transport, &mut websocket.reader);
         let wanted = reader.wanted();
-        let (count, room, found) = if wanted <= GATHER_BYTES {
-            let room = self.room;
-            let count = scratch.fill(&[], room, |space| transport.receive(space))?;
-            self.room = if count == room { HOT_READ_BYTES } else { READ_BYTES };
+        let (count, is_full, found) = if wanted <= GATHER_BYTES {
+            let (count, is_full) = scratch.fill(&[], 0, |space| transport.receive(space))?;
             let mut input = scratch.content();
             let found = reader.read(&mut input);
             let rest = input.len();
@@ -183,18 +181,18 @@ impl Connection {
             } else if rest > 0 {
                 self.buffered = Piece::copy(input);
             }
-            (count, room, found)
+            (count, is_full, found)
         } else {
             scratch.clear();
             let body = reader.body();
             let room = wanted.min(GATHER_ROOM_BYTES.max(body.len()));
             let count = fill_block(body, room, |space| transport.receive(space))?;
-            (count, room, reader.received_directly(count))
+            (count, count == room, reader.received_directly(count))
         };
         if websocket.is_timed {
             websocket.heard = rt::now();
         }
-        self.note_filled(count, room);
+        self.note_filled(count, is_full);
         if count == 0 {
             let code = self.writer.failed().or(self.broken);
             self.end(code.unwrap_or(Code::END_OF_FILE));

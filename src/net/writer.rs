@@ -41,7 +41,7 @@ const PIECE_BYTES: usize = 128;
 const SPARE_PIECES: usize = 32;
 
 /// … of at most so many bytes each.
-const SPARE_BYTES: usize = 64 * 1024;
+const SPARE_BYTES: usize = 128 * 1024;
 
 thread_local! {
     /// What was written makes room for what is staged next, on whatever connection: few pieces
@@ -100,7 +100,7 @@ impl Body<'_> {
 impl WriteBatch {
     /// Bodies at least this long are written from where they are; shorter ones are copied behind
     /// each other, which costs less than a piece of their own in the system call.
-    pub const BY_REFERENCE_BYTES: usize = 4096;
+    pub const BY_REFERENCE_BYTES: usize = 8192;
 
     /// Bodies at least this long are copied into a block of their own, of exactly their size.
     const APART_BYTES: usize = 64 * 1024;
@@ -165,7 +165,7 @@ impl WriteBatch {
 
     /// Adds a head and a copy of a body.
     #[inline]
-    fn push_copy(&mut self, head: Head, body: &[u8]) {
+    pub(super) fn push_copy(&mut self, head: Head, body: &[u8]) {
         let start = self.copied.len();
         if self.copied.capacity() - start < Head::BYTES_MAX + body.len() {
             self.reserve(Head::BYTES_MAX + body.len());

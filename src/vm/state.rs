@@ -442,17 +442,27 @@ unsafe extern "C" fn allocate(
         unsafe { free(account, block.cast(), old_size) };
         return std::ptr::null_mut();
     }
+    // SAFETY: the VM passes a block from here with the size it has.
+    unsafe { resize(account, block.cast(), old_size, new_size) }.cast()
+}
+
+/// Makes a block one of another size.
+///
+/// # Safety
+/// `block` must be one that [`allocate`] returned, of `old_size` bytes; the result replaces it.
+#[cold]
+unsafe fn resize(account: &Account, block: *mut u8, old_size: usize, new_size: usize) -> *mut u8 {
     let held = account.lua_bytes.get();
     let total = held.wrapping_sub(old_size).wrapping_add(new_size) + account.external_bytes.get();
     if new_size > old_size && !account.admits(total) {
         return std::ptr::null_mut();
     }
     let heap = account.heap();
-    // SAFETY: the VM passes a block from here with the size it has.
-    let mut moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
+    // SAFETY: the caller's contract.
+    let mut moved = unsafe { heap.resize(block, old_size, new_size) };
     if moved.is_null() && account.lend(heap, total) {
         // SAFETY: the same block, of which nothing has changed.
-        moved = unsafe { heap.resize(block.cast(), old_size, new_size) };
+        moved = unsafe { heap.resize(block, old_size, new_size) };
         heap.spare(0);
     }
     if moved.is_null() {
@@ -461,7 +471,7 @@ unsafe extern "C" fn allocate(
     } else {
         account.lua_bytes.set(held - old_size + new_size);
     }
-    moved.cast()
+    moved
 }
 
 /// Frees a block of the VM, and what a buffer in it holds.
@@ -479,8 +489,10 @@ unsafe fn free(account: &Account, block: *mut u8, size: usize) {
     let release_buffer = || {
         // SAFETY: called for a userdata with a buffer.
         let buffer = unsafe { &mut *content_of(block) };
-        account.recharge(buffer.charged as usize, 0);
-        buffer.release();
+        if buffer.charged > 0 || !buffer.is_inline() {
+            account.recharge(buffer.charged as usize, 0);
+            buffer.release();
+        }
     };
     // SAFETY: a block of this heap with its size, which nobody uses any more.
     unsafe { heap.give(block, size, release_buffer) };

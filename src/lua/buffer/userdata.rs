@@ -172,7 +172,9 @@ pub fn charge_frames(
     piece: Option<&Piece>,
     around: impl FnOnce(&mut dyn FnMut()),
 ) {
-    if places.iter().any(|place| place.len() > FRAME_INLINE_MAX) {
+    let is_large = |place: &Range<usize>| place.len() > FRAME_INLINE_MAX;
+    if places.last().is_some_and(|last| last.end > FRAME_INLINE_MAX) && places.iter().any(is_large)
+    {
         around(&mut || charge_large(lua, places, piece));
     }
 }

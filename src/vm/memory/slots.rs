@@ -13,8 +13,9 @@ pub(crate) const SLOT_BYTES: usize = 128 * 1024;
 /// Slots that are mapped at once.
 const REGION_SLOTS: usize = 64;
 
-/// Slots that keep their memory while nobody uses them.
-const WARM_MAX: usize = 32;
+/// Slots that keep their memory while nobody uses them, until [`trim`]: what a cycle of a collector
+/// frees at once, and takes again, without the system's help.
+const WARM_MAX: usize = 96;
 
 /// Slots that nobody uses, by address: pointers would tie the list to one thread.
 struct Slots {
