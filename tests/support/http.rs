@@ -1,5 +1,7 @@
 //! Servers of HTTP, and clients that are nothing but sockets.
 
+#![allow(dead_code, reason = "every test crate uses some of the helpers")]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
