@@ -1,8 +1,8 @@
 //! A queue whose members get equal shares of the CPU: of those that wait, the one goes first that
 //! has used the least CPU time.
 //!
-//! Time counts from the least that anyone in the queue has: whoever comes later is neither owed what
-//! others got before, nor made to wait until they have caught up.
+//! Time counts from the least that anyone in the queue has: whoever comes later is neither owed
+//! what others got before, nor made to wait until they have caught up.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -123,7 +123,7 @@ mod tests {
         assert!(since.iter().all(|&time| time.abs_diff(late) <= 24), "{since:?}, {late}");
     }
 
-    /// Whoever could not be cut for long waits a while for that, but not until all have had as much.
+    /// Whoever could not be cut for long waits a while for that, not until all have caught up.
     #[test]
     fn what_was_used_at_once_is_not_held_against_it_for_ever() {
         let scheduler = Scheduler::new(1);

@@ -1,10 +1,10 @@
 //! Contexts that run after those whose turns are short: unproven ones and suspended ones.
 //!
 //! Unproven ones have never run, were suspended in their last turn, or are in the first slice of
-//! their turn. Of these, contexts that have run before go first. Of the suspended ones, the one goes
-//! first that has used the least CPU time (`fair.rs`). Workers take from the two kinds alternately, so that
-//! neither waits until all of the other have run. So do they with the oldest and the newest of
-//! those that have never run: whoever is created behind a crowd runs soon.
+//! their turn. Of these, contexts that have run before go first. Of the suspended ones, the one
+//! goes first that has used the least CPU time (`fair.rs`). Workers take from the two kinds
+//! alternately, so that neither waits until all of the other have run. So do they with the oldest
+//! and the newest of those that have never run: whoever is created behind a crowd runs soon.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -79,7 +79,7 @@ fn round_trip(from: Role, to: Role, may_pack: bool, mut choices: Choices<'_>) {
         if len >= 250 {
             len = (len - 249) * 20_000;
         }
-        let body: Vec<u8> = (0..len).map(|at| (at * at >> (kind & 7)) as u8 & 0x7f).collect();
+        let body: Vec<u8> = (0..len).map(|at| ((at * at) >> (kind & 7)) as u8 & 0x7f).collect();
         let (form, event) = match kind % 4 {
             0 => (Form::Usual, Event::Message(Kind::Binary, body[..].into())),
             1 => (Form::Message(Kind::Text), Event::Message(Kind::Text, body[..].into())),
