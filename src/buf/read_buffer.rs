@@ -67,9 +67,9 @@ impl ReadBuffer {
 
     /// Calls `read` once with all the room that there is; returns how many bytes were read, and
     /// whether that was all the room. They follow `prefix` in [`ReadBuffer::content`], which
-    /// replaces what was there. If frames of `frame` bytes are expected, as long as is one
-    /// of [`ReadBuffer::LOT_FRAMES`], these get a block of their own; if longer ones, little is read, since they are going to be
-    /// read elsewhere.
+    /// replaces what was there. If frames of `frame` bytes are expected, one of
+    /// [`ReadBuffer::LOT_FRAMES`], these get a block of their own; if longer ones, little is read,
+    /// since they are going to be read elsewhere.
     ///
     /// # Errors
     /// Those of `read`; there is no content then.
