@@ -8,6 +8,7 @@
 local native = ...
 
 local bad, bad_because, check_plain = native.bad, native.bad_because, native.check_plain
+local describe = native.describe
 local next, pairs, type = next, pairs, type
 local char, format, find, lower = string.char, string.format, string.find, string.lower
 local concat, sort, unpack = table.concat, table.sort, unpack
@@ -34,9 +35,8 @@ local SERVER = {
     min_version = true,
 }
 
-local function check_options(options, known, name)
-    if type(options) ~= "table" then bad(1, name, "table of options", options) end
-    check_plain(1, name, options)
+-- Raises for what is not known among the fields of argument, or option, `what`.
+local function check_fields(options, known, what, name)
     for field in next, options do
         if not known[field] then
             local names = {}
@@ -45,9 +45,15 @@ local function check_options(options, known, name)
             end
             sort(names)
             local text = "no option named %s; there are %s"
-            bad_because(1, name, format(text, native.describe(field), concat(names, ", ")))
+            bad_because(what, name, format(text, describe(field), concat(names, ", ")))
         end
     end
+end
+
+local function check_options(options, known, name)
+    if type(options) ~= "table" then bad(1, name, "table of options", options) end
+    check_plain(1, name, options)
+    check_fields(options, known, 1, name)
 end
 
 -- A file or a text, or nil.
@@ -86,6 +92,12 @@ local function check_alpn(list, name)
     local parts, bytes, count = {}, 0, 0
     for _ in next, list do
         count = count + 1
+    end
+    for key in next, list do
+        if type(key) ~= "number" or key % 1 ~= 0 or key < 1 or key > count then
+            local text = "list of protocol names expected, this one has the key %s"
+            bad_because("alpn", name, format(text, describe(key)))
+        end
     end
     for i = 1, count do
         local protocol = list[i]
@@ -131,6 +143,9 @@ function M.client(options)
     return finish(native.tls_client(ca, cert, key, alpn, is_new, verify))
 end
 
+-- As a pair without names is given: the certificate and the key by their places.
+local IDENTITY, PAIR = { cert = true, key = true }, { true, true }
+
 -- name → { cert =, key = } or { cert, key }, one after the other.
 local function check_sni(names)
     if names == nil then return {} end
@@ -147,6 +162,8 @@ local function check_sni(names)
             bad(format("sni['%s']", name), "server", "table { cert =, key = }", identity)
         end
         check_plain(format("sni['%s']", name), "server", identity)
+        local known = identity[1] ~= nil and PAIR or IDENTITY
+        check_fields(identity, known, format("sni['%s']", name), "server")
         local option = format("sni['%s'].", name)
         local cert, key = identity.cert or identity[1], identity.key or identity[2]
         cert, key = check_identity(cert, key, option, "server")

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use memchr::memmem;
-use mlua::ffi::{lua_Hook, lua_State};
+use mlua::ffi::{lua_Hook, lua_State, lua_settop};
 use node_lua::os::{stdio, thread};
 use node_lua::vm::layout::Lexer;
 use node_lua::vm::{finaliser, hook};
@@ -94,15 +94,21 @@ unsafe extern "C-unwind" fn __wrap_lua_lessthan(
     }
 }
 
-/// `lua_call`: what is called may be in C again.
+/// `lua_call`: what is called may be in C again. `debug.sethook` calls hooks by it, with two
+/// arguments for no result.
 ///
 /// # Safety
 /// As that function's.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn __wrap_lua_call(raw: *mut lua_State, arguments: c_int, results: c_int) {
-    // SAFETY: the arguments of `lua_call`, handed on, in the coroutine that has called it.
+    // SAFETY: the arguments of `lua_call`, handed on, in the coroutine that has called it; or the
+    // function and its two arguments are taken off the stack.
     unsafe {
         hook::look(raw);
+        if (arguments, results) == (2, 0) && hook::is_hook_inside(raw) {
+            lua_settop(raw, -4);
+            return;
+        }
         __real_lua_call(raw, arguments, results);
     }
 }

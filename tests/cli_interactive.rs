@@ -213,7 +213,7 @@ fn the_signal_of_control_c_breaks_off_the_statement_that_runs() {
         session.say(&format!("=pcall(function() print('begun', 2) {statement} end)\n"));
         session.expect("begun\t2");
         interrupt();
-        session.expect("false\tinterrupted!");
+        session.expect("false\tstdin:1: interrupted!");
     }
     session.say("context.on_signal('INT', function() print('heard', 1) end)\n");
     session.say("print('begun', 3) timer.sleep(0.1) print('slept', 1)\n");

@@ -254,6 +254,38 @@ fn what_nobody_catches_is_told_to_the_script() {
     assert_eq!(done.stderr.matches("node-lua: ").count(), 3, "{done}");
 }
 
+/// The hook stays: it is called for whatever the context's callbacks do, not for the library.
+#[test]
+fn what_a_hook_raises_ends_no_more_than_the_callback_it_came_in() {
+    for events in ["'c'", "'r'", "'l'", "'', 1", "'clr'"] {
+        let body = format!(
+            "context.run(function()
+               debug.sethook(function() error('hk') end, {events})
+               local x = type
+               x(1)
+             end)
+             context.run(function()
+               local x = type
+               x(1)
+             end)"
+        );
+        let told = format!(
+            "context.on_error(function(message)
+               print(message:match('^main.lua:%d+: hk$') ~= nil, (debug.gethook()))
+             end)
+             {body}"
+        );
+        let done = run_files(&[("main.lua", &told)]);
+        assert_eq!(done.stdout, "true\tnil\ntrue\tnil\n", "{events}: {done}");
+        let done = run_files(&[("main.lua", &body)]);
+        assert_eq!(
+            done.stderr.matches("node-lua: main.lua:2: hk\n").count(),
+            2,
+            "{events}: {done}"
+        );
+    }
+}
+
 /// Whatever has the finaliser, wherever the collector runs, and whatever it raises.
 #[test]
 fn what_a_finaliser_raises_is_told_and_ends_nothing() {

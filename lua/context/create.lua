@@ -40,6 +40,7 @@ core.on_end = tell
 ---@param callback function|nil
 function context.monitor(h, ...)
     local callback = ...
+    if h == nil then core.check_target(h, "monitor") end
     if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
         bad(2, "monitor", "function or nil", ...)
     end

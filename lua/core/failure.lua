@@ -4,6 +4,7 @@ local native, core = ...
 
 local gsub, pcall, tostring, type = string.gsub, pcall, tostring, type
 local setmetatable, traceback = setmetatable, debug.traceback
+local gethook, sethook = debug.gethook, debug.sethook
 local report, take_trace = native.report, native.take_trace
 local is_finalising, is_ending = native.is_finalising, native.is_ending
 
@@ -18,10 +19,26 @@ end
 -- Root coroutines that call the script's callback for errors → what it is called for.
 local telling = setmetatable({}, { __mode = "k" })
 
+-- Likewise → the script's hook, events and count; it is off meanwhile, for it may be what has
+-- failed.
+local hooks = setmetatable({}, { __mode = "k" })
+
+local function set_hook_again(me)
+    local hook = hooks[me]
+    hooks[me] = nil
+    if hook then sethook(hook[1], hook[2], hook[3]) end
+end
+
 local function tell(text, message, trace)
     local me = core.current()
     telling[me] = text
+    local hook, events, count = gethook()
+    if type(hook) == "function" then
+        hooks[me] = { hook, events, count }
+        sethook()
+    end
     core.on_error(message, trace)
+    set_hook_again(me)
     telling[me] = nil
 end
 
@@ -48,6 +65,7 @@ return function(co, message, is_main, is_here)
     local before = telling[co]
     if before and not is_here then
         telling[co] = nil
+        set_hook_again(co)
         report("in the callback of context.on_error: " .. text, is_main)
         report(before, false)
         return

@@ -2,7 +2,7 @@
 
 local native, core = ...
 
-local select, setmetatable, tonumber, type = select, setmetatable, tonumber, type
+local rawget, select, setmetatable, tonumber, type = rawget, select, setmetatable, tonumber, type
 local floor, format = math.floor, string.format
 local native_read, strerror = native.read, native.strerror
 local call_to_wait = core.call_to_wait
@@ -54,6 +54,10 @@ local function refuse(value, name)
     if streams[value] then
         local text = "listening socket expected, got a connected one: %s"
         bad_because(1, name, format(text, hint or "tcp." .. name .. " takes both"))
+    end
+    local records = core.udp_records
+    if records and records[value] and rawget(core.udp, name) then
+        bad_because(1, name, format("tcp socket expected, got udp socket: use udp.%s", name))
     end
     bad(1, name, name == "accept" and "tcp listen socket" or "tcp socket", value)
 end
@@ -295,7 +299,8 @@ function core.on_failure(guards, co)
     if not socket then return end
     guards[co] = nil
     if core.fail_request and core.fail_request(socket) then return end
-    local record = streams[socket] or find_other(socket, "fail")
+    local records = core.udp_records
+    local record = streams[socket] or records and records[socket] or find_other(socket, "fail")
     if record then
         -- The script has not closed it: whoever watches it must learn of that.
         local watcher = record.monitor

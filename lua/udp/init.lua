@@ -4,10 +4,10 @@ local native, core = ...
 
 local format = string.format
 local select, setmetatable, type, unpack = select, setmetatable, type, unpack
-local bad, bad_because, raise = core.bad, native.bad_because, core.raise
+local bad, raise = core.bad, core.raise
 local timeout_of, handlers = core.timeout_of, core.handlers
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
-local register, cancel = core.register, core.cancel
+local guard, register, cancel = core.guard, core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
 local resume_waiter = core.resume_waiter
 local find, native_read, native_write = string.find, native.udp_read, native.udp_write
@@ -28,6 +28,7 @@ local ADDRESS_MAX = 253
 local records = setmetatable({}, { __mode = "k" })
 
 local udp = {}
+core.udp, core.udp_records = udp, records
 local on_ready -- what is done once there are datagrams
 
 -- Raises, unless it is an open socket of ours.
@@ -136,6 +137,7 @@ local function open(name, six, ...)
     defer(call, function()
         hold(-1)
         local ok, value = bind_to(address, port, six)
+        if ok then guard(value) end
         return callback(ok, value, unpack(arguments, 1, given))
     end)
 end
@@ -268,17 +270,19 @@ end
 local function send(name, six, target, data, address, port, how)
     local record = records[target]
     local is_fd = type(target) == "number"
-    if record == nil and not is_fd then bad(1, name, "udp socket or fd", target) end
+    if record == nil and not (is_fd and target % 1 == 0) then
+        bad(1, name, is_fd and "number that udp.fd has returned" or "udp socket or fd", target)
+    end
     if record and record.closed then check(target, name) end
     local position = 5
     if address == nil or type(address) == "boolean" or type(address) == "function" then
         -- To the one that it is connected to.
         if record and not record.connected then
-            bad_because(
-                3,
-                name,
-                "address expected, since the socket is not connected (udp.connect)"
-            )
+            local kind = type(data)
+            if kind ~= "string" and kind ~= "number" and kind ~= "userdata" then
+                bad(2, name, "string, number or buffer", data)
+            end
+            bad(3, name, "address, since the socket is not connected (udp.connect),", address)
         end
         if how ~= nil or port ~= nil then bad(3, name, "address", address) end
         position, how, address = 3, address, nil
@@ -390,7 +394,9 @@ function udp.fd(socket) return native.udp_fd(check(socket, "fd").id) end
 ---@param fd integer
 ---@return integer|nil
 function udp.fd_src(fd)
-    if type(fd) ~= "number" then bad(1, "fd_src", "fd", fd) end
+    if type(fd) ~= "number" or fd % 1 ~= 0 or fd < 0 then
+        bad(1, "fd_src", "number that udp.fd has returned", fd)
+    end
     return native.udp_fd_src(fd)
 end
 

@@ -108,15 +108,18 @@ pub(super) const READ: ReadRules = ReadRules {
 };
 
 /// What the options of `encode` say, in the second argument; returns how many bytes there may be.
-/// `take` knows the options that only one form has. The value is alone on the stack afterwards.
+/// `take` knows the options that only one form has, which `more` lists. The value is alone on the
+/// stack afterwards.
 pub(super) fn write_options(
     lua: Stack<'_>,
     rules: &mut WriteRules,
+    more: &str,
     mut take: impl FnMut(&Options<'_>, &[u8], &mut WriteRules) -> bool,
 ) -> usize {
     let mut bytes_max = BYTES;
     if lua.top() > 1 {
-        Options::each(lua, 2, "encode", |options, name| {
+        let known = ["empty, max_bytes, max_depth, sort_keys", more];
+        Options::each(lua, 2, "encode", known, |options, name| {
             match name {
                 b"max_depth" => rules.depth_max = options.depth(name),
                 b"max_bytes" => bytes_max = options.bytes(name),
@@ -137,13 +140,15 @@ pub(super) fn write_options(
 pub(super) fn read_options(
     lua: Stack<'_>,
     rules: &mut ReadRules,
+    more: &str,
     mut take: impl FnMut(&Options<'_>, &[u8], &mut ReadRules) -> bool,
 ) -> usize {
     let mut bytes_max = BYTES;
     if lua.top() > 1 {
         lua.set_top(2);
         lua.push_nil();
-        Options::each(lua, 2, "decode", |options, name| {
+        let known = ["drop_nulls, int64, max_bytes, max_depth, null", more];
+        Options::each(lua, 2, "decode", known, |options, name| {
             match name {
                 b"max_depth" => rules.depth_max = options.depth(name),
                 b"max_bytes" => bytes_max = options.bytes(name),
@@ -170,11 +175,12 @@ pub(super) struct Options<'a> {
 
 impl<'a> Options<'a> {
     /// Has `take` look at each option at `index`, with its value on top of the stack; raises if it
-    /// does not know the name, or if it is no table.
+    /// does not know the name, saying which are `known`, or if it is no table.
     pub(super) fn each(
         lua: Stack<'a>,
         index: c_int,
         function: &'static str,
+        known: [&str; 2],
         mut take: impl FnMut(&Options<'a>, &[u8]) -> bool,
     ) {
         match lua.kind(index) {
@@ -195,8 +201,9 @@ impl<'a> Options<'a> {
                 _ => b"?",
             };
             if !take(&options, name) {
-                let name = String::from_utf8_lossy(name).into_owned();
-                lua.bad(Wrong::Option(&name), function, "there is no such option", None);
+                let given = lua.describe(-2);
+                let why = format!("no option named {given}; there are {}{}", known[0], known[1]);
+                lua.bad(Wrong::Argument(index), function, &why, None);
             }
             lua.set_top(top + 1);
         }

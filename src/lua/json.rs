@@ -59,13 +59,14 @@ fn push_text(
 /// json.encode(value[, options])
 fn encode(lua: Stack<'_>) -> c_int {
     let mut rules = WRITE;
-    let bytes_max = data::write_options(lua, &mut rules, |options, name, rules| match name {
-        b"invalid_utf8" => {
-            rules.is_lossy = options.word(name, ["raise", "replace"]);
-            true
-        }
-        _ => false,
-    });
+    let bytes_max =
+        data::write_options(lua, &mut rules, ", invalid_utf8", |options, name, rules| match name {
+            b"invalid_utf8" => {
+                rules.is_lossy = options.word(name, ["raise", "replace"]);
+                true
+            }
+            _ => false,
+        });
     match push_text(lua, &rules, Style::default(), bytes_max) {
         Ok(()) => 1,
         Err(why) => lua.raise(&format!("encode: {why}")),
@@ -95,13 +96,14 @@ fn push_value(lua: Stack<'_>, text: &[u8], rules: ReadRules, max: usize) -> Resu
 fn decode(lua: Stack<'_>) -> c_int {
     let input = Input::new(lua, 1, "decode");
     let mut rules = READ;
-    let bytes_max = data::read_options(lua, &mut rules, |options, name, rules| match name {
-        b"mark_arrays" => {
-            rules.marks = if options.flag(name) { Marked::All } else { Marked::None };
-            true
-        }
-        _ => false,
-    });
+    let bytes_max =
+        data::read_options(lua, &mut rules, ", mark_arrays", |options, name, rules| match name {
+            b"mark_arrays" => {
+                rules.marks = if options.flag(name) { Marked::All } else { Marked::None };
+                true
+            }
+            _ => false,
+        });
     match push_value(lua, &input, rules, bytes_max) {
         Ok(()) => 1,
         Err(why) => {

@@ -24,7 +24,7 @@ fn encode(lua: Stack<'_>) -> c_int {
         object: "msgpack.object",
         ..WRITE
     };
-    let bytes_max = data::write_options(lua, &mut rules, |_, _, _| false);
+    let bytes_max = data::write_options(lua, &mut rules, "", |_, _, _| false);
     let source = Source::new(lua, &rules);
     let written = write(lua, bytes_max, |output| {
         let mut to = rmp_serde::Serializer::new(&mut *output);
@@ -47,17 +47,18 @@ fn encode(lua: Stack<'_>) -> c_int {
 fn decode(lua: Stack<'_>) -> c_int {
     let input = Input::new(lua, 1, "decode");
     let (mut rules, mut from) = (READ, 0);
-    let bytes_max = data::read_options(lua, &mut rules, |options, name, rules| {
-        match name {
-            b"binary" => {
-                let is_buffer = options.word(name, ["string", "buffer"]);
-                rules.push_bytes = is_buffer.then_some(push_buffer);
+    let bytes_max =
+        data::read_options(lua, &mut rules, ", binary, from", |options, name, rules| {
+            match name {
+                b"binary" => {
+                    let is_buffer = options.word(name, ["string", "buffer"]);
+                    rules.push_bytes = is_buffer.then_some(push_buffer);
+                }
+                b"from" => from = options.bytes(name),
+                _ => return false,
             }
-            b"from" => from = options.bytes(name),
-            _ => return false,
-        }
-        true
-    });
+            true
+        });
     let result = match input.get(from.saturating_sub(1)..) {
         Some(bytes) if bytes.len() > bytes_max => Err(data::too_long(bytes.len(), bytes_max)),
         Some(bytes) => read(lua, bytes, rules, from.max(1), from > 0),

@@ -265,7 +265,10 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
             if is_script && root(raw) == cut.statement.get() {
                 crate::sched::set_statement(true);
                 cut.is_wanted.set(false);
-                ffi::luaL_error(raw, c"interrupted!".as_ptr());
+                ffi::luaL_where(raw, 0);
+                ffi::lua_pushstring(raw, c"interrupted!".as_ptr());
+                ffi::lua_concat(raw, 2);
+                ffi::lua_error(raw);
             }
             cut.set(running, 1);
         }

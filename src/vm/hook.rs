@@ -26,11 +26,14 @@ use super::cut;
 use super::layout;
 use super::stack::Stack;
 use super::state::{Account, account};
+use super::stock::{Kind, frame};
 use super::traceback::{hide_bottom, traceback};
 use crate::os::thread;
 
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.
 const HOOK_ACTIVE: u8 = 0x10;
+/// With those that tell an event handler or a finaliser from a hook.
+const HOOK_KINDS: u8 = 0x70;
 
 thread_local! {
     /// The state that this thread runs.
@@ -233,6 +236,31 @@ pub(crate) unsafe fn end_if_interrupted(raw: *mut lua_State) {
     }
     // SAFETY: the caller's contract.
     unsafe { look(raw) };
+}
+
+/// Whether this call is of a script's hook, for what the library does by itself: nobody is there to
+/// catch what it raises, and nothing of it is the script's affair.
+///
+/// # Safety
+/// `raw` must be the coroutine that calls a function from C.
+#[inline]
+pub unsafe fn is_hook_inside(raw: *mut lua_State) -> bool {
+    // SAFETY: a coroutine that runs, of a live state.
+    let lua = unsafe {
+        if (*layout::global(raw)).hook_mask & HOOK_KINDS != HOOK_ACTIVE {
+            return false;
+        }
+        Stack::new(raw)
+    };
+    // What the script has called of the library is its affair.
+    let mut level = match frame(lua, 0) {
+        Some(Kind::Script) => return false,
+        _ => 1,
+    };
+    while frame(lua, level) == Some(Kind::C) {
+        level += 1;
+    }
+    frame(lua, level) != Some(Kind::Script)
 }
 
 /// Values after which who goes through many looks whether the context is to end.

@@ -219,8 +219,12 @@ test("refused", function()
     refuses("a number", "string or buffer expected, got number 5", decode, 5)
     refuses("nothing", "bad argument #1 to 'encode' (value expected, got no value)", encode)
     refuses("no options", "table of options or nil expected, got string", encode, 1, "x")
-    refuses("an unknown option", "bad option 'depth' of 'encode'", encode, 1, { depth = 1 })
-    refuses("one without a name", "bad option '?' of 'decode'", decode, "1", { 1 })
+    local known = 'no option named string "depth"; there are empty, max_bytes, max_depth, '
+        .. "sort_keys, invalid_utf8"
+    refuses("an unknown option", known, encode, 1, { depth = 1 })
+    refuses("one without a name", "no option named number 1; there are drop", decode, "1", { 1 })
+    refuses("nor with this one", "named boolean true; there", decode, "1", { [true] = 1 })
+    refuses("nor with this one", "named table; there", encode, "1", { [{}] = 1 })
     refuses(
         "a wrong one",
         "bad option 'max_depth' of 'decode' (whole number from 1 to 2000",

@@ -430,6 +430,13 @@ tap.test("wrong calls", function()
     raises("which port", "#4 to 'write'", udp.write, sock, "x", HOST, 0.5)
     raises("how", "#5 to 'write' (boolean or function expected", udp.write, sock, "x", HOST, 1, 5)
     raises("too much", "#6 to 'write'", udp.write, sock, "x", HOST, 1, true, 7)
+    raises("whole fd", "udp.fd has returned expected, got number 1.5", udp.write, 1.5, "x", HOST, 1)
+    raises("fd", "udp.fd has returned expected, got number 1.5", udp.fd_src, 1.5)
+    raises("no fd", "udp.fd has returned expected, got number -1", udp.fd_src, -1)
+    raises("data first", "#2 to 'write' (string, number or buffer", udp.write, sock, {})
+    raises("then where", "(udp.connect), expected, got nil", udp.write, sock, "x")
+    raises("its own", "got udp socket: use udp.read", tcp.read, sock)
+    raises("nothing of its own", "(tcp socket expected, got", tcp.abort, sock)
     raises("target", "#1 to 'write' (udp socket or fd expected", udp.write, "x", "x", HOST, 1)
     raises(
         "ttl",
@@ -441,6 +448,16 @@ tap.test("wrong calls", function()
     raises("group", "#2 to 'join' (multicast address expected", udp.join, sock, HOST)
     raises("interface", "#3 to 'join'", udp.join, sock, "239.0.0.1", {})
     local methods = { read = sock.read }
+    local given
+    udp.open(function(_, socket)
+        given = socket
+        error("in the callback of open, as it should")
+    end)
+    while not given do
+        timer.sleep(0)
+    end
+    timer.sleep(0)
+    ok(udp.is_closed(given), "the socket of a callback that fails is closed")
     raises("method", "calling 'read' on bad self", function() methods:read() end)
 end)
 
