@@ -184,7 +184,7 @@ function context.recv(h, ...)
         return
     end
     local timeout = n == 1 and timeout_of(how, 2, "recv") or 0
-    if timeout < 0 then return false, TIMEOUT, 0, -1 end
+    if timeout < 0 then return false, TIMEOUT end
     if mail and mail.first <= mail.last then
         check_may_wait()
         local message = mail.take(h)

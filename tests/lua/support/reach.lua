@@ -174,7 +174,7 @@ local function handler(message)
     return message
 end
 local modules = { context, tcp, udp, timer, buffer, packet, supervisor }
-for _, module in pairs({ json, msgpack, tls, cjson, websocket }) do
+for _, module in pairs({ json, msgpack, tls, cjson, websocket, http }) do
     modules[#modules + 1] = module
 end
 for _, module in ipairs(modules) do
@@ -297,6 +297,7 @@ local KNOWN = {
     msgpack = true,
     tls = true,
     websocket = true,
+    http = true,
     -- Marks of tables are compared, and given to tables.
     ["array<metatable>"] = true,
     ["object<metatable>"] = true,
