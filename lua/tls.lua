@@ -9,9 +9,10 @@ local native = ...
 
 local bad, bad_because, check_plain = native.bad, native.bad_because, native.check_plain
 local describe = native.describe
-local next, pairs, type = next, pairs, type
+local next, type = next, type
 local char, format, find, lower = string.char, string.format, string.find, string.lower
 local concat, sort, unpack = table.concat, table.sort, unpack
+local check_fields = native.load("core/options")(native)
 
 local ALPN_MAX, ALPN_BYTES_MAX, NAME_MAX = 255, 65535, 253
 
@@ -34,21 +35,6 @@ local SERVER = {
     alpn = true,
     min_version = true,
 }
-
--- Raises for what is not known among the fields of argument, or option, `what`.
-local function check_fields(options, known, what, name)
-    for field in next, options do
-        if not known[field] then
-            local names = {}
-            for one in pairs(known) do
-                names[#names + 1] = one
-            end
-            sort(names)
-            local text = "no option named %s; there are %s"
-            bad_because(what, name, format(text, describe(field), concat(names, ", ")))
-        end
-    end
-end
 
 local function check_options(options, known, name)
     if type(options) ~= "table" then bad(1, name, "table of options", options) end

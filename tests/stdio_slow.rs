@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 
 use rustix::io::{ioctl_fionbio, ioctl_fionread};
@@ -27,6 +27,19 @@ fn pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
     ioctl_fionbio(&writer, true).unwrap();
     (reader, writer)
+}
+
+/// Runs a command whose outputs do not block, and are read once they are full; its status, and all
+/// that it has written.
+fn read_late(mut command: Command) -> (ExitStatus, String) {
+    let (mut reader, writer) = pipe();
+    command.stderr(writer.try_clone().unwrap()).stdout(writer);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    until_full(&reader);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    (child.wait().unwrap(), text)
 }
 
 /// Waits for the end of a process, but not for ever; its status and what it has told on standard
@@ -58,20 +71,14 @@ fn an_output_that_does_not_block_loses_nothing() {
         // Through the C library's stream, since C code may print too.
         ("local _ = i == 1 and ffi.C.getpid() print('line', i)", "line\t"),
     ] {
-        let (mut reader, writer) = pipe();
         let code = format!(
             "ffi = require 'ffi' ffi.cdef 'int getpid(void);'
             for i = 1, {count} do {statement} end"
         );
         let mut command = node_lua();
         command.env("RUST_LOG", "info").args(["-e", &code]);
-        command.stderr(writer.try_clone().unwrap()).stdout(writer);
-        let mut child = command.spawn().unwrap();
-        drop(command);
-        until_full(&reader);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(0), "{statement}");
+        let (status, text) = read_late(command);
+        assert_eq!(status.code(), Some(0), "{statement}");
         let mut number = 0;
         for found in text.lines() {
             number += 1;
@@ -85,17 +92,11 @@ fn an_output_that_does_not_block_loses_nothing() {
 #[test]
 fn large_pieces_to_an_output_that_does_not_block_arrive_whole() {
     for stream in ["stdout", "stderr"] {
-        let (mut reader, writer) = pipe();
         let code = format!("assert(io.{stream}:write(('x'):rep(3e6), ('y'):rep(3e6), '.'))");
         let mut command = node_lua();
         command.args(["-e", &code]);
-        command.stderr(writer.try_clone().unwrap()).stdout(writer);
-        let mut child = command.spawn().unwrap();
-        drop(command);
-        until_full(&reader);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        assert!(child.wait().unwrap().success());
+        let (status, text) = read_late(command);
+        assert!(status.success());
         let all = format!("{}{}.", "x".repeat(3_000_000), "y".repeat(3_000_000));
         assert!(text == all, "{stream}: {} bytes", text.len());
     }

@@ -2,9 +2,10 @@
 
 local native = ...
 
-local bad, bad_because = native.bad, native.bad_because
-local next, type = next, type
-local format, concat, sort = string.format, table.concat, table.sort
+local bad = native.bad
+local type = type
+local format = string.format
+local check_fields = native.load("core/options")(native)
 
 local M = {}
 
@@ -12,17 +13,7 @@ local M = {}
 function M.check(options, known, position, name)
     if type(options) ~= "table" then bad(position, name, "table of options", options) end
     native.check_plain(position, name, options)
-    for field in next, options do
-        if known[field] == nil then
-            local names = {}
-            for one in next, known do
-                names[#names + 1] = one
-            end
-            sort(names)
-            local text = "no option named %s; there are %s"
-            bad_because(position, name, format(text, native.describe(field), concat(names, ", ")))
-        end
-    end
+    check_fields(options, known, position, name)
 end
 
 function M.boolean(value, option, name, default)

@@ -315,20 +315,7 @@ define(
 )
 define("tcp/piece", "read_bytes", "read_until")
 define("tcp/ending", "shutdown", "abort", "set_keepalive")
-
-local tls -- what tcp/tls.lua returns, once one of its functions is called
-
--- A function of tcp/tls.lua.
-local function secure(name)
-    return function(...)
-        tls = tls or native.load("tcp/tls")(native, core, sockets)
-        return tls[name](...)
-    end
-end
-
-if native.tls_has then
-    tcp.start_tls, tcp.tls = secure("start_tls"), secure("tls")
-end
+if native.tls_has then define("tcp/tls", "start_tls", "tls") end
 
 --- An integer by which any context may write to the socket, once it is shared.
 ---@param socket userdata

@@ -12,7 +12,6 @@ local native, core = ...
 local getmetatable, next, select = getmetatable, next, select
 local setmetatable, type = setmetatable, type
 local find, format, HUGE = string.find, string.format, math.huge
-local concat, sort = table.concat, table.sort
 local bad, bad_because, raise = core.bad, native.bad_because, core.raise
 local timeout_of, strerror = core.timeout_of, native.strerror
 local call, complete, defer = core.call, core.complete, core.defer
@@ -321,6 +320,8 @@ local function check_protocols(value, name)
     return list
 end
 
+local check_fields -- what core/options.lua returns, once there are options
+
 -- The options of both functions; `more` has the names of others.
 local function check_options(options, name, position, more)
     if options == nil then options = {} end
@@ -337,18 +338,8 @@ local function check_options(options, name, position, more)
     for i = 1, #more do
         known[more[i]] = true
     end
-    for option in next, options do
-        if not known[option] then
-            local names = {}
-            for one in next, known do
-                names[#names + 1] = one
-            end
-            sort(names)
-            local text = "no option named %s; there are %s"
-            text = format(text, native.describe(option), concat(names, ", "))
-            bad_because(position, name, text)
-        end
-    end
+    check_fields = check_fields or native.load("core/options")(native)
+    check_fields(options, known, position, name)
     local max = options.max_message
     if max == nil then max = MESSAGE_MAX end
     if type(max) ~= "number" or max % 1 ~= 0 or max < 0 or max > MESSAGE_LIMIT then

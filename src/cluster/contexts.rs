@@ -137,16 +137,9 @@ impl Cluster for Node {
         session: u64,
         value: &Value,
     ) -> Result<(), Failure> {
-        from.note_ties();
-        with_encoded(value, |bytes| {
-            let held = hold(from, bytes.len() + MESSAGE_BYTES)?;
-            self.with(|state, _| {
-                state.check_here()?;
-                let node = state.next_holder(name).ok_or_else(|| state.nobody())?;
-                let posted = state.post(node, Target::Name(name), (from.id(), session), bytes);
-                posted.map(|()| state.out.hold(held))
-            })
-        })?
+        self.post((from, session), value, Target::Name(name), |state| {
+            state.next_holder(name).ok_or_else(|| state.nobody())
+        })
     }
 
     fn send(&self, to: Id, from: Option<&Context>, event: Event) -> Result<(), Failure> {
@@ -157,16 +150,7 @@ impl Cluster for Node {
                 match who.ok_or(Code::NO_CONTEXT)? {
                     Who::Name(name) => self.send_named(&name, from, session, &value),
                     Who::Context(node, context) => {
-                        from.note_ties();
-                        with_encoded(&value, |bytes| {
-                            let held = hold(from, bytes.len() + MESSAGE_BYTES)?;
-                            self.with(|state, _| {
-                                state.check_here()?;
-                                let to = Target::Context(context);
-                                let posted = state.post(node, to, (from.id(), session), bytes);
-                                posted.map(|()| state.out.hold(held))
-                            })
-                        })?
+                        self.post((from, session), &value, Target::Context(context), |_| Ok(node))
                     }
                 }
             }
@@ -219,6 +203,26 @@ impl Cluster for Node {
 }
 
 impl Node {
+    /// Sends, or asks if the session is above 0, somebody in the process that `choose` names.
+    fn post(
+        &self,
+        (from, session): (&Context, u64),
+        value: &Value,
+        to: Target<'_>,
+        choose: impl FnOnce(&mut State) -> Result<u64, Failure>,
+    ) -> Result<(), Failure> {
+        from.note_ties();
+        with_encoded(value, |bytes| {
+            let held = hold(from, bytes.len() + MESSAGE_BYTES)?;
+            self.with(|state, _| {
+                state.check_here()?;
+                let node = choose(state)?;
+                let posted = state.post(node, to, (from.id(), session), bytes);
+                posted.map(|()| state.out.hold(held))
+            })
+        })?
+    }
+
     /// Answers a query of somebody elsewhere; only the first answer counts.
     fn answer(
         &self,

@@ -370,6 +370,7 @@ impl Head {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::testing::bodies;
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -384,30 +385,6 @@ mod tests {
             prop_oneof![Just(1), Just(2), Just(4)],
         )
             .prop_map(|(endian, bytes)| options(endian, bytes, 0))
-    }
-
-    /// Feeds `stream` in pieces of the given sizes (then the rest) and collects the bodies.
-    fn bodies(decoder: &Decoder, stream: &[u8], sizes: &[usize]) -> Vec<Vec<u8>> {
-        let (mut held, mut rest, mut found) = (Vec::new(), stream, Vec::new());
-        for size in sizes.iter().copied().chain([usize::MAX]) {
-            let (piece, later) = rest.split_at(size.min(rest.len()));
-            rest = later;
-            held.extend_from_slice(piece);
-            loop {
-                match decoder.next(&held).unwrap() {
-                    Step::Frame { head, body, .. } => {
-                        found.push(held[head..head + body].to_vec());
-                        held.drain(..head + body);
-                    }
-                    Step::Incomplete { need } => {
-                        assert!(need > held.len());
-                        break;
-                    }
-                }
-            }
-        }
-        assert!(held.is_empty());
-        found
     }
 
     fn encode(options: HeadOptions, frames: &[Vec<u8>]) -> Vec<u8> {

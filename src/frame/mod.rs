@@ -2,6 +2,8 @@
 
 pub mod length;
 pub mod options;
+#[cfg(test)]
+mod testing;
 pub mod unusual;
 #[cfg(feature = "websocket")]
 pub mod websocket;

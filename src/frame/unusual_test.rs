@@ -3,6 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::super::testing::bodies;
 use super::super::{HeadPatch, ReadOptions, ReadPatch};
 use super::*;
 
@@ -17,30 +18,6 @@ fn head(width: Width, endian: Endian, adjust: i64, offset: i64, max: i64) -> Hea
 fn encode(options: HeadOptions, body: &[u8]) -> Result<Vec<u8>, FrameError> {
     let packet = Encoder::new(options).packet(body)?;
     Ok([&body[..packet.front], packet.field.as_slice(), &body[packet.rest..]].concat())
-}
-
-/// Feeds `stream` in pieces of the given sizes (then the rest) and collects the bodies.
-fn bodies(decoder: &Decoder, stream: &[u8], sizes: &[usize]) -> Vec<Vec<u8>> {
-    let (mut held, mut rest, mut found) = (Vec::new(), stream, Vec::new());
-    for size in sizes.iter().copied().chain([usize::MAX]) {
-        let (piece, later) = rest.split_at(size.min(rest.len()));
-        rest = later;
-        held.extend_from_slice(piece);
-        loop {
-            match decoder.next(&held).unwrap() {
-                Step::Frame { head, body, tail } => {
-                    found.push(held[head..head + body].to_vec());
-                    held.drain(..head + body + tail);
-                }
-                Step::Incomplete { need } => {
-                    assert!(need > held.len());
-                    break;
-                }
-            }
-        }
-    }
-    assert!(held.is_empty());
-    found
 }
 
 fn widths() -> impl Strategy<Value = Width> {

@@ -138,8 +138,16 @@ impl Channel {
         if state.bytes >= HIGH_BYTES { Written::Full } else { Written::Done }
     }
 
+    /// The same; `token` is told when there is room, if there is none now.
+    pub fn write_and_wait(&self, bytes: Bytes, held: Option<Held>, token: u64) -> Written {
+        match self.write(bytes, held) {
+            Written::Full if !self.wait_for_room(token) => Written::Done,
+            written => written,
+        }
+    }
+
     /// Whether whoever writes has to wait; then `token` is told when there is room.
-    pub fn wait_for_room(&self, token: u64) -> bool {
+    fn wait_for_room(&self, token: u64) -> bool {
         let mut state = lock(&self.state);
         let must_wait = state.bytes >= HIGH_BYTES && !state.is_gone;
         if must_wait {

@@ -21,5 +21,5 @@ pub use client::{Client, Response1};
 pub use connection::{Connection, Due};
 pub use date::date;
 pub use file::{Chosen, choose};
-pub use ready::{Item, Ready, waker};
+pub use ready::{Item, Ready, lock, waker};
 pub use server::{Arrived, Inbox, Limits, Server, refusal_of};

@@ -23,7 +23,7 @@ pub enum Item {
 pub struct Ready(Mutex<Vec<Item>>);
 
 /// Locks what only one thread at a time uses; nobody panics meanwhile.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -17,9 +17,9 @@ mod request;
 #[path = "http_upgrade.rs"]
 mod upgrade;
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::task::Waker;
 
 use ::http::header::HOST;
 use ::http::request::Parts;
@@ -27,7 +27,7 @@ use ::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::error::Code;
-use crate::http::{Answer, Arrived, Channel, Inbox, Item, Ready, Server};
+use crate::http::{Answer, Arrived, Channel, Inbox, Item, Ready, Server, lock, waker};
 use crate::message::Held;
 use crate::net::SlotMap;
 use crate::vm::stack::function;
@@ -123,7 +123,13 @@ impl Http {
         }
     }
 
-    /// Takes the next request: its number, that of its server, and its path.
+    /// What a body, or an answer, is looked at with: whoever waits under the token is told when
+    /// there is more, if it is the last look; nobody otherwise.
+    fn waker(&self, token: u64, is_last: bool) -> Waker {
+        if is_last { waker(&self.ready, Item::Waiter(token)) } else { Waker::noop().clone() }
+    }
+
+    /// Takes the next request: its number, and that of its server.
     fn take_request(&mut self) -> Option<(u64, u64)> {
         let arrived = loop {
             let arrived = lock(&self.inbox).pop_front()?;
@@ -168,8 +174,4 @@ impl Http {
     pub(super) fn is_busy(&self) -> bool {
         !self.ready.is_empty() || !lock(&self.inbox).is_empty()
     }
-}
-
-fn lock(inbox: &Mutex<VecDeque<Arrived>>) -> std::sync::MutexGuard<'_, VecDeque<Arrived>> {
-    inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

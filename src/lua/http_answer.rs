@@ -277,13 +277,13 @@ pub(super) fn write(lua: Stack<'_>) -> c_int {
     let token = lua.key(3);
     let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
     let written = with(lua.key(1), |exchange, ready| {
-        let channel = exchange.channel(ready);
-        match channel.write(bytes, held) {
-            Written::Full if channel.wait_for_room(token) => Written::Full,
-            Written::Full => Written::Done,
-            written => written,
-        }
+        exchange.channel(ready).write_and_wait(bytes, held, token)
     });
+    push_written(lua, written)
+}
+
+/// Pushes what a write of a piece has come to, for `native.http_write`.
+pub(super) fn push_written(lua: Stack<'_>, written: Option<Written>) -> c_int {
     match written {
         Some(Written::Done) => lua.push_boolean(true),
         Some(Written::Full) => return 0,

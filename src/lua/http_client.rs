@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_int};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use ::http::header::CONTENT_LENGTH;
 use ::http::response::Parts;
@@ -16,11 +16,11 @@ use mlua::ffi;
 use super::super::native::push_failure;
 use super::super::sockets::Socket;
 use super::Http;
-use super::answer::{add_headers, bytes_at, hold};
-use super::request::{Came, push_came, push_headers};
+use super::answer::{add_headers, bytes_at, hold, push_written};
+use super::request::{Came, push_came, push_headers, text_of_version};
 use crate::buf::Piece;
 use crate::error::Code;
-use crate::http::{Channel, Client, Item, Out, Response1, Written, waker};
+use crate::http::{Channel, Client, Out, Response1};
 use crate::lua::host::{self, Host};
 use crate::vm::stack::{Stack, function};
 
@@ -187,12 +187,7 @@ pub(super) fn response(lua: Stack<'_>) -> c_int {
         Answered::NotYet => 0,
         Answered::Yes(status, version) => {
             lua.push_number(f64::from(status.as_u16()));
-            let version = match version {
-                Version::HTTP_2 => "2",
-                Version::HTTP_10 => "1.0",
-                _ => "1.1",
-            };
-            lua.push_text(version.as_bytes());
+            lua.push_text(text_of_version(version).as_bytes());
             2
         }
         Answered::No(text) => {
@@ -206,10 +201,7 @@ pub(super) fn response(lua: Stack<'_>) -> c_int {
 fn poll_response(host: &mut Host, number: u64, token: u64) -> Answered {
     for is_last in [false, true] {
         let Some(http) = &mut host.sockets.http else { break };
-        let waker = match is_last {
-            true => waker(&http.ready, Item::Waiter(token)),
-            false => Waker::noop().clone(),
-        };
+        let waker = http.waker(token, is_last);
         let Some(call) = http.calls.get_mut(number) else { break };
         let Some(response) = &mut call.response else { break };
         match response.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -266,10 +258,7 @@ pub(super) fn read(lua: Stack<'_>) -> c_int {
 fn read_body(host: &mut Host, number: u64, token: u64) -> Came {
     for is_last in [false, true] {
         let Some(http) = &mut host.sockets.http else { break };
-        let waker = match is_last {
-            true => waker(&http.ready, Item::Waiter(token)),
-            false => Waker::noop().clone(),
-        };
+        let waker = http.waker(token, is_last);
         let Some(call) = http.calls.get_mut(number) else { break };
         let Some((_, body)) = &mut call.answer else { break };
         match Pin::new(body).poll_frame(&mut Context::from_waker(&waker)) {
@@ -301,25 +290,9 @@ pub(super) fn write(lua: Stack<'_>) -> c_int {
     };
     let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
     let token = lua.key(3);
-    let written = with(lua.key(1), |call| {
-        let channel = call.channel.as_ref()?;
-        Some(match channel.write(bytes, held) {
-            Written::Full if channel.wait_for_room(token) => Written::Full,
-            Written::Full => Written::Done,
-            written => written,
-        })
-    });
-    match written.flatten() {
-        Some(Written::Done) => lua.push_boolean(true),
-        Some(Written::Full) => return 0,
-        Some(Written::TooLong) => {
-            lua.push_nil();
-            lua.push_text(b"more than the content-length that was said");
-            return 2;
-        }
-        Some(Written::Gone) | None => return push_failure(lua, Code::SOCKET_CLOSED),
-    }
-    1
+    let written =
+        with(lua.key(1), |call| Some(call.channel.as_ref()?.write_and_wait(bytes, held, token)));
+    push_written(lua, written.flatten())
 }
 
 /// native.http_request_end(call, has_failed): the body is whole, or never will be.

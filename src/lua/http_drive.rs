@@ -7,9 +7,8 @@ use ::http::StatusCode;
 
 use super::super::host::Host;
 use super::super::sockets::{KIND_END, Socket, Sockets, source};
-use super::lock;
 use crate::error::Code;
-use crate::http::Item;
+use crate::http::{Item, lock};
 use crate::net::{self, linger};
 use crate::sched::{Context, ReadyWaker};
 

@@ -5,9 +5,9 @@ use std::ffi::c_int;
 use ::http::StatusCode;
 
 use super::super::sockets::Socket;
-use super::{Exchange, Http, lock};
+use super::{Exchange, Http};
 use crate::error::Code;
-use crate::http::{Due, refusal_of};
+use crate::http::{Due, lock, refusal_of};
 use crate::lua::host::{self, Host};
 use crate::rt;
 use crate::vm::stack::Stack;

@@ -3,9 +3,9 @@
 use std::ffi::c_int;
 
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use ::http::{HeaderMap, StatusCode};
+use ::http::{HeaderMap, StatusCode, Version};
 use bytes::Bytes;
 use http_body::Body as _;
 
@@ -14,7 +14,7 @@ use super::super::sockets::Socket;
 use super::Exchange;
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
-use crate::http::{Item, Ready, waker};
+use crate::http::{Item, Ready};
 use crate::lua::buffer::values::{charge_frames, collect, push_frames};
 use crate::lua::host::{self, Host};
 use crate::rt;
@@ -43,6 +43,15 @@ pub(super) fn get(lua: Stack<'_>) -> c_int {
     1
 }
 
+/// A version, as scripts see it.
+pub(super) fn text_of_version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "2",
+        Version::HTTP_10 => "1.0",
+        _ => "1.1",
+    }
+}
+
 fn text_of(host: &mut Host, key: u64, what: u8) -> Option<String> {
     let exchange = host.sockets.http.as_mut()?.exchanges.get_mut(key)?;
     let parts = &exchange.parts;
@@ -50,12 +59,7 @@ fn text_of(host: &mut Host, key: u64, what: u8) -> Option<String> {
         METHOD => parts.method.as_str().to_owned(),
         PATH => parts.uri.path().to_owned(),
         QUERY => parts.uri.query()?.to_owned(),
-        VERSION => match parts.version {
-            ::http::Version::HTTP_2 => "2",
-            ::http::Version::HTTP_10 => "1.0",
-            _ => "1.1",
-        }
-        .to_owned(),
+        VERSION => text_of_version(parts.version).to_owned(),
         ADDRESS | PORT => {
             let connection = exchange.connection;
             let Some(Socket::Http(connection)) = host.sockets.all.get(connection) else {
@@ -196,10 +200,7 @@ fn read_body(host: &mut Host, key: u64, token: u64) -> Came {
     // Once more after the connection was looked at: it reads on once somebody wants more.
     for is_last in [false, true] {
         let Some(http) = &mut host.sockets.http else { break };
-        let waker = match is_last {
-            true => waker(&http.ready, Item::Waiter(token)),
-            false => Waker::noop().clone(),
-        };
+        let waker = http.waker(token, is_last);
         let Some(exchange) = http.exchanges.get_mut(key) else { break };
         let mut cx = Context::from_waker(&waker);
         if let Some(code) = exchange.failed {

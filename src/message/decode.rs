@@ -175,6 +175,19 @@ impl<'a> Reader<'a> {
         Ok((positional, pairs))
     }
 
+    /// Reads the key of an entry that has one; returns the tag of its value.
+    fn pass_key(&mut self) -> Result<Tag, Malformed> {
+        let tag = self.tag()?;
+        match tag {
+            Tag::ShortStringKey => drop(self.short_string()?),
+            Tag::LongStringKey => drop(self.long_string()?),
+            Tag::NumberKey => drop(self.number_key()?),
+            Tag::FalseKey | Tag::TrueKey => {}
+            _ => return Ok(tag),
+        }
+        self.tag()
+    }
+
     #[inline(always)]
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (bytes, rest) = self.rest.split_first_chunk().ok_or(Malformed::Truncated)?;
@@ -220,17 +233,7 @@ fn check_value(reader: &mut Reader<'_>, tag: Tag, buffers: usize) -> Result<(), 
         Tag::Table => {
             let (positional, pairs) = reader.enter()?;
             for _ in 0..u64::from(positional) + u64::from(pairs) {
-                let mut tag = reader.tag()?;
-                let is_key = match tag {
-                    Tag::ShortStringKey => reader.short_string().map(|_| true)?,
-                    Tag::LongStringKey => reader.long_string().map(|_| true)?,
-                    Tag::NumberKey => reader.number_key().map(|_| true)?,
-                    Tag::FalseKey | Tag::TrueKey => true,
-                    _ => false,
-                };
-                if is_key {
-                    tag = reader.tag()?;
-                }
+                let tag = reader.pass_key()?;
                 check_value(reader, tag, buffers)?;
             }
             reader.leave();
@@ -297,17 +300,7 @@ mod tests {
                 let (positional, pairs) = reader.enter()?;
                 let mut entries = 0;
                 for _ in 0..u64::from(positional) + u64::from(pairs) {
-                    let mut tag = reader.tag()?;
-                    let is_key = match tag {
-                        Tag::ShortStringKey => reader.short_string().map(|_| true)?,
-                        Tag::LongStringKey => reader.long_string().map(|_| true)?,
-                        Tag::NumberKey => reader.number_key().map(|_| true)?,
-                        Tag::FalseKey | Tag::TrueKey => true,
-                        _ => false,
-                    };
-                    if is_key {
-                        tag = reader.tag()?;
-                    }
+                    let tag = reader.pass_key()?;
                     entries += 1 + walk(reader, tag)?;
                 }
                 reader.leave();

@@ -120,12 +120,12 @@ impl Worker {
         local.inspect(|local| local.wake()).is_some()
     }
 
-    /// Publishes the worker to wakers on its thread, at its first poll there.
     /// Exchanges what wakers find on this thread: several workers may take turns on it.
     pub(super) fn swap_local(local: &mut Option<std::rc::Rc<Local>>) {
         LOCAL.with_borrow_mut(|slot| std::mem::swap(slot, local));
     }
 
+    /// Publishes the worker to wakers on its thread, at its first poll there.
     fn local(&self) -> std::rc::Rc<Local> {
         LOCAL.with_borrow_mut(|slot| {
             if let Some(deque) = self.deque.take() {

@@ -26,6 +26,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("context/request", c"=[node-lua] request", include_str!("../../lua/context/request.lua")),
     ("core/timeout", c"=[node-lua] timeout", include_str!("../../lua/core/timeout.lua")),
     ("core/ffi", c"=[node-lua] ffi", include_str!("../../lua/core/ffi.lua")),
+    ("core/options", c"=[node-lua] options", include_str!("../../lua/core/options.lua")),
     ("core/listing", c"=[node-lua] listing", include_str!("../../lua/core/listing.lua")),
     ("tcp/accept", c"=[node-lua] accept", include_str!("../../lua/tcp/accept.lua")),
     #[cfg(feature = "http")]
