@@ -1,20 +1,12 @@
 //! HTTP, as scripts see it: servers, and the requests they are dealing with.
 
-#[path = "http_accept.rs"]
 mod accept;
-#[path = "http_answer.rs"]
 mod answer;
-#[path = "http_client.rs"]
 mod client;
-#[path = "http_drive.rs"]
 mod drive;
-#[path = "http_file.rs"]
 mod file;
-#[path = "http_judge.rs"]
 mod judge;
-#[path = "http_request.rs"]
 mod request;
-#[path = "http_upgrade.rs"]
 mod upgrade;
 
 use std::convert::Infallible;
