@@ -5,11 +5,11 @@ local bench = dofile(dir .. "/clock.lua")
 count = tonumber(count)
 
 local size = 4096
-local bytes = {}
+local pieces = {}
 for i = 1, size do
-    bytes[i] = string.char((i * 7) % 256)
+    pieces[i] = string.char((i * 7) % 256)
 end
-local b = buffer.new(table.concat(bytes))
+local b = buffer.new(table.concat(pieces))
 
 -- As code does that is to be fast: what a loop works on is local to it. A variable of an enclosing
 -- function that still runs is looked for anew in each iteration.
