@@ -22,7 +22,7 @@ local PORT_MAX = 65535
 -- without a token and before the others (`waiter`), and the tokens of who waits from `first` to
 -- `last`; `pieces` has what those of them want who do not wait for frames. `serve` is what an event
 -- of a listen socket calls, `monitor` the callback of tcp.monitor.
--- Whether there is more to read is known in Rust only (src/net/connection.rs).
+-- Whether there is more to read is known in Rust only (src/net/connection/mod.rs).
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 -- All fields are there from the beginning: compiled code knows where they are, and records that
 -- grew in different orders would each need code of their own.

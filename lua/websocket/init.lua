@@ -4,8 +4,8 @@
 --     ws:send("hello")
 --     local ok, data, kind = ws:recv(5)
 --
--- Frames and what the protocol answers by itself are in src/net/websocket.rs. Here is who waits for
--- messages, as lua/tcp has it for other sockets.
+-- Frames and what the protocol answers by itself are in src/net/connection/websocket.rs. Here is
+-- who waits for messages, as lua/tcp has it for other sockets.
 
 local native, core = ...
 

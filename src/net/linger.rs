@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::{Either, poll_fn, select};
 
-use super::connection::Connection;
+use super::Connection;
 use crate::error::Code;
 use crate::rt;
 

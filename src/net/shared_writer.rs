@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Writer;
 use super::numbers::Numbers;
-use super::writer::Writer;
 use crate::frame::Encoder;
 use crate::message::Id;
 

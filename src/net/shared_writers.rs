@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
 
 use super::shared_writer::SharedWriter;
-use super::writer::{Body, WriteBatch};
+use super::{Body, WriteBatch};
 use crate::error::Code;
 use crate::frame::{Encoder, FrameError};
 use crate::sched::Context;
@@ -80,7 +80,7 @@ impl SharedWriters {
         Some(remote.staged.write(&remote.encoder, body, token))
     }
 
-    /// Writes what is staged, or queues it; see [`Writer::flush`](super::writer::Writer::flush).
+    /// Writes what is staged, or queues it; see [`Writer::flush`](super::Writer::flush).
     pub fn flush(&mut self, context: &Arc<Context>, mut notify: impl FnMut(u64, Result<(), Code>)) {
         for fd in self.dirty.drain(..) {
             let Some(remote) = self.by_fd.get_mut(&fd) else { continue };

@@ -6,11 +6,11 @@ use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
 
-use super::super::writer::Body;
 use super::{Connection, Input};
 use crate::buf::Piece;
 use crate::error::Code;
 use crate::frame::Encoder;
+use crate::net::writer::Body;
 
 impl Connection {
     /// Receives bytes; none at the end of the stream. If there are none for now the context is

@@ -1,9 +1,5 @@
 //! What rarely goes out: frames whose heads are not plain, and bytes past the queue.
 
-#[cfg(feature = "websocket")]
-#[path = "websocket_frames.rs"]
-mod websocket_frames;
-
 #[cfg(feature = "http")]
 use std::io::IoSlice;
 

@@ -2,10 +2,10 @@
 
 use std::task::Poll;
 
-use super::super::secure::Secure;
 use super::{Connection, Input};
 use crate::error::Code;
 use crate::message::Held;
+use crate::net::secure::Secure;
 use crate::tls::{Details, Session};
 
 impl Connection {

@@ -1,8 +1,9 @@
 //! The way out of a connection: what a turn writes is staged, and leaves in one system call at the
 //! end of the turn; what the kernel does not take waits in a bounded queue.
 
-#[path = "unusual_frames.rs"]
 mod unusual_frames;
+#[cfg(feature = "websocket")]
+mod websocket_frames;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

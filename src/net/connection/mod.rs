@@ -1,10 +1,12 @@
 //! A framed connection, as its owning context uses it.
 
-#[path = "pieces.rs"]
 mod pieces;
 #[cfg(feature = "http")]
-#[path = "plain.rs"]
 mod plain;
+#[cfg(feature = "tls")]
+mod start_tls;
+#[cfg(feature = "websocket")]
+pub(super) mod websocket;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,13 +28,6 @@ use crate::frame::{
 use crate::message::{Allowance, Held, Id};
 use crate::rt::Stream;
 use crate::sched::{Context, ReadyWaker};
-
-#[cfg(feature = "tls")]
-#[path = "start_tls.rs"]
-mod start_tls;
-#[cfg(feature = "websocket")]
-#[path = "websocket.rs"]
-pub(super) mod websocket;
 
 /// Frames longer than this are gathered in a block of their own.
 const GATHER_BYTES: usize = 32 * 1024;
