@@ -3,7 +3,8 @@
 //!
 //! On x86-64 Linux the VM's look at the processor goes through src/vm/state.rs, which remembers the
 //! answer: every state asks four times, and under a hypervisor each question is a trap. There its
-//! machine code is made known to the unwinder through src/vm/unwind.rs. On Linux its seeds come
+//! machine code is made known to the unwinder through src/vm/unwind.rs, which also takes over panics
+//! that it has caught. On Linux its seeds come
 //! from there too, so that a simulation can choose them, it does not free the objects of a state
 //! that ends one by one, and what it calls of the C library for streams and child processes is in
 //! src/os/stdio/. Its profiler's timer is set in src/vm/profiler.rs.
@@ -104,6 +105,7 @@ fn main() {
             println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
         }
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=setitimer");
+        println!("cargo:rustc-link-arg-bins=-Wl,--wrap=_Unwind_DeleteException");
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_prng_seed_secure");
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_gc_freeall");
     }

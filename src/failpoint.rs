@@ -1,4 +1,5 @@
-//! Failures on order, for tests: the N-th allocation, socket call or encoded message fails.
+//! Failures on order, for tests: the N-th allocation, socket call or encoded message fails, or
+//! a native function panics.
 //!
 //! Only in builds with debug assertions, where the environment variable `NODE_LUA_FAILPOINT` is
 //! read once: `allocation 1234` fails that one, counted over the whole process from 1, and says so
@@ -19,6 +20,8 @@ pub enum Point {
     Socket,
     /// A value is made a message.
     Encode,
+    /// A native function looks at a number that scripts have given: it panics.
+    Native,
 }
 
 /// Whether this one is to fail.
@@ -45,14 +48,20 @@ pub fn check_socket() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Panics if that was ordered here.
+#[inline(always)]
+pub fn check_native() {
+    assert!(!fails(Point::Native), "a failpoint");
+}
+
 /// Says how many of each there were, if that was asked for.
 pub fn report() {
     #[cfg(debug_assertions)]
     if let Some(order) = order() {
         // Relaxed: figures of threads that have ended, or whose last ones do not matter.
         let met = |point: Point| order.met[point as usize].load(Ordering::Relaxed);
-        let [a, s, e] = [Point::Allocation, Point::Socket, Point::Encode].map(met);
-        eprintln!("failpoint: allocation {a}, socket {s}, encode {e}");
+        let [a, s, e, n] = Point::ALL.map(met);
+        eprintln!("failpoint: allocation {a}, socket {s}, encode {e}, native {n}");
     }
 }
 
@@ -61,7 +70,7 @@ pub fn report() {
 struct Order {
     /// Which one fails; none for `count`.
     victim: Option<(Point, u64)>,
-    met: [AtomicU64; 3],
+    met: [AtomicU64; 4],
 }
 
 #[cfg(debug_assertions)]
@@ -71,8 +80,7 @@ fn order() -> Option<&'static Order> {
         let victim = match text.split_once(' ') {
             None => None,
             Some((name, number)) => {
-                let points = [Point::Allocation, Point::Socket, Point::Encode];
-                let point = points.into_iter().find(|point| point.name() == name)?;
+                let point = Point::ALL.into_iter().find(|point| point.name() == name)?;
                 Some((point, number.parse().ok()?))
             }
         };
@@ -83,11 +91,14 @@ fn order() -> Option<&'static Order> {
 
 #[cfg(debug_assertions)]
 impl Point {
+    const ALL: [Point; 4] = [Point::Allocation, Point::Socket, Point::Encode, Point::Native];
+
     fn name(self) -> &'static str {
         match self {
             Point::Allocation => "allocation",
             Point::Socket => "socket",
             Point::Encode => "encode",
+            Point::Native => "native",
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::os::stdio;
 use crate::sched::{Context, End};
 use crate::vm::hook;
 use crate::vm::hook::{arm, current};
-use crate::vm::{blame, native, profiler};
+use crate::vm::{blame, native, profiler, unwind};
 
 /// Has panics in the turn of a context logged without the backtrace that may be asked for: where
 /// machine code of scripts is on the stack, unwinding it for one aborts the process.
@@ -31,6 +31,7 @@ pub fn init() {
     hook::init();
     profiler::on_failure(end_for_profiler);
     native::on_fault(|panic| fail(&host::context(), panic));
+    unwind::on_panic(|panic| cancel(&host::context(), &*panic));
     blame::describe_with(super::tcp::describe);
     blame::describe_with(super::udp::describe);
     #[cfg(feature = "tls")]

@@ -8,9 +8,14 @@
 //! VM, which they must reach with short jumps, and where nothing else is.
 //!
 //! An area that is elsewhere is registered by itself, as ever.
+//!
+//! A panic that gets to a frame of the VM's is caught there as if it were an error, and taken for an
+//! exception of C++, which Rust answers by aborting the process: [`__wrap__Unwind_DeleteException`].
 
+use std::any::Any;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 /// How far from the VM's code its areas are at most.
@@ -147,6 +152,53 @@ pub unsafe extern "C" fn __wrap___deregister_frame(frame: *const u8) {
     if !object.is_null() {
         // SAFETY: from `register`.
         drop(unsafe { Box::from_raw(object.cast::<[u64; OBJECT_WORDS]>()) });
+    }
+}
+
+/// What all exceptions begin with.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Exception {
+    class: u64,
+    cleanup: Option<extern "C" fn(c_int, *mut Exception)>,
+}
+
+/// The class of Rust's, and what whoever deletes one of another language is to say.
+const RUST: [u8; 8] = *b"MOZ\0RUST";
+const FOREIGN_EXCEPTION_CAUGHT: c_int = 1;
+
+unsafe extern "C-unwind" {
+    fn _Unwind_RaiseException(exception: *mut Exception) -> c_int;
+}
+
+/// What is told of a panic that has got to the VM's frames.
+static ON_PANIC: OnceLock<fn(Box<dyn Any + Send>)> = OnceLock::new();
+
+/// Has `tell` called with a panic that the VM has caught; it must not raise.
+pub(crate) fn on_panic(tell: fn(Box<dyn Any + Send>)) {
+    let _ = ON_PANIC.set(tell);
+}
+
+/// What LuaJIT calls, in place of `_Unwind_DeleteException`, once it has caught what is not its own:
+/// a panic is caught by Rust, which alone can, and told of; the VM goes on with an error.
+///
+/// # Safety
+/// As for that function: the exception was caught, and nobody uses it any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __wrap__Unwind_DeleteException(exception: *mut Exception) {
+    // SAFETY: all exceptions begin like this.
+    let Exception { class, cleanup } = unsafe { &*exception };
+    // Which end comes first has changed.
+    if class.to_be_bytes() != RUST && class.to_le_bytes() != RUST {
+        if let Some(cleanup) = cleanup {
+            cleanup(FOREIGN_EXCEPTION_CAUGHT, exception);
+        }
+        return;
+    }
+    // SAFETY: who has caught it has no use for it: it can be raised once more.
+    let raise = || unsafe { _Unwind_RaiseException(exception) };
+    if let (Err(panic), Some(tell)) = (catch_unwind(AssertUnwindSafe(raise)), ON_PANIC.get()) {
+        tell(panic);
     }
 }
 

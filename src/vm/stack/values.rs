@@ -6,6 +6,8 @@ use std::ptr::NonNull;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
+use crate::failpoint;
+
 /// The stack of a native function that runs: its arguments are at 1 and up, and it has 20 slots
 /// free.
 ///
@@ -57,6 +59,7 @@ impl<'a> Stack<'a> {
     /// A key or token, which came from us as an exact number.
     #[inline]
     pub(crate) fn key(self, index: c_int) -> u64 {
+        failpoint::check_native();
         // `as` saturates: no number is out of range.
         self.number(index) as u64
     }
