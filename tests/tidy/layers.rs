@@ -36,6 +36,9 @@ const STRANGERS: &[(&str, &str)] = &[("timer", "net")];
 /// The folder that may name the async runtime.
 const NAMES_RUNTIME: &str = "src/os/";
 
+/// Folders whose files would stand in the one above if they were fewer, and count as files of that.
+const PARTS: &[&str] = &["lua/http"];
+
 /// The modules that a source names after `crate::`, in paths and in groups.
 fn modules_used(source: &str) -> BTreeSet<String> {
     let text: String = code(source).collect::<Vec<_>>().join("\n");
@@ -82,6 +85,14 @@ fn folder_of(path: &str) -> Vec<String> {
     parts[..parts.len() - 1].to_vec()
 }
 
+/// The folder that a folder counts as.
+fn whole_of(mut folder: Vec<String>) -> Vec<String> {
+    if PARTS.contains(&folder.join("/").as_str()) {
+        folder.pop();
+    }
+    folder
+}
+
 /// The folders of `src/` that the paths in a source lead to, from the folder it is in.
 fn folders_used(path: &str, source: &str) -> BTreeSet<Vec<String>> {
     let mut found = BTreeSet::new();
@@ -108,7 +119,8 @@ fn folders_used(path: &str, source: &str) -> BTreeSet<Vec<String>> {
             follow(&base, rest, &mut found);
         }
     }
-    found.remove(&own);
+    let mut found: BTreeSet<_> = found.into_iter().map(whole_of).collect();
+    found.remove(&whole_of(own));
     found
 }
 
@@ -161,7 +173,9 @@ fn no_folders_import_in_a_circle() {
     for (path, source) in sources(&["rs"]) {
         let is_test = path.ends_with("tests.rs") || path.ends_with("_test.rs");
         if path.starts_with("src/") && path.matches('/').count() > 1 && !is_test {
-            uses.entry(folder_of(&path)).or_default().extend(folders_used(&path, &source));
+            uses.entry(whole_of(folder_of(&path)))
+                .or_default()
+                .extend(folders_used(&path, &source));
         }
     }
     assert!(uses.len() > 10, "the folders are found");
