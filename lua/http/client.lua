@@ -41,6 +41,7 @@ local OPTIONS = {
     redirect = true,
     max_redirects = true,
     proxy = true,
+    trailers = true,
 }
 
 -- Connections -------------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ end
 -- Requests ----------------------------------------------------------------------------------------
 
 -- Sends what an iterator gives, in a root of its own.
-local function send_body(id, body)
+local function send_body(id, body, trailers)
     hold(1)
     defer(call, function()
         hold(-1)
@@ -277,9 +278,9 @@ local function send_body(id, body)
                 if not ok then break end
             end
         end
+        native.http_request_end(id, false, type(trailers) == "function" and trailers() or nil)
         is_whole = true
         cancel(token)
-        native.http_request_end(id, false)
     end)
 end
 
@@ -329,14 +330,22 @@ local function send_once(target, ask, deadline)
             headers.authorization = credentials(target.user)
         end
         local body = not is_streamed and ask.body or nil
-        local anchor, id, why =
-            native.http_send(connection.key, ask.method, where, headers, body, is_streamed)
+        local trailers = ask.trailers
+        local anchor, id, why = native.http_send(
+            connection.key,
+            ask.method,
+            where,
+            headers,
+            body,
+            is_streamed,
+            type(trailers) == "table" and trailers or nil
+        )
         if anchor == nil then bad("body", "request", "string, buffer or iterator", ask.body) end
         local status, version
         if anchor == false then
             code, text = id, why
         else
-            if is_streamed then send_body(id, ask.body) end
+            if is_streamed then send_body(id, ask.body, trailers) end
             repeat
                 local token = register()
                 status, version, text = native.http_response(id, token)
@@ -393,20 +402,20 @@ local function environment(name)
     if value ~= "" then return value end
 end
 
--- The proxy for a target: its parts, or nil; or false and why it is none.
-local function proxy_for(target, option)
-    if option == false then return end
-    local text = option
-    if text == nil then
-        if is_excepted(environment("no_proxy"), lower(target.host)) then return end
-        text = environment(target.scheme .. "_proxy") or environment("all_proxy")
-        if not text then return end
-        if not find(text, "://", 1, true) then text = "http://" .. text end
-    end
+local function parse_proxy(text)
     local proxy, why = url.parse(text)
     if not proxy then return false, why end
     if proxy.scheme ~= "http" then return false, "a proxy that is reached by http:// expected" end
     return proxy
+end
+
+-- The proxy for a target: its parts, or nil; or false and why it is none.
+local function proxy_for(target, option)
+    if option ~= nil then return option or nil end
+    if is_excepted(environment("no_proxy"), lower(target.host)) then return end
+    local text = environment(target.scheme .. "_proxy") or environment("all_proxy")
+    if not text then return end
+    return parse_proxy(find(text, "://", 1, true) and text or "http://" .. text)
 end
 
 local REDIRECTS = { [301] = true, [302] = true, [303] = true, [307] = true, [308] = true }
@@ -426,17 +435,17 @@ local function without(ask, names)
     ask.headers, ask.has = headers, has
 end
 
-local function run(target, ask, options)
+local function run(target, ask)
     local deadline = ask.timeout > 0 and now() + ask.timeout or nil
     local count = 0
     while true do
-        local proxy, why = proxy_for(target, options.proxy)
+        local proxy, why = proxy_for(target, ask.given_proxy)
         if proxy == false then return false, INVALID, "proxy: " .. why end
         ask.proxy = proxy
         local res, code, text = send_once(target, ask, deadline)
         if not res then return false, code, text or strerror(code) end
         local location = REDIRECTS[res.status] and res.headers.location
-        if not location or options.redirect == false then return true, res end
+        if not location or not ask.redirect then return true, res end
         if count >= ask.max_redirects then
             res:close()
             return false, INVALID, format("more than %d redirects", ask.max_redirects)
@@ -456,7 +465,7 @@ local function run(target, ask, options)
         -- Little is left of an answer that nobody looks at: then the connection can be kept.
         if not res:text(65536) then res:close() end
         if not keeps and ask.method ~= "HEAD" and (res.status == 303 or ask.method == "POST") then
-            ask.method, ask.body = "GET", nil
+            ask.method, ask.body, ask.trailers = "GET", nil, nil
             without(ask, OF_BODY)
         end
         if to.scheme ~= target.scheme or to.authority ~= target.authority then
@@ -466,51 +475,64 @@ local function run(target, ask, options)
     end
 end
 
-local function request(options, name)
-    if type(options.url) ~= "string" then bad("url", name, "URL", options.url) end
+-- What is sent in place of a body that headers are to follow.
+local function once(body)
+    return function()
+        local piece = body
+        body = nil
+        return piece
+    end
+end
+
+-- `url_at` and `body_at` say how errors name what may be an argument.
+local function request(options, name, url_at, body_at)
+    if type(options.url) ~= "string" then bad(url_at, name, "URL", options.url) end
     local target, why = url.parse(options.url)
-    if not target then bad("url", name, (gsub(why, " expected$", "")), options.url) end
-    local method = options.method
-    if method == nil then method = options.body ~= nil and "POST" or "GET" end
+    if not target then bad(url_at, name, (gsub(why, " expected$", "")), options.url) end
+    local method, body, trailers = options.method, options.body, options.trailers
+    if method == nil then method = body ~= nil and "POST" or "GET" end
     if type(method) ~= "string" or not find(method, "^[%w!#$%%&'*+.^_`|~-]+$") then
         bad("method", name, 'method, as "GET",', method)
     end
-    local headers, has = {}, {}
-    if options.headers ~= nil and type(options.headers) ~= "table" then
-        bad("headers", name, "table of headers", options.headers)
+    if method == "CONNECT" then
+        bad_because("method", name, "CONNECT is how proxies are asked: option 'proxy'")
     end
+    if body ~= nil and type(body) ~= "function" and not native.http_is_body(body) then
+        bad(body_at, name, "string, buffer or iterator", body)
+    end
+    native.http_check_headers(name, "headers", options.headers)
+    if type(trailers) ~= "function" then native.http_check_headers(name, "trailers", trailers) end
+    if trailers ~= nil and type(body) ~= "function" then body = once(body) end
+    local headers, has = {}, {}
     for field, value in next, options.headers or {} do
-        if type(field) ~= "string" then bad("headers", name, "name of a header", field) end
         headers[field], has[lower(field)] = value, true
     end
     if not has["user-agent"] then headers["user-agent"] = "node-lua" end
     if not has.accept then headers.accept = "*/*" end
-    local tls = options.tls
+    local tls, proxy = options.tls, options.proxy
     if tls ~= nil and (not native.tls_is_server or native.tls_is_server(tls) ~= false) then
         bad("tls", name, "TLS configuration (tls.client)", tls)
     end
-    if options.proxy ~= nil and options.proxy ~= false and type(options.proxy) ~= "string" then
-        bad("proxy", name, "URL of a proxy, or false,", options.proxy)
+    if proxy ~= nil and proxy ~= false then
+        if type(proxy) ~= "string" then bad("proxy", name, "URL of a proxy, or false,", proxy) end
+        proxy, why = parse_proxy(proxy)
+        if not proxy then bad("proxy", name, (gsub(why, " expected$", "")), options.proxy) end
     end
-    check.boolean(options.redirect, "redirect", name, true)
+    local redirects = options.max_redirects
     local ask = {
         method = method,
         headers = headers,
         has = has,
-        body = options.body,
+        body = body,
+        trailers = trailers,
         tls = tls,
+        given_proxy = proxy,
         timeout = check.seconds(options.timeout, "timeout", name, 0),
-        max_redirects = check.whole(
-            options.max_redirects,
-            "max_redirects",
-            name,
-            REDIRECTS_MAX,
-            0,
-            1000
-        ),
+        redirect = check.boolean(options.redirect, "redirect", name, true),
+        max_redirects = check.whole(redirects, "max_redirects", name, REDIRECTS_MAX, 0, 1000),
     }
     check_may_wait()
-    return run(target, ask, options)
+    return run(target, ask)
 end
 
 local M = {}
@@ -518,7 +540,7 @@ local M = {}
 function M.request(options, ...)
     check.check(options, OPTIONS, 1, "request")
     if select("#", ...) > 0 then bad(2, "request", nil, (...)) end
-    return request(options, "request")
+    return request(options, "request", "url", "body")
 end
 
 -- The same with options beside a URL, which they do not have.
@@ -535,7 +557,7 @@ local function with(name, position, options, fields)
     for field, value in next, fields do
         all[field] = value
     end
-    return request(all, name)
+    return request(all, name, 1, 2)
 end
 
 function M.get(where, options, ...)

@@ -99,6 +99,19 @@ function response.header(res, name, value)
     return res
 end
 
+--- Adds a header that follows the body of an answer.
+---@param res table
+---@param name string
+---@param value string|number|table
+function response.trailer(res, name, value)
+    local id = check_response(res, "trailer")
+    if not native.http_trailer(id, name, value) then
+        raise("'trailer' after the answer has ended")
+    end
+    res[USED] = true
+    return res
+end
+
 -- Writes a piece of the answer; waits while there is no room for more.
 local function write(id, data, name)
     local token = register()
@@ -128,9 +141,9 @@ function response.write(res, data)
 end
 
 local function finish(req, data, has_failed)
-    local id = req[ID]
-    req[ID] = 0
-    return native.http_finish(id, data, has_failed)
+    local is_sent = native.http_finish(req[ID], data, has_failed)
+    if is_sent then req[ID] = 0 end
+    return is_sent
 end
 
 --- Ends the answer, with a last piece of the body if there is one.

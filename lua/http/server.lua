@@ -150,7 +150,7 @@ local function settings_of(options)
     local whole, seconds = check_options.whole, check_options.seconds
     return {
         tls or false,
-        check_options.boolean(options.http2, "http2", "serve", false),
+        check_options.boolean(options.http2, "http2", "serve", nil),
         whole(options.head_bytes, "head_bytes", "serve", 65536, 1024, 2 ^ 20),
         whole(options.headers, "headers", "serve", 100, 1, 10000),
         whole(options.body_bytes, "body_bytes", "serve", 2 ^ 53, 0, 2 ^ 53),
@@ -160,13 +160,18 @@ local function settings_of(options)
     }
 end
 
-local function new_server(socket, settings, handler)
+local function new_server(socket, settings, handler, is_ours)
     local listener = sockets.check_listener(socket, "serve")
     local record = { handler = handler, listener = listener }
     local head_timeout = settings[6]
     -- By then something may have to be looked at.
     record.first_look = head_timeout > 0 and min(1, head_timeout) or 1
     record.number = native.http_serve(unpack(settings, 1, 8))
+    if not record.number then
+        if is_ours then sockets.close_record(listener, LISTENER_CLOSED) end
+        local why = "the alpn of option 'tls' offers h2: let it offer http/1.1 alone"
+        native.bad_because("http2", "serve", why)
+    end
     by_number[record.number] = record
     by_listener[listener] = record
     local object = setmetatable({}, Server)
@@ -205,7 +210,7 @@ function M.serve(where, ...)
         end
         if not ok then return false, socket end
     end
-    return true, new_server(socket, settings, handler)
+    return true, new_server(socket, settings, handler, given == 1)
 end
 
 return M

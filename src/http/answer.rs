@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -17,6 +17,10 @@ use super::ready::lock;
 pub(super) struct Traffic {
     called: AtomicU64,
     over: AtomicU64,
+    /// Bytes of answers that are there, and hyper has not taken.
+    unsent: AtomicU64,
+    /// They leave by and by, as the peer opens its windows.
+    is_http2: AtomicBool,
 }
 
 impl Traffic {
@@ -30,6 +34,31 @@ impl Traffic {
         self.called() - self.over.load(Ordering::Relaxed)
     }
 
+    /// Bytes of answers that wait to be taken.
+    pub(super) fn unsent(&self) -> u64 {
+        self.unsent.load(Ordering::Relaxed)
+    }
+
+    /// So many more of them wait.
+    pub(super) fn owe(&self, bytes: u64) {
+        self.unsent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many were taken, or are not wanted.
+    pub(super) fn pay(&self, bytes: u64) {
+        self.unsent.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The connection speaks HTTP/2.
+    pub(super) fn set_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub(super) fn is_http2(&self) -> bool {
+        self.is_http2.load(Ordering::Relaxed)
+    }
+
     /// One more has come.
     pub(super) fn begin(self: &Arc<Self>) -> Guard {
         self.called.fetch_add(1, Ordering::Relaxed);
@@ -39,7 +68,7 @@ impl Traffic {
 
 /// A request that is not answered to the end, while it lives.
 #[derive(Debug)]
-pub(super) struct Guard(Arc<Traffic>);
+pub(super) struct Guard(pub(super) Arc<Traffic>);
 
 impl Drop for Guard {
     fn drop(&mut self) {

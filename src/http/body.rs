@@ -12,12 +12,15 @@ use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::answer::Guard;
+use super::answer::{Guard, Traffic};
 use super::ready::{Item, Ready, lock};
 use crate::message::Held;
 
 /// Bytes of a body that wait in it before whoever writes has to wait.
 const HIGH_BYTES: usize = 128 * 1024;
+
+/// What HTTP/2 takes at a time of a body that is there, so that the rest waits where it is counted.
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// What one read of a file takes.
 const FILE_BYTES: usize = 64 * 1024;
@@ -57,6 +60,34 @@ impl Out {
     /// Has something last as long as this.
     pub(super) fn guard(&mut self, guard: Option<Guard>) {
         self.guard = guard;
+        let Some(Guard(traffic)) = &self.guard else { return };
+        match &self.source {
+            Source::Channel(channel) => channel.owe_to(traffic),
+            _ => traffic.owe(self.left()),
+        }
+    }
+
+    /// Bytes that are there, of what is no channel.
+    fn left(&self) -> u64 {
+        match &self.source {
+            Source::Whole(bytes) => bytes.len() as u64,
+            Source::File { left, .. } => *left,
+            Source::Channel(_) => 0,
+        }
+    }
+
+    /// So many were taken, or are not wanted.
+    fn pay(&self, bytes: u64) {
+        if let Some(Guard(traffic)) = &self.guard {
+            traffic.pay(bytes);
+        }
+    }
+
+    /// All that is left of a body that is there; of HTTP/2 no more than a piece.
+    fn next_of(bytes: &mut Bytes, guard: Option<&Guard>) -> Bytes {
+        let is_http2 = guard.is_some_and(|Guard(traffic)| traffic.is_http2());
+        let count = if is_http2 { bytes.len().min(PIECE_BYTES) } else { bytes.len() };
+        bytes.split_to(count)
     }
 
     /// What is written to a channel.
@@ -86,6 +117,10 @@ struct State {
     left: Option<u64>,
     has_ended: bool,
     has_failed: bool,
+    /// Who counts what waits, once it is sent.
+    traffic: Option<Arc<Traffic>>,
+    /// Nobody is to have what is written.
+    is_sink: bool,
     /// Nobody takes anything any more.
     is_gone: bool,
     /// Who is woken once there is more.
@@ -114,6 +149,20 @@ impl Channel {
         Arc::new(Channel { ready: Arc::clone(ready), state: Mutex::new(state) })
     }
 
+    /// The same of a body that nobody is to have, as of an answer to HEAD.
+    pub fn sink(ready: &Arc<Ready>, length: Option<u64>) -> Arc<Channel> {
+        let channel = Channel::new(ready, length);
+        lock(&channel.state).is_sink = true;
+        channel
+    }
+
+    /// What waits counts there from now on.
+    fn owe_to(&self, traffic: &Arc<Traffic>) {
+        let mut state = lock(&self.state);
+        traffic.owe(state.bytes as u64);
+        state.traffic = Some(Arc::clone(traffic));
+    }
+
     fn wake_reader(state: &mut State) {
         if let Some(waker) = state.reader.take() {
             waker.wake();
@@ -130,8 +179,11 @@ impl Channel {
             let Some(left) = left.checked_sub(bytes.len() as u64) else { return Written::TooLong };
             state.left = Some(left);
         }
-        if !bytes.is_empty() {
+        if !bytes.is_empty() && !state.is_sink {
             state.bytes += bytes.len();
+            if let Some(traffic) = &state.traffic {
+                traffic.owe(bytes.len() as u64);
+            }
             state.pieces.push_back((bytes, held));
             Channel::wake_reader(&mut state);
         }
@@ -200,6 +252,9 @@ impl Channel {
         let mut state = lock(&self.state);
         if let Some((bytes, _)) = state.pieces.pop_front() {
             state.bytes -= bytes.len();
+            if let Some(traffic) = &state.traffic {
+                traffic.pay(bytes.len() as u64);
+            }
             if state.bytes < HIGH_BYTES / 2 {
                 self.tell_writer(&mut state);
             }
@@ -219,6 +274,9 @@ impl Channel {
     fn go(&self) {
         let mut state = lock(&self.state);
         state.is_gone = true;
+        if let Some(traffic) = state.traffic.take() {
+            traffic.pay(state.bytes as u64);
+        }
         state.pieces.clear();
         state.bytes = 0;
         self.tell_writer(&mut state);
@@ -233,9 +291,14 @@ impl Body for Out {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match &mut self.source {
+        let out = &mut *self;
+        let before = out.left();
+        let result = match &mut out.source {
             Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Whole(bytes) => {
+                let piece = Out::next_of(bytes, out.guard.as_ref());
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
             Source::Channel(channel) => channel.poll_frame(cx),
             Source::File { left: 0, .. } => Poll::Ready(None),
             Source::File { file, at, left } => {
@@ -253,7 +316,9 @@ impl Body for Out {
                 };
                 Poll::Ready(Some(result))
             }
-        }
+        };
+        out.pay(before - out.left());
+        result
     }
 
     fn is_end_stream(&self) -> bool {
@@ -283,6 +348,7 @@ impl Body for Out {
 
 impl Drop for Out {
     fn drop(&mut self) {
+        self.pay(self.left());
         if let Some(channel) = &self.end {
             channel.go();
         }

@@ -88,6 +88,8 @@ pub struct Connection {
     /// When its progress was looked at last, and how far it was.
     progress: Option<(u64, u64)>,
     is_closing: bool,
+    /// When it was asked to end, while nothing went on.
+    asked: Option<u64>,
     /// What it counts for the context.
     _held: Option<Held>,
 }
@@ -126,6 +128,7 @@ impl Connection {
             since: rt::now(),
             progress: None,
             is_closing: false,
+            asked: None,
             _held: held,
         }
     }
@@ -249,6 +252,10 @@ impl Connection {
                 } else {
                     self.rest();
                 }
+                if let Some(asked) = self.asked {
+                    let end = asked.saturating_add(WINDOW);
+                    return if now < end { Due::At(end) } else { Due::Over };
+                }
                 let end = self.since.saturating_add(limits.idle_timeout);
                 match due {
                     _ if limits.idle_timeout > 0 && now >= end => self.close(),
@@ -265,6 +272,8 @@ impl Connection {
     /// Whether the peer takes what it is sent, at the rate that is wanted.
     fn check_progress(&mut self, now: u64) -> Due {
         let (is_waiting, moved) = lock(&self.wire).progress();
+        // A peer may take what is on its way, and never let more come.
+        let is_waiting = is_waiting || self.traffic.is_http2() && self.traffic.unsent() > 0;
         let (at, before) = match self.progress {
             Some(known) if is_waiting => known,
             _ => {
@@ -292,11 +301,14 @@ impl Connection {
         let is_idle = self.traffic.in_flight() == 0;
         match &mut self.protocol {
             Protocol::Http1(connection) if !is_idle => connection.as_mut().graceful_shutdown(),
-            Protocol::Http2(connection, _) => connection.as_mut().graceful_shutdown(),
+            Protocol::Http2(connection, _) => {
+                connection.as_mut().graceful_shutdown();
+                self.asked = is_idle.then(rt::now);
+            }
             _ => return Due::Over,
         }
         self.waker.wake_by_ref();
-        Due::Never
+        self.asked.map_or(Due::Never, |asked| Due::At(asked + WINDOW))
     }
 
     /// Goes on with the handshake of TLS, by which the protocol is known; false if there is none.
@@ -372,6 +384,7 @@ impl Connection {
     }
 
     fn begin_http2(&mut self) {
+        self.traffic.set_http2();
         let (io, service) = self.service();
         let tasks = Tasks::new(self.server.ready(), self.key);
         let connection = self.server.http2(tasks.clone()).serve_connection(io, service);
@@ -406,7 +419,11 @@ impl Connection {
         let Connection { protocol, wire, .. } = self;
         let mut read = None;
         match protocol {
-            Protocol::Http2(_, tasks) => tasks.clear(),
+            // Both hold on to the socket.
+            Protocol::Http2(connection, tasks) => {
+                drop(connection);
+                tasks.clear();
+            }
             Protocol::Http1(connection) => read = Some(Pin::into_inner(connection).into_parts()),
             _ => {}
         }

@@ -22,4 +22,5 @@ pub use connection::{Connection, Due};
 pub use date::date;
 pub use file::{Chosen, choose};
 pub use ready::{Item, Ready, lock, waker};
+pub use scan::{Refusal, Scan, Scanned};
 pub use server::{Arrived, Inbox, Limits, Server, refusal_of};

@@ -11,7 +11,7 @@ const SIZE_DIGITS_MAX: usize = 15;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// It is malformed, or can be read in two ways.
     Bad,
     /// Its first line is too long.
@@ -24,7 +24,7 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// The status that says so.
-    pub(super) fn status(self) -> u16 {
+    pub fn status(self) -> u16 {
         match self {
             Refusal::Bad => 400,
             Refusal::LongLine => 414,
@@ -47,8 +47,8 @@ enum State {
     Data(u64),
     /// The end of its line.
     DataEnd,
-    /// A line of the trailers, of which so many bytes have come.
-    Trailers(usize),
+    /// A line of the trailers, of which so many bytes and lines have come.
+    Trailers(usize, usize),
 }
 
 /// What is known of a head.
@@ -65,36 +65,36 @@ struct Head {
 
 /// What was found in some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Scanned {
+pub struct Scanned {
     /// So many of them are sound: all but the beginning of a line, or of a head.
-    pub(super) sound: usize,
+    pub sound: usize,
     /// Why those behind are none of a request.
-    pub(super) refusal: Option<Refusal>,
+    pub refusal: Option<Refusal>,
 }
 
 /// The reader of one connection.
 #[derive(Debug)]
-pub(super) struct Scan {
+pub struct Scan {
     state: State,
     head_max: usize,
     headers_max: usize,
     /// Heads that were sound.
-    pub(super) heads: u64,
+    pub heads: u64,
 }
 
 impl Scan {
     /// For heads of so many bytes and headers.
-    pub(super) fn new(head_max: usize, headers_max: usize) -> Scan {
+    pub fn new(head_max: usize, headers_max: usize) -> Scan {
         Scan { state: State::Head(Head::default()), head_max, headers_max, heads: 0 }
     }
 
     /// Whether the next byte belongs to a head.
-    pub(super) fn is_at_head(&self) -> bool {
+    pub fn is_at_head(&self) -> bool {
         matches!(self.state, State::Head(_))
     }
 
     /// How many bytes come next that need not be looked at.
-    pub(super) fn free(&self) -> u64 {
+    pub fn free(&self) -> u64 {
         match self.state {
             State::Body(left) | State::Data(left) => left,
             _ => 0,
@@ -102,7 +102,7 @@ impl Scan {
     }
 
     /// So many of them have come.
-    pub(super) fn skip(&mut self, count: u64) {
+    pub fn skip(&mut self, count: u64) {
         if let State::Body(left) | State::Data(left) = &mut self.state {
             *left -= count.min(*left);
             if *left == 0 {
@@ -115,7 +115,7 @@ impl Scan {
     }
 
     /// Looks at bytes: those that were not sound the last time come again, before others.
-    pub(super) fn scan(&mut self, bytes: &[u8]) -> Scanned {
+    pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
         let mut at = 0;
         while at < bytes.len() {
             match self.step(&bytes[at..]) {
@@ -147,19 +147,19 @@ impl Scan {
             State::Size => {
                 let Some(line) = line_of(bytes, SIZE_LINE_MAX, Refusal::Bad)? else { return Ok(0) };
                 self.state = match size_of(line)? {
-                    0 => State::Trailers(0),
+                    0 => State::Trailers(0, 0),
                     size => State::Data(size),
                 };
                 Ok(line.len() + 2)
             }
-            State::Trailers(known) => {
+            State::Trailers(known, count) => {
                 let left = self.head_max.saturating_sub(*known);
                 let Some(line) = line_of(bytes, left, Refusal::Bad)? else { return Ok(0) };
-                *known += line.len() + 2;
+                (*known, *count) = (*known + line.len() + 2, *count + 1);
                 if line.is_empty() {
                     self.state = State::Head(Head::default());
-                } else {
-                    header_of(line)?;
+                } else if *count > self.headers_max || !is_trailer(header_of(line)?.0) {
+                    return Err(Refusal::Bad);
                 }
                 Ok(line.len() + 2)
             }
@@ -173,7 +173,11 @@ impl Scan {
         loop {
             let refusal = if head.has_line { Refusal::LongHead } else { Refusal::LongLine };
             let left = self.head_max.saturating_sub(at);
-            let Some(line) = line_of(&bytes[at..], left, refusal)? else { return Ok(0) };
+            let Some(line) = line_of(&bytes[at..], left, refusal)? else {
+                // Another protocol may have no lines at all.
+                let begins = head.has_line || bytes[at..].first().is_none_or(begins_line);
+                return if begins { Ok(0) } else { Err(Refusal::Bad) };
+            };
             at += line.len() + 2;
             if !head.has_line {
                 // Lines that end nothing may come before it.
@@ -249,20 +253,49 @@ fn is_old(line: &[u8]) -> Result<bool, Refusal> {
     else {
         return Err(Refusal::Bad);
     };
-    let is_plain = target.iter().all(|byte| matches!(byte, 0x21..=0x7e | 0x80..));
     if method.is_empty()
         || !method.iter().all(|byte| is_token(*byte))
-        || target.is_empty()
-        || !is_plain
+        || !target.iter().all(|byte| is_of_target(*byte))
     {
         return Err(Refusal::Bad);
     }
     match version {
+        b"HTTP/1.1" | b"HTTP/1.0" if !is_target(target, method) => Err(Refusal::Bad),
         b"HTTP/1.1" => Ok(false),
         b"HTTP/1.0" => Ok(true),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::Version),
         _ => Err(Refusal::Bad),
     }
+}
+
+/// Whether the first line of a head may begin so.
+fn begins_line(byte: &u8) -> bool {
+    *byte == b'\r' || is_token(*byte)
+}
+
+/// Whether a byte may be in what is asked for: some take what follows a `#` for a part of it, some
+/// do not.
+fn is_of_target(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7e | 0x80..) && byte != b'#'
+}
+
+/// Whether that can be asked for: a path, a URL, or what the method alone has.
+fn is_target(target: &[u8], method: &[u8]) -> bool {
+    let begins = |scheme: &[u8]| {
+        let found = target.get(..scheme.len());
+        found.is_some_and(|found| found.eq_ignore_ascii_case(scheme))
+    };
+    match method {
+        b"CONNECT" => !target.contains(&b'/'),
+        b"OPTIONS" if target == b"*" => true,
+        _ => target.first() == Some(&b'/') || begins(b"http://") || begins(b"https://"),
+    }
+}
+
+/// Whether a header may come behind a body: not if it says how long that is, or whose.
+fn is_trailer(name: &[u8]) -> bool {
+    let ours: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
+    !ours.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
 /// Whether a byte may be in the name of a method or header.

@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, DATE, HOST};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
@@ -195,9 +195,25 @@ impl Service {
             let host = host.as_bytes();
             let is_said =
                 authority.is_none_or(|it| host.eq_ignore_ascii_case(it.as_str().as_bytes()));
-            if !is_said || !host.iter().all(|byte| is_of_authority(*byte)) {
+            if !is_said || !is_host(host) {
                 return Err(StatusCode::BAD_REQUEST);
             }
+        } else if authority.is_some_and(|authority| !is_host(authority.as_str().as_bytes())) {
+            return Err(StatusCode::BAD_REQUEST);
+        }
+        // Of HTTP/1 they were counted.
+        if request.headers().len() > self.server.limits.headers {
+            return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
+        if request.headers().get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+            return Err(StatusCode::BAD_REQUEST);
+        }
+        if request.method() == Method::CONNECT {
+            return Err(StatusCode::NOT_IMPLEMENTED);
+        }
+        let expected = request.headers().get(EXPECT);
+        if expected.is_some_and(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+            return Err(StatusCode::EXPECTATION_FAILED);
         }
         let length = request.body().size_hint().exact();
         if length.is_some_and(|length| length > self.server.limits.body_bytes) {
@@ -207,9 +223,24 @@ impl Service {
     }
 }
 
-/// Whether a byte may be in the name, or address, and port of a host.
-fn is_of_authority(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(&byte)
+/// Whether that is the name, or address, of a host, with its port if there is one.
+fn is_host(text: &[u8]) -> bool {
+    let (name, port, others) = match text.strip_prefix(b"[") {
+        None => {
+            let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+            (&text[..end], &text[end..], &b"-._~!$&'()*+;=%"[..])
+        }
+        Some(text) => match text.iter().position(|byte| *byte == b']') {
+            Some(end) => (&text[..end], &text[end + 1..], &b":.%-_~"[..]),
+            None => return false,
+        },
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_port && name.iter().all(|byte| byte.is_ascii_alphanumeric() || others.contains(byte))
 }
 
 /// An answer that nobody of the script's gives; the connection is closed behind it.

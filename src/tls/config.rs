@@ -124,6 +124,11 @@ impl Config {
         self.bytes
     }
 
+    /// Whether it is ready to agree on this protocol.
+    pub fn offers(&self, protocol: &[u8]) -> bool {
+        self.options.alpn.iter().any(|known| known == protocol)
+    }
+
     /// Reads all files again, for connections that begin from now on.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use std::ffi::c_int;
 use std::sync::Arc;
 
+use mlua::ffi;
+
 use super::super::native::{nanoseconds, push_failure};
 use super::super::sockets::{KIND_READ, KIND_WRITE, Socket, source};
 use super::{Http, Serving};
@@ -20,7 +22,7 @@ const CONNECTION_BYTES: usize = 12 * 1024;
 static REFUSED: Seldom = Seldom::new();
 
 /// native.http_serve(tls, http2, head_bytes, headers, body_bytes, head_timeout, idle_timeout,
-/// body_rate): the number of a server.
+/// body_rate): the number of a server; nothing if HTTP/2 is not to be spoken, and TLS offers it.
 pub(super) fn serve(lua: Stack<'_>) -> c_int {
     let limits = Limits {
         head_bytes: lua.number(3) as usize,
@@ -30,9 +32,17 @@ pub(super) fn serve(lua: Stack<'_>) -> c_int {
         idle_timeout: nanoseconds(lua.number(7)),
         body_rate: lua.number(8) as u64,
     };
-    let http2 = lua.boolean(2);
+    #[cfg_attr(not(feature = "tls"), allow(unused_mut, reason = "as it was said"))]
+    let mut http2 = lua.boolean(2);
     #[cfg(feature = "tls")]
     let tls = super::super::tls::config_at(lua, 1);
+    #[cfg(feature = "tls")]
+    if tls.as_ref().is_some_and(|config| config.offers(b"h2")) {
+        if !http2 && lua.kind(2) != ffi::LUA_TNIL {
+            return 0;
+        }
+        http2 = true;
+    }
     let number = host::with(|host| {
         let http = host.sockets.http.get_or_insert_default();
         let Http { servers, inbox, ready, .. } = &mut **http;

@@ -4,10 +4,12 @@ use std::ffi::c_int;
 use std::sync::Arc;
 
 use ::http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, TRANSFER_ENCODING,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, DATE, HOST, HeaderName, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
 };
-use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use bytes::Bytes;
+use http_body::Body as _;
 use mlua::ffi;
 
 use super::super::frames::body;
@@ -25,11 +27,24 @@ use crate::vm::stack::Stack;
 const FAILED: &[u8] = b"Internal Server Error\n";
 
 impl Exchange {
+    /// Whether nothing may follow the head.
+    fn is_bodyless(&self) -> bool {
+        let statuses = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+        self.parts.method == Method::HEAD || statuses.contains(&self.status)
+    }
+
     /// The head of the answer, with what was said of it.
-    pub(super) fn begin(&mut self, out: Out) -> bool {
+    pub(super) fn begin(&mut self, mut out: Out) -> bool {
         self.has_begun = true;
         if self.is_refused {
             return false;
+        }
+        // In HTTP/1 hyper sees to that.
+        if self.parts.version == Version::HTTP_2 && self.is_bodyless() {
+            if let Some(length) = out.size_hint().exact().filter(|length| *length > 0) {
+                self.headers.entry(CONTENT_LENGTH).or_insert(length.into());
+            }
+            out = Out::whole(Bytes::new(), None);
         }
         let mut response = Response::new(out);
         *response.status_mut() = self.status;
@@ -56,9 +71,16 @@ impl Exchange {
             return Arc::clone(channel);
         }
         let length = self.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        let channel = Channel::new(ready, length.and_then(|length| length.parse().ok()));
+        let length = length.and_then(|length| length.parse().ok());
+        let is_bodyless = self.is_bodyless();
+        let channel = match is_bodyless {
+            true => Channel::sink(ready, length),
+            false => Channel::new(ready, length),
+        };
+        announce(&mut self.headers, &self.behind);
         self.channel = Some(Arc::clone(&channel));
-        if !self.begin(Out::channel(&channel)) {
+        let out = if is_bodyless { Out::whole(Bytes::new(), None) } else { Out::channel(&channel) };
+        if !self.begin(out) {
             channel.fail();
         }
         channel
@@ -68,7 +90,7 @@ impl Exchange {
     fn end(&mut self) {
         match &self.channel {
             Some(channel) => {
-                channel.end(None);
+                channel.end(trailers_of(&mut self.behind));
             }
             None if self.has_begun => {}
             None => {
@@ -91,6 +113,64 @@ impl Exchange {
         }
     }
 }
+
+/// Says in a head which headers follow the body, if that is not said: HTTP/1 sends no others.
+pub(super) fn announce(headers: &mut HeaderMap, trailers: &HeaderMap) {
+    if trailers.is_empty() || headers.contains_key(TRAILER) {
+        return;
+    }
+    let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
+        headers.insert(TRAILER, names);
+    }
+}
+
+/// Takes what follows a body, if there is something.
+pub(super) fn trailers_of(behind: &mut HeaderMap) -> Option<HeaderMap> {
+    Some(std::mem::take(behind)).filter(|trailers| !trailers.is_empty())
+}
+
+/// What is no part of what follows a body.
+const NO_TRAILERS: [HeaderName; 12] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    HOST,
+    MAX_FORWARDS,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+];
+
+/// Who says which headers: how errors name both.
+#[derive(Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) function: &'a str,
+    pub(super) name: Wrong<'a>,
+    pub(super) value: Wrong<'a>,
+    /// They follow the body.
+    pub(super) are_trailers: bool,
+}
+
+impl<'a> Said<'a> {
+    /// Those of a table of options, or of what stands for one.
+    pub(super) fn by(function: &'a str, option: &'a str) -> Said<'a> {
+        let is = Wrong::Option(option);
+        Said { function, name: is, value: is, are_trailers: option == "trailers" }
+    }
+}
+
+/// What a handler returns second.
+const RETURNED: Said<'static> = Said {
+    function: "serve",
+    name: Wrong::Option("what the handler has returned second"),
+    value: Wrong::Option("what the handler has returned second"),
+    are_trailers: false,
+};
 
 /// Why something is no header.
 enum NoHeader {
@@ -116,31 +196,35 @@ fn header_of(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), NoH
 
 /// Adds the header whose name and value are at these indices; a value may be a list. Raises if they
 /// are none.
-fn add_header(lua: Stack<'_>, function: &str, headers: &mut HeaderMap, name: c_int, value: c_int) {
+fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_int, value: c_int) {
+    let function = said.function;
     if lua.kind(name) != ffi::LUA_TSTRING {
-        lua.bad(Wrong::Option("headers"), function, "name of a header", Some(name));
+        lua.bad(said.name, function, "name of a header", Some(name));
     }
+    let text_of = |index| String::from_utf8_lossy(lua.text(index).unwrap_or_default());
     let mut add = |value: c_int| {
         let is_text = matches!(lua.kind(value), ffi::LUA_TSTRING | ffi::LUA_TNUMBER);
         let text = lua.text(value).filter(|_| is_text);
         let made = header_of(lua.text(name).unwrap_or_default(), text.unwrap_or_default());
-        let option = Wrong::Option("headers");
         match made {
+            Ok((name, _)) if said.are_trailers && NO_TRAILERS.contains(&name) => {
+                let why = format!("{name} has to come before the body");
+                lua.bad(said.name, function, &why, None);
+            }
             Ok((name, value)) if text.is_some() => {
                 headers.append(name, value);
             }
             Err(NoHeader::Name) => {
-                lua.bad(option, function, "name of a header", Some(name));
+                lua.bad(said.name, function, "name of a header", Some(name));
             }
             Err(NoHeader::Ours) => {
                 let why = "transfer-encoding is not for scripts to say: bodies of unknown length \
                            are sent in chunks";
-                lua.bad(option, function, why, None);
+                lua.bad(said.name, function, why, None);
             }
             Ok(_) | Err(NoHeader::Value) => {
-                let text = lua.text(name).unwrap_or_default();
-                let expected = format!("value of header {}", String::from_utf8_lossy(text));
-                lua.bad(option, function, &expected, Some(value));
+                let expected = format!("value of header {}", text_of(name));
+                lua.bad(said.value, function, &expected, Some(value));
             }
         }
     };
@@ -155,18 +239,18 @@ fn add_header(lua: Stack<'_>, function: &str, headers: &mut HeaderMap, name: c_i
 }
 
 /// Adds the headers in the table at `index`. Raises if they are none.
-pub(super) fn add_headers(lua: Stack<'_>, function: &str, headers: &mut HeaderMap, index: c_int) {
+pub(super) fn add_headers(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, index: c_int) {
     match lua.kind(index) {
         ffi::LUA_TNIL | ffi::LUA_TNONE => return,
         ffi::LUA_TTABLE => {}
         _ => {
-            lua.bad(Wrong::Option("headers"), function, "table of headers", Some(index));
+            lua.bad(said.value, said.function, "table of headers", Some(index));
         }
     }
     lua.push_nil();
     while lua.next(index) {
         let value = lua.top();
-        add_header(lua, function, headers, value - 1, value);
+        add_header(lua, said, headers, value - 1, value);
         lua.pop();
     }
 }
@@ -204,7 +288,7 @@ fn with<R>(key: u64, work: impl FnOnce(&mut Exchange, &Arc<Ready>) -> R) -> Opti
 pub(super) fn answer(lua: Stack<'_>) -> c_int {
     let (key, status) = (lua.key(1), lua.number(2) as u16);
     let mut headers = HeaderMap::new();
-    add_headers(lua, "serve", &mut headers, 3);
+    add_headers(lua, RETURNED, &mut headers, 3);
     let Some(bytes) = bytes_at(lua, 4) else { return 0 };
     let held = hold(bytes.len());
     with(key, |exchange, _| {
@@ -236,12 +320,26 @@ pub(super) fn status(lua: Stack<'_>) -> c_int {
 /// name; false otherwise. Raises if it is none.
 pub(super) fn header(lua: Stack<'_>) -> c_int {
     let mut headers = HeaderMap::new();
-    add_header(lua, "header", &mut headers, 2, 3);
+    let (name, value) = (Wrong::Argument(2), Wrong::Argument(3));
+    let said = Said { function: "header", name, value, are_trailers: false };
+    add_header(lua, said, &mut headers, 2, 3);
     let is_set = with(lua.key(1), |exchange, _| {
         exchange.headers.extend(headers);
         !exchange.has_begun
     });
     lua.push_boolean(is_set == Some(true));
+    1
+}
+
+/// native.http_trailer(id, name, value): of an answer that has not ended, behind its body; false
+/// otherwise. Raises if it is none.
+pub(super) fn trailer(lua: Stack<'_>) -> c_int {
+    let mut headers = HeaderMap::new();
+    let (name, value) = (Wrong::Argument(2), Wrong::Argument(3));
+    let said = Said { function: "trailer", name, value, are_trailers: true };
+    add_header(lua, said, &mut headers, 2, 3);
+    let is_set = with(lua.key(1), |exchange, _| exchange.behind.extend(headers));
+    lua.push_boolean(is_set.is_some());
     1
 }
 
@@ -260,7 +358,7 @@ pub(super) fn default_type(lua: Stack<'_>) -> c_int {
 /// native.http_add_headers(id, headers): adds all of a table.
 pub(super) fn add_all(lua: Stack<'_>) -> c_int {
     let mut headers = HeaderMap::new();
-    add_headers(lua, "serve", &mut headers, 2);
+    add_headers(lua, RETURNED, &mut headers, 2);
     with(lua.key(1), |exchange, _| exchange.headers.extend(headers));
     0
 }
@@ -307,7 +405,11 @@ pub(super) fn finish(lua: Stack<'_>) -> c_int {
     let has_failed = has_failed || held.is_none();
     let held = held.flatten();
     let gone = host::with(|host| {
-        let mut exchange = host.sockets.http.as_mut()?.exchanges.remove(key)?;
+        let http = host.sockets.http.as_mut()?;
+        let mut exchange = http.exchanges.remove(key)?;
+        if !has_failed && !exchange.has_begun && !exchange.behind.is_empty() {
+            exchange.channel(&http.ready);
+        }
         if has_failed {
             exchange.fail();
         } else if let Some(channel) = &exchange.channel {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use ::http::header::CONTENT_LENGTH;
+use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use ::http::response::Parts;
 use ::http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use bytes::Bytes;
@@ -13,10 +13,11 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use mlua::ffi;
 
+use super::super::frames::body;
 use super::super::native::push_failure;
 use super::super::sockets::Socket;
 use super::Http;
-use super::answer::{add_headers, bytes_at, hold, push_written};
+use super::answer::{Said, add_headers, announce, bytes_at, hold, push_written, trailers_of};
 use super::request::{Came, push_came, push_headers, text_of_version};
 use crate::buf::Piece;
 use crate::error::Code;
@@ -34,6 +35,8 @@ pub(super) struct Call {
     answer: Option<(Parts, Incoming)>,
     channel: Option<Arc<Channel>>,
     trailers: Option<HeaderMap>,
+    /// What follows the request's body.
+    behind: HeaderMap,
     /// The answer has come whole.
     is_over: bool,
 }
@@ -72,13 +75,30 @@ pub(super) fn is_free(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// native.http_send(key, method, target, headers, body, is_streamed): sends a request; what stands
-/// for it, and its number. `false, code, text` if it cannot be sent. Raises if headers are none;
-/// nothing if the body is nothing that can be sent.
+/// native.http_is_body(value): whether that is bytes that can be sent.
+pub(super) fn is_body(lua: Stack<'_>) -> c_int {
+    let is_one = body(lua, 1).is_some();
+    lua.push_boolean(is_one);
+    1
+}
+
+/// native.http_check_headers(function, option, headers): raises if these are none.
+pub(super) fn check_headers(lua: Stack<'_>) -> c_int {
+    let [function, option] =
+        [1, 2].map(|at| String::from_utf8_lossy(lua.text(at).unwrap_or_default()));
+    add_headers(lua, Said::by(&function, &option), &mut HeaderMap::new(), 3);
+    0
+}
+
+/// native.http_send(key, method, target, headers, body, is_streamed, trailers): sends a request;
+/// what stands for it, and its number. `false, code, text` if it cannot be sent. Raises if headers
+/// are none; nothing if the body is nothing that can be sent.
 pub(super) fn send(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
-    let mut headers = HeaderMap::new();
-    add_headers(lua, "request", &mut headers, 4);
+    let (mut headers, mut behind) = (HeaderMap::new(), HeaderMap::new());
+    add_headers(lua, Said::by("request", "headers"), &mut headers, 4);
+    add_headers(lua, Said::by("request", "trailers"), &mut behind, 7);
+    announce(&mut headers, &behind);
     let is_streamed = lua.boolean(6);
     let Some(bytes) = bytes_at(lua, 5) else { return 0 };
     let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
@@ -110,6 +130,7 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
             answer: None,
             channel,
             trailers: None,
+            behind,
             is_over: false,
         };
         Some(Http::add(&mut http.calls, call))
@@ -172,6 +193,9 @@ fn with<R>(number: u64, work: impl FnOnce(&mut Call) -> R) -> Option<R> {
     host::with(|host| Some(work(host.sockets.http.as_mut()?.calls.get_mut(number)?)))
 }
 
+/// What is said of a connection that has ended while an answer was waited for.
+const CLOSED: &str = "the connection has been closed";
+
 /// What has come of a request.
 enum Answered {
     Yes(StatusCode, Version),
@@ -208,6 +232,11 @@ fn poll_response(host: &mut Host, number: u64, token: u64) -> Answered {
             Poll::Ready(Ok(response)) => {
                 call.response = None;
                 let (parts, body) = response.into_parts();
+                let has = |name| parts.headers.contains_key(name);
+                if has(CONTENT_LENGTH) && has(TRANSFER_ENCODING) {
+                    // Nobody knows where it ends.
+                    return Answered::No("an answer with two lengths".to_owned());
+                }
                 let answered = Answered::Yes(parts.status, parts.version);
                 call.is_over = body.is_end_stream();
                 call.answer = Some((parts, body));
@@ -224,11 +253,14 @@ fn poll_response(host: &mut Host, number: u64, token: u64) -> Answered {
             }
         }
     }
-    Answered::No("the connection has been closed".to_owned())
+    Answered::No(CLOSED.to_owned())
 }
 
 /// An error with what has caused it.
 fn text_of(error: &hyper::Error) -> String {
+    if error.is_canceled() || error.is_closed() {
+        return CLOSED.to_owned();
+    }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -295,15 +327,19 @@ pub(super) fn write(lua: Stack<'_>) -> c_int {
     push_written(lua, written.flatten())
 }
 
-/// native.http_request_end(call, has_failed): the body is whole, or never will be.
+/// native.http_request_end(call, has_failed, trailers): the body is whole, or never will be. Raises
+/// if the trailers are none.
 pub(super) fn end(lua: Stack<'_>) -> c_int {
     let has_failed = lua.boolean(2);
+    let mut behind = HeaderMap::new();
+    add_headers(lua, Said::by("request", "trailers"), &mut behind, 3);
     with(lua.key(1), |call| {
         if let Some(channel) = &call.channel {
             if has_failed {
                 channel.fail();
             } else {
-                channel.end(None);
+                call.behind.extend(behind);
+                channel.end(trailers_of(&mut call.behind));
             }
         }
     });

@@ -36,6 +36,8 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"http_tls", function(request::tls)),
     (c"http_client", function(client::client)),
     (c"http_is_free", function(client::is_free)),
+    (c"http_is_body", function(client::is_body)),
+    (c"http_check_headers", function(client::check_headers)),
     (c"http_send", function(client::send)),
     (c"http_forget", function(client::forget)),
     (c"http_response", function(client::response)),
@@ -52,6 +54,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"http_answer", function(answer::answer)),
     (c"http_status", function(answer::status)),
     (c"http_header", function(answer::header)),
+    (c"http_trailer", function(answer::trailer)),
     (c"http_add_headers", function(answer::add_all)),
     (c"http_default_type", function(answer::default_type)),
     (c"http_write", function(answer::write)),
@@ -87,6 +90,8 @@ struct Exchange {
     /// What the script has said of the answer so far.
     status: StatusCode,
     headers: HeaderMap,
+    /// What follows the answer's body.
+    behind: HeaderMap,
     /// The answer's head is out.
     has_begun: bool,
     channel: Option<Arc<Channel>>,
@@ -147,6 +152,7 @@ impl Http {
             answer,
             status: StatusCode::OK,
             headers: HeaderMap::new(),
+            behind: HeaderMap::new(),
             has_begun: false,
             channel: None,
             is_refused: false,

@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use ::http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use ::http::{HeaderMap, StatusCode, Version};
 use bytes::Bytes;
 use http_body::Body as _;
@@ -112,7 +113,9 @@ pub(super) fn push_headers(lua: Stack<'_>, headers: &HeaderMap) -> c_int {
             continue;
         }
         let all: Vec<&[u8]> = headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
-        lua.push_text(&all.join(&b", "[..]));
+        // A cookie's parts may come as several, which mean one (RFC 9113, 8.2.3).
+        let between = if *name == COOKIE { &b"; "[..] } else { b", " };
+        lua.push_text(&all.join(between));
         lua.raw_set(joined);
         if !lua.boolean(lists) {
             lua.push_table(0, 1);
@@ -167,6 +170,17 @@ impl Exchange {
         Came::Data(Piece::from(bytes))
     }
 
+    /// The body is whole, with these behind it: none of which says how long it is, or whose.
+    fn take_trailers(&mut self, trailers: HeaderMap) -> Came {
+        if [CONTENT_LENGTH, TRANSFER_ENCODING, HOST].iter().any(|name| trailers.contains_key(name))
+        {
+            self.refuse(StatusCode::BAD_REQUEST, Code::CONNECTION_ABORTED);
+            return Came::Failed(Code::CONNECTION_ABORTED);
+        }
+        self.trailers = Some(trailers);
+        Came::End
+    }
+
     /// Who waits for the body is to look at it again.
     pub(super) fn wake(&mut self, ready: &Ready) {
         if self.waiter != 0 {
@@ -213,9 +227,10 @@ fn read_body(host: &mut Host, key: u64, token: u64) -> Came {
                 exchange.waits = None;
                 match frame.into_data() {
                     Ok(bytes) => return exchange.take(bytes),
-                    Err(frame) => exchange.trailers = frame.into_trailers().ok(),
+                    Err(frame) => {
+                        return exchange.take_trailers(frame.into_trailers().unwrap_or_default());
+                    }
                 }
-                return Came::End;
             }
             Poll::Pending if is_last => {
                 exchange.waiter = token;
