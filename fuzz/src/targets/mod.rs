@@ -5,6 +5,8 @@ mod buffer;
 mod cluster;
 mod finaliser;
 mod framing;
+#[cfg(feature = "http")]
+mod http;
 #[cfg(feature = "json")]
 mod json;
 mod message;
@@ -28,6 +30,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cluster", cluster::run),
     ("finaliser", finaliser::run),
     ("framing", framing::run),
+    #[cfg(feature = "http")]
+    ("http", http::run),
     #[cfg(feature = "json")]
     ("json", json::run),
     ("message", message::run),
