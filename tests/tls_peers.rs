@@ -4,6 +4,8 @@
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+#[path = "support/peers.rs"]
+mod peers;
 #[path = "support/pki.rs"]
 mod pki;
 mod support;
@@ -15,14 +17,7 @@ use support::{Done, PATIENCE, Server, free_port, run_for};
 
 /// Whether a program is there.
 fn has(program: &str) -> bool {
-    let found =
-        Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_ok() {
-        return true;
-    }
-    assert!(std::env::var_os("NODE_LUA_PEERS").is_none(), "{program} is not installed");
-    println!("skipped: {program} is not installed");
-    false
+    !peers::lacks_program(program)
 }
 
 /// Answers every line with itself, and tells at once what the handshake has come to.
@@ -279,27 +274,7 @@ fn curl_is_served() {
 
 /// Starts nginx with a server block; its port is in `PORT`.
 fn nginx(pki: &Pki, block: &str) -> (Server, u16) {
-    let port = free_port();
-    let folder = pki.path("");
-    let block = block.replace("PORT", &port.to_string());
-    let config = format!(
-        "daemon off; pid nginx.pid; worker_processes 1; error_log stderr;
-         events {{ worker_connections 100; }}
-         http {{ access_log off; client_body_temp_path t1; proxy_temp_path t2;
-           fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5; server {{ {block} }} }}"
-    );
-    pki.folder.write("nginx.conf", config);
-    let mut command = Command::new("nginx");
-    // In the foreground without a master, so that the test ends it with its one process.
-    command.args(["-e", "stderr", "-g", "master_process off;", "-p"]).arg(&folder);
-    command.arg("-c").arg(pki.path("nginx.conf"));
-    let server = Server::spawn(&mut command);
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(std::time::Instant::now() < deadline, "nginx does not listen");
-        std::thread::yield_now();
-    }
-    (server, port)
+    peers::nginx(&pki.folder, &format!("server {{ {block} }}"))
 }
 
 #[test]

@@ -5,41 +5,20 @@
 #![cfg(feature = "websocket")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+#[path = "support/peers.rs"]
+mod peers;
 mod support;
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use peers::{lacks, lacks_program, tool};
 use support::{Folder, PATIENCE, Server, free_port, node_lua, repository, run, run_for};
-
-/// Notes that something is not there; then the test has nothing to do.
-fn lacks(what: &str) -> bool {
-    assert!(std::env::var_os("NODE_LUA_PEERS").is_none(), "{what} is not installed");
-    println!("skipped: {what} is not installed");
-    true
-}
-
-/// Whether a program is missing.
-fn lacks_program(program: &str) -> bool {
-    let mut command = Command::new(program);
-    let found = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    found.is_err() && lacks(program)
-}
-
-/// Where `.ci/run` puts what no package of the system has.
-fn tool(path: &str) -> PathBuf {
-    repository("target/tools").join(path)
-}
 
 /// A script for Node.js that has `ws`.
 fn node(folder: &Folder, script: &str, args: &[&str]) -> Option<Command> {
-    if lacks_program("node") || !tool("node_modules/ws").exists() && lacks("npm's ws") {
-        return None;
-    }
-    let ws = tool("node_modules/ws");
-    let script = format!("const WebSocket = require({ws:?});\n{script}");
-    let mut command = Command::new("node");
-    command.arg(folder.write("peer.js", script)).args(args);
+    let script = format!("const WebSocket = require(\"ws\");\n{script}");
+    let mut command = peers::node(folder, &["ws"], &script)?;
+    command.args(args);
     Some(command)
 }
 
