@@ -180,8 +180,9 @@ fn a_context_that_nobody_reads_from_can_be_destroyed() {
     let script = folder.write(
         "main.lua",
         "local talker, reader = context.create('talker.lua'), context.create('reader.lua')
+        local waits_for_talker = context.create('talker.lua')
         for i = 1, 20 do timer.sleep(0.001) end
-        for _, id in ipairs { talker, reader } do
+        for _, id in ipairs { waits_for_talker, talker, reader } do
             context.destroy(id)
             io.stderr:write(tostring(context.wait(id)), '\\n')
         end
@@ -194,5 +195,5 @@ fn a_context_that_nobody_reads_from_can_be_destroyed() {
     drop(command);
     until_full(&reader);
     let (status, stderr) = finish(child);
-    assert_eq!((status, stderr.lines().count()), (Some(0), 2), "{stderr}");
+    assert_eq!((status, stderr.lines().count()), (Some(0), 3), "{stderr}");
 }

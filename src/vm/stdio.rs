@@ -227,15 +227,16 @@ fn text_of_plain(value: Slot, metatables: &[u64; 14]) -> Option<&'static [u8]> {
 }
 
 /// Adds plain values to what is printed, each once the one before it is there, and what comes in
-/// between and ends them. Returns the lock, and why something is lost, as in `errno`, if so.
+/// between and ends them. Returns the lock, and why something is lost, as in `errno`, if so: EINTR,
+/// and no lock, if what the thread runs is to end.
 #[inline]
 unsafe fn write_plain(
     raw: *mut lua_State,
     values: &[Slot],
     between: Option<u8>,
     end: Option<u8>,
-) -> (Lock, Option<c_int>) {
-    let lock = Lock::take();
+) -> (Option<Lock>, Option<c_int>) {
+    let Some(lock) = Lock::take() else { return (None, Some(libc::EINTR)) };
     for (index, value) in values.iter().enumerate() {
         if index > 0
             && let Some(between) = between
@@ -272,7 +273,7 @@ unsafe fn write_plain(
         end == Some(b'\n') || values.iter().any(of)
     };
     let loss = output.end_call(&lock, has_line);
-    (lock, loss)
+    (Some(lock), loss)
 }
 
 /// Adds much, and looks in between whether the context ends.
@@ -318,7 +319,7 @@ fn add_whole(lock: &Lock, number: f64) -> bool {
 
 /// Ends `print`, which has no result to tell of a loss.
 #[inline]
-unsafe fn end_print(raw: *mut lua_State, lock: Lock, loss: Option<c_int>) {
+unsafe fn end_print(raw: *mut lua_State, lock: Option<Lock>, loss: Option<c_int>) {
     drop(lock);
     if let Some(reason) = loss {
         // SAFETY: called by `print`.

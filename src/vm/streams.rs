@@ -77,7 +77,7 @@ unsafe extern "C" fn __wrap_fflush(stream: *mut FILE) -> c_int {
         // SAFETY: `fflush` takes any open stream.
         return unsafe { _IO_fflush(stream) };
     }
-    let reason = Lock::take().flush();
+    let reason = Lock::take().map_or(Some(libc::EINTR), |lock| lock.flush());
     let raw = hook::running();
     if raw.is_null() {
         return if reason.is_some() { -1 } else { 0 };
@@ -100,7 +100,7 @@ unsafe extern "C" fn __wrap_fseeko64(stream: *mut FILE, offset: i64, from: c_int
         // SAFETY: the arguments of `fseeko`, handed on.
         return unsafe { libc::fseeko(stream, offset, from) };
     }
-    let lock = Lock::take();
+    let Some(lock) = Lock::take() else { return -1 };
     let reason = lock.flush();
     // SAFETY: a descriptor and numbers.
     let is_done = unsafe { libc::lseek64(libc::STDOUT_FILENO, offset, from) >= 0 };

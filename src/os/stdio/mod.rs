@@ -155,7 +155,7 @@ impl Drop for ErrorLock {
 /// to the middle of a line, comes first where that is the same; and nothing else is printed there
 /// until the lock is let go.
 pub fn precede_error() -> ErrorLock {
-    let shared = is_shared().then(Lock::take);
+    let shared = is_shared().then(Lock::take).flatten();
     if let Some(lock) = &shared
         && pending() > 0
         && let Some(reason) = lock.flush()
@@ -187,7 +187,8 @@ pub fn leave() {
 /// is to end.
 #[cold]
 fn flush_all() {
-    if let Some(reason) = Lock::take().flush() {
+    let reason = Lock::take().map_or(Some(libc::EINTR), |lock| lock.flush());
+    if let Some(reason) = reason {
         note_loss(reason);
     }
     HAS_WRITTEN.set(false);

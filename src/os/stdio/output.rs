@@ -149,14 +149,17 @@ impl Lock {
         Lock { is_ours, start, loss: Cell::new(0), _thread: PhantomData }
     }
 
-    /// Waits for it.
+    /// Waits for it; none if what the thread runs is to end first: another thread may have it for
+    /// as long as nobody reads.
     #[inline]
-    pub fn take() -> Lock {
+    pub fn take() -> Option<Lock> {
         super::note_printing();
         if MODE.load(Ordering::Relaxed) == OWN {
-            OURS.take();
+            if !OURS.take() {
+                return None;
+            }
             if MODE.load(Ordering::Relaxed) == OWN {
-                return Lock::new(true);
+                return Some(Lock::new(true));
             }
             OURS.leave();
         }
@@ -164,19 +167,20 @@ impl Lock {
     }
 
     #[cold]
-    fn take_stream() -> Lock {
+    fn take_stream() -> Option<Lock> {
         if OURS.is_mine() {
             // It goes on with what it has begun with.
-            OURS.take();
-            return Lock::new(true);
+            return OURS.take().then(|| Lock::new(true));
         }
         if MODE.load(Ordering::Acquire) != STREAM {
-            OURS.take();
+            if !OURS.take() {
+                return None;
+            }
             change();
             OURS.leave();
         }
         lock_stream();
-        Lock::new(false)
+        Some(Lock::new(false))
     }
 
     /// Takes it if no other thread has it.

@@ -7,12 +7,17 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence};
 use std::time::Duration;
 
+use super::waits;
+
 /// Of `membarrier`, which the crate `libc` does not have.
 const REGISTER_BARRIER: c_int = 1 << 4;
 const BARRIER: c_int = 1 << 3;
 
 /// Where the system has no such barrier, those who wait look again after so long.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// How long those who wait sleep at a time.
+const LONGEST: Duration = Duration::from_hours(1);
 
 static HAS_BARRIER: AtomicBool = AtomicBool::new(false);
 
@@ -65,12 +70,10 @@ impl Turnstile {
         }
     }
 
-    /// Waits for it.
+    /// Waits for it, at least until what this thread runs is to end; false then.
     #[inline]
-    pub(super) fn take(&self) {
-        if !self.try_take() {
-            self.wait(|| Some(Duration::MAX));
-        }
+    pub(super) fn take(&self) -> bool {
+        self.try_take() || self.wait(waits::until_end())
     }
 
     /// Takes it unless another thread has it.
@@ -115,16 +118,17 @@ impl Turnstile {
         is_taken
     }
 
-    /// Sleeps until the holder is another, for so long at most.
+    /// Sleeps until the holder is another, or a signal arrives, for so long at most.
     fn sleep(&self, holder: u32, time: Duration) {
+        // The system goes on with a wait that has no limit once a signal's handler has returned.
+        let time = time.min(LONGEST);
         let limit = libc::timespec {
-            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_sec: time.as_secs().cast_signed(),
             tv_nsec: time.subsec_nanos().into(),
         };
-        let limit = if time == Duration::MAX { std::ptr::null() } else { &raw const limit };
         let (holders, wait) = (self.holder.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
-        // SAFETY: a word that lives as long as the lock, and a time or null.
-        unsafe { libc::syscall(libc::SYS_futex, holders, wait, holder, limit) };
+        // SAFETY: a word that lives as long as the lock, and a time.
+        unsafe { libc::syscall(libc::SYS_futex, holders, wait, holder, &raw const limit) };
     }
 
     /// Lets it go.
@@ -175,8 +179,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
-                        lock.take();
-                        lock.take();
+                        assert!(lock.take() && lock.take());
                         // Two steps, which others would get in between.
                         let count = COUNTED.load(Ordering::Relaxed);
                         std::hint::spin_loop();
@@ -193,7 +196,7 @@ mod tests {
     #[test]
     fn patience_ends_while_another_thread_holds_it() {
         let lock = Turnstile::new();
-        lock.take();
+        assert!(lock.take());
         let mut left = 2;
         let patience = || {
             left -= 1;

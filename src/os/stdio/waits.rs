@@ -47,6 +47,24 @@ pub(super) fn errno() -> c_int {
     Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
+/// Whether what this thread runs is to end.
+fn ends() -> bool {
+    ENDS.get().is_some_and(|ends| ends())
+}
+
+/// How long to wait at a time for another thread, which may wait for a reader: for ever, unless
+/// what this thread runs is to end; once more, but not for long, if the process ends by a signal.
+pub(super) fn until_end() -> impl FnMut() -> Option<Duration> {
+    let mut was_hurried = false;
+    move || {
+        if was_hurried || ends() {
+            return None;
+        }
+        was_hurried = is_hurried();
+        Some(if was_hurried { HURRY } else { Duration::MAX })
+    }
+}
+
 /// Waits until a descriptor is ready; false if what the thread runs is to end first.
 pub(super) fn wait(fd: c_int, events: i16) -> bool {
     let poll = |time| {
@@ -58,7 +76,7 @@ pub(super) fn wait(fd: c_int, events: i16) -> bool {
     let mut found = poll(0);
     while found == 0 || found < 0 && errno() == libc::EINTR {
         let is_hurried = is_hurried();
-        if ENDS.get().is_some_and(|ends| ends()) {
+        if ends() {
             return false;
         }
         found = poll(if is_hurried { HURRY.as_millis() as c_int } else { -1 });
