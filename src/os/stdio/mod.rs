@@ -55,7 +55,6 @@ pub(crate) use libc::FILE;
 unsafe extern "C" {
     static stdout: *mut FILE;
     static stderr: *mut FILE;
-    fn flockfile(stream: *mut FILE);
     fn funlockfile(stream: *mut FILE);
 }
 
@@ -133,6 +132,8 @@ fn is_shared() -> bool {
 /// held. Where that is the same as standard output, nobody prints meanwhile.
 #[derive(Debug)]
 pub struct ErrorLock {
+    /// False if what the thread runs is to end: it writes nothing any more.
+    is_held: bool,
     _shared: Option<Lock>,
     _thread: PhantomData<*const ()>,
 }
@@ -140,14 +141,16 @@ pub struct ErrorLock {
 impl ErrorLock {
     /// Writes bytes; returns how many are written, and why not all, if so, as in `errno`.
     pub fn write(&self, bytes: &[u8]) -> (usize, Option<c_int>) {
-        waits::write(libc::STDERR_FILENO, bytes)
+        if self.is_held { waits::write(libc::STDERR_FILENO, bytes) } else { (0, Some(libc::EINTR)) }
     }
 }
 
 impl Drop for ErrorLock {
     fn drop(&mut self) {
-        // SAFETY: this thread holds it.
-        unsafe { funlockfile(stderr) };
+        if self.is_held {
+            // SAFETY: this thread holds it.
+            unsafe { funlockfile(stderr) };
+        }
     }
 }
 
@@ -163,8 +166,8 @@ pub fn precede_error() -> ErrorLock {
         note_loss(reason);
     }
     // SAFETY: a stream that lives as long as the process.
-    unsafe { flockfile(stderr) };
-    ErrorLock { _shared: shared, _thread: PhantomData }
+    let is_held = unsafe { waits::lock(stderr) };
+    ErrorLock { is_held, _shared: shared, _thread: PhantomData }
 }
 
 /// Has the system take what was collected. What is lost is noted. Who has written waits for the

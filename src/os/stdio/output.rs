@@ -23,8 +23,6 @@ const USUAL_BYTES: usize = 4096;
 const BYTES: usize = 8192;
 
 unsafe extern "C" {
-    fn flockfile(stream: *mut FILE);
-    fn ftrylockfile(stream: *mut FILE) -> c_int;
     fn funlockfile(stream: *mut FILE);
     fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
     fn fflush_unlocked(stream: *mut FILE) -> c_int;
@@ -66,10 +64,10 @@ fn give(bytes: &[u8]) -> (usize, Option<c_int>) {
     (written, (written < bytes.len()).then(waits::errno))
 }
 
-/// Takes the stream's lock.
-fn lock_stream() {
+/// Takes the stream's lock; false if what the thread runs is to end first.
+fn lock_stream() -> bool {
     // SAFETY: a stream that lives as long as the process.
-    unsafe { flockfile(stdout) };
+    unsafe { waits::lock(stdout) }
 }
 
 /// Lets it go.
@@ -100,8 +98,7 @@ pub fn use_stream() {
 /// Hands what waits on to the stream. Our lock is held.
 #[cold]
 fn change() {
-    if MODE.load(Ordering::Relaxed) != STREAM {
-        lock_stream();
+    if MODE.load(Ordering::Relaxed) != STREAM && lock_stream() {
         let length = LENGTH.swap(0, Ordering::Relaxed);
         with_bytes(|bytes| give(&bytes[..length]));
         unlock_stream();
@@ -179,8 +176,7 @@ impl Lock {
             change();
             OURS.leave();
         }
-        lock_stream();
-        Some(Lock::new(false))
+        lock_stream().then(|| Lock::new(false))
     }
 
     /// Takes it if no other thread has it.
@@ -195,7 +191,7 @@ impl Lock {
         }
         let is_free = MODE.load(Ordering::Acquire) == STREAM
             // SAFETY: the stream is open as long as the process runs; `Lock` gives its lock back.
-            && unsafe { ftrylockfile(stdout) } == 0;
+            && unsafe { waits::try_lock(stdout) };
         is_free.then(|| Lock::new(false))
     }
 

@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::FILE;
+
 /// Whether what this thread runs is to end.
 static ENDS: OnceLock<fn() -> bool> = OnceLock::new();
 
@@ -63,6 +65,36 @@ pub(super) fn until_end() -> impl FnMut() -> Option<Duration> {
         was_hurried = is_hurried();
         Some(if was_hurried { HURRY } else { Duration::MAX })
     }
+}
+
+unsafe extern "C" {
+    fn ftrylockfile(stream: *mut FILE) -> c_int;
+}
+
+/// Takes a stream's lock, if it is free.
+///
+/// # Safety
+/// An open stream.
+pub(super) unsafe fn try_lock(stream: *mut FILE) -> bool {
+    // SAFETY: see above.
+    unsafe { ftrylockfile(stream) == 0 }
+}
+
+/// Takes a stream's lock; false if what the thread runs is to end first: another thread may have it
+/// for as long as nobody reads. The C library's own wait for it cannot be ended.
+///
+/// # Safety
+/// As for [`try_lock`].
+pub(super) unsafe fn lock(stream: *mut FILE) -> bool {
+    const STEPS: u32 = 20;
+    // SAFETY: see above.
+    let is_taken = || unsafe { try_lock(stream) };
+    let is_taken_soon = || {
+        std::thread::sleep(HURRY / STEPS);
+        is_taken()
+    };
+    let mut patience = until_end();
+    is_taken() || std::iter::from_fn(|| patience()).any(|_| (0..STEPS).any(|_| is_taken_soon()))
 }
 
 /// Waits until a descriptor is ready; false if what the thread runs is to end first.
