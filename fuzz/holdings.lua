@@ -55,7 +55,25 @@ if role == "peer" then
         held[#held + 1], fds[i] = sock, sock:fd()
     end
     context.send(context.parent(), { silent = silent, noisy = noisy, fds = fds })
-    context.recv(1, function() end)
+    -- Asked to, it connects so often to a port, writes this there, now and then in two halves, and
+    -- reads nothing, for a second.
+    context.recv(0, function(_, wanted)
+        if type(wanted) ~= "table" then return end
+        local all, data = {}, buffer.new(wanted.data)
+        for i = 1, wanted.count do
+            local ok, sock = tcp.connect("127.0.0.1", wanted.port, 2)
+            if not ok then break end
+            local half = i % 4 == 0 and math.floor(#data / 2) or #data
+            sock:write(data:slice(0, half))
+            if half < #data then sock:write(data:slice(half)) end
+            all[i] = sock
+        end
+        timer.timeout(1, function()
+            for _, sock in pairs(all) do
+                sock:abort()
+            end
+        end)
+    end)
     return
 end
 
@@ -73,7 +91,7 @@ end
 
 local function pick(list) return list[random(1, #list)] end
 
-local function program(file, limit, deaf, echo, peer)
+local function program(file, limit, deaf, echo, peer, attacker)
     local keep, n = {}, 0
     -- Some take what they get until they are ended, most let go in time.
     local careful = random(1, 4) > 1
@@ -405,6 +423,114 @@ local function program(file, limit, deaf, echo, peer)
             listener:close()
         end,
         function()
+            if not http then return end
+            local options =
+                { body_rate = 0, http2 = true, head_bytes = pick { 1024, 2 ^ 16, 2 ^ 20 } }
+            options.headers = pick { 100, 10000 }
+            local client
+            if tls and random(0, 2) == 0 then
+                local pem = file:gsub("fuzz/holdings.lua$", "examples/localhost.pem")
+                local alpn = { "h2", "http/1.1" }
+                options.tls = select(2, tls.server { cert = pem, alpn = alpn })
+                client = select(2, tls.client { verify = false, alpn = alpn })
+            end
+            local v, headers, kind = value(), {}, random(1, 5)
+            if type(v) == "table" or type(v) == "number" then v = text() end
+            for i = 1, random(0, 30) do
+                headers["h" .. i] = pick { "x", text():sub(1, 50000), { "a", "b" } }
+            end
+            local ok, server = http.serve("127.0.0.1", 0, options, function(req, res)
+                hold(req)
+                if kind == 1 then
+                    hold(req.headers)
+                    return 200, headers, v
+                elseif kind == 2 then
+                    for piece in req.chunks do
+                        if random(1, 4) == 1 then hold(piece) end
+                    end
+                    return 200, {}, ""
+                elseif kind == 3 then
+                    for _ = 1, random(1, 50) do
+                        if not res:write(v) then return end
+                    end
+                    return
+                elseif kind == 4 then
+                    res:sendfile(file)
+                    return
+                end
+                for name, header in pairs(headers) do
+                    res:header(name, header)
+                end
+                timer.sleep(1)
+                res:finish(v)
+            end)
+            if not ok then return end
+            local head = "GET / HTTP/1.1\r\nHost: x\r\n"
+            context.send(attacker, {
+                port = server:port(),
+                count = random(1, 200),
+                data = pick {
+                    (head .. "\r\n"):rep(random(1, 300)),
+                    head .. "A: " .. ("x"):rep(random(1, 2 ^ 20)),
+                    head .. ("A: b\r\n"):rep(random(1, 9000)) .. "\r\n",
+                    "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n"
+                        .. ("x"):rep(random(1, 2 ^ 20)),
+                    -- HTTP/2: a stream each, with as many headers; DATA.
+                    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+                        .. "\0\7\15\1\5\0\0\0\1\130\134\132\65\1x\64\2aa\1b"
+                        .. ("\190"):rep(1796)
+                        .. ("\0\64\0\0\0\0\0\0\1" .. ("x"):rep(16384)):rep(random(0, 20)),
+                },
+            })
+            for _ = 1, random(1, 30) do
+                context.run(function()
+                    local good, res = http.request {
+                        url = (client and "https" or "http") .. "://localhost:" .. server:port(),
+                        tls = client,
+                        body = pick { v, buffer.new(v) },
+                        headers = headers,
+                        timeout = 1,
+                    }
+                    if not good then return end
+                    hold(res)
+                    if random(0, 1) == 0 then hold(res:body(2 ^ 30)) end
+                end)
+            end
+            timer.sleep(random(0, 50) / 1000)
+            if random(0, 1) == 0 then server:close(0) end
+        end,
+        function()
+            if not http or not websocket then return end
+            local options =
+                { deflate = random(0, 1) == 0, max_message = pick { 2 ^ 16, 2 ^ 31 - 1 } }
+            local ok, server = http.serve("127.0.0.1", 0, function(req, res)
+                local good, ws = websocket.accept(req, res, options)
+                if not good then return end
+                hold(ws)
+                while random(0, 9) > 0 do
+                    local came, data = ws:recv()
+                    if not came then return end
+                    if random(0, 3) == 0 then hold(data) end
+                    ws:send(data, "binary")
+                end
+            end)
+            if not ok then return end
+            local v = pick { text(), filled(), ("z"):rep(random(1, limit)) }
+            for _ = 1, random(1, 30) do
+                local good, ws = websocket.connect(
+                    "ws://127.0.0.1:" .. server:port(),
+                    { deflate = options.deflate }
+                )
+                if not good then break end
+                hold(ws)
+                for _ = 1, random(1, 20) do
+                    ws:send(v, "binary", random(0, 3) == 0 and hold or nil)
+                end
+                if random(0, 1) == 0 then hold(select(2, ws:recv(0.01))) end
+            end
+            if random(0, 1) == 0 then server:close(0) end
+        end,
+        function()
             -- Small writes of which the script is told.
             local sock = socket(pick { peer.silent, peer.noisy })
             if not sock then return end
@@ -438,7 +564,7 @@ end
 
 if role == "case" then
     local _, setup = context.recv(context.parent())
-    return program(setup.file, setup.limit, setup.deaf, setup.echo, setup.peer)
+    return program(setup.file, setup.limit, setup.deaf, setup.echo, setup.peer, setup.attacker)
 end
 
 -- Measured ----------------------------------------------------------------------------------------
@@ -461,10 +587,12 @@ local options = { file = script or file, memory = limit }
 local before = peak()
 local case, reason
 if script then
-    case = context.create(options, deaf, peer.silent, peer.noisy, echo)
+    case = context.create(options, deaf, peer.silent, peer.noisy, echo, peer_handle)
 else
     case = context.create(options, "case", random(1, 2 ^ 30))
-    context.send(case, { file = file, limit = limit, deaf = deaf, echo = echo, peer = peer })
+    local setup = { file = file, limit = limit, deaf = deaf, echo = echo, peer = peer }
+    setup.attacker = peer_handle
+    context.send(case, setup)
 end
 context.monitor(case, function(_, ...) reason = ... end)
 context.wait(case, script and 50 or 8)

@@ -348,6 +348,116 @@ const CASES: &[(&str, &str)] = &[
          context.destroy()",
     ),
     (
+        "http_answers_to_who_does_not_read",
+        "local big = ('x'):rep(4 * 2 ^ 20)
+         local _, server = http.serve('127.0.0.1', 0, { body_rate = 0 }, function(req, res)
+           return 200, {}, big
+         end)
+         local request = 'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'
+         context.send(attacker, { port = server:port(), count = 200, data = request:rep(5) })
+         timer.sleep(1)
+         context.destroy()",
+    ),
+    (
+        "http_heads_of_answers",
+        "local value = ('x'):rep(2 ^ 20)
+         local _, server = http.serve('127.0.0.1', 0, { body_rate = 0 }, function(req, res)
+           for i = 1, 20 do if not pcall(res.header, res, 'h' .. i, value) then break end end
+           timer.sleep(10)
+         end)
+         local request = 'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'
+         context.send(attacker, { port = server:port(), count = 60, data = request })
+         timer.sleep(1)
+         context.destroy()",
+    ),
+    (
+        "http_heads_that_do_not_come_whole",
+        "local options = { head_bytes = 2 ^ 20, headers = 10000 }
+         local _, server = http.serve('127.0.0.1', 0, options, function() return 200 end)
+         local data = 'GET / HTTP/1.1\\r\\nHost: x\\r\\nA: ' .. ('x'):rep(1000000)
+         context.send(attacker, { port = server:port(), count = 300, data = data })
+         timer.sleep(1)
+         context.destroy()",
+    ),
+    (
+        "http_requests_with_many_headers",
+        "local options = { head_bytes = 2 ^ 20, headers = 10000, http2 = true }
+         local _, server = http.serve('127.0.0.1', 0, options, function() timer.sleep(10) end)
+         local all = {}
+         for i = 1, 9000 do all[i] = 'a' .. i .. ': b\\r\\n' end
+         local data = 'GET / HTTP/1.1\\r\\nHost: x\\r\\n' .. table.concat(all) .. '\\r\\n'
+         context.send(attacker, { port = server:port(), count = 300, data = data })
+         timer.sleep(1)
+         local frames = { 'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n\\0\\0\\0\\4\\0\\0\\0\\0\\0' }
+         for i = 1, 199, 2 do
+           frames[#frames + 1] = '\\0\\7\\15\\1\\5\\0\\0\\0' .. string.char(i)
+             .. '\\130\\134\\132\\65\\1x\\64\\2aa\\1b' .. ('\\190'):rep(1796)
+         end
+         context.send(attacker, { port = server:port(), count = 60, data = table.concat(frames) })
+         timer.sleep(1)
+         context.destroy()",
+    ),
+    (
+        "http_pieces_of_bodies_kept",
+        "local keep = {}
+         local _, server = http.serve('127.0.0.1', 0, { body_rate = 0 }, function(req, res)
+           for piece in req.chunks do if #piece < 15000 then keep[#keep + 1] = piece end end
+           return 200, {}, ''
+         end)
+         local _, sock = tcp.connect('127.0.0.1', server:port())
+         sock:write('POST / HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 1000000000\\r\\n\\r\\n')
+         local large, small = buffer.new(('x'):rep(131072)), buffer.new(('x'):rep(5000))
+         for i = 1, 1500 do
+           sock:write(large, true) timer.sleep(0) sock:write(small, true) timer.sleep(0)
+         end
+         context.destroy()",
+    ),
+    (
+        "http_requests_of_many_clients",
+        "local value, list, held = ('x'):rep(60000), {}, {}
+         for i = 1, 2000 do list[i] = value end
+         local url = 'http://127.0.0.1:' .. port
+         for i = 1, 200 do
+           context.run(function() pcall(http.get, url, { headers = { a = list } }) end)
+           context.run(function() http.get(url .. i) end)
+           context.run(function() http.post(url, buffer.new(value)) end)
+         end
+         timer.sleep(1)
+         context.destroy()",
+    ),
+    (
+        "http_answers_kept",
+        "local lines = {}
+         for i = 1, 95 do lines[i] = 'a' .. i .. ': ' .. ('b'):rep(1200) .. '\\r\\n' end
+         local head = 'HTTP/1.1 200 OK\\r\\nContent-Length: 100000\\r\\n'
+         head = head .. table.concat(lines) .. '\\r\\n' .. ('c'):rep(50000)
+         local _, listener = tcp.listen('127.0.0.1', 0)
+         listener:accept(function(_, sock)
+           sock:read_until('\\r\\n\\r\\n') sock:write(head) sock:read()
+         end)
+         local keep, url = {}, 'http://127.0.0.1:' .. listener:local_port()
+         for i = 1, 700 do
+           local ok, res = http.get(url)
+           if not ok then break end
+           keep[i] = res
+         end
+         context.destroy()",
+    ),
+    (
+        "http_connections_to_many_servers",
+        "local keep, answer = {}, 'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n'
+         for i = 1, 1000 do
+           local _, listener = tcp.listen('127.0.0.1', 0)
+           if not listener then break end
+           listener:accept(function(_, sock)
+             keep[#keep + 1] = sock
+             sock:read_until('\\r\\n\\r\\n') sock:write(answer)
+           end)
+           if not http.get('http://127.0.0.1:' .. listener:local_port()) then break end
+         end
+         context.destroy()",
+    ),
+    (
         "one_object_in_each_page",
         "local keep = {}
          for length = 30, 900, 30 do
@@ -373,13 +483,16 @@ fn grow(arguments: &[&str], log: &str) -> (u64, u64, Done) {
 #[test]
 fn the_process_grows_by_no_more_than_is_allowed() {
     let mut wrong = Vec::new();
-    let has = |name: &str| cfg!(feature = "tls") || !name.starts_with("tls");
+    let has = |name: &str| {
+        let is_there = |feature: bool, start: &str| feature || !name.starts_with(start);
+        is_there(cfg!(feature = "tls"), "tls") && is_there(cfg!(feature = "http"), "http")
+    };
     for (name, script) in CASES.iter().filter(|(name, _)| has(name)) {
         let folder = Folder::new();
         let ended = folder.write("ended.lua", "");
         let certificate = repository("examples/localhost.pem");
         let names = format!(
-            "local peer, port, noisy, echo = ...
+            "local peer, port, noisy, echo, attacker = ...
              local ended, certificate = {ended:?}, {certificate:?}\n"
         );
         let case = folder.write("case.lua", names + script);

@@ -2,7 +2,7 @@
 
 local native, core = ...
 
-local next, rawset, select, setmetatable = next, rawset, select, setmetatable
+local next, rawget, rawset, select, setmetatable = next, rawget, rawset, select, setmetatable
 local tonumber, type = tonumber, type
 local find, format, gmatch, gsub, lower, match, sub, upper =
     string.find,
@@ -14,7 +14,7 @@ local find, format, gmatch, gsub, lower, match, sub, upper =
     string.sub,
     string.upper
 local byte, char = string.byte, string.char
-local concat, remove = table.concat, table.remove
+local concat = table.concat
 local bad, bad_because, strerror = core.bad, native.bad_because, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
 local set_timeout, check_may_wait = core.set_timeout, core.check_may_wait
@@ -23,13 +23,11 @@ local sockets = core.sockets
 local check = native.load("http/options")(native)
 local message = core.http_message or native.load("http/message")(native, core)
 core.http_message = message
-local url = native.load("http/url")()
+local pool, url = native.load("http/pool")(native), native.load("http/url")()
 
-local END_OF_FILE, SOCKET_CLOSED = 1, 203
+local END_OF_FILE, SOCKET_CLOSED, NO_MEMORY = 1, 203, 26
 local INVALID, TIMEOUT, PROTOCOL = 18, 208, 11
 local REDIRECTS_MAX = 10
--- Connections that are kept for one server, and how long.
-local KEPT_MAX, KEPT_SECONDS = 8, 60
 
 local OPTIONS = {
     url = true,
@@ -45,52 +43,6 @@ local OPTIONS = {
 }
 
 -- Connections -------------------------------------------------------------------------------------
-
--- By configuration of TLS (false for none), then by who is reached, and how: lists of
--- { key, is_http2, since }; those of HTTP/1 are not in use.
-local pool = setmetatable({}, { __mode = "k" })
-
-local function list_of(tls, name)
-    local by_name = pool[tls]
-    if not by_name then
-        by_name = {}
-        pool[tls] = by_name
-    end
-    local list = by_name[name]
-    if not list then
-        list = {}
-        by_name[name] = list
-    end
-    return list
-end
-
--- A connection that is there already.
-local function take_kept(tls, name)
-    local list = list_of(tls, name)
-    for i = #list, 1, -1 do
-        local one = list[i]
-        local is_free = native.http_is_free(one.key)
-        if is_free == nil then
-            remove(list, i)
-        elseif one.is_http2 then
-            if is_free then return one end
-        else
-            remove(list, i)
-            if is_free and now() - one.since < KEPT_SECONDS then return one end
-            native.http_drop(one.key)
-        end
-    end
-end
-
--- A connection is not in use any more.
-local function keep(connection)
-    if connection.is_http2 then return end
-    if not native.http_is_free(connection.key) then return native.http_drop(connection.key) end
-    local list = list_of(connection.tls, connection.name)
-    connection.since = now()
-    list[#list + 1] = connection
-    if #list > KEPT_MAX then native.http_drop(remove(list, 1).key) end
-end
 
 -- Seconds that are left; nothing if there is no limit.
 local function left_until(deadline)
@@ -181,9 +133,9 @@ local function open(target, proxy, tls, deadline)
     end
     if ok then
         local key = sockets.release(socket)
-        if key and native.http_client(key, is_http2) then
-            return { key = key, is_http2 = is_http2 }
-        end
+        local is_there = key and native.http_client(key, is_http2)
+        if is_there then return { key = key, is_http2 = is_http2 } end
+        if key and is_there == nil then return nil, NO_MEMORY end
         return nil, PROTOCOL, "the connection has ended at once"
     end
     sockets.close(socket)
@@ -192,21 +144,24 @@ end
 
 -- Responses ---------------------------------------------------------------------------------------
 
-local CALL, CONNECTION, TIME = {}, {}, {}
+local CALL, TIME = {}, {}
+
+-- Response → its connection, as long as that serves it: scripts can write what responses have.
+local connections = setmetatable({}, { __mode = "k" })
 
 local Response = { __metatable = false }
 local response = {}
 
 -- The answer was read, or is of no use: the connection serves the next request.
 local function let_go(res)
-    local connection = res[CONNECTION]
+    local connection = connections[res]
     if not connection then return end
-    res[CONNECTION] = nil
+    connections[res] = nil
     if res[CALL] == 0 then return end
     local id = res[CALL]
     res[CALL] = 0
     native.http_forget(id)
-    keep(connection)
+    pool.keep(connection)
 end
 
 local function read(res, token)
@@ -223,7 +178,7 @@ local function read(res, token)
 end
 
 local function check_response(res, name)
-    if type(res) ~= "table" or not res[TIME] then bad(1, name, "response", res) end
+    if type(res) ~= "table" or not rawget(res, TIME) then bad(1, name, "response", res) end
 end
 
 local bodies = message.bodies(read, function(res) return res[TIME] end)
@@ -301,16 +256,12 @@ local function send_once(target, ask, deadline)
     local name = format("%s:%d %s", target.host, target.port, proxy and proxy.authority or "")
     local is_streamed = type(ask.body) == "function"
     while true do
-        local connection = take_kept(tls, name)
+        local connection = pool.take(tls, name)
         local was_kept = connection ~= nil
         if not connection then
             connection, code, text = open(target, proxy, tls, deadline)
             if not connection then return nil, code, text end
-            connection.tls, connection.name = tls, name
-            if connection.is_http2 then
-                local list = list_of(tls, name)
-                list[#list + 1] = connection
-            end
+            pool.open(connection, tls, name)
         end
         local where = target.target
         local headers = {}
@@ -370,7 +321,6 @@ local function send_once(target, ask, deadline)
         if status then
             local res = setmetatable({
                 [CALL] = id,
-                [CONNECTION] = connection,
                 [TIME] = ask.timeout,
                 anchor = anchor,
                 status = status,
@@ -378,10 +328,15 @@ local function send_once(target, ask, deadline)
                 headers = message.new_headers(native.http_response_headers(id)),
                 url = target.scheme .. "://" .. target.authority .. target.target,
             }, Response)
+            connections[res] = connection
             return res
         end
         if anchor then native.http_forget(id) end
-        if not connection.is_http2 then native.http_drop(connection.key) end
+        if connection.is_http2 then
+            pool.keep(connection)
+        else
+            native.http_drop(connection.key)
+        end
         if not was_kept or code == TIMEOUT or is_streamed or not AGAIN[ask.method] then
             return nil, code, text
         end

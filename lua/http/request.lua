@@ -2,7 +2,7 @@
 
 local native, core, message = ...
 
-local rawset, setmetatable, tonumber, type = rawset, setmetatable, tonumber, type
+local rawget, rawset, setmetatable, tonumber, type = rawget, rawset, setmetatable, tonumber, type
 local find = string.find
 local bad, raise, strerror = core.bad, core.raise, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
@@ -50,15 +50,15 @@ Response.__index = response
 Request.__metatable, Response.__metatable = false, false
 
 local function check_request(req, name)
-    local id = type(req) == "table" and req[ID]
+    local id = type(req) == "table" and rawget(req, ID)
     if not id then bad(1, name, "request", req) end
     return id
 end
 
 local function check_response(res, name)
-    local req = type(res) == "table" and res[REQUEST]
-    if not req then bad(1, name, "answer of a request", res) end
-    return req[ID], req
+    local req = type(res) == "table" and rawget(res, REQUEST)
+    if type(req) ~= "table" then bad(1, name, "answer of a request", res) end
+    return rawget(req, ID), req
 end
 
 request.read = bodies.reader("read", check_request)
@@ -229,9 +229,9 @@ function M.new(id)
 end
 
 -- For http/upgrade.lua.
-function M.id_of(req) return type(req) == "table" and req[ID] end
+function M.id_of(req) return type(req) == "table" and rawget(req, ID) end
 
-function M.request_of(res) return type(res) == "table" and res[REQUEST] end
+function M.request_of(res) return type(res) == "table" and rawget(res, REQUEST) end
 
 function M.forget(req, res)
     req[ID] = 0
@@ -242,7 +242,7 @@ function M.serve(handler, req, res) return conclude(req, res, handler(req, res))
 
 -- The handler has failed: true if that was one of a request.
 function M.fail(req)
-    if type(req) ~= "table" or not req[ID] then return false end
+    if type(req) ~= "table" or not rawget(req, ID) then return false end
     if req[ID] ~= 0 then finish(req, nil, true) end
     return true
 end

@@ -23,10 +23,11 @@ function M.parse(text)
     if at then
         user, authority = sub(authority, 1, at - 1), sub(authority, at + 1)
     end
-    local host, port = match(authority, "^%[([%x:.]+)%]:?(%d*)$")
+    local host, behind = match(authority, "^%[([%x:.]+)%](.*)$")
     if not host then
-        host, port = match(authority, "^([^%[%]:%s]+):?(%d*)$")
+        host, behind = match(authority, "^([^%[%]:%s]+)(.*)$")
     end
+    local port = host and match(behind, "^:?(%d*)$")
     local number = port == "" and PORTS[scheme] or tonumber(port)
     if not host or not number or number > 65535 then
         return nil, "a URL with a host, and a port up to 65535, expected"
@@ -74,7 +75,7 @@ function M.resolve(from, location)
     if location == "" then return base .. from.target end
     local place, query = match(location, "^([^?]*)(.*)$")
     if sub(place, 1, 1) == "/" then return base .. without_dots(place) .. query end
-    return base .. without_dots(gsub(path, "[^/]*$", "") .. place) .. query
+    return base .. without_dots(match(path, "^.*/") .. place) .. query
 end
 
 return M

@@ -39,7 +39,7 @@ end
 local function choose(ours, offered)
     for i = 1, #ours do
         for one in each(offered) do
-            if match(one, "^(.-)%s*$") == ours[i] then return ours[i] end
+            if match(one, "^.*%S") == ours[i] then return ours[i] end
         end
     end
 end

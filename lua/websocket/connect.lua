@@ -41,10 +41,11 @@ local function parse(url)
     scheme = scheme and lower(scheme)
     local default = PORTS[scheme]
     if not default then bad(1, "connect", "URL that begins with ws:// or wss://", url) end
-    local host, port = match(authority, "^%[([%x:.]+)%]:?(%d*)$")
+    local host, behind = match(authority, "^%[([%x:.]+)%](.*)$")
     if not host then
-        host, port = match(authority, "^([^:@]+):?(%d*)$")
+        host, behind = match(authority, "^([^:@]+)(.*)$")
     end
+    local port = host and match(behind, "^:?(%d*)$")
     local number = port == "" and default or tonumber(port)
     if not host or not number or number > 65535 or number < 1 then
         bad(1, "connect", "URL with a host, and no more than a port behind it,", url)

@@ -11,7 +11,7 @@ function handshake.each(value) return gmatch(value or "", "[^,%s][^,]*") end
 --- Whether a header lists a word, in whatever case.
 function handshake.lists(value, word)
     for one in handshake.each(value) do
-        if lower(match(one, "^(.-)%s*$")) == word then return true end
+        if lower(match(one, "^.*%S")) == word then return true end
     end
     return false
 end
@@ -25,10 +25,14 @@ function handshake.parse(head)
         first, rest = sub(head, 1, at - 1), sub(head, at + 2) .. "\r\n"
     end
     local headers = {}
-    for line in gmatch(rest, "(.-)\r\n") do
-        local name, value = match(line, "^([^%s:]+):[ \t]*(.-)[ \t]*$")
+    local start = 1
+    while start <= #rest do
+        local stop = find(rest, "\r\n", start, true)
+        local line = sub(rest, start, stop - 1)
+        start = stop + 2
+        local name, value = match(line, "^([^%s:]+):[ \t]*(.*)$")
         if not name or find(line, "[%z\r\n]") then return first end
-        name = lower(name)
+        name, value = lower(name), match(value, "^.*[^ \t]") or ""
         headers[name] = headers[name] and headers[name] .. ", " .. value or value
     end
     return first, headers

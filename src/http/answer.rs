@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use http::Response;
+use http::{Response, StatusCode};
 
 use super::body::Out;
+use super::count::Heads;
 use super::ready::lock;
+use super::server::refusal_of;
+use crate::message::Allowance;
 
 /// Requests of one connection. One thread at a time counts.
 #[derive(Debug, Default)]
@@ -21,9 +24,16 @@ pub(super) struct Traffic {
     unsent: AtomicU64,
     /// They leave by and by, as the peer opens its windows.
     is_http2: AtomicBool,
+    /// What their answers' heads count.
+    pub(super) heads: Heads,
 }
 
 impl Traffic {
+    /// Of a connection that has begun.
+    pub(super) fn new(allowance: Option<&Arc<Allowance>>) -> Traffic {
+        Traffic { heads: Heads::new(allowance), ..Traffic::default() }
+    }
+
     /// Requests that have come.
     pub(super) fn called(&self) -> u64 {
         self.called.load(Ordering::Relaxed)
@@ -128,6 +138,10 @@ impl Future for Waiting {
         let mut state = lock(&answer.0);
         if let Some(mut response) = state.response.take() {
             state.is_gone = true;
+            let has_room = |Guard(traffic): &Guard| traffic.heads.add(response.headers());
+            if !self.guard.as_ref().is_none_or(has_room) {
+                response = refusal_of(StatusCode::SERVICE_UNAVAILABLE);
+            }
             response.body_mut().guard(self.guard.take());
             return Poll::Ready(Ok(response));
         }

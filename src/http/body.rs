@@ -13,8 +13,9 @@ use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::answer::{Guard, Traffic};
+use super::count::counted;
 use super::ready::{Item, Ready, lock};
-use crate::message::Held;
+use crate::message::{Allowance, Held};
 
 /// Bytes of a body that wait in it before whoever writes has to wait.
 const HIGH_BYTES: usize = 128 * 1024;
@@ -33,8 +34,6 @@ pub struct Out {
     end: Option<Arc<Channel>>,
     /// What lasts as long as it does.
     guard: Option<Guard>,
-    /// What it counts for the context.
-    _held: Option<Held>,
 }
 
 #[derive(Debug)]
@@ -43,18 +42,18 @@ enum Source {
     Whole(Bytes),
     /// What a script writes by and by.
     Channel(Arc<Channel>),
-    /// So many bytes of a file, from this place on.
-    File { file: File, at: u64, left: u64 },
+    /// So many bytes of a file, from this place on; what was read of it counts there.
+    File { file: File, at: u64, left: u64, allowance: Option<Arc<Allowance>> },
 }
 
 impl Out {
-    fn new(source: Source, end: Option<Arc<Channel>>, held: Option<Held>) -> Out {
-        Out { source, end, guard: None, _held: held }
+    fn new(source: Source, end: Option<Arc<Channel>>) -> Out {
+        Out { source, end, guard: None }
     }
 
     /// These bytes, which count so for the context.
     pub fn whole(bytes: Bytes, held: Option<Held>) -> Out {
-        Out::new(Source::Whole(bytes), None, held)
+        Out::new(Source::Whole(counted(bytes, held)), None)
     }
 
     /// Has something last as long as this.
@@ -92,12 +91,12 @@ impl Out {
 
     /// What is written to a channel.
     pub fn channel(channel: &Arc<Channel>) -> Out {
-        Out::new(Source::Channel(Arc::clone(channel)), Some(Arc::clone(channel)), None)
+        Out::new(Source::Channel(Arc::clone(channel)), Some(Arc::clone(channel)))
     }
 
     /// `left` bytes of a file, from `at` on.
-    pub fn file(file: File, at: u64, left: u64) -> Out {
-        Out::new(Source::File { file, at, left }, None, None)
+    pub fn file(file: File, at: u64, left: u64, allowance: Option<Arc<Allowance>>) -> Out {
+        Out::new(Source::File { file, at, left, allowance }, None)
     }
 }
 
@@ -110,7 +109,7 @@ pub struct Channel {
 
 #[derive(Debug, Default)]
 struct State {
-    pieces: VecDeque<(Bytes, Option<Held>)>,
+    pieces: VecDeque<Bytes>,
     bytes: usize,
     trailers: Option<HeaderMap>,
     /// How long the whole body is, if that is known, less what was written.
@@ -171,6 +170,7 @@ impl Channel {
 
     /// Adds bytes, which count so for the context.
     pub fn write(&self, bytes: Bytes, held: Option<Held>) -> Written {
+        let bytes = counted(bytes, held);
         let mut state = lock(&self.state);
         if state.is_gone || state.has_failed {
             return Written::Gone;
@@ -184,7 +184,7 @@ impl Channel {
             if let Some(traffic) = &state.traffic {
                 traffic.owe(bytes.len() as u64);
             }
-            state.pieces.push_back((bytes, held));
+            state.pieces.push_back(bytes);
             Channel::wake_reader(&mut state);
         }
         if state.bytes >= HIGH_BYTES { Written::Full } else { Written::Done }
@@ -250,7 +250,7 @@ impl Channel {
 
     fn poll_frame(&self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let mut state = lock(&self.state);
-        if let Some((bytes, _)) = state.pieces.pop_front() {
+        if let Some(bytes) = state.pieces.pop_front() {
             state.bytes -= bytes.len();
             if let Some(traffic) = &state.traffic {
                 traffic.pay(bytes.len() as u64);
@@ -301,16 +301,20 @@ impl Body for Out {
             }
             Source::Channel(channel) => channel.poll_frame(cx),
             Source::File { left: 0, .. } => Poll::Ready(None),
-            Source::File { file, at, left } => {
-                let mut block =
-                    vec![0; FILE_BYTES.min(usize::try_from(*left).unwrap_or(FILE_BYTES))];
+            Source::File { file, at, left, allowance } => {
+                let size = FILE_BYTES.min(usize::try_from(*left).unwrap_or(FILE_BYTES));
+                let held = allowance.as_ref().map(|allowance| allowance.hold(size));
+                if let Some(None) = held {
+                    return Poll::Ready(Some(Err(io::ErrorKind::OutOfMemory.into())));
+                }
+                let mut block = vec![0; size];
                 let result = match file.read_at(&mut block, *at) {
                     // It has become shorter.
                     Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(count) => {
                         block.truncate(count);
                         (*at, *left) = (*at + count as u64, *left - count as u64);
-                        Ok(Frame::data(Bytes::from(block)))
+                        Ok(Frame::data(counted(Bytes::from(block), held.flatten())))
                     }
                     Err(error) => Err(error),
                 };

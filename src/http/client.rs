@@ -10,15 +10,20 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 
 use super::body::Out;
+use super::connection::CONNECTION_BYTES;
 use super::ready::{Item, Ready, Wakes, lock};
 use super::tasks::Tasks;
 use super::wire::{Io, Wire};
+use crate::message::Held;
 use crate::net;
 use crate::sched::Context;
 
 /// Windows of HTTP/2, for a stream and for a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// The window of a stream that counts for a context with a memory limit.
+const LIMITED_WINDOW: u32 = 128 * 1024;
 
 /// What hyper reads into at most, and so the longest head of an answer.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -45,6 +50,8 @@ pub struct Client {
     wakes: Arc<Wakes>,
     waker: Waker,
     tasks: Tasks,
+    /// What it counts for the context.
+    held: Option<Held>,
 }
 
 impl Client {
@@ -55,6 +62,7 @@ impl Client {
         is_http2: bool,
         ready: &Arc<Ready>,
         context: &Arc<Context>,
+        held: Option<Held>,
     ) -> Client {
         net.set_nodelay(true);
         let (wakes, waker) = Wakes::new(ready, Item::Connection(key));
@@ -63,8 +71,9 @@ impl Client {
         let io = Io(Arc::clone(&wire));
         let protocol = if is_http2 {
             let mut builder = http2::Builder::new(tasks.clone());
+            let window = if held.is_some() { LIMITED_WINDOW } else { STREAM_WINDOW };
             builder
-                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_stream_window_size(window)
                 .initial_connection_window_size(CONNECTION_WINDOW);
             Protocol::Making2(Box::pin(builder.handshake(io)))
         } else {
@@ -72,7 +81,7 @@ impl Client {
             builder.max_buf_size(BUFFER_BYTES);
             Protocol::Making1(Box::pin(builder.handshake(io)))
         };
-        Client { protocol, wire, wakes, waker, tasks }
+        Client { protocol, wire, wakes, waker, tasks, held }
     }
 
     /// The socket has something to read.
@@ -100,6 +109,14 @@ impl Client {
 
     /// Goes on as far as possible; ready once it is over.
     pub fn poll(&mut self) -> Poll<()> {
+        let result = self.go_on();
+        if let Some(held) = &mut self.held {
+            held.set(CONNECTION_BYTES + lock(&self.wire).held_bytes());
+        }
+        result
+    }
+
+    fn go_on(&mut self) -> Poll<()> {
         self.wakes.begin();
         let waker = self.waker.clone();
         let mut cx = TaskContext::from_waker(&waker);
@@ -127,6 +144,11 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Whether requests share it.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.protocol, Protocol::Http2(..) | Protocol::Making2(_))
     }
 
     /// Whether a request may be sent now.

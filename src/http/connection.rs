@@ -34,6 +34,10 @@ const WINDOW: u64 = 10_000_000_000;
 /// A connection without a request gives memory back after so many nanoseconds.
 const REST: u64 = 1_000_000_000;
 
+/// About what a connection takes while it is not busy, and what HTTP/2 takes besides.
+pub const CONNECTION_BYTES: usize = 12 * 1024;
+const HTTP2_BYTES: usize = 24 * 1024;
+
 /// Too slow: what the client is told, unless an answer has begun.
 const TIMED_OUT: u16 = 408;
 
@@ -91,7 +95,7 @@ pub struct Connection {
     /// When it was asked to end, while nothing went on.
     asked: Option<u64>,
     /// What it counts for the context.
-    _held: Option<Held>,
+    held: Option<Held>,
 }
 
 impl Connection {
@@ -122,14 +126,14 @@ impl Connection {
             wire: Arc::new(Mutex::new(Wire::new(net, context))),
             wakes,
             waker,
-            traffic: Arc::default(),
+            traffic: Arc::new(Traffic::new(context.allowance())),
             context: Arc::clone(context),
             phase: Phase::Head,
             since: rt::now(),
             progress: None,
             is_closing: false,
             asked: None,
-            _held: held,
+            held,
         }
     }
 
@@ -192,6 +196,7 @@ impl Connection {
         };
         if result.is_pending() {
             self.note_phase();
+            self.count();
             return Poll::Pending;
         }
         // What has gone wrong is the peer's affair, who is told as far as that is possible.
@@ -202,6 +207,17 @@ impl Connection {
             wire.net.stage(lines_of(refusal.status()).as_bytes());
         }
         Poll::Ready(())
+    }
+
+    /// Counts what it holds.
+    fn count(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        let wire = lock(&self.wire);
+        let protocol = if matches!(self.protocol, Protocol::Http2(..)) { HTTP2_BYTES } else { 0 };
+        held.set(CONNECTION_BYTES + protocol + wire.held_bytes());
+        if !wire.wants_room {
+            self.traffic.heads.clear();
+        }
     }
 
     fn note_phase(&mut self) {
@@ -387,7 +403,8 @@ impl Connection {
         self.traffic.set_http2();
         let (io, service) = self.service();
         let tasks = Tasks::new(self.server.ready(), self.key);
-        let connection = self.server.http2(tasks.clone()).serve_connection(io, service);
+        let builder = self.server.http2(tasks.clone(), self.held.is_some());
+        let connection = builder.serve_connection(io, service);
         self.protocol = Protocol::Http2(Box::pin(connection), tasks);
     }
 
@@ -410,7 +427,9 @@ impl Connection {
         if !parts.read_buf.is_empty() {
             wire.unread(&parts.read_buf);
         }
+        wire.most_read = 0;
         drop(wire);
+        self.count();
     }
 
     /// Ends it: the socket, for whoever closes it, if nothing of hyper's holds on to it. What was

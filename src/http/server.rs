@@ -13,6 +13,7 @@ use hyper::service::Service as HyperService;
 
 use super::answer::{Answer, Traffic, Waiting};
 use super::body::Out;
+use super::count::head_bytes;
 use super::date::date;
 use super::ready::{Ready, lock};
 use super::tasks::Tasks;
@@ -126,12 +127,14 @@ impl Server {
     }
 
     /// How one of HTTP/2 is.
-    pub(super) fn http2(&self, tasks: Tasks) -> http2::Builder<Tasks> {
+    /// `is_limited`: what may wait in it counts for its context.
+    pub(super) fn http2(&self, tasks: Tasks, is_limited: bool) -> http2::Builder<Tasks> {
         let mut builder = http2::Builder::new(tasks);
+        let window = if is_limited { BODY_BYTES as u32 } else { STREAM_WINDOW };
         builder
             .auto_date_header(false)
             .max_concurrent_streams(STREAMS_MAX)
-            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_stream_window_size(window)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BYTES)
             .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX));
@@ -161,9 +164,12 @@ impl HyperService<Request<Incoming>> for Service {
             return waiting;
         }
         let has_body = !request.body().is_end_stream();
-        let bytes = REQUEST_BYTES + if has_body { BODY_BYTES } else { 0 };
-        let allowance = self.context.allowance();
-        let held = allowance.map(|allowance| allowance.hold(bytes));
+        let body_bytes = if has_body { BODY_BYTES } else { 0 };
+        let held = self.context.allowance().map(|allowance| {
+            let (headers, uri) = (head_bytes(request.headers()), request.uri());
+            let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+            allowance.hold(REQUEST_BYTES + body_bytes + headers + target)
+        });
         if let Some(None) = held {
             answer.give(refusal_of(StatusCode::SERVICE_UNAVAILABLE));
             return waiting;

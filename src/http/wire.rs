@@ -25,6 +25,10 @@ const TURN_BYTES: usize = 1 << 20;
 /// What one read of what is looked at takes.
 const SCAN_BYTES: usize = 16 * 1024;
 
+/// What hyper reads at once in a context with a memory limit, and what it has room for anyway.
+const LIMITED_BYTES: usize = 32 * 1024;
+const READ_USUAL: usize = 4096;
+
 /// Staged bytes that leave at once.
 const STAGED_BYTES: usize = 256 * 1024;
 
@@ -54,6 +58,8 @@ pub(super) struct Wire {
     pub(super) wants_room: bool,
     /// Bytes that were sent so far.
     sent: u64,
+    /// The most that one read has given to hyper, which has room for twice as much then.
+    pub(super) most_read: usize,
     /// Who of hyper's waits for bytes, and for room.
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -85,6 +91,7 @@ impl Wire {
             budget: TURN_BYTES,
             wants_room: false,
             sent: 0,
+            most_read: 0,
             reader: None,
             writer: None,
         }
@@ -114,6 +121,18 @@ impl Wire {
     pub(super) fn flush(&mut self) {
         // Nothing of it asks for notices.
         self.net.flush(&self.context, |_, _| {});
+    }
+
+    /// About what it holds, and hyper for it, beyond what any connection does.
+    pub(super) fn held_bytes(&self) -> usize {
+        let ours = self.held.capacity() + self.passed.len();
+        ours + 2 * self.most_read.saturating_sub(READ_USUAL)
+    }
+
+    /// Whether nothing more of a head may be kept that has not come whole.
+    fn is_full(&self) -> bool {
+        let allowance = self.context.allowance().filter(|_| !self.held.is_empty());
+        allowance.is_some_and(|allowance| allowance.room() < self.held.len() + 4 * SCAN_BYTES)
     }
 
     /// Why nothing can be written any more, if that is so.
@@ -169,6 +188,16 @@ impl Wire {
     /// What hyper reads: whole heads, and bodies as they come, as far as they are sound. What is
     /// refused looks like the end of the stream.
     fn read(&mut self, space: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
+        let most = if self.context.allowance().is_some() { LIMITED_BYTES } else { usize::MAX };
+        let room = space.len().min(most);
+        let result = self.read_sound(&mut space[..room]);
+        if let Poll::Ready(Ok(count)) = result {
+            self.most_read = self.most_read.max(count);
+        }
+        result
+    }
+
+    fn read_sound(&mut self, space: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
         loop {
             if !self.passed.is_empty() {
                 let count = self.passed.len().min(space.len());
@@ -205,6 +234,9 @@ impl Wire {
         scratch: &mut BytesMut,
         space: &mut [MaybeUninit<u8>],
     ) -> Poll<io::Result<Option<usize>>> {
+        if self.is_full() {
+            return Poll::Ready(Err(io::Error::other(Code::NO_MEMORY)));
+        }
         scratch.clear();
         scratch.extend_from_slice(&self.held);
         let read = fill_block(scratch, SCAN_BYTES, |space| match self.receive(space) {

@@ -9,8 +9,8 @@
 //!
 //! An area that is elsewhere is registered by itself, as ever.
 //!
-//! A panic that gets to a frame of the VM's is caught there as if it were an error, and taken for an
-//! exception of C++, which Rust answers by aborting the process: [`__wrap__Unwind_DeleteException`].
+//! A panic that gets to a frame of the VM is caught there like an error, and taken for one of C++,
+//! which Rust answers by aborting the process: [`__wrap__Unwind_DeleteException`].
 
 use std::any::Any;
 use std::ffi::{c_int, c_void};
@@ -179,8 +179,8 @@ pub(crate) fn on_panic(tell: fn(Box<dyn Any + Send>)) {
     let _ = ON_PANIC.set(tell);
 }
 
-/// What LuaJIT calls, in place of `_Unwind_DeleteException`, once it has caught what is not its own:
-/// a panic is caught by Rust, which alone can, and told of; the VM goes on with an error.
+/// What LuaJIT calls, in place of `_Unwind_DeleteException`, once it has caught what is not its
+/// own: a panic is caught by Rust, which alone can, and told of; the VM goes on with an error.
 ///
 /// # Safety
 /// As for that function: the exception was caught, and nobody uses it any more.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod layers;
+mod patterns;
 #[path = "../support/mod.rs"]
 mod support;
 mod unsafe_code;

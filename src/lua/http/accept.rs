@@ -9,14 +9,11 @@ use super::super::native::{nanoseconds, push_failure};
 use super::super::sockets::{KIND_READ, KIND_WRITE, Socket, source};
 use super::{Http, Serving};
 use crate::error::Code;
-use crate::http::{Connection, Due, Limits, Server};
+use crate::http::{CONNECTION_BYTES, Connection, Due, Limits, Server};
 use crate::logging::Seldom;
 use crate::lua::host::{self, Host};
 use crate::net;
 use crate::vm::stack::Stack;
-
-/// About what a connection takes outside of the VM while it is not busy.
-const CONNECTION_BYTES: usize = 12 * 1024;
 
 /// The log has a word on connections that were refused.
 static REFUSED: Seldom = Seldom::new();

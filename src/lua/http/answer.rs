@@ -16,12 +16,19 @@ use super::super::frames::body;
 use super::super::native::push_failure;
 use super::{Exchange, Http};
 use crate::error::Code;
-use crate::http::{Channel, Out, Ready, Written, date};
+use crate::http::{Channel, Out, Ready, Written, counted, date};
 use crate::lua::host;
 use crate::message::Held;
 use crate::net::Body;
 use crate::vm::blame::Wrong;
 use crate::vm::stack::Stack;
+
+/// More headers than anybody takes: maps end at 24,576, and take apart lists of as many values in
+/// time that grows with their square.
+const HEADERS_MAX: usize = 4096;
+
+/// About what a header takes beside its name and value.
+const HEADER_BYTES: usize = 256;
 
 /// What the answer to a request whose handler has failed says.
 const FAILED: &[u8] = b"Internal Server Error\n";
@@ -178,6 +185,8 @@ enum NoHeader {
     Value,
     /// It is ours to say.
     Ours,
+    /// The context's memory limit has no room for it.
+    NoRoom,
 }
 
 fn header_of(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), NoHeader> {
@@ -185,7 +194,14 @@ fn header_of(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), NoH
     if name == TRANSFER_ENCODING {
         return Err(NoHeader::Ours);
     }
-    let value = HeaderValue::from_bytes(value).map_err(|_| NoHeader::Value)?;
+    let Some(held) = hold(name.as_str().len() + value.len() + HEADER_BYTES) else {
+        return Err(NoHeader::NoRoom);
+    };
+    let value = match held {
+        Some(_) => HeaderValue::from_maybe_shared(counted(Bytes::copy_from_slice(value), held)),
+        None => HeaderValue::from_bytes(value),
+    };
+    let value = value.map_err(|_| NoHeader::Value)?;
     if name == CONTENT_LENGTH
         && value.to_str().ok().and_then(|one| one.parse::<u64>().ok()).is_none()
     {
@@ -206,7 +222,15 @@ fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_i
         let is_text = matches!(lua.kind(value), ffi::LUA_TSTRING | ffi::LUA_TNUMBER);
         let text = lua.text(value).filter(|_| is_text);
         let made = header_of(lua.text(name).unwrap_or_default(), text.unwrap_or_default());
+        if headers.len() >= HEADERS_MAX {
+            let expected = format!("at most {HEADERS_MAX} headers");
+            lua.bad(said.value, function, &expected, None);
+        }
         match made {
+            Err(NoHeader::NoRoom) => {
+                let why = "headers that the context's memory limit has room for";
+                lua.bad(said.value, function, why, None);
+            }
             Ok((name, _)) if said.are_trailers && NO_TRAILERS.contains(&name) => {
                 let why = format!("{name} has to come before the body");
                 lua.bad(said.name, function, &why, None);
@@ -262,6 +286,10 @@ pub(super) fn bytes_at(lua: Stack<'_>, index: c_int) -> Option<Bytes> {
     }
     Some(match body(lua, index)? {
         Body::Slice(slice) => Bytes::copy_from_slice(slice),
+        // What is counted is its length.
+        Body::Shared(piece) if piece.block_bytes() > piece.len() + piece.len() / 8 => {
+            Bytes::copy_from_slice(&piece)
+        }
         Body::Shared(piece) => piece.into_bytes(),
         Body::Lost => Bytes::new(),
     })
@@ -324,8 +352,11 @@ pub(super) fn header(lua: Stack<'_>) -> c_int {
     let said = Said { function: "header", name, value, are_trailers: false };
     add_header(lua, said, &mut headers, 2, 3);
     let is_set = with(lua.key(1), |exchange, _| {
-        exchange.headers.extend(headers);
-        !exchange.has_begun
+        let is_room = exchange.headers.len() + headers.len() <= HEADERS_MAX;
+        if is_room {
+            exchange.headers.extend(headers);
+        }
+        is_room && !exchange.has_begun
     });
     lua.push_boolean(is_set == Some(true));
     1
@@ -338,8 +369,14 @@ pub(super) fn trailer(lua: Stack<'_>) -> c_int {
     let (name, value) = (Wrong::Argument(2), Wrong::Argument(3));
     let said = Said { function: "trailer", name, value, are_trailers: true };
     add_header(lua, said, &mut headers, 2, 3);
-    let is_set = with(lua.key(1), |exchange, _| exchange.behind.extend(headers));
-    lua.push_boolean(is_set.is_some());
+    let is_set = with(lua.key(1), |exchange, _| {
+        let is_room = exchange.behind.len() + headers.len() <= HEADERS_MAX;
+        if is_room {
+            exchange.behind.extend(headers);
+        }
+        is_room
+    });
+    lua.push_boolean(is_set == Some(true));
     1
 }
 

@@ -19,10 +19,10 @@ use super::super::sockets::Socket;
 use super::Http;
 use super::answer::{Said, add_headers, announce, bytes_at, hold, push_written, trailers_of};
 use super::request::{Came, push_came, push_headers, text_of_version};
-use crate::buf::Piece;
 use crate::error::Code;
-use crate::http::{Channel, Client, Out, Response1};
+use crate::http::{CONNECTION_BYTES, Channel, Client, Out, Response1, head_bytes};
 use crate::lua::host::{self, Host};
+use crate::message::Held;
 use crate::vm::stack::{Stack, function};
 
 /// The registry field of the metatable of what stands for a request; its content is its number.
@@ -39,18 +39,29 @@ pub(super) struct Call {
     behind: HeaderMap,
     /// The answer has come whole.
     is_over: bool,
+    /// What it counts for the context.
+    held: Option<Held>,
 }
 
+/// About what a request takes beside its heads, with what of its answer's body waits to be read.
+const CALL_BYTES: usize = 4096;
+const BODY_BYTES: usize = 128 * 1024;
+
 /// native.http_client(key, is_http2): has HTTP spoken on a stream of the script's, whose key is
-/// that of the client from then on; false if there is no such stream.
+/// that of the client from then on; false if there is no such stream; nothing for want of memory.
 pub(super) fn client(lua: Stack<'_>) -> c_int {
     let (key, is_http2) = (lua.key(1), lua.boolean(2));
+    let Some(held) = hold(CONNECTION_BYTES) else {
+        let gone = host::with(|host| host.sockets.all.remove(key));
+        drop(gone);
+        return 0;
+    };
     let is_there = host::with(|host| {
         let ready = Arc::clone(&host.sockets.http.get_or_insert_default().ready);
         let context = Arc::clone(&host.context);
         let is_there = host.sockets.all.try_change(key, |socket| match socket {
             Socket::Stream(net) => {
-                let client = Client::new(*net, key, is_http2, &ready, &context);
+                let client = Client::new(*net, key, is_http2, &ready, &context, held);
                 Some(Socket::HttpClient(Box::new(client)))
             }
             other => Some(other),
@@ -96,12 +107,17 @@ pub(super) fn check_headers(lua: Stack<'_>) -> c_int {
 pub(super) fn send(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
     let (mut headers, mut behind) = (HeaderMap::new(), HeaderMap::new());
+    let raised = Raised(key);
     add_headers(lua, Said::by("request", "headers"), &mut headers, 4);
     add_headers(lua, Said::by("request", "trailers"), &mut behind, 7);
+    std::mem::forget(raised);
     announce(&mut headers, &behind);
     let is_streamed = lua.boolean(6);
     let Some(bytes) = bytes_at(lua, 5) else { return 0 };
     let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
+    // Hyper makes bytes of them, which wait until the server takes them.
+    let heads = CALL_BYTES + BODY_BYTES + head_bytes(&headers);
+    let Some(call_held) = hold(heads) else { return push_failure(lua, Code::NO_MEMORY) };
     let method = Method::from_bytes(lua.text(2).unwrap_or_default());
     let uri = Uri::try_from(lua.text(3).unwrap_or_default());
     let (Ok(method), Ok(uri)) = (method, uri) else { return push_failure(lua, Code::INVALID) };
@@ -132,6 +148,7 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
             trailers: None,
             behind,
             is_over: false,
+            held: call_held,
         };
         Some(Http::add(&mut http.calls, call))
     });
@@ -139,6 +156,20 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
     lua.push_key(number, CALLS[0]);
     lua.push_number(number as f64);
     2
+}
+
+/// Ends a connection that is one request's, which is not sent, as the error for that unwinds.
+struct Raised(u64);
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        host::with(|host| {
+            let found = host.sockets.all.get(self.0);
+            if matches!(found, Some(Socket::HttpClient(client)) if !client.is_http2()) {
+                host.sockets.end_http(self.0, &host.context);
+            }
+        });
+    }
 }
 
 /// Makes the metatable of what stands for requests, once.
@@ -200,6 +231,7 @@ const CLOSED: &str = "the connection has been closed";
 enum Answered {
     Yes(StatusCode, Version),
     No(String),
+    NoMemory,
     NotYet,
 }
 
@@ -214,6 +246,7 @@ pub(super) fn response(lua: Stack<'_>) -> c_int {
             lua.push_text(text_of_version(version).as_bytes());
             2
         }
+        Answered::NoMemory => push_failure(lua, Code::NO_MEMORY),
         Answered::No(text) => {
             push_failure(lua, Code::CONNECTION_ABORTED);
             lua.push_text(text.as_bytes());
@@ -238,6 +271,13 @@ fn poll_response(host: &mut Host, number: u64, token: u64) -> Answered {
                     return Answered::No("an answer with two lengths".to_owned());
                 }
                 let answered = Answered::Yes(parts.status, parts.version);
+                if let Some(held) = &mut call.held {
+                    let bytes = CALL_BYTES + BODY_BYTES + head_bytes(&parts.headers);
+                    if !held.may_be(bytes) {
+                        return Answered::NoMemory;
+                    }
+                    held.set(bytes);
+                }
                 call.is_over = body.is_end_stream();
                 call.answer = Some((parts, body));
                 return answered;
@@ -295,7 +335,7 @@ fn read_body(host: &mut Host, number: u64, token: u64) -> Came {
         let Some((_, body)) = &mut call.answer else { break };
         match Pin::new(body).poll_frame(&mut Context::from_waker(&waker)) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(bytes) => return Came::Data(Piece::from(bytes)),
+                Ok(bytes) => return Came::Data(bytes),
                 Err(frame) => call.trailers = frame.into_trailers().ok(),
             },
             Poll::Ready(Some(Err(_))) => return Came::Failed(Code::CONNECTION_ABORTED),

@@ -73,6 +73,7 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
         true => open(path).map_err(|error| Code::from(&error)),
         false => Err(Code::NOT_PERMITTED),
     };
+    let allowance = host::with(|host| host.context.allowance().cloned());
     let result = super::request::with(key, |exchange| {
         if exchange.has_begun {
             return None;
@@ -99,7 +100,7 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
             Some((at, left)) => {
                 let usual = HeaderValue::from_static(type_of(path));
                 exchange.headers.entry(CONTENT_TYPE).or_insert(usual);
-                Out::file(file, at, left)
+                Out::file(file, at, left, allowance)
             }
             None => Out::whole(Bytes::new(), None),
         };

@@ -153,7 +153,7 @@ pub(super) fn buffer(lua: Stack<'_>) -> c_int {
 
 /// What a read of a body has come to.
 pub(super) enum Came {
-    Data(Piece),
+    Data(Bytes),
     End,
     Failed(Code),
     Nothing,
@@ -167,7 +167,7 @@ impl Exchange {
             self.refuse(StatusCode::PAYLOAD_TOO_LARGE, Code::MESSAGE_TOO_LONG);
             return Came::Failed(Code::MESSAGE_TOO_LONG);
         }
-        Came::Data(Piece::from(bytes))
+        Came::Data(bytes)
     }
 
     /// The body is whole, with these behind it: none of which says how long it is, or whose.
@@ -200,7 +200,10 @@ pub(super) fn read(lua: Stack<'_>) -> c_int {
 /// Pushes what a read has come to.
 pub(super) fn push_came(lua: Stack<'_>, came: Came) -> c_int {
     match came {
-        Came::Data(piece) => {
+        Came::Data(bytes) => {
+            // What hyper has read into may be many times as large.
+            let is_limited = host::with(|host| host.context.allowance().is_some());
+            let piece = if is_limited { Piece::copy(&bytes) } else { Piece::from(bytes) };
             push_piece(lua, &piece);
             1
         }

@@ -1,0 +1,105 @@
+-- Connections to servers that are kept for the next request. Loaded with the first.
+
+local native = ...
+
+local remove, setmetatable = table.remove, setmetatable
+local now = native.now
+
+-- How many are kept for one server, and in all; and for how many seconds.
+local KEPT_MAX, KEPT_IN_ALL, KEPT_SECONDS = 8, 64, 60
+
+-- By configuration of TLS (false for none), then by who is reached, and how: lists of
+-- { key, is_http2, tls, name, since, place, users }; those of HTTP/1 are not in use.
+local pool = setmetatable({}, { __mode = "k" })
+
+-- Those that nobody uses, in the order in which they were let go.
+local kept, first, last, count = {}, 1, 0, 0
+
+local function take_out(connection)
+    local place = connection.place
+    if not place then return end
+    connection.place, kept[place], count = nil, nil, count - 1
+end
+
+-- Closes one that is kept.
+local function drop(connection)
+    take_out(connection)
+    native.http_drop(connection.key)
+    local by_name = pool[connection.tls]
+    local list = by_name and by_name[connection.name]
+    if not list then return end
+    for i = #list, 1, -1 do
+        if list[i] == connection then remove(list, i) end
+    end
+    if #list == 0 then by_name[connection.name] = nil end
+end
+
+local function put_in(connection)
+    last, count = last + 1, count + 1
+    kept[last], connection.place, connection.since = connection, last, now()
+    while count > KEPT_IN_ALL do
+        local oldest = kept[first]
+        if oldest then drop(oldest) end
+        first = first + 1
+    end
+end
+
+local function add(connection)
+    local by_name = pool[connection.tls]
+    if not by_name then
+        by_name = {}
+        pool[connection.tls] = by_name
+    end
+    local list = by_name[connection.name]
+    if not list then
+        list = {}
+        by_name[connection.name] = list
+    end
+    list[#list + 1] = connection
+    return list
+end
+
+local M = {}
+
+--- One that is there already, for one more user.
+function M.take(tls, name)
+    local list = pool[tls] and pool[tls][name]
+    for i = list and #list or 0, 1, -1 do
+        local one = list[i]
+        local is_free = native.http_is_free(one.key)
+        if is_free and one.is_http2 then
+            take_out(one)
+            one.users = one.users + 1
+            return one
+        elseif is_free and now() - one.since < KEPT_SECONDS then
+            take_out(one)
+            remove(list, i)
+            return one
+        elseif is_free == nil or not one.is_http2 then
+            drop(one)
+        end
+    end
+end
+
+--- One that was made, for one user: others may share it if it speaks HTTP/2.
+function M.open(connection, tls, name)
+    connection.tls, connection.name, connection.users = tls, name, 1
+    if connection.is_http2 then add(connection) end
+end
+
+--- One has a user less.
+function M.keep(connection)
+    local is_free = native.http_is_free(connection.key)
+    if connection.is_http2 then
+        connection.users = connection.users - 1
+        if is_free == nil then return drop(connection) end
+        if connection.users == 0 then put_in(connection) end
+        return
+    end
+    if not is_free then return native.http_drop(connection.key) end
+    local list = add(connection)
+    put_in(connection)
+    if #list > KEPT_MAX then drop(list[1]) end
+end
+
+return M

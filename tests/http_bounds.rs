@@ -1,0 +1,107 @@
+//! What servers answer costs clients no more than it is long; what clients keep has bounds.
+#![cfg(feature = "http")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use support::{node_lua, run};
+
+/// Where each of these took time that grew with the square of its length, or more, one of them was
+/// minutes.
+#[test]
+fn redirects_cost_no_more_than_they_are_long() {
+    let script = "local _, listener = tcp.listen('127.0.0.1', 0)
+         local answers, at = {
+           { '/' .. ('a'):rep(60000), 'b' },
+           { '/' .. ('a/'):rep(30000), '../b' },
+           { '/' .. ('../'):rep(20000) },
+           { 'http://' .. ('1'):rep(100000) .. ']/' },
+           { 'http://[' .. ('1'):rep(100000) .. ']:' .. ('1'):rep(20000) .. 'x/' },
+           { 'http://' .. ('@'):rep(100000) .. '/' },
+           { '//' .. ('a:'):rep(50000) },
+           { ('#'):rep(100000) },
+           { '?' .. ('?'):rep(60000) },
+           { (' '):rep(60000) .. 'x' },
+         }
+         listener:accept(function(_, sock)
+           while sock:read_until('\\r\\n\\r\\n', 2 ^ 18) do
+             local to = table.remove(at, 1)
+             local head = to and '302 Found\\r\\nLocation: ' .. to or '200 OK'
+             sock:write('HTTP/1.1 ' .. head .. '\\r\\nContent-Length: 0\\r\\n\\r\\n')
+           end
+         end)
+         local url = 'http://127.0.0.1:' .. listener:local_port() .. '/'
+         for i, all in ipairs(answers) do
+           at = all
+           local ok, res = http.get(url, { timeout = 60 })
+           print(i, ok and res.status or 'refused')
+         end
+         listener:close()
+         os.exit(0)";
+    let done = run(node_lua().args(["--turn-limit", "10", "-e", script])).succeeded();
+    assert_eq!(done.stdout.lines().count(), 10, "{done}");
+    assert!(done.stdout.starts_with("1\t200\n2\t200\n"), "{done}");
+}
+
+/// Of those that are kept for other servers, too.
+#[test]
+fn connections_that_are_kept_have_a_bound() {
+    let script = "local listeners, open, most = {}, 0, 0
+         local answer = 'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n'
+         for i = 1, 150 do
+           local _, listener = tcp.listen('127.0.0.1', 0)
+           listeners[i] = 'http://127.0.0.1:' .. listener:local_port()
+           listener:accept(function(_, sock)
+             open = open + 1
+             most = math.max(most, open)
+             while sock:read_until('\\r\\n\\r\\n') do sock:write(answer) end
+             open = open - 1
+           end)
+         end
+         local function get(i)
+           assert(select(2, assert(http.get(listeners[i]))):text() == '')
+         end
+         for _ = 1, 3 do for i = 1, 150 do get(i) timer.sleep(0) end end
+         assert(most <= 70, most)
+         local before = open
+         for _ = 1, 20 do get(150) end
+         -- What is not sent after all leaves no connection behind.
+         local wrong = { headers = { [''] = '' } }
+         for _ = 1, 20 do assert(not pcall(http.get, listeners[150], wrong)) end
+         for _ = 1, 20 do assert(not pcall(http.get, listeners[1], wrong)) end
+         while open > 65 do timer.sleep(0.001) end
+         print('good')
+         os.exit(0)";
+    let done = run(node_lua().args(["-e", script])).succeeded();
+    assert_eq!(done.stdout, "good\n", "{done}");
+}
+
+/// More than a map of headers has room for.
+#[test]
+fn too_many_headers_are_an_error() {
+    let script = "local many, list = {}, {}
+         for i = 1, 40000 do many['a' .. i], list[i] = 'b', 'b' end
+         local kind
+         local _, server = http.serve('127.0.0.1', 0, function(req, res)
+           if kind == 1 then return 200, many, '' end
+           if kind == 2 then return 200, { a = list }, '' end
+           if kind == 3 then return 200, many, function() end end
+           for name, value in pairs(many) do res:header(name, value) end
+         end)
+         local url = 'http://127.0.0.1:' .. server:port()
+         for i = 1, 4 do
+           kind = i
+           print(select(2, http.get(url)).status)
+         end
+         for _, headers in ipairs { many, { a = list } } do
+           local ok, why = pcall(http.get, url, { headers = headers })
+           print(ok, (why:find('at most 4096 headers', 1, true)) ~= nil)
+         end
+         context.destroy()";
+    let done = run(node_lua().args(["-e", script])).succeeded();
+    assert_eq!(
+        done.stdout,
+        format!("{}{}", "500\n".repeat(4), "false\ttrue\n".repeat(2)),
+        "{done}"
+    );
+}
