@@ -3,7 +3,7 @@
 //!
 //! Only in builds with debug assertions, where the environment variable `NODE_LUA_FAILPOINT` is
 //! read once: `allocation 1234` fails that one, counted over the whole process from 1, and says so
-//! on stderr; `count` fails nothing. Both print at the end how many there were of each. In other
+//! on stderr; `gap all` fails every one; `count` fails nothing. Both print at the end how many there were of each. In other
 //! builds [`fails`] is the constant `false`.
 
 #[cfg(debug_assertions)]
@@ -22,6 +22,8 @@ pub enum Point {
     Encode,
     /// A native function looks at a number that scripts have given: it panics.
     Native,
+    /// It is noticed that something from another process of the cluster is missing.
+    Gap,
 }
 
 /// Whether this one is to fail.
@@ -60,17 +62,24 @@ pub fn report() {
     if let Some(order) = order() {
         // Relaxed: figures of threads that have ended, or whose last ones do not matter.
         let met = |point: Point| order.met[point as usize].load(Ordering::Relaxed);
-        let [a, s, e, n] = Point::ALL.map(met);
-        eprintln!("failpoint: allocation {a}, socket {s}, encode {e}, native {n}");
+        let [a, s, e, n, g] = Point::ALL.map(met);
+        eprintln!("failpoint: allocation {a}, socket {s}, encode {e}, native {n}, gap {g}");
     }
+}
+
+#[cfg(debug_assertions)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    One(u64),
+    All,
 }
 
 #[cfg(debug_assertions)]
 #[derive(Debug, Default)]
 struct Order {
     /// Which one fails; none for `count`.
-    victim: Option<(Point, u64)>,
-    met: [AtomicU64; 4],
+    victim: Option<(Point, Which)>,
+    met: [AtomicU64; 5],
 }
 
 #[cfg(debug_assertions)]
@@ -81,7 +90,11 @@ fn order() -> Option<&'static Order> {
             None => None,
             Some((name, number)) => {
                 let point = Point::ALL.into_iter().find(|point| point.name() == name)?;
-                Some((point, number.parse().ok()?))
+                let which = match number {
+                    "all" => Which::All,
+                    number => Which::One(number.parse().ok()?),
+                };
+                Some((point, which))
             }
         };
         Some(Order { victim, ..Order::default() })
@@ -91,7 +104,8 @@ fn order() -> Option<&'static Order> {
 
 #[cfg(debug_assertions)]
 impl Point {
-    const ALL: [Point; 4] = [Point::Allocation, Point::Socket, Point::Encode, Point::Native];
+    const ALL: [Point; 5] =
+        [Point::Allocation, Point::Socket, Point::Encode, Point::Native, Point::Gap];
 
     fn name(self) -> &'static str {
         match self {
@@ -99,6 +113,7 @@ impl Point {
             Point::Socket => "socket",
             Point::Encode => "encode",
             Point::Native => "native",
+            Point::Gap => "gap",
         }
     }
 }
@@ -108,8 +123,9 @@ impl Order {
     fn meets(&self, point: Point) -> bool {
         // Relaxed: a count.
         let number = self.met[point as usize].fetch_add(1, Ordering::Relaxed) + 1;
-        let is_victim = self.victim == Some((point, number));
-        if is_victim {
+        let Some((_, which)) = self.victim.filter(|victim| victim.0 == point) else { return false };
+        let is_victim = which == Which::All || which == Which::One(number);
+        if is_victim && which != Which::All {
             eprintln!("failpoint: {} {number} fails", point.name());
         }
         is_victim

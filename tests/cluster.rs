@@ -124,14 +124,25 @@ fn failures_have_their_codes() {
          print(ok, code, text:match('%d+ at most'))
          ok, code, text = context.publish('t', ('x'):rep(2^21))
          print(ok, code, text:match('%d+ at most'))
-         print(context.query('store', 'large', 30))
-         print(context.query('store', 'end', 30))",
+         ok, code, text = context.query('store', 'large', 30)
+         print(ok, code, text:match('%d+ at most'), text:match('max_payload') ~= nil)
+         context.query('store', 'large', 30, function(...)
+           print(select('#', ...), select(4, ...), select(5, ...), (select(6, ...)):match('too large'))
+           context.query('store', 'large', function(...)
+             print(select(4, ...), select(5, ...), (select(6, ...)):match('too large'))
+             print(context.query('store', 'end', 30))
+           end)
+         end)
+         print(context.wait('nobody'))
+         context.wait('nobody', function(...) print('waited', ...) end)",
         "false\t205\nfalse\t205\nnil\nfalse\t205\ntrue\nfalse\t207\nfalse\t208\n\
-         false\t206\t1048496 at most\ttrue\nfalse\t206\t1048496 at most\n\
-         false\t206\t1048496 at most\nfalse\t206\nfalse\t207\n",
+         false\t206\t1048576 at most\ttrue\nfalse\t206\t1048576 at most\n\
+         false\t206\t1048576 at most\nfalse\t206\t1048576 at most\ttrue\nfalse\t205\n\
+         waited\tfalse\t205\tnobody\n\
+         6\tlarge\t30\ttoo large\nlarge\tnil\ttoo large\nfalse\t207\n",
     );
     assert_eq!(store.line(), "asked");
-    assert!(store.line().starts_with("false\t206"));
+    (0..3).for_each(|_| assert!(store.line().starts_with("false\t206\ttoo large")));
 }
 
 #[test]
@@ -382,18 +393,18 @@ fn a_process_of_another_version_is_refused() {
     let Some(nats) = Nats::start() else { return };
     let mut store = nats.node("one", STORE);
     assert_eq!(store.line(), "ready");
-    let head = [&[2][..], &0x1234_u64.to_le_bytes()].concat();
+    let head = [&[3][..], &0x1234_u64.to_le_bytes()].concat();
     nats.publish("node-lua.all", &[&head[..], b"whatever follows"].concat());
     nats.publish("node-lua.all", &head);
     // Neither is what cannot be read, nor what is cut off.
-    nats.publish("node-lua.all", &[&[1][..], &7_u64.to_le_bytes(), &[99]].concat());
-    nats.publish("node-lua.all", &[1, 2]);
+    nats.publish("node-lua.all", &[&[2][..], &7_u64.to_le_bytes(), &[99]].concat());
+    nats.publish("node-lua.all", &[2, 2]);
     assert_prints(&nats, "print(context.query('store', 'hello', 30))", "true\thello\n");
     assert_prints(&nats, "print(context.send('store', 'end'))", "true\n");
     let done = store.finish(PATIENCE).succeeded();
     let told: Vec<_> = done.stderr.lines().filter(|line| line.contains("version")).collect();
     assert_eq!(told.len(), 1, "{done}");
-    assert!(told[0].contains("0000000000001234 speaks version 2 of the protocol"), "{done}");
+    assert!(told[0].contains("0000000000001234 speaks version 3 of the protocol"), "{done}");
     assert!(done.stderr.contains("unknown tag 99"), "{done}");
 }
 
@@ -403,6 +414,12 @@ fn without_a_cluster_there_is_none() {
     assert_eq!(run(node_lua().args(["-e", code])).succeeded().stdout, "nil\t0\tnil\n");
     for (flags, expected) in [
         (&["--cluster", "http://localhost:1"][..], "not nats://host:port"),
+        (&["--cluster", "nats://localhost:1,"], "'': not nats://host:port"),
+        (&["--cluster", "nats://"], "no host"),
+        (&["--cluster", "nats://me:secret@host:bad"], "'nats://...@host:bad': "),
+        (&["--cluster", "nats://127.0.0.1:1", "--cluster-creds", "Cargo.toml"], "nor the seed"),
+        (&["--cluster", "nats://127.0.0.1:1", "--cluster-ca", "Cargo.toml"], "no certificate"),
+        (&["--cluster", "nats://127.0.0.1:1", "--cluster-key", "x"], "needs --cluster-cert"),
         (&["--cluster", "nats://127.0.0.1:1", "--cluster-creds", "/nowhere"], "/nowhere: "),
         (&["--cluster-ca", "x"], "need --cluster"),
         (&["--node", ""], "not a name"),
@@ -440,6 +457,64 @@ fn processes_end_in_order_and_are_missed_at_once() {
     store.signal("TERM");
     assert_eq!(asker.line(), "false\t205");
     assert_eq!(store.finish(PATIENCE).code(), Some(143));
+}
+
+/// What a process has sent arrives, however it ends but by force.
+#[test]
+fn what_was_sent_before_the_end_arrives() {
+    let Some(nats) = Nats::start() else { return };
+    for end in ["os.exit(7)", "context.exit(7)", "error('as asked')", "context.destroy()"] {
+        let mut sink = nats.node(
+            "sink",
+            "context.register('sink')
+             local count = 0
+             context.recv(0, function() count = count + 1 end)
+             print('ready')
+             while #context.nodes() < 2 do timer.sleep(0.01) end
+             while #context.nodes() > 1 do timer.sleep(0.01) end
+             print(count)
+             context.destroy()",
+        );
+        assert_eq!(sink.line(), "ready");
+        let code = "while not context.find('sink') do timer.sleep(0.01) end
+            for i = 1, 30000 do assert(context.send('sink', i)) end ";
+        run(&mut nats.command("sender", &[code, end].concat()));
+        assert_eq!(sink.line(), "30000", "{end}");
+    }
+}
+
+/// Lists of names, and of queries, are cut to what a server takes.
+#[test]
+fn servers_that_take_little_at_once_will_do() {
+    let Some(nats) = Nats::with("max_payload: 16384") else { return };
+    let mut server = nats.node(
+        "server",
+        "for i = 1, 1000 do context.register(('n'):rep(200) .. i) end
+         context.recv(0, function(_, value, from, session)
+           if session > 0 then context.reply(from, session, value) end
+         end)
+         print('ready')",
+    );
+    assert_eq!(server.line(), "ready");
+    assert_prints(
+        &nats,
+        "local left, wrong = 1000, 0
+         for i = 1, 1000 do
+           context.run(function()
+             local ok, value = ask(('n'):rep(200) .. i, ('x'):rep(1000), 30)
+             if not ok or #value ~= 1000 then wrong = wrong + 1 end
+             left = left - 1
+             if left > 0 then return end
+             print(wrong, context.send(('n'):rep(200) .. 1, ('x'):rep(16000)))
+             print(select(3, context.send(('n'):rep(200) .. 1, ('x'):rep(16384))):match('takes %d+ at'))
+           end)
+         end",
+        "0\ttrue\ntakes 16384 at\n",
+    );
+    let Some(nats) = Nats::with("max_payload: 1000") else { return };
+    let code = "print(context.query('nobody', 1))";
+    let done = run(&mut nats.command("asker", code)).succeeded();
+    assert!(done.stdout.contains("max_payload of nats-server is 1000 bytes"), "{done}");
 }
 
 #[test]

@@ -85,6 +85,86 @@ fn names_and_passwords_are_part_of_the_address() {
     assert_refused(&["--cluster", &wrong], "authorization violation");
 }
 
+#[test]
+fn words_before_the_host_may_have_any_characters_or_be_a_token() {
+    let Some(nats) = Nats::with("authorization { user: 'a:b', password: 'p@ss/w%rd' }") else {
+        return;
+    };
+    assert_joins(&["--cluster", &format!("nats://a%3Ab:p%40ss%2Fw%25rd@127.0.0.1:{}", nats.port)]);
+    let Some(nats) = Nats::with("authorization { token: 't0k/en' }") else { return };
+    assert_joins(&["--cluster", &format!("nats://t0k%2Fen@127.0.0.1:{}", nats.port)]);
+    let wrong = format!("nats://token@127.0.0.1:{}", nats.port);
+    assert_refused(&["--cluster", &wrong], "authorization violation");
+}
+
+#[test]
+fn an_nkey_is_a_file_that_is_read_at_each_connection() {
+    let [user, other] = [(); 2].map(|()| KeyPair::new_user());
+    let config = format!("authorization {{ users: [ {{ nkey: {} }} ] }}", user.public_key());
+    let Some(mut nats) = Nats::with(&config) else { return };
+    let folder = Folder::new();
+    let seed = |name: &str, key: &KeyPair| {
+        folder.write(name, format!("{}\n", key.seed().unwrap())).display().to_string()
+    };
+    let (good, bad) = (seed("good.nk", &user), seed("bad.nk", &other));
+    let url = nats.url();
+    assert_joins(&["--cluster", &url, "--cluster-creds", &good]);
+    assert_refused(&["--cluster", &url, "--cluster-creds", &bad], "authorization violation");
+    // The server gets another key, and the file is replaced while the process runs.
+    let mut server = Server::spawn(&mut command(
+        &["--cluster", &url, "--cluster-creds", &good],
+        "print(context.query('nobody', 1))
+         repeat timer.sleep(0.01) until select(2, context.query('nobody', 1)) == 231
+         print('away')
+         repeat timer.sleep(0.01) until select(2, context.query('nobody', 1)) == 205
+         print('back')",
+    ));
+    assert_eq!(server.line(), "false\t205");
+    nats.kill();
+    assert_eq!(server.line(), "away");
+    seed("good.nk", &other);
+    nats.config = format!("authorization {{ users: [ {{ nkey: {} }} ] }}", other.public_key());
+    nats.restart();
+    assert_eq!(server.line(), "back");
+}
+
+#[test]
+fn a_server_may_ask_for_a_certificate() {
+    let pki = Pki::new();
+    let path = |name: &str| pki.path(name).display().to_string();
+    let config = format!(
+        "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true, timeout: 10 }}",
+        path("server.pem"),
+        path("server.key"),
+        path("ca.pem")
+    );
+    let Some(nats) = Nats::with(&config) else { return };
+    let url = format!("tls://localhost:{}", nats.port);
+    let (ca, cert, key) = (path("ca.pem"), path("client.pem"), path("client.key"));
+    let base = ["--cluster", &url, "--cluster-ca", &ca];
+    let with = |more: &[&str]| [&base, more].concat().into_iter().map(str::to_owned).collect();
+    let joins = |more: &[&str]| {
+        let options: Vec<String> = with(more);
+        assert_joins(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    joins(&["--cluster-cert", &cert, "--cluster-key", &key]);
+    // Both in one file.
+    let both = [&cert, &key].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+    let both = pki.folder.write("both.pem", both).display().to_string();
+    joins(&["--cluster-cert", &both]);
+    assert_refused(&base, "certificate");
+    let other = Pki::new();
+    let [cert_of, key_of] =
+        ["client.pem", "client.key"].map(|name| other.path(name).display().to_string());
+    let options: Vec<String> = with(&["--cluster-cert", &cert_of, "--cluster-key", &key_of]);
+    assert_refused(&options.iter().map(String::as_str).collect::<Vec<_>>(), "");
+    let done = run(&mut command(
+        &["--cluster", &url, "--cluster-cert", &cert, "--cluster-key", &key_of],
+        "print(1)",
+    ));
+    assert!(done.stderr.contains("client.key: ") && done.stdout.is_empty(), "{done}");
+}
+
 /// A signed statement, as `nsc` makes it.
 fn statement(signer: &KeyPair, subject: &KeyPair, nats: &str) -> String {
     let encode = |text: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(text);

@@ -324,6 +324,29 @@ fn in_a_cluster_no_query_is_left_waiting() {
     assert!(failures.iter().all(|&count| count > 0), "{failures:?}");
 }
 
+/// A fault that was planted: what is lost on the way is not missed. Some seeds find it, and each of
+/// those finds it again.
+#[cfg(all(feature = "cluster", debug_assertions))]
+#[test]
+fn in_a_cluster_losses_that_nobody_notices_are_found() {
+    let simulate = |seeds: &str| {
+        let line = format!("{seeds} --nodes 3 --faults 0.7 tests/simulation/cluster.lua");
+        let mut command = node_lua();
+        command.env("NODE_LUA_FAILPOINT", "gap all").arg("--simulate").args(words(&line));
+        run_for(&mut command, 5 * PATIENCE)
+    };
+    let done = simulate("1..120");
+    assert_ne!(done.code(), Some(0), "{done}");
+    let last = done.stderr.lines().last().unwrap().to_owned();
+    let (_, found) = last.split_once(" failed: ").unwrap();
+    for seed in found.split_whitespace().take(2) {
+        let again = simulate(seed);
+        assert_ne!(again.code(), Some(0), "seed {seed}: {again}");
+        // A query waited until its time was over, which is no failure that may be.
+        assert!(again.stdout.contains("arithmetic on field '?'"), "seed {seed}: {again}");
+    }
+}
+
 /// Datagrams: without faults as the system has them; with faults they are lost, doubled and
 /// overtaken, the same in each run of a seed.
 #[test]

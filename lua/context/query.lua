@@ -11,7 +11,7 @@ local complete, defer = core.complete, core.defer
 local check_target = core.check_target
 local native_query = native.query
 
-local TIMEOUT, QUERIES_FULL = 208, 213
+local VALUE_TYPE, TIMEOUT, QUERIES_FULL = 206, 208, 213
 
 local context = {}
 
@@ -65,6 +65,8 @@ function context.query(h, ...)
     if callback then
         entry = function(ok, result)
             forget(token)
+            local text = not ok and result == VALUE_TYPE and native.explanation()
+            if text then return callback(ok, result, h, value, given ~= 0 and a or nil, text) end
             if given == 0 then return callback(ok, result, h, value) end
             return callback(ok, result, h, value, a)
         end
@@ -95,6 +97,10 @@ function context.query(h, ...)
     local result
     ok, result = suspend()
     forget(token)
+    if not ok and result == VALUE_TYPE then
+        local text = native.explanation()
+        if text then return ok, result, text end
+    end
     return ok, result
 end
 

@@ -139,10 +139,14 @@ function context.wait(h, ...)
     local given_handle = h
     local code, text
     h, code, text = find_target(h, "wait")
-    if h == -1 and code == CLUSTER_AWAY then
+    -- In a cluster names come and go by themselves.
+    if h == -1 and (code == CLUSTER_AWAY or given_handle ~= -1 and native.node()) then
         local last, callback = select("#", ...), nil
         if last > 0 then callback = select(last, ...) end
-        if type(callback) ~= "function" then return false, code, text end
+        if type(callback) ~= "function" then
+            if text then return false, code, text end
+            return false, code
+        end
         defer(callback, false, code, given_handle)
         return
     end

@@ -28,8 +28,11 @@ Options:
   --turn-limit S   seconds of CPU time that one turn of a context may use (default: no limit)
   --cluster URLS   be part of the cluster of these NATS servers: nats://host:port or
                    tls://host:port, with commas between several
-  --cluster-creds FILE  credentials for them (or environment variable NODE_LUA_CLUSTER_CREDS)
+  --cluster-creds FILE  credentials, or the seed of an nkey, for them (or environment variable
+                        NODE_LUA_CLUSTER_CREDS)
   --cluster-ca FILE     certificates of authorities to trust, in place of the system's
+  --cluster-cert FILE   certificate to show them, and its key
+  --cluster-key FILE    its key, if that is in a file of its own
   --node NAME      what this process is called in the cluster (default: host name and process id)
   --exit-with-main end the process with the main script's context
   --grace S        seconds that a callback for INT or TERM has to end the process
@@ -132,7 +135,7 @@ pub struct Run {
 }
 
 /// Which cluster to be part of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// `--cluster`.
     pub servers: String,
@@ -140,6 +143,10 @@ pub struct Cluster {
     pub credentials: Option<PathBuf>,
     /// `--cluster-ca`.
     pub authorities: Option<PathBuf>,
+    /// `--cluster-cert`.
+    pub certificates: Option<PathBuf>,
+    /// `--cluster-key`.
+    pub key: Option<PathBuf>,
 }
 
 /// How to simulate.
@@ -227,7 +234,7 @@ pub fn parse(
         node: None,
         simulation: None,
     };
-    let (mut servers, mut credentials, mut authorities) = (None, None, None);
+    let (mut servers, mut cluster) = (None, Cluster::default());
     let (mut seeds, mut simulated) = (None, Simulated::default());
     while let Some(argument) = parser.next()? {
         match argument {
@@ -264,8 +271,10 @@ pub fn parse(
             Long("memory-limit") => run.memory_limit = Some(bytes(&parser.value()?.string()?)?),
             Long("turn-limit") => run.turn_limit = Some(seconds(&mut parser, "--turn-limit")?),
             Long("cluster") => servers = Some(parser.value()?.string()?),
-            Long("cluster-creds") => credentials = Some(PathBuf::from(parser.value()?)),
-            Long("cluster-ca") => authorities = Some(PathBuf::from(parser.value()?)),
+            Long("cluster-creds") => cluster.credentials = Some(parser.value()?.into()),
+            Long("cluster-ca") => cluster.authorities = Some(parser.value()?.into()),
+            Long("cluster-cert") => cluster.certificates = Some(parser.value()?.into()),
+            Long("cluster-key") => cluster.key = Some(parser.value()?.into()),
             Long("node") => run.node = Some(node_name(parser.value()?.string()?)?),
             Long("exit-with-main") => run.exits_with_main = true,
             Long("grace") => run.grace = grace(&parser.value()?.string()?)?,
@@ -300,10 +309,13 @@ pub fn parse(
         }
     }
     run.simulation = simulated.with(seeds, &run)?;
-    if servers.is_none() && credentials.as_ref().or(authorities.as_ref()).is_some() {
-        return Err("--cluster-creds and --cluster-ca need --cluster".into());
+    if servers.is_none() && cluster != Cluster::default() {
+        return Err("--cluster-creds, -ca, -cert and -key need --cluster".into());
     }
-    run.cluster = servers.map(|servers| Cluster { servers, credentials, authorities });
+    if cluster.key.is_some() && cluster.certificates.is_none() {
+        return Err("--cluster-key needs --cluster-cert".into());
+    }
+    run.cluster = servers.map(|servers| Cluster { servers, ..cluster });
     if run.cluster.is_some() && run.simulation.is_some() {
         return Err("--simulate and --cluster exclude each other".into());
     }

@@ -6,10 +6,6 @@ use std::sync::Arc;
 use super::args::Run;
 use crate::sched::Scheduler;
 
-/// The process in the cluster, if it is in one.
-#[derive(Debug, Default)]
-pub(super) struct Joined(#[cfg(feature = "cluster")] Option<Arc<crate::cluster::Node>>);
-
 /// What the process is called where nobody has said so.
 #[cfg(feature = "cluster")]
 fn default_name() -> String {
@@ -19,12 +15,12 @@ fn default_name() -> String {
 }
 
 /// Makes the process part of the cluster that was asked for, before any context runs: waits until
-/// it is, or the first try has failed.
+/// it is, or the first try has failed. It leaves it when it exits, however a script has it do so.
 ///
 /// # Errors
 /// Addresses or files that make no sense.
 #[cfg(feature = "cluster")]
-pub(super) fn join(run: &Run, scheduler: &Arc<Scheduler>) -> io::Result<Joined> {
+pub(super) fn join(run: &Run, scheduler: &Arc<Scheduler>) -> io::Result<()> {
     use std::time::Duration;
 
     use crate::cluster::{Node, Options, nats};
@@ -32,18 +28,39 @@ pub(super) fn join(run: &Run, scheduler: &Arc<Scheduler>) -> io::Result<Joined> 
     /// A server that does not answer must not keep the script from running.
     const PATIENCE: Duration = Duration::from_secs(3);
 
-    let Some(wanted) = &run.cluster else { return Ok(Joined(None)) };
+    extern "C" fn on_exit(_: std::ffi::c_int) {
+        leave();
+    }
+
+    let Some(wanted) = &run.cluster else { return Ok(()) };
     let environment = || std::env::var_os("NODE_LUA_CLUSTER_CREDS").map(Into::into);
     let options = Options {
         servers: wanted.servers.clone(),
         credentials: wanted.credentials.clone().or_else(environment),
         authorities: wanted.authorities.clone(),
+        certificates: wanted.certificates.clone(),
+        key: wanted.key.clone(),
     };
     let node = Node::new(run.node.clone().unwrap_or_else(default_name), scheduler);
     scheduler.join(Arc::clone(&node) as _);
     nats::start(&options, &node)?;
+    if NODE.set(Arc::clone(&node)).is_ok() {
+        crate::os::exit::at_exit(on_exit);
+    }
     node.wait_until_tried(PATIENCE);
-    Ok(Joined(Some(node)))
+    Ok(())
+}
+
+/// The process in the cluster, if it is in one.
+#[cfg(feature = "cluster")]
+static NODE: std::sync::OnceLock<Arc<crate::cluster::Node>> = std::sync::OnceLock::new();
+
+/// Tells the others that the process ends in order, once what was to be sent is.
+pub(super) fn leave() {
+    #[cfg(feature = "cluster")]
+    if let Some(node) = NODE.get().filter(|_| !crate::os::stdio::fork::is_child()) {
+        node.leave(std::time::Duration::from_secs(1));
+    }
 }
 
 /// There is no cluster to be part of.
@@ -51,20 +68,10 @@ pub(super) fn join(run: &Run, scheduler: &Arc<Scheduler>) -> io::Result<Joined> 
 /// # Errors
 /// If one was asked for.
 #[cfg(not(feature = "cluster"))]
-pub(super) fn join(run: &Run, _: &Arc<Scheduler>) -> io::Result<Joined> {
+pub(super) fn join(run: &Run, _: &Arc<Scheduler>) -> io::Result<()> {
     match run.cluster {
-        None => Ok(Joined()),
+        None => Ok(()),
         Some(_) => Err(io::Error::other("--cluster: node-lua was built without feature `cluster`")),
-    }
-}
-
-impl Joined {
-    /// Tells the others that the process ends in order.
-    pub(super) fn leave(&self) {
-        #[cfg(feature = "cluster")]
-        if let Some(node) = &self.0 {
-            node.leave(std::time::Duration::from_secs(1));
-        }
     }
 }
 

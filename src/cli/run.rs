@@ -84,19 +84,13 @@ fn run_script(program: &OsString, run: &Run) -> ExitCode {
     let Some((scheduler, settings)) = prepare(program, run, workers) else {
         return ExitCode::FAILURE;
     };
-    let cluster = match cluster::join(run, &scheduler) {
-        Ok(cluster) => cluster,
-        Err(error) => {
-            complain(&error.to_string());
-            return ExitCode::FAILURE;
-        }
-    };
-    if let Err(error) = start(&scheduler, &settings) {
+    let joined = cluster::join(run, &scheduler);
+    if let Err(error) = joined.and_then(|()| start(&scheduler, &settings)) {
         complain(&error.to_string());
         return ExitCode::FAILURE;
     }
     scheduler.wait_until_done();
-    cluster.leave();
+    cluster::leave();
     net::wait_for_lingering(FLUSH_PATIENCE);
     failpoint::report();
     if !stdio::finish() {

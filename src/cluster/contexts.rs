@@ -3,14 +3,11 @@
 use std::cell::RefCell;
 
 use super::node::Node;
-use super::state::{EVERYBODY, State, Who};
+use super::state::{EVERYBODY, MESSAGE_BYTES, State, Who};
 use super::wire::{self, Frame, Target};
 use crate::error::Code;
-use crate::message::{Ending, Event, Held, Id, Value};
-use crate::sched::{Cluster, Context, Failure};
-
-/// Bytes that a message takes beside its value and name, at most.
-pub(super) const MESSAGE_BYTES: usize = 80;
+use crate::message::{Ending, Event, Failure, Held, Id, Value};
+use crate::sched::{Cluster, Context};
 
 /// Working memory for values on their way out, kept from one to the next.
 const SCRATCH_BYTES_KEPT: usize = 64 << 10;
@@ -30,7 +27,7 @@ fn with_encoded<R>(value: &Value, body: impl FnOnce(&[u8]) -> R) -> Result<R, Fa
         Ok(()) => Ok(body(&bytes)),
         Err(_) => {
             let text = "light userdata does not leave its process: it is an address in its memory";
-            Err(Failure { code: Code::VALUE_TYPE, text: Some(text.to_owned()) })
+            Err(Failure { code: Code::VALUE_TYPE, text: Some(text.into()) })
         }
     };
     bytes.shrink_to(SCRATCH_BYTES_KEPT);
@@ -49,16 +46,15 @@ impl State {
     fn check_size(&self, bytes: usize) -> Result<(), Failure> {
         if bytes > self.max_payload {
             let text = format!(
-                "{}: it takes {bytes} bytes on its way to another process, and the server takes {} \
-                 at most (max_payload of nats-server)",
-                Code::VALUE_TYPE.text(),
+                "too large for other processes: it takes {bytes} bytes, and nats-server takes {} at \
+                 most (its max_payload)",
                 self.max_payload
             );
-            return Err(Failure { code: Code::VALUE_TYPE, text: Some(text) });
+            return Err(Failure { code: Code::VALUE_TYPE, text: Some(text.into()) });
         }
         if self.out.is_full() {
-            let text = "too much waits to be sent to other processes".to_owned();
-            return Err(Failure { code: Code::MAILBOX_FULL, text: Some(text) });
+            let text = Some("too much waits to be sent to other processes".into());
+            return Err(Failure { code: Code::MAILBOX_FULL, text });
         }
         Ok(())
     }
@@ -229,7 +225,7 @@ impl Node {
         asker: Id,
         from: Option<&Context>,
         session: u64,
-        result: Result<Value, Code>,
+        result: Result<Value, Failure>,
     ) -> Result<(), Failure> {
         let post = |result: Result<&[u8], Failure>| {
             self.with(|state, _| {
@@ -241,19 +237,25 @@ impl Node {
                 }
                 state.check_here()?;
                 let size = |bytes: &[u8]| state.check_size(bytes.len() + MESSAGE_BYTES);
-                let result = result.and_then(|bytes| size(bytes).map(|()| bytes));
-                let (told, bytes) = match &result {
-                    Ok(bytes) => (Ok(*bytes), bytes.len()),
-                    Err(failure) => (Err(failure.code), 0),
-                };
-                let bytes = bytes + MESSAGE_BYTES;
-                state.write(node, bytes, |out| wire::put_reply(out, context, session, told));
-                result.map(drop)
+                match result.and_then(|bytes| size(bytes).map(|()| bytes)) {
+                    Ok(value) => {
+                        let bytes = value.len() + MESSAGE_BYTES;
+                        let write = |out: &mut Vec<u8>| {
+                            wire::put_reply(out, context, session, Ok(value));
+                        };
+                        state.write(node, bytes, write);
+                        Ok(())
+                    }
+                    Err(failure) => {
+                        state.refuse(node, context, session, &failure);
+                        Err(failure)
+                    }
+                }
             })
         };
         match &result {
             // That it is told is all that is wanted.
-            Err(code) => post(Err((*code).into())).or(Ok(())),
+            Err(failure) => post(Err(failure.clone())).or(Ok(())),
             Ok(value) => match with_encoded(value, |bytes| {
                 let held = from.map_or(Ok(None), |from| hold(from, bytes.len() + MESSAGE_BYTES));
                 match held {

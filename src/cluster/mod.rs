@@ -5,6 +5,7 @@
 //! gathers for the bus, which takes it all at once: [`nats`], the only place that knows NATS and
 //! tokio, or [`simulated`]. What is said is in [`wire`], and in `docs/PROTOCOL.md`.
 
+mod access;
 mod contexts;
 pub mod nats;
 pub mod node;
@@ -14,7 +15,7 @@ pub mod simulated;
 mod state;
 pub mod wire;
 
-pub use nats::Options;
+pub use access::Options;
 pub use node::Node;
 pub use outbox::Parcel;
 pub use simulated::Bus;

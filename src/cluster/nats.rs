@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use futures::future::poll_fn;
 use futures::stream::{AbortHandle, Abortable, ReadyChunks, SelectAll};
 use tokio::sync::mpsc;
 
+use super::access::Options;
 use super::node::Node;
 use super::outbox::Parcel;
 use super::state::TICK;
@@ -38,79 +39,22 @@ const CHUNK: usize = 128;
 /// Commands that wait for the connection.
 const COMMANDS_MAX: usize = 256;
 
-/// How to connect.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// `nats://` or `tls://`, one or several with commas between them.
-    pub servers: String,
-    /// A file of credentials, as `nsc` writes it.
-    pub credentials: Option<PathBuf>,
-    /// Certificates of authorities in place of those that the system trusts.
-    pub authorities: Option<PathBuf>,
-}
-
-/// Servers that can be connected to.
-///
-/// # Errors
-/// What is wrong with the text.
-fn servers(text: &str) -> io::Result<Vec<ServerAddr>> {
-    let each = |url: &str| {
-        let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
-        if !(url.starts_with("nats://") || url.starts_with("tls://")) {
-            return Err(wrong(format!("{url}: not nats://host:port, nor tls://host:port")));
-        }
-        url.parse().map_err(|error| wrong(format!("{url}: {error}")))
-    };
-    text.split(',').map(each).collect()
-}
-
-impl Options {
-    /// Checks what can be checked before there is a connection.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub fn check(&self) -> io::Result<()> {
-        servers(&self.servers)?;
-        self.client().map(drop)
-    }
-
-    fn client(&self) -> io::Result<ConnectOptions> {
-        let name = |path: &PathBuf, error: &dyn std::fmt::Display| {
-            io::Error::new(io::ErrorKind::InvalidInput, format!("{}: {error}", path.display()))
-        };
-        let mut options = ConnectOptions::new()
-            .retry_on_initial_connect()
-            .no_echo()
-            .connection_timeout(CONNECT_MAX)
-            .ping_interval(PING)
-            .client_capacity(COMMANDS_MAX)
-            .reconnect_delay_callback(|tries| {
-                let delay = Duration::from_millis(20 << tries.min(6));
-                if tries <= 1 { Duration::ZERO } else { delay.min(RETRY_MAX) }
-            });
-        let named = servers(&self.servers)?.into_iter().find(ServerAddr::has_user_pass);
-        if let Some(address) = &named {
-            let word = |word: Option<&str>| word.unwrap_or_default().to_owned();
-            options = options.user_and_password(word(address.username()), word(address.password()));
-        }
-        if let Some(path) = &self.credentials {
-            let text = std::fs::read_to_string(path).map_err(|error| name(path, &error))?;
-            options = options.credentials(&text).map_err(|error| name(path, &error))?;
-        }
-        if let Some(path) = &self.authorities {
-            std::fs::File::open(path).map_err(|error| name(path, &error))?;
-            options = options.add_root_certificates(path.clone());
-        }
-        Ok(options)
-    }
-}
-
 /// Starts the thread, which connects, and connects again, for as long as the process lives.
 ///
 /// # Errors
 /// Options that make no sense, or a thread that cannot be started.
 pub fn start(options: &Options, node: &Arc<Node>) -> io::Result<()> {
-    let (client, servers) = (options.client()?, servers(&options.servers)?);
+    let (client, servers) = options.client()?;
+    let client = client
+        .retry_on_initial_connect()
+        .no_echo()
+        .connection_timeout(CONNECT_MAX)
+        .ping_interval(PING)
+        .client_capacity(COMMANDS_MAX)
+        .reconnect_delay_callback(|tries| {
+            let delay = Duration::from_millis(20 << tries.min(6));
+            if tries <= 1 { Duration::ZERO } else { delay.min(RETRY_MAX) }
+        });
     let node = Arc::clone(node);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let work = move || {
@@ -144,6 +88,9 @@ async fn run(
     node: &Arc<Node>,
 ) -> Result<(), Failed> {
     let (happened, mut happens) = mpsc::unbounded_channel();
+    // Tries since there was a connection.
+    let tries = Arc::new(AtomicUsize::new(0));
+    let tried = Arc::clone(&tries);
     // Asked before each try which server is to be next, and told how the last tries have failed.
     let trying = Arc::clone(node);
     let options = options.reconnect_to_server_callback(move |servers, _| {
@@ -154,13 +101,22 @@ async fn run(
             let more = if is_plain { " (it does not answer with TLS)" } else { "" };
             Some(format!("{}:{}: {why}{more}", server.addr.host(), server.addr.port()))
         });
-        let failures: Vec<String> = failures.collect();
+        let mut failures: Vec<String> = failures.collect();
+        // Relaxed: a count.
+        if tried.fetch_add(1, Ordering::Relaxed) > 0 && failures.is_empty() {
+            // That is not noted of a server.
+            let hosts: Vec<&str> = servers.iter().map(|server| server.addr.host()).collect();
+            failures.push(format!("no address is known of {}", hosts.join(", ")));
+        }
         if !failures.is_empty() {
             trying.on_away(&failures.join("; "));
         }
         std::future::ready(None)
     });
     let options = options.event_callback(move |event| {
+        if matches!(event, Event::Connected) {
+            tries.store(0, Ordering::Relaxed);
+        }
         // There is nobody to tell at the end.
         let _ = happened.send(event);
         std::future::ready(())

@@ -4,13 +4,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::contexts::MESSAGE_BYTES;
 use super::outbox::Parcel;
-use super::state::{EVERYBODY, Effects, Phase, State, Who};
+use super::state::{EVERYBODY, Effects, PAYLOAD_MIN, Phase, State, Who};
 use super::wire::{self, Frame, Reader, Target};
 use crate::error::Code;
 use crate::logging::Seldom;
-use crate::message::{Event, Id, Malformed, Published, Value};
+use crate::message::{Event, Failure, Id, Malformed, Published, Value};
 use crate::rt;
 use crate::sched::topics;
 use crate::sched::{Refused, Scheduler};
@@ -111,8 +110,13 @@ impl Node {
     /// There is a connection.
     pub fn on_connected(&self, max_payload: usize) {
         log::info!("cluster: connected, as {} ({:016x})", self.name, self.id);
-        let most = max_payload.saturating_sub(MESSAGE_BYTES);
-        self.with(|state, _| state.connected(most, rt::now()));
+        if max_payload < PAYLOAD_MIN {
+            return self.on_away(&format!(
+                "max_payload of nats-server is {max_payload} bytes, and at least {PAYLOAD_MIN} are \
+                 needed"
+            ));
+        }
+        self.with(|state, _| state.connected(max_payload, rt::now()));
     }
 
     /// There is none any more, or no one yet.
@@ -270,15 +274,14 @@ impl Node {
             Ok(value) => self.pass_on(node, (from, session), to, value),
             Err(error) => {
                 self.complain(node, &error);
-                Err(Code::VALUE_TYPE)
+                let text = Some(format!("it cannot be read there: {error}").into());
+                Err(Failure { code: Code::VALUE_TYPE, text })
             }
         };
-        if let Err(code) = result
+        if let Err(failure) = result
             && session != 0
         {
-            self.with(|state, _| {
-                state.write(node, 32, |out| wire::put_reply(out, from, session, Err(code)));
-            });
+            self.with(|state, _| state.refuse(node, from, session, &failure));
         }
     }
 
@@ -288,7 +291,7 @@ impl Node {
         (from, session): (u64, u64),
         to: Target<'_>,
         mut value: Value,
-    ) -> Result<(), Code> {
+    ) -> Result<(), Failure> {
         let asker = self.with(|state, _| state.handle(Who::Context(node, from)));
         let asker = asker.ok_or(Code::MAILBOX_FULL)?;
         let holders = match to {
@@ -320,7 +323,7 @@ impl Node {
                 }
             }
         }
-        Err(failure)
+        Err(failure.into())
     }
 
     // For the process -----------------------------------------------------------------------------
@@ -368,7 +371,7 @@ impl State {
         node: u64,
         to: u64,
         session: u64,
-        result: Result<Value, Code>,
+        result: Result<Value, Failure>,
         effects: &mut Effects,
     ) {
         let Some(asker) = Id::from_number(to as f64) else { return };

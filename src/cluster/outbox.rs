@@ -57,8 +57,9 @@ impl Outbox {
     }
 
     /// Writes what everybody is told.
-    pub(super) fn all(&mut self, own: u64, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.all.back().is_none_or(|(last, _)| last.len() > PARCEL_BYTES / 2) {
+    pub(super) fn all(&mut self, own: u64, max: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let limit = PARCEL_BYTES.min(max) / 2;
+        if self.all.back().is_none_or(|(last, _)| last.len() > limit) {
             let mut parcel = Vec::new();
             wire::put_head(&mut parcel, own);
             self.all.push_back((parcel, false));

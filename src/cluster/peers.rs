@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::state::{Effects, NAMES_MAX, Name, Peer, Phase, State, TICK, Who, gone};
+use super::state::{Effects, NAMES_MAX, Name, Peer, Phase, QUERY_BYTES, State, TICK, Who, gone};
 use super::wire::{FIRST, Frame, LAST};
+use crate::failpoint;
 use crate::message::{Ending, Id};
 
 /// Silence after which a process is asked whether it is there, and is gone if nobody gets that.
@@ -95,7 +96,11 @@ impl State {
     ) -> Option<Frame<'a>> {
         match frame {
             Frame::Alive { state, node: name, is_new } => {
+                let own = self.node.clone();
                 let peer = self.meet(node, now);
+                if peer.name.is_empty() && *name == *own.as_bytes() {
+                    log::warn!("cluster: another process is called {own} too ({node:016x})");
+                }
                 peer.name = String::from_utf8_lossy(name).into_owned();
                 if peer.state != Some(state) {
                     self.ask_names(node);
@@ -154,7 +159,8 @@ impl State {
                 };
                 let lost: Vec<_> = queries.into_iter().filter(|it| !is_open(it)).collect();
                 if !lost.is_empty() {
-                    self.write(node, 20 * lost.len(), |out| Frame::Unknown(lost).put(out));
+                    let bytes = QUERY_BYTES * (lost.len() + 1);
+                    self.write(node, bytes, |out| Frame::Unknown(lost).put(out));
                 }
             }
             Frame::Unknown(queries) => {
@@ -207,7 +213,7 @@ impl State {
         if peer.state.is_none() {
             self.ask_names(node);
         }
-        if !is_due {
+        if !is_due && !failpoint::fails(failpoint::Point::Gap) {
             self.tell(node, &Frame::Gap);
             self.check_pending(node);
         }

@@ -7,18 +7,23 @@ use std::sync::Arc;
 use super::outbox::Outbox;
 use super::wire::{self, FIRST, Frame, LAST};
 use crate::error::Code;
-use crate::message::{Ending, Event, Id};
-use crate::sched::Failure;
+use crate::message::{Ending, Event, Failure, Id};
 use crate::sched::names::NAME_MAX;
 
 /// Between two signs of life.
 pub(super) const TICK: u64 = 500_000_000;
 
-/// Bytes of names in one part of a list.
+/// What a server must take at once, at least: more than the largest frame that is no message.
+pub(super) const PAYLOAD_MIN: usize = 16 << 10;
+
+/// Bytes that a message takes beside its value and name, at most, head of its parcel included.
+pub(super) const MESSAGE_BYTES: usize = 80;
+
+/// Bytes of names in one part of a list, at most.
 const PART_BYTES: usize = 16 << 10;
 
-/// Queries that are asked for at once, whether they are being dealt with.
-const CHECKED_AT_ONCE: usize = 4096;
+/// Bytes that a query takes in a list of some, at most.
+pub(super) const QUERY_BYTES: usize = 20;
 
 /// Names of other processes that are known.
 pub(super) const NAMES_MAX: usize = 1 << 20;
@@ -157,7 +162,7 @@ impl State {
             Phase::Over => "the process ends".to_owned(),
         };
         let text = format!("{}: {why}", Code::CLUSTER_AWAY.text());
-        Err(Failure { code: Code::CLUSTER_AWAY, text: Some(text) })
+        Err(Failure { code: Code::CLUSTER_AWAY, text: Some(text.into()) })
     }
 
     /// What becomes of a name that nobody is known to have.
@@ -166,7 +171,7 @@ impl State {
             (Err(failure), _) => failure,
             (_, Phase::Joining(_)) => Failure {
                 code: Code::CLUSTER_AWAY,
-                text: Some(format!("{}: it is being joined", Code::CLUSTER_AWAY.text())),
+                text: Some(format!("{}: it is being joined", Code::CLUSTER_AWAY.text()).into()),
             },
             _ => Code::NO_CONTEXT.into(),
         }
@@ -177,7 +182,7 @@ impl State {
     /// Tells everybody, if there is anybody.
     pub(super) fn tell_all(&mut self, frame: &Frame<'_>) {
         if self.check_here().is_ok() && !self.out.is_full() {
-            self.out.all(self.own, |out| frame.put(out));
+            self.out.all(self.own, self.max_payload, |out| frame.put(out));
         }
     }
 
@@ -199,17 +204,22 @@ impl State {
 
     pub(super) fn tell(&mut self, node: u64, frame: &Frame<'_>) {
         if !self.out.is_full() {
-            self.write(node, 64, |out| frame.put(out));
+            let more = match frame {
+                Frame::Ended { ending, .. } => ending.detail.as_ref().map_or(0, Vec::len),
+                _ => 0,
+            };
+            self.write(node, 64 + more, |out| frame.put(out));
         }
     }
 
     pub(super) fn tell_names(&mut self, node: u64) {
         let names: Vec<Name> = self.names.iter().cloned().collect();
+        let part_max = PART_BYTES.min(self.max_payload / 4);
         let mut parts: Vec<Vec<&[u8]>> = vec![Vec::new()];
         let mut bytes = 0;
         for name in &names {
             bytes += name.len() + 2;
-            if bytes > PART_BYTES {
+            if bytes > part_max {
                 bytes = 0;
                 parts.push(Vec::new());
             }
@@ -221,8 +231,10 @@ impl State {
         for (index, names) in parts.into_iter().enumerate() {
             let is_last = index + 1 == count;
             let part = if index == 0 { FIRST } else { 0 } | if is_last { LAST } else { 0 };
-            let nodes = if is_last { self.peers.keys().copied().collect() } else { Vec::new() };
-            let bytes = PART_BYTES + 600 + 8 * nodes.len();
+            // Who is left out is met anyway, if a moment later.
+            let most = if is_last { part_max / 8 } else { 0 };
+            let nodes: Vec<u64> = self.peers.keys().take(most).copied().collect();
+            let bytes = part_max + 600 + 8 * nodes.len();
             let frame = Frame::Names { part, state, node: own_name.as_bytes(), nodes, names };
             self.write(node, bytes, |out| frame.put(out));
         }
@@ -239,9 +251,10 @@ impl State {
     /// Asks a process about all queries that it has not answered.
     pub(super) fn check_pending(&mut self, node: u64) {
         let asked = self.pending_at(node);
-        for some in asked.chunks(CHECKED_AT_ONCE) {
+        for some in asked.chunks(self.max_payload / (4 * QUERY_BYTES)) {
             let queries = some.iter().map(|(id, session)| (id.to_bits(), *session)).collect();
-            self.write(node, 20 * some.len(), |out| Frame::Check(queries).put(out));
+            let bytes = QUERY_BYTES * (some.len() + 1);
+            self.write(node, bytes, |out| Frame::Check(queries).put(out));
         }
     }
 
@@ -401,6 +414,12 @@ impl State {
 
     // Queries -------------------------------------------------------------------------------------
 
+    /// Tells a context elsewhere that its query is not answered, and why.
+    pub(super) fn refuse(&mut self, node: u64, to: u64, session: u64, failure: &Failure) {
+        let bytes = MESSAGE_BYTES + failure.text.as_ref().map_or(0, |text| text.len());
+        self.write(node, bytes, |out| wire::put_reply(out, to, session, Err(failure)));
+    }
+
     /// Notes that a process knows of a context of this one.
     pub(super) fn note_contact(&mut self, id: Id, node: u64) {
         let known = self.contacts.entry(id).or_default();
@@ -421,7 +440,7 @@ impl State {
     pub(super) fn fail_pending(&mut self, which: Vec<(Id, u64)>, to: &mut Effects) {
         for (from, session) in which {
             if self.close_pending(from, session).is_some() {
-                to.push((from, Event::Reply { session, result: Err(Code::NO_REPLY) }));
+                to.push((from, Event::Reply { session, result: Err(Code::NO_REPLY.into()) }));
             }
         }
     }
@@ -449,8 +468,7 @@ impl State {
         for (_, asker, session) in served {
             self.close_open(asker, session);
             if let Some(&Who::Context(node, context)) = self.who(asker) {
-                let result = Err(Code::NO_REPLY);
-                self.write(node, 32, |out| wire::put_reply(out, context, session, result));
+                self.refuse(node, context, session, &Code::NO_REPLY.into());
             }
         }
         let frame = Frame::Ended { context: id.to_bits(), ending: copy(ending) };

@@ -4,10 +4,10 @@
 
 use crate::buf::Piece;
 use crate::error::Code;
-use crate::message::{Encoded, Ending, Malformed, Text, Value, check};
+use crate::message::{Encoded, Ending, Failure, Malformed, Text, Value, check};
 
 /// The first byte of everything that is sent. Whoever sees another one does not read on.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes of what is said of an end, at most.
 const DETAIL_MAX: usize = 4096;
@@ -49,7 +49,7 @@ pub enum Frame<'a> {
     /// A message, or a query if the session is above 0.
     Message { from: u64, session: u64, to: Target<'a>, value: Result<Value, Malformed> },
     /// The answer to one.
-    Reply { to: u64, session: u64, result: Result<Value, Code> },
+    Reply { to: u64, session: u64, result: Result<Value, Failure> },
     /// Nobody waits for that answer any more.
     Forget { from: u64, session: u64 },
     /// Asks for a sign of life, in turn with all else.
@@ -181,12 +181,20 @@ pub fn put_value(out: &mut Vec<u8>, value: &Value) -> Result<(), Malformed> {
 }
 
 /// Writes an answer, whose value is written already.
-pub(super) fn put_reply(out: &mut Vec<u8>, to: u64, session: u64, result: Result<&[u8], Code>) {
+pub(super) fn put_reply(out: &mut Vec<u8>, to: u64, session: u64, result: Result<&[u8], &Failure>) {
     out.push(REPLY);
     put_number(out, to);
     put_number(out, session);
-    put_number(out, u64::from(result.err().map_or(0, |code| code.0)));
-    out.extend_from_slice(result.unwrap_or_default());
+    match result {
+        Ok(value) => {
+            out.push(0);
+            out.extend_from_slice(value);
+        }
+        Err(Failure { code, text }) => {
+            put_number(out, u64::from(code.0));
+            put_bytes(out, text.as_deref().unwrap_or_default().as_bytes());
+        }
+    }
 }
 
 /// Writes a message, whose value is written already. It stands behind its length, so that who
@@ -258,7 +266,7 @@ impl<'a> Frame<'a> {
             Frame::Reply { to, session, result } => {
                 let mut bytes = Vec::new();
                 let result = result.as_ref().map(|value| put_value(&mut bytes, value));
-                put_reply(out, *to, *session, result.map(|_| &bytes[..]).map_err(|code| *code));
+                put_reply(out, *to, *session, result.map(|_| &bytes[..]));
             }
             Frame::Forget { from, session } => {
                 out.push(FORGET);
@@ -422,7 +430,14 @@ impl<'a> Reader<'a> {
                 let (to, session) = (self.number()?, self.number()?);
                 let result = match self.number()? {
                     0 => Ok(self.value()?),
-                    code => Err(Code(u16::try_from(code).unwrap_or(Code::NO_REPLY.0))),
+                    code => {
+                        let code = Code(u16::try_from(code).unwrap_or(Code::NO_REPLY.0));
+                        let text = match self.bytes()? {
+                            [] => None,
+                            text => Some(String::from_utf8_lossy(text).into()),
+                        };
+                        Err(Failure { code, text })
+                    }
                 };
                 Frame::Reply { to, session, result }
             }

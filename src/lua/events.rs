@@ -205,7 +205,10 @@ fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
             lua.push_boolean(result.is_ok());
             match result {
                 Ok(value) => push_received(lua, &value),
-                Err(code) => lua.push_number(f64::from(code.0)),
+                Err(failure) => {
+                    lua.push_number(f64::from(failure.code.0));
+                    host::with(|host| host.peers.explanation = failure.text);
+                }
             }
             4
         }

@@ -25,6 +25,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"query", function(query)),
     (c"forget", function(forget)),
     (c"recount", function(recount)),
+    (c"explanation", function(explanation)),
     (c"reply", function(reply)),
     (c"refuse", function(refuse)),
     (c"unreceive", function(unreceive)),
@@ -267,6 +268,13 @@ fn recount(lua: Stack<'_>) -> c_int {
     1
 }
 
+/// native.explanation(): more of why a query has failed, right after it was told; or nothing.
+fn explanation(lua: Stack<'_>) -> c_int {
+    let Some(text) = host::with(|host| host.peers.explanation.take()) else { return 0 };
+    lua.push_text(text.as_bytes());
+    1
+}
+
 /// context.reply(handle, session, value). What cannot travel raises, and is told to the asker.
 fn reply(lua: Stack<'_>) -> c_int {
     let to = check_handle(lua, "reply");
@@ -282,8 +290,7 @@ fn reply(lua: Stack<'_>) -> c_int {
             push_result(lua, result)
         }
         Err(_) => {
-            let failure = Err(Code::VALUE_TYPE);
-            refuse_with(to, session, failure);
+            refuse_with(to, session, Code::VALUE_TYPE);
             raise_top(lua)
         }
     }
@@ -292,13 +299,13 @@ fn reply(lua: Stack<'_>) -> c_int {
 /// native.refuse(handle, session): whoever has asked gets no reply.
 fn refuse(lua: Stack<'_>) -> c_int {
     let (to, session) = (Id::from_number(lua.number(1)), lua.key(2));
-    refuse_with(to, session, Err(Code::NO_REPLY));
+    refuse_with(to, session, Code::NO_REPLY);
     0
 }
 
 /// Tells an asker that there is no answer; who is gone needs none.
-fn refuse_with(to: Option<Id>, session: u64, failure: Result<Value, Code>) {
-    let _ = deliver(to, |_| Event::Reply { session, result: failure });
+fn refuse_with(to: Option<Id>, session: u64, code: Code) {
+    let _ = deliver(to, |_| Event::Reply { session, result: Err(code.into()) });
     host::with(|host| host.peers.explanation = None);
 }
 

@@ -7,8 +7,8 @@ use super::received::Received;
 use super::sessions::Sessions;
 use super::unread::{deliver, deliver_counted};
 use crate::error::Code;
-use crate::message::{Event, Id, Published};
-use crate::sched::{Context, Failure};
+use crate::message::{Event, Failure, Id, Published};
+use crate::sched::Context;
 
 /// Peers whose contexts are remembered, to spare the look-up. A power of two.
 const PEERS: usize = 8;
@@ -23,7 +23,7 @@ pub(super) struct Peers {
     /// The publication that is being delivered.
     pub(super) published: Option<Arc<Published>>,
     /// More of the failure that is about to be told than its code.
-    pub(super) explanation: Option<String>,
+    pub(super) explanation: Option<Box<str>>,
 }
 
 impl Peers {

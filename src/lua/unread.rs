@@ -99,7 +99,7 @@ pub(super) fn deliver_counted(
             (Event::Message { from, session, value }, false)
         }
         Event::Reply { session, result: Ok(value) } => {
-            let result = value.count(allowance).map_err(|_| refuse_for(own));
+            let result = value.count(allowance).map_err(|_| refuse_for(own).into());
             let is_refused = result.is_err();
             (Event::Reply { session, result }, is_refused)
         }

@@ -34,6 +34,21 @@ impl Published {
     }
 }
 
+/// Why something does not get there, or is not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For the script.
+    pub code: Code,
+    /// More of it than the code's own text.
+    pub text: Option<Box<str>>,
+}
+
+impl From<Code> for Failure {
+    fn from(code: Code) -> Failure {
+        Failure { code, text: None }
+    }
+}
+
 /// One thing for a context to react to.
 #[derive(Debug)]
 pub enum Event {
@@ -58,7 +73,7 @@ pub enum Event {
         /// The session of the query.
         session: u64,
         /// What was answered, or why nothing was.
-        result: Result<Value, Code>,
+        result: Result<Value, Failure>,
     },
     /// A context that this one watches, or has asked something, has ended.
     Ended {

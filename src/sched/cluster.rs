@@ -4,23 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::context::Context;
-use crate::error::Code;
-use crate::message::{Ending, Event, Id, Value};
-
-/// Why something does not get there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// For the script.
-    pub code: Code,
-    /// More of it than the code's own text.
-    pub text: Option<String>,
-}
-
-impl From<Code> for Failure {
-    fn from(code: Code) -> Failure {
-        Failure { code, text: None }
-    }
-}
+use crate::message::{Ending, Event, Failure, Id, Value};
 
 /// The other processes. Nothing here waits, and nothing that is called comes back to `sched` with a
 /// lock held. Those elsewhere that a script deals with have handles, [`Id::far`].

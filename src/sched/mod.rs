@@ -31,7 +31,7 @@ mod watch;
 mod watchdog;
 mod worker;
 
-pub use cluster::{Cluster, Failure};
+pub use cluster::Cluster;
 pub use context::{Context, Label, Refused};
 pub use exits::Exits;
 pub use metrics::{Limits, Metrics};

@@ -26,7 +26,7 @@ use super::watch::Watch;
 use super::watchdog::{Alarm, EXTRA_MAX};
 use super::worker::Worker;
 use crate::error::Code;
-use crate::message::{Event, Id, Value};
+use crate::message::{Event, Failure, Id, Value};
 
 /// What other threads see of a worker.
 pub(super) struct Remote {
@@ -436,7 +436,7 @@ impl Scheduler {
         let left = self.registry.remove(context.id());
         for event in unread {
             if let Event::Message { from, session: session @ 1.., .. } = event {
-                self.answer(from, session, Err(Code::NO_REPLY));
+                self.answer(from, session, Err(Code::NO_REPLY.into()));
             }
         }
         if let Some(cluster) = self.cluster().filter(|_| context.has_ties()) {
@@ -455,7 +455,7 @@ impl Scheduler {
     }
 
     /// Delivers an answer to a query; false if the asker is gone.
-    pub fn answer(&self, asker: Id, session: u64, result: Result<Value, Code>) -> bool {
+    pub fn answer(&self, asker: Id, session: u64, result: Result<Value, Failure>) -> bool {
         if let Some(cluster) = self.cluster().filter(|_| asker.is_far()) {
             return cluster.send(asker, None, Event::Reply { session, result }).is_ok();
         }

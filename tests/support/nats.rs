@@ -26,7 +26,7 @@ fn program() -> Option<&'static str> {
 pub(crate) struct Nats {
     child: Child,
     pub(crate) port: u16,
-    config: String,
+    pub(crate) config: String,
     network: Option<String>,
     folder: Folder,
 }
