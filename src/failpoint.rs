@@ -3,8 +3,8 @@
 //!
 //! Only in builds with debug assertions, where the environment variable `NODE_LUA_FAILPOINT` is
 //! read once: `allocation 1234` fails that one, counted over the whole process from 1, and says so
-//! on stderr; `gap all` fails every one; `count` fails nothing. Both print at the end how many there were of each. In other
-//! builds [`fails`] is the constant `false`.
+//! on stderr; `gap all` fails every one; `count` fails nothing. Both print at the end how many
+//! there were of each. In other builds [`fails`] is the constant `false`.
 
 #[cfg(debug_assertions)]
 use std::sync::LazyLock;

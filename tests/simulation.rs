@@ -342,8 +342,9 @@ fn in_a_cluster_losses_that_nobody_notices_are_found() {
     for seed in found.split_whitespace().take(2) {
         let again = simulate(seed);
         assert_ne!(again.code(), Some(0), "seed {seed}: {again}");
-        // A query waited until its time was over, which is no failure that may be.
-        assert!(again.stdout.contains("arithmetic on field '?'"), "seed {seed}: {again}");
+        // A query waited too long, or until its time was over, which is no failure that may be.
+        let whys = ["told too late", "arithmetic on field '?'"];
+        assert!(whys.iter().any(|why| again.stdout.contains(why)), "seed {seed}: {again}");
     }
 }
 

@@ -46,8 +46,8 @@ impl State {
     fn check_size(&self, bytes: usize) -> Result<(), Failure> {
         if bytes > self.max_payload {
             let text = format!(
-                "too large for other processes: it takes {bytes} bytes, and nats-server takes {} at \
-                 most (its max_payload)",
+                "too large for other processes: it takes {bytes} bytes, and nats-server takes {} \
+                 at most (its max_payload)",
                 self.max_payload
             );
             return Err(Failure { code: Code::VALUE_TYPE, text: Some(text.into()) });

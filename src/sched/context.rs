@@ -307,11 +307,7 @@ impl Context {
             return;
         }
         let sender = self.scheduler.registry().get(from);
-        let sender = match sender {
-            Some(sender) => sender.label().to_string(),
-            None if from.is_far() => "another process".to_owned(),
-            None => format!("context {from}"),
-        };
+        let sender = sender.map_or_else(|| format!("context {from}"), |it| it.label().to_string());
         let text = format!(
             "{}: its mailbox is full, {what} of {sender} was refused (209): {} messages wait, \
              {} at most, and {} bytes, {} at most (--mailbox, or option mailbox of context.create)",

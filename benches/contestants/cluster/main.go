@@ -1,12 +1,18 @@
-// Queries over NATS by nats.go, to be compared with benches/scripts/cluster_ask.lua.
+// Queries over NATS by nats.go, and over plain TCP, to be compared with
+// benches/scripts/cluster_ask.lua and cluster_broadcast.lua.
 //
 //	main serve URL
 //	main ask URL COUNT IN_FLIGHT
-//	main broadcast URL COUNT NODES
+//	main broadcast URL COUNT NODES SUBSCRIPTIONS
+//	main tcp-serve ADDRESS
+//	main tcp-ask ADDRESS COUNT IN_FLIGHT
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"sort"
 	"strconv"
@@ -23,6 +29,13 @@ func check(err error) {
 }
 
 func main() {
+	switch os.Args[1] {
+	case "tcp-serve":
+		serveTCP()
+	case "tcp-ask":
+		askTCP()
+		return
+	}
 	connection, err := nats.Connect(os.Args[2])
 	check(err)
 	if os.Args[1] == "serve" {
@@ -62,28 +75,92 @@ func main() {
 	for _, list := range times {
 		all = append(all, list...)
 	}
+	report(flight, all, took)
+}
+
+const size = 20
+
+// Answers frames of as many bytes as a query has.
+func serveTCP() {
+	listener, err := net.Listen("tcp", os.Args[2])
+	check(err)
+	fmt.Println("ready")
+	for {
+		connection, err := listener.Accept()
+		check(err)
+		go func() {
+			reader, writer := bufio.NewReader(connection), bufio.NewWriter(connection)
+			frame := make([]byte, size)
+			for {
+				if _, err := io.ReadFull(reader, frame); err != nil {
+					return
+				}
+				writer.Write(frame)
+				if reader.Buffered() < size {
+					writer.Flush()
+				}
+			}
+		}()
+	}
+}
+
+// Asks over one connection; answers come in order.
+func askTCP() {
+	connection, err := net.Dial("tcp", os.Args[2])
+	check(err)
+	count, _ := strconv.Atoi(os.Args[3])
+	flight, _ := strconv.Atoi(os.Args[4])
+	reader, writer := bufio.NewReader(connection), bufio.NewWriter(connection)
+	frame := make([]byte, size)
+	sent := make(chan time.Time, flight)
+	began := time.Now()
+	for i := 0; i < flight; i++ {
+		sent <- time.Now()
+		writer.Write(frame)
+	}
+	check(writer.Flush())
+	var times []float64
+	for i := 0; i < count; i++ {
+		_, err := io.ReadFull(reader, frame)
+		check(err)
+		times = append(times, float64(time.Since(<-sent).Nanoseconds())/1e3)
+		if i+flight < count {
+			sent <- time.Now()
+			writer.Write(frame)
+			if reader.Buffered() < size || i+flight+1 == count {
+				check(writer.Flush())
+			}
+		}
+	}
+	report(flight, times, time.Since(began).Seconds())
+}
+
+func report(flight int, all []float64, took float64) {
 	sort.Float64s(all)
 	fmt.Printf("%d in flight: %.0f/s, p50 %.1f us, p99 %.1f us\n", flight,
 		float64(len(all))/took, all[len(all)/2], all[len(all)*99/100])
 }
 
-// Publications of 1 KiB to as many connections, each in a goroutine of its own.
+// Publications of 1 KiB to as many connections, with so many subscriptions each.
 func broadcast(connection *nats.Conn, count int) {
 	nodes, _ := strconv.Atoi(os.Args[4])
+	subscriptions, _ := strconv.Atoi(os.Args[5])
 	var group sync.WaitGroup
 	for node := 0; node < nodes; node++ {
 		listener, err := nats.Connect(os.Args[2])
 		check(err)
-		group.Add(1)
-		left := count
-		subscription, err := listener.Subscribe("bench.all", func(*nats.Msg) {
-			left--
-			if left == 0 {
-				group.Done()
-			}
-		})
-		check(err)
-		check(subscription.SetPendingLimits(-1, -1))
+		for i := 0; i < subscriptions; i++ {
+			group.Add(1)
+			left := count
+			subscription, err := listener.Subscribe("bench.all", func(*nats.Msg) {
+				left--
+				if left == 0 {
+					group.Done()
+				}
+			})
+			check(err)
+			check(subscription.SetPendingLimits(-1, -1))
+		}
 		check(listener.Flush())
 	}
 	value := make([]byte, 1024)
