@@ -201,6 +201,37 @@ fn topics_reach_all_processes() {
     }
 }
 
+/// What one context publishes comes in order, whatever the topics and the subscriptions.
+#[test]
+fn publications_to_several_topics_come_in_order() {
+    let Some(nats) = Nats::start() else { return };
+    let mut listener = nats.node(
+        "listener",
+        "local last, count = 0, 0
+         for index, topic in ipairs { 'a', 'b', 'c.*', 'd.>', 'd.*' } do
+           context.subscribe(topic, function(value)
+             -- Two subscriptions fit the fourth.
+             if value < last then print('after ' .. last .. ' came ' .. value) os.exit(1) end
+             last, count = value, count + 1
+             if count < 5000 then return end
+             print('in order')
+             os.exit(0)
+           end)
+         end
+         context.register('listener')
+         print('ready')",
+    );
+    assert_eq!(listener.line(), "ready");
+    assert_prints(
+        &nats,
+        "while not context.find('listener') do timer.sleep(0.01) end
+         local topics = { 'a', 'b', 'c.x', 'd.y' }
+         for i = 1, 4000 do assert(context.publish(topics[i % 4 + 1], i)) end",
+        "",
+    );
+    assert_eq!(listener.line(), "in order");
+}
+
 #[test]
 fn of_several_who_share_a_name_the_nearest_are_asked() {
     let Some(nats) = Nats::start() else { return };

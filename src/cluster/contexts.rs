@@ -164,9 +164,11 @@ impl Cluster for Node {
                 let bytes = value.len() + topic.len() + MESSAGE_BYTES;
                 state.check_size(bytes)?;
                 state.note_contact(from.id(), EVERYBODY);
-                let own = state.own;
+                let (own, published) = (state.own, &mut state.published);
                 let head = |out: &mut Vec<u8>| {
                     wire::put_head(out, own);
+                    out.extend_from_slice(&published.to_le_bytes());
+                    *published += 1;
                     wire::put_bytes(out, topic);
                 };
                 let write = |out: &mut Vec<u8>| {

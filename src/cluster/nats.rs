@@ -13,11 +13,13 @@ use futures::StreamExt;
 use futures::future::poll_fn;
 use futures::stream::{AbortHandle, Abortable, ReadyChunks, SelectAll};
 use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 
 use super::access::Options;
 use super::node::Node;
 use super::outbox::Parcel;
 use super::state::TICK;
+use super::wire::order;
 
 /// What everybody is told; what one process is told; what is published.
 const ALL: &str = "node-lua.all";
@@ -58,7 +60,7 @@ pub fn start(options: &Options, node: &Arc<Node>) -> io::Result<()> {
     let node = Arc::clone(node);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let work = move || {
-        if let Err(error) = runtime.block_on(run(client, servers, &node)) {
+        if let Err(error) = runtime.block_on(unconstrained(run(client, servers, &node))) {
             node.on_away(&error.to_string());
         }
         node.finish();
@@ -194,8 +196,10 @@ impl futures::Stream for Topic {
     }
 }
 
-/// Hands on what comes. What was published goes first, then what everybody is told, then what this
-/// process is told: a process sends in this order what somebody may rely on.
+/// Hands on what comes. What was published goes first, to all topics in the order in which it was,
+/// then what everybody is told, then what this process is told: a process sends in this order what
+/// somebody may rely on. It takes all that is there of each before the next, so nobody may tell it
+/// that others want their turn.
 async fn receive(
     client: &Client,
     node: &Node,
@@ -208,6 +212,7 @@ async fn receive(
     let mut nobody = nobody.ready_chunks(CHUNK);
     let mut topics: SelectAll<Abortable<Topic>> = SelectAll::new();
     let mut ends: HashMap<Box<[u8]>, AbortHandle> = HashMap::new();
+    let mut published = Vec::new();
     let mut ticks = tokio::time::interval(Duration::from_nanos(TICK));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     poll_fn(|cx| {
@@ -236,8 +241,16 @@ async fn receive(
                     ends.insert(pattern, end);
                 }
             }
-            if let Poll::Ready(Some((pattern, messages))) = topics.poll_next_unpin(cx) {
-                messages.iter().for_each(|message| node.on_topic(&pattern, &message.payload));
+            while let Poll::Ready(Some((pattern, messages))) = topics.poll_next_unpin(cx) {
+                published.extend(messages.into_iter().map(|it| (Arc::clone(&pattern), it.payload)));
+            }
+            if !published.is_empty() {
+                if topics.len() > 1 {
+                    published.sort_by_key(|(_, bytes)| order(bytes));
+                }
+                let all = published.drain(..);
+                all.for_each(|(pattern, bytes)| node.on_topic(&pattern, &bytes));
+                published.shrink_to(CHUNK);
                 continue;
             }
             if let Poll::Ready(Some(messages)) = all.poll_next_unpin(cx) {

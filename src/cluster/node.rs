@@ -209,7 +209,7 @@ impl Node {
     /// What was published to a topic that fits a pattern of this process.
     pub fn on_topic(&self, pattern: &[u8], bytes: &[u8]) {
         let Some((node, mut reader)) = self.open(bytes) else { return };
-        let Ok(topic) = reader.bytes() else { return };
+        let (Ok(_), Ok(topic)) = (reader.take::<8>(), reader.bytes()) else { return };
         if topics::check(topic, false).is_err() {
             return self.complain(node, &Malformed::Key);
         }

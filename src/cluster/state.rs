@@ -101,6 +101,8 @@ pub(super) struct State {
     /// The names of this process, and the number of times that they have changed.
     names: BTreeSet<Name>,
     pub(super) changes: u64,
+    /// Parcels of publications so far.
+    pub(super) published: u64,
     patterns: HashMap<Box<[u8]>, usize>,
     pub(super) peers: BTreeMap<u64, Peer>,
     holders: HashMap<Name, Holders>,
@@ -138,6 +140,7 @@ impl State {
             out: Outbox::default(),
             names: BTreeSet::new(),
             changes: 0,
+            published: 0,
             patterns: HashMap::new(),
             peers: BTreeMap::new(),
             holders: HashMap::new(),

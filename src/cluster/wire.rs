@@ -116,6 +116,13 @@ pub(super) fn put_head(out: &mut Vec<u8>, node: u64) {
     out.extend_from_slice(&node.to_le_bytes());
 }
 
+/// What publications are put in order by: their process, and the number of the parcel there.
+pub(super) fn order(bytes: &[u8]) -> Option<(u64, u64)> {
+    let mut reader = Reader(bytes.get(1..)?);
+    let [node, number] = [reader.take().ok()?, reader.take().ok()?].map(u64::from_le_bytes);
+    Some((node, number))
+}
+
 fn put_ending(out: &mut Vec<u8>, ending: &Ending) {
     let reason = REASONS.iter().position(|reason| *reason == ending.reason).unwrap_or(0);
     out.push(reason as u8);

@@ -52,6 +52,7 @@ pub(super) fn run(input: &[u8]) {
             NODE.on_node(&bytes);
         }
         _ => {
+            bytes.extend_from_slice(&[0; 8]);
             bytes.extend_from_slice(rest);
             NODE.on_topic(b"topic", &bytes);
         }
