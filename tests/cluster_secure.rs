@@ -165,6 +165,27 @@ fn a_server_may_ask_for_a_certificate() {
     assert!(done.stderr.contains("client.key: ") && done.stdout.is_empty(), "{done}");
 }
 
+#[test]
+fn who_may_not_use_the_subjects_is_told() {
+    let config = "authorization { users: [
+        { user: none, password: x, permissions: { publish: 'other.>', subscribe: 'other.>' } }
+        { user: deaf, password: x, permissions: { subscribe: 'node-lua.topic.>' } }
+        { user: some, password: x, permissions: { publish: {
+            deny: ['node-lua.topic.secret'] } } } ] }";
+    let Some(nats) = Nats::with(config) else { return };
+    let url = |user: &str| format!("nats://{user}:x@127.0.0.1:{}", nats.port);
+    assert_refused(&["--cluster", &url("none")], "permissions violation");
+    assert_refused(&["--cluster", &url("deaf")], "permissions violation");
+    assert_joins(&["--cluster", &url("some")]);
+    // What is published where one may not is lost, and the log says so.
+    let code = "for _ = 1, 5 do print(context.publish('secret', 1)) timer.sleep(0.02) end
+        print(context.query('nobody', 1))
+        timer.sleep(0.2)";
+    let done = run(&mut command(&["--cluster", &url("some")], code)).succeeded();
+    assert!(done.stdout.ends_with("true\t0\nfalse\t205\n"), "{done}");
+    assert_eq!(done.stderr.matches("Permissions Violation").count(), 1, "{done}");
+}
+
 /// A signed statement, as `nsc` makes it.
 fn statement(signer: &KeyPair, subject: &KeyPair, nats: &str) -> String {
     let encode = |text: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(text);

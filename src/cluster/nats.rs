@@ -20,6 +20,7 @@ use super::node::Node;
 use super::outbox::Parcel;
 use super::state::TICK;
 use super::wire::order;
+use crate::logging::Seldom;
 
 /// What everybody is told; what one process is told; what is published.
 const ALL: &str = "node-lua.all";
@@ -222,7 +223,7 @@ async fn receive(
                     Event::Connected => node.on_connected(client.server_info().max_payload),
                     Event::Disconnected => node.on_away("the connection has ended"),
                     Event::ClientError(error) => log::debug!("cluster: {error}"),
-                    Event::ServerError(error) => log::warn!("cluster: nats-server says: {error}"),
+                    Event::ServerError(error) => on_complaint(node, &error.to_string()),
                     Event::SlowConsumer(_) => {
                         log::warn!("cluster: more came than could be taken: some of it is lost");
                     }
@@ -273,6 +274,17 @@ async fn receive(
         }
     })
     .await;
+}
+
+/// The server is not content. Who may not speak to the others, or hear them, is not among them.
+fn on_complaint(node: &Node, text: &str) {
+    static COMPLAINTS: Seldom = Seldom::new();
+    let is_about = |subject: &str| text.contains(&format!("\"{subject}"));
+    if text.contains("Permissions Violation") && (is_about(ALL) || is_about(NODE)) {
+        node.on_away(&format!("nats-server says: {text}"));
+    } else if COMPLAINTS.is_due() {
+        log::warn!("cluster: nats-server says: {text}");
+    }
 }
 
 /// The server says that nobody has got what was sent with this subject for answers.
