@@ -4,7 +4,13 @@
 
 mod support;
 
-use support::{node_lua, run};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+use std::thread;
+use std::time::Instant;
+
+use support::{PATIENCE, node_lua, run};
 
 /// Where each of these took time that grew with the square of its length, or more, one of them was
 /// minutes.
@@ -104,4 +110,43 @@ fn too_many_headers_are_an_error() {
         format!("{}{}", "500\n".repeat(4), "false\ttrue\n".repeat(2)),
         "{done}"
     );
+}
+
+/// Frames that ask for an answer each, on many connections at once: a turn does not deal with all
+/// of them, and whatever else its context waits for comes in between.
+#[test]
+fn no_flood_of_small_frames_keeps_a_context_from_its_timers() {
+    let script = "local _, server = http.serve('127.0.0.1', 0, { http2 = true }, print)
+         print(server:port())
+         io.flush()
+         for _ = 1, 30 do timer.sleep(0.001) end
+         print('good')
+         os.exit(0)";
+    let mut child = node_lua().args(["-e", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let port: u16 = lines.next().unwrap().unwrap().parse().unwrap();
+    let mut pings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    let head = pings.len();
+    pings.extend(b"\0\0\x08\x06\0\0\0\0\0abcdefgh".repeat(60_000));
+    let connect = || TcpStream::connect(("127.0.0.1", port)).ok();
+    let mut all: Vec<(TcpStream, usize)> = (0..150).filter_map(|_| Some((connect()?, 0))).collect();
+    all.iter().for_each(|(stream, _)| stream.set_nonblocking(true).unwrap());
+    let said = thread::spawn(move || lines.next());
+    let mut block = vec![0; 1 << 16];
+    // It took minutes.
+    let began = Instant::now();
+    while !said.is_finished() && began.elapsed() < PATIENCE {
+        for (stream, sent) in &mut all {
+            while matches!(stream.read(&mut block), Ok(1..)) {}
+            if let Ok(count) = stream.write(&pings[*sent..]) {
+                *sent += count;
+                if *sent == pings.len() {
+                    *sent = head;
+                }
+            }
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(said.join().unwrap().unwrap().unwrap(), "good");
 }

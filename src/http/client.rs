@@ -102,6 +102,11 @@ impl Client {
         body(&mut lock(&self.wire).net)
     }
 
+    /// Bytes that were received since this was asked last.
+    pub fn take_received(&mut self) -> usize {
+        lock(&self.wire).take_received()
+    }
+
     /// Goes on with a task of it.
     pub fn run_task(&mut self, slot: usize) {
         self.tasks.clone().run(slot);

@@ -1,7 +1,6 @@
 //! What a turn does for its connections.
 
 use std::sync::Arc;
-use std::task::Poll;
 
 use ::http::StatusCode;
 
@@ -10,10 +9,16 @@ use super::super::sockets::{KIND_END, Socket, Sockets, source};
 use crate::error::Code;
 use crate::http::{Item, lock};
 use crate::net::{self, linger};
+use crate::rt;
 use crate::sched::{Context, ReadyWaker};
 
-/// What a request costs a turn.
+/// What a request costs a turn, and how many bytes cost as much as an event.
 const REQUEST_COST: usize = 4;
+const COST_BYTES: usize = 1024;
+
+/// So many nanoseconds after it has begun with them, a turn begins with no more connections: small
+/// frames of HTTP/2 cost more than their bytes say.
+const SHARE: u64 = 4_000_000;
 
 impl Host {
     /// The next request, by its number and that of its server.
@@ -36,13 +41,20 @@ impl Host {
         let Some(http) = &mut self.sockets.http else { return false };
         let (ready, inbox) = (Arc::clone(&http.ready), Arc::clone(&http.inbox));
         let mut work = std::mem::take(&mut http.work);
-        let mut has_news = false;
+        let (mut has_news, mut has_time) = (false, true);
+        let began = rt::now();
         while !has_news && !ready.is_empty() {
             ready.take(&mut work);
             let mut tasks = 0;
             for item in work.drain(..) {
                 match item {
-                    Item::Connection(key) => self.sockets.poll_http(key, &self.context),
+                    // The turn ends before the others are looked at.
+                    item if !has_time && !matches!(item, Item::Waiter(_)) => ready.push(item),
+                    Item::Connection(key) => {
+                        let bytes = self.sockets.poll_http(key, &self.context);
+                        has_time = self.turn.charge(bytes / COST_BYTES)
+                            && rt::now().saturating_sub(began) < SHARE;
+                    }
                     Item::Waiter(token) => {
                         self.turn.notices.done(token, Ok(()));
                         has_news = true;
@@ -55,7 +67,7 @@ impl Host {
                     Item::Task(key, slot) => self.sockets.run_http_task(key, slot),
                 }
             }
-            has_news |= tasks > 0 || !lock(&inbox).is_empty();
+            has_news |= !has_time || tasks > 0 || !lock(&inbox).is_empty();
         }
         if let Some(http) = &mut self.sockets.http {
             http.work = work;
@@ -65,26 +77,25 @@ impl Host {
 }
 
 impl Sockets {
-    fn poll_http(&mut self, key: u64, context: &Arc<Context>) {
-        let connection = match self.all.get_mut(key) {
-            Some(Socket::Http(connection)) => connection,
-            Some(Socket::HttpClient(client)) => {
-                return match client.poll() {
-                    Poll::Ready(()) => self.end_http(key, context),
-                    Poll::Pending => self.note_http(key),
-                };
-            }
-            _ => return,
+    /// Looks at a connection; how many bytes were received.
+    fn poll_http(&mut self, key: u64, context: &Arc<Context>) -> usize {
+        let (result, bytes) = match self.all.get_mut(key) {
+            Some(Socket::Http(connection)) => (connection.poll(), connection.take_received()),
+            Some(Socket::HttpClient(client)) => (client.poll(), client.take_received()),
+            _ => return 0,
         };
-        if connection.poll().is_ready() {
-            return self.end_http(key, context);
+        if result.is_ready() {
+            self.end_http(key, context);
+            return bytes;
         }
-        if connection.has_bad_body()
+        if let Some(Socket::Http(connection)) = self.all.get(key)
+            && connection.has_bad_body()
             && let Some(http) = &mut self.http
         {
             http.refuse(key, StatusCode::BAD_REQUEST);
         }
         self.note_http(key);
+        bytes
     }
 
     /// Has the context told of a peer that has gone.
