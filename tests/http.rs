@@ -295,11 +295,58 @@ fn a_server_ends_what_takes_longer_than_it_is_given() {
 }
 
 #[test]
+fn what_handlers_do_wrong_is_named_and_answered() {
+    let calls = [
+        ("req:read('x')", "#1 to 'read' (number of seconds expected, got string \"x\")"),
+        ("req:text(-1)", "#1 to 'text' (number of bytes expected, got number -1)"),
+        ("req.args()", "#1 to 'args' (request expected, got nil)"),
+        ("req.headers:all(1)", "#1 to 'all' (name of a header expected, got number 1)"),
+        ("res:status(100)", "#1 to 'status' (status from 200 to 999 expected, got number 100)"),
+        ("res:header('a b', 1)", "#1 to 'header' (name of a header expected, got string \"a b\")"),
+        ("res:header('a', true)", "#2 to 'header' (value of header a expected, got boolean true)"),
+        ("res:header('content-length', -1)", "header content-length expected, got number -1)"),
+        ("res:header('content-length', { 1, 2 })", "#2 to 'header' (one content-length expected"),
+        ("res:trailer('host', 'x')", "#1 to 'trailer' (host has to come before the body)"),
+        ("res:write({})", "#1 to 'write' (string, number or buffer expected, got table)"),
+        ("res:finish({})", "#1 to 'finish' (string, number or buffer expected, got table)"),
+        ("res:sendfile(1)", "#1 to 'sendfile' (path of a file expected, got number 1)"),
+    ];
+    let routes: String = calls
+        .iter()
+        .zip(0..)
+        .map(|((call, _), number): (_, usize)| {
+            format!("routes['/{number}'] = function(req, res)\n {call} end ")
+        })
+        .collect();
+    let (server, port) = serve("", &routes);
+    for number in 0..calls.len() {
+        assert!(get(port, &format!("/{number}")).starts_with("HTTP/1.1 500 "), "{number}");
+    }
+    server.signal("TERM");
+    let log = server.finish(PATIENCE).stderr;
+    for ((call, why), number) in calls.iter().zip(0..) {
+        let found = log.lines().find(|line| line.contains(why));
+        let found = found.unwrap_or_else(|| panic!("{call}: {why}\n{log}"));
+        // Each on a line of its own.
+        assert!(!found.contains("[node-lua]"), "{number}: {found}");
+    }
+}
+
+#[test]
 fn wrong_arguments_and_options_are_named() {
     for (call, why) in [
-        ("http.serve('127.0.0.1', 0)", "#3 to 'serve' (function expected"),
+        ("http.serve()", "#1 to 'serve' (address or tcp listen socket expected, got nil)"),
+        ("http.serve(print)", "#1 to 'serve' (address or tcp listen socket expected, got function"),
+        ("http.serve('127.0.0.1')", "#2 to 'serve' (port from 0 to 65535 expected, got nil)"),
         ("http.serve('127.0.0.1', 'x', print)", "#2 to 'serve' (port from 0 to 65535 expected"),
-        ("http.serve(1, print)", "#1 to 'serve'"),
+        ("http.serve('127.0.0.1', 0)", "#3 to 'serve' (function expected, got nil)"),
+        ("http.serve('127.0.0.1', 0, 'x')", "#3 to 'serve' (function expected, got string"),
+        ("http.serve('127.0.0.1', 0, {}, 1)", "#4 to 'serve' (function expected, got number 1)"),
+        ("http.serve('127.0.0.1', 0, {}, print, 1)", "#5 to 'serve' (no more arguments expected"),
+        (
+            "local _, l = tcp.listen('127.0.0.1', 0) tcp.close(l) http.serve(l, print)",
+            "tcp listen socket has been closed: 'serve' needs an open one",
+        ),
         ("http.serve('127.0.0.1', 0, { heads = 1 }, print)", "no option named string \"heads\""),
         ("http.serve('127.0.0.1', 0, { http2 = 1 }, print)", "option 'http2' of 'serve' (boolean"),
         ("http.serve('127.0.0.1', 0, { headers = 0 }, print)", "whole number from 1 to 10000"),

@@ -226,6 +226,14 @@ fn wrong_arguments_are_named() {
         ("http.get('x')", "#1 to 'get' (an absolute URL, as http://host/path, expected"),
         ("http.get('ftp://x/')", "a URL of http or https expected, got string \"ftp://x/\""),
         ("http.get('http://x:99999/')", "port up to 65535"),
+        ("http.get('http://x/' .. ('x'):rep(65001))", "#1 to 'get' (a URL whose path has at most"),
+        ("http.get('http://x/', { headers = { ['a b'] = 'c' } })", "'headers' of 'get' (name of a"),
+        ("http.get('http://x/', { headers = { a = 'b\\nc' } })", "got string \"b\\nc\")"),
+        ("http.get('http://x/', { headers = 1 })", "'headers' of 'get' (table of headers expected"),
+        ("http.get('http://x/', { proxy = 'y' })", "option 'proxy' of 'get' (an absolute URL"),
+        ("http.get('http://x/', { trailers = 1 })", "option 'trailers' of 'get' (table of headers"),
+        ("http.post('http://x/', true)", "#2 to 'post' (string, buffer or iterator expected"),
+        ("http.request({ url = 'http://x/', body = {} })", "option 'body' of 'request' (string, b"),
         ("http.get('http://x/', { url = 1 })", "'url' is said already"),
         ("http.get('http://x/', { times = 1 })", "no option named string \"times\""),
         ("http.post('http://x/')", "#2 to 'post'"),
@@ -300,4 +308,59 @@ fn over_tls_the_version_is_agreed_on() {
     assert_eq!(lines[3], lines[1], "{done}");
     assert_eq!(lines[4], "false\t221", "{done}");
     assert_eq!(lines[5], "20000000", "{done}");
+}
+
+/// HTTP/2 of both sides, with streams that are given up in the middle.
+#[cfg(feature = "tls")]
+#[test]
+fn http2_in_a_simulation_repeats_from_its_seed() {
+    let pki = pki::Pki::new();
+    let script = "
+        local config = context.check(tls.server({
+            cert = 'server.pem', key = 'server.key', alpn = { 'h2' } }))
+        local _, server = http.serve('127.0.0.1', 8443, { tls = config }, function(req, res)
+            if req.path == '/slow' then timer.sleep(5) return 200, nil, 'slow' end
+            for chunk in req.chunks do res:write(chunk) timer.sleep(0.001) end
+            res:trailer('x-at', timer.now()):finish('.' .. timer.now())
+        end)
+        local client = context.check(tls.client({ ca = 'ca.pem', alpn = { 'h2' } }))
+        local left = 20
+        for i = 1, left do
+            context.run(function()
+                local n = 0
+                local is_slow = i % 5 == 0
+                local ok, res, text = http.post('https://localhost:8443/' ..
+                    (is_slow and 'slow' or ''), function()
+                        n = n + 1
+                        timer.sleep(0.01)
+                        if n <= i then return ('x'):rep(1000 * i) end
+                    end, { tls = client, timeout = is_slow and 1 or 50, proxy = false })
+                local body = ok and #res:text()
+                print(i, ok, ok and res.version or res, body, ok and res.trailers['x-at'])
+                left = left - 1
+                if left == 0 then print(timer.now(), server:close()) end
+            end)
+        end";
+    let simulate = |seed: &str| {
+        let mut command = node_lua();
+        run(command.current_dir(pki.path("")).args(["--simulate", seed, "-e", script])).succeeded()
+    };
+    let first = simulate("7");
+    assert_eq!(first.stdout.matches("\ttrue\t2\t").count(), 16, "{first}");
+    assert_eq!(first.stdout.matches("\tfalse\t208\t").count(), 4, "{first}");
+    for _ in 0..3 {
+        assert_eq!(simulate("7").stdout, first.stdout);
+    }
+    assert!(["8", "9", "10"].iter().any(|seed| simulate(seed).stdout != first.stdout));
+}
+
+#[test]
+fn what_may_not_be_in_a_path_is_encoded() {
+    let (_server, port) = serve("", ROUTES);
+    assert_prints(
+        port,
+        "print((context.check(http.get(base .. '/show?a b\"\\r\\nX: y[]%41\\228')):text()
+             :match('%S+ (%S+)')))",
+        "a%20b%22%0D%0AX:%20y[]%41%E4",
+    );
 }

@@ -3,7 +3,7 @@
 //! `.ci/run`, it fails. `--nocapture` shows which versions they are.
 
 #![cfg(feature = "http")]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 #[path = "support/http.rs"]
 mod http;

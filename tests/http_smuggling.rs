@@ -2,7 +2,7 @@
 //! What is sent is in `http/requests.lua`, what nginx and Node.js make of it in `docs/api/http.md`.
 
 #![cfg(feature = "http")]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 #[path = "support/http.rs"]
 mod http;

@@ -4,7 +4,7 @@ local native, core = ...
 
 local pcall, rawget, setmetatable, type = pcall, rawget, setmetatable, type
 local bad, raise, strerror = core.bad, core.raise, native.strerror
-local lower, concat, format = string.lower, table.concat, string.format
+local lower, concat, format, match = string.lower, table.concat, string.format, string.match
 local register, cancel, suspend, set_timeout =
     core.register, core.cancel, core.suspend, core.set_timeout
 local check_may_wait, timeout_of = core.check_may_wait, core.timeout_of
@@ -134,7 +134,8 @@ function M.bodies(read, limit)
             if name == "text" then return text end
             local ok, value = pcall(native.json_decode, text)
             if ok then return value end
-            return false, INVALID, value
+            -- Where it was called is of no use here.
+            return false, INVALID, match(value, "decode: (.*)$") or value
         end
     end
 

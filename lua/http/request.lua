@@ -207,7 +207,11 @@ local function conclude(req, res, status, headers, body)
         if req[ID] ~= 0 then finish(req) end
         return
     end
-    if status == nil then raise("the handler has neither returned an answer nor used res") end
+    if status == nil then
+        -- What streams the body on may have had nothing to stream.
+        if rawget(req, "chunks") then return finish(req) end
+        raise("the handler has neither returned an answer nor used res")
+    end
     message.check_status(status, "what the handler has returned first", "serve")
     local id = req[ID]
     if type(body) == "function" then

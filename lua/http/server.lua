@@ -187,17 +187,22 @@ function M.serve(where, ...)
     local n = select("#", ...)
     local port, given = nil, 0
     if type(where) == "string" then
-        port, given = (...), 1
+        port, given = sockets.check_port((...), "serve", 2), 1
+    else
+        sockets.check_open(sockets.check_listener(where, "serve"), LISTENER_CLOSED, "serve")
     end
-    if n <= given then bad(given + 2, "serve", "function", nil) end
     local options, handler = select(given + 1, ...)
-    if type(options) == "function" and n == given + 1 then
+    if n <= given + 1 then
         options, handler = {}, options
     elseif n > given + 2 then
         bad(given + 4, "serve", nil, (select(given + 3, ...)))
+    elseif options == nil then
+        options = {}
     end
     check_options.check(options, OPTIONS, given + 2, "serve")
-    if type(handler) ~= "function" then bad(given + 3, "serve", "function", handler) end
+    if type(handler) ~= "function" then
+        bad(given + (n <= given + 1 and 2 or 3), "serve", "function", handler)
+    end
     local settings = settings_of(options)
     local socket = where
     if given == 1 then

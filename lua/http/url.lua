@@ -1,11 +1,16 @@
 -- Addresses of what is asked for. Loaded with the first request.
 
 local concat, gmatch = table.concat, string.gmatch
-local find, format, gsub, lower, match, sub =
-    string.find, string.format, string.gsub, string.lower, string.match, string.sub
+local byte, find, format, gsub, lower, match, sub =
+    string.byte, string.find, string.format, string.gsub, string.lower, string.match, string.sub
 local tonumber = tonumber
 
 local PORTS = { http = 80, https = 443 }
+
+-- The longest path, with its query.
+local TARGET_MAX = 65000
+
+local function encode_byte(one) return format("%%%02X", byte(one)) end
 
 local M = {}
 
@@ -33,8 +38,11 @@ function M.parse(text)
         return nil, "a URL with a host, and a port up to 65535, expected"
     end
     if sub(target, 1, 1) ~= "/" then target = "/" .. target end
-    -- What browsers do as well; anything else that is no part of one is refused later.
-    target = gsub(target, " ", "%%20")
+    -- What is no part of one is sent as browsers send it.
+    target = gsub(target, "[^%w%-._~:/?@!$&'()*+,;=%%%[%]]", encode_byte)
+    if #target > TARGET_MAX then
+        return nil, format("a URL whose path has at most %d bytes expected", TARGET_MAX)
+    end
     return {
         scheme = scheme,
         host = host,

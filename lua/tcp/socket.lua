@@ -32,7 +32,12 @@ local by_id = setmetatable({}, { __mode = "v" })
 local paths = setmetatable({}, { __mode = "k" }) -- record → the path of a unix socket
 
 -- What a script wants that calls a function for the other kind of socket.
-local HINTS = { accept = "use 'read'", read = "use 'accept'", read_into = "use 'accept'" }
+local HINTS = {
+    accept = "use 'read'",
+    read = "use 'accept'",
+    read_into = "use 'accept'",
+    serve = "tcp.listen returns listening ones",
+}
 
 -- The record of a socket of another kind (a websocket) for this function, which raises if it takes
 -- none; nothing for other values.
@@ -40,6 +45,9 @@ local function find_other(value, name)
     local find_record = core.other_socket
     if find_record and value ~= nil then return find_record(value, name) end
 end
+
+-- What functions expect that do not take all tcp sockets.
+local EXPECTED = { accept = "tcp listen socket", serve = "address or tcp listen socket" }
 
 -- Raises: `value` is no connection, or, for 'accept', no listen socket. Returns the record of one
 -- that is of another kind.
@@ -59,7 +67,7 @@ local function refuse(value, name)
     if records and records[value] and rawget(core.udp, name) then
         bad_because(1, name, format("tcp socket expected, got udp socket: use udp.%s", name))
     end
-    bad(1, name, name == "accept" and "tcp listen socket" or "tcp socket", value)
+    bad(1, name, EXPECTED[name] or "tcp socket", value)
 end
 
 local function check_stream(value, name)

@@ -14,7 +14,6 @@ const ROUTES: &str = "
     routes['/'] = function() return 200, { ['content-type'] = 'text/plain' }, 'hello' end
     routes['/echo'] = function(req, res)
         for chunk in req.chunks do res:write(chunk) end
-        res:finish()
     end
     routes['/text'] = function(req) return 200, nil, tostring(req:text()) end
 ";

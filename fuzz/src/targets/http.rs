@@ -63,7 +63,7 @@ pub(super) fn run(input: &[u8]) {
     let (form, step) = (choices.byte(), usize::from(choices.byte()).max(1));
     let bytes: Vec<u8> = match form % 4 {
         0 => choices.0.to_vec(),
-        _ => choices.0.iter().flat_map(|byte| piece(byte)).copied().collect(),
+        _ => choices.0.iter().flat_map(piece).copied().collect(),
     };
     let (sound, refusal, requests) = read(&bytes);
     for step in [step, bytes.len().max(1)] {

@@ -217,10 +217,13 @@ fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_i
     if lua.kind(name) != ffi::LUA_TSTRING {
         lua.bad(said.name, function, "name of a header", Some(name));
     }
+    let list = value;
     let text_of = |index| String::from_utf8_lossy(lua.text(index).unwrap_or_default());
     let mut add = |value: c_int| {
         let is_text = matches!(lua.kind(value), ffi::LUA_TSTRING | ffi::LUA_TNUMBER);
-        let text = lua.text(value).filter(|_| is_text);
+        // Of a copy: a number that is asked for its text becomes one.
+        lua.push_copy(value);
+        let text = lua.text(lua.top()).filter(|_| is_text);
         let made = header_of(lua.text(name).unwrap_or_default(), text.unwrap_or_default());
         if headers.len() >= HEADERS_MAX {
             let expected = format!("at most {HEADERS_MAX} headers");
@@ -234,6 +237,9 @@ fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_i
             Ok((name, _)) if said.are_trailers && NO_TRAILERS.contains(&name) => {
                 let why = format!("{name} has to come before the body");
                 lua.bad(said.name, function, &why, None);
+            }
+            Ok((name, _)) if name == CONTENT_LENGTH && headers.contains_key(&name) => {
+                lua.bad(said.value, function, "one content-length", Some(list));
             }
             Ok((name, value)) if text.is_some() => {
                 headers.append(name, value);
@@ -251,6 +257,7 @@ fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_i
                 lua.bad(said.value, function, &expected, Some(value));
             }
         }
+        lua.pop();
     };
     if lua.kind(value) != ffi::LUA_TTABLE {
         return add(value);
