@@ -34,6 +34,21 @@ const ESCAPES: &[&str] = &[
     "local ok, code = tcp.listens('/tmp/node-lua-confined.sock') return ok or code ~= 50",
     "local ok, code = tcp.connects('/tmp/node-lua-confined.sock') return ok or code ~= 50",
     "local ok, code = tcp.write(5, 'x') return ok ~= false or code ~= 50",
+    "if not http then return false end
+     local calls = {
+       function() return http.serve('127.0.0.1', 0, print) end,
+       function() return http.get('http://127.0.0.1:1/') end,
+       function() return http.get('http://localhost:1/') end,
+       function() return http.get('http://x/', { proxy = 'http://127.0.0.1:1' }) end,
+       function() return websocket.connect('ws://127.0.0.1:1/') end,
+       function() return websocket.connect('wss://localhost:1/') end,
+       function() return tls.client { ca = '/etc/ssl/certs/ca-certificates.crt' } end,
+       function() return tls.server { cert = '/etc/hostname', key = '/etc/hostname' } end,
+     }
+     for i, call in ipairs(calls) do
+       local ok, code = call()
+       if ok or code ~= 50 then return i .. ' ' .. tostring(code) end
+     end",
     // The environment of the library's functions, and what it does with globals.
     "return getfenv(tcp.listen) ~= _G or getfenv(buffer.new(1).u8) ~= _G",
     "return (pcall(setfenv, tcp.listen, {}))",
@@ -270,6 +285,50 @@ fn files_do_not_pass_for_buffers() {
     for deny in ["{ 'network' }", "{ 'ffi' }", "{ 'os' }", "{ 'create' }"] {
         assert_eq!(confined(deny, script), "false", "{deny}");
     }
+}
+
+/// Who has the network alone gets nothing else through requests, answers and what stands for them.
+#[cfg(feature = "http")]
+#[test]
+fn requests_lead_to_nothing_that_is_withheld() {
+    let script = "local found
+         local function walk(value, path, seen)
+           local kind = type(value)
+           if seen[value] or kind ~= 'table' and kind ~= 'function' and kind ~= 'userdata' then
+             return
+           end
+           seen[value] = true
+           if kind == 'function' and getfenv(value) ~= _G then found = path end
+           if kind == 'table' then
+             for key, inner in next, value do
+               -- What connections are kept by is the library's own.
+               if key == 'is_http2' then found = path end
+               walk(key, path, seen) walk(inner, path .. '.' .. tostring(key), seen)
+             end
+           end
+           if getmetatable(value) then found = path .. '<metatable>' end
+         end
+         local fake = setmetatable({}, { __index = function(_, key) found = key end })
+         local function give_fake(methods)
+           for _, method in pairs(methods) do pcall(method, fake) pcall(method, fake, 'x', 'y') end
+         end
+         local _, server = http.serve('127.0.0.1', 0, function(req, res)
+           local _ = req.headers, req.chunks, req.trailers, req.path
+           walk(req, 'req', {}) walk(res, 'res', {})
+           give_fake { req.read, req.text, req.body, req.json, req.args }
+           give_fake { res.status, res.header, res.write, res.finish, res.json, res.sendfile }
+           pcall(websocket.accept, fake, fake)
+           local ok, code = res:sendfile('/etc/hostname')
+           if ok or code ~= 50 then found = 'sendfile ' .. code end
+           res:finish()
+         end)
+         local _, res = http.get('http://127.0.0.1:' .. server:port())
+         walk(server, 'server', {}) walk(res, 'response', {})
+         give_fake { res.read, res.text, res.body, res.json, res.close, server.close, server.port }
+         res:close()
+         server:close(0)
+         return found";
+    assert_eq!(confined("{ 'io', 'os' }", script), "false");
 }
 
 #[test]
