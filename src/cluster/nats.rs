@@ -40,7 +40,7 @@ const PING: Duration = Duration::from_millis(800);
 const CHUNK: usize = 128;
 
 /// Commands that wait for the connection.
-const COMMANDS_MAX: usize = 256;
+const COMMANDS_MAX: usize = 64;
 
 /// Starts the thread, which connects, and connects again, for as long as the process lives.
 ///
@@ -149,7 +149,8 @@ async fn send(
     own: &str,
     interests: mpsc::UnboundedSender<(Box<[u8]>, Option<Subscriber>)>,
 ) -> Result<(), Failed> {
-    while let Some(parcels) = poll_fn(|cx| node.poll_parcels(cx)).await {
+    // What counts does so until the client has all of it.
+    while let Some((parcels, _held)) = poll_fn(|cx| node.poll_parcels(cx)).await {
         for parcel in parcels {
             match parcel {
                 Parcel::All(bytes, false) => client.publish(ALL, bytes.into()).await?,

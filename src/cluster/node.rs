@@ -9,7 +9,7 @@ use super::state::{EVERYBODY, Effects, PAYLOAD_MIN, Phase, State, Who};
 use super::wire::{self, Frame, Reader, Target};
 use crate::error::Code;
 use crate::logging::Seldom;
-use crate::message::{Event, Failure, Id, Malformed, Published, Value};
+use crate::message::{Event, Failure, Held, Id, Malformed, Published, Value};
 use crate::rt;
 use crate::sched::topics;
 use crate::sched::{Refused, Scheduler};
@@ -85,8 +85,8 @@ impl Node {
 
     // For the bus ---------------------------------------------------------------------------------
 
-    /// What is to be sent; none once the process ends and all has been.
-    pub fn poll_parcels(&self, cx: &TaskContext<'_>) -> Poll<Option<Vec<Parcel>>> {
+    /// What is to be sent, and what counts until it is; none once the process ends and all has been.
+    pub fn poll_parcels(&self, cx: &TaskContext<'_>) -> Poll<Option<(Vec<Parcel>, Vec<Held>)>> {
         let mut all = self.lock();
         let (state, bus) = &mut *all;
         let is_over = matches!(state.phase, Phase::Over);

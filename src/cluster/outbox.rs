@@ -139,9 +139,9 @@ impl Outbox {
     }
 
     /// Takes everything, in the order in which it is to be sent: who has published something, and
-    /// then sends, or ends, is heard in this order.
-    pub(super) fn take(&mut self) -> Vec<Parcel> {
-        let Outbox { all, nodes, topics, interests, .. } = std::mem::take(self);
+    /// then sends, or ends, is heard in this order; and what counts until the bus has taken it.
+    pub(super) fn take(&mut self) -> (Vec<Parcel>, Vec<Held>) {
+        let Outbox { all, nodes, topics, interests, held, .. } = std::mem::take(self);
         let interests = interests.into_iter();
         let mut parcels: Vec<Parcel> =
             interests.map(|(pattern, begins)| Parcel::Interest(pattern, begins)).collect();
@@ -150,6 +150,6 @@ impl Outbox {
         for (node, list) in nodes {
             parcels.extend(list.into_iter().map(|bytes| Parcel::Node(node, bytes)));
         }
-        parcels
+        (parcels, held)
     }
 }

@@ -111,7 +111,7 @@ impl Bus {
         node.on_connected(MAX_PAYLOAD);
         let (bus, sender) = (Arc::clone(self), Arc::clone(node));
         rt::spawn(async move {
-            while let Some(parcels) = poll_fn(|cx| sender.poll_parcels(cx)).await {
+            while let Some((parcels, _)) = poll_fn(|cx| sender.poll_parcels(cx)).await {
                 parcels.into_iter().for_each(|parcel| bus.route(id, parcel));
             }
             bus.lock().all.remove(&id);
