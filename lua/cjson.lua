@@ -63,7 +63,8 @@ local function new(is_safe)
     setting("decode_array_with_array_mt", MARK_ARRAYS)
 
     function M.encode(...)
-        if select("#", ...) ~= 1 then bad_because(1, "encode", "one value expected") end
+        local count = select("#", ...)
+        if count ~= 1 then bad_because(1, "encode", "one value expected, got " .. count) end
         return raw_encode((...), flags, write_depth, ratio, safe, digits)
     end
 

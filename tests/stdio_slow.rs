@@ -172,6 +172,34 @@ fn exit_does_not_wait_for_a_context_that_nobody_reads_from() {
     assert_eq!((status, stderr.as_str()), (Some(3), ""));
 }
 
+/// A line, a number of bytes, or all: they wait, as where a read does.
+#[test]
+fn input_that_does_not_block_is_read_as_it_comes() {
+    for (code, output) in [
+        ("print(io.read(), io.read())", "12345\t67\n"),
+        ("print(io.read(7), io.read())", "12345\n6\t7\n"),
+        ("print(#io.read('*a'))", "9\n"),
+        ("for line in io.lines() do print(line) end", "12345\n67\n"),
+        ("print(io.read(0), #io.read('*a'))", "\t9\n"),
+    ] {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        ioctl_fionbio(&reader, true).unwrap();
+        let mut command = node_lua();
+        command.args(["-e", code]).stdin(reader.try_clone().unwrap());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(command);
+        for part in ["12", "345\n6", "7\n"] {
+            writer.write_all(part.as_bytes()).unwrap();
+            while ioctl_fionread(&reader).unwrap() > 0 {
+                std::thread::yield_now();
+            }
+        }
+        drop(writer);
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&done.stdout), output, "{code}: {done:?}");
+    }
+}
+
 /// One writes what nobody reads, the others wait for the right to write, or for input.
 #[test]
 fn a_context_that_nobody_reads_from_can_be_destroyed() {

@@ -198,7 +198,7 @@ local function suspend() return raw_yield(WAIT) end
 
 -- Waits likewise, as the one who waits for `record` without a token: `resume_waiter` ends it.
 local function suspend_on(record)
-    record.waiter = current
+    record.waiter, record.busy = current, false
     local waits = core.waits -- set at the prompt
     if waits then waits[current] = record end
     alive = alive + 1

@@ -8,7 +8,7 @@ local timeout_of, handlers = core.timeout_of, core.handlers
 local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel = core.register, core.cancel
 local suspend, check_may_wait = core.suspend, core.check_may_wait
-local suspend_on, resume_waiter = core.suspend_on, core.resume_waiter
+local resume_waiter = core.resume_waiter
 local refuse_wait, native_write, strerror = core.refuse_wait, native.write, native.strerror
 
 native.open_sockets()
@@ -17,8 +17,10 @@ local sockets = core.sockets
 local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by_id
 local refuse, check_stream, check_open = sockets.refuse, sockets.check_stream, sockets.check_open
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
-local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
-local next_frame, take_stock = sockets.next_frame, sockets.take_stock
+local release_anchor, wait_first, wait_on =
+    sockets.release_anchor, sockets.wait_first, sockets.wait_on
+local next_frame, is_busy = sockets.next_frame, sockets.is_busy
+local take_stock, add_stock = sockets.take_stock, sockets.add_stock
 local put_back, find_other = sockets.put_back, sockets.find_other
 local set_callback, close_record = sockets.set_callback, sockets.close_record
 
@@ -71,14 +73,23 @@ local function serve_stream(record)
     end
 end
 
+core.serve_stream = serve_stream
+
 local READY = 4
 
 -- Something can be read, or accepted. For who waits for frames of a connection the event brings the
 -- first, and how many more are in stock; or false and a code.
 handlers[READY] = function(id, data, more)
     local record = by_id[id]
-    if not record then return end
+    if not record then
+        core.stock = {}
+        return
+    end
     if data then
+        if record.head < record.tail then
+            add_stock(record, data, more)
+            return serve_stream(record)
+        end
         if more > 0 then take_stock(record, more) end
         if record.waiter then
             -- What serve_stream does for the most usual reader, in one piece.
@@ -133,7 +144,11 @@ function tcp.read(socket, ...)
         check_may_wait()
     else
         local data, why = next_frame(record, true)
-        if data then return true, data end
+        if data then
+            -- Of several frames that came, the others are for the callback.
+            if record.callback then defer(serve_stream, record) end
+            return true, data
+        end
         if data == false then return false, why end
         if why then refuse_wait(why) end
     end
@@ -156,22 +171,22 @@ local function assign(record, data, frame)
     return true, data
 end
 
--- Whether nobody else reads, and nothing has come: then what comes next may go where the reader
--- wants it.
-local function is_alone(record)
-    return not record.waiter and record.first > record.last and record.head >= record.tail
-end
-
 -- Takes the next frame into `data`, as the only one who reads: 0 if there was one, 1 if there is
 -- none yet, 2 if read_into has to go the long way. Compiled, also where what calls it is not.
-local function take(record, data) return take_into(record.id, data) end
+local function take(record, data)
+    if is_busy(record) then return 2 end
+    record.busy = true
+    -- What has come is before it.
+    local found = record.head >= record.tail and take_into(record.id, data) or 2
+    record.busy = false
+    return found
+end
 
 -- read_into where there may be nothing yet: waits until there is; `found` is what `take` has said.
 local function pull(socket, record, data, found, ...)
     while found == 1 do
         check_may_wait()
-        record.anchor = socket
-        local ok, frame = suspend_on(record)
+        local ok, frame = wait_first(socket, record)
         if not ok then return false, frame end
         if frame then return assign(record, data, frame) end
         -- Whoever has come meanwhile waits behind this one, also if it finds nothing.
@@ -199,7 +214,7 @@ function tcp.read_into(socket, data, ...)
     if getmetatable(data) ~= BUFFER then bad(2, "read_into", "buffer", data) end
     if record.closed then check_open(record, SOCKET_CLOSED, "read_into") end
     local found
-    if is_alone(record) and select("#", ...) == 0 then
+    if not record.waiter and record.first > record.last and select("#", ...) == 0 then
         found = take(record, data)
         if found == 0 then return true, data end
     end

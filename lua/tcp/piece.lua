@@ -8,7 +8,7 @@ local format = string.format
 local bad, bad_because, check_may_wait = core.bad, native.bad_because, core.check_may_wait
 local timeout_of, register, read_piece = core.timeout_of, core.register, native.read_piece
 local check_stream, check_open = sockets.check_stream, sockets.check_open
-local next_waiter, next_frame = sockets.next_waiter, sockets.next_frame
+local next_waiter, next_frame, is_busy = sockets.next_waiter, sockets.next_frame, sockets.is_busy
 local restore_stock, wait_in_line = sockets.restore_stock, sockets.wait_in_line
 
 local SOCKET_CLOSED, TIMEOUT = 203, 208
@@ -19,8 +19,12 @@ local last_number = 0
 
 -- The piece that somebody wants: as next_frame.
 local function take(record, piece)
+    if is_busy(record) then return end
+    record.busy = true
     restore_stock(record)
-    return read_piece(record.id, piece.number, piece.what, piece.max)
+    local data, code = read_piece(record.id, piece.number, piece.what, piece.max)
+    record.busy = false
+    return data, code
 end
 
 -- What the waiter with this token is given next: a piece, or else a frame.

@@ -5,7 +5,7 @@ local native, core = ...
 local rawget, select, setmetatable, tonumber, type = rawget, select, setmetatable, tonumber, type
 local floor, format = math.floor, string.format
 local native_read, strerror = native.read, native.strerror
-local call_to_wait = core.call_to_wait
+local call_to_wait, check_may_wait = core.call_to_wait, core.check_may_wait
 local bad, bad_because, raise = core.bad, native.bad_because, core.raise
 local call, complete, defer, hold = core.call, core.complete, core.defer, core.hold
 local register, set_timeout = core.register, core.set_timeout
@@ -21,7 +21,9 @@ local PORT_MAX = 65535
 -- have come and nobody has read (in `queue`, behind `head` up to `tail`), the root that waits
 -- without a token and before the others (`waiter`), and the tokens of who waits from `first` to
 -- `last`; `pieces` has what those of them want who do not wait for frames. `serve` is what an event
--- of a listen socket calls, `monitor` the callback of tcp.monitor.
+-- of a listen socket calls, `monitor` the callback of tcp.monitor. `busy` while the frames are seen
+-- to: what a finaliser, which may run at any time, read meanwhile would be out of order, or lost.
+-- Nothing is there for it then, so that it raises.
 -- Whether there is more to read is known in Rust only (src/net/connection/mod.rs).
 -- A record holds its socket in `anchor` while somebody waits, so that the collector spares it.
 -- All fields are there from the beginning: compiled code knows where they are, and records that
@@ -115,6 +117,7 @@ local function new_socket(registry, id)
         queue = {},
         tail = 0,
         head = 0,
+        busy = false,
         waiter = false,
         pieces = false,
         serve = false,
@@ -140,18 +143,28 @@ local function new_listener(id, path)
     return socket
 end
 
--- Where the next event puts frames beyond its first. Who gets some gives his own, empty, for it.
+-- Where the next event puts frames beyond its first, with the connection's id at 0 until it has
+-- them. Who gets some gives his own, empty, for it.
 core.stock = {}
+
+-- Whether the frames of a connection are being seen to.
+local function is_busy(record) return record.busy or core.stock[0] == record.id end
 
 -- The next frame: a buffer; false and a code; nothing if there is none yet: then an event brings
 -- it. In the running root it is nil and a reason if that cannot wait.
 local function next_frame(record, in_root)
+    if is_busy(record) then
+        if in_root then check_may_wait() end
+        return
+    end
+    record.busy = true
     local head, queue = record.head, record.queue
     if head < record.tail then
         head = head + 1
         record.head = head
         local data = queue[head]
         queue[head] = false
+        record.busy = false
         return data
     end
     local data, more
@@ -162,20 +175,36 @@ local function next_frame(record, in_root)
     end
     if data then
         record.head, record.tail = 0, more
-        return data
     end
+    record.busy = false
     return data, more
 end
 
 -- Takes the frames that an event has brought beside its first.
 local function take_stock(record, count)
+    record.busy = true
     record.queue, core.stock = core.stock, record.queue
     record.head, record.tail = 0, count
+    record.queue[0] = false
+    record.busy = false
+end
+
+-- Takes all frames that an event has brought, behind those that a finaliser has left.
+local function add_stock(record, data, count)
+    record.busy = true
+    local queue, tail, stock = record.queue, record.tail + 1, core.stock
+    queue[tail] = data
+    for i = 1, count do
+        queue[tail + i] = stock[i]
+    end
+    record.tail, core.stock = tail + count, {}
+    record.busy = false
 end
 
 -- Puts a frame back that was taken and found no use: the next read gets it.
 local function put_back(record, data)
     if record.closed then return end
+    record.busy = true
     local head, queue = record.head, record.queue
     if head == 0 then
         for i = record.tail, 1, -1 do
@@ -185,13 +214,18 @@ local function put_back(record, data)
         head = 1
     end
     queue[head], record.head = data, head - 1
+    record.busy = false
 end
 
 -- Gives frames that were not read back, for who wants their bytes in another form.
 local function restore_stock(record)
-    if record.head >= record.tail then return end
-    native.restore(record.id, record.queue, record.head + 1, record.tail)
-    record.queue, record.head, record.tail = {}, 0, 0
+    local was_busy = record.busy
+    record.busy = true
+    if record.head < record.tail then
+        native.restore(record.id, record.queue, record.head + 1, record.tail)
+        record.queue, record.head, record.tail = {}, 0, 0
+    end
+    record.busy = was_busy
 end
 
 -- Bytes of frames that were not read.
@@ -215,11 +249,17 @@ local function release_anchor(record)
     if not next_waiter(record) then record.anchor = false end
 end
 
+-- What a finaliser has left after the running root found nothing is for who waits: no event tells.
+local function serve_stock(record)
+    if record.head < record.tail then defer(record.serve or core.serve_stream, record) end
+end
+
 -- Blocks the running root on a socket, behind who waits already, under a token.
 local function wait_in_line(socket, record, token, timeout)
     record.last = record.last + 1
     record[record.last] = token
     record.anchor = socket
+    serve_stock(record)
     set_timeout(token, timeout)
     local ok, value = suspend()
     -- If its time was up, the socket must not be held on its behalf any more.
@@ -230,18 +270,25 @@ local function wait_in_line(socket, record, token, timeout)
     return ok, value
 end
 
--- Blocks the running root on a socket. One that waits alone and without a timeout, as most do,
--- needs no token.
+-- The same, before all others: no token is needed.
+local function wait_first(socket, record)
+    record.anchor = socket
+    record.busy = true -- until it waits
+    serve_stock(record)
+    return suspend_on(record)
+end
+
+-- Blocks the running root on a socket. Most wait alone, and without a timeout.
 local function wait_on(socket, record, timeout)
     if timeout == 0 and not record.waiter and record.first > record.last then
-        record.anchor = socket
-        return suspend_on(record)
+        return wait_first(socket, record)
     end
     return wait_in_line(socket, record, register(), timeout)
 end
 
 -- Every wait is another path through these: compiled, they are many traces that serve little.
 jit.off(wait_in_line)
+jit.off(wait_first)
 jit.off(wait_on)
 
 local function set_callback(socket, record, callback, serve)
@@ -343,12 +390,15 @@ return {
     new_listener = new_listener,
     next_frame = next_frame,
     take_stock = take_stock,
+    add_stock = add_stock,
+    is_busy = is_busy,
     stocked_bytes = stocked_bytes,
     put_back = put_back,
     restore_stock = restore_stock,
     next_waiter = next_waiter,
     take_waiter = take_waiter,
     release_anchor = release_anchor,
+    wait_first = wait_first,
     wait_on = wait_on,
     wait_in_line = wait_in_line,
     set_callback = set_callback,

@@ -80,7 +80,7 @@ local function new_socket(id)
         head = 0,
         drained = false,
         waiter = false,
-        reading = false,
+        busy = false,
         callback = false,
         eof_sent = false,
         monitor = false,
@@ -153,17 +153,21 @@ function udp.open6(...) return open("open6", true, ...) end
 
 -- Read --------------------------------------------------------------------------------------------
 
--- The next datagram: buffer, address and port; nil and a code; nothing if there is none yet. One
--- native call brings many, which wait in the record's stock.
+-- The next datagram: buffer, address and port; nil and a code; nothing if there is none yet, or in
+-- a finaliser that runs while one is taken. One native call brings many, which wait in the record's
+-- stock.
 local function take(record)
+    if record.busy then return end
+    record.busy = true
     local at, stock = record.head, record.queue
     if at >= record.tail then
-        if record.drained or record.reading then return end
-        record.reading = true
-        local count, more = native_read(record.id, stock)
-        record.reading = false
-        if not count then
+        local count, more
+        if not record.drained then
+            count, more = native_read(record.id, stock)
             record.drained = more == nil
+        end
+        if not count then
+            record.busy = false
             return nil, more
         end
         at, record.tail, record.drained = 0, 3 * count, more
@@ -171,6 +175,7 @@ local function take(record)
     record.head = at + 3
     local data = stock[at + 1]
     stock[at + 1] = false
+    record.busy = false
     return data, stock[at + 2], stock[at + 3]
 end
 

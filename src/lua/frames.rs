@@ -170,7 +170,7 @@ fn restore(lua: Stack<'_>) -> c_int {
 
 /// For native.next_event: pushes `kind`, the key of a connection that is ready, and what
 /// [`read`] returns; without a wait for frames only the first two. None, and nothing is pushed, if
-/// there is nothing yet. The table for the others is at index 1.
+/// there is nothing yet. The table for the others is at index 1; with some, the key is in it at 0.
 pub(super) fn push_ready(lua: Stack<'_>, kind: f64, key: u64, awaited: usize) -> Option<c_int> {
     lua.set_top(1);
     lua.push_number(kind);
@@ -179,7 +179,13 @@ pub(super) fn push_ready(lua: Stack<'_>, kind: f64, key: u64, awaited: usize) ->
         return Some(2);
     }
     match push_next(lua, key, 1) {
-        Ok(more) => lua.push_number(more as f64),
+        Ok(more) => {
+            if more > 0 {
+                lua.push_number(key as f64);
+                lua.set_entry(1, 0);
+            }
+            lua.push_number(more as f64);
+        }
         Err(None) => return None,
         Err(Some(code)) => {
             lua.push_boolean(false);

@@ -461,4 +461,39 @@ tap.test("wrong calls", function()
     raises("method", "calling 'read' on bad self", function() methods:read() end)
 end)
 
+tap.test("finalisers that read take no datagram from others", function()
+    local server, port = open(HOST, 0)
+    local client = open(HOST, 0)
+    local seen, count = {}, 0
+    local function note(data)
+        count = count + 1
+        local number = tonumber(data:tostring():match("^(%d+)x*$"))
+        assert(not seen[number])
+        seen[number] = true
+    end
+    local by_finalisers = 0
+    local function litter()
+        getmetatable(newproxy(true)).__gc = function()
+            local called, good, data = pcall(server.read, server)
+            if not (called and good) then return end
+            by_finalisers = by_finalisers + 1
+            note(data)
+        end
+    end
+    for burst = 0, 39 do
+        for i = 1, 50 do
+            client:write(burst * 50 + i .. ("x"):rep(i % 7 * 200), HOST, port, true)
+        end
+        while count < burst * 50 + 50 do
+            litter()
+            local good, data = server:read(0.01)
+            if good then note(data) end
+        end
+    end
+    is(count, 2000, "each datagram comes once")
+    ok(by_finalisers > 0, "finalisers have had some")
+    server:close()
+    client:close()
+end)
+
 tap.done()

@@ -13,6 +13,8 @@ unsafe extern "C" {
     fn _IO_fgets(to: *mut c_char, size: c_int, from: *mut FILE) -> *mut c_char;
     fn _IO_fread(to: *mut c_void, size: usize, count: usize, from: *mut FILE) -> usize;
     fn fgetc(from: *mut FILE) -> c_int;
+    fn ferror(stream: *mut FILE) -> c_int;
+    fn clearerr(stream: *mut FILE);
     fn fscanf(from: *mut FILE, format: *const c_char, ...) -> c_int;
 }
 
@@ -57,6 +59,23 @@ unsafe fn prepare(stream: *mut FILE) {
     }
 }
 
+/// Whether a read has ended early because the descriptor does not block, and is to go on: whoever
+/// reads waits, as for one that blocks.
+///
+/// # Safety
+/// It must be an open stream, of which something was read right before.
+unsafe fn is_early(stream: *mut FILE) -> bool {
+    let is_empty = waits::errno() == libc::EAGAIN;
+    // SAFETY: an open stream.
+    unsafe {
+        let is_early = is_empty && ferror(stream) != 0;
+        if is_early {
+            clearerr(stream);
+        }
+        is_early
+    }
+}
+
 /// Whether a read finds what there is, and does not wait.
 fn is_file(stream: *mut FILE) -> bool {
     // SAFETY: an open stream; all zero is a valid record, which is filled.
@@ -75,10 +94,22 @@ unsafe extern "C-unwind" fn __wrap_fgets(
     size: c_int,
     from: *mut FILE,
 ) -> *mut c_char {
-    // SAFETY: the arguments of `fgets`, handed on: an open stream, and room for so many bytes.
-    unsafe {
-        prepare(from);
-        _IO_fgets(to, size, from)
+    let mut length = 0;
+    loop {
+        // SAFETY: the arguments of `fgets`, handed on: an open stream, and room for so many bytes,
+        // of which the first have a line's beginning in them, with a zero behind it.
+        unsafe {
+            prepare(from);
+            let rest = to.add(length as usize);
+            let found = _IO_fgets(rest, size - length, from);
+            // Without an error flag set, which glibc leaves alone then, the line is whole.
+            if !is_early(from) {
+                return if found.is_null() && length == 0 { found } else { to };
+            }
+            if !found.is_null() {
+                length += libc::strlen(rest) as c_int;
+            }
+        }
     }
 }
 
@@ -91,10 +122,17 @@ unsafe extern "C-unwind" fn __wrap_fread(
     count: usize,
     from: *mut FILE,
 ) -> usize {
-    // SAFETY: the arguments of `fread`, handed on: an open stream, and room for so many bytes.
-    unsafe {
-        prepare(from);
-        _IO_fread(to, size, count, from)
+    let mut length = 0;
+    loop {
+        // SAFETY: the arguments of `fread`, handed on: an open stream, and room for so many bytes.
+        unsafe {
+            prepare(from);
+            // LuaJIT's have a size of one byte.
+            length += _IO_fread(to.byte_add(length * size), size, count - length, from);
+            if length == count || !is_early(from) {
+                return length;
+            }
+        }
     }
 }
 
@@ -102,10 +140,15 @@ unsafe extern "C-unwind" fn __wrap_fread(
 /// As for `getc`.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn __wrap_getc(from: *mut FILE) -> c_int {
-    // SAFETY: the argument of `getc`, handed on: an open stream.
-    unsafe {
-        prepare(from);
-        fgetc(from)
+    loop {
+        // SAFETY: the argument of `getc`, handed on: an open stream.
+        unsafe {
+            prepare(from);
+            let byte = fgetc(from);
+            if byte >= 0 || !is_early(from) {
+                return byte;
+            }
+        }
     }
 }
 
