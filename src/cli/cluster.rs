@@ -14,19 +14,14 @@ fn default_name() -> String {
     format!("{}-{}", if host.is_empty() { "node" } else { host }, std::process::id())
 }
 
-/// Makes the process part of the cluster that was asked for, before any context runs: waits until
-/// it is, or the first try has failed. It leaves it when it exits, however a script has it do so.
+/// Makes the process part of the cluster that was asked for, before any context runs, if that takes
+/// no more than some seconds. It leaves it when it exits, however a script has it do so.
 ///
 /// # Errors
 /// Addresses or files that make no sense.
 #[cfg(feature = "cluster")]
 pub(super) fn join(run: &Run, scheduler: &Arc<Scheduler>) -> io::Result<()> {
-    use std::time::Duration;
-
     use crate::cluster::{Node, Options, nats};
-
-    /// A server that does not answer must not keep the script from running.
-    const PATIENCE: Duration = Duration::from_secs(3);
 
     extern "C" fn on_exit(_: std::ffi::c_int) {
         leave();
@@ -47,7 +42,7 @@ pub(super) fn join(run: &Run, scheduler: &Arc<Scheduler>) -> io::Result<()> {
     if NODE.set(Arc::clone(&node)).is_ok() {
         crate::os::exit::at_exit(on_exit);
     }
-    node.wait_until_tried(PATIENCE);
+    node.wait_until_joined();
     Ok(())
 }
 

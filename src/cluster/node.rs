@@ -5,7 +5,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::outbox::Parcel;
-use super::state::{EVERYBODY, Effects, PAYLOAD_MIN, Phase, State, Who};
+use super::state::{EVERYBODY, Effects, OPEN_MAX, PAYLOAD_MIN, Phase, State, Who};
 use super::wire::{self, Frame, Reader, Target};
 use crate::error::Code;
 use crate::logging::Seldom;
@@ -20,9 +20,11 @@ pub(super) struct Bus {
     waker: Option<Waker>,
     /// It looks by itself before it waits again.
     is_awake: bool,
-    /// It was told that the process ends, and has sent all; or the first connection has been tried.
+    /// It was told that the process ends, and has sent all.
     is_done: bool,
-    has_tried: bool,
+    /// Some try to connect has failed; the process has been part of the cluster.
+    has_failed: bool,
+    has_joined: bool,
 }
 
 /// This process in the cluster.
@@ -126,8 +128,8 @@ impl Node {
             state.away(why, effects);
             is_new
         });
-        let is_first = !std::mem::replace(&mut self.lock().1.has_tried, true);
-        if is_new || is_first {
+        self.lock().1.has_failed = true;
+        if is_new {
             log::warn!("cluster: away: {why}");
         }
         self.changed.notify_all();
@@ -150,7 +152,7 @@ impl Node {
 
     fn note_joined(&self) {
         let mut all = self.lock();
-        if matches!(all.0.phase, Phase::Here) && !std::mem::replace(&mut all.1.has_tried, true) {
+        if matches!(all.0.phase, Phase::Here) && !std::mem::replace(&mut all.1.has_joined, true) {
             self.changed.notify_all();
         }
     }
@@ -305,10 +307,17 @@ impl Node {
             if session != 0 {
                 // Before it gets the query, so that its end is told whatever it comes to.
                 context.note_ties();
-                self.with(|state, _| {
-                    state.open.insert((asker, session), holder);
-                    state.served.insert((holder, asker, session));
+                let has_room = self.with(|state, _| {
+                    let has_room = state.open.len() < OPEN_MAX;
+                    if has_room {
+                        state.open.insert((asker, session), holder);
+                        state.served.insert((holder, asker, session));
+                    }
+                    has_room
                 });
+                if !has_room {
+                    return Err(Code::MAILBOX_FULL.into());
+                }
             }
             match context.deliver(Event::Message { from: asker, session, value: one }) {
                 Ok(()) => return Ok(()),
@@ -328,9 +337,14 @@ impl Node {
 
     // For the process -----------------------------------------------------------------------------
 
-    /// Waits until the process is part of the cluster, or the first try has failed.
-    pub fn wait_until_tried(&self, patience: Duration) {
-        self.wait(patience, |bus| bus.has_tried);
+    /// Waits until the process is part of the cluster: for a moment if that fails, since the server
+    /// may be about to start too, and longer if it takes its time.
+    pub fn wait_until_joined(&self) {
+        self.wait(Duration::from_secs(1), |bus| bus.has_joined);
+        self.wait(Duration::from_secs(2), |bus| bus.has_joined || bus.has_failed);
+        if let Err(Failure { text: Some(text), .. }) = self.lock().0.check_here() {
+            log::warn!("cluster: {text}");
+        }
     }
 
     /// Tells the others that the process ends, and waits until what was to be sent is.

@@ -6,6 +6,7 @@ use super::state::{Effects, NAMES_MAX, Name, Peer, Phase, QUERY_BYTES, State, TI
 use super::wire::{FIRST, Frame, LAST};
 use crate::failpoint;
 use crate::message::{Ending, Id};
+use crate::sched::names::NAME_MAX;
 
 /// Silence after which a process is asked whether it is there, and is gone if nobody gets that.
 const SILENT: u64 = 1_100_000_000;
@@ -18,6 +19,11 @@ const JOIN_MAX: u64 = 1_000_000_000;
 
 /// Processes that are known.
 const PEERS_MAX: usize = 4096;
+
+/// What a process is called: whatever it says, no more than a line of it.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(&name[..name.len().min(NAME_MAX)]).into_owned()
+}
 
 impl State {
     /// There is a connection, and a server that takes so many bytes at once.
@@ -101,7 +107,7 @@ impl State {
                 if peer.name.is_empty() && *name == *own.as_bytes() {
                     log::warn!("cluster: another process is called {own} too ({node:016x})");
                 }
-                peer.name = String::from_utf8_lossy(name).into_owned();
+                peer.name = shown(name);
                 if peer.state != Some(state) {
                     self.ask_names(node);
                 }
@@ -130,12 +136,13 @@ impl State {
             Frame::Ask => self.tell_names(node),
             Frame::Names { part, state, node: name, nodes, names } => {
                 let peer = self.meet(node, now);
-                peer.name = String::from_utf8_lossy(name).into_owned();
+                peer.name = shown(name);
                 if part & FIRST != 0 {
                     peer.parts.clear();
                 }
                 let room = NAMES_MAX.saturating_sub(peer.parts.len());
-                peer.parts.extend(names.into_iter().take(room).map(Name::from));
+                let names = names.into_iter().filter(|name| name.len() <= NAME_MAX);
+                peer.parts.extend(names.take(room).map(Name::from));
                 if part & LAST != 0 {
                     peer.is_asked = false;
                     peer.state = Some(state);
@@ -144,7 +151,8 @@ impl State {
                     if matches!(self.phase, Phase::Joining(_)) {
                         let is_new =
                             |node: &u64| *node != self.own && !self.peers.contains_key(node);
-                        self.expected.extend(nodes.into_iter().filter(is_new));
+                        let room = PEERS_MAX.saturating_sub(self.expected.len());
+                        self.expected.extend(nodes.into_iter().filter(is_new).take(room));
                     }
                     self.check_joined(now);
                 }

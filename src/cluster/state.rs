@@ -31,6 +31,9 @@ pub(super) const NAMES_MAX: usize = 1 << 20;
 /// Those elsewhere that have handles here.
 const FAR_MAX: usize = 1 << 20;
 
+/// Queries of others that are not answered yet.
+pub(super) const OPEN_MAX: usize = 1 << 20;
+
 pub(super) type Name = Arc<[u8]>;
 
 /// What is to be delivered, without the lock.
