@@ -114,8 +114,8 @@ impl Node {
         log::info!("cluster: connected, as {} ({:016x})", self.name, self.id);
         if max_payload < PAYLOAD_MIN {
             return self.on_away(&format!(
-                "max_payload of nats-server is {max_payload} bytes, and at least {PAYLOAD_MIN} are \
-                 needed"
+                "max_payload of nats-server is {max_payload} bytes, and at least {PAYLOAD_MIN} \
+                 are needed"
             ));
         }
         self.with(|state, _| state.connected(max_payload, rt::now()));
