@@ -391,8 +391,7 @@ fn data_beyond_a_window_is_refused() {
     let mut stream = open(port);
     stream.write_all(&post(1, "/never")).unwrap();
     let piece = frame(DATA, 0, 1, &[0; 16_000]);
-    let count = flood(&mut stream, 1000, |_| piece.clone());
-    assert!(count < 1000, "{count}");
+    flood(&mut stream, 1000, |_| piece.clone());
     let found = outcome(&mut stream);
     assert!(
         found.contains("reset 3") || found.contains("goaway 3") || found == "closed",

@@ -17,7 +17,7 @@ const BARRIER: c_int = 1 << 3;
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// How long those who wait sleep at a time.
-const LONGEST: Duration = Duration::from_hours(1);
+const LONGEST: Duration = Duration::from_secs(3600);
 
 static HAS_BARRIER: AtomicBool = AtomicBool::new(false);
 

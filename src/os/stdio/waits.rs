@@ -93,8 +93,8 @@ pub(super) unsafe fn lock(stream: *mut FILE) -> bool {
         std::thread::sleep(HURRY / STEPS);
         is_taken()
     };
-    let mut patience = until_end();
-    is_taken() || std::iter::from_fn(|| patience()).any(|_| (0..STEPS).any(|_| is_taken_soon()))
+    let patience = until_end();
+    is_taken() || std::iter::from_fn(patience).any(|_| (0..STEPS).any(|_| is_taken_soon()))
 }
 
 /// Waits until a descriptor is ready; false if what the thread runs is to end first.
