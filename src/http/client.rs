@@ -145,7 +145,12 @@ impl Client {
                     return connection.as_mut().poll(&mut cx).map(drop);
                 }
                 Protocol::Http2(_, connection) => {
-                    return connection.as_mut().poll(&mut cx).map(drop);
+                    let result = connection.as_mut().poll(&mut cx).map(drop);
+                    if result.is_ready() {
+                        // Answers that have come before the end are handed out.
+                        self.tasks.run_all();
+                    }
+                    return result;
                 }
             }
         }

@@ -54,6 +54,12 @@ impl Tasks {
         }
     }
 
+    /// Goes on with all of them once more.
+    pub(super) fn run_all(&self) {
+        let count = lock(&self.0.slots).all.len();
+        (0..count).for_each(|slot| self.run(slot));
+    }
+
     /// Drops all.
     pub(super) fn clear(&self) {
         let gone = std::mem::take(&mut *lock(&self.0.slots));
