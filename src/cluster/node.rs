@@ -87,7 +87,7 @@ impl Node {
 
     // For the bus ---------------------------------------------------------------------------------
 
-    /// What is to be sent, and what counts until it is; none once the process ends and all has been.
+    /// What is to be sent, and what counts until it is; none once the process ends and all was.
     pub fn poll_parcels(&self, cx: &TaskContext<'_>) -> Poll<Option<(Vec<Parcel>, Vec<Held>)>> {
         let mut all = self.lock();
         let (state, bus) = &mut *all;

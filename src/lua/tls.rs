@@ -32,9 +32,10 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"tls_details", function(details)),
 ];
 
-/// Servers whose sessions a client remembers, and bytes of a memory limit for each.
-const REMEMBERED_MAX: usize = 256;
-const REMEMBERED_PART: usize = 16 << 20;
+/// Servers whose sessions a client remembers in a context with a memory limit, and bytes of that
+/// for each.
+const REMEMBERED_MAX: usize = 32;
+const REMEMBERED_PART: usize = 32 << 20;
 
 /// Has configurations travel, and be told from other userdata.
 pub(super) fn init() {
@@ -176,7 +177,7 @@ fn options(lua: Stack<'_>, alpn: c_int, only_tls13: c_int) -> Options {
         rest = others;
     }
     let max = |limit: usize| (limit / REMEMBERED_PART).clamp(1, REMEMBERED_MAX);
-    let servers_remembered = lua.account().limit().map_or(REMEMBERED_MAX, max);
+    let servers_remembered = lua.account().limit().map(max);
     Options { alpn: protocols, only_tls13: lua.boolean(only_tls13), servers_remembered }
 }
 

@@ -18,11 +18,15 @@ use super::failure::Failure;
 use super::names::ByName;
 use super::options::{Client, Identity, Options, Server};
 use super::pem::{Pem, Source};
+use super::remembered::{Few, SESSION_BYTES};
 use super::session::Session;
 use super::simulated::{self, Clock};
 use super::trust;
 use crate::buf::Piece;
 use crate::rt;
+
+/// Sessions that a client remembers in a context without a memory limit.
+const SESSIONS_USUAL: usize = 256;
 
 /// The cryptography of this process.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
@@ -115,7 +119,12 @@ impl Config {
 
     fn new(side: Side, options: Options, look: &dyn Fn()) -> Result<Arc<Config>, Failure> {
         let (current, read) = load(&side, &options, look)?;
-        let (current, bytes) = (RwLock::new(current), PARCEL_BYTES + READ_PART * read);
+        let remembered = match side {
+            Side::Client(_) => options.servers_remembered.unwrap_or(0),
+            Side::Server(_) => 0,
+        };
+        let bytes = PARCEL_BYTES + READ_PART * read + SESSION_BYTES * remembered;
+        let current = RwLock::new(current);
         Ok(Arc::new(Config { side, options, current, bytes, mark: *b"a configuration of TLS.\n" }))
     }
 
@@ -224,7 +233,7 @@ fn load_client(
 ) -> Result<Arc<ClientConfig>, Failure> {
     let provider = &*PROVIDER;
     parts.add(&[u8::from(client.verify)]);
-    parts.add(&options.servers_remembered.to_le_bytes());
+    parts.add(&options.servers_remembered.unwrap_or(usize::MAX).to_le_bytes());
     let verifier = match &client.ca {
         _ if !client.verify => {
             warn_unverified();
@@ -250,9 +259,10 @@ fn load_client(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols.clone_from(&options.alpn);
-    config.resumption = match rt::is_simulated() {
-        true => Resumption::disabled(),
-        false => Resumption::in_memory_sessions(options.servers_remembered),
+    config.resumption = match options.servers_remembered {
+        _ if rt::is_simulated() => Resumption::disabled(),
+        Some(max) => Resumption::store(Arc::new(Few::new(max))),
+        None => Resumption::in_memory_sessions(SESSIONS_USUAL),
     };
     let config = Arc::new(config);
     in_use.clients.retain(|_, known| known.strong_count() > 0);

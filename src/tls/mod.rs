@@ -10,6 +10,7 @@ mod failure;
 mod names;
 mod options;
 mod pem;
+mod remembered;
 mod session;
 mod simulated;
 #[cfg(test)]

@@ -42,6 +42,6 @@ pub struct Options {
     pub alpn: Vec<Vec<u8>>,
     /// Whether TLS 1.2 is refused.
     pub only_tls13: bool,
-    /// Servers whose sessions a client remembers; each may make that 1 MiB.
-    pub servers_remembered: usize,
+    /// Servers whose sessions a client remembers; nothing for many, which do not count.
+    pub servers_remembered: Option<usize>,
 }

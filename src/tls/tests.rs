@@ -44,7 +44,7 @@ fn text(pem: &str) -> Source {
 }
 
 fn options(only_tls13: bool) -> Options {
-    Options { alpn: Vec::new(), only_tls13, servers_remembered: 256 }
+    Options { alpn: Vec::new(), only_tls13, servers_remembered: None }
 }
 
 fn server_of(made: &Made) -> Result<Arc<Config>, Failure> {

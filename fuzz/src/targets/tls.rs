@@ -13,7 +13,7 @@ const CERT: &[u8] = include_bytes!("../../../examples/localhost.pem");
 const CA: &[u8] = include_bytes!("../../../examples/localhost_ca.pem");
 
 fn options() -> Options {
-    Options { alpn: vec![b"fuzz".to_vec()], only_tls13: false, servers_remembered: 256 }
+    Options { alpn: vec![b"fuzz".to_vec()], only_tls13: false, servers_remembered: None }
 }
 
 fn identity(cert: &[u8], key: &[u8]) -> Identity {

@@ -1,0 +1,109 @@
+//! Sessions that clients remember in contexts with a memory limit. Servers say how large these are,
+//! and rustls does not tell: there are few of them, and each counts as the largest.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use rustls::NamedGroup;
+use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::pki_types::ServerName;
+
+/// What a session takes at most: a ticket, and the certificates of the server.
+pub(super) const SESSION_BYTES: usize = 128 << 10;
+
+/// The last session with each server, of so many servers.
+#[derive(Debug)]
+pub(super) struct Few {
+    max: usize,
+    servers: Mutex<VecDeque<Server>>,
+}
+
+#[derive(Debug)]
+struct Server {
+    name: ServerName<'static>,
+    group: Option<NamedGroup>,
+    session: Session,
+}
+
+#[derive(Debug, Default)]
+enum Session {
+    #[default]
+    None,
+    Tls12(Tls12ClientSessionValue),
+    Tls13(Tls13ClientSessionValue),
+}
+
+impl Few {
+    pub(super) fn new(max: usize) -> Few {
+        Few { max, servers: Mutex::default() }
+    }
+
+    /// Calls `look` with a server that is remembered.
+    fn of<R>(
+        &self,
+        name: &ServerName<'_>,
+        look: impl FnOnce(&mut Server) -> Option<R>,
+    ) -> Option<R> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        look(servers.iter_mut().find(|server| server.name == *name)?)
+    }
+
+    /// Changes what is known of a server; of too many the first is forgotten.
+    fn change(&self, name: ServerName<'static>, change: impl FnOnce(&mut Server)) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = servers.iter_mut().find(|server| server.name == name) {
+            return change(server);
+        }
+        while servers.len() >= self.max {
+            servers.pop_front();
+        }
+        let mut server = Server { name, group: None, session: Session::None };
+        change(&mut server);
+        servers.push_back(server);
+    }
+}
+
+impl ClientSessionStore for Few {
+    fn set_kx_hint(&self, name: ServerName<'static>, group: NamedGroup) {
+        self.change(name, |server| server.group = Some(group));
+    }
+
+    fn kx_hint(&self, name: &ServerName<'_>) -> Option<NamedGroup> {
+        self.of(name, |server| server.group)
+    }
+
+    fn set_tls12_session(&self, name: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.change(name, |server| server.session = Session::Tls12(value));
+    }
+
+    fn tls12_session(&self, name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.of(name, |server| match &server.session {
+            Session::Tls12(value) => Some(value.clone()),
+            _ => None,
+        })
+    }
+
+    fn remove_tls12_session(&self, name: &ServerName<'static>) {
+        self.of(name, |server| {
+            if matches!(server.session, Session::Tls12(_)) {
+                server.session = Session::None;
+            }
+            Some(())
+        });
+    }
+
+    fn insert_tls13_ticket(&self, name: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.change(name, |server| server.session = Session::Tls13(value));
+    }
+
+    /// A ticket serves once.
+    fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.of(name, |server| match std::mem::take(&mut server.session) {
+            Session::Tls13(value) => Some(value),
+            other => {
+                server.session = other;
+                None
+            }
+        })
+    }
+}
