@@ -222,13 +222,14 @@ local function conclude(req, res, status, headers, body)
     if not native.http_answer(id, status, headers, body) then
         bad("what the handler has returned third", "serve", "string, buffer or iterator", body)
     end
-    finish(req)
+    req[ID] = 0
 end
 
 local M = {}
 
+-- Most handlers look at the path: with it from the beginning the table need not grow for it.
 function M.new(id)
-    local req = setmetatable({ [ID] = id }, Request)
+    local req = setmetatable({ [ID] = id, path = http_get(id, FIELDS.path) }, Request)
     return req, setmetatable({ [REQUEST] = req, [USED] = false }, Response)
 end
 

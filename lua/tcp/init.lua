@@ -28,10 +28,10 @@ local ffi = native.ffi("ffi")
 local _, BUFFER = native.buffer_methods()
 local stage_buffer, stage_text, stage_shared, take_into = native.stage_pointers()
 -- `void`, not `const void`, so that a string is refused, whatever its metatable claims.
-stage_buffer = ffi.cast("int (*)(double, void *)", stage_buffer)
-stage_shared = ffi.cast("int (*)(double, void *)", stage_shared)
-take_into = ffi.cast("int (*)(double, void *)", take_into)
-stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
+stage_buffer = ffi.cast("int (*)(int64_t, void *)", stage_buffer)
+stage_shared = ffi.cast("int (*)(int64_t, void *)", stage_shared)
+take_into = ffi.cast("int (*)(int64_t, void *)", take_into)
+stage_text = ffi.cast("int (*)(int64_t, const char *, uint32_t)", stage_text)
 -- Longer texts go the other way.
 local TEXT_MAX = 4096
 

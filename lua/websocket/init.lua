@@ -41,8 +41,8 @@ local ffi = native.ffi("ffi")
 local _, BUFFER = native.buffer_methods()
 local stage_buffer, stage_text = native.stage_pointers()
 -- As in lua/tcp/init.lua.
-stage_buffer = ffi.cast("int (*)(double, void *)", stage_buffer)
-stage_text = ffi.cast("int (*)(double, const char *, uint32_t)", stage_text)
+stage_buffer = ffi.cast("int (*)(int64_t, void *)", stage_buffer)
+stage_text = ffi.cast("int (*)(int64_t, const char *, uint32_t)", stage_text)
 local TEXT_MAX = 4096
 
 local methods = {}

@@ -148,6 +148,7 @@ impl NlBuffer {
     /// # Safety
     /// `place` must be aligned to 8, valid for [`size_with`](Self::size_with)`(room)` bytes and
     /// stay where it is while the buffer is in use.
+    #[inline]
     pub unsafe fn init(place: *mut NlBuffer, room: usize) {
         let room = room.max(STORE_BYTES);
         // SAFETY: in bounds of the caller's memory; no reference to it is made.
@@ -164,7 +165,26 @@ impl NlBuffer {
         }
     }
 
+    /// The same with a copy of `bytes`, for which there is just the room.
+    ///
+    /// # Safety
+    /// As for [`NlBuffer::init`]; of `bytes` there are at most [`FRAME_INLINE_MAX`].
+    #[inline]
+    pub unsafe fn init_filled(place: *mut NlBuffer, bytes: &[u8]) {
+        let room = bytes.len().max(STORE_BYTES);
+        debug_assert!(room <= FRAME_INLINE_MAX);
+        // SAFETY: the caller's contract; the content lies in the buffer's own memory, which is new.
+        unsafe {
+            NlBuffer::init(place, room);
+            (&raw mut (*place).len).write(bytes.len() as i32);
+            (&raw mut (*place).room).write((room - bytes.len()) as i32);
+            let content = (&raw mut (*place).store).cast::<u8>();
+            content.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+    }
+
     /// The content.
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         if self.ptr.is_null() {
             return &[];
@@ -174,6 +194,7 @@ impl NlBuffer {
     }
 
     /// Bytes held.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len as usize
     }

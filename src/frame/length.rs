@@ -188,16 +188,47 @@ impl Decoder {
         body_max: usize,
         places: &mut [Range<usize>],
     ) -> (usize, usize) {
-        // A loop of its own keeps the usual head in registers.
-        if let Form::Plain = self.form {
-            let head = self.head;
-            return find(|rest| next_plain(&head, rest), input, body_max, places);
+        match self.form {
+            Form::Plain if self.head.has_head() => find_plain(&self.head, input, body_max, places),
+            _ => find(|rest| self.next(rest), input, body_max, places),
         }
-        find(|rest| self.next_unusual(rest), input, body_max, places)
     }
 }
 
-#[inline(always)]
+/// The usual heads, in a loop of their own: what there is to know of them stays in registers, and
+/// four bytes are looked at, however many a head has.
+#[inline]
+fn find_plain(
+    options: &HeadOptions,
+    input: &[u8],
+    body_max: usize,
+    places: &mut [Range<usize>],
+) -> (usize, usize) {
+    let (head, is_big) = (usize::from(options.plain_bytes()), options.endian() == Endian::Big);
+    let unused = 8 * (4 - head as u32);
+    let max = body_max.min(options.max() as usize);
+    let (mut count, mut end) = (0, 0);
+    for place in places {
+        let body = match input[end..].first_chunk() {
+            Some(&bytes) if is_big => u32::from_be_bytes(bytes) >> unused,
+            Some(&bytes) => u32::from_le_bytes(bytes) << unused >> unused,
+            None => match next_plain(options, &input[end..]) {
+                Ok(Step::Frame { body, .. }) => body as u32,
+                _ => break,
+            },
+        };
+        let start = end + head;
+        let stop = start + body as usize;
+        if body as usize > max || stop > input.len() {
+            break;
+        }
+        *place = start..stop;
+        end = stop;
+        count += 1;
+    }
+    (count, end)
+}
+
 fn find(
     next: impl Fn(&[u8]) -> Result<Step, FrameError>,
     input: &[u8],

@@ -177,7 +177,7 @@ impl Connection {
     }
 
     /// Goes on as far as possible; ready once it is over.
-    pub fn poll(&mut self) -> Poll<()> {
+    pub fn poll(&mut self, now: u64) -> Poll<()> {
         self.wakes.begin();
         let waker = self.waker.clone();
         let mut cx = TaskContext::from_waker(&waker);
@@ -200,7 +200,7 @@ impl Connection {
             }
         };
         if result.is_pending() {
-            self.note_phase();
+            self.note_phase(now);
             self.count();
             return Poll::Pending;
         }
@@ -225,7 +225,7 @@ impl Connection {
         }
     }
 
-    fn note_phase(&mut self) {
+    fn note_phase(&mut self, now: u64) {
         let is_busy = self.traffic.in_flight() > 0;
         let phase = match &self.protocol {
             _ if is_busy => Phase::Busy,
@@ -239,13 +239,15 @@ impl Connection {
             _ => Phase::Head,
         };
         if phase != self.phase {
-            (self.phase, self.since, self.progress) = (phase, rt::now(), None);
+            (self.phase, self.since, self.progress) = (phase, now, None);
         }
     }
 
-    /// Whether the body of a request that was handed out was refused.
-    pub fn has_bad_body(&self) -> bool {
-        lock(&self.wire).has_bad_body(self.traffic.called())
+    /// After a look at it: whether the body of a request that was handed out was refused, and what
+    /// `note` finds.
+    pub fn take_stock(&self, note: impl FnOnce(&mut net::Connection) -> bool) -> (bool, bool) {
+        let mut wire = lock(&self.wire);
+        (wire.has_bad_body(self.traffic.called()), note(&mut wire.net))
     }
 
     /// Judges, at a time, whether the peer takes too long.

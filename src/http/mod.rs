@@ -23,6 +23,6 @@ pub use connection::{CONNECTION_BYTES, Connection, Due};
 pub use count::{counted, head_bytes};
 pub use date::date;
 pub use file::{Chosen, choose};
-pub use ready::{Item, Ready, lock, waker};
+pub use ready::{Item, Ready, waker};
 pub use scan::{Refusal, Scan, Scanned};
 pub use server::{Arrived, Inbox, Limits, Server, refusal_of};

@@ -3,7 +3,8 @@
 //! All of a context's HTTP runs in its turns, on one thread at a time: who is woken is put on a
 //! list, and the turn does not end before that is empty.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -18,30 +19,60 @@ pub enum Item {
     Waiter(u64),
 }
 
+/// What is put in and taken out by turns; whether there is something costs no lock.
+#[derive(Debug)]
+pub struct Queue<T> {
+    items: Mutex<VecDeque<T>>,
+    /// How many. One thread at a time uses it: see above.
+    count: AtomicUsize,
+}
+
 /// The list of one context.
-#[derive(Debug, Default)]
-pub struct Ready(Mutex<Vec<Item>>);
+pub type Ready = Queue<Item>;
 
 /// Locks what only one thread at a time uses; nobody panics meanwhile.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Ready {
-    /// Puts somebody on the list.
-    pub fn push(&self, item: Item) {
-        lock(&self.0).push(item);
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Queue { items: Mutex::default(), count: AtomicUsize::new(0) }
+    }
+}
+
+impl<T> Queue<T> {
+    fn change<R>(&self, change: impl FnOnce(&mut VecDeque<T>) -> R) -> R {
+        let mut items = lock(&self.items);
+        let result = change(&mut items);
+        self.count.store(items.len(), Ordering::Relaxed);
+        result
     }
 
-    /// Whether nobody is on it.
+    /// Puts something in.
+    pub fn push(&self, item: T) {
+        self.change(|items| items.push_back(item));
+    }
+
+    /// Takes the first out.
+    pub fn pop(&self) -> Option<T> {
+        if self.is_empty() { None } else { self.change(VecDeque::pop_front) }
+    }
+
+    /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        lock(&self.0).is_empty()
+        self.count.load(Ordering::Relaxed) == 0
     }
 
-    /// Takes all who are on it, in place of what is in `into`.
-    pub fn take(&self, into: &mut Vec<Item>) {
+    /// Takes all out, in place of what is in `into`.
+    pub fn take(&self, into: &mut VecDeque<T>) {
         into.clear();
-        std::mem::swap(&mut *lock(&self.0), into);
+        self.change(|items| std::mem::swap(items, into));
+    }
+
+    /// Drops what `is_kept` does not say is to stay.
+    pub fn retain(&self, is_kept: impl FnMut(&T) -> bool) {
+        self.change(|items| items.retain(is_kept));
     }
 }
 

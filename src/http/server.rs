@@ -1,8 +1,7 @@
 //! What serves: settings, and the requests that have come.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST};
@@ -15,7 +14,7 @@ use super::answer::{Answer, Traffic, Waiting};
 use super::body::Out;
 use super::count::head_bytes;
 use super::date::date;
-use super::ready::{Ready, lock};
+use super::ready::{Queue, Ready};
 use super::tasks::Tasks;
 use crate::message::Held;
 use crate::sched::Context;
@@ -71,7 +70,7 @@ pub struct Arrived {
 }
 
 /// Requests that have come and were not handed out.
-pub type Inbox = Mutex<VecDeque<Arrived>>;
+pub type Inbox = Queue<Arrived>;
 
 /// A server's settings.
 pub struct Server {
@@ -181,7 +180,7 @@ impl HyperService<Request<Incoming>> for Service {
             answer,
             held: held.flatten(),
         };
-        lock(&self.server.inbox).push_back(arrived);
+        self.server.inbox.push(arrived);
         waiting
     }
 }

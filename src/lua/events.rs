@@ -80,7 +80,9 @@ fn take_next(host: &mut Host) -> Next {
             return Next::Timers;
         }
         #[cfg(feature = "http")]
-        if let Some((request, server)) = host.next_request() {
+        if host.sockets.http.is_some()
+            && let Some((request, server)) = host.next_request()
+        {
             return Next::Request(request, server);
         }
         match host.next_event() {

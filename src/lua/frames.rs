@@ -197,7 +197,7 @@ pub(super) fn push_ready(lua: Stack<'_>, kind: f64, key: u64, awaited: usize) ->
 
 /// Reads the next frame into a buffer. Returns 0 if it did, 1 if there is nothing yet, but an event
 /// tells of it, 2 if nothing was done: then native.read says why.
-fn read_into(key: f64, buffer: &mut NlBuffer) -> c_int {
+fn read_into(key: i64, buffer: &mut NlBuffer) -> c_int {
     if !buffer.is_live() {
         return 2;
     }
@@ -328,20 +328,25 @@ fn body_of(buffer: &mut NlBuffer) -> Body<'_> {
 
 /// Stages a frame with the content of a buffer, on a connection of this context's, for compiled
 /// code: 0, or 1 if nothing was done. Then native.write does it, or says why not.
-fn stage_buffer(key: f64, buffer: &mut NlBuffer) -> c_int {
-    try_stage(|host| match body_of(buffer) {
-        Body::Slice(body) => host.sockets.write_plain(key as u64, body),
-        body => stage(host, Target::Own(key as u64), body, 0).is_ok(),
+fn stage_buffer(key: i64, buffer: &mut NlBuffer) -> c_int {
+    try_stage(|host| match buffer.len() {
+        ..WriteBatch::BY_REFERENCE_BYTES => host.sockets.write_plain(key as u64, buffer.as_slice()),
+        _ => stage_large(host, key as u64, buffer),
     })
 }
 
+#[inline(never)]
+fn stage_large(host: &mut Host, key: u64, buffer: &mut NlBuffer) -> bool {
+    stage(host, Target::Own(key), body_of(buffer), 0).is_ok()
+}
+
 /// The same on a connection of any context's, by its number.
-fn stage_shared_buffer(fd: f64, buffer: &mut NlBuffer) -> c_int {
+fn stage_shared_buffer(fd: i64, buffer: &mut NlBuffer) -> c_int {
     try_stage(|host| stage(host, Target::Shared(fd as u64), body_of(buffer), 0).is_ok())
 }
 
 /// As [`stage_buffer`], with the bytes of a string.
-fn stage_text(key: f64, text: &[u8]) -> c_int {
+fn stage_text(key: i64, text: &[u8]) -> c_int {
     try_stage(|host| host.sockets.write_plain(key as u64, text))
 }
 

@@ -295,7 +295,7 @@ impl Sockets {
 
     /// Stages a frame with a copy of bytes, as most are; false, and nothing is done, if that is not
     /// all there is to it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write_plain(&mut self, key: u64, body: &[u8]) -> bool {
         let staged = self.staged + body.len();
         let Some(Socket::Stream(stream)) = self.all.get_mut(key) else { return false };

@@ -30,6 +30,12 @@ impl<T> Default for SlotMap<T> {
     }
 }
 
+/// Where the value under a key would be; nowhere for those that never are keys.
+#[inline]
+fn place_of(key: u64) -> usize {
+    ((key & ((1 << INDEX_BITS) - 1)) as usize).wrapping_sub(1)
+}
+
 impl<T> SlotMap<T> {
     /// Stores what `make` builds for the key it is given.
     ///
@@ -50,21 +56,22 @@ impl<T> SlotMap<T> {
 
     #[inline]
     fn slot(&self, key: u64) -> Option<usize> {
-        let index = ((key & ((1 << INDEX_BITS) - 1)) as usize).checked_sub(1)?;
+        let index = place_of(key);
         (self.slots.get(index)?.0 == key >> INDEX_BITS).then_some(index)
     }
 
     /// The value under `key`.
     #[inline]
     pub fn get_mut(&mut self, key: u64) -> Option<&mut T> {
-        let index = self.slot(key)?;
-        self.slots[index].1.as_mut()
+        let (generation, value) = self.slots.get_mut(place_of(key))?;
+        value.as_mut().filter(|_| *generation == key >> INDEX_BITS)
     }
 
     /// The value under `key`.
     #[inline]
     pub fn get(&self, key: u64) -> Option<&T> {
-        self.slots[self.slot(key)?].1.as_ref()
+        let (generation, value) = self.slots.get(place_of(key))?;
+        value.as_ref().filter(|_| *generation == key >> INDEX_BITS)
     }
 
     /// Takes the value under `key`; the key is never used again.

@@ -63,14 +63,26 @@ impl<'a> Maker<'a> {
     /// collector.
     #[inline]
     pub fn push(self, room: usize) -> Option<&'a mut NlBuffer> {
-        let (slot, buffer) = self.make(room)?;
+        self.push_made(self.make_empty(room))
+    }
+
+    /// The same for a buffer with a copy of `bytes`, of which there are at most
+    /// [`FRAME_INLINE_MAX`].
+    #[inline]
+    pub fn push_filled(self, bytes: &[u8]) -> Option<()> {
+        self.push_made(self.make_filled(bytes))
+    }
+
+    #[inline]
+    fn push_made<R>(self, made: Option<(Slot, R)>) -> Option<R> {
+        let (slot, result) = made?;
         let thread = self.lua.raw().cast::<Thread>();
         // SAFETY: a live state with a slot free.
         unsafe {
             (*thread).top.write(slot);
             (*thread).top = (*thread).top.add(1);
         }
-        Some(buffer)
+        Some(result)
     }
 
     /// As [`Maker::push`], into a place of the array part of a table instead. `None`, and nothing
@@ -82,20 +94,26 @@ impl<'a> Maker<'a> {
     #[inline]
     pub unsafe fn store(
         self,
-        room: usize,
         table: Option<NonNull<Table>>,
         index: usize,
     ) -> Option<&'a mut NlBuffer> {
-        let table = table?.as_ptr();
-        // SAFETY: a live table.
-        let parts = unsafe { &*table };
-        if index >= parts.array_len as usize {
-            return None;
-        }
-        let (slot, buffer) = self.make(room)?;
-        // SAFETY: the array part has more slots than that, and nothing has moved it.
-        unsafe { parts.array.add(index).write(slot) };
-        Some(buffer)
+        // SAFETY: the caller's contract.
+        unsafe { store_made(table, index, || self.make_empty(0)) }
+    }
+
+    /// As [`Maker::push_filled`], likewise.
+    ///
+    /// # Safety
+    /// As for [`Maker::store`].
+    #[inline]
+    pub unsafe fn store_filled(
+        self,
+        bytes: &[u8],
+        table: Option<NonNull<Table>>,
+        index: usize,
+    ) -> Option<()> {
+        // SAFETY: the caller's contract.
+        unsafe { store_made(table, index, || self.make_filled(bytes)) }
     }
 
     /// The table at `index` of the stack, for [`Maker::store`].
@@ -104,9 +122,29 @@ impl<'a> Maker<'a> {
         NonNull::new(self.lua.address(index).cast_mut().cast())
     }
 
-    /// What refers to a new userdata, to be stored where the collector finds it before it runs.
-    #[inline]
-    fn make(self, room: usize) -> Option<(Slot, &'a mut NlBuffer)> {
+    /// What refers to a new userdata with an empty buffer, and that: see [`Maker::make`].
+    #[inline(never)]
+    fn make_empty(self, room: usize) -> Option<(Slot, &'a mut NlBuffer)> {
+        // SAFETY: in the userdata there is room for a buffer with so many bytes in place.
+        self.make(room, |place| unsafe { NlBuffer::init(place, room) })
+    }
+
+    /// The same with a copy of `bytes`.
+    #[inline(never)]
+    fn make_filled(self, bytes: &[u8]) -> Option<(Slot, ())> {
+        // SAFETY: as above.
+        let made = self.make(bytes.len(), |place| unsafe { NlBuffer::init_filled(place, bytes) });
+        made.map(|(slot, _)| (slot, ()))
+    }
+
+    /// What refers to a new userdata, whose buffer `init` makes, to be stored where the collector
+    /// finds it before it runs.
+    #[inline(always)]
+    fn make(
+        self,
+        room: usize,
+        init: impl FnOnce(*mut NlBuffer),
+    ) -> Option<(Slot, &'a mut NlBuffer)> {
         let length = NlBuffer::size_with(room);
         let size = HEAD_BYTES + length;
         let userdata = self.account.allocate_buffer(size)?.cast::<Userdata>();
@@ -128,10 +166,31 @@ impl<'a> Maker<'a> {
             (*global).root = userdata.as_ptr() as u64;
             (*global).total += size;
             let content = content_of(userdata.as_ptr().cast());
-            NlBuffer::init(content, room);
+            init(content);
             Some((layout::reference(USERDATA, userdata.as_ptr().cast()), &mut *content))
         }
     }
+}
+
+/// Stores what `make` makes: see [`Maker::store`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn store_made<R>(
+    table: Option<NonNull<Table>>,
+    index: usize,
+    make: impl FnOnce() -> Option<(Slot, R)>,
+) -> Option<R> {
+    // SAFETY: a live table.
+    let parts = unsafe { table?.as_ref() };
+    if index >= parts.array_len as usize {
+        return None;
+    }
+    let (slot, result) = make()?;
+    // SAFETY: the array part has more slots than that, and nothing has moved it.
+    unsafe { parts.array.add(index).write(slot) };
+    Some(result)
 }
 
 /// The content of the userdata at `index`, if there is one and that is its metatable.

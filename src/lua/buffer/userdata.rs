@@ -43,6 +43,9 @@ const KEY_METHODS: i64 = 0x6e6c_0003;
 const RELEASED: &str = "buffer is released (release() gives its memory back for good; clear() \
                         empties one to use it again)";
 
+/// What is said where a userdata cannot be made.
+const NO_MEMORY: &str = "not enough memory";
+
 /// Why a buffer cannot be made or grown.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
@@ -203,37 +206,44 @@ pub fn push_frames(
     piece: Option<&Piece>,
 ) {
     let maker = maker(lua);
-    let fill = |buffer: &mut NlBuffer, place: &Range<usize>| {
-        if place.len() <= FRAME_INLINE_MAX {
-            buffer.fill(&bytes[place.clone()]);
-        } else {
-            fill_large(buffer, bytes, place.clone(), piece);
-        }
-    };
-    let room = |place: &Range<usize>| if place.len() > FRAME_INLINE_MAX { 0 } else { place.len() };
     // The VM stores what the table must grow for, and the first one, so that the collector looks at
     // the table again; what follows may be stored directly.
     let mut table = None;
-    for (place, index) in places.iter().zip(0..).skip(1) {
-        // SAFETY: the table is there, and was just stored into.
-        let stored = unsafe { maker.store(room(place), table, index as usize) };
-        if let Some(buffer) = stored {
-            fill(buffer, place);
-            continue;
+    for (index, place) in places.iter().enumerate().skip(1) {
+        let frame = &bytes[place.clone()];
+        if frame.len() <= FRAME_INLINE_MAX {
+            // SAFETY: the table is there, and was just stored into.
+            if unsafe { maker.store_filled(frame, table, index) }.is_some() {
+                continue;
+            }
+            push_copied(lua, maker, frame);
+        } else {
+            // SAFETY: as above.
+            if let Some(buffer) = unsafe { maker.store(table, index) } {
+                buffer.assign(bytes, place.clone(), piece);
+                continue;
+            }
+            push_bare(lua, maker, 0).assign(bytes, place.clone(), piece);
         }
-        fill(push_bare(lua, maker, room(place)), place);
-        lua.set_entry(into, index);
+        lua.set_entry(into, index as i64);
         table = maker.table(into);
     }
-    let Some(first) = places.first() else { return };
-    fill(push_bare(lua, maker, room(first)), first);
+    match places.first() {
+        Some(place) if place.len() > FRAME_INLINE_MAX => {
+            // Without memory for a copy it stays empty, and the context ends; so above.
+            push_bare(lua, maker, 0).assign(bytes, place.clone(), piece);
+        }
+        Some(place) => push_copied(lua, maker, &bytes[place.clone()]),
+        None => {}
+    }
 }
 
-/// Fills a new buffer with a frame that its userdata has no room for. Without memory for the copy
-/// it stays empty, and the context ends. Apart, so that what is done for small frames is short.
-#[inline(never)]
-fn fill_large(buffer: &mut NlBuffer, bytes: &[u8], place: Range<usize>, piece: Option<&Piece>) {
-    buffer.assign(bytes, place, piece);
+/// Pushes a new buffer with a copy of so many bytes as are stored in the userdata.
+#[inline]
+fn push_copied(lua: Stack<'_>, maker: Maker<'_>, bytes: &[u8]) {
+    if maker.push_filled(bytes).is_none() {
+        lua.fail(NO_MEMORY);
+    }
 }
 
 /// Pushes a new buffer with these bytes by reference, or with a copy if they are few enough to be
@@ -329,7 +339,7 @@ fn push_bare<'a>(lua: Stack<'a>, maker: Maker<'a>, room: usize) -> &'a mut NlBuf
             return buffer;
         }
         // The context ends; until then this is an error like others.
-        lua.fail("not enough memory");
+        lua.fail(NO_MEMORY);
     }
 }
 

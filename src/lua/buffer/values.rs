@@ -79,12 +79,12 @@ pub(crate) fn buffer_at(lua: Stack<'_>, index: c_int) -> Option<&mut NlBuffer> {
 
 /// The address of a C function, for the FFI, that calls `body`, which captures nothing, with a
 /// number and what a buffer userdata holds.
-pub(crate) fn with_buffer<F: Fn(f64, &mut NlBuffer) -> c_int + Copy>(_body: F) -> *mut c_void {
+pub(crate) fn with_buffer<F: Fn(i64, &mut NlBuffer) -> c_int + Copy>(_body: F) -> *mut c_void {
     const { assert!(size_of::<F>() == 0, "no variables are captured") };
     /// # Safety
     /// `buffer` must be what a buffer userdata holds.
-    unsafe extern "C" fn call<F: Fn(f64, &mut NlBuffer) -> c_int + Copy>(
-        number: f64,
+    unsafe extern "C" fn call<F: Fn(i64, &mut NlBuffer) -> c_int + Copy>(
+        number: i64,
         buffer: *mut NlBuffer,
     ) -> c_int {
         // SAFETY: a type without size, of which `with_buffer` was given a value.
@@ -97,12 +97,12 @@ pub(crate) fn with_buffer<F: Fn(f64, &mut NlBuffer) -> c_int + Copy>(_body: F) -
 }
 
 /// The same for a number and a string, given by its start and length.
-pub(crate) fn with_text<F: Fn(f64, &[u8]) -> c_int + Copy>(_body: F) -> *mut c_void {
+pub(crate) fn with_text<F: Fn(i64, &[u8]) -> c_int + Copy>(_body: F) -> *mut c_void {
     const { assert!(size_of::<F>() == 0, "no variables are captured") };
     /// # Safety
     /// `start` must be valid for `length` bytes.
-    unsafe extern "C" fn call<F: Fn(f64, &[u8]) -> c_int + Copy>(
-        number: f64,
+    unsafe extern "C" fn call<F: Fn(i64, &[u8]) -> c_int + Copy>(
+        number: i64,
         start: *const u8,
         length: u32,
     ) -> c_int {

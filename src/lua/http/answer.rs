@@ -318,15 +318,16 @@ fn with<R>(key: u64, work: impl FnOnce(&mut Exchange, &Arc<Ready>) -> R) -> Opti
     })
 }
 
-/// native.http_answer(id, status, headers, body): answers; true unless the body is nothing that can
-/// be sent. Raises if the headers are none.
+/// native.http_answer(id, status, headers, body): answers, with which the request is over; true
+/// unless the body is nothing that can be sent. Raises if the headers are none.
 pub(super) fn answer(lua: Stack<'_>) -> c_int {
     let (key, status) = (lua.key(1), lua.number(2) as u16);
     let mut headers = HeaderMap::new();
     add_headers(lua, RETURNED, &mut headers, 3);
     let Some(bytes) = bytes_at(lua, 4) else { return 0 };
     let held = hold(bytes.len());
-    with(key, |exchange, _| {
+    let gone = host::with(|host| {
+        let mut exchange = host.sockets.http.as_mut()?.exchanges.remove(key)?;
         exchange.status = StatusCode::from_u16(status).unwrap_or_default();
         exchange.headers = headers;
         match held {
@@ -335,7 +336,9 @@ pub(super) fn answer(lua: Stack<'_>) -> c_int {
             }
             None => exchange.fail(),
         }
+        Some(exchange)
     });
+    drop(gone);
     lua.push_boolean(true);
     1
 }

@@ -7,7 +7,7 @@ use ::http::StatusCode;
 use super::super::host::Host;
 use super::super::sockets::{KIND_END, Socket, Sockets, source};
 use crate::error::Code;
-use crate::http::{Item, lock};
+use crate::http::Item;
 use crate::net::{self, linger};
 use crate::rt;
 use crate::sched::{Context, ReadyWaker};
@@ -33,7 +33,7 @@ impl Host {
 
     /// Looks at one connection.
     pub(super) fn poll_http_now(&mut self, key: u64) {
-        self.sockets.poll_http(key, &self.context);
+        self.sockets.poll_http(key, &self.context, rt::now());
     }
 
     /// Looks at all that was woken; true if there is something for the script then.
@@ -43,6 +43,7 @@ impl Host {
         let mut work = std::mem::take(&mut http.work);
         let (mut has_news, mut has_time) = (false, true);
         let began = rt::now();
+        let mut now = began;
         while !has_news && !ready.is_empty() {
             ready.take(&mut work);
             let mut tasks = 0;
@@ -51,23 +52,24 @@ impl Host {
                     // The turn ends before the others are looked at.
                     item if !has_time && !matches!(item, Item::Waiter(_)) => ready.push(item),
                     Item::Connection(key) => {
-                        let bytes = self.sockets.poll_http(key, &self.context);
+                        let bytes = self.sockets.poll_http(key, &self.context, now);
+                        now = rt::now();
                         has_time = self.turn.charge(bytes / COST_BYTES)
-                            && rt::now().saturating_sub(began) < SHARE;
+                            && now.saturating_sub(began) < SHARE;
                     }
                     Item::Waiter(token) => {
                         self.turn.notices.done(token, Ok(()));
                         has_news = true;
                     }
                     // The script first: mostly the task waits for it.
-                    Item::Task(..) if !lock(&inbox).is_empty() => {
+                    Item::Task(..) if !inbox.is_empty() => {
                         ready.push(item);
                         tasks += 1;
                     }
                     Item::Task(key, slot) => self.sockets.run_http_task(key, slot),
                 }
             }
-            has_news |= !has_time || tasks > 0 || !lock(&inbox).is_empty();
+            has_news |= !has_time || tasks > 0 || !inbox.is_empty();
         }
         if let Some(http) = &mut self.sockets.http {
             http.work = work;
@@ -76,11 +78,16 @@ impl Host {
     }
 }
 
+/// Whether something is staged that was not before.
+fn has_news(net: &mut net::Connection) -> bool {
+    !net.staged.is_empty() && !std::mem::replace(&mut net.is_dirty, true)
+}
+
 impl Sockets {
-    /// Looks at a connection; how many bytes were received.
-    fn poll_http(&mut self, key: u64, context: &Arc<Context>) -> usize {
+    /// Looks at a connection, at this time; how many bytes were received.
+    fn poll_http(&mut self, key: u64, context: &Arc<Context>, now: u64) -> usize {
         let (result, bytes) = match self.all.get_mut(key) {
-            Some(Socket::Http(connection)) => (connection.poll(), connection.take_received()),
+            Some(Socket::Http(connection)) => (connection.poll(now), connection.take_received()),
             Some(Socket::HttpClient(client)) => (client.poll(), client.take_received()),
             _ => return 0,
         };
@@ -88,13 +95,17 @@ impl Sockets {
             self.end_http(key, context);
             return bytes;
         }
-        if let Some(Socket::Http(connection)) = self.all.get(key)
-            && connection.has_bad_body()
-            && let Some(http) = &mut self.http
-        {
+        let Some(Socket::Http(connection)) = self.all.get(key) else {
+            self.note_http(key);
+            return bytes;
+        };
+        let (is_bad, is_new) = connection.take_stock(has_news);
+        if is_bad && let Some(http) = &mut self.http {
             http.refuse(key, StatusCode::BAD_REQUEST);
         }
-        self.note_http(key);
+        if is_new {
+            self.list_dirty(key);
+        }
         bytes
     }
 
@@ -120,12 +131,9 @@ impl Sockets {
 
     /// What a connection has staged is to leave.
     pub(super) fn note_http(&mut self, key: u64) {
-        let note = |net: &mut net::Connection| {
-            !net.staged.is_empty() && !std::mem::replace(&mut net.is_dirty, true)
-        };
         let is_new = match self.all.get_mut(key) {
-            Some(Socket::Http(connection)) => connection.with_net(note),
-            Some(Socket::HttpClient(client)) => client.with_net(note),
+            Some(Socket::Http(connection)) => connection.with_net(has_news),
+            Some(Socket::HttpClient(client)) => client.with_net(has_news),
             _ => false,
         };
         if is_new {

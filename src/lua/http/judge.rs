@@ -7,7 +7,7 @@ use ::http::StatusCode;
 use super::super::sockets::Socket;
 use super::{Exchange, Http};
 use crate::error::Code;
-use crate::http::{Due, lock, refusal_of};
+use crate::http::{Due, refusal_of};
 use crate::lua::host::{self, Host};
 use crate::rt;
 use crate::vm::stack::Stack;
@@ -53,7 +53,7 @@ impl Exchange {
 impl Http {
     /// Refuses the requests of a connection.
     pub(super) fn refuse(&mut self, connection: u64, status: StatusCode) {
-        lock(&self.inbox).retain(|arrived| {
+        self.inbox.retain(|arrived| {
             let is_other = arrived.connection != connection;
             if !is_other {
                 arrived.answer.give(refusal_of(status));

@@ -9,6 +9,7 @@ mod judge;
 mod request;
 mod upgrade;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::Waker;
@@ -19,7 +20,7 @@ use ::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::error::Code;
-use crate::http::{Answer, Arrived, Channel, Inbox, Item, Ready, Server, lock, waker};
+use crate::http::{Answer, Arrived, Channel, Inbox, Item, Ready, Server, waker};
 use crate::message::Held;
 use crate::net::SlotMap;
 use crate::vm::stack::function;
@@ -70,7 +71,7 @@ pub(super) struct Http {
     exchanges: SlotMap<Exchange>,
     calls: SlotMap<client::Call>,
     /// The list that was taken of [`Ready`] last, whose room serves the next one.
-    work: Vec<Item>,
+    work: VecDeque<Item>,
 }
 
 /// A server, and how many connections it has.
@@ -129,7 +130,7 @@ impl Http {
     /// Takes the next request: its number, and that of its server.
     fn take_request(&mut self) -> Option<(u64, u64)> {
         let arrived = loop {
-            let arrived = lock(&self.inbox).pop_front()?;
+            let arrived = self.inbox.pop()?;
             // The connection may have ended meanwhile.
             if !arrived.answer.is_gone() {
                 break arrived;
@@ -170,6 +171,6 @@ impl Http {
 
     /// Whether there is something to be done in this turn.
     pub(super) fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || !lock(&self.inbox).is_empty()
+        !self.ready.is_empty() || !self.inbox.is_empty()
     }
 }

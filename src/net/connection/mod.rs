@@ -478,7 +478,7 @@ impl Connection {
     }
 
     /// The same for a copy of bytes; false, and nothing is done, if that is not all there is to it.
-    #[inline]
+    #[inline(always)]
     pub fn write_plain(&mut self, body: &[u8]) -> bool {
         let is_full = self.staged.bytes() + body.len() >= WriteBatch::BYTES_MAX;
         if is_full || !self.encoder.is_plain() {

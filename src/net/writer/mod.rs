@@ -165,7 +165,7 @@ impl WriteBatch {
     }
 
     /// Adds a head and a copy of a body.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_copy(&mut self, head: Head, body: &[u8]) {
         let start = self.copied.len();
         if self.copied.capacity() - start < Head::BYTES_MAX + body.len() {

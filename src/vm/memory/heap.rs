@@ -93,14 +93,14 @@ impl Heap {
         self.pages.get_or_insert_with(|| Box::new(Pages::new())).count_waste(held, limit);
     }
 
-    #[inline]
+    #[inline(always)]
     fn take_from_pages(&mut self, kind: Kind, size: usize) -> *mut u8 {
         self.pages.get_or_insert_with(|| Box::new(Pages::new())).allocate(kind, size)
     }
 
     /// A block for a userdata with a buffer, of at most `BUFFER_SIZE_MAX` bytes; null if there is
     /// no memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_buffer(&mut self, size: usize) -> *mut u8 {
         debug_assert!(size <= BUFFER_SIZE_MAX);
         if size <= SMALL_MAX {
@@ -110,6 +110,7 @@ impl Heap {
     }
 
     /// A block of at most `BUFFER_SIZE_MAX` bytes in pages.
+    #[inline(never)]
     fn take_marked(&mut self, kind: Kind, mark: usize, size: usize) -> *mut u8 {
         let block = self.take_from_pages(kind, size + MARK_BYTES).cast::<usize>();
         if block.is_null() {
@@ -152,19 +153,37 @@ impl Heap {
     /// `release_buffer`, which must not use the heap.
     #[inline(always)]
     pub(crate) unsafe fn give(&mut self, block: *mut u8, size: usize, release_buffer: impl Fn()) {
-        if size <= SMALL_MAX && self.arena.owns(block) {
+        if size > SMALL_MAX {
+            // SAFETY: the caller's contract.
+            return unsafe { self.give_more(block, size, release_buffer) };
+        }
+        if self.arena.owns(block) {
             // SAFETY: a block of the arena, with its size, which is not used again.
             return unsafe { self.arena.release(block, size) };
         }
-        // SAFETY: a block of this heap with its size; what is small and not in the arena is in
-        // pages.
+        // SAFETY: a block of this heap; what is small and not in the arena is in pages.
         unsafe {
-            let is_buffer = self.is_buffer(block, size);
-            if is_buffer {
+            if Pages::kind_of(block) == Kind::Buffer {
+                release_buffer();
+            }
+            if let Some(pages) = &mut self.pages {
+                pages.release(block);
+            }
+        }
+    }
+
+    /// The same for one of more than `SMALL_MAX` bytes.
+    ///
+    /// # Safety
+    /// As for [`Heap::give`].
+    #[inline(never)]
+    unsafe fn give_more(&mut self, block: *mut u8, size: usize, release_buffer: impl Fn()) {
+        // SAFETY: a block of this heap with its size.
+        unsafe {
+            if self.is_buffer(block, size) {
                 release_buffer();
             }
             match &mut self.pages {
-                Some(pages) if size <= SMALL_MAX => pages.release(block),
                 Some(pages) if Heap::is_marked(block, size) => {
                     pages.release(block.sub(MARK_BYTES));
                 }

@@ -233,7 +233,7 @@ impl Pages {
 
     /// A block of at least `size` bytes, which are at most [`SMALL_MAX`], or for buffers
     /// [`BUFFER_MAX`]; null if there is no memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn allocate(&mut self, kind: Kind, size: usize) -> *mut u8 {
         let (class, bytes) = class_of(size);
         let list = list_of(kind, class);
