@@ -1,27 +1,25 @@
 -- Assembles the script API in a new state.
 
-local native, core, has_json, has_msgpack, has_tls, has_websocket, has_http = ...
+local native, core, run, first_word, has_json, has_msgpack, has_tls, has_websocket, has_http = ...
 
 local error, next, pcall, rawget, rawset = error, next, pcall, rawget, rawset
 local getmetatable, setmetatable = getmetatable, setmetatable
-local loaded = package.loaded
-local loadfile, match, package = loadfile, string.match, package
+local loadfile, get_package = loadfile, native.package
+local loaded = native.loaded()
 
 -- Until a script runs, chunks may as well use its globals.
-local get_chunk = native.load_early
-local function load(name) return get_chunk(name)(native, core) end
+local function load(name) return run(name, native, core) end
 
 -- Most contexts use little of the library: a module fills in what it lacks, from chunks that are
 -- loaded one after the other, when something is looked up in it, or put into it, that it does not
 -- have.
-local missing = {} -- module → names of its chunks, the next one last
+local missing = {} -- module → names of its chunks, the next one first
 local lazy = {}
 
 local function load_next(module)
     local names = missing[module]
     if not names then return false end
-    local rest, name = match(names, "^(.-) ?(%S+)$")
-    if rest == "" then rest = nil end
+    local name, rest = first_word(names)
     missing[module] = rest
     local is_last = not rest and getmetatable(module) == lazy
     if is_last then setmetatable(module, nil) end
@@ -67,7 +65,7 @@ load("core/dispatch")
 load("core/ffi")
 
 local context = load("context")
-defer(context, "context/process context/names context/wait context/query")
+defer(context, "context/query context/wait context/names context/process")
 local timer = defer({}, "timer")
 local tcp, udp = defer({}, "tcp"), defer({}, "udp")
 local buffer = load("buffer")
@@ -102,7 +100,7 @@ _G.udp, _G.http, _G.websocket = udp, core.http, core.websocket
 local modules, require, dofile
 local function get_modules()
     if modules then return modules end
-    local made = native.load("core/require")(native, core, loaded, package, loadfile, buffer)
+    local made = native.load("core/require")(native, core, loaded, get_package(), loadfile, buffer)
     native.show(made.require, require)
     native.show(made.dofile, dofile)
     modules = made
@@ -112,4 +110,5 @@ function require(...) return get_modules().require(...) end
 function dofile(...) return get_modules().dofile(...) end
 _G.require, _G.dofile = require, dofile
 
-get_chunk = native.load
+local get_chunk = native.load
+function run(name, ...) return get_chunk(name)(...) end

@@ -172,6 +172,6 @@ local own = {
     running = running,
 }
 for name, f in next, own do
-    if rawget(coroutines, name) == stubs[name] then rawset(coroutines, name, f) end
+    if not stubs or rawget(coroutines, name) == stubs[name] then rawset(coroutines, name, f) end
 end
 return own

@@ -17,7 +17,7 @@
 
 local native, core = ...
 
-local error, ipairs, tonumber, type = error, ipairs, tonumber, type
+local error, tonumber, type = error, tonumber, type
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status = coroutine.status
 local next_event, is_ending, may_wait = native.next_event, native.is_ending, native.may_wait
@@ -369,14 +369,16 @@ native.prepare_cuts(raw_create(drive), raw_resume, get_current, cut)
 -- User coroutines ---------------------------------------------------------------------------------
 
 -- They are the business of core/coroutine.lua, which most contexts do not need. It is loaded
--- before a script runs that mentions them, or when one of these functions is first called, and puts
--- its own in their place; those that somebody has kept go on to work.
+-- before a script runs that mentions them, when `coroutine` is first looked up, or when one of the
+-- stubs that are in it is first called, and puts its own in their place; those that somebody has
+-- kept go on to work.
 local coroutines = coroutine
-local stubs, loaded = {}, nil
+local stubs, loaded
 
-for _, name in ipairs({ "resume", "wrap", "yield", "status", "isyieldable", "running" }) do
-    stubs[name] = function(...) return native.load_coroutines()[name](...) end
-    coroutines[name] = stubs[name]
+-- For a script that looks through the globals: most of those want no coroutines.
+function native.stub_coroutines()
+    if loaded then return end
+    stubs = native.load("core/stubs")(native, coroutines)
 end
 
 function native.load_coroutines()

@@ -3,7 +3,7 @@
 local native = ...
 
 local next, rawget, rawset = next, rawget, rawset
-local preload, loaded = package.preload, package.loaded
+local loaded, preload = native.loaded()
 
 -- FFI is opened once, by whoever asks first, and then the same for scripts and for the library:
 -- opening it twice would forget what was declared, and a script may put its own `require`, or its

@@ -37,7 +37,7 @@ use crate::vm::environments;
 use crate::vm::native;
 use crate::vm::stack::TABLE;
 use crate::vm::stack::{Stack, function};
-use crate::vm::{blame, chunk_cache, cut, finaliser, prelude, stock};
+use crate::vm::{blame, chunk_cache, cut, finaliser, prelude, standard, stock};
 
 pub(super) type Functions = &'static [(&'static CStr, lua_CFunction)];
 
@@ -120,10 +120,11 @@ fn look_up(lua: Stack<'_>) -> c_int {
         websocket::FUNCTIONS,
         &[
             (c"load", function(prelude::load)),
-            (c"load_early", function(prelude::load_early)),
             (c"load_jit", function(prelude::load_jit)),
             (c"look_at", function(chunk_cache::look_at)),
             (c"compile", function(prelude::compile_for_lua)),
+            (c"loaded", function(loaded)),
+            (c"package", function(package)),
             (c"set_ffi", function(set_ffi)),
             (c"header", function(header)),
             (c"open_sockets", function(open_sockets)),
@@ -151,6 +152,30 @@ fn set_ffi(lua: Stack<'_>) -> c_int {
     lua.set_top(1);
     lua.set_field(ffi::LUA_REGISTRYINDEX, OPEN_FFI);
     0
+}
+
+/// first_word(text): the first word, and the others if there are any.
+pub(super) fn first_word(lua: Stack<'_>) -> c_int {
+    let text = lua.text(1).unwrap_or_default();
+    let end = text.iter().position(|byte| *byte == b' ');
+    lua.push_text(&text[..end.unwrap_or(text.len())]);
+    end.map_or(1, |end| {
+        lua.push_text(&text[end + 1..]);
+        2
+    })
+}
+
+/// native.loaded(): what `package.loaded` and `package.preload` are.
+fn loaded(lua: Stack<'_>) -> c_int {
+    lua.field(ffi::LUA_REGISTRYINDEX, c"_LOADED");
+    lua.field(ffi::LUA_REGISTRYINDEX, c"_PRELOAD");
+    2
+}
+
+/// native.package(): the table of that name.
+fn package(lua: Stack<'_>) -> c_int {
+    standard::push_package(lua);
+    1
 }
 
 /// Seconds to nanoseconds; what does not fit is for ever.

@@ -20,9 +20,10 @@ use crate::os::{stdio, thread};
 use crate::sched::{Context, End, Outcome, Program};
 use crate::vm::chunk_cache;
 use crate::vm::hook;
-use crate::vm::prelude::push_chunk;
+use crate::vm::prelude;
 use crate::vm::run::{Came, OUT_OF_MEMORY};
-use crate::vm::stack::{Stack, TABLE};
+use crate::vm::stack::{TABLE, function};
+use crate::vm::standard;
 use crate::vm::state::{Account, State};
 use crate::{logging, lua, os, rt};
 
@@ -181,27 +182,32 @@ impl Program for LuaProgram {
 
 impl Running {
     fn new(context: &Arc<Context>, settings: &Arc<Settings>) -> Option<Running> {
-        let state = State::new()?;
+        let is_small = !rt::is_simulated();
+        let state = if is_small { State::new_small() } else { State::new() }?;
         let mut host = Host::new(context, settings);
         let raw = state.as_ptr();
         let ready = host::enter(&mut host, raw, || {
             state.fill(|lua| {
                 native::open(lua);
-                push_chunk(lua, "init");
                 lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
                 lua.push_table(0, CORE_FIELDS);
+                lua.push_function(function(prelude::run_early));
+                lua.push_function(function(native::first_word));
                 lua.push_boolean(cfg!(feature = "json"));
                 lua.push_boolean(cfg!(feature = "msgpack"));
                 lua.push_boolean(cfg!(feature = "tls"));
                 lua.push_boolean(cfg!(feature = "websocket"));
                 lua.push_boolean(cfg!(feature = "http"));
-                lua.call(7, 0);
-                seed_random(lua, context);
-                if rt::is_simulated() {
-                    push_chunk(lua, "core/simulation");
-                    lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
-                    lua.call(1, 0);
+                prelude::run(lua, "init", 9);
+                lua.set_top(0);
+                // No query has this token. Of its bits, those that a double holds.
+                let seed = (rt::secret((context.id().to_bits(), u64::MAX)) >> 11) as f64;
+                if is_small {
+                    return standard::withhold(lua, seed);
                 }
+                standard::seed_random(lua, seed);
+                lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
+                prelude::run(lua, "core/simulation", 1);
             })
         });
         if let Err(message) = ready {
@@ -266,7 +272,10 @@ impl Running {
                 Came::Cut if os::stdio::fork::is_child() => {}
                 Came::Cut => return self.rest(),
                 Came::Done(..) if os::stdio::fork::is_child() => return (Outcome::Ended, 0),
-                Came::Done(..) if self.step == Step::Start => self.step = Step::Turn,
+                Came::Done(..) if self.step == Step::Start => {
+                    self.step = Step::Turn;
+                    self.account().settle();
+                }
                 Came::Done(next, unanswered) => break (next as i32, unanswered as usize),
             }
         };
@@ -442,18 +451,6 @@ fn log_end(context: &Arc<Context>, reason: &End, quota: &Quota) -> bool {
             true
         }
     }
-}
-
-/// Has the script's random numbers differ from those of all other contexts and processes. May
-/// raise.
-fn seed_random(lua: Stack<'_>, context: &Arc<Context>) {
-    // No query has this token. Of its bits, those that a double holds.
-    let seed = rt::secret((context.id().to_bits(), u64::MAX)) >> 11;
-    lua.push_global(c"math");
-    lua.field(-1, c"randomseed");
-    lua.push_number(seed as f64);
-    lua.call(1, 0);
-    lua.set_top(-2);
 }
 
 /// About as many as the library's chunks share: the table need not grow by and by.

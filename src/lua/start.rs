@@ -11,27 +11,32 @@ use crate::vm::chunk_cache::load_file;
 use crate::vm::convert;
 use crate::vm::convert::push_value;
 use crate::vm::stack::{Stack, TABLE};
+use crate::vm::standard;
 
 /// Puts the script and its arguments on the driver's stack; returns how many values that are, or
 /// why the script does not load. The stack is empty before.
 pub(super) fn load_script(lua: Stack<'_>, script: Script) -> Result<c_int, Vec<u8>> {
-    lua.push_global(c"package");
-    match &script.paths {
+    match script.paths {
         Paths::Default => {}
-        Paths::Before(templates) => {
-            lua.push_text(templates);
-            lua.field(1, c"path");
-            lua.concat(2);
-            lua.set_field(1, c"path");
-        }
-        Paths::Exactly(path, cpath) => {
-            lua.push_text(path);
-            lua.set_field(1, c"path");
-            lua.push_text(cpath);
-            lua.set_field(1, c"cpath");
-        }
+        Paths::Before(templates) => standard::set_paths(
+            lua,
+            Box::new(move |lua| {
+                lua.push_text(&templates);
+                lua.field(-2, c"path");
+                lua.concat(2);
+                lua.set_field(-2, c"path");
+            }),
+        ),
+        Paths::Exactly(path, cpath) => standard::set_paths(
+            lua,
+            Box::new(move |lua| {
+                lua.push_text(&path);
+                lua.set_field(-2, c"path");
+                lua.push_text(&cpath);
+                lua.set_field(-2, c"cpath");
+            }),
+        ),
     }
-    lua.set_top(0);
     match &script.command_line {
         Some(line) => push_arg(lua, line),
         None => set_compiler(lua),

@@ -20,7 +20,7 @@ pub(crate) fn is_known(allocate: *const c_void) -> Option<bool> {
     if let Some(is_known) = IS_KNOWN.get() {
         return Some(*is_known);
     }
-    let state = State::open()?;
+    let state = State::unknown()?;
     let mut found = false;
     let result = state.protect(|lua| {
         // A pointer is followed only once it is known to be one.

@@ -10,12 +10,11 @@ use mlua::ffi;
 use super::layout::{self, Function};
 use super::stack::Stack;
 use super::state::Account;
-use super::{chunk_cache, pristine, profiler, state, stock, traceback};
+use super::{chunk_cache, profiler, state, stock, traceback};
 use crate::logging;
 
 /// Prepares a fresh state for what the library does with it. Raises for want of memory.
 pub(crate) fn prepare(lua: Stack<'_>) {
-    pristine::keep(lua);
     stock::install(lua);
     profiler::install(lua);
 }

@@ -16,6 +16,7 @@ const SOURCES: &[(&str, &CStr, &str)] = &[
     ("init", c"=[node-lua]", include_str!("../../lua/init.lua")),
     ("core/dispatch", c"=[node-lua] dispatch", include_str!("../../lua/core/dispatch.lua")),
     ("core/coroutine", c"=[node-lua] coroutine", include_str!("../../lua/core/coroutine.lua")),
+    ("core/stubs", c"=[node-lua] stubs", include_str!("../../lua/core/stubs.lua")),
     ("context/names", c"=[node-lua] names", include_str!("../../lua/context/names.lua")),
     ("core/command", c"=[node-lua] command", include_str!("../../lua/core/command.lua")),
     ("core/compiler", c"=[node-lua] compiler", include_str!("../../lua/core/compiler.lua")),
@@ -125,6 +126,8 @@ struct Chunk {
     bytecode: Vec<u8>,
     /// Where its functions seem to be.
     line: i32,
+    /// Whether it has a [`DIVIDER`].
+    is_divided: bool,
 }
 
 /// The library's chunks; `None` if there is no memory to compile them.
@@ -141,7 +144,8 @@ fn chunks() -> Option<&'static [Chunk]> {
             () if BENEATH.contains(&name) => disguise::BENEATH,
             () => disguise::LIBRARY,
         };
-        Some(Chunk { name, bytecode: compile(&state, chunk_name, source)?, line })
+        let bytecode = compile(&state, chunk_name, source)?;
+        Some(Chunk { name, bytecode, line, is_divided: source.contains(DIVIDER) })
     };
     let made: Option<Vec<Chunk>> = SOURCES.iter().map(made).collect();
     let made = made?;
@@ -222,20 +226,39 @@ pub fn default_paths() -> Option<(Vec<u8>, Vec<u8>)> {
 /// Pushes the function of a library chunk; false, with nothing pushed, if there is none of that
 /// name.
 pub(crate) fn push_chunk(lua: Stack<'_>, name: &str) -> bool {
+    push(lua, name).is_some()
+}
+
+fn push(lua: Stack<'_>, name: &str) -> Option<&'static Chunk> {
     let Some(chunks) = chunks() else {
         lua.push_text(b"not enough memory for the library");
         lua.raise_top();
-        return false;
+        return None;
     };
-    let Some(chunk) = chunks.iter().find(|chunk| chunk.name == name) else {
-        return false;
-    };
+    let chunk = chunks.iter().find(|chunk| chunk.name == name)?;
     if lua.load_plain(&chunk.bytecode, CHUNK_NAME) != ffi::LUA_OK {
         // Out of memory is all that can have happened.
         lua.raise_top();
     }
     disguise(lua, chunk.line);
-    true
+    Some(chunk)
+}
+
+/// Calls the function of a library chunk with as many arguments, which are on top, before any
+/// script runs. It leaves one result.
+pub(crate) fn run(lua: Stack<'_>, name: &str, arguments: c_int) {
+    let at = lua.top() - arguments + 1;
+    if let Some(chunk) = push(lua, name) {
+        lua.insert(at);
+        lua.call_once(arguments, 1, chunk.is_divided);
+    }
+}
+
+/// run(name, …): what a library chunk returns, before any script runs.
+pub(crate) fn run_early(lua: Stack<'_>) -> c_int {
+    let name = lua.text(1).and_then(|name| std::str::from_utf8(name).ok());
+    run(lua, name.unwrap_or_default(), lua.top() - 1);
+    1
 }
 
 /// native.load_jit(name): the function of a module that comes with LuaJIT, like `jit.v`; nothing if
@@ -251,16 +274,11 @@ pub(crate) fn load_jit(lua: Stack<'_>) -> c_int {
 }
 
 /// native.load(name): the function of a library chunk, in an environment of its own; or nil.
-pub(crate) fn load(lua: Stack<'_>) -> c_int {
-    let count = load_early(lua);
-    if count > 0 {
+pub fn load(lua: Stack<'_>) -> c_int {
+    let name = lua.text(1).and_then(|name| std::str::from_utf8(name).ok());
+    let is_there = name.is_some_and(|name| push_chunk(lua, name));
+    if is_there {
         pristine::set_environment(lua);
     }
-    count
-}
-
-/// native.load_early(name): the same in the environment of scripts, before there is any.
-pub fn load_early(lua: Stack<'_>) -> c_int {
-    let name = lua.text(1).and_then(|name| std::str::from_utf8(name).ok());
-    c_int::from(name.is_some_and(|name| push_chunk(lua, name)))
+    c_int::from(is_there)
 }

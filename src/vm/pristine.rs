@@ -19,11 +19,10 @@ use mlua::ffi::{self, lua_CFunction};
 
 use super::layout::{self, Function};
 use super::stack::{Stack, function};
-use super::{chunk_cache, stock};
+use super::{chunk_cache, standard, stock};
 
-/// Registry keys, far from the small ones that `luaL_ref` hands out: the table `package`, and the
-/// metatable of environments.
-const KEY_PACKAGE: i64 = 0x6e6c_0011;
+/// A registry key, far from the small ones that `luaL_ref` hands out: the metatable of
+/// environments.
 const KEY_METATABLE: i64 = 0x6e6c_0012;
 
 /// The table of globals.
@@ -154,12 +153,6 @@ pub(crate) fn learn(lua: Stack<'_>) {
     KNOWN.get_or_init(|| known);
 }
 
-/// Keeps what cannot be made anew. Call before any script runs.
-pub(crate) fn keep(lua: Stack<'_>) {
-    lua.push_global(c"package");
-    lua.set_entry(ffi::LUA_REGISTRYINDEX, KEY_PACKAGE);
-}
-
 /// Gives the function on top of the stack an environment of its own.
 pub(crate) fn set_environment(lua: Stack<'_>) {
     lua.push_table(0, 0);
@@ -198,7 +191,7 @@ fn look_up(lua: Stack<'_>) -> c_int {
             return 1;
         }
         if name == b"package" {
-            lua.entry(ffi::LUA_REGISTRYINDEX, KEY_PACKAGE);
+            standard::push_package(lua);
             return 1;
         }
         if name == b"loadstring" {
@@ -216,7 +209,9 @@ fn look_up(lua: Stack<'_>) -> c_int {
     }
     let names = known.and_then(|known| known.get(library.unwrap_or(GLOBALS.to_bytes())));
     if let Some(built_in) = names.and_then(|names| names.get(name)) {
-        push_present(lua, library.is_some());
+        if library.is_some() || !standard::push_withheld(lua, name) {
+            push_present(lua, library.is_some());
+        }
         if !built_in.is(lua) {
             built_in.push(lua);
         }

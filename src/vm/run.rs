@@ -4,6 +4,7 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};
 
+use super::spent;
 use super::stack::Stack;
 use super::state::State;
 
@@ -27,6 +28,14 @@ impl State {
     /// # Errors
     /// What was raised.
     pub(crate) fn protect<F: FnOnce(Stack<'_>)>(&self, body: F) -> Result<(), Vec<u8>> {
+        self.protect_on(self.as_ptr(), body)
+    }
+
+    /// The same on the stack of one of its coroutines, which is at rest.
+    fn protect_on<F>(&self, raw: *mut lua_State, body: F) -> Result<(), Vec<u8>>
+    where
+        F: FnOnce(Stack<'_>),
+    {
         unsafe extern "C-unwind" fn trampoline<F: FnOnce(Stack<'_>)>(raw: *mut lua_State) -> c_int {
             // SAFETY: `protect` passes a pointer to its `body`, which outlives the call; and the
             // stack is that of a C function that runs.
@@ -39,7 +48,6 @@ impl State {
             }
             0
         }
-        let raw = self.as_ptr();
         let mut body = Some(body);
         let pointer: *mut Option<F> = &mut body;
         // SAFETY: a live state, which this thread alone uses, since it cannot be shared; the call
@@ -56,7 +64,7 @@ impl State {
     }
 
     /// As [`protect`](State::protect), for what fills the state with things that stay: meanwhile
-    /// nothing is collected.
+    /// nothing is collected. It runs on a stack of its own, which need not grow for it and goes.
     ///
     /// # Errors
     /// What was raised.
@@ -66,7 +74,14 @@ impl State {
             unsafe { ffi::lua_gc(self.as_ptr(), what, value) };
         };
         set(ffi::LUA_GCSTOP, 0);
-        let result = self.protect(body);
+        let mut apart = None;
+        let result = self
+            .protect(|lua| apart = Some(lua.push_new_thread()))
+            .and_then(|()| self.protect_on(apart.unwrap_or(self.as_ptr()), body));
+        if let Some(apart) = apart {
+            // SAFETY: a coroutine that nobody else knows, and nothing was collected meanwhile.
+            unsafe { spent::free(self.as_ptr(), apart, &[]) };
+        }
         // Usually: the next cycle begins when there is twice as much.
         set(ffi::LUA_GCRESTART, -1);
         result

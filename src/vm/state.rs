@@ -6,7 +6,7 @@
 //! refer to (buffers) are reported with [`charge`] and [`discharge`], so that the collector works
 //! in proportion to what a script really holds.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::memory::heap::{Heap, content_of};
 use super::stack::Stack;
-use super::{cut, hook, known, profiler, stdio};
+use super::{cut, hook, known, profiler, standard, stdio};
 use crate::message::Held;
 use crate::os::memory;
 use crate::{failpoint, rt};
@@ -66,6 +66,8 @@ pub struct Account {
     /// The metatable of buffers, once there is one.
     buffer_metatable: Cell<Option<NonNull<c_void>>>,
     buffer_environment: Cell<u64>,
+    /// Sets where modules are found, once `package` is open.
+    pub(super) paths: RefCell<Option<SetPaths>>,
     /// What the script has chosen for standard output.
     pub(crate) output: stdio::Choice,
     /// What its turns are cut with.
@@ -199,6 +201,11 @@ impl Account {
         }
     }
 
+    /// What was needed to start is there: see [`Arena`](super::memory::arena::Arena::settle).
+    pub(crate) fn settle(&self) {
+        self.heap().settle();
+    }
+
     /// The metatable of buffers as [`Maker`](super::userdata::Maker) takes it, once there is one.
     pub fn buffer_metatable(&self) -> Option<NonNull<c_void>> {
         self.buffer_metatable.get()
@@ -284,6 +291,15 @@ impl Account {
     }
 }
 
+/// Called with the table `package` on top.
+pub(super) struct SetPaths(pub(super) Box<dyn FnOnce(Stack<'_>)>);
+
+impl std::fmt::Debug for SetPaths {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetPaths").finish_non_exhaustive()
+    }
+}
+
 /// An owned LuaJIT state with all standard libraries open.
 #[derive(Debug)]
 pub struct State {
@@ -301,14 +317,24 @@ impl State {
     /// Creates a state and opens the standard libraries; `None` if memory does not suffice, or if
     /// this LuaJIT is not known ([`known`]).
     pub fn new() -> Option<State> {
-        if !known::is_known(allocate as *const c_void)? {
-            return None;
-        }
-        State::open()
+        State::is_known()?.then(|| State::open(open_libraries))?
     }
 
-    /// Creates one without a look at what it consists of.
-    pub(super) fn open() -> Option<State> {
+    /// The same with those libraries alone that [`standard::withhold`] expects.
+    pub(crate) fn new_small() -> Option<State> {
+        State::is_known()?.then(|| State::open(standard::open_early))?
+    }
+
+    fn is_known() -> Option<bool> {
+        known::is_known(allocate as *const c_void)
+    }
+
+    /// Creates one with all libraries, without a look at what it consists of.
+    pub(super) fn unknown() -> Option<State> {
+        State::open(open_libraries)
+    }
+
+    fn open(open_libraries: fn(Stack<'_>)) -> Option<State> {
         let account = Box::new(Account {
             lua_bytes: Cell::new(0),
             external_bytes: Cell::new(0),
@@ -323,6 +349,7 @@ impl State {
             files: Cell::new(0),
             buffer_metatable: Cell::new(None),
             buffer_environment: Cell::new(0),
+            paths: RefCell::default(),
             output: stdio::Choice::default(),
             cut: cut::Cut::default(),
         });
@@ -336,9 +363,13 @@ impl State {
         };
         STATES.fetch_add(1, Ordering::Relaxed);
         let state = State { raw, account };
-        // SAFETY: a fresh state; what opening libraries raises, for want of memory, is caught.
-        let status = unsafe { ffi::lua_cpcall(raw.as_ptr(), open_libraries, std::ptr::null_mut()) };
-        (status == ffi::LUA_OK).then_some(state)
+        // Nothing of what is made is garbage.
+        let opened = state.protect(|lua| {
+            lua.control_collector(ffi::LUA_GCSTOP);
+            open_libraries(lua);
+            lua.control_collector(ffi::LUA_GCRESTART);
+        });
+        opened.is_ok().then_some(state)
     }
 
     /// The raw state, for calls into the VM.
@@ -414,14 +445,16 @@ pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
 }
 
 /// Opens the standard libraries.
-unsafe extern "C-unwind" fn open_libraries(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by `State::new` for a fresh state. Nothing of what is made is garbage.
-    unsafe {
-        ffi::lua_gc(raw, ffi::LUA_GCSTOP, 0);
-        ffi::luaL_openlibs(raw);
-        ffi::lua_gc(raw, ffi::LUA_GCRESTART, 0);
-        stdio::install(raw);
-    }
+fn open_libraries(lua: Stack<'_>) {
+    lua.push_function(open_all);
+    lua.call(0, 0);
+    stdio::install(lua);
+}
+
+/// `luaL_openlibs`, as a function that Lua calls.
+unsafe extern "C-unwind" fn open_all(raw: *mut lua_State) -> c_int {
+    // SAFETY: called with a fresh state.
+    unsafe { ffi::luaL_openlibs(raw) };
     0
 }
 

@@ -6,7 +6,7 @@
 //! functions.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
@@ -15,6 +15,7 @@ use super::layout::{
     self, FALSE, FUNCTION, Function, INTEGER, NIL, NUMBER_C, STRING, SUBKIND_FILE, Slot, TRUE,
     Table, Text, Thread, USERDATA, Userdata, is_number, referred, tag,
 };
+use super::stack::Stack;
 use super::state::Account;
 use super::{hook, state};
 use crate::os::stdio::{self, ErrorLock, FILE, Lock};
@@ -96,76 +97,57 @@ struct Originals {
 static ORIGINALS: OnceLock<Originals> = OnceLock::new();
 
 /// Has the function on the top of the stack, which is popped, lead to `function`; returns what it
-/// led to. `number` is what the compiler is to take it for, if something else. `None` if functions
+/// led to. `number` is what the compiler is to take it for, if something else. Raises if functions
 /// do not look as expected.
-///
-/// # Safety
-/// `raw` must be a new state.
-unsafe fn lead(
-    raw: *mut lua_State,
-    function: lua_CFunction,
-    number: Option<u8>,
-) -> Option<lua_CFunction> {
-    // SAFETY: a new state with a function on top. A function object is as large as what is looked
-    // at, and written to only if that is what a function of the VM's own looks like.
-    unsafe {
-        let before = ffi::lua_tocfunction(raw, -1);
-        let object = layout::object::<Function>(raw, -1);
-        ffi::lua_settop(raw, -2);
-        let before = before?;
-        if (*object).number <= NUMBER_C {
-            return None;
+fn lead(lua: Stack<'_>, function: lua_CFunction, number: Option<u8>) -> lua_CFunction {
+    let before = lua.c_function(-1);
+    // SAFETY: called with a function of a new state on top, which nobody else looks at meanwhile.
+    let object = unsafe { &mut *layout::object::<Function>(lua.raw(), -1) };
+    match before.filter(|_| object.number > NUMBER_C) {
+        Some(before) => {
+            object.function = function;
+            object.number = number.unwrap_or(object.number);
+            lua.pop();
+            before
         }
-        (*object).function = function;
-        if let Some(number) = number {
-            (*object).number = number;
+        None => {
+            lua.push_text(b"this LuaJIT's functions are laid out in a strange way");
+            lua.raise_top();
+            function
         }
-        Some(before)
     }
 }
 
-/// Pushes a field of the library `io`, or of its files' methods.
-unsafe fn push(raw: *mut lua_State, table: &CStr, field: &CStr) {
-    // SAFETY: a new state with the libraries open.
-    unsafe {
-        match table.is_empty() {
-            true => ffi::lua_getfield(raw, ffi::LUA_REGISTRYINDEX, c"FILE*".as_ptr()),
-            false => ffi::lua_getglobal(raw, table.as_ptr()),
-        };
-        ffi::lua_getfield(raw, -1, field.as_ptr());
-        ffi::lua_remove(raw, -2);
-    }
+/// Has the functions of a new state, whose libraries are open, lead here. Raises if this LuaJIT is
+/// not known.
+pub(crate) fn install(lua: Stack<'_>) {
+    lead_print(lua);
+    let (write, method_write, setvbuf) = lead_io(lua);
+    lua.push_global(c"tostring");
+    let tostring = lua.function_number(-1);
+    lua.pop();
+    ORIGINALS.get_or_init(|| Originals { write, method_write, setvbuf, tostring });
 }
 
-/// Has the functions of a new state lead here.
-///
-/// # Safety
-/// `raw` must be a new state with the libraries open and 4 free stack slots. Raises if this LuaJIT
-/// is not known.
-pub(crate) unsafe fn install(raw: *mut lua_State) {
-    // SAFETY: a new state with its libraries open, and slots free.
-    unsafe {
-        let top = ffi::lua_gettop(raw);
-        let found = (|| {
-            ffi::lua_getglobal(raw, c"print".as_ptr());
-            lead(raw, print, None)?;
-            push(raw, c"io", c"write");
-            let write = lead(raw, write, Some(NUMBER_C))?;
-            push(raw, c"", c"write");
-            let method_write = lead(raw, method_write, Some(NUMBER_C))?;
-            push(raw, c"", c"setvbuf");
-            let setvbuf = lead(raw, setvbuf, None)?;
-            ffi::lua_getglobal(raw, c"tostring".as_ptr());
-            let tostring = (*layout::object::<Function>(raw, -1)).number;
-            Some(Originals { write, method_write, setvbuf, tostring })
-        })();
-        ffi::lua_settop(raw, top);
-        let Some(found) = found else {
-            ffi::luaL_error(raw, c"this LuaJIT's functions are laid out in a strange way".as_ptr());
-            return;
-        };
-        ORIGINALS.get_or_init(|| found);
-    }
+/// The same for `print`.
+pub(super) fn lead_print(lua: Stack<'_>) {
+    lua.push_global(c"print");
+    lead(lua, print, None);
+}
+
+/// The same for `io`; what its functions were: `write`, that of files, and `setvbuf`.
+pub(super) fn lead_io(lua: Stack<'_>) -> (lua_CFunction, lua_CFunction, lua_CFunction) {
+    lua.field(ffi::LUA_REGISTRYINDEX, c"FILE*");
+    lua.field(-1, c"setvbuf");
+    let setvbuf = lead(lua, setvbuf, None);
+    lua.field(-1, c"write");
+    let method_write = lead(lua, method_write, Some(NUMBER_C));
+    lua.pop();
+    lua.push_global(c"io");
+    lua.field(-1, c"write");
+    let write = lead(lua, write, Some(NUMBER_C));
+    lua.pop();
+    (write, method_write, setvbuf)
 }
 
 /// What a script has chosen in the state that runs.

@@ -57,35 +57,54 @@ static GETFENV: Original = OnceLock::new();
 static SETFENV: Original = OnceLock::new();
 static MODULE: Original = OnceLock::new();
 
-/// Gives built-in functions of this state other code. They stay the same objects: to the VM, and to
-/// `tostring`, nothing has happened.
+/// Gives built-in functions of this state other code, of those libraries that are open. They stay
+/// the same objects: to the VM, and to `tostring`, nothing has happened.
 pub(crate) fn install(lua: Stack<'_>) {
+    for library in [c"_G", c"debug", c"package", c"string", c"table"] {
+        lua.push_global(library);
+        let is_open = lua.kind(-1) == ffi::LUA_TTABLE;
+        lua.pop();
+        if is_open {
+            install_in(lua, library);
+        }
+    }
+}
+
+/// The same in one library, which is open.
+pub(super) fn install_in(lua: Stack<'_>, library: &CStr) {
     // For the test that looks at the library's functions from outside (tests/language_reach.rs).
     if cfg!(debug_assertions) && std::env::var_os("NODE_LUA_BARE").is_some() {
         return;
     }
-    let debug: [(&CStr, lua_CFunction, &'static Original); 8] = [
-        (c"getinfo", function(getinfo), &GETINFO),
-        (c"traceback", function(debug_traceback), &TRACEBACK),
-        (c"getlocal", function(getlocal), &GETLOCAL),
-        (c"setlocal", function(setlocal), &SETLOCAL),
-        (c"getupvalue", function(getupvalue), &GETUPVALUE),
-        (c"setupvalue", function(setupvalue), &SETUPVALUE),
-        (c"upvalueid", function(upvalueid), &UPVALUEID),
-        (c"upvaluejoin", function(upvaluejoin), &UPVALUEJOIN),
-    ];
-    lua.push_global(c"debug");
-    for (name, code, original) in debug {
-        replace(lua, name, code, original);
+    lua.push_global(library);
+    match library.to_bytes() {
+        b"_G" => {
+            replace(lua, c"getfenv", function(getfenv), &GETFENV);
+            replace(lua, c"setfenv", function(setfenv), &SETFENV);
+        }
+        b"package" => {
+            lua.push_copy(ffi::LUA_GLOBALSINDEX);
+            replace(lua, c"module", function(module), &MODULE);
+            lua.pop();
+        }
+        b"debug" => {
+            replace(lua, c"getinfo", function(getinfo), &GETINFO);
+            replace(lua, c"traceback", function(debug_traceback), &TRACEBACK);
+            replace(lua, c"getlocal", function(getlocal), &GETLOCAL);
+            replace(lua, c"setlocal", function(setlocal), &SETLOCAL);
+            replace(lua, c"getupvalue", function(getupvalue), &GETUPVALUE);
+            replace(lua, c"setupvalue", function(setupvalue), &SETUPVALUE);
+            replace(lua, c"upvalueid", function(upvalueid), &UPVALUEID);
+            replace(lua, c"upvaluejoin", function(upvaluejoin), &UPVALUEJOIN);
+        }
+        b"string" => {
+            replace(lua, c"dump", function(dump), &DUMP);
+            strings::install(lua);
+        }
+        b"table" => strings::install_insert(lua),
+        _ => {}
     }
-    lua.push_global(c"string");
-    replace(lua, c"dump", function(dump), &DUMP);
-    strings::install(lua);
-    lua.push_copy(ffi::LUA_GLOBALSINDEX);
-    replace(lua, c"getfenv", function(getfenv), &GETFENV);
-    replace(lua, c"setfenv", function(setfenv), &SETFENV);
-    replace(lua, c"module", function(module), &MODULE);
-    lua.set_top(-4);
+    lua.pop();
 }
 
 /// Gives the function in C of this name in the table on top, of a fresh state, other code.

@@ -26,15 +26,17 @@ const STEPS_MAX: i64 = 1 << 16;
 /// From so many on it is worth a try to move them at once.
 const STEPS_FEW: i64 = 8;
 
-/// Puts the functions in their place.
-pub(crate) fn install(lua: Stack<'_>) {
+/// Puts the functions of `string`, the table on top, in their place.
+pub(super) fn install(lua: Stack<'_>) {
     replace(lua, c"find", function(find), &FIND);
     replace(lua, c"match", function(first), &MATCH);
     replace(lua, c"gmatch", function(gmatch), &GMATCH);
     replace(lua, c"gsub", function(gsub), &GSUB);
-    lua.push_global(c"table");
+}
+
+/// The same for `table`.
+pub(super) fn install_insert(lua: Stack<'_>) {
     replace(lua, c"insert", function(insert), &INSERT);
-    lua.pop();
 }
 
 /// Whether a byte makes a text a pattern, for `find`.

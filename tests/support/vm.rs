@@ -48,7 +48,7 @@ pub(crate) fn state() -> State {
         lua.raw_set(-3);
     }
     lua.set_field(-2, c"headers");
-    lua.push_function(function(prelude::load_early));
+    lua.push_function(function(prelude::load));
     lua.set_field(-2, c"load");
     lua.push_text(CHECKS.as_bytes());
     lua.set_field(-2, c"checks");

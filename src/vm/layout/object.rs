@@ -40,7 +40,8 @@ pub(crate) struct Global {
     pub(crate) total: usize,
     pub(crate) threshold: usize,
     pub(crate) white: u8,
-    phase: u8,
+    /// Which part of its cycle the collector is in; 0 between two of them.
+    pub(crate) phase: u8,
     unused: [u8; 2],
     strings_swept: u32,
     /// The object made last; each refers to the one before.
@@ -150,7 +151,7 @@ pub struct Cdata {
 /// The start of a function, in Lua or C.
 #[repr(C)]
 pub(crate) struct Function {
-    next: u64,
+    pub(crate) next: u64,
     marked: u8,
     pub(crate) kind: u8,
     /// Which of the VM's own functions it is; above [`NUMBER_C`].

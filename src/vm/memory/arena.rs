@@ -6,9 +6,10 @@
 //!
 //! Not for threads: an arena belongs to the state that it serves.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
-use super::pages::{CLASSES, Free, class_of};
+use super::pages::{CLASSES, FINE_MAX, Free, class_bytes, class_of};
 use super::slots::{SLOT_BYTES, give_slot, slot_of, take_slot};
 
 /// The first slot of one state.
@@ -22,11 +23,26 @@ pub(crate) struct Arena {
     slot: *mut u8,
     used: usize,
     free: [Option<NonNull<Free>>; CLASSES],
+    /// What is being cut up, as offsets in the slot; nothing once the state has settled.
+    piece: Range<usize>,
+    /// Whether anything was freed that is worth to be cut up.
+    has_pieces: bool,
+    is_settled: bool,
 }
+
+/// What is smaller is not cut up.
+const PIECE_MIN: usize = 256;
 
 impl Arena {
     pub(crate) fn new() -> Arena {
-        Arena { slot: take_slot(), used: 0, free: [None; CLASSES] }
+        Arena {
+            slot: take_slot(),
+            used: 0,
+            free: [None; CLASSES],
+            piece: 0..0,
+            has_pieces: false,
+            is_settled: false,
+        }
     }
 
     /// True if the block, which is not null, is one of this arena.
@@ -44,13 +60,54 @@ impl Arena {
             self.free[class] = unsafe { block.as_ref() }.next;
             return block.as_ptr().cast();
         }
+        if bytes <= self.piece.len() || self.has_pieces && self.find_piece(class) {
+            let block = self.slot.wrapping_add(self.piece.start);
+            self.piece.start += bytes;
+            return block;
+        }
         if self.slot.is_null() || bytes > SLOT_BYTES - self.used {
             return std::ptr::null_mut();
         }
-        // SAFETY: `used` and what is taken lie within the slot.
-        let block = unsafe { self.slot.add(self.used) };
+        let block = self.slot.wrapping_add(self.used);
         self.used += bytes;
         block
+    }
+
+    /// Looks for something of this size, or larger, to cut up instead of what is being cut up.
+    #[cold]
+    fn find_piece(&mut self, class: usize) -> bool {
+        let smallest = class_of(PIECE_MIN).0;
+        let mut classes = class.max(smallest)..CLASSES;
+        let Some(found) = classes.find(|&class| self.free[class].is_some()) else {
+            self.has_pieces = class > smallest;
+            return false;
+        };
+        self.leave_piece();
+        if let Some(block) = self.free[found] {
+            // SAFETY: the block is in the list, so it is free, and was written by `release`.
+            self.free[found] = unsafe { block.as_ref() }.next;
+            let start = block.addr().get() - self.slot.addr();
+            self.piece = start..start + class_bytes(found);
+        }
+        true
+    }
+
+    /// What is left of what was being cut up serves its own size.
+    fn leave_piece(&mut self) {
+        let mut rest = std::mem::take(&mut self.piece);
+        while !rest.is_empty() {
+            // Up to this each multiple of the grain has a class.
+            let bytes = rest.len().min(FINE_MAX);
+            // SAFETY: it lies in the slot, is nobody's, and as long as its class says.
+            unsafe { self.keep(self.slot.wrapping_add(rest.start), class_of(bytes).0) };
+            rest.start += bytes;
+        }
+    }
+
+    /// From now on what is freed serves its own size alone.
+    pub(crate) fn settle(&mut self) {
+        self.leave_piece();
+        (self.has_pieces, self.is_settled) = (false, true);
     }
 
     /// Takes a block of `size` bytes back.
@@ -60,6 +117,17 @@ impl Arena {
     #[inline]
     pub(crate) unsafe fn release(&mut self, block: *mut u8, size: usize) {
         let (class, _) = class_of(size);
+        self.has_pieces |= size >= PIECE_MIN && !self.is_settled;
+        // SAFETY: the caller's block, of this class.
+        unsafe { self.keep(block, class) };
+    }
+
+    /// Puts a block into the list of its class.
+    ///
+    /// # Safety
+    /// It must lie in the slot, be as long as the class says, and be nobody's.
+    #[inline]
+    unsafe fn keep(&mut self, block: *mut u8, class: usize) {
         let block = block.cast::<Free>();
         // SAFETY: blocks have at least a grain, are aligned to it, and this one is nobody's.
         unsafe { block.write(Free { next: self.free[class] }) };
@@ -89,6 +157,50 @@ mod tests {
         unsafe { arena.release(first, 100) };
         assert_ne!(arena.allocate(200), first);
         assert_eq!(arena.allocate(104), first);
+    }
+
+    #[test]
+    fn what_is_freed_is_cut_up_until_the_state_settles() {
+        let mut arena = Arena::new();
+        let first = arena.allocate(1000);
+        let next = arena.allocate(8);
+        // SAFETY: allocated above with that size.
+        unsafe { arena.release(first, 1000) };
+        let parts: Vec<_> = (0..4).map(|_| arena.allocate(104)).collect();
+        assert_eq!(parts, [0, 104, 208, 312].map(|at| first.wrapping_add(at)));
+        // 608 are left: in two parts, of which the second is for what has its size.
+        arena.settle();
+        assert_eq!(arena.allocate(512), first.wrapping_add(416));
+        assert_eq!(arena.allocate(96), first.wrapping_add(928));
+        assert_eq!(arena.allocate(104), next.wrapping_add(8));
+    }
+
+    #[test]
+    fn no_two_blocks_overlap() {
+        let mut arena = Arena::new();
+        let (mut blocks, mut seed) = (Vec::<(*mut u8, usize)>::new(), 1_usize);
+        for step in 0..4000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let size = 1 + (seed >> 33) % [48, 300, SMALL_MAX][step % 3];
+            if seed >> 60 < 7 && !blocks.is_empty() {
+                let (block, size) = blocks.swap_remove((seed >> 20) % blocks.len());
+                // SAFETY: allocated with that size, and in use until now.
+                unsafe { arena.release(block, size) };
+                continue;
+            }
+            let block = arena.allocate(size);
+            if block.is_null() {
+                arena.settle();
+                continue;
+            }
+            let overlaps = |&(other, bytes): &(*mut u8, usize)| {
+                block < other.wrapping_add(bytes) && other < block.wrapping_add(size)
+            };
+            assert!(arena.owns(block) && arena.owns(block.wrapping_add(size - 1)));
+            assert!(!blocks.iter().any(overlaps), "{step}: {size}");
+            blocks.push((block, size));
+        }
+        assert!(arena.is_settled && blocks.len() > 100);
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl Heap {
         Heap { arena: Arena::new(), pages: None, large: ptr::null_mut() }
     }
 
+    /// See [`Arena::settle`].
+    pub(crate) fn settle(&mut self) {
+        self.arena.settle();
+    }
+
     /// A block of at least `size` bytes, not 0; null if there is no memory.
     #[inline]
     pub(crate) fn take(&mut self, size: usize) -> *mut u8 {

@@ -18,7 +18,7 @@ use super::waste::Waste;
 /// of its objects are small.
 const GRAIN: usize = 8;
 /// Sizes up to this are told apart in steps of a grain …
-const FINE_MAX: usize = 512;
+pub(super) const FINE_MAX: usize = 512;
 const FINE_CLASSES: usize = FINE_MAX / GRAIN;
 /// … and those above in four steps per doubling, up to this.
 pub(crate) const SMALL_MAX: usize = 1024;
@@ -62,6 +62,14 @@ pub(crate) fn class_of(size: usize) -> (usize, usize) {
     let step = 1usize << (top - 2);
     let steps = size.div_ceil(step);
     (FINE_CLASSES + (top as usize - 9) * 4 + (steps - 5), steps * step)
+}
+
+/// What blocks of a class take.
+pub(super) fn class_bytes(class: usize) -> usize {
+    match class.checked_sub(FINE_CLASSES) {
+        None => (class + 1) * GRAIN,
+        Some(above) => (5 + above % 4) << (7 + above / 4),
+    }
 }
 
 /// A part of a slot.
@@ -506,6 +514,7 @@ mod tests {
             assert_eq!(class < CLASSES, size <= SMALL_MAX);
             assert_eq!(class != last, bytes != room, "{size}");
             assert!(class == last || class == last + 1);
+            assert!(class >= CLASSES || class_bytes(class) == bytes);
             (last, room) = (class, bytes);
         }
         assert_eq!(last, PAGE_CLASSES - 1);

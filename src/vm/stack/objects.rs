@@ -210,6 +210,11 @@ impl<'a> Stack<'a> {
         vm!(self, lua_gc, what, 0)
     }
 
+    /// Pushes a new coroutine, and returns it.
+    pub(crate) fn push_new_thread(self) -> *mut lua_State {
+        vm!(self, lua_newthread)
+    }
+
     /// Puts as many texts on top together to one.
     pub(crate) fn concat(self, count: c_int) {
         vm!(self, lua_concat, count);

@@ -87,8 +87,7 @@ withheld[real.getregistry()] = "the registry"
 -- Confinement, and all that the library has -------------------------------------------------------
 
 -- With the natives of a context that may use the network, so that there are sockets to look at.
-local native_load = natives.load_early
-native_load("context/confine")(natives, buffer, true, true, true)
+natives.load("context/confine")(natives, buffer, true, true, true)
 local io_write = io.write
 local function print(text) io_write(text, "\n") end
 
