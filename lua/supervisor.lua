@@ -47,7 +47,7 @@ local M = {}
 
 -- Calls what the script gave, which may wait: its errors are logged and end nothing else.
 local function tell(callback, ...)
-    if callback then xpcall(callback, core.report, ...) end
+    if callback then xpcall(callback, native.report_caught, ...) end
 end
 
 local function start_child(self, index)

@@ -6,7 +6,7 @@ local native, core = ...
 local select, tonumber, type = select, tonumber, type
 local timer_start, timer_cancel = native.timer_start, native.timer_cancel
 local check_may_wait, suspend, hold = core.check_may_wait, core.suspend, core.hold
-local seconds, bad, current = core.seconds, core.bad, core.current
+local timeout_of, bad, current = core.timeout_of, core.bad, core.current
 local jobs = core.get_timing().jobs
 
 local SLEEP_MIN = 0.001
@@ -16,6 +16,12 @@ local HUGE = math.huge
 local SLOTS = 2 ^ 26
 
 local timer = {}
+
+-- A number of seconds; negative ones count as 0.
+local function seconds(value, position, name)
+    local number = timeout_of(value, position, name)
+    return number > 0 and number or 0
+end
 
 --- Waits for so many seconds, at least one millisecond.
 ---@param duration number

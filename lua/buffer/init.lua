@@ -14,16 +14,15 @@ local rawget, rawset, setmetatable = rawget, rawset, setmetatable
 
 local access
 
---- Internals of the accessors, for other modules of the library; loads them if need be.
-function native.buffer_access()
-    if not access then
+--- Internals of the accessors, for other modules of the library; loads them if need be, unless told
+--- not to.
+function native.buffer_access(is_loaded_only)
+    if not access and not is_loaded_only then
         setmetatable(buffer, nil) -- it gets another one
         access = native.load "buffer/access"(native)
     end
     return access
 end
-
-function native.has_buffer_access() return access ~= nil end
 
 setmetatable(buffer, {
     __index = function(_, name)

@@ -46,15 +46,6 @@ local function check_target(h, name)
     return check_handle(h, 1, name, "context handle or name")
 end
 
--- The handle of a target whose end is waited for. If nobody answers under the name: -1, which no
--- context has, and what is said of it.
-local function find_target(h, name)
-    h = check_target(h, name)
-    if type(h) ~= "string" then return h end
-    local found, code, text = native.find_watched(h)
-    return found or -1, code, text
-end
-
 -- Messages ----------------------------------------------------------------------------------------
 
 -- Who receives messages, by sender (ANY for all): a queue of waiting tokens, and a callback.
@@ -239,7 +230,7 @@ context.self = native.self
 context.parent = native.parent
 
 core.options, core.check_handle = options, check_handle
-core.check_target, core.find_target = check_target, find_target
+core.check_target = check_target
 core.unanswered = 0
 
 -- A context that was watched, or asked, has ended: the handler is with the rest.

@@ -12,7 +12,7 @@ local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
 local suspend, check_may_wait, hold = core.suspend, core.check_may_wait, core.hold
 local is_waiting = core.is_waiting
-local check_handle, find_target = core.check_handle, core.find_target
+local check_handle, check_target = core.check_handle, core.check_target
 local asked, forget = core.asked, core.forget
 
 local NO_CONTEXT, NO_REPLY, TIMEOUT, CLUSTER_AWAY = 205, 207, 208, 231
@@ -23,6 +23,16 @@ local PATH_MAX = 4095 -- what the system takes
 local self_handle = native.self()
 
 local context = {}
+
+-- The handle of a target whose end is waited for. If nobody answers under the name: -1, which no
+-- context has, and what is said of it.
+local function find_target(h, name)
+    h = check_target(h, name)
+    if type(h) ~= "string" then return h end
+    local found, code, text = native.find_watched(h)
+    return found or -1, code, text
+end
+core.find_target = find_target
 
 -- What is loaded when it is asked for: monitors, figures, creation with options.
 local controls = {}
@@ -162,7 +172,7 @@ function context.wait(h, ...)
         local tokens = waits[h]
         if not tokens then return end
         for i = 1, tokens.n do
-            if core.is_callback(tokens[i]) then cancel(tokens[i]) end
+            if type(core.pending[tokens[i]]) == "function" then cancel(tokens[i]) end
         end
         tidy(h, tokens)
         return

@@ -27,8 +27,6 @@ local xpcall, note_failure = xpcall, native.note_failure
 local WAIT, IDLE = {}, {}
 -- Yielded after WAIT to hand a cut on. `cut[1]` tells a hook's yield from a script's of no value.
 local CUT, cut = {}, { false }
--- Of what native.may_wait returns: a coroutine inside an error handler.
-local RESUMED_IN_HANDLER = 6
 
 local current -- the root coroutine that runs
 local dispatcher -- the root coroutine that pulls events
@@ -66,26 +64,25 @@ local function keep_asker(co)
     asked = nil
 end
 
-local function fail(co, message)
+local function fail(co, message, has_yielded)
     if stop_serving then stop_serving(co, true) end
     if guards then core.on_failure(guards, co) end
     explain = explain or native.load("core/failure")(native, core)
-    return explain(co, message, co == main_root)
+    return explain(co, message, co == main_root, false, has_yielded)
 end
 
 -- Reports an error that the library has caught on behalf of the script, where it was raised, and
 -- returns it: for xpcall, and for finalisers (src/vm/finaliser.rs).
-function core.report(message)
+function native.report_caught(message)
     explain = explain or native.load("core/failure")(native, core)
     explain(current, message, false, true)
     return message
 end
-native.report_caught = core.report
 
 -- A root has neither waited nor failed: the main chunk has returned. Were a C function to yield,
 -- which raises there (src/vm/coroutine.rs), nobody could resume it.
 local function go_on(co)
-    if raw_status(co) == "suspended" then fail(co, "attempt to yield across C-call boundary") end
+    if raw_status(co) == "suspended" then fail(co, nil, true) end
 end
 
 local function finish(before, co, ok, what, why)
@@ -216,14 +213,8 @@ end
 -- Raises where a wait cannot get up to the root: where the C stack cannot be left, here or in a
 -- coroutine that this one runs inside, and where C code has resumed one of them.
 local function refuse_wait(why)
-    refuse = refuse or native.load("core/refusal")(native)
-    local text, is_handler = refuse(why)
-    if not is_handler then
-        if why == RESUMED_IN_HANDLER then core.refused = native.placed(text) end
-        raise(text)
-    end
-    -- The VM would tell nothing of an error in a handler: the text has its place already.
-    native.throw(native.placed(text))
+    refuse = refuse or native.load("core/refusal")(native, core)
+    refuse(why)
 end
 
 local function check_may_wait()
@@ -285,8 +276,6 @@ local function set_timeout(token, seconds)
 end
 
 local function is_waiting(token) return pending[token] ~= nil end
-
-local function is_callback(token) return type(pending[token]) == "function" end
 
 -- What keeps the context alive beside operations: registered callbacks and timers.
 local function hold(count) alive = alive + count end
@@ -398,19 +387,15 @@ local function timeout_of(value, position, name)
     return number
 end
 
--- A number of seconds; negative ones count as 0.
-local function seconds(value, position, name)
-    local number = timeout_of(value, position, name)
-    return number > 0 and number or 0
-end
-
-core.bad, core.raise, core.seconds, core.timeout_of = bad, raise, seconds, timeout_of
+core.bad, core.raise, core.timeout_of = bad, raise, timeout_of
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
 core.run, core.begin_serving, core.take_query = run, begin_serving, take_query
 core.call_guarded, core.guard = call_guarded, guard
-core.guarded = function() return guards and guards[current] end
-core.guard_sockets = function() guards = {} end
+core.guards = function(is_new)
+    if is_new then guards = {} end
+    return guards
+end
 core.stop_timers = function()
     if timing then timing.stop() end
 end
@@ -419,6 +404,6 @@ core.register, core.cancel, core.set_timeout = register, cancel, set_timeout
 core.suspend, core.check_may_wait, core.is_waiting = suspend, check_may_wait, is_waiting
 core.call_to_wait, core.refuse_wait = call_to_wait, refuse_wait
 core.suspend_on, core.resume_waiter = suspend_on, resume_waiter
-core.is_callback, core.hold, core.current = is_callback, hold, get_current
+core.hold, core.current = hold, get_current
 core.is_looper, core.pending = is_looper, pending
 core.set_after_run = function(f) after_run = f end

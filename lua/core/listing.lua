@@ -116,7 +116,7 @@ return function(with_buffer)
         end
     end
     -- What is loaded is there, but for what is withheld from a confined context.
-    if not native.has_buffer_access() then
+    if not native.buffer_access(true) then
         for name in gmatch(ACCESS, "%S+") do
             place(name)
         end

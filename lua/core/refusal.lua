@@ -1,6 +1,6 @@
--- Says why a call cannot wait. Loaded with the first that cannot.
+-- Says, and raises, why a call cannot wait. Loaded with the first that cannot.
 
-local native = ...
+local native, core = ...
 
 local find, format = string.find, string.format
 local getinfo, getlocal = debug.getinfo, debug.getlocal
@@ -65,17 +65,23 @@ local function get_original()
     end
 end
 
-local HANDLER = 4
+local HANDLER, RESUMED_IN_HANDLER = 4, 6
 
 return function(why)
     local name = get_name()
     local call = name and format(" in '%s'", name) or ""
     local text = native.strerror(C_BOUNDARY)
     text = format("cannot wait%s %s: %s; %s", call, WHERE[why], text, REMEDY[why])
-    if why ~= HANDLER then return text end
+    if why ~= HANDLER then
+        if why == RESUMED_IN_HANDLER then core.refused = native.placed(text) end
+        core.raise(text)
+    end
     local is_there, original = get_original()
-    if not is_there then return text, true end
-    local ok, told = pcall(tostring, original)
-    if not ok or type(told) ~= "string" then told = "a " .. type(original) .. " value" end
-    return format("%s. The error was: %s", text, told), true
+    if is_there then
+        local ok, told = pcall(tostring, original)
+        if not ok or type(told) ~= "string" then told = "a " .. type(original) .. " value" end
+        text = format("%s. The error was: %s", text, told)
+    end
+    -- The VM would tell nothing of an error in a handler: the text has its place already.
+    native.throw(native.placed(text))
 end

@@ -1,5 +1,5 @@
--- Functions of `coroutine` that load core/coroutine.lua when the first of them is called: for scripts
--- that look through the globals. See core/dispatch.lua.
+-- Functions of `coroutine` that load core/coroutine.lua when the first of them is called: for
+-- scripts that look through the globals. See core/dispatch.lua.
 
 local native, coroutines = ...
 

@@ -128,7 +128,8 @@ function server.close(object, seconds)
         native.http_end(record.number)
         return true
     end
-    if requests.id_of(core.guarded()) then
+    local guards = core.guards()
+    if requests.id_of(guards and guards[core.current()]) then
         hold(1)
         core.defer(core.call, function()
             hold(-1)

@@ -347,7 +347,7 @@ local COLLECT = 17
 core.handlers[COLLECT] = function() return get_shortage().collect() end
 
 -- A root coroutine has failed.
-core.guard_sockets()
+core.guards(true)
 function core.on_failure(guards, co)
     get_shortage().collect_soon()
     local socket = guards[co]
