@@ -12,11 +12,12 @@ fn assert_prints(script: &str, expected: &str) {
     assert_eq!(done.stdout, expected, "{done}");
 }
 
-/// The name is put together: a script that has it as a word finds everything loaded.
+/// The name is put together, and everything there: else all is loaded at once.
 #[test]
 fn functions_for_coroutines_that_were_kept_before_they_are_loaded_go_on_to_work() {
     assert_prints(
-        "local c = _G['co' .. 'routine']
+        "local _ = pairs
+         local c = _G['co' .. 'routine']
          local create, resume, yield, status = c.create, c.resume, c.yield, c.status
          local wrap, running, isyieldable = c.wrap, c.running, c.isyieldable
          print(running(), isyieldable(), pcall(yield))
@@ -226,4 +227,69 @@ fn a_string_whose_metatable_claims_so_is_no_buffer() {
         "false\tbad argument #2 to '' (cannot convert 'string' to 'void *')\n\
          here\n",
     );
+}
+
+/// All of this in contexts of their own: what is looked up first differs.
+#[test]
+fn nobody_can_tell_that_standard_libraries_are_opened_when_they_are_looked_up() {
+    let folder = Folder::new();
+    let looks = [
+        "local n = 0 for _ in next, _G do n = n + 1 end return n > 45 and getmetatable(_G)",
+        "return rawget(_G, 'math') == math and math == package.loaded.math",
+        "return getmetatable(_G)",
+        "setmetatable(_G, { __index = function(_, k) return k end }) return io ~= 'io' and nothing",
+        "math = nil return math, pairs ~= nil, math",
+        "local m = math math = nil return math, m.floor(1.5), _G.math",
+        "string = 5 return string, ('x'):rep(2), string",
+        "next = 7 return next, pairs({}) ~= 7, type(rawget(_G, 'pairs'))",
+        "return pairs({}) == next",
+        "return ('%d'):format(3), string.format == ('').format, getmetatable('').__index == string",
+        "return ('x').nothing, pcall(function() return ('x'):nothing() end)",
+        "for i = 1, 100 do local _ = _G['name' .. i] end return nothing, table.concat({ 1, 2 })",
+        "for i = 1, 100 do _G['name' .. i] = i end return name100, table.concat({ 1, 2 })",
+        "for i = 1, 100 do x = nil x = i end return x, rawget(_G, 'os') == os",
+        "package.loaded.os = 1 return os.time() > 0, package.loaded.os",
+        "return require('math') == math, require 'table' == table",
+        "module('m', package.seeall) return type(print), type(io), _NAME",
+        "setfenv(1, { f = setfenv }) return f ~= nil, math",
+        "return debug.getmetatable(_G), debug.getregistry()._LOADED.bit == bit",
+        "return pcall(setmetatable, _G), tostring(_G):sub(1, 6), #_G",
+        "local co = coroutine coroutine = nil return coroutine, co.status(co.create(print))",
+        "coroutine = 5 return coroutine, package.loaded.coroutine.running()",
+        "local a, b = math.random(), math.random() return a ~= b, math.random(3) < 4",
+        "return print == _G.print, tostring(io.stdout):sub(1, 4), io.type(io.stderr)",
+        "return bit.band(7, 2), os.getenv('NOTHING'), jit.status()",
+    ];
+    let mut script = String::from(
+        "local function show(...)
+           local all = { ... }
+           for i = 1, select('#', ...) do all[i] = tostring(all[i]):gsub('^.*lua:', '') end
+           return table.concat(all, ' ')
+         end\n",
+    );
+    // Whoever has looked up `pairs` finds everything open, as LuaJIT opens it.
+    for (kind, first) in [("late", ""), ("open", "local _ = pairs ")] {
+        for (index, look) in looks.iter().enumerate() {
+            let name = format!("{kind}{index}.lua");
+            let body =
+                format!("{first}context.send(context.parent(), {{ (function() {look} end)() }})");
+            folder.write(&name, body);
+            script += &format!(
+                "context.create('{}') local ok, all = context.recv(0)
+                 print('{kind}', {index}, show(unpack(all, 1, 3)))\n",
+                folder.path(&name).display()
+            );
+        }
+    }
+    folder.write("main.lua", script);
+    let done = run(node_lua().arg(folder.path("main.lua"))).succeeded();
+    let of = |kind: &str| -> Vec<String> {
+        done.stdout.lines().filter_map(|line| Some(line.strip_prefix(kind)?.to_owned())).collect()
+    };
+    let found = of("late");
+    assert_eq!(found, of("open"), "{done}");
+    assert_eq!(found.len(), looks.len(), "{done}");
+    assert_eq!(found[4], "\t4\tnil true nil");
+    assert_eq!(found[10], "\t10\tnil false 1: attempt to call method 'nothing' (a nil value)");
+    assert_eq!(found[13], "\t13\t100 true nil");
 }

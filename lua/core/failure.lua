@@ -42,8 +42,8 @@ local function tell(text, message, trace)
     telling[me] = nil
 end
 
--- `is_here` tells that this is called where the error was raised; `has_yielded` that there was none,
--- but the coroutine has yielded where nobody could resume it.
+-- `is_here` tells that this is called where the error was raised; `has_yielded` that there was
+-- none, but the coroutine has yielded where nobody could resume it.
 return function(co, message, is_main, is_here, has_yielded)
     if has_yielded then message = "attempt to yield across C-call boundary" end
     local trace

@@ -1,5 +1,5 @@
-//! What has served to fill a new state, and is let go at once: a cycle of the collector would cost a
-//! third of what it takes to create a context.
+//! What has served to fill a new state, and is let go at once: a cycle of the collector would cost
+//! a third of what it takes to create a context.
 
 use std::ffi::c_int;
 

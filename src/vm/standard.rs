@@ -161,8 +161,8 @@ fn look_up(lua: Stack<'_>) -> c_int {
     }
 }
 
-/// Puts the table in its place, once a function of the library's has filled it. The table of globals
-/// is at 1.
+/// Puts the table in its place, once a function of the library's has filled it. The table of
+/// globals is at 1.
 fn show_coroutines(lua: Stack<'_>, fill: &CStr) {
     let top = lua.top();
     lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
