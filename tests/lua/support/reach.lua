@@ -87,7 +87,7 @@ withheld[real.getregistry()] = "the registry"
 -- Confinement, and all that the library has -------------------------------------------------------
 
 -- With the natives of a context that may use the network, so that there are sockets to look at.
-natives.load("context/confine")(natives, buffer, true, true, true)
+setfenv(natives.load("context/confine"), _G)(natives, buffer, true, true, true)
 local io_write = io.write
 local function print(text) io_write(text, "\n") end
 
