@@ -287,9 +287,9 @@ pub(crate) fn seed_random(lua: Stack<'_>, seed: f64) {
 /// Puts everything in its place. The table of globals is at 1.
 fn restore(lua: Stack<'_>) {
     let notes = lua.number(ffi::lua_upvalueindex(NOTES)) as u64;
-    for at in 0..LATE.len() {
+    for (at, (name, _)) in LATE.iter().enumerate() {
         match notes >> at & 1 {
-            0 if LATE[at].0 == COROUTINE => show_coroutines(lua, c"stub_coroutines"),
+            0 if *name == COROUTINE => show_coroutines(lua, c"stub_coroutines"),
             0 => open(lua, at),
             _ => {}
         }
