@@ -3,87 +3,63 @@
 
 use std::ffi::{CStr, c_int};
 
-use mlua::ffi::{self, lua_CFunction, lua_State};
+use mlua::ffi::{self, lua_CFunction};
+
+use super::disguise::CHUNK_NAME;
+use super::stack::{Stack, function};
 
 pub(crate) const FUNCTIONS: &[(&CStr, lua_CFunction)] =
-    &[(c"getfenv", getfenv as lua_CFunction), (c"setfenv", setfenv)];
-
-/// The name of all chunks of the library.
-const LIBRARY: &[u8] = b"=[C]";
+    &[(c"getfenv", function(getfenv)), (c"setfenv", function(setfenv))];
 
 /// Pushes the Lua or C function that argument 1 is, or names by its level on the stack; false, with
 /// nothing pushed, for level 0.
-unsafe fn push_function(raw: *mut lua_State, level: c_int) -> bool {
-    // SAFETY: called by the VM's callees, with free slots; nothing is owned where this raises.
-    unsafe {
-        if ffi::lua_type(raw, 1) == ffi::LUA_TFUNCTION {
-            ffi::lua_pushvalue(raw, 1);
-            return true;
-        }
-        if level == 0 {
-            return false;
-        }
-        let mut frame = std::mem::zeroed::<ffi::lua_Debug>();
-        if level < 0 || ffi::lua_getstack(raw, level, &mut frame) == 0 {
-            ffi::luaL_argerror(raw, 1, c"invalid level".as_ptr());
-        }
-        ffi::lua_getinfo(raw, c"f".as_ptr(), &mut frame);
-        true
+fn push_function(lua: Stack<'_>, level: c_int) -> bool {
+    if lua.kind(1) == ffi::LUA_TFUNCTION {
+        lua.push_copy(1);
+        return true;
     }
+    if level != 0 && lua.frame(level, c"f").is_none() {
+        lua.wrong_argument(1, c"invalid level");
+    }
+    level != 0
 }
 
-/// Whether the function on top of the stack is one of the library's.
-unsafe fn is_library(raw: *mut lua_State) -> bool {
-    // SAFETY: a live state with a function on top, and slots free. The copy is popped, and the name
-    // lives as long as the function.
-    unsafe {
-        let mut about = std::mem::zeroed::<ffi::lua_Debug>();
-        ffi::lua_pushvalue(raw, -1);
-        ffi::lua_getinfo(raw, c">S".as_ptr(), &mut about);
-        CStr::from_ptr(about.source).to_bytes().starts_with(LIBRARY)
-    }
+/// Whether the function on top of the stack is a script's, in Lua.
+fn is_script(lua: Stack<'_>) -> bool {
+    !lua.is_c_function(-1) && !lua.function_record(-1).source().starts_with(CHUNK_NAME.to_bytes())
 }
 
 /// `getfenv([f | level])`
-unsafe extern "C-unwind" fn getfenv(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; nothing is owned where this raises.
-    unsafe {
-        let level = match ffi::lua_type(raw, 1) {
-            ffi::LUA_TFUNCTION => 0,
-            _ => ffi::luaL_optinteger(raw, 1, 1) as c_int,
-        };
-        let is_own =
-            push_function(raw, level) && ffi::lua_iscfunction(raw, -1) == 0 && !is_library(raw);
-        if is_own {
-            ffi::lua_getfenv(raw, -1);
-        } else {
-            ffi::lua_pushvalue(raw, ffi::LUA_GLOBALSINDEX);
-        }
+fn getfenv(lua: Stack<'_>) -> c_int {
+    let level = match lua.kind(1) {
+        ffi::LUA_TFUNCTION => 0,
+        _ => lua.optional_integer(1, 1) as c_int,
+    };
+    if push_function(lua, level) && is_script(lua) {
+        lua.environment(-1);
+    } else {
+        lua.push_copy(ffi::LUA_GLOBALSINDEX);
     }
     1
 }
 
 /// `setfenv(f | level, table)`
-unsafe extern "C-unwind" fn setfenv(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM; nothing is owned where this raises.
-    unsafe {
-        ffi::luaL_checktype(raw, 2, ffi::LUA_TTABLE);
-        ffi::lua_settop(raw, 2);
-        let level = match ffi::lua_type(raw, 1) {
-            ffi::LUA_TFUNCTION => 0,
-            _ => ffi::luaL_checkinteger(raw, 1) as c_int,
-        };
-        if !push_function(raw, level) {
-            ffi::lua_pushvalue(raw, 2);
-            ffi::lua_replace(raw, ffi::LUA_GLOBALSINDEX);
-            return 0;
-        }
-        if ffi::lua_iscfunction(raw, -1) != 0 || is_library(raw) {
-            let text = c"'setfenv' cannot change environment of given object";
-            return ffi::luaL_error(raw, text.as_ptr());
-        }
-        ffi::lua_pushvalue(raw, 2);
-        ffi::lua_setfenv(raw, -2);
+fn setfenv(lua: Stack<'_>) -> c_int {
+    lua.check_kind(2, ffi::LUA_TTABLE);
+    lua.set_top(2);
+    let level = match lua.kind(1) {
+        ffi::LUA_TFUNCTION => 0,
+        _ => lua.check_integer(1) as c_int,
+    };
+    if !push_function(lua, level) {
+        lua.push_copy(2);
+        lua.replace(ffi::LUA_GLOBALSINDEX);
+        return 0;
     }
+    if !is_script(lua) {
+        return lua.place_and_raise(c"'setfenv' cannot change environment of given object");
+    }
+    lua.push_copy(2);
+    lua.set_environment(-2);
     1
 }

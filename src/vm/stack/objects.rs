@@ -190,6 +190,26 @@ impl<'a> Stack<'a> {
         vm!(self, lua_setfenv, index);
     }
 
+    /// Pushes the environment of what is at `index`.
+    pub(crate) fn environment(self, index: c_int) {
+        vm!(self, lua_getfenv, index);
+    }
+
+    /// Raises if there is a value of another type at `index`.
+    pub(crate) fn check_kind(self, index: c_int, kind: c_int) {
+        vm!(self, luaL_checktype, index, kind);
+    }
+
+    /// Raises, as LuaJIT does, that an argument is wrong.
+    pub(crate) fn wrong_argument(self, index: c_int, why: &CStr) -> c_int {
+        vm!(self, luaL_argerror, index, why.as_ptr())
+    }
+
+    /// Raises a text, in which nothing is to be replaced, with the place that has called.
+    pub(crate) fn place_and_raise(self, text: &CStr) -> c_int {
+        vm!(self, luaL_error, text.as_ptr())
+    }
+
     /// Makes room for as many values as a C function has; raises if there is none.
     pub(crate) fn want_room(self, slots: c_int, why: &CStr) {
         vm!(self, luaL_checkstack, slots, why.as_ptr());
