@@ -6,27 +6,24 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::cut::may_leave;
 use super::hook;
-use super::stack::Stack;
-use super::state::account;
+use super::stack::{Stack, function};
 use crate::os::stdio::fork;
 use crate::os::thread;
 
 /// Functions for the table of natives.
 pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
-    &[(c"may_wait", may_wait as lua_CFunction), (c"has_stack", has_stack), (c"throw", throw)];
+    &[(c"may_wait", function(may_wait)), (c"has_stack", function(has_stack)), (c"throw", throw)];
 
 /// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its
 /// root. 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those
 /// coroutines; 3 if there is no root; 4 in an error handler, the function that `xpcall` was given;
 /// 5 in a process that was forked off; 6 in a coroutine that an error handler has resumed. `resume`
 /// is what the library resumes coroutines with.
-unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM with these arguments.
-    match unsafe { why_not_wait(raw) } {
+fn may_wait(lua: Stack<'_>) -> c_int {
+    match why_not_wait(lua) {
         0 => 0,
         why => {
-            // SAFETY: a free stack slot, as every function has.
-            unsafe { ffi::lua_pushnumber(raw, f64::from(why)) };
+            lua.push_number(f64::from(why));
             1
         }
     }
@@ -36,16 +33,11 @@ unsafe extern "C-unwind" fn may_wait(raw: *mut lua_State) -> c_int {
 /// the root, the number of results that they are to return.
 #[inline]
 pub(crate) fn refuse_wait(lua: Stack<'_>) -> Option<c_int> {
-    let raw = lua.raw();
-    // SAFETY: called by the VM, in the coroutine that runs.
-    match unsafe { why_not_wait(raw) } {
+    match why_not_wait(lua) {
         0 => None,
         why => {
-            // SAFETY: likewise.
-            unsafe {
-                ffi::lua_pushnil(raw);
-                ffi::lua_pushnumber(raw, f64::from(why));
-            }
+            lua.push_nil();
+            lua.push_number(f64::from(why));
             Some(2)
         }
     }
@@ -69,20 +61,14 @@ unsafe extern "C-unwind" fn throw(raw: *mut lua_State) -> c_int {
     }
 }
 
-/// What [`may_wait`] returns, or 0.
-///
-/// # Safety
-/// As for [`refuse_wait`].
+/// What [`may_wait`] returns, or 0. The first arguments are a coroutine and a function.
 #[inline]
-unsafe fn why_not_wait(raw: *mut lua_State) -> u8 {
-    // SAFETY: the first arguments are a coroutine, which is a live state, and a function.
-    unsafe {
-        let root = ffi::lua_tothread(raw, 1);
-        match () {
-            () if fork::is_child() => IN_CHILD,
-            () if root.is_null() => 3,
-            () => may_leave(raw, root, ffi::lua_topointer(raw, 2)),
-        }
+fn why_not_wait(lua: Stack<'_>) -> u8 {
+    match lua.thread(1) {
+        _ if fork::is_child() => IN_CHILD,
+        None => 3,
+        // SAFETY: called by the VM, in the coroutine that runs, with a live one of its state.
+        Some(root) => unsafe { may_leave(lua.raw(), root.raw(), lua.address(2)) },
     }
 }
 
@@ -116,11 +102,7 @@ unsafe extern "C-unwind" fn lua_yield(raw: *mut lua_State, results: c_int) -> c_
 }
 
 /// native.has_stack(): whether another coroutine may run inside those that do.
-unsafe extern "C-unwind" fn has_stack(raw: *mut lua_State) -> c_int {
-    // SAFETY: called by the VM.
-    unsafe {
-        let has_stack = thread::has_stack() && thread::may_nest(hook::stack_max(account(raw)));
-        ffi::lua_pushboolean(raw, c_int::from(has_stack));
-    }
+fn has_stack(lua: Stack<'_>) -> c_int {
+    lua.push_boolean(thread::has_stack() && thread::may_nest(hook::stack_max(lua.account())));
     1
 }
