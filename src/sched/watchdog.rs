@@ -59,9 +59,9 @@ const GROWTH: usize = 3;
 /// Looks after which a worker that could not be started is tried again.
 const RETRY_TICKS: u32 = 250;
 
-/// Looks after which a turn that cannot be cut, and uses CPU time, lets all others go first: it is
-/// taken for one that does not end, not for a C function that takes a while …
-const COMPUTING_TICKS: u32 = 32;
+/// CPU time after which a turn that cannot be cut lets all others go first: it is taken for one that
+/// does not end, not for a C function that takes a while, however long that is on a busy machine …
+const COMPUTING: Duration = Duration::from_millis(500);
 
 /// … or at once, if more than so many for each worker are stuck: all together they would get most
 /// of the machine.
@@ -122,6 +122,8 @@ struct Seen {
     ticks: u32,
     /// The thread has used CPU time since the look before.
     is_busy: bool,
+    /// What it has used since the first look.
+    used: Duration,
     /// It was given up, and lets others go first.
     has_yielded: bool,
 }
@@ -252,7 +254,7 @@ impl Watchdog {
             scheduler.on_long_turn(watch, seen);
             // One that was given up never runs another context.
             let has_others = self.stuck > CROWD * scheduler.workers();
-            let takes_too_much = seen.is_busy && (has_others || seen.ticks >= COMPUTING_TICKS);
+            let takes_too_much = seen.is_busy && (has_others || seen.used >= COMPUTING);
             if takes_too_much && !seen.has_yielded && watch.is_retired() {
                 watch.yield_to_others();
                 seen.has_yielded = true;
@@ -367,12 +369,9 @@ impl Scheduler {
     /// Reacts to a turn that has lasted for more than a tick.
     fn on_long_turn(&self, watch: &Watch, seen: &mut Seen) {
         let Some(context) = watch.context().and_then(|id| self.registry().get(id)) else { return };
-        seen.is_busy = !watch.charge(context.metrics(), false).is_zero();
-        if seen.is_busy && seen.ticks >= COMPUTING_TICKS && !seen.has_yielded && watch.is_retired()
-        {
-            watch.yield_to_others();
-            seen.has_yielded = true;
-        }
+        let used = watch.charge(context.metrics(), false);
+        seen.is_busy = !used.is_zero();
+        seen.used += used;
         context.check_turn_limit();
         // One that is being closed has its finalisers left, which have some more time.
         let is_cancelled = match context.is_closed() {
