@@ -233,6 +233,35 @@ fn publications_to_several_topics_come_in_order() {
 }
 
 #[test]
+fn a_name_is_there_once_its_holder_publishes() {
+    let Some(nats) = Nats::start() else { return };
+    let mut listener = nats.node(
+        "listener",
+        "local count = 0
+         context.subscribe('here', function(name)
+           if not context.find(name) then print(name .. ' is not there') os.exit(1) end
+           count = count + 1
+           if count == 1000 then print('all were there') os.exit(0) end
+         end)
+         context.register('listener')
+         print('ready')",
+    );
+    assert_eq!(listener.line(), "ready");
+    let mut talker = nats.node(
+        "talker",
+        "while not context.find('listener') do timer.sleep(0.01) end
+         for i = 1, 1000 do
+           context.register('holder ' .. i)
+           context.publish('here', 'holder ' .. i)
+           if i % 7 == 0 then timer.sleep(0) end
+         end
+         print('done') timer.sleep(3600)",
+    );
+    assert_eq!(talker.line(), "done");
+    assert_eq!(listener.line(), "all were there");
+}
+
+#[test]
 fn of_several_who_share_a_name_the_nearest_are_asked() {
     let Some(nats) = Nats::start() else { return };
     let (_one, _two) = (store(&nats, "one"), store(&nats, "two"));

@@ -19,7 +19,7 @@ use super::access::Options;
 use super::node::Node;
 use super::outbox::Parcel;
 use super::state::TICK;
-use super::wire::order;
+use super::wire::{ends_a_name, order};
 use crate::logging::Seldom;
 
 /// What everybody is told; what one process is told; what is published.
@@ -198,10 +198,10 @@ impl futures::Stream for Topic {
     }
 }
 
-/// Hands on what comes. What was published goes first, to all topics in the order in which it was,
-/// then what everybody is told, then what this process is told: a process sends in this order what
-/// somebody may rely on. It takes all that is there of each before the next, so nobody may tell it
-/// that others want their turn.
+/// Hands on what comes: who has a name, then what was published, to all topics in the order in
+/// which it was, then who has one no longer, then what this process is told. A process sends in
+/// this order what somebody may rely on. It takes all that is there of each before the next, so
+/// nobody may tell it that others want their turn.
 async fn receive(
     client: &Client,
     node: &Node,
@@ -246,17 +246,22 @@ async fn receive(
             while let Poll::Ready(Some((pattern, messages))) = topics.poll_next_unpin(cx) {
                 published.extend(messages.into_iter().map(|it| (Arc::clone(&pattern), it.payload)));
             }
-            if !published.is_empty() {
+            // Names that were taken before that are here by now.
+            let told = match all.poll_next_unpin(cx) {
+                Poll::Ready(Some(messages)) => messages,
+                _ => Vec::new(),
+            };
+            if !told.is_empty() || !published.is_empty() {
+                let ends = told.iter().position(|message| ends_a_name(&message.payload));
+                let (first, last) = told.split_at(ends.unwrap_or(told.len()));
+                first.iter().for_each(|message| node.on_all(&message.payload));
                 if topics.len() > 1 {
                     published.sort_by_key(|(_, bytes)| order(bytes));
                 }
-                let all = published.drain(..);
-                all.for_each(|(pattern, bytes)| node.on_topic(&pattern, &bytes));
+                let topics = published.drain(..);
+                topics.for_each(|(pattern, bytes)| node.on_topic(&pattern, &bytes));
                 published.shrink_to(CHUNK);
-                continue;
-            }
-            if let Poll::Ready(Some(messages)) = all.poll_next_unpin(cx) {
-                messages.iter().for_each(|message| node.on_all(&message.payload));
+                last.iter().for_each(|message| node.on_all(&message.payload));
                 continue;
             }
             if let Poll::Ready(Some(messages)) = inbox.poll_next_unpin(cx) {

@@ -138,15 +138,20 @@ impl Outbox {
         *self = Outbox { interests, ..Outbox::default() };
     }
 
-    /// Takes everything, in the order in which it is to be sent: who has published something, and
-    /// then sends, or ends, is heard in this order; and what counts until the bus has taken it.
+    /// Takes everything, in the order in which it is to be sent: who takes a name, publishes
+    /// something, and then sends, or ends, is heard in this order; and what counts until the bus
+    /// has taken it.
     pub(super) fn take(&mut self) -> (Vec<Parcel>, Vec<Held>) {
-        let Outbox { all, nodes, topics, interests, held, .. } = std::mem::take(self);
+        let Outbox { mut all, nodes, topics, interests, held, .. } = std::mem::take(self);
+        let begin = all.iter().position(|(bytes, _)| wire::ends_a_name(bytes));
+        let last = all.split_off(begin.unwrap_or(all.len()));
         let interests = interests.into_iter();
         let mut parcels: Vec<Parcel> =
             interests.map(|(pattern, begins)| Parcel::Interest(pattern, begins)).collect();
-        parcels.extend(all.into_iter().map(|(bytes, asks)| Parcel::All(bytes, asks)));
+        let to_all = |(bytes, asks)| Parcel::All(bytes, asks);
+        parcels.extend(all.into_iter().map(to_all));
         parcels.extend(topics.into_iter().map(|(topic, bytes)| Parcel::Topic(topic, bytes)));
+        parcels.extend(last.into_iter().map(to_all));
         for (node, list) in nodes {
             parcels.extend(list.into_iter().map(|bytes| Parcel::Node(node, bytes)));
         }

@@ -123,6 +123,13 @@ pub(super) fn order(bytes: &[u8]) -> Option<(u64, u64)> {
     Some((node, number))
 }
 
+/// Whether what everybody is told ends a name: what was published before comes first.
+pub(super) fn ends_a_name(bytes: &[u8]) -> bool {
+    let Ok((_, mut reader)) = Reader::new(bytes) else { return false };
+    let mut frames = std::iter::from_fn(|| (!reader.is_empty()).then(|| reader.frame()));
+    frames.any(|frame| !matches!(frame, Ok(Frame::Alive { .. } | Frame::Came { .. })))
+}
+
 fn put_ending(out: &mut Vec<u8>, ending: &Ending) {
     let reason = REASONS.iter().position(|reason| *reason == ending.reason).unwrap_or(0);
     out.push(reason as u8);
