@@ -174,12 +174,9 @@ end
 -- Takes the next frame into `data`, as the only one who reads: 0 if there was one, 1 if there is
 -- none yet, 2 if read_into has to go the long way. Compiled, also where what calls it is not.
 local function take(record, data)
-    if is_busy(record) then return 2 end
-    record.busy = true
     -- What has come is before it.
-    local found = record.head >= record.tail and take_into(record.id, data) or 2
-    record.busy = false
-    return found
+    if record.head < record.tail or is_busy(record) then return 2 end
+    return take_into(record.id, data)
 end
 
 -- read_into where there may be nothing yet: waits until there is; `found` is what `take` has said.

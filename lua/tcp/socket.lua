@@ -153,19 +153,26 @@ local function is_busy(record) return record.busy or core.stock[0] == record.id 
 -- The next frame: a buffer; false and a code; nothing if there is none yet: then an event brings
 -- it. In the running root it is nil and a reason if that cannot wait.
 local function next_frame(record, in_root)
+    local head, queue = record.head + 1, record.queue
+    if head <= record.tail and not record.busy then
+        -- No finaliser comes between the next three lines: nothing collects, or leaves compiled
+        -- code, there.
+        local data = queue[head]
+        if data then
+            record.head = head
+            queue[head] = false
+            return data
+        end
+    end
     if is_busy(record) then
         if in_root then check_may_wait() end
         return
     end
     record.busy = true
-    local head, queue = record.head, record.queue
-    if head < record.tail then
-        head = head + 1
-        record.head = head
-        local data = queue[head]
-        queue[head] = false
+    if record.head < record.tail then
+        -- A finaliser has come before.
         record.busy = false
-        return data
+        return next_frame(record, in_root)
     end
     local data, more
     if in_root then
