@@ -259,6 +259,15 @@ fn nobody_can_tell_that_standard_libraries_are_opened_when_they_are_looked_up() 
         "local a, b = math.random(), math.random() return a ~= b, math.random(3) < 4",
         "return print == _G.print, tostring(io.stdout):sub(1, 4), io.type(io.stderr)",
         "return bit.band(7, 2), os.getenv('NOTHING'), jit.status()",
+        "return pcall(function() _G[nothing] = 1 end)",
+        "return pcall(function() _G[0 / 0] = 1 end)",
+        "local f _G['xp' .. 'call'](function() _G[nothing] = 1 end, function()
+           f = debug.getinfo(2, 'f').func
+         end)
+         pcall(f, 1, 2) pcall(f, 1, 2, 3) return type(f)",
+        "local function r() return 1 + r() end
+         return xpcall(r, function(m) return debug.traceback(m):match('^[^\\n]*') end)",
+        "return type(table.foreach(_G, function(k, v) if k == 'math' then return v end end))",
     ];
     let mut script = String::from(
         "local function show(...)
@@ -292,4 +301,7 @@ fn nobody_can_tell_that_standard_libraries_are_opened_when_they_are_looked_up() 
     assert_eq!(found[4], "\t4\tnil true nil");
     assert_eq!(found[10], "\t10\tnil false 1: attempt to call method 'nothing' (a nil value)");
     assert_eq!(found[13], "\t13\t100 true nil");
+    assert_eq!(found[25], "\t25\tfalse 1: table index is nil nil");
+    assert_eq!(found[28], "\t28\tfalse 1: stack overflow nil");
+    assert_eq!(found[29], "\t29\ttable nil nil");
 }

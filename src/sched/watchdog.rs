@@ -59,8 +59,9 @@ const GROWTH: usize = 3;
 /// Looks after which a worker that could not be started is tried again.
 const RETRY_TICKS: u32 = 250;
 
-/// CPU time after which a turn that cannot be cut lets all others go first: it is taken for one that
-/// does not end, not for a C function that takes a while, however long that is on a busy machine …
+/// CPU time after which a turn that cannot be cut lets all others go first: it is taken for one
+/// that does not end, not for a C function that takes a while, however long that is on a busy
+/// machine …
 const COMPUTING: Duration = Duration::from_millis(500);
 
 /// … or at once, if more than so many for each worker are stuck: all together they would get most

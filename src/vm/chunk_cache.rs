@@ -18,7 +18,7 @@ use memchr::memmem::Finder;
 use mlua::ffi::{self, lua_State};
 
 use super::stack::{Stack, TABLE};
-use super::{blame, disguise};
+use super::{blame, disguise, standard};
 use crate::{logging, rt};
 
 /// Files that are remembered, and bytes of bytecode: beyond that those go that were used least
@@ -244,6 +244,8 @@ struct Words {
     look: bool,
     /// … and those of `buffer` too if it is mentioned.
     buffer: bool,
+    /// What handles a stack that is full, where no library can be opened, or passes metatables by.
+    standard: bool,
 }
 
 /// What looks for the words; for the second kind it is their beginnings.
@@ -251,12 +253,14 @@ struct Finders {
     coroutine: Finder<'static>,
     look: [Finder<'static>; 4],
     buffer: Finder<'static>,
+    standard: [Finder<'static>; 2],
 }
 
 static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
     coroutine: Finder::new("coroutine"),
     look: ["pairs", "next", "load", "foreach"].map(Finder::new),
     buffer: Finder::new("buffer"),
+    standard: ["xpcall", "foreach"].map(Finder::new),
 });
 
 impl Words {
@@ -272,11 +276,15 @@ impl Words {
             coroutine: finders.coroutine.find(text).is_some(),
             look: finders.look.iter().any(begins),
             buffer: finders.buffer.find(text).is_some(),
+            standard: finders.standard.iter().any(begins),
         }
     }
 
     /// Has the modules show their functions, if need be; returns whether coroutines are wanted.
     fn prepare(self, lua: Stack<'_>) -> bool {
+        if self.standard {
+            standard::open_all(lua);
+        }
         if self.look {
             let top = lua.top();
             lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
@@ -311,6 +319,7 @@ pub(crate) fn mentions(lua: Stack<'_>) -> bool {
         found.coroutine |= words.coroutine;
         found.look |= words.look;
         found.buffer |= words.buffer;
+        found.standard |= words.standard;
     });
     found.prepare(lua)
 }

@@ -132,9 +132,43 @@ pub(super) fn push_withheld(lua: Stack<'_>, name: &[u8]) -> bool {
 
 static LOOK_UP: lua_CFunction = function(look_up);
 
+/// Whether the table of globals, at an index, still lacks something.
+fn is_withheld(lua: Stack<'_>, globals: c_int) -> bool {
+    let top = lua.top();
+    let is_ours = lua.kind(globals) == ffi::LUA_TTABLE && lua.metatable(globals) && {
+        lua.field(-1, c"__index");
+        lua.c_function(-1).is_some_and(|it| it as usize == LOOK_UP as usize)
+    };
+    lua.set_top(top);
+    is_ours
+}
+
+/// Puts everything in its place, if it is not.
+pub(super) fn open_all(lua: Stack<'_>) {
+    lua.push_copy(ffi::LUA_GLOBALSINDEX);
+    if is_withheld(lua, lua.top()) {
+        lua.push_global(c"next");
+        lua.pop();
+    }
+    lua.pop();
+}
+
 /// The `__index` and `__newindex` of the table of globals.
 fn look_up(lua: Stack<'_>) -> c_int {
+    // The handler of an error that comes from here can call this later.
+    if !is_withheld(lua, 1) {
+        return 0;
+    }
     let is_set = lua.top() > 2;
+    let wrong = match lua.kind(2) {
+        ffi::LUA_TNIL => Some("nil"),
+        ffi::LUA_TNUMBER if lua.number(2).is_nan() => Some("NaN"),
+        _ => None,
+    };
+    if let Some(wrong) = wrong.filter(|_| is_set) {
+        restore(lua);
+        return lua.raise(&format!("table index is {wrong}"));
+    }
     let name = if lua.kind(2) == ffi::LUA_TSTRING { lua.text(2) } else { None };
     let is = |known: &CStr| name == Some(known.to_bytes());
     let notes = lua.number(ffi::lua_upvalueindex(NOTES)) as u64;
