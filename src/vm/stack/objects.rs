@@ -252,7 +252,11 @@ impl<'a> Stack<'a> {
             unsafe { (*take.cast::<F>())(std::slice::from_raw_parts(piece.cast(), length)) };
             0
         }
-        vm!(self, lua_dump, write::<F>, (&raw mut take).cast(), 0)
+        let top = self.top();
+        let status = vm!(self, lua_dump, write::<F>, (&raw mut take).cast(), 0);
+        // Without memory it leaves an error.
+        self.set_top(top);
+        status
     }
 
     /// Calls the function that lies below its arguments, protected; returns the status. `handler`
