@@ -10,7 +10,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use nats::Nats;
+use nats::{Nats, WAIT, assert_prints};
 use support::{PATIENCE, Server, node_lua, run};
 
 /// Answers under "store": with what it is asked, and some words mean more.
@@ -28,32 +28,10 @@ const STORE: &str = "
     end)
     print('ready')";
 
-/// Waits until so many processes are there.
-const WAIT: &str = "
-    local function wait_for(count)
-      while #context.nodes() ~= count do timer.sleep(0.02) end
-    end
-    local function ask(...)
-      local ok, value, text
-      repeat
-        ok, value, text = context.query(...)
-        local is_over = ok or value ~= 205 and value ~= 231
-        if not is_over then timer.sleep(0.01) end
-      until is_over
-      return ok, value, text
-    end
-    ";
-
 fn store(nats: &Nats, name: &str) -> Server {
     let mut server = nats.node(name, STORE);
     assert_eq!(server.line(), "ready");
     server
-}
-
-#[track_caller]
-fn assert_prints(nats: &Nats, code: &str, expected: &str) {
-    let done = run(&mut nats.command("asker", &[WAIT, code].concat())).succeeded();
-    assert_eq!(done.stdout, expected, "{done}");
 }
 
 #[test]

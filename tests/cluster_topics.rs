@@ -8,21 +8,8 @@
 mod nats;
 mod support;
 
-use nats::Nats;
-use support::{PATIENCE, run};
-
-/// Waits until so many processes are there.
-const WAIT: &str = "
-    local function wait_for(count)
-      while #context.nodes() ~= count do timer.sleep(0.02) end
-    end
-    ";
-
-#[track_caller]
-fn assert_prints(nats: &Nats, code: &str, expected: &str) {
-    let done = run(&mut nats.command("asker", &[WAIT, code].concat())).succeeded();
-    assert_eq!(done.stdout, expected, "{done}");
-}
+use nats::{Nats, assert_prints};
+use support::PATIENCE;
 
 #[test]
 fn topics_reach_all_processes() {

@@ -24,5 +24,5 @@ pub use count::{counted, head_bytes};
 pub use date::date;
 pub use file::{Chosen, choose};
 pub use ready::{Item, Ready, waker};
-pub use scan::{Refusal, Scan, Scanned};
+pub use scan::{NOT_BEHIND, Refusal, Scan, Scanned};
 pub use server::{Arrived, Inbox, Limits, Server, refusal_of};

@@ -1,6 +1,8 @@
 //! A second reader of HTTP/1 requests, before hyper: what two readers could take differently is
 //! refused. Where one request ends and the next begins is never in doubt behind it.
 
+use http::HeaderName;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use memchr::memchr2;
 
 /// The longest line of a chunk's size, with what may follow it there.
@@ -292,10 +294,11 @@ fn is_target(target: &[u8], method: &[u8]) -> bool {
     }
 }
 
-/// Whether a header may come behind a body: not if it says how long that is, or whose.
+/// Headers that may not come behind a body: they say how long it is, or whose.
+pub const NOT_BEHIND: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, HOST];
+
 fn is_trailer(name: &[u8]) -> bool {
-    let ours: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
-    !ours.iter().any(|other| name.eq_ignore_ascii_case(other))
+    !NOT_BEHIND.iter().any(|other| name.eq_ignore_ascii_case(other.as_str().as_bytes()))
 }
 
 /// Whether a byte may be in the name of a method or header.

@@ -117,17 +117,21 @@ pub(super) fn push_withheld(lua: Stack<'_>, name: &[u8]) -> bool {
     let Some(at) = WITHHELD.iter().position(|known| known.to_bytes() == name) else { return false };
     let top = lua.top();
     lua.push_copy(ffi::LUA_GLOBALSINDEX);
-    if lua.metatable(-1) {
-        lua.field(-1, c"__index");
-        let is_ours = lua.c_function(-1).is_some_and(|it| it as usize == LOOK_UP as usize);
-        if is_ours && lua.upvalue(-1, KEPT + at as c_int) {
-            lua.insert(top + 1);
-            lua.set_top(top + 1);
-            return true;
-        }
+    let is_there = push_look_up(lua, top + 1) && lua.upvalue(-1, KEPT + at as c_int);
+    if is_there {
+        lua.insert(top + 1);
     }
-    lua.set_top(top);
-    false
+    lua.set_top(top + c_int::from(is_there));
+    is_there
+}
+
+/// Pushes `look_up`, if it is the `__index` of the table of globals, at an index. If not, false: what
+/// is on the stack then means nothing.
+fn push_look_up(lua: Stack<'_>, globals: c_int) -> bool {
+    lua.kind(globals) == ffi::LUA_TTABLE && lua.metatable(globals) && {
+        lua.field(-1, c"__index");
+        lua.c_function(-1).is_some_and(|it| it as usize == LOOK_UP as usize)
+    }
 }
 
 static LOOK_UP: lua_CFunction = function(look_up);
@@ -135,10 +139,7 @@ static LOOK_UP: lua_CFunction = function(look_up);
 /// Whether the table of globals, at an index, still lacks something.
 fn is_withheld(lua: Stack<'_>, globals: c_int) -> bool {
     let top = lua.top();
-    let is_ours = lua.kind(globals) == ffi::LUA_TTABLE && lua.metatable(globals) && {
-        lua.field(-1, c"__index");
-        lua.c_function(-1).is_some_and(|it| it as usize == LOOK_UP as usize)
-    };
+    let is_ours = push_look_up(lua, globals);
     lua.set_top(top);
     is_ours
 }

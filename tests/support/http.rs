@@ -16,6 +16,12 @@ const ROUTES: &str = "
         for chunk in req.chunks do res:write(chunk) end
     end
     routes['/text'] = function(req) return 200, nil, tostring(req:text()) end
+    routes['/read'] = function(req)
+        print('reading')
+        local ok, data
+        repeat ok, data = req:read() until not ok
+        print('read ' .. data)
+    end
 ";
 
 /// A server with these routes and options, in which `code` may add others; and its port.

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Folder, PATIENCE, Server, connect, node_lua};
+use crate::support::{Folder, PATIENCE, Server, connect, node_lua, run};
 
 /// The program, if there is one. `NODE_LUA_PEERS=all` insists.
 fn program() -> Option<&'static str> {
@@ -149,4 +149,28 @@ impl Drop for Nats {
         // One that was stopped too.
         self.kill();
     }
+}
+
+/// Functions for scripts: `wait_for` waits until so many processes are there, `ask` until somebody
+/// answers.
+pub(crate) const WAIT: &str = "
+    local function wait_for(count)
+      while #context.nodes() ~= count do timer.sleep(0.02) end
+    end
+    local function ask(...)
+      local ok, value, text
+      repeat
+        ok, value, text = context.query(...)
+        local is_over = ok or value ~= 205 and value ~= 231
+        if not is_over then timer.sleep(0.01) end
+      until is_over
+      return ok, value, text
+    end
+    ";
+
+/// What a process of the cluster prints that runs this code, which can use [`WAIT`].
+#[track_caller]
+pub(crate) fn assert_prints(nats: &Nats, code: &str, expected: &str) {
+    let done = run(&mut nats.command("asker", &[WAIT, code].concat())).succeeded();
+    assert_eq!(done.stdout, expected, "{done}");
 }

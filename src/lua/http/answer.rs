@@ -357,34 +357,26 @@ pub(super) fn status(lua: Stack<'_>) -> c_int {
 /// native.http_header(id, name, value): of an answer that has not begun, in place of others of that
 /// name; false otherwise. Raises if it is none.
 pub(super) fn header(lua: Stack<'_>) -> c_int {
-    let mut headers = HeaderMap::new();
-    let (name, value) = (Wrong::Argument(2), Wrong::Argument(3));
-    let said = Said { function: "header", name, value, are_trailers: false };
-    add_header(lua, said, &mut headers, 2, 3);
-    let is_set = with(lua.key(1), |exchange, _| {
-        let is_room = exchange.headers.len() + headers.len() <= HEADERS_MAX;
-        if is_room {
-            exchange.headers.extend(headers);
-        }
-        is_room && !exchange.has_begun
-    });
-    lua.push_boolean(is_set == Some(true));
-    1
+    set_header(lua, "header", false)
 }
 
 /// native.http_trailer(id, name, value): of an answer that has not ended, behind its body; false
 /// otherwise. Raises if it is none.
 pub(super) fn trailer(lua: Stack<'_>) -> c_int {
+    set_header(lua, "trailer", true)
+}
+
+fn set_header(lua: Stack<'_>, function: &str, are_trailers: bool) -> c_int {
     let mut headers = HeaderMap::new();
     let (name, value) = (Wrong::Argument(2), Wrong::Argument(3));
-    let said = Said { function: "trailer", name, value, are_trailers: true };
-    add_header(lua, said, &mut headers, 2, 3);
+    add_header(lua, Said { function, name, value, are_trailers }, &mut headers, 2, 3);
     let is_set = with(lua.key(1), |exchange, _| {
-        let is_room = exchange.behind.len() + headers.len() <= HEADERS_MAX;
+        let all = if are_trailers { &mut exchange.behind } else { &mut exchange.headers };
+        let is_room = all.len() + headers.len() <= HEADERS_MAX;
         if is_room {
-            exchange.behind.extend(headers);
+            all.extend(headers);
         }
-        is_room
+        is_room && (are_trailers || !exchange.has_begun)
     });
     lua.push_boolean(is_set == Some(true));
     1

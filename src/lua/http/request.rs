@@ -1,11 +1,10 @@
 //! What a script asks of a request.
 
 use std::ffi::c_int;
-
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ::http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use ::http::header::COOKIE;
 use ::http::{HeaderMap, StatusCode, Version};
 use bytes::Bytes;
 use http_body::Body as _;
@@ -15,7 +14,7 @@ use super::super::sockets::Socket;
 use super::Exchange;
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
-use crate::http::{Item, Ready};
+use crate::http::{Item, NOT_BEHIND, Ready};
 use crate::lua::buffer::values::{charge_frames, collect, push_frames};
 use crate::lua::host::{self, Host};
 use crate::rt;
@@ -172,8 +171,7 @@ impl Exchange {
 
     /// The body is whole, with these behind it: none of which says how long it is, or whose.
     fn take_trailers(&mut self, trailers: HeaderMap) -> Came {
-        if [CONTENT_LENGTH, TRANSFER_ENCODING, HOST].iter().any(|name| trailers.contains_key(name))
-        {
+        if NOT_BEHIND.iter().any(|name| trailers.contains_key(name)) {
             self.refuse(StatusCode::BAD_REQUEST, Code::CONNECTION_ABORTED);
             return Came::Failed(Code::CONNECTION_ABORTED);
         }
