@@ -125,8 +125,8 @@ pub(super) fn push_withheld(lua: Stack<'_>, name: &[u8]) -> bool {
     is_there
 }
 
-/// Pushes `look_up`, if it is the `__index` of the table of globals, at an index. If not, false: what
-/// is on the stack then means nothing.
+/// Pushes `look_up`, if it is the `__index` of the table of globals, at an index. If not, false:
+/// what is on the stack then means nothing.
 fn push_look_up(lua: Stack<'_>, globals: c_int) -> bool {
     lua.kind(globals) == ffi::LUA_TTABLE && lua.metatable(globals) && {
         lua.field(-1, c"__index");
