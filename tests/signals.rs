@@ -193,14 +193,7 @@ fn a_signal_that_was_ignored_is_ignored_again_without_a_callback() {
                   context.on_signal('HUP', nil) print('told')
                   context.on_signal('USR1', function() print('lives') context.exit() end)
                 end) print('up')";
-    let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        "trap '' HUP; exec \"$0\" -e \"$1\"",
-        env!("CARGO_BIN_EXE_node-lua"),
-        code,
-    ]);
-    let mut server = Server::spawn(&mut command);
+    let mut server = start_ignoring("HUP", code);
     assert_eq!(server.line(), "up");
     server.signal("HUP");
     assert_eq!(server.line(), "told");
@@ -208,6 +201,31 @@ fn a_signal_that_was_ignored_is_ignored_again_without_a_callback() {
     server.signal("USR1");
     assert_eq!(server.line(), "lives");
     assert_eq!(server.finish(SIGNAL_LIMIT).code(), Some(0));
+}
+
+#[test]
+fn a_process_that_was_started_with_term_ignored_lives_on() {
+    let code =
+        "context.on_signal('USR1', function() print('lives') context.exit() end) print('up')";
+    let mut server = start_ignoring("TERM", code);
+    assert_eq!(server.line(), "up");
+    server.signal("TERM");
+    server.signal("USR1");
+    assert_eq!(server.line(), "lives");
+    assert_eq!(server.finish(SIGNAL_LIMIT).code(), Some(0));
+    // With a callback it is told.
+    let code = "context.on_signal('TERM', function() context.exit(7) end) print('up')";
+    let mut server = start_ignoring("TERM", code);
+    assert_eq!(server.line(), "up");
+    server.signal("TERM");
+    assert_eq!(server.finish(SIGNAL_LIMIT).code(), Some(7));
+}
+
+/// The binary with this code, started with this signal ignored.
+fn start_ignoring(signal: &str, code: &str) -> Server {
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' \"$2\"; exec \"$0\" -e \"$1\""]);
+    Server::spawn(command.args([env!("CARGO_BIN_EXE_node-lua"), code, signal]))
 }
 
 #[test]

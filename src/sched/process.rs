@@ -135,14 +135,16 @@ impl Process {
         scheduler.destroy_all(&End::Destroyed(None));
     }
 
-    /// Has signals come here that end the process.
+    /// Has signals come here that end the process: INT, as in LuaJIT, and TERM, unless the process
+    /// was started with that ignored.
     ///
     /// # Errors
     /// If the handlers cannot be installed.
     pub fn start(self: &Arc<Self>, scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
-        [Signal::Int, Signal::Term]
-            .into_iter()
-            .try_for_each(|signal| self.install(signal, scheduler))
+        if !crate::os::signal::is_ignored(Signal::Term.number()) {
+            self.install(Signal::Term, scheduler)?;
+        }
+        self.install(Signal::Int, scheduler)
     }
 
     fn install(
@@ -155,7 +157,8 @@ impl Process {
             return Ok(());
         }
         let (process, scheduler) = (Arc::clone(self), Arc::clone(scheduler));
-        if crate::os::signal::is_ignored(signal.number()) {
+        // A shell has what it runs in the background ignore INT, which ends it all the same.
+        if signal != Signal::Int && crate::os::signal::is_ignored(signal.number()) {
             listeners.ignored |= bit(signal);
         }
         os::on_signal(signal, move || process.on_signal(signal, &scheduler))?;
@@ -244,8 +247,12 @@ impl Process {
         if signal == Signal::Int && self.breaks_statement(scheduler) {
             return;
         }
+        let told = self.tell(signal);
+        if told == 0 && self.listeners().ignored & bit(signal) != 0 {
+            return;
+        }
         let Some(status) = signal.exit_status() else {
-            if self.tell(signal) == 0 && self.listeners().ignored & bit(signal) == 0 {
+            if told == 0 {
                 crate::os::signal::die_of(signal.number());
             }
             return;
@@ -253,7 +260,7 @@ impl Process {
         if self.is_interrupted.swap(true, Ordering::SeqCst) {
             crate::os::exit::exit_now(i32::from(status));
         }
-        if self.is_ending.load(Ordering::SeqCst) || self.tell(signal) == 0 {
+        if self.is_ending.load(Ordering::SeqCst) || told == 0 {
             log::info!("terminated by a signal");
             os::stdio::hurry();
             return self.end(scheduler, Some(status));
