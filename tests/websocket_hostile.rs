@@ -41,3 +41,77 @@ fn handshakes_cost_no_more_than_they_are_long() {
     let done = run(node_lua().args(["-e", script])).succeeded();
     assert_eq!(done.stdout, "good\n", "{done}");
 }
+
+/// What a peer sends costs work, at once or behind each other: a short message on another socket
+/// that has come later is not behind all of it.
+#[test]
+fn what_costs_much_is_done_a_part_at_a_time() {
+    let script = "local function frame(first, payload)
+           local n = #payload
+           local size = n < 126 and string.char(128 + n)
+             or string.char(255, 0, 0, 0, 0) .. string.pack('>I4', n)
+           return string.char(first) .. size .. '\\0\\0\\0\\0' .. payload
+         end
+         local stored = '\\0\\0\\0\\255\\255' -- a block of no bytes
+         local kinds = {
+           pings = frame(0x89, ''):rep(1e5) .. frame(0x81, ''),
+           pongs = frame(0x8a, ''):rep(1e5) .. frame(0x81, ''),
+           parts = frame(0x01, '') .. frame(0x00, ''):rep(1e5) .. frame(0x80, ''),
+           letters = frame(0x01, '') .. frame(0x00, 'x'):rep(9e4) .. frame(0x80, ''),
+           blocks = frame(0xc2, stored:rep(1.2e5) .. '\\0'),
+         }
+         local request = 'GET / HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: websocket\\r\\n'
+           .. 'Connection: Upgrade\\r\\nSec-WebSocket-Version: 13\\r\\n'
+           .. 'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\\r\\n'
+           .. 'Sec-WebSocket-Extensions: permessage-deflate\\r\\n\\r\\n'
+         local _, listener = tcp.listen('127.0.0.1', 0)
+         local port = listener:local_port()
+         local names, server
+         listener:accept(function(_, sock)
+           local ok, ws = websocket.accept(sock, { deflate = true })
+           server = ws
+           local name = table.remove(names, 1)
+           ws:recv(function(good) if good then context.send(context.self(), name) end end)
+         end)
+         -- The order in which they come to an end, of which the first is sent first.
+         local function try(name)
+           local _, first = context.recv(0)
+           local _, second = context.recv(0)
+           print(name, first, second)
+         end
+         for _, name in ipairs { 'pings', 'pongs', 'parts', 'letters', 'blocks' } do
+           names = { 'long', 'short' }
+           local _, raw = tcp.connect('127.0.0.1', port)
+           raw:write(request)
+           raw:read_until('\\r\\n\\r\\n')
+           local _, ws = websocket.connect('ws://127.0.0.1:' .. port)
+           raw:write(kinds[name])
+           ws:send('x')
+           try(name)
+           raw:close()
+           ws:close()
+         end
+         -- Much out of little, for the server, and for a client.
+         names = { 'long', 'short' }
+         local _, one = websocket.connect('ws://127.0.0.1:' .. port, { deflate = true })
+         local ours = server
+         local _, other = websocket.connect('ws://127.0.0.1:' .. port)
+         for _, text in ipairs { ('x'):rep(2 ^ 24 - 1), ('\\195\\164'):rep(2 ^ 23 - 1) } do
+           one:send(text)
+           other:send('x')
+           try('packed')
+         end
+         one:recv(function() context.send(context.self(), 'long') end)
+         ours:send(('x'):rep(2 ^ 24))
+         other:send('x')
+         try('client')
+         os.exit(0)";
+    let pack = "string.pack = function(_, n)
+           return string.char(math.floor(n / 2 ^ 24), math.floor(n / 2 ^ 16) % 256,
+             math.floor(n / 256) % 256, n % 256)
+         end ";
+    let done = run(node_lua().args(["-e", &format!("{pack}{script}")])).succeeded();
+    let kinds = ["pings", "pongs", "parts", "letters", "blocks", "packed", "packed", "client"];
+    let expected: String = kinds.iter().map(|kind| format!("{kind}\tshort\tlong\n")).collect();
+    assert_eq!(done.stdout, expected, "{done}");
+}

@@ -33,6 +33,9 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"websocket_agreed", function(agreed_on)),
 ];
 
+/// So many bytes that were unpacked cost a turn as much as a message.
+const COST_BYTES: usize = 1024;
+
 /// native.websocket_start(socket, key, is_client, kind, max, window, is_timed): has a tcp socket be
 /// a websocket. The window is nil without compression.
 fn start(lua: Stack<'_>) -> c_int {
@@ -77,6 +80,7 @@ fn read(lua: Stack<'_>) -> c_int {
             return Incoming::Wait;
         }
         let found = with_scratch(|scratch| stream.read_message(scratch));
+        host.turn.charge(stream.message_work() / COST_BYTES);
         if !matches!(found, Incoming::Wait) || !stream.staged.is_empty() {
             host.sockets.note_dirty(key);
         }

@@ -23,6 +23,9 @@ use crate::tls::{Details, Rest, Session};
 const PULL_BYTES_MIN: usize = 4096;
 const PULL_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes that come to nothing, records being empty, before the rest is left for another turn.
+const EMPTY_BYTES: usize = 128 * 1024;
+
 thread_local! {
     /// What was received and not decrypted yet; nothing between two calls.
     static RECEIVED: RefCell<BytesMut> = RefCell::new(BytesMut::new());
@@ -90,9 +93,8 @@ impl State {
         Ok(true)
     }
 
-    /// One read from the kernel.
-    fn pull(&mut self, stream: &Stream, wanted: usize) -> Pulled {
-        let room = wanted.clamp(PULL_BYTES_MIN, PULL_BYTES_MAX);
+    /// One read from the kernel, of so many bytes at most.
+    fn pull(&mut self, stream: &Stream, room: usize) -> Pulled {
         RECEIVED.with_borrow_mut(|block| {
             block.clear();
             match fill_block(block, room, |space| stream.read(space)) {
@@ -215,7 +217,7 @@ impl Secure {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let mut state = self.state();
-        let (mut filled, mut pulled) = (0, Pulled::Some);
+        let (mut filled, mut pulled, mut came) = (0, Pulled::Some, 0);
         let (result, has_more) = loop {
             let (count, rest) = state.session.read(&mut space[filled..]);
             filled += count;
@@ -232,13 +234,18 @@ impl Secure {
                 None if filled == space.len() => break (Ok(filled), true),
                 None => {}
             }
+            let nothing = io::Error::from(io::ErrorKind::WouldBlock);
             if let Pulled::Some = pulled {
-                pulled = state.pull(stream, space.len() - filled);
+                if filled == 0 && came >= EMPTY_BYTES {
+                    break (Err(nothing), true);
+                }
+                let room = (space.len() - filled).clamp(PULL_BYTES_MIN, PULL_BYTES_MAX);
+                came += room;
+                pulled = state.pull(stream, room);
                 if !matches!(pulled, Pulled::Nothing) {
                     continue;
                 }
             }
-            let nothing = io::Error::from(io::ErrorKind::WouldBlock);
             break (if filled > 0 { Ok(filled) } else { Err(nothing) }, false);
         };
         self.has_more.store(has_more, Ordering::Relaxed);

@@ -27,12 +27,14 @@ fn read(
     mut reader: Reader,
     stream: &[u8],
     mut size: impl FnMut() -> usize,
+    work: usize,
 ) -> (Vec<Event>, Option<Violation>) {
     let (mut rest, mut found) = (stream, Vec::new());
     while !rest.is_empty() {
         let (mut piece, later) = rest.split_at(size().clamp(1, rest.len()));
         rest = later;
         loop {
+            reader.allow(work);
             let direct = reader.wanted().min(piece.len());
             let result = if direct > 8 {
                 let (payload, others) = piece.split_at(direct);
@@ -44,7 +46,7 @@ fn read(
             };
             match result {
                 Ok(Some(event)) => found.push(event),
-                Ok(None) if piece.is_empty() => break,
+                Ok(None) if piece.is_empty() && !reader.is_unpacking() => break,
                 Ok(None) => {}
                 Err(violation) => return (found, Some(violation)),
             }
@@ -56,8 +58,8 @@ fn read(
 fn hostile(to: Role, may_pack: bool, max: usize, mut choices: Choices<'_>) {
     let size = usize::from(choices.byte());
     let stream = choices.0;
-    let at_once = read(Reader::new(to, may_pack, max), stream, || usize::MAX);
-    let in_pieces = read(Reader::new(to, may_pack, max), stream, || size);
+    let at_once = read(Reader::new(to, may_pack, max), stream, || usize::MAX, usize::MAX);
+    let in_pieces = read(Reader::new(to, may_pack, max), stream, || size, 1 + size);
     assert_eq!(at_once, in_pieces);
     for event in at_once.0 {
         match event {
@@ -101,10 +103,12 @@ fn round_trip(from: Role, to: Role, may_pack: bool, mut choices: Choices<'_>) {
         }
     }
     let reader = Reader::new(to, may_pack, 200_000);
-    let (found, violation) = read(reader, &stream, || match choices.byte() {
+    let work = usize::from(choices.byte()) * 100 + 1;
+    let size = || match choices.byte() {
         0 => usize::MAX,
         size => usize::from(size),
-    });
+    };
+    let (found, violation) = read(reader, &stream, size, work);
     assert_eq!(violation, None);
     assert_eq!(found, sent);
 }

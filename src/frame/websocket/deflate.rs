@@ -1,4 +1,5 @@
-//! Compression of single messages: each thread has one state of zlib for all connections.
+//! Compression of single messages: each thread has one state of zlib for all connections, and lends
+//! it to a message that is unpacked.
 
 use std::cell::{Cell, RefCell};
 
@@ -14,6 +15,12 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 const ROOM: usize = 4;
 const ROOM_MIN: usize = 512;
 
+/// What is unpacked, and made room for, at once.
+const PART_BYTES: usize = 64 * 1024;
+
+/// About what the state of zlib takes.
+const STATE_BYTES: usize = 48 * 1024;
+
 /// Room that is kept for packing.
 const SPARE_BYTES: usize = 64 * 1024;
 
@@ -22,7 +29,7 @@ pub(super) const WINDOW_BITS: u8 = 15;
 const WINDOW_BITS_MIN: u8 = 9;
 
 thread_local! {
-    static UNPACK: RefCell<Option<Decompress>> = const { RefCell::new(None) };
+    static UNPACK: Cell<Option<Decompress>> = const { Cell::new(None) };
     /// With the size of its window.
     static PACK: RefCell<Option<(u8, Compress)>> = const { RefCell::new(None) };
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -36,48 +43,98 @@ struct Last {
     packed: Bytes,
 }
 
-/// Unpacks a message, to at most `max` bytes.
-pub(super) fn unpack(packed: &[u8], max: usize) -> Result<BytesMut, Violation> {
-    UNPACK.with_borrow_mut(|state| {
-        let state = state.get_or_insert_with(|| Decompress::new(false));
-        state.reset(false);
-        // One byte more than may be tells what is too much.
-        let most = max.saturating_add(1);
-        let room = packed.len().saturating_mul(ROOM).max(ROOM_MIN).min(most);
-        let mut body = vec![0; room];
-        let mut filled = 0;
-        for mut input in [packed, &TAIL] {
-            loop {
-                let (before_in, before_out) = (state.total_in(), state.total_out());
-                let status = state
-                    .decompress(input, &mut body[filled..], FlushDecompress::Sync)
-                    .map_err(|_| Violation::invalid("a compressed message that is none"))?;
-                let taken = (state.total_in() - before_in) as usize;
-                let made = (state.total_out() - before_out) as usize;
-                input = &input[taken..];
-                filled += made;
-                if filled > max {
-                    return Err(Violation::too_big(max));
-                }
-                if status == Status::StreamEnd {
-                    // A block that says it is the last one; others may follow.
-                    state.reset(false);
-                    if input.is_empty() {
-                        break;
-                    }
-                } else if filled == body.len() {
-                    body.resize(body.len().saturating_mul(2).min(most), 0);
-                } else if input.is_empty() || taken + made == 0 {
-                    break;
-                }
+/// A message that is unpacked, a part at a time.
+#[derive(Debug)]
+pub(super) struct Unpacking {
+    state: Decompress,
+    packed: BytesMut,
+    /// So many bytes of it, and of what follows each, were taken.
+    taken: usize,
+    body: Vec<u8>,
+    filled: usize,
+    max: usize,
+}
+
+impl Unpacking {
+    /// Begins with a message of at most `max` bytes.
+    pub(super) fn new(packed: BytesMut, max: usize) -> Unpacking {
+        let state = UNPACK.take().unwrap_or_else(|| Decompress::new(false));
+        Unpacking { state, packed, taken: 0, body: Vec::new(), filled: 0, max }
+    }
+
+    /// Bytes that are held meanwhile.
+    pub(super) fn held_bytes(&self) -> usize {
+        STATE_BYTES + self.packed.capacity() + self.body.capacity()
+    }
+
+    /// What is done so far.
+    pub(super) fn done(&self) -> &[u8] {
+        &self.body[..self.filled]
+    }
+
+    /// Unpacks as much as there is credit for, in bytes that are taken or made; whether that is all.
+    pub(super) fn go_on(&mut self, credit: &mut usize) -> Result<bool, Violation> {
+        let all = self.packed.len() + TAIL.len();
+        while *credit > 0 {
+            if self.filled == self.body.len() {
+                self.grow();
             }
-            if !input.is_empty() {
-                return Err(Violation::invalid("a compressed message that is none"));
+            let input = match self.packed.get(self.taken..) {
+                Some(rest) if !rest.is_empty() => &rest[..rest.len().min(PART_BYTES)],
+                _ => &TAIL[self.taken - self.packed.len()..],
+            };
+            let (before_in, before_out) = (self.state.total_in(), self.state.total_out());
+            let status = self
+                .state
+                .decompress(input, &mut self.body[self.filled..], FlushDecompress::Sync)
+                .map_err(|_| Violation::invalid("a compressed message that is none"))?;
+            let taken = (self.state.total_in() - before_in) as usize;
+            let made = (self.state.total_out() - before_out) as usize;
+            *credit = credit.saturating_sub(taken + made + 1);
+            self.taken += taken;
+            self.filled += made;
+            if self.filled > self.max {
+                return Err(Violation::too_big(self.max));
+            }
+            let has_ended = status == Status::StreamEnd;
+            if has_ended {
+                // A block that says it is the last one; others may follow.
+                self.state.reset(false);
+            }
+            if has_ended || self.filled < self.body.len() {
+                if self.taken == all {
+                    return Ok(true);
+                }
+                if !has_ended && taken + made == 0 {
+                    return Err(Violation::invalid("a compressed message that is none"));
+                }
             }
         }
-        body.truncate(filled);
-        Ok(BytesMut::from(Bytes::from(body)))
-    })
+        Ok(false)
+    }
+
+    /// Makes room for the next part, of which one byte more than may be tells what is too much.
+    fn grow(&mut self) {
+        let most = self.max.saturating_add(1);
+        let part = match self.filled {
+            0 => self.packed.len().saturating_mul(ROOM).clamp(ROOM_MIN, PART_BYTES),
+            _ => self.filled.min(PART_BYTES),
+        };
+        let wanted = (self.filled + part).min(most);
+        if wanted > self.body.capacity() {
+            let room = wanted.max(2 * self.filled).min(most);
+            self.body.reserve_exact(room - self.filled);
+        }
+        self.body.resize(wanted, 0);
+    }
+
+    /// The message.
+    pub(super) fn finish(mut self) -> BytesMut {
+        self.state.reset(false);
+        UNPACK.set(Some(self.state));
+        self.body.truncate(self.filled);
+        BytesMut::from(Bytes::from(self.body))
+    }
 }
 
 /// Packs a message, and the next ones likewise if they are the same; nothing for windows that are

@@ -2,8 +2,9 @@
 
 use bytes::BytesMut;
 
+use super::deflate::Unpacking;
 use super::head::Head;
-use super::{Close, Kind, Role, deflate, mask, opcode};
+use super::{Close, Kind, Role, mask, opcode};
 
 /// What bytes have come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,9 @@ impl Violation {
         Violation { code: Close::TOO_BIG, why: format!("a message of more than {max} bytes") }
     }
 }
+
+/// What a frame costs, in bytes that are unpacked.
+const FRAME_COST: usize = 64;
 
 /// The frame whose payload comes.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +85,10 @@ pub struct Reader {
     checked: usize,
     /// What has come of a control frame.
     control: Vec<u8>,
+    /// A message that is whole, but still packed in part.
+    unpacking: Option<(Kind, Box<Unpacking>)>,
+    /// What may still be done: see [`Reader::allow`].
+    credit: usize,
 }
 
 impl Reader {
@@ -98,15 +106,36 @@ impl Reader {
             body: BytesMut::new(),
             checked: 0,
             control: Vec::new(),
+            unpacking: None,
+            credit: usize::MAX,
         }
     }
 
+    /// Says how much may be done from now on, in bytes that are unpacked, or frames of which each
+    /// counts as some.
+    pub fn allow(&mut self, work: usize) {
+        self.credit = work;
+    }
+
+    /// What of that is left. Without any, [`Reader::read`] does nothing.
+    pub fn credit(&self) -> usize {
+        self.credit
+    }
+
+    /// Whether a message is whole, but not given yet: [`Reader::read`] goes on with it.
+    pub fn is_unpacking(&self) -> bool {
+        self.unpacking.is_some()
+    }
+
     /// Takes bytes from the start of `input`, up to the end of what they come to; with nothing it
-    /// has taken all.
+    /// has taken all, or may do no more.
     ///
     /// # Errors
     /// [`Violation`]; what follows means nothing.
     pub fn read(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Violation> {
+        if self.unpacking.is_some() {
+            return self.unpack();
+        }
         loop {
             let frame = match self.frame {
                 Some(frame) => frame,
@@ -132,7 +161,7 @@ impl Reader {
             if let Some(event) = self.finish()? {
                 return Ok(Some(event));
             }
-            if input.is_empty() {
+            if input.is_empty() || self.unpacking.is_some() {
                 return Ok(None);
             }
         }
@@ -160,7 +189,8 @@ impl Reader {
 
     /// Bytes of memory that are held for a message that is not whole.
     pub fn held_bytes(&self) -> usize {
-        self.body.capacity() + self.control.capacity()
+        let unpacking = self.unpacking.as_ref().map_or(0, |(_, packed)| packed.held_bytes());
+        self.body.capacity() + self.control.capacity() + unpacking
     }
 
     /// So many bytes of payload have been received behind [`Reader::body`].
@@ -174,6 +204,9 @@ impl Reader {
 
     /// The head of a frame, once it is there.
     fn begin(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, Violation> {
+        if self.credit == 0 {
+            return Ok(None);
+        }
         loop {
             let known = usize::from(self.head_len);
             let need = Head::need(&self.head[..known]);
@@ -190,6 +223,7 @@ impl Reader {
         }
         let head = Head::parse(&self.head[..self.head_len.into()], self.role, self.may_pack)?;
         self.head_len = 0;
+        self.credit = self.credit.saturating_sub(FRAME_COST);
         match (head.opcode, self.message) {
             _ if head.is_control() => {}
             (opcode::CONTINUATION, None) => {
@@ -272,13 +306,35 @@ impl Reader {
         }
         let Some((kind, is_packed)) = self.message.take() else { return Ok(None) };
         self.checked = 0;
-        let mut body = std::mem::take(&mut self.body);
+        let body = std::mem::take(&mut self.body);
         if is_packed {
-            body = deflate::unpack(&body, self.max.min(self.room))?;
-            if kind == Kind::Text && simdutf8::basic::from_utf8(&body).is_err() {
-                return Err(Violation::invalid("a text that is no UTF-8"));
-            }
+            let unpacking = Unpacking::new(body, self.max.min(self.room));
+            self.unpacking = Some((kind, Box::new(unpacking)));
+            return self.unpack();
         }
         Ok(Some(Event::Message(kind, body)))
+    }
+
+    /// Goes on with a message that is packed, as far as may be.
+    fn unpack(&mut self) -> Result<Option<Event>, Violation> {
+        let Some((kind, mut unpacking)) = self.unpacking.take() else { return Ok(None) };
+        let is_text = kind == Kind::Text;
+        let is_whole = unpacking.go_on(&mut self.credit)?;
+        if !is_whole {
+            if is_text {
+                // So that not all of it is left to be looked at in the end.
+                let rest = &unpacking.done()[self.checked..];
+                let valid = simdutf8::compat::from_utf8(rest);
+                self.checked += valid.map_or_else(|error| error.valid_up_to(), str::len);
+            }
+            self.unpacking = Some((kind, unpacking));
+            return Ok(None);
+        }
+        self.body = unpacking.finish();
+        if is_text {
+            self.check(true)?;
+            self.checked = 0;
+        }
+        Ok(Some(Event::Message(kind, std::mem::take(&mut self.body))))
     }
 }

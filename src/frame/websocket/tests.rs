@@ -290,3 +290,40 @@ proptest! {
         prop_assert_eq!(bytes, expected);
     }
 }
+
+#[test]
+fn no_more_is_done_than_is_allowed() {
+    let role = Role::Server;
+    let pings = frame(0x89, role, b"").repeat(1000);
+    let parts = [frame(0x01, role, b""), frame(0x00, role, b"x").repeat(1000)].concat();
+    for (stream, size) in [(pings, 6), (parts, 7)] {
+        let mut reader = Reader::new(role, false, 1 << 20);
+        let (mut input, mut calls) = (&stream[..], 0);
+        while !input.is_empty() {
+            reader.allow(6400);
+            let before = input.len();
+            while reader.read(&mut input).unwrap().is_some() {}
+            let frames = (before - input.len()) / size;
+            assert!((1..=100).contains(&frames), "{frames} in one call");
+            calls += 1;
+        }
+        assert!(calls >= 10);
+    }
+    let writer = Writer::new(Role::Client, Kind::Text, Some(15));
+    let body = "\u{e4}".repeat(1 << 19);
+    let stream = bytes(&writer, body.as_bytes(), [1, 2, 3, 4]);
+    let mut reader = Reader::new(role, true, 1 << 20);
+    let (mut input, mut calls) = (&stream[..], 0);
+    let event = loop {
+        calls += 1;
+        reader.allow(1 << 16);
+        if let Some(event) = reader.read(&mut input).unwrap() {
+            break event;
+        }
+        assert_eq!(reader.credit(), 0);
+        assert!(reader.is_unpacking() && reader.held_bytes() > 0);
+    };
+    assert_eq!(event, message(Kind::Text, body.as_bytes()));
+    assert!(calls >= 8, "{calls}");
+    assert!(!reader.is_unpacking());
+}

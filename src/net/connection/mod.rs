@@ -291,9 +291,7 @@ impl Connection {
                         return Read::Frames(count, None);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.input = Input::Drained;
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.note_nothing(),
                 Err(error) => self.end(self.blamed(Code::from(&error))),
             }
         }
@@ -400,6 +398,15 @@ impl Connection {
         let is_ready = is_full || self.transport.has_more();
         self.input = if is_ready { Input::Ready } else { Input::Drained };
         self.full_reads += if is_full { count } else { 0 };
+    }
+
+    /// A read has found nothing: the kernel has no more, or what it had is no content, and the rest
+    /// is for another turn.
+    fn note_nothing(&mut self) {
+        self.input = Input::Drained;
+        if self.transport.has_more() {
+            (self.input, self.full_reads) = (Input::Ready, FULL_READS_PER_TURN);
+        }
     }
 
     /// Takes frames that were just read and are going to be copied, so that they stay in the

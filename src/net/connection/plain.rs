@@ -48,7 +48,11 @@ impl Connection {
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    self.input = Input::Drained;
+                    self.note_nothing();
+                    if self.input == Input::Ready {
+                        self.read_waker.wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
                 Err(error) => self.input = Input::Ended(Code::from(&error)),
             }

@@ -17,6 +17,10 @@ use crate::rt;
 /// Pings are not answered while as much waits to be written: the peer does not read.
 const PONG_QUEUE_BYTES: usize = 64 * 1024;
 
+/// What one call may do of what a peer sends, in bytes that are unpacked (see [`Reader::allow`]):
+/// some milliseconds. The rest is for another turn.
+const CALL_WORK: usize = 1 << 19;
+
 /// How a connection speaks WebSocket.
 #[derive(Clone, Copy, Debug)]
 pub struct WebSocketOptions {
@@ -97,9 +101,25 @@ impl Connection {
         self.websocket.as_ref().map_or(0, |websocket| websocket.reader.held_bytes())
     }
 
+    /// What the last [`Connection::read_message`] has done of what it may.
+    pub fn message_work(&self) -> usize {
+        self.websocket.as_ref().map_or(0, |websocket| CALL_WORK - websocket.reader.credit())
+    }
+
     fn next_message(&mut self, scratch: &mut ReadBuffer) -> Incoming {
+        if let Some(websocket) = &mut self.websocket {
+            websocket.reader.allow(CALL_WORK);
+        }
         loop {
-            while !self.buffered.is_empty() {
+            while let Some(websocket) = &self.websocket {
+                let is_unpacking = websocket.reader.is_unpacking();
+                if websocket.reader.credit() == 0 {
+                    self.read_waker.wake_by_ref();
+                    return Incoming::Wait;
+                }
+                if self.buffered.is_empty() && !is_unpacking {
+                    break;
+                }
                 let found = self.look_at_buffered();
                 if let Some(incoming) = self.react(found) {
                     return incoming;
@@ -138,7 +158,7 @@ impl Connection {
                     Ok(found) => found,
                     Err(error) => {
                         if error.kind() == io::ErrorKind::WouldBlock {
-                            self.input = Input::Drained;
+                            self.note_nothing();
                         } else {
                             self.end(Code::from(&error));
                         }
