@@ -2,14 +2,14 @@
 
 local native = ...
 
-local remove, setmetatable = table.remove, setmetatable
+local next, remove, setmetatable = next, table.remove, setmetatable
 local now = native.now
 
 -- How many are kept for one server, and in all; and for how many seconds.
 local KEPT_MAX, KEPT_IN_ALL, KEPT_SECONDS = 8, 64, 60
 
 -- By configuration of TLS (false for none), then by who is reached, and how: lists of
--- { key, is_http2, tls, name, since, place, users }; those of HTTP/1 are not in use.
+-- { key, is_http2, tls, name, since, place }; those of HTTP/1 are not in use.
 local pool = setmetatable({}, { __mode = "k" })
 
 -- Those that nobody uses, in the order in which they were let go.
@@ -69,7 +69,6 @@ function M.take(tls, name)
         local is_free = native.http_is_free(one.key)
         if is_free and one.is_http2 then
             take_out(one)
-            one.users = one.users + 1
             return one
         elseif is_free and now() - one.since < KEPT_SECONDS then
             take_out(one)
@@ -81,19 +80,40 @@ function M.take(tls, name)
     end
 end
 
+-- Keeps those of HTTP/2 whose answers were collected: nobody has let them go.
+local function find_unused()
+    for _, by_name in next, pool do
+        for _, list in next, by_name do
+            for i = #list, 1, -1 do
+                local one = list[i]
+                if one and one.is_http2 and not one.place then
+                    local is_free, users = native.http_is_free(one.key)
+                    if is_free == nil then
+                        drop(one)
+                    elseif users == 0 then
+                        put_in(one)
+                    end
+                end
+            end
+        end
+    end
+end
+
 --- One that was made, for one user: others may share it if it speaks HTTP/2.
 function M.open(connection, tls, name)
-    connection.tls, connection.name, connection.users = tls, name, 1
-    if connection.is_http2 then add(connection) end
+    connection.tls, connection.name = tls, name
+    if connection.is_http2 then
+        find_unused()
+        add(connection)
+    end
 end
 
 --- One has a user less.
 function M.keep(connection)
-    local is_free = native.http_is_free(connection.key)
+    local is_free, users = native.http_is_free(connection.key)
     if connection.is_http2 then
-        connection.users = connection.users - 1
         if is_free == nil then return drop(connection) end
-        if connection.users == 0 then put_in(connection) end
+        if users == 0 and not connection.place then put_in(connection) end
         return
     end
     if not is_free then return native.http_drop(connection.key) end

@@ -2,7 +2,7 @@
 
 local native, core = ...
 
-local select, setmetatable, type, unpack = select, setmetatable, type, unpack
+local next, select, setmetatable, type, unpack = next, select, setmetatable, type, unpack
 local bad, handlers = core.bad, core.handlers
 local call_guarded = core.call_guarded
 local sockets = core.sockets
@@ -24,9 +24,9 @@ local SWEEP_SECONDS = 0.05
 -- How long requests may take to end after `close`, unless more is said.
 local CLOSE_SECONDS = 30
 
--- Servers: number, handler, listener (its record), is_closed.
-local by_number = {}
-local by_listener = setmetatable({}, { __mode = "k" })
+-- Servers: number, handler, listener (its record, which has the server too); and those of them that
+-- take no more connections, but still have some.
+local by_number, closing = {}, {}
 local by_object = setmetatable({}, { __mode = "k" })
 
 core.fail_request, core.http_requests = requests.fail, requests
@@ -46,10 +46,27 @@ local OPTIONS = {
 local sweep_at -- when the next look at who takes too long is due, if one is
 local arm
 
+-- Forgets a server that takes no more connections, once it has none.
+local function forget(record)
+    local number = record.number
+    if native.http_forget_server(number) then
+        by_number[number], closing[number] = nil, nil
+    else
+        closing[number] = record
+        arm(1)
+    end
+end
+
+-- Its listener is closed.
+local function on_closed(listener) return forget(listener.server) end
+
 local function sweep()
     hold(1) -- what the dispatcher takes back for every timer
     sweep_at = nil
     arm(native.http_sweep())
+    for _, record in next, closing do
+        forget(record)
+    end
 end
 
 -- Has clients that take too long ended in so many seconds; keeps nobody alive.
@@ -70,7 +87,7 @@ end
 
 -- Takes the connections that wait.
 local function accept(record)
-    local server = by_listener[record]
+    local server = record.server
     local has_collected = false
     while not record.closed do
         local ok, code = native.http_accept(record.id, server.number)
@@ -88,6 +105,7 @@ local REQUEST = 9
 -- A request has come.
 handlers[REQUEST] = function(id, number)
     local server = by_number[number]
+    if not server then return end
     if not sweep_at then arm(1) end
     local req, res = new_request(id)
     return call_guarded(req, serve_request, server.handler, req, res)
@@ -109,9 +127,13 @@ function server.port(object) return native.address(check_server(object, "port").
 -- Waits until the last connection of a server has ended, or its time is over.
 local function finish(record, seconds)
     local token = register()
-    if native.http_close(record.number, token) == 0 then return cancel(token) end
-    set_timeout(token, seconds)
-    if not suspend() then native.http_end(record.number) end
+    if native.http_close(record.number, token) == 0 then
+        cancel(token)
+    else
+        set_timeout(token, seconds)
+        if not suspend() then native.http_end(record.number) end
+    end
+    return forget(record)
 end
 
 --- Stops accepting; requests that have come are answered, and their connections closed then, or
@@ -126,6 +148,7 @@ function server.close(object, seconds)
     if not is_first then return false end
     if seconds <= 0 then
         native.http_end(record.number)
+        forget(record)
         return true
     end
     local guards = core.guards()
@@ -174,7 +197,7 @@ local function new_server(socket, settings, handler, is_ours)
         native.bad_because("http2", "serve", why)
     end
     by_number[record.number] = record
-    by_listener[listener] = record
+    listener.server, listener.on_closed = record, on_closed
     local object = setmetatable({}, Server)
     by_object[object] = record
     sockets.set_callback(socket, listener, handler, accept)

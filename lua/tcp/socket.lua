@@ -323,6 +323,7 @@ local function close_record(record, code)
     record.queue, record.tail, record.head = nil, 0, 0
     by_id[record.id] = nil
     native.close(record.id)
+    if record.on_closed then record.on_closed(record) end
     if record.callback then
         record.callback = false
         hold(-1)

@@ -52,6 +52,8 @@ pub struct Client {
     tasks: Tasks,
     /// What it counts for the context.
     held: Option<Held>,
+    /// Requests that were sent and are not forgotten.
+    pub users: usize,
 }
 
 impl Client {
@@ -81,7 +83,7 @@ impl Client {
             builder.max_buf_size(BUFFER_BYTES);
             Protocol::Making1(Box::pin(builder.handshake(io)))
         };
-        Client { protocol, wire, wakes, waker, tasks, held }
+        Client { protocol, wire, wakes, waker, tasks, held, users: 0 }
     }
 
     /// The socket has something to read.

@@ -378,6 +378,11 @@ impl Scheduler {
         !self.injector.is_empty() || self.remotes().any(|remote| !remote.stealer.is_empty())
     }
 
+    /// About how many of these there are.
+    pub(super) fn ready(&self) -> usize {
+        self.remotes().fold(self.injector.len(), |sum, remote| sum + remote.stealer.len())
+    }
+
     /// Whether every context is to end.
     pub(super) fn is_closing(&self) -> bool {
         self.is_closing.load(Ordering::Relaxed)

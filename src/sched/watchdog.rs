@@ -52,9 +52,12 @@ const OUTPUT_TICKS: u32 = 16;
 /// is to be known as stuck before it is needed.
 const TRIAL_TICKS: u32 = 8;
 
-/// New workers for each one that is given up, if as many contexts wait that have never run: they
-/// may get stuck next.
+/// New workers for each one that is given up, if as many contexts wait: they may get stuck next.
 const GROWTH: usize = 3;
+
+/// Glances, one each [`HURRY`], after a worker was given up: its kind comes in crowds, and whoever
+/// waits behind one waits for each generation of workers to be given up.
+const GLANCES: u32 = 8;
 
 /// Looks after which a worker that could not be started is tried again.
 const RETRY_TICKS: u32 = 250;
@@ -64,8 +67,8 @@ const RETRY_TICKS: u32 = 250;
 /// machine …
 const COMPUTING: Duration = Duration::from_millis(500);
 
-/// … or at once, if more than so many for each worker are stuck: all together they would get most
-/// of the machine.
+/// … or a tick, if more than so many for each worker are stuck: all together they would get most of
+/// the machine. Who starts a process, and holds a lock for that, needs less.
 const CROWD: usize = 4;
 
 /// Looks that see a context being closed before its finalisers are interrupted: one second.
@@ -136,6 +139,9 @@ struct Watchdog {
     retry: u32,
     /// Workers that were stuck at the last look.
     stuck: usize,
+    /// Glances that are left, and the turn in which the last one has seen each worker.
+    glances: u32,
+    glanced: Vec<u64>,
     /// All workers that are awake are in long turns.
     is_alone: bool,
     trimmer: Trimmer,
@@ -152,6 +158,8 @@ pub(super) fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
         seen: Vec::new(),
         retry: 0,
         stuck: 0,
+        glances: 0,
+        glanced: Vec::new(),
         is_alone: false,
         trimmer: Trimmer::default(),
     };
@@ -188,8 +196,8 @@ impl Watchdog {
     }
 
     /// Waits until it is time for the next look. Meanwhile sees to what cannot wait as long.
-    fn wait(&self) {
-        let scheduler = &self.scheduler;
+    fn wait(&mut self) {
+        let scheduler = &Arc::clone(&self.scheduler);
         let watches = || scheduler.remotes().map(|remote| &*remote.watch);
         let end = rt::now() + TICK.as_nanos() as u64;
         let mut early_kicks = EARLY_KICKS;
@@ -201,6 +209,7 @@ impl Watchdog {
             let is_early = early_kicks > 0 && watches().any(Watch::is_early);
             let pause = match () {
                 () if is_early => EARLY,
+                () if self.glances > 0 => HURRY,
                 () if !scheduler.are_long_in_the_way() => TICK,
                 () if scheduler.late.has_new() => HURRY_NEW,
                 () => HURRY,
@@ -212,6 +221,9 @@ impl Watchdog {
                 // It needs a moment to look.
                 std::thread::sleep(SLICE_MIN);
             }
+            if self.glances > 0 {
+                self.glance();
+            }
             if is_early {
                 early_kicks -= 1;
                 watches().for_each(Watch::kick_early);
@@ -219,6 +231,30 @@ impl Watchdog {
             if pause < TICK && !is_early && scheduler.are_long_in_the_way() {
                 scheduler.cut_long(pause);
             }
+        }
+    }
+
+    /// Gives up the workers that wait in system calls since the last glance, if others wait for them.
+    fn glance(&mut self) {
+        let scheduler = Arc::clone(&self.scheduler);
+        self.glances -= 1;
+        let somebody_waits = scheduler.has_waiting();
+        self.glanced.resize(scheduler.remotes().count(), 0);
+        let mut given_up = 0;
+        for (index, (remote, seen)) in scheduler.remotes().zip(&mut self.glanced).enumerate() {
+            let turn = remote.watch.turn();
+            let before = std::mem::replace(seen, turn);
+            if turn % 2 == 1 && turn == before && somebody_waits && !remote.watch.is_retired() {
+                given_up += usize::from(scheduler.give_up_sleeper(index, remote));
+            }
+        }
+        self.note_given_up(given_up);
+    }
+
+    fn note_given_up(&mut self, given_up: usize) {
+        if given_up > 0 {
+            self.scheduler.replace(given_up, self.stuck);
+            self.glances = GLANCES;
         }
     }
 
@@ -254,8 +290,9 @@ impl Watchdog {
             }
             scheduler.on_long_turn(watch, seen);
             // One that was given up never runs another context.
-            let has_others = self.stuck > CROWD * scheduler.workers();
-            let takes_too_much = seen.is_busy && (has_others || seen.used >= COMPUTING);
+            let is_crowd = self.stuck > CROWD * scheduler.workers();
+            let most = if is_crowd { TICK } else { COMPUTING };
+            let takes_too_much = seen.is_busy && seen.used >= most;
             if takes_too_much && !seen.has_yielded && watch.is_retired() {
                 watch.yield_to_others();
                 seen.has_yielded = true;
@@ -280,16 +317,16 @@ impl Watchdog {
             if is_wanted && !watch.is_cancelled(turn) {
                 watch.cut(turn);
             }
-            match scheduler.give_up(index, remote) {
+            let is_given_up = scheduler.give_up(index, remote)
+                || somebody_waits && scheduler.give_up_sleeper(index, remote);
+            match is_given_up {
                 true => given_up += 1,
                 false => long += usize::from(!watch.is_retired()),
             }
             stuck += usize::from(watch.is_retired());
         }
         self.stuck = stuck;
-        if given_up > 0 {
-            scheduler.replace(given_up, stuck);
-        }
+        self.note_given_up(given_up);
         let held = match stuck {
             _ if scheduler.is_closing() => 0,
             ..STUCK_MAX => 0,
@@ -398,13 +435,23 @@ impl Scheduler {
         is_new
     }
 
+    /// Gives up a worker that waits in a system call; false if it does not, or was given up before.
+    fn give_up_sleeper(&self, index: usize, remote: &Remote) -> bool {
+        let is_new =
+            !remote.watch.is_retired() && remote.watch.is_asleep() && remote.watch.give_up();
+        if is_new {
+            self.affinity.vacate(index);
+        }
+        is_new
+    }
+
     /// Starts workers in place of stuck ones.
     fn replace(self: &Arc<Self>, given_up: usize, stuck: usize) {
         let active = self.active.fetch_sub(given_up, Ordering::Relaxed) - given_up;
         // All of them may get stuck next.
         let room = (EXTRA_MAX + self.workers()).saturating_sub(stuck + active);
         let missing = self.workers().saturating_sub(active);
-        let wanted = given_up.max((given_up * GROWTH).min(self.late.unproven()));
+        let wanted = given_up.max((given_up * GROWTH).min(self.late.unproven() + self.ready()));
         for _ in 0..wanted.min(room).max(missing) {
             if !self.start_extra() {
                 break;

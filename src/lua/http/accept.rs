@@ -127,6 +127,22 @@ pub(super) fn end(lua: Stack<'_>) -> c_int {
     0
 }
 
+/// native.http_forget_server(server): one that takes no more connections is not used any more; false
+/// if it has some.
+pub(super) fn forget(lua: Stack<'_>) -> c_int {
+    let number = lua.key(1);
+    let is_over = host::with(|host| {
+        let Some(http) = &mut host.sockets.http else { return true };
+        let has_some = http.servers.get(number).is_some_and(|serving| serving.connections > 0);
+        !has_some && {
+            http.servers.remove(number);
+            true
+        }
+    });
+    lua.push_boolean(is_over);
+    1
+}
+
 impl Host {
     /// Closes connections of a server, which takes no more of them; how many are left.
     fn close_http(

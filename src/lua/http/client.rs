@@ -73,17 +73,19 @@ pub(super) fn client(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// native.http_is_free(key): whether a request may be sent on a connection; nothing if it is gone.
+/// native.http_is_free(key): whether a request may be sent on a connection, and how many there are;
+/// nothing if it is gone.
 pub(super) fn is_free(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
-    let is_free = host::with(|host| {
+    let found = host::with(|host| {
         host.poll_http_now(key);
         let Some(Socket::HttpClient(client)) = host.sockets.all.get(key) else { return None };
-        Some(client.is_free())
+        Some((client.is_free(), client.users))
     });
-    let Some(is_free) = is_free else { return 0 };
+    let Some((is_free, users)) = found else { return 0 };
     lua.push_boolean(is_free);
-    1
+    lua.push_number(users as f64);
+    2
 }
 
 /// native.http_is_body(value): whether that is bytes that can be sent.
@@ -140,6 +142,7 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (method, uri, headers);
         let response = client.send(request)?;
+        client.users += 1;
         let call = Call {
             connection: key,
             response: Some(response),
@@ -189,7 +192,7 @@ fn open(lua: Stack<'_>) {
 /// The finaliser of what stands for a request.
 fn collect(lua: Stack<'_>) -> c_int {
     if let Some((_, number)) = lua.key_of(1, &CALLS).filter(|_| host::is_entered()) {
-        host::with(|host| host.forget_call(number));
+        host::with(|host| host.forget_call(number, true));
     }
     0
 }
@@ -197,20 +200,25 @@ fn collect(lua: Stack<'_>) -> c_int {
 /// native.http_forget(call): nobody wants it any more.
 pub(super) fn forget(lua: Stack<'_>) -> c_int {
     let number = lua.key(1);
-    host::with(|host| host.forget_call(number));
+    host::with(|host| host.forget_call(number, false));
     0
 }
 
 impl Host {
-    /// Drops a request. A connection of HTTP/1 that it has left in the middle is of no use.
-    fn forget_call(&mut self, number: u64) {
+    /// Drops a request. A connection of HTTP/1 that it has left in the middle is of no use, nor is
+    /// one that was its own alone and that nobody has let go.
+    fn forget_call(&mut self, number: u64, is_collected: bool) {
         let Some(http) = &mut self.sockets.http else { return };
         let Some(call) = http.calls.remove(number) else { return };
         let (key, is_over) = (call.connection, call.is_over);
         drop(call);
         self.poll_http_now(key);
-        let is_useless = match self.sockets.all.get(key) {
-            Some(Socket::HttpClient(client)) => !is_over && !client.is_free(),
+        let is_useless = match self.sockets.all.get_mut(key) {
+            Some(Socket::HttpClient(client)) => {
+                client.users -= 1;
+                let is_lost = is_collected && !client.is_http2();
+                is_lost || !is_over && !client.is_free()
+            }
             _ => false,
         };
         if is_useless {

@@ -30,6 +30,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"http_accept", function(accept::accept)),
     (c"http_close", function(accept::close)),
     (c"http_end", function(accept::end)),
+    (c"http_forget_server", function(accept::forget)),
     (c"http_sweep", function(judge::sweep)),
     (c"http_upgrade", function(upgrade::upgrade)),
     (c"http_sendfile", function(file::send)),
