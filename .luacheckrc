@@ -17,4 +17,4 @@ files["fuzz/src/targets"] = {
   globals = { "fuzz" }, read_globals = { "wire_encode", "wire_decode", "wire_copy" }
 }
 -- Recorded scripts of the contract: kept as they were recorded. What LuaJIT says of wrong scripts.
-exclude_files = { "tests/conformance", "tests/stock", "tests/libraries", "target" }
+exclude_files = { "tests/conformance", "tests/regress", "tests/stock", "tests/libraries", "target" }

@@ -12,6 +12,7 @@
 #![allow(dead_code, unused_imports, reason = "every test crate uses some of the helpers")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
+pub(crate) mod cases;
 pub(crate) mod expect;
 pub(crate) mod process;
 pub(crate) mod vm;
