@@ -5,6 +5,13 @@
 //! read once: `allocation 1234` fails that one, counted over the whole process from 1, and says so
 //! on stderr; `gap all` fails every one; `count` fails nothing. Both print at the end how many
 //! there were of each. In other builds [`fails`] is the constant `false`.
+//!
+//! # Examples
+//! ```
+//! use node_lua::failpoint::{Point, fails};
+//!
+//! assert!(!fails(Point::Allocation)); // nothing was ordered
+//! ```
 
 #[cfg(debug_assertions)]
 use std::sync::LazyLock;

@@ -4,6 +4,20 @@
 //! that are under way, and it has a subject of its own that others send to. What it has to send it
 //! gathers for the bus, which takes it all at once: [`nats`], the only place that knows NATS and
 //! tokio, or [`simulated`]. What is said is in [`wire`], and in `docs/PROTOCOL.md`.
+//!
+//! # Examples
+//! ```
+//! use std::sync::Arc;
+//!
+//! use node_lua::cluster::{Node, Options, nats};
+//! use node_lua::sched::Scheduler;
+//!
+//! let scheduler = Scheduler::new(1);
+//! let node = Node::new("one".to_owned(), &scheduler);
+//! scheduler.join(Arc::clone(&node) as _);
+//! let options = Options { servers: "http://example.org".to_owned(), ..Options::default() };
+//! assert!(nats::start(&options, &node).is_err()); // not nats://host:port
+//! ```
 
 mod access;
 mod contexts;

@@ -2,6 +2,16 @@
 //!
 //! A turn polls the connections that were woken ([`Ready`]); these hand requests out ([`Arrived`]).
 //! Whoever answers wakes the connection, and the turn ends once nobody is woken any more.
+//!
+//! # Examples
+//! ```
+//! use node_lua::http::Scan;
+//!
+//! let (sound, doubtful) = ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost : a\r\n\r\n");
+//! let scanned = Scan::new(8192, 100).scan(sound.as_bytes());
+//! assert_eq!((scanned.sound, scanned.refusal), (sound.len(), None));
+//! assert!(Scan::new(8192, 100).scan(doubtful.as_bytes()).refusal.is_some());
+//! ```
 
 mod answer;
 mod body;

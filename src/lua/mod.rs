@@ -1,4 +1,29 @@
 //! What scripts call, a file a noun, and what a script acts on while it runs.
+//!
+//! # Examples
+//! ```
+//! use std::sync::Arc;
+//!
+//! use node_lua::lua::{self, Deny, LuaProgram, Paths, Quota, Script, Settings, Source};
+//! use node_lua::sched::Scheduler;
+//!
+//! lua::init();
+//! let settings = Arc::new(Settings::default());
+//! let script = Script {
+//!     source: Source::Text { name: c"=main".to_owned(), text: b"error('no')".to_vec() },
+//!     arguments: Vec::new(),
+//!     paths: Paths::Default,
+//!     command_line: None,
+//!     deny: Deny::default(),
+//!     held: None,
+//!     is_secret: false,
+//!     quota: Quota::default(),
+//! };
+//! let scheduler = Scheduler::new(1);
+//! scheduler.spawn(None, settings.limits, LuaProgram::new(&settings, script)).unwrap();
+//! scheduler.run_worker(0); // until the last context has ended
+//! assert_eq!(settings.status(), 1);
+//! ```
 
 mod attempts;
 pub mod buffer;

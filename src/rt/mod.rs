@@ -4,6 +4,17 @@
 //! ([`sim`](crate::sim)): backend.rs and udp.rs decide, call by call. Sockets are polled for
 //! readiness directly and read or written without waiting; nothing here blocks but [`block_on`] and
 //! [`drive`].
+//!
+//! # Examples
+//! ```
+//! use std::time::Duration;
+//!
+//! use node_lua::rt;
+//!
+//! let before = rt::now();
+//! rt::block_on(rt::sleep(Duration::from_millis(1)));
+//! assert!(rt::now() - before >= 1_000_000);
+//! ```
 
 mod backend;
 mod udp;

@@ -6,6 +6,18 @@
 //! with each turn, and jumps to the next event when nothing can run.
 //!
 //! Deliberately not simulated: files, processes, and whatever else a script does by itself.
+//!
+//! # Examples
+//! ```standalone_crate
+//! use std::time::Duration;
+//!
+//! use node_lua::{rt, sim};
+//!
+//! let on_stall = Box::new(|| ());
+//! sim::start(sim::Config { seed: 7, faults: 0.0, cuts: 0.0, on_stall });
+//! rt::block_on(rt::sleep(Duration::from_secs(3600)));
+//! assert!(rt::now() >= 3600 * 1_000_000_000); // at once
+//! ```
 
 mod faults;
 mod network;

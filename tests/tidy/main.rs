@@ -30,6 +30,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in entries {
         let path = entry.unwrap().path();
         if path.ends_with("tests/conformance")
+            || path.ends_with("tests/regress")
             || path.ends_with("tests/stock")
             || path.ends_with("tests/libraries")
             || path.ends_with("target")
@@ -203,6 +204,32 @@ fn every_module_says_what_it_is() {
         }
     }
     assert_none(&wrong);
+}
+
+/// Examples run: rustdoc ignores those alone that say so.
+#[test]
+fn every_public_module_has_an_example_that_runs() {
+    let face = fs::read_to_string(repository("src/lib.rs")).unwrap();
+    let names = face.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let all = sources(&["rs"]);
+    let is_there = |name: &&str| {
+        let within = |path: &str| {
+            path == format!("src/{name}.rs") || path.starts_with(&format!("src/{name}/"))
+        };
+        let runs = |text: &str| {
+            let mut lines =
+                text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!']));
+            lines.any(|line| line == " # Examples")
+                && lines.any(|line| line.starts_with(" ```"))
+                && !text.contains("```ignore")
+        };
+        all.iter().any(|(path, text)| within(path) && runs(text))
+    };
+    let missing: Vec<String> = names
+        .filter(|name| !is_there(name))
+        .map(|name| format!("src/{name}: no example"))
+        .collect();
+    assert_none(&missing);
 }
 
 #[test]

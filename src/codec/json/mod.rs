@@ -1,5 +1,6 @@
 //! JSON (RFC 8259), read and written.
 //!
+//! # Examples
 //! ```
 //! use node_lua::codec::json::Reader;
 //! use serde::Deserialize;
