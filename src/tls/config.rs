@@ -38,13 +38,29 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// Configurations that are in use, by a digest of all that is in them: contexts that make the same
 /// one have the same, and so resume each other's sessions.
-#[derive(Default)]
-struct InUse {
-    clients: Map<Vec<u8>, Weak<ClientConfig>>,
-    servers: Map<Vec<u8>, Weak<ServerConfig>>,
-}
+struct InUse<T>(LazyLock<Mutex<Map<Vec<u8>, Weak<T>>>>);
 
-static IN_USE: LazyLock<Mutex<InUse>> = LazyLock::new(Mutex::default);
+static CLIENTS: InUse<ClientConfig> = InUse(LazyLock::new(Mutex::default));
+static SERVERS: InUse<ServerConfig> = InUse(LazyLock::new(Mutex::default));
+
+impl<T> InUse<T> {
+    /// The one that these parts make, which is made if nobody has it.
+    fn get(
+        &self,
+        parts: &Parts<'_>,
+        make: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<Arc<T>, Failure> {
+        let digest = digest(&parts.bytes);
+        let mut in_use = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = in_use.get(&digest).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let config = Arc::new(make()?);
+        in_use.retain(|_, known| known.strong_count() > 0);
+        in_use.insert(digest, Arc::downgrade(&config));
+        Ok(config)
+    }
+}
 
 /// Configurations that were sent to other contexts, by the place of their mark.
 static SENT: Mutex<BTreeMap<usize, Weak<Config>>> = Mutex::new(BTreeMap::new());
@@ -246,28 +262,22 @@ fn load_client(
         Some(identity) => Some(certified(identity, "", parts)?),
         None => None,
     };
-    let digest = digest(&parts.bytes);
-    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = in_use.clients.get(&digest).and_then(Weak::upgrade) {
-        return Ok(known);
-    }
-    let builder = ClientConfig::builder_with_details(Arc::clone(provider), Arc::new(Clock));
-    let builder = builder.with_protocol_versions(versions(options)).map_err(wrong)?;
-    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-    let mut config = match key {
-        Some(key) => builder.with_client_cert_resolver(Arc::new(single(key))),
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols.clone_from(&options.alpn);
-    config.resumption = match options.servers_remembered {
-        _ if rt::is_simulated() => Resumption::disabled(),
-        Some(max) => Resumption::store(Arc::new(Few::new(max))),
-        None => Resumption::in_memory_sessions(SESSIONS_USUAL),
-    };
-    let config = Arc::new(config);
-    in_use.clients.retain(|_, known| known.strong_count() > 0);
-    in_use.clients.insert(digest, Arc::downgrade(&config));
-    Ok(config)
+    CLIENTS.get(parts, || {
+        let builder = ClientConfig::builder_with_details(Arc::clone(provider), Arc::new(Clock));
+        let builder = builder.with_protocol_versions(versions(options)).map_err(wrong)?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config = match key {
+            Some(key) => builder.with_client_cert_resolver(Arc::new(single(key))),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols.clone_from(&options.alpn);
+        config.resumption = match options.servers_remembered {
+            _ if rt::is_simulated() => Resumption::disabled(),
+            Some(max) => Resumption::store(Arc::new(Few::new(max))),
+            None => Resumption::in_memory_sessions(SESSIONS_USUAL),
+        };
+        Ok(config)
+    })
 }
 
 fn load_server(
@@ -293,29 +303,23 @@ fn load_server(
         }
         None => None,
     };
-    let digest = digest(&parts.bytes);
-    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = in_use.servers.get(&digest).and_then(Weak::upgrade) {
-        return Ok(known);
-    }
-    let builder = ServerConfig::builder_with_details(Arc::clone(provider), Arc::new(Clock));
-    let builder = builder.with_protocol_versions(versions(options)).map_err(wrong)?;
-    let builder = match verifier {
-        Some(verifier) => builder.with_client_cert_verifier(verifier),
-        None => builder.with_no_client_auth(),
-    };
-    let mut config = builder.with_cert_resolver(Arc::new(ByName::new(names, default)));
-    config.alpn_protocols.clone_from(&options.alpn);
-    if rt::is_simulated() {
-        config.send_tls13_tickets = 0;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-    } else {
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(wrong)?;
-    }
-    let config = Arc::new(config);
-    in_use.servers.retain(|_, known| known.strong_count() > 0);
-    in_use.servers.insert(digest, Arc::downgrade(&config));
-    Ok(config)
+    SERVERS.get(parts, || {
+        let builder = ServerConfig::builder_with_details(Arc::clone(provider), Arc::new(Clock));
+        let builder = builder.with_protocol_versions(versions(options)).map_err(wrong)?;
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(ByName::new(names, default)));
+        config.alpn_protocols.clone_from(&options.alpn);
+        if rt::is_simulated() {
+            config.send_tls13_tickets = 0;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        } else {
+            config.ticketer = aws_lc_rs::Ticketer::new().map_err(wrong)?;
+        }
+        Ok(config)
+    })
 }
 
 fn versions(options: &Options) -> &'static [&'static SupportedProtocolVersion] {

@@ -163,6 +163,36 @@ fn refuse(peer: &str, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], er
     note(Failure::certificate(format!("certificate {which} of the {peer}{place} refused: {why}")));
 }
 
+/// What verifiers of servers and of clients have in common.
+macro_rules! signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.0.verify_tls12_signature(message, cert, signed)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            if rt::is_simulated() {
+                return Ok(HandshakeSignatureValid::assertion());
+            }
+            self.0.verify_tls13_signature(message, cert, signed)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.supported_verify_schemes()
+        }
+    };
+}
+
 impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Checked<V> {
     fn verify_server_cert(
         &self,
@@ -177,30 +207,7 @@ impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Checked<V> {
             .inspect_err(|error| refuse("server", end_entity, intermediates, error))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        if rt::is_simulated() {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        self.0.verify_tls13_signature(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+    signatures!();
 }
 
 impl ClientCertVerifier for Checked<dyn ClientCertVerifier> {
@@ -227,28 +234,5 @@ impl ClientCertVerifier for Checked<dyn ClientCertVerifier> {
             .inspect_err(|error| refuse("client", end_entity, intermediates, error))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        if rt::is_simulated() {
-            return Ok(HandshakeSignatureValid::assertion());
-        }
-        self.0.verify_tls13_signature(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+    signatures!();
 }
