@@ -1,13 +1,13 @@
 //! Exports the VM's symbols from the binary, so that C modules (`require "cjson"`) find them, and
 //! `ffi.C` finds ours.
 //!
-//! On x86-64 Linux the VM's look at the processor goes through src/vm/state.rs, which remembers the
+//! On x86-64 the VM's look at the processor goes through src/vm/state.rs, which remembers the
 //! answer: every state asks four times, and under a hypervisor each question is a trap. There its
-//! machine code is made known to the unwinder through src/vm/unwind.rs, which also takes over panics
-//! that it has caught. On Linux its seeds come
-//! from there too, so that a simulation can choose them, it does not free the objects of a state
-//! that ends one by one, and what it calls of the C library for streams and child processes is in
-//! src/os/stdio/. Its profiler's timer is set in src/vm/profiler.rs.
+//! machine code is made known to the unwinder through src/vm/unwind.rs. That takes over panics that
+//! it has caught, too. Its seeds come from src/vm/state.rs, so that a simulation can choose them; it
+//! does not free the objects of a state that ends one by one; and what it calls of the C library for
+//! streams and child processes is in src/os/stdio/. Its profiler's timer is set in
+//! src/vm/profiler.rs.
 //!
 //! LuaJIT's own Lua modules (`jit.v`, `jit.dump`, `jit.bcsave` and their like) are embedded from
 //! the source of the very VM that is linked: Cargo.lock has one version of luajit-src, for mlua and
@@ -41,7 +41,7 @@ const STREAM_FUNCTIONS: [&str; 15] = [
 ];
 
 /// What of LuaJIT runs long, or is called by what does, what nests on the C stack, calls finalisers,
-/// sets hooks and finds functions in C: src/linked.rs.
+/// sets hooks and finds functions in C: src/vm/linked.rs.
 const LINKED_FUNCTIONS: [&str; 8] = [
     "dlsym",
     "lj_lex_next",
@@ -56,6 +56,9 @@ const LINKED_FUNCTIONS: [&str; 8] = [
 /// What adds keys to tables: src/vm/tables.rs.
 const TABLE_FUNCTIONS: [&str; 4] =
     ["lj_tab_newkey", "lj_tab_set", "lj_tab_setinth", "lj_tab_reasize"];
+
+/// What knows the machine: src/vm/state.rs and src/vm/unwind.rs.
+const MACHINE_FUNCTIONS: [&str; 3] = ["lj_vm_cpuid", "__register_frame", "__deregister_frame"];
 
 /// Writes `jit_modules.rs`: names and texts of the modules that come with LuaJIT.
 fn embed_jit_modules() {
@@ -94,29 +97,13 @@ fn main() {
     }
     embed_jit_modules();
     println!("cargo:rustc-link-arg-bins=-rdynamic");
-    let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}"));
-    if target("OS").as_deref() == Ok("linux") && target("ENV").as_deref() == Ok("gnu") {
-        for function in STREAM_FUNCTIONS {
-            println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
-        }
+    let wrapped = ["setitimer", "_Unwind_DeleteException", "lj_prng_seed_secure", "lj_gc_freeall"];
+    for function in STREAM_FUNCTIONS.iter().chain(&LINKED_FUNCTIONS).chain(&wrapped) {
+        println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
     }
-    if target("OS").as_deref() == Ok("linux") {
-        for function in LINKED_FUNCTIONS {
+    if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
+        for function in TABLE_FUNCTIONS.iter().chain(&MACHINE_FUNCTIONS) {
             println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
-        }
-        println!("cargo:rustc-link-arg-bins=-Wl,--wrap=setitimer");
-        println!("cargo:rustc-link-arg-bins=-Wl,--wrap=_Unwind_DeleteException");
-        println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_prng_seed_secure");
-        println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_gc_freeall");
-    }
-    if target("ARCH").as_deref() == Ok("x86_64") && target("OS").as_deref() == Ok("linux") {
-        for function in TABLE_FUNCTIONS {
-            println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
-        }
-        println!("cargo:rustc-link-arg-bins=-Wl,--wrap=lj_vm_cpuid");
-        if target("ENV").as_deref() == Ok("gnu") {
-            println!("cargo:rustc-link-arg-bins=-Wl,--wrap=__register_frame");
-            println!("cargo:rustc-link-arg-bins=-Wl,--wrap=__deregister_frame");
         }
     }
 }

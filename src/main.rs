@@ -1,6 +1,6 @@
 //! The `node-lua` binary.
 
-#[cfg(target_os = "linux")]
+#[path = "vm/linked.rs"]
 mod linked;
 
 use std::process::ExitCode;

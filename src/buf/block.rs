@@ -12,6 +12,7 @@
 
 #![allow(unsafe_code, reason = "bytes that are shared, and not filled yet")]
 
+use std::io;
 use std::marker::PhantomPinned;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
 use std::ops::Range;
@@ -545,3 +546,22 @@ pub(super) fn allocate(capacity: usize) -> Option<BytesMut> {
 #[cfg(test)]
 #[path = "block_test.rs"]
 mod tests;
+
+/// Reads once into the free room of `block`, at most `room` bytes; returns how many came.
+///
+/// # Errors
+/// Those of `read`.
+pub fn fill_block(
+    block: &mut BytesMut,
+    room: usize,
+    read: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    block.reserve(room);
+    let count = read(&mut block.spare_capacity_mut()[..room])?;
+    debug_assert!(count <= room);
+    let filled = block.len() + count.min(room);
+    // SAFETY: `read` has initialised the first `count` bytes behind what there was, as its result
+    // says (recv(2) in use; the callers pass nothing else).
+    unsafe { block.set_len(filled) };
+    Ok(count)
+}

@@ -6,7 +6,7 @@ mod read_buffer;
 
 pub use block::{
     FRAME_INLINE_MAX, INLINE_MAX, LIVE, NlBuffer, OWNED, Plan, ROOM_DEFAULT, SHARED, SIZE_MAX,
-    STORE_BYTES, TooLarge, UNIQUE,
+    STORE_BYTES, TooLarge, UNIQUE, fill_block,
 };
 pub use piece::Piece;
-pub use read_buffer::{ReadBuffer, fill_block};
+pub use read_buffer::ReadBuffer;

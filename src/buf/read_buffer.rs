@@ -1,14 +1,12 @@
 //! The block that sockets are read into.
 
-#![allow(unsafe_code, reason = "not behind a safe face yet")]
-
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::RangeInclusive;
 
 use bytes::BytesMut;
 
-use super::block::{FRAME_INLINE_MAX, INLINE_MAX};
+use super::block::{FRAME_INLINE_MAX, INLINE_MAX, fill_block};
 use super::piece::{Piece, SHARE_MIN};
 
 /// Capacity of a fresh block. Frames of less than an eighth of it are copied (`Piece`).
@@ -136,25 +134,6 @@ impl ReadBuffer {
     pub fn clear(&mut self) {
         self.block_mut().rest.clear();
     }
-}
-
-/// Reads once into the free room of `block`, at most `room` bytes; returns how many came.
-///
-/// # Errors
-/// Those of `read`.
-pub fn fill_block(
-    block: &mut BytesMut,
-    room: usize,
-    read: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
-) -> io::Result<usize> {
-    block.reserve(room);
-    let count = read(&mut block.spare_capacity_mut()[..room])?;
-    debug_assert!(count <= room);
-    let filled = block.len() + count.min(room);
-    // SAFETY: `read` has initialised the first `count` bytes behind what there was, as its result
-    // says (recv(2) in use; the callers pass nothing else).
-    unsafe { block.set_len(filled) };
-    Ok(count)
 }
 
 #[cfg(test)]

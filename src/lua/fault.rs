@@ -36,7 +36,6 @@ pub fn init() {
     blame::describe_with(super::udp::describe);
     #[cfg(feature = "tls")]
     super::tls::init();
-    #[cfg(target_env = "gnu")]
     stdio::on_shortage(super::shortage::relieve);
 }
 

@@ -4,9 +4,7 @@
 //! through [`with`]; a turn (program.rs) sets it with [`enter`]. What needs only one of the parts
 //! is a method of that; here is what needs several.
 
-#![allow(unsafe_code, reason = "not behind a safe face yet")]
-
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +21,7 @@ use super::turn::Turn;
 use crate::error::Code;
 use crate::lua;
 use crate::message::{Event, Id, Value};
+use crate::os::current::Current;
 use crate::sched::{Cluster, Context, ReadyWaker};
 use crate::vm::hook;
 use crate::vm::state::Account;
@@ -67,21 +66,21 @@ pub(super) struct Host {
 }
 
 thread_local! {
-    static CURRENT: Cell<*mut Host> = const { Cell::new(std::ptr::null_mut()) };
+    static CURRENT: Current<RefCell<Host>> = const { Current::new() };
 }
 
 /// Makes `host` and its state `raw` the running ones while `body` runs.
-pub(super) fn enter<R>(host: &mut Box<Host>, raw: *mut lua_State, body: impl FnOnce() -> R) -> R {
-    struct Restore(*mut Host, *mut lua_State);
+pub(super) fn enter<R>(host: &RefCell<Host>, raw: *mut lua_State, body: impl FnOnce() -> R) -> R {
+    struct Restore(*mut lua_State);
     impl Drop for Restore {
         fn drop(&mut self) {
-            CURRENT.set(self.0);
-            hook::set_running(self.1);
+            hook::set_running(self.0);
         }
     }
-    let host = CURRENT.replace(&raw mut **host);
-    let _restore = Restore(host, hook::set_running(raw));
-    body()
+    Current::enter(&CURRENT, host, || {
+        let _restore = Restore(hook::set_running(raw));
+        body()
+    })
 }
 
 /// Calls `body` with the host of the running context. Native functions are called by a script only
@@ -100,23 +99,24 @@ pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
 /// The running context.
 #[cold]
 pub(super) fn context() -> Arc<Context> {
-    with(|host| Arc::clone(&host.context))
+    Current::with(&CURRENT, |host| {
+        let host = host.expect("native functions run inside a turn");
+        Arc::clone(&host.borrow().context)
+    })
 }
 
 /// As [`with`], but a panic is given to the caller.
 #[inline]
 pub(super) fn try_with<R>(body: impl FnOnce(&mut Host) -> R) -> std::thread::Result<R> {
-    let host = CURRENT.get();
-    assert!(!host.is_null(), "native functions run inside a turn");
-    // SAFETY: `enter` has set it to a host that it borrows mutably for the duration, and lends to
-    // nobody else; calls of `with` do not nest (see there).
-    let host = unsafe { &mut *host };
-    catch_unwind(AssertUnwindSafe(|| body(host)))
+    Current::with(&CURRENT, |host| {
+        let host = host.expect("native functions run inside a turn");
+        catch_unwind(AssertUnwindSafe(|| body(&mut host.borrow_mut())))
+    })
 }
 
 /// Whether a context is running on this thread.
 pub(super) fn is_entered() -> bool {
-    !CURRENT.get().is_null()
+    Current::is_some(&CURRENT)
 }
 
 /// Whether a socket of the running context, by its key, is open.
@@ -133,8 +133,8 @@ impl Host {
     pub(super) fn new(
         context: &Arc<Context>,
         settings: &Arc<super::settings::Settings>,
-    ) -> Box<Host> {
-        Box::new(Host {
+    ) -> Box<RefCell<Host>> {
+        Box::new(RefCell::new(Host {
             context: Arc::clone(context),
             settings: Arc::clone(settings),
             turn: Turn::new(Timers::new(ReadyWaker::waker(context, source(0, KIND_TIMER)))),
@@ -149,7 +149,7 @@ impl Host {
             quota: Quota::default(),
             trace: None,
             charged: 0,
-        })
+        }))
     }
 
     /// Takes the next event of the turn from the mailbox.

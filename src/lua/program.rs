@@ -1,5 +1,6 @@
 //! A script as a context runs it: its state, and one turn of it.
 
+use std::cell::RefCell;
 use std::ffi::{CString, c_int};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,7 +101,7 @@ pub struct LuaProgram {
 }
 
 struct Running {
-    host: Box<Host>,
+    host: Box<RefCell<Host>>,
     /// Dropped by `Program::end`, inside `host::enter`: finalisers are scripts too.
     state: Option<State>,
     step: Step,
@@ -165,14 +166,13 @@ impl Program for LuaProgram {
 
     fn end(mut self: Box<Self>, context: &Arc<Context>, reason: &End) {
         stdio::flush();
-        let quota = match (&self.running, &self.script) {
-            (Some(running), _) => &running.host.quota,
-            (None, Some(script)) => &script.quota,
-            (None, None) => &Quota::default(),
+        let has_failed = match (&self.running, &self.script) {
+            (Some(running), _) => log_end(context, reason, &running.host.borrow().quota),
+            (None, Some(script)) => log_end(context, reason, &script.quota),
+            (None, None) => log_end(context, reason, &Quota::default()),
         };
-        let has_failed = log_end(context, reason, quota);
         if let Some(mut running) = self.running.take() {
-            running.host.main_failed |= has_failed;
+            running.host.get_mut().main_failed |= has_failed;
             running.close();
             // Finalisers may have printed.
             stdio::flush();
@@ -184,9 +184,9 @@ impl Running {
     fn new(context: &Arc<Context>, settings: &Arc<Settings>) -> Option<Running> {
         let is_small = !rt::is_simulated();
         let state = if is_small { State::new_small() } else { State::new() }?;
-        let mut host = Host::new(context, settings);
+        let host = Host::new(context, settings);
         let raw = state.as_ptr();
-        let ready = host::enter(&mut host, raw, || {
+        let ready = host::enter(&host, raw, || {
             state.fill(|lua| {
                 native::open(lua);
                 lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
@@ -215,7 +215,7 @@ impl Running {
                 let message = logging::text_of(&message);
                 log::error!("{}: the library does not load: {message}", context.label());
             }
-            host::enter(&mut host, raw, || drop(state));
+            host::enter(&host, raw, || drop(state));
             return None;
         }
         state.account().set_limit(context.limits().memory);
@@ -231,12 +231,13 @@ impl Running {
 
     /// Loads the script, for the driver to run.
     fn load(&mut self, mut script: Script) {
-        self.host.deny = script.deny;
-        self.host.quota = std::mem::take(&mut script.quota);
+        let host = self.host.get_mut();
+        host.deny = script.deny;
+        host.quota = std::mem::take(&mut script.quota);
         let instead = script.is_secret.then(|| script.source.unexplained());
         let mut loaded = Ok(0);
         let state = self.state.as_ref().expect(HAS_STATE);
-        let result = host::enter(&mut self.host, state.as_ptr(), || {
+        let result = host::enter(&self.host, state.as_ptr(), || {
             state.protect(|lua| loaded = load_script(lua, script))
         });
         let instead = loaded.is_err().then_some(instead).flatten();
@@ -244,8 +245,9 @@ impl Running {
             Ok(arguments) => (self.step, self.arguments) = (Step::Start, arguments),
             Err(_) if self.is_cancelled() => {}
             Err(message) => {
-                lua::log::report(&mut self.host, log::Level::Error, &message);
-                self.host.failure = Some(instead.unwrap_or(message));
+                let host = self.host.get_mut();
+                lua::log::report(host, log::Level::Error, &message);
+                host.failure = Some(instead.unwrap_or(message));
             }
         }
     }
@@ -255,7 +257,7 @@ impl Running {
         let arguments = std::mem::take(&mut self.arguments);
         let state = self.state.as_ref().expect(HAS_STATE);
         let raw = state.as_ptr();
-        let came = host::enter(&mut self.host, raw, || state.resume(arguments));
+        let came = host::enter(&self.host, raw, || state.resume(arguments));
         state.account().cut.finish(raw);
         came
     }
@@ -263,7 +265,8 @@ impl Running {
     fn turn(&mut self) -> (Outcome, usize) {
         let (next, unanswered) = loop {
             if self.step == Step::Turn && !self.is_cut() {
-                self.host.turn.begin(&self.host.context);
+                let host = self.host.get_mut();
+                host.turn.begin(&host.context);
             }
             match self.resume() {
                 _ if self.account().exceeded() => return self.fail(None),
@@ -279,28 +282,29 @@ impl Running {
                 Came::Done(next, unanswered) => break (next as i32, unanswered as usize),
             }
         };
-        let cost = self.host.turn.take_cost();
-        self.host.context.set_unanswered(unanswered);
-        self.host.end_turn();
+        let host = self.host.get_mut();
+        let cost = host.turn.take_cost();
+        host.context.set_unanswered(unanswered);
+        host.end_turn();
         if let Some(state) = &self.state {
             state.pace_collector();
-            self.host.update_metrics(state.account());
+            host.update_metrics(state.account());
         }
         let outcome = match next {
-            _ if self.host.turn.is_ending => Outcome::Ended,
-            _ if self.host.has_more() => Outcome::More,
+            _ if host.turn.is_ending => Outcome::Ended,
+            _ if host.has_more() => Outcome::More,
             0 => Outcome::Ended,
             1 => Outcome::Idle,
             _ => Outcome::More,
         };
         if outcome == Outcome::Idle {
-            self.host.turn.rest(&self.host.context);
+            host.turn.rest(&host.context);
         }
         if outcome == Outcome::Ended {
-            if let Some(reason) = self.host.end_reason.take() {
-                self.host.context.destroy(End::Destroyed(Some(reason)));
-            } else if let Some(failure) = self.host.failure.take() {
-                self.host.context.destroy(End::Error(failure));
+            if let Some(reason) = host.end_reason.take() {
+                host.context.destroy(End::Destroyed(Some(reason)));
+            } else if let Some(failure) = host.failure.take() {
+                host.context.destroy(End::Error(failure));
             }
         }
         (outcome, cost)
@@ -309,9 +313,10 @@ impl Running {
     /// The turn is cut: what it has done so far takes effect, and what it has read makes room. What
     /// it has cost counts on, so that it ends in the end.
     fn rest(&mut self) -> (Outcome, usize) {
-        self.host.cut_turn();
+        let host = self.host.get_mut();
+        host.cut_turn();
         if let Some(state) = &self.state {
-            self.host.update_metrics(state.account());
+            host.update_metrics(state.account());
         }
         (Outcome::Cut, COST_PER_TURN)
     }
@@ -326,20 +331,22 @@ impl Running {
 
     /// Whether errors only tell that the context is being ended.
     fn is_cancelled(&self) -> bool {
-        self.account().exceeded() || self.host.context.end_requested().is_some()
+        self.account().exceeded() || self.host.borrow().context.end_requested().is_some()
     }
 
     /// The driver was left: it catches what scripts raise, so that only the lack of memory, an
     /// interruption, a script's start, or a fault of the runtime get here.
     #[cold]
     fn fail(&mut self, message: Option<Vec<u8>>) -> (Outcome, usize) {
-        let cost = self.host.turn.take_cost();
-        let (raw, account) = (self.raw(), self.account());
+        let raw = self.raw();
+        let host = self.host.get_mut();
+        let cost = host.turn.take_cost();
+        let account = self.state.as_ref().expect(HAS_STATE).account();
         // Another state may come to lie at the same place: what this one was doing is taken in any
         // case.
         let caught = hook::take_caught(raw);
         let message = message.unwrap_or_default();
-        let context = &self.host.context;
+        let context = &host.context;
         if account.exceeded() || message == OUT_OF_MEMORY.as_bytes() {
             let limit = context.limits().memory;
             let mut text = format!(
@@ -358,13 +365,13 @@ impl Running {
             }
         } else {
             match self.step {
-                Step::Start => lua::log::report(&mut self.host, log::Level::Error, &message),
-                Step::Turn if !self.host.quota.admits_end(message.len(), context) => {}
+                Step::Start => lua::log::report(host, log::Level::Error, &message),
+                Step::Turn if !host.quota.admits_end(message.len(), context) => {}
                 Step::Turn => {
                     log::error!("{}: {}; it ends", context.label(), logging::text_of(&message));
                 }
             }
-            self.host.context.destroy(End::Error(message));
+            host.context.destroy(End::Error(message));
         }
         (Outcome::Ended, cost)
     }
@@ -372,17 +379,17 @@ impl Running {
     /// Ends a process that was forked off in this turn: nobody is there who would go on. What waits
     /// to be written to sockets is the other process's affair.
     fn end_child(&self) -> ! {
-        let Host { context, settings, quota, .. } = &*self.host;
+        let host = self.host.borrow();
+        let Host { context, settings, quota, .. } = &*host;
         let ended = context.end_requested();
-        let has_failed =
-            self.host.main_failed | ended.is_some_and(|end| log_end(context, &end, quota));
+        let has_failed = host.main_failed | ended.is_some_and(|end| log_end(context, &end, quota));
         let status = if has_failed { 1 } else { settings.process.status().unwrap_or_default() };
         std::process::exit(i32::from(status))
     }
 
     /// Says where the turn was cut, if it is not to go on because it has taken too long.
     fn explain_end(&self) {
-        let context = &self.host.context;
+        let context = &self.host.borrow().context;
         if let Some(End::Time(None)) = context.end_requested()
             && let Some(place) = self.account().cut.traceback()
         {
@@ -391,16 +398,17 @@ impl Running {
     }
 
     fn close(&mut self) {
-        self.host.close_all();
+        self.host.get_mut().close_all();
         let raw = self.raw();
         let state = self.state.take();
-        self.host.turn.is_ending = true;
-        host::enter(&mut self.host, raw, || drop(state));
+        self.host.get_mut().turn.is_ending = true;
+        host::enter(&self.host, raw, || drop(state));
         // Finalisers may have written or opened something.
-        self.host.close_all();
-        let Host { context, settings, .. } = &*self.host;
+        let host = self.host.get_mut();
+        host.close_all();
+        let Host { context, settings, .. } = host;
         if context.parent().is_none() {
-            if self.host.main_failed {
+            if host.main_failed {
                 settings.fail();
             }
             if settings.process.exits_with_main() {

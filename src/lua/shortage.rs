@@ -42,7 +42,6 @@ static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
 
 /// Collects the garbage of the state that runs on this thread, which opens a file and lacks a
 /// descriptor for it; false if that was done a moment ago, and again and again of no use.
-#[cfg(target_env = "gnu")]
 pub(crate) fn relieve() -> bool {
     if !host::is_entered() {
         return false;

@@ -1,28 +1,29 @@
 //! How the process ends.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::time::Duration;
 
+// SAFETY: numbers, and functions, which live as long as the process; the first is given the second.
+unsafe extern "C" {
+    safe fn on_exit(
+        call: extern "C" fn(c_int, extern "C" fn(c_int)),
+        function: extern "C" fn(c_int),
+    ) -> c_int;
+    safe fn _exit(status: c_int) -> !;
+}
+
 /// Has `function` called with the status when the process exits, however it does so but by a
-/// signal.
+/// signal. Should the system have no room for it in its list, it is not called.
 pub fn at_exit(function: extern "C" fn(c_int)) {
-    unsafe extern "C" {
-        fn on_exit(function: extern "C" fn(c_int, *mut c_void), of: *mut c_void) -> c_int;
-    }
-    extern "C" fn call(status: c_int, of: *mut c_void) {
-        // SAFETY: what was given below.
-        let function: extern "C" fn(c_int) = unsafe { std::mem::transmute(of) };
+    extern "C" fn call(status: c_int, function: extern "C" fn(c_int)) {
         function(status);
     }
-    // SAFETY: functions that live as long as the process. Should there be no room in the list, it
-    // is not called.
-    unsafe { on_exit(call, function as *mut c_void) };
+    on_exit(call, function);
 }
 
 /// Ends the process at once: what is buffered is lost.
 pub fn exit_now(status: i32) -> ! {
-    // SAFETY: no requirements.
-    unsafe { libc::_exit(status) }
+    _exit(status)
 }
 
 /// How long it may take to write what is buffered: whoever reads it may be stuck.

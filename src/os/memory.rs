@@ -8,15 +8,22 @@
 //! process has become larger than they may make it.
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+// SAFETY: numbers only; refused if not understood.
+unsafe extern "C" {
+    safe fn mallopt(what: c_int, value: c_int) -> c_int;
+    safe fn malloc_trim(kept: usize) -> c_int;
+}
+
 /// Allocations of at least this size get pages of their own, which are new each time.
-const MAPPED_BYTES: libc::c_int = 4 << 20;
+const MAPPED_BYTES: c_int = 4 << 20;
 
 /// Free memory that each of the allocator's arenas keeps for later: giving pages back and getting
 /// new ones costs more than what is read into them.
-const KEPT_BYTES: libc::c_int = 16 << 20;
+const KEPT_BYTES: c_int = 16 << 20;
 
 /// What a thread allocates and frees between two looks: at least so much, and at most so much while
 /// the process is far smaller than it may be.
@@ -30,26 +37,15 @@ const FREED_SHARE: isize = 16;
 
 /// Sets what the allocator keeps. Call before any thread exists.
 pub fn init() {
-    // SAFETY: sets figures, before any other thread allocates. Where they are not known, nothing
-    // changes.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
-    }
+    mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
+    mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
 }
 
 /// Bounds how many pools of free memory the allocator keeps. By default each thread has one of its
 /// own, and what one has freed is of no use to the others: with the threads that take a stuck
 /// worker's place, the process would grow for an hour before it stays as it is.
 pub fn limit_pools(count: usize) {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: numbers only; refused if not understood.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, libc::c_int::try_from(count).unwrap_or(libc::c_int::MAX));
-    }
-    #[cfg(not(target_env = "gnu"))]
-    let _ = count;
+    mallopt(libc::M_ARENA_MAX, c_int::try_from(count).unwrap_or(c_int::MAX));
 }
 
 /// What gives memory back that the allocator does not know of.
@@ -88,11 +84,7 @@ fn give_back_since(last: &mut Option<Last>) {
     if let Some(function) = GIVE_BACK.get() {
         function();
     }
-    #[cfg(target_env = "gnu")]
-    // SAFETY: no requirements.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    malloc_trim(0);
     *last = now();
 }
 

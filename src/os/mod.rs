@@ -1,13 +1,23 @@
 //! The system: sockets, readiness, threads, signals, standard output. The async runtime is named
 //! here alone.
+//!
+//! # Examples
+//! ```
+//! use node_lua::os::{Signal, thread};
+//!
+//! assert_eq!((Signal::Term.name(), Signal::Term.exit_status()), ("TERM", Some(143)));
+//! assert!(thread::has_stack());
+//! ```
 
 #![allow(unsafe_code, reason = "so is the system")]
 
 pub mod chance;
 pub(crate) mod clock;
+pub mod current;
 pub mod descriptors;
 #[allow(unreachable_pub, reason = "reached through backend.rs")]
 pub(crate) mod epoll;
+pub(crate) mod errno;
 pub mod exit;
 pub mod memory;
 pub(crate) mod resolve;

@@ -1,5 +1,6 @@
 //! Signals that a process reacts to.
 
+use std::ffi::c_int;
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -86,26 +87,43 @@ static HANDLED: AtomicU8 = AtomicU8::new(0);
 pub(super) fn leave_to_system() {
     let handled = HANDLED.load(Ordering::Relaxed);
     for signal in Signal::ALL.into_iter().filter(|&signal| handled >> signal as u8 & 1 != 0) {
-        // SAFETY: no requirements.
-        unsafe { libc::signal(signal.number(), libc::SIG_DFL) };
+        set(signal.number(), Some(libc::SIG_DFL));
     }
 }
 
-/// Whether this signal is ignored.
-pub fn is_ignored(signal: libc::c_int) -> bool {
-    // SAFETY: all zero is a valid sigaction; a place for the result.
+// SAFETY: as the system has it.
+unsafe extern "C" {
+    safe fn raise(signal: c_int) -> c_int;
+}
+
+/// Sets what a signal does, if something is given; returns what it did before.
+fn set(signal: c_int, action: Option<libc::sighandler_t>) -> libc::sighandler_t {
+    // SAFETY: all zero is a valid sigaction, of which one is filled, if it is used, and one is a
+    // place for the result.
     unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
-            && action.sa_sigaction == libc::SIG_IGN
+        let [mut new, mut before]: [libc::sigaction; 2] = std::mem::zeroed();
+        new.sa_sigaction = action.unwrap_or_default();
+        // System calls go on where they can.
+        new.sa_flags = libc::SA_RESTART;
+        let new = if action.is_some() { &raw const new } else { std::ptr::null() };
+        libc::sigaction(signal, new, &raw mut before);
+        before.sa_sigaction
     }
+}
+
+/// Has a handler called for this signal, on whatever thread it comes to; returns what the signal did
+/// before. The handler must be async-signal-safe.
+pub(crate) fn handle(signal: c_int, handler: extern "C" fn(c_int)) -> libc::sighandler_t {
+    set(signal, Some(handler as *const () as libc::sighandler_t))
+}
+
+/// Whether this signal is ignored. Async-signal-safe, like what follows.
+pub fn is_ignored(signal: c_int) -> bool {
+    set(signal, None) == libc::SIG_IGN
 }
 
 /// Ends the process as this signal does that nobody cares for.
-pub fn die_of(signal: libc::c_int) {
-    // SAFETY: a handler that is always there, and a signal to oneself.
-    unsafe {
-        libc::signal(signal, libc::SIG_DFL);
-        libc::raise(signal);
-    }
+pub fn die_of(signal: c_int) {
+    set(signal, Some(libc::SIG_DFL));
+    raise(signal);
 }

@@ -1,5 +1,6 @@
 //! Stream sockets: read, written and accepted from without waiting, and polled for readiness.
 
+use std::ffi::c_int;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -170,7 +171,7 @@ impl Stream {
     /// Bytes that a TCP peer's system has not taken yet, and still may.
     pub fn undelivered(&self) -> usize {
         let socket = self.0.socket().as_raw_fd();
-        let mut unsent: libc::c_int = 0;
+        let mut unsent: c_int = 0;
         // SAFETY: the descriptor is open, and the request writes one integer.
         let status = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut unsent) };
         if status != 0 || unsent == 0 || self.is_over() { 0 } else { unsent as usize }
@@ -276,20 +277,24 @@ impl Listener {
 
 /// What the system tells of a TCP socket; zero in fields that it does not know.
 fn tcp_info(socket: &Socket) -> Option<libc::tcp_info> {
-    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
-    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
-    // SAFETY: the descriptor is open, and no more than `length` bytes are written.
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    // SAFETY: integers, zero where the system has written nothing.
-    (status == 0).then(|| unsafe { info.assume_init() })
+    // SAFETY: integers, any of which may be zero.
+    unsafe { option(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }
+}
+
+/// What the system tells of a socket under this number: zero where it says nothing.
+///
+/// # Safety
+/// What is asked for must be valid whatever bytes are in it.
+pub(super) unsafe fn option<T>(socket: &Socket, level: c_int, name: c_int) -> Option<T> {
+    let mut found = MaybeUninit::<T>::zeroed();
+    let mut length = size_of::<T>() as libc::socklen_t;
+    let (fd, place) = (socket.as_raw_fd(), found.as_mut_ptr().cast());
+    // SAFETY: the descriptor is open, no more than `length` bytes are written, and whatever they
+    // are is valid.
+    unsafe {
+        let status = libc::getsockopt(fd, level, name, place, &raw mut length);
+        (status == 0).then(|| found.assume_init())
+    }
 }
 
 /// True if `path` is a socket file of this user's that nobody is bound to any more. One of another
@@ -300,8 +305,7 @@ fn tcp_info(socket: &Socket) -> Option<libc::tcp_info> {
 /// would be a connection that the listener accepts.
 fn is_stale_socket(path: &Path, address: &SockAddr) -> bool {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    // SAFETY: no requirements; never fails.
-    let user = unsafe { libc::geteuid() };
+    let user = rustix::process::geteuid().as_raw();
     let is_ours = std::fs::symlink_metadata(path)
         .is_ok_and(|metadata| metadata.file_type().is_socket() && metadata.uid() == user);
     is_ours

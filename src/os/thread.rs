@@ -5,42 +5,47 @@
 //! instructions, by a signal. Handlers must be async-signal-safe: no locks, no allocation.
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::process::{Pid, getpid, setpriority_process};
+use rustix::thread::gettid;
+
+use super::errno::{errno, set_errno};
+use super::signal;
+
+// SAFETY: numbers, which the system checks, and a place for the result.
+unsafe extern "C" {
+    safe fn tgkill(process: c_int, thread: c_int, signal: c_int) -> c_int;
+    safe fn clock_gettime(clock: c_int, time: &mut libc::timespec) -> c_int;
+}
+
 /// The signal: ignored by default, and used by others for the same purpose.
-const SIGNAL: libc::c_int = libc::SIGURG;
+const SIGNAL: c_int = libc::SIGURG;
 
 /// What a thread gets that has to let others go first: a seventieth of what they get. Nothing at
 /// all (`SCHED_IDLE`) was no faster for the others, who may wait for a lock that it holds.
-const NICE: libc::c_int = 19;
+const NICE: c_int = 19;
 
 static HANDLER: OnceLock<fn()> = OnceLock::new();
 
-extern "C" fn on_signal(_signal: libc::c_int) {
-    // SAFETY: the address of this thread's errno, which what was interrupted may be about to read.
-    let errno = unsafe { *libc::__errno_location() };
+extern "C" fn on_signal(_signal: c_int) {
+    // What was interrupted may be about to read it.
+    let before = errno();
     // A load: the cell was filled before the signal was installed.
     if let Some(handler) = HANDLER.get() {
         handler();
     }
-    // SAFETY: the address of this thread's number, which is written.
-    unsafe { *libc::__errno_location() = errno };
+    set_errno(before);
 }
 
 /// Sets what a kicked thread runs. Only the first call counts.
 pub fn on_kick(handler: fn()) {
-    if HANDLER.set(handler).is_err() {
-        return;
+    if HANDLER.set(handler).is_ok() {
+        signal::handle(SIGNAL, on_signal);
     }
-    // SAFETY: all zero is a valid sigaction.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
-    // System calls go on where they can.
-    action.sa_flags = libc::SA_RESTART;
-    // SAFETY: a filled structure; the handler is safe to run at any time.
-    unsafe { libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut()) };
 }
 
 /// Bytes of stack for a thread that runs scripts. One coroutine can use some 60 MiB of it, by
@@ -179,40 +184,36 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + Clone + 'static) -> std::i
 
 /// The CPU time that the calling thread has used.
 pub fn cpu_time() -> Duration {
-    // SAFETY: the calling thread has not ended.
-    unsafe { Handle::current().cpu_time() }.unwrap_or_default()
+    Handle::current().cpu_time().unwrap_or_default()
 }
 
-/// A thread that can be kicked; to be given up before the thread ends.
+/// A thread that can be kicked; to be given up before the thread ends, whose number another one gets
+/// then.
 #[derive(Clone, Copy, Debug)]
-pub struct Handle {
-    thread: libc::pthread_t,
-    number: libc::pid_t,
-}
+pub struct Handle(Pid);
 
 impl Handle {
     /// The calling thread.
     pub fn current() -> Handle {
-        // SAFETY: no requirements.
-        let (thread, number) = unsafe { (libc::pthread_self(), libc::gettid()) };
-        Handle { thread, number }
+        Handle(gettid())
     }
 
     /// Makes the thread run the handler of [`on_kick`] soon.
-    ///
-    /// # Safety
-    /// The thread must not have ended.
-    pub unsafe fn kick(self) {
+    pub fn kick(self) {
         if HANDLER.get().is_some() {
-            // SAFETY: the thread runs, since its handle was not given up; the signal has a handler.
-            unsafe { libc::pthread_kill(self.thread, SIGNAL) };
+            self.send(SIGNAL);
         }
+    }
+
+    /// Sends it a signal, which has a handler.
+    pub(crate) fn send(self, signal: c_int) {
+        tgkill(getpid().as_raw_pid(), self.0.as_raw_pid(), signal);
     }
 
     /// Whether the thread waits for something, in a system call that a signal would end; false
     /// where that cannot be told.
     pub fn is_asleep(self) -> bool {
-        let stat = std::fs::read(format!("/proc/self/task/{}/stat", self.number));
+        let stat = std::fs::read(format!("/proc/self/task/{}/stat", self.0));
         let stat = stat.unwrap_or_default();
         // The name, in parentheses, may hold anything.
         let name = stat.iter().rposition(|&byte| byte == b')');
@@ -222,23 +223,15 @@ impl Handle {
 
     /// Lets all other threads go first, for good.
     pub fn yield_to_others(self) {
-        // SAFETY: numbers only. One that is not in use any more is refused.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, self.number as libc::id_t, NICE) };
+        let _ = setpriority_process(Some(self.0), NICE);
     }
 
     /// The CPU time that the thread has used.
-    ///
-    /// # Safety
-    /// The thread must not have ended.
-    pub unsafe fn cpu_time(self) -> Option<Duration> {
-        let mut clock: libc::clockid_t = 0;
-        // SAFETY: the thread runs, since its handle was not given up.
-        if unsafe { libc::pthread_getcpuclockid(self.thread, &raw mut clock) } != 0 {
-            return None;
-        }
+    pub fn cpu_time(self) -> Option<Duration> {
+        // How Linux numbers the clocks of threads: that of the time they were scheduled.
+        let clock = (!self.0.as_raw_pid() << 3) | 6;
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: a place for the result.
-        let status = unsafe { libc::clock_gettime(clock, &raw mut time) };
+        let status = clock_gettime(clock, &mut time);
         (status == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
 }

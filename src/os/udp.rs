@@ -1,7 +1,6 @@
 //! Datagram sockets: many datagrams per system call, both ways, without waiting.
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
@@ -12,6 +11,7 @@ use rustix::net::{self, MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, 
 use socket2::{Domain, InterfaceIndexOrAddress, Socket, Type};
 
 use super::epoll::Watched;
+use super::socket::option;
 use crate::failpoint;
 
 /// Datagrams per system call.
@@ -61,12 +61,24 @@ pub enum Interface {
 impl Interface {
     /// The interface of this name.
     pub fn named(name: &str) -> Option<Interface> {
-        let name = std::ffi::CString::new(name).ok()?;
-        // SAFETY: a terminated text.
-        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-        (index > 0).then_some(Interface::Index(index))
+        let any = Socket::new(Domain::UNIX, Type::DGRAM, None).ok()?;
+        net::netdevice::name_to_index(any, name).ok().map(Interface::Index)
     }
 }
+
+/// A place for nothing yet.
+const NO_MESSAGE: libc::mmsghdr = libc::mmsghdr {
+    msg_hdr: libc::msghdr {
+        msg_name: std::ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: std::ptr::null_mut(),
+        msg_iovlen: 0,
+        msg_control: std::ptr::null_mut(),
+        msg_controllen: 0,
+        msg_flags: 0,
+    },
+    msg_len: 0,
+};
 
 /// Address and port as the system writes them: large enough for both families.
 #[derive(Clone, Copy)]
@@ -154,20 +166,19 @@ impl UdpSocket {
         let mut addresses = [RawAddress([0; size_of::<RawAddress>()]); DATAGRAMS_MAX];
         let mut places =
             [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; DATAGRAMS_MAX];
-        let mut messages = [const { MaybeUninit::<libc::mmsghdr>::zeroed() }; DATAGRAMS_MAX];
+        let mut messages = [NO_MESSAGE; DATAGRAMS_MAX];
         for (at, arrival) in arrivals[..count].iter_mut().enumerate() {
             arrival.bytes.clear();
             arrival.bytes.reserve(DATAGRAM_BYTES);
             places[at].iov_base = arrival.bytes.spare_capacity_mut().as_mut_ptr().cast();
             places[at].iov_len = DATAGRAM_BYTES;
-            // SAFETY: numbers and pointers, for which zeros are valid.
-            let header = &mut unsafe { messages[at].assume_init_mut() }.msg_hdr;
+            let header = &mut messages[at].msg_hdr;
             header.msg_name = (&raw mut addresses[at]).cast();
             header.msg_namelen = size_of::<RawAddress>() as libc::socklen_t;
             header.msg_iov = &raw mut places[at];
             header.msg_iovlen = 1;
         }
-        let (socket, first) = (self.socket().as_raw_fd(), messages.as_mut_ptr().cast());
+        let (socket, first) = (self.socket().as_raw_fd(), messages.as_mut_ptr());
         let received = loop {
             // SAFETY: `count` headers, each with room for one address and one datagram, all of
             // which are borrowed until the call is over; it does not wait.
@@ -182,12 +193,9 @@ impl UdpSocket {
             }
         };
         for (at, arrival) in arrivals[..received].iter_mut().enumerate() {
-            // SAFETY: the header was zero and then filled in; so many bytes were written to the
-            // room of this datagram, which has no less.
-            unsafe {
-                let length = messages[at].assume_init_ref().msg_len as usize;
-                arrival.bytes.set_len(length.min(DATAGRAM_BYTES));
-            }
+            let length = messages[at].msg_len as usize;
+            // SAFETY: so many bytes were written to the room of this datagram, which has no less.
+            unsafe { arrival.bytes.set_len(length.min(DATAGRAM_BYTES)) };
             arrival.from = addresses[at].decode();
         }
         Ok(received)
@@ -328,19 +336,10 @@ impl UdpSocket {
         // and nothing is added to what is received, as by SO_RXQ_OVFL.
         const FIELDS: usize = 9;
         const DROPS: usize = 8;
-        let mut fields = [0_u32; FIELDS];
-        let mut length = size_of_val(&fields) as libc::socklen_t;
-        // SAFETY: the descriptor is open, and no more than `length` bytes are written.
-        let status = unsafe {
-            libc::getsockopt(
-                self.socket().as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_MEMINFO,
-                fields.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        if status == 0 { u64::from(fields[DROPS]) } else { 0 }
+        // SAFETY: numbers.
+        let fields: Option<[u32; FIELDS]> =
+            unsafe { option(self.socket(), libc::SOL_SOCKET, libc::SO_MEMINFO) };
+        fields.map_or(0, |fields| u64::from(fields[DROPS]))
     }
 
     /// Our address.

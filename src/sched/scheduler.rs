@@ -266,9 +266,8 @@ impl Scheduler {
 
     fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>) {
         let watch = &self.remote(index).watch;
-        watch.start();
-        let deque = crate::rt::block_on(Worker::new(Arc::clone(self), index, deque));
-        watch.stop();
+        let worker = Worker::new(Arc::clone(self), index, deque);
+        let deque = watch.enter(|| crate::rt::block_on(worker));
         watch.end_long(&self.long);
         if let Some(deque) = deque {
             self.spares.lock().unwrap_or_else(PoisonError::into_inner).push((index, deque));

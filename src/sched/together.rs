@@ -40,11 +40,11 @@ impl Place {
     fn poll(&mut self) -> bool {
         self.call.is_called.store(false, Ordering::Relaxed);
         Worker::swap_local(&mut self.local);
-        let watch = self.scheduler.watch_of_worker();
-        watch.start();
         let waker = Waker::from(Arc::clone(&self.call));
-        let result = self.worker.as_mut().poll(&mut TaskContext::from_waker(&waker));
-        watch.stop();
+        let result = self
+            .scheduler
+            .watch_of_worker()
+            .enter(|| self.worker.as_mut().poll(&mut TaskContext::from_waker(&waker)));
         Worker::swap_local(&mut self.local);
         result.is_ready()
     }

@@ -3,9 +3,6 @@
 //! Whoever wants that notes which turn he means, and kicks the worker's thread: a signal's handler
 //! runs there, between two instructions of whatever the thread does, and asks the program.
 
-#![allow(unsafe_code, reason = "not behind a safe face yet")]
-
-use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,6 +10,7 @@ use std::time::Duration;
 use super::metrics::Metrics;
 use super::slot::Slot;
 use crate::message::Id;
+use crate::os::current::Current;
 use crate::os::thread::Handle;
 use crate::rt;
 
@@ -49,7 +47,7 @@ pub(super) struct Watch {
 
 thread_local! {
     /// The watch of the worker that this thread is.
-    static MINE: Cell<*const Watch> = const { Cell::new(std::ptr::null()) };
+    static MINE: Current<Watch> = const { Current::new() };
 }
 
 /// Asks the program that runs on this thread for something; false if it must be asked again.
@@ -71,55 +69,38 @@ pub fn set_cut(cut: fn() -> bool) {
     let _ = CUT.set(cut);
 }
 
-/// The watch of the worker that this thread is, if it is one.
-fn current_watch() -> Option<&'static Watch> {
-    // SAFETY: set by this thread while it is a worker, which keeps the watch alive: whoever asks
-    // runs in a turn of that worker.
-    unsafe { MINE.get().as_ref() }
-}
-
 /// Has the turn that runs on this thread interrupted by the watchdog, for a program that cannot do
 /// it from where it is. Nothing happens on a thread that is no worker's.
 pub fn interrupt_soon() {
-    if let Some(watch) = current_watch() {
-        watch.cancelled.store(watch.turn.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
+    Current::with(&MINE, |watch| {
+        if let Some(watch) = watch {
+            watch.cancelled.store(watch.turn.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    });
 }
 
 /// Whether the turn that runs on this thread is to be interrupted.
 pub fn is_interrupted() -> bool {
-    current_watch().is_some_and(|watch| {
-        let turn = watch.turn.load(Ordering::Relaxed);
-        !turn.is_multiple_of(2) && watch.is_cancelled(turn)
+    Current::with(&MINE, |watch| {
+        watch.is_some_and(|watch| {
+            let turn = watch.turn.load(Ordering::Relaxed);
+            !turn.is_multiple_of(2) && watch.is_cancelled(turn)
+        })
     })
 }
 
 /// The turn that runs on this thread could not be cut where it was asked for: it is asked again.
 pub fn refuse_cut() {
-    if let Some(watch) = current_watch() {
-        watch.is_early.store(true, Ordering::Relaxed);
-    }
+    Current::with(&MINE, |watch| {
+        if let Some(watch) = watch {
+            watch.is_early.store(true, Ordering::Relaxed);
+        }
+    });
 }
 
 /// The kick handler of workers.
 pub(super) fn kicked() {
-    let Some(watch) = current_watch() else { return };
-    if watch.is_retired() {
-        watch.slot.give_up();
-    }
-    let turn = watch.turn.load(Ordering::Relaxed);
-    // A turn that has ended meanwhile is not the one that is meant.
-    if turn.is_multiple_of(2) {
-        return;
-    }
-    let ask = match turn {
-        _ if watch.cancelled.load(Ordering::Relaxed) == turn => INTERRUPT.get(),
-        _ if watch.asked.load(Ordering::Relaxed) == turn => CUT.get(),
-        _ => None,
-    };
-    if ask.is_some_and(|ask| !ask()) {
-        watch.is_early.store(true, Ordering::Relaxed);
-    }
+    Current::with(&MINE, |watch| watch.map(Watch::on_kick));
 }
 
 impl Watch {
@@ -127,17 +108,35 @@ impl Watch {
         self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This thread is the worker from now on.
-    pub(super) fn start(&self) {
-        MINE.set(self);
-        *self.thread() = Some(Handle::current());
-        self.retired.store(false, Ordering::Relaxed);
+    /// Kicked on its thread.
+    fn on_kick(&self) {
+        if self.is_retired() {
+            self.slot.give_up();
+        }
+        let turn = self.turn.load(Ordering::Relaxed);
+        // A turn that has ended meanwhile is not the one that is meant.
+        if turn.is_multiple_of(2) {
+            return;
+        }
+        let ask = match turn {
+            _ if self.cancelled.load(Ordering::Relaxed) == turn => INTERRUPT.get(),
+            _ if self.asked.load(Ordering::Relaxed) == turn => CUT.get(),
+            _ => None,
+        };
+        if ask.is_some_and(|ask| !ask()) {
+            self.is_early.store(true, Ordering::Relaxed);
+        }
     }
 
-    /// This thread is no worker any more.
-    pub(super) fn stop(&self) {
-        *self.thread() = None;
-        MINE.set(std::ptr::null());
+    /// Runs `body`, during which this thread is the worker.
+    pub(super) fn enter<R>(&self, body: impl FnOnce() -> R) -> R {
+        Current::enter(&MINE, self, || {
+            *self.thread() = Some(Handle::current());
+            self.retired.store(false, Ordering::Relaxed);
+            let result = body();
+            *self.thread() = None;
+            result
+        })
     }
 
     /// Notes that a turn begins, or goes on.
@@ -274,8 +273,7 @@ impl Watch {
         if let Some(thread) = *thread
             && !thread.is_asleep()
         {
-            // SAFETY: the thread takes its handle away, under the lock, before it ends.
-            unsafe { thread.kick() };
+            thread.kick();
         }
     }
 
@@ -316,8 +314,7 @@ impl Watch {
 
     fn kick(&self) {
         if let Some(thread) = *self.thread() {
-            // SAFETY: the lock on the thread's handle is held, so that it does not end meanwhile.
-            unsafe { thread.kick() };
+            thread.kick();
         }
     }
 
@@ -330,9 +327,6 @@ impl Watch {
 
     /// The CPU time that the thread has used.
     fn cpu_nanoseconds(&self) -> u64 {
-        let thread = self.thread();
-        // SAFETY: the lock on the thread's handle is held, so that it does not end meanwhile.
-        let used = thread.and_then(|thread| unsafe { thread.cpu_time() });
-        used.unwrap_or_default().as_nanos() as u64
+        self.thread().and_then(Handle::cpu_time).unwrap_or_default().as_nanos() as u64
     }
 }

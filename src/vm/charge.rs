@@ -6,7 +6,6 @@ use mlua::ffi;
 
 use super::stack::Stack;
 use super::state::STATES;
-#[cfg(target_env = "gnu")]
 use crate::os::stdio::FILE_BYTES;
 
 /// External bytes that may be charged before the collector is made to take a step.
@@ -85,7 +84,6 @@ impl Stack<'_> {
     }
 
     /// Charges one open file more, if there is a limit, or one less; false if that is too much.
-    #[cfg(target_env = "gnu")]
     pub(crate) fn count_file(self, is_more: bool) -> bool {
         let account = self.account();
         match (is_more, account.files.get()) {

@@ -26,6 +26,7 @@ use super::stack::Stack;
 use super::state::account;
 use super::stock::{Kind, frame};
 use super::traceback::{hide_bottom, traceback};
+use crate::os::errno::{errno, set_errno};
 use crate::rt;
 
 pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
@@ -194,16 +195,6 @@ impl Cut {
             }
         });
     }
-}
-
-fn errno() -> c_int {
-    // SAFETY: this thread's.
-    unsafe { *libc::__errno_location() }
-}
-
-fn set_errno(errno: c_int) {
-    // SAFETY: this thread's.
-    unsafe { *libc::__errno_location() = errno };
 }
 
 /// Has the turn that runs on this thread cut before its next instruction; false if that cannot be

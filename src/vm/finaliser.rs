@@ -1,7 +1,7 @@
 //! Finalisers, `__gc` and those of `ffi.gc`, as LuaJIT calls them: what they raise is reported.
 //!
 //! LuaJIT drops it, unless somebody listens to its event `errfin`. The linker leads its call here
-//! (src/linked.rs).
+//! (src/vm/linked.rs).
 
 use std::ffi::c_int;
 

@@ -11,7 +11,7 @@
 //! later. So whoever comes from a signal, or from an allocation, which may be the compiler's own,
 //! looks at the compiler first, and leaves the hook alone unless it is idle; the watchdog asks
 //! again soon. A signal may also come in the middle of a change of the hook: [`set_undisturbed`]
-//! keeps it off while we or the script make one (src/linked.rs); one that the end of a recording
+//! keeps it off while we or the script make one (src/vm/linked.rs); one that the end of a recording
 //! makes is mended by taking the hook away before it is set, which has LuaJIT fill its tables
 //! again.
 
@@ -49,18 +49,11 @@ pub fn init() {
     crate::sched::set_interrupt(arm_from_outside);
     crate::sched::set_cut(cut::arm);
     crate::os::memory::on_give_back(super::memory::slots::trim);
-    #[cfg(target_env = "gnu")]
     crate::os::stdio::on_file(|is_more| {
-        // SAFETY: the coroutine that has called the function of `io` that opens or closes a file.
-        let lua = current().map(|raw| unsafe { Stack::new(raw) });
-        lua.is_none_or(|lua| lua.count_file(is_more))
+        with_current(|lua| lua.count_file(is_more)).unwrap_or(true)
     });
-    #[cfg(target_env = "gnu")]
     crate::os::stdio::on_read(|| {
-        if let Some(raw) = current() {
-            // SAFETY: the coroutine that has called the function of `io` that reads.
-            unsafe { end_if_interrupted(raw) };
-        }
+        with_current(Stack::end_if_interrupted);
     });
     crate::os::stdio::on_wait(crate::sched::is_interrupted);
 }
@@ -78,26 +71,27 @@ pub(crate) fn running() -> *mut lua_State {
 
 /// Calls `body` with the account of the state that this thread runs, if it runs one.
 #[inline]
-pub(crate) fn with_account(body: impl FnOnce(&Account)) {
+pub(crate) fn with_account<R>(body: impl FnOnce(&Account) -> R) -> Option<R> {
     let raw = RUNNING.get();
-    if !raw.is_null() {
-        // SAFETY: what runs is alive, and so is its account.
-        body(unsafe { account(raw) });
-    }
+    // SAFETY: what runs is alive, and so is its account.
+    (!raw.is_null()).then(|| body(unsafe { account(raw) }))
+}
+
+/// Calls `body` with the stack of the coroutine that this thread runs, if it runs one: of the
+/// function in C that this one has called.
+pub(crate) fn with_current<R>(body: impl FnOnce(Stack<'_>) -> R) -> Option<R> {
+    let raw = RUNNING.get();
+    // SAFETY: what runs is alive, and so is the coroutine, with the slots that a function has.
+    (!raw.is_null()).then(|| body(unsafe { Stack::new((*layout::global(raw)).current) }))
 }
 
 /// Raises, in the coroutine that runs, what interruptions raise.
 ///
 /// # Panics
-/// If none runs: see [`current`].
+/// If none runs.
 pub(crate) fn raise_interrupted() -> ! {
-    let raw = current().expect("a coroutine runs");
-    // SAFETY: the coroutine that has called the native function, which nothing of ours is live in
-    // but what unwinding drops.
-    unsafe {
-        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
-        ffi::lua_error(raw)
-    }
+    with_current(Stack::raise_interrupted).expect("a coroutine runs");
+    unreachable!("it was left")
 }
 
 /// Forgets the state that this thread runs if it is this one: its memory is given back.
@@ -192,88 +186,75 @@ pub(crate) fn arm_from_outside() -> bool {
 /// Has the coroutine that runs call `collect`, which collects garbage, in the C function that it
 /// has called; whether nothing was raised. `None` if there is none.
 pub(crate) fn collect_now(collect: lua_CFunction) -> Option<bool> {
-    let raw = current()?;
-    // SAFETY: the coroutine that runs, in a C function; errors are caught, and popped.
-    unsafe {
-        let status = ffi::lua_cpcall(raw, collect, std::ptr::null_mut());
-        if status != ffi::LUA_OK {
-            ffi::lua_settop(raw, -2);
+    with_current(|lua| {
+        let is_done = lua.call_c_protected(collect) == ffi::LUA_OK;
+        if !is_done {
+            lua.pop();
         }
-        Some(status == ffi::LUA_OK)
-    }
-}
-
-/// The coroutine that this thread runs, if it runs one.
-pub(crate) fn current() -> Option<*mut lua_State> {
-    let raw = RUNNING.get();
-    // SAFETY: what runs is alive.
-    (!raw.is_null()).then(|| unsafe { (*layout::global(raw)).current })
-}
-
-/// Raises if the context ends, for a function in C that runs long.
-///
-/// # Safety
-/// `raw` must be the coroutine that has called the function, which nothing is live in but what
-/// unwinding drops.
-#[inline]
-pub unsafe fn look(raw: *mut lua_State) {
-    // SAFETY: the coroutine that has called; raising unwinds what is live in it.
-    unsafe {
-        if ffi::lua_gethook(raw).is_some_and(|set| is_hook(set as usize)) {
-            hook(raw, std::ptr::null_mut());
-        }
-    }
-}
-
-/// The same for one that has waited, and found that what the thread runs is to end, which may have
-/// been asked for where no hook could be set.
-///
-/// # Safety
-/// As for [`look`].
-pub(crate) unsafe fn end_if_interrupted(raw: *mut lua_State) {
-    if crate::sched::is_interrupted() {
-        arm();
-    }
-    // SAFETY: the caller's contract.
-    unsafe { look(raw) };
-}
-
-/// Whether this call is of a script's hook, for what the library does by itself: nobody is there to
-/// catch what it raises, and nothing of it is the script's affair.
-///
-/// # Safety
-/// `raw` must be the coroutine that calls a function from C.
-#[inline]
-pub unsafe fn is_hook_inside(raw: *mut lua_State) -> bool {
-    // SAFETY: a coroutine that runs, of a live state.
-    let lua = unsafe {
-        if (*layout::global(raw)).hook_mask & HOOK_KINDS != HOOK_ACTIVE {
-            return false;
-        }
-        Stack::new(raw)
-    };
-    // What the script has called of the library is its affair.
-    let mut level = match frame(lua, 0) {
-        Some(Kind::Script) => return false,
-        _ => 1,
-    };
-    while frame(lua, level) == Some(Kind::C) {
-        level += 1;
-    }
-    frame(lua, level) != Some(Kind::Script)
+        is_done
+    })
 }
 
 /// Values after which who goes through many looks whether the context is to end.
 const VALUES_PER_LOOK: u32 = 1024;
 
 impl Stack<'_> {
+    fn raise_interrupted(self) {
+        self.push_text(INTERRUPTED.to_bytes());
+        self.raise_top();
+    }
+
+    /// Raises if the context ends, for a function in C that runs long.
+    #[inline]
+    pub fn look(self) {
+        // SAFETY: the coroutine that has called; raising unwinds what is live in it.
+        unsafe {
+            if ffi::lua_gethook(self.raw()).is_some_and(|set| is_hook(set as usize)) {
+                hook(self.raw(), std::ptr::null_mut());
+            }
+        }
+    }
+
+    /// The same for one that has waited, and found that what the thread runs is to end, which may
+    /// have been asked for where no hook could be set.
+    pub(crate) fn end_if_interrupted(self) {
+        if crate::sched::is_interrupted() {
+            arm();
+        }
+        self.look();
+    }
+
+    /// Whether this call, from C, is of a script's hook, for what the library does by itself:
+    /// nobody is there to catch what it raises, and nothing of it is the script's affair.
+    #[inline]
+    pub fn is_hook_inside(self) -> bool {
+        // SAFETY: a coroutine that runs, of a live state.
+        let mask = unsafe { (*layout::global(self.raw())).hook_mask };
+        // What the script has called of the library is its affair.
+        if mask & HOOK_KINDS != HOOK_ACTIVE || frame(self, 0) == Some(Kind::Script) {
+            return false;
+        }
+        let mut level = 1;
+        while frame(self, level) == Some(Kind::C) {
+            level += 1;
+        }
+        frame(self, level) != Some(Kind::Script)
+    }
+
+    /// Raises if C functions call each other deeper than the state may have them.
+    #[cold]
+    pub fn check_depth(self) {
+        if !thread::may_nest(stack_max(self.account())) {
+            self.place_and_raise(c"C stack overflow");
+        }
+    }
+
     /// Raises if the context ends, now and then: counts what is left until it looks again.
     #[inline]
     pub(crate) fn tick(self, left: &mut u32) {
         if *left == 0 {
             *left = VALUES_PER_LOOK;
-            // SAFETY: the coroutine that has called the native function; what it has unwinds.
-            unsafe { look(self.raw()) };
+            self.look();
         }
         *left -= 1;
     }
@@ -289,20 +270,6 @@ pub(crate) fn stack_max(account: &Account) -> usize {
     account.limit().map_or(usize::MAX, |limit| (limit / STACK_PART).min(STACK_BYTES))
 }
 
-/// Raises if C functions call each other deeper than the state may have them.
-///
-/// # Safety
-/// As for [`look`].
-#[cold]
-pub unsafe fn check_depth(raw: *mut lua_State) {
-    // SAFETY: the coroutine that has called; raising unwinds what is live in it.
-    unsafe {
-        if !thread::may_nest(stack_max(account(raw))) {
-            ffi::luaL_error(raw, c"C stack overflow".as_ptr());
-        }
-    }
-}
-
 /// The hook: says where, once, and raises.
 unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debug) {
     let running = RUNNING.get();
@@ -310,16 +277,14 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
     let is_first = caught.is_none();
     CAUGHT.set(caught.or(Some((running, String::new()))));
     // SAFETY: called by the VM between two instructions, with stack slots free.
-    unsafe {
-        if is_first {
-            let mut text = Vec::new();
-            traceback(Stack::new(raw), Stack::new(raw), 0, &mut text);
-            hide_bottom(&mut text);
-            CAUGHT.set(Some((running, String::from_utf8_lossy(&text).into_owned())));
-        }
-        ffi::lua_pushlstring(raw, INTERRUPTED.as_ptr(), INTERRUPTED.count_bytes());
-        ffi::lua_error(raw);
+    let lua = unsafe { Stack::new(raw) };
+    if is_first {
+        let mut text = Vec::new();
+        traceback(lua, lua, 0, &mut text);
+        hide_bottom(&mut text);
+        CAUGHT.set(Some((running, String::from_utf8_lossy(&text).into_owned())));
     }
+    lua.raise_interrupted();
 }
 
 /// What is raised.
@@ -333,6 +298,7 @@ mod tests {
 
     use super::super::state::State;
     use super::*;
+    use crate::os::signal;
 
     /// Keeps the trace compiler busy; every answer is checked.
     const BUSY: &str = concat!(
@@ -371,24 +337,16 @@ mod tests {
     /// makes this crash within a second, mostly.
     #[test]
     fn signals_at_any_moment_leave_the_trace_compiler_whole() {
-        // SAFETY: all zero is a valid sigaction; the handler is what this test is about.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
-            action.sa_flags = libc::SA_RESTART;
-            libc::sigaction(libc::SIGUSR2, &raw const action, std::ptr::null_mut());
-        }
+        signal::handle(libc::SIGUSR2, on_signal);
         let state = State::new().unwrap();
         let raw = state.as_ptr();
-        // SAFETY: the calling thread.
-        let thread = unsafe { libc::pthread_self() };
+        let thread = thread::Handle::current();
         set_running(raw);
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 let end = Instant::now() + Duration::from_secs(2);
                 while Instant::now() < end {
-                    // SAFETY: the thread waits for this one.
-                    unsafe { libc::pthread_kill(thread, libc::SIGUSR2) };
+                    thread.send(libc::SIGUSR2);
                     SENT.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_micros(50));
                 }

@@ -1,4 +1,15 @@
 //! The virtual machine: the only room that knows LuaJIT. It knows neither sockets nor peers.
+//!
+//! # Examples
+//! ```
+//! use node_lua::vm::state::State;
+//!
+//! let state = State::new().expect("memory for a state");
+//! let lua = state.stack();
+//! lua.push_text(b"hello");
+//! assert_eq!((lua.top(), lua.text(1)), (1, Some(&b"hello"[..])));
+//! assert!(state.account().lua_bytes() > 0);
+//! ```
 
 #![allow(unsafe_code, reason = "the VM is a C library")]
 
@@ -30,7 +41,6 @@ pub(crate) mod standard;
 pub mod state;
 mod stdio;
 pub(crate) mod stock;
-#[cfg(target_env = "gnu")]
 mod streams;
 mod strings;
 pub mod tables;

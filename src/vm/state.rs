@@ -533,7 +533,6 @@ unsafe fn free(account: &Account, block: *mut u8, size: usize) {
 
 /// What the VM calls instead of its own `lj_gc_freeall`, see build.rs, once all finalisers have
 /// run: that frees each object of a state that ends. Its memory goes as a whole soon.
-#[cfg(target_os = "linux")]
 #[unsafe(no_mangle)]
 pub extern "C" fn __wrap_lj_gc_freeall(_global: *mut c_void) {}
 
@@ -542,7 +541,7 @@ pub extern "C" fn __wrap_lj_gc_freeall(_global: *mut c_void) {}
 ///
 /// # Safety
 /// `registers` must have room for four numbers.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn __wrap_lj_vm_cpuid(function: u32, registers: *mut u32) -> i32 {
     use std::arch::x86_64::__cpuid_count;
@@ -566,7 +565,6 @@ pub unsafe extern "C" fn __wrap_lj_vm_cpuid(function: u32, registers: *mut u32) 
 ///
 /// # Safety
 /// `words` must have room for four numbers.
-#[cfg(target_os = "linux")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn __wrap_lj_prng_seed_secure(words: *mut u64) -> i32 {
     /// The generator of the VM needs a bit above this in each of its words.

@@ -11,13 +11,14 @@ use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
+use super::hook;
 use super::layout::{
     self, FALSE, FUNCTION, Function, INTEGER, NIL, NUMBER_C, STRING, SUBKIND_FILE, Slot, TRUE,
     Table, Text, Thread, USERDATA, Userdata, is_number, referred, tag,
 };
 use super::stack::Stack;
-use super::state::Account;
-use super::{hook, state};
+use crate::os::errno::set_errno;
+use crate::os::stdio::stream::Stream;
 use crate::os::stdio::{self, ErrorLock, FILE, Lock};
 
 unsafe extern "C-unwind" {
@@ -150,30 +151,20 @@ pub(super) fn lead_io(lua: Stack<'_>) -> (lua_CFunction, lua_CFunction, lua_CFun
     (write, method_write, setvbuf)
 }
 
-/// What a script has chosen in the state that runs.
-#[inline]
-unsafe fn choice<'a>(raw: *mut lua_State) -> &'a Choice {
-    // SAFETY: the caller runs in the state, which refers to its account.
-    unsafe { &(*(*layout::global(raw)).user.cast::<Account>()).output }
-}
-
 /// print(…)
 unsafe extern "C-unwind" fn print(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM, by way of an object whose first upvalue is "tostring".
-    unsafe {
-        let values = layout::arguments(raw);
-        if is_usual(raw) {
-            let metatables = &(*layout::global(raw)).metatables;
-            if values.iter().all(|&value| text_of_plain(value, metatables).is_some()) {
-                let (lock, loss) = write_plain(raw, values, Some(b'\t'), Some(b'\n'));
-                end_print(raw, lock, loss);
-                return 0;
-            }
-        }
-        ffi::lua_pushvalue(raw, ffi::lua_upvalueindex(1));
-        ffi::lua_gettable(raw, ffi::LUA_GLOBALSINDEX);
-        print_any(raw, values.len() as c_int);
+    let (lua, metatables) = unsafe { (Stack::new(raw), &(*layout::global(raw)).metatables) };
+    let values = lua.arguments();
+    let is_plain = |value: &Live<'_>| text_of_plain(value.slot(), metatables).is_some();
+    // SAFETY: as above.
+    if unsafe { is_usual(raw) } && values.iter().all(is_plain) {
+        end_print(lua, write_plain(lua, values, Some(b'\t'), Some(b'\n')));
+        return 0;
     }
+    lua.push_copy(ffi::lua_upvalueindex(1));
+    lua.look_up(ffi::LUA_GLOBALSINDEX);
+    print_any(lua, values.len() as c_int);
     0
 }
 
@@ -212,9 +203,9 @@ fn text_of_plain(value: Slot, metatables: &[u64; 14]) -> Option<&'static [u8]> {
 /// between and ends them. Returns the lock, and why something is lost, as in `errno`, if so: EINTR,
 /// and no lock, if what the thread runs is to end.
 #[inline]
-unsafe fn write_plain(
-    raw: *mut lua_State,
-    values: &[Slot],
+fn write_plain(
+    lua: Stack<'_>,
+    values: &[Live<'_>],
     between: Option<u8>,
     end: Option<u8>,
 ) -> (Option<Lock>, Option<c_int>) {
@@ -225,45 +216,40 @@ unsafe fn write_plain(
         {
             lock.add_byte(between);
         }
-        // SAFETY: a value on the stack of a state that runs.
-        unsafe {
-            if tag(*value) == STRING {
-                let text = layout::text(*value);
-                match text.len() {
-                    ..=PART_BYTES => lock.add(text),
-                    _ => add_parts(raw, &lock, text),
-                }
-            } else if !is_number(*value) {
-                lock.add(text_of_plain(*value, &[0; 14]).unwrap_or_default());
-            } else if tag(*value) == INTEGER || !add_whole(&lock, f64::from_bits(*value)) {
-                let mut length = 0;
-                let start = lj_strfmt_wstrnum(raw, value, &raw mut length);
-                lock.add(std::slice::from_raw_parts(start.cast(), length as usize));
+        let slot = value.slot();
+        if let Some(text) = value.text() {
+            match text.len() {
+                ..=PART_BYTES => lock.add(text),
+                _ => add_parts(lua, &lock, text),
             }
+        } else if !is_number(slot) {
+            lock.add(text_of_plain(slot, &[0; 14]).unwrap_or_default());
+        } else if tag(slot) == INTEGER || !add_whole(&lock, f64::from_bits(slot)) {
+            let mut length = 0;
+            // SAFETY: a number in a slot, for the state that runs; what it returns is as long.
+            lock.add(unsafe {
+                let start = lj_strfmt_wstrnum(lua.raw(), &slot, &raw mut length);
+                std::slice::from_raw_parts(start.cast(), length as usize)
+            });
         }
     }
     if let Some(end) = end {
         lock.add_byte(end);
     }
-    // SAFETY: a state that runs.
-    let output = unsafe { choice(raw) };
     let has_line = || {
-        let of = |&value: &Slot| {
-            // SAFETY: strings on the stack of a state that runs.
-            tag(value) == STRING && unsafe { layout::text(value) }.contains(&b'\n')
-        };
+        let of = |value: &Live<'_>| value.text().is_some_and(|text| text.contains(&b'\n'));
         end == Some(b'\n') || values.iter().any(of)
     };
-    let loss = output.end_call(&lock, has_line);
+    let loss = lua.account().output.end_call(&lock, has_line);
     (Some(lock), loss)
 }
 
 /// Adds much, and looks in between whether the context ends.
 #[cold]
-unsafe fn add_parts(raw: *mut lua_State, lock: &Lock, text: &[u8]) {
+fn add_parts(lua: Stack<'_>, lock: &Lock, text: &[u8]) {
     for part in text.chunks(PART_BYTES) {
-        // SAFETY: the coroutine that has called what prints; raising lets the lock go.
-        unsafe { hook::look(raw) };
+        // Raising lets the lock go.
+        lua.look();
         lock.add(part);
     }
 }
@@ -301,33 +287,30 @@ fn add_whole(lock: &Lock, number: f64) -> bool {
 
 /// Ends `print`, which has no result to tell of a loss.
 #[inline]
-unsafe fn end_print(raw: *mut lua_State, lock: Option<Lock>, loss: Option<c_int>) {
+fn end_print(lua: Stack<'_>, (lock, loss): (Option<Lock>, Option<c_int>)) {
     drop(lock);
     if let Some(reason) = loss {
-        // SAFETY: called by `print`.
-        unsafe { hook::end_if_interrupted(raw) };
+        lua.end_if_interrupted();
         stdio::note_loss(reason);
     }
 }
 
 /// The first arguments of a call, which are texts by now. If one after them raises, they are
 /// printed, as by LuaJIT.
-struct Texts {
-    raw: *mut lua_State,
-    count: c_int,
+struct Texts<'a> {
+    lua: Stack<'a>,
+    count: usize,
 }
 
-impl Drop for Texts {
+impl Drop for Texts<'_> {
     fn drop(&mut self) {
-        // SAFETY: what raises has left the frame of `print` as it is, with the error on its top.
-        // Nothing is raised: what is long is cut off.
-        unsafe {
-            let texts = &layout::arguments(self.raw)[..self.count as usize];
-            let is_short = |&&text: &&Slot| layout::text(text).len() <= PART_BYTES;
-            let texts = &texts[..texts.iter().take_while(is_short).count()];
-            if let Some(reason) = write_plain(self.raw, texts, Some(b'\t'), None).1 {
-                stdio::note_loss(reason);
-            }
+        // What raises has left the frame of `print` as it is, with the error on its top. Nothing is
+        // raised: what is long is cut off.
+        let texts = &self.lua.arguments()[..self.count];
+        let is_short = |text: &&Live<'_>| text.text().is_some_and(|t| t.len() <= PART_BYTES);
+        let texts = &texts[..texts.iter().take_while(is_short).count()];
+        if let Some(reason) = write_plain(self.lua, texts, Some(b'\t'), None).1 {
+            stdio::note_loss(reason);
         }
     }
 }
@@ -335,26 +318,21 @@ impl Drop for Texts {
 /// Prints anything. What `tostring` returns takes the arguments' places, so that it is the VM that
 /// holds it. Whatever that does, others can print meanwhile.
 #[cold]
-unsafe fn print_any(raw: *mut lua_State, count: c_int) {
-    let mut texts = Texts { raw, count: 0 };
-    // SAFETY: called by `print`, with `tostring` on the top of the stack. What raises unwinds.
-    unsafe {
-        for index in 1..=count {
-            ffi::lua_pushvalue(raw, count + 1);
-            ffi::lua_pushvalue(raw, index);
-            ffi::lua_call(raw, 1, 1);
-            if ffi::lua_tolstring(raw, -1, std::ptr::null_mut()).is_null() {
-                ffi::luaL_error(raw, c"'tostring' must return a string to 'print'".as_ptr());
-                return;
-            }
-            ffi::lua_replace(raw, index);
-            texts.count = index;
+fn print_any(lua: Stack<'_>, count: c_int) {
+    let mut texts = Texts { lua, count: 0 };
+    for index in 1..=count {
+        lua.push_copy(count + 1);
+        lua.push_copy(index);
+        lua.call(1, 1);
+        if lua.text(-1).is_none() {
+            lua.place_and_raise(c"'tostring' must return a string to 'print'");
         }
-        std::mem::forget(texts);
-        let texts = &layout::arguments(raw)[..count as usize];
-        let (lock, loss) = write_plain(raw, texts, Some(b'\t'), Some(b'\n'));
-        end_print(raw, lock, loss);
+        lua.replace(index);
+        texts.count += 1;
     }
+    std::mem::forget(texts);
+    let texts = &lua.arguments()[..count as usize];
+    end_print(lua, write_plain(lua, texts, Some(b'\t'), Some(b'\n')));
 }
 
 /// What a call of `write` that runs on this thread gives to standard error, which writes each piece
@@ -384,7 +362,6 @@ pub(crate) fn lock_errors() -> ErrorLock {
 
 /// Takes a piece for standard error, if it is one of a call: so many bytes of it, less if they
 /// cannot be written.
-#[cfg(target_env = "gnu")]
 pub(crate) fn take_error_piece(bytes: &[u8]) -> Option<usize> {
     let mut call = CALL.take()?;
     if call.lock.is_none()
@@ -416,24 +393,19 @@ pub(crate) fn write_error(lock: &ErrorLock, bytes: &[u8]) -> usize {
 
 /// Sets `errno`.
 fn fail<R>(reason: c_int, result: R) -> R {
-    // SAFETY: the address of this thread's errno.
-    unsafe { *libc::__errno_location() = reason };
+    set_errno(reason);
     result
 }
 
 /// Has `write` write bytes, few at a time, and looks in between whether the context ends. Returns
 /// how many are written.
-#[cfg(target_env = "gnu")]
 pub(crate) fn write_parts(bytes: &[u8], write: impl Fn(&[u8]) -> usize) -> usize {
     if bytes.len() <= PART_BYTES {
         return write(bytes);
     }
     let mut all = 0;
     for part in bytes.chunks(PART_BYTES) {
-        if let Some(raw) = hook::current() {
-            // SAFETY: the coroutine that has called the function of `io` that writes.
-            unsafe { hook::look(raw) };
-        }
+        hook::with_current(Stack::look);
         let written = write(part);
         all += written;
         if written < part.len() {
@@ -459,27 +431,28 @@ unsafe fn write_to(
 ) -> c_int {
     // SAFETY: called by the VM; a file's content is its stream, null if it is closed.
     unsafe {
-        if file.add(1).cast::<*mut FILE>().read() != stdio::stream() {
+        if !Stream::output().is(file.add(1).cast::<*mut FILE>().read()) {
             return write_with(raw, original);
         }
-        let values = &layout::arguments(raw)[first..];
-        let is_plain = |&value: &Slot| tag(value) == STRING || is_number(value);
-        let count = values.iter().take_while(|value| is_plain(value)).count();
-        let (lock, loss) = write_plain(raw, &values[..count], None, None);
+        let lua = Stack::new(raw);
+        let values = &lua.arguments()[first..];
+        let is_plain = |&slot: &Slot| tag(slot) == STRING || is_number(slot);
+        let count = values.iter().take_while(|value| is_plain(&value.slot())).count();
+        let (lock, loss) = write_plain(lua, &values[..count], None, None);
         drop(lock);
         if loss.is_some() {
-            hook::end_if_interrupted(raw);
+            lua.end_if_interrupted();
         }
         if count < values.len() {
             // Raises, as LuaJIT does once it has written what comes before.
-            ffi::luaL_checklstring(raw, (first + count + 1) as c_int, std::ptr::null_mut());
+            lua.check_text((first + count + 1) as c_int);
         }
         let Some(reason) = loss else {
-            ffi::lua_pushboolean(raw, 1);
+            lua.push_boolean(true);
             return 1;
         };
         // What was lost before is told of by this, too.
-        stdio::loss_after(&choice(raw).told);
+        stdio::loss_after(&lua.account().output.told);
         fail(reason, ());
         luaL_fileresult(raw, 0, std::ptr::null())
     }
@@ -504,7 +477,7 @@ unsafe fn write_with(raw: *mut lua_State, original: lua_CFunction) -> c_int {
     if !errors.is_empty() && write_error(&lock_errors(), &errors) < errors.len() {
         // SAFETY: called by the VM, right after what it reports has failed.
         unsafe {
-            hook::end_if_interrupted(raw);
+            Stack::new(raw).end_if_interrupted();
             return luaL_fileresult(raw, 0, std::ptr::null());
         }
     }
@@ -523,8 +496,8 @@ unsafe extern "C-unwind" fn method_write(raw: *mut lua_State) -> c_int {
     let Some(known) = ORIGINALS.get() else { return 0 };
     // SAFETY: called by the VM; a userdata is looked at as what it is.
     unsafe {
-        let file = layout::arguments(raw).first().filter(|&&value| tag(value) == USERDATA);
-        let file = file.map(|&value| referred::<Userdata>(value));
+        let file = Stack::new(raw).arguments().first().map(|value| value.slot());
+        let file = file.filter(|&slot| tag(slot) == USERDATA).map(referred::<Userdata>);
         match file.filter(|&file| (*file).subkind == SUBKIND_FILE) {
             Some(file) => write_to(raw, file, 1, known.method_write),
             None => (known.method_write)(raw),
@@ -538,9 +511,10 @@ unsafe extern "C-unwind" fn setvbuf(raw: *mut lua_State) -> c_int {
     // SAFETY: called by the VM. A userdata as long as a file is looked at as one: what is there is
     // only compared.
     unsafe {
-        let file = ffi::lua_touserdata(raw, 1).cast::<*mut FILE>();
-        let is_long = ffi::lua_objlen(raw, 1) >= size_of::<*mut FILE>();
-        if file.is_null() || !is_long || file.read_unaligned() != stdio::stream() {
+        let lua = Stack::new(raw);
+        let file = lua.userdata(1).cast::<*mut FILE>();
+        let is_long = lua.length(1) >= size_of::<*mut FILE>();
+        if file.is_null() || !is_long || !Stream::output().is(file.read_unaligned()) {
             return (known.setvbuf)(raw);
         }
         let names = [c"full".as_ptr(), c"line".as_ptr(), c"no".as_ptr(), std::ptr::null()];
@@ -548,14 +522,14 @@ unsafe extern "C-unwind" fn setvbuf(raw: *mut lua_State) -> c_int {
         // A size would be everybody's.
         ffi::luaL_optinteger(raw, 3, 0);
         let mode = [Mode::Full, Mode::Line, Mode::Call][mode as usize];
-        let output = &state::account(raw).output;
+        let output = &lua.account().output;
         output.mode.set(mode);
         stdio::flush();
         if let Some(reason) = stdio::loss_after(&output.told) {
             fail(reason, ());
             return luaL_fileresult(raw, 0, std::ptr::null());
         }
-        ffi::lua_pushboolean(raw, 1);
+        lua.push_boolean(true);
     }
     1
 }

@@ -3,24 +3,21 @@
 
 use std::ffi::{c_int, c_void};
 
+use super::hook;
 use super::stdio::{lock_errors, take_error_piece, write_error, write_parts};
-use super::{hook, state};
+use crate::os::errno::set_errno;
+use crate::os::stdio::stream::{Stream, is_file};
 use crate::os::stdio::{self, FILE, Lock};
 
+// SAFETY: numbers, which the system checks; whoever locks the list lets it go.
 unsafe extern "C" {
-    static stderr: *mut FILE;
-    fn flockfile(stream: *mut FILE);
-    fn funlockfile(stream: *mut FILE);
-    fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
-    fn _IO_fflush(stream: *mut FILE) -> c_int;
-    fn _IO_list_lock();
-    fn _IO_list_unlock();
+    safe fn lseek64(descriptor: c_int, offset: i64, from: c_int) -> i64;
+    safe fn _IO_list_lock();
+    safe fn _IO_list_unlock();
     fn _IO_iter_begin() -> *mut c_void;
     fn _IO_iter_end() -> *mut c_void;
     fn _IO_iter_next(at: *mut c_void) -> *mut c_void;
     fn _IO_iter_file(at: *mut c_void) -> *mut FILE;
-    fn ftrylockfile(stream: *mut FILE) -> c_int;
-    fn __fpending(stream: *mut FILE) -> usize;
 }
 
 /// What LuaJIT's `write` calls for each piece, in place of `fwrite`; see build.rs. Raises if its
@@ -35,30 +32,17 @@ unsafe extern "C-unwind" fn __wrap_fwrite(
     count: usize,
     to: *mut FILE,
 ) -> usize {
-    /// A stream that is locked.
-    struct Locked(*mut FILE);
-    impl Drop for Locked {
-        fn drop(&mut self) {
-            // SAFETY: locked by this thread, in what follows.
-            unsafe { funlockfile(self.0) };
-        }
-    }
     // SAFETY: the arguments of `fwrite`: an open stream and so many bytes.
-    let (bytes, errors) =
-        unsafe { (std::slice::from_raw_parts(from.cast::<u8>(), size * count), stderr) };
-    let written = if to == errors {
+    let (bytes, stream) =
+        unsafe { (std::slice::from_raw_parts(from.cast::<u8>(), size * count), Stream::new(to)) };
+    let written = if stream == Stream::errors() {
         take_error_piece(bytes).unwrap_or_else(|| {
             let lock = lock_errors();
             write_parts(bytes, |part| write_error(&lock, part))
         })
     } else {
-        // SAFETY: an open stream.
-        unsafe { flockfile(to) };
-        let _locked = Locked(to);
-        // SAFETY: the stream is locked, pointer and length are those of a slice.
-        write_parts(bytes, |part| unsafe {
-            fwrite_unlocked(part.as_ptr().cast(), 1, part.len(), to)
-        })
+        let stream = stream.wait_and_lock();
+        write_parts(bytes, |part| stream.write(part).0)
     };
     if written == bytes.len() { count } else { written / size.max(1) }
 }
@@ -73,20 +57,15 @@ unsafe extern "C" fn __wrap_fflush(stream: *mut FILE) -> c_int {
         flush_files();
         return 0;
     }
-    if stream != stdio::stream() {
-        // SAFETY: `fflush` takes any open stream.
-        return unsafe { _IO_fflush(stream) };
+    // SAFETY: `fflush` takes an open stream.
+    let stream = unsafe { Stream::new(stream) };
+    if stream != Stream::output() {
+        return stream.flush();
     }
     let reason = Lock::take().map_or(Some(libc::EINTR), |lock| lock.flush());
-    let raw = hook::running();
-    if raw.is_null() {
-        return if reason.is_some() { -1 } else { 0 };
-    }
-    // SAFETY: the state that this thread runs.
-    let told = unsafe { &state::account(raw).output.told };
-    let Some(reason) = reason.or(stdio::loss_after(told)) else { return 0 };
-    // SAFETY: the address of this thread's errno.
-    unsafe { *libc::__errno_location() = reason };
+    let found = hook::with_account(|account| stdio::loss_after(&account.output.told)).flatten();
+    let Some(reason) = reason.or(found) else { return 0 };
+    set_errno(reason);
     -1
 }
 
@@ -96,14 +75,14 @@ unsafe extern "C" fn __wrap_fflush(stream: *mut FILE) -> c_int {
 /// As for `fseeko`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_fseeko64(stream: *mut FILE, offset: i64, from: c_int) -> c_int {
-    if stream != stdio::stream() {
-        // SAFETY: the arguments of `fseeko`, handed on.
-        return unsafe { libc::fseeko(stream, offset, from) };
+    // SAFETY: `fseeko` takes an open stream.
+    let stream = unsafe { Stream::new(stream) };
+    if stream != Stream::output() {
+        return stream.seek(offset, from);
     }
     let Some(lock) = Lock::take() else { return -1 };
     let reason = lock.flush();
-    // SAFETY: a descriptor and numbers.
-    let is_done = unsafe { libc::lseek64(libc::STDOUT_FILENO, offset, from) >= 0 };
+    let is_done = lseek64(libc::STDOUT_FILENO, offset, from) >= 0;
     if let Some(reason) = reason {
         stdio::note_loss(reason);
     }
@@ -116,13 +95,13 @@ unsafe extern "C" fn __wrap_fseeko64(stream: *mut FILE, offset: i64, from: c_int
 /// As for `ftello`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_ftello64(stream: *mut FILE) -> i64 {
-    if stream != stdio::stream() {
-        // SAFETY: the argument of `ftello`, handed on.
-        return unsafe { libc::ftello(stream) };
+    // SAFETY: `ftello` takes an open stream.
+    let stream = unsafe { Stream::new(stream) };
+    if stream != Stream::output() {
+        return stream.position();
     }
     stdio::flush();
-    // SAFETY: a descriptor and numbers.
-    unsafe { libc::lseek64(libc::STDOUT_FILENO, 0, libc::SEEK_CUR) }
+    lseek64(libc::STDOUT_FILENO, 0, libc::SEEK_CUR)
 }
 
 /// Writes what `io.popen` has written before a child starts, so that the child finds it: standard
@@ -130,31 +109,20 @@ unsafe extern "C" fn __wrap_ftello64(stream: *mut FILE) -> i64 {
 /// C library would wait for it, and hold up whoever opens or closes a file meanwhile.
 fn flush_files() {
     stdio::flush();
-    // SAFETY: while the list is locked, its streams stay; each is used only while it is locked.
-    unsafe {
-        _IO_list_lock();
-        let mut at = _IO_iter_begin();
-        while at != _IO_iter_end() {
-            let stream = _IO_iter_file(at);
-            if ftrylockfile(stream) == 0 {
-                if __fpending(stream) > 0 && stream != stdio::stream() && is_file(stream) {
-                    // What fails is told by who closes it.
-                    _IO_fflush(stream);
-                }
-                funlockfile(stream);
-            }
-            at = _IO_iter_next(at);
+    _IO_list_lock();
+    // SAFETY: while the list is locked, its streams stay.
+    let streams = unsafe {
+        let (first, end) = (_IO_iter_begin(), _IO_iter_end());
+        let some = move |at| Some(at).filter(|&at| at != end);
+        std::iter::successors(some(first), move |&at| some(_IO_iter_next(at)))
+            .map(|at| Stream::new(_IO_iter_file(at)))
+    };
+    for stream in streams {
+        let Some(_locked) = stream.try_lock() else { continue };
+        if stream.pending() > 0 && stream != Stream::output() && is_file(stream) {
+            // What fails is told by who closes it.
+            stream.flush();
         }
-        _IO_list_unlock();
     }
-}
-
-/// Whether writing to it does not wait for anybody.
-unsafe fn is_file(stream: *mut FILE) -> bool {
-    // SAFETY: an open stream; all zero is a valid record.
-    unsafe {
-        let mut found: libc::stat = std::mem::zeroed();
-        libc::fstat(libc::fileno(stream), &raw mut found) == 0
-            && found.st_mode & libc::S_IFMT == libc::S_IFREG
-    }
+    _IO_list_unlock();
 }

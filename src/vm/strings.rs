@@ -2,14 +2,14 @@
 //! does: LuaJIT's own do not before they are done. To scripts they are those (`stock.rs`); what
 //! finds text without a pattern still is.
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use mlua::ffi::{self, lua_State, luaL_Buffer};
+use mlua::ffi::{self, luaL_Buffer};
 
-use super::hook;
-use super::layout::{self, Function, STRING, tag};
+use super::layout::{self, Function, Live, Slot};
 use super::pattern::{Caller, Captured, Fault, Matcher};
 use super::stack::{Stack, function};
 use super::stock::{Original, go_on, replace};
@@ -49,12 +49,9 @@ fn is_special(byte: u8) -> bool {
 /// They are there as long as the string is on the stack.
 #[inline]
 fn string(lua: Stack<'_>, index: c_int) -> &[u8] {
-    // SAFETY: the VM has called a function of ours; the string stays among its arguments.
-    unsafe {
-        let given = layout::arguments(lua.raw()).get(index as usize - 1);
-        if let Some(&slot) = given.filter(|&&slot| tag(slot) == STRING) {
-            return layout::text_with_zero(slot);
-        }
+    let given = lua.arguments().get(index as usize - 1);
+    if let Some(text) = given.and_then(|value| value.text_with_zero()) {
+        return text;
     }
     let text = lua.check_text(index);
     // SAFETY: all strings of the VM end with a zero.
@@ -62,28 +59,26 @@ fn string(lua: Stack<'_>, index: c_int) -> &[u8] {
 }
 
 /// A function of ours that the VM has called.
-struct Called(*mut lua_State);
+struct Called<'a>(Stack<'a>);
 
-impl Caller for Called {
+impl Caller for Called<'_> {
     fn pause(&self) {
-        // SAFETY: the state that has called; nothing is live here that would need dropping.
-        unsafe { hook::look(self.0) };
+        self.0.look();
     }
 
     #[cold]
     fn fail(&self, fault: Fault) -> ! {
-        // SAFETY: the state that has called is about to be unwound; the text is a constant.
-        unsafe { ffi::luaL_error(self.0, fault.text().as_ptr()) };
+        self.0.place_and_raise(fault.text());
         // It does not come back.
         std::process::abort()
     }
 }
 
-type Search<'a> = Matcher<'a, Called>;
+type Search<'a> = Matcher<'a, Called<'a>>;
 
 /// A matcher for two such strings.
-fn matcher<'a>(lua: Stack<'_>, subject: &'a [u8], pattern: &'a [u8]) -> Search<'a> {
-    Matcher::new(&subject[..subject.len() - 1], pattern, Called(lua.raw()))
+fn matcher<'a>(lua: Stack<'a>, subject: &'a [u8], pattern: &'a [u8]) -> Search<'a> {
+    Matcher::new(&subject[..subject.len() - 1], pattern, Called(lua))
 }
 
 /// What a match has captured, pushed; `count` values.
@@ -148,29 +143,29 @@ fn gmatch(lua: Stack<'_>) -> c_int {
     results
 }
 
-/// What `string.gmatch` returns: the subject, the pattern, and where to go on are its upvalues. The
-/// last is an integer where numbers are kept.
+/// The upvalues of what `string.gmatch` returns: the subject and the pattern, strings or numbers,
+/// and where to go on, in the lower half of a slot.
+#[repr(C)]
+struct Walk<'a> {
+    texts: [Live<'a>; 2],
+    next: Cell<Slot>,
+}
+
+/// What `string.gmatch` returns.
 fn gmatch_next(lua: Stack<'_>) -> c_int {
-    // SAFETY: the function has these three upvalues, strings or numbers the first two.
-    let (values, texts) = unsafe {
-        let values = layout::upvalues(lua.raw());
-        let text = |index: usize| {
-            let slot = values.add(index).read();
-            (tag(slot) == STRING).then(|| layout::text_with_zero(slot))
-        };
-        (values, (text(0), text(1)))
+    // SAFETY: the function has these three upvalues, which are alive as it is.
+    let walk = unsafe { &*layout::upvalues(lua.raw()).cast::<Walk<'_>>() };
+    let text = |index: usize| {
+        let text = walk.texts[index].text_with_zero();
+        text.unwrap_or_else(|| string(lua, ffi::lua_upvalueindex(index as c_int + 1)))
     };
-    let text = |index| string(lua, ffi::lua_upvalueindex(index));
-    let subject = texts.0.unwrap_or_else(|| text(1));
-    let pattern = texts.1.unwrap_or_else(|| text(2));
-    // SAFETY: the third upvalue, whose lower half is the position.
-    let start = unsafe { values.add(2).read() } as usize;
+    let (subject, pattern) = (text(0), text(1));
+    let start = walk.next.get() as usize;
     let mut matcher = matcher(lua, subject, pattern);
     match matcher.find(start, 0, false) {
         Some((start, end)) => {
             let next = end + usize::from(end == start);
-            // SAFETY: likewise. No object is referred to.
-            unsafe { values.add(2).write(next as u64) };
+            walk.next.set(next as u64);
             push(lua, &matcher, (start, end), matcher.values())
         }
         None => 0,
@@ -262,8 +257,7 @@ fn gsub(lua: Stack<'_>) -> c_int {
     let most = lua.optional_integer(4, len as i64 + 1) as i32;
     let is_text = kind == ffi::LUA_TNUMBER || kind == ffi::LUA_TSTRING;
     if !is_text && kind != ffi::LUA_TFUNCTION && kind != ffi::LUA_TTABLE {
-        // SAFETY: called by the VM; the text is a constant.
-        return unsafe { ffi::luaL_argerror(lua.raw(), 3, WANTED.as_ptr()) };
+        return lua.wrong_argument(3, WANTED);
     }
     let replacement = if is_text { string(lua, 3) } else { &[0] };
     let replacement = &replacement[..replacement.len() - 1];
@@ -314,8 +308,7 @@ fn insert(lua: Stack<'_>) -> c_int {
             lua.entry(1, to - 1);
             lua.set_entry(1, to);
             if to % STEPS_MAX == 0 {
-                // SAFETY: the state that has called; nothing is live here that would need dropping.
-                unsafe { hook::look(lua.raw()) };
+                lua.look();
             }
         }
     }

@@ -16,7 +16,6 @@ use std::ptr;
 
 use mlua::ffi::{self, lua_State};
 
-use super::hook;
 use super::layout::{
     self, FALSE, NIL, Node, POINTER, STRING, Slot, TRUE, Table, Text, is_number, scrambled, tag,
 };
@@ -82,23 +81,6 @@ impl Table {
             }
         }
         self.free == self.nodes
-    }
-
-    /// The array part; what is at 0 comes first.
-    #[inline]
-    pub(crate) fn array(&self) -> &[Slot] {
-        if self.array_len == 0 {
-            return &[];
-        }
-        // SAFETY: the array part has so many slots.
-        unsafe { std::slice::from_raw_parts(self.array, self.array_len as usize) }
-    }
-
-    /// The hash part, with entries that are nil.
-    #[inline]
-    pub(crate) fn hash(&self) -> &[Node] {
-        // SAFETY: the hash part has one node more than its mask says.
-        unsafe { std::slice::from_raw_parts(self.nodes, self.mask as usize + 1) }
     }
 
     /// Raises if the array of a large table, which LuaJIT is about to make longer, is beside a long
@@ -209,7 +191,7 @@ impl Table {
         // what has no nil.
         unsafe {
             if self.is_large() {
-                hook::look(raw);
+                Stack::new(raw).look();
             }
             if self.is_full() && lj_tab_get(raw, self, &key) == lj_tab_get(raw, self, &NIL) {
                 self.prepare(raw, key);

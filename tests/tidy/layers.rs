@@ -27,7 +27,6 @@ const LAYERS: &[&str] = &[
     "vm",
     "lua",
     "cli",
-    "linked",
 ];
 
 /// Modules that ignore each other although one comes first.

@@ -8,28 +8,18 @@
 use std::ffi::c_int;
 
 use super::start;
-use crate::os::epoll;
+use crate::os::{epoll, signal};
 
 /// Ends the process by the signal, unless it is to live on.
-extern "C" fn on_broken_pipe(signal: c_int) {
+extern "C" fn on_broken_pipe(number: c_int) {
     if epoll::has_sockets() || start::ignores_broken_pipes() {
         return;
     }
-    // SAFETY: both may be called in a handler. The signal, blocked meanwhile, comes after it.
-    unsafe {
-        libc::signal(signal, libc::SIG_DFL);
-        libc::raise(signal);
-    }
+    // The signal, blocked meanwhile, comes after the handler.
+    signal::die_of(number);
 }
 
 /// Installs the handler.
 pub(super) fn init() {
-    // SAFETY: all zero is a valid sigaction, which is filled; the handler only does what handlers
-    // may do.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_broken_pipe as *const () as libc::sighandler_t;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigaction(libc::SIGPIPE, &raw const action, std::ptr::null_mut());
-    }
+    signal::handle(libc::SIGPIPE, on_broken_pipe);
 }

@@ -9,8 +9,12 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, getpriority_process, waitpid};
+
 use super::FILE;
 use super::shortage::{stream_with_room, with_room};
+use crate::os::errno::{errno, set_errno};
 use crate::os::{self, runtime};
 
 /// A mode for `fopen` is read up to here.
@@ -34,27 +38,14 @@ pub(super) fn init() {
     USUAL_PRIORITY.store(priority(), Ordering::Relaxed);
 }
 
-/// Calls `open` with the mode and, behind its first `keep` letters, an `e`: a descriptor that
-/// programs which are executed do not get.
-///
-/// # Safety
-/// `mode` must be a C string.
-unsafe fn with_private<R>(
-    mode: *const c_char,
-    keep: usize,
-    open: impl FnOnce(*const c_char) -> R,
-) -> R {
-    // SAFETY: `fopen` and `popen` take a terminated text as mode.
-    let given = unsafe { CStr::from_ptr(mode) }.to_bytes();
-    let mut text = [0u8; MODE_MAX + 1];
-    // A longer one is none that anybody writes, and an empty one is an error.
+/// The mode and, behind its first `keep` letters, an `e`: a descriptor that programs which are
+/// executed do not get. A longer one is none that anybody writes, and an empty one is an error.
+fn private(mode: &CStr, keep: usize) -> CString {
+    let given = mode.to_bytes();
     if given.len() < keep.max(1) || given.len() >= MODE_MAX {
-        return open(mode);
+        return mode.to_owned();
     }
-    text[..keep].copy_from_slice(&given[..keep]);
-    text[keep] = b'e';
-    text[keep + 1..=given.len()].copy_from_slice(&given[keep..]);
-    open(text.as_ptr().cast())
+    CString::new([&given[..keep], b"e", &given[keep..]].concat()).expect("no zero is in it")
 }
 
 /// # Safety
@@ -62,7 +53,10 @@ unsafe fn with_private<R>(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
     // SAFETY: `fopen` takes terminated texts.
-    stream_with_room(|| unsafe { with_private(mode, 1, |mode| libc::fopen(path, mode)) })
+    unsafe {
+        let mode = private(CStr::from_ptr(mode), 1);
+        stream_with_room(|| libc::fopen(path, mode.as_ptr()))
+    }
 }
 
 /// # Safety
@@ -122,9 +116,8 @@ fn with_limit(command: &CStr) -> CString {
 }
 
 /// The calling thread's; less is more.
-fn priority() -> c_int {
-    // SAFETY: asks for a number.
-    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+fn priority() -> i32 {
+    getpriority_process(None).unwrap_or_default()
 }
 
 /// # Safety
@@ -139,19 +132,14 @@ unsafe extern "C" fn __wrap_popen(command: *const c_char, mode: *const c_char) -
 
 fn open_pipe(command: CString, mode: CString) -> *mut FILE {
     let opened = at_usual_priority(move || {
-        let open = |mode| {
-            // SAFETY: C strings.
-            let stream = unsafe { _IO_popen(command.as_ptr(), mode) };
-            let error = std::io::Error::last_os_error().raw_os_error();
-            (stream.expose_provenance(), error.unwrap_or(libc::EIO))
-        };
-        // SAFETY: a C string.
-        unsafe { with_private(mode.as_ptr(), mode.count_bytes(), open) }
+        let mode = private(&mode, mode.count_bytes());
+        // SAFETY: C strings.
+        let stream = unsafe { _IO_popen(command.as_ptr(), mode.as_ptr()) };
+        (stream.expose_provenance(), errno())
     });
     let (stream, error) = opened.unwrap_or((0, libc::EAGAIN));
     if stream == 0 {
-        // SAFETY: the address of this thread's errno.
-        unsafe { *libc::__errno_location() = error };
+        set_errno(error);
     }
     std::ptr::with_exposed_provenance_mut(stream)
 }
@@ -172,18 +160,17 @@ unsafe extern "C" fn __wrap_system(command: *const c_char) -> c_int {
     let Some(Some(child)) = at_usual_priority(move || start_shell(&command)) else {
         return NOT_STARTED;
     };
-    let mut status = 0;
-    // SAFETY: a place for the result.
-    while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
-        if std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
-            return -1;
+    loop {
+        match waitpid(Some(child), WaitOptions::empty()) {
+            Ok(ended) => return ended.map_or(-1, |(_, status)| status.as_raw()),
+            Err(Errno::INTR) => {}
+            Err(_) => return -1,
         }
     }
-    status
 }
 
 /// Starts a shell.
-fn start_shell(command: &CStr) -> Option<libc::pid_t> {
+fn start_shell(command: &CStr) -> Option<Pid> {
     let words = [c"sh".as_ptr(), c"-c".as_ptr(), command.as_ptr(), std::ptr::null()];
     let mut child = 0;
     // SAFETY: the words are C strings, and end with a null pointer.
@@ -197,5 +184,5 @@ fn start_shell(command: &CStr) -> Option<libc::pid_t> {
             environ,
         )
     };
-    (error == 0).then_some(child)
+    Pid::from_raw(child).filter(|_| error == 0)
 }

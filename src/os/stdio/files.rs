@@ -7,6 +7,7 @@ use std::ffi::c_int;
 use std::sync::OnceLock;
 
 use super::FILE;
+use crate::os::errno::set_errno;
 
 /// About what a stream takes: its record, and its buffer once it is used.
 pub const FILE_BYTES: usize = 4736;
@@ -30,8 +31,7 @@ fn count(is_more: bool) -> bool {
 /// Opens a stream, unless its context must not have one more.
 pub(super) fn open(open: impl FnOnce() -> *mut FILE) -> *mut FILE {
     if !count(true) {
-        // SAFETY: the address of this thread's errno.
-        unsafe { *libc::__errno_location() = libc::ENOMEM };
+        set_errno(libc::ENOMEM);
         return std::ptr::null_mut();
     }
     let stream = open();

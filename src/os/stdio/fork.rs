@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::os::{descriptors, signal};
 
+// SAFETY: functions, which live as long as the process.
 unsafe extern "C" {
-    fn pthread_atfork(
+    safe fn pthread_atfork(
         before: Option<extern "C" fn()>,
         in_parent: Option<extern "C" fn()>,
         in_child: Option<extern "C" fn()>,
@@ -27,8 +28,7 @@ pub fn is_child() -> bool {
 
 /// Has forks prepared, and looked after. Call once.
 pub(super) fn init() {
-    // SAFETY: functions that live as long as the process.
-    unsafe { pthread_atfork(Some(before), Some(unblock), Some(in_child)) };
+    pthread_atfork(Some(before), Some(unblock), Some(in_child));
 }
 
 thread_local! {

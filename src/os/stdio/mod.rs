@@ -11,52 +11,44 @@
 //! reach the library under its other names.
 
 mod broken_pipe;
-#[cfg(target_env = "gnu")]
 mod children;
-#[cfg(target_env = "gnu")]
 mod files;
 pub mod fork;
 pub(crate) mod input;
 mod late;
 mod output;
-#[cfg(target_env = "gnu")]
 mod reading;
-#[cfg(target_env = "gnu")]
 mod shortage;
 mod start;
+pub(crate) mod stream;
 mod turnstile;
 mod waits;
 
-#[cfg(target_env = "gnu")]
 pub use files::{FILE_BYTES, on_file};
 pub use input::{read_line, unbuffer_input};
 pub use late::nudge;
 pub use output::{Lock, pending, use_stream};
-#[cfg(target_env = "gnu")]
 pub use reading::on_read;
-#[cfg(target_env = "gnu")]
 pub use shortage::on_shortage;
 pub use waits::{hurry, on_wait, patience};
 
 use std::cell::Cell;
 use std::ffi::c_int;
-use std::io::Error;
-use std::marker::PhantomData;
+use std::io::{Error, IsTerminal};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::fstat;
+use rustix::stdio::{stderr, stdout};
+
+use self::stream::{Locked, Stream, is_file};
 use crate::os;
 
 /// Bytes that the C library collects, where C code prints.
 const STREAM_BYTES: usize = 8192;
 
 pub(crate) use libc::FILE;
-
-unsafe extern "C" {
-    static stdout: *mut FILE;
-    static stderr: *mut FILE;
-    fn funlockfile(stream: *mut FILE);
-}
 
 thread_local! {
     /// This thread has written something, and not yet had it written to the end.
@@ -80,33 +72,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Prepares standard output. Call once, before any thread exists and anything is written.
 pub fn init() {
     turnstile::init();
-    // SAFETY: the C library's own stream, before anything is written to it; the buffer stays.
-    unsafe {
-        if libc::isatty(libc::STDOUT_FILENO) == 0 {
-            // The library heeds the size only of a buffer that it is given.
-            let buffer = Box::leak(Box::new([0; STREAM_BYTES]));
-            libc::setvbuf(stdout, buffer.as_mut_ptr(), libc::_IOFBF, buffer.len());
-        } else {
-            IS_TERMINAL.store(true, Ordering::Relaxed);
-            output::use_stream();
-        }
+    if stdout().is_terminal() {
+        IS_TERMINAL.store(true, Ordering::Relaxed);
+        output::use_stream();
+    } else {
+        Stream::output().set_buffer(STREAM_BYTES);
     }
     broken_pipe::init();
-    #[cfg(target_env = "gnu")]
     children::init();
     fork::init();
     os::exit::at_exit(at_exit);
 }
 
-#[cfg(target_env = "gnu")]
 fn is_terminal() -> bool {
     IS_TERMINAL.load(Ordering::Relaxed)
-}
-
-/// The stream.
-pub(crate) fn stream() -> *mut FILE {
-    // SAFETY: set before `main`, and not by us.
-    unsafe { stdout }
 }
 
 /// Notes that this thread prints.
@@ -117,39 +96,26 @@ fn note_printing() {
 
 /// Whether standard error is the same pipe, file or terminal.
 fn is_shared() -> bool {
-    let identity = |fd| {
-        // SAFETY: all zero is a valid record, which is filled.
-        unsafe {
-            let mut found: libc::stat = std::mem::zeroed();
-            (libc::fstat(fd, &raw mut found) == 0).then_some((found.st_dev, found.st_ino))
-        }
-    };
-    let output = identity(libc::STDOUT_FILENO);
-    output.is_some() && output == identity(libc::STDERR_FILENO)
+    let identity = |fd| fstat(fd).map(|found| (found.st_dev, found.st_ino)).ok();
+    let output = identity(stdout());
+    output.is_some() && output == identity(stderr())
 }
 
 /// The right to write to standard error, of one thread at a time; it may be taken again while it is
 /// held. Where that is the same as standard output, nobody prints meanwhile.
 #[derive(Debug)]
 pub struct ErrorLock {
-    /// False if what the thread runs is to end: it writes nothing any more.
-    is_held: bool,
+    /// Nothing if what the thread runs is to end: it writes nothing any more.
+    held: Option<Locked>,
     _shared: Option<Lock>,
-    _thread: PhantomData<*const ()>,
 }
 
 impl ErrorLock {
     /// Writes bytes; returns how many are written, and why not all, if so, as in `errno`.
     pub fn write(&self, bytes: &[u8]) -> (usize, Option<c_int>) {
-        if self.is_held { waits::write(libc::STDERR_FILENO, bytes) } else { (0, Some(libc::EINTR)) }
-    }
-}
-
-impl Drop for ErrorLock {
-    fn drop(&mut self) {
-        if self.is_held {
-            // SAFETY: this thread holds it.
-            unsafe { funlockfile(stderr) };
+        match self.held {
+            Some(_) => waits::write(stderr(), bytes),
+            None => (0, Some(libc::EINTR)),
         }
     }
 }
@@ -165,9 +131,7 @@ pub fn precede_error() -> ErrorLock {
     {
         note_loss(reason);
     }
-    // SAFETY: a stream that lives as long as the process.
-    let is_held = unsafe { waits::lock(stderr) };
-    ErrorLock { is_held, _shared: shared, _thread: PhantomData }
+    ErrorLock { held: Stream::errors().lock(), _shared: shared }
 }
 
 /// Has the system take what was collected. What is lost is noted. Who has written waits for the
@@ -214,17 +178,9 @@ fn flush_for_others() {
 
 /// Whether the system takes what was collected at once.
 fn has_room() -> bool {
-    let mut output = libc::pollfd { fd: libc::STDOUT_FILENO, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one record; does not wait. All zero is a valid record, which is filled.
-    unsafe {
-        if libc::poll(&raw mut output, 1, 0) <= 0 {
-            return false;
-        }
-        let mut found: libc::stat = std::mem::zeroed();
-        output::has_little()
-            || libc::fstat(libc::STDOUT_FILENO, &raw mut found) == 0
-                && found.st_mode & libc::S_IFMT == libc::S_IFREG
-    }
+    let mut output = [PollFd::from_borrowed_fd(stdout(), PollFlags::OUT)];
+    let is_ready = poll(&mut output, Some(&Timespec::default())).is_ok_and(|count| count > 0);
+    is_ready && (output::has_little() || is_file(stdout()))
 }
 
 /// Notes that output was lost, for a reason as in `errno`: `fflush` is to tell of it. If that was

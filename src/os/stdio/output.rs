@@ -6,14 +6,15 @@
 //! lock: so that what both print comes in the order in which they do.
 
 use std::cell::{Cell, UnsafeCell};
-use std::ffi::{c_int, c_void};
-use std::marker::PhantomData;
+use std::ffi::c_int;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::stdio::stdout;
+
+use super::stream::{Locked, Stream};
 use super::turnstile::Turnstile;
 use super::waits;
-use super::{FILE, stdout};
 
 /// Bytes that wait: what a pipe takes as a whole (`PIPE_BUF`), so that whatever else writes to it
 /// comes in between calls. A call that would exceed it has what is there written before.
@@ -21,15 +22,6 @@ const USUAL_BYTES: usize = 4096;
 
 /// With room for a call that is longer.
 const BYTES: usize = 8192;
-
-unsafe extern "C" {
-    fn funlockfile(stream: *mut FILE);
-    fn fwrite_unlocked(from: *const c_void, size: usize, count: usize, to: *mut FILE) -> usize;
-    fn fflush_unlocked(stream: *mut FILE) -> c_int;
-    fn __fpending(stream: *mut FILE) -> usize;
-    #[cfg(target_env = "gnu")]
-    fn __fpurge(stream: *mut FILE);
-}
 
 /// What was printed.
 struct Bytes(UnsafeCell<[u8; BYTES]>);
@@ -47,33 +39,6 @@ static LENGTH: AtomicUsize = AtomicUsize::new(0);
 fn with_bytes<R>(body: impl FnOnce(&mut [u8; BYTES]) -> R) -> R {
     // SAFETY: who has the right to print is one thread, which is here once.
     body(unsafe { &mut *WAITING.0.get() })
-}
-
-/// Bytes that wait in the C library's stream.
-#[inline]
-fn pending_in_stream() -> usize {
-    // SAFETY: reads two pointers of a stream that lives as long as the process.
-    unsafe { __fpending(stdout) }
-}
-
-/// Gives bytes to the C library's stream, whose lock is held: how many it has taken, and why not
-/// all, if so.
-fn give(bytes: &[u8]) -> (usize, Option<c_int>) {
-    // SAFETY: the stream is locked, pointer and length are those of a slice.
-    let written = unsafe { fwrite_unlocked(bytes.as_ptr().cast(), 1, bytes.len(), stdout) };
-    (written, (written < bytes.len()).then(waits::errno))
-}
-
-/// Takes the stream's lock; false if what the thread runs is to end first.
-fn lock_stream() -> bool {
-    // SAFETY: a stream that lives as long as the process.
-    unsafe { waits::lock(stdout) }
-}
-
-/// Lets it go.
-fn unlock_stream() {
-    // SAFETY: this thread holds it.
-    unsafe { funlockfile(stdout) };
 }
 
 /// Whose lock is the right to print: [`OURS`], or the stream's.
@@ -98,10 +63,12 @@ pub fn use_stream() {
 /// Hands what waits on to the stream. Our lock is held.
 #[cold]
 fn change() {
-    if MODE.load(Ordering::Relaxed) != STREAM && lock_stream() {
+    if MODE.load(Ordering::Relaxed) != STREAM
+        && let Some(stream) = Stream::output().lock()
+    {
         let length = LENGTH.swap(0, Ordering::Relaxed);
-        with_bytes(|bytes| give(&bytes[..length]));
-        unlock_stream();
+        with_bytes(|bytes| stream.write(&bytes[..length]));
+        drop(stream);
         MODE.store(STREAM, Ordering::Release);
     }
 }
@@ -114,7 +81,7 @@ pub fn pending() -> usize {
     if MODE.load(Ordering::Relaxed) == OWN {
         return waiting;
     }
-    waiting + pending_in_stream()
+    waiting + Stream::output().pending()
 }
 
 /// Whether what waits is as little as a pipe takes at once when it takes anything.
@@ -131,19 +98,19 @@ pub(super) fn reset() {
 /// taking it and [`Lock::end_call`] is one call, which is written as one piece where that can be.
 #[derive(Debug)]
 pub struct Lock {
-    is_ours: bool,
+    /// The stream, if its lock is held instead of ours.
+    stream: Option<Locked>,
     /// Where what waits has begun to be that of this call.
     start: Cell<usize>,
     /// Why some of this call, or of what waited before, is lost, as in `errno`; 0 if nothing is.
     loss: Cell<c_int>,
-    _thread: PhantomData<*const ()>,
 }
 
 impl Lock {
     #[inline]
-    fn new(is_ours: bool) -> Lock {
+    fn new(stream: Option<Locked>) -> Lock {
         let start = Cell::new(LENGTH.load(Ordering::Relaxed));
-        Lock { is_ours, start, loss: Cell::new(0), _thread: PhantomData }
+        Lock { stream, start, loss: Cell::new(0) }
     }
 
     /// Waits for it; none if what the thread runs is to end first: another thread may have it for
@@ -156,7 +123,7 @@ impl Lock {
                 return None;
             }
             if MODE.load(Ordering::Relaxed) == OWN {
-                return Some(Lock::new(true));
+                return Some(Lock::new(None));
             }
             OURS.leave();
         }
@@ -167,7 +134,7 @@ impl Lock {
     fn take_stream() -> Option<Lock> {
         if OURS.is_mine() {
             // It goes on with what it has begun with.
-            return OURS.take().then(|| Lock::new(true));
+            return OURS.take().then(|| Lock::new(None));
         }
         if MODE.load(Ordering::Acquire) != STREAM {
             if !OURS.take() {
@@ -176,7 +143,7 @@ impl Lock {
             change();
             OURS.leave();
         }
-        lock_stream().then(|| Lock::new(false))
+        Stream::output().lock().map(|stream| Lock::new(Some(stream)))
     }
 
     /// Takes it if no other thread has it.
@@ -184,15 +151,14 @@ impl Lock {
         let is_mine = OURS.is_mine();
         if (is_mine || MODE.load(Ordering::Relaxed) != STREAM) && OURS.try_take() {
             if MODE.load(Ordering::Relaxed) == OWN || is_mine {
-                return Some(Lock::new(true));
+                return Some(Lock::new(None));
             }
             change();
             OURS.leave();
         }
-        let is_free = MODE.load(Ordering::Acquire) == STREAM
-            // SAFETY: the stream is open as long as the process runs; `Lock` gives its lock back.
-            && unsafe { waits::try_lock(stdout) };
-        is_free.then(|| Lock::new(false))
+        let is_shared = MODE.load(Ordering::Acquire) == STREAM;
+        let stream = is_shared.then(|| Stream::output().try_lock()).flatten();
+        stream.map(|stream| Lock::new(Some(stream)))
     }
 
     /// The same, waiting so long at a time, until `patience` gives no more.
@@ -245,10 +211,16 @@ impl Lock {
         }
         if bytes.len() <= BYTES - LENGTH.load(Ordering::Relaxed) {
             self.add(bytes);
-        } else if self.is_ours {
-            self.note(waits::write(libc::STDOUT_FILENO, bytes).1);
         } else {
-            self.note(give(bytes).1);
+            self.note(self.give(bytes).1);
+        }
+    }
+
+    /// Hands bytes on: how many are gone, and why not all, if so.
+    fn give(&self, bytes: &[u8]) -> (usize, Option<c_int>) {
+        match &self.stream {
+            None => waits::write(stdout(), bytes),
+            Some(stream) => stream.write(bytes),
         }
     }
 
@@ -260,7 +232,7 @@ impl Lock {
     /// lost, if so.
     #[inline]
     pub fn end_call(&self) -> Option<c_int> {
-        if LENGTH.load(Ordering::Relaxed) > USUAL_BYTES || !self.is_ours {
+        if LENGTH.load(Ordering::Relaxed) > USUAL_BYTES || self.stream.is_some() {
             self.end_long();
         }
         self.loss_so_far()
@@ -273,13 +245,11 @@ impl Lock {
 
     #[cold]
     fn end_long(&self) {
-        if self.is_ours {
-            return self.write_out(self.start.get());
-        }
+        let Some(stream) = &self.stream else { return self.write_out(self.start.get()) };
         let length = LENGTH.load(Ordering::Relaxed);
-        let before = pending_in_stream();
+        let before = Stream::output().pending();
         if before > 0 && before + length > USUAL_BYTES {
-            self.note(self.flush_stream());
+            self.note(flush_stream(stream));
         }
         self.write_out(length);
     }
@@ -293,10 +263,7 @@ impl Lock {
         }
         let gone = with_bytes(|bytes| {
             let waiting = &bytes[..length];
-            let (gone, loss) = match self.is_ours {
-                true => waits::write(libc::STDOUT_FILENO, waiting),
-                false => give(waiting),
-            };
+            let (gone, loss) = self.give(waiting);
             self.note(loss);
             // Who is to end leaves the rest to others. What has failed is gone.
             let gone = if loss == Some(libc::EINTR) { gone } else { length };
@@ -311,49 +278,32 @@ impl Lock {
     /// off, since what the thread runs is to end (EINTR), the rest still waits.
     pub fn flush(&self) -> Option<c_int> {
         self.write_out(BYTES);
-        if !self.is_ours {
-            self.note(self.flush_stream());
+        if let Some(stream) = &self.stream {
+            self.note(flush_stream(stream));
         }
         self.loss_so_far()
     }
+}
 
-    fn flush_stream(&self) -> Option<c_int> {
-        #[cfg(target_env = "gnu")]
-        if !super::is_terminal() {
-            return self.flush_waiting();
-        }
-        // SAFETY: the stream is locked.
-        (unsafe { fflush_unlocked(stdout) } != 0).then(waits::errno)
+fn flush_stream(stream: &Locked) -> Option<c_int> {
+    if super::is_terminal() {
+        return stream.flush();
     }
-
-    /// The C library gives up what a slow reader of a non-blocking descriptor does not take.
-    #[cfg(target_env = "gnu")]
-    fn flush_waiting(&self) -> Option<c_int> {
-        // SAFETY: the stream is locked; a stream begins with its head, which says where what waits
-        // begins.
-        let waiting = unsafe {
-            let start = (*stdout.cast::<super::reading::Head>()).write_start;
-            match pending_in_stream() {
-                0 => return None,
-                length => std::slice::from_raw_parts(start, length),
-            }
-        };
-        let (gone, loss) = waits::write(libc::STDOUT_FILENO, waiting);
-        let rest = if loss == Some(libc::EINTR) { waiting[gone..].to_vec() } else { Vec::new() };
-        // SAFETY: the stream is locked, and what waits in it is not used any more.
-        unsafe { __fpurge(stdout) };
-        give(&rest);
-        loss
-    }
+    // The C library gives up what a slow reader of a non-blocking descriptor does not take.
+    let (rest, loss) = stream.take_waiting(|waiting| {
+        let (gone, loss) = waits::write(stdout(), waiting);
+        let is_kept = loss == Some(libc::EINTR);
+        (if is_kept { waiting[gone..].to_vec() } else { Vec::new() }, loss)
+    })?;
+    stream.write(&rest);
+    loss
 }
 
 impl Drop for Lock {
     #[inline]
     fn drop(&mut self) {
-        if self.is_ours {
+        if self.stream.is_none() {
             OURS.leave();
-        } else {
-            unlock_stream();
         }
     }
 }

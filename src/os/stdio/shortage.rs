@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::FILE;
+use crate::os::errno::{errno, set_errno};
 
 /// Collects what the thread's context does not refer to; false if that is of no use.
 static RELIEVE: OnceLock<fn() -> bool> = OnceLock::new();
@@ -19,13 +20,13 @@ pub(super) fn with_room<R>(failed: impl Fn(&R) -> bool, mut open: impl FnMut() -
     if !failed(&opened) {
         return opened;
     }
-    let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    let error = errno();
     let is_shortage = matches!(error, libc::EMFILE | libc::ENFILE);
     if is_shortage && RELIEVE.get().is_some_and(|relieve| relieve()) {
         return open();
     }
-    // SAFETY: the address of this thread's errno, which the collection may have changed.
-    unsafe { *libc::__errno_location() = error };
+    // The collection may have changed it.
+    set_errno(error);
     opened
 }
 

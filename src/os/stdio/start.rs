@@ -4,17 +4,14 @@
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::os::signal;
+
 /// SIGPIPE was ignored: whoever did that has writes fail instead.
 static IGNORES_BROKEN_PIPES: AtomicBool = AtomicBool::new(false);
 
 /// Runs before Rust's runtime.
 extern "C" fn look() {
-    // SAFETY: all zero is a valid sigaction, which is filled.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut action);
-        IGNORES_BROKEN_PIPES.store(action.sa_sigaction == libc::SIG_IGN, Ordering::Relaxed);
-    }
+    IGNORES_BROKEN_PIPES.store(signal::is_ignored(libc::SIGPIPE), Ordering::Relaxed);
     for fd in libc::STDIN_FILENO..=libc::STDERR_FILENO {
         hold_place(fd);
     }

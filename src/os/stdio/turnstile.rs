@@ -3,15 +3,13 @@
 //! it has said that it waits: then whoever lets the lock go sees that.
 
 use std::cell::Cell;
-use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence};
 use std::time::Duration;
 
-use super::waits;
+use rustix::thread::futex::{self, Timespec};
+use rustix::thread::{MembarrierCommand, membarrier};
 
-/// Of `membarrier`, which the crate `libc` does not have.
-const REGISTER_BARRIER: c_int = 1 << 4;
-const BARRIER: c_int = 1 << 3;
+use super::waits;
 
 /// Where the system has no such barrier, those who wait look again after so long.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -41,14 +39,10 @@ fn new_number() -> u32 {
     NUMBER.get()
 }
 
-fn barrier(command: c_int) -> bool {
-    // SAFETY: a system call without pointers.
-    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
-}
-
 /// Prepares the process. Call once.
 pub(super) fn init() {
-    HAS_BARRIER.store(barrier(REGISTER_BARRIER), Ordering::Relaxed);
+    let has_barrier = membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
+    HAS_BARRIER.store(has_barrier, Ordering::Relaxed);
 }
 
 /// The lock. Its holder may take it again.
@@ -104,7 +98,8 @@ impl Turnstile {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         // Who has let it go before this has seen that somebody waits, or has it free for the next
         // try: its two steps are not on both sides of the barrier.
-        let has_barrier = HAS_BARRIER.load(Ordering::Relaxed) && barrier(BARRIER);
+        let has_barrier = HAS_BARRIER.load(Ordering::Relaxed)
+            && membarrier(MembarrierCommand::PrivateExpedited).is_ok();
         let mut is_taken = self.try_take();
         while !is_taken {
             let Some(time) = patience() else { break };
@@ -122,13 +117,9 @@ impl Turnstile {
     fn sleep(&self, holder: u32, time: Duration) {
         // The system goes on with a wait that has no limit once a signal's handler has returned.
         let time = time.min(LONGEST);
-        let limit = libc::timespec {
-            tv_sec: time.as_secs().cast_signed(),
-            tv_nsec: time.subsec_nanos().into(),
-        };
-        let (holders, wait) = (self.holder.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
-        // SAFETY: a word that lives as long as the lock, and a time.
-        unsafe { libc::syscall(libc::SYS_futex, holders, wait, holder, &raw const limit) };
+        let limit =
+            Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+        let _ = futex::wait(&self.holder, futex::Flags::PRIVATE, holder, Some(&limit));
     }
 
     /// Lets it go.
@@ -149,9 +140,7 @@ impl Turnstile {
 
     #[cold]
     fn wake(&self) {
-        let (holders, wake) = (self.holder.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG);
-        // SAFETY: a word that lives as long as the lock.
-        unsafe { libc::syscall(libc::SYS_futex, holders, wake, 1) };
+        let _ = futex::wake(&self.holder, futex::Flags::PRIVATE, 1);
     }
 
     /// Makes it free, in a process that was forked off one whose threads may have held it.

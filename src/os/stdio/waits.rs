@@ -2,12 +2,16 @@
 //! descriptor blocks. Who waits is free to end: the thread is kicked, which ends the wait.
 
 use std::ffi::c_int;
-use std::io::Error;
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::FILE;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::stream::file_type;
 
 /// Whether what this thread runs is to end.
 static ENDS: OnceLock<fn() -> bool> = OnceLock::new();
@@ -45,10 +49,6 @@ pub(super) fn written() -> u64 {
     WRITTEN.load(Ordering::Relaxed)
 }
 
-pub(super) fn errno() -> c_int {
-    Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
-}
-
 /// Whether what this thread runs is to end.
 fn ends() -> bool {
     ENDS.get().is_some_and(|ends| ends())
@@ -67,52 +67,31 @@ pub(super) fn until_end() -> impl FnMut() -> Option<Duration> {
     }
 }
 
-unsafe extern "C" {
-    fn ftrylockfile(stream: *mut FILE) -> c_int;
-}
-
-/// Takes a stream's lock, if it is free.
-///
-/// # Safety
-/// An open stream.
-pub(super) unsafe fn try_lock(stream: *mut FILE) -> bool {
-    // SAFETY: see above.
-    unsafe { ftrylockfile(stream) == 0 }
-}
-
-/// Takes a stream's lock; false if what the thread runs is to end first: another thread may have it
-/// for as long as nobody reads. The C library's own wait for it cannot be ended.
-///
-/// # Safety
-/// As for [`try_lock`].
-pub(super) unsafe fn lock(stream: *mut FILE) -> bool {
+/// Looks again and again until something is found; nothing if what the thread runs is to end first.
+pub(super) fn look_again<R>(mut look: impl FnMut() -> Option<R>) -> Option<R> {
     const STEPS: u32 = 20;
-    // SAFETY: see above.
-    let is_taken = || unsafe { try_lock(stream) };
-    let is_taken_soon = || {
+    let mut steps = std::iter::from_fn(until_end()).flat_map(|_| 0..STEPS);
+    steps.find_map(|_| {
         std::thread::sleep(HURRY / STEPS);
-        is_taken()
-    };
-    let patience = until_end();
-    is_taken() || std::iter::from_fn(patience).any(|_| (0..STEPS).any(|_| is_taken_soon()))
+        look()
+    })
 }
 
 /// Waits until a descriptor is ready; false if what the thread runs is to end first.
-pub(super) fn wait(fd: c_int, events: i16) -> bool {
-    let poll = |time| {
-        let mut entry = libc::pollfd { fd, events, revents: 0 };
-        // SAFETY: one entry.
-        unsafe { libc::poll(&raw mut entry, 1, time) }
+pub(super) fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
+    let ready = |time: Option<Duration>| {
+        let time = time.map(|time| Timespec::try_from(time).expect("a short time"));
+        poll(&mut [PollFd::from_borrowed_fd(fd, events)], time.as_ref())
     };
     // What is not in the nature of the descriptor is told by its use.
-    let mut found = poll(0);
-    while found == 0 || found < 0 && errno() == libc::EINTR {
+    let mut found = ready(Some(Duration::ZERO));
+    while matches!(found, Ok(0) | Err(Errno::INTR)) {
         let is_hurried = is_hurried();
         if ends() {
             return false;
         }
-        found = poll(if is_hurried { HURRY.as_millis() as c_int } else { -1 });
-        if found == 0 && is_hurried {
+        found = ready(is_hurried.then_some(HURRY));
+        if found == Ok(0) && is_hurried {
             return false;
         }
     }
@@ -124,40 +103,31 @@ const PIPE_BYTES: usize = 4096;
 
 /// How many bytes at most are written at once to what does not keep others waiting, or to what
 /// keeps the borders of pieces; nothing for a file, which one need not wait for.
-fn piece(fd: c_int) -> Option<usize> {
-    // SAFETY: all zero is a valid record, which is filled.
-    let mode = unsafe {
-        let mut found: libc::stat = std::mem::zeroed();
-        libc::fstat(fd, &raw mut found);
-        found.st_mode & libc::S_IFMT
-    };
-    match mode {
-        libc::S_IFREG => None,
-        libc::S_IFIFO => Some(PIPE_BYTES),
+fn piece(fd: BorrowedFd<'_>) -> Option<usize> {
+    match file_type(fd) {
+        Some(FileType::RegularFile) => None,
+        Some(FileType::Fifo) => Some(PIPE_BYTES),
         _ => Some(usize::MAX),
     }
 }
 
 /// Writes bytes, however long that takes. Returns how many are written, and why not all, if so, as
 /// in `errno`: EINTR if what the thread runs is to end.
-pub(super) fn write(fd: c_int, bytes: &[u8]) -> (usize, Option<c_int>) {
+pub(super) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> (usize, Option<c_int>) {
     let (mut rest, piece) = (bytes, piece(fd));
     while !rest.is_empty() {
         let part = &rest[..rest.len().min(piece.unwrap_or(usize::MAX))];
-        if piece.is_some() && !wait(fd, libc::POLLOUT) {
+        if piece.is_some() && !wait(fd, PollFlags::OUT) {
             return (bytes.len() - rest.len(), Some(libc::EINTR));
         }
-        // SAFETY: pointer and length of a slice.
-        match unsafe { libc::write(fd, part.as_ptr().cast(), part.len()) } {
-            gone @ 1.. => {
+        match rustix::io::write(fd, part) {
+            Ok(0) => return (bytes.len() - rest.len(), Some(libc::EIO)),
+            Ok(gone) => {
                 WRITTEN.fetch_add(gone as u64, Ordering::Relaxed);
-                rest = &rest[gone as usize..];
+                rest = &rest[gone..];
             }
-            0 => return (bytes.len() - rest.len(), Some(libc::EIO)),
-            _ => match errno() {
-                libc::EINTR | libc::EAGAIN => {}
-                error => return (bytes.len() - rest.len(), Some(error)),
-            },
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return (bytes.len() - rest.len(), Some(error.raw_os_error())),
         }
     }
     (bytes.len(), None)

@@ -6,13 +6,11 @@
 
 use std::ffi::c_int;
 use std::marker::PhantomData;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use mlua::ffi::lua_State;
 
-use super::super::layout::{
-    self, FALSE, INTEGER, NIL, POINTER, STRING, Slot, TABLE, TRUE, Table, tag,
-};
+use super::super::layout::{self, FALSE, INTEGER, Live, NIL, Slot, TRUE, Table, tag};
 use super::super::stack::Stack;
 use crate::message::encode::DEPTH_MAX;
 use crate::message::{Seen, TooLarge, Writer};
@@ -32,8 +30,8 @@ impl From<TooLarge> for NotPlain {
 pub(super) fn write(lua: Stack<'_>, writer: Writer<'_>, tables: &mut Seen) -> bool {
     tables.clear();
     let mut plain = Plain { writer, tables, depth: 0 };
-    // SAFETY: a table is on top, and lives while it is there; the VM does not run meanwhile.
-    unsafe { plain.table(lua.address(-1).cast()) }.is_ok()
+    // The VM does not run meanwhile.
+    plain.table(NewTable::at(lua, -1).parts()).is_ok()
 }
 
 unsafe extern "C-unwind" {
@@ -119,10 +117,8 @@ struct Plain<'a> {
 }
 
 impl Plain<'_> {
-    /// # Safety
-    /// `table` must be a live table object, of a VM that is not running.
-    unsafe fn table(&mut self, table: *const Table) -> Result<(), NotPlain> {
-        if let Some(number) = self.tables.find_or_add(table as usize) {
+    fn table(&mut self, table: &Table) -> Result<(), NotPlain> {
+        if let Some(number) = self.tables.find_or_add(ptr::from_ref(table).addr()) {
             return Ok(self.writer.same_table(number)?);
         }
         if self.depth == DEPTH_MAX {
@@ -131,36 +127,24 @@ impl Plain<'_> {
         self.depth += 1;
         let open = self.writer.open_table()?;
         let (mut positional, mut pairs) = (0, 0);
-        // SAFETY: a live table, whose VM is not running.
-        let table = unsafe { &*table };
         let mut length = None;
-        for index in 0..table.array_len {
-            // SAFETY: the array part has so many slots.
-            let value = unsafe { table.array.add(index as usize).read() };
-            if value != NIL {
+        for (index, value) in (0..).zip(table.values()) {
+            if value.slot() != NIL {
                 if index == positional + 1 {
                     positional = index;
                 } else {
                     let key = f64::from(index);
-                    // SAFETY: the same table.
-                    let end = *length.get_or_insert_with(|| unsafe { array_length(table) });
+                    let end = *length.get_or_insert_with(|| array_length(table.array()));
                     let fillable = index <= end;
                     let is_pair = self.writer.number_or_position(key, &mut positional, fillable)?;
                     pairs += u32::from(is_pair);
                 }
-                // SAFETY: what a live table holds is live.
-                unsafe { self.value(value)? };
+                self.value(value)?;
             }
         }
-        for index in 0..=table.mask {
-            // SAFETY: the hash part has one node more than its mask says.
-            let node = unsafe { &*table.nodes.add(index as usize) };
-            if node.value != NIL {
-                // SAFETY: keys of entries that are not nil are live.
-                pairs += u32::from(unsafe { self.key(node.key, &mut positional)? });
-                // SAFETY: so are their values.
-                unsafe { self.value(node.value)? };
-            }
+        for (key, value) in table.pairs() {
+            pairs += u32::from(self.key(key, &mut positional)?);
+            self.value(value)?;
         }
         self.writer.close_table(open, positional, pairs);
         self.depth -= 1;
@@ -169,14 +153,16 @@ impl Plain<'_> {
 
     /// Writes a key; false if its value takes a position instead.
     #[inline]
-    unsafe fn key(&mut self, key: Slot, positional: &mut u32) -> Result<bool, NotPlain> {
-        match tag(key) {
-            // SAFETY: the caller says that the string is live.
-            STRING => self.writer.string_key(unsafe { layout::text(key) })?,
+    fn key(&mut self, key: Live<'_>, positional: &mut u32) -> Result<bool, NotPlain> {
+        if let Some(text) = key.text() {
+            self.writer.string_key(text)?;
+            return Ok(true);
+        }
+        match tag(key.slot()) {
             FALSE => self.writer.bool_key(false)?,
             TRUE => self.writer.bool_key(true)?,
             _ => {
-                let key = number(key).ok_or(NotPlain)?;
+                let key = number(key.slot()).ok_or(NotPlain)?;
                 return Ok(self.writer.number_or_position(key, positional, false)?);
             }
         }
@@ -184,36 +170,34 @@ impl Plain<'_> {
     }
 
     #[inline]
-    unsafe fn value(&mut self, value: Slot) -> Result<(), NotPlain> {
-        match tag(value) {
-            // SAFETY: the caller says that the string is live.
-            STRING => self.writer.string(unsafe { layout::text(value) })?,
+    fn value(&mut self, value: Live<'_>) -> Result<(), NotPlain> {
+        if let Some(text) = value.text() {
+            return Ok(self.writer.string(text)?);
+        }
+        match tag(value.slot()) {
             FALSE => self.writer.bool(false)?,
             TRUE => self.writer.bool(true)?,
-            // SAFETY: the slot holds a table, which is live as what it is in is.
-            TABLE => unsafe { self.table((value & POINTER) as *const Table)? },
-            _ => self.writer.number(number(value).ok_or(NotPlain)?)?,
+            _ => match value.table() {
+                Some(table) => self.table(table)?,
+                None => self.writer.number(number(value.slot()).ok_or(NotPlain)?)?,
+            },
         }
         Ok(())
     }
 }
 
 /// The length that the VM's `#` finds within the array part.
-///
-/// # Safety
-/// `table` must be a live table object, of a VM that is not running.
-unsafe fn array_length(table: &Table) -> u32 {
-    // SAFETY: the array part has more slots than `index`.
-    let is_nil = |index: u32| unsafe { table.array.add(index as usize).read() } == NIL;
-    let (mut low, mut high) = (0, table.array_len.saturating_sub(1));
+fn array_length(array: &[Slot]) -> u32 {
+    let is_nil = |index: usize| array[index] == NIL;
+    let (mut low, mut high) = (0, array.len().saturating_sub(1));
     if high == 0 || !is_nil(high) {
-        return high;
+        return high as u32;
     }
     while high - low > 1 {
         let middle = low + (high - low) / 2;
         if is_nil(middle) { high = middle } else { low = middle }
     }
-    low
+    low as u32
 }
 
 /// The number a slot holds, if it is one.

@@ -1,11 +1,12 @@
 //! What values refer to, and what a state consists of.
 
 use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
 use std::mem::offset_of;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::slot::{POINTER, Slot, referred};
+use super::slot::{NIL, POINTER, STRING, Slot, TABLE, referred, tag};
 
 // The types of objects in their headers.
 pub(crate) const KIND_PROTOTYPE: u8 = 7;
@@ -110,6 +111,70 @@ pub struct Node {
     pub key: Slot,
     /// The next one in the chain of keys that have the same place.
     pub next: *mut Node,
+}
+
+/// A value in something that is alive for `'a`: what it refers to lives as long.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Live<'a>(Slot, PhantomData<&'a Table>);
+
+impl<'a> Live<'a> {
+    #[inline]
+    pub(crate) fn slot(self) -> Slot {
+        self.0
+    }
+
+    /// The bytes of a string.
+    #[inline]
+    pub(crate) fn text(self) -> Option<&'a [u8]> {
+        // SAFETY: the string that the slot refers to is alive.
+        (tag(self.0) == STRING).then(|| unsafe { text(self.0) })
+    }
+
+    /// The same with the zero that follows them.
+    #[inline]
+    pub(crate) fn text_with_zero(self) -> Option<&'a [u8]> {
+        // SAFETY: a zero follows the bytes of each string.
+        self.text().map(|text| unsafe { std::slice::from_raw_parts(text.as_ptr(), text.len() + 1) })
+    }
+
+    #[inline]
+    pub(crate) fn table(self) -> Option<&'a Table> {
+        // SAFETY: the table that the slot refers to is alive.
+        (tag(self.0) == TABLE).then(|| unsafe { &*referred::<Table>(self.0) })
+    }
+}
+
+impl Table {
+    /// The array part; what is at 0 comes first.
+    #[inline]
+    pub(crate) fn array(&self) -> &[Slot] {
+        if self.array_len == 0 {
+            return &[];
+        }
+        // SAFETY: the array part has so many slots.
+        unsafe { std::slice::from_raw_parts(self.array, self.array_len as usize) }
+    }
+
+    /// The hash part, with entries that are nil.
+    #[inline]
+    pub(crate) fn hash(&self) -> &[Node] {
+        // SAFETY: the hash part has one node more than its mask says.
+        unsafe { std::slice::from_raw_parts(self.nodes, self.mask as usize + 1) }
+    }
+
+    /// What is in the array part.
+    #[inline]
+    pub(crate) fn values(&self) -> impl Iterator<Item = Live<'_>> {
+        self.array().iter().map(|&slot| Live(slot, PhantomData))
+    }
+
+    /// Keys and values of the hash part.
+    #[inline]
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (Live<'_>, Live<'_>)> {
+        let entries = self.hash().iter().filter(|node| node.value != NIL);
+        entries.map(|node| (Live(node.key, PhantomData), Live(node.value, PhantomData)))
+    }
 }
 
 /// A string; its bytes follow.
@@ -235,20 +300,6 @@ pub(crate) unsafe fn object<T>(raw: *mut lua_State, index: c_int) -> *mut T {
     unsafe { ffi::lua_topointer(raw, index).cast_mut().cast() }
 }
 
-/// The arguments of the function in C that runs.
-///
-/// # Safety
-/// `raw` must be running, used by this thread, and its stack must stay as it is meanwhile.
-#[inline]
-pub(crate) unsafe fn arguments<'a>(raw: *mut lua_State) -> &'a [Slot] {
-    let thread = raw.cast::<Thread>();
-    // SAFETY: a running coroutine, whose arguments are between these two.
-    unsafe {
-        let (base, top) = ((*thread).base, (*thread).top);
-        std::slice::from_raw_parts(base, top.offset_from_unsigned(base))
-    }
-}
-
 /// The upvalues of the function in C that runs, which has some.
 ///
 /// # Safety
@@ -309,15 +360,4 @@ pub(crate) unsafe fn text<'a>(slot: Slot) -> &'a [u8] {
     let object = (slot & POINTER) as *const Text;
     // SAFETY: the slot refers to a string, whose bytes follow its object.
     unsafe { std::slice::from_raw_parts(object.add(1).cast(), (*object).len as usize) }
-}
-
-/// The same with the zero that follows them.
-///
-/// # Safety
-/// As for [`text`].
-#[inline]
-pub(crate) unsafe fn text_with_zero<'a>(slot: Slot) -> &'a [u8] {
-    let object = (slot & POINTER) as *const Text;
-    // SAFETY: the slot refers to a string, whose bytes follow its object, and a zero those.
-    unsafe { std::slice::from_raw_parts(object.add(1).cast(), (*object).len as usize + 1) }
 }

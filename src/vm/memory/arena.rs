@@ -7,9 +7,9 @@
 //! Not for threads: an arena belongs to the state that it serves.
 
 use std::ops::Range;
-use std::ptr::NonNull;
 
-use super::pages::{CLASSES, FINE_MAX, Free, class_bytes, class_of};
+use super::free::FreeList;
+use super::pages::{CLASSES, FINE_MAX, class_bytes, class_of};
 use super::slots::{SLOT_BYTES, give_slot, slot_of, take_slot};
 
 /// The first slot of one state.
@@ -22,7 +22,7 @@ pub(crate) struct Arena {
     /// Null if no memory could be mapped: then nothing fits.
     slot: *mut u8,
     used: usize,
-    free: [Option<NonNull<Free>>; CLASSES],
+    free: [FreeList; CLASSES],
     /// What is being cut up, as offsets in the slot; nothing once the state has settled.
     piece: Range<usize>,
     /// Whether anything was freed that is worth to be cut up.
@@ -38,7 +38,7 @@ impl Arena {
         Arena {
             slot: take_slot(),
             used: 0,
-            free: [None; CLASSES],
+            free: [FreeList::EMPTY; CLASSES],
             piece: 0..0,
             has_pieces: false,
             is_settled: false,
@@ -55,10 +55,8 @@ impl Arena {
     #[inline]
     pub(crate) fn allocate(&mut self, size: usize) -> *mut u8 {
         let (class, bytes) = class_of(size);
-        if let Some(block) = self.free[class] {
-            // SAFETY: the block is in the list, so it is free, and was written by `release`.
-            self.free[class] = unsafe { block.as_ref() }.next;
-            return block.as_ptr().cast();
+        if let Some(block) = self.free[class].pop() {
+            return block;
         }
         if bytes <= self.piece.len() || self.has_pieces && self.find_piece(class) {
             let block = self.slot.wrapping_add(self.piece.start);
@@ -78,15 +76,13 @@ impl Arena {
     fn find_piece(&mut self, class: usize) -> bool {
         let smallest = class_of(PIECE_MIN).0;
         let mut classes = class.max(smallest)..CLASSES;
-        let Some(found) = classes.find(|&class| self.free[class].is_some()) else {
+        let Some(found) = classes.find(|&class| !self.free[class].is_empty()) else {
             self.has_pieces = class > smallest;
             return false;
         };
         self.leave_piece();
-        if let Some(block) = self.free[found] {
-            // SAFETY: the block is in the list, so it is free, and was written by `release`.
-            self.free[found] = unsafe { block.as_ref() }.next;
-            let start = block.addr().get() - self.slot.addr();
+        if let Some(block) = self.free[found].pop() {
+            let start = block.addr() - self.slot.addr();
             self.piece = start..start + class_bytes(found);
         }
         true
@@ -98,8 +94,9 @@ impl Arena {
         while !rest.is_empty() {
             // Up to this each multiple of the grain has a class.
             let bytes = rest.len().min(FINE_MAX);
+            let block = self.slot.wrapping_add(rest.start);
             // SAFETY: it lies in the slot, is nobody's, and as long as its class says.
-            unsafe { self.keep(self.slot.wrapping_add(rest.start), class_of(bytes).0) };
+            unsafe { self.free[class_of(bytes).0].push(block) };
             rest.start += bytes;
         }
     }
@@ -118,20 +115,8 @@ impl Arena {
     pub(crate) unsafe fn release(&mut self, block: *mut u8, size: usize) {
         let (class, _) = class_of(size);
         self.has_pieces |= size >= PIECE_MIN && !self.is_settled;
-        // SAFETY: the caller's block, of this class.
-        unsafe { self.keep(block, class) };
-    }
-
-    /// Puts a block into the list of its class.
-    ///
-    /// # Safety
-    /// It must lie in the slot, be as long as the class says, and be nobody's.
-    #[inline]
-    unsafe fn keep(&mut self, block: *mut u8, class: usize) {
-        let block = block.cast::<Free>();
-        // SAFETY: blocks have at least a grain, are aligned to it, and this one is nobody's.
-        unsafe { block.write(Free { next: self.free[class] }) };
-        self.free[class] = NonNull::new(block);
+        // SAFETY: the caller's block, which has at least a grain, and is aligned to it.
+        unsafe { self.free[class].push(block) };
     }
 }
 
@@ -148,13 +133,17 @@ mod tests {
     use super::super::pages::SMALL_MAX;
     use super::*;
 
+    fn release(arena: &mut Arena, block: *mut u8, size: usize) {
+        // SAFETY: the tests have allocated it with that size, and do not use it again.
+        unsafe { arena.release(block, size) };
+    }
+
     #[test]
     fn freed_blocks_serve_their_size_again() {
         let mut arena = Arena::new();
         let first = arena.allocate(100);
         assert!(arena.owns(first));
-        // SAFETY: allocated above with that size.
-        unsafe { arena.release(first, 100) };
+        release(&mut arena, first, 100);
         assert_ne!(arena.allocate(200), first);
         assert_eq!(arena.allocate(104), first);
     }
@@ -164,8 +153,7 @@ mod tests {
         let mut arena = Arena::new();
         let first = arena.allocate(1000);
         let next = arena.allocate(8);
-        // SAFETY: allocated above with that size.
-        unsafe { arena.release(first, 1000) };
+        release(&mut arena, first, 1000);
         let parts: Vec<_> = (0..4).map(|_| arena.allocate(104)).collect();
         assert_eq!(parts, [0, 104, 208, 312].map(|at| first.wrapping_add(at)));
         // 608 are left: in two parts, of which the second is for what has its size.
@@ -184,8 +172,7 @@ mod tests {
             let size = 1 + (seed >> 33) % [48, 300, SMALL_MAX][step % 3];
             if seed >> 60 < 7 && !blocks.is_empty() {
                 let (block, size) = blocks.swap_remove((seed >> 20) % blocks.len());
-                // SAFETY: allocated with that size, and in use until now.
-                unsafe { arena.release(block, size) };
+                release(&mut arena, block, size);
                 continue;
             }
             let block = arena.allocate(size);

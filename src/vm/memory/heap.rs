@@ -384,56 +384,70 @@ mod tests {
     use crate::buf::Piece;
     use crate::message::Allowance;
 
+    /// What the tests do with blocks that they have taken with these sizes, and not given back.
+    impl Heap {
+        fn give_plain(&mut self, block: *mut u8, size: usize) {
+            // SAFETY: see above.
+            unsafe { self.give(block, size, || ()) };
+        }
+
+        fn resize_taken(&mut self, block: *mut u8, old: usize, new: usize) -> *mut u8 {
+            // SAFETY: see above; null with the size 0.
+            unsafe { self.resize(block, old, new) }
+        }
+
+        fn has_buffer(&self, block: *mut u8, size: usize) -> bool {
+            // SAFETY: see above.
+            unsafe { self.is_buffer(block, size) }
+        }
+    }
+
+    fn fill(block: *mut u8, size: usize, mark: u8) {
+        // SAFETY: a block of a test, with so many bytes.
+        unsafe { block.write_bytes(mark, size) };
+    }
+
+    fn has(block: *mut u8, size: usize, mark: u8) -> bool {
+        // SAFETY: a block of a test, of which so many bytes were written.
+        unsafe { std::slice::from_raw_parts(block, size) }.iter().all(|&byte| byte == mark)
+    }
+
     #[test]
     fn what_is_resized_keeps_its_content() {
         let mut heap = Heap::new();
         let mut block = ptr::null_mut::<u8>();
         let mut size = 0;
         for new in [1, 16, 17, 500, SMALL_MAX, SMALL_MAX + 1, 9000, 3000, SMALL_MAX, 20, 3] {
-            // SAFETY: the block has the size it was made with, and the first byte was written.
-            unsafe {
-                block = heap.resize(block, size, new);
-                if size == 0 {
-                    block.write(77);
-                }
-                assert_eq!(block.read(), 77);
+            block = heap.resize_taken(block, size, new);
+            if size == 0 {
+                fill(block, 1, 77);
             }
+            assert!(has(block, 1, 77));
             size = new;
         }
-        // SAFETY: taken from this heap with this size, and not used again.
-        unsafe { heap.give(block, size, || ()) };
+        heap.give_plain(block, size);
     }
 
     #[test]
     fn where_waste_counts_middle_sizes_are_in_pages() {
         let mut heap = Heap::new();
-        // SAFETY: the block has the size it was made with, and so many bytes were written.
-        let check = |block: *mut u8, size: usize| unsafe {
-            assert!((0..size).all(|at| block.add(at).read() == 9));
-        };
         let before = heap.take(2000);
         let allowance = Allowance::of_limit(1 << 20);
         heap.count_waste(allowance.empty(), 1 << 20);
         for sizes in [[1025, 1030, 4088], [4088, 4089, 1025], [9000, 2000, 3000], [600, 1600, 40]] {
             let mut size = sizes[0];
             let mut block = heap.take(size);
-            // SAFETY: a new block with room for so many bytes.
-            unsafe { block.write_bytes(9, size) };
+            fill(block, size, 9);
             for new in sizes.into_iter().chain([5000, 2000, 700, 2000]) {
-                // SAFETY: a block of the heap with this size, replaced by the result.
-                unsafe {
-                    block = heap.resize(block, size, new);
-                    check(block, new.min(size));
-                    block.write_bytes(9, new);
-                    assert!(!heap.is_buffer(block, new));
-                }
+                block = heap.resize_taken(block, size, new);
+                assert!(has(block, new.min(size), 9));
+                fill(block, new, 9);
+                assert!(!heap.has_buffer(block, new));
                 size = new;
             }
-            // SAFETY: taken from this heap with this size, and not used again.
-            unsafe { heap.give(block, size, || ()) };
+            heap.give_plain(block, size);
         }
-        // SAFETY: made before waste counted, with this size, and not used again.
-        unsafe { heap.give(before, 2000, || ()) };
+        heap.give_plain(before, 2000);
         assert!(heap.large.is_null());
     }
 
@@ -443,25 +457,19 @@ mod tests {
         let mut blocks = Vec::new();
         for number in 0..1000_u32 {
             let block = heap.take(600);
-            // SAFETY: a new block with room for so many bytes.
-            unsafe { block.write_bytes(number as u8, 600) };
+            fill(block, 600, number as u8);
             blocks.push(block);
         }
         assert!(heap.pages.is_some());
         for (block, number) in blocks.into_iter().zip(0_u32..) {
-            // SAFETY: in use until here, with so many bytes.
-            unsafe {
-                assert_eq!(block.add(599).read(), number as u8);
-                assert!(!heap.is_buffer(block, 600));
-                heap.give(block, 600, || ());
-            }
+            assert!(has(block, 600, number as u8));
+            assert!(!heap.has_buffer(block, 600));
+            heap.give_plain(block, 600);
         }
         let buffer = heap.take_buffer(600);
+        assert!(heap.has_buffer(buffer, 600));
         // SAFETY: in use, with room for this; the heap expects there to be a buffer.
-        unsafe {
-            assert!(heap.is_buffer(buffer, 600));
-            NlBuffer::init(content_of(buffer), 0);
-        }
+        unsafe { NlBuffer::init(content_of(buffer), 0) };
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod arena;
 mod deterministic_heap;
+mod free;
 pub(crate) mod heap;
 mod pages;
 pub(crate) mod slots;

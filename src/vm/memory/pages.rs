@@ -11,6 +11,7 @@ use std::ptr::{self, NonNull};
 
 use crate::message::Held;
 
+use super::free::FreeList;
 use super::slots::{SLOT_BYTES, give_slot, give_slot_back, slot_of, take_slot};
 use super::waste::Waste;
 
@@ -45,11 +46,6 @@ pub(crate) enum Kind {
     Buffer,
 }
 
-/// A block that is free: the next one like it.
-pub(crate) struct Free {
-    pub(crate) next: Option<NonNull<Free>>,
-}
-
 /// The class of a size of at most [`BUFFER_MAX`], and what blocks of that class take.
 #[inline]
 pub(crate) fn class_of(size: usize) -> (usize, usize) {
@@ -74,7 +70,7 @@ pub(super) fn class_bytes(class: usize) -> usize {
 
 /// A part of a slot.
 struct Page {
-    free: Option<NonNull<Free>>,
+    free: FreeList,
     /// Untouched bytes begin here, and end there, as offsets in the slot.
     fresh: u32,
     end: u32,
@@ -92,7 +88,7 @@ struct Page {
 
 impl Page {
     const EMPTY: Page = Page {
-        free: None,
+        free: FreeList::EMPTY,
         fresh: 0,
         end: 0,
         block_bytes: 0,
@@ -115,11 +111,8 @@ impl Page {
         let slot = slot_of(ptr::from_ref(self).cast_mut().cast());
         let bytes = self.block_bytes as usize;
         let mut is_free = vec![false; (self.fresh as usize - start) / bytes];
-        let mut next = self.free;
-        while let Some(block) = next {
-            is_free[(block.addr().get() - slot.addr() - start) / bytes] = true;
-            // SAFETY: a block in the list is free, and was written by `release`.
-            next = unsafe { block.as_ref() }.next;
+        for block in self.free.blocks() {
+            is_free[(block.addr() - slot.addr() - start) / bytes] = true;
         }
         let blocks = is_free.into_iter().enumerate().filter(|(_, is_free)| !is_free);
         blocks.map(move |(index, _)| slot.wrapping_add(start + index * bytes))
@@ -128,11 +121,9 @@ impl Page {
     /// A block, freed or untouched; null if there is none.
     #[inline]
     fn take(&mut self) -> *mut u8 {
-        if let Some(block) = self.free {
-            // SAFETY: the block is in the list, so it is free, and was written by `release`.
-            self.free = unsafe { block.as_ref() }.next;
+        if let Some(block) = self.free.pop() {
             self.used += 1;
-            return block.as_ptr().cast();
+            return block;
         }
         if self.fresh + self.block_bytes > self.end {
             return std::ptr::null_mut();
@@ -300,12 +291,12 @@ impl Pages {
     /// It must be one of these pages, and not be used again.
     #[inline]
     pub(crate) unsafe fn release(&mut self, block: *mut u8) {
-        // SAFETY: a block that is in use, and not used again.
-        let page = unsafe { Pages::page_of(block) };
-        let block = block.cast::<Free>();
-        // SAFETY: blocks have at least a grain, are aligned to it, and this one is nobody's.
-        unsafe { block.write(Free { next: page.free }) };
-        page.free = NonNull::new(block);
+        // SAFETY: a block that is in use, and nobody's from here on; it has at least a grain.
+        let page = unsafe {
+            let page = Pages::page_of(block);
+            page.free.push(block);
+            page
+        };
         page.used -= 1;
         if page.used == 0 || !page.is_listed {
             self.make_room(page);
@@ -504,6 +495,17 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    fn release(pages: &mut Pages, block: *mut u8) {
+        // SAFETY: the tests have allocated it, and do not use it again.
+        unsafe { pages.release(block) };
+    }
+
+    /// Whether a block of the tests has so many of these bytes.
+    fn has(block: *mut u8, size: usize, mark: u8) -> bool {
+        // SAFETY: in use, and so many bytes were written.
+        unsafe { std::slice::from_raw_parts(block, size) }.iter().all(|&byte| byte == mark)
+    }
+
     #[test]
     fn classes_hold_their_sizes_and_stay_apart() {
         let (mut last, mut room) = (0, GRAIN);
@@ -526,8 +528,7 @@ mod tests {
         let blocks: Vec<_> = (0..10_000).map(|_| pages.allocate(Kind::Plain, 1000)).collect();
         assert!(pages.slots.len() > 70);
         for block in blocks {
-            // SAFETY: allocated above.
-            unsafe { pages.release(block) };
+            release(&mut pages, block);
         }
         assert!(pages.slots.len() <= EMPTY_KEPT + 1, "{} slots", pages.slots.len());
     }
@@ -542,11 +543,8 @@ mod tests {
             for (number, (size, choice)) in steps.into_iter().enumerate() {
                 if choice % 3 == 0 && !live.is_empty() {
                     let (block, size, mark) = live.swap_remove(choice as usize % live.len());
-                    // SAFETY: in use, with so many bytes.
-                    let content = unsafe { std::slice::from_raw_parts(block, size) };
-                    prop_assert!(content.iter().all(|&byte| byte == mark));
-                    // SAFETY: in use, and not any more.
-                    unsafe { pages.release(block) };
+                    prop_assert!(has(block, size, mark));
+                    release(&mut pages, block);
                     buffers.remove(&block);
                 } else {
                     let is_plain = choice % 2 == 0 && size <= SMALL_MAX;
@@ -564,9 +562,7 @@ mod tests {
             let found: BTreeSet<_> = pages.buffers().map(|(block, _)| block).collect();
             prop_assert_eq!(found, buffers);
             for (block, size, mark) in live {
-                // SAFETY: in use, with so many bytes.
-                let content = unsafe { std::slice::from_raw_parts(block, size) };
-                prop_assert!(content.iter().all(|&byte| byte == mark));
+                prop_assert!(has(block, size, mark));
             }
         }
     }

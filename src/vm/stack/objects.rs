@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_int, c_void};
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::Stack;
+use crate::vm::layout::{Live, Thread};
 
 impl<'a> Stack<'a> {
     /// Pushes a table with room for as many entries of each sort.
@@ -223,6 +224,29 @@ impl<'a> Stack<'a> {
     /// Calls the function that lies below its arguments. Raises what it raises.
     pub(crate) fn call(self, arguments: c_int, results: c_int) {
         vm!(self, lua_call, arguments, results);
+    }
+
+    /// The arguments of the function in C that runs, and what was pushed since: as long as these
+    /// stay where they are, which is what its author sees to.
+    #[inline]
+    pub(crate) fn arguments(self) -> &'a [Live<'a>] {
+        let thread = self.raw.cast::<Thread>();
+        // SAFETY: a running coroutine, which has its values between these two.
+        unsafe {
+            let (base, top) = ((*thread).base, (*thread).top);
+            std::slice::from_raw_parts(base.cast(), top.offset_from_unsigned(base))
+        }
+    }
+
+    /// Puts what the table at `index` has for a key, which is on top, in its place; as a script
+    /// finds it.
+    pub(crate) fn look_up(self, index: c_int) {
+        vm!(self, lua_gettable_, index);
+    }
+
+    /// Calls a function in C without arguments; returns the status, with what was raised on top.
+    pub(crate) fn call_c_protected(self, function: lua_CFunction) -> c_int {
+        vm!(self, lua_cpcall, function, std::ptr::null_mut())
     }
 
     /// Has the collector do one of the things of `lua_gc`; what that returns.

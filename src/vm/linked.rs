@@ -5,15 +5,16 @@
 //! compiler asks for one token after the other, each a place to look whether the context ends.
 //! Finding a text in another takes time as their lengths together say, not their product.
 
-#![allow(unsafe_code, reason = "not behind a safe face yet")]
+#![allow(unsafe_code, reason = "what LuaJIT calls")]
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use memchr::memmem;
-use mlua::ffi::{lua_Hook, lua_State, lua_settop};
+use mlua::ffi::{lua_Hook, lua_State};
 use node_lua::os::{stdio, thread};
 use node_lua::vm::layout::Lexer;
+use node_lua::vm::stack::Stack;
 use node_lua::vm::{finaliser, hook};
 
 unsafe extern "C-unwind" {
@@ -65,15 +66,11 @@ thread_local! {
 }
 
 /// Looks from time to time whether the context ends.
-///
-/// # Safety
-/// As for [`hook::look`].
 #[inline]
-unsafe fn look_seldom(raw: *mut lua_State) {
+fn look_seldom(lua: Stack<'_>) {
     COUNT.set(COUNT.get().wrapping_add(1));
     if COUNT.get().is_multiple_of(CALLS) {
-        // SAFETY: the coroutine that has called, which is what the hook takes.
-        unsafe { hook::look(raw) };
+        lua.look();
     }
 }
 
@@ -89,7 +86,7 @@ unsafe extern "C-unwind" fn __wrap_lua_lessthan(
 ) -> c_int {
     // SAFETY: the arguments of `lua_lessthan`, handed on, in the coroutine that has called it.
     unsafe {
-        look_seldom(raw);
+        look_seldom(Stack::new(raw));
         __real_lua_lessthan(raw, left, right)
     }
 }
@@ -104,10 +101,10 @@ unsafe extern "C-unwind" fn __wrap_lua_call(raw: *mut lua_State, arguments: c_in
     // SAFETY: the arguments of `lua_call`, handed on, in the coroutine that has called it; or the
     // function and its two arguments are taken off the stack.
     unsafe {
-        hook::look(raw);
-        if (arguments, results) == (2, 0) && hook::is_hook_inside(raw) {
-            lua_settop(raw, -4);
-            return;
+        let lua = Stack::new(raw);
+        lua.look();
+        if (arguments, results) == (2, 0) && lua.is_hook_inside() {
+            return lua.set_top(-4);
         }
         __real_lua_call(raw, arguments, results);
     }
@@ -127,7 +124,7 @@ unsafe extern "C-unwind" fn __wrap_lj_vm_call(
     // SAFETY: the arguments of `lj_vm_call`, handed on, in the coroutine that has called it.
     unsafe {
         if thread::is_deep() {
-            hook::check_depth(raw);
+            Stack::new(raw).check_depth();
         }
         __real_lj_vm_call(raw, base, results);
     }
@@ -175,7 +172,7 @@ unsafe extern "C-unwind" fn __wrap_lj_vm_pcall(
 unsafe extern "C-unwind" fn __wrap_lj_lex_next(lexer: *mut Lexer) {
     // SAFETY: the compiler's state is alive; it is called in protected mode, by that coroutine.
     unsafe {
-        look_seldom((*lexer).state);
+        look_seldom(Stack::new((*lexer).state));
         __real_lj_lex_next(lexer);
     }
 }
