@@ -266,7 +266,9 @@ fn nobody_can_tell_that_standard_libraries_are_opened_when_they_are_looked_up() 
          end)
          pcall(f, 1, 2) pcall(f, 1, 2, 3) return type(f)",
         "local function r() return 1 + r() end
-         return xpcall(r, function(m) return debug.traceback(m):match('^[^\\n]*') end)",
+         return _G['x' .. 'pcall'](r, function(m)
+           return _G['de' .. 'bug'].traceback(m):match('^[^\\n]*')
+         end)",
         "return type(table.foreach(_G, function(k, v) if k == 'math' then return v end end))",
     ];
     let mut script = String::from(

@@ -9,7 +9,7 @@ use crate::lua::host::{self, Host};
 use crate::os::stdio;
 use crate::sched::{Context, End};
 use crate::vm::hook;
-use crate::vm::hook::{arm, current};
+use crate::vm::hook::{arm, running};
 use crate::vm::{blame, native, profiler, unwind};
 
 /// Has panics in the turn of a context logged without the backtrace that may be asked for: where
@@ -80,7 +80,7 @@ pub(super) fn attempt<R>(body: impl FnOnce(&mut Host) -> R) -> Option<R> {
 #[cold]
 pub(super) fn fail(context: &Arc<Context>, panic: Box<dyn Any + Send>) -> ! {
     cancel(context, &*panic);
-    if current().is_none() {
+    if running().is_null() {
         resume_unwind(panic);
     }
     drop(panic);

@@ -244,7 +244,7 @@ struct Words {
     look: bool,
     /// … and those of `buffer` too if it is mentioned.
     buffer: bool,
-    /// What handles a stack that is full, where no library can be opened, or passes metatables by.
+    /// `foreach`, which passes metatables by.
     standard: bool,
 }
 
@@ -253,14 +253,14 @@ struct Finders {
     coroutine: Finder<'static>,
     look: [Finder<'static>; 4],
     buffer: Finder<'static>,
-    standard: [Finder<'static>; 2],
+    standard: Finder<'static>,
 }
 
 static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
     coroutine: Finder::new("coroutine"),
     look: ["pairs", "next", "load", "foreach"].map(Finder::new),
     buffer: Finder::new("buffer"),
-    standard: ["xpcall", "foreach"].map(Finder::new),
+    standard: Finder::new("foreach"),
 });
 
 impl Words {
@@ -276,7 +276,7 @@ impl Words {
             coroutine: finders.coroutine.find(text).is_some(),
             look: finders.look.iter().any(begins),
             buffer: finders.buffer.find(text).is_some(),
-            standard: finders.standard.iter().any(begins),
+            standard: begins(&finders.standard),
         }
     }
 

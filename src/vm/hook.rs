@@ -53,7 +53,7 @@ pub fn init() {
         with_current(|lua| lua.count_file(is_more)).unwrap_or(true)
     });
     crate::os::stdio::on_read(|| {
-        with_current(Stack::end_if_interrupted);
+        with_current(|lua| lua.end_if_interrupted());
     });
     crate::os::stdio::on_wait(crate::sched::is_interrupted);
 }
@@ -90,7 +90,7 @@ pub(crate) fn with_current<R>(body: impl FnOnce(Stack<'_>) -> R) -> Option<R> {
 /// # Panics
 /// If none runs.
 pub(crate) fn raise_interrupted() -> ! {
-    with_current(Stack::raise_interrupted).expect("a coroutine runs");
+    with_current(|lua| lua.raise_interrupted()).expect("a coroutine runs");
     unreachable!("it was left")
 }
 

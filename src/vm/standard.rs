@@ -32,8 +32,9 @@ const LATE: [(&CStr, lua_CFunction); 8] = [
 const COROUTINE: &CStr = c"coroutine";
 
 /// What shows a script which globals there are, or their metatable, or can give functions others.
-/// (So can what is in `debug`. `table.foreach` shows no more than that these are missing.)
-const WITHHELD: [&CStr; 11] = [
+/// (So can what is in `debug`. `table.foreach` shows no more than that these are missing.) And what
+/// calls handlers where the stack is full: no library can be opened there.
+const WITHHELD: [&CStr; 12] = [
     c"next",
     c"pairs",
     c"rawget",
@@ -44,6 +45,7 @@ const WITHHELD: [&CStr; 11] = [
     c"module",
     c"require",
     c"package",
+    c"xpcall",
     COROUTINE,
 ];
 

@@ -13,8 +13,8 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::hook;
 use super::layout::{
-    self, FALSE, FUNCTION, Function, INTEGER, NIL, NUMBER_C, STRING, SUBKIND_FILE, Slot, TRUE,
-    Table, Text, Thread, USERDATA, Userdata, is_number, referred, tag,
+    self, FALSE, FUNCTION, Function, INTEGER, Live, NIL, NUMBER_C, STRING, SUBKIND_FILE, Slot,
+    TRUE, Table, Text, Thread, USERDATA, Userdata, is_number, referred, tag,
 };
 use super::stack::Stack;
 use crate::os::errno::set_errno;
@@ -405,7 +405,7 @@ pub(crate) fn write_parts(bytes: &[u8], write: impl Fn(&[u8]) -> usize) -> usize
     }
     let mut all = 0;
     for part in bytes.chunks(PART_BYTES) {
-        hook::with_current(Stack::look);
+        hook::with_current(|lua| lua.look());
         let written = write(part);
         all += written;
         if written < part.len() {

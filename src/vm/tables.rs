@@ -17,7 +17,7 @@ use std::ptr;
 use mlua::ffi::{self, lua_State};
 
 use super::layout::{
-    self, FALSE, NIL, Node, POINTER, STRING, Slot, TRUE, Table, Text, is_number, scrambled, tag,
+    self, FALSE, NIL, Node, POINTER, STRING, TRUE, Table, Text, is_number, scrambled, tag,
 };
 use super::stack::Stack;
 

@@ -9,12 +9,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use super::{files, node_lua, repository, run_for, stem};
-
-/// How long one case may take.
-const CASE_LIMIT: Duration = Duration::from_secs(10);
+use super::{files, node_lua, repository, run, stem};
 
 /// Cases that run at the same time. They mostly sleep, but some measure time.
 const AT_ONCE: usize = 4;
@@ -55,7 +51,7 @@ fn failures(cases: &[PathBuf]) -> Vec<String> {
 fn check(case: &Path) -> Result<(), String> {
     let expected = fs::read(case.with_extension("expected")).unwrap();
     let children = repository("tests/conformance/cases/child");
-    let done = run_for(node_lua().arg(case).arg(children), CASE_LIMIT);
+    let done = run(node_lua().arg(case).arg(children));
     let name = stem(case);
     // Recorded output may hold any byte: both sides are compared the same lossy way.
     let expected = String::from_utf8_lossy(&expected);
