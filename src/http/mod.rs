@@ -7,7 +7,8 @@
 //! ```
 //! use node_lua::http::Scan;
 //!
-//! let (sound, doubtful) = ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost : a\r\n\r\n");
+//! let sound = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+//! let doubtful = "GET / HTTP/1.1\r\nHost : a\r\n\r\n";
 //! let scanned = Scan::new(8192, 100).scan(sound.as_bytes());
 //! assert_eq!((scanned.sound, scanned.refusal), (sound.len(), None));
 //! assert!(Scan::new(8192, 100).scan(doubtful.as_bytes()).refusal.is_some());
