@@ -45,7 +45,8 @@ impl<T: 'static> Current<T> {
     /// Calls `body` with what is there. Async-signal-safe if `body` is.
     #[inline]
     pub fn with<R>(place: &'static LocalKey<Self>, body: impl FnOnce(Option<&T>) -> R) -> R {
+        let value = place.with(|place| place.0.get());
         // SAFETY: `enter` has borrowed it, on this thread, and is over after `body` is.
-        place.with(|place| body(unsafe { place.0.get().as_ref() }))
+        body(unsafe { value.as_ref() })
     }
 }
