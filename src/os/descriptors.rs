@@ -13,7 +13,7 @@ static DESCRIPTORS: OnceLock<Rlimit> = OnceLock::new();
 /// end at 1,024 connections; the soft limit is that low for programs that use `select`.
 pub(super) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit.clone() };
+    let raised = Rlimit { current: limit.maximum, ..limit };
     // Where it is refused everything stays as it was.
     if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_ok() {
         let _ = DESCRIPTORS.set(limit);
@@ -30,7 +30,7 @@ pub fn usual_descriptor_limit() -> Option<u64> {
 /// Async-signal-safe.
 pub fn restore_descriptor_limit() {
     if let Some(limit) = DESCRIPTORS.get() {
-        let _ = setrlimit(Resource::Nofile, limit.clone());
+        let _ = setrlimit(Resource::Nofile, *limit);
     }
 }
 

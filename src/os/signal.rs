@@ -111,8 +111,8 @@ fn set(signal: c_int, action: Option<libc::sighandler_t>) -> libc::sighandler_t 
     }
 }
 
-/// Has a handler called for this signal, on whatever thread it comes to; returns what the signal did
-/// before. The handler must be async-signal-safe.
+/// Has a handler, which must be async-signal-safe, called for this signal, on whatever thread it
+/// comes to; returns what the signal did before.
 pub(crate) fn handle(signal: c_int, handler: extern "C" fn(c_int)) -> libc::sighandler_t {
     set(signal, Some(handler as *const () as libc::sighandler_t))
 }

@@ -187,8 +187,7 @@ pub fn cpu_time() -> Duration {
     Handle::current().cpu_time().unwrap_or_default()
 }
 
-/// A thread that can be kicked; to be given up before the thread ends, whose number another one gets
-/// then.
+/// A thread that can be kicked; to be given up before the thread ends: another one gets its number.
 #[derive(Clone, Copy, Debug)]
 pub struct Handle(Pid);
 

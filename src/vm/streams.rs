@@ -6,8 +6,8 @@ use std::ffi::{c_int, c_void};
 use super::hook;
 use super::stdio::{lock_errors, take_error_piece, write_error, write_parts};
 use crate::os::errno::set_errno;
-use crate::os::stdio::stream::{Stream, is_file};
-use crate::os::stdio::{self, FILE, Lock};
+use crate::os::stdio::stream::Stream;
+use crate::os::stdio::{self, FILE, Lock, is_file};
 
 // SAFETY: numbers, which the system checks; whoever locks the list lets it go.
 unsafe extern "C" {

@@ -30,6 +30,7 @@ pub use late::nudge;
 pub use output::{Lock, pending, use_stream};
 pub use reading::on_read;
 pub use shortage::on_shortage;
+pub(crate) use waits::is_file;
 pub use waits::{hurry, on_wait, patience};
 
 use std::cell::Cell;
@@ -42,7 +43,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fstat;
 use rustix::stdio::{stderr, stdout};
 
-use self::stream::{Locked, Stream, is_file};
+use self::stream::{Locked, Stream};
 use crate::os;
 
 /// Bytes that the C library collects, where C code prints.

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use rustix::event::PollFlags;
 
 use super::FILE;
-use super::stream::{Stream, is_file};
-use super::waits;
+use super::stream::Stream;
+use super::waits::{self, is_file};
 use crate::os::errno::errno;
 
 unsafe extern "C" {

@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use libc::FILE;
-use rustix::fs::{FileType, fstat};
 
 use super::waits;
 use crate::os::errno::errno;
@@ -141,15 +140,6 @@ impl Stream {
     pub(super) fn lock(self) -> Option<Locked> {
         self.try_lock().or_else(|| waits::look_again(|| self.try_lock()))
     }
-}
-
-/// Whether using it does not wait for anybody.
-pub(crate) fn is_file(descriptor: impl AsFd) -> bool {
-    file_type(descriptor) == Some(FileType::RegularFile)
-}
-
-pub(super) fn file_type(descriptor: impl AsFd) -> Option<FileType> {
-    fstat(descriptor).ok().map(|found| FileType::from_raw_mode(found.st_mode))
 }
 
 impl AsFd for Stream {

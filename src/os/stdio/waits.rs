@@ -2,16 +2,14 @@
 //! descriptor blocks. Who waits is free to end: the thread is kicked, which ends the wait.
 
 use std::ffi::c_int;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
-
-use super::stream::file_type;
 
 /// Whether what this thread runs is to end.
 static ENDS: OnceLock<fn() -> bool> = OnceLock::new();
@@ -96,6 +94,15 @@ pub(super) fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
         }
     }
     true
+}
+
+/// Whether using it does not wait for anybody.
+pub(crate) fn is_file(descriptor: impl AsFd) -> bool {
+    file_type(descriptor) == Some(FileType::RegularFile)
+}
+
+fn file_type(descriptor: impl AsFd) -> Option<FileType> {
+    fstat(descriptor).ok().map(|found| FileType::from_raw_mode(found.st_mode))
 }
 
 /// What a pipe takes at once when it takes anything.
