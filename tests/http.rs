@@ -8,6 +8,7 @@ mod http;
 mod support;
 
 use std::io::Write;
+use std::net::Shutdown;
 
 use http::{ask, curl, get, rest, script, serve, statuses, until};
 use support::{Folder, PATIENCE, Server, connect, node_lua, run};
@@ -208,6 +209,134 @@ fn a_body_is_asked_for_before_it_is_sent() {
     // Who does not want it says so instead.
     stream.write_all(format!("POST /refuse {head}").as_bytes()).unwrap();
     assert!(rest(stream).starts_with("HTTP/1.1 403 Forbidden\r\n"));
+}
+
+/// What a kept connection answers to a request that ends so, and to one behind it: a head's lines
+/// in order, without the date.
+fn kept(port: u16, request: &str, end: &str) -> (Vec<String>, String) {
+    let mut stream = connect(port);
+    stream.write_all(request.as_bytes()).unwrap();
+    let text = until(&mut stream, end);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let mut lines: Vec<String> = head.lines().map(str::to_owned).collect();
+    assert_eq!(lines.iter().filter(|line| line.starts_with("date: ")).count(), 1, "{text}");
+    lines.retain(|line| !line.starts_with("date: ") || line.ends_with("mine"));
+    lines.sort();
+    lines.push(body.to_owned());
+    // It may have been closed.
+    let _ = stream.write_all(b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    (lines, rest(stream))
+}
+
+#[test]
+fn a_request_that_says_little_is_answered_as_one_that_says_more() {
+    let (_server, port) = serve(
+        "headers = 20",
+        "local function add(name, handler) routes['/' .. name] = handler end
+         add('seen', function(req)
+             local all = {}
+             for name in pairs(req.headers) do
+                 if name ~= 'content-length' then
+                     all[#all + 1] = name .. '=' .. req.headers[name]
+                 end
+             end
+             table.sort(all)
+             local args = req:args()
+             return 200, nil, table.concat({ req.method, req.path, tostring(req.query),
+                 req.version, req:text(), table.concat(all, '&'), tostring(args.b),
+                 table.concat(req.headers:all('x-two'), '|'), req.remote_addr, 'END' }, ' ')
+         end)
+         add('number', function() return 299, { n = 1, ['X-A'] = 'b' }, 'END' end)
+         add('list', function() return 201, { a = { 'x', 'y' } }, buffer.new('END') end)
+         add('length', function() return 200, { ['content-length'] = 100 }, 'END' end)
+         add('date', function() return 200, { Date = 'mine' }, 'END' end)
+         add('none', function() return 204 end)
+         add('old', function() return 304, { etag = '1' } end)
+         add('empty', function() return 404, nil, '' end)
+         add('close', function() return 200, { Connection = 'close' }, 'END' end)
+         add('long', function() return 200, nil, ('x'):rep(50000) .. 'END' end)
+         add('wide', function() return 200, { a = ('x'):rep(5000) }, 'END' end)
+         add('pieces', function() local n = 0 return 200, nil, function()
+             n = n + 1
+             return ({ 'a', 'END' })[n]
+         end end)
+         add('writes', function(_, res) res:write('a') res:finish('END') end)
+         add('behind', function(_, res) res:trailer('x', 'y') res:finish('END') end)
+         add('finish', function(_, res) res:status(202):header('b', 1):finish('END') end)
+         add('nothing', function(_, res) res:status(203) end)
+         add('late', function() timer.sleep(0.01) return 200, nil, 'END' end)
+         add('name', function() return 200, { ['a b'] = 'c' }, 'END' end)
+         add('value', function() return 200, { a = 'c\\r\\nd: e' }, 'END' end)
+         add('coding', function() return 200, { ['Transfer-Encoding'] = 'chunked' }, 'END' end)
+         add('body', function() return 200, nil, {} end)
+         add('fails', function() error('no') end)
+         add('file', function(_, res) res:sendfile('/no/such') end)",
+    );
+    let failed = "Internal Server Error\n";
+    let ends = [
+        ("seen", "END"),
+        ("seen?a=%20&b=c", "END"),
+        ("seen%41/../b", "no /seen%41/../b"),
+        ("number", "END"),
+        ("list", "END"),
+        ("length", "END"),
+        ("date", "END"),
+        ("none", "\r\n\r\n"),
+        ("old", "\r\n\r\n"),
+        ("empty", "\r\n\r\n"),
+        ("close", "END"),
+        ("long", "END"),
+        ("wide", "END"),
+        ("pieces", "END\r\n0\r\n\r\n"),
+        ("writes", "END\r\n0\r\n\r\n"),
+        ("behind", "0\r\n\r\n"),
+        ("finish", "END"),
+        ("nothing", "\r\n\r\n"),
+        ("late", "END"),
+        ("name", failed),
+        ("value", failed),
+        ("coding", failed),
+        ("body", failed),
+        ("fails", failed),
+        ("file", "\r\n\r\n"),
+        ("nowhere", "no /nowhere"),
+    ];
+    for (path, end) in ends {
+        let head = format!("GET /{path} HTTP/1.1\r\nhOst: x\r\nX-Two:  a \r\nx-two: b\r\n");
+        let little = kept(port, &format!("{head}\r\n"), end);
+        // All that has a length is read by hyper.
+        let more = kept(port, &format!("{head}Content-Length: 0\r\n\r\n"), end);
+        assert_eq!(little, more, "{path}");
+        assert_eq!(little.1.is_empty(), end == failed || path == "close", "{path}: {}", little.1);
+    }
+}
+
+#[test]
+fn a_plain_request_may_come_in_pieces_before_its_turn_and_at_the_end() {
+    let (_server, port) =
+        serve("", "routes['/slow'] = function() timer.sleep(0.05) return 200, nil, 'slow' end");
+    let mut stream = connect(port);
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    for piece in get("/").as_bytes().chunks(5) {
+        stream.write_all(piece).unwrap();
+    }
+    assert!(until(&mut stream, "hello").starts_with("HTTP/1.1 200 OK\r\n"));
+    // While another is answered, and two and a half at once.
+    stream.write_all(get("/slow").as_bytes()).unwrap();
+    stream.write_all(get("/").as_bytes()).unwrap();
+    assert!(until(&mut stream, "hello").contains("slow"));
+    let all = get("/") + &get("/slow") + &get("/");
+    stream.write_all(&all.as_bytes()[..all.len() - 9]).unwrap();
+    assert_eq!(statuses(&until(&mut stream, "slow")), "200 200");
+    stream.write_all(&all.as_bytes()[all.len() - 9..]).unwrap();
+    assert_eq!(statuses(&until(&mut stream, "hello")), "200");
+    // Who has said all still listens; what is refused behind a sound one is answered after it.
+    let mut refused = connect(port);
+    refused.write_all((get("/slow") + "GET / HTTP/1.1\r\nHost: x y\r\n\r\n").as_bytes()).unwrap();
+    assert_eq!(statuses(&rest(refused)), "200 400");
+    stream.write_all(get("/slow").as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(statuses(&rest(stream)), "200");
 }
 
 #[test]

@@ -4,7 +4,9 @@
 #
 #     benches/scripts/http.sh [NODE_LUA [ROUNDS [SECONDS]]]
 #
-# Prints requests per CPU second of each server, the medians of all rounds, and × the first.
+# Prints requests per CPU second of each server, the medians of all rounds, and × the first. `raw`
+# is no server: it answers whatever comes with the same bytes, which shows what the kernel alone
+# takes of it. It is part of the benchmarks' own program: cargo build --release -p node-lua-bench
 
 set -e
 node_lua=${1:-target/release/node-lua} rounds=${2:-5} seconds=${3:-2}
@@ -55,6 +57,7 @@ start() {
 }
 start node-lua 18090 "$node_lua" --workers 1 benches/scripts/http_hello.lua 18090
 start by-hand 18091 "$node_lua" --workers 1 benches/scripts/http_by_hand.lua 18091
+start raw 18092 target/release/node-lua-bench serve raw-answer 18092
 start nginx+lua 18093 nginx -e "$folder/log" -c "$folder/nginx.conf"
 start nodejs 18094 node "$here/server.js" 18094
 start go 18095 env GOMAXPROCS=1 "$folder/go" 18095
@@ -77,6 +80,7 @@ measure() {
 for _ in $(seq "$rounds"); do
     for what in "50 /" "500 /" "50 /json" "500 /json"; do
         while read -r name port pid; do
+            case "$name $what" in raw*/json) continue ;; esac
             # shellcheck disable=SC2086
             measure "$name" "$port" "$pid" $what
         done <"$folder/servers"

@@ -177,6 +177,7 @@ fn run_serve(name: &str, arguments: &[&str]) -> Result<(), String> {
         ("raw-broadcast", [port, _, _, batch]) => {
             serve::send_loop::run(number(port)?, *batch == "1").map_err(text)
         }
+        ("raw-answer", [port]) => serve::fixed::run(number(port)?).map_err(text),
         ("raw-accessors", [count]) => {
             serve::accessors::run(number(count)?);
             Ok(())

@@ -11,11 +11,10 @@ local http_get, http_write = native.http_get, native.http_write
 
 -- What the native side knows a request by; 0 once it is over.
 local ID = {}
--- Whether an answer was begun by `res`.
-local USED = {}
+-- Of an answer, its request, and whether it was begun by `res`: a short list takes one piece of
+-- memory, where names take two.
+local REQUEST, USED = 1, 2
 local UPGRADED = {}
--- Of an answer, its request.
-local REQUEST = {}
 
 local bodies = message.bodies(function(req, token) return native.http_read(req[ID], token) end)
 local request, response = {}, {}
@@ -228,9 +227,10 @@ end
 local M = {}
 
 -- Most handlers look at the path: with it from the beginning the table need not grow for it.
-function M.new(id)
-    local req = setmetatable({ [ID] = id, path = http_get(id, FIELDS.path) }, Request)
-    return req, setmetatable({ [REQUEST] = req, [USED] = false }, Response)
+function M.new(id, path)
+    path = path or http_get(id, FIELDS.path)
+    local req = setmetatable({ [ID] = id, path = path }, Request)
+    return req, setmetatable({ req, false }, Response)
 end
 
 -- For http/upgrade.lua.

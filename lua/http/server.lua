@@ -4,7 +4,7 @@ local native, core = ...
 
 local next, select, setmetatable, type, unpack = next, select, setmetatable, type, unpack
 local bad, handlers = core.bad, core.handlers
-local call_guarded = core.call_guarded
+local guard = core.guard
 local sockets = core.sockets
 local check_options = native.load("http/options")(native)
 local message = core.http_message or native.load("http/message")(native, core)
@@ -103,12 +103,14 @@ end
 local REQUEST = 9
 
 -- A request has come.
-handlers[REQUEST] = function(id, number)
+handlers[REQUEST] = function(id, number, path)
     local server = by_number[number]
     if not server then return end
     if not sweep_at then arm(1) end
-    local req, res = new_request(id)
-    return call_guarded(req, serve_request, server.handler, req, res)
+    local req, res = new_request(id, path)
+    guard(req)
+    serve_request(server.handler, req, res)
+    guard(nil)
 end
 
 local server = {}

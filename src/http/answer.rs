@@ -11,6 +11,7 @@ use http::{Response, StatusCode};
 
 use super::body::Out;
 use super::count::Heads;
+use super::lines::Lines;
 use super::ready::lock;
 use super::server::refusal_of;
 use crate::message::Allowance;
@@ -88,7 +89,11 @@ impl Drop for Guard {
 
 /// Where an answer is put.
 #[derive(Debug, Default)]
-pub struct Answer(Mutex<State>);
+pub struct Answer {
+    state: Mutex<State>,
+    /// The request's head, if hyper has not seen it.
+    lines: Option<Lines>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -99,9 +104,20 @@ struct State {
 }
 
 impl Answer {
+    /// To a request with this head: who is woken once it is there.
+    pub(super) fn to(lines: Lines, waker: Waker) -> Answer {
+        let state = State { waker: Some(waker), ..State::default() };
+        Answer { lines: Some(lines), state: Mutex::new(state) }
+    }
+
+    /// The request's head, if hyper has not seen it.
+    pub fn lines(&self) -> Option<&Lines> {
+        self.lines.as_ref()
+    }
+
     /// Answers; false if nobody waits for it any more.
     pub fn give(&self, response: Response<Out>) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.is_gone {
             return false;
         }
@@ -114,19 +130,24 @@ impl Answer {
 
     /// Whether nobody waits for one any more.
     pub fn is_gone(&self) -> bool {
-        lock(&self.0).is_gone
+        lock(&self.state).is_gone
     }
 }
 
-/// What hyper waits for.
+/// What hyper waits for, or its connection in its place.
 pub(super) struct Waiting {
-    answer: Arc<Answer>,
+    pub(super) answer: Arc<Answer>,
     guard: Option<Guard>,
 }
 
 impl Waiting {
     pub(super) fn new(answer: &Arc<Answer>, guard: Guard) -> Waiting {
         Waiting { answer: Arc::clone(answer), guard: Some(guard) }
+    }
+
+    /// Looks at what is answered, if something is.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&mut Response<Out>) -> R) -> Option<R> {
+        lock(&self.answer.state).response.as_mut().map(look)
     }
 }
 
@@ -135,7 +156,7 @@ impl Future for Waiting {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = Arc::clone(&self.answer);
-        let mut state = lock(&answer.0);
+        let mut state = lock(&answer.state);
         if let Some(mut response) = state.response.take() {
             state.is_gone = true;
             let has_room = |Guard(traffic): &Guard| traffic.heads.add(response.headers());
@@ -157,7 +178,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         // Dropped without the lock: who is in there may wake somebody.
         let gone = {
-            let mut state = lock(&self.answer.0);
+            let mut state = lock(&self.answer.state);
             state.is_gone = true;
             state.response.take()
         };

@@ -89,6 +89,11 @@ impl Out {
         bytes.split_to(count)
     }
 
+    /// All of it, if it is there.
+    pub(super) fn as_whole(&self) -> Option<&Bytes> {
+        if let Source::Whole(bytes) = &self.source { Some(bytes) } else { None }
+    }
+
     /// What is written to a channel.
     pub fn channel(channel: &Arc<Channel>) -> Out {
         Out::new(Source::Channel(Arc::clone(channel)), Some(Arc::clone(channel)))

@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::BytesMut;
+use http::{HeaderValue, header};
 use hyper::server::conn::{http1, http2};
 
-use super::answer::Traffic;
+use super::answer::{Answer, Traffic, Waiting};
+use super::lines::{self, Head};
 use super::ready::{Item, Wakes, lock};
 use super::scan::Scan;
 use super::server::{Server, Service, lines_of};
 use super::tasks::Tasks;
-use super::wire::{Io, Wire};
+use super::wire::{Io, Next, Wire};
 use crate::buf::fill_block;
 use crate::error::Code;
 use crate::message::Held;
@@ -48,8 +50,9 @@ enum Protocol {
     Handshake,
     /// So much has come, and is no sign yet.
     Unknown(BytesMut),
-    /// HTTP/1, while nothing is going on; hyper is made again for the next request.
-    Resting,
+    /// HTTP/1 without hyper, which is made for a request that is not plain: nothing is going on,
+    /// or a plain one is being answered.
+    Plain(Option<Waiting>),
     Http1(Pin<Box<http1::Connection<Io, Service>>>),
     Http2(Pin<Box<http2::Connection<Io, Service, Tasks>>>, Tasks),
 }
@@ -63,6 +66,16 @@ enum Phase {
     Idle,
     /// Answers, or that the peer takes them.
     Busy,
+}
+
+/// What there is to be done before hyper is needed.
+enum Asked {
+    /// Nothing, or a request was handed out.
+    Nothing,
+    /// What comes next is hyper's.
+    Other,
+    /// Nothing comes any more.
+    End,
 }
 
 /// When a connection is to be looked at again.
@@ -164,11 +177,6 @@ impl Connection {
         body(&mut lock(&self.wire).net)
     }
 
-    /// Bytes that were received since this was asked last.
-    pub fn take_received(&mut self) -> usize {
-        lock(&self.wire).take_received()
-    }
-
     /// Goes on with a task of it.
     pub fn run_task(&mut self, slot: usize) {
         if let Protocol::Http2(_, tasks) = &self.protocol {
@@ -179,9 +187,8 @@ impl Connection {
     /// Goes on as far as possible; ready once it is over.
     pub fn poll(&mut self, now: u64) -> Poll<()> {
         self.wakes.begin();
-        let waker = self.waker.clone();
-        let mut cx = TaskContext::from_waker(&waker);
         let result = loop {
+            let cx = &mut TaskContext::from_waker(&self.waker);
             match &mut self.protocol {
                 #[cfg(feature = "tls")]
                 Protocol::Handshake => match self.agree() {
@@ -194,9 +201,17 @@ impl Connection {
                     Poll::Ready(false) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 },
-                Protocol::Resting => self.resume_http1(),
-                Protocol::Http1(connection) => break connection.as_mut().poll(&mut cx),
-                Protocol::Http2(connection, _) => break connection.as_mut().poll(&mut cx),
+                Protocol::Plain(None) => match self.ask() {
+                    Asked::Nothing => break Poll::Pending,
+                    Asked::End => break Poll::Ready(()),
+                    Asked::Other => self.begin_hyper(None),
+                },
+                Protocol::Plain(Some(_)) => match self.answer() {
+                    true => {}
+                    false => break Poll::Pending,
+                },
+                Protocol::Http1(connection) => break connection.as_mut().poll(cx).map(drop),
+                Protocol::Http2(connection, _) => break connection.as_mut().poll(cx).map(drop),
             }
         };
         if result.is_pending() {
@@ -230,7 +245,7 @@ impl Connection {
         let phase = match &self.protocol {
             _ if is_busy => Phase::Busy,
             Protocol::Http2(..) => Phase::Idle,
-            Protocol::Http1(_) if self.traffic.called() > 0 => {
+            Protocol::Plain(_) | Protocol::Http1(_) if self.traffic.called() > 0 => {
                 match lock(&self.wire).has_half_a_head() {
                     true => Phase::Head,
                     false => Phase::Idle,
@@ -243,11 +258,15 @@ impl Connection {
         }
     }
 
-    /// After a look at it: whether the body of a request that was handed out was refused, and what
-    /// `note` finds.
-    pub fn take_stock(&self, note: impl FnOnce(&mut net::Connection) -> bool) -> (bool, bool) {
+    /// After a look at it: whether the body of a request that was handed out was refused, what
+    /// `note` finds, and how many bytes were received since this was asked last.
+    pub fn take_stock(
+        &self,
+        note: impl FnOnce(&mut net::Connection) -> bool,
+    ) -> (bool, bool, usize) {
         let mut wire = lock(&self.wire);
-        (wire.has_bad_body(self.traffic.called()), note(&mut wire.net))
+        let is_bad = wire.has_bad_body(self.traffic.called());
+        (is_bad, note(&mut wire.net), wire.take_received())
     }
 
     /// Judges, at a time, whether the peer takes too long.
@@ -324,6 +343,8 @@ impl Connection {
         let is_idle = self.traffic.in_flight() == 0;
         match &mut self.protocol {
             Protocol::Http1(connection) if !is_idle => connection.as_mut().graceful_shutdown(),
+            // Its answer says so.
+            Protocol::Plain(Some(_)) => return Due::Never,
             Protocol::Http2(connection, _) => {
                 connection.as_mut().graceful_shutdown();
                 self.asked = is_idle.then(rt::now);
@@ -390,18 +411,91 @@ impl Connection {
             connection: self.key,
             traffic: Arc::clone(&self.traffic),
             context: Arc::clone(&self.context),
+            first: Mutex::new(None),
         };
         (Io(Arc::clone(&self.wire)), service)
+    }
+
+    /// Takes the next request, if it is a plain one.
+    fn ask(&mut self) -> Asked {
+        let mut wire = lock(&self.wire);
+        let lines = match wire.next() {
+            Poll::Pending => return Asked::Nothing,
+            Poll::Ready(Ok(Next::Plain(lines))) => lines,
+            Poll::Ready(Ok(Next::Other)) => return Asked::Other,
+            Poll::Ready(Ok(Next::End) | Err(_)) => return Asked::End,
+        };
+        match self.server.hand_out(lines, self.key, &self.waker, &self.context) {
+            Ok(answer) => {
+                self.protocol = Protocol::Plain(Some(Waiting::new(&answer, self.traffic.begin())));
+                Asked::Nothing
+            }
+            Err(lines) => {
+                wire.pass(lines.bytes());
+                Asked::Other
+            }
+        }
+    }
+
+    /// Goes on with the answer to a plain request; false if there is none.
+    fn answer(&mut self) -> bool {
+        let Protocol::Plain(Some(waiting)) = &self.protocol else { return true };
+        let is_written = waiting.look(|response| {
+            if self.is_closing {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            let body = response.body().as_whole()?;
+            let add = |head: &mut Head<'_>| head.add_all(response.headers());
+            let send = |bytes: &[u8]| lock(&self.wire).write_plain(bytes);
+            lines::write(response.status(), add, body, rt::now(), send)
+        });
+        let Some(is_written) = is_written else { return false };
+        let Protocol::Plain(waiting) = std::mem::replace(&mut self.protocol, Protocol::Plain(None))
+        else {
+            return true;
+        };
+        if is_written != Some(true) {
+            // Hyper is shown the request, whose answer is there.
+            if let Some(lines) = waiting.as_ref().and_then(|waiting| waiting.answer.lines()) {
+                lock(&self.wire).pass(lines.bytes());
+            }
+            self.begin_hyper(waiting);
+        }
+        true
+    }
+
+    /// Answers a plain request with these bytes, past what its answer otherwise goes through; false
+    /// if they are to go through that.
+    pub fn answer_with(&mut self, answer: &Arc<Answer>, bytes: &[u8], now: u64) -> bool {
+        let Protocol::Plain(Some(waiting)) = &self.protocol else { return false };
+        if self.is_closing || !Arc::ptr_eq(&waiting.answer, answer) {
+            return false;
+        }
+        let mut wire = lock(&self.wire);
+        if !wire.write_plain(bytes) {
+            return false;
+        }
+        let may_read = wire.net.may_receive();
+        drop(wire);
+        self.protocol = Protocol::Plain(None);
+        if may_read {
+            self.waker.wake_by_ref();
+        }
+        (self.phase, self.since, self.progress) = (Phase::Idle, now, None);
+        true
     }
 
     fn begin_http1(&mut self) {
         let limits = &self.server.limits;
         lock(&self.wire).scan = Some(Scan::new(limits.head_bytes, limits.headers));
-        self.resume_http1();
+        self.protocol = Protocol::Plain(None);
     }
 
-    fn resume_http1(&mut self) {
-        let (io, service) = self.service();
+    /// Has hyper go on, which is given the answer to its first request, if that was asked before.
+    fn begin_hyper(&mut self, first: Option<Waiting>) {
+        let (io, mut service) = self.service();
+        service.first = Mutex::new(first);
         let connection = self.server.http1().serve_connection(io, service);
         self.protocol = Protocol::Http1(Box::pin(connection));
     }
@@ -422,10 +516,12 @@ impl Connection {
             return;
         }
         let mut wire = lock(&self.wire);
-        if wire.refusal.is_some() || wire.net.waiting() > 0 || wire.wants_room {
+        let is_at_head = wire.scan.as_ref().is_some_and(Scan::is_at_head);
+        if wire.refusal.is_some() || wire.net.waiting() > 0 || wire.wants_room || !is_at_head {
             return;
         }
-        let Protocol::Http1(connection) = std::mem::replace(&mut self.protocol, Protocol::Resting)
+        let Protocol::Http1(connection) =
+            std::mem::replace(&mut self.protocol, Protocol::Plain(None))
         else {
             return;
         };

@@ -10,7 +10,7 @@ use super::ready::lock;
 use crate::message::{Allowance, Held};
 
 /// About what a header takes beside its name and value, in maps that are half full.
-const HEADER_BYTES: usize = 192;
+pub(super) const HEADER_BYTES: usize = 192;
 
 /// A head that is no longer than this counts with its connection.
 const HEAD_BYTES_USUAL: usize = 2048;

@@ -1,6 +1,7 @@
 //! The date in answers.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
@@ -8,21 +9,29 @@ use http::HeaderValue;
 use crate::rt;
 
 thread_local! {
-    /// The second that was written last, and how.
-    static LAST: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
+    /// What was written last, and in which second of the steady clock.
+    static LAST: RefCell<Option<(Range<u64>, HeaderValue)>> = const { RefCell::new(None) };
 }
 
 /// Now, as the header `date` has it.
 pub fn date() -> HeaderValue {
-    let second = rt::wall_clock().as_secs();
-    LAST.with_borrow_mut(|last| match last {
-        Some((known, value)) if *known == second => value.clone(),
-        _ => {
-            let text = text_of(UNIX_EPOCH + Duration::from_secs(second));
-            let value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
-            *last = Some((second, value.clone()));
-            value
+    with_date(rt::now(), HeaderValue::clone)
+}
+
+/// Calls `body` with the same, if that is the time.
+pub(super) fn with_date<R>(now: u64, body: impl FnOnce(&HeaderValue) -> R) -> R {
+    LAST.with_borrow_mut(|last| {
+        if last.as_ref().is_none_or(|(times, _)| !times.contains(&now)) {
+            *last = None;
         }
+        let (_, value) = last.get_or_insert_with(|| {
+            let time = rt::wall_clock();
+            let since = now.saturating_sub(u64::from(time.subsec_nanos()));
+            let text = text_of(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
+            let value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+            (since..since + 1_000_000_000, value)
+        });
+        body(value)
     })
 }
 

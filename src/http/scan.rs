@@ -1,6 +1,8 @@
 //! A second reader of HTTP/1 requests, before hyper: what two readers could take differently is
 //! refused. Where one request ends and the next begins is never in doubt behind it.
 
+use std::ops::Range;
+
 use http::HeaderName;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use memchr::memchr2;
@@ -63,6 +65,9 @@ struct Head {
     bytes: usize,
     length: Option<u64>,
     is_chunked: bool,
+    /// It has said more than what is got, and from which host.
+    is_special: bool,
+    hosts: usize,
 }
 
 /// What was found in some bytes.
@@ -82,17 +87,36 @@ pub struct Scan {
     headers_max: usize,
     /// Heads that were sound.
     pub heads: u64,
+    /// Of the last one, if there is nothing to it.
+    plain: Option<Plain>,
+}
+
+/// Where things are in a head that says no more than what is got, and from which host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// What is asked for: a path, and a query.
+    pub target: Range<usize>,
+    /// Bytes of the head.
+    pub end: usize,
+    /// Headers in it.
+    pub headers: usize,
 }
 
 impl Scan {
     /// For heads of so many bytes and headers.
     pub fn new(head_max: usize, headers_max: usize) -> Scan {
-        Scan { state: State::Head(Head::default()), head_max, headers_max, heads: 0 }
+        Scan { state: State::Head(Head::default()), head_max, headers_max, heads: 0, plain: None }
     }
 
     /// Whether the next byte belongs to a head.
     pub fn is_at_head(&self) -> bool {
         matches!(self.state, State::Head(_))
+    }
+
+    /// Where things are in the last head, if so many bytes are that alone, and there is nothing to
+    /// it.
+    pub fn take_plain(&mut self, bytes: usize) -> Option<Plain> {
+        self.plain.take().filter(|plain| plain.end == bytes && self.is_at_head())
     }
 
     /// How many bytes come next that need not be looked at.
@@ -171,7 +195,7 @@ impl Scan {
     /// Takes a whole head, so that hyper never sees a part of one.
     fn take_head(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
         let State::Head(mut head) = self.state else { return Ok(0) };
-        let mut at = 0;
+        let (mut at, mut target) = (0, 0..0);
         loop {
             let refusal = if head.has_line { Refusal::LongHead } else { Refusal::LongLine };
             let left = self.head_max.saturating_sub(at);
@@ -186,6 +210,8 @@ impl Scan {
                 if !line.is_empty() {
                     head.is_old = is_old(line)?;
                     head.has_line = true;
+                    head.is_special = head.is_old || at != line.len() + 2 || !is_plain(line);
+                    target = GET.len()..GET.len() + line.len().saturating_sub(FIRST_LINE);
                 }
                 continue;
             }
@@ -206,6 +232,8 @@ impl Scan {
             (false, Some(length)) => State::Body(length),
         };
         self.heads += 1;
+        let is_plain = !head.is_special && head.hosts == 1;
+        self.plain = is_plain.then_some(Plain { target, end: at, headers: head.headers });
         Ok(at)
     }
 }
@@ -214,7 +242,20 @@ impl Head {
     fn take_header(&mut self, line: &[u8]) -> Result<(), Refusal> {
         let (name, value) = header_of(line)?;
         // Most are told by their length.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                self.hosts += 1;
+                self.is_special |= !is_host(value);
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                self.is_special |= !value.eq_ignore_ascii_case(b"keep-alive");
+            }
+            6 => self.is_special |= name.eq_ignore_ascii_case(b"expect"),
+            7 => self.is_special |= name.eq_ignore_ascii_case(b"upgrade"),
+            _ => {}
+        }
         if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
+            self.is_special = true;
             let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
             let text = std::str::from_utf8(value).ok().filter(|_| is_number);
             let length = text.and_then(|text| text.parse().ok()).ok_or(Refusal::Bad)?;
@@ -226,7 +267,7 @@ impl Head {
             if self.is_chunked || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Refusal::Bad);
             }
-            self.is_chunked = true;
+            (self.is_chunked, self.is_special) = (true, true);
         }
         Ok(())
     }
@@ -249,16 +290,11 @@ fn line_of(bytes: &[u8], max: usize, too_long: Refusal) -> Result<Option<&[u8]>,
 
 /// Whether a request's first line is of HTTP/1.0.
 fn is_old(line: &[u8]) -> Result<bool, Refusal> {
-    let mut words = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
-        return Err(Refusal::Bad);
-    };
-    if method.is_empty()
-        || !method.iter().all(|byte| is_token(*byte))
-        || !target.iter().all(|byte| is_of_target(*byte))
-    {
+    let (method, rest) = line.split_at(run(line, TOKEN));
+    let [b' ', rest @ ..] = rest else { return Err(Refusal::Bad) };
+    let (target, rest) = rest.split_at(run(rest, TARGET));
+    let [b' ', version @ ..] = rest else { return Err(Refusal::Bad) };
+    if method.is_empty() {
         return Err(Refusal::Bad);
     }
     match version {
@@ -270,15 +306,20 @@ fn is_old(line: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
+/// How the first line of a head begins that nothing else is to be done for.
+const GET: &[u8] = b"GET ";
+
+/// Whether a sound first line gets a path that all readers take as it is.
+fn is_plain(line: &[u8]) -> bool {
+    line.starts_with(b"GET /") && run(&line[GET.len()..], PLAIN) == line.len() - FIRST_LINE
+}
+
+/// Bytes of such a line beside the path.
+const FIRST_LINE: usize = "GET  HTTP/1.1".len();
+
 /// Whether the first line of a head may begin so.
 fn begins_line(byte: &u8) -> bool {
     *byte == b'\r' || is_token(*byte)
-}
-
-/// Whether a byte may be in what is asked for: some take what follows a `#` for a part of it, some
-/// do not.
-fn is_of_target(byte: u8) -> bool {
-    matches!(byte, 0x21..=0x7e | 0x80..) && byte != b'#'
 }
 
 /// Whether that can be asked for: a path, a URL, or what the method alone has.
@@ -294,6 +335,26 @@ fn is_target(target: &[u8], method: &[u8]) -> bool {
     }
 }
 
+/// Whether that is the name, or address, of a host, with its port if there is one.
+pub(super) fn is_host(text: &[u8]) -> bool {
+    let (name, port, kind) = match text.strip_prefix(b"[") {
+        None => {
+            let (name, port) = text.split_at(run(text, HOST_NAME));
+            (name, port, HOST_NAME)
+        }
+        Some(text) => match text.iter().position(|byte| *byte == b']') {
+            Some(end) => (&text[..end], &text[end + 1..], HOST_ADDRESS),
+            None => return false,
+        },
+    };
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_port && are(name, kind)
+}
+
 /// Headers that may not come behind a body: they say how long it is, or whose.
 pub const NOT_BEHIND: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, HOST];
 
@@ -301,20 +362,90 @@ fn is_trailer(name: &[u8]) -> bool {
     !NOT_BEHIND.iter().any(|other| name.eq_ignore_ascii_case(other.as_str().as_bytes()))
 }
 
+/// What bytes may be in: the name of a method or header; what is asked for (some take what follows
+/// a `#` for a part of it, some do not); that, if all readers take it as it is; the value of a
+/// header; the name of a host, and an address in brackets.
+const TOKEN: u8 = 1;
+const TARGET: u8 = 2;
+const PLAIN: u8 = 4;
+const VALUE: u8 = 8;
+const HOST_NAME: u8 = 16;
+const HOST_ADDRESS: u8 = 32;
+
+static KINDS: [u8; 256] = kinds();
+
+const fn kinds() -> [u8; 256] {
+    let mut kinds = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        let byte = at as u8;
+        let is_word = byte.is_ascii_alphanumeric();
+        if is_word || is_in(byte, b"!#$%&'*+-.^_`|~") {
+            kinds[at] |= TOKEN;
+        }
+        if byte > b' ' && byte != 0x7f && byte != b'#' {
+            kinds[at] |= TARGET;
+        }
+        if byte.is_ascii_graphic() && !is_in(byte, b"\"#<>\\^`{|}") {
+            kinds[at] |= PLAIN;
+        }
+        if byte >= b' ' && byte != 0x7f || byte == b'\t' {
+            kinds[at] |= VALUE;
+        }
+        if is_word || is_in(byte, b"-._~!$&'()*+;=%") {
+            kinds[at] |= HOST_NAME;
+        }
+        if is_word || is_in(byte, b":.%-_~") {
+            kinds[at] |= HOST_ADDRESS;
+        }
+        at += 1;
+    }
+    kinds
+}
+
+const fn is_in(byte: u8, bytes: &[u8]) -> bool {
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] == byte {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// How many bytes of this kind it begins with.
+fn run(bytes: &[u8], kind: u8) -> usize {
+    let end = bytes.iter().position(|byte| KINDS[usize::from(*byte)] & kind == 0);
+    end.unwrap_or(bytes.len())
+}
+
+/// Whether all bytes are of this kind.
+fn are(bytes: &[u8], kind: u8) -> bool {
+    bytes.iter().fold(kind, |all, byte| all & KINDS[usize::from(*byte)]) != 0
+}
+
 /// Whether a byte may be in the name of a method or header.
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    KINDS[usize::from(byte)] & TOKEN != 0
+}
+
+/// Whether that is the name of a header.
+pub(super) fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && are(name, TOKEN)
+}
+
+/// Whether that may be the value of one.
+pub(super) fn is_value(value: &[u8]) -> bool {
+    are(value, VALUE)
 }
 
 /// Name and value of a header.
 fn header_of(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
-    let colon = memchr::memchr(b':', line).ok_or(Refusal::Bad)?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    // A line that is folded begins with a space, too.
-    if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-        return Err(Refusal::Bad);
-    }
-    if value.iter().any(|byte| matches!(byte, 0..=8 | 10..=31 | 127)) {
+    // A line that is folded begins with a space.
+    let (name, rest) = line.split_at(run(line, TOKEN));
+    let [b':', value @ ..] = rest else { return Err(Refusal::Bad) };
+    if name.is_empty() || !is_value(value) {
         return Err(Refusal::Bad);
     }
     Ok((name, value.trim_ascii()))

@@ -1,7 +1,8 @@
 //! What serves: settings, and the requests that have come.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST};
@@ -12,9 +13,11 @@ use hyper::service::Service as HyperService;
 
 use super::answer::{Answer, Traffic, Waiting};
 use super::body::Out;
-use super::count::head_bytes;
+use super::count::{HEADER_BYTES, head_bytes};
 use super::date::date;
-use super::ready::{Queue, Ready};
+use super::lines::Lines;
+use super::ready::{Queue, Ready, lock};
+use super::scan::is_host;
 use super::tasks::Tasks;
 use crate::message::Held;
 use crate::sched::Context;
@@ -61,8 +64,8 @@ pub struct Arrived {
     pub server: u64,
     /// The key of its connection.
     pub connection: u64,
-    /// The request.
-    pub request: Request<Incoming>,
+    /// The request, if hyper has read it.
+    pub request: Option<Box<Request<Incoming>>>,
     /// Where the answer goes.
     pub answer: Arc<Answer>,
     /// What it counts for the context.
@@ -142,12 +145,42 @@ impl Server {
 }
 
 /// What hyper gives requests to.
-#[derive(Clone)]
 pub(super) struct Service {
     pub(super) server: Arc<Server>,
     pub(super) connection: u64,
     pub(super) traffic: Arc<Traffic>,
     pub(super) context: Arc<Context>,
+    /// A request that was handed out before hyper was there to read it.
+    pub(super) first: Mutex<Option<Waiting>>,
+}
+
+impl Server {
+    /// Hands out a request that hyper does not read, unless the context has no room for it.
+    pub(super) fn hand_out(
+        &self,
+        lines: Lines,
+        connection: u64,
+        waker: &Waker,
+        context: &Context,
+    ) -> Result<Arc<Answer>, Lines> {
+        let held = context.allowance().map(|allowance| {
+            let head = lines.bytes().len() + lines.headers() * HEADER_BYTES;
+            allowance.hold(REQUEST_BYTES + head)
+        });
+        if let Some(None) = held {
+            return Err(lines);
+        }
+        let answer = Arc::new(Answer::to(lines, waker.clone()));
+        let to = Arc::clone(&answer);
+        self.inbox.push(Arrived {
+            server: self.number,
+            connection,
+            request: None,
+            answer: to,
+            held: held.flatten(),
+        });
+        Ok(answer)
+    }
 }
 
 impl HyperService<Request<Incoming>> for Service {
@@ -156,6 +189,9 @@ impl HyperService<Request<Incoming>> for Service {
     type Future = Waiting;
 
     fn call(&self, request: Request<Incoming>) -> Waiting {
+        if let Some(first) = lock(&self.first).take() {
+            return first;
+        }
         let answer = Arc::new(Answer::default());
         let waiting = Waiting::new(&answer, self.traffic.begin());
         if let Err(status) = self.check(&request) {
@@ -176,7 +212,7 @@ impl HyperService<Request<Incoming>> for Service {
         let arrived = Arrived {
             server: self.server.number,
             connection: self.connection,
-            request,
+            request: Some(Box::new(request)),
             answer,
             held: held.flatten(),
         };
@@ -226,26 +262,6 @@ impl Service {
         }
         Ok(())
     }
-}
-
-/// Whether that is the name, or address, of a host, with its port if there is one.
-fn is_host(text: &[u8]) -> bool {
-    let (name, port, others) = match text.strip_prefix(b"[") {
-        None => {
-            let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
-            (&text[..end], &text[end..], &b"-._~!$&'()*+;=%"[..])
-        }
-        Some(text) => match text.iter().position(|byte| *byte == b']') {
-            Some(end) => (&text[..end], &text[end + 1..], &b":.%-_~"[..]),
-            None => return false,
-        },
-    };
-    let is_port = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    is_port && name.iter().all(|byte| byte.is_ascii_alphanumeric() || others.contains(byte))
 }
 
 /// An answer that nobody of the script's gives; the connection is closed behind it.

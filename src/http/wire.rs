@@ -7,11 +7,12 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 
+use super::lines::{LINES_BYTES, Lines};
 use super::ready::lock;
 use super::scan::{Refusal, Scan};
 use crate::buf::fill_block;
@@ -65,6 +66,16 @@ pub(super) struct Wire {
     /// Who of hyper's waits for bytes, and for room.
     reader: Option<Waker>,
     writer: Option<Waker>,
+}
+
+/// What comes next.
+pub(super) enum Next {
+    /// A request that hyper need not read.
+    Plain(Lines),
+    /// Something for hyper.
+    Other,
+    /// Nothing.
+    End,
 }
 
 /// Notes who waits.
@@ -237,12 +248,58 @@ impl Wire {
         }
     }
 
+    /// Reads on until it is known what comes next.
+    pub(super) fn next(&mut self) -> Poll<io::Result<Next>> {
+        if !self.passed.is_empty() {
+            return Poll::Ready(Ok(Next::Other));
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            while self.refusal.is_none() {
+                let sound = match ready!(self.scan_more(scratch))? {
+                    None => break,
+                    Some(0) => continue,
+                    Some(sound) => sound,
+                };
+                let is_short = scratch.len() <= LINES_BYTES;
+                let scan = self.scan.as_mut().filter(|_| is_short);
+                if let Some(plain) = scan.and_then(|scan| scan.take_plain(scratch.len())) {
+                    return Poll::Ready(Ok(Next::Plain(Lines::new(scratch, plain))));
+                }
+                self.passed = Bytes::copy_from_slice(&scratch[..sound]);
+                return Poll::Ready(Ok(Next::Other));
+            }
+            Poll::Ready(Ok(Next::End))
+        })
+    }
+
+    /// Gives hyper these bytes, which are sound and come before all others.
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
+        debug_assert!(self.passed.is_empty(), "nothing was read since");
+        self.passed = Bytes::copy_from_slice(bytes);
+    }
+
     /// Reads and looks at what has come; how much of it is now in `space`, unless nothing is.
     fn look(
         &mut self,
         scratch: &mut BytesMut,
         space: &mut [MaybeUninit<u8>],
     ) -> Poll<io::Result<Option<usize>>> {
+        let sound = match ready!(self.scan_more(scratch))? {
+            None => return Poll::Ready(Ok(Some(0))),
+            Some(0) => return Poll::Ready(Ok(None)),
+            Some(sound) => &scratch[..sound],
+        };
+        let count = sound.len().min(space.len());
+        copy(space, &sound[..count]);
+        if count < sound.len() {
+            self.passed = Bytes::copy_from_slice(&sound[count..]);
+        }
+        Poll::Ready(Ok(Some(count)))
+    }
+
+    /// Reads on and looks at what there is, which is in `scratch` then: how much of it is sound;
+    /// nothing at the end of the stream.
+    fn scan_more(&mut self, scratch: &mut BytesMut) -> Poll<io::Result<Option<usize>>> {
         if self.is_full() {
             return Poll::Ready(Err(io::Error::other(Code::NO_MEMORY)));
         }
@@ -253,29 +310,30 @@ impl Wire {
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         });
         match read {
-            Ok(0) => return Poll::Ready(Ok(Some(0))),
+            Ok(0) => return Poll::Ready(Ok(None)),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             Err(error) => return Poll::Ready(Err(error)),
         }
-        let Some(scan) = &mut self.scan else { return Poll::Ready(Ok(None)) };
+        let Some(scan) = &mut self.scan else { return Poll::Ready(Ok(Some(0))) };
         let found = scan.scan(scratch);
         self.refusal = found.refusal;
-        let (sound, rest) = scratch.split_at(found.sound);
-        if rest.is_empty() {
-            self.held = BytesMut::new();
-        } else {
+        let rest = &scratch[found.sound..];
+        if !rest.is_empty() || !self.held.is_empty() {
             self.held = BytesMut::from(rest);
         }
-        if sound.is_empty() {
-            return Poll::Ready(Ok(None));
+        Poll::Ready(Ok(Some(found.sound)))
+    }
+
+    /// Stages an answer that is whole; false if it is to go the way of all others.
+    pub(super) fn write_plain(&mut self, bytes: &[u8]) -> bool {
+        let is_free = self.net.waiting() == 0 && self.net.staged.bytes() < STAGED_BYTES;
+        if !is_free || self.failed().is_some() {
+            return false;
         }
-        let count = sound.len().min(space.len());
-        copy(space, &sound[..count]);
-        if count < sound.len() {
-            self.passed = Bytes::copy_from_slice(&sound[count..]);
-        }
-        Poll::Ready(Ok(Some(count)))
+        self.net.stage(bytes);
+        self.sent += bytes.len() as u64;
+        true
     }
 
     fn write(&mut self, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {

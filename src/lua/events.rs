@@ -43,9 +43,9 @@ enum Next {
     None,
     /// A socket, by its key, and how many frames the script waits for.
     Ready(u64, usize),
-    /// A request, by its number and that of its server.
+    /// A request.
     #[cfg(feature = "http")]
-    Request(u64, u64),
+    Request(super::http::Taken),
     Notice(Notice),
     Timers,
     Event(Event),
@@ -81,9 +81,9 @@ fn take_next(host: &mut Host) -> Next {
         }
         #[cfg(feature = "http")]
         if host.sockets.http.is_some()
-            && let Some((request, server)) = host.next_request()
+            && let Some(taken) = host.next_request()
         {
-            return Next::Request(request, server);
+            return Next::Request(taken);
         }
         match host.next_event() {
             #[cfg(feature = "http")]
@@ -135,10 +135,12 @@ fn push_next(lua: Stack<'_>, sign: f64, next: Next) -> c_int {
     match next {
         Next::None | Next::Ready(..) => 0,
         #[cfg(feature = "http")]
-        Next::Request(request, server) => {
-            push_pair(lua, sign * REQUEST, request as f64);
-            lua.push_number(server as f64);
-            3
+        Next::Request(taken) => {
+            push_pair(lua, sign * REQUEST, taken.number as f64);
+            lua.push_number(taken.server as f64);
+            let Some(lines) = taken.answer.lines() else { return 3 };
+            lua.push_text(lines.path());
+            4
         }
         Next::Timers => {
             lua.push_number(sign * TIMERS);

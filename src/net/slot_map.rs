@@ -82,6 +82,16 @@ impl<T> SlotMap<T> {
         Some(value)
     }
 
+    /// Drops the value under `key` where it is, which is not used again; false if there is none.
+    pub fn discard(&mut self, key: u64) -> bool {
+        let Some(index) = self.slot(key).filter(|index| self.slots[*index].1.is_some()) else {
+            return false;
+        };
+        self.slots[index].1 = None;
+        self.free_slot(index);
+        true
+    }
+
     /// Puts what `change` makes of the value under `key` in its place; false if there is none, and
     /// the key is not used again if it makes none.
     pub fn try_change(&mut self, key: u64, change: impl FnOnce(T) -> Option<T>) -> bool {

@@ -3,6 +3,7 @@
 pub mod accessors;
 pub mod async_echo;
 pub mod epoll_echo;
+pub mod fixed;
 pub mod futex;
 pub mod lua;
 pub mod send_loop;

@@ -14,9 +14,10 @@ use mlua::ffi;
 
 use super::super::frames::body;
 use super::super::native::push_failure;
+use super::plain::{add_table, answer_plain};
 use super::{Exchange, Http};
 use crate::error::Code;
-use crate::http::{Channel, Out, Ready, Written, counted, date};
+use crate::http::{Channel, Head, Out, Ready, Written, counted, date};
 use crate::lua::host;
 use crate::message::Held;
 use crate::net::Body;
@@ -37,7 +38,8 @@ impl Exchange {
     /// Whether nothing may follow the head.
     fn is_bodyless(&self) -> bool {
         let statuses = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
-        self.parts.method == Method::HEAD || statuses.contains(&self.status)
+        let is_head = self.parts.as_ref().is_some_and(|parts| parts.method == Method::HEAD);
+        is_head || statuses.contains(&self.status)
     }
 
     /// The head of the answer, with what was said of it.
@@ -47,7 +49,7 @@ impl Exchange {
             return false;
         }
         // In HTTP/1 hyper sees to that.
-        if self.parts.version == Version::HTTP_2 && self.is_bodyless() {
+        if self.version() == Version::HTTP_2 && self.is_bodyless() {
             if let Some(length) = out.size_hint().exact().filter(|length| *length > 0) {
                 self.headers.entry(CONTENT_LENGTH).or_insert(length.into());
             }
@@ -321,14 +323,19 @@ fn with<R>(key: u64, work: impl FnOnce(&mut Exchange, &Arc<Ready>) -> R) -> Opti
 /// native.http_answer(id, status, headers, body): answers, with which the request is over; true
 /// unless the body is nothing that can be sent. Raises if the headers are none.
 pub(super) fn answer(lua: Stack<'_>) -> c_int {
-    let (key, status) = (lua.key(1), lua.number(2) as u16);
+    let key = lua.key(1);
+    let status = StatusCode::from_u16(lua.number(2) as u16).unwrap_or_default();
+    if answer_plain(lua, key, Some(status), |_, head| add_table(lua, 3, head), 4) {
+        lua.push_boolean(true);
+        return 1;
+    }
     let mut headers = HeaderMap::new();
     add_headers(lua, RETURNED, &mut headers, 3);
     let Some(bytes) = bytes_at(lua, 4) else { return 0 };
     let held = hold(bytes.len());
     let gone = host::with(|host| {
         let mut exchange = host.sockets.http.as_mut()?.exchanges.remove(key)?;
-        exchange.status = StatusCode::from_u16(status).unwrap_or_default();
+        exchange.status = status;
         exchange.headers = headers;
         match held {
             Some(held) => {
@@ -439,6 +446,11 @@ pub(super) fn push_written(lua: Stack<'_>, written: Option<Written>) -> c_int {
 /// is less than was said.
 pub(super) fn finish(lua: Stack<'_>) -> c_int {
     let (key, has_failed) = (lua.key(1), lua.boolean(3));
+    let add = |exchange: &Exchange, head: &mut Head<'_>| head.add_all(&exchange.headers);
+    if !has_failed && answer_plain(lua, key, None, add, 2) {
+        lua.push_boolean(true);
+        return 1;
+    }
     let Some(bytes) = bytes_at(lua, 2) else { return 0 };
     let held = hold(bytes.len());
     let has_failed = has_failed || held.is_none();

@@ -6,6 +6,7 @@ use ::http::StatusCode;
 
 use super::super::host::Host;
 use super::super::sockets::{KIND_END, Socket, Sockets, source};
+use super::Taken;
 use crate::error::Code;
 use crate::http::Item;
 use crate::net::{self, linger};
@@ -20,9 +21,12 @@ const COST_BYTES: usize = 1024;
 /// frames of HTTP/2 cost more than their bytes say.
 const SHARE: u64 = 4_000_000;
 
+/// After so many connections that have brought little it looks at the clock.
+const LOOKS: usize = 8;
+
 impl Host {
-    /// The next request, by its number and that of its server.
-    pub(in crate::lua) fn next_request(&mut self) -> Option<(u64, u64)> {
+    /// The next request.
+    pub(in crate::lua) fn next_request(&mut self) -> Option<Taken> {
         let http = self.sockets.http.as_mut()?;
         let found = http.take_request();
         if found.is_some() {
@@ -43,7 +47,7 @@ impl Host {
         let mut work = std::mem::take(&mut http.work);
         let (mut has_news, mut has_time) = (false, true);
         let began = rt::now();
-        let mut now = began;
+        let (mut now, mut looks) = (began, 0);
         while !has_news && !ready.is_empty() {
             ready.take(&mut work);
             let mut tasks = 0;
@@ -53,7 +57,10 @@ impl Host {
                     item if !has_time && !matches!(item, Item::Waiter(_)) => ready.push(item),
                     Item::Connection(key) => {
                         let bytes = self.sockets.poll_http(key, &self.context, now);
-                        now = rt::now();
+                        looks += 1;
+                        if looks % LOOKS == 0 || bytes >= COST_BYTES {
+                            now = rt::now();
+                        }
                         has_time = self.turn.charge(bytes / COST_BYTES)
                             && now.saturating_sub(began) < SHARE;
                     }
@@ -86,20 +93,19 @@ fn has_news(net: &mut net::Connection) -> bool {
 impl Sockets {
     /// Looks at a connection, at this time; how many bytes were received.
     fn poll_http(&mut self, key: u64, context: &Arc<Context>, now: u64) -> usize {
-        let (result, bytes) = match self.all.get_mut(key) {
-            Some(Socket::Http(connection)) => (connection.poll(now), connection.take_received()),
-            Some(Socket::HttpClient(client)) => (client.poll(), client.take_received()),
+        let (result, (is_bad, is_new, bytes)) = match self.all.get_mut(key) {
+            Some(Socket::Http(connection)) => {
+                (connection.poll(now), connection.take_stock(has_news))
+            }
+            Some(Socket::HttpClient(client)) => {
+                (client.poll(), (false, client.with_net(has_news), client.take_received()))
+            }
             _ => return 0,
         };
         if result.is_ready() {
             self.end_http(key, context);
             return bytes;
         }
-        let Some(Socket::Http(connection)) = self.all.get(key) else {
-            self.note_http(key);
-            return bytes;
-        };
-        let (is_bad, is_new) = connection.take_stock(has_news);
         if is_bad && let Some(http) = &mut self.http {
             http.refuse(key, StatusCode::BAD_REQUEST);
         }

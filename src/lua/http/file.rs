@@ -90,7 +90,7 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
             }
         };
         let modified = data.modified().unwrap_or(UNIX_EPOCH);
-        let parts = &exchange.parts;
+        let parts = exchange.parts();
         let chosen = choose(&parts.method, &parts.headers, data.len(), modified);
         exchange.status = chosen.status;
         for (name, value) in &chosen.headers {

@@ -6,6 +6,7 @@ mod client;
 mod drive;
 mod file;
 mod judge;
+mod plain;
 mod request;
 mod upgrade;
 
@@ -16,7 +17,7 @@ use std::task::Waker;
 
 use ::http::header::HOST;
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderValue, StatusCode, Version};
+use ::http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::error::Code;
@@ -86,8 +87,9 @@ struct Serving {
 /// A request and what becomes of it.
 struct Exchange {
     connection: u64,
-    parts: Parts,
-    body: Incoming,
+    /// What hyper has read; nothing of a plain request, until it is needed.
+    parts: Option<Box<Parts>>,
+    body: Option<Incoming>,
     answer: Arc<Answer>,
     /// What the script has said of the answer so far.
     status: StatusCode,
@@ -114,6 +116,30 @@ struct Exchange {
     _held: Option<Held>,
 }
 
+/// A request that is to be handled.
+pub(in crate::lua) struct Taken {
+    pub(in crate::lua) number: u64,
+    /// Its server's number.
+    pub(in crate::lua) server: u64,
+    pub(in crate::lua) answer: Arc<Answer>,
+}
+
+impl Exchange {
+    /// The request's head.
+    fn parts(&mut self) -> &Parts {
+        let Exchange { parts, answer, .. } = self;
+        parts.get_or_insert_with(|| match answer.lines() {
+            Some(lines) => Box::new(lines.parts()),
+            None => Box::new(Request::new(()).into_parts().0),
+        })
+    }
+
+    /// Its version of HTTP.
+    fn version(&self) -> Version {
+        self.parts.as_ref().map_or(Version::HTTP_11, |parts| parts.version)
+    }
+}
+
 impl Http {
     fn add<T>(map: &mut SlotMap<T>, value: T) -> u64 {
         match map.try_insert(|_| Ok::<_, Infallible>(value)) {
@@ -128,8 +154,8 @@ impl Http {
         if is_last { waker(&self.ready, Item::Waiter(token)) } else { Waker::noop().clone() }
     }
 
-    /// Takes the next request: its number, and that of its server.
-    fn take_request(&mut self) -> Option<(u64, u64)> {
+    /// Takes the next request.
+    fn take_request(&mut self) -> Option<Taken> {
         let arrived = loop {
             let arrived = self.inbox.pop()?;
             // The connection may have ended meanwhile.
@@ -138,8 +164,12 @@ impl Http {
             }
         };
         let Arrived { server, connection, request, answer, held } = arrived;
-        let (mut parts, body) = request.into_parts();
-        if parts.version == Version::HTTP_2
+        let (mut parts, body) = match request.map(|request| request.into_parts()) {
+            Some((parts, body)) => (Some(Box::new(parts)), Some(body)),
+            None => (None, None),
+        };
+        if let Some(parts) = &mut parts
+            && parts.version == Version::HTTP_2
             && let Some(host) = parts.uri.authority()
             && let Ok(host) = HeaderValue::from_str(host.as_str())
         {
@@ -151,7 +181,7 @@ impl Http {
             connection,
             parts,
             body,
-            answer,
+            answer: Arc::clone(&answer),
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             behind: HeaderMap::new(),
@@ -167,7 +197,7 @@ impl Http {
             waits: None,
             _held: held,
         };
-        Some((Http::add(&mut self.exchanges, exchange), server))
+        Some(Taken { number: Http::add(&mut self.exchanges, exchange), server, answer })
     }
 
     /// Whether there is something to be done in this turn.

@@ -39,7 +39,7 @@ pub(super) fn get(lua: Stack<'_>) -> c_int {
     // Copied, since the VM may run finalisers while it takes a text.
     let text = host::with(|host| text_of(host, key, what));
     let Some(text) = text else { return 0 };
-    lua.push_text(text.as_bytes());
+    lua.push_text(&text);
     1
 }
 
@@ -52,15 +52,17 @@ pub(super) fn text_of_version(version: Version) -> &'static str {
     }
 }
 
-fn text_of(host: &mut Host, key: u64, what: u8) -> Option<String> {
+fn text_of(host: &mut Host, key: u64, what: u8) -> Option<Vec<u8>> {
     let exchange = host.sockets.http.as_mut()?.exchanges.get_mut(key)?;
-    let parts = &exchange.parts;
-    Some(match what {
-        METHOD => parts.method.as_str().to_owned(),
-        PATH => parts.uri.path().to_owned(),
-        QUERY => parts.uri.query()?.to_owned(),
-        VERSION => text_of_version(parts.version).to_owned(),
-        ADDRESS | PORT => {
+    let text = match (what, &exchange.parts, exchange.answer.lines()) {
+        (METHOD, None, Some(_)) => return Some(b"GET".to_vec()),
+        (PATH, None, Some(lines)) => return Some(lines.path().to_vec()),
+        (QUERY, None, Some(lines)) => return Some(lines.query()?.to_vec()),
+        (METHOD, ..) => exchange.parts().method.as_str().to_owned(),
+        (PATH, ..) => exchange.parts().uri.path().to_owned(),
+        (QUERY, ..) => exchange.parts().uri.query()?.to_owned(),
+        (VERSION, ..) => text_of_version(exchange.version()).to_owned(),
+        (ADDRESS | PORT, ..) => {
             let connection = exchange.connection;
             let Some(Socket::Http(connection)) = host.sockets.all.get(connection) else {
                 return None;
@@ -69,7 +71,8 @@ fn text_of(host: &mut Host, key: u64, what: u8) -> Option<String> {
             if what == PORT { peer.port().to_string() } else { peer.ip().to_string() }
         }
         _ => return None,
-    })
+    };
+    Some(text.into_bytes())
 }
 
 /// native.http_tls(id): a table about TLS; nothing without.
@@ -90,7 +93,7 @@ pub(super) fn headers(lua: Stack<'_>) -> c_int {
     let are_trailers = lua.boolean(2);
     let found = with(lua.key(1), |exchange| match are_trailers {
         true => exchange.trailers.clone(),
-        false => Some(exchange.parts.headers.clone()),
+        false => Some(exchange.parts().headers.clone()),
     });
     let Some(headers) = found.flatten() else { return 0 };
     push_headers(lua, &headers)
@@ -221,7 +224,8 @@ fn read_body(host: &mut Host, key: u64, token: u64) -> Came {
         if let Some(code) = exchange.failed {
             return Came::Failed(code);
         }
-        match Pin::new(&mut exchange.body).poll_frame(&mut cx) {
+        let Some(body) = &mut exchange.body else { return Came::End };
+        match Pin::new(body).poll_frame(&mut cx) {
             Poll::Ready(None) => return Came::End,
             Poll::Ready(Some(Err(_))) => return Came::Failed(Code::CONNECTION_ABORTED),
             Poll::Ready(Some(Ok(frame))) => {

@@ -27,7 +27,8 @@ pub(super) fn upgrade(lua: Stack<'_>) -> c_int {
 fn take(host: &mut Host, id: u64, head: &[u8]) -> Result<u64, Code> {
     let http = host.sockets.http.as_mut().ok_or(Code::SOCKET_CLOSED)?;
     let exchange = http.exchanges.get_mut(id).ok_or(Code::SOCKET_CLOSED)?;
-    let is_fit = exchange.parts.version == Version::HTTP_11 && exchange.body.is_end_stream();
+    let has_body = exchange.body.as_ref().is_some_and(|body| !body.is_end_stream());
+    let is_fit = exchange.version() == Version::HTTP_11 && !has_body;
     if !is_fit || exchange.has_begun {
         return Err(Code::INVALID);
     }

@@ -59,6 +59,18 @@ impl Connection {
         }
     }
 
+    /// Whether there may be something to receive, or the end; if not the context is woken then.
+    pub fn may_receive(&mut self) -> bool {
+        if self.input == Input::Drained && self.buffered.is_empty() {
+            let cx = &mut TaskContext::from_waker(&self.read_waker);
+            if self.transport.poll_read_ready(cx).is_pending() {
+                return false;
+            }
+            self.input = Input::Ready;
+        }
+        true
+    }
+
     /// Gives bytes back that were received.
     pub fn unreceive(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
