@@ -13,7 +13,7 @@ local http_get, http_write = native.http_get, native.http_write
 local ID = {}
 -- Of an answer, its request, and whether it was begun by `res`: a short list takes one piece of
 -- memory, where names take two.
-local REQUEST, USED = 1, 2
+local OWNER, USED = 1, 2
 local UPGRADED = {}
 
 local bodies = message.bodies(function(req, token) return native.http_read(req[ID], token) end)
@@ -55,7 +55,7 @@ local function check_request(req, name)
 end
 
 local function check_response(res, name)
-    local req = type(res) == "table" and rawget(res, REQUEST)
+    local req = type(res) == "table" and rawget(res, OWNER)
     if type(req) ~= "table" then bad(1, name, "answer of a request", res) end
     return rawget(req, ID), req
 end
@@ -236,7 +236,7 @@ end
 -- For http/upgrade.lua.
 function M.id_of(req) return type(req) == "table" and rawget(req, ID) end
 
-function M.request_of(res) return type(res) == "table" and rawget(res, REQUEST) end
+function M.request_of(res) return type(res) == "table" and rawget(res, OWNER) end
 
 function M.forget(req, res)
     req[ID] = 0
