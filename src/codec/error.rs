@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// What is wrong, in words.
+/// What is wrong, in words. In a box: a result of its size is returned in registers.
 #[derive(Debug)]
-pub struct Error(Cow<'static, str>);
+pub struct Error(Box<Cow<'static, str>>);
 
 impl Error {
     /// In the words of a constant.
     #[cold]
     pub(super) fn new(what: &'static str) -> Error {
-        Error(Cow::Borrowed(what))
+        Error(Box::new(Cow::Borrowed(what)))
     }
 }
 
@@ -26,7 +26,7 @@ impl std::error::Error for Error {}
 impl serde::de::Error for Error {
     #[cold]
     fn custom<T: fmt::Display>(what: T) -> Error {
-        Error(Cow::Owned(what.to_string()))
+        Error(Box::new(Cow::Owned(what.to_string())))
     }
 }
 

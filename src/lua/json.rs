@@ -88,7 +88,8 @@ fn push_value(lua: Stack<'_>, text: &[u8], rules: ReadRules, max: usize) -> Resu
     let charged = RefCell::new(Charged::new(lua));
     let may_hold = |bytes| charged.borrow_mut().collect_and_set(bytes);
     let mut from = json::Reader::with_memory(text, &may_hold);
-    let result = Builder::new(lua, rules, text.len()).push(&mut from).and_then(|()| from.end());
+    let result =
+        Builder::new(lua, rules, text.as_bytes()).push(&mut from).and_then(|()| from.end());
     result.map_err(|error| format!("{error} at {}", from.place()))
 }
 

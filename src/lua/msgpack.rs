@@ -86,7 +86,7 @@ fn read(
     may_go_on: bool,
 ) -> Result<usize, String> {
     let mut from = msgpack::Reader::new(bytes);
-    let result = Builder::new(lua, rules, bytes.len()).push(&mut from);
+    let result = Builder::new(lua, rules, bytes).push(&mut from);
     let (next, left) = (first + from.position(), bytes.len() - from.position());
     match result {
         Ok(()) if left > 0 && !may_go_on => {

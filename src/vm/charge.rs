@@ -1,9 +1,11 @@
 //! What a state holds outside of its VM: what it is charged, and how that makes the collector work.
 
+use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
-use mlua::ffi;
+use mlua::ffi::{self, lua_State};
 
+use super::layout::{self, Global};
 use super::stack::Stack;
 use super::state::STATES;
 use crate::os::stdio::FILE_BYTES;
@@ -23,6 +25,70 @@ const CYCLE_TOTAL_BYTES: usize = 64 << 20;
 
 /// Bytes of the VM's heap that one step of the collector deals with, marking and sweeping.
 const STEP_BYTES: usize = 1024;
+
+/// More than any state holds: the collector does nothing until there is as much.
+const NEVER: usize = usize::MAX >> 1;
+
+/// For each byte that is read, of what it makes at most: an empty table takes 64.
+const REST_FACTOR: usize = 64;
+
+unsafe extern "C-unwind" {
+    /// LuaJIT's: one step of the collector, for a KiB of what it owes. May run finalisers.
+    fn lj_gc_step(raw: *mut lua_State) -> c_int;
+}
+
+/// The collector does nothing by itself while this lives, but for what a memory limit has it do:
+/// for who makes much of which nothing is garbage. What is made counts as ever, and the collector
+/// works for it afterwards.
+pub(crate) struct Rest<'a> {
+    lua: Stack<'a>,
+    threshold: usize,
+}
+
+impl<'a> Rest<'a> {
+    #[inline]
+    pub(crate) fn new(lua: Stack<'a>) -> Rest<'a> {
+        let global = global(lua);
+        Rest { lua, threshold: std::mem::replace(&mut global.threshold, NEVER) }
+    }
+
+    /// The collector does what it owes, as far as the bytes that were read are the reason:
+    /// finalisers may run.
+    #[inline]
+    pub(crate) fn end(self, bytes: usize) {
+        let lua = self.lua;
+        drop(self);
+        let mut steps = 1 + bytes / (STEP_BYTES / REST_FACTOR);
+        // SAFETY: a running state, whose collector may run between two calls.
+        while is_due(lua) && steps > 0 && unsafe { lj_gc_step(lua.raw()) } <= 0 {
+            steps -= 1;
+        }
+    }
+}
+
+impl Drop for Rest<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let global = global(self.lua);
+        // Unless a collection has set another meanwhile.
+        if global.threshold == NEVER {
+            global.threshold = self.threshold;
+        }
+    }
+}
+
+#[inline]
+fn is_due(lua: Stack<'_>) -> bool {
+    let global = global(lua);
+    global.total >= global.threshold
+}
+
+/// What the coroutines of the state share, while nothing is called.
+#[inline]
+fn global<'a>(lua: Stack<'a>) -> &'a mut Global {
+    // SAFETY: a running state, which nobody else uses.
+    unsafe { &mut *layout::global(lua.raw()) }
+}
 
 impl Stack<'_> {
     /// Reports `bytes` newly held outside the VM on behalf of the state. Returns false, and counts

@@ -9,6 +9,7 @@ use mlua::ffi::{self, lua_Debug, lua_State};
 use super::layout::*;
 use super::stack::{Stack, function};
 use super::state::State;
+use super::texts;
 
 /// A bit of the compiler's state while it records or compiles.
 const IS_COMPILING: u32 = 0x10;
@@ -26,6 +27,7 @@ pub(crate) fn is_known(allocate: *const c_void) -> Option<bool> {
         // A pointer is followed only once it is known to be one.
         found = has_global(lua, allocate)
             && has_table(lua)
+            && has_texts(lua)
             && has_userdata(lua)
             && has_functions(lua)
             && has_prototypes(lua)
@@ -97,6 +99,51 @@ fn has_table(lua: Stack<'_>) -> bool {
             && tag(array[2]) == TRUE
             && is_pair
             && has_free
+    }
+}
+
+/// Strings of some lengths, found as LuaJIT finds them; and where the stack ends.
+fn has_texts(lua: Stack<'_>) -> bool {
+    const LETTERS: &[u8] = b"a text of which there is no other, nor of its parts";
+    let raw = lua.raw();
+    // SAFETY: a new state with slots free, whose shared part is known; what is at this place of it
+    // is a count of chains, and as many chains, only if that is so.
+    unsafe {
+        let thread = &*raw.cast::<Thread>();
+        let texts = &(*global(raw)).texts;
+        if !(texts.mask as usize + 1).is_power_of_two() || texts.chains.is_null() {
+            return false;
+        }
+        let has_end = thread.end > thread.top && thread.end < thread.top.add(1000);
+        has_end
+            && [(0, 0), (1, 0), (0, 1), (15, 3), (16, 4), (0, 5)].into_iter().all(|(list, keys)| {
+                lua.push_table(list, keys);
+                let (is, own) = (&*object::<Table>(raw, -1), &*Table::make(raw, list, keys));
+                let is_same = own.array().len() == is.array().len()
+                    && (own.kind, own.absent, own.inside) == (is.kind, is.absent, is.inside)
+                    && (own.marked, own.metatable, own.mask) == (is.marked, 0, is.mask)
+                    && own.array.is_null() == is.array.is_null()
+                    && (own.mask > 0 || own.nodes == is.nodes && own.free == is.free)
+                    && own.nodes.addr().abs_diff(own.free.addr())
+                        == is.nodes.addr().abs_diff(is.free.addr());
+                lua.pop();
+                is_same
+            })
+            && (1..20).all(|len| {
+                // One of LuaJIT's is found; and LuaJIT finds what is made here.
+                lua.push_text(&LETTERS[..len]);
+                let is_known = texts::is_found(
+                    lua,
+                    (*raw.cast::<Thread>()).top.sub(1).read(),
+                    &LETTERS[..len],
+                );
+                let new =
+                    if is_known { texts::text(lua, &LETTERS[len..2 * len], LETTERS) } else { NIL };
+                lua.push_text(&LETTERS[len..2 * len]);
+                let is_same = new == (*raw.cast::<Thread>()).top.sub(1).read();
+                lua.set_top(-3);
+                is_same
+            })
     }
 }
 

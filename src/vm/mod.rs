@@ -44,6 +44,7 @@ pub(crate) mod stock;
 mod streams;
 mod strings;
 pub mod tables;
+mod texts;
 pub(crate) mod traceback;
 pub mod unwind;
 pub mod userdata;

@@ -17,7 +17,8 @@ use std::ptr;
 use mlua::ffi::{self, lua_State};
 
 use super::layout::{
-    self, FALSE, NIL, Node, POINTER, STRING, TRUE, Table, Text, is_number, scrambled, tag,
+    self, FALSE, KIND_TABLE, NIL, Node, POINTER, STRING, Slot, TRUE, Table, Text, is_number,
+    lj_mem_realloc, scrambled, tag,
 };
 use super::stack::Stack;
 
@@ -30,6 +31,9 @@ const CROWDED_MIN: usize = 32;
 /// LuaJIT's own bound of a table's entries.
 const ENTRIES_MAX: usize = 1 << 26;
 
+/// Slots of an array that LuaJIT has in the same block as its table.
+const INSIDE_MAX: usize = 16;
+
 /// A longer chain is no chance.
 const CHAIN_MAX: usize = 64;
 
@@ -38,12 +42,10 @@ const CHAIN_MAX_ARRAY: usize = 1024;
 
 unsafe extern "C-unwind" {
     fn lj_tab_get(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *const u64;
-    fn lj_mem_realloc(
-        raw: *mut lua_State,
-        block: *mut Node,
-        before: usize,
-        now: usize,
-    ) -> *mut Node;
+    /// LuaJIT's: memory for an object that the collector knows. Raises if there is none.
+    fn lj_mem_newgco(raw: *mut lua_State, bytes: usize) -> *mut Table;
+    /// The same: a table with room for what is at 0 and so on, and for 2^n keys, n not being 0.
+    fn lj_tab_new(raw: *mut lua_State, list: u32, bits: u32) -> *mut Table;
 }
 
 /// Where in a table of 2^n entries LuaJIT looks for a key.
@@ -81,6 +83,73 @@ impl Table {
             }
         }
         self.free == self.nodes
+    }
+
+    /// A new table, with room for a list of this length, all of it nil, and for so many keys. Runs
+    /// no finalisers.
+    ///
+    /// # Safety
+    /// `raw` must be running. May raise. Nothing but the stack or a table keeps it alive.
+    #[inline]
+    pub(crate) unsafe fn make(raw: *mut lua_State, list: usize, keys: usize) -> *mut Table {
+        let slots = if list > 0 { list + 1 } else { 0 };
+        let bits = keys.next_power_of_two().trailing_zeros().max(u32::from(keys > 0));
+        // SAFETY: memory of the VM's, of a size that its own tables have; all of it is written
+        // before anything else is done.
+        unsafe {
+            if slots > INSIDE_MAX {
+                return lj_tab_new(raw, slots as u32, bits);
+            }
+            let table = lj_mem_newgco(raw, size_of::<Table>() + slots * size_of::<Slot>());
+            let array = table.add(1).cast::<Slot>();
+            let nodes = &raw mut (*layout::global(raw)).nil_node;
+            (*table).kind = KIND_TABLE;
+            ((*table).absent, (*table).inside) = (u8::MAX, slots as u8);
+            (*table).array = if slots > 0 { array } else { ptr::null_mut() };
+            (*table).metatable = 0;
+            ((*table).nodes, (*table).free) = (nodes, nodes);
+            ((*table).array_len, (*table).mask) = (slots as u32, 0);
+            for slot in 0..slots {
+                array.add(slot).write(NIL);
+            }
+            if keys > 0 {
+                let len = 1 << bits;
+                let bytes = len * size_of::<Node>();
+                let nodes = lj_mem_realloc(raw, ptr::null_mut(), 0, bytes).cast::<Node>();
+                for node in 0..len {
+                    nodes.add(node).write(Node { value: NIL, key: NIL, next: ptr::null_mut() });
+                }
+                ((*table).nodes, (*table).free) = (nodes, nodes.add(len));
+                (*table).mask = len as u32 - 1;
+            }
+            table
+        }
+    }
+
+    /// The place of a text's value, if the text is there, or if its place is free; then it is there
+    /// afterwards. The table must have a hash part, and the value must be written, but nil.
+    ///
+    /// # Safety
+    /// It must be a live table, which the collector has not seen, and the key a live text.
+    #[inline]
+    pub(crate) unsafe fn text_place(&mut self, key: *const Text) -> Option<*mut Slot> {
+        // SAFETY: chains consist of entries, and end.
+        unsafe {
+            let mut node = self.nodes.add(((*key).id & self.mask) as usize);
+            let key = layout::reference(STRING, key.cast());
+            if (*node).key == NIL {
+                self.absent = 0;
+                (*node).key = key;
+                return Some(&raw mut (*node).value);
+            }
+            while (*node).key != key {
+                node = (*node).next;
+                if node.is_null() {
+                    return None;
+                }
+            }
+            Some(&raw mut (*node).value)
+        }
     }
 
     /// Raises if the array of a large table, which LuaJIT is about to make longer, is beside a long
@@ -154,7 +223,7 @@ impl Table {
                 return;
             }
             let (mask, before) = (len as u32 - 1, self.mask as usize + 1);
-            let nodes = lj_mem_realloc(raw, ptr::null_mut(), 0, len * ENTRY);
+            let nodes = lj_mem_realloc(raw, ptr::null_mut(), 0, len * ENTRY).cast::<Node>();
             for index in 0..len {
                 nodes.add(index).write(Node { value: NIL, key: NIL, next: ptr::null_mut() });
             }
@@ -177,7 +246,7 @@ impl Table {
                     (*own).next = free;
                 }
             }
-            lj_mem_realloc(raw, self.nodes, before * ENTRY, 0);
+            lj_mem_realloc(raw, self.nodes.cast(), before * ENTRY, 0);
             (self.nodes, self.mask, self.free) = (nodes, mask, free);
         }
     }

@@ -483,4 +483,94 @@ tap.test("texts that repeat, and that do not", function()
     is(list[299999], "and", "likewise")
 end)
 
+-- Strings are found, and made, where the VM has them: there is one of each.
+test("strings of every length", function()
+    local wrong = 0
+    for length = 0, 40 do
+        for round = 1, 8 do
+            local word = ("q%dz"):format(round * 7919 + length):rep(9):sub(1, length)
+            local text = ('[["%s"],{"%s":1}, "%s"]'):format(word, word, word)
+            local first = round % 2 == 0 and { [word] = 1 } -- who has it first
+            local list = decode(text)
+            local again = { [word] = 2 }
+            local good = rawequal(list[1][1], word) and list[2][word] == 1 and list[3] == word
+            if not good or again[list[3]] ~= 2 or first and not first[list[1][1]] then
+                wrong = wrong + 1
+            end
+        end
+    end
+    is(wrong, 0, "are the same as the script's")
+    -- So many that the VM's table of them grows, and is cleaned meanwhile.
+    for _ = 1, 3 do
+        local parts = {}
+        for i = 1, 30000 do
+            parts[i] = ('"%x"'):format(i * 40503 % 2 ^ 26)
+        end
+        local list = decode("[" .. table.concat(parts, ",") .. "]")
+        for i = 1, #list do
+            if list[i] ~= ("%x"):format(i * 40503 % 2 ^ 26) then wrong = wrong + 1 end
+        end
+        collectgarbage("step", 100)
+    end
+    is(wrong, 0, "and so are many")
+end)
+
+test("tables that were read are like others", function()
+    local object = decode('{"__index":{"found":7},"__call":1,"x":[1,2,3]}')
+    is(setmetatable({}, object).found, 7, "as a metatable")
+    object.__index = nil
+    is(setmetatable({}, object).found, nil, "which may change")
+    for count = 0, 40 do
+        local text = {}
+        for i = 1, count do
+            text[i] = ('"k%d":%d'):format(i % 30, i)
+        end
+        local map, seen = decode("{" .. table.concat(text, ",") .. "}"), 0
+        for key, value in pairs(map) do
+            local number = tonumber(key:sub(2))
+            local last = number + 30 <= count and number + 30 or number == 0 and 30 or number
+            if value == last then seen = seen + 1 end
+            map[key] = nil
+        end
+        for i = 1, 50 do
+            map["n" .. i] = i
+        end
+        local good = seen == math.min(count, 30) and map.n1 == 1 and map.n50 == 50
+        local list = decode("[" .. ("5,"):rep(count) .. "6]")
+        list[#list + 1], list.name, list[0] = 7, "name", 0
+        good = good and #list == count + 2 and list[count + 2] == 7 and list[count + 1] == 6
+        if not (good and list.name == "name" and list[0] == 0) then
+            ok(false, "with " .. count .. " entries")
+        end
+    end
+end)
+
+-- The collector rests while a text is read, and does later what it has put off.
+test("the collector", function()
+    local large = "[" .. ('{"a":[1,"b"]},'):rep(20000) .. "1]"
+    ok(collectgarbage("isrunning"), "runs")
+    for _ = 1, 3 do
+        decode(large)
+        ok(collectgarbage("isrunning"), "and does after a text")
+        ok(not pcall(decode, large .. "!"), "that is refused too")
+        ok(collectgarbage("isrunning"), "likewise")
+    end
+    collectgarbage("stop")
+    decode(large)
+    ok(not collectgarbage("isrunning"), "unless it is stopped")
+    collectgarbage("restart")
+    collectgarbage()
+    local before, most = collectgarbage("count"), 0
+    decode(large)
+    local each = collectgarbage("count") - before
+    for i = 1, 60 do
+        decode(large)
+        for j = 1, i do
+            decode('{"a":[' .. j .. "]}")
+        end
+        most = math.max(most, collectgarbage("count") - before)
+    end
+    ok(most < 5 * each, ("garbage of few texts is kept: %d KiB of %d"):format(most, each))
+end)
+
 tap.done()

@@ -255,4 +255,18 @@ test("large maps", function()
     ok(got[1.5] == 1 and got[399.5] == 1 and got[400.5] == msgpack.null, "with nulls")
 end)
 
+test("tables and strings that were read are like others", function()
+    local object = decode(encode({ __index = { found = 7 } }))
+    is(setmetatable({}, object).found, 7, "as a metatable")
+    local wrong = 0
+    for length = 0, 40 do
+        local word = ("m%dz"):format(7919 + length):rep(9):sub(1, length)
+        local list = decode(encode({ word, { [word] = word, [1.5] = word, [true] = word } }))
+        local map = list[2]
+        local good = rawequal(list[1], word) and map[word] == word and map[1.5] == word
+        if not good or map[true] ~= word then wrong = wrong + 1 end
+    end
+    is(wrong, 0, "of every length")
+end)
+
 tap.done()

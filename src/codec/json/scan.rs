@@ -36,12 +36,10 @@ pub(super) fn plain(bytes: &[u8]) -> usize {
 /// Marks the bytes of eight that do not stand for themselves, among them the lowest.
 #[inline]
 fn special(bytes: u64) -> u64 {
-    let equal = |byte: u8| {
-        let zero = bytes ^ (ONES * u64::from(byte));
-        zero.wrapping_sub(ONES) & !zero
-    };
-    let control = bytes.wrapping_sub(ONES * 0x20) & !bytes;
-    (equal(b'"') | equal(b'\\') | control) & HIGH
+    let below = |bytes: u64, least: u8| bytes.wrapping_sub(ONES * u64::from(least)) & !bytes;
+    // With this bit changed a quotation mark is next to the control characters, which stay.
+    let controls = below(bytes ^ ONES * 2, 0x21);
+    (controls | below(bytes ^ ONES * u64::from(b'\\'), 1)) & HIGH
 }
 
 /// Whether all bytes stand for themselves, and are ASCII.

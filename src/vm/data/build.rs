@@ -14,9 +14,13 @@ use super::late::Late;
 use super::marks::{Mark, push_mark};
 use super::slots;
 use super::walk::EXACT_MAX;
+use crate::vm::charge::Rest;
 use crate::vm::convert::int64::{Integer, push_integer};
-use crate::vm::layout::{NIL, POINTER, STRING, Slot, Table, tag};
+use crate::vm::layout::{
+    NIL, STRING, Slot, TABLE, Table, Text, boolean, number, reference, referred, tag,
+};
 use crate::vm::stack::Stack;
+use crate::vm::texts::text;
 
 /// Slots that must be free beside what waits: for one value, and what makes it.
 const SLOTS: c_int = 16;
@@ -24,14 +28,17 @@ const SLOTS: c_int = 16;
 /// Slots of entries that wait, of one table.
 const WAITING_MAX: c_int = 256;
 
-/// Slots in use from which on nothing waits: 8,000 are all that one call may have.
+/// Slots in use from which on nothing waits.
 const USED_MAX: c_int = 2000;
+
+/// All that one call may have.
+const STACK_MAX: c_int = 8000;
 
 unsafe extern "C-unwind" {
     /// LuaJIT's: the place of a key, which is made if there is none. May raise; runs no finalisers.
     fn lj_tab_set(state: *mut lua_State, table: *mut Table, key: *const Slot) -> *mut Slot;
     /// The same for a string.
-    fn lj_tab_setstr(state: *mut lua_State, table: *mut Table, key: *const Slot) -> *mut Slot;
+    fn lj_tab_setstr(state: *mut lua_State, table: *mut Table, key: *const Text) -> *mut Slot;
 }
 
 /// How values are built.
@@ -66,7 +73,8 @@ pub(crate) struct Builder<'a> {
     rules: ReadRules,
     depth: u32,
     left: u32,
-    keys: Keys,
+    document: &'a [u8],
+    keys: Keys<'a>,
 }
 
 /// Pushes one value.
@@ -87,17 +95,21 @@ struct Waiting<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// For a document of so many bytes. Slots of the stack may be in use below what is pushed.
-    pub(crate) fn new(lua: Stack<'a>, rules: ReadRules, bytes: usize) -> Builder<'a> {
-        Builder { lua, rules, depth: 0, left: 0, keys: Keys::new(lua, bytes) }
+    /// For a document. Slots of the stack may be in use below what is pushed.
+    pub(crate) fn new(lua: Stack<'a>, rules: ReadRules, document: &'a [u8]) -> Builder<'a> {
+        let keys = Keys::new(lua, document);
+        Builder { lua, rules, depth: 0, left: 0, document, keys }
     }
 
-    /// Pushes what the deserializer finds.
+    /// Pushes what the deserializer finds. Finalisers may run.
     ///
     /// # Errors
     /// The stack may hold a part of it then.
     pub(crate) fn push<'de, D: Deserializer<'de>>(&mut self, from: D) -> Result<(), D::Error> {
-        Value(self).deserialize(from)
+        let rest = Rest::new(self.lua);
+        let pushed = Value(self).deserialize(from);
+        rest.end(self.document.len());
+        pushed
     }
 
     fn enter<E: Error>(&mut self) -> Result<Waiting<'a>, E> {
@@ -106,17 +118,22 @@ impl<'a> Builder<'a> {
             let max = self.rules.depth_max;
             return Err(E::custom(format_args!("nested deeper than {max} levels (max_depth)")));
         }
-        let base = self.lua.top() + 1;
+        let base = slots::count(self.lua) + 1;
         let waits_max = if base > USED_MAX { 0 } else { WAITING_MAX };
-        if !self.lua.has_room(waits_max + SLOTS) {
+        if base + waits_max + SLOTS > STACK_MAX {
             return Err(E::custom("nested too deep for the Lua stack"));
         }
         Ok(Waiting { base, waits: 0, waits_max, stored: 0, has_table: false, late: None })
     }
 
+    #[inline]
+    fn push_text(&self, bytes: &[u8]) {
+        slots::push(self.lua, text(self.lua, bytes, self.document));
+    }
+
     fn push_null(&mut self) {
         match self.rules.null {
-            _ if self.rules.drops_null => self.lua.push_nil(),
+            _ if self.rules.drops_null => slots::push(self.lua, NIL),
             0 => self.lua.push_address(std::ptr::null_mut()),
             index => self.lua.push_copy(index),
         }
@@ -125,7 +142,7 @@ impl<'a> Builder<'a> {
     #[cold]
     fn push_large(&mut self, integer: Integer, nearest: f64) {
         if !self.rules.is_exact {
-            return self.lua.push_number(nearest);
+            return slots::push(self.lua, number(nearest));
         }
         push_integer(self.lua, integer);
     }
@@ -149,39 +166,37 @@ impl<'a> Builder<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    /// Pushes a table with room for as many entries, and puts it below those that wait.
-    /// Returns it, with them.
-    fn make<'s>(&mut self, lua: Stack<'s>, list: usize, fields: usize) -> (*mut Table, &'s [Slot]) {
-        lua.push_table(list, fields);
-        let table = lua.address(-1).cast_mut().cast::<Table>();
-        // SAFETY: a running state with that many values on its stack. Nothing is allocated, but
-        // for what the table itself needs, until they are in it.
-        let slots = unsafe { slots::slots(lua, self.base) };
-        self.has_table = true;
-        (table, &slots[..self.waits as usize])
-    }
-
-    /// Takes away what waited, and leaves the table.
-    fn made(&mut self, lua: Stack<'_>) {
-        if self.waits > 0 {
-            lua.replace(self.base);
-            lua.set_top(self.base);
+    /// Makes a table with room for as many entries, of which `fill` takes what waits.
+    fn make(
+        &mut self,
+        lua: Stack<'a>,
+        list: usize,
+        fields: usize,
+        fill: impl FnOnce(*mut Table, &[Slot]),
+    ) {
+        // SAFETY: a running state with that many values on its stack: the collector does not run
+        // until the table is there too, and the stack stays as it is.
+        unsafe {
+            let table = Table::make(lua.raw(), list, fields);
+            fill(table, &slots::slots(lua, self.base)[..self.waits as usize]);
+            slots::cut(lua, self.base - 1);
+            slots::push(lua, reference(TABLE, table.cast()));
         }
+        self.has_table = true;
         self.stored += self.waits;
         self.waits = 0;
     }
 
     /// Puts elements that wait into the list.
-    fn store_list(&mut self, lua: Stack<'_>, room: usize) {
+    fn store_list(&mut self, lua: Stack<'a>, room: usize) {
         if !self.has_table {
-            let (table, slots) = self.make(lua, room.max(self.waits as usize), 0);
-            // SAFETY: the table was just made: the collector has not seen it, and does not run
-            // before it is full. Its array part has a slot more than `room`.
-            unsafe {
-                let array = (*table).array.add(1);
-                array.copy_from_nonoverlapping(slots.as_ptr(), slots.len());
-            }
-            return self.made(lua);
+            return self.make(lua, room.max(self.waits as usize), 0, |table, slots| {
+                // SAFETY: the table was just made: the collector has not seen it. Its array part
+                // has a slot more than `room`, unless that is nothing.
+                unsafe {
+                    (*table).array.add(1).copy_from_nonoverlapping(slots.as_ptr(), slots.len())
+                }
+            });
         }
         // A new object in it has the collector look at the table again, whatever it has seen; and
         // the VM makes room for as many again.
@@ -216,26 +231,23 @@ impl<'a> Waiting<'a> {
     /// Puts pairs that wait into the table.
     fn store_map(&mut self, lua: Stack<'a>) {
         if !self.has_table {
-            let (table, slots) = self.make(lua, 0, self.waits as usize / 2);
-            for pair in slots.chunks_exact(2) {
-                if pair[1] == NIL {
-                    continue;
+            return self.make(lua, 0, self.waits as usize / 2, |table, slots| {
+                for pair in slots.chunks_exact(2).filter(|pair| pair[1] != NIL) {
+                    // SAFETY: the table was just made, with room for all, and is not seen by the
+                    // collector before it is full. No key is nil or NaN. The place holds until the
+                    // next key is put in.
+                    unsafe {
+                        let place = match tag(pair[0]) {
+                            STRING => match (*table).text_place(referred(pair[0])) {
+                                Some(place) => place,
+                                None => lj_tab_setstr(lua.raw(), table, referred(pair[0])),
+                            },
+                            _ => lj_tab_set(lua.raw(), table, &pair[0]),
+                        };
+                        place.write(pair[1]);
+                    }
                 }
-                // SAFETY: the table was just made, and is on the stack with keys and values: the
-                // collector has not seen it, and does not run before it is full. No key is nil or
-                // NaN. The place holds until the next key is put in.
-                unsafe {
-                    let place = match tag(pair[0]) {
-                        STRING => {
-                            let text = pair[0] & POINTER;
-                            lj_tab_setstr(lua.raw(), table, text as *const Slot)
-                        }
-                        _ => lj_tab_set(lua.raw(), table, &pair[0]),
-                    };
-                    place.write(pair[1]);
-                }
-            }
-            return self.made(lua);
+            });
         }
         for index in (1..self.waits).step_by(2) {
             if lua.kind(self.base + index) == ffi::LUA_TNUMBER {
@@ -279,14 +291,14 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
 
     #[inline]
     fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.0.lua.push_boolean(value);
+        slots::push(self.0.lua, boolean(value));
         Ok(())
     }
 
     #[inline]
     fn visit_i64<E>(self, value: i64) -> Result<(), E> {
         match value.unsigned_abs() <= EXACT_MAX as u64 {
-            true => self.0.lua.push_number(value as f64),
+            true => slots::push(self.0.lua, number(value as f64)),
             false => self.0.push_large(Integer::Signed(value), value as f64),
         }
         Ok(())
@@ -303,13 +315,13 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
 
     #[inline]
     fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.0.lua.push_number(value);
+        slots::push(self.0.lua, number(value));
         Ok(())
     }
 
     #[inline]
     fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.0.lua.push_text(value.as_bytes());
+        self.0.push_text(value.as_bytes());
         Ok(())
     }
 
@@ -484,7 +496,7 @@ impl Visitor<'_> for Key<'_, '_> {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.0.lua.push_boolean(value);
+        slots::push(self.0.lua, boolean(value));
         Ok(())
     }
 
@@ -500,7 +512,7 @@ impl Visitor<'_> for Key<'_, '_> {
         if value.is_nan() {
             return Err(E::custom("a key is not a number (NaN)"));
         }
-        self.0.lua.push_number(value);
+        slots::push(self.0.lua, number(value));
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::ffi::c_int;
 use super::slots;
 use crate::vm::layout::{self, NIL};
 use crate::vm::stack::Stack;
+use crate::vm::texts;
 
 /// A power of two.
 const PLACES: c_int = 64;
@@ -19,55 +20,43 @@ const WORTH_BYTES: usize = 256;
 
 /// They are on the stack: what a table, and all that is in it, is let go for, be it by a key that
 /// comes again or by a weak table that the script has made of a mark, may be collected meanwhile.
-pub(super) struct Keys {
+pub(super) struct Keys<'d> {
+    /// What they are a part of.
+    document: &'d [u8],
     /// Where the first is; 0 if none is remembered.
     first: c_int,
 }
 
-impl Keys {
-    /// For a document of so many bytes: takes slots of the stack, which are left there.
-    pub(super) fn new(lua: Stack<'_>, bytes: usize) -> Keys {
-        if bytes < WORTH_BYTES || !lua.has_room(PLACES) {
-            return Keys { first: 0 };
+impl<'d> Keys<'d> {
+    /// For a document: takes slots of the stack, which are left there.
+    pub(super) fn new(lua: Stack<'_>, document: &'d [u8]) -> Keys<'d> {
+        if document.len() < WORTH_BYTES || !lua.has_room(PLACES) {
+            return Keys { document, first: 0 };
         }
         let first = lua.top() + 1;
         (0..PLACES / 16).for_each(|_| lua.set_top(lua.top() + 16));
-        Keys { first }
+        Keys { document, first }
     }
 
     /// Pushes a key.
     #[inline]
     pub(super) fn push(&self, lua: Stack<'_>, text: &[u8]) {
-        let [first, .., last] = *text else { return lua.push_text(text) };
+        let push = || slots::push(lua, texts::text(lua, text, self.document));
+        let [first, .., last] = *text else { return push() };
         if text.len() > LENGTH_MAX || self.first == 0 {
-            return lua.push_text(text);
+            return push();
         }
         let middle = text[text.len() / 2];
         let mixed = usize::from(first) + 5 * usize::from(middle) + 25 * usize::from(last);
         let place = self.first + ((mixed + 11 * text.len()) % PLACES as usize) as c_int;
         let known = slots::at(lua, place);
         // SAFETY: what is on the stack is alive, and there it is a text if it is not nil.
-        if known != NIL && is_same(unsafe { layout::text(known) }, text) {
-            return lua.push_copy(place);
+        let known_text = if known == NIL { &[] } else { unsafe { layout::text(known) } };
+        if known_text.len() == text.len() && texts::is_same(known_text, text) {
+            return slots::push(lua, known);
         }
-        lua.push_text(text);
-        lua.push_copy(-1);
-        lua.replace(place);
+        let text = texts::text(lua, text, self.document);
+        slots::set(lua, place, text);
+        slots::push(lua, text);
     }
-}
-
-/// Whether two texts are the same; of few bytes, without a call.
-#[inline]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    if let (Some(a_first), Some(b_first)) = (a.first_chunk::<8>(), b.first_chunk::<8>()) {
-        let is_rest = a.len() <= 16 || a[8..16] == b[8..16];
-        return a_first == b_first && is_rest && a.last_chunk::<8>() == b.last_chunk::<8>();
-    }
-    if let (Some(a_first), Some(b_first)) = (a.first_chunk::<4>(), b.first_chunk::<4>()) {
-        return a_first == b_first && a.last_chunk::<4>() == b.last_chunk::<4>();
-    }
-    a.iter().zip(b).all(|(a, b)| a == b)
 }

@@ -48,6 +48,26 @@ impl Table {
         listed.chain(hashed).filter(|(_, value)| *value != NIL)
     }
 
+    /// What most tables are: a list without holes and nothing else, or text keys and nothing else.
+    #[inline]
+    pub(super) fn plain_shape(&self) -> Option<Shape> {
+        if self.array_len == 0 {
+            let (mut count, mut are_texts) = (0, true);
+            for node in self.hash() {
+                let is_there = node.value != NIL;
+                count += u32::from(is_there);
+                are_texts &= tag(node.key) == STRING || !is_there;
+            }
+            return (are_texts && count > 0).then_some(Shape::Map(count));
+        }
+        let (zero, list) = self.array().split_first()?;
+        let len = list.iter().rposition(|slot| *slot != NIL)? + 1;
+        let has_hole = list[..len].iter().fold(false, |any, slot| any | (*slot == NIL));
+        let is_plain = *zero == NIL && !has_hole;
+        let has_keys = || self.hash().iter().any(|node| node.value != NIL);
+        (is_plain && !has_keys()).then_some(Shape::List(len as u32))
+    }
+
     fn census(&self) -> Census {
         let mut census = Census::default();
         let mut last = 0;
@@ -107,29 +127,14 @@ impl Census {
     }
 }
 
-/// What a table is; in words, why it is nothing.
-#[inline]
+/// What any table is; in words, why it is nothing.
+#[cold]
 pub(super) fn shape(
     table: &Table,
     mark: Option<Mark>,
     rules: &WriteRules,
 ) -> Result<Shape, String> {
-    let census = table.census();
-    let Census { places, texts, numbers, others, .. } = census;
-    if mark.is_none() && numbers + others == 0 {
-        if places == 0 && texts > 0 {
-            return Ok(Shape::Map(texts));
-        }
-        if texts == 0 && census.last == f64::from(places) && places > 0 {
-            return Ok(Shape::List(places));
-        }
-    }
-    rare(&census, mark, rules)
-}
-
-#[cold]
-fn rare(census: &Census, mark: Option<Mark>, rules: &WriteRules) -> Result<Shape, String> {
-    let Census { places, last, texts, numbers, others, number } = *census;
+    let Census { places, last, texts, numbers, others, number } = table.census();
     let count = places + texts + numbers + others;
     if count == 0 {
         let is_list = match mark {

@@ -2,35 +2,71 @@
 
 use std::ffi::c_int;
 
-use crate::vm::layout::{INTEGER, Slot, Thread, is_number, tag};
+use crate::vm::layout::{self, INTEGER, Slot, Thread, is_number, tag};
 use crate::vm::stack::Stack;
 
 /// Those from an index on, which is positive, up to the top.
 ///
 /// # Safety
-/// There must be a value at `first`; nothing may be pushed, popped or allocated meanwhile.
+/// There must be a value at `first`, or below it; nothing may be pushed, popped or allocated
+/// meanwhile.
 #[inline]
 pub(super) unsafe fn slots<'a>(lua: Stack<'a>, first: c_int) -> &'a [Slot] {
-    let thread = lua.raw().cast::<Thread>();
-    // SAFETY: a running state begins like this, and the slots between base and top are in use.
-    unsafe {
-        let start = (*thread).base.add(first as usize - 1);
-        std::slice::from_raw_parts(start, (*thread).top.offset_from(start) as usize)
-    }
+    let len = (count(lua) + 1 - first) as usize;
+    // SAFETY: the slots between base and top are in use.
+    unsafe { std::slice::from_raw_parts(thread(lua).base.add(first as usize - 1), len) }
+}
+
+/// The coroutine that runs, while nothing is called.
+#[inline]
+fn thread<'a>(lua: Stack<'a>) -> &'a mut Thread {
+    // SAFETY: a running state begins like this, and nobody else uses it.
+    unsafe { &mut *lua.raw().cast() }
+}
+
+/// How many are in use.
+#[inline]
+pub(super) fn count(lua: Stack<'_>) -> c_int {
+    let Thread { base, top, .. } = *thread(lua);
+    ((top.addr() - base.addr()) / size_of::<Slot>()) as c_int
 }
 
 /// The slot on top.
 #[inline]
 pub(super) fn top(lua: Stack<'_>) -> Slot {
-    // SAFETY: a running state, with a value on top, as callers see to; it is copied.
-    unsafe { (*lua.raw().cast::<Thread>()).top.sub(1).read() }
+    at(lua, count(lua))
 }
 
 /// The slot at an index, which is positive.
 #[inline]
 pub(super) fn at(lua: Stack<'_>, index: c_int) -> Slot {
+    debug_assert!((1..=count(lua)).contains(&index));
     // SAFETY: a running state, with a value at that index, as callers see to; it is copied.
-    unsafe { (*lua.raw().cast::<Thread>()).base.add(index as usize - 1).read() }
+    unsafe { thread(lua).base.add(index as usize - 1).read() }
+}
+
+/// Pushes a value: one that is no object, or an object of this state's that is alive. May raise if
+/// there is no memory for a larger stack.
+#[inline]
+pub(super) fn push(lua: Stack<'_>, slot: Slot) {
+    // SAFETY: a running state; callers see to the value.
+    unsafe { layout::push(lua.raw(), slot) };
+}
+
+/// Puts a value, as for [`push`], in the place of the one at an index, which is positive.
+#[inline]
+pub(super) fn set(lua: Stack<'_>, index: c_int, slot: Slot) {
+    debug_assert!((1..=count(lua)).contains(&index));
+    // SAFETY: a running state, with a value at that index, as callers see to.
+    unsafe { thread(lua).base.add(index as usize - 1).write(slot) };
+}
+
+/// Takes away what is above an index, which is positive.
+#[inline]
+pub(super) fn cut(lua: Stack<'_>, index: c_int) {
+    debug_assert!((0..=count(lua)).contains(&index));
+    let thread = thread(lua);
+    thread.top = thread.base.wrapping_add(index as usize);
 }
 
 /// The number in a slot, if it is one.

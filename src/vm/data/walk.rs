@@ -99,6 +99,9 @@ pub(crate) struct Source<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Node<'s, 'a>(Slot, &'s Source<'a>);
 
+/// A key of it, which is text.
+struct Key<'s, 'a>(Slot, &'s Source<'a>);
+
 /// Text.
 struct Text<'s>(&'s str);
 
@@ -153,6 +156,15 @@ impl<'a> Source<'a> {
             trail.keys.push(key);
         }
         error
+    }
+
+    /// The same of an error in this key itself.
+    #[cold]
+    fn behind_key<E: Error>(&self, key: Slot, error: E) -> E {
+        if let Some(trail) = &mut *self.fault.borrow_mut() {
+            trail.what = trail.what.replacen("is", "has a key that is", 1);
+        }
+        self.behind(key, error)
     }
 
     fn mark(&self, metatable: u64) -> Option<Mark> {
@@ -215,7 +227,8 @@ impl<'a> Source<'a> {
         if mark == Some(Mark::Extension) && self.rules.has_bytes {
             return self.extension(table, to);
         }
-        let written = match shape(table, mark, self.rules) {
+        let plain = if mark.is_none() { table.plain_shape() } else { None };
+        let written = match plain.map_or_else(|| shape(table, mark, self.rules), Ok) {
             Ok(Shape::List(count)) => self.list(table, count, to)?,
             Ok(Shape::Map(count)) => self.map(table, count, to)?,
             Err(why) => return Err(self.fail(&why)),
@@ -330,13 +343,11 @@ impl<'a> Source<'a> {
         if self.is_skipped(value) {
             return Ok(());
         }
-        if tag(key) == STRING || self.rules.keys == Keys::Any {
-            map.serialize_key(&Node(key, self)).map_err(|error| {
-                if let Some(trail) = &mut *self.fault.borrow_mut() {
-                    trail.what = trail.what.replacen("is", "has a key that is", 1);
-                }
-                self.behind(key, error)
-            })?;
+        if tag(key) == STRING {
+            map.serialize_key(&Key(key, self)).map_err(|error| self.behind_key(key, error))?;
+        } else if self.rules.keys == Keys::Any {
+            let written = map.serialize_key(&Node(key, self));
+            written.map_err(|error| self.behind_key(key, error))?;
         } else {
             map.serialize_key(&Text(&number_text(slots::number(key).unwrap_or(f64::NAN))))?;
         }
@@ -463,6 +474,14 @@ impl Serialize for Text<'_> {
     #[inline]
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(self.0)
+    }
+}
+
+impl Serialize for Key<'_, '_> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        // SAFETY: the key of a live entry, as for a node.
+        self.1.text(unsafe { layout::text(self.0) }, to)
     }
 }
 

@@ -9,8 +9,10 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 use super::slot::{NIL, POINTER, STRING, Slot, TABLE, referred, tag};
 
 // The types of objects in their headers.
+pub(crate) const KIND_TEXT: u8 = 4;
 pub(crate) const KIND_PROTOTYPE: u8 = 7;
 pub(crate) const KIND_FUNCTION: u8 = 8;
+pub(crate) const KIND_TABLE: u8 = 11;
 pub(crate) const KIND_USERDATA: u8 = 12;
 
 /// Of the userdata that `io` makes.
@@ -27,7 +29,9 @@ pub(crate) struct Thread {
     collector_list: u64,
     pub(crate) base: *mut Slot,
     pub(crate) top: *mut Slot,
-    stack: [u64; 3],
+    /// Where the stack ends that it has so far.
+    pub(crate) end: *mut Slot,
+    stack: [u64; 2],
     /// The table of globals.
     pub(crate) environment: *mut Table,
 }
@@ -52,11 +56,11 @@ pub(crate) struct Global {
     empty_end: u8,
     pub(crate) hook_mask: u8,
     dispatch: [u8; 2],
-    strings: [u64; 4],
+    pub(crate) texts: Texts,
     vm_state: i32,
     main: u64,
     temporary: [u64; 6],
-    nil_node: Node,
+    pub(crate) nil_node: Node,
     registry: Slot,
     vm_thread: u64,
     open_upvalues: [u64; 6],
@@ -81,11 +85,33 @@ pub(crate) struct Global {
     pub(crate) compiler_state: u32,
 }
 
+/// Where a state finds each of its strings, of which there are no two alike.
+#[repr(C)]
+pub(crate) struct Texts {
+    /// The first of each chain; where many had the same hash the lowest bit is set.
+    pub(crate) chains: *mut u64,
+    /// Chains, less one; with more strings than chains there are to be more of those.
+    pub(crate) mask: u32,
+    pub(crate) count: u32,
+    /// What the next string gets, and how many until that is a random number again.
+    pub(crate) id: u32,
+    pub(crate) ids_left: u8,
+    flags: [u8; 3],
+    pub(crate) seed: u64,
+}
+
 /// A table.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Table {
-    header: [u8; 16],
+    pub(crate) next: u64,
+    pub(crate) marked: u8,
+    pub(crate) kind: u8,
+    /// A bit for each metamethod that was looked for, and is not there.
+    pub(crate) absent: u8,
+    /// Slots of an array part that is in the same block.
+    pub(crate) inside: u8,
+    padding: u32,
     /// The array part, of which the first slot is that of key 0 …
     pub array: *mut Slot,
     collector_list: u64,
@@ -181,11 +207,15 @@ impl Table {
 #[repr(C)]
 #[derive(Debug)]
 pub struct Text {
-    header: [u8; 12],
+    /// The next in its chain.
+    pub(crate) next: u64,
+    pub(crate) marked: u8,
+    pub(crate) kind: u8,
+    pub(crate) flags: [u8; 2],
     /// What its hash follows from in a table.
     pub id: u32,
-    hash: u32,
-    len: u32,
+    pub(crate) hash: u32,
+    pub(crate) len: u32,
 }
 
 /// A userdata; its content follows.
@@ -277,7 +307,8 @@ const _: () = assert!(cfg!(target_pointer_width = "64") && size_of::<c_int>() ==
 const _: () = assert!(offset_of!(Global, hook_mask) == 145 && offset_of!(Global, current) == 376);
 const _: () = assert!(offset_of!(Global, output) == 728 && offset_of!(Thread, environment) == 72);
 const _: () = assert!(offset_of!(Global, compiler) == 744 && size_of::<Prototype>() == 104);
-const _: () = assert!(size_of::<Table>() == 64 && size_of::<Text>() == 24);
+const _: () = assert!(size_of::<Table>() == 64 && offset_of!(Table, array) == 16);
+const _: () = assert!(size_of::<Text>() == 24 && offset_of!(Global, texts) == 152);
 const _: () = assert!(size_of::<Userdata>() == 48 && size_of::<lua_CFunction>() == 8);
 
 /// What the coroutines of a state share.
@@ -313,18 +344,32 @@ pub(crate) unsafe fn upvalues(raw: *mut lua_State) -> *mut Slot {
     }
 }
 
-/// Pushes a value.
+unsafe extern "C-unwind" {
+    fn lj_state_growstack1(raw: *mut lua_State);
+    /// LuaJIT's: memory of the VM's. Raises if there is none; runs no finalisers.
+    pub(crate) fn lj_mem_realloc(
+        raw: *mut lua_State,
+        block: *mut c_void,
+        before: usize,
+        now: usize,
+    ) -> *mut c_void;
+}
+
+/// Pushes a value. May raise if there is no memory for a larger stack.
 ///
 /// # Safety
-/// `raw` must be a live state, used by this thread, with a slot free; the value must be one of its
-/// own that is alive.
+/// `raw` must be a running state, used by this thread; the value must be one of its own that is
+/// alive.
 #[inline]
 pub(crate) unsafe fn push(raw: *mut lua_State, slot: Slot) {
     let thread = raw.cast::<Thread>();
-    // SAFETY: a running state; the caller's contract.
+    // SAFETY: a running state, which has a slot free between two calls, as is seen to here too.
     unsafe {
         (*thread).top.write(slot);
         (*thread).top = (*thread).top.add(1);
+        if (*thread).top >= (*thread).end {
+            lj_state_growstack1(raw);
+        }
     }
 }
 

@@ -27,6 +27,18 @@ pub const USERDATA: i64 = !12;
 /// Of integers, on machines where Lua numbers may be those; below are the tags of doubles.
 pub const INTEGER: i64 = !13;
 
+/// The slot of a boolean.
+#[inline]
+pub(crate) fn boolean(value: bool) -> Slot {
+    !((1 + u64::from(value)) << TAG_SHIFT)
+}
+
+/// The slot of a number; of those that are none there is one.
+#[inline]
+pub(crate) fn number(value: f64) -> Slot {
+    if value.is_nan() { 0xfff8 << 48 } else { value.to_bits() }
+}
+
 /// The tag of a slot.
 #[inline]
 pub fn tag(slot: Slot) -> i64 {
