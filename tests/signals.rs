@@ -131,6 +131,42 @@ fn every_context_with_a_callback_is_told() {
     assert_eq!(lines, ["child\t1", "child\t2", "child\t3"]);
 }
 
+/// The last one is not lost behind thousands, and others go on meanwhile.
+#[test]
+fn a_flood_of_signals_harms_nobody() {
+    let folder = Folder::new();
+    let child = "local beats = 0
+         timer.loop(0.001, 0.001, function() beats = beats + 1 end)
+         context.recv(0, function() context.send(context.parent(), beats) end)";
+    folder.write("child.lua", child);
+    let main = "local child, flood = context.create('child.lua'), 0
+         context.on_signal('USR1', function()
+           flood = flood + 1
+           for _ = 1, 1e5 do end
+         end)
+         context.on_signal('HUP', function()
+           context.send(child, 1)
+           local _, beats = context.recv(child)
+           print(beats)
+         end)
+         context.on_signal('USR2', function() print('last', flood > 0) end)
+         print('up')";
+    let script = folder.write("main.lua", main);
+    let mut server = Server::start([script]);
+    assert_eq!(server.line(), "up");
+    let id = server.id().to_string();
+    let mut beats = Vec::new();
+    for _ in 0..3 {
+        let flood = "for _ in $(seq 5000); do kill -s USR1 $0; done; kill -s HUP $0";
+        let status = Command::new("bash").args(["-c", flood, &id]).status().unwrap();
+        assert!(status.success());
+        beats.push(server.line().parse::<u64>().unwrap());
+    }
+    assert!(beats[0] > 0 && beats[0] < beats[1] && beats[1] < beats[2], "{beats:?}");
+    server.signal("USR2");
+    assert_eq!(server.line(), "last\ttrue");
+}
+
 #[test]
 fn a_callback_keeps_its_context_alive_until_it_is_removed() {
     let code = "context.on_signal('HUP', print)

@@ -32,6 +32,16 @@ struct Listener {
     pending: u8,
 }
 
+impl Listener {
+    /// A signal has come; who is to be woken, unless it was for one that it has not seen: a flood
+    /// must not fill the mailbox.
+    fn note(&mut self, signal: Signal) -> Option<Waker> {
+        let is_first = self.pending == 0;
+        self.pending |= bit(signal);
+        is_first.then(|| self.waker.clone())
+    }
+}
+
 #[derive(Default)]
 struct Listeners {
     all: BTreeMap<Id, Listener>,
@@ -209,36 +219,32 @@ impl Process {
 
     /// Tells those who want to know of a signal; how many do.
     pub fn tell(&self, signal: Signal) -> usize {
-        let mut wakers = Vec::new();
-        for listener in self.listeners().all.values_mut() {
-            if listener.wanted & bit(signal) != 0 {
-                listener.pending |= bit(signal);
-                wakers.push(listener.waker.clone());
-            }
-        }
+        let mut listeners = self.listeners();
+        let wants = |listener: &&mut Listener| listener.wanted & bit(signal) != 0;
+        let told: Vec<_> =
+            listeners.all.values_mut().filter(wants).map(|one| one.note(signal)).collect();
+        drop(listeners);
         // Outside the lock: they are put into mailboxes, which have locks of their own.
-        let count = wakers.len();
-        wakers.into_iter().for_each(Waker::wake);
-        count
+        told.iter().flatten().for_each(Waker::wake_by_ref);
+        told.len()
     }
 
     /// SIGINT has come: breaks off the statement that runs, if one does, unless some script wants
     /// to hear of it, or it has come before.
     fn breaks_statement(&self, scheduler: &Scheduler) -> bool {
-        let mut wakers = Vec::new();
-        for listener in self.listeners().all.values_mut() {
-            if listener.wanted & bit(Signal::Int) != 0 {
-                return false;
-            }
-            listener.pending |= bit(Signal::Int);
-            wakers.push(listener.waker.clone());
+        let mut listeners = self.listeners();
+        if listeners.all.values().any(|listener| listener.wanted & bit(Signal::Int) != 0) {
+            return false;
         }
         let exchange =
             STATEMENT.compare_exchange(RUNS, IS_BROKEN, Ordering::SeqCst, Ordering::SeqCst);
         if exchange.is_ok() {
+            let all = listeners.all.values_mut();
+            let told: Vec<_> = all.filter_map(|one| one.note(Signal::Int)).collect();
+            drop(listeners);
             scheduler.cut_all();
             // It may wait.
-            wakers.into_iter().for_each(Waker::wake);
+            told.into_iter().for_each(Waker::wake);
         }
         exchange.is_ok()
     }
@@ -272,5 +278,45 @@ impl Process {
             os::stdio::hurry();
             process.end(&scheduler, Some(status));
         });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::super::program::Nothing;
+    use super::super::waker::ReadyWaker;
+    use super::*;
+
+    #[test]
+    fn a_flood_of_signals_is_one_event() {
+        let scheduler = Scheduler::new(1);
+        let context = scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+        let process = Arc::new(Process::new(None, false));
+        let come = || {
+            let mut events = VecDeque::new();
+            context.take(&mut events);
+            events.len()
+        };
+        for signal in [Signal::Usr1, Signal::Usr2] {
+            let waker = ReadyWaker::waker(&context, 1);
+            process.listen(&scheduler, context.id(), signal, Some(waker)).unwrap();
+        }
+        for _ in 0..3 {
+            for _ in 0..1000 {
+                assert_eq!(process.tell(Signal::Usr1) + process.tell(Signal::Usr2), 2);
+            }
+            assert_eq!(process.tell(Signal::Hup), 0);
+            assert_eq!(come(), 1);
+            let told: Vec<_> = process.take_pending(context.id()).collect();
+            assert_eq!(told, [Signal::Usr1, Signal::Usr2]);
+        }
+        process.tell(Signal::Usr1);
+        process.listen(&scheduler, context.id(), Signal::Usr1, None).unwrap();
+        process.tell(Signal::Usr2);
+        assert_eq!(process.take_pending(context.id()).collect::<Vec<_>>(), [Signal::Usr2]);
+        assert!(come() > 0);
     }
 }

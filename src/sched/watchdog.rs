@@ -234,7 +234,7 @@ impl Watchdog {
         }
     }
 
-    /// Gives up the workers that wait in system calls since the last glance, if others wait for them.
+    /// Gives up the workers that wait in system calls since the last glance, if others wait.
     fn glance(&mut self) {
         let scheduler = Arc::clone(&self.scheduler);
         self.glances -= 1;

@@ -72,7 +72,7 @@ impl Unpacking {
         &self.body[..self.filled]
     }
 
-    /// Unpacks as much as there is credit for, in bytes that are taken or made; whether that is all.
+    /// Unpacks as much as there is credit for, in bytes taken or made; whether that is all.
     pub(super) fn go_on(&mut self, credit: &mut usize) -> Result<bool, Violation> {
         let all = self.packed.len() + TAIL.len();
         while *credit > 0 {

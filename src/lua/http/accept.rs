@@ -127,8 +127,8 @@ pub(super) fn end(lua: Stack<'_>) -> c_int {
     0
 }
 
-/// native.http_forget_server(server): one that takes no more connections is not used any more; false
-/// if it has some.
+/// native.http_forget_server(server): one that takes no more connections is not used any more;
+/// false if it has some.
 pub(super) fn forget(lua: Stack<'_>) -> c_int {
     let number = lua.key(1);
     let is_over = host::with(|host| {

@@ -400,13 +400,11 @@ impl Connection {
         self.full_reads += if is_full { count } else { 0 };
     }
 
-    /// A read has found nothing: the kernel has no more, or what it had is no content, and the rest
-    /// is for another turn.
+    /// A read has found nothing: there is no more, or no content, and the rest is for another turn.
     fn note_nothing(&mut self) {
-        self.input = Input::Drained;
-        if self.transport.has_more() {
-            (self.input, self.full_reads) = (Input::Ready, FULL_READS_PER_TURN);
-        }
+        let has_more = self.transport.has_more();
+        self.input = if has_more { Input::Ready } else { Input::Drained };
+        self.full_reads += if has_more { FULL_READS_PER_TURN } else { 0 };
     }
 
     /// Takes frames that were just read and are going to be copied, so that they stay in the
