@@ -28,7 +28,7 @@ impl Sockets {
     ) {
         let key = self.add(|key| {
             let source = source(key, KIND_WRITE);
-            Socket::Connecting(Connector::new(token, addresses, context, source))
+            Socket::Connecting(Box::new(Connector::new(token, addresses, context, source)))
         });
         self.attempts.insert(token, Attempt::Connecting(key));
         self.advance(key, context, notices);

@@ -44,8 +44,8 @@ pub(super) fn source(key: u64, kind: u64) -> u64 {
 /// A socket of the context.
 pub(super) enum Socket {
     Stream(Box<Connection>),
-    Listener(Acceptor),
-    Connecting(Connector),
+    Listener(Box<Acceptor>),
+    Connecting(Box<Connector>),
     Udp(Box<UdpSocket>),
     #[cfg(feature = "http")]
     Http(Box<http::Connection>),
@@ -155,7 +155,10 @@ impl Sockets {
 
     /// Stores a new listen socket.
     pub(super) fn add_listener(&mut self, listener: Listener, context: &Arc<Context>) -> u64 {
-        self.add(|key| Socket::Listener(Acceptor::new(listener, context, source(key, KIND_READ))))
+        self.add(|key| {
+            let acceptor = Acceptor::new(listener, context, source(key, KIND_READ));
+            Socket::Listener(Box::new(acceptor))
+        })
     }
 
     /// Stores a new datagram socket.

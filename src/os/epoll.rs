@@ -48,17 +48,23 @@ struct Direction {
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 struct State {
     generation: u32,
+    /// Errors are of one datagram, and end nothing.
+    is_datagram: bool,
     read: Direction,
     write: Direction,
     /// Woken, once, when the peer has gone or closed its side.
     end: Option<Waker>,
-    /// Errors are of one datagram, and end nothing.
-    is_datagram: bool,
 }
 
-type Slot = Mutex<State>;
+/// What an event needs, all but `end`, is in one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Slot(Mutex<State>);
+
+const _: () = assert!(std::mem::offset_of!(State, end) <= 56);
 
 /// The instance, and what its events point to.
 struct Poller {
@@ -145,9 +151,8 @@ impl Poller {
             })
         };
         let (chunk, place) = place(index);
-        let chunk = self.chunks[chunk].get_or_init(|| {
-            (0..FIRST_CHUNK << chunk).map(|_| Mutex::new(State::default())).collect()
-        });
+        let chunk = self.chunks[chunk]
+            .get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| Slot::default()).collect());
         (index, &chunk[place])
     }
 
@@ -164,7 +169,7 @@ impl Poller {
         for event in events.iter() {
             let (flags, key) = (event.flags, event.data.u64());
             let Some(slot) = self.slot(key as u32) else { continue };
-            let mut state = lock(slot);
+            let mut state = lock(&slot.0);
             if state.generation == (key >> 32) as u32 {
                 state.take_event(flags);
             }
@@ -253,7 +258,7 @@ impl Watched {
     fn register(socket: Socket, flags: EventFlags, is_datagram: bool) -> io::Result<Watched> {
         let poller = poller()?;
         let (index, slot) = poller.take();
-        lock(slot).is_datagram = is_datagram;
+        lock(&slot.0).is_datagram = is_datagram;
         let watched = Watched { socket, slot, index };
         SOCKETS.fetch_add(1, Ordering::Relaxed);
         epoll::add(poller.epoll.get_ref(), &watched.socket, watched.data(), flags)?;
@@ -262,7 +267,7 @@ impl Watched {
 
     /// What its events bear.
     fn data(&self) -> epoll::EventData {
-        let generation = lock(self.slot).generation;
+        let generation = lock(&self.slot.0).generation;
         epoll::EventData::new_u64(u64::from(generation) << 32 | u64::from(self.index))
     }
 
@@ -278,18 +283,18 @@ impl Watched {
     }
 
     pub(crate) fn poll_read_ready(&self, cx: &Context<'_>) -> Poll<()> {
-        let (ready, _replaced) = lock(self.slot).read.poll(cx);
+        let (ready, _replaced) = lock(&self.slot.0).read.poll(cx);
         ready
     }
 
     pub(crate) fn poll_write_ready(&self, cx: &Context<'_>) -> Poll<()> {
-        let (ready, _replaced) = lock(self.slot).write.poll(cx);
+        let (ready, _replaced) = lock(&self.slot.0).write.poll(cx);
         ready
     }
 
     /// Ready once the peer has gone, or closed its side; otherwise wakes `cx` then.
     pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = lock(self.slot);
+        let mut state = lock(&self.slot.0);
         if state.read.ended {
             return Poll::Ready(());
         }
@@ -301,13 +306,13 @@ impl Watched {
 
     /// Wakes nobody for [`Watched::poll_end`] any more.
     pub(crate) fn forget_end(&self) {
-        let waker = lock(self.slot).end.take();
+        let waker = lock(&self.slot.0).end.take();
         drop(waker);
     }
 
     /// Forgets that there was an event for readers.
     pub(crate) fn clear_read_ready(&self) {
-        lock(self.slot).read.ready = false;
+        lock(&self.slot.0).read.ready = false;
     }
 }
 
@@ -315,7 +320,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         SOCKETS.fetch_sub(1, Ordering::Relaxed);
         // Closing the descriptor, which nobody else has, ends its registration.
-        let mut state = lock(self.slot);
+        let mut state = lock(&self.slot.0);
         let next = State { generation: state.generation.wrapping_add(1), ..State::default() };
         let old = std::mem::replace(&mut *state, next);
         drop(state);

@@ -82,58 +82,54 @@ enum Input {
     Ended(Code),
 }
 
-/// Options of both directions.
-#[derive(Clone, Debug, Default)]
-struct Options {
-    read: ReadOptions,
-    write: HeadOptions,
-    read_frozen: bool,
-    write_frozen: bool,
-}
-
-/// A connected socket with its framing, read-ahead and write queue.
+/// A connected socket with its framing, read-ahead and write queue. What each frame needs is first
+/// and together, since of thousands of connections none is still in the caches when it is read.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Connection {
     transport: Arc<Transport>,
-    options: Options,
-    decoder: Decoder,
-    encoder: Encoder,
-    /// Received, not delivered.
-    buffered: Piece,
-    /// Which piece is read, whatever the frames are, and may be gathered; 0 for frames.
-    piece: u64,
-    /// So many reads of frames take one at a time: after pieces others may be asked for.
-    single: u8,
-    /// Bytes of a frame that has not come whole before the end.
-    truncated: usize,
-    /// The frame being gathered, if it is a long one; then `buffered` is empty.
-    gathering: BytesMut,
-    /// Bytes that the frame being gathered has in all; 0 if none is.
-    gather_need: usize,
-    input: Input,
     /// How many frames whoever waits for some is to be given once they are here; 0 for one who is
     /// only told. Nothing if nobody waits.
     awaited: Option<usize>,
-    /// Why the peer has gone, if that is known: the system tells of errors only once.
-    broken: Option<Code>,
     /// Bytes of reads of this turn that took all they could.
     full_reads: usize,
+    /// Which piece is read, whatever the frames are, and may be gathered; 0 for frames.
+    piece: u64,
+    /// Bytes that the frame being gathered has in all; 0 if none is.
+    gather_need: usize,
     /// How long the last frames were, with their heads, if such are read in a way of their own.
     frame: usize,
-    read_waker: Waker,
-    writer: Arc<Writer>,
-    /// What the owner has written in this turn.
-    pub staged: WriteBatch,
+    input: Input,
+    /// So many reads of frames take one at a time: after pieces others may be asked for.
+    single: u8,
     /// True while the connection is on its context's list of those to flush.
     pub is_dirty: bool,
-    shared: Option<Arc<SharedWriter>>,
-    is_unix: bool,
-    /// Who waits for the handshake; 0 for nobody.
-    pub tls_token: u64,
+    read_frozen: bool,
+    write_frozen: bool,
+    /// Received, not delivered.
+    buffered: Piece,
+    read_waker: Waker,
+    writer: Arc<Writer>,
+    decoder: Decoder,
     /// What is received and not delivered counts here, if the context has a memory limit.
     held: Option<Held>,
     #[cfg(feature = "websocket")]
     websocket: Option<Box<websocket::WebSocket>>,
+    encoder: Encoder,
+    /// What the owner has written in this turn.
+    pub staged: WriteBatch,
+    read_options: ReadOptions,
+    write_options: HeadOptions,
+    /// The frame being gathered, if it is a long one; then `buffered` is empty.
+    gathering: BytesMut,
+    /// Bytes of a frame that has not come whole before the end.
+    truncated: usize,
+    /// Why the peer has gone, if that is known: the system tells of errors only once.
+    broken: Option<Code>,
+    shared: Option<Arc<SharedWriter>>,
+    /// Who waits for the handshake; 0 for nobody.
+    pub tls_token: u64,
+    is_unix: bool,
 }
 
 impl Connection {
@@ -149,7 +145,10 @@ impl Connection {
         let is_unix = transport.local_address().is_none();
         Connection {
             transport,
-            options: Options::default(),
+            read_options: ReadOptions::default(),
+            write_options: HeadOptions::default(),
+            read_frozen: false,
+            write_frozen: false,
             decoder: Decoder::default(),
             encoder: Encoder::default(),
             buffered: Piece::default(),
@@ -178,7 +177,7 @@ impl Connection {
 
     /// The read and the write options.
     pub fn options(&self) -> (ReadOptions, HeadOptions) {
-        (self.options.read.clone(), self.options.write)
+        (self.read_options.clone(), self.write_options)
     }
 
     /// Changes options, all or none.
@@ -186,10 +185,10 @@ impl Connection {
     /// # Errors
     /// [`OptionsRefused`]; nothing has changed then.
     pub fn set_options(&mut self, read: ReadPatch, write: HeadPatch) -> Result<(), OptionsRefused> {
-        if self.options.read_frozen && !read.is_empty() {
+        if self.read_frozen && !read.is_empty() {
             return Err(OptionsRefused::ReadFrozen);
         }
-        if self.options.write_frozen && !write.is_empty() {
+        if self.write_frozen && !write.is_empty() {
             return Err(OptionsRefused::WriteFrozen);
         }
         self.change_options(read, write)
@@ -201,7 +200,7 @@ impl Connection {
         new_write.apply(write).map_err(OptionsRefused::InvalidWrite)?;
         self.decoder = Decoder::new(&new_read);
         self.encoder = Encoder::new(new_write);
-        (self.options.read, self.options.write) = (new_read, new_write);
+        (self.read_options, self.write_options) = (new_read, new_write);
         Ok(())
     }
 
@@ -231,14 +230,13 @@ impl Connection {
 
     fn note_read(&mut self, read: &Read, awaited: usize) {
         self.awaited = matches!(read, Read::Wait).then_some(awaited);
-        let ahead = self.buffered.block_bytes() + self.gathering.capacity();
         if let Some(held) = &mut self.held {
-            held.set(ahead);
+            held.set(self.buffered.block_bytes() + self.gathering.capacity());
         }
     }
 
     fn read_frames(&mut self, scratch: &mut ReadBuffer, places: &mut [Range<usize>]) -> Read {
-        self.options.read_frozen = true;
+        self.read_frozen = true;
         loop {
             let need = match self.decoder.next(&self.buffered) {
                 _ if self.gather_need > 0 => self.gather_need,
@@ -455,7 +453,7 @@ impl Connection {
 
     /// Has the context woken, for what its turn has no time left for.
     pub fn read_later(&mut self, awaited: usize) {
-        self.options.read_frozen = true;
+        self.read_frozen = true;
         self.awaited = Some(awaited);
         self.read_waker.wake_by_ref();
     }
@@ -478,7 +476,7 @@ impl Connection {
     /// The body is no frame by the write options; nothing is staged.
     #[inline]
     pub fn write(&mut self, body: Body<'_>, token: u64) -> Result<bool, FrameError> {
-        self.options.write_frozen |= !body.is_empty();
+        self.write_frozen |= !body.is_empty();
         self.staged.write(&self.encoder, body, token)
     }
 
@@ -490,7 +488,7 @@ impl Connection {
             return false;
         }
         let Ok(head) = self.encoder.head(body.len()) else { return false };
-        self.options.write_frozen |= !body.is_empty();
+        self.write_frozen |= !body.is_empty();
         self.staged.push_copy(head, body);
         true
     }
@@ -511,7 +509,7 @@ impl Connection {
 
     /// Lets other contexts write, or stops that; the write options are fixed from then on.
     pub fn set_shared(&mut self, owner: Id, key: u64, on: bool) {
-        self.options.write_frozen |= on;
+        self.write_frozen |= on;
         let encoder = self.encoder;
         let shared = self.shared(owner, key);
         shared.set_encoder(encoder);

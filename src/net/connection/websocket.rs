@@ -73,7 +73,7 @@ impl Connection {
         if let Some(shared) = &self.shared {
             shared.set_encoder(self.encoder);
         }
-        (self.options.read_frozen, self.options.write_frozen) = (true, true);
+        (self.read_frozen, self.write_frozen) = (true, true);
         self.awaited = None;
         self.websocket = Some(Box::new(WebSocket {
             reader: Reader::new(role, window.is_some(), message_max),

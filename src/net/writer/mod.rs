@@ -53,11 +53,12 @@ thread_local! {
 /// What one context has written to a connection in its present turn: copied bytes, with others
 /// that are referred to in between.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct WriteBatch {
     copied: Vec<u8>,
+    bytes: usize,
     /// Bytes that are not copied, each behind so many of the copied ones.
     shared: Vec<(usize, Piece)>,
-    bytes: usize,
     notices: Vec<(usize, u64)>,
 }
 
@@ -90,11 +91,7 @@ impl Body<'_> {
     /// Bytes of memory that it keeps once it is staged.
     #[inline]
     pub fn held_bytes(&self) -> usize {
-        match self {
-            Body::Slice(slice) => slice.len(),
-            Body::Shared(piece) => piece.block_bytes(),
-            Body::Lost => 0,
-        }
+        if let Body::Shared(piece) = self { piece.block_bytes() } else { self.len() }
     }
 }
 
@@ -308,27 +305,30 @@ struct Queued {
     _held: Option<Held>,
 }
 
+/// What each write looks at comes first.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct Queue {
-    pieces: VecDeque<Queued>,
     bytes: usize,
-    /// Bytes that ever left the queue.
-    written: u64,
-    notices: VecDeque<Notice>,
     failed: Option<Code>,
     /// The owner is gone: nothing more is accepted.
     closed: bool,
     /// The end of the stream follows what waits.
     ended: bool,
+    pieces: VecDeque<Queued>,
+    /// Bytes that ever left the queue.
+    written: u64,
+    notices: VecDeque<Notice>,
     high_water: usize,
 }
 
 /// The queue of a connection, shared by all contexts that write to it.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Writer {
     transport: Arc<Transport>,
-    pub(super) waker: Waker,
     queue: Mutex<Queue>,
+    pub(super) waker: Waker,
     limit: AtomicUsize,
 }
 
