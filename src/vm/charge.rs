@@ -128,14 +128,15 @@ impl Stack<'_> {
             account.uncollected_bytes.set(uncollected);
             return;
         }
-        account.uncollected_bytes.set(0);
-        // As large a part of a cycle as this is of what may be charged during one.
+        // As large a part of a cycle as this is of what may be charged during one, at least a step.
         let held = account.lua_bytes.get();
         // Relaxed: a figure that nothing depends on but speed.
         let share = CYCLE_TOTAL_BYTES / STATES.load(Ordering::Relaxed).max(1);
         let per_cycle = share.clamp(CYCLE_BYTES_MIN, CYCLE_BYTES_MAX);
         let per_cycle = per_cycle.max(held + account.external_bytes.get() / 2);
-        let steps = (held / STEP_BYTES).max(16) as u64 * uncollected as u64 / per_cycle as u64 + 1;
+        let per_step = (per_cycle / (held / STEP_BYTES).max(16)).clamp(1, COLLECT_EVERY_BYTES);
+        let steps = uncollected / per_step;
+        account.uncollected_bytes.set(uncollected % per_step);
         for _ in 0..steps {
             // It returns 1 at the end of a cycle.
             if self.control_collector(ffi::LUA_GCSTEP) != 0 {

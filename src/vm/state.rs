@@ -80,6 +80,11 @@ impl Account {
         self.lua_bytes.get()
     }
 
+    /// About what the VM holds after a collection.
+    pub(super) fn low_bytes(&self) -> usize {
+        self.low_bytes.get().min(self.lua_bytes.get())
+    }
+
     /// Bytes held through buffers, outside the VM's heap.
     pub fn external_bytes(&self) -> usize {
         self.external_bytes.get()

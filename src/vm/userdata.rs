@@ -19,6 +19,18 @@ use crate::buf::{FRAME_INLINE_MAX, NlBuffer};
 /// Bytes of a userdata before its content.
 const HEAD_BYTES: usize = size_of::<Userdata>();
 
+/// What one step of the collector deals with, and what the VM has it take one for.
+const STEP_WORK_BYTES: usize = 2048;
+const STEP_BYTES: usize = 1024;
+
+/// Frames that are made while the collector deals with all that lives. If these are fewer, it marks
+/// the same again too often; if they are more, their memory has left the caches before it is used
+/// again.
+const CYCLE_BYTES: usize = 4 << 20;
+
+/// The most steps at once.
+const STEPS_MAX: usize = 64;
+
 /// Whether it is time for the collector to work.
 #[inline]
 pub fn is_due(lua: Stack<'_>) -> bool {
@@ -27,14 +39,31 @@ pub fn is_due(lua: Stack<'_>) -> bool {
     global.total >= global.threshold
 }
 
-/// Lets the collector work, if it is time. To be called now and then where a [`Maker`] is used.
-/// Runs finalisers, hence script code. May raise for want of memory.
+/// Lets the collector work, if it is time, and in proportion to what was made since it last did: it
+/// would fall behind where frames are made by the lot. To be called now and then where a [`Maker`]
+/// is used. Runs finalisers, hence script code. May raise for want of memory.
 #[inline]
 pub fn collect(lua: Stack<'_>) {
     if is_due(lua) {
+        pay(lua);
+    }
+}
+
+#[inline(never)]
+fn pay(lua: Stack<'_>) {
+    // SAFETY: a live state.
+    let owed = unsafe {
+        let global = &*layout::global(lua.raw());
+        global.total - global.threshold
+    };
+    let steps = lua.account().low_bytes() / STEP_WORK_BYTES * owed / CYCLE_BYTES;
+    for _ in 0..=steps.min(owed / STEP_BYTES).min(STEPS_MAX) {
         // What it is called for is the look at the collector that comes first.
         lua.push_text(b"");
         lua.pop();
+        if !is_due(lua) {
+            break;
+        }
     }
 }
 
