@@ -8,11 +8,10 @@
 local native = ...
 
 local bad, bad_because, check_plain = native.bad, native.bad_because, native.check_plain
-local describe = native.describe
 local next, type = next, type
 local char, format, find, lower = string.char, string.format, string.find, string.lower
 local concat, sort, unpack = table.concat, table.sort, unpack
-local check_fields = native.load("core/options")(native)
+local check_fields, check_list = native.load("core/options")(native)
 
 local ALPN_MAX, ALPN_BYTES_MAX, NAME_MAX = 255, 65535, 253
 
@@ -73,22 +72,11 @@ end
 -- Protocols, each behind its length.
 local function check_alpn(list, name)
     if list == nil then return "" end
-    if type(list) ~= "table" then bad("alpn", name, "list of protocol names", list) end
-    check_plain("alpn", name, list)
-    local parts, bytes, count = {}, 0, 0
-    for _ in next, list do
-        count = count + 1
-    end
-    for key in next, list do
-        if type(key) ~= "number" or key % 1 ~= 0 or key < 1 or key > count then
-            local text = "list of protocol names expected, this one has the key %s"
-            bad_because("alpn", name, format(text, describe(key)))
-        end
-    end
-    for i = 1, count do
+    local parts, bytes = {}, 0
+    for i = 1, check_list(list, "list of protocol names", "alpn", name) do
         local protocol = list[i]
         if type(protocol) ~= "string" or protocol == "" or #protocol > ALPN_MAX then
-            bad("alpn", name, format("list of names of 1 to %d bytes", ALPN_MAX), protocol)
+            bad(format("alpn[%d]", i), name, format("name of 1 to %d bytes", ALPN_MAX), protocol)
         end
         parts[i] = char(#protocol) .. protocol
         bytes = bytes + #parts[i]

@@ -216,6 +216,23 @@ fn modules() -> BTreeSet<String> {
 }
 
 #[test]
+fn modules_are_globals_but_for_those_that_the_documents_say_are_not() {
+    let code = |name: &str| format!("if not _G['{name}'] then print('{name}') end\n");
+    let code: String = modules().iter().map(|name| code(name)).collect();
+    let done = run(node_lua().args(["-e", &code])).succeeded();
+    let required: BTreeSet<String> = done.stdout.lines().map(str::to_owned).collect();
+    for (document, end) in [
+        ("README.md", " are loaded with `require`"),
+        ("docs/api/README.md", " are loaded by `require`"),
+    ] {
+        let text = fs::read_to_string(repository(document)).unwrap();
+        let (before, _) = text.split_once(end).unwrap();
+        let start = before.rfind([';', '\n']).unwrap();
+        assert_eq!(quoted(&before[start..]), required, "{document}");
+    }
+}
+
+#[test]
 fn every_module_of_the_api_has_its_manual() {
     let modules = modules();
     for known in ["context", "packet", "tcp"] {

@@ -144,31 +144,11 @@ local CHECKS = {
         end
         return value
     end,
-    -- A list in another shape must not pass for an empty one.
     deny = function(name, value)
-        if type(value) ~= "table" then wrong(name, "list of names", value) end
-        check_plain(name .. where, caller, value)
-        local last = 0
-        for key in next, value do
-            if type(key) ~= "number" or key < 1 or key % 1 ~= 0 then
-                raise(
-                    "bad option '"
-                        .. name
-                        .. "'"
-                        .. where
-                        .. " of '"
-                        .. caller
-                        .. "' (list of names, as "
-                        .. '{ "io", "os" }'
-                        .. ", expected, got a table with key "
-                        .. describe(key)
-                        .. ")"
-                )
-            end
-            if key > last then last = key end
-        end
+        local _, check_list = native.load("core/options")(native)
+        local expected = 'list of names, as { "io", "os" },'
         local denied = 0
-        for i = 1, last do
+        for i = 1, check_list(value, expected, name .. where, caller) do
             local denial = type(value[i]) == "string" and DENIALS[value[i]]
             if not denial then wrong(name .. "[" .. i .. "]", DENIED, value[i]) end
             denied = bit_or(denied, denial)

@@ -40,7 +40,8 @@ local asker, asked -- for whom the root runs, until it waits: handle and session
 local serve, stop_serving, join -- what context/request.lua returns, once one waits or fails
 local refuse -- likewise, core/refusal.lua
 local timing -- what core/timeout.lua returns, once anything has a timeout
-local guards -- root coroutine → the socket that it was given, which its failure closes
+-- Root coroutine → the socket that it was given, which its failure closes, or what is called then.
+local guards
 local explain -- likewise, core/failure.lua
 local after_run -- called when a root has run, if somebody wants to know
 local handlers = {} -- event kind → function
@@ -64,11 +65,11 @@ local function keep_asker(co)
     asked = nil
 end
 
-local function fail(co, message, has_yielded)
+local function fail(co, message)
     if stop_serving then stop_serving(co, true) end
-    if guards then core.on_failure(guards, co) end
     explain = explain or native.load("core/failure")(native, core)
-    return explain(co, message, co == main_root, false, has_yielded)
+    if guards then core.on_failure(guards, co, message) end
+    return explain(co, message, co == main_root, false)
 end
 
 -- Reports an error that the library has caught on behalf of the script, where it was raised, and
@@ -82,7 +83,7 @@ end
 -- A root has neither waited nor failed: the main chunk has returned. Were a C function to yield,
 -- which raises there (src/vm/coroutine.rs), nobody could resume it.
 local function go_on(co)
-    if raw_status(co) == "suspended" then fail(co, nil, true) end
+    if raw_status(co) == "suspended" then fail(co, "attempt to yield across C-call boundary") end
 end
 
 local function finish(before, co, ok, what, why)

@@ -15,6 +15,7 @@ local function describe(value)
     if ok and type(text) == "string" then return text end
     return "(error object is a " .. type(value) .. " value)"
 end
+core.describe_error = describe
 
 -- Root coroutines that call the script's callback for errors → what it is called for.
 local telling = setmetatable({}, { __mode = "k" })
@@ -42,10 +43,8 @@ local function tell(text, message, trace)
     telling[me] = nil
 end
 
--- `is_here` tells that this is called where the error was raised; `has_yielded` that there was
--- none, but the coroutine has yielded where nobody could resume it.
-return function(co, message, is_main, is_here, has_yielded)
-    if has_yielded then message = "attempt to yield across C-call boundary" end
+-- `is_here` tells that this is called where the error was raised.
+return function(co, message, is_main, is_here)
     local trace
     if is_here then
         trace = gsub(traceback("", 3), "^\n", "")

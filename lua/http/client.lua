@@ -16,9 +16,10 @@ local find, format, gmatch, gsub, lower, match, sub, upper =
 local byte, char = string.byte, string.char
 local concat = table.concat
 local bad, bad_because, strerror = core.bad, native.bad_because, native.strerror
+local raise = core.raise
 local register, cancel, suspend = core.register, core.cancel, core.suspend
 local set_timeout, check_may_wait = core.set_timeout, core.check_may_wait
-local now, hold, defer, call = native.now, core.hold, core.defer, core.call
+local now, hold, defer, call_guarded = native.now, core.hold, core.defer, core.call_guarded
 local sockets = core.sockets
 local check = native.load("http/options")(native)
 local message = core.http_message or native.load("http/message")(native, core)
@@ -208,34 +209,47 @@ end
 
 -- Requests ----------------------------------------------------------------------------------------
 
--- Sends what an iterator gives, in a root of its own.
-local function send_body(id, body, trailers)
-    hold(1)
-    defer(call, function()
-        hold(-1)
-        local is_whole = false
-        -- What fails is logged as of any other root; the server finds the body cut off.
-        local token = register(function()
-            if not is_whole then native.http_request_end(id, true) end
-        end)
-        for piece in body do
-            local wait = register()
-            local ok, code = native.http_request_write(id, piece, wait)
-            if ok == nil and code == nil then
-                suspend()
-            else
-                cancel(wait)
-                if ok == nil then
-                    native.http_request_end(id, true)
-                    cancel(token)
-                    bad("body", "request", "iterator of strings or buffers", piece)
-                end
-                if not ok then break end
-            end
+-- Sends what an iterator gives, and the trailers.
+local function send_pieces(id, ask, sending)
+    local body, trailers = ask.body, ask.trailers
+    local result = format("result of the body function of '%s'", ask.name)
+    for piece in body do
+        local wait = register()
+        local ok, code = native.http_request_write(id, piece, wait)
+        if ok == nil and code == nil then
+            suspend()
+        else
+            cancel(wait)
+            if code == 0 then bad(body, result, "string, number or buffer", piece) end
+            if ok == nil then bad_because(body, result, code) end
+            -- Nobody wants more of it.
+            if code == SOCKET_CLOSED then return end
+            if not ok then raise("a body was not taken: " .. strerror(code), body) end
         end
-        native.http_request_end(id, false, type(trailers) == "function" and trailers() or nil)
-        is_whole = true
-        cancel(token)
+    end
+    local given
+    if type(trailers) == "function" then
+        sending.part = "trailers"
+        given = trailers()
+        result = format("result of the trailers function of '%s'", ask.name)
+        message.check_plain(given, trailers, result)
+    end
+    if not native.http_request_end(id, false, given, trailers, result) then
+        raise("a body is shorter than the content-length that was said", body)
+    end
+end
+
+-- Sends a body so in a root of its own. What fails there is logged as of any other root; the server
+-- finds the body cut off, and `sending` says why there is no answer.
+local function send_body(id, ask, sending)
+    local function fail(why)
+        sending.failure = core.describe_error(why)
+        native.http_request_end(id, true)
+    end
+    hold(1)
+    defer(call_guarded, fail, function()
+        hold(-1)
+        return send_pieces(id, ask, sending)
     end)
 end
 
@@ -281,7 +295,7 @@ local function send_once(target, ask, deadline)
             headers.authorization = credentials(target.user)
         end
         local body = not is_streamed and ask.body or nil
-        local trailers = ask.trailers
+        local trailers, sending = ask.trailers, { part = "body" }
         local anchor, id, why = native.http_send(
             connection.key,
             ask.method,
@@ -289,14 +303,18 @@ local function send_once(target, ask, deadline)
             headers,
             body,
             is_streamed,
-            type(trailers) == "table" and trailers or nil
+            type(trailers) == "table" and trailers or nil,
+            ask.name
         )
-        if anchor == nil then bad("body", "request", "string, buffer or iterator", ask.body) end
+        if anchor == nil then
+            pool.keep(connection)
+            bad(ask.body_at, ask.name, "string, buffer or iterator", ask.body)
+        end
         local status, version
         if anchor == false then
             code, text = id, why
         else
-            if is_streamed then send_body(id, ask.body, trailers) end
+            if is_streamed then send_body(id, ask, sending) end
             repeat
                 local token = register()
                 status, version, text = native.http_response(id, token)
@@ -330,6 +348,9 @@ local function send_once(target, ask, deadline)
             }, Response)
             connections[res] = connection
             return res
+        end
+        if sending.failure then
+            code, text = PROTOCOL, format("%s: %s", sending.part, sending.failure)
         end
         if anchor then native.http_forget(id) end
         if connection.is_http2 then
@@ -455,8 +476,12 @@ local function request(options, name, url_at, body_at)
     if body ~= nil and type(body) ~= "function" and not native.http_is_body(body) then
         bad(body_at, name, "string, buffer or iterator", body)
     end
+    message.check_plain(options.headers, "headers", name)
     native.http_check_headers(name, "headers", options.headers)
-    if type(trailers) ~= "function" then native.http_check_headers(name, "trailers", trailers) end
+    if type(trailers) ~= "function" then
+        message.check_plain(trailers, "trailers", name)
+        native.http_check_headers(name, "trailers", trailers)
+    end
     if trailers ~= nil and type(body) ~= "function" then body = once(body) end
     local headers, has = {}, {}
     for field, value in next, options.headers or {} do
@@ -475,6 +500,8 @@ local function request(options, name, url_at, body_at)
     end
     local redirects = options.max_redirects
     local ask = {
+        name = name,
+        body_at = body_at,
         method = method,
         headers = headers,
         has = has,
@@ -512,7 +539,7 @@ local function with(name, position, options, fields)
     for field, value in next, fields do
         all[field] = value
     end
-    return request(all, name, 1, 2)
+    return request(all, name, 1, fields.body == nil and "body" or 2)
 end
 
 function M.get(where, options, ...)

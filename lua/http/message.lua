@@ -4,6 +4,7 @@ local native, core = ...
 
 local pcall, rawget, setmetatable, type = pcall, rawget, setmetatable, type
 local bad, raise, strerror = core.bad, core.raise, native.strerror
+local getmetatable = debug.getmetatable
 local lower, concat, format, match = string.lower, table.concat, string.format, string.match
 local register, cancel, suspend, set_timeout =
     core.register, core.cancel, core.suspend, core.set_timeout
@@ -49,6 +50,14 @@ function M.new_headers(joined, several)
     if not joined then return end
     lists[joined] = several
     return setmetatable(joined, Headers)
+end
+
+-- Raises for a table of headers that may stand behind a metatable. Those of requests and responses
+-- find nothing but what they have.
+function M.check_plain(headers, what, name)
+    if type(headers) == "table" and getmetatable(headers) ~= Headers then
+        native.check_plain(what, name, headers)
+    end
 end
 
 -- Bodies ------------------------------------------------------------------------------------------

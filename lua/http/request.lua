@@ -2,7 +2,8 @@
 
 local native, core, message = ...
 
-local rawget, rawset, setmetatable, tonumber, type = rawget, rawset, setmetatable, tonumber, type
+local getmetatable, rawget, rawset, setmetatable = getmetatable, rawget, rawset, setmetatable
+local tonumber, type = tonumber, type
 local find = string.find
 local bad, raise, strerror = core.bad, core.raise, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
@@ -111,8 +112,8 @@ function response.trailer(res, name, value)
     return res
 end
 
--- Writes a piece of the answer; waits while there is no room for more.
-local function write(id, data, name)
+-- Writes a piece of the answer; waits while there is no room for more. `what` of `name` it is.
+local function write(id, data, what, name)
     local token = register()
     local ok, code = http_write(id, data, token)
     if ok == nil and code == nil then
@@ -122,8 +123,8 @@ local function write(id, data, name)
     end
     cancel(token)
     if ok == nil then
-        if code == 0 then bad(2, name, "string, number or buffer", data) end
-        native.bad_because(2, name, code)
+        if code == 0 then bad(what, name, "string, number or buffer", data) end
+        native.bad_because(what, name, code)
     end
     return ok, code
 end
@@ -136,7 +137,7 @@ function response.write(res, data)
     local id = check_response(res, "write")
     if data == nil then bad(2, "write", "string, number or buffer", data) end
     res[USED] = true
-    return write(id, data, "write")
+    return write(id, data, 2, "write")
 end
 
 local function finish(req, data, has_failed)
@@ -189,19 +190,19 @@ end
 -- Sends what an iterator gives.
 local function send_all(req, body)
     for piece in body do
-        local ok, code = write(req[ID], piece, "serve")
-        if not ok then raise("a body was not taken: " .. strerror(code)) end
+        local ok, code = write(req[ID], piece, body, "result of the body function of 'serve'")
+        if not ok then raise("a body was not taken: " .. strerror(code), body) end
     end
     finish(req)
 end
 
 -- Does what a handler has returned.
-local function conclude(req, res, status, headers, body)
+local function conclude(handler, req, res, status, headers, body)
     if res[USED] == UPGRADED then return end
     if res[USED] then
         -- What methods of res return may be returned too.
         if type(status) == "number" then
-            raise("the handler has returned an answer, but used res")
+            raise("the handler has returned an answer, but used res", handler)
         end
         if req[ID] ~= 0 then finish(req) end
         return
@@ -209,17 +210,21 @@ local function conclude(req, res, status, headers, body)
     if status == nil then
         -- What streams the body on may have had nothing to stream.
         if rawget(req, "chunks") then return finish(req) end
-        raise("the handler has neither returned an answer nor used res")
+        raise("the handler has neither returned an answer nor used res", handler)
     end
-    message.check_status(status, "what the handler has returned first", "serve")
+    message.check_status(status, handler, "result #1 of the handler of 'serve'")
+    if getmetatable(headers) ~= nil then
+        message.check_plain(headers, handler, "result #2 of the handler of 'serve'")
+    end
     local id = req[ID]
     if type(body) == "function" then
         native.http_status(id, status)
-        native.http_add_headers(id, headers)
+        native.http_add_headers(id, headers, handler)
         return send_all(req, body)
     end
-    if not native.http_answer(id, status, headers, body) then
-        bad("what the handler has returned third", "serve", "string, buffer or iterator", body)
+    if not native.http_answer(id, status, headers, body, handler) then
+        local result = "result #3 of the handler of 'serve'"
+        bad(handler, result, "string, buffer or iterator", body)
     end
     req[ID] = 0
 end
@@ -243,7 +248,7 @@ function M.forget(req, res)
     res[USED] = UPGRADED
 end
 
-function M.serve(handler, req, res) return conclude(req, res, handler(req, res)) end
+function M.serve(handler, req, res) return conclude(handler, req, res, handler(req, res)) end
 
 -- The handler has failed: true if that was one of a request.
 function M.fail(req)

@@ -356,11 +356,12 @@ core.handlers[COLLECT] = function() return get_shortage().collect() end
 
 -- A root coroutine has failed.
 core.guards(true)
-function core.on_failure(guards, co)
+function core.on_failure(guards, co, message)
     get_shortage().collect_soon()
     local socket = guards[co]
     if not socket then return end
     guards[co] = nil
+    if type(socket) == "function" then return socket(message) end
     if core.fail_request and core.fail_request(socket) then return end
     local records = core.udp_records
     local record = streams[socket] or records and records[socket] or find_other(socket, "fail")

@@ -75,6 +75,7 @@ local RESERVED = {
 local function add_headers(lines, headers)
     if headers == nil then return end
     if type(headers) ~= "table" then bad("headers", "connect", "table of names", headers) end
+    native.check_plain("headers", "connect", headers)
     for name, value in next, headers do
         if type(name) ~= "string" or not find(name, "^[%w!#$%%&'*+.^_`|~-]+$") then
             bad("headers", "connect", "names of headers as keys", name)

@@ -307,20 +307,21 @@ local function check_seconds(value, name, option)
     return number
 end
 
+local check_fields, check_list -- what core/options.lua returns, once there are options
+
 -- Names of protocols, as one header has them.
 local function check_protocols(value, name)
     if value == nil then return {} end
     local list = type(value) == "string" and { value } or value
-    if type(list) ~= "table" then bad("protocols", name, "list of names", value) end
-    for _, protocol in next, list do
+    for i = 1, check_list(list, "name, or list of names,", "protocols", name) do
+        local protocol = list[i]
         if type(protocol) ~= "string" or not find(protocol, "^[%w!#$%%&'*+.^_`|~-]+$") then
-            bad("protocols", name, "names without spaces, commas and the like", protocol)
+            local what = list == value and format("protocols[%d]", i) or "protocols"
+            bad(what, name, "name without spaces, commas and the like", protocol)
         end
     end
     return list
 end
-
-local check_fields -- what core/options.lua returns, once there are options
 
 -- The options of both functions; `more` has the names of others.
 local function check_options(options, name, position, more)
@@ -338,7 +339,9 @@ local function check_options(options, name, position, more)
     for i = 1, #more do
         known[more[i]] = true
     end
-    check_fields = check_fields or native.load("core/options")(native)
+    if not check_fields then
+        check_fields, check_list = native.load("core/options")(native)
+    end
     check_fields(options, known, position, name)
     local max = options.max_message
     if max == nil then max = MESSAGE_MAX end

@@ -9,6 +9,8 @@
 //!   main.lua:8: calling 'read' on bad self (tcp socket expected, got number 5)
 //!   main.lua:9: bad option 'worker' of 'create' (integer from 0 to 1 expected, got number 7)
 //! ```
+//!
+//! What a callback has returned is its fault: the line is the one on which it begins.
 
 use std::ffi::{CStr, c_int};
 use std::fmt::Write;
@@ -17,7 +19,7 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_CFunction};
 
 use super::convert::int64;
-use super::stack::{Stack, function};
+use super::stack::{Record, Stack, function};
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
@@ -46,28 +48,46 @@ pub enum Wrong<'a> {
     Argument(c_int),
     /// A field of a table of options; words with a space among them are said as they are.
     Option(&'a str),
+    /// What the function at this index has returned; which result that is, and of what, is said in
+    /// the place of a function's name.
+    Result(c_int),
 }
 
 /// Where the script is.
 struct Place {
-    /// The level of its innermost function.
-    level: c_int,
+    /// The same as text, for the front of a message.
+    text: Vec<u8>,
     /// The name by which it calls the library's function, if it calls it as a method.
     method: Option<String>,
+}
+
+impl Place {
+    /// A line of what a record is about; nothing if that is not the script's.
+    fn new(record: &Record, line: c_int) -> Option<Place> {
+        let is_script = !OTHERS.iter().any(|prefix| record.source().starts_with(prefix));
+        let text = [record.short_source(), format!(":{line}: ").as_bytes()].concat();
+        (line >= 0 && is_script).then_some(Place { text, method: None })
+    }
+
+    /// Where the function at `index` begins.
+    fn of_function(lua: Stack<'_>, index: c_int) -> Option<Place> {
+        if lua.kind(index) != ffi::LUA_TFUNCTION {
+            return None;
+        }
+        let record = lua.function_record(index);
+        Place::new(&record, record.first_line())
+    }
 }
 
 /// The innermost function of the script that runs; `None` if there are only others.
 fn place(lua: Stack<'_>) -> Option<Place> {
     for level in 0..LEVELS_MAX {
         let record = lua.frame(level, c"Sl")?;
-        let is_script = !OTHERS.iter().any(|prefix| record.source().starts_with(prefix));
-        if record.line() < 0 || !is_script {
-            continue;
-        }
+        let Some(place) = Place::new(&record, record.line()) else { continue };
         // Of the function that this one has called.
         let called = lua.frame(level - 1, c"n").filter(|called| called.name_kind() == b"method");
         let method = called.map(|called| String::from_utf8_lossy(called.name()).into_owned());
-        return Some(Place { level, method });
+        return Some(Place { method, ..place });
     }
     None
 }
@@ -88,7 +108,10 @@ impl Stack<'_> {
         why: &str,
         value: Option<c_int>,
     ) -> c_int {
-        let place = place(self);
+        let place = match wrong {
+            Wrong::Result(by) => Place::of_function(self, by),
+            _ => place(self),
+        };
         let why = match value {
             Some(index) => {
                 let expected = if why.is_empty() { "no more arguments" } else { why };
@@ -103,6 +126,7 @@ impl Stack<'_> {
                 let position = position - c_int::from(is_method);
                 format!("bad argument #{position} to '{function}' ({why})")
             }
+            Wrong::Result(_) => format!("bad {function} ({why})"),
             Wrong::Option(name) if name.contains(' ') => {
                 format!("bad {name} of '{function}' ({why})")
             }
@@ -167,11 +191,7 @@ impl Stack<'_> {
 
 /// Pushes a text with the line of a place.
 fn push_placed(lua: Stack<'_>, place: Option<Place>, text: &str) {
-    match place {
-        // SAFETY: a running state with slots free.
-        Some(place) => unsafe { ffi::luaL_where(lua.raw(), place.level) },
-        None => lua.push_text(b""),
-    }
+    lua.push_text(&place.map(|place| place.text).unwrap_or_default());
     lua.push_text(text.as_bytes());
     lua.concat(2);
 }
@@ -231,20 +251,24 @@ fn text_at(lua: Stack<'_>, index: c_int) -> String {
 }
 
 /// `native.bad(position, function, expected, value)`, with an option's name for a position where
-/// that is wrong. Without a value argument `got no value` is said; if nil was expected, no argument
-/// was.
+/// that is wrong, or the function whose result is. Without a value argument `got no value` is said;
+/// if nil was expected, no argument was.
 fn bad_for_lua(lua: Stack<'_>) -> c_int {
     let (function, expected) = (text_at(lua, 2), text_at(lua, 3));
     lua.bad(wrong_at(lua, &mut String::new()), &function, &expected, Some(4))
 }
 
-/// What is wrong, by the first argument: a position, or a name, which is put into `name`.
+/// What is wrong, by the first argument: a position, a function, or a name, which is put into
+/// `name`.
 fn wrong_at<'a>(lua: Stack<'_>, name: &'a mut String) -> Wrong<'a> {
-    if lua.kind(1) == ffi::LUA_TNUMBER {
-        return Wrong::Argument(lua.number(1) as c_int);
+    match lua.kind(1) {
+        ffi::LUA_TNUMBER => Wrong::Argument(lua.number(1) as c_int),
+        ffi::LUA_TFUNCTION => Wrong::Result(1),
+        _ => {
+            *name = text_at(lua, 1);
+            Wrong::Option(name)
+        }
     }
-    *name = text_at(lua, 1);
-    Wrong::Option(name)
 }
 
 /// `native.check_plain(position, function, table)`, with a name for a position likewise.
@@ -260,9 +284,10 @@ fn bad_because_for_lua(lua: Stack<'_>) -> c_int {
     lua.bad(wrong_at(lua, &mut name), &function, &why, None)
 }
 
-/// `native.raise(text)`
+/// `native.raise(text, by)`: as the fault of that function, if there is one.
 fn raise_for_lua(lua: Stack<'_>) -> c_int {
-    lua.raise(&text_at(lua, 1))
+    let place = if lua.top() > 1 { Place::of_function(lua, 2) } else { place(lua) };
+    raise_at(lua, place, &text_at(lua, 1))
 }
 
 /// `native.placed(text)`: the text that `raise` raises.

@@ -353,13 +353,30 @@ tap.test("what is wrong", function()
     raises(function() websocket.connect(URL, { a = 1 }) end, "no option named.*deflate", "unknown")
     raises(function() websocket.connect(URL, {}, 1) end, "#3 to 'connect'", "more")
     for option, values in pairs({
-        protocols = { 1, { "a b" }, { "a,b" }, { "" } },
+        protocols = {
+            1,
+            { "a b" },
+            { "a,b" },
+            { "" },
+            { a = "b" },
+            { "x", a = "b" },
+            { [2] = "a" },
+            { "x", nil, "y" },
+            setmetatable({}, { __index = { "a" } }),
+        },
         max_message = { -1, 0.5, "x", 2 ^ 31 },
         idle_timeout = { 0, -1, "x", 0 / 0, math.huge },
         ping_interval = { 0, -1, "x" },
         deflate = { 1 },
         kind = { "json" },
-        headers = { 1, { a = "x\r\ny" }, { Host = "x" }, { ["a b"] = "x" }, { a = {} } },
+        headers = {
+            1,
+            { a = "x\r\ny" },
+            { Host = "x" },
+            { ["a b"] = "x" },
+            { a = {} },
+            setmetatable({}, { __index = { a = "b" } }),
+        },
         timeout = { "x" },
         tls = { 1 },
     }) do

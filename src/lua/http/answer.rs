@@ -171,15 +171,16 @@ impl<'a> Said<'a> {
         let is = Wrong::Option(option);
         Said { function, name: is, value: is, are_trailers: option == "trailers" }
     }
+
+    /// Those that the function at an index has returned, which `what` tells.
+    pub(super) fn returned(by: c_int, what: &'a str, are_trailers: bool) -> Said<'a> {
+        let is = Wrong::Result(by);
+        Said { function: what, name: is, value: is, are_trailers }
+    }
 }
 
 /// What a handler returns second.
-const RETURNED: Said<'static> = Said {
-    function: "serve",
-    name: Wrong::Option("what the handler has returned second"),
-    value: Wrong::Option("what the handler has returned second"),
-    are_trailers: false,
-};
+const RETURNED: &str = "result #2 of the handler of 'serve'";
 
 /// Why something is no header.
 enum NoHeader {
@@ -264,11 +265,32 @@ fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_i
     if lua.kind(value) != ffi::LUA_TTABLE {
         return add(value);
     }
-    for at in 1..=lua.length(value) as i64 {
+    for at in 1..=last_place(lua, said, name, value) {
         lua.entry(value, at);
         add(lua.top());
         lua.pop();
     }
+}
+
+/// The last place of the list of a header's values at `list`, before which some may be empty.
+/// Raises if there is more than places, which nobody would look at.
+fn last_place(lua: Stack<'_>, said: Said<'_>, name: c_int, list: c_int) -> i64 {
+    lua.check_plain(said.value, said.function, list);
+    let mut last = 0;
+    lua.push_nil();
+    while lua.next(list) {
+        lua.pop();
+        let (key, place) = (lua.top(), lua.number(-1));
+        if lua.kind(key) != ffi::LUA_TNUMBER || place < 1.0 || place.fract() != 0.0 {
+            let name = String::from_utf8_lossy(lua.text(name).unwrap_or_default());
+            let given = lua.describe(key);
+            let why =
+                format!("list of values of header {name} expected, got a table with key {given}");
+            lua.bad(said.value, said.function, &why, None);
+        }
+        last = last.max(place as i64);
+    }
+    last
 }
 
 /// Adds the headers in the table at `index`. Raises if they are none.
@@ -320,8 +342,9 @@ fn with<R>(key: u64, work: impl FnOnce(&mut Exchange, &Arc<Ready>) -> R) -> Opti
     })
 }
 
-/// native.http_answer(id, status, headers, body): answers, with which the request is over; true
-/// unless the body is nothing that can be sent. Raises if the headers are none.
+/// native.http_answer(id, status, headers, body, handler): answers as that has returned, with which
+/// the request is over; true unless the body is nothing that can be sent. Raises if the headers are
+/// none.
 pub(super) fn answer(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
     let status = StatusCode::from_u16(lua.number(2) as u16).unwrap_or_default();
@@ -330,7 +353,7 @@ pub(super) fn answer(lua: Stack<'_>) -> c_int {
         return 1;
     }
     let mut headers = HeaderMap::new();
-    add_headers(lua, RETURNED, &mut headers, 3);
+    add_headers(lua, Said::returned(5, RETURNED, false), &mut headers, 3);
     let Some(bytes) = bytes_at(lua, 4) else { return 0 };
     let held = hold(bytes.len());
     let gone = host::with(|host| {
@@ -401,10 +424,10 @@ pub(super) fn default_type(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// native.http_add_headers(id, headers): adds all of a table.
+/// native.http_add_headers(id, headers, handler): adds all of a table, which that has returned.
 pub(super) fn add_all(lua: Stack<'_>) -> c_int {
     let mut headers = HeaderMap::new();
-    add_headers(lua, RETURNED, &mut headers, 2);
+    add_headers(lua, Said::returned(3, RETURNED, false), &mut headers, 2);
     with(lua.key(1), |exchange, _| exchange.headers.extend(headers));
     0
 }

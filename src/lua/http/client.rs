@@ -103,15 +103,17 @@ pub(super) fn check_headers(lua: Stack<'_>) -> c_int {
     0
 }
 
-/// native.http_send(key, method, target, headers, body, is_streamed, trailers): sends a request;
-/// what stands for it, and its number. `false, code, text` if it cannot be sent. Raises if headers
-/// are none; nothing if the body is nothing that can be sent.
+/// native.http_send(key, method, target, headers, body, is_streamed, trailers, name): sends a
+/// request for the function of that name; what stands for it, and its number. `false, code, text`
+/// if it cannot be sent. Raises if headers are none; nothing if the body is nothing that can be
+/// sent.
 pub(super) fn send(lua: Stack<'_>) -> c_int {
     let key = lua.key(1);
     let (mut headers, mut behind) = (HeaderMap::new(), HeaderMap::new());
     let raised = Raised(key);
-    add_headers(lua, Said::by("request", "headers"), &mut headers, 4);
-    add_headers(lua, Said::by("request", "trailers"), &mut behind, 7);
+    let name = String::from_utf8_lossy(lua.text(8).unwrap_or_default());
+    add_headers(lua, Said::by(&name, "headers"), &mut headers, 4);
+    add_headers(lua, Said::by(&name, "trailers"), &mut behind, 7);
     std::mem::forget(raised);
     announce(&mut headers, &behind);
     let is_streamed = lua.boolean(6);
@@ -375,23 +377,25 @@ pub(super) fn write(lua: Stack<'_>) -> c_int {
     push_written(lua, written.flatten())
 }
 
-/// native.http_request_end(call, has_failed, trailers): the body is whole, or never will be. Raises
-/// if the trailers are none.
+/// native.http_request_end(call, has_failed, trailers, by, what): the body is whole, or never will
+/// be; false if less was written than was said. Raises if the trailers, which the function `by` has
+/// returned as `what` tells, are none.
 pub(super) fn end(lua: Stack<'_>) -> c_int {
     let has_failed = lua.boolean(2);
     let mut behind = HeaderMap::new();
-    add_headers(lua, Said::by("request", "trailers"), &mut behind, 3);
-    with(lua.key(1), |call| {
-        if let Some(channel) = &call.channel {
-            if has_failed {
-                channel.fail();
-            } else {
-                call.behind.extend(behind);
-                channel.end(trailers_of(&mut call.behind));
-            }
+    let what = String::from_utf8_lossy(lua.text(5).unwrap_or_default());
+    add_headers(lua, Said::returned(4, &what, true), &mut behind, 3);
+    let is_whole = with(lua.key(1), |call| {
+        let Some(channel) = &call.channel else { return true };
+        if has_failed {
+            channel.fail();
+            return true;
         }
+        call.behind.extend(behind);
+        channel.end(trailers_of(&mut call.behind))
     });
-    0
+    lua.push_boolean(is_whole != Some(false));
+    1
 }
 
 /// native.http_drop(key): closes a connection.
