@@ -154,6 +154,8 @@ end
 --- Ends all children; none is started again.
 function Supervisor:stop()
     check_self(self, "stop")
+    -- Where that raises all go on.
+    if not self.is_over then core.check_may_wait() end
     self:finish("stopped")
 end
 

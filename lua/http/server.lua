@@ -146,22 +146,24 @@ end
 function server.close(object, seconds)
     local record = check_server(object, "close")
     seconds = seconds == nil and CLOSE_SECONDS or timeout_of(seconds, 2, "close")
-    local is_first = sockets.close_record(record.listener, LISTENER_CLOSED)
-    if not is_first then return false end
+    local guards = core.guards()
+    local is_inside = requests.id_of(guards and guards[core.current()])
+    if record.listener.closed then return false end
+    -- Where that raises nothing is closed.
+    if seconds > 0 and not is_inside then check_may_wait() end
+    sockets.close_record(record.listener, LISTENER_CLOSED)
     if seconds <= 0 then
         native.http_end(record.number)
         forget(record)
         return true
     end
-    local guards = core.guards()
-    if requests.id_of(guards and guards[core.current()]) then
+    if is_inside then
         hold(1)
         core.defer(core.call, function()
             hold(-1)
             finish(record, seconds)
         end)
     else
-        check_may_wait()
         finish(record, seconds)
     end
     return true

@@ -3,6 +3,8 @@
 
 if not http then return print("1..0 # built without HTTP") end
 
+if ... == "child" then return context.recv(0) end
+
 local sockets = require("support.sockets")
 local tap = require("support.tap")
 local is, ok = tap.is, tap.ok
@@ -162,6 +164,10 @@ end)
 
 tap.test("an answer that has begun", function()
     local server = check(http.serve(sockets.HOST, 0, function(req, res)
+        if req.path == "/cut" then
+            res:write("begun")
+            error("cut off")
+        end
         res:write("begun")
         local good, code = req:text()
         res:write(tostring(good) .. tostring(code))
@@ -178,6 +184,19 @@ tap.test("an answer that has begun", function()
     is(text, false, "is cut off")
     is(code, 11, "with a code")
     is((placed(take_logged())), "behind the head", "and the message is logged")
+    -- What is passed on to another server, and does not come whole.
+    res = check(http.get(url .. "cut", { proxy = false }))
+    is((placed(take_logged())), "cut off", "another")
+    local why
+    good, code, why = http.post(url, res.chunks, { proxy = false })
+    if good then
+        good, code, why = check(code):text()
+    end
+    is(good, false, "is not passed on as if it were whole")
+    is(code, 11, "but with a code")
+    local message = take_logged()
+    ok(message:find("has not come whole", 1, true), "and a message", message)
+    ok(why, "with what there is to say")
     server:close(0)
 end)
 
@@ -293,6 +312,33 @@ tap.test("lists", function()
     res = check(http.get(url, { headers = res.headers, proxy = false }))
     is(res.headers.c, "y, z", "headers that came are sent on")
     server:close()
+end)
+
+-- A call that is refused has done nothing.
+tap.test("where nothing can wait", function()
+    local supervisor = require("supervisor")
+    local server = check(http.serve(sockets.HOST, 0, function() return 200, nil, "well" end))
+    local children = supervisor.start({
+        { arg[0], "child" },
+        { arg[0], "child" },
+    })
+    for _, one in ipairs({ { server.close, server }, { children.stop, children } }) do
+        tap.raises(
+            "raises",
+            "cannot wait in ",
+            string.gsub,
+            "x",
+            "x",
+            function() one[1](one[2]) end
+        )
+    end
+    local url = ("http://%s:%d/"):format(sockets.HOST, server:port())
+    is(check(http.get(url, { proxy = false })):text(), "well", "a server goes on")
+    is(server:close(), true, "and can be closed")
+    local handle = children:handle(2)
+    ok(handle and context.stat(handle), "children go on")
+    children:stop()
+    is(context.stat(handle), nil, "and can be stopped")
 end)
 
 tap.done()
