@@ -119,7 +119,7 @@ fn options_of_a_supervisor_and_its_children_likewise() {
             ),
             ("{ { 'x', restart = 5 } }", &["bad restart of child 1 of", "got number 5"]),
             ("{ { 'x', 1, 2, n = 1 } }", &["bad n of child 1 of", "from 3 to 1000", "number 1"]),
-            ("{ { { file = 'x', deny = { io = 1 } } } }", &["'deny' of child 1 of", "\"io\""]),
+            ("{ { { file = 'x', deny = { io = 1 } } } }", &["deny of child 1 of", "\"io\""]),
             ("{ { { file = 'x', memry = 1 } } }", &["child 1", "\"memry\"", "'memory'"]),
             ("{ { { name = 'x' } } }", &["bad file of child 1 of", "file name expected, got nil"]),
             ("{ { 'x' }, strategy = 'none' }", &["'strategy'", "\"one_for_all\"", "\"none\""]),
