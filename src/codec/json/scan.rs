@@ -38,8 +38,8 @@ pub(super) fn plain(bytes: &[u8]) -> usize {
 fn special(bytes: u64) -> u64 {
     let below = |bytes: u64, least: u8| bytes.wrapping_sub(ONES * u64::from(least)) & !bytes;
     // With this bit changed a quotation mark is next to the control characters, which stay.
-    let controls = below(bytes ^ ONES * 2, 0x21);
-    (controls | below(bytes ^ ONES * u64::from(b'\\'), 1)) & HIGH
+    let controls = below(bytes ^ (ONES * 2), 0x21);
+    (controls | below(bytes ^ (ONES * u64::from(b'\\')), 1)) & HIGH
 }
 
 /// Whether all bytes stand for themselves, and are ASCII.
