@@ -307,3 +307,32 @@ fn nobody_can_tell_that_standard_libraries_are_opened_when_they_are_looked_up() 
     assert_eq!(found[28], "\t28\tfalse 1: stack overflow nil");
     assert_eq!(found[29], "\t29\ttable nil nil");
 }
+
+/// A tool that counts lines takes each for a number, as it is in plain LuaJIT.
+#[test]
+fn hooks_for_lines_are_called_for_lines() {
+    assert_prints(
+        "local seen, calls, without = {}, 0, {}
+         local function hook(event, line)
+           if event ~= 'line' then calls = calls + 1 return end
+           if type(line) ~= 'number' or line < 1 then without[#without + 1] = tostring(line) end
+           seen[line or 0] = true
+         end
+         debug.sethook(hook, 'crl')
+         local co = coroutine.wrap(function(...) coroutine.yield(...) end)
+         co(1) co()
+         local inner = coroutine.create(function() timer.sleep(0.001) end)
+         coroutine.resume(inner) coroutine.status(inner) coroutine.running()
+         require('string') dofile('/dev/null') pcall(require, 'nowhere') xpcall(print, print)
+         table.foreach({1}, type) json.encode({1}) buffer.new('abcd'):u32be(0)
+         context.recv(0, 0.001) context.check(true) context.query(context.self(), 1, 0.001)
+         local is_there = debug.gethook() == hook
+         debug.sethook()
+         print(is_there, debug.gethook(), calls > 20, #without, table.concat(without, ' '))
+         print(seen[8], seen[12], seen[13], seen[0])
+         debug.sethook(hook, 'c') print(debug.gethook() == hook, select(2, debug.gethook()))
+         debug.sethook(hook, 'l', 5) print(debug.gethook() == hook, select(2, debug.gethook()))
+         debug.sethook()",
+        "\ntrue\tnil\ttrue\t0\t\ntrue\ttrue\ttrue\tnil\ntrue\tc\t0\ntrue\tl\t5\n",
+    );
+}

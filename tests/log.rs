@@ -356,3 +356,19 @@ fn a_directive_without_a_level_is_told_what_it_lacks() {
                 or trace) expected, got nothing\n";
     assert_eq!(done.stderr, text);
 }
+
+#[test]
+fn what_cannot_be_text_is_refused_where_it_was_to_be_logged() {
+    for wrong in ["{}", "true", "12", "nil"] {
+        let code = format!(
+            "local t = setmetatable({{}}, {{ __tostring = function() return {wrong} end }})
+             print(pcall(context.log, 'a', t))
+             context.log(t)"
+        );
+        let done = run(node_lua().args(["-e", &code]));
+        assert_eq!(done.code(), Some(1), "{wrong}: {done}");
+        let text = "'tostring' must return a string to 'log'";
+        assert_eq!(done.stdout, format!("false\t(command line):2: {text}\n"), "{wrong}: {done}");
+        assert!(done.stderr.contains(&format!("(command line):3: {text}")), "{wrong}: {done}");
+    }
+}

@@ -399,3 +399,84 @@ fn exit_without_a_status_tells_that_the_main_script_has_failed() {
         assert_eq!(run(node_lua().args(["-e", &working])).code(), Some(0), "{exit}");
     }
 }
+
+/// A folder with the module of `tests/c/` for signals, which scripts that begin with the other text
+/// find as `S`. `USR1` is its number.
+fn with_module() -> (Folder, String) {
+    let folder = Folder::new();
+    let templates = support::c_module(&folder, "signals");
+    let head = format!("package.cpath = '{templates}' local S, USR1 = require('signals'), 10 ");
+    (folder, head)
+}
+
+/// Handlers of modules in C, which set a hook in the state that they know.
+#[test]
+fn handlers_of_c_modules_are_called_where_their_state_runs() {
+    let (folder, head) = with_module();
+    let code = "
+        local told = 0
+        local function tell() told = told + 1 end
+        for _, how in ipairs { 'action', 'information', 'signal' } do
+          -- From a coroutine that is gone when the signal comes.
+          local before = coroutine.wrap(function() return S.on(USR1, how, tell) end)()
+          print(how, before, S.what(USR1))
+          for i = 1, 20 do
+            collectgarbage()
+            S.send(USR1)
+            assert(told == i * 2 - 1)
+            os.execute('kill -USR1 $PPID')
+            -- Whatever thread gets it.
+            while told < i * 2 do end
+          end
+          told = 0
+        end
+        print(S.on(USR1, 'ignore', tell), S.what(USR1))
+        S.send(USR1)
+        print(S.on(USR1, 'default', tell), S.what(USR1))
+        print(S.on(0, 'action', tell), S.on(64000, 'action', tell), S.what(9), told)";
+    let done = run(unignored().arg(folder.write("main.lua", head + code))).succeeded();
+    let expected = "action\tdefault\tours\ninformation\tours\tours\nsignal\tours\tours\n\
+                    ours\tignored\nignored\tdefault\nerror\terror\tdefault\t0\n";
+    assert_eq!(done.stdout, expected, "{done}");
+}
+
+#[test]
+fn a_context_that_waits_hears_of_signals_by_c_modules() {
+    let (folder, head) = with_module();
+    let code = "
+        S.on(USR1, 'action', function(number) print('told', number) end)
+        print('up')
+        timer.sleep(3600)";
+    let mut server = Server::spawn(unignored().arg(folder.write("main.lua", head + code)));
+    assert_eq!(server.line(), "up");
+    for _ in 0..3 {
+        server.signal("USR1");
+        assert_eq!(server.line(), "told\t10");
+    }
+}
+
+#[test]
+fn handlers_of_c_modules_go_with_their_context() {
+    let (folder, head) = with_module();
+    let child = "local how = ... S.on(USR1, how, print) print(how, S.what(USR1))";
+    folder.write("child.lua", format!("{head}{child}"));
+    let code = "
+        local name = arg[0]:gsub('main.lua$', 'child.lua')
+        for i = 1, 20 do
+          context.wait(context.create(name, i % 2 == 0 and 'action' or 'signal'))
+        end
+        print(S.what(USR1))
+        -- What was there before is there again.
+        local told = false
+        context.on_signal('USR1', function() told = true print('main') context.exit() end)
+        context.wait(context.create(name, 'information'))
+        S.send(USR1)";
+    let done = run(unignored().arg(folder.write("main.lua", head.clone() + code))).succeeded();
+    let last = "S.on(USR1, 'action', print) os.execute('kill -USR1 $PPID')";
+    for _ in 0..20 {
+        // Told or not: it is not what ends the process.
+        run(unignored().arg(folder.write("last.lua", head.clone() + last))).succeeded();
+    }
+    let pairs = "signal\tours\naction\tours\n".repeat(10);
+    assert_eq!(done.stdout, pairs + "default\ninformation\tours\nmain\n", "{done}");
+}

@@ -272,7 +272,9 @@ end
 function context.log(...)
     local words = {}
     for i = 1, select("#", ...) do
-        words[i] = tostring((select(i, ...)))
+        local word = tostring((select(i, ...)))
+        if type(word) ~= "string" then raise("'tostring' must return a string to 'log'") end
+        words[i] = word
     end
     native.log(concat(words, "\t"))
 end

@@ -8,6 +8,8 @@ use crate::lua;
 use crate::lua::host::{self, Host};
 use crate::os::stdio;
 use crate::sched::{Context, End};
+#[cfg(target_env = "gnu")]
+use crate::vm::foreign_signals;
 use crate::vm::hook;
 use crate::vm::hook::{arm, running};
 use crate::vm::{blame, native, profiler, unwind};
@@ -37,6 +39,8 @@ pub fn init() {
     #[cfg(feature = "tls")]
     super::tls::init();
     stdio::on_shortage(super::shortage::relieve);
+    #[cfg(target_env = "gnu")]
+    foreign_signals::on_install(|| host::with(Host::signal_waker));
 }
 
 /// Ends the running context, whose callback for the profiler has raised this.

@@ -2,8 +2,10 @@
 
 use std::ffi::c_int;
 use std::io;
+use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::os::errno::{errno, set_errno};
 use crate::os::runtime::spawn;
 
 /// Signals that scripts may ask for.
@@ -126,4 +128,61 @@ pub fn is_ignored(signal: c_int) -> bool {
 pub fn die_of(signal: c_int) {
     set(signal, Some(libc::SIG_DFL));
     raise(signal);
+}
+
+/// Calls `body`, which may set `errno`, in a signal handler: who was interrupted finds its own.
+pub(crate) fn keeping_errno(body: impl FnOnce()) {
+    let before = errno();
+    body();
+    set_errno(before);
+}
+
+/// What [`ring`] takes to have `react` called soon, on a thread of the runtime: a descriptor, which
+/// stays open.
+///
+/// # Errors
+/// If there is no descriptor left.
+pub(crate) fn bell(react: impl Fn() + Send + 'static) -> io::Result<libc::c_int> {
+    use async_std::io::ReadExt;
+    let (mut reader, writer) = async_std::os::unix::net::UnixStream::pair()?;
+    let bell = writer.into_raw_fd();
+    spawn(async move {
+        let mut rings = [0; 64];
+        while reader.read(&mut rings).await.is_ok_and(|count| count > 0) {
+            react();
+        }
+    });
+    Ok(bell)
+}
+
+/// Rings. Async-signal-safe.
+pub(crate) fn ring(bell: libc::c_int) {
+    if bell > 0 {
+        // SAFETY: one byte. If there is no room for it, enough have rung.
+        unsafe { libc::write(bell, [0u8].as_ptr().cast(), 1) };
+    }
+}
+
+/// Looks at a signal that is on its way to another thread.
+const LOOKS: u32 = 100;
+
+/// Waits until this signal, if it has come for the process, has been taken by one of its threads;
+/// not for long, as all may have it blocked.
+pub(crate) fn let_pass(signal: libc::c_int) {
+    // SAFETY: all zero is a set; places for sets, and numbers.
+    unsafe {
+        let mut wanted: libc::sigset_t = std::mem::zeroed();
+        let (mut before, mut pending) = (wanted, wanted);
+        libc::sigaddset(&raw mut wanted, signal);
+        // What is pending shows while this thread does not want it.
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const wanted, &raw mut before);
+        for _ in 0..LOOKS {
+            libc::sigpending(&raw mut pending);
+            if libc::sigismember(&raw const pending, signal) == 0 {
+                break;
+            }
+            libc::usleep(20);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+    }
 }

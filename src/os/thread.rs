@@ -182,6 +182,17 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + Clone + 'static) -> std::i
     start(STACK_BYTES).or_else(|_| start(STACK_BYTES_LESS))
 }
 
+/// The system's number of the calling thread. Async-signal-safe.
+pub(crate) fn id() -> c_int {
+    gettid().as_raw_pid()
+}
+
+/// Sends a signal to the thread of this process with that number; false if there is none.
+/// Async-signal-safe.
+pub(crate) fn send_to(thread: c_int, signal: c_int) -> bool {
+    tgkill(getpid().as_raw_pid(), thread, signal) == 0
+}
+
 /// The CPU time that the calling thread has used.
 pub fn cpu_time() -> Duration {
     Handle::current().cpu_time().unwrap_or_default()
@@ -206,7 +217,7 @@ impl Handle {
 
     /// Sends it a signal, which has a handler.
     pub(crate) fn send(self, signal: c_int) {
-        tgkill(getpid().as_raw_pid(), self.0.as_raw_pid(), signal);
+        send_to(self.0.as_raw_pid(), signal);
     }
 
     /// Whether the thread waits for something, in a system call that a signal would end; false

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_Debug, lua_State};
 
 use super::layout::*;
+use super::line_hook;
 use super::stack::{Stack, function};
 use super::state::State;
 use super::texts;
@@ -261,8 +262,7 @@ fn has_hooks(lua: Stack<'_>) -> bool {
                 ffi::lua_sethook(raw, Some(nothing), mask, count);
                 c_int::from((*global).hook_mask) == mask
                     && ((*global).hook_count, (*global).hook_start) == (count, count)
-                    && (*global)
-                        .hook
+                    && line_hook::behind(raw, (*global).hook)
                         .is_some_and(|hook| hook as usize == nothing as *const () as usize)
             });
         ffi::lua_sethook(raw, None, 0, 0);

@@ -4,6 +4,8 @@
 //! The linker leads calls between LuaJIT's own files here (build.rs): sorting a table compares, the
 //! compiler asks for one token after the other, each a place to look whether the context ends.
 //! Finding a text in another takes time as their lengths together say, not their product.
+//!
+//! Other libraries find functions of the system here, too: those that set handlers of signals.
 
 #![allow(unsafe_code, reason = "what LuaJIT calls")]
 
@@ -15,7 +17,7 @@ use mlua::ffi::{lua_Hook, lua_State};
 use node_lua::os::{stdio, thread};
 use node_lua::vm::layout::Lexer;
 use node_lua::vm::stack::Stack;
-use node_lua::vm::{finaliser, hook};
+use node_lua::vm::{finaliser, hook, line_hook};
 
 unsafe extern "C-unwind" {
     fn __real_lua_lessthan(raw: *mut lua_State, left: c_int, right: c_int) -> c_int;
@@ -28,6 +30,7 @@ unsafe extern "C-unwind" {
         mask: c_int,
         count: c_int,
     ) -> c_int;
+    fn __real_lua_gethook(raw: *mut lua_State) -> Option<lua_Hook>;
     fn __real_lj_vm_pcall(
         raw: *mut lua_State,
         base: *mut c_void,
@@ -141,8 +144,72 @@ unsafe extern "C" fn __wrap_lua_sethook(
     mask: c_int,
     count: c_int,
 ) -> c_int {
-    // SAFETY: the arguments of `lua_sethook`, handed on.
-    hook::set_undisturbed(|| unsafe { __real_lua_sethook(raw, hook, mask, count) })
+    // SAFETY: the arguments of `lua_sethook`, handed on: a live state of this thread's.
+    hook::set_undisturbed(|| unsafe {
+        __real_lua_sethook(raw, line_hook::instead(raw, hook, mask), mask, count)
+    })
+}
+
+/// `lua_gethook`, for `debug.gethook`.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_lua_gethook(raw: *mut lua_State) -> Option<lua_Hook> {
+    // SAFETY: the argument of `lua_gethook`, handed on: a live state of this thread's.
+    unsafe { line_hook::behind(raw, __real_lua_gethook(raw)) }
+}
+
+/// Handlers of signals, in this process: those of C modules are called on the thread that runs
+/// their state.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod signals {
+    use std::ffi::c_int;
+
+    use node_lua::vm::foreign_signals;
+
+    /// The system's function of this name, which all libraries find here.
+    ///
+    /// # Safety
+    /// As that function's.
+    #[unsafe(no_mangle)]
+    unsafe extern "C-unwind" fn sigaction(
+        signal: c_int,
+        new: *const libc::sigaction,
+        old: *mut libc::sigaction,
+    ) -> c_int {
+        // SAFETY: the arguments, handed on.
+        unsafe { foreign_signals::set(signal, new, old) }
+    }
+
+    /// Likewise.
+    ///
+    /// # Safety
+    /// As that function's.
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn kill(process: libc::pid_t, signal: c_int) -> c_int {
+        // SAFETY: the arguments, handed on.
+        unsafe { foreign_signals::send(process, signal) }
+    }
+
+    /// Likewise, with the meaning that it has in glibc.
+    ///
+    /// # Safety
+    /// As that function's.
+    #[unsafe(no_mangle)]
+    unsafe extern "C-unwind" fn signal(signal: c_int, handler: usize) -> usize {
+        // SAFETY: all zero is an action; places for actions.
+        unsafe {
+            let mut new: libc::sigaction = std::mem::zeroed();
+            let mut old = new;
+            new.sa_sigaction = handler;
+            new.sa_flags = libc::SA_RESTART;
+            match foreign_signals::set(signal, &raw const new, &raw mut old) {
+                0 => old.sa_sigaction,
+                _ => libc::SIG_ERR,
+            }
+        }
+    }
 }
 
 /// `lj_vm_pcall`: of those who call it only the collector has its handler inherited.

@@ -24,10 +24,13 @@ pub(crate) mod data;
 mod disguise;
 pub(crate) mod environments;
 pub mod finaliser;
+#[cfg(target_env = "gnu")]
+pub mod foreign_signals;
 mod frames;
 pub mod hook;
 mod known;
 pub mod layout;
+pub mod line_hook;
 pub(crate) mod memory;
 pub(crate) mod native;
 mod pattern;

@@ -4,6 +4,8 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};
 
+#[cfg(target_env = "gnu")]
+use super::foreign_signals;
 use super::spent;
 use super::stack::Stack;
 use super::state::State;
@@ -93,10 +95,18 @@ impl State {
         let cut = &self.account().cut;
         let driver = cut.driver();
         cut.begin(self.as_ptr());
+        if self.account().has_handlers.get() {
+            #[cfg(target_env = "gnu")]
+            foreign_signals::begin(self.as_ptr());
+        }
         // SAFETY: live states, which this thread alone uses. The driver is at rest, or else the VM
         // refuses; what it yields or raises is on its stack afterwards.
         unsafe {
             let status = ffi::lua_resume_(driver, arguments);
+            if self.account().has_handlers.get() {
+                #[cfg(target_env = "gnu")]
+                foreign_signals::finish(self.as_ptr());
+            }
             if status != ffi::LUA_YIELD {
                 return Came::Failed(match status {
                     ffi::LUA_OK => Vec::new(),

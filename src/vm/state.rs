@@ -72,6 +72,10 @@ pub struct Account {
     pub(crate) output: stdio::Choice,
     /// What its turns are cut with.
     pub(crate) cut: cut::Cut,
+    /// C modules have installed handlers of signals.
+    pub(super) has_handlers: Cell<bool>,
+    /// The hook that is called for lines: see [`line_hook`](super::line_hook).
+    pub(super) line_hook: Cell<Option<ffi::lua_Hook>>,
 }
 
 impl Account {
@@ -135,14 +139,16 @@ impl Account {
     /// Whether an allocation in the VM may go on, after which `total` bytes are held.
     #[inline]
     fn admits(&self, total: usize) -> bool {
-        if total > self.threshold_bytes.get() && !self.make_room(total) {
-            return false;
-        }
-        let fails = failpoint::fails(failpoint::Point::Allocation);
-        if fails {
+        let is_enough = total <= self.threshold_bytes.get() || self.make_room(total);
+        is_enough && !self.fails(total)
+    }
+
+    #[inline]
+    fn fails(&self, total: usize) -> bool {
+        failpoint::fails(failpoint::Point::Allocation) && {
             self.exceed(total);
+            true
         }
-        !fails
     }
 
     /// Memory for an object of the VM, which is asked for none at times; null if it is refused:
@@ -357,6 +363,8 @@ impl State {
             paths: RefCell::default(),
             output: stdio::Choice::default(),
             cut: cut::Cut::default(),
+            has_handlers: Cell::new(false),
+            line_hook: Cell::new(None),
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).
@@ -426,6 +434,8 @@ impl Drop for State {
     fn drop(&mut self) {
         STATES.fetch_sub(1, Ordering::Relaxed);
         self.account().set_limit(0);
+        #[cfg(target_env = "gnu")]
+        super::foreign_signals::forget(self);
         // SAFETY: the state is owned and not running: whoever runs it borrows `self`.
         unsafe {
             profiler::forget(self.raw.as_ptr());
@@ -492,7 +502,10 @@ unsafe extern "C" fn allocate(
 unsafe fn resize(account: &Account, block: *mut u8, old_size: usize, new_size: usize) -> *mut u8 {
     let held = account.lua_bytes.get();
     let total = held.wrapping_sub(old_size).wrapping_add(new_size) + account.external_bytes.get();
-    if new_size > old_size && !account.admits(total) {
+    // What gets smaller may need another block, too, for which there is no memory.
+    let is_admitted =
+        if new_size > old_size { account.admits(total) } else { !account.fails(total) };
+    if !is_admitted {
         return std::ptr::null_mut();
     }
     let heap = account.heap();

@@ -52,7 +52,7 @@ unsafe extern "C-unwind" fn __wrap_fwrite(
 /// # Safety
 /// As for `fflush`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_fflush(stream: *mut FILE) -> c_int {
+unsafe extern "C-unwind" fn __wrap_fflush(stream: *mut FILE) -> c_int {
     if stream.is_null() {
         flush_files();
         return 0;
@@ -74,7 +74,7 @@ unsafe extern "C" fn __wrap_fflush(stream: *mut FILE) -> c_int {
 /// # Safety
 /// As for `fseeko`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_fseeko64(stream: *mut FILE, offset: i64, from: c_int) -> c_int {
+unsafe extern "C-unwind" fn __wrap_fseeko64(stream: *mut FILE, offset: i64, from: c_int) -> c_int {
     // SAFETY: `fseeko` takes an open stream.
     let stream = unsafe { Stream::new(stream) };
     if stream != Stream::output() {
@@ -94,7 +94,7 @@ unsafe extern "C" fn __wrap_fseeko64(stream: *mut FILE, offset: i64, from: c_int
 /// # Safety
 /// As for `ftello`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_ftello64(stream: *mut FILE) -> i64 {
+unsafe extern "C-unwind" fn __wrap_ftello64(stream: *mut FILE) -> i64 {
     // SAFETY: `ftello` takes an open stream.
     let stream = unsafe { Stream::new(stream) };
     if stream != Stream::output() {

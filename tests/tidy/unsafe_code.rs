@@ -49,6 +49,39 @@ fn unsafe_code_is_only_where_it_is_allowed() {
     assert_none(&wrong);
 }
 
+/// What LuaJIT calls in the place of functions in C is unwound through when a script is to end, but
+/// for those that nothing can be raised in.
+#[test]
+fn what_the_vm_calls_can_be_unwound() {
+    const RAISE_NOTHING: &[&str] = &[
+        "__wrap_dlsym",
+        "__wrap_lua_sethook",
+        "__wrap_lua_gethook",
+        "__wrap_lj_str_find",
+        "__wrap_lj_gc_freeall",
+        "__wrap_lj_vm_cpuid",
+        "__wrap_lj_prng_seed_secure",
+        "__wrap_setitimer",
+        "__wrap__Unwind_DeleteException",
+        "__wrap___register_frame",
+        "__wrap___deregister_frame",
+    ];
+    let mut found = Vec::new();
+    for (_, source) in sources(&["rs"]) {
+        for line in code(&source) {
+            if let Some((_, rest)) = line.split_once("extern \"C\" fn __wrap") {
+                let name: String =
+                    rest.chars().take_while(|&c| c.is_alphanumeric() || c == '_').collect();
+                found.push(format!("__wrap{name}"));
+            }
+        }
+    }
+    found.sort();
+    let mut wanted: Vec<String> = RAISE_NOTHING.iter().map(ToString::to_string).collect();
+    wanted.sort();
+    assert_eq!(found, wanted, "`extern \"C-unwind\"`, or a reason to be on the list");
+}
+
 /// The first and the last line of each `unsafe` block, but for those of unit tests. So are the uses
 /// of the macro `vm`, which is one.
 fn unsafe_blocks(source: &str) -> Vec<(usize, usize)> {

@@ -51,7 +51,7 @@ fn private(mode: &CStr, keep: usize) -> CString {
 /// # Safety
 /// As for `fopen`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
+unsafe extern "C-unwind" fn __wrap_fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
     // SAFETY: `fopen` takes terminated texts.
     unsafe {
         let mode = private(CStr::from_ptr(mode), 1);
@@ -62,7 +62,7 @@ unsafe extern "C" fn __wrap_fopen64(path: *const c_char, mode: *const c_char) ->
 /// # Safety
 /// As for `tmpfile`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_tmpfile64() -> *mut FILE {
+unsafe extern "C-unwind" fn __wrap_tmpfile64() -> *mut FILE {
     // SAFETY: a stream that was just opened, if it is one.
     unsafe {
         let stream = stream_with_room(|| libc::tmpfile());
@@ -76,7 +76,7 @@ unsafe extern "C" fn __wrap_tmpfile64() -> *mut FILE {
 /// # Safety
 /// As for `mkstemp`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_mkstemp64(template: *mut c_char) -> c_int {
+unsafe extern "C-unwind" fn __wrap_mkstemp64(template: *mut c_char) -> c_int {
     // SAFETY: `mkstemp` takes a terminated template. What has failed for want of descriptors has
     // changed the letters of the template: a second time they would not be the six that are to be
     // replaced.
@@ -123,7 +123,7 @@ fn priority() -> i32 {
 /// # Safety
 /// As for `popen`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
+unsafe extern "C-unwind" fn __wrap_popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
     super::flush();
     // SAFETY: `popen` takes terminated texts.
     let (command, mode) = unsafe { (CStr::from_ptr(command), CStr::from_ptr(mode)) };
@@ -150,7 +150,7 @@ fn open_pipe(command: CString, mode: CString) -> *mut FILE {
 /// # Safety
 /// As for `system`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_system(command: *const c_char) -> c_int {
+unsafe extern "C-unwind" fn __wrap_system(command: *const c_char) -> c_int {
     super::flush();
     if command.is_null() {
         return 1;

@@ -44,7 +44,7 @@ pub(super) fn open(open: impl FnOnce() -> *mut FILE) -> *mut FILE {
 /// # Safety
 /// As for `fclose`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_fclose(stream: *mut FILE) -> c_int {
+unsafe extern "C-unwind" fn __wrap_fclose(stream: *mut FILE) -> c_int {
     count(false);
     // SAFETY: the argument of `fclose`, handed on.
     unsafe { _IO_fclose(stream) }
@@ -53,7 +53,7 @@ unsafe extern "C" fn __wrap_fclose(stream: *mut FILE) -> c_int {
 /// # Safety
 /// As for `pclose`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __wrap_pclose(stream: *mut FILE) -> c_int {
+unsafe extern "C-unwind" fn __wrap_pclose(stream: *mut FILE) -> c_int {
     count(false);
     // SAFETY: the argument of `pclose`, handed on: in this library that is the same function, which
     // is kept under this name.

@@ -1,0 +1,292 @@
+//! Handlers of signals that C modules install, as lua-posix does.
+//!
+//! Such a module remembers the coroutine that has called it, and its handler sets a hook there:
+//! right on the thread that runs the state, while the state is alive. So it is called there alone:
+//! a signal that another thread gets is sent on to that one, or waits for the state's next turn,
+//! which it brings about. When the state ends, the signal does what it did before.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+
+use libc::{sigaction as Action, siginfo_t as Info};
+use mlua::ffi::{self, lua_State};
+
+use super::hook;
+use super::state::State;
+use crate::os::{signal, thread};
+use crate::rt;
+
+/// Signals have numbers below this.
+const SIGNALS: usize = 65;
+
+unsafe extern "C" {
+    fn __sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int;
+}
+
+type Handler = unsafe extern "C" fn(c_int, *mut Info, *mut c_void);
+
+/// What a signal is to do.
+struct Entry {
+    /// The module's function; 0 for none.
+    handler: AtomicUsize,
+    /// The flags that it was installed with.
+    flags: AtomicI32,
+    /// The state that the module was called by.
+    state: AtomicPtr<lua_State>,
+    /// The thread that runs the state; 0 for none.
+    thread: AtomicI32,
+    is_pending: AtomicBool,
+}
+
+static ENTRIES: [Entry; SIGNALS] = [const {
+    Entry {
+        handler: AtomicUsize::new(0),
+        flags: AtomicI32::new(0),
+        state: AtomicPtr::new(std::ptr::null_mut()),
+        thread: AtomicI32::new(0),
+        is_pending: AtomicBool::new(false),
+    }
+}; SIGNALS];
+
+/// Of each signal with an entry: what it did before, and what brings about a turn of the context.
+static KEPT: Mutex<BTreeMap<usize, (Action, Option<Waker>)>> = Mutex::new(BTreeMap::new());
+
+/// Where a byte is written for [`wake_all`] to be called; 0 for nowhere.
+static BELL: AtomicI32 = AtomicI32::new(0);
+
+/// Makes what brings about a turn of the context that runs.
+static MAKE_WAKER: OnceLock<fn() -> Waker> = OnceLock::new();
+
+/// Sets what makes wakers for the context that runs.
+pub(crate) fn on_install(make: fn() -> Waker) {
+    MAKE_WAKER.get_or_init(|| make);
+}
+
+fn kept() -> MutexGuard<'static, BTreeMap<usize, (Action, Option<Waker>)>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The system's `sigaction`, for whoever calls the function of that name in this process.
+///
+/// # Safety
+/// As for `sigaction`; on a thread that runs a state the caller is a C function which that has
+/// called.
+pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int {
+    let raw = hook::running();
+    let entry = usize::try_from(number).ok().and_then(|index| ENTRIES.get(index));
+    // SAFETY: null, or a valid action.
+    let wanted = unsafe { new.as_ref() };
+    let (Some(entry), Some(wanted)) = (entry, wanted.filter(|_| !raw.is_null())) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { query(number, entry, new, old) };
+    };
+    let handler = wanted.sa_sigaction;
+    let is_theirs = handler != libc::SIG_DFL && handler != libc::SIG_IGN && !is_ours(handler);
+    if !is_theirs {
+        // SAFETY: the caller's arguments.
+        let result = unsafe { query(number, Some(entry), new, old) };
+        if result == 0 {
+            clear(entry);
+            kept().remove(&(number as usize));
+        }
+        return result;
+    }
+    keep_coroutine(handler);
+    ring_for(wake_all);
+    let waker = MAKE_WAKER.get().map(|make| make());
+    let mut action = *wanted;
+    action.sa_sigaction = on_signal as *const () as usize;
+    action.sa_flags |= libc::SA_SIGINFO;
+    // SAFETY: all zero is an action.
+    let mut before: Action = unsafe { std::mem::zeroed() };
+    // SAFETY: valid actions; the handler finds its entry, or none.
+    if unsafe { query(number, Some(entry), &raw const action, &raw mut before) } != 0 {
+        return -1;
+    }
+    if !old.is_null() {
+        // SAFETY: a place for an action.
+        unsafe { *old = before };
+    }
+    entry.flags.store(wanted.sa_flags, Ordering::Relaxed);
+    entry.is_pending.store(false, Ordering::Relaxed);
+    entry.thread.store(thread::id(), Ordering::Relaxed);
+    entry.handler.store(handler, Ordering::Relaxed);
+    // Release: who finds the state finds the rest.
+    entry.state.store(raw, Ordering::Release);
+    hook::with_account(|account| account.has_handlers.set(true));
+    kept().entry(number as usize).or_insert((before, None)).1 = waker;
+    0
+}
+
+/// `sigaction`, which tells of the module's handler where ours is.
+///
+/// # Safety
+/// As for `sigaction`.
+unsafe fn query(
+    number: c_int,
+    entry: Option<&Entry>,
+    new: *const Action,
+    old: *mut Action,
+) -> c_int {
+    // SAFETY: the caller's arguments, and a place for a result that is given.
+    unsafe {
+        let result = __sigaction(number, new, old);
+        if let (0, Some(entry), Some(old)) = (result, entry, old.as_mut())
+            && old.sa_sigaction == on_signal as *const () as usize
+        {
+            old.sa_sigaction = entry.handler.load(Ordering::Relaxed);
+            old.sa_flags = entry.flags.load(Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+/// Whether a function is one of this program's.
+fn is_ours(function: usize) -> bool {
+    let base_of = |address: usize| {
+        // SAFETY: all zero is a record; the address is looked up, whatever it is.
+        unsafe {
+            let mut found: libc::Dl_info = std::mem::zeroed();
+            let address = std::ptr::with_exposed_provenance(address);
+            (libc::dladdr(address, &raw mut found) != 0).then_some(found.dli_fbase)
+        }
+    };
+    base_of(function) == base_of(on_signal as *const () as usize)
+}
+
+/// Keeps the coroutine that has called a module's function, which the module may use as long as its
+/// handler is installed. May raise.
+fn keep_coroutine(handler: usize) {
+    hook::with_current(|lua| {
+        lua.push_address(std::ptr::with_exposed_provenance_mut(handler));
+        lua.push_thread();
+        lua.raw_set(ffi::LUA_REGISTRYINDEX);
+    });
+}
+
+/// Has `react` called when a handler rings.
+fn ring_for(react: fn()) {
+    let _kept = kept();
+    if BELL.load(Ordering::Relaxed) == 0
+        && !rt::is_simulated()
+        && let Ok(bell) = signal::bell(react)
+    {
+        BELL.store(bell, Ordering::Relaxed);
+    }
+}
+
+/// Brings about turns of those whose signals wait for one.
+fn wake_all() {
+    let is_waiting = |index: &usize| ENTRIES[*index].is_pending.load(Ordering::Acquire);
+    let kept = kept();
+    let wakers = kept.iter().filter(|(index, _)| is_waiting(index));
+    let wakers: Vec<Waker> = wakers.filter_map(|(_, (_, waker))| waker.clone()).collect();
+    drop(kept);
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+/// What the system calls for all of these signals.
+unsafe extern "C" fn on_signal(number: c_int, info: *mut Info, context: *mut c_void) {
+    let entry = &ENTRIES[number as usize];
+    let state = entry.state.load(Ordering::Acquire);
+    if state.is_null() {
+        return;
+    }
+    signal::keeping_errno(|| {
+        if hook::running() == state && hook::may_set(state) {
+            // SAFETY: the arguments of a handler, on the thread that runs the module's state.
+            return unsafe { call(entry, number, info, context) };
+        }
+        entry.is_pending.store(true, Ordering::Release);
+        let thread = entry.thread.load(Ordering::Relaxed);
+        if thread == 0 || thread == thread::id() || !thread::send_to(thread, number) {
+            signal::ring(BELL.load(Ordering::Relaxed));
+        }
+    });
+}
+
+/// Calls a module's handler.
+///
+/// # Safety
+/// As for the handler; this thread must run the entry's state.
+unsafe fn call(entry: &Entry, number: c_int, info: *mut Info, context: *mut c_void) {
+    entry.is_pending.store(false, Ordering::Relaxed);
+    let handler = entry.handler.load(Ordering::Relaxed);
+    if handler != 0 {
+        // SAFETY: what was given as handler; one that takes the number alone ignores the rest.
+        unsafe { std::mem::transmute::<usize, Handler>(handler)(number, info, context) };
+    }
+}
+
+/// This thread is about to run a state with handlers: those are called whose signals have come.
+#[cold]
+pub(super) fn begin(raw: *mut lua_State) {
+    for (number, entry) in ENTRIES.iter().enumerate() {
+        if entry.state.load(Ordering::Acquire) != raw {
+            continue;
+        }
+        entry.thread.store(thread::id(), Ordering::Relaxed);
+        if entry.is_pending.load(Ordering::Acquire) {
+            // SAFETY: all zero is a record; this thread runs the state.
+            unsafe {
+                let mut info: Info = std::mem::zeroed();
+                info.si_signo = number as c_int;
+                call(entry, number as c_int, &raw mut info, std::ptr::null_mut());
+            }
+        }
+    }
+}
+
+/// This thread runs the state no longer.
+#[cold]
+pub(super) fn finish(raw: *mut lua_State) {
+    let of_state = |entry: &&Entry| entry.state.load(Ordering::Relaxed) == raw;
+    for entry in ENTRIES.iter().filter(of_state) {
+        entry.thread.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The system's `kill`. What a module sends to its own state comes before the call returns, as it
+/// does in a process of one thread.
+///
+/// # Safety
+/// As for `kill`.
+pub unsafe fn send(process: libc::pid_t, number: c_int) -> c_int {
+    let raw = hook::running();
+    let entry = usize::try_from(number).ok().and_then(|index| ENTRIES.get(index));
+    let is_own = |entry: &Entry| entry.state.load(Ordering::Relaxed) == raw;
+    if !raw.is_null() && process.cast_unsigned() == std::process::id() && entry.is_some_and(is_own)
+    {
+        return if thread::send_to(thread::id(), number) { 0 } else { -1 };
+    }
+    // SAFETY: numbers.
+    unsafe { libc::syscall(libc::SYS_kill, process, number) as c_int }
+}
+
+fn clear(entry: &Entry) {
+    entry.state.store(std::ptr::null_mut(), Ordering::Release);
+    entry.handler.store(0, Ordering::Relaxed);
+}
+
+/// The state ends: its signals do what they did before, those excepted that are on their way.
+pub(super) fn forget(state: &State) {
+    let raw = state.as_ptr();
+    if !state.account().has_handlers.get() {
+        return;
+    }
+    for (number, entry) in ENTRIES.iter().enumerate() {
+        if entry.state.load(Ordering::Relaxed) != raw {
+            continue;
+        }
+        signal::let_pass(number as c_int);
+        let before = kept().remove(&number);
+        if let Some((before, _)) = before {
+            // SAFETY: an action that the system has given.
+            unsafe { __sigaction(number as c_int, &raw const before, std::ptr::null_mut()) };
+        }
+        clear(entry);
+    }
+}
