@@ -151,7 +151,8 @@ fn what_is_closed_leaves_nothing() {
         let found: Vec<i64> = done.stdout.split_whitespace().flat_map(str::parse).collect();
         println!("{name}: {found:?}");
         assert!(
-            matches!(found[..], [vm, all, files] if vm < VM_BYTES * share && all < BYTES * share && files < 30),
+            matches!(found[..], [vm, all, files]
+                if vm < VM_BYTES * share && all < BYTES * share && files < 30),
             "{name} left {found:?}: {done}"
         );
     }
