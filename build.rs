@@ -42,12 +42,13 @@ const STREAM_FUNCTIONS: [&str; 15] = [
 
 /// What of LuaJIT runs long, or is called by what does, what nests on the C stack, calls finalisers,
 /// sets hooks and finds functions in C: src/vm/linked.rs.
-const LINKED_FUNCTIONS: [&str; 9] = [
+const LINKED_FUNCTIONS: [&str; 10] = [
     "dlsym",
     "lj_lex_next",
     "lj_str_find",
     "lj_vm_call",
     "lj_vm_pcall",
+    "lj_vm_resume",
     "lua_call",
     "lua_gethook",
     "lua_lessthan",

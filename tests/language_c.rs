@@ -220,3 +220,56 @@ fn cqueues_runs_coroutines_that_do_not_wait() {
     let expected = "a C function has resumed; truetrue; woken; wrapped\n";
     assert!([expected, "absent\n"].contains(&done.stdout.as_str()), "{done}");
 }
+
+/// To a script it is not suspended: it waits for what it has called, and gets that.
+#[test]
+fn a_coroutine_that_waits_is_not_resumed_by_c() {
+    assert_prints(
+        "local _, listener = tcp.listen('127.0.0.1', 0)
+         local _, sock = tcp.connect('127.0.0.1', tcp.local_port(listener))
+         local _, peer = listener:accept()
+         local waits = {
+           sleep = function() timer.sleep(0.05) return 'slept' end,
+           read = function() return sock:read_bytes(2) end,
+           recv = function() return context.recv(0) end,
+           query = function() return context.query(context.self(), 'q', 0.05) end,
+           accept = function() return (listener:accept()) end,
+           inner = function()
+             return coroutine.wrap(function() timer.sleep(0.05) return 'in' end)()
+           end,
+         }
+         for _, name in ipairs({ 'sleep', 'read', 'recv', 'query', 'accept', 'inner' }) do
+           local co = coroutine.create(function(...)
+             local function show(_, value) return name, _, tostring(value) end
+             print(show(waits[name]()))
+             return 'done'
+           end)
+           local ended
+           context.run(function() ended = { coroutine.resume(co) } end)
+           timer.sleep(0.001)
+           for _ = 1, 3 do
+             print(coroutine.status(co), C.resume(co, 'bogus', 1))
+           end
+           if name == 'read' then peer:write('xy') end
+           if name == 'recv' then context.send(context.self(), 'message') end
+           if name == 'accept' then tcp.connect('127.0.0.1', tcp.local_port(listener)) end
+           while not ended do timer.sleep(0.001) end
+           print(unpack(ended))
+           print(coroutine.status(co))
+         end",
+        &[
+            "sleep\tslept\tnil",
+            "read\ttrue\txy",
+            "recv\ttrue\tmessage",
+            "query\tfalse\t208",
+            "accept\ttrue\tnil",
+            "inner\tin\tnil",
+        ]
+        .map(|line| {
+            "normal\t2\tcannot resume non-suspended coroutine\n".repeat(3)
+                + line
+                + "\ntrue\tdone\ndead\n"
+        })
+        .concat(),
+    );
+}

@@ -29,6 +29,7 @@ local OVERFLOW = "C stack overflow"
 -- How many coroutines run inside the root, each inside the one before: 0 again when a root waits.
 local depth = 0
 local parked = setmetatable({}, { __mode = "k" }) -- those inside a waiting call …
+native.keep_parked(parked)
 local parked_count = 0 -- … and how many at most
 local depth_free = LEVELS_FREE -- down to where coroutines need no second look: 0 if any is parked
 

@@ -11,8 +11,49 @@ use crate::os::stdio::fork;
 use crate::os::thread;
 
 /// Functions for the table of natives.
-pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
-    &[(c"may_wait", function(may_wait)), (c"has_stack", function(has_stack)), (c"throw", throw)];
+pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] = &[
+    (c"may_wait", function(may_wait)),
+    (c"has_stack", function(has_stack)),
+    (c"keep_parked", function(keep_parked)),
+    (c"throw", throw),
+];
+
+/// Its address is where the registry has the table of coroutines that wait.
+static PARKED: u8 = 0;
+
+fn push_parked(lua: Stack<'_>) {
+    lua.push_address((&raw const PARKED).cast_mut().cast());
+    lua.raw_get(ffi::LUA_REGISTRYINDEX);
+}
+
+/// native.keep_parked(table): the coroutines that wait in a call of the library are keys of this.
+fn keep_parked(lua: Stack<'_>) -> c_int {
+    lua.push_address((&raw const PARKED).cast_mut().cast());
+    lua.push_copy(1);
+    lua.raw_set(ffi::LUA_REGISTRYINDEX);
+    0
+}
+
+/// For C code that is about to resume a coroutine with the arguments on top: whether that waits
+/// in a call of the library. Then a message is there instead.
+pub fn refuse_resume(lua: Stack<'_>, arguments: c_int) -> bool {
+    let top = lua.top();
+    // The driver is resumed once in every turn, and never waits so.
+    if lua.raw() == lua.account().cut.driver() || !lua.has_room(2) {
+        return false;
+    }
+    push_parked(lua);
+    let is_parked = lua.kind(-1) == ffi::LUA_TTABLE && {
+        lua.push_thread();
+        lua.raw_get(-2);
+        lua.boolean(-1)
+    };
+    lua.set_top(if is_parked { top - arguments } else { top });
+    if is_parked {
+        lua.push_text(b"cannot resume non-suspended coroutine");
+    }
+    is_parked
+}
 
 /// native.may_wait(root, resume): nothing if a wait gets from the coroutine that runs up to its
 /// root. 1 if the C stack cannot be left, there or in between; 2 if C code has resumed one of those

@@ -13,15 +13,21 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use memchr::memmem;
-use mlua::ffi::{lua_Hook, lua_State};
+use mlua::ffi::{self, lua_Hook, lua_State};
 use node_lua::os::{stdio, thread};
 use node_lua::vm::layout::Lexer;
 use node_lua::vm::stack::Stack;
-use node_lua::vm::{finaliser, hook, line_hook};
+use node_lua::vm::{coroutine, finaliser, hook, line_hook};
 
 unsafe extern "C-unwind" {
     fn __real_lua_lessthan(raw: *mut lua_State, left: c_int, right: c_int) -> c_int;
     fn __real_lua_call(raw: *mut lua_State, arguments: c_int, results: c_int);
+    fn __real_lj_vm_resume(
+        raw: *mut lua_State,
+        base: *mut u64,
+        results: c_int,
+        handler: isize,
+    ) -> c_int;
     fn __real_lj_vm_call(raw: *mut lua_State, base: *mut c_void, results: c_int);
     fn __real_lj_lex_next(lexer: *mut Lexer);
     fn __real_lua_sethook(
@@ -130,6 +136,28 @@ unsafe extern "C-unwind" fn __wrap_lj_vm_call(
             Stack::new(raw).check_depth();
         }
         __real_lj_vm_call(raw, base, results);
+    }
+}
+
+/// `lj_vm_resume`, by which C code resumes coroutines: one that waits in a call of the library is
+/// not suspended, as far as a script can tell.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn __wrap_lj_vm_resume(
+    raw: *mut lua_State,
+    base: *mut u64,
+    results: c_int,
+    handler: isize,
+) -> c_int {
+    // SAFETY: `lua_resume` passes a coroutine that does not run, and where its arguments begin.
+    unsafe {
+        let lua = Stack::new(raw);
+        if coroutine::refuse_resume(lua, lua.count_from(base)) {
+            return ffi::LUA_ERRRUN;
+        }
+        __real_lj_vm_resume(raw, base, results, handler)
     }
 }
 

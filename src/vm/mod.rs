@@ -17,7 +17,7 @@ pub mod blame;
 mod charge;
 pub(crate) mod chunk_cache;
 pub mod convert;
-pub(crate) mod coroutine;
+pub mod coroutine;
 pub(crate) mod cut;
 #[cfg(any(feature = "json", feature = "msgpack"))]
 pub(crate) mod data;

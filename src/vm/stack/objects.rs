@@ -238,6 +238,15 @@ impl<'a> Stack<'a> {
         }
     }
 
+    /// How many values there are from this place on, up to the top.
+    ///
+    /// # Safety
+    /// `base` must be a place on this stack.
+    pub unsafe fn count_from(self, base: *const u64) -> c_int {
+        // SAFETY: the caller's contract; the top of the same stack.
+        unsafe { (*self.raw.cast::<Thread>()).top.cast_const().offset_from(base.cast()) as c_int }
+    }
+
     /// Puts what the table at `index` has for a key, which is on top, in its place; as a script
     /// finds it.
     pub(crate) fn look_up(self, index: c_int) {
