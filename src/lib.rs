@@ -13,6 +13,11 @@
 //! 6. [`lua`]: what scripts call
 //! 7. [`cli`]: the command line
 
+#![cfg_attr(
+    not(all(feature = "json", feature = "msgpack")),
+    allow(dead_code, reason = "some is for these alone")
+)]
+
 pub mod buf;
 pub mod cli;
 #[cfg(feature = "cluster")]

@@ -531,3 +531,34 @@ fn client_and_server_in_a_simulation_repeat_from_its_seed() {
     }
     assert!(varied);
 }
+
+/// An answer may say that it is the last one: that holds, whatever has come behind its request.
+#[test]
+fn nothing_follows_an_answer_that_says_so() {
+    let (_server, port) = serve(
+        "",
+        "routes['/fail'] = function() error('on purpose', 0) end
+         routes['/close'] = function() return 200, { connection = 'close' }, 'bye' end",
+    );
+    let bad = "GET / HTTP/1.1\r\nHost: a\r\nContent-Length:/ 0\r\n\r\n";
+    for (first, kept) in [
+        ("GET / HTTP/1.1\r\nHot: a\r\n\r\n", false),
+        ("GET /fail HTTP/1.1\r\nHost: a\r\nX: y\r\nContent-Length: 0\r\n\r\n", false),
+        ("GET /close HTTP/1.1\r\nHost: a\r\n\r\n", false),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", false),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+    ] {
+        for good in 0..2 {
+            let mut peer = connect(port);
+            let head = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(good);
+            peer.write_all([&head, first, bad].concat().as_bytes()).unwrap();
+            let text = rest(peer);
+            let answers = text.matches("HTTP/1.1 ").count();
+            assert_eq!(answers, good + 1 + usize::from(kept), "{first}: {text}");
+            let (_, last) = text.rsplit_once("HTTP/1.1 ").unwrap();
+            assert!(last.contains("\r\nconnection: close\r\n"), "{first}: {text}");
+            let closes = text.matches("\r\nconnection: close\r\n").count();
+            assert_eq!(closes, 1, "{first}: {text}");
+        }
+    }
+}

@@ -222,6 +222,7 @@ impl Connection {
         // What has gone wrong is the peer's affair, who is told as far as that is possible.
         let mut wire = lock(&self.wire);
         if let Some(refusal) = wire.refusal
+            && !wire.is_closed
             && !wire.has_bad_body(self.traffic.called())
         {
             wire.net.stage(lines_of(refusal.status()).as_bytes());
@@ -280,7 +281,7 @@ impl Connection {
                     return Due::At(end);
                 }
                 let mut wire = lock(&self.wire);
-                if wire.has_half_a_head() {
+                if wire.has_half_a_head() && !wire.is_closed {
                     wire.net.stage(lines_of(TIMED_OUT).as_bytes());
                 }
                 Due::Over
@@ -447,7 +448,11 @@ impl Connection {
             }
             let body = response.body().as_whole()?;
             let add = |head: &mut Head<'_>| head.add_all(response.headers());
-            let send = |bytes: &[u8]| lock(&self.wire).write_plain(bytes);
+            let send = |bytes: &[u8]| {
+                let mut wire = lock(&self.wire);
+                wire.is_closed |= self.is_closing;
+                wire.write_plain(bytes)
+            };
             lines::write(response.status(), add, body, rt::now(), send)
         });
         let Some(is_written) = is_written else { return false };

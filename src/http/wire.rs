@@ -11,6 +11,7 @@ use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use memchr::memmem;
 
 use super::lines::{LINES_BYTES, Lines};
 use super::ready::lock;
@@ -54,6 +55,8 @@ pub(super) struct Wire {
     held: BytesMut,
     /// Why nothing more is read.
     pub(super) refusal: Option<Refusal>,
+    /// An answer has said that it is the last one: nothing follows it.
+    pub(super) is_closed: bool,
     /// Bytes that may still be received in this turn, and those that were since this was asked.
     budget: usize,
     received: usize,
@@ -101,6 +104,7 @@ impl Wire {
             passed: Bytes::new(),
             held: BytesMut::new(),
             refusal: None,
+            is_closed: false,
             budget: TURN_BYTES,
             received: 0,
             wants_room: false,
@@ -340,6 +344,12 @@ impl Wire {
         if let Some(code) = self.failed() {
             return Poll::Ready(Err(io::Error::other(code)));
         }
+        // What else looks like that is told less than it might be.
+        let closes = |head: &IoSlice<'_>| {
+            head.starts_with(b"HTTP/1.")
+                && memmem::find(head, b"\r\nconnection: close\r\n").is_some()
+        };
+        self.is_closed |= self.scan.is_some() && pieces.first().is_some_and(closes);
         let all: usize = pieces.iter().map(|piece| piece.len()).sum();
         let is_direct = all >= DIRECT_BYTES;
         if is_direct && !self.net.staged.is_empty() || self.net.staged.bytes() >= STAGED_BYTES {

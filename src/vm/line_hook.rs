@@ -31,13 +31,11 @@ pub unsafe fn instead(
 /// # Safety
 /// As for [`instead`].
 pub unsafe fn behind(raw: *mut lua_State, hook: Option<lua_Hook>) -> Option<lua_Hook> {
-    match hook {
-        // SAFETY: the caller's contract.
-        Some(set) if set as usize == filter as *const () as usize => {
-            unsafe { account(raw) }.line_hook.get()
-        }
-        hook => hook,
+    if hook.is_none_or(|set| set as usize != filter as *const () as usize) {
+        return hook;
     }
+    // SAFETY: the caller's contract.
+    unsafe { account(raw) }.line_hook.get()
 }
 
 /// Calls the script's hook, but for lines of what has none.

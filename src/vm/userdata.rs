@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 use mlua::ffi;
 
-use super::layout::{self, KIND_USERDATA, Slot, Table, Thread, USERDATA, Userdata, WHITES};
+use super::layout::{self, KIND_USERDATA, Slot, Table, USERDATA, Userdata, WHITES};
 use super::memory::heap::{self, content_of};
 use super::stack::Stack;
 use super::state::Account;
@@ -89,7 +89,7 @@ impl<'a> Maker<'a> {
 
     /// Pushes a userdata with an empty buffer in it that has `room` bytes in place. `None`, and
     /// nothing is pushed, if memory is refused: then the context is going to end. Never runs the
-    /// collector.
+    /// collector; may raise if there is no memory for a larger stack.
     #[inline]
     pub fn push(self, room: usize) -> Option<&'a mut NlBuffer> {
         self.push_made(self.make_empty(room))
@@ -105,12 +105,8 @@ impl<'a> Maker<'a> {
     #[inline]
     fn push_made<R>(self, made: Option<(Slot, R)>) -> Option<R> {
         let (slot, result) = made?;
-        let thread = self.lua.raw().cast::<Thread>();
-        // SAFETY: a live state with a slot free.
-        unsafe {
-            (*thread).top.write(slot);
-            (*thread).top = (*thread).top.add(1);
-        }
+        // SAFETY: a live state, and a userdata of its own. The buffer stays where it is.
+        unsafe { layout::push(self.lua.raw(), slot) };
         Some(result)
     }
 

@@ -133,6 +133,29 @@ test("read", function()
     is(decode("[null]", { null = false })[1], false, "false too")
     ok(same(decode('{"a":null,"b":1}', { drop_nulls = true }), { b = 1 }), "or nothing")
     ok(same(decode("[1,null,3]", { drop_nulls = true }), { 1, nil, 3 }), "in lists likewise")
+    -- The last one of a key counts, in tables of all sizes.
+    for _, count in ipairs({ 0, 1, 100, 127, 128, 129, 1000 }) do
+        local fields = {}
+        for i = 1, count do
+            fields[i] = ('"k%d":%d,'):format(i, i)
+        end
+        local others = table.concat(fields)
+        for _, text in ipairs({
+            '{"a":1,%s"a":null,"z":2}',
+            '{%s"a":1,"a":null,"z":2}',
+            '{"a":1,"a":null,%s"z":2}',
+        }) do
+            local read = decode(text:format(others), { drop_nulls = true })
+            ok(read.a == nil and read.z == 2, "null after a value, " .. count)
+            read = decode(
+                text:gsub('"a":1', '"a":x'):gsub("null", "1"):gsub("x", "null"):format(others),
+                {
+                    drop_nulls = true,
+                }
+            )
+            ok(read.a == 1 and read.z == 2, "a value after null, " .. count)
+        end
+    end
     is(decode(buffer.new('{"a":1}')).a, 1, "a buffer")
     is(#decode(buffer.new("[" .. ("1,"):rep(9999) .. "1]")), 10000, "a large one")
     local cut = buffer.new(("x"):rep(2000) .. '{"a":"' .. ("y"):rep(3000) .. '"}')

@@ -165,6 +165,29 @@ test("options", function()
     local binary = decode(encode({ buffer.new("ab") }), { binary = "buffer" })
     ok(binary[1]:valid() and binary[1]:tostring() == "ab", "buffers")
     is(decode(encode({ buffer.new("ab") }))[1], "ab", "or strings")
+    -- Many wait on the stack before their table is made.
+    for _, count in ipairs({ 1, 15, 16, 60, 100, 127, 128, 129, 255, 256, 257, 1000, 5000 }) do
+        local list, map, lists = {}, {}, {}
+        for i = 1, count do
+            list[i] = buffer.new("b" .. i)
+            map["k" .. i] = list[i]
+            if i <= 90 then lists = { list[i], lists, list[i] } end
+        end
+        local function read(given) return decode(encode(given), { binary = "buffer" }) end
+        list, map, lists = read(list), read(map), read(lists)
+        local wrong = 0
+        for i = 1, count do
+            local text = "b" .. i
+            if list[i]:tostring() ~= text or map["k" .. i]:tostring() ~= text then
+                wrong = wrong + 1
+            end
+        end
+        for i = math.min(count, 90), 1, -1 do
+            if lists[1]:tostring() ~= "b" .. i then wrong = wrong + 1 end
+            lists = lists[2]
+        end
+        is(wrong, 0, count .. " buffers")
+    end
     is(decode(unhex("91c0"), { null = false })[1], false, "null")
     is(next(decode(unhex("81a161c0"), { drop_nulls = true })), nil, "or nothing")
     is(decode(buffer.new(encode(5))), 5, "from a buffer")

@@ -232,7 +232,8 @@ impl<'a> Waiting<'a> {
     fn store_map(&mut self, lua: Stack<'a>) {
         if !self.has_table {
             return self.make(lua, 0, self.waits as usize / 2, |table, slots| {
-                for pair in slots.chunks_exact(2).filter(|pair| pair[1] != NIL) {
+                // A null that is left out takes the place of what the same key had before.
+                for pair in slots.chunks_exact(2) {
                     // SAFETY: the table was just made, with room for all, and is not seen by the
                     // collector before it is full. No key is nil or NaN. The place holds until the
                     // next key is put in.
