@@ -433,10 +433,17 @@ fn handlers_of_c_modules_are_called_where_their_state_runs() {
         print(S.on(USR1, 'ignore', tell), S.what(USR1))
         S.send(USR1)
         print(S.on(USR1, 'default', tell), S.what(USR1))
+        -- A fault is its thread's own.
+        for _, number in ipairs { 4, 6, 8, 11, USR1 } do
+          S.on(number, 'action', tell)
+          print(number, S.what(number), S.is_direct(number))
+          S.on(number, 'default', tell)
+        end
         print(S.on(0, 'action', tell), S.on(64000, 'action', tell), S.what(9), told)";
     let done = run(unignored().arg(folder.write("main.lua", head + code))).succeeded();
     let expected = "action\tdefault\tours\ninformation\tours\tours\nsignal\tours\tours\n\
-                    ours\tignored\nignored\tdefault\nerror\terror\tdefault\t0\n";
+                    ours\tignored\nignored\tdefault\n4\tours\ttrue\n6\tours\ttrue\n\
+                    8\tours\ttrue\n11\tours\ttrue\n10\tours\tfalse\nerror\terror\tdefault\t0\n";
     assert_eq!(done.stdout, expected, "{done}");
 }
 

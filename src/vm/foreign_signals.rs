@@ -22,6 +22,17 @@ use crate::rt;
 /// Signals have numbers below this.
 const SIGNALS: usize = 65;
 
+/// What tells a thread of its own faults, and cannot wait.
+const FAULTS: [c_int; 7] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    libc::SIGABRT,
+];
+
 unsafe extern "C" {
     fn __sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int;
 }
@@ -84,7 +95,8 @@ pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int 
         return unsafe { query(number, entry, new, old) };
     };
     let handler = wanted.sa_sigaction;
-    let is_theirs = handler != libc::SIG_DFL && handler != libc::SIG_IGN && !is_ours(handler);
+    let is_function = handler != libc::SIG_DFL && handler != libc::SIG_IGN;
+    let is_theirs = is_function && !FAULTS.contains(&number) && !is_ours(handler);
     if !is_theirs {
         // SAFETY: the caller's arguments.
         let result = unsafe { query(number, Some(entry), new, old) };

@@ -13,6 +13,7 @@ typedef void (*lua_Hook)(lua_State *, lua_Debug *);
 extern int lua_sethook(lua_State *, lua_Hook, int, int);
 extern void lua_pushcclosure(lua_State *, lua_CFunction, int);
 extern void lua_pushinteger(lua_State *, ptrdiff_t);
+extern void lua_pushboolean(lua_State *, int);
 extern void lua_pushstring(lua_State *, const char *);
 extern void lua_pushvalue(lua_State *, int);
 extern void lua_createtable(lua_State *, int, int);
@@ -21,6 +22,8 @@ extern void lua_getfield(lua_State *, int, const char *);
 extern ptrdiff_t lua_tointeger(lua_State *, int);
 extern const char *lua_tolstring(lua_State *, int, size_t *);
 extern void lua_call(lua_State *, int, int);
+
+extern int __sigaction(int, const struct sigaction *, struct sigaction *);
 
 #define REGISTRY (-10000)
 
@@ -85,6 +88,14 @@ static int what(lua_State *L) {
   return 1;
 }
 
+/* is_direct(number): whether the system calls the function of this module itself. */
+static int is_direct(lua_State *L) {
+  struct sigaction old;
+  int result = __sigaction((int)lua_tointeger(L, 1), NULL, &old);
+  lua_pushboolean(L, result == 0 && old.sa_handler == on_signal);
+  return 1;
+}
+
 /* send(number): to this process. */
 static int send_signal(lua_State *L) {
   lua_pushinteger(L, kill(getpid(), (int)lua_tointeger(L, 1)));
@@ -92,11 +103,13 @@ static int send_signal(lua_State *L) {
 }
 
 int luaopen_signals(lua_State *L) {
-  lua_createtable(L, 0, 3);
+  lua_createtable(L, 0, 4);
   lua_pushcclosure(L, on, 0);
   lua_setfield(L, -2, "on");
   lua_pushcclosure(L, what, 0);
   lua_setfield(L, -2, "what");
+  lua_pushcclosure(L, is_direct, 0);
+  lua_setfield(L, -2, "is_direct");
   lua_pushcclosure(L, send_signal, 0);
   lua_setfield(L, -2, "send");
   return 1;
