@@ -103,3 +103,34 @@ fn hooks_of_scripts_outlive_cuts() {
     let done = run(node_lua().args(["--workers", "1"]).args([main, file])).succeeded();
     assert_eq!(done.stdout, "function\t100000\ttrue\n", "{done}");
 }
+
+/// The collector, in the hook that is about to cut a turn, meets the limit: the hook is left.
+#[test]
+fn contexts_that_reach_their_limit_as_they_are_cut_end_alone() {
+    let folder = Folder::new();
+    folder.write(
+        "child.lua",
+        "while true do
+           local b, s = buffer.new(100), {}
+           for i = 1, 1e5 do s[i] = tostring(i) end
+         end",
+    );
+    let main = "
+        local name = arg[0]:gsub('main.lua$', 'child.lua')
+        local ended = 0
+        context.on_error(function() end)
+        local function create()
+          local child = context.create({ file = name, memory = 6 * 2 ^ 20 })
+          context.wait(child, function()
+            ended = ended + 1
+          end)
+          timer.timeout(0.4, function() context.destroy(child) end)
+        end
+        for round = 1, 4 do
+          for _ = 1, 8 do create() end
+          while ended < round * 8 do timer.sleep(0.01) end
+        end
+        print(ended)";
+    let done = run(node_lua().arg(folder.write("main.lua", main))).succeeded();
+    assert_eq!(done.stdout, "32\n", "{done}");
+}

@@ -271,6 +271,9 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
         if driver.is_null() || may_leave(raw, driver, cut.resume.get()) != 0 {
             return crate::sched::refuse_cut();
         }
+        if !hook::keep_inside(raw) {
+            return;
+        }
         if raw != driver {
             ffi::lua_rawgeti(raw, ffi::LUA_REGISTRYINDEX, cut.flag.get().into());
             ffi::lua_pushboolean(raw, 1);

@@ -152,6 +152,25 @@ pub fn set_undisturbed<R>(body: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Has this thread stay inside of the hook that the VM has called, which is about to yield, until
+/// [`yielded`]: to the VM a yield outside of one is another. False if the context ends, for which
+/// the hook has been left; then it is not to yield.
+pub(crate) fn keep_inside(raw: *mut lua_State) -> bool {
+    IS_SETTING.set(true);
+    compiler_fence(Ordering::SeqCst);
+    // SAFETY: a live state, which this thread runs.
+    let mask = unsafe { (&raw const (*layout::global(raw)).hook_mask).read_volatile() };
+    let is_inside = mask & HOOK_ACTIVE != 0;
+    IS_SETTING.set(is_inside);
+    is_inside
+}
+
+/// The hook has yielded, or nothing has: signals may set hooks again.
+#[inline]
+pub(super) fn yielded() {
+    IS_SETTING.set(false);
+}
+
 /// Whether this is the address of the hook that raises.
 pub(crate) fn is_hook(address: usize) -> bool {
     address == hook as *const () as usize

@@ -6,6 +6,7 @@ use mlua::ffi::{self, lua_State};
 
 #[cfg(target_env = "gnu")]
 use super::foreign_signals;
+use super::hook;
 use super::spent;
 use super::stack::Stack;
 use super::state::State;
@@ -103,6 +104,7 @@ impl State {
         // refuses; what it yields or raises is on its stack afterwards.
         unsafe {
             let status = ffi::lua_resume_(driver, arguments);
+            hook::yielded();
             if self.account().has_handlers.get() {
                 #[cfg(target_env = "gnu")]
                 foreign_signals::finish(self.as_ptr());

@@ -68,11 +68,11 @@ if mode == "lossy" then
     return
 end
 
-local _, a, port, listener
+local a, port, listener
 for _ = 1, 20 do
-    _, a = udp.open(HOST, 0)
+    a = select(2, udp.open(HOST, 0))
     port = a:local_port()
-    _, listener = tcp.listen(HOST, port)
+    listener = select(2, tcp.listen(HOST, port))
     -- Some other process may have the stream's.
     if type(listener) == "userdata" then break end
     a:close()
