@@ -233,7 +233,13 @@ pub(crate) fn arm_collection() -> bool {
 }
 
 /// The hook: collects, or yields, once.
-unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debug) {
+unsafe extern "C-unwind" fn hook(raw: *mut lua_State, activation: *mut lua_Debug) {
+    // A signal may have set this where the VM was about to call a script's hook for a call, which
+    // cannot yield. The next instruction is soon enough.
+    // SAFETY: what the VM tells hooks.
+    if unsafe { (*activation).event } != ffi::LUA_HOOKCOUNT {
+        return;
+    }
     // What the script finds in `ffi.errno()`.
     let errno = errno();
     let running = hook::running();
