@@ -134,3 +134,31 @@ fn contexts_that_reach_their_limit_as_they_are_cut_end_alone() {
     let done = run(node_lua().arg(folder.write("main.lua", main))).succeeded();
     assert_eq!(done.stdout, "32\n", "{done}");
 }
+
+/// A cut may be asked for right when the VM is about to call a hook of the script's for a call.
+#[test]
+fn turns_are_cut_beside_hooks_for_calls() {
+    let folder = Folder::new();
+    folder.write(
+        "child.lua",
+        "local random = math.random
+         for i = 1, 3 do context.run(function() for round = 1, 60 do
+           debug.sethook(function()
+             if random(200) == 1 then pcall(error, 'x') end
+           end, random(2) == 1 and 'l' or 'crl', random(100))
+           local s = 0
+           for i = 1, 1e4 do s = s + #tostring(i % 10) end
+           debug.sethook()
+           timer.sleep(0.001)
+         end end) end",
+    );
+    let main = "
+        local name, ended = arg[0]:gsub('main.lua$', 'child.lua'), 0
+        for _ = 1, 8 do
+          context.wait(context.create(name), function() ended = ended + 1 end)
+        end
+        while ended < 8 do timer.sleep(0.01) end
+        print(ended)";
+    let done = run(node_lua().arg(folder.write("main.lua", main))).succeeded();
+    assert_eq!(done.stdout, "8\n", "{done}");
+}
