@@ -58,11 +58,7 @@ impl<'a> Rest<'a> {
     pub(crate) fn end(self, bytes: usize) {
         let lua = self.lua;
         drop(self);
-        let mut steps = 1 + bytes / (STEP_BYTES / REST_FACTOR);
-        // SAFETY: a running state, whose collector may run between two calls.
-        while is_due(lua) && steps > 0 && unsafe { lj_gc_step(lua.raw()) } <= 0 {
-            steps -= 1;
-        }
+        work(lua, 1 + bytes / (STEP_BYTES / REST_FACTOR));
     }
 }
 
@@ -77,15 +73,27 @@ impl Drop for Rest<'_> {
     }
 }
 
+/// Whether it is time for the collector to work.
 #[inline]
-fn is_due(lua: Stack<'_>) -> bool {
+pub fn is_due(lua: Stack<'_>) -> bool {
     let global = global(lua);
     global.total >= global.threshold
 }
 
+/// Has the collector work as long as it is time, for so many steps at most. Runs finalisers, hence
+/// script code. May raise for want of memory.
+pub(super) fn work(lua: Stack<'_>, most: usize) {
+    for _ in 0..most {
+        // SAFETY: a running state, whose collector may run between two calls.
+        if !is_due(lua) || unsafe { lj_gc_step(lua.raw()) } > 0 {
+            break;
+        }
+    }
+}
+
 /// What the coroutines of the state share, while nothing is called.
 #[inline]
-fn global<'a>(lua: Stack<'a>) -> &'a mut Global {
+pub(super) fn global<'a>(lua: Stack<'a>) -> &'a mut Global {
     // SAFETY: a running state, which nobody else uses.
     unsafe { &mut *layout::global(lua.raw()) }
 }

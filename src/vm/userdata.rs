@@ -10,6 +10,8 @@ use std::ptr::NonNull;
 
 use mlua::ffi;
 
+use super::charge;
+pub use super::charge::is_due;
 use super::layout::{self, KIND_USERDATA, Slot, Table, USERDATA, Userdata, WHITES};
 use super::memory::heap::{self, content_of};
 use super::stack::Stack;
@@ -31,14 +33,6 @@ const CYCLE_BYTES: usize = 4 << 20;
 /// The most steps at once.
 const STEPS_MAX: usize = 64;
 
-/// Whether it is time for the collector to work.
-#[inline]
-pub fn is_due(lua: Stack<'_>) -> bool {
-    // SAFETY: a live state.
-    let global = unsafe { &*layout::global(lua.raw()) };
-    global.total >= global.threshold
-}
-
 /// Lets the collector work, if it is time, and in proportion to what was made since it last did: it
 /// would fall behind where frames are made by the lot. To be called now and then where a [`Maker`]
 /// is used. Runs finalisers, hence script code. May raise for want of memory.
@@ -51,20 +45,10 @@ pub fn collect(lua: Stack<'_>) {
 
 #[inline(never)]
 fn pay(lua: Stack<'_>) {
-    // SAFETY: a live state.
-    let owed = unsafe {
-        let global = &*layout::global(lua.raw());
-        global.total - global.threshold
-    };
+    let global = charge::global(lua);
+    let owed = global.total - global.threshold;
     let steps = lua.account().low_bytes() / STEP_WORK_BYTES * owed / CYCLE_BYTES;
-    for _ in 0..=steps.min(owed / STEP_BYTES).min(STEPS_MAX) {
-        // What it is called for is the look at the collector that comes first.
-        lua.push_text(b"");
-        lua.pop();
-        if !is_due(lua) {
-            break;
-        }
-    }
+    charge::work(lua, 1 + steps.min(owed / STEP_BYTES).min(STEPS_MAX));
 }
 
 /// What makes userdata with buffers in one state, for as long as a C function runs.
