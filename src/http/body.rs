@@ -213,11 +213,6 @@ impl Channel {
         must_wait
     }
 
-    /// Nobody waits for room any more.
-    pub fn forget_writer(&self) {
-        lock(&self.state).writer = 0;
-    }
-
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         lock(&self.state).bytes

@@ -141,23 +141,9 @@ pub fn write<R>(
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"content-length: ");
-        write_number(out, body.len());
+        out.extend_from_slice(itoa::Buffer::new().format(body.len()).as_bytes());
         out.extend_from_slice(b"\r\n\r\n");
         out.extend_from_slice(body);
         Some(send(out))
     })
-}
-
-fn write_number(out: &mut Vec<u8>, mut number: usize) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
