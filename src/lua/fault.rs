@@ -8,7 +8,6 @@ use crate::lua;
 use crate::lua::host::{self, Host};
 use crate::os::stdio;
 use crate::sched::{Context, End};
-#[cfg(target_env = "gnu")]
 use crate::vm::foreign_signals;
 use crate::vm::hook;
 use crate::vm::hook::{arm, running};
@@ -39,7 +38,6 @@ pub fn init() {
     #[cfg(feature = "tls")]
     super::tls::init();
     stdio::on_shortage(super::shortage::relieve);
-    #[cfg(target_env = "gnu")]
     foreign_signals::on_install(|| host::with(Host::signal_waker));
 }
 

@@ -13,7 +13,6 @@ use std::time::Duration;
 use rustix::process::{Pid, getpid, setpriority_process};
 use rustix::thread::gettid;
 
-use super::errno::{errno, set_errno};
 use super::signal;
 
 // SAFETY: numbers, which the system checks, and a place for the result.
@@ -32,13 +31,10 @@ const NICE: c_int = 19;
 static HANDLER: OnceLock<fn()> = OnceLock::new();
 
 extern "C" fn on_signal(_signal: c_int) {
-    // What was interrupted may be about to read it.
-    let before = errno();
     // A load: the cell was filled before the signal was installed.
     if let Some(handler) = HANDLER.get() {
-        handler();
+        signal::keeping_errno(handler);
     }
-    set_errno(before);
 }
 
 /// Sets what a kicked thread runs. Only the first call counts.

@@ -76,6 +76,10 @@ pub(crate) fn on_install(make: fn() -> Waker) {
     MAKE_WAKER.get_or_init(|| make);
 }
 
+fn entry_of(number: c_int) -> Option<&'static Entry> {
+    usize::try_from(number).ok().and_then(|index| ENTRIES.get(index))
+}
+
 fn kept() -> MutexGuard<'static, BTreeMap<usize, (Action, Option<Waker>)>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,7 +91,7 @@ fn kept() -> MutexGuard<'static, BTreeMap<usize, (Action, Option<Waker>)>> {
 /// called.
 pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int {
     let raw = hook::running();
-    let entry = usize::try_from(number).ok().and_then(|index| ENTRIES.get(index));
+    let entry = entry_of(number);
     // SAFETY: null, or a valid action.
     let wanted = unsafe { new.as_ref() };
     let (Some(entry), Some(wanted)) = (entry, wanted.filter(|_| !raw.is_null())) else {
@@ -107,7 +111,7 @@ pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int 
         return result;
     }
     keep_coroutine(handler);
-    ring_for(wake_all);
+    hang_bell();
     let waker = MAKE_WAKER.get().map(|make| make());
     let mut action = *wanted;
     action.sa_sigaction = on_signal as *const () as usize;
@@ -179,12 +183,13 @@ fn keep_coroutine(handler: usize) {
     });
 }
 
-/// Has `react` called when a handler rings.
-fn ring_for(react: fn()) {
+/// Has [`wake_all`] called when a handler rings.
+fn hang_bell() {
+    // One at a time.
     let _kept = kept();
     if BELL.load(Ordering::Relaxed) == 0
         && !rt::is_simulated()
-        && let Ok(bell) = signal::bell(react)
+        && let Ok(bell) = signal::bell(wake_all)
     {
         BELL.store(bell, Ordering::Relaxed);
     }
@@ -268,10 +273,9 @@ pub(super) fn finish(raw: *mut lua_State) {
 /// As for `kill`.
 pub unsafe fn send(process: libc::pid_t, number: c_int) -> c_int {
     let raw = hook::running();
-    let entry = usize::try_from(number).ok().and_then(|index| ENTRIES.get(index));
     let is_own = |entry: &Entry| entry.state.load(Ordering::Relaxed) == raw;
-    if !raw.is_null() && process.cast_unsigned() == std::process::id() && entry.is_some_and(is_own)
-    {
+    let is_to_itself = !raw.is_null() && process.cast_unsigned() == std::process::id();
+    if is_to_itself && entry_of(number).is_some_and(is_own) {
         return if thread::send_to(thread::id(), number) { 0 } else { -1 };
     }
     // SAFETY: numbers.

@@ -190,7 +190,6 @@ unsafe extern "C" fn __wrap_lua_gethook(raw: *mut lua_State) -> Option<lua_Hook>
 
 /// Handlers of signals, in this process: those of C modules are called on the thread that runs
 /// their state.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod signals {
     use std::ffi::c_int;
 

@@ -24,7 +24,6 @@ pub(crate) mod data;
 mod disguise;
 pub(crate) mod environments;
 pub mod finaliser;
-#[cfg(target_env = "gnu")]
 pub mod foreign_signals;
 mod frames;
 pub mod hook;

@@ -4,7 +4,6 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};
 
-#[cfg(target_env = "gnu")]
 use super::foreign_signals;
 use super::hook;
 use super::spent;
@@ -97,7 +96,6 @@ impl State {
         let driver = cut.driver();
         cut.begin(self.as_ptr());
         if self.account().has_handlers.get() {
-            #[cfg(target_env = "gnu")]
             foreign_signals::begin(self.as_ptr());
         }
         // SAFETY: live states, which this thread alone uses. The driver is at rest, or else the VM
@@ -106,7 +104,6 @@ impl State {
             let status = ffi::lua_resume_(driver, arguments);
             hook::yielded();
             if self.account().has_handlers.get() {
-                #[cfg(target_env = "gnu")]
                 foreign_signals::finish(self.as_ptr());
             }
             if status != ffi::LUA_YIELD {

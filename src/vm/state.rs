@@ -434,7 +434,6 @@ impl Drop for State {
     fn drop(&mut self) {
         STATES.fetch_sub(1, Ordering::Relaxed);
         self.account().set_limit(0);
-        #[cfg(target_env = "gnu")]
         super::foreign_signals::forget(self);
         // SAFETY: the state is owned and not running: whoever runs it borrows `self`.
         unsafe {
