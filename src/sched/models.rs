@@ -1,5 +1,5 @@
-//! Models for loom: the mailbox, the slot and the idle list, as they are, under every interleaving
-//! of a few threads. tests/README.md says how to run them.
+//! Models for loom: the mailbox, the slot, the idle list and the watchdog's alarm, as they are,
+//! under every interleaving of a few threads. tests/README.md says how to run them.
 //!
 //! Timers are touched by the thread that runs their context only; what is concurrent is that they
 //! wake it, which is a delivery like others.
@@ -19,6 +19,7 @@ use super::affinity::Affinity;
 use super::idle::Idle;
 use super::program::Nothing;
 use super::slot::Slot;
+use super::watchdog::Alarm;
 use super::*;
 use crate::message::{Event, Id, Value};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -360,6 +361,26 @@ fn a_worker_is_woken_for_what_only_it_may_do() {
         idle.rest(0, || true);
         assert_eq!(idle.take().is_some(), !was_taken);
     });
+}
+
+/// A worker that begins to run turns, woken or by itself, wakes the watchdog if that sleeps.
+#[test]
+fn the_watchdog_does_not_sleep_while_a_worker_is_awake() {
+    for is_woken in [false, true] {
+        model(move || {
+            let both = Arc::new((Idle::new(), Alarm::new()));
+            both.0.rest(0, || false);
+            let worker = Arc::clone(&both);
+            let worker = thread::spawn(move || {
+                assert_eq!(is_woken.then(|| worker.0.take()).is_some(), is_woken);
+                worker.0.leave(0);
+                worker.1.ring()
+            });
+            let sleeps = both.1.arm(|| both.0.count() == 1);
+            let is_rung = worker.join().unwrap();
+            assert!(is_rung || !sleeps);
+        });
+    }
 }
 
 #[test]

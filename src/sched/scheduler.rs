@@ -140,7 +140,7 @@ impl Scheduler {
             deques: Mutex::new(deques.into_iter().map(Some).collect()),
             spares: Mutex::new(Vec::new()),
             active: AtomicUsize::new(workers),
-            alarm: Alarm::default(),
+            alarm: Alarm::new(),
             idle: Idle::new(),
             is_closing: AtomicBool::new(false),
             done: AtomicBool::new(false),

@@ -11,7 +11,6 @@
 //! While all workers that are awake are in long turns nobody looks at the sockets: so the watchdog
 //! waits for these instead of sleeping, and has somebody look.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::trim::Trimmer;
 use super::watch::{Watch, kicked};
 use crate::os::{stdio, thread};
 use crate::rt;
+use crate::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Time between two looks, and what a long turn gets of a worker before others of its kind do.
 pub(super) const TICK: Duration = Duration::from_millis(4);
@@ -92,28 +92,51 @@ const LONG_TICKS: u32 = 250;
 const LONG_PERIOD: u32 = 8;
 
 /// Whether the watchdog sleeps, and its thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Alarm {
     is_asleep: AtomicBool,
     watchdog: OnceLock<std::thread::Thread>,
 }
 
 impl Alarm {
-    /// Wakes the watchdog if it sleeps: a worker is about to run turns.
+    pub(super) fn new() -> Alarm {
+        Alarm { is_asleep: AtomicBool::new(false), watchdog: OnceLock::new() }
+    }
+
+    /// Wakes the watchdog if it sleeps: a worker that has left the list of those that wait is about
+    /// to run turns. True if it slept.
     #[inline]
-    pub(super) fn ring(&self) {
-        // Relaxed: one that is about to fall asleep looks again, one tick later.
-        if self.is_asleep.load(Ordering::Relaxed) {
-            self.wake();
-        }
+    pub(super) fn ring(&self) -> bool {
+        // Pairs with the fence in `arm`: either this sees that the watchdog sleeps, or that one
+        // sees that a worker has left the list.
+        fence(Ordering::SeqCst);
+        self.is_asleep.load(Ordering::Relaxed) && self.wake()
     }
 
     #[cold]
-    fn wake(&self) {
-        if self.is_asleep.swap(false, Ordering::Relaxed)
-            && let Some(watchdog) = self.watchdog.get()
-        {
+    fn wake(&self) -> bool {
+        let is_first = self.is_asleep.swap(false, Ordering::Relaxed);
+        if let (true, Some(watchdog)) = (is_first, self.watchdog.get()) {
             watchdog.unpark();
+        }
+        is_first
+    }
+
+    /// Whether the watchdog may sleep until it rings, which is so if all workers wait. However
+    /// long one that does not is kept from running, it will not ring again.
+    pub(super) fn arm(&self, all_wait: impl FnOnce() -> bool) -> bool {
+        self.is_asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let may_sleep = all_wait();
+        if !may_sleep {
+            self.is_asleep.store(false, Ordering::Relaxed);
+        }
+        may_sleep
+    }
+
+    fn sleep(&self) {
+        while self.is_asleep.load(Ordering::Relaxed) {
+            std::thread::park();
         }
     }
 }
@@ -175,22 +198,14 @@ impl Watchdog {
         while !self.scheduler.is_done() {
             self.wait();
             quiet = if self.look() { 0 } else { quiet + 1 };
-            match quiet {
-                0 => self.trimmer.note(),
-                _ if quiet >= QUIET_TICKS => self.trimmer.rest(),
-                _ => {}
+            if quiet == 0 {
+                self.trimmer.note();
             }
-            let alarm = &self.scheduler.alarm;
-            if quiet == QUIET_TICKS - 1 {
-                // What has not seen this flag has begun its turn before: the next look finds it.
-                alarm.is_asleep.store(true, Ordering::Relaxed);
-            } else if quiet >= QUIET_TICKS {
-                while alarm.is_asleep.load(Ordering::Relaxed) {
-                    std::thread::park();
-                }
+            let all_wait = || self.scheduler.idle.count() >= self.scheduler.running();
+            if quiet >= QUIET_TICKS && self.scheduler.alarm.arm(all_wait) {
+                self.trimmer.rest();
+                self.scheduler.alarm.sleep();
                 quiet = 0;
-            } else {
-                alarm.is_asleep.store(false, Ordering::Relaxed);
             }
         }
     }

@@ -415,7 +415,9 @@ impl Worker {
             return false;
         }
         self.was_useful = false;
-        !self.scheduler.idle.leave(self.index)
+        let is_searching = !self.scheduler.idle.leave(self.index);
+        self.scheduler.alarm.ring();
+        is_searching
     }
 
     /// Goes idle; false if work appeared meanwhile.
@@ -470,7 +472,6 @@ impl Future for Worker {
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let local = this.local();
-        this.scheduler.alarm.ring();
         this.adopt(&local);
         this.register(&local, cx);
         let mut searching = this.leave_idle();
