@@ -28,7 +28,7 @@ use std::time::Duration;
 pub(crate) use process::{Done, Server, node_lua, run, run_for};
 
 /// How long anything may take before the test gives up: far above what a loaded machine needs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A path below the repository's root.
 pub(crate) fn repository(path: &str) -> PathBuf {
