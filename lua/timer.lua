@@ -65,7 +65,7 @@ function timer.timeout(delay, ...)
     local job, more = ...
     -- The callback alone, mostly, which is worth a shorter way.
     if
-        more ~= nil
+        more
         or type(job) ~= "function"
         or type(delay) ~= "number"
         or not (delay >= 0 and delay < HUGE)

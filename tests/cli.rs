@@ -169,6 +169,36 @@ fn error_values_that_are_not_strings_are_reported() {
     }
     let done = evaluate("error(setmetatable({}, {__tostring = function() return 'told' end}))");
     assert!(done.stderr.contains("told"), "{done}");
+    let done = evaluate("error(setmetatable({}, {__tostring = function() return 12.5 end}))");
+    assert!(done.stderr.starts_with("node-lua: 12.5\n"), "{done}");
+    let done = evaluate("error(require('ffi').cast('void *', 0))");
+    assert!(done.stderr.starts_with("node-lua: cdata<void *>: NULL\n"), "{done}");
+}
+
+#[test]
+fn objects_that_are_raised_are_told_and_end_one_coroutine_whatever_comparing_them_does() {
+    for equal in ["a.x == b.x", "true", "error('compared')"] {
+        let code = format!(
+            "local function compare(a, b) return {equal} end
+            local thing = require('ffi').metatype('struct {{ int x; }}', {{
+                __eq = compare, __tostring = function(thing) return 'thing ' .. thing.x end }})
+            local left = 2
+            local function go_on() left = left - 1 if left == 0 then print('goes on') end end
+            context.run(function() error(thing(1)) end)
+            context.run(function() timer.sleep(0) error(thing(2)) end)
+            timer.timeout(0, thing(3), function(it) error(it) end)
+            timer.timeout(0.01, thing(4), go_on)
+            context.run(function(it) timer.sleep(0.01) go_on(it) end, thing(5))
+            timer.sleep(0)
+            error(thing(6))"
+        );
+        let done = evaluate(&code);
+        assert_eq!((done.code(), &*done.stdout), (Some(1), "goes on\n"), "{equal}: {done}");
+        for number in [1, 2, 3, 6] {
+            let told = format!("node-lua: thing {number}\nstack traceback:\n");
+            assert_eq!(done.stderr.matches(&told).count(), 1, "{equal}: {done}");
+        }
+    }
 }
 
 #[test]

@@ -23,6 +23,11 @@ fn libraries_are_required_before_the_script() {
     assert_eq!((done.code(), &*done.stdout), (Some(1), ""), "{done}");
     assert!(done.stderr.contains(": module 'not_there' not found:"), "{done}");
     assert!(!done.stderr.contains("[node-lua]"), "{done}");
+    folder.write("fails.lua", "\nerror('why')");
+    let done = run(node_lua().current_dir(folder.path("")).args(["-l", "fails"]).arg("main.lua"));
+    let told = "node-lua: ./fails.lua:2: why\nstack traceback:\n\t[C]: in function 'error'\n\
+                \t./fails.lua:2: in main chunk\n";
+    assert_eq!((done.code(), &*done.stderr), (Some(1), told), "{done}");
 }
 
 #[test]

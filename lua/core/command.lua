@@ -3,8 +3,8 @@
 
 local native, core, line = ...
 
-local error, loadfile, loadstring, pcall, require, unpack =
-    error, _G.loadfile, _G.loadstring, pcall, _G.require, unpack
+local error, loadfile, loadstring, require, unpack =
+    error, _G.loadfile, _G.loadstring, _G.require, unpack
 local sub = string.sub
 local stdout, stderr = _G.io.stdout, _G.io.stderr
 local write, flush = stdout.write, stdout.flush
@@ -24,11 +24,7 @@ end
 
 local KINDS = {
     e = function(text) check(loadstring(text, "=(command line)"))() end,
-    -- Errors name no place: it is the command line.
-    l = function(name)
-        local ok, why = pcall(require, name)
-        if not ok then error(why, 0) end
-    end,
+    l = function(name) require(name) end,
     j = compiler("j"),
     O = compiler("O"),
     -- LUA_INIT

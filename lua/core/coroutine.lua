@@ -7,12 +7,16 @@
 -- A cut (see core/dispatch.lua) goes up likewise, and comes down again before anything else
 -- happens: a hook yields only where nothing but these functions is on the way.
 --
+-- What coroutines yield, return and raise may be an FFI object, whose `__eq` the VM would call to
+-- compare it, with nil too: so such values are only looked at by what calls nothing.
+--
 -- C code may resume coroutines too, unseen: one that runs while `depth` says that none does was
 -- resumed by C. To those that it resumes all is as in plain Lua, but that nothing can wait in them.
 
 local native, core, WAIT, CUT, cut, raw_create, raw_resume, raw_yield, coroutines, stubs = ...
 
-local error, next, rawget, rawset, select = error, next, rawget, rawset, select
+local error, next, rawequal, rawget, rawset = error, next, rawequal, rawget, rawset
+local select = select
 local setmetatable, type = setmetatable, type
 local isyieldable, raw_status = coroutine.isyieldable, coroutine.status
 local raw_running = coroutine.running
@@ -53,9 +57,9 @@ end
 -- What follows a resume of `co` at depth `level`.
 function leave(co, level, ok, ...)
     local first = ...
-    if first == nil then
-        if cut[1] then return pass(co, level) end
-    elseif first == WAIT and ok then
+    if not first then
+        if cut[1] and first == nil then return pass(co, level) end
+    elseif ok and type(first) == "table" and first == WAIT then
         return hand_on(co, level, ...)
     end
     depth = level - 1
@@ -102,7 +106,7 @@ end
 local function unwrap(ok, ...)
     if ok then return ... end
     local message = ...
-    if message == core.refused and message ~= nil then
+    if message and rawequal(message, core.refused) then
         -- In an error handler the VM would replace any error by one that tells nothing.
         native.throw(message)
     end
@@ -112,7 +116,8 @@ end
 -- `leave` for coroutines made with `wrap`.
 local function leave_wrapped(co, level, ok, ...)
     local first = ...
-    if ok and first ~= WAIT and (first ~= nil or not cut[1]) then
+    local is_table = type(first) == "table"
+    if ok and not (is_table and first == WAIT) and (first or not cut[1] or first == false) then
         depth = level - 1
         return ...
     end

@@ -87,14 +87,15 @@ local function go_on(co)
 end
 
 local function finish(before, co, ok, what, why)
-    if why == CUT or what == nil and cut[1] then
+    -- An error may be any object, and to compare an FFI object may call its `__eq`.
+    if ok and (what == WAIT and why == CUT or what == nil and cut[1]) then
         cut[1] = false
         raw_yield(WAIT, CUT)
         return finish(before, co, raw_resume(co))
     end
     current = before
     if after_run then after_run() end
-    if what == IDLE and ok then
+    if ok and what == IDLE then
         asked = nil
         if stop_serving then stop_serving(co) end
         if guards then guards[co] = nil end
@@ -301,14 +302,15 @@ local function dispatch()
         end
         current = co
         local ok, what, why = raw_resume(co)
-        while why == CUT or what == nil and cut[1] do
+        while ok and (what == WAIT and why == CUT or what == nil and cut[1]) do
             cut[1] = false
             raw_yield()
             ok, what, why = raw_resume(co)
         end
         current = nil
         if after_run then after_run() end
-        if what ~= IDLE then
+        local is_idle = ok and what == IDLE
+        if not is_idle then
             dispatcher = nil
             if asked then keep_asker(co) end
             if not ok then
@@ -317,7 +319,7 @@ local function dispatch()
                 go_on(co)
             end
         end
-    until what == IDLE
+    until is_idle
     if timing and timing.late[1] then timing.expire_late() end
     -- What is deferred meanwhile waits for the next turn, so that a turn ends.
     local jobs = deferred

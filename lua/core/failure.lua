@@ -12,7 +12,7 @@ local is_finalising, is_ending = native.is_finalising, native.is_ending
 local function describe(value)
     if type(value) == "string" then return value end
     local ok, text = pcall(tostring, value)
-    if ok and type(text) == "string" then return text end
+    if ok and (type(text) == "string" or type(text) == "number") then return text .. "" end
     return "(error object is a " .. type(value) .. " value)"
 end
 core.describe_error = describe
@@ -74,7 +74,7 @@ return function(co, message, is_main, is_here)
     -- Finalisers run when a context ends, too: nobody can be told any more.
     local is_told = core.on_error ~= nil and not (is_finaliser and is_ending())
     -- A script that ends by `error()`, and so with a status of 1, has nothing to say.
-    local is_silent = message == nil and is_main and not native.parent()
+    local is_silent = type(message) == "nil" and is_main and not native.parent()
     report(text, is_main, is_told or is_silent, is_finaliser)
     if not is_told then return end
     if not is_here then return core.call(tell, text, message, trace or "") end

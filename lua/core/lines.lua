@@ -55,13 +55,14 @@ end
 -- What has been raised, with where: for xpcall.
 local function describe(value)
     local kind, meta = type(value), nil
+    if kind == "nil" then return end
     if kind == "table" or kind == "userdata" then meta = getmetatable(value) end
-    if type(meta) == "table" and rawget(meta, "__tostring") ~= nil then
+    if kind == "cdata" or type(meta) == "table" and rawget(meta, "__tostring") ~= nil then
         value = tostring(value)
         kind = type(value)
     end
     if kind == "string" or kind == "number" then return traceback(value, 1) end
-    return value ~= nil and "(error object is not a string)" or nil
+    return "(error object is not a string)"
 end
 
 -- Prints what a chunk has returned.

@@ -7,7 +7,8 @@
 
 local native, core, loaded, package, raw_loadfile, buffer = ...
 
-local error, pairs, rawget, select, tostring, type = error, pairs, rawget, select, tostring, type
+local error, pairs, rawequal, rawget = error, pairs, rawequal, rawget
+local select, tostring, type = select, tostring, type
 local find, format, gsub, sub = string.find, string.format, string.gsub, string.sub
 local getinfo = debug.getinfo
 local getmetatable, setmetatable = getmetatable, setmetatable
@@ -48,8 +49,9 @@ local own = {
 -- The modules that come with LuaJIT are in the binary; they fit this VM alone, so that files of
 -- the same names are not looked for. Nothing is made of them before they are asked for. Confined
 -- scripts have no use for any, and would reach what loads them.
-if not native.bundled and not getmetatable(package.preload) then
-    setmetatable(package.preload, { __index = function(_, name) return native.load_jit(name) end })
+local preload = package.preload
+if not native.bundled and type(preload) == "table" and not getmetatable(preload) then
+    setmetatable(preload, { __index = function(_, name) return native.load_jit(name) end })
 end
 
 -- A script of several files is worth the few bytes: any of them may use coroutines.
@@ -120,7 +122,7 @@ local function await(name)
     awaited[me] = load
     core.suspend()
     awaited[me] = nil
-    if loaded[name] == LOADING then fail(name) end
+    if rawequal(loaded[name], LOADING) then fail(name) end
     return loaded[name]
 end
 
@@ -186,8 +188,8 @@ function modules.require(...)
     name = cut(name)
     local module = loaded[name]
     if module then
-        if module == LOADING then return (await(name)) end
-        if own[name] ~= module then return module end
+        if rawequal(module, LOADING) then return (await(name)) end
+        if not rawequal(own[name], module) then return module end
     end
     local loaders = package.loaders
     if type(loaders) ~= "table" then error("'package.loaders' must be a table", 2) end
@@ -195,7 +197,7 @@ function modules.require(...)
     local loader
     repeat
         local search = rawget(loaders, i)
-        if search == nil then
+        if type(search) == "nil" then
             loader = bundled(name)
             if not loader then error(format("module '%s' not found:%s", name, tried), 2) end
         else
@@ -215,9 +217,9 @@ function modules.require(...)
     local load = begin(name)
     local result = loader(name)
     finish(name, load)
-    if result ~= nil then loaded[name] = result end
+    if type(result) ~= "nil" then loaded[name] = result end
     result = loaded[name]
-    if result == LOADING then
+    if rawequal(result, LOADING) then
         result = true
         loaded[name] = true
     end
@@ -229,7 +231,7 @@ local function pass(...) return ... end
 
 function modules.dofile(...)
     local name = ...
-    if name ~= nil then
+    if type(name) ~= "nil" then
         if type(name) ~= "string" then name = check(1, name) end
         name = cut(name)
     end

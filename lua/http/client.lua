@@ -16,7 +16,7 @@ local find, format, gmatch, gsub, lower, match, sub, upper =
 local byte, char = string.byte, string.char
 local concat = table.concat
 local bad, bad_because, strerror = core.bad, native.bad_because, native.strerror
-local raise = core.raise
+local raise, timeout_of = core.raise, core.timeout_of
 local register, cancel, suspend = core.register, core.cancel, core.suspend
 local set_timeout, check_may_wait = core.set_timeout, core.check_may_wait
 local now, hold, defer, call_guarded = native.now, core.hold, core.defer, core.call_guarded
@@ -498,7 +498,8 @@ local function request(options, name, url_at, body_at)
         proxy, why = parse_proxy(proxy)
         if not proxy then bad("proxy", name, (gsub(why, " expected$", "")), options.proxy) end
     end
-    local redirects = options.max_redirects
+    local redirects, timeout = options.max_redirects, options.timeout
+    if timeout == nil then timeout = 0 end
     local ask = {
         name = name,
         body_at = body_at,
@@ -509,11 +510,12 @@ local function request(options, name, url_at, body_at)
         trailers = trailers,
         tls = tls,
         given_proxy = proxy,
-        timeout = check.seconds(options.timeout, "timeout", name, 0),
+        timeout = timeout_of(timeout, "timeout", name),
         redirect = check.boolean(options.redirect, "redirect", name, true),
         max_redirects = check.whole(redirects, "max_redirects", name, REDIRECTS_MAX, 0, 1000),
     }
     check_may_wait()
+    if ask.timeout < 0 then return false, TIMEOUT, strerror(TIMEOUT) end
     return run(target, ask)
 end
 

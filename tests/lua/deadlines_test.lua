@@ -11,6 +11,7 @@ local path = os.tmpname()
 os.remove(path)
 local _, unix = assert(tcp.listens(path))
 local into = buffer.new(16)
+local _, datagrams = assert(udp.open(sockets.HOST, 0))
 
 -- Calls that wait, by the timeout.
 local waits = {
@@ -25,7 +26,22 @@ local waits = {
     recv_from_one = function(t) return context.recv(me, t) end,
     query = function(t) return context.query(me, "question", t) end,
     wait = function(t) return context.wait(me + 1, t) end,
+    read_bytes = function(t) return client:read_bytes(1, t) end,
+    read_until = function(t) return client:read_until("x", 9, t) end,
+    udp = function(t) return udp.read(datagrams, t) end,
 }
+-- A text follows the code.
+local explained = {}
+if http then
+    local url = "http://127.0.0.1:" .. port
+    explained.request = function(t) return http.request({ url = url, timeout = t }) end
+    explained.get = function(t) return http.get(url, { timeout = t }) end
+    explained.post = function(t) return http.post(url, "x", { timeout = t }) end
+end
+if websocket then
+    local url = "ws://127.0.0.1:" .. port
+    explained.websocket = function(t) return websocket.connect(url, { timeout = t }) end
+end
 
 tap.test("a deadline that has passed", function()
     for name, wait in pairs(waits) do
@@ -33,6 +49,10 @@ tap.test("a deadline that has passed", function()
             local got = { wait(timeout) }
             ok(got[1] == false and got[2] == 208 and #got == 2, name, tostring(got[2]))
         end
+    end
+    for name, wait in pairs(explained) do
+        local got = { wait(-0.5) }
+        ok(got[1] == false and got[2] == 208 and got[3] == "timeout", name, tostring(got[3]))
     end
     -- Nothing was begun, and what is there stays.
     is(listener:stat().backlog, 0, "nobody has connected")
@@ -71,6 +91,10 @@ tap.test("what is no time", function()
         tap.raises(name, "-inf", wait, -math.huge)
         tap.raises(name, "number of seconds", wait, {})
     end
+    for name, wait in pairs(explained) do
+        tap.raises(name, "finite number of seconds", wait, 0 / 0)
+        tap.raises(name, "number of seconds", wait, {})
+    end
 end)
 
 tap.test("timers", function()
@@ -98,4 +122,5 @@ unix:close()
 os.remove(path)
 client:close()
 server:close()
+datagrams:close()
 tap.done()
