@@ -42,7 +42,7 @@ const STREAM_FUNCTIONS: [&str; 15] = [
 
 /// What of LuaJIT runs long, or is called by what does, what nests on the C stack, calls finalisers,
 /// sets hooks and finds functions in C: src/vm/linked.rs.
-const LINKED_FUNCTIONS: [&str; 10] = [
+const LINKED_FUNCTIONS: [&str; 9] = [
     "dlsym",
     "lj_lex_next",
     "lj_str_find",
@@ -52,8 +52,11 @@ const LINKED_FUNCTIONS: [&str; 10] = [
     "lua_call",
     "lua_gethook",
     "lua_lessthan",
-    "lua_sethook",
 ];
+
+/// What .cargo/config.toml gives other names.
+const RENAMED_FUNCTIONS: [(&str, &str); 2] =
+    [("lua_yield", "node_lua_vm_yield"), ("lua_sethook", "node_lua_vm_sethook")];
 
 /// What adds keys to tables: src/vm/tables.rs.
 const TABLE_FUNCTIONS: [&str; 4] =
@@ -93,13 +96,18 @@ fn embed_jit_modules() {
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=CFLAGS");
-    println!("cargo:rustc-check-cfg=cfg(renames_yield)");
-    if env::var("CFLAGS").is_ok_and(|flags| flags.contains("-Dlua_yield=node_lua_vm_yield")) {
-        println!("cargo:rustc-cfg=renames_yield");
+    println!("cargo:rustc-check-cfg=cfg(renames)");
+    let flags = env::var("CFLAGS").unwrap_or_default();
+    let is_renamed = |(name, other): (&str, &str)| flags.contains(&format!("-D{name}={other}"));
+    let renames = RENAMED_FUNCTIONS.into_iter().all(is_renamed);
+    if renames {
+        println!("cargo:rustc-cfg=renames");
     }
+    let sethook = if renames { "node_lua_vm_sethook" } else { "lua_sethook" };
     embed_jit_modules();
     println!("cargo:rustc-link-arg-bins=-rdynamic");
-    let wrapped = ["setitimer", "_Unwind_DeleteException", "lj_prng_seed_secure", "lj_gc_freeall"];
+    let wrapped =
+        ["setitimer", "_Unwind_DeleteException", "lj_prng_seed_secure", "lj_gc_freeall", sethook];
     for function in STREAM_FUNCTIONS.iter().chain(&LINKED_FUNCTIONS).chain(&wrapped) {
         println!("cargo:rustc-link-arg-bins=-Wl,--wrap={function}");
     }

@@ -462,6 +462,43 @@ fn a_context_that_waits_hears_of_signals_by_c_modules() {
     }
 }
 
+/// The module has one variable for the coroutine that has asked last, for all contexts.
+#[cfg(renames)]
+#[test]
+fn handlers_of_a_c_module_serve_one_context_at_a_time() {
+    let (folder, head) = with_module();
+    let child = "
+        local told = 0
+        print('first', S.on(USR1, 'action', function() told = told + 1 end))
+        context.send(context.parent(), 'up')
+        context.recv(context.parent())
+        for i = 1, 20 do
+          S.send(USR1)
+          assert(told == i * 2 - 1)
+          os.execute('kill -USR1 $PPID')
+          while told < i * 2 do end
+        end
+        print('told', told)";
+    folder.write("child.lua", format!("{head}{child}"));
+    let code = "
+        local child = context.create((arg[0]:gsub('main.lua$', 'child.lua')))
+        context.recv(child)
+        for _, how in ipairs { 'action', 'information', 'signal' } do
+          coroutine.wrap(function() print(how, S.on(USR1, how, print), S.on(12, how, print)) end)()
+        end
+        collectgarbage()
+        context.send(child, 'go')
+        context.wait(child)
+        print('main', S.on(USR1, 'action', function() print('heard') end))
+        S.send(USR1)";
+    let done = run(unignored().arg(folder.write("main.lua", head + code))).succeeded();
+    let expected = "first\tdefault\naction\terror\terror\ninformation\terror\terror\n\
+                    signal\tother\tother\ntold\t40\nmain\tdefault\nheard\n";
+    assert_eq!(done.stdout, expected, "{done}");
+    let refused = "signal 10: no handler (EBUSY): those of this C module serve another context";
+    assert_eq!(done.stderr.matches(refused).count(), 3, "{done}");
+}
+
 #[test]
 fn handlers_of_c_modules_go_with_their_context() {
     let (folder, head) = with_module();

@@ -113,13 +113,13 @@ fn why_not_wait(lua: Stack<'_>) -> u8 {
     }
 }
 
-#[cfg(renames_yield)]
+#[cfg(renames)]
 unsafe extern "C-unwind" {
     /// LuaJIT's `lua_yield`: see .cargo/config.toml.
     #[link_name = "node_lua_vm_yield"]
     pub(crate) fn vm_yield(raw: *mut lua_State, results: c_int) -> c_int;
 }
-#[cfg(not(renames_yield))]
+#[cfg(not(renames))]
 pub(crate) use mlua::ffi::lua_yield as vm_yield;
 
 /// What C modules call to yield. In a root coroutine, which counts as the main one, that raises, as
@@ -127,7 +127,7 @@ pub(crate) use mlua::ffi::lua_yield as vm_yield;
 ///
 /// # Safety
 /// As for LuaJIT's function of this name.
-#[cfg(renames_yield)]
+#[cfg(renames)]
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn lua_yield(raw: *mut lua_State, results: c_int) -> c_int {
     const TEXT: &std::ffi::CStr = c"attempt to yield across C-call boundary: a C function yields \

@@ -4,7 +4,11 @@
 //! right on the thread that runs the state, while the state is alive. So it is called there alone:
 //! a signal that another thread gets is sent on to that one, or waits for the state's next turn,
 //! which it brings about. When the state ends, the signal does what it did before.
+//!
+//! What such a module remembers it keeps in variables, of which all states share one set: so its
+//! handlers serve one state at a time, and the hook is for that one, whoever has asked since.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
@@ -16,6 +20,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::hook;
 use super::state::State;
+use crate::os::errno::set_errno;
 use crate::os::{signal, thread};
 use crate::rt;
 
@@ -65,6 +70,11 @@ static ENTRIES: [Entry; SIGNALS] = [const {
 /// Of each signal with an entry: what it did before, and what brings about a turn of the context.
 static KEPT: Mutex<BTreeMap<usize, (Action, Option<Waker>)>> = Mutex::new(BTreeMap::new());
 
+thread_local! {
+    /// This thread is in a module's handler.
+    static IS_HANDLING: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Where a byte is written for [`wake_all`] to be called; 0 for nowhere.
 static BELL: AtomicI32 = AtomicI32::new(0);
 
@@ -113,6 +123,15 @@ pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int 
     keep_coroutine(handler);
     hang_bell();
     let waker = MAKE_WAKER.get().map(|make| make());
+    let mut kept = kept();
+    if is_used_beside(raw, handler) {
+        log::warn!(
+            "signal {number}: no handler (EBUSY): those of this C module serve another context, \
+             and one at a time"
+        );
+        set_errno(libc::EBUSY);
+        return -1;
+    }
     let mut action = *wanted;
     action.sa_sigaction = on_signal as *const () as usize;
     action.sa_flags |= libc::SA_SIGINFO;
@@ -133,8 +152,18 @@ pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int 
     // Release: who finds the state finds the rest.
     entry.state.store(raw, Ordering::Release);
     hook::with_account(|account| account.has_handlers.set(true));
-    kept().entry(number as usize).or_insert((before, None)).1 = waker;
+    kept.entry(number as usize).or_insert((before, None)).1 = waker;
     0
+}
+
+/// Whether handlers of a function's module serve another state.
+fn is_used_beside(raw: *mut lua_State, function: usize) -> bool {
+    let module = module_of(function);
+    ENTRIES.iter().any(|entry| {
+        let state = entry.state.load(Ordering::Relaxed);
+        let is_other = !state.is_null() && state != raw;
+        is_other && module_of(entry.handler.load(Ordering::Relaxed)) == module
+    })
 }
 
 /// `sigaction`, which tells of the module's handler where ours is.
@@ -162,15 +191,17 @@ unsafe fn query(
 
 /// Whether a function is one of this program's.
 fn is_ours(function: usize) -> bool {
-    let base_of = |address: usize| {
-        // SAFETY: all zero is a record; the address is looked up, whatever it is.
-        unsafe {
-            let mut found: libc::Dl_info = std::mem::zeroed();
-            let address = std::ptr::with_exposed_provenance(address);
-            (libc::dladdr(address, &raw mut found) != 0).then_some(found.dli_fbase)
-        }
-    };
-    base_of(function) == base_of(on_signal as *const () as usize)
+    module_of(function) == module_of(on_signal as *const () as usize)
+}
+
+/// Where the library, or the program, that a function is part of begins.
+fn module_of(function: usize) -> Option<*mut c_void> {
+    // SAFETY: all zero is a record; the address is looked up, whatever it is.
+    unsafe {
+        let mut found: libc::Dl_info = std::mem::zeroed();
+        let address = std::ptr::with_exposed_provenance(function);
+        (libc::dladdr(address, &raw mut found) != 0).then_some(found.dli_fbase)
+    }
 }
 
 /// Keeps the coroutine that has called a module's function, which the module may use as long as its
@@ -233,9 +264,40 @@ unsafe fn call(entry: &Entry, number: c_int, info: *mut Info, context: *mut c_vo
     entry.is_pending.store(false, Ordering::Relaxed);
     let handler = entry.handler.load(Ordering::Relaxed);
     if handler != 0 {
+        let before = IS_HANDLING.replace(true);
         // SAFETY: what was given as handler; one that takes the number alone ignores the rest.
         unsafe { std::mem::transmute::<usize, Handler>(handler)(number, info, context) };
+        IS_HANDLING.set(before);
     }
+}
+
+#[cfg(renames)]
+unsafe extern "C" {
+    /// LuaJIT's `lua_sethook`: see .cargo/config.toml.
+    fn node_lua_vm_sethook(
+        raw: *mut lua_State,
+        hook: Option<ffi::lua_Hook>,
+        mask: c_int,
+        count: c_int,
+    ) -> c_int;
+}
+
+/// What C modules call to set a hook. In a handler that is for the state that runs: the coroutine
+/// that the module remembers may be another state's since, or gone.
+///
+/// # Safety
+/// As for LuaJIT's function of this name.
+#[cfg(renames)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lua_sethook(
+    raw: *mut lua_State,
+    hook: Option<ffi::lua_Hook>,
+    mask: c_int,
+    count: c_int,
+) -> c_int {
+    let raw = if IS_HANDLING.get() { hook::running() } else { raw };
+    // SAFETY: a live state, which this thread runs.
+    unsafe { node_lua_vm_sethook(raw, hook, mask, count) }
 }
 
 /// This thread is about to run a state with handlers: those are called whose signals have come.

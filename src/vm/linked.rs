@@ -30,6 +30,7 @@ unsafe extern "C-unwind" {
     ) -> c_int;
     fn __real_lj_vm_call(raw: *mut lua_State, base: *mut c_void, results: c_int);
     fn __real_lj_lex_next(lexer: *mut Lexer);
+    #[cfg_attr(renames, link_name = "__real_node_lua_vm_sethook")]
     fn __real_lua_sethook(
         raw: *mut lua_State,
         hook: Option<lua_Hook>,
@@ -165,7 +166,8 @@ unsafe extern "C-unwind" fn __wrap_lj_vm_resume(
 ///
 /// # Safety
 /// As that function's.
-#[unsafe(no_mangle)]
+#[cfg_attr(renames, unsafe(export_name = "__wrap_node_lua_vm_sethook"))]
+#[cfg_attr(not(renames), unsafe(no_mangle))]
 unsafe extern "C" fn __wrap_lua_sethook(
     raw: *mut lua_State,
     hook: Option<lua_Hook>,
