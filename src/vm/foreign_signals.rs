@@ -75,6 +75,9 @@ thread_local! {
     static IS_HANDLING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// That a handler was refused is told once: a script could fill the log with it.
+static IS_REFUSAL_TOLD: AtomicBool = AtomicBool::new(false);
+
 /// Where a byte is written for [`wake_all`] to be called; 0 for nowhere.
 static BELL: AtomicI32 = AtomicI32::new(0);
 
@@ -125,10 +128,12 @@ pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int 
     let waker = MAKE_WAKER.get().map(|make| make());
     let mut kept = kept();
     if is_used_beside(raw, handler) {
-        log::warn!(
-            "signal {number}: no handler (EBUSY): those of this C module serve another context, \
-             and one at a time"
-        );
+        if !IS_REFUSAL_TOLD.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "signal {number}: no handler (EBUSY): those of this C module serve another \
+                 context, and one at a time (told once)"
+            );
+        }
         set_errno(libc::EBUSY);
         return -1;
     }
