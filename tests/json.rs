@@ -312,3 +312,47 @@ fn confined_contexts_have_both() {
     let done = run(node_lua().arg(&main).arg(&worker));
     assert_eq!(done.succeeded().stdout, "good\n");
 }
+
+/// Libraries of LuaJIT are opened when they are looked up, and so is what a module makes for itself:
+/// whatever comes first, the other finds its own.
+#[test]
+fn marks_are_nothing_that_the_library_keeps_elsewhere() {
+    const LOOK: &str = "
+        local marks = {}
+        for i, t in ipairs { json.array {}, json.object {}, msgpack.ext(1, 'x') } do
+          marks[i] = getmetatable(t)
+          assert(next(marks[i]) == nil, 'it shows something')
+        end
+        assert(marks[1] ~= marks[2] and marks[2] ~= marks[3] and marks[1] ~= marks[3])
+        assert(json.encode(json.object {}) == '{}' and json.encode(json.array {}) == '[]')
+        assert(not pcall(json.object, setmetatable({}, package)), 'package is a mark')
+        assert(type(package.preload) == 'table' and type(package.loaded) == 'table')
+        assert(type(module) == 'function')
+        assert(require 'cjson'.encode { require 'cjson'.empty_array } == '[[]]')
+        assert(require 'packet'.layout and require 'supervisor'.start)
+        local f = setfenv(function() return x end, setmetatable({}, { __index = { x = 5 } }))
+        assert(f() == 5)
+        print 'well'";
+    for first in [
+        "",
+        "json.encode(1)",
+        "json.decode('{}')",
+        "json.array {}",
+        "json.object {}",
+        "msgpack.encode(1)",
+        "msgpack.ext(1, 'x')",
+        "require 'cjson'",
+        "require 'packet'",
+        "print(package.path)",
+        "module('other', package.seeall) print(json.encode(json.object {})) setfenv(1, _G)",
+    ] {
+        for confined in ["", "deny = { 'io' }", "deny = { 'ffi', 'io', 'os', 'loadlib' }"] {
+            let folder = Folder::new();
+            folder.write("child.lua", format!("{first}\n{LOOK}"));
+            let code = format!("context.create {{ file = 'child.lua', {confined} }}");
+            let mut command = node_lua();
+            let done = run(command.current_dir(folder.path("")).args(["-e", &code])).succeeded();
+            assert!(done.stdout.ends_with("well\n"), "{first}, {confined}: {done}");
+        }
+    }
+}

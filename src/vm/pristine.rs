@@ -17,13 +17,10 @@ use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction};
 
+use super::kept::Kept;
 use super::layout::{self, Function};
 use super::stack::{Stack, function};
 use super::{chunk_cache, standard, stock};
-
-/// A registry key, far from the small ones that `luaL_ref` hands out: the metatable of
-/// environments.
-const KEY_METATABLE: i64 = 0x6e6c_0012;
 
 /// The table of globals.
 const GLOBALS: &CStr = c"_G";
@@ -163,7 +160,7 @@ pub(crate) fn set_environment(lua: Stack<'_>) {
 
 /// Pushes the metatable of environments.
 fn push_metatable(lua: Stack<'_>) {
-    lua.entry(ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
+    lua.entry(ffi::LUA_REGISTRYINDEX, Kept::Environments as i64);
     if lua.kind(-1) == ffi::LUA_TTABLE {
         return;
     }
@@ -174,7 +171,7 @@ fn push_metatable(lua: Stack<'_>) {
     lua.push_boolean(false);
     lua.set_field(-2, c"__metatable");
     lua.push_copy(-1);
-    lua.set_entry(ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
+    lua.set_entry(ffi::LUA_REGISTRYINDEX, Kept::Environments as i64);
 }
 
 /// The `__index` of environments, and of what stands for libraries in them: tables that hold the

@@ -9,6 +9,7 @@ use std::ffi::{CStr, c_int};
 
 use mlua::ffi::{self, lua_CFunction};
 
+use super::kept::Kept;
 use super::stack::{Stack, TABLE, function};
 use super::state::SetPaths;
 use super::{stdio, stock};
@@ -48,11 +49,6 @@ const WITHHELD: [&CStr; 12] = [
     c"xpcall",
     COROUTINE,
 ];
-
-/// Registry keys, far from the small ones that `luaL_ref` hands out: the table `package`, and the
-/// function `module`, once they are there.
-const KEY_PACKAGE: i64 = 0x6e6c_0011;
-const KEY_MODULE: i64 = 0x6e6c_0013;
 
 // The upvalues of `look_up`: a bit for each library that is open, and from then on how many names
 // were not found; what random numbers begin with; what is withheld.
@@ -240,7 +236,7 @@ fn call_without_metatable(lua: Stack<'_>, globals: c_int, name: &CStr, open: lua
 /// Pushes the table `package`, and opens it if need be. The library may ask for it before scripts
 /// do, which is not to show.
 pub(crate) fn push_package(lua: Stack<'_>) {
-    lua.entry(ffi::LUA_REGISTRYINDEX, KEY_PACKAGE);
+    lua.entry(ffi::LUA_REGISTRYINDEX, Kept::Package as i64);
     if lua.kind(-1) == ffi::LUA_TTABLE {
         return;
     }
@@ -256,7 +252,7 @@ pub(crate) fn push_package(lua: Stack<'_>) {
         call_without_metatable(lua, globals, c"package", ffi::luaopen_package);
         stock::install_in(lua, c"package");
         take(c"module");
-        lua.set_entry(ffi::LUA_REGISTRYINDEX, KEY_MODULE);
+        lua.set_entry(ffi::LUA_REGISTRYINDEX, Kept::Module as i64);
         take(c"package");
         for name in [c"module", c"require", c"package"] {
             lua.push_text(name.to_bytes());
@@ -265,7 +261,7 @@ pub(crate) fn push_package(lua: Stack<'_>) {
         }
     }
     lua.push_copy(-1);
-    lua.set_entry(ffi::LUA_REGISTRYINDEX, KEY_PACKAGE);
+    lua.set_entry(ffi::LUA_REGISTRYINDEX, Kept::Package as i64);
     lua.insert(globals);
     lua.set_top(globals);
     if let Some(SetPaths(set)) = lua.account().paths.take() {
@@ -276,7 +272,7 @@ pub(crate) fn push_package(lua: Stack<'_>) {
 /// Has this called once there is the table `package`, which is on top then.
 pub(crate) fn set_paths(lua: Stack<'_>, set: Box<dyn FnOnce(Stack<'_>)>) {
     lua.account().paths.replace(Some(SetPaths(set)));
-    lua.entry(ffi::LUA_REGISTRYINDEX, KEY_PACKAGE);
+    lua.entry(ffi::LUA_REGISTRYINDEX, Kept::Package as i64);
     if lua.kind(-1) == ffi::LUA_TTABLE
         && let Some(SetPaths(set)) = lua.account().paths.take()
     {
@@ -337,7 +333,7 @@ fn restore(lua: Stack<'_>) {
         lua.push_text(name.to_bytes());
         match name.to_bytes() {
             b"package" => lua.push_copy(package),
-            b"module" => lua.entry(ffi::LUA_REGISTRYINDEX, KEY_MODULE),
+            b"module" => lua.entry(ffi::LUA_REGISTRYINDEX, Kept::Module as i64),
             _ => lua.push_copy(ffi::lua_upvalueindex(at)),
         }
         lua.raw_set(1);

@@ -21,6 +21,7 @@ use crate::buf::{
     FRAME_INLINE_MAX, INLINE_MAX, NlBuffer, Piece, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES,
 };
 use crate::vm::blame;
+use crate::vm::kept::Kept;
 use crate::vm::stack::{Stack, function};
 use crate::vm::userdata::{self, Maker};
 
@@ -33,11 +34,6 @@ pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
     (c"buffer_is_live", function(is_live)),
     (c"buffer_new", function(new)),
 ];
-
-/// Registry keys, far from the small ones that `luaL_ref` hands out.
-const KEY_METATABLE: i64 = 0x6e6c_0001;
-const KEY_ENVIRONMENT: i64 = 0x6e6c_0002;
-const KEY_METHODS: i64 = 0x6e6c_0003;
 
 /// What is said of a released buffer.
 const RELEASED: &str = "buffer is released (release() gives its memory back for good; clear() \
@@ -82,7 +78,7 @@ fn describe(stack: Stack<'_>, index: c_int) -> Option<&'static str> {
 pub fn open(lua: Stack<'_>) {
     blame::describe_with(describe);
     lua.push_table(0, 0);
-    lua.set_entry(ffi::LUA_REGISTRYINDEX, KEY_METHODS);
+    lua.set_entry(ffi::LUA_REGISTRYINDEX, Kept::BufferMethods as i64);
 }
 
 /// What makes buffers. With the first of them, which few contexts need, the metatable is made, and
@@ -100,7 +96,7 @@ fn maker(lua: Stack<'_>) -> Maker<'_> {
 /// Fills in the methods, but for those that a script has replaced, and creates the metatable.
 #[cold]
 fn fill(lua: Stack<'_>) {
-    lua.entry(ffi::LUA_REGISTRYINDEX, KEY_METHODS);
+    lua.entry(ffi::LUA_REGISTRYINDEX, Kept::BufferMethods as i64);
     for (name, function) in METHODS {
         lua.push_text(name.to_bytes());
         lua.push_copy(-1);
@@ -125,8 +121,8 @@ fn fill(lua: Stack<'_>) {
         lua.set_field(-2, name);
     }
     let (table, token) = (lua.address(-1), lua.address(-2));
-    lua.set_entry(ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
-    lua.set_entry(ffi::LUA_REGISTRYINDEX, KEY_ENVIRONMENT);
+    lua.set_entry(ffi::LUA_REGISTRYINDEX, Kept::BufferMetatable as i64);
+    lua.set_entry(ffi::LUA_REGISTRYINDEX, Kept::BufferEnvironment as i64);
     lua.account().set_buffer_metatable(table, token);
     lua.pop();
 }
@@ -398,15 +394,15 @@ pub(super) fn discharge(lua: Stack<'_>, buffer: &mut NlBuffer) {
 
 /// `native.buffer_table()`: the table of methods, which may be empty still.
 fn table(lua: Stack<'_>) -> c_int {
-    lua.entry(ffi::LUA_REGISTRYINDEX, KEY_METHODS);
+    lua.entry(ffi::LUA_REGISTRYINDEX, Kept::BufferMethods as i64);
     1
 }
 
 /// `native.buffer_methods()`: the same, filled, and what `getmetatable` shows of a buffer.
 fn methods(lua: Stack<'_>) -> c_int {
-    lua.entry(ffi::LUA_REGISTRYINDEX, KEY_METHODS);
+    lua.entry(ffi::LUA_REGISTRYINDEX, Kept::BufferMethods as i64);
     maker(lua);
-    lua.entry(ffi::LUA_REGISTRYINDEX, KEY_METATABLE);
+    lua.entry(ffi::LUA_REGISTRYINDEX, Kept::BufferMetatable as i64);
     lua.field(-1, c"__metatable");
     lua.remove(-2);
     2

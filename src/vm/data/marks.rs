@@ -2,6 +2,7 @@
 
 use mlua::ffi;
 
+use crate::vm::kept::Kept;
 use crate::vm::stack::Stack;
 
 /// What a table is marked as.
@@ -19,24 +20,32 @@ pub(crate) enum Mark {
 
 const ALL: [Mark; 4] = [Mark::Array, Mark::Object, Mark::EmptyArray, Mark::Extension];
 
-/// Where the registry has them, far from the small keys that `luaL_ref` hands out.
-const KEYS: i64 = 0x6e6c_0010;
+/// Where the registry has one.
+fn key_of(mark: Mark) -> i64 {
+    let kept = match mark {
+        Mark::Array => Kept::Array,
+        Mark::Object => Kept::Object,
+        Mark::EmptyArray => Kept::EmptyArray,
+        Mark::Extension => Kept::Extension,
+    };
+    kept as i64
+}
 
 /// Pushes a mark, which is made when it is first asked for.
 pub(crate) fn push_mark(lua: Stack<'_>, mark: Mark) {
-    lua.entry(ffi::LUA_REGISTRYINDEX, KEYS + mark as i64);
+    lua.entry(ffi::LUA_REGISTRYINDEX, key_of(mark));
     if lua.kind(-1) != ffi::LUA_TTABLE {
         lua.set_top(-2);
         lua.push_table(0, 0);
         lua.push_copy(-1);
-        lua.set_entry(ffi::LUA_REGISTRYINDEX, KEYS + mark as i64);
+        lua.set_entry(ffi::LUA_REGISTRYINDEX, key_of(mark));
     }
 }
 
 /// The addresses of the marks that there are; nothing is allocated.
 pub(super) fn addresses(lua: Stack<'_>) -> [u64; ALL.len()] {
     ALL.map(|mark| {
-        lua.entry(ffi::LUA_REGISTRYINDEX, KEYS + mark as i64);
+        lua.entry(ffi::LUA_REGISTRYINDEX, key_of(mark));
         let address = lua.address(-1) as u64;
         lua.set_top(-2);
         address
