@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use support::{Done, Folder, files, node_lua, repository, run};
 
 fn sources() -> Vec<PathBuf> {
-    let folders = ["", "/buffer", "/context", "/core", "/packet", "/tcp", "/udp"];
+    let folders =
+        ["", "/buffer", "/context", "/core", "/http", "/packet", "/tcp", "/udp", "/websocket"];
     folders.iter().flat_map(|folder| files(&format!("lua{folder}"), "lua")).collect()
 }
 

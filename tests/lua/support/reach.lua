@@ -149,6 +149,18 @@ if json and msgpack then
     reach(json.array({}), "array")
     reach(json.object({}), "object")
     reach(msgpack.ext(1, ""), "ext")
+    -- They are that and nothing else: see KNOWN below.
+    local marks = { array = json.array(), object = json.object(), ext = msgpack.ext(1, "") }
+    for name, marked in pairs(marks) do
+        marks[name] = getmetatable(marked)
+    end
+    marks.empty = cjson.empty_array_mt
+    for name, mark in pairs(marks) do
+        for other, another in pairs(marks) do
+            if mark == another and name ~= other then tell("marks %s, %s are one", name, other) end
+        end
+        if next(mark) ~= nil or getmetatable(mark) then tell("mark %s is something else", name) end
+    end
 end
 reach(_G, "_G")
 local packet, supervisor = require("packet"), require("supervisor")
