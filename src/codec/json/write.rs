@@ -9,8 +9,9 @@ use crate::codec::Error;
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// Whole numbers below are written without an exponent.
-const PLAIN_MAX: f64 = 1e16;
+/// Whole numbers up to here are written without point and exponent; others would be read as 64-bit
+/// integers.
+const PLAIN_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Where text goes.
 pub trait Sink {
@@ -272,7 +273,7 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
         if value == 0.0 {
             return self.append(b"-0");
         }
-        if value.fract() == 0.0 && value.abs() < PLAIN_MAX {
+        if value.fract() == 0.0 && value.abs() <= PLAIN_MAX {
             return self.serialize_i64(value as i64);
         }
         self.append(zmij::Buffer::new().format_finite(value).as_bytes())
