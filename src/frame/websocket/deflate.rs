@@ -72,12 +72,13 @@ impl Unpacking {
         &self.body[..self.filled]
     }
 
-    /// Unpacks as much as there is credit for, in bytes taken or made; whether that is all.
-    pub(super) fn go_on(&mut self, credit: &mut usize) -> Result<bool, Violation> {
+    /// Unpacks as much as there is credit for, in bytes taken or made; whether that is all. No more
+    /// memory than `room` is held for it.
+    pub(super) fn go_on(&mut self, credit: &mut usize, room: usize) -> Result<bool, Violation> {
         let all = self.packed.len() + TAIL.len();
         while *credit > 0 {
             if self.filled == self.body.len() {
-                self.grow();
+                self.grow(room)?;
             }
             let input = match self.packed.get(self.taken..) {
                 Some(rest) if !rest.is_empty() => &rest[..rest.len().min(PART_BYTES)],
@@ -114,7 +115,7 @@ impl Unpacking {
     }
 
     /// Makes room for the next part, of which one byte more than may be tells what is too much.
-    fn grow(&mut self) {
+    fn grow(&mut self, room: usize) -> Result<(), Violation> {
         let most = self.max.saturating_add(1);
         let part = match self.filled {
             0 => self.packed.len().saturating_mul(ROOM).clamp(ROOM_MIN, PART_BYTES),
@@ -122,10 +123,16 @@ impl Unpacking {
         };
         let wanted = (self.filled + part).min(most);
         if wanted > self.body.capacity() {
-            let room = wanted.max(2 * self.filled).min(most);
-            self.body.reserve_exact(room - self.filled);
+            // Others may have come to hold memory since the last part.
+            let room = room.saturating_sub(STATE_BYTES + self.packed.capacity());
+            if wanted > room {
+                return Err(Violation::no_room());
+            }
+            let capacity = wanted.max(2 * self.filled).min(most).min(room);
+            self.body.reserve_exact(capacity - self.filled);
         }
         self.body.resize(wanted, 0);
+        Ok(())
     }
 
     /// The message.

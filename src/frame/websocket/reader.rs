@@ -37,6 +37,12 @@ impl Violation {
         Violation { code: Close::INVALID, why: why.to_owned() }
     }
 
+    /// There is not as much memory.
+    pub fn no_room() -> Violation {
+        let why = "a message of more than the memory limit leaves room for".to_owned();
+        Violation { code: Close::TOO_BIG, why }
+    }
+
     pub(super) fn too_big(max: usize) -> Violation {
         Violation { code: Close::TOO_BIG, why: format!("a message of more than {max} bytes") }
     }
@@ -71,7 +77,7 @@ pub struct Reader {
     role: Role,
     may_pack: bool,
     max: usize,
-    /// The longest message that there is memory for.
+    /// The most memory that may be held for a message.
     room: usize,
     /// What has come of a head.
     head: [u8; Head::BYTES_MAX],
@@ -176,15 +182,28 @@ impl Reader {
         }
     }
 
+    /// So many bytes of the present message have come.
+    pub fn length(&self) -> usize {
+        self.body.len()
+    }
+
     /// What has come of the present message, behind which some of its payload may be received:
     /// [`Reader::received_directly`] is then told.
     pub fn body(&mut self) -> &mut BytesMut {
         &mut self.body
     }
 
-    /// Has what is packed be refused if it takes more memory than this.
+    /// Has what is packed be refused where it takes more memory than this.
     pub fn set_room(&mut self, bytes: usize) {
         self.room = bytes;
+    }
+
+    /// The same as [`Reader::held_bytes`], once so many more bytes of payload have come.
+    pub fn held_bytes_with(&self, more: usize) -> usize {
+        let (length, capacity) = (self.body.len(), self.body.capacity());
+        let is_room = length + more <= capacity;
+        // What is full takes as much again, or what has come.
+        self.held_bytes() + if is_room { 0 } else { capacity.max(more) }
     }
 
     /// Bytes of memory that are held for a message that is not whole.
@@ -308,7 +327,7 @@ impl Reader {
         self.checked = 0;
         let body = std::mem::take(&mut self.body);
         if is_packed {
-            let unpacking = Unpacking::new(body, self.max.min(self.room));
+            let unpacking = Unpacking::new(body, self.max);
             self.unpacking = Some((kind, Box::new(unpacking)));
             return self.unpack();
         }
@@ -319,7 +338,7 @@ impl Reader {
     fn unpack(&mut self) -> Result<Option<Event>, Violation> {
         let Some((kind, mut unpacking)) = self.unpacking.take() else { return Ok(None) };
         let is_text = kind == Kind::Text;
-        let is_whole = unpacking.go_on(&mut self.credit)?;
+        let is_whole = unpacking.go_on(&mut self.credit, self.room)?;
         if !is_whole {
             if is_text {
                 // So that not all of it is left to be looked at in the end.

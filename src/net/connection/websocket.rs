@@ -50,6 +50,14 @@ pub(super) struct WebSocket {
     heard: u64,
 }
 
+impl WebSocket {
+    /// So many bytes are received next where they stay, if what comes is much of one message.
+    fn directly(&self) -> Option<usize> {
+        let wanted = self.reader.wanted();
+        (wanted > GATHER_BYTES).then(|| wanted.min(GATHER_ROOM_BYTES.max(self.reader.length())))
+    }
+}
+
 /// What [`Connection::read_message`] found.
 #[derive(Debug)]
 pub enum Incoming {
@@ -101,6 +109,21 @@ impl Connection {
         self.websocket.as_ref().map_or(0, |websocket| websocket.reader.held_bytes())
     }
 
+    /// Bytes of memory that are going to be held while more of a message is waited for.
+    fn ahead_of_message(&self) -> usize {
+        let Some(websocket) = &self.websocket else { return 0 };
+        let coming = websocket.directly().unwrap_or(ReadBuffer::BYTES_MAX);
+        let half = websocket.reader.held_bytes();
+        websocket.reader.held_bytes_with(coming).max(half + ReadBuffer::BYTES_MAX)
+    }
+
+    /// Tells the reader how much may be held, which what others do changes.
+    fn tell_room(&mut self) {
+        if let (Some(held), Some(websocket)) = (&self.held, &mut self.websocket) {
+            websocket.reader.set_room(held.most().saturating_sub(self.buffered.block_bytes()));
+        }
+    }
+
     /// What the last [`Connection::read_message`] has done of what it may.
     pub fn message_work(&self) -> usize {
         self.websocket.as_ref().map_or(0, |websocket| CALL_WORK - websocket.reader.credit())
@@ -120,6 +143,7 @@ impl Connection {
                 if self.buffered.is_empty() && !is_unpacking {
                     break;
                 }
+                self.tell_room();
                 let found = self.look_at_buffered();
                 if let Some(incoming) = self.react(found) {
                     return incoming;
@@ -145,15 +169,10 @@ impl Connection {
                 self.read_waker.wake_by_ref();
                 return Incoming::Wait;
             }
-            let ahead = self.half_message_bytes() + ReadBuffer::BYTES_MAX;
-            if let (Some(held), Some(websocket)) = (&self.held, &mut self.websocket) {
-                websocket.reader.set_room(held.most() / 2);
-            }
+            self.tell_room();
+            let ahead = self.ahead_of_message();
             let found = match &self.held {
-                Some(held) if !held.may_be(ahead) => {
-                    let why = "a message of more than the memory limit leaves room for".to_owned();
-                    Err(Violation { code: Close::TOO_BIG, why })
-                }
+                Some(held) if !held.may_be(ahead) => Err(Violation::no_room()),
                 _ => match self.receive_frames(scratch) {
                     Ok(found) => found,
                     Err(error) => {
@@ -188,9 +207,13 @@ impl Connection {
     /// One read from the kernel; much of one message goes where it stays.
     fn receive_frames(&mut self, scratch: &mut ReadBuffer) -> io::Result<Found> {
         let Some(websocket) = &mut self.websocket else { return Ok(Ok(None)) };
+        let directly = websocket.directly();
         let (transport, reader) = (&self.transport, &mut websocket.reader);
-        let wanted = reader.wanted();
-        let (count, is_full, found) = if wanted <= GATHER_BYTES {
+        let (count, is_full, found) = if let Some(room) = directly {
+            scratch.clear();
+            let count = fill_block(reader.body(), room, |space| transport.receive(space))?;
+            (count, count == room, reader.received_directly(count))
+        } else {
             let (count, is_full) = scratch.fill(&[], 0, |space| transport.receive(space))?;
             let mut input = scratch.content();
             let found = reader.read(&mut input);
@@ -202,12 +225,6 @@ impl Connection {
                 self.buffered = Piece::copy(input);
             }
             (count, is_full, found)
-        } else {
-            scratch.clear();
-            let body = reader.body();
-            let room = wanted.min(GATHER_ROOM_BYTES.max(body.len()));
-            let count = fill_block(body, room, |space| transport.receive(space))?;
-            (count, count == room, reader.received_directly(count))
         };
         if websocket.is_timed {
             websocket.heard = rt::now();
