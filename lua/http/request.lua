@@ -229,7 +229,7 @@ local function conclude(handler, req, res, status, headers, body)
     req[ID] = 0
 end
 
-local M = {}
+local M = { response = response, METHOD = FIELDS.method }
 
 -- Most handlers look at the path: with it from the beginning the table need not grow for it.
 function M.new(id, path)

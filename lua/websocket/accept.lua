@@ -14,6 +14,7 @@ local each, lists = handshake.each, handshake.lists
 local SOCKET_CLOSED, TIMEOUT, UPGRADE_REFUSED = 203, 208, 223
 local INVALID, MESSAGE_TOO_LONG = 18, 21
 local BAD_REQUEST, UPGRADE_REQUIRED = 400, 426
+local NOT_UPGRADED = "the request cannot be upgraded"
 -- How long the client of a bare connection may take for its request.
 local PATIENCE = 10
 
@@ -62,20 +63,22 @@ end
 -- A request that module http has taken.
 local function accept_request(req, res, options)
     local requests = core.http_requests -- what lua/http knows of them, if there are some
-    if not requests or not requests.id_of(req) then
-        bad(1, "accept", "request of a handler of http.serve, or tcp socket,", req)
-    end
-    local headers = req.headers
-    local key, status, why = check_request(req.method, headers)
+    local id = requests and requests.id_of(req)
+    if not id then bad(1, "accept", "request of a handler of http.serve, or tcp socket,", req) end
+    if requests.request_of(res) ~= req then bad(2, "accept", "the answer of that request", res) end
+    -- As they came: fields of `req` and `res` may have been replaced.
+    local headers, response = native.http_headers(id), requests.response
+    if not headers then return false, SOCKET_CLOSED, strerror(SOCKET_CLOSED) end
+    local key, status, why = check_request(native.http_get(id, requests.METHOD), headers)
     if not key then
         -- The client is told; the handler need not.
-        res:status(status)
+        response.status(res, status)
         if status == UPGRADE_REQUIRED then
-            res:header("upgrade", "websocket")
-            res:header("sec-websocket-version", "13")
+            response.header(res, "upgrade", "websocket")
+            response.header(res, "sec-websocket-version", "13")
         end
-        res:header("content-type", "text/plain")
-        res:finish(why .. "\n")
+        response.header(res, "content-type", "text/plain")
+        response.finish(res, why .. "\n")
         return false, UPGRADE_REFUSED, why
     end
     local head, window, protocol = answer(key, headers, options)
@@ -86,7 +89,7 @@ local function accept_request(req, res, options)
         core.guard(socket)
         return parts.start(socket, false, options, window, protocol)
     end
-    return false, socket, socket == INVALID and "the request cannot be upgraded" or strerror(socket)
+    return false, socket, socket == INVALID and NOT_UPGRADED or strerror(socket)
 end
 
 local TEXTS = { [BAD_REQUEST] = "Bad Request", [UPGRADE_REQUIRED] = "Upgrade Required" }

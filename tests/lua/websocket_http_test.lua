@@ -52,4 +52,46 @@ tap.test("in a handler of http.serve", function()
     server:close(0)
 end)
 
+-- What a handler passes, and what it has done to its request before.
+tap.test("a request that is none any more, or not as it came", function()
+    local seen = {}
+    local server
+    server = check(http.serve("127.0.0.1", 0, function(req, res)
+        local kind = req.path
+        if kind == "/without" then
+            seen[kind] = select(2, pcall(websocket.accept, req))
+        elseif kind == "/other" then
+            seen[kind] = select(2, pcall(websocket.accept, req, {}))
+        elseif kind == "/over" then
+            res:finish("over")
+            seen[kind] = select(2, websocket.accept(req, res))
+            return
+        else
+            rawset(req, "headers", kind == "/headers" and 5 or nil)
+            rawset(req, "method", 5)
+            rawset(res, "status", error)
+            seen[kind] = select(2, websocket.accept(req, res))
+            return
+        end
+        return 200, nil, "told"
+    end))
+    local url = ("http://127.0.0.1:%d"):format(server:port())
+    for _, case in ipairs({
+        { "/without", 200, "bad argument #2 to 'accept' (the answer of that request expected" },
+        { "/other", 200, "bad argument #2 to 'accept' (the answer of that request expected" },
+        { "/over", 200, 203 },
+        { "/headers", 426, 223 },
+        { "/replaced", 426, 223 },
+    }) do
+        local path, status, expected = unpack(case)
+        is(check(http.get(url .. path)).status, status, path)
+        if type(expected) == "number" then
+            is(seen[path], expected, path .. ": code")
+        else
+            ok(tostring(seen[path]):find(expected, 1, true), path .. ": error", seen[path])
+        end
+    end
+    server:close(0)
+end)
+
 tap.done()
