@@ -18,6 +18,11 @@ use crate::vm::stack::{Stack, function};
 pub(super) const FUNCTIONS: super::native::Functions =
     &[(c"data_mark", function(mark)), (c"data_constants", function(push_constants))];
 
+/// All that the modules `json`, `cjson` and `msgpack` call, which needs buffers, but no context.
+#[cfg(all(feature = "json", feature = "msgpack"))]
+pub const DATA_FUNCTIONS: &[super::native::Functions] =
+    &[FUNCTIONS, super::json::FUNCTIONS, super::msgpack::FUNCTIONS];
+
 /// Levels that are written and read if no option says otherwise.
 pub(super) const DEPTH: u32 = 1000;
 

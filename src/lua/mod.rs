@@ -74,6 +74,8 @@ mod websocket;
 pub use buffer::values::BufferValues;
 pub use command::{CommandLine, Step};
 pub use confine::Deny;
+#[cfg(all(feature = "json", feature = "msgpack"))]
+pub use data::DATA_FUNCTIONS;
 pub use fault::init;
 pub use program::{LuaProgram, Paths, Script, Source};
 pub use quota::Quota;

@@ -3,6 +3,8 @@
 mod buffer;
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(all(feature = "json", feature = "msgpack"))]
+mod data;
 mod finaliser;
 mod framing;
 #[cfg(feature = "http")]
@@ -28,6 +30,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("buffer", buffer::run),
     #[cfg(feature = "cluster")]
     ("cluster", cluster::run),
+    #[cfg(all(feature = "json", feature = "msgpack"))]
+    ("data", data::run),
     ("finaliser", finaliser::run),
     ("framing", framing::run),
     #[cfg(feature = "http")]

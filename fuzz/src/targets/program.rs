@@ -5,7 +5,7 @@ use node_lua::vm::state::State;
 use super::super::vm;
 
 /// Bytes a state may use: an input that asks for more gets an error, and a new state after it.
-const MEMORY: usize = 256 << 20;
+pub(super) const MEMORY: usize = 256 << 20;
 
 /// After so many inputs a state is replaced: what leaks inside it shows as growth of the process.
 const RUNS_MAX: u32 = 20_000;
