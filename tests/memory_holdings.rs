@@ -551,7 +551,6 @@ fn what_is_read_and_written_counts_too() {
 /// What stays keeps pages that hold little else, which are of no use to what is longer.
 #[test]
 fn what_lies_between_counts_too() {
-    const LIMIT: u64 = 128;
     let folder = Folder::new();
     let script = "local deaf, live = ...
          live = {}
@@ -569,44 +568,17 @@ fn what_lies_between_counts_too() {
          local text = ('m'):rep(2 ^ 20)
          while context.send(deaf, text) do end";
     let case = folder.write("case.lua", script);
-    let (_, growth, done) = grow(&[case.to_str().unwrap(), &LIMIT.to_string()], "info");
-    assert!(growth <= 2 * LIMIT + SLACK, "{done}");
-    assert!(!done.stdout.contains("error"), "{done}");
+    let (limit, growth, done) = grow(&[case.to_str().unwrap(), "128"], "info");
+    assert!(growth <= 2 * limit + SLACK && !done.stdout.contains("error"), "{done}");
 }
 
 /// Many messages that unpack to much are unpacked at a time: what each has come to counts.
 #[cfg(feature = "websocket")]
 #[test]
 fn what_is_being_unpacked_counts_too() {
-    const LIMIT: u64 = 64;
-    let folder = Folder::new();
-    let script = "local _, _, _, _, attacker = ...
-         local _, listener = tcp.listen('127.0.0.1', 0)
-         local options, refused = { deflate = true, max_message = 2 ^ 28 }, 0
-         local begun = 0
-         listener:accept(function(_, sock)
-           local ok, socket = websocket.accept(sock, options)
-           begun = begun + 1
-           local _, code = socket:recv()
-           if code == 1009 then refused = refused + 1 end
-         end)
-         -- A zero, 39 MiB more of them, and the end of a block.
-         local packed = '\\98' .. ('\\24\\5\\163\\96\\20\\140\\130\\81\\48\\10\\70\\193\\40'):rep(20000)
-           .. '\\0\\0'
-         local frame = '\\194\\255' .. buffer.pack('>I8', #packed):tostring() .. '\\0\\0\\0\\0' .. packed
-         local head = 'GET / HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: websocket\\r\\n'
-           .. 'Connection: Upgrade\\r\\nSec-WebSocket-Version: 13\\r\\n'
-           .. 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n'
-           .. 'Sec-WebSocket-Extensions: permessage-deflate\\r\\n\\r\\n'
-         local count = 300
-         context.send(attacker, { port = listener:local_port(), count = count, data = head .. frame })
-         while begun < count or refused == 0 do timer.sleep(0.01) end
-         timer.sleep(1)
-         context.destroy()";
-    let case = folder.write("case.lua", script);
-    let (_, growth, done) = grow(&[case.to_str().unwrap(), &LIMIT.to_string()], "info");
-    assert!(growth <= 2 * LIMIT + SLACK, "{done}");
-    assert!(!done.stdout.contains("error"), "{done}");
+    let case = repository("tests/lua/support/unpacking.lua");
+    let (limit, growth, done) = grow(&[case.to_str().unwrap(), "64"], "info");
+    assert!(growth <= 2 * limit + SLACK && !done.stdout.contains("error"), "{done}");
 }
 
 /// Random programs, see `fuzz/holdings.lua`; `HOLDINGS_SECONDS` for longer, `HOLDINGS_SEED` to

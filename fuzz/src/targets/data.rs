@@ -71,9 +71,9 @@ fn let_go(lua: Stack<'_>) -> c_int {
 }
 
 /// `reference(bytes, rules)`: what others find in bytes, as `data.lua` describes a value, and on
-/// how many levels; nil and why if it is refused; nothing if it is too deep for them. In `rules`: j
-/// for JSON; e and a if empty lists, or all, are marked; n if null is left out; i if all numbers are
-/// doubles. More bytes may follow behind MessagePack.
+/// how many levels; nil and why if it is refused; nothing if it is too deep for them. In `rules`:
+/// j for JSON; e and a if empty lists, or all, are marked; n if null is left out; i if all numbers
+/// are doubles. More bytes may follow behind MessagePack.
 fn reference(lua: Stack<'_>) -> c_int {
     let (bytes, rules) = (lua.text(1).unwrap_or_default(), lua.text(2).unwrap_or_default());
     let has = |rule: u8| rules.contains(&rule);
