@@ -186,7 +186,7 @@ function MSGPACK.key(value)
     return msgpack.encode(value)
 end
 
-local BYTES_MAX = 200000
+local BYTES_MAX = 60000
 
 --- A document in a form, made by the rest of the input.
 local function build(form, level)
