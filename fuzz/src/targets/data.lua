@@ -135,7 +135,10 @@ function JSON.number(value)
     local forms = { "%.17g", "%.14g", "%.3e", "%.0f" }
     return forms[take() % 4 + 1]:format(value)
 end
-function JSON.whole(value) return tostring(value):match "^-?%d+" .. (take() % 4 == 0 and "0" or "") end
+function JSON.whole(value)
+    local digits = tostring(value):match "^-?%d+"
+    return take() % 4 == 0 and digits .. "0" or digits
+end
 function JSON.word() return ({ "null", "true", "false", " null\n", "nul" })[take() % 5 + 1] end
 function JSON.bytes(value) return JSON.text(value) end
 function JSON.list(items) return "[" .. table.concat(items, ",") .. "]" end
@@ -170,7 +173,10 @@ function MSGPACK.number(value)
 end
 function MSGPACK.whole(value) return msgpack.encode(value) end
 function MSGPACK.word() return ({ "\xc0", "\xc2", "\xc3", "\xff", "\xc1" })[take() % 5 + 1] end
-function MSGPACK.list(items) return head(#items, 0x90, 15, 0xdc, { 2, 4 }) .. table.concat(items) end
+function MSGPACK.list(items)
+    local before = head(#items, 0x90, 15, 0xdc, { 2, 4 })
+    return before .. table.concat(items)
+end
 function MSGPACK.map(keys, items)
     for i, item in ipairs(items) do
         items[i] = keys[i] .. item

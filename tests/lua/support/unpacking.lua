@@ -4,7 +4,7 @@ local _, listener = tcp.listen("127.0.0.1", 0)
 local options, refused = { deflate = true, max_message = 2 ^ 28 }, 0
 local begun = 0
 listener:accept(function(_, sock)
-    local ok, socket = websocket.accept(sock, options)
+    local _, socket = websocket.accept(sock, options)
     begun = begun + 1
     local _, code = socket:recv()
     if code == 1009 then refused = refused + 1 end
