@@ -9,11 +9,12 @@ local native = ...
 
 local bad, bad_because, check_plain = native.bad, native.bad_because, native.check_plain
 local next, type = next, type
-local char, format, find, lower = string.char, string.format, string.find, string.lower
+local char, format, find, gsub = string.char, string.format, string.find, string.gsub
+local lower = string.lower
 local concat, sort, unpack = table.concat, table.sort, unpack
 local check_fields, check_list = native.load("core/options")(native)
 
-local ALPN_MAX, ALPN_BYTES_MAX, NAME_MAX = 255, 65535, 253
+local ALPN_MAX, ALPN_BYTES_MAX = 255, 65535
 
 local M = {}
 
@@ -129,7 +130,7 @@ local function check_sni(names)
     check_plain("sni", "server", names)
     local list = {}
     for name, identity in next, names do
-        if type(name) ~= "string" or name == "" or #name > NAME_MAX then
+        if type(name) ~= "string" or not native.tls_is_name((gsub(name, "^%*%.", ""))) then
             bad("sni", "server", "host names as keys", name)
         end
         if type(identity) ~= "table" then

@@ -145,7 +145,8 @@ end
 
 -- Responses ---------------------------------------------------------------------------------------
 
-local CALL, TIME = {}, {}
+-- `ENDED` is the code that its body has ended with.
+local CALL, TIME, ENDED = {}, {}, {}
 
 -- Response → its connection, as long as that serves it: scripts can write what responses have.
 local connections = setmetatable({}, { __mode = "k" })
@@ -166,11 +167,11 @@ local function let_go(res)
 end
 
 local function read(res, token)
-    if res[CALL] == 0 then return false, res.is_whole and END_OF_FILE or SOCKET_CLOSED end
+    if res[CALL] == 0 then return false, res[ENDED] or SOCKET_CLOSED end
     local data, code = native.http_response_read(res[CALL], token)
     if data == false then
-        if code == 1 then
-            res.is_whole = true
+        res[ENDED] = code
+        if code == END_OF_FILE then
             res.trailers = message.new_headers(native.http_response_headers(res[CALL], true))
         end
         let_go(res)

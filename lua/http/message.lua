@@ -62,6 +62,16 @@ end
 
 -- Bodies ------------------------------------------------------------------------------------------
 
+-- Request or response → what a call has read of its body that has come to nothing: the next one
+-- begins with it.
+local unread = setmetatable({}, { __mode = "k" })
+
+-- Why there is no more of a body.
+local function reason(code)
+    if code == TIMEOUT then return strerror(code) end
+    return "a body has not come whole: " .. strerror(code)
+end
+
 -- The functions that read a body, by `read(owner, token)`, which is as native.http_read; one piece
 -- may take as many seconds as `limit(owner)` says, if there is one.
 function M.bodies(read, limit)
@@ -69,14 +79,19 @@ function M.bodies(read, limit)
 
     -- The next piece of a body: a buffer; or false and a code.
     local function next_piece(owner, timeout)
+        local data = unread[owner]
+        if data then
+            unread[owner] = nil
+            return data
+        end
         if timeout == 0 and limit then timeout = limit(owner) end
         local deadline = timeout > 0 and native.now() + timeout
         while true do
             local token = register()
-            local data, code = read(owner, token)
-            if data or code then
+            local piece, code = read(owner, token)
+            if piece or code then
                 cancel(token)
-                return data, code
+                return piece, code
             end
             check_may_wait()
             if deadline then
@@ -112,20 +127,21 @@ function M.bodies(read, limit)
         end
     end
 
-    -- All of a body, as a string; or false, a code and a text.
+    -- All of a body, as a string; or false, a code and a text, and nothing of it is lost.
     local function collect(owner, max)
         local parts, size = {}, 0
         while true do
             local data, code = next_piece(owner, 0)
-            if not data then
-                if code == END_OF_FILE then return concat(parts) end
-                return false, code, strerror(code)
+            if code == END_OF_FILE then return concat(parts) end
+            if data then
+                size = size + #data
+                parts[#parts + 1] = format("%s", data)
             end
-            size = size + #data
-            if size > max then
+            if not data or size > max then
+                if size > 0 then unread[owner] = native.http_buffer(concat(parts)) end
+                if not data then return false, code, reason(code) end
                 return false, MESSAGE_TOO_LONG, format("a body of more than %.0f bytes", max)
             end
-            parts[#parts + 1] = format("%s", data)
         end
     end
 

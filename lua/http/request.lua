@@ -140,9 +140,13 @@ function response.write(res, data)
     return write(id, data, 2, "write")
 end
 
-local function finish(req, data, has_failed)
-    local is_sent = native.http_finish(req[ID], data, has_failed)
-    if is_sent then req[ID] = 0 end
+-- Ends an answer; false if `data` is nothing that can be sent. If its length is not what was said,
+-- that is the fault of the function `by`, or else of the caller.
+local function finish(req, data, has_failed, by)
+    local is_sent, why = native.http_finish(req[ID], data, has_failed)
+    if is_sent or why then req[ID] = 0 end
+    if why and by then raise("the answer is " .. why, by) end
+    if why then raise("the answer is " .. why) end
     return is_sent
 end
 
@@ -193,7 +197,7 @@ local function send_all(req, body)
         local ok, code = write(req[ID], piece, body, "result of the body function of 'serve'")
         if not ok then raise("a body was not taken: " .. strerror(code), body) end
     end
-    finish(req)
+    finish(req, nil, false, body)
 end
 
 -- Does what a handler has returned.
@@ -204,12 +208,12 @@ local function conclude(handler, req, res, status, headers, body)
         if type(status) == "number" then
             raise("the handler has returned an answer, but used res", handler)
         end
-        if req[ID] ~= 0 then finish(req) end
+        if req[ID] ~= 0 then finish(req, nil, false, handler) end
         return
     end
     if status == nil then
         -- What streams the body on may have had nothing to stream.
-        if rawget(req, "chunks") then return finish(req) end
+        if rawget(req, "chunks") then return finish(req, nil, false, handler) end
         raise("the handler has neither returned an answer nor used res", handler)
     end
     message.check_status(status, handler, "result #1 of the handler of 'serve'")

@@ -29,7 +29,7 @@ local set_callback, close_record = sockets.set_callback, sockets.close_record
 
 local SOCKET_CLOSED, TIMEOUT = 203, 208
 local NORMAL, FAILED = 1000, 1011
-local REASON_MAX = 123
+local REASON_MAX, PING_MAX = 123, 125
 
 -- websocket → its record, which it had as a tcp socket; `pieces` is what it has beside that:
 -- `data` and `kind` of a message that nobody has waited for, the kind of the one that was `given`
@@ -251,7 +251,14 @@ end
 ---@param ws userdata
 ---@param data? string|userdata what it is to send back, at most 125 bytes
 ---@return boolean ok, integer|nil code
-function methods.ping(ws, data) return send("ping", ws, data == nil and "" or data, "ping") end
+function methods.ping(ws, data)
+    if data == nil then data = "" end
+    if (type(data) == "string" or getmetatable(data) == BUFFER) and #data > PING_MAX then
+        local why = "data of %d bytes exceeds the %d that a ping takes"
+        bad_because(2, "ping", format(why, #data, PING_MAX))
+    end
+    return send("ping", ws, data, "ping")
+end
 
 --- Says that nothing follows, and why, and closes.
 ---@param ws userdata
@@ -300,11 +307,10 @@ local MESSAGE_MAX, MESSAGE_LIMIT = 16 * 1024 * 1024, 0x7fffffff
 
 local function check_seconds(value, name, option)
     if value == nil then return false end
-    local number = type(value) == "number" and value
-    if not number or not (number > 0 and number < HUGE) then
-        bad(option, name, "number of seconds above 0", value)
+    if type(value) ~= "number" or not (value >= 0 and value < HUGE) then
+        bad(option, name, "number of seconds, 0 for none,", value)
     end
-    return number
+    return value > 0 and value
 end
 
 local check_fields, check_list -- what core/options.lua returns, once there are options

@@ -218,7 +218,8 @@ impl Channel {
         lock(&self.state).bytes
     }
 
-    /// Nothing follows but these trailers. False if less was written than was said.
+    /// Nothing follows but these trailers. False if less was written than was said, to somebody who
+    /// takes it.
     pub fn end(&self, trailers: Option<HeaderMap>) -> bool {
         let mut state = lock(&self.state);
         let is_short = state.left.is_some_and(|left| left > 0);
@@ -226,7 +227,7 @@ impl Channel {
         state.has_failed |= is_short;
         state.trailers = trailers;
         Channel::wake_reader(&mut state);
-        !is_short
+        !is_short || state.is_gone || state.is_sink
     }
 
     /// What follows is missing: the peer is to find the body cut off.

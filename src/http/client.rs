@@ -28,6 +28,9 @@ const LIMITED_WINDOW: u32 = 128 * 1024;
 /// What hyper reads into at most, and so the longest head of an answer.
 const BUFFER_BYTES: usize = 128 * 1024;
 
+/// The most headers of an answer.
+const HEADERS_MAX: usize = 4096;
+
 /// What an answer comes by.
 pub type Response1 = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 
@@ -80,7 +83,7 @@ impl Client {
             Protocol::Making2(Box::pin(builder.handshake(io)))
         } else {
             let mut builder = http1::Builder::new();
-            builder.max_buf_size(BUFFER_BYTES);
+            builder.max_buf_size(BUFFER_BYTES).max_headers(HEADERS_MAX);
             Protocol::Making1(Box::pin(builder.handshake(io)))
         };
         Client { protocol, wire, wakes, waker, tasks, held, users: 0 }

@@ -21,10 +21,20 @@ pub struct Chosen {
     pub part: Option<(u64, u64)>,
 }
 
-/// What a request with these headers gets of a file of so many bytes, that was changed then.
-pub fn choose(method: &Method, asked: &HeaderMap, length: u64, modified: SystemTime) -> Chosen {
+/// What a request with these headers gets of a file of so many bytes, that was changed then, and
+/// has this tag, or else one of its own.
+pub fn choose(
+    method: &Method,
+    asked: &HeaderMap,
+    tag: Option<&str>,
+    length: u64,
+    modified: SystemTime,
+) -> Chosen {
     let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let tag = format!("\"{:x}-{length:x}\"", since.as_nanos());
+    let tag = match tag {
+        Some(tag) => tag.to_owned(),
+        None => format!("\"{:x}-{length:x}\"", since.as_nanos()),
+    };
     // Dates in headers have no fractions.
     let modified = UNIX_EPOCH + Duration::from_secs(since.as_secs());
     let mut headers = HeaderMap::new();
@@ -147,7 +157,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_str(value).expect("a value"));
         }
-        let chosen = choose(&method, &headers, 100, at(1_000_000));
+        let chosen = choose(&method, &headers, None, 100, at(1_000_000));
         (chosen.status.as_u16(), chosen.part)
     }
 

@@ -346,7 +346,11 @@ fn certified(
     let chain = certs.certificates()?;
     let key = keys.key()?;
     let key = PROVIDER.key_provider.load_private_key(key).map_err(|error| {
-        Failure::certificate(format!("{}: the key is of no use: {error}", keys.label()))
+        Failure::certificate(format!(
+            "{}: the key is of no use, those are of ECDSA, Ed25519, and RSA of 2,048 bits and \
+             more: {error}",
+            keys.label()
+        ))
     })?;
     let (line, leaf) = chain.first().cloned().expect("there is at least one");
     let certified = CertifiedKey::new(chain.into_iter().map(|(_, one)| one).collect(), key);

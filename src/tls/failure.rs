@@ -138,8 +138,18 @@ pub(super) fn wrong_with(error: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not made for this side of a connection (extended key usage)".to_owned()
         }
+        error if is_of_authority(error) => {
+            "it is one of an authority (CA:TRUE), which is not trusted itself (ca)".to_owned()
+        }
+        CertificateError::Other(error) => error.0.to_string(),
         error => error.to_string(),
     }
+}
+
+/// Whether a certificate was refused because it is an authority's, and no peer's.
+pub(super) fn is_of_authority(error: &CertificateError) -> bool {
+    // It has no case of its own, and webpki, whose it is, is not ours to name.
+    matches!(error, CertificateError::Other(why) if why.0.to_string() == "CaUsedAsEndEntity")
 }
 
 /// Names as rustls presents them: `DnsName("a.example")`, `IpAddress(127.0.0.1)`.

@@ -52,19 +52,29 @@ impl Source {
         let label = self.label(option);
         let text = match self {
             Source::Text(text) => text.clone(),
-            Source::File(path) => read_file(path).map_err(|error| {
-                let code = Code::from(&error);
-                Failure { code, text: format!("{label}: {}", code.text()) }
-            })?,
+            Source::File(path) => read_file(path)
+                .map_err(|(code, why)| Failure { code, text: format!("{label}: {why}") })?,
         };
         Ok(Pem { label, text })
     }
 }
 
-fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
-    // Pipes and devices would keep the worker waiting.
-    let is_small = fs::metadata(path).map(|meta| meta.is_file() && meta.len() <= FILE_BYTES_MAX)?;
-    if is_small { fs::read(path) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
+fn read_file(path: &std::path::Path) -> Result<Vec<u8>, (Code, String)> {
+    let told = |error: std::io::Error| {
+        let code = Code::from(&error);
+        (code, code.text().to_owned())
+    };
+    let meta = fs::metadata(path).map_err(told)?;
+    if !meta.is_file() {
+        // Pipes and devices would keep the worker waiting.
+        let what = if meta.is_dir() { "a directory" } else { "no regular file" };
+        return Err((Code::INVALID, format!("it is {what}")));
+    }
+    if meta.len() > FILE_BYTES_MAX {
+        let text = format!("it has {} bytes, of {FILE_BYTES_MAX} at most", meta.len());
+        return Err((Code::INVALID, text));
+    }
+    fs::read(path).map_err(told)
 }
 
 /// PEM as it was read.

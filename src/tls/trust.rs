@@ -2,19 +2,19 @@
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
     SignatureScheme,
 };
 
-use super::certificate::Certificate;
-use super::failure::{Failure, note, wrong_with};
+use super::certificate::{Certificate, digest};
+use super::failure::{Failure, is_of_authority, note, wrong_with};
 use super::pem::Pem;
 use crate::rt;
 
@@ -38,7 +38,7 @@ pub(super) fn system(
              ca-certificates, or name a file)"
         ))
     })?;
-    let made: Arc<dyn ServerCertVerifier> = Arc::new(Checked(Arc::new(found)));
+    let made: Arc<dyn ServerCertVerifier> = Arc::new(Checked::new(Arc::new(found)));
     *system = Some(Arc::clone(&made));
     Ok(made)
 }
@@ -46,9 +46,9 @@ pub(super) fn system(
 /// Certificates that are read without a look.
 const UNINTERRUPTED: usize = 16;
 
-/// Reads the certificates that are trusted.
-fn roots(pem: &Pem, look: &dyn Fn()) -> Result<Arc<RootCertStore>, Failure> {
-    let mut roots = RootCertStore::empty();
+/// Reads the certificates that are trusted; with their digests.
+fn roots(pem: &Pem, look: &dyn Fn()) -> Result<(Arc<RootCertStore>, Vec<Vec<u8>>), Failure> {
+    let (mut roots, mut digests) = (RootCertStore::empty(), Vec::new());
     for (count, (line, certificate)) in pem.certificates()?.into_iter().enumerate() {
         if count % UNINTERRUPTED == 0 {
             look();
@@ -56,8 +56,9 @@ fn roots(pem: &Pem, look: &dyn Fn()) -> Result<Arc<RootCertStore>, Failure> {
         roots
             .add(certificate.clone())
             .map_err(|error| pem.refuse(line, &certificate, &error.to_string()))?;
+        digests.push(digest(&certificate));
     }
-    Ok(Arc::new(roots))
+    Ok((Arc::new(roots), digests))
 }
 
 /// Servers with certificates of these.
@@ -66,11 +67,11 @@ pub(super) fn servers_of(
     provider: &Arc<CryptoProvider>,
     look: &dyn Fn(),
 ) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
-    let roots = roots(pem, look)?;
+    let (roots, trusted) = roots(pem, look)?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
     let verifier =
         verifier.map_err(|error| Failure::certificate(format!("{}: {error}", pem.label())))?;
-    Ok(Arc::new(Checked(verifier as Arc<dyn ServerCertVerifier>)))
+    Ok(Arc::new(Checked { inner: verifier as Arc<dyn ServerCertVerifier>, trusted }))
 }
 
 /// Clients with certificates of these.
@@ -80,18 +81,18 @@ pub(super) fn clients_of(
     provider: &Arc<CryptoProvider>,
     look: &dyn Fn(),
 ) -> Result<Arc<dyn ClientCertVerifier>, Failure> {
-    let roots = roots(pem, look)?;
+    let (roots, trusted) = roots(pem, look)?;
     let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
     let builder = if is_optional { builder.allow_unauthenticated() } else { builder };
     let verifier = builder
         .build()
         .map_err(|error| Failure::certificate(format!("{}: {error}", pem.label())))?;
-    Ok(Arc::new(Checked(verifier)))
+    Ok(Arc::new(Checked { inner: verifier, trusted }))
 }
 
 /// Anybody; only that the server has the key of its certificate is looked at.
 pub(super) fn anybody(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
-    Arc::new(Checked(Arc::new(Anybody(Arc::clone(provider))) as Arc<dyn ServerCertVerifier>))
+    Arc::new(Checked::new(Arc::new(Anybody(Arc::clone(provider))) as Arc<dyn ServerCertVerifier>))
 }
 
 #[derive(Debug)]
@@ -136,7 +137,27 @@ impl ServerCertVerifier for Anybody {
 
 /// A verifier that says more of what it refuses. In a simulation nothing is signed.
 #[derive(Debug)]
-struct Checked<V: ?Sized>(Arc<V>);
+struct Checked<V: ?Sized> {
+    inner: Arc<V>,
+    /// Digests of the certificates that are trusted.
+    trusted: Vec<Vec<u8>>,
+}
+
+impl<V: ?Sized> Checked<V> {
+    fn new(inner: Arc<V>) -> Checked<V> {
+        Checked { inner, trusted: Vec::new() }
+    }
+
+    /// Whether a peer may show this certificate after all, because it is itself one of those that
+    /// are trusted: of an authority (as `openssl req -x509` makes them) webpki takes none.
+    fn may_show(&self, leaf: &CertificateDer<'_>, error: &Error, now: UnixTime) -> bool {
+        let Error::InvalidCertificate(error) = error else { return false };
+        let now = now.as_secs() as i64;
+        is_of_authority(error)
+            && self.trusted.contains(&digest(leaf))
+            && Certificate::read(leaf).is_some_and(|one| one.valid.0 <= now && now <= one.valid.1)
+    }
+}
 
 /// Notes whose certificate is refused, and why. Dates may be those of any in the chain.
 fn refuse(peer: &str, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], error: &Error) {
@@ -172,7 +193,7 @@ macro_rules! signatures {
             cert: &CertificateDer<'_>,
             signed: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            self.0.verify_tls12_signature(message, cert, signed)
+            self.inner.verify_tls12_signature(message, cert, signed)
         }
 
         fn verify_tls13_signature(
@@ -184,11 +205,11 @@ macro_rules! signatures {
             if rt::is_simulated() {
                 return Ok(HandshakeSignatureValid::assertion());
             }
-            self.0.verify_tls13_signature(message, cert, signed)
+            self.inner.verify_tls13_signature(message, cert, signed)
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.supported_verify_schemes()
+            self.inner.supported_verify_schemes()
         }
     };
 }
@@ -202,8 +223,15 @@ impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Checked<V> {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.0
+        self.inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .or_else(|error| {
+                if !self.may_show(end_entity, &error, now) {
+                    return Err(error);
+                }
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            })
             .inspect_err(|error| refuse("server", end_entity, intermediates, error))
     }
 
@@ -212,15 +240,15 @@ impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Checked<V> {
 
 impl ClientCertVerifier for Checked<dyn ClientCertVerifier> {
     fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
+        self.inner.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
+        self.inner.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.inner.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -229,8 +257,12 @@ impl ClientCertVerifier for Checked<dyn ClientCertVerifier> {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.0
+        self.inner
             .verify_client_cert(end_entity, intermediates, now)
+            .or_else(|error| match self.may_show(end_entity, &error, now) {
+                true => Ok(ClientCertVerified::assertion()),
+                false => Err(error),
+            })
             .inspect_err(|error| refuse("client", end_entity, intermediates, error))
     }
 

@@ -232,6 +232,15 @@ tap.test("signs of life", function()
     ok(true, "and not watched any more")
 end)
 
+tap.test("no limits", function()
+    local far, near = pair({ ping_interval = 0, idle_timeout = 0 }, { idle_timeout = 0 })
+    timer.sleep(0.02)
+    is(context.stat().timers, 1, "nobody is watched: one is that of the sleep")
+    far:send("still")
+    is(text(select(2, near:recv(20))), "still", "nobody is sent away")
+    near:close()
+end)
+
 tap.test("a socket like others", function()
     local far, near = pair()
     local fd = tcp.fd(far)
@@ -365,8 +374,8 @@ tap.test("what is wrong", function()
             setmetatable({}, { __index = { "a" } }),
         },
         max_message = { -1, 0.5, "x", 2 ^ 31 },
-        idle_timeout = { 0, -1, "x", 0 / 0, math.huge },
-        ping_interval = { 0, -1, "x" },
+        idle_timeout = { -1, "x", 0 / 0, math.huge },
+        ping_interval = { -1, "x" },
         deflate = { 1 },
         kind = { "json" },
         headers = {

@@ -31,6 +31,9 @@ const HEADERS_MAX: usize = 4096;
 /// About what a header takes beside its name and value.
 const HEADER_BYTES: usize = 256;
 
+/// Why a piece of an answer is not sent.
+const TOO_MUCH: &str = "more than the content-length that was said";
+
 /// What the answer to a request whose handler has failed says.
 const FAILED: &[u8] = b"Internal Server Error\n";
 
@@ -95,16 +98,22 @@ impl Exchange {
         channel
     }
 
-    /// The script has nothing more to say: what it has said is the answer.
-    fn end(&mut self) {
-        match &self.channel {
-            Some(channel) => {
-                channel.end(trailers_of(&mut self.behind));
+    /// The script has nothing more to say than this: what it has said is the answer. Why that is
+    /// none, if so: the client finds it cut off.
+    fn end(&mut self, bytes: Bytes, held: Option<Held>) -> Result<(), &'static str> {
+        let Some(channel) = &self.channel else {
+            if !self.has_begun {
+                self.answer(bytes, held);
             }
-            None if self.has_begun => {}
-            None => {
-                self.answer(Bytes::new(), None);
-            }
+            return Ok(());
+        };
+        if channel.write(bytes, held) == Written::TooLong {
+            channel.fail();
+            return Err(TOO_MUCH);
+        }
+        match channel.end(trailers_of(&mut self.behind)) {
+            true => Ok(()),
+            false => Err("less than the content-length that was said"),
         }
     }
 
@@ -456,7 +465,7 @@ pub(super) fn push_written(lua: Stack<'_>, written: Option<Written>) -> c_int {
         Some(Written::Full) => return 0,
         Some(Written::TooLong) => {
             lua.push_nil();
-            lua.push_text(b"more than the content-length that was said");
+            lua.push_text(TOO_MUCH.as_bytes());
             return 2;
         }
         Some(Written::Gone) | None => return push_failure(lua, Code::SOCKET_CLOSED),
@@ -465,8 +474,8 @@ pub(super) fn push_written(lua: Stack<'_>, written: Option<Written>) -> c_int {
 }
 
 /// native.http_finish(id, data, has_failed): the answer is whole, with these bytes at its end, or
-/// never will be; the request is over. True unless the data is nothing that can be sent, or there
-/// is less than was said.
+/// never will be; the request is over. True unless the data is nothing that can be sent; `nil, why`
+/// if there is more or less than was said.
 pub(super) fn finish(lua: Stack<'_>) -> c_int {
     let (key, has_failed) = (lua.key(1), lua.boolean(3));
     let add = |exchange: &Exchange, head: &mut Head<'_>| head.add_all(&exchange.headers);
@@ -478,23 +487,26 @@ pub(super) fn finish(lua: Stack<'_>) -> c_int {
     let held = hold(bytes.len());
     let has_failed = has_failed || held.is_none();
     let held = held.flatten();
-    let gone = host::with(|host| {
+    let result = host::with(|host| {
         let http = host.sockets.http.as_mut()?;
         let mut exchange = http.exchanges.remove(key)?;
         if !has_failed && !exchange.has_begun && !exchange.behind.is_empty() {
             exchange.channel(&http.ready);
         }
-        if has_failed {
-            exchange.fail();
-        } else if let Some(channel) = &exchange.channel {
-            channel.write(bytes, held);
-            exchange.end();
-        } else if !exchange.has_begun {
-            exchange.answer(bytes, held);
-        }
-        Some(exchange)
+        let result = match has_failed {
+            true => {
+                exchange.fail();
+                Ok(())
+            }
+            false => exchange.end(bytes, held),
+        };
+        Some((result, exchange))
     });
-    drop(gone);
+    if let Some((Err(why), _)) = result {
+        lua.push_nil();
+        lua.push_text(why.as_bytes());
+        return 2;
+    }
     lua.push_boolean(true);
     1
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use ::http::response::Parts;
-use ::http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
+use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -42,6 +42,9 @@ pub(super) struct Call {
     /// What it counts for the context.
     held: Option<Held>,
 }
+
+/// Methods whose requests are expected to have a body.
+const WITH_BODY: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
 /// About what a request takes beside its heads, with what of its answer's body waits to be read.
 const CALL_BYTES: usize = 4096;
@@ -135,8 +138,11 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
             let length = length.and_then(|length| length.parse().ok());
             Out::channel(channel.insert(Channel::new(&http.ready, length)))
         } else {
-            if !bytes.is_empty() {
-                headers.remove(CONTENT_LENGTH);
+            // Its length is what it is: a server that waits for more takes it out of the next
+            // request. Some want to be told of none.
+            headers.remove(CONTENT_LENGTH);
+            if bytes.is_empty() && WITH_BODY.contains(&method) && !client.is_http2() {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
             Out::whole(bytes, held)
         };

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use ::http::header::CONTENT_TYPE;
+use ::http::header::{CONTENT_TYPE, ETAG};
 use ::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 
@@ -90,13 +90,20 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
             }
         };
         let modified = data.modified().unwrap_or(UNIX_EPOCH);
-        let parts = exchange.parts();
-        let chosen = choose(&parts.method, &parts.headers, data.len(), modified);
-        exchange.status = chosen.status;
-        for (name, value) in &chosen.headers {
-            exchange.headers.insert(name, value.clone());
+        let mut part = Some((0, data.len()));
+        // Of another answer, as that nothing was found, it is just the body.
+        if exchange.status == StatusCode::OK {
+            let tag = exchange.headers.get(ETAG).and_then(|tag| tag.to_str().ok());
+            let tag = tag.map(str::to_owned);
+            let parts = exchange.parts();
+            let (method, asked) = (&parts.method, &parts.headers);
+            let chosen = choose(method, asked, tag.as_deref(), data.len(), modified);
+            (exchange.status, part) = (chosen.status, chosen.part);
+            for (name, value) in &chosen.headers {
+                exchange.headers.insert(name, value.clone());
+            }
         }
-        let out = match chosen.part {
+        let out = match part {
             Some((at, left)) => {
                 let usual = HeaderValue::from_static(type_of(path));
                 exchange.headers.entry(CONTENT_TYPE).or_insert(usual);

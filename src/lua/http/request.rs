@@ -227,7 +227,11 @@ fn read_body(host: &mut Host, key: u64, token: u64) -> Came {
         let Some(body) = &mut exchange.body else { return Came::End };
         match Pin::new(body).poll_frame(&mut cx) {
             Poll::Ready(None) => return Came::End,
-            Poll::Ready(Some(Err(_))) => return Came::Failed(Code::CONNECTION_ABORTED),
+            Poll::Ready(Some(Err(_))) => {
+                // From now on: it has not ended.
+                exchange.failed = Some(Code::CONNECTION_ABORTED);
+                return Came::Failed(Code::CONNECTION_ABORTED);
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 exchange.waits = None;
                 match frame.into_data() {
