@@ -246,6 +246,46 @@ tap.test("a deadline that has passed", function()
     is(text, "timeout", "with a text")
 end)
 
+tap.test("a length without a body", function()
+    local routes = {
+        function() return 200, { ["content-length"] = 5 } end,
+        function() return 200, { ["content-length"] = 5 }, "" end,
+        function(_, res) res:header("content-length", 5) end,
+        function(_, res) res:header("content-length", 5):finish() end,
+    }
+    local function ask(options, url)
+        local server = check(
+            http.serve(
+                sockets.HOST,
+                0,
+                options.server,
+                function(req, res) return routes[tonumber(req.path:sub(2))](req, res) end
+            )
+        )
+        for i = 1, #routes do
+            local to = ("%s:%d/%d"):format(url, server:port(), i)
+            local res = get(to, { tls = options.client })
+            is(res:text(), "", "answer " .. i .. " is empty")
+            is(res.headers["content-length"] or "0", "0", "and says so")
+            local ask_head = { url = to, method = "HEAD", tls = options.client, proxy = false }
+            is(
+                check(http.request(ask_head)).headers["content-length"],
+                "5",
+                "but of HEAD what it would be"
+            )
+        end
+        server:close()
+    end
+    ask({}, "http://" .. sockets.HOST)
+    if not tls then return end
+    local c = require("support.certificates")
+    local alpn = { "h2" }
+    ask({
+        server = { tls = check(tls.server({ cert = c.cert, key = c.key, alpn = alpn })) },
+        client = check(tls.client({ ca = c.ca, alpn = alpn })),
+    }, "https://localhost")
+end)
+
 tap.test("a file", function()
     local server = check(http.serve(sockets.HOST, 0, function(req, res)
         if req.path == "/none" then res:status(404) end

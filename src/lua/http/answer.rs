@@ -70,8 +70,8 @@ impl Exchange {
 
     /// Answers with these bytes, and no more.
     fn answer(&mut self, bytes: Bytes, held: Option<Held>) -> bool {
-        // What a script says of the length is only of use where there is no body.
-        if !bytes.is_empty() {
+        // What a script says of the length is only of use where there may be no body.
+        if !bytes.is_empty() || !self.is_bodyless() {
             self.headers.remove(CONTENT_LENGTH);
         }
         self.begin(Out::whole(bytes, held))
