@@ -66,6 +66,9 @@ end
 -- begins with it.
 local unread = setmetatable({}, { __mode = "k" })
 
+--- Nobody wants to have it.
+function M.forget(owner) unread[owner] = nil end
+
 -- Why there is no more of a body.
 local function reason(code)
     if code == TIMEOUT then return strerror(code) end

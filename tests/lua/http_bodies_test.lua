@@ -59,6 +59,10 @@ tap.test("an answer that is too long for a call is there for the next one", func
     is(good[2], 1, "to the end")
     res = get(("http://%s:%d/"):format(sockets.HOST, server:port()))
     is(res:text(21), "part 1.part 2.part 3.", "just enough")
+    res = get(("http://%s:%d/"):format(sockets.HOST, server:port()))
+    is(res:text(1), false, "too much")
+    res:close()
+    is(select(2, res:read()), 203, "is dropped")
     server:close()
 end)
 
