@@ -293,7 +293,7 @@ fn load_server(
     let mut names = HashMap::new();
     for (name, identity) in &server.sni {
         let key = certified(identity, &format!("sni['{name}'] "), parts)?;
-        names.insert(name.to_ascii_lowercase(), Arc::new(key));
+        names.insert(name.trim_end_matches('.').to_ascii_lowercase(), Arc::new(key));
     }
     parts.add(&[u8::from(server.client_optional)]);
     let verifier = match &server.client_ca {
