@@ -421,6 +421,9 @@ tap.test("wrong arguments", function()
     wrong("no certificate: 'cert' and 'key' expected", tls.server, {})
     wrong("of no use without 'client_ca'", tls.server, { cert = c.cert, client_optional = true })
     wrong("host names as keys", tls.server, { sni = { [5] = {} } })
+    for _, name in ipairs({ "", "*", "a b", "*.", "a..b", "*.*.b", ("x"):rep(64) .. ".b" }) do
+        wrong("host names as keys", tls.server, { sni = { [name] = {} } })
+    end
     wrong("sni['a']", tls.server, { sni = { a = 5 } })
     wrong("sni['a'].cert", tls.server, { sni = { a = {} } })
     local three = { c.cert, c.key, "x" }
