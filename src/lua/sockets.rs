@@ -431,6 +431,9 @@ impl Sockets {
             let notify = |token, result| notices.done(token, result);
             connection.staged.refuse(Code::SOCKET_CLOSED, notify);
             connection.abort();
+            if connection.tls_token != 0 {
+                notices.fail(connection.tls_token, Code::SOCKET_CLOSED);
+            }
         }
     }
 
