@@ -194,7 +194,7 @@ response.json = bodies.collector("json", check_response)
 function response.close(res)
     check_response(res, "close")
     local is_open = res[CALL] ~= 0
-    message.forget(res)
+    message.forget(res, SOCKET_CLOSED)
     let_go(res)
     return is_open
 end

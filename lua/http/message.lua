@@ -3,6 +3,8 @@
 local native, core = ...
 
 local pcall, rawget, setmetatable, type = pcall, rawget, setmetatable, type
+local remove = table.remove
+local complete, defer = core.complete, core.defer
 local bad, raise, strerror = core.bad, core.raise, native.strerror
 local getmetatable = debug.getmetatable
 local lower, concat, format, match = string.lower, table.concat, string.format, string.match
@@ -66,8 +68,45 @@ end
 -- begins with it.
 local unread = setmetatable({}, { __mode = "k" })
 
---- Nobody wants to have it.
-function M.forget(owner) unread[owner] = nil end
+-- Request or response → the token of who waits for more of its body, and of who waits for its turn
+-- to do so.
+local first, line = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
+M.waits = first
+
+--- Nothing more of it is to be had: who waits is told this code.
+function M.forget(owner, code)
+    unread[owner] = nil
+    if first[owner] then defer(complete, first[owner], false, code) end
+end
+
+-- Who has waited has what there was: it is the next one's turn.
+local function pass_on(owner)
+    local others = line[owner]
+    local token = others and remove(others, 1)
+    first[owner] = token
+    if not token then
+        line[owner] = nil
+    else
+        defer(complete, token, true)
+    end
+end
+
+-- Waits in line, so many seconds at most: true, or false and a code.
+local function wait_in_line(owner, seconds)
+    check_may_wait()
+    local token = register()
+    local others = line[owner] or {}
+    line[owner] = others
+    others[#others + 1] = token
+    set_timeout(token, seconds)
+    local ok, code = suspend()
+    if ok then return true end
+    if first[owner] == token then pass_on(owner) end
+    for i = #others, 1, -1 do
+        if others[i] == token then remove(others, i) end
+    end
+    return false, code
+end
 
 -- Why there is no more of a body.
 local function reason(code)
@@ -82,31 +121,40 @@ function M.bodies(read, limit)
 
     -- The next piece of a body: a buffer; or false and a code.
     local function next_piece(owner, timeout)
-        local data = unread[owner]
-        if data then
-            unread[owner] = nil
-            return data
-        end
         if timeout == 0 and limit then timeout = limit(owner) end
         local deadline = timeout > 0 and native.now() + timeout
+        local has_turn = false
+        if first[owner] then
+            local ok, code = wait_in_line(owner, timeout)
+            if not ok then return false, code end
+            has_turn = true
+        end
         while true do
             local token = register()
-            local piece, code = read(owner, token)
-            if piece or code then
-                cancel(token)
-                return piece, code
+            local data, code = unread[owner], nil
+            unread[owner] = nil
+            if not data then
+                data, code = read(owner, token)
             end
-            check_may_wait()
-            if deadline then
-                local left = deadline - native.now()
-                if left <= 0 then
-                    cancel(token)
-                    return false, TIMEOUT
+            if not data and not code then
+                check_may_wait()
+                first[owner], has_turn = token, true
+                local left = deadline and deadline - native.now()
+                if left and left <= 0 then
+                    data, code = false, TIMEOUT
+                else
+                    set_timeout(token, left or 0)
+                    local ok, why = suspend()
+                    if not ok then
+                        data, code = false, why
+                    end
                 end
-                set_timeout(token, left)
             end
-            local ok, why = suspend()
-            if not ok then return false, why end
+            if data or code then
+                cancel(token)
+                if has_turn then pass_on(owner) end
+                return data, code
+            end
         end
     end
 

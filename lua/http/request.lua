@@ -9,6 +9,9 @@ local bad, raise, strerror = core.bad, core.raise, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
 local check_may_wait = core.check_may_wait
 local http_get, http_write = native.http_get, native.http_write
+local waits = message.waits
+
+local ABORTED = 11
 
 -- What the native side knows a request by; 0 once it is over.
 local ID = {}
@@ -140,11 +143,17 @@ function response.write(res, data)
     return write(id, data, 2, "write")
 end
 
+-- A request is over; nothing more of its body is to be had.
+local function leave(req)
+    req[ID] = 0
+    if waits[req] then message.forget(req, ABORTED) end
+end
+
 -- Ends an answer; false if `data` is nothing that can be sent. If its length is not what was said,
 -- that is the fault of the function `by`, or else of the caller.
 local function finish(req, data, has_failed, by)
     local is_sent, why = native.http_finish(req[ID], data, has_failed)
-    if is_sent or why then req[ID] = 0 end
+    if is_sent or why then leave(req) end
     if why and by then raise("the answer is " .. why, by) end
     if why then raise("the answer is " .. why) end
     return is_sent
@@ -230,7 +239,7 @@ local function conclude(handler, req, res, status, headers, body)
         local result = "result #3 of the handler of 'serve'"
         bad(handler, result, "string, buffer or iterator", body)
     end
-    req[ID] = 0
+    return leave(req)
 end
 
 local M = { response = response, METHOD = FIELDS.method }
@@ -248,7 +257,7 @@ function M.id_of(req) return type(req) == "table" and rawget(req, ID) end
 function M.request_of(res) return type(res) == "table" and rawget(res, OWNER) end
 
 function M.forget(req, res)
-    req[ID] = 0
+    leave(req)
     res[USED] = UPGRADED
 end
 

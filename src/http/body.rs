@@ -129,8 +129,8 @@ struct State {
     is_gone: bool,
     /// Who is woken once there is more.
     reader: Option<Waker>,
-    /// Who waits for room; 0 for nobody.
-    writer: u64,
+    /// Who wait for room.
+    writers: Vec<u64>,
 }
 
 /// What became of a write.
@@ -208,7 +208,7 @@ impl Channel {
         let mut state = lock(&self.state);
         let must_wait = state.bytes >= HIGH_BYTES && !state.is_gone;
         if must_wait {
-            state.writer = token;
+            state.writers.push(token);
         }
         must_wait
     }
@@ -242,9 +242,8 @@ impl Channel {
         lock(&self.state).is_gone
     }
 
-    fn tell_writer(&self, state: &mut State) {
-        let token = std::mem::take(&mut state.writer);
-        if token != 0 {
+    fn tell_writers(&self, state: &mut State) {
+        for token in state.writers.drain(..) {
             self.ready.push(Item::Waiter(token));
         }
     }
@@ -257,7 +256,7 @@ impl Channel {
                 traffic.pay(bytes.len() as u64);
             }
             if state.bytes < HIGH_BYTES / 2 {
-                self.tell_writer(&mut state);
+                self.tell_writers(&mut state);
             }
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
@@ -280,7 +279,7 @@ impl Channel {
         }
         state.pieces.clear();
         state.bytes = 0;
-        self.tell_writer(&mut state);
+        self.tell_writers(&mut state);
     }
 }
 

@@ -141,6 +141,102 @@ tap.test("nor has a request", function()
     server:close(0)
 end)
 
+tap.test("several read one body in turn", function()
+    local pieces = 0
+    local server = check(http.serve(sockets.HOST, 0, function(_, res)
+        for i = 1, 4 do
+            wait_for(function() return pieces >= i end)
+            res:write(tostring(i))
+        end
+    end))
+    local res = get(("http://%s:%d/"):format(sockets.HOST, server:port()))
+    local got, left = {}, 5
+    for i = 1, 5 do
+        context.run(function()
+            local good, data = res:read(i == 3 and 0.01 or nil)
+            got[i] = good and data:tostring() or data
+            left = left - 1
+        end)
+    end
+    wait_for(function() return got[3] end)
+    pieces = 4
+    wait_for(function() return left == 0 end)
+    is(table.remove(got, 3), 208, "one of them only for a while")
+    local all = ""
+    for i = 1, 4 do
+        -- Several pieces may have come as one; then the last ones find the end.
+        if type(got[i]) == "string" then
+            all = all .. got[i]
+        else
+            is(got[i], 1, "the end")
+        end
+    end
+    is(all, "1234", "the others get all, in order")
+    server:close()
+end)
+
+tap.test("who waits for a body that is given up is told", function()
+    local server = check(http.serve(sockets.HOST, 0, function(req, res)
+        if req.method == "GET" then
+            res:write("begun")
+            return timer.sleep(PATIENCE)
+        end
+        local codes = {}
+        for i = 1, 2 do
+            context.run(function() codes[i] = select(2, req:read()) end)
+        end
+        timer.sleep(0.01)
+        res:finish("well")
+        wait_for(function() return codes[1] and codes[2] end)
+        logged = codes
+    end))
+    local url = ("http://%s:%d/"):format(sockets.HOST, server:port())
+    local res = get(url)
+    local codes = {}
+    context.run(function()
+        repeat
+            local good, code = res:read()
+            codes[1] = not good and code
+        until codes[1]
+    end)
+    context.run(function() codes[2] = select(2, res:text()) end)
+    timer.sleep(0.01)
+    is(res:close(), true, "a response")
+    wait_for(function() return codes[1] and codes[2] end)
+    is(codes[1], 203, "who reads")
+    is(codes[2], 203, "and who collects")
+    logged = {}
+    local sock = check(tcp.connect(sockets.HOST, server:port(), PATIENCE))
+    sock:write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+    wait_for(function() return logged[2] end)
+    is(logged[1], 11, "of a request that was answered")
+    is(logged[2], 11, "all of them")
+    sock:close()
+    server:close(0)
+end)
+
+tap.test("several write one answer that is taken slowly", function()
+    local SIZE, left = 2 ^ 23, 3
+    local server = check(http.serve(sockets.HOST, 0, function(_, res)
+        for i = 1, 3 do
+            context.run(function()
+                for _ = 1, 4 do
+                    res:write(tostring(i):rep(SIZE / 4))
+                end
+                left = left - 1
+            end)
+        end
+        wait_for(function() return left == 0 end)
+    end))
+    local res = get(("http://%s:%d/"):format(sockets.HOST, server:port()))
+    timer.sleep(0.05)
+    ok(left > 0, "some wait")
+    local text = res:text(3 * SIZE)
+    is(#text, 3 * SIZE, "all is there")
+    is(left, 0, "and nobody waits any more")
+    server:close()
+end)
+
 tap.test("a client says how long a body is, whatever it is told", function()
     local heads = {}
     local listener, url = raw(function(sock)
