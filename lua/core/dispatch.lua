@@ -219,11 +219,6 @@ local function refuse_wait(why)
     refuse(why)
 end
 
-local function check_may_wait()
-    local why = may_wait(current, raw_resume)
-    if why then refuse_wait(why) end
-end
-
 -- Calls a native function that looks at this first, by what it is given before its own arguments.
 -- Where it cannot wait, it returns nil and what `refuse_wait` is to be called with.
 local function call_to_wait(f, a, b, c) return f(current, raw_resume, a, b, c) end
@@ -244,6 +239,14 @@ local function cancel(token)
     alive = alive - 1
     if timing then timing.forget(token) end
     return true
+end
+
+-- Raises where nothing may wait; an operation that has been registered for the wait is forgotten.
+local function check_may_wait(token)
+    local why = may_wait(current, raw_resume)
+    if not why then return end
+    if token then cancel(token) end
+    refuse_wait(why)
 end
 
 -- Ends an operation: resumes, or calls, who waits for it. Only from the dispatcher.

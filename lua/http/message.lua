@@ -137,7 +137,7 @@ function M.bodies(read, limit)
                 data, code = read(owner, token)
             end
             if not data and not code then
-                check_may_wait()
+                check_may_wait(token)
                 first[owner], has_turn = token, true
                 local left = deadline and deadline - native.now()
                 if left and left <= 0 then

@@ -120,7 +120,7 @@ local function write(id, data, what, name)
     local token = register()
     local ok, code = http_write(id, data, token)
     if ok == nil and code == nil then
-        check_may_wait()
+        check_may_wait(token)
         suspend()
         return true
     end

@@ -237,6 +237,39 @@ tap.test("several write one answer that is taken slowly", function()
     server:close()
 end)
 
+tap.test("where nothing may wait, nothing is waited for afterwards either", function()
+    local REFUSED = "inside a C function"
+    local function refused(f)
+        local good, why = pcall(string.gsub, "a", "a", f)
+        return not good and why:find(REFUSED, 1, true) ~= nil
+    end
+    -- Whatever comes for a wait that was refused wakes nobody.
+    local function sleeps(seconds)
+        local until_then = timer.now() + seconds
+        timer.sleep(seconds)
+        return timer.now() >= until_then
+    end
+    local may_go_on, written, slept
+    local server = check(http.serve(sockets.HOST, 0, function(_, res)
+        res:write("begun")
+        wait_for(function() return may_go_on end)
+        written = refused(function() res:write(("x"):rep(2 ^ 24)) end)
+        slept = sleeps(0.05)
+        res:write("ended")
+    end))
+    local res = get(("http://%s:%d/"):format(sockets.HOST, server:port()))
+    is(res:read(), true, "the first piece")
+    ok(refused(function() res:read() end), "a read is refused")
+    ok(refused(function() res:text() end), "and all of it")
+    may_go_on = true
+    ok(sleeps(0.05), "a later wait ends in its time")
+    local text = res:text(2 ^ 25)
+    is(text and #text, 2 ^ 24 + 5, "and nothing is lost")
+    ok(written, "a write is refused, but what it takes is sent")
+    ok(slept, "a later wait ends in its time")
+    server:close()
+end)
+
 tap.test("a client says how long a body is, whatever it is told", function()
     local heads = {}
     local listener, url = raw(function(sock)
