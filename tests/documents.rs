@@ -228,7 +228,11 @@ fn modules_are_globals_but_for_those_that_the_documents_say_are_not() {
         let text = fs::read_to_string(repository(document)).unwrap();
         let (before, _) = text.split_once(end).unwrap();
         let start = before.rfind([';', '\n']).unwrap();
-        assert_eq!(quoted(&before[start..]), required, "{document}");
+        let mut told = quoted(&before[start..]);
+        if !cfg!(feature = "json") {
+            told.remove("cjson");
+        }
+        assert_eq!(told, required, "{document}");
     }
 }
 
