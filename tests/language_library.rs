@@ -96,6 +96,31 @@ fn a_wait_whose_time_is_over_returns_though_the_module_timer_was_never_used() {
     assert_prints("print(context.recv(0, 0.001))", "false\t208\t0\t-1\n");
 }
 
+/// There the VM refuses to be told what not to compile.
+#[test]
+fn what_a_finaliser_uses_first_is_loaded_there() {
+    for (call, result) in [
+        ("tcp.listen('127.0.0.1', 0)", "true"),
+        ("udp.open('127.0.0.1', 0)", "true"),
+        ("tcp.connect('127.0.0.1', 1, function() print('told') end) == nil", "true\ntold"),
+        ("require('packet').layout({ { 'x', 'u8' } }) ~= nil", "true"),
+        ("require('supervisor').start ~= nil", "true"),
+        ("require('jit.bc').line ~= nil", "true"),
+        ("require('ffi').sizeof('int64_t')", "8"),
+        ("next(tcp) ~= nil", "true"),
+    ] {
+        let script = format!(
+            "local object = newproxy(true)
+             getmetatable(object).__gc = function() print((assert(select(2, pcall(function()
+               return {call}
+             end))))) end
+             object = nil
+             collectgarbage()"
+        );
+        assert_prints(&script, &format!("{result}\n"));
+    }
+}
+
 /// On the way back from the overflow each level tries again, with a little more room.
 #[test]
 fn what_could_not_be_loaded_for_want_of_stack_is_loaded_the_next_time() {

@@ -17,7 +17,8 @@
 
 local native, core = ...
 
-local error, tonumber, type = error, tonumber, type
+local error, pcall, tonumber, type = error, pcall, tonumber, type
+local jit_off = jit.off
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status = coroutine.status
 local next_event, is_ending, may_wait = native.next_event, native.is_ending, native.may_wait
@@ -191,6 +192,12 @@ end
 
 -- Has the dispatcher call f(a, b, c) soon, outside any root.
 local function defer(f, a, b, c) deferred[#deferred + 1] = { f, a, b, c } end
+
+-- Has a function never be compiled. In a finaliser, which may be what loads the library's chunks,
+-- the VM refuses to be told so: then it is later.
+local function interpret(f)
+    if not pcall(jit_off, f) then defer(jit_off, f) end
+end
 
 -- Waits until the root is resumed; returns what it is resumed with.
 local function suspend() return raw_yield(WAIT) end
@@ -396,6 +403,7 @@ end
 core.bad, core.raise, core.timeout_of = bad, raise, timeout_of
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
+core.interpret = interpret
 core.run, core.begin_serving, core.take_query = run, begin_serving, take_query
 core.call_guarded, core.guard = call_guarded, guard
 core.guards = function(is_new)

@@ -9,11 +9,12 @@ local native, core, load_next, loaded = ...
 
 local error, ipairs, next, rawget, rawset = error, ipairs, next, rawget, rawset
 local gmatch = string.gmatch
-local status, on, off = jit.status, jit.on, jit.off
+local pcall, status = pcall, jit.status
+local on, off = jit.on, jit.off
 
 -- The loops below run once: traces of them would be of no use, and `-jv` would number them.
-local was_on = status()
-off()
+-- (In a finaliser the VM refuses to be told so, and makes none.)
+local was_on = status() and pcall(off)
 
 local CODEC = "array decode encode object"
 local NAMES = {
@@ -98,8 +99,7 @@ local has_buffer = false
 return function(with_buffer)
     if not with_buffer or has_buffer then return end
     has_buffer = true
-    local is_on = status()
-    off()
+    local is_on = status() and pcall(off)
     local buffer = native.buffer_table()
     native.buffer_methods()
     local placed = {}

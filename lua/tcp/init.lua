@@ -109,8 +109,8 @@ handlers[READY] = function(id, data, more)
 end
 
 -- Every wait is another path through these: compiled, they are many traces that serve little.
-jit.off(serve_stream)
-jit.off(handlers[READY])
+core.interpret(serve_stream)
+core.interpret(handlers[READY])
 
 local accept -- what tcp/accept.lua returns, once somebody accepts
 

@@ -294,9 +294,9 @@ local function wait_on(socket, record, timeout)
 end
 
 -- Every wait is another path through these: compiled, they are many traces that serve little.
-jit.off(wait_in_line)
-jit.off(wait_first)
-jit.off(wait_on)
+core.interpret(wait_in_line)
+core.interpret(wait_first)
+core.interpret(wait_on)
 
 local function set_callback(socket, record, callback, serve)
     if not record.callback then hold(1) end

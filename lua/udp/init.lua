@@ -221,7 +221,7 @@ handlers[READY] = handlers[READY]
     end
 
 -- Every wait is another path through it.
-jit.off(serve)
+core.interpret(serve)
 
 --- Reads a datagram, or has a callback get every one.
 ---@param socket userdata
@@ -250,7 +250,7 @@ function udp.read(socket, ...)
     if not ok then return false, data end
     return true, data, record.address, record.port
 end
-jit.off(udp.read)
+core.interpret(udp.read)
 
 -- Write -------------------------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ local function serve(record)
         end
     end
 end
-jit.off(serve)
+core.interpret(serve)
 
 --- The next message, or has a callback get every one.
 ---@param ws userdata
