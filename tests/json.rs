@@ -313,8 +313,8 @@ fn confined_contexts_have_both() {
     assert_eq!(done.succeeded().stdout, "good\n");
 }
 
-/// Libraries of LuaJIT are opened when they are looked up, and so is what a module makes for itself:
-/// whatever comes first, the other finds its own.
+/// Libraries of LuaJIT are opened when they are looked up, and so is what a module makes for
+/// itself: whatever comes first, the other finds its own.
 #[test]
 fn marks_are_nothing_that_the_library_keeps_elsewhere() {
     const LOOK: &str = "
