@@ -462,7 +462,8 @@ fn node_serves() {
         let expected = format!(
             "200\thello {said}\t{version}\n200\thello {said}\ttrue\n404\tbye\tbye\n\
              2000492\t200\n2000000\nsum\tyes\nsum\t7\n31457280\n200\t\n\
-             true\t11\ta body has not come whole: software caused connection abort\ntrue\n200\nall\n"
+             true\t11\ta body has not come whole: software caused connection abort\n\
+             true\n200\nall\n"
         );
         assert_eq!(done.stdout, expected, "{version}: {done}");
     }
