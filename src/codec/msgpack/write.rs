@@ -141,10 +141,10 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
     fn serialize_i64(self, value: i64) -> Result<()> {
         match value {
             0.. => self.serialize_u64(value as u64),
-            -0x20.. => self.marker(value as u8),
-            -0x80.. => self.number(0xd0, [value as u8]),
-            -0x8000.. => self.number(0xd1, (value as i16).to_be_bytes()),
-            -0x8000_0000.. => self.number(0xd2, (value as i32).to_be_bytes()),
+            -0x20..0 => self.marker(value as u8),
+            -0x80..-0x20 => self.number(0xd0, [value as u8]),
+            -0x8000..-0x80 => self.number(0xd1, (value as i16).to_be_bytes()),
+            -0x8000_0000..-0x8000 => self.number(0xd2, (value as i32).to_be_bytes()),
             _ => self.number(0xd3, value.to_be_bytes()),
         }
     }
@@ -152,10 +152,10 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
     #[inline]
     fn serialize_u64(self, value: u64) -> Result<()> {
         match value {
-            ..0x80 => self.marker(value as u8),
-            ..0x100 => self.number(0xcc, [value as u8]),
-            ..0x1_0000 => self.number(0xcd, (value as u16).to_be_bytes()),
-            ..0x1_0000_0000 => self.number(0xce, (value as u32).to_be_bytes()),
+            0..0x80 => self.marker(value as u8),
+            0x80..0x100 => self.number(0xcc, [value as u8]),
+            0x100..0x1_0000 => self.number(0xcd, (value as u16).to_be_bytes()),
+            0x1_0000..0x1_0000_0000 => self.number(0xce, (value as u32).to_be_bytes()),
             _ => self.number(0xcf, value.to_be_bytes()),
         }
     }
@@ -262,8 +262,8 @@ mod tests {
         }
         for value in values {
             let mut written = Vec::new();
-            value.serialize(&mut Writer::new(&mut written)).unwrap();
-            assert_eq!(written, rmp_serde::to_vec(&value).unwrap());
+            value.serialize(&mut Writer::new(&mut written)).expect("it can be written");
+            assert_eq!(written, rmp_serde::to_vec(&value).expect("so it can by others"));
         }
     }
 }

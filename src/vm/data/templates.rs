@@ -54,7 +54,7 @@ impl Templates {
         let (place, entries) = (self.first + which as c_int, &mut self.entries[which]);
         let known = if is_small { slots::at(lua, place) } else { NIL };
         // SAFETY: live tables and pairs of a running state; the collector has not seen the new
-        // table, and does not run meanwhile. An entry that was noted is one of any table of as many.
+        // table, and does not run meanwhile. Entries are looked for within a table's mask.
         unsafe {
             let known: *const Table =
                 if tag(known) == TABLE { referred(known) } else { ptr::null() };
