@@ -144,8 +144,8 @@ fn frames(lua: Stack<'_>) -> c_int {
     let wanted = lua.address(1);
     let other = lua.thread(2);
     let of = other.unwrap_or(lua);
-    // What has ended by an error still has its frames; what runs has not, though an error handler of
-    // `xpcall` may be what it runs.
+    // What has ended by an error still has its frames; what runs has not, though an error handler
+    // of `xpcall` may be what it runs.
     let is_alive = other.is_none() || of.status() <= ffi::LUA_YIELD;
     let (mut count, mut level) = (0, 0);
     while is_alive && has_room(lua, of) && of.frame(level, c"f").is_some() {
