@@ -216,6 +216,33 @@ pub(crate) fn arm() -> bool {
     true
 }
 
+/// Calls `look`, which tells scripts what hook is set, while ours is in the place of none.
+pub(crate) fn uncovered(lua: Stack<'_>, look: impl Fn() -> c_int) -> c_int {
+    let (raw, top) = (lua.raw(), lua.top());
+    if !may_set(raw) {
+        return look();
+    }
+    let (cut, mut left) = (&lua.account().cut, None);
+    // SAFETY: the state is alive, used by this thread, and its hook may be set.
+    unsafe {
+        loop {
+            if cut.before.get().is_some() {
+                left = Some((*layout::global(raw)).hook_count);
+                cut.restore(raw);
+            }
+            let results = look();
+            if cut.before.get().is_none() {
+                if let Some(instructions) = left {
+                    hook::undisturbed(|| cut.set(raw, instructions.max(1)));
+                }
+                return results;
+            }
+            // A signal has come meanwhile.
+            lua.set_top(top);
+        }
+    }
+}
+
 /// Has the state that this thread runs collect its garbage as soon as that is possible; false if
 /// that cannot be asked for now. Called by an allocation.
 pub(crate) fn arm_collection() -> bool {
