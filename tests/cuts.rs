@@ -171,7 +171,8 @@ fn scripts_are_told_of_no_hook_but_their_own() {
         "main.lua",
         "local seen = {}
          for i = 1, 20 do
-           seen[table.concat({ tostring((debug.gethook())), select(2, debug.gethook()) }, ' ')] = true
+           local hook, events, count = debug.gethook()
+           seen[table.concat({ tostring(hook), events, count }, ' ')] = true
            for _ = 1, 1e4 do end
            timer.sleep(0.001)
          end
