@@ -281,7 +281,7 @@ end
 local function wait_first(socket, record)
     record.anchor = socket
     record.busy = true -- until it waits
-    serve_stock(record)
+    if record.head < record.tail then serve_stock(record) end
     return suspend_on(record)
 end
 

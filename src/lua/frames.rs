@@ -8,8 +8,6 @@ use std::cell::Cell;
 use std::ffi::c_int;
 use std::ops::Range;
 
-use mlua::ffi;
-
 use super::buffer::values::{
     buffer_at, charge_frames, collect, push_frames, with_buffer, with_text,
 };
@@ -37,12 +35,28 @@ thread_local! {
     static SCRATCH: Cell<Option<Box<ReadBuffer>>> = const { Cell::new(None) };
 }
 
+/// That block, from when it is first asked for; others get another meanwhile.
+#[derive(Default)]
+struct Scratch(Option<Box<ReadBuffer>>);
+
+impl Scratch {
+    fn get(&mut self) -> &mut ReadBuffer {
+        self.0.get_or_insert_with(|| SCRATCH.take().unwrap_or_default())
+    }
+}
+
+impl Drop for Scratch {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            SCRATCH.set(self.0.take());
+        }
+    }
+}
+
 /// Calls `body` with that block. Calls inside it get another.
 pub(super) fn with_scratch<R>(body: impl FnOnce(&mut ReadBuffer) -> R) -> R {
-    let mut scratch = SCRATCH.take().unwrap_or_default();
-    let result = body(&mut scratch);
-    SCRATCH.set(Some(scratch));
-    result
+    body(Scratch::default().get())
 }
 
 /// Frames that are handed out at once.
@@ -84,7 +98,10 @@ fn take(
 /// table at index `table`, from 1 on. Returns how many these are; otherwise nothing is pushed.
 fn push_next(lua: Stack<'_>, key: u64, table: c_int) -> Result<usize, Option<Code>> {
     push_read::<FRAMES_MAX>(lua, key, table, FRAMES_MAX, |stream, scratch, places| {
-        stream.read(scratch, places, FRAMES_MAX)
+        if stream.is_dry(FRAMES_MAX) {
+            return Read::Wait;
+        }
+        stream.read(scratch.get(), places, FRAMES_MAX)
     })
 }
 
@@ -95,26 +112,25 @@ fn push_read<const MAX: usize>(
     key: u64,
     table: c_int,
     awaited: usize,
-    read: impl FnOnce(&mut Connection, &mut ReadBuffer, &mut [Range<usize>; MAX]) -> Read,
+    read: impl FnOnce(&mut Connection, &mut Scratch, &mut [Range<usize>; MAX]) -> Read,
 ) -> Result<usize, Option<Code>> {
-    with_scratch(|scratch| {
-        let mut places = [const { 0..0 }; MAX];
-        let found = host::with(|host| {
-            take(host, key, awaited, |stream| read(stream, scratch, &mut places))
-        });
-        match found {
-            Read::Frames(count, piece) => {
-                let (places, bytes) = (&places[..count], piece.as_deref());
-                let bytes = bytes.unwrap_or(scratch.content());
-                collect(lua, |work| while_reading(key, work));
-                charge_frames(lua, places, piece.as_ref(), |work| while_reading(key, work));
-                push_frames(lua, table, places, bytes, piece.as_ref());
-                Ok(count - 1)
-            }
-            Read::Wait => Err(None),
-            Read::Failed(code) => Err(Some(code)),
+    let mut scratch = Scratch::default();
+    let mut places = [const { 0..0 }; MAX];
+    let found = host::with(|host| {
+        take(host, key, awaited, |stream| read(stream, &mut scratch, &mut places))
+    });
+    match found {
+        Read::Frames(count, piece) => {
+            let (places, bytes) = (&places[..count], piece.as_deref());
+            let bytes = bytes.unwrap_or_else(|| scratch.get().content());
+            collect(lua, |work| while_reading(key, work));
+            charge_frames(lua, places, piece.as_ref(), |work| while_reading(key, work));
+            push_frames(lua, table, places, bytes, piece.as_ref());
+            Ok(count - 1)
         }
-    })
+        Read::Wait => Err(None),
+        Read::Failed(code) => Err(Some(code)),
+    }
 }
 
 /// native.read(root, resume, key, stock): a buffer, and how many more, which follow it, are now in
@@ -128,7 +144,7 @@ fn read(lua: Stack<'_>) -> c_int {
             lua.push_boolean(false);
             lua.push_number(f64::from(code.0));
         }
-        Err(None) if lua.kind(1) == ffi::LUA_TNIL => return 0,
+        Err(None) if lua.is_nil(1) => return 0,
         Err(None) => return refuse_wait(lua).unwrap_or(0),
     }
     2
@@ -143,8 +159,8 @@ fn read_piece(lua: Stack<'_>) -> c_int {
         Some(bytes) if !lua.is_number(3) => Decoder::until(Delimiter { bytes: bytes.into(), max }),
         _ => Decoder::exact(lua.number(3) as usize),
     };
-    let read = |stream: &mut Connection, scratch: &mut _, place: &mut _| {
-        stream.read_piece(scratch, place, decoder, number)
+    let read = |stream: &mut Connection, scratch: &mut Scratch, place: &mut _| {
+        stream.read_piece(scratch.get(), place, decoder, number)
     };
     match push_read::<1>(lua, key, 0, 0, read) {
         Ok(_) => 1,
@@ -172,7 +188,6 @@ fn restore(lua: Stack<'_>) -> c_int {
 /// [`read`] returns; without a wait for frames only the first two. None, and nothing is pushed, if
 /// there is nothing yet. The table for the others is at index 1; with some, the key is in it at 0.
 pub(super) fn push_ready(lua: Stack<'_>, kind: f64, key: u64, awaited: usize) -> Option<c_int> {
-    lua.set_top(1);
     lua.push_number(kind);
     lua.push_number(key as f64);
     if awaited == 0 {
@@ -186,7 +201,10 @@ pub(super) fn push_ready(lua: Stack<'_>, kind: f64, key: u64, awaited: usize) ->
             }
             lua.push_number(more as f64);
         }
-        Err(None) => return None,
+        Err(None) => {
+            lua.set_top(1);
+            return None;
+        }
         Err(Some(code)) => {
             lua.push_boolean(false);
             lua.push_number(f64::from(code.0));

@@ -109,7 +109,7 @@ fn why_not_wait(lua: Stack<'_>) -> u8 {
         _ if fork::is_child() => IN_CHILD,
         None => 3,
         // SAFETY: called by the VM, in the coroutine that runs, with a live one of its state.
-        Some(root) => unsafe { may_leave(lua.raw(), root.raw(), lua.address(2)) },
+        Some(root) => unsafe { may_leave(lua.raw(), root.raw(), || lua.address(2)) },
     }
 }
 

@@ -15,7 +15,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::memory::heap::{Heap, content_of};
 use super::stack::Stack;
-use super::{cut, hook, known, profiler, standard, stdio};
+use super::{cut, hook, known, layout, profiler, standard, stdio};
 use crate::message::Held;
 use crate::os::memory;
 use crate::{failpoint, rt};
@@ -153,8 +153,8 @@ impl Account {
 
     /// Memory for an object of the VM, which is asked for none at times; null if it is refused:
     /// then the context is going to end.
-    #[inline(never)]
-    pub(super) fn allocate(&self, size: usize) -> *mut u8 {
+    #[inline]
+    fn allocate(&self, size: usize) -> *mut u8 {
         if size == 0 {
             return std::ptr::null_mut();
         }
@@ -451,11 +451,9 @@ impl Drop for State {
 /// `L` must be a live state (or coroutine of one) created by [`State::new`], used by the thread
 /// that runs it.
 pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
-    let mut user: *mut c_void = std::ptr::null_mut();
-    // SAFETY: per the contract the allocator's user value is the `Account` given in `State::new`.
-    unsafe { ffi::lua_getallocf(state, &mut user) };
-    // SAFETY: an account lives as long as its state.
-    unsafe { &*user.cast::<Account>() }
+    // SAFETY: per the contract the allocator's user value is the `Account` given in `State::new`,
+    // which lives as long as its state.
+    unsafe { &*(*layout::global(state)).user.cast::<Account>() }
 }
 
 /// Opens the standard libraries.
@@ -484,14 +482,13 @@ unsafe extern "C" fn allocate(
     if block.is_null() {
         return account.allocate(new_size).cast();
     }
-    // SAFETY: the VM passes a block from here with the size it has.
-    unsafe {
-        match new_size {
-            0 => free(account, block.cast(), old_size),
-            _ => resize(account, block.cast(), old_size, new_size),
-        }
+    if new_size == 0 {
+        // SAFETY: the VM passes a block from here with the size it has.
+        unsafe { free(account, block.cast(), old_size) };
+        return std::ptr::null_mut();
     }
-    .cast()
+    // SAFETY: the VM passes a block from here with the size it has.
+    unsafe { resize(account, block.cast(), old_size, new_size) }.cast()
 }
 
 /// Makes a block one of another size.
@@ -525,13 +522,13 @@ unsafe fn resize(account: &Account, block: *mut u8, old_size: usize, new_size: u
     moved
 }
 
-/// Frees a block of the VM, and what a buffer in it holds; returns null.
+/// Frees a block of the VM, and what a buffer in it holds.
 ///
 /// # Safety
 /// `block` must be one that [`allocate`] or [`Account::allocate_buffer`] returned, of `size` bytes,
 /// and is not used any more.
-#[inline(never)]
-unsafe fn free(account: &Account, block: *mut u8, size: usize) -> *mut u8 {
+#[inline]
+unsafe fn free(account: &Account, block: *mut u8, size: usize) {
     if size > STATE_BYTES_MIN {
         hook::forget(block.cast());
     }
@@ -547,7 +544,6 @@ unsafe fn free(account: &Account, block: *mut u8, size: usize) -> *mut u8 {
     };
     // SAFETY: a block of this heap with its size, which nobody uses any more.
     unsafe { heap.give(block, size, release_buffer) };
-    std::ptr::null_mut()
 }
 
 /// What the VM calls instead of its own `lj_gc_freeall`, see build.rs, once all finalisers have

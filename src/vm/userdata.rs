@@ -25,10 +25,11 @@ const HEAD_BYTES: usize = size_of::<Userdata>();
 const STEP_WORK_BYTES: usize = 2048;
 const STEP_BYTES: usize = 1024;
 
-/// Frames that are made while the collector deals with all that lives. If these are fewer, it marks
-/// the same again too often; if they are more, their memory has left the caches before it is used
-/// again.
-const CYCLE_BYTES: usize = 4 << 20;
+/// Frames that are made while the collector deals with all that lives: as many bytes as these are,
+/// between these bounds. If they are fewer, it marks the same again too often; if they are more,
+/// their memory has left the caches before it is used again.
+const CYCLE_BYTES_MIN: usize = 1 << 20;
+const CYCLE_BYTES_MAX: usize = 4 << 20;
 
 /// The most steps at once.
 const STEPS_MAX: usize = 64;
@@ -47,7 +48,9 @@ pub fn collect(lua: Stack<'_>) {
 fn pay(lua: Stack<'_>) {
     let global = charge::global(lua);
     let owed = global.total - global.threshold;
-    let steps = lua.account().low_bytes() / STEP_WORK_BYTES * owed / CYCLE_BYTES;
+    let low = lua.account().low_bytes();
+    let cycle = low.clamp(CYCLE_BYTES_MIN, CYCLE_BYTES_MAX);
+    let steps = low / STEP_WORK_BYTES * owed / cycle;
     charge::work(lua, 1 + steps.min(owed / STEP_BYTES).min(STEPS_MAX));
 }
 

@@ -228,6 +228,38 @@ impl Connection {
         read
     }
 
+    /// Whether there is nothing to read, as the last read has found, and no event has told since:
+    /// then [`Connection::read`] would find nothing, and this has done what it does.
+    #[inline]
+    pub fn is_dry(&mut self, awaited: usize) -> bool {
+        let is_dry = self.input == Input::Drained
+            && self.buffered.is_empty()
+            && self.gather_need == 0
+            && self.piece == 0
+            && self.is_waiting();
+        if is_dry {
+            self.note_read(&Read::Wait, awaited);
+        }
+        is_dry
+    }
+
+    /// Whether the kernel has nothing, or nothing for the script, which is woken once it has; asked
+    /// once [`Input::Drained`].
+    #[inline]
+    fn is_waiting(&mut self) -> bool {
+        let cx = &mut TaskContext::from_waker(&self.read_waker);
+        // What comes during a handshake is not for the script.
+        let is_waiting =
+            self.transport.is_handshaking() || self.transport.poll_read_ready(cx).is_pending();
+        if is_waiting {
+            self.transport.shrink();
+            self.detach();
+        } else {
+            self.input = Input::Ready;
+        }
+        is_waiting
+    }
+
     fn note_read(&mut self, read: &Read, awaited: usize) {
         self.awaited = matches!(read, Read::Wait).then_some(awaited);
         if let Some(held) = &mut self.held {
@@ -259,16 +291,9 @@ impl Connection {
                     return Read::Failed(code);
                 }
                 Input::Drained => {
-                    let cx = &mut TaskContext::from_waker(&self.read_waker);
-                    // What comes during a handshake is not for the script.
-                    if self.transport.is_handshaking()
-                        || self.transport.poll_read_ready(cx).is_pending()
-                    {
-                        self.transport.shrink();
-                        self.detach();
+                    if self.is_waiting() {
                         return Read::Wait;
                     }
-                    self.input = Input::Ready;
                 }
                 Input::Ready => {}
             }
@@ -514,36 +539,6 @@ impl Connection {
         let shared = self.shared(owner, key);
         shared.set_encoder(encoder);
         shared.set_shared(on);
-    }
-
-    /// Why the connection can no longer be written, or its peer has gone; nothing if neither is
-    /// so: then `waker` is woken once it is.
-    pub fn watch_end(&mut self, waker: &Waker) -> Option<Code> {
-        if self.transport.poll_end(&mut TaskContext::from_waker(waker)).is_pending() {
-            return self.writer.failed();
-        }
-        // Writes that fail end the stream, and set their code before this finds it.
-        if let Some(code) = self.writer.failed().or(self.broken) {
-            return Some(code);
-        }
-        match self.ended() {
-            None | Some(Code::MESSAGE_TOO_LONG | Code::BAD_HEAD) => {}
-            code => return code,
-        }
-        let Ok(Some(error)) = self.transport.take_error() else {
-            self.broken = Some(Code::END_OF_FILE);
-            return self.broken;
-        };
-        // Nobody else is told by the system after this.
-        let code = Code::from(&error);
-        self.broken = Some(code);
-        self.writer.abandon(code);
-        Some(code)
-    }
-
-    /// Wakes nobody for [`Connection::watch_end`] any more.
-    pub fn forget_end(&self) {
-        self.transport.forget_end();
     }
 
     /// The failure that writes meet, and what reads have come to, if anything.

@@ -1,6 +1,7 @@
 //! What connections rarely do: reading in other forms than their frames', changing these, ending.
 
 use std::ops::Range;
+use std::task::{Context as TaskContext, Waker};
 
 use bytes::{Bytes, BytesMut};
 
@@ -11,6 +12,36 @@ use crate::frame::{Decoder, HeadPatch, ReadPatch};
 use crate::os;
 
 impl Connection {
+    /// Why the connection can no longer be written, or its peer has gone; nothing if neither is
+    /// so: then `waker` is woken once it is.
+    pub fn watch_end(&mut self, waker: &Waker) -> Option<Code> {
+        if self.transport.poll_end(&mut TaskContext::from_waker(waker)).is_pending() {
+            return self.writer.failed();
+        }
+        // Writes that fail end the stream, and set their code before this finds it.
+        if let Some(code) = self.writer.failed().or(self.broken) {
+            return Some(code);
+        }
+        match self.ended() {
+            None | Some(Code::MESSAGE_TOO_LONG | Code::BAD_HEAD) => {}
+            code => return code,
+        }
+        let Ok(Some(error)) = self.transport.take_error() else {
+            self.broken = Some(Code::END_OF_FILE);
+            return self.broken;
+        };
+        // Nobody else is told by the system after this.
+        let code = Code::from(&error);
+        self.broken = Some(code);
+        self.writer.abandon(code);
+        Some(code)
+    }
+
+    /// Wakes nobody for [`Connection::watch_end`] any more.
+    pub fn forget_end(&self) {
+        self.transport.forget_end();
+    }
+
     /// Changes options at any time: for what was not handed out, or staged, yet.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub const STRING: i64 = !4;
 pub const FUNCTION: i64 = !8;
 /// Of tables.
 pub const TABLE: i64 = !11;
+/// Of coroutines.
+pub(crate) const THREAD: i64 = !6;
 /// Of full userdata, the lowest one of an object.
 pub const USERDATA: i64 = !12;
 /// Of integers, on machines where Lua numbers may be those; below are the tags of doubles.
@@ -55,6 +57,12 @@ pub(crate) fn referred<T>(slot: Slot) -> *mut T {
 #[inline]
 pub fn is_number(slot: Slot) -> bool {
     !(USERDATA..0).contains(&tag(slot))
+}
+
+/// The number in a slot that holds a double.
+#[inline]
+pub(crate) fn double(slot: Slot) -> Option<f64> {
+    (!(INTEGER..0).contains(&tag(slot))).then(|| f64::from_bits(slot))
 }
 
 /// The slot that refers to an object.

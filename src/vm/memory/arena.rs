@@ -27,8 +27,7 @@ pub(crate) struct Arena {
     piece: Range<usize>,
     /// Whether anything was freed that is worth to be cut up.
     has_pieces: bool,
-    /// Once the state has settled what is untouched; until then there may be as much as one wants.
-    room: usize,
+    is_settled: bool,
 }
 
 /// What is smaller is not cut up.
@@ -42,7 +41,7 @@ impl Arena {
             free: [FreeList::EMPTY; CLASSES],
             piece: 0..0,
             has_pieces: false,
-            room: usize::MAX,
+            is_settled: false,
         }
     }
 
@@ -59,14 +58,6 @@ impl Arena {
         if let Some(block) = self.free[class].pop() {
             return block;
         }
-        if bytes > self.room {
-            return std::ptr::null_mut();
-        }
-        self.cut(class, bytes)
-    }
-
-    /// The same where none of its size is free.
-    fn cut(&mut self, class: usize, bytes: usize) -> *mut u8 {
         if bytes <= self.piece.len() || self.has_pieces && self.find_piece(class) {
             let block = self.slot.wrapping_add(self.piece.start);
             self.piece.start += bytes;
@@ -77,9 +68,6 @@ impl Arena {
         }
         let block = self.slot.wrapping_add(self.used);
         self.used += bytes;
-        if self.is_settled() {
-            self.room = SLOT_BYTES - self.used;
-        }
         block
     }
 
@@ -116,12 +104,7 @@ impl Arena {
     /// From now on what is freed serves its own size alone.
     pub(crate) fn settle(&mut self) {
         self.leave_piece();
-        self.has_pieces = false;
-        self.room = if self.slot.is_null() { 0 } else { SLOT_BYTES - self.used };
-    }
-
-    fn is_settled(&self) -> bool {
-        self.room != usize::MAX
+        (self.has_pieces, self.is_settled) = (false, true);
     }
 
     /// Takes a block of `size` bytes back.
@@ -131,7 +114,7 @@ impl Arena {
     #[inline]
     pub(crate) unsafe fn release(&mut self, block: *mut u8, size: usize) {
         let (class, _) = class_of(size);
-        self.has_pieces |= size >= PIECE_MIN && !self.is_settled();
+        self.has_pieces |= size >= PIECE_MIN && !self.is_settled;
         // SAFETY: the caller's block, which has at least a grain, and is aligned to it.
         unsafe { self.free[class].push(block) };
     }
@@ -204,7 +187,7 @@ mod tests {
             assert!(!blocks.iter().any(overlaps), "{step}: {size}");
             blocks.push((block, size));
         }
-        assert!(arena.is_settled() && blocks.len() > 100);
+        assert!(arena.is_settled && blocks.len() > 100);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char, c_int};
 use mlua::ffi::{self, lua_CFunction, lua_Debug};
 
 use super::Stack;
+use crate::vm::layout::{THREAD, referred, tag};
 
 /// What is known of a function, or of a frame. What was not asked for is empty.
 pub(crate) struct Record(lua_Debug);
@@ -109,7 +110,11 @@ impl<'a> Stack<'a> {
     /// The coroutine at `index`, if one is there. It has what slots its own function has: see
     /// [`Stack::has_room`].
     pub(crate) fn thread(self, index: c_int) -> Option<Stack<'a>> {
-        let thread = vm!(self, lua_tothread, index);
+        let slot = self.slot(index);
+        let thread = match tag(slot) {
+            THREAD => referred(slot),
+            _ => vm!(self, lua_tothread, index),
+        };
         // SAFETY: alive while it is on this stack, and of the same state.
         (!thread.is_null()).then(|| unsafe { Stack::new(thread) })
     }

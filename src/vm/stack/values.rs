@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use crate::failpoint;
+use crate::vm::layout::{NIL, Slot, double};
 
 /// The stack of a native function that runs: its arguments are at 1 and up, and it has 20 slots
 /// free.
@@ -50,10 +51,23 @@ impl<'a> Stack<'a> {
         self.raw
     }
 
+    /// What is at an index from 1 up, as the VM keeps it; nil if there is nothing, and for others.
+    #[inline]
+    pub(super) fn slot(self, index: c_int) -> Slot {
+        let place = (index as usize).wrapping_sub(1);
+        self.arguments().get(place).map_or(NIL, |value| value.slot())
+    }
+
     /// The number at an index that holds one, or a text that reads as one; 0 for anything else.
     #[inline]
     pub(crate) fn number(self, index: c_int) -> f64 {
-        vm!(self, lua_tonumber, index)
+        double(self.slot(index)).unwrap_or_else(|| vm!(self, lua_tonumber, index))
+    }
+
+    /// Whether nil, or nothing, is at an index from 1 up.
+    #[inline]
+    pub(crate) fn is_nil(self, index: c_int) -> bool {
+        self.slot(index) == NIL
     }
 
     /// A key or token, which came from us as an exact number.
