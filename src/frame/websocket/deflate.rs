@@ -24,6 +24,9 @@ const STATE_BYTES: usize = 48 * 1024;
 /// Room that is kept for packing.
 const SPARE_BYTES: usize = 64 * 1024;
 
+/// Longer messages are not copied to be known again.
+const KEPT_MAX: usize = 1 << 20;
+
 /// The largest window, and the smallest that zlib makes.
 pub(super) const WINDOW_BITS: u8 = 15;
 const WINDOW_BITS_MIN: u8 = 9;
@@ -158,8 +161,10 @@ pub(super) fn pack(body: &[u8], shared: Option<&Bytes>, window: u8) -> Option<By
     });
     Some(known.unwrap_or_else(|| {
         let packed = Bytes::from(pack_anew(body, window));
-        let body = shared.cloned().unwrap_or_else(|| Bytes::copy_from_slice(body));
-        LAST.set(Some(Last { window, body, packed: packed.clone() }));
+        let copy = || (body.len() <= KEPT_MAX).then(|| Bytes::copy_from_slice(body));
+        if let Some(body) = shared.cloned().or_else(copy) {
+            LAST.set(Some(Last { window, body, packed: packed.clone() }));
+        }
         packed
     }))
 }
@@ -180,7 +185,8 @@ fn pack_anew(body: &[u8], window: u8) -> Vec<u8> {
         room.clear();
         loop {
             let input = &body[state.total_in() as usize..];
-            room.reserve(input.len() / 2 + 64);
+            // No more than it takes: of what is long, twice as much is a lot.
+            room.reserve_exact(input.len() / 2 + 64);
             // Only what was given wrongly fails.
             let _ = state.compress_vec(input, &mut room, FlushCompress::Sync);
             if state.total_in() as usize == body.len() && room.len() < room.capacity() {
@@ -189,10 +195,13 @@ fn pack_anew(body: &[u8], window: u8) -> Vec<u8> {
         }
     });
     let end = room.strip_suffix(&TAIL).map_or(room.len(), <[u8]>::len);
-    let packed = room[..end].to_vec();
-    if room.capacity() <= SPARE_BYTES {
-        SPARE.set(room);
+    if room.capacity() > SPARE_BYTES {
+        room.truncate(end);
+        room.shrink_to_fit();
+        return room;
     }
+    let packed = room[..end].to_vec();
+    SPARE.set(room);
     packed
 }
 

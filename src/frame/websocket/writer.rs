@@ -121,6 +121,8 @@ impl Writer {
             }
             _ => {}
         }
+        // What is to be masked should be nobody else's.
+        let shared = shared.filter(|_| !self.is_client());
         let packed = self
             .window
             .filter(|_| kind.is_some())

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{Body, WriteBatch};
 use crate::buf::Piece;
@@ -57,6 +57,13 @@ impl WriteBatch {
         }
         self.push_copy(Head::NONE, frame.head());
         let body = match frame.packed {
+            Some(packed) if frame.mask.is_some() && packed.len() >= WriteBatch::APART_BYTES => {
+                // Copied only if somebody else has it.
+                let mut masked = BytesMut::from(packed);
+                mask(key, 0, &mut masked);
+                self.push_large(Head::NONE, Body::Shared(Piece::from(masked.freeze())));
+                return Ok(());
+            }
             Some(packed) => Body::Shared(Piece::from(packed)),
             None => body,
         };
