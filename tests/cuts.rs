@@ -162,3 +162,28 @@ fn turns_are_cut_beside_hooks_for_calls() {
     let done = run(node_lua().arg(folder.write("main.lua", main))).succeeded();
     assert_eq!(done.stdout, "8\n", "{done}");
 }
+
+/// In a simulation the hook that cuts is set from the beginning of a turn.
+#[test]
+fn scripts_are_told_of_no_hook_but_their_own() {
+    let folder = Folder::new();
+    let main = folder.write(
+        "main.lua",
+        "local seen = {}
+         for i = 1, 20 do
+           local hook, events, count = debug.gethook()
+           seen[table.concat({ tostring(hook), events, count }, ' ')] = true
+           for _ = 1, 1e4 do end
+           timer.sleep(0.001)
+         end
+         for what in pairs(seen) do print(what) end
+         local function own() end
+         debug.sethook(own, '', 1000)
+         print(debug.gethook() == own, select(2, debug.gethook()))
+         debug.sethook()
+         local stat = context.stat()
+         print(stat.slices > stat.turns)",
+    );
+    let done = run(node_lua().args(["--simulate", "1", "--cuts", "1"]).arg(main)).succeeded();
+    assert!(done.stdout.starts_with("nil  0\ntrue\t\t1000\ntrue\n"), "{done}");
+}

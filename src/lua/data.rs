@@ -7,9 +7,10 @@ use mlua::ffi;
 
 use super::buffer::values;
 use crate::buf::Piece;
+use crate::codec::Sink;
 use crate::vm::blame::Wrong;
 use crate::vm::data::{
-    DEPTH_MAX, Failure, Fault, Keys, Mark, Marked, ReadRules, Source, Sparse, WriteRules,
+    DEPTH_MAX, Failure, Fault, Keys, Mark, Marked, Output, ReadRules, Source, Sparse, WriteRules,
     empty_array, push_mark,
 };
 use crate::vm::stack::{Stack, function};
@@ -85,13 +86,19 @@ impl Deref for Input<'_> {
     }
 }
 
+impl Sink for Output<'_> {
+    #[inline]
+    fn room(&mut self, more: usize) -> Option<&mut Vec<u8>> {
+        Output::room(self, more)
+    }
+}
+
 /// How values are written if no option says otherwise.
 pub(super) const WRITE: WriteRules = WriteRules {
     keys: Keys::Text,
     depth_max: DEPTH,
     is_sorted: false,
     has_bytes: false,
-    checks_text: true,
     has_infinity: false,
     nulls_infinity: false,
     is_lossy: false,

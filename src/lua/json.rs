@@ -8,9 +8,7 @@ use serde::Serialize;
 
 use super::data::{self, BYTES, Input, READ, WRITE};
 use crate::codec::json::{self, Style};
-use crate::vm::data::{
-    Builder, Charged, Marked, Output, ReadRules, Source, Sparse, WriteRules, write,
-};
+use crate::vm::data::{Builder, Charged, Marked, ReadRules, Source, Sparse, WriteRules, write};
 use crate::vm::stack::{Stack, function};
 
 /// Functions for the table of natives.
@@ -31,13 +29,6 @@ mod flag {
     pub(super) const ESCAPE_SLASH: u32 = 16;
     pub(super) const SKIP_UNSUPPORTED: u32 = 32;
     pub(super) const MARK_ARRAYS: u32 = 64;
-}
-
-impl json::Sink for Output<'_> {
-    #[inline]
-    fn room(&mut self, more: usize) -> Option<&mut Vec<u8>> {
-        Output::room(self, more)
-    }
 }
 
 /// Pushes the text of the value on top of the stack; in words, why there is none.

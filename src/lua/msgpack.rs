@@ -18,7 +18,6 @@ fn encode(lua: Stack<'_>) -> c_int {
     let mut rules = WriteRules {
         keys: Keys::Any,
         has_bytes: true,
-        checks_text: false,
         has_infinity: true,
         sparse: Sparse { convert: true, ..WRITE.sparse },
         object: "msgpack.object",
@@ -27,9 +26,7 @@ fn encode(lua: Stack<'_>) -> c_int {
     let bytes_max = data::write_options(lua, &mut rules, "", |_, _, _| false);
     let source = Source::new(lua, &rules);
     let written = write(lua, bytes_max, |output| {
-        let mut to = rmp_serde::Serializer::new(&mut *output);
-        to.unstable_set_max_depth(usize::MAX);
-        let written = source.top().serialize(&mut to);
+        let written = source.top().serialize(&mut msgpack::Writer::new(&mut *output));
         output.failure = output.failure.or(source.take_shortage());
         written
     });

@@ -169,6 +169,10 @@ impl Cut {
         if address != hook as *const () as usize {
             // SAFETY: the state is alive.
             let left = unsafe { (*layout::global(raw)).hook_count };
+            // Between counting down to 0 and calling the hook a signal may come: the call is due,
+            // which the VM would not notice of a count that is 0 before the next instruction.
+            let is_due = left == 0 && mask & ffi::LUA_MASKCOUNT != 0;
+            let left = if is_due { 1 } else { left };
             self.before.set(Some(Hook { function, mask, count, left }));
         }
         // SAFETY: a hook may be set now, which is what the callers have made sure of.
@@ -214,6 +218,33 @@ pub(crate) fn arm() -> bool {
         cut.set(raw, 1);
     }
     true
+}
+
+/// Calls `look`, which tells scripts what hook is set, while ours is in the place of none.
+pub(crate) fn uncovered(lua: Stack<'_>, look: impl Fn() -> c_int) -> c_int {
+    let (raw, top) = (lua.raw(), lua.top());
+    if !may_set(raw) {
+        return look();
+    }
+    let (cut, mut left) = (&lua.account().cut, None);
+    // SAFETY: the state is alive, used by this thread, and its hook may be set.
+    unsafe {
+        loop {
+            if cut.before.get().is_some() {
+                left = Some((*layout::global(raw)).hook_count);
+                cut.restore(raw);
+            }
+            let results = look();
+            if cut.before.get().is_none() {
+                if let Some(instructions) = left {
+                    hook::undisturbed(|| cut.set(raw, instructions.max(1)));
+                }
+                return results;
+            }
+            // A signal has come meanwhile.
+            lua.set_top(top);
+        }
+    }
 }
 
 /// Has the state that this thread runs collect its garbage as soon as that is possible; false if
@@ -401,4 +432,29 @@ unsafe fn look_up_to(raw: *mut lua_State, root: *mut lua_State, resume: *const c
         }
     }
     0
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::super::state::State;
+    use super::*;
+
+    /// Right when the VM has counted down to 0, it calls the hook later; so does the one put back.
+    #[test]
+    fn a_hook_that_is_due_is_due_after_the_cut() {
+        unsafe extern "C-unwind" fn of_script(_raw: *mut lua_State, _activation: *mut lua_Debug) {}
+        let state = State::new().unwrap();
+        let (raw, cut) = (state.as_ptr(), &state.account().cut);
+        for (left, expected) in [(0, 1), (1, 1), (700, 700)] {
+            // SAFETY: a live state at rest, of this thread.
+            unsafe {
+                ffi::lua_sethook(raw, Some(of_script), ffi::LUA_MASKCOUNT, 1000);
+                (*layout::global(raw)).hook_count = left;
+                cut.set(raw, 1);
+                cut.restore(raw);
+                assert_eq!((*layout::global(raw)).hook_count, expected, "{left}");
+            }
+        }
+    }
 }

@@ -153,8 +153,8 @@ impl Account {
 
     /// Memory for an object of the VM, which is asked for none at times; null if it is refused:
     /// then the context is going to end.
-    #[inline]
-    fn allocate(&self, size: usize) -> *mut u8 {
+    #[inline(never)]
+    pub(super) fn allocate(&self, size: usize) -> *mut u8 {
         if size == 0 {
             return std::ptr::null_mut();
         }
@@ -482,13 +482,14 @@ unsafe extern "C" fn allocate(
     if block.is_null() {
         return account.allocate(new_size).cast();
     }
-    if new_size == 0 {
-        // SAFETY: the VM passes a block from here with the size it has.
-        unsafe { free(account, block.cast(), old_size) };
-        return std::ptr::null_mut();
-    }
     // SAFETY: the VM passes a block from here with the size it has.
-    unsafe { resize(account, block.cast(), old_size, new_size) }.cast()
+    unsafe {
+        match new_size {
+            0 => free(account, block.cast(), old_size),
+            _ => resize(account, block.cast(), old_size, new_size),
+        }
+    }
+    .cast()
 }
 
 /// Makes a block one of another size.
@@ -522,13 +523,13 @@ unsafe fn resize(account: &Account, block: *mut u8, old_size: usize, new_size: u
     moved
 }
 
-/// Frees a block of the VM, and what a buffer in it holds.
+/// Frees a block of the VM, and what a buffer in it holds; returns null.
 ///
 /// # Safety
 /// `block` must be one that [`allocate`] or [`Account::allocate_buffer`] returned, of `size` bytes,
 /// and is not used any more.
-#[inline]
-unsafe fn free(account: &Account, block: *mut u8, size: usize) {
+#[inline(never)]
+unsafe fn free(account: &Account, block: *mut u8, size: usize) -> *mut u8 {
     if size > STATE_BYTES_MIN {
         hook::forget(block.cast());
     }
@@ -544,6 +545,7 @@ unsafe fn free(account: &Account, block: *mut u8, size: usize) {
     };
     // SAFETY: a block of this heap with its size, which nobody uses any more.
     unsafe { heap.give(block, size, release_buffer) };
+    std::ptr::null_mut()
 }
 
 /// What the VM calls instead of its own `lj_gc_freeall`, see build.rs, once all finalisers have

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction};
 
+use super::cut;
 use super::disguise::{BENEATH, CHUNK_NAME, STAND_IN};
 use super::frames::is_hidden;
 use super::layout::{self, Function};
@@ -46,6 +47,7 @@ pub(crate) type Original = OnceLock<lua_CFunction>;
 
 static GETINFO: Original = OnceLock::new();
 static TRACEBACK: Original = OnceLock::new();
+static GETHOOK: Original = OnceLock::new();
 static GETLOCAL: Original = OnceLock::new();
 static SETLOCAL: Original = OnceLock::new();
 static GETUPVALUE: Original = OnceLock::new();
@@ -90,6 +92,7 @@ pub(super) fn install_in(lua: Stack<'_>, library: &CStr) {
         b"debug" => {
             replace(lua, c"getinfo", function(getinfo), &GETINFO);
             replace(lua, c"traceback", function(debug_traceback), &TRACEBACK);
+            replace(lua, c"gethook", function(gethook), &GETHOOK);
             replace(lua, c"getlocal", function(getlocal), &GETLOCAL);
             replace(lua, c"setlocal", function(setlocal), &SETLOCAL);
             replace(lua, c"getupvalue", function(getupvalue), &GETUPVALUE);
@@ -144,8 +147,8 @@ fn frames(lua: Stack<'_>) -> c_int {
     let wanted = lua.address(1);
     let other = lua.thread(2);
     let of = other.unwrap_or(lua);
-    // What has ended by an error still has its frames; what runs has not, though an error handler of
-    // `xpcall` may be what it runs.
+    // What has ended by an error still has its frames; what runs has not, though an error handler
+    // of `xpcall` may be what it runs.
     let is_alive = other.is_none() || of.status() <= ffi::LUA_YIELD;
     let (mut count, mut level) = (0, 0);
     while is_alive && has_room(lua, of) && of.frame(level, c"f").is_some() {
@@ -346,6 +349,11 @@ fn looks_inside(lua: Stack<'_>) -> bool {
         return frame(of, lua.whole(shift + 1)).is_some_and(Kind::is_ours);
     }
     is_ours(lua, shift + 1)
+}
+
+/// debug.gethook(…): never tells of the hook that cuts.
+fn gethook(lua: Stack<'_>) -> c_int {
+    cut::uncovered(lua, || go_on(lua, &GETHOOK))
 }
 
 /// debug.getlocal

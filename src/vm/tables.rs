@@ -17,10 +17,11 @@ use std::ptr;
 use mlua::ffi::{self, lua_State};
 
 use super::layout::{
-    self, FALSE, KIND_TABLE, NIL, Node, POINTER, STRING, Slot, TRUE, Table, Text, is_number,
-    lj_mem_realloc, scrambled, tag,
+    self, FALSE, KIND_TABLE, NIL, Node, POINTER, STRING, Slot, TRUE, Table, Text, WHITES,
+    is_number, lj_mem_realloc, scrambled, tag,
 };
 use super::stack::Stack;
+use super::state::Account;
 
 /// Tables with fewer entries are LuaJIT's own affair: it takes some milliseconds at most.
 const ENTRIES_MIN: usize = 4096;
@@ -42,10 +43,28 @@ const CHAIN_MAX_ARRAY: usize = 1024;
 
 unsafe extern "C-unwind" {
     fn lj_tab_get(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *const u64;
-    /// LuaJIT's: memory for an object that the collector knows. Raises if there is none.
-    fn lj_mem_newgco(raw: *mut lua_State, bytes: usize) -> *mut Table;
-    /// The same: a table with room for what is at 0 and so on, and for 2^n keys, n not being 0.
+    /// LuaJIT's: raises for want of memory.
+    fn lj_err_mem(raw: *mut lua_State) -> !;
+    /// LuaJIT's: a table with room for what is at 0 and so on, and for 2^n keys, n not being 0.
     fn lj_tab_new(raw: *mut lua_State, list: u32, bits: u32) -> *mut Table;
+}
+
+/// Memory as the VM's own functions take it, but without a call into it. Raises if there is none.
+///
+/// # Safety
+/// `raw` must be a running state, used by this thread.
+#[inline]
+pub(super) unsafe fn take(raw: *mut lua_State, bytes: usize) -> *mut u8 {
+    // SAFETY: what the allocator of a state is called with is its account.
+    unsafe {
+        let global = layout::global(raw);
+        let block = (*(*global).user.cast::<Account>()).allocate(bytes);
+        if block.is_null() {
+            lj_err_mem(raw);
+        }
+        (*global).total += bytes;
+        block
+    }
 }
 
 /// Where in a table of 2^n entries LuaJIT looks for a key.
@@ -93,17 +112,20 @@ impl Table {
     #[inline]
     pub(crate) unsafe fn make(raw: *mut lua_State, list: usize, keys: usize) -> *mut Table {
         let slots = if list > 0 { list + 1 } else { 0 };
-        let bits = keys.next_power_of_two().trailing_zeros().max(u32::from(keys > 0));
+        let len = Table::nodes_for(keys);
         // SAFETY: memory of the VM's, of a size that its own tables have; all of it is written
         // before anything else is done.
         unsafe {
             if slots > INSIDE_MAX {
-                return lj_tab_new(raw, slots as u32, bits);
+                return lj_tab_new(raw, slots as u32, if keys > 0 { len.ilog2() } else { 0 });
             }
-            let table = lj_mem_newgco(raw, size_of::<Table>() + slots * size_of::<Slot>());
+            let bytes = size_of::<Table>() + slots * size_of::<Slot>();
+            let table = take(raw, bytes).cast::<Table>();
             let array = table.add(1).cast::<Slot>();
-            let nodes = &raw mut (*layout::global(raw)).nil_node;
-            (*table).kind = KIND_TABLE;
+            let global = layout::global(raw);
+            let nodes = &raw mut (*global).nil_node;
+            ((*table).next, (*global).root) = ((*global).root, table as u64);
+            ((*table).marked, (*table).kind) = ((*global).white & WHITES, KIND_TABLE);
             ((*table).absent, (*table).inside) = (u8::MAX, slots as u8);
             (*table).array = if slots > 0 { array } else { ptr::null_mut() };
             (*table).metatable = 0;
@@ -113,17 +135,48 @@ impl Table {
                 array.add(slot).write(NIL);
             }
             if keys > 0 {
-                let len = 1 << bits;
-                let bytes = len * size_of::<Node>();
-                let nodes = lj_mem_realloc(raw, ptr::null_mut(), 0, bytes).cast::<Node>();
-                for node in 0..len {
-                    nodes.add(node).write(Node { value: NIL, key: NIL, next: ptr::null_mut() });
+                let nodes = take(raw, len * size_of::<Node>()).cast::<Node>();
+                let end = nodes.add(len);
+                let mut node = nodes;
+                while node != end {
+                    node.write(Node { value: NIL, key: NIL, next: ptr::null_mut() });
+                    node = node.add(1);
                 }
-                ((*table).nodes, (*table).free) = (nodes, nodes.add(len));
+                ((*table).nodes, (*table).free) = (nodes, end);
                 (*table).mask = len as u32 - 1;
             }
             table
         }
+    }
+
+    /// A new table with the entries of another, which has some, all of them nil.
+    ///
+    /// # Safety
+    /// As for [`Table::make`]; `other` must be a live table, with a hash part.
+    #[inline]
+    pub(crate) unsafe fn make_like(raw: *mut lua_State, other: *const Table) -> *mut Table {
+        // SAFETY: memory of the VM's, all of which is written before anything else is done. Chains
+        // consist of entries of the other's, or are at their end.
+        unsafe {
+            let table = Table::make(raw, 0, 0);
+            let (from, len) = ((*other).nodes, (*other).mask as usize + 1);
+            let nodes = take(raw, len * size_of::<Node>()).cast::<Node>();
+            let moved = |node: *mut Node| nodes.byte_offset(node.byte_offset_from(from));
+            for at in 0..len {
+                let Node { key, next, .. } = from.add(at).read();
+                let next = if next.is_null() { next } else { moved(next) };
+                nodes.add(at).write(Node { value: NIL, key, next });
+            }
+            ((*table).nodes, (*table).free) = (nodes, moved((*other).free));
+            ((*table).mask, (*table).absent) = ((*other).mask, 0);
+            table
+        }
+    }
+
+    /// How many entries a table with so many keys has, if it has any.
+    #[inline]
+    pub(crate) fn nodes_for(keys: usize) -> usize {
+        keys.next_power_of_two().max(2)
     }
 
     /// The place of a text's value, if the text is there, or if its place is free; then it is there

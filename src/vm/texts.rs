@@ -2,12 +2,12 @@
 //! are there already, and of the others finding that out is half of the work.
 
 use std::ffi::c_char;
-use std::ptr::null_mut;
 
 use mlua::ffi::lua_State;
 
-use super::layout::{self, KIND_TEXT, STRING, Slot, Text, WHITES, lj_mem_realloc, reference};
+use super::layout::{self, KIND_TEXT, STRING, Slot, Text, WHITES, reference};
 use super::stack::Stack;
+use super::tables::take;
 
 unsafe extern "C-unwind" {
     /// LuaJIT's: the string with these bytes. Raises if there is no memory; runs no finalisers.
@@ -84,9 +84,12 @@ impl<'t> Short<'t> {
             let texts = &(*global).texts;
             let hash = self.hash(texts.seed);
             let mut next = texts.chains.add((hash & texts.mask) as usize).read();
-            let mut count = 0;
-            while next & 1 == 0 && count <= CHAIN_MAX {
-                let text = next as *const Text;
+            // Only the first of a chain has the mark of one that is looked through otherwise.
+            if next & 1 != 0 {
+                return Err(None);
+            }
+            for _ in 0..=CHAIN_MAX {
+                let text = next as *mut Text;
                 if text.is_null() {
                     let may_make = texts.count <= texts.mask && texts.ids_left > 0;
                     return Err(may_make.then_some(hash));
@@ -94,14 +97,15 @@ impl<'t> Short<'t> {
                 if (*text).hash == hash && (*text).len as usize == self.bytes.len() {
                     let end = text.cast::<u8>().add(size_of::<Text>() + self.bytes.len());
                     let window = end.sub(SHORT_MAX).cast::<[u8; SHORT_MAX]>().read();
-                    let window = u128::from_le_bytes(window) ^ self.window;
-                    let is_dead = (*text).marked & WHITES & !(*global).white != 0;
-                    if self.number(window) == 0 && !is_dead {
+                    if self.number(u128::from_le_bytes(window) ^ self.window) == 0 {
+                        // What was to be freed lives on.
+                        if (*text).marked & WHITES & !(*global).white != 0 {
+                            (*text).marked ^= WHITES;
+                        }
                         return Ok(reference(STRING, text.cast()));
                     }
                 }
                 next = (*text).next;
-                count += 1;
             }
         }
         Err(None)
@@ -117,8 +121,7 @@ impl<'t> Short<'t> {
         // SAFETY: a running state, which gives as much memory as its own strings have, or raises;
         // the string is whole when it is put into its chain, and nothing was made meanwhile.
         unsafe {
-            let block = lj_mem_realloc(lua.raw(), null_mut(), 0, size_of::<Text>() + len);
-            let text = block.cast::<Text>();
+            let text = take(lua.raw(), size_of::<Text>() + len).cast::<Text>();
             let global = layout::global(lua.raw());
             let texts = &mut (*global).texts;
             let chain = texts.chains.add((hash & texts.mask) as usize);

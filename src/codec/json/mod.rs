@@ -15,4 +15,4 @@ mod scan;
 mod write;
 
 pub use read::{Place, Reader};
-pub use write::{Sink, Style, Writer};
+pub use write::{Style, Writer};

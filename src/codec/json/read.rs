@@ -81,22 +81,30 @@ impl<'de> Reader<'de> {
     /// Something follows the value.
     pub fn end(&mut self) -> Result<()> {
         match self.next() {
-            None => Ok(()),
-            Some(_) => Err(Error::new("more text behind the value")),
+            0 if self.at >= self.text.len() => Ok(()),
+            _ => Err(Error::new("more text behind the value")),
         }
     }
 
-    #[inline]
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+    /// The next byte; zero at the end, where none may be.
+    #[inline(always)]
+    fn peek(&self) -> u8 {
+        self.text.as_bytes().get(self.at).copied().unwrap_or(0)
     }
 
     /// The next byte that is no blank, which stays.
-    #[inline]
-    fn next(&mut self) -> Option<u8> {
+    #[inline(always)]
+    fn next(&mut self) -> u8 {
+        match self.peek() {
+            byte @ b'!'.. => byte,
+            _ => self.next_behind_blanks(),
+        }
+    }
+
+    fn next_behind_blanks(&mut self) -> u8 {
         loop {
             match self.peek() {
-                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                b' ' | b'\n' | b'\r' | b'\t' => self.at += 1,
                 byte => return byte,
             }
         }
@@ -127,32 +135,36 @@ impl<'de> Reader<'de> {
         scan::plain(&self.text.as_bytes()[self.at..])
     }
 
-    /// The text behind a quotation mark, up to the next; borrowed, if nothing is escaped.
-    #[inline]
-    fn string(&mut self) -> Result<Option<&'de str>> {
-        self.at += 1;
-        let start = self.at;
-        self.at += self.plain();
-        if self.peek() == Some(b'"') {
-            let end = self.at;
+    /// The text behind a quotation mark, up to the next.
+    #[inline(always)]
+    fn string<V: Visitor<'de>>(&mut self, visitor: V, as_bytes: bool) -> Result<V::Value> {
+        let start = self.at + 1;
+        let rest = self.text.as_bytes().get(start..).unwrap_or_default();
+        let count = scan::plain(rest);
+        self.at = start + count;
+        if rest.get(count) == Some(&b'"') {
             self.at += 1;
-            return Ok(Some(&self.text[start..end]));
+            return match as_bytes {
+                true => visitor.visit_bytes(&rest[..count]),
+                false => visitor.visit_borrowed_str(&self.text[start..start + count]),
+            };
         }
         self.escaped(start)?;
-        Ok(None)
+        visitor.visit_str(&self.unescaped)
     }
 
     /// The rest of a text that is not plain.
+    #[inline(never)]
     fn escaped(&mut self, start: usize) -> Result<()> {
         self.unescaped.clear();
         self.add(&self.text[start..self.at])?;
         loop {
             match self.peek() {
-                Some(b'"') => {
+                b'"' => {
                     self.at += 1;
                     return Ok(());
                 }
-                Some(b'\\') => self.escape()?,
+                b'\\' => self.escape()?,
                 _ => return Err(self.unexpected("control character in a string")),
             }
             let start = self.at;
@@ -179,13 +191,13 @@ impl<'de> Reader<'de> {
         let start = self.at;
         self.at += 1;
         let letter = match self.peek() {
-            Some(letter @ (b'"' | b'\\' | b'/')) => char::from(letter),
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(b'u') => {
+            letter @ (b'"' | b'\\' | b'/') => char::from(letter),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
                 let first = self.unit()?;
                 let is_pair = (0xd800..0xdc00).contains(&first);
                 let letter = if is_pair && self.text[self.at..].starts_with("\\u") {
@@ -215,8 +227,7 @@ impl<'de> Reader<'de> {
         let mut unit = 0;
         for _ in 0..4 {
             self.at += 1;
-            let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16));
-            let Some(digit) = digit else {
+            let Some(digit) = char::from(self.peek()).to_digit(16) else {
                 return Err(self.unexpected("invalid digit in an escape"));
             };
             unit = unit << 4 | digit as u16;
@@ -229,7 +240,7 @@ impl<'de> Reader<'de> {
     #[inline]
     fn digits(&mut self, number: &mut u64) -> usize {
         let start = self.at;
-        while let Some(digit @ b'0'..=b'9') = self.peek() {
+        while let digit @ b'0'..=b'9' = self.peek() {
             *number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
             self.at += 1;
         }
@@ -239,20 +250,20 @@ impl<'de> Reader<'de> {
     #[inline]
     fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
         let start = self.at;
-        let is_negative = self.peek() == Some(b'-');
+        let is_negative = self.peek() == b'-';
         self.at += usize::from(is_negative);
         let mut number = 0;
-        let is_zero = self.peek() == Some(b'0');
+        let is_zero = self.peek() == b'0';
         let mut count = self.digits(&mut number);
         if count == 0 || is_zero && count > 1 {
             self.at = if count == 0 { self.at } else { start + usize::from(is_negative) + 1 };
             return Err(self.unexpected("invalid number"));
         }
-        if !matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
+        if !matches!(self.peek(), b'.' | b'e' | b'E') {
             return self.whole(start, number, count, is_negative, visitor);
         }
         let mut exponent = 0;
-        if self.peek() == Some(b'.') {
+        if self.peek() == b'.' {
             self.at += 1;
             let fraction = self.digits(&mut number);
             if fraction == 0 {
@@ -261,17 +272,17 @@ impl<'de> Reader<'de> {
             count += fraction;
             exponent = -(fraction as i64);
         }
-        if let Some(b'e' | b'E') = self.peek() {
+        if let b'e' | b'E' = self.peek() {
             self.at += 1;
             let sign = self.peek();
-            self.at += usize::from(matches!(sign, Some(b'+' | b'-')));
+            self.at += usize::from(matches!(sign, b'+' | b'-'));
             let mut power = 0;
             let digits = self.digits(&mut power);
             if digits == 0 {
                 return Err(self.unexpected("invalid number"));
             }
             let power = if digits > 6 { 1_000_000 } else { power as i64 };
-            exponent += if sign == Some(b'-') { -power } else { power };
+            exponent += if sign == b'-' { -power } else { power };
         }
         let power = POWERS.get(exponent.unsigned_abs() as usize);
         if let (Some(power), true) = (power, count <= DIGITS_MAX && number <= EXACT_MAX) {
@@ -313,30 +324,38 @@ impl<'de> Reader<'de> {
             }
         }
     }
+
+    /// In line, so that what is no list and no map takes no call.
+    #[inline(always)]
+    fn value<V: Visitor<'de>>(&mut self, visitor: V, as_bytes: bool) -> Result<V::Value> {
+        match self.next() {
+            b'"' => self.string(visitor, as_bytes),
+            b'-' | b'0'..=b'9' => self.number(visitor),
+            b'{' => visitor.visit_map(Entries { reader: self, is_first: true }),
+            b'[' => visitor.visit_seq(Entries { reader: self, is_first: true }),
+            b't' => self.word("true").and_then(|()| visitor.visit_bool(true)),
+            b'f' => self.word("false").and_then(|()| visitor.visit_bool(false)),
+            b'n' => self.word("null").and_then(|()| visitor.visit_unit()),
+            _ => Err(self.unexpected("value expected")),
+        }
+    }
 }
 
 impl<'de> Deserializer<'de> for &mut Reader<'de> {
     type Error = Error;
 
-    #[inline]
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        match self.next() {
-            Some(b'"') => match self.string()? {
-                Some(text) => visitor.visit_borrowed_str(text),
-                None => visitor.visit_str(&self.unescaped),
-            },
-            Some(b'-' | b'0'..=b'9') => self.number(visitor),
-            Some(b'{') => visitor.visit_map(Entries { reader: self, is_first: true }),
-            Some(b'[') => visitor.visit_seq(Entries { reader: self, is_first: true }),
-            Some(b't') => self.word("true").and_then(|()| visitor.visit_bool(true)),
-            Some(b'f') => self.word("false").and_then(|()| visitor.visit_bool(false)),
-            Some(b'n') => self.word("null").and_then(|()| visitor.visit_unit()),
-            _ => Err(self.unexpected("value expected")),
-        }
+        self.value(visitor, false)
+    }
+
+    /// Any value, too, but text comes as bytes.
+    #[inline(always)]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.value(visitor, true)
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string byte_buf option
         unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
         ignored_any
     }
@@ -350,22 +369,22 @@ struct Entries<'a, 'de> {
 
 impl<'de> Entries<'_, 'de> {
     /// Goes on to the next entry; false at the end, which it takes.
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self, end: u8, expected: &'static str) -> Result<bool> {
         let is_first = std::mem::take(&mut self.is_first);
         if is_first {
             self.reader.at += 1;
         }
         match self.reader.next() {
-            Some(byte) if byte == end => {
-                self.reader.at += 1;
-                Ok(false)
-            }
-            Some(_) if is_first => Ok(true),
-            Some(b',') => {
+            b',' if !is_first => {
                 self.reader.at += 1;
                 Ok(true)
             }
+            byte if byte == end => {
+                self.reader.at += 1;
+                Ok(false)
+            }
+            byte if is_first && byte != 0 => Ok(true),
             _ => Err(self.reader.unexpected(expected)),
         }
     }
@@ -392,7 +411,7 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
             return Ok(None);
         }
         match self.reader.next() {
-            Some(b'"') => seed.deserialize(&mut *self.reader).map(Some),
+            b'"' => seed.deserialize(Quoted(self.reader)).map(Some),
             _ => Err(self.reader.unexpected("key expected (a string)")),
         }
     }
@@ -400,11 +419,33 @@ impl<'de> MapAccess<'de> for Entries<'_, 'de> {
     #[inline]
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
         match self.reader.next() {
-            Some(b':') => {
+            b':' => {
                 self.reader.at += 1;
                 seed.deserialize(&mut *self.reader)
             }
             _ => Err(self.reader.unexpected("':' expected")),
         }
+    }
+}
+
+/// A string, whose quotation mark is next.
+struct Quoted<'a, 'de>(&'a mut Reader<'de>);
+
+impl<'de> Deserializer<'de> for Quoted<'_, 'de> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.0.string(visitor, false)
+    }
+
+    #[inline(always)]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.0.string(visitor, true)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
+        ignored_any
     }
 }

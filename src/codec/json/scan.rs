@@ -15,10 +15,10 @@ pub(super) fn plain(bytes: &[u8]) -> usize {
     while let Some(sixteen) = bytes[count..].first_chunk::<16>() {
         let two = u128::from_le_bytes(*sixteen);
         let (first, second) = (special(two as u64), special((two >> 64) as u64));
-        if first | second != 0 {
-            let (found, before) = if first != 0 { (first, 0) } else { (second, 8) };
+        let found = u128::from(second) << 64 | u128::from(first);
+        if found != 0 {
             // The lowest byte that is found is one; above it some may not be.
-            return count + before + found.trailing_zeros() as usize / 8;
+            return count + found.trailing_zeros() as usize / 8;
         }
         count += 16;
     }
@@ -36,10 +36,10 @@ pub(super) fn plain(bytes: &[u8]) -> usize {
 /// Marks the bytes of eight that do not stand for themselves, among them the lowest.
 #[inline]
 fn special(bytes: u64) -> u64 {
-    let below = |bytes: u64, least: u8| bytes.wrapping_sub(ONES * u64::from(least)) & !bytes;
+    let below = |bytes: u64, least: u8| bytes.wrapping_sub(ONES * u64::from(least));
     // With this bit changed a quotation mark is next to the control characters, which stay.
     let controls = below(bytes ^ (ONES * 2), 0x21);
-    (controls | below(bytes ^ (ONES * u64::from(b'\\')), 1)) & HIGH
+    (controls | below(bytes ^ (ONES * u64::from(b'\\')), 1)) & !bytes & HIGH
 }
 
 /// Whether all bytes stand for themselves, and are ASCII.

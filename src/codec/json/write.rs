@@ -2,29 +2,17 @@
 
 use std::fmt::{self, Write};
 
-use serde::ser::{Impossible, Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::scan;
 use crate::codec::Error;
+use crate::codec::write::{Never, Sink, append, refused};
 
 type Result<T> = std::result::Result<T, Error>;
 
 /// Whole numbers up to here are written without point and exponent; others would be read as 64-bit
 /// integers.
 const PLAIN_MAX: f64 = 9_007_199_254_740_992.0;
-
-/// Where text goes.
-pub trait Sink {
-    /// What there is, with room for so many bytes more; nothing if there may not be as many.
-    fn room(&mut self, more: usize) -> Option<&mut Vec<u8>>;
-}
-
-impl Sink for Vec<u8> {
-    fn room(&mut self, more: usize) -> Option<&mut Vec<u8>> {
-        self.reserve(more);
-        Some(self)
-    }
-}
 
 /// How numbers and text are written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,27 +118,6 @@ impl<'a, S: Sink> Writer<'a, S> {
     }
 }
 
-/// Appends bytes, for which there is room; few without a call.
-#[inline(always)]
-fn append(out: &mut Vec<u8>, bytes: &[u8]) {
-    let end = out.len() + bytes.len();
-    if let (Some(first), Some(last), 8..=16) =
-        (bytes.first_chunk::<8>(), bytes.last_chunk::<8>(), bytes.len())
-    {
-        out.extend_from_slice(first);
-        out.truncate(end - 8);
-        out.extend_from_slice(last);
-    } else if let (Some(first), Some(last), 4..8) =
-        (bytes.first_chunk::<4>(), bytes.last_chunk::<4>(), bytes.len())
-    {
-        out.extend_from_slice(first);
-        out.truncate(end - 4);
-        out.extend_from_slice(last);
-    } else {
-        out.extend_from_slice(bytes);
-    }
-}
-
 /// A number with so many digits, as C's `%g` has it.
 fn rounded(value: f64, digits: usize) -> String {
     let text = format!("{value:.*e}", digits - 1);
@@ -230,17 +197,6 @@ impl<S: Sink> SerializeMap for Entries<'_, '_, S> {
         self.writer.push(self.end)
     }
 }
-
-/// Methods for types that no value of a script has.
-macro_rules! refused {
-    ($($name:ident ($($of:ty),*) $([$type:ident])? -> $to:ty;)*) => {
-        $(fn $name $(<$type: Serialize + ?Sized>)? (self, $(_: $of),*) -> Result<$to> {
-            Err(Error::new("a type that no script has"))
-        })*
-    };
-}
-
-type Never = Impossible<(), Error>;
 
 impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
     type Ok = ();

@@ -9,16 +9,15 @@ use std::fmt;
 use mlua::ffi::{self, lua_State};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::keys::Keys;
+use super::keys::{Keys, WORTH_BYTES};
 use super::late::Late;
 use super::marks::{Mark, push_mark};
 use super::slots;
+use super::templates::Templates;
 use super::walk::EXACT_MAX;
 use crate::vm::charge::Rest;
 use crate::vm::convert::int64::{Integer, push_integer};
-use crate::vm::layout::{
-    NIL, STRING, Slot, TABLE, Table, Text, boolean, number, reference, referred, tag,
-};
+use crate::vm::layout::{NIL, Slot, TABLE, Table, boolean, number, reference};
 use crate::vm::stack::Stack;
 use crate::vm::texts::text;
 
@@ -35,10 +34,8 @@ const USED_MAX: c_int = 2000;
 const STACK_MAX: c_int = 8000;
 
 unsafe extern "C-unwind" {
-    /// LuaJIT's: the place of a key, which is made if there is none. May raise; runs no finalisers.
-    fn lj_tab_set(state: *mut lua_State, table: *mut Table, key: *const Slot) -> *mut Slot;
-    /// The same for a string.
-    fn lj_tab_setstr(state: *mut lua_State, table: *mut Table, key: *const Text) -> *mut Slot;
+    /// LuaJIT's: makes the list as long. May raise; runs no finalisers.
+    fn lj_tab_reasize(state: *mut lua_State, table: *mut Table, len: u32);
 }
 
 /// How values are built.
@@ -75,6 +72,7 @@ pub(crate) struct Builder<'a> {
     left: u32,
     document: &'a [u8],
     keys: Keys<'a>,
+    templates: Templates,
 }
 
 /// Pushes one value.
@@ -97,8 +95,9 @@ struct Waiting<'a> {
 impl<'a> Builder<'a> {
     /// For a document. Slots of the stack may be in use below what is pushed.
     pub(crate) fn new(lua: Stack<'a>, rules: ReadRules, document: &'a [u8]) -> Builder<'a> {
-        let keys = Keys::new(lua, document);
-        Builder { lua, rules, depth: 0, left: 0, document, keys }
+        let is_worth = document.len() >= WORTH_BYTES;
+        let (keys, templates) = (Keys::new(lua, document), Templates::new(lua, is_worth));
+        Builder { lua, rules, depth: 0, left: 0, document, keys, templates }
     }
 
     /// Pushes what the deserializer finds. Finalisers may run.
@@ -155,33 +154,20 @@ impl<'a> Builder<'a> {
     }
 
     #[inline]
-    fn push_key(&mut self, text: &str) {
-        self.keys.push(self.lua, text.as_bytes());
-    }
-
-    #[inline]
     fn tick(&mut self) {
         self.lua.tick(&mut self.left);
     }
 }
 
 impl<'a> Waiting<'a> {
-    /// Makes a table with room for as many entries, of which `fill` takes what waits.
-    fn make(
-        &mut self,
-        lua: Stack<'a>,
-        list: usize,
-        fields: usize,
-        fill: impl FnOnce(*mut Table, &[Slot]),
-    ) {
-        // SAFETY: a running state with that many values on its stack: the collector does not run
-        // until the table is there too, and the stack stays as it is.
-        unsafe {
-            let table = Table::make(lua.raw(), list, fields);
-            fill(table, &slots::slots(lua, self.base)[..self.waits as usize]);
-            slots::cut(lua, self.base - 1);
-            slots::push(lua, reference(TABLE, table.cast()));
-        }
+    /// Has a table made of what waits.
+    fn make(&mut self, lua: Stack<'a>, from: impl FnOnce(&[Slot]) -> *mut Table) {
+        // SAFETY: so many values wait on the stack, which stays as it is, as does what they lead
+        // to: the collector does not run until the table is there too.
+        let waiting = unsafe { &slots::slots(lua, self.base)[..self.waits as usize] };
+        let table = from(waiting);
+        slots::cut(lua, self.base - 1);
+        slots::push(lua, reference(TABLE, table.cast()));
         self.has_table = true;
         self.stored += self.waits;
         self.waits = 0;
@@ -190,33 +176,31 @@ impl<'a> Waiting<'a> {
     /// Puts elements that wait into the list.
     fn store_list(&mut self, lua: Stack<'a>, room: usize) {
         if !self.has_table {
-            return self.make(lua, room.max(self.waits as usize), 0, |table, slots| {
-                // SAFETY: the table was just made: the collector has not seen it. Its array part
-                // has a slot more than `room`, unless that is nothing.
+            return self.make(lua, |slots| {
+                // SAFETY: a running state. The collector has not seen the table, whose array part
+                // has a slot more than there is to be room for, unless that is nothing.
                 unsafe {
-                    (*table).array.add(1).copy_from_nonoverlapping(slots.as_ptr(), slots.len())
+                    let table = Table::make(lua.raw(), room.max(slots.len()), 0);
+                    let list = (*table).array.wrapping_add(1);
+                    list.copy_from_nonoverlapping(slots.as_ptr(), slots.len());
+                    table
                 }
             });
         }
-        // A new object in it has the collector look at the table again, whatever it has seen; and
-        // the VM makes room for as many again.
-        let first = i64::from(self.stored) + 1;
-        lua.push_table(0, 0);
-        lua.set_entry(self.base, first);
-        let table = lua.address(self.base).cast::<Table>();
+        let table = lua.address(self.base).cast::<Table>().cast_mut();
+        let first = self.stored as usize + 1;
+        let end = first + self.waits as usize;
         // SAFETY: a table, and what waits above it; the collector does not run before this is done.
-        let is_stored = unsafe {
-            let slots = slots::slots(lua, self.base + 1);
-            let has_room = first as usize + slots.len() <= (*table).array_len as usize;
-            if has_room {
-                let array = (*table).array.add(first as usize);
-                array.copy_from_nonoverlapping(slots.as_ptr(), slots.len());
+        unsafe {
+            let len = (*table).array_len as usize;
+            if end > len {
+                lj_tab_reasize(lua.raw(), table, end.max(2 * len) as u32);
             }
-            has_room
-        };
-        for index in (1..=self.waits).filter(|_| !is_stored) {
-            lua.push_copy(self.base + index);
-            lua.set_entry(self.base, i64::from(self.stored + index));
+            // A new object in it has the collector look at it again, whatever it has seen.
+            lua.push_table(0, 0);
+            lua.set_entry(self.base, first as i64);
+            let waiting = &slots::slots(lua, self.base + 1)[..end - first];
+            (*table).array.add(first).copy_from_nonoverlapping(waiting.as_ptr(), waiting.len());
         }
         self.stored_all(lua);
     }
@@ -229,26 +213,9 @@ impl<'a> Waiting<'a> {
     }
 
     /// Puts pairs that wait into the table.
-    fn store_map(&mut self, lua: Stack<'a>) {
+    fn store_map(&mut self, lua: Stack<'a>, templates: &mut Templates) {
         if !self.has_table {
-            return self.make(lua, 0, self.waits as usize / 2, |table, slots| {
-                // A null that is left out takes the place of what the same key had before.
-                for pair in slots.chunks_exact(2) {
-                    // SAFETY: the table was just made, with room for all, and is not seen by the
-                    // collector before it is full. No key is nil or NaN. The place holds until the
-                    // next key is put in.
-                    unsafe {
-                        let place = match tag(pair[0]) {
-                            STRING => match (*table).text_place(referred(pair[0])) {
-                                Some(place) => place,
-                                None => lj_tab_setstr(lua.raw(), table, referred(pair[0])),
-                            },
-                            _ => lj_tab_set(lua.raw(), table, &pair[0]),
-                        };
-                        place.write(pair[1]);
-                    }
-                }
-            });
+            return self.make(lua, |pairs| templates.make(lua, pairs));
         }
         for index in (1..self.waits).step_by(2) {
             if lua.kind(self.base + index) == ffi::LUA_TNUMBER {
@@ -277,9 +244,9 @@ impl<'a> Waiting<'a> {
 impl<'de> DeserializeSeed<'de> for Value<'_, '_> {
     type Value = ();
 
-    #[inline]
+    #[inline(always)]
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
+        from.deserialize_bytes(self)
     }
 }
 
@@ -320,10 +287,8 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         Ok(())
     }
 
-    #[inline]
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.0.push_text(value.as_bytes());
-        Ok(())
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.visit_bytes(value.as_bytes())
     }
 
     fn visit_borrowed_bytes<E>(self, value: &'de [u8]) -> Result<(), E> {
@@ -331,9 +296,10 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         Ok(())
     }
 
-    /// Text that is not UTF-8.
+    /// Text.
+    #[inline(always)]
     fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
-        self.0.lua.push_text(value);
+        self.0.push_text(value);
         Ok(())
     }
 
@@ -342,6 +308,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let builder = self.0;
         let mut waiting = builder.enter()?;
@@ -371,6 +338,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let builder = self.0;
         let mut waiting = builder.enter()?;
@@ -380,11 +348,11 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
             builder.tick();
             waiting.waits += 2;
             if waiting.waits >= waiting.waits_max {
-                waiting.store_map(lua);
+                waiting.store_map(lua, &mut builder.templates);
             }
         }
         if waiting.waits > 0 || !waiting.has_table {
-            waiting.store_map(lua);
+            waiting.store_map(lua, &mut builder.templates);
         }
         if let Some(late) = waiting.late {
             late.finish(lua, waiting.stored as usize / 2);
@@ -472,9 +440,9 @@ impl Visitor<'_> for Data<'_> {
 impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
     type Value = ();
 
-    #[inline]
+    #[inline(always)]
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
+        from.deserialize_bytes(self)
     }
 }
 
@@ -485,14 +453,13 @@ impl Visitor<'_> for Key<'_, '_> {
         f.write_str("a key that is a string, number or boolean")
     }
 
-    #[inline]
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.0.push_key(value);
-        Ok(())
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.visit_bytes(value.as_bytes())
     }
 
+    #[inline(always)]
     fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
-        self.0.lua.push_text(value);
+        self.0.keys.push(self.0.lua, value);
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 use std::ffi::c_int;
 
 use super::slots;
-use crate::vm::layout::{self, NIL};
+use crate::vm::layout::{self, STRING, tag};
 use crate::vm::stack::Stack;
 use crate::vm::texts;
 
@@ -16,7 +16,7 @@ const PLACES: c_int = 64;
 const LENGTH_MAX: usize = 24;
 
 /// Fewer bytes to read have few keys that repeat.
-const WORTH_BYTES: usize = 256;
+pub(super) const WORTH_BYTES: usize = 256;
 
 /// They are on the stack: what a table, and all that is in it, is let go for, be it by a key that
 /// comes again or by a weak table that the script has made of a mark, may be collected meanwhile.
@@ -50,8 +50,8 @@ impl<'d> Keys<'d> {
         let mixed = usize::from(first) + 5 * usize::from(middle) + 25 * usize::from(last);
         let place = self.first + ((mixed + 11 * text.len()) % PLACES as usize) as c_int;
         let known = slots::at(lua, place);
-        // SAFETY: what is on the stack is alive, and there it is a text if it is not nil.
-        let known_text = if known == NIL { &[] } else { unsafe { layout::text(known) } };
+        // SAFETY: what is on the stack is alive.
+        let known_text = if tag(known) == STRING { unsafe { layout::text(known) } } else { &[] };
         if known_text.len() == text.len() && texts::is_same(known_text, text) {
             return slots::push(lua, known);
         }

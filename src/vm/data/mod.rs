@@ -15,6 +15,7 @@ mod marks;
 mod output;
 mod shape;
 mod slots;
+mod templates;
 mod walk;
 
 pub(crate) use build::{Builder, Marked, ReadRules};

@@ -1,7 +1,6 @@
 //! Where what is written goes: bytes that count with the context's memory, and have a bound.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 
 use crate::vm::stack::Stack;
 
@@ -113,23 +112,6 @@ impl Output<'_> {
             false => self.failure = Some(Failure::Memory(capacity)),
         }
         fits
-    }
-}
-
-impl io::Write for Output<'_> {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes).map(|()| bytes.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.room(bytes.len()).ok_or(io::ErrorKind::OutOfMemory)?.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -40,9 +40,15 @@ pub(super) fn top(lua: Stack<'_>) -> Slot {
 /// The slot at an index, which is positive.
 #[inline]
 pub(super) fn at(lua: Stack<'_>, index: c_int) -> Slot {
+    *place(lua, index)
+}
+
+/// That slot itself, while nothing is called.
+#[inline]
+fn place<'a>(lua: Stack<'a>, index: c_int) -> &'a mut Slot {
     debug_assert!((1..=count(lua)).contains(&index));
-    // SAFETY: a running state, with a value at that index, as callers see to; it is copied.
-    unsafe { thread(lua).base.add(index as usize - 1).read() }
+    // SAFETY: a running state, with a value at that index, as callers see to.
+    unsafe { &mut *thread(lua).base.add(index as usize - 1) }
 }
 
 /// Pushes a value: one that is no object, or an object of this state's that is alive. May raise if
@@ -56,9 +62,7 @@ pub(super) fn push(lua: Stack<'_>, slot: Slot) {
 /// Puts a value, as for [`push`], in the place of the one at an index, which is positive.
 #[inline]
 pub(super) fn set(lua: Stack<'_>, index: c_int, slot: Slot) {
-    debug_assert!((1..=count(lua)).contains(&index));
-    // SAFETY: a running state, with a value at that index, as callers see to.
-    unsafe { thread(lua).base.add(index as usize - 1).write(slot) };
+    *place(lua, index) = slot;
 }
 
 /// Takes away what is above an index, which is positive.

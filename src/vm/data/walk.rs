@@ -54,10 +54,9 @@ pub(crate) struct WriteRules {
     pub(crate) depth_max: u32,
     /// Keys in the order of their bytes.
     pub(crate) is_sorted: bool,
-    /// The format has bytes beside text; text that is none is written so.
+    /// The format has bytes beside text, which are a `some`; text that is none is written so, else
+    /// refused.
     pub(crate) has_bytes: bool,
-    /// Whoever writes the format takes bytes for text, and refuses those that are none.
-    pub(crate) checks_text: bool,
     /// The format has numbers that are none or infinite.
     pub(crate) has_infinity: bool,
     /// Those are written as null, where the format has none.
@@ -175,16 +174,10 @@ impl<'a> Source<'a> {
 
     #[inline]
     fn text<S: Serializer>(&self, text: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        if self.rules.checks_text {
-            // Whether it is UTF-8 is what the writer looks at.
-            return match self.rules.is_lossy {
-                false => to.serialize_bytes(text).map_err(|error| self.refused(text, error)),
-                true => to.collect_str(&Lossy(text)),
-            };
-        }
-        match std::str::from_utf8(text) {
-            Ok(text) => to.serialize_str(text),
-            Err(_) => to.serialize_bytes(text),
+        // Whether it is UTF-8 is what the writer looks at.
+        match self.rules.is_lossy {
+            false => to.serialize_bytes(text).map_err(|error| self.refused(text, error)),
+            true => to.collect_str(&Lossy(text)),
         }
     }
 
@@ -192,6 +185,9 @@ impl<'a> Source<'a> {
     #[cold]
     fn refused<E: Error>(&self, text: &[u8], error: E) -> E {
         let Err(wrong) = std::str::from_utf8(text) else { return error };
+        if self.rules.has_bytes {
+            return error;
+        }
         let (at, byte) = (wrong.valid_up_to(), text[wrong.valid_up_to()]);
         self.fail(&format!(
             "is not valid UTF-8 (byte {} is 0x{byte:02x}); encode binary data first, or see \
@@ -402,7 +398,7 @@ impl<'a> Source<'a> {
                 None => Err(self.fail("is a light userdata, which cannot be written")),
             },
             USERDATA => match self.buffer(slot) {
-                Some(Ok(bytes)) if self.rules.has_bytes => to.serialize_bytes(bytes),
+                Some(Ok(bytes)) if self.rules.has_bytes => to.serialize_some(&Bytes(bytes)),
                 Some(Ok(bytes)) => self.text(bytes, to),
                 Some(Err(())) => Err(self.fail("is a released buffer")),
                 None => Err(self.fail("is a userdata; of those only buffers can be written")),
@@ -442,7 +438,7 @@ impl<'a> Source<'a> {
         self.levels.borrow_mut().pop();
         // SAFETY: a string of a table that is alive.
         let data = Bytes(unsafe { layout::text(data) });
-        to.serialize_newtype_struct("_ExtStruct", &(kind as i8, data))
+        to.serialize_newtype_variant("extension", kind as i8 as u32, "bytes", &data)
     }
 }
 

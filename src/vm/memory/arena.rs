@@ -27,7 +27,8 @@ pub(crate) struct Arena {
     piece: Range<usize>,
     /// Whether anything was freed that is worth to be cut up.
     has_pieces: bool,
-    is_settled: bool,
+    /// Once the state has settled what is untouched; until then there may be as much as one wants.
+    room: usize,
 }
 
 /// What is smaller is not cut up.
@@ -41,7 +42,7 @@ impl Arena {
             free: [FreeList::EMPTY; CLASSES],
             piece: 0..0,
             has_pieces: false,
-            is_settled: false,
+            room: usize::MAX,
         }
     }
 
@@ -58,6 +59,14 @@ impl Arena {
         if let Some(block) = self.free[class].pop() {
             return block;
         }
+        if bytes > self.room {
+            return std::ptr::null_mut();
+        }
+        self.cut(class, bytes)
+    }
+
+    /// The same where none of its size is free.
+    fn cut(&mut self, class: usize, bytes: usize) -> *mut u8 {
         if bytes <= self.piece.len() || self.has_pieces && self.find_piece(class) {
             let block = self.slot.wrapping_add(self.piece.start);
             self.piece.start += bytes;
@@ -68,6 +77,9 @@ impl Arena {
         }
         let block = self.slot.wrapping_add(self.used);
         self.used += bytes;
+        if self.is_settled() {
+            self.room = SLOT_BYTES - self.used;
+        }
         block
     }
 
@@ -104,7 +116,12 @@ impl Arena {
     /// From now on what is freed serves its own size alone.
     pub(crate) fn settle(&mut self) {
         self.leave_piece();
-        (self.has_pieces, self.is_settled) = (false, true);
+        self.has_pieces = false;
+        self.room = if self.slot.is_null() { 0 } else { SLOT_BYTES - self.used };
+    }
+
+    fn is_settled(&self) -> bool {
+        self.room != usize::MAX
     }
 
     /// Takes a block of `size` bytes back.
@@ -114,7 +131,7 @@ impl Arena {
     #[inline]
     pub(crate) unsafe fn release(&mut self, block: *mut u8, size: usize) {
         let (class, _) = class_of(size);
-        self.has_pieces |= size >= PIECE_MIN && !self.is_settled;
+        self.has_pieces |= size >= PIECE_MIN && !self.is_settled();
         // SAFETY: the caller's block, which has at least a grain, and is aligned to it.
         unsafe { self.free[class].push(block) };
     }
@@ -187,7 +204,7 @@ mod tests {
             assert!(!blocks.iter().any(overlaps), "{step}: {size}");
             blocks.push((block, size));
         }
-        assert!(arena.is_settled && blocks.len() > 100);
+        assert!(arena.is_settled() && blocks.len() > 100);
     }
 
     #[test]

@@ -15,7 +15,7 @@ const REGION_SLOTS: usize = 64;
 
 /// Slots that keep their memory while nobody uses them, until [`trim`]: what a cycle of a collector
 /// frees at once, and takes again, without the system's help.
-const WARM_MAX: usize = 256;
+const WARM_MAX: usize = 1024;
 
 /// Slots that nobody uses, by address: pointers would tie the list to one thread.
 struct Slots {

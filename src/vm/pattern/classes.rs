@@ -75,3 +75,74 @@ pub(super) fn is_in_set(byte: u8, set: &[u8]) -> bool {
     }
     is_negated
 }
+
+/// The bytes that are in a set, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Members([u64; 4]);
+
+impl Members {
+    /// Those of which [`is_in_set`] is true, in as many steps as the set is long.
+    pub(super) fn of(set: &[u8]) -> Members {
+        let is_negated = set.get(1) == Some(&b'^');
+        let (mut members, mut classes) = (Members::default(), Members::default());
+        let mut at = 1 + usize::from(is_negated);
+        while at < set.len() {
+            let one = set[at];
+            if one == b'%' && at + 1 < set.len() {
+                let class = set[at + 1];
+                if !classes.has(class) {
+                    classes.add(class, class);
+                    let all = (0..=u8::MAX).filter(|byte| is_of_class(*byte, class));
+                    all.for_each(|byte| members.add(byte, byte));
+                }
+                at += 2;
+            } else if at + 2 < set.len() && set[at + 1] == b'-' {
+                members.add(one, set[at + 2]);
+                at += 3;
+            } else {
+                members.add(one, one);
+                at += 1;
+            }
+        }
+        if is_negated { Members(members.0.map(|word| !word)) } else { members }
+    }
+
+    pub(super) fn has(self, byte: u8) -> bool {
+        self.0[usize::from(byte / 64)] >> (byte % 64) & 1 != 0
+    }
+
+    /// Adds a range, which is empty if the last comes before the first.
+    fn add(&mut self, first: u8, last: u8) {
+        for (index, word) in self.0.iter_mut().enumerate() {
+            let base = 64 * index as u32;
+            let begin = u32::from(first).saturating_sub(base);
+            let end = (u32::from(last) + 1).saturating_sub(base).min(64);
+            if begin < end {
+                *word |= u64::MAX >> (64 - (end - begin)) << begin;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn members_of_a_set_are_what_is_in_it(
+            rest in proptest::collection::vec(
+                prop_oneof![Just(b'%'), Just(b'-'), Just(b'^'), Just(b']'), 0..=u8::MAX],
+                0..12,
+            )
+        ) {
+            let set = [&b"["[..], &rest].concat();
+            let members = Members::of(&set);
+            for byte in 0..=u8::MAX {
+                prop_assert_eq!(members.has(byte), is_in_set(byte, &set), "{} in {:?}", byte, set);
+            }
+        }
+    }
+}

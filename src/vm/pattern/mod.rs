@@ -8,10 +8,11 @@
 mod captures;
 mod classes;
 
+use std::cell::Cell;
 use std::ffi::CStr;
 
 use captures::{Capture, Captures};
-use classes::{is_in_set, is_of_class};
+use classes::{Members, is_in_set, is_of_class};
 
 /// Pairs of parentheses in a pattern, at most.
 const CAPTURES_MAX: usize = 32;
@@ -21,6 +22,9 @@ const DEPTH_MAX: u32 = 200;
 
 /// Steps, of a nanosecond or a few, between two calls.
 const STEPS: usize = 1 << 17;
+
+/// Longer sets are not gone through for each byte.
+const SET_MAX: usize = 32;
 
 /// Instead of its length, what an unfinished capture has, and one of a position.
 const UNFINISHED: i32 = -1;
@@ -89,7 +93,9 @@ pub(crate) struct Matcher<'a, C> {
     /// Ends with a zero.
     pattern: &'a [u8],
     caller: C,
-    steps: usize,
+    steps: Cell<usize>,
+    /// Where the long set begins that was asked for last, and what is in it.
+    set: Cell<(usize, Members)>,
     level: usize,
     captures: Captures,
 }
@@ -99,7 +105,9 @@ impl<'a, C: Caller> Matcher<'a, C> {
     #[inline]
     pub(crate) fn new(subject: &'a [u8], pattern: &'a [u8], caller: C) -> Matcher<'a, C> {
         debug_assert_eq!(pattern.last(), Some(&0));
-        Matcher { subject, pattern, caller, steps: 0, level: 0, captures: Captures::default() }
+        let set = Cell::new((usize::MAX, Members::default()));
+        let (steps, captures) = (Cell::new(0), Captures::default());
+        Matcher { subject, pattern, caller, steps, set, level: 0, captures }
     }
 
     /// Matches the pattern from its byte `from` at the first place of the subject that it matches
@@ -197,15 +205,21 @@ impl<'a, C: Caller> Matcher<'a, C> {
     /// Counts steps.
     #[inline]
     fn step(&mut self, count: usize) {
-        self.steps += count;
-        if self.steps >= STEPS {
+        self.count(count);
+        if self.steps.get() >= STEPS {
             self.pause();
         }
     }
 
+    /// The same where nobody can be asked.
+    #[inline]
+    fn count(&self, count: usize) {
+        self.steps.set(self.steps.get() + count);
+    }
+
     #[cold]
     fn pause(&mut self) {
-        self.steps = 0;
+        self.steps.set(0);
         self.caller.pause();
     }
 
@@ -241,9 +255,26 @@ impl<'a, C: Caller> Matcher<'a, C> {
         match self.pattern[p] {
             b'.' => true,
             b'%' => is_of_class(byte, self.pattern[p + 1]),
-            b'[' => is_in_set(byte, &self.pattern[p..end - 1]),
+            b'[' => self.is_in_set(byte, p, end),
             one => one == byte,
         }
+    }
+
+    /// Whether a byte is in the set from `p` to `end`.
+    #[inline]
+    fn is_in_set(&self, byte: u8, p: usize, end: usize) -> bool {
+        match &self.pattern[p..end - 1] {
+            set if set.len() <= SET_MAX => is_in_set(byte, set),
+            set => self.is_in_long_set(byte, p, set),
+        }
+    }
+
+    fn is_in_long_set(&self, byte: u8, p: usize, set: &[u8]) -> bool {
+        if self.set.get().0 != p {
+            self.count(set.len());
+            self.set.set((p, Members::of(set)));
+        }
+        self.set.get().1.has(byte)
     }
 
     /// The single character that whatever matches the pattern from `p` begins with, if there is
@@ -298,11 +329,11 @@ impl<'a, C: Caller> Matcher<'a, C> {
             return rest.iter().position(|byte| (*byte != one) == is_in);
         }
         for (index, part) in rest.chunks(STEPS / 64).enumerate() {
-            if let Some(at) = part.iter().position(|byte| is_in_set(*byte, set) == is_in) {
-                self.step(at * set.len());
+            let found = part.iter().position(|byte| self.is_in_set(*byte, p, end) == is_in);
+            self.step(found.unwrap_or(part.len()) * set.len().min(SET_MAX));
+            if let Some(at) = found {
                 return Some(index * (STEPS / 64) + at);
             }
-            self.step(part.len() * set.len());
         }
         None
     }
@@ -527,10 +558,9 @@ impl<'a, C: Caller> Matcher<'a, C> {
         }
         let end = self.set_end(p);
         self.step(end - p);
-        let set = &self.pattern[p..end - 1];
         let before = s.checked_sub(1).map_or(0, |before| self.subject[before]);
         let after = self.subject.get(s).copied().unwrap_or(0);
-        (!is_in_set(before, set) && is_in_set(after, set)).then_some(end)
+        (!self.is_in_set(before, p, end) && self.is_in_set(after, p, end)).then_some(end)
     }
 
     /// Where a capture that occurs once more ends.

@@ -1,21 +1,9 @@
-//! MessagePack, read.
-//!
-//! Text that is not UTF-8 comes as `bytes`, binary data as `borrowed_bytes`; a value of an
-//! application's own type as a newtype of its number and its bytes.
-//!
-//! ```
-//! use node_lua::codec::msgpack::Reader;
-//! use serde::Deserialize;
-//!
-//! let mut reader = Reader::new(&[0x92, 1, 2]);
-//! assert_eq!(Vec::<u8>::deserialize(&mut reader).unwrap(), [1, 2]);
-//! assert_eq!(reader.position(), 3);
-//! ```
+//! MessagePack, read: a deserializer of serde's over bytes.
 
 use serde::de::value::{BorrowedBytesDeserializer, I8Deserializer};
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
-use super::Error;
+use crate::codec::Error;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -70,12 +58,17 @@ impl<'de> Reader<'de> {
     }
 
     #[inline]
-    fn text<V: Visitor<'de>>(&mut self, count: usize, visitor: V) -> Result<V::Value> {
+    fn text<V: Visitor<'de>>(
+        &mut self,
+        count: usize,
+        visitor: V,
+        as_bytes: bool,
+    ) -> Result<V::Value> {
         let bytes = self.take(count)?;
-        match std::str::from_utf8(bytes) {
-            Ok(text) => visitor.visit_borrowed_str(text),
-            Err(_) => visitor.visit_bytes(bytes),
+        if !as_bytes && let Ok(text) = std::str::from_utf8(bytes) {
+            return visitor.visit_borrowed_str(text);
         }
+        visitor.visit_bytes(bytes)
     }
 
     /// A list, whose elements take a byte each at least.
@@ -100,13 +93,10 @@ impl<'de> Reader<'de> {
         let kind = self.signed(1)? as i8;
         visitor.visit_newtype_struct(Extension { kind: Some(kind), data: self.take(count)? })
     }
-}
 
-impl<'de> Deserializer<'de> for &mut Reader<'de> {
-    type Error = Error;
-
-    #[inline]
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+    /// In line, so that what is no list and no map takes no call.
+    #[inline(always)]
+    fn value<V: Visitor<'de>>(&mut self, visitor: V, as_bytes: bool) -> Result<V::Value> {
         self.start = self.at;
         let marker = self.take(1)?[0];
         // Of the markers with a number behind them the lowest bits say how long that is.
@@ -115,7 +105,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
             0x00..=0x7f => visitor.visit_u64(marker.into()),
             0x80..=0x8f => self.map((marker & 0x0f).into(), visitor),
             0x90..=0x9f => self.list((marker & 0x0f).into(), visitor),
-            0xa0..=0xbf => self.text((marker & 0x1f).into(), visitor),
+            0xa0..=0xbf => self.text((marker & 0x1f).into(), visitor, as_bytes),
             0xc0 => visitor.visit_unit(),
             0xc1 => Err(Error::new("marker 0xc1, which is no value,")),
             0xc2 => visitor.visit_bool(false),
@@ -135,7 +125,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
             0xd4..=0xd8 => self.extension(size(0xd4), visitor),
             0xd9..=0xdb => {
                 let count = self.unsigned(size(0xd9))?;
-                self.text(count as usize, visitor)
+                self.text(count as usize, visitor, as_bytes)
             }
             0xdc | 0xdd => {
                 let count = self.unsigned(2 * size(0xdc))?;
@@ -148,9 +138,23 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
             0xe0..=0xff => visitor.visit_i64((marker as i8).into()),
         }
     }
+}
+
+impl<'de> Deserializer<'de> for &mut Reader<'de> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.value(visitor, false)
+    }
+
+    /// Any value, too, but all text comes as bytes.
+    #[inline(always)]
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.value(visitor, true)
+    }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string byte_buf option
         unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
         ignored_any
     }
