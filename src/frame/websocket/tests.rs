@@ -210,6 +210,24 @@ fn a_message_for_many_is_packed_once() {
     assert_eq!(packed(&body), first);
 }
 
+/// What is masked is changed in place, for which nobody else may have it.
+#[test]
+fn a_long_message_of_a_client_is_held_once() {
+    let writer = Writer::new(Role::Client, Kind::Binary, Some(15));
+    let mut number = 1_u32;
+    let noise = (0..2 << 20).map(|_| {
+        number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (number >> 24) as u8
+    });
+    let body = bytes::Bytes::from(noise.collect::<Vec<u8>>());
+    let packed = writer.frame(&body, Some(&body), [0; 4]).unwrap().packed.unwrap();
+    assert!(packed.len() > body.len() && packed.is_unique());
+    let stream = bytes(&writer, &body, [1, 2, 3, 4]);
+    let mut reader = Reader::new(Role::Server, true, 2 * body.len());
+    let event = reader.read(&mut &*stream).unwrap();
+    assert!(matches!(event, Some(Event::Message(Kind::Binary, came)) if came == body));
+}
+
 #[test]
 fn compression_is_agreed_on_or_left() {
     let both = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
