@@ -181,6 +181,22 @@ tap.test("limits", function()
     is(select(2, far:recv(20)), 1009, "compressed, too much")
 end)
 
+tap.test("messages that compression makes longer", function()
+    local far, near = pair({ max_message = 1e5, deflate = true }, { deflate = true })
+    for _, least in ipairs({ 0, 144 }) do
+        local bytes = {}
+        for i = 1, 1e5 do
+            bytes[i] = string.char(math.random(least, 255))
+        end
+        local whole = table.concat(bytes)
+        near:send(whole, "binary")
+        local good, data = far:recv(20)
+        ok(good and text(data) == whole, "as long as may be", tostring(data))
+    end
+    far:close()
+    near:close()
+end)
+
 tap.test("compression", function()
     local far, near = pair({ deflate = true }, { deflate = true })
     local body = ("all work and no play "):rep(5000)

@@ -264,8 +264,8 @@ impl Reader {
     /// The most bytes that may come of the present message.
     fn most(&self) -> usize {
         match self.message {
-            // What cannot be compressed takes a little more than it is.
-            Some((_, true)) => self.max.saturating_add(self.max / 512 + 64),
+            // What cannot be compressed takes more than it is: nine bits a byte at most.
+            Some((_, true)) => self.max.saturating_add(self.max / 8 + 64),
             _ => self.max,
         }
     }
