@@ -19,8 +19,9 @@ local function number_text(number)
     return ("d%08x%08x"):format(double.high, double.low)
 end
 
---- What a value is, in words that say all of it; `null` is what stands for null. Marks of lists are
---- part of it if `has_marks`; entries that are null are not if `is_sparse`.
+--- What a value is, in words that say all of it; `null` is what stands for null. Marks of lists and
+--- extensions, which messages do not carry, are part of it if `has_marks`; entries that are null
+--- are not if `is_sparse`.
 local function describe(value, null, has_marks, is_sparse)
     local kind = type(value)
     if value == nil or rawequal(value, null) then return "n" end
@@ -37,7 +38,7 @@ local function describe(value, null, has_marks, is_sparse)
     end
     assert(kind == "table", kind)
     local metatable = getmetatable(value)
-    if metatable == EXTENSION then
+    if has_marks and metatable == EXTENSION then
         return "x" .. value.type .. "," .. #value.data .. ":" .. value.data
     end
     local keys, values = {}, {}
@@ -52,7 +53,7 @@ local function describe(value, null, has_marks, is_sparse)
     for i, key in ipairs(keys) do
         keys[i] = key .. values[key]
     end
-    assert(metatable == nil or metatable == MARK)
+    assert(metatable == nil or metatable == MARK or metatable == EXTENSION)
     return (has_marks and metatable and "[" or "(") .. table.concat(keys) .. ")"
 end
 
