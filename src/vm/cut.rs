@@ -159,16 +159,16 @@ impl Cut {
     /// As for [`set_hook`].
     unsafe fn set(&self, raw: *mut lua_State, instructions: c_int) {
         // SAFETY: a live state of this thread's.
-        let (function, mask, count) = unsafe {
-            (ffi::lua_gethook(raw), ffi::lua_gethookmask(raw), ffi::lua_gethookcount(raw))
+        let (function, mask, count, left) = unsafe {
+            let count = ffi::lua_gethookcount(raw);
+            let left = (*layout::global(raw)).hook_count;
+            (ffi::lua_gethook(raw), ffi::lua_gethookmask(raw), count, left)
         };
         let address = function.filter(|_| mask != 0).map_or(0, |function| function as usize);
         if hook::is_hook(address) {
             return;
         }
         if address != hook as *const () as usize {
-            // SAFETY: the state is alive.
-            let left = unsafe { (*layout::global(raw)).hook_count };
             // Between counting down to 0 and calling the hook a signal may come: the call is due,
             // which the VM would not notice of a count that is 0 before the next instruction.
             let is_due = left == 0 && mask & ffi::LUA_MASKCOUNT != 0;

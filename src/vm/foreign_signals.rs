@@ -140,16 +140,18 @@ pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int 
     let mut action = *wanted;
     action.sa_sigaction = on_signal as *const () as usize;
     action.sa_flags |= libc::SA_SIGINFO;
-    // SAFETY: all zero is an action.
-    let mut before: Action = unsafe { std::mem::zeroed() };
-    // SAFETY: valid actions; the handler finds its entry, or none.
-    if unsafe { query(number, Some(entry), &raw const action, &raw mut before) } != 0 {
-        return -1;
-    }
-    if !old.is_null() {
-        // SAFETY: a place for an action.
-        unsafe { *old = before };
-    }
+    // SAFETY: all zero is an action; those given are valid; the handler finds its entry, or none;
+    // `old` is null, or a place for an action.
+    let before = unsafe {
+        let mut before: Action = std::mem::zeroed();
+        if query(number, Some(entry), &raw const action, &raw mut before) != 0 {
+            return -1;
+        }
+        if let Some(old) = old.as_mut() {
+            *old = before;
+        }
+        before
+    };
     entry.flags.store(wanted.sa_flags, Ordering::Relaxed);
     entry.is_pending.store(false, Ordering::Relaxed);
     entry.thread.store(thread::id(), Ordering::Relaxed);
