@@ -2,21 +2,10 @@
 
 if not json then return end -- a build without it
 
+local same = require("support.same")
 local tap = require("support.tap")
 local ok, test = tap.ok, tap.test
 local decode = json.decode
-
--- Whether two tables of values or tables are the same.
-local function same(a, b)
-    if type(a) ~= "table" or type(b) ~= "table" then return a == b end
-    for key, value in pairs(a) do
-        if not same(value, b[key]) then return false end
-    end
-    for key in pairs(b) do
-        if a[key] == nil then return false end
-    end
-    return true
-end
 
 -- Maps that have the keys of one before, all of them or some, in this order or another.
 test("maps like others", function()

@@ -2,21 +2,10 @@
 
 if not json then return end -- a build without it
 
+local same = require("support.same")
 local tap = require("support.tap")
 local is, ok, raises, test = tap.is, tap.ok, tap.raises, tap.test
 local encode, decode = json.encode, json.decode
-
--- Whether two values are the same, tables by their content.
-local function same(a, b)
-    if type(a) ~= "table" or type(b) ~= "table" then return a == b or a ~= a and b ~= b end
-    for key, value in pairs(a) do
-        if not same(value, b[key]) then return false end
-    end
-    for key in pairs(b) do
-        if a[key] == nil then return false end
-    end
-    return true
-end
 
 local function reads(text, value, name) ok(same(decode(text), value), name or text) end
 
