@@ -13,6 +13,8 @@ pub mod json;
 #[cfg(feature = "msgpack")]
 pub mod msgpack;
 #[cfg(any(feature = "json", feature = "msgpack"))]
+mod read;
+#[cfg(any(feature = "json", feature = "msgpack"))]
 mod write;
 
 pub use error::Error;

@@ -8,6 +8,26 @@ use super::Error;
 pub trait Sink {
     /// What there is, with room for so many bytes more; nothing if there may not be as many.
     fn room(&mut self, more: usize) -> Option<&mut Vec<u8>>;
+
+    /// The same, or the error of a writer.
+    #[inline]
+    fn claim(&mut self, more: usize) -> Result<&mut Vec<u8>, Error> {
+        self.room(more).ok_or_else(|| Error::new("no room"))
+    }
+
+    /// Appends a byte.
+    #[inline]
+    fn add_byte(&mut self, byte: u8) -> Result<(), Error> {
+        self.claim(1)?.push(byte);
+        Ok(())
+    }
+
+    /// Appends bytes.
+    #[inline]
+    fn add(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        append(self.claim(bytes.len())?, bytes);
+        Ok(())
+    }
 }
 
 impl Sink for Vec<u8> {

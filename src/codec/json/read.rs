@@ -4,6 +4,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::scan;
 use crate::codec::Error;
+use crate::codec::read::any_or_bytes;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -344,21 +345,7 @@ impl<'de> Reader<'de> {
 impl<'de> Deserializer<'de> for &mut Reader<'de> {
     type Error = Error;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.value(visitor, false)
-    }
-
-    /// Any value, too, but text comes as bytes.
-    #[inline(always)]
-    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.value(visitor, true)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string byte_buf option
-        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
-        ignored_any
-    }
+    any_or_bytes!(self => self.value);
 }
 
 /// What is in brackets, of which the first is next until it has been read.
@@ -434,18 +421,5 @@ struct Quoted<'a, 'de>(&'a mut Reader<'de>);
 impl<'de> Deserializer<'de> for Quoted<'_, 'de> {
     type Error = Error;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.0.string(visitor, false)
-    }
-
-    #[inline(always)]
-    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.0.string(visitor, true)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string byte_buf option
-        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
-        ignored_any
-    }
+    any_or_bytes!(self => self.0.string);
 }

@@ -37,28 +37,11 @@ impl<'a, S: Sink> Writer<'a, S> {
     }
 
     #[inline]
-    fn room(&mut self, more: usize) -> Result<&mut Vec<u8>> {
-        self.to.room(more).ok_or_else(|| Error::new("no room"))
-    }
-
-    #[inline]
-    fn push(&mut self, byte: u8) -> Result<()> {
-        self.room(1)?.push(byte);
-        Ok(())
-    }
-
-    #[inline]
-    fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        append(self.room(bytes.len())?, bytes);
-        Ok(())
-    }
-
-    #[inline]
     fn text(&mut self, text: &[u8]) -> Result<()> {
         if self.style.escapes_slash || !scan::is_plain_ascii(text) {
             return self.unusual_text(text);
         }
-        let out = self.room(text.len() + 2)?;
+        let out = self.to.claim(text.len() + 2)?;
         out.push(b'"');
         append(out, text);
         out.push(b'"');
@@ -70,9 +53,9 @@ impl<'a, S: Sink> Writer<'a, S> {
         if std::str::from_utf8(text).is_err() {
             return Err(Error::new("text is not UTF-8"));
         }
-        self.push(b'"')?;
+        self.to.add_byte(b'"')?;
         self.part(text)?;
-        self.push(b'"')
+        self.to.add_byte(b'"')
     }
 
     /// A part of a text, which is UTF-8.
@@ -85,7 +68,7 @@ impl<'a, S: Sink> Writer<'a, S> {
                 count = memchr::memchr(b'/', &rest[..count]).unwrap_or(count);
             }
             let (plain, behind) = rest.split_at(count);
-            self.room(plain.len())?.extend_from_slice(plain);
+            self.to.claim(plain.len())?.extend_from_slice(plain);
             let Some((special, behind)) = behind.split_first() else { return Ok(()) };
             rest = behind;
             let letter = match special {
@@ -97,7 +80,7 @@ impl<'a, S: Sink> Writer<'a, S> {
                 b'"' | b'\\' | b'/' => *special,
                 control => {
                     let digit = |number: u8| b"0123456789abcdef"[usize::from(number)];
-                    self.append(&[
+                    self.to.add(&[
                         b'\\',
                         b'u',
                         b'0',
@@ -108,12 +91,12 @@ impl<'a, S: Sink> Writer<'a, S> {
                     continue;
                 }
             };
-            self.append(&[b'\\', letter])?;
+            self.to.add(&[b'\\', letter])?;
         }
     }
 
     fn open(&mut self, bracket: u8, end: u8) -> Result<Entries<'_, 'a, S>> {
-        self.push(bracket)?;
+        self.to.add_byte(bracket)?;
         Ok(Entries { writer: self, is_first: true, end })
     }
 }
@@ -156,7 +139,7 @@ impl<S: Sink> Entries<'_, '_, S> {
     fn next(&mut self) -> Result<()> {
         match std::mem::take(&mut self.is_first) {
             true => Ok(()),
-            false => self.writer.push(b','),
+            false => self.writer.to.add_byte(b','),
         }
     }
 }
@@ -172,7 +155,7 @@ impl<S: Sink> SerializeSeq for Entries<'_, '_, S> {
     }
 
     fn end(self) -> Result<()> {
-        self.writer.push(self.end)
+        self.writer.to.add_byte(self.end)
     }
 }
 
@@ -189,12 +172,12 @@ impl<S: Sink> SerializeMap for Entries<'_, '_, S> {
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
-        self.writer.push(b':')?;
+        self.writer.to.add_byte(b':')?;
         value.serialize(&mut *self.writer)
     }
 
     fn end(self) -> Result<()> {
-        self.writer.push(self.end)
+        self.writer.to.add_byte(self.end)
     }
 }
 
@@ -210,29 +193,29 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
     type SerializeStructVariant = Never;
 
     fn serialize_bool(self, value: bool) -> Result<()> {
-        self.append(if value { b"true" } else { b"false" })
+        self.to.add(if value { b"true" } else { b"false" })
     }
 
     #[inline]
     fn serialize_i64(self, value: i64) -> Result<()> {
-        self.append(itoa::Buffer::new().format(value).as_bytes())
+        self.to.add(itoa::Buffer::new().format(value).as_bytes())
     }
 
     fn serialize_u64(self, value: u64) -> Result<()> {
-        self.append(itoa::Buffer::new().format(value).as_bytes())
+        self.to.add(itoa::Buffer::new().format(value).as_bytes())
     }
 
     fn serialize_f64(self, value: f64) -> Result<()> {
         if self.style.digits > 0 {
-            return self.append(rounded(value, self.style.digits).as_bytes());
+            return self.to.add(rounded(value, self.style.digits).as_bytes());
         }
         if value == 0.0 {
-            return self.append(b"-0");
+            return self.to.add(b"-0");
         }
         if value.fract() == 0.0 && value.abs() <= PLAIN_MAX {
             return self.serialize_i64(value as i64);
         }
-        self.append(zmij::Buffer::new().format_finite(value).as_bytes())
+        self.to.add(zmij::Buffer::new().format_finite(value).as_bytes())
     }
 
     #[inline]
@@ -246,15 +229,15 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
     }
 
     fn serialize_unit(self) -> Result<()> {
-        self.append(b"null")
+        self.to.add(b"null")
     }
 
     /// Text in parts, none of which is kept.
     fn collect_str<T: fmt::Display + ?Sized>(self, text: &T) -> Result<()> {
-        self.push(b'"')?;
+        self.to.add_byte(b'"')?;
         let written = write!(Parts(self), "{text}");
         written.map_err(|_| Error::new("no room"))?;
-        self.push(b'"')
+        self.to.add_byte(b'"')
     }
 
     #[inline]

@@ -4,6 +4,7 @@ use serde::de::value::{BorrowedBytesDeserializer, I8Deserializer};
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::codec::Error;
+use crate::codec::read::any_or_bytes;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -143,21 +144,7 @@ impl<'de> Reader<'de> {
 impl<'de> Deserializer<'de> for &mut Reader<'de> {
     type Error = Error;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.value(visitor, false)
-    }
-
-    /// Any value, too, but all text comes as bytes.
-    #[inline(always)]
-    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.value(visitor, true)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string byte_buf option
-        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
-        ignored_any
-    }
+    any_or_bytes!(self => self.value);
 }
 
 /// Entries that are left.

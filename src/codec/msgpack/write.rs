@@ -5,7 +5,7 @@ use std::fmt;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::codec::Error;
-use crate::codec::write::{Never, Sink, append, is_ascii, refused};
+use crate::codec::write::{Never, Sink, is_ascii, refused};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -32,21 +32,10 @@ impl<'a, S: Sink> Writer<'a, S> {
         Writer { to, next: Sort::Text }
     }
 
-    #[inline]
-    fn room(&mut self, more: usize) -> Result<&mut Vec<u8>> {
-        self.to.room(more).ok_or_else(|| Error::new("no room"))
-    }
-
-    #[inline]
-    fn marker(&mut self, marker: u8) -> Result<()> {
-        self.room(1)?.push(marker);
-        Ok(())
-    }
-
     /// A marker, and a number behind it, the most significant byte first.
     #[inline]
     fn number<const N: usize>(&mut self, marker: u8, number: [u8; N]) -> Result<()> {
-        let out = self.room(1 + N)?;
+        let out = self.to.claim(1 + N)?;
         out.push(marker);
         out.extend_from_slice(&number);
         Ok(())
@@ -63,7 +52,7 @@ impl<'a, S: Sink> Writer<'a, S> {
         two: u8,
     ) -> Result<()> {
         match (length, first) {
-            (..0x100, _) if length < few.1 => self.marker(few.0 | length as u8),
+            (..0x100, _) if length < few.1 => self.to.add_byte(few.0 | length as u8),
             (..0x100, Some(one)) => self.number(one, [length as u8]),
             (..0x1_0000, _) => self.number(two, (length as u16).to_be_bytes()),
             _ => match u32::try_from(length) {
@@ -76,10 +65,10 @@ impl<'a, S: Sink> Writer<'a, S> {
     /// The marker of an application's own type, and its number.
     fn extension(&mut self, kind: i8, length: usize) -> Result<()> {
         match length {
-            1 | 2 | 4 | 8 | 16 => self.marker(0xd4 + length.trailing_zeros() as u8)?,
+            1 | 2 | 4 | 8 | 16 => self.to.add_byte(0xd4 + length.trailing_zeros() as u8)?,
             _ => self.length(length, (0, 0), Some(0xc7), 0xc8)?,
         }
-        self.marker(kind as u8)
+        self.to.add_byte(kind as u8)
     }
 }
 
@@ -134,14 +123,14 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
     type SerializeStructVariant = Never;
 
     fn serialize_bool(self, value: bool) -> Result<()> {
-        self.marker(if value { 0xc3 } else { 0xc2 })
+        self.to.add_byte(if value { 0xc3 } else { 0xc2 })
     }
 
     #[inline]
     fn serialize_i64(self, value: i64) -> Result<()> {
         match value {
             0.. => self.serialize_u64(value as u64),
-            -0x20..0 => self.marker(value as u8),
+            -0x20..0 => self.to.add_byte(value as u8),
             -0x80..-0x20 => self.number(0xd0, [value as u8]),
             -0x8000..-0x80 => self.number(0xd1, (value as i16).to_be_bytes()),
             -0x8000_0000..-0x8000 => self.number(0xd2, (value as i32).to_be_bytes()),
@@ -152,7 +141,7 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
     #[inline]
     fn serialize_u64(self, value: u64) -> Result<()> {
         match value {
-            0..0x80 => self.marker(value as u8),
+            0..0x80 => self.to.add_byte(value as u8),
             0x80..0x100 => self.number(0xcc, [value as u8]),
             0x100..0x1_0000 => self.number(0xcd, (value as u16).to_be_bytes()),
             0x1_0000..0x1_0000_0000 => self.number(0xce, (value as u32).to_be_bytes()),
@@ -178,12 +167,11 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
             Sort::Text | Sort::Binary => self.length(value.len(), (0, 0), Some(0xc4), 0xc5)?,
             Sort::Extension(kind) => self.extension(kind, value.len())?,
         }
-        append(self.room(value.len())?, value);
-        Ok(())
+        self.to.add(value)
     }
 
     fn serialize_unit(self) -> Result<()> {
-        self.marker(0xc0)
+        self.to.add_byte(0xc0)
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, bytes: &T) -> Result<()> {
