@@ -143,6 +143,7 @@ fn a_handler_that_fails_is_logged_and_costs_its_own_client_only() {
          routes['/late'] = function(_, res)
              res:write('part') timer.sleep(0.01) error('failed late')
          end
+         routes['/empty'] = function(_, res) res:status(204) routes['/late'](nil, res) end
          routes['/nothing'] = function() end
          routes['/both'] = function(_, res) res:status(200) return 200 end
          routes['/bad'] = function() return 99 end
@@ -160,6 +161,11 @@ fn a_handler_that_fails_is_logged_and_costs_its_own_client_only() {
     // What has begun is cut off, not ended.
     assert!(get(port, "/late").ends_with("\r\n\r\n4\r\npart\r\n"));
     assert!(!get(port, "/more").contains("ab"));
+    // Where there is no body to be cut off the end of the connection tells as much.
+    for request in ["HEAD /late", "GET /empty"] {
+        let text = ask(port, format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        assert!(text.starts_with("HTTP/1.1 20"), "{request}: {text}");
+    }
     assert!(get(port, "/").ends_with("hello"));
     server.signal("TERM");
     let log = server.finish(PATIENCE).stderr;

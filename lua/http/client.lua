@@ -2,7 +2,7 @@
 
 local native, core = ...
 
-local next, rawget, rawset, select, setmetatable = next, rawget, rawset, select, setmetatable
+local next, rawget, rawset, setmetatable = next, rawget, rawset, setmetatable
 local tonumber, type = tonumber, type
 local find, format, gmatch, gsub, lower, match, sub, upper =
     string.find,
@@ -16,7 +16,7 @@ local find, format, gmatch, gsub, lower, match, sub, upper =
 local byte, char = string.byte, string.char
 local concat = table.concat
 local bad, bad_because, strerror = core.bad, native.bad_because, native.strerror
-local raise, timeout_of = core.raise, core.timeout_of
+local raise, timeout_of, no_more = core.raise, core.timeout_of, core.no_more
 local register, cancel, suspend = core.register, core.cancel, core.suspend
 local set_timeout, check_may_wait = core.set_timeout, core.check_may_wait
 local now, hold, defer, call_guarded = native.now, core.hold, core.defer, core.call_guarded
@@ -525,7 +525,7 @@ local M = {}
 
 function M.request(options, ...)
     check.check(options, OPTIONS, 1, "request")
-    if select("#", ...) > 0 then bad(2, "request", nil, (...)) end
+    no_more(2, "request", ...)
     return request(options, "request", "url", "body")
 end
 
@@ -548,14 +548,14 @@ end
 
 function M.get(where, options, ...)
     if type(where) ~= "string" then bad(1, "get", "URL", where) end
-    if select("#", ...) > 0 then bad(3, "get", nil, (...)) end
+    no_more(3, "get", ...)
     return with("get", 2, options, { url = where })
 end
 
 function M.post(where, body, options, ...)
     if type(where) ~= "string" then bad(1, "post", "URL", where) end
     if body == nil then bad(2, "post", "string, buffer or iterator", body) end
-    if select("#", ...) > 0 then bad(4, "post", nil, (...)) end
+    no_more(4, "post", ...)
     return with("post", 3, options, { url = where, method = "POST", body = body })
 end
 

@@ -10,7 +10,7 @@ local getmetatable = debug.getmetatable
 local lower, concat, format, match = string.lower, table.concat, string.format, string.match
 local register, cancel, suspend, set_timeout =
     core.register, core.cancel, core.suspend, core.set_timeout
-local check_may_wait, timeout_of = core.check_may_wait, core.timeout_of
+local check_may_wait, timeout_of, no_more = core.check_may_wait, core.timeout_of, core.no_more
 
 local END_OF_FILE, INVALID, MESSAGE_TOO_LONG, TIMEOUT = 1, 18, 21, 208
 -- Of final answers.
@@ -159,8 +159,9 @@ function M.bodies(read, limit)
     end
 
     function B.reader(name, check)
-        return function(owner, timeout)
+        return function(owner, timeout, ...)
             check(owner, name)
+            no_more(3, name, ...)
             timeout = timeout == nil and 0 or timeout_of(timeout, 2, name)
             if timeout < 0 then return false, TIMEOUT end
             local data, code = next_piece(owner, timeout)
@@ -197,8 +198,9 @@ function M.bodies(read, limit)
     end
 
     function B.collector(name, check)
-        return function(owner, max)
+        return function(owner, max, ...)
             check(owner, name)
+            no_more(3, name, ...)
             if max == nil then
                 max = BODY_MAX
             elseif type(max) ~= "number" or not (max >= 0) then

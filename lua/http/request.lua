@@ -7,7 +7,7 @@ local tonumber, type = tonumber, type
 local find = string.find
 local bad, raise, strerror = core.bad, core.raise, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
-local check_may_wait = core.check_may_wait
+local check_may_wait, no_more = core.check_may_wait, core.no_more
 local http_get, http_write = native.http_get, native.http_write
 local waits = message.waits
 
@@ -162,8 +162,9 @@ end
 --- Ends the answer, with a last piece of the body if there is one.
 ---@param res table
 ---@param data? string|number|userdata
-function response.finish(res, data)
+function response.finish(res, data, ...)
     local _, req = check_response(res, "finish")
+    no_more(3, "finish", ...)
     res[USED] = true
     local is_open = req[ID] ~= 0
     if not finish(req, data, false) then bad(2, "finish", "string, number or buffer", data) end

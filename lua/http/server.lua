@@ -16,7 +16,7 @@ local max, min, now = math.max, math.min, native.now
 local timer_start, jobs = native.timer_start, core.get_timing().jobs
 local hold, register, cancel = core.hold, core.register, core.cancel
 local suspend, set_timeout = core.suspend, core.set_timeout
-local check_may_wait, timeout_of = core.check_may_wait, core.timeout_of
+local check_may_wait, timeout_of, no_more = core.check_may_wait, core.timeout_of, core.no_more
 
 local LISTENER_CLOSED = 204
 -- The least time between two looks at who takes too long.
@@ -30,6 +30,12 @@ local by_number, closing = {}, {}
 local by_object = setmetatable({}, { __mode = "k" })
 
 core.fail_request, core.http_requests = requests.fail, requests
+
+-- The path of the unix socket that a server listens on, if it is one.
+function requests.path_of(number)
+    local server = by_number[number]
+    return server and sockets.paths[server.listener]
+end
 
 local OPTIONS = {
     tls = true,
@@ -143,8 +149,9 @@ end
 ---@param object table
 ---@param seconds? number 30 if none are given
 ---@return boolean first true the first time
-function server.close(object, seconds)
+function server.close(object, seconds, ...)
     local record = check_server(object, "close")
+    no_more(3, "close", ...)
     seconds = seconds == nil and CLOSE_SECONDS or timeout_of(seconds, 2, "close")
     local guards = core.guards()
     local is_inside = requests.id_of(guards and guards[core.current()])

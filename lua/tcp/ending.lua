@@ -3,7 +3,7 @@
 local native, core, sockets = ...
 
 local type = type
-local bad = core.bad
+local bad, no_more = core.bad, core.no_more
 local streams, refuse, close_record = sockets.streams, sockets.refuse, sockets.close_record
 local check_stream, check_open = sockets.check_stream, sockets.check_open
 
@@ -47,11 +47,12 @@ local SECONDS = "whole number of seconds from 1 to 32767"
 ---@param idle integer|false after so many seconds without a sign of it; false: not at all
 ---@param interval? integer then every so many seconds
 ---@param count? integer the connection fails after so many questions without an answer
-function ending.set_keepalive(socket, idle, interval, count)
+function ending.set_keepalive(socket, idle, interval, count, ...)
     local record = check_stream(socket, "set_keepalive")
     if idle ~= false then check_number(idle, SECONDS_MAX, 2, SECONDS .. ", or false,") end
     if interval ~= nil then check_number(interval, SECONDS_MAX, 3, SECONDS) end
     if count ~= nil then check_number(count, COUNT_MAX, 4, "whole number from 1 to 127") end
+    no_more(5, "set_keepalive", ...)
     if record.closed then return end
     if idle then
         native.set_keepalive(record.id, idle, interval, count)

@@ -5,7 +5,8 @@ local native, core, sockets, tcp = ...
 local error, ipairs, next = error, ipairs, next
 local find, format = string.find, string.format
 local bad, strerror = core.bad, native.strerror
-local streams, listeners, paths = sockets.streams, sockets.listeners, sockets.paths
+local streams, listeners = sockets.streams, sockets.listeners
+local paths, ends_of = sockets.paths, sockets.ends_of
 
 local END_OF_FILE = 1
 
@@ -62,11 +63,7 @@ local function describe(socket)
     if record == nil then return "tcp socket" end
     local is_listener, path = listeners[socket] ~= nil, paths[record]
     local kind = (path and "unix " or "tcp ") .. (is_listener and "listen socket" or "socket")
-    local where = path
-    if not path and not record.closed then
-        where = native.address(record.id, 5) or "?"
-        if not is_listener then where = where .. " -> " .. (native.address(record.id, 6) or "?") end
-    end
+    local where = not record.closed and ends_of(record, is_listener) or path
     local state = record.closed and "closed" or is_listener and "listening" or state_of(record.id)
     return format("%s %p: %s%s", kind, socket, where and where .. ", " or "", state)
 end

@@ -2,10 +2,10 @@
 
 local native, core, sockets = ...
 
-local next, select = next, select
+local next = next
 local type, unpack = type, unpack
 local concat, format, HUGE = table.concat, string.format, math.huge
-local bad, bad_because = core.bad, native.bad_because
+local bad, bad_because, no_more = core.bad, native.bad_because, core.no_more
 local streams, listeners, stocked_bytes = sockets.streams, sockets.listeners, sockets.stocked_bytes
 local check_stream, check_open = sockets.check_stream, sockets.check_open
 local restore_stock = sockets.restore_stock
@@ -52,7 +52,7 @@ local function change(name, socket, changes, ...)
     check_open(record, SOCKET_CLOSED, name)
     if type(changes) ~= "table" then bad(2, name, "table", changes) end
     native.check_plain(2, name, changes)
-    if select("#", ...) > 0 then bad(3, name, nil, (...)) end
+    no_more(3, name, ...)
     for field in next, changes do
         if not IS_RWOPT[field] then
             local named, known = native.describe(field), concat(RWOPT, ", ")

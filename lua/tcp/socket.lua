@@ -143,6 +143,13 @@ local function new_listener(id, path)
     return socket
 end
 
+-- The ends of an open connection, or of a listener, as text.
+local function ends_of(record, is_listener)
+    if paths[record] then return paths[record] end
+    local here = native.address(record.id, 5) or "?"
+    return is_listener and here or format("%s -> %s", here, native.address(record.id, 6) or "?")
+end
+
 -- Where the next event puts frames beyond its first, with the connection's id at 0 until it has
 -- them. Who gets some gives his own, empty, for it.
 core.stock = {}
@@ -375,11 +382,16 @@ function core.on_failure(guards, co, message)
     end
 end
 
+-- Raises for what follows the last argument that a function takes: it would do nothing.
+function core.no_more(position, name, ...)
+    if select("#", ...) > 0 then bad(position, name, nil, (...)) end
+end
+
 -- What is to be on or off: nothing else, or an "off" would be on. Raises if there is more.
 function core.flag(name, ...)
-    local on, more = ...
+    local on = ...
     if type(on) ~= "boolean" then bad(2, name, "true or false", ...) end
-    if select("#", ...) > 1 then bad(3, name, nil, more) end
+    core.no_more(3, name, select(2, ...))
     return on
 end
 
@@ -412,6 +424,7 @@ return {
     wait_in_line = wait_in_line,
     set_callback = set_callback,
     close_record = close_record,
+    ends_of = ends_of,
     get_shortage = get_shortage,
     is_shortage = is_shortage,
 }

@@ -14,6 +14,7 @@ local find, native_read, native_write = string.find, native.udp_read, native.udp
 
 native.open_udp()
 core.sockets = core.sockets or native.load("tcp/socket")(native, core)
+local no_more = core.no_more
 local waits = core.sockets -- what sockets of all kinds have in common
 local by_id, wait_on, set_callback = waits.by_id, waits.wait_on, waits.set_callback
 local next_waiter, take_waiter = waits.next_waiter, waits.take_waiter
@@ -354,7 +355,7 @@ function udp.connect(socket, address, port, ...)
     local record = check(socket, "connect")
     check_address(address, "connect", 2)
     local number = check_port(port, "connect", 3)
-    if select("#", ...) > 0 then bad(4, "connect", nil, (...)) end
+    no_more(4, "connect", ...)
     local ok, code = native.udp_connect(record.id, address, number)
     if ok == nil then
         check_may_wait()

@@ -13,7 +13,7 @@ local function result(code)
     return true
 end
 
-local flag = core.flag
+local flag, no_more = core.flag, core.no_more
 
 --- Lets other contexts write to the socket by its fd, or stops that.
 ---@param socket userdata
@@ -45,7 +45,7 @@ function udp.set_ttl(socket, count)
 end
 
 local function member(name, on)
-    return function(socket, group, interface)
+    return function(socket, group, interface, ...)
         local record = check(socket, name)
         if type(group) ~= "string" then bad(2, name, "multicast address", group) end
         local kind = type(interface)
@@ -55,6 +55,7 @@ local function member(name, on)
         if kind == "number" and (interface % 1 ~= 0 or interface < 0 or interface >= 2 ^ 31) then
             bad(3, name, "address, name or number of an interface", interface)
         end
+        no_more(4, name, ...)
         local code, is_wrong = native.udp_join(record.id, group, interface, on)
         if is_wrong then bad(2, name, "multicast address", group) end
         return result(code)

@@ -2,11 +2,11 @@
 
 local native, core, parts = ...
 
-local select, tonumber, type, next = select, tonumber, type, next
+local tonumber, type, next = tonumber, type, next
 local find, lower, match = string.find, string.lower, string.match
 local concat, format, sub = table.concat, string.format, string.sub
 local bad, bad_because, strerror = core.bad, native.bad_because, native.strerror
-local check_may_wait = core.check_may_wait
+local check_may_wait, no_more = core.check_may_wait, core.no_more
 local now, write = native.now, native.write
 
 local sockets = core.sockets
@@ -138,7 +138,7 @@ end
 ---@return integer|nil status what the server has answered instead
 return function(url, given, ...)
     local scheme, host, port, path, name = parse(url)
-    if select("#", ...) > 0 then bad(3, "connect", nil, (...)) end
+    no_more(3, "connect", ...)
     local options = parts.check_options(given, "connect", 2, { "headers", "timeout", "tls" })
     given = given or {}
     local timeout = given.timeout == nil and 0

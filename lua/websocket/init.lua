@@ -23,6 +23,7 @@ local read, write, say_close =
 core.load_all(core.tcp)
 local sockets, tcp = core.sockets, core.tcp
 local streams = sockets.streams
+local no_more = core.no_more
 local next_waiter, take_waiter = sockets.next_waiter, sockets.take_waiter
 local release_anchor, wait_on = sockets.release_anchor, sockets.wait_on
 local set_callback, close_record = sockets.set_callback, sockets.close_record
@@ -233,8 +234,9 @@ end
 ---@param kind? string "text" or "binary"
 ---@param how? boolean|function as for tcp.write
 ---@return boolean|nil ok, integer|nil code
-function methods.send(ws, data, kind, how)
+function methods.send(ws, data, kind, how, ...)
     local record = websockets[ws]
+    no_more(5, "send", ...)
     if record and not record.closed and kind == nil and not how then
         -- What compiled code can do by itself; the rest, and complaints, are native.
         if getmetatable(data) == BUFFER then
@@ -251,7 +253,8 @@ end
 ---@param ws userdata
 ---@param data? string|userdata what it is to send back, at most 125 bytes
 ---@return boolean ok, integer|nil code
-function methods.ping(ws, data)
+function methods.ping(ws, data, ...)
+    no_more(3, "ping", ...)
     if data == nil then data = "" end
     if (type(data) == "string" or getmetatable(data) == BUFFER) and #data > PING_MAX then
         local why = "data of %d bytes exceeds the %d that a ping takes"
@@ -265,8 +268,9 @@ end
 ---@param code? integer 1000 if nothing is said
 ---@param reason? string
 ---@return boolean first true the first time
-function methods.close(ws, code, reason)
+function methods.close(ws, code, reason, ...)
     local record = check(ws, "close")
+    no_more(4, "close", ...)
     if code == nil then
         code = NORMAL
     elseif type(code) ~= "number" or not native.websocket_is_code(code) then
@@ -295,8 +299,7 @@ local function describe(ws)
     local record = websockets[ws]
     if record == nil then return "websocket" end
     if record.closed then return format("websocket %p: closed", ws) end
-    local mine, peer = native.address(record.id, 5), native.address(record.id, 6)
-    return format("websocket %p: %s -> %s, open", ws, mine or "?", peer or "?")
+    return format("websocket %p: %s, open", ws, sockets.ends_of(record))
 end
 
 native.websocket_set_methods(methods, describe)
@@ -318,13 +321,17 @@ local check_fields, check_list -- what core/options.lua returns, once there are 
 -- Names of protocols, as one header has them.
 local function check_protocols(value, name)
     if value == nil then return {} end
-    local list = type(value) == "string" and { value } or value
+    local list, seen = type(value) == "string" and { value } or value, {}
     for i = 1, check_list(list, "name, or list of names,", "protocols", name) do
         local protocol = list[i]
         if type(protocol) ~= "string" or not find(protocol, "^[%w!#$%%&'*+.^_`|~-]+$") then
             local what = list == value and format("protocols[%d]", i) or "protocols"
             bad(what, name, "name without spaces, commas and the like", protocol)
         end
+        if seen[protocol] then
+            bad(format("protocols[%d]", i), name, "name that is there once", protocol)
+        end
+        seen[protocol] = true
     end
     return list
 end

@@ -130,6 +130,7 @@ pub(super) fn write_options(
 ) -> usize {
     let mut bytes_max = BYTES;
     if lua.top() > 1 {
+        check_last(lua, 2, "encode");
         let known = ["empty, max_bytes, max_depth, sort_keys", more];
         Options::each(lua, 2, "encode", known, |options, name| {
             match name {
@@ -157,6 +158,7 @@ pub(super) fn read_options(
 ) -> usize {
     let mut bytes_max = BYTES;
     if lua.top() > 1 {
+        check_last(lua, 2, "decode");
         lua.set_top(2);
         lua.push_nil();
         let known = ["drop_nulls, int64, max_bytes, max_depth, null", more];
@@ -177,6 +179,13 @@ pub(super) fn read_options(
         });
     }
     bytes_max
+}
+
+/// Raises for what follows the last argument.
+fn check_last(lua: Stack<'_>, last: c_int, function: &str) {
+    if lua.top() > last {
+        lua.bad(Wrong::Argument(last + 1), function, "", Some(last + 1));
+    }
 }
 
 /// A table of options, one after the other.

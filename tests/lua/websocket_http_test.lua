@@ -52,6 +52,27 @@ tap.test("in a handler of http.serve", function()
     server:close(0)
 end)
 
+tap.test("behind a unix socket", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local shown
+    local server = check(http.serve(check(tcp.listens(path)), function(req, res)
+        local _, ws = websocket.accept(req, res)
+        shown = tostring(ws)
+        ws:close()
+    end))
+    local sock = check(tcp.connects(path, 20))
+    sock:write(
+        "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            .. "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    check(sock:read_until("\r\n\r\n", 1000, 20))
+    is(shown:match(": (.*)"), path .. ", open", "its path is shown")
+    sock:close()
+    server:close(0)
+    os.remove(path)
+end)
+
 -- What a handler passes, and what it has done to its request before.
 tap.test("a request that is none any more, or not as it came", function()
     local seen = {}

@@ -55,6 +55,26 @@ tap.test("a handshake", function()
     is(far:recv(20), false, "an end is seen")
 end)
 
+tap.test("over a unix socket", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local unix, far = check(tcp.listens(path)), nil
+    context.run(function()
+        far = check(websocket.accept(check(unix:accept(20))))
+        far:recv(20)
+    end)
+    local sock = check(tcp.connects(path, 20))
+    sock:write(
+        "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            .. "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    check(sock:read_until("\r\n\r\n", 1000, 20))
+    is(tostring(far):match(": (.*)"), path .. ", open", "its path is shown")
+    sock:close()
+    unix:close()
+    os.remove(path)
+end)
+
 tap.test("messages", function()
     local far, near = pair()
     is(near:send("hello"), true, "send returns true")
@@ -387,6 +407,7 @@ tap.test("what is wrong", function()
             { "x", a = "b" },
             { [2] = "a" },
             { "x", nil, "y" },
+            { "x", "y", "x" },
             setmetatable({}, { __index = { "a" } }),
         },
         max_message = { -1, 0.5, "x", 2 ^ 31 },

@@ -316,6 +316,82 @@ local function contexts()
     end
 end
 
+-- One argument more than a function takes that has optional ones: it would do nothing.
+local function more()
+    local function refuses(name, f, ...)
+        local given = { ... }
+        local n = select("#", ...) + 1
+        given[n] = 5
+        local ok, text = pcall(f, unpack(given, 1, n))
+        local wanted = "bad argument #%d to '%s' (no more arguments expected, got number 5)"
+        wanted = wanted:format(n, name)
+        checks = checks + 1
+        if ok or not text:find(wanted, 1, true) then complain("wanted", wanted, "got", text) end
+    end
+    local _, sock = udp.open("127.0.0.1", 0)
+    for name, arguments in pairs {
+        read = { 1 },
+        read_into = { buffer.new(), 1 },
+        read_bytes = { 1, 1 },
+        read_until = { "x", 10, 1 },
+        set_keepalive = { 10, 10, 10 },
+        set_nodelay = { true },
+        set_rwopt = { {} },
+        reframe = { {} },
+    } do
+        refuses(name, tcp[name], socket, unpack(arguments))
+    end
+    refuses("accept", tcp.accept, listener, 1)
+    refuses("read", udp.read, sock, 1)
+    refuses("write", udp.write, sock, "x", "127.0.0.1", 9, false)
+    refuses("join", udp.join, sock, "239.0.0.1", "127.0.0.1")
+    refuses("leave", udp.leave, sock, "239.0.0.1", "127.0.0.1")
+    refuses("send", context.send, context.self(), 1)
+    for _, module in pairs { json or false, msgpack or false } do
+        if module then
+            refuses("encode", module.encode, {}, {})
+            refuses("encode", module.encode, {}, nil)
+            refuses("decode", module.decode, "1", {})
+            refuses("decode", module.decode, "1", nil)
+        end
+    end
+    if not http then return end
+    refuses("get", http.get, "http://localhost/", {})
+    refuses("post", http.post, "http://localhost/", "x", {})
+    refuses("request", http.request, {})
+    local _, server
+    _, server = http.serve("127.0.0.1", 0, function(req, res)
+        if req.path == "/ws" then
+            local _, ws = websocket.accept(req, res)
+            return ws:recv(60)
+        end
+        for _, name in ipairs { "read", "text", "body", "json" } do
+            refuses(name, req[name], req, 1)
+        end
+        refuses("finish", res.finish, res, "x")
+        return 200
+    end)
+    context.run(function()
+        local address = "127.0.0.1:" .. server:port()
+        local _, res = http.get("http://" .. address)
+        for _, name in ipairs { "read", "text", "body", "json" } do
+            refuses(name, res[name], res, 1)
+        end
+        res:close()
+        if websocket then
+            local _, ws = websocket.connect("ws://" .. address .. "/ws")
+            refuses("send", ws.send, ws, "x", "text", true)
+            refuses("send", ws.send, ws, "x", nil, nil)
+            refuses("ping", ws.ping, ws, "x")
+            refuses("recv", ws.recv, ws, 1)
+            refuses("close", ws.close, ws, 1000, "x")
+            ws:close()
+        end
+        refuses("close", server.close, server, 0)
+        server:close(0)
+    end)
+end
+
 -- As methods: the position does not count the object, and what is no object is bad self.
 local function methods()
     local b = buffer.new("abc")
@@ -341,7 +417,7 @@ local function methods()
     is(arg[0] .. ":")
 end
 
-local areas = { buffers, packets, timers, sockets, datagrams, contexts, methods }
+local areas = { buffers, packets, timers, sockets, datagrams, contexts, methods, more }
 local function pass()
     for _, area in ipairs(areas) do
         area()

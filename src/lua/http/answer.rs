@@ -117,8 +117,10 @@ impl Exchange {
         }
     }
 
-    /// The script has failed: the client is told, or finds the answer cut off.
-    fn fail(&mut self) {
+    /// The script has failed: the client is told, or finds the answer cut off; true if it has the
+    /// whole answer already, which had no body, so that nothing but the end of the connection can
+    /// tell it.
+    fn fail(&mut self) -> bool {
         match &self.channel {
             Some(channel) => channel.fail(),
             None if self.has_begun => {}
@@ -129,6 +131,7 @@ impl Exchange {
                 self.answer(Bytes::from_static(FAILED), None);
             }
         }
+        self.channel.is_some() && self.version() != Version::HTTP_2 && self.is_bodyless()
     }
 }
 
@@ -373,7 +376,9 @@ pub(super) fn answer(lua: Stack<'_>) -> c_int {
             Some(held) => {
                 exchange.answer(bytes, held);
             }
-            None => exchange.fail(),
+            None => {
+                exchange.fail();
+            }
         }
         Some(exchange)
     });
@@ -490,16 +495,20 @@ pub(super) fn finish(lua: Stack<'_>) -> c_int {
     let result = host::with(|host| {
         let http = host.sockets.http.as_mut()?;
         let mut exchange = http.exchanges.remove(key)?;
+        let mut is_last = false;
         if !has_failed && !exchange.has_begun && !exchange.behind.is_empty() {
             exchange.channel(&http.ready);
         }
         let result = match has_failed {
             true => {
-                exchange.fail();
+                is_last = exchange.fail();
                 Ok(())
             }
             false => exchange.end(bytes, held),
         };
+        if is_last {
+            host.sockets.close_http(exchange.connection, &host.context);
+        }
         Some((result, exchange))
     });
     if let Some((Err(why), _)) = result {

@@ -8,7 +8,7 @@ use super::super::host::Host;
 use super::super::sockets::{KIND_END, Socket, Sockets, source};
 use super::Taken;
 use crate::error::Code;
-use crate::http::Item;
+use crate::http::{Due, Item};
 use crate::net::{self, linger};
 use crate::rt;
 use crate::sched::{Context, ReadyWaker};
@@ -156,6 +156,15 @@ impl Sockets {
             && let Some(token) = serving.closing.take()
         {
             http.ready.push(Item::Waiter(token));
+        }
+    }
+
+    /// A server's connection takes no more requests.
+    pub(super) fn close_http(&mut self, key: u64, context: &Arc<Context>) {
+        if let Some(Socket::Http(connection)) = self.all.get_mut(key)
+            && connection.close() == Due::Over
+        {
+            self.end_http(key, context);
         }
     }
 

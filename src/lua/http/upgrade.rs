@@ -12,19 +12,21 @@ use crate::lua::host::{self, Host};
 use crate::vm::stack::Stack;
 
 /// native.http_upgrade(id, head): answers 101 with these lines of a head, each with its end; the
-/// key of the connection, which is a stream of its own from then on; `false, code`.
+/// key of the connection, which is a stream of its own from then on, and its server's number;
+/// `false, code`.
 pub(super) fn upgrade(lua: Stack<'_>) -> c_int {
     let (id, head) = (lua.key(1), lua.text(2).unwrap_or_default());
     match host::with(|host| take(host, id, head)) {
-        Ok(key) => {
+        Ok((key, server)) => {
             lua.push_number(key as f64);
-            1
+            lua.push_number(server as f64);
+            2
         }
         Err(code) => push_failure(lua, code),
     }
 }
 
-fn take(host: &mut Host, id: u64, head: &[u8]) -> Result<u64, Code> {
+fn take(host: &mut Host, id: u64, head: &[u8]) -> Result<(u64, u64), Code> {
     let http = host.sockets.http.as_mut().ok_or(Code::SOCKET_CLOSED)?;
     let exchange = http.exchanges.get_mut(id).ok_or(Code::SOCKET_CLOSED)?;
     let has_body = exchange.body.as_ref().is_some_and(|body| !body.is_end_stream());
@@ -61,5 +63,5 @@ fn take(host: &mut Host, id: u64, head: &[u8]) -> Result<u64, Code> {
     if !std::mem::replace(&mut stream.is_dirty, true) {
         host.sockets.list_dirty(key);
     }
-    Ok(key)
+    Ok((key, number))
 }
