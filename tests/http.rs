@@ -8,7 +8,7 @@ mod http;
 mod support;
 
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 
 use http::{ask, curl, get, rest, script, serve, statuses, until};
 use support::{Folder, PATIENCE, Server, connect, node_lua, run};
@@ -409,6 +409,46 @@ fn a_server_that_closes_answers_what_has_come_and_takes_no_more() {
     assert!(rest(busy).ends_with("done"));
     assert_eq!(rest(idle), "");
     // Nothing is left that would keep the process.
+    server.finish(PATIENCE).succeeded();
+}
+
+#[test]
+fn what_has_come_when_a_server_closes_is_answered_although_nobody_has_looked() {
+    let folder = Folder::new();
+    let file = folder.path("go");
+    let code = format!(
+        "routes['/close'] = function(_, _, server)
+             print('working')
+             while not io.open('{}') do end
+             server:close(20)
+             return 200
+         end",
+        file.display()
+    );
+    let (mut server, port) = serve("http2 = true", &code);
+    let request = |stream: &mut TcpStream, more: &str| {
+        stream.write_all(format!("GET / HTTP/1.1\r\nHost: x\r\n{more}\r\n").as_bytes()).unwrap();
+    };
+    // One that was answered before, by either reader of heads, and one that has said nothing yet.
+    let mut streams = vec![connect(port), connect(port), connect(port)];
+    for (stream, more) in streams.iter_mut().zip(["", "Range: x\r\n"]) {
+        request(stream, more);
+        assert!(until(stream, "hello").ends_with("hello"));
+    }
+    let mut closing = connect(port);
+    closing.write_all(b"GET /close HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert_eq!(server.line(), "working");
+    // And those that nobody has accepted.
+    streams.extend([connect(port), connect(port)]);
+    for (stream, more) in streams.iter_mut().zip(["", "Range: x\r\n", "", "", "Range: x\r\n"]) {
+        request(stream, more);
+    }
+    std::fs::write(&file, "").unwrap();
+    for stream in streams {
+        let text = rest(stream);
+        assert!(text.contains("connection: close") && text.ends_with("hello"), "{text:?}");
+    }
+    assert!(rest(closing).starts_with("HTTP/1.1 200"));
     server.finish(PATIENCE).succeeded();
 }
 

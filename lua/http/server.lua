@@ -158,6 +158,8 @@ function server.close(object, seconds, ...)
     if record.listener.closed then return false end
     -- Where that raises nothing is closed.
     if seconds > 0 and not is_inside then check_may_wait() end
+    -- Who waits to be accepted may have sent a request.
+    if seconds > 0 then accept(record.listener) end
     sockets.close_record(record.listener, LISTENER_CLOSED)
     if seconds <= 0 then
         native.http_end(record.number)

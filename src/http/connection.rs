@@ -341,6 +341,13 @@ impl Connection {
     /// that is now.
     pub fn close(&mut self) -> Due {
         self.is_closing = true;
+        if self.traffic.in_flight() == 0 && !matches!(self.protocol, Protocol::Http2(..)) {
+            // What the system has of it has come, too.
+            lock(&self.wire).on_readable();
+            if self.poll(rt::now()).is_ready() {
+                return Due::Over;
+            }
+        }
         let is_idle = self.traffic.in_flight() == 0;
         match &mut self.protocol {
             Protocol::Http1(connection) if !is_idle => connection.as_mut().graceful_shutdown(),
