@@ -117,6 +117,9 @@ fn lua_init_runs_first_unless_the_environment_is_ignored() {
     file.push(&init);
     assert_eq!(with(&file, &[]).succeeded().stdout, "from a file\ncode\tnil\n");
     assert_eq!(with(&file, &["-E"]).succeeded().stdout, "code\tnil\n");
+    let shown = "print(debug.getregistry().LUA_NOENV)";
+    assert_eq!(with(&file, &["-E", "-e", shown]).succeeded().stdout, "true\ncode\tnil\n");
+    assert_eq!(run(node_lua().args(["-e", shown])).succeeded().stdout, "nil\n");
     let done = with(OsStr::new("error('broken')"), &[]);
     assert_eq!((done.code(), &*done.stdout), (Some(1), ""), "{done}");
     assert!(done.stderr.contains("LUA_INIT:1: broken"), "{done}");

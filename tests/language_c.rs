@@ -169,6 +169,39 @@ fn a_c_function_that_yields_in_a_root_raises_there() {
     assert_eq!(done.status.unwrap().code(), Some(1), "{done}");
 }
 
+/// Of a context all stay as they are, also those that were not looked up yet, and what waits in a
+/// coroutine goes on to; another state has all that LuaJIT has.
+#[test]
+fn a_c_module_opens_the_standard_libraries() {
+    let folder = Folder::new();
+    let templates = c_module(&folder, "libraries");
+    let script = format!(
+        "package.cpath = '{templates}'
+         local path, libraries = package.path, require('libraries')
+         local resume, wrap, write = coroutine.resume, coroutine.wrap, io.write
+         libraries.open()
+         print(coroutine.resume == resume, io.write == write, package.path == path)
+         print(string.rep('x', 3), math.max(1, 2), next({{}}), getmetatable(_G))
+         print(coroutine.wrap(function() timer.sleep(0.001) coroutine.yield('waited') end)())
+         print(libraries.run([[
+           local names = {{}}
+           for _, name in ipairs({{ 'bit', 'coroutine', 'debug', 'ffi', 'io', 'jit', 'math', 'os',
+                                   'package', 'string', 'table' }}) do
+             names[#names + 1] = require(name) and name
+           end
+           return table.concat(names, ' ')]]))
+         print(libraries.run('return tostring(context)'))"
+    );
+    let main = folder.write("main.lua", script);
+    let early = folder.write("early.lua", format!(
+        "package.cpath = '{templates}' require('libraries').open() print(table.concat({{ 1, 2 }}))"
+    ));
+    let expected = "true\ttrue\ttrue\nxxx\t2\tnil\tnil\nwaited\n\
+                    bit coroutine debug ffi io jit math os package string table\nnil\n";
+    assert_eq!(run(node_lua().arg(main)).succeeded().stdout, expected);
+    assert_eq!(run(node_lua().arg(early)).succeeded().stdout, "12\n");
+}
+
 #[test]
 fn waiting_raises_in_callbacks_that_c_calls_through_ffi() {
     assert_prints(

@@ -39,7 +39,7 @@ pub(super) fn find(script: Option<&Path>, heeds_environment: bool) -> std::io::R
         Some(text) => expand(&text.into_vec(), &cpath, None),
         None => cpath,
     };
-    Ok(Paths::Exactly(path, cpath))
+    Ok(Paths { path, cpath })
 }
 
 /// Adds templates that are not there, before the one for several modules in one file.

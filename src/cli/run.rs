@@ -134,6 +134,7 @@ pub(super) fn prepare(
     }
     settings.limits.turn = run.turn_limit;
     settings.compiler = run.steps.iter().filter_map(for_all).collect();
+    settings.ignores_environment = !run.heeds_environment;
     settings.process = Arc::new(Process::new(run.grace, run.exits_with_main));
     let settings = Arc::new(settings);
     lua::init();
@@ -227,7 +228,7 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
         Main::File(path) => Some(path.as_path()),
         _ => None,
     };
-    let paths = paths::find(script_path, run.heeds_environment)?;
+    let paths = Some(paths::find(script_path, run.heeds_environment)?);
     let texts = bytes(&run.arguments);
     let arguments = texts.iter().map(|text| Value::String(Text::new(text))).collect();
     // How a simulation is called must not matter.

@@ -206,7 +206,7 @@ fn create(lua: Stack<'_>) -> c_int {
         }
     }
     let [file, path, cpath] = texts.map(<[u8]>::to_vec);
-    let (file, paths) = (PathBuf::from(OsString::from_vec(file)), Paths::Exactly(path, cpath));
+    let (file, paths) = (PathBuf::from(OsString::from_vec(file)), Some(Paths { path, cpath }));
     let created = host::with(|host| {
         let source = Source::File(file, host.folder.clone());
         let deny = host.deny.and(options.deny);

@@ -4,7 +4,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use node_lua::lua::{self, Deny, LuaProgram, Paths, Quota, Script, Settings, Source};
+//! use node_lua::lua::{self, Deny, LuaProgram, Quota, Script, Settings, Source};
 //! use node_lua::sched::Scheduler;
 //!
 //! lua::init();
@@ -12,7 +12,7 @@
 //! let script = Script {
 //!     source: Source::Text { name: c"=main".to_owned(), text: b"error('no')".to_vec() },
 //!     arguments: Vec::new(),
-//!     paths: Paths::Default,
+//!     paths: None,
 //!     command_line: None,
 //!     deny: Deny::default(),
 //!     held: None,

@@ -61,13 +61,11 @@ impl Source {
 
 /// Where `require` looks.
 #[derive(Debug)]
-pub enum Paths {
-    /// Where LuaJIT looks.
-    Default,
-    /// In these templates first.
-    Before(Vec<u8>),
-    /// Exactly here: `package.path` and `package.cpath`.
-    Exactly(Vec<u8>, Vec<u8>),
+pub struct Paths {
+    /// `package.path`.
+    pub path: Vec<u8>,
+    /// `package.cpath`.
+    pub cpath: Vec<u8>,
 }
 
 /// What a context is to run.
@@ -77,8 +75,8 @@ pub struct Script {
     pub source: Source,
     /// Its arguments.
     pub arguments: Vec<Value>,
-    /// Where modules are found.
-    pub paths: Paths,
+    /// Where modules are found; `None` for where LuaJIT looks.
+    pub paths: Option<Paths>,
     /// The command line, for the first context; nothing for those that others make.
     pub command_line: Option<CommandLine>,
     /// What is withheld from it.
@@ -189,6 +187,10 @@ impl Running {
         let ready = host::enter(&host, raw, || {
             state.fill(|lua| {
                 native::open(lua);
+                if settings.ignores_environment {
+                    lua.push_boolean(true);
+                    lua.set_field(ffi::LUA_REGISTRYINDEX, standard::NO_ENVIRONMENT);
+                }
                 lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
                 lua.push_table(0, CORE_FIELDS);
                 lua.push_function(function(prelude::run_early));

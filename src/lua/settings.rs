@@ -13,6 +13,8 @@ pub struct Settings {
     /// What is set in the VM of every context but the first, which has it from its command line:
     /// `-j` and `-O`, each with what follows it.
     pub compiler: Vec<(u8, Vec<u8>)>,
+    /// `-E`, for C modules and `debug.getregistry` to see.
+    pub ignores_environment: bool,
     /// Signals, and the end of the process.
     pub process: Arc<Process>,
     failed: AtomicBool,

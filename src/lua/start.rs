@@ -16,26 +16,14 @@ use crate::vm::standard;
 /// Puts the script and its arguments on the driver's stack; returns how many values that are, or
 /// why the script does not load. The stack is empty before.
 pub(super) fn load_script(lua: Stack<'_>, script: Script) -> Result<c_int, Vec<u8>> {
-    match script.paths {
-        Paths::Default => {}
-        Paths::Before(templates) => standard::set_paths(
-            lua,
-            Box::new(move |lua| {
-                lua.push_text(&templates);
-                lua.field(-2, c"path");
-                lua.concat(2);
-                lua.set_field(-2, c"path");
-            }),
-        ),
-        Paths::Exactly(path, cpath) => standard::set_paths(
-            lua,
-            Box::new(move |lua| {
-                lua.push_text(&path);
-                lua.set_field(-2, c"path");
-                lua.push_text(&cpath);
-                lua.set_field(-2, c"cpath");
-            }),
-        ),
+    if let Some(Paths { path, cpath }) = script.paths {
+        let set = move |lua: Stack<'_>| {
+            lua.push_text(&path);
+            lua.set_field(-2, c"path");
+            lua.push_text(&cpath);
+            lua.set_field(-2, c"cpath");
+        };
+        standard::set_paths(lua, Box::new(set));
     }
     match &script.command_line {
         Some(line) => push_arg(lua, line),

@@ -5,7 +5,8 @@
 //! compiler asks for one token after the other, each a place to look whether the context ends.
 //! Finding a text in another takes time as their lengths together say, not their product.
 //!
-//! Other libraries find functions of the system here, too: those that set handlers of signals.
+//! Other libraries find functions of the system here, too: those that set handlers of signals; and
+//! `luaL_openlibs`.
 
 #![allow(unsafe_code, reason = "what LuaJIT calls")]
 
@@ -17,7 +18,7 @@ use mlua::ffi::{self, lua_Hook, lua_State};
 use node_lua::os::{stdio, thread};
 use node_lua::vm::layout::Lexer;
 use node_lua::vm::stack::Stack;
-use node_lua::vm::{coroutine, finaliser, hook, line_hook};
+use node_lua::vm::{coroutine, finaliser, hook, line_hook, standard};
 
 unsafe extern "C-unwind" {
     fn __real_lua_lessthan(raw: *mut lua_State, left: c_int, right: c_int) -> c_int;
@@ -188,6 +189,17 @@ unsafe extern "C" fn __wrap_lua_sethook(
 unsafe extern "C" fn __wrap_lua_gethook(raw: *mut lua_State) -> Option<lua_Hook> {
     // SAFETY: the argument of `lua_gethook`, handed on: a live state of this thread's.
     unsafe { line_hook::behind(raw, __real_lua_gethook(raw)) }
+}
+
+/// `luaL_openlibs`, which modules in C find here and not in LuaJIT.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn luaL_openlibs(raw: *mut lua_State) {
+    // SAFETY: the coroutine that calls the module, with the slots that any C function has; or a
+    // state of the module's own.
+    standard::open_for_module(unsafe { Stack::new(raw) });
 }
 
 /// Handlers of signals, in this process: those of C modules are called on the thread that runs

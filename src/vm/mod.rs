@@ -40,7 +40,7 @@ pub mod profiler;
 pub(crate) mod run;
 mod spent;
 pub mod stack;
-pub(crate) mod standard;
+pub mod standard;
 pub mod state;
 mod stdio;
 pub(crate) mod stock;

@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 use mlua::ffi;
 
 use super::disguise::{self, CHUNK_NAME, disguise};
-use super::pristine;
 use super::stack::Stack;
 use super::state::State;
+use super::{pristine, standard};
 
 /// Module name, chunk name and source text.
 const SOURCES: &[(&str, &CStr, &str)] = &[
@@ -210,7 +210,7 @@ pub fn default_paths() -> Option<(Vec<u8>, Vec<u8>)> {
     let find = |lua: Stack<'_>| {
         // The library is opened once more, told to leave the environment alone.
         lua.push_boolean(true);
-        lua.set_field(ffi::LUA_REGISTRYINDEX, c"LUA_NOENV");
+        lua.set_field(ffi::LUA_REGISTRYINDEX, standard::NO_ENVIRONMENT);
         lua.push_function(ffi::luaopen_package);
         lua.call(0, 0);
         lua.push_global(c"package");

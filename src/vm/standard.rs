@@ -17,6 +17,8 @@ use super::{stdio, stock};
 /// What a state needs before any script runs.
 const EARLY: [(&CStr, lua_CFunction); 2] = [(c"", ffi::luaopen_base), (c"jit", ffi::luaopen_jit)];
 
+const PACKAGE: (&CStr, lua_CFunction) = (c"package", ffi::luaopen_package);
+
 /// What is opened when it is looked up.
 const LATE: [(&CStr, lua_CFunction); 8] = [
     (c"table", ffi::luaopen_table),
@@ -31,6 +33,9 @@ const LATE: [(&CStr, lua_CFunction); 8] = [
 ];
 
 const COROUTINE: &CStr = c"coroutine";
+
+/// A field of the registry, true if LuaJIT is to ignore `LUA_PATH` and `LUA_CPATH`.
+pub(crate) const NO_ENVIRONMENT: &CStr = c"LUA_NOENV";
 
 /// What shows a script which globals there are, or their metatable, or can give functions others.
 /// (So can what is in `debug`. `table.foreach` shows no more than that these are missing.) And what
@@ -65,11 +70,33 @@ pub(super) fn open_early(lua: Stack<'_>) {
     for (name, open) in EARLY {
         call(lua, name, open);
     }
+    preload_ffi(lua);
+    stdio::lead_print(lua);
+}
+
+/// Opens all that LuaJIT has, as LuaJIT does. Raises for want of memory.
+pub(super) fn open_stock(lua: Stack<'_>) {
+    let late = LATE.into_iter().filter(|(name, _)| *name != COROUTINE);
+    for (name, open) in EARLY.into_iter().chain([PACKAGE]).chain(late) {
+        call(lua, name, open);
+    }
+    preload_ffi(lua);
+}
+
+/// `luaL_openlibs`, for modules in C. A context has all libraries, and keeps those: LuaJIT's own
+/// functions do not know that calls wait. Any other state, which a module has made, gets LuaJIT's.
+pub fn open_for_module(lua: Stack<'_>) {
+    lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
+    let is_context = lua.kind(-1) == ffi::LUA_TTABLE;
+    lua.pop();
+    if is_context { open_all(lua) } else { open_stock(lua) }
+}
+
+fn preload_ffi(lua: Stack<'_>) {
     lua.field(ffi::LUA_REGISTRYINDEX, c"_PRELOAD");
     lua.push_function(ffi::luaopen_ffi);
     lua.set_field(-2, c"ffi");
-    lua.set_top(0);
-    stdio::lead_print(lua);
+    lua.pop();
 }
 
 fn call(lua: Stack<'_>, name: &CStr, open: lua_CFunction) {

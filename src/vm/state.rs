@@ -7,7 +7,7 @@
 //! in proportion to what a script really holds.
 
 use std::cell::{Cell, RefCell, UnsafeCell};
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -458,16 +458,8 @@ pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
 
 /// Opens the standard libraries.
 fn open_libraries(lua: Stack<'_>) {
-    lua.push_function(open_all);
-    lua.call(0, 0);
+    standard::open_stock(lua);
     stdio::install(lua);
-}
-
-/// `luaL_openlibs`, as a function that Lua calls.
-unsafe extern "C-unwind" fn open_all(raw: *mut lua_State) -> c_int {
-    // SAFETY: called with a fresh state.
-    unsafe { ffi::luaL_openlibs(raw) };
-    0
 }
 
 /// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the state's heap.
