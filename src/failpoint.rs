@@ -57,7 +57,10 @@ pub fn check_socket() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Panics if that was ordered here.
+/// Does nothing, unless a panic was ordered here.
+///
+/// # Panics
+/// In a debug build, where `NODE_LUA_FAILPOINT` says so.
 #[inline(always)]
 pub fn check_native() {
     assert!(!fails(Point::Native), "a failpoint");

@@ -25,12 +25,12 @@ use crate::failpoint;
 
 /// The most bytes a buffer may hold: lengths are `int32_t`, which compiled code handles best.
 pub const SIZE_MAX: usize = i32::MAX as usize;
-/// Content up to this size is stored in the userdata itself, without a block.
+/// Bytes of content that are stored in the userdata itself, without a block, at most.
 pub const INLINE_MAX: usize = 896;
 /// Received frames of up to so many bytes are stored there too: they are copied out of the block
 /// that all sockets are read into, and rarely kept for long.
 pub const FRAME_INLINE_MAX: usize = 4000;
-/// Free room that a new buffer gets behind its content.
+/// Bytes of free room that a new buffer gets behind its content.
 pub const ROOM_DEFAULT: usize = 32;
 /// Bytes of the `store` field, the least an inline buffer can hold.
 pub const STORE_BYTES: usize = size_of::<Store>();
@@ -127,7 +127,7 @@ impl std::fmt::Debug for NlBuffer {
 }
 
 impl NlBuffer {
-    /// Names and offsets of the fields, as `ffi/buffer.h` has them.
+    /// The fields, as `ffi/buffer.h` has them: name, and offset in bytes.
     pub const FIELDS: &[(&str, usize)] = &[
         ("ptr", offset_of!(NlBuffer, ptr)),
         ("len", offset_of!(NlBuffer, len)),
@@ -205,7 +205,7 @@ impl NlBuffer {
         self.len == 0
     }
 
-    /// Free room behind the content.
+    /// Bytes of free room behind the content.
     pub fn room(&self) -> usize {
         self.room as usize
     }
@@ -228,6 +228,9 @@ impl NlBuffer {
     /// What is needed before `extra` bytes can be written behind the content, or with `extra` 0,
     /// before the content can be changed. Takes back shared bytes that nobody else holds any more,
     /// and moves content to the front of its block, where that suffices.
+    ///
+    /// # Errors
+    /// The content would be longer than [`SIZE_MAX`].
     pub fn prepare(&mut self, extra: usize) -> Result<Plan, TooLarge> {
         if self.is_unique() && self.room() >= extra {
             return Ok(Plan::Ready);
@@ -291,7 +294,7 @@ impl NlBuffer {
         self.ptr.wrapping_add(self.len())
     }
 
-    /// Offers no more room than this. What there is beyond is found when more is asked for.
+    /// Offers at most so many bytes of room. What there is beyond is found when more is asked for.
     pub fn limit_room(&mut self, room: usize) {
         self.room = self.room.min(room.min(SIZE_MAX) as i32);
     }
@@ -530,7 +533,7 @@ impl NlBuffer {
     }
 }
 
-/// An empty block of exactly this capacity; `None` if a large one cannot be had.
+/// An empty block of exactly `capacity` bytes; `None` if a large one cannot be had.
 pub(super) fn allocate(capacity: usize) -> Option<BytesMut> {
     if failpoint::fails(failpoint::Point::Allocation) {
         return None;

@@ -26,7 +26,7 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// A piece of a block that takes `block_bytes`.
+    /// A piece of a block that takes `block_bytes` bytes of memory.
     pub fn new(bytes: Bytes, block_bytes: usize) -> Piece {
         Piece { bytes, block_bytes }
     }
@@ -47,7 +47,8 @@ impl Piece {
         bytes * SHARE_MIN >= block_bytes
     }
 
-    /// A part of it: by reference, or a copy if it is small for the block.
+    /// The bytes of `range`, which must be within it: by reference, or a copy if they are few for
+    /// the block.
     pub fn slice(&self, range: Range<usize>) -> Piece {
         if Piece::is_shared(range.len(), self.block_bytes) {
             Piece { bytes: self.bytes.slice(range), block_bytes: self.block_bytes }

@@ -66,7 +66,7 @@ const SIMULATED_NODES_MAX: usize = 100;
 /// Bytes of a name of `--node`.
 const NODE_NAME_MAX: usize = 253;
 
-/// Seconds that callbacks for signals have, unless told otherwise.
+/// How long callbacks for signals have, unless told otherwise.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// Where the main script comes from.
@@ -112,19 +112,19 @@ pub struct Run {
     pub is_interactive: bool,
     /// `-v`.
     pub tells_version: bool,
-    /// Not `-E`.
+    /// False with `-E`.
     pub heeds_environment: bool,
-    /// `--workers`.
+    /// `--workers`: 1 to 1,024; one per core, and at least 2, if it is absent.
     pub workers: Option<usize>,
-    /// `--mailbox`.
+    /// `--mailbox`: messages, at least 1.
     pub mailbox_max: Option<usize>,
-    /// `--memory-limit`.
+    /// `--memory-limit`, in bytes.
     pub memory_limit: Option<usize>,
-    /// `--turn-limit`.
+    /// `--turn-limit`: CPU time.
     pub turn_limit: Option<Duration>,
     /// `--exit-with-main`.
     pub exits_with_main: bool,
-    /// `--grace`; nothing for no limit.
+    /// `--grace`, in real time; `None` for no limit.
     pub grace: Option<Duration>,
     /// `--cluster`, and what belongs to it.
     pub cluster: Option<Cluster>,
@@ -156,11 +156,11 @@ pub struct Simulation {
     pub seeds: RangeInclusive<u64>,
     /// Several seeds may be asked for, each of them a run.
     pub is_range: bool,
-    /// `--faults`.
+    /// `--faults`: 0 to 1.
     pub faults: f64,
-    /// `--cuts`.
+    /// `--cuts`: 0 to 1.
     pub cuts: f64,
-    /// `--nodes`.
+    /// `--nodes`: 1 to 100 processes.
     pub nodes: Option<usize>,
     /// `--until`, in virtual time.
     pub until: Option<Duration>,

@@ -109,7 +109,7 @@ impl Node {
         self.changed.notify_all();
     }
 
-    /// There is a connection.
+    /// There is a connection, to a server that takes `max_payload` bytes at once.
     pub fn on_connected(&self, max_payload: usize) {
         log::info!("cluster: connected, as {} ({:016x})", self.name, self.id);
         if max_payload < PAYLOAD_MIN {
@@ -135,7 +135,7 @@ impl Node {
         self.changed.notify_all();
     }
 
-    /// Nobody has got what all, or one, were told.
+    /// Nobody has got what the process `node` was told, or, with `None`, what all were.
     pub fn on_nobody(&self, node: Option<u64>) {
         self.with(|state, effects| match node {
             None => state.is_alone(),
@@ -144,7 +144,7 @@ impl Node {
         self.note_joined();
     }
 
-    /// Some time has passed.
+    /// To be called every half second.
     pub fn on_tick(&self) {
         self.with(|state, effects| state.tick(rt::now(), effects));
         self.note_joined();
@@ -157,7 +157,7 @@ impl Node {
         }
     }
 
-    /// What everybody is told.
+    /// A parcel for everybody has come.
     pub fn on_all(&self, bytes: &[u8]) {
         let Some((node, mut reader)) = self.open(bytes) else { return };
         self.with(|state, effects| {
@@ -171,7 +171,7 @@ impl Node {
         self.note_joined();
     }
 
-    /// What this process is told.
+    /// A parcel for this process has come.
     pub fn on_node(&self, bytes: &[u8]) {
         let Some((node, mut reader)) = self.open(bytes) else { return };
         let (Ok(epoch), Ok(number)) = (reader.take(), reader.take()) else { return };
@@ -208,7 +208,7 @@ impl Node {
         }
     }
 
-    /// What was published to a topic that fits a pattern of this process.
+    /// A publication to a topic that fits a pattern of this process has come.
     pub fn on_topic(&self, pattern: &[u8], bytes: &[u8]) {
         let Some((node, mut reader)) = self.open(bytes) else { return };
         let (Ok(_), Ok(topic)) = (reader.take::<8>(), reader.bytes()) else { return };
@@ -347,7 +347,8 @@ impl Node {
         }
     }
 
-    /// Tells the others that the process ends, and waits until what was to be sent is.
+    /// Tells the others that the process ends, and waits until what was to be sent is, for
+    /// `patience` at most.
     pub fn leave(&self, patience: Duration) {
         let waker = {
             let mut all = self.lock();

@@ -273,7 +273,7 @@ impl State {
         }
     }
 
-    /// Some time has passed.
+    /// It is `now`, in nanoseconds: who has been silent for too long is given up.
     pub(super) fn tick(&mut self, now: u64, to: &mut Effects) {
         // Whoever could not run has heard nothing, whoever is there.
         let was_stopped = now.saturating_sub(self.last_tick) > 3 * TICK;

@@ -10,10 +10,10 @@ use crate::error::Code;
 use crate::message::{Ending, Event, Failure, Id};
 use crate::sched::names::NAME_MAX;
 
-/// Between two signs of life.
+/// Nanoseconds between two signs of life.
 pub(super) const TICK: u64 = 500_000_000;
 
-/// What a server must take at once, at least: more than the largest frame that is no message.
+/// Bytes that a server must take at once, at least: more than any frame that is no message.
 pub(super) const PAYLOAD_MIN: usize = 16 << 10;
 
 /// Bytes that a message takes beside its value and name, at most, head of its parcel included.
@@ -25,7 +25,7 @@ const PART_BYTES: usize = 16 << 10;
 /// Bytes that a query takes in a list of some, at most.
 pub(super) const QUERY_BYTES: usize = 20;
 
-/// Names of other processes that are known.
+/// Names of other processes that are known, at most.
 pub(super) const NAMES_MAX: usize = 1 << 20;
 
 /// Those elsewhere that have handles here.
@@ -58,7 +58,7 @@ pub(super) struct Peer {
     pub(super) heard: u64,
     /// What it was last told it did not get.
     pub(super) is_out: bool,
-    /// The state of its list of names, as far as it is known, and those names.
+    /// The number that its list of names has, as far as it is known, and those names.
     pub(super) state: Option<u64>,
     pub(super) names: BTreeSet<Name>,
     /// Names of a list that comes in parts.

@@ -88,7 +88,7 @@ pub struct HeadPatch {
     pub endian: Option<Endian>,
     /// New width, as the script gave it.
     pub width: Option<Width>,
-    /// New maximum, as the script gave it; 0 stands for the limit.
+    /// New maximum of bytes in a body, as the script gave it; 0 stands for the limit.
     pub max: Option<i64>,
     /// What is added to the number in the head.
     pub adjust: Option<i64>,
@@ -104,7 +104,8 @@ impl HeadPatch {
 }
 
 impl HeadOptions {
-    /// Options of a plain head; a `max` of 0 stands for the limit of the width.
+    /// Options of a plain head: a length of 1, 2 or 4 `bytes`, or 0 for none, of bodies of at most
+    /// `max` bytes; a `max` of 0 stands for the limit of the width.
     ///
     /// # Errors
     /// A width that does not exist, or a maximum that does not fit it.
@@ -143,7 +144,7 @@ impl HeadOptions {
         self.width != 0
     }
 
-    /// The longest body allowed; 0 if there are no heads.
+    /// Bytes of the longest body allowed; 0 if there are no heads.
     #[inline]
     pub fn max(&self) -> u32 {
         self.max
@@ -175,7 +176,7 @@ impl HeadOptions {
         counts.saturating_add(adjust).min(i64::from(BODY_MAX))
     }
 
-    /// The largest maximum that these options allow.
+    /// The largest [`max`](Self::max) that these options allow.
     pub fn limit(&self) -> u32 {
         HeadOptions::limit_of(self.width, i64::from(self.adjust)) as u32
     }

@@ -181,7 +181,7 @@ pub struct Packet {
     pub front: usize,
     /// The length.
     pub field: Field,
-    /// Where the rest begins.
+    /// The offset in the packet of the byte where the rest begins.
     pub rest: usize,
 }
 

@@ -55,7 +55,7 @@ pub struct Client {
     tasks: Tasks,
     /// What it counts for the context.
     held: Option<Held>,
-    /// Requests that were sent and are not forgotten.
+    /// How many requests were sent and are not forgotten.
     pub users: usize,
 }
 
@@ -112,7 +112,7 @@ impl Client {
         lock(&self.wire).take_received()
     }
 
-    /// Goes on with a task of it.
+    /// Goes on with the task in a slot, which was woken.
     pub fn run_task(&mut self, slot: usize) {
         self.tasks.clone().run(slot);
     }

@@ -36,7 +36,7 @@ const WINDOW: u64 = 10_000_000_000;
 /// A connection without a request gives memory back after so many nanoseconds.
 const REST: u64 = 1_000_000_000;
 
-/// About what a connection takes while it is not busy, and what HTTP/2 takes besides.
+/// About how many bytes a connection takes while it is not busy, and HTTP/2 besides.
 pub const CONNECTION_BYTES: usize = 12 * 1024;
 const HTTP2_BYTES: usize = 24 * 1024;
 
@@ -177,14 +177,14 @@ impl Connection {
         body(&mut lock(&self.wire).net)
     }
 
-    /// Goes on with a task of it.
+    /// Goes on with the task in a slot, which was woken.
     pub fn run_task(&mut self, slot: usize) {
         if let Protocol::Http2(_, tasks) = &self.protocol {
             tasks.clone().run(slot);
         }
     }
 
-    /// Goes on as far as possible; ready once it is over.
+    /// Goes on as far as possible, at the time `now` in nanoseconds; ready once it is over.
     pub fn poll(&mut self, now: u64) -> Poll<()> {
         self.wakes.begin();
         let result = loop {
@@ -270,7 +270,7 @@ impl Connection {
         (is_bad, note(&mut wire.net), wire.take_received())
     }
 
-    /// Judges, at a time, whether the peer takes too long.
+    /// Judges whether the peer takes too long, at the time `now` in nanoseconds.
     pub fn check(&mut self, now: u64) -> Due {
         let server = Arc::clone(&self.server);
         let limits = &server.limits;

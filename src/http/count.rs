@@ -9,7 +9,7 @@ use http::HeaderMap;
 use super::ready::lock;
 use crate::message::{Allowance, Held};
 
-/// About what a header takes beside its name and value, in maps that are half full.
+/// About how many bytes a header takes beside its name and value, in maps that are half full.
 pub(super) const HEADER_BYTES: usize = 192;
 
 /// A head that is no longer than this counts with its connection.

@@ -17,7 +17,7 @@ pub struct Chosen {
     pub status: StatusCode,
     /// Headers about the file.
     pub headers: HeaderMap,
-    /// Where the part begins, and how long it is; nothing for an answer without a body.
+    /// Offset and length of the part, in bytes; `None` for an answer without a body.
     pub part: Option<(u64, u64)>,
 }
 

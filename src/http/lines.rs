@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use super::date::with_date;
 use super::scan::{Plain, is_name, is_value};
 
-/// The longest head that is kept so, and the longest answer.
+/// Bytes of the longest head that is kept so, and of the longest answer.
 pub(super) const LINES_BYTES: usize = 4096;
 pub(super) const ANSWER_BYTES: usize = 16 * 1024;
 

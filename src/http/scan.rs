@@ -85,7 +85,7 @@ pub struct Scan {
     state: State,
     head_max: usize,
     headers_max: usize,
-    /// Heads that were sound.
+    /// How many heads were sound so far.
     pub heads: u64,
     /// Of the last one, if there is nothing to it.
     plain: Option<Plain>,
@@ -94,7 +94,7 @@ pub struct Scan {
 /// Where things are in a head that says no more than what is got, and from which host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plain {
-    /// What is asked for: a path, and a query.
+    /// What is asked for: a path, and a query. Offsets from the head's first byte.
     pub target: Range<usize>,
     /// Bytes of the head.
     pub end: usize,

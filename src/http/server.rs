@@ -40,7 +40,8 @@ const STREAMS_MAX: u32 = 100;
 const BUFFER_BYTES: usize = 64 * 1024;
 const HEADERS_USUAL: usize = 100;
 
-/// What a server allows its clients. Times in nanoseconds.
+/// What a server allows its clients. Times are in nanoseconds; a time or rate of 0
+/// stands for no limit.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of a head.

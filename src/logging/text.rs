@@ -54,7 +54,10 @@ fn is_control(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A name, in one line.
+/// Writes a name in one line: what would end that is escaped.
+///
+/// # Errors
+/// Those of `to`.
 pub fn write_name(to: &mut impl Write, name: &str) -> std::fmt::Result {
     name.chars().try_for_each(|character| match is_control(character) {
         true => write_escape(to, character),

@@ -18,7 +18,7 @@ const TICK: u64 = 1_000_000;
 const LONG_TICK: u64 = 1_500_000;
 const LONG: u64 = 100_000_000;
 
-/// Timers that are called one after the other before anything else is looked at.
+/// How many timers are called one after the other before anything else is looked at, at most.
 pub(super) const TIMERS_MAX: usize = 64;
 
 /// The timers of a context. What the queue calls a token is the period, and one bit that says

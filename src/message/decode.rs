@@ -61,6 +61,7 @@ pub struct Reader<'a> {
     is_graph: bool,
 }
 
+#[expect(clippy::missing_errors_doc, reason = "said above: all fail alike")]
 impl<'a> Reader<'a> {
     /// Reads what a [`Writer`](super::encode::Writer) wrote.
     ///
@@ -98,8 +99,7 @@ impl<'a> Reader<'a> {
     /// What comes next.
     ///
     /// # Errors
-    /// This and all other methods fail if the bytes are not from a writer. What they return if the
-    /// tag announced something else is anything, but they do not panic.
+    /// The bytes are not from a writer.
     #[inline(always)]
     pub fn tag(&mut self) -> Result<Tag, Malformed> {
         let [tag] = self.take()?;

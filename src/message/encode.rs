@@ -12,7 +12,7 @@ use std::fmt;
 
 use byteorder::{ByteOrder, LittleEndian};
 
-/// Tables within tables, the outermost included.
+/// Levels of tables within tables, the outermost included, at most.
 pub const DEPTH_MAX: u32 = 100;
 
 /// Bytes a table may take unless the owner of the writer says otherwise.
@@ -106,7 +106,8 @@ impl fmt::Display for TooLarge {
 
 impl std::error::Error for TooLarge {}
 
-/// Writes one value, usually a table, into memory that is reused.
+/// Writes one value, usually a table, into memory that is reused. What would take more bytes than
+/// allowed fails, whatever the method; the bytes are of no use then.
 ///
 /// # Examples
 /// ```
@@ -137,6 +138,7 @@ pub struct Writer<'a> {
 #[must_use = "close the table"]
 pub struct OpenTable(usize);
 
+#[expect(clippy::missing_errors_doc, reason = "said above: all fail alike")]
 impl<'a> Writer<'a> {
     /// Writes into `bytes`, from the start, at most `bytes_max` of them.
     #[inline]

@@ -25,7 +25,7 @@ const INLINE_BYTES: usize = 30;
 /// takes.
 const MESSAGE_BYTES: usize = 192;
 
-/// About what a buffer in a table takes beside its content.
+/// About how many bytes a buffer in a table takes beside its content.
 pub(crate) const PIECE_BYTES: usize = 96;
 
 /// A value that a message can carry.

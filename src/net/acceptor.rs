@@ -69,7 +69,7 @@ impl Acceptor {
         self.listener.backlog()
     }
 
-    /// Connections accepted so far.
+    /// How many connections were accepted so far.
     pub fn accepted(&self) -> u64 {
         self.accepted_ever
     }

@@ -23,7 +23,7 @@ pub enum Progress {
 /// An attempt to connect to the first of some addresses that answers.
 #[derive(Debug)]
 pub struct Connector {
-    /// What the script waits for.
+    /// The number of what the script waits for, as its notice has it.
     pub token: u64,
     stream: Option<Stream>,
     addresses: IntoIter<Address>,

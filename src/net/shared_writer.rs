@@ -44,7 +44,7 @@ impl SharedWriter {
         ALL.get(fd).filter(|shared| !shared.is_closed())
     }
 
-    /// The integer.
+    /// The integer, which the process gives to no other connection.
     pub fn fd(&self) -> u64 {
         self.fd
     }

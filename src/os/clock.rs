@@ -16,7 +16,7 @@ pub(crate) fn now() -> u64 {
     epoch().elapsed().as_nanos() as u64
 }
 
-/// Time since 1970, as far as the system knows it.
+/// Time since 1970-01-01 00:00 UTC, as far as the system knows it; 0 for one before that.
 pub(crate) fn wall_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -21,7 +21,8 @@ pub fn at_exit(function: extern "C" fn(c_int)) {
     on_exit(call, function);
 }
 
-/// Ends the process at once: what is buffered is lost.
+/// Ends the process at once with this status, of which the system keeps the lowest 8 bits: what is
+/// buffered is lost.
 pub fn exit_now(status: i32) -> ! {
     _exit(status)
 }
@@ -29,7 +30,7 @@ pub fn exit_now(status: i32) -> ! {
 /// How long it may take to write what is buffered: whoever reads it may be stuck.
 const EXIT_PATIENCE: Duration = Duration::from_millis(400);
 
-/// Ends the process once what is buffered is written, or after a moment.
+/// The same once what is buffered is written, or after a moment.
 pub fn exit_soon(status: i32) -> ! {
     let _ = std::thread::Builder::new().spawn(move || {
         std::thread::sleep(EXIT_PATIENCE);

@@ -23,9 +23,9 @@ pub use socket2::SockAddr as Address;
 /// When the system asks a silent peer whether it is there.
 #[derive(Clone, Copy, Debug)]
 pub struct Keepalive {
-    /// After so long without a sign of it.
+    /// After so long without a sign of it; the system takes whole seconds.
     pub idle: Duration,
-    /// Then again every so often, if that is not the system's choice.
+    /// Then again every so often, likewise; `None` for the system's choice.
     pub interval: Option<Duration>,
     /// After so many questions without an answer the connection has failed.
     pub count: Option<u32>,
@@ -83,7 +83,7 @@ impl Stream {
         self.0.clear_read_ready();
     }
 
-    /// One `recv(2)`.
+    /// One `recv(2)`; returns how many bytes came, 0 at the end of the stream.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the socket's error.
@@ -98,7 +98,7 @@ impl Stream {
         }
     }
 
-    /// One `sendmsg(2)`.
+    /// One `sendmsg(2)`; returns how many bytes the system has taken.
     ///
     /// # Errors
     /// `WouldBlock` when the socket's buffer is full; otherwise the socket's error.

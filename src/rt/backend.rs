@@ -26,7 +26,7 @@ pub fn now() -> u64 {
     if is_on() { sim::now() } else { os::clock::now() }
 }
 
-/// Time since 1970, as far as it is known.
+/// Time since 1970-01-01 00:00 UTC, as far as the system knows it; 0 for one before that.
 pub fn wall_clock() -> Duration {
     if is_on() { sim::wall_clock() } else { os::clock::wall_clock() }
 }
@@ -211,7 +211,7 @@ impl Stream {
         either!(Connected, &self.0, socket => socket.clear_read_ready());
     }
 
-    /// One `recv(2)`.
+    /// One `recv(2)`; returns how many bytes came, 0 at the end of the stream.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the socket's error.
@@ -219,7 +219,7 @@ impl Stream {
         either!(Connected, &self.0, socket => socket.read(space))
     }
 
-    /// One `sendmsg(2)`.
+    /// One `sendmsg(2)`; returns how many bytes the system has taken.
     ///
     /// # Errors
     /// `WouldBlock` when the socket's buffer is full; otherwise the socket's error.

@@ -14,9 +14,9 @@ pub struct Limits {
     pub mailbox: usize,
     /// Bytes that those may hold; one larger message is taken if none of them holds any.
     pub mailbox_bytes: usize,
-    /// Queries of its own that may wait for an answer.
+    /// Queries of its own that may wait for an answer at a time.
     pub queries: usize,
-    /// CPU time of one turn.
+    /// CPU time of one turn, over all its slices; `None` for no limit.
     pub turn: Option<Duration>,
     /// Bytes of its VM, and those it holds in buffers; 0 for no limit.
     pub memory: usize,
@@ -52,7 +52,7 @@ pub struct Metrics {
     missed: AtomicUsize,
     /// Host names being looked up.
     pub lookups: AtomicUsize,
-    /// About what its names and subscriptions take outside of its VM.
+    /// About how many bytes its names and subscriptions take outside of its VM.
     pub ties_bytes: AtomicUsize,
     /// Bytes of the VM.
     pub lua_bytes: AtomicUsize,
@@ -73,7 +73,7 @@ impl Metrics {
         self.missed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was published to it and found no room in its mailbox.
+    /// How many messages were published to it and found no room in its mailbox.
     pub fn missed(&self) -> usize {
         self.missed.load(Ordering::Relaxed)
     }

@@ -15,7 +15,7 @@ use crate::message::{Ending, Id};
 /// Bytes of a name, and of a topic.
 pub const NAME_MAX: usize = 253;
 
-/// Names of one context.
+/// Names that one context may have, at most.
 pub const NAMES_MAX: usize = 1024;
 
 /// About what a name takes beside its bytes.
@@ -48,7 +48,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// About what a name takes.
+    /// About how many bytes of memory a name takes.
     pub fn cost(name: &[u8]) -> usize {
         NAME_BYTES + name.len()
     }

@@ -97,7 +97,7 @@ impl Process {
         Process { grace, exits_with_main, ..Process::default() }
     }
 
-    /// See [`Process::new`].
+    /// How long callbacks for INT and TERM have; `None` for no limit.
     pub fn grace(&self) -> Option<Duration> {
         self.grace
     }

@@ -116,7 +116,7 @@ impl std::fmt::Debug for Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler for `workers` threads, none of which runs yet.
+    /// A scheduler for `workers` threads, at least 1, none of which runs yet.
     pub fn new(workers: usize) -> Arc<Scheduler> {
         let workers = workers.max(1);
         let deques: Vec<_> = (0..workers).map(|_| Deque::new_fifo()).collect();
@@ -245,7 +245,11 @@ impl Scheduler {
         }
     }
 
-    /// Runs one worker until the last context has ended, or until it is replaced.
+    /// Runs one worker, from 0 to one less than there are, until the last context has ended, or
+    /// until it is replaced.
+    ///
+    /// # Panics
+    /// This worker was run before.
     pub fn run_worker(self: &Arc<Self>, index: usize) {
         let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
         self.run_with(index, deque.expect("each worker is run once"));

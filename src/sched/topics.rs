@@ -14,7 +14,7 @@ use super::names::NAME_MAX;
 use crate::error::Code;
 use crate::message::Id;
 
-/// Subscriptions of one context.
+/// Subscriptions that one context may have, at most.
 pub const SUBSCRIPTIONS_MAX: usize = 4096;
 
 /// About what a subscription takes beside its bytes: an edge, and another where it branches off.

@@ -21,13 +21,13 @@ impl Faults {
         random.chance(probability * self.0)
     }
 
-    /// How long something takes to get from one end to the other.
+    /// Nanoseconds that something takes to get from one end to the other.
     pub(super) fn latency(self, random: &mut Random) -> u64 {
         let usual = random.between(10 * MICROSECOND, 200 * MICROSECOND);
         if self.hits(random, 0.05) { usual + random.below(2_000 * MILLISECOND) } else { usual }
     }
 
-    /// How late a timer is noticed.
+    /// Nanoseconds by which a timer is noticed late.
     pub(super) fn lateness(self, random: &mut Random) -> u64 {
         let usual = random.below(60 * MICROSECOND);
         if self.hits(random, 0.1) { usual + random.below(100 * MILLISECOND) } else { usual }
@@ -39,7 +39,7 @@ impl Faults {
         if random.chance(0.02) { usual + random.below(500 * MICROSECOND) } else { usual }
     }
 
-    /// How long a context that could run has to wait, if it has.
+    /// Nanoseconds that a context that could run has to wait, if it has.
     pub(super) fn freeze(self, random: &mut Random) -> Option<u64> {
         let frozen = self.hits(random, 0.02);
         frozen.then(|| random.between(MICROSECOND, 500 * MILLISECOND))
@@ -51,7 +51,7 @@ impl Faults {
         (if small { random.between(16, 4096) } else { CAPACITY }) as usize
     }
 
-    /// When a new connection is going to be reset, if it is.
+    /// After how many nanoseconds a new connection is reset, if it is.
     pub(super) fn reset_after(self, random: &mut Random) -> Option<u64> {
         let is_reset = self.hits(random, 0.2);
         is_reset.then(|| match random.below(3) {
@@ -93,7 +93,7 @@ impl Faults {
         self.hits(random, 0.05)
     }
 
-    /// An error of `accept(2)`.
+    /// An `errno` of `accept(2)`, if that is to fail.
     pub(super) fn accept_error(self, random: &mut Random) -> Option<i32> {
         let kind = self.hits(random, 0.06).then(|| random.below(4))?;
         Some(if kind == 0 { libc::ECONNABORTED } else { libc::EMFILE })

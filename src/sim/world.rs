@@ -16,7 +16,7 @@ const WALL_CLOCK_START: Duration = Duration::from_secs(1_000_000_000);
 
 /// What a simulation starts with.
 pub struct Config {
-    /// What everything follows from.
+    /// What everything follows from; any number.
     pub seed: u64,
     /// How much goes wrong, from 0 to 1.
     pub faults: f64,

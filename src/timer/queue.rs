@@ -203,7 +203,7 @@ impl TimerQueue {
         Some(id)
     }
 
-    /// The soonest deadline.
+    /// The soonest deadline, in the nanoseconds of who has set it.
     #[inline]
     pub fn peek(&self) -> Option<u64> {
         self.heap.first().map(|node| node.deadline)

@@ -144,7 +144,7 @@ impl Config {
         Ok(Arc::new(Config { side, options, current, bytes, mark: *b"a configuration of TLS.\n" }))
     }
 
-    /// About how much memory it takes.
+    /// About how many bytes of memory it takes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

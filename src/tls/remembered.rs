@@ -8,7 +8,7 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// What a session takes at most: a ticket, and the certificates of the server.
+/// Bytes that a session takes at most: a ticket, and the certificates of the server.
 pub(super) const SESSION_BYTES: usize = 128 << 10;
 
 /// The last session with each server, of so many servers.

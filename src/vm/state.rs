@@ -55,13 +55,13 @@ pub struct Account {
     exceeded: Cell<bool>,
     /// Bytes held, and wanted, when the limit was first exceeded.
     wanted_bytes: Cell<usize>,
-    /// About what the VM holds after a collection.
+    /// About how many bytes the VM holds after a collection.
     low_bytes: Cell<usize>,
     pause: Cell<i32>,
     /// Used by [`allocate`] and [`Account::allocate_buffer`] alone, which call nothing that comes
     /// back to them.
     heap: UnsafeCell<Heap>,
-    /// Open files that were charged.
+    /// How many open files were charged.
     pub(super) files: Cell<u32>,
     /// The metatable of buffers, once there is one.
     buffer_metatable: Cell<Option<NonNull<c_void>>>,
@@ -248,7 +248,7 @@ impl Account {
         }
     }
 
-    /// Sets the limit for VM memory and buffers together; 0 means none.
+    /// Sets the limit for VM memory and buffers together, in bytes; 0 means none.
     pub fn set_limit(&self, bytes: usize) {
         self.limit_bytes.set(if bytes == 0 { usize::MAX } else { bytes });
         self.threshold_bytes.set(self.limit_bytes.get());
@@ -272,7 +272,7 @@ impl Account {
         heap.spare(self.limit_bytes.get().saturating_sub(held))
     }
 
-    /// Whether so much may be held outside of the VM beside what its memory wastes.
+    /// Whether so many bytes may be held outside of the VM beside what its memory wastes.
     pub(super) fn may_grow(&self, bytes: usize) -> bool {
         let heap = self.heap();
         heap.may_grow(bytes) || {
@@ -283,7 +283,7 @@ impl Account {
         }
     }
 
-    /// The limit, if there is one.
+    /// The limit in bytes, if there is one.
     pub(crate) fn limit(&self) -> Option<usize> {
         Some(self.limit_bytes.get()).filter(|&bytes| bytes != usize::MAX)
     }

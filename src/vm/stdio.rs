@@ -52,7 +52,7 @@ enum Mode {
 #[derive(Debug)]
 pub(crate) struct Choice {
     mode: Cell<Mode>,
-    /// Losses of output that it was told of, or that were before its time.
+    /// How many losses of output it was told of, or were before its time.
     pub(crate) told: Cell<u32>,
 }
 
@@ -254,8 +254,8 @@ fn add_parts(lua: Stack<'_>, lock: &Lock, text: &[u8]) {
     }
 }
 
-/// What the stream is given at once: as much as a pipe takes. With a slow reader, or much to write,
-/// whoever writes may have to end before that is done.
+/// Bytes that the stream is given at once: as many as a pipe takes. With a slow reader, or much to
+/// write, whoever writes may have to end before that is done.
 pub(super) const PART_BYTES: usize = 64 << 10;
 
 /// Digits of the whole numbers that are written as such; longer ones have an exponent.

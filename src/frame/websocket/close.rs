@@ -5,15 +5,13 @@ use super::{CONTROL_BYTES_MAX, Violation};
 /// What a close frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
-    /// Why; [`Close::NONE`] if the frame is empty.
+    /// Why: 1000 to 4999, or [`Close::NONE`] if the frame is empty.
     pub code: u16,
     /// For people.
     pub reason: String,
 }
 
 impl Close {
-    /// All is well.
-    pub const NORMAL: u16 = 1000;
     /// The side that says so goes away.
     pub const AWAY: u16 = 1001;
     /// The other one does not keep to the protocol.

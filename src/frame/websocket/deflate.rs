@@ -27,7 +27,7 @@ const SPARE_BYTES: usize = 64 * 1024;
 /// Longer messages are not copied to be known again.
 const KEPT_MAX: usize = 1 << 20;
 
-/// The largest window, and the smallest that zlib makes.
+/// Binary logarithms of the largest window in bytes, and of the smallest that zlib makes.
 pub(super) const WINDOW_BITS: u8 = 15;
 const WINDOW_BITS_MIN: u8 = 9;
 

@@ -124,7 +124,8 @@ pub fn negotiate(offers: &str) -> Option<(u8, String)> {
     })
 }
 
-/// What a server has agreed to, out of [`OFFER`]: the window of what the client sends.
+/// What a server has agreed to, out of [`OFFER`]: the window of what the client sends, as the
+/// binary logarithm of its bytes, 8 to 15.
 ///
 /// # Errors
 /// It says what was not offered.

@@ -9,7 +9,7 @@ pub struct Head {
     pub is_last: bool,
     /// Whether the message is compressed, which its first frame says.
     pub is_packed: bool,
-    /// What the frame is.
+    /// What the frame is: 0 to 15.
     pub opcode: u8,
     /// What the payload is masked with.
     pub mask: Option<[u8; 4]>,

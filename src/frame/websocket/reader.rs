@@ -123,7 +123,7 @@ impl Reader {
         self.credit = work;
     }
 
-    /// What of that is left. Without any, [`Reader::read`] does nothing.
+    /// Bytes of that which are left. Without any, [`Reader::read`] does nothing.
     pub fn credit(&self) -> usize {
         self.credit
     }
@@ -193,7 +193,7 @@ impl Reader {
         &mut self.body
     }
 
-    /// Has what is packed be refused where it takes more memory than this.
+    /// Has a packed message be refused that takes more than so many bytes of memory.
     pub fn set_room(&mut self, bytes: usize) {
         self.room = bytes;
     }

@@ -75,6 +75,9 @@ impl<'a> Options<'a> {
     }
 
     /// The next item, given how many bytes precede it; `None` at the end of the format.
+    ///
+    /// # Errors
+    /// What is wrong with the format from here on.
     pub fn step(&mut self, offset: usize) -> Result<Option<Step>, FormatError> {
         loop {
             let Some(&option) = self.format.get(self.at) else { return Ok(None) };

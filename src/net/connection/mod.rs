@@ -127,7 +127,7 @@ pub struct Connection {
     /// Why the peer has gone, if that is known: the system tells of errors only once.
     broken: Option<Code>,
     shared: Option<Arc<SharedWriter>>,
-    /// Who waits for the handshake; 0 for nobody.
+    /// The token of who waits for the handshake; 0 for nobody.
     pub tls_token: u64,
     is_unix: bool,
 }

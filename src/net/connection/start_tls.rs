@@ -30,8 +30,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Goes on with the handshake as far as possible. Returns who waits for its end, and what that
-    /// is, once it is there.
+    /// Goes on with the handshake as far as possible. Returns the token of who waits for its
+    /// end, and what that is, once it is there.
     pub fn advance_tls(&mut self) -> Option<(u64, Result<(), Code>)> {
         let secure = self.transport.secure().filter(|secure| secure.is_handshaking())?;
         if self.tls_token == 0 {
@@ -56,7 +56,8 @@ impl Connection {
         Some((std::mem::take(&mut self.tls_token), result))
     }
 
-    /// Gives a handshake up: nothing can be read or written any more. Returns who has waited.
+    /// Gives a handshake up: nothing can be read or written any more. Returns the token of who has
+    /// waited; 0 for nobody.
     pub fn cancel_tls(&mut self) -> u64 {
         let token = std::mem::take(&mut self.tls_token);
         if token != 0 {

@@ -30,7 +30,7 @@ pub struct WebSocketOptions {
     pub kind: Kind,
     /// The longest message that may come, in bytes.
     pub message_max: usize,
-    /// The window of what is compressed, if that was agreed on.
+    /// The window of what is compressed, if that was agreed on: the binary logarithm of its bytes.
     pub window: Option<u8>,
     /// Whether [`Connection::silence`] is asked for.
     pub is_timed: bool,
@@ -124,7 +124,7 @@ impl Connection {
         }
     }
 
-    /// What the last [`Connection::read_message`] has done of what it may.
+    /// How many bytes the last [`Connection::read_message`] has gone through, of those that it may.
     pub fn message_work(&self) -> usize {
         self.websocket.as_ref().map_or(0, |websocket| CALL_WORK - websocket.reader.credit())
     }

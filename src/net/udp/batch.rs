@@ -26,7 +26,7 @@ pub(super) struct Staged {
     /// Nothing for the address that the socket is connected to.
     pub(super) to: Option<SocketAddr>,
     bytes: Bytes,
-    /// Who is to be told, or 0.
+    /// The token of who is to be told, or 0.
     pub(super) token: u64,
 }
 

@@ -53,7 +53,7 @@ impl SharedUdp {
         ALL.get(fd)
     }
 
-    /// The integer.
+    /// The integer, which the process gives to no other socket.
     pub fn fd(&self) -> u64 {
         self.fd
     }

@@ -96,8 +96,8 @@ impl Body<'_> {
 }
 
 impl WriteBatch {
-    /// Bodies at least this long are written from where they are; shorter ones are copied behind
-    /// each other, which costs less than a piece of their own in the system call.
+    /// Bodies of at least so many bytes are written from where they are; shorter ones are copied
+    /// behind each other, which costs less than a piece of their own in the system call.
     pub const BY_REFERENCE_BYTES: usize = 8192;
 
     /// Bodies at least this long are copied into a block of their own, of exactly their size.

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use super::FILE;
 use crate::os::errno::set_errno;
 
-/// About what a stream takes: its record, and its buffer once it is used.
+/// About how many bytes a stream takes: its record, and its buffer once it is used.
 pub const FILE_BYTES: usize = 4736;
 
 unsafe extern "C" {

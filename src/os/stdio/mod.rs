@@ -209,7 +209,7 @@ fn is_unwanted(reason: c_int) -> bool {
     matches!(reason, libc::EPIPE | libc::EBADF)
 }
 
-/// How often output was lost.
+/// How often output was lost so far, modulo 2^32.
 pub fn losses() -> u32 {
     LOSSES.load(Ordering::Relaxed)
 }

@@ -228,8 +228,8 @@ impl Lock {
         self.loss.set(loss.unwrap_or(self.loss.get()));
     }
 
-    /// Ends a call, of which all is added: tells why some of it, or of what was there before, is
-    /// lost, if so.
+    /// Ends a call, of which all is added; returns the `errno` that says why some of it, or of what
+    /// was there before, is lost, if so.
     #[inline]
     pub fn end_call(&self) -> Option<c_int> {
         if LENGTH.load(Ordering::Relaxed) > USUAL_BYTES || self.stream.is_some() {
@@ -274,8 +274,9 @@ impl Lock {
         self.start.set(self.start.get().saturating_sub(gone));
     }
 
-    /// Has the system take all that waits; tells why some is lost, if it is. If this was broken
-    /// off, since what the thread runs is to end (EINTR), the rest still waits.
+    /// Has the system take all that waits; returns the `errno` that says why some is lost, if it
+    /// is. If this was broken off, since what the thread runs is to end (EINTR), the rest still
+    /// waits.
     pub fn flush(&self) -> Option<c_int> {
         self.write_out(BYTES);
         if let Some(stream) = &self.stream {

@@ -32,7 +32,7 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    /// Memory for tables that take at most `bytes_max` in wire form.
+    /// Memory for tables that take at most `bytes_max` bytes in wire form.
     pub fn new(bytes_max: usize) -> Scratch {
         Scratch { bytes: Vec::new(), buffers: Vec::new(), tables: Seen::default(), bytes_max }
     }

@@ -35,8 +35,10 @@ const LEVELS_PER_CLAIM: u32 = 5;
 /// How buffers leave and enter a VM.
 pub trait Buffers {
     /// The content of the userdata at `index`, shared, or a copy if it is small. `Ok(None)` if it
-    /// is no buffer, and an error if it is one that was released. Needs no more than three stack
-    /// slots.
+    /// is no buffer. Needs no more than three stack slots.
+    ///
+    /// # Errors
+    /// It is one that was released.
     fn share(lua: Stack<'_>, index: c_int) -> Result<Option<Content>, Released>;
 
     /// Pushes a buffer with this content, by reference or, if it is small, a copy. May unwind;

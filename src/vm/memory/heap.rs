@@ -39,7 +39,7 @@ const BUFFER_MARK: usize = 0;
 const PLAIN_MARK: usize = 1;
 const MARK_BYTES: usize = size_of::<usize>();
 
-/// The largest userdata with a buffer, and the largest block in pages.
+/// Bytes of the largest userdata with a buffer, and of the largest block in pages.
 pub(crate) const BUFFER_SIZE_MAX: usize = BUFFER_MAX - MARK_BYTES;
 
 const HEAD_BYTES: usize = size_of::<Large>();
@@ -83,7 +83,7 @@ impl Heap {
         self.waste().map(|waste| waste.spare(bytes)).is_some()
     }
 
-    /// What the last look at it has found.
+    /// Wasted bytes, as the last look has found them.
     pub(crate) fn wasted(&mut self) -> usize {
         self.waste().map_or(0, |waste| waste.wasted())
     }

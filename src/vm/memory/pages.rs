@@ -18,7 +18,7 @@ use super::waste::Waste;
 /// Blocks are as long as a multiple of this, and aligned to it: LuaJIT asks for no more, and most
 /// of its objects are small.
 const GRAIN: usize = 8;
-/// Sizes up to this are told apart in steps of a grain …
+/// Bytes: sizes up to this are told apart in steps of a grain …
 pub(super) const FINE_MAX: usize = 512;
 const FINE_CLASSES: usize = FINE_MAX / GRAIN;
 /// … and those above in four steps per doubling, up to this.
@@ -60,7 +60,7 @@ pub(crate) fn class_of(size: usize) -> (usize, usize) {
     (FINE_CLASSES + (top as usize - 9) * 4 + (steps - 5), steps * step)
 }
 
-/// What blocks of a class take.
+/// Bytes that blocks of a class take.
 pub(super) fn class_bytes(class: usize) -> usize {
     match class.checked_sub(FINE_CLASSES) {
         None => (class + 1) * GRAIN,
