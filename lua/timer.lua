@@ -23,7 +23,7 @@ local function seconds(value, position, name)
     return number > 0 and number or 0
 end
 
---- Waits for so many seconds, at least one millisecond.
+--- Waits for some seconds, at least one millisecond.
 ---@param duration number
 function timer.sleep(duration)
     duration = seconds(duration, 1, "sleep")
@@ -57,7 +57,7 @@ local function timeout_with(delay, ...)
     return id
 end
 
---- Calls `callback` with the arguments between, once, after so many seconds.
+--- Calls `callback` with the arguments between, once, after some seconds.
 ---@param delay number
 ---@param ... any arguments, then the callback
 ---@return integer id

@@ -93,7 +93,7 @@ local function bad_count(count, place, name, max)
     bad_value(count, place, name, "0", format("%d", max))
 end
 
---- Makes the content writable, with room behind it for so many bytes.
+--- Makes the content writable, with room behind it for this many bytes.
 local function reserve(object, extra, name)
     local fault = buffer_reserve(object, extra)
     if fault then raise(name .. ": " .. fault) end

@@ -5,7 +5,8 @@ local native = ...
 
 local type = type
 
--- The last queries that a root has taken, so many: what others were answered, or left to somebody.
+-- The last queries that a root has taken, this many: what others were answered, or left to
+-- somebody.
 local QUERIES_MAX = 64
 
 -- Root coroutine → handle and session of a query, or a list of them in turn.

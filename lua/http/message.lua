@@ -91,7 +91,7 @@ local function pass_on(owner)
     end
 end
 
--- Waits in line, so many seconds at most: true, or false and a code.
+-- Waits in line, this many seconds at most: true, or false and a code.
 local function wait_in_line(owner, seconds)
     check_may_wait()
     local token = register()

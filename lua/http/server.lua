@@ -75,7 +75,7 @@ local function sweep()
     end
 end
 
--- Has clients that take too long ended in so many seconds; keeps nobody alive.
+-- Has clients that take too long ended in this many seconds; keeps nobody alive.
 function arm(seconds)
     if not seconds then return end
     seconds = max(seconds, SWEEP_SECONDS)
@@ -145,7 +145,7 @@ local function finish(record, seconds)
 end
 
 --- Stops accepting; requests that have come are answered, and their connections closed then, or
---- after so many seconds. Waits for that, unless it is called by a handler of this server.
+--- after this many seconds. Waits for that, unless it is called by a handler of this server.
 ---@param object table
 ---@param seconds? number 30 if none are given
 ---@return boolean first true the first time

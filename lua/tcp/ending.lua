@@ -44,9 +44,9 @@ local SECONDS = "whole number of seconds from 1 to 32767"
 
 --- Has the system ask a silent peer whether it is there.
 ---@param socket userdata
----@param idle integer|false after so many seconds without a sign of it; false: not at all
+---@param idle integer|false after this many seconds without a sign of it; false: not at all
 ---@param interval? integer then every so many seconds
----@param count? integer the connection fails after so many questions without an answer
+---@param count? integer the connection fails after this many questions without an answer
 function ending.set_keepalive(socket, idle, interval, count, ...)
     local record = check_stream(socket, "set_keepalive")
     if idle ~= false then check_number(idle, SECONDS_MAX, 2, SECONDS .. ", or false,") end

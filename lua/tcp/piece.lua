@@ -1,5 +1,5 @@
--- Pieces of what comes that are no frames: so many bytes, or all up to a delimiter. Loaded with the
--- first of them.
+-- Pieces of what comes that are no frames: this many bytes, or all up to a delimiter. Loaded with
+-- the first of them.
 
 local native, core, sockets = ...
 
@@ -72,7 +72,7 @@ end
 
 local pieces = {}
 
---- Reads so many bytes, whatever the frames are.
+--- Reads this many bytes, whatever the frames are.
 ---@param socket userdata
 ---@param count integer
 ---@param timeout? number seconds

@@ -38,8 +38,9 @@ end
 function shortage.pause() return max(not_before - now(), 0) end
 
 -- A call, for which `call` is a table of its own, lacks a descriptor: how many seconds to wait
--- before it tries again; nothing if that is of no use. No call fails for want of descriptors before
--- a collection was made during it, nor at its timeout, in `left` seconds, because that was put off.
+-- before it tries again; nothing if that is of no use. No call fails because descriptors ran out
+-- before a collection was made during it, nor at its timeout, in `left` seconds, because that was
+-- put off.
 function shortage.relieve(call, left)
     call.began = call.began or count
     if call.began == count then

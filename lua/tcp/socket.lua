@@ -349,7 +349,7 @@ end
 
 local shortage -- what tcp/shortage.lua returns, once it is needed
 
--- Whether a call has failed for want of descriptors.
+-- Whether a call has failed because descriptors ran out.
 local function is_shortage(code) return code == TOO_MANY_FILES or code == FILE_TABLE_FULL end
 
 local function get_shortage()

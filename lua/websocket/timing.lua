@@ -9,12 +9,12 @@ local timer_start, timer_cancel, silence =
 local now = native.now
 
 local TIMED_OUT, AWAY = 40, 1001
--- Timers are not exact; the next look is at least so many seconds away.
+-- Timers are not exact; the next look is at least this many seconds away.
 local LEAST = 0.001
 
 local timing = {}
 
--- Looks after so many seconds. The timer keeps nobody alive: whoever waits for messages does.
+-- Looks again after `seconds`. The timer keeps nobody alive: whoever waits for messages does.
 local function look_later(state, seconds, look)
     local timer, slot = timer_start(max(seconds, LEAST), 0)
     state.timer = timer
@@ -25,7 +25,7 @@ local function look_later(state, seconds, look)
     end
 end
 
---- Has a ping sent after so many seconds of silence, and the connection ended after so many.
+--- Has a ping sent after some seconds of silence, and the connection ended after more.
 function timing.start(record, options, finish, say_close, write)
     local state, id = record.pieces, record.id
     local interval, limit = options.ping_interval, options.idle_timeout

@@ -27,7 +27,7 @@ use crate::failpoint;
 pub const SIZE_MAX: usize = i32::MAX as usize;
 /// Bytes of content that are stored in the userdata itself, without a block, at most.
 pub const INLINE_MAX: usize = 896;
-/// Received frames of up to so many bytes are stored there too: they are copied out of the block
+/// Received frames of up to this many bytes are stored there too: they are copied out of the block
 /// that all sockets are read into, and rarely kept for long.
 pub const FRAME_INLINE_MAX: usize = 4000;
 /// Bytes of free room that a new buffer gets behind its content.
@@ -174,7 +174,8 @@ impl NlBuffer {
     pub unsafe fn init_filled(place: *mut NlBuffer, bytes: &[u8]) {
         let room = bytes.len().max(STORE_BYTES);
         debug_assert!(room <= FRAME_INLINE_MAX);
-        // SAFETY: the caller's contract; the content lies in the buffer's own memory, which is new.
+        // SAFETY: `place` is valid for `room` bytes in place, in which the content fits; nobody has
+        // a reference to memory that is new.
         unsafe {
             NlBuffer::init(place, room);
             (&raw mut (*place).len).write(bytes.len() as i32);
@@ -294,7 +295,8 @@ impl NlBuffer {
         self.ptr.wrapping_add(self.len())
     }
 
-    /// Offers at most so many bytes of room. What there is beyond is found when more is asked for.
+    /// Offers at most this many bytes of room. What there is beyond is found when more is asked
+    /// for.
     pub fn limit_room(&mut self, room: usize) {
         self.room = self.room.min(room.min(SIZE_MAX) as i32);
     }

@@ -4,7 +4,7 @@ use std::ops::{Deref, Range};
 
 use bytes::{Buf, Bytes};
 
-/// A piece of less than one part in so many of its block is a copy.
+/// A piece that is less than one part in this many of its block is a copy.
 pub(super) const SHARE_MIN: usize = 8;
 
 /// Bytes by reference. Whoever holds a piece keeps its whole block in memory, so that is what it
@@ -41,7 +41,7 @@ impl Piece {
         self.block_bytes
     }
 
-    /// Whether so many bytes of a block are enough to hold it by reference.
+    /// Whether this many bytes of a block are enough to hold it by reference.
     #[inline]
     pub fn is_shared(bytes: usize, block_bytes: usize) -> bool {
         bytes * SHARE_MIN >= block_bytes

@@ -119,7 +119,7 @@ impl ReadBuffer {
         &self.block().rest
     }
 
-    /// Pieces of the content that are to be copied have at most so many bytes.
+    /// Pieces of the content that are to be copied have at most this many bytes.
     pub fn copied_max(&self) -> usize {
         INLINE_MAX.max(self.counted().saturating_sub(1) / SHARE_MIN)
     }

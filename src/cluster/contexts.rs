@@ -35,14 +35,14 @@ fn with_encoded<R>(value: &Value, body: impl FnOnce(&[u8]) -> R) -> Result<R, Fa
     result
 }
 
-/// Counts so many bytes against the limit of who sends them, if it has one.
+/// Counts this many bytes against the limit of who sends them, if it has one.
 fn hold(from: &Context, bytes: usize) -> Result<Option<Held>, Failure> {
     let Some(allowance) = from.allowance() else { return Ok(None) };
     allowance.hold(bytes).map(Some).ok_or_else(|| Code::MAILBOX_FULL.into())
 }
 
 impl State {
-    /// Whether so many bytes may go out.
+    /// Whether this many bytes may go out.
     fn check_size(&self, bytes: usize) -> Result<(), Failure> {
         if bytes > self.max_payload {
             let text = format!(

@@ -78,7 +78,7 @@ impl Outbox {
         }
     }
 
-    /// Writes about so many bytes for a process; `head` begins a parcel.
+    /// Writes about this many bytes for a process; `head` begins a parcel.
     pub(super) fn node(
         &mut self,
         node: u64,
@@ -100,7 +100,7 @@ impl Outbox {
         }
     }
 
-    /// Writes about so many bytes for a topic.
+    /// Writes about this many bytes for a topic.
     pub(super) fn topic(
         &mut self,
         topic: &[u8],

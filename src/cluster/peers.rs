@@ -26,7 +26,7 @@ fn shown(name: &[u8]) -> String {
 }
 
 impl State {
-    /// There is a connection, and a server that takes so many bytes at once.
+    /// There is a connection, and a server that takes this many bytes at once.
     pub(super) fn connected(&mut self, max_payload: usize, now: u64) {
         if matches!(self.phase, Phase::Over) {
             return;

@@ -192,7 +192,7 @@ impl State {
         }
     }
 
-    /// Writes about so many bytes for another process.
+    /// Writes about this many bytes for another process.
     pub(super) fn write(&mut self, node: u64, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
         if self.check_here().is_err() {
             return;

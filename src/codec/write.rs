@@ -7,7 +7,7 @@ use super::Error;
 /// Where bytes go. Its methods fail if there is no room for them.
 #[expect(clippy::missing_errors_doc, reason = "said above: all fail alike")]
 pub trait Sink {
-    /// What there is, with room for so many bytes more; nothing if there may not be as many.
+    /// What there is, with room for this many bytes more; nothing if there may not be as many.
     fn room(&mut self, more: usize) -> Option<&mut Vec<u8>>;
 
     /// The same, or the error of a writer.

@@ -16,7 +16,7 @@ use crate::error::Code;
 /// What stands at the start of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A whole frame: so many bytes of head, then so many of body, and of what ends it.
+    /// A whole frame: this many bytes of head, then this many of body, and of what ends it.
     Frame {
         /// Bytes to skip before the body.
         head: usize,
@@ -111,7 +111,7 @@ pub(super) enum Form {
     Head,
     /// Bytes behind it.
     Delimited(Arc<Delimiter>),
-    /// It has so many bytes.
+    /// It has this many bytes.
     Exact(usize),
 }
 

@@ -37,7 +37,7 @@ impl Endian {
 /// How the length in a head is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// In so many bytes; 0 stands for no head.
+    /// In this many bytes; 0 stands for no head.
     Bytes(i64),
     /// In groups of seven bits, the lowest first, as LEB128 does; the byte order is of no matter.
     Varint,
@@ -335,14 +335,14 @@ pub enum OptionsError {
         /// Whether there are heads.
         has_head: bool,
     },
-    /// Nothing can stand in front, or not so many bytes.
+    /// Nothing can stand in front, or not this many bytes.
     Offset {
         /// Bytes asked for.
         offset: i64,
         /// Whether there are heads.
         has_head: bool,
     },
-    /// A delimiter of so many bytes.
+    /// A delimiter of this many bytes.
     Delimiter(usize),
     /// A delimiter together with heads.
     Both,

@@ -50,12 +50,12 @@ impl Traffic {
         self.unsent.load(Ordering::Relaxed)
     }
 
-    /// So many more of them wait.
+    /// This many more of them wait.
     pub(super) fn owe(&self, bytes: u64) {
         self.unsent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// So many were taken, or are not wanted.
+    /// This many were taken, or are not wanted.
     pub(super) fn pay(&self, bytes: u64) {
         self.unsent.fetch_sub(bytes, Ordering::Relaxed);
     }

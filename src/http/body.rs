@@ -42,7 +42,7 @@ enum Source {
     Whole(Bytes),
     /// What a script writes by and by.
     Channel(Arc<Channel>),
-    /// So many bytes of a file, from this place on; what was read of it counts there.
+    /// This many bytes of a file, from this place on; what was read of it counts there.
     File { file: File, at: u64, left: u64, allowance: Option<Arc<Allowance>> },
 }
 
@@ -75,7 +75,7 @@ impl Out {
         }
     }
 
-    /// So many were taken, or are not wanted.
+    /// This many were taken, or are not wanted.
     fn pay(&self, bytes: u64) {
         if let Some(Guard(traffic)) = &self.guard {
             traffic.pay(bytes);
@@ -147,7 +147,7 @@ pub enum Written {
 }
 
 impl Channel {
-    /// Of a body of so many bytes, if that is known.
+    /// Of a body of this many bytes, if that is known.
     pub fn new(ready: &Arc<Ready>, length: Option<u64>) -> Arc<Channel> {
         let state = State { left: length, ..State::default() };
         Arc::new(Channel { ready: Arc::clone(ready), state: Mutex::new(state) })

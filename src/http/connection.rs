@@ -33,7 +33,7 @@ const FIRST_BYTES: usize = 4096;
 /// How long a peer's progress is looked at before it is judged, in nanoseconds.
 const WINDOW: u64 = 10_000_000_000;
 
-/// A connection without a request gives memory back after so many nanoseconds.
+/// Nanoseconds after which a connection without a request gives memory back.
 const REST: u64 = 1_000_000_000;
 
 /// About how many bytes a connection takes while it is not busy, and HTTP/2 besides.

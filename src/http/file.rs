@@ -21,7 +21,7 @@ pub struct Chosen {
     pub part: Option<(u64, u64)>,
 }
 
-/// What a request with these headers gets of a file of so many bytes, that was changed then, and
+/// What a request with these headers gets of a file of this many bytes, that was changed then, and
 /// has this tag, or else one of its own.
 pub fn choose(
     method: &Method,

@@ -43,15 +43,15 @@ impl Refusal {
 enum State {
     /// A line of a head; nothing of it has come yet if it is the first.
     Head(Head),
-    /// So many bytes of a body.
+    /// This many bytes of a body.
     Body(u64),
     /// The line of a chunk's size.
     Size,
-    /// So many bytes of a chunk.
+    /// This many bytes of a chunk.
     Data(u64),
     /// The end of its line.
     DataEnd,
-    /// A line of the trailers, of which so many bytes and lines have come.
+    /// A line of the trailers, of which this many bytes and lines have come.
     Trailers(usize, usize),
 }
 
@@ -73,7 +73,7 @@ struct Head {
 /// What was found in some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scanned {
-    /// So many of them are sound: all but the beginning of a line, or of a head.
+    /// This many of them are sound: all but the beginning of a line, or of a head.
     pub sound: usize,
     /// Why those behind are none of a request.
     pub refusal: Option<Refusal>,
@@ -103,7 +103,7 @@ pub struct Plain {
 }
 
 impl Scan {
-    /// For heads of so many bytes and headers.
+    /// For heads of this many bytes and headers.
     pub fn new(head_max: usize, headers_max: usize) -> Scan {
         Scan { state: State::Head(Head::default()), head_max, headers_max, heads: 0, plain: None }
     }
@@ -113,8 +113,8 @@ impl Scan {
         matches!(self.state, State::Head(_))
     }
 
-    /// Where things are in the last head, if so many bytes are that alone, and there is nothing to
-    /// it.
+    /// Where things are in the last head, if this many bytes are that alone, and there is nothing
+    /// to it.
     pub fn take_plain(&mut self, bytes: usize) -> Option<Plain> {
         self.plain.take().filter(|plain| plain.end == bytes && self.is_at_head())
     }
@@ -127,7 +127,7 @@ impl Scan {
         }
     }
 
-    /// So many of them have come.
+    /// This many of them have come.
     pub fn skip(&mut self, count: u64) {
         if let State::Body(left) | State::Data(left) = &mut self.state {
             *left -= count.min(*left);

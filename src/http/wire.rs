@@ -35,7 +35,8 @@ const READ_USUAL: usize = 4096;
 /// Staged bytes that leave at once.
 const STAGED_BYTES: usize = 256 * 1024;
 
-/// Writes of so many bytes go to the system without being staged, if nothing is before them.
+/// Writes of at least this many bytes go to the system without being staged, if nothing is before
+/// them.
 const DIRECT_BYTES: usize = 16 * 1024;
 
 thread_local! {

@@ -59,7 +59,7 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// In 10 s so many entries, and bytes, of what is called `what`.
+    /// In 10 s this many entries, and bytes, of what is called `what`.
     pub fn new(what: &'static str, entries_max: u32, bytes_max: usize) -> Throttle {
         Throttle { what, entries_max, bytes_max, began: 0, entries: 0, bytes: 0, excess: None }
     }

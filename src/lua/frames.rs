@@ -150,8 +150,8 @@ fn read(lua: Stack<'_>) -> c_int {
     2
 }
 
-/// native.read_piece(key, number, count | delimiter, max): a buffer with so many bytes, or all up
-/// to the delimiter; `false, code`; nothing if there are not so many yet: then an event tells of
+/// native.read_piece(key, number, count | delimiter, max): a buffer with this many bytes, or all up
+/// to the delimiter; `false, code`; nothing if there are not this many yet: then an event tells of
 /// more, and who asks for the same piece again gives the same number.
 fn read_piece(lua: Stack<'_>) -> c_int {
     let (key, number, max) = (lua.key(1), lua.key(2), lua.number(4) as u32);

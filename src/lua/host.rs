@@ -232,7 +232,7 @@ impl Host {
         }
     }
 
-    /// A name or a subscription that took so many bytes is gone.
+    /// A name or a subscription that took this many bytes is gone.
     pub(super) fn untie(&self, bytes: usize) {
         // Relaxed: as above.
         self.context.metrics().ties_bytes.fetch_sub(bytes, Ordering::Relaxed);

@@ -141,7 +141,7 @@ fn check_handle(lua: Stack<'_>, function: &str) -> Option<Id> {
     to
 }
 
-/// Raises unless there are so many arguments, of which the last is a value to be sent.
+/// Raises unless there are this many arguments, of which the last is a value to be sent.
 #[inline]
 fn check_count(lua: Stack<'_>, function: &str, count: c_int) {
     let top = lua.top();
@@ -248,7 +248,7 @@ fn forget(lua: Stack<'_>) -> c_int {
     0
 }
 
-/// native.recount(queries): so many wait for an answer; whether one more may. What was refused
+/// native.recount(queries): this many wait for an answer; whether one more may. What was refused
 /// before may have counted queries that were over already.
 fn recount(lua: Stack<'_>) -> c_int {
     let queries = lua.number(1) as usize;

@@ -51,7 +51,7 @@ impl Quota {
         Quota(Some(Arc::clone(self.shared(context))))
     }
 
-    /// Whether an error of so many bytes is logged; it is counted otherwise.
+    /// Whether an error of this many bytes is logged; it is counted otherwise.
     pub(super) fn admits_error(&mut self, bytes: usize, context: &Arc<Context>) -> bool {
         let shared = self.shared(context);
         shared.admits(&shared.errors, bytes, context)

@@ -26,7 +26,7 @@ use crate::tls;
 #[cfg(feature = "websocket")]
 const AWAY: Close = Close { code: Close::AWAY, reason: String::new() };
 
-/// Answers that leave together: so many, or so many bytes.
+/// Answers that leave together: at most this many, or this many bytes.
 const ANSWERS_MAX: usize = 64;
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
@@ -90,8 +90,8 @@ pub(super) struct Sockets {
     /// What there is of HTTP, if there is some.
     #[cfg(feature = "http")]
     pub(super) http: Option<Box<super::http::Http>>,
-    /// Bytes that have been staged since the last flush; with so many it does not wait for the end
-    /// of the turn.
+    /// Bytes that have been staged since the last flush; with this many it does not wait for the
+    /// end of the turn.
     staged: usize,
     staged_max: usize,
 }

@@ -44,7 +44,7 @@ pub(super) fn init() {
 }
 
 /// Pushes a configuration, which counts with what the context holds; false if that is too much.
-/// May raise for want of memory.
+/// May raise if memory runs out.
 fn push(lua: Stack<'_>, config: Arc<Config>) -> bool {
     if !lua.charge(config.bytes()) {
         return false;

@@ -225,7 +225,7 @@ enum Unsent {
     Name,
 }
 
-/// Where that is, for a socket of one family or of both, and whether so many bytes may go there.
+/// Where that is, for a socket of one family or of both, and whether this many bytes may go there.
 fn address_of(to: To<'_>, is_ip6: bool, length: usize) -> Result<Option<SocketAddr>, Unsent> {
     let to = match to {
         To::Peer => None,

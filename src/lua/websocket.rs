@@ -33,7 +33,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"websocket_agreed", function(agreed_on)),
 ];
 
-/// So many bytes that were unpacked cost a turn as much as a message.
+/// Unpacked bytes that cost a turn as much as a message does.
 const COST_BYTES: usize = 1024;
 
 /// native.websocket_start(socket, key, is_client, kind, max, window, is_timed): has a tcp socket be

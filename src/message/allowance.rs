@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::os::memory;
 
-/// What is kept free of a limit: one part of so many, and at most so many bytes.
+/// What is kept free of a limit: one part of this many, and at most this many bytes.
 const FREED_PART: usize = 8;
 const FREED_BYTES: usize = 4 << 20;
 
@@ -34,7 +34,7 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// For a context with a memory limit of so many bytes. A part of the limit is kept free: what
+    /// For a context with a memory limit of this many bytes. A part of the limit is kept free: what
     /// was freed takes room until the allocator gives it back to the system.
     pub fn of_limit(limit: usize) -> Arc<Allowance> {
         Allowance::new(limit - (limit / FREED_PART).min(FREED_BYTES))
@@ -85,20 +85,20 @@ impl Allowance {
         self.incoming.load(Ordering::Relaxed)
     }
 
-    /// Whether the context's mailbox may take so many bytes more. Half of what is allowed is not
+    /// Whether the context's mailbox may take this many bytes more. Half of what is allowed is not
     /// for it, so that whoever fills it does not keep its owner from writing.
     pub fn may_come(&self, bytes: usize) -> bool {
         let incoming = self.incoming().saturating_add(bytes);
         incoming <= self.max / 2 && incoming.saturating_add(self.held()) <= self.max
     }
 
-    /// So many bytes have come to the mailbox.
+    /// This many bytes have come to the mailbox.
     pub fn come(&self, bytes: usize) {
         self.incoming.fetch_add(bytes, Ordering::Relaxed);
         memory::changed(0, bytes);
     }
 
-    /// So many of them have gone.
+    /// This many of them have gone.
     pub fn gone(&self, bytes: usize) {
         self.incoming.fetch_sub(bytes, Ordering::Relaxed);
         memory::changed(bytes, 0);
@@ -115,7 +115,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Counts so many bytes from now on, allowed or not.
+    /// Counts this many bytes from now on, allowed or not.
     pub fn set(&mut self, bytes: usize) {
         if bytes != self.bytes {
             // Relaxed: as in `hold`.
@@ -138,12 +138,12 @@ impl Held {
         self.of.room().saturating_add(self.bytes)
     }
 
-    /// Whether so many bytes may be counted instead.
+    /// Whether this many bytes may be counted instead.
     pub fn may_be(&self, bytes: usize) -> bool {
         self.may_be_beyond(bytes, 0)
     }
 
-    /// The same if so many more than usual are allowed.
+    /// The same if this many more than usual are allowed.
     pub fn may_be_beyond(&self, bytes: usize, more: usize) -> bool {
         let others = self.of.held().saturating_sub(self.bytes).saturating_add(self.of.incoming());
         others.saturating_add(bytes) <= self.of.max.saturating_add(more)

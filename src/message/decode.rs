@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
         self.take_bytes(len as usize)
     }
 
-    /// Starts a table of so many values without and with a key; all tables together announce at
+    /// Starts a table of this many values without and with a key; all tables together announce at
     /// most as many as there are bytes.
     #[inline(always)]
     pub fn enter(&mut self) -> Result<(u32, u32), Malformed> {

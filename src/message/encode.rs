@@ -218,7 +218,7 @@ impl<'a> Writer<'a> {
         self.put_string(Tag::ShortStringKey, Tag::LongStringKey, key)
     }
 
-    /// Whatever must stand before the value of a number key, where so many values took a position
+    /// Whatever must stand before the value of a number key, where this many values took a position
     /// already. Returns true if that is the key. Otherwise the value takes a position: it is the
     /// next, or so few are absent between that nils fill them. That would give the copy another
     /// length than the table if the key is not part of its array: then it is not `fillable`.
@@ -254,7 +254,7 @@ impl<'a> Writer<'a> {
         self.put([if key { Tag::TrueKey } else { Tag::FalseKey } as u8])
     }
 
-    /// So many bytes of what is allowed are used elsewhere.
+    /// This many bytes of what is allowed are used elsewhere.
     pub fn set_apart(&mut self, bytes: usize) -> Result<(), TooLarge> {
         self.check(bytes)?;
         self.bytes_max -= bytes;

@@ -132,7 +132,7 @@ impl Value {
         self.count_for(1, allowance)
     }
 
-    /// The same for so many messages that share it.
+    /// The same for this many messages that share it.
     ///
     /// # Errors
     /// The value as it was.

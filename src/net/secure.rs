@@ -93,7 +93,7 @@ impl State {
         Ok(true)
     }
 
-    /// One read from the kernel, of so many bytes at most.
+    /// One read from the kernel, of this many bytes at most.
     fn pull(&mut self, stream: &Stream, room: usize) -> Pulled {
         RECEIVED.with_borrow_mut(|block| {
             block.clear();

@@ -13,7 +13,7 @@ pub fn init() {
     epoch();
     raise_descriptor_limit();
     if std::env::var_os("ASYNC_STD_THREAD_COUNT").is_none() {
-        // SAFETY: the caller promises that no other thread runs yet.
+        // SAFETY: called first thing in `main`: no other thread reads the environment.
         unsafe { std::env::set_var("ASYNC_STD_THREAD_COUNT", "1") };
     }
 }

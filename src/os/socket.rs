@@ -27,7 +27,7 @@ pub struct Keepalive {
     pub idle: Duration,
     /// Then again every so often, likewise; `None` for the system's choice.
     pub interval: Option<Duration>,
-    /// After so many questions without an answer the connection has failed.
+    /// Questions without an answer after which the connection has failed.
     pub count: Option<u32>,
 }
 

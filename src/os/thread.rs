@@ -134,7 +134,7 @@ pub fn is_deep() -> bool {
     stack_pointer() < DEEP_FROM.get()
 }
 
-/// Whether calls that may use so many bytes of the stack may nest one deeper. What any turn may
+/// Whether calls that may use this many bytes of the stack may nest one deeper. What any turn may
 /// use is always allowed, and so much is always left that other code has enough.
 pub fn may_nest(bytes: usize) -> bool {
     let stack = bounds();

@@ -155,7 +155,7 @@ impl UdpSocket {
         self.socket.clear_read_ready();
     }
 
-    /// One `recvmmsg(2)`: the first so many of `arrivals` were received.
+    /// One `recvmmsg(2)`: the first this many of `arrivals` were received.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the socket's error, which the system then
@@ -194,14 +194,14 @@ impl UdpSocket {
         };
         for (at, arrival) in arrivals[..received].iter_mut().enumerate() {
             let length = messages[at].msg_len as usize;
-            // SAFETY: so many bytes were written to the room of this datagram, which has no less.
+            // SAFETY: this many bytes were written to the room of this datagram, which has no less.
             unsafe { arrival.bytes.set_len(length.min(DATAGRAM_BYTES)) };
             arrival.from = addresses[at].decode();
         }
         Ok(received)
     }
 
-    /// One `sendmmsg(2)`, or `sendto(2)`: the first so many datagrams are with the system.
+    /// One `sendmmsg(2)`, or `sendto(2)`: the first this many datagrams are with the system.
     ///
     /// # Errors
     /// Why the first was not taken: `WouldBlock` when there is no room.

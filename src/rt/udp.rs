@@ -63,7 +63,7 @@ impl UdpSocket {
         either!(self, socket => socket.clear_read_ready());
     }
 
-    /// Receives up to [`os::DATAGRAMS_MAX`] datagrams: the first so many of `arrivals`.
+    /// Receives up to [`os::DATAGRAMS_MAX`] datagrams: the first this many of `arrivals`.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the socket's error, which is then forgotten.
@@ -71,7 +71,7 @@ impl UdpSocket {
         either!(self, socket => socket.receive(arrivals))
     }
 
-    /// Sends up to [`os::DATAGRAMS_MAX`] datagrams: the first so many are with the system.
+    /// Sends up to [`os::DATAGRAMS_MAX`] datagrams: the first this many are with the system.
     ///
     /// # Errors
     /// Why the first was not taken: `WouldBlock` when there is no room.

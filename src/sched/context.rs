@@ -323,7 +323,7 @@ impl Context {
         }
     }
 
-    /// Whether what waits may hold so many bytes more. If nothing waits, `one_max` may come at
+    /// Whether what waits may hold this many bytes more. If nothing waits, `one_max` may come at
     /// once. What a context sends to itself counts where it counts what it sends.
     fn has_room(&self, inbox: &Inbox, bytes: usize, is_own: bool, one_max: usize) -> bool {
         let held = self.held_bytes(inbox);
@@ -510,7 +510,7 @@ impl Context {
         self.unreceived.store(before.saturating_sub(count), Ordering::Relaxed);
     }
 
-    /// Counts one message, which holds so many bytes, as waiting again: it was taken, but nobody
+    /// Counts one message, which holds this many bytes, as waiting again: it was taken, but nobody
     /// receives it yet.
     pub fn unreceive(&self, bytes: usize) {
         // Relaxed: as in `received`.
@@ -520,7 +520,7 @@ impl Context {
         }
     }
 
-    /// Makes room for so many bytes that messages held; of `own` of them the messages came from
+    /// Makes room for this many bytes that messages held; of `own` of them the messages came from
     /// the context itself.
     pub fn received_bytes(&self, bytes: usize, own: usize) {
         // Relaxed: as in `received`.

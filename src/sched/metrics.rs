@@ -62,7 +62,7 @@ pub struct Metrics {
     pub timers: AtomicUsize,
     /// Open sockets.
     pub sockets: AtomicUsize,
-    /// The turn in which all garbage was last collected for want of descriptors.
+    /// The turn in which all garbage was last collected because descriptors ran out.
     pub collected_in: AtomicU64,
 }
 
@@ -133,7 +133,7 @@ impl Metrics {
         self.turn_nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// The CPU time used: an estimate from one turn in so many, but for long ones.
+    /// The CPU time used: an estimate from one turn in this many, but for long ones.
     pub fn cpu(&self) -> Duration {
         Duration::from_nanos(self.cpu_nanoseconds.load(Ordering::Relaxed))
     }

@@ -21,7 +21,7 @@ use crate::rt;
 const PATIENCE: Duration = Duration::from_millis(4500);
 
 /// The process does not wait for contexts that are stuck in system calls, of C functions perhaps,
-/// if it has seen no others for so many looks.
+/// if it has seen no others for this many looks.
 const LOOK: Duration = Duration::from_millis(20);
 const LOOKS: u32 = 5;
 

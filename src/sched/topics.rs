@@ -148,7 +148,7 @@ impl Node {
 }
 
 impl Edge {
-    /// Has a node behind so many bytes of the label.
+    /// Has a node behind this many bytes of the label.
     fn split(&mut self, length: usize) {
         if length < self.label.len() {
             let tail = behind(&self.label, length);

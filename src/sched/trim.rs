@@ -10,11 +10,11 @@ use crate::rt;
 /// Looks of the watchdog that see something run before memory is given back …
 const LOOKS: u32 = 250;
 
-/// … or so many, when nothing runs any more.
+/// … or this many, when nothing runs any more.
 const LOOKS_QUIET: u32 = 25;
 
-/// What giving back takes of its thread is to be at most one part in so many of all time: where the
-/// memory is used next, several times as much is lost.
+/// What giving back takes of its thread is to be at most one part in this many of all time: where
+/// the memory is used next, several times as much is lost.
 const SHARE: u64 = 1000;
 
 /// When memory is given back.

@@ -34,7 +34,7 @@ const SLICE_MIN: Duration = Duration::from_micros(100);
 /// Time until a thread is kicked again that was kicked where nothing could be asked of it …
 const EARLY: Duration = Duration::from_micros(200);
 
-/// … so many times between two looks.
+/// … this many times between two looks.
 const EARLY_KICKS: u32 = 4;
 
 /// Time that a turn has to be cut in before its worker is given up …
@@ -67,8 +67,8 @@ const RETRY_TICKS: u32 = 250;
 /// machine …
 const COMPUTING: Duration = Duration::from_millis(500);
 
-/// … or a tick, if more than so many for each worker are stuck: all together they would get most of
-/// the machine. Who starts a process, and holds a lock for that, needs less.
+/// … or a tick, if more than this many for each worker are stuck: all together they would get most
+/// of the machine. Who starts a process, and holds a lock for that, needs less.
 const CROWD: usize = 4;
 
 /// Looks that see a context being closed before its finalisers are interrupted: one second.
@@ -86,8 +86,8 @@ const STUCK_MAX: usize = 1024;
 /// before, the rest for contexts whose turns have been short so far.
 pub(super) const EXTRA_MAX: usize = 2 * STUCK_MAX;
 
-/// Of those that have been stuck for so many looks, and use no CPU time, only some are looked at:
-/// each at one look in so many.
+/// Of those that have been stuck for this many looks, and use no CPU time, only some are looked at:
+/// each at one look in this many.
 const LONG_TICKS: u32 = 250;
 const LONG_PERIOD: u32 = 8;
 

@@ -31,7 +31,7 @@ const SPIN_COST: usize = 4;
 /// Turns in a row that may go to the slot while others wait in the queue.
 const SLOT_STREAK_MAX: usize = 16;
 
-/// Of so many turns the time of one is taken.
+/// One turn in this many is timed.
 const TURNS_PER_SAMPLE: u32 = 64;
 
 /// What a turn costs at least, in messages' worth.
@@ -355,7 +355,7 @@ impl Worker {
         cost
     }
 
-    /// The time, before one turn in so many.
+    /// The time, before one turn in this many.
     #[inline]
     fn sample(&self) -> Option<u64> {
         let turns = self.turns.get().wrapping_add(1);

@@ -68,7 +68,7 @@ pub(super) struct End {
     pub(super) error: Option<i32>,
     /// Bytes that the peer has written and we have not read, …
     inbox: VecDeque<u8>,
-    /// … of which so many have arrived.
+    /// … of which this many have arrived.
     visible: usize,
     /// As many as `inbox` holds.
     capacity: usize,
@@ -156,7 +156,7 @@ impl End {
         }
     }
 
-    /// So many more bytes have arrived.
+    /// This many more bytes have arrived.
     pub(super) fn arrive(&mut self, count: usize) {
         self.visible = (self.visible + count).min(self.inbox.len());
     }

@@ -59,7 +59,7 @@ impl Default for Report {
     }
 }
 
-/// The longest slice of a turn that is cut has below 2 to the power of so many instructions.
+/// The longest slice of a turn that is cut has below 2 to the power of this many instructions.
 const CUT_BITS_MAX: u64 = 16;
 
 /// Kinds of steps, for the trace.

@@ -113,7 +113,7 @@ enum Step {
     Insert(u64),
     Cancel(usize),
     Take(u64),
-    /// Repeats those whose token is even after so many nanoseconds.
+    /// Repeats those whose token is even after this many nanoseconds.
     Release(u64),
 }
 

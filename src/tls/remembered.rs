@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 /// Bytes that a session takes at most: a ticket, and the certificates of the server.
 pub(super) const SESSION_BYTES: usize = 128 << 10;
 
-/// The last session with each server, of so many servers.
+/// The last session with each server, of this many servers.
 #[derive(Debug)]
 pub(super) struct Few {
     max: usize,

@@ -156,7 +156,7 @@ impl Stack<'_> {
     }
 
     /// What a value is, for people: its type, and the value where that is short.
-    /// May raise for want of memory, and run finalisers.
+    /// May raise if memory runs out, and run finalisers.
     pub(crate) fn describe(self, index: c_int) -> String {
         match self.kind(index) {
             ffi::LUA_TNONE => "no value".to_owned(),

@@ -80,8 +80,8 @@ pub fn is_due(lua: Stack<'_>) -> bool {
     global.total >= global.threshold
 }
 
-/// Has the collector work as long as it is time, for so many steps at most. Runs finalisers, hence
-/// script code. May raise for want of memory.
+/// Has the collector work as long as it is time, for this many steps at most. Runs finalisers,
+/// hence script code. May raise if memory runs out.
 pub(super) fn work(lua: Stack<'_>, most: usize) {
     for _ in 0..most {
         // SAFETY: a running state, whose collector may run between two calls.

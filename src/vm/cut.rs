@@ -378,7 +378,7 @@ const RESUMED_IN_HANDLER: u8 = 6;
 /// this is an error handler, and 6 if that has resumed one of them.
 ///
 /// # Safety
-/// `raw` must be running, with `root` alive. Raises for want of memory.
+/// `raw` must be running, with `root` alive. Raises if memory runs out.
 #[inline]
 pub(crate) unsafe fn may_leave(
     raw: *mut lua_State,

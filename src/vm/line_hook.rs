@@ -21,7 +21,7 @@ pub unsafe fn instead(
     if mask & ffi::LUA_MASKLINE == 0 || hook.is_none() {
         return hook;
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: a live state of this thread's has an account.
     unsafe { account(raw) }.line_hook.set(hook);
     Some(filter)
 }
@@ -34,7 +34,7 @@ pub unsafe fn behind(raw: *mut lua_State, hook: Option<lua_Hook>) -> Option<lua_
     if hook.is_none_or(|set| set as usize != filter as *const () as usize) {
         return hook;
     }
-    // SAFETY: the caller's contract.
+    // SAFETY: only states of ours have this filter as their hook, and they have an account.
     unsafe { account(raw) }.line_hook.get()
 }
 

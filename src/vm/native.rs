@@ -13,7 +13,7 @@ use super::state::Account;
 use super::{chunk_cache, profiler, state, stock, traceback};
 use crate::logging;
 
-/// Prepares a fresh state for what the library does with it. Raises for want of memory.
+/// Prepares a fresh state for what the library does with it. Raises if memory runs out.
 pub(crate) fn prepare(lua: Stack<'_>) {
     stock::install(lua);
     profiler::install(lua);

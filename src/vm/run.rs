@@ -10,7 +10,7 @@ use super::spent;
 use super::stack::Stack;
 use super::state::State;
 
-/// What the VM's want of memory comes as.
+/// What the VM returns when memory runs out.
 pub(crate) const OUT_OF_MEMORY: &str = "out of memory";
 
 /// Where the driver has come to.

@@ -62,10 +62,10 @@ const SEED: c_int = 2;
 const KEPT: c_int = 3;
 
 const MISSED_ONE: u64 = 1 << LATE.len();
-/// After so many names that are none of ours the script has what it may need of globals.
+/// Names looked up in vain after which the script has what it may need of globals.
 const MISSED_MAX: u64 = 64;
 
-/// Opens what a state needs at once. Raises for want of memory.
+/// Opens what a state needs at once. Raises if memory runs out.
 pub(super) fn open_early(lua: Stack<'_>) {
     for (name, open) in EARLY {
         call(lua, name, open);
@@ -74,7 +74,7 @@ pub(super) fn open_early(lua: Stack<'_>) {
     stdio::lead_print(lua);
 }
 
-/// Opens all that LuaJIT has, as LuaJIT does. Raises for want of memory.
+/// Opens all that LuaJIT has, as LuaJIT does. Raises if memory runs out.
 pub(super) fn open_stock(lua: Stack<'_>) {
     let late = LATE.into_iter().filter(|(name, _)| *name != COROUTINE);
     for (name, open) in EARLY.into_iter().chain([PACKAGE]).chain(late) {

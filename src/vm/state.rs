@@ -94,7 +94,7 @@ impl Account {
         self.external_bytes.get()
     }
 
-    /// True once an allocation was refused, because of the limit or for want of memory.
+    /// True once an allocation was refused, because of the limit or because memory ran out.
     pub fn exceeded(&self) -> bool {
         self.exceeded.get()
     }
@@ -272,7 +272,7 @@ impl Account {
         heap.spare(self.limit_bytes.get().saturating_sub(held))
     }
 
-    /// Whether so many bytes may be held outside of the VM beside what its memory wastes.
+    /// Whether this many bytes may be held outside of the VM beside what its memory wastes.
     pub(super) fn may_grow(&self, bytes: usize) -> bool {
         let heap = self.heap();
         heap.may_grow(bytes) || {
@@ -499,10 +499,10 @@ unsafe fn resize(account: &Account, block: *mut u8, old_size: usize, new_size: u
         return std::ptr::null_mut();
     }
     let heap = account.heap();
-    // SAFETY: the caller's contract.
+    // SAFETY: the heap has given the block with that size.
     let mut moved = unsafe { heap.resize(block, old_size, new_size) };
     if moved.is_null() && account.lend(heap, total) {
-        // SAFETY: the same block, of which nothing has changed.
+        // SAFETY: what fails leaves the block as it was.
         moved = unsafe { heap.resize(block, old_size, new_size) };
         heap.spare(0);
     }

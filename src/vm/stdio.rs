@@ -157,7 +157,7 @@ unsafe extern "C-unwind" fn print(raw: *mut lua_State) -> c_int {
     let (lua, metatables) = unsafe { (Stack::new(raw), &(*layout::global(raw)).metatables) };
     let values = lua.arguments();
     let is_plain = |value: &Live<'_>| text_of_plain(value.slot(), metatables).is_some();
-    // SAFETY: as above.
+    // SAFETY: this very function, whose first upvalue is a string.
     if unsafe { is_usual(raw) } && values.iter().all(is_plain) {
         end_print(lua, write_plain(lua, values, Some(b'\t'), Some(b'\n')));
         return 0;
@@ -360,7 +360,7 @@ pub(crate) fn lock_errors() -> ErrorLock {
     stdio::precede_error()
 }
 
-/// Takes a piece for standard error, if it is one of a call: so many bytes of it, less if they
+/// Takes a piece for standard error, if it is one of a call: this many bytes of it, less if they
 /// cannot be written.
 pub(crate) fn take_error_piece(bytes: &[u8]) -> Option<usize> {
     let mut call = CALL.take()?;

@@ -32,7 +32,7 @@ unsafe extern "C-unwind" fn __wrap_fwrite(
     count: usize,
     to: *mut FILE,
 ) -> usize {
-    // SAFETY: the arguments of `fwrite`: an open stream and so many bytes.
+    // SAFETY: the arguments of `fwrite`: an open stream and this many bytes.
     let (bytes, stream) =
         unsafe { (std::slice::from_raw_parts(from.cast::<u8>(), size * count), Stream::new(to)) };
     let written = if stream == Stream::errors() {

@@ -23,7 +23,7 @@ static INSERT: Original = Original::new();
 /// Values that `table.insert` may move one by one without a look whether the context ends.
 const STEPS_MAX: i64 = 1 << 16;
 
-/// From so many on it is worth a try to move them at once.
+/// From this many values on it is worth a try to move them at once.
 const STEPS_FEW: i64 = 8;
 
 /// Puts the functions of `string`, the table on top, in their place.

@@ -43,7 +43,7 @@ const CHAIN_MAX_ARRAY: usize = 1024;
 
 unsafe extern "C-unwind" {
     fn lj_tab_get(raw: *mut lua_State, table: *mut Table, key: *const u64) -> *const u64;
-    /// LuaJIT's: raises for want of memory.
+    /// LuaJIT's: raises if memory runs out.
     fn lj_err_mem(raw: *mut lua_State) -> !;
     /// LuaJIT's: a table with room for what is at 0 and so on, and for 2^n keys, n not being 0.
     fn lj_tab_new(raw: *mut lua_State, list: u32, bits: u32) -> *mut Table;
@@ -82,7 +82,7 @@ unsafe fn home(key: u64, mask: u32) -> usize {
 }
 
 impl Table {
-    /// Whether it has so many entries that LuaJIT may take long.
+    /// Whether it has this many entries that LuaJIT may take long.
     pub fn is_large(&self) -> bool {
         self.mask as usize >= ENTRIES_MIN - 1
     }
@@ -104,8 +104,8 @@ impl Table {
         self.free == self.nodes
     }
 
-    /// A new table, with room for a list of this length, all of it nil, and for so many keys. Runs
-    /// no finalisers.
+    /// A new table, with room for a list of this length, all of it nil, and for this many keys.
+    /// Runs no finalisers.
     ///
     /// # Safety
     /// `raw` must be running. May raise. Nothing but the stack or a table keeps it alive.
@@ -173,7 +173,7 @@ impl Table {
         }
     }
 
-    /// How many entries a table with so many keys has, if it has any.
+    /// How many entries a table with this many keys has, if it has any.
     #[inline]
     pub(crate) fn nodes_for(keys: usize) -> usize {
         keys.next_power_of_two().max(2)
@@ -265,7 +265,7 @@ impl Table {
         self.hash().iter().filter(|node| node.value != NIL).count()
     }
 
-    /// Puts all entries into new memory, for so many, a power of two. Keys that are at home there
+    /// Puts all entries into new memory, for this many, a power of two. Keys that are at home there
     /// come first, so that none has to move; the others follow theirs in its chain.
     unsafe fn grow(&mut self, raw: *mut lua_State, len: usize) {
         const ENTRY: usize = size_of::<Node>();

@@ -60,7 +60,7 @@ fn has_libraries(spans: &[Range<usize>; 2]) -> bool {
         // SAFETY: the loader's record, and what `has_libraries` has passed.
         let (info, search) = unsafe { (&*info, &mut *search.cast::<Search<'_>>()) };
         for index in 0..info.dlpi_phnum {
-            // SAFETY: there are so many headers.
+            // SAFETY: there are this many headers.
             let header = unsafe { &*info.dlpi_phdr.add(usize::from(index)) };
             let start = (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize);
             let end = start.saturating_add(header.p_memsz as usize);
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn __wrap___register_frame(frame: *const u8) {
     // SAFETY: LuaJIT describes an area of its own, which lives until it is deregistered.
     let spans = SPANS.get_or_init(|| unsafe { register_spans(frame) });
     if !covers(spans.as_ref(), frame) {
-        // SAFETY: the same description, which no span has.
+        // SAFETY: LuaJIT deregisters the description before it frees it; no span has it yet.
         unsafe { register(frame.cast()) };
     }
 }

@@ -36,7 +36,7 @@ const STEPS_MAX: usize = 64;
 
 /// Lets the collector work, if it is time, and in proportion to what was made since it last did: it
 /// would fall behind where frames are made by the lot. To be called now and then where a [`Maker`]
-/// is used. Runs finalisers, hence script code. May raise for want of memory.
+/// is used. Runs finalisers, hence script code. May raise if memory runs out.
 #[inline]
 pub fn collect(lua: Stack<'_>) {
     if is_due(lua) {
@@ -109,7 +109,7 @@ impl<'a> Maker<'a> {
         table: Option<NonNull<Table>>,
         index: usize,
     ) -> Option<&'a mut NlBuffer> {
-        // SAFETY: the caller's contract.
+        // SAFETY: the collector is going to look at the table, and so finds the new userdata.
         unsafe { store_made(table, index, || self.make_empty(0)) }
     }
 
@@ -124,7 +124,7 @@ impl<'a> Maker<'a> {
         table: Option<NonNull<Table>>,
         index: usize,
     ) -> Option<()> {
-        // SAFETY: the caller's contract.
+        // SAFETY: the collector is going to look at the table, and so finds the new userdata.
         unsafe { store_made(table, index, || self.make_filled(bytes)) }
     }
 
@@ -137,14 +137,14 @@ impl<'a> Maker<'a> {
     /// What refers to a new userdata with an empty buffer, and that: see [`Maker::make`].
     #[inline(never)]
     fn make_empty(self, room: usize) -> Option<(Slot, &'a mut NlBuffer)> {
-        // SAFETY: in the userdata there is room for a buffer with so many bytes in place.
+        // SAFETY: in the userdata there is room for a buffer with this many bytes in place.
         self.make(room, |place| unsafe { NlBuffer::init(place, room) })
     }
 
     /// The same with a copy of `bytes`.
     #[inline(never)]
     fn make_filled(self, bytes: &[u8]) -> Option<(Slot, ())> {
-        // SAFETY: as above.
+        // SAFETY: in the userdata there is room for a buffer with all of `bytes` in place.
         let made = self.make(bytes.len(), |place| unsafe { NlBuffer::init_filled(place, bytes) });
         made.map(|(slot, _)| (slot, ()))
     }
@@ -228,7 +228,7 @@ pub fn with_metatable(
 #[cfg(any(feature = "json", feature = "msgpack"))]
 pub(super) unsafe fn buffer_in<'a>(slot: Slot, metatable: NonNull<c_void>) -> Option<&'a NlBuffer> {
     let userdata = (slot & layout::POINTER) as *mut Userdata;
-    // SAFETY: the caller's contract; only a `Maker` gives userdata that metatable.
+    // SAFETY: the slot refers to a userdata that is alive; only a `Maker` gives one that metatable.
     unsafe {
         let is_one = (*userdata).metatable == metatable.as_ptr() as u64;
         is_one.then(|| &*content_of(userdata.cast()))

@@ -49,6 +49,31 @@ fn unsafe_code_is_only_where_it_is_allowed() {
     assert_none(&wrong);
 }
 
+/// What stands in the place of a reason why a block is sound.
+const NO_REASONS: &[&str] = &[
+    "as above",
+    "see above",
+    "the same.",
+    "likewise",
+    "the caller's contract",
+    "as in `",
+    "as there",
+];
+
+#[test]
+fn each_unsafe_block_has_a_reason_of_its_own() {
+    let mut wrong = Vec::new();
+    for (path, source) in sources(&["rs"]).iter().filter(|(path, _)| path.starts_with("src/")) {
+        for (number, line) in source.lines().enumerate() {
+            let Some((_, reason)) = line.split_once("// SAFETY:") else { continue };
+            if NO_REASONS.iter().any(|none| reason.contains(none)) {
+                wrong.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
 /// What LuaJIT calls in the place of functions in C is unwound through when a script is to end, but
 /// for those that nothing can be raised in.
 #[test]

@@ -65,8 +65,8 @@ impl<'de> Reader<'de> {
         Reader { text, at: 0, unescaped: String::new(), may_hold: None }
     }
 
-    /// The same, where `may_hold` is asked before the longest text with escapes takes so many bytes
-    /// of memory.
+    /// The same, where `may_hold` is asked before the longest text with escapes takes this many
+    /// bytes of memory.
     pub fn with_memory(text: &'de str, may_hold: &'de dyn Fn(usize) -> bool) -> Reader<'de> {
         Reader { may_hold: Some(may_hold), ..Reader::new(text) }
     }

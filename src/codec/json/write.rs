@@ -101,7 +101,7 @@ impl<'a, S: Sink> Writer<'a, S> {
     }
 }
 
-/// A number with so many digits, as C's `%g` has it.
+/// A number with this many digits, as C's `%g` has it.
 fn rounded(value: f64, digits: usize) -> String {
     let text = format!("{value:.*e}", digits - 1);
     let Some((digits_text, exponent)) = text.split_once('e') else { return text };

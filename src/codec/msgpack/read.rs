@@ -46,7 +46,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// A number of so many bytes, the most significant first.
+    /// A number of this many bytes, the most significant first.
     #[inline]
     fn unsigned(&mut self, count: usize) -> Result<u64> {
         Ok(self.take(count)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))

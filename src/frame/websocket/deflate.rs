@@ -51,7 +51,7 @@ struct Last {
 pub(super) struct Unpacking {
     state: Decompress,
     packed: BytesMut,
-    /// So many bytes of it, and of what follows each, were taken.
+    /// This many bytes of it, and of what follows each, were taken.
     taken: usize,
     body: Vec<u8>,
     filled: usize,

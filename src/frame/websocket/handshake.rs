@@ -102,7 +102,7 @@ fn parameters(list: &[(&str, Option<&str>)]) -> Option<Parameters> {
     Some(found)
 }
 
-/// A server's answer to what a client offers, and the window, of so many bits, of what it sends;
+/// A server's answer to what a client offers, and the window, of this many bits, of what it sends;
 /// nothing if there is no offer that it can keep to.
 ///
 /// # Examples

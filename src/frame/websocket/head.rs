@@ -31,7 +31,7 @@ impl Head {
     /// The most bytes of a head.
     pub const BYTES_MAX: usize = 14;
 
-    /// Bytes of the head that these begin, as far as they tell: with so many it can be parsed, or
+    /// Bytes of the head that these begin, as far as they tell: with this many it can be parsed, or
     /// tells more.
     pub(super) fn need(start: &[u8]) -> usize {
         let Some(second) = start.get(1) else { return 2 };

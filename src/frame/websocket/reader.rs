@@ -87,7 +87,7 @@ pub struct Reader {
     message: Option<(Kind, bool)>,
     /// What has come of it.
     body: BytesMut,
-    /// So many bytes of its text are UTF-8.
+    /// This many bytes of its text are UTF-8.
     checked: usize,
     /// What has come of a control frame.
     control: Vec<u8>,
@@ -182,7 +182,7 @@ impl Reader {
         }
     }
 
-    /// So many bytes of the present message have come.
+    /// This many bytes of the present message have come.
     pub fn length(&self) -> usize {
         self.body.len()
     }
@@ -193,12 +193,12 @@ impl Reader {
         &mut self.body
     }
 
-    /// Has a packed message be refused that takes more than so many bytes of memory.
+    /// Has a packed message be refused that takes more than this many bytes of memory.
     pub fn set_room(&mut self, bytes: usize) {
         self.room = bytes;
     }
 
-    /// The same as [`Reader::held_bytes`], once so many more bytes of payload have come.
+    /// The same as [`Reader::held_bytes`], once this many more bytes of payload have come.
     pub fn held_bytes_with(&self, more: usize) -> usize {
         let (length, capacity) = (self.body.len(), self.body.capacity());
         let is_room = length + more <= capacity;
@@ -212,7 +212,7 @@ impl Reader {
         self.body.capacity() + self.control.capacity() + unpacking
     }
 
-    /// So many bytes of payload have been received behind [`Reader::body`].
+    /// This many bytes of payload have been received behind [`Reader::body`].
     ///
     /// # Errors
     /// As for [`Reader::read`].
@@ -270,7 +270,7 @@ impl Reader {
         }
     }
 
-    /// So many bytes of payload are there.
+    /// This many bytes of payload are there.
     fn advance(&mut self, count: usize) {
         if let Some(frame) = &mut self.frame {
             frame.left -= count as u64;

@@ -76,7 +76,7 @@ pub struct Writer {
 
 impl Writer {
     /// For frames that `role` sends; `kind` is that of messages unless something else is said. With
-    /// a window, of so many bits, they are compressed.
+    /// a window, of this many bits, they are compressed.
     pub fn new(role: Role, kind: Kind, window: Option<u8>) -> Writer {
         Writer { role, kind, form: Form::Usual, window }
     }

@@ -74,7 +74,7 @@ fn describe(stack: Stack<'_>, index: c_int) -> Option<&'static str> {
     Some(if buffer.is_live() { "a buffer" } else { "a released buffer" })
 }
 
-/// Creates the table of methods, still empty, in a new state. May raise for want of memory.
+/// Creates the table of methods, still empty, in a new state. May raise if memory runs out.
 pub fn open(lua: Stack<'_>) {
     blame::describe_with(describe);
     lua.push_table(0, 0);
@@ -208,13 +208,13 @@ pub fn push_frames(
     for (index, place) in places.iter().enumerate().skip(1) {
         let frame = &bytes[place.clone()];
         if frame.len() <= FRAME_INLINE_MAX {
-            // SAFETY: the table is there, and was just stored into.
+            // SAFETY: the table was just stored into; nothing has run the collector since.
             if unsafe { maker.store_filled(frame, table, index) }.is_some() {
                 continue;
             }
             push_copied(lua, maker, frame);
         } else {
-            // SAFETY: as above.
+            // SAFETY: nothing has been allocated since the table was stored into.
             if let Some(buffer) = unsafe { maker.store(table, index) } {
                 buffer.assign(bytes, place.clone(), piece);
                 continue;
@@ -234,7 +234,7 @@ pub fn push_frames(
     }
 }
 
-/// Pushes a new buffer with a copy of so many bytes as are stored in the userdata.
+/// Pushes a new buffer with a copy of this many bytes as are stored in the userdata.
 #[inline]
 fn push_copied(lua: Stack<'_>, maker: Maker<'_>, bytes: &[u8]) {
     if maker.push_filled(bytes).is_none() {
@@ -320,7 +320,7 @@ pub(super) fn push_view(
 }
 
 /// Pushes a userdata with an empty inline buffer in it. Runs the collector, hence finalisers; may
-/// raise for want of memory.
+/// raise if memory runs out.
 pub(super) fn push_place<'a>(lua: Stack<'a>, room: usize) -> &'a mut NlBuffer {
     userdata::collect(lua);
     let maker = maker(lua);

@@ -12,7 +12,7 @@ use crate::buf::{INLINE_MAX, Piece};
 use crate::vm::convert;
 use crate::vm::stack::Stack;
 
-/// Buffers of so many bytes travel as a copy, without a count of references.
+/// Buffers of at most this many bytes travel as a copy, without a count of references.
 const SMALL_MAX: usize = 119;
 
 /// How buffers travel: by reference, unless they are small.

@@ -17,11 +17,11 @@ use crate::sched::{Context, ReadyWaker};
 const REQUEST_COST: usize = 4;
 const COST_BYTES: usize = 1024;
 
-/// So many nanoseconds after it has begun with them, a turn begins with no more connections: small
-/// frames of HTTP/2 cost more than their bytes say.
+/// This many nanoseconds after it has begun with them, a turn begins with no more connections:
+/// small frames of HTTP/2 cost more than their bytes say.
 const SHARE: u64 = 4_000_000;
 
-/// After so many connections that have brought little it looks at the clock.
+/// After this many connections that have brought little it looks at the clock.
 const LOOKS: usize = 8;
 
 impl Host {

@@ -48,7 +48,7 @@ const FULL_READS_PER_TURN: usize = 1 << 20;
 /// What [`Connection::read`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
-    /// So many frames. Their bodies are at the places that were filled in: of this piece, or if
+    /// This many frames. Their bodies are at the places that were filled in: of this piece, or if
     /// there is none, of what the scratch block holds; then they are small for it.
     Frames(usize, Option<Piece>),
     /// Nothing yet, or the turn's share is used up; the context is woken when there may be
@@ -100,7 +100,7 @@ pub struct Connection {
     /// How long the last frames were, with their heads, if such are read in a way of their own.
     frame: usize,
     input: Input,
-    /// So many reads of frames take one at a time: after pieces others may be asked for.
+    /// This many reads of frames take one at a time: after pieces others may be asked for.
     single: u8,
     /// True while the connection is on its context's list of those to flush.
     pub is_dirty: bool,

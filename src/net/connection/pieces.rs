@@ -131,8 +131,8 @@ impl Connection {
         self.transport.reset();
     }
 
-    /// Has the system ask a silent peer whether it is there: after so many seconds, every so many,
-    /// and so many times; nothing for unix sockets.
+    /// Has the system ask a silent peer whether it is there: after some seconds, then every few,
+    /// and how many times; nothing for unix sockets.
     pub fn set_keepalive(&self, keepalive: Option<os::Keepalive>) {
         if !self.is_unix {
             self.transport.set_keepalive(keepalive);

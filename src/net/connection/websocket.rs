@@ -51,7 +51,7 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    /// So many bytes are received next where they stay, if what comes is much of one message.
+    /// This many bytes are received next where they stay, if what comes is much of one message.
     fn directly(&self) -> Option<usize> {
         let wanted = self.reader.wanted();
         (wanted > GATHER_BYTES).then(|| wanted.min(GATHER_ROOM_BYTES.max(self.reader.length())))

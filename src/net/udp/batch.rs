@@ -8,7 +8,7 @@ use crate::buf::Piece;
 use crate::net::Body;
 use crate::os::{DATAGRAMS_MAX, Departure};
 
-/// So many datagrams, or so many bytes, do not wait for the end of the turn.
+/// With this many datagrams, or this many bytes, a batch does not wait for the end of the turn.
 const BATCH_MAX: usize = 2 * DATAGRAMS_MAX;
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 

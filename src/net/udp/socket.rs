@@ -20,7 +20,7 @@ const ASKED_MIN: usize = 4;
 /// What [`UdpSocket::receive`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
-    /// So many datagrams, and whether there are no more until the context is woken.
+    /// This many datagrams, and whether there are no more until the context is woken.
     Some(usize, bool),
     /// Nothing; the context is woken when there is something.
     Nothing,

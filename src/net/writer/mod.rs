@@ -38,10 +38,10 @@ const PIECES_MAX: usize = 64;
 /// About what a piece in the queue takes beside its bytes.
 const PIECE_BYTES: usize = 128;
 
-/// Memory for staged bytes that a thread keeps, most recently used last: so many pieces …
+/// Memory for staged bytes that a thread keeps, most recently used last: this many pieces …
 const SPARE_PIECES: usize = 32;
 
-/// … of at most so many bytes each.
+/// … of at most this many bytes each.
 const SPARE_BYTES: usize = 128 * 1024;
 
 thread_local! {
@@ -57,7 +57,7 @@ thread_local! {
 pub struct WriteBatch {
     copied: Vec<u8>,
     bytes: usize,
-    /// Bytes that are not copied, each behind so many of the copied ones.
+    /// Bytes that are not copied, each behind this many of the copied ones.
     shared: Vec<(usize, Piece)>,
     notices: Vec<(usize, u64)>,
 }
@@ -96,7 +96,7 @@ impl Body<'_> {
 }
 
 impl WriteBatch {
-    /// Bodies of at least so many bytes are written from where they are; shorter ones are copied
+    /// Bodies of at least this many bytes are written from where they are; shorter ones are copied
     /// behind each other, which costs less than a piece of their own in the system call.
     pub const BY_REFERENCE_BYTES: usize = 8192;
 

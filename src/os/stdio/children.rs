@@ -20,7 +20,7 @@ use crate::os::{self, runtime};
 /// A mode for `fopen` is read up to here.
 const MODE_MAX: usize = 7;
 
-/// At the end of its template `mkstemp` replaces so many letters X.
+/// Letters X at the end of its template that `mkstemp` replaces.
 const TEMPLATE_LETTERS: usize = 6;
 
 /// What a shell's exit status is if it cannot be started.
@@ -77,9 +77,9 @@ unsafe extern "C-unwind" fn __wrap_tmpfile64() -> *mut FILE {
 /// As for `mkstemp`.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn __wrap_mkstemp64(template: *mut c_char) -> c_int {
-    // SAFETY: `mkstemp` takes a terminated template. What has failed for want of descriptors has
-    // changed the letters of the template: a second time they would not be the six that are to be
-    // replaced.
+    // SAFETY: `mkstemp` takes a terminated template. What has failed because descriptors ran out
+    // has changed the letters of the template: a second time they would not be the six that are to
+    // be replaced.
     unsafe {
         let length = libc::strlen(template);
         let count = TEMPLATE_LETTERS.min(length);

@@ -61,8 +61,8 @@ unsafe extern "C-unwind" fn __wrap_fgets(
 ) -> *mut c_char {
     let mut length = 0;
     loop {
-        // SAFETY: the arguments of `fgets`, handed on: an open stream, and room for so many bytes,
-        // of which the first have a line's beginning in them, with a zero behind it.
+        // SAFETY: the arguments of `fgets`, handed on: an open stream, and room for this many
+        // bytes, of which the first have a line's beginning in them, with a zero behind it.
         unsafe {
             let stream = Stream::new(from);
             prepare(stream);
@@ -90,7 +90,8 @@ unsafe extern "C-unwind" fn __wrap_fread(
 ) -> usize {
     let mut length = 0;
     loop {
-        // SAFETY: the arguments of `fread`, handed on: an open stream, and room for so many bytes.
+        // SAFETY: the arguments of `fread`, handed on: an open stream, and room for this many
+        // bytes.
         unsafe {
             let stream = Stream::new(from);
             prepare(stream);

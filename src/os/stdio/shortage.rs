@@ -13,7 +13,7 @@ pub fn on_shortage(relieve: fn() -> bool) {
     RELIEVE.get_or_init(|| relieve);
 }
 
-/// Opens something, a second time if the first was for want of descriptors and some were let go;
+/// Opens something, a second time if the first found no free descriptor and some were let go;
 /// `failed` tells from the result whether it was not opened.
 pub(super) fn with_room<R>(failed: impl Fn(&R) -> bool, mut open: impl FnMut() -> R) -> R {
     let opened = open();

@@ -109,7 +109,7 @@ impl Stream {
         _IO_fflush(self)
     }
 
-    /// Has it collect so many bytes, or none. Before it is used.
+    /// Has it collect this many bytes, or none. Before it is used.
     pub(super) fn set_buffer(self, bytes: usize) {
         let mode = if bytes > 0 { libc::_IOFBF } else { libc::_IONBF };
         // The library heeds the size only of a buffer that it is given.

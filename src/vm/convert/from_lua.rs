@@ -37,7 +37,8 @@ impl Scratch {
         Scratch { bytes: Vec::new(), buffers: Vec::new(), tables: Seen::default(), bytes_max }
     }
 
-    /// From now on tables may take at most so many bytes, or what they may anyway if that is less.
+    /// From now on tables may take at most this many bytes, or what they may anyway if that is
+    /// less.
     #[inline]
     pub fn set_max(&mut self, bytes: usize) {
         self.bytes_max = bytes.min(TABLE_BYTES_MAX);

@@ -4,8 +4,8 @@
 //! form of [`message::encode`](crate::message::encode); metatables stay behind. What buffers are is
 //! for [`Buffers`] to say.
 //!
-//! Lua reports want of memory by unwinding through these functions. They own nothing that matters
-//! while Lua runs: what is being built belongs to the caller's [`Scratch`], or to Lua.
+//! Lua reports that memory ran out by unwinding through these functions. They own nothing that
+//! matters while Lua runs: what is being built belongs to the caller's [`Scratch`], or to Lua.
 
 mod from_lua;
 pub(crate) mod int64;

@@ -256,5 +256,5 @@ impl<B: Buffers> Decoder<'_, B> {
     }
 }
 
-/// Tables of at least so many pairs get their number keys last, see [`NewTable::insert_numbers`].
+/// Tables of at least this many pairs get their number keys last, see [`NewTable::insert_numbers`].
 const LATE_PAIRS_MIN: u32 = 512;

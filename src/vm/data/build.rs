@@ -162,7 +162,7 @@ impl<'a> Builder<'a> {
 impl<'a> Waiting<'a> {
     /// Has a table made of what waits.
     fn make(&mut self, lua: Stack<'a>, from: impl FnOnce(&[Slot]) -> *mut Table) {
-        // SAFETY: so many values wait on the stack, which stays as it is, as does what they lead
+        // SAFETY: this many values wait on the stack, which stays as it is, as does what they lead
         // to: the collector does not run until the table is there too.
         let waiting = unsafe { &slots::slots(lua, self.base)[..self.waits as usize] };
         let table = from(waiting);

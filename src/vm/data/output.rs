@@ -89,7 +89,7 @@ impl Drop for Charged<'_> {
 }
 
 impl Output<'_> {
-    /// The bytes, with room for so many more, if there may be.
+    /// The bytes, with room for this many more, if there may be.
     #[inline]
     pub(crate) fn room(&mut self, more: usize) -> Option<&mut Vec<u8>> {
         let fits = self.bytes.len() + more <= self.end || self.grow(more);

@@ -38,9 +38,9 @@ pub(crate) enum Keys {
 /// Which lists may have holes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sparse {
-    /// Lists of at most so many places.
+    /// Lists of at most this many places.
     pub(crate) safe: u32,
-    /// And those of at most so many places for each value; 0: all.
+    /// And those of at most this many places for each value; 0: all.
     pub(crate) ratio: u32,
     /// What has more is written as keys and values; else it is refused.
     pub(crate) convert: bool,
@@ -137,7 +137,7 @@ impl<'a> Source<'a> {
         Some(Fault(format!("{place} {}", trail.what)))
     }
 
-    /// Why it failed, if that was for want of memory.
+    /// Why it failed, if memory ran out.
     pub(crate) fn take_shortage(&self) -> Option<Failure> {
         Some(self.shortage.take()).filter(|bytes| *bytes > 0).map(Failure::Memory)
     }
@@ -384,7 +384,8 @@ impl<'a> Source<'a> {
 
     /// The bytes of a buffer; an error if it is released.
     fn buffer(&self, slot: Slot) -> Option<Result<&[u8], ()>> {
-        // SAFETY: a userdata that is alive, as in `table`; nobody changes buffers meanwhile.
+        // SAFETY: the table that is walked refers to the userdata; nobody changes buffers
+        // meanwhile.
         let buffer = unsafe { userdata::buffer_in(slot, self.buffers?) }?;
         Some(if buffer.is_live() { Ok(buffer.as_slice()) } else { Err(()) })
     }
@@ -422,7 +423,7 @@ impl<'a> Source<'a> {
     fn extension<S: Serializer>(&self, table: &Table, to: S) -> Result<S::Ok, S::Error> {
         let field = |name: &[u8]| {
             let is_it = |key: Slot| {
-                // SAFETY: the key of a live entry, as in `table`.
+                // SAFETY: the key of an entry: its table, which is alive, refers to the string.
                 tag(key) == STRING && unsafe { layout::text(key) } == name
             };
             table.hash().iter().find(|node| node.value != NIL && is_it(node.key))
@@ -476,7 +477,7 @@ impl Serialize for Text<'_> {
 impl Serialize for Key<'_, '_> {
     #[inline]
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        // SAFETY: the key of a live entry, as for a node.
+        // SAFETY: the key of an entry: its table, which is alive, refers to the string.
         self.1.text(unsafe { layout::text(self.0) }, to)
     }
 }
@@ -519,7 +520,7 @@ fn push_key(place: &mut String, key: Slot) {
     // Writing to a string cannot fail.
     let _ = match tag(key) {
         STRING => {
-            // SAFETY: the key of a live entry, as in `Source::table`.
+            // SAFETY: the key of an entry: its table, which is alive, refers to the string.
             let text = unsafe { layout::text(key) };
             let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
             let is_name =

@@ -119,7 +119,7 @@ pub struct Table {
     pub metatable: u64,
     /// The hash part.
     pub nodes: *mut Node,
-    /// … and has so many slots.
+    /// … and has this many slots.
     pub array_len: u32,
     /// Nodes, less one.
     pub mask: u32,
@@ -178,7 +178,7 @@ impl Table {
         if self.array_len == 0 {
             return &[];
         }
-        // SAFETY: the array part has so many slots.
+        // SAFETY: the array part has this many slots.
         unsafe { std::slice::from_raw_parts(self.array, self.array_len as usize) }
     }
 
@@ -387,7 +387,7 @@ pub(crate) unsafe fn prototype(raw: *mut lua_State, index: c_int) -> *mut Protot
 /// # Safety
 /// `outer` must be a live prototype.
 pub(crate) unsafe fn inner(outer: *const Prototype) -> impl Iterator<Item = *mut Prototype> {
-    // SAFETY: a live prototype has so many objects, which begin with the same header.
+    // SAFETY: a live prototype has this many objects, which begin with the same header.
     let objects = unsafe {
         let count = (*outer).objects as usize;
         std::slice::from_raw_parts((*outer).constants.sub(count), count)

@@ -132,7 +132,7 @@ impl Heap {
     /// The block must be one of this heap, with this size.
     #[inline]
     unsafe fn is_marked(block: *mut u8, size: usize) -> bool {
-        // SAFETY: see `Large`.
+        // SAFETY: before a block of that size there is a word: a mark, or `Large::bytes`.
         size <= BUFFER_SIZE_MAX && unsafe { block.cast::<usize>().sub(1).read() } <= PLAIN_MARK
     }
 
@@ -143,7 +143,7 @@ impl Heap {
     #[inline]
     pub(crate) unsafe fn is_buffer(&self, block: *mut u8, size: usize) -> bool {
         if size > SMALL_MAX {
-            // SAFETY: see `Large`.
+            // SAFETY: before a block of that size there is a word: a mark, or `Large::bytes`.
             return size <= BUFFER_SIZE_MAX
                 && unsafe { block.cast::<usize>().sub(1).read() } == BUFFER_MARK;
         }
@@ -159,7 +159,7 @@ impl Heap {
     #[inline(always)]
     pub(crate) unsafe fn give(&mut self, block: *mut u8, size: usize, release_buffer: impl Fn()) {
         if size > SMALL_MAX {
-            // SAFETY: the caller's contract.
+            // SAFETY: the block is of this heap, with this size, and not used again.
             return unsafe { self.give_more(block, size, release_buffer) };
         }
         if self.arena.owns(block) {
@@ -384,31 +384,31 @@ mod tests {
     use crate::buf::Piece;
     use crate::message::Allowance;
 
-    /// What the tests do with blocks that they have taken with these sizes, and not given back.
+    /// What tests do with blocks.
     impl Heap {
         fn give_plain(&mut self, block: *mut u8, size: usize) {
-            // SAFETY: see above.
+            // SAFETY: a test gives a block back once, with the size that it was taken with.
             unsafe { self.give(block, size, || ()) };
         }
 
         fn resize_taken(&mut self, block: *mut u8, old: usize, new: usize) -> *mut u8 {
-            // SAFETY: see above; null with the size 0.
+            // SAFETY: a block that the test holds, with its size; or null, with the size 0.
             unsafe { self.resize(block, old, new) }
         }
 
         fn has_buffer(&self, block: *mut u8, size: usize) -> bool {
-            // SAFETY: see above.
+            // SAFETY: a block that the test holds, with its size.
             unsafe { self.is_buffer(block, size) }
         }
     }
 
     fn fill(block: *mut u8, size: usize, mark: u8) {
-        // SAFETY: a block of a test, with so many bytes.
+        // SAFETY: a block of a test, with this many bytes.
         unsafe { block.write_bytes(mark, size) };
     }
 
     fn has(block: *mut u8, size: usize, mark: u8) -> bool {
-        // SAFETY: a block of a test, of which so many bytes were written.
+        // SAFETY: a block of a test, of which this many bytes were written.
         unsafe { std::slice::from_raw_parts(block, size) }.iter().all(|&byte| byte == mark)
     }
 

@@ -348,12 +348,12 @@ impl Pages {
     }
 
     fn unlink(&mut self, page: &mut Page) {
-        // SAFETY: so are its neighbours in the list, which nobody else refers to.
+        // SAFETY: the page before it in the list is in use, and nobody refers to it.
         match unsafe { page.previous.as_mut() } {
             Some(previous) => previous.next = page.next,
             None => self.lists[page.list as usize] = page.next,
         }
-        // SAFETY: the other neighbour likewise.
+        // SAFETY: the next page of the list is in use too, and nobody refers to it.
         if let Some(next) = unsafe { page.next.as_mut() } {
             next.previous = page.previous;
         }
@@ -500,9 +500,9 @@ mod tests {
         unsafe { pages.release(block) };
     }
 
-    /// Whether a block of the tests has so many of these bytes.
+    /// Whether a block of the tests has this many of these bytes.
     fn has(block: *mut u8, size: usize, mark: u8) -> bool {
-        // SAFETY: in use, and so many bytes were written.
+        // SAFETY: in use, and this many bytes were written.
         unsafe { std::slice::from_raw_parts(block, size) }.iter().all(|&byte| byte == mark)
     }
 
@@ -551,7 +551,7 @@ mod tests {
                     let kind = if is_plain { Kind::Plain } else { Kind::Buffer };
                     let block = pages.allocate(kind, size);
                     prop_assert!(!block.is_null() && block.addr().is_multiple_of(GRAIN));
-                    // SAFETY: a new block with room for so many bytes.
+                    // SAFETY: a new block with room for this many bytes.
                     unsafe { block.write_bytes(number as u8, size) };
                     live.push((block, size, number as u8));
                     if kind == Kind::Buffer {

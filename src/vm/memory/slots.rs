@@ -23,7 +23,7 @@ struct Slots {
     warm: Vec<usize>,
     /// Without memory of their own.
     cold: Vec<usize>,
-    /// The fewest that were warm since the last [`trim`]: so many have not been needed.
+    /// The fewest that were warm since the last [`trim`]: this many have not been needed.
     spare: usize,
 }
 

@@ -45,14 +45,14 @@ impl Waste {
         self.spare = bytes;
     }
 
-    /// Blocks outside of the slots may waste so much less, and so much more, and so many of their
+    /// Blocks outside of the slots may waste so much less, and so much more, and this many of their
     /// bytes were freed.
     pub(super) fn note_large(&mut self, less: usize, more: usize, freed: usize) {
         self.large = (self.large + more).saturating_sub(less);
         self.freed = self.freed.saturating_add(freed);
     }
 
-    /// So many bytes are about to be taken outside of the slots: whether there is reason to look.
+    /// This many bytes are about to be taken outside of the slots: whether there is reason to look.
     #[inline]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         self.grown = self.grown.saturating_add(bytes);
@@ -68,12 +68,12 @@ impl Waste {
         self.grown = 0;
     }
 
-    /// Whether it is time to look, with so many slots.
+    /// Whether it is time to look, with this many slots.
     pub(super) fn is_due(&self, slots: usize) -> bool {
         !(self.fewer..self.more).contains(&slots)
     }
 
-    /// Whether so many bytes of so many slots may be unused, which counts from now on.
+    /// Whether this many bytes of this many slots may be unused, which counts from now on.
     pub(super) fn admits(&mut self, wasted: usize, slots: usize) -> bool {
         let wasted = wasted + self.large.min(self.freed);
         let step = WASTE_LOOK_SLOTS.max(slots / 16);

@@ -243,7 +243,7 @@ impl<'a> Stack<'a> {
     /// # Safety
     /// `base` must be a place on this stack.
     pub unsafe fn count_from(self, base: *const u64) -> c_int {
-        // SAFETY: the caller's contract; the top of the same stack.
+        // SAFETY: a live coroutine, whose top is on the stack that `base` is on.
         unsafe { (*self.raw.cast::<Thread>()).top.cast_const().offset_from(base.cast()) as c_int }
     }
 

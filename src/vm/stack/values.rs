@@ -13,7 +13,7 @@ use crate::vm::layout::{NIL, Slot, double};
 /// free.
 ///
 /// What raises, and that is said of it, unwinds through its caller, which drops what it owns.
-/// Pushing a string, a table or a userdata may raise for want of memory, and may run finalisers,
+/// Pushing a string, a table or a userdata may raise if memory runs out, and may run finalisers,
 /// which are script code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stack<'a> {
