@@ -474,7 +474,7 @@ fn what_handlers_do_wrong_is_named_and_answered() {
     let calls = [
         ("req:read('x')", "#1 to 'read' (number of seconds expected, got string \"x\")"),
         ("req:text(-1)", "#1 to 'text' (number of bytes expected, got number -1)"),
-        ("req.args()", "#1 to 'args' (request expected, got nil)"),
+        ("req.args(5)", "#1 to 'args' (request expected, got number 5)"),
         ("req.headers:all(1)", "#1 to 'all' (name of a header expected, got number 1)"),
         ("res:status(100)", "#1 to 'status' (status from 200 to 999 expected, got number 100)"),
         ("res:header('a b', 1)", "#1 to 'header' (name of a header expected, got string \"a b\")"),

@@ -310,6 +310,77 @@ fn over_tls_the_version_is_agreed_on() {
     assert_eq!(lines[5], "20000000", "{done}");
 }
 
+/// What is asked for is offered, unless the configuration says what is.
+#[cfg(feature = "tls")]
+#[test]
+fn http2_is_offered_by_a_server_that_is_to_speak_it() {
+    let pki = pki::Pki::new();
+    let script = "
+        local identity = { cert = 'server.pem', key = 'server.key' }
+        local function serve(alpn, http2)
+            identity.alpn = alpn
+            local options = { tls = context.check(tls.server(identity)), http2 = http2 }
+            return context.check(http.serve('127.0.0.1', 0, options, function(req)
+                return 200, nil, tostring(req.tls.alpn) .. ' ' .. req.version
+            end))
+        end
+        local alpn = { 'h2', 'http/1.1' }
+        for _, http2 in ipairs { true, false } do
+            local server = serve(nil, http2)
+            for i = 1, 2 do
+                local client = { ca = 'ca.pem', alpn = i == 1 and alpn or nil }
+                client = context.check(tls.client(client))
+                local url = 'https://localhost:' .. server:port()
+                print(context.check(http.get(url, { tls = client, proxy = false })):text())
+            end
+            server:close()
+        end
+        print(pcall(serve, { 'http/1.1' }, true))";
+    let done = run(&mut pki.node_lua(script)).succeeded();
+    let (served, refused) = done.stdout.split_at(done.stdout.find("false").unwrap());
+    assert_eq!(served, "h2 2\nnil 1.1\nnil 1.1\nnil 1.1\n", "{done}");
+    let why = "bad option 'http2' of 'serve' (the alpn of option 'tls' offers no h2";
+    assert!(refused.contains(why), "{done}");
+}
+
+/// A server refuses a client's certificate only when that has sent its request.
+#[cfg(feature = "tls")]
+#[test]
+fn refusals_of_a_clients_certificate_are_told_by_their_code() {
+    let pki = pki::Pki::new();
+    let other = pki::Pki::new();
+    for kind in ["pem", "key"] {
+        let file = std::fs::read(other.path(&format!("client.{kind}"))).unwrap();
+        pki.folder.write(&format!("stranger.{kind}"), file);
+    }
+    let script = "
+        local server = context.check(http.serve('127.0.0.1', 0, {
+            tls = context.check(tls.server({
+                cert = 'server.pem', key = 'server.key', client_ca = 'ca.pem',
+            })), http2 = true,
+        }, function(req) return 200, nil, req.tls.peer.subject end))
+        local url = 'https://localhost:' .. server:port() .. '/'
+        for _, alpn in ipairs { { 'h2' }, { 'http/1.1' } } do
+            for _, who in ipairs { 'client', 'stranger', '' } do
+                local client = context.check(tls.client({
+                    ca = 'ca.pem', alpn = alpn,
+                    cert = who ~= '' and who .. '.pem' or nil,
+                    key = who ~= '' and who .. '.key' or nil,
+                }))
+                local body = who == '' and ('x'):rep(100000) or nil
+                local options = { url = url, tls = client, proxy = false, body = body }
+                local ok, res, text = http.request(options)
+                print(ok, ok and res:text() or res, ((text or ''):gsub(' %(%u%a+%)$', '')))
+            end
+        end
+        server:close()";
+    let done = run(&mut pki.node_lua(script)).succeeded();
+    let wanted = "true\tCN=alice\t\n\
+                  false\t221\tthe server refuses our certificate\n\
+                  false\t221\tthe server wants a certificate from us (cert, key)\n";
+    assert_eq!(done.stdout, wanted.repeat(2), "{done}");
+}
+
 /// HTTP/2 of both sides, with streams that are given up in the middle.
 #[cfg(feature = "tls")]
 #[test]

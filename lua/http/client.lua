@@ -134,10 +134,10 @@ local function open(target, proxy, tls, deadline)
     end
     if ok then
         local key = sockets.release(socket)
-        local is_there = key and native.http_client(key, is_http2)
-        if is_there then return { key = key, is_http2 = is_http2 } end
-        if key and is_there == nil then return nil, NO_MEMORY end
-        return nil, PROTOCOL, "the connection has ended at once"
+        if not key then return nil, PROTOCOL, "the connection has ended at once" end
+        ok, code, text = native.http_client(key, is_http2)
+        if ok then return { key = key, is_http2 = is_http2 } end
+        return nil, code or NO_MEMORY, text
     end
     sockets.close(socket)
     return nil, code, text

@@ -3,7 +3,7 @@
 local native, core, message = ...
 
 local getmetatable, rawget, rawset, setmetatable = getmetatable, rawget, rawset, setmetatable
-local tonumber, type = tonumber, type
+local next, tonumber, type = next, tonumber, type
 local find = string.find
 local bad, raise, strerror = core.bad, core.raise, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
@@ -27,6 +27,20 @@ local Request, Response = {}, {}
 -- Fields that are looked up when they are first asked for, as src/lua/http/request.rs numbers them.
 local FIELDS = { method = 1, path = 2, query = 3, version = 4, remote_addr = 5, remote_port = 6 }
 
+local check_request -- see below
+local parse -- what http/args.lua returns, once it is needed
+
+--- What the query says: names with their values, decoded; a list where a name comes more than once.
+--- Called as `req:args()`, or `req.args()`.
+---@return table
+local function args_of(req)
+    return function(this)
+        if this ~= nil and this ~= req then check_request(this, "args") end
+        parse = parse or native.load("http/args")()
+        return parse((this or req).query or "")
+    end
+end
+
 function Request.__index(req, name)
     local method = request[name]
     if method then return method end
@@ -42,6 +56,8 @@ function Request.__index(req, name)
     elseif name == "trailers" then
         -- They come with the end of the body.
         return message.new_headers(native.http_headers(req[ID], true))
+    elseif name == "args" then
+        value = args_of(req)
     elseif name == "tls" and native.http_tls then
         value = native.http_tls(req[ID])
     end
@@ -52,7 +68,7 @@ end
 Response.__index = response
 Request.__metatable, Response.__metatable = false, false
 
-local function check_request(req, name)
+function check_request(req, name)
     local id = type(req) == "table" and rawget(req, ID)
     if not id then bad(1, name, "request", req) end
     return id
@@ -68,17 +84,6 @@ request.read = bodies.reader("read", check_request)
 request.body = bodies.collector("body", check_request)
 request.text = bodies.collector("text", check_request)
 request.json = bodies.collector("json", check_request)
-
-local parse -- what http/args.lua returns, once it is needed
-
---- What the query says: names with their values, decoded; a list where a name comes more than once.
----@param req table
----@return table
-function request.args(req)
-    check_request(req, "args")
-    parse = parse or native.load("http/args")()
-    return parse(req.query or "")
-end
 
 --- Sets the status of an answer that has not begun; 200 if this is not called.
 ---@param res table
@@ -256,6 +261,15 @@ end
 function M.id_of(req) return type(req) == "table" and rawget(req, ID) end
 
 function M.request_of(res) return type(res) == "table" and rawget(res, OWNER) end
+
+local KEPT = { "method", "query", "version", "remote_addr", "remote_port", "headers", "tls" }
+
+-- Looks at what nobody has looked at and would be gone.
+function M.keep(req)
+    for _, name in next, KEPT do
+        if rawget(req, name) == nil then Request.__index(req, name) end
+    end
+end
 
 function M.forget(req, res)
     leave(req)

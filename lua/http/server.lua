@@ -203,12 +203,14 @@ local function new_server(socket, settings, handler, is_ours)
     local head_timeout = settings[6]
     -- By then something may have to be looked at.
     record.first_look = head_timeout > 0 and min(1, head_timeout) or 1
-    record.number = native.http_serve(unpack(settings, 1, 8))
-    if not record.number then
+    local number, offers = native.http_serve(unpack(settings, 1, 8))
+    if not number then
         if is_ours then sockets.close_record(listener, LISTENER_CLOSED) end
-        local why = "the alpn of option 'tls' offers h2: let it offer http/1.1 alone"
+        local why = "the alpn of option 'tls' offers no h2: let it do so, or have none"
+        if offers then why = "the alpn of option 'tls' offers h2: let it offer http/1.1 alone" end
         native.bad_because("http2", "serve", why)
     end
+    record.number = number
     by_number[record.number] = record
     listener.server, listener.on_closed = record, on_closed
     local object = setmetatable({}, Server)

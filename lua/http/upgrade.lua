@@ -10,6 +10,7 @@ local requests, sockets = core.http_requests, core.sockets
 return function(req, res, name, head)
     if not requests or not requests.id_of(req) then bad(1, name, "request", req) end
     if requests.request_of(res) ~= req then bad(2, name, "the answer of that request", res) end
+    requests.keep(req)
     local key, number = native.http_upgrade(requests.id_of(req), head)
     if not key then return false, number end
     requests.forget(req, res)

@@ -14,6 +14,7 @@ use super::connection::CONNECTION_BYTES;
 use super::ready::{Item, Ready, Wakes, lock};
 use super::tasks::Tasks;
 use super::wire::{Io, Wire};
+use crate::error::Code;
 use crate::message::Held;
 use crate::net;
 use crate::sched::Context;
@@ -105,6 +106,14 @@ impl Client {
     /// Calls `body` with the socket.
     pub fn with_net<R>(&self, body: impl FnOnce(&mut net::Connection) -> R) -> R {
         body(&mut lock(&self.wire).net)
+    }
+
+    /// Why TLS has ended it, if that has.
+    pub fn tls_failure(&self) -> Option<(Code, String)> {
+        #[cfg(feature = "tls")]
+        return lock(&self.wire).tls_failure();
+        #[cfg(not(feature = "tls"))]
+        None
     }
 
     /// Bytes that were received since this was asked last.

@@ -128,7 +128,11 @@ impl Connection {
         let (mut net, mut protocol) = (net, protocol);
         #[cfg(feature = "tls")]
         if let Some(config) = &server.tls {
-            let begun = config.session(None).ok().map(|session| net.start_tls(session, 1));
+            let session = match server.http2 {
+                true => config.session_offering(&[b"h2", b"http/1.1"]),
+                false => config.session(None),
+            };
+            let begun = session.ok().map(|session| net.start_tls(session, 1));
             debug_assert_eq!(begun, Some(Ok(())), "a fresh connection can begin TLS");
             protocol = Protocol::Handshake;
         }

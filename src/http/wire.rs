@@ -63,6 +63,8 @@ pub(super) struct Wire {
     received: usize,
     /// Hyper has found no room, and is to be told of it.
     pub(super) wants_room: bool,
+    /// Why the last read has failed.
+    failure: Option<Code>,
     /// Bytes that were sent so far.
     sent: u64,
     /// The most that one read has given to hyper, which has room for twice as much then.
@@ -109,6 +111,7 @@ impl Wire {
             budget: TURN_BYTES,
             received: 0,
             wants_room: false,
+            failure: None,
             sent: 0,
             most_read: 0,
             reader: None,
@@ -206,8 +209,18 @@ impl Wire {
                 self.received += count;
                 Poll::Ready(Ok(count))
             }
-            Poll::Ready(Err(code)) => Poll::Ready(Err(io::Error::other(code))),
+            Poll::Ready(Err(code)) => {
+                self.failure = Some(code);
+                Poll::Ready(Err(io::Error::other(code)))
+            }
         }
+    }
+
+    /// Why TLS has ended the connection, if it has.
+    #[cfg(feature = "tls")]
+    pub(super) fn tls_failure(&self) -> Option<(Code, String)> {
+        let text = self.net.tls()?.1?;
+        self.failure.map(|code| (code, text))
     }
 
     /// What hyper reads: whole heads, and bodies as they come, as far as they are sound. What is

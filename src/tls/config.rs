@@ -154,6 +154,11 @@ impl Config {
         self.options.alpn.iter().any(|known| known == protocol)
     }
 
+    /// Whether it says which protocols it is ready to agree on.
+    pub fn has_protocols(&self) -> bool {
+        !self.options.alpn.is_empty()
+    }
+
     /// Reads all files again, for connections that begin from now on.
     ///
     /// # Errors
@@ -180,6 +185,20 @@ impl Config {
             (Current::Client(config), Some(name)) => Session::client(config, name),
             (Current::Client(_), None) => Err(Failure::handshake("there is no name to verify")),
         }
+    }
+
+    /// Begins a server's session, which offers these protocols unless the configuration says which.
+    ///
+    /// # Errors
+    /// It does not begin.
+    pub fn session_offering(&self, protocols: &[&[u8]]) -> Result<Session, Failure> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Current::Server(mut config) = current else { return self.session(None) };
+        if config.alpn_protocols.is_empty() {
+            let offered = protocols.iter().map(|one| one.to_vec()).collect();
+            Arc::make_mut(&mut config).alpn_protocols = offered;
+        }
+        Session::server(config)
     }
 
     /// What stands for it in a message.

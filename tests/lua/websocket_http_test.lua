@@ -73,6 +73,22 @@ tap.test("behind a unix socket", function()
     os.remove(path)
 end)
 
+tap.test("what a request has said is there when it has become a websocket", function()
+    local seen
+    local server = check(http.serve("127.0.0.1", 0, function(req, res)
+        local _, ws = websocket.accept(req, res)
+        local version, addr = req.version, req.remote_addr
+        seen = { req.method, req.query, version, addr, req.headers.origin, req:args().name }
+        seen[7] = type(req.remote_port)
+        ws:close()
+    end))
+    local url = ("ws://127.0.0.1:%d/?name=u1"):format(server:port())
+    local near = check(websocket.connect(url, { headers = { Origin = "here" } }))
+    near:recv(20)
+    is(table.concat(seen, " "), "GET name=u1 1.1 127.0.0.1 here u1 number", "all of it")
+    server:close(0)
+end)
+
 -- What a handler passes, and what it has done to its request before.
 tap.test("a request that is none any more, or not as it came", function()
     local seen = {}

@@ -19,7 +19,8 @@ use crate::vm::stack::Stack;
 static REFUSED: Seldom = Seldom::new();
 
 /// native.http_serve(tls, http2, head_bytes, headers, body_bytes, head_timeout, idle_timeout,
-/// body_rate): the number of a server; nothing if HTTP/2 is not to be spoken, and TLS offers it.
+/// body_rate): the number of a server; if HTTP/2 is to be spoken, or not, and what TLS offers says
+/// otherwise, nil and whether that is offered.
 pub(super) fn serve(lua: Stack<'_>) -> c_int {
     let limits = Limits {
         head_bytes: lua.number(3) as usize,
@@ -34,11 +35,15 @@ pub(super) fn serve(lua: Stack<'_>) -> c_int {
     #[cfg(feature = "tls")]
     let tls = super::super::tls::config_at(lua, 1);
     #[cfg(feature = "tls")]
-    if tls.as_ref().is_some_and(|config| config.offers(b"h2")) {
-        if !http2 && lua.kind(2) != ffi::LUA_TNIL {
-            return 0;
+    if let Some(config) = &tls {
+        let is_said = lua.kind(2) != ffi::LUA_TNIL;
+        let offers = config.offers(b"h2");
+        if is_said && offers != http2 && (offers || config.has_protocols()) {
+            lua.push_nil();
+            lua.push_boolean(offers);
+            return 2;
         }
-        http2 = true;
+        http2 |= offers;
     }
     let number = host::with(|host| {
         let http = host.sockets.http.get_or_insert_default();

@@ -39,6 +39,8 @@ pub(super) struct Call {
     behind: HeaderMap,
     /// The answer has come whole.
     is_over: bool,
+    /// Why TLS has ended its connection.
+    failure: Option<(Code, String)>,
     /// What it counts for the context.
     held: Option<Held>,
 }
@@ -51,7 +53,7 @@ const CALL_BYTES: usize = 4096;
 const BODY_BYTES: usize = 128 * 1024;
 
 /// native.http_client(key, is_http2): has HTTP spoken on a stream of the script's, whose key is
-/// that of the client from then on; false if there is no such stream; nothing if memory runs out.
+/// that of the client from then on; `false, code, text` if it has ended; nothing if memory runs out.
 pub(super) fn client(lua: Stack<'_>) -> c_int {
     let (key, is_http2) = (lua.key(1), lua.boolean(2));
     let Some(held) = hold(CONNECTION_BYTES) else {
@@ -70,10 +72,31 @@ pub(super) fn client(lua: Stack<'_>) -> c_int {
             other => Some(other),
         });
         host.poll_http_now(key);
-        is_there && matches!(host.sockets.all.get(key), Some(Socket::HttpClient(_)))
+        let failure = host.sockets.http.as_mut().and_then(|http| http.failure.take());
+        let is_there = is_there && matches!(host.sockets.all.get(key), Some(Socket::HttpClient(_)));
+        if is_there { Ok(()) } else { Err(failure) }
     });
-    lua.push_boolean(is_there);
-    1
+    let (code, text) = match is_there {
+        Ok(()) => {
+            lua.push_boolean(true);
+            return 1;
+        }
+        Err(Some(failure)) => failure,
+        Err(None) => (Code::CONNECTION_ABORTED, "the connection has ended at once".to_owned()),
+    };
+    push_failure(lua, code);
+    lua.push_text(text.as_bytes());
+    3
+}
+
+impl Http {
+    /// TLS has ended a client's connection: its requests fail so.
+    pub(super) fn note_failure(&mut self, key: u64, failure: (Code, String)) {
+        for (_, call) in self.calls.iter_mut().filter(|(_, call)| call.connection == key) {
+            call.failure = Some(failure.clone());
+        }
+        self.failure = Some(failure);
+    }
 }
 
 /// native.http_is_free(key): whether a request may be sent on a connection, and how many there are;
@@ -159,6 +182,7 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
             trailers: None,
             behind,
             is_over: false,
+            failure: None,
             held: call_held,
         };
         Some(Http::add(&mut http.calls, call))
@@ -246,7 +270,7 @@ const CLOSED: &str = "the connection has been closed";
 /// What has come of a request.
 enum Answered {
     Yes(StatusCode, Version),
-    No(String),
+    No(Code, String),
     NoMemory,
     NotYet,
 }
@@ -263,8 +287,8 @@ pub(super) fn response(lua: Stack<'_>) -> c_int {
             2
         }
         Answered::NoMemory => push_failure(lua, Code::NO_MEMORY),
-        Answered::No(text) => {
-            push_failure(lua, Code::CONNECTION_ABORTED);
+        Answered::No(code, text) => {
+            push_failure(lua, code);
             lua.push_text(text.as_bytes());
             3
         }
@@ -284,7 +308,8 @@ fn poll_response(host: &mut Host, number: u64, token: u64) -> Answered {
                 let has = |name| parts.headers.contains_key(name);
                 if has(CONTENT_LENGTH) && has(TRANSFER_ENCODING) {
                     // Nobody knows where it ends.
-                    return Answered::No("an answer with two lengths".to_owned());
+                    let text = "an answer with two lengths".to_owned();
+                    return Answered::No(Code::CONNECTION_ABORTED, text);
                 }
                 let answered = Answered::Yes(parts.status, parts.version);
                 if let Some(held) = &mut call.held {
@@ -300,7 +325,11 @@ fn poll_response(host: &mut Host, number: u64, token: u64) -> Answered {
             }
             Poll::Ready(Err(error)) => {
                 call.response = None;
-                return Answered::No(text_of(&error));
+                let (code, text) = call
+                    .failure
+                    .take()
+                    .unwrap_or_else(|| (Code::CONNECTION_ABORTED, text_of(&error)));
+                return Answered::No(code, text);
             }
             Poll::Pending if is_last => return Answered::NotYet,
             Poll::Pending => {
@@ -309,7 +338,7 @@ fn poll_response(host: &mut Host, number: u64, token: u64) -> Answered {
             }
         }
     }
-    Answered::No(CLOSED.to_owned())
+    Answered::No(Code::CONNECTION_ABORTED, CLOSED.to_owned())
 }
 
 /// An error with what has caused it.

@@ -175,7 +175,12 @@ impl Sockets {
                 self.forget_http(connection.server());
                 connection.into_net()
             }
-            Some(Socket::HttpClient(client)) => client.into_net(),
+            Some(Socket::HttpClient(client)) => {
+                if let (Some(http), Some(failure)) = (&mut self.http, client.tls_failure()) {
+                    http.note_failure(key, failure);
+                }
+                client.into_net()
+            }
             _ => None,
         };
         if let Some(mut net) = net {

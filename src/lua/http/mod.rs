@@ -72,6 +72,8 @@ pub(super) struct Http {
     servers: SlotMap<Serving>,
     exchanges: SlotMap<Exchange>,
     calls: SlotMap<client::Call>,
+    /// Why a connection has ended that no request was sent on.
+    failure: Option<(Code, String)>,
     /// The list that was taken of [`Ready`] last, whose room serves the next one.
     work: VecDeque<Item>,
 }
