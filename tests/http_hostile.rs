@@ -106,6 +106,39 @@ fn clients_that_vanish_take_their_requests_with_them() {
     assert!(get(port, "/").ends_with("hello"));
 }
 
+/// By an end or a reset, at every place of a head and of both kinds of bodies.
+#[test]
+fn requests_that_are_broken_off_are_none_or_lack_their_body() {
+    let (mut server, port) = serve("", "");
+    let chunks = "5;a=b\r\n01234\r\n5\r\n56789\r\n0\r\nX: y\r\n\r\n";
+    for request in [
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        "POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n0123456789".to_owned(),
+        format!("POST /read HTTP/1.1\r\nHost: x\r\n{CHUNKED}{chunks}"),
+    ] {
+        let head = request.find("\r\n\r\n").unwrap() + 4;
+        for count in 0..request.len() {
+            let mut stream = connect(port);
+            stream.write_all(&request.as_bytes()[..count]).unwrap();
+            if count >= head {
+                assert_eq!(server.line(), "reading", "{count}");
+            }
+            if count % 2 == 0 {
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                // The handler finds nothing to answer.
+                let wanted = if count < head { "" } else { "500" };
+                assert_eq!(statuses(&rest(stream)), wanted, "{count}");
+            } else {
+                socket2::Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            if count >= head {
+                assert_eq!(server.line(), "read 11", "{count}");
+            }
+        }
+        assert!(get(port, "/").ends_with("hello"));
+    }
+}
+
 #[test]
 fn who_does_not_read_holds_little() {
     let (server, port) = serve(

@@ -230,3 +230,48 @@ fn floods_of_small_frames_of_every_kind_are_answered() {
     }
     assert!(resident_bytes(server.id()) < 150 << 20);
 }
+
+/// Each drops its connection at another place of a frame, and every end is told.
+#[test]
+fn ten_thousand_connections_dropped_within_frames_leave_nothing() {
+    const WAVES: usize = 20;
+    const CONNECTIONS: usize = 72 * KINDS.len();
+    support::with_many_files(
+        "ten_thousand_connections_dropped_within_frames_leave_nothing",
+        || {
+            let (mut server, ports) = servers();
+            let mut resident = Vec::new();
+            for _ in 0..WAVES {
+                let mut streams = Vec::new();
+                for number in 0..CONNECTIONS {
+                    let (kind, port) = (&KINDS[number % KINDS.len()], ports[number % KINDS.len()]);
+                    let mut stream = connect(port);
+                    let longest = (kind.frame)(MAX);
+                    let cut = match number / KINDS.len() % 4 {
+                        0 => 0,
+                        1 => 1,
+                        2 => MAX / 2,
+                        _ => longest.len() - 1,
+                    };
+                    stream.write_all(&[&(kind.frame)(5)[..], &longest[..cut]].concat()).unwrap();
+                    streams.push(stream);
+                }
+                for (number, stream) in streams.into_iter().enumerate() {
+                    if number % 2 == 0 {
+                        socket2::Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+                    }
+                }
+                for _ in 0..CONNECTIONS {
+                    let line = server.line();
+                    assert!(line.starts_with("1\t") || line.starts_with("13\t"), "{line}");
+                }
+                resident.push(resident_bytes(server.id()));
+            }
+            let (early, last) = (resident[2], resident[WAVES - 1]);
+            assert!(last < early + (8 << 20), "resident after each wave: {resident:?}");
+            for (kind, port) in KINDS.iter().zip(ports) {
+                is_served(kind, port);
+            }
+        },
+    );
+}

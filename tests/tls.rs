@@ -193,6 +193,12 @@ fn an_end_without_a_word_is_told_from_one_with() {
     assert_eq!(server.line(), "ended\t1\tend of file");
     // Our word is the last one: the peer finds a clean end.
     assert_eq!(polite.read(&mut [0; 10]).unwrap(), 0);
+    // Reset within a record.
+    let mut reset = client(&config, connect(port));
+    echo(&mut reset, b"bytes");
+    reset.sock.write_all(&[23, 3, 3, 0, 20, 1]).unwrap();
+    socket2::Socket::from(reset.sock).set_linger(Some(Duration::ZERO)).unwrap();
+    assert!(server.line().starts_with("ended\t13\t"));
     // Spoilt afterwards.
     let mut spoilt = client(&config, connect(port));
     echo(&mut spoilt, b"bytes");
