@@ -4,17 +4,22 @@
 
 local native = ...
 
-local floor = math.floor
 local now, wall_clock = native.now, native.wall_clock
 local system_time, system_date, system_remove = os.time, os.date, os.remove
 local remove_socket_file = native.remove_socket_file
+
+-- The library `math` is not opened for this.
+local function seconds()
+    local time = wall_clock()
+    return time - time % 1
+end
 
 jit.off()
 
 os.clock = now
 
 function os.time(fields)
-    if fields == nil then return floor(wall_clock()) end
+    if fields == nil then return seconds() end
     return system_time(fields)
 end
 
@@ -24,4 +29,4 @@ function os.remove(path)
     return system_remove(path)
 end
 
-function os.date(format, time) return system_date(format, time or floor(wall_clock())) end
+function os.date(format, time) return system_date(format, time or seconds()) end

@@ -213,11 +213,6 @@ impl Channel {
         must_wait
     }
 
-    /// Bytes that wait.
-    pub fn bytes(&self) -> usize {
-        lock(&self.state).bytes
-    }
-
     /// Nothing follows but these trailers. False if less was written than was said, to somebody who
     /// takes it.
     pub fn end(&self, trailers: Option<HeaderMap>) -> bool {
@@ -235,11 +230,6 @@ impl Channel {
         let mut state = lock(&self.state);
         state.has_failed |= !state.has_ended;
         Channel::wake_reader(&mut state);
-    }
-
-    /// Whether nobody takes anything any more.
-    pub fn is_gone(&self) -> bool {
-        lock(&self.state).is_gone
     }
 
     fn tell_writers(&self, state: &mut State) {

@@ -180,8 +180,7 @@ impl Program for LuaProgram {
 
 impl Running {
     fn new(context: &Arc<Context>, settings: &Arc<Settings>) -> Option<Running> {
-        let is_small = !rt::is_simulated();
-        let state = if is_small { State::new_small() } else { State::new() }?;
+        let state = State::new_small()?;
         let host = Host::new(context, settings);
         let raw = state.as_ptr();
         let ready = host::enter(&host, raw, || {
@@ -204,12 +203,11 @@ impl Running {
                 lua.set_top(0);
                 // No query has this token. Of its bits, those that a double holds.
                 let seed = (rt::secret((context.id().to_bits(), u64::MAX)) >> 11) as f64;
-                if is_small {
-                    return standard::withhold(lua, seed);
+                standard::withhold(lua, seed);
+                if rt::is_simulated() {
+                    lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
+                    prelude::run(lua, "core/simulation", 1);
                 }
-                standard::seed_random(lua, seed);
-                lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
-                prelude::run(lua, "core/simulation", 1);
             })
         });
         if let Err(message) = ready {

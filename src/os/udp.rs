@@ -155,7 +155,7 @@ impl UdpSocket {
         self.socket.clear_read_ready();
     }
 
-    /// One `recvmmsg(2)`: the first this many of `arrivals` were received.
+    /// One `recvmmsg(2)` into the first of `arrivals`; returns how many were received.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the socket's error, which the system then
@@ -201,7 +201,8 @@ impl UdpSocket {
         Ok(received)
     }
 
-    /// One `sendmmsg(2)`, or `sendto(2)`: the first this many datagrams are with the system.
+    /// One `sendmmsg(2)`, or `sendto(2)`; returns how many datagrams, from the first on, the system
+    /// has taken.
     ///
     /// # Errors
     /// Why the first was not taken: `WouldBlock` when there is no room.

@@ -170,6 +170,7 @@ macro_rules! either {
         }
     };
 }
+pub(super) use either;
 
 impl Stream {
     /// Starts to connect. The connection stands once [`Stream::poll_write_ready`] is ready and

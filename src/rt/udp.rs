@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
+use super::backend::either;
 use crate::os::{self, Arrival, Departure, Interface, UdpOption};
 use crate::sim::{self, is_on};
 
@@ -15,16 +16,6 @@ pub struct UdpSocket(Kind);
 enum Kind {
     System(os::udp::UdpSocket),
     Simulated(sim::UdpSocket),
-}
-
-/// Calls the method of whichever it is.
-macro_rules! either {
-    ($value:expr, $socket:ident => $call:expr) => {
-        match &$value.0 {
-            Kind::System($socket) => $call,
-            Kind::Simulated($socket) => $call,
-        }
-    };
 }
 
 impl UdpSocket {
@@ -41,13 +32,13 @@ impl UdpSocket {
 
     /// Ready when datagrams may be there; otherwise wakes `cx` once there are some.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(self, socket => socket.poll_read_ready(cx))
+        either!(Kind, &self.0, socket => socket.poll_read_ready(cx))
     }
 
     /// Ready when the system may take a datagram; otherwise wakes `cx` once it does. To be called
     /// after it has taken none; then [`UdpSocket::rest_writing`].
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(self, socket => socket.poll_write_ready(cx))
+        either!(Kind, &self.0, socket => socket.poll_write_ready(cx))
     }
 
     /// Nobody waits for [`UdpSocket::poll_write_ready`] any more.
@@ -60,23 +51,24 @@ impl UdpSocket {
     /// Clears the readiness that [`UdpSocket::poll_read_ready`] has reported. Call before
     /// receiving, so that what arrives later wakes again.
     pub fn clear_read_ready(&self) {
-        either!(self, socket => socket.clear_read_ready());
+        either!(Kind, &self.0, socket => socket.clear_read_ready());
     }
 
-    /// Receives up to [`os::DATAGRAMS_MAX`] datagrams: the first this many of `arrivals`.
+    /// Receives up to [`os::DATAGRAMS_MAX`] datagrams into the first of `arrivals`; returns how many.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the socket's error, which is then forgotten.
     pub fn receive(&self, arrivals: &mut [Arrival]) -> io::Result<usize> {
-        either!(self, socket => socket.receive(arrivals))
+        either!(Kind, &self.0, socket => socket.receive(arrivals))
     }
 
-    /// Sends up to [`os::DATAGRAMS_MAX`] datagrams: the first this many are with the system.
+    /// Sends up to [`os::DATAGRAMS_MAX`] datagrams; returns how many, from the first on, the system
+    /// has taken.
     ///
     /// # Errors
     /// Why the first was not taken: `WouldBlock` when there is no room.
     pub fn send(&self, datagrams: &[Departure<'_>]) -> io::Result<usize> {
-        either!(self, socket => socket.send(datagrams))
+        either!(Kind, &self.0, socket => socket.send(datagrams))
     }
 
     /// Has it send to, and receive from, one address alone.
@@ -84,7 +76,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of `connect(2)`.
     pub fn connect(&self, to: SocketAddr) -> io::Result<()> {
-        either!(self, socket => socket.connect(to))
+        either!(Kind, &self.0, socket => socket.connect(to))
     }
 
     /// Changes an option.
@@ -92,7 +84,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of `setsockopt(2)`.
     pub fn set(&self, option: UdpOption) -> io::Result<()> {
-        either!(self, socket => socket.set(option))
+        either!(Kind, &self.0, socket => socket.set(option))
     }
 
     /// Receives what is sent to a group, on an interface, by which the socket sends to groups too
@@ -101,21 +93,21 @@ impl UdpSocket {
     /// # Errors
     /// Those of `setsockopt(2)`; that the families differ.
     pub fn join(&self, group: IpAddr, interface: Interface, on: bool) -> io::Result<()> {
-        either!(self, socket => socket.join(group, interface, on))
+        either!(Kind, &self.0, socket => socket.join(group, interface, on))
     }
 
     /// Datagrams that came and found no room.
     pub fn dropped(&self) -> u64 {
-        either!(self, socket => socket.dropped())
+        either!(Kind, &self.0, socket => socket.dropped())
     }
 
     /// Our address.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        either!(self, socket => socket.local_address())
+        either!(Kind, &self.0, socket => socket.local_address())
     }
 
     /// The address that it is connected to.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        either!(self, socket => socket.peer_address())
+        either!(Kind, &self.0, socket => socket.peer_address())
     }
 }

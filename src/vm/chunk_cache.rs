@@ -251,14 +251,14 @@ struct Words {
 /// What looks for the words; for the second kind it is their beginnings.
 struct Finders {
     coroutine: Finder<'static>,
-    look: [Finder<'static>; 4],
+    look: [Finder<'static>; 3],
     buffer: Finder<'static>,
     standard: Finder<'static>,
 }
 
 static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
     coroutine: Finder::new("coroutine"),
-    look: ["pairs", "next", "load", "foreach"].map(Finder::new),
+    look: ["pairs", "next", "load"].map(Finder::new),
     buffer: Finder::new("buffer"),
     standard: Finder::new("foreach"),
 });
@@ -272,11 +272,12 @@ impl Words {
             })
         };
         let finders = &*FINDERS;
+        let standard = begins(&finders.standard);
         Words {
             coroutine: finders.coroutine.find(text).is_some(),
-            look: finders.look.iter().any(begins),
+            look: standard || finders.look.iter().any(begins),
             buffer: finders.buffer.find(text).is_some(),
-            standard: begins(&finders.standard),
+            standard,
         }
     }
 

@@ -336,7 +336,7 @@ fn open(lua: Stack<'_>, at: usize) {
 }
 
 /// Has random numbers begin elsewhere than those of other contexts.
-pub(crate) fn seed_random(lua: Stack<'_>, seed: f64) {
+fn seed_random(lua: Stack<'_>, seed: f64) {
     lua.push_global(c"math");
     lua.field(-1, c"randomseed");
     lua.push_number(seed);

@@ -258,30 +258,17 @@ fn add_parts(lua: Stack<'_>, lock: &Lock, text: &[u8]) {
 /// write, whoever writes may have to end before that is done.
 pub(super) const PART_BYTES: usize = 64 << 10;
 
-/// Digits of the whole numbers that are written as such; longer ones have an exponent.
-const DIGITS_MAX: usize = 14;
-
 /// Adds a whole number as the VM would write it, but faster; false if it is none, or too long.
 #[inline]
 fn add_whole(lock: &Lock, number: f64) -> bool {
+    // From here on the VM writes an exponent.
     const END: f64 = 1e14;
     // `as` makes 0 of -0, which is written with its sign.
     let whole = number as i64;
     if whole as f64 != number || number.abs() >= END || whole == 0 {
         return false;
     }
-    let (mut digits, mut at, mut rest) =
-        ([0; DIGITS_MAX + 1], DIGITS_MAX + 1, whole.unsigned_abs());
-    while rest > 0 {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    if whole < 0 {
-        at -= 1;
-        digits[at] = b'-';
-    }
-    lock.add(&digits[at..]);
+    lock.add(itoa::Buffer::new().format(whole).as_bytes());
     true
 }
 

@@ -57,7 +57,7 @@ const NO_REASONS: &[&str] = &[
     "likewise",
     "the caller's contract",
     "as in `",
-    "as there",
+    " as there",
 ];
 
 #[test]

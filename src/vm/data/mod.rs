@@ -20,7 +20,9 @@ mod walk;
 
 pub(crate) use build::{Builder, Marked, ReadRules};
 pub(crate) use marks::{Mark, push_mark};
-pub(crate) use output::{Charged, Failure, Output, write};
+#[cfg(feature = "json")]
+pub(crate) use output::Charged;
+pub(crate) use output::{Failure, Output, write};
 pub(crate) use walk::{Keys, Source, Sparse, WriteRules, empty_array};
 
 /// Levels that options may allow. Each takes two slots of a Lua stack that has 8,000 for one call.
