@@ -120,6 +120,49 @@ fn look_ups_of_names_have_a_bound() {
     assert_eq!(done.stdout, expected, "{done}");
 }
 
+/// The system goes on with a look-up whose context has ended: those of all that a confined context
+/// creates count together. Of a simulation's some take long.
+#[test]
+fn look_ups_of_the_confined_have_one_bound() {
+    let folder = Folder::new();
+    let file = folder.write(
+        "child.lua",
+        "local file, is_last = ...
+         if not is_last then
+           local refused = 0
+           for _ = 1, 60 do
+             local h = context.create(file, file, true)
+             refused = refused + select(2, context.recv(h))
+             context.wait(h)
+           end
+           return context.send(context.parent(), refused > 0)
+         end
+         local refused = 0
+         for _ = 1, 200 do
+           tcp.connect('localhost', 1, function(_, code)
+             if code == 214 then refused = refused + 1 end
+           end)
+         end
+         timer.timeout(0.001, function()
+           context.send(context.parent(), refused)
+           context.destroy()
+         end)",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local file, denied = ...
+         local h = context.create({ file = file, deny = { denied } }, file)
+         print((select(2, context.recv(h))))",
+    );
+    let has_refused = |denied: &[&str]| {
+        let mut command = node_lua();
+        command.args(["--simulate", "1", "--faults", "1"]).args([&main, &file]).args(denied);
+        run(&mut command).succeeded().stdout
+    };
+    assert_eq!(has_refused(&["io"]), "true\n");
+    assert_eq!(has_refused(&[]), "false\n");
+}
+
 #[test]
 fn what_waits_to_be_accepted_has_a_bound() {
     let script = "local ok, l = tcp.listen('127.0.0.1', 0, 4)

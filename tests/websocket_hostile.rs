@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{node_lua, run};
+use support::{Folder, node_lua, run};
 
 /// Lines of 16 KiB, as many as take half a minute where time grows with the square of their length.
 #[test]
@@ -130,4 +130,44 @@ fn what_costs_much_is_done_a_part_at_a_time() {
     let kinds = "pings pongs parts letters blocks ascii letter client";
     let expected: String = kinds.split(' ').map(|kind| format!("{kind}\tshort\tlong\n")).collect();
     assert_eq!(done.stdout, expected, "{done}");
+}
+
+/// Packing a message takes its time, during which its context can be ended: nothing of it leaves.
+#[test]
+fn who_packs_a_long_message_can_be_ended() {
+    let folder = Folder::new();
+    let child = folder.write(
+        "child.lua",
+        "local _, data = context.recv(context.parent())
+         local _, url = context.recv(context.parent())
+         local _, ws = websocket.connect(url, { deflate = true })
+         ws:send('first')
+         context.recv(context.parent())
+         ws:send(data, 'binary')",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local child, came, reason = ..., nil, nil
+         local function tell()
+           if came == nil or not reason then return end
+           print(came, reason)
+           os.exit(0)
+         end
+         local h = context.create { file = child, turn_limit = 0.05 }
+         context.monitor(h, function(_, why) reason = why tell() end)
+         local _, server = http.serve('127.0.0.1', 0, function(req, res)
+           local _, ws = websocket.accept(req, res, { deflate = true, max_message = 2 ^ 30 })
+           ws:recv()
+           context.send(h, 'go')
+           came = ws:recv()
+           tell()
+         end)
+         local noise = {}
+         for i = 1, 2 ^ 20 do noise[i] = string.char(math.random(0, 255)) end
+         local data = buffer.new(table.concat(noise):rep(48))
+         context.send(h, data)
+         context.send(h, 'ws://127.0.0.1:' .. server:port())",
+    );
+    let done = run(node_lua().args([main, child]));
+    assert_eq!(done.stdout, "false\ttime\n", "{done}");
 }

@@ -64,6 +64,8 @@ pub enum FrameError {
         /// The first byte that is none, counted from 0.
         at: usize,
     },
+    /// Who writes it ends before it is made.
+    Over,
 }
 
 impl FrameError {
@@ -83,6 +85,7 @@ impl fmt::Display for FrameError {
                 write!(f, "frame of {length} bytes exceeds head max {max}")
             }
             FrameError::Impossible => f.write_str("a head that cannot be"),
+            FrameError::Over => f.write_str("the context ends"),
             FrameError::TooShort { length, min } => {
                 write!(f, "frame of {length} bytes is less than head adjust {min}")
             }

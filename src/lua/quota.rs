@@ -1,6 +1,7 @@
-//! How many of a context's uncaught errors are logged, and how much of what a confined script logs.
-//! What a confined context creates shares with it what it has.
+//! How many of a context's uncaught errors are logged, how much of what a confined script logs, and
+//! how many names are looked up. What a confined context creates shares with it what it has.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::logging::Throttle;
@@ -14,7 +15,14 @@ const ERROR_BYTES_MAX: usize = 1 << 20;
 const LINES_MAX: u32 = 10_000;
 pub(super) const LINE_BYTES_MAX: usize = 4 << 20;
 
-/// Made when something is logged, or shared: most contexts never fail.
+/// Names that may be looked up at a time: by one context, and in all.
+pub(super) const LOOKUPS_MAX: usize = 256;
+pub(super) const ALL_LOOKUPS_MAX: usize = 4096;
+
+/// Those under way.
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Made when something is counted, or shared: most contexts never fail.
 #[derive(Debug, Default)]
 pub struct Quota(Option<Arc<Shared>>);
 
@@ -25,6 +33,19 @@ struct Shared {
     owner: Weak<Context>,
     errors: Mutex<Throttle>,
     lines: Mutex<Throttle>,
+    lookups: AtomicUsize,
+}
+
+/// A name that is looked up. It counts until this is dropped: the system goes on with it, and takes
+/// a thread and a socket for it, whatever has become of the context that has asked.
+pub(super) struct Lookup(Arc<Shared>);
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        // Relaxed: counts, nothing else.
+        self.0.lookups.fetch_sub(1, Ordering::Relaxed);
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -42,6 +63,7 @@ impl Quota {
                 owner: Arc::downgrade(context),
                 errors: Mutex::new(Throttle::new("errors", ERRORS_MAX, ERROR_BYTES_MAX)),
                 lines: Mutex::new(Throttle::new("entries", LINES_MAX, LINE_BYTES_MAX)),
+                lookups: AtomicUsize::new(0),
             })
         })
     }
@@ -49,6 +71,24 @@ impl Quota {
     /// For what a confined context creates: one that counts together with its own.
     pub(super) fn share(&mut self, context: &Arc<Context>) -> Quota {
         Quota(Some(Arc::clone(self.shared(context))))
+    }
+
+    /// Counts one more name that is looked up; nothing if there are too many.
+    pub(super) fn begin_lookup(&mut self, context: &Arc<Context>) -> Option<Lookup> {
+        let shared = self.shared(context);
+        let take = |count: &AtomicUsize, max| {
+            let more = |count: usize| (count < max).then(|| count + 1);
+            // Relaxed: counts, nothing else.
+            count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        };
+        if !take(&shared.lookups, LOOKUPS_MAX) {
+            return None;
+        }
+        if !take(&LOOKUPS, ALL_LOOKUPS_MAX) {
+            shared.lookups.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Lookup(Arc::clone(shared)))
     }
 
     /// Whether an error of this many bytes is logged; it is counted otherwise.

@@ -6,12 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mlua::ffi;
 
 use super::native::push_failure;
+use super::quota::{ALL_LOOKUPS_MAX, LOOKUPS_MAX};
 use super::sockets::Socket;
 use crate::error::Code;
 use crate::logging::Seldom;
@@ -154,17 +155,10 @@ fn listen(lua: Stack<'_>) -> c_int {
 const NAME_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
 
-/// Lookups that one context, and all together, may have under way.
-const LOOKUPS_MAX: usize = 256;
-const ALL_LOOKUPS_MAX: usize = 4096;
-
-/// Those under way.
-static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
-
-/// Looks a name up off the workers; the outcome comes as an event under `token`.
 /// Limits the warnings about refused lookups.
 static LOOKUPS_REFUSED: Seldom = Seldom::new();
 
+/// Looks a name up off the workers; the outcome comes as an event under `token`.
 fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) {
     // What cannot be is not asked for: resolvers would be sent something else.
     let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_possible(name)) else {
@@ -172,11 +166,12 @@ fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) 
         return host.turn.notices.fail(token, Code::NAME_NOT_RESOLVED);
     };
     let name = name.to_owned();
-    // Relaxed, everywhere: counts, nothing else.
+    // Relaxed: only the thread that runs the context writes it.
     let own = &host.context.metrics().lookups;
     let count = own.load(Ordering::Relaxed);
-    let more = |all: usize| (all < ALL_LOOKUPS_MAX && count < LOOKUPS_MAX).then(|| all + 1);
-    if LOOKUPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+    let may_be_more = count < LOOKUPS_MAX;
+    let begun = may_be_more.then(|| host.quota.begin_lookup(&host.context)).flatten();
+    let Some(lookup) = begun else {
         host.sockets.cancel_connect(token);
         if LOOKUPS_REFUSED.is_due() {
             log::warn!(
@@ -186,18 +181,19 @@ fn look_up(host: &mut Host, token: u64, name: &[u8], port: u16, only_ip6: bool) 
             );
         }
         return host.turn.notices.fail(token, Code::LOOKUPS_FULL);
-    }
+    };
     own.store(count + 1, Ordering::Relaxed);
     let context = Arc::clone(&host.context);
     rt::spawn(async move {
-        let result = match rt::resolve(name, port).await {
+        let asker = Arc::clone(&context);
+        let result = match rt::resolve(name, port, move || !asker.is_closed()).await {
             Ok(mut addresses) => {
                 addresses.retain(|address| !only_ip6 || address.is_ipv6());
                 if addresses.is_empty() { Err(Code::NAME_NOT_RESOLVED) } else { Ok(addresses) }
             }
             Err(_) => Err(look_up_failure()),
         };
-        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+        drop(lookup);
         // A context that has ended does not wait any more.
         let _ = context.deliver(Event::Resolved { token, result });
     });

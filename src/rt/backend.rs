@@ -65,12 +65,19 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     if is_on() { sim::spawn(future) } else { runtime::spawn(future) }
 }
 
-/// Resolves `host` off the calling thread.
+/// Resolves `host` off the calling thread, if it is still wanted when it is its turn.
 ///
 /// # Errors
 /// Whatever the system's resolver reports; an empty answer is an error too.
-pub async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if is_on() { sim::resolve(&host, port).await } else { os::resolve::resolve(host, port).await }
+pub async fn resolve(
+    host: String,
+    port: u16,
+    is_wanted: impl Fn() -> bool + Send + 'static,
+) -> io::Result<Vec<SocketAddr>> {
+    match is_on() {
+        true => sim::resolve(&host, port).await,
+        false => os::resolve::resolve(host, port, is_wanted).await,
+    }
 }
 
 /// Waits for `duration`.

@@ -440,7 +440,7 @@ impl Context {
     }
 
     /// Whether it refuses everything, and is about to be gone.
-    pub(super) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.inbox().closed
     }
 

@@ -201,6 +201,16 @@ test("pack formats", function()
     same(b:length(), 6, "nothing written after an error")
     same(buffer.packsize("c2147483647"), 2147483647)
     raises("exceeds the limit of 2147483647", buffer.packsize, "c2147483647c2147483647")
+    -- Each byte of a format takes its time.
+    same(buffer.packsize(("x"):rep(65536)), 65536)
+    for _, f in ipairs { buffer.packsize, buffer.pack, b.pack, b.unpack } do
+        local text = "format of at most 65536 bytes expected, got string"
+        if f == b.unpack then
+            raises(text, f, b, (" "):rep(65537))
+        else
+            raises(text, f, (" "):rep(65537))
+        end
+    end
 end)
 
 test("unpack", function()

@@ -89,7 +89,7 @@ fn round_trip(from: Role, to: Role, may_pack: bool, mut choices: Choices<'_>) {
             _ => (Form::Pong, Event::Pong(body.clone())),
         };
         let key = [kind, len as u8, 3, 200];
-        match writer.with_form(form).frame(&body, None, key) {
+        match writer.with_form(form).frame(&body, None, key, || false) {
             Ok(frame) => {
                 stream.extend_from_slice(frame.head());
                 let start = stream.len();

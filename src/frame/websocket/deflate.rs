@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use bytes::{Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::Violation;
+use super::{NoFrame, Violation};
 
 /// What every compressed message ends with, and none is sent with.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
@@ -15,7 +15,7 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 const ROOM: usize = 4;
 const ROOM_MIN: usize = 512;
 
-/// What is unpacked, and made room for, at once.
+/// What is packed, or unpacked and made room for, at once.
 const PART_BYTES: usize = 64 * 1024;
 
 /// About what the state of zlib takes.
@@ -150,26 +150,35 @@ impl Unpacking {
 /// Packs a message, and the next ones likewise if they are the same; nothing for windows that are
 /// too small. All are packed, also those that do not become shorter: there are peers that take no
 /// others (kosoku's cases of Autobahn do).
-pub(super) fn pack(body: &[u8], shared: Option<&Bytes>, window: u8) -> Option<Bytes> {
+///
+/// # Errors
+/// `is_over` says, between two parts, that nobody wants it any more.
+pub(super) fn pack(
+    body: &[u8],
+    shared: Option<&Bytes>,
+    window: u8,
+    is_over: fn() -> bool,
+) -> Result<Option<Bytes>, NoFrame> {
     if window < WINDOW_BITS_MIN {
-        return None;
+        return Ok(None);
     }
     let known = LAST.with_borrow(|last| {
         let last = last.as_ref().filter(|last| last.window == window)?;
         let is_same = std::ptr::eq(&*last.body, body) || *last.body == *body;
         is_same.then(|| last.packed.clone())
     });
-    Some(known.unwrap_or_else(|| {
-        let packed = Bytes::from(pack_anew(body, window));
-        let copy = || (body.len() <= KEPT_MAX).then(|| Bytes::copy_from_slice(body));
-        if let Some(body) = shared.cloned().or_else(copy) {
-            LAST.set(Some(Last { window, body, packed: packed.clone() }));
-        }
-        packed
-    }))
+    if known.is_some() {
+        return Ok(known);
+    }
+    let packed = Bytes::from(pack_anew(body, window, is_over)?);
+    let copy = || (body.len() <= KEPT_MAX).then(|| Bytes::copy_from_slice(body));
+    if let Some(body) = shared.cloned().or_else(copy) {
+        LAST.set(Some(Last { window, body, packed: packed.clone() }));
+    }
+    Ok(Some(packed))
 }
 
-fn pack_anew(body: &[u8], window: u8) -> Vec<u8> {
+fn pack_anew(body: &[u8], window: u8, is_over: fn() -> bool) -> Result<Vec<u8>, NoFrame> {
     let mut room = SPARE.take();
     PACK.with_borrow_mut(|state| {
         let (_, state) = match state {
@@ -183,26 +192,39 @@ fn pack_anew(body: &[u8], window: u8) -> Vec<u8> {
             }
         };
         room.clear();
+        let mut end = 0;
         loop {
-            let input = &body[state.total_in() as usize..];
-            // No more than it takes: of what is long, twice as much is a lot.
-            room.reserve_exact(input.len() / 2 + 64);
+            let done = state.total_in() as usize;
+            if done == end {
+                if done > 0 && is_over() {
+                    return Err(NoFrame::Over);
+                }
+                end = body.len().min(done + PART_BYTES);
+            }
+            if room.len() == room.capacity() {
+                // No more than it takes: of what is long, twice as much is a lot.
+                room.reserve_exact((body.len() - done) / 2 + 64);
+            }
+            let flush = match end == body.len() {
+                true => FlushCompress::Sync,
+                false => FlushCompress::None,
+            };
             // Only what was given wrongly fails.
-            let _ = state.compress_vec(input, &mut room, FlushCompress::Sync);
+            let _ = state.compress_vec(&body[done..end], &mut room, flush);
             if state.total_in() as usize == body.len() && room.len() < room.capacity() {
-                break;
+                return Ok(());
             }
         }
-    });
+    })?;
     let end = room.strip_suffix(&TAIL).map_or(room.len(), <[u8]>::len);
     if room.capacity() > SPARE_BYTES {
         room.truncate(end);
         room.shrink_to_fit();
-        return room;
+        return Ok(room);
     }
     let packed = room[..end].to_vec();
     SPARE.set(room);
-    packed
+    Ok(packed)
 }
 
 /// Forgets what was packed last.

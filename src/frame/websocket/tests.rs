@@ -7,7 +7,7 @@ use super::*;
 
 /// The bytes that `writer` sends for a message.
 fn bytes(writer: &Writer, body: &[u8], key: [u8; 4]) -> Vec<u8> {
-    let frame = writer.frame(body, None, key).unwrap();
+    let frame = writer.frame(body, None, key, || false).unwrap();
     let mut payload = frame.packed.as_deref().unwrap_or(body).to_vec();
     if let Some(key) = frame.mask {
         mask(key, 0, &mut payload);
@@ -71,7 +71,7 @@ fn heads_have_the_documented_bytes() {
         (65_535, &[0x82, 126, 0xff, 0xff]),
         (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
     ] {
-        assert_eq!(server.frame(&vec![0; length], None, [0; 4]).unwrap().head(), head);
+        assert_eq!(server.frame(&vec![0; length], None, [0; 4], || false).unwrap().head(), head);
     }
     // RFC 6455, 5.7.
     let client = Writer::new(Role::Client, Kind::Text, None);
@@ -202,7 +202,8 @@ fn packed_messages_are_unpacked_up_to_the_limit() {
 fn a_message_for_many_is_packed_once() {
     let writer = Writer::new(Role::Server, Kind::Text, Some(15));
     let body = "to all ".repeat(100);
-    let packed = |body: &str| writer.frame(body.as_bytes(), None, [0; 4]).unwrap().packed.unwrap();
+    let packed =
+        |body: &str| writer.frame(body.as_bytes(), None, [0; 4], || false).unwrap().packed.unwrap();
     let first = packed(&body);
     assert_eq!(packed(&body.clone()).as_ptr(), first.as_ptr());
     assert_ne!(packed(&"to few ".repeat(100)), first);
@@ -220,12 +221,33 @@ fn a_long_message_of_a_client_is_held_once() {
         (number >> 24) as u8
     });
     let body = bytes::Bytes::from(noise.collect::<Vec<u8>>());
-    let packed = writer.frame(&body, Some(&body), [0; 4]).unwrap().packed.unwrap();
+    let packed = writer.frame(&body, Some(&body), [0; 4], || false).unwrap().packed.unwrap();
     assert!(packed.len() > body.len() && packed.is_unique());
     let stream = bytes(&writer, &body, [1, 2, 3, 4]);
     let mut reader = Reader::new(Role::Server, true, 2 * body.len());
     let event = reader.read(&mut &*stream).unwrap();
     assert!(matches!(event, Some(Event::Message(Kind::Binary, came)) if came == body));
+}
+
+/// Who ends meanwhile is not waited for, and what was packed so far is nobody's.
+#[test]
+fn packing_ends_between_two_parts() {
+    thread_local! {
+        static LEFT: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    }
+    let is_over = || LEFT.replace(LEFT.get().saturating_sub(1)) == 0;
+    let writer = Writer::new(Role::Server, Kind::Binary, Some(15));
+    let body = b"some of much, ".repeat(100_000);
+    for parts in [0, 1, 10] {
+        LEFT.set(parts);
+        assert_eq!(writer.frame(&body, None, [0; 4], is_over).err(), Some(NoFrame::Over));
+    }
+    // What is short is packed as a whole.
+    LEFT.set(0);
+    assert!(writer.frame(&body[..60_000], None, [0; 4], is_over).is_ok());
+    let stream = bytes(&writer, &body, [0; 4]);
+    let event = Reader::new(Role::Client, true, body.len()).read(&mut &*stream).unwrap();
+    assert_eq!(event, Some(Event::Message(Kind::Binary, body[..].into())));
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub enum NoFrame {
         /// Bytes of the body.
         length: usize,
     },
+    /// Nobody wants it any more, before it is packed.
+    Over,
 }
 
 /// A frame to send: the head, then the payload, which is the body unless it was packed; masked, if
@@ -62,8 +64,8 @@ impl Frame {
 /// use node_lua::frame::websocket::{Kind, Role, Writer};
 ///
 /// let writer = Writer::new(Role::Server, Kind::Text, None);
-/// assert_eq!(writer.frame(b"hello", None, [0; 4]).unwrap().head(), [0x81, 5]);
-/// assert!(writer.frame(b"\xff", None, [0; 4]).is_err());
+/// assert_eq!(writer.frame(b"hello", None, [0; 4], || false).unwrap().head(), [0x81, 5]);
+/// assert!(writer.frame(b"\xff", None, [0; 4], || false).is_err());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Writer {
@@ -93,15 +95,16 @@ impl Writer {
     }
 
     /// The frame for `body`, which is `shared` if it can be referred to; `key` masks it if it is to
-    /// be masked.
+    /// be masked. What is long is packed in parts, between which `is_over` is asked.
     ///
     /// # Errors
-    /// A text that is no UTF-8, or a control frame that is too long.
+    /// A text that is no UTF-8, or a control frame that is too long; or it is over.
     pub fn frame(
         &self,
         body: &[u8],
         shared: Option<&Bytes>,
         key: [u8; 4],
+        is_over: fn() -> bool,
     ) -> Result<Frame, NoFrame> {
         let (opcode, kind) = match self.form {
             Form::Usual => (opcode_of(self.kind), Some(self.kind)),
@@ -123,10 +126,10 @@ impl Writer {
         }
         // What is to be masked should be nobody else's.
         let shared = shared.filter(|_| !self.is_client());
-        let packed = self
-            .window
-            .filter(|_| kind.is_some())
-            .and_then(|window| deflate::pack(body, shared, window));
+        let packed = match self.window.filter(|_| kind.is_some()) {
+            Some(window) => deflate::pack(body, shared, window, is_over)?,
+            None => None,
+        };
         let mask = self.is_client().then_some(key);
         let length = packed.as_ref().map_or(body.len(), Bytes::len) as u64;
         let head = Head { is_last: true, is_packed: packed.is_some(), opcode, mask, length };

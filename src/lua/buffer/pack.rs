@@ -22,6 +22,9 @@ use crate::vm::stack::Stack;
 /// Integers up to here are exact as Lua numbers.
 const EXACT_MAX: u128 = 1 << 53;
 
+/// No format that anybody needs has more bytes: each is looked at in a call that nothing ends.
+const FORMAT_BYTES_MAX: usize = 1 << 16;
+
 /// An integer as given: its value, whatever its type was.
 type Wide = i128;
 /// Bytes of an integer that the first walk leaves as a string, least significant first.
@@ -33,7 +36,7 @@ pub(super) fn pack(lua: Stack<'_>) -> c_int {
     if first == 2 && !lua.check_buffer(1).is_live() {
         return Fault::Released.raise(lua);
     }
-    let Some(format) = lua.text(first) else { return lua.type_error(first, "string") };
+    let Some(format) = format_at(lua, first) else { return 0 };
     let size = measure(lua, first, format);
     let target = if first == 2 {
         if let Err(fault) = reserve(lua, 1, size) {
@@ -230,7 +233,7 @@ fn to_integer(lua: Stack<'_>, index: c_int) -> Option<Wide> {
 /// `unpack(buffer, format[, position])`: the values, then the position behind them
 pub(super) fn unpack(lua: Stack<'_>) -> c_int {
     lua.check_buffer(1);
-    let Some(format) = lua.text(2) else { return lua.type_error(2, "string") };
+    let Some(format) = format_at(lua, 2) else { return 0 };
     let buffer = lua.check_buffer(1);
     if !buffer.is_live() {
         return Fault::Released.raise(lua);
@@ -348,7 +351,7 @@ pub(super) fn packsize(lua: Stack<'_>) -> c_int {
     if first == 2 {
         lua.check_buffer(1);
     }
-    let Some(format) = lua.text(first) else { return lua.type_error(first, "string") };
+    let Some(format) = format_at(lua, first) else { return 0 };
     let mut options = Options::new(format);
     let mut size = 0usize;
     while let Some(step) = next(lua, first, &mut options, size) {
@@ -369,6 +372,19 @@ pub(super) fn packsize(lua: Stack<'_>) -> c_int {
         }
     }
     lua.return_number(size as f64)
+}
+
+/// The format at `index`; raises if it is none.
+fn format_at<'a>(lua: Stack<'a>, index: c_int) -> Option<&'a [u8]> {
+    let format = lua.text(index);
+    if format.is_none_or(|format| format.len() > FORMAT_BYTES_MAX) {
+        let expected = match format {
+            None => "string".to_owned(),
+            Some(_) => format!("format of at most {FORMAT_BYTES_MAX} bytes"),
+        };
+        lua.type_error(index, &expected);
+    }
+    format
 }
 
 /// The next item of the format at `index`. Raises if the format is wrong.

@@ -9,6 +9,7 @@ use crate::buf::Piece;
 use crate::frame::websocket::{CONTROL_BYTES_MAX, NoFrame, Writer, mask};
 use crate::frame::{FrameError, Head};
 use crate::rt;
+use crate::sched::is_interrupted;
 
 thread_local! {
     /// Masks that this thread has given out.
@@ -41,12 +42,14 @@ impl WriteBatch {
             Body::Lost => return Ok(()),
         };
         let key = if writer.is_client() { next_mask() } else { [0; 4] };
-        let frame = writer.frame(bytes, shared, key).map_err(|error| match error {
-            NoFrame::NoText { at } => FrameError::NoText { at },
-            NoFrame::TooLong { length } => {
-                FrameError::TooLong { length: length as u64, max: CONTROL_BYTES_MAX as u32 }
-            }
-        })?;
+        let frame =
+            writer.frame(bytes, shared, key, is_interrupted).map_err(|error| match error {
+                NoFrame::Over => FrameError::Over,
+                NoFrame::NoText { at } => FrameError::NoText { at },
+                NoFrame::TooLong { length } => {
+                    FrameError::TooLong { length: length as u64, max: CONTROL_BYTES_MAX as u32 }
+                }
+            })?;
         // Room for all of it at once.
         let length = frame.packed.as_ref().map_or(bytes.len(), Bytes::len);
         let room = frame.head().len() + 2 * Head::BYTES_MAX + length;
