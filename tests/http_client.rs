@@ -435,3 +435,47 @@ fn what_may_not_be_in_a_path_is_encoded() {
         "a%20b%22%0D%0AX:%20y[]%41%E4",
     );
 }
+
+#[test]
+fn client_and_server_in_a_simulation_repeat_from_its_seed() {
+    let script = "
+        local _, server = http.serve('127.0.0.1', 8080, { head_timeout = 2 }, function(req, res)
+            for chunk in req.chunks do res:write(chunk) timer.sleep(0.001) end
+            res:finish('.' .. timer.now())
+        end)
+        local left = 5
+        for i = 1, left do
+            context.run(function()
+                local sock = context.check(tcp.connect('127.0.0.1', 8080))
+                if i == 5 then
+                    sock:write('GET /half')
+                else
+                    sock:write('POST / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n' ..
+                        'Transfer-Encoding: chunked\\r\\n\\r\\n3\\r\\na' .. i .. 'b\\r\\n')
+                    timer.sleep(0.01)
+                    sock:write('1\\r\\nc\\r\\n0\\r\\n\\r\\n')
+                end
+                local ok, data = sock:read()
+                while ok do
+                    print(i, timer.now(), (tostring(data):gsub('\\r', '')))
+                    ok, data = sock:read()
+                end
+                left = left - 1
+                if left == 0 then print(timer.now(), server:close()) end
+            end)
+        end";
+    let simulate =
+        |seed: &str| run(node_lua().args(["--simulate", seed, "-e", script])).succeeded();
+    let first = simulate("7");
+    assert!(first.stdout.contains("408 Request Timeout"), "{first}");
+    assert!(first.stdout.contains("date: "), "{first}");
+    assert_eq!(first.stdout.matches("200 OK").count(), 4, "{first}");
+    for _ in 0..3 {
+        assert_eq!(simulate("7").stdout, first.stdout);
+    }
+    let mut varied = false;
+    for seed in ["8", "9", "10"] {
+        varied |= simulate(seed).stdout != first.stdout;
+    }
+    assert!(varied);
+}

@@ -54,7 +54,8 @@ impl UdpSocket {
         either!(Kind, &self.0, socket => socket.clear_read_ready());
     }
 
-    /// Receives up to [`os::DATAGRAMS_MAX`] datagrams into the first of `arrivals`; returns how many.
+    /// Receives up to [`os::DATAGRAMS_MAX`] datagrams into the first of `arrivals`; returns how
+    /// many.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the socket's error, which is then forgotten.

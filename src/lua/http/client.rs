@@ -53,7 +53,8 @@ const CALL_BYTES: usize = 4096;
 const BODY_BYTES: usize = 128 * 1024;
 
 /// native.http_client(key, is_http2): has HTTP spoken on a stream of the script's, whose key is
-/// that of the client from then on; `false, code, text` if it has ended; nothing if memory runs out.
+/// that of the client from then on; `false, code, text` if it has ended; nothing if memory runs
+/// out.
 pub(super) fn client(lua: Stack<'_>) -> c_int {
     let (key, is_http2) = (lua.key(1), lua.boolean(2));
     let Some(held) = hold(CONNECTION_BYTES) else {
