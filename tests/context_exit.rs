@@ -272,3 +272,44 @@ fn where_a_loop_was_is_told_of_the_context_that_was_in_it() {
     );
     assert_eq!(done.stdout, one.repeat(12));
 }
+
+/// All finalisers of a context that ends have some time together, however many there are.
+#[test]
+fn finalisers_that_do_not_end_are_interrupted_together() {
+    let folder = Folder::new();
+    let child = folder.write(
+        "child.lua",
+        "local function spin() while true do end end
+         local function make()
+           kept = {}
+           for i = 1, 100 do
+             kept[i] = newproxy(true)
+             getmetatable(kept[i]).__gc = make
+           end
+         end
+         local kinds = {
+           loop = { __gc = spin },
+           caught = { __gc = pcall, __call = spin },
+           more = { __gc = make },
+         }
+         local all = {}
+         for i = 1, 20000 do
+           all[i] = newproxy(true)
+           for name, value in pairs(kinds[...]) do getmetatable(all[i])[name] = value end
+         end
+         context.send(context.parent(), all[1] ~= nil)
+         context.recv(0)",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local file = ...
+         for _, kind in ipairs { 'loop', 'caught', 'more' } do
+           local h = context.create(file, kind)
+           context.recv(h)
+           context.destroy(h)
+           print(kind, context.wait(h, 60))
+         end",
+    );
+    let done = run(node_lua().env("RUST_LOG", "off").args([main, child])).succeeded();
+    assert_eq!(done.stdout, "loop\ttrue\t0\ncaught\ttrue\t0\nmore\ttrue\t0\n", "{done}");
+}

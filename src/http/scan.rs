@@ -199,11 +199,11 @@ impl Scan {
         loop {
             let refusal = if head.has_line { Refusal::LongHead } else { Refusal::LongLine };
             let left = self.head_max.saturating_sub(at);
-            let Some(line) = line_of(&bytes[at..], left, refusal)? else {
-                // Another protocol may have no lines at all.
-                let begins = head.has_line || bytes[at..].first().is_none_or(begins_line);
-                return if begins { Ok(0) } else { Err(Refusal::Bad) };
-            };
+            // Another protocol may have no lines at all.
+            if !head.has_line && bytes.get(at).is_some_and(|byte| !begins_line(*byte)) {
+                return Err(Refusal::Bad);
+            }
+            let Some(line) = line_of(&bytes[at..], left, refusal)? else { return Ok(0) };
             at += line.len() + 2;
             if !head.has_line {
                 // Lines that end nothing may come before it.
@@ -318,8 +318,8 @@ fn is_plain(line: &[u8]) -> bool {
 const FIRST_LINE: usize = "GET  HTTP/1.1".len();
 
 /// Whether the first line of a head may begin so.
-fn begins_line(byte: &u8) -> bool {
-    *byte == b'\r' || is_token(*byte)
+fn begins_line(byte: u8) -> bool {
+    byte == b'\r' || is_token(byte)
 }
 
 /// Whether that can be asked for: a path, a URL, or what the method alone has.

@@ -112,4 +112,6 @@ fn lengths_are_bounded_to_the_byte() {
     assert_refused(&body, Refusal::Bad);
     // Much that is no line is refused before it is one.
     assert_refused(&"G".repeat(1001), Refusal::LongLine);
+    // What no request begins with is none, however long.
+    assert_refused(&"(".repeat(1001), Refusal::Bad);
 }

@@ -7,8 +7,8 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::layout;
 use super::stack::TABLE;
+use super::{hook, layout};
 
 pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
     &[(c"is_finalising", is_finalising as lua_CFunction)];
@@ -42,6 +42,17 @@ pub unsafe fn call(raw: *mut lua_State) -> Option<c_int> {
             return None;
         }
         let top = ffi::lua_gettop(raw);
+        if hook::has_ended_finalisers(raw) {
+            // One of any number, each of which would go on until it is interrupted itself. What is
+            // in C may hold something that is not the VM's.
+            if ffi::lua_type(raw, top - 2) == ffi::LUA_TFUNCTION
+                && ffi::lua_iscfunction(raw, top - 2) == 0
+            {
+                ffi::lua_settop(raw, top - 3);
+                return Some(ffi::LUA_OK);
+            }
+            hook::arm_from_outside();
+        }
         ffi::lua_pushstring(raw, TABLE.as_ptr());
         ffi::lua_rawget(raw, ffi::LUA_REGISTRYINDEX);
         if ffi::lua_type(raw, -1) == ffi::LUA_TTABLE {

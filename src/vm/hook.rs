@@ -44,6 +44,37 @@ thread_local! {
     static IS_SETTING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether finalisers of a state that is being closed were interrupted: they had their time.
+///
+/// # Safety
+/// `raw` must be alive and used by this thread.
+pub(super) unsafe fn has_ended_finalisers(raw: *mut lua_State) -> bool {
+    // SAFETY: a live state of this thread's.
+    unsafe { account(raw).is_closing.get() && is_armed(raw) }
+}
+
+/// Whether the hook of a state is ours.
+///
+/// # Safety
+/// `raw` must be alive and used by this thread.
+unsafe fn is_armed(raw: *mut lua_State) -> bool {
+    // SAFETY: a live state of this thread's.
+    unsafe { ffi::lua_gethook(raw).is_some_and(|set| is_hook(set as usize)) }
+}
+
+/// A state is about to be closed: what has interrupted its turn is not to interrupt finalisers.
+///
+/// # Safety
+/// `raw` must be alive and used by this thread, and run nothing.
+pub(super) unsafe fn disarm(raw: *mut lua_State) {
+    // SAFETY: a live state of this thread's, between two calls.
+    unsafe {
+        if is_armed(raw) {
+            set_hook(raw, None, 0, 0);
+        }
+    }
+}
+
 /// Prepares what [`arm`] needs; to be called before any context runs.
 pub fn init() {
     crate::sched::set_interrupt(arm_from_outside);
@@ -228,7 +259,7 @@ impl Stack<'_> {
     pub fn look(self) {
         // SAFETY: the coroutine that has called; raising unwinds what is live in it.
         unsafe {
-            if ffi::lua_gethook(self.raw()).is_some_and(|set| is_hook(set as usize)) {
+            if is_armed(self.raw()) {
                 hook(self.raw(), std::ptr::null_mut());
             }
         }

@@ -53,6 +53,8 @@ pub struct Account {
     /// collection worth while before that.
     threshold_bytes: Cell<usize>,
     exceeded: Cell<bool>,
+    /// Nothing but finalisers runs any more.
+    pub(super) is_closing: Cell<bool>,
     /// Bytes held, and wanted, when the limit was first exceeded.
     wanted_bytes: Cell<usize>,
     /// About how many bytes the VM holds after a collection.
@@ -255,6 +257,16 @@ impl Account {
         self.on_collected();
     }
 
+    /// Finalisers get what there is, and so much more that they can do their work: they are no way
+    /// to more memory than the context may have.
+    fn begin_closing(&self) {
+        self.is_closing.set(true);
+        self.exceeded.set(false);
+        if let Some(limit) = self.limit() {
+            self.set_limit(limit.max(self.held()).saturating_add(END_BYTES));
+        }
+    }
+
     /// What the VM's memory takes beside what is in use counts with what the context holds
     /// elsewhere, of which `limit` bytes are allowed in all.
     pub(crate) fn count_waste(&self, held: Held, limit: usize) {
@@ -353,6 +365,7 @@ impl State {
             limit_bytes: Cell::new(usize::MAX),
             threshold_bytes: Cell::new(usize::MAX),
             exceeded: Cell::new(false),
+            is_closing: Cell::new(false),
             wanted_bytes: Cell::new(0),
             low_bytes: Cell::new(usize::MAX),
             pause: Cell::new(PAUSE_MIN),
@@ -433,10 +446,11 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         STATES.fetch_sub(1, Ordering::Relaxed);
-        self.account().set_limit(0);
+        self.account().begin_closing();
         super::foreign_signals::forget(self);
         // SAFETY: the state is owned and not running: whoever runs it borrows `self`.
         unsafe {
+            hook::disarm(self.raw.as_ptr());
             profiler::forget(self.raw.as_ptr());
             ffi::lua_close(self.raw.as_ptr());
         }
