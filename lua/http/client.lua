@@ -258,6 +258,48 @@ end
 -- Methods that may be tried again when a connection that was kept turns out to be closed.
 local AGAIN = { GET = true, HEAD = true, OPTIONS = true, PUT = true, DELETE = true, TRACE = true }
 
+-- What is asked for, as the peer is to read it, and the headers. `proxy` reads them if there is one
+-- and no TLS.
+local function head_of(target, ask, is_http2, proxy)
+    local where, headers = target.target, {}
+    for field, value in next, ask.headers do
+        headers[field] = value
+    end
+    if is_http2 then
+        where = "https://" .. target.authority .. where
+    else
+        if not ask.has.host then headers.host = target.authority end
+        if proxy then
+            where = "http://" .. target.authority .. where
+            if proxy.user then headers["proxy-authorization"] = credentials(proxy.user) end
+        end
+    end
+    if target.user and not ask.has.authorization then
+        headers.authorization = credentials(target.user)
+    end
+    return where, headers
+end
+
+-- The status and the version of a response; or false, a code and a text.
+local function wait_for_response(id, deadline)
+    while true do
+        local token = register()
+        local status, version, text = native.http_response(id, token)
+        if status ~= nil then
+            cancel(token)
+            return status, version, text
+        end
+        local left = left_until(deadline)
+        if not left then
+            cancel(token)
+            return false, TIMEOUT
+        end
+        set_timeout(token, left)
+        local ok, code = suspend()
+        if not ok then return false, code end
+    end
+end
+
 -- One request, without redirects: a response; or nothing, a code and a text.
 local function send_once(target, ask, deadline)
     local proxy = ask.proxy
@@ -279,23 +321,7 @@ local function send_once(target, ask, deadline)
             if not connection then return nil, code, text end
             pool.open(connection, tls, name)
         end
-        local where = target.target
-        local headers = {}
-        for field, value in next, ask.headers do
-            headers[field] = value
-        end
-        if connection.is_http2 then
-            where = "https://" .. target.authority .. where
-        else
-            if not ask.has.host then headers.host = target.authority end
-            if proxy and not tls then
-                where = "http://" .. target.authority .. where
-                if proxy.user then headers["proxy-authorization"] = credentials(proxy.user) end
-            end
-        end
-        if target.user and not ask.has.authorization then
-            headers.authorization = credentials(target.user)
-        end
+        local where, headers = head_of(target, ask, connection.is_http2, not tls and proxy)
         local body = not is_streamed and ask.body or nil
         local trailers, sending = ask.trailers, { part = "body" }
         local anchor, id, why = native.http_send(
@@ -317,25 +343,7 @@ local function send_once(target, ask, deadline)
             code, text = id, why
         else
             if is_streamed then send_body(id, ask, sending) end
-            repeat
-                local token = register()
-                status, version, text = native.http_response(id, token)
-                if status ~= nil then
-                    cancel(token)
-                else
-                    local left = left_until(deadline)
-                    if not left then
-                        cancel(token)
-                        status, version = false, TIMEOUT
-                    else
-                        set_timeout(token, left)
-                        local ok, what = suspend()
-                        if not ok then
-                            status, version = false, what
-                        end
-                    end
-                end
-            until status ~= nil
+            status, version, text = wait_for_response(id, deadline)
             code = version
         end
         if status then

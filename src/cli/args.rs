@@ -216,24 +216,7 @@ pub fn parse(
 ) -> Result<Command, UsageError> {
     let words: Vec<OsString> = arguments.into_iter().collect();
     let mut parser = lexopt::Parser::from_args(words.iter().cloned());
-    let mut run = Run {
-        steps: Vec::new(),
-        main: Main::Nothing,
-        arguments: Vec::new(),
-        before: Vec::new(),
-        is_interactive: false,
-        tells_version: false,
-        heeds_environment: true,
-        workers: None,
-        mailbox_max: None,
-        memory_limit: None,
-        turn_limit: None,
-        exits_with_main: false,
-        grace: Some(GRACE),
-        cluster: None,
-        node: None,
-        simulation: None,
-    };
+    let mut run = Run::default();
     let (mut servers, mut cluster) = (None, Cluster::default());
     let (mut seeds, mut simulated) = (None, Simulated::default());
     while let Some(argument) = parser.next()? {
@@ -253,13 +236,7 @@ pub fn parse(
                 if !run.steps.is_empty() || run.is_interactive || run.tells_version {
                     return Err("-b does not go together with -e, -l, -j, -O, -i and -v".into());
                 }
-                let attached = parser.optional_value().map(|rest| {
-                    let mut word = OsString::from("-");
-                    word.push(rest);
-                    word
-                });
-                let words = attached.into_iter().chain(parser.raw_args()?).collect();
-                run.steps.push(Step::Bytecode(words));
+                run.steps.push(bytecode(&mut parser)?);
                 break;
             }
             Long("workers") => {
@@ -309,17 +286,58 @@ pub fn parse(
         }
     }
     run.simulation = simulated.with(seeds, &run)?;
-    if servers.is_none() && cluster != Cluster::default() {
-        return Err("--cluster-creds, -ca, -cert and -key need --cluster".into());
-    }
-    if cluster.key.is_some() && cluster.certificates.is_none() {
-        return Err("--cluster-key needs --cluster-cert".into());
-    }
-    run.cluster = servers.map(|servers| Cluster { servers, ..cluster });
+    run.cluster = cluster.with(servers)?;
     if run.cluster.is_some() && run.simulation.is_some() {
         return Err("--simulate and --cluster exclude each other".into());
     }
     Ok(Command::Run(Box::new(run)))
+}
+
+/// `-b` with all that follows: what is attached to it is an option of its own.
+fn bytecode(parser: &mut lexopt::Parser) -> Result<Step, UsageError> {
+    let attached = parser.optional_value().map(|rest| {
+        let mut word = OsString::from("-");
+        word.push(rest);
+        word
+    });
+    Ok(Step::Bytecode(attached.into_iter().chain(parser.raw_args()?).collect()))
+}
+
+impl Default for Run {
+    /// Without any option.
+    fn default() -> Run {
+        Run {
+            steps: Vec::new(),
+            main: Main::Nothing,
+            arguments: Vec::new(),
+            before: Vec::new(),
+            is_interactive: false,
+            tells_version: false,
+            heeds_environment: true,
+            workers: None,
+            mailbox_max: None,
+            memory_limit: None,
+            turn_limit: None,
+            exits_with_main: false,
+            grace: Some(GRACE),
+            cluster: None,
+            node: None,
+            simulation: None,
+        }
+    }
+}
+
+impl Cluster {
+    /// The cluster of these servers; nothing if there are none.
+    fn with(self, servers: Option<String>) -> Result<Option<Cluster>, UsageError> {
+        if servers.is_none() && self != Cluster::default() {
+            return Err("--cluster-creds, -ca, -cert and -key need --cluster".into());
+        }
+        if self.key.is_some() && self.certificates.is_none() {
+            return Err("--cluster-key needs --cluster-cert".into());
+        }
+        Ok(servers.map(|servers| Cluster { servers, ..self }))
+    }
 }
 
 impl Step {

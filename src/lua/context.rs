@@ -16,7 +16,7 @@ use super::quota::Quota;
 use crate::error::Code;
 use crate::logging::bounded;
 use crate::lua::host;
-use crate::message::{Id, Value};
+use crate::message::{Held, Id, Value};
 use crate::sched::{Context, End, Limits, Scheduler};
 use crate::vm::convert;
 use crate::vm::stack::{Stack, function};
@@ -160,6 +160,45 @@ const NO_ROOM: &[u8] = b"no memory for its arguments: what those that were creat
     started take, and what this context has sent and written and what waits, is limited by its \
     option memory";
 
+/// What a new context is given: texts and arguments, and what counts them until it starts, if its
+/// creator has a memory limit.
+struct Given {
+    texts: [Vec<u8>; 3],
+    arguments: Vec<Value>,
+    held: Option<Held>,
+}
+
+impl Given {
+    /// Copies it from the stack. Each part counts before the next is copied.
+    ///
+    /// # Errors
+    /// Pushes `nil, message`, and returns how many these are.
+    fn take(lua: Stack<'_>) -> Result<Given, c_int> {
+        let mut held = host::with(|host| host.context.allowance().map(|all| all.empty()));
+        let mut bytes = CHILD_BYTES;
+        let mut count = |more: usize| {
+            let Some(held) = &mut held else { return Ok(()) };
+            bytes = bytes.saturating_add(more);
+            if held.may_be(bytes) {
+                held.set(bytes);
+                return Ok(());
+            }
+            lua.push_nil();
+            lua.push_text(NO_ROOM);
+            Err(2)
+        };
+        let texts = [1, 2, 3].map(|index| lua.text(index).unwrap_or_default());
+        count(texts.iter().map(|text| text.len()).sum())?;
+        let mut arguments = Vec::new();
+        for index in 5..=lua.top() {
+            let value = take_value(lua, index, ("create", index - 3))?;
+            count(value.held_bytes().saturating_add(size_of::<Value>()))?;
+            arguments.push(value);
+        }
+        Ok(Given { texts: texts.map(<[u8]>::to_vec), arguments, held })
+    }
+}
+
 /// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an
 /// argument that cannot travel.
 fn create(lua: Stack<'_>) -> c_int {
@@ -169,43 +208,10 @@ fn create(lua: Stack<'_>) -> c_int {
         lua.push_text(b"too many arguments");
         return 2;
     }
-    let mut held = host::with(|host| host.context.allowance().map(|all| all.empty()));
-    // Each part counts before the next is copied.
-    let mut bytes = CHILD_BYTES;
-    let mut count = |more: usize| match &mut held {
-        None => true,
-        Some(held) => {
-            bytes = bytes.saturating_add(more);
-            let may_be = held.may_be(bytes);
-            if may_be {
-                held.set(bytes);
-            }
-            may_be
-        }
+    let Given { texts: [file, path, cpath], arguments, held } = match Given::take(lua) {
+        Ok(given) => given,
+        Err(results) => return results,
     };
-    let no_room = || {
-        lua.push_nil();
-        lua.push_text(NO_ROOM);
-        2
-    };
-    let texts = [1, 2, 3].map(|index| lua.text(index).unwrap_or_default());
-    if !count(texts.iter().map(|text| text.len()).sum()) {
-        return no_room();
-    }
-    let mut arguments = Vec::new();
-    for index in 5..=lua.top() {
-        match take_value(lua, index, ("create", index - 3)) {
-            Ok(value) if count(value.held_bytes().saturating_add(size_of::<Value>())) => {
-                arguments.push(value);
-            }
-            Ok(_) => {
-                drop(arguments);
-                return no_room();
-            }
-            Err(results) => return results,
-        }
-    }
-    let [file, path, cpath] = texts.map(<[u8]>::to_vec);
     let (file, paths) = (PathBuf::from(OsString::from_vec(file)), Some(Paths { path, cpath }));
     let created = host::with(|host| {
         let source = Source::File(file, host.folder.clone());
