@@ -138,23 +138,78 @@ fn npm_ws_serves() {
     }
 }
 
-#[test]
-fn the_cases_of_autobahn_pass() {
+/// The cases that do not measure speed, and how many they are.
+const CASES: &[&str] = &["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"];
+const CASES_PASS: &str = "247 cases passed";
+
+/// kosoku with these cases, which writes what it finds into a folder.
+fn kosoku(folder: &Folder, mode: &str, cases: impl IntoIterator<Item = String>) -> Option<Command> {
     let kosoku = tool("peers/bin/kosoku");
     if !kosoku.exists() && lacks("kosoku") {
-        return;
+        return None;
     }
+    // What it says may be on standard error.
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(&kosoku);
+    command.env("PYTHONUNBUFFERED", "1").current_dir(folder.path(""));
+    command.args(["-p", "4", "-o", "reports", "-m", mode]);
+    for case in cases {
+        command.args(["-i", &case]);
+    }
+    Some(command)
+}
+
+#[test]
+fn the_cases_of_autobahn_pass() {
     let folder = Folder::new();
-    // As the server: all but those that measure speed.
     let mut server = Server::start(["-e", ECHO]);
-    let mut command = Command::new(&kosoku);
-    command.args(["-p", "4", "-o", "reports"]).current_dir(folder.path(""));
-    for group in ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"] {
-        command.args(["-i", group]);
+    let address = format!("127.0.0.1:{}", server.port());
+    // Of deflate, three of each way to agree on it: all 216 take minutes.
+    let groups = (1..6).map(|group| format!("12.{group}"));
+    let groups = groups.chain((1..8).map(|group| format!("13.{group}")));
+    let deflated = groups.flat_map(|group| (1..4).map(move |size| format!("{group}.{size}")));
+    let plain: Vec<String> = CASES.iter().map(|&case| case.to_owned()).collect();
+    for (cases, passed) in [(plain, CASES_PASS), (deflated.collect(), "36 cases passed")] {
+        let Some(mut command) = kosoku(&folder, "fuzzingclient", cases) else { return };
+        let done = run_for(command.arg(&address), 5 * PATIENCE).succeeded();
+        assert!(done.stdout.contains(passed), "{done}");
     }
-    command.arg(format!("127.0.0.1:{}", server.port()));
-    let done = run_for(&mut command, 5 * PATIENCE).succeeded();
-    assert!(done.stdout.contains("247 cases passed"), "{done}");
+}
+
+/// The same with a client of ours, which sends back what comes.
+#[test]
+fn the_cases_of_autobahn_pass_the_other_way_round() {
+    let folder = Folder::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let cases = CASES.iter().map(|&case| case.to_owned());
+    let Some(mut command) = kosoku(&folder, "fuzzingserver", cases) else { return };
+    let mut server = Server::spawn(command.arg(&address));
+    assert!(server.line().contains("listening"));
+    let client = r#"
+        local function visit(address, path, is_case)
+          local options = { deflate = true, max_message = 2 ^ 26 }
+          local ws, last = context.check(websocket.connect("ws://" .. address .. path, options))
+          while true do
+            local ok, data, kind = ws:recv()
+            if not ok then return last end
+            last = data:tostring()
+            if is_case then ws:send(data, kind) end
+          end
+        end
+        local address = "ADDRESS"
+        for number = 1, tonumber(visit(address, "/getCaseCount")) do
+          visit(address, "/runCase?case=" .. number .. "&agent=node-lua", true)
+        end
+        visit(address, "/updateReports?agent=node-lua")"#;
+    let client = client.replace("ADDRESS", &address);
+    run_for(node_lua().args(["-e", &client]), 5 * PATIENCE).succeeded();
+    loop {
+        let line = server.line();
+        if line.contains("cases") && !line.contains("wrote") {
+            assert_eq!(line, CASES_PASS);
+            break;
+        }
+    }
 }
 
 #[cfg(feature = "http")]
