@@ -37,11 +37,12 @@ local server =
             return res:finish()
         end
         if req.path == "/ws" and websocket then
-            local ws = context.check(websocket.accept(req, res))
-            local ok, message, kind = ws:recv()
+            -- Whoever asks for no WebSocket has been told.
+            local ok, ws = websocket.accept(req, res)
             while ok do
-                ws:send(message, kind)
+                local message, kind
                 ok, message, kind = ws:recv()
+                if ok then ws:send(message, kind) end
             end
             return
         end

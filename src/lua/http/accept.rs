@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::sync::Arc;
 
+#[cfg(feature = "tls")]
 use mlua::ffi;
 
 use super::super::native::{nanoseconds, push_failure};
