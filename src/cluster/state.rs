@@ -55,6 +55,7 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     pub(super) name: String,
+    /// When it was last heard of, in nanoseconds of the monotonic clock.
     pub(super) heard: u64,
     /// What it was last told it did not get.
     pub(super) is_out: bool,
@@ -78,13 +79,16 @@ pub(super) struct Peer {
 #[derive(Debug, Default)]
 struct Holders {
     nodes: Vec<u64>,
+    /// The index of the one whose turn it is.
     turn: usize,
 }
 
 /// What a handle stands for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Who {
+    /// A process, and a context of it.
     Context(u64, u64),
+    /// Whoever answers under this name.
     Name(Name),
 }
 
@@ -94,11 +98,14 @@ struct Far {
     watchers: BTreeSet<Id>,
 }
 
+/// What this process knows of the cluster.
 #[derive(Debug)]
 pub(super) struct State {
+    /// The number and the name of this process.
     pub(super) own: u64,
     pub(super) node: String,
     pub(super) phase: Phase,
+    /// Bytes that the server takes at once.
     pub(super) max_payload: usize,
     pub(super) out: Outbox,
     /// The names of this process, and the number of times that they have changed.
@@ -106,6 +113,7 @@ pub(super) struct State {
     pub(super) changes: u64,
     /// Parcels of publications so far.
     pub(super) published: u64,
+    /// How many subscriptions there are to each pattern.
     patterns: HashMap<Box<[u8]>, usize>,
     pub(super) peers: BTreeMap<u64, Peer>,
     holders: HashMap<Name, Holders>,
@@ -123,6 +131,7 @@ pub(super) struct State {
     pub(super) contacts: HashMap<Id, Vec<u64>>,
     /// Processes of other versions that the log has told of.
     pub(super) refused: BTreeSet<u64>,
+    /// When it last looked who is silent, in nanoseconds of the monotonic clock.
     pub(super) last_tick: u64,
 }
 
@@ -208,6 +217,7 @@ impl State {
         self.out.node(node, (bytes, self.max_payload), head, write);
     }
 
+    /// Tells another process.
     pub(super) fn tell(&mut self, node: u64, frame: &Frame<'_>) {
         if !self.out.is_full() {
             let more = match frame {
@@ -218,6 +228,7 @@ impl State {
         }
     }
 
+    /// Tells another process all names of this one, in parts that the server takes.
     pub(super) fn tell_names(&mut self, node: u64) {
         let names: Vec<Name> = self.names.iter().cloned().collect();
         let part_max = PART_BYTES.min(self.max_payload / 4);
@@ -246,6 +257,7 @@ impl State {
         }
     }
 
+    /// Asks another process for its names, at most once a tick.
     pub(super) fn ask_names(&mut self, node: u64) {
         if let Some(peer) = self.peers.get_mut(&node)
             && !std::mem::replace(&mut peer.is_asked, true)
@@ -264,6 +276,7 @@ impl State {
         }
     }
 
+    /// The queries, by asker and session, that a process has not answered.
     pub(super) fn pending_at(&self, node: u64) -> Vec<(Id, u64)> {
         let of_it = self.pending.iter().filter(|(_, asked)| **asked == node);
         of_it.map(|(key, _)| *key).collect()
@@ -271,12 +284,14 @@ impl State {
 
     // Names ---------------------------------------------------------------------------------------
 
+    /// The first context of this process answers under a name.
     pub(super) fn name_came(&mut self, name: &[u8]) {
         self.names.insert(name.into());
         self.changes += 1;
         self.tell_all(&Frame::Came { state: self.changes, name });
     }
 
+    /// None does any more.
     pub(super) fn name_went(&mut self, name: &[u8], ending: Option<&Ending>, to: &mut Effects) {
         self.names.remove(name);
         self.changes += 1;
@@ -288,6 +303,7 @@ impl State {
         self.check_name(name, ending, to);
     }
 
+    /// One more subscription of this process.
     pub(super) fn topic_came(&mut self, pattern: &[u8]) {
         let count = self.patterns.entry(pattern.into()).or_default();
         *count += 1;
@@ -296,6 +312,7 @@ impl State {
         }
     }
 
+    /// One less.
     pub(super) fn topic_went(&mut self, pattern: &[u8]) {
         let Some(count) = self.patterns.get_mut(pattern) else { return };
         *count -= 1;
@@ -305,6 +322,7 @@ impl State {
         }
     }
 
+    /// Whether somebody at another process answers under a name.
     pub(super) fn is_held(&self, name: &[u8]) -> bool {
         self.holders.contains_key(name)
     }
@@ -350,6 +368,7 @@ impl State {
         }
     }
 
+    /// A process that had a name has it no more; its own list knows that already.
     pub(super) fn leave(&mut self, node: u64, name: &[u8], ending: Ending, to: &mut Effects) {
         if let Some(found) = self.holders.get_mut(name) {
             found.nodes.retain(|&holder| holder != node);
@@ -391,10 +410,12 @@ impl State {
         Some(id)
     }
 
+    /// What a handle stands for, if it is one of these.
     pub(super) fn who(&self, id: Id) -> Option<&Who> {
         self.far.get(&id).map(|far| &far.who)
     }
 
+    /// The handle of a context elsewhere, if there is one.
     pub(super) fn known(&self, node: u64, context: u64) -> Option<Id> {
         self.handles.get(&Who::Context(node, context)).copied()
     }

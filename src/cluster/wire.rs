@@ -318,12 +318,14 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
+    /// The next `N` bytes.
     pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (bytes, rest) = self.0.split_first_chunk().ok_or(Malformed::Truncated)?;
         self.0 = rest;
         Ok(*bytes)
     }
 
+    /// What [`put_number`] has written.
     pub(super) fn number(&mut self) -> Result<u64, Malformed> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
@@ -340,6 +342,7 @@ impl<'a> Reader<'a> {
         Err(Malformed::Truncated)
     }
 
+    /// What [`put_bytes`] has written.
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.number()?;
         let length = usize::try_from(length).map_err(|_| Malformed::Truncated)?;

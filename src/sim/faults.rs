@@ -13,6 +13,7 @@ const CAPACITY: u64 = 208 * 1024;
 pub(super) struct Faults(f64);
 
 impl Faults {
+    /// From 0, nothing, to 1; what is beyond counts as these.
     pub(super) fn new(intensity: f64) -> Faults {
         Faults(intensity.clamp(0.0, 1.0))
     }

@@ -89,6 +89,7 @@ pub(super) struct End {
 }
 
 impl End {
+    /// An end with room for `capacity` bytes that nobody has read.
     pub(super) fn new(state: State, is_unix: bool, capacity: usize) -> End {
         End {
             peer: 0,

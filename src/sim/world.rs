@@ -96,6 +96,7 @@ enum Order {
 
 #[derive(Debug)]
 pub(super) struct World {
+    /// Virtual nanoseconds that have passed.
     pub(super) now: u64,
     pub(super) random: Random,
     /// What [`secret`] goes by.

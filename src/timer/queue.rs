@@ -51,8 +51,11 @@ impl TimerId {
 /// A pending timer's place in the order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node {
+    /// In the nanoseconds of who has set it.
     pub(super) deadline: u64,
+    /// Timers with the same deadline fire in the order in which they were set.
     sequence: u64,
+    /// The index of the timer.
     pub(super) slot: u32,
 }
 

@@ -11,7 +11,6 @@ use mlua::ffi::{self, lua_CFunction};
 
 use super::kept::Kept;
 use super::stack::{Stack, TABLE, function};
-use super::state::SetPaths;
 use super::{stdio, stock};
 
 /// What a state needs before any script runs.
@@ -293,6 +292,15 @@ pub(crate) fn push_package(lua: Stack<'_>) {
     lua.set_top(globals);
     if let Some(SetPaths(set)) = lua.account().paths.take() {
         set(lua);
+    }
+}
+
+/// Called with the table `package` on top.
+pub(super) struct SetPaths(Box<dyn FnOnce(Stack<'_>)>);
+
+impl std::fmt::Debug for SetPaths {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetPaths").finish_non_exhaustive()
     }
 }
 

@@ -45,9 +45,13 @@ const STATE_BYTES_MIN: usize = 2048;
 /// Memory figures of one state. Touched only by the thread that runs the state.
 #[derive(Debug)]
 pub struct Account {
+    /// Bytes of the VM.
     pub(super) lua_bytes: Cell<usize>,
+    /// Bytes outside of it that its objects hold: those of buffers, for the most part.
     pub(super) external_bytes: Cell<usize>,
+    /// Of these, those that have come since the collector was last told.
     pub(super) uncollected_bytes: Cell<usize>,
+    /// `usize::MAX` for no limit.
     limit_bytes: Cell<usize>,
     /// Beyond this many bytes of both kinds something has to be done: the limit, or what makes a
     /// collection worth while before that.
@@ -69,7 +73,7 @@ pub struct Account {
     buffer_metatable: Cell<Option<NonNull<c_void>>>,
     buffer_environment: Cell<u64>,
     /// Sets where modules are found, once `package` is open.
-    pub(super) paths: RefCell<Option<SetPaths>>,
+    pub(super) paths: RefCell<Option<standard::SetPaths>>,
     /// What the script has chosen for standard output.
     pub(crate) output: stdio::Choice,
     /// What its turns are cut with.
@@ -305,21 +309,14 @@ impl Account {
         self.limit_bytes.get().saturating_sub(self.held())
     }
 
+    /// Bytes of both kinds.
     pub(super) fn held(&self) -> usize {
         self.lua_bytes.get().saturating_add(self.external_bytes.get())
     }
 
+    /// Whether `more` bytes would be beyond the limit.
     pub(super) fn would_exceed(&self, more: usize) -> bool {
         self.held().saturating_add(more) > self.limit_bytes.get()
-    }
-}
-
-/// Called with the table `package` on top.
-pub(super) struct SetPaths(pub(super) Box<dyn FnOnce(Stack<'_>)>);
-
-impl std::fmt::Debug for SetPaths {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SetPaths").finish_non_exhaustive()
     }
 }
 
@@ -340,7 +337,7 @@ impl State {
     /// Creates a state and opens the standard libraries; `None` if memory does not suffice, or if
     /// this LuaJIT is not known ([`known`]).
     pub fn new() -> Option<State> {
-        State::is_known()?.then(|| State::open(open_libraries))?
+        State::is_known()?.then(State::unknown)?
     }
 
     /// The same with those libraries alone that [`standard::withhold`] expects.
@@ -354,7 +351,10 @@ impl State {
 
     /// Creates one with all libraries, without a look at what it consists of.
     pub(super) fn unknown() -> Option<State> {
-        State::open(open_libraries)
+        State::open(|lua| {
+            standard::open_stock(lua);
+            stdio::install(lua);
+        })
     }
 
     fn open(open_libraries: fn(Stack<'_>)) -> Option<State> {
@@ -468,12 +468,6 @@ pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
     // SAFETY: per the contract the allocator's user value is the `Account` given in `State::new`,
     // which lives as long as its state.
     unsafe { &*(*layout::global(state)).user.cast::<Account>() }
-}
-
-/// Opens the standard libraries.
-fn open_libraries(lua: Stack<'_>) {
-    standard::open_stock(lua);
-    stdio::install(lua);
 }
 
 /// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the state's heap.

@@ -54,6 +54,7 @@ impl<'a> Charged<'a> {
         Charged(lua, 0)
     }
 
+    /// Charges this many bytes instead of what was charged before.
     pub(crate) fn set(&mut self, bytes: usize) {
         self.0.account().recharge(self.1, bytes);
         self.1 = bytes;

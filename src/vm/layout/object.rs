@@ -41,7 +41,7 @@ pub(crate) struct Thread {
 pub(crate) struct Global {
     pub(crate) allocate: *const c_void,
     pub(crate) user: *const c_void,
-    /// Bytes allocated, and from how many on the collector works.
+    /// Bytes allocated, and from how many on the collector works; the colour of new objects.
     pub(crate) total: usize,
     pub(crate) threshold: usize,
     pub(crate) white: u8,
@@ -54,6 +54,7 @@ pub(crate) struct Global {
     collector: [u64; 9],
     empty_string: [u64; 3],
     empty_end: u8,
+    /// Which events call the hook, and whether one, or a finaliser, runs.
     pub(crate) hook_mask: u8,
     dispatch: [u8; 2],
     pub(crate) texts: Texts,
