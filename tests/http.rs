@@ -113,6 +113,30 @@ fn requests_tell_what_the_client_has_sent() {
 }
 
 #[test]
+fn forms_are_taken_apart() {
+    let (_server, port) = serve(
+        "",
+        "routes['/form'] = function(req, res)
+             local form, code, why = req:form(30)
+             if not form then return 400, nil, code .. ' ' .. why end
+             return res:json(json.object(form))
+         end",
+    );
+    let form = |arguments: &[&str]| String::from_utf8(curl(port, "/form", arguments)).unwrap();
+    assert_eq!(form(&["-d", "a=1%20%C3%A4+b"]), "{\"a\":\"1 \u{e4} b\"}");
+    assert_eq!(form(&["-d", "a=1&a=2"]), r#"{"a":["1","2"]}"#);
+    assert_eq!(form(&["-d", "", "-H", "Content-Type:"]), "{}");
+    let charset = "Content-Type: Application/X-WWW-Form-URLencoded; charset=utf-8";
+    assert_eq!(form(&["-d", "a=1", "-H", charset]), r#"{"a":"1"}"#);
+    assert_eq!(
+        form(&["-d", "a=1", "-H", "Content-Type: text/plain"]),
+        "18 no form, but text/plain"
+    );
+    assert!(form(&["-F", "a=1"]).starts_with("18 no form, but multipart/form-data"));
+    assert_eq!(form(&["-d", &"a".repeat(31)]), "21 a body of more than 30 bytes");
+}
+
+#[test]
 fn connections_are_kept_and_requests_on_them_answered_in_order() {
     let (_server, port) =
         serve("", "routes['/slow'] = function() timer.sleep(0.02) return 200, nil, 'slow' end");

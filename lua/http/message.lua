@@ -209,7 +209,7 @@ function M.bodies(read, limit)
             local text, code, why = collect(owner, max)
             if not text then return false, code, why end
             if name == "body" then return native.http_buffer(text) end
-            if name == "text" then return text end
+            if name == "text" or name == "form" then return text end
             local ok, value = pcall(native.json_decode, text)
             if ok then return value end
             -- Where it was called is of no use here.

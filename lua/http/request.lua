@@ -4,14 +4,14 @@ local native, core, message = ...
 
 local getmetatable, rawget, rawset, setmetatable = getmetatable, rawget, rawset, setmetatable
 local next, tonumber, type = next, tonumber, type
-local find = string.find
+local find, lower = string.find, string.lower
 local bad, raise, strerror = core.bad, core.raise, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
 local check_may_wait, no_more = core.check_may_wait, core.no_more
 local http_get, http_write = native.http_get, native.http_write
 local waits = message.waits
 
-local ABORTED = 11
+local ABORTED, INVALID = 11, 18
 
 -- What the native side knows a request by; 0 once it is over.
 local ID = {}
@@ -28,7 +28,12 @@ local Request, Response = {}, {}
 local FIELDS = { method = 1, path = 2, query = 3, version = 4, remote_addr = 5, remote_port = 6 }
 
 local check_request -- see below
-local parse -- what http/args.lua returns, once it is needed
+local parse_pairs -- what http/args.lua returns, once it is needed
+
+local function parse(text)
+    parse_pairs = parse_pairs or native.load("http/args")()
+    return parse_pairs(text)
+end
 
 --- What the query says: names with their values, decoded; a list where a name comes more than once.
 --- Called as `req:args()`, or `req.args()`.
@@ -36,8 +41,8 @@ local parse -- what http/args.lua returns, once it is needed
 local function args_of(req)
     return function(this)
         if this ~= nil and this ~= req then check_request(this, "args") end
-        parse = parse or native.load("http/args")()
-        return parse((this or req).query or "")
+        local query = (this or req).query
+        return parse(type(query) == "string" and query or "")
     end
 end
 
@@ -84,6 +89,23 @@ request.read = bodies.reader("read", check_request)
 request.body = bodies.collector("body", check_request)
 request.text = bodies.collector("text", check_request)
 request.json = bodies.collector("json", check_request)
+
+local collect_form = bodies.collector("form", check_request)
+
+--- What a form says: names with their values, as those of the query.
+---@param req table
+---@param ... integer bytes of the body at most
+---@return table|boolean, integer|nil code, string|nil text
+function request.form(req, ...)
+    local headers = native.http_headers(check_request(req, "form"))
+    local kind = headers and headers["content-type"]
+    if kind and not find(lower(kind), "^%s*application/x%-www%-form%-urlencoded%s*%f[;%z]") then
+        return false, INVALID, "no form, but " .. kind
+    end
+    local text, code, why = collect_form(req, ...)
+    if not text then return false, code, why end
+    return parse(text)
+end
 
 --- Sets the status of an answer that has not begun; 200 if this is not called.
 ---@param res table
