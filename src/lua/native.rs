@@ -31,9 +31,9 @@ use super::{
 };
 use crate::error::Code;
 use crate::lua;
-use crate::vm::convert::OPEN_FFI;
 use crate::vm::coroutine;
 use crate::vm::environments;
+use crate::vm::int64::OPEN_FFI;
 use crate::vm::native;
 use crate::vm::stack::TABLE;
 use crate::vm::stack::{Stack, function};

@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction};
 
-use super::convert::int64;
+use super::int64;
 use super::stack::{Record, Stack, function};
 
 /// Functions for the table of natives.

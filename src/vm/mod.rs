@@ -27,6 +27,7 @@ pub mod finaliser;
 pub mod foreign_signals;
 mod frames;
 pub mod hook;
+pub mod int64;
 pub(crate) mod kept;
 mod known;
 pub mod layout;

@@ -1,6 +1,6 @@
-//! The runtime's Lua side: embedded in the binary, compiled once per process, loaded as bytecode.
+//! The runtime's Lua side: embedded in the binary, loaded as bytecode. A chunk is compiled when a
+//! process asks for it first.
 
-use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
 
@@ -122,7 +122,6 @@ const STAND_INS: &[&str] = &["core/require"];
 const BENEATH: &[&str] = &["core/command", "core/lines"];
 
 struct Chunk {
-    name: &'static str,
     bytecode: Vec<u8>,
     /// Where its functions seem to be.
     line: i32,
@@ -130,26 +129,34 @@ struct Chunk {
     is_divided: bool,
 }
 
-/// The library's chunks; `None` if there is no memory to compile them.
-fn chunks() -> Option<&'static [Chunk]> {
-    static CHUNKS: OnceLock<Vec<Chunk>> = OnceLock::new();
-    if let Some(chunks) = CHUNKS.get() {
-        return Some(chunks);
+/// Those of [`SOURCES`] that have been asked for.
+static CHUNKS: [OnceLock<Chunk>; SOURCES.len()] = [const { OnceLock::new() }; SOURCES.len()];
+
+/// The chunk of that name, compiled if it is the first time; `None` without memory for it.
+fn chunk(index: usize) -> Option<&'static Chunk> {
+    if let Some(chunk) = CHUNKS[index].get() {
+        return Some(chunk);
     }
-    let state = State::new()?;
-    state.protect(pristine::learn).ok()?;
-    let made = |&(name, chunk_name, source): &(_, _, _)| {
-        let line = match () {
-            () if STAND_INS.contains(&name) => disguise::STAND_IN,
-            () if BENEATH.contains(&name) => disguise::BENEATH,
-            () => disguise::LIBRARY,
-        };
-        let bytecode = compile(&state, chunk_name, source)?;
-        Some(Chunk { name, bytecode, line, is_divided: source.contains(DIVIDER) })
+    let (name, chunk_name, source) = SOURCES[index];
+    let line = match () {
+        () if STAND_INS.contains(&name) => disguise::STAND_IN,
+        () if BENEATH.contains(&name) => disguise::BENEATH,
+        () => disguise::LIBRARY,
     };
-    let made: Option<Vec<Chunk>> = SOURCES.iter().map(made).collect();
-    let made = made?;
-    Some(CHUNKS.get_or_init(|| made))
+    let state = State::new()?;
+    if !pristine::has_learned() {
+        state.protect(pristine::learn).ok()?;
+    }
+    let parts = source.split_once(DIVIDER);
+    let bytecode = match parts {
+        Some((above, below)) => {
+            let source = format!("{above}return (function(...)\n{below}\nend)(...)");
+            compile(&state, chunk_name, &source)?
+        }
+        None => compile(&state, chunk_name, source)?,
+    };
+    let chunk = Chunk { bytecode, line, is_divided: parts.is_some() };
+    Some(CHUNKS[index].get_or_init(|| chunk))
 }
 
 /// A line of a chunk: what is below it becomes a function of its own, which has what is above it as
@@ -159,10 +166,6 @@ const DIVIDER: &str = "-- What is above are upvalues of what is below: see prelu
 
 /// Compiles a chunk of the library, without debug information; `None` without memory for it.
 fn compile(state: &State, chunk_name: &CStr, source: &str) -> Option<Vec<u8>> {
-    let source = match source.split_once(DIVIDER) {
-        Some((above, below)) => format!("{above}return (function(...)\n{below}\nend)(...)").into(),
-        None => Cow::Borrowed(source),
-    };
     let lua = state.stack();
     let status = lua.load_plain(source.as_bytes(), chunk_name);
     if status == ffi::LUA_ERRMEM {
@@ -230,12 +233,12 @@ pub(crate) fn push_chunk(lua: Stack<'_>, name: &str) -> bool {
 }
 
 fn push(lua: Stack<'_>, name: &str) -> Option<&'static Chunk> {
-    let Some(chunks) = chunks() else {
+    let index = SOURCES.iter().position(|(known, ..)| *known == name)?;
+    let Some(chunk) = chunk(index) else {
         lua.push_text(b"not enough memory for the library");
         lua.raise_top();
         return None;
     };
-    let chunk = chunks.iter().find(|chunk| chunk.name == name)?;
     if lua.load_plain(&chunk.bytecode, CHUNK_NAME) != ffi::LUA_OK {
         // Out of memory is all that can have happened.
         lua.raise_top();
@@ -281,4 +284,16 @@ pub fn load(lua: Stack<'_>) -> c_int {
         pristine::set_environment(lua);
     }
     c_int::from(is_there)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_compiles() {
+        for (index, (name, ..)) in SOURCES.iter().enumerate() {
+            assert!(chunk(index).is_some_and(|chunk| !chunk.bytecode.is_empty()), "{name}");
+        }
+    }
 }

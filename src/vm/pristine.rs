@@ -128,6 +128,11 @@ fn function_on_top(lua: Stack<'_>) -> &mut Function {
     unsafe { &mut *layout::object(lua.raw(), -1) }
 }
 
+/// Whether [`learn`] was called.
+pub(crate) fn has_learned() -> bool {
+    KNOWN.get().is_some()
+}
+
 /// Learns what is built in.
 pub(crate) fn learn(lua: Stack<'_>) {
     let mut known = BTreeMap::new();

@@ -10,7 +10,7 @@ use super::methods::{METAMETHODS, METHODS};
 use super::userdata;
 use crate::buf::{NlBuffer, SIZE_MAX};
 use crate::vm::blame::Wrong;
-use crate::vm::convert::int64::{self, Integer};
+use crate::vm::int64::{self, Integer};
 use crate::vm::stack::Stack;
 
 impl<'a> Stack<'a> {

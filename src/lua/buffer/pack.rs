@@ -16,7 +16,7 @@ use super::format::{FormatError, Item, Options, Step};
 use super::methods::push_content;
 use super::userdata::{Fault, push_empty, reserve};
 use crate::buf::{NlBuffer, ROOM_DEFAULT, SIZE_MAX};
-use crate::vm::convert::int64::{Integer, integer_at};
+use crate::vm::int64::{Integer, integer_at};
 use crate::vm::stack::Stack;
 
 /// Integers up to here are exact as Lua numbers.

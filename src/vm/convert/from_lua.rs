@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 
 use mlua::ffi;
 
+use super::super::int64::{Integer, to_integer};
 use super::super::stack::Stack;
-use super::int64::{Integer, to_integer};
 use super::{Buffers, Content, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::buf::Piece;
 use crate::message::encode::{DEPTH_MAX, TABLE_BYTES_MAX};

@@ -8,14 +8,12 @@
 //! matters while Lua runs: what is being built belongs to the caller's [`Scratch`], or to Lua.
 
 mod from_lua;
-pub(crate) mod int64;
 pub(crate) mod plain;
 #[cfg(test)]
 mod tests;
 mod to_lua;
 
 pub use from_lua::{Scratch, Unsupported, to_large_value, to_small_value, to_value};
-pub use int64::OPEN_FFI;
 pub use to_lua::{Refused, push_value};
 
 use std::ffi::c_int;

@@ -10,8 +10,8 @@ use std::ptr::{self, NonNull};
 
 use mlua::ffi::lua_State;
 
-use super::super::layout::{self, FALSE, INTEGER, Live, NIL, Slot, TRUE, Table, tag};
-use super::super::stack::Stack;
+use super::super::layout::{self, FALSE, INTEGER, Live, NIL, SEEN, STRING, Slot, TRUE, Table, tag};
+use super::super::stack::{Stack, slots};
 use crate::message::encode::DEPTH_MAX;
 use crate::message::{Seen, TooLarge, Writer};
 
@@ -58,17 +58,51 @@ impl<'a> NewTable<'a> {
     }
 
     /// Puts a number at a position of the array part, which needs no leave of the collector. False,
-    /// with nothing done, if there is no such place or the number is NaN: only the VM may choose
-    /// its bits.
+    /// with nothing done, if there is no such place.
     #[inline]
     pub(super) fn set_number(self, position: u32, value: f64) -> bool {
-        let table = self.parts();
-        let fits = position < table.array_len && !value.is_nan();
+        let fits = position < self.parts().array_len;
         if fits {
             // SAFETY: the array part has more slots than that.
-            unsafe { table.array.add(position as usize).write(value.to_bits()) };
+            unsafe { self.parts().array.add(position as usize).write(layout::number(value)) };
         }
         fits
+    }
+
+    /// Puts what is on top, which goes, at a position. The table is below it. May raise.
+    #[inline]
+    pub(super) fn set_position(self, lua: Stack<'_>, position: u32) {
+        if self.is_seen() || position >= self.parts().array_len {
+            return lua.set_entry(-2, position.into());
+        }
+        // SAFETY: the array part has more slots than that, and the collector is to look at it yet.
+        unsafe { self.parts().array.add(position as usize).write(slots::pop(lua)) };
+    }
+
+    /// Puts what is on top under the key below it; both go. The table is below them. May raise.
+    #[inline]
+    pub(super) fn set_pair(self, lua: Stack<'_>) {
+        let (key, value) = slots::top_two(lua);
+        if self.is_seen() || tag(key) != STRING || self.parts().mask == 0 || value == NIL {
+            return lua.raw_set(-3);
+        }
+        // SAFETY: a live table with a hash part, which the collector is to look at yet, and a live
+        // text; the VM does not run meanwhile.
+        match unsafe { (*self.0.as_ptr()).text_place(layout::referred(key)) } {
+            Some(place) => {
+                // SAFETY: the place that the table has for this key.
+                unsafe { place.write(value) };
+                slots::pop(lua);
+                slots::pop(lua);
+            }
+            None => lua.raw_set(-3),
+        }
+    }
+
+    /// Whether the collector has seen all that is in it: it must be told then of what comes.
+    #[inline]
+    fn is_seen(self) -> bool {
+        self.parts().marked & SEEN != 0
     }
 
     /// Whether a number is a key of the hash part.

@@ -195,6 +195,53 @@ fn integers_and_buffers_travel_within_tables() {
     assert_eq!(take(&to), Ok(Value::Buffer(Box::new(content))));
 }
 
+/// A buffer is an object that is made by the VM, so that its collector may see the tables around it
+/// before they are filled; here it does so at every chance.
+#[test]
+fn a_collector_at_work_loses_nothing() {
+    let from = prepared();
+    run(
+        &from,
+        "local v = {}
+         for i = 1, 60 do
+             v['key' .. i] = { 'a' .. i, 'b' .. i, [0.5] = 'c' .. i, name = { text = 'd' .. i } }
+             v[i] = { ('e'):rep(i), i / 0, 0 / 0, false, { true } }
+         end
+         return v",
+    );
+    let lua = from.stack();
+    for inner in 1..=30 {
+        for name in [c"first", c"last"] {
+            lua.entry(1, inner);
+            push_content(lua, Box::into_raw(Box::new(Piece::copy(b"buffer"))));
+            lua.set_field(-2, name);
+            lua.pop();
+        }
+    }
+    let value = take(&from).unwrap();
+    let to = prepared();
+    for slow in 1..40 {
+        // Nothing is waited for between two cycles; each step does little.
+        run(&to, &format!("collectgarbage('setpause', 0) collectgarbage('setstepmul', {slow})"));
+        push(&to, &value).unwrap();
+        run(
+            &to,
+            "local v = ...
+             collectgarbage() collectgarbage()
+             local other = {}
+             for i = 1, 2000 do other[i] = 'o' .. i end
+             for i = 1, 60 do
+                 local t, u = v['key' .. i], v[i]
+                 assert(t[1] == 'a' .. i and t[2] == 'b' .. i and t[0.5] == 'c' .. i)
+                 assert(t.name.text == 'd' .. i and u[1] == ('e'):rep(i) and u[2] == i / 0)
+                 assert(u[3] ~= u[3] and u[4] == false and u[5][1] == true)
+                 local kind = i <= 30 and 'userdata' or 'nil'
+                 assert(type(u.first) == kind and type(u.last) == kind)
+             end",
+        );
+    }
+}
+
 #[test]
 fn light_userdata_travel() {
     let (from, to) = (prepared(), prepared());

@@ -4,8 +4,11 @@ use std::ffi::c_int;
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::super::stack::Stack;
-use super::int64::{Integer, push_integer};
+use super::super::charge::is_due;
+use super::super::int64::{Integer, push_integer};
+use super::super::layout::{NIL, TABLE, Table, boolean, number, reference};
+use super::super::stack::{Stack, slots};
+use super::super::texts::text;
 use super::plain::NewTable;
 use super::{Buffers, LEVELS_PER_CLAIM, STACK_SLOTS};
 use crate::buf::Piece;
@@ -46,15 +49,15 @@ impl From<Malformed> for Refused {
 #[inline]
 pub fn push_value<B: Buffers>(lua: Stack<'_>, value: &Value) -> Result<(), Refused> {
     match value {
-        Value::Nil => lua.push_nil(),
-        Value::Bool(value) => lua.push_boolean(*value),
-        Value::Number(value) => lua.push_number(*value),
+        Value::Nil => slots::push(lua, NIL),
+        Value::Bool(value) => slots::push(lua, boolean(*value)),
+        Value::Number(value) => slots::push(lua, number(*value)),
         Value::Int64(value) => push_integer(lua, Integer::Signed(*value)),
         Value::UInt64(value) => push_integer(lua, Integer::Unsigned(*value)),
         Value::LightUserdata(address) => {
             lua.push_address(std::ptr::without_provenance_mut(*address));
         }
-        Value::String(text) => lua.push_text(text.as_bytes()),
+        Value::String(text) => push_short(lua, text.as_bytes(), text.as_bytes()),
         Value::SmallBuffer(content) => B::push_copy(lua, content),
         Value::Buffer(content) => B::push(lua, content),
         Value::Counted(inner) => return push_value::<B>(lua, &inner.0),
@@ -81,7 +84,7 @@ pub(super) fn push_encoded<B: Buffers>(
         remembered = top + 1;
     }
     let mut decoder: Decoder<'_, B> =
-        Decoder { lua, reader, buffers, remembered, depth: 0, kind: PhantomData };
+        Decoder { lua, bytes, reader, buffers, remembered, depth: 0, kind: PhantomData };
     let result = decoder.value(first);
     if result.is_err() {
         lua.set_top(top);
@@ -91,8 +94,31 @@ pub(super) fn push_encoded<B: Buffers>(
     result
 }
 
+/// Pushes a text, which is likely short and a part of `from`; without a call into the VM, unless it
+/// is time for the collector.
+#[inline]
+fn push_short(lua: Stack<'_>, bytes: &[u8], from: &[u8]) {
+    if is_due(lua) {
+        return lua.push_text(bytes);
+    }
+    slots::push(lua, text(lua, bytes, from));
+}
+
+/// Pushes a table, likewise.
+#[inline]
+fn push_table(lua: Stack<'_>, list: usize, keys: usize) {
+    if is_due(lua) {
+        return lua.push_table(list, keys);
+    }
+    // SAFETY: a running state; the table is on the stack before anything else is done.
+    let table = unsafe { Table::make(lua.raw(), list, keys) };
+    slots::push(lua, reference(TABLE, table.cast()));
+}
+
 struct Decoder<'a, B> {
     lua: Stack<'a>,
+    /// All that is read.
+    bytes: &'a [u8],
     reader: Reader<'a>,
     buffers: &'a [Piece],
     /// Place on the stack of the table that holds all tables by number, or 0.
@@ -107,10 +133,10 @@ impl<B: Buffers> Decoder<'_, B> {
     fn value(&mut self, tag: Tag) -> Result<(), Refused> {
         let lua = self.lua;
         match tag {
-            Tag::Number => lua.push_number(self.reader.number()?),
-            Tag::ShortString => lua.push_text(self.reader.short_string()?),
-            Tag::False => lua.push_boolean(false),
-            Tag::True => lua.push_boolean(true),
+            Tag::Number => slots::push(lua, number(self.reader.number()?)),
+            Tag::ShortString => push_short(lua, self.reader.short_string()?, self.bytes),
+            Tag::False => slots::push(lua, boolean(false)),
+            Tag::True => slots::push(lua, boolean(true)),
             Tag::Table => self.table()?,
             _ => self.rare(tag)?,
         }
@@ -133,7 +159,7 @@ impl<B: Buffers> Decoder<'_, B> {
             let tag = self.reader.tag()?;
             match tag {
                 Tag::ShortStringKey if !is_keyed => {
-                    lua.push_text(self.reader.short_string()?);
+                    push_short(lua, self.reader.short_string()?, self.bytes);
                 }
                 Tag::LongStringKey if !is_keyed => {
                     lua.push_text(self.reader.long_string()?);
@@ -170,10 +196,10 @@ impl<B: Buffers> Decoder<'_, B> {
                     self.value(value)?;
                     left -= 1;
                     if is_keyed {
-                        lua.raw_set(-3);
+                        table.set_pair(lua);
                     } else {
                         position += 1;
-                        lua.set_entry(-2, position.into());
+                        table.set_position(lua, position);
                     }
                     is_keyed = false;
                     continue;
@@ -213,7 +239,7 @@ impl<B: Buffers> Decoder<'_, B> {
         if self.depth.is_multiple_of(LEVELS_PER_CLAIM) && !lua.has_room(STACK_SLOTS) {
             return Err(Refused::Stack);
         }
-        lua.push_table(positional as usize, pairs as usize);
+        push_table(lua, positional as usize, pairs as usize);
         if self.remembered != 0 {
             lua.push_copy(-1);
             lua.set_entry(self.remembered, self.reader.tables() as i64);

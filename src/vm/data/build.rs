@@ -12,13 +12,12 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use super::keys::{Keys, WORTH_BYTES};
 use super::late::Late;
 use super::marks::{Mark, push_mark};
-use super::slots;
 use super::templates::Templates;
 use super::walk::EXACT_MAX;
 use crate::vm::charge::Rest;
-use crate::vm::convert::int64::{Integer, push_integer};
+use crate::vm::int64::{Integer, push_integer};
 use crate::vm::layout::{NIL, Slot, TABLE, Table, boolean, number, reference};
-use crate::vm::stack::Stack;
+use crate::vm::stack::{Stack, slots};
 use crate::vm::texts::text;
 
 /// Slots that must be free beside what waits: for one value, and what makes it.

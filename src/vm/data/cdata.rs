@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use mlua::ffi;
 
-use crate::vm::convert::int64::Integer;
+use crate::vm::int64::Integer;
 use crate::vm::layout::{Cdata, POINTER, Slot, tag};
 use crate::vm::state::State;
 

@@ -4,9 +4,8 @@
 
 use std::ffi::c_int;
 
-use super::slots;
 use crate::vm::layout::{self, STRING, tag};
-use crate::vm::stack::Stack;
+use crate::vm::stack::{Stack, slots};
 use crate::vm::texts;
 
 /// A power of two.

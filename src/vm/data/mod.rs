@@ -14,7 +14,6 @@ mod late;
 mod marks;
 mod output;
 mod shape;
-mod slots;
 mod templates;
 mod walk;
 

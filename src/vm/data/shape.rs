@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 
 use super::marks::Mark;
-use super::slots;
 use super::walk::{Keys, WriteRules, number_text};
 pub(super) use crate::vm::layout::Table;
 use crate::vm::layout::{self, NIL, STRING, Slot, tag};
+use crate::vm::stack::slots;
 
 /// What a table is written as, and how many entries that has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

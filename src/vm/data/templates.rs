@@ -6,9 +6,8 @@ use std::ptr;
 
 use mlua::ffi::lua_State;
 
-use super::slots;
 use crate::vm::layout::{NIL, Node, STRING, Slot, TABLE, Table, Text, reference, referred, tag};
-use crate::vm::stack::Stack;
+use crate::vm::stack::{Stack, slots};
 
 /// Powers of two: maps that are remembered, and pairs of the largest.
 const PLACES: c_int = 8;

@@ -10,11 +10,10 @@ use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
 use super::marks::{self, Mark};
 use super::output::{Charged, Failure};
 use super::shape::{Shape, Table, compare, shape};
-use super::slots;
 use super::{Fault, cdata};
-use crate::vm::convert::int64::Integer;
+use crate::vm::int64::Integer;
 use crate::vm::layout::{self, FALSE, NIL, POINTER, STRING, Slot, TABLE, TRUE, USERDATA, tag};
-use crate::vm::stack::Stack;
+use crate::vm::stack::{Stack, slots};
 use crate::vm::userdata;
 
 /// Whole numbers beyond are not all exact.

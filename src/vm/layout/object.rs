@@ -21,6 +21,9 @@ pub(crate) const SUBKIND_FILE: u8 = 1;
 /// The two colours of what was not yet seen by the collector.
 pub(crate) const WHITES: u8 = 3;
 
+/// The mark of what was seen, with all that it refers to.
+pub(crate) const SEEN: u8 = 4;
+
 /// The start of a coroutine's, or state's, object.
 #[repr(C)]
 pub(crate) struct Thread {

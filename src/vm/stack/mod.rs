@@ -19,6 +19,7 @@ macro_rules! vm {
 
 mod objects;
 mod records;
+pub(crate) mod slots;
 mod values;
 
 pub(crate) use records::Record;

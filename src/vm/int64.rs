@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_int};
 
 use mlua::ffi;
 
-use super::super::stack::Stack;
+use super::stack::Stack;
 
 /// Returns a function that tells what a cdata is, and one that makes such a cdata.
 const HELPERS: &[u8] = b"

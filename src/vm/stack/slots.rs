@@ -2,8 +2,8 @@
 
 use std::ffi::c_int;
 
-use crate::vm::layout::{self, INTEGER, Slot, Thread, is_number, tag};
-use crate::vm::stack::Stack;
+use super::super::layout::{self, INTEGER, Slot, Thread, is_number, tag};
+use super::Stack;
 
 /// Those from an index on, which is positive, up to the top.
 ///
@@ -11,7 +11,7 @@ use crate::vm::stack::Stack;
 /// There must be a value at `first`, or below it; nothing may be pushed, popped or allocated
 /// meanwhile.
 #[inline]
-pub(super) unsafe fn slots<'a>(lua: Stack<'a>, first: c_int) -> &'a [Slot] {
+pub(crate) unsafe fn slots<'a>(lua: Stack<'a>, first: c_int) -> &'a [Slot] {
     let len = (count(lua) + 1 - first) as usize;
     // SAFETY: the slots between base and top are in use.
     unsafe { std::slice::from_raw_parts(thread(lua).base.add(first as usize - 1), len) }
@@ -26,20 +26,34 @@ fn thread<'a>(lua: Stack<'a>) -> &'a mut Thread {
 
 /// How many are in use.
 #[inline]
-pub(super) fn count(lua: Stack<'_>) -> c_int {
+pub(crate) fn count(lua: Stack<'_>) -> c_int {
     let Thread { base, top, .. } = *thread(lua);
     ((top.addr() - base.addr()) / size_of::<Slot>()) as c_int
 }
 
 /// The slot on top.
 #[inline]
-pub(super) fn top(lua: Stack<'_>) -> Slot {
+pub(crate) fn top(lua: Stack<'_>) -> Slot {
     at(lua, count(lua))
+}
+
+/// The slots of the two values on top, which must be there.
+#[inline]
+pub(crate) fn top_two(lua: Stack<'_>) -> (Slot, Slot) {
+    (at(lua, count(lua) - 1), top(lua))
+}
+
+/// Takes the value on top, which must be there.
+#[inline]
+pub(crate) fn pop(lua: Stack<'_>) -> Slot {
+    let value = top(lua);
+    cut(lua, count(lua) - 1);
+    value
 }
 
 /// The slot at an index, which is positive.
 #[inline]
-pub(super) fn at(lua: Stack<'_>, index: c_int) -> Slot {
+pub(crate) fn at(lua: Stack<'_>, index: c_int) -> Slot {
     *place(lua, index)
 }
 
@@ -54,20 +68,20 @@ fn place<'a>(lua: Stack<'a>, index: c_int) -> &'a mut Slot {
 /// Pushes a value: one that is no object, or an object of this state's that is alive. May raise if
 /// there is no memory for a larger stack.
 #[inline]
-pub(super) fn push(lua: Stack<'_>, slot: Slot) {
+pub(crate) fn push(lua: Stack<'_>, slot: Slot) {
     // SAFETY: a running state; callers see to the value.
     unsafe { layout::push(lua.raw(), slot) };
 }
 
 /// Puts a value, as for [`push`], in the place of the one at an index, which is positive.
 #[inline]
-pub(super) fn set(lua: Stack<'_>, index: c_int, slot: Slot) {
+pub(crate) fn set(lua: Stack<'_>, index: c_int, slot: Slot) {
     *place(lua, index) = slot;
 }
 
 /// Takes away what is above an index, which is positive.
 #[inline]
-pub(super) fn cut(lua: Stack<'_>, index: c_int) {
+pub(crate) fn cut(lua: Stack<'_>, index: c_int) {
     debug_assert!((0..=count(lua)).contains(&index));
     let thread = thread(lua);
     thread.top = thread.base.wrapping_add(index as usize);
@@ -75,7 +89,7 @@ pub(super) fn cut(lua: Stack<'_>, index: c_int) {
 
 /// The number in a slot, if it is one.
 #[inline]
-pub(super) fn number(slot: Slot) -> Option<f64> {
+pub(crate) fn number(slot: Slot) -> Option<f64> {
     match tag(slot) {
         INTEGER => Some(f64::from(slot as i32)),
         _ if is_number(slot) => Some(f64::from_bits(slot)),
