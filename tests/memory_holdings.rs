@@ -566,37 +566,16 @@ fn what_is_read_and_written_counts_too() {
     }
 }
 
-/// What stays keeps pages that hold little else, which are of no use to what is longer.
+/// What stays keeps pages that hold little else, which are of no use to what is longer; and of many
+/// messages that unpack to much at a time counts what each has come to.
 #[test]
-fn what_lies_between_counts_too() {
-    let folder = Folder::new();
-    let script = "local deaf, live = ...
-         live = {}
-         local most, size = 120e6, 300
-         while size < 2e5 do
-           local stat = context.stat()
-           local n = math.floor((most * 0.85 - stat.lua_bytes - stat.buffer_bytes) / (size + 40))
-           local all, kept = {}, {}
-           for i = 1, n do all[i] = ('y'):rep(size - 12) .. i end
-           for i = 1, n, 5 do kept[#kept + 1] = all[i] end
-           all, live[#live + 1] = nil, kept
-           collectgarbage() collectgarbage()
-           size = math.floor(size * 2.2)
-         end
-         local text = ('m'):rep(2 ^ 20)
-         while context.send(deaf, text) do end";
-    let case = folder.write("case.lua", script);
-    let (limit, growth, done) = grow(&[case.to_str().unwrap(), "128"], "info");
-    assert!(growth <= 2 * limit + SLACK && !done.stdout.contains("error"), "{done}");
-}
-
-/// Many messages that unpack to much are unpacked at a time: what each has come to counts.
-#[cfg(feature = "websocket")]
-#[test]
-fn what_is_being_unpacked_counts_too() {
-    let case = repository("tests/lua/support/unpacking.lua");
-    let (limit, growth, done) = grow(&[case.to_str().unwrap(), "64"], "info");
-    assert!(growth <= 2 * limit + SLACK && !done.stdout.contains("error"), "{done}");
+fn what_lies_between_and_what_is_being_unpacked_counts_too() {
+    let unpacking = cfg!(feature = "websocket").then_some(("unpacking", "64"));
+    for (script, limit) in [("lying_between", "128")].into_iter().chain(unpacking) {
+        let case = repository(&format!("tests/lua/support/{script}.lua"));
+        let (limit, growth, done) = grow(&[case.to_str().unwrap(), limit], "info");
+        assert!(growth <= 2 * limit + SLACK && !done.stdout.contains("error"), "{done}");
+    }
 }
 
 /// Random programs, see `fuzz/holdings.lua`; `HOLDINGS_SECONDS` for longer, `HOLDINGS_SEED` to
