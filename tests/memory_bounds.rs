@@ -344,3 +344,66 @@ fn answers_that_nobody_asked_for_are_dropped() {
     let done = run(node_lua().args(["-e", script])).succeeded();
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("0\ntrue\t8\n", ""), "{done}");
 }
+
+/// By how many MiB the process grows at most while contexts with a limit of 24 MiB run a script,
+/// one after the other; it is given a port where a peer reads nothing.
+fn growth(script: &str, times: usize) -> u64 {
+    let folder = Folder::new();
+    let child = folder.write("child.lua", script);
+    let main = folder.write(
+        "main.lua",
+        "local child, times = ...
+         local function peak()
+           local file = io.open '/proc/self/status'
+           local all = file:read '*a'
+           file:close()
+           return tonumber(all:match 'VmHWM:%s+(%d+)') / 1024
+         end
+         local _, listener = tcp.listen('127.0.0.1', 0)
+         local before, kept = peak(), {}
+         listener:accept(function(_, sock) kept[#kept + 1] = sock end)
+         for _ = 1, times do
+           local options = { file = child, memory = 24 * 2 ^ 20 }
+           context.wait(context.create(options, listener:local_port()))
+         end
+         print(math.floor(peak() - before))
+         os.exit(0)",
+    );
+    let times = times.to_string();
+    let done = run(node_lua().env("RUST_LOG", "off").args([main, child]).arg(times));
+    done.stdout.trim().parse().unwrap()
+}
+
+/// What contexts have written and not sent when they end is bounded, however many there were.
+#[test]
+fn what_ended_contexts_leave_has_a_bound() {
+    let script = "local port = ...
+        local text = ('x'):rep(6 * 2 ^ 20)
+        for _ = 1, 2 do
+          local _, sock = tcp.connect('127.0.0.1', port)
+          sock:write(buffer.new(text))
+        end";
+    // 128 MiB, and of one context twice the limit and 16 MiB.
+    let grown = growth(script, 50);
+    assert!(grown <= 128 + 2 * 24 + 16, "{grown} MiB");
+}
+
+/// Finalisers that run when a context ends are no way beyond its limit.
+#[test]
+fn finalisers_at_the_end_have_a_bound() {
+    let script = "kept = newproxy(true)
+        getmetatable(kept).__gc = function()
+          local t = {}
+          for i = 1, 300 do t[i] = { ('x'):rep(2 ^ 20) .. i, buffer.new(('y'):rep(2 ^ 20)) } end
+        end
+        local function make()
+          more = {}
+          for i = 1, 100 do
+            more[i] = newproxy(true)
+            getmetatable(more[i]).__gc = make
+          end
+        end
+        make()";
+    let grown = growth(script, 3);
+    assert!(grown <= 2 * 24 + 16, "{grown} MiB");
+}

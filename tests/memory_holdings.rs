@@ -282,24 +282,6 @@ const CASES: &[(&str, &str)] = &[
          pcall(print)",
     ),
     (
-        "finalisers_at_the_end",
-        "local proxy = newproxy(true)
-         getmetatable(proxy).__gc = function()
-           local t = {}
-           for i = 1, 500 do t[i] = { ('x'):rep(2 ^ 20) .. i, buffer.new(('y'):rep(2 ^ 20)) } end
-         end
-         local function make()
-           local t = {}
-           for i = 1, 100 do
-             t[i] = newproxy(true)
-             getmetatable(t[i]).__gc = make
-           end
-           return t
-         end
-         kept, more = proxy, make()
-         context.destroy()",
-    ),
-    (
         "open_files",
         "local files = {}
          for i = 1, 15000 do

@@ -128,6 +128,11 @@ impl Held {
         }
     }
 
+    /// Bytes that are counted.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Nothing, of the same allowance.
     pub fn another(&self) -> Held {
         self.of.empty()

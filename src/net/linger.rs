@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::{Either, poll_fn, select};
 
 use super::Connection;
+use super::leftovers::{self, until_too_much};
 use crate::error::Code;
 use crate::rt;
 
@@ -42,7 +43,8 @@ impl Drop for Lingering {
 }
 
 /// Closes a connection once its queue is out and the peer's system has everything, or the peer has
-/// been idle for [`LINGER`]: then it is reset, so that what is missing is not taken for the end.
+/// been idle for [`LINGER`], or there is too much of it (leftovers.rs): then it is reset, so that
+/// what is missing is not taken for the end.
 ///
 /// The system answers input that nobody has read, or that comes later, by resetting the connection,
 /// and then forgets what it has not sent yet. So the socket stays open, its output ended and its
@@ -57,11 +59,15 @@ pub fn linger(connection: Connection) {
         }
     }
     let counted = Lingering::new();
+    let is_limited = connection.is_limited();
+    let leftover = if is_limited { leftovers::count(connection.writer()) } else { None };
     rt::spawn(async move {
         // Relaxed throughout: one task sets it, and clears it when it looks.
         let had_input = AtomicBool::new(false);
         let work = pin!(finish(&connection, counted, &had_input));
-        if let Either::Right(_) = select(work, pin!(idle(&connection, &had_input))).await {
+        let idle = pin!(idle(&connection, &had_input));
+        let enough = pin!(until_too_much(leftover.as_ref()));
+        if let Either::Right(_) = select(work, select(idle, enough)).await {
             connection.writer().abandon(Code::TIMED_OUT);
             connection.stream().reset();
         }

@@ -3,6 +3,7 @@
 mod acceptor;
 mod connection;
 mod connector;
+mod leftovers;
 pub(crate) mod linger;
 mod numbers;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]

@@ -261,16 +261,6 @@ impl Account {
         self.on_collected();
     }
 
-    /// Finalisers get what there is, and so much more that they can do their work: they are no way
-    /// to more memory than the context may have.
-    fn begin_closing(&self) {
-        self.is_closing.set(true);
-        self.exceeded.set(false);
-        if let Some(limit) = self.limit() {
-            self.set_limit(limit.max(self.held()).saturating_add(END_BYTES));
-        }
-    }
-
     /// What the VM's memory takes beside what is in use counts with what the context holds
     /// elsewhere, of which `limit` bytes are allowed in all.
     pub(crate) fn count_waste(&self, held: Held, limit: usize) {
@@ -446,7 +436,13 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         STATES.fetch_sub(1, Ordering::Relaxed);
-        self.account().begin_closing();
+        let account = self.account();
+        account.is_closing.set(true);
+        account.exceeded.set(false);
+        // Finalisers get some more, which is no way to more than the context may have.
+        if let Some(limit) = account.limit() {
+            account.set_limit(limit.max(account.held()).saturating_add(END_BYTES));
+        }
         super::foreign_signals::forget(self);
         // SAFETY: the state is owned and not running: whoever runs it borrows `self`.
         unsafe {

@@ -559,6 +559,11 @@ impl Connection {
         }
     }
 
+    /// Whether its context has a memory limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// The write queue.
     pub fn writer(&self) -> &Arc<Writer> {
         &self.writer

@@ -270,7 +270,7 @@ impl WriteBatch {
             skip -= skipped;
             bytes.advance(skipped);
             if !bytes.is_empty() {
-                queue.push_back(Queued { bytes, _held: None });
+                queue.push_back(Queued { bytes, held: None });
             }
         };
         let mut copied = Bytes::from(std::mem::take(&mut self.copied));
@@ -284,7 +284,7 @@ impl WriteBatch {
         if let Some(last) = queue.back_mut()
             && held.is_some()
         {
-            last._held = held;
+            last.held = held;
         }
     }
 }
@@ -302,7 +302,7 @@ struct Notice {
 #[derive(Debug)]
 struct Queued {
     bytes: Bytes,
-    _held: Option<Held>,
+    held: Option<Held>,
 }
 
 /// What each write looks at comes first.

@@ -3,12 +3,11 @@
 #[cfg(feature = "http")]
 use std::io::IoSlice;
 
-#[cfg(feature = "http")]
-use super::Writer;
-use super::{Body, WriteBatch};
+use super::{Body, WriteBatch, Writer};
 #[cfg(feature = "http")]
 use crate::error::Code;
 use crate::frame::{Encoder, FrameError, Head};
+use crate::message::Held;
 
 impl WriteBatch {
     /// Adds a frame whose head is not plain.
@@ -44,6 +43,14 @@ impl WriteBatch {
             Body::Lost => {}
         }
         Ok(())
+    }
+}
+
+impl Writer {
+    /// What the context is counted for what waits, if it has a memory limit: whole blocks, of which
+    /// a part may have left.
+    pub(in crate::net) fn held_bytes(&self) -> usize {
+        self.queue().pieces.iter().filter_map(|piece| piece.held.as_ref()).map(Held::bytes).sum()
     }
 }
 
