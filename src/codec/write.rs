@@ -86,7 +86,38 @@ macro_rules! refused {
     };
 }
 
-pub(super) use refused;
+/// What neither format has, of what a serializer must have.
+macro_rules! refuse_what_no_script_has {
+    () => {
+        type SerializeTuple = Never;
+        type SerializeTupleStruct = Never;
+        type SerializeTupleVariant = Never;
+        type SerializeStruct = Never;
+        type SerializeStructVariant = Never;
+
+        refused! {
+            serialize_i8(i8) -> ();
+            serialize_i16(i16) -> ();
+            serialize_i32(i32) -> ();
+            serialize_u8(u8) -> ();
+            serialize_u16(u16) -> ();
+            serialize_u32(u32) -> ();
+            serialize_f32(f32) -> ();
+            serialize_char(char) -> ();
+            serialize_none() -> ();
+            serialize_unit_struct(&'static str) -> ();
+            serialize_unit_variant(&'static str, u32, &'static str) -> ();
+            serialize_newtype_struct(&'static str, &T) [T] -> ();
+            serialize_tuple(usize) -> Never;
+            serialize_tuple_struct(&'static str, usize) -> Never;
+            serialize_tuple_variant(&'static str, u32, &'static str, usize) -> Never;
+            serialize_struct(&'static str, usize) -> Never;
+            serialize_struct_variant(&'static str, u32, &'static str, usize) -> Never;
+        }
+    };
+}
+
+pub(super) use {refuse_what_no_script_has, refused};
 
 /// What nobody gets.
 pub(super) type Never = Impossible<(), Error>;

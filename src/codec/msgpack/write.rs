@@ -5,7 +5,7 @@ use std::fmt;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use crate::codec::Error;
-use crate::codec::write::{Never, Sink, is_ascii, refused};
+use crate::codec::write::{Never, Sink, is_ascii, refuse_what_no_script_has, refused};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -116,11 +116,6 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
     type Error = Error;
     type SerializeSeq = Entries<'w, 'a, S>;
     type SerializeMap = Entries<'w, 'a, S>;
-    type SerializeTuple = Never;
-    type SerializeTupleStruct = Never;
-    type SerializeTupleVariant = Never;
-    type SerializeStruct = Never;
-    type SerializeStructVariant = Never;
 
     fn serialize_bool(self, value: bool) -> Result<()> {
         self.to.add_byte(if value { 0xc3 } else { 0xc2 })
@@ -206,25 +201,7 @@ impl<'w, 'a, S: Sink> Serializer for &'w mut Writer<'a, S> {
         self.serialize_str(&text.to_string())
     }
 
-    refused! {
-        serialize_i8(i8) -> ();
-        serialize_i16(i16) -> ();
-        serialize_i32(i32) -> ();
-        serialize_u8(u8) -> ();
-        serialize_u16(u16) -> ();
-        serialize_u32(u32) -> ();
-        serialize_f32(f32) -> ();
-        serialize_char(char) -> ();
-        serialize_none() -> ();
-        serialize_unit_struct(&'static str) -> ();
-        serialize_unit_variant(&'static str, u32, &'static str) -> ();
-        serialize_newtype_struct(&'static str, &T) [T] -> ();
-        serialize_tuple(usize) -> Never;
-        serialize_tuple_struct(&'static str, usize) -> Never;
-        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> Never;
-        serialize_struct(&'static str, usize) -> Never;
-        serialize_struct_variant(&'static str, u32, &'static str, usize) -> Never;
-    }
+    refuse_what_no_script_has!();
 }
 
 #[cfg(test)]
