@@ -249,3 +249,16 @@ fn what_cannot_be_sent_is_named_with_its_place_and_the_remedy() {
         assert!(line.contains(&format!("transfer data type not supported: {what}")), "{line}");
     }
 }
+
+/// It may fail before its creator goes on.
+#[test]
+fn a_context_has_its_name_from_the_beginning() {
+    let (_folder, mut command) = beside(
+        &[("child.lua", "error('fails')")],
+        "for i = 1, 300 do context.create({ file = here .. '/child.lua', name = 'named' }) end",
+    );
+    let done = run(command.args(["--workers", "4"])).succeeded();
+    let lines: Vec<&str> = done.stderr.lines().filter(|line| line.contains("fails")).collect();
+    assert_eq!(lines.len(), 300, "{done}");
+    assert!(lines.iter().all(|line| line.contains("(named)")), "{done}");
+}

@@ -231,11 +231,9 @@ fn create(lua: Stack<'_>) -> c_int {
             Script { source, arguments, paths, command_line, deny, held, is_secret, quota };
         let program = LuaProgram::new(&host.settings, script);
         let parent = Some(host.context.id());
-        host.context.scheduler().spawn_on(options.worker, parent, limits, program)
+        let (worker, name) = (options.worker, options.name.as_deref());
+        host.context.scheduler().spawn_on(worker, name, parent, limits, program)
     });
-    if let (Some(context), Some(name)) = (&created, options.name) {
-        context.set_name(&name);
-    }
     match created {
         Some(context) => push_id(lua, Some(context.id())),
         None => {

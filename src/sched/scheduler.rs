@@ -215,14 +215,15 @@ impl Scheduler {
         limits: Limits,
         program: Box<dyn Program>,
     ) -> Option<Arc<Context>> {
-        self.spawn_on(None, parent, limits, program)
+        self.spawn_on(None, None, parent, limits, program)
     }
 
-    /// The same for a context that only the worker with this index runs, if one is given. It must
-    /// be below [`Scheduler::workers`].
+    /// The same for a context with a name for people, and that only the worker with this index
+    /// runs, if these are given. The index must be below [`Scheduler::workers`].
     pub fn spawn_on(
         self: &Arc<Self>,
         worker: Option<usize>,
+        name: Option<&str>,
         parent: Option<Id>,
         limits: Limits,
         program: Box<dyn Program>,
@@ -230,6 +231,9 @@ impl Scheduler {
         let worker = worker.filter(|&worker| worker < self.workers);
         let make = |id| Context::new(id, parent, Arc::clone(self), worker, limits, program);
         let context = self.registry.insert(make)?;
+        if let Some(name) = name {
+            context.set_name(name);
+        }
         self.enqueue(Arc::clone(&context));
         if self.is_closing.load(Ordering::SeqCst) {
             context.destroy(End::Destroyed(None));
