@@ -455,6 +455,43 @@ fn peers_that_are_slow_or_break_off_harm_nobody() {
     assert!(get_hello(port));
 }
 
+/// Who has said all is answered, however late; whose body is not whole has not said all.
+#[test]
+fn an_end_of_the_stream_waits_for_answers() {
+    let (mut server, port) = serve(
+        "http2 = true",
+        "routes['/slow'] = function(req)
+             local text = req:text()
+             timer.sleep(0.05)
+             return 200, nil, text
+         end
+         routes['/later'] = function(req)
+             timer.sleep(0.05)
+             print('later', req:read())
+             print('and', req:read())
+         end",
+    );
+    let open_half = |path: &str, flags: u8| {
+        let mut stream = open(port);
+        let both = [post(1, path), frame(DATA, flags, 1, b"abc")].concat();
+        stream.write_all(&both).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream
+    };
+    let mut stream = open_half("/slow", END_STREAM);
+    assert_eq!(outcome(&mut stream), "status 200");
+    assert_eq!(outcome(&mut stream), "closed");
+    let mut waiting = open_half("/read", 0);
+    assert_eq!(server.line(), "reading");
+    assert_eq!(server.line(), "read 11");
+    assert!(outcome(&mut waiting).ends_with("closed"));
+    let mut later = open_half("/later", 0);
+    assert!(server.line().starts_with("later\ttrue\t"));
+    assert_eq!(server.line(), "and\tfalse\t11");
+    assert!(outcome(&mut later).ends_with("closed"));
+    assert!(get_hello(port));
+}
+
 #[test]
 fn ten_thousand_connections_leave_nothing_behind() {
     with_many_files("ten_thousand_connections_leave_nothing_behind", || {

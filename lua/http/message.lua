@@ -115,8 +115,9 @@ local function reason(code)
 end
 
 -- The functions that read a body, by `read(owner, token)`, which is as native.http_read; one piece
--- may take as many seconds as `limit(owner)` says, if there is one.
-function M.bodies(read, limit)
+-- may take as many seconds as `limit(owner)` says, if there is one. `give_up(owner)`, if there is
+-- one, is called when nobody waits any more.
+function M.bodies(read, limit, give_up)
     local B = {}
 
     -- The next piece of a body: a buffer; or false and a code.
@@ -142,11 +143,13 @@ function M.bodies(read, limit)
                 local left = deadline and deadline - native.now()
                 if left and left <= 0 then
                     data, code = false, TIMEOUT
+                    if give_up then give_up(owner) end
                 else
                     set_timeout(token, left or 0)
                     local ok, why = suspend()
                     if not ok then
                         data, code = false, why
+                        if give_up then give_up(owner) end
                     end
                 end
             end

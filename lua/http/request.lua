@@ -20,7 +20,11 @@ local ID = {}
 local OWNER, USED = 1, 2
 local UPGRADED = {}
 
-local bodies = message.bodies(function(req, token) return native.http_read(req[ID], token) end)
+local bodies = message.bodies(
+    function(req, token) return native.http_read(req[ID], token) end,
+    nil,
+    function(req) native.http_give_up(req[ID]) end
+)
 local request, response = {}, {}
 local Request, Response = {}, {}
 

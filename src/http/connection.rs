@@ -219,6 +219,9 @@ impl Connection {
             }
         };
         if result.is_pending() {
+            if self.traffic.in_flight() == 0 && !lock(&self.wire).wants_room {
+                self.tell_end();
+            }
             self.note_phase(now);
             self.count();
             return Poll::Pending;
@@ -232,6 +235,20 @@ impl Connection {
             wire.net.stage(lines_of(refusal.status()).as_bytes());
         }
         Poll::Ready(())
+    }
+
+    /// Whether the peer has said all, and whoever reads does not know.
+    pub fn has_kept_end(&self) -> bool {
+        lock(&self.wire).has_kept_end()
+    }
+
+    /// Tells whoever reads that the peer has said all, if it has.
+    pub fn tell_end(&self) {
+        let mut wire = lock(&self.wire);
+        if wire.has_kept_end() {
+            wire.keeps_end = false;
+            self.waker.wake_by_ref();
+        }
     }
 
     /// Counts what it holds.
@@ -518,6 +535,7 @@ impl Connection {
 
     fn begin_http2(&mut self) {
         self.traffic.set_http2();
+        lock(&self.wire).keeps_end = true;
         let (io, service) = self.service();
         let tasks = Tasks::new(self.server.ready(), self.key);
         let builder = self.server.http2(tasks.clone(), self.held.is_some());

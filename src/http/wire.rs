@@ -63,6 +63,10 @@ pub(super) struct Wire {
     received: usize,
     /// Hyper has found no room, and is to be told of it.
     pub(super) wants_room: bool,
+    /// The end of the stream is not told before it is let go, as h2 gives up all answers then; and
+    /// whether it has come.
+    pub(super) keeps_end: bool,
+    has_end: bool,
     /// Why the last read has failed.
     failure: Option<Code>,
     /// Bytes that were sent so far.
@@ -111,6 +115,8 @@ impl Wire {
             budget: TURN_BYTES,
             received: 0,
             wants_room: false,
+            keeps_end: false,
+            has_end: false,
             failure: None,
             sent: 0,
             most_read: 0,
@@ -202,8 +208,15 @@ impl Wire {
             self.net.read_later(0);
             return Poll::Pending;
         }
+        if self.has_end {
+            return if self.keeps_end { Poll::Pending } else { Poll::Ready(Ok(0)) };
+        }
         match self.net.receive(space) {
             Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) if self.keeps_end => {
+                self.has_end = true;
+                Poll::Pending
+            }
             Poll::Ready(Ok(count)) => {
                 self.budget = self.budget.saturating_sub(count);
                 self.received += count;
@@ -214,6 +227,11 @@ impl Wire {
                 Poll::Ready(Err(io::Error::other(code)))
             }
         }
+    }
+
+    /// Whether the stream has ended, and that was not told.
+    pub(super) fn has_kept_end(&self) -> bool {
+        self.has_end && self.keeps_end
     }
 
     /// Why TLS has ended the connection, if it has.

@@ -106,6 +106,13 @@ impl Sockets {
             self.end_http(key, context);
             return bytes;
         }
+        if let (Some(Socket::Http(connection)), Some(http)) = (self.all.get(key), &mut self.http)
+            && connection.has_kept_end()
+            && http.exchanges.iter_mut().any(|(_, one)| one.connection == key && one.is_waiting())
+        {
+            // What somebody waits for does not come.
+            connection.tell_end();
+        }
         if is_bad && let Some(http) = &mut self.http {
             http.refuse(key, StatusCode::BAD_REQUEST);
         }

@@ -54,6 +54,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"http_headers", function(request::headers)),
     (c"http_buffer", function(request::buffer)),
     (c"http_read", function(request::read)),
+    (c"http_give_up", function(request::give_up)),
     (c"http_answer", function(answer::answer)),
     (c"http_status", function(answer::status)),
     (c"http_header", function(answer::header)),

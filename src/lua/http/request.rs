@@ -182,6 +182,11 @@ impl Exchange {
         Came::End
     }
 
+    /// Whether somebody waits for more of the body.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waits.is_some()
+    }
+
     /// Who waits for the body is to look at it again.
     pub(super) fn wake(&mut self, ready: &Ready) {
         if self.waiter != 0 {
@@ -196,6 +201,17 @@ pub(super) fn read(lua: Stack<'_>) -> c_int {
     let (key, token) = (lua.key(1), lua.key(2));
     let came = host::with(|host| read_body(host, key, token));
     push_came(lua, came)
+}
+
+/// native.http_give_up(id): nobody waits for more of the body any more.
+pub(super) fn give_up(lua: Stack<'_>) -> c_int {
+    let key = lua.key(1);
+    host::with(|host| {
+        let exchange = host.sockets.http.as_mut()?.exchanges.get_mut(key)?;
+        (exchange.waits, exchange.waiter) = (None, 0);
+        Some(())
+    });
+    0
 }
 
 /// Pushes what a read has come to.
@@ -225,22 +241,23 @@ fn read_body(host: &mut Host, key: u64, token: u64) -> Came {
             return Came::Failed(code);
         }
         let Some(body) = &mut exchange.body else { return Came::End };
-        match Pin::new(body).poll_frame(&mut cx) {
+        let frame = Pin::new(body).poll_frame(&mut cx);
+        if frame.is_ready() {
+            exchange.waits = None;
+        }
+        match frame {
             Poll::Ready(None) => return Came::End,
             Poll::Ready(Some(Err(_))) => {
                 // From now on: it has not ended.
                 exchange.failed = Some(Code::CONNECTION_ABORTED);
                 return Came::Failed(Code::CONNECTION_ABORTED);
             }
-            Poll::Ready(Some(Ok(frame))) => {
-                exchange.waits = None;
-                match frame.into_data() {
-                    Ok(bytes) => return exchange.take(bytes),
-                    Err(frame) => {
-                        return exchange.take_trailers(frame.into_trailers().unwrap_or_default());
-                    }
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(bytes) => return exchange.take(bytes),
+                Err(frame) => {
+                    return exchange.take_trailers(frame.into_trailers().unwrap_or_default());
                 }
-            }
+            },
             Poll::Pending if is_last => {
                 exchange.waiter = token;
                 exchange.waits.get_or_insert_with(|| (rt::now(), exchange.read));
@@ -248,6 +265,9 @@ fn read_body(host: &mut Host, key: u64, token: u64) -> Came {
             }
             Poll::Pending => {
                 let connection = exchange.connection;
+                if let Some(Socket::Http(connection)) = host.sockets.all.get(connection) {
+                    connection.tell_end();
+                }
                 host.poll_http_now(connection);
             }
         }
