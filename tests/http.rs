@@ -493,35 +493,6 @@ fn a_server_ends_what_takes_longer_than_it_is_given() {
     assert_eq!(server.line(), "true");
 }
 
-/// The rate of a body is looked at while somebody waits for it, and not afterwards.
-#[test]
-fn a_handler_may_take_its_time_when_it_has_waited_for_a_body() {
-    let script = "
-        local function handle(req)
-            if req.path == '/later' then
-                req:read(0.1)
-                timer.sleep(30)
-            end
-            local text = req:text()
-            timer.sleep(30)
-            return 200, nil, text
-        end
-        local server = context.check(http.serve('127.0.0.1', 80, handle))
-        for _, path in ipairs { '/', '/later' } do
-            local n = 0
-            local function body()
-                n = n + 1
-                timer.sleep(0.5)
-                return n < 4 and 'piece' or nil
-            end
-            local res = context.check(http.post('http://127.0.0.1' .. path, body, { proxy = false }))
-            print(res.status, res:text())
-        end
-        server:close(0)";
-    let done = run(node_lua().args(["--simulate", "1", "-e", script])).succeeded();
-    assert_eq!(done.stdout, "200\tpiecepiecepiece\n".repeat(2), "{done}");
-}
-
 #[test]
 fn what_handlers_do_wrong_is_named_and_answered() {
     let calls = [

@@ -1,4 +1,5 @@
-//! What servers answer costs clients no more than it is long; what clients keep has bounds.
+//! What servers answer costs clients no more than it is long; what clients keep has bounds, and what
+//! handlers may take has none.
 #![cfg(feature = "http")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -149,4 +150,34 @@ fn no_flood_of_small_frames_keeps_a_context_from_its_timers() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(said.join().unwrap().unwrap().unwrap(), "good");
+}
+
+/// The rate of a body is looked at while somebody waits for it, and not afterwards.
+#[test]
+fn a_handler_may_take_its_time_when_it_has_waited_for_a_body() {
+    let script = "
+        local function handle(req)
+            if req.path == '/later' then
+                req:read(0.1)
+                timer.sleep(30)
+            end
+            local text = req:text()
+            timer.sleep(30)
+            return 200, nil, text
+        end
+        local server = context.check(http.serve('127.0.0.1', 80, handle))
+        for _, path in ipairs { '/', '/later' } do
+            local n = 0
+            local function body()
+                n = n + 1
+                timer.sleep(0.5)
+                return n < 4 and 'piece' or nil
+            end
+            local url = 'http://127.0.0.1' .. path
+            local res = context.check(http.post(url, body, { proxy = false }))
+            print(res.status, res:text())
+        end
+        server:close(0)";
+    let done = run(node_lua().args(["--simulate", "1", "-e", script])).succeeded();
+    assert_eq!(done.stdout, "200\tpiecepiecepiece\n".repeat(2), "{done}");
 }
