@@ -1,5 +1,5 @@
-//! What servers answer costs clients no more than it is long; what clients keep has bounds, and what
-//! handlers may take has none.
+//! What servers answer costs clients no more than it is long; what clients keep has bounds, and the
+//! time of handlers has none.
 #![cfg(feature = "http")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
