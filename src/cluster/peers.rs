@@ -103,11 +103,17 @@ impl State {
         match frame {
             Frame::Alive { state, node: name, is_new } => {
                 let own = self.node.clone();
+                let is_here = matches!(self.phase, Phase::Here);
                 let peer = self.meet(node, now);
                 if peer.name.is_empty() && *name == *own.as_bytes() {
                     log::warn!("cluster: another process is called {own} too ({node:016x})");
                 }
                 peer.name = shown(name);
+                if is_here && is_new && state == 0 && peer.state.is_none() {
+                    // It has no names yet. Those that it tells next are known at once then: before
+                    // what it publishes. (Who joins himself waits for its list: for whom it knows.)
+                    peer.state = Some(0);
+                }
                 if peer.state != Some(state) {
                     self.ask_names(node);
                 }

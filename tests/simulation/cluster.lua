@@ -28,13 +28,13 @@ end
 
 local left, answered, failed, published = ASKERS, 0, 0, 0
 
--- What was published comes in order, and at most once.
+-- What a context publishes comes in order, and at most once. (Two processes may have the same name,
+-- one after the other.)
 local last = {}
-context.subscribe("heard.*", function(value, topic)
-    local node = topic:match("%.(n%d+)$")
+context.subscribe("heard.*", function(value, _, from)
     assert(value[2] == "news." .. value[1], "topic of another value")
-    assert(value[1] > (last[node] or 0), "published twice, or out of order")
-    last[node] = value[1]
+    assert(value[1] > (last[from] or 0), "published twice, or out of order")
+    last[from] = value[1]
 end)
 
 local function ask(asker)
