@@ -25,7 +25,7 @@ use mlua::ffi::{self, lua_Debug, lua_State};
 use super::cut;
 use super::layout;
 use super::stack::Stack;
-use super::state::{Account, account};
+use super::state::Account;
 use super::stock::{Kind, frame};
 use super::traceback::{hide_bottom, traceback};
 use crate::os::thread;
@@ -45,33 +45,16 @@ thread_local! {
 }
 
 /// Whether finalisers of a state that is being closed were interrupted: they had their time.
-///
-/// # Safety
-/// `raw` must be alive and used by this thread.
-pub(super) unsafe fn has_ended_finalisers(raw: *mut lua_State) -> bool {
-    // SAFETY: a live state of this thread's.
-    unsafe { account(raw).is_closing.get() && is_armed(raw) }
+pub(super) fn has_ended_finalisers(lua: Stack<'_>) -> bool {
+    lua.account().is_closing.get() && lua.is_armed()
 }
 
-/// Whether the hook of a state is ours.
-///
-/// # Safety
-/// `raw` must be alive and used by this thread.
-unsafe fn is_armed(raw: *mut lua_State) -> bool {
-    // SAFETY: a live state of this thread's.
-    unsafe { ffi::lua_gethook(raw).is_some_and(|set| is_hook(set as usize)) }
-}
-
-/// A state is about to be closed: what has interrupted its turn is not to interrupt finalisers.
-///
-/// # Safety
-/// `raw` must be alive and used by this thread, and run nothing.
-pub(super) unsafe fn disarm(raw: *mut lua_State) {
-    // SAFETY: a live state of this thread's, between two calls.
-    unsafe {
-        if is_armed(raw) {
-            set_hook(raw, None, 0, 0);
-        }
+/// A state that runs nothing is about to be closed: what has interrupted its turn is not to
+/// interrupt finalisers.
+pub(super) fn disarm(lua: Stack<'_>) {
+    if lua.is_armed() {
+        // SAFETY: a live state of this thread's, between two calls.
+        unsafe { set_hook(lua.raw(), None, 0, 0) };
     }
 }
 
@@ -103,9 +86,7 @@ pub(crate) fn running() -> *mut lua_State {
 /// Calls `body` with the account of the state that this thread runs, if it runs one.
 #[inline]
 pub(crate) fn with_account<R>(body: impl FnOnce(&Account) -> R) -> Option<R> {
-    let raw = RUNNING.get();
-    // SAFETY: what runs is alive, and so is its account.
-    (!raw.is_null()).then(|| body(unsafe { account(raw) }))
+    with_current(|lua| body(lua.account()))
 }
 
 /// Calls `body` with the stack of the coroutine that this thread runs, if it runs one: of the
@@ -257,11 +238,9 @@ impl Stack<'_> {
     /// Raises if the context ends, for a function in C that runs long.
     #[inline]
     pub fn look(self) {
-        // SAFETY: the coroutine that has called; raising unwinds what is live in it.
-        unsafe {
-            if is_armed(self.raw()) {
-                hook(self.raw(), std::ptr::null_mut());
-            }
+        if self.is_armed() {
+            // SAFETY: the coroutine that has called; raising unwinds what is live in it.
+            unsafe { hook(self.raw(), std::ptr::null_mut()) };
         }
     }
 
@@ -272,6 +251,13 @@ impl Stack<'_> {
             arm();
         }
         self.look();
+    }
+
+    /// Whether the hook of the state is ours.
+    #[inline]
+    fn is_armed(self) -> bool {
+        // SAFETY: a live state of this thread's.
+        unsafe { ffi::lua_gethook(self.raw()) }.is_some_and(|set| is_hook(set as usize))
     }
 
     /// Whether this call, from C, is of a script's hook, for what the library does by itself:

@@ -444,14 +444,14 @@ impl Drop for State {
             account.set_limit(limit.max(account.held()).saturating_add(END_BYTES));
         }
         super::foreign_signals::forget(self);
-        // SAFETY: the state is owned and not running: whoever runs it borrows `self`.
+        hook::disarm(self.stack());
+        // SAFETY: the state is owned and not running: whoever runs it borrows `self`. With it goes
+        // the allocator, the only other user of the account.
         unsafe {
-            hook::disarm(self.raw.as_ptr());
             profiler::forget(self.raw.as_ptr());
             ffi::lua_close(self.raw.as_ptr());
+            drop(Box::from_raw(self.account.as_ptr()));
         }
-        // SAFETY: the allocator, the only other user, is gone with the state.
-        drop(unsafe { Box::from_raw(self.account.as_ptr()) });
     }
 }
 

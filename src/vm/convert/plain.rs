@@ -57,46 +57,50 @@ impl<'a> NewTable<'a> {
         unsafe { self.0.as_ref() }
     }
 
-    /// Puts a number at a position of the array part, which needs no leave of the collector. False,
-    /// with nothing done, if there is no such place.
+    /// A position of the array part, if that has it; the collector must be told of objects that are
+    /// put there, if it has seen the table.
     #[inline]
-    pub(super) fn set_number(self, position: u32, value: f64) -> bool {
-        let fits = position < self.parts().array_len;
-        if fits {
-            // SAFETY: the array part has more slots than that.
-            unsafe { self.parts().array.add(position as usize).write(layout::number(value)) };
-        }
-        fits
+    fn place(&mut self, position: u32) -> Option<&mut Slot> {
+        let (array, len) = (self.parts().array, self.parts().array_len);
+        // SAFETY: the array part has more slots than that, and the table is filled by nobody else.
+        (position < len).then(|| unsafe { &mut *array.add(position as usize) })
+    }
+
+    /// Puts a number at a position of the array part. False, with nothing done, if there is no such
+    /// place.
+    #[inline]
+    pub(super) fn set_number(mut self, position: u32, value: f64) -> bool {
+        self.place(position).map(|place| *place = layout::number(value)).is_some()
     }
 
     /// Puts what is on top, which goes, at a position. The table is below it. May raise.
     #[inline]
-    pub(super) fn set_position(self, lua: Stack<'_>, position: u32) {
-        if self.is_seen() || position >= self.parts().array_len {
-            return lua.set_entry(-2, position.into());
+    pub(super) fn set_position(mut self, lua: Stack<'_>, position: u32) {
+        let is_seen = self.is_seen();
+        match self.place(position) {
+            Some(place) if !is_seen => *place = slots::pop(lua),
+            _ => lua.set_entry(-2, position.into()),
         }
-        // SAFETY: the array part has more slots than that, and the collector is to look at it yet.
-        unsafe { self.parts().array.add(position as usize).write(slots::pop(lua)) };
     }
 
     /// Puts what is on top under the key below it; both go. The table is below them. May raise.
     #[inline]
     pub(super) fn set_pair(self, lua: Stack<'_>) {
         let (key, value) = slots::top_two(lua);
-        if self.is_seen() || tag(key) != STRING || self.parts().mask == 0 || value == NIL {
+        let is_plain = tag(key) == STRING && value != NIL;
+        if !is_plain || self.is_seen() || self.parts().mask == 0 {
             return lua.raw_set(-3);
         }
         // SAFETY: a live table with a hash part, which the collector is to look at yet, and a live
-        // text; the VM does not run meanwhile.
-        match unsafe { (*self.0.as_ptr()).text_place(layout::referred(key)) } {
-            Some(place) => {
-                // SAFETY: the place that the table has for this key.
-                unsafe { place.write(value) };
-                slots::pop(lua);
-                slots::pop(lua);
+        // text; the VM does not run meanwhile, and the place is the one that the table has for it.
+        unsafe {
+            match (*self.0.as_ptr()).text_place(layout::referred(key)) {
+                Some(place) => place.write(value),
+                None => return lua.raw_set(-3),
             }
-            None => lua.raw_set(-3),
         }
+        slots::pop(lua);
+        slots::pop(lua);
     }
 
     /// Whether the collector has seen all that is in it: it must be told then of what comes.
