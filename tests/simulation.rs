@@ -335,7 +335,7 @@ fn in_a_cluster_losses_that_nobody_notices_are_found() {
         command.env("NODE_LUA_FAILPOINT", "gap all").arg("--simulate").args(words(&line));
         run_for(&mut command, 5 * PATIENCE)
     };
-    let done = simulate("1..120");
+    let done = simulate("1..400");
     assert_ne!(done.code(), Some(0), "{done}");
     let last = done.stderr.lines().last().unwrap().to_owned();
     let (_, found) = last.split_once(" failed: ").unwrap();
