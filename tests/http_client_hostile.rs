@@ -208,13 +208,16 @@ fn redirects_lead_nowhere_but_to_servers() {
 fn ten_thousand_servers_that_drop_everybody_leave_nothing_behind() {
     with_many_files("ten_thousand_servers_that_drop_everybody_leave_nothing_behind", || {
         let port = server(|mut stream| {
-            // By turns: nothing, a part of an answer, a whole one.
+            // By turns: nothing, a part of an answer, a whole one; which says that the connection
+            // ends, since a POST that finds it gone is not sent again.
             static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
             let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let _ = match number % 3 {
                 0 => Ok(()),
                 1 => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"),
-                _ => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"),
+                _ => stream.write_all(
+                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab",
+                ),
             };
         });
         let code = format!(
