@@ -141,16 +141,14 @@ function M.bodies(read, limit, give_up)
                 check_may_wait(token)
                 first[owner], has_turn = token, true
                 local left = deadline and deadline - native.now()
-                if left and left <= 0 then
-                    data, code = false, TIMEOUT
-                    if give_up then give_up(owner) end
-                else
+                local ok, why = false, TIMEOUT
+                if not left or left > 0 then
                     set_timeout(token, left or 0)
-                    local ok, why = suspend()
-                    if not ok then
-                        data, code = false, why
-                        if give_up then give_up(owner) end
-                    end
+                    ok, why = suspend()
+                end
+                if not ok then
+                    data, code = false, why
+                    if give_up then give_up(owner) end
                 end
             end
             if data or code then
