@@ -132,7 +132,8 @@ struct Chunk {
 /// Those of [`SOURCES`] that have been asked for.
 static CHUNKS: [OnceLock<Chunk>; SOURCES.len()] = [const { OnceLock::new() }; SOURCES.len()];
 
-/// The chunk of that name, compiled if it is the first time; `None` without memory for it.
+/// The chunk at this place of [`SOURCES`], compiled if it is the first time; `None` without memory
+/// for it.
 fn chunk(index: usize) -> Option<&'static Chunk> {
     if let Some(chunk) = CHUNKS[index].get() {
         return Some(chunk);
@@ -147,15 +148,11 @@ fn chunk(index: usize) -> Option<&'static Chunk> {
     if !pristine::has_learned() {
         state.protect(pristine::learn).ok()?;
     }
-    let parts = source.split_once(DIVIDER);
-    let bytecode = match parts {
-        Some((above, below)) => {
-            let source = format!("{above}return (function(...)\n{below}\nend)(...)");
-            compile(&state, chunk_name, &source)?
-        }
-        None => compile(&state, chunk_name, source)?,
-    };
-    let chunk = Chunk { bytecode, line, is_divided: parts.is_some() };
+    let divided = source
+        .split_once(DIVIDER)
+        .map(|(above, below)| format!("{above}return (function(...)\n{below}\nend)(...)"));
+    let bytecode = compile(&state, chunk_name, divided.as_deref().unwrap_or(source))?;
+    let chunk = Chunk { bytecode, line, is_divided: divided.is_some() };
     Some(CHUNKS[index].get_or_init(|| chunk))
 }
 

@@ -99,8 +99,7 @@ impl<'a> NewTable<'a> {
                 None => return lua.raw_set(-3),
             }
         }
-        slots::pop(lua);
-        slots::pop(lua);
+        slots::cut(lua, slots::count(lua) - 2);
     }
 
     /// Whether the collector has seen all that is in it: it must be told then of what comes.
