@@ -116,6 +116,22 @@ pub fn drive(duration: Duration) {
     if is_on() { sim::drive(duration) } else { epoll::drive(duration) }
 }
 
+/// Methods that whichever socket it is has.
+macro_rules! delegate {
+    ($type:ident: $kind:ident $($(#[$doc:meta])*
+        fn $name:ident(&self $(, $given:ident: $of:ty)*) $(-> $result:ty)?;)*) => {
+        impl $type {
+            $($(#[$doc])* pub fn $name(&self $(, $given: $of)*) $(-> $result)? {
+                match &self.0 {
+                    $kind::System(socket) => socket.$name($($given),*),
+                    $kind::Simulated(socket) => socket.$name($($given),*),
+                }
+            })*
+        }
+    };
+}
+pub(super) use delegate;
+
 /// One deadline at a time, on the reactor.
 #[derive(Debug)]
 pub struct Timer(Clock);
@@ -168,17 +184,6 @@ enum Connected {
     Simulated(sim::Stream),
 }
 
-/// Calls the method of whichever socket it is.
-macro_rules! either {
-    ($kind:ident, $value:expr, $socket:ident => $call:expr) => {
-        match $value {
-            $kind::System($socket) => $call,
-            $kind::Simulated($socket) => $call,
-        }
-    };
-}
-pub(super) use either;
-
 impl Stream {
     /// Starts to connect. The connection stands once [`Stream::poll_write_ready`] is ready and
     /// [`Stream::take_error`] reports none.
@@ -190,57 +195,6 @@ impl Stream {
             true => Connected::Simulated(sim::Stream::connect(address)?),
             false => Connected::System(socket::Stream::connect(address)?),
         }))
-    }
-
-    /// Ready when a read may succeed; otherwise wakes `cx` once it may.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(Connected, &self.0, socket => socket.poll_read_ready(cx))
-    }
-
-    /// Ready when a write may succeed; otherwise wakes `cx` once it may.
-    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(Connected, &self.0, socket => socket.poll_write_ready(cx))
-    }
-
-    /// Ready once the peer has gone, or closed its side, whatever is left to read; otherwise wakes
-    /// `cx` then.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(Connected, &self.0, socket => socket.poll_end(cx))
-    }
-
-    /// Wakes nobody for [`Stream::poll_end`] any more.
-    pub fn forget_end(&self) {
-        either!(Connected, &self.0, socket => socket.forget_end());
-    }
-
-    /// Clears the readiness that [`Stream::poll_read_ready`] has reported. Call before the read, so
-    /// that what arrives later wakes again.
-    pub fn clear_read_ready(&self) {
-        either!(Connected, &self.0, socket => socket.clear_read_ready());
-    }
-
-    /// One `recv(2)`; returns how many bytes came, 0 at the end of the stream.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing is there; otherwise the socket's error.
-    pub fn read(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-        either!(Connected, &self.0, socket => socket.read(space))
-    }
-
-    /// One `sendmsg(2)`; returns how many bytes the system has taken.
-    ///
-    /// # Errors
-    /// `WouldBlock` when the socket's buffer is full; otherwise the socket's error.
-    pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        either!(Connected, &self.0, socket => socket.write(pieces))
-    }
-
-    /// The pending error of the socket, cleared.
-    ///
-    /// # Errors
-    /// That of `getsockopt(2)`.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        either!(Connected, &self.0, socket => socket.take_error())
     }
 
     /// Switches Nagle's algorithm off or on; nothing for unix sockets.
@@ -256,41 +210,64 @@ impl Stream {
             socket.set_keepalive(keepalive);
         }
     }
+}
+
+delegate! { Stream: Connected
+    /// Ready when a read may succeed; otherwise wakes `cx` once it may.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ready when a write may succeed; otherwise wakes `cx` once it may.
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ready once the peer has gone, or closed its side, whatever is left to read; otherwise wakes
+    /// `cx` then.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Wakes nobody for [`Stream::poll_end`] any more.
+    fn forget_end(&self);
+
+    /// Clears the readiness that [`Stream::poll_read_ready`] has reported. Call before the read, so
+    /// that what arrives later wakes again.
+    fn clear_read_ready(&self);
+
+    /// One `recv(2)`; returns how many bytes came, 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there; otherwise the socket's error.
+    fn read(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize>;
+
+    /// One `sendmsg(2)`; returns how many bytes the system has taken.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket's buffer is full; otherwise the socket's error.
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// The pending error of the socket, cleared.
+    ///
+    /// # Errors
+    /// That of `getsockopt(2)`.
+    fn take_error(&self) -> io::Result<Option<io::Error>>;
 
     /// Ends our direction; the peer sees the end of the stream once it has read everything.
-    pub fn end_output(&self) {
-        either!(Connected, &self.0, socket => socket.end_output());
-    }
+    fn end_output(&self);
 
     /// Throws away input that has come, up to a bound; true if there was some.
-    pub fn discard(&self) -> bool {
-        either!(Connected, &self.0, socket => socket.discard())
-    }
+    fn discard(&self) -> bool;
 
     /// Bytes that a TCP peer's system has not taken yet, and still may.
-    pub fn undelivered(&self) -> usize {
-        either!(Connected, &self.0, socket => socket.undelivered())
-    }
+    fn undelivered(&self) -> usize;
 
     /// Has the peer find a TCP connection reset once it is closed.
-    pub fn reset(&self) {
-        either!(Connected, &self.0, socket => socket.reset());
-    }
+    fn reset(&self);
 
     /// Ends both directions; the peer and our own reads see the end of the stream.
-    pub fn shutdown(&self) {
-        either!(Connected, &self.0, socket => socket.shutdown());
-    }
+    fn shutdown(&self);
 
     /// Our address, if it is an IP one.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        either!(Connected, &self.0, socket => socket.local_address())
-    }
+    fn local_address(&self) -> Option<SocketAddr>;
 
     /// The peer's address, if it is an IP one.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        either!(Connected, &self.0, socket => socket.peer_address())
-    }
+    fn peer_address(&self) -> Option<SocketAddr>;
 }
 
 /// A listening stream socket.
@@ -330,11 +307,6 @@ impl Listener {
         }))
     }
 
-    /// Ready when a connection may be waiting; otherwise wakes `cx` once one may.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(Listening, &self.0, listener => listener.poll_read_ready(cx))
-    }
-
     /// One `accept4(2)`.
     ///
     /// # Errors
@@ -345,14 +317,15 @@ impl Listener {
             Listening::Simulated(listener) => Connected::Simulated(listener.accept()?),
         }))
     }
+}
+
+delegate! { Listener: Listening
+    /// Ready when a connection may be waiting; otherwise wakes `cx` once one may.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Connections that wait to be accepted, and how many may; nothing for unix sockets.
-    pub fn backlog(&self) -> Option<(usize, usize)> {
-        either!(Listening, &self.0, listener => listener.backlog())
-    }
+    fn backlog(&self) -> Option<(usize, usize)>;
 
     /// The address listened on, if it is an IP one.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        either!(Listening, &self.0, listener => listener.local_address())
-    }
+    fn local_address(&self) -> Option<SocketAddr>;
 }

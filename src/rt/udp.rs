@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
-use super::backend::either;
+use super::backend::delegate;
 use crate::os::{self, Arrival, Departure, Interface, UdpOption};
 use crate::sim::{self, is_on};
 
@@ -30,85 +30,65 @@ impl UdpSocket {
         }))
     }
 
-    /// Ready when datagrams may be there; otherwise wakes `cx` once there are some.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(Kind, &self.0, socket => socket.poll_read_ready(cx))
-    }
-
-    /// Ready when the system may take a datagram; otherwise wakes `cx` once it does. To be called
-    /// after it has taken none; then [`UdpSocket::rest_writing`].
-    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        either!(Kind, &self.0, socket => socket.poll_write_ready(cx))
-    }
-
     /// Nobody waits for [`UdpSocket::poll_write_ready`] any more.
     pub fn rest_writing(&self) {
         if let Kind::System(socket) = &self.0 {
             socket.rest_writing();
         }
     }
+}
+
+delegate! { UdpSocket: Kind
+    /// Ready when datagrams may be there; otherwise wakes `cx` once there are some.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ready when the system may take a datagram; otherwise wakes `cx` once it does. To be called
+    /// after it has taken none; then [`UdpSocket::rest_writing`].
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// Clears the readiness that [`UdpSocket::poll_read_ready`] has reported. Call before
     /// receiving, so that what arrives later wakes again.
-    pub fn clear_read_ready(&self) {
-        either!(Kind, &self.0, socket => socket.clear_read_ready());
-    }
+    fn clear_read_ready(&self);
 
     /// Receives up to [`os::DATAGRAMS_MAX`] datagrams into the first of `arrivals`; returns how
     /// many.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; otherwise the socket's error, which is then forgotten.
-    pub fn receive(&self, arrivals: &mut [Arrival]) -> io::Result<usize> {
-        either!(Kind, &self.0, socket => socket.receive(arrivals))
-    }
+    fn receive(&self, arrivals: &mut [Arrival]) -> io::Result<usize>;
 
     /// Sends up to [`os::DATAGRAMS_MAX`] datagrams; returns how many, from the first on, the system
     /// has taken.
     ///
     /// # Errors
     /// Why the first was not taken: `WouldBlock` when there is no room.
-    pub fn send(&self, datagrams: &[Departure<'_>]) -> io::Result<usize> {
-        either!(Kind, &self.0, socket => socket.send(datagrams))
-    }
+    fn send(&self, datagrams: &[Departure<'_>]) -> io::Result<usize>;
 
     /// Has it send to, and receive from, one address alone.
     ///
     /// # Errors
     /// Those of `connect(2)`.
-    pub fn connect(&self, to: SocketAddr) -> io::Result<()> {
-        either!(Kind, &self.0, socket => socket.connect(to))
-    }
+    fn connect(&self, to: SocketAddr) -> io::Result<()>;
 
     /// Changes an option.
     ///
     /// # Errors
     /// Those of `setsockopt(2)`.
-    pub fn set(&self, option: UdpOption) -> io::Result<()> {
-        either!(Kind, &self.0, socket => socket.set(option))
-    }
+    fn set(&self, option: UdpOption) -> io::Result<()>;
 
     /// Receives what is sent to a group, on an interface, by which the socket sends to groups too
     /// from now on, if one is named; or does so no more.
     ///
     /// # Errors
     /// Those of `setsockopt(2)`; that the families differ.
-    pub fn join(&self, group: IpAddr, interface: Interface, on: bool) -> io::Result<()> {
-        either!(Kind, &self.0, socket => socket.join(group, interface, on))
-    }
+    fn join(&self, group: IpAddr, interface: Interface, on: bool) -> io::Result<()>;
 
     /// Datagrams that came and found no room.
-    pub fn dropped(&self) -> u64 {
-        either!(Kind, &self.0, socket => socket.dropped())
-    }
+    fn dropped(&self) -> u64;
 
     /// Our address.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        either!(Kind, &self.0, socket => socket.local_address())
-    }
+    fn local_address(&self) -> Option<SocketAddr>;
 
     /// The address that it is connected to.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        either!(Kind, &self.0, socket => socket.peer_address())
-    }
+    fn peer_address(&self) -> Option<SocketAddr>;
 }

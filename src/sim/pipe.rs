@@ -45,8 +45,9 @@ impl Direction {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum State {
+    #[default]
     Connecting,
     Open,
     /// Refused, or reset.
@@ -54,7 +55,7 @@ pub(super) enum State {
 }
 
 /// One end of a connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct End {
     /// The other end; 0, or gone, if there is none.
     pub(super) peer: u64,
@@ -91,27 +92,7 @@ pub(super) struct End {
 impl End {
     /// An end with room for `capacity` bytes that nobody has read.
     pub(super) fn new(state: State, is_unix: bool, capacity: usize) -> End {
-        End {
-            peer: 0,
-            state,
-            is_unix,
-            local: None,
-            remote: None,
-            owns_port: false,
-            error: None,
-            inbox: VecDeque::new(),
-            visible: 0,
-            capacity,
-            last_arrival: 0,
-            has_fin: false,
-            fin_sent: false,
-            output_ended: false,
-            input_ended: false,
-            is_starved: false,
-            read: Direction::default(),
-            write: Direction::default(),
-            watcher: None,
-        }
+        End { state, is_unix, capacity, ..End::default() }
     }
 
     /// Nothing will come any more.

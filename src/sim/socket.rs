@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use socket2::SockAddr;
 
@@ -22,9 +22,9 @@ const DISCARD_BYTES: usize = 16 * 1024;
 pub(crate) struct Stream(u64);
 
 impl Stream {
-    fn with<R>(&self, absent: R, body: impl FnOnce(&mut End) -> R) -> R {
+    fn with<R>(&self, absent: R, body: impl FnOnce(&mut End, &mut Vec<Waker>) -> R) -> R {
         with(|world| match world.network.ends.get_mut(&self.0) {
-            Some(end) => body(end),
+            Some(end) => body(end, &mut world.dropped),
             None => absent,
         })
     }
@@ -41,36 +41,23 @@ impl Stream {
     }
 
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        with(|world| match world.network.ends.get_mut(&self.0) {
-            Some(end) => end.read.poll(cx, &mut world.dropped),
-            None => Poll::Ready(()),
-        })
+        self.with(Poll::Ready(()), |end, dropped| end.read.poll(cx, dropped))
     }
 
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        with(|world| match world.network.ends.get_mut(&self.0) {
-            Some(end) => end.write.poll(cx, &mut world.dropped),
-            None => Poll::Ready(()),
-        })
+        self.with(Poll::Ready(()), |end, dropped| end.write.poll(cx, dropped))
     }
 
     pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
-        with(|world| match world.network.ends.get_mut(&self.0) {
-            Some(end) => end.poll_end(cx, &mut world.dropped),
-            None => Poll::Ready(()),
-        })
+        self.with(Poll::Ready(()), |end, dropped| end.poll_end(cx, dropped))
     }
 
     pub(crate) fn forget_end(&self) {
-        with(|world| {
-            if let Some(end) = world.network.ends.get_mut(&self.0) {
-                world.dropped.extend(end.watcher.take());
-            }
-        });
+        self.with((), |end, dropped| dropped.extend(end.watcher.take()));
     }
 
     pub(crate) fn clear_read_ready(&self) {
-        self.with((), |end| end.read.forget());
+        self.with((), |end, _| end.read.forget());
     }
 
     pub(crate) fn read(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
@@ -82,7 +69,7 @@ impl Stream {
     }
 
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(self.with(None, |end| end.error.take()).map(io::Error::from_raw_os_error))
+        Ok(self.with(None, |end, _| end.error.take()).map(io::Error::from_raw_os_error))
     }
 
     pub(crate) fn end_output(&self) {
@@ -123,11 +110,11 @@ impl Stream {
     }
 
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.with(None, |end| end.local)
+        self.with(None, |end, _| end.local)
     }
 
     pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
-        self.with(None, |end| end.remote)
+        self.with(None, |end, _| end.remote)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::network::{Change, PORT_MAX, PORT_MIN, failure, plain, takes};
 use super::pipe::Direction;
@@ -69,9 +69,9 @@ fn is_broadcast(ip: IpAddr) -> bool {
 pub(crate) struct UdpSocket(u64);
 
 impl UdpSocket {
-    fn with<R>(&self, absent: R, body: impl FnOnce(&mut Port) -> R) -> R {
+    fn with<R>(&self, absent: R, body: impl FnOnce(&mut Port, &mut Vec<Waker>) -> R) -> R {
         with(|world| match world.network.datagrams.get_mut(&self.0) {
-            Some(port) => body(port),
+            Some(port) => body(port, &mut world.dropped),
             None => absent,
         })
     }
@@ -81,21 +81,15 @@ impl UdpSocket {
     }
 
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        with(|world| match world.network.datagrams.get_mut(&self.0) {
-            Some(port) => port.read.poll(cx, &mut world.dropped),
-            None => Poll::Ready(()),
-        })
+        self.with(Poll::Ready(()), |port, dropped| port.read.poll(cx, dropped))
     }
 
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        with(|world| match world.network.datagrams.get_mut(&self.0) {
-            Some(port) => port.write.poll(cx, &mut world.dropped),
-            None => Poll::Ready(()),
-        })
+        self.with(Poll::Ready(()), |port, dropped| port.write.poll(cx, dropped))
     }
 
     pub(crate) fn clear_read_ready(&self) {
-        self.with((), |port| port.read.forget());
+        self.with((), |port, _| port.read.forget());
     }
 
     pub(crate) fn receive(&self, arrivals: &mut [Arrival]) -> io::Result<usize> {
@@ -107,7 +101,7 @@ impl UdpSocket {
     }
 
     pub(crate) fn connect(&self, to: SocketAddr) -> io::Result<()> {
-        self.with(Err(failure(libc::EBADF)), |port| {
+        self.with(Err(failure(libc::EBADF)), |port, _| {
             let to = here(plain(to));
             if !to.ip().is_loopback() {
                 return Err(failure(libc::ENETUNREACH));
@@ -121,7 +115,7 @@ impl UdpSocket {
     }
 
     pub(crate) fn set(&self, option: UdpOption) -> io::Result<()> {
-        self.with((), |port| {
+        self.with((), |port, _| {
             if let UdpOption::Broadcast(on) = option {
                 port.may_broadcast = on;
             }
@@ -135,7 +129,7 @@ impl UdpSocket {
         {
             return Err(failure(libc::ENODEV));
         }
-        self.with(Ok(()), |port| {
+        self.with(Ok(()), |port, _| {
             if group.is_ipv6() != port.bound.is_ipv6() {
                 return Err(failure(libc::EAFNOSUPPORT));
             }
@@ -148,15 +142,15 @@ impl UdpSocket {
     }
 
     pub(crate) fn dropped(&self) -> u64 {
-        self.with(0, |port| port.dropped)
+        self.with(0, |port, _| port.dropped)
     }
 
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        self.with(None, |port| Some(port.bound))
+        self.with(None, |port, _| Some(port.bound))
     }
 
     pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
-        self.with(None, |port| port.peer)
+        self.with(None, |port, _| port.peer)
     }
 }
 
