@@ -517,21 +517,5 @@ mod tests {
             prop_assert_eq!(bodies(&decoder, &stream, &sizes), frames.clone());
             prop_assert_eq!(bodies(&decoder, &stream, &vec![1; stream.len()]), frames);
         }
-
-        #[test]
-        fn garbage_never_panics(
-            options in any_options(),
-            max in 0u32..=255,
-            input in vec(any::<u8>(), 0..300),
-        ) {
-            let narrow = HeadOptions::new(options.endian(), options.bytes(), max).unwrap();
-            for options in [options, narrow, HeadOptions::default()] {
-                match Decoder::from(options).next(&input) {
-                    Ok(Step::Frame { head, body, .. }) => prop_assert!(head + body <= input.len()),
-                    Ok(Step::Incomplete { need }) => prop_assert!(need > input.len()),
-                    Err(error) => prop_assert_eq!(error.code(), Code::MESSAGE_TOO_LONG),
-                }
-            }
-        }
     }
 }

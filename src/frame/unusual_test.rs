@@ -120,32 +120,6 @@ proptest! {
             }
         }
     }
-
-    #[test]
-    fn garbage_never_panics(
-        width in widths(),
-        endian in endians(),
-        adjust in any::<i32>(),
-        offset in any::<u16>(),
-        max in any::<i32>(),
-        input in vec(any::<u8>(), 0..300),
-    ) {
-        let mut options = HeadOptions::default();
-        let patch = HeadPatch {
-            endian: Some(endian),
-            width: Some(width),
-            adjust: Some(adjust.into()),
-            offset: Some(i64::from(offset % 8)),
-            max: Some(max.into()),
-        };
-        let _ = options.apply(patch);
-        match Decoder::from(options).next(&input) {
-            Ok(Step::Frame { head, body, tail }) => prop_assert!(head + body + tail <= input.len()),
-            Ok(Step::Incomplete { need }) => prop_assert!(need > input.len()),
-            Err(_) => {}
-        }
-        let _ = encode(options, &input);
-    }
 }
 
 #[test]

@@ -387,11 +387,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reader_takes_any_bytes(bytes in vec(any::<u8>(), 0..200)) {
-            let _ = walk_all(&bytes);
-        }
-
-        #[test]
         fn reader_takes_any_likely_bytes(
             tags in vec((0u8..18, 0u8..4, 0u8..4), 0..60),
             is_graph in any::<bool>(),
