@@ -98,7 +98,7 @@ pub(super) fn simulate(
 #[cfg(feature = "cluster")]
 mod simulated {
     use std::ffi::OsString;
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use super::super::args::Run;
@@ -106,6 +106,7 @@ mod simulated {
     use crate::cluster::{Bus, Node};
     use crate::rt;
     use crate::sched::{End, Scheduler};
+    use crate::sync::lock;
 
     /// Processes that have come since the simulation last looked.
     pub(super) type Added = Mutex<Vec<Arc<Scheduler>>>;
@@ -158,8 +159,8 @@ mod simulated {
             let node = Node::new(format!("n{}", index + 1), scheduler);
             scheduler.join(Arc::clone(&node) as _);
             self.bus.connect(&node);
-            self.added.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(scheduler));
-            let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
+            lock(&self.added).push(Arc::clone(scheduler));
+            let mut living = lock(&self.living);
             living.push((index, Arc::clone(scheduler), node));
         }
 
@@ -171,8 +172,7 @@ mod simulated {
 
         /// The first process has ended: so do the others.
         fn end(&self) {
-            let living =
-                std::mem::take(&mut *self.living.lock().unwrap_or_else(PoisonError::into_inner));
+            let living = std::mem::take(&mut *lock(&self.living));
             for (_, scheduler, node) in living {
                 self.bus.kill(&node);
                 scheduler.destroy_all(&End::Destroyed(None));
@@ -184,7 +184,7 @@ mod simulated {
             loop {
                 let pause = below((4e9 / faults.max(0.01)) as u64);
                 rt::sleep(Duration::from_nanos(pause)).await;
-                let count = self.living.lock().unwrap_or_else(PoisonError::into_inner).len();
+                let count = lock(&self.living).len();
                 match below(3) {
                     _ if count == 0 => return,
                     0 if count > 1 => self.kill(1 + below(count as u64 - 1) as usize).await,
@@ -195,12 +195,11 @@ mod simulated {
 
         /// Kills a process, from one moment to the next; it comes back.
         async fn kill(&self, which: usize) {
-            let (index, scheduler, node) =
-                self.living.lock().unwrap_or_else(PoisonError::into_inner).remove(which);
+            let (index, scheduler, node) = lock(&self.living).remove(which);
             self.bus.kill(&node);
             scheduler.destroy_all(&End::Destroyed(None));
             rt::sleep(Duration::from_nanos(below(6_000_000_000))).await;
-            let is_over = self.living.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+            let is_over = lock(&self.living).is_empty();
             if !is_over {
                 let _ = self.create(index);
             }

@@ -13,6 +13,7 @@ use crate::message::{Event, Failure, Held, Id, Malformed, Published, Value};
 use crate::rt;
 use crate::sched::topics;
 use crate::sched::{Refused, Scheduler};
+use crate::sync::lock;
 
 /// The bus: what is woken when there is something to send.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ impl Node {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, (State, Bus)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Calls `body` with the state, then wakes the bus if it is to send something, and delivers.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::node::Node;
 use super::outbox::Parcel;
 use super::state::TICK;
 use crate::rt;
+use crate::sync::lock;
 
 /// What its servers take at once.
 const MAX_PAYLOAD: usize = 1 << 20;
@@ -86,10 +87,6 @@ impl Bus {
         Arc::new(Bus { links: Mutex::default(), faults })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Links> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn latency(&self) -> u64 {
         let usual = 10 * MICROSECOND + below(190 * MICROSECOND);
         if chance(0.05 * self.faults) { usual + below(SECOND / 2) } else { usual }
@@ -107,14 +104,14 @@ impl Bus {
             last: BTreeMap::new(),
             waker: None,
         };
-        self.lock().all.insert(id, link);
+        lock(&self.links).all.insert(id, link);
         node.on_connected(MAX_PAYLOAD);
         let (bus, sender) = (Arc::clone(self), Arc::clone(node));
         rt::spawn(async move {
             while let Some((parcels, _)) = poll_fn(|cx| sender.poll_parcels(cx)).await {
                 parcels.into_iter().for_each(|parcel| bus.route(id, parcel));
             }
-            bus.lock().all.remove(&id);
+            lock(&bus.links).all.remove(&id);
         });
         let (bus, receiver) = (Arc::clone(self), Arc::clone(node));
         rt::spawn(async move {
@@ -129,7 +126,7 @@ impl Bus {
         });
         let (bus, ticking) = (Arc::clone(self), Arc::clone(node));
         rt::spawn(async move {
-            while bus.lock().all.contains_key(&id) {
+            while lock(&bus.links).all.contains_key(&id) {
                 rt::sleep(Duration::from_nanos(TICK)).await;
                 ticking.on_tick();
             }
@@ -138,7 +135,7 @@ impl Bus {
 
     /// The process is no more, from one moment to the next.
     pub fn kill(&self, node: &Node) {
-        let killed = self.lock().all.remove(&node.id());
+        let killed = lock(&self.links).all.remove(&node.id());
         // What it still does goes nowhere.
         node.on_away("killed");
         if let Some(waker) = killed.and_then(|link| link.waker) {
@@ -152,7 +149,7 @@ impl Bus {
         poll_fn(|cx| {
             loop {
                 let due = {
-                    let mut links = self.lock();
+                    let mut links = lock(&self.links);
                     let Some(link) = links.all.get_mut(&id) else { return Poll::Ready(None) };
                     let Some(first) = link.coming.first_entry() else {
                         link.waker = Some(cx.waker().clone());
@@ -194,7 +191,7 @@ impl Bus {
     }
 
     fn route(&self, from: u64, parcel: Parcel) {
-        let mut links = self.lock();
+        let mut links = lock(&self.links);
         let Some(sender) = links.all.get_mut(&from).filter(|link| link.is_up) else { return };
         let group = sender.group;
         if let Parcel::Interest(pattern, begins) = parcel {
@@ -242,7 +239,7 @@ impl Bus {
     /// Breaks something, and mends it after a while: the connection of a process, which may take
     /// time to notice; all of them, as if the server began anew; or what connects the servers.
     pub async fn disturb(self: &Arc<Self>) {
-        let ids: Vec<u64> = self.lock().all.keys().copied().collect();
+        let ids: Vec<u64> = lock(&self.links).all.keys().copied().collect();
         let length = match below(3) {
             0 => below(SECOND / 10),
             1 => below(2 * SECOND),
@@ -250,9 +247,9 @@ impl Bus {
         };
         match below(3) {
             0 => {
-                self.lock().all.values_mut().for_each(|link| link.group = below(2));
+                lock(&self.links).all.values_mut().for_each(|link| link.group = below(2));
                 rt::sleep(Duration::from_nanos(length)).await;
-                self.lock().all.values_mut().for_each(|link| link.group = 0);
+                lock(&self.links).all.values_mut().for_each(|link| link.group = 0);
             }
             1 if !ids.is_empty() => {
                 let which = ids[below(ids.len() as u64) as usize];
@@ -264,7 +261,7 @@ impl Bus {
 
     async fn interrupt(&self, which: Vec<u64>, length: u64) {
         let nodes: Vec<Arc<Node>> = {
-            let mut links = self.lock();
+            let mut links = lock(&self.links);
             let found = which.iter().filter_map(|id| {
                 let link = links.all.get_mut(id)?;
                 link.is_up = false;
@@ -279,7 +276,7 @@ impl Bus {
         rt::sleep(Duration::from_nanos(length - unnoticed)).await;
         for node in nodes {
             let is_back = {
-                let mut links = self.lock();
+                let mut links = lock(&self.links);
                 let link = links.all.get_mut(&node.id());
                 link.map(|link| (link.is_up, link.group) = (true, 0)).is_some()
             };

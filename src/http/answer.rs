@@ -12,9 +12,9 @@ use http::{Response, StatusCode};
 use super::body::Out;
 use super::count::Heads;
 use super::lines::Lines;
-use super::ready::lock;
 use super::server::refusal_of;
 use crate::message::Allowance;
+use crate::sync::lock;
 
 /// Requests of one connection. One thread at a time counts.
 #[derive(Debug, Default)]

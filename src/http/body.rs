@@ -14,8 +14,9 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use super::answer::{Guard, Traffic};
 use super::count::counted;
-use super::ready::{Item, Ready, lock};
+use super::ready::{Item, Ready};
 use crate::message::{Allowance, Held};
+use crate::sync::lock;
 
 /// Bytes of a body that wait in it before whoever writes has to wait.
 const HIGH_BYTES: usize = 128 * 1024;

@@ -11,13 +11,14 @@ use hyper::client::conn::{http1, http2};
 
 use super::body::Out;
 use super::connection::CONNECTION_BYTES;
-use super::ready::{Item, Ready, Wakes, lock};
+use super::ready::{Item, Ready, Wakes};
 use super::tasks::Tasks;
 use super::wire::{Io, Wire};
 use crate::error::Code;
 use crate::message::Held;
 use crate::net;
 use crate::sched::Context;
+use crate::sync::lock;
 
 /// Windows of HTTP/2, for a stream and for a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;

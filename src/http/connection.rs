@@ -12,7 +12,7 @@ use hyper::server::conn::{http1, http2};
 
 use super::answer::{Answer, Traffic, Waiting};
 use super::lines::{self, Head};
-use super::ready::{Item, Wakes, lock};
+use super::ready::{Item, Wakes};
 use super::scan::Scan;
 use super::server::{Server, Service, lines_of};
 use super::tasks::Tasks;
@@ -23,6 +23,7 @@ use crate::message::Held;
 use crate::net;
 use crate::rt;
 use crate::sched::Context;
+use crate::sync::lock;
 
 /// How HTTP/2 begins.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

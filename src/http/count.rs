@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::ready::lock;
 use crate::message::{Allowance, Held};
+use crate::sync::lock;
 
 /// About how many bytes a header takes beside its name and value, in maps that are half full.
 pub(super) const HEADER_BYTES: usize = 192;

@@ -16,11 +16,12 @@ use super::body::Out;
 use super::count::{HEADER_BYTES, head_bytes};
 use super::date::date;
 use super::lines::Lines;
-use super::ready::{Queue, Ready, lock};
+use super::ready::{Queue, Ready};
 use super::scan::is_host;
 use super::tasks::Tasks;
 use crate::message::Held;
 use crate::sched::Context;
+use crate::sync::lock;
 #[cfg(feature = "tls")]
 use crate::tls;
 

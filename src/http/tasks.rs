@@ -7,7 +7,8 @@ use std::task::{Context, Waker};
 
 use hyper::rt::Executor;
 
-use super::ready::{Item, Ready, Wakes, lock};
+use super::ready::{Item, Ready, Wakes};
+use crate::sync::lock;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -14,12 +14,12 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use memchr::memmem;
 
 use super::lines::{LINES_BYTES, Lines};
-use super::ready::lock;
 use super::scan::{Refusal, Scan};
 use crate::buf::fill_block;
 use crate::error::Code;
 use crate::net;
 use crate::sched::Context;
+use crate::sync::lock;
 
 /// Bytes that are received on one connection in a turn before other work goes first: what 15,000
 /// frames of HTTP/2 may be in, each of which is answered.

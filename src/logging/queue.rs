@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::os::stdio::{patience, precede_error};
+use crate::sync::lock;
 
 /// Bytes of text that may wait; one larger entry is taken if nothing waits.
 const BYTES_MAX: usize = 16 << 20;
@@ -69,10 +70,6 @@ static FILLED: Condvar = Condvar::new();
 static ROOM: Condvar = Condvar::new();
 /// Something was written, and the end of the process waits for that.
 static WRITTEN: Condvar = Condvar::new();
-
-fn queue() -> MutexGuard<'static, Queue> {
-    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Queue {
     const fn new() -> Queue {
@@ -138,14 +135,14 @@ impl Queue {
 
 /// Bytes of the log that wait to be written, and entries that were dropped.
 pub fn stat() -> (usize, u64) {
-    let queue = queue();
+    let queue = lock(&QUEUE);
     (queue.bytes, queue.dropped)
 }
 
 /// Has an entry written. Whoever has a share waits for room if there is none, or if more than that
 /// waits already.
 pub(super) fn enter(entry: &[u8], share: Option<usize>) {
-    let mut queue = queue();
+    let mut queue = lock(&QUEUE);
     let max = share.map_or(BYTES_MAX, |share| share.min(BYTES_MAX));
     if share.is_some() && !queue.is_stuck && !queue.has_room(entry.len(), max) {
         queue = wait_for_room(queue, entry.len(), max);
@@ -162,7 +159,7 @@ pub(super) fn enter(entry: &[u8], share: Option<usize>) {
     let started = std::thread::Builder::new().name("log".to_owned()).spawn(write_all);
     if started.is_err() {
         // Without a thread whoever logs writes, and the next one tries again.
-        let mut queue = self::queue();
+        let mut queue = lock(&QUEUE);
         queue.is_started = false;
         while let Some(piece) = queue.pieces.pop_front() {
             queue = write(queue, &piece);
@@ -196,7 +193,7 @@ fn wait_for_room(
 }
 
 fn write_all() {
-    let mut queue = queue();
+    let mut queue = lock(&QUEUE);
     loop {
         let Some(piece) = queue.pieces.pop_front() else {
             if queue.told < queue.dropped && !queue.has_failed {
@@ -213,7 +210,7 @@ fn write_all() {
         if queue.bytes < PIECE && !queue.is_ending {
             drop(queue);
             std::thread::sleep(GATHERING);
-            queue = self::queue();
+            queue = lock(&QUEUE);
         }
     }
 }
@@ -224,7 +221,7 @@ fn write(mut queue: MutexGuard<'static, Queue>, piece: &Piece) -> MutexGuard<'st
     drop(queue);
     // Until all is written, so that no line of either is torn.
     let _shared = precede_error();
-    queue = self::queue();
+    queue = lock(&QUEUE);
     while !rest.is_empty() {
         drop(queue);
         let result = std::io::stderr().write(rest);
@@ -233,7 +230,7 @@ fn write(mut queue: MutexGuard<'static, Queue>, piece: &Piece) -> MutexGuard<'st
         {
             await_reader();
         }
-        queue = self::queue();
+        queue = lock(&QUEUE);
         let gone = match result {
             Ok(bytes @ 1..) => bytes,
             Err(error)
@@ -280,7 +277,7 @@ fn await_reader() {
 /// Waits until all is written, as long as something is now and then.
 pub(super) fn finish() {
     let began = Instant::now();
-    let mut queue = queue();
+    let mut queue = lock(&QUEUE);
     queue.is_ending = true;
     while queue.is_started && !queue.is_done() {
         let before = queue.written;

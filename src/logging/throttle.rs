@@ -1,10 +1,11 @@
 //! Limits how much is logged for a context, and counts the rest.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::rt;
+use crate::sync::lock;
 
 /// Nanoseconds for which a throttle counts.
 const WINDOW: u64 = 10_000_000_000;
@@ -41,7 +42,7 @@ static EXCESSES: Mutex<Vec<Weak<Excess>>> = Mutex::new(Vec::new());
 
 /// Tells of all that was left out.
 pub(super) fn tell_all() {
-    let all = std::mem::take(&mut *EXCESSES.lock().unwrap_or_else(PoisonError::into_inner));
+    let all = std::mem::take(&mut *lock(&EXCESSES));
     all.iter().filter_map(Weak::upgrade).for_each(|excess| excess.tell());
 }
 
@@ -80,7 +81,7 @@ impl Throttle {
         let excess = self.excess.get_or_insert_with(|| {
             let (count, what) = (AtomicU64::new(0), self.what);
             let excess = Arc::new(Excess { count, context: context.to_string(), what });
-            let mut all = EXCESSES.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = lock(&EXCESSES);
             all.retain(|other| other.strong_count() > 0);
             all.push(Arc::downgrade(&excess));
             excess

@@ -2,10 +2,11 @@
 //! how many names are looked up. What a confined context creates shares with it what it has.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::logging::Throttle;
 use crate::sched::Context;
+use crate::sync::lock;
 
 /// Errors of one context in 10 s, and bytes of them.
 const ERRORS_MAX: u32 = 100;
@@ -52,7 +53,7 @@ impl Shared {
     fn admits(&self, throttle: &Mutex<Throttle>, bytes: usize, context: &Arc<Context>) -> bool {
         let owner = self.owner.upgrade();
         let label = owner.as_ref().unwrap_or(context).label();
-        throttle.lock().unwrap_or_else(PoisonError::into_inner).admits(bytes, &label)
+        lock(throttle).admits(bytes, &label)
     }
 }
 

@@ -4,35 +4,11 @@
 //! So sessions are numbers that cannot be guessed from others. The library knows its queries by
 //! tokens, small numbers in order.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
-use crate::message::Id;
+use crate::message::{ByNumber, Id};
 use crate::rt;
 
 /// Bits of a session: what a Lua number holds exactly.
 const BITS: u32 = 53;
-
-/// Sessions are as good as random: they need no hashing.
-#[derive(Default)]
-struct Unhashed(u64);
-
-impl Hasher for Unhashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 << 8 | u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, session: u64) {
-        // The table looks at both ends of the 64 bits.
-        self.0 = session << (64 - BITS) | session >> (2 * BITS - 64);
-    }
-}
 
 /// The open sessions of one context.
 #[derive(Debug, Default)]
@@ -41,7 +17,7 @@ pub(super) struct Sessions {
     /// table.
     last: (u64, u64),
     /// The tokens of the others.
-    tokens: HashMap<u64, u64, BuildHasherDefault<Unhashed>>,
+    tokens: ByNumber<u64>,
 }
 
 impl Sessions {

@@ -5,6 +5,7 @@ pub mod decode;
 pub mod encode;
 mod event;
 mod id;
+mod numbers;
 pub mod seen;
 pub mod value;
 
@@ -15,5 +16,6 @@ pub use decode::{Malformed, Reader, check};
 pub use encode::{Tag, TooLarge, Writer};
 pub use event::{Ending, Event, Failure, Published};
 pub use id::Id;
+pub use numbers::{ByNumber, Ids};
 pub use seen::Seen;
 pub use value::{Counted, Encoded, Text, Value};

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 
 use futures::future::poll_fn;
@@ -12,6 +12,7 @@ use futures::task::AtomicWaker;
 
 use super::Writer;
 use crate::error::Code;
+use crate::sync::lock;
 
 /// Bytes in all.
 const BYTES_MAX: usize = 128 << 20;
@@ -20,21 +21,18 @@ const BYTES_MAX: usize = 128 << 20;
 const LEAST: usize = 64 << 10;
 
 /// What one connection has not sent.
-#[derive(Debug)]
 pub(super) struct Leftover {
     bytes: usize,
-    /// None in tests of this alone.
-    writer: Option<Arc<Writer>>,
+    /// Lets go of it.
+    abandon: Box<dyn Fn() + Send + Sync>,
     is_dropped: AtomicBool,
     waker: AtomicWaker,
 }
 
 /// Counts one while it lives.
-#[derive(Debug)]
 pub(super) struct Counted(Arc<Leftover>);
 
 /// All of them, those first that were closed first, and their bytes.
-#[derive(Debug)]
 struct All {
     leftovers: VecDeque<Arc<Leftover>>,
     bytes: usize,
@@ -42,20 +40,16 @@ struct All {
 
 static ALL: Mutex<All> = Mutex::new(All { leftovers: VecDeque::new(), bytes: 0 });
 
-fn all() -> MutexGuard<'static, All> {
-    ALL.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl All {
     /// Adds one; returns it, and those that are to be dropped.
     fn add(
         &mut self,
         bytes: usize,
-        writer: Option<Arc<Writer>>,
+        abandon: Box<dyn Fn() + Send + Sync>,
         most: usize,
     ) -> (Arc<Leftover>, Vec<Arc<Leftover>>) {
         let (is_dropped, waker) = (AtomicBool::new(false), AtomicWaker::new());
-        let leftover = Arc::new(Leftover { bytes, writer, is_dropped, waker });
+        let leftover = Arc::new(Leftover { bytes, abandon, is_dropped, waker });
         self.leftovers.push_back(Arc::clone(&leftover));
         self.bytes += bytes;
         let mut dropped = Vec::new();
@@ -79,9 +73,7 @@ impl All {
 impl Leftover {
     /// Lets go of it at once, and has the connection reset.
     fn drop_all(&self) {
-        if let Some(writer) = &self.writer {
-            writer.abandon(Code::TIMED_OUT);
-        }
+        (self.abandon)();
         // Release: pairs with the load of who waits.
         self.is_dropped.store(true, Ordering::Release);
         self.waker.wake();
@@ -94,7 +86,9 @@ pub(super) fn count(writer: &Arc<Writer>) -> Option<Counted> {
     if bytes < LEAST {
         return None;
     }
-    let (leftover, dropped) = all().add(bytes, Some(Arc::clone(writer)), BYTES_MAX);
+    let writer = Arc::clone(writer);
+    let abandon = Box::new(move || writer.abandon(Code::TIMED_OUT));
+    let (leftover, dropped) = lock(&ALL).add(bytes, abandon, BYTES_MAX);
     dropped.iter().for_each(|one| one.drop_all());
     Some(Counted(leftover))
 }
@@ -109,7 +103,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        all().remove(&self.0);
+        lock(&ALL).remove(&self.0);
     }
 }
 
@@ -126,7 +120,7 @@ mod tests {
     fn what_was_closed_first_goes_first() {
         let mut all = All { leftovers: VecDeque::new(), bytes: 0 };
         let mut add = |bytes| {
-            let (added, dropped) = all.add(bytes, None, 100);
+            let (added, dropped) = all.add(bytes, Box::new(|| ()), 100);
             dropped.iter().for_each(|one| one.drop_all());
             added
         };

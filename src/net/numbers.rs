@@ -1,11 +1,9 @@
 //! The numbers under which any context reaches a socket of another one.
 
-use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use super::shared_writers::KeyHasher;
-use crate::message::Id;
+use crate::message::{ByNumber, Id};
 use crate::rt;
 
 /// Bits of a number, without the one that tells the kinds of sockets apart: Lua's `tostring` shows
@@ -18,13 +16,13 @@ const SOCKET: u64 = 1 << 63;
 /// Sockets by number. Who was given none cannot guess one.
 pub(super) struct Numbers<T> {
     kind: u64,
-    table: RwLock<HashMap<u64, Weak<T>, BuildHasherDefault<KeyHasher>>>,
+    table: RwLock<ByNumber<Weak<T>>>,
 }
 
 impl<T> Numbers<T> {
     /// For one kind of sockets, 0 or 1.
     pub(super) const fn new(kind: u64) -> Numbers<T> {
-        let table = RwLock::new(HashMap::with_hasher(BuildHasherDefault::new()));
+        let table = RwLock::new(ByNumber::with_hasher(BuildHasherDefault::new()));
         Numbers { kind: kind << BITS, table }
     }
 

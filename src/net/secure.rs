@@ -7,8 +7,8 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::BytesMut;
@@ -17,6 +17,7 @@ use crate::buf::fill_block;
 use crate::error::Code;
 use crate::message::Held;
 use crate::rt::Stream;
+use crate::sync::lock;
 use crate::tls::{Details, Rest, Session};
 
 /// The least and the most that one read takes from the kernel.
@@ -140,10 +141,6 @@ impl Secure {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether nothing can be read or written yet.
     pub(super) fn is_handshaking(&self) -> bool {
         // Acquire: pairs with the store in `advance`; what follows takes the lock anyway.
@@ -152,7 +149,7 @@ impl Secure {
 
     /// Whether bytes are kept until the handshake is over, however many the system would take.
     pub(super) fn is_held(&self) -> bool {
-        self.is_handshaking() && self.state().plain == 0
+        self.is_handshaking() && lock(&self.state).plain == 0
     }
 
     /// Whether there is something to read without asking the kernel.
@@ -168,7 +165,7 @@ impl Secure {
         read_waker: &Waker,
         write_waker: &Waker,
     ) -> Poll<Result<(), Code>> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         if state.plain > 0 {
             return Poll::Pending;
         }
@@ -216,7 +213,7 @@ impl Secure {
         if self.is_handshaking() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let (mut filled, mut pulled, mut came) = (0, Pulled::Some, 0);
         let (result, has_more) = loop {
             let (count, rest) = state.session.read(&mut space[filled..]);
@@ -262,7 +259,7 @@ impl Secure {
         stream: &Stream,
         pieces: &[IoSlice<'_>],
     ) -> io::Result<Option<usize>> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         if state.plain > 0 {
             return state.send_plain(stream, pieces);
         }
@@ -289,7 +286,7 @@ impl Secure {
 
     /// See `Transport::finish`. Says that we say no more, once everything else has left.
     pub(super) fn finish(&self, stream: &Stream, is_closed: bool) -> bool {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         if state.failed().is_some() {
             return true;
         }
@@ -305,12 +302,12 @@ impl Secure {
 
     /// Gives memory back that an idle connection does not need.
     pub(super) fn shrink(&self) {
-        self.state().session.shrink();
+        lock(&self.state).session.shrink();
     }
 
     /// What the handshake has come to, and why the session has failed, if it has.
     pub(super) fn details(&self) -> (Option<Details>, Option<String>) {
-        let state = self.state();
+        let state = lock(&self.state);
         let failure = state.session.failure().map(|failure| failure.text.clone());
         (Some(state.session.details()).filter(|_| !self.is_handshaking()), failure)
     }

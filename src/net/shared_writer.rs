@@ -1,12 +1,13 @@
 //! Connections that any context may write to, by an integer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::Writer;
 use super::numbers::Numbers;
 use crate::frame::Encoder;
 use crate::message::Id;
+use crate::sync::lock;
 
 /// The write side of a connection, as other contexts see it. The connection holds it; others keep
 /// weak references, so that closing the connection closes the socket at once.
@@ -72,14 +73,14 @@ impl SharedWriter {
 
     /// How frames look from now on.
     pub fn set_encoder(&self, encoder: Encoder) {
-        *self.encoder.lock().unwrap_or_else(PoisonError::into_inner) = encoder;
+        *lock(&self.encoder) = encoder;
     }
 
     /// How frames look, if others may write.
     pub fn encoder(&self) -> Option<Encoder> {
         // Acquire: pairs with the store in `set_shared`.
         let is_shared = self.is_shared.load(Ordering::Acquire);
-        is_shared.then(|| *self.encoder.lock().unwrap_or_else(PoisonError::into_inner))
+        is_shared.then(|| *lock(&self.encoder))
     }
 
     /// True once the owner has closed the connection.

@@ -1,13 +1,12 @@
 //! Write handles to connections owned by other contexts.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
 
 use super::shared_writer::SharedWriter;
 use super::{Body, WriteBatch};
 use crate::error::Code;
 use crate::frame::{Encoder, FrameError};
+use crate::message::ByNumber;
 use crate::sched::Context;
 
 /// Connections that are remembered before closed ones among them are looked for.
@@ -25,7 +24,7 @@ struct Remote {
 /// What a context has written to connections of others in its present turn, by their integers.
 #[derive(Debug, Default)]
 pub struct SharedWriters {
-    by_fd: HashMap<u64, Remote, BuildHasherDefault<KeyHasher>>,
+    by_fd: ByNumber<Remote>,
     /// With as many, those that are closed are looked for.
     sweep: usize,
     dirty: Vec<u64>,
@@ -93,24 +92,5 @@ impl SharedWriters {
                 }
             }
         }
-    }
-}
-
-/// Hashes the numbers of sockets, which are as good as random, and no script's choice.
-#[derive(Default)]
-pub(super) struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(self.0 ^ u64::from(byte)));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // The table looks at the top bits, and at the bottom ones.
-        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(20);
     }
 }

@@ -12,7 +12,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use socket2::Socket;
 
 use super::runtime;
 use crate::os;
+use crate::sync::lock;
 
 /// Events taken in one system call.
 const EVENTS_MAX: usize = 256;
@@ -122,10 +123,6 @@ fn poller() -> io::Result<&'static Poller> {
     };
     // Another thread may have been faster; then this one is dropped again.
     Ok(POLLER.get_or_init(|| made))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The chunk that holds a slot, and its place there.

@@ -10,7 +10,9 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
+
+use crate::sync::lock;
 
 // SAFETY: numbers only; refused if not understood.
 unsafe extern "C" {
@@ -77,7 +79,7 @@ static BASE: AtomicIsize = AtomicIsize::new(0);
 
 /// Gives memory that was freed back to the system.
 pub fn give_back() {
-    give_back_since(&mut LAST.lock().unwrap_or_else(PoisonError::into_inner));
+    give_back_since(&mut lock(&LAST));
 }
 
 fn give_back_since(last: &mut Option<Last>) {

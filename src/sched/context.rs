@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, LazyLock, PoisonError};
 
-use super::ids::Ids;
 use super::metrics::{Limits, Metrics};
 use super::program::{End, Program};
 use super::registry::Registry;
 use super::scheduler::Scheduler;
 use crate::error::Code;
 use crate::logging::{self, Throttle};
-use crate::message::{Allowance, Event, Id};
+use crate::message::{Allowance, Event, Id, Ids};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 

@@ -10,7 +10,6 @@ mod context;
 mod exits;
 mod fair;
 mod idle;
-mod ids;
 mod late;
 mod local;
 mod metrics;

@@ -1,8 +1,8 @@
 //! The state of a simulation: time, what is going to happen, and who is to be told.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use super::faults::Faults;
 use super::network::{Change, Network};
 use super::random::{Random, Trace};
 use super::tasks::{Job, Jobs};
+
+use crate::sync::lock;
 
 /// What the wall clock shows when a simulation starts: a day in September 2001.
 const WALL_CLOCK_START: Duration = Duration::from_secs(1_000_000_000);
@@ -140,14 +142,14 @@ pub fn is_on() -> bool {
 /// one thread at a time may take part.
 pub fn start(config: Config) {
     let world = World::new(config.seed, config.faults, config.cuts, Some(Stall(config.on_stall)));
-    *WORLD.lock().unwrap_or_else(PoisonError::into_inner) = Some(world);
+    *lock(&WORLD) = Some(world);
     ON.store(true, Ordering::Relaxed);
 }
 
 /// Calls `body` with the world, then wakes who is to be woken. `body` must not come back here.
 pub(super) fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
     let (result, woken, dropped) = {
-        let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut world = lock(&WORLD);
         let world = world.as_mut().expect("a simulation was started");
         let result = body(world);
         NOW.store(world.now, Ordering::Relaxed);

@@ -2,11 +2,13 @@
 //! and rustls does not tell: there are few of them, and each counts as the largest.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
+
+use crate::sync::lock;
 
 /// Bytes that a session takes at most: a ticket, and the certificates of the server.
 pub(super) const SESSION_BYTES: usize = 128 << 10;
@@ -44,13 +46,13 @@ impl Few {
         name: &ServerName<'_>,
         look: impl FnOnce(&mut Server) -> Option<R>,
     ) -> Option<R> {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = lock(&self.servers);
         look(servers.iter_mut().find(|server| server.name == *name)?)
     }
 
     /// Changes what is known of a server; of too many the first is forgotten.
     fn change(&self, name: ServerName<'static>, change: impl FnOnce(&mut Server)) {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = lock(&self.servers);
         if let Some(server) = servers.iter_mut().find(|server| server.name == name) {
             return change(server);
         }

@@ -1,6 +1,6 @@
 //! Whom a configuration trusts, and words for whom it does not.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -17,6 +17,7 @@ use super::certificate::{Certificate, digest};
 use super::failure::{Failure, is_of_authority, note, wrong_with};
 use super::pem::Pem;
 use crate::rt;
+use crate::sync::lock;
 
 /// The system's, which takes some time to read and is the same for all.
 static SYSTEM: LazyLock<Mutex<Option<Arc<dyn ServerCertVerifier>>>> = LazyLock::new(Mutex::default);
@@ -28,7 +29,7 @@ static SYSTEM: LazyLock<Mutex<Option<Arc<dyn ServerCertVerifier>>>> = LazyLock::
 pub(super) fn system(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
-    let mut system = SYSTEM.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut system = lock(&SYSTEM);
     if let Some(known) = &*system {
         return Ok(Arc::clone(known));
     }

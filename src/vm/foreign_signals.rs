@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::task::Waker;
 
 use libc::{sigaction as Action, siginfo_t as Info};
@@ -23,6 +23,7 @@ use super::state::State;
 use crate::os::errno::set_errno;
 use crate::os::{signal, thread};
 use crate::rt;
+use crate::sync::lock;
 
 /// Signals have numbers below this.
 const SIGNALS: usize = 65;
@@ -93,10 +94,6 @@ fn entry_of(number: c_int) -> Option<&'static Entry> {
     usize::try_from(number).ok().and_then(|index| ENTRIES.get(index))
 }
 
-fn kept() -> MutexGuard<'static, BTreeMap<usize, (Action, Option<Waker>)>> {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The system's `sigaction`, for whoever calls the function of that name in this process.
 ///
 /// # Safety
@@ -119,14 +116,14 @@ pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int 
         let result = unsafe { query(number, Some(entry), new, old) };
         if result == 0 {
             clear(entry);
-            kept().remove(&(number as usize));
+            lock(&KEPT).remove(&(number as usize));
         }
         return result;
     }
     keep_coroutine(handler);
     hang_bell();
     let waker = MAKE_WAKER.get().map(|make| make());
-    let mut kept = kept();
+    let mut kept = lock(&KEPT);
     if is_used_beside(raw, handler) {
         if !IS_REFUSAL_TOLD.swap(true, Ordering::Relaxed) {
             log::warn!(
@@ -224,7 +221,7 @@ fn keep_coroutine(handler: usize) {
 /// Has [`wake_all`] called when a handler rings.
 fn hang_bell() {
     // One at a time.
-    let _kept = kept();
+    let _kept = lock(&KEPT);
     if BELL.load(Ordering::Relaxed) == 0
         && !rt::is_simulated()
         && let Ok(bell) = signal::bell(wake_all)
@@ -236,7 +233,7 @@ fn hang_bell() {
 /// Brings about turns of those whose signals wait for one.
 fn wake_all() {
     let is_waiting = |index: &usize| ENTRIES[*index].is_pending.load(Ordering::Acquire);
-    let kept = kept();
+    let kept = lock(&KEPT);
     let wakers = kept.iter().filter(|(index, _)| is_waiting(index));
     let wakers: Vec<Waker> = wakers.filter_map(|(_, (_, waker))| waker.clone()).collect();
     drop(kept);
@@ -367,7 +364,7 @@ pub(super) fn forget(state: &State) {
             continue;
         }
         signal::let_pass(number as c_int);
-        let before = kept().remove(&number);
+        let before = lock(&KEPT).remove(&number);
         if let Some((before, _)) = before {
             // SAFETY: an action that the system has given.
             unsafe { __sigaction(number as c_int, &raw const before, std::ptr::null_mut()) };

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::net::linger::Lingering;
 use crate::os::{DATAGRAMS_MAX, Departure};
 use crate::rt::{self, UdpSocket};
 use crate::sched::Context;
+use crate::sync::lock;
 
 /// Bytes that may wait, and what each datagram counts for beside its own.
 const QUEUE_BYTES_MAX: usize = 8 << 20;
@@ -83,10 +84,6 @@ impl UdpWriter {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Datagrams that the system has taken, and that failed.
     pub fn counts(&self) -> (u64, u64) {
         // Relaxed, here and below: figures.
@@ -114,7 +111,7 @@ impl UdpWriter {
         context: &Arc<Context>,
         mut notify: impl FnMut(u64, Result<(), Code>),
     ) {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         let mut tell = |token: u64, result: Result<(), Code>| {
             let count = if result.is_ok() { &self.sent } else { &self.failed };
             count.fetch_add(1, Ordering::Relaxed);
@@ -195,7 +192,7 @@ impl UdpWriter {
 
     /// Sends until nothing waits any more (true), or the system takes no more (false).
     fn send_waiting(&self) -> bool {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         while !queue.waiting.is_empty() {
             let result = {
                 let mut departures: [Departure<'_>; DATAGRAMS_MAX] = [(None, &[]); DATAGRAMS_MAX];
@@ -228,14 +225,14 @@ impl UdpWriter {
 
     /// Refuses writes from now on; what waits still leaves. True if nothing waits.
     pub fn close(&self) -> bool {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         queue.closed = true;
         queue.waiting.is_empty()
     }
 
     /// Drops what waits; who waits for it is told.
     fn abandon(&self) {
-        let waiting = std::mem::take(&mut self.queue().waiting);
+        let waiting = std::mem::take(&mut lock(&self.queue).waiting);
         self.failed.fetch_add(waiting.len() as u64, Ordering::Relaxed);
         waiting.into_iter().for_each(|one| one.tell(Err(Code::TIMED_OUT)));
     }

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::{Buf, Bytes};
@@ -23,6 +23,7 @@ use crate::frame::{Encoder, FrameError, Head};
 use crate::logging::Seldom;
 use crate::message::{Event, Held};
 use crate::sched::Context;
+use crate::sync::lock;
 #[cfg(feature = "tls")]
 use crate::tls::Session;
 
@@ -343,10 +344,6 @@ impl Writer {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sets how many bytes may wait before the connection fails.
     pub fn set_limit(&self, bytes: usize) {
         // Relaxed: a setting; it orders nothing.
@@ -360,13 +357,13 @@ impl Writer {
 
     /// Bytes that wait, and the most that ever did.
     pub fn waiting(&self) -> (usize, usize) {
-        let queue = self.queue();
+        let queue = lock(&self.queue);
         (queue.bytes, queue.high_water)
     }
 
     /// The failure that all writes meet, if there is one.
     pub fn failed(&self) -> Option<Code> {
-        self.queue().failed
+        lock(&self.queue).failed
     }
 
     /// Writes what `context` has staged, or queues what does not go. Its notices that are due at
@@ -377,7 +374,7 @@ impl Writer {
         context: &Arc<Context>,
         mut notify: impl FnMut(u64, Result<(), Code>),
     ) {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         if let Some(code) = queue.refusal() {
             drop(queue);
             return staged.refuse(code, notify);
@@ -431,7 +428,7 @@ impl Writer {
     /// Ends the connection, since more would wait than may.
     #[cold]
     pub fn overflow(&self, context: &Context) {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         if queue.failed.is_some() {
             return;
         }
@@ -480,7 +477,7 @@ impl Writer {
     /// Has all that is written from now on go through a session. False if there is one.
     #[cfg(feature = "tls")]
     pub(super) fn start_tls(&self, session: Session, held: Option<Held>) -> bool {
-        let queue = self.queue();
+        let queue = lock(&self.queue);
         self.transport.set_secure(Secure::new(session, queue.bytes, held))
     }
 
@@ -494,7 +491,7 @@ impl Writer {
     /// Writes until the queue is out, or lost (true; see [`Writer::failed`]), or the system takes
     /// no more (false).
     fn drain(&self) -> bool {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         while queue.bytes > 0 {
             let result = {
                 let mut slices = [IoSlice::new(&[]); PIECES_MAX];
@@ -529,7 +526,7 @@ impl Writer {
     /// Sends the end of the stream behind what waits; later writes fail. False if it was sent
     /// already.
     pub fn end(&self) -> bool {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         let is_first = !std::mem::replace(&mut queue.ended, true);
         if is_first && queue.bytes == 0 && !self.is_finished(&queue) {
             self.wait_until_ready();
@@ -539,18 +536,18 @@ impl Writer {
 
     /// Refuses writes from now on; what waits still leaves.
     pub fn close(&self) {
-        self.queue().closed = true;
+        lock(&self.queue).closed = true;
     }
 
     /// True once nothing waits any more.
     pub fn is_drained(&self) -> bool {
-        let queue = self.queue();
+        let queue = lock(&self.queue);
         queue.bytes == 0 && self.is_finished(&queue)
     }
 
     /// Drops what waits; who waits for it is told `code`.
     pub fn abandon(&self, code: Code) {
-        self.lose(&mut self.queue(), code);
+        self.lose(&mut lock(&self.queue), code);
     }
 
     /// Polls until the queue is out; for connections whose owner has ended.

@@ -8,6 +8,7 @@ use super::{Body, WriteBatch, Writer};
 use crate::error::Code;
 use crate::frame::{Encoder, FrameError, Head};
 use crate::message::Held;
+use crate::sync::lock;
 
 impl WriteBatch {
     /// Adds a frame whose head is not plain.
@@ -50,7 +51,12 @@ impl Writer {
     /// What the context is counted for what waits, if it has a memory limit: whole blocks, of which
     /// a part may have left.
     pub(in crate::net) fn held_bytes(&self) -> usize {
-        self.queue().pieces.iter().filter_map(|piece| piece.held.as_ref()).map(Held::bytes).sum()
+        lock(&self.queue)
+            .pieces
+            .iter()
+            .filter_map(|piece| piece.held.as_ref())
+            .map(Held::bytes)
+            .sum()
     }
 }
 
@@ -62,7 +68,7 @@ impl Writer {
     /// # Errors
     /// The connection has failed.
     pub(in crate::net) fn send_now(&self, pieces: &[IoSlice<'_>]) -> Result<usize, Code> {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         if let Some(code) = queue.refusal() {
             return Err(code);
         }

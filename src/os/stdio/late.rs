@@ -3,6 +3,8 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use crate::sync::lock;
+
 /// Whether there is a thread, and whether it is to write.
 #[derive(Debug, Default)]
 struct State {
@@ -18,7 +20,7 @@ pub fn nudge() {
     if super::pending() == 0 {
         return;
     }
-    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = lock(&STATE);
     state.is_asked = true;
     ASKED.notify_one();
     if !state.has_thread {
@@ -30,7 +32,7 @@ pub fn nudge() {
 
 fn work() {
     loop {
-        let state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&STATE);
         let mut state = ASKED
             .wait_while(state, |state| !state.is_asked)
             .unwrap_or_else(PoisonError::into_inner);

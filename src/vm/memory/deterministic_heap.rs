@@ -6,9 +6,11 @@
 
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::slots::SLOT_BYTES;
+
+use crate::sync::lock;
 
 /// Where the memory is: far from where systems put programs, libraries, stacks and heaps.
 const START: usize = 0x2000_0000_0000;
@@ -62,7 +64,7 @@ impl Heap {
 
 /// A block of at least `size` bytes; null if there is no room.
 pub(crate) fn allocate(size: usize) -> *mut c_void {
-    let mut heap = HEAP.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut heap = lock(&HEAP);
     if heap.is_none() {
         *heap = map();
     }
@@ -72,7 +74,7 @@ pub(crate) fn allocate(size: usize) -> *mut c_void {
 
 /// Takes a block back that was asked for with this size.
 pub(crate) fn release(block: *mut c_void, size: usize) {
-    let mut heap = HEAP.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut heap = lock(&HEAP);
     if let Some(heap) = heap.as_mut().filter(|_| !block.is_null()) {
         heap.free[class(size)].push(block.addr());
     }

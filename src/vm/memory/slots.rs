@@ -1,11 +1,12 @@
 //! Slots of 128 KiB, what the memory of states is made of, aligned to their size: the slot of a
 //! block follows from its address. Slots of states that have ended serve the next ones.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::deterministic_heap;
 use crate::os::memory;
 use crate::rt;
+use crate::sync::lock;
 
 /// Bytes of a slot: what a small context needs.
 pub(crate) const SLOT_BYTES: usize = 128 * 1024;
@@ -31,13 +32,13 @@ static SLOTS: Mutex<Slots> = Mutex::new(Slots { warm: Vec::new(), cold: Vec::new
 
 /// Takes the memory from the slots that were not needed since the last call.
 pub(crate) fn trim() {
-    let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut slots = lock(&SLOTS);
     let spare = slots.spare.min(slots.warm.len());
     let unused: Vec<usize> = slots.warm.drain(..spare).collect();
     slots.spare = slots.warm.len();
     drop(slots);
     unused.iter().for_each(|&slot| cool(slot));
-    SLOTS.lock().unwrap_or_else(PoisonError::into_inner).cold.extend(unused);
+    lock(&SLOTS).cold.extend(unused);
 }
 
 /// Takes the memory from a slot that nobody uses, and that is in no list.
@@ -59,7 +60,7 @@ pub(crate) fn take_slot() -> *mut u8 {
     if rt::is_simulated() {
         return deterministic_heap::allocate(SLOT_BYTES).cast();
     }
-    let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut slots = lock(&SLOTS);
     if let Some(slot) = slots.warm.pop() {
         slots.spare = slots.spare.min(slots.warm.len());
         return std::ptr::with_exposed_provenance_mut(slot);
@@ -95,7 +96,7 @@ pub(crate) fn give_slot(slot: *mut u8) {
     }
     let address = slot.expose_provenance();
     {
-        let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = lock(&SLOTS);
         if slots.warm.len() < WARM_MAX {
             slots.warm.push(address);
             return;
@@ -111,7 +112,7 @@ pub(crate) fn give_slot_back(slot: *mut u8) {
     }
     let address = slot.expose_provenance();
     cool(address);
-    SLOTS.lock().unwrap_or_else(PoisonError::into_inner).cold.push(address);
+    lock(&SLOTS).cold.push(address);
 }
 
 #[cfg(test)]
