@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::hash::DefaultHasher;
-use std::sync::{Arc, LazyLock, Mutex, Once, PoisonError, RwLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 use rustls::client::Resumption;
@@ -24,6 +24,7 @@ use super::simulated::{self, Clock};
 use super::trust;
 use crate::buf::Piece;
 use crate::rt;
+use crate::sync::lock;
 
 /// Sessions that a client remembers in a context without a memory limit.
 const SESSIONS_USUAL: usize = 256;
@@ -51,7 +52,7 @@ impl<T> InUse<T> {
         make: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<Arc<T>, Failure> {
         let digest = digest(&parts.bytes);
-        let mut in_use = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_use = lock(&self.0);
         if let Some(known) = in_use.get(&digest).and_then(Weak::upgrade) {
             return Ok(known);
         }
@@ -95,7 +96,8 @@ enum Side {
 #[derive(Clone, Debug)]
 enum Current {
     Client(Arc<ClientConfig>),
-    Server(Arc<ServerConfig>),
+    /// With the one that offers what its user speaks, if it has no protocols, once that is wanted.
+    Server(Arc<ServerConfig>, Arc<OnceLock<Arc<ServerConfig>>>),
 }
 
 /// A configuration on its way: keeps it.
@@ -181,30 +183,35 @@ impl Config {
     pub fn session(&self, name: Option<ServerName<'static>>) -> Result<Session, Failure> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
         match (current, name) {
-            (Current::Server(config), _) => Session::server(config),
+            (Current::Server(config, _), _) => Session::server(config),
             (Current::Client(config), Some(name)) => Session::client(config, name),
             (Current::Client(_), None) => Err(Failure::handshake("there is no name to verify")),
         }
     }
 
-    /// Begins a server's session, which offers these protocols unless the configuration says which.
+    /// Begins a server's session, which offers these protocols, always the same, unless the
+    /// configuration says which.
     ///
     /// # Errors
     /// It does not begin.
     pub fn session_offering(&self, protocols: &[&[u8]]) -> Result<Session, Failure> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Current::Server(mut config) = current else { return self.session(None) };
-        if config.alpn_protocols.is_empty() {
-            let offered = protocols.iter().map(|one| one.to_vec()).collect();
-            Arc::make_mut(&mut config).alpn_protocols = offered;
+        let Current::Server(config, offering) = current else { return self.session(None) };
+        if !config.alpn_protocols.is_empty() {
+            return Session::server(config);
         }
-        Session::server(config)
+        let offering = offering.get_or_init(|| {
+            let mut offering = ServerConfig::clone(&config);
+            offering.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
+            Arc::new(offering)
+        });
+        Session::server(Arc::clone(offering))
     }
 
     /// What stands for it in a message.
     pub fn parcel(self: &Arc<Config>) -> Piece {
         let place = self.mark.as_ptr().addr();
-        let mut sent = SENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = lock(&SENT);
         sent.entry(place).or_insert_with(|| Arc::downgrade(self));
         Piece::new(Bytes::from_owner(Parcel(Arc::clone(self))), PARCEL_BYTES)
     }
@@ -214,14 +221,14 @@ impl Config {
         if piece.len() != MARK_BYTES || piece.block_bytes() != PARCEL_BYTES {
             return None;
         }
-        let sent = SENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = lock(&SENT);
         sent.get(&piece.as_ptr().addr())?.upgrade()
     }
 }
 
 impl Drop for Config {
     fn drop(&mut self) {
-        let mut sent = SENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = lock(&SENT);
         sent.remove(&self.mark.as_ptr().addr());
     }
 }
@@ -256,7 +263,8 @@ fn load(side: &Side, options: &Options, look: &dyn Fn()) -> Result<(Current, usi
     }
     let current = match side {
         Side::Client(client) => load_client(client, options, &mut parts).map(Current::Client),
-        Side::Server(server) => load_server(server, options, &mut parts).map(Current::Server),
+        Side::Server(server) => load_server(server, options, &mut parts)
+            .map(|config| Current::Server(config, Arc::default())),
     };
     Ok((current?, parts.bytes.len()))
 }
@@ -286,7 +294,7 @@ fn load_client(
         let builder = builder.with_protocol_versions(versions(options)).map_err(wrong)?;
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match key {
-            Some(key) => builder.with_client_cert_resolver(Arc::new(single(key))),
+            Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols.clone_from(&options.alpn);
@@ -348,10 +356,6 @@ fn versions(options: &Options) -> &'static [&'static SupportedProtocolVersion] {
 
 fn wrong(error: Error) -> Failure {
     Failure::handshake(error.to_string())
-}
-
-fn single(key: CertifiedKey) -> SingleCertAndKey {
-    SingleCertAndKey::from(key)
 }
 
 /// Reads a chain and its key, and looks whether they belong together. `of` is what they are for.
