@@ -43,7 +43,7 @@ const COLLECT_ROOM_MIN: usize = 32 << 10;
 const STATE_BYTES_MIN: usize = 2048;
 
 /// Memory figures of one state. Touched only by the thread that runs the state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Account {
     /// Bytes of the VM.
     pub(super) lua_bytes: Cell<usize>,
@@ -349,25 +349,11 @@ impl State {
 
     fn open(open_libraries: fn(Stack<'_>)) -> Option<State> {
         let account = Box::new(Account {
-            lua_bytes: Cell::new(0),
-            external_bytes: Cell::new(0),
-            uncollected_bytes: Cell::new(0),
             limit_bytes: Cell::new(usize::MAX),
             threshold_bytes: Cell::new(usize::MAX),
-            exceeded: Cell::new(false),
-            is_closing: Cell::new(false),
-            wanted_bytes: Cell::new(0),
             low_bytes: Cell::new(usize::MAX),
             pause: Cell::new(PAUSE_MIN),
-            heap: UnsafeCell::new(Heap::new()),
-            files: Cell::new(0),
-            buffer_metatable: Cell::new(None),
-            buffer_environment: Cell::new(0),
-            paths: RefCell::default(),
-            output: stdio::Choice::default(),
-            cut: cut::Cut::default(),
-            has_handlers: Cell::new(false),
-            line_hook: Cell::new(None),
+            ..Account::default()
         });
         let account = NonNull::from(Box::leak(account));
         // SAFETY: `allocate` matches lua_Alloc, and `account` outlives the state (see `drop`).

@@ -10,7 +10,10 @@ use std::ptr::{self, NonNull};
 
 use mlua::ffi::lua_State;
 
-use super::super::layout::{self, FALSE, INTEGER, Live, NIL, SEEN, STRING, Slot, TRUE, Table, tag};
+use super::super::charge::is_due;
+use super::super::layout::{
+    self, FALSE, INTEGER, Live, NIL, SEEN, STRING, Slot, TABLE, TRUE, Table, tag,
+};
 use super::super::stack::{Stack, slots};
 use crate::message::encode::DEPTH_MAX;
 use crate::message::{Seen, TooLarge, Writer};
@@ -44,6 +47,20 @@ unsafe extern "C-unwind" {
 pub(crate) struct NewTable<'a>(NonNull<Table>, PhantomData<&'a ()>);
 
 impl<'a> NewTable<'a> {
+    /// Pushes one; without a call into the VM, unless it is time for the collector.
+    #[inline]
+    pub(super) fn push(lua: Stack<'a>, list: usize, keys: usize) -> NewTable<'a> {
+        if is_due(lua) {
+            lua.push_table(list, keys);
+            return NewTable::at(lua, -1);
+        }
+        // SAFETY: a running state; the table, which is there, is on the stack before anything else
+        // is done.
+        let table = unsafe { NonNull::new_unchecked(Table::make(lua.raw(), list, keys)) };
+        slots::push(lua, layout::reference(TABLE, table.as_ptr().cast()));
+        NewTable(table, PhantomData)
+    }
+
     /// The table at `index`.
     #[inline]
     pub(crate) fn at(lua: Stack<'a>, index: c_int) -> NewTable<'a> {

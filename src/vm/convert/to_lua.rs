@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use super::super::charge::is_due;
 use super::super::int64::{Integer, push_integer};
-use super::super::layout::{NIL, TABLE, Table, boolean, number, reference};
+use super::super::layout::{NIL, boolean, number};
 use super::super::stack::{Stack, slots};
 use super::super::texts::text;
 use super::plain::NewTable;
@@ -104,17 +104,6 @@ fn push_short(lua: Stack<'_>, bytes: &[u8], from: &[u8]) {
     slots::push(lua, text(lua, bytes, from));
 }
 
-/// Pushes a table, likewise.
-#[inline]
-fn push_table(lua: Stack<'_>, list: usize, keys: usize) {
-    if is_due(lua) {
-        return lua.push_table(list, keys);
-    }
-    // SAFETY: a running state; the table is on the stack before anything else is done.
-    let table = unsafe { Table::make(lua.raw(), list, keys) };
-    slots::push(lua, reference(TABLE, table.cast()));
-}
-
 struct Decoder<'a, B> {
     lua: Stack<'a>,
     /// All that is read.
@@ -127,7 +116,7 @@ struct Decoder<'a, B> {
     kind: PhantomData<B>,
 }
 
-impl<B: Buffers> Decoder<'_, B> {
+impl<'a, B: Buffers> Decoder<'a, B> {
     /// Pushes the value that `tag` starts.
     #[inline(always)]
     fn value(&mut self, tag: Tag) -> Result<(), Refused> {
@@ -148,8 +137,7 @@ impl<B: Buffers> Decoder<'_, B> {
         let lua = self.lua;
         let (positional, pairs) = self.reader.enter()?;
         self.depth += 1;
-        self.new_table(positional, pairs)?;
-        let table = NewTable::at(lua, -1);
+        let table = self.new_table(positional, pairs)?;
         let mut position = 0;
         let mut is_keyed = false;
         // Number keys of a large table, whose values wait in a table of their own.
@@ -234,17 +222,17 @@ impl<B: Buffers> Decoder<'_, B> {
     }
 
     #[inline]
-    fn new_table(&mut self, positional: u32, pairs: u32) -> Result<(), Refused> {
+    fn new_table(&mut self, positional: u32, pairs: u32) -> Result<NewTable<'a>, Refused> {
         let lua = self.lua;
         if self.depth.is_multiple_of(LEVELS_PER_CLAIM) && !lua.has_room(STACK_SLOTS) {
             return Err(Refused::Stack);
         }
-        push_table(lua, positional as usize, pairs as usize);
+        let table = NewTable::push(lua, positional as usize, pairs as usize);
         if self.remembered != 0 {
             lua.push_copy(-1);
             lua.set_entry(self.remembered, self.reader.tables() as i64);
         }
-        Ok(())
+        Ok(table)
     }
 
     #[cold]

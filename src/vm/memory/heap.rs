@@ -53,11 +53,13 @@ pub(crate) fn content_of(block: *mut u8) -> *mut NlBuffer {
     block.wrapping_add(size_of::<Userdata>()).cast()
 }
 
-impl Heap {
-    pub(crate) fn new() -> Heap {
+impl Default for Heap {
+    fn default() -> Heap {
         Heap { arena: Arena::new(), pages: None, large: ptr::null_mut() }
     }
+}
 
+impl Heap {
     /// See [`Arena::settle`].
     pub(crate) fn settle(&mut self) {
         self.arena.settle();
@@ -414,7 +416,7 @@ mod tests {
 
     #[test]
     fn what_is_resized_keeps_its_content() {
-        let mut heap = Heap::new();
+        let mut heap = Heap::default();
         let mut block = ptr::null_mut::<u8>();
         let mut size = 0;
         for new in [1, 16, 17, 500, SMALL_MAX, SMALL_MAX + 1, 9000, 3000, SMALL_MAX, 20, 3] {
@@ -430,7 +432,7 @@ mod tests {
 
     #[test]
     fn where_waste_counts_middle_sizes_are_in_pages() {
-        let mut heap = Heap::new();
+        let mut heap = Heap::default();
         let before = heap.take(2000);
         let allowance = Allowance::of_limit(1 << 20);
         heap.count_waste(allowance.empty(), 1 << 20);
@@ -453,7 +455,7 @@ mod tests {
 
     #[test]
     fn what_the_arena_has_no_room_for_is_in_pages() {
-        let mut heap = Heap::new();
+        let mut heap = Heap::default();
         let mut blocks = Vec::new();
         for number in 0..1000_u32 {
             let block = heap.take(600);
@@ -474,7 +476,7 @@ mod tests {
 
     #[test]
     fn buffers_let_go_of_what_they_hold_when_the_heap_goes() {
-        let mut heap = Heap::new();
+        let mut heap = Heap::default();
         let blocks = [Bytes::from(vec![1; 9000]), Bytes::from(vec![2; 9000])];
         for number in 0..1000 {
             let room = if number % 3 == 0 { 2000 } else { 0 };
