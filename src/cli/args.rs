@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
+use crate::lua::Step;
+
 /// What `--help` prints.
 pub const USAGE: &str = "\
 Usage: node-lua [options] [script.lua [arguments]]
@@ -70,7 +72,7 @@ const NODE_NAME_MAX: usize = 253;
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// Where the main script comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Main {
     /// A file.
     File(PathBuf),
@@ -79,28 +81,15 @@ pub enum Main {
     /// Standard input too, without a word for it.
     Unnamed,
     /// There is none: `-e` alone, or `-i`.
+    #[default]
     Nothing,
 }
 
-/// What is done before the main script runs, in the order of the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// `-e`.
-    Code(OsString),
-    /// `-l`.
-    Library(OsString),
-    /// `-j`.
-    Compiler(OsString),
-    /// `-O`.
-    Optimise(OsString),
-    /// `-b`, and all that follows.
-    Bytecode(Vec<OsString>),
-}
-
 /// A command line that asks for a run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Run {
-    /// What comes before the main script.
+    /// What comes before the main script: `-e`, `-l`, `-j` and `-O` with a word each, and `-b` with
+    /// all that follows.
     pub steps: Vec<Step>,
     /// The main script.
     pub main: Main,
@@ -112,8 +101,8 @@ pub struct Run {
     pub is_interactive: bool,
     /// `-v`.
     pub tells_version: bool,
-    /// False with `-E`.
-    pub heeds_environment: bool,
+    /// `-E`.
+    pub ignores_environment: bool,
     /// `--workers`: 1 to 1,024; one per core, and at least 2, if it is absent.
     pub workers: Option<usize>,
     /// `--mailbox`: messages, at least 1.
@@ -170,6 +159,15 @@ pub struct Simulation {
     pub trace: bool,
 }
 
+impl Default for Simulation {
+    /// Of seed 0, in which nothing goes wrong.
+    fn default() -> Simulation {
+        let (faults, cuts, nodes, until, patience) = (0.0, 0.0, None, None, None);
+        let (seeds, is_range, trace) = (0..=0, false, false);
+        Simulation { seeds, is_range, faults, cuts, nodes, until, patience, trace }
+    }
+}
+
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
@@ -216,21 +214,21 @@ pub fn parse(
 ) -> Result<Command, UsageError> {
     let words: Vec<OsString> = arguments.into_iter().collect();
     let mut parser = lexopt::Parser::from_args(words.iter().cloned());
-    let mut run = Run::default();
+    let mut run = Run { grace: Some(GRACE), ..Run::default() };
     let (mut servers, mut cluster) = (None, Cluster::default());
-    let (mut seeds, mut simulated) = (None, Simulated::default());
+    let (mut seeds, mut simulation, mut is_simulated) = (None, Simulation::default(), false);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("version") => return Ok(Command::Version),
             Short('v') => run.tells_version = true,
             Short('i') => (run.is_interactive, run.tells_version) = (true, true),
-            Short('E') => run.heeds_environment = false,
-            Short('e') => run.steps.push(Step::Code(parser.value()?)),
-            Short('l') => run.steps.push(Step::Library(parser.value()?)),
-            Short('j') => run.steps.push(Step::Compiler(parser.value()?)),
+            Short('E') => run.ignores_environment = true,
+            Short(kind @ ('e' | 'l' | 'j')) => {
+                run.steps.push(Step::new(kind as u8, [parser.value()?]));
+            }
             Short('O') => {
-                run.steps.push(Step::Optimise(parser.optional_value().unwrap_or_default()));
+                run.steps.push(Step::new(b'O', [parser.optional_value().unwrap_or_default()]));
             }
             Short('b') => {
                 if !run.steps.is_empty() || run.is_interactive || run.tells_version {
@@ -256,14 +254,20 @@ pub fn parse(
             Long("exit-with-main") => run.exits_with_main = true,
             Long("grace") => run.grace = grace(&parser.value()?.string()?)?,
             Long("simulate") => seeds = Some(seed_range(&parser.value()?.string()?)?),
-            Long("faults") => simulated.faults = Some(share(&mut parser, "--faults")?),
-            Long("cuts") => simulated.cuts = Some(share(&mut parser, "--cuts")?),
-            Long("nodes") => {
-                simulated.nodes = Some(number(&mut parser, "--nodes", SIMULATED_NODES_MAX)?);
+            Long(flag @ ("faults" | "cuts" | "nodes" | "until" | "patience" | "trace")) => {
+                is_simulated = true;
+                match flag {
+                    "faults" => simulation.faults = share(&mut parser, "--faults")?,
+                    "cuts" => simulation.cuts = share(&mut parser, "--cuts")?,
+                    "nodes" => {
+                        let count = number(&mut parser, "--nodes", SIMULATED_NODES_MAX)?;
+                        simulation.nodes = Some(count);
+                    }
+                    "until" => simulation.until = Some(seconds(&mut parser, "--until")?),
+                    "patience" => simulation.patience = Some(seconds(&mut parser, "--patience")?),
+                    _ => simulation.trace = true,
+                }
             }
-            Long("until") => simulated.until = Some(seconds(&mut parser, "--until")?),
-            Long("patience") => simulated.patience = Some(seconds(&mut parser, "--patience")?),
-            Long("trace") => simulated.trace = true,
             Value(value) => {
                 run.main = match value == "-" {
                     true => Main::Stdin,
@@ -279,13 +283,14 @@ pub fn parse(
     let has_script = run.main != Main::Nothing;
     let before = words.len() - run.arguments.len() - usize::from(has_script);
     run.before = words[..before].to_vec();
-    if !has_script && run.steps.iter().all(Step::is_setting) && !run.tells_version {
+    let runs_nothing = |step: &Step| matches!(step.kind, b'l' | b'j' | b'O');
+    if !has_script && run.steps.iter().all(runs_nothing) && !run.tells_version {
         match is_terminal() {
             true => (run.is_interactive, run.tells_version) = (true, true),
             false => run.main = Main::Unnamed,
         }
     }
-    run.simulation = simulated.with(seeds, &run)?;
+    run.simulation = simulation.with(seeds, is_simulated, &run)?;
     run.cluster = cluster.with(servers)?;
     if run.cluster.is_some() && run.simulation.is_some() {
         return Err("--simulate and --cluster exclude each other".into());
@@ -300,31 +305,7 @@ fn bytecode(parser: &mut lexopt::Parser) -> Result<Step, UsageError> {
         word.push(rest);
         word
     });
-    Ok(Step::Bytecode(attached.into_iter().chain(parser.raw_args()?).collect()))
-}
-
-impl Default for Run {
-    /// Without any option.
-    fn default() -> Run {
-        Run {
-            steps: Vec::new(),
-            main: Main::Nothing,
-            arguments: Vec::new(),
-            before: Vec::new(),
-            is_interactive: false,
-            tells_version: false,
-            heeds_environment: true,
-            workers: None,
-            mailbox_max: None,
-            memory_limit: None,
-            turn_limit: None,
-            exits_with_main: false,
-            grace: Some(GRACE),
-            cluster: None,
-            node: None,
-            simulation: None,
-        }
-    }
+    Ok(Step::new(b'b', attached.into_iter().chain(parser.raw_args()?)))
 }
 
 impl Cluster {
@@ -340,34 +321,16 @@ impl Cluster {
     }
 }
 
-impl Step {
-    /// Whether nothing is run by it.
-    fn is_setting(&self) -> bool {
-        matches!(self, Step::Library(_) | Step::Compiler(_) | Step::Optimise(_))
-    }
-}
-
-/// What was asked for that only makes sense in a simulation.
-#[derive(Debug, Default)]
-struct Simulated {
-    faults: Option<f64>,
-    cuts: Option<f64>,
-    nodes: Option<usize>,
-    until: Option<Duration>,
-    patience: Option<Duration>,
-    trace: bool,
-}
-
-impl Simulated {
+impl Simulation {
+    /// One with these seeds; nothing without. Options of simulations `are_given`, or are not.
     fn with(
         self,
         seeds: Option<(RangeInclusive<u64>, bool)>,
+        are_given: bool,
         run: &Run,
     ) -> Result<Option<Simulation>, UsageError> {
         let Some((seeds, is_range)) = seeds else {
-            let shares = self.faults.or(self.cuts).is_some();
-            let times = self.until.or(self.patience).is_some();
-            return match self.trace || shares || times || self.nodes.is_some() {
+            return match are_given {
                 true => Err("--faults, --cuts, --nodes, --until, --patience and --trace need \
                              --simulate"
                     .into()),
@@ -382,16 +345,7 @@ impl Simulated {
                 "a simulation is not interactive: -i and --simulate exclude each other".into()
             );
         }
-        Ok(Some(Simulation {
-            seeds,
-            is_range,
-            faults: self.faults.unwrap_or_default(),
-            cuts: self.cuts.unwrap_or_default(),
-            nodes: self.nodes,
-            until: self.until,
-            patience: self.patience,
-            trace: self.trace,
-        }))
+        Ok(Some(Simulation { seeds, is_range, ..self }))
     }
 }
 

@@ -21,7 +21,7 @@ fn flags_after_the_script_are_the_scripts() {
 #[test]
 fn code_and_standard_input_are_scripts() {
     let Command::Run(code) = run(&["-e", "print(1)", "-e2", "x", "y"]).unwrap() else { panic!() };
-    assert_eq!(code.steps, [Step::Code("print(1)".into()), Step::Code("2".into())]);
+    assert_eq!(code.steps, [Step::new(b'e', ["print(1)".into()]), Step::new(b'e', ["2".into()])]);
     assert_eq!((code.main, code.arguments.len()), (Main::File("x".into()), 1));
     assert_eq!(code.before, ["-e", "print(1)", "-e2"]);
     let Command::Run(stdin) = run(&["-", "x"]).unwrap() else { panic!() };
@@ -101,15 +101,15 @@ fn options_of_luajit_are_taken_in_their_order() {
     let line = ["-lm", "-j", "dump=+rs", "-O", "-O-loop", "-E", "-i", "s"];
     let Command::Run(all) = run(&line).unwrap() else { panic!("not a run") };
     let steps = [
-        Step::Library("m".into()),
-        Step::Compiler("dump=+rs".into()),
-        Step::Optimise("".into()),
-        Step::Optimise("-loop".into()),
+        Step::new(b'l', ["m".into()]),
+        Step::new(b'j', ["dump=+rs".into()]),
+        Step::new(b'O', ["".into()]),
+        Step::new(b'O', ["-loop".into()]),
     ];
-    assert_eq!((&all.steps[..], all.heeds_environment), (&steps[..], false));
+    assert_eq!((&all.steps[..], all.ignores_environment), (&steps[..], true));
     assert!(all.is_interactive && all.main == Main::File("s".into()));
     let Command::Run(list) = run(&["-bl", "x", "-e"]).unwrap() else { panic!("not a run") };
-    assert_eq!(list.steps, [Step::Bytecode(vec!["-l".into(), "x".into(), "-e".into()])]);
+    assert_eq!(list.steps, [Step::new(b'b', ["-l", "x", "-e"].map(OsString::from))]);
 }
 
 #[test]

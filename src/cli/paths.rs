@@ -20,7 +20,7 @@ fn debian_cpath() -> String {
 ///
 /// # Errors
 /// Without memory to find out.
-pub(super) fn find(script: Option<&Path>, heeds_environment: bool) -> std::io::Result<Paths> {
+pub(super) fn find(script: Option<&Path>, ignores_environment: bool) -> std::io::Result<Paths> {
     let Some((mut path, mut cpath)) = prelude::default_paths() else {
         return Err(std::io::ErrorKind::OutOfMemory.into());
     };
@@ -29,7 +29,7 @@ pub(super) fn find(script: Option<&Path>, heeds_environment: bool) -> std::io::R
         cpath = add(&cpath, debian_cpath().as_bytes());
     }
     let beside = script.map(beside);
-    let variable = |name| std::env::var_os(name).filter(|_| heeds_environment);
+    let variable = |name| std::env::var_os(name).filter(|_| !ignores_environment);
     let path = match (variable("LUA_PATH"), beside) {
         (Some(text), beside) => expand(&text.into_vec(), &path, beside.as_deref()),
         (None, Some(beside)) => [&beside, &b";"[..], &path].concat(),

@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{self, Command, Main, Run, Step, USAGE};
+use super::args::{self, Command, Main, Run, USAGE};
 use super::{cluster, paths, simulate};
-use crate::lua::{self, CommandLine, Deny, LuaProgram, Quota, Script, Settings, Source};
+use crate::lua::{self, CommandLine, Deny, LuaProgram, Quota, Script, Settings, Source, Step};
 use crate::message::{Text, Value};
 use crate::os::{self, memory, stdio, thread};
 use crate::sched::{Process, Scheduler};
@@ -134,7 +134,7 @@ pub(super) fn prepare(
     }
     settings.limits.turn = run.turn_limit;
     settings.compiler = run.steps.iter().filter_map(for_all).collect();
-    settings.ignores_environment = !run.heeds_environment;
+    settings.ignores_environment = run.ignores_environment;
     settings.process = Arc::new(Process::new(run.grace, run.exits_with_main));
     let settings = Arc::new(settings);
     lua::init();
@@ -159,41 +159,25 @@ fn start(scheduler: &Arc<Scheduler>, settings: &Settings) -> std::io::Result<()>
 /// The options that hold for the VMs of all contexts: `-O`, and the compiler on or off. What traces
 /// or profiles is for the main script's VM alone.
 fn for_all(step: &Step) -> Option<(u8, Vec<u8>)> {
-    match step {
-        Step::Optimise(options) => Some((b'O', options.clone().into_vec())),
-        Step::Compiler(command) if command == "on" || command == "off" => {
-            Some((b'j', command.clone().into_vec()))
-        }
-        _ => None,
-    }
+    let word = step.words.first()?;
+    let is_for_all = step.kind == b'O' || step.kind == b'j' && (word == b"on" || word == b"off");
+    is_for_all.then(|| (step.kind, word.clone()))
 }
 
 /// What is to run before all else, and before the version is told.
 fn init(run: &Run) -> Option<OsString> {
-    std::env::var_os("LUA_INIT").filter(|_| run.heeds_environment)
+    std::env::var_os("LUA_INIT").filter(|_| !run.ignores_environment)
 }
 
 fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
-    let bytes = |words: &[OsString]| -> Vec<Vec<u8>> {
-        words.iter().map(|word| word.clone().into_vec()).collect()
-    };
-    let mut steps: Vec<lua::Step> = Vec::new();
+    let mut steps = Vec::new();
     if let Some(text) = init(run) {
-        steps.push(lua::Step { kind: b'I', words: vec![text.into_vec()] });
+        steps.push(Step::new(b'I', [text]));
         if run.tells_version {
-            steps.push(lua::Step { kind: b'v', words: vec![version().into_bytes()] });
+            steps.push(Step::new(b'v', [version().into()]));
         }
     }
-    steps.extend(run.steps.iter().map(|step| {
-        let (kind, words) = match step {
-            Step::Code(text) => (b'e', bytes(std::slice::from_ref(text))),
-            Step::Library(name) => (b'l', bytes(std::slice::from_ref(name))),
-            Step::Compiler(command) => (b'j', bytes(std::slice::from_ref(command))),
-            Step::Optimise(options) => (b'O', bytes(std::slice::from_ref(options))),
-            Step::Bytecode(words) => (b'b', bytes(words)),
-        };
-        lua::Step { kind, words }
-    }));
+    steps.extend(run.steps.iter().cloned());
     let (name, mut source) = match &run.main {
         Main::File(path) => (Some(path.clone().into_os_string()), Source::File(path.clone(), None)),
         Main::Nothing => (None, Source::Nothing),
@@ -218,7 +202,7 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
     // The usual case: a single text runs as the script itself.
     if run.main == Main::Nothing
         && !run.is_interactive
-        && let [lua::Step { kind: b'e', words }] = &mut steps[..]
+        && let [Step { kind: b'e', words }] = &mut steps[..]
     {
         let text = words.pop().unwrap_or_default();
         source = Source::Text { name: c"=(command line)".into(), text };
@@ -228,8 +212,8 @@ fn script(program: &OsString, run: &Run) -> std::io::Result<Script> {
         Main::File(path) => Some(path.as_path()),
         _ => None,
     };
-    let paths = Some(paths::find(script_path, run.heeds_environment)?);
-    let texts = bytes(&run.arguments);
+    let paths = Some(paths::find(script_path, run.ignores_environment)?);
+    let texts: Vec<Vec<u8>> = run.arguments.iter().cloned().map(OsString::into_vec).collect();
     let arguments = texts.iter().map(|text| Value::String(Text::new(text))).collect();
     // How a simulation is called must not matter.
     let before = if run.simulation.is_none() { &run.before[..] } else { &[] };

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::process::{self, ExitCode, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
-use super::args::{GRACE, Main, Run, Simulation, Step};
+use super::args::{GRACE, Main, Run, Simulation};
 use super::cluster;
 use super::run::{FLUSH_PATIENCE, complain, prepare};
 use crate::lua::Settings;
 use crate::os::{self, Signal, stdio, thread};
 use crate::sched::{End, Scheduler, run_together};
+use crate::sync::lock;
 use crate::{logging, net, rt, sim};
 
 /// Real time that one of many seeds may take.
@@ -152,19 +154,14 @@ fn arguments(run: &Run, options: &Simulation, seed: u64) -> Vec<OsString> {
     let grace = Some(run.grace.map_or("0".to_owned(), seconds));
     add("--grace", grace.filter(|_| run.grace != Some(GRACE)));
     all.extend(run.exits_with_main.then(|| "--exit-with-main".into()));
-    all.extend((!run.heeds_environment).then(|| "-E".into()));
+    all.extend(run.ignores_environment.then(|| "-E".into()));
     for step in &run.steps {
-        match step {
-            Step::Code(text) => all.extend(["-e".into(), text.clone()]),
-            Step::Library(name) => all.extend(["-l".into(), name.clone()]),
-            Step::Compiler(command) => all.extend(["-j".into(), command.clone()]),
-            Step::Optimise(options) => {
-                let mut word = OsString::from("-O");
-                word.push(options);
-                all.push(word);
-            }
-            Step::Bytecode(words) => all.extend(std::iter::once("-b".into()).chain(words.clone())),
+        let mut words = step.words.iter().cloned().map(OsString::from_vec);
+        let mut option = OsString::from(format!("-{}", char::from(step.kind)));
+        if step.kind == b'O' {
+            option.extend(words.next());
         }
+        all.extend(std::iter::once(option).chain(words));
     }
     match &run.main {
         Main::File(path) => all.push(path.into()),
@@ -194,7 +191,7 @@ fn run_all(run: &Run, options: &Simulation) -> ExitCode {
                 return;
             }
             let output = start(run, options, seed);
-            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut results = lock(&results);
             match output {
                 Ok(output) => results.add(run, options, seed, &output),
                 Err(error) => results.broken = Some(error),

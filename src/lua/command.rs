@@ -1,7 +1,8 @@
 //! The command line as the main script finds it, what is done before that script runs, and where
 //! scripts are looked for.
 
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,12 +25,19 @@ pub struct CommandLine {
 }
 
 /// Something that is done before the main script runs; lua/core/command.lua knows the kinds.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The option's letter.
     pub kind: u8,
     /// What follows it: several words for `b` alone.
     pub words: Vec<Vec<u8>>,
+}
+
+impl Step {
+    /// One of this kind.
+    pub fn new(kind: u8, words: impl IntoIterator<Item = OsString>) -> Step {
+        Step { kind, words: words.into_iter().map(OsString::into_vec).collect() }
+    }
 }
 
 /// Sets the global `arg`.
