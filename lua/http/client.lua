@@ -13,8 +13,7 @@ local find, format, gmatch, gsub, lower, match, sub, upper =
     string.match,
     string.sub,
     string.upper
-local byte, char = string.byte, string.char
-local concat = table.concat
+local char = string.char
 local bad, bad_because, strerror = core.bad, native.bad_because, native.strerror
 local raise, timeout_of, no_more = core.raise, core.timeout_of, core.no_more
 local register, cancel, suspend = core.register, core.cancel, core.suspend
@@ -64,22 +63,6 @@ local function get_default_tls()
     return default_tls
 end
 
-local BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-
-local function base64(text)
-    local parts = {}
-    for i = 1, #text, 3 do
-        local a, b, c = byte(text, i, i + 2)
-        local bits = a * 65536 + (b or 0) * 256 + (c or 0)
-        for j = 3, 0, -1 do
-            local digit = (bits - bits % 64 ^ j) / 64 ^ j % 64
-            local is_there = 3 - j <= (c and 3 or b and 2 or 1)
-            parts[#parts + 1] = is_there and sub(BASE64, digit + 1, digit + 1) or "="
-        end
-    end
-    return concat(parts)
-end
-
 local function decode(text)
     return (gsub(text, "%%(%x%x)", function(digits) return char(tonumber(digits, 16)) end))
 end
@@ -87,7 +70,7 @@ end
 -- What names a user to a server or proxy.
 local function credentials(user)
     local name, word = match(user, "^([^:]*):?(.*)$")
-    return "Basic " .. base64(decode(name) .. ":" .. decode(word))
+    return "Basic " .. native.http_base64(decode(name) .. ":" .. decode(word))
 end
 
 -- Asks a proxy for a way to a server.

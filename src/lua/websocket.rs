@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use mlua::ffi;
 
 use super::buffer::values::{buffer_at, push_shared};
@@ -9,7 +10,7 @@ use super::frames::{Refused, body, push_refused, stage_with, while_reading, with
 use super::tcp::WEBSOCKET;
 use crate::error::Code;
 use crate::frame::websocket::{
-    Close, Form, Kind, OFFER, Role, accept_key, agreed, base64, negotiate,
+    Close, Form, Kind, OFFER, Role, accept_key, agreed, negotiate,
 };
 use crate::lua::host;
 use crate::net::{Incoming, WebSocketOptions};
@@ -176,7 +177,7 @@ fn text(lua: Stack<'_>) -> c_int {
 fn new_key(lua: Stack<'_>) -> c_int {
     let words = rt::random_words().unwrap_or_else(|| [0, 1, 2, 3].map(|at| rt::secret((at, at))));
     let bytes: Vec<u8> = words[..2].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    lua.push_text(base64(&bytes).as_bytes());
+    lua.push_text(BASE64_STANDARD.encode(bytes).as_bytes());
     1
 }
 

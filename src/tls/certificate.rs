@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -100,21 +101,8 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 fn pem_of(der: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const LINE_BYTES: usize = 48;
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in der.chunks(LINE_BYTES) {
-        for three in line.chunks(3) {
-            let byte = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
-            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-            for digit in 0..4 {
-                let place = bits >> (18 - 6 * digit) & 63;
-                let is_there = digit <= three.len();
-                text.push(if is_there { char::from(DIGITS[place as usize]) } else { '=' });
-            }
-        }
-        text.push('\n');
-    }
-    text.push_str("-----END CERTIFICATE-----\n");
-    text
+    let lines = der.chunks(LINE_BYTES).map(|line| BASE64_STANDARD.encode(line) + "\n");
+    let lines: String = lines.collect();
+    format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
 }

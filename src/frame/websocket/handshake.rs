@@ -1,5 +1,6 @@
 //! What both sides say in HTTP before there are frames: keys, and agreement on compression.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use sha1_smol::Sha1;
 
 use super::deflate::WINDOW_BITS;
@@ -28,21 +29,7 @@ pub const OFFER: &str = "permessage-deflate; server_no_context_takeover; \
 pub fn accept_key(key: &[u8]) -> String {
     let mut hash = Sha1::from(key);
     hash.update(GUID);
-    base64(&hash.digest().bytes())
-}
-
-/// Bytes as RFC 4648 writes them in letters.
-pub fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits = (0..3).fold(0, |bits, at| bits << 8 | u32::from(*group.get(at).unwrap_or(&0)));
-        for at in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * at)) as usize & 63];
-            text.push(if at <= group.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
+    BASE64_STANDARD.encode(hash.digest().bytes())
 }
 
 /// One extension of a list, with its parameters.

@@ -14,7 +14,7 @@ mod writer;
 
 pub use close::Close;
 pub use deflate::forget_packed;
-pub use handshake::{OFFER, accept_key, agreed, base64, negotiate};
+pub use handshake::{OFFER, accept_key, agreed, negotiate};
 pub use head::Head;
 pub use mask::mask;
 pub use reader::{Event, Reader, Violation};

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use ::http::response::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -449,5 +450,11 @@ pub(super) fn environment(lua: Stack<'_>) -> c_int {
         return 0;
     };
     lua.push_text(Bytes::from(value).as_ref());
+    1
+}
+
+/// native.http_base64(bytes): in letters.
+pub(super) fn base64(lua: Stack<'_>) -> c_int {
+    lua.push_text(BASE64_STANDARD.encode(lua.text(1).unwrap_or_default()).as_bytes());
     1
 }

@@ -49,6 +49,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"http_request_write", function(client::write)),
     (c"http_request_end", function(client::end)),
     (c"http_drop", function(client::close)),
+    (c"http_base64", function(client::base64)),
     (c"http_env", function(client::environment)),
     (c"http_get", function(request::get)),
     (c"http_headers", function(request::headers)),
