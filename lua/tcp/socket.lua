@@ -107,7 +107,7 @@ local function resolve(family, name, port)
     return suspend()
 end
 
-local function new_socket(registry, id)
+local function new_socket(registry, id, path)
     local socket = native.socket_object(id, registry == listeners)
     local record = {
         id = id,
@@ -128,20 +128,13 @@ local function new_socket(registry, id)
     }
     registry[socket] = record
     by_id[id] = record
+    if path then paths[record] = path end
     return socket
 end
 
-local function new_stream(id, path)
-    local socket = new_socket(streams, id)
-    if path then paths[streams[socket]] = path end
-    return socket
-end
+local function new_stream(id, path) return new_socket(streams, id, path) end
 
-local function new_listener(id, path)
-    local socket = new_socket(listeners, id)
-    if path then paths[listeners[socket]] = path end
-    return socket
-end
+local function new_listener(id, path) return new_socket(listeners, id, path) end
 
 -- The ends of an open connection, or of a listener, as text.
 local function ends_of(record, is_listener)
