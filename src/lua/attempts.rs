@@ -26,7 +26,7 @@ impl Sockets {
         context: &Arc<Context>,
         notices: &mut Notices,
     ) {
-        let key = self.add(|key| {
+        let key = self.all.insert(|key| {
             let source = source(key, KIND_WRITE);
             Socket::Connecting(Box::new(Connector::new(token, addresses, context, source)))
         });

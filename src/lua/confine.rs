@@ -1,15 +1,11 @@
 //! What a context's creator withholds from it, and from all that it creates.
 
-use std::ffi::c_int;
-
 use mlua::ffi;
 
-use super::native::push_failure;
 use crate::error::Code;
 use crate::lua::host;
 use crate::vm::prelude::push_chunk;
-use crate::vm::stack::TABLE;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Stack, TABLE, function};
 
 /// What is withheld, one bit each; lua/context/create.lua knows the numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,32 +98,27 @@ pub(super) fn confine(lua: Stack<'_>, deny: Deny) {
 }
 
 /// Fails as `native.create` does: nil, and why.
-fn refuse_creation(lua: Stack<'_>) -> c_int {
-    lua.push_nil();
-    lua.push_text(b"creating contexts is withheld from this context");
-    2
+fn refuse_creation(_: Stack<'_>) -> (Nil, &'static str) {
+    (Nil, "creating contexts is withheld from this context")
 }
 
 /// Fails as `native.hear` and `native.exit` do: nil, and why.
-fn refuse_process(lua: Stack<'_>) -> c_int {
-    lua.push_nil();
-    lua.push_text(b"the process is withheld from this context (deny \"os\")");
-    2
+fn refuse_process(_: Stack<'_>) -> (Nil, &'static str) {
+    (Nil, "the process is withheld from this context (deny \"os\")")
 }
 
 /// Fails as not permitted.
-fn refuse(lua: Stack<'_>) -> c_int {
-    push_failure(lua, Code::NOT_PERMITTED)
+fn refuse(_: Stack<'_>) -> Code {
+    Code::NOT_PERMITTED
 }
 
 /// Fails likewise, by way of the token that is its first argument.
-fn refuse_token(lua: Stack<'_>) -> c_int {
+fn refuse_token(lua: Stack<'_>) {
     let token = lua.key(1);
     host::with(|host| host.turn.notices.fail(token, Code::NOT_PERMITTED));
-    0
 }
 
 /// Raises.
-fn refuse_use(lua: Stack<'_>) -> c_int {
+fn refuse_use(lua: Stack<'_>) {
     lua.raise("the network is withheld from this context")
 }

@@ -9,17 +9,16 @@ use std::time::Duration;
 use mlua::ffi;
 
 use super::confine::Deny;
-use super::events::push_ending;
 use super::message::take_value;
 use super::program::{LuaProgram, Paths, Script, Source};
 use super::quota::Quota;
 use crate::error::Code;
 use crate::logging::bounded;
 use crate::lua::host;
-use crate::message::{Held, Id, Value};
+use crate::message::{Ending, Held, Id, Value};
 use crate::sched::{Context, End, Limits, Scheduler};
 use crate::vm::convert;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Results, Stack, function, singles};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"self", function(own)),
@@ -40,54 +39,39 @@ fn find(number: f64) -> Option<Arc<Context>> {
     host::with(|host| host.peers.find(id, &host.context).cloned())
 }
 
-pub(super) fn push_id(lua: Stack<'_>, id: Option<Id>) -> c_int {
-    let Some(id) = id else { return 0 };
-    lua.push_number(id.to_number());
-    1
+singles! {
+    Id: |lua, id| lua.push_number(id.to_number());
 }
 
 /// native.self(): the handle.
-fn own(lua: Stack<'_>) -> c_int {
-    let id = host::with(|host| host.context.id());
-    push_id(lua, Some(id))
+fn own(_: Stack<'_>) -> Id {
+    host::with(|host| host.context.id())
 }
 
 /// context.parent(): the creator's handle, or nil.
-fn parent(lua: Stack<'_>) -> c_int {
-    let id = host::with(|host| host.context.parent());
-    if push_id(lua, id) == 0 {
-        lua.push_nil();
-    }
-    1
+fn parent(_: Stack<'_>) -> [Option<Id>; 1] {
+    [host::with(|host| host.context.parent())]
 }
 
 /// native.set_name(name).
-fn set_name(lua: Stack<'_>) -> c_int {
+fn set_name(lua: Stack<'_>) {
     let name = String::from_utf8_lossy(lua.text(1).unwrap_or_default());
     host::with(|host| host.context.set_name(&name));
-    0
 }
 
 /// native.get_name(handle): the name of a context, or nothing.
-fn get_name(lua: Stack<'_>) -> c_int {
-    let context = find(lua.number(1));
-    let Some(name) = context.and_then(|context| context.name()) else { return 0 };
-    lua.push_text(name.as_bytes());
-    1
+fn get_name(lua: Stack<'_>) -> Option<Arc<str>> {
+    find(lua.number(1))?.name()
 }
 
 /// native.ncpu(): how many workers run contexts.
-fn ncpu(lua: Stack<'_>) -> c_int {
-    let workers = host::with(|host| host.context.scheduler().workers());
-    lua.push_number(workers as f64);
-    1
+fn ncpu(_: Stack<'_>) -> usize {
+    host::with(|host| host.context.scheduler().workers())
 }
 
 /// native.thread(): the index of the worker that runs this turn.
-fn thread(lua: Stack<'_>) -> c_int {
-    let worker = Scheduler::current_worker().unwrap_or(0);
-    lua.push_number(worker as f64);
-    1
+fn thread(_: Stack<'_>) -> usize {
+    Scheduler::current_worker().unwrap_or(0)
 }
 
 /// What a context is created with, beside its script.
@@ -156,7 +140,7 @@ fn within(wanted: Limits, own: Limits) -> Limits {
 const CHILD_BYTES: usize = 2048;
 
 /// Why none is created if that is more than its creator may hold.
-const NO_ROOM: &[u8] = b"no memory for its arguments: what those that were created and have not \
+const NO_ROOM: &str = "no memory for its arguments: what those that were created and have not \
     started take, and what this context has sent and written and what waits, is limited by its \
     option memory";
 
@@ -183,9 +167,7 @@ impl Given {
                 held.set(bytes);
                 return Ok(());
             }
-            lua.push_nil();
-            lua.push_text(NO_ROOM);
-            Err(2)
+            Err((Nil, NO_ROOM).give(lua))
         };
         let texts = [1, 2, 3].map(|index| lua.text(index).unwrap_or_default());
         count(texts.iter().map(|text| text.len()).sum())?;
@@ -201,17 +183,12 @@ impl Given {
 
 /// native.create(file, path, cpath, options or nil, ...): the handle; `nil, message` for an
 /// argument that cannot travel.
-fn create(lua: Stack<'_>) -> c_int {
+fn create(lua: Stack<'_>) -> Result<Result<Id, (Nil, String)>, c_int> {
     let options = Options::new(lua, 4, host::with(|host| host.settings.limits));
     if !lua.has_room(convert::STACK_SLOTS) {
-        lua.push_nil();
-        lua.push_text(b"too many arguments");
-        return 2;
+        return Ok(Err((Nil, "too many arguments".to_owned())));
     }
-    let Given { texts: [file, path, cpath], arguments, held } = match Given::take(lua) {
-        Ok(given) => given,
-        Err(results) => return results,
-    };
+    let Given { texts: [file, path, cpath], arguments, held } = Given::take(lua)?;
     let (file, paths) = (PathBuf::from(OsString::from_vec(file)), Some(Paths { path, cpath }));
     let created = host::with(|host| {
         let source = Source::File(file, host.folder.clone());
@@ -234,14 +211,8 @@ fn create(lua: Stack<'_>) -> c_int {
         let (worker, name) = (options.worker, options.name.as_deref());
         host.context.scheduler().spawn_on(worker, name, parent, limits, program)
     });
-    match created {
-        Some(context) => push_id(lua, Some(context.id())),
-        None => {
-            lua.push_nil();
-            lua.push_text(format!("no more than {} contexts", Id::INDEX_MAX).as_bytes());
-            2
-        }
-    }
+    let created = created.map(|context| context.id());
+    Ok(created.ok_or_else(|| (Nil, format!("no more than {} contexts", Id::INDEX_MAX))))
 }
 
 /// The reason of an end, which its monitors are told.
@@ -251,32 +222,28 @@ fn reason(lua: Stack<'_>, index: c_int) -> Option<Vec<u8>> {
 }
 
 /// native.destroy(handle, reason or nil): whether that is the context itself.
-fn destroy(lua: Stack<'_>) -> c_int {
+fn destroy(lua: Stack<'_>) -> Option<bool> {
     let (handle, reason) = (lua.number(1), reason(lua, 2));
-    if let Some(context) = find(handle) {
-        if host::with(|host| host.context.id() == context.id()) {
-            host::with(|host| host.end(reason));
-            lua.push_boolean(true);
-            return 1;
-        } else {
-            // The end of its owner closes a socket: what was written to it before leaves first.
-            host::with(host::Host::flush_shared);
-            context.destroy(End::Destroyed(reason));
-        }
+    let context = find(handle)?;
+    if host::with(|host| host.context.id() == context.id()) {
+        host::with(|host| host.end(reason));
+        return Some(true);
     }
-    0
+    // The end of its owner closes a socket: what was written to it before leaves first.
+    host::with(host::Host::flush_shared);
+    context.destroy(End::Destroyed(reason));
+    None
 }
 
 /// native.destroy_self(reason or nil): the context ends after this turn's dispatch.
-fn destroy_self(lua: Stack<'_>) -> c_int {
+fn destroy_self(lua: Stack<'_>) {
     let reason = reason(lua, 1);
     host::with(|host| host.end(reason));
-    0
 }
 
 /// native.watch(handle): whether it lives; if so, its end will be told. If not, and it is not long
 /// ago, the reason and the text of its end.
-fn watch(lua: Stack<'_>) -> c_int {
+fn watch(lua: Stack<'_>) -> (bool, Option<Arc<Ending>>) {
     let number = lua.number(1);
     let me = host::with(|host| host.context.id());
     let far = Id::from_number(number).filter(|id| id.is_far());
@@ -287,22 +254,14 @@ fn watch(lua: Stack<'_>) -> c_int {
         }),
         None => find(number).is_some_and(|context| context.watch(me)),
     };
-    lua.push_boolean(lives);
-    if lives {
-        return 1;
-    }
-    let id = Id::from_number(number);
-    let ending = host::with(|host| host.context.scheduler().endings().get(id?));
-    let Some(ending) = ending else { return 1 };
-    push_ending(lua, &ending);
-    3
+    let id = Id::from_number(number).filter(|_| !lives);
+    (lives, host::with(|host| host.context.scheduler().endings().get(id?)))
 }
 
 /// native.strerror(code): the text.
-fn strerror(lua: Stack<'_>) -> c_int {
+fn strerror(lua: Stack<'_>) -> &'static str {
     let number = lua.number(1);
     // `as` saturates: what is no code becomes one that nothing has.
     let code = Code(if number >= 0.0 && number.fract() == 0.0 { number as u16 } else { u16::MAX });
-    lua.push_text(code.text().as_bytes());
-    1
+    code.text()
 }

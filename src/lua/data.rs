@@ -67,10 +67,7 @@ impl<'a> Input<'a> {
         let live = values::buffer_at(lua, index).filter(|buffer| buffer.is_live());
         match live.map(|buffer| buffer.share()) {
             Some(piece) => Input::Shared(piece),
-            None => {
-                lua.bad(Wrong::Argument(index), function, "string or buffer", Some(index));
-                Input::Text(&[])
-            }
+            None => lua.bad(Wrong::Argument(index), function, "string or buffer", Some(index)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::frames::push_ready;
 use super::notice::{Completion, Notice};
@@ -15,7 +16,7 @@ use crate::rt;
 use crate::vm::convert::Refused;
 use crate::vm::convert::push_value;
 use crate::vm::coroutine::refuse_wait;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Results, Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"next_event", function(next_event)),
@@ -218,8 +219,7 @@ fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
         }
         Event::Ended { id, ending } => {
             push_pair(lua, sign * ENDED, id.to_number());
-            push_ending(lua, &ending);
-            4
+            2 + ending.give(lua)
         }
         Event::Complete { token, result } => {
             push_complete(lua, sign, token, result.map(|()| Completion::Done))
@@ -229,12 +229,10 @@ fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
     }
 }
 
-/// Pushes the reason of an end, and its text or nil.
-pub(super) fn push_ending(lua: Stack<'_>, ending: &Ending) {
-    lua.push_text(ending.reason.as_bytes());
-    match &ending.detail {
-        Some(detail) => lua.push_text(detail),
-        None => lua.push_nil(),
+/// The reason of an end, and its text or nil.
+impl Results for Arc<Ending> {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        [Some(self.reason.as_bytes()), self.detail.as_deref()].give(lua)
     }
 }
 
@@ -277,23 +275,17 @@ fn push_complete(lua: Stack<'_>, sign: f64, token: u64, result: Result<Completio
 }
 
 /// native.has_older(): whether events wait that came before this turn.
-fn has_older(lua: Stack<'_>) -> c_int {
-    let older = host::with(|host| host.turn.has_older());
-    lua.push_boolean(older);
-    1
+fn has_older(_: Stack<'_>) -> bool {
+    host::with(|host| host.turn.has_older())
 }
 
 /// native.is_ending(): whether the context has destroyed itself.
-fn is_ending(lua: Stack<'_>) -> c_int {
-    let ending = host::with(|host| host.turn.is_ending);
-    lua.push_boolean(ending);
-    1
+fn is_ending(_: Stack<'_>) -> bool {
+    host::with(|host| host.turn.is_ending)
 }
 
 /// native.remove_socket_file(path): whether there was one, of a simulated socket.
-fn remove_socket_file(lua: Stack<'_>) -> c_int {
+fn remove_socket_file(lua: Stack<'_>) -> bool {
     let path = lua.text(1).unwrap_or_default();
-    let removed = rt::remove_socket_file(Path::new(OsStr::from_bytes(path)));
-    lua.push_boolean(removed);
-    1
+    rt::remove_socket_file(Path::new(OsStr::from_bytes(path)))
 }

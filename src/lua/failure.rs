@@ -29,17 +29,13 @@ fn note_failure(lua: Stack<'_>) -> c_int {
 }
 
 /// native.take_trace(): the traceback that was kept, or nothing.
-fn take_trace(lua: Stack<'_>) -> c_int {
-    let mut trace = None;
-    host::with(|host| trace = host.trace.take());
-    let Some(trace) = trace else { return 0 };
-    lua.push_text(&trace);
-    1
+fn take_trace(_: Stack<'_>) -> Option<Vec<u8>> {
+    host::with(|host| host.trace.take())
 }
 
 /// native.report(text, is_main, is_told, is_finaliser): an uncaught error; logs it, unless the
 /// script has been told; as a warning if it is that of a finaliser.
-fn report_failure(lua: Stack<'_>) -> c_int {
+fn report_failure(lua: Stack<'_>) {
     let text = lua.text(1).unwrap_or_default();
     let (is_main, is_told) = (lua.boolean(2), lua.boolean(3));
     let level = if lua.boolean(4) { Level::Warn } else { Level::Error };
@@ -58,5 +54,4 @@ fn report_failure(lua: Stack<'_>) -> c_int {
             host.failure = Some(bounded(text, host.context.limits().memory));
         }
     });
-    0
 }

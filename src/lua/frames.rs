@@ -11,7 +11,6 @@ use std::ops::Range;
 use super::buffer::values::{
     buffer_at, charge_frames, collect, push_frames, with_buffer, with_text,
 };
-use super::native::push_failure;
 use crate::buf::{NlBuffer, ReadBuffer};
 use crate::error::Code;
 use crate::frame::{Decoder, Delimiter, FrameError};
@@ -20,7 +19,7 @@ use crate::lua::host::{self, Host};
 use crate::net::{Body, Connection, Read, SharedWriter, WriteBatch};
 use crate::vm::coroutine::refuse_wait;
 use crate::vm::hook;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Results, Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"read", function(read)),
@@ -140,10 +139,7 @@ fn push_read<const MAX: usize>(
 fn read(lua: Stack<'_>) -> c_int {
     match push_next(lua, lua.key(3), 4) {
         Ok(more) => lua.push_number(more as f64),
-        Err(Some(code)) => {
-            lua.push_boolean(false);
-            lua.push_number(f64::from(code.0));
-        }
+        Err(Some(code)) => return (false, code.0).give(lua),
         Err(None) if lua.is_nil(1) => return 0,
         Err(None) => return refuse_wait(lua).unwrap_or(0),
     }
@@ -153,7 +149,7 @@ fn read(lua: Stack<'_>) -> c_int {
 /// native.read_piece(key, number, count | delimiter, max): a buffer with this many bytes, or all up
 /// to the delimiter; `false, code`; nothing if there are not this many yet: then an event tells of
 /// more, and who asks for the same piece again gives the same number.
-fn read_piece(lua: Stack<'_>) -> c_int {
+fn read_piece(lua: Stack<'_>) -> Result<c_int, Option<Code>> {
     let (key, number, max) = (lua.key(1), lua.key(2), lua.number(4) as u32);
     let decoder = match lua.text(3) {
         Some(bytes) if !lua.is_number(3) => Decoder::until(Delimiter { bytes: bytes.into(), max }),
@@ -162,15 +158,11 @@ fn read_piece(lua: Stack<'_>) -> c_int {
     let read = |stream: &mut Connection, scratch: &mut Scratch, place: &mut _| {
         stream.read_piece(scratch.get(), place, decoder, number)
     };
-    match push_read::<1>(lua, key, 0, 0, read) {
-        Ok(_) => 1,
-        Err(None) => 0,
-        Err(Some(code)) => push_failure(lua, code),
-    }
+    push_read::<1>(lua, key, 0, 0, read).map(|_| 1)
 }
 
 /// native.restore(key, frames, first, last): takes these frames back, the last that were read.
-fn restore(lua: Stack<'_>) -> c_int {
+fn restore(lua: Stack<'_>) {
     let (key, first, last) = (lua.key(1), lua.number(3) as i64, lua.number(4) as i64);
     let mut bodies: Vec<Vec<u8>> = Vec::new();
     for at in first..=last {
@@ -181,7 +173,6 @@ fn restore(lua: Stack<'_>) -> c_int {
     host::with(|host| {
         host.sockets.stream(key).map(|stream| stream.restore(bodies.iter().map(Vec::as_slice)))
     });
-    0
 }
 
 /// For native.next_event: pushes `kind`, the key of a connection that is ready, and what
@@ -385,29 +376,20 @@ pub(super) fn body<'a>(lua: Stack<'a>, index: c_int) -> Option<Body<'a>> {
 /// native.write(key, data, token, is_shared): stages a frame; with a token that is not 0, tells
 /// when it is out. Returns nothing; a code if the connection cannot be written to; or nil and what
 /// is wrong with the data: 0 for its type, or a message.
-fn write(lua: Stack<'_>) -> c_int {
+fn write(lua: Stack<'_>) -> Staged {
     let (key, data, token) = (lua.key(1), body(lua, 2), lua.key(3));
     let target = if lua.boolean(4) { Target::Shared(key) } else { Target::Own(key) };
-    let result = data.map(|data| host::with(|host| stage(host, target, data, token)));
-    push_refused(lua, result)
+    data.map(|data| host::with(|host| stage(host, target, data, token))).ok_or((Nil, 0.0))
 }
 
-/// Pushes what [`write`] returns.
-pub(super) fn push_refused(lua: Stack<'_>, result: Option<Result<(), Refused>>) -> c_int {
-    match result {
-        Some(Ok(())) => return 0,
-        Some(Err(Refused::Closed(code))) => {
-            lua.push_number(f64::from(code.0));
-            return 1;
-        }
-        Some(Err(Refused::NoFrame(error))) => {
-            lua.push_nil();
-            lua.push_text(error.to_string().as_bytes());
-        }
-        None => {
-            lua.push_nil();
-            lua.push_number(0.0);
+/// What [`write`] returns: what has become of the data, unless it is of a wrong type.
+pub(super) type Staged = Result<Result<(), Refused>, (Nil, f64)>;
+
+impl Results for Refused {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        match self {
+            Refused::Closed(code) => code.0.give(lua),
+            Refused::NoFrame(error) => (Nil, error.to_string()).give(lua),
         }
     }
-    2
 }

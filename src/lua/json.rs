@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::data::{self, BYTES, Input, READ, WRITE};
 use crate::codec::json::{self, Style};
+use crate::vm::blame::Raised;
 use crate::vm::data::{Builder, Charged, Marked, ReadRules, Source, Sparse, WriteRules, write};
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Stack, function};
 
 /// Functions for the table of natives.
 pub(super) const FUNCTIONS: super::native::Functions = &[
@@ -48,7 +49,7 @@ fn push_text(
 }
 
 /// json.encode(value[, options])
-fn encode(lua: Stack<'_>) -> c_int {
+fn encode(lua: Stack<'_>) -> Result<c_int, Raised> {
     let mut rules = WRITE;
     let bytes_max =
         data::write_options(lua, &mut rules, ", invalid_utf8", |options, name, rules| match name {
@@ -58,10 +59,8 @@ fn encode(lua: Stack<'_>) -> c_int {
             }
             _ => false,
         });
-    match push_text(lua, &rules, Style::default(), bytes_max) {
-        Ok(()) => 1,
-        Err(why) => lua.raise(&format!("encode: {why}")),
-    }
+    let written = push_text(lua, &rules, Style::default(), bytes_max);
+    written.map(|()| 1).map_err(|why| Raised(format!("encode: {why}")))
 }
 
 /// Pushes what a text says; in words, why there is nothing.
@@ -85,7 +84,7 @@ fn push_value(lua: Stack<'_>, text: &[u8], rules: ReadRules, max: usize) -> Resu
 }
 
 /// json.decode(text[, options])
-fn decode(lua: Stack<'_>) -> c_int {
+fn decode(lua: Stack<'_>) -> Result<c_int, Raised> {
     let input = Input::new(lua, 1, "decode");
     let mut rules = READ;
     let bytes_max =
@@ -96,27 +95,19 @@ fn decode(lua: Stack<'_>) -> c_int {
             }
             _ => false,
         });
-    match push_value(lua, &input, rules, bytes_max) {
-        Ok(()) => 1,
-        Err(why) => {
-            drop(input);
-            lua.raise(&format!("decode: {why}"))
-        }
-    }
+    let read = push_value(lua, &input, rules, bytes_max);
+    read.map(|()| 1).map_err(|why| Raised(format!("decode: {why}")))
 }
 
-/// Pushes nil and why, or raises it.
-fn fail(lua: Stack<'_>, is_safe: bool, why: &str) -> c_int {
-    if !is_safe {
-        return lua.raise(why);
-    }
-    lua.push_nil();
-    lua.push_text(why.as_bytes());
-    2
+/// Nil and why, or what is raised.
+type Failed = Result<(Nil, String), Raised>;
+
+fn fail(is_safe: bool, why: String) -> Failed {
+    if is_safe { Ok((Nil, why)) } else { Err(Raised(why)) }
 }
 
 /// native.cjson_encode(value, flags, max_depth, ratio, safe, digits)
-fn cjson_encode(lua: Stack<'_>) -> c_int {
+fn cjson_encode(lua: Stack<'_>) -> Result<c_int, Failed> {
     let flags = lua.key(2) as u32;
     let has = |flag: u32| flags & flag != 0;
     let (ratio, safe) = (lua.key(4) as u32, lua.key(5) as u32);
@@ -131,14 +122,12 @@ fn cjson_encode(lua: Stack<'_>) -> c_int {
     };
     let style = Style { digits: lua.key(6) as usize, escapes_slash: has(flag::ESCAPE_SLASH) };
     lua.set_top(1);
-    match push_text(lua, &rules, style, BYTES) {
-        Ok(()) => 1,
-        Err(why) => fail(lua, has(flag::SAFE), &format!("Cannot serialise: {why}")),
-    }
+    let written = push_text(lua, &rules, style, BYTES).map(|()| 1);
+    written.map_err(|why| fail(has(flag::SAFE), format!("Cannot serialise: {why}")))
 }
 
 /// native.cjson_decode(text, flags, max_depth)
-fn cjson_decode(lua: Stack<'_>) -> c_int {
+fn cjson_decode(lua: Stack<'_>) -> Result<c_int, Failed> {
     let (flags, depth_max) = (lua.key(2) as u32, lua.key(3) as u32);
     let is_safe = flags & flag::SAFE != 0;
     let marks = if flags & flag::MARK_ARRAYS != 0 { Marked::All } else { Marked::None };
@@ -150,14 +139,8 @@ fn cjson_decode(lua: Stack<'_>) -> c_int {
     if is_safe && !matches!(lua.kind(1), ffi::LUA_TSTRING | ffi::LUA_TUSERDATA) {
         let got = lua.describe(1);
         let why = format!("bad argument #1 to 'decode' (string or buffer expected, got {got})");
-        return fail(lua, true, &why);
+        return Err(fail(true, why));
     }
     let input = Input::new(lua, 1, "decode");
-    match push_value(lua, &input, rules, BYTES) {
-        Ok(()) => 1,
-        Err(why) => {
-            drop(input);
-            fail(lua, is_safe, &why)
-        }
-    }
+    push_value(lua, &input, rules, BYTES).map(|()| 1).map_err(|why| fail(is_safe, why))
 }

@@ -1,7 +1,5 @@
 //! What scripts log, and what is logged of their failures.
 
-use std::ffi::c_int;
-
 use log::Level;
 
 use super::host::Host;
@@ -21,10 +19,10 @@ fn log_max(limit: usize) -> usize {
 }
 
 /// native.log(text): what a script wants to be logged.
-pub(super) fn log(lua: Stack<'_>) -> c_int {
+pub(super) fn log(lua: Stack<'_>) {
     let text = lua.text(1).unwrap_or_default();
     if !log::log_enabled!(target: logging::SCRIPT, log::Level::Info) {
-        return 0;
+        return;
     }
     let admitted = host::with(|host| {
         let limit = host.context.limits().memory;
@@ -33,13 +31,12 @@ pub(super) fn log(lua: Stack<'_>) -> c_int {
         let is_admitted = !host.deny.is_any() || host.quota.admits_line(shown.len(), &host.context);
         is_admitted.then(|| (host.context.label(), limit, shown, rest))
     });
-    let Some((context, limit, shown, rest)) = admitted else { return 0 };
+    let Some((context, limit, shown, rest)) = admitted else { return };
     stdio::flush();
     // Other contexts go on meanwhile, on other threads.
     logging::patiently(log_share(limit), || {
         log::info!(target: logging::SCRIPT, "{context}: {}{rest}", logging::text_of(shown));
     });
-    0
 }
 
 /// Logs the failure of a script.

@@ -6,8 +6,6 @@ use std::fmt::Display;
 
 use mlua::ffi;
 
-use super::context::push_id;
-use super::native::push_failure;
 use crate::error::Code;
 use crate::failpoint;
 use crate::logging::Seldom;
@@ -18,7 +16,7 @@ use crate::vm::blame::Wrong;
 use crate::vm::convert;
 use crate::vm::convert::{to_large_value, to_small_value};
 use crate::vm::coroutine::refuse_wait;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Results, Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"send", function(send)),
@@ -42,8 +40,11 @@ thread_local! {
     static VALUES: RefCell<convert::Scratch> = RefCell::new(convert::Scratch::default());
 }
 
-/// Takes a value out of the VM; pushes `nil, message` if it cannot travel, which names the function
-/// that the script has called, and which argument the value is.
+/// Takes a value out of the VM.
+///
+/// # Errors
+/// It cannot travel. `nil, message` are pushed then, which names the function that the script has
+/// called, and which argument the value is.
 #[inline]
 pub(super) fn take_value(
     lua: Stack<'_>,
@@ -51,7 +52,7 @@ pub(super) fn take_value(
     what: (&str, c_int),
 ) -> Result<Value, c_int> {
     if failpoint::fails(failpoint::Point::Encode) {
-        return refuse_value(lua, index, what, &TooLarge { max: 0 });
+        return Err(refuse_value(lua, index, what, &TooLarge { max: 0 }));
     }
     let kind = lua.kind(index);
     match to_small_value(lua, index, kind) {
@@ -87,7 +88,7 @@ fn take_large_value(
     {
         return Ok(Value::TooMuch);
     }
-    result.or_else(|error| refuse_value(lua, index, what, &error))
+    result.map_err(|error| refuse_value(lua, index, what, &error))
 }
 
 /// Pushes `nil` and that the value cannot travel.
@@ -97,12 +98,21 @@ fn refuse_value(
     index: c_int,
     (function, position): (&str, c_int),
     why: &dyn Display,
-) -> Result<Value, c_int> {
+) -> c_int {
     let given = lua.describe(index);
-    lua.push_nil();
     let text = format!("bad argument #{position} to '{function}' ({why}; {TRAVELS}, got {given})");
-    lua.push_text(text.as_bytes());
-    Err(2)
+    (Nil, text).give(lua)
+}
+
+/// The same; raises it, if there is a value that cannot.
+fn take_or_raise(lua: Stack<'_>, index: c_int, function: &str) -> Value {
+    take_value(lua, index, (function, index)).unwrap_or_else(|_| raise_top(lua))
+}
+
+/// Raises the message on top of the stack, as what is wrong with an argument.
+fn raise_top(lua: Stack<'_>) -> ! {
+    let text = String::from_utf8_lossy(lua.text(-1).unwrap_or_default()).into_owned();
+    lua.raise(&text)
 }
 
 /// Delivers to a context by its handle, if it can be one.
@@ -113,12 +123,6 @@ fn deliver(to: Option<Id>, event: impl FnOnce(Id) -> Event) -> Result<(), Code> 
         let event = event(host.context.id());
         host.deliver(to, event)
     })
-}
-
-/// Raises the message on top of the stack, as what is wrong with an argument.
-fn raise_top(lua: Stack<'_>) -> c_int {
-    let text = String::from_utf8_lossy(lua.text(-1).unwrap_or_default()).into_owned();
-    lua.raise(&text)
 }
 
 /// The name at `index`: a text that does not read as a number.
@@ -151,19 +155,8 @@ fn check_count(lua: Stack<'_>, function: &str, count: c_int) {
     }
 }
 
-/// Pushes how a delivery went.
-pub(super) fn push_result(lua: Stack<'_>, result: Result<(), Code>) -> c_int {
-    match result {
-        Ok(()) => {
-            lua.push_boolean(true);
-            1
-        }
-        Err(code) => push_failure(lua, code),
-    }
-}
-
 /// context.send(handle or name, value).
-fn send(lua: Stack<'_>) -> c_int {
+fn send(lua: Stack<'_>) -> Result<bool, Code> {
     let to = if lua.kind(1) == ffi::LUA_TNUMBER {
         check_handle(lua, "send")
     } else {
@@ -176,38 +169,36 @@ fn send(lua: Stack<'_>) -> c_int {
         };
         if let Some(name) = name(lua, 1).filter(are_used) {
             check_count(lua, "send", 2);
-            let Ok(value) = take_value(lua, 2, ("send", 2)) else { return raise_top(lua) };
-            let sent = host::with(|host| host.deliver_named(name, 0, value).map(drop));
-            return push_result(lua, sent);
+            let value = take_or_raise(lua, 2, "send");
+            return host::with(|host| host.deliver_named(name, 0, value).map(|_| true));
         }
         check_handle(lua, "send")
     };
     check_count(lua, "send", 2);
-    let Ok(value) = take_value(lua, 2, ("send", 2)) else { return raise_top(lua) };
-    let result = deliver(to, |from| Event::Message { from, session: 0, value });
-    push_result(lua, result)
+    let value = take_or_raise(lua, 2, "send");
+    deliver(to, |from| Event::Message { from, session: 0, value }).map(|()| true)
 }
 
 /// Limits the warnings about refused queries.
 static QUERIES_REFUSED: Seldom = Seldom::new();
 
+/// True, the session, and who is asked by name.
+type Asked = Result<(bool, u64, Option<Id>), Code>;
+
 /// native.query(root, resume, handle or name, token, value). Returns true, session, and the handle
 /// if a name was given that a context here answers under; or `false, code[, text]`; or
 /// `nil, message` for what cannot travel. With a root it first looks whether that may wait
 /// (native.may_wait); `nil, why` if not. Without, both are nil.
-fn query(lua: Stack<'_>) -> c_int {
+fn query(lua: Stack<'_>) -> Result<Asked, c_int> {
     if lua.kind(2) != ffi::LUA_TNIL
         && let Some(results) = refuse_wait(lua)
     {
-        return results;
+        return Err(results);
     }
-    let value = match take_value(lua, 5, ("query", 2)) {
-        Ok(value) => value,
-        Err(results) => return results,
-    };
+    let value = take_value(lua, 5, ("query", 2))?;
     let (name, token) = (name(lua, 3), lua.key(4));
     let to = if name.is_none() { Id::from_number(lua.number(3)) } else { None };
-    let asked = host::with(|host| {
+    Ok(host::with(|host| {
         if !host.context.asked() {
             return Err(Code::QUERIES_FULL);
         }
@@ -223,20 +214,12 @@ fn query(lua: Stack<'_>) -> c_int {
         if sent.is_err() {
             host.peers.sessions.close(session);
         }
-        sent.map(|to| (session, to))
-    });
-    match asked {
-        Ok((session, to)) => {
-            lua.push_boolean(true);
-            lua.push_number(session as f64);
-            2 + push_id(lua, to)
-        }
-        Err(code) => push_failure(lua, code),
-    }
+        sent.map(|to| (true, session, to))
+    }))
 }
 
 /// native.forget(token): nobody waits for an answer to this query any more.
-fn forget(lua: Stack<'_>) -> c_int {
+fn forget(lua: Stack<'_>) {
     let token = lua.key(1);
     host::with(|host| {
         let id = host.context.id();
@@ -245,14 +228,13 @@ fn forget(lua: Stack<'_>) -> c_int {
             cluster.forget(id, session);
         }
     });
-    0
 }
 
 /// native.recount(queries): this many wait for an answer; whether one more may. What was refused
 /// before may have counted queries that were over already.
-fn recount(lua: Stack<'_>) -> c_int {
+fn recount(lua: Stack<'_>) -> bool {
     let queries = lua.number(1) as usize;
-    let has_room = host::with(|host| {
+    host::with(|host| {
         host.context.set_unanswered(queries);
         let most = host.context.limits().queries;
         if queries >= most && QUERIES_REFUSED.is_due() {
@@ -263,44 +245,33 @@ fn recount(lua: Stack<'_>) -> c_int {
             );
         }
         queries < most
-    });
-    lua.push_boolean(has_room);
-    1
+    })
 }
 
 /// native.explanation(): more of why a query has failed, right after it was told; or nothing.
-fn explanation(lua: Stack<'_>) -> c_int {
-    let Some(text) = host::with(|host| host.peers.explanation.take()) else { return 0 };
-    lua.push_text(text.as_bytes());
-    1
+fn explanation(_: Stack<'_>) -> Option<Box<str>> {
+    host::with(|host| host.peers.explanation.take())
 }
 
 /// context.reply(handle, session, value). What cannot travel raises, and is told to the asker.
-fn reply(lua: Stack<'_>) -> c_int {
+fn reply(lua: Stack<'_>) -> Result<bool, Code> {
     let to = check_handle(lua, "reply");
     if lua.kind(2) != ffi::LUA_TNUMBER || lua.number(2).fract() != 0.0 {
-        let wrong = Wrong::Argument(2);
-        return lua.bad(wrong, "reply", "session", Some(2));
+        lua.bad(Wrong::Argument(2), "reply", "session", Some(2));
     }
     check_count(lua, "reply", 3);
     let session = lua.key(2);
-    match take_value(lua, 3, ("reply", 3)) {
-        Ok(value) => {
-            let result = deliver(to, |_| Event::Reply { session, result: Ok(value) });
-            push_result(lua, result)
-        }
-        Err(_) => {
-            refuse_with(to, session, Code::VALUE_TYPE);
-            raise_top(lua)
-        }
-    }
+    let Ok(value) = take_value(lua, 3, ("reply", 3)) else {
+        refuse_with(to, session, Code::VALUE_TYPE);
+        raise_top(lua)
+    };
+    deliver(to, |_| Event::Reply { session, result: Ok(value) }).map(|()| true)
 }
 
 /// native.refuse(handle, session): whoever has asked gets no reply.
-fn refuse(lua: Stack<'_>) -> c_int {
+fn refuse(lua: Stack<'_>) {
     let (to, session) = (Id::from_number(lua.number(1)), lua.key(2));
     refuse_with(to, session, Code::NO_REPLY);
-    0
 }
 
 /// Tells an asker that there is no answer; who is gone needs none.
@@ -311,16 +282,13 @@ fn refuse_with(to: Option<Id>, session: u64, code: Code) {
 
 /// native.unreceive(number): the message just delivered waits again, under this number. Returns how
 /// many bytes it holds.
-fn unreceive(lua: Stack<'_>) -> c_int {
+fn unreceive(lua: Stack<'_>) -> usize {
     let number = lua.key(1);
-    let bytes = host::with(|host| host.peers.received.keep(number, &host.context));
-    lua.push_number(bytes as f64);
-    1
+    host::with(|host| host.peers.received.keep(number, &host.context))
 }
 
 /// native.received(number, bytes): a message that waited so is received.
-fn received(lua: Stack<'_>) -> c_int {
+fn received(lua: Stack<'_>) {
     let (number, bytes) = (lua.key(1), lua.key(2));
     host::with(|host| host.peers.received.receive_kept(number, bytes as usize, &host.context));
-    0
 }

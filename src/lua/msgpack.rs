@@ -6,15 +6,16 @@ use serde::Serialize;
 
 use super::data::{self, Input, READ, WRITE};
 use crate::codec::msgpack;
+use crate::vm::blame::Raised;
 use crate::vm::data::{Builder, Keys, ReadRules, Source, Sparse, WriteRules, write};
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Results, Stack, function};
 
 /// Functions for the table of natives.
 pub(super) const FUNCTIONS: super::native::Functions =
     &[(c"msgpack_encode", function(encode)), (c"msgpack_decode", function(decode))];
 
 /// msgpack.encode(value[, options])
-fn encode(lua: Stack<'_>) -> c_int {
+fn encode(lua: Stack<'_>) -> Result<c_int, Raised> {
     let mut rules = WriteRules {
         keys: Keys::Any,
         has_bytes: true,
@@ -30,18 +31,13 @@ fn encode(lua: Stack<'_>) -> c_int {
         output.failure = output.failure.or(source.take_shortage());
         written
     });
-    match written {
-        Ok(()) => 1,
-        Err((error, failure)) => {
-            let why = data::why(&source, failure, bytes_max, error);
-            drop(source);
-            lua.raise(&format!("encode: {why}"))
-        }
-    }
+    written.map(|()| 1).map_err(|(error, failure)| {
+        Raised(format!("encode: {}", data::why(&source, failure, bytes_max, error)))
+    })
 }
 
 /// msgpack.decode(bytes[, options])
-fn decode(lua: Stack<'_>) -> c_int {
+fn decode(lua: Stack<'_>) -> Result<c_int, Raised> {
     let input = Input::new(lua, 1, "decode");
     let (mut rules, mut from) = (READ, 0);
     let bytes_max =
@@ -61,17 +57,8 @@ fn decode(lua: Stack<'_>) -> c_int {
         Some(bytes) => read(lua, bytes, rules, from.max(1), from > 0),
         None => Err(format!("position {from} is behind the end ({} bytes)", input.len())),
     };
-    match result {
-        Ok(_) if from == 0 => 1,
-        Ok(next) => {
-            lua.push_number(next as f64);
-            2
-        }
-        Err(why) => {
-            drop(input);
-            lua.raise(&format!("decode: {why}"))
-        }
-    }
+    let next = result.map_err(|why| Raised(format!("decode: {why}")))?;
+    Ok(1 + Some(next).filter(|_| from > 0).give(lua))
 }
 
 /// Pushes what `bytes` say; the position behind it, if the first of them has the position `first`.

@@ -4,15 +4,14 @@ use std::ffi::c_int;
 use std::sync::Arc;
 
 use super::message::take_value;
-use super::native::push_failure;
 use super::unread::refuse_for;
 use crate::error::Code;
 use crate::lua::host;
-use crate::message::{Event, Published};
+use crate::message::{Event, Id, Published};
 use crate::sched::Refused;
 use crate::sched::names::Names;
 use crate::sched::topics::{Malformed, Topics, check};
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Results, Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"register_name", function(register)),
@@ -29,66 +28,55 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
 ];
 
 /// native.register_name(name, is_shared): true; or `false, code`.
-fn register(lua: Stack<'_>) -> c_int {
+fn register(lua: Stack<'_>) -> Result<bool, Code> {
     let (name, is_shared) = (lua.text(1).unwrap_or_default(), lua.boolean(2));
     let account = lua.account();
-    let result = host::with(|host| {
+    host::with(|host| {
         let names = host.context.scheduler().names();
         let result = names.register(&host.context, name, is_shared);
         host.charge_resources(account);
-        result
-    });
-    super::message::push_result(lua, result)
+        result.map(|()| true)
+    })
 }
 
 /// native.unregister_name(name): whether this context answered under it.
-fn unregister(lua: Stack<'_>) -> c_int {
+fn unregister(lua: Stack<'_>) -> bool {
     let name = lua.text(1).unwrap_or_default();
-    let had = host::with(|host| {
+    host::with(|host| {
         let had = host.context.scheduler().names().unregister(host.context.id(), name);
         if had {
             host.untie(Names::cost(name));
         }
         had
-    });
-    lua.push_boolean(had);
-    1
+    })
 }
 
 /// native.find_name(name): the handle of who answers under it, or of whoever does elsewhere; or
 /// nothing.
-fn find(lua: Stack<'_>) -> c_int {
+fn find(lua: Stack<'_>) -> Option<Id> {
     let name = lua.text(1).unwrap_or_default();
-    let found = host::with(|host| {
+    host::with(|host| {
         let here = host.context.scheduler().names().find(name);
         here.or_else(|| host.cluster()?.find(name, false).ok())
-    });
-    super::context::push_id(lua, found)
+    })
 }
 
 /// native.find_watched(name): the handle of what ends when nobody answers under it any more: in a
 /// cluster that of all who do, anywhere; or `false, code[, text]`.
-fn find_watched(lua: Stack<'_>) -> c_int {
+fn find_watched(lua: Stack<'_>) -> Result<Id, Code> {
     let name = lua.text(1).unwrap_or_default();
-    let found = host::with(|host| match host.cluster() {
+    host::with(|host| match host.cluster() {
         None => host.context.scheduler().names().find(name).ok_or(Code::NO_CONTEXT),
         Some(cluster) => {
             let found = cluster.find(name, true);
             found.map_err(|failure| host.peers.explain(failure))
         }
-    });
-    match found {
-        Ok(id) => super::context::push_id(lua, Some(id)),
-        Err(code) => push_failure(lua, code),
-    }
+    })
 }
 
 /// native.node(): what this process is called in its cluster; or nothing.
-fn node(lua: Stack<'_>) -> c_int {
-    host::with(|host| {
-        let cluster = host.context.scheduler().cluster();
-        cluster.map(|cluster| lua.push_text(cluster.node().as_bytes())).map_or(0, |()| 1)
-    })
+fn node(_: Stack<'_>) -> Option<String> {
+    host::with(|host| host.context.scheduler().cluster().map(|it| it.node().to_owned()))
 }
 
 /// native.nodes(): what all processes of the cluster are called.
@@ -103,8 +91,14 @@ fn nodes(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// The topic at index 1, if it is one; otherwise pushes `nil`, and why it is not.
-fn check_topic<'a>(lua: Stack<'a>, with_wildcards: bool) -> Result<&'a [u8], c_int> {
+/// Nil, and what is expected in the place of what is no topic.
+type NoTopic = (Nil, &'static str);
+
+/// The topic at index 1.
+///
+/// # Errors
+/// It is none: `nil`, and what is expected.
+fn check_topic<'a>(lua: Stack<'a>, with_wildcards: bool) -> Result<&'a [u8], NoTopic> {
     let topic = lua.text(1).unwrap_or_default();
     let why = match check(topic, with_wildcards) {
         Ok(()) => return Ok(topic),
@@ -116,57 +110,40 @@ fn check_topic<'a>(lua: Stack<'a>, with_wildcards: bool) -> Result<&'a [u8], c_i
         }
         Err(Malformed::Wildcard) => "topic without '*' and '>', which are for subscribe",
     };
-    lua.push_nil();
-    lua.push_text(why.as_bytes());
-    Err(2)
+    Err((Nil, why))
 }
 
 /// native.subscribe(topic): the number of the subscription; or `false, code`; or `nil, expected`.
-fn subscribe(lua: Stack<'_>) -> c_int {
-    let topic = match check_topic(lua, true) {
-        Ok(topic) => topic,
-        Err(results) => return results,
-    };
+fn subscribe(lua: Stack<'_>) -> Result<Result<u64, Code>, NoTopic> {
+    let topic = check_topic(lua, true)?;
     let account = lua.account();
-    let result = host::with(|host| {
+    Ok(host::with(|host| {
         let result = host.context.scheduler().topics().subscribe(&host.context, topic);
         host.charge_resources(account);
         result
-    });
-    match result {
-        Ok(number) => lua.push_number(number as f64),
-        Err(code) => return push_failure(lua, code),
-    }
-    1
+    }))
 }
 
 /// native.unsubscribe(topic).
-fn unsubscribe(lua: Stack<'_>) -> c_int {
+fn unsubscribe(lua: Stack<'_>) {
     let topic = lua.text(1).unwrap_or_default();
     host::with(|host| {
         if host.context.scheduler().topics().unsubscribe(host.context.id(), topic) {
             host.untie(Topics::cost(topic));
         }
     });
-    0
 }
+
+/// Who got it, who had no room, and why no other process gets it.
+type Heard = Result<(u32, u32, Option<u16>), Code>;
 
 /// native.publish(topic, value): how many subscriptions of this process got it, how many had no
 /// room, and the code if no other process gets it; or `false, code[, text]`; or `nil, expected` for
 /// what is no topic, or `nil, message, true` for what cannot travel.
-fn publish(lua: Stack<'_>) -> c_int {
-    let topic = match check_topic(lua, false) {
-        Ok(topic) => topic,
-        Err(results) => return results,
-    };
-    let value = match take_value(lua, 2, ("publish", 2)) {
-        Ok(value) => value,
-        Err(results) => {
-            lua.push_boolean(true);
-            return results + 1;
-        }
-    };
-    let result = host::with(|host| {
+fn publish(lua: Stack<'_>) -> Result<Heard, c_int> {
+    let topic = check_topic(lua, false).map_err(|none| none.give(lua))?;
+    let value = take_value(lua, 2, ("publish", 2)).map_err(|results| results + true.give(lua))?;
+    Ok(host::with(|host| {
         host.begin_delivery();
         let mut away = None;
         if let Some(cluster) = host.cluster() {
@@ -196,25 +173,13 @@ fn publish(lua: Stack<'_>) -> c_int {
                 Err(Refused::Closed) => {}
             }
         }
-        Ok((delivered, refused, away))
-    });
-    match result {
-        Ok((delivered, refused, away)) => {
-            lua.push_number(f64::from(delivered));
-            lua.push_number(f64::from(refused));
-            let Some(code) = away else { return 2 };
-            lua.push_number(f64::from(code.0));
-            3
-        }
-        Err(code) => push_failure(lua, code),
-    }
+        Ok((delivered, refused, away.map(|code| code.0)))
+    }))
 }
 
 /// native.topic(): that of the publication which was delivered last.
-fn topic(lua: Stack<'_>) -> c_int {
-    let Some(published) = host::with(|host| host.peers.published.take()) else { return 0 };
-    lua.push_text(&published.topic);
-    1
+fn topic(lua: Stack<'_>) -> Option<c_int> {
+    host::with(|host| host.peers.published.take()).map(|published| (&published.topic[..]).give(lua))
 }
 
 /// native.contexts(): of every context, in a list: handle, name, parent and state. A confined

@@ -36,7 +36,7 @@ use crate::vm::environments;
 use crate::vm::int64::OPEN_FFI;
 use crate::vm::native;
 use crate::vm::stack::TABLE;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Results, Stack, function};
 use crate::vm::{blame, chunk_cache, cut, finaliser, prelude, standard, stock};
 
 pub(super) type Functions = &'static [(&'static CStr, lua_CFunction)];
@@ -144,14 +144,13 @@ fn look_up(lua: Stack<'_>) -> c_int {
 }
 
 /// native.set_ffi(f): f() returns the FFI library.
-fn set_ffi(lua: Stack<'_>) -> c_int {
+fn set_ffi(lua: Stack<'_>) {
     lua.set_top(1);
     lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
     lua.push_copy(1);
     lua.set_field(-2, c"ffi");
     lua.set_top(1);
     lua.set_field(ffi::LUA_REGISTRYINDEX, OPEN_FFI);
-    0
 }
 
 /// first_word(text): the first word, and the others if there are any.
@@ -185,25 +184,21 @@ pub(super) fn nanoseconds(seconds: f64) -> u64 {
 }
 
 /// native.header(name): the text of a header in ffi/, or nothing.
-fn header(lua: Stack<'_>) -> c_int {
+fn header(lua: Stack<'_>) -> Option<&'static str> {
     let name = lua.text(1).unwrap_or_default();
     let found = buffer::header::HEADERS.iter().find(|(known, _)| known.as_bytes() == name);
-    let Some((_, text)) = found else { return 0 };
-    lua.push_text(text.as_bytes());
-    1
+    found.map(|(_, text)| *text)
 }
 
 /// native.open_sockets(): prepares the state for sockets.
-fn open_sockets(lua: Stack<'_>) -> c_int {
+fn open_sockets(lua: Stack<'_>) {
     tcp::open(lua);
-    0
 }
 
-/// Pushes `false, code`; and a text, if there is more to say.
-pub(super) fn push_failure(lua: Stack<'_>, code: Code) -> c_int {
-    lua.push_boolean(false);
-    lua.push_number(f64::from(code.0));
-    let Some(text) = super::host::with(|host| host.peers.explanation.take()) else { return 2 };
-    lua.push_text(text.as_bytes());
-    3
+/// `false, code`; and a text, if there is more to say.
+impl Results for Code {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        let text = super::host::with(|host| host.peers.explanation.take());
+        (false, self.0, text).give(lua)
+    }
 }

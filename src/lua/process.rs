@@ -1,15 +1,15 @@
 //! Signals, the end of the process, and lines from standard input.
 
-use std::ffi::c_int;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use mlua::ffi;
 
 use crate::lua::host;
 use crate::message::Event;
 use crate::os::{self, Signal};
-use crate::vm::stack::{Stack, function};
+use crate::sync::lock;
+use crate::vm::stack::{Nil, Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"hear", function(hear)),
@@ -23,7 +23,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
 
 /// native.hear(name, wants): whether this signal is to be told to the script. True; or `nil,
 /// message`.
-fn hear(lua: Stack<'_>) -> c_int {
+fn hear(lua: Stack<'_>) -> Result<bool, (Nil, String)> {
     let (name, wants) = (lua.text(1).unwrap_or_default(), lua.boolean(2));
     let signal = Signal::ALL.into_iter().find(|signal| signal.name().as_bytes() == name);
     let result = match signal {
@@ -34,21 +34,11 @@ fn hear(lua: Stack<'_>) -> c_int {
         }),
         None => Err(io::ErrorKind::InvalidInput.into()),
     };
-    match result {
-        Ok(()) => {
-            lua.push_boolean(true);
-            1
-        }
-        Err(error) => {
-            lua.push_nil();
-            lua.push_text(error.to_string().as_bytes());
-            2
-        }
-    }
+    result.map(|()| true).map_err(|error| (Nil, error.to_string()))
 }
 
 /// native.exit(status or nil): ends all contexts, this one after the turn's dispatch. True.
-fn exit(lua: Stack<'_>) -> c_int {
+fn exit(lua: Stack<'_>) -> bool {
     let status = {
         let is_given = lua.kind(1) == ffi::LUA_TNUMBER;
         is_given.then(|| lua.number(1) as u8)
@@ -61,15 +51,12 @@ fn exit(lua: Stack<'_>) -> c_int {
         let settings = Arc::clone(&host.settings);
         settings.process.end(host.context.scheduler(), Some(status));
     });
-    lua.push_boolean(true);
-    1
+    true
 }
 
 /// native.is_terminal(): whether standard input is one.
-fn is_terminal(lua: Stack<'_>) -> c_int {
-    let is = std::io::IsTerminal::is_terminal(&io::stdin());
-    lua.push_boolean(is);
-    1
+fn is_terminal(_: Stack<'_>) -> bool {
+    std::io::IsTerminal::is_terminal(&io::stdin())
 }
 
 /// The line that was read last; nothing at the end.
@@ -77,13 +64,13 @@ static LINE: Mutex<Option<Vec<u8>>> = Mutex::new(None);
 
 /// native.read_line(token): reads a line from standard input, on a thread of its own, and then
 /// completes the operation: [`take_line`] has the line.
-fn read_line(lua: Stack<'_>) -> c_int {
+fn read_line(lua: Stack<'_>) {
     let token = lua.key(1);
     let context = host::with(|host| Arc::clone(&host.context));
     let done = Arc::clone(&context);
     let read = move || {
         let line = os::stdio::read_line();
-        *LINE.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        *lock(&LINE) = line;
         // A context that has ended reads no further.
         let _ = context.deliver(Event::Complete { token, result: Ok(()) });
     };
@@ -91,28 +78,22 @@ fn read_line(lua: Stack<'_>) -> c_int {
         // As if standard input had ended: there is nobody to read it.
         let _ = done.deliver(Event::Complete { token, result: Ok(()) });
     }
-    0
 }
 
 /// native.set_statement(runs): a statement of the root that calls this begins, or ends; whether it
 /// was to be broken off, and has not noticed.
-fn set_statement(lua: Stack<'_>) -> c_int {
+fn set_statement(lua: Stack<'_>) -> bool {
     let runs = lua.boolean(1);
     lua.account().cut.set_statement(if runs { lua.raw() } else { std::ptr::null_mut() });
-    lua.push_boolean(crate::sched::set_statement(runs));
-    1
+    crate::sched::set_statement(runs)
 }
 
 /// native.is_broken(): whether the statement is to be broken off.
-fn is_broken(lua: Stack<'_>) -> c_int {
-    lua.push_boolean(crate::sched::is_statement_broken());
-    1
+fn is_broken(_: Stack<'_>) -> bool {
+    crate::sched::is_statement_broken()
 }
 
 /// native.take_line(): the line, or nothing at the end of standard input.
-fn take_line(lua: Stack<'_>) -> c_int {
-    let line = LINE.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let Some(line) = line else { return 0 };
-    lua.push_text(&line);
-    1
+fn take_line(_: Stack<'_>) -> Option<Vec<u8>> {
+    lock(&LINE).take()
 }

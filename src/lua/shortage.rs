@@ -1,6 +1,5 @@
 //! Out of descriptors: collects sockets and files that nobody refers to.
 
-use std::ffi::c_int;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::logging::Seldom;
@@ -22,13 +21,12 @@ const ASK_EVERY: u64 = 1_000_000_000;
 static ASKED_AT: AtomicU64 = AtomicU64::new(0);
 
 /// native.collect(): collects all garbage of this state; finalisers run meanwhile.
-fn collect(lua: Stack<'_>) -> c_int {
+fn collect(lua: Stack<'_>) {
     lua.collect();
     host::with(|host| {
         let metrics = host.context.metrics();
         metrics.collected_in.store(metrics.turns(), Ordering::Relaxed);
     });
-    0
 }
 
 /// Collections for files in a row that were of no use before there is a pause after each …
@@ -83,8 +81,8 @@ fn warn(host: &Host) {
 
 /// native.ask_others(): asks other contexts to do the same, those with the most sockets, once a
 /// second at most; whether any was asked. Who has done nothing since is not asked again.
-fn ask_others(lua: Stack<'_>) -> c_int {
-    let asked = host::with(|host| {
+fn ask_others(_: Stack<'_>) -> bool {
+    host::with(|host| {
         warn(host);
         let now = rt::now().max(1);
         // Relaxed, everywhere: nothing depends on these but how often contexts are asked.
@@ -103,7 +101,5 @@ fn ask_others(lua: Stack<'_>) -> c_int {
         others.truncate(ASKED_MAX);
         others.iter().for_each(host::ask_to_collect);
         !others.is_empty()
-    });
-    lua.push_boolean(asked);
-    1
+    })
 }

@@ -1,7 +1,6 @@
 //! The sockets of a context, and what was written to them and to those of others in a turn.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -137,17 +136,9 @@ impl Sockets {
         }
     }
 
-    /// Stores a socket under the key that it is made for.
-    pub(super) fn add(&mut self, make: impl FnOnce(u64) -> Socket) -> u64 {
-        match self.all.try_insert(|key| Ok::<_, Infallible>(make(key))) {
-            Ok(key) => key,
-            Err(never) => match never {},
-        }
-    }
-
     /// Stores a new connection.
     pub(super) fn add_stream(&mut self, stream: rt::Stream, context: &Arc<Context>) -> u64 {
-        self.add(|key| {
+        self.all.insert(|key| {
             let (read, write) = (source(key, KIND_READ), source(key, KIND_WRITE));
             Socket::Stream(Box::new(Connection::new(stream, context, read, write)))
         })
@@ -155,7 +146,7 @@ impl Sockets {
 
     /// Stores a new listen socket.
     pub(super) fn add_listener(&mut self, listener: Listener, context: &Arc<Context>) -> u64 {
-        self.add(|key| {
+        self.all.insert(|key| {
             let acceptor = Acceptor::new(listener, context, source(key, KIND_READ));
             Socket::Listener(Box::new(acceptor))
         })
@@ -163,7 +154,7 @@ impl Sockets {
 
     /// Stores a new datagram socket.
     pub(super) fn add_udp(&mut self, socket: rt::UdpSocket, context: &Arc<Context>) -> u64 {
-        self.add(|key| {
+        self.all.insert(|key| {
             let (read, write) = (source(key, KIND_READ), source(key, KIND_WRITE));
             Socket::Udp(Box::new(UdpSocket::new(socket, context, read, write)))
         })

@@ -20,7 +20,7 @@ pub(super) const FAULTS: super::native::Functions = &[];
 
 /// native.panic_for_tests(): panics while it borrows the host.
 #[cfg(debug_assertions)]
-fn panic(_lua: Stack<'_>) -> c_int {
+fn panic(_: Stack<'_>) {
     host::with(|host| panic!("a test panics in context {}", host.context.id()))
 }
 
@@ -72,7 +72,7 @@ fn fields(context: &Context) -> Fields {
 }
 
 /// native.stat(handle): a table, or nothing.
-fn stat(lua: Stack<'_>) -> c_int {
+fn stat(lua: Stack<'_>) -> Option<c_int> {
     let id = Id::from_number(lua.number(1));
     let account = lua.account();
     let found = host::with(|host| {
@@ -82,7 +82,7 @@ fn stat(lua: Stack<'_>) -> c_int {
         }
         Some((fields(&context), context.state()))
     });
-    let Some((fields, doing)) = found else { return 0 };
+    let (fields, doing) = found?;
     lua.push_table(0, fields.len() + 1);
     lua.push_text(doing.as_bytes());
     lua.set_field(-2, c"state");
@@ -92,5 +92,5 @@ fn stat(lua: Stack<'_>) -> c_int {
             lua.set_field(-2, name);
         }
     }
-    1
+    Some(1)
 }

@@ -11,17 +11,16 @@ use std::time::Duration;
 
 use mlua::ffi;
 
-use super::native::push_failure;
 use super::quota::{ALL_LOOKUPS_MAX, LOOKUPS_MAX};
 use super::sockets::Socket;
 use crate::error::Code;
 use crate::logging::Seldom;
 use crate::lua::host::{self, Host};
-use crate::message::Event;
+use crate::message::{Event, Id};
 use crate::net::SharedWriter;
 use crate::os;
 use crate::rt::{self, Listener};
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Results, Stack, function};
 
 /// Registry fields of the metatables of sockets and listen sockets; a socket's content is its key.
 const SOCKETS: [&CStr; 3] = [c"node-lua.socket", c"node-lua.listener", WEBSOCKET];
@@ -64,12 +63,7 @@ const IP6: f64 = 6.0;
 /// Creates the metatables. The stack is left as it was.
 pub(super) fn open(lua: Stack<'_>) {
     for name in SOCKETS {
-        lua.push_table(0, 3);
-        lua.push_function(function(collect));
-        lua.set_field(-2, c"__gc");
-        lua.push_boolean(false);
-        lua.set_field(-2, c"__metatable");
-        lua.set_field(ffi::LUA_REGISTRYINDEX, name);
+        lua.make_metatable(name, function(collect), || {});
     }
 }
 
@@ -80,31 +74,28 @@ const PACE_BYTES: usize = 16 * 1024;
 /// native.socket_object(key, is_listener): the userdata that stands for a socket; when it is
 /// collected, the socket is closed.
 fn socket_object(lua: Stack<'_>) -> c_int {
-    let key = lua.key(1);
-    let is_listener = lua.boolean(2);
+    let (key, is_listener) = (lua.key(1), lua.boolean(2));
     lua.pace(PACE_BYTES);
     lua.push_key(key, SOCKETS[usize::from(is_listener)]);
     1
 }
 
 /// native.detach_socket(socket): its finaliser closes nothing any more.
-fn detach(lua: Stack<'_>) -> c_int {
+fn detach(lua: Stack<'_>) {
     lua.push_nil();
     lua.set_metatable(1);
-    0
 }
 
 /// The finaliser of sockets.
-fn collect(lua: Stack<'_>) -> c_int {
+fn collect(lua: Stack<'_>) {
     if let Some((_, key)) = lua.key_of(1, &SOCKETS).filter(|_| host::is_entered()) {
         host::with(|host| host.sockets.close(key, &host.context, &mut host.turn.notices));
     }
-    0
 }
 
 /// native.set_socket_methods(stream, listener, describe): tables of methods, and what makes the
 /// text of a socket.
-fn set_socket_methods(lua: Stack<'_>) -> c_int {
+fn set_socket_methods(lua: Stack<'_>) {
     for (name, index) in SOCKETS.into_iter().zip(1..) {
         lua.field(ffi::LUA_REGISTRYINDEX, name);
         lua.push_copy(index);
@@ -113,7 +104,6 @@ fn set_socket_methods(lua: Stack<'_>) -> c_int {
         lua.set_field(-2, c"__tostring");
         lua.set_top(3);
     }
-    0
 }
 
 fn numeric(address: &[u8]) -> Option<IpAddr> {
@@ -122,33 +112,19 @@ fn numeric(address: &[u8]) -> Option<IpAddr> {
 
 /// native.listen(family, address, port, backlog, reuse_port): a key; `false, code`; nothing if the
 /// address is not numeric.
-fn listen(lua: Stack<'_>) -> c_int {
-    let (family, address, port, backlog, reuse_port) = {
-        let address = lua.text(2).unwrap_or_default();
-        let reuse_port = lua.boolean(5);
-        (lua.number(1), address, lua.number(3) as u16, lua.number(4) as i32, reuse_port)
-    };
-    let backlog = backlog.max(1);
+fn listen(lua: Stack<'_>) -> Option<Result<u64, Code>> {
+    let (family, address, port) = (lua.number(1), lua.text(2).unwrap_or_default(), lua.number(3));
+    let (backlog, reuse_port) = ((lua.number(4) as i32).max(1), lua.boolean(5));
     let bound = if family == UNIX {
         Listener::bind_unix(Path::new(OsStr::from_bytes(address)), backlog)
     } else {
-        match numeric(address) {
-            None => return 0,
-            Some(IpAddr::V4(_)) if family == IP6 => {
-                return push_failure(lua, Code::ADDRESS_FAMILY);
-            }
-            Some(ip) => Listener::bind(SocketAddr::new(ip, port), backlog, reuse_port),
+        match numeric(address)? {
+            IpAddr::V4(_) if family == IP6 => return Some(Err(Code::ADDRESS_FAMILY)),
+            ip => Listener::bind(SocketAddr::new(ip, port as u16), backlog, reuse_port),
         }
     };
-    match bound {
-        Ok(listener) => {
-            lua.push_number(
-                host::with(|host| host.sockets.add_listener(listener, &host.context)) as f64
-            );
-            1
-        }
-        Err(error) => push_failure(lua, Code::from(&error)),
-    }
+    let listener = bound.map_err(|error| Code::from(&error));
+    Some(listener.map(|one| host::with(|host| host.sockets.add_listener(one, &host.context))))
 }
 
 /// The longest name of a host, and label in it, in bytes.
@@ -208,11 +184,10 @@ fn look_up_failure() -> Code {
 }
 
 /// native.resolve(token, family, name, port).
-fn resolve(lua: Stack<'_>) -> c_int {
+fn resolve(lua: Stack<'_>) {
     let (token, family, port) = (lua.key(1), lua.number(2), lua.number(4) as u16);
     let name = lua.text(3).unwrap_or_default();
     host::with(|host| look_up(host, token, name, port, family == IP6));
-    0
 }
 
 /// native.connect(token, family, address, port): starts; the outcome comes under the token.
@@ -244,48 +219,39 @@ fn begin_connect(host: &mut Host, token: u64, addresses: Vec<os::Address>) {
 }
 
 /// native.cancel_connect(token).
-fn cancel_connect(lua: Stack<'_>) -> c_int {
+fn cancel_connect(lua: Stack<'_>) {
     let token = lua.key(1);
     host::with(|host| host.sockets.cancel_connect(token));
-    0
 }
 
 /// native.accept(key): the key of a connection; `false, code`; nothing if none waits.
-fn accept(lua: Stack<'_>) -> c_int {
+fn accept(lua: Stack<'_>) -> Option<Result<u64, Code>> {
     let key = lua.key(1);
-    let result = host::with(|host| {
+    host::with(|host| {
         let Some(Socket::Listener(listener)) = host.sockets.all.get_mut(key) else {
             return Some(Err(Code::LISTENER_CLOSED));
         };
         listener
             .accept()
             .map(|result| result.map(|stream| host.sockets.add_stream(stream, &host.context)))
-    });
-    match result {
-        None => return 0,
-        Some(Ok(stream)) => lua.push_number(stream as f64),
-        Some(Err(code)) => return push_failure(lua, code),
-    }
-    1
+    })
 }
 
 /// native.close(key).
-fn close(lua: Stack<'_>) -> c_int {
+fn close(lua: Stack<'_>) {
     let key = lua.key(1);
     host::with(|host| host.sockets.close(key, &host.context, &mut host.turn.notices));
-    0
 }
 
 /// native.set_nodelay(key, on).
-fn set_nodelay(lua: Stack<'_>) -> c_int {
+fn set_nodelay(lua: Stack<'_>) {
     let (key, on) = (lua.key(1), lua.boolean(2));
     host::with(|host| host.sockets.stream(key).map(|stream| stream.set_nodelay(on)));
-    0
 }
 
 /// native.set_keepalive(key, idle, interval, count): in seconds, the last two may be nil; nothing
 /// but the key for none.
-fn set_keepalive(lua: Stack<'_>) -> c_int {
+fn set_keepalive(lua: Stack<'_>) {
     let key = lua.key(1);
     let given = |at| lua.is_number(at).then(|| lua.number(at));
     let keepalive = given(2).map(|idle| os::Keepalive {
@@ -294,60 +260,46 @@ fn set_keepalive(lua: Stack<'_>) -> c_int {
         count: given(4).map(|count| count as u32),
     });
     host::with(|host| host.sockets.stream(key).map(|stream| stream.set_keepalive(keepalive)));
-    0
 }
 
 /// native.shutdown(key): whether the stream had not been ended before.
-fn shutdown(lua: Stack<'_>) -> c_int {
+fn shutdown(lua: Stack<'_>) -> bool {
     let key = lua.key(1);
-    let is_first =
-        host::with(|host| host.sockets.shutdown(key, &host.context, &mut host.turn.notices));
-    lua.push_boolean(is_first);
-    1
+    host::with(|host| host.sockets.shutdown(key, &host.context, &mut host.turn.notices))
 }
 
 /// native.abort(key).
-fn abort(lua: Stack<'_>) -> c_int {
+fn abort(lua: Stack<'_>) {
     let key = lua.key(1);
     host::with(|host| host.sockets.abort(key, &mut host.turn.notices));
-    0
 }
 
 /// native.fd(key): the integer by which other contexts may write.
-fn fd(lua: Stack<'_>) -> c_int {
+fn fd(lua: Stack<'_>) -> Option<u64> {
     let key = lua.key(1);
-    let fd = host::with(|host| {
+    host::with(|host| {
         let owner = host.context.id();
         host.sockets.stream(key).map(|stream| stream.shared(owner, key).fd())
-    });
-    let Some(fd) = fd else { return 0 };
-    lua.push_number(fd as f64);
-    1
+    })
 }
 
 /// native.set_wshared(key, on).
-fn set_wshared(lua: Stack<'_>) -> c_int {
+fn set_wshared(lua: Stack<'_>) {
     let (key, on) = (lua.key(1), lua.boolean(2));
     host::with(|host| {
         let owner = host.context.id();
         host.sockets.stream(key).map(|stream| stream.set_shared(owner, key, on))
     });
-    0
 }
 
 /// native.fd_src(fd): the handle of the owner, or nothing.
-fn fd_src(lua: Stack<'_>) -> c_int {
-    let fd = lua.key(1);
-    let Some(shared) = SharedWriter::get(fd) else { return 0 };
-    let owner = shared.owner().to_number();
-    drop(shared);
-    lua.push_number(owner);
-    1
+fn fd_src(lua: Stack<'_>) -> Option<Id> {
+    SharedWriter::get(lua.key(1)).map(|shared| shared.owner())
 }
 
 /// native.address(key, which): 1 local address, 2 local port, 3 and 4 the peer's, 5 both of them as
 /// one text, 6 the peer's; nothing for unix sockets.
-fn address(lua: Stack<'_>) -> c_int {
+fn address(lua: Stack<'_>) -> Option<c_int> {
     let (key, which) = (lua.key(1), lua.number(2) as u8);
     let is_local = matches!(which, 1 | 2 | 5);
     let address = host::with(|host| match host.sockets.all.get(key)? {
@@ -366,94 +318,66 @@ fn address(lua: Stack<'_>) -> c_int {
         #[cfg(feature = "http")]
         Socket::HttpClient(client) => client.with_net(|net| net.addresses().1),
     });
-    let Some(address) = address else { return 0 };
-    match which {
-        1 | 3 => lua.push_text(address.ip().to_string().as_bytes()),
-        2 | 4 => lua.push_number(f64::from(address.port())),
-        _ => {
-            let (ip, port) = (address.ip(), address.port());
-            let text = if ip.is_ipv6() { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
-            lua.push_text(text.as_bytes());
-        }
-    }
-    1
+    let address = address?;
+    Some(match which {
+        1 | 3 => address.ip().to_string().give(lua),
+        2 | 4 => address.port().give(lua),
+        _ => SocketAddr::new(address.ip(), address.port()).to_string().give(lua),
+    })
 }
 
 /// native.socket_stat(key): bytes in the write queue, the most there ever were, the limit, bytes
 /// received ahead, and those of a frame that the stream ended in.
-fn socket_stat(lua: Stack<'_>) -> c_int {
+fn socket_stat(lua: Stack<'_>) -> Option<[usize; 5]> {
     let key = lua.key(1);
-    let figures = host::with(|host| {
+    host::with(|host| {
         host.sockets.stream(key).map(|stream| {
             let (waiting, high) = stream.writer().waiting();
             let waiting = waiting + stream.staged.bytes();
             let (ahead, truncated) = (stream.read_ahead(), stream.truncated());
             [waiting, high.max(waiting), stream.writer().limit(), ahead, truncated]
         })
-    });
-    let Some(figures) = figures else { return 0 };
-    for figure in figures {
-        lua.push_number(figure as f64);
-    }
-    figures.len() as c_int
+    })
 }
 
 /// native.listener_stat(key): connections that wait, how many may, and how many were accepted. The
 /// first two are nil for unix sockets.
-fn listener_stat(lua: Stack<'_>) -> c_int {
+fn listener_stat(lua: Stack<'_>) -> [Option<u64>; 3] {
     let key = lua.key(1);
     let (backlog, accepted) = host::with(|host| match host.sockets.all.get_mut(key) {
         Some(Socket::Listener(listener)) => (listener.backlog(), listener.accepted()),
         _ => (None, 0),
     });
-    for figure in [backlog.map(|(waiting, _)| waiting), backlog.map(|(_, most)| most)] {
-        match figure {
-            Some(figure) => lua.push_number(figure as f64),
-            None => lua.push_nil(),
-        }
-    }
-    lua.push_number(accepted as f64);
-    3
+    let (waiting, most) = backlog.unzip();
+    [waiting.map(|count| count as u64), most.map(|count| count as u64), Some(accepted)]
 }
 
 /// native.set_write_limit(key, bytes).
-fn set_write_limit(lua: Stack<'_>) -> c_int {
+fn set_write_limit(lua: Stack<'_>) {
     let (key, bytes) = (lua.key(1), lua.number(2) as usize);
     host::with(|host| host.sockets.stream(key).map(|stream| stream.writer().set_limit(bytes)));
-    0
 }
 
 /// native.watch_end(key): the code of why the connection can no longer be written or its peer has
 /// gone; nothing if neither is so: then an event tells once it is.
-fn watch_end(lua: Stack<'_>) -> c_int {
+fn watch_end(lua: Stack<'_>) -> Option<u16> {
     let key = lua.key(1);
-    let Some(code) = host::with(|host| host.sockets.watch_end(key, &host.context)) else {
-        return 0;
-    };
-    lua.push_number(f64::from(code.0));
-    1
+    host::with(|host| host.sockets.watch_end(key, &host.context)).map(|code| code.0)
 }
 
 /// native.forget_end(key): no event tells any more.
-fn forget_end(lua: Stack<'_>) -> c_int {
+fn forget_end(lua: Stack<'_>) {
     let key = lua.key(1);
     host::with(|host| host.sockets.stream(key).map(|stream| stream.forget_end()));
-    0
 }
 
 /// native.socket_state(key): the codes that writes meet, and that reads have come to; nil where
 /// there is none.
-fn socket_state(lua: Stack<'_>) -> c_int {
+fn socket_state(lua: Stack<'_>) -> [Option<u16>; 2] {
     let key = lua.key(1);
     let state = host::with(|host| host.sockets.stream(key).map(|stream| stream.state()));
     let (failed, ended) = state.unwrap_or_default();
-    for code in [failed, ended] {
-        match code {
-            Some(code) => lua.push_number(f64::from(code.0)),
-            None => lua.push_nil(),
-        }
-    }
-    2
+    [failed, ended].map(|code| code.map(|code| code.0))
 }
 
 /// Whether there can be a host of this name: labels of 1 to 63 bytes, 253 in all, text without

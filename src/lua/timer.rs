@@ -117,7 +117,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
 /// native.timer_start(delay, period): seconds; returns the timer's id, and its slot: a number from
 /// 1 on, as small as there are timers, which no other timer has until this one has been called or
 /// cancelled. The period is 0 for a timer that fires once. Raises if there are too many timers.
-fn timer_start(lua: Stack<'_>) -> c_int {
+fn timer_start(lua: Stack<'_>) -> (f64, f64) {
     let (delay, period) = (lua.number(1), lua.number(2));
     let (delay, period) = (nanoseconds(delay), nanoseconds(period));
     let account = lua.account();
@@ -126,32 +126,21 @@ fn timer_start(lua: Stack<'_>) -> c_int {
         host.charge_resources(account);
         id
     });
-    match started {
-        Some(id) => {
-            lua.push_number(id.get() as f64);
-            lua.push_number(f64::from(id.slot()) + 1.0);
-        }
-        None => {
-            lua.raise("too many timers: 67108864 are pending");
-        }
-    }
-    2
+    let Some(id) = started else { lua.raise("too many timers: 67108864 are pending") };
+    (id.get() as f64, f64::from(id.slot()) + 1.0)
 }
 
 /// native.timer_cancel(id): its slot if it was pending, otherwise nothing.
-fn timer_cancel(lua: Stack<'_>) -> c_int {
+fn timer_cancel(lua: Stack<'_>) -> Option<f64> {
     let (id, given) = (TimerId::from_raw(lua.key(1)), lua.number(1));
-    if id.get() as f64 != given || !host::with(|host| host.turn.timers.cancel(id)) {
-        return 0;
-    }
-    lua.push_number(f64::from(id.slot()) + 1.0);
-    1
+    let is_one = id.get() as f64 == given && host::with(|host| host.turn.timers.cancel(id));
+    is_one.then(|| f64::from(id.slot()) + 1.0)
 }
 
 /// native.take_due(list, jobs): puts the slots of timers that are due into the list, those that
 /// repeat as negative numbers, and returns how many. Those it gave before have been called. Of
 /// `jobs`, by slot, those are about to be called.
-fn take_due(lua: Stack<'_>) -> c_int {
+fn take_due(lua: Stack<'_>) -> f64 {
     let mut slots = [(0, false); TIMERS_MAX];
     let count = host::with(|host| {
         slots.iter_mut().zip(host.turn.take_due()).map(|(place, due)| *place = due).count()
@@ -164,6 +153,5 @@ fn take_due(lua: Stack<'_>) -> c_int {
         lua.set_entry(1, index);
         lua.set_top(2);
     }
-    lua.push_number(count as f64);
-    1
+    count as f64
 }

@@ -1,10 +1,7 @@
 //! TLS: configurations as scripts hold them, and connections that begin it.
 
-use std::convert::Infallible;
 use std::ffi::{CStr, c_int};
 use std::sync::Arc;
-
-use mlua::ffi;
 
 use super::buffer::values;
 use super::sockets::advance_tls;
@@ -15,7 +12,7 @@ use crate::tls::{
     Certificate, Client, Config, Details, Failure, Identity, Options, Server, ServerName, Source,
 };
 use crate::vm::blame::{self, Wrong};
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Results, Stack, function};
 
 /// Registry field of the metatable of configurations; their content is a key.
 const CONFIGS: [&CStr; 1] = [c"node-lua.tls"];
@@ -49,29 +46,15 @@ fn push(lua: Stack<'_>, config: Arc<Config>) -> bool {
     if !lua.charge(config.bytes()) {
         return false;
     }
-    lua.field(ffi::LUA_REGISTRYINDEX, CONFIGS[0]);
-    if lua.kind(-1) == ffi::LUA_TNIL {
-        lua.push_table(0, 4);
-        lua.push_function(function(collect));
-        lua.set_field(-2, c"__gc");
+    lua.make_metatable(CONFIGS[0], function(collect), || {
         lua.push_function(function(to_text));
         lua.set_field(-2, c"__tostring");
-        lua.push_boolean(false);
-        lua.set_field(-2, c"__metatable");
         lua.push_table(0, 1);
         lua.push_function(function(reload));
         lua.set_field(-2, c"reload");
         lua.set_field(-2, c"__index");
-        lua.set_field(ffi::LUA_REGISTRYINDEX, CONFIGS[0]);
-    }
-    lua.pop();
-    let key = host::with(|host| {
-        let configs = host.sockets.tls.get_or_insert_default();
-        match configs.try_insert(|_| Ok::<_, Infallible>(config)) {
-            Ok(key) => key,
-            Err(never) => match never {},
-        }
     });
+    let key = host::with(|host| host.sockets.tls.get_or_insert_default().insert(|_| config));
     lua.push_key(key, CONFIGS[0]);
     true
 }
@@ -98,12 +81,11 @@ fn push_parcel(lua: Stack<'_>, piece: &Piece) -> bool {
 }
 
 /// The finaliser of configurations.
-fn collect(lua: Stack<'_>) -> c_int {
+fn collect(lua: Stack<'_>) {
     if let Some((_, key)) = lua.key_of(1, &CONFIGS).filter(|_| host::is_entered()) {
         let gone = host::with(|host| host.sockets.tls.as_mut()?.remove(key));
         lua.discharge(gone.map_or(0, |config| config.bytes()));
     }
-    0
 }
 
 /// What is said of a configuration in messages.
@@ -113,41 +95,30 @@ fn describe(lua: Stack<'_>, index: c_int) -> Option<&'static str> {
     Some(if is_server { "a TLS configuration for servers" } else { "a TLS configuration" })
 }
 
-fn to_text(lua: Stack<'_>) -> c_int {
+fn to_text(lua: Stack<'_>) -> String {
     let what = match config_at(lua, 1).map(|config| config.is_server()) {
         Some(true) => "tls server configuration",
         Some(false) => "tls client configuration",
         None => "tls configuration",
     };
-    lua.push_text(format!("{what}: {:p}", lua.userdata(1)).as_bytes());
-    1
+    format!("{what}: {:p}", lua.userdata(1))
 }
 
 /// config:reload(): `true`, or `false, code, text`.
-fn reload(lua: Stack<'_>) -> c_int {
+fn reload(lua: Stack<'_>) -> Result<bool, (bool, Failure)> {
     let Some(config) = config_at(lua, 1) else {
         let expected = "TLS configuration (tls.client, tls.server)";
-        return lua.bad(Wrong::Argument(1), "reload", expected, Some(1));
+        lua.bad(Wrong::Argument(1), "reload", expected, Some(1))
     };
     let result = may_read().and_then(|()| config.reload(&|| look(lua)));
-    drop(config);
-    match result {
-        Ok(()) => {
-            lua.push_boolean(true);
-            1
-        }
-        Err(failure) => {
-            lua.push_boolean(false);
-            1 + push_failure(lua, &failure)
-        }
-    }
+    result.map(|()| true).map_err(|failure| (false, failure))
 }
 
-/// Pushes code and text.
-fn push_failure(lua: Stack<'_>, failure: &Failure) -> c_int {
-    lua.push_number(f64::from(failure.code.0));
-    lua.push_text(failure.text.as_bytes());
-    2
+/// Code and text.
+impl Results for Failure {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        (self.code.0, self.text).give(lua)
+    }
 }
 
 /// Whether the context may read files.
@@ -186,7 +157,10 @@ fn look(lua: Stack<'_>) {
     lua.tick(&mut 0);
 }
 
-fn push_made(lua: Stack<'_>, made: Result<Arc<Config>, Failure>) -> c_int {
+/// A configuration; or nil, a code and a text.
+type Made = Result<c_int, (Nil, Failure)>;
+
+fn push_made(lua: Stack<'_>, made: Result<Arc<Config>, Failure>) -> Made {
     let made = made.and_then(|config| match push(lua, config) {
         true => Ok(1),
         false => Err(Failure {
@@ -194,13 +168,7 @@ fn push_made(lua: Stack<'_>, made: Result<Arc<Config>, Failure>) -> c_int {
             text: "the memory limit leaves no room for it".to_owned(),
         }),
     });
-    match made {
-        Ok(count) => count,
-        Err(failure) => {
-            lua.push_nil();
-            1 + push_failure(lua, &failure)
-        }
-    }
+    made.map_err(|failure| (Nil, failure))
 }
 
 /// Whether all of these may be read.
@@ -214,7 +182,7 @@ fn files(identity: &Identity) -> [&Source; 2] {
 
 /// native.tls_client(ca, cert, key, alpn, only_tls13, verify): a configuration; or nil, a code and
 /// a text.
-fn client(lua: Stack<'_>) -> c_int {
+fn client(lua: Stack<'_>) -> Made {
     let client =
         Client { ca: source(lua, 1), identity: identity(lua, 2, 3), verify: lua.boolean(6) };
     let options = options(lua, 4, 5);
@@ -225,7 +193,7 @@ fn client(lua: Stack<'_>) -> c_int {
 
 /// native.tls_server(client_ca, cert, key, alpn, only_tls13, client_optional, …): three more for
 /// each name, which comes first, then its certificate and key. Returns as native.tls_client.
-fn server(lua: Stack<'_>) -> c_int {
+fn server(lua: Stack<'_>) -> Made {
     let mut sni = Vec::new();
     for index in (7..lua.top()).step_by(3) {
         let name = String::from_utf8_lossy(lua.text(index).unwrap_or_default()).into_owned();
@@ -245,10 +213,8 @@ fn server(lua: Stack<'_>) -> c_int {
 }
 
 /// native.tls_is_server(config): nothing if it is no configuration.
-fn is_server(lua: Stack<'_>) -> c_int {
-    let Some(is_server) = config_at(lua, 1).map(|config| config.is_server()) else { return 0 };
-    lua.push_boolean(is_server);
-    1
+fn is_server(lua: Stack<'_>) -> Option<bool> {
+    config_at(lua, 1).map(|config| config.is_server())
 }
 
 fn name_at(lua: Stack<'_>, index: c_int) -> Option<ServerName<'static>> {
@@ -257,16 +223,15 @@ fn name_at(lua: Stack<'_>, index: c_int) -> Option<ServerName<'static>> {
 }
 
 /// native.tls_is_name(text): whether it is a host's, or an address.
-fn is_name(lua: Stack<'_>) -> c_int {
-    lua.push_boolean(name_at(lua, 1).is_some());
-    1
+fn is_name(lua: Stack<'_>) -> bool {
+    name_at(lua, 1).is_some()
 }
 
 /// native.tls_start(key, token, config, name): begins; the outcome comes under the token. Otherwise
 /// a code and a text.
-fn start(lua: Stack<'_>) -> c_int {
+fn start(lua: Stack<'_>) -> Option<Failure> {
     let (key, token) = (lua.key(1), lua.key(2));
-    let Some(config) = config_at(lua, 3) else { return 0 };
+    let config = config_at(lua, 3)?;
     let name = name_at(lua, 4);
     let begin = |host: &mut Host| {
         let context = Arc::clone(&host.context);
@@ -283,43 +248,31 @@ fn start(lua: Stack<'_>) -> c_int {
         advance_tls(connection, &mut turn.notices);
         Ok(())
     };
-    let result = host::with(begin);
-    drop(config);
-    match result {
-        Ok(()) => 0,
-        Err(failure) => push_failure(lua, &failure),
-    }
+    host::with(begin).err()
 }
 
 /// native.tls_cancel(key): gives a handshake up.
-fn cancel(lua: Stack<'_>) -> c_int {
+fn cancel(lua: Stack<'_>) {
     let key = lua.key(1);
     host::with(|host| host.sockets.stream(key).map(|stream| stream.cancel_tls()));
-    0
 }
 
 /// native.tls_has(key): whether TLS has begun.
-fn has(lua: Stack<'_>) -> c_int {
+fn has(lua: Stack<'_>) -> bool {
     let key = lua.key(1);
-    let has = host::with(|host| host.sockets.stream(key).is_some_and(|one| one.tls().is_some()));
-    lua.push_boolean(has);
-    1
+    host::with(|host| host.sockets.stream(key).is_some_and(|one| one.tls().is_some()))
 }
 
 /// native.tls_failure(key): why TLS has failed; nothing if it has not.
-fn failure(lua: Stack<'_>) -> c_int {
+fn failure(lua: Stack<'_>) -> Option<String> {
     let key = lua.key(1);
-    let found = host::with(|host| host.sockets.stream(key)?.tls()?.1);
-    let Some(text) = found else { return 0 };
-    lua.push_text(text.as_bytes());
-    1
+    host::with(|host| host.sockets.stream(key)?.tls()?.1)
 }
 
 /// native.tls_details(key): a table; nothing without TLS.
-fn details(lua: Stack<'_>) -> c_int {
+fn details(lua: Stack<'_>) -> Option<c_int> {
     let key = lua.key(1);
-    let found = host::with(|host| host.sockets.stream(key)?.tls());
-    found.map_or(0, |state| push_state(lua, &state))
+    host::with(|host| host.sockets.stream(key)?.tls()).map(|state| push_state(lua, &state))
 }
 
 /// Pushes a table of what a handshake has come to, and why TLS has failed.

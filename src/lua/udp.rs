@@ -4,20 +4,19 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::sync::Arc;
 
 use mlua::ffi;
 
 use super::buffer::values::{charge_frames, collect as collect_garbage, push_frames};
 use super::frames::body;
-use super::native::push_failure;
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
 use crate::lua::host::{self, Host};
+use crate::message::Id;
 use crate::net::{Body, Received, SharedUdp, UdpSocket};
 use crate::os::{Arrival, DATAGRAMS_MAX, Interface, UdpOption};
 use crate::rt;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Results, Stack, function};
 
 /// The registry field of the metatable of sockets; a socket's content is its key.
 const SOCKETS: [&CStr; 1] = [c"node-lua.udp"];
@@ -56,14 +55,8 @@ thread_local! {
 }
 
 /// native.open_udp(): creates the metatable.
-fn open(lua: Stack<'_>) -> c_int {
-    lua.push_table(0, 4);
-    lua.push_function(function(collect));
-    lua.set_field(-2, c"__gc");
-    lua.push_boolean(false);
-    lua.set_field(-2, c"__metatable");
-    lua.set_field(ffi::LUA_REGISTRYINDEX, SOCKETS[0]);
-    0
+fn open(lua: Stack<'_>) {
+    lua.make_metatable(SOCKETS[0], function(collect), || {});
 }
 
 /// native.udp_object(key): the userdata that stands for a socket; when it is collected, the socket
@@ -76,21 +69,19 @@ fn object(lua: Stack<'_>) -> c_int {
 }
 
 /// The finaliser of sockets.
-fn collect(lua: Stack<'_>) -> c_int {
+fn collect(lua: Stack<'_>) {
     if let Some((_, key)) = lua.key_of(1, &SOCKETS).filter(|_| host::is_entered()) {
         host::with(|host| host.sockets.close(key, &host.context, &mut host.turn.notices));
     }
-    0
 }
 
 /// native.set_udp_methods(methods, describe): a table, and what makes the text of a socket.
-fn set_methods(lua: Stack<'_>) -> c_int {
+fn set_methods(lua: Stack<'_>) {
     lua.field(ffi::LUA_REGISTRYINDEX, SOCKETS[0]);
     lua.push_copy(1);
     lua.set_field(-2, c"__index");
     lua.push_copy(2);
     lua.set_field(-2, c"__tostring");
-    0
 }
 
 /// A numeric address; of a link, with the interface behind a percent sign.
@@ -107,20 +98,14 @@ fn numeric(text: &[u8], port: u16) -> Option<SocketAddr> {
 }
 
 /// native.udp_open(address, port, is_ip6): a key; `false, code`; nothing if the address is a name.
-fn bind(lua: Stack<'_>) -> c_int {
+fn bind(lua: Stack<'_>) -> Option<Result<u64, Code>> {
     let (port, is_ip6) = (lua.number(2) as u16, lua.boolean(3));
-    let Some(address) = numeric(lua.text(1).unwrap_or_default(), port) else { return 0 };
+    let address = numeric(lua.text(1).unwrap_or_default(), port)?;
     if is_ip6 && address.is_ipv4() {
-        return push_failure(lua, Code::ADDRESS_FAMILY);
+        return Some(Err(Code::ADDRESS_FAMILY));
     }
-    match rt::UdpSocket::bind(address) {
-        Ok(socket) => {
-            let key = host::with(|host| host.sockets.add_udp(socket, &host.context));
-            lua.push_number(key as f64);
-            1
-        }
-        Err(error) => push_failure(lua, Code::from(&error)),
-    }
+    let socket = rt::UdpSocket::bind(address).map_err(|error| Code::from(&error));
+    Some(socket.map(|socket| host::with(|host| host.sockets.add_udp(socket, &host.context))))
 }
 
 /// Receives what there is, if the turn has time for it.
@@ -150,11 +135,7 @@ fn read(lua: Stack<'_>) -> c_int {
     let mut arrivals = ARRIVALS.take().unwrap_or_default();
     let results = match receive(key, &mut arrivals) {
         Received::Nothing => 0,
-        Received::Failed(code) => {
-            lua.push_nil();
-            lua.push_number(f64::from(code.0));
-            2
-        }
+        Received::Failed(code) => (Nil, code.0).give(lua),
         Received::Some(count, is_all) => {
             // Finalisers that run meanwhile find other room to receive into.
             collect_garbage(lua, |work| work());
@@ -173,9 +154,7 @@ fn read(lua: Stack<'_>) -> c_int {
                 lua.set_entry(2, at + 2);
                 last = Some(arrival.from.ip());
             }
-            lua.push_number(count as f64);
-            lua.push_boolean(is_all);
-            2
+            (count, is_all).give(lua)
         }
     };
     ARRIVALS.set(Some(arrivals));
@@ -225,6 +204,16 @@ enum Unsent {
     Name,
 }
 
+/// For native.udp_write.
+impl Results for Unsent {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        match self {
+            Unsent::Code(code) => code.0.give(lua),
+            Unsent::Name => false.give(lua),
+        }
+    }
+}
+
 /// Where that is, for a socket of one family or of both, and whether this many bytes may go there.
 fn address_of(to: To<'_>, is_ip6: bool, length: usize) -> Result<Option<SocketAddr>, Unsent> {
     let to = match to {
@@ -251,27 +240,17 @@ fn address_of(to: To<'_>, is_ip6: bool, length: usize) -> Result<Option<SocketAd
 /// native.udp_write(target, is_fd, data, token, address, port, is_ip6): stages a datagram; with a
 /// token that is not 0, tells when it is out. Returns nothing; or a code; `false` if the address is
 /// a name; `nil, true` if the data is nothing that can be sent.
-fn write(lua: Stack<'_>) -> c_int {
+fn write(lua: Stack<'_>) -> Result<Result<(), Unsent>, (Nil, bool)> {
     let (target, is_fd, data, token) = (lua.key(1), lua.boolean(2), body(lua, 3), lua.key(4));
     let to = match lua.text(5) {
         Some(address) => To::Address(address, lua.number(6) as u16, lua.boolean(7)),
         None => To::Peer,
     };
-    let Some(data) = data else {
-        lua.push_nil();
-        lua.push_boolean(true);
-        return 2;
-    };
-    let result = host::with(|host| match is_fd {
+    let data = data.ok_or((Nil, true))?;
+    Ok(host::with(|host| match is_fd {
         true => stage_shared(host, target, to, data, token),
         false => stage(host, target, to, data, token),
-    });
-    match result {
-        Ok(()) => return 0,
-        Err(Unsent::Name) => lua.push_boolean(false),
-        Err(Unsent::Code(code)) => lua.push_number(f64::from(code.0)),
-    }
-    1
+    }))
 }
 
 /// Stages a datagram on a socket of the context's own.
@@ -342,7 +321,7 @@ fn count(why: &Unsent, writer: &crate::net::UdpWriter) {
 }
 
 /// native.udp_connect(key, address, port): true; `false, code`; nothing if the address is a name.
-fn connect(lua: Stack<'_>) -> c_int {
+fn connect(lua: Stack<'_>) -> Option<Result<bool, Code>> {
     let (text, port) = (lua.text(2).unwrap_or_default(), lua.number(3) as u16);
     let result = with_socket(lua, |socket| {
         let to = address_of(To::Address(text, port, false), socket.is_ip6(), 0);
@@ -351,13 +330,11 @@ fn connect(lua: Stack<'_>) -> c_int {
             done.map_err(|error| Unsent::Code(Code::from(&error)))
         })
     });
-    match result {
-        Some(Ok(())) => lua.push_boolean(true),
-        Some(Err(Unsent::Name)) => return 0,
-        Some(Err(Unsent::Code(code))) => return push_failure(lua, code),
-        None => return push_failure(lua, Code::SOCKET_CLOSED),
+    match result.unwrap_or(Err(Unsent::Code(Code::SOCKET_CLOSED))) {
+        Ok(()) => Some(Ok(true)),
+        Err(Unsent::Name) => None,
+        Err(Unsent::Code(code)) => Some(Err(code)),
     }
-    1
 }
 
 /// Calls `body` with the socket whose key is the first argument, if it is open.
@@ -367,69 +344,52 @@ fn with_socket<R>(lua: Stack<'_>, body: impl FnOnce(&mut UdpSocket) -> R) -> Opt
 }
 
 /// native.udp_fd(key): the integer by which other contexts may write.
-fn fd(lua: Stack<'_>) -> c_int {
+fn fd(lua: Stack<'_>) -> Option<u64> {
     let key = lua.key(1);
-    let fd = host::with(|host| {
+    host::with(|host| {
         let owner = host.context.id();
         host.sockets.udp(key).map(|socket| socket.shared(owner, key).fd())
-    });
-    let Some(fd) = fd else { return 0 };
-    lua.push_number(fd as f64);
-    1
+    })
 }
 
 /// native.udp_set_wshared(key, on).
-fn set_wshared(lua: Stack<'_>) -> c_int {
+fn set_wshared(lua: Stack<'_>) {
     let (key, on) = (lua.key(1), lua.boolean(2));
     host::with(|host| {
         let owner = host.context.id();
         host.sockets.udp(key).map(|socket| socket.set_shared(owner, key, on))
     });
-    0
 }
 
 /// native.udp_fd_src(fd): the handle of the owner, or nothing.
-fn fd_src(lua: Stack<'_>) -> c_int {
-    let Some(shared) = SharedUdp::get(lua.key(1)) else { return 0 };
-    let owner = shared.owner().to_number();
-    drop::<Arc<_>>(shared);
-    lua.push_number(owner);
-    1
+fn fd_src(lua: Stack<'_>) -> Option<Id> {
+    SharedUdp::get(lua.key(1)).map(|shared| shared.owner())
 }
 
 /// native.udp_stat(key): datagrams received, dropped, sent and failed.
-fn stat(lua: Stack<'_>) -> c_int {
-    let Some(counts) = with_socket(lua, |socket| socket.counts()) else { return 0 };
-    counts.iter().for_each(|count| lua.push_number(*count as f64));
-    counts.len() as c_int
+fn stat(lua: Stack<'_>) -> Option<[u64; 4]> {
+    with_socket(lua, |socket| socket.counts())
 }
 
-/// Pushes a code if something has failed.
-fn push_result(lua: Stack<'_>, result: Option<io::Result<()>>) -> c_int {
-    let Some(Err(error)) = result else { return 0 };
-    lua.push_number(f64::from(Code::from(&error).0));
-    1
+/// The code if something has failed.
+fn failure_of(result: Option<io::Result<()>>) -> Option<u16> {
+    Some(Code::from(&result?.err()?).0)
 }
 
 /// native.udp_set(key, option, value): nothing, or a code.
-fn set(lua: Stack<'_>) -> c_int {
+fn set(lua: Stack<'_>) -> Option<u16> {
     let option = match lua.number(2) {
         BROADCAST => UdpOption::Broadcast(lua.boolean(3)),
         _ => UdpOption::Ttl(lua.number(3) as u32),
     };
-    let result = with_socket(lua, |socket| socket.set(option));
-    push_result(lua, result)
+    failure_of(with_socket(lua, |socket| socket.set(option)))
 }
 
 /// native.udp_join(key, group, interface, on): nothing, or a code; `nil, true` if that is no group.
-fn join(lua: Stack<'_>) -> c_int {
+fn join(lua: Stack<'_>) -> Result<Option<u16>, (Nil, bool)> {
     let text = |index| lua.text(index).and_then(|text| std::str::from_utf8(text).ok());
     let group = text(2).and_then(|text| text.parse::<IpAddr>().ok());
-    let Some(group) = group.filter(IpAddr::is_multicast) else {
-        lua.push_nil();
-        lua.push_boolean(true);
-        return 2;
-    };
+    let group = group.filter(IpAddr::is_multicast).ok_or((Nil, true))?;
     let interface = match text(3) {
         None => Some(Interface::Any),
         Some(text) => match (text.parse(), text.parse()) {
@@ -438,13 +398,9 @@ fn join(lua: Stack<'_>) -> c_int {
             _ => Interface::named(text),
         },
     };
-    let Some(interface) = interface else {
-        lua.push_number(f64::from(Code::ADDRESS_NOT_AVAILABLE.0));
-        return 1;
-    };
+    let Some(interface) = interface else { return Ok(Some(Code::ADDRESS_NOT_AVAILABLE.0)) };
     let on = lua.boolean(4);
-    let result = with_socket(lua, |socket| socket.join(group, interface, on));
-    push_result(lua, result)
+    Ok(failure_of(with_socket(lua, |socket| socket.join(group, interface, on))))
 }
 
 /// What is said of a socket in messages.

@@ -6,16 +6,14 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use mlua::ffi;
 
 use super::buffer::values::{buffer_at, push_shared};
-use super::frames::{Refused, body, push_refused, stage_with, while_reading, with_scratch};
+use super::frames::{Refused, Staged, body, stage_with, while_reading, with_scratch};
 use super::tcp::WEBSOCKET;
 use crate::error::Code;
-use crate::frame::websocket::{
-    Close, Form, Kind, OFFER, Role, accept_key, agreed, negotiate,
-};
+use crate::frame::websocket::{Close, Form, Kind, OFFER, Role, accept_key, agreed, negotiate};
 use crate::lua::host;
 use crate::net::{Incoming, WebSocketOptions};
 use crate::rt;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Results, Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"websocket_start", function(start)),
@@ -39,7 +37,7 @@ const COST_BYTES: usize = 1024;
 
 /// native.websocket_start(socket, key, is_client, kind, max, window, is_timed): has a tcp socket be
 /// a websocket. The window is nil without compression.
-fn start(lua: Stack<'_>) -> c_int {
+fn start(lua: Stack<'_>) {
     let key = lua.key(2);
     let options = WebSocketOptions {
         role: if lua.boolean(3) { Role::Client } else { Role::Server },
@@ -51,17 +49,15 @@ fn start(lua: Stack<'_>) -> c_int {
     lua.field(ffi::LUA_REGISTRYINDEX, WEBSOCKET);
     lua.set_metatable(1);
     host::with(|host| host.sockets.stream(key).map(|stream| stream.start_websocket(options)));
-    0
 }
 
 /// native.websocket_set_methods(methods, describe).
-fn set_methods(lua: Stack<'_>) -> c_int {
+fn set_methods(lua: Stack<'_>) {
     lua.field(ffi::LUA_REGISTRYINDEX, WEBSOCKET);
     for (index, name) in [(1, c"__index"), (2, c"__tostring")] {
         lua.push_copy(index);
         lua.set_field(-2, name);
     }
-    0
 }
 
 /// native.websocket_read(key): "text" or "binary", and a buffer; `false, code, reason`; nothing if
@@ -95,27 +91,21 @@ fn read(lua: Stack<'_>) -> c_int {
             2
         }
         Incoming::Ended(code, reason) => {
-            lua.push_boolean(false);
-            lua.push_number(f64::from(code.0));
-            match reason.as_str() {
-                "" => lua.push_nil(),
-                reason => lua.push_text(reason.as_bytes()),
-            }
-            3
+            (false, code.0, [Some(reason).filter(|reason| !reason.is_empty())]).give(lua)
         }
     }
 }
 
 /// native.websocket_write(key, data, form, token): as native.write; the form is "text", "binary",
 /// "ping", or nil for the usual one.
-fn write(lua: Stack<'_>) -> c_int {
+fn write(lua: Stack<'_>) -> Staged {
     let (key, data, token) = (lua.key(1), body(lua, 2), lua.key(4));
     let form = match lua.text(3) {
         None => Form::Usual,
         Some(b"ping") => Form::Ping,
         Some(word) => Form::Message(Kind::from_word(word).unwrap_or(Kind::Text)),
     };
-    let result = data.map(|data| {
+    let staged = data.map(|data| {
         host::with(|host| {
             if let Some(code) = host.sockets.stream(key).and_then(|stream| stream.state().0) {
                 return Err(Refused::Closed(code));
@@ -125,11 +115,11 @@ fn write(lua: Stack<'_>) -> c_int {
             stage_with(host, super::frames::Target::Own(key), data, write)
         })
     });
-    push_refused(lua, result)
+    staged.ok_or((Nil, 0.0))
 }
 
 /// native.websocket_say_close(key, code, reason): says that nothing follows.
-fn say_close(lua: Stack<'_>) -> c_int {
+fn say_close(lua: Stack<'_>) {
     let (key, code) = (lua.key(1), lua.number(2) as u16);
     let reason = String::from_utf8_lossy(lua.text(3).unwrap_or_default()).into_owned();
     host::with(|host| {
@@ -138,85 +128,60 @@ fn say_close(lua: Stack<'_>) -> c_int {
         host.sockets.note_dirty(key);
         Some(())
     });
-    0
 }
 
 /// native.websocket_silence(key): for how many seconds nothing has come that would have been taken;
 /// nothing if the connection is gone.
-fn silence(lua: Stack<'_>) -> c_int {
+fn silence(lua: Stack<'_>) -> Option<f64> {
     let key = lua.key(1);
-    let silence = host::with(|host| host.sockets.stream(key).map(|stream| stream.silence()));
-    let Some(silence) = silence else { return 0 };
-    lua.push_number(silence.unwrap_or_default().as_secs_f64());
-    1
+    let silence = host::with(|host| host.sockets.stream(key).map(|stream| stream.silence()))?;
+    Some(silence.unwrap_or_default().as_secs_f64())
 }
 
 /// native.websocket_is_code(code): whether a close frame may have it.
-fn is_code(lua: Stack<'_>) -> c_int {
+fn is_code(lua: Stack<'_>) -> bool {
     let code = lua.number(1);
     let is_code = code.fract() == 0.0 && (0.0..65_536.0).contains(&code);
-    lua.push_boolean(is_code && Close::is_code(code as u16));
-    1
+    is_code && Close::is_code(code as u16)
 }
 
 /// native.websocket_is_text(text): whether it is UTF-8 that a close frame has room for.
-fn is_text(lua: Stack<'_>) -> c_int {
+fn is_text(lua: Stack<'_>) -> bool {
     let text = lua.text(1).unwrap_or_default();
-    lua.push_boolean(text.len() <= Close::REASON_BYTES_MAX && std::str::from_utf8(text).is_ok());
-    1
+    text.len() <= Close::REASON_BYTES_MAX && std::str::from_utf8(text).is_ok()
 }
 
 /// native.websocket_text(buffer): its bytes as a string.
-fn text(lua: Stack<'_>) -> c_int {
-    let bytes = buffer_at(lua, 1).map(|buffer| buffer.as_slice().to_vec()).unwrap_or_default();
-    lua.push_text(&bytes);
-    1
+fn text(lua: Stack<'_>) -> Vec<u8> {
+    buffer_at(lua, 1).map(|buffer| buffer.as_slice().to_vec()).unwrap_or_default()
 }
 
 /// native.websocket_key(): a key for a client.
-fn new_key(lua: Stack<'_>) -> c_int {
+fn new_key(_: Stack<'_>) -> String {
     let words = rt::random_words().unwrap_or_else(|| [0, 1, 2, 3].map(|at| rt::secret((at, at))));
     let bytes: Vec<u8> = words[..2].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    lua.push_text(BASE64_STANDARD.encode(bytes).as_bytes());
-    1
+    BASE64_STANDARD.encode(bytes)
 }
 
 /// native.websocket_accept_key(key): what a server answers to it.
-fn accept(lua: Stack<'_>) -> c_int {
-    let key = accept_key(lua.text(1).unwrap_or_default());
-    lua.push_text(key.as_bytes());
-    1
+fn accept(lua: Stack<'_>) -> String {
+    accept_key(lua.text(1).unwrap_or_default())
 }
 
 /// native.websocket_offer(): what a client offers.
-fn offer(lua: Stack<'_>) -> c_int {
-    lua.push_text(OFFER.as_bytes());
-    1
+fn offer(_: Stack<'_>) -> &'static str {
+    OFFER
 }
 
 /// native.websocket_negotiate(offers): the window and the answer; nothing without agreement.
-fn negotiate_offers(lua: Stack<'_>) -> c_int {
-    let offers = lua.text(1).and_then(|text| std::str::from_utf8(text).ok());
-    let Some((window, answer)) = offers.and_then(negotiate) else { return 0 };
-    lua.push_number(f64::from(window));
-    lua.push_text(answer.as_bytes());
-    2
+fn negotiate_offers(lua: Stack<'_>) -> Option<(u8, String)> {
+    negotiate(std::str::from_utf8(lua.text(1)?).ok()?)
 }
 
 /// native.websocket_agreed(answer): the window; or nil, and what is wrong.
-fn agreed_on(lua: Stack<'_>) -> c_int {
+fn agreed_on(lua: Stack<'_>) -> Result<u8, (Nil, &'static str)> {
     let answer = lua.text(1).and_then(|text| std::str::from_utf8(text).ok());
-    match answer.map_or(Err("an extension that was not offered"), agreed) {
-        Ok(window) => {
-            lua.push_number(f64::from(window));
-            1
-        }
-        Err(why) => {
-            lua.push_nil();
-            lua.push_text(why.as_bytes());
-            2
-        }
-    }
+    answer.map_or(Err("an extension that was not offered"), agreed).map_err(|why| (Nil, why))
 }
 
 /// What is said of one in messages.

@@ -10,10 +10,10 @@ const INDEX_BITS: u32 = 24;
 /// use node_lua::net::SlotMap;
 ///
 /// let mut map = SlotMap::default();
-/// let key = map.try_insert(|key| Ok::<_, ()>(format!("value {key}"))).unwrap();
+/// let key = map.insert(|key| format!("value {key}"));
 /// assert!(map.get(key).is_some());
 /// map.remove(key);
-/// let other = map.try_insert(|_| Ok::<_, ()>(String::new())).unwrap();
+/// let other = map.insert(|_| String::new());
 /// assert_ne!(key, other); // although it has the same slot
 /// assert!(map.get(key).is_none());
 /// ```
@@ -37,21 +37,18 @@ fn place_of(key: u64) -> usize {
 }
 
 impl<T> SlotMap<T> {
-    /// Stores what `make` builds for the key it is given.
-    ///
-    /// # Errors
-    /// Those of `make`; nothing is stored then.
-    pub fn try_insert<E>(&mut self, make: impl FnOnce(u64) -> Result<T, E>) -> Result<u64, E> {
+    /// Stores what `make` builds for the key it is given, and returns that.
+    pub fn insert(&mut self, make: impl FnOnce(u64) -> T) -> u64 {
         let index = self.free.last().copied().unwrap_or(self.slots.len());
         let generation = self.slots.get(index).map_or(0, |slot| slot.0);
         let key = generation << INDEX_BITS | (index as u64 + 1);
-        let value = make(key)?;
+        let value = make(key);
         if self.free.pop().is_none() {
             self.slots.push((generation, None));
         }
         self.slots[index].1 = Some(value);
         self.len += 1;
-        Ok(key)
+        key
     }
 
     #[inline]
@@ -144,21 +141,13 @@ mod tests {
     #[test]
     fn a_removed_key_stays_dead() {
         let mut table = SlotMap::default();
-        let first = table.try_insert(|_| Ok::<_, ()>('a')).expect("stored");
+        let first = table.insert(|_| 'a');
         assert_eq!(table.remove(first), Some('a'));
-        let second = table.try_insert(|_| Ok::<_, ()>('b')).expect("stored");
+        let second = table.insert(|_| 'b');
         assert_ne!(first, second);
         assert_eq!(table.get(first), None);
         assert_eq!(table.get(second), Some(&'b'));
         assert_eq!(table.remove(first), None);
         assert_eq!(table.len(), 1);
-    }
-
-    #[test]
-    fn a_failed_insert_stores_nothing() {
-        let mut table: SlotMap<char> = SlotMap::default();
-        assert_eq!(table.try_insert(|_| Err::<char, _>("no")), Err("no"));
-        assert!(table.is_empty());
-        assert_eq!(table.get(0), None);
     }
 }

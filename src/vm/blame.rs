@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_CFunction};
 
 use super::int64;
-use super::stack::{Record, Stack, function};
+use super::stack::{Record, Results, Stack, function};
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
@@ -92,10 +92,20 @@ fn place(lua: Stack<'_>) -> Option<Place> {
     None
 }
 
+/// What is raised in the place of results, as [`Stack::raise`] does.
+#[derive(Debug)]
+pub(crate) struct Raised(pub(crate) String);
+
+impl Results for Raised {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        lua.raise(&self.0)
+    }
+}
+
 impl Stack<'_> {
     /// Raises a text, as the fault of the script's innermost function. What needs dropping must be
     /// in the hands of the unwinder.
-    pub(crate) fn raise(self, text: &str) -> c_int {
+    pub(crate) fn raise(self, text: &str) -> ! {
         raise_at(self, place(self), text)
     }
 
@@ -107,7 +117,7 @@ impl Stack<'_> {
         function: &str,
         why: &str,
         value: Option<c_int>,
-    ) -> c_int {
+    ) -> ! {
         let place = match wrong {
             Wrong::Result(by) => Place::of_function(self, by),
             _ => place(self),
@@ -196,7 +206,7 @@ fn push_placed(lua: Stack<'_>, place: Option<Place>, text: &str) {
     lua.concat(2);
 }
 
-fn raise_at(lua: Stack<'_>, place: Option<Place>, text: &str) -> c_int {
+fn raise_at(lua: Stack<'_>, place: Option<Place>, text: &str) -> ! {
     push_placed(lua, place, text);
     lua.raise_top()
 }
@@ -253,7 +263,7 @@ fn text_at(lua: Stack<'_>, index: c_int) -> String {
 /// `native.bad(position, function, expected, value)`, with an option's name for a position where
 /// that is wrong, or the function whose result is. Without a value argument `got no value` is said;
 /// if nil was expected, no argument was.
-fn bad_for_lua(lua: Stack<'_>) -> c_int {
+fn bad_for_lua(lua: Stack<'_>) {
     let (function, expected) = (text_at(lua, 2), text_at(lua, 3));
     lua.bad(wrong_at(lua, &mut String::new()), &function, &expected, Some(4))
 }
@@ -272,20 +282,19 @@ fn wrong_at<'a>(lua: Stack<'_>, name: &'a mut String) -> Wrong<'a> {
 }
 
 /// `native.check_plain(position, function, table)`, with a name for a position likewise.
-fn check_plain_for_lua(lua: Stack<'_>) -> c_int {
+fn check_plain_for_lua(lua: Stack<'_>) {
     let function = text_at(lua, 2);
     lua.check_plain(wrong_at(lua, &mut String::new()), &function, 3);
-    0
 }
 
 /// `native.bad_because(position, function, why)`: likewise, with no more than the reason.
-fn bad_because_for_lua(lua: Stack<'_>) -> c_int {
+fn bad_because_for_lua(lua: Stack<'_>) {
     let (mut name, function, why) = (String::new(), text_at(lua, 2), text_at(lua, 3));
     lua.bad(wrong_at(lua, &mut name), &function, &why, None)
 }
 
 /// `native.raise(text, by)`: as the fault of that function, if there is one.
-fn raise_for_lua(lua: Stack<'_>) -> c_int {
+fn raise_for_lua(lua: Stack<'_>) {
     let place = if lua.top() > 1 { Place::of_function(lua, 2) } else { place(lua) };
     raise_at(lua, place, &text_at(lua, 1))
 }
@@ -297,9 +306,8 @@ fn placed_for_lua(lua: Stack<'_>) -> c_int {
 }
 
 /// `native.describe(value)`: as text.
-fn describe_for_lua(lua: Stack<'_>) -> c_int {
-    lua.push_text(lua.describe(1).as_bytes());
-    1
+fn describe_for_lua(lua: Stack<'_>) -> String {
+    lua.describe(1)
 }
 
 #[cfg(test)]

@@ -299,12 +299,11 @@ impl Words {
 }
 
 /// native.look_at(f): prepares what code mentions.
-pub(crate) fn look_at(lua: Stack<'_>) -> c_int {
+pub(crate) fn look_at(lua: Stack<'_>) {
     lua.set_top(1);
     if lua.kind(1) == ffi::LUA_TFUNCTION && !lua.is_c_function(1) {
         mentions(lua);
     }
-    0
 }
 
 /// Prepares what the function on top of the stack mentions, in names and texts; returns whether

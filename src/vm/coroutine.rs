@@ -6,7 +6,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::cut::may_leave;
 use super::hook;
-use super::stack::{Stack, function};
+use super::stack::{Nil, Results, Stack, function};
 use crate::os::stdio::fork;
 use crate::os::thread;
 
@@ -27,11 +27,10 @@ fn push_parked(lua: Stack<'_>) {
 }
 
 /// native.keep_parked(table): the coroutines that wait in a call of the library are keys of this.
-fn keep_parked(lua: Stack<'_>) -> c_int {
+fn keep_parked(lua: Stack<'_>) {
     lua.push_address((&raw const PARKED).cast_mut().cast());
     lua.push_copy(1);
     lua.raw_set(ffi::LUA_REGISTRYINDEX);
-    0
 }
 
 /// For C code that is about to resume a coroutine with the arguments on top: whether that waits
@@ -60,28 +59,16 @@ pub fn refuse_resume(lua: Stack<'_>, arguments: c_int) -> bool {
 /// coroutines; 3 if there is no root; 4 in an error handler, the function that `xpcall` was given;
 /// 5 in a process that was forked off; 6 in a coroutine that an error handler has resumed. `resume`
 /// is what the library resumes coroutines with.
-fn may_wait(lua: Stack<'_>) -> c_int {
-    match why_not_wait(lua) {
-        0 => 0,
-        why => {
-            lua.push_number(f64::from(why));
-            1
-        }
-    }
+#[inline]
+fn may_wait(lua: Stack<'_>) -> Option<u8> {
+    Some(why_not_wait(lua)).filter(|&why| why != 0)
 }
 
 /// For functions with the arguments of [`may_wait`] before their own: if a wait does not get up to
 /// the root, the number of results that they are to return.
 #[inline]
 pub(crate) fn refuse_wait(lua: Stack<'_>) -> Option<c_int> {
-    match why_not_wait(lua) {
-        0 => None,
-        why => {
-            lua.push_nil();
-            lua.push_number(f64::from(why));
-            Some(2)
-        }
-    }
+    may_wait(lua).map(|why| (Nil, why).give(lua))
 }
 
 const IN_CHILD: u8 = 5;
@@ -143,7 +130,6 @@ unsafe extern "C-unwind" fn lua_yield(raw: *mut lua_State, results: c_int) -> c_
 }
 
 /// native.has_stack(): whether another coroutine may run inside those that do.
-fn has_stack(lua: Stack<'_>) -> c_int {
-    lua.push_boolean(thread::has_stack() && thread::may_nest(hook::stack_max(lua.account())));
-    1
+fn has_stack(lua: Stack<'_>) -> bool {
+    thread::has_stack() && thread::may_nest(hook::stack_max(lua.account()))
 }

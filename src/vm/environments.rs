@@ -57,7 +57,7 @@ fn setfenv(lua: Stack<'_>) -> c_int {
         return 0;
     }
     if !is_script(lua) {
-        return lua.place_and_raise(c"'setfenv' cannot change environment of given object");
+        lua.place_and_raise(c"'setfenv' cannot change environment of given object");
     }
     lua.push_copy(2);
     lua.set_environment(-2);

@@ -102,8 +102,7 @@ pub(crate) fn with_current<R>(body: impl FnOnce(Stack<'_>) -> R) -> Option<R> {
 /// # Panics
 /// If none runs.
 pub(crate) fn raise_interrupted() -> ! {
-    with_current(|lua| lua.raise_interrupted()).expect("a coroutine runs");
-    unreachable!("it was left")
+    with_current(|lua| lua.raise_interrupted()).expect("a coroutine runs")
 }
 
 /// Forgets the state that this thread runs if it is this one: its memory is given back.
@@ -230,9 +229,9 @@ pub(crate) fn collect_now(collect: lua_CFunction) -> Option<bool> {
 const VALUES_PER_LOOK: u32 = 1024;
 
 impl Stack<'_> {
-    fn raise_interrupted(self) {
+    fn raise_interrupted(self) -> ! {
         self.push_text(INTERRUPTED.to_bytes());
-        self.raise_top();
+        self.raise_top()
     }
 
     /// Raises if the context ends, for a function in C that runs long.
@@ -364,9 +363,8 @@ mod tests {
         SET.fetch_add(usize::from(cut::arm()), Ordering::Relaxed);
     }
 
-    fn is_over(lua: Stack<'_>) -> c_int {
-        lua.push_boolean(IS_OVER.load(Ordering::Relaxed));
-        1
+    fn is_over(_: Stack<'_>) -> bool {
+        IS_OVER.load(Ordering::Relaxed)
     }
 
     /// Thousands of signals a second, as no watchdog sends them. A hook that is set at any moment

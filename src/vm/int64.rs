@@ -51,9 +51,7 @@ pub const OPEN_FFI: &CStr = c"node-lua.ffi";
 
 /// Makes the helpers.
 fn make_helpers(lua: Stack<'_>) {
-    if lua.load_plain(HELPERS, c"=[node-lua] int64") != ffi::LUA_OK {
-        lua.raise_top();
-    }
+    lua.load_or_raise(HELPERS, c"=[node-lua] int64");
     lua.field(ffi::LUA_REGISTRYINDEX, OPEN_FFI);
     lua.call(1, 2);
     for key in [&raw const MAKE, &raw const TELL] {

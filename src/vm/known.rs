@@ -226,7 +226,7 @@ fn has_prototypes(lua: Stack<'_>) -> bool {
     const TEXT: &CStr = c"local a\n\nreturn function()\n\n return a end";
     // SAFETY: a new state with slots free.
     unsafe {
-        load(lua, TEXT);
+        lua.load_or_raise(TEXT.to_bytes(), TEXT);
         let outer = prototype(raw, -1);
         let has_one = (*outer).kind == KIND_PROTOTYPE && (*outer).objects == 1;
         let is_known = has_one
@@ -238,13 +238,6 @@ fn has_prototypes(lua: Stack<'_>) -> bool {
             });
         ffi::lua_settop(raw, 0);
         is_known
-    }
-}
-
-/// Pushes the function of a text; raises if there is no memory for it.
-fn load(lua: Stack<'_>, text: &CStr) {
-    if lua.load_plain(text.to_bytes(), text) != ffi::LUA_OK {
-        lua.raise_top();
     }
 }
 
@@ -308,15 +301,14 @@ fn has_compiler(lua: Stack<'_>) -> bool {
         // SAFETY: a live state; `has_global` has found the shared part.
         unsafe { (*global(lua.raw())).compiler_state }
     }
-    fn tell(lua: Stack<'_>) -> c_int {
+    fn tell(lua: Stack<'_>) {
         let is_busy = (IS_COMPILING..2 * IS_COMPILING).contains(&state(lua));
         let (events, others) = EVENTS.get();
         EVENTS.set((events + 1, others + usize::from(!is_busy)));
-        0
     }
     EVENTS.set((0, 0));
     let before = state(lua);
-    load(lua, LOOP);
+    lua.load_or_raise(LOOP.to_bytes(), LOOP);
     lua.push_function(function(tell));
     // What `jit.on` raises where there is no compiler is caught.
     let status = lua.protected_call(1, 0, 0);

@@ -184,10 +184,7 @@ fn compile(state: &State, chunk_name: &CStr, source: &str) -> Option<Vec<u8>> {
 /// native.compile(text): the function of a text that the library has made, which is to look like
 /// its others.
 pub(crate) fn compile_for_lua(lua: Stack<'_>) -> c_int {
-    let Some(text) = lua.text(1) else { return 0 };
-    if lua.load_plain(text, CHUNK_NAME) != ffi::LUA_OK {
-        lua.raise_top();
-    }
+    lua.load_or_raise(lua.text(1).unwrap_or_default(), CHUNK_NAME);
     disguise(lua, disguise::LIBRARY);
     pristine::set_environment(lua);
     1
@@ -233,13 +230,10 @@ fn push(lua: Stack<'_>, name: &str) -> Option<&'static Chunk> {
     let index = SOURCES.iter().position(|(known, ..)| *known == name)?;
     let Some(chunk) = chunk(index) else {
         lua.push_text(b"not enough memory for the library");
-        lua.raise_top();
-        return None;
+        lua.raise_top()
     };
-    if lua.load_plain(&chunk.bytecode, CHUNK_NAME) != ffi::LUA_OK {
-        // Out of memory is all that can have happened.
-        lua.raise_top();
-    }
+    // Out of memory is all that can happen.
+    lua.load_or_raise(&chunk.bytecode, CHUNK_NAME);
     disguise(lua, chunk.line);
     Some(chunk)
 }
@@ -267,9 +261,7 @@ pub(crate) fn load_jit(lua: Stack<'_>) -> c_int {
     let name = lua.text(1).unwrap_or_default();
     let found = JIT_MODULES.iter().find(|(known, ..)| known.as_bytes() == name);
     let Some((_, chunk_name, source)) = found else { return 0 };
-    if lua.load_plain(source.as_bytes(), chunk_name) != ffi::LUA_OK {
-        lua.raise_top();
-    }
+    lua.load_or_raise(source.as_bytes(), chunk_name);
     1
 }
 

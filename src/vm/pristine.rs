@@ -58,12 +58,11 @@ impl BuiltIn {
             ffi::LUA_TNUMBER => Some(BuiltIn::Number(lua.number(-1))),
             ffi::LUA_TSTRING => Some(BuiltIn::Text(lua.text(-1)?.to_vec())),
             ffi::LUA_TFUNCTION if !lua.is_c_function(-1) => {
-                let code = chunk_cache::dump(lua);
-                if code.is_none() {
+                let Some(code) = chunk_cache::dump(lua) else {
                     lua.push_text(b"not enough memory");
-                    lua.raise_top();
-                }
-                Some(BuiltIn::Code(code?.to_vec()))
+                    lua.raise_top()
+                };
+                Some(BuiltIn::Code(code.to_vec()))
             }
             ffi::LUA_TFUNCTION => BuiltIn::of_function(lua),
             _ => None,
@@ -99,11 +98,7 @@ impl BuiltIn {
         match self {
             BuiltIn::Number(number) => lua.push_number(*number),
             BuiltIn::Text(text) => lua.push_text(text),
-            BuiltIn::Code(code) => {
-                if lua.load_plain(code, c"=[C]") != ffi::LUA_OK {
-                    lua.raise_top();
-                }
-            }
+            BuiltIn::Code(code) => lua.load_or_raise(code, c"=[C]"),
             BuiltIn::Function { number, function, code, upvalues } => {
                 lua.want_room(upvalues.len() as c_int + 2, c"upvalues");
                 for upvalue in upvalues {

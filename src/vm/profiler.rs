@@ -115,14 +115,13 @@ unsafe extern "C-unwind" fn start(raw: *mut lua_State) -> c_int {
 }
 
 /// profile.stop()
-fn stop(lua: Stack<'_>) -> c_int {
+fn stop(lua: Stack<'_>) {
     if OWNER.load(Ordering::Acquire) == hook::running() {
         // SAFETY: the owner runs.
         unsafe { end(lua.raw()) };
         lua.push_nil();
         lua.set_field(ffi::LUA_REGISTRYINDEX, CALLBACK);
     }
-    0
 }
 
 /// profile.dumpstack([thread,] format, depth)

@@ -192,7 +192,7 @@ fn look_up(lua: Stack<'_>) -> c_int {
     };
     if let Some(wrong) = wrong.filter(|_| is_set) {
         restore(lua);
-        return lua.raise(&format!("table index is {wrong}"));
+        lua.raise(&format!("table index is {wrong}"));
     }
     let name = if lua.kind(2) == ffi::LUA_TSTRING { lua.text(2) } else { None };
     let is = |known: &CStr| name == Some(known.to_bytes());

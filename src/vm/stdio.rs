@@ -113,8 +113,7 @@ fn lead(lua: Stack<'_>, function: lua_CFunction, number: Option<u8>) -> lua_CFun
         }
         None => {
             lua.push_text(b"this LuaJIT's functions are laid out in a strange way");
-            lua.raise_top();
-            function
+            lua.raise_top()
         }
     }
 }

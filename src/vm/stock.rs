@@ -17,7 +17,7 @@ use super::disguise::{BENEATH, CHUNK_NAME, STAND_IN};
 use super::frames::is_hidden;
 use super::layout::{self, Function};
 use super::native::guarded;
-use super::stack::{Record, Stack, function};
+use super::stack::{Nil, Record, Stack, function};
 use super::strings;
 use super::traceback::traceback;
 
@@ -165,15 +165,14 @@ fn frames(lua: Stack<'_>) -> c_int {
 }
 
 /// native.loading(): what is in package.loaded in the place of a module that is being loaded.
-fn loading(lua: Stack<'_>) -> c_int {
+fn loading(_: Stack<'_>) -> f64 {
     // What LuaJIT's own `require` puts there: a number that no computation has as its result.
     const SENTINEL: u64 = 0x8100_0000_0000_0073;
-    lua.push_number(f64::from_bits(SENTINEL));
-    1
+    f64::from_bits(SENTINEL)
 }
 
 /// native.show(f, g): to scripts, f is g.
-fn show_instead(lua: Stack<'_>) -> c_int {
+fn show_instead(lua: Stack<'_>) {
     lua.set_top(2);
     lua.field(ffi::LUA_REGISTRYINDEX, SHOWN);
     if lua.kind(-1) != ffi::LUA_TTABLE {
@@ -184,7 +183,6 @@ fn show_instead(lua: Stack<'_>) -> c_int {
     }
     lua.insert(1);
     lua.raw_set(1);
-    0
 }
 
 /// The kind of what "S" was asked of.
@@ -357,21 +355,13 @@ fn gethook(lua: Stack<'_>) -> c_int {
 }
 
 /// debug.getlocal
-fn getlocal(lua: Stack<'_>) -> c_int {
-    if looks_inside(lua) {
-        lua.push_nil();
-        return 1;
-    }
-    go_on(lua, &GETLOCAL)
+fn getlocal(lua: Stack<'_>) -> Result<c_int, Nil> {
+    if looks_inside(lua) { Err(Nil) } else { Ok(go_on(lua, &GETLOCAL)) }
 }
 
 /// debug.setlocal
-fn setlocal(lua: Stack<'_>) -> c_int {
-    if looks_inside(lua) {
-        lua.push_nil();
-        return 1;
-    }
-    go_on(lua, &SETLOCAL)
+fn setlocal(lua: Stack<'_>) -> Result<c_int, Nil> {
+    if looks_inside(lua) { Err(Nil) } else { Ok(go_on(lua, &SETLOCAL)) }
 }
 
 /// debug.getupvalue
@@ -386,11 +376,8 @@ fn setupvalue(lua: Stack<'_>) -> c_int {
 
 /// Has a C function without upvalues stand where a function of the library does.
 fn make_c(lua: Stack<'_>, index: c_int) {
-    fn nothing(_lua: Stack<'_>) -> c_int {
-        0
-    }
     if is_ours(lua, index) {
-        lua.push_function(function(nothing));
+        lua.push_function(function(|_| ()));
         lua.replace(index);
     }
 }

@@ -68,9 +68,7 @@ impl Caller for Called<'_> {
 
     #[cold]
     fn fail(&self, fault: Fault) -> ! {
-        self.0.place_and_raise(fault.text());
-        // It does not come back.
-        std::process::abort()
+        self.0.place_and_raise(fault.text())
     }
 }
 
@@ -257,7 +255,7 @@ fn gsub(lua: Stack<'_>) -> c_int {
     let most = lua.optional_integer(4, len as i64 + 1) as i32;
     let is_text = kind == ffi::LUA_TNUMBER || kind == ffi::LUA_TSTRING;
     if !is_text && kind != ffi::LUA_TFUNCTION && kind != ffi::LUA_TTABLE {
-        return lua.wrong_argument(3, WANTED);
+        lua.wrong_argument(3, WANTED);
     }
     let replacement = if is_text { string(lua, 3) } else { &[0] };
     let replacement = &replacement[..replacement.len() - 1];

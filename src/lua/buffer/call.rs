@@ -27,12 +27,7 @@ impl<'a> Stack<'a> {
 
     /// The buffer at `index`. Raises if it is something else.
     pub(super) fn check_buffer(self, index: c_int) -> &'a mut NlBuffer {
-        loop {
-            if let Some(buffer) = userdata::test(self, index) {
-                return buffer;
-            }
-            self.type_error(index, "buffer");
-        }
+        userdata::test(self, index).unwrap_or_else(|| self.type_error(index, "buffer"))
     }
 
     /// A number, or the number that a string stands for.
@@ -57,25 +52,6 @@ impl<'a> Stack<'a> {
         self.check_whole(index, SIZE_MAX)
     }
 
-    /// Pushes a boolean as the result.
-    pub(super) fn return_boolean(self, value: bool) -> c_int {
-        self.push_boolean(value);
-        1
-    }
-
-    /// Pushes a number as the result.
-    pub(super) fn return_number(self, value: f64) -> c_int {
-        self.push_number(value);
-        1
-    }
-
-    /// Pushes a string as the result. Runs the collector, hence finalisers, whatever which do the
-    /// bytes must remain valid; may raise without memory.
-    pub(super) fn return_text(self, bytes: &[u8]) -> c_int {
-        self.push_text(bytes);
-        1
-    }
-
     /// Puts a string in the place of an argument; runs the collector likewise.
     pub(super) fn replace_by_text(self, index: c_int, bytes: &[u8]) {
         self.push_text(bytes);
@@ -89,18 +65,18 @@ impl<'a> Stack<'a> {
     }
 
     /// Raises: an argument is not what it should be.
-    pub(super) fn type_error(self, index: c_int, expected: &str) -> c_int {
+    pub(super) fn type_error(self, index: c_int, expected: &str) -> ! {
         self.bad(Wrong::Argument(index), self.name(), expected, Some(index))
     }
 
     /// Raises: something is wrong with an argument; what it is, is added.
-    pub(super) fn argument_error(self, index: c_int, text: &str) -> c_int {
+    pub(super) fn argument_error(self, index: c_int, text: &str) -> ! {
         let why = format!("{text}, got {}", self.describe(index));
         self.bad(Wrong::Argument(index), self.name(), &why, None)
     }
 
     /// Raises a text with the name of the function in front.
-    pub(super) fn fail(self, text: &str) -> c_int {
+    pub(super) fn fail(self, text: &str) -> ! {
         self.raise(&format!("{}: {text}", self.name()))
     }
 

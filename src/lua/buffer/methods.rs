@@ -13,7 +13,7 @@ use super::userdata::{
 };
 use crate::buf::{INLINE_MAX, NlBuffer, ROOM_DEFAULT, SIZE_MAX};
 use crate::vm::blame::Wrong;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Results, Stack, function};
 
 pub(super) const METHODS: &[(&CStr, lua_CFunction)] = &[
     (c"new", function(new)),
@@ -43,16 +43,16 @@ pub(super) const METAMETHODS: &[(&CStr, lua_CFunction)] = &[
 const CONTENT: &str = "string, number or buffer";
 
 /// `new([capacity][, content])`
-pub(super) fn new(lua: Stack<'_>) -> c_int {
+pub(super) fn new(lua: Stack<'_>) -> Result<c_int, Fault> {
     // Before a second argument there is a capacity.
     let has = |index| !matches!(lua.kind(index), ffi::LUA_TNIL | ffi::LUA_TNONE);
     let is_number = lua.kind(1) == ffi::LUA_TNUMBER;
     if has(2) && !is_number {
-        return lua.bad(Wrong::Argument(1), "new", "capacity before content", Some(1));
+        lua.bad(Wrong::Argument(1), "new", "capacity before content", Some(1));
     } else if has(3) {
-        return lua.bad(Wrong::Argument(3), "new", "", Some(3));
+        lua.bad(Wrong::Argument(3), "new", "", Some(3));
     }
-    let result = match lua.kind(1) {
+    let made = match lua.kind(1) {
         ffi::LUA_TSTRING => new_with_text(lua, 1, None),
         ffi::LUA_TNONE | ffi::LUA_TNIL => push_empty(lua, ROOM_DEFAULT).map(|_| ()),
         ffi::LUA_TNUMBER => {
@@ -60,19 +60,16 @@ pub(super) fn new(lua: Stack<'_>) -> c_int {
             match lua.kind(2) {
                 ffi::LUA_TNONE | ffi::LUA_TNIL => push_empty(lua, capacity).map(|_| ()),
                 ffi::LUA_TSTRING | ffi::LUA_TNUMBER => new_with_text(lua, 2, Some(capacity)),
-                _ => return lua.type_error(2, "string"),
+                _ => lua.type_error(2, "string"),
             }
         }
         _ => match test(lua, 1) {
             Some(source) if source.is_live() => push_view(lua, 1, 0, SIZE_MAX),
             Some(_) => push_empty(lua, ROOM_DEFAULT).map(|_| ()),
-            None => return lua.type_error(1, CONTENT),
+            None => lua.type_error(1, CONTENT),
         },
     };
-    match result {
-        Ok(()) => 1,
-        Err(fault) => fault.raise(lua),
-    }
+    made.map(|()| 1)
 }
 
 fn new_with_text(lua: Stack<'_>, index: c_int, capacity: Option<usize>) -> Result<(), Fault> {
@@ -85,9 +82,9 @@ fn new_with_text(lua: Stack<'_>, index: c_int, capacity: Option<usize>) -> Resul
 }
 
 /// `append(buffer, string | number | buffer)`
-fn append(lua: Stack<'_>) -> c_int {
+fn append(lua: Stack<'_>) -> Result<bool, Fault> {
     let target: *const NlBuffer = lua.check_buffer(1);
-    let result = match lua.kind(2) {
+    let appended = match lua.kind(2) {
         ffi::LUA_TSTRING | ffi::LUA_TNUMBER => {
             let text = lua.text(2).unwrap_or(&[]);
             append_text(lua, text)
@@ -95,13 +92,12 @@ fn append(lua: Stack<'_>) -> c_int {
         _ => match test(lua, 2) {
             Some(source) if std::ptr::eq(source, target) => append_self(lua),
             Some(_) => append_buffer(lua),
-            None => return lua.type_error(2, CONTENT),
+            None => lua.type_error(2, CONTENT),
         },
     };
-    match result {
-        Ok(()) => lua.return_boolean(true),
-        Err(Fault::Released) => lua.return_boolean(false),
-        Err(fault) => fault.raise(lua),
+    match appended {
+        Err(Fault::Released) => Ok(false),
+        appended => appended.map(|()| true),
     }
 }
 
@@ -139,7 +135,7 @@ fn append_buffer(lua: Stack<'_>) -> Result<(), Fault> {
 }
 
 /// `split(buffer[, n])`
-fn split(lua: Stack<'_>) -> c_int {
+fn split(lua: Stack<'_>) -> Result<c_int, Fault> {
     lua.check_buffer(1);
     let wanted = lua.check_count(2);
     loop {
@@ -151,9 +147,7 @@ fn split(lua: Stack<'_>) -> c_int {
         if !in_place {
             let source = lua.check_buffer(1);
             held = if count < source.len() { source.view_bytes(count) } else { 0 };
-            if let Err(fault) = charge_part(lua, held) {
-                return fault.raise(lua);
-            }
+            charge_part(lua, held)?;
         }
         // Only now: a finaliser may have changed the source.
         let source = lua.check_buffer(1);
@@ -177,14 +171,14 @@ fn split(lua: Stack<'_>) -> c_int {
             charged = head.charged as usize;
         }
         recharge(lua, held, charged);
-        return 1;
+        return Ok(1);
     }
 }
 
 /// `clear(buffer)`
-fn clear(lua: Stack<'_>) -> c_int {
+fn clear(lua: Stack<'_>) -> bool {
     forget(lua, lua.check_buffer(1));
-    lua.return_boolean(true)
+    true
 }
 
 /// Empties a buffer; a released one is empty.
@@ -198,13 +192,13 @@ fn forget(lua: Stack<'_>, buffer: &mut NlBuffer) {
 }
 
 /// `length(buffer)`, `#buffer`
-fn length(lua: Stack<'_>) -> c_int {
-    lua.return_number(lua.check_buffer(1).len() as f64)
+fn length(lua: Stack<'_>) -> usize {
+    lua.check_buffer(1).len()
 }
 
 /// `unfill(buffer)`
-fn unfill(lua: Stack<'_>) -> c_int {
-    lua.return_number(lua.check_buffer(1).room() as f64)
+fn unfill(lua: Stack<'_>) -> usize {
+    lua.check_buffer(1).room()
 }
 
 /// `tostring(buffer)`, as method and as metamethod
@@ -215,16 +209,16 @@ fn tostring(lua: Stack<'_>) -> c_int {
 
 /// `a .. b`, where one is a buffer and the other that, a string or a number: a string, as that of
 /// LuaJIT's own string buffers
-fn concat(lua: Stack<'_>) -> c_int {
+fn concat(lua: Stack<'_>) -> Vec<u8> {
     for index in [1, 2] {
         // Turns numbers into strings; from here on nothing is allocated in the VM.
         if test(lua, index).is_none() && lua.text(index).is_none() {
-            return lua.raise(&format!("attempt to concatenate a {} value", lua.kind_name(index)));
+            lua.raise(&format!("attempt to concatenate a {} value", lua.kind_name(index)));
         }
     }
     for index in [1, 2] {
         if test(lua, index).is_some_and(|buffer| !buffer.is_live()) {
-            return lua.raise(&format!("attempt to concatenate: {}", Fault::Released.text()));
+            lua.raise(&format!("attempt to concatenate: {}", Fault::Released.text()));
         }
     }
     let part = |index| match test(lua, index) {
@@ -235,20 +229,19 @@ fn concat(lua: Stack<'_>) -> c_int {
     let size = left.len() + right.len();
     let mut bytes = Vec::<u8>::new();
     if bytes.try_reserve_exact(size).is_err() {
-        return lua.raise(&Fault::NoMemory(size).text());
+        lua.raise(&Fault::NoMemory(size).text());
     }
     bytes.extend_from_slice(left);
     bytes.extend_from_slice(right);
-    lua.return_text(&bytes)
+    bytes
 }
 
 /// `a == b` of two buffers: whether they hold the same bytes. A released one is equal to none.
-fn equal(lua: Stack<'_>) -> c_int {
-    let is_equal = match (test(lua, 1), test(lua, 2)) {
+fn equal(lua: Stack<'_>) -> bool {
+    match (test(lua, 1), test(lua, 2)) {
         (Some(a), Some(b)) => a.is_live() && b.is_live() && a.as_slice() == b.as_slice(),
         _ => false,
-    };
-    lua.return_boolean(is_equal)
+    }
 }
 
 /// Pushes part of the content of the buffer at `index` as a string; the range must be within it.
@@ -259,7 +252,7 @@ pub(super) fn push_content(lua: Stack<'_>, index: c_int, offset: usize, count: u
     let buffer = lua.check_buffer(index);
     let was_unique = buffer.is_unique();
     if buffer.is_inline() || count == 0 {
-        return lua.return_text(&buffer.as_slice()[offset..offset + count]);
+        return (&buffer.as_slice()[offset..offset + count]).give(lua);
     }
     let bytes = buffer.share_all();
     lua.push_text(&bytes[offset..offset + count]);
@@ -273,42 +266,37 @@ pub(super) fn push_content(lua: Stack<'_>, index: c_int, offset: usize, count: u
 }
 
 /// `find(buffer[, text[, init]])`
-fn find(lua: Stack<'_>) -> c_int {
+fn find(lua: Stack<'_>) -> Option<usize> {
     lua.check_buffer(1);
     let text: &[u8] = if lua.is_absent(2) {
         &[]
     } else if let Some(text) = lua.text(2) {
         text
     } else {
-        return lua.type_error(2, "string");
+        lua.type_error(2, "string")
     };
     let init = if lua.is_absent(3) { 1 } else { lua.check_whole(3, SIZE_MAX).max(1) };
     let buffer = lua.check_buffer(1);
     if !buffer.is_live() {
-        return 0;
+        return None;
     }
-    let Some(content) = buffer.as_slice().get(init - 1..) else { return 0 };
-    match memmem::find(content, text) {
-        Some(at) => lua.return_number((at + init) as f64),
-        None => 0,
-    }
+    memmem::find(buffer.as_slice().get(init - 1..)?, text).map(|at| at + init)
 }
 
 /// `valid(buffer)`
-fn valid(lua: Stack<'_>) -> c_int {
-    lua.return_boolean(lua.check_buffer(1).is_live())
+pub(super) fn valid(lua: Stack<'_>) -> bool {
+    lua.check_buffer(1).is_live()
 }
 
 /// `release(buffer)`
-fn release(lua: Stack<'_>) -> c_int {
+fn release(lua: Stack<'_>) {
     let buffer = lua.check_buffer(1);
     discharge(lua, buffer);
     buffer.release();
-    0
 }
 
 /// `remove(buffer[, n])`
-fn remove(lua: Stack<'_>) -> c_int {
+fn remove(lua: Stack<'_>) -> bool {
     let buffer = lua.check_buffer(1);
     let count = lua.check_count(2);
     if count >= buffer.len() {
@@ -316,20 +304,17 @@ fn remove(lua: Stack<'_>) -> c_int {
     } else {
         buffer.skip(count);
     }
-    lua.return_boolean(true)
+    true
 }
 
 /// `slice(buffer, offset[, count])`: zero-based, unlike the functions of the contract
-fn slice(lua: Stack<'_>) -> c_int {
+fn slice(lua: Stack<'_>) -> Result<c_int, Fault> {
     let buffer = lua.check_buffer(1);
     if !buffer.is_live() {
-        return Fault::Released.raise(lua);
+        return Err(Fault::Released);
     }
     let offset = lua.check_whole(2, buffer.len());
     let rest = buffer.len() - offset;
     let count = if lua.is_absent(3) { rest } else { lua.check_whole(3, rest) };
-    match push_view(lua, 1, offset, count) {
-        Ok(()) => 1,
-        Err(fault) => fault.raise(lua),
-    }
+    push_view(lua, 1, offset, count).map(|()| 1)
 }

@@ -17,7 +17,7 @@ use super::methods::push_content;
 use super::userdata::{Fault, push_empty, reserve};
 use crate::buf::{NlBuffer, ROOM_DEFAULT, SIZE_MAX};
 use crate::vm::int64::{Integer, integer_at};
-use crate::vm::stack::Stack;
+use crate::vm::stack::{Results, Stack};
 
 /// Integers up to here are exact as Lua numbers.
 const EXACT_MAX: u128 = 1 << 53;
@@ -31,27 +31,22 @@ type Wide = i128;
 const WIDE_BYTES: usize = size_of::<Wide>();
 
 /// `pack(format, ...)`: a new buffer; `pack(buffer, format, ...)`: appends, and returns the buffer
-pub(super) fn pack(lua: Stack<'_>) -> c_int {
+pub(super) fn pack(lua: Stack<'_>) -> Result<c_int, Fault> {
     let first = if lua.kind(1) == ffi::LUA_TUSERDATA { 2 } else { 1 };
     if first == 2 && !lua.check_buffer(1).is_live() {
-        return Fault::Released.raise(lua);
+        return Err(Fault::Released);
     }
-    let Some(format) = format_at(lua, first) else { return 0 };
+    let format = format_at(lua, first);
     let size = measure(lua, first, format);
     let target = if first == 2 {
-        if let Err(fault) = reserve(lua, 1, size) {
-            return fault.raise(lua);
-        }
+        reserve(lua, 1, size)?;
         lua.push_copy(1);
         lua.check_buffer(1)
     } else {
-        match push_empty(lua, size.max(ROOM_DEFAULT)) {
-            Ok(target) => target,
-            Err(fault) => return fault.raise(lua),
-        }
+        push_empty(lua, size.max(ROOM_DEFAULT))?
     };
     write(lua, first, format, target);
-    1
+    Ok(1)
 }
 
 /// Checks the values behind the format at `first`, and returns how many bytes they take.
@@ -70,10 +65,8 @@ fn measure(lua: Stack<'_>, first: c_int, format: &[u8]) -> usize {
                     bytes
                 }
                 Item::Single | Item::Double => {
-                    let Some(value) = lua.to_number(index) else {
-                        lua.type_error(index, "number");
-                        return 0;
-                    };
+                    let value = lua.to_number(index);
+                    let value = value.unwrap_or_else(|| lua.type_error(index, "number"));
                     lua.replace_by_number(index, value);
                     if step.item == Item::Single { 4 } else { 8 }
                 }
@@ -174,10 +167,7 @@ fn integer(target: &mut NlBuffer, value: Wide, bytes: usize, little: bool) {
 
 /// The string, or the text of the number, at `index`. Raises for anything else.
 fn check_text<'a>(lua: Stack<'a>, index: c_int) -> &'a [u8] {
-    lua.text(index).unwrap_or_else(|| {
-        lua.type_error(index, "string");
-        &[]
-    })
+    lua.text(index).unwrap_or_else(|| lua.type_error(index, "string"))
 }
 
 /// Raises unless the value at `index` is an integer that fits the item.
@@ -189,10 +179,7 @@ fn check_integer(lua: Stack<'_>, index: c_int, item: Item) {
     if !is_known {
         lua.type_error(index, "number, int64_t or uint64_t");
     }
-    let Some(value) = to_integer(lua, index) else {
-        lua.type_error(index, "whole number");
-        return;
-    };
+    let value = to_integer(lua, index).unwrap_or_else(|| lua.type_error(index, "whole number"));
     let (bytes, signed) = match item {
         Item::Signed(bytes) => (bytes, true),
         Item::Unsigned(bytes) => (bytes, false),
@@ -231,12 +218,12 @@ fn to_integer(lua: Stack<'_>, index: c_int) -> Option<Wide> {
 }
 
 /// `unpack(buffer, format[, position])`: the values, then the position behind them
-pub(super) fn unpack(lua: Stack<'_>) -> c_int {
+pub(super) fn unpack(lua: Stack<'_>) -> Result<c_int, Fault> {
     lua.check_buffer(1);
-    let Some(format) = format_at(lua, 2) else { return 0 };
+    let format = format_at(lua, 2);
     let buffer = lua.check_buffer(1);
     if !buffer.is_live() {
-        return Fault::Released.raise(lua);
+        return Err(Fault::Released);
     }
     let mut at = position(lua, 3, buffer.len());
     let mut options = Options::new(format);
@@ -246,12 +233,10 @@ pub(super) fn unpack(lua: Stack<'_>) -> c_int {
         // The last value may have run the collector: look at the buffer afresh.
         let buffer = lua.check_buffer(1);
         if !buffer.is_live() {
-            return Fault::Released.raise(lua);
+            return Err(Fault::Released);
         }
         at += step.padding;
-        let Some(bytes) = item_len(buffer, at, step) else {
-            return short(lua, at, buffer.len());
-        };
+        let bytes = item_len(buffer, at, step).unwrap_or_else(|| short(lua, at, buffer.len()));
         let item = &buffer.as_slice()[at..at + bytes];
         at += bytes;
         count += 1;
@@ -259,11 +244,9 @@ pub(super) fn unpack(lua: Stack<'_>) -> c_int {
             Item::Signed(_) => push_integer(lua, item, step.little, true),
             Item::Unsigned(_) => push_integer(lua, item, step.little, false),
             Item::Single => {
-                lua.return_number(f64::from(f32::from_bits(bits(item, step.little) as u32)));
+                lua.push_number(f64::from(f32::from_bits(bits(item, step.little) as u32)));
             }
-            Item::Double => {
-                lua.return_number(f64::from_bits(bits(item, step.little) as u64));
-            }
+            Item::Double => lua.push_number(f64::from_bits(bits(item, step.little) as u64)),
             Item::Chars(_) => {
                 push_content(lua, 1, at - bytes, bytes);
             }
@@ -276,8 +259,7 @@ pub(super) fn unpack(lua: Stack<'_>) -> c_int {
             Item::Pad | Item::Align => count -= 1,
         }
     }
-    lua.return_number(at as f64 + 1.0);
-    count + 1
+    Ok(count + (at + 1).give(lua))
 }
 
 /// The optional one-based position at `index`, which counts from the end if negative, zero-based.
@@ -334,8 +316,7 @@ fn push_integer(lua: Stack<'_>, item: &[u8], little: bool, signed: bool) {
     let value = if signed { (bits as Wide) >> unused } else { (bits >> unused) as Wide };
     // An unsigned one of 16 bytes with the top bit set turns negative here: refused as well.
     if value.unsigned_abs() <= EXACT_MAX && (signed || value >= 0) {
-        lua.return_number(value as f64);
-        return;
+        return lua.push_number(value as f64);
     }
     let fits = if signed { i64::try_from(value).is_ok() } else { u64::try_from(value).is_ok() };
     if !fits {
@@ -346,13 +327,12 @@ fn push_integer(lua: Stack<'_>, item: &[u8], little: bool, signed: bool) {
 
 /// `packsize(format)`, `packsize(buffer, format)`: bytes that a format without strings of variable
 /// length takes
-pub(super) fn packsize(lua: Stack<'_>) -> c_int {
+pub(super) fn packsize(lua: Stack<'_>) -> Result<usize, Fault> {
     let first = if lua.kind(1) == ffi::LUA_TUSERDATA { 2 } else { 1 };
     if first == 2 {
         lua.check_buffer(1);
     }
-    let Some(format) = format_at(lua, first) else { return 0 };
-    let mut options = Options::new(format);
+    let mut options = Options::new(format_at(lua, first));
     let mut size = 0usize;
     while let Some(step) = next(lua, first, &mut options, size) {
         size += step.padding
@@ -362,29 +342,24 @@ pub(super) fn packsize(lua: Stack<'_>) -> c_int {
                 Item::Double => 8,
                 Item::Pad => 1,
                 Item::Align => 0,
-                Item::Text(_) | Item::Zero => {
-                    lua.type_error(first, "format without s and z");
-                    0
-                }
+                Item::Text(_) | Item::Zero => lua.type_error(first, "format without s and z"),
             };
         if size > SIZE_MAX {
-            Fault::TooLarge(size as f64).raise(lua);
+            return Err(Fault::TooLarge(size as f64));
         }
     }
-    lua.return_number(size as f64)
+    Ok(size)
 }
 
 /// The format at `index`; raises if it is none.
-fn format_at<'a>(lua: Stack<'a>, index: c_int) -> Option<&'a [u8]> {
-    let format = lua.text(index);
-    if format.is_none_or(|format| format.len() > FORMAT_BYTES_MAX) {
-        let expected = match format {
-            None => "string".to_owned(),
-            Some(_) => format!("format of at most {FORMAT_BYTES_MAX} bytes"),
-        };
-        lua.type_error(index, &expected);
+fn format_at<'a>(lua: Stack<'a>, index: c_int) -> &'a [u8] {
+    match lua.text(index) {
+        None => lua.type_error(index, "string"),
+        Some(format) if format.len() > FORMAT_BYTES_MAX => {
+            lua.type_error(index, &format!("format of at most {FORMAT_BYTES_MAX} bytes"))
+        }
+        Some(format) => format,
     }
-    format
 }
 
 /// The next item of the format at `index`. Raises if the format is wrong.
@@ -401,11 +376,10 @@ fn next(lua: Stack<'_>, index: c_int, options: &mut Options<'_>, offset: usize) 
         Err(FormatError::Count) => format!("count missing in format, or above {SIZE_MAX}"),
         Err(FormatError::AlignTo) => "nothing to align to behind X in format".to_owned(),
     };
-    lua.argument_error(index, &text);
-    None
+    lua.argument_error(index, &text)
 }
 
 /// Raises: there are too few bytes.
-fn short(lua: Stack<'_>, at: usize, len: usize) -> c_int {
+fn short(lua: Stack<'_>, at: usize, len: usize) -> ! {
     lua.fail(&format!("item at position {} does not fit a buffer of {len} bytes", at + 1))
 }

@@ -16,13 +16,13 @@ use std::ops::Range;
 
 use mlua::ffi::{self, lua_CFunction};
 
-use super::methods::{METHODS, new};
+use super::methods::{METHODS, new, valid};
 use crate::buf::{
     FRAME_INLINE_MAX, INLINE_MAX, NlBuffer, Piece, Plan, ROOM_DEFAULT, SIZE_MAX, STORE_BYTES,
 };
 use crate::vm::blame;
 use crate::vm::kept::Kept;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Results, Stack, function};
 use crate::vm::userdata::{self, Maker};
 
 /// Functions for the table of natives.
@@ -31,7 +31,7 @@ pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
     (c"buffer_methods", function(methods)),
     (c"buffer_reserve", function(reserve_for_lua)),
     (c"buffer_assign", function(assign)),
-    (c"buffer_is_live", function(is_live)),
+    (c"buffer_is_live", function(valid)),
     (c"buffer_new", function(new)),
 ];
 
@@ -63,8 +63,15 @@ impl Fault {
     }
 
     /// Raises.
-    pub(super) fn raise(self, lua: Stack<'_>) -> c_int {
+    pub(super) fn raise(self, lua: Stack<'_>) -> ! {
         lua.fail(&self.text())
+    }
+}
+
+/// Raised where others are pushed.
+impl Results for Fault {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        self.raise(lua)
     }
 }
 
@@ -140,14 +147,7 @@ pub fn test(lua: Stack<'_>, index: c_int) -> Option<&mut NlBuffer> {
 
 /// Pushes a new buffer with a copy of `bytes`. Raises a Lua error if memory does not suffice.
 pub fn push_bytes(lua: Stack<'_>, bytes: &[u8]) {
-    match push_empty(lua, bytes.len()) {
-        Ok(buffer) => {
-            buffer.fill(bytes);
-        }
-        Err(fault) => {
-            fault.raise(lua);
-        }
-    }
+    push_empty(lua, bytes.len()).unwrap_or_else(|fault| fault.raise(lua)).fill(bytes);
 }
 
 /// Runs the collector if it is due, and makes what comes with the first buffer, inside `around`,
@@ -330,13 +330,8 @@ pub(super) fn push_place<'a>(lua: Stack<'a>, room: usize) -> &'a mut NlBuffer {
 /// The same without the collector.
 #[inline]
 fn push_bare<'a>(lua: Stack<'a>, maker: Maker<'a>, room: usize) -> &'a mut NlBuffer {
-    loop {
-        if let Some(buffer) = maker.push(room) {
-            return buffer;
-        }
-        // The context ends; until then this is an error like others.
-        lua.fail(NO_MEMORY);
-    }
+    // The context ends; until then this is an error like others.
+    maker.push(room).unwrap_or_else(|| lua.fail(NO_MEMORY))
 }
 
 /// Makes the buffer at `index` (positive) writable, with room for `extra` bytes. Runs the collector
@@ -410,40 +405,28 @@ fn methods(lua: Stack<'_>) -> c_int {
 
 /// `native.buffer_reserve(buffer, extra)`: nothing if there is room now, else why not, as text. The
 /// caller vouches for the types.
-fn reserve_for_lua(lua: Stack<'_>) -> c_int {
+fn reserve_for_lua(lua: Stack<'_>) -> Option<String> {
     let extra = lua.to_number(2).unwrap_or(f64::NAN);
     if !(extra >= 0.0 && extra <= SIZE_MAX as f64) {
-        return lua.return_text(Fault::TooLarge(extra).text().as_bytes());
+        return Some(Fault::TooLarge(extra).text());
     }
-    match reserve(lua, 1, extra as usize) {
-        Ok(()) => 0,
-        Err(fault) => lua.return_text(fault.text().as_bytes()),
-    }
-}
-
-/// `native.buffer_is_live(buffer)`
-fn is_live(lua: Stack<'_>) -> c_int {
-    lua.return_boolean(lua.check_buffer(1).is_live())
+    reserve(lua, 1, extra as usize).err().map(Fault::text)
 }
 
 /// `native.buffer_assign(buffer, other)`: makes the first hold what the second holds, by reference
 /// where that is possible; false if the first is released. The caller vouches for the types.
-fn assign(lua: Stack<'_>) -> c_int {
+fn assign(lua: Stack<'_>) -> Result<bool, Fault> {
     let piece = lua.check_buffer(2).share();
     let buffer = lua.check_buffer(1);
     if !buffer.is_live() {
-        drop(piece);
-        return lua.return_boolean(false);
+        return Ok(false);
     }
     let before = buffer.charged as usize;
     let done = buffer.assign(&piece, 0..piece.len(), Some(&piece));
     let now = buffer.charged as usize;
     drop(piece);
     recharge(lua, before, now);
-    if !done {
-        return Fault::NoMemory(now).raise(lua);
-    }
-    lua.return_boolean(true)
+    if done { Ok(true) } else { Err(Fault::NoMemory(now)) }
 }
 
 const _: () = assert!(STORE_BYTES == 32 && align_of::<NlBuffer>() <= 8);

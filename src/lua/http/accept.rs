@@ -1,12 +1,11 @@
 //! Servers, and the connections they accept.
 
-use std::ffi::c_int;
 use std::sync::Arc;
 
 #[cfg(feature = "tls")]
 use mlua::ffi;
 
-use super::super::native::{nanoseconds, push_failure};
+use super::super::native::nanoseconds;
 use super::super::sockets::{KIND_READ, KIND_WRITE, Socket, source};
 use super::{Http, Serving};
 use crate::error::Code;
@@ -14,7 +13,7 @@ use crate::http::{CONNECTION_BYTES, Connection, Due, Limits, Server};
 use crate::logging::Seldom;
 use crate::lua::host::{self, Host};
 use crate::net;
-use crate::vm::stack::Stack;
+use crate::vm::stack::{Nil, Stack};
 
 /// The log has a word on connections that were refused.
 static REFUSED: Seldom = Seldom::new();
@@ -22,7 +21,7 @@ static REFUSED: Seldom = Seldom::new();
 /// native.http_serve(tls, http2, head_bytes, headers, body_bytes, head_timeout, idle_timeout,
 /// body_rate): the number of a server; if HTTP/2 is to be spoken, or not, and what TLS offers says
 /// otherwise, nil and whether that is offered.
-pub(super) fn serve(lua: Stack<'_>) -> c_int {
+pub(super) fn serve(lua: Stack<'_>) -> Result<u64, (Nil, bool)> {
     let limits = Limits {
         head_bytes: lua.number(3) as usize,
         headers: lua.number(4) as usize,
@@ -40,45 +39,30 @@ pub(super) fn serve(lua: Stack<'_>) -> c_int {
         let is_said = lua.kind(2) != ffi::LUA_TNIL;
         let offers = config.offers(b"h2");
         if is_said && offers != http2 && (offers || config.has_protocols()) {
-            lua.push_nil();
-            lua.push_boolean(offers);
-            return 2;
+            return Err((Nil, offers));
         }
         http2 |= offers;
     }
-    let number = host::with(|host| {
+    Ok(host::with(|host| {
         let http = host.sockets.http.get_or_insert_default();
         let Http { servers, inbox, ready, .. } = &mut **http;
-        let made = servers.try_insert(|number| {
+        servers.insert(|number| {
             #[allow(unused_mut, reason = "without TLS nothing is added")]
             let mut server = Server::new(number, limits, http2, inbox, ready);
             #[cfg(feature = "tls")]
             {
                 server.tls = tls;
             }
-            Ok::<_, std::convert::Infallible>(Serving {
-                server: Arc::new(server),
-                connections: 0,
-                closing: None,
-            })
-        });
-        match made {
-            Ok(number) => number,
-            Err(never) => match never {},
-        }
-    });
-    lua.push_number(number as f64);
-    1
+            Serving { server: Arc::new(server), connections: 0, closing: None }
+        })
+    }))
 }
 
 /// native.http_accept(listener, server): takes the connections that wait: true if the turn has time
 /// for no more; `false, code` if one could not be taken; nothing if there are none left.
-pub(super) fn accept(lua: Stack<'_>) -> c_int {
+pub(super) fn accept(lua: Stack<'_>) -> Result<(), Code> {
     let (listener, number) = (lua.key(1), lua.key(2));
-    match host::with(|host| accept_all(host, listener, number)) {
-        Ok(()) => 0,
-        Err(code) => push_failure(lua, code),
-    }
+    host::with(|host| accept_all(host, listener, number))
 }
 
 fn accept_all(host: &mut Host, listener: u64, number: u64) -> Result<(), Code> {
@@ -106,7 +90,7 @@ fn accept_all(host: &mut Host, listener: u64, number: u64) -> Result<(), Code> {
         }
         serving.connections += 1;
         let (server, context) = (Arc::clone(&serving.server), &host.context);
-        let key = host.sockets.add(|key| {
+        let key = host.sockets.all.insert(|key| {
             let (read, write) = (source(key, KIND_READ), source(key, KIND_WRITE));
             let net = net::Connection::new(stream, context, read, write);
             let connection = Connection::new(&server, net, key, context, held.flatten());
@@ -119,34 +103,29 @@ fn accept_all(host: &mut Host, listener: u64, number: u64) -> Result<(), Code> {
 /// native.http_close(server, token): takes no more connections; those without a request end, the
 /// others once theirs are answered. Returns how many there are: the end of the last is told to
 /// `token`.
-pub(super) fn close(lua: Stack<'_>) -> c_int {
+pub(super) fn close(lua: Stack<'_>) -> usize {
     let (number, token) = (lua.key(1), lua.key(2));
-    let left = host::with(|host| host.close_http(number, token, |connection| connection.close()));
-    lua.push_number(left as f64);
-    1
+    host::with(|host| host.close_http(number, token, |connection| connection.close()))
 }
 
 /// native.http_end(server): ends the connections that there still are.
-pub(super) fn end(lua: Stack<'_>) -> c_int {
+pub(super) fn end(lua: Stack<'_>) {
     let number = lua.key(1);
     host::with(|host| host.close_http(number, 0, |_| Due::Over));
-    0
 }
 
 /// native.http_forget_server(server): one that takes no more connections is not used any more;
 /// false if it has some.
-pub(super) fn forget(lua: Stack<'_>) -> c_int {
+pub(super) fn forget(lua: Stack<'_>) -> bool {
     let number = lua.key(1);
-    let is_over = host::with(|host| {
+    host::with(|host| {
         let Some(http) = &mut host.sockets.http else { return true };
         let has_some = http.servers.get(number).is_some_and(|serving| serving.connections > 0);
         !has_some && {
             http.servers.remove(number);
             true
         }
-    });
-    lua.push_boolean(is_over);
-    1
+    })
 }
 
 impl Host {

@@ -13,7 +13,6 @@ use http_body::Body as _;
 use mlua::ffi;
 
 use super::super::frames::body;
-use super::super::native::push_failure;
 use super::plain::{add_table, answer_plain};
 use super::{Exchange, Http};
 use crate::error::Code;
@@ -22,7 +21,7 @@ use crate::lua::host;
 use crate::message::Held;
 use crate::net::Body;
 use crate::vm::blame::Wrong;
-use crate::vm::stack::Stack;
+use crate::vm::stack::{Nil, Results, Stack};
 
 /// More headers than anybody takes: maps end at 24,576, and take apart lists of as many values in
 /// time that grows with their square.
@@ -357,16 +356,15 @@ fn with<R>(key: u64, work: impl FnOnce(&mut Exchange, &Arc<Ready>) -> R) -> Opti
 /// native.http_answer(id, status, headers, body, handler): answers as that has returned, with which
 /// the request is over; true unless the body is nothing that can be sent. Raises if the headers are
 /// none.
-pub(super) fn answer(lua: Stack<'_>) -> c_int {
+pub(super) fn answer(lua: Stack<'_>) -> Option<bool> {
     let key = lua.key(1);
     let status = StatusCode::from_u16(lua.number(2) as u16).unwrap_or_default();
     if answer_plain(lua, key, Some(status), |_, head| add_table(lua, 3, head), 4) {
-        lua.push_boolean(true);
-        return 1;
+        return Some(true);
     }
     let mut headers = HeaderMap::new();
     add_headers(lua, Said::returned(5, RETURNED, false), &mut headers, 3);
-    let Some(bytes) = bytes_at(lua, 4) else { return 0 };
+    let bytes = bytes_at(lua, 4)?;
     let held = hold(bytes.len());
     let gone = host::with(|host| {
         let mut exchange = host.sockets.http.as_mut()?.exchanges.remove(key)?;
@@ -383,34 +381,32 @@ pub(super) fn answer(lua: Stack<'_>) -> c_int {
         Some(exchange)
     });
     drop(gone);
-    lua.push_boolean(true);
-    1
+    Some(true)
 }
 
 /// native.http_status(id, status): of an answer that has not begun; false otherwise.
-pub(super) fn status(lua: Stack<'_>) -> c_int {
+pub(super) fn status(lua: Stack<'_>) -> bool {
     let status = StatusCode::from_u16(lua.number(2) as u16).unwrap_or_default();
     let is_set = with(lua.key(1), |exchange, _| {
         exchange.status = status;
         !exchange.has_begun
     });
-    lua.push_boolean(is_set == Some(true));
-    1
+    is_set == Some(true)
 }
 
 /// native.http_header(id, name, value): of an answer that has not begun, in place of others of that
 /// name; false otherwise. Raises if it is none.
-pub(super) fn header(lua: Stack<'_>) -> c_int {
+pub(super) fn header(lua: Stack<'_>) -> bool {
     set_header(lua, "header", false)
 }
 
 /// native.http_trailer(id, name, value): of an answer that has not ended, behind its body; false
 /// otherwise. Raises if it is none.
-pub(super) fn trailer(lua: Stack<'_>) -> c_int {
+pub(super) fn trailer(lua: Stack<'_>) -> bool {
     set_header(lua, "trailer", true)
 }
 
-fn set_header(lua: Stack<'_>, function: &str, are_trailers: bool) -> c_int {
+fn set_header(lua: Stack<'_>, function: &str, are_trailers: bool) -> bool {
     let mut headers = HeaderMap::new();
     let (name, value) = (Wrong::Argument(2), Wrong::Argument(3));
     add_header(lua, Said { function, name, value, are_trailers }, &mut headers, 2, 3);
@@ -422,73 +418,62 @@ fn set_header(lua: Stack<'_>, function: &str, are_trailers: bool) -> c_int {
         }
         is_room && (are_trailers || !exchange.has_begun)
     });
-    lua.push_boolean(is_set == Some(true));
-    1
+    is_set == Some(true)
 }
 
 /// native.http_default_type(id): of an answer that has not begun: JSON, unless another was said;
 /// false otherwise.
-pub(super) fn default_type(lua: Stack<'_>) -> c_int {
+pub(super) fn default_type(lua: Stack<'_>) -> bool {
     let is_set = with(lua.key(1), |exchange, _| {
         let json = HeaderValue::from_static("application/json");
         exchange.headers.entry(CONTENT_TYPE).or_insert(json);
         !exchange.has_begun
     });
-    lua.push_boolean(is_set == Some(true));
-    1
+    is_set == Some(true)
 }
 
 /// native.http_add_headers(id, headers, handler): adds all of a table, which that has returned.
-pub(super) fn add_all(lua: Stack<'_>) -> c_int {
+pub(super) fn add_all(lua: Stack<'_>) {
     let mut headers = HeaderMap::new();
     add_headers(lua, Said::returned(3, RETURNED, false), &mut headers, 2);
     with(lua.key(1), |exchange, _| exchange.headers.extend(headers));
-    0
 }
 
 /// native.http_write(id, data, token): writes a piece of the body: true if there is room for more;
 /// nothing if not, and `token` is told once there is; `false, code` if nobody takes it; `nil, why`
 /// if it is nothing that can be written: 0, or a text.
-pub(super) fn write(lua: Stack<'_>) -> c_int {
-    let Some(bytes) = bytes_at(lua, 2) else {
-        lua.push_nil();
-        lua.push_number(0.0);
-        return 2;
-    };
+pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
+    let bytes = bytes_at(lua, 2).ok_or_else(|| (Nil, 0.0).give(lua))?;
     let token = lua.key(3);
-    let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
+    let held = hold(bytes.len()).ok_or_else(|| Code::NO_MEMORY.give(lua))?;
     let written = with(lua.key(1), |exchange, ready| {
         exchange.channel(ready).write_and_wait(bytes, held, token)
     });
-    push_written(lua, written)
+    Ok(written.unwrap_or(Written::Gone))
 }
 
-/// Pushes what a write of a piece has come to, for `native.http_write`.
-pub(super) fn push_written(lua: Stack<'_>, written: Option<Written>) -> c_int {
-    match written {
-        Some(Written::Done) => lua.push_boolean(true),
-        Some(Written::Full) => return 0,
-        Some(Written::TooLong) => {
-            lua.push_nil();
-            lua.push_text(TOO_MUCH.as_bytes());
-            return 2;
+/// What a write of a piece has come to, for `native.http_write`.
+impl Results for Written {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        match self {
+            Written::Done => true.give(lua),
+            Written::Full => 0,
+            Written::TooLong => (Nil, TOO_MUCH).give(lua),
+            Written::Gone => Code::SOCKET_CLOSED.give(lua),
         }
-        Some(Written::Gone) | None => return push_failure(lua, Code::SOCKET_CLOSED),
     }
-    1
 }
 
 /// native.http_finish(id, data, has_failed): the answer is whole, with these bytes at its end, or
 /// never will be; the request is over. True unless the data is nothing that can be sent; `nil, why`
 /// if there is more or less than was said.
-pub(super) fn finish(lua: Stack<'_>) -> c_int {
+pub(super) fn finish(lua: Stack<'_>) -> Option<Result<bool, (Nil, &'static str)>> {
     let (key, has_failed) = (lua.key(1), lua.boolean(3));
     let add = |exchange: &Exchange, head: &mut Head<'_>| head.add_all(&exchange.headers);
     if !has_failed && answer_plain(lua, key, None, add, 2) {
-        lua.push_boolean(true);
-        return 1;
+        return Some(Ok(true));
     }
-    let Some(bytes) = bytes_at(lua, 2) else { return 0 };
+    let bytes = bytes_at(lua, 2)?;
     let held = hold(bytes.len());
     let has_failed = has_failed || held.is_none();
     let held = held.flatten();
@@ -511,11 +496,6 @@ pub(super) fn finish(lua: Stack<'_>) -> c_int {
         }
         Some((result, exchange))
     });
-    if let Some((Err(why), _)) = result {
-        lua.push_nil();
-        lua.push_text(why.as_bytes());
-        return 2;
-    }
-    lua.push_boolean(true);
-    1
+    let done = result.map_or(Ok(()), |(done, _)| done);
+    Some(done.map(|()| true).map_err(|why| (Nil, why)))
 }

@@ -9,22 +9,20 @@ use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use ::http::response::Parts;
 use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use base64::prelude::{BASE64_STANDARD, Engine};
-use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use mlua::ffi;
 
 use super::super::frames::body;
-use super::super::native::push_failure;
 use super::super::sockets::Socket;
 use super::Http;
-use super::answer::{Said, add_headers, announce, bytes_at, hold, push_written, trailers_of};
-use super::request::{Came, push_came, push_headers, text_of_version};
+use super::answer::{Said, add_headers, announce, bytes_at, hold, trailers_of};
+use super::request::{Came, push_headers, text_of_version};
 use crate::error::Code;
-use crate::http::{CONNECTION_BYTES, Channel, Client, Out, Response1, head_bytes};
+use crate::http::{CONNECTION_BYTES, Channel, Client, Out, Response1, Written, head_bytes};
 use crate::lua::host::{self, Host};
 use crate::message::Held;
-use crate::vm::stack::{Stack, function};
+use crate::vm::stack::{Nil, Results, Stack, function};
 
 /// The registry field of the metatable of what stands for a request; its content is its number.
 const CALLS: [&CStr; 1] = [c"node-lua.http-call"];
@@ -56,14 +54,14 @@ const BODY_BYTES: usize = 128 * 1024;
 /// native.http_client(key, is_http2): has HTTP spoken on a stream of the script's, whose key is
 /// that of the client from then on; `false, code, text` if it has ended; nothing if memory runs
 /// out.
-pub(super) fn client(lua: Stack<'_>) -> c_int {
+pub(super) fn client(lua: Stack<'_>) -> Option<Result<bool, Failed>> {
     let (key, is_http2) = (lua.key(1), lua.boolean(2));
     let Some(held) = hold(CONNECTION_BYTES) else {
         let gone = host::with(|host| host.sockets.all.remove(key));
         drop(gone);
-        return 0;
+        return None;
     };
-    let is_there = host::with(|host| {
+    Some(host::with(|host| {
         let ready = Arc::clone(&host.sockets.http.get_or_insert_default().ready);
         let context = Arc::clone(&host.context);
         let is_there = host.sockets.all.try_change(key, |socket| match socket {
@@ -75,21 +73,17 @@ pub(super) fn client(lua: Stack<'_>) -> c_int {
         });
         host.poll_http_now(key);
         let failure = host.sockets.http.as_mut().and_then(|http| http.failure.take());
-        let is_there = is_there && matches!(host.sockets.all.get(key), Some(Socket::HttpClient(_)));
-        if is_there { Ok(()) } else { Err(failure) }
-    });
-    let (code, text) = match is_there {
-        Ok(()) => {
-            lua.push_boolean(true);
-            return 1;
+        if is_there && matches!(host.sockets.all.get(key), Some(Socket::HttpClient(_))) {
+            return Ok(true);
         }
-        Err(Some(failure)) => failure,
-        Err(None) => (Code::CONNECTION_ABORTED, "the connection has ended at once".to_owned()),
-    };
-    push_failure(lua, code);
-    lua.push_text(text.as_bytes());
-    3
+        let ended = || (Code::CONNECTION_ABORTED, "the connection has ended at once".to_owned());
+        let (code, text) = failure.unwrap_or_else(ended);
+        Err((false, code.0, text))
+    }))
 }
+
+/// `false, code, text`.
+type Failed = (bool, u16, String);
 
 impl Http {
     /// TLS has ended a client's connection: its requests fail so.
@@ -103,39 +97,32 @@ impl Http {
 
 /// native.http_is_free(key): whether a request may be sent on a connection, and how many there are;
 /// nothing if it is gone.
-pub(super) fn is_free(lua: Stack<'_>) -> c_int {
+pub(super) fn is_free(lua: Stack<'_>) -> Option<(bool, usize)> {
     let key = lua.key(1);
-    let found = host::with(|host| {
+    host::with(|host| {
         host.poll_http_now(key);
         let Some(Socket::HttpClient(client)) = host.sockets.all.get(key) else { return None };
         Some((client.is_free(), client.users))
-    });
-    let Some((is_free, users)) = found else { return 0 };
-    lua.push_boolean(is_free);
-    lua.push_number(users as f64);
-    2
+    })
 }
 
 /// native.http_is_body(value): whether that is bytes that can be sent.
-pub(super) fn is_body(lua: Stack<'_>) -> c_int {
-    let is_one = body(lua, 1).is_some();
-    lua.push_boolean(is_one);
-    1
+pub(super) fn is_body(lua: Stack<'_>) -> bool {
+    body(lua, 1).is_some()
 }
 
 /// native.http_check_headers(function, option, headers): raises if these are none.
-pub(super) fn check_headers(lua: Stack<'_>) -> c_int {
+pub(super) fn check_headers(lua: Stack<'_>) {
     let [function, option] =
         [1, 2].map(|at| String::from_utf8_lossy(lua.text(at).unwrap_or_default()));
     add_headers(lua, Said::by(&function, &option), &mut HeaderMap::new(), 3);
-    0
 }
 
 /// native.http_send(key, method, target, headers, body, is_streamed, trailers, name): sends a
 /// request for the function of that name; what stands for it, and its number. `false, code, text`
 /// if it cannot be sent. Raises if headers are none; nothing if the body is nothing that can be
 /// sent.
-pub(super) fn send(lua: Stack<'_>) -> c_int {
+pub(super) fn send(lua: Stack<'_>) -> Option<Result<c_int, Code>> {
     let key = lua.key(1);
     let (mut headers, mut behind) = (HeaderMap::new(), HeaderMap::new());
     let raised = Raised(key);
@@ -145,15 +132,15 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
     std::mem::forget(raised);
     announce(&mut headers, &behind);
     let is_streamed = lua.boolean(6);
-    let Some(bytes) = bytes_at(lua, 5) else { return 0 };
-    let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
+    let bytes = bytes_at(lua, 5)?;
+    let Some(held) = hold(bytes.len()) else { return Some(Err(Code::NO_MEMORY)) };
     // Hyper makes bytes of them, which wait until the server takes them.
     let heads = CALL_BYTES + BODY_BYTES + head_bytes(&headers);
-    let Some(call_held) = hold(heads) else { return push_failure(lua, Code::NO_MEMORY) };
+    let Some(call_held) = hold(heads) else { return Some(Err(Code::NO_MEMORY)) };
     let method = Method::from_bytes(lua.text(2).unwrap_or_default());
     let uri = Uri::try_from(lua.text(3).unwrap_or_default());
-    let (Ok(method), Ok(uri)) = (method, uri) else { return push_failure(lua, Code::INVALID) };
-    open(lua);
+    let (Ok(method), Ok(uri)) = (method, uri) else { return Some(Err(Code::INVALID)) };
+    lua.make_metatable(CALLS[0], function(collect), || {});
     let sent = host::with(|host| {
         let http = host.sockets.http.as_mut()?;
         let Some(Socket::HttpClient(client)) = host.sockets.all.get_mut(key) else { return None };
@@ -187,12 +174,12 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
             failure: None,
             held: call_held,
         };
-        Some(Http::add(&mut http.calls, call))
+        Some(http.calls.insert(|_| call))
     });
-    let Some(number) = sent else { return push_failure(lua, Code::SOCKET_CLOSED) };
-    lua.push_key(number, CALLS[0]);
-    lua.push_number(number as f64);
-    2
+    Some(sent.ok_or(Code::SOCKET_CLOSED).map(|number| {
+        lua.push_key(number, CALLS[0]);
+        1 + number.give(lua)
+    }))
 }
 
 /// Ends a connection that is one request's, which is not sent, as the error for that unwinds.
@@ -209,33 +196,17 @@ impl Drop for Raised {
     }
 }
 
-/// Makes the metatable of what stands for requests, once.
-fn open(lua: Stack<'_>) {
-    lua.field(ffi::LUA_REGISTRYINDEX, CALLS[0]);
-    if lua.kind(-1) == ffi::LUA_TNIL {
-        lua.push_table(0, 2);
-        lua.push_function(function(collect));
-        lua.set_field(-2, c"__gc");
-        lua.push_boolean(false);
-        lua.set_field(-2, c"__metatable");
-        lua.set_field(ffi::LUA_REGISTRYINDEX, CALLS[0]);
-    }
-    lua.pop();
-}
-
 /// The finaliser of what stands for a request.
-fn collect(lua: Stack<'_>) -> c_int {
+fn collect(lua: Stack<'_>) {
     if let Some((_, number)) = lua.key_of(1, &CALLS).filter(|_| host::is_entered()) {
         host::with(|host| host.forget_call(number, true));
     }
-    0
 }
 
 /// native.http_forget(call): nobody wants it any more.
-pub(super) fn forget(lua: Stack<'_>) -> c_int {
+pub(super) fn forget(lua: Stack<'_>) {
     let number = lua.key(1);
     host::with(|host| host.forget_call(number, false));
-    0
 }
 
 impl Host {
@@ -283,17 +254,9 @@ pub(super) fn response(lua: Stack<'_>) -> c_int {
     let (number, token) = (lua.key(1), lua.key(2));
     match host::with(|host| poll_response(host, number, token)) {
         Answered::NotYet => 0,
-        Answered::Yes(status, version) => {
-            lua.push_number(f64::from(status.as_u16()));
-            lua.push_text(text_of_version(version).as_bytes());
-            2
-        }
-        Answered::NoMemory => push_failure(lua, Code::NO_MEMORY),
-        Answered::No(code, text) => {
-            push_failure(lua, code);
-            lua.push_text(text.as_bytes());
-            3
-        }
+        Answered::Yes(status, version) => (status.as_u16(), text_of_version(version)).give(lua),
+        Answered::NoMemory => Code::NO_MEMORY.give(lua),
+        Answered::No(code, text) => (false, code.0, text).give(lua),
     }
 }
 
@@ -358,20 +321,19 @@ fn text_of(error: &hyper::Error) -> String {
 }
 
 /// native.http_response_headers(call, are_trailers): as native.http_headers.
-pub(super) fn headers(lua: Stack<'_>) -> c_int {
+pub(super) fn headers(lua: Stack<'_>) -> Option<c_int> {
     let are_trailers = lua.boolean(2);
     let found = with(lua.key(1), |call| match are_trailers {
         true => call.trailers.clone(),
         false => call.answer.as_ref().map(|(parts, _)| parts.headers.clone()),
     });
-    found.flatten().map_or(0, |headers| push_headers(lua, &headers))
+    found.flatten().map(|headers| push_headers(lua, &headers))
 }
 
 /// native.http_response_read(call, token): as native.http_read.
-pub(super) fn read(lua: Stack<'_>) -> c_int {
+pub(super) fn read(lua: Stack<'_>) -> Came {
     let (number, token) = (lua.key(1), lua.key(2));
-    let came = host::with(|host| read_body(host, number, token));
-    push_came(lua, came)
+    host::with(|host| read_body(host, number, token))
 }
 
 fn read_body(host: &mut Host, number: u64, token: u64) -> Came {
@@ -401,23 +363,20 @@ fn read_body(host: &mut Host, number: u64, token: u64) -> Came {
 }
 
 /// native.http_request_write(call, data, token): as native.http_write.
-pub(super) fn write(lua: Stack<'_>) -> c_int {
-    let Some(bytes) = bytes_at(lua, 2).filter(|_| lua.kind(2) != ffi::LUA_TNIL) else {
-        lua.push_nil();
-        lua.push_number(0.0);
-        return 2;
-    };
-    let Some(held) = hold(bytes.len()) else { return push_failure(lua, Code::NO_MEMORY) };
+pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
+    let bytes = bytes_at(lua, 2).filter(|_| lua.kind(2) != ffi::LUA_TNIL);
+    let bytes = bytes.ok_or_else(|| (Nil, 0.0).give(lua))?;
+    let held = hold(bytes.len()).ok_or_else(|| Code::NO_MEMORY.give(lua))?;
     let token = lua.key(3);
     let written =
         with(lua.key(1), |call| Some(call.channel.as_ref()?.write_and_wait(bytes, held, token)));
-    push_written(lua, written.flatten())
+    Ok(written.flatten().unwrap_or(Written::Gone))
 }
 
 /// native.http_request_end(call, has_failed, trailers, by, what): the body is whole, or never will
 /// be; false if less was written than was said. Raises if the trailers, which the function `by` has
 /// returned as `what` tells, are none.
-pub(super) fn end(lua: Stack<'_>) -> c_int {
+pub(super) fn end(lua: Stack<'_>) -> bool {
     let has_failed = lua.boolean(2);
     let mut behind = HeaderMap::new();
     let what = String::from_utf8_lossy(lua.text(5).unwrap_or_default());
@@ -431,30 +390,23 @@ pub(super) fn end(lua: Stack<'_>) -> c_int {
         call.behind.extend(behind);
         channel.end(trailers_of(&mut call.behind))
     });
-    lua.push_boolean(is_whole != Some(false));
-    1
+    is_whole != Some(false)
 }
 
 /// native.http_drop(key): closes a connection.
-pub(super) fn close(lua: Stack<'_>) -> c_int {
+pub(super) fn close(lua: Stack<'_>) {
     let key = lua.key(1);
     host::with(|host| host.sockets.end_http(key, &host.context));
-    0
 }
 
 /// native.http_env(name): a variable of the environment, if the context may see it.
-pub(super) fn environment(lua: Stack<'_>) -> c_int {
-    let name = lua.text(1).and_then(|name| std::str::from_utf8(name).ok());
+pub(super) fn environment(lua: Stack<'_>) -> Option<String> {
+    let name = std::str::from_utf8(lua.text(1)?).ok()?;
     let may_see = host::with(|host| !host.deny.withholds_environment());
-    let Some(value) = name.filter(|_| may_see).and_then(|name| std::env::var(name).ok()) else {
-        return 0;
-    };
-    lua.push_text(Bytes::from(value).as_ref());
-    1
+    if may_see { std::env::var(name).ok() } else { None }
 }
 
 /// native.http_base64(bytes): in letters.
-pub(super) fn base64(lua: Stack<'_>) -> c_int {
-    lua.push_text(BASE64_STANDARD.encode(lua.text(1).unwrap_or_default()).as_bytes());
-    1
+pub(super) fn base64(lua: Stack<'_>) -> String {
+    BASE64_STANDARD.encode(lua.text(1).unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! Files as answers.
 
-use std::ffi::{OsStr, c_int};
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,6 @@ use ::http::header::{CONTENT_TYPE, ETAG};
 use ::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 
-use super::super::native::push_failure;
 use crate::error::Code;
 use crate::http::{Out, choose};
 use crate::lua::host;
@@ -66,7 +65,7 @@ fn open(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
 
 /// native.http_sendfile(id, path): answers with a file, or a part of it: true; `false, code` if
 /// that is none, and what is answered unless the script says more; nothing if an answer has begun.
-pub(super) fn send(lua: Stack<'_>) -> c_int {
+pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
     let (key, path) = (lua.key(1), Path::new(OsStr::from_bytes(lua.text(2).unwrap_or_default())));
     let may_read = host::with(|host| !host.deny.withholds_files());
     let opened = match may_read {
@@ -74,7 +73,7 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
         false => Err(Code::NOT_PERMITTED),
     };
     let allowance = host::with(|host| host.context.allowance().cloned());
-    let result = super::request::with(key, |exchange| {
+    let sent = super::request::with(key, |exchange| {
         if exchange.has_begun {
             return None;
         }
@@ -112,13 +111,7 @@ pub(super) fn send(lua: Stack<'_>) -> c_int {
             None => Out::whole(Bytes::new(), None),
         };
         exchange.begin(out);
-        Some(Ok(()))
+        Some(Ok(true))
     });
-    match result {
-        Some(Some(Ok(()))) => lua.push_boolean(true),
-        Some(Some(Err(code))) => return push_failure(lua, code),
-        Some(None) => return 0,
-        None => return push_failure(lua, Code::SOCKET_CLOSED),
-    }
-    1
+    sent.unwrap_or(Some(Err(Code::SOCKET_CLOSED)))
 }

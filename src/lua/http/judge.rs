@@ -1,7 +1,5 @@
 //! What is refused on behalf of scripts, and clients that take too long.
 
-use std::ffi::c_int;
-
 use ::http::StatusCode;
 
 use super::super::sockets::Socket;
@@ -70,10 +68,8 @@ impl Http {
 
 /// native.http_sweep(): ends what has taken too long; in how many seconds something may have the
 /// next time; nothing if there is nothing.
-pub(super) fn sweep(lua: Stack<'_>) -> c_int {
-    let Some(next) = host::with(sweep_all) else { return 0 };
-    lua.push_number(next as f64 / 1e9);
-    1
+pub(super) fn sweep(_: Stack<'_>) -> Option<f64> {
+    host::with(sweep_all).map(|next| next as f64 / 1e9)
 }
 
 fn sweep_all(host: &mut Host) -> Option<u64> {

@@ -11,7 +11,6 @@ mod request;
 mod upgrade;
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -145,13 +144,6 @@ impl Exchange {
 }
 
 impl Http {
-    fn add<T>(map: &mut SlotMap<T>, value: T) -> u64 {
-        match map.try_insert(|_| Ok::<_, Infallible>(value)) {
-            Ok(key) => key,
-            Err(never) => match never {},
-        }
-    }
-
     /// What a body, or an answer, is looked at with: whoever waits under the token is told when
     /// there is more, if it is the last look; nobody otherwise.
     fn waker(&self, token: u64, is_last: bool) -> Waker {
@@ -201,7 +193,7 @@ impl Http {
             waits: None,
             _held: held,
         };
-        Some(Taken { number: Http::add(&mut self.exchanges, exchange), server, answer })
+        Some(Taken { number: self.exchanges.insert(|_| exchange), server, answer })
     }
 
     /// Whether there is something to be done in this turn.

@@ -9,7 +9,6 @@ use ::http::{HeaderMap, StatusCode, Version};
 use bytes::Bytes;
 use http_body::Body as _;
 
-use super::super::native::push_failure;
 use super::super::sockets::Socket;
 use super::Exchange;
 use crate::buf::{FRAME_INLINE_MAX, Piece};
@@ -18,7 +17,7 @@ use crate::http::{Item, NOT_BEHIND, Ready};
 use crate::lua::buffer::values::{charge_frames, collect, push_frames};
 use crate::lua::host::{self, Host};
 use crate::rt;
-use crate::vm::stack::Stack;
+use crate::vm::stack::{Results, Stack};
 
 /// What can be asked for, as lua/http/request.lua numbers it.
 const METHOD: u8 = 1;
@@ -34,13 +33,10 @@ pub(super) fn with<R>(key: u64, body: impl FnOnce(&mut Exchange) -> R) -> Option
 }
 
 /// native.http_get(id, what): a text; nothing if there is none.
-pub(super) fn get(lua: Stack<'_>) -> c_int {
+pub(super) fn get(lua: Stack<'_>) -> Option<Vec<u8>> {
     let (key, what) = (lua.key(1), lua.number(2) as u8);
     // Copied, since the VM may run finalisers while it takes a text.
-    let text = host::with(|host| text_of(host, key, what));
-    let Some(text) = text else { return 0 };
-    lua.push_text(&text);
-    1
+    host::with(|host| text_of(host, key, what))
 }
 
 /// A version, as scripts see it.
@@ -77,26 +73,25 @@ fn text_of(host: &mut Host, key: u64, what: u8) -> Option<Vec<u8>> {
 
 /// native.http_tls(id): a table about TLS; nothing without.
 #[cfg(feature = "tls")]
-pub(super) fn tls(lua: Stack<'_>) -> c_int {
+pub(super) fn tls(lua: Stack<'_>) -> Option<c_int> {
     let key = lua.key(1);
     let state = host::with(|host| {
         let connection = host.sockets.http.as_ref()?.exchanges.get(key)?.connection;
         let Some(Socket::Http(connection)) = host.sockets.all.get(connection) else { return None };
         connection.with_net(|net| net.tls())
     });
-    state.map_or(0, |state| super::super::tls::push_state(lua, &state))
+    state.map(|state| super::super::tls::push_state(lua, &state))
 }
 
 /// native.http_headers(id, are_trailers): a table of all names with their values, joined; and one
 /// of those that have several, with lists of them, if there are some.
-pub(super) fn headers(lua: Stack<'_>) -> c_int {
+pub(super) fn headers(lua: Stack<'_>) -> Option<c_int> {
     let are_trailers = lua.boolean(2);
     let found = with(lua.key(1), |exchange| match are_trailers {
         true => exchange.trailers.clone(),
         false => Some(exchange.parts().headers.clone()),
     });
-    let Some(headers) = found.flatten() else { return 0 };
-    push_headers(lua, &headers)
+    found.flatten().map(|headers| push_headers(lua, &headers))
 }
 
 /// Pushes a table of all names with their values, joined; and one of those that have several, with
@@ -197,36 +192,36 @@ impl Exchange {
 
 /// native.http_read(id, token): a buffer with the next piece of the body; `false, code` if none
 /// comes any more, with code 1 at its end; nothing if there is none yet: then `token` is told.
-pub(super) fn read(lua: Stack<'_>) -> c_int {
+pub(super) fn read(lua: Stack<'_>) -> Came {
     let (key, token) = (lua.key(1), lua.key(2));
-    let came = host::with(|host| read_body(host, key, token));
-    push_came(lua, came)
+    host::with(|host| read_body(host, key, token))
 }
 
 /// native.http_give_up(id): nobody waits for more of the body any more.
-pub(super) fn give_up(lua: Stack<'_>) -> c_int {
+pub(super) fn give_up(lua: Stack<'_>) {
     let key = lua.key(1);
     host::with(|host| {
         let exchange = host.sockets.http.as_mut()?.exchanges.get_mut(key)?;
         (exchange.waits, exchange.waiter) = (None, 0);
         Some(())
     });
-    0
 }
 
-/// Pushes what a read has come to.
-pub(super) fn push_came(lua: Stack<'_>, came: Came) -> c_int {
-    match came {
-        Came::Data(bytes) => {
-            // What hyper has read into may be many times as large.
-            let is_limited = host::with(|host| host.context.allowance().is_some());
-            let piece = if is_limited { Piece::copy(&bytes) } else { Piece::from(bytes) };
-            push_piece(lua, &piece);
-            1
+/// What a read has come to.
+impl Results for Came {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        match self {
+            Came::Data(bytes) => {
+                // What hyper has read into may be many times as large.
+                let is_limited = host::with(|host| host.context.allowance().is_some());
+                let piece = if is_limited { Piece::copy(&bytes) } else { Piece::from(bytes) };
+                push_piece(lua, &piece);
+                1
+            }
+            Came::End => Code::END_OF_FILE.give(lua),
+            Came::Failed(code) => code.give(lua),
+            Came::Nothing => 0,
         }
-        Came::End => push_failure(lua, Code::END_OF_FILE),
-        Came::Failed(code) => push_failure(lua, code),
-        Came::Nothing => 0,
     }
 }
 

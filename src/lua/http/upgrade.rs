@@ -1,11 +1,8 @@
 //! Connections that go on in another protocol.
 
-use std::ffi::c_int;
-
 use ::http::Version;
 use http_body::Body as _;
 
-use super::super::native::push_failure;
 use super::super::sockets::Socket;
 use crate::error::Code;
 use crate::lua::host::{self, Host};
@@ -14,16 +11,9 @@ use crate::vm::stack::Stack;
 /// native.http_upgrade(id, head): answers 101 with these lines of a head, each with its end; the
 /// key of the connection, which is a stream of its own from then on, and its server's number;
 /// `false, code`.
-pub(super) fn upgrade(lua: Stack<'_>) -> c_int {
+pub(super) fn upgrade(lua: Stack<'_>) -> Result<(u64, u64), Code> {
     let (id, head) = (lua.key(1), lua.text(2).unwrap_or_default());
-    match host::with(|host| take(host, id, head)) {
-        Ok((key, server)) => {
-            lua.push_number(key as f64);
-            lua.push_number(server as f64);
-            2
-        }
-        Err(code) => push_failure(lua, code),
-    }
+    host::with(|host| take(host, id, head))
 }
 
 fn take(host: &mut Host, id: u64, head: &[u8]) -> Result<(u64, u64), Code> {

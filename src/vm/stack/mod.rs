@@ -19,8 +19,11 @@ macro_rules! vm {
 
 mod objects;
 mod records;
+mod results;
 pub(crate) mod slots;
 mod values;
 
 pub(crate) use records::Record;
+pub(crate) use results::singles;
+pub use results::{Nil, Results, Single};
 pub use values::{Stack, function};

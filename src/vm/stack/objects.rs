@@ -75,6 +75,22 @@ impl<'a> Stack<'a> {
         vm!(self, lua_topointer, index)
     }
 
+    /// Makes the metatable of userdata that hold keys, in this field of the registry, if it is not
+    /// there: with a finaliser, hidden from scripts. `fill` adds to it, on top.
+    pub(crate) fn make_metatable(self, name: &CStr, collect: lua_CFunction, fill: impl FnOnce()) {
+        self.field(ffi::LUA_REGISTRYINDEX, name);
+        if self.kind(-1) == ffi::LUA_TNIL {
+            self.push_table(0, 4);
+            self.push_function(collect);
+            self.set_field(-2, c"__gc");
+            self.push_boolean(false);
+            self.set_field(-2, c"__metatable");
+            fill();
+            self.set_field(ffi::LUA_REGISTRYINDEX, name);
+        }
+        self.pop();
+    }
+
     /// Pushes a userdata that holds `key`, with the metatable in this field of the registry.
     pub(crate) fn push_key(self, key: u64, metatable: &CStr) {
         let block = vm!(self, lua_newuserdata, size_of::<u64>());
@@ -202,13 +218,15 @@ impl<'a> Stack<'a> {
     }
 
     /// Raises, as LuaJIT does, that an argument is wrong.
-    pub(crate) fn wrong_argument(self, index: c_int, why: &CStr) -> c_int {
-        vm!(self, luaL_argerror, index, why.as_ptr())
+    pub(crate) fn wrong_argument(self, index: c_int, why: &CStr) -> ! {
+        vm!(self, luaL_argerror, index, why.as_ptr());
+        unreachable!("it has raised")
     }
 
     /// Raises a text, in which nothing is to be replaced, with the place that has called.
-    pub(crate) fn place_and_raise(self, text: &CStr) -> c_int {
-        vm!(self, luaL_error, text.as_ptr())
+    pub(crate) fn place_and_raise(self, text: &CStr) -> ! {
+        vm!(self, luaL_error, text.as_ptr());
+        unreachable!("it has raised")
     }
 
     /// Makes room for as many values as a C function has; raises if there is none.
@@ -217,7 +235,7 @@ impl<'a> Stack<'a> {
     }
 
     /// Raises what is on top.
-    pub(crate) fn raise_top(self) -> c_int {
+    pub(crate) fn raise_top(self) -> ! {
         vm!(self, lua_error)
     }
 
@@ -302,5 +320,12 @@ impl<'a> Stack<'a> {
     /// returns the status.
     pub fn load_plain(self, text: &[u8], name: &CStr) -> c_int {
         vm!(self, luaL_loadbuffer, text.as_ptr().cast(), text.len(), name.as_ptr())
+    }
+
+    /// Pushes the chunk likewise; raises if there is none.
+    pub(crate) fn load_or_raise(self, text: &[u8], name: &CStr) {
+        if self.load_plain(text, name) != ffi::LUA_OK {
+            self.raise_top();
+        }
     }
 }

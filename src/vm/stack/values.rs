@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
+use super::Results;
 use crate::failpoint;
 use crate::vm::layout::{NIL, Slot, double};
 
@@ -22,19 +23,20 @@ pub struct Stack<'a> {
 }
 
 /// The C function that calls `body`, a function without captured variables, with the stack that it
-/// is called with.
-pub const fn function<F: Fn(Stack<'_>) -> c_int + Copy>(_body: F) -> lua_CFunction {
+/// is called with, and pushes what that returns.
+pub const fn function<R: Results, F: Fn(Stack<'_>) -> R + Copy>(_body: F) -> lua_CFunction {
     const { assert!(size_of::<F>() == 0, "no variables are captured") };
-    unsafe extern "C-unwind" fn call<F: Fn(Stack<'_>) -> c_int + Copy>(
+    unsafe extern "C-unwind" fn call<R: Results, F: Fn(Stack<'_>) -> R + Copy>(
         raw: *mut lua_State,
     ) -> c_int {
         // SAFETY: a type without size, of which `function` was given a value: it may be copied from
         // nowhere.
         let body = unsafe { NonNull::<F>::dangling().read() };
         // SAFETY: what Lua passes to the function that it calls, for as long as that runs.
-        body(unsafe { Stack::new(raw) })
+        let lua = unsafe { Stack::new(raw) };
+        body(lua).give(lua)
     }
-    call::<F>
+    call::<R, F>
 }
 
 impl<'a> Stack<'a> {
