@@ -6,7 +6,7 @@ use super::node::Node;
 use super::state::{EVERYBODY, MESSAGE_BYTES, State, Who};
 use super::wire::{self, Frame, Target};
 use crate::error::Code;
-use crate::message::{Ending, Event, Failure, Held, Id, Value};
+use crate::message::{Allowance, Ending, Event, Failure, Held, Id, Value};
 use crate::sched::{Cluster, Context};
 
 /// Working memory for values on their way out, kept from one to the next.
@@ -37,8 +37,7 @@ fn with_encoded<R>(value: &Value, body: impl FnOnce(&[u8]) -> R) -> Result<R, Fa
 
 /// Counts this many bytes against the limit of who sends them, if it has one.
 fn hold(from: &Context, bytes: usize) -> Result<Option<Held>, Failure> {
-    let Some(allowance) = from.allowance() else { return Ok(None) };
-    allowance.hold(bytes).map(Some).ok_or_else(|| Code::MAILBOX_FULL.into())
+    Allowance::hold_of(from.allowance(), bytes).ok_or_else(|| Code::MAILBOX_FULL.into())
 }
 
 impl State {

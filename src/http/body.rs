@@ -294,10 +294,9 @@ impl Body for Out {
             Source::File { left: 0, .. } => Poll::Ready(None),
             Source::File { file, at, left, allowance } => {
                 let size = FILE_BYTES.min(usize::try_from(*left).unwrap_or(FILE_BYTES));
-                let held = allowance.as_ref().map(|allowance| allowance.hold(size));
-                if let Some(None) = held {
+                let Some(held) = Allowance::hold_of(allowance.as_ref(), size) else {
                     return Poll::Ready(Some(Err(io::ErrorKind::OutOfMemory.into())));
-                }
+                };
                 let mut block = vec![0; size];
                 let result = match file.read_at(&mut block, *at) {
                     // It has become shorter.
@@ -305,7 +304,7 @@ impl Body for Out {
                     Ok(count) => {
                         block.truncate(count);
                         (*at, *left) = (*at + count as u64, *left - count as u64);
-                        Ok(Frame::data(counted(Bytes::from(block), held.flatten())))
+                        Ok(Frame::data(counted(Bytes::from(block), held)))
                     }
                     Err(error) => Err(error),
                 };

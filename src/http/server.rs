@@ -19,7 +19,7 @@ use super::lines::Lines;
 use super::ready::{Queue, Ready};
 use super::scan::is_host;
 use super::tasks::Tasks;
-use crate::message::Held;
+use crate::message::{Allowance, Held};
 use crate::sched::Context;
 use crate::sync::lock;
 #[cfg(feature = "tls")]
@@ -165,22 +165,12 @@ impl Server {
         waker: &Waker,
         context: &Context,
     ) -> Result<Arc<Answer>, Lines> {
-        let held = context.allowance().map(|allowance| {
-            let head = lines.bytes().len() + lines.headers() * HEADER_BYTES;
-            allowance.hold(REQUEST_BYTES + head)
-        });
-        if let Some(None) = held {
-            return Err(lines);
-        }
+        let head = lines.bytes().len() + lines.headers() * HEADER_BYTES;
+        let held = Allowance::hold_of(context.allowance(), REQUEST_BYTES + head);
+        let Some(held) = held else { return Err(lines) };
         let answer = Arc::new(Answer::to(lines, waker.clone()));
-        let to = Arc::clone(&answer);
-        self.inbox.push(Arrived {
-            server: self.number,
-            connection,
-            request: None,
-            answer: to,
-            held: held.flatten(),
-        });
+        let (server, to) = (self.number, Arc::clone(&answer));
+        self.inbox.push(Arrived { server, connection, request: None, answer: to, held });
         Ok(answer)
     }
 }
@@ -202,23 +192,18 @@ impl HyperService<Request<Incoming>> for Service {
         }
         let has_body = !request.body().is_end_stream();
         let body_bytes = if has_body { BODY_BYTES } else { 0 };
-        let held = self.context.allowance().map(|allowance| {
+        let held = self.context.allowance().map_or(Some(None), |allowance| {
             let (headers, uri) = (head_bytes(request.headers()), request.uri());
             let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-            allowance.hold(REQUEST_BYTES + body_bytes + headers + target)
+            allowance.hold(REQUEST_BYTES + body_bytes + headers + target).map(Some)
         });
-        if let Some(None) = held {
+        let Some(held) = held else {
             answer.give(refusal_of(StatusCode::SERVICE_UNAVAILABLE));
             return waiting;
-        }
-        let arrived = Arrived {
-            server: self.server.number,
-            connection: self.connection,
-            request: Some(Box::new(request)),
-            answer,
-            held: held.flatten(),
         };
-        self.server.inbox.push(arrived);
+        let (server, connection) = (self.server.number, self.connection);
+        let request = Some(Box::new(request));
+        self.server.inbox.push(Arrived { server, connection, request, answer, held });
         waiting
     }
 }

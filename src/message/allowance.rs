@@ -61,6 +61,11 @@ impl Allowance {
         (all <= self.max).then_some(part)
     }
 
+    /// The same where there may be no limit: then nothing is counted, and nothing refused.
+    pub fn hold_of(allowance: Option<&Arc<Self>>, bytes: usize) -> Option<Option<Held>> {
+        allowance.map_or(Some(None), |allowance| allowance.hold(bytes).map(Some))
+    }
+
     /// Nothing, to be changed by [`Held::set`].
     pub fn empty(self: &Arc<Self>) -> Held {
         Held { of: Arc::clone(self), bytes: 0, is_new: true }

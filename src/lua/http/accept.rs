@@ -12,6 +12,7 @@ use crate::error::Code;
 use crate::http::{CONNECTION_BYTES, Connection, Due, Limits, Server};
 use crate::logging::Seldom;
 use crate::lua::host::{self, Host};
+use crate::message::Allowance;
 use crate::net;
 use crate::vm::stack::{Nil, Stack};
 
@@ -58,8 +59,8 @@ pub(super) fn serve(lua: Stack<'_>) -> Result<u64, (Nil, bool)> {
     }))
 }
 
-/// native.http_accept(listener, server): takes the connections that wait: true if the turn has time
-/// for no more; `false, code` if one could not be taken; nothing if there are none left.
+/// native.http_accept(listener, server): takes the connections that wait; `false, code` if one could
+/// not be taken.
 pub(super) fn accept(lua: Stack<'_>) -> Result<(), Code> {
     let (listener, number) = (lua.key(1), lua.key(2));
     host::with(|host| accept_all(host, listener, number))
@@ -76,9 +77,8 @@ fn accept_all(host: &mut Host, listener: u64, number: u64) -> Result<(), Code> {
         let Some(serving) = http.and_then(|http| http.servers.get_mut(number)) else {
             return Ok(());
         };
-        let allowance = host.context.allowance();
-        let held = allowance.map(|allowance| allowance.hold(CONNECTION_BYTES));
-        if let Some(None) = held {
+        let held = Allowance::hold_of(host.context.allowance(), CONNECTION_BYTES);
+        let Some(held) = held else {
             if REFUSED.is_due() {
                 log::warn!(
                     "{}: a connection was refused: the context's memory limit has no room for it",
@@ -87,13 +87,13 @@ fn accept_all(host: &mut Host, listener: u64, number: u64) -> Result<(), Code> {
             }
             stream.reset();
             continue;
-        }
+        };
         serving.connections += 1;
         let (server, context) = (Arc::clone(&serving.server), &host.context);
         let key = host.sockets.all.insert(|key| {
             let (read, write) = (source(key, KIND_READ), source(key, KIND_WRITE));
             let net = net::Connection::new(stream, context, read, write);
-            let connection = Connection::new(&server, net, key, context, held.flatten());
+            let connection = Connection::new(&server, net, key, context, held);
             Socket::Http(Box::new(connection))
         });
         host.sockets.watch_http(key, &host.context);

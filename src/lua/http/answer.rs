@@ -18,7 +18,7 @@ use super::{Exchange, Http};
 use crate::error::Code;
 use crate::http::{Channel, Head, Out, Ready, Written, counted, date};
 use crate::lua::host;
-use crate::message::Held;
+use crate::message::{Allowance, Held};
 use crate::net::Body;
 use crate::vm::blame::Wrong;
 use crate::vm::stack::{Nil, Results, Stack};
@@ -339,10 +339,7 @@ pub(super) fn bytes_at(lua: Stack<'_>, index: c_int) -> Option<Bytes> {
 
 /// Counts bytes that are to be sent for the context; nothing if that has no room for them.
 pub(super) fn hold(bytes: usize) -> Option<Option<Held>> {
-    host::with(|host| match host.context.allowance().filter(|_| bytes > 0) {
-        Some(allowance) => allowance.hold(bytes).map(Some),
-        None => Some(None),
-    })
+    host::with(|host| Allowance::hold_of(host.context.allowance().filter(|_| bytes > 0), bytes))
 }
 
 /// Calls `work` with a request that is not over, and the list of those who are woken.

@@ -15,7 +15,7 @@ use futures::future::{poll_fn, select};
 use super::batch::UdpBatch;
 use crate::buf::Piece;
 use crate::error::Code;
-use crate::message::{Event, Held};
+use crate::message::{Allowance, Event, Held};
 use crate::net::linger::Lingering;
 use crate::os::{DATAGRAMS_MAX, Departure};
 use crate::rt::{self, UdpSocket};
@@ -254,12 +254,10 @@ impl Queue {
             return Err(Code::WRITE_QUEUE_FULL);
         }
         let (to, token, bytes) = (staged.get(at).to, staged.get(at).token, staged.piece_of(at));
-        let held = context.allowance().map(|all| all.hold(bytes.block_bytes() + OVERHEAD_BYTES));
-        if matches!(held, Some(None)) {
-            return Err(Code::WRITE_QUEUE_FULL);
-        }
+        let held = Allowance::hold_of(context.allowance(), bytes.block_bytes() + OVERHEAD_BYTES);
+        let held = held.ok_or(Code::WRITE_QUEUE_FULL)?;
         let tell = (token != 0).then(|| (Arc::clone(context), token));
-        let waiting = Waiting { to, bytes, tell, _held: held.flatten() };
+        let waiting = Waiting { to, bytes, tell, _held: held };
         self.bytes += waiting.size();
         self.waiting.push_back(waiting);
         Ok(())
