@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 
+use futures::TryFutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -36,14 +37,12 @@ const HEADERS_MAX: usize = 4096;
 /// What an answer comes by.
 pub type Response1 = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 
-type Made<S, C> = Pin<Box<dyn Future<Output = hyper::Result<(S, C)>> + Send>>;
 type Connection1 = http1::Connection<Io, Out>;
 type Connection2 = http2::Connection<Io, Out, Tasks>;
 
 /// How far a connection is.
 enum Protocol {
-    Making1(Made<http1::SendRequest<Out>, Connection1>),
-    Making2(Made<http2::SendRequest<Out>, Connection2>),
+    Making(Pin<Box<dyn Future<Output = hyper::Result<Protocol>> + Send>>),
     Http1(http1::SendRequest<Out>, Pin<Box<Connection1>>),
     Http2(http2::SendRequest<Out>, Pin<Box<Connection2>>),
 }
@@ -51,6 +50,7 @@ enum Protocol {
 /// A connection to a server.
 pub struct Client {
     protocol: Protocol,
+    is_http2: bool,
     wire: Arc<Mutex<Wire>>,
     wakes: Arc<Wakes>,
     waker: Waker,
@@ -82,13 +82,17 @@ impl Client {
             builder
                 .initial_stream_window_size(window)
                 .initial_connection_window_size(CONNECTION_WINDOW);
-            Protocol::Making2(Box::pin(builder.handshake(io)))
+            let made = builder.handshake(io);
+            let made = made.map_ok(|(sender, one)| Protocol::Http2(sender, Box::pin(one)));
+            Protocol::Making(Box::pin(made))
         } else {
             let mut builder = http1::Builder::new();
             builder.max_buf_size(BUFFER_BYTES).max_headers(HEADERS_MAX);
-            Protocol::Making1(Box::pin(builder.handshake(io)))
+            let made = builder.handshake(io);
+            let made = made.map_ok(|(sender, one)| Protocol::Http1(sender, Box::pin(one)));
+            Protocol::Making(Box::pin(made))
         };
-        Client { protocol, wire, wakes, waker, tasks, held, users: 0 }
+        Client { protocol, is_http2, wire, wakes, waker, tasks, held, users: 0 }
     }
 
     /// The socket has something to read.
@@ -142,19 +146,10 @@ impl Client {
         let mut cx = TaskContext::from_waker(&waker);
         loop {
             match &mut self.protocol {
-                Protocol::Making1(made) => match made.as_mut().poll(&mut cx) {
+                Protocol::Making(made) => match made.as_mut().poll(&mut cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Ready(Ok((sender, connection))) => {
-                        self.protocol = Protocol::Http1(sender, Box::pin(connection));
-                    }
-                },
-                Protocol::Making2(made) => match made.as_mut().poll(&mut cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Ready(Ok((sender, connection))) => {
-                        self.protocol = Protocol::Http2(sender, Box::pin(connection));
-                    }
+                    Poll::Ready(Ok(protocol)) => self.protocol = protocol,
                 },
                 Protocol::Http1(_, connection) => {
                     return connection.as_mut().poll(&mut cx).map(drop);
@@ -173,7 +168,7 @@ impl Client {
 
     /// Whether requests share it.
     pub fn is_http2(&self) -> bool {
-        matches!(self.protocol, Protocol::Http2(..) | Protocol::Making2(_))
+        self.is_http2
     }
 
     /// Whether a request may be sent now.
@@ -181,7 +176,7 @@ impl Client {
         match &self.protocol {
             Protocol::Http1(sender, _) => sender.is_ready(),
             Protocol::Http2(sender, _) => sender.is_ready(),
-            Protocol::Making1(_) | Protocol::Making2(_) => false,
+            Protocol::Making(_) => false,
         }
     }
 
@@ -190,7 +185,7 @@ impl Client {
         match &mut self.protocol {
             Protocol::Http1(sender, _) => Some(Box::pin(sender.send_request(request))),
             Protocol::Http2(sender, _) => Some(Box::pin(sender.send_request(request))),
-            Protocol::Making1(_) | Protocol::Making2(_) => None,
+            Protocol::Making(_) => None,
         }
     }
 
