@@ -8,7 +8,7 @@ mod support;
 use bytes::Bytes;
 use mlua::ffi;
 use node_lua::buf::{INLINE_MAX, Piece, SIZE_MAX};
-use node_lua::lua::buffer::userdata;
+use node_lua::lua::buffer::userdata::{self, buffer_at};
 use node_lua::vm::stack::Stack;
 
 fn script(name: &str, source: &str) {
@@ -48,8 +48,8 @@ fn pushed_bytes_arrive_at_every_size() {
         // Without a limit nothing raises.
         userdata::push_bytes(lua, &bytes);
         userdata::push_shared(lua, Piece::from(shared.clone()));
-        assert_eq!(userdata::test(lua, -2).unwrap().as_slice(), bytes);
-        let second = userdata::test(lua, -1).unwrap();
+        assert_eq!(buffer_at(lua, -2).unwrap().as_slice(), bytes);
+        let second = buffer_at(lua, -1).unwrap();
         assert_eq!(second.as_slice(), bytes);
         assert_eq!(second.as_slice().as_ptr() == shared.as_ptr(), size > INLINE_MAX);
         assert_eq!(*second.share(), *bytes);
@@ -69,14 +69,14 @@ fn only_buffers_pass_the_type_check() {
     )
     .unwrap();
     lua.push_nil();
-    assert!(userdata::test(lua, -1).is_none());
+    assert!(buffer_at(lua, -1).is_none());
     // SAFETY: the state is not running; the VM keeps the number alone.
     unsafe { ffi::lua_pushlightuserdata(raw, raw.cast()) };
-    assert!(userdata::test(lua, -1).is_none());
+    assert!(buffer_at(lua, -1).is_none());
     lua.push_global(c"values");
     for index in 1..=9 {
         lua.entry(-1, index);
-        assert!(userdata::test(lua, -1).is_none(), "value {index}");
+        assert!(buffer_at(lua, -1).is_none(), "value {index}");
         lua.pop();
     }
     lua.set_top(0);

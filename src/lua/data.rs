@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use mlua::ffi;
 
-use super::buffer::values;
+use super::buffer::userdata::buffer_at;
 use crate::buf::Piece;
 use crate::codec::Sink;
 use crate::vm::blame::Wrong;
@@ -64,7 +64,7 @@ impl<'a> Input<'a> {
         if lua.kind(index) == ffi::LUA_TSTRING {
             return Input::Text(lua.text(index).unwrap_or_default());
         }
-        let live = values::buffer_at(lua, index).filter(|buffer| buffer.is_live());
+        let live = buffer_at(lua, index).filter(|buffer| buffer.is_live());
         match live.map(|buffer| buffer.share()) {
             Some(piece) => Input::Shared(piece),
             None => lua.bad(Wrong::Argument(index), function, "string or buffer", Some(index)),

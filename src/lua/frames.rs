@@ -8,9 +8,8 @@ use std::cell::Cell;
 use std::ffi::c_int;
 use std::ops::Range;
 
-use super::buffer::values::{
-    buffer_at, charge_frames, collect, push_frames, with_buffer, with_text,
-};
+use super::buffer::userdata::{buffer_at, charge_frames, collect, push_frames};
+use super::buffer::values::{with_buffer, with_text};
 use crate::buf::{NlBuffer, ReadBuffer};
 use crate::error::Code;
 use crate::frame::{Decoder, Delimiter, FrameError};

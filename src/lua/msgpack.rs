@@ -4,6 +4,7 @@ use std::ffi::c_int;
 
 use serde::Serialize;
 
+use super::buffer::userdata::push_bytes;
 use super::data::{self, Input, READ, WRITE};
 use crate::codec::msgpack;
 use crate::vm::blame::Raised;
@@ -45,7 +46,7 @@ fn decode(lua: Stack<'_>) -> Result<c_int, Raised> {
             match name {
                 b"binary" => {
                     let is_buffer = options.word(name, ["string", "buffer"]);
-                    rules.push_bytes = is_buffer.then_some(push_buffer);
+                    rules.push_bytes = is_buffer.then_some(push_bytes);
                 }
                 b"from" => from = options.bytes(name),
                 _ => return false,
@@ -79,9 +80,4 @@ fn read(
         Ok(()) => Ok(next),
         Err(error) => Err(format!("{error} in the value at byte {}", first + from.start())),
     }
-}
-
-/// Pushes a buffer.
-fn push_buffer(lua: Stack<'_>, bytes: &[u8]) {
-    super::buffer::values::push_copy(lua, bytes);
 }

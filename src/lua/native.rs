@@ -12,7 +12,6 @@ use std::sync::LazyLock;
 use mlua::ffi;
 use mlua::ffi::lua_CFunction;
 
-use super::buffer::values;
 #[cfg(any(feature = "json", feature = "msgpack"))]
 use super::data;
 #[cfg(feature = "http")]
@@ -44,7 +43,7 @@ pub(super) type Functions = &'static [(&'static CStr, lua_CFunction)];
 /// Makes the table of native functions, and prepares a fresh state for them. Raises if out of
 /// memory.
 pub(super) fn open(lua: Stack<'_>) {
-    values::open(lua);
+    buffer::userdata::open(lua);
     native::prepare(lua);
     lua.push_table(0, FUNCTIONS_USUAL);
     lua.push_table(0, 1);

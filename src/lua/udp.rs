@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use mlua::ffi;
 
-use super::buffer::values::{charge_frames, collect as collect_garbage, push_frames};
+use super::buffer::userdata::{charge_frames, collect as collect_garbage, push_frames};
 use super::frames::body;
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;

@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use mlua::ffi;
 
-use super::buffer::values::{buffer_at, push_shared};
+use super::buffer::userdata::{buffer_at, push_shared};
 use super::frames::{Refused, Staged, body, stage_with, while_reading, with_scratch};
 use super::tcp::WEBSOCKET;
 use crate::error::Code;

@@ -27,7 +27,7 @@ impl<'a> Stack<'a> {
 
     /// The buffer at `index`. Raises if it is something else.
     pub(super) fn check_buffer(self, index: c_int) -> &'a mut NlBuffer {
-        userdata::test(self, index).unwrap_or_else(|| self.type_error(index, "buffer"))
+        userdata::buffer_at(self, index).unwrap_or_else(|| self.type_error(index, "buffer"))
     }
 
     /// A number, or the number that a string stands for.

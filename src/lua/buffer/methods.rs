@@ -9,7 +9,7 @@ use mlua::ffi::{self, lua_CFunction};
 
 use super::pack;
 use super::userdata::{
-    Fault, charge_part, discharge, push_empty, push_place, push_view, recharge, reserve, test,
+    Fault, buffer_at, charge_part, discharge, push_empty, push_place, push_view, recharge, reserve,
 };
 use crate::buf::{INLINE_MAX, NlBuffer, ROOM_DEFAULT, SIZE_MAX};
 use crate::vm::blame::Wrong;
@@ -63,7 +63,7 @@ pub(super) fn new(lua: Stack<'_>) -> Result<c_int, Fault> {
                 _ => lua.type_error(2, "string"),
             }
         }
-        _ => match test(lua, 1) {
+        _ => match buffer_at(lua, 1) {
             Some(source) if source.is_live() => push_view(lua, 1, 0, SIZE_MAX),
             Some(_) => push_empty(lua, ROOM_DEFAULT).map(|_| ()),
             None => lua.type_error(1, CONTENT),
@@ -89,7 +89,7 @@ fn append(lua: Stack<'_>) -> Result<bool, Fault> {
             let text = lua.text(2).unwrap_or(&[]);
             append_text(lua, text)
         }
-        _ => match test(lua, 2) {
+        _ => match buffer_at(lua, 2) {
             Some(source) if std::ptr::eq(source, target) => append_self(lua),
             Some(_) => append_buffer(lua),
             None => lua.type_error(2, CONTENT),
@@ -212,16 +212,16 @@ fn tostring(lua: Stack<'_>) -> c_int {
 fn concat(lua: Stack<'_>) -> Vec<u8> {
     for index in [1, 2] {
         // Turns numbers into strings; from here on nothing is allocated in the VM.
-        if test(lua, index).is_none() && lua.text(index).is_none() {
+        if buffer_at(lua, index).is_none() && lua.text(index).is_none() {
             lua.raise(&format!("attempt to concatenate a {} value", lua.kind_name(index)));
         }
     }
     for index in [1, 2] {
-        if test(lua, index).is_some_and(|buffer| !buffer.is_live()) {
+        if buffer_at(lua, index).is_some_and(|buffer| !buffer.is_live()) {
             lua.raise(&format!("attempt to concatenate: {}", Fault::Released.text()));
         }
     }
-    let part = |index| match test(lua, index) {
+    let part = |index| match buffer_at(lua, index) {
         Some(buffer) => buffer.as_slice(),
         None => lua.text(index).unwrap_or(&[]),
     };
@@ -238,7 +238,7 @@ fn concat(lua: Stack<'_>) -> Vec<u8> {
 
 /// `a == b` of two buffers: whether they hold the same bytes. A released one is equal to none.
 fn equal(lua: Stack<'_>) -> bool {
-    match (test(lua, 1), test(lua, 2)) {
+    match (buffer_at(lua, 1), buffer_at(lua, 2)) {
         (Some(a), Some(b)) => a.is_live() && b.is_live() && a.as_slice() == b.as_slice(),
         _ => false,
     }

@@ -4,11 +4,12 @@
 //! [`NlBuffer`]'s business. Buffers have no finaliser: when the collector frees the userdata, the
 //! state's allocator lets go of the block that it may hold (`vm::state`).
 //!
-//! Rust code elsewhere uses [`open`], [`push_bytes`], [`push_shared`], [`push_frames`], [`test`]:
+//! Rust code elsewhere uses [`open`], [`push_bytes`], [`push_shared`], [`push_frames`],
+//! [`buffer_at`]:
 //!
 //! ```ignore
 //! buffer::push_shared(lua, frame);                  // by reference
-//! let payload = buffer::test(lua, 1)?.share();      // likewise
+//! let payload = buffer::buffer_at(lua, 1)?.share(); // likewise
 //! ```
 
 use std::ffi::{CStr, c_int};
@@ -77,7 +78,7 @@ impl Results for Fault {
 
 /// What is said of a buffer in messages.
 fn describe(stack: Stack<'_>, index: c_int) -> Option<&'static str> {
-    let buffer = test(stack, index)?;
+    let buffer = buffer_at(stack, index)?;
     Some(if buffer.is_live() { "a buffer" } else { "a released buffer" })
 }
 
@@ -139,7 +140,7 @@ fn fill(lua: Stack<'_>) {
 /// The caller keeps the value where it is, and holds no other reference to the buffer; whatever
 /// runs Lua code or the collector may change it.
 #[inline]
-pub fn test(lua: Stack<'_>, index: c_int) -> Option<&mut NlBuffer> {
+pub fn buffer_at(lua: Stack<'_>, index: c_int) -> Option<&mut NlBuffer> {
     let place = userdata::with_metatable(lua, index, lua.account().buffer_metatable()?)?;
     // SAFETY: only a `Maker` gives userdata that metatable, with a buffer in them.
     Some(unsafe { &mut *place.cast::<NlBuffer>().as_ptr() })

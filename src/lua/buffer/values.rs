@@ -1,14 +1,11 @@
 //! How buffers leave a VM and enter another.
 
-use std::ffi::c_int;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use super::userdata;
-pub(crate) use super::userdata::{charge_frames, collect, push_frames};
-use crate::buf::NlBuffer;
-use crate::buf::{INLINE_MAX, Piece};
+use crate::buf::{INLINE_MAX, NlBuffer, Piece};
 use crate::vm::convert;
 use crate::vm::stack::Stack;
 
@@ -21,7 +18,7 @@ pub struct BufferValues;
 
 impl convert::Buffers for BufferValues {
     fn share(lua: Stack<'_>, index: c_int) -> Result<Option<convert::Content>, convert::Released> {
-        match userdata::test(lua, index) {
+        match userdata::buffer_at(lua, index) {
             None => {
                 let parcel = OTHER.get().and_then(|other| (other.take)(lua, index));
                 Ok(parcel.map(convert::Content::Shared))
@@ -66,17 +63,6 @@ pub(crate) fn travel(other: Other) {
     let _ = OTHER.set(other);
 }
 
-/// Prepares a fresh state for buffers.
-pub(crate) fn open(lua: Stack<'_>) {
-    userdata::open(lua);
-}
-
-/// The buffer at `index`, if it is one.
-#[inline]
-pub(crate) fn buffer_at(lua: Stack<'_>, index: c_int) -> Option<&mut NlBuffer> {
-    userdata::test(lua, index)
-}
-
 /// The address of a C function, for the FFI, that calls `body`, which captures nothing, with a
 /// number and what a buffer userdata holds.
 pub(crate) fn with_buffer<F: Fn(i64, &mut NlBuffer) -> c_int + Copy>(_body: F) -> *mut c_void {
@@ -112,16 +98,4 @@ pub(crate) fn with_text<F: Fn(i64, &[u8]) -> c_int + Copy>(_body: F) -> *mut c_v
         body(number, unsafe { std::slice::from_raw_parts(start, length as usize) })
     }
     call::<F> as *mut c_void
-}
-
-/// Pushes a buffer with these bytes: see [`userdata::push_shared`].
-#[cfg(feature = "websocket")]
-pub(crate) fn push_shared(lua: Stack<'_>, piece: Piece) {
-    userdata::push_shared(lua, piece);
-}
-
-/// Pushes a buffer with a copy of these bytes, which no script can change.
-#[cfg(feature = "msgpack")]
-pub(crate) fn push_copy(lua: Stack<'_>, bytes: &[u8]) {
-    userdata::push_bytes(lua, bytes);
 }

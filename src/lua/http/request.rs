@@ -14,7 +14,7 @@ use super::Exchange;
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
 use crate::http::{Item, NOT_BEHIND, Ready};
-use crate::lua::buffer::values::{charge_frames, collect, push_frames};
+use crate::lua::buffer::userdata::{charge_frames, collect, push_bytes, push_frames};
 use crate::lua::host::{self, Host};
 use crate::rt;
 use crate::vm::stack::{Results, Stack};
@@ -144,7 +144,7 @@ fn push_piece(lua: Stack<'_>, piece: &Piece) {
 /// native.http_buffer(text): a buffer with these bytes.
 pub(super) fn buffer(lua: Stack<'_>) -> c_int {
     let text = lua.text(1).unwrap_or_default();
-    crate::lua::buffer::userdata::push_bytes(lua, text);
+    push_bytes(lua, text);
     1
 }
 
