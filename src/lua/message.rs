@@ -182,23 +182,23 @@ fn send(lua: Stack<'_>) -> Result<bool, Code> {
 /// Limits the warnings about refused queries.
 static QUERIES_REFUSED: Seldom = Seldom::new();
 
-/// True, the session, and who is asked by name.
-type Asked = Result<(bool, u64, Option<Id>), Code>;
-
 /// native.query(root, resume, handle or name, token, value). Returns true, session, and the handle
 /// if a name was given that a context here answers under; or `false, code[, text]`; or
 /// `nil, message` for what cannot travel. With a root it first looks whether that may wait
 /// (native.may_wait); `nil, why` if not. Without, both are nil.
-fn query(lua: Stack<'_>) -> Result<Asked, c_int> {
+fn query(lua: Stack<'_>) -> c_int {
     if lua.kind(2) != ffi::LUA_TNIL
         && let Some(results) = refuse_wait(lua)
     {
-        return Err(results);
+        return results;
     }
-    let value = take_value(lua, 5, ("query", 2))?;
+    let value = match take_value(lua, 5, ("query", 2)) {
+        Ok(value) => value,
+        Err(results) => return results,
+    };
     let (name, token) = (name(lua, 3), lua.key(4));
     let to = if name.is_none() { Id::from_number(lua.number(3)) } else { None };
-    Ok(host::with(|host| {
+    let asked = host::with(|host| {
         if !host.context.asked() {
             return Err(Code::QUERIES_FULL);
         }
@@ -215,7 +215,8 @@ fn query(lua: Stack<'_>) -> Result<Asked, c_int> {
             host.peers.sessions.close(session);
         }
         sent.map(|to| (true, session, to))
-    }))
+    });
+    asked.give(lua)
 }
 
 /// native.forget(token): nobody waits for an answer to this query any more.

@@ -59,8 +59,8 @@ pub(super) fn serve(lua: Stack<'_>) -> Result<u64, (Nil, bool)> {
     }))
 }
 
-/// native.http_accept(listener, server): takes the connections that wait; `false, code` if one could
-/// not be taken.
+/// native.http_accept(listener, server): takes the connections that wait; `false, code` if one
+/// could not be taken.
 pub(super) fn accept(lua: Stack<'_>) -> Result<(), Code> {
     let (listener, number) = (lua.key(1), lua.key(2));
     host::with(|host| accept_all(host, listener, number))
