@@ -9,6 +9,7 @@ pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
 
 /// Locks what is as good as before wherever a thread has panicked.
+#[inline]
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -33,28 +33,32 @@ thread_local! {
     static SCRATCH: Cell<Option<Box<ReadBuffer>>> = const { Cell::new(None) };
 }
 
-/// That block, from when it is first asked for; others get another meanwhile.
-#[derive(Default)]
-struct Scratch(Option<Box<ReadBuffer>>);
+/// Takes that block, or, where somebody has it, another.
+#[inline]
+fn take_scratch() -> Box<ReadBuffer> {
+    SCRATCH.take().unwrap_or_default()
+}
 
-impl Scratch {
-    fn get(&mut self) -> &mut ReadBuffer {
-        self.0.get_or_insert_with(|| SCRATCH.take().unwrap_or_default())
+/// Gives it back. Where an error is raised instead, the next to ask makes one.
+#[inline]
+fn keep_scratch(block: Box<ReadBuffer>) {
+    if let Some(other) = SCRATCH.replace(Some(block)) {
+        free_scratch(other);
     }
 }
 
-impl Drop for Scratch {
-    #[inline]
-    fn drop(&mut self) {
-        if self.0.is_some() {
-            SCRATCH.set(self.0.take());
-        }
-    }
+/// What was taken inside another's use is not needed twice.
+#[cold]
+fn free_scratch(block: Box<ReadBuffer>) {
+    drop(block);
 }
 
 /// Calls `body` with that block. Calls inside it get another.
 pub(super) fn with_scratch<R>(body: impl FnOnce(&mut ReadBuffer) -> R) -> R {
-    body(Scratch::default().get())
+    let mut block = take_scratch();
+    let result = body(&mut block);
+    keep_scratch(block);
+    result
 }
 
 /// Frames that are handed out at once.
@@ -99,7 +103,7 @@ fn push_next(lua: Stack<'_>, key: u64, table: c_int) -> Result<usize, Option<Cod
         if stream.is_dry(FRAMES_MAX) {
             return Read::Wait;
         }
-        stream.read(scratch.get(), places, FRAMES_MAX)
+        stream.read(scratch.get_or_insert_with(take_scratch), places, FRAMES_MAX)
     })
 }
 
@@ -110,17 +114,18 @@ fn push_read<const MAX: usize>(
     key: u64,
     table: c_int,
     awaited: usize,
-    read: impl FnOnce(&mut Connection, &mut Scratch, &mut [Range<usize>; MAX]) -> Read,
+    read: impl FnOnce(&mut Connection, &mut Option<Box<ReadBuffer>>, &mut [Range<usize>; MAX]) -> Read,
 ) -> Result<usize, Option<Code>> {
-    let mut scratch = Scratch::default();
+    // Only who asks the kernel needs it.
+    let mut scratch = None;
     let mut places = [const { 0..0 }; MAX];
     let found = host::with(|host| {
         take(host, key, awaited, |stream| read(stream, &mut scratch, &mut places))
     });
-    match found {
+    let result = match found {
         Read::Frames(count, piece) => {
             let (places, bytes) = (&places[..count], piece.as_deref());
-            let bytes = bytes.unwrap_or_else(|| scratch.get().content());
+            let bytes = bytes.or(scratch.as_deref().map(ReadBuffer::content)).unwrap_or_default();
             collect(lua, |work| while_reading(key, work));
             charge_frames(lua, places, piece.as_ref(), |work| while_reading(key, work));
             push_frames(lua, table, places, bytes, piece.as_ref());
@@ -128,7 +133,11 @@ fn push_read<const MAX: usize>(
         }
         Read::Wait => Err(None),
         Read::Failed(code) => Err(Some(code)),
+    };
+    if let Some(block) = scratch {
+        keep_scratch(block);
     }
+    result
 }
 
 /// native.read(root, resume, key, stock): a buffer, and how many more, which follow it, are now in
@@ -154,8 +163,8 @@ fn read_piece(lua: Stack<'_>) -> Result<c_int, Option<Code>> {
         Some(bytes) if !lua.is_number(3) => Decoder::until(Delimiter { bytes: bytes.into(), max }),
         _ => Decoder::exact(lua.number(3) as usize),
     };
-    let read = |stream: &mut Connection, scratch: &mut Scratch, place: &mut _| {
-        stream.read_piece(scratch.get(), place, decoder, number)
+    let read = |stream: &mut Connection, scratch: &mut Option<Box<_>>, place: &mut _| {
+        stream.read_piece(scratch.get_or_insert_with(take_scratch), place, decoder, number)
     };
     push_read::<1>(lua, key, 0, 0, read).map(|_| 1)
 }

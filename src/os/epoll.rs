@@ -11,7 +11,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -34,11 +35,9 @@ const FIRST_CHUNK: usize = 64;
 /// Chunks: enough for as many slots as a `u32` counts.
 const CHUNKS: usize = 26;
 
-/// What a socket has to say to one direction.
+/// Who waits for one direction of a socket.
 #[derive(Debug, Default)]
 struct Direction {
-    /// An event has come since the last `poll` that was ready.
-    ready: bool,
     /// This direction has ended, and never waits any more. Data and the end may come in one event,
     /// and a reader that stops after a short read would wait for another.
     ended: bool,
@@ -51,9 +50,6 @@ struct Direction {
 #[derive(Debug, Default)]
 #[repr(C)]
 struct State {
-    generation: u32,
-    /// Errors are of one datagram, and end nothing.
-    is_datagram: bool,
     read: Direction,
     write: Direction,
     /// Woken, once, when the peer has gone or closed its side.
@@ -62,10 +58,20 @@ struct State {
 
 /// What an event needs, all but `end`, is in one cache line.
 #[derive(Debug, Default)]
-#[repr(align(64))]
-struct Slot(Mutex<State>);
+#[repr(C, align(64))]
+struct Slot {
+    /// Changes while the state is locked.
+    generation: AtomicU32,
+    /// Errors are of one datagram, and end nothing.
+    is_datagram: AtomicBool,
+    /// Whether an event has come since the last `poll` that was ready. Set while the state is
+    /// locked; a reader who is about to read clears it without, since he finds what it tells of.
+    read_ready: AtomicBool,
+    write_ready: AtomicBool,
+    state: Mutex<State>,
+}
 
-const _: () = assert!(std::mem::offset_of!(State, end) <= 56);
+const _: () = assert!(std::mem::offset_of!(Slot, state) + std::mem::offset_of!(State, end) <= 56);
 
 /// The instance, and what its events point to.
 struct Poller {
@@ -166,42 +172,42 @@ impl Poller {
         for event in events.iter() {
             let (flags, key) = (event.flags, event.data.u64());
             let Some(slot) = self.slot(key as u32) else { continue };
-            let mut state = lock(&slot.0);
-            if state.generation == (key >> 32) as u32 {
-                state.take_event(flags);
+            let mut state = lock(&slot.state);
+            if slot.generation.load(Relaxed) == (key >> 32) as u32 {
+                slot.take_event(&mut state, flags);
             }
         }
         events.len()
     }
 }
 
-impl State {
-    fn take_event(&mut self, flags: EventFlags) {
+impl Slot {
+    fn take_event(&self, state: &mut State, flags: EventFlags) {
         let failed = EventFlags::HUP | EventFlags::ERR;
         let has_failed = flags.intersects(failed);
-        if !self.is_datagram {
+        if !self.is_datagram.load(Relaxed) {
             // A peer that has written all may still read.
-            self.read.ended |= flags.intersects(failed | EventFlags::RDHUP);
-            self.write.ended |= has_failed;
+            state.read.ended |= flags.intersects(failed | EventFlags::RDHUP);
+            state.write.ended |= has_failed;
         }
-        if self.read.ended || has_failed || flags.contains(EventFlags::IN) {
-            self.read.fire();
+        if state.read.ended || has_failed || flags.contains(EventFlags::IN) {
+            state.read.fire(&self.read_ready);
         }
-        if self.read.ended
-            && let Some(waker) = self.end.take()
+        if state.read.ended
+            && let Some(waker) = state.end.take()
         {
             // Under the slot's lock, as in `fire`.
             waker.wake();
         }
-        if self.write.ended || has_failed || flags.contains(EventFlags::OUT) {
-            self.write.fire();
+        if state.write.ended || has_failed || flags.contains(EventFlags::OUT) {
+            state.write.fire(&self.write_ready);
         }
     }
 }
 
 impl Direction {
-    fn fire(&mut self) {
-        self.ready = true;
+    fn fire(&mut self, is_ready: &AtomicBool) {
+        is_ready.store(true, Relaxed);
         if std::mem::take(&mut self.armed) {
             // Under the slot's lock, which no waker takes.
             if let Some(waker) = &self.waker {
@@ -211,8 +217,9 @@ impl Direction {
     }
 
     /// Also returns the waker that is replaced, to be dropped without the lock.
-    fn poll(&mut self, cx: &Context<'_>) -> (Poll<()>, Option<Waker>) {
-        if std::mem::take(&mut self.ready) || self.ended {
+    fn poll(&mut self, is_ready: &AtomicBool, cx: &Context<'_>) -> (Poll<()>, Option<Waker>) {
+        if is_ready.load(Relaxed) || self.ended {
+            is_ready.store(false, Relaxed);
             return (Poll::Ready(()), None);
         }
         self.armed = true;
@@ -228,7 +235,7 @@ static SOCKETS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the process has sockets; async-signal-safe.
 pub fn has_sockets() -> bool {
-    SOCKETS.load(Ordering::Relaxed) > 0
+    SOCKETS.load(Relaxed) > 0
 }
 
 /// A socket that is registered as long as it lives: a stream for both directions.
@@ -255,16 +262,16 @@ impl Watched {
     fn register(socket: Socket, flags: EventFlags, is_datagram: bool) -> io::Result<Watched> {
         let poller = poller()?;
         let (index, slot) = poller.take();
-        lock(&slot.0).is_datagram = is_datagram;
+        slot.is_datagram.store(is_datagram, Relaxed);
         let watched = Watched { socket, slot, index };
-        SOCKETS.fetch_add(1, Ordering::Relaxed);
+        SOCKETS.fetch_add(1, Relaxed);
         epoll::add(poller.epoll.get_ref(), &watched.socket, watched.data(), flags)?;
         Ok(watched)
     }
 
     /// What its events bear.
     fn data(&self) -> epoll::EventData {
-        let generation = lock(&self.slot.0).generation;
+        let generation = self.slot.generation.load(Relaxed);
         epoll::EventData::new_u64(u64::from(generation) << 32 | u64::from(self.index))
     }
 
@@ -280,18 +287,20 @@ impl Watched {
     }
 
     pub(crate) fn poll_read_ready(&self, cx: &Context<'_>) -> Poll<()> {
-        let (ready, _replaced) = lock(&self.slot.0).read.poll(cx);
+        let slot = self.slot;
+        let (ready, _replaced) = lock(&slot.state).read.poll(&slot.read_ready, cx);
         ready
     }
 
     pub(crate) fn poll_write_ready(&self, cx: &Context<'_>) -> Poll<()> {
-        let (ready, _replaced) = lock(&self.slot.0).write.poll(cx);
+        let slot = self.slot;
+        let (ready, _replaced) = lock(&slot.state).write.poll(&slot.write_ready, cx);
         ready
     }
 
     /// Ready once the peer has gone, or closed its side; otherwise wakes `cx` then.
     pub(crate) fn poll_end(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.slot.0);
+        let mut state = lock(&self.slot.state);
         if state.read.ended {
             return Poll::Ready(());
         }
@@ -303,23 +312,26 @@ impl Watched {
 
     /// Wakes nobody for [`Watched::poll_end`] any more.
     pub(crate) fn forget_end(&self) {
-        let waker = lock(&self.slot.0).end.take();
+        let waker = lock(&self.slot.state).end.take();
         drop(waker);
     }
 
-    /// Forgets that there was an event for readers.
+    /// Forgets that there was an event for readers, one of whom is going to read.
     pub(crate) fn clear_read_ready(&self) {
-        lock(&self.slot.0).read.ready = false;
+        // Before the read, in which the kernel's own locks order it.
+        self.slot.read_ready.store(false, Release);
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        SOCKETS.fetch_sub(1, Ordering::Relaxed);
+        SOCKETS.fetch_sub(1, Relaxed);
         // Closing the descriptor, which nobody else has, ends its registration.
-        let mut state = lock(&self.slot.0);
-        let next = State { generation: state.generation.wrapping_add(1), ..State::default() };
-        let old = std::mem::replace(&mut *state, next);
+        let mut state = lock(&self.slot.state);
+        let old = std::mem::take(&mut *state);
+        self.slot.generation.fetch_add(1, Relaxed);
+        self.slot.read_ready.store(false, Relaxed);
+        self.slot.write_ready.store(false, Relaxed);
         drop(state);
         drop(old);
         if let Ok(poller) = poller() {

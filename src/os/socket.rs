@@ -57,6 +57,7 @@ impl Stream {
     }
 
     /// Ready when a read may succeed; otherwise wakes `cx` once it may.
+    #[inline]
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.poll_read_ready(cx)
     }
@@ -79,6 +80,7 @@ impl Stream {
 
     /// Clears the readiness that [`Stream::poll_read_ready`] has reported. Call before the read, so
     /// that what arrives later wakes again.
+    #[inline]
     pub fn clear_read_ready(&self) {
         self.0.clear_read_ready();
     }

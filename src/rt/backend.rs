@@ -121,7 +121,7 @@ macro_rules! delegate {
     ($type:ident: $kind:ident $($(#[$doc:meta])*
         fn $name:ident(&self $(, $given:ident: $of:ty)*) $(-> $result:ty)?;)*) => {
         impl $type {
-            $($(#[$doc])* pub fn $name(&self $(, $given: $of)*) $(-> $result)? {
+            $($(#[$doc])* #[inline] pub fn $name(&self $(, $given: $of)*) $(-> $result)? {
                 match &self.0 {
                     $kind::System(socket) => socket.$name($($given),*),
                     $kind::Simulated(socket) => socket.$name($($given),*),

@@ -40,10 +40,12 @@ impl Stream {
         end.map(Stream)
     }
 
+    #[cold]
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.with(Poll::Ready(()), |end, dropped| end.read.poll(cx, dropped))
     }
 
+    #[cold]
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.with(Poll::Ready(()), |end, dropped| end.write.poll(cx, dropped))
     }
@@ -56,14 +58,17 @@ impl Stream {
         self.with((), |end, dropped| dropped.extend(end.watcher.take()));
     }
 
+    #[cold]
     pub(crate) fn clear_read_ready(&self) {
         self.with((), |end, _| end.read.forget());
     }
 
+    #[cold]
     pub(crate) fn read(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         with(|world| world.read(self.0, space))
     }
 
+    #[cold]
     pub(crate) fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         with(|world| world.write(self.0, pieces))
     }

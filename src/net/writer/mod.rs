@@ -39,16 +39,41 @@ const PIECES_MAX: usize = 64;
 /// About what a piece in the queue takes beside its bytes.
 const PIECE_BYTES: usize = 128;
 
-/// Memory for staged bytes that a thread keeps, most recently used last: this many pieces …
-const SPARE_PIECES: usize = 32;
+/// Bytes of memory for staged bytes that a thread keeps, in pieces of at most so many each.
+const SPARE_BYTES: usize = 4 * 1024 * 1024;
+const SPARE_PIECE_BYTES: usize = 128 * 1024;
 
-/// … of at most this many bytes each.
-const SPARE_BYTES: usize = 128 * 1024;
+/// Pieces by reference, and notices, that a batch keeps room for.
+const KEPT: usize = 32;
 
 thread_local! {
-    /// What was written makes room for what is staged next, on whatever connection: few pieces
-    /// stay in the caches where one for each connection would not.
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Spare> = const { RefCell::new(Spare { pieces: Vec::new(), bytes: 0 }) };
+}
+
+/// What was written makes room for what is staged next, on whatever connection: few pieces stay in
+/// the caches where one for each connection would not.
+struct Spare {
+    /// Most recently used last.
+    pieces: Vec<Vec<u8>>,
+    /// Bytes of all of them.
+    bytes: usize,
+}
+
+impl Spare {
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let piece = self.pieces.pop()?;
+        self.bytes -= piece.capacity();
+        Some(piece)
+    }
+
+    fn keep(&mut self, mut piece: Vec<u8>) {
+        let bytes = piece.capacity();
+        if (1..=SPARE_PIECE_BYTES).contains(&bytes) && self.bytes + bytes <= SPARE_BYTES {
+            piece.clear();
+            self.bytes += bytes;
+            self.pieces.push(piece);
+        }
+    }
 }
 
 /// What one context has written to a connection in its present turn: copied bytes, with others
@@ -176,10 +201,10 @@ impl WriteBatch {
         self.bytes += self.copied.len() - start;
     }
 
-    #[cold]
+    #[inline(never)]
     fn reserve(&mut self, more: usize) {
         if self.copied.capacity() == 0 {
-            self.copied = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+            self.copied = SPARE.with_borrow_mut(Spare::take).unwrap_or_default();
         }
         self.copied.reserve(more);
     }
@@ -191,19 +216,19 @@ impl WriteBatch {
     }
 
     fn clear(&mut self) {
-        let mut copied = std::mem::take(&mut self.copied);
-        self.shared.clear();
-        self.shared.shrink_to(SPARE_PIECES);
-        self.notices.shrink_to(SPARE_PIECES);
+        let copied = std::mem::take(&mut self.copied);
         self.bytes = 0;
-        if (1..=SPARE_BYTES).contains(&copied.capacity()) {
-            copied.clear();
-            SPARE.with_borrow_mut(|spare| {
-                if spare.len() < SPARE_PIECES {
-                    spare.push(copied);
-                }
-            });
+        SPARE.with_borrow_mut(|spare| spare.keep(copied));
+        if self.shared.capacity() > 0 || self.notices.capacity() > KEPT {
+            self.clear_others();
         }
+    }
+
+    #[inline(never)]
+    fn clear_others(&mut self) {
+        self.shared.clear();
+        self.shared.shrink_to(KEPT);
+        self.notices.shrink_to(KEPT);
     }
 
     /// Writes as much as goes; returns how many bytes went.
