@@ -115,6 +115,7 @@ pub(super) struct State {
     pub(super) published: u64,
     /// How many subscriptions there are to each pattern.
     patterns: HashMap<Box<[u8]>, usize>,
+    /// By number of the process.
     pub(super) peers: BTreeMap<u64, Peer>,
     holders: HashMap<Name, Holders>,
     /// Processes that others have told of, and that have not told their names.

@@ -149,6 +149,7 @@ impl Server {
 /// What hyper gives requests to.
 pub(super) struct Service {
     pub(super) server: Arc<Server>,
+    /// Its key among the sockets of its context.
     pub(super) connection: u64,
     pub(super) traffic: Arc<Traffic>,
     pub(super) context: Arc<Context>,

@@ -73,6 +73,7 @@ impl Default for Answers {
 /// The sockets of one context, which methods are given where they need it.
 pub(super) struct Sockets {
     pub(super) all: SlotMap<Socket>,
+    /// By the number that the script has of each.
     pub(super) attempts: HashMap<u64, Attempt>,
     /// Connections, and datagram sockets, with something staged.
     dirty: Vec<u64>,

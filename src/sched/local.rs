@@ -13,6 +13,7 @@ use super::watch::Watch;
 /// The part of a worker that wakers reach on their own thread.
 pub(super) struct Local {
     pub(super) scheduler: *const Scheduler,
+    /// Of the worker, from 0.
     pub(super) index: usize,
     pub(super) deque: Deque<Arc<Context>>,
     /// Holds the slot.

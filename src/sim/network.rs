@@ -103,6 +103,7 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct Backlog {
     pub(super) place: Place,
+    /// Ends nobody has accepted, oldest first, and how many there may be.
     pub(super) waiting: VecDeque<u64>,
     max: usize,
     shares_port: bool,
@@ -119,6 +120,7 @@ impl Backlog {
 /// All sockets.
 #[derive(Debug, Default)]
 pub(super) struct Network {
+    /// Each by its number.
     pub(super) ends: BTreeMap<u64, End>,
     pub(super) listeners: BTreeMap<u64, Backlog>,
     pub(super) datagrams: BTreeMap<u64, Port>,

@@ -121,6 +121,7 @@ struct Exchange {
 
 /// A request that is to be handled.
 pub(in crate::lua) struct Taken {
+    /// What the script knows it by.
     pub(in crate::lua) number: u64,
     /// Its server's number.
     pub(in crate::lua) server: u64,

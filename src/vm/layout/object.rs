@@ -96,11 +96,13 @@ pub(crate) struct Texts {
     pub(crate) chains: *mut u64,
     /// Chains, less one; with more strings than chains there are to be more of those.
     pub(crate) mask: u32,
+    /// Strings.
     pub(crate) count: u32,
     /// What the next string gets, and how many until that is a random number again.
     pub(crate) id: u32,
     pub(crate) ids_left: u8,
     flags: [u8; 3],
+    /// Secret of the state: no script can choose strings of one hash.
     pub(crate) seed: u64,
 }
 
@@ -218,7 +220,9 @@ pub struct Text {
     pub(crate) flags: [u8; 2],
     /// What its hash follows from in a table.
     pub id: u32,
+    /// Of all its bytes, or of some; `flags` say which.
     pub(crate) hash: u32,
+    /// Bytes, without the zero behind them.
     pub(crate) len: u32,
 }
 
@@ -231,6 +235,7 @@ pub(crate) struct Userdata {
     pub(crate) subkind: u8,
     pub(crate) unused: u8,
     pub(crate) environment: u64,
+    /// Bytes of the content.
     pub(crate) length: u32,
     pub(crate) metatable: u64,
     pub(crate) padding: u64,
@@ -277,19 +282,23 @@ pub(crate) struct Prototype {
     pub(crate) kind: u8,
     parameters: u8,
     frame: u8,
+    /// How many follow.
     pub(crate) instructions: u32,
     unused: u32,
     collector_list: u64,
     /// Points behind the objects.
     constants: *const *mut Prototype,
     upvalue_list: u64,
+    /// Constants that are objects, and those that are numbers; bytes of all that is in this block.
     pub(crate) objects: u32,
     numbers: u32,
     bytes: u32,
+    /// Variables of functions around it that it uses, 60 at most.
     pub(crate) upvalues: u8,
     flags: u8,
     trace: u16,
     pub(crate) name: u64,
+    /// The line where it starts, and how many lines there are besides.
     pub(crate) first_line: i32,
     pub(crate) lines: i32,
     /// For each instruction but the first how many lines it is after the first.

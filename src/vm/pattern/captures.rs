@@ -7,7 +7,9 @@ const CAPTURES_NEAR: usize = 4;
 
 #[derive(Clone, Copy, Default)]
 pub(super) struct Capture {
+    /// Bytes of the subject before it.
     pub(super) start: u32,
+    /// Bytes; negative: a position, or not closed yet.
     pub(super) len: i32,
 }
 
