@@ -13,7 +13,7 @@ use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
 use crate::lua::host::{self, Host};
 use crate::message::Id;
-use crate::net::{Body, Received, SharedUdp, UdpSocket};
+use crate::net::{Body, Received, SharedUdp, UdpSocket, UdpWriter};
 use crate::os::{Arrival, DATAGRAMS_MAX, Interface, UdpOption};
 use crate::rt;
 use crate::vm::stack::{Nil, Results, Stack, function};
@@ -258,9 +258,7 @@ fn stage(host: &mut Host, key: u64, to: To<'_>, data: Body<'_>, token: u64) -> R
     let bytes = data.held_bytes();
     let is_too_much = host.is_too_much(bytes);
     let socket = host.sockets.udp(key).ok_or(Unsent::Code(Code::SOCKET_CLOSED))?;
-    let is_connected = socket.is_connected();
-    let to = check(socket.is_ip6(), is_connected, is_too_much, to, data.len())
-        .inspect_err(|why| count(why, socket.writer()))?;
+    let to = check(socket.writer(), is_too_much, to, data.len())?;
     if host.sockets.write_udp(key, to, data, token) == Some(true) {
         host.flush();
     }
@@ -288,9 +286,7 @@ fn stage_shared(
         return stage(host, shared.key(), to, data, token);
     }
     let bytes = data.held_bytes();
-    let (is_connected, is_too_much) = (shared.is_connected(), host.is_too_much(bytes));
-    let to = check(shared.is_ip6(), is_connected, is_too_much, to, data.len())
-        .inspect_err(|why| count(why, shared.writer()))?;
+    let to = check(shared.writer(), host.is_too_much(bytes), to, data.len())?;
     if host.sockets.shared_udp.push(shared, to, data, token) {
         host.flush_shared();
     }
@@ -298,33 +294,32 @@ fn stage_shared(
     Ok(())
 }
 
-/// Where a datagram is to go, if it may.
+/// Where a datagram is to go, if it may; counts one that may not.
 fn check(
-    is_ip6: bool,
-    is_connected: bool,
+    writer: &UdpWriter,
     is_too_much: bool,
     to: To<'_>,
     length: usize,
 ) -> Result<Option<SocketAddr>, Unsent> {
-    if matches!(to, To::Peer) && !is_connected {
-        return Err(Unsent::Code(Code::NOT_CONNECTED));
-    }
-    let to = address_of(to, is_ip6, length)?;
-    if is_too_much { Err(Unsent::Code(Code::WRITE_QUEUE_FULL)) } else { Ok(to) }
-}
-
-/// Counts a datagram that is not sent.
-fn count(why: &Unsent, writer: &crate::net::UdpWriter) {
-    if let Unsent::Code(_) = why {
+    let found = match to {
+        To::Peer if !writer.is_connected() => Err(Unsent::Code(Code::NOT_CONNECTED)),
+        to => address_of(to, writer.is_ip6(), length),
+    };
+    let checked = match found {
+        Ok(_) if is_too_much => Err(Unsent::Code(Code::WRITE_QUEUE_FULL)),
+        found => found,
+    };
+    if let Err(Unsent::Code(_)) = checked {
         writer.count_failed();
     }
+    checked
 }
 
 /// native.udp_connect(key, address, port): true; `false, code`; nothing if the address is a name.
 fn connect(lua: Stack<'_>) -> Option<Result<bool, Code>> {
     let (text, port) = (lua.text(2).unwrap_or_default(), lua.number(3) as u16);
     let result = with_socket(lua, |socket| {
-        let to = address_of(To::Address(text, port, false), socket.is_ip6(), 0);
+        let to = address_of(To::Address(text, port, false), socket.writer().is_ip6(), 0);
         to.and_then(|to| {
             let done = to.map_or(Ok(()), |to| socket.connect(to));
             done.map_err(|error| Unsent::Code(Code::from(&error)))

@@ -5,9 +5,9 @@ mod connection;
 mod connector;
 mod leftovers;
 pub(crate) mod linger;
-mod numbers;
 #[cfg_attr(not(feature = "tls"), path = "no_secure.rs")]
 mod secure;
+mod shared;
 mod shared_writer;
 mod shared_writers;
 mod slot_map;

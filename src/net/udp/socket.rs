@@ -39,8 +39,6 @@ pub struct UdpSocket {
     /// True while the socket is on its context's list of those to flush.
     pub is_dirty: bool,
     shared: Option<Arc<SharedUdp>>,
-    is_ip6: bool,
-    is_connected: bool,
     /// Datagrams to ask for.
     asked: usize,
     received: u64,
@@ -56,7 +54,6 @@ impl UdpSocket {
     ) -> UdpSocket {
         let socket = Arc::new(socket);
         let writer = UdpWriter::new(Arc::clone(&socket), ReadyWaker::waker(context, write_source));
-        let is_ip6 = socket.local_address().is_some_and(|address| address.is_ipv6());
         UdpSocket {
             socket,
             writer: Arc::new(writer),
@@ -64,8 +61,6 @@ impl UdpSocket {
             staged: UdpBatch::default(),
             is_dirty: false,
             shared: None,
-            is_ip6,
-            is_connected: false,
             asked: ASKED_MIN,
             received: 0,
         }
@@ -78,7 +73,7 @@ impl UdpSocket {
                 Ok(count) => {
                     self.received += count as u64;
                     // A connected socket's errors come between its datagrams, and end a call.
-                    let is_all = count < self.asked && !self.is_connected;
+                    let is_all = count < self.asked && !self.writer.is_connected();
                     self.asked = (2 * count).clamp(ASKED_MIN, DATAGRAMS_MAX);
                     return Received::Some(count, is_all && self.is_waiting());
                 }
@@ -123,14 +118,7 @@ impl UdpSocket {
 
     /// The socket as others see it.
     pub fn shared(&mut self, owner: crate::message::Id, key: u64) -> &Arc<SharedUdp> {
-        let (writer, is_ip6, is_connected) = (&self.writer, self.is_ip6, self.is_connected);
-        self.shared.get_or_insert_with(|| {
-            let shared = SharedUdp::new(owner, key, writer, is_ip6);
-            if is_connected {
-                shared.set_connected();
-            }
-            shared
-        })
+        self.shared.get_or_insert_with(|| SharedUdp::new(owner, key, &self.writer))
     }
 
     /// Lets other contexts write, or stops that.
@@ -144,21 +132,8 @@ impl UdpSocket {
     /// Those of `connect(2)`.
     pub fn connect(&mut self, to: SocketAddr) -> io::Result<()> {
         self.socket.connect(to)?;
-        self.is_connected = true;
-        if let Some(shared) = &self.shared {
-            shared.set_connected();
-        }
+        self.writer.set_connected();
         Ok(())
-    }
-
-    /// Whether it has one peer.
-    pub fn is_connected(&self) -> bool {
-        self.is_connected
-    }
-
-    /// Whether it is for IPv6.
-    pub fn is_ip6(&self) -> bool {
-        self.is_ip6
     }
 
     /// Changes an option.
@@ -185,7 +160,7 @@ impl UdpSocket {
 
     /// Our address, and the peer's.
     pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
-        let peer = self.is_connected.then(|| self.socket.peer_address()).flatten();
+        let peer = self.writer.is_connected().then(|| self.socket.peer_address()).flatten();
         (self.socket.local_address(), peer)
     }
 }

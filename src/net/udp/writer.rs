@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
@@ -64,6 +64,8 @@ struct Queue {
 pub struct UdpWriter {
     socket: Arc<UdpSocket>,
     waker: Waker,
+    is_ip6: bool,
+    is_connected: AtomicBool,
     queue: Mutex<Queue>,
     sent: AtomicU64,
     failed: AtomicU64,
@@ -74,14 +76,33 @@ pub struct UdpWriter {
 impl UdpWriter {
     /// A writer whose owner is woken by `waker` when the socket takes more.
     pub fn new(socket: Arc<UdpSocket>, waker: Waker) -> UdpWriter {
+        let is_ip6 = socket.local_address().is_some_and(|address| address.is_ipv6());
         UdpWriter {
             socket,
             waker,
+            is_ip6,
+            is_connected: AtomicBool::new(false),
             queue: Mutex::default(),
             sent: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             refused: AtomicU16::new(0),
         }
+    }
+
+    /// Whether the socket is for IPv6.
+    pub fn is_ip6(&self) -> bool {
+        self.is_ip6
+    }
+
+    /// Notes that it has one peer.
+    pub(super) fn set_connected(&self) {
+        // Relaxed, here and below: what it allows is told by other ways.
+        self.is_connected.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has one peer.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::Relaxed)
     }
 
     /// Datagrams that the system has taken, and that failed.
