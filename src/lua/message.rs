@@ -156,7 +156,7 @@ fn check_count(lua: Stack<'_>, function: &str, count: c_int) {
 }
 
 /// context.send(handle or name, value).
-fn send(lua: Stack<'_>) -> Result<bool, Code> {
+fn send(lua: Stack<'_>) -> c_int {
     let to = if lua.kind(1) == ffi::LUA_TNUMBER {
         check_handle(lua, "send")
     } else {
@@ -170,13 +170,14 @@ fn send(lua: Stack<'_>) -> Result<bool, Code> {
         if let Some(name) = name(lua, 1).filter(are_used) {
             check_count(lua, "send", 2);
             let value = take_or_raise(lua, 2, "send");
-            return host::with(|host| host.deliver_named(name, 0, value).map(|_| true));
+            let sent = host::with(|host| host.deliver_named(name, 0, value));
+            return sent.map(|_| true).give(lua);
         }
         check_handle(lua, "send")
     };
     check_count(lua, "send", 2);
     let value = take_or_raise(lua, 2, "send");
-    deliver(to, |from| Event::Message { from, session: 0, value }).map(|()| true)
+    deliver(to, |from| Event::Message { from, session: 0, value }).map(|()| true).give(lua)
 }
 
 /// Limits the warnings about refused queries.
