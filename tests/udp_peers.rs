@@ -199,6 +199,7 @@ fn socat_echoes_and_is_echoed() {
              sock:write('to socat')
              local ok, data = sock:read(0.1)
              if ok then return print(data) end
+             timer.sleep(0.05) -- refused until it is there
          end"
     );
     let done = run(node_lua().args(["-e", &code])).succeeded();
