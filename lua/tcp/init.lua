@@ -11,7 +11,6 @@ local suspend, check_may_wait = core.suspend, core.check_may_wait
 local resume_waiter = core.resume_waiter
 local refuse_wait, native_write, strerror = core.refuse_wait, native.write, native.strerror
 
-native.open_sockets()
 core.sockets = core.sockets or native.load("tcp/socket")(native, core)
 local sockets = core.sockets
 local streams, listeners, by_id = sockets.streams, sockets.listeners, sockets.by_id

@@ -68,4 +68,5 @@ local function describe(socket)
     return format("%s %p: %s%s", kind, socket, where and where .. ", " or "", state)
 end
 
-native.set_socket_methods(stream_methods, listener_methods, describe)
+native.set_socket_methods(0, stream_methods, describe)
+native.set_socket_methods(1, listener_methods, describe)

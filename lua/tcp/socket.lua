@@ -108,7 +108,7 @@ local function resolve(family, name, port)
 end
 
 local function new_socket(registry, id, path)
-    local socket = native.socket_object(id, registry == listeners)
+    local socket = native.socket_object(id, registry == listeners and 1 or 0)
     local record = {
         id = id,
         closed = false,

@@ -12,7 +12,6 @@ local suspend, check_may_wait = core.suspend, core.check_may_wait
 local resume_waiter = core.resume_waiter
 local find, native_read, native_write = string.find, native.udp_read, native.udp_write
 
-native.open_udp()
 core.sockets = core.sockets or native.load("tcp/socket")(native, core)
 local no_more = core.no_more
 local waits = core.sockets -- what sockets of all kinds have in common
@@ -69,7 +68,7 @@ end
 -- Open --------------------------------------------------------------------------------------------
 
 local function new_socket(id)
-    local socket = native.udp_object(id)
+    local socket = native.socket_object(id, 3)
     local record = {
         id = id,
         closed = false,
@@ -394,7 +393,7 @@ end
 --- An integer by which any context may write to the socket, once it is shared.
 ---@param socket userdata
 ---@return integer
-function udp.fd(socket) return native.udp_fd(check(socket, "fd").id) end
+function udp.fd(socket) return native.fd(check(socket, "fd").id) end
 
 --- The context that owns the socket with this fd; nil if it is closed.
 ---@param fd integer

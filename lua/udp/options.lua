@@ -19,7 +19,7 @@ local flag, no_more = core.flag, core.no_more
 ---@param socket userdata
 ---@param on boolean
 function udp.set_wshared(socket, ...)
-    native.udp_set_wshared(check(socket, "set_wshared").id, flag("set_wshared", ...))
+    native.set_wshared(check(socket, "set_wshared").id, flag("set_wshared", ...))
 end
 
 --- Lets the socket send to all of a network, or stops that.
@@ -109,4 +109,4 @@ for name, f in next, udp do
     if name ~= "open" and name ~= "open6" and name ~= "fd_src" then methods[name] = f end
 end
 
-native.set_udp_methods(methods, describe)
+native.set_socket_methods(3, methods, describe)

@@ -302,7 +302,7 @@ local function describe(ws)
     return format("websocket %p: %s, open", ws, sockets.ends_of(record))
 end
 
-native.websocket_set_methods(methods, describe)
+native.set_socket_methods(2, methods, describe)
 
 -- Options -----------------------------------------------------------------------------------------
 

@@ -34,7 +34,6 @@ pub fn init() {
     native::on_fault(|panic| fail(&host::context(), panic));
     unwind::on_panic(|panic| cancel(&host::context(), &*panic));
     blame::describe_with(super::tcp::describe);
-    blame::describe_with(super::udp::describe);
     #[cfg(feature = "tls")]
     super::tls::init();
     stdio::on_shortage(super::shortage::relieve);

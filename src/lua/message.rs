@@ -256,7 +256,7 @@ fn explanation(_: Stack<'_>) -> Option<Box<str>> {
 }
 
 /// context.reply(handle, session, value). What cannot travel raises, and is told to the asker.
-fn reply(lua: Stack<'_>) -> Result<bool, Code> {
+fn reply(lua: Stack<'_>) -> c_int {
     let to = check_handle(lua, "reply");
     if lua.kind(2) != ffi::LUA_TNUMBER || lua.number(2).fract() != 0.0 {
         lua.bad(Wrong::Argument(2), "reply", "session", Some(2));
@@ -267,7 +267,7 @@ fn reply(lua: Stack<'_>) -> Result<bool, Code> {
         refuse_with(to, session, Code::VALUE_TYPE);
         raise_top(lua)
     };
-    deliver(to, |_| Event::Reply { session, result: Ok(value) }).map(|()| true)
+    deliver(to, |_| Event::Reply { session, result: Ok(value) }).map(|()| true).give(lua)
 }
 
 /// native.refuse(handle, session): whoever has asked gets no reply.

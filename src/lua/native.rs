@@ -126,7 +126,6 @@ fn look_up(lua: Stack<'_>) -> c_int {
             (c"package", function(package)),
             (c"set_ffi", function(set_ffi)),
             (c"header", function(header)),
-            (c"open_sockets", function(open_sockets)),
         ],
     ];
     static BY_NAME: LazyLock<ByName> = LazyLock::new(|| {
@@ -187,11 +186,6 @@ fn header(lua: Stack<'_>) -> Option<&'static str> {
     let name = lua.text(1).unwrap_or_default();
     let found = buffer::header::HEADERS.iter().find(|(known, _)| known.as_bytes() == name);
     found.map(|(_, text)| *text)
-}
-
-/// native.open_sockets(): prepares the state for sockets.
-fn open_sockets(lua: Stack<'_>) {
-    tcp::open(lua);
 }
 
 /// `false, code`; and a text, if there is more to say.

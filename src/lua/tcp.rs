@@ -22,11 +22,14 @@ use crate::os;
 use crate::rt::{self, Listener};
 use crate::vm::stack::{Results, Stack, function};
 
-/// Registry fields of the metatables of sockets and listen sockets; a socket's content is its key.
-const SOCKETS: [&CStr; 3] = [c"node-lua.socket", c"node-lua.listener", WEBSOCKET];
+/// Registry fields of the metatables of sockets, by their kinds: 0 for connections, 1 for listen
+/// sockets, 2 for websockets, 3 for datagrams. A socket's content is its key.
+const SOCKETS: [&CStr; 4] =
+    [c"node-lua.socket", c"node-lua.listener", c"node-lua.websocket", c"node-lua.udp"];
 
 /// That of sockets that have become websockets.
-pub(super) const WEBSOCKET: &CStr = c"node-lua.websocket";
+#[cfg(feature = "websocket")]
+pub(super) const WEBSOCKET: &CStr = SOCKETS[2];
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"socket_object", function(socket_object)),
@@ -60,23 +63,16 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
 const UNIX: f64 = 1.0;
 const IP6: f64 = 6.0;
 
-/// Creates the metatables. The stack is left as it was.
-pub(super) fn open(lua: Stack<'_>) {
-    for name in SOCKETS {
-        lua.make_metatable(name, function(collect), || {});
-    }
-}
-
 /// What a socket counts for when the collector is paced: its userdata is small, but it holds a
 /// descriptor, so that some hundred of them are worth a cycle.
 const PACE_BYTES: usize = 16 * 1024;
 
-/// native.socket_object(key, is_listener): the userdata that stands for a socket; when it is
-/// collected, the socket is closed.
+/// native.socket_object(key, kind): the userdata that stands for a socket; when it is collected,
+/// the socket is closed.
 fn socket_object(lua: Stack<'_>) -> c_int {
-    let (key, is_listener) = (lua.key(1), lua.boolean(2));
+    let (key, kind) = (lua.key(1), lua.number(2));
     lua.pace(PACE_BYTES);
-    lua.push_key(key, SOCKETS[usize::from(is_listener)]);
+    lua.push_key(key, SOCKETS[kind as usize]);
     1
 }
 
@@ -93,16 +89,15 @@ fn collect(lua: Stack<'_>) {
     }
 }
 
-/// native.set_socket_methods(stream, listener, describe): tables of methods, and what makes the
-/// text of a socket.
+/// native.set_socket_methods(kind, methods, describe): before there are sockets of a kind, the
+/// table of their methods, and what makes the text of one.
 fn set_socket_methods(lua: Stack<'_>) {
-    for (name, index) in SOCKETS.into_iter().zip(1..) {
-        lua.field(ffi::LUA_REGISTRYINDEX, name);
+    let kind = SOCKETS[lua.number(1) as usize];
+    lua.make_metatable(kind, function(collect), || {});
+    lua.field(ffi::LUA_REGISTRYINDEX, kind);
+    for (index, name) in [(2, c"__index"), (3, c"__tostring")] {
         lua.push_copy(index);
-        lua.set_field(-2, c"__index");
-        lua.push_copy(3);
-        lua.set_field(-2, c"__tostring");
-        lua.set_top(3);
+        lua.set_field(-2, name);
     }
 }
 
@@ -279,7 +274,11 @@ fn fd(lua: Stack<'_>) -> Option<u64> {
     let key = lua.key(1);
     host::with(|host| {
         let owner = host.context.id();
-        host.sockets.stream(key).map(|stream| stream.shared(owner, key).fd())
+        match host.sockets.all.get_mut(key)? {
+            Socket::Stream(stream) => Some(stream.shared(owner, key).fd()),
+            Socket::Udp(socket) => Some(socket.shared(owner, key).fd()),
+            _ => None,
+        }
     })
 }
 
@@ -288,7 +287,11 @@ fn set_wshared(lua: Stack<'_>) {
     let (key, on) = (lua.key(1), lua.boolean(2));
     host::with(|host| {
         let owner = host.context.id();
-        host.sockets.stream(key).map(|stream| stream.set_shared(owner, key, on))
+        match host.sockets.all.get_mut(key) {
+            Some(Socket::Stream(stream)) => stream.set_shared(owner, key, on),
+            Some(Socket::Udp(socket)) => socket.set_shared(owner, key, on),
+            _ => {}
+        }
     });
 }
 
@@ -397,6 +400,8 @@ pub(super) fn describe(lua: Stack<'_>, index: c_int) -> Option<&'static str> {
         (0, false) => "a closed tcp socket",
         #[cfg(feature = "websocket")]
         (2, is_open) => super::websocket::describe(is_open),
+        (3, true) => "a udp socket",
+        (3, false) => "a closed udp socket",
         (_, true) => "a tcp listen socket",
         (_, false) => "a closed tcp listen socket",
     })

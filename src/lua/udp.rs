@@ -1,13 +1,11 @@
 //! Datagram sockets.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-use mlua::ffi;
-
-use super::buffer::userdata::{charge_frames, collect as collect_garbage, push_frames};
+use super::buffer::userdata::{charge_frames, collect, push_frames};
 use super::frames::body;
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
@@ -18,19 +16,11 @@ use crate::os::{Arrival, DATAGRAMS_MAX, Interface, UdpOption};
 use crate::rt;
 use crate::vm::stack::{Nil, Results, Stack, function};
 
-/// The registry field of the metatable of sockets; a socket's content is its key.
-const SOCKETS: [&CStr; 1] = [c"node-lua.udp"];
-
 pub(super) const FUNCTIONS: super::native::Functions = &[
-    (c"open_udp", function(open)),
-    (c"udp_object", function(object)),
-    (c"set_udp_methods", function(set_methods)),
     (c"udp_open", function(bind)),
     (c"udp_read", function(read)),
     (c"udp_write", function(write)),
     (c"udp_connect", function(connect)),
-    (c"udp_fd", function(fd)),
-    (c"udp_set_wshared", function(set_wshared)),
     (c"udp_fd_src", function(fd_src)),
     (c"udp_stat", function(stat)),
     (c"udp_set", function(set)),
@@ -44,44 +34,11 @@ const LONGEST_IP6: usize = 65_527;
 /// Options, as lua/udp/options.lua numbers them; the other is `TTL`.
 const BROADCAST: f64 = 1.0;
 
-/// What a socket counts for when the collector is paced; see tcp.rs.
-const PACE_BYTES: usize = 16 * 1024;
-
 type Arrivals = [Arrival; DATAGRAMS_MAX];
 
 thread_local! {
     /// Where this worker receives datagrams.
     static ARRIVALS: Cell<Option<Box<Arrivals>>> = const { Cell::new(None) };
-}
-
-/// native.open_udp(): creates the metatable.
-fn open(lua: Stack<'_>) {
-    lua.make_metatable(SOCKETS[0], function(collect), || {});
-}
-
-/// native.udp_object(key): the userdata that stands for a socket; when it is collected, the socket
-/// is closed.
-fn object(lua: Stack<'_>) -> c_int {
-    let key = lua.key(1);
-    lua.pace(PACE_BYTES);
-    lua.push_key(key, SOCKETS[0]);
-    1
-}
-
-/// The finaliser of sockets.
-fn collect(lua: Stack<'_>) {
-    if let Some((_, key)) = lua.key_of(1, &SOCKETS).filter(|_| host::is_entered()) {
-        host::with(|host| host.sockets.close(key, &host.context, &mut host.turn.notices));
-    }
-}
-
-/// native.set_udp_methods(methods, describe): a table, and what makes the text of a socket.
-fn set_methods(lua: Stack<'_>) {
-    lua.field(ffi::LUA_REGISTRYINDEX, SOCKETS[0]);
-    lua.push_copy(1);
-    lua.set_field(-2, c"__index");
-    lua.push_copy(2);
-    lua.set_field(-2, c"__tostring");
 }
 
 /// A numeric address; of a link, with the interface behind a percent sign.
@@ -138,7 +95,7 @@ fn read(lua: Stack<'_>) -> c_int {
         Received::Failed(code) => (Nil, code.0).give(lua),
         Received::Some(count, is_all) => {
             // Finalisers that run meanwhile find other room to receive into.
-            collect_garbage(lua, |work| work());
+            collect(lua, |work| work());
             let mut last = None;
             for (arrival, at) in arrivals[..count].iter_mut().zip((1..).step_by(3)) {
                 push_datagram(lua, arrival);
@@ -338,24 +295,6 @@ fn with_socket<R>(lua: Stack<'_>, body: impl FnOnce(&mut UdpSocket) -> R) -> Opt
     host::with(|host| host.sockets.udp(key).map(body))
 }
 
-/// native.udp_fd(key): the integer by which other contexts may write.
-fn fd(lua: Stack<'_>) -> Option<u64> {
-    let key = lua.key(1);
-    host::with(|host| {
-        let owner = host.context.id();
-        host.sockets.udp(key).map(|socket| socket.shared(owner, key).fd())
-    })
-}
-
-/// native.udp_set_wshared(key, on).
-fn set_wshared(lua: Stack<'_>) {
-    let (key, on) = (lua.key(1), lua.boolean(2));
-    host::with(|host| {
-        let owner = host.context.id();
-        host.sockets.udp(key).map(|socket| socket.set_shared(owner, key, on))
-    });
-}
-
 /// native.udp_fd_src(fd): the handle of the owner, or nothing.
 fn fd_src(lua: Stack<'_>) -> Option<Id> {
     SharedUdp::get(lua.key(1)).map(|shared| shared.owner())
@@ -396,10 +335,4 @@ fn join(lua: Stack<'_>) -> Result<Option<u16>, (Nil, bool)> {
     let Some(interface) = interface else { return Ok(Some(Code::ADDRESS_NOT_AVAILABLE.0)) };
     let on = lua.boolean(4);
     Ok(failure_of(with_socket(lua, |socket| socket.join(group, interface, on))))
-}
-
-/// What is said of a socket in messages.
-pub(super) fn describe(lua: Stack<'_>, index: c_int) -> Option<&'static str> {
-    let (_, key) = lua.key_of(index, &SOCKETS)?;
-    Some(if host::is_open(key) { "a udp socket" } else { "a closed udp socket" })
 }

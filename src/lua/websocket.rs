@@ -17,7 +17,6 @@ use crate::vm::stack::{Nil, Results, Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"websocket_start", function(start)),
-    (c"websocket_set_methods", function(set_methods)),
     (c"websocket_read", function(read)),
     (c"websocket_write", function(write)),
     (c"websocket_say_close", function(say_close)),
@@ -49,15 +48,6 @@ fn start(lua: Stack<'_>) {
     lua.field(ffi::LUA_REGISTRYINDEX, WEBSOCKET);
     lua.set_metatable(1);
     host::with(|host| host.sockets.stream(key).map(|stream| stream.start_websocket(options)));
-}
-
-/// native.websocket_set_methods(methods, describe).
-fn set_methods(lua: Stack<'_>) {
-    lua.field(ffi::LUA_REGISTRYINDEX, WEBSOCKET);
-    for (index, name) in [(1, c"__index"), (2, c"__tostring")] {
-        lua.push_copy(index);
-        lua.set_field(-2, name);
-    }
 }
 
 /// native.websocket_read(key): "text" or "binary", and a buffer; `false, code, reason`; nothing if
