@@ -17,7 +17,8 @@ pub enum Malformed {
     Truncated,
     /// No item has this tag.
     Tag(u8),
-    /// A key that is NaN, or a key without a value.
+    /// A key that is NaN or without a value, a number that is a key twice, or more or fewer keys
+    /// than announced.
     Key,
     /// More tables within each other than [`DEPTH_MAX`].
     Depth,
@@ -30,7 +31,7 @@ impl fmt::Display for Malformed {
         match self {
             Malformed::Truncated => write!(f, "encoded table is cut off"),
             Malformed::Tag(tag) => write!(f, "encoded table has unknown tag {tag}"),
-            Malformed::Key => write!(f, "encoded table has a key that cannot be one"),
+            Malformed::Key => write!(f, "encoded table has keys that no table has"),
             Malformed::Depth => write!(f, "encoded table is nested deeper than {DEPTH_MAX} levels"),
             Malformed::Reference(number) => write!(f, "encoded table refers to missing {number}"),
         }
@@ -175,17 +176,17 @@ impl<'a> Reader<'a> {
         Ok((positional, pairs))
     }
 
-    /// Reads the key of an entry that has one; returns the tag of its value.
-    fn pass_key(&mut self) -> Result<Tag, Malformed> {
-        let tag = self.tag()?;
+    /// Reads the key that a tag starts, if it does, and puts the tag of its value in its place.
+    fn pass_key(&mut self, tag: &mut Tag) -> Result<bool, Malformed> {
         match tag {
             Tag::ShortStringKey => drop(self.short_string()?),
             Tag::LongStringKey => drop(self.long_string()?),
             Tag::NumberKey => drop(self.number_key()?),
             Tag::FalseKey | Tag::TrueKey => {}
-            _ => return Ok(tag),
+            _ => return Ok(false),
         }
-        self.tag()
+        *tag = self.tag()?;
+        Ok(true)
     }
 
     #[inline(always)]
@@ -232,9 +233,21 @@ fn check_value(reader: &mut Reader<'_>, tag: Tag, buffers: usize) -> Result<(), 
         Tag::SameTable => drop(reader.same_table()?),
         Tag::Table => {
             let (positional, pairs) = reader.enter()?;
+            let (mut keys, mut numbers) = (0, Vec::new());
             for _ in 0..u64::from(positional) + u64::from(pairs) {
-                let tag = reader.pass_key()?;
+                let mut tag = reader.tag()?;
+                if tag == Tag::NumberKey {
+                    // One zero is like the other.
+                    numbers.push((reader.clone().number_key()? + 0.0).to_bits());
+                }
+                if reader.pass_key(&mut tag)? {
+                    keys += 1;
+                }
                 check_value(reader, tag, buffers)?;
+            }
+            numbers.sort_unstable();
+            if keys != pairs || numbers.windows(2).any(|two| two[0] == two[1]) {
+                return Err(Malformed::Key);
             }
             reader.leave();
         }
@@ -300,7 +313,8 @@ mod tests {
                 let (positional, pairs) = reader.enter()?;
                 let mut entries = 0;
                 for _ in 0..u64::from(positional) + u64::from(pairs) {
-                    let tag = reader.pass_key()?;
+                    let mut tag = reader.tag()?;
+                    reader.pass_key(&mut tag)?;
                     entries += 1 + walk(reader, tag)?;
                 }
                 reader.leave();
@@ -370,6 +384,34 @@ mod tests {
         bytes.extend(table(3, 0));
         bytes.extend([Tag::Nil as u8; 4]);
         assert_eq!(walk_all(&bytes), Err(Malformed::Truncated));
+    }
+
+    /// A table that announces so many positions and pairs, and has these number keys.
+    fn keyed(positional: u32, pairs: u32, keys: &[f64], value: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![TREE, Tag::Table as u8];
+        bytes.extend(positional.to_le_bytes());
+        bytes.extend(pairs.to_le_bytes());
+        for key in keys {
+            bytes.push(Tag::NumberKey as u8);
+            bytes.extend(key.to_le_bytes());
+            bytes.extend(value);
+        }
+        bytes
+    }
+
+    #[test]
+    fn keys_that_no_writer_makes_are_refused() {
+        let value = [Tag::True as u8];
+        assert_eq!(check(&keyed(0, 2, &[0.5, 1.5], &value), 0), Ok(()));
+        for keys in [&[0.5, 0.5][..], &[0.0, -0.0], &[-1.0, 2.5, -1.0]] {
+            let wire = keyed(0, keys.len() as u32, keys, &value);
+            assert_eq!(check(&wire, 0), Err(Malformed::Key), "{keys:?}");
+        }
+        // In the place of what was announced as a position, and the other way round.
+        assert_eq!(check(&keyed(1, 1, &[0.5, 1.5], &value), 0), Err(Malformed::Key));
+        let mut wire = keyed(0, 2, &[0.5], &value);
+        wire.extend(value);
+        assert_eq!(check(&wire, 0), Err(Malformed::Key));
     }
 
     #[test]

@@ -319,6 +319,26 @@ fn malformed_tables_push_nothing() {
     assert_eq!(missing, Err(Refused::Malformed(Malformed::Reference(1))));
 }
 
+/// Number keys of large tables wait in a table of their own: none is looked for where there is
+/// none, whatever was announced.
+#[test]
+fn tables_with_other_keys_than_announced_are_refused() {
+    let state = prepared();
+    for (positional, pairs, nils) in [(1000, 512_u32, 514), (600, 512, 0), (1, 600, 0)] {
+        let mut bytes = vec![0, 10];
+        bytes.extend([positional, pairs].map(u32::to_le_bytes).concat());
+        for number in 0..positional + pairs {
+            bytes.push(14);
+            bytes.extend((-0.5 - f64::from(number)).to_le_bytes());
+            bytes.extend(if number < nils { &[0][..] } else { &[3, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f] });
+        }
+        let result = push_encoded::<NoBuffers>(state.stack(), &bytes, &[]);
+        assert_eq!(result, Err(Refused::Malformed(Malformed::Key)));
+        assert_eq!(state.stack().top(), 0);
+        state.stack().collect();
+    }
+}
+
 #[test]
 fn refused_value_leaves_nothing_to_the_next() {
     let state = prepared();

@@ -195,6 +195,10 @@ impl<'a, B: Buffers> Decoder<'a, B> {
             }
             is_keyed = true;
         }
+        // All that follows counts on it that as many are keys as were announced.
+        if position != positional {
+            return Err(Malformed::Key.into());
+        }
         if !late.is_empty() {
             table.insert_numbers(lua, NewTable::at(lua, -2), &late);
             lua.remove(-2);
