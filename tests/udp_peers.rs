@@ -255,7 +255,7 @@ fn who_asks_again_is_answered_although_one_in_a_hundred_is_lost() {
 
 #[test]
 fn what_the_system_does_not_take_yet_waits_in_a_bounded_queue() {
-    let setup = "tc qdisc add dev lo root tbf rate 20mbit burst 64kb limit 64mb";
+    let setup = "tc qdisc add dev lo root tbf rate 5mbit burst 64kb limit 64mb";
     let script = "
         local _, server = udp.open('127.0.0.1', 0)
         local got, last, in_order = 0, 0, true
@@ -285,4 +285,40 @@ fn what_the_system_does_not_take_yet_waits_in_a_bounded_queue() {
         os.exit(0)";
     let Some(done) = run_in_network(setup, script) else { return };
     assert_eq!(done.stdout, "true\t0\ntrue\ttrue\t1000\ntrue\ttrue\n", "{done}");
+}
+
+/// What closed sockets have not sent has one bound for the process: what was closed first is given
+/// up, and whoever waits for it is told.
+#[test]
+fn what_waits_at_closed_sockets_has_a_bound() {
+    let setup = "tc qdisc add dev lo root tbf rate 8kbit burst 64kb limit 1gb";
+    let script = "
+        local text, socks, told, codes = ('x'):rep(60000), {}, {}, {}
+        for i = 1, 20 do
+            told[i] = 0
+            local _, sock = udp.open()
+            -- What each may have waiting, and some that the system takes.
+            for _ = 1, 150 do
+                sock:write(text, '127.0.0.1', 9, function(ok, code)
+                    if ok or code == 212 then return end
+                    told[i], codes[code] = told[i] + 1, true
+                end)
+            end
+            socks[i] = sock
+            timer.sleep(0)
+        end
+        for i = 1, 20 do socks[i]:close() end
+        timer.sleep(0)
+        local function count(from, to)
+            local n = 0
+            for i = from, to do if told[i] > 100 then n = n + 1 end end
+            return n
+        end
+        print(count(1, 20), count(1, 4))
+        while count(1, 20) < 20 do timer.sleep(0.1) end
+        for code in pairs(codes) do print(code) end
+        os.exit(0)";
+    let Some(done) = run_in_network(setup, script) else { return };
+    // 16 of 8 MiB are 128 MiB.
+    assert_eq!(done.stdout, "4\t4\n40\n", "{done}");
 }

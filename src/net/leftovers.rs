@@ -1,6 +1,7 @@
-//! What closed connections of contexts with a memory limit have not sent yet. It outlives its
-//! context, which therefore cannot bound it: whoever starts one after the other would hold any
-//! amount. So all of it together has a bound, and what was closed first goes first.
+//! What closed connections of contexts with a memory limit, and datagram sockets, have not sent
+//! yet. It outlives its context, which therefore cannot bound it: whoever starts one after the
+//! other would hold any amount. So all of it together has a bound, and what was closed first goes
+//! first.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +11,15 @@ use std::task::{Context as TaskContext, Poll};
 use futures::future::poll_fn;
 use futures::task::AtomicWaker;
 
-use super::Writer;
-use crate::error::Code;
 use crate::sync::lock;
 
 /// Bytes in all.
 const BYTES_MAX: usize = 128 << 20;
 
-/// Less of a connection does not count: there are no more of these than descriptors.
+/// Less of a socket does not count: there are no more of these than descriptors.
 const LEAST: usize = 64 << 10;
 
-/// What one connection has not sent.
+/// What one socket has not sent.
 pub(super) struct Leftover {
     bytes: usize,
     /// Lets go of it.
@@ -71,7 +70,7 @@ impl All {
 }
 
 impl Leftover {
-    /// Lets go of it at once, and has the connection reset.
+    /// Lets go of it at once, and has the socket closed.
     fn drop_all(&self) {
         (self.abandon)();
         // Release: pairs with the load of who waits.
@@ -80,15 +79,13 @@ impl Leftover {
     }
 }
 
-/// Counts what a closed connection has not sent, if that is much.
-pub(super) fn count(writer: &Arc<Writer>) -> Option<Counted> {
-    let bytes = writer.held_bytes();
+/// Counts what a closed socket has not sent, if that is much; `abandon` lets go of it, and tells who
+/// waits for it.
+pub(super) fn count(bytes: usize, abandon: impl Fn() + Send + Sync + 'static) -> Option<Counted> {
     if bytes < LEAST {
         return None;
     }
-    let writer = Arc::clone(writer);
-    let abandon = Box::new(move || writer.abandon(Code::TIMED_OUT));
-    let (leftover, dropped) = lock(&ALL).add(bytes, abandon, BYTES_MAX);
+    let (leftover, dropped) = lock(&ALL).add(bytes, Box::new(abandon), BYTES_MAX);
     dropped.iter().for_each(|one| one.drop_all());
     Some(Counted(leftover))
 }

@@ -1,6 +1,7 @@
 //! Connections that are closed but not yet written out.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -60,7 +61,9 @@ pub fn linger(connection: Connection) {
     }
     let counted = Lingering::new();
     let is_limited = connection.is_limited();
-    let leftover = if is_limited { leftovers::count(connection.writer()) } else { None };
+    let writer = Arc::clone(connection.writer());
+    let bytes = if is_limited { writer.held_bytes() } else { 0 };
+    let leftover = leftovers::count(bytes, move || writer.abandon(Code::TIMED_OUT));
     rt::spawn(async move {
         // Relaxed throughout: one task sets it, and clears it when it looks.
         let had_input = AtomicBool::new(false);

@@ -16,6 +16,7 @@ use super::batch::UdpBatch;
 use crate::buf::Piece;
 use crate::error::Code;
 use crate::message::{Allowance, Event, Held};
+use crate::net::leftovers::{self, until_too_much};
 use crate::net::linger::Lingering;
 use crate::os::{DATAGRAMS_MAX, Departure};
 use crate::rt::{self, UdpSocket};
@@ -244,11 +245,11 @@ impl UdpWriter {
         true
     }
 
-    /// Refuses writes from now on; what waits still leaves. True if nothing waits.
-    pub fn close(&self) -> bool {
+    /// Refuses writes from now on; what waits still leaves. How many bytes that are.
+    pub fn close(&self) -> usize {
         let mut queue = lock(&self.queue);
         queue.closed = true;
-        queue.waiting.is_empty()
+        queue.bytes
     }
 
     /// Drops what waits; who waits for it is told.
@@ -285,16 +286,20 @@ impl Queue {
     }
 }
 
-/// Closes a socket once what waits has left, or [`LINGER`] is over.
+/// Closes a socket once what waits has left, or [`LINGER`] is over, or there is too much of it.
 pub fn linger_datagrams(writer: Arc<UdpWriter>) {
-    if writer.close() {
+    let bytes = writer.close();
+    if bytes == 0 {
         return;
     }
     let counted = Lingering::new();
+    let abandoned = Arc::clone(&writer);
+    let leftover = leftovers::count(bytes, move || abandoned.abandon());
     rt::spawn(async move {
         let _counted = counted;
         let drained = pin!(poll_fn(|cx| writer.poll_drained(cx)));
-        select(drained, pin!(rt::sleep(LINGER))).await;
+        let enough = pin!(until_too_much(leftover.as_ref()));
+        select(drained, select(pin!(rt::sleep(LINGER)), enough)).await;
         writer.abandon();
     });
 }
