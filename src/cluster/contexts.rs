@@ -68,11 +68,11 @@ impl State {
         let name = if let Target::Name(name) = to { name.len() } else { 0 };
         let bytes = value.len() + name + MESSAGE_BYTES;
         self.check_size(bytes)?;
+        // It may be gone since it was chosen.
+        let peer = self.peers.get_mut(&node).ok_or(Code::NO_CONTEXT)?;
         if session != 0 {
+            peer.asked += 1;
             self.pending.insert((from, session), node);
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.asked += 1;
-            }
         }
         self.note_contact(from, node);
         let from = from.to_bits();

@@ -21,6 +21,7 @@
 
 mod access;
 mod contexts;
+mod names;
 pub mod nats;
 pub mod node;
 mod outbox;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, StatusCode, Subscriber};
 use futures::StreamExt;
 use futures::future::poll_fn;
@@ -21,6 +22,7 @@ use super::outbox::Parcel;
 use super::state::TICK;
 use super::wire::{ends_a_name, order};
 use crate::logging::Seldom;
+use crate::os::signal;
 
 /// What everybody is told; what one process is told; what is published.
 const ALL: &str = "node-lua.all";
@@ -61,8 +63,15 @@ pub fn start(options: &Options, node: &Arc<Node>) -> io::Result<()> {
     let node = Arc::clone(node);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let work = move || {
-        if let Err(error) = runtime.block_on(unconstrained(run(client, servers, &node))) {
+        // The client's writes do not ask for silence.
+        signal::keep_out_broken_pipes();
+        // A server that does not keep to its protocol may be the end of a client.
+        loop {
+            node.subscribe_anew();
+            let one = run(client.clone(), servers.clone(), &node);
+            let Err(error) = runtime.block_on(unconstrained(one)) else { break };
             node.on_away(&error.to_string());
+            runtime.block_on(async { tokio::time::sleep(RETRY_MAX).await });
         }
         node.finish();
     };
@@ -152,19 +161,19 @@ async fn send(
     // What counts does so until the client has all of it.
     while let Some((parcels, _held)) = poll_fn(|cx| node.poll_parcels(cx)).await {
         for parcel in parcels {
-            match parcel {
-                Parcel::All(bytes, false) => client.publish(ALL, bytes.into()).await?,
+            let sent = match parcel {
+                Parcel::All(bytes, false) => client.publish(ALL, bytes.into()).await,
                 Parcel::All(bytes, true) => {
                     let reply = format!("{own}.all");
-                    client.publish_with_reply(ALL, reply, bytes.into()).await?;
+                    client.publish_with_reply(ALL, reply, bytes.into()).await
                 }
                 Parcel::Node(to, bytes) => {
                     let (subject, reply) =
                         (format!("{NODE}.{to:016x}"), format!("{own}.{to:016x}"));
-                    client.publish_with_reply(subject, reply, bytes.into()).await?;
+                    client.publish_with_reply(subject, reply, bytes.into()).await
                 }
                 Parcel::Topic(topic, bytes) => {
-                    client.publish(subject(TOPIC, &topic), bytes.into()).await?;
+                    client.publish(subject(TOPIC, &topic), bytes.into()).await
                 }
                 Parcel::Interest(pattern, begins) => {
                     let subscriber = match begins {
@@ -172,7 +181,15 @@ async fn send(
                         false => None,
                     };
                     interests.send((pattern, subscriber))?;
+                    Ok(())
                 }
+            };
+            match sent {
+                // It was put together for a server that took more: it is lost with that one.
+                Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                    log::debug!("cluster: {error}");
+                }
+                sent => sent?,
             }
         }
     }

@@ -104,6 +104,11 @@ impl Node {
         Poll::Pending
     }
 
+    /// The bus has no subscriptions: those of this process are made once there is a connection.
+    pub fn subscribe_anew(&self) {
+        self.lock().0.subscribe_anew();
+    }
+
     /// Everything has been sent.
     pub fn finish(&self) {
         self.lock().1.is_done = true;
@@ -295,12 +300,18 @@ impl Node {
         to: Target<'_>,
         mut value: Value,
     ) -> Result<(), Failure> {
-        let asker = self.with(|state, _| state.handle(Who::Context(node, from)));
-        let asker = asker.ok_or(Code::MAILBOX_FULL)?;
         let holders = match to {
             Target::Name(name) => self.scheduler.names().next(name),
             Target::Context(number) => Id::from_number(number as f64).into_iter().collect(),
         };
+        let asker = self.with(|state, _| {
+            // A number alone, which anybody could guess, is no way to a context.
+            let is_known = |holder: &Id| state.is_contact(*holder, node);
+            if matches!(to, Target::Context(_)) && !holders.iter().all(is_known) {
+                return Err(Code::NO_CONTEXT);
+            }
+            state.handle(Who::Context(node, from)).ok_or(Code::MAILBOX_FULL)
+        })?;
         let mut failure = Code::NO_CONTEXT;
         for (left, holder) in (0..holders.len()).rev().zip(holders) {
             let Some(context) = self.scheduler.registry().get(holder) else { continue };

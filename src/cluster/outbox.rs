@@ -9,6 +9,10 @@ use crate::message::Held;
 /// Bytes that wait, at most.
 pub(super) const BYTES_MAX: usize = 64 << 20;
 
+/// The same with what others have asked for: answers of other processes are not refused by those
+/// who send, but nor are they without a bound.
+const BYTES_MOST: usize = BYTES_MAX + (16 << 20);
+
 /// A parcel is not made larger than this, unless one message is.
 const PARCEL_BYTES: usize = 64 << 10;
 
@@ -49,6 +53,11 @@ impl Outbox {
     /// Whether no more may wait.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= BYTES_MAX
+    }
+
+    /// Whether nothing more may wait at all.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.bytes >= BYTES_MOST
     }
 
     /// Keeps this for as long as what was written.
@@ -130,6 +139,11 @@ impl Outbox {
             Some(&before) if before != begins => drop(self.interests.remove(pattern)),
             _ => drop(self.interests.insert(pattern.into(), begins)),
         }
+    }
+
+    /// Forgets which subscriptions begin or end.
+    pub(super) fn forget_interests(&mut self) {
+        self.interests.clear();
     }
 
     /// Drops all but interests: it would come too late.

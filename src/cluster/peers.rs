@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::state::{Effects, NAMES_MAX, Name, Peer, Phase, QUERY_BYTES, State, TICK, Who, gone};
+use super::state::{Effects, Name, Peer, Phase, QUERY_BYTES, State, TICK, Who, gone};
 use super::wire::{FIRST, Frame, LAST};
 use crate::failpoint;
 use crate::message::{Ending, Id};
@@ -143,15 +143,10 @@ impl State {
             Frame::Names { part, state, node: name, nodes, names } => {
                 let peer = self.meet(node, now);
                 peer.name = shown(name);
-                if part & FIRST != 0 {
-                    peer.parts.clear();
-                }
-                let room = NAMES_MAX.saturating_sub(peer.parts.len());
-                let names = names.into_iter().filter(|name| name.len() <= NAME_MAX);
-                peer.parts.extend(names.take(room).map(Name::from));
+                self.add_part(node, part & FIRST != 0, names);
                 if part & LAST != 0 {
-                    peer.is_asked = false;
-                    peer.state = Some(state);
+                    let peer = self.meet(node, now);
+                    (peer.is_asked, peer.state) = (false, Some(state));
                     self.set_names(node, to);
                     self.expected.remove(&node);
                     if matches!(self.phase, Phase::Joining(_)) {
@@ -205,8 +200,8 @@ impl State {
 
     /// A process has told all its names.
     fn set_names(&mut self, node: u64, to: &mut Effects) {
+        let now: BTreeSet<Name> = self.take_parts(node).into_iter().collect();
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        let now: BTreeSet<Name> = std::mem::take(&mut peer.parts).into_iter().collect();
         let gone: Vec<Name> = peer.names.difference(&now).cloned().collect();
         for name in gone {
             self.remove_holder(node, &name, Ending { reason: "gone", detail: None }, to);
@@ -247,7 +242,8 @@ impl State {
 
     /// Nobody waits any more for what somebody elsewhere has asked.
     fn forget_asker(&mut self, asker: Id) {
-        let asked: Vec<_> = self.open.keys().filter(|key| key.0 == asker).copied().collect();
+        let asked: Vec<_> =
+            self.open.range((asker, 0)..=(asker, u64::MAX)).map(|(key, _)| *key).collect();
         for (asker, session) in asked {
             self.close_open(asker, session);
         }
@@ -257,6 +253,7 @@ impl State {
     pub(super) fn lose(&mut self, node: u64, why: &str, to: &mut Effects) {
         let which = self.pending_at(node);
         self.fail_pending(which, to);
+        self.take_parts(node);
         let Some(peer) = self.peers.remove(&node) else { return };
         self.expected.remove(&node);
         let detail = format!("node {} is gone: {why}", peer.name);
@@ -267,15 +264,9 @@ impl State {
         let first = Who::Context(node, 0);
         let of_it = |who: &&Who| matches!(who, Who::Context(of, _) if *of == node);
         let known = self.handles.range(first..).take_while(|(who, _)| of_it(who));
-        let known: Vec<Id> = known.map(|(_, id)| *id).collect();
-        let askers: BTreeSet<Id> = known.iter().copied().collect();
-        for id in known {
+        for id in known.map(|(_, id)| *id).collect::<Vec<_>>() {
+            self.forget_asker(id);
             self.forget_far(id, gone(&detail), to);
-        }
-        let open: Vec<_> =
-            self.open.keys().filter(|(asker, _)| askers.contains(asker)).copied().collect();
-        for (asker, session) in open {
-            self.close_open(asker, session);
         }
     }
 
@@ -301,6 +292,7 @@ impl State {
             } else if is_here && (silence > SILENT || is_slow && was_slow) {
                 self.tell(node, &Frame::Poll);
             }
+            self.renew_favours(node);
         }
         self.check_joined(now);
     }

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::names::Holders;
 use super::outbox::Outbox;
 use super::wire::{self, FIRST, Frame, LAST};
 use crate::error::Code;
 use crate::message::{Ending, Event, Failure, Id};
-use crate::sched::names::NAME_MAX;
 
 /// Nanoseconds between two signs of life.
 pub(super) const TICK: u64 = 500_000_000;
@@ -25,14 +25,19 @@ const PART_BYTES: usize = 16 << 10;
 /// Bytes that a query takes in a list of some, at most.
 pub(super) const QUERY_BYTES: usize = 20;
 
-/// Names of other processes that are known, at most.
-pub(super) const NAMES_MAX: usize = 1 << 20;
-
 /// Those elsewhere that have handles here.
 const FAR_MAX: usize = 1 << 20;
 
 /// Queries of others that are not answered yet.
 pub(super) const OPEN_MAX: usize = 1 << 20;
+
+/// How often, between two ticks, a process gets what costs more than asking for it: the list of
+/// names, and looking for all that it was asked. What is due then is done once, at the next.
+const FAVOURS_MAX: u32 = 8;
+
+/// What is due at the next tick.
+pub(super) const NAMES_DUE: u8 = 1;
+pub(super) const CHECK_DUE: u8 = 2;
 
 pub(super) type Name = Arc<[u8]>;
 
@@ -70,17 +75,12 @@ pub(super) struct Peer {
     pub(super) sent: (u32, u32),
     /// What the next parcel from it is to be numbered.
     pub(super) due: Option<(u32, u32)>,
+    /// What it has had since the last tick of [`FAVOURS_MAX`], and what is due at the next.
+    pub(super) favours: u32,
+    pub(super) due_later: u8,
     /// Queries that wait for an answer of it; and whether some did at the last tick.
     pub(super) asked: usize,
     pub(super) is_slow: bool,
-}
-
-/// Who answers under a name elsewhere.
-#[derive(Debug, Default)]
-struct Holders {
-    nodes: Vec<u64>,
-    /// The index of the one whose turn it is.
-    turn: usize,
 }
 
 /// What a handle stands for.
@@ -109,7 +109,7 @@ pub(super) struct State {
     pub(super) max_payload: usize,
     pub(super) out: Outbox,
     /// The names of this process, and the number of times that they have changed.
-    names: BTreeSet<Name>,
+    pub(super) names: BTreeSet<Name>,
     pub(super) changes: u64,
     /// Parcels of publications so far.
     pub(super) published: u64,
@@ -117,7 +117,9 @@ pub(super) struct State {
     patterns: HashMap<Box<[u8]>, usize>,
     /// By number of the process.
     pub(super) peers: BTreeMap<u64, Peer>,
-    holders: HashMap<Name, Holders>,
+    pub(super) holders: HashMap<Name, Holders>,
+    /// What the names of all of them take, also those of lists that come in parts.
+    pub(super) names_bytes: usize,
     /// Processes that others have told of, and that have not told their names.
     pub(super) expected: BTreeSet<u64>,
     far: BTreeMap<Id, Far>,
@@ -126,7 +128,7 @@ pub(super) struct State {
     /// Queries of this process by asker and session, and who was asked.
     pub(super) pending: BTreeMap<(Id, u64), u64>,
     /// Queries of others by asker and session, and who got them; and the other way round.
-    pub(super) open: HashMap<(Id, u64), Id>,
+    pub(super) open: BTreeMap<(Id, u64), Id>,
     pub(super) served: BTreeSet<(Id, Id, u64)>,
     /// Contexts of this process that others know, and which; of 0 it may be all.
     pub(super) contacts: HashMap<Id, Vec<u64>>,
@@ -157,12 +159,13 @@ impl State {
             patterns: HashMap::new(),
             peers: BTreeMap::new(),
             holders: HashMap::new(),
+            names_bytes: 0,
             expected: BTreeSet::new(),
             far: BTreeMap::new(),
             handles: BTreeMap::new(),
             last_far: 0,
             pending: BTreeMap::new(),
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             served: BTreeSet::new(),
             contacts: HashMap::new(),
             refused: BTreeSet::new(),
@@ -202,12 +205,17 @@ impl State {
         }
     }
 
-    /// Writes about this many bytes for another process.
+    /// Writes about this many bytes for another process. If far too much waits they are lost, which
+    /// it finds out.
     pub(super) fn write(&mut self, node: u64, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
         if self.check_here().is_err() {
             return;
         }
         let Some(peer) = self.peers.get_mut(&node) else { return };
+        if self.out.is_overfull() {
+            peer.sent.1 = peer.sent.1.wrapping_add(1);
+            return;
+        }
         let (own, sent) = (self.own, &mut peer.sent);
         let head = |out: &mut Vec<u8>| {
             wire::put_head(out, own);
@@ -229,8 +237,35 @@ impl State {
         }
     }
 
+    /// Whether a process gets a favour now; otherwise it is due at the next tick.
+    fn favours(&mut self, node: u64, due: u8) -> bool {
+        let Some(peer) = self.peers.get_mut(&node) else { return false };
+        peer.favours += 1;
+        let may = peer.favours <= FAVOURS_MAX;
+        if !may {
+            peer.due_later |= due;
+        }
+        may
+    }
+
+    /// A tick is over: processes get what is due.
+    pub(super) fn renew_favours(&mut self, node: u64) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.favours = 0;
+        let due = std::mem::take(&mut peer.due_later);
+        if due & NAMES_DUE != 0 {
+            self.tell_names(node);
+        }
+        if due & CHECK_DUE != 0 {
+            self.check_pending(node);
+        }
+    }
+
     /// Tells another process all names of this one, in parts that the server takes.
     pub(super) fn tell_names(&mut self, node: u64) {
+        if !self.favours(node, NAMES_DUE) {
+            return;
+        }
         let names: Vec<Name> = self.names.iter().cloned().collect();
         let part_max = PART_BYTES.min(self.max_payload / 4);
         let mut parts: Vec<Vec<&[u8]>> = vec![Vec::new()];
@@ -269,6 +304,10 @@ impl State {
 
     /// Asks a process about all queries that it has not answered.
     pub(super) fn check_pending(&mut self, node: u64) {
+        let is_asked = self.peers.get(&node).is_some_and(|peer| peer.asked > 0);
+        if !is_asked || !self.favours(node, CHECK_DUE) {
+            return;
+        }
         let asked = self.pending_at(node);
         for some in asked.chunks(self.max_payload / (4 * QUERY_BYTES)) {
             let queries = some.iter().map(|(id, session)| (id.to_bits(), *session)).collect();
@@ -279,6 +318,9 @@ impl State {
 
     /// The queries, by asker and session, that a process has not answered.
     pub(super) fn pending_at(&self, node: u64) -> Vec<(Id, u64)> {
+        if self.peers.get(&node).is_none_or(|peer| peer.asked == 0) {
+            return Vec::new();
+        }
         let of_it = self.pending.iter().filter(|(_, asked)| **asked == node);
         of_it.map(|(key, _)| *key).collect()
     }
@@ -323,69 +365,11 @@ impl State {
         }
     }
 
-    /// Whether somebody at another process answers under a name.
-    pub(super) fn is_held(&self, name: &[u8]) -> bool {
-        self.holders.contains_key(name)
-    }
-
-    pub(super) fn is_held_anywhere(&self, name: &[u8]) -> bool {
-        self.is_held(name) || self.names.contains(name)
-    }
-
-    /// The process whose turn it is among those where somebody answers under a name.
-    pub(super) fn next_holder(&mut self, name: &[u8]) -> Option<u64> {
-        let found = self.holders.get_mut(name)?;
-        found.turn = found.turn.wrapping_add(1);
-        let count = found.nodes.len();
-        let from_turn = found.nodes.iter().cycle().skip(found.turn % count).take(count);
-        let is_in = |node: &&u64| self.peers.get(node).is_some_and(|peer| !peer.is_out);
-        from_turn.clone().find(is_in).or(found.nodes.first()).copied()
-    }
-
-    /// Somebody at a process answers under a name.
-    pub(super) fn add_holder(&mut self, node: u64, name: Name) {
-        let is_more = self.holders.len() >= NAMES_MAX && !self.holders.contains_key(&name);
-        if is_more || name.len() > NAME_MAX {
-            return;
-        }
-        if let Some(peer) = self.peers.get_mut(&node)
-            && peer.names.insert(Arc::clone(&name))
-        {
-            self.holders.entry(name).or_default().nodes.push(node);
-        }
-    }
-
-    /// Nobody at a process does any more, for this reason.
-    pub(super) fn remove_holder(
-        &mut self,
-        node: u64,
-        name: &[u8],
-        ending: Ending,
-        to: &mut Effects,
-    ) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        if peer.names.remove(name) {
-            self.leave(node, name, ending, to);
-        }
-    }
-
-    /// A process that had a name has it no more; its own list knows that already.
-    pub(super) fn leave(&mut self, node: u64, name: &[u8], ending: Ending, to: &mut Effects) {
-        if let Some(found) = self.holders.get_mut(name) {
-            found.nodes.retain(|&holder| holder != node);
-            if found.nodes.is_empty() {
-                self.holders.remove(name);
-            }
-        }
-        self.check_name(name, ending, to);
-    }
-
-    /// If nobody anywhere answers under a name any more, tells who watches it.
-    fn check_name(&mut self, name: &[u8], ending: Ending, to: &mut Effects) {
-        if !self.is_held_anywhere(name)
-            && let Some(&id) = self.handles.get(&Who::Name(name.into()))
-        {
-            self.forget_far(id, ending, to);
+    /// All subscriptions begin anew.
+    pub(super) fn subscribe_anew(&mut self) {
+        self.out.forget_interests();
+        for pattern in self.patterns.keys() {
+            self.out.interest(pattern, true);
         }
     }
 
@@ -454,6 +438,12 @@ impl State {
         if !known.contains(&node) {
             known.push(node);
         }
+    }
+
+    /// Whether a process may know of a context of this one.
+    pub(super) fn is_contact(&self, id: Id, node: u64) -> bool {
+        let known = self.contacts.get(&id);
+        known.is_some_and(|known| known.contains(&node) || known.contains(&EVERYBODY))
     }
 
     /// A query was answered, or nobody waits for it any more: the process that was asked.

@@ -124,6 +124,17 @@ pub fn is_ignored(signal: c_int) -> bool {
     set(signal, None) == libc::SIG_IGN
 }
 
+/// Keeps SIGPIPE from this thread, and from those that it starts: who writes there is told of a
+/// peer that is gone by the write, whatever the signal does to the process.
+pub fn keep_out_broken_pipes() {
+    // SAFETY: all zero is a set, which gets one signal; the mask is this thread's own.
+    unsafe {
+        let mut kept: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut kept, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const kept, std::ptr::null_mut());
+    }
+}
+
 /// Ends the process as this signal does that nobody cares for.
 pub fn die_of(signal: c_int) {
     set(signal, Some(libc::SIG_DFL));
