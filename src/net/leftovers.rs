@@ -79,8 +79,8 @@ impl Leftover {
     }
 }
 
-/// Counts what a closed socket has not sent, if that is much; `abandon` lets go of it, and tells who
-/// waits for it.
+/// Counts what a closed socket has not sent, if that is much; `abandon` lets go of it, and tells
+/// who waits for it.
 pub(super) fn count(bytes: usize, abandon: impl Fn() + Send + Sync + 'static) -> Option<Counted> {
     if bytes < LEAST {
         return None;
