@@ -91,8 +91,51 @@ end
 
 local function pick(list) return list[random(1, #list)] end
 
-local function program(file, limit, deaf, echo, peer, attacker)
+-- A finaliser that does not end, once `is_over()`: it runs on, is caught, calls itself, makes
+-- others, or more and more of something.
+local function finalise(is_over)
+    local run
+    local kinds = {
+        function()
+            while true do
+            end
+        end,
+        function()
+            while true do
+                pcall(run)
+            end
+        end,
+        function() return run() end,
+        function()
+            run()
+            run()
+        end,
+        function()
+            for _ = 1, 100 do
+                finalise(is_over)
+            end
+        end,
+        function() coroutine.wrap(run)() end,
+        function() ("a"):rep(1e5):find(("a-"):rep(50) .. "b") end,
+        function() table.sort({ 1, 2, 3 }, run) end,
+        function()
+            local t = {}
+            while true do
+                t[#t + 1] = ("x"):rep(2 ^ 16) .. #t
+            end
+        end,
+    }
+    run = pick(kinds)
+    local proxy = newproxy(true)
+    getmetatable(proxy).__gc = function()
+        if is_over() then run() end
+    end
+    return proxy
+end
+
+local function program(file, limit, deaf, echo, peer, attacker, leaves)
     local keep, n = {}, 0
+    local ending = false
     -- Some take what they get until they are ended, most let go in time.
     local careful = random(1, 4) > 1
     local largest = careful and limit / 20 or limit / 3
@@ -545,6 +588,11 @@ local function program(file, limit, deaf, echo, peer, attacker)
         end,
         function() collectgarbage() end,
         function() timer.sleep(random(1, 20) / 1000) end,
+        function()
+            for _ = 1, random(1, 50) do
+                hold(finalise(function() return ending end))
+            end
+        end,
     }
 
     for _ = 1, random(50, 600) do
@@ -559,12 +607,26 @@ local function program(file, limit, deaf, echo, peer, attacker)
         end
         if random(1, 10) == 1 then timer.sleep(0) end
     end
-    context.destroy()
+    if leaves then
+        for i = 1, 400 do
+            keep[i] = nil
+        end
+        collectgarbage()
+        for _ = 1, random(1, 9) do
+            local sock = socket(peer.silent)
+            if not sock then break end
+            sock:write(buffer.new(("z"):rep(random(1, limit / 3))))
+            if random(0, 1) == 0 then sock:close() end
+        end
+    end
+    ending = true
+    pick { context.destroy, error, tostring } "over"
 end
 
 if role == "case" then
     local _, setup = context.recv(context.parent())
-    return program(setup.file, setup.limit, setup.deaf, setup.echo, setup.peer, setup.attacker)
+    local s = setup
+    return program(s.file, s.limit, s.deaf, s.echo, s.peer, s.attacker, s.leaves)
 end
 
 -- Measured ----------------------------------------------------------------------------------------
@@ -585,18 +647,26 @@ local echo, deaf = context.create(file, "echo"), context.create(file, "deaf")
 context.query(echo, 1)
 local options = { file = script or file, memory = limit }
 local before = peak()
-local case, reason
-if script then
-    case = context.create(options, deaf, peer.silent, peer.noisy, echo, peer_handle)
-else
-    case = context.create(options, "case", random(1, 2 ^ 30))
-    local setup = { file = file, limit = limit, deaf = deaf, echo = echo, peer = peer }
-    setup.attacker = peer_handle
-    context.send(case, setup)
+local reason
+-- Every fourth program comes several times, each of which leaves something behind.
+local times = not script and role % 4 == 0 and 6 or 1
+for _ = 1, times do
+    local case
+    if script then
+        case = context.create(options, deaf, peer.silent, peer.noisy, echo, peer_handle)
+    else
+        case = context.create(options, "case", random(1, 2 ^ 30))
+        local setup = { file = file, limit = limit, deaf = deaf, echo = echo, peer = peer }
+        setup.attacker, setup.leaves = peer_handle, times > 1
+        context.send(case, setup)
+    end
+    context.monitor(case, function(_, ...) reason = ... end)
+    context.wait(case, script and 50 or 8 / times)
+    context.destroy(case)
+    assert(select(2, context.wait(case, 60)) ~= 208, "a context does not end")
+    timer.sleep(0)
 end
-context.monitor(case, function(_, ...) reason = ... end)
-context.wait(case, script and 50 or 8)
-context.destroy(case)
-timer.sleep(0)
+-- What contexts leave, all together.
+if times > 1 then before = before + 128 end
 print(role, limit / MIB, math.ceil(peak() - before), reason)
 os.exit(0)
