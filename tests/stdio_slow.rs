@@ -253,3 +253,32 @@ fn a_context_that_nobody_reads_from_can_be_destroyed() {
         assert_eq!(&text.unwrap().unwrap(), b"all have ended", "{talker}");
     }
 }
+
+/// From what was opened for writing nothing can be read, and the other way round, which is told at
+/// once: whoever has the other end could not send anything.
+#[test]
+fn descriptors_of_the_other_direction_are_not_waited_for() {
+    for (stream, code, expected) in [
+        ("output", "io.stdout:read()", "nil\n"),
+        ("output", "io.stdout:read('*a')", "nil\n"),
+        ("output", "io.stdout:read('*n')", "nil\n"),
+        ("output", "io.stdout:read(0)", "nil\n"),
+        ("output", "select(2, pcall(io.stdout:lines()))", "Bad file descriptor\n"),
+        ("output", "select(2, io.popen('exec cat', 'w'):read())", "Bad file descriptor\n"),
+        ("input", "select(2, io.read())", "Bad file descriptor\n"),
+        ("turned output", "print(1) or select(2, io.stdout:flush())", "Bad file descriptor\n"),
+    ] {
+        // Both ends stay open here.
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = node_lua();
+        let code = format!("io.stderr:write(tostring({code}), '\\n') os.exit(7)");
+        command.env("RUST_LOG", "error").args(["-e", &code]).stderr(Stdio::piped());
+        match stream {
+            "output" => command.stdout(writer.try_clone().unwrap()),
+            "input" => command.stdin(writer.try_clone().unwrap()),
+            _ => command.stdout(reader.try_clone().unwrap()),
+        };
+        let child = command.spawn().unwrap();
+        assert_eq!(finish(child), (Some(7), expected.to_owned()), "{code}");
+    }
+}

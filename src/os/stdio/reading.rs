@@ -37,7 +37,7 @@ fn prepare(stream: Stream) {
         }
     };
     look();
-    if stream.is_empty() && !is_file(stream) {
+    if stream.is_empty() && stream.is_readable() && !is_file(stream) {
         super::flush();
         if !waits::wait(stream.as_fd(), PollFlags::IN) {
             look();

@@ -31,6 +31,7 @@ unsafe extern "C" {
     safe fn ftello(stream: Stream) -> i64;
     safe fn _IO_fflush(stream: Stream) -> c_int;
     safe fn __fpending(stream: Stream) -> usize;
+    safe fn __freadable(stream: Stream) -> c_int;
     safe fn flockfile(stream: Stream);
     safe fn ftrylockfile(stream: Stream) -> c_int;
     fn funlockfile(stream: Stream);
@@ -80,6 +81,11 @@ impl Stream {
         // SAFETY: an open stream begins with its head.
         let head = unsafe { &*self.0.cast::<Head>() };
         head.next >= head.end
+    }
+
+    /// Whether it was opened for reading, whatever its descriptor may do.
+    pub(super) fn is_readable(self) -> bool {
+        __freadable(self) != 0
     }
 
     /// Whether reading or writing has failed, which is forgotten then.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::Errno;
 
 /// Whether what this thread runs is to end.
@@ -75,6 +75,13 @@ pub(super) fn look_again<R>(mut look: impl FnMut() -> Option<R>) -> Option<R> {
     })
 }
 
+/// Whether the descriptor was opened for what is waited for: nothing ever comes out of the end of a
+/// pipe that is written to, and its use tells so at once.
+fn is_open_for(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
+    let other = if events == PollFlags::IN { OFlags::WRONLY } else { OFlags::RDONLY };
+    fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::RWMODE != other)
+}
+
 /// Waits until a descriptor is ready; false if what the thread runs is to end first.
 pub(super) fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     let ready = |time: Option<Duration>| {
@@ -83,6 +90,9 @@ pub(super) fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     };
     // What is not in the nature of the descriptor is told by its use.
     let mut found = ready(Some(Duration::ZERO));
+    if found == Ok(0) && !is_open_for(fd, events) {
+        return true;
+    }
     while matches!(found, Ok(0) | Err(Errno::INTR)) {
         let is_hurried = is_hurried();
         if ends() {
