@@ -282,3 +282,56 @@ fn descriptors_of_the_other_direction_are_not_waited_for() {
         assert_eq!(finish(child), (Some(7), expected.to_owned()), "{code}");
     }
 }
+
+/// Of a line, a number or a piece something has come: who waits for the rest can be ended, and
+/// nothing of what two contexts read is torn.
+#[test]
+fn who_waits_for_the_rest_of_what_it_reads_can_be_destroyed() {
+    for how in ["*l", "*n", "*a", "10"] {
+        let folder = Folder::new();
+        folder.write("reader.lua", "local how = ... io.read(tonumber(how) or how)");
+        let go = folder.path("go");
+        let script = "local id = context.create('reader.lua', arg[1])
+            repeat timer.sleep(0.001) until io.open(arg[2])
+            context.destroy(id)
+            context.wait(id)
+            context.exit(7)";
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let mut command = node_lua();
+        command.arg(folder.write("main.lua", script)).arg(how).arg(&go);
+        command.stdin(reader.try_clone().unwrap()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        writer.write_all(b"12").unwrap();
+        while ioctl_fionread(&reader).unwrap() > 0 {
+            std::thread::yield_now();
+        }
+        std::fs::write(go, "").unwrap();
+        assert_eq!(finish(child), (Some(7), String::new()), "{how}");
+    }
+}
+
+#[test]
+fn lines_that_two_contexts_read_are_whole() {
+    let folder = Folder::new();
+    folder
+        .write("reader.lua", "for line in io.lines() do context.send(context.parent(), line) end");
+    let script = "for _ = 1, 2 do context.create('reader.lua') end
+        for _ = 1, 4 do print((select(2, context.recv(0)))) end";
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut command = node_lua();
+    command.arg(folder.write("main.lua", script)).stdin(reader.try_clone().unwrap());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    for part in ["ab", "c\nd", "e", "f\ng\nh", "i\n"] {
+        writer.write_all(part.as_bytes()).unwrap();
+        while ioctl_fionread(&reader).unwrap() > 0 {
+            std::thread::yield_now();
+        }
+    }
+    drop(writer);
+    let done = child.wait_with_output().unwrap();
+    let output = String::from_utf8_lossy(&done.stdout);
+    let mut lines: Vec<_> = output.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["abc", "def", "g", "hi"], "{done:?}");
+}

@@ -18,6 +18,7 @@ pub(crate) mod input;
 mod late;
 mod output;
 mod reading;
+mod scanned;
 mod shortage;
 mod start;
 pub(crate) mod stream;

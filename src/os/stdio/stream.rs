@@ -27,6 +27,7 @@ unsafe extern "C" {
     safe fn ferror(stream: Stream) -> c_int;
     safe fn clearerr(stream: Stream);
     safe fn fgetc(stream: Stream) -> c_int;
+    safe fn ungetc(byte: c_int, stream: Stream) -> c_int;
     safe fn fseeko(stream: Stream, offset: i64, from: c_int) -> c_int;
     safe fn ftello(stream: Stream) -> i64;
     safe fn _IO_fflush(stream: Stream) -> c_int;
@@ -90,16 +91,26 @@ impl Stream {
 
     /// Whether reading or writing has failed, which is forgotten then.
     pub(super) fn take_error(self) -> bool {
-        let has_failed = ferror(self) != 0;
+        let has_failed = self.has_failed();
         if has_failed {
             clearerr(self);
         }
         has_failed
     }
 
+    /// Whether reading or writing has failed.
+    pub(super) fn has_failed(self) -> bool {
+        ferror(self) != 0
+    }
+
     /// The next byte, if there is one.
     pub(super) fn byte(self) -> Option<u8> {
         u8::try_from(fgetc(self)).ok()
+    }
+
+    /// Reads something into the buffer, which is empty; false at the end, or if that fails.
+    pub(super) fn fill(self) -> bool {
+        self.byte().is_some_and(|byte| ungetc(byte.into(), self) != libc::EOF)
     }
 
     pub(crate) fn seek(self, offset: i64, from: c_int) -> c_int {
@@ -168,6 +179,23 @@ impl Locked {
         // SAFETY: the stream is locked, pointer and length are those of a slice.
         let written = unsafe { fwrite_unlocked(bytes.as_ptr(), 1, bytes.len(), self.stream) };
         (written, (written < bytes.len()).then(errno))
+    }
+
+    /// Has `take` see what was read from the descriptor and is not used up; it returns first how much
+    /// of that it has taken.
+    pub(super) fn take<R>(&self, take: impl FnOnce(&[u8]) -> (usize, R)) -> (usize, R) {
+        let head = self.stream.0.cast::<Head>();
+        // SAFETY: the stream is locked, and begins with its head, which says what is in the buffer.
+        let found = unsafe {
+            let head = &*head;
+            let length = head.end.offset_from_unsigned(head.next);
+            std::slice::from_raw_parts(head.next, length)
+        };
+        let (count, result) = take(found);
+        assert!(count <= found.len());
+        // SAFETY: the stream is still locked; its own `getc` takes what is there in this way.
+        unsafe { (*head).next = (*head).next.add(count) };
+        (count, result)
     }
 
     /// `fflush`; tells why something is lost, if it is.

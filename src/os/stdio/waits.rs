@@ -82,28 +82,36 @@ fn is_open_for(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::RWMODE != other)
 }
 
+fn poll_for(fd: BorrowedFd<'_>, events: PollFlags, time: Option<Duration>) -> Result<usize, Errno> {
+    let time = time.map(|time| Timespec::try_from(time).expect("a short time"));
+    poll(&mut [PollFd::from_borrowed_fd(fd, events)], time.as_ref())
+}
+
+/// Whether using the descriptor so does not wait.
+pub(super) fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
+    match poll_for(fd, events, Some(Duration::ZERO)) {
+        Ok(0) => !is_open_for(fd, events),
+        // What is not in the nature of the descriptor is told by its use.
+        found => found != Err(Errno::INTR),
+    }
+}
+
 /// Waits until a descriptor is ready; false if what the thread runs is to end first.
 pub(super) fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
-    let ready = |time: Option<Duration>| {
-        let time = time.map(|time| Timespec::try_from(time).expect("a short time"));
-        poll(&mut [PollFd::from_borrowed_fd(fd, events)], time.as_ref())
-    };
-    // What is not in the nature of the descriptor is told by its use.
-    let mut found = ready(Some(Duration::ZERO));
-    if found == Ok(0) && !is_open_for(fd, events) {
+    if is_ready(fd, events) {
         return true;
     }
-    while matches!(found, Ok(0) | Err(Errno::INTR)) {
+    loop {
         let is_hurried = is_hurried();
         if ends() {
             return false;
         }
-        found = ready(is_hurried.then_some(HURRY));
-        if found == Ok(0) && is_hurried {
-            return false;
+        match poll_for(fd, events, is_hurried.then_some(HURRY)) {
+            Ok(0) if is_hurried => return false,
+            Ok(0) | Err(Errno::INTR) => {}
+            _ => return true,
         }
     }
-    true
 }
 
 /// Whether using it does not wait for anybody.
