@@ -74,7 +74,7 @@ impl Number {
 
 /// What stands before a fraction.
 fn point() -> u8 {
-    // SAFETY: the C library's table, and its text, stay; `setlocale` may change them at any time, as
-    // it may for `scanf`.
+    // SAFETY: the C library's table, and its text, stay; `setlocale` may change them at any time,
+    // as it may for `scanf`.
     unsafe { (*libc::localeconv()).decimal_point.cast::<u8>().read() }
 }

@@ -181,8 +181,8 @@ impl Locked {
         (written, (written < bytes.len()).then(errno))
     }
 
-    /// Has `take` see what was read from the descriptor and is not used up; it returns first how much
-    /// of that it has taken.
+    /// Has `take` see what was read from the descriptor and is not used up; it returns first how
+    /// much of that it has taken.
     pub(super) fn take<R>(&self, take: impl FnOnce(&[u8]) -> (usize, R)) -> (usize, R) {
         let head = self.stream.0.cast::<Head>();
         // SAFETY: the stream is locked, and begins with its head, which says what is in the buffer.
