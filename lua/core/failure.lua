@@ -2,18 +2,51 @@
 
 local native, core = ...
 
-local gsub, pcall, tostring, type = string.gsub, pcall, tostring, type
+local find, format, gsub, sub = string.find, string.format, string.gsub, string.sub
+local concat, sort = table.concat, table.sort
+local next, pcall, tostring, type = next, pcall, tostring, type
 local setmetatable, traceback = setmetatable, debug.traceback
 local gethook, sethook = debug.gethook, debug.sethook
 local report, take_trace = native.report, native.take_trace
 local is_finalising, is_ending = native.is_finalising, native.is_ending
 
+local PLAIN = { string = true, number = true, boolean = true }
+-- How many fields of a table are told, and how much of each.
+local FIELDS_MAX, BYTES_MAX = 16, 256
+
+local function quote(value)
+    if type(value) ~= "string" then return tostring(value) end
+    return (gsub(format("%q", sub(value, 1, BYTES_MAX)), "\\\n", "\\n"))
+end
+
+-- What a table says of which nothing makes a text: its plain fields, by their names.
+local function list_fields(value)
+    local fields = {}
+    for key, field in next, value do
+        if type(key) == "string" and PLAIN[type(field)] then
+            fields[#fields + 1] = sub(key, 1, BYTES_MAX) .. " = " .. quote(field)
+            if #fields == FIELDS_MAX then break end
+        end
+    end
+    sort(fields)
+    return fields[1] and format(" { %s }", concat(fields, ", ")) or ""
+end
+
 -- Turns an error value into text, whatever its __tostring does.
 local function describe(value)
     if type(value) == "string" then return value end
     local ok, text = pcall(tostring, value)
-    if ok and (type(text) == "string" or type(text) == "number") then return text .. "" end
-    return "(error object is a " .. type(value) .. " value)"
+    local is_text = type(text) == "string" or type(text) == "number"
+    if not ok then
+        local why = is_text and "; its __tostring fails: " .. text or ""
+        return "(error object is a " .. type(value) .. " value" .. why .. ")"
+    end
+    if not is_text then return "(error object is a " .. type(value) .. " value)" end
+    text = text .. ""
+    if type(value) == "table" and find(text, "^table: 0x%x+$") then
+        text = text .. list_fields(value)
+    end
+    return text
 end
 core.describe_error = describe
 
