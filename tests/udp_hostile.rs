@@ -66,7 +66,7 @@ size 65508: false 21
 size 65536: false 21
 size 16777216: false 21
 got: 0 1 65507
-to "": bad argument #3 to 'write' (address of 1 to 253 bytes expected, got string "")
+to "": false 2
 to "127.0.0.1 ": false 2
 to "127.0.0.1\0": false 2
 to "[127.0.0.1]": false 2
@@ -272,4 +272,22 @@ fn contexts_that_are_confined_or_end_in_the_middle_harm_nobody() {
     let done = run(node_lua().args(["-e", &script])).succeeded();
     let refused = ["false 50"; 5].join(", ");
     assert_eq!(done.stdout, format!("{refused}, false, false 50\ngood\n"), "{done}");
+}
+
+/// Nobody is told what has become of a plain write once it is looked for: it is counted.
+#[test]
+fn datagrams_to_names_that_are_not_found_are_counted() {
+    let folder = Folder::new();
+    let script = "
+        local _, sock = udp.open()
+        sock:set_wshared(true)
+        sock:write('x', 'nowhere', 9)
+        udp.write(sock:fd(), 'x', 'nowhere', 9)
+        print(sock:write('x', 'nowhere', 9, true))
+        timer.sleep(10)
+        print(sock:stat().failed, sock:stat().sent)";
+    let script = folder.write("main.lua", script);
+    // Of names there is none but `localhost`.
+    let done = run(node_lua().args(["--simulate", "1"]).arg(script));
+    assert_eq!(done.stdout, "false\t2\n3\t0\n", "{done}");
 }

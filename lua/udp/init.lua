@@ -21,7 +21,6 @@ local release_anchor, close_record = waits.release_anchor, waits.close_record
 local resolve, check_port = waits.resolve, waits.check_port
 
 local SOCKET_CLOSED, TIMEOUT = 203, 208
-local ADDRESS_MAX = 253
 
 -- As those of lua/tcp/socket.lua. In stock are datagrams, each as a buffer, an address and a port.
 -- `address` and `port` are of the one that somebody who waits is just given.
@@ -45,9 +44,6 @@ end
 
 local function check_address(address, name, position)
     if type(address) ~= "string" then bad(position, name, "address", address) end
-    if #address == 0 or #address > ADDRESS_MAX then
-        bad(position, name, format("address of 1 to %d bytes", ADDRESS_MAX), address)
-    end
 end
 
 -- Calls f, which returns whether it has worked, and otherwise a code, for one address of a name
@@ -262,7 +258,9 @@ local function send_by_name(id, is_fd, data, token, address, port, six)
     defer(call, function()
         hold(-1)
         local ok, value = resolve(six and 6 or 0, address, port)
-        if ok then
+        if not ok then
+            native.udp_count_failed(id, is_fd)
+        else
             ok, value = try(value, function(one)
                 local code = native_write(id, is_fd, text, token, one, port, six)
                 return not code, code

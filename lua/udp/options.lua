@@ -35,12 +35,13 @@ end
 ---@param socket userdata
 ---@param count integer
 ---@return boolean ok, integer|nil code
-function udp.set_ttl(socket, count)
+function udp.set_ttl(socket, count, ...)
     local record = check(socket, "set_ttl")
     local number = type(count) == "number" and count or type(count) == "string" and tonumber(count)
     if not number or number % 1 ~= 0 or number < 1 or number > TTL_MAX then
         bad(2, "set_ttl", format("integer from 1 to %d", TTL_MAX), count)
     end
+    no_more(3, "set_ttl", ...)
     return result(native.udp_set(record.id, TTL, number))
 end
 

@@ -385,7 +385,7 @@ fn socket_state(lua: Stack<'_>) -> [Option<u16>; 2] {
 
 /// Whether there can be a host of this name: labels of 1 to 63 bytes, 253 in all, text without
 /// spaces. A point may follow the last label.
-fn is_possible(name: &str) -> bool {
+pub(super) fn is_possible(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.len() <= NAME_MAX
         && name.split('.').all(|label| (1..=LABEL_MAX).contains(&label.len()))

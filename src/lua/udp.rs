@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use super::buffer::userdata::{charge_frames, collect, push_frames};
 use super::frames::body;
+use super::tcp::is_possible;
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
 use crate::lua::host::{self, Host};
@@ -20,6 +21,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"udp_open", function(bind)),
     (c"udp_read", function(read)),
     (c"udp_write", function(write)),
+    (c"udp_count_failed", function(count_failed)),
     (c"udp_connect", function(connect)),
     (c"udp_fd_src", function(fd_src)),
     (c"udp_stat", function(stat)),
@@ -176,7 +178,12 @@ fn address_of(to: To<'_>, is_ip6: bool, length: usize) -> Result<Option<SocketAd
     let to = match to {
         To::Peer => None,
         To::Address(text, port, wants_ip6) => {
-            let address = numeric(text, port).ok_or(Unsent::Name)?;
+            let address = numeric(text, port).ok_or_else(|| {
+                match std::str::from_utf8(text).is_ok_and(is_possible) {
+                    true => Unsent::Name,
+                    false => Unsent::Code(Code::NAME_NOT_RESOLVED),
+                }
+            })?;
             let address = match address.ip().to_canonical() {
                 ip @ IpAddr::V4(_) if !wants_ip6 => SocketAddr::new(ip, port),
                 _ => address,
@@ -249,6 +256,17 @@ fn stage_shared(
     }
     host.note_staged(bytes);
     Ok(())
+}
+
+/// native.udp_count_failed(target, is_fd): the address of a datagram was not found.
+fn count_failed(lua: Stack<'_>) {
+    let (target, is_fd) = (lua.key(1), lua.boolean(2));
+    host::with(|host| match is_fd {
+        true => SharedUdp::get(target).iter().for_each(|shared| shared.writer().count_failed()),
+        false => {
+            host.sockets.udp(target).iter().for_each(|socket| socket.writer().count_failed());
+        }
+    });
 }
 
 /// Where a datagram is to go, if it may; counts one that may not.
