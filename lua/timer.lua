@@ -25,7 +25,8 @@ end
 
 --- Waits for some seconds, at least one millisecond.
 ---@param duration number
-function timer.sleep(duration)
+function timer.sleep(duration, more)
+    if more ~= nil then bad(2, "sleep", nil, more) end
     duration = seconds(duration, 1, "sleep")
     check_may_wait()
     if duration < SLEEP_MIN then duration = SLEEP_MIN end

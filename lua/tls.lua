@@ -107,7 +107,8 @@ end
 ---@param options table { ca =, cert =, key =, alpn =, verify =, min_version = }
 ---@return boolean ok, userdata|integer configuration or code
 ---@return string|nil text
-function M.client(options)
+function M.client(options, more)
+    if more ~= nil then bad(2, "client", nil, more) end
     check_options(options, CLIENT, "client")
     local ca = check_source(options.ca, "ca", "client")
     if ca == "system" then ca = nil end
@@ -159,7 +160,8 @@ end
 ---@param options table { cert =, key =, sni =, client_ca =, client_optional =, alpn =, … }
 ---@return boolean ok, userdata|integer configuration or code
 ---@return string|nil text
-function M.server(options)
+function M.server(options, more)
+    if more ~= nil then bad(2, "server", nil, more) end
     check_options(options, SERVER, "server")
     local cert, key = check_identity(options.cert, options.key, "", "server")
     local names = check_sni(options.sni)

@@ -44,6 +44,8 @@ local NAN = 0 / 0
 
 local function not_buffer(value, name) bad(1, name, "buffer", value) end
 
+local function no_more(position, name, value) bad(position, name, nil, value) end
+
 local function is_released(name)
     raise(
         name
@@ -134,6 +136,7 @@ local env = {
     view_t = view_t,
     cast = cast,
     not_buffer = not_buffer,
+    no_more = no_more,
     is_released = is_released,
     out_of_range = out_of_range,
     bad_value = bad_value,
@@ -226,8 +229,9 @@ local function text(object, offset, count)
 end
 
 --- Appends a string; like append, but compiled.
-local function put(object, given)
+local function put(object, given, more)
     check_buffer(object, "put")
+    if more ~= nil then no_more(3, "put", more) end
     if type(given) ~= "string" then bad(2, "put", "string", given) end
     local view, count = view_t(object), #given
     check_live(view, "put")

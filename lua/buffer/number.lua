@@ -113,6 +113,7 @@ local e = ...
 local TOKEN, UNIQUE, scratch, view_t = e.TOKEN, e.UNIQUE, e.scratch, e.view_t
 local whole, whole_u32 = e.whole, e.whole_u32
 local not_buffer, out_of_range, bad_value = e.not_buffer, e.out_of_range, e.bad_value
+local no_more = e.no_more
 local bad_number, reserve, to_i64, to_u64 = e.bad_number, e.reserve, e.to_i64, e.to_u64
 local u16_p, i16_p, u32_p, i32_p = e.u16_p, e.i16_p, e.u32_p, e.i32_p
 local u64_p, i64_p, f32_p, f64_p, i8_p = e.u64_p, e.i64_p, e.f32_p, e.f64_p, e.i8_p
@@ -161,10 +162,11 @@ return write
 ]]
 
 local PUT = [[
-local function append(buffer, given)
+local function append(buffer, given, more)
     if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
         not_buffer(buffer, "$name")
     end
+    if more ~= nil then no_more(3, "$name", more) end
     local view = view_t(buffer)
     $check
     $convert

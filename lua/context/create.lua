@@ -39,7 +39,8 @@ core.on_end = tell
 ---@param h integer
 ---@param callback function|nil
 function context.monitor(h, ...)
-    local callback = ...
+    local callback, more = ...
+    if more ~= nil then bad(3, "monitor", nil, more) end
     if h == nil then core.check_target(h, "monitor") end
     if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
         bad(2, "monitor", "function or nil", ...)
@@ -69,7 +70,8 @@ end
 --- Has callback(message, traceback) called for every error in this context that nobody catches, in
 --- the place of the entry in the log. With nil, they are logged again.
 ---@param callback function|nil
-function context.on_error(callback)
+function context.on_error(callback, more)
+    if more ~= nil then bad(2, "on_error", nil, more) end
     if callback ~= nil and type(callback) ~= "function" then
         bad(1, "on_error", "function or nil", callback, 3)
     end

@@ -25,7 +25,8 @@ end
 ---@param name string
 ---@param options? { shared?: boolean }
 ---@return boolean ok, integer|nil code
-function context.register(name, options)
+function context.register(name, options, more)
+    if more ~= nil then bad(3, "register", nil, more) end
     check_name(name, "register")
     local shared = false
     if options ~= nil then
@@ -75,7 +76,8 @@ local callbacks = {} -- number → callback
 ---@param topic string
 ---@param callback fun(value: any, topic: string, from: integer)
 ---@return boolean ok, integer|nil code
-function context.subscribe(topic, callback)
+function context.subscribe(topic, callback, more)
+    if more ~= nil then bad(3, "subscribe", nil, more) end
     if type(topic) ~= "string" then bad(1, "subscribe", "topic", topic) end
     if type(callback) ~= "function" then bad(2, "subscribe", "function", callback) end
     local number, why = native.subscribe(topic)

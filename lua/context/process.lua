@@ -27,7 +27,8 @@ end
 ---@param name string
 ---@param ... function|nil
 function context.on_signal(name, ...)
-    local callback = ...
+    local callback, more = ...
+    if more ~= nil then bad(3, "on_signal", nil, more) end
     if not NAMES[name] then bad(1, "on_signal", '"HUP", "USR1", "USR2", "INT" or "TERM"', name) end
     if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
         bad(2, "on_signal", "function or nil", ...)
@@ -43,7 +44,8 @@ end
 --- Ends the process in order: all contexts are destroyed, and what was written to sockets is sent.
 --- Does not return, but where nothing can wait.
 ---@param status? integer|boolean the exit status, as for os.exit
-function context.exit(status)
+function context.exit(status, more)
+    if more ~= nil then bad(2, "exit", nil, more) end
     if status == true then
         status = 0
     elseif status == false then

@@ -114,8 +114,9 @@ end
 --- Sets the status of an answer that has not begun; 200 if this is not called.
 ---@param res table
 ---@param status integer
-function response.status(res, status)
+function response.status(res, status, ...)
     local id = check_response(res, "status")
+    no_more(3, "status", ...)
     message.check_status(status, 2, "status")
     if not native.http_status(id, status) then raise("'status' after the answer has begun") end
     res[USED] = true
@@ -126,8 +127,9 @@ end
 ---@param res table
 ---@param name string
 ---@param value string|number|table
-function response.header(res, name, value)
+function response.header(res, name, value, ...)
     local id = check_response(res, "header")
+    no_more(4, "header", ...)
     if not native.http_header(id, name, value) then raise("'header' after the answer has begun") end
     res[USED] = true
     return res
@@ -137,8 +139,9 @@ end
 ---@param res table
 ---@param name string
 ---@param value string|number|table
-function response.trailer(res, name, value)
+function response.trailer(res, name, value, ...)
     local id = check_response(res, "trailer")
+    no_more(4, "trailer", ...)
     if not native.http_trailer(id, name, value) then
         raise("'trailer' after the answer has ended")
     end
@@ -167,8 +170,9 @@ end
 ---@param res table
 ---@param data string|number|userdata
 ---@return boolean ok, integer|nil code
-function response.write(res, data)
+function response.write(res, data, ...)
     local id = check_response(res, "write")
+    no_more(3, "write", ...)
     if data == nil then bad(2, "write", "string, number or buffer", data) end
     res[USED] = true
     return write(id, data, 2, "write")
@@ -205,8 +209,9 @@ end
 --- Ends the answer with a value in JSON.
 ---@param res table
 ---@param value any
-function response.json(res, value)
+function response.json(res, value, ...)
     local id, req = check_response(res, "json")
+    no_more(3, "json", ...)
     if not native.json_encode then raise("'json' is not in this build of node-lua") end
     local text = native.json_encode(value)
     if req[ID] ~= 0 and not native.http_default_type(id) then
@@ -219,8 +224,9 @@ end
 ---@param res table
 ---@param path string
 ---@return boolean ok, integer|nil code, string|nil text
-function response.sendfile(res, path)
+function response.sendfile(res, path, ...)
     local id, req = check_response(res, "sendfile")
+    no_more(3, "sendfile", ...)
     if type(path) ~= "string" or find(path, "\0", 1, true) then
         bad(2, "sendfile", "path of a file", path)
     end
@@ -242,7 +248,7 @@ local function send_all(req, body)
 end
 
 -- Does what a handler has returned.
-local function conclude(handler, req, res, status, headers, body)
+local function conclude(handler, req, res, status, headers, body, more)
     if res[USED] == UPGRADED then return end
     if res[USED] then
         -- What methods of res return may be returned too.
@@ -258,6 +264,9 @@ local function conclude(handler, req, res, status, headers, body)
         raise("the handler has neither returned an answer nor used res", handler)
     end
     message.check_status(status, handler, "result #1 of the handler of 'serve'")
+    if more ~= nil then
+        bad(handler, "result #4 of the handler of 'serve'", "no more results", more)
+    end
     if getmetatable(headers) ~= nil then
         message.check_plain(headers, handler, "result #2 of the handler of 'serve'")
     end

@@ -16,9 +16,10 @@ local ending = {}
 --- Sends what was written, then the end of the stream; reading goes on.
 ---@param socket userdata
 ---@return boolean first true the first time
-function ending.shutdown(socket)
+function ending.shutdown(socket, ...)
     local record = check_stream(socket, "shutdown")
     check_open(record, SOCKET_CLOSED, "shutdown")
+    no_more(2, "shutdown", ...)
     return native.shutdown(record.id)
 end
 

@@ -266,7 +266,8 @@ end
 ---@param data string|number|userdata
 ---@param how? boolean|function
 ---@return boolean|nil ok, integer|nil code
-function tcp.write(socket, data, how)
+function tcp.write(socket, data, how, more)
+    if more ~= nil then bad(4, "write", nil, more) end
     local record = streams[socket]
     if record == nil then
         if type(socket) == "number" then return write_shared(socket, data, how) end

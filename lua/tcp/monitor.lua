@@ -31,7 +31,8 @@ end
 return function(socket, ...)
     local record = check_stream(socket, "monitor")
     check_open(record, SOCKET_CLOSED, "monitor")
-    local callback = ...
+    local callback, more = ...
+    if more ~= nil then bad(3, "monitor", nil, more) end
     if select("#", ...) == 0 or callback ~= nil and type(callback) ~= "function" then
         bad(2, "monitor", "function or nil", callback)
     end

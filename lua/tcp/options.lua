@@ -137,12 +137,13 @@ end
 --- Sets how many bytes may wait to be written before the socket fails with 212.
 ---@param socket userdata
 ---@param bytes integer
-function options.set_write_limit(socket, bytes)
+function options.set_write_limit(socket, bytes, ...)
     local record = check_stream(socket, "set_write_limit")
     check_open(record, SOCKET_CLOSED, "set_write_limit")
     if type(bytes) ~= "number" or not (bytes >= 0) or bytes < HUGE and bytes % 1 ~= 0 then
         bad(2, "set_write_limit", "whole number of bytes from 0, or math.huge,", bytes)
     end
+    no_more(3, "set_write_limit", ...)
     native.set_write_limit(record.id, bytes)
 end
 

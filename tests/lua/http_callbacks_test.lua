@@ -221,6 +221,7 @@ tap.test("handlers", function()
             function() return 200, { a = { "x", b = "y" } } end,
         },
         { "bad result #3 " .. OF .. "(string, buffer or it", function() return 200, nil, {} end },
+        { "bad result #4 " .. OF .. "(no more results", function() return 200, nil, "a", "b" end },
         { "the handler has neither returned an answer nor used res", none },
         {
             "the handler has returned an answer, but used res",

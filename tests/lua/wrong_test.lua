@@ -316,7 +316,7 @@ local function contexts()
     end
 end
 
--- One argument more than a function takes that has optional ones: it would do nothing.
+-- One argument more than a function takes, where somebody might pass it: it would do nothing.
 local function more()
     local function refuses(name, f, ...)
         local given = { ... }
@@ -338,8 +338,41 @@ local function more()
         set_nodelay = { true },
         set_rwopt = { {} },
         reframe = { {} },
+        write = { "x", false },
+        monitor = { ignore },
+        shutdown = {},
+        set_write_limit = { 1000 },
     } do
         refuses(name, tcp[name], socket, unpack(arguments))
+    end
+    for name, arguments in pairs {
+        append = { "x" },
+        put = { "x" },
+        put_u8 = { 1 },
+        put_u32be = { 1 },
+        put_f64le = { 1 },
+        put_varint = { 1 },
+        put_zigzag = { 1 },
+    } do
+        refuses(name, buffer[name], buffer.new(), unpack(arguments))
+    end
+    refuses("sleep", timer.sleep, 0)
+    refuses("start", supervisor.start, {})
+    for name, arguments in pairs {
+        destroy = { 2 ^ 40, "x" },
+        monitor = { 2 ^ 40, ignore },
+        subscribe = { "a", ignore },
+        register = { "a", {} },
+        on_signal = { "HUP", ignore },
+        on_error = { ignore },
+        exit = { 1 },
+    } do
+        refuses(name, context[name], unpack(arguments))
+    end
+    refuses("set_ttl", udp.set_ttl, sock, 1)
+    if tls then
+        refuses("client", tls.client, {})
+        refuses("server", tls.server, {})
     end
     refuses("accept", tcp.accept, listener, 1)
     refuses("read", udp.read, sock, 1)
@@ -368,7 +401,17 @@ local function more()
         for _, name in ipairs { "read", "text", "body", "json" } do
             refuses(name, req[name], req, 1)
         end
-        refuses("finish", res.finish, res, "x")
+        for name, arguments in pairs {
+            status = { 200 },
+            header = { "a", "b" },
+            trailer = { "a", "b" },
+            write = { "x" },
+            json = { 1 },
+            sendfile = { "x" },
+            finish = { "x" },
+        } do
+            refuses(name, res[name], res, unpack(arguments))
+        end
         return 200
     end)
     context.run(function()

@@ -84,6 +84,9 @@ fn new_with_text(lua: Stack<'_>, index: c_int, capacity: Option<usize>) -> Resul
 /// `append(buffer, string | number | buffer)`
 fn append(lua: Stack<'_>) -> Result<bool, Fault> {
     let target: *const NlBuffer = lua.check_buffer(1);
+    if lua.top() > 2 {
+        lua.type_error(3, "");
+    }
     let appended = match lua.kind(2) {
         ffi::LUA_TSTRING | ffi::LUA_TNUMBER => {
             let text = lua.text(2).unwrap_or(&[]);
