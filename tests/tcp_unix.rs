@@ -91,6 +91,47 @@ fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
     assert!(UnixStream::connect(&path).is_err());
 }
 
+/// Of many who find the same stale socket one gets the name: nobody listens where none gets to.
+#[test]
+fn of_many_who_replace_a_stale_socket_one_listens() {
+    let script = "
+        local role, path = ...
+        if role == 'try' then
+          while true do
+            context.recv(context.parent())
+            local ok, listener = tcp.listens(path)
+            context.send(context.parent(), ok or listener)
+            context.recv(context.parent())
+            if ok then listener:close() end
+            context.send(context.parent(), 'closed')
+          end
+        end
+        path = role
+        local all, results = {}, {}
+        for i = 1, 6 do all[i] = context.create(arg[0], 'try', path) end
+        local function each(value)
+          for _, handle in ipairs(all) do context.send(handle, value) end
+          for i, handle in ipairs(all) do
+            local _, answer = context.recv(handle)
+            if value == 'listen' then
+              results[answer] = (results[answer] or 0) + 1
+            end
+          end
+        end
+        for _ = 1, 1500 do
+          each 'listen'
+          each 'close'
+        end
+        print(results[true], results[5])
+        os.exit(0)";
+    let folder = Folder::new();
+    let script = folder.write("many.lua", script);
+    let mut command = support::node_lua();
+    command.args(["--workers", "4"]).arg(script).arg(folder.path("server.sock"));
+    let done = support::run(&mut command).succeeded();
+    assert_eq!(done.stdout, "1500\t7500\n", "{done}");
+}
+
 #[test]
 fn a_stale_socket_of_another_user_is_left_alone() {
     let folder = Folder::new();

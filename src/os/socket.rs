@@ -1,6 +1,7 @@
 //! Stream sockets: read, written and accepted from without waiting, and polled for readiness.
 
 use std::ffi::c_int;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -16,6 +17,10 @@ use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::epoll::Watched;
 use crate::failpoint;
+
+/// How often the lock of a folder is tried, and the pause before the next time.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_micros(250);
 
 /// A socket address of any family.
 pub use socket2::SockAddr as Address;
@@ -239,7 +244,12 @@ impl Listener {
         let address = SockAddr::unix(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         if let Err(error) = socket.bind(&address) {
-            if error.kind() != io::ErrorKind::AddrInUse || !is_stale_socket(path, &address) {
+            if error.kind() != io::ErrorKind::AddrInUse {
+                return Err(error);
+            }
+            // What one has found stale another may have replaced by then.
+            let _turn = lock_folder(path);
+            if !is_stale_socket(path, &address) {
                 return Err(error);
             }
             std::fs::remove_file(path)?;
@@ -297,6 +307,20 @@ pub(super) unsafe fn option<T>(socket: &Socket, level: c_int, name: c_int) -> Op
         let status = libc::getsockopt(fd, level, name, place, &raw mut length);
         (status == 0).then(|| found.assume_init())
     }
+}
+
+/// Locks the folder of a path, which takes a moment where others do so for what is done here.
+/// Nothing where that cannot be had: somebody may hold it for something else.
+fn lock_folder(path: &Path) -> Option<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = File::open(folder.unwrap_or(Path::new("."))).ok()?;
+    for _ in 0..LOCK_TRIES {
+        if folder.try_lock().is_ok() {
+            return Some(folder);
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    None
 }
 
 /// True if `path` is a socket file of this user's that nobody is bound to any more. One of another
