@@ -668,5 +668,5 @@ for _ = 1, times do
 end
 -- What contexts leave, all together.
 if times > 1 then before = before + 128 end
-print(role, limit / MIB, math.ceil(peak() - before), reason)
+print(role, limit / MIB, math.max(0, math.ceil(peak() - before)), reason)
 os.exit(0)
