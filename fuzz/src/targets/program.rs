@@ -43,3 +43,10 @@ impl Program {
         }
     }
 }
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // The thread ends: finalisers would call functions that find what they keep for it gone.
+        std::mem::forget(self.loaded.take());
+    }
+}
