@@ -28,9 +28,12 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"stage_pointers", function(stage_pointers)),
 ];
 
+/// A block that is read into, once one is needed.
+type Scratch = Option<Box<ReadBuffer>>;
+
 thread_local! {
     /// The block that this worker reads sockets into.
-    static SCRATCH: Cell<Option<Box<ReadBuffer>>> = const { Cell::new(None) };
+    static SCRATCH: Cell<Scratch> = const { Cell::new(None) };
 }
 
 /// Takes that block, or, where somebody has it, another.
@@ -114,7 +117,7 @@ fn push_read<const MAX: usize>(
     key: u64,
     table: c_int,
     awaited: usize,
-    read: impl FnOnce(&mut Connection, &mut Option<Box<ReadBuffer>>, &mut [Range<usize>; MAX]) -> Read,
+    read: impl FnOnce(&mut Connection, &mut Scratch, &mut [Range<usize>; MAX]) -> Read,
 ) -> Result<usize, Option<Code>> {
     // Only who asks the kernel needs it.
     let mut scratch = None;

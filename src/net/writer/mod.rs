@@ -1,11 +1,11 @@
 //! The way out of a connection: what a turn writes is staged, and leaves in one system call at the
 //! end of the turn; what the kernel does not take waits in a bounded queue.
 
+mod spare;
 mod unusual_frames;
 #[cfg(feature = "websocket")]
 mod websocket_frames;
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
+use self::spare::{SPARE, Spare};
 #[cfg(feature = "tls")]
 use super::secure::Secure;
 use super::transport::Transport;
@@ -39,42 +40,8 @@ const PIECES_MAX: usize = 64;
 /// About what a piece in the queue takes beside its bytes.
 const PIECE_BYTES: usize = 128;
 
-/// Bytes of memory for staged bytes that a thread keeps, in pieces of at most so many each.
-const SPARE_BYTES: usize = 4 * 1024 * 1024;
-const SPARE_PIECE_BYTES: usize = 128 * 1024;
-
 /// Pieces by reference, and notices, that a batch keeps room for.
 const KEPT: usize = 32;
-
-thread_local! {
-    static SPARE: RefCell<Spare> = const { RefCell::new(Spare { pieces: Vec::new(), bytes: 0 }) };
-}
-
-/// What was written makes room for what is staged next, on whatever connection: few pieces stay in
-/// the caches where one for each connection would not.
-struct Spare {
-    /// Most recently used last.
-    pieces: Vec<Vec<u8>>,
-    /// Bytes of all of them.
-    bytes: usize,
-}
-
-impl Spare {
-    fn take(&mut self) -> Option<Vec<u8>> {
-        let piece = self.pieces.pop()?;
-        self.bytes -= piece.capacity();
-        Some(piece)
-    }
-
-    fn keep(&mut self, mut piece: Vec<u8>) {
-        let bytes = piece.capacity();
-        if (1..=SPARE_PIECE_BYTES).contains(&bytes) && self.bytes + bytes <= SPARE_BYTES {
-            piece.clear();
-            self.bytes += bytes;
-            self.pieces.push(piece);
-        }
-    }
-}
 
 /// What one context has written to a connection in its present turn: copied bytes, with others
 /// that are referred to in between.
