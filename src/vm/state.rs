@@ -394,12 +394,14 @@ impl State {
         let pause = (100 + (slack * 100 / low.max(1)).min(900) as i32).max(PAUSE_MIN);
         let old = account.pause.get();
         if old != 0 && pause.abs_diff(old) > 20 {
-            // SAFETY: a live state of ours; sets a figure.
-            let before = unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, pause) };
+            let set_pause = |pause| {
+                // SAFETY: a live state of ours; sets a figure, and returns the one before.
+                unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, pause) }
+            };
+            let before = set_pause(pause);
             account.pause.set(pause);
             if before != old {
-                // SAFETY: a live state of ours; sets the figure that was there.
-                unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, before) };
+                set_pause(before);
                 account.pause.set(0);
             }
         }

@@ -25,21 +25,25 @@ const HEAD_BYTES: usize = size_of::<Userdata>();
 const STEP_WORK_BYTES: usize = 2048;
 const STEP_BYTES: usize = 1024;
 
-/// Frames that are made while the collector deals with all that lives: as many bytes as these are,
+/// Frames that are made while the collector deals with all that lives: half as many bytes again,
 /// between these bounds. If they are fewer, it marks the same again too often; if they are more,
 /// their memory has left the caches before it is used again.
-const CYCLE_BYTES_MIN: usize = 1 << 20;
+const CYCLE_BYTES_MIN: usize = 3 << 19;
 const CYCLE_BYTES_MAX: usize = 4 << 20;
 
 /// The most steps at once.
 const STEPS_MAX: usize = 64;
+
+/// As many bytes of frames as the collector may owe before it is asked how many steps these are.
+const OWED_BYTES: usize = 4096;
 
 /// Lets the collector work, if it is time, and in proportion to what was made since it last did: it
 /// would fall behind where frames are made by the lot. To be called now and then where a [`Maker`]
 /// is used. Runs finalisers, hence script code. May raise if memory runs out.
 #[inline]
 pub fn collect(lua: Stack<'_>) {
-    if is_due(lua) {
+    let global = charge::global(lua);
+    if global.total >= global.threshold.saturating_add(OWED_BYTES) {
         pay(lua);
     }
 }
@@ -49,9 +53,9 @@ fn pay(lua: Stack<'_>) {
     let global = charge::global(lua);
     let owed = global.total - global.threshold;
     let low = lua.account().low_bytes();
-    let cycle = low.clamp(CYCLE_BYTES_MIN, CYCLE_BYTES_MAX);
+    let cycle = (low + low / 2).clamp(CYCLE_BYTES_MIN, CYCLE_BYTES_MAX);
     let steps = low / STEP_WORK_BYTES * owed / cycle;
-    charge::work(lua, 1 + steps.min(owed / STEP_BYTES).min(STEPS_MAX));
+    charge::work(lua, steps.min(owed / STEP_BYTES).min(STEPS_MAX));
 }
 
 /// What makes userdata with buffers in one state, for as long as a C function runs.

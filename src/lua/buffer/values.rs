@@ -73,11 +73,10 @@ pub(crate) fn with_buffer<F: Fn(i64, &mut NlBuffer) -> c_int + Copy>(_body: F) -
         number: i64,
         buffer: *mut NlBuffer,
     ) -> c_int {
-        // SAFETY: a type without size, of which `with_buffer` was given a value.
-        let body = unsafe { NonNull::<F>::dangling().read() };
-        // SAFETY: the FFI passes what a buffer userdata holds, and nobody else looks at it
-        // meanwhile.
-        body(number, unsafe { &mut *buffer })
+        // SAFETY: a type without size, of which `with_buffer` was given a value; and the FFI passes
+        // what a buffer userdata holds, which nobody else looks at meanwhile.
+        let (body, buffer) = unsafe { (NonNull::<F>::dangling().read(), &mut *buffer) };
+        body(number, buffer)
     }
     call::<F> as *mut c_void
 }
@@ -92,10 +91,12 @@ pub(crate) fn with_text<F: Fn(i64, &[u8]) -> c_int + Copy>(_body: F) -> *mut c_v
         start: *const u8,
         length: u32,
     ) -> c_int {
-        // SAFETY: a type without size, of which `with_text` was given a value.
-        let body = unsafe { NonNull::<F>::dangling().read() };
-        // SAFETY: the FFI passes a string of the VM's, which does not change, with its length.
-        body(number, unsafe { std::slice::from_raw_parts(start, length as usize) })
+        // SAFETY: a type without size, of which `with_text` was given a value; and the FFI passes a
+        // string of the VM's, which does not change, with its length.
+        let (body, text) = unsafe {
+            (NonNull::<F>::dangling().read(), std::slice::from_raw_parts(start, length as usize))
+        };
+        body(number, text)
     }
     call::<F> as *mut c_void
 }

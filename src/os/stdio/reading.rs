@@ -12,14 +12,13 @@ use std::sync::OnceLock;
 
 use rustix::event::PollFlags;
 
-use super::FILE;
 use super::scanned::Number;
 use super::stream::Stream;
 use super::waits::{self, is_file};
 use crate::os::errno::{errno, set_errno};
 
 unsafe extern "C" {
-    fn _IO_fread(to: *mut c_void, size: usize, count: usize, from: *mut FILE) -> usize;
+    fn _IO_fread(to: *mut c_void, size: usize, count: usize, from: Stream) -> usize;
 }
 
 static LOOK: OnceLock<fn()> = OnceLock::new();
@@ -90,15 +89,12 @@ fn read(stream: Stream, mut take: impl FnMut(&[u8]) -> (usize, bool)) -> bool {
 unsafe extern "C-unwind" fn __wrap_fgets(
     to: *mut c_char,
     size: c_int,
-    from: *mut FILE,
+    from: Stream,
 ) -> *mut c_char {
-    // SAFETY: the arguments of `fgets`: an open stream, and room for this many bytes, the last of
-    // which is for a zero.
-    let (stream, line) = unsafe {
-        (Stream::new(from), std::slice::from_raw_parts_mut(to.cast::<u8>(), size as usize))
-    };
+    // SAFETY: `fgets` is given room for this many bytes, the last of which is for a zero.
+    let line = unsafe { std::slice::from_raw_parts_mut(to.cast::<u8>(), size as usize) };
     let mut length = 0;
-    read(stream, |found| {
+    read(from, |found| {
         let room = &mut line[length..size as usize - 1];
         let end = memchr::memchr(b'\n', found).map_or(found.len(), |at| at + 1);
         let count = end.min(room.len());
@@ -106,7 +102,7 @@ unsafe extern "C-unwind" fn __wrap_fgets(
         length += count;
         (count, count < room.len() && found[count - 1] != b'\n')
     });
-    if length == 0 || stream.has_failed() {
+    if length == 0 || from.has_failed() {
         return std::ptr::null_mut();
     }
     line[length] = 0;
@@ -120,23 +116,21 @@ unsafe extern "C-unwind" fn __wrap_fread(
     to: *mut c_void,
     size: usize,
     count: usize,
-    from: *mut FILE,
+    from: Stream,
 ) -> usize {
     debug_assert_eq!(size, 1);
-    // SAFETY: the arguments of `fread`: an open stream.
-    let stream = unsafe { Stream::new(from) };
     if count == 0 {
         return 0;
     }
-    if is_file(stream) {
-        prepare(stream);
+    if is_file(from) {
+        prepare(from);
         // SAFETY: the arguments, handed on.
         return unsafe { _IO_fread(to, size, count, from) };
     }
-    // SAFETY: the arguments of `fread`: room for this many bytes.
+    // SAFETY: `fread` is given room for this many bytes.
     let room = unsafe { std::slice::from_raw_parts_mut(to.cast::<u8>(), count) };
     let mut length = 0;
-    read(stream, |found| {
+    read(from, |found| {
         let part = found.len().min(count - length);
         room[length..length + part].copy_from_slice(&found[..part]);
         length += part;
@@ -148,11 +142,9 @@ unsafe extern "C-unwind" fn __wrap_fread(
 /// # Safety
 /// As for `getc`.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __wrap_getc(from: *mut FILE) -> c_int {
-    // SAFETY: `getc` is given an open stream.
-    let stream = unsafe { Stream::new(from) };
+unsafe extern "C-unwind" fn __wrap_getc(from: Stream) -> c_int {
     let mut byte = libc::EOF;
-    read(stream, |found| {
+    read(from, |found| {
         byte = found[0].into();
         (1, false)
     });
@@ -165,17 +157,15 @@ unsafe extern "C-unwind" fn __wrap_getc(from: *mut FILE) -> c_int {
 /// As for `fscanf`, with a format that names one number.
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn __wrap___isoc99_fscanf(
-    from: *mut FILE,
+    from: Stream,
     format: *const c_char,
     to: *mut c_void,
 ) -> c_int {
-    // SAFETY: `fscanf` is given an open stream.
-    let stream = unsafe { Stream::new(from) };
-    if !stream.is_readable() {
+    if !from.is_readable() {
         return libc::EOF;
     }
     let mut number = Number::default();
-    read(stream, |found| {
+    read(from, |found| {
         let count = found.iter().take_while(|&&byte| number.takes(byte)).count();
         (count, count == found.len())
     });

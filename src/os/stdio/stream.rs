@@ -184,18 +184,16 @@ impl Locked {
     /// Has `take` see what was read from the descriptor and is not used up; it returns first how
     /// much of that it has taken.
     pub(super) fn take<R>(&self, take: impl FnOnce(&[u8]) -> (usize, R)) -> (usize, R) {
-        let head = self.stream.0.cast::<Head>();
-        // SAFETY: the stream is locked, and begins with its head, which says what is in the buffer.
-        let found = unsafe {
-            let head = &*head;
-            let length = head.end.offset_from_unsigned(head.next);
-            std::slice::from_raw_parts(head.next, length)
-        };
-        let (count, result) = take(found);
-        assert!(count <= found.len());
-        // SAFETY: the stream is still locked; its own `getc` takes what is there in this way.
-        unsafe { (*head).next = (*head).next.add(count) };
-        (count, result)
+        // SAFETY: the stream is locked, and begins with its head, which says what is in the buffer;
+        // its own `getc` takes what is there in this way.
+        unsafe {
+            let head = self.stream.0.cast::<Head>();
+            let length = (*head).end.offset_from_unsigned((*head).next);
+            let (count, result) = take(std::slice::from_raw_parts((*head).next, length));
+            assert!(count <= length);
+            (*head).next = (*head).next.add(count);
+            (count, result)
+        }
     }
 
     /// `fflush`; tells why something is lost, if it is.
