@@ -11,10 +11,10 @@ mod support;
 
 use support::{Done, Folder, node_lua, run};
 
-fn failpoint(order: &str) -> Done {
+fn failpoint(order: &str, workers: &str) -> Done {
     run(node_lua().env("NODE_LUA_FAILPOINT", order).args([
         "--workers",
-        "2",
+        workers,
         "tests/failpoints/main.lua",
     ]))
 }
@@ -24,9 +24,10 @@ fn count(done: &Done, start: &str) -> usize {
     done.stdout.lines().filter(|line| line.starts_with(start)).count()
 }
 
-/// How many failures of a kind a run without failures has occasion for.
+/// How many failures of a kind a run without failures has occasion for, at least: two workers may
+/// compile the same file of the library at a time, and so allocate a quarter more.
 fn occasions(kind: &str) -> u64 {
-    let done = failpoint("count").succeeded();
+    let done = failpoint("count", "1").succeeded();
     assert_eq!(count(&done, "complete"), 3, "{done}");
     let figures = done.stderr.lines().find_map(|line| line.strip_prefix("failpoint: ")).unwrap();
     let figure = figures.split(", ").find_map(|figure| figure.strip_prefix(kind)).unwrap();
@@ -54,7 +55,7 @@ fn check(kind: &str, step: u64) {
 
 /// Runs with one failure ordered; whether it came to that.
 fn check_one(order: &str) -> bool {
-    let done = failpoint(order);
+    let done = failpoint(order, "2");
     let (created, complete) = (count(&done, "created"), count(&done, "complete"));
     let is_main_complete = count(&done, "complete main") == 1;
     let complete_pairs = complete - usize::from(is_main_complete);
