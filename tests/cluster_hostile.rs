@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use node_lua::cluster::wire::{Frame, Reader, Target, VERSION};
 use node_lua::message::Value;
-use support::{PATIENCE, Server, node_lua, resident_bytes};
+use support::{PATIENCE, Server, node_lua, resident_bytes, varint};
 
 /// Another process.
 const OTHER: u64 = 0x1234;
@@ -95,24 +95,13 @@ fn serve(
     Ok(())
 }
 
-/// A number, as frames have it.
-fn number(mut number: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
-}
-
 /// The frame of a message with any bytes as its value.
 fn message(to: Target<'_>, session: u64, value: &[u8]) -> Vec<u8> {
     let to = match to {
-        Target::Name(name) => [&[8][..], &number(name.len() as u64), name].concat(),
-        Target::Context(context) => [vec![9], number(context)].concat(),
+        Target::Name(name) => [&[8][..], &varint(name.len() as u64), name].concat(),
+        Target::Context(context) => [vec![9], varint(context)].concat(),
     };
-    let head = [to, number(7), number(session), number(value.len() as u64)].concat();
+    let head = [to, varint(7), varint(session), varint(value.len() as u64)].concat();
     [&head, value].concat()
 }
 
@@ -242,17 +231,18 @@ const GENEROUS: &str = "
         end)
         print('ready')";
 
-fn victim(fake: &Fake) -> (Server, u64) {
+/// A process that answers, and its first context.
+fn victim(fake: &mut Fake) -> (Server, u64) {
     let mut server = fake.node(STORE);
     let id = server.line().parse().unwrap();
+    fake.assert_answers();
     (server, id)
 }
 
 #[test]
 fn servers_that_do_not_keep_to_their_protocol_are_left_and_tried_again() {
     let mut fake = Fake::start();
-    let (server, _) = victim(&fake);
-    fake.assert_answers();
+    let (server, _) = victim(&mut fake);
     let large = format!("INFO {{\"version\":\"{}\"}}\r\n", "x".repeat(3 << 20));
     for bytes in [
         "-ERR\r\n",
@@ -307,8 +297,7 @@ fn a_server_that_takes_less_than_the_one_before_is_dealt_with() {
 #[test]
 fn what_costs_more_than_asking_for_it_is_done_some_times_in_a_tick() {
     let mut fake = Fake::start();
-    let (server, _) = victim(&fake);
-    fake.assert_answers();
+    let (server, _) = victim(&mut fake);
     let before = resident_bytes(server.id());
     let mut frames = Vec::new();
     for _ in 0..300_000 {
@@ -332,8 +321,7 @@ fn what_costs_more_than_asking_for_it_is_done_some_times_in_a_tick() {
 #[test]
 fn tables_that_no_writer_makes_are_refused() {
     let mut fake = Fake::start();
-    let (_server, _) = victim(&fake);
-    fake.assert_answers();
+    let (_server, _) = victim(&mut fake);
     let mut table = |positional: u32, keys: Vec<f64>, pairs: u32, nils: usize| {
         let mut wire = vec![0, 10];
         wire.extend([positional, pairs].map(u32::to_le_bytes).concat());
@@ -342,7 +330,7 @@ fn tables_that_no_writer_makes_are_refused() {
             wire.extend(key.to_le_bytes());
             wire.extend(if index < nils { &[0][..] } else { &[2] });
         }
-        let value = [&[8][..], &number(wire.len() as u64), &wire, &[0]].concat();
+        let value = [&[8][..], &varint(wire.len() as u64), &wire, &[0]].concat();
         let (answer, _) = fake.query(Target::Name(b"store"), &value);
         answer.map(|_| ())
     };
@@ -357,8 +345,7 @@ fn tables_that_no_writer_makes_are_refused() {
 #[test]
 fn contexts_that_nobody_has_heard_of_are_not_reached_by_number() {
     let mut fake = Fake::start();
-    let (_server, id) = victim(&fake);
-    fake.assert_answers();
+    let (_server, id) = victim(&mut fake);
     let (answer, _) = fake.query(Target::Context(id), TRUE);
     assert_eq!(answer, Err(205));
     fake.assert_answers();

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use support::{Server, connect, read_rest, resident_bytes};
+use support::{Server, connect, read_rest, resident_bytes, varint};
 
 /// Longest body.
 const MAX: usize = 1000;
@@ -49,16 +49,6 @@ struct Kind {
     impossible: &'static [u8],
 }
 
-fn varint(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while number >= 128 {
-        bytes.push(number as u8 | 128);
-        number >>= 7;
-    }
-    bytes.push(number as u8);
-    bytes
-}
-
 fn with(head: &[u8], body: usize) -> Vec<u8> {
     [head, &vec![b'x'; body][..]].concat()
 }
@@ -79,8 +69,8 @@ const KINDS: [Kind; 7] = [
     },
     Kind {
         name: "MQTT",
-        frame: |n| with(&[&b"0"[..], &varint(n)].concat(), n),
-        given: |n| n + 1 + varint(n).len(),
+        frame: |n| with(&[&b"0"[..], &varint(n as u64)].concat(), n),
+        given: |n| n + 1 + varint(n as u64).len(),
         impossible: b"0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
     },
     Kind {
@@ -91,7 +81,7 @@ const KINDS: [Kind; 7] = [
     },
     Kind {
         name: "protobuf",
-        frame: |n| with(&varint(n), n),
+        frame: |n| with(&varint(n as u64), n),
         given: |n| n,
         impossible: b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
     },

@@ -127,6 +127,17 @@ pub(crate) fn frame(body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A number in groups of seven bits, the lowest first; all but the last have their top bit set.
+pub(crate) fn varint(mut number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
 /// Reads one frame with a big-endian head of two bytes.
 pub(crate) fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
     let mut head = [0; 2];
