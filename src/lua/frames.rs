@@ -166,7 +166,7 @@ fn read_piece(lua: Stack<'_>) -> Result<c_int, Option<Code>> {
         Some(bytes) if !lua.is_number(3) => Decoder::until(Delimiter { bytes: bytes.into(), max }),
         _ => Decoder::exact(lua.number(3) as usize),
     };
-    let read = |stream: &mut Connection, scratch: &mut Option<Box<_>>, place: &mut _| {
+    let read = |stream: &mut Connection, scratch: &mut Scratch, place: &mut _| {
         stream.read_piece(scratch.get_or_insert_with(take_scratch), place, decoder, number)
     };
     push_read::<1>(lua, key, 0, 0, read).map(|_| 1)
