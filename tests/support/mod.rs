@@ -19,7 +19,7 @@ pub(crate) mod vm;
 
 use std::fs;
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -115,9 +115,15 @@ pub(crate) fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// A port that nobody listened on a moment ago.
+/// A port that nobody used a moment ago, for streams and for datagrams: who serves both, as DNS
+/// servers do, needs one that no closed connection of another test holds either.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    loop {
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A body behind a big-endian head of two bytes.
