@@ -264,8 +264,8 @@ end
 --- Starts contexts, each given as the arguments of context.create, and keeps them running.
 ---@param options table
 ---@return table supervisor
-function M.start(options, more)
-    if more ~= nil then bad(2, "start", nil, more) end
+function M.start(options, ...)
+    core.no_more(2, "start", ...)
     if type(options) ~= "table" then bad(1, "start", "table", options) end
     native.check_plain(1, "start", options)
     for key, value in next, options do

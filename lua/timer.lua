@@ -25,8 +25,8 @@ end
 
 --- Waits for some seconds, at least one millisecond.
 ---@param duration number
-function timer.sleep(duration, more)
-    if more ~= nil then bad(2, "sleep", nil, more) end
+function timer.sleep(duration, ...)
+    core.no_more(2, "sleep", ...)
     duration = seconds(duration, 1, "sleep")
     check_may_wait()
     if duration < SLEEP_MIN then duration = SLEEP_MIN end

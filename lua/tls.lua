@@ -5,9 +5,10 @@
 --
 -- What is in files and texts is looked at in src/tls; here is what scripts pass.
 
-local native = ...
+local native, core = ...
 
-local bad, bad_because, check_plain = native.bad, native.bad_because, native.check_plain
+local bad, bad_because, no_more = native.bad, native.bad_because, core.no_more
+local check_plain = native.check_plain
 local next, type = next, type
 local char, format, find, gsub = string.char, string.format, string.find, string.gsub
 local lower = string.lower
@@ -107,8 +108,8 @@ end
 ---@param options table { ca =, cert =, key =, alpn =, verify =, min_version = }
 ---@return boolean ok, userdata|integer configuration or code
 ---@return string|nil text
-function M.client(options, more)
-    if more ~= nil then bad(2, "client", nil, more) end
+function M.client(options, ...)
+    no_more(2, "client", ...)
     check_options(options, CLIENT, "client")
     local ca = check_source(options.ca, "ca", "client")
     if ca == "system" then ca = nil end
@@ -160,8 +161,8 @@ end
 ---@param options table { cert =, key =, sni =, client_ca =, client_optional =, alpn =, … }
 ---@return boolean ok, userdata|integer configuration or code
 ---@return string|nil text
-function M.server(options, more)
-    if more ~= nil then bad(2, "server", nil, more) end
+function M.server(options, ...)
+    no_more(2, "server", ...)
     check_options(options, SERVER, "server")
     local cert, key = check_identity(options.cert, options.key, "", "server")
     local names = check_sni(options.sni)

@@ -44,8 +44,6 @@ local NAN = 0 / 0
 
 local function not_buffer(value, name) bad(1, name, "buffer", value) end
 
-local function no_more(position, name, value) bad(position, name, nil, value) end
-
 local function is_released(name)
     raise(
         name
@@ -88,8 +86,6 @@ end
 local function bad_value(value, place, name, low, high)
     bad(place, name, "whole number from " .. low .. " to " .. high, value)
 end
-
-local function bad_number(value, place, name) bad(place, name, "number", value) end
 
 local function bad_count(count, place, name, max)
     bad_value(count, place, name, "0", format("%d", max))
@@ -135,12 +131,11 @@ local env = {
     LIVE = LIVE,
     view_t = view_t,
     cast = cast,
+    bad = bad,
     not_buffer = not_buffer,
-    no_more = no_more,
     is_released = is_released,
     out_of_range = out_of_range,
     bad_value = bad_value,
-    bad_number = bad_number,
     whole = whole,
     whole_u32 = whole_u32,
     reserve = reserve,
@@ -231,7 +226,7 @@ end
 --- Appends a string; like append, but compiled.
 local function put(object, given, more)
     check_buffer(object, "put")
-    if more ~= nil then no_more(3, "put", more) end
+    if more ~= nil then bad(3, "put", nil, more) end
     if type(given) ~= "string" then bad(2, "put", "string", given) end
     local view, count = view_t(object), #given
     check_live(view, "put")

@@ -33,7 +33,7 @@ local U32 = [[
     end]]
 local FLOAT = [[
     local stored = given
-    if type(given) ~= "number" then bad_number(given, $where, "$name") end]]
+    if type(given) ~= "number" then bad($where, "$name", "number", given) end]]
 
 local FIXED = {
     u8 = { width = 1, low = "0", high = "255", is_bytes = true },
@@ -113,8 +113,7 @@ local e = ...
 local TOKEN, UNIQUE, scratch, view_t = e.TOKEN, e.UNIQUE, e.scratch, e.view_t
 local whole, whole_u32 = e.whole, e.whole_u32
 local not_buffer, out_of_range, bad_value = e.not_buffer, e.out_of_range, e.bad_value
-local no_more = e.no_more
-local bad_number, reserve, to_i64, to_u64 = e.bad_number, e.reserve, e.to_i64, e.to_u64
+local bad, reserve, to_i64, to_u64 = e.bad, e.reserve, e.to_i64, e.to_u64
 local u16_p, i16_p, u32_p, i32_p = e.u16_p, e.i16_p, e.u32_p, e.i32_p
 local u64_p, i64_p, f32_p, f64_p, i8_p = e.u64_p, e.i64_p, e.f32_p, e.f64_p, e.i8_p
 local uint32, cast, tobit, band, bswap = e.uint32, e.cast, e.tobit, e.band, e.bswap
@@ -166,7 +165,7 @@ local function append(buffer, given, more)
     if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
         not_buffer(buffer, "$name")
     end
-    if more ~= nil then no_more(3, "$name", more) end
+    if more ~= nil then bad(3, "$name", nil, more) end
     local view = view_t(buffer)
     $check
     $convert

@@ -8,7 +8,7 @@ local view_t, reserve, check_buffer = env.view_t, env.reserve, env.check_buffer
 local out_of_range, whole, to_i64, to_u64 = env.out_of_range, env.whole, env.to_i64, env.to_u64
 local uint64, int64, cast = env.uint64, env.int64, env.cast
 local tobit, band, rshift = env.tobit, env.band, env.rshift
-local floor, tonumber, no_more = env.floor, env.tonumber, env.no_more
+local bad, floor, tonumber = env.bad, env.floor, env.tonumber
 local bor, bxor, lshift, arshift = bit.bor, bit.bxor, bit.lshift, bit.arshift
 local format, type = string.format, env.type
 
@@ -191,14 +191,14 @@ end
 --- Appends an unsigned varint.
 local function put_varint(object, value, more)
     check_buffer(object, "put_varint")
-    if more ~= nil then no_more(3, "put_varint", more) end
+    if more ~= nil then bad(3, "put_varint", nil, more) end
     return append_varint(object, to_varint(value, 2, "put_varint"), "put_varint")
 end
 
 --- Appends a signed varint.
 local function put_zigzag(object, value, more)
     check_buffer(object, "put_zigzag")
-    if more ~= nil then no_more(3, "put_zigzag", more) end
+    if more ~= nil then bad(3, "put_zigzag", nil, more) end
     return append_varint(object, to_zigzag(value, 2, "put_zigzag"), "put_zigzag")
 end
 

@@ -5,7 +5,7 @@ local native, core, context = ...
 
 local next, select, type = next, select, type
 local bit_or = bit.bor
-local bad, raise, describe = core.bad, core.raise, native.describe
+local bad, raise, no_more, describe = core.bad, core.raise, core.no_more, native.describe
 local check_plain = native.check_plain
 local call, defer, hold = core.call, core.defer, core.hold
 local find_target = core.find_target
@@ -39,8 +39,8 @@ core.on_end = tell
 ---@param h integer
 ---@param callback function|nil
 function context.monitor(h, ...)
-    local callback, more = ...
-    if more ~= nil then bad(3, "monitor", nil, more) end
+    local callback = ...
+    no_more(3, "monitor", select(2, ...))
     if h == nil then core.check_target(h, "monitor") end
     if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
         bad(2, "monitor", "function or nil", ...)
@@ -70,10 +70,10 @@ end
 --- Has callback(message, traceback) called for every error in this context that nobody catches, in
 --- the place of the entry in the log. With nil, they are logged again.
 ---@param callback function|nil
-function context.on_error(callback, more)
-    if more ~= nil then bad(2, "on_error", nil, more) end
+function context.on_error(callback, ...)
+    no_more(2, "on_error", ...)
     if callback ~= nil and type(callback) ~= "function" then
-        bad(1, "on_error", "function or nil", callback, 3)
+        bad(1, "on_error", "function or nil", callback)
     end
     core.on_error = callback
 end

@@ -4,7 +4,7 @@
 local native, core = ...
 
 local next, select, tonumber, type = next, select, tonumber, type
-local bad, raise, describe = core.bad, core.raise, native.describe
+local bad, raise, no_more, describe = core.bad, core.raise, core.no_more, native.describe
 local handlers, hold = core.handlers, core.hold
 local get_topic = native.topic
 
@@ -25,8 +25,8 @@ end
 ---@param name string
 ---@param options? { shared?: boolean }
 ---@return boolean ok, integer|nil code
-function context.register(name, options, more)
-    if more ~= nil then bad(3, "register", nil, more) end
+function context.register(name, options, ...)
+    no_more(3, "register", ...)
     check_name(name, "register")
     local shared = false
     if options ~= nil then
@@ -76,8 +76,8 @@ local callbacks = {} -- number → callback
 ---@param topic string
 ---@param callback fun(value: any, topic: string, from: integer)
 ---@return boolean ok, integer|nil code
-function context.subscribe(topic, callback, more)
-    if more ~= nil then bad(3, "subscribe", nil, more) end
+function context.subscribe(topic, callback, ...)
+    no_more(3, "subscribe", ...)
     if type(topic) ~= "string" then bad(1, "subscribe", "topic", topic) end
     if type(callback) ~= "function" then bad(2, "subscribe", "function", callback) end
     local number, why = native.subscribe(topic)
@@ -121,7 +121,7 @@ function context.publish(topic, ...)
     if type(topic) ~= "string" then bad(1, "publish", "topic", topic) end
     local n = select("#", ...)
     if n == 0 then bad(2, "publish", "value") end
-    if n > 1 then bad(3, "publish", nil, (select(2, ...))) end
+    if n > 1 then no_more(3, "publish", select(2, ...)) end
     -- What comes third: that it is the value which is wrong, more of a failure, or a code.
     local delivered, refused, more = native.publish(topic, ...)
     if delivered == nil then

@@ -4,7 +4,7 @@
 local native, core = ...
 
 local pcall, select, type = pcall, select, type
-local bad, raise = core.bad, core.raise
+local bad, raise, no_more = core.bad, core.raise, core.no_more
 local handlers, hold = core.handlers, core.hold
 local check_may_wait, suspend = core.check_may_wait, core.suspend
 
@@ -27,8 +27,8 @@ end
 ---@param name string
 ---@param ... function|nil
 function context.on_signal(name, ...)
-    local callback, more = ...
-    if more ~= nil then bad(3, "on_signal", nil, more) end
+    local callback = ...
+    no_more(3, "on_signal", select(2, ...))
     if not NAMES[name] then bad(1, "on_signal", '"HUP", "USR1", "USR2", "INT" or "TERM"', name) end
     if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
         bad(2, "on_signal", "function or nil", ...)
@@ -44,8 +44,8 @@ end
 --- Ends the process in order: all contexts are destroyed, and what was written to sockets is sent.
 --- Does not return, but where nothing can wait.
 ---@param status? integer|boolean the exit status, as for os.exit
-function context.exit(status, more)
-    if more ~= nil then bad(2, "exit", nil, more) end
+function context.exit(status, ...)
+    no_more(2, "exit", ...)
     if status == true then
         status = 0
     elseif status == false then

@@ -212,8 +212,8 @@ end
 --- Ends another context, or with nil, a reason, or nothing the caller's own, once it next waits.
 ---@param h? integer
 ---@param reason? string
-function context.destroy(h, reason, more)
-    if more ~= nil then bad(3, "destroy", nil, more) end
+function context.destroy(h, reason, ...)
+    core.no_more(3, "destroy", ...)
     if reason ~= nil and type(reason) ~= "string" then bad(2, "destroy", "string", reason) end
     if h == nil or type(h) == "string" and tonumber(h) == nil then
         if h ~= nil and reason ~= nil then

@@ -17,7 +17,7 @@
 
 local native, core = ...
 
-local error, pcall, tonumber, type = error, pcall, tonumber, type
+local error, pcall, select, tonumber, type = error, pcall, select, tonumber, type
 local jit_off = jit.off
 local raw_create, raw_resume, raw_yield = coroutine.create, coroutine.resume, coroutine.yield
 local raw_status = coroutine.status
@@ -400,7 +400,13 @@ local function timeout_of(value, position, name)
     return number
 end
 
-core.bad, core.raise, core.timeout_of = bad, raise, timeout_of
+-- Raises for whatever follows a function's last argument, even nil: it would do nothing. The hot
+-- tcp.write and the `put` methods of buffers check for themselves, and let nil pass.
+local function no_more(position, name, ...)
+    if select("#", ...) > 0 then bad(position, name, nil, (...)) end
+end
+
+core.bad, core.raise, core.timeout_of, core.no_more = bad, raise, timeout_of, no_more
 core.handlers, core.get_timing = handlers, get_timing
 core.call, core.complete, core.defer, core.conclude = call, complete, defer, conclude
 core.interpret = interpret

@@ -233,11 +233,10 @@ function M.serve(where, ...)
     local options, handler = select(given + 1, ...)
     if n <= given + 1 then
         options, handler = {}, options
-    elseif n > given + 2 then
-        bad(given + 4, "serve", nil, (select(given + 3, ...)))
     elseif options == nil then
         options = {}
     end
+    no_more(given + 4, "serve", select(given + 3, ...))
     check_options.check(options, OPTIONS, given + 2, "serve")
     if type(handler) ~= "function" then
         bad(given + (n <= given + 1 and 2 or 3), "serve", "function", handler)

@@ -87,7 +87,7 @@ local function listen_ip(name, family, address, port, ...)
     if n > optional then
         callback = select(optional + 1, ...)
         if type(callback) ~= "function" then bad(3 + optional, name, "function", callback) end
-        if n > optional + 1 then bad(4 + optional, name, nil, (select(optional + 2, ...))) end
+        core.no_more(4 + optional, name, select(optional + 2, ...))
     end
     local function work()
         local ok, value = listen_now(family, address, number, backlog, reuse_port)
@@ -136,9 +136,9 @@ function tcp.listens(path, ...)
     check_path(path, "listens")
     local function work() return listen_now(UNIX, path, 0, BACKLOG_DEFAULT, false) end
     if select("#", ...) == 0 then return work() end
-    local callback, more = ...
+    local callback = ...
     if type(callback) ~= "function" then bad(2, "listens", "function", callback) end
-    if select("#", ...) > 1 then bad(3, "listens", nil, more) end
+    core.no_more(3, "listens", select(2, ...))
     return attempt(callback, work, path)
 end
 

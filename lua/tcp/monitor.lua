@@ -31,8 +31,8 @@ end
 return function(socket, ...)
     local record = check_stream(socket, "monitor")
     check_open(record, SOCKET_CLOSED, "monitor")
-    local callback, more = ...
-    if more ~= nil then bad(3, "monitor", nil, more) end
+    local callback = ...
+    core.no_more(3, "monitor", select(2, ...))
     if select("#", ...) == 0 or callback ~= nil and type(callback) ~= "function" then
         bad(2, "monitor", "function or nil", callback)
     end

@@ -375,11 +375,6 @@ function core.on_failure(guards, co, message)
     end
 end
 
--- Raises for what follows the last argument that a function takes: it would do nothing.
-function core.no_more(position, name, ...)
-    if select("#", ...) > 0 then bad(position, name, nil, (...)) end
-end
-
 -- What is to be on or off: nothing else, or an "off" would be on. Raises if there is more.
 function core.flag(name, ...)
     local on = ...

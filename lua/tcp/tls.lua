@@ -48,7 +48,7 @@ function tls.start_tls(socket, config, ...)
     if n == 1 and type(name) == "number" then
         name, seconds, position, n = nil, name, 3, 2
     end
-    if n > 2 then bad(5, "start_tls", nil, (select(3, ...))) end
+    core.no_more(5, "start_tls", select(3, ...))
     name = check_name(record, is_server, name)
     local timeout = n == 2 and timeout_of(seconds, position, "start_tls") or 0
     if native.tls_has(record.id) then raise("'start_tls' on a connection that has TLS already") end

@@ -126,7 +126,7 @@ local function open(name, six, ...)
         callback = select(given + 1, ...)
         if type(callback) ~= "function" then bad(given + 1, name, "function", callback) end
     end
-    if n > given + 1 then bad(given + 2, name, nil, (select(given + 2, ...))) end
+    no_more(given + 2, name, select(given + 2, ...))
     if not callback then return bind_to(address, port, six) end
     local arguments = { ... }
     hold(1)
@@ -333,13 +333,13 @@ end
 ---@param ... any address, port; boolean or callback(ok, code, target, data[, address, port])
 ---@return boolean|nil ok, integer|nil code
 function udp.write(target, data, ...)
-    if select("#", ...) > 3 then bad(6, "write", nil, (select(4, ...))) end
+    if select("#", ...) > 3 then no_more(6, "write", select(4, ...)) end
     return send("write", false, target, data, ...)
 end
 
 --- As udp.write, to IPv6 addresses only.
 function udp.write6(target, data, ...)
-    if select("#", ...) > 3 then bad(6, "write6", nil, (select(4, ...))) end
+    if select("#", ...) > 3 then no_more(6, "write6", select(4, ...)) end
     return send("write6", true, target, data, ...)
 end
 

@@ -137,8 +137,8 @@ end
 ---@return string|table|nil text, or headers
 return function(req, ...)
     local record = streams[req]
-    local n, position = select("#", ...), record and 2 or 3
-    if n > position - 1 then bad(position + 1, "accept", nil, (select(position, ...))) end
+    local position = record and 2 or 3
+    core.no_more(position + 1, "accept", select(position, ...))
     local given = select(position - 1, ...)
     local more = record and { "timeout" } or {}
     local options = parts.check_options(given, "accept", position, more)
