@@ -33,7 +33,8 @@ impl State {
         }
         self.phase = Phase::Joining(now);
         self.max_payload = max_payload;
-        self.expected.clear();
+        let unknown = self.peers.iter().filter(|(_, peer)| peer.state.is_none());
+        self.expected = unknown.map(|(node, _)| *node).collect();
         self.last_tick = now;
         let node = self.node.clone();
         let (state, node) = (self.changes, node.as_bytes());
@@ -60,9 +61,7 @@ impl State {
     /// All has been told, or there is nobody to tell it.
     pub(super) fn check_joined(&mut self, now: u64) {
         let Phase::Joining(since) = self.phase else { return };
-        let is_told = !self.peers.is_empty()
-            && self.expected.is_empty()
-            && self.peers.values().all(|peer| peer.state.is_some());
+        let is_told = !self.peers.is_empty() && self.expected.is_empty();
         if is_told || now.saturating_sub(since) > JOIN_MAX {
             self.phase = Phase::Here;
         }
@@ -81,12 +80,15 @@ impl State {
         self.peers.len() < PEERS_MAX || self.peers.contains_key(&node)
     }
 
-    /// The process sends something.
+    /// The process has sent something.
     pub(super) fn meet(&mut self, node: u64, now: u64) -> &mut Peer {
-        let peer = self.peers.entry(node).or_insert_with(|| Peer {
-            // Distinct from those that were used before it was lost.
-            sent: ((now >> 20) as u32, 0),
-            ..Peer::default()
+        let is_joining = matches!(self.phase, Phase::Joining(_));
+        let peer = self.peers.entry(node).or_insert_with(|| {
+            if is_joining {
+                self.expected.insert(node);
+            }
+            // Distinct from the numbers that were used before it was lost.
+            Peer { sent: ((now >> 20) as u32, 0), ..Peer::default() }
         });
         (peer.heard, peer.is_out) = (now, false);
         peer
@@ -103,17 +105,11 @@ impl State {
         match frame {
             Frame::Alive { state, node: name, is_new } => {
                 let own = self.node.clone();
-                let is_here = matches!(self.phase, Phase::Here);
                 let peer = self.meet(node, now);
                 if peer.name.is_empty() && *name == *own.as_bytes() {
                     log::warn!("cluster: another process is called {own} too ({node:016x})");
                 }
                 peer.name = shown(name);
-                if is_here && is_new && state == 0 && peer.state.is_none() {
-                    // It has no names yet. Those that it tells next are known at once then: before
-                    // what it publishes. (Who joins himself waits for its list: for whom it knows.)
-                    peer.state = Some(0);
-                }
                 if peer.state != Some(state) {
                     self.ask_names(node);
                 }
@@ -185,10 +181,11 @@ impl State {
         None
     }
 
-    /// Whether a change of a process's names follows on what is known of them.
+    /// Whether a change of a process's names follows on what is known of them. Every process begins
+    /// without names, so its first one is known at once, before anything that it publishes then.
     fn follows(&mut self, node: u64, state: u64, now: u64) -> bool {
         let peer = self.meet(node, now);
-        if peer.state.is_some_and(|known| known.wrapping_add(1) == state) {
+        if peer.state.unwrap_or(0).wrapping_add(1) == state {
             peer.state = Some(state);
             return true;
         }

@@ -120,7 +120,7 @@ pub(super) struct State {
     pub(super) holders: HashMap<Name, Holders>,
     /// What the names of all of them take, also those of lists that come in parts.
     pub(super) names_bytes: usize,
-    /// Processes that others have told of, and that have not told their names.
+    /// While joining: processes that have not told their names yet.
     pub(super) expected: BTreeSet<u64>,
     far: BTreeMap<Id, Far>,
     pub(super) handles: BTreeMap<Who, Id>,
