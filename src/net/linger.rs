@@ -60,10 +60,10 @@ pub fn linger(connection: Connection) {
         }
     }
     let counted = Lingering::new();
-    let is_limited = connection.is_limited();
-    let writer = Arc::clone(connection.writer());
-    let bytes = if is_limited { writer.held_bytes() } else { 0 };
-    let leftover = leftovers::count(bytes, move || writer.abandon(Code::TIMED_OUT));
+    let limited = connection.is_limited().then(|| Arc::clone(connection.writer()));
+    let leftover = limited.and_then(|writer| {
+        leftovers::count(writer.held_bytes(), move || writer.abandon(Code::TIMED_OUT))
+    });
     rt::spawn(async move {
         // Relaxed throughout: one task sets it, and clears it when it looks.
         let had_input = AtomicBool::new(false);
