@@ -114,41 +114,6 @@ tap.test("options of sockets", function()
     counts("find", function(n) buffer.new("abc"):find("b", n) end)
 end)
 
--- Calls whose last argument is optional, or a callback: one more is not looked at, and so refused.
-tap.test("arguments too many", function()
-    local me = context.self()
-    local function more(name, f, ...)
-        local n = select("#", ...)
-        local arguments = { ... }
-        for _, wrong in ipairs({ { 7, "number 7" }, { nil, "nil" }, { ignore, "function" } }) do
-            arguments[n + 1] = wrong[1]
-            local said = ("#%d to '%s' (no more arguments expected"):format(n + 1, name)
-            names(name, { said, wrong[2] or "nil" }, f, unpack(arguments, 1, n + 1))
-        end
-    end
-    more("send", context.send, me, 1)
-    more("reply", context.reply, me, 1, 1)
-    more("publish", context.publish, "topic", 1)
-    more("recv", context.recv, me, 1)
-    more("recv", context.recv, me, ignore)
-    more("query", context.query, me, 1, 1, ignore)
-    more("query", context.query, me, 1, ignore)
-    more("wait", context.wait, 77, 1, ignore)
-    more("wait", context.wait, 77, ignore)
-    more("listen", tcp.listen, "127.0.0.1", 0, ignore)
-    more("listen", tcp.listen, "127.0.0.1", 0, 5, ignore)
-    more("listen6", tcp.listen6, "::1", 0, true, ignore)
-    more("listens", tcp.listens, "/nowhere/at/all", ignore)
-    more("connect", tcp.connect, "127.0.0.1", port, ignore)
-    more("connect", tcp.connect, "127.0.0.1", port, 1, ignore)
-    more("connects", tcp.connects, "/nowhere/at/all", 1, ignore)
-    more("accept", tcp.accept, listener, 1)
-    more("accept", tcp.accept, listener, ignore)
-    more("read", tcp.read, socket, 1)
-    more("read", tcp.read, socket, ignore)
-    more("read_into", tcp.read_into, socket, buffer.new(), 1)
-end)
-
 tap.test("arguments too few", function()
     raises("send", "#1 to 'send' (context handle or name expected, got no", context.send)
     raises("send", "#2 to 'send' (value expected, got no value)", context.send, 5)
