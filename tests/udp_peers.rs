@@ -210,7 +210,8 @@ fn socat_echoes_and_is_echoed() {
 
 /// Runs a script in a network of its own, prepared by `setup`; nothing if that cannot be had here.
 /// What still waits in its interface is thrown away at the end: the kernel would send it for hours,
-/// and has one queue of ICMP errors for all networks, so that closed ports elsewhere would be silent.
+/// and has one queue of ICMP errors for all networks, so that closed ports elsewhere would be
+/// silent.
 fn run_in_network(setup: &str, script: &str) -> Option<Done> {
     if !has(&["unshare", "ip"]) {
         return None;

@@ -1,4 +1,4 @@
-//! Bodies on their way out.
+//! Bodies that are sent; hyper's `Incoming` is the other direction.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,62 +12,61 @@ use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::answer::{Guard, Traffic};
 use super::count::counted;
 use super::ready::{Item, Ready};
+use super::response::{RequestGuard, Traffic};
 use crate::message::{Allowance, Held};
 use crate::sync::lock;
 
-/// Bytes of a body that wait in it before whoever writes has to wait.
+/// Bytes that may wait in a channel before its writers have to wait.
 const HIGH_BYTES: usize = 128 * 1024;
 
-/// What HTTP/2 takes at a time of a body that is there, so that the rest waits where it is counted.
+/// What HTTP/2 is given at once of a body that is complete: h2 keeps what it has been given, and
+/// nothing there counts against the context's limit.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// What one read of a file takes.
+/// Bytes that are read of a file at once.
 const FILE_BYTES: usize = 64 * 1024;
 
 /// A body that is sent.
 #[derive(Debug)]
-pub struct Out {
+pub struct Outgoing {
     source: Source,
-    /// Told when it is dropped, by which hyper has taken all of it, or wants no more.
-    end: Option<Arc<Channel>>,
-    /// What lasts as long as it does.
-    guard: Option<Guard>,
+    /// Its request is in flight until hyper drops this: all was taken, or no more is wanted.
+    guard: Option<RequestGuard>,
 }
 
 #[derive(Debug)]
 enum Source {
     /// All of it.
     Whole(Bytes),
-    /// What a script writes by and by.
+    /// What a script writes piece by piece.
     Channel(Arc<Channel>),
-    /// This many bytes of a file, from this place on; what was read of it counts there.
+    /// `left` bytes of a file, from offset `at` on; what is read of it counts against `allowance`.
     File { file: File, at: u64, left: u64, allowance: Option<Arc<Allowance>> },
 }
 
-impl Out {
-    fn new(source: Source, end: Option<Arc<Channel>>) -> Out {
-        Out { source, end, guard: None }
+impl Outgoing {
+    fn new(source: Source) -> Outgoing {
+        Outgoing { source, guard: None }
     }
 
-    /// These bytes, which count so for the context.
-    pub fn whole(bytes: Bytes, held: Option<Held>) -> Out {
-        Out::new(Source::Whole(counted(bytes, held)), None)
+    /// These bytes, counted as `held` while anybody has them.
+    pub fn whole(bytes: Bytes, held: Option<Held>) -> Outgoing {
+        Outgoing::new(Source::Whole(counted(bytes, held)))
     }
 
-    /// Has something last as long as this.
-    pub(super) fn guard(&mut self, guard: Option<Guard>) {
+    /// Has the request count as in flight until this body is dropped.
+    pub(super) fn keep_in_flight(&mut self, guard: Option<RequestGuard>) {
         self.guard = guard;
-        let Some(Guard(traffic)) = &self.guard else { return };
+        let Some(RequestGuard(traffic)) = &self.guard else { return };
         match &self.source {
-            Source::Channel(channel) => channel.owe_to(traffic),
-            _ => traffic.owe(self.left()),
+            Source::Channel(channel) => channel.report_to(traffic),
+            _ => traffic.add_unsent(self.left()),
         }
     }
 
-    /// Bytes that are there, of what is no channel.
+    /// Bytes that hyper has not taken yet; 0 for a channel, which counts its own.
     fn left(&self) -> u64 {
         match &self.source {
             Source::Whole(bytes) => bytes.len() as u64,
@@ -76,37 +75,37 @@ impl Out {
         }
     }
 
-    /// This many were taken, or are not wanted.
-    fn pay(&self, bytes: u64) {
-        if let Some(Guard(traffic)) = &self.guard {
-            traffic.pay(bytes);
+    /// Hyper has taken this many bytes, or does not want them.
+    fn remove_unsent(&self, bytes: u64) {
+        if let Some(RequestGuard(traffic)) = &self.guard {
+            traffic.remove_unsent(bytes);
         }
     }
 
-    /// All that is left of a body that is there; of HTTP/2 no more than a piece.
-    fn next_of(bytes: &mut Bytes, guard: Option<&Guard>) -> Bytes {
-        let is_http2 = guard.is_some_and(|Guard(traffic)| traffic.is_http2());
+    /// What hyper is given next of a whole body: for HTTP/2 at most [`PIECE_BYTES`].
+    fn next_piece(bytes: &mut Bytes, guard: Option<&RequestGuard>) -> Bytes {
+        let is_http2 = guard.is_some_and(|RequestGuard(traffic)| traffic.is_http2());
         let count = if is_http2 { bytes.len().min(PIECE_BYTES) } else { bytes.len() };
         bytes.split_to(count)
     }
 
-    /// All of it, if it is there.
+    /// The body, if it is known as a whole.
     pub(super) fn as_whole(&self) -> Option<&Bytes> {
         if let Source::Whole(bytes) = &self.source { Some(bytes) } else { None }
     }
 
-    /// What is written to a channel.
-    pub fn channel(channel: &Arc<Channel>) -> Out {
-        Out::new(Source::Channel(Arc::clone(channel)), Some(Arc::clone(channel)))
+    /// All that is written to a channel.
+    pub fn channel(channel: &Arc<Channel>) -> Outgoing {
+        Outgoing::new(Source::Channel(Arc::clone(channel)))
     }
 
-    /// `left` bytes of a file, from `at` on.
-    pub fn file(file: File, at: u64, left: u64, allowance: Option<Arc<Allowance>>) -> Out {
-        Out::new(Source::File { file, at, left, allowance }, None)
+    /// `left` bytes of a file, from offset `at` on; what is read of it counts against `allowance`.
+    pub fn file(file: File, at: u64, left: u64, allowance: Option<Arc<Allowance>>) -> Outgoing {
+        Outgoing::new(Source::File { file, at, left, allowance })
     }
 }
 
-/// The way of a body's bytes from a script to hyper.
+/// Carries the bytes of a body from the script that writes them to hyper.
 #[derive(Debug)]
 pub struct Channel {
     ready: Arc<Ready>,
@@ -118,53 +117,53 @@ struct State {
     pieces: VecDeque<Bytes>,
     bytes: usize,
     trailers: Option<HeaderMap>,
-    /// How long the whole body is, if that is known, less what was written.
+    /// Of a body of known length: the bytes that are still to be written.
     left: Option<u64>,
     has_ended: bool,
     has_failed: bool,
-    /// Who counts what waits, once it is sent.
+    /// Counts what is unsent, once a response has this body.
     traffic: Option<Arc<Traffic>>,
-    /// Nobody is to have what is written.
+    /// What is written is dropped.
     is_sink: bool,
-    /// Nobody takes anything any more.
-    is_gone: bool,
-    /// Who is woken once there is more.
+    /// Hyper takes no more.
+    is_closed: bool,
+    /// Woken when more is written.
     reader: Option<Waker>,
-    /// Who wait for room.
+    /// Tokens of those who wait for room.
     writers: Vec<u64>,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// There is room for more.
+    /// Taken, and there is room for more.
     Done,
-    /// It was taken, but there is no room for more.
+    /// Taken, but there is no room for more.
     Full,
-    /// Nobody takes it any more.
-    Gone,
-    /// It would be more than was said.
+    /// Dropped: hyper takes no more.
+    Closed,
+    /// Refused: the body would exceed its length.
     TooLong,
 }
 
 impl Channel {
-    /// Of a body of this many bytes, if that is known.
+    /// For a body of `length` bytes, if that is known.
     pub fn new(ready: &Arc<Ready>, length: Option<u64>) -> Arc<Channel> {
         let state = State { left: length, ..State::default() };
         Arc::new(Channel { ready: Arc::clone(ready), state: Mutex::new(state) })
     }
 
-    /// The same of a body that nobody is to have, as of an answer to HEAD.
+    /// For a body that is not sent, as in a response to HEAD.
     pub fn sink(ready: &Arc<Ready>, length: Option<u64>) -> Arc<Channel> {
         let channel = Channel::new(ready, length);
         lock(&channel.state).is_sink = true;
         channel
     }
 
-    /// What waits counts there from now on.
-    fn owe_to(&self, traffic: &Arc<Traffic>) {
+    /// Has `traffic` count what is unsent from now on.
+    fn report_to(&self, traffic: &Arc<Traffic>) {
         let mut state = lock(&self.state);
-        traffic.owe(state.bytes as u64);
+        traffic.add_unsent(state.bytes as u64);
         state.traffic = Some(Arc::clone(traffic));
     }
 
@@ -174,12 +173,12 @@ impl Channel {
         }
     }
 
-    /// Adds bytes, which count so for the context.
+    /// Adds bytes, counted as `held` while anybody has them.
     pub fn write(&self, bytes: Bytes, held: Option<Held>) -> Written {
         let bytes = counted(bytes, held);
         let mut state = lock(&self.state);
-        if state.is_gone || state.has_failed {
-            return Written::Gone;
+        if state.is_closed || state.has_failed {
+            return Written::Closed;
         }
         if let Some(left) = state.left {
             let Some(left) = left.checked_sub(bytes.len() as u64) else { return Written::TooLong };
@@ -188,7 +187,7 @@ impl Channel {
         if !bytes.is_empty() && !state.is_sink {
             state.bytes += bytes.len();
             if let Some(traffic) = &state.traffic {
-                traffic.owe(bytes.len() as u64);
+                traffic.add_unsent(bytes.len() as u64);
             }
             state.pieces.push_back(bytes);
             Channel::wake_reader(&mut state);
@@ -196,7 +195,7 @@ impl Channel {
         if state.bytes >= HIGH_BYTES { Written::Full } else { Written::Done }
     }
 
-    /// The same; `token` is told when there is room, if there is none now.
+    /// As [`Channel::write`]; if that leaves no room, `token` is told once there is some.
     pub fn write_and_wait(&self, bytes: Bytes, held: Option<Held>, token: u64) -> Written {
         match self.write(bytes, held) {
             Written::Full if !self.wait_for_room(token) => Written::Done,
@@ -204,18 +203,18 @@ impl Channel {
         }
     }
 
-    /// Whether whoever writes has to wait; then `token` is told when there is room.
+    /// Whether the writer has to wait; `token` is told then once there is room.
     fn wait_for_room(&self, token: u64) -> bool {
         let mut state = lock(&self.state);
-        let must_wait = state.bytes >= HIGH_BYTES && !state.is_gone;
+        let must_wait = state.bytes >= HIGH_BYTES && !state.is_closed;
         if must_wait {
             state.writers.push(token);
         }
         must_wait
     }
 
-    /// Nothing follows but these trailers. False if less was written than was said, to somebody who
-    /// takes it.
+    /// Ends the body, with these trailers behind it. False if it is shorter than its length and
+    /// somebody is to have it.
     pub fn end(&self, trailers: Option<HeaderMap>) -> bool {
         let mut state = lock(&self.state);
         let is_short = state.left.is_some_and(|left| left > 0);
@@ -223,17 +222,17 @@ impl Channel {
         state.has_failed |= is_short;
         state.trailers = trailers;
         Channel::wake_reader(&mut state);
-        !is_short || state.is_gone || state.is_sink
+        !is_short || state.is_closed || state.is_sink
     }
 
-    /// What follows is missing: the peer is to find the body cut off.
+    /// Cuts the body off: the peer sees that it is incomplete.
     pub fn fail(&self) {
         let mut state = lock(&self.state);
         state.has_failed |= !state.has_ended;
         Channel::wake_reader(&mut state);
     }
 
-    fn tell_writers(&self, state: &mut State) {
+    fn wake_writers(&self, state: &mut State) {
         for token in state.writers.drain(..) {
             self.ready.push(Item::Waiter(token));
         }
@@ -244,10 +243,10 @@ impl Channel {
         if let Some(bytes) = state.pieces.pop_front() {
             state.bytes -= bytes.len();
             if let Some(traffic) = &state.traffic {
-                traffic.pay(bytes.len() as u64);
+                traffic.remove_unsent(bytes.len() as u64);
             }
             if state.bytes < HIGH_BYTES / 2 {
-                self.tell_writers(&mut state);
+                self.wake_writers(&mut state);
             }
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
@@ -262,19 +261,20 @@ impl Channel {
         Poll::Pending
     }
 
-    fn go(&self) {
+    /// Hyper takes no more.
+    fn close(&self) {
         let mut state = lock(&self.state);
-        state.is_gone = true;
+        state.is_closed = true;
         if let Some(traffic) = state.traffic.take() {
-            traffic.pay(state.bytes as u64);
+            traffic.remove_unsent(state.bytes as u64);
         }
         state.pieces.clear();
         state.bytes = 0;
-        self.tell_writers(&mut state);
+        self.wake_writers(&mut state);
     }
 }
 
-impl Body for Out {
+impl Body for Outgoing {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -287,7 +287,7 @@ impl Body for Out {
         let result = match &mut out.source {
             Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Whole(bytes) => {
-                let piece = Out::next_of(bytes, out.guard.as_ref());
+                let piece = Outgoing::next_piece(bytes, out.guard.as_ref());
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Source::Channel(channel) => channel.poll_frame(cx),
@@ -299,7 +299,7 @@ impl Body for Out {
                 };
                 let mut block = vec![0; size];
                 let result = match file.read_at(&mut block, *at) {
-                    // It has become shorter.
+                    // The file has become shorter.
                     Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(count) => {
                         block.truncate(count);
@@ -311,7 +311,7 @@ impl Body for Out {
                 Poll::Ready(Some(result))
             }
         };
-        out.pay(before - out.left());
+        out.remove_unsent(before - out.left());
         result
     }
 
@@ -340,11 +340,11 @@ impl Body for Out {
     }
 }
 
-impl Drop for Out {
+impl Drop for Outgoing {
     fn drop(&mut self) {
-        self.pay(self.left());
-        if let Some(channel) = &self.end {
-            channel.go();
+        self.remove_unsent(self.left());
+        if let Source::Channel(channel) = &self.source {
+            channel.close();
         }
     }
 }

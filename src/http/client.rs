@@ -1,4 +1,4 @@
-//! A connection to a server.
+//! Connections to servers.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,9 +10,9 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 
-use super::body::Out;
+use super::body::Outgoing;
 use super::connection::CONNECTION_BYTES;
-use super::ready::{Item, Ready, Wakes};
+use super::ready::{Item, ItemWaker, Ready};
 use super::tasks::Tasks;
 use super::wire::{Io, Wire};
 use crate::error::Code;
@@ -28,23 +28,23 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// The window of a stream that counts for a context with a memory limit.
 const LIMITED_WINDOW: u32 = 128 * 1024;
 
-/// What hyper reads into at most, and so the longest head of an answer.
+/// The most size of hyper's read buffer, and so of the head of a response.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// The most headers of an answer.
+/// The most headers of a response.
 const HEADERS_MAX: usize = 4096;
 
-/// What an answer comes by.
-pub type Response1 = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
+/// The head of a response, and its body, once they come.
+pub type PendingResponse = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 
-type Connection1 = http1::Connection<Io, Out>;
-type Connection2 = http2::Connection<Io, Out, Tasks>;
+type Connection1 = http1::Connection<Io, Outgoing>;
+type Connection2 = http2::Connection<Io, Outgoing, Tasks>;
 
-/// How far a connection is.
+/// The state of hyper's side.
 enum Protocol {
     Making(Pin<Box<dyn Future<Output = hyper::Result<Protocol>> + Send>>),
-    Http1(http1::SendRequest<Out>, Pin<Box<Connection1>>),
-    Http2(http2::SendRequest<Out>, Pin<Box<Connection2>>),
+    Http1(http1::SendRequest<Outgoing>, Pin<Box<Connection1>>),
+    Http2(http2::SendRequest<Outgoing>, Pin<Box<Connection2>>),
 }
 
 /// A connection to a server.
@@ -52,17 +52,17 @@ pub struct Client {
     protocol: Protocol,
     is_http2: bool,
     wire: Arc<Mutex<Wire>>,
-    wakes: Arc<Wakes>,
+    wakes: Arc<ItemWaker>,
     waker: Waker,
     tasks: Tasks,
     /// What it counts for the context.
     held: Option<Held>,
-    /// How many requests were sent and are not forgotten.
+    /// Requests that the script has not let go of.
     pub users: usize,
 }
 
 impl Client {
-    /// Takes a connection that stands, under this key.
+    /// Takes a connection that is established, under this key.
     pub fn new(
         net: net::Connection,
         key: u64,
@@ -72,7 +72,7 @@ impl Client {
         held: Option<Held>,
     ) -> Client {
         net.set_nodelay(true);
-        let (wakes, waker) = Wakes::new(ready, Item::Connection(key));
+        let (wakes, waker) = ItemWaker::new(ready, Item::Connection(key));
         let wire = Arc::new(Mutex::new(Wire::new(net, context)));
         let tasks = Tasks::new(ready, key);
         let io = Io(Arc::clone(&wire));
@@ -95,13 +95,13 @@ impl Client {
         Client { protocol, is_http2, wire, wakes, waker, tasks, held, users: 0 }
     }
 
-    /// The socket has something to read.
+    /// The socket is readable.
     pub fn on_readable(&mut self) {
         lock(&self.wire).on_readable();
         self.waker.wake_by_ref();
     }
 
-    /// The socket takes more.
+    /// The socket is writable.
     pub fn on_writable(&mut self) {
         if lock(&self.wire).on_writable() {
             self.waker.wake_by_ref();
@@ -113,7 +113,7 @@ impl Client {
         body(&mut lock(&self.wire).net)
     }
 
-    /// Why TLS has ended it, if that has.
+    /// Why TLS has ended the connection, if it has.
     pub fn tls_failure(&self) -> Option<(Code, String)> {
         #[cfg(feature = "tls")]
         return lock(&self.wire).tls_failure();
@@ -121,27 +121,27 @@ impl Client {
         None
     }
 
-    /// Bytes that were received since this was asked last.
+    /// Bytes that were received since the last call.
     pub fn take_received(&mut self) -> usize {
         lock(&self.wire).take_received()
     }
 
-    /// Goes on with the task in a slot, which was woken.
+    /// Polls the task in a slot, which was woken.
     pub fn run_task(&mut self, slot: usize) {
         self.tasks.clone().run(slot);
     }
 
-    /// Goes on as far as possible; ready once it is over.
+    /// Does what can be done; ready once the connection is over.
     pub fn poll(&mut self) -> Poll<()> {
-        let result = self.go_on();
+        let result = self.poll_protocol();
         if let Some(held) = &mut self.held {
             held.set(CONNECTION_BYTES + lock(&self.wire).held_bytes());
         }
         result
     }
 
-    fn go_on(&mut self) -> Poll<()> {
-        self.wakes.begin();
+    fn poll_protocol(&mut self) -> Poll<()> {
+        self.wakes.rearm();
         let waker = self.waker.clone();
         let mut cx = TaskContext::from_waker(&waker);
         loop {
@@ -157,7 +157,7 @@ impl Client {
                 Protocol::Http2(_, connection) => {
                     let result = connection.as_mut().poll(&mut cx).map(drop);
                     if result.is_ready() {
-                        // Answers that have come before the end are handed out.
+                        // Responses that came before the end are still to be had.
                         self.tasks.run_all();
                     }
                     return result;
@@ -166,7 +166,7 @@ impl Client {
         }
     }
 
-    /// Whether requests share it.
+    /// Whether it speaks HTTP/2, so that requests share it.
     pub fn is_http2(&self) -> bool {
         self.is_http2
     }
@@ -180,8 +180,8 @@ impl Client {
         }
     }
 
-    /// Sends a request; nothing if none may be sent.
-    pub fn send(&mut self, request: Request<Out>) -> Option<Response1> {
+    /// Sends a request; `None` while the connection is being made.
+    pub fn send(&mut self, request: Request<Outgoing>) -> Option<PendingResponse> {
         match &mut self.protocol {
             Protocol::Http1(sender, _) => Some(Box::pin(sender.send_request(request))),
             Protocol::Http2(sender, _) => Some(Box::pin(sender.send_request(request))),
@@ -189,7 +189,7 @@ impl Client {
         }
     }
 
-    /// Ends it: the socket, for whoever closes it.
+    /// Ends the connection, and returns its socket unless hyper still holds on to it.
     pub fn into_net(self) -> Option<net::Connection> {
         let Client { protocol, wire, tasks, .. } = self;
         tasks.clear();

@@ -1,4 +1,4 @@
-//! A server's connection: which protocol it speaks, and one look at it at a time.
+//! A server's connection: which protocol it speaks, and polling it.
 
 use std::future::Future;
 use std::io;
@@ -10,11 +10,12 @@ use bytes::BytesMut;
 use http::{HeaderValue, header};
 use hyper::server::conn::{http1, http2};
 
-use super::answer::{Answer, Traffic, Waiting};
-use super::lines::{self, Head};
-use super::ready::{Item, Wakes};
+use super::pace::{Due, Pace, WINDOW};
+use super::plain::{self, HeadWriter};
+use super::ready::{Item, ItemWaker};
+use super::response::{ResponseFuture, ResponseSlot, Traffic};
 use super::scan::Scan;
-use super::server::{Server, Service, lines_of};
+use super::server::{Server, Service, refusal_bytes};
 use super::tasks::Tasks;
 use super::wire::{Io, Next, Wire};
 use crate::buf::fill_block;
@@ -25,35 +26,32 @@ use crate::rt;
 use crate::sched::Context;
 use crate::sync::lock;
 
-/// How HTTP/2 begins.
+/// The first bytes of HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What the first read of a connection takes.
+/// Bytes that are received at once while the protocol is unknown.
 const FIRST_BYTES: usize = 4096;
 
-/// How long a peer's progress is looked at before it is judged, in nanoseconds.
-const WINDOW: u64 = 10_000_000_000;
+/// Nanoseconds after which an idle connection does without hyper, and its memory.
+const HYPER_IDLE: u64 = 1_000_000_000;
 
-/// Nanoseconds after which a connection without a request gives memory back.
-const REST: u64 = 1_000_000_000;
-
-/// About how many bytes a connection takes while it is not busy, and HTTP/2 besides.
+/// About how many bytes an idle connection takes, and how many more with HTTP/2.
 pub const CONNECTION_BYTES: usize = 12 * 1024;
 const HTTP2_BYTES: usize = 24 * 1024;
 
-/// Too slow: what the client is told, unless an answer has begun.
+/// The status for a client that is too slow.
 const TIMED_OUT: u16 = 408;
 
 /// The protocol of a connection.
 enum Protocol {
-    /// TLS is being agreed on.
+    /// The handshake of TLS.
     #[cfg(feature = "tls")]
     Handshake,
-    /// So much has come, and is no sign yet.
+    /// This much was received, and may be the beginning of either protocol.
     Unknown(BytesMut),
-    /// HTTP/1 without hyper, which is made for a request that is not plain: nothing is going on,
-    /// or a plain one is being answered.
-    Plain(Option<Waiting>),
+    /// HTTP/1 without hyper, which is made once a request is not plain: no request is in flight, or
+    /// a plain one is.
+    Plain(Option<ResponseFuture>),
     Http1(Pin<Box<http1::Connection<Io, Service>>>),
     Http2(Pin<Box<http2::Connection<Io, Service, Tasks>>>, Tasks),
 }
@@ -61,33 +59,22 @@ enum Protocol {
 /// What a connection is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The first request, or the rest of one's head.
+    /// The first request, or the rest of a head.
     Head,
     /// The next request.
     Idle,
-    /// Answers, or that the peer takes them.
+    /// Responses, or the peer to take them.
     Busy,
 }
 
-/// What there is to be done before hyper is needed.
-enum Asked {
-    /// Nothing, or a request was handed out.
+/// What was received without hyper.
+enum Received {
+    /// Nothing yet, or a request that is in the inbox now.
     Nothing,
-    /// What comes next is hyper's.
+    /// Something that hyper has to read.
     Other,
-    /// Nothing comes any more.
+    /// The end.
     End,
-}
-
-/// When a connection is to be looked at again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// Then.
-    At(u64),
-    /// Only if something happens.
-    Never,
-    /// Now: its time is over.
-    Over,
 }
 
 /// A server's connection.
@@ -96,18 +83,18 @@ pub struct Connection {
     key: u64,
     protocol: Protocol,
     wire: Arc<Mutex<Wire>>,
-    wakes: Arc<Wakes>,
+    wakes: Arc<ItemWaker>,
     waker: Waker,
     traffic: Arc<Traffic>,
     context: Arc<Context>,
     phase: Phase,
-    /// Since when it is in that phase.
+    /// When this phase began.
     since: u64,
-    /// When its progress was looked at last, and how far it was.
-    progress: Option<(u64, u64)>,
+    /// How fast the peer takes what is sent.
+    pace: Option<Pace>,
     is_closing: bool,
-    /// When it was asked to end, while nothing went on.
-    asked: Option<u64>,
+    /// When an idle connection of HTTP/2 was asked to end.
+    closing_since: Option<u64>,
     /// What it counts for the context.
     held: Option<Held>,
 }
@@ -122,7 +109,7 @@ impl Connection {
         held: Option<Held>,
     ) -> Self {
         net.set_nodelay(true);
-        let (wakes, waker) = Wakes::new(server.ready(), Item::Connection(key));
+        let (wakes, waker) = ItemWaker::new(server.ready(), Item::Connection(key));
         waker.wake_by_ref();
         let protocol = Protocol::Unknown(BytesMut::new());
         #[cfg(feature = "tls")]
@@ -148,9 +135,9 @@ impl Connection {
             context: Arc::clone(context),
             phase: Phase::Head,
             since: rt::now(),
-            progress: None,
+            pace: None,
             is_closing: false,
-            asked: None,
+            closing_since: None,
             held,
         }
     }
@@ -160,13 +147,13 @@ impl Connection {
         self.server.number
     }
 
-    /// The socket has something to read.
+    /// The socket is readable.
     pub fn on_readable(&mut self) {
         lock(&self.wire).on_readable();
         self.waker.wake_by_ref();
     }
 
-    /// The socket takes more.
+    /// The socket is writable.
     pub fn on_writable(&mut self) {
         if lock(&self.wire).on_writable() {
             self.waker.wake_by_ref();
@@ -182,36 +169,36 @@ impl Connection {
         body(&mut lock(&self.wire).net)
     }
 
-    /// Goes on with the task in a slot, which was woken.
+    /// Polls the task in a slot, which was woken.
     pub fn run_task(&mut self, slot: usize) {
         if let Protocol::Http2(_, tasks) = &self.protocol {
             tasks.clone().run(slot);
         }
     }
 
-    /// Goes on as far as possible, at the time `now` in nanoseconds; ready once it is over.
+    /// Does what can be done at the time `now`, in nanoseconds; ready once the connection is over.
     pub fn poll(&mut self, now: u64) -> Poll<()> {
-        self.wakes.begin();
+        self.wakes.rearm();
         let result = loop {
             let cx = &mut TaskContext::from_waker(&self.waker);
             match &mut self.protocol {
                 #[cfg(feature = "tls")]
-                Protocol::Handshake => match self.agree() {
+                Protocol::Handshake => match self.finish_handshake() {
                     Poll::Ready(true) => continue,
                     Poll::Ready(false) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 },
-                Protocol::Unknown(_) => match self.learn() {
+                Protocol::Unknown(_) => match self.detect_protocol() {
                     Poll::Ready(true) => continue,
                     Poll::Ready(false) => return Poll::Ready(()),
                     Poll::Pending => return Poll::Pending,
                 },
-                Protocol::Plain(None) => match self.ask() {
-                    Asked::Nothing => break Poll::Pending,
-                    Asked::End => break Poll::Ready(()),
-                    Asked::Other => self.begin_hyper(None),
+                Protocol::Plain(None) => match self.next_request() {
+                    Received::Nothing => break Poll::Pending,
+                    Received::End => break Poll::Ready(()),
+                    Received::Other => self.begin_hyper(None),
                 },
-                Protocol::Plain(Some(_)) => match self.answer() {
+                Protocol::Plain(Some(_)) => match self.respond() {
                     true => {}
                     false => break Poll::Pending,
                 },
@@ -221,39 +208,39 @@ impl Connection {
         };
         if result.is_pending() {
             if self.traffic.in_flight() == 0 && !lock(&self.wire).wants_room {
-                self.tell_end();
+                self.release_end();
             }
-            self.note_phase(now);
-            self.count();
+            self.update_phase(now);
+            self.count_held();
             return Poll::Pending;
         }
-        // What has gone wrong is the peer's affair, who is told as far as that is possible.
+        // The peer is told what it has done wrong, unless a response has begun.
         let mut wire = lock(&self.wire);
         if let Some(refusal) = wire.refusal
-            && !wire.is_closed
-            && !wire.has_bad_body(self.traffic.called())
+            && !wire.has_said_close
+            && !wire.has_bad_body(self.traffic.begun())
         {
-            wire.net.stage(lines_of(refusal.status()).as_bytes());
+            wire.net.stage(refusal_bytes(refusal.status()).as_bytes());
         }
         Poll::Ready(())
     }
 
-    /// Whether the peer has said all, and whoever reads does not know.
-    pub fn has_kept_end(&self) -> bool {
-        lock(&self.wire).has_kept_end()
+    /// Whether the peer has ended the stream and hyper does not know.
+    pub fn has_withheld_end(&self) -> bool {
+        lock(&self.wire).has_withheld_end()
     }
 
-    /// Tells whoever reads that the peer has said all, if it has.
-    pub fn tell_end(&self) {
+    /// Lets hyper see the end of the stream, if it was withheld.
+    pub fn release_end(&self) {
         let mut wire = lock(&self.wire);
-        if wire.has_kept_end() {
-            wire.keeps_end = false;
+        if wire.has_withheld_end() {
+            wire.withholds_end = false;
             self.waker.wake_by_ref();
         }
     }
 
-    /// Counts what it holds.
-    fn count(&mut self) {
+    /// Counts the bytes that it holds for the context.
+    fn count_held(&mut self) {
         let Some(held) = &mut self.held else { return };
         let wire = lock(&self.wire);
         let protocol = if matches!(self.protocol, Protocol::Http2(..)) { HTTP2_BYTES } else { 0 };
@@ -263,12 +250,12 @@ impl Connection {
         }
     }
 
-    fn note_phase(&mut self, now: u64) {
+    fn update_phase(&mut self, now: u64) {
         let is_busy = self.traffic.in_flight() > 0;
         let phase = match &self.protocol {
             _ if is_busy => Phase::Busy,
             Protocol::Http2(..) => Phase::Idle,
-            Protocol::Plain(_) | Protocol::Http1(_) if self.traffic.called() > 0 => {
+            Protocol::Plain(_) | Protocol::Http1(_) if self.traffic.begun() > 0 => {
                 match lock(&self.wire).has_half_a_head() {
                     true => Phase::Head,
                     false => Phase::Idle,
@@ -277,22 +264,22 @@ impl Connection {
             _ => Phase::Head,
         };
         if phase != self.phase {
-            (self.phase, self.since, self.progress) = (phase, now, None);
+            (self.phase, self.since, self.pace) = (phase, now, None);
         }
     }
 
-    /// After a look at it: whether the body of a request that was handed out was refused, what
-    /// `note` finds, and how many bytes were received since this was asked last.
+    /// After a poll: whether the body of the last request was refused, the result of `note`, and
+    /// how many bytes were received since the last call.
     pub fn take_stock(
         &self,
         note: impl FnOnce(&mut net::Connection) -> bool,
     ) -> (bool, bool, usize) {
         let mut wire = lock(&self.wire);
-        let is_bad = wire.has_bad_body(self.traffic.called());
+        let is_bad = wire.has_bad_body(self.traffic.begun());
         (is_bad, note(&mut wire.net), wire.take_received())
     }
 
-    /// Judges whether the peer takes too long, at the time `now` in nanoseconds.
+    /// Whether the peer has taken too long at the time `now`, in nanoseconds.
     pub fn check(&mut self, now: u64) -> Due {
         let server = Arc::clone(&self.server);
         let limits = &server.limits;
@@ -303,22 +290,22 @@ impl Connection {
                     return Due::At(end);
                 }
                 let mut wire = lock(&self.wire);
-                if wire.has_half_a_head() && !wire.is_closed {
-                    wire.net.stage(lines_of(TIMED_OUT).as_bytes());
+                if wire.has_half_a_head() && !wire.has_said_close {
+                    wire.net.stage(refusal_bytes(TIMED_OUT).as_bytes());
                 }
                 Due::Over
             }
             Phase::Head => Due::Never,
             Phase::Idle => {
-                let rested = self.since.saturating_add(REST);
+                let rested = self.since.saturating_add(HYPER_IDLE);
                 let mut due = Due::Never;
                 if now < rested && matches!(self.protocol, Protocol::Http1(_)) {
                     due = Due::At(rested);
                 } else {
-                    self.rest();
+                    self.release_hyper();
                 }
-                if let Some(asked) = self.asked {
-                    let end = asked.saturating_add(WINDOW);
+                if let Some(since) = self.closing_since {
+                    let end = since.saturating_add(WINDOW);
                     return if now < end { Due::At(end) } else { Due::Over };
                 }
                 let end = self.since.saturating_add(limits.idle_timeout);
@@ -328,43 +315,36 @@ impl Connection {
                     due => due,
                 }
             }
-            Phase::Busy if limits.body_rate > 0 => self.check_progress(now),
-            // It is going to be idle.
+            Phase::Busy if limits.body_rate > 0 => self.check_pace(now),
+            // To see it become idle.
             Phase::Busy => Due::At(now + WINDOW),
         }
     }
 
-    /// Whether the peer takes what it is sent, at the rate that is wanted.
-    fn check_progress(&mut self, now: u64) -> Due {
+    /// Whether the peer takes what it is sent at the least rate.
+    fn check_pace(&mut self, now: u64) -> Due {
         let (is_waiting, moved) = lock(&self.wire).progress();
-        // A peer may take what is on its way, and never let more come.
+        // A peer may take what was sent, and never open the window for more.
         let is_waiting = is_waiting || self.traffic.is_http2() && self.traffic.unsent() > 0;
-        let (at, before) = match self.progress {
-            Some(known) if is_waiting => known,
-            _ => {
-                self.progress = is_waiting.then_some((now, moved));
-                return Due::At(now + WINDOW);
-            }
+        self.pace = self.pace.filter(|_| is_waiting);
+        let Some(pace) = &mut self.pace else {
+            self.pace = is_waiting.then(|| Pace::new(now, moved));
+            return Due::At(now + WINDOW);
         };
-        if now < at + WINDOW {
-            return Due::At(at + WINDOW);
-        }
-        let wanted = u128::from(self.server.limits.body_rate) * u128::from(now - at);
-        if u128::from(moved.saturating_sub(before)) * 1_000_000_000 < wanted {
-            // What waits is of no use to it any more.
+        let due = pace.check(now, moved, self.server.limits.body_rate);
+        if due == Due::Over {
+            // What waits is of no use to the peer any more.
             lock(&self.wire).net.writer().abandon(Code::TIMED_OUT);
-            return Due::Over;
         }
-        self.progress = Some((now, moved));
-        Due::At(now + WINDOW)
+        due
     }
 
-    /// Takes no more requests, and ends once those that have come are answered: [`Due::Over`] if
-    /// that is now.
+    /// Takes no more requests, and ends once those it has received are answered: [`Due::Over`] if
+    /// they are.
     pub fn close(&mut self) -> Due {
         self.is_closing = true;
         if self.traffic.in_flight() == 0 && !matches!(self.protocol, Protocol::Http2(..)) {
-            // What the system has of it has come, too.
+            // Requests that the system has received count too.
             lock(&self.wire).on_readable();
             if self.poll(rt::now()).is_ready() {
                 return Due::Over;
@@ -373,21 +353,21 @@ impl Connection {
         let is_idle = self.traffic.in_flight() == 0;
         match &mut self.protocol {
             Protocol::Http1(connection) if !is_idle => connection.as_mut().graceful_shutdown(),
-            // Its answer says so.
+            // The response in flight will have `connection: close`.
             Protocol::Plain(Some(_)) => return Due::Never,
             Protocol::Http2(connection, _) => {
                 connection.as_mut().graceful_shutdown();
-                self.asked = is_idle.then(rt::now);
+                self.closing_since = is_idle.then(rt::now);
             }
             _ => return Due::Over,
         }
         self.waker.wake_by_ref();
-        self.asked.map_or(Due::Never, |asked| Due::At(asked + WINDOW))
+        self.closing_since.map_or(Due::Never, |since| Due::At(since + WINDOW))
     }
 
-    /// Goes on with the handshake of TLS, by which the protocol is known; false if there is none.
+    /// Ready once the handshake of TLS has decided on a protocol; false if it has failed.
     #[cfg(feature = "tls")]
-    fn agree(&mut self) -> Poll<bool> {
+    fn finish_handshake(&mut self) -> Poll<bool> {
         let mut wire = lock(&self.wire);
         let Some((_, result)) = wire.net.advance_tls() else { return Poll::Pending };
         if result.is_err() {
@@ -403,8 +383,8 @@ impl Connection {
         Poll::Ready(true)
     }
 
-    /// Reads until it is known which protocol it is; false if there is none.
-    fn learn(&mut self) -> Poll<bool> {
+    /// Ready once the first bytes tell the protocol; false if the peer sends none.
+    fn detect_protocol(&mut self) -> Poll<bool> {
         if !self.server.http2 {
             self.begin_http1();
             return Poll::Ready(true);
@@ -422,7 +402,7 @@ impl Connection {
         }
         if known.len() < PREFACE.len() && PREFACE.starts_with(known) {
             drop(wire);
-            return self.learn();
+            return self.detect_protocol();
         }
         let is_http2 = known.starts_with(PREFACE);
         wire.net.unreceive(std::mem::take(known).freeze());
@@ -446,43 +426,44 @@ impl Connection {
         (Io(Arc::clone(&self.wire)), service)
     }
 
-    /// Takes the next request, if it is a plain one.
-    fn ask(&mut self) -> Asked {
+    /// Receives the next request, if it is a plain one.
+    fn next_request(&mut self) -> Received {
         let mut wire = lock(&self.wire);
-        let lines = match wire.next() {
-            Poll::Pending => return Asked::Nothing,
-            Poll::Ready(Ok(Next::Plain(lines))) => lines,
-            Poll::Ready(Ok(Next::Other)) => return Asked::Other,
-            Poll::Ready(Ok(Next::End) | Err(_)) => return Asked::End,
+        let head = match wire.next() {
+            Poll::Pending => return Received::Nothing,
+            Poll::Ready(Ok(Next::Plain(head))) => head,
+            Poll::Ready(Ok(Next::Other)) => return Received::Other,
+            Poll::Ready(Ok(Next::End) | Err(_)) => return Received::End,
         };
-        match self.server.hand_out(lines, self.key, &self.waker, &self.context) {
-            Ok(answer) => {
-                self.protocol = Protocol::Plain(Some(Waiting::new(&answer, self.traffic.begin())));
-                Asked::Nothing
+        match self.server.receive_plain(head, self.key, &self.waker, &self.context) {
+            Ok(slot) => {
+                let response = ResponseFuture::new(&slot, self.traffic.begin());
+                self.protocol = Protocol::Plain(Some(response));
+                Received::Nothing
             }
-            Err(lines) => {
-                wire.pass(lines.bytes());
-                Asked::Other
+            Err(head) => {
+                wire.pass(head.bytes());
+                Received::Other
             }
         }
     }
 
-    /// Goes on with the answer to a plain request; false if there is none.
-    fn answer(&mut self) -> bool {
+    /// Writes the response to a plain request; false if it is not there yet.
+    fn respond(&mut self) -> bool {
         let Protocol::Plain(Some(waiting)) = &self.protocol else { return true };
-        let is_written = waiting.look(|response| {
+        let is_written = waiting.peek(|response| {
             if self.is_closing {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
             let body = response.body().as_whole()?;
-            let add = |head: &mut Head<'_>| head.add_all(response.headers());
+            let add = |head: &mut HeadWriter<'_>| head.add_all(response.headers());
             let send = |bytes: &[u8]| {
                 let mut wire = lock(&self.wire);
-                wire.is_closed |= self.is_closing;
+                wire.has_said_close |= self.is_closing;
                 wire.write_plain(bytes)
             };
-            lines::write(response.status(), add, body, rt::now(), send)
+            plain::write_response(response.status(), add, body, rt::now(), send)
         });
         let Some(is_written) = is_written else { return false };
         let Protocol::Plain(waiting) = std::mem::replace(&mut self.protocol, Protocol::Plain(None))
@@ -490,20 +471,20 @@ impl Connection {
             return true;
         };
         if is_written != Some(true) {
-            // Hyper is shown the request, whose answer is there.
-            if let Some(lines) = waiting.as_ref().and_then(|waiting| waiting.answer.lines()) {
-                lock(&self.wire).pass(lines.bytes());
+            // Hyper reads the request again, and is given the response at once.
+            if let Some(head) = waiting.as_ref().and_then(|waiting| waiting.slot.plain_head()) {
+                lock(&self.wire).pass(head.bytes());
             }
             self.begin_hyper(waiting);
         }
         true
     }
 
-    /// Answers a plain request with these bytes, past what its answer otherwise goes through; false
-    /// if they are to go through that.
-    pub fn answer_with(&mut self, answer: &Arc<Answer>, bytes: &[u8], now: u64) -> bool {
+    /// Writes the response to the plain request of `slot`, which stays empty, at the time `now` in
+    /// nanoseconds; false if the response has to go through the slot.
+    pub fn respond_plain(&mut self, slot: &Arc<ResponseSlot>, bytes: &[u8], now: u64) -> bool {
         let Protocol::Plain(Some(waiting)) = &self.protocol else { return false };
-        if self.is_closing || !Arc::ptr_eq(&waiting.answer, answer) {
+        if self.is_closing || !Arc::ptr_eq(&waiting.slot, slot) {
             return false;
         }
         let mut wire = lock(&self.wire);
@@ -516,7 +497,7 @@ impl Connection {
         if may_read {
             self.waker.wake_by_ref();
         }
-        (self.phase, self.since, self.progress) = (Phase::Idle, now, None);
+        (self.phase, self.since, self.pace) = (Phase::Idle, now, None);
         true
     }
 
@@ -526,8 +507,9 @@ impl Connection {
         self.protocol = Protocol::Plain(None);
     }
 
-    /// Has hyper go on, which is given the answer to its first request, if that was asked before.
-    fn begin_hyper(&mut self, first: Option<Waiting>) {
+    /// Has hyper take over; `first` is the response to the request that it reads first, if that is
+    /// in the inbox already.
+    fn begin_hyper(&mut self, first: Option<ResponseFuture>) {
         let (io, mut service) = self.service();
         service.first = Mutex::new(first);
         let connection = self.server.http1().serve_connection(io, service);
@@ -536,7 +518,7 @@ impl Connection {
 
     fn begin_http2(&mut self) {
         self.traffic.set_http2();
-        lock(&self.wire).keeps_end = true;
+        lock(&self.wire).withholds_end = true;
         let (io, service) = self.service();
         let tasks = Tasks::new(self.server.ready(), self.key);
         let builder = self.server.http2(tasks.clone(), self.held.is_some());
@@ -544,8 +526,8 @@ impl Connection {
         self.protocol = Protocol::Http2(Box::pin(connection), tasks);
     }
 
-    /// Nothing is going on: hyper's side is not needed, and takes ten times what ours does.
-    fn rest(&mut self) {
+    /// Drops hyper's state of an idle connection, which takes ten times the memory of ours.
+    fn release_hyper(&mut self) {
         let is_idle = self.phase == Phase::Idle && self.traffic.in_flight() == 0;
         if !is_idle || self.is_closing || !matches!(self.protocol, Protocol::Http1(_)) {
             return;
@@ -561,22 +543,22 @@ impl Connection {
             return;
         };
         let parts = Pin::into_inner(connection).into_parts();
-        // It was given whole heads, and has made a request of each: there is nothing.
+        // Mostly empty: hyper was given complete heads, and has made a request of each.
         if !parts.read_buf.is_empty() {
-            wire.unread(&parts.read_buf);
+            wire.give_back(&parts.read_buf);
         }
-        wire.most_read = 0;
+        wire.read_most = 0;
         drop(wire);
-        self.count();
+        self.count_held();
     }
 
-    /// Ends it: the socket, for whoever closes it, if nothing of hyper's holds on to it. What was
-    /// received and is no part of the requests before is still to be read there.
+    /// Ends the connection, and returns its socket unless hyper still holds on to it. What was
+    /// received behind the last request can be read there.
     pub fn into_net(self) -> Option<net::Connection> {
         let Connection { protocol, wire, .. } = self;
         let mut read = None;
         match protocol {
-            // Both hold on to the socket.
+            // Both hold the socket.
             Protocol::Http2(connection, tasks) => {
                 drop(connection);
                 tasks.clear();
@@ -586,7 +568,7 @@ impl Connection {
         }
         let read = read.map(|parts| parts.read_buf).unwrap_or_default();
         let mut wire = Arc::into_inner(wire)?.into_inner().unwrap_or_else(PoisonError::into_inner);
-        wire.unread(&read);
+        wire.give_back(&read);
         Some(wire.net)
     }
 }

@@ -1,5 +1,5 @@
-//! What HTTP holds for a context, which counts with its memory limit: hyper keeps bytes that a peer
-//! does not take, and heads that a script does not let go.
+//! What HTTP holds on behalf of a context, which counts against its memory limit: hyper keeps bytes
+//! that a peer does not take, and heads that a script does not release.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use crate::sync::lock;
 /// About how many bytes a header takes beside its name and value, in maps that are half full.
 pub(super) const HEADER_BYTES: usize = 192;
 
-/// A head that is no longer than this counts with its connection.
+/// A head of at most this many bytes is part of what its connection counts.
 const HEAD_BYTES_USUAL: usize = 2048;
 
 /// Bytes, and what they count for a context.
@@ -27,7 +27,7 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-/// The same bytes, which count so as long as any part of them is held, by whomever.
+/// The same bytes, counted as `held` until nobody has any part of them any more.
 pub fn counted(bytes: Bytes, held: Option<Held>) -> Bytes {
     match held {
         Some(held) => Bytes::from_owner(Counted { bytes, _held: held }),
@@ -35,23 +35,23 @@ pub fn counted(bytes: Bytes, held: Option<Held>) -> Bytes {
     }
 }
 
-/// About what a map of headers takes.
+/// About how many bytes a map of headers takes.
 pub fn head_bytes(headers: &HeaderMap) -> usize {
     let each = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
     each.sum()
 }
 
-/// Heads of answers that hyper has made bytes of, until the peer has taken them.
+/// What the long heads of responses count, until the peer has taken all that hyper has written.
 #[derive(Debug, Default)]
 pub(super) struct Heads(Mutex<Option<(Held, usize)>>);
 
 impl Heads {
-    /// None yet.
+    /// None yet; without an allowance nothing is counted.
     pub(super) fn new(allowance: Option<&Arc<Allowance>>) -> Heads {
         Heads(Mutex::new(allowance.map(|allowance| (allowance.empty(), 0))))
     }
 
-    /// Counts one more; false, and it is not counted, if there is no room for it.
+    /// Counts one more head; false, and it is not counted, if there is no room for it.
     pub(super) fn add(&self, headers: &HeaderMap) -> bool {
         let Some((held, bytes)) = &mut *lock(&self.0) else { return true };
         let more = head_bytes(headers);
@@ -66,7 +66,7 @@ impl Heads {
         is_room
     }
 
-    /// The peer has taken all.
+    /// The peer has taken all of them.
     pub(super) fn clear(&self) {
         if let Some((held, bytes)) = &mut *lock(&self.0)
             && *bytes > 0

@@ -1,4 +1,4 @@
-//! The date in answers.
+//! Dates in headers.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -9,16 +9,17 @@ use http::HeaderValue;
 use crate::rt;
 
 thread_local! {
-    /// What was written last, and in which second of the steady clock.
+    /// The date of the last response, and the nanoseconds of the monotonic clock that it is good
+    /// for.
     static LAST: RefCell<Option<(Range<u64>, HeaderValue)>> = const { RefCell::new(None) };
 }
 
-/// Now, as the header `date` has it.
+/// The value of header `date` for now.
 pub fn date() -> HeaderValue {
     with_date(rt::now(), HeaderValue::clone)
 }
 
-/// Calls `body` with the same, if that is the time.
+/// Calls `body` with the value of header `date`; `now` is the current time in nanoseconds.
 pub(super) fn with_date<R>(now: u64, body: impl FnOnce(&HeaderValue) -> R) -> R {
     LAST.with_borrow_mut(|last| {
         if last.as_ref().is_none_or(|(times, _)| !times.contains(&now)) {

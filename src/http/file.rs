@@ -1,4 +1,4 @@
-//! Which part of a file answers a request, if any does.
+//! Conditional requests and ranges of files (RFC 9110, 13 and 14).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::date::text_of;
 
-/// What is answered.
+/// The response for a file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// The status.
@@ -21,8 +21,8 @@ pub struct Chosen {
     pub part: Option<(u64, u64)>,
 }
 
-/// What a request with these headers gets of a file of this many bytes, that was changed then, and
-/// has this tag, or else one of its own.
+/// The response to a request with headers `asked` for a file of `length` bytes, last changed at
+/// `modified`; its ETag is `tag`, or one that is made of both.
 pub fn choose(
     method: &Method,
     asked: &HeaderMap,
@@ -72,7 +72,7 @@ fn time(asked: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(text(asked, name)?).ok()
 }
 
-/// Whether a list of tags names this one.
+/// Whether a header with a list of tags names this one.
 fn names(asked: &HeaderMap, name: HeaderName, tag: &str, is_weak: bool) -> bool {
     asked.get_all(name).iter().filter_map(|list| list.to_str().ok()).any(|list| {
         list.split(',')
@@ -81,8 +81,8 @@ fn names(asked: &HeaderMap, name: HeaderName, tag: &str, is_weak: bool) -> bool 
     })
 }
 
-/// The status of an answer without the file, if that is what the client wants; in the order of
-/// RFC 9110, 13.2.2.
+/// The status of a response without the file, if the conditions ask for that; in the order of RFC
+/// 9110, 13.2.2.
 fn precondition(
     is_read: bool,
     asked: &HeaderMap,
@@ -105,8 +105,8 @@ fn precondition(
     is_known.then_some(status)
 }
 
-/// The part that is asked for: nothing for all, an error for one that is not there. Several parts
-/// at once, and what makes no sense, get all, as is allowed.
+/// Offset and length of the range that is asked for; `None` for the whole file, an error for a
+/// range that is not in it. Several ranges, and malformed ones, get the whole file, as is allowed.
 fn range(
     method: &Method,
     asked: &HeaderMap,
@@ -124,7 +124,7 @@ fn range(
     let (first, last) = wanted.trim().split_once('-')?;
     let number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        // Longer than any file is.
+        // Too large a number is beyond any file.
         is_number.then(|| text.parse().unwrap_or(u64::MAX))
     };
     let (first, last) = match (number(first), number(last)) {

@@ -1,7 +1,8 @@
 //! HTTP/1.1 and HTTP/2 on a context's sockets: hyper, polled in its own turns. No VM.
 //!
-//! A turn polls the connections that were woken ([`Ready`]); these hand requests out ([`Arrived`]).
-//! Whoever answers wakes the connection, and the turn ends once nobody is woken any more.
+//! A turn polls the connections that were woken ([`Ready`]), which put the requests they receive
+//! into an [`Inbox`]. A response wakes its connection; the turn ends once nothing is woken any
+//! more.
 //!
 //! # Examples
 //! ```
@@ -14,28 +15,30 @@
 //! assert!(Scan::new(8192, 100).scan(doubtful.as_bytes()).refusal.is_some());
 //! ```
 
-mod answer;
 mod body;
 mod client;
 mod connection;
 mod count;
 mod date;
 mod file;
-mod lines;
+mod pace;
+mod plain;
 mod ready;
+mod response;
 mod scan;
 mod server;
 mod tasks;
 mod wire;
 
-pub use answer::Answer;
-pub use body::{Channel, Out, Written};
-pub use client::{Client, Response1};
-pub use connection::{CONNECTION_BYTES, Connection, Due};
+pub use body::{Channel, Outgoing, Written};
+pub use client::{Client, PendingResponse};
+pub use connection::{CONNECTION_BYTES, Connection};
 pub use count::{counted, head_bytes};
 pub use date::date;
 pub use file::{Chosen, choose};
-pub use lines::{Head, Lines, write};
+pub use pace::{Due, Pace};
+pub use plain::{HeadWriter, PlainHead, write_response};
 pub use ready::{Item, Ready, waker};
-pub use scan::{NOT_BEHIND, Refusal, Scan, Scanned};
-pub use server::{Arrived, Inbox, Limits, Server, refusal_of};
+pub use response::ResponseSlot;
+pub use scan::{NEVER_TRAILERS, Refusal, Scan, Scanned};
+pub use server::{Arrived, Inbox, Limits, Server, refusal_response};

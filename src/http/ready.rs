@@ -1,7 +1,7 @@
-//! What is to be looked at again: connections, tasks and bodies that were woken.
+//! What was woken: connections, tasks, and those who wait for bodies.
 //!
-//! All of a context's HTTP runs in its turns, on one thread at a time: who is woken is put on a
-//! list, and the turn does not end before that is empty.
+//! All of a context's HTTP runs in its turns, on one thread at a time: what is woken is listed, and
+//! the turn does not end before the list is empty.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,26 +10,26 @@ use std::task::{Wake, Waker};
 
 use crate::sync::lock;
 
-/// Who is woken.
+/// What can be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A connection, by its key.
     Connection(u64),
     /// A task of the connection with this key, by its slot there.
     Task(u64, usize),
-    /// Who waits for more of a body, or for room in one, under this token.
+    /// Whoever waits for more of a body, or for room in one, under this token.
     Waiter(u64),
 }
 
-/// What is put in and taken out by turns; whether there is something costs no lock.
+/// A queue that only turns use. Whether it is empty costs no lock.
 #[derive(Debug)]
 pub struct Queue<T> {
     items: Mutex<VecDeque<T>>,
-    /// How many. One thread at a time uses it: see above.
+    /// The number of items. Relaxed, since only one thread at a time uses it.
     count: AtomicUsize,
 }
 
-/// The list of one context.
+/// What was woken in one context.
 pub type Ready = Queue<Item>;
 
 impl<T> Default for Queue<T> {
@@ -46,62 +46,62 @@ impl<T> Queue<T> {
         result
     }
 
-    /// Puts something in.
+    /// Appends an item.
     pub fn push(&self, item: T) {
         self.change(|items| items.push_back(item));
     }
 
-    /// Takes the first out.
+    /// Removes the first item.
     pub fn pop(&self) -> Option<T> {
         if self.is_empty() { None } else { self.change(VecDeque::pop_front) }
     }
 
-    /// Whether there is nothing.
+    /// Whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    /// Takes all out, in place of what is in `into`.
+    /// Moves all items to `into`, in place of its content.
     pub fn take(&self, into: &mut VecDeque<T>) {
         into.clear();
         self.change(|items| std::mem::swap(items, into));
     }
 
-    /// Drops what `is_kept` does not say is to stay.
+    /// Drops all items but those that `is_kept` returns true for.
     pub fn retain(&self, is_kept: impl FnMut(&T) -> bool) {
         self.change(|items| items.retain(is_kept));
     }
 }
 
-/// Puts one item on a list, once until it is looked at.
+/// The waker of one item, which lists it once until it is polled.
 #[derive(Debug)]
-pub(super) struct Wakes {
+pub(super) struct ItemWaker {
     ready: Arc<Ready>,
     item: Item,
     is_listed: AtomicBool,
 }
 
-impl Wakes {
-    /// Both it and the waker that stands for it.
-    pub(super) fn new(ready: &Arc<Ready>, item: Item) -> (Arc<Wakes>, Waker) {
+impl ItemWaker {
+    /// The item's waker, and the same as a [`Waker`].
+    pub(super) fn new(ready: &Arc<Ready>, item: Item) -> (Arc<ItemWaker>, Waker) {
         let ready = Arc::clone(ready);
-        let wakes = Arc::new(Wakes { ready, item, is_listed: AtomicBool::new(false) });
+        let wakes = Arc::new(ItemWaker { ready, item, is_listed: AtomicBool::new(false) });
         (Arc::clone(&wakes), wakes.into())
     }
 
-    /// To be called before the item is looked at: what happens meanwhile lists it again.
-    pub(super) fn begin(&self) {
-        // Relaxed: one thread at a time, see above.
+    /// To be called before the item is polled, so that what happens meanwhile lists it again.
+    pub(super) fn rearm(&self) {
+        // Relaxed, since only one thread at a time uses it.
         self.is_listed.store(false, Ordering::Relaxed);
     }
 }
 
-/// A waker that puts an item on the list, once.
+/// A waker that lists an item, once.
 pub fn waker(ready: &Arc<Ready>, item: Item) -> Waker {
-    Wakes::new(ready, item).1
+    ItemWaker::new(ready, item).1
 }
 
-impl Wake for Wakes {
+impl Wake for ItemWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

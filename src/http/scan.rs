@@ -1,5 +1,6 @@
-//! A second reader of HTTP/1 requests, before hyper: what two readers could take differently is
-//! refused. Where one request ends and the next begins is never in doubt behind it.
+//! Checks requests of HTTP/1 before hyper parses them, and refuses whatever two parsers could take
+//! differently (request smuggling). Whatever it lets pass leaves no doubt where one request ends
+//! and the next begins.
 
 use std::ops::Range;
 
@@ -7,7 +8,7 @@ use http::HeaderName;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use memchr::memchr2;
 
-/// The longest line of a chunk's size, with what may follow it there.
+/// Bytes of the longest line with the size of a chunk, its extensions included.
 const SIZE_LINE_MAX: usize = 4096;
 
 /// Hexadecimal digits of a chunk's size.
@@ -27,7 +28,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The status that says so.
+    /// The status of the response.
     pub fn status(self) -> u16 {
         match self {
             Refusal::Bad => 400,
@@ -38,20 +39,20 @@ impl Refusal {
     }
 }
 
-/// What comes next.
+/// What the next bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// A line of a head; nothing of it has come yet if it is the first.
+    /// A head.
     Head(Head),
     /// This many bytes of a body.
     Body(u64),
-    /// The line of a chunk's size.
+    /// The line with the size of a chunk.
     Size,
     /// This many bytes of a chunk.
     Data(u64),
-    /// The end of its line.
+    /// The end of the line behind a chunk.
     DataEnd,
-    /// A line of the trailers, of which this many bytes and lines have come.
+    /// A line of the trailers, behind this many bytes and lines of them.
     Trailers(usize, usize),
 }
 
@@ -65,21 +66,21 @@ struct Head {
     bytes: usize,
     length: Option<u64>,
     is_chunked: bool,
-    /// It has said more than what is got, and from which host.
+    /// It is no plain GET with a host.
     is_special: bool,
     hosts: usize,
 }
 
-/// What was found in some bytes.
+/// The outcome of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scanned {
-    /// This many of them are sound: all but the beginning of a line, or of a head.
+    /// The number of bytes that are sound: all but an incomplete line or head.
     pub sound: usize,
-    /// Why those behind are none of a request.
+    /// Why the bytes behind those are refused.
     pub refusal: Option<Refusal>,
 }
 
-/// The reader of one connection.
+/// The scanner of one connection.
 #[derive(Debug)]
 pub struct Scan {
     state: State,
@@ -87,14 +88,15 @@ pub struct Scan {
     headers_max: usize,
     /// How many heads were sound so far.
     pub heads: u64,
-    /// Of the last one, if there is nothing to it.
-    plain: Option<Plain>,
+    /// Of the last head, if that request is plain.
+    plain: Option<PlainOffsets>,
 }
 
-/// Where things are in a head that says no more than what is got, and from which host.
+/// Where things are in the head of a plain request: a GET with a host and nothing that needs more
+/// than its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plain {
-    /// What is asked for: a path, and a query. Offsets from the head's first byte.
+pub struct PlainOffsets {
+    /// Path and query. Offsets from the head's first byte.
     pub target: Range<usize>,
     /// Bytes of the head.
     pub end: usize,
@@ -103,7 +105,7 @@ pub struct Plain {
 }
 
 impl Scan {
-    /// For heads of this many bytes and headers.
+    /// For heads of at most this many bytes and headers.
     pub fn new(head_max: usize, headers_max: usize) -> Scan {
         Scan { state: State::Head(Head::default()), head_max, headers_max, heads: 0, plain: None }
     }
@@ -113,13 +115,12 @@ impl Scan {
         matches!(self.state, State::Head(_))
     }
 
-    /// Where things are in the last head, if this many bytes are that alone, and there is nothing
-    /// to it.
-    pub fn take_plain(&mut self, bytes: usize) -> Option<Plain> {
+    /// The offsets of the last head, if its request is plain and it is the whole of `bytes` bytes.
+    pub fn take_plain(&mut self, bytes: usize) -> Option<PlainOffsets> {
         self.plain.take().filter(|plain| plain.end == bytes && self.is_at_head())
     }
 
-    /// How many bytes come next that need not be looked at.
+    /// How many of the next bytes need no scan.
     pub fn free(&self) -> u64 {
         match self.state {
             State::Body(left) | State::Data(left) => left,
@@ -127,7 +128,7 @@ impl Scan {
         }
     }
 
-    /// This many of them have come.
+    /// Passes over bytes that need no scan.
     pub fn skip(&mut self, count: u64) {
         if let State::Body(left) | State::Data(left) = &mut self.state {
             *left -= count.min(*left);
@@ -140,7 +141,7 @@ impl Scan {
         }
     }
 
-    /// Looks at bytes: those that were not sound the last time come again, before others.
+    /// Scans bytes, which begin with those that were incomplete the last time.
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
         let mut at = 0;
         while at < bytes.len() {
@@ -153,7 +154,7 @@ impl Scan {
         Scanned { sound: at, refusal: None }
     }
 
-    /// Takes what comes next of these bytes, which are some; 0 if it has not come whole.
+    /// Takes one unit of these bytes, and returns its length; 0 if it is incomplete.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
         match &mut self.state {
             State::Head(_) => self.take_head(bytes),
@@ -199,14 +200,14 @@ impl Scan {
         loop {
             let refusal = if head.has_line { Refusal::LongHead } else { Refusal::LongLine };
             let left = self.head_max.saturating_sub(at);
-            // Another protocol may have no lines at all.
+            // Another protocol may send no lines at all.
             if !head.has_line && bytes.get(at).is_some_and(|byte| !begins_line(*byte)) {
                 return Err(Refusal::Bad);
             }
             let Some(line) = line_of(&bytes[at..], left, refusal)? else { return Ok(0) };
             at += line.len() + 2;
             if !head.has_line {
-                // Lines that end nothing may come before it.
+                // Empty lines may come before it.
                 if !line.is_empty() {
                     head.is_old = is_old(line)?;
                     head.has_line = true;
@@ -233,7 +234,7 @@ impl Scan {
         };
         self.heads += 1;
         let is_plain = !head.is_special && head.hosts == 1;
-        self.plain = is_plain.then_some(Plain { target, end: at, headers: head.headers });
+        self.plain = is_plain.then_some(PlainOffsets { target, end: at, headers: head.headers });
         Ok(at)
     }
 }
@@ -241,7 +242,7 @@ impl Scan {
 impl Head {
     fn take_header(&mut self, line: &[u8]) -> Result<(), Refusal> {
         let (name, value) = header_of(line)?;
-        // Most are told by their length.
+        // The length tells most of them apart.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.hosts += 1;
@@ -273,7 +274,7 @@ impl Head {
     }
 }
 
-/// The first line, without its end; nothing if that has not come.
+/// The first line, without its end; `None` if it is incomplete.
 fn line_of(bytes: &[u8], max: usize, too_long: Refusal) -> Result<Option<&[u8]>, Refusal> {
     let end = match memchr2(b'\r', b'\n', bytes) {
         Some(end) if end + 2 > max => return Err(too_long),
@@ -306,23 +307,23 @@ fn is_old(line: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
-/// How the first line of a head begins that nothing else is to be done for.
+/// How the first line of a plain request begins.
 const GET: &[u8] = b"GET ";
 
-/// Whether a sound first line gets a path that all readers take as it is.
+/// Whether a sound first line asks for a path that all parsers take as it is.
 fn is_plain(line: &[u8]) -> bool {
     line.starts_with(b"GET /") && run(&line[GET.len()..], PLAIN) == line.len() - FIRST_LINE
 }
 
-/// Bytes of such a line beside the path.
+/// Bytes of such a line beside its path.
 const FIRST_LINE: usize = "GET  HTTP/1.1".len();
 
-/// Whether the first line of a head may begin so.
+/// Whether the first line of a head may begin with this byte.
 fn begins_line(byte: u8) -> bool {
     byte == b'\r' || is_token(byte)
 }
 
-/// Whether that can be asked for: a path, a URL, or what the method alone has.
+/// Whether a request may have this target: a path, a URL, or the form that its method allows.
 fn is_target(target: &[u8], method: &[u8]) -> bool {
     let begins = |scheme: &[u8]| {
         let found = target.get(..scheme.len());
@@ -335,7 +336,7 @@ fn is_target(target: &[u8], method: &[u8]) -> bool {
     }
 }
 
-/// Whether that is the name, or address, of a host, with its port if there is one.
+/// Whether a text is the name or address of a host, with or without a port.
 pub(super) fn is_host(text: &[u8]) -> bool {
     let (name, port, kind) = match text.strip_prefix(b"[") {
         None => {
@@ -355,16 +356,16 @@ pub(super) fn is_host(text: &[u8]) -> bool {
     is_port && are(name, kind)
 }
 
-/// Headers that may not come behind a body: they say how long it is, or whose.
-pub const NOT_BEHIND: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, HOST];
+/// Headers that may not be trailers: they say how long the body is, or for which host.
+pub const NEVER_TRAILERS: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, HOST];
 
 fn is_trailer(name: &[u8]) -> bool {
-    !NOT_BEHIND.iter().any(|other| name.eq_ignore_ascii_case(other.as_str().as_bytes()))
+    !NEVER_TRAILERS.iter().any(|other| name.eq_ignore_ascii_case(other.as_str().as_bytes()))
 }
 
-/// What bytes may be in: the name of a method or header; what is asked for (some take what follows
-/// a `#` for a part of it, some do not); that, if all readers take it as it is; the value of a
-/// header; the name of a host, and an address in brackets.
+/// Kinds of bytes, as flags: of the name of a method or header; of a target (without `#`, which
+/// some parsers end it at); of a target that all parsers take as it is; of the value of a header;
+/// of the name of a host; and of an address in brackets.
 const TOKEN: u8 = 1;
 const TARGET: u8 = 2;
 const PLAIN: u8 = 4;
@@ -414,7 +415,7 @@ const fn is_in(byte: u8, bytes: &[u8]) -> bool {
     false
 }
 
-/// How many bytes of this kind it begins with.
+/// The number of leading bytes of this kind.
 fn run(bytes: &[u8], kind: u8) -> usize {
     let end = bytes.iter().position(|byte| KINDS[usize::from(*byte)] & kind == 0);
     end.unwrap_or(bytes.len())
@@ -425,24 +426,24 @@ fn are(bytes: &[u8], kind: u8) -> bool {
     bytes.iter().fold(kind, |all, byte| all & KINDS[usize::from(*byte)]) != 0
 }
 
-/// Whether a byte may be in the name of a method or header.
+/// Whether a byte may be part of the name of a method or header.
 fn is_token(byte: u8) -> bool {
     KINDS[usize::from(byte)] & TOKEN != 0
 }
 
-/// Whether that is the name of a header.
+/// Whether a text is the name of a header.
 pub(super) fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && are(name, TOKEN)
 }
 
-/// Whether that may be the value of one.
+/// Whether a text may be the value of a header.
 pub(super) fn is_value(value: &[u8]) -> bool {
     are(value, VALUE)
 }
 
 /// Name and value of a header.
 fn header_of(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
-    // A line that is folded begins with a space.
+    // A folded line begins with a space, and so has no name.
     let (name, rest) = line.split_at(run(line, TOKEN));
     let [b':', value @ ..] = rest else { return Err(Refusal::Bad) };
     if name.is_empty() || !is_value(value) {
@@ -451,7 +452,7 @@ fn header_of(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     Ok((name, value.trim_ascii()))
 }
 
-/// The size that a chunk's line tells.
+/// The size of a chunk, from its line.
 fn size_of(line: &[u8]) -> Result<u64, Refusal> {
     let count = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(count);

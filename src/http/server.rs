@@ -1,4 +1,4 @@
-//! What serves: settings, and the requests that have come.
+//! Servers: their settings, and the requests they receive.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -11,12 +11,12 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 
-use super::answer::{Answer, Traffic, Waiting};
-use super::body::Out;
+use super::body::Outgoing;
 use super::count::{HEADER_BYTES, head_bytes};
 use super::date::date;
-use super::lines::Lines;
+use super::plain::PlainHead;
 use super::ready::{Queue, Ready};
+use super::response::{ResponseFuture, ResponseSlot, Traffic};
 use super::scan::is_host;
 use super::tasks::Tasks;
 use crate::message::{Allowance, Held};
@@ -25,19 +25,22 @@ use crate::sync::lock;
 #[cfg(feature = "tls")]
 use crate::tls;
 
-/// About what a request takes beside its connection, and what of its body waits to be read.
+/// About how many bytes a request takes beside its connection, and how many of its body may wait to
+/// be read.
 const REQUEST_BYTES: usize = 4096;
 const BODY_BYTES: usize = 128 * 1024;
 
-/// Windows of HTTP/2, for a stream and for a connection, and what is kept of what is sent.
+/// Windows of HTTP/2, for a stream and for a connection, and the most bytes that h2 keeps of what
+/// is sent.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 const SEND_BYTES: usize = 256 * 1024;
 
-/// Requests at a time on a connection of HTTP/2.
+/// Concurrent requests on a connection of HTTP/2.
 const STREAMS_MAX: u32 = 100;
 
-/// The least that hyper reads into, and the usual number of headers, for which it has room.
+/// The least size of hyper's read buffer, and the number of headers that it makes room for by
+/// itself.
 const BUFFER_BYTES: usize = 64 * 1024;
 const HEADERS_USUAL: usize = 100;
 
@@ -55,37 +58,37 @@ pub struct Limits {
     pub head_timeout: u64,
     /// How long a connection may be idle.
     pub idle_timeout: u64,
-    /// Bytes a second that a body has to come, or be taken, with.
+    /// The least rate, in bytes a second, at which bodies have to come and to be taken.
     pub body_rate: u64,
 }
 
-/// A request that has come.
+/// A request that was received.
 #[derive(Debug)]
 pub struct Arrived {
     /// The number of its server.
     pub server: u64,
     /// The key of its connection.
     pub connection: u64,
-    /// The request, if hyper has read it.
+    /// The request, unless it is a plain one.
     pub request: Option<Box<Request<Incoming>>>,
-    /// Where the answer goes.
-    pub answer: Arc<Answer>,
+    /// Where the response goes, and the head of a plain request.
+    pub slot: Arc<ResponseSlot>,
     /// What it counts for the context.
     pub held: Option<Held>,
 }
 
-/// Requests that have come and were not handed out.
+/// Requests that scripts have not been given yet.
 pub type Inbox = Queue<Arrived>;
 
 /// A server's settings.
 pub struct Server {
-    /// What its requests bear.
+    /// Its number among the servers of its context.
     pub number: u64,
-    /// What it allows.
+    /// What it allows its clients.
     pub limits: Limits,
     /// Whether HTTP/2 is spoken.
     pub http2: bool,
-    /// TLS, if it is used.
+    /// The configuration of TLS, if it is used.
     #[cfg(feature = "tls")]
     pub tls: Option<Arc<tls::Config>>,
     builder: http1::Builder,
@@ -94,7 +97,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server whose requests go to `inbox`.
+    /// A server whose requests go to `inbox` and whose connections are woken through `ready`.
     pub fn new(
         number: u64,
         limits: Limits,
@@ -120,18 +123,17 @@ impl Server {
         }
     }
 
-    /// The list of those who are woken.
+    /// Where its connections are listed when they are woken.
     pub(super) fn ready(&self) -> &Arc<Ready> {
         &self.ready
     }
 
-    /// How connections of HTTP/1 are made.
+    /// Makes connections of HTTP/1.
     pub(super) fn http1(&self) -> &http1::Builder {
         &self.builder
     }
 
-    /// How one of HTTP/2 is.
-    /// `is_limited`: what may wait in it counts for its context.
+    /// Makes a connection of HTTP/2; smaller windows if what waits in it counts for a context.
     pub(super) fn http2(&self, tasks: Tasks, is_limited: bool) -> http2::Builder<Tasks> {
         let mut builder = http2::Builder::new(tasks);
         let window = if is_limited { BODY_BYTES as u32 } else { STREAM_WINDOW };
@@ -146,50 +148,56 @@ impl Server {
     }
 }
 
-/// What hyper gives requests to.
+/// What hyper gives the requests of one connection to.
 pub(super) struct Service {
     pub(super) server: Arc<Server>,
     /// Its key among the sockets of its context.
     pub(super) connection: u64,
     pub(super) traffic: Arc<Traffic>,
     pub(super) context: Arc<Context>,
-    /// A request that was handed out before hyper was there to read it.
-    pub(super) first: Mutex<Option<Waiting>>,
+    /// The response to the first request, if that was received before hyper was made.
+    pub(super) first: Mutex<Option<ResponseFuture>>,
 }
 
 impl Server {
-    /// Hands out a request that hyper does not read, unless the context has no room for it.
-    pub(super) fn hand_out(
+    /// Puts a plain request into the inbox; returns it if the context has no room for it.
+    pub(super) fn receive_plain(
         &self,
-        lines: Lines,
+        head: PlainHead,
         connection: u64,
         waker: &Waker,
         context: &Context,
-    ) -> Result<Arc<Answer>, Lines> {
-        let head = lines.bytes().len() + lines.headers() * HEADER_BYTES;
-        let held = Allowance::hold_of(context.allowance(), REQUEST_BYTES + head);
-        let Some(held) = held else { return Err(lines) };
-        let answer = Arc::new(Answer::to(lines, waker.clone()));
-        let (server, to) = (self.number, Arc::clone(&answer));
-        self.inbox.push(Arrived { server, connection, request: None, answer: to, held });
-        Ok(answer)
+    ) -> Result<Arc<ResponseSlot>, PlainHead> {
+        let bytes = REQUEST_BYTES + head.bytes().len() + head.headers() * HEADER_BYTES;
+        let held = Allowance::hold_of(context.allowance(), bytes);
+        let Some(held) = held else { return Err(head) };
+        let slot = Arc::new(ResponseSlot::for_plain(head, waker.clone()));
+        let arrived = Arrived {
+            server: self.number,
+            connection,
+            request: None,
+            slot: Arc::clone(&slot),
+            held,
+        };
+        self.inbox.push(arrived);
+        Ok(slot)
     }
 }
 
 impl HyperService<Request<Incoming>> for Service {
-    type Response = Response<Out>;
+    type Response = Response<Outgoing>;
     type Error = Infallible;
-    type Future = Waiting;
+    type Future = ResponseFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Waiting {
+    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
         if let Some(first) = lock(&self.first).take() {
             return first;
         }
-        let answer = Arc::new(Answer::default());
-        let waiting = Waiting::new(&answer, self.traffic.begin());
+        let slot = Arc::new(ResponseSlot::default());
+        let response = ResponseFuture::new(&slot, self.traffic.begin());
         if let Err(status) = self.check(&request) {
-            answer.give(refusal_of(status));
-            return waiting;
+            slot.respond(refusal_response(status));
+            return response;
         }
         let has_body = !request.body().is_end_stream();
         let body_bytes = if has_body { BODY_BYTES } else { 0 };
@@ -199,18 +207,18 @@ impl HyperService<Request<Incoming>> for Service {
             allowance.hold(REQUEST_BYTES + body_bytes + headers + target).map(Some)
         });
         let Some(held) = held else {
-            answer.give(refusal_of(StatusCode::SERVICE_UNAVAILABLE));
-            return waiting;
+            slot.respond(refusal_response(StatusCode::SERVICE_UNAVAILABLE));
+            return response;
         };
         let (server, connection) = (self.server.number, self.connection);
         let request = Some(Box::new(request));
-        self.server.inbox.push(Arrived { server, connection, request, answer, held });
-        waiting
+        self.server.inbox.push(Arrived { server, connection, request, slot, held });
+        response
     }
 }
 
 impl Service {
-    /// Whether a request may be handled, and the status that says otherwise.
+    /// The status of the refusal of a request that a script is not to be given.
     fn check(&self, request: &Request<Incoming>) -> Result<(), StatusCode> {
         let mut hosts = request.headers().get_all(HOST).iter();
         let (host, other) = (hosts.next(), hosts.next());
@@ -230,7 +238,7 @@ impl Service {
         } else if authority.is_some_and(|authority| !is_host(authority.as_str().as_bytes())) {
             return Err(StatusCode::BAD_REQUEST);
         }
-        // Of HTTP/1 they were counted.
+        // The scan has counted those of HTTP/1.
         if request.headers().len() > self.server.limits.headers {
             return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
@@ -252,10 +260,10 @@ impl Service {
     }
 }
 
-/// An answer that nobody of the script's gives; the connection is closed behind it.
-pub fn refusal_of(status: StatusCode) -> Response<Out> {
+/// A response that is not the script's; the connection is closed after it.
+pub fn refusal_response(status: StatusCode) -> Response<Outgoing> {
     let text = status.canonical_reason().unwrap_or_default();
-    let mut response = Response::new(Out::whole(Bytes::from(format!("{text}\n")), None));
+    let mut response = Response::new(Outgoing::whole(Bytes::from(format!("{text}\n")), None));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -264,8 +272,8 @@ pub fn refusal_of(status: StatusCode) -> Response<Out> {
     response
 }
 
-/// The same as bytes of HTTP/1.1, for what hyper was not shown.
-pub(super) fn lines_of(status: u16) -> String {
+/// The same as bytes of HTTP/1.1, for a request that hyper has not read.
+pub(super) fn refusal_bytes(status: u16) -> String {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
     let text = status.canonical_reason().unwrap_or_default();
     let date = date();

@@ -1,4 +1,4 @@
-//! Tasks that HTTP/2 has beside a connection: one for each stream.
+//! The tasks that hyper spawns for a connection of HTTP/2: one for each stream.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 
 use hyper::rt::Executor;
 
-use super::ready::{Item, Ready, Wakes};
+use super::ready::{Item, ItemWaker, Ready};
 use crate::sync::lock;
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -30,20 +30,20 @@ struct Slots {
 
 struct Slot {
     task: Option<Task>,
-    wakes: Arc<Wakes>,
+    wakes: Arc<ItemWaker>,
     waker: Waker,
 }
 
 impl Tasks {
-    /// None yet, for the connection with this key.
+    /// No tasks yet, for the connection with this key.
     pub(super) fn new(ready: &Arc<Ready>, key: u64) -> Tasks {
         Tasks(Arc::new(Inner { ready: Arc::clone(ready), key, slots: Mutex::default() }))
     }
 
-    /// Goes on with the task in a slot that was woken.
+    /// Polls the task in a slot.
     pub(super) fn run(&self, slot: usize) {
         let taken = lock(&self.0.slots).all.get_mut(slot).and_then(|slot| {
-            slot.wakes.begin();
+            slot.wakes.rearm();
             Some((slot.task.take()?, slot.waker.clone()))
         });
         let Some((mut task, waker)) = taken else { return };
@@ -55,13 +55,13 @@ impl Tasks {
         }
     }
 
-    /// Goes on with all of them once more.
+    /// Polls all tasks once.
     pub(super) fn run_all(&self) {
         let count = lock(&self.0.slots).all.len();
         (0..count).for_each(|slot| self.run(slot));
     }
 
-    /// Drops all.
+    /// Drops all tasks.
     pub(super) fn clear(&self) {
         let gone = std::mem::take(&mut *lock(&self.0.slots));
         drop(gone);
@@ -74,11 +74,11 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
         let free = slots.free.pop();
         let at = free.unwrap_or(slots.all.len());
         if free.is_none() {
-            let (wakes, waker) = Wakes::new(&self.0.ready, Item::Task(self.0.key, at));
+            let (wakes, waker) = ItemWaker::new(&self.0.ready, Item::Task(self.0.key, at));
             slots.all.push(Slot { task: None, wakes, waker });
         }
         slots.all[at].task = Some(Box::pin(future));
-        // The first look at it comes after the script's: mostly the answer is there then.
+        // Polled after the script has run: mostly the response is there then.
         slots.all[at].waker.wake_by_ref();
     }
 }

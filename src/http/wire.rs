@@ -1,4 +1,5 @@
-//! A connection's bytes, as hyper reads and writes them.
+//! The bytes of a connection, between the socket and hyper: requests are scanned before hyper reads
+//! them.
 
 #![allow(unsafe_code, reason = "hyper's buffer is received into as it is")]
 
@@ -13,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use memchr::memmem;
 
-use super::lines::{LINES_BYTES, Lines};
+use super::plain::{HEAD_BYTES_MAX, PlainHead};
 use super::scan::{Refusal, Scan};
 use crate::buf::fill_block;
 use crate::error::Code;
@@ -21,75 +22,75 @@ use crate::net;
 use crate::sched::Context;
 use crate::sync::lock;
 
-/// Bytes that are received on one connection in a turn before other work goes first: what 15,000
-/// frames of HTTP/2 may be in, each of which is answered.
+/// Bytes that are received on one connection in a turn before others have theirs: up to 15,000
+/// frames of HTTP/2, each of which may have to be answered.
 const TURN_BYTES: usize = 1 << 18;
 
-/// What one read of what is looked at takes.
+/// Bytes that are received at once of what is scanned.
 const SCAN_BYTES: usize = 16 * 1024;
 
-/// What hyper reads at once in a context with a memory limit, and what it has room for anyway.
+/// Bytes that hyper reads at once in a context with a memory limit, and those that the size of an
+/// idle connection includes.
 const LIMITED_BYTES: usize = 32 * 1024;
 const READ_USUAL: usize = 4096;
 
-/// Staged bytes that leave at once.
+/// Staged bytes that are written before the turn ends.
 const STAGED_BYTES: usize = 256 * 1024;
 
-/// Writes of at least this many bytes go to the system without being staged, if nothing is before
-/// them.
+/// Writes of at least this many bytes are not staged, if nothing waits before them.
 const DIRECT_BYTES: usize = 16 * 1024;
 
 thread_local! {
-    /// Where heads are received; nothing between two calls.
+    /// Where heads are received; empty between two calls.
     static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// What hyper's side of a connection and ours share.
+/// What hyper, through [`Io`], and the connection share.
 pub(super) struct Wire {
     pub(super) net: net::Connection,
     context: Arc<Context>,
-    /// Who looks at requests before hyper does.
+    /// Of servers with HTTP/1: checks requests before hyper parses them.
     pub(super) scan: Option<Scan>,
-    /// Bytes that are sound, and hyper has not taken.
-    passed: Bytes,
-    /// A part of a head or line, or what was refused.
-    held: BytesMut,
+    /// Bytes that were found sound, and that hyper has not read yet.
+    checked: Bytes,
+    /// An incomplete head or line, or what was refused.
+    partial: BytesMut,
     /// Why nothing more is read.
     pub(super) refusal: Option<Refusal>,
-    /// An answer has said that it is the last one: nothing follows it.
-    pub(super) is_closed: bool,
-    /// Bytes that may still be received in this turn, and those that were since this was asked.
+    /// A response had `connection: close`: nothing follows it.
+    pub(super) has_said_close: bool,
+    /// Bytes that may still be received in this turn.
     budget: usize,
+    /// Bytes that were received since [`Wire::take_received`].
     received: usize,
-    /// Hyper has found no room, and is to be told of it.
+    /// Hyper waits for room to write.
     pub(super) wants_room: bool,
-    /// The end of the stream is not told before it is let go, as h2 gives up all answers then; and
-    /// whether it has come.
-    pub(super) keeps_end: bool,
+    /// The end of the stream is withheld from h2, which drops all unsent responses when it sees it.
+    pub(super) withholds_end: bool,
+    /// The peer has ended the stream.
     has_end: bool,
     /// Why the last read has failed.
     failure: Option<Code>,
-    /// Bytes that were sent so far.
+    /// Bytes that hyper has written so far.
     sent: u64,
-    /// The most that one read has given to hyper, which has room for twice as much then.
-    pub(super) most_read: usize,
-    /// Who of hyper's waits for bytes, and for room.
+    /// The most bytes that one read has given to hyper, whose buffer is twice as large then.
+    pub(super) read_most: usize,
+    /// Hyper's wakers, for bytes to read and for room to write.
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-/// What comes next.
+/// What a peer has sent.
 pub(super) enum Next {
-    /// A request that hyper need not read.
-    Plain(Lines),
-    /// Something for hyper.
+    /// A plain request.
+    Plain(PlainHead),
+    /// Something that hyper has to read.
     Other,
-    /// Nothing.
+    /// Nothing more, or something that was refused.
     End,
 }
 
-/// Notes who waits.
-fn note(place: &mut Option<Waker>, cx: &TaskContext<'_>) {
+fn store_waker(place: &mut Option<Waker>, cx: &TaskContext<'_>) {
     match place {
         Some(waker) => waker.clone_from(cx.waker()),
         none => *none = Some(cx.waker().clone()),
@@ -108,24 +109,24 @@ impl Wire {
             net,
             context: Arc::clone(context),
             scan: None,
-            passed: Bytes::new(),
-            held: BytesMut::new(),
+            checked: Bytes::new(),
+            partial: BytesMut::new(),
             refusal: None,
-            is_closed: false,
+            has_said_close: false,
             budget: TURN_BYTES,
             received: 0,
             wants_room: false,
-            keeps_end: false,
+            withholds_end: false,
             has_end: false,
             failure: None,
             sent: 0,
-            most_read: 0,
+            read_most: 0,
             reader: None,
             writer: None,
         }
     }
 
-    /// The system has told of bytes: a new turn's share begins.
+    /// The socket is readable: a new turn's budget begins.
     pub(super) fn on_readable(&mut self) {
         self.budget = TURN_BYTES;
         self.net.on_ready();
@@ -134,7 +135,7 @@ impl Wire {
         }
     }
 
-    /// The socket takes more: whether hyper is to be told of it.
+    /// The socket is writable; true if hyper has waited for that.
     pub(super) fn on_writable(&mut self) -> bool {
         self.net.writer().on_ready();
         let has_room = self.net.waiting() == 0 || self.failed().is_some();
@@ -147,61 +148,59 @@ impl Wire {
 
     /// Writes what is staged.
     pub(super) fn flush(&mut self) {
-        // Nothing of it asks for notices.
+        // None of these writes asks for notices.
         self.net.flush(&self.context, |_, _| {});
     }
 
-    /// About what it holds, and hyper for it, beyond what any connection does.
+    /// About how many bytes this and hyper hold beyond those of an idle connection.
     pub(super) fn held_bytes(&self) -> usize {
-        let ours = self.held.capacity() + self.passed.len();
-        ours + 2 * self.most_read.saturating_sub(READ_USUAL)
+        let ours = self.partial.capacity() + self.checked.len();
+        ours + 2 * self.read_most.saturating_sub(READ_USUAL)
     }
 
-    /// Whether nothing more of a head may be kept that has not come whole.
+    /// Whether the context's memory limit has no room for more of an incomplete head.
     fn is_full(&self) -> bool {
-        let allowance = self.context.allowance().filter(|_| !self.held.is_empty());
-        allowance.is_some_and(|allowance| allowance.room() < self.held.len() + 4 * SCAN_BYTES)
+        let allowance = self.context.allowance().filter(|_| !self.partial.is_empty());
+        allowance.is_some_and(|allowance| allowance.room() < self.partial.len() + 4 * SCAN_BYTES)
     }
 
-    /// Bytes that were received since this was asked last.
+    /// Bytes that were received since the last call.
     pub(super) fn take_received(&mut self) -> usize {
         std::mem::take(&mut self.received)
     }
 
-    /// Why nothing can be written any more, if that is so.
+    /// Why nothing can be written any more.
     pub(super) fn failed(&self) -> Option<Code> {
         self.net.writer().failed()
     }
 
-    /// Whether a head has come in part.
+    /// Whether a head has been received in part.
     pub(super) fn has_half_a_head(&self) -> bool {
-        !self.held.is_empty()
+        !self.partial.is_empty()
             && self.refusal.is_none()
             && self.scan.as_ref().is_some_and(Scan::is_at_head)
     }
 
-    /// Whether a body was refused, of a request that hyper has been given when it has been given
-    /// `called`.
-    pub(super) fn has_bad_body(&self, called: u64) -> bool {
+    /// Whether the body of request number `begun` was refused, the last that hyper has been given.
+    pub(super) fn has_bad_body(&self, begun: u64) -> bool {
         let scan = self.scan.as_ref().filter(|_| self.refusal.is_some());
-        scan.is_some_and(|scan| !scan.is_at_head() && scan.heads == called)
+        scan.is_some_and(|scan| !scan.is_at_head() && scan.heads == begun)
     }
 
-    /// Whether bytes wait for the peer to take some, and how many it has taken so far.
+    /// Whether bytes wait for the peer, and how many it has taken so far.
     pub(super) fn progress(&self) -> (bool, u64) {
         let waiting = self.net.waiting();
         (waiting > 0 || self.wants_room, self.sent.saturating_sub(waiting as u64))
     }
 
-    /// Gives back to the socket what was received and is no business of hyper's; `read` is what
-    /// hyper has had of that.
-    pub(super) fn unread(&mut self, read: &[u8]) {
-        let all = [read, &self.passed, &self.held].concat();
-        (self.passed, self.held) = (Bytes::new(), BytesMut::new());
+    /// Gives back to the socket what was received but not used; `read` is what hyper had of it.
+    pub(super) fn give_back(&mut self, read: &[u8]) {
+        let all = [read, &self.checked, &self.partial].concat();
+        (self.checked, self.partial) = (Bytes::new(), BytesMut::new());
         self.net.unreceive(Bytes::from(all));
     }
 
-    /// See [`net::Connection::receive`].
+    /// As [`net::Connection::receive`], within the turn's budget.
     pub(super) fn receive(&mut self, space: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
         if self.budget == 0 {
             self.budget = TURN_BYTES;
@@ -209,11 +208,11 @@ impl Wire {
             return Poll::Pending;
         }
         if self.has_end {
-            return if self.keeps_end { Poll::Pending } else { Poll::Ready(Ok(0)) };
+            return if self.withholds_end { Poll::Pending } else { Poll::Ready(Ok(0)) };
         }
         match self.net.receive(space) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0)) if self.keeps_end => {
+            Poll::Ready(Ok(0)) if self.withholds_end => {
                 self.has_end = true;
                 Poll::Pending
             }
@@ -229,9 +228,9 @@ impl Wire {
         }
     }
 
-    /// Whether the stream has ended, and that was not told.
-    pub(super) fn has_kept_end(&self) -> bool {
-        self.has_end && self.keeps_end
+    /// Whether the stream has ended and hyper does not know.
+    pub(super) fn has_withheld_end(&self) -> bool {
+        self.has_end && self.withholds_end
     }
 
     /// Why TLS has ended the connection, if it has.
@@ -241,24 +240,24 @@ impl Wire {
         self.failure.map(|code| (code, text))
     }
 
-    /// What hyper reads: whole heads, and bodies as they come, as far as they are sound. What is
-    /// refused looks like the end of the stream.
+    /// What hyper reads: complete heads, and bodies as they arrive, as far as they are sound. What
+    /// is refused looks like the end of the stream.
     fn read(&mut self, space: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
         let most = if self.context.allowance().is_some() { LIMITED_BYTES } else { usize::MAX };
         let room = space.len().min(most);
-        let result = self.read_sound(&mut space[..room]);
+        let result = self.read_checked(&mut space[..room]);
         if let Poll::Ready(Ok(count)) = result {
-            self.most_read = self.most_read.max(count);
+            self.read_most = self.read_most.max(count);
         }
         result
     }
 
-    fn read_sound(&mut self, space: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
+    fn read_checked(&mut self, space: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
         loop {
-            if !self.passed.is_empty() {
-                let count = self.passed.len().min(space.len());
-                copy(space, &self.passed[..count]);
-                self.passed.advance(count);
+            if !self.checked.is_empty() {
+                let count = self.checked.len().min(space.len());
+                copy(space, &self.checked[..count]);
+                self.checked.advance(count);
                 return Poll::Ready(Ok(count));
             }
             let Some(scan) = &mut self.scan else { return self.receive(space) };
@@ -266,7 +265,7 @@ impl Wire {
                 return Poll::Ready(Ok(0));
             }
             let free = scan.free();
-            if free > 0 && self.held.is_empty() {
+            if free > 0 && self.partial.is_empty() {
                 let room = usize::try_from(free).unwrap_or(usize::MAX).min(space.len());
                 let received = self.receive(&mut space[..room]);
                 if let (Poll::Ready(Ok(count)), Some(scan)) = (&received, &mut self.scan) {
@@ -274,7 +273,7 @@ impl Wire {
                 }
                 return received;
             }
-            let count = match SCRATCH.with_borrow_mut(|scratch| self.look(scratch, space)) {
+            let count = match SCRATCH.with_borrow_mut(|scratch| self.read_scanned(scratch, space)) {
                 Poll::Ready(Ok(Some(count))) => count,
                 Poll::Ready(Ok(None)) => continue,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -284,9 +283,9 @@ impl Wire {
         }
     }
 
-    /// Reads on until it is known what comes next.
+    /// Receives until it is known what the peer sends next.
     pub(super) fn next(&mut self) -> Poll<io::Result<Next>> {
-        if !self.passed.is_empty() {
+        if !self.checked.is_empty() {
             return Poll::Ready(Ok(Next::Other));
         }
         SCRATCH.with_borrow_mut(|scratch| {
@@ -296,26 +295,27 @@ impl Wire {
                     Some(0) => continue,
                     Some(sound) => sound,
                 };
-                let is_short = scratch.len() <= LINES_BYTES;
+                let is_short = scratch.len() <= HEAD_BYTES_MAX;
                 let scan = self.scan.as_mut().filter(|_| is_short);
                 if let Some(plain) = scan.and_then(|scan| scan.take_plain(scratch.len())) {
-                    return Poll::Ready(Ok(Next::Plain(Lines::new(scratch, plain))));
+                    return Poll::Ready(Ok(Next::Plain(PlainHead::new(scratch, plain))));
                 }
-                self.passed = Bytes::copy_from_slice(&scratch[..sound]);
+                self.checked = Bytes::copy_from_slice(&scratch[..sound]);
                 return Poll::Ready(Ok(Next::Other));
             }
             Poll::Ready(Ok(Next::End))
         })
     }
 
-    /// Gives hyper these bytes, which are sound and come before all others.
+    /// Has hyper read these bytes first, which are sound.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
-        debug_assert!(self.passed.is_empty(), "nothing was read since");
-        self.passed = Bytes::copy_from_slice(bytes);
+        debug_assert!(self.checked.is_empty(), "nothing was received since");
+        self.checked = Bytes::copy_from_slice(bytes);
     }
 
-    /// Reads and looks at what has come; how much of it is now in `space`, unless nothing is.
-    fn look(
+    /// Receives and scans; returns how many sound bytes are in `space` now, 0 at the end of the
+    /// stream, or `None` if only a part of a head or line has come.
+    fn read_scanned(
         &mut self,
         scratch: &mut BytesMut,
         space: &mut [MaybeUninit<u8>],
@@ -328,19 +328,19 @@ impl Wire {
         let count = sound.len().min(space.len());
         copy(space, &sound[..count]);
         if count < sound.len() {
-            self.passed = Bytes::copy_from_slice(&sound[count..]);
+            self.checked = Bytes::copy_from_slice(&sound[count..]);
         }
         Poll::Ready(Ok(Some(count)))
     }
 
-    /// Reads on and looks at what there is, which is in `scratch` then: how much of it is sound;
-    /// nothing at the end of the stream.
+    /// Receives behind what is partial, into `scratch`, and scans all of that; returns how many
+    /// bytes are sound, or `None` at the end of the stream.
     fn scan_more(&mut self, scratch: &mut BytesMut) -> Poll<io::Result<Option<usize>>> {
         if self.is_full() {
             return Poll::Ready(Err(io::Error::other(Code::NO_MEMORY)));
         }
         scratch.clear();
-        scratch.extend_from_slice(&self.held);
+        scratch.extend_from_slice(&self.partial);
         let read = fill_block(scratch, SCAN_BYTES, |space| match self.receive(space) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
@@ -355,13 +355,13 @@ impl Wire {
         let found = scan.scan(scratch);
         self.refusal = found.refusal;
         let rest = &scratch[found.sound..];
-        if !rest.is_empty() || !self.held.is_empty() {
-            self.held = BytesMut::from(rest);
+        if !rest.is_empty() || !self.partial.is_empty() {
+            self.partial = BytesMut::from(rest);
         }
         Poll::Ready(Ok(Some(found.sound)))
     }
 
-    /// Stages an answer that is whole; false if it is to go the way of all others.
+    /// Stages a complete response; false if hyper has to write it.
     pub(super) fn write_plain(&mut self, bytes: &[u8]) -> bool {
         let is_free = self.net.waiting() == 0 && self.net.staged.bytes() < STAGED_BYTES;
         if !is_free || self.failed().is_some() {
@@ -376,19 +376,19 @@ impl Wire {
         if let Some(code) = self.failed() {
             return Poll::Ready(Err(io::Error::other(code)));
         }
-        // What else looks like that is told less than it might be.
+        // Whatever else looks like this is at worst refused without saying why.
         let closes = |head: &IoSlice<'_>| {
             head.starts_with(b"HTTP/1.")
                 && memmem::find(head, b"\r\nconnection: close\r\n").is_some()
         };
-        self.is_closed |= self.scan.is_some() && pieces.first().is_some_and(closes);
+        self.has_said_close |= self.scan.is_some() && pieces.first().is_some_and(closes);
         let all: usize = pieces.iter().map(|piece| piece.len()).sum();
         let is_direct = all >= DIRECT_BYTES;
         if is_direct && !self.net.staged.is_empty() || self.net.staged.bytes() >= STAGED_BYTES {
             self.flush();
         }
         if self.net.waiting() > 0 {
-            // Only once the system takes more: what is staged makes room by itself.
+            // Only the system makes room: what is staged leaves by itself.
             self.wants_room = true;
             return Poll::Pending;
         }
@@ -411,7 +411,7 @@ impl Wire {
     }
 }
 
-/// Hyper's side.
+/// The wire, as hyper uses it.
 pub(super) struct Io(pub(super) Arc<Mutex<Wire>>);
 
 impl Read for Io {
@@ -421,11 +421,11 @@ impl Read for Io {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let mut wire = lock(&self.0);
-        // SAFETY: `read` writes, and so much of the space as it says was written is what is
-        // advanced by; nothing of it is made uninitialised.
+        // SAFETY: `read` has initialised as many bytes as it returns, by which the cursor advances,
+        // and it makes none uninitialised.
         unsafe {
             let Poll::Ready(count) = wire.read(buffer.as_mut())? else {
-                note(&mut wire.reader, cx);
+                store_waker(&mut wire.reader, cx);
                 return Poll::Pending;
             };
             buffer.advance(count);
@@ -451,7 +451,7 @@ impl Write for Io {
         let mut wire = lock(&self.0);
         let written = wire.write(pieces);
         if written.is_pending() {
-            note(&mut wire.writer, cx);
+            store_waker(&mut wire.writer, cx);
         }
         written
     }
@@ -461,12 +461,12 @@ impl Write for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        // The turn does.
+        // The end of the turn flushes.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        // Closing does.
+        // Closing the connection ends its output.
         Poll::Ready(Ok(()))
     }
 }

@@ -46,7 +46,7 @@ enum Next {
     Ready(u64, usize),
     /// A request.
     #[cfg(feature = "http")]
-    Request(super::http::Taken),
+    Request(super::http::NewRequest),
     Notice(Notice),
     Timers,
     Event(Event),
@@ -139,7 +139,7 @@ fn push_next(lua: Stack<'_>, sign: f64, next: Next) -> c_int {
         Next::Request(taken) => {
             push_pair(lua, sign * REQUEST, taken.number as f64);
             lua.push_number(taken.server as f64);
-            let Some(lines) = taken.answer.lines() else { return 3 };
+            let Some(lines) = taken.slot.plain_head() else { return 3 };
             lua.push_text(lines.path());
             4
         }

@@ -7,7 +7,7 @@ use mlua::ffi;
 
 use super::super::native::nanoseconds;
 use super::super::sockets::{KIND_READ, KIND_WRITE, Socket, source};
-use super::{Http, Serving};
+use super::{Http, ServerState};
 use crate::error::Code;
 use crate::http::{CONNECTION_BYTES, Connection, Due, Limits, Server};
 use crate::logging::Seldom;
@@ -16,12 +16,12 @@ use crate::message::Allowance;
 use crate::net;
 use crate::vm::stack::{Nil, Stack};
 
-/// The log has a word on connections that were refused.
+/// Limits how often the log tells of refused connections.
 static REFUSED: Seldom = Seldom::new();
 
 /// native.http_serve(tls, http2, head_bytes, headers, body_bytes, head_timeout, idle_timeout,
-/// body_rate): the number of a server; if HTTP/2 is to be spoken, or not, and what TLS offers says
-/// otherwise, nil and whether that is offered.
+/// body_rate): the number of a new server; if `http2` contradicts the protocols that TLS offers,
+/// nil and whether these include HTTP/2.
 pub(super) fn serve(lua: Stack<'_>) -> Result<u64, (Nil, bool)> {
     let limits = Limits {
         head_bytes: lua.number(3) as usize,
@@ -31,7 +31,7 @@ pub(super) fn serve(lua: Stack<'_>) -> Result<u64, (Nil, bool)> {
         idle_timeout: nanoseconds(lua.number(7)),
         body_rate: lua.number(8) as u64,
     };
-    #[cfg_attr(not(feature = "tls"), allow(unused_mut, reason = "as it was said"))]
+    #[cfg_attr(not(feature = "tls"), allow(unused_mut, reason = "only TLS changes it"))]
     let mut http2 = lua.boolean(2);
     #[cfg(feature = "tls")]
     let tls = super::super::tls::config_at(lua, 1);
@@ -54,13 +54,13 @@ pub(super) fn serve(lua: Stack<'_>) -> Result<u64, (Nil, bool)> {
             {
                 server.tls = tls;
             }
-            Serving { server: Arc::new(server), connections: 0, closing: None }
+            ServerState { server: Arc::new(server), connections: 0, closing: None }
         })
     }))
 }
 
-/// native.http_accept(listener, server): takes the connections that wait; `false, code` if one
-/// could not be taken.
+/// native.http_accept(listener, server): accepts all connections that wait; `false, code` if one
+/// cannot be.
 pub(super) fn accept(lua: Stack<'_>) -> Result<(), Code> {
     let (listener, number) = (lua.key(1), lua.key(2));
     host::with(|host| accept_all(host, listener, number))
@@ -100,22 +100,21 @@ fn accept_all(host: &mut Host, listener: u64, number: u64) -> Result<(), Code> {
     }
 }
 
-/// native.http_close(server, token): takes no more connections; those without a request end, the
-/// others once theirs are answered. Returns how many there are: the end of the last is told to
-/// `token`.
+/// native.http_close(server, token): ends idle connections at once and the others after their last
+/// response. Returns how many are left; `token` is told of the end of the last one.
 pub(super) fn close(lua: Stack<'_>) -> usize {
     let (number, token) = (lua.key(1), lua.key(2));
     host::with(|host| host.close_http(number, token, |connection| connection.close()))
 }
 
-/// native.http_end(server): ends the connections that there still are.
+/// native.http_end(server): ends all connections at once.
 pub(super) fn end(lua: Stack<'_>) {
     let number = lua.key(1);
     host::with(|host| host.close_http(number, 0, |_| Due::Over));
 }
 
-/// native.http_forget_server(server): one that takes no more connections is not used any more;
-/// false if it has some.
+/// native.http_forget_server(server): removes a server that accepts no more connections; false if
+/// it still has some.
 pub(super) fn forget(lua: Stack<'_>) -> bool {
     let number = lua.key(1);
     host::with(|host| {
@@ -129,7 +128,7 @@ pub(super) fn forget(lua: Stack<'_>) -> bool {
 }
 
 impl Host {
-    /// Closes connections of a server, which takes no more of them; how many are left.
+    /// Has `close` close all connections of a server; returns how many are left.
     fn close_http(
         &mut self,
         number: u64,

@@ -1,4 +1,4 @@
-//! What a script answers.
+//! Responses of scripts.
 
 use std::ffi::c_int;
 use std::sync::Arc;
@@ -14,48 +14,48 @@ use mlua::ffi;
 
 use super::super::frames::body;
 use super::plain::{add_table, answer_plain};
-use super::{Exchange, Http};
+use super::{Exchange, with};
 use crate::error::Code;
-use crate::http::{Channel, Head, Out, Ready, Written, counted, date};
+use crate::http::{Channel, HeadWriter, Outgoing, Ready, Written, counted, date};
 use crate::lua::host;
 use crate::message::{Allowance, Held};
 use crate::net::Body;
 use crate::vm::blame::Wrong;
 use crate::vm::stack::{Nil, Results, Stack};
 
-/// More headers than anybody takes: maps end at 24,576, and take apart lists of as many values in
-/// time that grows with their square.
+/// The most headers of a message. A map holds 24,576, but dropping one that has as many values of a
+/// name takes time that grows with their square.
 const HEADERS_MAX: usize = 4096;
 
-/// About what a header takes beside its name and value.
+/// About how many bytes a header takes beside its name and value, with what counts its value.
 const HEADER_BYTES: usize = 256;
 
-/// Why a piece of an answer is not sent.
-const TOO_MUCH: &str = "more than the content-length that was said";
+/// Why a piece of a body is not sent.
+const TOO_LONG: &str = "more than the content-length that was said";
 
-/// What the answer to a request whose handler has failed says.
-const FAILED: &[u8] = b"Internal Server Error\n";
+/// The body of the response when a handler has failed.
+const HANDLER_FAILED: &[u8] = b"Internal Server Error\n";
 
 impl Exchange {
-    /// Whether nothing may follow the head.
+    /// Whether the response has no body.
     fn is_bodyless(&self) -> bool {
         let statuses = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
         let is_head = self.parts.as_ref().is_some_and(|parts| parts.method == Method::HEAD);
         is_head || statuses.contains(&self.status)
     }
 
-    /// The head of the answer, with what was said of it.
-    pub(super) fn begin(&mut self, mut out: Out) -> bool {
+    /// Responds with the head as it was set, and this body; false if nobody waits for that.
+    pub(super) fn begin(&mut self, mut out: Outgoing) -> bool {
         self.has_begun = true;
         if self.is_refused {
             return false;
         }
-        // In HTTP/1 hyper sees to that.
+        // For HTTP/1 hyper does that.
         if self.version() == Version::HTTP_2 && self.is_bodyless() {
             if let Some(length) = out.size_hint().exact().filter(|length| *length > 0) {
                 self.headers.entry(CONTENT_LENGTH).or_insert(length.into());
             }
-            out = Out::whole(Bytes::new(), None);
+            out = Outgoing::whole(Bytes::new(), None);
         }
         let mut response = Response::new(out);
         *response.status_mut() = self.status;
@@ -64,19 +64,19 @@ impl Exchange {
         if !headers.contains_key(DATE) {
             headers.insert(DATE, date());
         }
-        self.answer.give(response)
+        self.slot.respond(response)
     }
 
-    /// Answers with these bytes, and no more.
-    fn answer(&mut self, bytes: Bytes, held: Option<Held>) -> bool {
-        // What a script says of the length is only of use where there may be no body.
+    /// Responds with these bytes as the whole body.
+    fn respond(&mut self, bytes: Bytes, held: Option<Held>) -> bool {
+        // The script's length counts only where there is no body.
         if !bytes.is_empty() || !self.is_bodyless() {
             self.headers.remove(CONTENT_LENGTH);
         }
-        self.begin(Out::whole(bytes, held))
+        self.begin(Outgoing::whole(bytes, held))
     }
 
-    /// The channel of a body that follows by and by.
+    /// The channel of a body that is written piece by piece; begins the response with the first.
     fn channel(&mut self, ready: &Arc<Ready>) -> Arc<Channel> {
         if let Some(channel) = &self.channel {
             return Arc::clone(channel);
@@ -88,37 +88,40 @@ impl Exchange {
             true => Channel::sink(ready, length),
             false => Channel::new(ready, length),
         };
-        announce(&mut self.headers, &self.behind);
+        announce(&mut self.headers, &self.trailers);
         self.channel = Some(Arc::clone(&channel));
-        let out = if is_bodyless { Out::whole(Bytes::new(), None) } else { Out::channel(&channel) };
+        let out = if is_bodyless {
+            Outgoing::whole(Bytes::new(), None)
+        } else {
+            Outgoing::channel(&channel)
+        };
         if !self.begin(out) {
             channel.fail();
         }
         channel
     }
 
-    /// The script has nothing more to say than this: what it has said is the answer. Why that is
-    /// none, if so: the client finds it cut off.
+    /// Ends the response with these bytes. An error tells why it is not what its head has
+    /// announced: the client finds it cut off.
     fn end(&mut self, bytes: Bytes, held: Option<Held>) -> Result<(), &'static str> {
         let Some(channel) = &self.channel else {
             if !self.has_begun {
-                self.answer(bytes, held);
+                self.respond(bytes, held);
             }
             return Ok(());
         };
         if channel.write(bytes, held) == Written::TooLong {
             channel.fail();
-            return Err(TOO_MUCH);
+            return Err(TOO_LONG);
         }
-        match channel.end(trailers_of(&mut self.behind)) {
+        match channel.end(take_trailers(&mut self.trailers)) {
             true => Ok(()),
             false => Err("less than the content-length that was said"),
         }
     }
 
-    /// The script has failed: the client is told, or finds the answer cut off; true if it has the
-    /// whole answer already, which had no body, so that nothing but the end of the connection can
-    /// tell it.
+    /// The script has failed: the client gets status 500, or finds the response cut off. True if it
+    /// has all of a response without a body, so that only the end of the connection can tell it.
     fn fail(&mut self) -> bool {
         match &self.channel {
             Some(channel) => channel.fail(),
@@ -127,14 +130,15 @@ impl Exchange {
                 self.status = StatusCode::INTERNAL_SERVER_ERROR;
                 self.headers = HeaderMap::new();
                 self.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-                self.answer(Bytes::from_static(FAILED), None);
+                self.respond(Bytes::from_static(HANDLER_FAILED), None);
             }
         }
         self.channel.is_some() && self.version() != Version::HTTP_2 && self.is_bodyless()
     }
 }
 
-/// Says in a head which headers follow the body, if that is not said: HTTP/1 sends no others.
+/// Adds header `trailer` with the names of the trailers, unless it is set: in HTTP/1 hyper sends no
+/// others.
 pub(super) fn announce(headers: &mut HeaderMap, trailers: &HeaderMap) {
     if trailers.is_empty() || headers.contains_key(TRAILER) {
         return;
@@ -145,13 +149,13 @@ pub(super) fn announce(headers: &mut HeaderMap, trailers: &HeaderMap) {
     }
 }
 
-/// Takes what follows a body, if there is something.
-pub(super) fn trailers_of(behind: &mut HeaderMap) -> Option<HeaderMap> {
-    Some(std::mem::take(behind)).filter(|trailers| !trailers.is_empty())
+/// Takes the trailers out, if there are some.
+pub(super) fn take_trailers(trailers: &mut HeaderMap) -> Option<HeaderMap> {
+    Some(std::mem::take(trailers)).filter(|trailers| !trailers.is_empty())
 }
 
-/// What is no part of what follows a body.
-const NO_TRAILERS: [HeaderName; 12] = [
+/// Headers that cannot be trailers.
+const NEVER_TRAILERS: [HeaderName; 12] = [
     AUTHORIZATION,
     CACHE_CONTROL,
     CONTENT_ENCODING,
@@ -166,67 +170,72 @@ const NO_TRAILERS: [HeaderName; 12] = [
     TRANSFER_ENCODING,
 ];
 
-/// Who says which headers: how errors name both.
+/// Where headers come from, so that errors can name it.
 #[derive(Clone, Copy)]
-pub(super) struct Said<'a> {
+pub(super) struct HeaderSource<'a> {
     pub(super) function: &'a str,
     pub(super) name: Wrong<'a>,
     pub(super) value: Wrong<'a>,
-    /// They follow the body.
     pub(super) are_trailers: bool,
 }
 
-impl<'a> Said<'a> {
-    /// Those of a table of options, or of what stands for one.
-    pub(super) fn by(function: &'a str, option: &'a str) -> Said<'a> {
+impl<'a> HeaderSource<'a> {
+    /// An option of a function.
+    pub(super) fn option(function: &'a str, option: &'a str) -> HeaderSource<'a> {
         let is = Wrong::Option(option);
-        Said { function, name: is, value: is, are_trailers: option == "trailers" }
+        HeaderSource { function, name: is, value: is, are_trailers: option == "trailers" }
     }
 
-    /// Those that the function at an index has returned, which `what` tells.
-    pub(super) fn returned(by: c_int, what: &'a str, are_trailers: bool) -> Said<'a> {
+    /// What the function at index `by` has returned; `what` names that.
+    pub(super) fn returned(by: c_int, what: &'a str, are_trailers: bool) -> HeaderSource<'a> {
         let is = Wrong::Result(by);
-        Said { function: what, name: is, value: is, are_trailers }
+        HeaderSource { function: what, name: is, value: is, are_trailers }
     }
 }
 
-/// What a handler returns second.
+/// The headers that a handler returns.
 const RETURNED: &str = "result #2 of the handler of 'serve'";
 
-/// Why something is no header.
-enum NoHeader {
+/// Why a header is refused.
+enum HeaderError {
     Name,
     Value,
-    /// It is ours to say.
-    Ours,
+    /// Only hyper sets it.
+    Reserved,
     /// The context's memory limit has no room for it.
-    NoRoom,
+    NoMemory,
 }
 
-fn header_of(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), NoHeader> {
-    let name = HeaderName::from_bytes(name).map_err(|_| NoHeader::Name)?;
+fn header_of(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), HeaderError> {
+    let name = HeaderName::from_bytes(name).map_err(|_| HeaderError::Name)?;
     if name == TRANSFER_ENCODING {
-        return Err(NoHeader::Ours);
+        return Err(HeaderError::Reserved);
     }
     let Some(held) = hold(name.as_str().len() + value.len() + HEADER_BYTES) else {
-        return Err(NoHeader::NoRoom);
+        return Err(HeaderError::NoMemory);
     };
     let value = match held {
         Some(_) => HeaderValue::from_maybe_shared(counted(Bytes::copy_from_slice(value), held)),
         None => HeaderValue::from_bytes(value),
     };
-    let value = value.map_err(|_| NoHeader::Value)?;
+    let value = value.map_err(|_| HeaderError::Value)?;
     if name == CONTENT_LENGTH
         && value.to_str().ok().and_then(|one| one.parse::<u64>().ok()).is_none()
     {
-        return Err(NoHeader::Value);
+        return Err(HeaderError::Value);
     }
     Ok((name, value))
 }
 
-/// Adds the header whose name and value are at these indices; a value may be a list. Raises if they
-/// are none.
-fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_int, value: c_int) {
+/// Adds the header whose name and value, or list of values, are at these indices. Raises if they
+/// are not valid.
+fn add_header(
+    lua: Stack<'_>,
+    said: HeaderSource<'_>,
+    headers: &mut HeaderMap,
+    name: c_int,
+    value: c_int,
+) {
     let function = said.function;
     if lua.kind(name) != ffi::LUA_TSTRING {
         lua.bad(said.name, function, "name of a header", Some(name));
@@ -235,7 +244,7 @@ fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_i
     let text_of = |index| String::from_utf8_lossy(lua.text(index).unwrap_or_default());
     let mut add = |value: c_int| {
         let is_text = matches!(lua.kind(value), ffi::LUA_TSTRING | ffi::LUA_TNUMBER);
-        // Of a copy: a number that is asked for its text becomes one.
+        // A copy, since asking a number for its text turns it into a string.
         lua.push_copy(value);
         let text = lua.text(lua.top()).filter(|_| is_text);
         let made = header_of(lua.text(name).unwrap_or_default(), text.unwrap_or_default());
@@ -244,11 +253,11 @@ fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_i
             lua.bad(said.value, function, &expected, None);
         }
         match made {
-            Err(NoHeader::NoRoom) => {
+            Err(HeaderError::NoMemory) => {
                 let why = "headers that the context's memory limit has room for";
                 lua.bad(said.value, function, why, None);
             }
-            Ok((name, _)) if said.are_trailers && NO_TRAILERS.contains(&name) => {
+            Ok((name, _)) if said.are_trailers && NEVER_TRAILERS.contains(&name) => {
                 let why = format!("{name} has to come before the body");
                 lua.bad(said.name, function, &why, None);
             }
@@ -258,15 +267,15 @@ fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_i
             Ok((name, value)) if text.is_some() => {
                 headers.append(name, value);
             }
-            Err(NoHeader::Name) => {
+            Err(HeaderError::Name) => {
                 lua.bad(said.name, function, "name of a header", Some(name));
             }
-            Err(NoHeader::Ours) => {
+            Err(HeaderError::Reserved) => {
                 let why = "transfer-encoding is not for scripts to say: bodies of unknown length \
                            are sent in chunks";
                 lua.bad(said.name, function, why, None);
             }
-            Ok(_) | Err(NoHeader::Value) => {
+            Ok(_) | Err(HeaderError::Value) => {
                 let expected = format!("value of header {}", text_of(name));
                 lua.bad(said.value, function, &expected, Some(value));
             }
@@ -283,9 +292,9 @@ fn add_header(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, name: c_i
     }
 }
 
-/// The last place of the list of a header's values at `list`, before which some may be empty.
-/// Raises if there is more than places, which nobody would look at.
-fn last_place(lua: Stack<'_>, said: Said<'_>, name: c_int, list: c_int) -> i64 {
+/// The last position in the list of values at `list`; earlier ones may be nil. Raises for other
+/// keys, which would be ignored.
+fn last_place(lua: Stack<'_>, said: HeaderSource<'_>, name: c_int, list: c_int) -> i64 {
     lua.check_plain(said.value, said.function, list);
     let mut last = 0;
     lua.push_nil();
@@ -304,8 +313,13 @@ fn last_place(lua: Stack<'_>, said: Said<'_>, name: c_int, list: c_int) -> i64 {
     last
 }
 
-/// Adds the headers in the table at `index`. Raises if they are none.
-pub(super) fn add_headers(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMap, index: c_int) {
+/// Adds the headers in the table at `index`. Raises if they are not valid.
+pub(super) fn add_headers(
+    lua: Stack<'_>,
+    said: HeaderSource<'_>,
+    headers: &mut HeaderMap,
+    index: c_int,
+) {
     match lua.kind(index) {
         ffi::LUA_TNIL | ffi::LUA_TNONE => return,
         ffi::LUA_TTABLE => {}
@@ -321,14 +335,14 @@ pub(super) fn add_headers(lua: Stack<'_>, said: Said<'_>, headers: &mut HeaderMa
     }
 }
 
-/// The bytes at `index`: those of a string or number, or what a buffer holds; none for nil.
+/// The bytes of the string, number or buffer at `index`; none for nil, `None` for other values.
 pub(super) fn bytes_at(lua: Stack<'_>, index: c_int) -> Option<Bytes> {
     if matches!(lua.kind(index), ffi::LUA_TNIL | ffi::LUA_TNONE) {
         return Some(Bytes::new());
     }
     Some(match body(lua, index)? {
         Body::Slice(slice) => Bytes::copy_from_slice(slice),
-        // What is counted is its length.
+        // Only its length is counted, so it must not keep a much larger block.
         Body::Shared(piece) if piece.block_bytes() > piece.len() + piece.len() / 8 => {
             Bytes::copy_from_slice(&piece)
         }
@@ -337,22 +351,14 @@ pub(super) fn bytes_at(lua: Stack<'_>, index: c_int) -> Option<Bytes> {
     })
 }
 
-/// Counts bytes that are to be sent for the context; nothing if that has no room for them.
+/// Counts bytes against the context's memory limit; `None` if that has no room for them.
 pub(super) fn hold(bytes: usize) -> Option<Option<Held>> {
     host::with(|host| Allowance::hold_of(host.context.allowance().filter(|_| bytes > 0), bytes))
 }
 
-/// Calls `work` with a request that is not over, and the list of those who are woken.
-fn with<R>(key: u64, work: impl FnOnce(&mut Exchange, &Arc<Ready>) -> R) -> Option<R> {
-    host::with(|host| {
-        let Http { exchanges, ready, .. } = &mut **host.sockets.http.as_mut()?;
-        Some(work(exchanges.get_mut(key)?, ready))
-    })
-}
-
-/// native.http_answer(id, status, headers, body, handler): answers as that has returned, with which
-/// the request is over; true unless the body is nothing that can be sent. Raises if the headers are
-/// none.
+/// native.http_answer(id, status, headers, body, handler): responds with what the handler has
+/// returned, which ends the request; true unless the body cannot be sent. Raises if the headers are
+/// not valid.
 pub(super) fn answer(lua: Stack<'_>) -> Option<bool> {
     let key = lua.key(1);
     let status = StatusCode::from_u16(lua.number(2) as u16).unwrap_or_default();
@@ -360,7 +366,7 @@ pub(super) fn answer(lua: Stack<'_>) -> Option<bool> {
         return Some(true);
     }
     let mut headers = HeaderMap::new();
-    add_headers(lua, Said::returned(5, RETURNED, false), &mut headers, 3);
+    add_headers(lua, HeaderSource::returned(5, RETURNED, false), &mut headers, 3);
     let bytes = bytes_at(lua, 4)?;
     let held = hold(bytes.len());
     let gone = host::with(|host| {
@@ -369,7 +375,7 @@ pub(super) fn answer(lua: Stack<'_>) -> Option<bool> {
         exchange.headers = headers;
         match held {
             Some(held) => {
-                exchange.answer(bytes, held);
+                exchange.respond(bytes, held);
             }
             None => {
                 exchange.fail();
@@ -381,7 +387,7 @@ pub(super) fn answer(lua: Stack<'_>) -> Option<bool> {
     Some(true)
 }
 
-/// native.http_status(id, status): of an answer that has not begun; false otherwise.
+/// native.http_status(id, status): sets the status; false if the response has begun.
 pub(super) fn status(lua: Stack<'_>) -> bool {
     let status = StatusCode::from_u16(lua.number(2) as u16).unwrap_or_default();
     let is_set = with(lua.key(1), |exchange, _| {
@@ -391,14 +397,14 @@ pub(super) fn status(lua: Stack<'_>) -> bool {
     is_set == Some(true)
 }
 
-/// native.http_header(id, name, value): of an answer that has not begun, in place of others of that
-/// name; false otherwise. Raises if it is none.
+/// native.http_header(id, name, value): adds a header, in place of others of that name; false if
+/// the response has begun. Raises if it is not valid.
 pub(super) fn header(lua: Stack<'_>) -> bool {
     set_header(lua, "header", false)
 }
 
-/// native.http_trailer(id, name, value): of an answer that has not ended, behind its body; false
-/// otherwise. Raises if it is none.
+/// native.http_trailer(id, name, value): adds a trailer; false if the response has ended. Raises if
+/// it is not valid.
 pub(super) fn trailer(lua: Stack<'_>) -> bool {
     set_header(lua, "trailer", true)
 }
@@ -406,9 +412,9 @@ pub(super) fn trailer(lua: Stack<'_>) -> bool {
 fn set_header(lua: Stack<'_>, function: &str, are_trailers: bool) -> bool {
     let mut headers = HeaderMap::new();
     let (name, value) = (Wrong::Argument(2), Wrong::Argument(3));
-    add_header(lua, Said { function, name, value, are_trailers }, &mut headers, 2, 3);
+    add_header(lua, HeaderSource { function, name, value, are_trailers }, &mut headers, 2, 3);
     let is_set = with(lua.key(1), |exchange, _| {
-        let all = if are_trailers { &mut exchange.behind } else { &mut exchange.headers };
+        let all = if are_trailers { &mut exchange.trailers } else { &mut exchange.headers };
         let is_room = all.len() + headers.len() <= HEADERS_MAX;
         if is_room {
             all.extend(headers);
@@ -418,8 +424,8 @@ fn set_header(lua: Stack<'_>, function: &str, are_trailers: bool) -> bool {
     is_set == Some(true)
 }
 
-/// native.http_default_type(id): of an answer that has not begun: JSON, unless another was said;
-/// false otherwise.
+/// native.http_default_type(id): makes JSON the content type, unless that is set; false if the
+/// response has begun.
 pub(super) fn default_type(lua: Stack<'_>) -> bool {
     let is_set = with(lua.key(1), |exchange, _| {
         let json = HeaderValue::from_static("application/json");
@@ -429,16 +435,16 @@ pub(super) fn default_type(lua: Stack<'_>) -> bool {
     is_set == Some(true)
 }
 
-/// native.http_add_headers(id, headers, handler): adds all of a table, which that has returned.
+/// native.http_add_headers(id, headers, handler): adds the headers that the handler has returned.
 pub(super) fn add_all(lua: Stack<'_>) {
     let mut headers = HeaderMap::new();
-    add_headers(lua, Said::returned(3, RETURNED, false), &mut headers, 2);
+    add_headers(lua, HeaderSource::returned(3, RETURNED, false), &mut headers, 2);
     with(lua.key(1), |exchange, _| exchange.headers.extend(headers));
 }
 
 /// native.http_write(id, data, token): writes a piece of the body: true if there is room for more;
-/// nothing if not, and `token` is told once there is; `false, code` if nobody takes it; `nil, why`
-/// if it is nothing that can be written: 0, or a text.
+/// nothing if not, and `token` is told once there is; `false, code` if the client takes no more;
+/// `nil, why` if it cannot be written: 0 for a value of the wrong type, or a text.
 pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
     let bytes = bytes_at(lua, 2).ok_or_else(|| (Nil, 0.0).give(lua))?;
     let token = lua.key(3);
@@ -446,27 +452,27 @@ pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
     let written = with(lua.key(1), |exchange, ready| {
         exchange.channel(ready).write_and_wait(bytes, held, token)
     });
-    Ok(written.unwrap_or(Written::Gone))
+    Ok(written.unwrap_or(Written::Closed))
 }
 
-/// What a write of a piece has come to, for `native.http_write`.
+/// The results of `native.http_write`.
 impl Results for Written {
     fn give(self, lua: Stack<'_>) -> c_int {
         match self {
             Written::Done => true.give(lua),
             Written::Full => 0,
-            Written::TooLong => (Nil, TOO_MUCH).give(lua),
-            Written::Gone => Code::SOCKET_CLOSED.give(lua),
+            Written::TooLong => (Nil, TOO_LONG).give(lua),
+            Written::Closed => Code::SOCKET_CLOSED.give(lua),
         }
     }
 }
 
-/// native.http_finish(id, data, has_failed): the answer is whole, with these bytes at its end, or
-/// never will be; the request is over. True unless the data is nothing that can be sent; `nil, why`
-/// if there is more or less than was said.
+/// native.http_finish(id, data, has_failed): ends the response with these bytes, or cuts it off,
+/// which ends the request. True unless the data cannot be sent; `nil, why` if the body is not as
+/// long as its head has announced.
 pub(super) fn finish(lua: Stack<'_>) -> Option<Result<bool, (Nil, &'static str)>> {
     let (key, has_failed) = (lua.key(1), lua.boolean(3));
-    let add = |exchange: &Exchange, head: &mut Head<'_>| head.add_all(&exchange.headers);
+    let add = |exchange: &Exchange, head: &mut HeadWriter<'_>| head.add_all(&exchange.headers);
     if !has_failed && answer_plain(lua, key, None, add, 2) {
         return Some(Ok(true));
     }
@@ -478,7 +484,7 @@ pub(super) fn finish(lua: Stack<'_>) -> Option<Result<bool, (Nil, &'static str)>
         let http = host.sockets.http.as_mut()?;
         let mut exchange = http.exchanges.remove(key)?;
         let mut is_last = false;
-        if !has_failed && !exchange.has_begun && !exchange.behind.is_empty() {
+        if !has_failed && !exchange.has_begun && !exchange.trailers.is_empty() {
             exchange.channel(&http.ready);
         }
         let result = match has_failed {

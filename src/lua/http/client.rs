@@ -1,4 +1,4 @@
-//! Requests that a script makes.
+//! Requests of scripts as clients.
 
 use std::ffi::{CStr, c_int};
 use std::pin::Pin;
@@ -16,27 +16,31 @@ use mlua::ffi;
 use super::super::frames::body;
 use super::super::sockets::Socket;
 use super::Http;
-use super::answer::{Said, add_headers, announce, bytes_at, hold, trailers_of};
-use super::request::{Came, push_headers, text_of_version};
+use super::answer::{HeaderSource, add_headers, announce, bytes_at, hold, take_trailers};
+use super::request::{BodyRead, push_headers, text_of_version};
 use crate::error::Code;
-use crate::http::{CONNECTION_BYTES, Channel, Client, Out, Response1, Written, head_bytes};
+use crate::http::{
+    CONNECTION_BYTES, Channel, Client, Outgoing, PendingResponse, Written, head_bytes,
+};
 use crate::lua::host::{self, Host};
 use crate::message::Held;
 use crate::vm::stack::{Nil, Results, Stack, function};
 
-/// The registry field of the metatable of what stands for a request; its content is its number.
+/// The registry field of the metatable of the userdata for a call, which holds its number.
 const CALLS: [&CStr; 1] = [c"node-lua.http-call"];
 
-/// A request that was sent, and what has come of it.
+/// A request that was sent, and its response.
 pub(super) struct Call {
     connection: u64,
-    response: Option<Response1>,
-    answer: Option<(Parts, Incoming)>,
+    pending: Option<PendingResponse>,
+    response: Option<(Parts, Incoming)>,
+    /// Where the script writes the request's body, piece by piece.
     channel: Option<Arc<Channel>>,
+    /// What followed the response's body.
     trailers: Option<HeaderMap>,
     /// What follows the request's body.
-    behind: HeaderMap,
-    /// The answer has come whole.
+    request_trailers: HeaderMap,
+    /// The whole response has been read.
     is_over: bool,
     /// Why TLS has ended its connection.
     failure: Option<(Code, String)>,
@@ -47,13 +51,14 @@ pub(super) struct Call {
 /// Methods whose requests are expected to have a body.
 const WITH_BODY: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
-/// About what a request takes beside its heads, with what of its answer's body waits to be read.
+/// About how many bytes a call takes beside its heads, and how many of the response's body may wait
+/// to be read.
 const CALL_BYTES: usize = 4096;
 const BODY_BYTES: usize = 128 * 1024;
 
-/// native.http_client(key, is_http2): has HTTP spoken on a stream of the script's, whose key is
-/// that of the client from then on; `false, code, text` if it has ended; nothing if memory runs
-/// out.
+/// native.http_client(key, is_http2): turns a stream into a client's connection, under the same
+/// key; `false, code, text` if it has ended; nothing, with the stream closed, if the context's
+/// memory limit has no room for it.
 pub(super) fn client(lua: Stack<'_>) -> Option<Result<bool, Failed>> {
     let (key, is_http2) = (lua.key(1), lua.boolean(2));
     let Some(held) = hold(CONNECTION_BYTES) else {
@@ -86,7 +91,7 @@ pub(super) fn client(lua: Stack<'_>) -> Option<Result<bool, Failed>> {
 type Failed = (bool, u16, String);
 
 impl Http {
-    /// TLS has ended a client's connection: its requests fail so.
+    /// Has the calls of a client's connection fail, which TLS has ended.
     pub(super) fn note_failure(&mut self, key: u64, failure: (Code, String)) {
         for (_, call) in self.calls.iter_mut().filter(|(_, call)| call.connection == key) {
             call.failure = Some(failure.clone());
@@ -95,8 +100,8 @@ impl Http {
     }
 }
 
-/// native.http_is_free(key): whether a request may be sent on a connection, and how many there are;
-/// nothing if it is gone.
+/// native.http_is_free(key): whether a request may be sent on a connection, and how many calls it
+/// has; nothing if it has ended.
 pub(super) fn is_free(lua: Stack<'_>) -> Option<(bool, usize)> {
     let key = lua.key(1);
     host::with(|host| {
@@ -106,35 +111,35 @@ pub(super) fn is_free(lua: Stack<'_>) -> Option<(bool, usize)> {
     })
 }
 
-/// native.http_is_body(value): whether that is bytes that can be sent.
+/// native.http_is_body(value): whether a value can be sent as a body.
 pub(super) fn is_body(lua: Stack<'_>) -> bool {
     body(lua, 1).is_some()
 }
 
-/// native.http_check_headers(function, option, headers): raises if these are none.
+/// native.http_check_headers(function, option, headers): raises if they are not valid.
 pub(super) fn check_headers(lua: Stack<'_>) {
     let [function, option] =
         [1, 2].map(|at| String::from_utf8_lossy(lua.text(at).unwrap_or_default()));
-    add_headers(lua, Said::by(&function, &option), &mut HeaderMap::new(), 3);
+    add_headers(lua, HeaderSource::option(&function, &option), &mut HeaderMap::new(), 3);
 }
 
 /// native.http_send(key, method, target, headers, body, is_streamed, trailers, name): sends a
-/// request for the function of that name; what stands for it, and its number. `false, code, text`
-/// if it cannot be sent. Raises if headers are none; nothing if the body is nothing that can be
-/// sent.
+/// request for the function of that name; returns a userdata for the call, and its number. `false,
+/// code, text` if it cannot be sent; nothing if the body cannot be. Raises if headers are not
+/// valid.
 pub(super) fn send(lua: Stack<'_>) -> Option<Result<c_int, Code>> {
     let key = lua.key(1);
-    let (mut headers, mut behind) = (HeaderMap::new(), HeaderMap::new());
-    let raised = Raised(key);
+    let (mut headers, mut trailers) = (HeaderMap::new(), HeaderMap::new());
+    let on_raise = CloseOnRaise(key);
     let name = String::from_utf8_lossy(lua.text(8).unwrap_or_default());
-    add_headers(lua, Said::by(&name, "headers"), &mut headers, 4);
-    add_headers(lua, Said::by(&name, "trailers"), &mut behind, 7);
-    std::mem::forget(raised);
-    announce(&mut headers, &behind);
+    add_headers(lua, HeaderSource::option(&name, "headers"), &mut headers, 4);
+    add_headers(lua, HeaderSource::option(&name, "trailers"), &mut trailers, 7);
+    std::mem::forget(on_raise);
+    announce(&mut headers, &trailers);
     let is_streamed = lua.boolean(6);
     let bytes = bytes_at(lua, 5)?;
     let Some(held) = hold(bytes.len()) else { return Some(Err(Code::NO_MEMORY)) };
-    // Hyper makes bytes of them, which wait until the server takes them.
+    // Hyper writes the head into its buffer, where it waits until the server takes it.
     let heads = CALL_BYTES + BODY_BYTES + head_bytes(&headers);
     let Some(call_held) = hold(heads) else { return Some(Err(Code::NO_MEMORY)) };
     let method = Method::from_bytes(lua.text(2).unwrap_or_default());
@@ -148,28 +153,28 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<c_int, Code>> {
         let out = if is_streamed {
             let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
             let length = length.and_then(|length| length.parse().ok());
-            Out::channel(channel.insert(Channel::new(&http.ready, length)))
+            Outgoing::channel(channel.insert(Channel::new(&http.ready, length)))
         } else {
-            // Its length is what it is: a server that waits for more takes it out of the next
-            // request. Some want to be told of none.
+            // Hyper sets the length; a wrong one would have the server take the next request for
+            // a part of the body. Some servers insist on the length of an empty body.
             headers.remove(CONTENT_LENGTH);
             if bytes.is_empty() && WITH_BODY.contains(&method) && !client.is_http2() {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
-            Out::whole(bytes, held)
+            Outgoing::whole(bytes, held)
         };
         let mut request = Request::new(out);
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) =
             (method, uri, headers);
-        let response = client.send(request)?;
+        let pending = client.send(request)?;
         client.users += 1;
         let call = Call {
             connection: key,
-            response: Some(response),
-            answer: None,
+            pending: Some(pending),
+            response: None,
             channel,
             trailers: None,
-            behind,
+            request_trailers: trailers,
             is_over: false,
             failure: None,
             held: call_held,
@@ -182,10 +187,10 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<c_int, Code>> {
     }))
 }
 
-/// Ends a connection that is one request's, which is not sent, as the error for that unwinds.
-struct Raised(u64);
+/// Closes a connection of HTTP/1, which its one request is not sent on, when an error unwinds.
+struct CloseOnRaise(u64);
 
-impl Drop for Raised {
+impl Drop for CloseOnRaise {
     fn drop(&mut self) {
         host::with(|host| {
             let found = host.sockets.all.get(self.0);
@@ -196,22 +201,22 @@ impl Drop for Raised {
     }
 }
 
-/// The finaliser of what stands for a request.
+/// The finaliser of the userdata for a call.
 fn collect(lua: Stack<'_>) {
     if let Some((_, number)) = lua.key_of(1, &CALLS).filter(|_| host::is_entered()) {
         host::with(|host| host.forget_call(number, true));
     }
 }
 
-/// native.http_forget(call): nobody wants it any more.
+/// native.http_forget(call): drops a call.
 pub(super) fn forget(lua: Stack<'_>) {
     let number = lua.key(1);
     host::with(|host| host.forget_call(number, false));
 }
 
 impl Host {
-    /// Drops a request. A connection of HTTP/1 that it has left in the middle is of no use, nor is
-    /// one that was its own alone and that nobody has let go.
+    /// Drops a call. A connection of HTTP/1 is of no more use if the response was not read to its
+    /// end, or if the script has not given it back.
     fn forget_call(&mut self, number: u64, is_collected: bool) {
         let Some(http) = &mut self.sockets.http else { return };
         let Some(call) = http.calls.remove(number) else { return };
@@ -232,81 +237,81 @@ impl Host {
     }
 }
 
-/// Calls `work` with a request.
+/// Calls `work` with a call.
 fn with<R>(number: u64, work: impl FnOnce(&mut Call) -> R) -> Option<R> {
     host::with(|host| Some(work(host.sockets.http.as_mut()?.calls.get_mut(number)?)))
 }
 
-/// What is said of a connection that has ended while an answer was waited for.
+/// Why there is no response when the connection has ended.
 const CLOSED: &str = "the connection has been closed";
 
-/// What has come of a request.
-enum Answered {
+/// The outcome of polling for a response.
+enum Responded {
     Yes(StatusCode, Version),
-    No(Code, String),
+    Failed(Code, String),
     NoMemory,
-    NotYet,
+    Pending,
 }
 
-/// native.http_response(call, token): status and version; `false, code, text`; nothing if it has
-/// not come: then `token` is told.
+/// native.http_response(call, token): status and version of the response; `false, code, text` if it
+/// will not come; nothing if it has not come yet, and `token` is told once it has.
 pub(super) fn response(lua: Stack<'_>) -> c_int {
     let (number, token) = (lua.key(1), lua.key(2));
     match host::with(|host| poll_response(host, number, token)) {
-        Answered::NotYet => 0,
-        Answered::Yes(status, version) => (status.as_u16(), text_of_version(version)).give(lua),
-        Answered::NoMemory => Code::NO_MEMORY.give(lua),
-        Answered::No(code, text) => (false, code.0, text).give(lua),
+        Responded::Pending => 0,
+        Responded::Yes(status, version) => (status.as_u16(), text_of_version(version)).give(lua),
+        Responded::NoMemory => Code::NO_MEMORY.give(lua),
+        Responded::Failed(code, text) => (false, code.0, text).give(lua),
     }
 }
 
-fn poll_response(host: &mut Host, number: u64, token: u64) -> Answered {
+fn poll_response(host: &mut Host, number: u64, token: u64) -> Responded {
     for is_last in [false, true] {
         let Some(http) = &mut host.sockets.http else { break };
         let waker = http.waker(token, is_last);
         let Some(call) = http.calls.get_mut(number) else { break };
-        let Some(response) = &mut call.response else { break };
-        match response.as_mut().poll(&mut Context::from_waker(&waker)) {
+        let Some(pending) = &mut call.pending else { break };
+        match pending.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(Ok(response)) => {
-                call.response = None;
+                call.pending = None;
                 let (parts, body) = response.into_parts();
                 let has = |name| parts.headers.contains_key(name);
                 if has(CONTENT_LENGTH) && has(TRANSFER_ENCODING) {
                     // Nobody knows where it ends.
                     let text = "an answer with two lengths".to_owned();
-                    return Answered::No(Code::CONNECTION_ABORTED, text);
+                    return Responded::Failed(Code::CONNECTION_ABORTED, text);
                 }
-                let answered = Answered::Yes(parts.status, parts.version);
+                let responded = Responded::Yes(parts.status, parts.version);
                 if let Some(held) = &mut call.held {
                     let bytes = CALL_BYTES + BODY_BYTES + head_bytes(&parts.headers);
                     if !held.may_be(bytes) {
-                        return Answered::NoMemory;
+                        return Responded::NoMemory;
                     }
                     held.set(bytes);
                 }
                 call.is_over = body.is_end_stream();
-                call.answer = Some((parts, body));
-                return answered;
+                call.response = Some((parts, body));
+                return responded;
             }
             Poll::Ready(Err(error)) => {
-                call.response = None;
+                call.pending = None;
                 let (code, text) = call
                     .failure
                     .take()
                     .unwrap_or_else(|| (Code::CONNECTION_ABORTED, text_of(&error)));
-                return Answered::No(code, text);
+                return Responded::Failed(code, text);
             }
-            Poll::Pending if is_last => return Answered::NotYet,
+            Poll::Pending if is_last => return Responded::Pending,
             Poll::Pending => {
                 let connection = call.connection;
                 host.poll_http_now(connection);
             }
         }
     }
-    Answered::No(Code::CONNECTION_ABORTED, CLOSED.to_owned())
+    Responded::Failed(Code::CONNECTION_ABORTED, CLOSED.to_owned())
 }
 
-/// An error with what has caused it.
+/// An error and its causes, as text.
 fn text_of(error: &hyper::Error) -> String {
     if error.is_canceled() || error.is_closed() {
         return CLOSED.to_owned();
@@ -325,31 +330,31 @@ pub(super) fn headers(lua: Stack<'_>) -> Option<c_int> {
     let are_trailers = lua.boolean(2);
     let found = with(lua.key(1), |call| match are_trailers {
         true => call.trailers.clone(),
-        false => call.answer.as_ref().map(|(parts, _)| parts.headers.clone()),
+        false => call.response.as_ref().map(|(parts, _)| parts.headers.clone()),
     });
     found.flatten().map(|headers| push_headers(lua, &headers))
 }
 
 /// native.http_response_read(call, token): as native.http_read.
-pub(super) fn read(lua: Stack<'_>) -> Came {
+pub(super) fn read(lua: Stack<'_>) -> BodyRead {
     let (number, token) = (lua.key(1), lua.key(2));
     host::with(|host| read_body(host, number, token))
 }
 
-fn read_body(host: &mut Host, number: u64, token: u64) -> Came {
+fn read_body(host: &mut Host, number: u64, token: u64) -> BodyRead {
     for is_last in [false, true] {
         let Some(http) = &mut host.sockets.http else { break };
         let waker = http.waker(token, is_last);
         let Some(call) = http.calls.get_mut(number) else { break };
-        let Some((_, body)) = &mut call.answer else { break };
+        let Some((_, body)) = &mut call.response else { break };
         match Pin::new(body).poll_frame(&mut Context::from_waker(&waker)) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(bytes) => return Came::Data(bytes),
+                Ok(bytes) => return BodyRead::Data(bytes),
                 Err(frame) => call.trailers = frame.into_trailers().ok(),
             },
-            Poll::Ready(Some(Err(_))) => return Came::Failed(Code::CONNECTION_ABORTED),
+            Poll::Ready(Some(Err(_))) => return BodyRead::Failed(Code::CONNECTION_ABORTED),
             Poll::Ready(None) => {}
-            Poll::Pending if is_last => return Came::Nothing,
+            Poll::Pending if is_last => return BodyRead::Pending,
             Poll::Pending => {
                 let connection = call.connection;
                 host.poll_http_now(connection);
@@ -357,9 +362,9 @@ fn read_body(host: &mut Host, number: u64, token: u64) -> Came {
             }
         }
         call.is_over = true;
-        return Came::End;
+        return BodyRead::End;
     }
-    Came::Failed(Code::SOCKET_CLOSED)
+    BodyRead::Failed(Code::SOCKET_CLOSED)
 }
 
 /// native.http_request_write(call, data, token): as native.http_write.
@@ -370,25 +375,25 @@ pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
     let token = lua.key(3);
     let written =
         with(lua.key(1), |call| Some(call.channel.as_ref()?.write_and_wait(bytes, held, token)));
-    Ok(written.flatten().unwrap_or(Written::Gone))
+    Ok(written.flatten().unwrap_or(Written::Closed))
 }
 
-/// native.http_request_end(call, has_failed, trailers, by, what): the body is whole, or never will
-/// be; false if less was written than was said. Raises if the trailers, which the function `by` has
-/// returned as `what` tells, are none.
+/// native.http_request_end(call, has_failed, trailers, by, what): ends the request's body, or cuts
+/// it off; false if it is shorter than its head has announced. Raises if the trailers are not
+/// valid, which the function `by` has returned; `what` names that.
 pub(super) fn end(lua: Stack<'_>) -> bool {
     let has_failed = lua.boolean(2);
-    let mut behind = HeaderMap::new();
+    let mut trailers = HeaderMap::new();
     let what = String::from_utf8_lossy(lua.text(5).unwrap_or_default());
-    add_headers(lua, Said::returned(4, &what, true), &mut behind, 3);
+    add_headers(lua, HeaderSource::returned(4, &what, true), &mut trailers, 3);
     let is_whole = with(lua.key(1), |call| {
         let Some(channel) = &call.channel else { return true };
         if has_failed {
             channel.fail();
             return true;
         }
-        call.behind.extend(behind);
-        channel.end(trailers_of(&mut call.behind))
+        call.request_trailers.extend(trailers);
+        channel.end(take_trailers(&mut call.request_trailers))
     });
     is_whole != Some(false)
 }
@@ -399,14 +404,14 @@ pub(super) fn close(lua: Stack<'_>) {
     host::with(|host| host.sockets.end_http(key, &host.context));
 }
 
-/// native.http_env(name): a variable of the environment, if the context may see it.
+/// native.http_env(name): a variable of the environment; nothing if the context may not see it.
 pub(super) fn environment(lua: Stack<'_>) -> Option<String> {
     let name = std::str::from_utf8(lua.text(1)?).ok()?;
     let may_see = host::with(|host| !host.deny.withholds_environment());
     if may_see { std::env::var(name).ok() } else { None }
 }
 
-/// native.http_base64(bytes): in letters.
+/// native.http_base64(bytes): the bytes in base64.
 pub(super) fn base64(lua: Stack<'_>) -> String {
     BASE64_STANDARD.encode(lua.text(1).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! What a turn does for its connections.
+//! Polling the connections of HTTP in a turn.
 
 use std::sync::Arc;
 
@@ -6,27 +6,27 @@ use ::http::StatusCode;
 
 use super::super::host::Host;
 use super::super::sockets::{KIND_END, Socket, Sockets, source};
-use super::Taken;
+use super::NewRequest;
 use crate::error::Code;
 use crate::http::{Due, Item};
 use crate::net::{self, linger};
 use crate::rt;
 use crate::sched::{Context, ReadyWaker};
 
-/// What a request costs a turn, and how many bytes cost as much as an event.
+/// What a request costs a turn, in events, and how many bytes cost as much as an event.
 const REQUEST_COST: usize = 4;
 const COST_BYTES: usize = 1024;
 
-/// This many nanoseconds after it has begun with them, a turn begins with no more connections:
-/// small frames of HTTP/2 cost more than their bytes say.
+/// Nanoseconds after which a turn polls no more connections: small frames of HTTP/2 cost more than
+/// their bytes tell.
 const SHARE: u64 = 4_000_000;
 
-/// After this many connections that have brought little it looks at the clock.
+/// How many connections that bring little are polled between two looks at the clock.
 const LOOKS: usize = 8;
 
 impl Host {
     /// The next request.
-    pub(in crate::lua) fn next_request(&mut self) -> Option<Taken> {
+    pub(in crate::lua) fn next_request(&mut self) -> Option<NewRequest> {
         let http = self.sockets.http.as_mut()?;
         let found = http.take_request();
         if found.is_some() {
@@ -35,12 +35,12 @@ impl Host {
         found
     }
 
-    /// Looks at one connection.
+    /// Polls one connection.
     pub(super) fn poll_http_now(&mut self, key: u64) {
         self.sockets.poll_http(key, &self.context, rt::now());
     }
 
-    /// Looks at all that was woken; true if there is something for the script then.
+    /// Polls all that was woken; true if the script has something to do then.
     pub(in crate::lua) fn drive_http(&mut self) -> bool {
         let Some(http) = &mut self.sockets.http else { return false };
         let (ready, inbox) = (Arc::clone(&http.ready), Arc::clone(&http.inbox));
@@ -53,7 +53,7 @@ impl Host {
             let mut tasks = 0;
             for item in work.drain(..) {
                 match item {
-                    // The turn ends before the others are looked at.
+                    // The next turn polls the others.
                     item if !has_time && !matches!(item, Item::Waiter(_)) => ready.push(item),
                     Item::Connection(key) => {
                         let bytes = self.sockets.poll_http(key, &self.context, now);
@@ -68,7 +68,7 @@ impl Host {
                         self.turn.notices.done(token, Ok(()));
                         has_news = true;
                     }
-                    // The script first: mostly the task waits for it.
+                    // The script runs first: mostly the task waits for its response.
                     Item::Task(..) if !inbox.is_empty() => {
                         ready.push(item);
                         tasks += 1;
@@ -85,13 +85,13 @@ impl Host {
     }
 }
 
-/// Whether something is staged that was not before.
+/// Whether something is staged on a connection that is not listed as dirty yet; marks it.
 fn has_news(net: &mut net::Connection) -> bool {
     !net.staged.is_empty() && !std::mem::replace(&mut net.is_dirty, true)
 }
 
 impl Sockets {
-    /// Looks at a connection, at this time; how many bytes were received.
+    /// Polls a connection at the time `now`, in nanoseconds; returns how many bytes were received.
     fn poll_http(&mut self, key: u64, context: &Arc<Context>, now: u64) -> usize {
         let (result, (is_bad, is_new, bytes)) = match self.all.get_mut(key) {
             Some(Socket::Http(connection)) => {
@@ -107,11 +107,11 @@ impl Sockets {
             return bytes;
         }
         if let (Some(Socket::Http(connection)), Some(http)) = (self.all.get(key), &mut self.http)
-            && connection.has_kept_end()
+            && connection.has_withheld_end()
             && http.exchanges.iter_mut().any(|(_, one)| one.connection == key && one.is_waiting())
         {
-            // What somebody waits for does not come.
-            connection.tell_end();
+            // What the script waits for does not come.
+            connection.release_end();
         }
         if is_bad && let Some(http) = &mut self.http {
             http.refuse(key, StatusCode::BAD_REQUEST);
@@ -122,12 +122,12 @@ impl Sockets {
         bytes
     }
 
-    /// Has the context told of a peer that has gone.
+    /// Has the connection end when its peer is gone.
     pub(in crate::lua) fn watch_http(&mut self, key: u64, context: &Arc<Context>) {
         let Some(Socket::Http(connection)) = self.all.get_mut(key) else { return };
         let waker = ReadyWaker::waker(context, source(key, KIND_END));
         let end = connection.with_net(|net| net.watch_end(&waker));
-        // Who has only said all may still listen.
+        // A peer that has ended its output may still read.
         if end.is_some_and(|code| code != Code::END_OF_FILE) {
             self.end_http(key, context);
         }
@@ -142,7 +142,7 @@ impl Sockets {
         self.note_http(key);
     }
 
-    /// What a connection has staged is to leave.
+    /// Lists a connection as dirty if something is staged.
     pub(super) fn note_http(&mut self, key: u64) {
         let is_new = match self.all.get_mut(key) {
             Some(Socket::Http(connection)) => connection.with_net(has_news),
@@ -154,7 +154,7 @@ impl Sockets {
         }
     }
 
-    /// A server has one connection less.
+    /// Counts the end of a connection of a server.
     pub(super) fn forget_http(&mut self, number: u64) {
         let Some(http) = &mut self.http else { return };
         let Some(serving) = http.servers.get_mut(number) else { return };
@@ -166,7 +166,7 @@ impl Sockets {
         }
     }
 
-    /// A server's connection takes no more requests.
+    /// Has a server's connection take no more requests.
     pub(super) fn close_http(&mut self, key: u64, context: &Arc<Context>) {
         if let Some(Socket::Http(connection)) = self.all.get_mut(key)
             && connection.close() == Due::Over
@@ -175,7 +175,7 @@ impl Sockets {
         }
     }
 
-    /// A connection is over: what is staged still leaves.
+    /// Ends a connection; what is staged is still sent.
     pub(in crate::lua) fn end_http(&mut self, key: u64, context: &Arc<Context>) {
         let net = match self.all.remove(key) {
             Some(Socket::Http(connection)) => {

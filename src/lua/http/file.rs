@@ -1,4 +1,4 @@
-//! Files as answers.
+//! Files as responses.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -13,11 +13,11 @@ use ::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 
 use crate::error::Code;
-use crate::http::{Out, choose};
+use crate::http::{Outgoing, choose};
 use crate::lua::host;
 use crate::vm::stack::Stack;
 
-/// Content types by the ends of names.
+/// Content types by extension.
 const TYPES: &[(&str, &str)] = &[
     ("html htm", "text/html; charset=utf-8"),
     ("css", "text/css; charset=utf-8"),
@@ -53,7 +53,7 @@ fn type_of(path: &Path) -> &'static str {
     known.map_or("application/octet-stream", |(_, name)| name)
 }
 
-/// Opens a file that is one. Others may wait for somebody when they are opened.
+/// Opens a regular file, without waiting for the other end if it turns out to be a pipe.
 fn open(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let data = file.metadata()?;
@@ -63,8 +63,8 @@ fn open(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
     Ok((file, data))
 }
 
-/// native.http_sendfile(id, path): answers with a file, or a part of it: true; `false, code` if
-/// that is none, and what is answered unless the script says more; nothing if an answer has begun.
+/// native.http_sendfile(id, path): responds with a file, or a part of it: true; `false, code`, with
+/// the status set to match, if it cannot be opened; nothing if the response has begun.
 pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
     let (key, path) = (lua.key(1), Path::new(OsStr::from_bytes(lua.text(2).unwrap_or_default())));
     let may_read = host::with(|host| !host.deny.withholds_files());
@@ -73,7 +73,7 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
         false => Err(Code::NOT_PERMITTED),
     };
     let allowance = host::with(|host| host.context.allowance().cloned());
-    let sent = super::request::with(key, |exchange| {
+    let sent = super::with(key, |exchange, _| {
         if exchange.has_begun {
             return None;
         }
@@ -90,7 +90,7 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
         };
         let modified = data.modified().unwrap_or(UNIX_EPOCH);
         let mut part = Some((0, data.len()));
-        // Of another answer, as that nothing was found, it is just the body.
+        // With another status, as of an error page, the file is just the body.
         if exchange.status == StatusCode::OK {
             let tag = exchange.headers.get(ETAG).and_then(|tag| tag.to_str().ok());
             let tag = tag.map(str::to_owned);
@@ -106,9 +106,9 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
             Some((at, left)) => {
                 let usual = HeaderValue::from_static(type_of(path));
                 exchange.headers.entry(CONTENT_TYPE).or_insert(usual);
-                Out::file(file, at, left, allowance)
+                Outgoing::file(file, at, left, allowance)
             }
-            None => Out::whole(Bytes::new(), None),
+            None => Outgoing::whole(Bytes::new(), None),
         };
         exchange.begin(out);
         Some(Ok(true))

@@ -1,11 +1,11 @@
-//! HTTP, as scripts see it: servers, and the requests they are dealing with.
+//! HTTP, as scripts see it: servers and the requests they have, and requests of clients.
 
 mod accept;
 mod answer;
 mod client;
+mod deadlines;
 mod drive;
 mod file;
-mod judge;
 mod plain;
 mod request;
 mod upgrade;
@@ -20,7 +20,8 @@ use ::http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::error::Code;
-use crate::http::{Answer, Arrived, Channel, Inbox, Item, Ready, Server, waker};
+use crate::http::{Arrived, Channel, Inbox, Item, Pace, Ready, ResponseSlot, Server, waker};
+use crate::lua::host;
 use crate::message::Held;
 use crate::net::SlotMap;
 use crate::vm::stack::function;
@@ -31,7 +32,7 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"http_close", function(accept::close)),
     (c"http_end", function(accept::end)),
     (c"http_forget_server", function(accept::forget)),
-    (c"http_sweep", function(judge::sweep)),
+    (c"http_sweep", function(deadlines::sweep)),
     (c"http_upgrade", function(upgrade::upgrade)),
     (c"http_sendfile", function(file::send)),
     #[cfg(feature = "tls")]
@@ -70,97 +71,99 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
 pub(super) struct Http {
     ready: Arc<Ready>,
     inbox: Arc<Inbox>,
-    servers: SlotMap<Serving>,
+    servers: SlotMap<ServerState>,
     exchanges: SlotMap<Exchange>,
     calls: SlotMap<client::Call>,
-    /// Why a connection has ended that no request was sent on.
+    /// Why TLS has ended the last client's connection that it has ended.
     failure: Option<(Code, String)>,
-    /// The list that was taken of [`Ready`] last, whose room serves the next one.
+    /// The list that [`Ready`] was swapped with, empty: its memory serves the next one.
     work: VecDeque<Item>,
 }
 
-/// A server, and how many connections it has.
-struct Serving {
+/// A server and its connections.
+struct ServerState {
     server: Arc<Server>,
     connections: usize,
-    /// It takes no more of them; who waits for the end of the last one, under this token.
+    /// The token of who waits for the end of the last connection.
     closing: Option<u64>,
 }
 
-/// A request and what becomes of it.
+/// A request and its response.
 struct Exchange {
     connection: u64,
-    /// What hyper has read; nothing of a plain request, until it is needed.
+    /// The request's head; of a plain request only once it is needed.
     parts: Option<Box<Parts>>,
+    /// The request's body, if it has one.
     body: Option<Incoming>,
-    answer: Arc<Answer>,
-    /// What the script has said of the answer so far.
+    slot: Arc<ResponseSlot>,
+    /// Of the response, as far as the script has set them; `trailers` follow its body.
     status: StatusCode,
     headers: HeaderMap,
-    /// What follows the answer's body.
-    behind: HeaderMap,
-    /// The answer's head is out.
+    trailers: HeaderMap,
+    /// The response's head is on its way.
     has_begun: bool,
+    /// Where the script writes the response's body, piece by piece.
     channel: Option<Arc<Channel>>,
-    /// It was answered on behalf of the script, which has no more say.
+    /// The response is not the script's, which can change nothing any more.
     is_refused: bool,
-    /// Bytes of the body that the script has read.
+    /// Bytes of the body that the script has read, the most that there may be, and the least rate,
+    /// in bytes a second, at which they have to come.
     read: u64,
-    /// The most that there may be, and the rate at which they have to come.
     read_max: u64,
     rate: u64,
     /// Why no more can be read.
     failed: Option<Code>,
-    trailers: Option<HeaderMap>,
-    /// Who waits for more of the body; 0 for nobody.
+    /// What followed the request's body.
+    request_trailers: Option<HeaderMap>,
+    /// The token of who waits for more of the body; 0 for nobody.
     waiter: u64,
-    /// Since when the script waits for more of the body, and how much it had read then.
-    waits: Option<(u64, u64)>,
+    /// How fast the body comes, while the script waits for more of it.
+    pace: Option<Pace>,
     _held: Option<Held>,
 }
 
-/// A request that is to be handled.
-pub(in crate::lua) struct Taken {
-    /// What the script knows it by.
+/// A request for a handler.
+pub(in crate::lua) struct NewRequest {
+    /// The number by which the script knows it.
     pub(in crate::lua) number: u64,
     /// Its server's number.
     pub(in crate::lua) server: u64,
-    pub(in crate::lua) answer: Arc<Answer>,
+    pub(in crate::lua) slot: Arc<ResponseSlot>,
 }
 
 impl Exchange {
     /// The request's head.
     fn parts(&mut self) -> &Parts {
-        let Exchange { parts, answer, .. } = self;
-        parts.get_or_insert_with(|| match answer.lines() {
-            Some(lines) => Box::new(lines.parts()),
+        let Exchange { parts, slot, .. } = self;
+        parts.get_or_insert_with(|| match slot.plain_head() {
+            Some(head) => Box::new(head.parts()),
             None => Box::new(Request::new(()).into_parts().0),
         })
     }
 
-    /// Its version of HTTP.
+    /// The request's version of HTTP.
     fn version(&self) -> Version {
         self.parts.as_ref().map_or(Version::HTTP_11, |parts| parts.version)
     }
 }
 
 impl Http {
-    /// What a body, or an answer, is looked at with: whoever waits under the token is told when
-    /// there is more, if it is the last look; nobody otherwise.
+    /// The waker to poll a body or response with: of whoever waits under the token, if it is polled
+    /// for the last time; of nobody otherwise.
     fn waker(&self, token: u64, is_last: bool) -> Waker {
         if is_last { waker(&self.ready, Item::Waiter(token)) } else { Waker::noop().clone() }
     }
 
     /// Takes the next request.
-    fn take_request(&mut self) -> Option<Taken> {
+    fn take_request(&mut self) -> Option<NewRequest> {
         let arrived = loop {
             let arrived = self.inbox.pop()?;
             // The connection may have ended meanwhile.
-            if !arrived.answer.is_gone() {
+            if !arrived.slot.is_abandoned() {
                 break arrived;
             }
         };
-        let Arrived { server, connection, request, answer, held } = arrived;
+        let Arrived { server, connection, request, slot, held } = arrived;
         let (mut parts, body) = match request.map(|request| request.into_parts()) {
             Some((parts, body)) => (Some(Box::new(parts)), Some(body)),
             None => (None, None),
@@ -170,7 +173,7 @@ impl Http {
             && let Some(host) = parts.uri.authority()
             && let Ok(host) = HeaderValue::from_str(host.as_str())
         {
-            // By another name there.
+            // HTTP/2 has the host in a pseudo-header.
             parts.headers.entry(HOST).or_insert(host);
         }
         let limits = self.servers.get(server).map(|serving| &serving.server.limits);
@@ -178,10 +181,10 @@ impl Http {
             connection,
             parts,
             body,
-            answer: Arc::clone(&answer),
+            slot: Arc::clone(&slot),
             status: StatusCode::OK,
             headers: HeaderMap::new(),
-            behind: HeaderMap::new(),
+            trailers: HeaderMap::new(),
             has_begun: false,
             channel: None,
             is_refused: false,
@@ -189,16 +192,24 @@ impl Http {
             read_max: limits.map_or(0, |limits| limits.body_bytes),
             rate: limits.map_or(0, |limits| limits.body_rate),
             failed: None,
-            trailers: None,
+            request_trailers: None,
             waiter: 0,
-            waits: None,
+            pace: None,
             _held: held,
         };
-        Some(Taken { number: self.exchanges.insert(|_| exchange), server, answer })
+        Some(NewRequest { number: self.exchanges.insert(|_| exchange), server, slot })
     }
 
-    /// Whether there is something to be done in this turn.
+    /// Whether something was woken or received.
     pub(super) fn is_busy(&self) -> bool {
         !self.ready.is_empty() || !self.inbox.is_empty()
     }
+}
+
+/// Calls `body` with an exchange that is not over, and the list of what was woken.
+fn with<R>(key: u64, body: impl FnOnce(&mut Exchange, &Arc<Ready>) -> R) -> Option<R> {
+    host::with(|host| {
+        let Http { exchanges, ready, .. } = &mut **host.sockets.http.as_mut()?;
+        Some(body(exchanges.get_mut(key)?, ready))
+    })
 }

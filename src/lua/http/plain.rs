@@ -1,4 +1,4 @@
-//! Answers of few bytes to plain requests, which are written as they are said.
+//! Short responses to plain requests, which are written directly.
 
 use std::ffi::c_int;
 
@@ -8,20 +8,20 @@ use mlua::ffi;
 use super::super::frames::body;
 use super::super::sockets::Socket;
 use super::Exchange;
-use crate::http::{Head, write};
+use crate::http::{HeadWriter, write_response};
 use crate::lua::host;
 use crate::net::Body;
 use crate::rt;
 use crate::vm::stack::Stack;
 
-/// Answers a request with what is at `index`, if all that takes is to write it: with which it is
-/// over. False, and nothing is done, otherwise: what has gone wrong is for others to say.
-/// `add` must not have the VM take memory.
+/// Responds with the body at `index`, if it can be written directly, which ends the request. False,
+/// with nothing done, if it cannot: the usual way finds out why. `add` adds the headers, and must
+/// not have the VM allocate.
 pub(super) fn answer_plain(
     lua: Stack<'_>,
     key: u64,
     status: Option<StatusCode>,
-    add: impl FnOnce(&Exchange, &mut Head<'_>) -> bool,
+    add: impl FnOnce(&Exchange, &mut HeadWriter<'_>) -> bool,
     index: c_int,
 ) -> bool {
     let is_none = matches!(lua.kind(index), ffi::LUA_TNIL | ffi::LUA_TNONE);
@@ -33,18 +33,18 @@ pub(super) fn answer_plain(
     let is_sent = host::with(|host| {
         let http = host.sockets.http.as_mut()?;
         let exchange = http.exchanges.get(key)?;
-        let is_new = !exchange.has_begun && !exchange.is_refused && exchange.behind.is_empty();
-        if !is_new || exchange.answer.lines().is_none() {
+        let is_new = !exchange.has_begun && !exchange.is_refused && exchange.trailers.is_empty();
+        if !is_new || exchange.slot.plain_head().is_none() {
             return None;
         }
         let place = exchange.connection;
         let Some(Socket::Http(connection)) = host.sockets.all.get_mut(place) else { return None };
         let status = status.unwrap_or(exchange.status);
-        let add = |head: &mut Head<'_>| add(exchange, head);
+        let add = |head: &mut HeadWriter<'_>| add(exchange, head);
         let now = rt::now();
-        let send = |all: &[u8]| connection.answer_with(&exchange.answer, all, now);
-        write(status, add, bytes, now, send).filter(|is_sent| *is_sent)?;
-        // Nobody else holds on to anything of it.
+        let send = |all: &[u8]| connection.respond_plain(&exchange.slot, all, now);
+        write_response(status, add, bytes, now, send).filter(|is_sent| *is_sent)?;
+        // Nobody else has anything of it.
         http.exchanges.discard(key);
         host.sockets.note_http(place);
         Some(())
@@ -52,15 +52,15 @@ pub(super) fn answer_plain(
     is_sent.is_some()
 }
 
-/// Adds the headers in the table at `index`; false if there is one that is not plain.
-pub(super) fn add_table(lua: Stack<'_>, index: c_int, head: &mut Head<'_>) -> bool {
+/// Adds the headers in the table at `index`; false if one of them needs the usual way.
+pub(super) fn add_table(lua: Stack<'_>, index: c_int, head: &mut HeadWriter<'_>) -> bool {
     if lua.kind(index) != ffi::LUA_TTABLE {
         return matches!(lua.kind(index), ffi::LUA_TNIL | ffi::LUA_TNONE);
     }
     lua.push_nil();
     while lua.next(index) {
         let value = lua.top();
-        // Numbers would become strings, which take memory.
+        // A number would become a string, which the VM allocates.
         let is_text = [value - 1, value].iter().all(|at| lua.kind(*at) == ffi::LUA_TSTRING);
         let is_added = is_text
             && head

@@ -1,4 +1,4 @@
-//! What a script asks of a request.
+//! What scripts read of requests.
 
 use std::ffi::c_int;
 use std::pin::Pin;
@@ -10,16 +10,16 @@ use bytes::Bytes;
 use http_body::Body as _;
 
 use super::super::sockets::Socket;
-use super::Exchange;
+use super::{Exchange, with};
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
-use crate::http::{Item, NOT_BEHIND, Ready};
+use crate::http::{Item, NEVER_TRAILERS, Pace, Ready};
 use crate::lua::buffer::userdata::{charge_frames, collect, push_bytes, push_frames};
 use crate::lua::host::{self, Host};
 use crate::rt;
 use crate::vm::stack::{Results, Stack};
 
-/// What can be asked for, as lua/http/request.lua numbers it.
+/// The fields of a request, as lua/http/request.lua numbers them.
 const METHOD: u8 = 1;
 const PATH: u8 = 2;
 const QUERY: u8 = 3;
@@ -27,15 +27,10 @@ const VERSION: u8 = 4;
 const ADDRESS: u8 = 5;
 const PORT: u8 = 6;
 
-/// Calls `body` with a request that is not over.
-pub(super) fn with<R>(key: u64, body: impl FnOnce(&mut Exchange) -> R) -> Option<R> {
-    host::with(|host| Some(body(host.sockets.http.as_mut()?.exchanges.get_mut(key)?)))
-}
-
-/// native.http_get(id, what): a text; nothing if there is none.
+/// native.http_get(id, field): a text; nothing if there is none.
 pub(super) fn get(lua: Stack<'_>) -> Option<Vec<u8>> {
     let (key, what) = (lua.key(1), lua.number(2) as u8);
-    // Copied, since the VM may run finalisers while it takes a text.
+    // Copied, since the VM may run finalisers when it makes a string.
     host::with(|host| text_of(host, key, what))
 }
 
@@ -50,10 +45,10 @@ pub(super) fn text_of_version(version: Version) -> &'static str {
 
 fn text_of(host: &mut Host, key: u64, what: u8) -> Option<Vec<u8>> {
     let exchange = host.sockets.http.as_mut()?.exchanges.get_mut(key)?;
-    let text = match (what, &exchange.parts, exchange.answer.lines()) {
+    let text = match (what, &exchange.parts, exchange.slot.plain_head()) {
         (METHOD, None, Some(_)) => return Some(b"GET".to_vec()),
-        (PATH, None, Some(lines)) => return Some(lines.path().to_vec()),
-        (QUERY, None, Some(lines)) => return Some(lines.query()?.to_vec()),
+        (PATH, None, Some(head)) => return Some(head.path().to_vec()),
+        (QUERY, None, Some(head)) => return Some(head.query()?.to_vec()),
         (METHOD, ..) => exchange.parts().method.as_str().to_owned(),
         (PATH, ..) => exchange.parts().uri.path().to_owned(),
         (QUERY, ..) => exchange.parts().uri.query()?.to_owned(),
@@ -71,7 +66,7 @@ fn text_of(host: &mut Host, key: u64, what: u8) -> Option<Vec<u8>> {
     Some(text.into_bytes())
 }
 
-/// native.http_tls(id): a table about TLS; nothing without.
+/// native.http_tls(id): a table about the connection's TLS; nothing if it has none.
 #[cfg(feature = "tls")]
 pub(super) fn tls(lua: Stack<'_>) -> Option<c_int> {
     let key = lua.key(1);
@@ -83,19 +78,18 @@ pub(super) fn tls(lua: Stack<'_>) -> Option<c_int> {
     state.map(|state| super::super::tls::push_state(lua, &state))
 }
 
-/// native.http_headers(id, are_trailers): a table of all names with their values, joined; and one
-/// of those that have several, with lists of them, if there are some.
+/// native.http_headers(id, are_trailers): two tables, as [`push_headers`].
 pub(super) fn headers(lua: Stack<'_>) -> Option<c_int> {
     let are_trailers = lua.boolean(2);
-    let found = with(lua.key(1), |exchange| match are_trailers {
-        true => exchange.trailers.clone(),
+    let found = with(lua.key(1), |exchange, _| match are_trailers {
+        true => exchange.request_trailers.clone(),
         false => Some(exchange.parts().headers.clone()),
     });
     found.flatten().map(|headers| push_headers(lua, &headers))
 }
 
-/// Pushes a table of all names with their values, joined; and one of those that have several, with
-/// lists of them, or nil.
+/// Pushes a table of all headers, those that came more than once joined; and one of the latter,
+/// with lists of their values, or nil if there are none.
 pub(super) fn push_headers(lua: Stack<'_>, headers: &HeaderMap) -> c_int {
     lua.push_table(0, headers.keys_len());
     lua.push_nil();
@@ -110,7 +104,7 @@ pub(super) fn push_headers(lua: Stack<'_>, headers: &HeaderMap) -> c_int {
             continue;
         }
         let all: Vec<&[u8]> = headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
-        // A cookie's parts may come as several, which mean one (RFC 9113, 8.2.3).
+        // HTTP/2 may split a cookie (RFC 9113, 8.2.3).
         let between = if *name == COOKIE { &b"; "[..] } else { b", " };
         lua.push_text(&all.join(between));
         lua.raw_set(joined);
@@ -129,7 +123,7 @@ pub(super) fn push_headers(lua: Stack<'_>, headers: &HeaderMap) -> c_int {
     2
 }
 
-/// Pushes a buffer with these bytes: small ones by copy, large ones where they are.
+/// Pushes a buffer with these bytes, which it copies if they are few and shares otherwise.
 fn push_piece(lua: Stack<'_>, piece: &Piece) {
     let all = 0..piece.len();
     let place = std::slice::from_ref(&all);
@@ -148,41 +142,41 @@ pub(super) fn buffer(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// What a read of a body has come to.
-pub(super) enum Came {
+/// The outcome of reading a piece of a body.
+pub(super) enum BodyRead {
     Data(Bytes),
     End,
     Failed(Code),
-    Nothing,
+    Pending,
 }
 
 impl Exchange {
-    /// The script gets these bytes of the body, unless there are too many.
-    fn take(&mut self, bytes: Bytes) -> Came {
+    /// Gives the script a piece of the body, unless it becomes too long.
+    fn take(&mut self, bytes: Bytes) -> BodyRead {
         self.read += bytes.len() as u64;
         if self.read > self.read_max {
             self.refuse(StatusCode::PAYLOAD_TOO_LARGE, Code::MESSAGE_TOO_LONG);
-            return Came::Failed(Code::MESSAGE_TOO_LONG);
+            return BodyRead::Failed(Code::MESSAGE_TOO_LONG);
         }
-        Came::Data(bytes)
+        BodyRead::Data(bytes)
     }
 
-    /// The body is whole, with these behind it: none of which says how long it is, or whose.
-    fn take_trailers(&mut self, trailers: HeaderMap) -> Came {
-        if NOT_BEHIND.iter().any(|name| trailers.contains_key(name)) {
+    /// Ends the body, unless a trailer is one that could change what it was taken for.
+    fn take_trailers(&mut self, trailers: HeaderMap) -> BodyRead {
+        if NEVER_TRAILERS.iter().any(|name| trailers.contains_key(name)) {
             self.refuse(StatusCode::BAD_REQUEST, Code::CONNECTION_ABORTED);
-            return Came::Failed(Code::CONNECTION_ABORTED);
+            return BodyRead::Failed(Code::CONNECTION_ABORTED);
         }
-        self.trailers = Some(trailers);
-        Came::End
+        self.request_trailers = Some(trailers);
+        BodyRead::End
     }
 
-    /// Whether somebody waits for more of the body.
+    /// Whether the script waits for more of the body.
     pub(super) fn is_waiting(&self) -> bool {
-        self.waits.is_some()
+        self.pace.is_some()
     }
 
-    /// Who waits for the body is to look at it again.
+    /// Has whoever waits for the body look at it again.
     pub(super) fn wake(&mut self, ready: &Ready) {
         if self.waiter != 0 {
             ready.push(Item::Waiter(std::mem::take(&mut self.waiter)));
@@ -190,62 +184,63 @@ impl Exchange {
     }
 }
 
-/// native.http_read(id, token): a buffer with the next piece of the body; `false, code` if none
-/// comes any more, with code 1 at its end; nothing if there is none yet: then `token` is told.
-pub(super) fn read(lua: Stack<'_>) -> Came {
+/// native.http_read(id, token): a buffer with the next piece of the body; `false, code` if there
+/// are no more, with code 1 at its end; nothing if there is none yet, and `token` is told once
+/// there is.
+pub(super) fn read(lua: Stack<'_>) -> BodyRead {
     let (key, token) = (lua.key(1), lua.key(2));
     host::with(|host| read_body(host, key, token))
 }
 
-/// native.http_give_up(id): nobody waits for more of the body any more.
+/// native.http_give_up(id): the script does not wait for more of the body any more.
 pub(super) fn give_up(lua: Stack<'_>) {
     let key = lua.key(1);
     host::with(|host| {
         let exchange = host.sockets.http.as_mut()?.exchanges.get_mut(key)?;
-        (exchange.waits, exchange.waiter) = (None, 0);
+        (exchange.pace, exchange.waiter) = (None, 0);
         Some(())
     });
 }
 
-/// What a read has come to.
-impl Results for Came {
+/// The results of `native.http_read`.
+impl Results for BodyRead {
     fn give(self, lua: Stack<'_>) -> c_int {
         match self {
-            Came::Data(bytes) => {
-                // What hyper has read into may be many times as large.
+            BodyRead::Data(bytes) => {
+                // A shared piece would keep hyper's read buffer, which may be many times as large.
                 let is_limited = host::with(|host| host.context.allowance().is_some());
                 let piece = if is_limited { Piece::copy(&bytes) } else { Piece::from(bytes) };
                 push_piece(lua, &piece);
                 1
             }
-            Came::End => Code::END_OF_FILE.give(lua),
-            Came::Failed(code) => code.give(lua),
-            Came::Nothing => 0,
+            BodyRead::End => Code::END_OF_FILE.give(lua),
+            BodyRead::Failed(code) => code.give(lua),
+            BodyRead::Pending => 0,
         }
     }
 }
 
-fn read_body(host: &mut Host, key: u64, token: u64) -> Came {
-    // Once more after the connection was looked at: it reads on once somebody wants more.
+fn read_body(host: &mut Host, key: u64, token: u64) -> BodyRead {
+    // Again after the connection was polled, which reads only once somebody wants more.
     for is_last in [false, true] {
         let Some(http) = &mut host.sockets.http else { break };
         let waker = http.waker(token, is_last);
         let Some(exchange) = http.exchanges.get_mut(key) else { break };
         let mut cx = Context::from_waker(&waker);
         if let Some(code) = exchange.failed {
-            return Came::Failed(code);
+            return BodyRead::Failed(code);
         }
-        let Some(body) = &mut exchange.body else { return Came::End };
+        let Some(body) = &mut exchange.body else { return BodyRead::End };
         let frame = Pin::new(body).poll_frame(&mut cx);
         if frame.is_ready() {
-            exchange.waits = None;
+            exchange.pace = None;
         }
         match frame {
-            Poll::Ready(None) => return Came::End,
+            Poll::Ready(None) => return BodyRead::End,
             Poll::Ready(Some(Err(_))) => {
-                // From now on: it has not ended.
+                // Later reads must not find an end.
                 exchange.failed = Some(Code::CONNECTION_ABORTED);
-                return Came::Failed(Code::CONNECTION_ABORTED);
+                return BodyRead::Failed(Code::CONNECTION_ABORTED);
             }
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(bytes) => return exchange.take(bytes),
@@ -255,17 +250,17 @@ fn read_body(host: &mut Host, key: u64, token: u64) -> Came {
             },
             Poll::Pending if is_last => {
                 exchange.waiter = token;
-                exchange.waits.get_or_insert_with(|| (rt::now(), exchange.read));
-                return Came::Nothing;
+                exchange.pace.get_or_insert_with(|| Pace::new(rt::now(), exchange.read));
+                return BodyRead::Pending;
             }
             Poll::Pending => {
                 let connection = exchange.connection;
                 if let Some(Socket::Http(connection)) = host.sockets.all.get(connection) {
-                    connection.tell_end();
+                    connection.release_end();
                 }
                 host.poll_http_now(connection);
             }
         }
     }
-    Came::Failed(Code::CONNECTION_ABORTED)
+    BodyRead::Failed(Code::CONNECTION_ABORTED)
 }

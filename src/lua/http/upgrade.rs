@@ -1,4 +1,4 @@
-//! Connections that go on in another protocol.
+//! Connections that continue with another protocol.
 
 use ::http::Version;
 use http_body::Body as _;
@@ -8,8 +8,8 @@ use crate::error::Code;
 use crate::lua::host::{self, Host};
 use crate::vm::stack::Stack;
 
-/// native.http_upgrade(id, head): answers 101 with these lines of a head, each with its end; the
-/// key of the connection, which is a stream of its own from then on, and its server's number;
+/// native.http_upgrade(id, head): responds 101 with these lines of a head, each with its end;
+/// returns the key of the connection, which is a stream from then on, and its server's number; or
 /// `false, code`.
 pub(super) fn upgrade(lua: Stack<'_>) -> Result<(u64, u64), Code> {
     let (id, head) = (lua.key(1), lua.text(2).unwrap_or_default());
@@ -24,7 +24,7 @@ fn take(host: &mut Host, id: u64, head: &[u8]) -> Result<(u64, u64), Code> {
     if !is_fit || exchange.has_begun {
         return Err(Code::INVALID);
     }
-    if exchange.answer.is_gone() {
+    if exchange.slot.is_abandoned() {
         return Err(Code::SOCKET_CLOSED);
     }
     let key = exchange.connection;
@@ -32,7 +32,7 @@ fn take(host: &mut Host, id: u64, head: &[u8]) -> Result<(u64, u64), Code> {
         return Err(Code::SOCKET_CLOSED);
     };
     let number = connection.server();
-    // Nobody answers it any more.
+    // The script can change nothing any more.
     exchange.is_refused = true;
     exchange.has_begun = true;
     let gone = http.exchanges.remove(id);

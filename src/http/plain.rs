@@ -1,5 +1,6 @@
-//! Requests that get a path and say no more than that: most of HTTP/1.1. Their heads stay as they
-//! came, and what is answered with few bytes is written as it is, both without hyper.
+//! Plain requests: a GET with nothing that needs looking at but its path, as most of HTTP/1.1 are.
+//! Their heads stay as they were received, and short responses are written directly, both without
+//! hyper.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -9,36 +10,37 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 
 use super::date::with_date;
-use super::scan::{Plain, is_name, is_value};
+use super::scan::{PlainOffsets, is_name, is_value};
 
-/// Bytes of the longest head that is kept so, and of the longest answer.
-pub(super) const LINES_BYTES: usize = 4096;
-pub(super) const ANSWER_BYTES: usize = 16 * 1024;
+/// Bytes of the longest head, and of the longest response, that do without hyper.
+pub(super) const HEAD_BYTES_MAX: usize = 4096;
+pub(super) const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 
-/// A head whose lines are sound.
+/// The head of a plain request, as it was received.
 #[derive(Debug)]
-pub struct Lines {
+pub struct PlainHead {
     bytes: Box<[u8]>,
-    plain: Plain,
+    offsets: PlainOffsets,
 }
 
-impl Lines {
-    pub(super) fn new(bytes: &[u8], plain: Plain) -> Lines {
-        Lines { bytes: bytes.into(), plain }
+impl PlainHead {
+    pub(super) fn new(bytes: &[u8], offsets: PlainOffsets) -> PlainHead {
+        PlainHead { bytes: bytes.into(), offsets }
     }
 
-    /// All of it.
+    /// The whole head.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// How many headers there are.
     pub(super) fn headers(&self) -> usize {
-        self.plain.headers
+        self.offsets.headers
     }
 
+    /// The path, and the query behind a question mark.
     fn target(&self) -> (&[u8], Option<&[u8]>) {
-        let target = &self.bytes[self.plain.target.clone()];
+        let target = &self.bytes[self.offsets.target.clone()];
         match memchr::memchr(b'?', target) {
             Some(end) => (&target[..end], Some(&target[end + 1..])),
             None => (target, None),
@@ -50,17 +52,17 @@ impl Lines {
         self.target().0
     }
 
-    /// What follows it behind a question mark.
+    /// The query, without its question mark.
     pub fn query(&self) -> Option<&[u8]> {
         self.target().1
     }
 
-    /// The same as hyper has it.
+    /// The head as hyper would have parsed it.
     pub fn parts(&self) -> Parts {
         let (mut parts, ()) = Request::new(()).into_parts();
-        parts.uri = self.bytes[self.plain.target.clone()].try_into().unwrap_or_default();
-        parts.headers.reserve(self.plain.headers);
-        for line in self.bytes[self.plain.target.end..].split(|byte| *byte == b'\n').skip(1) {
+        parts.uri = self.bytes[self.offsets.target.clone()].try_into().unwrap_or_default();
+        parts.headers.reserve(self.offsets.headers);
+        for line in self.bytes[self.offsets.target.end..].split(|byte| *byte == b'\n').skip(1) {
             if let Some(colon) = memchr::memchr(b':', line)
                 && let Ok(name) = HeaderName::from_bytes(&line[..colon])
                 && let Ok(value) = HeaderValue::from_bytes(line[colon + 1..].trim_ascii())
@@ -73,17 +75,20 @@ impl Lines {
 }
 
 thread_local! {
-    /// Where answers are written; nothing between two.
-    static ANSWER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Where responses are written; its memory is kept from one to the next.
+    static RESPONSE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The head of an answer that nothing is special about.
-pub struct Head<'a>(&'a mut Vec<u8>, bool);
+/// Writes the headers of a response.
+pub struct HeadWriter<'a> {
+    out: &'a mut Vec<u8>,
+    has_date: bool,
+}
 
-impl Head<'_> {
-    /// Adds a header; false if what it means, or whether it is one, is not for this to say.
+impl HeadWriter<'_> {
+    /// Adds a header; false if hyper has to judge or heed it: the response must not be sent then.
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> bool {
-        let out = &mut *self.0;
+        let out = &mut *self.out;
         let begin = out.len();
         out.extend_from_slice(name);
         out[begin..].make_ascii_lowercase();
@@ -91,7 +96,7 @@ impl Head<'_> {
         let is_other = |header: HeaderName| own != header.as_str().as_bytes();
         let is_plain = match name.len() {
             4 => {
-                self.1 |= !is_other(DATE);
+                self.has_date |= !is_other(DATE);
                 true
             }
             10 => is_other(CONNECTION),
@@ -102,40 +107,41 @@ impl Head<'_> {
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
-        is_name(name) && is_value(value) && is_plain && out.len() < LINES_BYTES
+        is_name(name) && is_value(value) && is_plain && out.len() < HEAD_BYTES_MAX
     }
 
-    /// Adds all; false as with one.
+    /// Adds all headers of a map; false as [`HeadWriter::add`].
     pub fn add_all(&mut self, headers: &HeaderMap) -> bool {
         headers.iter().all(|(name, value)| self.add(name.as_str().as_bytes(), value.as_bytes()))
     }
 }
 
-/// Calls `send` with the bytes of an answer whose headers `add` adds; nothing if hyper is to write
-/// it.
-pub fn write<R>(
+/// Writes a response of HTTP/1.1, whose headers `add` adds, and returns what `send` makes of its
+/// bytes; `None` if it has to go through hyper. `now` is in nanoseconds.
+pub fn write_response<R>(
     status: StatusCode,
-    add: impl FnOnce(&mut Head<'_>) -> bool,
+    add: impl FnOnce(&mut HeadWriter<'_>) -> bool,
     body: &[u8],
     now: u64,
     send: impl FnOnce(&[u8]) -> R,
 ) -> Option<R> {
     let is_bodyless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if status.is_informational() || is_bodyless || body.len() > ANSWER_BYTES - LINES_BYTES {
+    let is_long = body.len() > RESPONSE_BYTES_MAX - HEAD_BYTES_MAX;
+    if status.is_informational() || is_bodyless || is_long {
         return None;
     }
-    ANSWER.with_borrow_mut(|out| {
+    RESPONSE.with_borrow_mut(|out| {
         out.clear();
         match status {
             StatusCode::OK => out.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
             _ => write!(out, "HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason()?)
                 .ok()?,
         }
-        let mut head = Head(out, false);
+        let mut head = HeadWriter { out, has_date: false };
         if !add(&mut head) {
             return None;
         }
-        if !head.1 {
+        if !head.has_date {
             out.extend_from_slice(b"date: ");
             with_date(now, |date| out.extend_from_slice(date.as_bytes()));
             out.extend_from_slice(b"\r\n");

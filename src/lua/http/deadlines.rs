@@ -1,20 +1,17 @@
-//! What is refused on behalf of scripts, and clients that take too long.
+//! Clients that take too long, and refusing requests on behalf of scripts.
 
 use ::http::StatusCode;
 
 use super::super::sockets::Socket;
 use super::{Exchange, Http};
 use crate::error::Code;
-use crate::http::{Due, refusal_of};
+use crate::http::{Due, refusal_response};
 use crate::lua::host::{self, Host};
 use crate::rt;
 use crate::vm::stack::Stack;
 
-/// How long the rate of a body is looked at before it is judged, in nanoseconds.
-const WINDOW: u64 = 10_000_000_000;
-
 impl Exchange {
-    /// Answers so on behalf of the script, or, if that has begun to, cuts its answer off.
+    /// Responds on behalf of the script, or, if that has begun to, cuts its response off.
     pub(super) fn refuse(&mut self, status: StatusCode, code: Code) {
         self.failed.get_or_insert(code);
         if std::mem::replace(&mut self.is_refused, true) {
@@ -25,36 +22,29 @@ impl Exchange {
             None if self.has_begun => {}
             None => {
                 self.has_begun = true;
-                self.answer.give(refusal_of(status));
+                self.slot.respond(refusal_response(status));
             }
         }
     }
 
-    /// When the body is to be looked at again; refuses what comes too slowly.
+    /// Refuses a request whose body comes too slowly.
     fn check(&mut self, now: u64) -> Due {
-        let Some((since, before)) = self.waits.filter(|_| self.rate > 0 && !self.is_refused) else {
-            return Due::Never;
-        };
-        if now < since + WINDOW {
-            return Due::At(since + WINDOW);
-        }
-        let wanted = u128::from(self.rate) * u128::from(now - since);
-        if u128::from(self.read - before) * 1_000_000_000 < wanted {
+        let pace = self.pace.as_mut().filter(|_| self.rate > 0 && !self.is_refused);
+        let due = pace.map_or(Due::Never, |pace| pace.check(now, self.read, self.rate));
+        if due == Due::Over {
             self.refuse(StatusCode::REQUEST_TIMEOUT, Code::TIMEOUT);
-            return Due::Over;
         }
-        self.waits = Some((now, self.read));
-        Due::At(now + WINDOW)
+        due
     }
 }
 
 impl Http {
-    /// Refuses the requests of a connection.
+    /// Refuses all requests of a connection.
     pub(super) fn refuse(&mut self, connection: u64, status: StatusCode) {
         self.inbox.retain(|arrived| {
             let is_other = arrived.connection != connection;
             if !is_other {
-                arrived.answer.give(refusal_of(status));
+                arrived.slot.respond(refusal_response(status));
             }
             is_other
         });
@@ -66,8 +56,8 @@ impl Http {
     }
 }
 
-/// native.http_sweep(): ends what has taken too long; in how many seconds something may have the
-/// next time; nothing if there is nothing.
+/// native.http_sweep(): ends what has taken too long; returns in how many seconds to look again, or
+/// nothing if there is nothing to look at.
 pub(super) fn sweep(_: Stack<'_>) -> Option<f64> {
     host::with(sweep_all).map(|next| next as f64 / 1e9)
 }
