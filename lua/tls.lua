@@ -13,7 +13,9 @@ local next, type = next, type
 local char, format, find, gsub = string.char, string.format, string.find, string.gsub
 local lower = string.lower
 local concat, sort, unpack = table.concat, table.sort, unpack
-local check_fields, check_list = native.load("core/options")(native)
+local checks = native.load("core/options")(native)
+local check_boolean, check_fields, check_list = checks.boolean, checks.fields, checks.list
+local check_options = checks.check
 
 local ALPN_MAX, ALPN_BYTES_MAX = 255, 65535
 
@@ -37,12 +39,6 @@ local SERVER = {
     min_version = true,
 }
 
-local function check_options(options, known, name)
-    if type(options) ~= "table" then bad(1, name, "table of options", options) end
-    check_plain(1, name, options)
-    check_fields(options, known, 1, name)
-end
-
 -- A file or a text, or nil.
 local function check_source(value, option, name)
     if value == nil then return end
@@ -63,12 +59,6 @@ local function check_identity(cert, key, option, name)
         bad(option .. "cert", name, "path of a PEM file, or its text, with the key", cert)
     end
     return cert, key or cert
-end
-
-local function check_boolean(value, option, name, default)
-    if value == nil then return default end
-    if type(value) ~= "boolean" then bad(option, name, "boolean", value) end
-    return value
 end
 
 -- Protocols, each behind its length.
@@ -110,7 +100,7 @@ end
 ---@return string|nil text
 function M.client(options, ...)
     no_more(2, "client", ...)
-    check_options(options, CLIENT, "client")
+    check_options(options, CLIENT, 1, "client")
     local ca = check_source(options.ca, "ca", "client")
     if ca == "system" then ca = nil end
     local cert, key = check_identity(options.cert, options.key, "", "client")
@@ -163,7 +153,7 @@ end
 ---@return string|nil text
 function M.server(options, ...)
     no_more(2, "server", ...)
-    check_options(options, SERVER, "server")
+    check_options(options, SERVER, 1, "server")
     local cert, key = check_identity(options.cert, options.key, "", "server")
     local names = check_sni(options.sni)
     if cert == nil and not names[1] then

@@ -147,7 +147,7 @@ local CHECKS = {
         return value
     end,
     deny = function(name, value)
-        local _, check_list = native.load("core/options")(native)
+        local check_list = native.load("core/options")(native).list
         local expected = 'list of names, as { "io", "os" },'
         local denied = 0
         for i = 1, check_list(value, expected, name .. where, caller) do

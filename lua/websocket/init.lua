@@ -316,13 +316,13 @@ local function check_seconds(value, name, option)
     return value > 0 and value
 end
 
-local check_fields, check_list -- what core/options.lua returns, once there are options
+local checks -- what core/options.lua returns, once there are options
 
 -- Names of protocols, as one header has them.
 local function check_protocols(value, name)
     if value == nil then return {} end
     local list, seen = type(value) == "string" and { value } or value, {}
-    for i = 1, check_list(list, "name, or list of names,", "protocols", name) do
+    for i = 1, checks.list(list, "name, or list of names,", "protocols", name) do
         local protocol = list[i]
         if type(protocol) ~= "string" or not find(protocol, "^[%w!#$%%&'*+.^_`|~-]+$") then
             local what = list == value and format("protocols[%d]", i) or "protocols"
@@ -339,8 +339,6 @@ end
 -- The options of both functions; `more` has the names of others.
 local function check_options(options, name, position, more)
     if options == nil then options = {} end
-    if type(options) ~= "table" then bad(position, name, "table of options", options) end
-    native.check_plain(position, name, options)
     local known = {
         protocols = true,
         max_message = true,
@@ -352,26 +350,21 @@ local function check_options(options, name, position, more)
     for i = 1, #more do
         known[more[i]] = true
     end
-    if not check_fields then
-        check_fields, check_list = native.load("core/options")(native)
-    end
-    check_fields(options, known, position, name)
+    checks = checks or native.load("core/options")(native)
+    checks.check(options, known, position, name)
     local max = options.max_message
     if max == nil then max = MESSAGE_MAX end
     if type(max) ~= "number" or max % 1 ~= 0 or max < 0 or max > MESSAGE_LIMIT then
         bad("max_message", name, "whole number of bytes from 0 to 2147483647", max)
     end
-    local deflate, kind = options.deflate, options.kind
-    if deflate ~= nil and type(deflate) ~= "boolean" then
-        bad("deflate", name, "boolean", deflate)
-    end
+    local kind = options.kind
     if kind ~= nil and not FORMS[kind] then bad("kind", name, '"text" or "binary"', kind) end
     return {
         protocols = check_protocols(options.protocols, name),
         max_message = max,
         idle_timeout = check_seconds(options.idle_timeout, name, "idle_timeout"),
         ping_interval = check_seconds(options.ping_interval, name, "ping_interval"),
-        deflate = deflate or false,
+        deflate = checks.boolean(options.deflate, "deflate", name, false),
         kind = kind or "text",
     }
 end
