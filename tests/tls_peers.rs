@@ -10,6 +10,7 @@ mod peers;
 mod pki;
 mod support;
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use pki::Pki;
@@ -44,16 +45,32 @@ const LINES: &str = r#"
       end)
     end)"#;
 
+/// `openssl s_client`, whose input stays open.
+fn s_client_command(pki: &Pki, port: u16) -> Command {
+    let mut command = Command::new("openssl");
+    command.current_dir(pki.path("")).stdin(Stdio::piped());
+    command.args(["s_client", "-CAfile", "ca.pem", "-connect", &format!("127.0.0.1:{port}")]);
+    command
+}
+
 /// Runs `openssl s_client` with a line of input, which ends once it is answered.
 fn s_client(pki: &Pki, port: u16, args: &[&str]) -> Done {
-    let mut script =
-        String::from("(echo 'hello there'; sleep 0.5; echo Q) | exec openssl s_client");
-    script.push_str(&format!(" -connect 127.0.0.1:{port} -CAfile ca.pem -verify_return_error"));
-    for arg in args {
-        script.push(' ');
-        script.push_str(arg);
+    let mut command = s_client_command(pki, port);
+    command.arg("-verify_return_error").args(args.iter().flat_map(|arg| arg.split(' ')));
+    let mut client = Server::spawn(&mut command);
+    let mut input = client.input();
+    // Nobody reads it if there is no handshake.
+    drop(input.write_all(b"hello there\n"));
+    let mut printed = String::new();
+    while !printed.ends_with("hello there\n")
+        && let Some(line) = client.next_line()
+    {
+        printed += &(line + "\n");
     }
-    run_for(Command::new("sh").args(["-c", &script]).current_dir(pki.path("")), PATIENCE)
+    drop(input);
+    let mut done = client.finish(PATIENCE);
+    done.stdout.insert_str(0, &printed);
+    done
 }
 
 #[test]
@@ -207,12 +224,7 @@ fn openssl_is_told_that_nothing_follows() {
     let mut server = Server::spawn(&mut pki.node_lua(script));
     let port = server.port();
     for version in ["-tls1_2", "-tls1_3"] {
-        let script = format!(
-            "sleep 20 | exec openssl s_client -connect 127.0.0.1:{port} -CAfile ca.pem {version}"
-        );
-        let mut command = Command::new("bash");
-        command.args(["-c", &script.replace("sleep 20 |", "exec < <(sleep 5);")]);
-        let done = run_for(command.current_dir(pki.path("")), PATIENCE).succeeded();
+        let done = run_for(s_client_command(&pki, port).arg(version), PATIENCE).succeeded();
         assert!(done.stdout.contains("last words\n"), "{done}");
         assert!(!done.stderr.contains("eof"), "{done}");
         assert_eq!(server.line(), "false\t1", "{done}");

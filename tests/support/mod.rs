@@ -20,8 +20,11 @@ pub(crate) mod vm;
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -115,15 +118,27 @@ pub(crate) fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// A port that nobody used a moment ago, for streams and for datagrams: who serves both, as DNS
-/// servers do, needs one that no closed connection of another test holds either.
+/// A port for streams and for datagrams that nobody else uses until this process ends. The system
+/// chooses no such port for anybody (`ip_local_port_range`), and a process that has taken one holds
+/// a unix socket of its name, which no other test can have then.
 pub(crate) fn free_port() -> u16 {
-    loop {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+    const FIRST: u32 = 27_000;
+    const COUNT: u32 = 5_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    static TAKEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    for _ in 0..COUNT {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(97 * std::process::id());
+        let port = u16::try_from(FIRST + number % COUNT).unwrap();
+        let name = SocketAddr::from_abstract_name(format!("node-lua test port {port}")).unwrap();
+        let Ok(taken) = UnixListener::bind_addr(&name) else { continue };
+        let is_free = TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", port)).is_ok();
+        if is_free {
+            TAKEN.lock().unwrap().push(taken);
             return port;
         }
     }
+    panic!("no port is free");
 }
 
 /// A body behind a big-endian head of two bytes.

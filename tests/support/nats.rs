@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Folder, PATIENCE, Server, connect, node_lua, run};
+use crate::support::{Folder, PATIENCE, Server, connect, free_port, node_lua, run};
 
 /// The program, if there is one. `NODE_LUA_PEERS=all` insists.
 fn program() -> Option<&'static str> {
@@ -39,9 +39,8 @@ pub(crate) fn within(network: Option<&str>, program: impl AsRef<OsStr>) -> Comma
     command
 }
 
-/// Starts it; returns the port that it listens on, once it is ready.
-fn start(folder: &Folder, config: &str, network: Option<&str>, port: Option<u16>) -> (Child, u16) {
-    let port = port.map_or("-1".to_owned(), |port| port.to_string());
+/// Starts it; returns once it is ready.
+fn start(folder: &Folder, config: &str, network: Option<&str>, port: u16) -> Child {
     let host = if network.is_some() { "0.0.0.0" } else { "127.0.0.1" };
     let path = folder.write("nats.conf", format!("listen: {host}:{port}\n{config}\n"));
     let mut child = within(network, program().unwrap())
@@ -52,20 +51,14 @@ fn start(folder: &Folder, config: &str, network: Option<&str>, port: Option<u16>
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap());
-    let (mut port, mut line) = (0, String::new());
-    while lines.read_line(&mut line).unwrap() > 0 {
-        if let Some((_, address)) = line.split_once("client connections on ") {
-            port = address.trim().rsplit(':').next().unwrap().parse().unwrap();
-        }
-        if line.contains("Server is ready") {
-            break;
-        }
+    let mut line = String::new();
+    while !line.contains("Server is ready") {
         line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "nats-server does not start");
     }
-    assert!(port > 0, "nats-server does not start");
     // Whatever else it says is read, so that it can go on.
     std::thread::spawn(move || drop(std::io::copy(&mut lines, &mut std::io::sink())));
-    (child, port)
+    child
 }
 
 impl Nats {
@@ -83,7 +76,8 @@ impl Nats {
     pub(crate) fn within(config: &str, network: Option<&str>) -> Option<Nats> {
         program()?;
         let folder = Folder::new();
-        let (child, port) = start(&folder, config, network, None);
+        let port = free_port();
+        let child = start(&folder, config, network, port);
         let network = network.map(str::to_owned);
         Some(Nats { child, port, config: config.to_owned(), network, folder })
     }
@@ -113,7 +107,7 @@ impl Nats {
     /// Starts it again, on the same port.
     pub(crate) fn restart(&mut self) {
         let network = self.network.as_deref();
-        self.child = start(&self.folder, &self.config, network, Some(self.port)).0;
+        self.child = start(&self.folder, &self.config, network, self.port);
     }
 
     /// Sends it a signal, named as `kill` does.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -127,14 +127,26 @@ impl Server {
         Server { child, lines, stderr: Some(stderr) }
     }
 
+    /// What the process reads; its command has a pipe for that.
+    pub(crate) fn input(&mut self) -> ChildStdin {
+        self.child.stdin.take().unwrap()
+    }
+
     /// The next line the process prints.
     #[track_caller]
     pub(crate) fn line(&mut self) -> String {
+        let line = self.next_line();
+        line.unwrap_or_else(|| panic!("no further line; its stderr:\n{}", self.kill()))
+    }
+
+    /// The next line the process prints; `None` if it prints no more.
+    #[track_caller]
+    pub(crate) fn next_line(&mut self) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
-            Ok(line) => line,
-            Err(why) => {
-                let stderr = self.kill();
-                panic!("no further line from the server ({why}); its stderr:\n{stderr}");
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("no further line in time; its stderr:\n{}", self.kill())
             }
         }
     }
