@@ -9,14 +9,14 @@ use crate::error::Code;
 use crate::message::{Allowance, Ending, Event, Failure, Held, Id, Value};
 use crate::sched::{Cluster, Context};
 
-/// Working memory for values on their way out, kept from one to the next.
+/// The most memory for encoding that is kept from one value to the next, in bytes.
 const SCRATCH_BYTES_KEPT: usize = 64 << 10;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Writes a value outside of any lock.
+/// Encodes a value, outside of any lock, and calls `body` with its bytes.
 fn with_encoded<R>(value: &Value, body: impl FnOnce(&[u8]) -> R) -> Result<R, Failure> {
     if matches!(value, Value::TooMuch) {
         return Err(Code::MAILBOX_FULL.into());
@@ -35,13 +35,13 @@ fn with_encoded<R>(value: &Value, body: impl FnOnce(&[u8]) -> R) -> Result<R, Fa
     result
 }
 
-/// Counts this many bytes against the limit of who sends them, if it has one.
+/// Counts bytes against the memory limit of the context that sends them.
 fn hold(from: &Context, bytes: usize) -> Result<Option<Held>, Failure> {
     Allowance::hold_of(from.allowance(), bytes).ok_or_else(|| Code::MAILBOX_FULL.into())
 }
 
 impl State {
-    /// Whether this many bytes may go out.
+    /// Whether a message of this many bytes may be sent now.
     fn check_size(&self, bytes: usize) -> Result<(), Failure> {
         if bytes > self.max_payload {
             let text = format!(
@@ -68,7 +68,7 @@ impl State {
         let name = if let Target::Name(name) = to { name.len() } else { 0 };
         let bytes = value.len() + name + MESSAGE_BYTES;
         self.check_size(bytes)?;
-        // It may be gone since it was chosen.
+        // The process may be gone since it was chosen.
         let peer = self.peers.get_mut(&node).ok_or(Code::NO_CONTEXT)?;
         if session != 0 {
             peer.asked += 1;
@@ -120,7 +120,7 @@ impl Cluster for Node {
         let (state, _) = &mut *self.lock();
         let is_held = if anywhere { state.is_held_anywhere(name) } else { state.is_held(name) };
         if !is_held {
-            return Err(state.nobody());
+            return Err(state.unknown_name());
         }
         state.handle(Who::Name(name.into())).ok_or_else(|| Code::TOO_MANY_NAMES.into())
     }
@@ -133,7 +133,7 @@ impl Cluster for Node {
         value: &Value,
     ) -> Result<(), Failure> {
         self.post((from, session), value, Target::Name(name), |state| {
-            state.next_holder(name).ok_or_else(|| state.nobody())
+            state.next_holder(name).ok_or_else(|| state.unknown_name())
         })
     }
 
@@ -200,7 +200,7 @@ impl Cluster for Node {
 }
 
 impl Node {
-    /// Sends, or asks if the session is above 0, somebody in the process that `choose` names.
+    /// Sends a message, or a query if the session is above 0, to the process that `choose` returns.
     fn post(
         &self,
         (from, session): (&Context, u64),
@@ -220,7 +220,7 @@ impl Node {
         })?
     }
 
-    /// Answers a query of somebody elsewhere; only the first answer counts.
+    /// Replies to a query of a context elsewhere; only the first reply counts.
     fn answer(
         &self,
         asker: Id,
@@ -255,7 +255,7 @@ impl Node {
             })
         };
         match &result {
-            // That it is told is all that is wanted.
+            // Sending the failure is all that was asked for.
             Err(failure) => post(Err(failure.clone())).or(Ok(())),
             Ok(value) => match with_encoded(value, |bytes| {
                 let held = from.map_or(Ok(None), |from| hold(from, bytes.len() + MESSAGE_BYTES));

@@ -1,4 +1,4 @@
-//! Who answers under which name at other processes.
+//! Which other processes have which names.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const NAMES_MAX: usize = 1 << 20;
 const NAME_BYTES: usize = 64;
 const NAMES_BYTES_MAX: usize = 256 << 20;
 
-/// Who answers under a name elsewhere.
+/// The processes that have a name.
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     nodes: Vec<u64>,
@@ -22,7 +22,7 @@ pub(super) struct Holders {
 }
 
 impl State {
-    /// Whether somebody at another process answers under a name.
+    /// Whether another process has a name.
     pub(super) fn is_held(&self, name: &[u8]) -> bool {
         self.holders.contains_key(name)
     }
@@ -31,17 +31,17 @@ impl State {
         self.is_held(name) || self.names.contains(name)
     }
 
-    /// The process whose turn it is among those where somebody answers under a name.
+    /// The next process among those that have a name, in turn.
     pub(super) fn next_holder(&mut self, name: &[u8]) -> Option<u64> {
         let found = self.holders.get_mut(name)?;
         found.turn = found.turn.wrapping_add(1);
         let count = found.nodes.len();
         let from_turn = found.nodes.iter().cycle().skip(found.turn % count).take(count);
-        let is_in = |node: &&u64| self.peers.get(node).is_some_and(|peer| !peer.is_out);
+        let is_in = |node: &&u64| self.peers.get(node).is_some_and(|peer| !peer.is_unreachable);
         from_turn.clone().find(is_in).or(found.nodes.first()).copied()
     }
 
-    /// Somebody at a process answers under a name.
+    /// A process has a name.
     pub(super) fn add_holder(&mut self, node: u64, name: Name) {
         let is_more = self.holders.len() >= NAMES_MAX && !self.holders.contains_key(&name);
         if is_more || name.len() > NAME_MAX || !self.may_keep(&name) {
@@ -88,7 +88,7 @@ impl State {
         parts
     }
 
-    /// Nobody at a process does any more, for this reason.
+    /// A process has a name no more, for this reason.
     pub(super) fn remove_holder(
         &mut self,
         node: u64,
@@ -124,7 +124,7 @@ impl State {
     }
 }
 
-/// What a name takes with a process that has it.
+/// About how many bytes a name takes for each process that has it.
 fn cost(name: &[u8]) -> usize {
     name.len() + NAME_BYTES
 }

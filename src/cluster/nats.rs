@@ -29,16 +29,16 @@ const ALL: &str = "node-lua.all";
 const NODE: &str = "node-lua.node";
 const TOPIC: &str = "node-lua.topic";
 
-/// Between two tries to connect, at most.
+/// The longest pause between two attempts to connect.
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// How long one may take.
+/// How long an attempt may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
 /// Between signs of life that the server is asked for; after two without an answer it is away.
 const PING: Duration = Duration::from_millis(800);
 
-/// Messages that are taken at once.
+/// The most messages that are received at once.
 const CHUNK: usize = 128;
 
 /// Commands that wait for the connection.
@@ -100,7 +100,7 @@ async fn run(
     node: &Arc<Node>,
 ) -> Result<(), Failed> {
     let (happened, mut happens) = mpsc::unbounded_channel();
-    // Tries since there was a connection.
+    // Attempts since the last connection.
     let tries = Arc::new(AtomicUsize::new(0));
     let tried = Arc::clone(&tries);
     // Asked before each try which server is to be next, and told how the last tries have failed.
@@ -108,7 +108,7 @@ async fn run(
     let options = options.reconnect_to_server_callback(move |servers, _| {
         let failures = servers.iter().filter_map(|server| {
             let why = server.last_error.as_ref()?;
-            // What TLS makes of a server's greeting in plain text.
+            // A server without TLS greets in plain text, which is no TLS.
             let is_plain = why.contains("corrupt message");
             let more = if is_plain { " (it does not answer with TLS)" } else { "" };
             Some(format!("{}:{}: {why}{more}", server.addr.host(), server.addr.port()))
@@ -129,7 +129,7 @@ async fn run(
         if matches!(event, Event::Connected) {
             tries.store(0, Ordering::Relaxed);
         }
-        // There is nobody to tell at the end.
+        // At the end of the process nobody listens.
         let _ = happened.send(event);
         std::future::ready(())
     });
@@ -151,7 +151,7 @@ async fn run(
     .await
 }
 
-/// Sends what there is to send, until the process ends.
+/// Sends everything in the outbox, until the process ends.
 async fn send(
     client: &Client,
     node: &Node,
@@ -310,7 +310,7 @@ fn on_complaint(node: &Node, text: &str) {
     }
 }
 
-/// The server says that nobody has got what was sent with this subject for answers.
+/// The server says that nobody has got what was sent with this reply subject.
 fn on_nobody(node: &Node, message: &Message) {
     if message.status != Some(StatusCode::NO_RESPONDERS) {
         return;

@@ -1,4 +1,4 @@
-//! This process as a part of the cluster: what contexts ask of it, and what the bus brings.
+//! This process in the cluster: between its contexts and the bus.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -15,15 +15,15 @@ use crate::sched::topics;
 use crate::sched::{Refused, Scheduler};
 use crate::sync::lock;
 
-/// The bus: what is woken when there is something to send.
+/// The state of the bus.
 #[derive(Debug, Default)]
 pub(super) struct Bus {
     waker: Option<Waker>,
-    /// It looks by itself before it waits again.
+    /// It is running, and looks for more to send before it waits again.
     is_awake: bool,
-    /// It was told that the process ends, and has sent all.
+    /// The process ends, and everything has been sent.
     is_done: bool,
-    /// Some try to connect has failed; the process has been part of the cluster.
+    /// An attempt to connect has failed; the process has joined once.
     has_failed: bool,
     has_joined: bool,
 }
@@ -49,12 +49,12 @@ impl Node {
         Arc::new(node)
     }
 
-    /// What it is known by; no other process has, or will have, the same.
+    /// Its number, which no other process has or will have.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// What it is called.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -79,7 +79,7 @@ impl Node {
         }
         for (id, event) in effects {
             if let Some(context) = self.scheduler.registry().get(id) {
-                // Who has ended needs no answer.
+                // A context that has ended needs no reply.
                 let _ = context.deliver(event);
             }
         }
@@ -127,11 +127,11 @@ impl Node {
         self.with(|state, _| state.connected(max_payload, rt::now()));
     }
 
-    /// There is none any more, or no one yet.
+    /// There is no connection, or no more.
     pub fn on_away(&self, why: &str) {
         let is_new = self.with(|state, effects| {
             let is_new = state.check_here().is_ok();
-            state.away(why, effects);
+            state.disconnected(why, effects);
             is_new
         });
         self.lock().1.has_failed = true;
@@ -270,7 +270,7 @@ impl Node {
         }
     }
 
-    /// Somebody elsewhere sends, or asks, somebody here.
+    /// Delivers a message or query of a context elsewhere.
     fn on_message(
         &self,
         node: u64,
@@ -305,7 +305,7 @@ impl Node {
             Target::Context(number) => Id::from_number(number as f64).into_iter().collect(),
         };
         let asker = self.with(|state, _| {
-            // A number alone, which anybody could guess, is no way to a context.
+            // A number, which can be guessed, reaches only contexts that the process has heard of.
             let is_known = |holder: &Id| state.is_contact(*holder, node);
             if matches!(to, Target::Context(_)) && !holders.iter().all(is_known) {
                 return Err(Code::NO_CONTEXT);
@@ -317,7 +317,7 @@ impl Node {
             let Some(context) = self.scheduler.registry().get(holder) else { continue };
             let one = if left == 0 { std::mem::take(&mut value) } else { value.clone() };
             if session != 0 {
-                // Before it gets the query, so that its end is told whatever it comes to.
+                // Before it gets the query, so that its end is reported in any case.
                 context.note_ties();
                 let has_room = self.with(|state, _| {
                     let has_room = state.open.len() < OPEN_MAX;
@@ -368,7 +368,7 @@ impl Node {
             if state.check_here().is_err() {
                 return;
             }
-            // Behind all else that is for them.
+            // Behind everything else that is for them.
             for other in state.peers.keys().copied().collect::<Vec<_>>() {
                 state.tell(other, &Frame::Bye);
             }
@@ -402,7 +402,7 @@ impl State {
         effects: &mut Effects,
     ) {
         let Some(asker) = Id::from_number(to as f64) else { return };
-        // From whom it was asked, and nobody else.
+        // Only the process that was asked may reply.
         if self.pending.get(&(asker, session)) == Some(&node) {
             self.close_pending(asker, session);
             effects.push((asker, Event::Reply { session, result }));

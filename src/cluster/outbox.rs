@@ -1,31 +1,30 @@
-//! What is to be sent, gathered until the bus takes it: many messages to one process are one
-//! parcel.
+//! What is to be sent, gathered until the bus takes it: messages to one process become one parcel.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::wire;
 use crate::message::Held;
 
-/// Bytes that wait, at most.
+/// The most bytes that wait for the bus before senders are refused.
 pub(super) const BYTES_MAX: usize = 64 << 20;
 
-/// The same with what others have asked for: answers of other processes are not refused by those
-/// who send, but nor are they without a bound.
+/// The most bytes that wait in all: replies to other processes are not refused with the senders,
+/// but they have a bound too.
 const BYTES_MOST: usize = BYTES_MAX + (16 << 20);
 
-/// A parcel is not made larger than this, unless one message is.
+/// The most bytes of a parcel of several messages.
 const PARCEL_BYTES: usize = 64 << 10;
 
-/// Something for the bus to do.
+/// A command for the bus.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parcel {
-    /// Tell everybody; and, if asked, say so if nobody gets it.
+    /// Send to all processes, and maybe report if nobody gets it.
     All(Vec<u8>, bool),
-    /// Tell one process, and say so if it does not get it.
+    /// Send to one process, and report if it does not get it.
     Node(u64, Vec<u8>),
-    /// Tell those who have subscribed to a topic.
+    /// Publish to a topic.
     Topic(Box<[u8]>, Vec<u8>),
-    /// Subscribe to a pattern, or no longer.
+    /// Subscribe to a pattern, or unsubscribe.
     Interest(Box<[u8]>, bool),
 }
 
@@ -35,10 +34,10 @@ pub(super) struct Outbox {
     all: VecDeque<(Vec<u8>, bool)>,
     nodes: BTreeMap<u64, VecDeque<Vec<u8>>>,
     topics: VecDeque<(Box<[u8]>, Vec<u8>)>,
-    /// Subscriptions that begin or end: one that does both leaves nothing.
+    /// Patterns to subscribe to or to unsubscribe from; doing both cancels out.
     interests: BTreeMap<Box<[u8]>, bool>,
     bytes: usize,
-    /// What counts against the limits of those who have sent it.
+    /// Counts what waits against the limits of its senders.
     held: Vec<Held>,
 }
 
@@ -50,22 +49,22 @@ impl Outbox {
             && self.interests.is_empty()
     }
 
-    /// Whether no more may wait.
+    /// Whether senders are to be refused.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= BYTES_MAX
     }
 
-    /// Whether nothing more may wait at all.
+    /// Whether replies are to be dropped too.
     pub(super) fn is_overfull(&self) -> bool {
         self.bytes >= BYTES_MOST
     }
 
-    /// Keeps this for as long as what was written.
+    /// Keeps `held` until the bus has sent what was written.
     pub(super) fn hold(&mut self, held: Option<Held>) {
         self.held.extend(held);
     }
 
-    /// Writes what everybody is told.
+    /// Writes a frame for all processes.
     pub(super) fn all(&mut self, own: u64, max: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let limit = PARCEL_BYTES.min(max) / 2;
         if self.all.back().is_none_or(|(last, _)| last.len() > limit) {
@@ -80,7 +79,7 @@ impl Outbox {
         }
     }
 
-    /// Wants to know if nobody gets that.
+    /// Wants to know if nobody gets what all processes are sent.
     pub(super) fn ask_all(&mut self) {
         if let Some((_, asks)) = self.all.back_mut() {
             *asks = true;
@@ -133,7 +132,7 @@ impl Outbox {
         }
     }
 
-    /// Subscribes to a pattern, or no longer.
+    /// Subscribes to a pattern, or unsubscribes.
     pub(super) fn interest(&mut self, pattern: &[u8], begins: bool) {
         match self.interests.get(pattern) {
             Some(&before) if before != begins => drop(self.interests.remove(pattern)),
@@ -146,7 +145,7 @@ impl Outbox {
         self.interests.clear();
     }
 
-    /// Drops all but interests: it would come too late.
+    /// Drops everything but subscriptions, since it would come too late.
     pub(super) fn clear(&mut self) {
         let interests = std::mem::take(&mut self.interests);
         *self = Outbox { interests, ..Outbox::default() };

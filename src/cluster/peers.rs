@@ -1,4 +1,4 @@
-//! The other processes: meeting them, hearing of their names, noticing that they are gone.
+//! The other processes: meeting them, learning their names, noticing that they are gone.
 
 use std::collections::BTreeSet;
 
@@ -8,25 +8,26 @@ use crate::failpoint;
 use crate::message::{Ending, Id};
 use crate::sched::names::NAME_MAX;
 
-/// Silence after which a process is asked whether it is there, and is gone if nobody gets that.
+/// Nanoseconds of silence after which a process is asked for a sign of life; it is gone if the
+/// server says that nobody got that.
 const SILENT: u64 = 1_100_000_000;
 
-/// Silence after which a process is lost.
+/// Nanoseconds of silence after which a process is gone.
 const LOST: u64 = 2_400_000_000;
 
-/// How long a new one waits for the lists of those that it has heard of.
+/// Nanoseconds that a process waits for the names of others before it counts as joined.
 const JOIN_MAX: u64 = 1_000_000_000;
 
-/// Processes that are known.
+/// The most processes that are known.
 const PEERS_MAX: usize = 4096;
 
-/// What a process is called: whatever it says, no more than a line of it.
+/// The name of a process, cut if it is too long.
 fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(&name[..name.len().min(NAME_MAX)]).into_owned()
 }
 
 impl State {
-    /// There is a connection, and a server that takes this many bytes at once.
+    /// There is a connection, to a server with this `max_payload`, in bytes.
     pub(super) fn connected(&mut self, max_payload: usize, now: u64) {
         if matches!(self.phase, Phase::Over) {
             return;
@@ -42,15 +43,15 @@ impl State {
         self.out.ask_all();
     }
 
-    /// There is none.
-    pub(super) fn away(&mut self, why: &str, to: &mut Effects) {
+    /// There is no connection.
+    pub(super) fn disconnected(&mut self, why: &str, to: &mut Effects) {
         if matches!(self.phase, Phase::Over) {
             return;
         }
         self.phase = Phase::Away(why.to_owned());
         self.out.clear();
         for peer in self.peers.values_mut() {
-            // What is under way, if anything is, is of the numbering before.
+            // Parcels that are still under way have the number of the old connection.
             peer.sent = (peer.sent.0.wrapping_add(1), 0);
             peer.is_asked = false;
         }
@@ -58,7 +59,7 @@ impl State {
         self.fail_pending(all, to);
     }
 
-    /// All has been told, or there is nobody to tell it.
+    /// Ends joining once all known processes have told their names, or time is up.
     pub(super) fn check_joined(&mut self, now: u64) {
         let Phase::Joining(since) = self.phase else { return };
         let is_told = !self.peers.is_empty() && self.expected.is_empty();
@@ -67,20 +68,20 @@ impl State {
         }
     }
 
-    /// Nobody has got what everybody was told.
+    /// The server says that no other process is connected to it.
     pub(super) fn is_alone(&mut self) {
-        // Others that were here before may be on their way back.
+        // Only while joining: processes that are known may be reconnecting.
         if matches!(self.phase, Phase::Joining(_)) {
             self.phase = Phase::Here;
         }
     }
 
-    /// Whether a process is one of those that are known, or may be.
+    /// Whether a process is known, or there is room for one more.
     pub(super) fn may_meet(&self, node: u64) -> bool {
         self.peers.len() < PEERS_MAX || self.peers.contains_key(&node)
     }
 
-    /// The process has sent something.
+    /// Notes that something has come from a process, known or not.
     pub(super) fn meet(&mut self, node: u64, now: u64) -> &mut Peer {
         let is_joining = matches!(self.phase, Phase::Joining(_));
         let peer = self.peers.entry(node).or_insert_with(|| {
@@ -90,11 +91,11 @@ impl State {
             // Distinct from the numbers that were used before it was lost.
             Peer { sent: ((now >> 20) as u32, 0), ..Peer::default() }
         });
-        (peer.heard, peer.is_out) = (now, false);
+        (peer.heard, peer.is_unreachable) = (now, false);
         peer
     }
 
-    /// Handles what concerns the processes themselves; gives back the rest.
+    /// Handles frames about processes and their queries; returns others.
     pub(super) fn react<'a>(
         &mut self,
         node: u64,
@@ -195,7 +196,7 @@ impl State {
         false
     }
 
-    /// A process has told all its names.
+    /// Takes a complete list of names in place of those that a process was known to have.
     fn set_names(&mut self, node: u64, to: &mut Effects) {
         let now: BTreeSet<Name> = self.take_parts(node).into_iter().collect();
         let Some(peer) = self.peers.get_mut(&node) else { return };
@@ -208,7 +209,8 @@ impl State {
         }
     }
 
-    /// A parcel with this number has come from a process: what should have come before it is lost.
+    /// Notes the number of a parcel from a process; if it is not the one that was due, parcels were
+    /// lost.
     pub(super) fn count_parcel(&mut self, node: u64, number: (u32, u32), now: u64) {
         let peer = self.meet(node, now);
         let is_due = match peer.due {
@@ -225,19 +227,19 @@ impl State {
         }
     }
 
-    /// A process has not got what it was told: it has no connection, or has no more.
+    /// A process did not get what was sent to it: it has lost its connection.
     pub(super) fn miss(&mut self, node: u64, now: u64, to: &mut Effects) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if now.saturating_sub(peer.heard) > SILENT {
             return self.lose(node, "its connection has ended", to);
         }
-        // It may be back in a moment.
-        peer.is_out = true;
+        // It may reconnect.
+        peer.is_unreachable = true;
         let which = self.pending_at(node);
         self.fail_pending(which, to);
     }
 
-    /// Nobody waits any more for what somebody elsewhere has asked.
+    /// Forgets the queries of a context elsewhere that has ended.
     fn forget_asker(&mut self, asker: Id) {
         let asked: Vec<_> =
             self.open.range((asker, 0)..=(asker, u64::MAX)).map(|(key, _)| *key).collect();
@@ -267,9 +269,9 @@ impl State {
         }
     }
 
-    /// It is `now`, in nanoseconds: who has been silent for too long is given up.
+    /// To be called every [`TICK`], at the time `now` in nanoseconds: gives up silent processes.
     pub(super) fn tick(&mut self, now: u64, to: &mut Effects) {
-        // Whoever could not run has heard nothing, whoever is there.
+        // A process that was suspended has heard nobody, which says nothing of the others.
         let was_stopped = now.saturating_sub(self.last_tick) > 3 * TICK;
         self.last_tick = now;
         let (state, node) = (self.changes, self.node.clone());
@@ -289,7 +291,7 @@ impl State {
             } else if is_here && (silence > SILENT || is_slow && was_slow) {
                 self.tell(node, &Frame::Poll);
             }
-            self.renew_favours(node);
+            self.renew_costly(node);
         }
         self.check_joined(now);
     }

@@ -13,43 +13,43 @@ use crate::message::{Ending, Event, Failure, Id};
 /// Nanoseconds between two signs of life.
 pub(super) const TICK: u64 = 500_000_000;
 
-/// Bytes that a server must take at once, at least: more than any frame that is no message.
+/// The least `max_payload` of a server: more bytes than any frame but messages has.
 pub(super) const PAYLOAD_MIN: usize = 16 << 10;
 
-/// Bytes that a message takes beside its value and name, at most, head of its parcel included.
+/// The most bytes of a message beside its value and name, with the head of its parcel.
 pub(super) const MESSAGE_BYTES: usize = 80;
 
-/// Bytes of names in one part of a list, at most.
+/// The most bytes of names in one part of a list.
 const PART_BYTES: usize = 16 << 10;
 
-/// Bytes that a query takes in a list of some, at most.
+/// The most bytes of a query in a list of queries.
 pub(super) const QUERY_BYTES: usize = 20;
 
-/// Those elsewhere that have handles here.
+/// The most contexts and names of other processes that have handles here.
 const FAR_MAX: usize = 1 << 20;
 
-/// Queries of others that are not answered yet.
+/// The most unanswered queries of other processes.
 pub(super) const OPEN_MAX: usize = 1 << 20;
 
-/// How often, between two ticks, a process gets what costs more than asking for it: the list of
-/// names, and looking for all that it was asked. What is due then is done once, at the next.
-const FAVOURS_MAX: u32 = 8;
+/// How often, between two ticks, a process may cause work that is costlier than asking for it: the
+/// list of names, and the check of all queries it was asked. More is done once, at the next tick.
+const COSTLY_MAX: u32 = 8;
 
-/// What is due at the next tick.
+/// What a process gets at the next tick; flags.
 pub(super) const NAMES_DUE: u8 = 1;
 pub(super) const CHECK_DUE: u8 = 2;
 
 pub(super) type Name = Arc<[u8]>;
 
-/// What is to be delivered, without the lock.
+/// Events to deliver once the lock is free.
 pub(super) type Effects = Vec<(Id, Event)>;
 
-/// Where the process stands.
+/// Whether the process is part of the cluster.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// There is no connection, and why.
+    /// Not connected, and why.
     Away(String),
-    /// There is one since then, and not all have told their names yet.
+    /// Connected since this time, in nanoseconds; not all processes have told their names yet.
     Joining(u64),
     Here,
     /// The process ends.
@@ -60,25 +60,26 @@ pub(super) enum Phase {
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     pub(super) name: String,
-    /// When it was last heard of, in nanoseconds of the monotonic clock.
+    /// When something last came from it, in nanoseconds of the monotonic clock.
     pub(super) heard: u64,
-    /// What it was last told it did not get.
-    pub(super) is_out: bool,
-    /// The number that its list of names has, as far as it is known, and those names.
+    /// The server has said that nobody got what was sent to it last.
+    pub(super) is_unreachable: bool,
+    /// The names it is known to have, and how often they had changed then; `None` before its first
+    /// list.
     pub(super) state: Option<u64>,
     pub(super) names: BTreeSet<Name>,
-    /// Names of a list that comes in parts.
+    /// The parts of a list of names that have come.
     pub(super) parts: Vec<Name>,
-    /// It was asked for the list since the last tick.
+    /// It was asked for its list since the last tick.
     pub(super) is_asked: bool,
-    /// What the next parcel for it is numbered.
+    /// The number of the next parcel to it: of a connection, and of a parcel.
     pub(super) sent: (u32, u32),
-    /// What the next parcel from it is to be numbered.
+    /// The number that the next parcel from it should have.
     pub(super) due: Option<(u32, u32)>,
-    /// What it has had since the last tick of [`FAVOURS_MAX`], and what is due at the next.
-    pub(super) favours: u32,
-    pub(super) due_later: u8,
-    /// Queries that wait for an answer of it; and whether some did at the last tick.
+    /// How much of [`COSTLY_MAX`] it has used since the last tick, and what it gets at the next.
+    pub(super) costly: u32,
+    pub(super) deferred: u8,
+    /// Queries that it has not answered; and whether there were some at the last tick.
     pub(super) asked: usize,
     pub(super) is_slow: bool,
 }
@@ -105,10 +106,10 @@ pub(super) struct State {
     pub(super) own: u64,
     pub(super) node: String,
     pub(super) phase: Phase,
-    /// Bytes that the server takes at once.
+    /// The server's `max_payload`, in bytes.
     pub(super) max_payload: usize,
     pub(super) out: Outbox,
-    /// The names of this process, and the number of times that they have changed.
+    /// The names of this process, and how often they have changed.
     pub(super) names: BTreeSet<Name>,
     pub(super) changes: u64,
     /// Parcels of publications so far.
@@ -118,27 +119,28 @@ pub(super) struct State {
     /// By number of the process.
     pub(super) peers: BTreeMap<u64, Peer>,
     pub(super) holders: HashMap<Name, Holders>,
-    /// What the names of all of them take, also those of lists that come in parts.
+    /// Bytes of all names of other processes, with those of incomplete lists.
     pub(super) names_bytes: usize,
     /// While joining: processes that have not told their names yet.
     pub(super) expected: BTreeSet<u64>,
     far: BTreeMap<Id, Far>,
     pub(super) handles: BTreeMap<Who, Id>,
     last_far: u64,
-    /// Queries of this process by asker and session, and who was asked.
+    /// Unanswered queries of this process by asker and session, and the process that was asked.
     pub(super) pending: BTreeMap<(Id, u64), u64>,
-    /// Queries of others by asker and session, and who got them; and the other way round.
+    /// Unanswered queries of others by asker and session, and the context that got each; and by
+    /// that context.
     pub(super) open: BTreeMap<(Id, u64), Id>,
     pub(super) served: BTreeSet<(Id, Id, u64)>,
-    /// Contexts of this process that others know, and which; of 0 it may be all.
+    /// Contexts of this process, and the processes that know of them: [`EVERYBODY`] for all.
     pub(super) contacts: HashMap<Id, Vec<u64>>,
-    /// Processes of other versions that the log has told of.
+    /// Processes of other versions that were logged.
     pub(super) refused: BTreeSet<u64>,
-    /// When it last looked who is silent, in nanoseconds of the monotonic clock.
+    /// The time of the last tick, in nanoseconds of the monotonic clock.
     pub(super) last_tick: u64,
 }
 
-/// All who may have heard of a context.
+/// Stands for all processes among those that know of a context.
 pub(super) const EVERYBODY: u64 = 0;
 
 pub(super) fn gone(detail: &str) -> Ending {
@@ -173,7 +175,7 @@ impl State {
         }
     }
 
-    /// Whether there is a connection.
+    /// The failure of whatever needs a connection while there is none.
     pub(super) fn check_here(&self) -> Result<(), Failure> {
         let why = match &self.phase {
             Phase::Joining(_) | Phase::Here => return Ok(()),
@@ -184,8 +186,8 @@ impl State {
         Err(Failure { code: Code::CLUSTER_AWAY, text: Some(text.into()) })
     }
 
-    /// What becomes of a name that nobody is known to have.
-    pub(super) fn nobody(&self) -> Failure {
+    /// The failure of a look-up of a name that nobody is known to have.
+    pub(super) fn unknown_name(&self) -> Failure {
         match (self.check_here(), &self.phase) {
             (Err(failure), _) => failure,
             (_, Phase::Joining(_)) => Failure {
@@ -198,15 +200,15 @@ impl State {
 
     // Sending -------------------------------------------------------------------------------------
 
-    /// Tells everybody, if there is anybody.
+    /// Sends a frame to all processes.
     pub(super) fn tell_all(&mut self, frame: &Frame<'_>) {
         if self.check_here().is_ok() && !self.out.is_full() {
             self.out.all(self.own, self.max_payload, |out| frame.put(out));
         }
     }
 
-    /// Writes about this many bytes for another process. If far too much waits they are lost, which
-    /// it finds out.
+    /// Writes about this many bytes for another process. They are lost if far too much waits, which
+    /// that finds out by the numbers of parcels.
     pub(super) fn write(&mut self, node: u64, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
         if self.check_here().is_err() {
             return;
@@ -226,7 +228,7 @@ impl State {
         self.out.node(node, (bytes, self.max_payload), head, write);
     }
 
-    /// Tells another process.
+    /// Sends a frame to another process.
     pub(super) fn tell(&mut self, node: u64, frame: &Frame<'_>) {
         if !self.out.is_full() {
             let more = match frame {
@@ -237,22 +239,22 @@ impl State {
         }
     }
 
-    /// Whether a process gets a favour now; otherwise it is due at the next tick.
-    fn favours(&mut self, node: u64, due: u8) -> bool {
+    /// Whether a process may cause costly work now; otherwise `due` is done at the next tick.
+    fn costly(&mut self, node: u64, due: u8) -> bool {
         let Some(peer) = self.peers.get_mut(&node) else { return false };
-        peer.favours += 1;
-        let may = peer.favours <= FAVOURS_MAX;
+        peer.costly += 1;
+        let may = peer.costly <= COSTLY_MAX;
         if !may {
-            peer.due_later |= due;
+            peer.deferred |= due;
         }
         may
     }
 
-    /// A tick is over: processes get what is due.
-    pub(super) fn renew_favours(&mut self, node: u64) {
+    /// Begins another tick for a process, with what was deferred.
+    pub(super) fn renew_costly(&mut self, node: u64) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        peer.favours = 0;
-        let due = std::mem::take(&mut peer.due_later);
+        peer.costly = 0;
+        let due = std::mem::take(&mut peer.deferred);
         if due & NAMES_DUE != 0 {
             self.tell_names(node);
         }
@@ -261,9 +263,9 @@ impl State {
         }
     }
 
-    /// Tells another process all names of this one, in parts that the server takes.
+    /// Sends another process all names of this one, in parts that fit the server's `max_payload`.
     pub(super) fn tell_names(&mut self, node: u64) {
-        if !self.favours(node, NAMES_DUE) {
+        if !self.costly(node, NAMES_DUE) {
             return;
         }
         let names: Vec<Name> = self.names.iter().cloned().collect();
@@ -284,7 +286,7 @@ impl State {
         for (index, names) in parts.into_iter().enumerate() {
             let is_last = index + 1 == count;
             let part = if index == 0 { FIRST } else { 0 } | if is_last { LAST } else { 0 };
-            // Who is left out is met anyway, if a moment later.
+            // Processes that are left out are met anyway, a little later.
             let most = if is_last { part_max / 8 } else { 0 };
             let nodes: Vec<u64> = self.peers.keys().take(most).copied().collect();
             let bytes = part_max + 600 + 8 * nodes.len();
@@ -302,10 +304,10 @@ impl State {
         }
     }
 
-    /// Asks a process about all queries that it has not answered.
+    /// Asks a process whether it has the queries that it has not answered.
     pub(super) fn check_pending(&mut self, node: u64) {
         let is_asked = self.peers.get(&node).is_some_and(|peer| peer.asked > 0);
-        if !is_asked || !self.favours(node, CHECK_DUE) {
+        if !is_asked || !self.costly(node, CHECK_DUE) {
             return;
         }
         let asked = self.pending_at(node);
@@ -327,14 +329,14 @@ impl State {
 
     // Names ---------------------------------------------------------------------------------------
 
-    /// The first context of this process answers under a name.
+    /// A context of this process is the first to have a name.
     pub(super) fn name_came(&mut self, name: &[u8]) {
         self.names.insert(name.into());
         self.changes += 1;
         self.tell_all(&Frame::Came { state: self.changes, name });
     }
 
-    /// None does any more.
+    /// No context of this process has a name any more.
     pub(super) fn name_went(&mut self, name: &[u8], ending: Option<&Ending>, to: &mut Effects) {
         self.names.remove(name);
         self.changes += 1;
@@ -346,7 +348,7 @@ impl State {
         self.check_name(name, ending, to);
     }
 
-    /// One more subscription of this process.
+    /// This process has one more subscription to a pattern.
     pub(super) fn topic_came(&mut self, pattern: &[u8]) {
         let count = self.patterns.entry(pattern.into()).or_default();
         *count += 1;
@@ -355,7 +357,7 @@ impl State {
         }
     }
 
-    /// One less.
+    /// This process has one subscription less to a pattern.
     pub(super) fn topic_went(&mut self, pattern: &[u8]) {
         let Some(count) = self.patterns.get_mut(pattern) else { return };
         *count -= 1;
@@ -365,7 +367,7 @@ impl State {
         }
     }
 
-    /// All subscriptions begin anew.
+    /// Subscribes to everything again, on a new connection.
     pub(super) fn subscribe_anew(&mut self) {
         self.out.forget_interests();
         for pattern in self.patterns.keys() {
@@ -375,7 +377,7 @@ impl State {
 
     // Handles -------------------------------------------------------------------------------------
 
-    /// The handle of somebody elsewhere; none if there are too many.
+    /// The handle of a context or name elsewhere, made if need be; `None` if there are too many.
     pub(super) fn handle(&mut self, who: Who) -> Option<Id> {
         if let Some(&id) = self.handles.get(&who) {
             return Some(id);
@@ -395,17 +397,18 @@ impl State {
         Some(id)
     }
 
-    /// What a handle stands for, if it is one of these.
+    /// What a handle stands for elsewhere.
     pub(super) fn who(&self, id: Id) -> Option<&Who> {
         self.far.get(&id).map(|far| &far.who)
     }
 
-    /// The handle of a context elsewhere, if there is one.
+    /// The handle of a context elsewhere, if it has one.
     pub(super) fn known(&self, node: u64, context: u64) -> Option<Id> {
         self.handles.get(&Who::Context(node, context)).copied()
     }
 
-    /// Has somebody told of the end of what a handle stands for; `lives` tells which watchers do.
+    /// Has `watcher` told of the end of what a handle stands for; `lives` tells which watchers
+    /// live.
     pub(super) fn watch(&mut self, id: Id, watcher: Id, lives: impl Fn(Id) -> bool) -> bool {
         let Some(far) = self.far.get_mut(&id) else { return false };
         far.watchers.insert(watcher);
@@ -415,7 +418,7 @@ impl State {
         true
     }
 
-    /// What a handle stood for has ended.
+    /// What a handle stands for has ended.
     pub(super) fn forget_far(&mut self, id: Id, ending: Ending, to: &mut Effects) {
         let Some(far) = self.far.remove(&id) else { return };
         self.handles.remove(&far.who);
@@ -426,13 +429,13 @@ impl State {
 
     // Queries -------------------------------------------------------------------------------------
 
-    /// Tells a context elsewhere that its query is not answered, and why.
+    /// Tells a context elsewhere why its query will not be answered.
     pub(super) fn refuse(&mut self, node: u64, to: u64, session: u64, failure: &Failure) {
         let bytes = MESSAGE_BYTES + failure.text.as_ref().map_or(0, |text| text.len());
         self.write(node, bytes, |out| wire::put_reply(out, to, session, Err(failure)));
     }
 
-    /// Notes that a process knows of a context of this one.
+    /// Notes that a process has heard of a context of this one.
     pub(super) fn note_contact(&mut self, id: Id, node: u64) {
         let known = self.contacts.entry(id).or_default();
         if !known.contains(&node) {
@@ -440,13 +443,13 @@ impl State {
         }
     }
 
-    /// Whether a process may know of a context of this one.
+    /// Whether a process has heard of a context of this one.
     pub(super) fn is_contact(&self, id: Id, node: u64) -> bool {
         let known = self.contacts.get(&id);
         known.is_some_and(|known| known.contains(&node) || known.contains(&EVERYBODY))
     }
 
-    /// A query was answered, or nobody waits for it any more: the process that was asked.
+    /// Removes a query that is answered or abandoned; returns the process that was asked.
     pub(super) fn close_pending(&mut self, from: Id, session: u64) -> Option<u64> {
         let node = self.pending.remove(&(from, session))?;
         if let Some(peer) = self.peers.get_mut(&node) {
@@ -463,7 +466,7 @@ impl State {
         }
     }
 
-    /// A query of another process is answered: false if it was before.
+    /// Removes a query of another process that is answered; false if it was answered before.
     pub(super) fn close_open(&mut self, asker: Id, session: u64) -> bool {
         let Some(holder) = self.open.remove(&(asker, session)) else { return false };
         self.served.remove(&(holder, asker, session));
