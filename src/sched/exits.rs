@@ -1,15 +1,14 @@
-//! How the contexts that ended last have ended: who asks for one a moment too late is told all the
-//! same.
+//! How the last contexts have ended, for those who ask about one a moment too late.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::message::{Ending, Id};
 
-/// Exits that are remembered …
+/// The most exits that are remembered …
 const COUNT_MAX: usize = 1024;
 
-/// … as long as their texts take no more bytes than this; the last one is, whatever it takes.
+/// … and the most bytes of their texts; the last one is remembered in any case.
 const BYTES_MAX: usize = 1 << 20;
 
 #[derive(Debug, Default)]

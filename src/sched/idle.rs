@@ -1,19 +1,19 @@
 //! The workers that wait for work, and those that were woken to look for some.
 //!
-//! A worker that finds nothing enters the list, looks again, and sleeps; whoever queues work looks
-//! at the list afterwards. So one of the two sees the other. How a worker sleeps and is woken is
-//! not known here.
+//! A worker that finds no work enters the list, looks for work again, and sleeps; whoever queues
+//! work looks at the list afterwards. So one of them sees the other. How a worker sleeps and is
+//! woken is not this module's business.
 
 use std::sync::PoisonError;
 
 use crate::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::sync::{Mutex, MutexGuard};
 
-/// Who waits, and who searches.
+/// The idle workers, and how many of the woken ones search.
 #[derive(Debug)]
 pub(super) struct Idle {
     lists: Mutex<Lists>,
-    /// Workers that wait: so that nobody need lock to find none.
+    /// The length of the list, so that nobody need lock to find it empty.
     count: AtomicUsize,
     /// Woken workers that have not found work yet: while there is one, nobody else is woken.
     searching: AtomicUsize,
@@ -22,7 +22,8 @@ pub(super) struct Idle {
 #[derive(Debug, Default)]
 struct Lists {
     waiting: Vec<usize>,
-    /// Woken for what only they may do, and not up yet: these do not count as searching.
+    /// Workers woken for contexts bound to them, and not awake yet: these do not count as
+    /// searching.
     called: Vec<usize>,
 }
 

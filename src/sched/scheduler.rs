@@ -1,4 +1,4 @@
-//! Which context runs next, and on which worker.
+//! Decides which context runs next, and on which worker.
 //!
 //! Every worker has a queue of its own and a slot for the context to run next; others steal from
 //! the queue. A context made ready during a turn goes to the slot of the worker that made it ready,
@@ -71,32 +71,34 @@ pub struct Scheduler {
     cluster: Joined,
     endings: Exits,
     pub(super) injector: Injector<Arc<Context>>,
-    /// Those that are run after the others.
+    /// Contexts that run after the others.
     pub(super) late: Late,
-    /// Workers in turns that are known to take long, or may: those can be cut.
+    /// How many workers are in turns that count as long, and so can be cut.
     pub(super) long: AtomicUsize,
-    /// Those that only one worker may run.
+    /// Contexts that are bound to a worker.
     pub(super) affinity: Affinity,
-    /// Filled from the front; how many are, and how many of them the process is meant to run.
+    /// What others see of each worker, filled from the front.
     remotes: Box<[OnceLock<Remote>]>,
+    /// How many of these are filled.
     remote_count: AtomicUsize,
+    /// How many workers there are while none is stuck.
     workers: usize,
     /// Deques of workers that have not started yet.
     deques: Mutex<Vec<Option<Deque<Arc<Context>>>>>,
-    /// Those of workers that have retired.
+    /// Indices and deques of workers that have retired.
     spares: Mutex<Vec<(usize, Deque<Arc<Context>>)>>,
     /// Workers that run and are not stuck.
     pub(super) active: AtomicUsize,
     pub(super) alarm: Alarm,
     pub(super) idle: Idle,
-    /// Woken by the reactor when something happens to a socket and no worker looks.
+    /// Woken by the reactor when a socket is ready and no worker polls.
     socket_waker: Waker,
     is_closing: AtomicBool,
     done: AtomicBool,
     finished: (Mutex<bool>, Condvar),
 }
 
-/// Wakes one worker to look at the sockets.
+/// Wakes a worker to poll the sockets.
 struct SocketAlarm(Weak<Scheduler>);
 
 impl Wake for SocketAlarm {
@@ -158,47 +160,47 @@ impl Scheduler {
         &self.endings
     }
 
-    /// Who answers under which name.
+    /// The names of contexts.
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// Who has subscribed to what.
+    /// The subscriptions to topics.
     pub fn topics(&self) -> &Topics {
         &self.topics
     }
 
-    /// Who there is beyond this process, if it is part of a cluster.
+    /// The cluster, if this process is part of one.
     #[inline]
     pub fn cluster(&self) -> Option<&Arc<dyn Cluster>> {
         self.cluster.get()
     }
 
-    /// Makes it part of a cluster, before any worker runs.
+    /// Makes this process part of a cluster, before any worker runs.
     pub fn join(&self, cluster: Arc<dyn Cluster>) {
         for joined in [&self.names.cluster, &self.topics.cluster, &self.cluster] {
             let _ = joined.set(Arc::clone(&cluster));
         }
     }
 
-    /// How many workers there are, but for those that replace stuck ones.
+    /// How many workers there are while none is stuck.
     pub fn workers(&self) -> usize {
         self.workers
     }
 
-    /// How many workers run contexts now, and are not stuck.
+    /// How many workers run and are not stuck.
     pub fn running(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// What can be seen of the workers, of those too that do not run any more.
+    /// What others see of the workers, retired ones included.
     pub(super) fn remotes(&self) -> impl Iterator<Item = &Remote> + Clone {
         // Acquire: pairs with the store in `start_extra`.
         let count = self.remote_count.load(Ordering::Acquire);
         self.remotes[..count].iter().filter_map(OnceLock::get)
     }
 
-    /// What can be seen of one worker.
+    /// What others see of one worker.
     pub(super) fn remote(&self, index: usize) -> &Remote {
         self.remotes[index].get().expect("workers have their place before they run")
     }
@@ -218,8 +220,8 @@ impl Scheduler {
         self.spawn_on(None, None, parent, limits, program)
     }
 
-    /// The same for a context with a name for people, and that only the worker with this index
-    /// runs, if these are given. The index must be below [`Scheduler::workers`].
+    /// As [`Scheduler::spawn`], with a name for people, and bound to the worker with this index,
+    /// below [`Scheduler::workers`], if these are given.
     pub fn spawn_on(
         self: &Arc<Self>,
         worker: Option<usize>,
@@ -241,7 +243,7 @@ impl Scheduler {
         Some(context)
     }
 
-    /// Ends every context, those that come meanwhile included.
+    /// Ends all contexts, those that are created meanwhile included.
     pub fn destroy_all(&self, reason: &End) {
         self.is_closing.store(true, Ordering::SeqCst);
         for context in self.registry.all() {
@@ -259,7 +261,7 @@ impl Scheduler {
         self.run_with(index, deque.expect("each worker is run once"));
     }
 
-    /// Its only worker, which takes turns with others on a thread.
+    /// The only worker, which shares its thread with those of other schedulers.
     pub(super) fn only_worker(self: &Arc<Self>) -> Worker {
         let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[0].take();
         let deque = deque.expect("each worker is run once");
@@ -284,7 +286,7 @@ impl Scheduler {
         }
     }
 
-    /// Starts what looks after turns that take too long.
+    /// Starts the watchdog.
     ///
     /// # Errors
     /// If its thread cannot be started.
@@ -317,7 +319,7 @@ impl Scheduler {
         true
     }
 
-    /// Whether a worker without work may go; then it has to.
+    /// Whether an idle worker is surplus: then it counts as ended, and has to end.
     pub(super) fn may_retire(&self) -> bool {
         let surplus = |active| (active > self.workers).then(|| active - 1);
         // Relaxed: a count, nothing else.
@@ -337,14 +339,14 @@ impl Scheduler {
         self.done.load(Ordering::Acquire)
     }
 
-    /// Makes a context run. The caller has set its `scheduled` flag.
+    /// Queues a context to run. The caller has set its `scheduled` flag.
     pub(super) fn enqueue(&self, context: Arc<Context>) {
         if let Some(context) = Worker::enqueue_local(self, context) {
             self.share(context);
         }
     }
 
-    /// Queues a context where every worker finds it that may run it.
+    /// Queues a context where all workers that may run it find it.
     pub(super) fn share(&self, context: Arc<Context>) {
         if let Some(index) = context.worker() {
             if let Some(holder) = self.affinity.push(index, context) {
@@ -365,7 +367,7 @@ impl Scheduler {
             || !self.spares.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Queues one whose turn was cut, see [`Late::push_cut`].
+    /// Queues a context whose turn was cut; see [`Late::push_cut`].
     pub(super) fn share_cut(&self, context: Arc<Context>) {
         if let Some(index) = context.worker() {
             if let Some(holder) = self.affinity.push_cut(index, context) {
@@ -380,12 +382,12 @@ impl Scheduler {
         }
     }
 
-    /// Whether any is queued, for all workers, whose turns have been short.
+    /// Whether contexts whose turns have been short are queued for all workers.
     pub(super) fn has_ready(&self) -> bool {
         !self.injector.is_empty() || self.remotes().any(|remote| !remote.stealer.is_empty())
     }
 
-    /// About how many of these there are.
+    /// About how many of those there are.
     pub(super) fn ready(&self) -> usize {
         self.remotes().fold(self.injector.len(), |sum, remote| sum + remote.stealer.len())
     }
@@ -395,8 +397,7 @@ impl Scheduler {
         self.is_closing.load(Ordering::Relaxed)
     }
 
-    /// Wakes an idle worker, unless one is already looking for work. If none is idle, has one cut
-    /// its turn that takes long.
+    /// Wakes an idle worker, unless one is searching already. If none is idle, has a long turn cut.
     pub(super) fn wake_one(&self) {
         if let Some(index) = self.idle.take() {
             self.wake_worker(index);
@@ -405,7 +406,7 @@ impl Scheduler {
         }
     }
 
-    /// Wakes this very worker if it waits.
+    /// Wakes the worker with this index if it is idle.
     pub(super) fn call(&self, worker: usize) {
         if self.idle.call(worker) {
             self.wake_worker(worker);
@@ -420,18 +421,19 @@ impl Scheduler {
         }
     }
 
-    /// Has the reactor wake a worker when something happens to a socket; ready if it may have.
+    /// Has the reactor wake a worker when a socket is ready; ready if one may be already.
     pub(super) fn watch_sockets(&self) -> Poll<()> {
         crate::rt::watch_sockets(&self.socket_waker)
     }
 
-    /// True if a worker that is about to wait, and counts as idle, must see to the sockets: nobody
-    /// else looks at them.
+    /// Whether a worker that is about to sleep, and counts as idle, has to watch the sockets, since
+    /// nobody else does.
     pub(super) fn must_watch(&self) -> bool {
         self.idle.count() >= self.running()
     }
 
-    /// Ends a context: refuses its mail, answers who still waits, releases what it holds.
+    /// Ends a context: refuses its mail, fails queries that it has not answered, releases what it
+    /// holds.
     pub(super) fn finish(self: &Arc<Self>, context: &Arc<Context>, reason: &End) {
         let program = context.program.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Whoever finds it closed finds this.
@@ -466,7 +468,7 @@ impl Scheduler {
         }
     }
 
-    /// Delivers an answer to a query; false if the asker is gone.
+    /// Delivers the answer to a query; false if the asker is gone.
     pub fn answer(&self, asker: Id, session: u64, result: Result<Value, Failure>) -> bool {
         if let Some(cluster) = self.cluster().filter(|_| asker.is_far()) {
             return cluster.send(asker, None, Event::Reply { session, result }).is_ok();
@@ -476,7 +478,7 @@ impl Scheduler {
             .is_some_and(|asker| asker.deliver(Event::Reply { session, result }).is_ok())
     }
 
-    /// Whether all contexts that there are run in turns that are to end, and wait in system calls.
+    /// Whether all contexts are in turns that are to end, and wait in system calls.
     pub fn is_stuck(&self) -> bool {
         let is_stuck = |remote: &&Remote| {
             let turn = remote.watch.turn();

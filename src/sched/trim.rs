@@ -1,8 +1,8 @@
-//! Freed memory back to the system, now and then.
+//! Gives freed memory back to the system, now and then.
 //!
-//! The allocator keeps what is freed where it lies, among what is not, and takes from there again
-//! what it likes: a process whose contexts come and go touches more and more of its memory, for
-//! hours. The watchdog has the pages given back that nobody uses.
+//! The allocator keeps freed memory among what is in use, and reuses any of it: a process whose
+//! contexts come and go touches more and more memory, for hours. The watchdog gives unused pages
+//! back.
 
 use crate::os::{memory, thread};
 use crate::rt;
@@ -13,8 +13,8 @@ const LOOKS: u32 = 250;
 /// … or this many, when nothing runs any more.
 const LOOKS_QUIET: u32 = 25;
 
-/// What giving back takes of its thread is to be at most one part in this many of all time: where
-/// the memory is used next, several times as much is lost.
+/// Giving back may take at most one part in this many of all time; the pages cost several times as
+/// much again where they are used next.
 const SHARE: u64 = 1000;
 
 /// When memory is given back.

@@ -1,4 +1,4 @@
-//! What wakes a context for its sockets and timers.
+//! The wakers of a context's sockets and timers.
 
 use std::sync::Arc;
 use std::task::Wake;

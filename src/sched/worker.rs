@@ -1,5 +1,5 @@
-//! One worker: a future that gives turns to contexts, looks at the sockets in between, and lets the
-//! reactor have a turn now and then.
+//! A worker: a future that runs turns of contexts, polls the sockets in between, and yields to the
+//! reactor now and then.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -19,22 +19,22 @@ use super::spin::Spin;
 use super::watchdog::{HURRY, TICK};
 use crate::error::Code;
 
-/// Work, in messages' worth, between two looks at the sockets: some 50 to 200 µs.
+/// Work between two polls of the sockets, in messages: some 50 to 200 µs.
 const COST_BETWEEN_LOOKS: usize = 512;
 
-/// Nanoseconds between two turns of the reactor, which fires timers.
+/// Nanoseconds between two polls of the reactor, which fires timers.
 const REACTOR_PERIOD: u64 = 500_000;
 
-/// What a wait without sleep costs, in messages' worth.
+/// What spinning costs, in messages.
 const SPIN_COST: usize = 4;
 
-/// Turns in a row that may go to the slot while others wait in the queue.
+/// The most turns in a row that come from the slot while others wait in the queue.
 const SLOT_STREAK_MAX: usize = 16;
 
-/// One turn in this many is timed.
+/// One turn of this many is timed.
 const TURNS_PER_SAMPLE: u32 = 64;
 
-/// What a turn costs at least, in messages' worth.
+/// The least cost of a turn, in messages.
 const TURN_COST: usize = 1;
 
 thread_local! {
@@ -48,20 +48,20 @@ pub(super) struct Worker {
     index: usize,
     idle: bool,
     slot_streak: usize,
-    /// What only this worker may run goes first, which it does every other time.
+    /// Contexts bound to this worker go first in the next choice; alternates.
     is_own_first: bool,
     turns: Cell<u32>,
-    /// When it last ran one of those that may take long, and that it ran one of its own then.
+    /// When it last ran a context of [`Late`], and whether that was bound to it.
     was_late: u64,
     was_late_own: bool,
-    /// Those of them go first, the next time, whose turns were cut.
+    /// Suspended contexts go first in the next choice among those of [`Late`].
     is_cut_first: bool,
-    /// When the reactor had its last turn.
+    /// When the reactor was last polled.
     reacted: u64,
-    /// Since it left the idle state, the worker has given turns.
+    /// It has run a turn since it was last idle.
     was_useful: bool,
     spin: Spin,
-    /// Others take turns with it on its thread, one after each turn of a context.
+    /// It shares its thread with other workers, which take turns.
     pub(super) is_one_of_many: bool,
 }
 
@@ -94,8 +94,8 @@ impl Worker {
         LOCAL.with_borrow(|local| local.as_ref().map(index))
     }
 
-    /// Queues a context on this thread's worker; gives it back if this thread is none of
-    /// `scheduler`'s.
+    /// Queues a context on this thread's worker; returns it if this thread has no worker of
+    /// `scheduler`.
     pub(super) fn enqueue_local(
         scheduler: &Scheduler,
         context: Arc<Context>,
@@ -112,20 +112,20 @@ impl Worker {
         context
     }
 
-    /// Wakes the worker that this thread is, to look at the sockets; false if it is none of
-    /// `scheduler`'s.
+    /// Has this thread's worker poll the sockets; false if this thread has no worker of
+    /// `scheduler`.
     pub(super) fn wake_local(scheduler: &Scheduler) -> bool {
         let local = LOCAL.try_with(|local| local.borrow().clone()).ok().flatten();
         let local = local.filter(|local| std::ptr::eq(local.scheduler, scheduler));
         local.inspect(|local| local.wake()).is_some()
     }
 
-    /// Exchanges what wakers find on this thread: several workers may take turns on it.
+    /// Replaces what wakers find on this thread, on which several workers may take turns.
     pub(super) fn swap_local(local: &mut Option<std::rc::Rc<Local>>) {
         LOCAL.with_borrow_mut(|slot| std::mem::swap(slot, local));
     }
 
-    /// Publishes the worker to wakers on its thread, at its first poll there.
+    /// Lets wakers on its thread find the worker, at its first poll there.
     fn local(&self) -> std::rc::Rc<Local> {
         LOCAL.with_borrow_mut(|slot| {
             if let Some(deque) = self.deque.take() {
@@ -184,9 +184,8 @@ impl Worker {
         local.deque.pop().or_else(take_own).or_else(|| self.steal(local))
     }
 
-    /// The next of those that may take long, and may be run here. Those whose turns were cut and
-    /// the others go first in turn, wherever it is called from: neither waits for as long as there
-    /// are some of the other kind.
+    /// The next context of [`Late`] that may run here. Suspended and unproven ones go first
+    /// alternately, so that neither kind waits for all of the other.
     fn next_late(&mut self, local: &Local) -> Option<Arc<Context>> {
         let scheduler = Arc::clone(&self.scheduler);
         self.is_cut_first = !self.is_cut_first;
@@ -201,7 +200,7 @@ impl Worker {
         }
     }
 
-    /// In a simulation: any context that could run, after what has happened meanwhile.
+    /// In a simulation: any context that could run next, by the seed.
     fn next_simulated(&mut self, local: &Local) -> Option<Arc<Context>> {
         loop {
             self.look(local);
@@ -234,7 +233,7 @@ impl Worker {
         }
     }
 
-    /// Queues some of the common queue here, which otherwise would wait until nothing else is left.
+    /// Moves some contexts of the common queue here, which would wait until this one is empty.
     fn share_in(&self, local: &Local) {
         let injector = &self.scheduler.injector;
         while !injector.is_empty() && injector.steal_batch(&local.deque).is_retry() {}
@@ -258,7 +257,7 @@ impl Worker {
         }
     }
 
-    /// The next of those that only this worker may run.
+    /// The next context that is bound to this worker.
     fn next_own(&self, local: &Local) -> Option<Arc<Context>> {
         local.place.get().and_then(|place| self.scheduler.affinity.take(place))
     }
@@ -272,7 +271,7 @@ impl Worker {
             || self.scheduler.has_ready()
     }
 
-    /// Gives one turn, or a slice of one; returns its cost.
+    /// Runs one turn, or a slice of one; returns its cost.
     fn run(&self, local: &Local, context: &Arc<Context>) -> usize {
         let metrics = context.metrics();
         let mut held = context.program.lock().unwrap_or_else(PoisonError::into_inner);
@@ -344,7 +343,7 @@ impl Worker {
         }
     }
 
-    /// Gives a slice to a context that may take long; returns its cost.
+    /// Runs a slice of a context of [`Late`]; returns its cost.
     fn run_late(&mut self, local: &Local, context: &Arc<Context>) -> usize {
         // The others may come.
         if self.scheduler.idle.may_have() && self.scheduler.late.has_any() {
@@ -355,7 +354,7 @@ impl Worker {
         cost
     }
 
-    /// The time, before one turn in this many.
+    /// The time, before a turn that is timed.
     #[inline]
     fn sample(&self) -> Option<u64> {
         let turns = self.turns.get().wrapping_add(1);
@@ -377,7 +376,7 @@ impl Worker {
         }
     }
 
-    /// Looks at the sockets; true if there was anything.
+    /// Polls the sockets; true if one was ready.
     fn look(&mut self, local: &Local) -> bool {
         local.is_looking.set(true);
         let found = crate::rt::poll_sockets();
@@ -385,7 +384,7 @@ impl Worker {
         found
     }
 
-    /// True if the reactor is due for a turn: it gets one between two polls of this future.
+    /// Whether the reactor is to be polled, which happens between two polls of this future.
     fn must_yield(&mut self, cx: &TaskContext<'_>) -> bool {
         let is_due = self.is_one_of_many || crate::rt::now() >= self.reacted + REACTOR_PERIOD;
         if is_due {
@@ -394,14 +393,13 @@ impl Worker {
         is_due
     }
 
-    /// Whether it may, and so must, go because there are more workers than there need be. One of
-    /// those whose contexts others may not run stays.
+    /// Whether this worker is surplus, and so has to end. It stays if contexts are bound to it.
     fn may_retire(&self, local: &Local) -> bool {
         self.adopt(local);
         local.place.get().is_none() && self.scheduler.may_retire()
     }
 
-    /// Takes over what only a worker may run that is stuck.
+    /// Takes over the contexts that are bound to a stuck worker.
     fn adopt(&self, local: &Local) {
         // One that was given up is about to go.
         if local.place.get().is_none() && !local.watch.is_retired() {
@@ -436,8 +434,8 @@ impl Worker {
         true
     }
 
-    /// Waits for moments without sleep, if what only this worker may run has come soon of late and
-    /// somebody is awake who may send more; true if there is something to run.
+    /// Spins for a while, if contexts bound to this worker have become ready soon of late and
+    /// another worker is awake; true if there is something to run.
     fn spin(&mut self, local: &Local) -> bool {
         let scheduler = Arc::clone(&self.scheduler);
         let others = || scheduler.idle.count() + 1 < scheduler.running();
@@ -447,7 +445,7 @@ impl Worker {
         found
     }
 
-    /// Gives up being a worker: what is queued here goes to the others.
+    /// Retires: what is queued here goes to the others.
     fn retire(&self, local: std::rc::Rc<Local>) -> Option<Deque<Arc<Context>>> {
         LOCAL.with_borrow_mut(Option::take);
         self.scheduler.affinity.vacate(self.index);
