@@ -34,8 +34,7 @@ impl State {
         }
         self.phase = Phase::Joining(now);
         self.max_payload = max_payload;
-        let unknown = self.peers.iter().filter(|(_, peer)| peer.state.is_none());
-        self.expected = unknown.map(|(node, _)| *node).collect();
+        self.expected.clear();
         self.last_tick = now;
         let node = self.node.clone();
         let (state, node) = (self.changes, node.as_bytes());
@@ -105,15 +104,7 @@ impl State {
     ) -> Option<Frame<'a>> {
         match frame {
             Frame::Alive { state, node: name, is_new } => {
-                let own = self.node.clone();
-                let peer = self.meet(node, now);
-                if peer.name.is_empty() && *name == *own.as_bytes() {
-                    log::warn!("cluster: another process is called {own} too ({node:016x})");
-                }
-                peer.name = shown(name);
-                if peer.state != Some(state) {
-                    self.ask_names(node);
-                }
+                self.on_alive(node, name, state, now);
                 if is_new {
                     self.tell_names(node);
                     self.check_pending(node);
@@ -142,33 +133,15 @@ impl State {
                 peer.name = shown(name);
                 self.add_part(node, part & FIRST != 0, names);
                 if part & LAST != 0 {
-                    let peer = self.meet(node, now);
-                    (peer.is_asked, peer.state) = (false, Some(state));
-                    self.set_names(node, to);
-                    self.expected.remove(&node);
-                    if matches!(self.phase, Phase::Joining(_)) {
-                        let is_new =
-                            |node: &u64| *node != self.own && !self.peers.contains_key(node);
-                        let room = PEERS_MAX.saturating_sub(self.expected.len());
-                        self.expected.extend(nodes.into_iter().filter(is_new).take(room));
-                    }
+                    self.set_names(node, state, to);
+                    self.expect(node, nodes);
                     self.check_joined(now);
                 }
             }
             Frame::Poll => self.tell(node, &Frame::Pong),
             Frame::Pong => {}
             Frame::Gap => self.check_pending(node),
-            Frame::Check(queries) => {
-                let is_open = |&(context, session): &(u64, u64)| {
-                    let asker = self.known(node, context);
-                    asker.is_some_and(|asker| self.open.contains_key(&(asker, session)))
-                };
-                let lost: Vec<_> = queries.into_iter().filter(|it| !is_open(it)).collect();
-                if !lost.is_empty() {
-                    let bytes = QUERY_BYTES * (lost.len() + 1);
-                    self.write(node, bytes, |out| Frame::Unknown(lost).put(out));
-                }
-            }
+            Frame::Check(queries) => self.report_unknown(node, queries),
             Frame::Unknown(queries) => {
                 let of_it = |(context, session): (u64, u64)| {
                     let key = (Id::from_number(context as f64)?, session);
@@ -182,24 +155,67 @@ impl State {
         None
     }
 
+    /// A process tells its name, and how often its names have changed.
+    fn on_alive(&mut self, node: u64, name: &[u8], state: u64, now: u64) {
+        let own = self.node.clone();
+        let peer = self.meet(node, now);
+        if peer.name.is_empty() && *name == *own.as_bytes() {
+            log::warn!("cluster: another process is called {own} too ({node:016x})");
+        }
+        peer.name = shown(name);
+        // While joining its list also tells which others there are.
+        if peer.state != state || self.expected.contains(&node) {
+            self.ask_names(node);
+        }
+    }
+
+    /// While joining: a process has told its names, and which others there are.
+    fn expect(&mut self, node: u64, others: Vec<u64>) {
+        self.expected.remove(&node);
+        if matches!(self.phase, Phase::Joining(_)) {
+            let is_new = |node: &u64| *node != self.own && !self.peers.contains_key(node);
+            let room = PEERS_MAX.saturating_sub(self.expected.len());
+            self.expected.extend(others.into_iter().filter(is_new).take(room));
+        }
+    }
+
+    /// Tells a process which of these queries of its contexts this one does not have, or no more.
+    fn report_unknown(&mut self, node: u64, queries: Vec<(u64, u64)>) {
+        let is_open = |&(context, session): &(u64, u64)| {
+            let asker = self.known(node, context);
+            asker.is_some_and(|asker| self.open.contains_key(&(asker, session)))
+        };
+        let unknown: Vec<_> = queries.into_iter().filter(|query| !is_open(query)).collect();
+        if !unknown.is_empty() {
+            let bytes = QUERY_BYTES * (unknown.len() + 1);
+            self.write(node, bytes, |out| Frame::Unknown(unknown).put(out));
+        }
+    }
+
     /// Whether a change of a process's names follows on what is known of them. Every process begins
-    /// without names, so its first one is known at once, before anything that it publishes then.
+    /// without names, so that its first one follows on nothing.
     fn follows(&mut self, node: u64, state: u64, now: u64) -> bool {
         let peer = self.meet(node, now);
-        if peer.state.unwrap_or(0).wrapping_add(1) == state {
-            peer.state = Some(state);
+        if peer.state.wrapping_add(1) == state {
+            peer.state = state;
             return true;
         }
-        if peer.state.is_none_or(|known| known < state) {
+        if peer.state < state {
             self.ask_names(node);
         }
         false
     }
 
-    /// Takes a complete list of names in place of those that a process was known to have.
-    fn set_names(&mut self, node: u64, to: &mut Effects) {
+    /// Takes a complete list of names in place of those that a process was known to have, unless
+    /// changes that were told after it are known already: what all are told is read first.
+    fn set_names(&mut self, node: u64, state: u64, to: &mut Effects) {
         let now: BTreeSet<Name> = self.take_parts(node).into_iter().collect();
         let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.is_asked = false;
+        if state < peer.state {
+            return;
+        }
+        peer.state = state;
         let gone: Vec<Name> = peer.names.difference(&now).cloned().collect();
         for name in gone {
             self.remove_holder(node, &name, Ending { reason: "gone", detail: None }, to);
@@ -218,9 +234,6 @@ impl State {
             None => number.1 == 0,
         };
         peer.due = Some((number.0, number.1.wrapping_add(1)));
-        if peer.state.is_none() {
-            self.ask_names(node);
-        }
         if !is_due && !failpoint::fails(failpoint::Point::Gap) {
             self.tell(node, &Frame::Gap);
             self.check_pending(node);
@@ -294,5 +307,30 @@ impl State {
             self.renew_costly(node);
         }
         self.check_joined(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_name_of_a_process_is_known_at_once_and_no_older_list_takes_it() {
+        let (mut state, mut effects) = (State::new(1, "own".to_owned()), Effects::new());
+        state.connected(1 << 20, 0);
+        state.is_alone();
+        let alive = |state| Frame::Alive { state, node: b"new", is_new: true };
+        let names = |state, names| {
+            let (part, node, nodes) = (FIRST | LAST, &b"new"[..], Vec::new());
+            Frame::Names { part, state, node, nodes, names }
+        };
+        for frame in [alive(0), Frame::Came { state: 1, name: b"a" }, names(0, vec![])] {
+            assert_eq!(state.react(2, frame, 0, &mut effects), None);
+        }
+        assert!(state.is_held(b"a"));
+        for frame in [alive(3), names(3, vec![&b"b"[..]])] {
+            assert_eq!(state.react(2, frame, 0, &mut effects), None);
+        }
+        assert_eq!([&b"a"[..], b"b"].map(|name| state.is_held(name)), [false, true]);
     }
 }

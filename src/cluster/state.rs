@@ -64,9 +64,8 @@ pub(super) struct Peer {
     pub(super) heard: u64,
     /// The server has said that nobody got what was sent to it last.
     pub(super) is_unreachable: bool,
-    /// The names it is known to have, and how often they had changed then; `None` before its first
-    /// list.
-    pub(super) state: Option<u64>,
+    /// The names that it is known to have, and how often they had changed by then.
+    pub(super) state: u64,
     pub(super) names: BTreeSet<Name>,
     /// The parts of a list of names that have come.
     pub(super) parts: Vec<Name>,
