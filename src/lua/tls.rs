@@ -14,7 +14,7 @@ use crate::tls::{
 use crate::vm::blame::{self, Wrong};
 use crate::vm::stack::{Nil, Results, Stack, function};
 
-/// Registry field of the metatable of configurations; their content is a key.
+/// The registry field of the metatable of configurations, which hold a key.
 const CONFIGS: [&CStr; 1] = [c"node-lua.tls"];
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
@@ -29,19 +29,19 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"tls_details", function(details)),
 ];
 
-/// Servers whose sessions a client remembers in a context with a memory limit, and bytes of that
-/// for each.
+/// In a context with a memory limit, the most servers whose sessions a client remembers, and bytes
+/// of the limit for each of them.
 const REMEMBERED_MAX: usize = 32;
 const REMEMBERED_PART: usize = 32 << 20;
 
-/// Has configurations travel, and be told from other userdata.
+/// Lets configurations be sent in messages and described in errors.
 pub(super) fn init() {
     blame::describe_with(describe);
     values::travel(values::Other { take: parcel_at, push: push_parcel });
 }
 
-/// Pushes a configuration, which counts with what the context holds; false if that is too much.
-/// May raise if memory runs out.
+/// Pushes a configuration, counted against the context's memory limit; false if there is no room
+/// for it. May raise if memory runs out.
 fn push(lua: Stack<'_>, config: Arc<Config>) -> bool {
     if !lua.charge(config.bytes()) {
         return false;
@@ -65,13 +65,13 @@ pub(super) fn config_at(lua: Stack<'_>, index: c_int) -> Option<Arc<Config>> {
     host::with(|host| host.sockets.tls.as_ref()?.get(key).map(Arc::clone))
 }
 
-/// What stands in a message for the configuration at `index`, if it is one.
+/// The piece that represents the configuration at `index` in a message, if it is one.
 #[cold]
 fn parcel_at(lua: Stack<'_>, index: c_int) -> Option<Piece> {
     config_at(lua, index).map(|config| config.parcel())
 }
 
-/// Pushes the configuration that a piece of a message stands for; false if it is none.
+/// Pushes the configuration that a piece of a message represents; false if it represents none.
 fn push_parcel(lua: Stack<'_>, piece: &Piece) -> bool {
     let Some(config) = Config::from_parcel(piece) else { return false };
     if !push(lua, config) {
@@ -88,7 +88,7 @@ fn collect(lua: Stack<'_>) {
     }
 }
 
-/// What is said of a configuration in messages.
+/// What errors call a configuration.
 fn describe(lua: Stack<'_>, index: c_int) -> Option<&'static str> {
     lua.key_of(index, &CONFIGS)?;
     let is_server = config_at(lua, index).is_some_and(|config| config.is_server());
@@ -110,18 +110,18 @@ fn reload(lua: Stack<'_>) -> Result<bool, (bool, Failure)> {
         let expected = "TLS configuration (tls.client, tls.server)";
         lua.bad(Wrong::Argument(1), "reload", expected, Some(1))
     };
-    let result = may_read().and_then(|()| config.reload(&|| look(lua)));
+    let result = may_read().and_then(|()| config.reload(&|| tick(lua)));
     result.map(|()| true).map_err(|failure| (false, failure))
 }
 
-/// Code and text.
+/// The code and the text of a failure.
 impl Results for Failure {
     fn give(self, lua: Stack<'_>) -> c_int {
         (self.code.0, self.text).give(lua)
     }
 }
 
-/// Whether the context may read files.
+/// The failure of reading a file, if files are withheld from the context.
 fn may_read() -> Result<(), Failure> {
     let code = Code::NOT_PERMITTED;
     let text = "files are withheld from this context (deny \"io\"): give the text".to_owned();
@@ -139,7 +139,8 @@ fn identity(lua: Stack<'_>, cert: c_int, key: c_int) -> Option<Identity> {
     Some(Identity { cert: source(lua, cert)?, key: source(lua, key)? })
 }
 
-/// Protocols, each behind its length, and whether only TLS 1.3 is spoken.
+/// Reads the options of both sides: protocols, each after a byte with its length, and whether only
+/// TLS 1.3 is allowed.
 fn options(lua: Stack<'_>, alpn: c_int, only_tls13: c_int) -> Options {
     let (mut rest, mut protocols) = (lua.text(alpn).unwrap_or_default(), Vec::new());
     while let [length, more @ ..] = rest {
@@ -153,11 +154,11 @@ fn options(lua: Stack<'_>, alpn: c_int, only_tls13: c_int) -> Options {
 }
 
 /// Raises if the context is to end.
-fn look(lua: Stack<'_>) {
+fn tick(lua: Stack<'_>) {
     lua.tick(&mut 0);
 }
 
-/// A configuration; or nil, a code and a text.
+/// The results of making a configuration: it, or nil, a code and a text.
 type Made = Result<c_int, (Nil, Failure)>;
 
 fn push_made(lua: Stack<'_>, made: Result<Arc<Config>, Failure>) -> Made {
@@ -171,7 +172,7 @@ fn push_made(lua: Stack<'_>, made: Result<Arc<Config>, Failure>) -> Made {
     made.map_err(|failure| (Nil, failure))
 }
 
-/// Whether all of these may be read.
+/// The failure of reading these, if files are withheld from the context and one is a file.
 fn check_sources<'a>(mut sources: impl Iterator<Item = &'a Source>) -> Result<(), Failure> {
     if sources.any(|source| matches!(source, Source::File(_))) { may_read() } else { Ok(()) }
 }
@@ -187,7 +188,7 @@ fn client(lua: Stack<'_>) -> Made {
         Client { ca: source(lua, 1), identity: identity(lua, 2, 3), verify: lua.boolean(6) };
     let options = options(lua, 4, 5);
     let sources = client.identity.iter().flat_map(files).chain(&client.ca);
-    let made = check_sources(sources).and_then(|()| Config::client(client, options, &|| look(lua)));
+    let made = check_sources(sources).and_then(|()| Config::client(client, options, &|| tick(lua)));
     push_made(lua, made)
 }
 
@@ -208,11 +209,11 @@ fn server(lua: Stack<'_>) -> Made {
     let options = options(lua, 4, 5);
     let identities = server.identity.iter().chain(server.sni.iter().map(|(_, one)| one));
     let sources = identities.flat_map(files).chain(&server.client_ca);
-    let made = check_sources(sources).and_then(|()| Config::server(server, options, &|| look(lua)));
+    let made = check_sources(sources).and_then(|()| Config::server(server, options, &|| tick(lua)));
     push_made(lua, made)
 }
 
-/// native.tls_is_server(config): nothing if it is no configuration.
+/// native.tls_is_server(config): whether a configuration is for servers; nothing for other values.
 fn is_server(lua: Stack<'_>) -> Option<bool> {
     config_at(lua, 1).map(|config| config.is_server())
 }
@@ -222,13 +223,13 @@ fn name_at(lua: Stack<'_>, index: c_int) -> Option<ServerName<'static>> {
     ServerName::try_from(text.to_owned()).ok()
 }
 
-/// native.tls_is_name(text): whether it is a host's, or an address.
+/// native.tls_is_name(text): whether a text is a host name or an IP address.
 fn is_name(lua: Stack<'_>) -> bool {
     name_at(lua, 1).is_some()
 }
 
-/// native.tls_start(key, token, config, name): begins; the outcome comes under the token. Otherwise
-/// a code and a text.
+/// native.tls_start(key, token, config, name): begins a handshake, whose outcome completes the
+/// token; a code and a text if it cannot begin.
 fn start(lua: Stack<'_>) -> Option<Failure> {
     let (key, token) = (lua.key(1), lua.key(2));
     let config = config_at(lua, 3)?;
@@ -251,13 +252,13 @@ fn start(lua: Stack<'_>) -> Option<Failure> {
     host::with(begin).err()
 }
 
-/// native.tls_cancel(key): gives a handshake up.
+/// native.tls_cancel(key): abandons a handshake.
 fn cancel(lua: Stack<'_>) {
     let key = lua.key(1);
     host::with(|host| host.sockets.stream(key).map(|stream| stream.cancel_tls()));
 }
 
-/// native.tls_has(key): whether TLS has begun.
+/// native.tls_has(key): whether a connection has TLS.
 fn has(lua: Stack<'_>) -> bool {
     let key = lua.key(1);
     host::with(|host| host.sockets.stream(key).is_some_and(|one| one.tls().is_some()))
@@ -269,13 +270,13 @@ fn failure(lua: Stack<'_>) -> Option<String> {
     host::with(|host| host.sockets.stream(key)?.tls()?.1)
 }
 
-/// native.tls_details(key): a table; nothing without TLS.
+/// native.tls_details(key): a table about the handshake; nothing without TLS.
 fn details(lua: Stack<'_>) -> Option<c_int> {
     let key = lua.key(1);
     host::with(|host| host.sockets.stream(key)?.tls()).map(|state| push_state(lua, &state))
 }
 
-/// Pushes a table of what a handshake has come to, and why TLS has failed.
+/// Pushes a table of the outcome of a handshake, and of why TLS has failed.
 pub(super) fn push_state(lua: Stack<'_>, state: &(Option<Details>, Option<String>)) -> c_int {
     let (details, failure) = state;
     lua.push_table(0, 8);

@@ -32,7 +32,7 @@ thread_local! {
     static RECEIVED: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// A session and the socket's side of it.
+/// A session and its side of the socket.
 #[derive(Debug)]
 pub(super) struct Secure {
     state: Mutex<State>,

@@ -1,4 +1,4 @@
-//! Configurations: what was read of certificates and keys, shared by all contexts.
+//! Configurations: certificates, keys and options, parsed once and shared by all contexts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
@@ -15,10 +15,10 @@ use rustls::{ClientConfig, Error, ServerConfig, SupportedProtocolVersion, versio
 
 use super::certificate::digest;
 use super::failure::Failure;
-use super::names::ByName;
+use super::names::CertificatesByName;
 use super::options::{Client, Identity, Options, Server};
 use super::pem::{Pem, Source};
-use super::remembered::{Few, SESSION_BYTES};
+use super::remembered::{BoundedSessions, SESSION_BYTES};
 use super::session::Session;
 use super::simulated::{self, Clock};
 use super::trust;
@@ -26,7 +26,7 @@ use crate::buf::Piece;
 use crate::rt;
 use crate::sync::lock;
 
-/// Sessions that a client remembers in a context without a memory limit.
+/// Servers whose sessions a client remembers in a context without a memory limit.
 const SESSIONS_USUAL: usize = 256;
 
 /// The cryptography of this process.
@@ -34,18 +34,18 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(if rt::is_simulated() { simulated::provider() } else { aws_lc_rs::default_provider() })
 });
 
-/// A map whose order is of no matter, and does not vary.
+/// A map whose order does not vary from run to run.
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
-/// Configurations that are in use, by a digest of all that is in them: contexts that make the same
-/// one have the same, and so resume each other's sessions.
-struct InUse<T>(LazyLock<Mutex<Map<Vec<u8>, Weak<T>>>>);
+/// The configurations in use, by a digest of everything they are made of: contexts that make equal
+/// ones share one, and so resume each other's sessions.
+struct Shared<T>(LazyLock<Mutex<Map<Vec<u8>, Weak<T>>>>);
 
-static CLIENTS: InUse<ClientConfig> = InUse(LazyLock::new(Mutex::default));
-static SERVERS: InUse<ServerConfig> = InUse(LazyLock::new(Mutex::default));
+static CLIENTS: Shared<ClientConfig> = Shared(LazyLock::new(Mutex::default));
+static SERVERS: Shared<ServerConfig> = Shared(LazyLock::new(Mutex::default));
 
-impl<T> InUse<T> {
-    /// The one that these parts make, which is made if nobody has it.
+impl<T> Shared<T> {
+    /// The configuration made of these parts, which `make` makes if nobody uses it.
     fn get(
         &self,
         parts: &Parts<'_>,
@@ -63,16 +63,18 @@ impl<T> InUse<T> {
     }
 }
 
-/// Configurations that were sent to other contexts, by the place of their mark.
+/// Configurations that were sent to other contexts, by the address of their mark.
 static SENT: Mutex<BTreeMap<usize, Weak<Config>>> = Mutex::new(BTreeMap::new());
 
-/// Bytes of the mark that stands for a configuration in a message.
+/// Bytes of the mark that represents a configuration in a message.
 const MARK_BYTES: usize = 24;
 
-/// About what a configuration takes beside what is read for it; pieces of other sizes are none.
+/// About how many bytes a configuration takes beside its certificates and keys. Also tells pieces
+/// that represent configurations from others: no block has this size.
 const PARCEL_BYTES: usize = 8209;
 
-/// What the texts of certificates and keys take, as they are and read, for each of their bytes.
+/// Bytes of memory for each byte of the texts of certificates and keys, which are kept both as text
+/// and parsed.
 const READ_PART: usize = 4;
 
 /// What a script has made with `tls.client` or `tls.server`.
@@ -81,7 +83,7 @@ pub struct Config {
     side: Side,
     options: Options,
     current: RwLock<Current>,
-    /// About what it takes.
+    /// About how many bytes of memory it takes.
     bytes: usize,
     mark: [u8; MARK_BYTES],
 }
@@ -92,15 +94,15 @@ enum Side {
     Server(Server),
 }
 
-/// What connections are made with from now on.
+/// What new connections use, until the next reload.
 #[derive(Clone, Debug)]
 enum Current {
     Client(Arc<ClientConfig>),
-    /// With the one that offers what its user speaks, if it has no protocols, once that is wanted.
+    /// And the same with the protocols that its user speaks, if it has none itself; made on demand.
     Server(Arc<ServerConfig>, Arc<OnceLock<Arc<ServerConfig>>>),
 }
 
-/// A configuration on its way: keeps it.
+/// A configuration in a message, which keeps it alive.
 #[derive(Debug)]
 pub struct Parcel(Arc<Config>);
 
@@ -111,16 +113,16 @@ impl AsRef<[u8]> for Parcel {
 }
 
 impl Config {
-    /// For connections that we open. `look` is called between certificates, and may unwind.
+    /// For connections that this side opens. `tick` is called between certificates, and may unwind.
     ///
     /// # Errors
     /// Which file, certificate or key is of no use, and why.
     pub fn client(
         client: Client,
         options: Options,
-        look: &dyn Fn(),
+        tick: &dyn Fn(),
     ) -> Result<Arc<Config>, Failure> {
-        Config::new(Side::Client(client), options, look)
+        Config::new(Side::Client(client), options, tick)
     }
 
     /// For connections that others open; see [`Config::client`].
@@ -130,13 +132,13 @@ impl Config {
     pub fn server(
         server: Server,
         options: Options,
-        look: &dyn Fn(),
+        tick: &dyn Fn(),
     ) -> Result<Arc<Config>, Failure> {
-        Config::new(Side::Server(server), options, look)
+        Config::new(Side::Server(server), options, tick)
     }
 
-    fn new(side: Side, options: Options, look: &dyn Fn()) -> Result<Arc<Config>, Failure> {
-        let (current, read) = load(&side, &options, look)?;
+    fn new(side: Side, options: Options, tick: &dyn Fn()) -> Result<Arc<Config>, Failure> {
+        let (current, read) = load(&side, &options, tick)?;
         let remembered = match side {
             Side::Client(_) => options.servers_remembered.unwrap_or(0),
             Side::Server(_) => 0,
@@ -151,12 +153,12 @@ impl Config {
         self.bytes
     }
 
-    /// Whether it is ready to agree on this protocol.
+    /// Whether it offers this application protocol.
     pub fn offers(&self, protocol: &[u8]) -> bool {
         self.options.alpn.iter().any(|known| known == protocol)
     }
 
-    /// Whether it says which protocols it is ready to agree on.
+    /// Whether it has a list of application protocols.
     pub fn has_protocols(&self) -> bool {
         !self.options.alpn.is_empty()
     }
@@ -164,9 +166,9 @@ impl Config {
     /// Reads all files again, for connections that begin from now on.
     ///
     /// # Errors
-    /// As when it was made; it is what it was then.
-    pub fn reload(&self, look: &dyn Fn()) -> Result<(), Failure> {
-        let (fresh, _) = load(&self.side, &self.options, look)?;
+    /// As when it was made; nothing has changed then.
+    pub fn reload(&self, tick: &dyn Fn()) -> Result<(), Failure> {
+        let (fresh, _) = load(&self.side, &self.options, tick)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
@@ -176,10 +178,10 @@ impl Config {
         matches!(self.side, Side::Server(_))
     }
 
-    /// Begins a session; `name` is whom a client wants to reach, of no use for a server.
+    /// Begins a session; `name` is the server that a client wants to reach.
     ///
     /// # Errors
-    /// It does not begin.
+    /// A client has no name, or rustls refuses the configuration.
     pub fn session(&self, name: Option<ServerName<'static>>) -> Result<Session, Failure> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
         match (current, name) {
@@ -189,11 +191,11 @@ impl Config {
         }
     }
 
-    /// Begins a server's session, which offers these protocols, always the same, unless the
-    /// configuration says which.
+    /// Begins a server's session, which offers `protocols`, the same ones in every call, unless the
+    /// configuration has its own.
     ///
     /// # Errors
-    /// It does not begin.
+    /// Rustls refuses the configuration.
     pub fn session_offering(&self, protocols: &[&[u8]]) -> Result<Session, Failure> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Current::Server(config, offering) = current else { return self.session(None) };
@@ -208,7 +210,7 @@ impl Config {
         Session::server(Arc::clone(offering))
     }
 
-    /// What stands for it in a message.
+    /// A piece that represents it in a message.
     pub fn parcel(self: &Arc<Config>) -> Piece {
         let place = self.mark.as_ptr().addr();
         let mut sent = lock(&SENT);
@@ -216,7 +218,7 @@ impl Config {
         Piece::new(Bytes::from_owner(Parcel(Arc::clone(self))), PARCEL_BYTES)
     }
 
-    /// The configuration that a piece stands for, if it is one.
+    /// The configuration that a piece represents, if it does.
     pub fn from_parcel(piece: &Piece) -> Option<Arc<Config>> {
         if piece.len() != MARK_BYTES || piece.block_bytes() != PARCEL_BYTES {
             return None;
@@ -233,10 +235,10 @@ impl Drop for Config {
     }
 }
 
-/// All that a configuration is made of, for its digest.
+/// Everything that a configuration is made of, for its digest.
 struct Parts<'a> {
     bytes: Vec<u8>,
-    look: &'a dyn Fn(),
+    tick: &'a dyn Fn(),
 }
 
 impl Parts<'_> {
@@ -246,7 +248,7 @@ impl Parts<'_> {
     }
 
     fn read(&mut self, source: &Source, option: &str) -> Result<Pem, Failure> {
-        (self.look)();
+        (self.tick)();
         let pem = source.read(option)?;
         self.add(option.as_bytes());
         self.add(&pem.text);
@@ -254,9 +256,9 @@ impl Parts<'_> {
     }
 }
 
-/// What it is now, and bytes of all that it is made of.
-fn load(side: &Side, options: &Options, look: &dyn Fn()) -> Result<(Current, usize), Failure> {
-    let mut parts = Parts { bytes: Vec::new(), look };
+/// Reads a configuration; returns it, and how many bytes it is made of.
+fn load(side: &Side, options: &Options, tick: &dyn Fn()) -> Result<(Current, usize), Failure> {
+    let mut parts = Parts { bytes: Vec::new(), tick };
     parts.add(&[u8::from(options.only_tls13)]);
     for protocol in &options.alpn {
         parts.add(protocol);
@@ -280,10 +282,10 @@ fn load_client(
     let verifier = match &client.ca {
         _ if !client.verify => {
             warn_unverified();
-            trust::anybody(provider)
+            trust::accept_any(provider)
         }
         None => trust::system(provider)?,
-        Some(source) => trust::servers_of(&parts.read(source, "ca")?, provider, parts.look)?,
+        Some(source) => trust::servers_of(&parts.read(source, "ca")?, provider, parts.tick)?,
     };
     let key = match &client.identity {
         Some(identity) => Some(certified(identity, "", parts)?),
@@ -291,7 +293,7 @@ fn load_client(
     };
     CLIENTS.get(parts, || {
         let builder = ClientConfig::builder_with_details(Arc::clone(provider), Arc::new(Clock));
-        let builder = builder.with_protocol_versions(versions(options)).map_err(wrong)?;
+        let builder = builder.with_protocol_versions(versions(options)).map_err(unusable)?;
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match key {
             Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
@@ -300,7 +302,7 @@ fn load_client(
         config.alpn_protocols.clone_from(&options.alpn);
         config.resumption = match options.servers_remembered {
             _ if rt::is_simulated() => Resumption::disabled(),
-            Some(max) => Resumption::store(Arc::new(Few::new(max))),
+            Some(max) => Resumption::store(Arc::new(BoundedSessions::new(max))),
             None => Resumption::in_memory_sessions(SESSIONS_USUAL),
         };
         Ok(config)
@@ -326,24 +328,25 @@ fn load_server(
     let verifier = match &server.client_ca {
         Some(source) => {
             let pem = parts.read(source, "client_ca")?;
-            Some(trust::clients_of(&pem, server.client_optional, provider, parts.look)?)
+            Some(trust::clients_of(&pem, server.client_optional, provider, parts.tick)?)
         }
         None => None,
     };
     SERVERS.get(parts, || {
         let builder = ServerConfig::builder_with_details(Arc::clone(provider), Arc::new(Clock));
-        let builder = builder.with_protocol_versions(versions(options)).map_err(wrong)?;
+        let builder = builder.with_protocol_versions(versions(options)).map_err(unusable)?;
         let builder = match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_cert_resolver(Arc::new(ByName::new(names, default)));
+        let mut config =
+            builder.with_cert_resolver(Arc::new(CertificatesByName::new(names, default)));
         config.alpn_protocols.clone_from(&options.alpn);
         if rt::is_simulated() {
             config.send_tls13_tickets = 0;
             config.session_storage = Arc::new(NoServerSessionStorage {});
         } else {
-            config.ticketer = aws_lc_rs::Ticketer::new().map_err(wrong)?;
+            config.ticketer = aws_lc_rs::Ticketer::new().map_err(unusable)?;
         }
         Ok(config)
     })
@@ -354,11 +357,12 @@ fn versions(options: &Options) -> &'static [&'static SupportedProtocolVersion] {
     if options.only_tls13 || rt::is_simulated() { ONLY_TLS13 } else { rustls::ALL_VERSIONS }
 }
 
-fn wrong(error: Error) -> Failure {
+fn unusable(error: Error) -> Failure {
     Failure::handshake(error.to_string())
 }
 
-/// Reads a chain and its key, and looks whether they belong together. `of` is what they are for.
+/// Reads a chain and its key, and checks that they belong together. `of` precedes the names of the
+/// options in errors.
 fn certified(
     identity: &Identity,
     of: &str,

@@ -1,4 +1,4 @@
-//! Why something about TLS has failed, for people.
+//! Failures of TLS, in words for people.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,7 +7,7 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerInco
 
 use crate::error::Code;
 
-/// A code, and what a code cannot say.
+/// A code, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The code that scripts see.
@@ -17,17 +17,17 @@ pub struct Failure {
 }
 
 thread_local! {
-    /// What a verifier or resolver has found, while the session that asked it runs: it knows more
-    /// than the error that it may return.
+    /// The reason that a verifier or resolver has found, which the error that it returns cannot
+    /// carry; taken by the session that has called it.
     static NOTED: Cell<Option<Failure>> = const { Cell::new(None) };
 }
 
-/// Keeps what is known of a failure for the session that runs into it.
+/// Keeps the reason of a failure for the session that runs into it.
 pub(super) fn note(failure: Failure) {
     NOTED.set(Some(failure));
 }
 
-/// Forgets what another session has left.
+/// Forgets the reason that another session has not taken.
 pub(super) fn forget() {
     NOTED.set(None);
 }
@@ -43,7 +43,7 @@ impl Failure {
         Failure { code: Code::CERTIFICATE_REFUSED, text: text.into() }
     }
 
-    /// What rustls has found. What was noted on the way says more.
+    /// The failure for an error of rustls, or the one that was noted.
     pub(super) fn new(error: &Error, is_server: bool) -> Failure {
         if let Some(noted) = NOTED.take() {
             return noted;
@@ -113,7 +113,7 @@ fn alert_failure(alert: AlertDescription, peer: &str) -> Failure {
     Failure::certificate(format!("the {peer} {what} ({alert:?})"))
 }
 
-/// What is wrong with a certificate, as one would say it of the certificate.
+/// What is wrong with a certificate, as the end of a sentence about it.
 pub(super) fn wrong_with(error: &CertificateError) -> String {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -146,9 +146,9 @@ pub(super) fn wrong_with(error: &CertificateError) -> String {
     }
 }
 
-/// Whether a certificate was refused because it is an authority's, and no peer's.
+/// Whether a certificate was refused because it is that of an authority.
 pub(super) fn is_of_authority(error: &CertificateError) -> bool {
-    // It has no case of its own, and webpki, whose it is, is not ours to name.
+    // Rustls has no case for this error of webpki, which is no dependency of ours.
     matches!(error, CertificateError::Other(why) if why.0.to_string() == "CaUsedAsEndEntity")
 }
 

@@ -1,4 +1,4 @@
-//! Which certificate a server shows, by the name that the client asks for.
+//! Selects the certificate of a server by the name that the client asks for (SNI).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use super::failure::{Failure, note};
 
 /// Certificates by name.
 #[derive(Debug)]
-pub(super) struct ByName {
+pub(super) struct CertificatesByName {
     names: HashMap<String, Arc<CertifiedKey>>,
     default: Option<Arc<CertifiedKey>>,
 }
 
-impl ByName {
+impl CertificatesByName {
     pub(super) fn new(
         names: HashMap<String, Arc<CertifiedKey>>,
         default: Option<Arc<CertifiedKey>>,
-    ) -> ByName {
-        ByName { names, default }
+    ) -> CertificatesByName {
+        CertificatesByName { names, default }
     }
 
-    /// That of a name as it is, or of `*` in the place of its first label.
+    /// The certificate for a name, or for the same with `*` as its first label.
     fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         self.names.get(&name).or_else(|| {
@@ -33,7 +33,7 @@ impl ByName {
     }
 }
 
-impl ResolvesServerCert for ByName {
+impl ResolvesServerCert for CertificatesByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let wanted = hello.server_name();
         let found = wanted.and_then(|name| self.find(name)).or(self.default.as_ref());

@@ -1,4 +1,4 @@
-//! What scripts configure.
+//! The options of configurations.
 
 use super::pem::Source;
 
@@ -14,34 +14,37 @@ pub struct Identity {
 /// For the side that connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Who is trusted; nothing for whom the system trusts.
+    /// The authorities that are trusted; `None` for the system's.
     pub ca: Option<Source>,
-    /// Whether the certificate of the server is looked at.
+    /// Whether the certificate of the server is verified.
     pub verify: bool,
-    /// What is shown to servers that ask for it.
+    /// The certificate for servers that ask for one.
     pub identity: Option<Identity>,
 }
 
 /// For the side that was connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// For clients that name nobody, or somebody who is not listed.
+    /// For clients that ask for no name, or for one that is not in `sni`.
     pub identity: Option<Identity>,
     /// By the name that clients ask for.
     pub sni: Vec<(String, Identity)>,
-    /// Whose certificates clients must show.
+    /// The authorities of certificates that clients must have; `None` if they need none.
     pub client_ca: Option<Source>,
-    /// Whether they may as well show none.
+    /// Whether clients may have no certificate all the same.
     pub client_optional: bool,
 }
 
-/// Of either side.
+/// The options of both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Application protocols, the best first.
+    /// Application protocols, in order of preference.
     pub alpn: Vec<Vec<u8>>,
     /// Whether TLS 1.2 is refused.
     pub only_tls13: bool,
-    /// Servers whose sessions a client remembers; nothing for many, which do not count.
+    /// The number of servers whose sessions a client remembers, counted as [`Config::bytes`];
+    /// `None` for many, which do not count.
+    ///
+    /// [`Config::bytes`]: super::Config::bytes
     pub servers_remembered: Option<usize>,
 }

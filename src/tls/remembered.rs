@@ -1,5 +1,5 @@
-//! Sessions that clients remember in contexts with a memory limit. Servers say how large these are,
-//! and rustls does not tell: there are few of them, and each counts as the largest.
+//! The sessions that clients remember in contexts with a memory limit. Servers choose how large
+//! these are, and rustls does not tell: so there are few of them, and each counts as the largest.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -10,12 +10,12 @@ use rustls::pki_types::ServerName;
 
 use crate::sync::lock;
 
-/// Bytes that a session takes at most: a ticket, and the certificates of the server.
+/// The most bytes of a session: a ticket, and the certificates of the server.
 pub(super) const SESSION_BYTES: usize = 128 << 10;
 
-/// The last session with each server, of this many servers.
+/// The last session with each of a bounded number of servers.
 #[derive(Debug)]
-pub(super) struct Few {
+pub(super) struct BoundedSessions {
     max: usize,
     servers: Mutex<VecDeque<Server>>,
 }
@@ -35,12 +35,12 @@ enum Session {
     Tls13(Tls13ClientSessionValue),
 }
 
-impl Few {
-    pub(super) fn new(max: usize) -> Few {
-        Few { max, servers: Mutex::default() }
+impl BoundedSessions {
+    pub(super) fn new(max: usize) -> BoundedSessions {
+        BoundedSessions { max, servers: Mutex::default() }
     }
 
-    /// Calls `look` with a server that is remembered.
+    /// Calls `look` with a server, if it is remembered.
     fn of<R>(
         &self,
         name: &ServerName<'_>,
@@ -50,7 +50,7 @@ impl Few {
         look(servers.iter_mut().find(|server| server.name == *name)?)
     }
 
-    /// Changes what is known of a server; of too many the first is forgotten.
+    /// Changes what is remembered of a server; the oldest is forgotten if there are too many.
     fn change(&self, name: ServerName<'static>, change: impl FnOnce(&mut Server)) {
         let mut servers = lock(&self.servers);
         if let Some(server) = servers.iter_mut().find(|server| server.name == name) {
@@ -65,7 +65,7 @@ impl Few {
     }
 }
 
-impl ClientSessionStore for Few {
+impl ClientSessionStore for BoundedSessions {
     fn set_kx_hint(&self, name: ServerName<'static>, group: NamedGroup) {
         self.change(name, |server| server.group = Some(group));
     }
@@ -98,7 +98,7 @@ impl ClientSessionStore for Few {
         self.change(name, |server| server.session = Session::Tls13(value));
     }
 
-    /// A ticket serves once.
+    /// A ticket is good for one session.
     fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         self.of(name, |server| match std::mem::take(&mut server.session) {
             Session::Tls13(value) => Some(value),

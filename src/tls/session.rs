@@ -1,4 +1,4 @@
-//! A session: the bytes that the peer sends become those of the script, and back.
+//! Sessions, which decrypt what the peer sends and encrypt what the script writes.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -19,23 +19,24 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// Pieces that are encrypted at once.
 const PIECES_MAX: usize = 64;
 
-/// Bytes of a record's head, and so much of what is not TLS is shown.
+/// How many bytes of a peer that does not speak TLS are shown.
 const SHOWN_BYTES: usize = 16;
 
-/// What the session keeps its input in, unless it has grown.
+/// Bytes of rustls's input buffer, unless it has grown.
 const INPUT_BYTES: usize = 4096;
 
-/// About what a session takes beside what waits in it, and what more during its handshake.
+/// About how many bytes a session takes beside what waits in it, and how many more during its
+/// handshake.
 const SESSION_BYTES: usize = 12 * 1024;
 const HANDSHAKE_BYTES: usize = 8 * 1024;
 
-/// A message of a handshake is no longer.
+/// The most bytes of a message of the handshake.
 const MESSAGE_BYTES: usize = 64 * 1024;
 
-/// What a connection has come to, as scripts see it.
+/// The outcome of a handshake, as scripts see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
-    /// As `TLSv1.3`.
+    /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
     /// The cipher suite, by the name that the standard gives it.
     pub cipher: String,
@@ -45,41 +46,41 @@ pub struct Details {
     pub server_name: Option<String>,
     /// The certificate of the peer, if it has shown one.
     pub peer: Option<Certificate>,
-    /// Whether an earlier session goes on.
+    /// Whether an earlier session was resumed.
     pub resumed: bool,
 }
 
-/// One connection's TLS. No I/O: [`Session::feed`] takes what the peer has sent,
-/// [`Session::read`] gives what that says; [`Session::write`] takes what is to be said, and
-/// [`Session::flush`] gives what is to be sent.
+/// TLS of one connection, without I/O: [`Session::feed`] takes what was received, [`Session::read`]
+/// gives its plaintext; [`Session::write`] takes plaintext, [`Session::flush`] gives what is to be
+/// sent.
 #[derive(Debug)]
 pub struct Session {
     tls: Connection,
-    /// Whom a client wants to reach.
+    /// The server that a client wants to reach.
     name: Option<Box<str>>,
-    /// Why it has ended, if it has failed.
+    /// Why it has failed.
     failure: Option<Box<Failure>>,
-    /// What the peer has sent and there was no room for.
+    /// What was received and rustls had no room for.
     unfed: Vec<u8>,
-    /// The first bytes of the peer, for the case that they are not TLS.
+    /// The first bytes of the peer, to show them if they are not TLS.
     first: [u8; SHOWN_BYTES],
     first_len: u8,
     /// The peer's system has ended the stream.
     has_ended: bool,
-    /// It keeps more memory for its input than it needs between messages.
+    /// Rustls's input buffer has grown.
     has_grown: bool,
-    /// Bytes of the peer that it may still hold, of the handshake and for the script.
+    /// Received bytes that rustls may still hold, of the handshake and for the script.
     kept: usize,
 }
 
-/// What [`Session::read`] has found besides bytes.
+/// What follows the bytes of [`Session::read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
     /// Nothing more for now.
     Nothing,
     /// There may be more.
     More,
-    /// The peer has said that it says no more.
+    /// The peer has ended its output (close_notify).
     Closed,
     /// The session, or the connection under it, has ended otherwise.
     Failed(Code),
@@ -101,7 +102,7 @@ impl Session {
     }
 
     fn new(mut tls: Connection, name: Option<Box<str>>) -> Session {
-        // What waits is bounded by what is written at once, and by the write queue above.
+        // Each write is bounded, and the write queue above waits until it has left.
         tls.set_buffer_limit(None);
         Session {
             tls,
@@ -116,23 +117,23 @@ impl Session {
         }
     }
 
-    /// Whether both sides do not trust each other yet.
+    /// Whether the handshake is not over.
     pub fn is_handshaking(&self) -> bool {
         self.tls.is_handshaking()
     }
 
-    /// Why it has failed, if it has.
+    /// Why the session has failed.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_deref()
     }
 
-    /// About how much memory it takes, with `owed` bytes encrypted and not sent.
+    /// About how many bytes of memory it takes, with `owed` bytes encrypted and not sent.
     pub fn held_bytes(&self, owed: usize) -> usize {
         let handshake = if self.is_handshaking() { HANDSHAKE_BYTES } else { 0 };
         SESSION_BYTES + handshake + self.unfed.capacity() + self.kept + owed
     }
 
-    /// Takes what the peer has sent, and what was left of the last time before it.
+    /// Takes bytes that were received.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.failure.is_some() {
             return;
@@ -164,19 +165,19 @@ impl Session {
         }
     }
 
-    /// Takes as much as there is room for; returns how much that was.
+    /// Has rustls take as many bytes as it has room for; returns how many.
     fn take(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.tls.read_tls(&mut rest) {
-                // The peer has said that it says no more: whatever follows is not for us.
+                // After close_notify everything is ignored.
                 Ok(0) => return bytes.len(),
                 Ok(_) => {
                     if !self.process() {
                         return bytes.len();
                     }
                 }
-                // What it has decrypted is to be read first.
+                // No room until plaintext is read.
                 Err(_) => return bytes.len() - rest.len(),
             }
         }
@@ -208,7 +209,7 @@ impl Session {
     /// The peer's system has ended the stream.
     pub fn end(&mut self) {
         self.has_ended = true;
-        // Nothing is read at the end of a stream, which is how rustls learns of it.
+        // Rustls learns of the end of the stream by a read of nothing.
         let _ = self.tls.read_tls(&mut io::empty());
         if self.failure.is_none() && self.is_handshaking() {
             let text = "the peer has closed the connection during the handshake";
@@ -216,7 +217,7 @@ impl Session {
         }
     }
 
-    /// Copies what the peer has said to `space`; returns how many bytes, and what else there is.
+    /// Copies plaintext to `space`; returns how many bytes, and what follows them.
     pub fn read(&mut self, space: &mut [MaybeUninit<u8>]) -> (usize, Rest) {
         let mut filled = 0;
         loop {
@@ -246,7 +247,7 @@ impl Session {
                         self.take_unfed();
                         continue;
                     }
-                    // rustls was not told of the end if it had no room for input then.
+                    // Rustls has not learnt of the end if it had no room for input then.
                     let is_end = self.has_ended || error.kind() == io::ErrorKind::UnexpectedEof;
                     let code = Code::TLS_TRUNCATED;
                     return (filled, if is_end { Rest::Failed(code) } else { Rest::Nothing });
@@ -258,12 +259,12 @@ impl Session {
         }
     }
 
-    /// Whether bytes wait that are to be sent.
+    /// Whether there are bytes to send.
     pub fn wants_flush(&self) -> bool {
         self.tls.wants_write()
     }
 
-    /// Gives bytes that are to be sent to `output`, in one call.
+    /// Writes bytes that are to be sent to `output`, in one call.
     ///
     /// # Errors
     /// Those of `output`.
@@ -271,8 +272,7 @@ impl Session {
         self.tls.write_tls(output)
     }
 
-    /// Encrypts what the pieces hold behind their first `skip` bytes, up to a bound; returns how
-    /// many bytes that were.
+    /// Encrypts bytes of the pieces behind the first `skip`, up to a bound; returns how many.
     pub fn write(&mut self, pieces: &[IoSlice<'_>], mut skip: usize) -> usize {
         let (mut some, mut count, mut left) = ([IoSlice::new(&[]); PIECES_MAX], 0, WRITE_BYTES);
         for piece in pieces {
@@ -288,7 +288,7 @@ impl Session {
         self.tls.writer().write_vectored(&some[..count]).unwrap_or(0)
     }
 
-    /// Says that we say no more.
+    /// Ends our output (close_notify).
     pub fn close(&mut self) {
         if self.failure.is_none() && !self.is_handshaking() {
             self.tls.send_close_notify();
@@ -298,12 +298,12 @@ impl Session {
     /// Gives memory back that an idle session does not need.
     pub fn shrink(&mut self) {
         if std::mem::take(&mut self.has_grown) {
-            // It looks at its room before it reads, and this reads nothing.
+            // Rustls resizes its buffer before it reads, and this reads nothing.
             let _ = self.tls.read_tls(&mut Never);
         }
     }
 
-    /// What the handshake has come to.
+    /// The outcome of the handshake.
     pub fn details(&self) -> Details {
         let suite = self.tls.negotiated_cipher_suite().map(|suite| suite.suite());
         let suite = suite.and_then(|suite| suite.as_str()).unwrap_or("unknown");
@@ -332,7 +332,7 @@ fn failed(is_server: bool) -> impl Fn(rustls::Error) -> Failure {
     move |error| Failure::new(&error, is_server)
 }
 
-/// A reader that has nothing yet.
+/// A reader that has nothing to read yet.
 struct Never;
 
 impl Read for Never {

@@ -1,4 +1,4 @@
-//! Whom a configuration trusts, and words for whom it does not.
+//! Which certificates a configuration trusts, and why it refuses others.
 
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -19,13 +19,13 @@ use super::pem::Pem;
 use crate::rt;
 use crate::sync::lock;
 
-/// The system's, which takes some time to read and is the same for all.
+/// The verifier of the system's authorities, which takes time to read.
 static SYSTEM: LazyLock<Mutex<Option<Arc<dyn ServerCertVerifier>>>> = LazyLock::new(Mutex::default);
 
-/// Whoever the system trusts.
+/// Trusts servers with certificates of the system's authorities.
 ///
 /// # Errors
-/// It trusts nobody.
+/// The system has none.
 pub(super) fn system(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
@@ -39,20 +39,20 @@ pub(super) fn system(
              ca-certificates, or name a file)"
         ))
     })?;
-    let made: Arc<dyn ServerCertVerifier> = Arc::new(Checked::new(Arc::new(found)));
+    let made: Arc<dyn ServerCertVerifier> = Arc::new(Explaining::new(Arc::new(found)));
     *system = Some(Arc::clone(&made));
     Ok(made)
 }
 
-/// Certificates that are read without a look.
+/// How many certificates are parsed between two ticks.
 const UNINTERRUPTED: usize = 16;
 
-/// Reads the certificates that are trusted; with their digests.
-fn roots(pem: &Pem, look: &dyn Fn()) -> Result<(Arc<RootCertStore>, Vec<Vec<u8>>), Failure> {
+/// Parses certificates that are trusted; returns their digests too.
+fn roots(pem: &Pem, tick: &dyn Fn()) -> Result<(Arc<RootCertStore>, Vec<Vec<u8>>), Failure> {
     let (mut roots, mut digests) = (RootCertStore::empty(), Vec::new());
     for (count, (line, certificate)) in pem.certificates()?.into_iter().enumerate() {
         if count % UNINTERRUPTED == 0 {
-            look();
+            tick();
         }
         roots
             .add(certificate.clone())
@@ -62,44 +62,46 @@ fn roots(pem: &Pem, look: &dyn Fn()) -> Result<(Arc<RootCertStore>, Vec<Vec<u8>>
     Ok((Arc::new(roots), digests))
 }
 
-/// Servers with certificates of these.
+/// Trusts servers with certificates of these authorities.
 pub(super) fn servers_of(
     pem: &Pem,
     provider: &Arc<CryptoProvider>,
-    look: &dyn Fn(),
+    tick: &dyn Fn(),
 ) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
-    let (roots, trusted) = roots(pem, look)?;
+    let (roots, trusted) = roots(pem, tick)?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
     let verifier =
         verifier.map_err(|error| Failure::certificate(format!("{}: {error}", pem.label())))?;
-    Ok(Arc::new(Checked { inner: verifier as Arc<dyn ServerCertVerifier>, trusted }))
+    Ok(Arc::new(Explaining { inner: verifier as Arc<dyn ServerCertVerifier>, trusted }))
 }
 
-/// Clients with certificates of these.
+/// Trusts clients with certificates of these authorities.
 pub(super) fn clients_of(
     pem: &Pem,
     is_optional: bool,
     provider: &Arc<CryptoProvider>,
-    look: &dyn Fn(),
+    tick: &dyn Fn(),
 ) -> Result<Arc<dyn ClientCertVerifier>, Failure> {
-    let (roots, trusted) = roots(pem, look)?;
+    let (roots, trusted) = roots(pem, tick)?;
     let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
     let builder = if is_optional { builder.allow_unauthenticated() } else { builder };
     let verifier = builder
         .build()
         .map_err(|error| Failure::certificate(format!("{}: {error}", pem.label())))?;
-    Ok(Arc::new(Checked { inner: verifier, trusted }))
+    Ok(Arc::new(Explaining { inner: verifier, trusted }))
 }
 
-/// Anybody; only that the server has the key of its certificate is looked at.
-pub(super) fn anybody(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
-    Arc::new(Checked::new(Arc::new(Anybody(Arc::clone(provider))) as Arc<dyn ServerCertVerifier>))
+/// Trusts any server that has the key of its certificate.
+pub(super) fn accept_any(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Explaining::new(
+        Arc::new(AcceptAny(Arc::clone(provider))) as Arc<dyn ServerCertVerifier>
+    ))
 }
 
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -136,22 +138,23 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// A verifier that says more of what it refuses. In a simulation nothing is signed.
+/// Notes in detail why `inner` refuses a certificate. In a simulation, where nothing is signed, all
+/// signatures pass.
 #[derive(Debug)]
-struct Checked<V: ?Sized> {
+struct Explaining<V: ?Sized> {
     inner: Arc<V>,
     /// Digests of the certificates that are trusted.
     trusted: Vec<Vec<u8>>,
 }
 
-impl<V: ?Sized> Checked<V> {
-    fn new(inner: Arc<V>) -> Checked<V> {
-        Checked { inner, trusted: Vec::new() }
+impl<V: ?Sized> Explaining<V> {
+    fn new(inner: Arc<V>) -> Explaining<V> {
+        Explaining { inner, trusted: Vec::new() }
     }
 
-    /// Whether a peer may show this certificate after all, because it is itself one of those that
-    /// are trusted: of an authority (as `openssl req -x509` makes them) webpki takes none.
-    fn may_show(&self, leaf: &CertificateDer<'_>, error: &Error, now: UnixTime) -> bool {
+    /// Whether the peer's certificate was only refused as that of an authority, which webpki takes
+    /// from no peer, but is itself among the trusted ones (as those of `openssl req -x509` may be).
+    fn is_trusted_itself(&self, leaf: &CertificateDer<'_>, error: &Error, now: UnixTime) -> bool {
         let Error::InvalidCertificate(error) = error else { return false };
         let now = now.as_secs() as i64;
         is_of_authority(error)
@@ -160,7 +163,7 @@ impl<V: ?Sized> Checked<V> {
     }
 }
 
-/// Notes whose certificate is refused, and why. Dates may be those of any in the chain.
+/// Notes which certificate is refused, and why. A date may be that of any certificate in the chain.
 fn refuse(peer: &str, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], error: &Error) {
     let Error::InvalidCertificate(error) = error else { return };
     let (mut index, mut found) = (0, Certificate::read(leaf));
@@ -185,7 +188,7 @@ fn refuse(peer: &str, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], er
     note(Failure::certificate(format!("certificate {which} of the {peer}{place} refused: {why}")));
 }
 
-/// What verifiers of servers and of clients have in common.
+/// The methods that verifiers of servers and of clients have in common.
 macro_rules! signatures {
     () => {
         fn verify_tls12_signature(
@@ -215,7 +218,7 @@ macro_rules! signatures {
     };
 }
 
-impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Checked<V> {
+impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Explaining<V> {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -227,7 +230,7 @@ impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Checked<V> {
         self.inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             .or_else(|error| {
-                if !self.may_show(end_entity, &error, now) {
+                if !self.is_trusted_itself(end_entity, &error, now) {
                     return Err(error);
                 }
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
@@ -239,7 +242,7 @@ impl<V: ServerCertVerifier + ?Sized> ServerCertVerifier for Checked<V> {
     signatures!();
 }
 
-impl ClientCertVerifier for Checked<dyn ClientCertVerifier> {
+impl ClientCertVerifier for Explaining<dyn ClientCertVerifier> {
     fn offer_client_auth(&self) -> bool {
         self.inner.offer_client_auth()
     }
@@ -260,7 +263,7 @@ impl ClientCertVerifier for Checked<dyn ClientCertVerifier> {
     ) -> Result<ClientCertVerified, Error> {
         self.inner
             .verify_client_cert(end_entity, intermediates, now)
-            .or_else(|error| match self.may_show(end_entity, &error, now) {
+            .or_else(|error| match self.is_trusted_itself(end_entity, &error, now) {
                 true => Ok(ClientCertVerified::assertion()),
                 false => Err(error),
             })
