@@ -13,6 +13,7 @@ use hyper::client::conn::{http1, http2};
 use super::body::Outgoing;
 use super::connection::CONNECTION_BYTES;
 use super::ready::{Item, ItemWaker, Ready};
+use super::server::{CONNECTION_WINDOW, stream_window};
 use super::tasks::Tasks;
 use super::wire::{Io, Wire};
 use crate::error::Code;
@@ -20,13 +21,6 @@ use crate::message::Held;
 use crate::net;
 use crate::sched::Context;
 use crate::sync::lock;
-
-/// Windows of HTTP/2, for a stream and for a connection.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1 << 20;
-
-/// The window of a stream that counts for a context with a memory limit.
-const LIMITED_WINDOW: u32 = 128 * 1024;
 
 /// The most size of hyper's read buffer, and so of the head of a response.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -78,9 +72,8 @@ impl Client {
         let io = Io(Arc::clone(&wire));
         let protocol = if is_http2 {
             let mut builder = http2::Builder::new(tasks.clone());
-            let window = if held.is_some() { LIMITED_WINDOW } else { STREAM_WINDOW };
             builder
-                .initial_stream_window_size(window)
+                .initial_stream_window_size(stream_window(held.is_some()))
                 .initial_connection_window_size(CONNECTION_WINDOW);
             let made = builder.handshake(io);
             let made = made.map_ok(|(sender, one)| Protocol::Http2(sender, Box::pin(one)));

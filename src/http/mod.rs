@@ -41,4 +41,4 @@ pub use plain::{HeadWriter, PlainHead, write_response};
 pub use ready::{Item, Ready, waker};
 pub use response::ResponseSlot;
 pub use scan::{NEVER_TRAILERS, Refusal, Scan, Scanned};
-pub use server::{Arrived, Inbox, Limits, Server, refusal_response};
+pub use server::{Arrived, BODY_BYTES, Inbox, Limits, Server, refusal_response};

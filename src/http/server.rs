@@ -25,16 +25,22 @@ use crate::sync::lock;
 #[cfg(feature = "tls")]
 use crate::tls;
 
-/// About how many bytes a request takes beside its connection, and how many of its body may wait to
-/// be read.
+/// About how many bytes a request takes beside its connection.
 const REQUEST_BYTES: usize = 4096;
-const BODY_BYTES: usize = 128 * 1024;
 
-/// Windows of HTTP/2, for a stream and for a connection, and the most bytes that h2 keeps of what
-/// is sent.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// About how many bytes of a body may wait to be read, which count for a context with a limit.
+pub const BODY_BYTES: usize = 128 * 1024;
+
+/// The most bytes that h2 keeps of what is sent.
 const SEND_BYTES: usize = 256 * 1024;
+
+/// The window of a connection of HTTP/2.
+pub(super) const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// The window of a stream of HTTP/2, which bounds what waits of its body.
+pub(super) fn stream_window(is_limited: bool) -> u32 {
+    if is_limited { BODY_BYTES as u32 } else { 256 * 1024 }
+}
 
 /// Concurrent requests on a connection of HTTP/2.
 const STREAMS_MAX: u32 = 100;
@@ -136,11 +142,10 @@ impl Server {
     /// Makes a connection of HTTP/2; smaller windows if what waits in it counts for a context.
     pub(super) fn http2(&self, tasks: Tasks, is_limited: bool) -> http2::Builder<Tasks> {
         let mut builder = http2::Builder::new(tasks);
-        let window = if is_limited { BODY_BYTES as u32 } else { STREAM_WINDOW };
         builder
             .auto_date_header(false)
             .max_concurrent_streams(STREAMS_MAX)
-            .initial_stream_window_size(window)
+            .initial_stream_window_size(stream_window(is_limited))
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BYTES)
             .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX));

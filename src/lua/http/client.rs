@@ -20,7 +20,7 @@ use super::answer::{HeaderSource, add_headers, announce, bytes_at, hold, take_tr
 use super::request::{BodyRead, push_headers, text_of_version};
 use crate::error::Code;
 use crate::http::{
-    CONNECTION_BYTES, Channel, Client, Outgoing, PendingResponse, Written, head_bytes,
+    BODY_BYTES, CONNECTION_BYTES, Channel, Client, Outgoing, PendingResponse, Written, head_bytes,
 };
 use crate::lua::host::{self, Host};
 use crate::message::Held;
@@ -51,10 +51,8 @@ pub(super) struct Call {
 /// Methods whose requests are expected to have a body.
 const WITH_BODY: [Method; 3] = [Method::POST, Method::PUT, Method::PATCH];
 
-/// About how many bytes a call takes beside its heads, and how many of the response's body may wait
-/// to be read.
+/// About how many bytes a call takes beside its heads.
 const CALL_BYTES: usize = 4096;
-const BODY_BYTES: usize = 128 * 1024;
 
 /// native.http_client(key, is_http2): turns a stream into a client's connection, under the same
 /// key; `false, code, text` if it has ended; nothing, with the stream closed, if the context's
