@@ -1,4 +1,4 @@
-//! Connecting: looking names up, and trying their addresses.
+//! Connecting: name resolution, then one address after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use crate::net::{Connector, Progress};
 use crate::os;
 use crate::sched::Context;
 
-/// How a connection attempt stands, by token.
+/// The state of connection attempts, by token.
 #[derive(Debug)]
 pub(super) enum Attempt {
     Resolving,
@@ -39,7 +39,7 @@ impl Sockets {
         self.attempts.insert(token, Attempt::Resolving);
     }
 
-    /// A lookup is over: goes on to connect if that is what it was for.
+    /// A name was resolved: begins to connect, if it was resolved for that.
     pub(super) fn on_resolved(
         &mut self,
         token: u64,
@@ -61,7 +61,7 @@ impl Sockets {
         }
     }
 
-    /// Gives up connecting; the outcome does not matter any more.
+    /// Abandons an attempt.
     pub(super) fn cancel_connect(&mut self, token: u64) {
         if let Some(Attempt::Connecting(key)) = self.attempts.remove(&token) {
             self.all.remove(key);

@@ -1,8 +1,8 @@
 //! Frames: reading and writing sockets.
 //!
-//! What a script does once per message is here, and made for that: an event of a socket brings the
-//! frames that somebody waits for, many at once, and plain writes have functions that compiled code
-//! calls without leaving it.
+//! This is what scripts do for every message: an event of a socket brings the frames that are
+//! waited for, many at once, and plain writes have functions that compiled code calls through the
+//! FFI.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -36,13 +36,13 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = const { Cell::new(None) };
 }
 
-/// Takes that block, or, where somebody has it, another.
+/// Takes that block, or a new one if it is in use.
 #[inline]
 fn take_scratch() -> Box<ReadBuffer> {
     SCRATCH.take().unwrap_or_default()
 }
 
-/// Gives it back. Where an error is raised instead, the next to ask makes one.
+/// Gives it back. If an error is raised instead, the next use makes one.
 #[inline]
 fn keep_scratch(block: Box<ReadBuffer>) {
     if let Some(other) = SCRATCH.replace(Some(block)) {
@@ -50,7 +50,7 @@ fn keep_scratch(block: Box<ReadBuffer>) {
     }
 }
 
-/// What was taken inside another's use is not needed twice.
+/// A block that was made meanwhile is dropped.
 #[cold]
 fn free_scratch(block: Box<ReadBuffer>) {
     drop(block);
@@ -64,11 +64,11 @@ pub(super) fn with_scratch<R>(body: impl FnOnce(&mut ReadBuffer) -> R) -> R {
     result
 }
 
-/// Frames that are handed out at once.
+/// The most frames that are handed out at once.
 const FRAMES_MAX: usize = 16;
 
-/// Calls `body`, which may run finalisers, while frames of a socket are on their way: reads of the
-/// same one find nothing, since what they took would come out of order.
+/// Calls `body`, which may run finalisers, while frames of a socket are being handed out: meanwhile
+/// reads of the same socket find nothing, since they would take frames out of order.
 pub(super) fn while_reading(key: u64, body: impl FnOnce()) {
     let before = host::with(|host| std::mem::replace(&mut host.sockets.reading, key));
     body();

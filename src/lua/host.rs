@@ -1,8 +1,8 @@
-//! What a context's script acts on: its turn, its sockets, its peers, and what is known of itself.
+//! The host of a script: its turn, its sockets, its peers, and the state of its context.
 //!
 //! The native functions (context.rs, tcp.rs, timer.rs) reach the host of the running context
-//! through [`with`]; a turn (program.rs) sets it with [`enter`]. What needs only one of the parts
-//! is a method of that; here is what needs several.
+//! through [`with`]; a turn (program.rs) sets it with [`enter`]. Methods that need only one of the
+//! parts are there; here are those that need several.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,20 +26,20 @@ use crate::sched::{Cluster, Context, ReadyWaker};
 use crate::vm::hook;
 use crate::vm::state::Account;
 
-/// What a socket's readiness costs, with the system calls that follow.
+/// What a socket's readiness costs, in messages, with the system calls that follow.
 const READY_COST: usize = 8;
 
-/// Writes of less are staged whatever waits already.
+/// Writes of fewer bytes are staged however much waits already.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// About what a timer, and a socket, take outside of the VM.
+/// About how many bytes a timer, and a socket, take outside of the VM.
 const TIMER_BYTES: usize = 96;
 const SOCKET_BYTES: usize = 2048;
 
-/// The key of the signals that a context hears, among those of the timers' kind.
+/// The key of wakers for signals, among those of the timers' kind.
 const SIGNALS: u64 = 1;
 
-/// The running context's side of the world.
+/// What the script of a context acts on.
 pub(super) struct Host {
     pub(super) context: Arc<Context>,
     pub(super) settings: Arc<super::settings::Settings>,
@@ -55,13 +55,13 @@ pub(super) struct Host {
     pub(super) main_failed: bool,
     /// How the main chunk failed.
     pub(super) failure: Option<Vec<u8>>,
-    /// Why the script ends its own context, if it says so.
+    /// The reason that the script has given for ending its own context.
     pub(super) end_reason: Option<Vec<u8>>,
-    /// What is logged of it.
+    /// How much of the context is logged.
     pub(super) quota: Quota,
     /// The traceback of an error that nobody has caught, until it is reported.
     pub(super) trace: Option<Vec<u8>>,
-    /// Bytes that its timers and sockets are charged with.
+    /// Bytes that were charged for its timers and sockets.
     charged: usize,
 }
 
@@ -195,19 +195,19 @@ impl Host {
         None
     }
 
-    /// What is to be woken when a signal comes.
+    /// The waker for signals.
     pub(super) fn signal_waker(&mut self) -> std::task::Waker {
         self.hears_signals = true;
         ReadyWaker::waker(&self.context, source(SIGNALS, KIND_TIMER))
     }
 
-    /// Ends a turn: writes what was staged, and tells the reactor of the next deadline.
+    /// Ends a turn: writes what was staged, and arms the next deadline.
     pub(super) fn end_turn(&mut self) {
         self.peers.received.unread.forget();
         self.cut_turn();
     }
 
-    /// The same for a turn that is cut: what it deals with at this moment goes on.
+    /// The same for a turn that is cut, whose present event is not over.
     pub(super) fn cut_turn(&mut self) {
         self.peers.received.settle(&self.context);
         #[cfg(feature = "http")]
@@ -238,7 +238,7 @@ impl Host {
         self.context.metrics().ties_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Tells others what the context holds.
+    /// Publishes how much the context holds, for `context.stat`.
     #[inline]
     pub(super) fn update_metrics(&mut self, account: &Account) {
         self.charge_resources(account);
@@ -260,7 +260,7 @@ impl Host {
         self.sockets.flush_shared(&self.context, &mut self.turn.notices);
     }
 
-    /// Counts bytes that were staged, and writes all that was if these are many.
+    /// Counts bytes that were staged, and writes everything if they are many.
     #[inline]
     pub(super) fn note_staged(&mut self, bytes: usize) {
         if self.sockets.is_full_with(bytes) {
@@ -268,13 +268,13 @@ impl Host {
         }
     }
 
-    /// Bytes that may be held besides by what the context sends.
+    /// Bytes that what the context sends may still hold.
     #[inline]
     pub(super) fn room(&self) -> usize {
         self.context.allowance().map_or(usize::MAX, |allowance| allowance.room())
     }
 
-    /// Whether a write would hold more than the context may, with what waits already.
+    /// Whether a write would exceed the context's memory limit, with what waits already.
     #[inline]
     pub(super) fn is_too_much(&self, bytes: usize) -> bool {
         bytes >= LARGE_BYTES && bytes > self.room()
@@ -287,9 +287,9 @@ impl Host {
         self.peers.deliver(to, event, &self.context)
     }
 
-    /// Before events are delivered, what this context has received is told: whoever is moved to
-    /// send more by the event finds room. And what it has written to sockets of others leaves: who
-    /// is told of it may close the socket at once.
+    /// To be called before events are delivered: reports what this context has received, so that
+    /// who replies finds room, and writes what was staged for sockets of others, since whoever
+    /// hears of it may close the socket.
     #[inline]
     pub(super) fn begin_delivery(&mut self) {
         self.peers.received.settle(&self.context);
@@ -298,8 +298,8 @@ impl Host {
         }
     }
 
-    /// Delivers a value to one of those who answer under a name: in this process the next in turn
-    /// that has room, else one elsewhere. Returns the handle of the first kind.
+    /// Delivers a value to a context with this name: the next in turn in this process that has
+    /// room, whose handle it returns, or else one of another process.
     pub(super) fn deliver_named(
         &mut self,
         name: &[u8],
@@ -326,12 +326,12 @@ impl Host {
         sent.map(|()| None).map_err(|failure| self.peers.explain(failure))
     }
 
-    /// The processes beyond this one, unless the network is withheld.
+    /// The cluster, unless the network is withheld.
     pub(super) fn cluster(&self) -> Option<&Arc<dyn Cluster>> {
         self.context.scheduler().cluster().filter(|_| !self.deny.withholds_network())
     }
 
-    /// The script ends its own context. The first reason counts, as it does when others end it.
+    /// The script ends its own context. The first reason counts, also if others give one.
     pub(super) fn end(&mut self, reason: Option<Vec<u8>>) {
         if !self.turn.is_ending {
             self.end_reason = reason;

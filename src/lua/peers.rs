@@ -1,5 +1,4 @@
-//! Other contexts, as one knows them: those it sends to, those that owe it an answer, and what it
-//! has received of theirs.
+//! The other contexts that one deals with: receivers of its messages, and its unanswered queries.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use crate::error::Code;
 use crate::message::{Event, Failure, Id, Published};
 use crate::sched::Context;
 
-/// Peers whose contexts are remembered, to spare the look-up. A power of two.
+/// How many receivers are cached, to spare looking them up. A power of two.
 const PEERS: usize = 8;
 
 /// The peers of one context.
@@ -22,7 +21,7 @@ pub(super) struct Peers {
     pub(super) received: Received,
     /// The publication that is being delivered.
     pub(super) published: Option<Arc<Published>>,
-    /// More of the failure that is about to be told than its code.
+    /// The text of the failure that is about to be returned, beside its code.
     pub(super) explanation: Option<Box<str>>,
 }
 
@@ -51,7 +50,7 @@ impl Peers {
         }
     }
 
-    /// The same for somebody who is none of this process.
+    /// The same for a context of another process.
     #[cold]
     fn deliver_far(&mut self, to: Id, event: Event, own: &Context) -> Result<(), Code> {
         let cluster = own.scheduler().cluster().filter(|_| to.is_far()).ok_or(Code::NO_CONTEXT)?;

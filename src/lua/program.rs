@@ -31,8 +31,8 @@ use crate::{logging, lua, os, rt};
 /// Where a script's text comes from.
 #[derive(Debug)]
 pub enum Source {
-    /// A file; if its path is relative and leads to none, it is looked for in this folder, that of
-    /// the creator's script.
+    /// A file. A relative path that leads to none is tried in this folder, that of the creator's
+    /// script.
     File(PathBuf, Option<Arc<Path>>),
     /// Standard input, once what comes before has been done.
     Stdin,
@@ -48,7 +48,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// That it does not load, and no more.
+    /// The script does not load, without further reason.
     fn unexplained(&self) -> Vec<u8> {
         let name = match self {
             Source::File(path, _) => chunk_cache::shown(path).into_bytes(),
@@ -77,21 +77,20 @@ pub struct Script {
     pub arguments: Vec<Value>,
     /// Where modules are found; `None` for where LuaJIT looks.
     pub paths: Option<Paths>,
-    /// The command line, for the first context; nothing for those that others make.
+    /// The command line, for the first context.
     pub command_line: Option<CommandLine>,
     /// What is withheld from it.
     pub deny: Deny,
-    /// That all this counts, until it starts, for the context that has made it, if that has a
-    /// memory limit.
+    /// Counts all this against the memory limit of the creator, until the script starts.
     pub held: Option<Held>,
-    /// Whether its creator cannot read files: then why the script does not load, which may quote
-    /// it, is for the log alone.
+    /// Whether the creator may read no files: then only the log tells why the script does not load,
+    /// since that may quote it.
     pub is_secret: bool,
-    /// How much is logged of it, if its creator, which is confined, shares that with it.
+    /// The quota of log entries that a confined creator shares with it.
     pub quota: Quota,
 }
 
-/// A script before, and while, it runs.
+/// The script of a context, loaded or not.
 pub struct LuaProgram {
     settings: Arc<Settings>,
     script: Option<Script>,
@@ -310,8 +309,8 @@ impl Running {
         (outcome, cost)
     }
 
-    /// The turn is cut: what it has done so far takes effect, and what it has read makes room. What
-    /// it has cost counts on, so that it ends in the end.
+    /// The turn is cut: what it has done so far takes effect, and what it has read makes room. Its
+    /// cost is kept, so that the turn has an end.
     fn rest(&mut self) -> (Outcome, usize) {
         let host = self.host.get_mut();
         host.cut_turn();
@@ -329,13 +328,13 @@ impl Running {
         self.state.as_ref().expect(HAS_STATE).account()
     }
 
-    /// Whether errors only tell that the context is being ended.
+    /// Whether an error only tells that the context is being ended.
     fn is_cancelled(&self) -> bool {
         self.account().exceeded() || self.host.borrow().context.end_requested().is_some()
     }
 
-    /// The driver was left: it catches what scripts raise, so that only the lack of memory, an
-    /// interruption, a script's start, or a fault of the runtime get here.
+    /// An error has left the driver, which catches those of scripts: so memory has run out, the
+    /// turn was interrupted, the script did not start, or the runtime is at fault.
     #[cold]
     fn fail(&mut self, message: Option<Vec<u8>>) -> (Outcome, usize) {
         let raw = self.raw();
@@ -376,8 +375,8 @@ impl Running {
         (Outcome::Ended, cost)
     }
 
-    /// Ends a process that was forked off in this turn: nobody is there who would go on. What waits
-    /// to be written to sockets is the other process's affair.
+    /// Ends a process that was forked in this turn, which has no other threads. What waits to be
+    /// written to sockets is the parent's business.
     fn end_child(&self) -> ! {
         let host = self.host.borrow();
         let Host { context, settings, quota, .. } = &*host;
@@ -387,7 +386,7 @@ impl Running {
         std::process::exit(i32::from(status))
     }
 
-    /// Says where the turn was cut, if it is not to go on because it has taken too long.
+    /// Logs where a turn was cut that has exceeded its limit, and will not continue.
     fn explain_end(&self) {
         let context = &self.host.borrow().context;
         if let Some(End::Time(None)) = context.end_requested()

@@ -1,11 +1,11 @@
-//! What of the messages that a context has received its mailbox still counts.
+//! Messages that were received and that the mailbox still counts.
 
 use super::unread::Unread;
 use crate::message::Event;
 use crate::sched::Context;
 
-/// Messages that may be received before the mailbox is told: senders on other threads look at the
-/// count, and each change takes it away from them.
+/// How many messages are received before the mailbox is told: senders on other threads read its
+/// count, and each change invalidates their cache line.
 const RECEIVED_MAX: usize = 64;
 
 /// The same for the bytes that they held.

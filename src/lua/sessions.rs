@@ -1,8 +1,8 @@
-//! The numbers under which a context's queries are answered.
+//! Sessions: the numbers that replies to a context's queries need.
 //!
-//! Whoever is asked is given the session, may pass it on, and may answer under it; nobody else may.
-//! So sessions are numbers that cannot be guessed from others. The library knows its queries by
-//! tokens, small numbers in order.
+//! A context that is asked gets the session, may pass it on, and may reply with it; nobody else
+//! may. So sessions cannot be guessed from each other. The library knows its queries by tokens,
+//! small numbers in order.
 
 use crate::message::{ByNumber, Id};
 use crate::rt;

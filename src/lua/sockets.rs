@@ -21,11 +21,11 @@ use crate::sched::{Context, ReadyWaker};
 #[cfg(feature = "tls")]
 use crate::tls;
 
-/// What peers of websockets are told whose context gives no reason.
+/// How websockets are closed whose context ends without a reason.
 #[cfg(feature = "websocket")]
 const AWAY: Close = Close { code: Close::AWAY, reason: String::new() };
 
-/// Answers that leave together: at most this many, or this many bytes.
+/// The most replies, and the most bytes, that are written together.
 const ANSWERS_MAX: usize = 64;
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
@@ -35,7 +35,7 @@ pub(super) const KIND_READ: u64 = 1;
 pub(super) const KIND_WRITE: u64 = 2;
 pub(super) const KIND_END: u64 = 3;
 
-/// What a waker carries.
+/// The source of readiness that a waker carries: a key and a kind.
 pub(super) fn source(key: u64, kind: u64) -> u64 {
     key << 2 | kind
 }
@@ -52,10 +52,10 @@ pub(super) enum Socket {
     HttpClient(Box<http::Client>),
 }
 
-/// What is staged: answers that leave together, or more.
+/// What is staged: only replies, which leave together, or anything.
 #[derive(Debug)]
 struct Answers {
-    /// The connection that the script was last told of, and has done nothing else since.
+    /// The connection of the last event, while the script has written to no other.
     key: u64,
     /// Connections with something staged, before that.
     dirty: usize,
@@ -70,34 +70,33 @@ impl Default for Answers {
     }
 }
 
-/// The sockets of one context, which methods are given where they need it.
+/// The sockets of one context; methods that need the context are given it.
 pub(super) struct Sockets {
     pub(super) all: SlotMap<Socket>,
-    /// By the number that the script has of each.
+    /// By the key that the script has of each.
     pub(super) attempts: HashMap<u64, Attempt>,
     /// Connections, and datagram sockets, with something staged.
     dirty: Vec<u64>,
     answers: Answers,
     /// Connections of other contexts.
     pub(super) shared: SharedWriters,
-    /// The connection whose frames are on their way to the script, while finalisers may run.
+    /// The connection whose frames are being handed to the script, while finalisers may run.
     pub(super) reading: u64,
     /// Datagram sockets of other contexts.
     pub(super) shared_udp: SharedUdpBatches,
-    /// What the script has made with module `tls`, by the keys in its userdata.
+    /// Configurations of TLS, by the keys in their userdata.
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<SlotMap<Arc<tls::Config>>>>,
-    /// What there is of HTTP, if there is some.
+    /// The state of HTTP, once it is used.
     #[cfg(feature = "http")]
     pub(super) http: Option<Box<super::http::Http>>,
-    /// Bytes that have been staged since the last flush; with this many it does not wait for the
-    /// end of the turn.
+    /// Bytes staged since the last flush, and how many of them are written before the turn ends.
     staged: usize,
     staged_max: usize,
 }
 
 impl Sockets {
-    /// None, for a context with this memory limit.
+    /// No sockets, for a context with this memory limit.
     pub(super) fn new(limit: usize) -> Sockets {
         Sockets {
             all: SlotMap::default(),
@@ -161,8 +160,8 @@ impl Sockets {
         })
     }
 
-    /// Stages a datagram. `None` if there is no such socket; otherwise whether so many are staged
-    /// that they are to leave.
+    /// Stages a datagram. `None` if there is no such socket; otherwise whether enough are staged to
+    /// be sent.
     pub(super) fn write_udp(
         &mut self,
         key: u64,
@@ -179,8 +178,8 @@ impl Sockets {
         Some(is_full)
     }
 
-    /// Reacts to readiness of this kind. Returns how many frames somebody waits for who is to be
-    /// told of it; 0 if that is all.
+    /// Reacts to readiness of this kind. If the script is to be told, returns how many frames it
+    /// waits for; 0 if none.
     pub(super) fn on_ready(
         &mut self,
         key: u64,
@@ -225,7 +224,7 @@ impl Sockets {
         None
     }
 
-    /// So much is staged on a connection that is no stream that it is to leave.
+    /// Lists a connection, other than a stream, that has enough staged to be written.
     #[cfg(feature = "http")]
     pub(super) fn list_dirty(&mut self, key: u64) {
         self.dirty.push(key);
@@ -238,7 +237,7 @@ impl Sockets {
         self.dirty.is_empty() && self.shared.is_clean() && self.shared_udp.is_clean()
     }
 
-    /// Counts bytes that were staged; whether these are so many that all is to be written.
+    /// Counts bytes that were staged; true if they are enough for everything to be written.
     #[inline]
     #[must_use]
     pub(super) fn is_full_with(&mut self, bytes: usize) -> bool {
@@ -262,7 +261,7 @@ impl Sockets {
         Some(result)
     }
 
-    /// Stages a frame of such a form on a websocket.
+    /// Stages a frame of this form on a websocket.
     #[cfg(feature = "websocket")]
     pub(super) fn write_message(
         &mut self,
@@ -278,7 +277,7 @@ impl Sockets {
         Some(result)
     }
 
-    /// Has [`Sockets::flush`] see to a connection.
+    /// Lists a connection for [`Sockets::flush`].
     #[cfg(feature = "websocket")]
     pub(super) fn note_dirty(&mut self, key: u64) {
         if let Some(stream) = self.stream(key)
@@ -288,8 +287,8 @@ impl Sockets {
         }
     }
 
-    /// Stages a frame with a copy of bytes, as most are; false, and nothing is done, if that is not
-    /// all there is to it.
+    /// Stages a frame with a copy of these bytes, the usual case; false, with nothing done, in
+    /// others.
     #[inline(always)]
     pub(super) fn write_plain(&mut self, key: u64, body: &[u8]) -> bool {
         let staged = self.staged + body.len();
@@ -305,10 +304,10 @@ impl Sockets {
         true
     }
 
-    /// The script has dealt with the last event. While all it writes are answers on the connections
-    /// it is told of, so many of them leave together: their bytes are still in the caches, and who
-    /// receives them is woken for the first of many instead of for each. Whatever else was written
-    /// stays until the end of the turn, since more may follow to the same sockets.
+    /// The script has handled the last event. While it writes nothing but replies, each on the
+    /// connection of its event, they are written in lots: their bytes are still in the caches, and
+    /// the receiver is woken for the first of a lot instead of for each. Anything else waits for
+    /// the end of the turn, since more may follow on the same sockets.
     #[inline]
     pub(super) fn flush_answers(&mut self, context: &Arc<Context>, notices: &mut Notices) {
         let answers = &mut self.answers;
@@ -405,7 +404,7 @@ impl Sockets {
         }
     }
 
-    /// Ends the stream of a connection behind what was written; false if that was done before.
+    /// Ends a connection's output after what was written; false if it was ended before.
     pub(super) fn shutdown(
         &mut self,
         key: u64,
@@ -417,7 +416,7 @@ impl Sockets {
         stream.writer().end()
     }
 
-    /// Closes a connection with a reset; what was written is dropped.
+    /// Resets a connection; what was written is dropped.
     pub(super) fn abort(&mut self, key: u64, notices: &mut Notices) {
         if let Some(Socket::Stream(mut connection)) = self.all.remove(key) {
             let notify = |token, result| notices.done(token, result);
@@ -429,7 +428,7 @@ impl Sockets {
         }
     }
 
-    /// Closes all; what was staged has left.
+    /// Closes all sockets; what was staged has been written.
     pub(super) fn close_all(&mut self, _context: &Arc<Context>) {
         let all: Vec<_> = self.all.drain().collect();
         for socket in all {
@@ -455,7 +454,7 @@ impl Sockets {
     }
 }
 
-/// Goes on with a handshake, if there is one.
+/// Continues a handshake of TLS, if there is one.
 #[cfg(feature = "tls")]
 pub(super) fn advance_tls(connection: &mut Connection, notices: &mut Notices) {
     if let Some((token, result)) = connection.advance_tls() {

@@ -1,5 +1,4 @@
-//! What a turn deals with: the events that the mailbox held, what sockets and signals had to tell,
-//! and timers. And what it may cost.
+//! A turn: the events of the mailbox, notices of sockets and signals, timers, and what it may cost.
 
 use std::collections::VecDeque;
 
@@ -9,23 +8,24 @@ use super::timer::{TIMERS_MAX, Timers};
 use crate::message::{Event, Id, Value};
 use crate::sched::Context;
 
-/// What one turn may cost, in messages' worth of work, before other contexts run.
+/// What one turn may cost, in messages, before other contexts run.
 pub(super) const COST_PER_TURN: usize = 1024;
 
-/// Room for events that a context keeps from one turn to the next while it waits.
+/// Events that a waiting context keeps room for.
 const BATCH_KEPT: usize = 4096;
 
 /// The events of a turn.
 pub(super) struct Turn {
     batch: VecDeque<Event>,
-    /// Whether anything in the batch holds bytes, and how many had come to the mailbox with it.
+    /// Whether anything in the batch holds bytes, and how many bytes the mailbox had received by
+    /// then.
     batch_holds: bool,
     come_bytes: usize,
     pub(super) notices: Notices,
     pub(super) timers: Timers,
     /// The script has ended its context: nothing more is handed out.
     pub(super) is_ending: bool,
-    /// What the turn has cost so far, in messages' worth of work.
+    /// What the turn has cost so far, in messages.
     cost: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Messages that were handed to a script and that nobody in it receives yet: how many bytes they
-//! hold, and that their senders count these as long as they wait.
+//! Messages that the script was given and that nothing in it receives yet: how many bytes they
+//! hold, which count for their senders while they wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::logging::Seldom;
 use crate::message::{Allowance, Counted, Event, Value};
 use crate::sched::{Context, Refused};
 
-/// What a context knows of them.
+/// The unread messages of a context.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     /// The bytes of the event that was taken last; if that is a message which is handed out, that
