@@ -1,4 +1,4 @@
--- What the query of a request says. Loaded with the first that is asked for.
+-- Queries and forms (application/x-www-form-urlencoded). Loaded with the first.
 
 local format_byte, gmatch, gsub, match = string.char, string.gmatch, string.gsub, string.match
 local tonumber, type = tonumber, type
@@ -10,7 +10,7 @@ local function decode(text)
     return (gsub(text, "%%(%x%x)", decode_byte))
 end
 
--- Names with their values, decoded; a list of them where a name comes more than once.
+-- A table of names with their values, decoded; lists of values for names that come more than once.
 return function(query)
     local args = {}
     for one in gmatch(query, "[^&]+") do

@@ -44,14 +44,14 @@ local OPTIONS = {
 
 -- Connections -------------------------------------------------------------------------------------
 
--- Seconds that are left; nothing if there is no limit.
+-- The seconds until a deadline: 0, which is for ever, if there is none; nil if it is over.
 local function left_until(deadline)
     if not deadline then return 0 end
     local left = deadline - now()
     return left > 0 and left or nil
 end
 
-local default_tls -- what is used unless a request says more
+local default_tls -- the configuration of requests that have none, once it is made
 
 local function get_default_tls()
     if not native.tls_client then return nil, INVALID, "https is not in this build of node-lua" end
@@ -67,13 +67,13 @@ local function decode(text)
     return (gsub(text, "%%(%x%x)", function(digits) return char(tonumber(digits, 16)) end))
 end
 
--- What names a user to a server or proxy.
+-- The value of a header that authenticates a user.
 local function credentials(user)
     local name, word = match(user, "^([^:]*):?(.*)$")
     return "Basic " .. native.http_base64(decode(name) .. ":" .. decode(word))
 end
 
--- Asks a proxy for a way to a server.
+-- Asks a proxy to connect to a server.
 local function tunnel(socket, proxy, where, deadline)
     local line = format("CONNECT %s HTTP/1.1\r\nHost: %s\r\n", where, where)
     if proxy.user then
@@ -92,7 +92,7 @@ local function tunnel(socket, proxy, where, deadline)
     return true
 end
 
--- Makes a connection: { key, is_http2 }; or nothing, a code and a text.
+-- Makes a connection, { key, is_http2 }; or nil, a code and a text.
 local function open(target, proxy, tls, deadline)
     local to = proxy or target
     local left = left_until(deadline)
@@ -128,16 +128,17 @@ end
 
 -- Responses ---------------------------------------------------------------------------------------
 
--- `ENDED` is the code that its body has ended with.
+-- Keys of a response: the number of its call, 0 once that is over; the timeout for a piece of its
+-- body; and the code with which that has ended.
 local CALL, TIME, ENDED = {}, {}, {}
 
--- Response → its connection, as long as that serves it: scripts can write what responses have.
+-- Response → its connection, while that serves it; not a field, since scripts can set those.
 local connections = setmetatable({}, { __mode = "k" })
 
 local Response = { __metatable = false }
 local response = {}
 
--- The answer was read, or is of no use: the connection serves the next request.
+-- The response was read or dropped: its connection is free for the next request.
 local function let_go(res)
     local connection = connections[res]
     if not connection then return end
@@ -194,7 +195,7 @@ end
 
 -- Requests ----------------------------------------------------------------------------------------
 
--- Sends what an iterator gives, and the trailers.
+-- Sends all pieces of an iterator, and the trailers.
 local function send_pieces(id, ask, sending)
     local body, trailers = ask.body, ask.trailers
     local result = format("result of the body function of '%s'", ask.name)
@@ -207,7 +208,7 @@ local function send_pieces(id, ask, sending)
             cancel(wait)
             if code == 0 then bad(body, result, "string, number or buffer", piece) end
             if ok == nil then bad_because(body, result, code) end
-            -- Nobody wants more of it.
+            -- The server takes no more.
             if code == SOCKET_CLOSED then return end
             if not ok then raise("a body was not taken: " .. strerror(code), body) end
         end
@@ -224,8 +225,8 @@ local function send_pieces(id, ask, sending)
     end
 end
 
--- Sends a body so in a root of its own. What fails there is logged as of any other root; the server
--- finds the body cut off, and `sending` says why there is no answer.
+-- Sends a body in a root of its own. An error there is logged like any other; the server finds the
+-- body cut off, and `sending` tells the call why there is no response.
 local function send_body(id, ask, sending)
     local function fail(why)
         sending.failure = core.describe_error(why)
@@ -238,11 +239,10 @@ local function send_body(id, ask, sending)
     end)
 end
 
--- Methods that may be tried again when a connection that was kept turns out to be closed.
+-- Idempotent methods, which are tried again if a kept connection turns out to be closed.
 local AGAIN = { GET = true, HEAD = true, OPTIONS = true, PUT = true, DELETE = true, TRACE = true }
 
--- What is asked for, as the peer is to read it, and the headers. `proxy` reads them if there is one
--- and no TLS.
+-- The target of the request line, and the headers. `proxy` is one that reads them itself.
 local function head_of(target, ask, is_http2, proxy)
     local where, headers = target.target, {}
     for field, value in next, ask.headers do
@@ -263,7 +263,7 @@ local function head_of(target, ask, is_http2, proxy)
     return where, headers
 end
 
--- The status and the version of a response; or false, a code and a text.
+-- Waits for the status and the version of a response; or false, a code and a text.
 local function wait_for_response(id, deadline)
     while true do
         local token = register()
@@ -283,7 +283,7 @@ local function wait_for_response(id, deadline)
     end
 end
 
--- One request, without redirects: a response; or nothing, a code and a text.
+-- Sends one request, without redirects: a response; or nil, a code and a text.
 local function send_once(target, ask, deadline)
     local proxy = ask.proxy
     local tls, code, text = false
@@ -357,7 +357,7 @@ local function send_once(target, ask, deadline)
     end
 end
 
--- Whether a list of hosts, as in NO_PROXY, has this one.
+-- Whether a list of hosts, as in NO_PROXY, matches this one.
 local function is_excepted(list, host)
     for name in gmatch(list or "", "[^,%s]+") do
         name = lower(gsub(name, "^%*?%.", ""))
@@ -378,7 +378,7 @@ local function parse_proxy(text)
     return proxy
 end
 
--- The proxy for a target: its parts, or nil; or false and why it is none.
+-- The parts of the proxy for a target, or nil; or false and why it is invalid.
 local function proxy_for(target, option)
     if option ~= nil then return option or nil end
     if is_excepted(environment("no_proxy"), lower(target.host)) then return end
@@ -389,7 +389,7 @@ end
 
 local REDIRECTS = { [301] = true, [302] = true, [303] = true, [307] = true, [308] = true }
 
--- Headers that are for one server alone, and those of a body.
+-- Headers that must not go to another server, and those that describe a body.
 local PRIVATE = { authorization = true, cookie = true, ["proxy-authorization"] = true, host = true }
 local OF_BODY = { ["content-length"] = true, ["content-type"] = true, ["content-encoding"] = true }
 
@@ -520,7 +520,7 @@ function M.request(options, ...)
     return request(options, "request", "url", "body")
 end
 
--- The same with options beside a URL, which they do not have.
+-- A request with these fields beside the options, which must not have them.
 local function with(name, position, options, fields)
     if options == nil then options = {} end
     check.check(options, OPTIONS, position, name)

@@ -1,4 +1,4 @@
--- What requests and responses have in common: headers and bodies. Loaded with the first of either.
+-- Headers and bodies of requests and responses. Loaded with the first of either.
 
 local native, core = ...
 
@@ -13,9 +13,9 @@ local register, cancel, suspend, set_timeout =
 local check_may_wait, timeout_of, no_more = core.check_may_wait, core.timeout_of, core.no_more
 
 local END_OF_FILE, INVALID, MESSAGE_TOO_LONG, TIMEOUT = 1, 18, 21, 208
--- Of final answers.
+-- The statuses of final responses.
 local STATUS_MIN, STATUS_MAX = 2e2, 999
--- What `body`, `text` and `json` take unless more is said.
+-- The most bytes that `body`, `text` and `json` take by default.
 local BODY_MAX = 16 * 2 ^ 20
 
 local M = {}
@@ -54,8 +54,8 @@ function M.new_headers(joined, several)
     return setmetatable(joined, Headers)
 end
 
--- Raises for a table of headers that may stand behind a metatable. Those of requests and responses
--- find nothing but what they have.
+-- Raises for a table of headers with an `__index`, which would not be seen. Headers of requests and
+-- responses have one that finds nothing else.
 function M.check_plain(headers, what, name)
     if type(headers) == "table" and getmetatable(headers) ~= Headers then
         native.check_plain(what, name, headers)
@@ -64,82 +64,81 @@ end
 
 -- Bodies ------------------------------------------------------------------------------------------
 
--- Request or response → what a call has read of its body that has come to nothing: the next one
--- begins with it.
-local unread = setmetatable({}, { __mode = "k" })
+-- Request or response → what a failed call has read of its body: the next call begins with that.
+local returned = setmetatable({}, { __mode = "k" })
 
--- Request or response → the token of who waits for more of its body, and of who waits for its turn
--- to do so.
-local first, line = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
-M.waits = first
+-- Request or response → the token of the call that waits for more of its body; and the tokens of
+-- those that wait for their turn.
+local waiting, queues = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
+M.waiting = waiting
 
---- Nothing more of it is to be had: who waits is told this code.
+--- Ends reading: a call that waits fails with this code.
 function M.forget(owner, code)
-    unread[owner] = nil
-    if first[owner] then defer(complete, first[owner], false, code) end
+    returned[owner] = nil
+    if waiting[owner] then defer(complete, waiting[owner], false, code) end
 end
 
--- Who has waited has what there was: it is the next one's turn.
+-- Gives the next call in the queue its turn.
 local function pass_on(owner)
-    local others = line[owner]
+    local others = queues[owner]
     local token = others and remove(others, 1)
-    first[owner] = token
+    waiting[owner] = token
     if not token then
-        line[owner] = nil
+        queues[owner] = nil
     else
         defer(complete, token, true)
     end
 end
 
--- Waits in line, this many seconds at most: true, or false and a code.
+-- Waits for a turn, for this many seconds at most; 0 for ever.
 local function wait_in_line(owner, seconds)
     check_may_wait()
     local token = register()
-    local others = line[owner] or {}
-    line[owner] = others
+    local others = queues[owner] or {}
+    queues[owner] = others
     others[#others + 1] = token
     set_timeout(token, seconds)
     local ok, code = suspend()
     if ok then return true end
-    if first[owner] == token then pass_on(owner) end
+    if waiting[owner] == token then pass_on(owner) end
     for i = #others, 1, -1 do
         if others[i] == token then remove(others, i) end
     end
     return false, code
 end
 
--- Why there is no more of a body.
+-- Why a body is incomplete.
 local function reason(code)
     if code == TIMEOUT then return strerror(code) end
     return "a body has not come whole: " .. strerror(code)
 end
 
--- The functions that read a body, by `read(owner, token)`, which is as native.http_read; one piece
--- may take as many seconds as `limit(owner)` says, if there is one. `give_up(owner)`, if there is
--- one, is called when nobody waits any more.
+-- The functions that read a body, by `read(owner, token)`, which is like native.http_read. A piece
+-- may take `limit(owner)` seconds, if that is given; `give_up(owner)`, if that is given, is called
+-- after a wait in vain.
 function M.bodies(read, limit, give_up)
     local B = {}
 
-    -- The next piece of a body: a buffer; or false and a code.
+    -- The next piece of a body, a buffer; or false and a code.
     local function next_piece(owner, timeout)
         if timeout == 0 and limit then timeout = limit(owner) end
         local deadline = timeout > 0 and native.now() + timeout
         local has_turn = false
-        if first[owner] then
+        if waiting[owner] then
             local ok, code = wait_in_line(owner, timeout)
             if not ok then return false, code end
             has_turn = true
         end
         while true do
             local token = register()
-            local data, code = unread[owner], nil
-            unread[owner] = nil
+            local data, code = returned[owner], nil
+            returned[owner] = nil
             if not data then
                 data, code = read(owner, token)
             end
             if not data and not code then
                 check_may_wait(token)
-                first[owner], has_turn = token, true
+                waiting[owner], has_turn = token, true
                 local left = deadline and deadline - native.now()
                 local ok, why = false, TIMEOUT
                 if not left or left > 0 then
@@ -171,7 +170,7 @@ function M.bodies(read, limit, give_up)
         end
     end
 
-    -- What `for` goes through a body with. What is missing of it raises.
+    -- The iterator over the pieces of a body; raises if the body is incomplete.
     function B.chunks(owner)
         return function()
             local data, code = next_piece(owner, 0)
@@ -180,7 +179,8 @@ function M.bodies(read, limit, give_up)
         end
     end
 
-    -- All of a body, as a string; or false, a code and a text, and nothing of it is lost.
+    -- The whole body, as a string; or false, a code and a text, and what was read can be read
+    -- again.
     local function collect(owner, max)
         local parts, size = {}, 0
         while true do
@@ -191,7 +191,7 @@ function M.bodies(read, limit, give_up)
                 parts[#parts + 1] = format("%s", data)
             end
             if not data or size > max then
-                if size > 0 then unread[owner] = native.http_buffer(concat(parts)) end
+                if size > 0 then returned[owner] = native.http_buffer(concat(parts)) end
                 if not data then return false, code, reason(code) end
                 return false, MESSAGE_TOO_LONG, format("a body of more than %.0f bytes", max)
             end
@@ -213,7 +213,7 @@ function M.bodies(read, limit, give_up)
             if name == "text" or name == "form" then return text end
             local ok, value = pcall(native.json_decode, text)
             if ok then return value end
-            -- Where it was called is of no use here.
+            -- Without the line, which is not the script's.
             return false, INVALID, match(value, "decode: (.*)$") or value
         end
     end

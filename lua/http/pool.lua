@@ -1,18 +1,18 @@
--- Connections to servers that are kept for the next request. Loaded with the first.
+-- The pool of connections to servers. Loaded with the first request.
 
 local native = ...
 
 local next, remove, setmetatable = next, table.remove, setmetatable
 local now = native.now
 
--- How many are kept for one server, and in all; and for how many seconds.
+-- The most idle connections for one server, and in all; and how many seconds they are kept.
 local KEPT_MAX, KEPT_IN_ALL, KEPT_SECONDS = 8, 64, 60
 
--- By configuration of TLS (false for none), then by who is reached, and how: lists of
--- { key, is_http2, tls, name, since, place }; those of HTTP/1 are not in use.
+-- Configuration of TLS (false for none) → server and proxy → list of connections: { key, is_http2,
+-- tls, name, since, place }. Those of HTTP/1 are idle; those of HTTP/2 may be in use too.
 local pool = setmetatable({}, { __mode = "k" })
 
--- Those that nobody uses, in the order in which they were let go.
+-- The idle connections, in the order in which they became so.
 local kept, first, last, count = {}, 1, 0, 0
 
 local function take_out(connection)
@@ -21,7 +21,7 @@ local function take_out(connection)
     connection.place, kept[place], count = nil, nil, count - 1
 end
 
--- Closes one that is kept.
+-- Closes a connection of the pool.
 local function drop(connection)
     take_out(connection)
     native.http_drop(connection.key)
@@ -61,7 +61,7 @@ end
 
 local M = {}
 
---- One that is there already, for one more user.
+--- A connection of the pool for one more request; nil if there is none.
 function M.take(tls, name)
     local list = pool[tls] and pool[tls][name]
     for i = list and #list or 0, 1, -1 do
@@ -80,7 +80,7 @@ function M.take(tls, name)
     end
 end
 
--- Keeps those of HTTP/2 whose answers were collected: nobody has let them go.
+-- Finds connections of HTTP/2 that are idle because their responses were collected as garbage.
 local function find_unused()
     for _, by_name in next, pool do
         for _, list in next, by_name do
@@ -99,7 +99,7 @@ local function find_unused()
     end
 end
 
---- One that was made, for one user: others may share it if it speaks HTTP/2.
+--- Adds a new connection, which has one request; others may share it if it speaks HTTP/2.
 function M.open(connection, tls, name)
     connection.tls, connection.name = tls, name
     if connection.is_http2 then
@@ -108,7 +108,7 @@ function M.open(connection, tls, name)
     end
 end
 
---- One has a user less.
+--- A request on a connection is over.
 function M.keep(connection)
     local is_free, users = native.http_is_free(connection.key)
     if connection.is_http2 then

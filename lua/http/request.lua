@@ -1,4 +1,4 @@
--- Requests as handlers see them, and what answers them. Loaded with the first server.
+-- The requests and responses of handlers. Loaded with the first server.
 
 local native, core, message = ...
 
@@ -9,14 +9,14 @@ local bad, raise, strerror = core.bad, core.raise, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
 local check_may_wait, no_more = core.check_may_wait, core.no_more
 local http_get, http_write = native.http_get, native.http_write
-local waits = message.waits
+local waiting = message.waiting
 
 local ABORTED, INVALID = 11, 18
 
--- What the native side knows a request by; 0 once it is over.
+-- The key of the number of a request, which is 0 once it is over.
 local ID = {}
--- Of an answer, its request, and whether it was begun by `res`: a short list takes one piece of
--- memory, where names take two.
+-- Positions in a response: its request, and whether a method of `res` was used. A list takes one
+-- allocation, names would take two.
 local OWNER, USED = 1, 2
 local UPGRADED = {}
 
@@ -28,7 +28,7 @@ local bodies = message.bodies(
 local request, response = {}, {}
 local Request, Response = {}, {}
 
--- Fields that are looked up when they are first asked for, as src/lua/http/request.rs numbers them.
+-- Fields that are filled in on demand, with their numbers in src/lua/http/request.rs.
 local FIELDS = { method = 1, path = 2, query = 3, version = 4, remote_addr = 5, remote_port = 6 }
 
 local check_request -- see below
@@ -63,7 +63,7 @@ function Request.__index(req, name)
     elseif name == "chunks" then
         value = bodies.chunks(req)
     elseif name == "trailers" then
-        -- They come with the end of the body.
+        -- They arrive behind the body.
         return message.new_headers(native.http_headers(req[ID], true))
     elseif name == "args" then
         value = args_of(req)
@@ -149,7 +149,8 @@ function response.trailer(res, name, value, ...)
     return res
 end
 
--- Writes a piece of the answer; waits while there is no room for more. `what` of `name` it is.
+-- Writes a piece of a body; waits while there is no room for more. `what` of `name` is to blame if
+-- it cannot be written.
 local function write(id, data, what, name)
     local token = register()
     local ok, code = http_write(id, data, token)
@@ -178,14 +179,14 @@ function response.write(res, data, ...)
     return write(id, data, 2, "write")
 end
 
--- A request is over; nothing more of its body is to be had.
+-- Ends a request; a read of its body that waits fails.
 local function leave(req)
     req[ID] = 0
-    if waits[req] then message.forget(req, ABORTED) end
+    if waiting[req] then message.forget(req, ABORTED) end
 end
 
--- Ends an answer; false if `data` is nothing that can be sent. If its length is not what was said,
--- that is the fault of the function `by`, or else of the caller.
+-- Ends an answer; false if `data` cannot be sent. Raises if the body does not have the length that
+-- was announced, which is the fault of the function `by`, or else of the caller.
 local function finish(req, data, has_failed, by)
     local is_sent, why = native.http_finish(req[ID], data, has_failed)
     if is_sent or why then leave(req) end
@@ -238,7 +239,7 @@ function response.sendfile(res, path, ...)
     return false, code, strerror(code) .. ": " .. path
 end
 
--- Sends what an iterator gives.
+-- Sends all pieces of an iterator.
 local function send_all(req, body)
     for piece in body do
         local ok, code = write(req[ID], piece, body, "result of the body function of 'serve'")
@@ -247,11 +248,11 @@ local function send_all(req, body)
     finish(req, nil, false, body)
 end
 
--- Does what a handler has returned.
+-- Ends the answer as the results of the handler tell.
 local function conclude(handler, req, res, status, headers, body, more)
     if res[USED] == UPGRADED then return end
     if res[USED] then
-        -- What methods of res return may be returned too.
+        -- The handler may return what a method of res has returned.
         if type(status) == "number" then
             raise("the handler has returned an answer, but used res", handler)
         end
@@ -259,7 +260,7 @@ local function conclude(handler, req, res, status, headers, body, more)
         return
     end
     if status == nil then
-        -- What streams the body on may have had nothing to stream.
+        -- A handler that streams the body may have found it empty.
         if rawget(req, "chunks") then return finish(req, nil, false, handler) end
         raise("the handler has neither returned an answer nor used res", handler)
     end
@@ -285,7 +286,7 @@ end
 
 local M = { response = response, METHOD = FIELDS.method }
 
--- Most handlers look at the path: with it from the beginning the table need not grow for it.
+-- Most handlers use the path: the table has room for it from the beginning.
 function M.new(id, path)
     path = path or http_get(id, FIELDS.path)
     local req = setmetatable({ [ID] = id, path = path }, Request)
@@ -299,7 +300,7 @@ function M.request_of(res) return type(res) == "table" and rawget(res, OWNER) en
 
 local KEPT = { "method", "query", "version", "remote_addr", "remote_port", "headers", "tls" }
 
--- Looks at what nobody has looked at and would be gone.
+-- Fills in all fields, before the connection is no more one of HTTP.
 function M.keep(req)
     for _, name in next, KEPT do
         if rawget(req, name) == nil then Request.__index(req, name) end
@@ -313,7 +314,7 @@ end
 
 function M.serve(handler, req, res) return conclude(handler, req, res, handler(req, res)) end
 
--- The handler has failed: true if that was one of a request.
+-- The handler of a request has failed; false if `req` is no request.
 function M.fail(req)
     if type(req) ~= "table" or not rawget(req, ID) then return false end
     if req[ID] ~= 0 then finish(req, nil, true) end

@@ -19,13 +19,13 @@ local suspend, set_timeout = core.suspend, core.set_timeout
 local check_may_wait, timeout_of, no_more = core.check_may_wait, core.timeout_of, core.no_more
 
 local LISTENER_CLOSED = 204
--- The least time between two looks at who takes too long.
+-- The least time between two sweeps for clients that take too long.
 local SWEEP_SECONDS = 0.05
--- How long requests may take to end after `close`, unless more is said.
+-- How long `close` waits for requests by default.
 local CLOSE_SECONDS = 30
 
--- Servers: number, handler, listener (its record, which has the server too); and those of them that
--- take no more connections, but still have some.
+-- Servers by their numbers: { number, handler, listener (a record of sockets) }; and those that
+-- accept no more connections but still have some.
 local by_number, closing = {}, {}
 local by_object = setmetatable({}, { __mode = "k" })
 
@@ -49,10 +49,10 @@ local OPTIONS = {
     http2 = true,
 }
 
-local sweep_at -- when the next look at who takes too long is due, if one is
+local sweep_at -- when the next sweep is due
 local arm
 
--- Forgets a server that takes no more connections, once it has none.
+-- Forgets a server that accepts no more connections, once it has none.
 local function forget(record)
     local number = record.number
     if native.http_forget_server(number) then
@@ -67,7 +67,7 @@ end
 local function on_closed(listener) return forget(listener.server) end
 
 local function sweep()
-    hold(1) -- what the dispatcher takes back for every timer
+    hold(1) -- the dispatcher takes one back for every timer
     sweep_at = nil
     arm(native.http_sweep())
     for _, record in next, closing do
@@ -75,23 +75,23 @@ local function sweep()
     end
 end
 
--- Has clients that take too long ended in this many seconds; keeps nobody alive.
+-- Has a sweep happen in this many seconds; does not keep the context alive.
 function arm(seconds)
     if not seconds then return end
     seconds = max(seconds, SWEEP_SECONDS)
     local at = now() + seconds
-    -- One that comes a little late does for this too.
+    -- One that is due a little later will do.
     if sweep_at and sweep_at <= at + SWEEP_SECONDS then return end
     sweep_at = at
     local _, slot = timer_start(seconds, 0)
     jobs[slot] = function()
-        -- Another may have been due before.
+        -- Unless an earlier one was armed meanwhile.
         if sweep_at == at then return sweep() end
         hold(1)
     end
 end
 
--- Takes the connections that wait.
+-- Accepts all connections that wait.
 local function accept(record)
     local server = record.server
     local has_collected = false
@@ -132,7 +132,7 @@ end
 ---@return integer
 function server.port(object) return native.address(check_server(object, "port").listener.id, 2) end
 
--- Waits until the last connection of a server has ended, or its time is over.
+-- Waits for the last connection of a server to end, for this many seconds; then ends all.
 local function finish(record, seconds)
     local token = register()
     if native.http_close(record.number, token) == 0 then
@@ -156,9 +156,9 @@ function server.close(object, seconds, ...)
     local guards = core.guards()
     local is_inside = requests.id_of(guards and guards[core.current()])
     if record.listener.closed then return false end
-    -- Where that raises nothing is closed.
+    -- First, so that nothing is closed if this raises.
     if seconds > 0 and not is_inside then check_may_wait() end
-    -- Who waits to be accepted may have sent a request.
+    -- Connections in the backlog may have sent requests.
     if seconds > 0 then accept(record.listener) end
     sockets.close_record(record.listener, LISTENER_CLOSED)
     if seconds <= 0 then
@@ -178,7 +178,7 @@ function server.close(object, seconds, ...)
     return true
 end
 
--- What options say, in the order that native.http_serve takes it.
+-- The arguments of native.http_serve.
 local function settings_of(options)
     local tls = options.tls
     if tls ~= nil and not (native.tls_is_server and native.tls_is_server(tls)) then
@@ -201,7 +201,7 @@ local function new_server(socket, settings, handler, is_ours)
     local listener = sockets.check_listener(socket, "serve")
     local record = { handler = handler, listener = listener }
     local head_timeout = settings[6]
-    -- By then something may have to be looked at.
+    -- When the first sweep may find something.
     record.first_look = head_timeout > 0 and min(1, head_timeout) or 1
     local number, offers = native.http_serve(unpack(settings, 1, 8))
     if not number then

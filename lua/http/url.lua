@@ -1,4 +1,4 @@
--- Addresses of what is asked for. Loaded with the first request.
+-- URLs. Loaded with the first request.
 
 local concat, gmatch = table.concat, string.gmatch
 local byte, find, format, gsub, lower, match, sub =
@@ -7,15 +7,15 @@ local tonumber = tonumber
 
 local PORTS = { http = 80, https = 443 }
 
--- The longest path, with its query.
+-- The most bytes of a path with its query.
 local TARGET_MAX = 65000
 
 local function encode_byte(one) return format("%%%02X", byte(one)) end
 
 local M = {}
 
--- The parts of an absolute URL: scheme, host (without the brackets of an address), port, target,
--- and what stands before the host. Nothing, and why, if it is none.
+-- The parts of an absolute URL: scheme, host (without brackets), port, target, user, and authority.
+-- Or nil, and what was expected.
 function M.parse(text)
     local scheme, rest = match(text, "^(%a[%w+.-]*)://(.*)$")
     if not scheme then return nil, "an absolute URL, as http://host/path, expected" end
@@ -38,7 +38,7 @@ function M.parse(text)
         return nil, "a URL with a host, and a port up to 65535, expected"
     end
     if sub(target, 1, 1) ~= "/" then target = "/" .. target end
-    -- What is no part of one is sent as browsers send it.
+    -- Bytes that a URL cannot have are escaped, as browsers do.
     target = gsub(target, "[^%w%-._~:/?@!$&'()*+,;=%%%[%]]", encode_byte)
     if #target > TARGET_MAX then
         return nil, format("a URL whose path has at most %d bytes expected", TARGET_MAX)
@@ -49,13 +49,13 @@ function M.parse(text)
         port = number,
         target = target,
         user = user,
-        -- As headers have it.
+        -- For header `host`.
         authority = (find(host, ":", 1, true) and "[" .. host .. "]" or host)
             .. (number ~= PORTS[scheme] and format(":%d", number) or ""),
     }
 end
 
--- What a path looks like without its dots.
+-- Removes the segments `.` and `..` of a path (RFC 3986, 5.2.4).
 local function without_dots(path)
     local parts = {}
     local n = 0
@@ -71,7 +71,7 @@ local function without_dots(path)
     return concat(parts, "", 1, n)
 end
 
--- The URL that `location` means, to who was sent there by `from`.
+-- Resolves a `location` header of the URL `from`.
 function M.resolve(from, location)
     location = gsub(location, "#.*$", "")
     if match(location, "^%a[%w+.-]*:") then return location end
