@@ -119,8 +119,9 @@ pub(crate) fn connect(port: u16) -> TcpStream {
 }
 
 /// A port for streams and for datagrams that nobody else uses until this process ends. The system
-/// chooses no such port for anybody (`ip_local_port_range`), and a process that has taken one holds
-/// a unix socket of its name, which no other test can have then.
+/// chooses no such port for anybody (`ip_local_port_range`), nor for an attempt to connect to it,
+/// which would meet itself; and a process that has taken one holds a unix socket of its name, which
+/// no other test can have then.
 pub(crate) fn free_port() -> u16 {
     const FIRST: u32 = 27_000;
     const COUNT: u32 = 5_000;
