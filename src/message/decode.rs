@@ -57,8 +57,8 @@ pub struct Reader<'a> {
     rest: &'a [u8],
     depth: u32,
     tables: u32,
-    /// Items that the tables entered so far announced and that were not read yet.
-    owed: u64,
+    /// Items that tables may announce yet: in all as many as there are bytes.
+    room: u64,
     is_graph: bool,
 }
 
@@ -72,7 +72,8 @@ impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8]) -> Result<Reader<'a>, Malformed> {
         match bytes {
             [first @ (TREE | GRAPH), rest @ ..] => {
-                Ok(Reader { rest, depth: 0, tables: 0, owed: 0, is_graph: *first == GRAPH })
+                let room = rest.len() as u64;
+                Ok(Reader { rest, depth: 0, tables: 0, room, is_graph: *first == GRAPH })
             }
             [first, ..] => Err(Malformed::Tag(*first)),
             [] => Err(Malformed::Truncated),
@@ -104,8 +105,7 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     pub fn tag(&mut self) -> Result<Tag, Malformed> {
         let [tag] = self.take()?;
-        self.owed = self.owed.saturating_sub(1);
-        Tag::ALL.get(usize::from(tag)).copied().ok_or(Malformed::Tag(tag))
+        Tag::new(tag).ok_or(Malformed::Tag(tag))
     }
 
     /// A number.
@@ -164,10 +164,8 @@ impl<'a> Reader<'a> {
         let pairs = self.index()?;
         // Every key and value takes at least one byte. Announcing more, in all tables together,
         // would make the caller allocate for nothing.
-        self.owed += u64::from(positional) + 2 * u64::from(pairs);
-        if self.owed > self.rest.len() as u64 {
-            return Err(Malformed::Truncated);
-        }
+        let announced = u64::from(positional) + 2 * u64::from(pairs);
+        self.room = self.room.checked_sub(announced).ok_or(Malformed::Truncated)?;
         if self.depth == DEPTH_MAX {
             return Err(Malformed::Depth);
         }
@@ -381,9 +379,13 @@ mod tests {
         // The outer table alone could be right, and the inner one too, but not both.
         let mut bytes = vec![TREE];
         bytes.extend(table(12, 0));
-        bytes.extend(table(3, 0));
+        bytes.extend(table(12, 0));
         bytes.extend([Tag::Nil as u8; 4]);
-        assert_eq!(walk_all(&bytes), Err(Malformed::Truncated));
+        let mut reader = Reader::new(&bytes).unwrap();
+        for entered in [Ok((12, 0)), Err(Malformed::Truncated)] {
+            assert_eq!(reader.tag(), Ok(Tag::Table));
+            assert_eq!(reader.enter(), entered);
+        }
     }
 
     /// A table that announces so many positions and pairs, and has these number keys.

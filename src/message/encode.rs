@@ -65,25 +65,51 @@ pub enum Tag {
 }
 
 impl Tag {
-    pub(super) const ALL: [Tag; 17] = [
-        Tag::Nil,
-        Tag::False,
-        Tag::True,
-        Tag::Number,
-        Tag::Int64,
-        Tag::UInt64,
-        Tag::LightUserdata,
-        Tag::ShortString,
-        Tag::LongString,
-        Tag::Buffer,
-        Tag::Table,
-        Tag::SameTable,
-        Tag::ShortStringKey,
-        Tag::LongStringKey,
-        Tag::NumberKey,
-        Tag::FalseKey,
-        Tag::TrueKey,
-    ];
+    /// The one with this number. A range of numbers that are what they were is seen as that, and
+    /// costs a comparison.
+    #[inline(always)]
+    pub(super) fn new(number: u8) -> Option<Tag> {
+        Some(match number {
+            0 => Tag::Nil,
+            1 => Tag::False,
+            2 => Tag::True,
+            3 => Tag::Number,
+            4 => Tag::Int64,
+            5 => Tag::UInt64,
+            6 => Tag::LightUserdata,
+            7 => Tag::ShortString,
+            8 => Tag::LongString,
+            9 => Tag::Buffer,
+            10 => Tag::Table,
+            11 => Tag::SameTable,
+            12 => Tag::ShortStringKey,
+            13 => Tag::LongStringKey,
+            14 => Tag::NumberKey,
+            15 => Tag::FalseKey,
+            16 => Tag::TrueKey,
+            _ => return None,
+        })
+    }
+}
+
+/// A string of few bytes, which are copied at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    len: usize,
+    /// The bytes, the first the lowest; those above are 0.
+    bytes: u128,
+}
+
+impl Packed {
+    /// The most bytes that one has: with tag and length it is as long as a number of 128 bits.
+    pub const LEN_MAX: usize = 14;
+
+    /// A string with as many bytes, at most [`Packed::LEN_MAX`], which are the last of `window`.
+    #[inline]
+    pub fn at_end(window: [u8; 16], len: usize) -> Packed {
+        debug_assert!(len <= Packed::LEN_MAX);
+        Packed { len, bytes: u128::from_le_bytes(window) >> 8 >> (8 * (15 - len)) }
+    }
 }
 
 /// First byte: no table appears twice.
@@ -207,6 +233,12 @@ impl<'a> Writer<'a> {
         self.put_string(Tag::ShortString, Tag::LongString, value)
     }
 
+    /// The same for few bytes.
+    #[inline]
+    pub fn packed_string(&mut self, value: Packed) -> Result<(), TooLarge> {
+        self.put_packed(Tag::ShortString, value)
+    }
+
     /// A buffer, by its index among those of the message.
     pub fn buffer(&mut self, index: u32) -> Result<(), TooLarge> {
         self.put_index(Tag::Buffer, index)
@@ -216,6 +248,12 @@ impl<'a> Writer<'a> {
     #[inline]
     pub fn string_key(&mut self, key: &[u8]) -> Result<(), TooLarge> {
         self.put_string(Tag::ShortStringKey, Tag::LongStringKey, key)
+    }
+
+    /// The same for few bytes.
+    #[inline]
+    pub fn packed_key(&mut self, key: Packed) -> Result<(), TooLarge> {
+        self.put_packed(Tag::ShortStringKey, key)
     }
 
     /// Whatever must stand before the value of a number key, where this many values took a position
@@ -283,6 +321,21 @@ impl<'a> Writer<'a> {
     }
 
     #[inline]
+    fn put_packed(&mut self, tag: Tag, text: Packed) -> Result<(), TooLarge> {
+        let item = tag as u128 | (text.len as u128) << 8 | text.bytes << 16;
+        let item = item.to_le_bytes();
+        let len = 2 + text.len;
+        if self.check(item.len()).is_err() {
+            self.check(len)?;
+            self.bytes.extend_from_slice(&item[..len]);
+            return Ok(());
+        }
+        let end = self.bytes.len() + len;
+        self.bytes.extend_from_slice(&item);
+        self.bytes.truncate(end);
+        Ok(())
+    }
+
     fn put_string(&mut self, short: Tag, long: Tag, value: &[u8]) -> Result<(), TooLarge> {
         match u8::try_from(value.len()) {
             Ok(len) => self.put([short as u8, len])?,
@@ -312,9 +365,9 @@ mod tests {
 
     #[test]
     fn tags_are_numbered_in_order() {
-        for (number, tag) in Tag::ALL.into_iter().enumerate() {
-            assert_eq!(tag as usize, number);
-        }
+        let numbers: Vec<_> = (0..=u8::MAX).map_while(Tag::new).map(|tag| tag as u8).collect();
+        assert!(numbers.iter().copied().eq(0..=Tag::TrueKey as u8));
+        assert!((numbers.len() as u8..=u8::MAX).all(|number| Tag::new(number).is_none()));
     }
 
     #[test]
@@ -328,6 +381,24 @@ mod tests {
         }
         let error = Writer::new(&mut Vec::new(), 5).number(1.0).unwrap_err();
         assert!(error.to_string().contains(" 5 bytes"));
+    }
+
+    #[test]
+    fn packed_strings_are_written_like_others() {
+        let text = *b"..an abc of text";
+        for len in 0..=Packed::LEN_MAX {
+            for max in (0..40).chain([usize::MAX]) {
+                let (mut packed, mut plain) = (Vec::new(), Vec::new());
+                let mut writer = Writer::new(&mut packed, max);
+                let few = Packed::at_end(text, len);
+                let one = writer.packed_key(few).and_then(|()| writer.packed_string(few));
+                let mut writer = Writer::new(&mut plain, max);
+                let bytes = &text[text.len() - len..];
+                let other = writer.string_key(bytes).and_then(|()| writer.string(bytes));
+                assert_eq!(one, other, "{len} {max}");
+                assert!(one.is_err() || packed == plain, "{len} {max}");
+            }
+        }
     }
 
     #[test]

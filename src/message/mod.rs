@@ -13,7 +13,7 @@ pub(crate) use value::PIECE_BYTES;
 
 pub use allowance::{Allowance, Held};
 pub use decode::{Malformed, Reader, check};
-pub use encode::{Tag, TooLarge, Writer};
+pub use encode::{Packed, Tag, TooLarge, Writer};
 pub use event::{Ending, Event, Failure, Published};
 pub use id::Id;
 pub use numbers::{ByNumber, Ids};

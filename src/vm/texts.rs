@@ -37,15 +37,18 @@ impl<'t> Short<'t> {
         if len == 0 || len > SHORT_MAX {
             return None;
         }
-        let end = bytes.as_ptr().addr().wrapping_sub(from.as_ptr().addr()).wrapping_add(len);
-        let around = end.checked_sub(SHORT_MAX).and_then(|start| from.get(start..end));
-        let window = match around.and_then(|around| around.first_chunk()) {
-            Some(window) => u128::from_le_bytes(*window),
-            None => {
-                let mut window = [0; SHORT_MAX];
-                window[SHORT_MAX - len..].copy_from_slice(bytes);
-                u128::from_le_bytes(window)
-            }
+        let start = bytes.as_ptr().addr().wrapping_sub(from.as_ptr().addr());
+        let end = start.wrapping_add(len);
+        let sixteen = |start: usize| from.get(start..start.wrapping_add(SHORT_MAX));
+        let up_to_end = end.checked_sub(SHORT_MAX).and_then(sixteen);
+        let window = if let Some(window) = up_to_end.and_then(|window| window.first_chunk()) {
+            u128::from_le_bytes(*window)
+        } else if let Some(window) = sixteen(start).and_then(|window| window.first_chunk()) {
+            u128::from_le_bytes(*window) << (8 * (SHORT_MAX - len))
+        } else {
+            let mut window = [0; SHORT_MAX];
+            window[SHORT_MAX - len..].copy_from_slice(bytes);
+            u128::from_le_bytes(window)
         };
         Some(Short { bytes, window })
     }

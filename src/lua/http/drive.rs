@@ -40,8 +40,14 @@ impl Host {
         self.sockets.poll_http(key, &self.context, rt::now());
     }
 
-    /// Polls all that was woken; true if the script has something to do then.
+    /// Polls all that was woken; true if the script has something to do then. Every turn calls
+    /// this, and most contexts have no HTTP.
+    #[inline]
     pub(in crate::lua) fn drive_http(&mut self) -> bool {
+        self.sockets.http.is_some() && self.drive_all()
+    }
+
+    fn drive_all(&mut self) -> bool {
         let Some(http) = &mut self.sockets.http else { return false };
         let (ready, inbox) = (Arc::clone(&http.ready), Arc::clone(&http.inbox));
         let mut work = std::mem::take(&mut http.work);

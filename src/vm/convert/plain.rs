@@ -11,9 +11,7 @@ use std::ptr::{self, NonNull};
 use mlua::ffi::lua_State;
 
 use super::super::charge::is_due;
-use super::super::layout::{
-    self, FALSE, INTEGER, Live, NIL, SEEN, STRING, Slot, TABLE, TRUE, Table, tag,
-};
+use super::super::layout::{self, FALSE, Live, NIL, SEEN, STRING, Slot, TABLE, TRUE, Table, tag};
 use super::super::stack::{Stack, slots};
 use crate::message::encode::DEPTH_MAX;
 use crate::message::{Seen, TooLarge, Writer};
@@ -100,21 +98,27 @@ impl<'a> NewTable<'a> {
         }
     }
 
-    /// Puts what is on top under the key below it; both go. The table is below them. May raise.
+    /// Puts a value, which is not nil, under a text. False, with nothing done, if there is no place
+    /// for it, or the collector must be told.
     #[inline]
-    pub(super) fn set_pair(self, lua: Stack<'_>) {
-        let (key, value) = slots::top_two(lua);
-        let is_plain = tag(key) == STRING && value != NIL;
-        if !is_plain || self.is_seen() || self.parts().mask == 0 {
-            return lua.raw_set(-3);
+    pub(super) fn set_text(self, key: Slot, value: Slot) -> bool {
+        if self.is_seen() || self.parts().mask == 0 {
+            return false;
         }
         // SAFETY: a live table with a hash part, which the collector is to look at yet, and a live
         // text; the VM does not run meanwhile, and the place is the one that the table has for it.
         unsafe {
-            match (*self.0.as_ptr()).text_place(layout::referred(key)) {
-                Some(place) => place.write(value),
-                None => return lua.raw_set(-3),
-            }
+            let place = (*self.0.as_ptr()).text_place(layout::referred(key));
+            place.map(|place| place.write(value)).is_some()
+        }
+    }
+
+    /// Puts what is on top under the key below it; both go. The table is below them. May raise.
+    #[inline]
+    pub(super) fn set_pair(self, lua: Stack<'_>) {
+        let (key, value) = slots::top_two(lua);
+        if tag(key) != STRING || value == NIL || !self.set_text(key, value) {
+            return lua.raw_set(-3);
         }
         slots::cut(lua, slots::count(lua) - 2);
     }
@@ -208,32 +212,43 @@ impl Plain<'_> {
     /// Writes a key; false if its value takes a position instead.
     #[inline]
     fn key(&mut self, key: Live<'_>, positional: &mut u32) -> Result<bool, NotPlain> {
-        if let Some(text) = key.text() {
-            self.writer.string_key(text)?;
+        if let Some(text) = key.packed() {
+            self.writer.packed_key(text)?;
             return Ok(true);
         }
         match tag(key.slot()) {
+            STRING => self.writer.string_key(key.text().ok_or(NotPlain)?)?,
             FALSE => self.writer.bool_key(false)?,
             TRUE => self.writer.bool_key(true)?,
             _ => {
-                let key = number(key.slot()).ok_or(NotPlain)?;
+                let key = slots::number(key.slot()).ok_or(NotPlain)?;
                 return Ok(self.writer.number_or_position(key, positional, false)?);
             }
         }
         Ok(true)
     }
 
-    #[inline]
+    /// Writes a value; a number without a call.
+    #[inline(always)]
     fn value(&mut self, value: Live<'_>) -> Result<(), NotPlain> {
-        if let Some(text) = value.text() {
-            return Ok(self.writer.string(text)?);
+        match layout::double(value.slot()) {
+            Some(number) => Ok(self.writer.number(number)?),
+            None => self.no_double(value),
+        }
+    }
+
+    /// Writes a value that is no double.
+    fn no_double(&mut self, value: Live<'_>) -> Result<(), NotPlain> {
+        if let Some(text) = value.packed() {
+            return Ok(self.writer.packed_string(text)?);
         }
         match tag(value.slot()) {
+            STRING => self.writer.string(value.text().ok_or(NotPlain)?)?,
             FALSE => self.writer.bool(false)?,
             TRUE => self.writer.bool(true)?,
             _ => match value.table() {
                 Some(table) => self.table(table)?,
-                None => self.writer.number(number(value.slot()).ok_or(NotPlain)?)?,
+                None => self.writer.number(slots::number(value.slot()).ok_or(NotPlain)?)?,
             },
         }
         Ok(())
@@ -252,15 +267,4 @@ fn array_length(array: &[Slot]) -> u32 {
         if is_nil(middle) { high = middle } else { low = middle }
     }
     low as u32
-}
-
-/// The number a slot holds, if it is one.
-#[inline]
-fn number(slot: Slot) -> Option<f64> {
-    // Tags of objects are the highest negative numbers; those of doubles end below INTEGER.
-    match tag(slot) {
-        INTEGER => Some(f64::from(slot as c_int)),
-        layout::USERDATA..0 => None,
-        _ => Some(f64::from_bits(slot)),
-    }
 }

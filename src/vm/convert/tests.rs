@@ -456,3 +456,32 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn kinds_and_truths_are_those_that_the_vm_tells() {
+    let state = prepared();
+    run(
+        &state,
+        "return nil, false, true, 0, -0.5, 0/0, 1e300, '', 'text', {}, print, function() end,
+            coroutine.create(print), io.stdout, require('ffi').new('int[1]'), 1LL",
+    );
+    let lua = state.stack();
+    lua.push_address(std::ptr::dangling_mut());
+    let top = lua.top();
+    assert_eq!(top, 17);
+    for index in (-top..=top + 2).filter(|index| *index != 0) {
+        // SAFETY: a state of this test, with a value there, or none.
+        let (kind, truth, number) = unsafe {
+            let raw = lua.raw();
+            let truth = ffi::lua_toboolean(raw, index) != 0;
+            (ffi::lua_type(raw, index), truth, ffi::lua_tonumber(raw, index))
+        };
+        assert_eq!((lua.kind(index), lua.boolean(index)), (kind, truth), "{index}");
+        assert_eq!(lua.number(index).to_bits(), number.to_bits(), "{index}");
+    }
+    for (index, left) in [(-3, 15), (20, 20), (20, 20), (2, 2), (-1, 2), (0, 0)] {
+        lua.set_top(index);
+        // SAFETY: the state of this test, which nothing runs.
+        assert_eq!((lua.top(), unsafe { ffi::lua_gettop(lua.raw()) }), (left, left));
+    }
+}

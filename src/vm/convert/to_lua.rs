@@ -139,61 +139,41 @@ impl<'a, B: Buffers> Decoder<'a, B> {
         self.depth += 1;
         let table = self.new_table(positional, pairs)?;
         let mut position = 0;
-        let mut is_keyed = false;
         // Number keys of a large table, whose values wait in a table of their own.
         let mut late = Vec::new();
-        let mut left = u64::from(positional) + u64::from(pairs);
-        while left > 0 {
-            let tag = self.reader.tag()?;
-            match tag {
-                Tag::ShortStringKey if !is_keyed => {
-                    push_short(lua, self.reader.short_string()?, self.bytes);
-                }
-                Tag::LongStringKey if !is_keyed => {
-                    lua.push_text(self.reader.long_string()?);
-                }
-                Tag::NumberKey if !is_keyed => {
-                    let key = self.reader.number_key()?;
-                    let is_late = pairs >= LATE_PAIRS_MIN && table.is_hashed(key);
-                    if is_late {
-                        self.put_off(&mut late, key, pairs)?;
-                        left -= 1;
-                        continue;
-                    }
-                    lua.push_number(key);
-                }
-                Tag::FalseKey if !is_keyed => lua.push_boolean(false),
-                Tag::TrueKey if !is_keyed => lua.push_boolean(true),
-                Tag::Number if !is_keyed => {
+        for _ in 0..u64::from(positional) + u64::from(pairs) {
+            match self.reader.tag()? {
+                Tag::Number => {
                     let value = self.reader.number()?;
                     position += 1;
-                    left -= 1;
                     if !table.set_number(position, value) {
                         lua.push_number(value);
                         lua.set_entry(-2, position.into());
                     }
-                    continue;
+                }
+                Tag::ShortStringKey => self.text_pair(table)?,
+                Tag::NumberKey if pairs >= LATE_PAIRS_MIN => {
+                    let key = self.reader.number_key()?;
+                    match table.is_hashed(key) {
+                        true => self.put_off(&mut late, key, pairs)?,
+                        false => {
+                            lua.push_number(key);
+                            self.rest_of_pair(table)?;
+                        }
+                    }
+                }
+                key @ (Tag::NumberKey | Tag::LongStringKey | Tag::FalseKey | Tag::TrueKey) => {
+                    self.rare_key(key)?;
+                    self.rest_of_pair(table)?;
                 }
                 // A position that stays as it is: its key may have come before.
-                Tag::Nil if !is_keyed => {
-                    position += 1;
-                    left -= 1;
-                    continue;
-                }
+                Tag::Nil => position += 1,
                 value => {
                     self.value(value)?;
-                    left -= 1;
-                    if is_keyed {
-                        table.set_pair(lua);
-                    } else {
-                        position += 1;
-                        table.set_position(lua, position);
-                    }
-                    is_keyed = false;
-                    continue;
+                    position += 1;
+                    table.set_position(lua, position);
                 }
             }
-            is_keyed = true;
         }
         // All that follows counts on it that as many are keys as were announced.
         if position != positional {
@@ -205,6 +185,56 @@ impl<'a, B: Buffers> Decoder<'a, B> {
         }
         self.reader.leave();
         self.depth -= 1;
+        Ok(())
+    }
+
+    /// Reads a key that is a short text, with its value, into the table on top. Most are put there
+    /// without being on the stack: the collector does not work in between.
+    #[inline(always)]
+    fn text_pair(&mut self, table: NewTable<'a>) -> Result<(), Refused> {
+        let lua = self.lua;
+        let key = self.reader.short_string()?;
+        if is_due(lua) {
+            lua.push_text(key);
+            return self.rest_of_pair(table);
+        }
+        let key = text(lua, key, self.bytes);
+        let value = match self.reader.tag()? {
+            Tag::Number => number(self.reader.number()?),
+            Tag::ShortString => text(lua, self.reader.short_string()?, self.bytes),
+            tag => {
+                slots::push(lua, key);
+                self.value(tag)?;
+                table.set_pair(lua);
+                return Ok(());
+            }
+        };
+        if !table.set_text(key, value) {
+            slots::push(lua, key);
+            slots::push(lua, value);
+            lua.raw_set(-3);
+        }
+        Ok(())
+    }
+
+    /// Reads the value of the key on top, which goes, into the table below.
+    #[inline(never)]
+    fn rest_of_pair(&mut self, table: NewTable<'a>) -> Result<(), Refused> {
+        let tag = self.reader.tag()?;
+        self.value(tag)?;
+        table.set_pair(self.lua);
+        Ok(())
+    }
+
+    /// Pushes a key that is no short text.
+    #[inline(never)]
+    fn rare_key(&mut self, tag: Tag) -> Result<(), Refused> {
+        let lua = self.lua;
+        match tag {
+            Tag::NumberKey => lua.push_number(self.reader.number_key()?),
+            Tag::LongStringKey => lua.push_text(self.reader.long_string()?),
+            _ => lua.push_boolean(tag == Tag::TrueKey),
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::mem::offset_of;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::slot::{NIL, POINTER, STRING, Slot, TABLE, referred, tag};
+use crate::message::Packed;
 
 // The types of objects in their headers.
 pub(crate) const KIND_TEXT: u8 = 4;
@@ -159,15 +160,35 @@ impl<'a> Live<'a> {
     /// The bytes of a string.
     #[inline]
     pub(crate) fn text(self) -> Option<&'a [u8]> {
-        // SAFETY: the string that the slot refers to is alive.
-        (tag(self.0) == STRING).then(|| unsafe { text(self.0) })
+        self.text_with_zero().map(|text| &text[..text.len() - 1])
+    }
+
+    /// The same, if they are few.
+    #[inline]
+    pub(crate) fn packed(self) -> Option<Packed> {
+        if tag(self.0) != STRING {
+            return None;
+        }
+        let object = referred::<Text>(self.0);
+        // SAFETY: the string that the slot refers to is alive. Its bytes follow its object, which
+        // has more than sixteen.
+        unsafe {
+            let len = (*object).len as usize;
+            let end = object.add(1).cast::<u8>().add(len);
+            (len <= Packed::LEN_MAX)
+                .then(|| Packed::at_end(end.sub(16).cast::<[u8; 16]>().read(), len))
+        }
     }
 
     /// The same with the zero that follows them.
     #[inline]
     pub(crate) fn text_with_zero(self) -> Option<&'a [u8]> {
-        // SAFETY: a zero follows the bytes of each string.
-        self.text().map(|text| unsafe { std::slice::from_raw_parts(text.as_ptr(), text.len() + 1) })
+        let object = referred::<Text>(self.0);
+        // SAFETY: the string that the slot refers to is alive; its bytes follow its object, and a
+        // zero follows them.
+        (tag(self.0) == STRING).then(|| unsafe {
+            std::slice::from_raw_parts(object.add(1).cast(), (*object).len as usize + 1)
+        })
     }
 
     #[inline]

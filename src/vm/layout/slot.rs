@@ -1,6 +1,8 @@
 //! Values, as LuaJIT keeps them on the stack and in tables.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
+
+use mlua::ffi;
 
 /// A value: a double, or a tag in the upper 17 bits over 47 bits of pointer.
 pub type Slot = u64;
@@ -12,14 +14,20 @@ const TAG_SHIFT: u32 = 47;
 pub const POINTER: u64 = (1 << TAG_SHIFT) - 1;
 
 // Tags, as the upper bits read as a negative number.
-/// The tag of false.
+/// The tag of nil.
+const NOTHING: i64 = !0;
+/// Of false.
 pub const FALSE: i64 = !1;
 /// Of true.
 pub const TRUE: i64 = !2;
+/// Of light userdata.
+const ADDRESS: i64 = !3;
 /// Of strings.
 pub const STRING: i64 = !4;
 /// Of functions.
 pub const FUNCTION: i64 = !8;
+/// Of values of the FFI.
+const CDATA: i64 = !10;
 /// Of tables.
 pub const TABLE: i64 = !11;
 /// Of coroutines.
@@ -28,6 +36,23 @@ pub(crate) const THREAD: i64 = !6;
 pub const USERDATA: i64 = !12;
 /// Of integers, on machines where Lua numbers may be those; below are the tags of doubles.
 pub const INTEGER: i64 = !13;
+
+/// The type of a value: one of `LUA_TNIL` and its like.
+#[inline]
+pub(crate) fn kind(slot: Slot) -> c_int {
+    match tag(slot) {
+        NOTHING => ffi::LUA_TNIL,
+        FALSE | TRUE => ffi::LUA_TBOOLEAN,
+        ADDRESS => ffi::LUA_TLIGHTUSERDATA,
+        STRING => ffi::LUA_TSTRING,
+        THREAD => ffi::LUA_TTHREAD,
+        FUNCTION => ffi::LUA_TFUNCTION,
+        CDATA => ffi::LUA_TCDATA,
+        TABLE => ffi::LUA_TTABLE,
+        USERDATA => ffi::LUA_TUSERDATA,
+        _ => ffi::LUA_TNUMBER,
+    }
+}
 
 /// The slot of a boolean.
 #[inline]

@@ -189,7 +189,7 @@ impl<'a> Stack<'a> {
     /// Takes away what is on top.
     #[inline]
     pub fn pop(self) {
-        vm!(self, lua_settop, -2);
+        self.set_top(-2);
     }
 
     /// Whether it is a function in C.

@@ -6,9 +6,9 @@ use std::ptr::NonNull;
 
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
-use super::Results;
+use super::{Results, slots};
 use crate::failpoint;
-use crate::vm::layout::{NIL, Slot, double};
+use crate::vm::layout::{self, NIL, Slot, boolean, double, kind};
 
 /// The stack of a native function that runs: its arguments are at 1 and up, and it has 20 slots
 /// free.
@@ -53,20 +53,36 @@ impl<'a> Stack<'a> {
         self.raw
     }
 
-    /// What is at an index from 1 up, as the VM keeps it; nil if there is nothing, and for others.
+    /// What is at an index, as the VM keeps it; from the top if that is negative. Not for upvalues
+    /// and their like, whose indices are none of the stack.
+    #[inline]
+    fn found(self, index: c_int) -> Option<Slot> {
+        debug_assert!(index > ffi::LUA_REGISTRYINDEX);
+        let values = self.arguments();
+        let end = if index < 0 { values.len() } else { usize::MAX };
+        values.get(end.wrapping_add_signed(index as isize)).map(|value| value.slot())
+    }
+
+    /// The same; nil if there is nothing.
     #[inline]
     pub(super) fn slot(self, index: c_int) -> Slot {
-        let place = (index as usize).wrapping_sub(1);
-        self.arguments().get(place).map_or(NIL, |value| value.slot())
+        self.found(index).unwrap_or(NIL)
     }
 
-    /// The number at an index that holds one, or a text that reads as one; 0 for anything else.
+    /// The number at an index, or of an upvalue, that holds one, or a text that reads as one; 0 for
+    /// anything else.
     #[inline]
     pub(crate) fn number(self, index: c_int) -> f64 {
-        double(self.slot(index)).unwrap_or_else(|| vm!(self, lua_tonumber, index))
+        if index > ffi::LUA_REGISTRYINDEX {
+            let slot = self.slot(index);
+            if let Some(number) = double(slot).or((slot == NIL).then_some(0.0)) {
+                return number;
+            }
+        }
+        vm!(self, lua_tonumber, index)
     }
 
-    /// Whether nil, or nothing, is at an index from 1 up.
+    /// Whether nil, or nothing, is at an index.
     #[inline]
     pub(crate) fn is_nil(self, index: c_int) -> bool {
         self.slot(index) == NIL
@@ -93,13 +109,13 @@ impl<'a> Stack<'a> {
     /// Whether it is neither nil nor false.
     #[inline]
     pub(crate) fn boolean(self, index: c_int) -> bool {
-        vm!(self, lua_toboolean, index) != 0
+        ![NIL, boolean(false)].contains(&self.slot(index))
     }
 
-    /// The type of a value: one of `LUA_TNIL` and its like.
+    /// The type of a value: one of `LUA_TNIL` and its like, `LUA_TNONE` if there is none.
     #[inline]
     pub fn kind(self, index: c_int) -> c_int {
-        vm!(self, lua_type, index)
+        self.found(index).map_or(ffi::LUA_TNONE, kind)
     }
 
     /// The name of a type.
@@ -124,14 +140,18 @@ impl<'a> Stack<'a> {
     /// The number of arguments, and of what was pushed since.
     #[inline]
     pub fn top(self) -> c_int {
-        vm!(self, lua_gettop)
+        slots::count(self)
     }
 
     /// Takes away what is above this index, from the top if it is negative.
     #[inline]
     pub fn set_top(self, index: c_int) {
         debug_assert!(index.unsigned_abs() <= self.top().unsigned_abs() + 20);
-        vm!(self, lua_settop, index);
+        let top = self.top();
+        match if index < 0 { top + index + 1 } else { index } {
+            index if index <= top => slots::cut(self, index),
+            index => vm!(self, lua_settop, index),
+        }
     }
 
     /// Makes room for more; false if there is none.
@@ -142,19 +162,19 @@ impl<'a> Stack<'a> {
     /// Pushes a number.
     #[inline]
     pub fn push_number(self, number: f64) {
-        vm!(self, lua_pushnumber, number);
+        slots::push(self, layout::number(number));
     }
 
     /// Pushes a boolean.
     #[inline]
     pub fn push_boolean(self, value: bool) {
-        vm!(self, lua_pushboolean, c_int::from(value));
+        slots::push(self, boolean(value));
     }
 
     /// Pushes nil.
     #[inline]
     pub fn push_nil(self) {
-        vm!(self, lua_pushnil);
+        slots::push(self, NIL);
     }
 
     /// Pushes a string.
