@@ -65,7 +65,7 @@ load("core/dispatch")
 load("core/ffi")
 
 local context = load("context")
-defer(context, "context/query context/wait context/names context/process")
+defer(context, "context/query context/wait context/create context/names context/process")
 local timer = defer({}, "timer")
 local tcp, udp = defer({}, "tcp"), defer({}, "udp")
 local buffer = load("buffer")

@@ -13,7 +13,7 @@ local bad, raise, describe = core.bad, core.raise, native.describe
 core.load_all(core.context)
 -- Not those of module context, which a script may have replaced.
 local create, destroy, wait = core.create, core.destroy, core.wait
-local monitor = core.control().monitor
+local monitor, check_creation = core.monitors().monitor, core.creation().check
 local error, getmetatable, next, pcall = error, getmetatable, next, pcall
 local setmetatable, tostring = setmetatable, tostring
 local type, unpack, xpcall = type, unpack, xpcall
@@ -254,7 +254,7 @@ local function check_child(spec, index)
     end
     local file = spec[1]
     if type(file) == "table" then
-        core.check_options(file, " of " .. where, "start")
+        check_creation(file, " of " .. where, "start")
     elseif type(file) ~= "string" then
         bad(where, "start", "file name, or table of options, as its first element", file)
     end

@@ -1,194 +1,135 @@
--- What contexts know of each other beyond messages, and with what they are created: loaded when a
--- script first asks for it. See docs/api/context.md.
+-- Creating contexts, naming and logging, and checking results. Loaded when a script looks up the
+-- first of these. See docs/api/context.md.
 
-local native, core, context = ...
+local native, core = ...
 
-local next, select, type = next, select, type
-local bit_or = bit.bor
-local bad, raise, no_more, describe = core.bad, core.raise, core.no_more, native.describe
-local check_plain = native.check_plain
-local call, defer, hold = core.call, core.defer, core.hold
-local find_target = core.find_target
-local self_handle = native.self()
+local ipairs, select, tonumber = ipairs, select, tonumber
+local tostring, type, unpack = tostring, type, unpack
+local concat = table.concat
+local package = package
+local bad, raise, call, defer = core.bad, core.raise, core.call, core.defer
+local hold, check_handle = core.hold, core.check_handle
 
-local NO_CONTEXT = 205
 local NAME_MAX = 253
 local PATH_MAX = 4095 -- what the system takes
-local NOBODY = -1 -- who answers under a name that nobody has
 
--- Monitors ----------------------------------------------------------------------------------------
+local self_handle = native.self()
 
-local monitors = {} -- handle → { callback, handle or name as it was given }, …
+local context = {}
 
-local function tell(h, reason, detail)
-    local callbacks = monitors[h]
-    if not callbacks then return end
-    monitors[h] = nil
-    hold(-#callbacks)
-    for i = 1, #callbacks do
-        local entry = callbacks[i]
-        call(entry[1], entry[2], reason, detail)
-    end
+-- What context/monitor.lua returns, loaded when one of its functions is called.
+local monitors
+function core.monitors()
+    monitors = monitors or native.load("context/monitor")(native, core)
+    return monitors
 end
 
-core.on_end = tell
+for _, name in ipairs({ "monitor", "on_error", "stat" }) do
+    context[name] = function(...) return core.monitors()[name](...) end
+end
 
---- Has callback(handle, reason, detail) called when another context has ended: reason is "normal",
---- "error", "killed", "memory", "time", or "gone" if there is no such context any more. With nil,
---- removes the callbacks for that context.
----@param h integer
----@param callback function|nil
-function context.monitor(h, ...)
-    local callback = ...
-    no_more(3, "monitor", select(2, ...))
-    if h == nil then core.check_target(h, "monitor") end
-    if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
-        bad(2, "monitor", "function or nil", ...)
+-- What context/options.lua returns, loaded when a context is created with options.
+local creation
+function core.creation()
+    creation = creation or native.load("context/options")(native, core)
+    return creation
+end
+
+-- Where modules of a new context are found: where those of this one are, but that who cannot read
+-- files does not choose it (context/confine.lua).
+local function get_paths()
+    if native.module_path then return native.module_path, "" end
+    return package.path, package.cpath
+end
+
+--- Creates a context that runs a file. Returns its handle at once. In place of the file's name a
+--- table may give options too.
+---@param file string|table
+---@param ... any
+---@return integer handle
+function context.create(file, ...)
+    local handle, why
+    local path, cpath = get_paths()
+    if type(file) == "table" then
+        handle, why = core.creation().create(file, path, cpath, ...)
+    else
+        if type(file) ~= "string" then bad(1, "create", "file name", file) end
+        if #file > PATH_MAX then
+            bad(1, "create", "file name of at most " .. PATH_MAX .. " bytes", file)
+        end
+        handle, why = native.create(file, path, cpath, nil, ...)
     end
-    local number, code, text = find_target(h, "monitor")
-    if text then return false, code, text end
-    if number == NOBODY then return false, NO_CONTEXT end
-    if number == 0 or number == self_handle then
-        bad(1, "monitor", "handle of another context", h)
-    end
-    local callbacks = monitors[number] or {}
-    if callback == nil then
-        monitors[number] = nil
-        hold(-#callbacks)
-        return
-    end
+    if handle == nil then raise(why) end
+    return handle
+end
+
+--- Calls f(...) in a coroutine of its own, on the next turn.
+---@param f function
+---@param ... any
+function context.run(f, ...)
+    if type(f) ~= "function" then bad(1, "run", "function", f) end
     hold(1)
-    callbacks[#callbacks + 1] = { callback, h }
-    monitors[number] = callbacks
-    local lives, reason, detail = native.watch(number)
-    if not lives then defer(tell, number, reason or "gone", detail) end
-    return true
+    local n, arguments = select("#", ...), { ... }
+    defer(function()
+        hold(-1)
+        call(f, unpack(arguments, 1, n))
+    end)
 end
 
--- Errors ------------------------------------------------------------------------------------------
-
---- Has callback(message, traceback) called for every error in this context that nobody catches, in
---- the place of the entry in the log. With nil, they are logged again.
----@param callback function|nil
-function context.on_error(callback, ...)
-    no_more(2, "on_error", ...)
-    if callback ~= nil and type(callback) ~= "function" then
-        bad(1, "on_error", "function or nil", callback)
+--- Writes the arguments, as text, to the log.
+---@param ... any
+function context.log(...)
+    local words = {}
+    for i = 1, select("#", ...) do
+        local word = tostring((select(i, ...)))
+        if type(word) ~= "string" then raise("'tostring' must return a string to 'log'") end
+        words[i] = word
     end
-    core.on_error = callback
+    native.log(concat(words, "\t"))
 end
 
--- Figures -----------------------------------------------------------------------------------------
-
---- What a context, this one if none is named, has used and holds; nil if it is gone.
----@param h? integer
----@return table|nil
-function context.stat(h)
-    if h == nil then return native.stat(self_handle) end
-    h = core.check_target(h, "stat")
-    if type(h) == "string" then h = native.find_name(h) or NOBODY end
-    return native.stat(h) or nil
-end
-
--- Creation with options ---------------------------------------------------------------------------
-
-local DENIALS = {
-    ffi = 1,
-    io = 2,
-    os = 4,
-    loadlib = 8,
-    ["package.loadlib"] = 8,
-    network = 16,
-    create = 32,
-}
-local DENIED = '"ffi", "io", "os", "loadlib", "network" or "create"'
-
--- Whose options are looked at: what stands behind their names, and the function to name.
-local where, caller = "", "create"
-
-local function wrong(name, expected, value) bad(name .. where, caller, expected, value) end
-
-local function count(name, value)
-    if type(value) ~= "number" or not (value >= 1 and value < 2 ^ 53 and value % 1 == 0) then
-        wrong(name, "whole number from 1 to 2^53 - 1", value)
+--- Names this context if given a string; otherwise returns the name of a context, nil if none.
+---@param which? string|integer
+---@return string|nil
+function context.name(which)
+    if type(which) == "string" and tonumber(which) == nil then
+        if which == "" or #which > NAME_MAX then
+            bad(1, "name", "name of 1 to " .. NAME_MAX .. " bytes", which)
+        end
+        native.set_name(which)
+        return which
     end
-    return value
+    return native.get_name(which == nil and self_handle or check_handle(which, 1, "name")) or nil
 end
 
-local CHECKS = {
-    file = function(name, value)
-        if type(value) ~= "string" then wrong(name, "file name", value) end
-        if #value > PATH_MAX then
-            wrong(name, "file name of at most " .. PATH_MAX .. " bytes", value)
-        end
-        return value
-    end,
-    name = function(name, value)
-        if type(value) ~= "string" or value == "" or #value > NAME_MAX then
-            wrong(name, "string of 1 to " .. NAME_MAX .. " bytes", value)
-        end
-        return value
-    end,
-    mailbox = count,
-    queries = count,
-    memory = count,
-    turn_limit = function(name, value)
-        if type(value) ~= "number" or not (value > 0 and value < 1 / 0) then
-            wrong(name, "number of seconds above 0", value)
-        end
-        return value
-    end,
-    worker = function(name, value)
-        local workers = native.ncpu()
-        if type(value) ~= "number" or value % 1 ~= 0 or value < 0 or value >= workers then
-            local last = workers - 1
-            wrong(name, last == 0 and "0" or "integer from 0 to " .. last, value)
-        end
-        return value
-    end,
-    deny = function(name, value)
-        local check_list = native.load("core/options")(native).list
-        local expected = 'list of names, as { "io", "os" },'
-        local denied = 0
-        for i = 1, check_list(value, expected, name .. where, caller) do
-            local denial = type(value[i]) == "string" and DENIALS[value[i]]
-            if not denial then wrong(name .. "[" .. i .. "]", DENIED, value[i]) end
-            denied = bit_or(denied, denial)
-        end
-        return denied
-    end,
-}
+context.ncpu = native.ncpu
+context.thread = native.thread
 
-local KNOWN = "'file', 'name', 'mailbox', 'queries', 'memory', 'turn_limit', 'worker' and 'deny'"
-
---- The options of context.create, checked; `of` is what their names are to be followed by, and
---- `name` the function that they are given to.
-function core.check_options(options, of, name)
-    where, caller = of, name
-    check_plain(of == "" and 1 or "options" .. of, name, options)
-    local checked = {}
-    for key, value in next, options do
-        local check = CHECKS[key]
-        if not check then
-            raise(
-                "bad argument #1 to '"
-                    .. caller
-                    .. "' (no option "
-                    .. describe(key)
-                    .. where
-                    .. "; there are "
-                    .. KNOWN
-                    .. ")"
-            )
-        end
-        checked[key] = check(key, value)
+--- Returns what follows a leading true; raises the text of the failure otherwise.
+---@param ... any the results of a call
+---@return any ...
+function context.check(ok, ...)
+    if ok == true then return ... end
+    local code, text = ...
+    if ok == false and type(code) == "number" then
+        if type(text) == "string" then raise(text) end
+        text = native.strerror(code)
+        raise(text == native.strerror(-1) and text .. " " .. code or text)
     end
-    if not checked.file then wrong("file", "file name", nil) end
-    return checked
+    -- As io.open and many libraries have it.
+    if not ok and type(code) == "string" then raise(code) end
+    if ok == false then bad(2, "check", "code of the failure", code) end
+    bad(1, "check", "true or false, as a call has returned it,", ok)
 end
 
---- context.create with a table in place of the file's name.
-function core.create_with(options, path, cpath, ...)
-    local checked = core.check_options(options, "", "create")
-    return native.create(checked.file, path, cpath, checked, ...)
+--- The text of a failure code.
+---@param code integer
+---@return string
+function context.strerror(code)
+    if type(code) ~= "number" then bad(1, "strerror", "number", code) end
+    return native.strerror(code)
 end
+
+core.create = context.create
+
+return context

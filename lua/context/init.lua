@@ -1,7 +1,7 @@
 -- context: sending, asking and receiving. See docs/api/context.md.
 --
--- What many contexts never use is loaded when it is looked up: context/query.lua, and then
--- context/wait.lua; and context/unclaimed.lua with the first message that nobody waits for.
+-- What many contexts never use is loaded when it is looked up, in the order of lua/init.lua; and
+-- context/unclaimed.lua with the first message that nobody waits for.
 
 local native, core = ...
 

@@ -1,24 +1,20 @@
--- The rest of module context: creating, naming and ending contexts, and waiting for their end.
--- Loaded when a script looks up the first of these. See docs/api/context.md.
+-- Ending contexts, and waiting for their end. Loaded when a script looks up the first of these, or
+-- of context/create.lua. See docs/api/context.md.
 
 local native, core = ...
 
-local ipairs, select, tonumber = ipairs, select, tonumber
-local pairs, tostring, type, unpack = pairs, tostring, type, unpack
-local concat, sort = table.concat, table.sort
-local package = package
-local bad, raise, handlers, options = core.bad, core.raise, core.handlers, core.options
-local call, complete, defer = core.call, core.complete, core.defer
+local pairs, select, tonumber, type = pairs, select, tonumber, type
+local sort = table.sort
+local bad, handlers, options = core.bad, core.handlers, core.options
+local complete, defer = core.complete, core.defer
 local register, cancel, set_timeout = core.register, core.cancel, core.set_timeout
-local suspend, check_may_wait, hold = core.suspend, core.check_may_wait, core.hold
+local suspend, check_may_wait = core.suspend, core.check_may_wait
 local is_waiting = core.is_waiting
 local check_handle, check_target = core.check_handle, core.check_target
 local asked, forget = core.asked, core.forget
 
 local NO_CONTEXT, NO_REPLY, TIMEOUT, CLUSTER_AWAY = 205, 207, 208, 231
 local ANY = 0
-local NAME_MAX = 253
-local PATH_MAX = 4095 -- what the system takes
 
 local self_handle = native.self()
 
@@ -33,19 +29,6 @@ local function find_target(h, name)
     return found or -1, code, text
 end
 core.find_target = find_target
-
--- What is loaded when it is asked for: monitors, figures, creation with options.
-local controls = {}
-local function control()
-    if not core.create_with then native.load("context/create")(native, core, controls) end
-    return controls
-end
-
-core.control = control
-
-for _, name in ipairs({ "monitor", "on_error", "stat" }) do
-    context[name] = function(...) return control()[name](...) end
-end
 
 -- Handle → tokens, oldest first, with how many there are, and how many of them are over: those stay
 -- until they are half of them, so that many whose time is over at once cost each the same.
@@ -226,102 +209,6 @@ function context.destroy(h, reason, ...)
     if native.destroy(check_handle(h, 1, "destroy"), reason) then core.stop_timers() end
 end
 
--- Where modules of a new context are found: where those of this one are, but that who cannot read
--- files does not choose it (context/confine.lua).
-local function get_paths()
-    if native.module_path then return native.module_path, "" end
-    return package.path, package.cpath
-end
-
---- Creates a context that runs a file. Returns its handle at once. In place of the file's name a
---- table may give options too.
----@param file string|table
----@param ... any
----@return integer handle
-function context.create(file, ...)
-    local handle, why
-    local path, cpath = get_paths()
-    if type(file) == "table" then
-        control()
-        handle, why = core.create_with(file, path, cpath, ...)
-    else
-        if type(file) ~= "string" then bad(1, "create", "file name", file) end
-        if #file > PATH_MAX then
-            bad(1, "create", "file name of at most " .. PATH_MAX .. " bytes", file)
-        end
-        handle, why = native.create(file, path, cpath, nil, ...)
-    end
-    if handle == nil then raise(why) end
-    return handle
-end
-
---- Calls f(...) in a coroutine of its own, on the next turn.
----@param f function
----@param ... any
-function context.run(f, ...)
-    if type(f) ~= "function" then bad(1, "run", "function", f) end
-    hold(1)
-    local n, arguments = select("#", ...), { ... }
-    defer(function()
-        hold(-1)
-        call(f, unpack(arguments, 1, n))
-    end)
-end
-
---- Writes the arguments, as text, to the log.
----@param ... any
-function context.log(...)
-    local words = {}
-    for i = 1, select("#", ...) do
-        local word = tostring((select(i, ...)))
-        if type(word) ~= "string" then raise("'tostring' must return a string to 'log'") end
-        words[i] = word
-    end
-    native.log(concat(words, "\t"))
-end
-
---- Names this context if given a string; otherwise returns the name of a context, nil if none.
----@param which? string|integer
----@return string|nil
-function context.name(which)
-    if type(which) == "string" and tonumber(which) == nil then
-        if which == "" or #which > NAME_MAX then
-            bad(1, "name", "name of 1 to " .. NAME_MAX .. " bytes", which)
-        end
-        native.set_name(which)
-        return which
-    end
-    return native.get_name(which == nil and self_handle or check_handle(which, 1, "name")) or nil
-end
-
-context.ncpu = native.ncpu
-context.thread = native.thread
-
---- Returns what follows a leading true; raises the text of the failure otherwise.
----@param ... any the results of a call
----@return any ...
-function context.check(ok, ...)
-    if ok == true then return ... end
-    local code, text = ...
-    if ok == false and type(code) == "number" then
-        if type(text) == "string" then raise(text) end
-        text = native.strerror(code)
-        raise(text == native.strerror(-1) and text .. " " .. code or text)
-    end
-    -- As io.open and many libraries have it.
-    if not ok and type(code) == "string" then raise(code) end
-    if ok == false then bad(2, "check", "code of the failure", code) end
-    bad(1, "check", "true or false, as a call has returned it,", ok)
-end
-
---- The text of a failure code.
----@param code integer
----@return string
-function context.strerror(code)
-    if type(code) ~= "number" then bad(1, "strerror", "number", code) end
-    return native.strerror(code)
-end
-
-core.create, core.destroy, core.wait = context.create, context.destroy, context.wait
+core.destroy, core.wait = context.destroy, context.wait
 
 return context

@@ -7,7 +7,7 @@ use crate::lua::host;
 use crate::vm::prelude::push_chunk;
 use crate::vm::stack::{Nil, Stack, TABLE, function};
 
-/// What is withheld, one bit each; lua/context/create.lua knows the numbers.
+/// What is withheld, one bit each; lua/context/options.lua knows the numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deny(u8);
 
