@@ -49,7 +49,7 @@ local function new(is_safe)
     -- A function that sets a flag, if it is given a value, and returns what is set.
     local function setting(function_name, flag, is_inverse)
         M[function_name] = function(value)
-            if value ~= nil then
+            if type(value) ~= "nil" then
                 local is_on = check_flag(function_name, value) ~= (is_inverse or false)
                 flags = is_on and bor(flags, flag) or band(flags, bnot(flag))
             end
@@ -71,41 +71,45 @@ local function new(is_safe)
     function M.decode(text) return raw_decode(text, flags, read_depth) end
 
     function M.encode_sparse_array(convert, new_ratio, new_safe)
-        if convert ~= nil then
+        if type(convert) ~= "nil" then
             check_flag("encode_sparse_array", convert)
             flags = convert and bor(flags, CONVERT_SPARSE) or band(flags, bnot(CONVERT_SPARSE))
         end
-        if new_ratio ~= nil then
+        if type(new_ratio) ~= "nil" then
             ratio = check_count(2, "encode_sparse_array", new_ratio, 0, 2147483647)
         end
-        if new_safe ~= nil then
+        if type(new_safe) ~= "nil" then
             safe = check_count(3, "encode_sparse_array", new_safe, 0, 2147483647)
         end
         return has(CONVERT_SPARSE), ratio, safe
     end
 
     function M.encode_max_depth(depth)
-        if depth ~= nil then write_depth = check_count(1, "encode_max_depth", depth, 1, 2000) end
+        if type(depth) ~= "nil" then
+            write_depth = check_count(1, "encode_max_depth", depth, 1, 2000)
+        end
         return write_depth
     end
 
     function M.decode_max_depth(depth)
-        if depth ~= nil then read_depth = check_count(1, "decode_max_depth", depth, 1, 2000) end
+        if type(depth) ~= "nil" then
+            read_depth = check_count(1, "decode_max_depth", depth, 1, 2000)
+        end
         return read_depth
     end
 
     function M.encode_number_precision(precision)
-        if precision ~= nil then
+        if type(precision) ~= "nil" then
             digits = check_count(1, "encode_number_precision", precision, 1, 17)
         end
         return digits == 0 and 17 or digits
     end
 
     function M.encode_invalid_numbers(value)
-        if value == true then
+        if type(value) == "boolean" and value then
             bad_because(1, "encode_invalid_numbers", 'JSON has no such numbers: false or "null"')
-        elseif value ~= nil then
-            if value ~= false and value ~= "null" then
+        elseif type(value) ~= "nil" then
+            if value and (type(value) ~= "string" or value ~= "null") then
                 bad(1, "encode_invalid_numbers", 'false or "null"', value)
             end
             invalid = value
@@ -115,9 +119,9 @@ local function new(is_safe)
     end
 
     function M.decode_invalid_numbers(value)
-        if value == true then
+        if type(value) == "boolean" and value then
             bad_because(1, "decode_invalid_numbers", "JSON has no such numbers")
-        elseif value ~= nil then
+        elseif type(value) ~= "nil" then
             check_flag("decode_invalid_numbers", value)
         end
         return false
@@ -125,7 +129,7 @@ local function new(is_safe)
 
     -- Memory is kept as it is needed.
     function M.encode_keep_buffer(value)
-        if value ~= nil then keep = check_flag("encode_keep_buffer", value) end
+        if type(value) ~= "nil" then keep = check_flag("encode_keep_buffer", value) end
         return keep
     end
 

@@ -8,16 +8,16 @@
 local native = ...
 
 local bad, bad_because = native.bad, native.bad_because
-local getmetatable, setmetatable, type = getmetatable, setmetatable, type
+local getmetatable, rawequal, setmetatable, type = getmetatable, rawequal, setmetatable, type
 
 local ARRAY, OBJECT = native.data_mark(0), native.data_mark(1)
 
 local function marker(name, mark)
     return function(t)
-        if t == nil then t = {} end
+        if type(t) == "nil" then t = {} end
         if type(t) ~= "table" then bad(1, name, "table", t) end
         local before = getmetatable(t)
-        if before ~= nil and before ~= ARRAY and before ~= OBJECT then
+        if before and not rawequal(before, ARRAY) and not rawequal(before, OBJECT) then
             bad_because(1, name, "table without a metatable expected, this one has one")
         end
         return setmetatable(t, mark)

@@ -15,7 +15,7 @@ core.load_all(core.context)
 local create, destroy, wait = core.create, core.destroy, core.wait
 local monitor, check_creation = core.monitors().monitor, core.creation().check
 local error, getmetatable, next, pcall = error, getmetatable, next, pcall
-local setmetatable, tostring = setmetatable, tostring
+local rawequal, setmetatable, tostring = rawequal, setmetatable, tostring
 local type, unpack, xpcall = type, unpack, xpcall
 local format, gsub = string.format, string.gsub
 local remove, HUGE = table.remove, math.huge
@@ -174,7 +174,9 @@ end
 -- Options -----------------------------------------------------------------------------------------
 
 local function check_callback(name, value)
-    if value ~= nil and type(value) ~= "function" then bad(name, "start", "function", value) end
+    if type(value) ~= "nil" and type(value) ~= "function" then
+        bad(name, "start", "function", value)
+    end
 end
 
 local OPTIONS = {
@@ -237,16 +239,16 @@ local function check_child(spec, index)
     for key in next, spec do
         if is_position(key) then
             if key > last then last = key end
-        elseif key ~= "restart" and key ~= "n" then
+        elseif not rawequal(key, "restart") and not rawequal(key, "n") then
             refuse_key(where, key, KNOWN_OF_CHILD)
         end
     end
     local restart, n = spec.restart, spec.n
-    if restart == nil then restart = "permanent" end
+    if type(restart) == "nil" then restart = "permanent" end
     if not RESTARTS[restart] then
         bad("restart of " .. where, "start", '"permanent", "transient" or "temporary"', restart)
     end
-    if n == nil then
+    if type(n) == "nil" then
         n = last
     elseif type(n) ~= "number" or n % 1 ~= 0 or n < last or n > ARGUMENTS_MAX then
         local text = "number of its arguments, from %d to %d,"

@@ -41,7 +41,7 @@ local SERVER = {
 
 -- A file or a text, or nil.
 local function check_source(value, option, name)
-    if value == nil then return end
+    if type(value) == "nil" then return end
     if type(value) ~= "string" or value == "" then
         bad(option, name, "path of a PEM file, or its text,", value)
     end
@@ -55,7 +55,7 @@ end
 local function check_identity(cert, key, option, name)
     check_source(cert, option .. "cert", name)
     check_source(key, option .. "key", name)
-    if key ~= nil and cert == nil then
+    if type(key) ~= "nil" and type(cert) == "nil" then
         bad(option .. "cert", name, "path of a PEM file, or its text, with the key", cert)
     end
     return cert, key or cert
@@ -63,7 +63,7 @@ end
 
 -- Protocols, each behind its length.
 local function check_alpn(list, name)
-    if list == nil then return "" end
+    if type(list) == "nil" then return "" end
     local parts, bytes = {}, 0
     for i = 1, check_list(list, "list of protocol names", "alpn", name) do
         local protocol = list[i]
@@ -83,7 +83,7 @@ local VERSIONS = { ["1.2"] = "1.2", ["1.3"] = "1.3", [1.2] = "1.2", [1.3] = "1.3
 
 -- Whether only TLS 1.3 is to be spoken.
 local function check_version(value, name)
-    if value == nil then return false end
+    if type(value) == "nil" then return false end
     local version = VERSIONS[value]
     if not version then bad("min_version", name, '"1.2" or "1.3"', value) end
     return version == "1.3"
@@ -115,7 +115,7 @@ local IDENTITY, PAIR = { cert = true, key = true }, { true, true }
 
 -- name → { cert =, key = } or { cert, key }, one after the other.
 local function check_sni(names)
-    if names == nil then return {} end
+    if type(names) == "nil" then return {} end
     if type(names) ~= "table" then
         bad("sni", "server", "table of names with { cert =, key = }", names)
     end
@@ -134,7 +134,9 @@ local function check_sni(names)
         local option = format("sni['%s'].", name)
         local cert, key = identity.cert or identity[1], identity.key or identity[2]
         cert, key = check_identity(cert, key, option, "server")
-        if cert == nil then bad(option .. "cert", "server", "path of a PEM file, or its text,") end
+        if type(cert) == "nil" then
+            bad(option .. "cert", "server", "path of a PEM file, or its text,")
+        end
         list[#list + 1] = { lower(name), cert, key }
     end
     -- The same names are the same configuration, in whatever order they come.
@@ -156,13 +158,13 @@ function M.server(options, ...)
     check_options(options, SERVER, 1, "server")
     local cert, key = check_identity(options.cert, options.key, "", "server")
     local names = check_sni(options.sni)
-    if cert == nil and not names[1] then
+    if type(cert) == "nil" and not names[1] then
         bad_because(1, "server", "no certificate: 'cert' and 'key' expected, or 'sni'")
     end
     local client_ca = check_source(options.client_ca, "client_ca", "server")
     local optional = options.client_optional
     optional = check_boolean(optional, "client_optional", "server", false)
-    if optional and client_ca == nil then
+    if optional and type(client_ca) == "nil" then
         bad_because("client_optional", "server", "of no use without 'client_ca'")
     end
     local alpn = check_alpn(options.alpn, "server")

@@ -57,7 +57,8 @@ local function check_live(view, name)
     if band(view.flags, LIVE) == 0 then is_released(name) end
 end
 
---- What is no number stands for one if it is an int64_t or uint64_t; else for none.
+--- What is no number stands for one if it is an int64_t or uint64_t; else for NaN, which is in no
+--- range. So ranges are looked at before anything is compared with it: its `__eq` is not called.
 local function whole(value)
     return (istype(int64, value) or istype(uint64, value)) and tonumber(value) or NAN
 end
@@ -183,13 +184,13 @@ end
 local function index_of(object, byte, from)
     check_buffer(object, "index_of")
     local view = view_t(object)
-    if from == nil then from = 0 end
+    if not from and from == nil then from = 0 end
     local at = type(from) == "number" and tobit(from) or whole(from)
     local wanted = type(byte) == "number" and tobit(byte) or whole(byte)
-    if wanted ~= byte or wanted < 0 or wanted > 255 then
+    if not (wanted >= 0 and wanted <= 255) or wanted ~= byte then
         bad_value(byte, 2, "index_of", "0", "255")
     end
-    if at ~= from or not (at >= 0 and at <= view.len) then
+    if not (at >= 0 and at <= view.len) or at ~= from then
         out_of_range(object, from, 0, "index_of", 3)
     end
     check_live(view, "index_of")
@@ -206,15 +207,15 @@ local function text(object, offset, count)
     check_buffer(object, "text")
     local view = view_t(object)
     local at = type(offset) == "number" and tobit(offset) or whole(offset)
-    if at ~= offset or not (at >= 0 and at <= view.len) then
+    if not (at >= 0 and at <= view.len) or at ~= offset then
         out_of_range(object, offset, 0, "text")
     end
     check_live(view, "text")
     local address, len = view.address, view.len
     local wanted = len - at
-    if count ~= nil then
+    if count or count == false then
         wanted = type(count) == "number" and tobit(count) or whole(count)
-        if wanted ~= count or not (wanted >= 0 and wanted <= len - at) then
+        if not (wanted >= 0 and wanted <= len - at) or wanted ~= count then
             bad_count(count, 3, "text", len - at)
         end
     end
@@ -226,7 +227,7 @@ end
 --- Appends a string; like append, but compiled.
 local function put(object, given, more)
     check_buffer(object, "put")
-    if more ~= nil then bad(3, "put", nil, more) end
+    if more or more == false then bad(3, "put", nil, more) end
     if type(given) ~= "string" then bad(2, "put", "string", given) end
     local view, count = view_t(object), #given
     check_live(view, "put")
@@ -259,7 +260,7 @@ local function make_room(object, count)
     check_buffer(object, "reserve")
     local view = view_t(object)
     local wanted = type(count) == "number" and tobit(count) or whole(count)
-    if wanted ~= count or not (wanted >= 0 and wanted <= SIZE_MAX) then
+    if not (wanted >= 0 and wanted <= SIZE_MAX) or wanted ~= count then
         bad_count(count, 2, "reserve", SIZE_MAX)
     end
     if view.room < wanted or band(view.flags, UNIQUE) == 0 then
@@ -291,7 +292,7 @@ local function commit(object, count)
     local view = view_t(object)
     check_live(view, "commit")
     local added = type(count) == "number" and tobit(count) or whole(count)
-    if added ~= count or not (added >= 0 and added <= view.room) then
+    if not (added >= 0 and added <= view.room) or added ~= count then
         bad_count(count, 2, "commit", view.room)
     end
     view.len = view.len + added
@@ -306,7 +307,7 @@ local function skip(object, count)
     local dropped = type(count) == "number" and tobit(count) or whole(count)
     check_live(view, "skip")
     local address, len = view.address, view.len
-    if dropped ~= count or not (dropped >= 0 and dropped <= len) then
+    if not (dropped >= 0 and dropped <= len) or dropped ~= count then
         bad_count(count, 2, "skip", len)
     end
     local bytes = view.ptr + dropped

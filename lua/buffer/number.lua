@@ -17,13 +17,13 @@ local compile, place = native.compile, env.place
 
 local SMALL = [[
     local stored = type(given) == "number" and tobit(given) or whole(given)
-    if stored ~= given or stored < $low or stored > $high then
+    if not (stored >= $low and stored <= $high) or stored ~= given then
         bad_value(given, $where, "$name", "$low", "$high")
     end]]
 -- Integers in compiled code are int32: those need no more than the sign looked at.
 local U32 = [[
     local stored = type(given) == "number" and tobit(given) or whole_u32(given)
-    if stored ~= given or stored < 0 then
+    if not (stored >= 0) or stored ~= given then
         if type(given) ~= "number" or not (given >= 0 and given <= 4294967295)
             or floor(given) ~= given
         then
@@ -127,7 +127,7 @@ local LOCATE = [[
         not_buffer(buffer, "$name")
     end
     local view, at = view_t(buffer), type(offset) == "number" and tobit(offset) or whole(offset)
-    if at ~= offset or not (at >= 0 and at <= view.len - $width) then
+    if not (at >= 0 and at <= view.len - $width) or at ~= offset then
         out_of_range(buffer, offset, $width, "$name")
     end
 ]]
@@ -165,7 +165,7 @@ local function append(buffer, given, more)
     if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
         not_buffer(buffer, "$name")
     end
-    if more ~= nil then bad(3, "$name", nil, more) end
+    if more or more == false then bad(3, "$name", nil, more) end
     local view = view_t(buffer)
     $check
     $convert

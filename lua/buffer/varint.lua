@@ -57,7 +57,7 @@ end
 --- The value at an offset, and the offset behind it.
 function get_varint(object, offset, name)
     local view, at = view_t(object), type(offset) == "number" and tobit(offset) or whole(offset)
-    if at ~= offset or not (at >= 0 and at < view.len) then
+    if not (at >= 0 and at < view.len) or at ~= offset then
         out_of_range(object, offset, 1, name)
     end
     local address, len = view.address, view.len
@@ -191,14 +191,14 @@ end
 --- Appends an unsigned varint.
 local function put_varint(object, value, more)
     check_buffer(object, "put_varint")
-    if more ~= nil then bad(3, "put_varint", nil, more) end
+    if more or more == false then bad(3, "put_varint", nil, more) end
     return append_varint(object, to_varint(value, 2, "put_varint"), "put_varint")
 end
 
 --- Appends a signed varint.
 local function put_zigzag(object, value, more)
     check_buffer(object, "put_zigzag")
-    if more ~= nil then bad(3, "put_zigzag", nil, more) end
+    if more or more == false then bad(3, "put_zigzag", nil, more) end
     return append_varint(object, to_zigzag(value, 2, "put_zigzag"), "put_zigzag")
 end
 

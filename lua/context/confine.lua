@@ -72,7 +72,7 @@ function debug.getinfo(where, what, ...)
     if kind ~= "number" and kind ~= "function" then
         bad(1, "getinfo", "level or function", where)
     end
-    if what ~= nil and (type(what) ~= "string" or find(what, "[^nSluLf]")) then
+    if type(what) ~= "nil" and (type(what) ~= "string" or find(what, "[^nSluLf]")) then
         bad(2, "getinfo", 'letters of "nSluLf"', what)
     end
     if select("#", ...) > 0 then bad(3, "getinfo", nil, (...)) end

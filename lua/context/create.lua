@@ -99,7 +99,8 @@ function context.name(which)
         native.set_name(which)
         return which
     end
-    return native.get_name(which == nil and self_handle or check_handle(which, 1, "name")) or nil
+    return native.get_name(type(which) == "nil" and self_handle or check_handle(which, 1, "name"))
+        or nil
 end
 
 context.ncpu = native.ncpu
@@ -109,16 +110,18 @@ context.thread = native.thread
 ---@param ... any the results of a call
 ---@return any ...
 function context.check(ok, ...)
-    if ok == true then return ... end
+    -- Comparing would call what objects of FFI have for it.
+    local is_result = type(ok) == "boolean"
+    if is_result and ok then return ... end
     local code, text = ...
-    if ok == false and type(code) == "number" then
+    if is_result and type(code) == "number" then
         if type(text) == "string" then raise(text) end
         text = native.strerror(code)
         raise(text == native.strerror(-1) and text .. " " .. code or text)
     end
     -- As io.open and many libraries have it.
     if not ok and type(code) == "string" then raise(code) end
-    if ok == false then bad(2, "check", "code of the failure", code) end
+    if is_result then bad(2, "check", "code of the failure", code) end
     bad(1, "check", "true or false, as a call has returned it,", ok)
 end
 

@@ -163,9 +163,9 @@ function context.recv(h, ...)
     local n = select("#", ...)
     local how, more = ...
     if n > 1 then bad(3, "recv", nil, more) end
-    if n == 1 and (how == nil or type(how) == "function") then
+    if n == 1 and (type(how) == "nil" or type(how) == "function") then
         local r = receiver(h)
-        if (r.callback == nil) ~= (how == nil) then hold(how and 1 or -1) end
+        if (r.callback == nil) ~= (type(how) == "nil") then hold(how and 1 or -1) end
         r.callback = how
         if how then
             if mail and mail.first <= mail.last then defer(mail.drain, h) end

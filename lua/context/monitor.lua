@@ -39,8 +39,10 @@ core.on_end = tell
 function context.monitor(h, ...)
     local callback = ...
     no_more(3, "monitor", select(2, ...))
-    if h == nil then core.check_target(h, "monitor") end
-    if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
+    -- Not `h == nil`, here and elsewhere: objects of FFI may have a comparison, and a null pointer
+    -- is equal to nil.
+    if type(h) == "nil" then core.check_target(h, "monitor") end
+    if type(callback) ~= "function" and (type(callback) ~= "nil" or select("#", ...) == 0) then
         bad(2, "monitor", "function or nil", ...)
     end
     local number, code, text = find_target(h, "monitor")
@@ -50,7 +52,7 @@ function context.monitor(h, ...)
         bad(1, "monitor", "handle of another context", h)
     end
     local callbacks = monitors[number] or {}
-    if callback == nil then
+    if type(callback) == "nil" then
         monitors[number] = nil
         hold(-#callbacks)
         return
@@ -70,7 +72,7 @@ end
 ---@param callback function|nil
 function context.on_error(callback, ...)
     no_more(2, "on_error", ...)
-    if callback ~= nil and type(callback) ~= "function" then
+    if type(callback) ~= "nil" and type(callback) ~= "function" then
         bad(1, "on_error", "function or nil", callback)
     end
     core.on_error = callback
@@ -82,7 +84,7 @@ end
 ---@param h? integer
 ---@return table|nil
 function context.stat(h)
-    if h == nil then return native.stat(self_handle) end
+    if type(h) == "nil" then return native.stat(self_handle) end
     h = core.check_target(h, "stat")
     if type(h) == "string" then h = native.find_name(h) or NOBODY end
     return native.stat(h) or nil

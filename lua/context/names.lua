@@ -3,7 +3,8 @@
 
 local native, core = ...
 
-local next, select, tonumber, type = next, select, tonumber, type
+local next, rawequal, select = next, rawequal, select
+local tonumber, type = tonumber, type
 local bad, raise, no_more, describe = core.bad, core.raise, core.no_more, native.describe
 local handlers, hold = core.handlers, core.hold
 local get_topic = native.topic
@@ -29,11 +30,11 @@ function context.register(name, options, ...)
     no_more(3, "register", ...)
     check_name(name, "register")
     local shared = false
-    if options ~= nil then
+    if type(options) ~= "nil" then
         if type(options) ~= "table" then bad(2, "register", "table of options", options) end
         native.check_plain(2, "register", options)
         for key in next, options do
-            if key ~= "shared" then
+            if not rawequal(key, "shared") then
                 raise(
                     "bad argument #2 to 'register' (no option named "
                         .. describe(key)
@@ -42,7 +43,7 @@ function context.register(name, options, ...)
             end
         end
         shared = options.shared
-        if shared ~= nil and type(shared) ~= "boolean" then
+        if type(shared) ~= "nil" and type(shared) ~= "boolean" then
             bad("shared", "register", "true or false", shared)
         end
     end

@@ -30,10 +30,10 @@ function context.on_signal(name, ...)
     local callback = ...
     no_more(3, "on_signal", select(2, ...))
     if not NAMES[name] then bad(1, "on_signal", '"HUP", "USR1", "USR2", "INT" or "TERM"', name) end
-    if type(callback) ~= "function" and (callback ~= nil or select("#", ...) == 0) then
+    if type(callback) ~= "function" and (type(callback) ~= "nil" or select("#", ...) == 0) then
         bad(2, "on_signal", "function or nil", ...)
     end
-    local ok, why = native.hear(name, callback ~= nil)
+    local ok, why = native.hear(name, type(callback) ~= "nil")
     if not ok then raise("on_signal: " .. why) end
     -- A registered callback keeps the context alive.
     if callback and not callbacks[name] then hold(1) end
@@ -46,12 +46,8 @@ end
 ---@param status? integer|boolean the exit status, as for os.exit
 function context.exit(status, ...)
     no_more(2, "exit", ...)
-    if status == true then
-        status = 0
-    elseif status == false then
-        status = 1
-    end
-    local is_known = status == nil
+    if type(status) == "boolean" then status = status and 0 or 1 end
+    local is_known = type(status) == "nil"
         or type(status) == "number" and status % 1 == 0 and status >= 0 and status <= 255
     if not is_known then bad(1, "exit", "integer from 0 to 255, or boolean,", status) end
     local ok, why = native.exit(status)

@@ -151,7 +151,7 @@ function context.wait(h, ...)
     local n = select("#", ...)
     local a, b = ...
     if h == ANY or h == self_handle then bad(1, "wait", "handle of another context", h) end
-    if n == 1 and a == nil then
+    if n == 1 and type(a) == "nil" then
         local tokens = waits[h]
         if not tokens then return end
         for i = 1, tokens.n do
@@ -197,9 +197,11 @@ end
 ---@param reason? string
 function context.destroy(h, reason, ...)
     core.no_more(3, "destroy", ...)
-    if reason ~= nil and type(reason) ~= "string" then bad(2, "destroy", "string", reason) end
-    if h == nil or type(h) == "string" and tonumber(h) == nil then
-        if h ~= nil and reason ~= nil then
+    if type(reason) ~= "nil" and type(reason) ~= "string" then
+        bad(2, "destroy", "string", reason)
+    end
+    if type(h) == "nil" or type(h) == "string" and tonumber(h) == nil then
+        if type(h) ~= "nil" and type(reason) ~= "nil" then
             bad(1, "destroy", "context handle, as context.find gives it for a name,", h)
         end
         native.destroy_self(h or reason)

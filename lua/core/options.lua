@@ -50,13 +50,13 @@ function M.list(list, expected, what, name)
 end
 
 function M.boolean(value, option, name, default)
-    if value == nil then return default end
+    if type(value) == "nil" then return default end
     if type(value) ~= "boolean" then bad(option, name, "boolean", value) end
     return value
 end
 
 function M.whole(value, option, name, default, least, most)
-    if value == nil then return default end
+    if type(value) == "nil" then return default end
     if type(value) ~= "number" or value % 1 ~= 0 or value < least or value > most then
         bad(option, name, format("whole number from %.0f to %.0f", least, most), value)
     end
@@ -65,7 +65,7 @@ end
 
 --- A number of seconds; 0 is for ever.
 function M.seconds(value, option, name, default)
-    if value == nil then return default end
+    if type(value) == "nil" then return default end
     if type(value) ~= "number" or not (value >= 0 and value < 1e9) then
         bad(option, name, "number of seconds, 0 for no limit,", value)
     end

@@ -4,6 +4,7 @@
 
 local native = ...
 
+local type = type
 local now, wall_clock = native.now, native.wall_clock
 local system_time, system_date, system_remove = os.time, os.date, os.remove
 local remove_socket_file = native.remove_socket_file
@@ -19,7 +20,7 @@ jit.off()
 os.clock = now
 
 function os.time(fields)
-    if fields == nil then return seconds() end
+    if type(fields) == "nil" then return seconds() end
     return system_time(fields)
 end
 

@@ -380,7 +380,7 @@ end
 
 -- The parts of the proxy for a target, or nil; or false and why it is invalid.
 local function proxy_for(target, option)
-    if option ~= nil then return option or nil end
+    if type(option) ~= "nil" then return option or nil end
     if is_excepted(environment("no_proxy"), lower(target.host)) then return end
     local text = environment(target.scheme .. "_proxy") or environment("all_proxy")
     if not text then return end
@@ -459,14 +459,14 @@ local function request(options, name, url_at, body_at)
     local target, why = url.parse(options.url)
     if not target then bad(url_at, name, (gsub(why, " expected$", "")), options.url) end
     local method, body, trailers = options.method, options.body, options.trailers
-    if method == nil then method = body ~= nil and "POST" or "GET" end
+    if type(method) == "nil" then method = type(body) ~= "nil" and "POST" or "GET" end
     if type(method) ~= "string" or not find(method, "^[%w!#$%%&'*+.^_`|~-]+$") then
         bad("method", name, 'method, as "GET",', method)
     end
     if method == "CONNECT" then
         bad_because("method", name, "CONNECT is how proxies are asked: option 'proxy'")
     end
-    if body ~= nil and type(body) ~= "function" and not native.http_is_body(body) then
+    if type(body) ~= "nil" and type(body) ~= "function" and not native.http_is_body(body) then
         bad(body_at, name, "string, buffer or iterator", body)
     end
     message.check_plain(options.headers, "headers", name)
@@ -475,7 +475,7 @@ local function request(options, name, url_at, body_at)
         message.check_plain(trailers, "trailers", name)
         native.http_check_headers(name, "trailers", trailers)
     end
-    if trailers ~= nil and type(body) ~= "function" then body = once(body) end
+    if type(trailers) ~= "nil" and type(body) ~= "function" then body = once(body) end
     local headers, has = {}, {}
     for field, value in next, options.headers or {} do
         headers[field], has[lower(field)] = value, true
@@ -483,16 +483,16 @@ local function request(options, name, url_at, body_at)
     if not has["user-agent"] then headers["user-agent"] = "node-lua" end
     if not has.accept then headers.accept = "*/*" end
     local tls, proxy = options.tls, options.proxy
-    if tls ~= nil and (not native.tls_is_server or native.tls_is_server(tls) ~= false) then
+    if type(tls) ~= "nil" and (not native.tls_is_server or native.tls_is_server(tls) ~= false) then
         bad("tls", name, "TLS configuration (tls.client)", tls)
     end
-    if proxy ~= nil and proxy ~= false then
+    if proxy then
         if type(proxy) ~= "string" then bad("proxy", name, "URL of a proxy, or false,", proxy) end
         proxy, why = parse_proxy(proxy)
         if not proxy then bad("proxy", name, (gsub(why, " expected$", "")), options.proxy) end
     end
     local redirects, timeout = options.max_redirects, options.timeout
-    if timeout == nil then timeout = 0 end
+    if type(timeout) == "nil" then timeout = 0 end
     local ask = {
         name = name,
         body_at = body_at,
@@ -522,11 +522,11 @@ end
 
 -- A request with these fields beside the options, which must not have them.
 local function with(name, position, options, fields)
-    if options == nil then options = {} end
+    if type(options) == "nil" then options = {} end
     check.check(options, OPTIONS, position, name)
     local all = {}
     for field, value in next, options do
-        if fields[field] ~= nil then
+        if type(fields[field]) ~= "nil" then
             bad_because(position, name, format("'%s' is said already", field))
         end
         all[field] = value
@@ -534,7 +534,7 @@ local function with(name, position, options, fields)
     for field, value in next, fields do
         all[field] = value
     end
-    return request(all, name, 1, fields.body == nil and "body" or 2)
+    return request(all, name, 1, type(fields.body) == "nil" and "body" or 2)
 end
 
 function M.get(where, options, ...)
@@ -545,7 +545,7 @@ end
 
 function M.post(where, body, options, ...)
     if type(where) ~= "string" then bad(1, "post", "URL", where) end
-    if body == nil then bad(2, "post", "string, buffer or iterator", body) end
+    if type(body) == "nil" then bad(2, "post", "string, buffer or iterator", body) end
     no_more(4, "post", ...)
     return with("post", 3, options, { url = where, method = "POST", body = body })
 end

@@ -25,6 +25,7 @@ local M = {}
 local lists = setmetatable({}, { __mode = "k" }) -- headers → name → all of its values
 
 local function all(headers, name)
+    if type(headers) ~= "table" then bad(1, "all", "table of headers", headers) end
     if type(name) ~= "string" then bad(2, "all", "name of a header", name) end
     name = lower(name)
     local known = lists[headers]
@@ -162,7 +163,7 @@ function M.bodies(read, limit, give_up)
         return function(owner, timeout, ...)
             check(owner, name)
             no_more(3, name, ...)
-            timeout = timeout == nil and 0 or timeout_of(timeout, 2, name)
+            timeout = type(timeout) == "nil" and 0 or timeout_of(timeout, 2, name)
             if timeout < 0 then return false, TIMEOUT end
             local data, code = next_piece(owner, timeout)
             if data then return true, data end
@@ -202,7 +203,7 @@ function M.bodies(read, limit, give_up)
         return function(owner, max, ...)
             check(owner, name)
             no_more(3, name, ...)
-            if max == nil then
+            if type(max) == "nil" then
                 max = BODY_MAX
             elseif type(max) ~= "number" or not (max >= 0) then
                 bad(2, name, "number of bytes", max)

@@ -3,8 +3,8 @@
 local native, core, message = ...
 
 local getmetatable, rawget, rawset, setmetatable = getmetatable, rawget, rawset, setmetatable
-local next, tonumber, type = next, tonumber, type
-local find, lower = string.find, string.lower
+local next, pcall, rawequal, tonumber, type = next, pcall, rawequal, tonumber, type
+local find, lower, match = string.find, string.lower, string.match
 local bad, raise, strerror = core.bad, core.raise, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
 local check_may_wait, no_more = core.check_may_wait, core.no_more
@@ -44,7 +44,7 @@ end
 ---@return table
 local function args_of(req)
     return function(this)
-        if this ~= nil and this ~= req then check_request(this, "args") end
+        if this and not rawequal(this, req) then check_request(this, "args") end
         local query = (this or req).query
         return parse(type(query) == "string" and query or "")
     end
@@ -174,7 +174,7 @@ end
 function response.write(res, data, ...)
     local id = check_response(res, "write")
     no_more(3, "write", ...)
-    if data == nil then bad(2, "write", "string, number or buffer", data) end
+    if type(data) == "nil" then bad(2, "write", "string, number or buffer", data) end
     res[USED] = true
     return write(id, data, 2, "write")
 end
@@ -214,7 +214,8 @@ function response.json(res, value, ...)
     local id, req = check_response(res, "json")
     no_more(3, "json", ...)
     if not native.json_encode then raise("'json' is not in this build of node-lua") end
-    local text = native.json_encode(value)
+    local ok, text = pcall(native.json_encode, value)
+    if not ok then raise("json: " .. (match(text, "encode: (.*)$") or text)) end
     if req[ID] ~= 0 and not native.http_default_type(id) then
         raise("'json' after the answer has begun")
     end
@@ -259,16 +260,16 @@ local function conclude(handler, req, res, status, headers, body, more)
         if req[ID] ~= 0 then finish(req, nil, false, handler) end
         return
     end
-    if status == nil then
+    if not status and status == nil then
         -- A handler that streams the body may have found it empty.
         if rawget(req, "chunks") then return finish(req, nil, false, handler) end
         raise("the handler has neither returned an answer nor used res", handler)
     end
     message.check_status(status, handler, "result #1 of the handler of 'serve'")
-    if more ~= nil then
+    if more or more == false then
         bad(handler, "result #4 of the handler of 'serve'", "no more results", more)
     end
-    if getmetatable(headers) ~= nil then
+    if getmetatable(headers) then
         message.check_plain(headers, handler, "result #2 of the handler of 'serve'")
     end
     local id = req[ID]

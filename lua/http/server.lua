@@ -152,7 +152,7 @@ end
 function server.close(object, seconds, ...)
     local record = check_server(object, "close")
     no_more(3, "close", ...)
-    seconds = seconds == nil and CLOSE_SECONDS or timeout_of(seconds, 2, "close")
+    seconds = type(seconds) == "nil" and CLOSE_SECONDS or timeout_of(seconds, 2, "close")
     local guards = core.guards()
     local is_inside = requests.id_of(guards and guards[core.current()])
     if record.listener.closed then return false end
@@ -181,7 +181,7 @@ end
 -- The arguments of native.http_serve.
 local function settings_of(options)
     local tls = options.tls
-    if tls ~= nil and not (native.tls_is_server and native.tls_is_server(tls)) then
+    if type(tls) ~= "nil" and not (native.tls_is_server and native.tls_is_server(tls)) then
         bad("tls", "serve", "TLS configuration for servers (tls.server)", tls)
     end
     local whole, seconds = check_options.whole, check_options.seconds
@@ -233,7 +233,7 @@ function M.serve(where, ...)
     local options, handler = select(given + 1, ...)
     if n <= given + 1 then
         options, handler = {}, options
-    elseif options == nil then
+    elseif type(options) == "nil" then
         options = {}
     end
     no_more(given + 4, "serve", select(given + 3, ...))

@@ -2,6 +2,7 @@
 
 local native, core = ...
 
+local rawequal = rawequal
 local bad = core.bad
 local requests, sockets = core.http_requests, core.sockets
 
@@ -9,7 +10,9 @@ local requests, sockets = core.http_requests, core.sockets
 -- false and a code. The request is over then, whatever its handler returns.
 return function(req, res, name, head)
     if not requests or not requests.id_of(req) then bad(1, name, "request", req) end
-    if requests.request_of(res) ~= req then bad(2, name, "the answer of that request", res) end
+    if not rawequal(requests.request_of(res), req) then
+        bad(2, name, "the answer of that request", res)
+    end
     requests.keep(req)
     local key, number = native.http_upgrade(requests.id_of(req), head)
     if not key then return false, number end

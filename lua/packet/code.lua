@@ -30,9 +30,9 @@ local ENTRY = [[
     if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
         bad($first, $name, "buffer", buffer)
     end
-    if offset == nil then offset = 0 end
+    if not offset and offset == nil then offset = 0 end
     local view, at = view_t(buffer), type(offset) == "number" and tobit(offset) or whole(offset)
-    if at ~= offset or not (at >= 0 and at <= view.len - $size) then
+    if not (at >= 0 and at <= view.len - $size) or at ~= offset then
         truncated(buffer, offset, $size, $name, $second)
     end]]
 
@@ -381,7 +381,7 @@ function code.encoder(fields)
         convert(field, out)
     end
     out[#out + 1] = [[
-    if buffer == nil then buffer = new(size) end
+    if not buffer and buffer == nil then buffer = new(size) end
     if getmetatable(buffer) ~= TOKEN or type(buffer) ~= "userdata" then
         bad(3, "encode", "buffer", buffer)
     end
@@ -426,7 +426,7 @@ function code.accessors(field)
         if index == "" then return "" end
         return format(
             'local i = type(index) == "number" and tobit(index) or whole(index)\n'
-                .. "if i ~= index or not (i >= 1 and i <= %d) then "
+                .. "if not (i >= 1 and i <= %d) or i ~= index then "
                 .. "bad_index(3, %s, index, %d) end at = at + (i - 1) * %d",
             field.count,
             name,

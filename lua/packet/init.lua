@@ -11,7 +11,7 @@
 local native = ...
 
 local ffi = native.ffi("ffi")
-local next, select, type = next, select, type
+local next, rawequal, select, type = next, rawequal, select, type
 local concat, format, gsub = table.concat, string.format, string.gsub
 local band, floor, HUGE = bit.band, math.floor, math.huge
 local bad, raise, describe = native.bad, native.raise, native.describe
@@ -25,6 +25,7 @@ local code = native.load "packet/code"(env)
 local FIELDS_MAX = 150
 local COUNT_MAX = 65535
 local A_TYPE = "name of a type (u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 char s1 s2 s4 varint zigzag)"
+local ORDERS = { L = "le", B = "be" }
 local LENGTH_OF = { s1 = "u8", s2 = "u16", s4 = "u32" }
 
 -- Failure, at run time.
@@ -75,7 +76,7 @@ local function last_of(list, what, max, option, known)
     for key in next, list do
         if type(key) == "number" and key >= 1 and key <= max and key % 1 == 0 then
             if key > last then last = key end
-        elseif key ~= option then
+        elseif not rawequal(key, option) then
             raise(format("bad %s (no option %s; %s)", what, describe(key), known))
         end
     end
@@ -103,7 +104,7 @@ local function field_of(spec, number, order)
         label = label,
         place = format("%q", place),
     }
-    if count ~= nil and not is_count(count) then
+    if type(count) ~= "nil" and not is_count(count) then
         bad("count of " .. place, "layout", "whole number from 1 to " .. COUNT_MAX, count)
     end
     if FIXED[kind] then
@@ -139,8 +140,8 @@ function M.layout(specs, ...)
         bad(2, "layout", "no more arguments (fields, and endian, are in one table)", (...))
     end
     local endian = specs.endian
-    if endian == nil then endian = "L" end
-    if endian ~= "L" and endian ~= "B" then bad("endian", "layout", '"L" or "B"', endian) end
+    if type(endian) == "nil" then endian = "L" end
+    if not ORDERS[endian] then bad("endian", "layout", '"L" or "B"', endian) end
     local known = "there is 'endian', and fields from 1 on"
     local count = last_of(specs, "argument #1 to 'layout'", HUGE, "endian", known)
     if count == 0 or count > FIELDS_MAX then
@@ -151,7 +152,7 @@ function M.layout(specs, ...)
     local fields, seen, offset = {}, {}, 0
     local source = { code.preamble }
     for i = 1, count do
-        local field = field_of(specs[i], i, endian == "L" and "le" or "be")
+        local field = field_of(specs[i], i, ORDERS[endian])
         if seen[field.name] then
             local text = "bad field %d of 'layout' (%s is declared twice)"
             raise(format(text, i, describe(field.name)))

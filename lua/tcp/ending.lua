@@ -50,9 +50,11 @@ local SECONDS = "whole number of seconds from 1 to 32767"
 ---@param count? integer the connection fails after this many questions without an answer
 function ending.set_keepalive(socket, idle, interval, count, ...)
     local record = check_stream(socket, "set_keepalive")
-    if idle ~= false then check_number(idle, SECONDS_MAX, 2, SECONDS .. ", or false,") end
-    if interval ~= nil then check_number(interval, SECONDS_MAX, 3, SECONDS) end
-    if count ~= nil then check_number(count, COUNT_MAX, 4, "whole number from 1 to 127") end
+    if type(idle) ~= "boolean" or idle then
+        check_number(idle, SECONDS_MAX, 2, SECONDS .. ", or false,")
+    end
+    if type(interval) ~= "nil" then check_number(interval, SECONDS_MAX, 3, SECONDS) end
+    if type(count) ~= "nil" then check_number(count, COUNT_MAX, 4, "whole number from 1 to 127") end
     no_more(5, "set_keepalive", ...)
     if record.closed then return end
     if idle then

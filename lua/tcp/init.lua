@@ -242,7 +242,7 @@ local function write_shared(fd, data, how)
     if not how and getmetatable(data) == BUFFER and stage_shared(fd, data) == 0 then return end
     if type(how) == "function" then
         token = register(write_entry(how, fd, data))
-    elseif how == true then
+    elseif how and type(how) == "boolean" then
         check_may_wait()
         token = register()
     elseif how then
@@ -267,7 +267,7 @@ end
 ---@param how? boolean|function
 ---@return boolean|nil ok, integer|nil code
 function tcp.write(socket, data, how, more)
-    if more ~= nil then bad(4, "write", nil, more) end
+    if more or more == false then bad(4, "write", nil, more) end
     local record = streams[socket]
     if record == nil then
         if type(socket) == "number" then return write_shared(socket, data, how) end
@@ -287,7 +287,7 @@ function tcp.write(socket, data, how, more)
     local token
     if is_callback then
         token = register(write_entry(how, socket, data))
-    elseif how == true then
+    elseif type(how) == "boolean" then
         check_may_wait()
         token = register()
     else
@@ -389,7 +389,6 @@ end
 ---@param socket any
 ---@return boolean
 function tcp.is_closed(socket)
-    if socket == nil then return false end
     local record = streams[socket] or listeners[socket] or find_other(socket, "is_closed")
     return record and record.closed or false
 end

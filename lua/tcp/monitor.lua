@@ -33,7 +33,7 @@ return function(socket, ...)
     check_open(record, SOCKET_CLOSED, "monitor")
     local callback = ...
     core.no_more(3, "monitor", select(2, ...))
-    if select("#", ...) == 0 or callback ~= nil and type(callback) ~= "function" then
+    if select("#", ...) == 0 or type(callback) ~= "nil" and type(callback) ~= "function" then
         bad(2, "monitor", "function or nil", callback)
     end
     if callback then

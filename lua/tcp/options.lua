@@ -39,7 +39,7 @@ local IS_UNUSUAL = { [3] = true, [5] = true, [6] = true, [7] = true, [8] = true 
 
 local function check_width(changes)
     local bytes = changes.read_head_bytes
-    if IS_UNUSUAL[bytes] and next(changes, (next(changes))) == nil then
+    if IS_UNUSUAL[bytes] and not next(changes, (next(changes))) then
         local why = "read_head_bytes: %d and nothing else is not 0, 1, 2 or 4; other widths need "
             .. "another field beside them, such as read_head_endian"
         bad_because(2, "set_rwopt", format(why, bytes))

@@ -98,7 +98,7 @@ function pieces.read_until(socket, delimiter, max, ...)
         local why = "1 to %d bytes expected, got %d"
         bad_because(2, "read_until", format(why, DELIMITER_MAX, #delimiter))
     end
-    if max ~= nil then check_count(max, 3, "read_until") end
+    if type(max) ~= "nil" then check_count(max, 3, "read_until") end
     return read(socket, record, delimiter, max or COUNT_MAX, timeout_at(4, "read_until", ...))
 end
 

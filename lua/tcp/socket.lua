@@ -45,7 +45,7 @@ local HINTS = {
 -- none; nothing for other values.
 local function find_other(value, name)
     local find_record = core.other_socket
-    if find_record and value ~= nil then return find_record(value, name) end
+    if find_record and type(value) ~= "nil" then return find_record(value, name) end
 end
 
 -- What functions expect that do not take all tcp sockets.

@@ -16,12 +16,14 @@ local tls = {}
 -- Whom a client wants to reach: who it says, or else the address that it has connected to.
 local function check_name(record, is_server, name)
     if is_server then
-        if name ~= nil then bad(3, "start_tls", "no name, since clients name servers,", name) end
+        if type(name) ~= "nil" then
+            bad(3, "start_tls", "no name, since clients name servers,", name)
+        end
         return
     end
-    if name == nil then
+    if type(name) == "nil" then
         name = not paths[record] and native.address(record.id, 3) or nil
-        if name == nil then bad(3, "start_tls", "host name to verify", name) end
+        if type(name) == "nil" then bad(3, "start_tls", "host name to verify", name) end
     end
     if type(name) ~= "string" or not native.tls_is_name(name) then
         bad(3, "start_tls", "host name or IP address to verify", name)

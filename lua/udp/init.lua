@@ -278,16 +278,17 @@ local function send(name, six, target, data, address, port, how)
     end
     if record and record.closed then check(target, name) end
     local position = 5
-    if address == nil or type(address) == "boolean" or type(address) == "function" then
+    local kind = type(address)
+    if kind == "nil" or kind == "boolean" or kind == "function" then
         -- To the one that it is connected to.
         if record and not record.connected then
-            local kind = type(data)
+            kind = type(data)
             if kind ~= "string" and kind ~= "number" and kind ~= "userdata" then
                 bad(2, name, "string, number or buffer", data)
             end
             bad(3, name, "address, since the socket is not connected (udp.connect),", address)
         end
-        if how ~= nil or port ~= nil then bad(3, name, "address", address) end
+        if how or port or how == false or port == false then bad(3, name, "address", address) end
         position, how, address = 3, address, nil
     else
         check_address(address, name, 3)
@@ -301,7 +302,7 @@ local function send(name, six, target, data, address, port, how)
             if address == nil then return how(ok, code, target, data) end
             return how(ok, code, target, data, address, port)
         end)
-    elseif how == true then
+    elseif how and type(how) == "boolean" then
         check_may_wait()
         token = register()
     elseif how then
@@ -319,7 +320,7 @@ local function send(name, six, target, data, address, port, how)
         if token == 0 then return false, code end
         defer(complete, token, false, code)
     end
-    if how == true then
+    if token > 0 and not is_callback then
         local ok, value = suspend()
         return ok, ok and 0 or value
     end
@@ -384,7 +385,7 @@ end
 ---@param socket any
 ---@return boolean
 function udp.is_closed(socket)
-    local record = socket ~= nil and records[socket]
+    local record = records[socket]
     return record and record.closed or false
 end
 

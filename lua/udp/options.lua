@@ -50,7 +50,7 @@ local function member(name, on)
         local record = check(socket, name)
         if type(group) ~= "string" then bad(2, name, "multicast address", group) end
         local kind = type(interface)
-        if interface ~= nil and kind ~= "string" and kind ~= "number" then
+        if type(interface) ~= "nil" and kind ~= "string" and kind ~= "number" then
             bad(3, name, "address, name or number of an interface", interface)
         end
         if kind == "number" and (interface % 1 ~= 0 or interface < 0 or interface >= 2 ^ 31) then

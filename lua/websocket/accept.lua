@@ -2,7 +2,7 @@
 
 local native, core, parts = ...
 
-local select = select
+local rawequal, select, type = rawequal, select, type
 local format, match = string.format, string.match
 local bad, strerror = core.bad, native.strerror
 local check_may_wait = core.check_may_wait
@@ -65,7 +65,9 @@ local function accept_request(req, res, options)
     local requests = core.http_requests -- what lua/http knows of them, if there are some
     local id = requests and requests.id_of(req)
     if not id then bad(1, "accept", "request of a handler of http.serve, or tcp socket,", req) end
-    if requests.request_of(res) ~= req then bad(2, "accept", "the answer of that request", res) end
+    if not rawequal(requests.request_of(res), req) then
+        bad(2, "accept", "the answer of that request", res)
+    end
     -- As they came: fields of `req` and `res` may have been replaced.
     local headers, response = native.http_headers(id), requests.response
     if not headers then return false, SOCKET_CLOSED, strerror(SOCKET_CLOSED) end
@@ -144,7 +146,7 @@ return function(req, ...)
     local options = parts.check_options(given, "accept", position, more)
     if not record then return accept_request(req, (...), options) end
     local timeout = given and given.timeout
-    if timeout == nil then
+    if type(timeout) == "nil" then
         timeout = PATIENCE
     else
         timeout = core.timeout_of(timeout, "timeout", "accept")

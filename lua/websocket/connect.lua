@@ -73,7 +73,7 @@ local RESERVED = {
 
 -- Headers of the script's, as lines.
 local function add_headers(lines, headers)
-    if headers == nil then return end
+    if type(headers) == "nil" then return end
     if type(headers) ~= "table" then bad("headers", "connect", "table of names", headers) end
     native.check_plain("headers", "connect", headers)
     for name, value in next, headers do
@@ -141,9 +141,9 @@ return function(url, given, ...)
     no_more(3, "connect", ...)
     local options = parts.check_options(given, "connect", 2, { "headers", "timeout", "tls" })
     given = given or {}
-    local timeout = given.timeout == nil and 0
+    local timeout = type(given.timeout) == "nil" and 0
         or core.timeout_of(given.timeout, "timeout", "connect")
-    if given.tls ~= nil then
+    if type(given.tls) ~= "nil" then
         if not native.tls_is_server or native.tls_is_server(given.tls) ~= false then
             bad("tls", "connect", "what tls.client has returned", given.tls)
         end

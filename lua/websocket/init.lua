@@ -208,7 +208,7 @@ local function send(name, ws, data, form, how)
     local token
     if type(how) == "function" then
         token = register(function(ok, code) return how(ok, ok and 0 or code, ws, data) end)
-    elseif how == true then
+    elseif how and type(how) == "boolean" then
         check_may_wait()
         token = register()
     elseif how then
@@ -222,7 +222,7 @@ local function send(name, ws, data, form, how)
         return false, code
     end
     if not token then return true end
-    if how ~= true then return end
+    if type(how) == "function" then return end
     local ok, failure = suspend()
     if ok then return true end
     return false, failure
@@ -237,7 +237,7 @@ end
 function methods.send(ws, data, kind, how, ...)
     local record = websockets[ws]
     no_more(5, "send", ...)
-    if record and not record.closed and kind == nil and not how then
+    if record and not record.closed and not how and not kind and kind == nil then
         -- What compiled code can do by itself; the rest, and complaints, are native.
         if getmetatable(data) == BUFFER then
             if stage_buffer(record.id, data) == 0 then return true end
@@ -245,7 +245,7 @@ function methods.send(ws, data, kind, how, ...)
             if stage_text(record.id, data, #data) == 0 then return true end
         end
     end
-    if kind ~= nil and not FORMS[kind] then bad(3, "send", '"text" or "binary"', kind) end
+    if type(kind) ~= "nil" and not FORMS[kind] then bad(3, "send", '"text" or "binary"', kind) end
     return send("send", ws, data, kind, how)
 end
 
@@ -255,7 +255,7 @@ end
 ---@return boolean ok, integer|nil code
 function methods.ping(ws, data, ...)
     no_more(3, "ping", ...)
-    if data == nil then data = "" end
+    if type(data) == "nil" then data = "" end
     if (type(data) == "string" or getmetatable(data) == BUFFER) and #data > PING_MAX then
         local why = "data of %d bytes exceeds the %d that a ping takes"
         bad_because(2, "ping", format(why, #data, PING_MAX))
@@ -271,12 +271,14 @@ end
 function methods.close(ws, code, reason, ...)
     local record = check(ws, "close")
     no_more(4, "close", ...)
-    if code == nil then
+    if type(code) == "nil" then
         code = NORMAL
     elseif type(code) ~= "number" or not native.websocket_is_code(code) then
         bad(2, "close", "close code: 1000 to 1003, 1007 to 1014 or 3000 to 4999", code)
     end
-    if reason ~= nil and (type(reason) ~= "string" or not native.websocket_is_text(reason)) then
+    if
+        type(reason) ~= "nil" and (type(reason) ~= "string" or not native.websocket_is_text(reason))
+    then
         bad(3, "close", format("UTF-8 of at most %d bytes", REASON_MAX), reason)
     end
     if record.closed then return false end
@@ -309,7 +311,7 @@ native.set_socket_methods(2, methods, describe)
 local MESSAGE_MAX, MESSAGE_LIMIT = 16 * 1024 * 1024, 0x7fffffff
 
 local function check_seconds(value, name, option)
-    if value == nil then return false end
+    if type(value) == "nil" then return false end
     if type(value) ~= "number" or not (value >= 0 and value < HUGE) then
         bad(option, name, "number of seconds, 0 for none,", value)
     end
@@ -320,7 +322,7 @@ local checks -- what core/options.lua returns, once there are options
 
 -- Names of protocols, as one header has them.
 local function check_protocols(value, name)
-    if value == nil then return {} end
+    if type(value) == "nil" then return {} end
     local list, seen = type(value) == "string" and { value } or value, {}
     for i = 1, checks.list(list, "name, or list of names,", "protocols", name) do
         local protocol = list[i]
@@ -338,7 +340,7 @@ end
 
 -- The options of both functions; `more` has the names of others.
 local function check_options(options, name, position, more)
-    if options == nil then options = {} end
+    if type(options) == "nil" then options = {} end
     local known = {
         protocols = true,
         max_message = true,
@@ -353,12 +355,14 @@ local function check_options(options, name, position, more)
     checks = checks or native.load("core/options")(native)
     checks.check(options, known, position, name)
     local max = options.max_message
-    if max == nil then max = MESSAGE_MAX end
+    if type(max) == "nil" then max = MESSAGE_MAX end
     if type(max) ~= "number" or max % 1 ~= 0 or max < 0 or max > MESSAGE_LIMIT then
         bad("max_message", name, "whole number of bytes from 0 to 2147483647", max)
     end
     local kind = options.kind
-    if kind ~= nil and not FORMS[kind] then bad("kind", name, '"text" or "binary"', kind) end
+    if type(kind) ~= "nil" and not FORMS[kind] then
+        bad("kind", name, '"text" or "binary"', kind)
+    end
     return {
         protocols = check_protocols(options.protocols, name),
         max_message = max,

@@ -2,6 +2,7 @@
 -- value, called in every way. What raises names the function and the value, with the line of this
 -- script, and nothing of the library's.
 
+local ffi = require "ffi"
 local packet, supervisor = require "packet", require "supervisor"
 
 local failures, checks, raised = 0, 0, 0
@@ -316,7 +317,8 @@ local function contexts()
     end
 end
 
--- One argument more than a function takes, where somebody might pass it: it would do nothing.
+-- One argument more than a function takes, where somebody might pass it: it would do nothing. A
+-- null pointer, which is equal to nil, is one too.
 local function more()
     -- What compiled code calls for every value lets a nil pass.
     local may_pass = { [tcp.write] = true }
@@ -336,6 +338,7 @@ local function more()
         end
         refuse(5, "number 5")
         refuse(ignore, "function")
+        refuse(ffi.new("void *"), "cdata")
         if not may_pass[f] then refuse(nil, "nil") end
     end
     local _, sock = udp.open("127.0.0.1", 0)
