@@ -143,6 +143,72 @@ fn garbage_of_another_context_makes_room() {
     assert_eq!(done.stdout, "30\n", "{done}");
 }
 
+/// Who creates contexts has the garbage; it is they who open their scripts.
+#[test]
+fn garbage_of_the_creator_makes_room_for_scripts() {
+    let folder = Folder::new();
+    for i in 1..=60 {
+        folder.write(&format!("child{i}.lua"), "context.send(context.parent(), 'here')");
+    }
+    let script = folder.write(
+        "main.lua",
+        "local _, listener = tcp.listen('127.0.0.1', 0, 4096)
+         local port, made = tcp.local_port(listener), { sockets = 0, files = 0, together = 0 }
+         local garbage = {
+           sockets = function() tcp.connect('127.0.0.1', port, 30) end,
+           files = function() for _ = 1, 3 do io.open('/dev/null') end end,
+         }
+         local folder = arg[0]:match('.*/')
+         for kind, make in pairs(garbage) do
+           for i = 1, 60 do
+             make()
+             local child = context.create(folder .. 'child' .. i .. '.lua')
+             if context.recv(child, 30) then made[kind] = made[kind] + 1 end
+           end
+         end
+         local ended = 0
+         for i = 1, 60 do
+           garbage.sockets()
+           local child = context.create(folder .. 'child' .. i .. '.lua')
+           context.monitor(child, function(_, reason)
+             ended = ended + 1
+             if reason == 'normal' then made.together = made.together + 1 end
+           end)
+         end
+         while ended < 60 do timer.sleep(0.01) end
+         print(made.sockets, made.files, made.together)
+         context.exit(0)",
+    );
+    let done = run(limited(64).arg(script)).succeeded();
+    assert_eq!(done.stdout, "60\t60\t60\n", "{done}");
+}
+
+/// Certificates and files that are sent need one, too.
+#[test]
+fn garbage_makes_room_for_files_of_the_library() {
+    let script = "
+        local path = os.tmpname()
+        local file = io.open(path, 'w')
+        file:write(require('support.certificates').ca)
+        file:close()
+        local _, server = http.serve('127.0.0.1', 0, function(_, res) res:sendfile(path) end)
+        local made = 0
+        for i = 1, 20 do
+          for _ = 1, 10 do io.open('/dev/null') end
+          if tls.client({ ca = path }) then made = made + 1 end
+          for _ = 1, 10 do io.open('/dev/null') end
+          local _, res = http.get('http://127.0.0.1:' .. server:port())
+          if res.status == 200 then made = made + 1 end
+          res:text()
+        end
+        print(made)
+        os.remove(path)
+        server:close(0)";
+    let mut command = limited(64);
+    command.args(["-e", script]).env("LUA_PATH", "tests/lua/?.lua;;");
+    assert_eq!(run(&mut command).succeeded().stdout, "40\n");
+}
+
 #[test]
 fn connections_that_cannot_be_accepted_wait_until_they_can() {
     let script = "

@@ -296,10 +296,12 @@ local function is_looper(co) return co == dispatcher end
 
 local function get_current() return current end
 
-local COMPLETE = 6
+local COMPLETE, COLLECT = 6, 17
 
 -- A one-shot operation is over.
 handlers[COMPLETE] = conclude
+-- Descriptors ran out somewhere else. Who has sockets counts what it collects (tcp/socket.lua).
+handlers[COLLECT] = native.collect
 
 -- One turn. Returns 0 if the context is done, 1 to wait for events, 2 to run again at once, unless
 -- it has destroyed itself; and how many queries wait for an answer.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 
 use crate::lua;
 use crate::lua::host::{self, Host};
-use crate::os::stdio;
+use crate::os::descriptors::on_shortage;
 use crate::sched::{Context, End};
 use crate::vm::foreign_signals;
 use crate::vm::hook;
@@ -36,7 +36,7 @@ pub fn init() {
     blame::describe_with(super::tcp::describe);
     #[cfg(feature = "tls")]
     super::tls::init();
-    stdio::on_shortage(super::shortage::relieve);
+    on_shortage(super::shortage::relieve);
     foreign_signals::on_install(|| host::with(Host::signal_waker));
 }
 

@@ -1,14 +1,17 @@
 //! Out of descriptors: collects sockets and files that nobody refers to.
 
+use std::ffi::c_int;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::logging::Seldom;
 use crate::lua::host::{self, Host};
-use crate::os::descriptors::lowest_free;
+use crate::os::descriptors::{self, descriptors_max, lowest_free};
+use crate::rt;
 use crate::sched::Context;
 use crate::vm::hook;
 use crate::vm::stack::{Stack, function};
-use crate::{os, rt};
 
 pub(super) const FUNCTIONS: super::native::Functions =
     &[(c"collect", function(collect)), (c"ask_others", function(ask_others))];
@@ -16,6 +19,9 @@ pub(super) const FUNCTIONS: super::native::Functions =
 /// Contexts that are asked at a time, and how long before others are.
 const ASKED_MAX: usize = 32;
 const ASK_EVERY: u64 = 1_000_000_000;
+
+/// How long a file waits for those that were asked.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// When contexts were last asked; 0 for never.
 static ASKED_AT: AtomicU64 = AtomicU64::new(0);
@@ -39,7 +45,8 @@ static FRUITLESS: AtomicU32 = AtomicU32::new(0);
 static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
 
 /// Collects the garbage of the state that runs on this thread, which opens a file and lacks a
-/// descriptor for it; false if that was done a moment ago, and again and again of no use.
+/// descriptor for it, and if that is of no use has others do so; false if that was done a moment
+/// ago, and again and again of no use.
 pub(crate) fn relieve() -> bool {
     if !host::is_entered() {
         return false;
@@ -50,12 +57,14 @@ pub(crate) fn relieve() -> bool {
         return false;
     }
     let before = lowest_free();
-    let Some(is_done) = hook::collect_now(function(collect)) else { return false };
-    let end = rt::now();
-    if lowest_free() < before {
+    // A context that has not begun has no garbage: who creates one after the other has.
+    let is_new = host::with(|host| host.context.metrics().turns() <= 1);
+    let is_done = is_new || hook::collect_now(function(collect)) == Some(true);
+    if lowest_free() < before || await_others(before, is_new) {
         FRUITLESS.store(0, Ordering::Relaxed);
         return is_done;
     }
+    let end = rt::now();
     host::with(|host| warn(host));
     if FRUITLESS.fetch_add(1, Ordering::Relaxed) >= FRUITLESS_MAX {
         NOT_BEFORE.store(end + PAUSES * (end - start), Ordering::Relaxed);
@@ -74,32 +83,60 @@ fn warn(host: &Host) {
             "{}: no descriptor is left: the process may have {} open; its limit is that of whoever \
              starts it (ulimit -Hn, LimitNOFILE= of systemd)",
             host.context.label(),
-            os::descriptors::descriptors_max()
+            descriptors_max()
         );
     }
 }
 
-/// native.ask_others(): asks other contexts to do the same, those with the most sockets, once a
-/// second at most; whether any was asked. Who has done nothing since is not asked again.
+/// native.ask_others(): whether any was asked.
 fn ask_others(_: Stack<'_>) -> bool {
     host::with(|host| {
         warn(host);
-        let now = rt::now().max(1);
-        // Relaxed, everywhere: nothing depends on these but how often contexts are asked.
-        let is_due = |last: u64| (last == 0 || now >= last + ASK_EVERY).then_some(now);
-        if ASKED_AT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due).is_err() {
-            return false;
-        }
-        let sockets = |context: &Context| context.metrics().sockets.load(Ordering::Relaxed);
-        let mut others = host.context.scheduler().registry().all();
-        others.retain(|other| {
-            let metrics = other.metrics();
-            let is_idle = metrics.collected_in.load(Ordering::Relaxed) == metrics.turns();
-            other.id() != host.context.id() && sockets(other) > 0 && !is_idle
-        });
-        others.sort_by_key(|other| std::cmp::Reverse(sockets(other)));
-        others.truncate(ASKED_MAX);
-        others.iter().for_each(host::ask_to_collect);
-        !others.is_empty()
+        !ask(host).is_empty()
     })
+}
+
+/// Asks other contexts to do the same, those with the most sockets, once a second at most; returns
+/// whom. Who has done nothing since is not asked again.
+fn ask(host: &Host) -> Vec<Arc<Context>> {
+    let now = rt::now().max(1);
+    // Relaxed, everywhere: nothing depends on these but how often contexts are asked.
+    let is_due = |last: u64| (last == 0 || now >= last + ASK_EVERY).then_some(now);
+    if ASKED_AT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due).is_err() {
+        return Vec::new();
+    }
+    let sockets = |context: &Context| context.metrics().sockets.load(Ordering::Relaxed);
+    let mut others = host.context.scheduler().registry().all();
+    others.retain(|other| {
+        let is_idle = collected_in(other) == other.metrics().turns();
+        other.id() != host.context.id() && sockets(other) > 0 && !is_idle
+    });
+    others.sort_by_key(|other| std::cmp::Reverse(sockets(other)));
+    others.truncate(ASKED_MAX);
+    others.iter().for_each(host::ask_to_collect);
+    others
+}
+
+/// The turn in which a context has collected last.
+fn collected_in(context: &Context) -> u64 {
+    context.metrics().collected_in.load(Ordering::Relaxed)
+}
+
+/// Asks others, and who has created this context if that has not begun; waits until a descriptor
+/// below this number is free, or they have collected in vain. A file is opened at once or never: its
+/// thread waits, as for the disk.
+fn await_others(before: c_int, is_new: bool) -> bool {
+    if rt::is_simulated() {
+        return false;
+    }
+    let mut asked = host::with(|host| ask(host));
+    if is_new {
+        let registry =
+            |host: &Host| host.context.scheduler().registry().get(host.context.parent()?);
+        let creator = host::with(|host| registry(host));
+        asked.extend(creator.inspect(host::ask_to_collect));
+    }
+    let asked: Vec<_> = asked.into_iter().map(|one| (collected_in(&one), one)).collect();
+    let is_over = || asked.iter().all(|(turn, one)| collected_in(one) != *turn);
+    descriptors::await_free(before, is_over, PATIENCE)
 }

@@ -1,8 +1,10 @@
-//! How many descriptors the process may have open.
+//! How many descriptors the process may have open, and what is done where there are no more.
 
 use std::ffi::c_int;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -44,4 +46,41 @@ pub fn descriptors_max() -> u64 {
 pub(crate) fn lowest_free() -> c_int {
     rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 0)
         .map_or(c_int::MAX, |file| file.as_raw_fd())
+}
+
+/// Time between two looks for a free one.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Waits until a descriptor below this number is free, which it returns, or `is_over`, for so long
+/// at most.
+pub(crate) fn await_free(number: c_int, is_over: impl Fn() -> bool, patience: Duration) -> bool {
+    let start = Instant::now();
+    while lowest_free() >= number && !is_over() && start.elapsed() < patience {
+        std::thread::sleep(TICK);
+    }
+    lowest_free() < number
+}
+
+/// Has what nobody refers to let go of its descriptors; false if that is of no use.
+static RELIEVE: OnceLock<fn() -> bool> = OnceLock::new();
+
+/// Attempts to open something: others may take what was let go.
+const ATTEMPTS: usize = 16;
+
+/// Sets what makes room for descriptors. Called on threads that open files for scripts.
+pub(crate) fn on_shortage(relieve: fn() -> bool) {
+    RELIEVE.get_or_init(|| relieve);
+}
+
+/// Opens something; again if there was no free descriptor, and some were let go.
+pub(crate) fn with_room<R>(mut open: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+    for _ in 1..ATTEMPTS {
+        let opened = open();
+        let error = opened.as_ref().err().and_then(io::Error::raw_os_error);
+        let is_shortage = matches!(error, Some(libc::EMFILE | libc::ENFILE));
+        if !is_shortage || !RELIEVE.get().is_some_and(|relieve| relieve()) {
+            return opened;
+        }
+    }
+    open()
 }

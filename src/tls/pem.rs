@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::certificate::{self, Certificate};
 use super::failure::Failure;
 use crate::error::Code;
+use crate::os::descriptors::with_room;
 
 /// How every section of PEM begins.
 const BEGIN: &[u8] = b"-----BEGIN ";
@@ -74,7 +75,7 @@ fn read_file(path: &std::path::Path) -> Result<Vec<u8>, (Code, String)> {
         let text = format!("it has {} bytes, of {FILE_BYTES_MAX} at most", meta.len());
         return Err((Code::INVALID, text));
     }
-    fs::read(path).map_err(told)
+    with_room(|| fs::read(path)).map_err(told)
 }
 
 /// PEM as it was read.

@@ -19,6 +19,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::stack::{Stack, TABLE};
 use super::{blame, disguise, standard};
+use crate::os::descriptors::with_room;
 use crate::{logging, rt};
 
 /// Files that are remembered, and bytes of bytecode: beyond that those go that were used least
@@ -157,7 +158,7 @@ fn read(path: &Path, room: usize) -> Result<Vec<u8>, String> {
     let cannot_read = |why: &str| format!("cannot read {place}: {why}");
     // A pipe is opened at once, whether or not somebody writes.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = File::options().read(true).custom_flags(flags).open(path);
+    let opened = with_room(|| File::options().read(true).custom_flags(flags).open(path));
     let file = opened.map_err(|error| format!("cannot open {place}: {}", reason(&error)))?;
     let told = match file.metadata() {
         Ok(found) if found.is_file() => found.len(),

@@ -210,6 +210,16 @@ test("refused", function()
     local twice = { 1 }
     is(encode({ twice, twice }), "[[1],[1]]", "twice is none")
     is(encode(json.object({ [1.5] = 1 })), '{"1.5":1}', "a marked object has numbers as text")
+    for _, key in ipairs({ 1, 0, -7, 1.5, 2 ^ 53, 1e300 }) do
+        local text = encode(json.object({ [key] = 1 })):match('"(.*)"')
+        local both = json.object({ [key] = 1, [text] = 2, x = 3, [99] = 4 })
+        local why = (".t has the keys %s and %q, which are one as text"):format(text, text)
+        refuses("the same key twice", why, encode, { t = both })
+        refuses("in order, too", why, encode, { t = both }, { sort_keys = true })
+    end
+    local other = json.object({ [1] = 1, ["01"] = 2, ["1.0"] = 3, ["1e0"] = 4, ["+1"] = 5 })
+    local written = '{"1":1,"+1":5,"01":2,"1.0":3,"1e0":4}'
+    is(encode(other, { sort_keys = true }), written, "texts that are not how it is written")
     for _, case in ipairs({
         { "", "unexpected end of text at line 1 column 1 (byte 1)" },
         { "[1,]", "line 1 column 4 (byte 4)" },

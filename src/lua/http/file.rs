@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::error::Code;
 use crate::http::{Outgoing, choose};
 use crate::lua::host;
+use crate::os::descriptors::with_room;
 use crate::vm::stack::Stack;
 
 /// Content types by extension.
@@ -55,7 +56,8 @@ fn type_of(path: &Path) -> &'static str {
 
 /// Opens a regular file, without waiting for the other end if it turns out to be a pipe.
 fn open(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file =
+        with_room(|| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path))?;
     let data = file.metadata()?;
     if !data.is_file() {
         return Err(io::Error::from_raw_os_error(libc::ENOENT));

@@ -30,7 +30,6 @@ pub use input::{read_line, unbuffer_input};
 pub use late::nudge;
 pub use output::{Lock, pending, use_stream};
 pub use reading::on_read;
-pub use shortage::on_shortage;
 pub(crate) use waits::is_file;
 pub use waits::{hurry, on_wait, patience};
 

@@ -14,6 +14,8 @@ pub(super) enum Shape {
     /// What is at 1, 2 and so on; holes among them are null.
     List(u32),
     Map(u32),
+    /// The same with text and numbers as keys, which are all to be text.
+    Mixed(u32),
 }
 
 /// How many keys of each sort a table has.
@@ -104,6 +106,17 @@ pub(super) fn compare(a: Slot, b: Slot) -> Ordering {
     }
 }
 
+/// A key that is the same as text as one of these numbers, which are in order, if there is one.
+pub(super) fn find_twin(numbers: &[(Slot, Slot)], texts: &[(Slot, Slot)]) -> Option<f64> {
+    let number = |key: Slot| slots::number(key).unwrap_or(f64::NAN);
+    texts.iter().find_map(|(key, _)| {
+        let text = std::str::from_utf8(text(*key)?).ok()?;
+        let value = text.parse().ok()?;
+        numbers.binary_search_by(|(key, _)| number(*key).total_cmp(&value)).ok()?;
+        (number_text(value) == text).then_some(value)
+    })
+}
+
 /// The bytes of a key, if it is text.
 fn text<'a>(key: Slot) -> Option<&'a [u8]> {
     // SAFETY: the key of a live entry of a table that is being written.
@@ -154,7 +167,8 @@ pub(super) fn shape(
         return Err("has a key that is neither a string nor a number".to_owned());
     }
     if mark == Some(Mark::Object) {
-        return Ok(Shape::Map(count));
+        let is_mixed = rules.keys == Keys::Text && texts > 0 && texts < count;
+        return Ok(if is_mixed { Shape::Mixed(count) } else { Shape::Map(count) });
     }
     let object = rules.object;
     if texts + numbers + others == 0 {

@@ -9,7 +9,7 @@ use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::marks::{self, Mark};
 use super::output::{Charged, Failure};
-use super::shape::{Shape, Table, compare, shape};
+use super::shape::{Shape, Table, compare, find_twin, shape};
 use super::{Fault, cdata};
 use crate::vm::int64::Integer;
 use crate::vm::layout::{self, FALSE, NIL, POINTER, STRING, Slot, TABLE, TRUE, USERDATA, tag};
@@ -226,6 +226,10 @@ impl<'a> Source<'a> {
         let written = match plain.map_or_else(|| shape(table, mark, self.rules), Ok) {
             Ok(Shape::List(count)) => self.list(table, count, to)?,
             Ok(Shape::Map(count)) => self.map(table, count, to)?,
+            Ok(Shape::Mixed(count)) => {
+                self.refuse_twins(table)?;
+                self.map(table, count, to)?
+            }
             Err(why) => return Err(self.fail(&why)),
         };
         self.levels.borrow_mut().pop();
@@ -306,6 +310,19 @@ impl<'a> Source<'a> {
             }
         }
         map.end()
+    }
+
+    /// Fails if a number and a text are the same key once they are written.
+    #[cold]
+    fn refuse_twins<E: Error>(&self, table: &Table) -> Result<(), E> {
+        let mut charged = Charged::new(self.lua);
+        let all = self.sorted(|| table.entries(), &mut charged)?;
+        let count = all.partition_point(|(key, _)| slots::number(*key).is_some());
+        let (numbers, texts) = all.split_at(count);
+        find_twin(numbers, texts).map_or(Ok(()), |twin| {
+            let twin = number_text(twin);
+            Err(self.fail(&format!("has the keys {twin} and \"{twin}\", which are one as text")))
+        })
     }
 
     /// Entries in the order of their keys, for whose memory is paid.
