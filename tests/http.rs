@@ -500,6 +500,8 @@ fn what_handlers_do_wrong_is_named_and_answered() {
         ("req:text(-1)", "#1 to 'text' (number of bytes expected, got number -1)"),
         ("req.args(5)", "#1 to 'args' (request expected, got number 5)"),
         ("req.headers:all(1)", "#1 to 'all' (name of a header expected, got number 1)"),
+        ("req.headers.all(1, 'a')", "#1 to 'all' (table of headers expected, got number 1)"),
+        ("res:json(print)", "json: value is a function, which cannot be written"),
         ("res:status(100)", "#1 to 'status' (status from 200 to 999 expected, got number 100)"),
         ("res:header('a b', 1)", "#1 to 'header' (name of a header expected, got string \"a b\")"),
         ("res:header('a', true)", "#2 to 'header' (value of header a expected, got boolean true)"),

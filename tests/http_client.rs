@@ -229,6 +229,19 @@ fn wrong_arguments_are_named() {
         ("http.get('http://x/' .. ('x'):rep(65001))", "#1 to 'get' (a URL whose path has at most"),
         ("http.get('http://x/', { headers = { ['a b'] = 'c' } })", "'headers' of 'get' (name of a"),
         ("http.get('http://x/', { headers = { a = 'b\\nc' } })", "got string \"b\\nc\")"),
+        ("http.get('http://x/', { headers = { host = { 'a', 'b' } } })", "(one host expected, got"),
+        (
+            "http.get('http://x/', { headers = { host = 'a', Host = 'b' } })",
+            "(one host expected, got",
+        ),
+        (
+            "http.get('http://x/', { headers = { Host = 'a b' } })",
+            "host expected, got string \"a b\")",
+        ),
+        (
+            "http.get('http://x/', { headers = { Host = 'a/b' } })",
+            "host expected, got string \"a/b\")",
+        ),
         ("http.get('http://x/', { headers = 1 })", "'headers' of 'get' (table of headers expected"),
         ("http.get('http://x/', { proxy = 'y' })", "option 'proxy' of 'get' (an absolute URL"),
         ("http.get('http://x/', { trailers = 1 })", "option 'trailers' of 'get' (table of headers"),
@@ -282,6 +295,14 @@ fn over_tls_the_version_is_agreed_on() {
         end
         get(both, new) get(both, old) get(one, new)
         get(both)
+        -- Another host, which HTTP/2 has in another place.
+        for _, config in ipairs({ new, old }) do
+            for name, value in pairs({ host = 'example.org', Host = { 'example.org' } }) do
+                local options = { tls = config, proxy = false, headers = { [name] = value } }
+                local res = context.check(http.get('https://localhost:' .. both:port(), options))
+                print(res.status, res:text())
+            end
+        end
         -- Many at a time on one connection.
         local left, bytes = 20, 0
         local piece = ('x'):rep(100000)
@@ -307,7 +328,9 @@ fn over_tls_the_version_is_agreed_on() {
     assert_eq!(lines[2], "1.1\t1.1TLSv1.3localhost:", "{done}");
     assert_eq!(lines[3], lines[1], "{done}");
     assert_eq!(lines[4], "false\t221", "{done}");
-    assert_eq!(lines[5], "20000000", "{done}");
+    assert_eq!(lines[5..7], ["200\t2TLSv1.3example.org"; 2], "{done}");
+    assert_eq!(lines[7..9], ["200\t1.1TLSv1.3example.org"; 2], "{done}");
+    assert_eq!(lines[9], "20000000", "{done}");
 }
 
 /// What is asked for is offered, unless the configuration says what is.

@@ -2,7 +2,8 @@
 
 local native, core = ...
 
-local next, rawget, rawset, setmetatable = next, rawget, rawset, setmetatable
+local next, rawget, rawset = next, rawget, rawset
+local select, setmetatable = select, setmetatable
 local tonumber, type = tonumber, type
 local find, format, gmatch, gsub, lower, match, sub, upper =
     string.find,
@@ -244,12 +245,17 @@ local AGAIN = { GET = true, HEAD = true, OPTIONS = true, PUT = true, DELETE = tr
 
 -- The target of the request line, and the headers. `proxy` is one that reads them itself.
 local function head_of(target, ask, is_http2, proxy)
-    local where, headers = target.target, {}
+    local where, headers, host = target.target, {}, target.authority
     for field, value in next, ask.headers do
-        headers[field] = value
+        if is_http2 and lower(field) == "host" then
+            -- There it is a part of what is asked for.
+            host = type(value) == "table" and select(2, next(value)) or value
+        else
+            headers[field] = value
+        end
     end
     if is_http2 then
-        where = "https://" .. target.authority .. where
+        where = "https://" .. host .. where
     else
         if not ask.has.host then headers.host = target.authority end
         if proxy then

@@ -13,7 +13,7 @@ local getmetatable, next, select = getmetatable, next, select
 local setmetatable, type = setmetatable, type
 local find, format, HUGE = string.find, string.format, math.huge
 local bad, bad_because, raise = core.bad, native.bad_because, core.raise
-local timeout_of, strerror = core.timeout_of, native.strerror
+local timeout_of = core.timeout_of
 local call, complete, defer = core.call, core.complete, core.defer
 local register, cancel, suspend = core.register, core.cancel, core.suspend
 local check_may_wait, resume_waiter = core.check_may_wait, core.resume_waiter
@@ -99,7 +99,7 @@ end
 
 -- Raises: the script has closed it.
 local function refuse_closed(name)
-    raise(format("%s: '%s' needs an open one", strerror(SOCKET_CLOSED), name))
+    raise(format("websocket has been closed: '%s' needs an open one (ws:is_closed tells)", name))
 end
 
 -- Nothing comes any more, nor goes: lets the connection go, and tells who waits.

@@ -40,5 +40,5 @@ pub use pace::{Due, Pace};
 pub use plain::{HeadWriter, PlainHead, write_response};
 pub use ready::{Item, Ready, waker};
 pub use response::ResponseSlot;
-pub use scan::{NEVER_TRAILERS, Refusal, Scan, Scanned};
+pub use scan::{NEVER_TRAILERS, Refusal, Scan, Scanned, is_host};
 pub use server::{Arrived, BODY_BYTES, Inbox, Limits, Server, refusal_response};

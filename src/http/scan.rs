@@ -337,7 +337,7 @@ fn is_target(target: &[u8], method: &[u8]) -> bool {
 }
 
 /// Whether a text is the name or address of a host, with or without a port.
-pub(super) fn is_host(text: &[u8]) -> bool {
+pub fn is_host(text: &[u8]) -> bool {
     let (name, port, kind) = match text.strip_prefix(b"[") {
         None => {
             let (name, port) = text.split_at(run(text, HOST_NAME));

@@ -45,8 +45,8 @@ static FRUITLESS: AtomicU32 = AtomicU32::new(0);
 static NOT_BEFORE: AtomicU64 = AtomicU64::new(0);
 
 /// Collects the garbage of the state that runs on this thread, which opens a file and lacks a
-/// descriptor for it, and if that is of no use has others do so; false if that was done a moment
-/// ago, and again and again of no use.
+/// descriptor for it, and if that is of no use has others do so; false if it was of no use, or has
+/// been, again and again, a moment ago.
 pub(crate) fn relieve() -> bool {
     if !host::is_entered() {
         return false;
@@ -57,10 +57,8 @@ pub(crate) fn relieve() -> bool {
         return false;
     }
     let before = lowest_free();
-    // A context that has not begun has no garbage: who creates one after the other has.
-    let is_new = host::with(|host| host.context.metrics().turns() <= 1);
-    let is_done = is_new || hook::collect_now(function(collect)) == Some(true);
-    if lowest_free() < before || await_others(before, is_new) {
+    let is_done = hook::collect_now(function(collect)) != Some(false);
+    if lowest_free() < before || await_others(before) {
         FRUITLESS.store(0, Ordering::Relaxed);
         return is_done;
     }
@@ -69,7 +67,7 @@ pub(crate) fn relieve() -> bool {
     if FRUITLESS.fetch_add(1, Ordering::Relaxed) >= FRUITLESS_MAX {
         NOT_BEFORE.store(end + PAUSES * (end - start), Ordering::Relaxed);
     }
-    is_done
+    false
 }
 
 /// Limits the warnings about missing descriptors.
@@ -122,20 +120,21 @@ fn collected_in(context: &Context) -> u64 {
     context.metrics().collected_in.load(Ordering::Relaxed)
 }
 
-/// Asks others, and who has created this context if that has not begun; waits until a descriptor
-/// below this number is free, or they have collected in vain. A file is opened at once or never: its
-/// thread waits, as for the disk.
-fn await_others(before: c_int, is_new: bool) -> bool {
+/// Asks others, and who has created this context, if it has just begun: who creates one after the
+/// other has the garbage. Waits until a descriptor below this number is free, or they have collected
+/// in vain. A file is opened at once or never: its thread waits, as for the disk.
+fn await_others(before: c_int) -> bool {
     if rt::is_simulated() {
         return false;
     }
-    let mut asked = host::with(|host| ask(host));
-    if is_new {
-        let registry =
-            |host: &Host| host.context.scheduler().registry().get(host.context.parent()?);
-        let creator = host::with(|host| registry(host));
+    let asked = host::with(|host| {
+        let mut asked = ask(host);
+        let has_begun = host.context.metrics().turns() > 1;
+        let creator = host.context.parent().filter(|_| !has_begun);
+        let creator = creator.and_then(|id| host.context.scheduler().registry().get(id));
         asked.extend(creator.inspect(host::ask_to_collect));
-    }
+        asked
+    });
     let asked: Vec<_> = asked.into_iter().map(|one| (collected_in(&one), one)).collect();
     let is_over = || asked.iter().all(|(turn, one)| collected_in(one) != *turn);
     descriptors::await_free(before, is_over, PATIENCE)

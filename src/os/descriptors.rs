@@ -78,8 +78,11 @@ pub(crate) fn with_room<R>(mut open: impl FnMut() -> io::Result<R>) -> io::Resul
         let opened = open();
         let error = opened.as_ref().err().and_then(io::Error::raw_os_error);
         let is_shortage = matches!(error, Some(libc::EMFILE | libc::ENFILE));
-        if !is_shortage || !RELIEVE.get().is_some_and(|relieve| relieve()) {
+        if !is_shortage {
             return opened;
+        }
+        if !RELIEVE.get().is_some_and(|relieve| relieve()) {
+            break;
         }
     }
     open()

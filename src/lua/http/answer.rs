@@ -16,7 +16,7 @@ use super::super::frames::body;
 use super::plain::{add_table, answer_plain};
 use super::{Exchange, with};
 use crate::error::Code;
-use crate::http::{Channel, HeadWriter, Outgoing, Ready, Written, counted, date};
+use crate::http::{Channel, HeadWriter, Outgoing, Ready, Written, counted, date, is_host};
 use crate::lua::host;
 use crate::message::{Allowance, Held};
 use crate::net::Body;
@@ -227,6 +227,9 @@ fn header_of(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), Hea
     Ok((name, value))
 }
 
+/// Headers of which servers take no two: these say where a message ends, and whom it is for.
+const ONE_ONLY: [HeaderName; 2] = [CONTENT_LENGTH, HOST];
+
 /// Adds the header whose name and value, or list of values, are at these indices. Raises if they
 /// are not valid.
 fn add_header(
@@ -261,8 +264,11 @@ fn add_header(
                 let why = format!("{name} has to come before the body");
                 lua.bad(said.name, function, &why, None);
             }
-            Ok((name, _)) if name == CONTENT_LENGTH && headers.contains_key(&name) => {
-                lua.bad(said.value, function, "one content-length", Some(list));
+            Ok((name, _)) if ONE_ONLY.contains(&name) && headers.contains_key(&name) => {
+                lua.bad(said.value, function, &format!("one {name}"), Some(list));
+            }
+            Ok((HOST, value)) if !is_host(value.as_bytes()) => {
+                lua.bad(said.value, function, "name of a host as header host", Some(list));
             }
             Ok((name, value)) if text.is_some() => {
                 headers.append(name, value);
