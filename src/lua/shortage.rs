@@ -121,8 +121,8 @@ fn collected_in(context: &Context) -> u64 {
 }
 
 /// Asks others, and who has created this context, if it has just begun: who creates one after the
-/// other has the garbage. Waits until a descriptor below this number is free, or they have collected
-/// in vain. A file is opened at once or never: its thread waits, as for the disk.
+/// other has the garbage. Waits until a descriptor below this number is free, or they have
+/// collected in vain. A file is opened at once or never: its thread waits, as for the disk.
 fn await_others(before: c_int) -> bool {
     if rt::is_simulated() {
         return false;
