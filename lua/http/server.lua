@@ -228,7 +228,12 @@ function M.serve(where, ...)
     if type(where) == "string" then
         port, given = sockets.check_port((...), "serve", 2), 1
     else
-        sockets.check_open(sockets.check_listener(where, "serve"), LISTENER_CLOSED, "serve")
+        local listener = sockets.check_listener(where, "serve")
+        sockets.check_open(listener, LISTENER_CLOSED, "serve")
+        local why = listener.server and "another server takes the connections of this one"
+            or (listener.callback or listener.waiter or sockets.next_waiter(listener))
+                and "'accept' takes the connections of this one"
+        if why then native.bad_because(1, "serve", why) end
     end
     local options, handler = select(given + 1, ...)
     if n <= given + 1 then

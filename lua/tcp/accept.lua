@@ -3,7 +3,7 @@
 local native, core, sockets = ...
 
 local select, type = select, type
-local bad, timeout_of = core.bad, core.timeout_of
+local bad, bad_because, timeout_of = core.bad, native.bad_because, core.timeout_of
 local call_guarded, complete = core.call_guarded, core.complete
 local defer, resume_waiter = core.defer, core.resume_waiter
 local check_may_wait, wait_on = core.check_may_wait, sockets.wait_on
@@ -46,6 +46,9 @@ end
 return function(socket, ...)
     local record = check_listener(socket, "accept")
     check_open(record, LISTENER_CLOSED, "accept")
+    if record.server then
+        bad_because(1, "accept", "a server of http.serve takes the connections of this one")
+    end
     record.serve = serve_listener
     local timeout = 0
     if select("#", ...) > 0 then

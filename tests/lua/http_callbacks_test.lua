@@ -349,4 +349,41 @@ tap.test("where nothing can wait", function()
     is(context.stat(handle), nil, "and can be stopped")
 end)
 
+-- A listen socket gives its connections to one: a server, or who calls 'accept'.
+tap.test("one for a listen socket", function()
+    local function handler() return 200, nil, "well" end
+    local function refuses(name, why, f, ...)
+        local good, message = pcall(f, ...)
+        local wanted = ("bad argument #1 to '%s' (%s)"):format(name, why)
+        local said = tostring(message)
+        ok(not good and placed(message):find(wanted, 1, true), name, said)
+    end
+    local by_accept = "'accept' takes the connections of this one"
+    local listener = sockets.listen()
+    local server = check(http.serve(listener, handler))
+    local served = "a server of http.serve takes the connections of this one"
+    refuses("accept", served, tcp.accept, listener, print)
+    refuses("accept", served, tcp.accept, listener, 0.001)
+    refuses("accept", served, tcp.accept, listener)
+    local another = "another server takes the connections of this one"
+    refuses("serve", another, http.serve, listener, handler)
+    local url = ("http://%s:%d/"):format(sockets.HOST, tcp.local_port(listener))
+    is(check(http.get(url, { proxy = false })):text(), "well", "the server goes on")
+    is(server:close(), true, "and is closed")
+    refuses("serve", by_accept, function()
+        listener = sockets.listen()
+        listener:accept(handler)
+        http.serve(listener, handler)
+    end)
+    listener:close()
+    listener = sockets.listen()
+    local result
+    context.run(function() result = { listener:accept() } end)
+    timer.sleep(0)
+    refuses("serve", by_accept, http.serve, listener, handler)
+    listener:close()
+    wait_for(function() return result end)
+    is(result[2], 204, "who waits is told of the end")
+end)
+
 tap.done()
