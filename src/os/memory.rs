@@ -79,7 +79,7 @@ static BASE: AtomicIsize = AtomicIsize::new(0);
 
 /// Gives memory that was freed back to the system.
 pub fn give_back() {
-    give_back_since(&mut lock(&LAST));
+    without_looks(|| give_back_since(&mut lock(&LAST)));
 }
 
 fn give_back_since(last: &mut Option<Last>) {
@@ -137,12 +137,30 @@ pub fn changed(before: usize, after: usize) {
         let left = left.saturating_sub(before.abs_diff(after));
         changes.set((more.wrapping_add_unsigned(after).wrapping_sub_unsigned(before), left));
         if left == 0 {
-            // What is called may come back here.
             changes.set((0, LOOK_BYTES));
-            let next = look(more.wrapping_add_unsigned(after).wrapping_sub_unsigned(before));
+            let more = more.wrapping_add_unsigned(after).wrapping_sub_unsigned(before);
+            let next = without_looks(|| look(more));
             changes.set((changes.get().0, next));
         }
     });
+}
+
+/// Calls a function that has memory given back: what this thread frees meanwhile is no reason to
+/// look, which would have it wait for itself.
+fn without_looks<R>(function: impl FnOnce() -> R) -> R {
+    let set_left = |now| {
+        let set = |changes: &Cell<(isize, usize)>| {
+            let (more, left) = changes.get();
+            changes.set((more, now));
+            left
+        };
+        // A thread that ends tells no more.
+        CHANGES.try_with(set).unwrap_or(now)
+    };
+    let left = set_left(usize::MAX);
+    let result = function();
+    set_left(left);
+    result
 }
 
 /// If the process is larger than those with limits may make it by one allocation more, of as much
@@ -156,21 +174,25 @@ fn look(more: isize) -> usize {
     if limits == 0 {
         return LOOK_BYTES;
     }
-    // Somebody else is about to.
-    let Ok(mut last) = LAST.try_lock() else { return LOOK_BYTES };
-    let Some(now) = now() else { return LOOK_BYTES_FAR };
-    let base = match BASE.load(Ordering::Relaxed) {
-        0 => {
-            BASE.store(now.resident, Ordering::Relaxed);
-            now.resident
-        }
-        base => base,
-    };
+    let Some(mut now) = self::now() else { return LOOK_BYTES_FAR };
+    // Relaxed: as in `now`. Of several threads one says what it was.
+    let base = BASE.compare_exchange(0, now.resident, Ordering::Relaxed, Ordering::Relaxed);
+    let base = base.err().unwrap_or(now.resident);
     let room = base.saturating_add(limits).saturating_sub(now.resident);
     if room > 0 {
         // Others may take as much meanwhile.
         return (room as usize / 4).clamp(LOOK_BYTES, LOOK_BYTES_FAR);
     }
+    // Who gives memory back may take long, on a busy machine: others that went on meanwhile would
+    // take what they want beside what is about to go.
+    let mut last = match LAST.try_lock() {
+        Ok(last) => last,
+        Err(_) => {
+            let last = lock(&LAST);
+            now = self::now().unwrap_or(now);
+            last
+        }
+    };
     let is_much = last.is_none_or(|last| {
         let freed = (now.resident - last.resident) - (now.live - last.live);
         freed > FREED_MAX.max(last.resident / FREED_SHARE)
@@ -179,4 +201,26 @@ fn look(more: isize) -> usize {
         give_back_since(&mut last);
     }
     LOOK_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_memory_back_does_not_wait_for_itself() {
+        let _limited = Limited::new(1);
+        changed(0, LOOK_BYTES_FAR);
+        // More than anybody may have made the process take.
+        let _large = std::hint::black_box(vec![1_u8; 64 << 20]);
+        without_looks(|| {
+            let _last = lock(&LAST);
+            for _ in 0..10 {
+                changed(LOOK_BYTES_FAR, 0);
+                changed(0, LOOK_BYTES_FAR);
+            }
+        });
+        give_back();
+        changed(0, LOOK_BYTES_FAR);
+    }
 }
