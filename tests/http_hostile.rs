@@ -245,3 +245,44 @@ fn what_is_streamed_is_not_kept() {
     let after = resident_bytes(server.id());
     assert!(after < before + (30 << 20), "{before} {after}");
 }
+
+/// A body in the smallest pieces takes no more than others of its length, and one that does not end
+/// keeps no other client waiting, whether the script reads or collects it.
+#[test]
+fn bodies_in_small_pieces_cost_no_more_than_they_are_long() {
+    let (server, port) = serve(
+        "body_bytes = 2 ^ 40",
+        "routes['/read'] = function(req) while req:read() do end return 200, nil, 'read' end
+         routes['/collect'] = function(req) return 200, nil, #req:text(2 ^ 40) .. '' end",
+    );
+    let head = |path| format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{CHUNKED}");
+    let piece = "1\r\nx\r\n";
+    let mut stream = connect(port);
+    stream.write_all(head("/collect").as_bytes()).unwrap();
+    let before = resident_bytes(server.id());
+    let many = piece.repeat(10_000);
+    for _ in 0..150 {
+        stream.write_all(many.as_bytes()).unwrap();
+    }
+    let after = resident_bytes(server.id());
+    assert!(after < before + (16 << 20), "{before} {after}");
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    assert!(rest(stream).ends_with("1500000"));
+    let floods: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = connect(port);
+            stream.write_all(head("/read").as_bytes()).unwrap();
+            let (other, many) = (stream.try_clone().unwrap(), many.clone());
+            let flood =
+                std::thread::spawn(move || while stream.write_all(many.as_bytes()).is_ok() {});
+            (other, flood)
+        })
+        .collect();
+    for _ in 0..5 {
+        assert!(get(port, "/").ends_with("hello"));
+    }
+    for (stream, flood) in floods {
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        flood.join().unwrap();
+    }
+}

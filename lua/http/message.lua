@@ -17,6 +17,8 @@ local END_OF_FILE, INVALID, MESSAGE_TOO_LONG, TIMEOUT = 1, 18, 21, 208
 local STATUS_MIN, STATUS_MAX = 2e2, 999
 -- The most bytes that `body`, `text` and `json` take by default.
 local BODY_MAX = 16 * 2 ^ 20
+-- Pieces of a body below so many bytes are put together, so many at a time.
+local SMALL, FEW = 1024, 1024
 
 local M = {}
 
@@ -183,15 +185,21 @@ function M.bodies(read, limit, give_up)
     -- The whole body, as a string; or false, a code and a text, and what was read can be read
     -- again.
     local function collect(owner, max)
-        local parts, size = {}, 0
+        local parts, few, size = {}, {}, 0
         while true do
             local data, code = next_piece(owner, 0)
-            if code == END_OF_FILE then return concat(parts) end
             if data then
                 size = size + #data
-                parts[#parts + 1] = format("%s", data)
+                few[#few + 1] = format("%s", data)
             end
+            -- Put together some at a time: a table of tiny ones takes many times what they do.
+            if not data or #data >= SMALL or #few == FEW then
+                parts[#parts + 1] = concat(few)
+                few = {}
+            end
+            if code == END_OF_FILE then return concat(parts) end
             if not data or size > max then
+                if few[1] then parts[#parts + 1] = concat(few) end
                 if size > 0 then returned[owner] = native.http_buffer(concat(parts)) end
                 if not data then return false, code, reason(code) end
                 return false, MESSAGE_TOO_LONG, format("a body of more than %.0f bytes", max)

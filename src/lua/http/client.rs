@@ -17,10 +17,12 @@ use super::super::frames::body;
 use super::super::sockets::Socket;
 use super::Http;
 use super::answer::{HeaderSource, add_headers, announce, bytes_at, hold, take_trailers};
-use super::request::{BodyRead, push_headers, text_of_version};
+use super::drive::COST_BYTES;
+use super::request::{BodyRead, Burst, push_headers, text_of_version};
 use crate::error::Code;
 use crate::http::{
-    BODY_BYTES, CONNECTION_BYTES, Channel, Client, Outgoing, PendingResponse, Written, head_bytes,
+    BODY_BYTES, CONNECTION_BYTES, Channel, Client, Item, Outgoing, PendingResponse, Written,
+    head_bytes,
 };
 use crate::lua::host::{self, Host};
 use crate::message::Held;
@@ -46,6 +48,7 @@ pub(super) struct Call {
     failure: Option<(Code, String)>,
     /// What it counts for the context.
     held: Option<Held>,
+    burst: Burst,
 }
 
 /// Methods whose requests are expected to have a body.
@@ -176,6 +179,7 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<c_int, Code>> {
             is_over: false,
             failure: None,
             held: call_held,
+            burst: Burst::default(),
         };
         Some(http.calls.insert(|_| call))
     });
@@ -340,6 +344,14 @@ pub(super) fn read(lua: Stack<'_>) -> BodyRead {
 }
 
 fn read_body(host: &mut Host, number: u64, token: u64) -> BodyRead {
+    let has_time = host.turn.charge(1);
+    if let Some(http) = &mut host.sockets.http
+        && let Some(call) = http.calls.get_mut(number)
+        && !call.burst.goes_on(has_time)
+    {
+        http.ready.push(Item::Waiter(token));
+        return BodyRead::Pending;
+    }
     for is_last in [false, true] {
         let Some(http) = &mut host.sockets.http else { break };
         let waker = http.waker(token, is_last);
@@ -347,7 +359,10 @@ fn read_body(host: &mut Host, number: u64, token: u64) -> BodyRead {
         let Some((_, body)) = &mut call.response else { break };
         match Pin::new(body).poll_frame(&mut Context::from_waker(&waker)) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(bytes) => return BodyRead::Data(bytes),
+                Ok(bytes) => {
+                    host.turn.charge(bytes.len() / COST_BYTES);
+                    return BodyRead::Data(bytes);
+                }
                 Err(frame) => call.trailers = frame.into_trailers().ok(),
             },
             Poll::Ready(Some(Err(_))) => return BodyRead::Failed(Code::CONNECTION_ABORTED),

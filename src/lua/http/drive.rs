@@ -15,7 +15,7 @@ use crate::sched::{Context, ReadyWaker};
 
 /// What a request costs a turn, in events, and how many bytes cost as much as an event.
 const REQUEST_COST: usize = 4;
-const COST_BYTES: usize = 1024;
+pub(super) const COST_BYTES: usize = 1024;
 
 /// Nanoseconds after which a turn polls no more connections: small frames of HTTP/2 cost more than
 /// their bytes tell.

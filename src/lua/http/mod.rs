@@ -19,6 +19,7 @@ use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
+use self::request::Burst;
 use crate::error::Code;
 use crate::http::{Arrived, Channel, Inbox, Item, Pace, Ready, ResponseSlot, Server, waker};
 use crate::lua::host;
@@ -119,6 +120,7 @@ struct Exchange {
     waiter: u64,
     /// How fast the body comes, while the script waits for more of it.
     pace: Option<Pace>,
+    burst: Burst,
     _held: Option<Held>,
 }
 
@@ -195,6 +197,7 @@ impl Http {
             request_trailers: None,
             waiter: 0,
             pace: None,
+            burst: Burst::default(),
             _held: held,
         };
         Some(NewRequest { number: self.exchanges.insert(|_| exchange), server, slot })

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 
 use super::super::sockets::Socket;
+use super::drive::COST_BYTES;
 use super::{Exchange, with};
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
@@ -220,7 +221,35 @@ impl Results for BodyRead {
     }
 }
 
+/// Pieces of a body that are read one after the other: a peer that sends faster than the script
+/// reads keeps no others waiting.
+#[derive(Default)]
+pub(super) struct Burst(u32);
+
+/// Of so many, and as long as the turn lasts.
+const BURST_MAX: u32 = 128;
+
+impl Burst {
+    /// Counts one more. False if it is over: who reads waits until others have had their turn.
+    pub(super) fn goes_on(&mut self, has_time: bool) -> bool {
+        self.0 += 1;
+        let goes_on = has_time && self.0 <= BURST_MAX;
+        if !goes_on {
+            self.0 = 0;
+        }
+        goes_on
+    }
+}
+
 fn read_body(host: &mut Host, key: u64, token: u64) -> BodyRead {
+    let has_time = host.turn.charge(1);
+    if let Some(http) = &mut host.sockets.http
+        && let Some(exchange) = http.exchanges.get_mut(key)
+        && !exchange.burst.goes_on(has_time)
+    {
+        http.ready.push(Item::Waiter(token));
+        return BodyRead::Pending;
+    }
     // Again after the connection was polled, which reads only once somebody wants more.
     for is_last in [false, true] {
         let Some(http) = &mut host.sockets.http else { break };
@@ -243,7 +272,10 @@ fn read_body(host: &mut Host, key: u64, token: u64) -> BodyRead {
                 return BodyRead::Failed(Code::CONNECTION_ABORTED);
             }
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(bytes) => return exchange.take(bytes),
+                Ok(bytes) => {
+                    host.turn.charge(bytes.len() / COST_BYTES);
+                    return exchange.take(bytes);
+                }
                 Err(frame) => {
                     return exchange.take_trailers(frame.into_trailers().unwrap_or_default());
                 }
