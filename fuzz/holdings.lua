@@ -20,6 +20,7 @@ end
 
 -- Answers with what it is asked, and keeps no garbage.
 if role == "echo" then
+    if seed then context.register(seed) end
     context.subscribe("news.>", function() collectgarbage() end)
     local function answer(value, from, session)
         if session > 0 then context.reply(from, session, value) end
@@ -207,6 +208,7 @@ local function program(file, limit, deaf, echo, peer, attacker, leaves)
     end
 
     local function target() return pick { deaf, echo, echo, context.self() } end
+    local function handle() return pick { deaf, context.find(echo) or deaf, context.self() } end
 
     local actions = {
         function() hold(text()) end,
@@ -246,7 +248,7 @@ local function program(file, limit, deaf, echo, peer, attacker, leaves)
         end,
         function()
             for i = 1, random(1, 50) do
-                context.reply(target(), i, value())
+                context.reply(handle(), i, value())
             end
         end,
         function()
@@ -643,8 +645,21 @@ local script = role:match "%.lua$" and role
 local limit = (script and tonumber(seed) or random(4, 64)) * MIB
 local peer_handle = context.create(file, "peer")
 local _, peer = context.recv(peer_handle)
-local echo, deaf = context.create(file, "echo"), context.create(file, "deaf")
-context.query(echo, 1)
+local deaf = context.create(file, "deaf")
+local echo, echo_limit = "echo", nil
+if script then
+    echo = context.create(file, "echo")
+    context.query(echo, 1)
+else
+    -- What it makes of what it is sent is its own, so it has a limit too; there is always one.
+    echo_limit = ({ 2, 8, 32 })[limit / MIB % 3 + 1] * MIB
+    local function start()
+        local handle = context.create({ file = file, memory = echo_limit }, "echo", echo)
+        context.monitor(handle, start)
+        context.query(handle, 1)
+    end
+    start()
+end
 local options = { file = script or file, memory = limit }
 local before = peak()
 local reason
@@ -666,6 +681,7 @@ for _ = 1, times do
     assert(select(2, context.wait(case, 60)) ~= 208, "a context does not end")
     timer.sleep(0)
 end
+if echo_limit then before = before + 2 * echo_limit / MIB end
 -- What contexts leave, all together.
 if times > 1 then before = before + 128 end
 print(role, limit / MIB, math.max(0, math.ceil(peak() - before)), reason)

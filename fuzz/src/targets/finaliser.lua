@@ -177,7 +177,9 @@ function fuzz(bytes)
             if #victim > LENGTH_MAX then victim:clear() end
             if fired >= before + TRAPS then break end
         end
-        -- Whatever has happened: it is a buffer, and others have noticed nothing.
+        -- Whatever has happened: it is a buffer, and others have noticed nothing. Nor does anything
+        -- happen while it is looked at.
+        collectgarbage "stop"
         local length = victim:length()
         if
             #victim:tostring() ~= length
@@ -186,6 +188,7 @@ function fuzz(bytes)
         then
             wrong = "a buffer of " .. length .. " bytes"
         end
+        collectgarbage "restart"
     end
     for _, holder in ipairs(holders) do
         if holder[1]:tostring() ~= holder[2] then wrong = "a holder has noticed" end
