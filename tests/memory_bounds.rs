@@ -213,6 +213,51 @@ fn what_is_read_ahead_and_written_has_a_bound() {
     assert_eq!(done.stdout, "212\ttrue\ttrue\n", "{done}");
 }
 
+/// What a context with a memory limit has sent, and has not received, counts together, also for the
+/// one message that an empty mailbox takes whatever its size.
+#[test]
+fn a_mailbox_takes_what_its_owner_may_hold_besides() {
+    let folder = Folder::new();
+    let limited = folder.write(
+        "limited.lua",
+        "local main, deaf = ...
+         local alone
+         context.query(main, 'small', function(ok, code) alone = not ok and code end)
+         local text = ('x'):rep(2 ^ 20)
+         local sent = 0
+         while context.send(deaf, buffer.new(text)) do sent = sent + 1 end
+         context.send(main, sent)
+         while alone == nil do timer.sleep(0.001) end
+         context.send(main, alone)
+         context.send(deaf, 'more')
+         timer.sleep(60)",
+    );
+    let deaf = folder.write("deaf.lua", "timer.sleep(60)");
+    let main = folder.write(
+        "main.lua",
+        "local limited, deaf = ...
+         local d = context.create(deaf)
+         local h = context.create({ file = limited, memory = 2 ^ 24 }, context.self(), d)
+         local _, _, from, session = context.recv(h)
+         local _, sent = context.recv(h)
+         print(sent > 8)
+         local text = buffer.new(('y'):rep(10 * 2 ^ 20))
+         print(context.send(h, text))
+         print(context.reply(from, session, text))
+         print((select(2, context.recv(h))))
+         context.destroy(d)
+         context.wait(d)
+         print(context.send(h, text))
+         print(context.send(h, text))
+         print(context.send(h, { 'small' }))
+         os.exit(0)",
+    );
+    let done = run(node_lua().env("RUST_LOG", "off").args([main, limited, deaf])).succeeded();
+    let refused = "false\t209\n";
+    let expected = format!("true\n{refused}{refused}209\ntrue\n{refused}{refused}");
+    assert_eq!(done.stdout, expected, "{done}");
+}
+
 /// The first message that a full mailbox refuses is worth a warning, and not the thousandth.
 #[test]
 fn a_full_mailbox_is_warned_of_once() {

@@ -177,6 +177,17 @@ const CASES: &[(&str, &str)] = &[
          context.destroy()",
     ),
     (
+        "reasons_of_ends_that_nobody_hears",
+        "local s = ('x'):rep(65536)
+         for i = 1, 1500 do
+           local h = context.create(waiting)
+           context.monitor(h, function() end)
+           context.destroy(h, s)
+           while context.stat(h) do end
+         end
+         context.destroy()",
+    ),
+    (
         "subscriptions_of_many_words",
         "for i = 1, 4000 do
            context.subscribe(i .. ('.a'):rep(100) .. i, function() end)
@@ -490,10 +501,11 @@ fn the_process_grows_by_no_more_than_is_allowed() {
     for (name, script) in CASES.iter().filter(|(name, _)| has(name)) {
         let folder = Folder::new();
         let ended = folder.write("ended.lua", "");
+        let waiting = folder.write("waiting.lua", "timer.sleep(60)");
         let certificate = repository("examples/localhost.pem");
         let names = format!(
             "local peer, port, noisy, echo, attacker = ...
-             local ended, certificate = {ended:?}, {certificate:?}\n"
+             local ended, waiting, certificate = {ended:?}, {waiting:?}, {certificate:?}\n"
         );
         let case = folder.write("case.lua", names + script);
         let arguments = [case.to_str().unwrap(), &LIMIT.to_string()];

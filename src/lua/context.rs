@@ -173,7 +173,7 @@ impl Given {
         count(texts.iter().map(|text| text.len()).sum())?;
         let mut arguments = Vec::new();
         for index in 5..=lua.top() {
-            let value = take_value(lua, index, ("create", index - 3))?;
+            let value = take_value(lua, index, ("create", index - 3))?.uncounted();
             count(value.held_bytes().saturating_add(size_of::<Value>()))?;
             arguments.push(value);
         }

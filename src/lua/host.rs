@@ -322,6 +322,7 @@ impl Host {
         }
         let cluster = self.cluster().filter(|_| holders.is_empty() || is_elsewhere);
         let cluster = Arc::clone(cluster.ok_or(failure)?);
+        let value = value.uncounted();
         let sent = cluster.send_named(name, &self.context, session, &value);
         sent.map(|()| None).map_err(|failure| self.peers.explain(failure))
     }

@@ -67,24 +67,22 @@ fn take_large_value(
     kind: c_int,
     what: (&str, c_int),
 ) -> Result<Value, c_int> {
-    let room = host::with(|host| host.room());
+    let allowance = host::with(|host| host.context.allowance().cloned());
+    let room = allowance.as_ref().map_or(usize::MAX, |allowance| allowance.room());
     if kind == ffi::LUA_TSTRING && lua.length(index) > room {
         return Ok(Value::TooMuch);
     }
+    let take = |scratch: &mut convert::Scratch| {
+        scratch.set_allowance(allowance);
+        to_large_value::<BufferValues>(lua, index, kind, scratch)
+    };
     let result = VALUES.with(|values| match values.try_borrow_mut() {
-        Ok(mut scratch) => {
-            scratch.set_max(room);
-            to_large_value::<BufferValues>(lua, index, kind, &mut scratch)
-        }
+        Ok(mut scratch) => take(&mut scratch),
         // A finaliser that ran while a value was looked at sends one itself.
-        Err(_) => {
-            let mut scratch = convert::Scratch::default();
-            scratch.set_max(room);
-            to_large_value::<BufferValues>(lua, index, kind, &mut scratch)
-        }
+        Err(_) => take(&mut convert::Scratch::default()),
     });
-    if let Err(convert::Unsupported::TooLarge(_)) = &result
-        && room < TABLE_BYTES_MAX
+    if let Err(convert::Unsupported::TooLarge(error)) = &result
+        && (room < TABLE_BYTES_MAX || error.max == 0)
     {
         return Ok(Value::TooMuch);
     }

@@ -6,7 +6,7 @@ use super::received::Received;
 use super::sessions::Sessions;
 use super::unread::{deliver, deliver_counted};
 use crate::error::Code;
-use crate::message::{Event, Failure, Id, Published};
+use crate::message::{Event, Failure, Id, Published, Value};
 use crate::sched::Context;
 
 /// How many receivers are cached, to spare looking them up. A power of two.
@@ -54,6 +54,16 @@ impl Peers {
     #[cold]
     fn deliver_far(&mut self, to: Id, event: Event, own: &Context) -> Result<(), Code> {
         let cluster = own.scheduler().cluster().filter(|_| to.is_far()).ok_or(Code::NO_CONTEXT)?;
+        // It counts as what is written for the other process instead.
+        let event = match event {
+            Event::Message { from, session, value } => {
+                Event::Message { from, session, value: value.uncounted() }
+            }
+            Event::Reply { session, result } => {
+                Event::Reply { session, result: result.map(Value::uncounted) }
+            }
+            event => event,
+        };
         cluster.send(to, Some(own), event).map_err(|failure| self.explain(failure))
     }
 

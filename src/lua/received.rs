@@ -1,7 +1,7 @@
 //! Messages that were received and that the mailbox still counts.
 
 use super::unread::Unread;
-use crate::message::Event;
+use crate::message::{Event, Value};
 use crate::sched::Context;
 
 /// How many messages are received before the mailbox is told: senders on other threads read its
@@ -51,12 +51,12 @@ impl Received {
 
     /// Counts what an event that is taken has held in the mailbox, and returns it.
     pub(super) fn note_bytes(&mut self, event: &Event, context: &Context) -> usize {
-        let (bytes, is_own) = match event {
-            Event::Message { from, value, .. } => (value.held_bytes(), *from == context.id()),
-            Event::Reply { result: Ok(value), .. } => (value.held_bytes(), false),
-            Event::Publication { published, .. } => {
-                (published.held_bytes(), published.from == context.id())
+        let (value, bytes) = match event {
+            Event::Message { value, .. } | Event::Reply { result: Ok(value), .. } => {
+                (value, value.held_bytes())
             }
+            Event::Publication { published, .. } => (&published.value, published.held_bytes()),
+            Event::Ended { ending, .. } => (&Value::Nil, ending.held_bytes()),
             _ => return 0,
         };
         // Those before are gone: whoever holds much is held to it for as long as it is there.
@@ -64,7 +64,7 @@ impl Received {
             self.settle_bytes(context);
         }
         self.bytes += bytes;
-        if is_own {
+        if context.allowance().is_some_and(|own| value.is_held_by(own)) {
             self.own_bytes += bytes;
         }
         bytes
@@ -72,17 +72,18 @@ impl Received {
 
     /// The message that was handed out last waits again, under this number; returns its bytes.
     pub(super) fn keep(&mut self, number: u64, context: &Context) -> usize {
+        let (bytes, is_own) = self.unread.keep(number, context);
+        // Before what was received makes room: others may not take this message's.
+        context.unreceive(bytes, if is_own { bytes } else { 0 });
         self.settle(context);
-        let bytes = self.unread.keep(number);
-        context.unreceive(bytes);
         bytes
     }
 
     /// A message that waited so is received.
     pub(super) fn receive_kept(&mut self, number: u64, bytes: usize, context: &Context) {
-        self.unread.take(number);
+        let is_own = self.unread.take(number, context);
         if bytes > 0 {
-            context.received_bytes(bytes, 0);
+            context.received_bytes(bytes, if is_own { bytes } else { 0 });
         }
         self.receive(context);
     }

@@ -37,18 +37,27 @@ impl Unread {
         self.counted = None;
     }
 
-    /// The message that was handed out last waits again, under this number; returns its bytes.
-    pub(super) fn keep(&mut self, number: u64) -> usize {
-        if let Some(counted) = self.counted.take() {
+    /// The message that was handed out last waits again, under this number; returns its bytes, and
+    /// whether `context` has sent it to itself.
+    pub(super) fn keep(&mut self, number: u64, context: &Context) -> (usize, bool) {
+        let counted = self.counted.take();
+        let is_own = is_of(counted.as_ref(), context);
+        if let Some(counted) = counted {
             self.kept.insert(number, counted);
         }
-        self.bytes
+        (self.bytes, is_own)
     }
 
-    /// A message that waited is received.
-    pub(super) fn take(&mut self, number: u64) {
-        self.kept.remove(&number);
+    /// A message that waited is received; returns whether it was one to oneself.
+    pub(super) fn take(&mut self, number: u64, context: &Context) -> bool {
+        is_of(self.kept.remove(&number).as_ref(), context)
     }
+}
+
+/// Whether a message counts as held by `context`.
+fn is_of(counted: Option<&Counted>, context: &Context) -> bool {
+    let is_own = |counted: &Counted| context.allowance().is_some_and(|own| counted.is_of(own));
+    counted.is_some_and(is_own)
 }
 
 /// Delivers an event of `own`; the log tells of an answer that finds no room, too.

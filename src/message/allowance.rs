@@ -11,8 +11,7 @@ const FREED_BYTES: usize = 4 << 20;
 
 /// Bytes that wait somewhere because one context has sent, written, or not yet read them: in the
 /// mailboxes of others, in write queues, and as what connections have read ahead. Shared with
-/// whoever holds some of them. What waits in its own mailbox leaves the less room for these, and
-/// the other way round.
+/// whoever holds some of them. What waits in its own mailbox is among them.
 ///
 /// # Examples
 /// ```
@@ -26,8 +25,9 @@ const FREED_BYTES: usize = 4 << 20;
 /// ```
 #[derive(Debug)]
 pub struct Allowance {
+    /// All of them: one number, so that two threads that add to it do not both find the same room.
     held: AtomicUsize,
-    /// Bytes in the context's mailbox.
+    /// Those in the context's mailbox. Changed by whoever has its lock, and by the context.
     incoming: AtomicUsize,
     max: usize,
     _limited: memory::Limited,
@@ -49,16 +49,19 @@ impl Allowance {
     /// Counts `bytes` for as long as the result lives; `None`, and nothing is counted, if that
     /// would be more than is allowed.
     pub fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
-        if bytes > self.max {
-            return None;
-        }
+        self.admit(bytes).then(|| Held { of: Arc::clone(self), bytes, is_new: true })
+    }
+
+    /// Counts `bytes` more if they may be held; whether so.
+    fn admit(&self, bytes: usize) -> bool {
+        let more = |held: usize| held.checked_add(bytes).filter(|&all| all <= self.max);
         // Relaxed: a count that orders nothing.
-        let held = self.held.fetch_add(bytes, Ordering::Relaxed);
-        memory::changed(0, bytes);
-        let part = Held { bytes, of: Arc::clone(self), is_new: true };
-        // Too much is taken back as `part` is dropped.
-        let all = held.saturating_add(bytes).saturating_add(self.incoming());
-        (all <= self.max).then_some(part)
+        let is_admitted =
+            self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        if is_admitted {
+            memory::changed(0, bytes);
+        }
+        is_admitted
     }
 
     /// The same where there may be no limit: then nothing is counted, and nothing refused.
@@ -83,28 +86,34 @@ impl Allowance {
 
     /// Bytes that may be held besides.
     pub fn room(&self) -> usize {
-        self.max.saturating_sub(self.held().saturating_add(self.incoming()))
+        self.max.saturating_sub(self.held())
     }
 
-    fn incoming(&self) -> usize {
-        self.incoming.load(Ordering::Relaxed)
+    /// This many bytes come to the mailbox, if they may; whether so. Half of what is allowed is not
+    /// for it, so that whoever fills it does not keep its owner from writing; but what comes alone
+    /// may be larger.
+    pub fn come(&self, bytes: usize) -> bool {
+        // Relaxed, here and below: as in `admit`.
+        let waiting = self.incoming.load(Ordering::Relaxed);
+        let is_alone = waiting == 0;
+        let may =
+            (is_alone || bytes <= (self.max / 2).saturating_sub(waiting)) && self.admit(bytes);
+        if may {
+            self.incoming.fetch_add(bytes, Ordering::Relaxed);
+        }
+        may
     }
 
-    /// Whether the context's mailbox may take this many bytes more. Half of what is allowed is not
-    /// for it, so that whoever fills it does not keep its owner from writing.
-    pub fn may_come(&self, bytes: usize) -> bool {
-        let incoming = self.incoming().saturating_add(bytes);
-        incoming <= self.max / 2 && incoming.saturating_add(self.held()) <= self.max
-    }
-
-    /// This many bytes have come to the mailbox.
-    pub fn come(&self, bytes: usize) {
+    /// This many bytes, which have been there before, are in the mailbox again.
+    pub fn come_back(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
         self.incoming.fetch_add(bytes, Ordering::Relaxed);
         memory::changed(0, bytes);
     }
 
     /// This many of them have gone.
     pub fn gone(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
         self.incoming.fetch_sub(bytes, Ordering::Relaxed);
         memory::changed(bytes, 0);
     }
@@ -123,7 +132,7 @@ impl Held {
     /// Counts this many bytes from now on, allowed or not.
     pub fn set(&mut self, bytes: usize) {
         if bytes != self.bytes {
-            // Relaxed: as in `hold`.
+            // Relaxed: as in `admit`.
             self.of.held.fetch_add(bytes, Ordering::Relaxed);
             self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
             if self.is_new {
@@ -133,9 +142,24 @@ impl Held {
         }
     }
 
+    /// The same if that is allowed; whether so.
+    pub fn try_set(&mut self, bytes: usize) -> bool {
+        match bytes.checked_sub(self.bytes) {
+            None => self.set(bytes),
+            Some(more) if self.of.admit(more) => self.bytes = bytes,
+            Some(_) => return false,
+        }
+        true
+    }
+
     /// Bytes that are counted.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether they are some of this allowance.
+    pub(super) fn is_of(&self, allowance: &Arc<Allowance>) -> bool {
+        Arc::ptr_eq(&self.of, allowance)
     }
 
     /// Nothing, of the same allowance.
@@ -155,17 +179,57 @@ impl Held {
 
     /// The same if this many more than usual are allowed.
     pub fn may_be_beyond(&self, bytes: usize, more: usize) -> bool {
-        let others = self.of.held().saturating_sub(self.bytes).saturating_add(self.of.incoming());
+        let others = self.of.held().saturating_sub(self.bytes);
         others.saturating_add(bytes) <= self.of.max.saturating_add(more)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // Relaxed: as in `hold`.
+        // Relaxed: as in `admit`.
         self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
         if self.is_new {
             memory::changed(self.bytes, 0);
+        }
+    }
+}
+
+/// Memory of something that is being made, and that nobody else counts yet.
+#[derive(Debug)]
+pub struct Making {
+    /// If there is a limit.
+    held: Option<Held>,
+    /// What the process was told if there is none.
+    told: usize,
+}
+
+impl Making {
+    /// Nothing yet, of what may be held, if there is a limit.
+    pub fn of(allowance: Option<&Arc<Allowance>>) -> Making {
+        Making { held: allowance.map(Allowance::empty), told: 0 }
+    }
+
+    /// Counts this many bytes from now on, if they may be held; whether so.
+    pub fn set(&mut self, bytes: usize) -> bool {
+        if let Some(held) = &mut self.held {
+            return held.try_set(bytes);
+        }
+        memory::changed(self.told, bytes);
+        self.told = bytes;
+        true
+    }
+
+    /// It is made: what was counted, if there is a limit and anything was.
+    pub fn finish(mut self) -> Option<Held> {
+        self.held.take().filter(|held| held.bytes > 0)
+    }
+}
+
+impl Drop for Making {
+    #[inline]
+    fn drop(&mut self) {
+        if self.told > 0 {
+            memory::changed(self.told, 0);
         }
     }
 }
@@ -198,15 +262,25 @@ mod tests {
     #[test]
     fn mailbox_and_the_rest_share_what_is_allowed() {
         let allowance = Allowance::new(100);
-        assert!(allowance.may_come(50) && !allowance.may_come(51));
-        allowance.come(50);
+        assert!(allowance.come(1) && !allowance.come(50) && allowance.come(49));
         assert_eq!(allowance.room(), 50);
         assert!(allowance.hold(51).is_none());
         let held = allowance.hold(50);
         assert!(held.is_some() && allowance.room() == 0 && !allowance.empty().may_be(1));
         allowance.gone(20);
-        assert!(allowance.may_come(20) && !allowance.may_come(21));
+        assert!(allowance.come(20) && !allowance.come(1));
         drop(held);
-        assert_eq!(allowance.room(), 70);
+        assert_eq!(allowance.room(), 50);
+    }
+
+    #[test]
+    fn what_comes_alone_may_be_as_much_as_is_left() {
+        let allowance = Allowance::new(100);
+        let held = allowance.hold(10);
+        assert!(!allowance.come(91) && allowance.come(90) && !allowance.come(1));
+        allowance.gone(90);
+        drop(held);
+        assert!(allowance.come(100) && !allowance.come(usize::MAX));
+        assert_eq!(allowance.held(), 100);
     }
 }

@@ -12,11 +12,16 @@ use std::fmt;
 
 use byteorder::{ByteOrder, LittleEndian};
 
+use super::allowance::Making;
+
 /// Levels of tables within tables, the outermost included, at most.
 pub const DEPTH_MAX: u32 = 100;
 
 /// Bytes a table may take unless the owner of the writer says otherwise.
 pub const TABLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Up to this many bytes need not be counted while they are written.
+const UNCOUNTED_BYTES: usize = 64 * 1024;
 
 /// Positions that may be left empty rather than writing the key of the value after them.
 const GAP_MAX: f64 = 8.0;
@@ -120,7 +125,7 @@ pub(super) const GRAPH: u8 = 1;
 /// The wire form would be larger than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge {
-    /// Bytes allowed.
+    /// Bytes allowed; 0 if what may be held is used up.
     pub max: usize,
 }
 
@@ -157,6 +162,11 @@ impl std::error::Error for TooLarge {}
 pub struct Writer<'a> {
     bytes: &'a mut Vec<u8>,
     bytes_max: usize,
+    /// Up to this many nobody has to be asked.
+    admitted: usize,
+    /// What is used elsewhere for what is written.
+    elsewhere: usize,
+    making: Option<&'a mut Making>,
 }
 
 /// Where the counts of an open table go.
@@ -171,7 +181,16 @@ impl<'a> Writer<'a> {
     pub fn new(bytes: &'a mut Vec<u8>, bytes_max: usize) -> Writer<'a> {
         bytes.clear();
         bytes.push(TREE);
-        Writer { bytes, bytes_max: bytes_max.min(u32::MAX as usize) }
+        let bytes_max = bytes_max.min(u32::MAX as usize);
+        Writer { bytes, bytes_max, admitted: bytes_max, elsewhere: 0, making: None }
+    }
+
+    /// The same; what much memory is taken for is counted while it is written.
+    #[inline]
+    pub fn counted(bytes: &'a mut Vec<u8>, bytes_max: usize, making: &'a mut Making) -> Writer<'a> {
+        let writer = Writer::new(bytes, bytes_max);
+        let admitted = writer.bytes_max.min(UNCOUNTED_BYTES);
+        Writer { admitted, making: Some(making), ..writer }
     }
 
     /// Starts a table: entries follow. Its number is that of tables opened before it.
@@ -296,7 +315,17 @@ impl<'a> Writer<'a> {
     pub fn set_apart(&mut self, bytes: usize) -> Result<(), TooLarge> {
         self.check(bytes)?;
         self.bytes_max -= bytes;
+        self.admitted -= bytes;
+        self.elsewhere += bytes;
         Ok(())
+    }
+
+    /// This many bytes more are used meanwhile.
+    #[cold]
+    pub fn use_elsewhere(&mut self, bytes: usize) -> Result<(), TooLarge> {
+        self.elsewhere += bytes;
+        self.admitted = self.bytes.len();
+        self.admit(0)
     }
 
     #[inline]
@@ -350,9 +379,27 @@ impl<'a> Writer<'a> {
     }
 
     #[inline]
-    fn check(&self, more: usize) -> Result<(), TooLarge> {
-        if more > self.bytes_max.saturating_sub(self.bytes.len()) {
+    fn check(&mut self, more: usize) -> Result<(), TooLarge> {
+        if more > self.admitted.saturating_sub(self.bytes.len()) {
+            return self.admit(more);
+        }
+        Ok(())
+    }
+
+    /// Takes memory for this many bytes more, and for some that may follow, if there is any left.
+    #[cold]
+    fn admit(&mut self, more: usize) -> Result<(), TooLarge> {
+        let len = self.bytes.len();
+        if more > self.bytes_max.saturating_sub(len) {
             return Err(TooLarge { max: self.bytes_max });
+        }
+        let need = len + more;
+        if let Some(making) = &mut self.making {
+            let some = [need + need / 2, need + need / 8, need + UNCOUNTED_BYTES, need];
+            let mut some = some.map(|bytes| bytes.min(self.bytes_max)).into_iter();
+            let is_left = |bytes: &usize| making.set(bytes + self.elsewhere);
+            self.admitted = some.find(is_left).ok_or(TooLarge { max: 0 })?;
+            self.bytes.reserve_exact(self.admitted - len);
         }
         Ok(())
     }
@@ -361,6 +408,7 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::allowance::Allowance;
     use super::*;
 
     #[test]
@@ -368,6 +416,33 @@ mod tests {
         let numbers: Vec<_> = (0..=u8::MAX).map_while(Tag::new).map(|tag| tag as u8).collect();
         assert!(numbers.iter().copied().eq(0..=Tag::TrueKey as u8));
         assert!((numbers.len() as u8..=u8::MAX).all(|number| Tag::new(number).is_none()));
+    }
+
+    #[test]
+    fn what_is_written_counts_and_ends_where_nothing_is_left() {
+        let allowance = Allowance::of_limit(1 << 20);
+        let mut bytes = Vec::new();
+        let write = |bytes: &mut Vec<u8>, most: usize| {
+            let mut making = Making::of(Some(&allowance));
+            let mut writer = Writer::counted(bytes, usize::MAX, &mut making);
+            let full = (0..most).find_map(|_| writer.number(0.5).err());
+            (making.finish(), full)
+        };
+        let (held, _) = write(&mut bytes, 1000);
+        assert!(held.is_none() && allowance.held() == 0);
+        let (held, _) = write(&mut bytes, 10_000);
+        assert_eq!((bytes.len(), held.map(|held| held.bytes() >= 90_001)), (90_001, Some(true)));
+        assert_eq!(allowance.held(), 0);
+        // What comes meanwhile leaves less.
+        assert!(allowance.come(400_000));
+        let (held, full) = write(&mut bytes, 100_000);
+        assert_eq!(full.unwrap(), TooLarge { max: 0 });
+        assert!((400_000..=600_000).contains(&bytes.len()), "{}", bytes.len());
+        drop(held);
+        assert_eq!(allowance.held(), 400_000);
+        let mut making = Making::of(Some(&allowance));
+        let mut writer = Writer::counted(&mut bytes, usize::MAX, &mut making);
+        assert!(writer.use_elsewhere(400_000).is_ok() && writer.use_elsewhere(400_000).is_err());
     }
 
     #[test]

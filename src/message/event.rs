@@ -16,6 +16,19 @@ pub struct Ending {
     pub detail: Option<Vec<u8>>,
 }
 
+impl Ending {
+    /// Bytes of memory that it holds beside itself.
+    pub fn held_bytes(&self) -> usize {
+        self.detail.as_ref().map_or(0, Vec::len)
+    }
+
+    /// The same for who has no room for its text.
+    pub fn without_text(&self) -> Ending {
+        let text = format!("({} bytes of text: no room in the mailbox)", self.held_bytes());
+        Ending { reason: self.reason, detail: Some(text.into_bytes()) }
+    }
+}
+
 /// What was published, the same for all who have subscribed to it.
 #[derive(Debug)]
 pub struct Published {

@@ -11,7 +11,7 @@ pub mod value;
 
 pub(crate) use value::PIECE_BYTES;
 
-pub use allowance::{Allowance, Held};
+pub use allowance::{Allowance, Held, Making};
 pub use decode::{Malformed, Reader, check};
 pub use encode::{Packed, Tag, TooLarge, Writer};
 pub use event::{Ending, Event, Failure, Published};

@@ -43,6 +43,22 @@ impl Seen {
         }
     }
 
+    /// Bytes that are taken before one more can be added, if any are.
+    #[inline]
+    pub fn grows_by(&self) -> Option<usize> {
+        let count = self.identities.len();
+        let grows = count >= LISTED_MAX && self.slots.len() < 2 * (count + 1);
+        grows.then(|| {
+            let slots = Seen::slots_for(count);
+            let taken = (slots - self.slots.len()) * size_of::<u32>();
+            taken + (slots / 2 - count) * size_of::<usize>()
+        })
+    }
+
+    fn slots_for(count: usize) -> usize {
+        (4 * (count + 1)).next_power_of_two()
+    }
+
     /// The number of a table met before; otherwise gives it the next one.
     #[inline]
     pub fn find_or_add(&mut self, identity: usize) -> Option<u32> {
@@ -74,8 +90,10 @@ impl Seen {
     }
 
     fn grow(&mut self) {
-        let len = (4 * (self.identities.len() + 1)).next_power_of_two();
+        let len = Seen::slots_for(self.identities.len());
+        self.identities.reserve_exact(len / 2 - self.identities.len());
         self.slots.clear();
+        self.slots.reserve_exact(len);
         self.slots.resize(len, EMPTY);
         for number in 0..self.identities.len() {
             let mut slot = self.first_slot(self.identities[number]);

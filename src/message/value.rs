@@ -73,7 +73,14 @@ pub enum Value {
 
 /// That the bytes of a value are held. Values are the same with and without.
 #[derive(Clone, Debug)]
-pub struct Counted(#[expect(dead_code, reason = "held until it is dropped")] Arc<Held>);
+pub struct Counted(Arc<Held>);
+
+impl Counted {
+    /// Whether they are held by the context that has this allowance.
+    pub fn is_of(&self, allowance: &Arc<Allowance>) -> bool {
+        self.0.is_of(allowance)
+    }
+}
 
 impl PartialEq for Counted {
     fn eq(&self, _: &Counted) -> bool {
@@ -113,10 +120,16 @@ impl Value {
         }
     }
 
+    /// Whether it counts as held by the context that has this allowance.
+    pub fn is_held_by(&self, allowance: &Arc<Allowance>) -> bool {
+        matches!(self, Value::Counted(inner) if inner.1.is_of(allowance))
+    }
+
     /// Bytes that it may come to take, wherever it waits: those of the VM that reads it too.
     fn counted_bytes(&self) -> usize {
         let wire = match self {
             Value::Table(table) => table.bytes(),
+            Value::Counted(inner) => return inner.0.counted_bytes(),
             _ => &[],
         };
         let more = vm_bytes(wire).unwrap_or(0).saturating_sub(wire.len());
@@ -137,9 +150,32 @@ impl Value {
     /// # Errors
     /// The value as it was.
     pub fn count_for(self, messages: usize, allowance: &Arc<Allowance>) -> Result<Value, Value> {
-        match allowance.hold(self.counted_bytes().saturating_add(messages * MESSAGE_BYTES)) {
-            Some(held) => Ok(Value::Counted(Box::new((self, Counted(Arc::new(held)))))),
+        let bytes = self.counted_bytes().saturating_add(messages * MESSAGE_BYTES);
+        if let Value::Counted(mut inner) = self {
+            // Counted while it was written, and known to nobody else.
+            let held = Arc::get_mut(&mut inner.1.0).filter(|held| held.is_of(allowance));
+            let is_counted = match held {
+                Some(held) => held.try_set(bytes),
+                None => return inner.0.count_for(messages, allowance),
+            };
+            return if is_counted { Ok(Value::Counted(inner)) } else { Err(Value::Counted(inner)) };
+        }
+        match allowance.hold(bytes) {
+            Some(held) => Ok(self.counted(held)),
             None => Err(self),
+        }
+    }
+
+    /// The same value, while it counts as what is held.
+    pub fn counted(self, held: Held) -> Value {
+        Value::Counted(Box::new((self, Counted(Arc::new(held)))))
+    }
+
+    /// The same value, which counts no more.
+    pub fn uncounted(self) -> Value {
+        match self {
+            Value::Counted(inner) => inner.0,
+            value => value,
         }
     }
 }

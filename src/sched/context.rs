@@ -10,7 +10,7 @@ use super::registry::Registry;
 use super::scheduler::Scheduler;
 use crate::error::Code;
 use crate::logging::{self, Throttle};
-use crate::message::{Allowance, Event, Id, Ids};
+use crate::message::{Allowance, Ending, Event, Id, Ids, Value};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -230,13 +230,13 @@ impl Context {
     /// # Errors
     /// [`Refused`]; the event is dropped, and nothing has changed, but that an asker is told of an
     /// answer that holds too many bytes.
-    pub fn deliver(self: &Arc<Self>, event: Event) -> Result<(), Refused> {
+    pub fn deliver(self: &Arc<Self>, mut event: Event) -> Result<(), Refused> {
         let mut inbox = self.inbox();
         if inbox.closed {
             return Err(Refused::Closed);
         }
         // Relaxed, in both: approximate counts are enough for bounds; they pair with nothing.
-        match &event {
+        match &mut event {
             Event::Message { from, session, value } => {
                 let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
                 if waiting >= self.limits.mailbox && !self.takes_report(*from, waiting) {
@@ -244,14 +244,10 @@ impl Context {
                     self.warn_of_refusal("a message", *from);
                     return Err(Refused::Full);
                 }
-                let bytes = value.held_bytes();
-                if bytes > 0 {
-                    if !self.has_room(&inbox, bytes, *from == self.id, usize::MAX) {
-                        drop(inbox);
-                        self.warn_of_refusal("a message", *from);
-                        return Err(Refused::Full);
-                    }
-                    self.come(&mut inbox, bytes, *from == self.id);
+                if !self.admit(&mut inbox, value.held_bytes(), self.is_own(value)) {
+                    drop(inbox);
+                    self.warn_of_refusal("a message", *from);
+                    return Err(Refused::Full);
                 }
                 inbox.messages += 1;
                 if *session != 0 {
@@ -260,20 +256,16 @@ impl Context {
             }
             Event::Publication { published, .. } => {
                 let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
-                let bytes = published.held_bytes();
-                let is_own = published.from == self.id;
-                if waiting >= self.limits.mailbox
-                    || !self.has_room(&inbox, bytes, is_own, usize::MAX)
-                {
+                let (bytes, is_own) = (published.held_bytes(), self.is_own(&published.value));
+                if waiting >= self.limits.mailbox || !self.admit(&mut inbox, bytes, is_own) {
                     self.metrics.count_missed();
                     drop(inbox);
                     self.warn_of_refusal("a publication", published.from);
                     return Err(Refused::Full);
                 }
                 inbox.messages += 1;
-                self.come(&mut inbox, bytes, is_own);
             }
-            Event::Reply { .. } => {
+            Event::Reply { session, result } => {
                 let asked = self.unanswered.load(Ordering::Relaxed);
                 if asked == 0 {
                     // Nobody waits for it: whatever it is, it is over.
@@ -283,12 +275,16 @@ impl Context {
                     return Err(Refused::Full);
                 }
                 inbox.replies += 1;
-                if let Some(refusal) = self.refuse_bytes(&mut inbox, &event) {
-                    inbox.events.push_back(refusal);
+                if let Ok(value) = result
+                    && !self.admit(&mut inbox, value.held_bytes(), self.is_own(value))
+                {
+                    let (session, result) = (*session, Err(Code::MAILBOX_FULL.into()));
+                    inbox.events.push_back(Event::Reply { session, result });
                     self.schedule(inbox);
                     return Err(Refused::Full);
                 }
             }
+            Event::Ended { ending, .. } => self.admit_ending(&mut inbox, ending),
             _ => {}
         }
         inbox.events.push_back(event);
@@ -305,16 +301,19 @@ impl Context {
         if !self.refusals.is_due() {
             return;
         }
+        let waiting = self.waiting_bytes();
+        let room = self.allowance.as_ref().map_or(usize::MAX, |all| all.room());
         let sender = self.scheduler.registry().get(from);
         let sender = sender.map_or_else(|| format!("context {from}"), |it| it.label().to_string());
         let text = format!(
             "{}: its mailbox is full, {what} of {sender} was refused (209): {} messages wait, \
-             {} at most, and {} bytes, {} at most (--mailbox, or option mailbox of context.create)",
+             {} at most, and {} bytes, {} at most (--mailbox, or options mailbox and memory of \
+             context.create)",
             self.label(),
             self.waiting(),
             self.limits.mailbox,
-            self.waiting_bytes(),
-            self.limits.mailbox_bytes
+            waiting,
+            self.limits.mailbox_bytes.min(waiting.saturating_add(room)),
         );
         let warnings = WARNINGS.lock();
         if warnings.unwrap_or_else(PoisonError::into_inner).admits(text.len(), &"full mailboxes") {
@@ -322,48 +321,39 @@ impl Context {
         }
     }
 
-    /// Whether what waits may hold this many bytes more. If nothing waits, `one_max` may come at
-    /// once. What a context sends to itself counts where it counts what it sends.
-    fn has_room(&self, inbox: &Inbox, bytes: usize, is_own: bool, one_max: usize) -> bool {
-        let held = self.held_bytes(inbox);
-        if held == 0 && bytes <= one_max {
+    /// Whether the context has sent a value to itself, which counts there.
+    fn is_own(&self, value: &Value) -> bool {
+        self.allowance.as_ref().is_some_and(|allowance| value.is_held_by(allowance))
+    }
+
+    /// Counts bytes that come, if what waits may hold as many more; whether so. If nothing waits,
+    /// more may come at once. What a context sends to itself counts where it counts what it sends.
+    fn admit(&self, inbox: &mut Inbox, bytes: usize, is_own: bool) -> bool {
+        if bytes == 0 {
             return true;
         }
-        let may_come = |allowance: &Arc<Allowance>| is_own || allowance.may_come(bytes);
-        held.saturating_add(bytes) <= self.limits.mailbox_bytes
-            && self.allowance.as_ref().is_none_or(may_come)
+        let held = self.held_bytes(inbox);
+        let is_full = held > 0 && held.saturating_add(bytes) > self.limits.mailbox_bytes;
+        let may_come = |allowance: &Arc<Allowance>| is_own || allowance.come(bytes);
+        if is_full || !self.allowance.as_ref().is_none_or(may_come) {
+            return false;
+        }
+        inbox.bytes = inbox.bytes.wrapping_add(bytes);
+        true
+    }
+
+    /// Counts the text of an end, or has a few words in its place, which always find room.
+    fn admit_ending(&self, inbox: &mut Inbox, ending: &mut Arc<Ending>) {
+        if !self.admit(inbox, ending.held_bytes(), false) {
+            *ending = Arc::new(ending.without_text());
+            self.come_back(inbox, ending.held_bytes(), 0);
+        }
     }
 
     /// Bytes that messages and answers hold which the script has not received yet.
     fn held_bytes(&self, inbox: &Inbox) -> usize {
         // Relaxed: as in `deliver`.
         inbox.bytes.wrapping_sub(self.gone_bytes.load(Ordering::Relaxed))
-    }
-
-    /// Counts bytes that come.
-    fn come(&self, inbox: &mut Inbox, bytes: usize, is_own: bool) {
-        inbox.bytes = inbox.bytes.wrapping_add(bytes);
-        if let Some(allowance) = &self.allowance
-            && !is_own
-        {
-            allowance.come(bytes);
-        }
-    }
-
-    /// Counts the bytes of an answer; or, if there is no room for them, returns what the asker is
-    /// told instead.
-    fn refuse_bytes(&self, inbox: &mut Inbox, event: &Event) -> Option<Event> {
-        let Event::Reply { session, result: Ok(value) } = event else { return None };
-        let bytes = value.held_bytes();
-        // What is larger than all it may use would end the asker.
-        let one_max = if self.allowance.is_some() { self.limits.memory } else { usize::MAX };
-        if bytes == 0 || self.has_room(inbox, bytes, false, one_max) {
-            if bytes > 0 {
-                self.come(inbox, bytes, false);
-            }
-            return None;
-        }
-        Some(Event::Reply { session: *session, result: Err(Code::MAILBOX_FULL.into()) })
     }
 
     /// Whether a message from `from` is taken although the mailbox is full.
@@ -510,12 +500,20 @@ impl Context {
     }
 
     /// Counts one message, which holds this many bytes, as waiting again: it was taken, but nobody
-    /// receives it yet.
-    pub fn unreceive(&self, bytes: usize) {
+    /// receives it yet. Of these bytes `own` are those of a message from the context itself.
+    pub fn unreceive(&self, bytes: usize, own: usize) {
         // Relaxed: as in `received`.
         self.unreceived.store(self.unreceived.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         if bytes > 0 {
-            self.come(&mut self.inbox(), bytes, false);
+            self.come_back(&mut self.inbox(), bytes, own);
+        }
+    }
+
+    /// Counts bytes that are there, whether there is room for them or not.
+    fn come_back(&self, inbox: &mut Inbox, bytes: usize, own: usize) {
+        inbox.bytes = inbox.bytes.wrapping_add(bytes);
+        if let Some(allowance) = &self.allowance {
+            allowance.come_back(bytes - own);
         }
     }
 

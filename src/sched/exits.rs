@@ -23,19 +23,15 @@ pub struct Exits {
     list: Mutex<List>,
 }
 
-fn bytes(ending: &Ending) -> usize {
-    ending.detail.as_ref().map_or(0, |detail| detail.len())
-}
-
 impl Exits {
     /// Remembers one.
     pub(super) fn add(&self, id: Id, ending: &Arc<Ending>) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.bytes += bytes(ending);
+        list.bytes += ending.held_bytes();
         list.endings.push_back((id, Arc::clone(ending)));
         while list.endings.len() > COUNT_MAX || list.bytes > BYTES_MAX && list.endings.len() > 1 {
             if let Some((_, oldest)) = list.endings.pop_front() {
-                list.bytes -= bytes(&oldest);
+                list.bytes -= oldest.held_bytes();
             }
         }
     }

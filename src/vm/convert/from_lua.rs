@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use mlua::ffi;
 
@@ -11,7 +12,9 @@ use super::super::stack::Stack;
 use super::{Buffers, Content, LEVELS_PER_CLAIM, Released, STACK_SLOTS, plain};
 use crate::buf::Piece;
 use crate::message::encode::{DEPTH_MAX, TABLE_BYTES_MAX};
-use crate::message::{Encoded, PIECE_BYTES, Seen, Text, TooLarge, Value, Writer};
+use crate::message::{
+    Allowance, Encoded, Making, PIECE_BYTES, Seen, Text, TooLarge, Value, Writer,
+};
 
 /// Working memory kept from one message to the next.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
@@ -23,6 +26,8 @@ pub struct Scratch {
     buffers: Vec<Piece>,
     tables: Seen,
     bytes_max: usize,
+    /// Of what what is made counts, if there is a limit.
+    allowance: Option<Arc<Allowance>>,
 }
 
 impl Default for Scratch {
@@ -34,14 +39,29 @@ impl Default for Scratch {
 impl Scratch {
     /// Memory for tables that take at most `bytes_max` bytes in wire form.
     pub fn new(bytes_max: usize) -> Scratch {
-        Scratch { bytes: Vec::new(), buffers: Vec::new(), tables: Seen::default(), bytes_max }
+        let (bytes, buffers, tables) = (Vec::new(), Vec::new(), Seen::default());
+        Scratch { bytes, buffers, tables, bytes_max, allowance: None }
     }
 
-    /// From now on tables may take at most this many bytes, or what they may anyway if that is
-    /// less.
+    /// What the next value takes is of this allowance, if there is one.
     #[inline]
-    pub fn set_max(&mut self, bytes: usize) {
-        self.bytes_max = bytes.min(TABLE_BYTES_MAX);
+    pub fn set_allowance(&mut self, allowance: Option<Arc<Allowance>>) {
+        self.allowance = allowance;
+    }
+}
+
+/// The memory while it is used. What is much goes afterwards, also if an error ends the writing.
+struct InUse<'a>(&'a mut Scratch);
+
+impl Drop for InUse<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let scratch = &mut *self.0;
+        scratch.buffers.clear();
+        if scratch.bytes.capacity() > SCRATCH_BYTES_KEPT {
+            scratch.bytes = Vec::new();
+            scratch.tables.clear();
+        }
     }
 }
 
@@ -172,38 +192,31 @@ pub fn to_large_value<B: Buffers>(
 }
 
 fn table_to_value<B: Buffers>(lua: Stack<'_>, scratch: &mut Scratch) -> Result<Value, Unsupported> {
-    let Scratch { bytes, buffers, tables, bytes_max } = scratch;
+    let mut making = Making::of(scratch.allowance.take().as_ref());
+    let in_use = InUse(scratch);
+    let Scratch { bytes, buffers, tables, bytes_max, .. } = &mut *in_use.0;
     let bytes_max = *bytes_max;
-    // An encoding that failed or unwound may have left some.
-    buffers.clear();
-    let is_plain = plain::write(lua, Writer::new(bytes, bytes_max), tables);
-    let result = if is_plain {
-        Ok(())
-    } else {
+    let is_plain = plain::write(lua, Writer::counted(bytes, bytes_max, &mut making), tables);
+    if !is_plain {
         tables.clear();
-        let writer = Writer::new(bytes, bytes_max);
+        let writer = Writer::counted(bytes, bytes_max, &mut making);
         let (depth, left, kind) = (0, 0, PhantomData);
         let mut encoder: Encoder<'_, B> =
             Encoder { lua, writer, buffers, tables, depth, left, kind };
-        encoder.table()
-    };
-    let value = match result {
-        // Twice as much memory is not used for what is large.
-        Ok(()) if bytes.len() > SCRATCH_BYTES_KEPT => {
-            let bytes = std::mem::take(bytes);
-            Ok(Value::Table(Encoded::from_vec(bytes, std::mem::take(buffers))))
-        }
-        Ok(()) => Ok(Value::Table(Encoded::new(bytes, std::mem::take(buffers)))),
-        Err(failure) => {
-            buffers.clear();
-            Err(failure.into_unsupported())
-        }
-    };
-    if bytes.capacity() > SCRATCH_BYTES_KEPT {
-        bytes.clear();
-        bytes.shrink_to(SCRATCH_BYTES_KEPT);
+        encoder.table().map_err(|failure| failure.into_unsupported())?;
     }
-    value
+    let buffers = std::mem::take(buffers);
+    // Twice as much memory is not used for what is large.
+    let encoded = if bytes.len() > SCRATCH_BYTES_KEPT {
+        Encoded::from_vec(std::mem::take(bytes), buffers)
+    } else {
+        Encoded::new(bytes, buffers)
+    };
+    let value = Value::Table(encoded);
+    Ok(match making.finish() {
+        Some(held) => value.counted(held),
+        None => value,
+    })
 }
 
 /// Why an encoding ended early. Boxed where it is returned, to keep the way of success small.
@@ -248,6 +261,9 @@ impl<B: Buffers> Encoder<'_, B> {
     fn table(&mut self) -> Result<(), Box<Failure>> {
         let lua = self.lua;
         let identity = lua.address(-1);
+        if let Some(bytes) = self.tables.grows_by() {
+            self.writer.use_elsewhere(bytes)?;
+        }
         if let Some(number) = self.tables.find_or_add(identity as usize) {
             return Ok(self.writer.same_table(number)?);
         }

@@ -176,6 +176,9 @@ struct Plain<'a> {
 
 impl Plain<'_> {
     fn table(&mut self, table: &Table) -> Result<(), NotPlain> {
+        if let Some(bytes) = self.tables.grows_by() {
+            self.writer.use_elsewhere(bytes)?;
+        }
         if let Some(number) = self.tables.find_or_add(ptr::from_ref(table).addr()) {
             return Ok(self.writer.same_table(number)?);
         }
