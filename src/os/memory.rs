@@ -10,7 +10,8 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::sync::lock;
 
@@ -66,7 +67,20 @@ struct Last {
     live: isize,
 }
 
-static LAST: Mutex<Option<Last>> = Mutex::new(None);
+/// Which one thread at a time does.
+struct GivingBack {
+    is_running: bool,
+    last: Option<Last>,
+}
+
+static GIVING_BACK: Mutex<GivingBack> = Mutex::new(GivingBack { is_running: false, last: None });
+
+/// That it is done.
+static GIVEN_BACK: Condvar = Condvar::new();
+
+/// How long others wait for that: who went on meanwhile would take what it wants beside what is
+/// about to go. Not longer, since the thread that does it may have the lowest priority.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Bytes in use, as far as they are told by [`changed`].
 static LIVE: AtomicIsize = AtomicIsize::new(0);
@@ -77,17 +91,26 @@ static LIMITS: AtomicUsize = AtomicUsize::new(0);
 /// What the process took when the first of them was noticed; 0 if there is none.
 static BASE: AtomicIsize = AtomicIsize::new(0);
 
-/// Gives memory that was freed back to the system.
+/// Gives memory that was freed back to the system, unless another thread is about to.
 pub fn give_back() {
-    without_looks(|| give_back_since(&mut lock(&LAST)));
+    without_looks(|| {
+        let giving = lock(&GIVING_BACK);
+        if !giving.is_running {
+            give_back_from(giving);
+        }
+    });
 }
 
-fn give_back_since(last: &mut Option<Last>) {
+fn give_back_from(mut giving: MutexGuard<'_, GivingBack>) {
+    giving.is_running = true;
+    drop(giving);
     if let Some(function) = GIVE_BACK.get() {
         function();
     }
     malloc_trim(0);
-    *last = now();
+    let last = now();
+    *lock(&GIVING_BACK) = GivingBack { is_running: false, last };
+    GIVEN_BACK.notify_all();
 }
 
 /// Pages of the process that are in memory, in bytes, and what is counted.
@@ -183,22 +206,21 @@ fn look(more: isize) -> usize {
         // Others may take as much meanwhile.
         return (room as usize / 4).clamp(LOOK_BYTES, LOOK_BYTES_FAR);
     }
-    // Who gives memory back may take long, on a busy machine: others that went on meanwhile would
-    // take what they want beside what is about to go.
-    let mut last = match LAST.try_lock() {
-        Ok(last) => last,
-        Err(_) => {
-            let last = lock(&LAST);
-            now = self::now().unwrap_or(now);
-            last
+    let mut giving = lock(&GIVING_BACK);
+    if giving.is_running {
+        let waited = GIVEN_BACK.wait_timeout_while(giving, WAIT_MAX, |giving| giving.is_running);
+        giving = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if giving.is_running {
+            return LOOK_BYTES;
         }
-    };
-    let is_much = last.is_none_or(|last| {
+        now = self::now().unwrap_or(now);
+    }
+    let is_much = giving.last.is_none_or(|last| {
         let freed = (now.resident - last.resident) - (now.live - last.live);
         freed > FREED_MAX.max(last.resident / FREED_SHARE)
     });
     if is_much {
-        give_back_since(&mut last);
+        give_back_from(giving);
     }
     LOOK_BYTES
 }
@@ -208,19 +230,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_gives_memory_back_does_not_wait_for_itself() {
+    fn nobody_waits_for_himself_or_for_ever_until_memory_is_given_back() {
         let _limited = Limited::new(1);
         changed(0, LOOK_BYTES_FAR);
         // More than anybody may have made the process take.
         let _large = std::hint::black_box(vec![1_u8; 64 << 20]);
+        lock(&GIVING_BACK).is_running = true;
         without_looks(|| {
-            let _last = lock(&LAST);
             for _ in 0..10 {
                 changed(LOOK_BYTES_FAR, 0);
                 changed(0, LOOK_BYTES_FAR);
             }
         });
+        changed(0, LOOK_BYTES_FAR);
+        lock(&GIVING_BACK).is_running = false;
         give_back();
+        assert!(lock(&GIVING_BACK).last.is_some());
         changed(0, LOOK_BYTES_FAR);
     }
 }
