@@ -73,7 +73,7 @@ fn take_large_value(
         return Ok(Value::TooMuch);
     }
     let take = |scratch: &mut convert::Scratch| {
-        scratch.set_allowance(allowance);
+        scratch.set_allowance(allowance.filter(|_| kind == ffi::LUA_TTABLE));
         to_large_value::<BufferValues>(lua, index, kind, scratch)
     };
     let result = VALUES.with(|values| match values.try_borrow_mut() {

@@ -194,43 +194,45 @@ impl Drop for Held {
     }
 }
 
-/// Memory of something that is being made, and that nobody else counts yet.
-#[derive(Debug)]
+/// Memory of what is being made, one after the other, and that nobody else counts yet.
+#[derive(Debug, Default)]
 pub struct Making {
-    /// If there is a limit.
+    /// What it counts for, if there is a limit.
+    allowance: Option<Arc<Allowance>>,
+    /// What is counted, if there is a limit and anything is.
     held: Option<Held>,
     /// What the process was told if there is none.
     told: usize,
 }
 
 impl Making {
-    /// Nothing yet, of what may be held, if there is a limit.
-    pub fn of(allowance: Option<&Arc<Allowance>>) -> Making {
-        Making { held: allowance.map(Allowance::empty), told: 0 }
+    /// What is made next counts for this allowance, if there is a limit.
+    #[inline]
+    pub fn set_allowance(&mut self, allowance: Option<Arc<Allowance>>) {
+        self.allowance = allowance;
     }
 
     /// Counts this many bytes from now on, if they may be held; whether so.
     pub fn set(&mut self, bytes: usize) -> bool {
-        if let Some(held) = &mut self.held {
-            return held.try_set(bytes);
-        }
-        memory::changed(self.told, bytes);
-        self.told = bytes;
-        true
+        let Some(allowance) = &self.allowance else {
+            memory::changed(self.told, bytes);
+            self.told = bytes;
+            return true;
+        };
+        self.held.get_or_insert_with(|| allowance.empty()).try_set(bytes)
     }
 
-    /// It is made: what was counted, if there is a limit and anything was.
-    pub fn finish(mut self) -> Option<Held> {
-        self.held.take().filter(|held| held.bytes > 0)
-    }
-}
-
-impl Drop for Making {
+    /// Whether there is a limit, or anything is counted: of what takes little memory nothing is.
     #[inline]
-    fn drop(&mut self) {
-        if self.told > 0 {
-            memory::changed(self.told, 0);
-        }
+    pub fn is_in_use(&self) -> bool {
+        self.allowance.is_some() || self.told > 0
+    }
+
+    /// It is made, or given up: what was counted, if there is a limit and anything was.
+    pub fn finish(&mut self) -> Option<Held> {
+        self.allowance = None;
+        memory::changed(std::mem::take(&mut self.told), 0);
+        self.held.take().filter(|held| held.bytes > 0)
     }
 }
 

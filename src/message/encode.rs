@@ -408,6 +408,8 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::allowance::Allowance;
     use super::*;
 
@@ -423,7 +425,8 @@ mod tests {
         let allowance = Allowance::of_limit(1 << 20);
         let mut bytes = Vec::new();
         let write = |bytes: &mut Vec<u8>, most: usize| {
-            let mut making = Making::of(Some(&allowance));
+            let mut making = Making::default();
+            making.set_allowance(Some(Arc::clone(&allowance)));
             let mut writer = Writer::counted(bytes, usize::MAX, &mut making);
             let full = (0..most).find_map(|_| writer.number(0.5).err());
             (making.finish(), full)
@@ -440,7 +443,8 @@ mod tests {
         assert!((400_000..=600_000).contains(&bytes.len()), "{}", bytes.len());
         drop(held);
         assert_eq!(allowance.held(), 400_000);
-        let mut making = Making::of(Some(&allowance));
+        let mut making = Making::default();
+        making.set_allowance(Some(Arc::clone(&allowance)));
         let mut writer = Writer::counted(&mut bytes, usize::MAX, &mut making);
         assert!(writer.use_elsewhere(400_000).is_ok() && writer.use_elsewhere(400_000).is_err());
     }

@@ -26,8 +26,7 @@ pub struct Scratch {
     buffers: Vec<Piece>,
     tables: Seen,
     bytes_max: usize,
-    /// Of what what is made counts, if there is a limit.
-    allowance: Option<Arc<Allowance>>,
+    making: Making,
 }
 
 impl Default for Scratch {
@@ -40,13 +39,24 @@ impl Scratch {
     /// Memory for tables that take at most `bytes_max` bytes in wire form.
     pub fn new(bytes_max: usize) -> Scratch {
         let (bytes, buffers, tables) = (Vec::new(), Vec::new(), Seen::default());
-        Scratch { bytes, buffers, tables, bytes_max, allowance: None }
+        Scratch { bytes, buffers, tables, bytes_max, making: Making::default() }
     }
 
-    /// What the next value takes is of this allowance, if there is one.
+    /// Gives up what an error has left, and memory that is much.
+    #[cold]
+    fn clear(&mut self) {
+        self.buffers.clear();
+        drop(self.making.finish());
+        if self.bytes.capacity() > SCRATCH_BYTES_KEPT {
+            self.bytes = Vec::new();
+            self.tables.clear();
+        }
+    }
+
+    /// What the next table takes is of this allowance, if there is one.
     #[inline]
     pub fn set_allowance(&mut self, allowance: Option<Arc<Allowance>>) {
-        self.allowance = allowance;
+        self.making.set_allowance(allowance);
     }
 }
 
@@ -56,11 +66,10 @@ struct InUse<'a>(&'a mut Scratch);
 impl Drop for InUse<'_> {
     #[inline]
     fn drop(&mut self) {
-        let scratch = &mut *self.0;
-        scratch.buffers.clear();
-        if scratch.bytes.capacity() > SCRATCH_BYTES_KEPT {
-            scratch.bytes = Vec::new();
-            scratch.tables.clear();
+        let Scratch { bytes, buffers, making, .. } = &*self.0;
+        let is_much = bytes.capacity() > SCRATCH_BYTES_KEPT;
+        if is_much || !buffers.is_empty() || making.is_in_use() {
+            self.0.clear();
         }
     }
 }
@@ -192,14 +201,13 @@ pub fn to_large_value<B: Buffers>(
 }
 
 fn table_to_value<B: Buffers>(lua: Stack<'_>, scratch: &mut Scratch) -> Result<Value, Unsupported> {
-    let mut making = Making::of(scratch.allowance.take().as_ref());
     let in_use = InUse(scratch);
-    let Scratch { bytes, buffers, tables, bytes_max, .. } = &mut *in_use.0;
+    let Scratch { bytes, buffers, tables, bytes_max, making } = &mut *in_use.0;
     let bytes_max = *bytes_max;
-    let is_plain = plain::write(lua, Writer::counted(bytes, bytes_max, &mut making), tables);
+    let is_plain = plain::write(lua, Writer::counted(bytes, bytes_max, making), tables);
     if !is_plain {
         tables.clear();
-        let writer = Writer::counted(bytes, bytes_max, &mut making);
+        let writer = Writer::counted(bytes, bytes_max, making);
         let (depth, left, kind) = (0, 0, PhantomData);
         let mut encoder: Encoder<'_, B> =
             Encoder { lua, writer, buffers, tables, depth, left, kind };
@@ -213,7 +221,7 @@ fn table_to_value<B: Buffers>(lua: Stack<'_>, scratch: &mut Scratch) -> Result<V
         Encoded::new(bytes, buffers)
     };
     let value = Value::Table(encoded);
-    Ok(match making.finish() {
+    Ok(match making.is_in_use().then(|| making.finish()).flatten() {
         Some(held) => value.counted(held),
         None => value,
     })
