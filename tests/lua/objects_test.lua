@@ -6,9 +6,9 @@ local ffi = require("ffi")
 local tap = require("support.tap")
 local certificates = require("support.certificates")
 local modules = { context = context, tcp = tcp, udp = udp, timer = timer, buffer = buffer }
-for _, name in ipairs({ "json", "msgpack", "cjson", "packet", "supervisor" }) do
-    modules[name] = require(name)
-end
+modules.packet, modules.supervisor = require("packet"), require("supervisor")
+-- Those that are not in every build.
+modules.json, modules.msgpack, modules.cjson = json, msgpack, json and require("cjson")
 modules.tls, modules.http, modules.websocket = tls, http, websocket
 
 local function ignore() end
@@ -345,7 +345,7 @@ end
 for name in ("encode_max_depth decode_max_depth"):gmatch("%S+") do
     calls.cjson[name] = { 10 }
 end
-for name, f in pairs(modules.cjson) do
+for name, f in pairs(modules.cjson or {}) do
     if type(f) == "function" then calls.cjson[name] = calls.cjson[name] or { true } end
 end
 
