@@ -17,22 +17,18 @@ local self_handle = native.self()
 
 local context = {}
 
--- What context/monitor.lua returns, loaded when one of its functions is called.
-local monitors
-function core.monitors()
-    monitors = monitors or native.load("context/monitor")(native, core)
-    return monitors
+-- What a chunk of the library returns, which is loaded with the first call.
+local function lazily(chunk)
+    local loaded
+    return function()
+        loaded = loaded or native.load(chunk)(native, core)
+        return loaded
+    end
 end
+core.monitors, core.creation = lazily("context/monitor"), lazily("context/options")
 
 for _, name in ipairs({ "monitor", "on_error", "stat" }) do
     context[name] = function(...) return core.monitors()[name](...) end
-end
-
--- What context/options.lua returns, loaded when a context is created with options.
-local creation
-function core.creation()
-    creation = creation or native.load("context/options")(native, core)
-    return creation
 end
 
 -- Where modules of a new context are found: where those of this one are, but that who cannot read

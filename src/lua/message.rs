@@ -67,13 +67,16 @@ fn take_large_value(
     kind: c_int,
     what: (&str, c_int),
 ) -> Result<Value, c_int> {
-    let allowance = host::with(|host| host.context.allowance().cloned());
-    let room = allowance.as_ref().map_or(usize::MAX, |allowance| allowance.room());
+    let (room, allowance) = host::with(|host| {
+        // Tables alone count while they are written.
+        let counted = host.context.allowance().filter(|_| kind == ffi::LUA_TTABLE);
+        (host.room(), counted.cloned())
+    });
     if kind == ffi::LUA_TSTRING && lua.length(index) > room {
         return Ok(Value::TooMuch);
     }
     let take = |scratch: &mut convert::Scratch| {
-        scratch.set_allowance(allowance.filter(|_| kind == ffi::LUA_TTABLE));
+        scratch.set_allowance(allowance);
         to_large_value::<BufferValues>(lua, index, kind, scratch)
     };
     let result = VALUES.with(|values| match values.try_borrow_mut() {

@@ -39,11 +39,10 @@ impl<'t> Short<'t> {
         }
         let start = bytes.as_ptr().addr().wrapping_sub(from.as_ptr().addr());
         let end = start.wrapping_add(len);
-        let sixteen = |start: usize| from.get(start..start.wrapping_add(SHORT_MAX));
-        let up_to_end = end.checked_sub(SHORT_MAX).and_then(sixteen);
-        let window = if let Some(window) = up_to_end.and_then(|window| window.first_chunk()) {
+        let sixteen = |start: usize| from.get(start..)?.first_chunk::<SHORT_MAX>();
+        let window = if let Some(window) = end.checked_sub(SHORT_MAX).and_then(sixteen) {
             u128::from_le_bytes(*window)
-        } else if let Some(window) = sixteen(start).and_then(|window| window.first_chunk()) {
+        } else if let Some(window) = sixteen(start) {
             u128::from_le_bytes(*window) << (8 * (SHORT_MAX - len))
         } else {
             let mut window = [0; SHORT_MAX];

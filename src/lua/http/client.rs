@@ -21,8 +21,7 @@ use super::drive::COST_BYTES;
 use super::request::{BodyRead, Burst, push_headers, text_of_version};
 use crate::error::Code;
 use crate::http::{
-    BODY_BYTES, CONNECTION_BYTES, Channel, Client, Item, Outgoing, PendingResponse, Written,
-    head_bytes,
+    BODY_BYTES, CONNECTION_BYTES, Channel, Client, Outgoing, PendingResponse, Written, head_bytes,
 };
 use crate::lua::host::{self, Host};
 use crate::message::Held;
@@ -344,12 +343,7 @@ pub(super) fn read(lua: Stack<'_>) -> BodyRead {
 }
 
 fn read_body(host: &mut Host, number: u64, token: u64) -> BodyRead {
-    let has_time = host.turn.charge(1);
-    if let Some(http) = &mut host.sockets.http
-        && let Some(call) = http.calls.get_mut(number)
-        && !call.burst.goes_on(has_time)
-    {
-        http.ready.push(Item::Waiter(token));
+    if !host.may_read(token, |http| Some(&mut http.calls.get_mut(number)?.burst)) {
         return BodyRead::Pending;
     }
     for is_last in [false, true] {

@@ -11,7 +11,7 @@ use http_body::Body as _;
 
 use super::super::sockets::Socket;
 use super::drive::COST_BYTES;
-use super::{Exchange, with};
+use super::{Exchange, Http, with};
 use crate::buf::{FRAME_INLINE_MAX, Piece};
 use crate::error::Code;
 use crate::http::{Item, NEVER_TRAILERS, Pace, Ready};
@@ -231,7 +231,7 @@ const BURST_MAX: u32 = 128;
 
 impl Burst {
     /// Counts one more. False if it is over: who reads waits until others have had their turn.
-    pub(super) fn goes_on(&mut self, has_time: bool) -> bool {
+    fn goes_on(&mut self, has_time: bool) -> bool {
         self.0 += 1;
         let goes_on = has_time && self.0 <= BURST_MAX;
         if !goes_on {
@@ -241,13 +241,26 @@ impl Burst {
     }
 }
 
+impl Host {
+    /// Whether a body that has this burst is read now; otherwise the waiter with this token is woken
+    /// once others have had their turn.
+    pub(super) fn may_read(
+        &mut self,
+        token: u64,
+        burst: impl FnOnce(&mut Http) -> Option<&mut Burst>,
+    ) -> bool {
+        let has_time = self.turn.charge(1);
+        let Some(http) = &mut self.sockets.http else { return true };
+        let goes_on = burst(http).is_none_or(|burst| burst.goes_on(has_time));
+        if !goes_on {
+            http.ready.push(Item::Waiter(token));
+        }
+        goes_on
+    }
+}
+
 fn read_body(host: &mut Host, key: u64, token: u64) -> BodyRead {
-    let has_time = host.turn.charge(1);
-    if let Some(http) = &mut host.sockets.http
-        && let Some(exchange) = http.exchanges.get_mut(key)
-        && !exchange.burst.goes_on(has_time)
-    {
-        http.ready.push(Item::Waiter(token));
+    if !host.may_read(token, |http| Some(&mut http.exchanges.get_mut(key)?.burst)) {
         return BodyRead::Pending;
     }
     // Again after the connection was polled, which reads only once somebody wants more.
