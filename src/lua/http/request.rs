@@ -242,8 +242,8 @@ impl Burst {
 }
 
 impl Host {
-    /// Whether a body that has this burst is read now; otherwise the waiter with this token is woken
-    /// once others have had their turn.
+    /// Whether a body that has this burst is read now; otherwise the waiter with this token is
+    /// woken once others have had their turn.
     pub(super) fn may_read(
         &mut self,
         token: u64,
