@@ -27,6 +27,7 @@ pub mod codec;
 pub mod error;
 pub mod failpoint;
 pub mod frame;
+mod hint;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod logging;

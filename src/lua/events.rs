@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::frames::push_ready;
 use super::notice::{Completion, Notice};
 use crate::error::Code;
+use crate::hint::{rare, rarely};
 use crate::lua::BufferValues;
 use crate::lua::host::{self, Host};
 use crate::message::{Ending, Event, Value};
@@ -69,7 +70,7 @@ fn next() -> (Next, f64) {
 #[inline(always)]
 fn take_next(host: &mut Host) -> Next {
     loop {
-        if !host.turn.charge(1) || host.turn.is_ending {
+        if rarely(!host.turn.charge(1) || host.turn.is_ending) {
             return Next::None;
         }
         if let Some(notice) = host.turn.notices.pop() {
@@ -96,6 +97,7 @@ fn take_next(host: &mut Host) -> Next {
                 }
             }
             Some(Event::Resolved { token, result }) => {
+                rare();
                 host.sockets.on_resolved(token, result, &host.context, &mut host.turn.notices);
             }
             Some(Event::Reply { session, result }) => {
@@ -148,9 +150,13 @@ fn push_next(lua: Stack<'_>, sign: f64, next: Next) -> c_int {
             1
         }
         Next::Notice(Notice::Gone(key)) => push_pair(lua, sign * GONE, key as f64),
-        Next::Notice(Notice::Collect) => push_pair(lua, sign * COLLECT, 0.0),
+        Next::Notice(Notice::Collect) => {
+            rare();
+            push_pair(lua, sign * COLLECT, 0.0)
+        }
         Next::Notice(Notice::Complete(token, result)) => push_complete(lua, sign, token, result),
         Next::Notice(Notice::Signal(signal)) => {
+            rare();
             lua.push_number(sign * SIGNAL);
             lua.push_text(signal.name().as_bytes());
             2
@@ -211,6 +217,7 @@ fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
             match result {
                 Ok(value) => push_received(lua, &value),
                 Err(failure) => {
+                    rare();
                     lua.push_number(f64::from(failure.code.0));
                     host::with(|host| host.peers.explanation = failure.text);
                 }

@@ -8,6 +8,7 @@ use mlua::ffi;
 
 use crate::error::Code;
 use crate::failpoint;
+use crate::hint::rarely;
 use crate::logging::Seldom;
 use crate::lua::{BufferValues, host};
 use crate::message::encode::TABLE_BYTES_MAX;
@@ -139,7 +140,7 @@ fn name<'a>(lua: Stack<'a>, index: c_int) -> Option<&'a [u8]> {
 fn check_handle(lua: Stack<'_>, function: &str) -> Option<Id> {
     let number = lua.number(1);
     let to = Id::from_number(number);
-    if to.is_none() && (number.fract() != 0.0 || number == 0.0 && !lua.is_number(1)) {
+    if rarely(to.is_none()) && (number.fract() != 0.0 || number == 0.0 && !lua.is_number(1)) {
         let expected = if function == "send" { "context handle or name" } else { "context handle" };
         lua.bad(Wrong::Argument(1), function, expected, Some(1));
     }
@@ -150,7 +151,7 @@ fn check_handle(lua: Stack<'_>, function: &str) -> Option<Id> {
 #[inline]
 fn check_count(lua: Stack<'_>, function: &str, count: c_int) {
     let top = lua.top();
-    if top != count {
+    if rarely(top != count) {
         let (position, expected) = if top < count { (count, "value") } else { (count + 1, "") };
         lua.bad(Wrong::Argument(position), function, expected, Some(position));
     }
@@ -201,7 +202,7 @@ fn query(lua: Stack<'_>) -> c_int {
     let (name, token) = (name(lua, 3), lua.key(4));
     let to = if name.is_none() { Id::from_number(lua.number(3)) } else { None };
     let asked = host::with(|host| {
-        if !host.context.asked() {
+        if rarely(!host.context.asked()) {
             return Err(Code::QUERIES_FULL);
         }
         let from = host.context.id();
@@ -213,7 +214,7 @@ fn query(lua: Stack<'_>) -> c_int {
             }
             (None, None) => Err(Code::NO_CONTEXT),
         };
-        if sent.is_err() {
+        if rarely(sent.is_err()) {
             host.peers.sessions.close(session);
         }
         sent.map(|to| (true, session, to))
@@ -259,7 +260,7 @@ fn explanation(_: Stack<'_>) -> Option<Box<str>> {
 /// context.reply(handle, session, value). What cannot travel raises, and is told to the asker.
 fn reply(lua: Stack<'_>) -> c_int {
     let to = check_handle(lua, "reply");
-    if lua.kind(2) != ffi::LUA_TNUMBER || lua.number(2).fract() != 0.0 {
+    if rarely(lua.kind(2) != ffi::LUA_TNUMBER || lua.number(2).fract() != 0.0) {
         lua.bad(Wrong::Argument(2), "reply", "session", Some(2));
     }
     check_count(lua, "reply", 3);

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::start::load_script;
 use super::turn::COST_PER_TURN;
 use crate::error::Code;
+use crate::hint::{rare, rarely};
 use crate::message::{Held, Value};
 use crate::os::{stdio, thread};
 use crate::sched::{Context, End, Outcome, Program};
@@ -128,6 +129,7 @@ impl LuaProgram {
 impl Program for LuaProgram {
     fn turn(&mut self, context: &Arc<Context>) -> (Outcome, usize) {
         if let Some(script) = self.script.take() {
+            rare();
             match Running::new(context, &self.settings) {
                 Some(running) => self.running.insert(running).load(script),
                 // It was interrupted.
@@ -268,13 +270,19 @@ impl Running {
                 host.turn.begin(&host.context);
             }
             match self.resume() {
-                _ if self.account().exceeded() => return self.fail(None),
-                Came::Failed(message) => return self.fail(Some(message)),
+                _ if rarely(self.account().exceeded()) => return self.fail(None),
+                Came::Failed(message) => {
+                    rare();
+                    return self.fail(Some(message));
+                }
                 // Before the fork somebody has asked for it.
                 Came::Cut if os::stdio::fork::is_child() => {}
-                Came::Cut => return self.rest(),
+                Came::Cut => {
+                    rare();
+                    return self.rest();
+                }
                 Came::Done(..) if os::stdio::fork::is_child() => return (Outcome::Ended, 0),
-                Came::Done(..) if self.step == Step::Start => {
+                Came::Done(..) if rarely(self.step == Step::Start) => {
                     self.step = Step::Turn;
                     self.account().settle();
                 }
@@ -299,7 +307,7 @@ impl Running {
         if outcome == Outcome::Idle {
             host.turn.rest(&host.context);
         }
-        if outcome == Outcome::Ended {
+        if rarely(outcome == Outcome::Ended) {
             if let Some(reason) = host.end_reason.take() {
                 host.context.destroy(End::Destroyed(Some(reason)));
             } else if let Some(failure) = host.failure.take() {

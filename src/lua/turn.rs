@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::notice::Notices;
 use super::received::Received;
 use super::timer::{TIMERS_MAX, Timers};
+use crate::hint::rarely;
 use crate::message::{Event, Id, Value};
 use crate::sched::Context;
 
@@ -133,7 +134,7 @@ impl Turn {
     /// Gives back what a burst of messages has left, if nothing more comes.
     #[inline]
     pub(super) fn rest(&mut self, context: &Context) {
-        if self.batch.capacity().max(self.notices.capacity()) > BATCH_KEPT {
+        if rarely(self.batch.capacity().max(self.notices.capacity()) > BATCH_KEPT) {
             self.trim(context);
         }
     }

@@ -14,6 +14,7 @@ use rustix::process::{Pid, getpid, setpriority_process};
 use rustix::thread::gettid;
 
 use super::signal;
+use crate::hint::rarely;
 
 // SAFETY: numbers, which the system checks, and a place for the result.
 unsafe extern "C" {
@@ -149,7 +150,7 @@ pub fn may_nest(bytes: usize) -> bool {
 /// Gives back what of the stack a turn has used that is over, if that was much.
 #[inline]
 pub fn end_turn() {
-    if WAS_DEEP.get() {
+    if rarely(WAS_DEEP.get()) {
         give_back();
     }
 }

@@ -9,6 +9,7 @@ use super::program::{End, Program};
 use super::registry::Registry;
 use super::scheduler::Scheduler;
 use crate::error::Code;
+use crate::hint::rarely;
 use crate::logging::{self, Throttle};
 use crate::message::{Allowance, Ending, Event, Id, Ids, Value};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -232,19 +233,19 @@ impl Context {
     /// answer that holds too many bytes.
     pub fn deliver(self: &Arc<Self>, mut event: Event) -> Result<(), Refused> {
         let mut inbox = self.inbox();
-        if inbox.closed {
+        if rarely(inbox.closed) {
             return Err(Refused::Closed);
         }
         // Relaxed, in both: approximate counts are enough for bounds; they pair with nothing.
         match &mut event {
             Event::Message { from, session, value } => {
                 let waiting = inbox.messages + self.unreceived.load(Ordering::Relaxed);
-                if waiting >= self.limits.mailbox && !self.takes_report(*from, waiting) {
+                if rarely(waiting >= self.limits.mailbox) && !self.takes_report(*from, waiting) {
                     drop(inbox);
                     self.warn_of_refusal("a message", *from);
                     return Err(Refused::Full);
                 }
-                if !self.admit(&mut inbox, value.held_bytes(), self.is_own(value)) {
+                if rarely(!self.admit(&mut inbox, value.held_bytes(), self.is_own(value))) {
                     drop(inbox);
                     self.warn_of_refusal("a message", *from);
                     return Err(Refused::Full);
@@ -267,16 +268,16 @@ impl Context {
             }
             Event::Reply { session, result } => {
                 let asked = self.unanswered.load(Ordering::Relaxed);
-                if asked == 0 {
+                if rarely(asked == 0) {
                     // Nobody waits for it: whatever it is, it is over.
                     return Ok(());
                 }
-                if inbox.replies >= asked + LATE_REPLIES_MAX {
+                if rarely(inbox.replies >= asked + LATE_REPLIES_MAX) {
                     return Err(Refused::Full);
                 }
                 inbox.replies += 1;
                 if let Ok(value) = result
-                    && !self.admit(&mut inbox, value.held_bytes(), self.is_own(value))
+                    && rarely(!self.admit(&mut inbox, value.held_bytes(), self.is_own(value)))
                 {
                     let (session, result) = (*session, Err(Code::MAILBOX_FULL.into()));
                     inbox.events.push_back(Event::Reply { session, result });
@@ -335,7 +336,7 @@ impl Context {
         let held = self.held_bytes(inbox);
         let is_full = held > 0 && held.saturating_add(bytes) > self.limits.mailbox_bytes;
         let may_come = |allowance: &Arc<Allowance>| is_own || allowance.come(bytes);
-        if is_full || !self.allowance.as_ref().is_none_or(may_come) {
+        if rarely(is_full) || !self.allowance.as_ref().is_none_or(may_come) {
             return false;
         }
         inbox.bytes = inbox.bytes.wrapping_add(bytes);
@@ -477,7 +478,7 @@ impl Context {
     pub fn asked(&self) -> bool {
         // Relaxed: only the thread that runs the context writes it.
         let before = self.unanswered.load(Ordering::Relaxed);
-        if before >= self.limits.queries {
+        if rarely(before >= self.limits.queries) {
             return false;
         }
         self.unanswered.store(before + 1, Ordering::Relaxed);

@@ -9,6 +9,7 @@ use crossbeam_deque::Worker as Deque;
 use super::context::Context;
 use super::scheduler::Scheduler;
 use super::watch::Watch;
+use crate::hint::rarely;
 
 /// The part of a worker that wakers reach on their own thread.
 pub(super) struct Local {
@@ -32,7 +33,9 @@ impl Local {
     pub(super) fn enqueue(&self, scheduler: &Scheduler, context: Option<Arc<Context>>) {
         let wanted = context.as_ref().and_then(|context| context.worker());
         let is_long = self.in_turn.get() && self.is_long.get();
-        if is_long || self.watch.is_retired() || wanted.is_some() && wanted != self.place.get() {
+        if rarely(is_long || self.watch.is_retired())
+            || wanted.is_some() && wanted != self.place.get()
+        {
             // Another one's; or what is queued here would wait for the end of a turn that takes
             // long.
             if let Some(context) = context {

@@ -18,6 +18,7 @@ use super::scheduler::Scheduler;
 use super::spin::Spin;
 use super::watchdog::{HURRY, TICK};
 use crate::error::Code;
+use crate::hint::{rare, rarely};
 
 /// Work between two polls of the sockets, in messages: some 50 to 200 µs.
 const COST_BETWEEN_LOOKS: usize = 512;
@@ -129,6 +130,7 @@ impl Worker {
     fn local(&self) -> std::rc::Rc<Local> {
         LOCAL.with_borrow_mut(|slot| {
             if let Some(deque) = self.deque.take() {
+                rare();
                 *slot = Some(std::rc::Rc::new(Local {
                     scheduler: Arc::as_ptr(&self.scheduler),
                     index: self.index,
@@ -276,10 +278,11 @@ impl Worker {
         let metrics = context.metrics();
         let mut held = context.program.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(program) = held.as_mut() else {
+            rare();
             return TURN_COST;
         };
         let was_cut = metrics.is_cut();
-        if context.end_requested().is_some() {
+        if rarely(context.end_requested().is_some()) {
             if was_cut {
                 program.explain_end();
             }
@@ -290,7 +293,7 @@ impl Worker {
         local.in_turn.set(true);
         local.is_long.set(was_cut);
         let watch = &local.watch;
-        if !metrics.is_proven() && !crate::rt::is_simulated() {
+        if rarely(!metrics.is_proven()) && !crate::rt::is_simulated() {
             watch.begin_charging();
             watch.begin_long(crate::rt::now(), &self.scheduler.long);
         }
@@ -302,25 +305,29 @@ impl Worker {
         let result = catch_unwind(AssertUnwindSafe(|| program.turn(context)));
         watch.end();
         local.in_turn.set(false);
-        let time = sampled.map(|began| Duration::from_nanos(crate::rt::now() - began));
+        let time = sampled.map(|began| {
+            rare();
+            Duration::from_nanos(crate::rt::now() - began)
+        });
         let since = watch.end_long(&self.scheduler.long);
-        if watch.is_charging() {
+        if rarely(watch.is_charging()) {
             watch.charge(metrics, true);
         } else if let Some(time) = time {
             metrics.add_cpu(time * TURNS_PER_SAMPLE);
         }
         drop(held);
         let (outcome, cost) = result.unwrap_or_else(|_| {
+            rare();
             log::error!("{}: the runtime failed in its turn; it ends", context.label());
             context.destroy(End::Error(b"the runtime failed".to_vec()));
             (Outcome::Ended, TURN_COST)
         });
-        if outcome == Outcome::Cut {
+        if rarely(outcome == Outcome::Cut) {
             self.suspend(local, context);
             return cost.max(TURN_COST);
         }
         let is_short = since.is_none_or(|since| crate::rt::now() - since < TICK.as_nanos() as u64);
-        if since.is_some() || was_cut {
+        if rarely(since.is_some() || was_cut) {
             metrics.end_long_turn();
         }
         metrics.prove(is_short && !was_cut);
@@ -359,7 +366,7 @@ impl Worker {
     fn sample(&self) -> Option<u64> {
         let turns = self.turns.get().wrapping_add(1);
         self.turns.set(turns);
-        turns.is_multiple_of(TURNS_PER_SAMPLE).then(crate::rt::now)
+        rarely(turns.is_multiple_of(TURNS_PER_SAMPLE)).then(crate::rt::now)
     }
 
     fn finish(&self, local: &Local, context: &Arc<Context>) {
@@ -478,7 +485,7 @@ impl Future for Worker {
         let mut cost = 0;
         loop {
             // It may be found out just after its long turn.
-            if local.watch.is_retired() {
+            if rarely(local.watch.is_retired()) {
                 if searching {
                     this.scheduler.idle.stop_searching();
                 }
@@ -530,7 +537,7 @@ impl Future for Worker {
             }
             this.was_useful = true;
             cost += this.run(&local, &context);
-            if this.is_one_of_many && this.must_yield(cx) {
+            if rarely(this.is_one_of_many) && this.must_yield(cx) {
                 break;
             }
             if cost >= COST_BETWEEN_LOOKS {

@@ -10,6 +10,7 @@ use super::faults::Faults;
 use super::network::{Change, Network};
 use super::random::{Random, Trace};
 use super::tasks::{Job, Jobs};
+use crate::hint::rarely;
 
 use crate::sync::lock;
 
@@ -135,7 +136,7 @@ static WORLD: Mutex<Option<World>> = Mutex::new(None);
 #[inline]
 pub fn is_on() -> bool {
     // Relaxed: set before any other thread exists, and never again.
-    ON.load(Ordering::Relaxed)
+    rarely(ON.load(Ordering::Relaxed))
 }
 
 /// Starts the simulation, for the rest of the process. Call before anything else of `rt` is used;

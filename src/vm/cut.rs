@@ -26,6 +26,7 @@ use super::stack::Stack;
 use super::state::account;
 use super::stock::{Kind, frame};
 use super::traceback::{hide_bottom, traceback};
+use crate::hint::rarely;
 use crate::os::errno::{errno, set_errno};
 use crate::rt;
 
@@ -94,10 +95,10 @@ impl Cut {
 
     /// What is done right before the driver of `raw`, which this thread runs, is resumed.
     pub(crate) fn begin(&self, raw: *mut lua_State) {
-        if !self.at.replace(std::ptr::null_mut()).is_null() {
+        if rarely(!self.at.replace(std::ptr::null_mut()).is_null()) {
             set_errno(self.errno.get());
         }
-        if self.breaks_off() {
+        if rarely(self.breaks_off()) {
             // SAFETY: the state is alive, and at rest.
             unsafe { self.set(raw, 1) };
         }
@@ -126,7 +127,7 @@ impl Cut {
     /// What is done once it has come back, where no signal asks for a cut any more.
     #[inline]
     pub(crate) fn finish(&self, raw: *mut lua_State) {
-        if self.before.get().is_some() {
+        if rarely(self.before.get().is_some()) {
             self.is_wanted.set(false);
             // SAFETY: the state is alive, and at rest.
             unsafe { self.restore(raw) };

@@ -9,6 +9,7 @@ use super::hook;
 use super::spent;
 use super::stack::Stack;
 use super::state::State;
+use crate::hint::rarely;
 
 /// What the VM returns when memory runs out.
 pub(crate) const OUT_OF_MEMORY: &str = "out of memory";
@@ -95,7 +96,7 @@ impl State {
         let cut = &self.account().cut;
         let driver = cut.driver();
         cut.begin(self.as_ptr());
-        if self.account().has_handlers.get() {
+        if rarely(self.account().has_handlers.get()) {
             foreign_signals::begin(self.as_ptr());
         }
         // SAFETY: live states, which this thread alone uses. The driver is at rest, or else the VM
@@ -103,10 +104,10 @@ impl State {
         unsafe {
             let status = ffi::lua_resume_(driver, arguments);
             hook::yielded();
-            if self.account().has_handlers.get() {
+            if rarely(self.account().has_handlers.get()) {
                 foreign_signals::finish(self.as_ptr());
             }
-            if status != ffi::LUA_YIELD {
+            if rarely(status != ffi::LUA_YIELD) {
                 return Came::Failed(match status {
                     ffi::LUA_OK => Vec::new(),
                     status => error_text(driver, status),

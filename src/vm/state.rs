@@ -16,6 +16,7 @@ use mlua::ffi::{self, lua_State};
 use super::memory::heap::{Heap, content_of};
 use super::stack::Stack;
 use super::{cut, hook, known, layout, profiler, standard, stdio};
+use crate::hint::rarely;
 use crate::message::Held;
 use crate::os::memory;
 use crate::{failpoint, rt};
@@ -393,7 +394,7 @@ impl State {
         let slack = SLACK_BYTES.min(share).min(limit / 8);
         let pause = (100 + (slack * 100 / low.max(1)).min(900) as i32).max(PAUSE_MIN);
         let old = account.pause.get();
-        if old != 0 && pause.abs_diff(old) > 20 {
+        if old != 0 && rarely(pause.abs_diff(old) > 20) {
             let set_pause = |pause| {
                 // SAFETY: a live state of ours; sets a figure, and returns the one before.
                 unsafe { ffi::lua_gc(self.as_ptr(), ffi::LUA_GCSETPAUSE, pause) }

@@ -6,6 +6,7 @@ use std::ffi::c_int;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::hint::rarely;
 use crate::os::{descriptors, signal};
 
 // SAFETY: functions, which live as long as the process.
@@ -23,7 +24,7 @@ static IS_CHILD: AtomicBool = AtomicBool::new(false);
 #[inline]
 pub fn is_child() -> bool {
     // Relaxed: set before anything else runs in such a process.
-    IS_CHILD.load(Ordering::Relaxed)
+    rarely(IS_CHILD.load(Ordering::Relaxed))
 }
 
 /// Has forks prepared, and looked after. Call once.
