@@ -186,7 +186,7 @@ fn next_message(lua: Stack<'_>) -> c_int {
 
 /// Pushes the session of a query, or what a message has in its place.
 fn push_session(lua: Stack<'_>, session: u64) {
-    lua.push_number(if session == 0 { -1.0 } else { session as f64 });
+    lua.push_number(if session == 0 { -1.0 } else { session as i64 as f64 });
 }
 
 fn push_pair(lua: Stack<'_>, kind: f64, value: f64) -> c_int {
@@ -212,7 +212,7 @@ fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
             4
         }
         Event::Reply { session, result } => {
-            push_pair(lua, sign * REPLY, session as f64);
+            push_pair(lua, sign * REPLY, session as i64 as f64);
             lua.push_boolean(result.is_ok());
             match result {
                 Ok(value) => push_received(lua, &value),

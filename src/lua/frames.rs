@@ -191,17 +191,17 @@ fn restore(lua: Stack<'_>) {
 /// there is nothing yet. The table for the others is at index 1; with some, the key is in it at 0.
 pub(super) fn push_ready(lua: Stack<'_>, kind: f64, key: u64, awaited: usize) -> Option<c_int> {
     lua.push_number(kind);
-    lua.push_number(key as f64);
+    lua.push_whole(key);
     if awaited == 0 {
         return Some(2);
     }
     match push_next(lua, key, 1) {
         Ok(more) => {
             if more > 0 {
-                lua.push_number(key as f64);
+                lua.push_whole(key);
                 lua.set_entry(1, 0);
             }
-            lua.push_number(more as f64);
+            lua.push_whole(more as u64);
         }
         Err(None) => {
             lua.set_top(1);

@@ -257,10 +257,15 @@ fn explanation(_: Stack<'_>) -> Option<Box<str>> {
     host::with(|host| host.peers.explanation.take())
 }
 
+/// Whether a number has no fraction. Of most that is found without a call.
+fn is_whole(number: f64) -> bool {
+    number as i64 as f64 == number || number.fract() == 0.0
+}
+
 /// context.reply(handle, session, value). What cannot travel raises, and is told to the asker.
 fn reply(lua: Stack<'_>) -> c_int {
     let to = check_handle(lua, "reply");
-    if rarely(lua.kind(2) != ffi::LUA_TNUMBER || lua.number(2).fract() != 0.0) {
+    if rarely(lua.kind(2) != ffi::LUA_TNUMBER || !is_whole(lua.number(2))) {
         lua.bad(Wrong::Argument(2), "reply", "session", Some(2));
     }
     check_count(lua, "reply", 3);

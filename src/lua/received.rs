@@ -1,6 +1,7 @@
 //! Messages that were received and that the mailbox still counts.
 
 use super::unread::Unread;
+use crate::hint::rarely;
 use crate::message::{Event, Value};
 use crate::sched::Context;
 
@@ -26,7 +27,7 @@ impl Received {
     #[inline]
     pub(super) fn receive(&mut self, context: &Context) {
         self.messages += 1;
-        if self.messages >= RECEIVED_MAX {
+        if rarely(self.messages >= RECEIVED_MAX) {
             self.settle(context);
         }
     }

@@ -21,6 +21,8 @@ use crate::message::Held;
 use crate::os::memory;
 use crate::{failpoint, rt};
 
+/// The collector is paced in one of this many turns, and where the VM holds less than before.
+const TURNS_PER_PACE: u32 = 16;
 /// The collector's pause that LuaJIT starts with, in percent.
 const PAUSE_MIN: i32 = 200;
 
@@ -64,6 +66,8 @@ pub struct Account {
     wanted_bytes: Cell<usize>,
     /// About how many bytes the VM holds after a collection.
     low_bytes: Cell<usize>,
+    /// Turns until the collector is paced again.
+    turns: Cell<u32>,
     pause: Cell<i32>,
     /// Used by [`allocate`] and [`Account::allocate_buffer`] alone, which call nothing that comes
     /// back to them.
@@ -386,8 +390,13 @@ impl State {
     pub fn pace_collector(&self) {
         let account = self.account();
         let held = account.lua_bytes.get();
+        let turns = account.turns.get();
+        if turns > 0 && held >= account.low_bytes.get() {
+            return account.turns.set(turns - 1);
+        }
+        account.turns.set(TURNS_PER_PACE - 1);
         let low = account.low_bytes.get().min(held);
-        account.low_bytes.set(low + (held - low) / 64);
+        account.low_bytes.set(low + (held - low) / 4);
         let limit = account.limit_bytes.get();
         // Relaxed: a figure that nothing depends on but speed.
         let share = SLACK_TOTAL_BYTES / STATES.load(Ordering::Relaxed).max(1);

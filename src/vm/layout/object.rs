@@ -7,6 +7,7 @@ use std::mem::offset_of;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::slot::{NIL, POINTER, STRING, Slot, TABLE, referred, tag};
+use crate::hint::rarely;
 use crate::message::Packed;
 
 // The types of objects in their headers.
@@ -401,7 +402,7 @@ pub(crate) unsafe fn push(raw: *mut lua_State, slot: Slot) {
     unsafe {
         (*thread).top.write(slot);
         (*thread).top = (*thread).top.add(1);
-        if (*thread).top >= (*thread).end {
+        if rarely((*thread).top >= (*thread).end) {
             lj_state_growstack1(raw);
         }
     }

@@ -8,6 +8,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::{Results, slots};
 use crate::failpoint;
+use crate::hint::rare;
 use crate::vm::layout::{self, NIL, Slot, boolean, double, kind};
 
 /// The stack of a native function that runs: its arguments are at 1 and up, and it has 20 slots
@@ -75,8 +76,12 @@ impl<'a> Stack<'a> {
     pub(crate) fn number(self, index: c_int) -> f64 {
         if index > ffi::LUA_REGISTRYINDEX {
             let slot = self.slot(index);
-            if let Some(number) = double(slot).or((slot == NIL).then_some(0.0)) {
+            if let Some(number) = double(slot) {
                 return number;
+            }
+            rare();
+            if slot == NIL {
+                return 0.0;
             }
         }
         vm!(self, lua_tonumber, index)
@@ -163,6 +168,14 @@ impl<'a> Stack<'a> {
     #[inline]
     pub fn push_number(self, number: f64) {
         slots::push(self, layout::number(number));
+    }
+
+    /// Pushes a whole number, below 2^63: of signed integers the processor makes numbers with one
+    /// instruction.
+    #[inline]
+    pub(crate) fn push_whole(self, number: u64) {
+        debug_assert!(number <= i64::MAX as u64);
+        self.push_number(number as i64 as f64);
     }
 
     /// Pushes a boolean.
