@@ -9,6 +9,7 @@ use super::{assert_none, code, has_word, is_word, sources};
 const LAYERS: &[&str] = &[
     "error",
     "failpoint",
+    "hint",
     "sync",
     "os",
     "sim",
