@@ -100,7 +100,7 @@ fn run_one(run: &Run, options: &Simulation) -> ExitCode {
         return ExitCode::FAILURE;
     }
     if options.trace {
-        let sim::Report { trace, steps, time } = sim::Report::new();
+        let sim::Report { trace, steps, time } = sim::report();
         let time = time as f64 / 1e9;
         complain(&format!("seed {seed}: trace {trace:016x}, {steps} steps, {time:.6} s"));
     }

@@ -42,12 +42,6 @@ impl Timer {
     }
 }
 
-impl Default for Timer {
-    fn default() -> Timer {
-        Timer::new()
-    }
-}
-
 /// Waits for `duration`.
 pub(crate) async fn sleep(duration: Duration) {
     async_io::Timer::after(duration).await;

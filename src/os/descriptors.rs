@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What limited descriptors before that was raised.
+/// The limit of descriptors that the process was started with, if it was raised.
 static DESCRIPTORS: OnceLock<Rlimit> = OnceLock::new();
 
 /// Allows as many open descriptors as the system lets the process have. A server is not meant to
@@ -51,8 +51,8 @@ pub(crate) fn lowest_free() -> c_int {
 /// Time between two looks for a free one.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Waits until a descriptor below this number is free, which it returns, or `is_over`, for so long
-/// at most.
+/// Waits until a descriptor below this number is free, or `is_over`, or `patience` has passed; true
+/// if one is free.
 pub(crate) fn await_free(number: c_int, is_over: impl Fn() -> bool, patience: Duration) -> bool {
     let start = Instant::now();
     while lowest_free() >= number && !is_over() && start.elapsed() < patience {
@@ -61,7 +61,7 @@ pub(crate) fn await_free(number: c_int, is_over: impl Fn() -> bool, patience: Du
     lowest_free() < number
 }
 
-/// Has what nobody refers to let go of its descriptors; false if that is of no use.
+/// Closes descriptors of what nobody refers to any more; false if there was nothing to close.
 static RELIEVE: OnceLock<fn() -> bool> = OnceLock::new();
 
 /// Attempts to open something: others may take what was let go.
@@ -72,7 +72,7 @@ pub(crate) fn on_shortage(relieve: fn() -> bool) {
     RELIEVE.get_or_init(|| relieve);
 }
 
-/// Opens something; again if there was no free descriptor, and some were let go.
+/// Opens something; tries again if there was no free descriptor and some could be closed.
 pub(crate) fn with_room<R>(mut open: impl FnMut() -> io::Result<R>) -> io::Result<R> {
     for _ in 1..ATTEMPTS {
         let opened = open();

@@ -22,8 +22,7 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::Socket;
 
-use super::runtime;
-use crate::os;
+use super::{clock, runtime};
 use crate::sync::lock;
 
 /// Events taken in one system call.
@@ -342,7 +341,7 @@ impl Drop for Watched {
 
 /// Takes what has happened to sockets, without waiting, and wakes who waits for it; true if there
 /// was anything.
-pub fn poll_sockets() -> bool {
+pub(crate) fn poll_sockets() -> bool {
     thread_local! {
         static EVENTS: std::cell::RefCell<Vec<epoll::Event>> =
             std::cell::RefCell::new(Vec::with_capacity(EVENTS_MAX));
@@ -353,7 +352,7 @@ pub fn poll_sockets() -> bool {
 
 /// Waits until something has happened to any socket that [`poll_sockets`] finds, or the time is
 /// over; true if it has.
-pub fn wait_for_sockets(time: Duration) -> bool {
+pub(crate) fn wait_for_sockets(time: Duration) -> bool {
     let Ok(poller) = poller() else {
         std::thread::sleep(time);
         return false;
@@ -367,7 +366,7 @@ pub fn wait_for_sockets(time: Duration) -> bool {
 
 /// Has the reactor wake `waker` once anything happens to any socket, which [`poll_sockets`] then
 /// finds. Ready, and nothing is watched, if something may have happened already.
-pub fn watch_sockets(waker: &Waker) -> Poll<()> {
+pub(crate) fn watch_sockets(waker: &Waker) -> Poll<()> {
     let Ok(poller) = poller() else { return Poll::Pending };
     let mut watch = lock(&poller.watch);
     if !watch.is_armed {
@@ -389,7 +388,7 @@ pub fn watch_sockets(waker: &Waker) -> Poll<()> {
 
 /// Waits for `duration`, then takes what has happened to sockets. For a thread that is no worker,
 /// when no worker runs any more.
-pub fn drive(duration: Duration) {
-    runtime::block_on(os::clock::sleep(duration));
+pub(crate) fn drive(duration: Duration) {
+    runtime::block_on(clock::sleep(duration));
     poll_sockets();
 }

@@ -30,7 +30,7 @@ pub fn exit_now(status: i32) -> ! {
 /// How long it may take to write what is buffered: whoever reads it may be stuck.
 const EXIT_PATIENCE: Duration = Duration::from_millis(400);
 
-/// The same once what is buffered is written, or after a moment.
+/// Ends the process with this status once what is buffered is written, or after 0.4 s.
 pub fn exit_soon(status: i32) -> ! {
     let _ = std::thread::Builder::new().spawn(move || {
         std::thread::sleep(EXIT_PATIENCE);

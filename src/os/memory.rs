@@ -1,11 +1,11 @@
 //! Freed memory: how much of it the C library's allocator keeps, and when it goes back to the
 //! system.
 //!
-//! The allocator keeps what is freed where it lies, among what is not, and takes from there again
-//! what it likes: a process whose contexts come and go touches more and more of its memory, for
-//! hours. So the watchdog has freed pages given back now and then (`sched::trim`), and while
-//! there are contexts with a memory limit, whoever allocates or frees much looks whether the
-//! process has become larger than they may make it.
+//! The allocator keeps freed blocks where they are, between those in use, and reuses them as it
+//! likes: a process whose contexts come and go touches more and more of its memory, for hours. So
+//! the watchdog has freed pages given back now and then (`sched::trim`), and while there are
+//! contexts with a memory limit, a thread that allocates or frees a lot looks whether the process
+//! has grown beyond what they may use.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -28,13 +28,13 @@ const MAPPED_BYTES: c_int = 4 << 20;
 /// new ones costs more than what is read into them.
 const KEPT_BYTES: c_int = 16 << 20;
 
-/// What a thread allocates and frees between two looks: at least so much, and at most so much while
-/// the process is far smaller than it may be.
+/// Bytes that a thread allocates and frees between two looks: the least, and the most, while the
+/// process is far smaller than it may be.
 const LOOK_BYTES: usize = 1 << 20;
 const LOOK_BYTES_FAR: usize = 16 << 20;
 
-/// Freed memory that may stay while somebody has a memory limit, or a part of what the process
-/// takes.
+/// Freed memory that may stay while somebody has a memory limit: this many bytes, or one part in so
+/// many of what the process takes.
 const FREED_MAX: isize = 4 << 20;
 const FREED_SHARE: isize = 16;
 
@@ -75,11 +75,11 @@ struct GivingBack {
 
 static GIVING_BACK: Mutex<GivingBack> = Mutex::new(GivingBack { is_running: false, last: None });
 
-/// That it is done.
+/// Notified when that is done.
 static GIVEN_BACK: Condvar = Condvar::new();
 
-/// How long others wait for that: who went on meanwhile would take what it wants beside what is
-/// about to go. Not longer, since the thread that does it may have the lowest priority.
+/// How long other threads wait for that: going on meanwhile, they would take new memory beside what
+/// is about to be freed. Not longer, since the thread that does it may have the lowest priority.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Bytes in use, as far as they are told by [`changed`].

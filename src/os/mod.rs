@@ -15,7 +15,6 @@ pub mod chance;
 pub(crate) mod clock;
 pub mod current;
 pub mod descriptors;
-#[allow(unreachable_pub, reason = "reached through backend.rs")]
 pub(crate) mod epoll;
 pub(crate) mod errno;
 pub mod exit;
@@ -23,11 +22,9 @@ pub mod memory;
 pub(crate) mod resolve;
 pub(crate) mod runtime;
 pub mod signal;
-#[allow(unreachable_pub, reason = "as above")]
 pub(crate) mod socket;
 pub mod stdio;
 pub mod thread;
-#[allow(unreachable_pub, reason = "as above")]
 pub(crate) mod udp;
 
 pub use chance::fix_addresses;

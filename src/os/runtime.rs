@@ -1,4 +1,4 @@
-//! Clock, timers, name lookups, tasks, random numbers. Does not know sockets.
+//! The async runtime: what runs a future to its end, and tasks in the background.
 
 use std::future::Future;
 

@@ -2,8 +2,12 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use async_io::Async;
 
 use crate::os::errno::{errno, set_errno};
 use crate::os::runtime::spawn;
@@ -84,8 +88,8 @@ pub fn on_signal(signal: Signal, react: impl Fn() + Send + 'static) -> io::Resul
 /// The signals that have handlers of ours, a bit each.
 static HANDLED: AtomicU8 = AtomicU8::new(0);
 
-/// Has those signals do what they do by themselves again: the handlers of a process that was forked
-/// off would tell the one that it was forked from. Async-signal-safe.
+/// Gives those signals their default actions again: handlers in a forked process would tell its
+/// parent. Async-signal-safe.
 pub(super) fn leave_to_system() {
     let handled = HANDLED.load(Ordering::Relaxed);
     for signal in Signal::ALL.into_iter().filter(|&signal| handled >> signal as u8 & 1 != 0) {
@@ -93,9 +97,55 @@ pub(super) fn leave_to_system() {
     }
 }
 
-// SAFETY: as the system has it.
+// SAFETY: numbers, which the system checks, and places for sets.
 unsafe extern "C" {
     safe fn raise(signal: c_int) -> c_int;
+    safe fn sigaddset(set: &mut libc::sigset_t, signal: c_int) -> c_int;
+    safe fn sigfillset(set: &mut libc::sigset_t) -> c_int;
+    safe fn sigismember(set: &libc::sigset_t, signal: c_int) -> c_int;
+    safe fn sigpending(set: &mut libc::sigset_t) -> c_int;
+    safe fn pthread_sigmask(how: c_int, set: &libc::sigset_t, before: &mut libc::sigset_t)
+    -> c_int;
+}
+
+/// Signals, as a thread blocks them.
+#[derive(Clone, Copy)]
+pub(super) struct Mask(libc::sigset_t);
+
+impl Mask {
+    fn none() -> Mask {
+        // SAFETY: all zero is the set of no signals.
+        Mask(unsafe { std::mem::zeroed() })
+    }
+
+    fn only(signal: c_int) -> Mask {
+        let mut mask = Mask::none();
+        sigaddset(&mut mask.0, signal);
+        mask
+    }
+
+    pub(super) fn all() -> Mask {
+        let mut mask = Mask::none();
+        sigfillset(&mut mask.0);
+        mask
+    }
+
+    /// Has this thread block these signals too; returns those that it blocked before.
+    /// Async-signal-safe, like what follows.
+    pub(super) fn add(&self) -> Mask {
+        self.apply(libc::SIG_BLOCK)
+    }
+
+    /// Has this thread block these signals alone.
+    pub(super) fn set(&self) {
+        self.apply(libc::SIG_SETMASK);
+    }
+
+    fn apply(&self, how: c_int) -> Mask {
+        let mut before = Mask::none();
+        pthread_sigmask(how, &self.0, &mut before.0);
+        before
+    }
 }
 
 /// Sets what a signal does, if something is given; returns what it did before.
@@ -127,15 +177,10 @@ pub fn is_ignored(signal: c_int) -> bool {
 /// Keeps SIGPIPE from this thread, and from those that it starts: who writes there is told of a
 /// peer that is gone by the write, whatever the signal does to the process.
 pub fn keep_out_broken_pipes() {
-    // SAFETY: all zero is a set, which gets one signal; the mask is this thread's own.
-    unsafe {
-        let mut kept: libc::sigset_t = std::mem::zeroed();
-        libc::sigaddset(&raw mut kept, libc::SIGPIPE);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const kept, std::ptr::null_mut());
-    }
+    Mask::only(libc::SIGPIPE).add();
 }
 
-/// Ends the process as this signal does that nobody cares for.
+/// Ends the process as this signal does by default.
 pub fn die_of(signal: c_int) {
     set(signal, Some(libc::SIG_DFL));
     raise(signal);
@@ -148,52 +193,46 @@ pub(crate) fn keeping_errno(body: impl FnOnce()) {
     set_errno(before);
 }
 
-/// What [`ring`] takes to have `react` called soon, on a thread of the runtime: a descriptor, which
-/// stays open.
+/// A descriptor that stays open: [`ring`] with it has `react` called soon, on a thread of the
+/// runtime.
 ///
 /// # Errors
 /// If there is no descriptor left.
-pub(crate) fn bell(react: impl Fn() + Send + 'static) -> io::Result<libc::c_int> {
-    use async_std::io::ReadExt;
-    let (mut reader, writer) = async_std::os::unix::net::UnixStream::pair()?;
-    let bell = writer.into_raw_fd();
+pub(crate) fn bell(react: impl Fn() + Send + 'static) -> io::Result<BorrowedFd<'static>> {
+    use std::io::Read;
+    let (reader, writer) = Async::<UnixStream>::pair()?;
     spawn(async move {
         let mut rings = [0; 64];
-        while reader.read(&mut rings).await.is_ok_and(|count| count > 0) {
+        while reader.read_with(|mut reader| reader.read(&mut rings)).await.is_ok_and(|n| n > 0) {
             react();
         }
     });
-    Ok(bell)
+    let bell: &'static Async<UnixStream> = Box::leak(Box::new(writer));
+    Ok(bell.as_fd())
 }
 
 /// Rings. Async-signal-safe.
-pub(crate) fn ring(bell: libc::c_int) {
-    if bell > 0 {
-        // SAFETY: one byte. If there is no room for it, enough have rung.
-        unsafe { libc::write(bell, [0u8].as_ptr().cast(), 1) };
-    }
+pub(crate) fn ring(bell: BorrowedFd<'_>) {
+    // If there is no room for one byte more, enough have rung.
+    let _ = rustix::io::write(bell, &[0]);
 }
 
-/// Looks at a signal that is on its way to another thread.
+/// Looks at a signal that is on its way to another thread, and the time between two.
 const LOOKS: u32 = 100;
+const LOOK_PAUSE: Duration = Duration::from_micros(20);
 
-/// Waits until this signal, if it has come for the process, has been taken by one of its threads;
-/// not for long, as all may have it blocked.
-pub(crate) fn let_pass(signal: libc::c_int) {
-    // SAFETY: all zero is a set; places for sets, and numbers.
-    unsafe {
-        let mut wanted: libc::sigset_t = std::mem::zeroed();
-        let (mut before, mut pending) = (wanted, wanted);
-        libc::sigaddset(&raw mut wanted, signal);
-        // What is pending shows while this thread does not want it.
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const wanted, &raw mut before);
-        for _ in 0..LOOKS {
-            libc::sigpending(&raw mut pending);
-            if libc::sigismember(&raw const pending, signal) == 0 {
-                break;
-            }
-            libc::usleep(20);
+/// Waits until this signal, if it is pending for the process, has been delivered to one of its
+/// threads; 2 ms at most, since all of them may block it.
+pub(crate) fn let_pass(signal: c_int) {
+    // What is pending shows while this thread does not want it.
+    let before = Mask::only(signal).add();
+    for _ in 0..LOOKS {
+        let mut pending = Mask::none();
+        sigpending(&mut pending.0);
+        if sigismember(&pending.0, signal) == 0 {
+            break;
         }
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        std::thread::sleep(LOOK_PAUSE);
     }
+    before.set();
 }

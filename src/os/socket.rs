@@ -1,17 +1,21 @@
 //! Stream sockets: read, written and accepted from without waiting, and polled for readiness.
+//!
+//! What each function does, its units and errors: [`rt::Stream`](crate::rt::Stream) and
+//! [`rt::Listener`](crate::rt::Listener), which call it.
 
 use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::mem::{MaybeUninit, offset_of};
+use std::net::{Shutdown, SocketAddr};
+use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
-use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
@@ -36,21 +40,21 @@ pub struct Keepalive {
     pub count: Option<u32>,
 }
 
-/// Bytes per read, and reads, of input that is thrown away at once.
-const DISCARD_BYTES: usize = 16 * 1024;
-const DISCARD_READS: usize = 64;
-
 /// A connected, or connecting, stream socket.
 #[derive(Debug)]
-pub struct Stream(Watched);
+pub(crate) struct Stream(Watched);
+
+impl Deref for Stream {
+    type Target = Watched;
+
+    #[inline]
+    fn deref(&self) -> &Watched {
+        &self.0
+    }
+}
 
 impl Stream {
-    /// Starts to connect. The connection stands once [`Stream::poll_write_ready`] is ready and
-    /// [`Stream::take_error`] reports none.
-    ///
-    /// # Errors
-    /// Those of `socket(2)` and `connect(2)`.
-    pub fn connect(address: &SockAddr) -> io::Result<Stream> {
+    pub(crate) fn connect(address: &SockAddr) -> io::Result<Stream> {
         failpoint::check_socket()?;
         let socket = Socket::new(address.domain(), Type::STREAM.nonblocking(), None)?;
         match socket.connect(address) {
@@ -61,43 +65,10 @@ impl Stream {
         Ok(Stream(Watched::new(socket)?))
     }
 
-    /// Ready when a read may succeed; otherwise wakes `cx` once it may.
-    #[inline]
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_read_ready(cx)
-    }
-
-    /// Ready when a write may succeed; otherwise wakes `cx` once it may.
-    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_write_ready(cx)
-    }
-
-    /// Ready once the peer has gone, or closed its side, whatever is left to read; otherwise wakes
-    /// `cx` then.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_end(cx)
-    }
-
-    /// Wakes nobody for [`Stream::poll_end`] any more.
-    pub fn forget_end(&self) {
-        self.0.forget_end();
-    }
-
-    /// Clears the readiness that [`Stream::poll_read_ready`] has reported. Call before the read, so
-    /// that what arrives later wakes again.
-    #[inline]
-    pub fn clear_read_ready(&self) {
-        self.0.clear_read_ready();
-    }
-
-    /// One `recv(2)`; returns how many bytes came, 0 at the end of the stream.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing is there; otherwise the socket's error.
-    pub fn read(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    pub(crate) fn read(&self, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         failpoint::check_socket()?;
         loop {
-            match net::recv(self.0.socket(), &mut *space, RecvFlags::empty()) {
+            match net::recv(self.socket(), &mut *space, RecvFlags::empty()) {
                 Ok(((read, _), _)) => return Ok(read.len()),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -105,18 +76,14 @@ impl Stream {
         }
     }
 
-    /// One `sendmsg(2)`; returns how many bytes the system has taken.
-    ///
-    /// # Errors
-    /// `WouldBlock` when the socket's buffer is full; otherwise the socket's error.
-    pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(crate) fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         failpoint::check_socket()?;
         loop {
             let result = match pieces {
-                [piece] => net::send(self.0.socket(), piece, SendFlags::NOSIGNAL),
+                [piece] => net::send(self.socket(), piece, SendFlags::NOSIGNAL),
                 _ => {
                     let nothing = &mut SendAncillaryBuffer::default();
-                    net::sendmsg(self.0.socket(), pieces, nothing, SendFlags::NOSIGNAL)
+                    net::sendmsg(self.socket(), pieces, nothing, SendFlags::NOSIGNAL)
                 }
             };
             match result {
@@ -127,102 +94,80 @@ impl Stream {
         }
     }
 
-    /// The pending error of the socket, cleared.
-    ///
-    /// # Errors
-    /// That of `getsockopt(2)`.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.0.socket().take_error()
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.socket().take_error()
     }
 
-    /// Switches Nagle's algorithm off or on; nothing for unix sockets.
-    pub fn set_nodelay(&self, on: bool) {
+    pub(crate) fn set_nodelay(&self, on: bool) {
         // Unix sockets have no such option, and for TCP it is a hint: failure changes no result.
-        let _ = self.0.socket().set_tcp_nodelay(on);
+        let _ = self.socket().set_tcp_nodelay(on);
     }
 
-    /// Has the system ask a silent peer whether it is there, or not.
-    pub fn set_keepalive(&self, keepalive: Option<Keepalive>) {
-        let socket = self.0.socket();
-        if let Some(keepalive) = keepalive {
-            let mut options = TcpKeepalive::new().with_time(keepalive.idle);
-            if let Some(interval) = keepalive.interval {
-                options = options.with_interval(interval);
-            }
-            if let Some(count) = keepalive.count {
-                options = options.with_retries(count);
-            }
-            // A connection that is gone already needs none.
-            let _ = socket.set_tcp_keepalive(&options);
-        } else {
-            let _ = socket.set_keepalive(false);
+    pub(crate) fn set_keepalive(&self, keepalive: Option<Keepalive>) {
+        let Some(keepalive) = keepalive else {
+            let _ = self.socket().set_keepalive(false);
+            return;
+        };
+        let mut options = TcpKeepalive::new().with_time(keepalive.idle);
+        if let Some(interval) = keepalive.interval {
+            options = options.with_interval(interval);
         }
+        if let Some(count) = keepalive.count {
+            options = options.with_retries(count);
+        }
+        // A connection that is gone already needs none.
+        let _ = self.socket().set_tcp_keepalive(&options);
     }
 
-    /// Ends our direction; the peer sees the end of the stream once it has read everything.
-    pub fn end_output(&self) {
+    pub(crate) fn end_output(&self) {
         // A connection that is gone already needs no end.
-        let _ = self.0.socket().shutdown(std::net::Shutdown::Write);
+        let _ = self.socket().shutdown(Shutdown::Write);
     }
 
-    /// Throws away input that has come, up to a bound; true if there was some.
-    pub fn discard(&self) -> bool {
-        let mut space = [MaybeUninit::uninit(); DISCARD_BYTES];
-        let mut reads = 0;
-        while reads < DISCARD_READS && matches!(self.read(&mut space), Ok(1..)) {
-            reads += 1;
-        }
-        reads > 0
-    }
-
-    /// Bytes that a TCP peer's system has not taken yet, and still may.
-    pub fn undelivered(&self) -> usize {
-        let socket = self.0.socket().as_raw_fd();
+    pub(crate) fn undelivered(&self) -> usize {
+        let socket = self.socket().as_raw_fd();
         let mut unsent: c_int = 0;
         // SAFETY: the descriptor is open, and the request writes one integer.
         let status = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut unsent) };
         if status != 0 || unsent == 0 || self.is_over() { 0 } else { unsent as usize }
     }
 
-    /// Has the peer find a TCP connection reset once it is closed.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         // A connection that is gone already needs no reset.
-        let _ = self.0.socket().set_linger(Some(std::time::Duration::ZERO));
+        let _ = self.socket().set_linger(Some(Duration::ZERO));
     }
 
     /// True if both directions of a TCP connection are over, as after a reset.
     fn is_over(&self) -> bool {
         const TCP_CLOSE: u8 = 7;
-        tcp_info(self.0.socket()).is_none_or(|info| info.tcpi_state == TCP_CLOSE)
+        // The state is the first byte.
+        tcp_info(self.socket()).is_none_or(|info| info[0].to_ne_bytes()[0] == TCP_CLOSE)
     }
 
-    /// Ends both directions; the peer and our own reads see the end of the stream.
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         // A connection that is gone already is what is wanted.
-        let _ = self.0.socket().shutdown(std::net::Shutdown::Both);
+        let _ = self.socket().shutdown(Shutdown::Both);
     }
 
-    /// Our address, if it is an IP one.
-    pub fn local_address(&self) -> Option<SocketAddr> {
-        self.0.socket().local_addr().ok()?.as_socket()
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.socket().local_addr().ok()?.as_socket()
     }
 
-    /// The peer's address, if it is an IP one.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.0.socket().peer_addr().ok()?.as_socket()
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
+        self.socket().peer_addr().ok()?.as_socket()
     }
 }
 
 /// A listening stream socket.
 #[derive(Debug)]
-pub struct Listener(Watched);
+pub(crate) struct Listener(Watched);
 
 impl Listener {
-    /// Binds and listens on an IP address, with SO_REUSEADDR, and SO_REUSEPORT if asked.
-    ///
-    /// # Errors
-    /// Those of `socket(2)`, `bind(2)` and `listen(2)`.
-    pub fn bind(address: SocketAddr, backlog: i32, reuse_port: bool) -> io::Result<Listener> {
+    pub(crate) fn bind(
+        address: SocketAddr,
+        backlog: i32,
+        reuse_port: bool,
+    ) -> io::Result<Listener> {
         failpoint::check_socket()?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
         socket.set_reuse_address(true)?;
@@ -234,12 +179,7 @@ impl Listener {
         Ok(Listener(Watched::new(socket)?))
     }
 
-    /// Binds and listens on a unix socket. A socket file of this user's that nobody listens on is
-    /// replaced; anything else at the path, a link to such a file too, makes it `AddrInUse`.
-    ///
-    /// # Errors
-    /// Those of `socket(2)`, `bind(2)` and `listen(2)`.
-    pub fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
+    pub(crate) fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
         failpoint::check_socket()?;
         let address = SockAddr::unix(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
@@ -259,54 +199,50 @@ impl Listener {
         Ok(Listener(Watched::new(socket)?))
     }
 
-    /// Ready when a connection may be waiting; otherwise wakes `cx` once one may.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_read_ready(&self, cx: &Context<'_>) -> Poll<()> {
         self.0.poll_read_ready(cx)
     }
 
-    /// One `accept4(2)`.
-    ///
-    /// # Errors
-    /// `WouldBlock` when none is waiting; otherwise as reported.
-    pub fn accept(&self) -> io::Result<Stream> {
+    pub(crate) fn accept(&self) -> io::Result<Stream> {
         failpoint::check_socket()?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = net::accept_with(self.0.socket(), flags)?;
         Ok(Stream(Watched::new(socket.into())?))
     }
 
-    /// Connections that wait to be accepted, and how many may; nothing for unix sockets.
-    pub fn backlog(&self) -> Option<(usize, usize)> {
+    pub(crate) fn backlog(&self) -> Option<(usize, usize)> {
         let info = tcp_info(self.0.socket())?;
-        Some((info.tcpi_unacked as usize, info.tcpi_sacked as usize))
+        Some((info[WAITING_WORD] as usize, info[LIMIT_WORD] as usize))
     }
 
-    /// The address listened on, if it is an IP one.
-    pub fn local_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.0.socket().local_addr().ok()?.as_socket()
     }
 }
 
-/// What the system tells of a TCP socket; zero in fields that it does not know.
-fn tcp_info(socket: &Socket) -> Option<libc::tcp_info> {
-    // SAFETY: integers, any of which may be zero.
-    unsafe { option(socket, libc::IPPROTO_TCP, libc::TCP_INFO) }
+/// Words of `tcp_info` up to those that are looked at.
+const INFO_WORDS: usize = LIMIT_WORD + 1;
+/// Of a listener: connections that wait to be accepted, and how many may.
+const WAITING_WORD: usize = offset_of!(libc::tcp_info, tcpi_unacked) / 4;
+const LIMIT_WORD: usize = offset_of!(libc::tcp_info, tcpi_sacked) / 4;
+
+/// What the system tells of a TCP socket, as in `tcp_info`; nothing for others.
+fn tcp_info(socket: &Socket) -> Option<[u32; INFO_WORDS]> {
+    option(socket, libc::IPPROTO_TCP, libc::TCP_INFO)
 }
 
-/// What the system tells of a socket under this number: zero where it says nothing.
-///
-/// # Safety
-/// What is asked for must be valid whatever bytes are in it.
-pub(super) unsafe fn option<T>(socket: &Socket, level: c_int, name: c_int) -> Option<T> {
-    let mut found = MaybeUninit::<T>::zeroed();
-    let mut length = size_of::<T>() as libc::socklen_t;
+/// What the system tells of a socket under this number, in words: zero where it says nothing.
+pub(super) fn option<const N: usize>(
+    socket: &Socket,
+    level: c_int,
+    name: c_int,
+) -> Option<[u32; N]> {
+    let mut found = [0; N];
+    let mut length = size_of_val(&found) as libc::socklen_t;
     let (fd, place) = (socket.as_raw_fd(), found.as_mut_ptr().cast());
-    // SAFETY: the descriptor is open, no more than `length` bytes are written, and whatever they
-    // are is valid.
-    unsafe {
-        let status = libc::getsockopt(fd, level, name, place, &raw mut length);
-        (status == 0).then(|| found.assume_init())
-    }
+    // SAFETY: the descriptor is open, and no more than `length` bytes are written.
+    let status = unsafe { libc::getsockopt(fd, level, name, place, &raw mut length) };
+    (status == 0).then_some(found)
 }
 
 /// Locks the folder of a path, which takes a moment where others do so for what is done here.

@@ -25,8 +25,8 @@ unsafe extern "C" {
 /// The signal: ignored by default, and used by others for the same purpose.
 const SIGNAL: c_int = libc::SIGURG;
 
-/// What a thread gets that has to let others go first: a seventieth of what they get. Nothing at
-/// all (`SCHED_IDLE`) was no faster for the others, who may wait for a lock that it holds.
+/// The priority of a thread that lets others go first: it gets a seventieth of what they get. None
+/// at all (`SCHED_IDLE`) was no faster for the others, who may wait for a lock that it holds.
 const NICE: c_int = 19;
 
 static HANDLER: OnceLock<fn()> = OnceLock::new();
@@ -49,28 +49,28 @@ pub fn on_kick(handler: fn()) {
 /// recursion through `string.gsub`; only what is used takes memory.
 const STACK_BYTES: usize = 256 << 20;
 
-/// What is tried where there is not as much address space.
+/// The same where there is not enough address space for that.
 const STACK_BYTES_LESS: usize = 96 << 20;
 
-/// What coroutines inside coroutines may take of a stack, before one more raises.
+/// Bytes of stack that nested coroutines may use before one more raises.
 const STACK_BYTES_NESTED: usize = 8 << 20;
 
-/// What any turn may take of its stack, and what nobody may: for what is called last.
+/// Bytes of stack that any turn may use, and those kept free for whatever is called last.
 const STACK_BYTES_FREE: usize = 256 << 10;
 const STACK_BYTES_LEFT: usize = 32 << 20;
 
-/// What is left alone below what is in use, for signals.
+/// Bytes below those in use that are not given back: signal handlers may be using them.
 const STACK_BYTES_NEAR: usize = 64 << 10;
 
 /// The stack that threads of others usually have.
 const STACK_BYTES_USUAL: usize = 2 << 20;
 
 thread_local! {
-    /// The stack; nothing before it was first asked for.
+    /// The stack, once it was asked for.
     static STACK: Cell<Option<Bounds>> = const { Cell::new(None) };
-    /// Below this address it is looked how deep calls nest.
+    /// Below this address [`may_nest`] is to be asked.
     static DEEP_FROM: Cell<usize> = const { Cell::new(usize::MAX) };
-    /// Much of the stack was used.
+    /// Enough of the stack was used to be worth giving back.
     static WAS_DEEP: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -147,7 +147,7 @@ pub fn may_nest(bytes: usize) -> bool {
     stack.end - stack_pointer() <= bytes.max(STACK_BYTES_FREE).min(most)
 }
 
-/// Gives back what of the stack a turn has used that is over, if that was much.
+/// Gives the stack that the turn has used back to the system, if it was a lot.
 #[inline]
 pub fn end_turn() {
     if rarely(WAS_DEEP.get()) {

@@ -1,4 +1,7 @@
 //! Datagram sockets: many datagrams per system call, both ways, without waiting.
+//!
+//! What each function does, and its errors: [`rt::UdpSocket`](crate::rt::UdpSocket), which calls
+//! it.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -103,17 +106,13 @@ impl RawAddress {
 
 /// A datagram socket.
 #[derive(Debug)]
-pub struct UdpSocket {
+pub(crate) struct UdpSocket {
     socket: Watched,
     is_ip6: bool,
 }
 
 impl UdpSocket {
-    /// Binds to an address. One of a group is shared with others who bind to it.
-    ///
-    /// # Errors
-    /// Those of `socket(2)` and `bind(2)`.
-    pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
         failpoint::check_socket()?;
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), None)?;
         if address.ip().is_multicast() {
@@ -127,14 +126,11 @@ impl UdpSocket {
         self.socket.socket()
     }
 
-    /// Ready when datagrams may be there; otherwise wakes `cx` once there are some.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.poll_read_ready(cx)
     }
 
-    /// Ready when the system may take a datagram; otherwise wakes `cx` once it does. To be called
-    /// after it has taken none; then [`UdpSocket::rest_writing`].
-    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let poll = self.socket.poll_write_ready(cx);
         // Whatever leaves makes room, and would be told: only while somebody waits for it.
         if poll.is_pending() && self.socket.watch_writable(true).is_err() {
@@ -143,24 +139,17 @@ impl UdpSocket {
         poll
     }
 
-    /// Nobody waits for [`UdpSocket::poll_write_ready`] any more.
-    pub fn rest_writing(&self) {
+    pub(crate) fn rest_writing(&self) {
         // A registration that stays costs wake-ups, and no more.
         let _ = self.socket.watch_writable(false);
     }
 
-    /// Clears the readiness that [`UdpSocket::poll_read_ready`] has reported. Call before
-    /// receiving.
-    pub fn clear_read_ready(&self) {
+    pub(crate) fn clear_read_ready(&self) {
         self.socket.clear_read_ready();
     }
 
-    /// One `recvmmsg(2)` into the first of `arrivals`; returns how many were received.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing is there; otherwise the socket's error, which the system then
-    /// forgets.
-    pub fn receive(&self, arrivals: &mut [Arrival]) -> io::Result<usize> {
+    /// One `recvmmsg(2)`.
+    pub(crate) fn receive(&self, arrivals: &mut [Arrival]) -> io::Result<usize> {
         failpoint::check_socket()?;
         let count = arrivals.len().min(DATAGRAMS_MAX);
         let mut addresses = [RawAddress([0; size_of::<RawAddress>()]); DATAGRAMS_MAX];
@@ -201,12 +190,8 @@ impl UdpSocket {
         Ok(received)
     }
 
-    /// One `sendmmsg(2)`, or `sendto(2)`; returns how many datagrams, from the first on, the system
-    /// has taken.
-    ///
-    /// # Errors
-    /// Why the first was not taken: `WouldBlock` when there is no room.
-    pub fn send(&self, datagrams: &[Departure<'_>]) -> io::Result<usize> {
+    /// One `sendmmsg(2)`, or `sendto(2)`.
+    pub(crate) fn send(&self, datagrams: &[Departure<'_>]) -> io::Result<usize> {
         failpoint::check_socket()?;
         loop {
             let result = match datagrams {
@@ -262,20 +247,12 @@ impl UdpSocket {
         }
     }
 
-    /// Has it send to, and receive from, one address alone.
-    ///
-    /// # Errors
-    /// Those of `connect(2)`.
-    pub fn connect(&self, to: SocketAddr) -> io::Result<()> {
+    pub(crate) fn connect(&self, to: SocketAddr) -> io::Result<()> {
         failpoint::check_socket()?;
         self.socket().connect(&self.reachable(to).into())
     }
 
-    /// Changes an option.
-    ///
-    /// # Errors
-    /// Those of `setsockopt(2)`.
-    pub fn set(&self, option: UdpOption) -> io::Result<()> {
+    pub(crate) fn set(&self, option: UdpOption) -> io::Result<()> {
         let socket = self.socket();
         match option {
             UdpOption::Broadcast(on) => socket.set_broadcast(on),
@@ -290,12 +267,7 @@ impl UdpSocket {
         }
     }
 
-    /// Receives what is sent to a group, on an interface, by which the socket sends to groups too
-    /// from now on, if one is named; or does so no more.
-    ///
-    /// # Errors
-    /// Those of `setsockopt(2)`; that the families differ.
-    pub fn join(&self, group: IpAddr, interface: Interface, on: bool) -> io::Result<()> {
+    pub(crate) fn join(&self, group: IpAddr, interface: Interface, on: bool) -> io::Result<()> {
         let socket = self.socket();
         match (group, interface) {
             (IpAddr::V4(_), _) if self.is_ip6 => Err(other_family()),
@@ -331,25 +303,20 @@ impl UdpSocket {
         }
     }
 
-    /// Datagrams that came and found no room, or were damaged.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         // Asked for when somebody wants to know, it counts those after the last one received too,
         // and nothing is added to what is received, as by SO_RXQ_OVFL.
         const FIELDS: usize = 9;
         const DROPS: usize = 8;
-        // SAFETY: numbers.
-        let fields: Option<[u32; FIELDS]> =
-            unsafe { option(self.socket(), libc::SOL_SOCKET, libc::SO_MEMINFO) };
+        let fields = option::<FIELDS>(self.socket(), libc::SOL_SOCKET, libc::SO_MEMINFO);
         fields.map_or(0, |fields| u64::from(fields[DROPS]))
     }
 
-    /// Our address.
-    pub fn local_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.socket().local_addr().ok()?.as_socket()
     }
 
-    /// The address that it is connected to.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
         let peer = self.socket().peer_addr().ok()?.as_socket()?;
         Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
     }

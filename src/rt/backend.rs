@@ -174,6 +174,10 @@ impl Default for Timer {
     }
 }
 
+/// Bytes per read, and reads, of input that is thrown away at once.
+const DISCARD_BYTES: usize = 16 * 1024;
+const DISCARD_READS: usize = 64;
+
 /// A connected, or connecting, stream socket.
 #[derive(Debug)]
 pub struct Stream(Connected);
@@ -202,6 +206,16 @@ impl Stream {
         if let Connected::System(socket) = &self.0 {
             socket.set_nodelay(on);
         }
+    }
+
+    /// Throws away input that has come, 1 MiB at most; true if there was some.
+    pub fn discard(&self) -> bool {
+        let mut space = [MaybeUninit::uninit(); DISCARD_BYTES];
+        let mut reads = 0;
+        while reads < DISCARD_READS && matches!(self.read(&mut space), Ok(1..)) {
+            reads += 1;
+        }
+        reads > 0
     }
 
     /// Has the system ask a silent peer whether it is there; in a simulation nothing gets lost.
@@ -251,9 +265,6 @@ delegate! { Stream: Connected
     /// Ends our direction; the peer sees the end of the stream once it has read everything.
     fn end_output(&self);
 
-    /// Throws away input that has come, up to a bound; true if there was some.
-    fn discard(&self) -> bool;
-
     /// Bytes that a TCP peer's system has not taken yet, and still may.
     fn undelivered(&self) -> usize;
 
@@ -295,8 +306,8 @@ impl Listener {
         }))
     }
 
-    /// Binds and listens on a unix socket. A socket file nobody listens on is replaced; anything
-    /// else at the path makes it `AddrInUse`.
+    /// Binds and listens on a unix socket. A socket file of this user's that nobody listens on is
+    /// replaced; anything else at the path, a link to such a file too, makes it `AddrInUse`.
     ///
     /// # Errors
     /// Those of `socket(2)`, `bind(2)` and `listen(2)`.

@@ -83,7 +83,7 @@ delegate! { UdpSocket: Kind
     /// Those of `setsockopt(2)`; that the families differ.
     fn join(&self, group: IpAddr, interface: Interface, on: bool) -> io::Result<()>;
 
-    /// Datagrams that came and found no room.
+    /// Datagrams that came and found no room, or were damaged.
     fn dropped(&self) -> u64;
 
     /// Our address.

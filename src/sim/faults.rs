@@ -8,12 +8,12 @@ const MILLISECOND: u64 = 1_000_000;
 /// Bytes that a direction of a connection holds, as the system has it.
 const CAPACITY: u64 = 208 * 1024;
 
-/// How hard life is, from 0 (only order and timing vary) to 1.
+/// How much goes wrong, from 0 (only order and timing vary) to 1.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Faults(f64);
 
 impl Faults {
-    /// From 0, nothing, to 1; what is beyond counts as these.
+    /// `intensity` is cut to 0..=1.
     pub(super) fn new(intensity: f64) -> Faults {
         Faults(intensity.clamp(0.0, 1.0))
     }

@@ -35,4 +35,4 @@ pub(super) use tasks::{Timer, block_on, drive, poll, resolve, sleep, spawn};
 pub(super) use udp::UdpSocket;
 pub(super) use world::{choose, cut_after, now, random_words, secret, wall_clock};
 
-pub use world::{Config, Report, is_on, start};
+pub use world::{Config, OnStall, Report, is_on, report, start};

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::pipe::{Direction, End, State};
@@ -14,82 +14,69 @@ use super::udp::Port;
 use super::world::World;
 
 /// Ports for those who do not care.
-pub(super) const PORT_MIN: u64 = 32768;
-pub(super) const PORT_MAX: u64 = 60999;
+const PORT_MIN: u64 = 32768;
+const PORT_MAX: u64 = 60999;
 
 /// Attempts to reach a listener whose backlog is full, and the first pause between two.
 const ATTEMPTS: u32 = 6;
 const RETRY: u64 = 1_000_000_000;
 
-/// What happens to the network.
+/// What happens to the network, and to which socket of it.
 #[derive(Debug)]
-pub(super) enum Change {
-    /// A connection attempt arrives.
-    Attempt { end: u64, to: SocketAddr, count: u32 },
+pub(super) struct Change {
+    pub(super) end: u64,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// A connection attempt arrives, after `count` others.
+    Attempt { to: SocketAddr, count: u32 },
     /// The answer arrives.
-    Established { end: u64 },
-    /// An attempt has failed.
-    Failed { end: u64, error: i32 },
+    Established,
+    /// An attempt has failed, for a reason as in `errno`.
+    Failed(i32),
     /// A socket tells what it has to say to begin with.
-    Registered { end: u64 },
-    /// Bytes arrive.
-    Arrive { end: u64, count: usize },
+    Registered,
+    /// This many bytes arrive.
+    Arrive(usize),
     /// The peer's end of its output arrives.
-    Fin { end: u64 },
+    Fin,
     /// There is room for more output.
-    WriteReady { end: u64 },
+    WriteReady,
     /// A reset arrives.
-    Reset { end: u64 },
+    Reset,
     /// A connection breaks, for both ends.
-    Cut { end: u64 },
+    Cut,
     /// Both directions are over at this end.
-    Over { end: u64 },
-    /// A datagram arrives where `end` has sent it.
-    Datagram { end: u64, from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    /// The answer arrives that nobody takes datagrams there.
-    Unreachable { end: u64, to: SocketAddr },
+    Over,
+    /// A datagram arrives where the socket has sent it.
+    Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    /// The answer arrives that nobody takes datagrams at this address.
+    Unreachable(SocketAddr),
     /// There is room for more datagrams.
-    Room { end: u64 },
+    Room,
 }
 
 impl Change {
-    /// Where it happens.
-    fn end(&self) -> u64 {
-        match *self {
-            Change::Attempt { end, .. }
-            | Change::Established { end }
-            | Change::Failed { end, .. }
-            | Change::Registered { end }
-            | Change::Arrive { end, .. }
-            | Change::Fin { end }
-            | Change::WriteReady { end }
-            | Change::Reset { end }
-            | Change::Cut { end }
-            | Change::Over { end }
-            | Change::Datagram { end, .. }
-            | Change::Unreachable { end, .. }
-            | Change::Room { end } => end,
-        }
-    }
-
     /// For the trace.
     pub(super) fn fingerprint(&self) -> u64 {
-        let (kind, more) = match *self {
-            Change::Attempt { to, .. } => (1, u64::from(to.port())),
-            Change::Established { .. } => (2, 0),
-            Change::Failed { error, .. } => (3, error as u64),
-            Change::Registered { .. } => (4, 0),
-            Change::Arrive { count, .. } => (5, count as u64),
-            Change::Fin { .. } => (6, 0),
-            Change::WriteReady { .. } => (7, 0),
-            Change::Reset { .. } => (8, 0),
-            Change::Cut { .. } => (9, 0),
-            Change::Over { .. } => (10, 0),
-            Change::Datagram { ref bytes, .. } => (11, bytes.len() as u64),
-            Change::Unreachable { to, .. } => (12, u64::from(to.port())),
-            Change::Room { .. } => (13, 0),
+        let (kind, more) = match &self.what {
+            What::Attempt { to, .. } => (1, u64::from(to.port())),
+            What::Established => (2, 0),
+            What::Failed(error) => (3, *error as u64),
+            What::Registered => (4, 0),
+            What::Arrive(count) => (5, *count as u64),
+            What::Fin => (6, 0),
+            What::WriteReady => (7, 0),
+            What::Reset => (8, 0),
+            What::Cut => (9, 0),
+            What::Over => (10, 0),
+            What::Datagram { bytes, .. } => (11, bytes.len() as u64),
+            What::Unreachable(to) => (12, u64::from(to.port())),
+            What::Room => (13, 0),
         };
-        kind << 56 | self.end() << 24 | more
+        kind << 56 | self.end << 24 | more
     }
 }
 
@@ -117,7 +104,6 @@ impl Backlog {
     }
 }
 
-/// All sockets.
 #[derive(Debug, Default)]
 pub(super) struct Network {
     /// Each by its number.
@@ -140,6 +126,19 @@ pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// Nobody's address is this machine's.
+pub(super) fn here(to: SocketAddr) -> SocketAddr {
+    match to.ip().is_unspecified() {
+        true => SocketAddr::new(localhost(to), to.port()),
+        false => to,
+    }
+}
+
+/// The address of this machine, in the family of another.
+pub(super) fn localhost(to: SocketAddr) -> IpAddr {
+    if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+}
+
 /// Whether a listener on `bound` takes connections to `to`.
 pub(super) fn takes(bound: SocketAddr, to: SocketAddr) -> bool {
     let any = match bound.ip() {
@@ -150,19 +149,23 @@ pub(super) fn takes(bound: SocketAddr, to: SocketAddr) -> bool {
     bound.port() == to.port() && (any || plain(bound).ip() == to.ip())
 }
 
+/// Whether two sockets could be meant by one address.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    takes(one, plain(other)) || takes(other, plain(one))
+}
+
 impl Network {
     pub(super) fn new_id(&mut self) -> u64 {
         self.count += 1;
         self.count
     }
 
-    fn is_port_free(&self, ip: IpAddr, port: u16) -> bool {
-        let address = SocketAddr::new(ip, port);
-        !self.ports.contains(&port)
-            && !self.listeners.values().any(|other| match &other.place {
-                Place::Ip(bound) => takes(*bound, plain(address)) || takes(address, plain(*bound)),
-                Place::Unix(_) => false,
-            })
+    /// Whether a listener, of those that this is `asked` of, has an address, or a part of it.
+    fn is_taken(&self, address: SocketAddr, asked: impl Fn(&Backlog) -> bool) -> bool {
+        self.listeners.values().filter(|other| asked(other)).any(|other| match other.place {
+            Place::Ip(bound) => overlap(bound, address),
+            Place::Unix(_) => false,
+        })
     }
 
     fn listener_at(&self, path: &PathBuf) -> Option<u64> {
@@ -180,13 +183,24 @@ impl Network {
 }
 
 impl World {
-    fn new_port(&mut self, ip: IpAddr) -> io::Result<u16> {
+    /// Any port of an address that is free.
+    pub(super) fn new_port(
+        &mut self,
+        ip: IpAddr,
+        is_free: impl Fn(&Network, SocketAddr) -> bool,
+    ) -> io::Result<u16> {
         let count = PORT_MAX - PORT_MIN + 1;
         let first = self.random.below(count);
         (0..count)
             .map(|step| (PORT_MIN + (first + step) % count) as u16)
-            .find(|&port| self.network.is_port_free(ip, port))
+            .find(|&port| is_free(&self.network, SocketAddr::new(ip, port)))
             .ok_or_else(|| failure(libc::EADDRINUSE))
+    }
+
+    fn new_stream_port(&mut self, ip: IpAddr) -> io::Result<u16> {
+        self.new_port(ip, |network, address| {
+            !network.ports.contains(&address.port()) && !network.is_taken(address, |_| true)
+        })
     }
 
     fn new_end(&mut self, state: State, is_unix: bool) -> u64 {
@@ -217,19 +231,10 @@ impl World {
         }
         let mut address = address;
         if address.port() == 0 {
-            address.set_port(self.new_port(ip)?);
-        } else {
-            // SO_REUSEADDR: connections that use the port do not matter, listeners do.
-            let in_use = self.network.listeners.values().any(|other| match &other.place {
-                Place::Ip(bound) => {
-                    (takes(*bound, plain(address)) || takes(address, plain(*bound)))
-                        && !(shares_port && other.shares_port)
-                }
-                Place::Unix(_) => false,
-            });
-            if in_use {
-                return Err(failure(libc::EADDRINUSE));
-            }
+            address.set_port(self.new_stream_port(ip)?);
+        // SO_REUSEADDR: connections that use the port do not matter, listeners do.
+        } else if self.network.is_taken(address, |other| !(shares_port && other.shares_port)) {
+            return Err(failure(libc::EADDRINUSE));
         }
         let id = self.add_listener(Place::Ip(address), backlog, shares_port);
         Ok((id, address))
@@ -266,13 +271,7 @@ impl World {
     /// Starts to connect to an address.
     pub(super) fn connect(&mut self, to: SocketAddr) -> io::Result<u64> {
         self.check_descriptors()?;
-        let mut to = plain(to);
-        if to.ip().is_unspecified() {
-            to.set_ip(match to {
-                SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
+        let to = here(plain(to));
         if !to.ip().is_loopback() {
             return Err(failure(libc::ENETUNREACH));
         }
@@ -280,7 +279,7 @@ impl World {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             SocketAddr::V6(_) => to.ip(),
         };
-        let port = self.new_port(ip)?;
+        let port = self.new_stream_port(ip)?;
         self.network.ports.insert(port);
         let end = self.new_end(State::Connecting, false);
         if let Some(made) = self.network.ends.get_mut(&end) {
@@ -289,7 +288,7 @@ impl World {
             made.owns_port = true;
         }
         let delay = self.faults.latency(&mut self.random);
-        self.later(delay, Change::Attempt { end, to, count: 0 });
+        self.later(delay, end, What::Attempt { to, count: 0 });
         Ok(end)
     }
 
@@ -308,7 +307,7 @@ impl World {
         }
         let end = self.new_end(State::Open, true);
         self.join(end, listener, true);
-        self.later(0, Change::Registered { end });
+        self.later(0, end, What::Registered);
         Ok(end)
     }
 
@@ -331,7 +330,7 @@ impl World {
             backlog.read.fire(&mut self.woken);
         }
         if let Some(delay) = self.faults.reset_after(&mut self.random) {
-            self.later(delay, Change::Cut { end });
+            self.later(delay, end, What::Cut);
         }
     }
 
@@ -352,19 +351,19 @@ impl World {
         let chosen = self.random.below(found.len() as u64) as usize;
         let delay = self.faults.latency(&mut self.random);
         let Some(&(_, listener)) = found.get(chosen).filter(|_| !refused) else {
-            self.later(delay, Change::Failed { end, error: libc::ECONNREFUSED });
+            self.later(delay, end, What::Failed(libc::ECONNREFUSED));
             return;
         };
         if self.is_full(listener) {
             if count + 1 == ATTEMPTS {
-                self.later(delay, Change::Failed { end, error: libc::ETIMEDOUT });
+                self.later(delay, end, What::Failed(libc::ETIMEDOUT));
             } else {
-                self.later(RETRY << count, Change::Attempt { end, to, count: count + 1 });
+                self.later(RETRY << count, end, What::Attempt { to, count: count + 1 });
             }
             return;
         }
         self.join(end, listener, false);
-        let time = self.later(delay, Change::Established { end });
+        let time = self.later(delay, end, What::Established);
         if let Some(end) = self.network.ends.get_mut(&end) {
             end.last_arrival = time;
         }
@@ -372,33 +371,28 @@ impl World {
 
     /// Something happens.
     pub(super) fn apply(&mut self, change: Change) {
-        let id = change.end();
-        match change {
-            Change::Datagram { from, to, bytes, .. } => return self.deliver(id, from, to, &bytes),
-            Change::Unreachable { to, .. } => return self.refuse_datagrams(id, to),
-            Change::Room { .. } => return self.make_room(id),
-            _ => {}
-        }
-        let woken = &mut self.woken;
-        let Some(end) = self.network.ends.get_mut(&id) else { return };
-        match change {
-            Change::Attempt { to, count, .. } => self.attempt(id, to, count),
-            Change::Established { .. } if end.state == State::Connecting => {
+        let (id, woken) = (change.end, &mut self.woken);
+        let Some(end) = self.network.ends.get_mut(&id) else {
+            return self.apply_to_port(id, change.what);
+        };
+        match change.what {
+            What::Attempt { to, count } => self.attempt(id, to, count),
+            What::Established if end.state == State::Connecting => {
                 end.state = State::Open;
                 end.write.fire(woken);
             }
-            Change::Failed { error, .. } => end.break_off(error, woken),
-            Change::Registered { .. } => {
+            What::Failed(error) => end.break_off(error, woken),
+            What::Registered => {
                 end.write.fire(woken);
                 if end.visible() > 0 {
                     end.read.fire(woken);
                 }
             }
-            Change::Arrive { count, .. } if end.state != State::Dead => {
+            What::Arrive(count) if end.state != State::Dead => {
                 end.arrive(count);
                 end.read.fire(woken);
             }
-            Change::Fin { .. } if end.state == State::Open => {
+            What::Fin if end.state == State::Open => {
                 end.has_fin = true;
                 end.arrive_all();
                 end.end_read(woken);
@@ -406,23 +400,23 @@ impl World {
                     end.write.end(woken);
                 }
             }
-            Change::WriteReady { .. } => {
+            What::WriteReady => {
                 end.is_starved = false;
                 end.write.fire(woken);
             }
-            Change::Over { .. } => {
+            What::Over => {
                 end.end_read(woken);
                 end.write.end(woken);
             }
-            Change::Reset { .. } => self.reset(id),
-            Change::Cut { .. } => {
+            What::Reset => self.reset(id),
+            What::Cut => {
                 let peer = end.peer;
                 self.reset(id);
                 self.send_reset(peer);
             }
-            // Where it is not too late; and what was seen to before.
-            Change::Established { .. } | Change::Arrive { .. } | Change::Fin { .. } => {}
-            Change::Datagram { .. } | Change::Unreachable { .. } | Change::Room { .. } => {}
+            // Too late; and what happens to no stream.
+            What::Established | What::Arrive(_) | What::Fin => {}
+            What::Datagram { .. } | What::Unreachable(_) | What::Room => {}
         }
     }
 
@@ -437,7 +431,7 @@ impl World {
     /// Sends a reset on its way to an end. It may overtake what was sent before.
     pub(super) fn send_reset(&mut self, end: u64) {
         let delay = self.faults.latency(&mut self.random);
-        self.later(delay, Change::Reset { end });
+        self.later(delay, end, What::Reset);
     }
 
     /// Sends the end of the output on its way, to `end`, behind what was sent before.
@@ -447,7 +441,7 @@ impl World {
         let Some(found) = self.network.ends.get_mut(&end) else { return };
         if !std::mem::replace(&mut found.fin_sent, true) {
             let time = found.last_arrival.max(now + delay);
-            self.later(time - now, Change::Fin { end });
+            self.later(time - now, end, What::Fin);
         }
     }
 
@@ -475,12 +469,15 @@ impl World {
     pub(super) fn close_listener(&mut self, id: u64) {
         let Some(listener) = self.network.listeners.remove(&id) else { return };
         for end in listener.waiting {
-            let peer = self.network.ends.get(&end).map(|end| end.peer);
-            self.network.ends.remove(&end);
-            if let Some(peer) = peer {
-                self.send_reset(peer);
-            }
+            self.drop_unaccepted(end);
         }
         self.dropped.extend(listener.read.into_waker());
+    }
+
+    /// Resets a connection that nobody has accepted.
+    pub(super) fn drop_unaccepted(&mut self, end: u64) {
+        if let Some(end) = self.network.ends.remove(&end) {
+            self.send_reset(end.peer);
+        }
     }
 }

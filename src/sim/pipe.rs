@@ -22,7 +22,6 @@ impl Direction {
         woken.extend(self.waker.take());
     }
 
-    /// Ends the direction.
     pub(super) fn end(&mut self, woken: &mut Vec<Waker>) {
         self.is_over = true;
         self.fire(woken);
@@ -54,7 +53,6 @@ pub(super) enum State {
     Dead,
 }
 
-/// One end of a connection.
 #[derive(Debug, Default)]
 pub(super) struct End {
     /// The other end; 0, or gone, if there is none.
@@ -124,7 +122,7 @@ impl End {
         self.inbox.len() - self.visible
     }
 
-    /// True if nothing was left unread, and nothing is under way.
+    /// Whether nothing is left unread or under way.
     pub(super) fn is_empty(&self) -> bool {
         self.inbox.is_empty()
     }
@@ -148,7 +146,7 @@ impl End {
         self.visible = self.inbox.len();
     }
 
-    /// Of what has arrived, all is under way again; returns how much that is.
+    /// Puts what has arrived under way again; returns how many bytes those are.
     pub(super) fn hold_back(&mut self) -> usize {
         std::mem::take(&mut self.visible)
     }
@@ -161,7 +159,7 @@ impl End {
         self.visible -= count;
     }
 
-    /// What a read without anything to read comes to.
+    /// The result of a read that finds no bytes.
     pub(super) fn read_nothing(&mut self) -> io::Result<usize> {
         if let Some(error) = self.error.take() {
             return Err(io::Error::from_raw_os_error(error));

@@ -4,7 +4,6 @@
 #[derive(Debug)]
 pub(super) struct Random(u64);
 
-/// Mixes the bits of a number.
 fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -27,12 +26,10 @@ impl Random {
         ((u128::from(self.next()) * u128::from(count)) >> 64) as u64
     }
 
-    /// A number in `low..=high`.
     pub(super) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
 
-    /// True with this probability.
     pub(super) fn chance(&mut self, probability: f64) -> bool {
         // Drawn in any case, so that what follows does not depend on how likely this was.
         let drawn = (self.next() >> 11) as f64 / (1u64 << 53) as f64;

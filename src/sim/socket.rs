@@ -8,14 +8,9 @@ use std::task::{Context, Poll, Waker};
 
 use socket2::SockAddr;
 
-use super::network::Backlog;
-use super::network::Change;
+use super::network::{Backlog, What, failure};
 use super::pipe::{End, State};
 use super::world::{Step, World, with};
-
-/// Reads of input that is thrown away at once, and bytes per read.
-const DISCARD_READS: usize = 64;
-const DISCARD_BYTES: usize = 16 * 1024;
 
 /// A connected, or connecting, stream socket.
 #[derive(Debug)]
@@ -35,7 +30,7 @@ impl Stream {
         } else if let Some(path) = address.as_pathname() {
             with(|world| world.connect_unix(path.to_owned()))
         } else {
-            Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+            Err(failure(libc::EAFNOSUPPORT))
         };
         end.map(Stream)
     }
@@ -81,15 +76,6 @@ impl Stream {
         with(|world| world.end_output(self.0));
     }
 
-    pub(crate) fn discard(&self) -> bool {
-        let mut space = [MaybeUninit::uninit(); DISCARD_BYTES];
-        let mut reads = 0;
-        while reads < DISCARD_READS && matches!(self.read(&mut space), Ok(1..)) {
-            reads += 1;
-        }
-        reads > 0
-    }
-
     pub(crate) fn undelivered(&self) -> usize {
         with(|world| world.network.undelivered(self.0))
     }
@@ -109,7 +95,7 @@ impl Stream {
             world.end_output(self.0);
             if let Some(end) = world.network.ends.get_mut(&self.0) {
                 end.input_ended = true;
-                world.later(0, Change::Over { end: self.0 });
+                world.later(0, self.0, What::Over);
             }
         });
     }
@@ -137,31 +123,28 @@ impl World {
             return end.read_nothing();
         }
         let mut count = found;
-        let mut held_back = 0;
         if end.state == State::Open && !end.has_fin {
             // What is left then arrives again: a reader may rely on being told.
             count = self.faults.part(&mut self.random, found);
         }
         end.pull(space, count);
-        if count < found {
-            held_back = end.hold_back();
-        }
+        let held_back = if count < found { end.hold_back() } else { 0 };
         let peer = end.peer;
         self.note(Step::Read, id << 24 | count as u64);
         if held_back > 0 {
             let delay = self.faults.latency(&mut self.random);
-            self.later(delay, Change::Arrive { end: id, count: held_back });
+            self.later(delay, id, What::Arrive(held_back));
         }
         if self.network.ends.get(&peer).is_some_and(|peer| peer.is_starved) {
             let delay = self.faults.latency(&mut self.random);
-            self.later(delay, Change::WriteReady { end: peer });
+            self.later(delay, peer, What::WriteReady);
         }
         Ok(count)
     }
 
     pub(super) fn write(&mut self, id: u64, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let Some(end) = self.network.ends.get_mut(&id) else {
-            return Err(io::Error::from_raw_os_error(libc::EPIPE));
+            return Err(failure(libc::EPIPE));
         };
         if let Some(error) = end.write_error() {
             return Err(error);
@@ -171,7 +154,7 @@ impl World {
         let other = self.network.ends.get(&peer).filter(|peer| peer.state != State::Dead);
         let Some(room) = other.map(End::room) else {
             if is_unix {
-                return Err(io::Error::from_raw_os_error(libc::EPIPE));
+                return Err(failure(libc::EPIPE));
             }
             // Nobody is there any more, which only the answer will tell.
             self.send_reset(id);
@@ -192,7 +175,7 @@ impl World {
             if count < room {
                 // Room there is, so that no read need make some.
                 let delay = self.faults.latency(&mut self.random);
-                self.later(delay, Change::WriteReady { end: id });
+                self.later(delay, id, What::WriteReady);
             }
             if count == 0 {
                 return if wanted == 0 { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) };
@@ -215,7 +198,7 @@ impl World {
             let Some(end) = self.network.ends.get_mut(&to) else { return };
             let time = end.last_arrival.max(now + delay);
             end.last_arrival = time;
-            self.later(time - now, Change::Arrive { end: to, count: piece });
+            self.later(time - now, to, What::Arrive(piece));
             left -= piece;
         }
     }
@@ -228,7 +211,7 @@ impl World {
         let (peer, is_over) = (end.peer, end.has_fin);
         self.send_fin(peer);
         if is_over {
-            self.later(0, Change::Over { end: id });
+            self.later(0, id, What::Over);
         }
     }
 }
@@ -256,7 +239,7 @@ impl Listener {
         use std::os::unix::fs::FileTypeExt;
         let found = std::fs::symlink_metadata(path);
         if found.is_ok_and(|found| !found.file_type().is_socket()) {
-            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+            return Err(failure(libc::EADDRINUSE));
         }
         let id = with(|world| world.listen_unix(path.to_owned(), backlog))?;
         Ok(Listener { id, address: None })
@@ -298,28 +281,22 @@ impl World {
     pub(super) fn accept(&mut self, id: u64) -> io::Result<u64> {
         let error = self.faults.accept_error(&mut self.random);
         let Some(listener) = self.network.listeners.get_mut(&id) else {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
+            return Err(failure(libc::EBADF));
         };
-        if listener.waiting.is_empty() {
+        let Some(&end) = listener.waiting.front() else {
             return Err(io::ErrorKind::WouldBlock.into());
-        }
+        };
         if error == Some(libc::EMFILE) {
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            return Err(failure(libc::EMFILE));
         }
-        let Some(end) = listener.waiting.pop_front() else {
-            return Err(io::ErrorKind::WouldBlock.into());
-        };
+        listener.waiting.pop_front();
         self.note(Step::Accept, end);
         if let Some(error) = error {
             // The peer was faster than we: it is gone.
-            let peer = self.network.ends.get(&end).map(|end| end.peer);
-            self.network.ends.remove(&end);
-            if let Some(peer) = peer {
-                self.send_reset(peer);
-            }
-            return Err(io::Error::from_raw_os_error(error));
+            self.drop_unaccepted(end);
+            return Err(failure(error));
         }
-        self.later(0, Change::Registered { end });
+        self.later(0, end, What::Registered);
         Ok(end)
     }
 }

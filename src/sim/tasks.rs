@@ -20,12 +20,6 @@ pub(super) struct Job {
     work: Work,
 }
 
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
 #[derive(Debug, Default)]
 struct Alarm {
     deadline: u64,
@@ -41,12 +35,6 @@ pub(super) struct Jobs {
     ready: Vec<u64>,
     alarms: BTreeMap<u64, Alarm>,
     count: u64,
-}
-
-impl std::fmt::Debug for Jobs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Jobs").field("ready", &self.ready).finish_non_exhaustive()
-    }
 }
 
 impl Jobs {
@@ -125,8 +113,8 @@ impl Wake for RootWaker {
     }
 }
 
-/// Runs a future to its end, and the simulation along with it. If nothing can happen any more, who
-/// has asked for it is told, and after that the process ends.
+/// Runs a future to its end, and the simulation along with it. If nothing can happen any more,
+/// calls `on_stall`, and if that does not help, ends the process.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let root = Arc::new(RootWaker(AtomicBool::new(true)));
@@ -143,8 +131,8 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
                 continue;
             }
             match with(|world| world.on_stall.take()) {
-                Some(stall) => (stall.0)(),
-                // Whoever was told could not help it.
+                Some(on_stall) => on_stall(),
+                // It has not helped.
                 None => std::process::exit(1),
             }
         }

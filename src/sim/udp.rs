@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::task::{Context, Poll, Waker};
 
-use super::network::{Change, PORT_MAX, PORT_MIN, failure, plain, takes};
+use super::network::{Network, What, failure, here, localhost, overlap, plain, takes};
 use super::pipe::Direction;
 use super::world::{Step, World, with};
 use crate::os::{Arrival, DATAGRAMS_MAX, Departure, Interface, UdpOption};
@@ -108,7 +108,7 @@ impl UdpSocket {
             }
             port.peer = Some(to);
             if port.bound.ip().is_unspecified() {
-                port.bound.set_ip(local(to));
+                port.bound.set_ip(localhost(to));
             }
             Ok(())
         })
@@ -165,19 +165,6 @@ impl Drop for UdpSocket {
     }
 }
 
-/// Nobody's address is this machine's.
-fn here(to: SocketAddr) -> SocketAddr {
-    match to.ip().is_unspecified() {
-        true => SocketAddr::new(local(to), to.port()),
-        false => to,
-    }
-}
-
-/// The address of this machine, in the family of another.
-fn local(to: SocketAddr) -> IpAddr {
-    if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
-}
-
 impl World {
     fn bind_datagrams(&mut self, address: SocketAddr) -> io::Result<u64> {
         self.check_descriptors()?;
@@ -185,22 +172,15 @@ impl World {
         if !(ip.is_unspecified() || ip.to_canonical().is_loopback() || ip.is_multicast()) {
             return Err(failure(libc::EADDRNOTAVAIL));
         }
-        let is_free = |world: &World, address: SocketAddr| {
-            let mut others = world.network.datagrams.values();
-            !others.any(|other| {
-                let is_shared = ip.is_multicast() && other.bound == address;
-                !is_shared
-                    && (takes(other.bound, plain(address)) || takes(address, plain(other.bound)))
-            })
+        let is_free = |network: &Network, address: SocketAddr| {
+            let is_shared = |other: &Port| ip.is_multicast() && other.bound == address;
+            let mut others = network.datagrams.values();
+            !others.any(|other| !is_shared(other) && overlap(other.bound, address))
         };
         let mut bound = address;
         if address.port() == 0 {
-            let count = PORT_MAX - PORT_MIN + 1;
-            let first = self.random.below(count);
-            let mut ports = (0..count).map(|step| (PORT_MIN + (first + step) % count) as u16);
-            let port = ports.find(|&port| is_free(self, SocketAddr::new(ip, port)));
-            bound.set_port(port.ok_or_else(|| failure(libc::EADDRINUSE))?);
-        } else if !is_free(self, address) {
+            bound.set_port(self.new_port(ip, is_free)?);
+        } else if !is_free(&self.network, address) {
             return Err(failure(libc::EADDRINUSE));
         }
         let id = self.network.new_id();
@@ -283,19 +263,19 @@ impl World {
         }
         if refused {
             let delay = self.faults.latency(&mut self.random);
-            self.later(delay, Change::Room { end: id });
+            self.later(delay, id, What::Room);
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let ip = port.bound.ip().to_canonical();
-        let ip = if ip.is_unspecified() || ip.is_multicast() { local(to) } else { ip };
+        let ip = if ip.is_unspecified() || ip.is_multicast() { localhost(to) } else { ip };
         let (from, last) = (SocketAddr::new(ip, port.bound.port()), port.last_arrival);
         self.note(Step::Write, id << 24 | bytes.len() as u64);
         for _ in 0..self.faults.copies(&mut self.random) {
             let delay = self.faults.latency(&mut self.random);
             let overtakes = self.faults.overtakes(&mut self.random);
             let time = if overtakes { self.now + delay } else { last.max(self.now + delay) };
-            let change = Change::Datagram { end: id, from, to, bytes: bytes.to_vec() };
-            let time = self.later(time - self.now, change);
+            let what = What::Datagram { from, to, bytes: bytes.to_vec() };
+            let time = self.later(time - self.now, id, what);
             if let Some(port) = self.network.datagrams.get_mut(&id).filter(|_| !overtakes) {
                 port.last_arrival = time;
             }
@@ -303,8 +283,18 @@ impl World {
         Ok(())
     }
 
-    /// A datagram arrives, from a socket that may be gone already.
-    pub(super) fn deliver(&mut self, sender: u64, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    /// Something happens to a datagram socket, which may be gone already.
+    pub(super) fn apply_to_port(&mut self, id: u64, what: What) {
+        match what {
+            What::Datagram { from, to, bytes } => self.deliver(id, from, to, &bytes),
+            What::Unreachable(to) => self.refuse_datagrams(id, to),
+            What::Room => self.make_room(id),
+            _ => {}
+        }
+    }
+
+    /// A datagram arrives.
+    fn deliver(&mut self, sender: u64, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let is_for_all = to.ip().is_multicast() || is_broadcast(to.ip());
         let ports = self.network.datagrams.iter();
         let mut takers: Vec<(u8, u64)> = ports
@@ -317,7 +307,7 @@ impl World {
         }
         if takers.is_empty() && !is_for_all {
             let delay = self.faults.latency(&mut self.random);
-            self.later(delay, Change::Unreachable { end: sender, to });
+            self.later(delay, sender, What::Unreachable(to));
         }
         for (_, id) in takers {
             let Some(port) = self.network.datagrams.get_mut(&id) else { continue };
@@ -333,7 +323,7 @@ impl World {
     }
 
     /// The answer arrives that nobody takes what was sent to an address: who is connected is told.
-    pub(super) fn refuse_datagrams(&mut self, id: u64, to: SocketAddr) {
+    fn refuse_datagrams(&mut self, id: u64, to: SocketAddr) {
         let Some(port) = self.network.datagrams.get_mut(&id) else { return };
         if port.peer.is_some_and(|peer| here(plain(peer)) == to) {
             port.error = Some(libc::ECONNREFUSED);
@@ -343,7 +333,7 @@ impl World {
     }
 
     /// There is room for datagrams again.
-    pub(super) fn make_room(&mut self, id: u64) {
+    fn make_room(&mut self, id: u64) {
         if let Some(port) = self.network.datagrams.get_mut(&id) {
             port.write.fire(&mut self.woken);
         }

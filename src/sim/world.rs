@@ -7,7 +7,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::faults::Faults;
-use super::network::{Change, Network};
+use super::network::{Change, Network, What};
 use super::random::{Random, Trace};
 use super::tasks::{Job, Jobs};
 use crate::hint::rarely;
@@ -17,22 +17,19 @@ use crate::sync::lock;
 /// What the wall clock shows when a simulation starts: a day in September 2001.
 const WALL_CLOCK_START: Duration = Duration::from_secs(1_000_000_000);
 
+/// What is called when nothing can happen any more.
+pub type OnStall = Box<dyn FnOnce() + Send>;
+
 /// What a simulation starts with.
 pub struct Config {
-    /// What everything follows from; any number.
+    /// The seed of everything; any number.
     pub seed: u64,
     /// How much goes wrong, from 0 to 1.
     pub faults: f64,
     /// How many of the slices of turns are cut, from 0 to 1.
     pub cuts: f64,
     /// Called once if nothing can happen any more although something is waited for.
-    pub on_stall: Box<dyn FnOnce() + Send>,
-}
-
-impl std::fmt::Debug for Config {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config").field("seed", &self.seed).finish_non_exhaustive()
-    }
+    pub on_stall: OnStall,
 }
 
 /// What a simulation has come to so far.
@@ -46,20 +43,12 @@ pub struct Report {
     pub time: u64,
 }
 
-impl Report {
-    /// Of the simulation that is on.
-    pub fn new() -> Report {
-        with(|world| {
-            let (trace, steps) = world.fingerprint();
-            Report { trace, steps, time: world.now }
-        })
-    }
-}
-
-impl Default for Report {
-    fn default() -> Report {
-        Report::new()
-    }
+/// What the simulation that is on has come to so far.
+pub fn report() -> Report {
+    with(|world| {
+        let (trace, steps) = world.fingerprint();
+        Report { trace, steps, time: world.now }
+    })
 }
 
 /// The longest slice of a turn that is cut has below 2 to the power of this many instructions.
@@ -97,7 +86,6 @@ enum Order {
     MostlyLast,
 }
 
-#[derive(Debug)]
 pub(super) struct World {
     /// Virtual nanoseconds that have passed.
     pub(super) now: u64,
@@ -112,19 +100,10 @@ pub(super) struct World {
     event_count: u64,
     pub(super) jobs: Jobs,
     pub(super) network: Network,
-    /// To be woken, and dropped, without the lock: wakers reach everything.
+    /// Wakers to be woken, and dropped, after the lock is released: they may lock anything.
     pub(super) woken: Vec<Waker>,
     pub(super) dropped: Vec<Waker>,
-    pub(super) on_stall: Option<Stall>,
-}
-
-/// What is called when nothing can happen any more.
-pub(super) struct Stall(pub(super) Box<dyn FnOnce() + Send>);
-
-impl std::fmt::Debug for Stall {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Stall")
-    }
+    pub(super) on_stall: Option<OnStall>,
 }
 
 static ON: AtomicBool = AtomicBool::new(false);
@@ -142,7 +121,7 @@ pub fn is_on() -> bool {
 /// Starts the simulation, for the rest of the process. Call before anything else of `rt` is used;
 /// one thread at a time may take part.
 pub fn start(config: Config) {
-    let world = World::new(config.seed, config.faults, config.cuts, Some(Stall(config.on_stall)));
+    let world = World::new(config.seed, config.faults, config.cuts, Some(config.on_stall));
     *lock(&WORLD) = Some(world);
     ON.store(true, Ordering::Relaxed);
 }
@@ -185,8 +164,8 @@ pub(crate) fn secret(which: (u64, u64)) -> u64 {
     })
 }
 
-/// Which of `count` contexts that could run does so next, `count` of at least 1; and for how many
-/// nanoseconds it is held up instead, if it is. Some time passes.
+/// Which of `count` contexts that could run does so next, where `count` is at least 1; or, for how
+/// many nanoseconds it is held up instead. Some time passes.
 pub(crate) fn choose(count: usize) -> (usize, Option<u64>) {
     with(|world| world.choose(count))
 }
@@ -197,7 +176,7 @@ pub(crate) fn cut_after() -> Option<i32> {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, faults: f64, cuts: f64, on_stall: Option<Stall>) -> World {
+    pub(super) fn new(seed: u64, faults: f64, cuts: f64, on_stall: Option<OnStall>) -> World {
         let mut random = Random::new(seed);
         let order = match random.below(4) {
             0 => Order::MostlyFirst,
@@ -222,7 +201,6 @@ impl World {
         }
     }
 
-    /// Notes a step.
     pub(super) fn note(&mut self, step: Step, what: u64) {
         self.trace.add(step as u64, what, self.now);
         log::trace!("{step:?} {what:x}");
@@ -267,8 +245,9 @@ impl World {
         place
     }
 
-    /// Has something happen to the network after a while; returns when.
-    pub(super) fn later(&mut self, delay: u64, change: Change) -> u64 {
+    /// Has something happen to a socket after a while; returns when.
+    pub(super) fn later(&mut self, delay: u64, end: u64, what: What) -> u64 {
+        let change = Change { end, what };
         self.at(self.now.saturating_add(delay), Event::Network(change)).0
     }
 

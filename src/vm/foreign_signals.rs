@@ -11,6 +11,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::task::Waker;
@@ -79,8 +80,8 @@ thread_local! {
 /// That a handler was refused is told once: a script could fill the log with it.
 static IS_REFUSAL_TOLD: AtomicBool = AtomicBool::new(false);
 
-/// Where a byte is written for [`wake_all`] to be called; 0 for nowhere.
-static BELL: AtomicI32 = AtomicI32::new(0);
+/// What is rung for [`wake_all`] to be called.
+static BELL: OnceLock<BorrowedFd<'static>> = OnceLock::new();
 
 /// Makes what brings about a turn of the context that runs.
 static MAKE_WAKER: OnceLock<fn() -> Waker> = OnceLock::new();
@@ -222,11 +223,11 @@ fn keep_coroutine(handler: usize) {
 fn hang_bell() {
     // One at a time.
     let _kept = lock(&KEPT);
-    if BELL.load(Ordering::Relaxed) == 0
+    if BELL.get().is_none()
         && !rt::is_simulated()
         && let Ok(bell) = signal::bell(wake_all)
     {
-        BELL.store(bell, Ordering::Relaxed);
+        BELL.get_or_init(|| bell);
     }
 }
 
@@ -254,8 +255,11 @@ unsafe extern "C" fn on_signal(number: c_int, info: *mut Info, context: *mut c_v
         }
         entry.is_pending.store(true, Ordering::Release);
         let thread = entry.thread.load(Ordering::Relaxed);
-        if thread == 0 || thread == thread::id() || !thread::send_to(thread, number) {
-            signal::ring(BELL.load(Ordering::Relaxed));
+        if (thread == 0 || thread == thread::id() || !thread::send_to(thread, number))
+            // A load: it was hung before the handler was installed.
+            && let Some(bell) = BELL.get()
+        {
+            signal::ring(*bell);
         }
     });
 }

@@ -12,9 +12,8 @@
 //! An error in the callback of the profiler ends the process of LuaJIT; here, its context.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::Once;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Once, OnceLock};
 
 use mlua::ffi::{self, lua_State};
 
@@ -22,6 +21,7 @@ use super::frames::is_hidden;
 use super::hook;
 use super::stack::{Stack, function};
 use super::stock::{BUILT_IN, Kind, frame, has_no_name, has_room};
+use crate::os::signal;
 
 type Callback = unsafe extern "C-unwind" fn(*mut c_void, *mut lua_State, c_int, c_int);
 
@@ -114,7 +114,6 @@ unsafe extern "C-unwind" fn start(raw: *mut lua_State) -> c_int {
     0
 }
 
-/// profile.stop()
 fn stop(lua: Stack<'_>) {
     if OWNER.load(Ordering::Acquire) == hook::running() {
         // SAFETY: the owner runs.
@@ -254,14 +253,7 @@ fn fail(callback: Stack<'_>) {
 
 /// Makes ours the handler; returns which there was.
 fn set_handler() -> usize {
-    // SAFETY: all zero is a valid sigaction, which is filled; the handler is safe at any time.
-    unsafe {
-        let (mut action, mut before): (libc::sigaction, libc::sigaction) = std::mem::zeroed();
-        action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigaction(libc::SIGPROF, &raw const action, &raw mut before);
-        before.sa_sigaction
-    }
+    signal::handle(libc::SIGPROF, on_signal)
 }
 
 extern "C" fn on_signal(signal: c_int) {

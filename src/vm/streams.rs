@@ -30,11 +30,10 @@ unsafe extern "C-unwind" fn __wrap_fwrite(
     from: *const c_void,
     size: usize,
     count: usize,
-    to: *mut FILE,
+    stream: Stream,
 ) -> usize {
-    // SAFETY: the arguments of `fwrite`: an open stream and this many bytes.
-    let (bytes, stream) =
-        unsafe { (std::slice::from_raw_parts(from.cast::<u8>(), size * count), Stream::new(to)) };
+    // SAFETY: `fwrite` is given this many bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), size * count) };
     let written = if stream == Stream::errors() {
         take_error_piece(bytes).unwrap_or_else(|| {
             let lock = lock_errors();
@@ -74,9 +73,7 @@ unsafe extern "C-unwind" fn __wrap_fflush(stream: *mut FILE) -> c_int {
 /// # Safety
 /// As for `fseeko`.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __wrap_fseeko64(stream: *mut FILE, offset: i64, from: c_int) -> c_int {
-    // SAFETY: `fseeko` takes an open stream.
-    let stream = unsafe { Stream::new(stream) };
+unsafe extern "C-unwind" fn __wrap_fseeko64(stream: Stream, offset: i64, from: c_int) -> c_int {
     if stream != Stream::output() {
         return stream.seek(offset, from);
     }
@@ -94,9 +91,7 @@ unsafe extern "C-unwind" fn __wrap_fseeko64(stream: *mut FILE, offset: i64, from
 /// # Safety
 /// As for `ftello`.
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __wrap_ftello64(stream: *mut FILE) -> i64 {
-    // SAFETY: `ftello` takes an open stream.
-    let stream = unsafe { Stream::new(stream) };
+unsafe extern "C-unwind" fn __wrap_ftello64(stream: Stream) -> i64 {
     if stream != Stream::output() {
         return stream.position();
     }

@@ -169,7 +169,6 @@ unsafe extern "C-unwind" fn __wrap_system(command: *const c_char) -> c_int {
     }
 }
 
-/// Starts a shell.
 fn start_shell(command: &CStr) -> Option<Pid> {
     let words = [c"sh".as_ptr(), c"-c".as_ptr(), command.as_ptr(), std::ptr::null()];
     let mut child = 0;

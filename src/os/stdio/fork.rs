@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::hint::rarely;
-use crate::os::{descriptors, signal};
+use crate::os::descriptors;
+use crate::os::signal::{self, Mask};
 
 // SAFETY: functions, which live as long as the process.
 unsafe extern "C" {
@@ -34,36 +35,22 @@ pub(super) fn init() {
 
 thread_local! {
     /// The signals that this thread blocks, while it forks.
-    static BLOCKED: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
+    static BLOCKED: Cell<Option<Mask>> = const { Cell::new(None) };
 }
 
-/// Has signals wait: one that comes to the new process before its handlers are gone would be told
-/// to this one.
-fn block() {
-    // SAFETY: all zero is a valid set; places for the sets.
-    unsafe {
-        let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before);
-        BLOCKED.set(Some(before));
-    }
-}
-
-extern "C" fn unblock() {
-    if let Some(before) = BLOCKED.take() {
-        // SAFETY: the set that was there before.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut())
-        };
-    }
-}
-
-/// A process that is divided would write twice what is collected.
+/// A process that is divided would write twice what is collected; and a signal that comes to the
+/// new one before its handlers are gone would be told to this one.
 extern "C" fn before() {
     if super::pending() > 0 {
         super::flush_all();
     }
-    block();
+    BLOCKED.set(Some(Mask::all().add()));
+}
+
+extern "C" fn unblock() {
+    if let Some(before) = BLOCKED.take() {
+        before.set();
+    }
 }
 
 extern "C" fn in_child() {

@@ -67,7 +67,7 @@ static IS_LOGGED: AtomicBool = AtomicBool::new(false);
 /// Standard output is a terminal.
 static IS_TERMINAL: AtomicBool = AtomicBool::new(false);
 
-/// How long the end of the process waits for who prints while nothing is written.
+/// How long the process waits at its end for a thread that prints, while nothing gets written.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Prepares standard output. Call once, before any thread exists and anything is written.
@@ -87,12 +87,6 @@ pub fn init() {
 
 fn is_terminal() -> bool {
     IS_TERMINAL.load(Ordering::Relaxed)
-}
-
-/// Notes that this thread prints.
-#[inline]
-fn note_printing() {
-    HAS_WRITTEN.set(true);
 }
 
 /// Whether standard error is the same pipe, file or terminal.
@@ -135,8 +129,8 @@ pub fn precede_error() -> ErrorLock {
     ErrorLock { held: Stream::errors().lock(), _shared: shared }
 }
 
-/// Has the system take what was collected. What is lost is noted. Who has written waits for the
-/// reader; others must not: there may be none for long.
+/// Writes what was collected, and notes what is lost. A thread that has printed waits for the
+/// reader; others must not, since nobody may read for a long time.
 #[inline]
 pub fn flush() {
     let has_written = HAS_WRITTEN.replace(false);
@@ -146,13 +140,13 @@ pub fn flush() {
     if has_written { flush_all() } else { flush_for_others() }
 }
 
-/// What this thread has written may wait until the stream is full.
+/// Lets what this thread has written wait until the stream is full.
 pub fn leave() {
     HAS_WRITTEN.set(false);
 }
 
-/// Has the system take what was collected, however long that takes, unless what this thread runs
-/// is to end.
+/// Writes what was collected, however long that takes, unless the context that this thread runs is
+/// to end.
 #[cold]
 fn flush_all() {
     let reason = Lock::take().map_or(Some(libc::EINTR), |lock| lock.flush());
@@ -162,8 +156,8 @@ fn flush_all() {
     HAS_WRITTEN.set(false);
 }
 
-/// The same for what others have written, C code of this thread among them, as far as that does
-/// not wait. Who holds the lock writes, and flushes then.
+/// Writes what others have printed, C code on this thread among them, as far as that does not
+/// block. Whoever holds the lock flushes when it is done.
 #[cold]
 fn flush_for_others() {
     let Some(lock) = Lock::try_take() else { return };
@@ -177,15 +171,15 @@ fn flush_for_others() {
     }
 }
 
-/// Whether the system takes what was collected at once.
+/// Whether what was collected can be written without blocking.
 fn has_room() -> bool {
     let mut output = [PollFd::from_borrowed_fd(stdout(), PollFlags::OUT)];
     let is_ready = poll(&mut output, Some(&Timespec::default())).is_ok_and(|count| count > 0);
     is_ready && (output::has_little() || is_file(stdout()))
 }
 
-/// Notes that output was lost, for a reason as in `errno`: `fflush` is to tell of it. If that was
-/// broken off nothing is lost: the rest is written without this thread.
+/// Notes that output was lost, for a reason as in `errno`, which `fflush` will report. After EINTR
+/// nothing is lost: another thread writes the rest.
 #[cold]
 pub fn note_loss(reason: c_int) {
     if reason == libc::EINTR {
@@ -238,8 +232,8 @@ pub fn finish() -> bool {
     !IS_UNTOLD.load(Ordering::Relaxed)
 }
 
-/// Writes what is left, whoever ends the process, unless another thread is stuck in that. Other
-/// threads may print no more: the C library is going to look at the stream without its lock.
+/// Writes what is left however the process ends, unless another thread is stuck writing. No thread
+/// may print after that: the C library is going to look at the stream without its lock.
 extern "C" fn at_exit(status: c_int) {
     let Some(lock) = output::take_within(patience(PATIENCE)) else { os::exit::exit_now(status) };
     let reason = lock.flush().filter(|&reason| reason != libc::EINTR && !is_unwanted(reason));

@@ -16,8 +16,8 @@ use super::stream::{Locked, Stream};
 use super::turnstile::Turnstile;
 use super::waits;
 
-/// Bytes that wait: what a pipe takes as a whole (`PIPE_BUF`), so that whatever else writes to it
-/// comes in between calls. A call that would exceed it has what is there written before.
+/// Bytes that wait at most between calls: what a pipe takes as a whole (`PIPE_BUF`), so that other
+/// writers come in between calls. Before a call that would exceed it, what is there is written.
 const USUAL_BYTES: usize = 4096;
 
 /// With room for a call that is longer.
@@ -113,11 +113,11 @@ impl Lock {
         Lock { stream, start, loss: Cell::new(0) }
     }
 
-    /// Waits for it; none if what the thread runs is to end first: another thread may have it for
-    /// as long as nobody reads.
+    /// Waits for it; `None` if the context is to end first: another thread may hold it for as long
+    /// as nobody reads.
     #[inline]
     pub fn take() -> Option<Lock> {
-        super::note_printing();
+        super::HAS_WRITTEN.set(true);
         if MODE.load(Ordering::Relaxed) == OWN {
             if !OURS.take() {
                 return None;
@@ -180,7 +180,7 @@ impl Lock {
         }
     }
 
-    /// Adds what a call prints.
+    /// Adds bytes that a call prints.
     #[inline]
     pub fn add(&self, bytes: &[u8]) {
         let length = LENGTH.load(Ordering::Relaxed);
@@ -216,7 +216,7 @@ impl Lock {
         }
     }
 
-    /// Hands bytes on: how many are gone, and why not all, if so.
+    /// Hands bytes on; returns how many were taken, and if not all, why, as in `errno`.
     fn give(&self, bytes: &[u8]) -> (usize, Option<c_int>) {
         match &self.stream {
             None => waits::write(stdout(), bytes),
@@ -254,7 +254,7 @@ impl Lock {
         self.write_out(length);
     }
 
-    /// Has the first bytes that wait written, or all if there are less.
+    /// Writes the first `length` bytes that wait, or all if there are fewer.
     fn write_out(&self, length: usize) {
         let all = LENGTH.load(Ordering::Relaxed);
         let length = length.min(all);
@@ -274,9 +274,8 @@ impl Lock {
         self.start.set(self.start.get().saturating_sub(gone));
     }
 
-    /// Has the system take all that waits; returns the `errno` that says why some is lost, if it
-    /// is. If this was broken off, since what the thread runs is to end (EINTR), the rest still
-    /// waits.
+    /// Writes all that waits; returns the `errno` that says why some is lost, if so. After EINTR,
+    /// when the context is to end, the rest still waits.
     pub fn flush(&self) -> Option<c_int> {
         self.write_out(BYTES);
         if let Some(stream) = &self.stream {

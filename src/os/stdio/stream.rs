@@ -103,7 +103,6 @@ impl Stream {
         ferror(self) != 0
     }
 
-    /// The next byte, if there is one.
     pub(super) fn byte(self) -> Option<u8> {
         u8::try_from(fgetc(self)).ok()
     }
@@ -121,7 +120,6 @@ impl Stream {
         ftello(self)
     }
 
-    /// `fflush`.
     pub(crate) fn flush(self) -> c_int {
         _IO_fflush(self)
     }
@@ -152,8 +150,8 @@ impl Stream {
         (ftrylockfile(self) == 0).then(|| Locked { stream: self, _thread: PhantomData })
     }
 
-    /// Takes its lock; none if what the thread runs is to end first: another thread may have it for
-    /// as long as nobody reads.
+    /// Takes its lock; `None` if the context is to end first: another thread may hold it for as
+    /// long as nobody reads.
     pub(super) fn lock(self) -> Option<Locked> {
         self.try_lock().or_else(|| waits::look_again(|| self.try_lock()))
     }
@@ -174,15 +172,15 @@ pub(crate) struct Locked {
 }
 
 impl Locked {
-    /// Gives it bytes: how many it has taken, and why not all, if so.
+    /// Writes bytes; returns how many were taken, and if not all, why, as in `errno`.
     pub(crate) fn write(&self, bytes: &[u8]) -> (usize, Option<c_int>) {
         // SAFETY: the stream is locked, pointer and length are those of a slice.
         let written = unsafe { fwrite_unlocked(bytes.as_ptr(), 1, bytes.len(), self.stream) };
         (written, (written < bytes.len()).then(errno))
     }
 
-    /// Has `take` see what was read from the descriptor and is not used up; it returns first how
-    /// much of that it has taken.
+    /// Calls `take` with what was read from the descriptor and is not used up; the first value that
+    /// it returns is how many of these bytes it has taken.
     pub(super) fn take<R>(&self, take: impl FnOnce(&[u8]) -> (usize, R)) -> (usize, R) {
         // SAFETY: the stream is locked, and begins with its head, which says what is in the buffer;
         // its own `getc` takes what is there in this way.

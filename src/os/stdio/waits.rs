@@ -1,5 +1,5 @@
-//! Waiting for who reads or writes at the other end of a standard stream, whether or not the
-//! descriptor blocks. Who waits is free to end: the thread is kicked, which ends the wait.
+//! Waiting for the other end of a standard stream, whether or not the descriptor blocks. A context
+//! that is to end stops waiting: its thread is kicked, which interrupts the system call.
 
 use std::ffi::c_int;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,10 +11,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::Errno;
 
-/// Whether what this thread runs is to end.
+/// Tells whether the context that this thread runs is to end.
 static ENDS: OnceLock<fn() -> bool> = OnceLock::new();
 
-/// Sets what tells whether what the thread runs is to end.
+/// Sets what tells whether the context that a thread runs is to end.
 pub fn on_wait(ends: fn() -> bool) {
     ENDS.get_or_init(|| ends);
 }
@@ -47,13 +47,13 @@ pub(super) fn written() -> u64 {
     WRITTEN.load(Ordering::Relaxed)
 }
 
-/// Whether what this thread runs is to end.
+/// Whether the context that this thread runs is to end.
 fn ends() -> bool {
     ENDS.get().is_some_and(|ends| ends())
 }
 
-/// How long to wait at a time for another thread, which may wait for a reader: for ever, unless
-/// what this thread runs is to end; once more, but not for long, if the process ends by a signal.
+/// How long to wait at a time for another thread, which may be waiting for a reader: for ever,
+/// unless the context is to end; once more and briefly if the process ends by a signal.
 pub(super) fn until_end() -> impl FnMut() -> Option<Duration> {
     let mut was_hurried = false;
     move || {
@@ -65,7 +65,7 @@ pub(super) fn until_end() -> impl FnMut() -> Option<Duration> {
     }
 }
 
-/// Looks again and again until something is found; nothing if what the thread runs is to end first.
+/// Calls `look` again and again until it finds something; `None` if the context is to end first.
 pub(super) fn look_again<R>(mut look: impl FnMut() -> Option<R>) -> Option<R> {
     const STEPS: u32 = 20;
     let mut steps = std::iter::from_fn(until_end()).flat_map(|_| 0..STEPS);
@@ -75,8 +75,8 @@ pub(super) fn look_again<R>(mut look: impl FnMut() -> Option<R>) -> Option<R> {
     })
 }
 
-/// Whether the descriptor was opened for what is waited for: nothing ever comes out of the end of a
-/// pipe that is written to, and its use tells so at once.
+/// Whether the descriptor was opened for what is waited for: nothing ever comes out of the writing
+/// end of a pipe, and reading from it fails at once.
 fn is_open_for(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     let other = if events == PollFlags::IN { OFlags::WRONLY } else { OFlags::RDONLY };
     fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::RWMODE != other)
@@ -87,7 +87,7 @@ fn poll_for(fd: BorrowedFd<'_>, events: PollFlags, time: Option<Duration>) -> Re
     poll(&mut [PollFd::from_borrowed_fd(fd, events)], time.as_ref())
 }
 
-/// Whether using the descriptor so does not wait.
+/// Whether reading or writing, as in `events`, does not block.
 pub(super) fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     match poll_for(fd, events, Some(Duration::ZERO)) {
         Ok(0) => !is_open_for(fd, events),
@@ -96,7 +96,7 @@ pub(super) fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     }
 }
 
-/// Waits until a descriptor is ready; false if what the thread runs is to end first.
+/// Waits until a descriptor is ready; false if the context is to end first.
 pub(super) fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     if is_ready(fd, events) {
         return true;
@@ -114,7 +114,7 @@ pub(super) fn wait(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     }
 }
 
-/// Whether using it does not wait for anybody.
+/// Whether it is a regular file, which never blocks.
 pub(crate) fn is_file(descriptor: impl AsFd) -> bool {
     file_type(descriptor) == Some(FileType::RegularFile)
 }
@@ -126,8 +126,8 @@ fn file_type(descriptor: impl AsFd) -> Option<FileType> {
 /// What a pipe takes at once when it takes anything.
 const PIPE_BYTES: usize = 4096;
 
-/// How many bytes at most are written at once to what does not keep others waiting, or to what
-/// keeps the borders of pieces; nothing for a file, which one need not wait for.
+/// The most bytes of one write: what a pipe takes as a whole, or all where the other end is no
+/// pipe; `None` for a file, which need not be waited for.
 fn piece(fd: BorrowedFd<'_>) -> Option<usize> {
     match file_type(fd) {
         Some(FileType::RegularFile) => None,
@@ -136,8 +136,8 @@ fn piece(fd: BorrowedFd<'_>) -> Option<usize> {
     }
 }
 
-/// Writes bytes, however long that takes. Returns how many are written, and why not all, if so, as
-/// in `errno`: EINTR if what the thread runs is to end.
+/// Writes bytes, however long that takes. Returns how many were written, and if not all, why, as in
+/// `errno`: EINTR if the context is to end.
 pub(super) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> (usize, Option<c_int>) {
     let (mut rest, piece) = (bytes, piece(fd));
     while !rest.is_empty() {
