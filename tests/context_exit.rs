@@ -42,6 +42,32 @@ fn a_context_that_ends_itself_says_why() {
     assert_ends("context.run(context.destroy, 'given') error('x')", whole, "killed\tgiven");
 }
 
+/// A context that is being closed has not ended: what it holds is still there.
+#[test]
+fn who_waits_for_a_context_that_is_being_closed_waits_for_its_finalisers() {
+    let child = "local begun, go, done = ...
+         local function note(name) io.open(name, 'w'):close() end
+         local kept = newproxy(true)
+         getmetatable(kept).__gc = function()
+           note(begun)
+           while not io.open(go) do end
+           note(done)
+         end
+         context.recv(0, function() return kept end)
+         context.send(context.parent(), 'ready')";
+    let main = "local begun, go, done = here .. '/begun', here .. '/go', here .. '/done'
+         local h = context.create(here .. '/child.lua', begun, go, done)
+         context.recv(h)
+         context.destroy(h)
+         while not io.open(begun) do timer.sleep(0.001) end
+         context.wait(h, function(ok, code)
+           print(ok, code, io.open(done) ~= nil, context.send(h, 1))
+         end)
+         io.open(go, 'w'):close()";
+    let done = run_with(child, main).succeeded();
+    assert_eq!(done.stdout, "true\t0\ttrue\tfalse\t205\n", "{done}");
+}
+
 #[test]
 fn the_text_of_an_error_arrives_whole() {
     let first = "(detail:match('^[^\\n]*'))";

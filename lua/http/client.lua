@@ -2,19 +2,11 @@
 
 local native, core = ...
 
-local next, rawget, rawset = next, rawget, rawset
-local select, setmetatable = select, setmetatable
-local tonumber, type = tonumber, type
-local find, format, gmatch, gsub, lower, match, sub, upper =
-    string.find,
-    string.format,
-    string.gmatch,
-    string.gsub,
-    string.lower,
-    string.match,
-    string.sub,
-    string.upper
-local char = string.char
+local next, rawget, rawset, select = next, rawget, rawset, select
+local setmetatable, tonumber, type = setmetatable, tonumber, type
+local char, find, format, gmatch = string.char, string.find, string.format, string.gmatch
+local gsub, lower, match = string.gsub, string.lower, string.match
+local sub, upper = string.sub, string.upper
 local bad, bad_because, strerror = core.bad, native.bad_because, native.strerror
 local raise, timeout_of, no_more = core.raise, core.timeout_of, core.no_more
 local register, cancel, suspend = core.register, core.cancel, core.suspend
@@ -289,52 +281,30 @@ local function wait_for_response(id, deadline)
     end
 end
 
--- Sends one request, without redirects: a response; or nil, a code and a text.
-local function send_once(target, ask, deadline)
-    local proxy = ask.proxy
-    local tls, code, text = false
-    if target.scheme == "https" then
-        tls = ask.tls
-        if not tls then
-            tls, code, text = get_default_tls()
-            if not tls then return nil, code, text end
-        end
+-- Sends a request over a connection: the response; or nil, a code and a text, and the connection is
+-- let go.
+local function exchange(connection, target, ask, proxy, deadline)
+    local where, headers = head_of(target, ask, connection.is_http2, proxy)
+    local is_streamed, trailers = type(ask.body) == "function", ask.trailers
+    local anchor, id, why = native.http_send(
+        connection.key,
+        ask.method,
+        where,
+        headers,
+        not is_streamed and ask.body or nil,
+        is_streamed,
+        type(trailers) == "table" and trailers or nil,
+        ask.name
+    )
+    if anchor == nil then
+        pool.keep(connection)
+        bad(ask.body_at, ask.name, "string, buffer or iterator", ask.body)
     end
-    local name = format("%s:%d %s", target.host, target.port, proxy and proxy.authority or "")
-    local is_streamed = type(ask.body) == "function"
-    while true do
-        local connection = pool.take(tls, name)
-        local was_kept = connection ~= nil
-        if not connection then
-            connection, code, text = open(target, proxy, tls, deadline)
-            if not connection then return nil, code, text end
-            pool.open(connection, tls, name)
-        end
-        local where, headers = head_of(target, ask, connection.is_http2, not tls and proxy)
-        local body = not is_streamed and ask.body or nil
-        local trailers, sending = ask.trailers, { part = "body" }
-        local anchor, id, why = native.http_send(
-            connection.key,
-            ask.method,
-            where,
-            headers,
-            body,
-            is_streamed,
-            type(trailers) == "table" and trailers or nil,
-            ask.name
-        )
-        if anchor == nil then
-            pool.keep(connection)
-            bad(ask.body_at, ask.name, "string, buffer or iterator", ask.body)
-        end
+    local code, text, sending = id, why, { part = "body" }
+    if anchor then
+        if is_streamed then send_body(id, ask, sending) end
         local status, version
-        if anchor == false then
-            code, text = id, why
-        else
-            if is_streamed then send_body(id, ask, sending) end
-            status, version, text = wait_for_response(id, deadline)
-            code = version
-        end
+        status, version, text = wait_for_response(id, deadline)
         if status then
             local res = setmetatable({
                 [CALL] = id,
@@ -348,18 +318,41 @@ local function send_once(target, ask, deadline)
             connections[res] = connection
             return res
         end
-        if sending.failure then
-            code, text = PROTOCOL, format("%s: %s", sending.part, sending.failure)
+        code = version
+        native.http_forget(id)
+    end
+    if connection.is_http2 then
+        pool.keep(connection)
+    else
+        native.http_drop(connection.key)
+    end
+    if sending.failure then return nil, PROTOCOL, sending.part .. ": " .. sending.failure end
+    return nil, code, text
+end
+
+-- Sends one request, without redirects: a response; or nil, a code and a text.
+local function send_once(target, ask, deadline)
+    local proxy, tls, code, text = ask.proxy, false
+    if target.scheme == "https" then
+        tls = ask.tls
+        if not tls then
+            tls, code, text = get_default_tls()
+            if not tls then return nil, code, text end
         end
-        if anchor then native.http_forget(id) end
-        if connection.is_http2 then
-            pool.keep(connection)
-        else
-            native.http_drop(connection.key)
+    end
+    local name = format("%s:%d %s", target.host, target.port, proxy and proxy.authority or "")
+    while true do
+        local connection = pool.take(tls, name)
+        local may_repeat = connection and AGAIN[ask.method] and type(ask.body) ~= "function"
+        if not connection then
+            connection, code, text = open(target, proxy, tls, deadline)
+            if not connection then return nil, code, text end
+            pool.open(connection, tls, name)
         end
-        if not was_kept or code == TIMEOUT or is_streamed or not AGAIN[ask.method] then
-            return nil, code, text
-        end
+        local res
+        res, code, text = exchange(connection, target, ask, not tls and proxy, deadline)
+        if res then return res end
+        if code == TIMEOUT or not may_repeat then return nil, code, text end
     end
 end
 

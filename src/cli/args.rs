@@ -214,98 +214,133 @@ pub fn parse(
 ) -> Result<Command, UsageError> {
     let words: Vec<OsString> = arguments.into_iter().collect();
     let mut parser = lexopt::Parser::from_args(words.iter().cloned());
-    let mut run = Run { grace: Some(GRACE), ..Run::default() };
-    let (mut servers, mut cluster) = (None, Cluster::default());
-    let (mut seeds, mut simulation, mut is_simulated) = (None, Simulation::default(), false);
+    let run = Run { grace: Some(GRACE), ..Run::default() };
+    let mut given = Given { run, ..Given::default() };
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("version") => return Ok(Command::Version),
-            Short('v') => run.tells_version = true,
-            Short('i') => (run.is_interactive, run.tells_version) = (true, true),
-            Short('E') => run.ignores_environment = true,
-            Short(kind @ ('e' | 'l' | 'j')) => {
-                run.steps.push(Step::new(kind as u8, [parser.value()?]));
-            }
-            Short('O') => {
-                run.steps.push(Step::new(b'O', [parser.optional_value().unwrap_or_default()]));
-            }
             Short('b') => {
-                if !run.steps.is_empty() || run.is_interactive || run.tells_version {
-                    return Err("-b does not go together with -e, -l, -j, -O, -i and -v".into());
-                }
-                run.steps.push(bytecode(&mut parser)?);
+                given.take_bytecode(&mut parser)?;
                 break;
             }
-            Long("workers") => {
-                run.workers = Some(number(&mut parser, "--workers", WORKERS_MAX)?);
-            }
-            Long("mailbox") => {
-                run.mailbox_max = Some(number(&mut parser, "--mailbox", u32::MAX as usize)?);
-            }
-            Long("memory-limit") => run.memory_limit = Some(bytes(&parser.value()?.string()?)?),
-            Long("turn-limit") => run.turn_limit = Some(seconds(&mut parser, "--turn-limit")?),
-            Long("cluster") => servers = Some(parser.value()?.string()?),
-            Long("cluster-creds") => cluster.credentials = Some(parser.value()?.into()),
-            Long("cluster-ca") => cluster.authorities = Some(parser.value()?.into()),
-            Long("cluster-cert") => cluster.certificates = Some(parser.value()?.into()),
-            Long("cluster-key") => cluster.key = Some(parser.value()?.into()),
-            Long("node") => run.node = Some(node_name(parser.value()?.string()?)?),
-            Long("exit-with-main") => run.exits_with_main = true,
-            Long("grace") => run.grace = grace(&parser.value()?.string()?)?,
-            Long("simulate") => seeds = Some(seed_range(&parser.value()?.string()?)?),
-            Long(flag @ ("faults" | "cuts" | "nodes" | "until" | "patience" | "trace")) => {
-                is_simulated = true;
-                match flag {
-                    "faults" => simulation.faults = share(&mut parser, "--faults")?,
-                    "cuts" => simulation.cuts = share(&mut parser, "--cuts")?,
-                    "nodes" => {
-                        let count = number(&mut parser, "--nodes", SIMULATED_NODES_MAX)?;
-                        simulation.nodes = Some(count);
-                    }
-                    "until" => simulation.until = Some(seconds(&mut parser, "--until")?),
-                    "patience" => simulation.patience = Some(seconds(&mut parser, "--patience")?),
-                    _ => simulation.trace = true,
-                }
+            Short(flag) => given.take_short(flag, &mut parser)?,
+            Long(flag) => {
+                let flag = flag.to_owned();
+                given.take_long(&flag, &mut parser)?;
             }
             Value(value) => {
-                run.main = match value == "-" {
+                given.run.main = match value == "-" {
                     true => Main::Stdin,
                     false => Main::File(value.into()),
                 };
                 // What follows the script is the script's, flags included.
-                run.arguments = parser.raw_args()?.collect();
+                given.run.arguments = parser.raw_args()?.collect();
                 break;
             }
-            other => return Err(other.unexpected().into()),
         }
     }
-    let has_script = run.main != Main::Nothing;
-    let before = words.len() - run.arguments.len() - usize::from(has_script);
-    run.before = words[..before].to_vec();
-    let runs_nothing = |step: &Step| matches!(step.kind, b'l' | b'j' | b'O');
-    if !has_script && run.steps.iter().all(runs_nothing) && !run.tells_version {
-        match is_terminal() {
-            true => (run.is_interactive, run.tells_version) = (true, true),
-            false => run.main = Main::Unnamed,
-        }
-    }
-    run.simulation = simulation.with(seeds, is_simulated, &run)?;
-    run.cluster = cluster.with(servers)?;
-    if run.cluster.is_some() && run.simulation.is_some() {
-        return Err("--simulate and --cluster exclude each other".into());
-    }
-    Ok(Command::Run(Box::new(run)))
+    given.finish(words, is_terminal).map(|run| Command::Run(Box::new(run)))
 }
 
-/// `-b` with all that follows: what is attached to it is an option of its own.
-fn bytecode(parser: &mut lexopt::Parser) -> Result<Step, UsageError> {
-    let attached = parser.optional_value().map(|rest| {
-        let mut word = OsString::from("-");
-        word.push(rest);
-        word
-    });
-    Ok(Step::new(b'b', attached.into_iter().chain(parser.raw_args()?)))
+/// What the flags so far have said.
+#[derive(Default)]
+struct Given {
+    run: Run,
+    servers: Option<String>,
+    cluster: Cluster,
+    seeds: Option<(RangeInclusive<u64>, bool)>,
+    simulation: Simulation,
+    /// A flag that needs `--simulate` was among them.
+    needs_simulation: bool,
+}
+
+impl Given {
+    /// Flags of `luajit`.
+    fn take_short(&mut self, flag: char, parser: &mut lexopt::Parser) -> Result<(), UsageError> {
+        let run = &mut self.run;
+        match flag {
+            'v' => run.tells_version = true,
+            'i' => (run.is_interactive, run.tells_version) = (true, true),
+            'E' => run.ignores_environment = true,
+            'e' | 'l' | 'j' => run.steps.push(Step::new(flag as u8, [parser.value()?])),
+            'O' => {
+                run.steps.push(Step::new(b'O', [parser.optional_value().unwrap_or_default()]));
+            }
+            _ => return Err(Short(flag).unexpected().into()),
+        }
+        Ok(())
+    }
+
+    /// `-b` with all that follows: what is attached to it is an option of its own.
+    fn take_bytecode(&mut self, parser: &mut lexopt::Parser) -> Result<(), UsageError> {
+        let run = &mut self.run;
+        if !run.steps.is_empty() || run.is_interactive || run.tells_version {
+            return Err("-b does not go together with -e, -l, -j, -O, -i and -v".into());
+        }
+        let attached = parser.optional_value().map(|rest| {
+            let mut word = OsString::from("-");
+            word.push(rest);
+            word
+        });
+        run.steps.push(Step::new(b'b', attached.into_iter().chain(parser.raw_args()?)));
+        Ok(())
+    }
+
+    /// Flags of node-lua.
+    fn take_long(&mut self, flag: &str, parser: &mut lexopt::Parser) -> Result<(), UsageError> {
+        let (run, cluster, simulation) = (&mut self.run, &mut self.cluster, &mut self.simulation);
+        self.needs_simulation |=
+            matches!(flag, "faults" | "cuts" | "nodes" | "until" | "patience" | "trace");
+        match flag {
+            "workers" => run.workers = Some(number(parser, flag, WORKERS_MAX)?),
+            "mailbox" => run.mailbox_max = Some(number(parser, flag, u32::MAX as usize)?),
+            "memory-limit" => run.memory_limit = Some(bytes(&parser.value()?.string()?)?),
+            "turn-limit" => run.turn_limit = Some(seconds(parser, flag)?),
+            "cluster" => self.servers = Some(parser.value()?.string()?),
+            "cluster-creds" => cluster.credentials = Some(parser.value()?.into()),
+            "cluster-ca" => cluster.authorities = Some(parser.value()?.into()),
+            "cluster-cert" => cluster.certificates = Some(parser.value()?.into()),
+            "cluster-key" => cluster.key = Some(parser.value()?.into()),
+            "node" => run.node = Some(node_name(parser.value()?.string()?)?),
+            "exit-with-main" => run.exits_with_main = true,
+            "grace" => run.grace = grace(&parser.value()?.string()?)?,
+            "simulate" => self.seeds = Some(seed_range(&parser.value()?.string()?)?),
+            "faults" => simulation.faults = share(parser, flag)?,
+            "cuts" => simulation.cuts = share(parser, flag)?,
+            "nodes" => simulation.nodes = Some(number(parser, flag, SIMULATED_NODES_MAX)?),
+            "until" => simulation.until = Some(seconds(parser, flag)?),
+            "patience" => simulation.patience = Some(seconds(parser, flag)?),
+            "trace" => simulation.trace = true,
+            _ => return Err(Long(flag).unexpected().into()),
+        }
+        Ok(())
+    }
+
+    /// The run that all `words` ask for.
+    fn finish(
+        self,
+        mut words: Vec<OsString>,
+        is_terminal: impl FnOnce() -> bool,
+    ) -> Result<Run, UsageError> {
+        let mut run = self.run;
+        let has_script = run.main != Main::Nothing;
+        words.truncate(words.len() - run.arguments.len() - usize::from(has_script));
+        run.before = words;
+        let runs_nothing = |step: &Step| matches!(step.kind, b'l' | b'j' | b'O');
+        if !has_script && run.steps.iter().all(runs_nothing) && !run.tells_version {
+            match is_terminal() {
+                true => (run.is_interactive, run.tells_version) = (true, true),
+                false => run.main = Main::Unnamed,
+            }
+        }
+        run.simulation = self.simulation.with(self.seeds, self.needs_simulation, &run)?;
+        run.cluster = self.cluster.with(self.servers)?;
+        if run.cluster.is_some() && run.simulation.is_some() {
+            return Err("--simulate and --cluster exclude each other".into());
+        }
+        Ok(run)
+    }
 }
 
 impl Cluster {
@@ -364,14 +399,14 @@ fn seed_range(text: &str) -> Result<(RangeInclusive<u64>, bool), UsageError> {
 fn share(parser: &mut lexopt::Parser, flag: &str) -> Result<f64, UsageError> {
     let text = parser.value()?.string()?;
     let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
-    number.ok_or_else(|| UsageError(format!("{flag} {text}: not a number from 0 to 1")))
+    number.ok_or_else(|| UsageError(format!("--{flag} {text}: not a number from 0 to 1")))
 }
 
 fn number(parser: &mut lexopt::Parser, flag: &str, max: usize) -> Result<usize, UsageError> {
     let text = parser.value()?.string()?;
     match text.parse() {
         Ok(number) if (1..=max).contains(&number) => Ok(number),
-        _ => Err(UsageError(format!("{flag} {text}: not a number in 1..{max}"))),
+        _ => Err(UsageError(format!("--{flag} {text}: not a number in 1..{max}"))),
     }
 }
 
@@ -402,7 +437,7 @@ fn node_name(text: String) -> Result<String, UsageError> {
 fn seconds(parser: &mut lexopt::Parser, flag: &str) -> Result<Duration, UsageError> {
     let text = parser.value()?.string()?;
     let number = text.parse().ok().filter(|seconds| *seconds > 0.0);
-    let wrong = || UsageError(format!("{flag} {text}: not a number of seconds above 0"));
+    let wrong = || UsageError(format!("--{flag} {text}: not a number of seconds above 0"));
     number.and_then(|number| Duration::try_from_secs_f64(number).ok()).ok_or_else(wrong)
 }
 

@@ -70,18 +70,8 @@ pub(super) fn join(run: &Run, _: &Arc<Scheduler>) -> io::Result<()> {
     }
 }
 
-/// The first process of a simulated cluster is there; makes the others, each of which runs the same
-/// script. The first one ends the simulation. Meanwhile things go wrong, and others are killed and
-/// come back. None, after the reason was printed, if that fails.
 #[cfg(feature = "cluster")]
-pub(super) fn simulate(
-    run: &Run,
-    faults: f64,
-    count: usize,
-    first: &Arc<Scheduler>,
-) -> Option<Arc<simulated::Added>> {
-    simulated::World::start(run, faults, count, first)
-}
+pub(super) use simulated::simulate;
 
 /// There is no cluster to simulate.
 #[cfg(not(feature = "cluster"))]
@@ -109,13 +99,13 @@ mod simulated {
     use crate::sync::lock;
 
     /// Processes that have come since the simulation last looked.
-    pub(super) type Added = Mutex<Vec<Arc<Scheduler>>>;
+    pub(in crate::cli) type Added = Mutex<Vec<Arc<Scheduler>>>;
 
     /// A process: its number, its contexts, and what it is in the cluster.
     type Living = (usize, Arc<Scheduler>, Arc<Node>);
 
     /// The processes of a simulated cluster.
-    pub(super) struct World {
+    struct World {
         run: Run,
         bus: Arc<Bus>,
         added: Arc<Added>,
@@ -126,35 +116,38 @@ mod simulated {
         rt::random_words().unwrap_or_default()[0] % count
     }
 
-    impl World {
-        pub(super) fn start(
-            run: &Run,
-            faults: f64,
-            count: usize,
-            first: &Arc<Scheduler>,
-        ) -> Option<Arc<Added>> {
-            let bus = Bus::new(faults);
-            let (added, living) = (Arc::<Added>::default(), Mutex::default());
-            let world = World { run: run.clone(), bus, added: Arc::clone(&added), living };
-            let world = Arc::new(world);
-            world.add(0, first);
-            for index in 1..count {
-                world.create(index)?;
-            }
-            let ending = Arc::clone(&world);
-            let main = Arc::clone(first);
-            rt::spawn(async move {
-                while !main.registry().is_empty() {
-                    rt::sleep(Duration::from_millis(10)).await;
-                }
-                ending.end();
-            });
-            if faults > 0.0 {
-                rt::spawn(async move { world.trouble(faults).await });
-            }
-            Some(added)
+    /// The first process of a simulated cluster is there; makes the others, `count` in all, each of
+    /// which runs the same script. The first one ends the simulation. Meanwhile things go wrong,
+    /// and others are killed and come back. `None`, after the reason was printed, if that fails.
+    pub(in crate::cli) fn simulate(
+        run: &Run,
+        faults: f64,
+        count: usize,
+        first: &Arc<Scheduler>,
+    ) -> Option<Arc<Added>> {
+        let bus = Bus::new(faults);
+        let (added, living) = (Arc::<Added>::default(), Mutex::default());
+        let world = World { run: run.clone(), bus, added: Arc::clone(&added), living };
+        let world = Arc::new(world);
+        world.add(0, first);
+        for index in 1..count {
+            world.create(index)?;
         }
+        let ending = Arc::clone(&world);
+        let main = Arc::clone(first);
+        rt::spawn(async move {
+            while !main.registry().is_empty() {
+                rt::sleep(Duration::from_millis(10)).await;
+            }
+            ending.end();
+        });
+        if faults > 0.0 {
+            rt::spawn(async move { world.trouble(faults).await });
+        }
+        Some(added)
+    }
 
+    impl World {
         fn add(&self, index: usize, scheduler: &Arc<Scheduler>) {
             let node = Node::new(format!("n{}", index + 1), scheduler);
             scheduler.join(Arc::clone(&node) as _);

@@ -41,7 +41,6 @@ impl State {
         from_turn.clone().find(is_in).or(found.nodes.first()).copied()
     }
 
-    /// A process has a name.
     pub(super) fn add_holder(&mut self, node: u64, name: Name) {
         let is_more = self.holders.len() >= NAMES_MAX && !self.holders.contains_key(&name);
         if is_more || name.len() > NAME_MAX || !self.may_keep(&name) {

@@ -237,16 +237,7 @@ async fn receive(
     poll_fn(|cx| {
         loop {
             while let Poll::Ready(Some(event)) = happens.poll_recv(cx) {
-                match event {
-                    Event::Connected => node.on_connected(client.server_info().max_payload),
-                    Event::Disconnected => node.on_away("the connection has ended"),
-                    Event::ClientError(error) => log::debug!("cluster: {error}"),
-                    Event::ServerError(error) => on_complaint(node, &error.to_string()),
-                    Event::SlowConsumer(_) => {
-                        log::warn!("cluster: more came than could be taken: some of it is lost");
-                    }
-                    _ => {}
-                }
+                on_event(client, node, event);
             }
             while let Poll::Ready(Some((pattern, subscriber))) = interested.poll_recv(cx) {
                 if let Some(before) = ends.remove(&pattern) {
@@ -297,6 +288,20 @@ async fn receive(
         }
     })
     .await;
+}
+
+/// Something has happened to the connection.
+fn on_event(client: &Client, node: &Node, event: Event) {
+    match event {
+        Event::Connected => node.on_connected(client.server_info().max_payload),
+        Event::Disconnected => node.on_away("the connection has ended"),
+        Event::ClientError(error) => log::debug!("cluster: {error}"),
+        Event::ServerError(error) => on_complaint(node, &error.to_string()),
+        Event::SlowConsumer(_) => {
+            log::warn!("cluster: more came than could be taken: some of it is lost");
+        }
+        _ => {}
+    }
 }
 
 /// The server is not content. Who may not speak to the others, or hear them, is not among them.

@@ -11,11 +11,9 @@ use crate::error::Code;
 use crate::logging::Seldom;
 use crate::message::{Event, Failure, Held, Id, Malformed, Published, Value};
 use crate::rt;
-use crate::sched::topics;
-use crate::sched::{Refused, Scheduler};
+use crate::sched::{Refused, Scheduler, topics};
 use crate::sync::lock;
 
-/// The state of the bus.
 #[derive(Debug, Default)]
 pub(super) struct Bus {
     waker: Option<Waker>,

@@ -66,7 +66,6 @@ fn chance(probability: f64) -> bool {
     (below(1 << 53) as f64) < probability * (1u64 << 53) as f64
 }
 
-/// Whether a pattern fits a topic.
 fn fits(pattern: &[u8], topic: &[u8]) -> bool {
     let (mut words, mut wanted) =
         (topic.split(|&byte| byte == b'.'), pattern.split(|&byte| byte == b'.'));

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, LazyLock, PoisonError};
 
+use super::exits::Watchers;
 use super::metrics::{Limits, Metrics};
 use super::program::{End, Program};
-use super::registry::Registry;
 use super::scheduler::Scheduler;
 use crate::error::Code;
 use crate::hint::rarely;
@@ -51,36 +51,12 @@ struct Inbox {
     replies: usize,
     /// True while the context is queued or running: whoever sets it enqueues the context.
     scheduled: bool,
+    /// Nothing is accepted any more.
     closed: bool,
     end: Option<End>,
     watchers: Watchers,
-}
-
-/// Watchers before those that have ended are looked for.
-const WATCHERS_SWEEP_MIN: usize = 256;
-
-/// Contexts of this process to tell of the end. Most are asked by one many times in a row.
-#[derive(Default)]
-struct Watchers {
-    last: Option<Id>,
-    all: Ids,
-    /// With as many watchers, those that have ended are forgotten.
-    sweep: usize,
-}
-
-impl Watchers {
-    fn insert(&mut self, id: Id, registry: &Registry) {
-        if self.last == Some(id) || id.is_far() {
-            return;
-        }
-        self.last = Some(id);
-        self.all.insert(id);
-        if self.all.len() > self.sweep.max(WATCHERS_SWEEP_MIN) {
-            // The registry's lock is only ever taken for moments, and no inbox's within it.
-            self.all.retain(|&id| registry.get(id).is_some());
-            self.sweep = 2 * self.all.len();
-        }
-    }
+    /// All that it held is let go, and its watchers are told.
+    is_over: bool,
 }
 
 /// A context as the rest of the process sees it.
@@ -162,6 +138,7 @@ impl Context {
                 replies: 0,
                 scheduled: true,
                 closed: false,
+                is_over: false,
                 end: None,
                 watchers: Watchers::default(),
             }),
@@ -439,13 +416,14 @@ impl Context {
         self.inbox().end = Some(reason);
     }
 
-    /// Tells `watcher` with [`Event::Ended`] when this context ends. False if it has ended already.
+    /// Tells `watcher` with [`Event::Ended`] once this context has ended and let go of all that it
+    /// held. False if that is so already.
     pub fn watch(&self, watcher: Id) -> bool {
         let mut inbox = self.inbox();
-        if !inbox.closed {
+        if !inbox.is_over {
             inbox.watchers.insert(watcher, self.scheduler.registry());
         }
-        !inbox.closed
+        !inbox.is_over
     }
 
     fn schedule(self: &Arc<Self>, mut inbox: MutexGuard<'_, Inbox>) {
@@ -588,11 +566,18 @@ impl Context {
         idle
     }
 
-    /// Refuses everything from now on; returns what was never taken, and whom to tell.
-    pub(super) fn close(&self) -> (VecDeque<Event>, Ids) {
+    /// Refuses everything from now on; returns what was never taken.
+    pub(super) fn close(&self) -> VecDeque<Event> {
         let mut inbox = self.inbox();
         inbox.closed = true;
         inbox.messages = 0;
-        (std::mem::take(&mut inbox.events), std::mem::take(&mut inbox.watchers.all))
+        std::mem::take(&mut inbox.events)
+    }
+
+    /// It holds nothing any more; returns whom to tell.
+    pub(super) fn end_watch(&self) -> Ids {
+        let mut inbox = self.inbox();
+        inbox.is_over = true;
+        inbox.watchers.take()
     }
 }

@@ -1,9 +1,11 @@
-//! How the last contexts have ended, for those who ask about one a moment too late.
+//! How the last contexts have ended, for those who ask about one a moment too late; and who is told
+//! when one ends.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::message::{Ending, Id};
+use super::registry::Registry;
+use crate::message::{Ending, Id, Ids};
 
 /// The most exits that are remembered …
 const COUNT_MAX: usize = 1024;
@@ -24,7 +26,6 @@ pub struct Exits {
 }
 
 impl Exits {
-    /// Remembers one.
     pub(super) fn add(&self, id: Id, ending: &Arc<Ending>) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         list.bytes += ending.held_bytes();
@@ -41,6 +42,39 @@ impl Exits {
         let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let found = list.endings.iter().rev().find(|(known, _)| *known == id);
         found.map(|(_, ending)| Arc::clone(ending))
+    }
+}
+
+/// Watchers before those that have ended are looked for.
+const WATCHERS_SWEEP_MIN: usize = 256;
+
+/// Contexts of this process to tell of the end. Most are asked by one many times in a row.
+#[derive(Default)]
+pub(super) struct Watchers {
+    last: Option<Id>,
+    all: Ids,
+    /// With as many watchers, those that have ended are forgotten.
+    sweep: usize,
+}
+
+impl Watchers {
+    /// Adds one.
+    pub(super) fn insert(&mut self, id: Id, registry: &Registry) {
+        if self.last == Some(id) || id.is_far() {
+            return;
+        }
+        self.last = Some(id);
+        self.all.insert(id);
+        if self.all.len() > self.sweep.max(WATCHERS_SWEEP_MIN) {
+            // The registry's lock is only ever taken for moments, and no inbox's within it.
+            self.all.retain(|&id| registry.get(id).is_some());
+            self.sweep = 2 * self.all.len();
+        }
+    }
+
+    /// All of them, to be told.
+    pub(super) fn take(&mut self) -> Ids {
+        std::mem::take(&mut self.all)
     }
 }
 

@@ -78,7 +78,6 @@ impl Metrics {
         self.missed.load(Ordering::Relaxed)
     }
 
-    /// Counts a turn.
     #[inline]
     pub(super) fn count_turn(&self) {
         self.turns.store(self.turns() + 1, Ordering::Relaxed);
@@ -127,7 +126,6 @@ impl Metrics {
         Duration::from_nanos(self.turn_nanoseconds.load(Ordering::Relaxed))
     }
 
-    /// Adds CPU time of a long turn.
     pub(super) fn add_turn_cpu(&self, time: Duration) {
         self.add_cpu(time);
         self.turn_nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
@@ -138,7 +136,6 @@ impl Metrics {
         Duration::from_nanos(self.cpu_nanoseconds.load(Ordering::Relaxed))
     }
 
-    /// Adds CPU time.
     pub(super) fn add_cpu(&self, time: Duration) {
         self.cpu_nanoseconds.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }

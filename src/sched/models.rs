@@ -172,7 +172,7 @@ fn what_is_accepted_is_taken_or_returned_by_the_end() {
         });
         let mut batch = VecDeque::new();
         let _ = context.take(&mut batch);
-        let (left, _) = context.close();
+        let left = context.close();
         let accepted = sender.join().unwrap();
         assert_eq!(batch.len() + left.len(), accepted);
         assert_eq!(context.deliver(message(3.0)), Err(Refused::Closed));

@@ -205,11 +205,6 @@ impl Scheduler {
         self.remotes[index].get().expect("workers have their place before they run")
     }
 
-    /// The index of the worker this thread is, if it is one.
-    pub fn current_worker() -> Option<usize> {
-        Worker::current_index()
-    }
-
     /// Creates a context that any worker runs; `None` if no address is free.
     pub fn spawn(
         self: &Arc<Self>,
@@ -284,14 +279,6 @@ impl Scheduler {
             // The watchdog may need it.
             self.alarm.ring();
         }
-    }
-
-    /// Starts the watchdog.
-    ///
-    /// # Errors
-    /// If its thread cannot be started.
-    pub fn start_watchdog(self: &Arc<Self>) -> std::io::Result<()> {
-        super::watchdog::start(self)
     }
 
     /// Starts one more worker; false if that is not possible.
@@ -439,7 +426,7 @@ impl Scheduler {
         // Whoever finds it closed finds this.
         let ending = Arc::new(reason.ending());
         self.endings.add(context.id(), &ending);
-        let (unread, watchers) = context.close();
+        let unread = context.close();
         if context.has_ties() {
             self.names.forget(context.id(), &ending);
             self.topics.forget(context.id());
@@ -447,16 +434,17 @@ impl Scheduler {
         if let Some(program) = program {
             program.end(context, reason);
         }
-        let left = self.registry.remove(context.id());
         for event in unread {
             if let Event::Message { from, session: session @ 1.., .. } = event {
                 self.answer(from, session, Err(Code::NO_REPLY.into()));
             }
         }
+        // Whoever finds no such context any more may count on it that it holds nothing.
+        let left = self.registry.remove(context.id());
         if let Some(cluster) = self.cluster().filter(|_| context.has_ties()) {
             cluster.ended(context.id(), &ending);
         }
-        for watcher in watchers {
+        for watcher in context.end_watch() {
             if let Some(watcher) = self.registry.get(watcher) {
                 // A watcher that has ended needs no notice.
                 let _ =

@@ -155,6 +155,19 @@ struct Seen {
     has_yielded: bool,
 }
 
+/// What a look finds out about all workers.
+#[derive(Debug, Default)]
+struct Found {
+    /// Contexts are queued that workers may run.
+    somebody_waits: bool,
+    /// One has run since the last look.
+    has_run: bool,
+    /// How many were given up now, are stuck, and are in long turns without being stuck.
+    given_up: usize,
+    stuck: usize,
+    long: usize,
+}
+
 struct Watchdog {
     scheduler: Arc<Scheduler>,
     seen: Vec<Seen>,
@@ -168,28 +181,6 @@ struct Watchdog {
     /// All workers that are awake are in long turns.
     is_alone: bool,
     trimmer: Trimmer,
-}
-
-/// Starts the watchdog.
-///
-/// # Errors
-/// If its thread cannot be started.
-pub(super) fn start(scheduler: &Arc<Scheduler>) -> std::io::Result<()> {
-    thread::on_kick(kicked);
-    let mut watchdog = Watchdog {
-        scheduler: Arc::clone(scheduler),
-        seen: Vec::new(),
-        retry: 0,
-        stuck: 0,
-        glances: 0,
-        glanced: Vec::new(),
-        is_alone: false,
-        trimmer: Trimmer::default(),
-    };
-    let started =
-        std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || watchdog.run())?;
-    let _ = scheduler.alarm.watchdog.set(started.thread().clone());
-    Ok(())
 }
 
 impl Watchdog {
@@ -277,69 +268,16 @@ impl Watchdog {
     fn look(&mut self) -> bool {
         let scheduler = Arc::clone(&self.scheduler);
         let remotes = scheduler.remotes();
-        self.seen.resize(remotes.clone().count(), Seen::default());
-        let (mut has_run, mut given_up, mut stuck, mut long) = (false, 0, 0, 0);
-        let somebody_waits = scheduler.has_waiting();
-        for (index, (remote, seen)) in remotes.zip(&mut self.seen).enumerate() {
-            let watch = &remote.watch;
-            // Whether or not the turn has ended since the worker was given up.
-            if let Some(context) = watch.slot.collect() {
-                has_run = true;
-                scheduler.share(context);
+        let mut seen = std::mem::take(&mut self.seen);
+        seen.resize(remotes.clone().count(), Seen::default());
+        let mut found = Found { somebody_waits: scheduler.has_waiting(), ..Found::default() };
+        for (index, (remote, seen)) in remotes.zip(&mut seen).enumerate() {
+            if scheduler.is_same_turn(&remote.watch, seen, &mut found) {
+                self.look_at_long(index, remote, seen, &mut found);
             }
-            let turn = watch.turn();
-            has_run |= turn % 2 == 1 || turn != seen.turn;
-            if turn != seen.turn || turn % 2 == 0 {
-                *seen = Seen { turn, ..Seen::default() };
-                if turn % 2 == 1 && !watch.is_charging() {
-                    watch.begin_charging();
-                }
-                long += usize::from(turn % 2 == 1 && watch.long_since().is_some());
-                continue;
-            }
-            seen.ticks = seen.ticks.saturating_add(1);
-            let is_due = seen.ticks.wrapping_add(index as u32).is_multiple_of(LONG_PERIOD);
-            if seen.ticks > LONG_TICKS && !seen.is_busy && watch.is_retired() && !is_due {
-                stuck += 1;
-                continue;
-            }
-            scheduler.on_long_turn(watch, seen);
-            // One that was given up never runs another context.
-            let is_crowd = self.stuck > CROWD * scheduler.workers();
-            let most = if is_crowd { TICK } else { COMPUTING };
-            let takes_too_much = seen.is_busy && seen.used >= most;
-            if takes_too_much && !seen.has_yielded && watch.is_retired() {
-                watch.yield_to_others();
-                seen.has_yielded = true;
-            }
-            if watch.long_since().is_none() {
-                let since = rt::now().saturating_sub(TICK.as_nanos() as u64);
-                watch.begin_long(since, &scheduler.long);
-            }
-            if (seen.ticks - 1).is_multiple_of(OUTPUT_TICKS) {
-                stdio::nudge();
-            }
-            // One that was given up may have come to where it can be cut at last.
-            let is_wanted = match watch.is_retired() {
-                true => seen.is_busy,
-                false => {
-                    somebody_waits
-                        || watch.slot.is_full()
-                        || watch.asked_since().is_some()
-                        || seen.ticks.is_multiple_of(TRIAL_TICKS)
-                }
-            };
-            if is_wanted && !watch.is_cancelled(turn) {
-                watch.cut(turn);
-            }
-            let is_given_up = scheduler.give_up(index, remote)
-                || somebody_waits && scheduler.give_up_sleeper(index, remote);
-            match is_given_up {
-                true => given_up += 1,
-                false => long += usize::from(!watch.is_retired()),
-            }
-            stuck += usize::from(watch.is_retired());
         }
+        self.seen = seen;
+        let Found { has_run, given_up, stuck, long, .. } = found;
         self.stuck = stuck;
         self.note_given_up(given_up);
         let held = match stuck {
@@ -353,6 +291,54 @@ impl Watchdog {
         self.relax();
         self.is_alone = long > 0 && long + scheduler.idle.count() >= scheduler.running();
         has_run || scheduler.late.are_held() || scheduler.affinity.waiting().next().is_some()
+    }
+
+    /// Looks at a worker that is in the same turn as at the last look: has that cut, or the worker
+    /// given up.
+    fn look_at_long(&self, index: usize, remote: &Remote, seen: &mut Seen, found: &mut Found) {
+        let (scheduler, watch) = (&self.scheduler, &remote.watch);
+        seen.ticks = seen.ticks.saturating_add(1);
+        let is_due = seen.ticks.wrapping_add(index as u32).is_multiple_of(LONG_PERIOD);
+        if seen.ticks > LONG_TICKS && !seen.is_busy && watch.is_retired() && !is_due {
+            found.stuck += 1;
+            return;
+        }
+        scheduler.on_long_turn(watch, seen);
+        // One that was given up never runs another context.
+        let is_crowd = self.stuck > CROWD * scheduler.workers();
+        let most = if is_crowd { TICK } else { COMPUTING };
+        let takes_too_much = seen.is_busy && seen.used >= most;
+        if takes_too_much && !seen.has_yielded && watch.is_retired() {
+            watch.yield_to_others();
+            seen.has_yielded = true;
+        }
+        if watch.long_since().is_none() {
+            let since = rt::now().saturating_sub(TICK.as_nanos() as u64);
+            watch.begin_long(since, &scheduler.long);
+        }
+        if (seen.ticks - 1).is_multiple_of(OUTPUT_TICKS) {
+            stdio::nudge();
+        }
+        // One that was given up may have come to where it can be cut at last.
+        let is_wanted = match watch.is_retired() {
+            true => seen.is_busy,
+            false => {
+                found.somebody_waits
+                    || watch.slot.is_full()
+                    || watch.asked_since().is_some()
+                    || seen.ticks.is_multiple_of(TRIAL_TICKS)
+            }
+        };
+        if is_wanted && !watch.is_cancelled(seen.turn) {
+            watch.cut(seen.turn);
+        }
+        let is_given_up = scheduler.give_up(index, remote)
+            || found.somebody_waits && scheduler.give_up_sleeper(index, remote);
+        match is_given_up {
+            true => found.given_up += 1,
+            false => found.long += usize::from(!watch.is_retired()),
+        }
+        found.stuck += usize::from(watch.is_retired());
     }
 
     /// Wakes who may have had to wait, and starts workers that are missing.
@@ -379,6 +365,29 @@ impl Watchdog {
 }
 
 impl Scheduler {
+    /// Starts the watchdog.
+    ///
+    /// # Errors
+    /// If its thread cannot be started.
+    pub fn start_watchdog(self: &Arc<Self>) -> std::io::Result<()> {
+        thread::on_kick(kicked);
+        let mut watchdog = Watchdog {
+            scheduler: Arc::clone(self),
+            seen: Vec::new(),
+            retry: 0,
+            stuck: 0,
+            glances: 0,
+            glanced: Vec::new(),
+            is_alone: false,
+            trimmer: Trimmer::default(),
+        };
+        let started = std::thread::Builder::new()
+            .name("watchdog".to_owned())
+            .spawn(move || watchdog.run())?;
+        let _ = self.alarm.watchdog.set(started.thread().clone());
+        Ok(())
+    }
+
     /// Has a worker that is in a long turn cut it, for somebody who waits and finds no idle one.
     #[cold]
     pub(super) fn demand(&self) {
@@ -417,6 +426,27 @@ impl Scheduler {
     /// Whether anything is queued that workers may run.
     fn has_waiting(&self) -> bool {
         self.has_ready() || self.late.has_any() || self.affinity.waiting().next().is_some()
+    }
+
+    /// Whether a worker is in the turn that it was in at the last look; notes which one it is in.
+    fn is_same_turn(&self, watch: &Watch, seen: &mut Seen, found: &mut Found) -> bool {
+        // Whether or not the turn has ended since the worker was given up.
+        if let Some(context) = watch.slot.collect() {
+            found.has_run = true;
+            self.share(context);
+        }
+        let turn = watch.turn();
+        let runs = turn % 2 == 1;
+        found.has_run |= runs || turn != seen.turn;
+        if turn == seen.turn && runs {
+            return true;
+        }
+        *seen = Seen { turn, ..Seen::default() };
+        if runs && !watch.is_charging() {
+            watch.begin_charging();
+        }
+        found.long += usize::from(runs && watch.long_since().is_some());
+        false
     }
 
     /// Reacts to a turn that has lasted for more than a tick.

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::spin::Spin;
 use super::watchdog::{HURRY, TICK};
 use crate::error::Code;
 use crate::hint::{rare, rarely};
+use crate::rt;
 
 /// Work between two polls of the sockets, in messages: some 50 to 200 µs.
 const COST_BETWEEN_LOOKS: usize = 512;
@@ -39,7 +41,7 @@ const TURNS_PER_SAMPLE: u32 = 64;
 const TURN_COST: usize = 1;
 
 thread_local! {
-    static LOCAL: RefCell<Option<std::rc::Rc<Local>>> = const { RefCell::new(None) };
+    static LOCAL: RefCell<Option<Rc<Local>>> = const { RefCell::new(None) };
 }
 
 /// A worker; ready once the last context has ended.
@@ -90,11 +92,6 @@ impl Worker {
         }
     }
 
-    pub(super) fn current_index() -> Option<usize> {
-        let index = |local: &std::rc::Rc<Local>| local.place.get().unwrap_or(local.index);
-        LOCAL.with_borrow(|local| local.as_ref().map(index))
-    }
-
     /// Queues a context on this thread's worker; returns it if this thread has no worker of
     /// `scheduler`.
     pub(super) fn enqueue_local(
@@ -122,16 +119,16 @@ impl Worker {
     }
 
     /// Replaces what wakers find on this thread, on which several workers may take turns.
-    pub(super) fn swap_local(local: &mut Option<std::rc::Rc<Local>>) {
+    pub(super) fn swap_local(local: &mut Option<Rc<Local>>) {
         LOCAL.with_borrow_mut(|slot| std::mem::swap(slot, local));
     }
 
     /// Lets wakers on its thread find the worker, at its first poll there.
-    fn local(&self) -> std::rc::Rc<Local> {
+    fn local(&self) -> Rc<Local> {
         LOCAL.with_borrow_mut(|slot| {
             if let Some(deque) = self.deque.take() {
                 rare();
-                *slot = Some(std::rc::Rc::new(Local {
+                *slot = Some(Rc::new(Local {
                     scheduler: Arc::as_ptr(&self.scheduler),
                     index: self.index,
                     deque,
@@ -158,7 +155,7 @@ impl Worker {
 
     /// The next context to run: the slot, the own queue, the common queue, the others' queues.
     fn next(&mut self, local: &Local) -> Option<Arc<Context>> {
-        if crate::rt::is_simulated() {
+        if rt::is_simulated() {
             return self.next_simulated(local);
         }
         let own = local.place.get().filter(|_| self.scheduler.affinity.are_used());
@@ -219,7 +216,7 @@ impl Worker {
             if count == 0 {
                 return None;
             }
-            let (index, frozen) = crate::rt::choose(count);
+            let (index, frozen) = rt::choose(count);
             for _ in 0..index {
                 local.deque.push(local.deque.pop()?);
             }
@@ -228,8 +225,8 @@ impl Worker {
             // One whose turn was cut is not to be taken for one that waits among those.
             context.metrics().prove(true);
             let scheduler = Arc::clone(&self.scheduler);
-            crate::rt::spawn(async move {
-                crate::rt::sleep(frozen).await;
+            rt::spawn(async move {
+                rt::sleep(frozen).await;
                 scheduler.enqueue(context);
             });
         }
@@ -293,9 +290,9 @@ impl Worker {
         local.in_turn.set(true);
         local.is_long.set(was_cut);
         let watch = &local.watch;
-        if rarely(!metrics.is_proven()) && !crate::rt::is_simulated() {
+        if rarely(!metrics.is_proven()) && !rt::is_simulated() {
             watch.begin_charging();
-            watch.begin_long(crate::rt::now(), &self.scheduler.long);
+            watch.begin_long(rt::now(), &self.scheduler.long);
         }
         watch.begin(context.id());
         if !was_cut {
@@ -307,7 +304,7 @@ impl Worker {
         local.in_turn.set(false);
         let time = sampled.map(|began| {
             rare();
-            Duration::from_nanos(crate::rt::now() - began)
+            Duration::from_nanos(rt::now() - began)
         });
         let since = watch.end_long(&self.scheduler.long);
         if rarely(watch.is_charging()) {
@@ -326,7 +323,7 @@ impl Worker {
             self.suspend(local, context);
             return cost.max(TURN_COST);
         }
-        let is_short = since.is_none_or(|since| crate::rt::now() - since < TICK.as_nanos() as u64);
+        let is_short = since.is_none_or(|since| rt::now() - since < TICK.as_nanos() as u64);
         if rarely(since.is_some() || was_cut) {
             metrics.end_long_turn();
         }
@@ -357,7 +354,7 @@ impl Worker {
             self.scheduler.wake_one();
         }
         let cost = self.run(local, context);
-        self.was_late = crate::rt::now();
+        self.was_late = rt::now();
         cost
     }
 
@@ -366,7 +363,7 @@ impl Worker {
     fn sample(&self) -> Option<u64> {
         let turns = self.turns.get().wrapping_add(1);
         self.turns.set(turns);
-        rarely(turns.is_multiple_of(TURNS_PER_SAMPLE)).then(crate::rt::now)
+        rarely(turns.is_multiple_of(TURNS_PER_SAMPLE)).then(rt::now)
     }
 
     fn finish(&self, local: &Local, context: &Arc<Context>) {
@@ -386,14 +383,14 @@ impl Worker {
     /// Polls the sockets; true if one was ready.
     fn look(&mut self, local: &Local) -> bool {
         local.is_looking.set(true);
-        let found = crate::rt::poll_sockets();
+        let found = rt::poll_sockets();
         local.is_looking.set(false);
         found
     }
 
     /// Whether the reactor is to be polled, which happens between two polls of this future.
     fn must_yield(&mut self, cx: &TaskContext<'_>) -> bool {
-        let is_due = self.is_one_of_many || crate::rt::now() >= self.reacted + REACTOR_PERIOD;
+        let is_due = self.is_one_of_many || rt::now() >= self.reacted + REACTOR_PERIOD;
         if is_due {
             cx.waker().wake_by_ref();
         }
@@ -425,6 +422,47 @@ impl Worker {
         is_searching
     }
 
+    /// Nothing is ready: looks for what else there is to do, and goes idle if there is nothing. How
+    /// the worker leaves its loop, if it does.
+    #[inline]
+    fn on_nothing(
+        &mut self,
+        local: &Local,
+        cx: &mut TaskContext<'_>,
+        searching: &mut bool,
+        cost: &mut usize,
+    ) -> Option<Leave> {
+        if !*searching && *cost < COST_BETWEEN_LOOKS && self.spin(local) {
+            *cost += SPIN_COST;
+            return None;
+        }
+        *cost = 0;
+        if self.look(local) {
+            return self.must_yield(cx).then_some(Leave::ForNow);
+        }
+        if std::mem::take(searching) {
+            self.scheduler.idle.stop_searching();
+        }
+        // There are more workers than there need be while some might get stuck.
+        if !self.scheduler.late.has_unproven() && self.may_retire(local) {
+            return Some(Leave::ForGood);
+        }
+        if let Some(context) = self.next_late(local) {
+            self.was_useful = true;
+            *cost += self.run_late(local, &context);
+            return self.must_yield(cx).then_some(Leave::ForNow);
+        }
+        if self.scheduler.is_done() {
+            return Some(Leave::ForGood);
+        }
+        if self.rest(local) {
+            self.spin.rest();
+            return Some(Leave::ForNow);
+        }
+        *searching = self.leave_idle();
+        None
+    }
+
     /// Goes idle; false if work appeared meanwhile.
     fn rest(&mut self, local: &Local) -> bool {
         self.idle = true;
@@ -453,10 +491,10 @@ impl Worker {
     }
 
     /// Retires: what is queued here goes to the others.
-    fn retire(&self, local: std::rc::Rc<Local>) -> Option<Deque<Arc<Context>>> {
+    fn retire(&self, local: Rc<Local>) -> Option<Deque<Arc<Context>>> {
         LOCAL.with_borrow_mut(Option::take);
         self.scheduler.affinity.vacate(self.index);
-        let local = std::rc::Rc::into_inner(local)?;
+        let local = Rc::into_inner(local)?;
         let queued = std::iter::from_fn(|| local.deque.pop());
         for context in local.watch.slot.replace(None).into_iter().chain(queued) {
             self.scheduler.share(context);
@@ -471,6 +509,22 @@ impl Worker {
     }
 }
 
+impl Scheduler {
+    /// The index of the worker this thread is, if it is one.
+    pub fn current_worker() -> Option<usize> {
+        let index = |local: &Rc<Local>| local.place.get().unwrap_or(local.index);
+        LOCAL.with_borrow(|local| local.as_ref().map(index))
+    }
+}
+
+/// How a worker leaves its loop.
+enum Leave {
+    /// Until it is woken, or the reactor was polled.
+    ForNow,
+    /// It retires.
+    ForGood,
+}
+
 impl Future for Worker {
     type Output = Option<Deque<Arc<Context>>>;
 
@@ -480,53 +534,19 @@ impl Future for Worker {
         this.adopt(&local);
         this.register(&local, cx);
         let mut searching = this.leave_idle();
-        this.reacted = crate::rt::now();
+        this.reacted = rt::now();
         this.spin.wake(this.reacted);
         let mut cost = 0;
-        loop {
+        let leave = loop {
             // It may be found out just after its long turn.
             if rarely(local.watch.is_retired()) {
-                if searching {
-                    this.scheduler.idle.stop_searching();
-                }
-                return Poll::Ready(this.retire(local));
+                break Leave::ForGood;
             }
             let Some(context) = this.next(&local) else {
-                if !searching && cost < COST_BETWEEN_LOOKS && this.spin(&local) {
-                    cost += SPIN_COST;
-                    continue;
+                match this.on_nothing(&local, cx, &mut searching, &mut cost) {
+                    None => continue,
+                    Some(leave) => break leave,
                 }
-                cost = 0;
-                if this.look(&local) {
-                    if this.must_yield(cx) {
-                        break;
-                    }
-                    continue;
-                }
-                if std::mem::take(&mut searching) {
-                    this.scheduler.idle.stop_searching();
-                }
-                // There are more workers than there need be while some might get stuck.
-                if !this.scheduler.late.has_unproven() && this.may_retire(&local) {
-                    return Poll::Ready(this.retire(local));
-                }
-                if let Some(context) = this.next_late(&local) {
-                    this.was_useful = true;
-                    cost += this.run_late(&local, &context);
-                    if this.must_yield(cx) {
-                        break;
-                    }
-                    continue;
-                }
-                if this.scheduler.is_done() {
-                    return Poll::Ready(this.retire(local));
-                }
-                if this.rest(&local) {
-                    this.spin.rest();
-                    return Poll::Pending;
-                }
-                searching = this.leave_idle();
-                continue;
             };
             if std::mem::take(&mut searching) {
                 this.scheduler.idle.stop_searching();
@@ -538,7 +558,7 @@ impl Future for Worker {
             this.was_useful = true;
             cost += this.run(&local, &context);
             if rarely(this.is_one_of_many) && this.must_yield(cx) {
-                break;
+                break Leave::ForNow;
             }
             if cost >= COST_BETWEEN_LOOKS {
                 cost = 0;
@@ -546,19 +566,22 @@ impl Future for Worker {
                 this.share_in(&local);
                 // However much the others have to do.
                 let period = if this.scheduler.late.has_unproven() { HURRY } else { TICK };
-                if crate::rt::now() - this.was_late >= period.as_nanos() as u64
+                if rt::now() - this.was_late >= period.as_nanos() as u64
                     && let Some(context) = this.next_late(&local)
                 {
                     this.run_late(&local, &context);
                 }
                 if this.must_yield(cx) {
-                    break;
+                    break Leave::ForNow;
                 }
             }
-        }
+        };
         if searching {
             this.scheduler.idle.stop_searching();
         }
-        Poll::Pending
+        match leave {
+            Leave::ForNow => Poll::Pending,
+            Leave::ForGood => Poll::Ready(this.retire(local)),
+        }
     }
 }

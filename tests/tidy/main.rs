@@ -1,8 +1,10 @@
 //! The rules of the repository that no compiler checks: sizes of files, links between documents;
-//! which folder may use which (layers.rs), and where `unsafe` may be (unsafe_code.rs).
+//! how long functions are (functions.rs), which folder may use which (layers.rs), and where
+//! `unsafe` may be (unsafe_code.rs).
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod functions;
 mod layers;
 mod patterns;
 #[path = "../support/mod.rs"]
