@@ -199,7 +199,6 @@ impl Stack<'_> {
     }
 }
 
-/// Pushes a text with the line of a place.
 fn push_placed(lua: Stack<'_>, place: Option<Place>, text: &str) {
     lua.push_text(&place.map(|place| place.text).unwrap_or_default());
     lua.push_text(text.as_bytes());

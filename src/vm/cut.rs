@@ -134,7 +134,6 @@ impl Cut {
         }
     }
 
-    /// Whether the turn is cut.
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
         !self.at.get().is_null()

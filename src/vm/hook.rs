@@ -19,15 +19,13 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use mlua::ffi::lua_CFunction;
-use mlua::ffi::{self, lua_Debug, lua_State};
+use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
 
-use super::cut;
-use super::layout;
 use super::stack::Stack;
 use super::state::Account;
 use super::stock::{Kind, frame};
 use super::traceback::{hide_bottom, traceback};
+use super::{cut, layout};
 use crate::os::thread;
 
 /// A bit of LuaJIT's hook mask: a hook, a finaliser or an event handler runs.

@@ -49,7 +49,6 @@ impl Integer {
 /// something else in the place of `require`.
 pub const OPEN_FFI: &CStr = c"node-lua.ffi";
 
-/// Makes the helpers.
 fn make_helpers(lua: Stack<'_>) {
     lua.load_or_raise(HELPERS, c"=[node-lua] int64");
     lua.field(ffi::LUA_REGISTRYINDEX, OPEN_FFI);
@@ -61,7 +60,6 @@ fn make_helpers(lua: Stack<'_>) {
     }
 }
 
-/// Pushes a helper.
 fn push_helper(lua: Stack<'_>, key: &'static u8) {
     let find = || {
         lua.push_address((&raw const *key).cast_mut().cast());

@@ -7,10 +7,9 @@ use std::sync::OnceLock;
 use mlua::ffi::{self, lua_Debug, lua_State};
 
 use super::layout::*;
-use super::line_hook;
 use super::stack::{Stack, function};
 use super::state::State;
-use super::texts;
+use super::{line_hook, texts};
 
 /// A bit of the compiler's state while it records or compiles.
 const IS_COMPILING: u32 = 0x10;

@@ -20,7 +20,6 @@ pub(crate) fn prepare(lua: Stack<'_>) {
 }
 
 impl<'a> Stack<'a> {
-    /// The account of the state.
     #[inline]
     pub(crate) fn account(self) -> &'a Account {
         // SAFETY: a live state; its account lives as long as it does.

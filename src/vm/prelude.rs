@@ -11,109 +11,50 @@ use super::stack::Stack;
 use super::state::State;
 use super::{pristine, standard};
 
-/// Module name, chunk name and source text.
-const SOURCES: &[(&str, &CStr, &str)] = &[
-    ("init", c"=[node-lua]", include_str!("../../lua/init.lua")),
-    ("core/dispatch", c"=[node-lua] dispatch", include_str!("../../lua/core/dispatch.lua")),
-    ("core/coroutine", c"=[node-lua] coroutine", include_str!("../../lua/core/coroutine.lua")),
-    ("core/stubs", c"=[node-lua] stubs", include_str!("../../lua/core/stubs.lua")),
-    ("context/names", c"=[node-lua] names", include_str!("../../lua/context/names.lua")),
-    ("core/command", c"=[node-lua] command", include_str!("../../lua/core/command.lua")),
-    ("core/compiler", c"=[node-lua] compiler", include_str!("../../lua/core/compiler.lua")),
-    ("core/lines", c"=[node-lua] lines", include_str!("../../lua/core/lines.lua")),
-    ("context/process", c"=[node-lua] process", include_str!("../../lua/context/process.lua")),
-    ("core/failure", c"=[node-lua] failure", include_str!("../../lua/core/failure.lua")),
-    ("core/refusal", c"=[node-lua] refusal", include_str!("../../lua/core/refusal.lua")),
-    ("context/request", c"=[node-lua] request", include_str!("../../lua/context/request.lua")),
-    ("core/timeout", c"=[node-lua] timeout", include_str!("../../lua/core/timeout.lua")),
-    ("core/ffi", c"=[node-lua] ffi", include_str!("../../lua/core/ffi.lua")),
-    ("core/options", c"=[node-lua] options", include_str!("../../lua/core/options.lua")),
-    ("core/listing", c"=[node-lua] listing", include_str!("../../lua/core/listing.lua")),
-    ("tcp/accept", c"=[node-lua] accept", include_str!("../../lua/tcp/accept.lua")),
-    #[cfg(feature = "http")]
-    ("http", c"=[node-lua] http", include_str!("../../lua/http/init.lua")),
-    #[cfg(feature = "http")]
-    ("http/args", c"=[node-lua] args", include_str!("../../lua/http/args.lua")),
-    #[cfg(feature = "http")]
-    ("http/upgrade", c"=[node-lua] upgrade", include_str!("../../lua/http/upgrade.lua")),
-    #[cfg(feature = "http")]
-    ("http/client", c"=[node-lua] client", include_str!("../../lua/http/client.lua")),
-    #[cfg(feature = "http")]
-    ("http/pool", c"=[node-lua] pool", include_str!("../../lua/http/pool.lua")),
-    #[cfg(feature = "http")]
-    ("http/url", c"=[node-lua] url", include_str!("../../lua/http/url.lua")),
-    #[cfg(feature = "http")]
-    ("http/message", c"=[node-lua] message", include_str!("../../lua/http/message.lua")),
-    #[cfg(feature = "http")]
-    ("http/request", c"=[node-lua] request", include_str!("../../lua/http/request.lua")),
-    #[cfg(feature = "http")]
-    ("http/server", c"=[node-lua] server", include_str!("../../lua/http/server.lua")),
-    #[cfg(feature = "tls")]
-    ("tls", c"=[node-lua] tls", include_str!("../../lua/tls.lua")),
-    #[cfg(feature = "tls")]
-    ("tcp/tls", c"=[node-lua] tls", include_str!("../../lua/tcp/tls.lua")),
-    ("tcp/options", c"=[node-lua] options", include_str!("../../lua/tcp/options.lua")),
-    ("tcp/methods", c"=[node-lua] methods", include_str!("../../lua/tcp/methods.lua")),
-    ("tcp/ending", c"=[node-lua] ending", include_str!("../../lua/tcp/ending.lua")),
-    ("tcp/monitor", c"=[node-lua] monitor", include_str!("../../lua/tcp/monitor.lua")),
-    (
-        "context/unclaimed",
-        c"=[node-lua] unclaimed",
-        include_str!("../../lua/context/unclaimed.lua"),
-    ),
-    ("context/query", c"=[node-lua] query", include_str!("../../lua/context/query.lua")),
-    ("core/require", c"=[node-lua] require", include_str!("../../lua/core/require.lua")),
-    ("buffer/access", c"=[node-lua] access", include_str!("../../lua/buffer/access.lua")),
-    ("buffer/number", c"=[node-lua] number", include_str!("../../lua/buffer/number.lua")),
-    ("buffer/varint", c"=[node-lua] varint", include_str!("../../lua/buffer/varint.lua")),
-    ("packet/code", c"=[node-lua] code", include_str!("../../lua/packet/code.lua")),
-    ("core/open_ffi", c"=[node-lua] open_ffi", include_str!("../../lua/core/open_ffi.lua")),
-    ("buffer/cdef", c"=[node-lua] cdef", include_str!("../../lua/buffer/cdef.lua")),
-    ("context/confine", c"=[node-lua] confine", include_str!("../../lua/context/confine.lua")),
-    ("context/create", c"=[node-lua] create", include_str!("../../lua/context/create.lua")),
-    ("context/monitor", c"=[node-lua] monitor", include_str!("../../lua/context/monitor.lua")),
-    ("context/options", c"=[node-lua] options", include_str!("../../lua/context/options.lua")),
-    ("tcp/connect", c"=[node-lua] connect", include_str!("../../lua/tcp/connect.lua")),
-    ("context/wait", c"=[node-lua] wait", include_str!("../../lua/context/wait.lua")),
-    ("core/simulation", c"=[node-lua] simulation", include_str!("../../lua/core/simulation.lua")),
-    ("tcp/piece", c"=[node-lua] piece", include_str!("../../lua/tcp/piece.lua")),
-    ("tcp/shortage", c"=[node-lua] shortage", include_str!("../../lua/tcp/shortage.lua")),
-    ("tcp/socket", c"=[node-lua] socket", include_str!("../../lua/tcp/socket.lua")),
-    ("buffer", c"=[node-lua] buffer", include_str!("../../lua/buffer/init.lua")),
-    ("context", c"=[node-lua] context", include_str!("../../lua/context/init.lua")),
-    #[cfg(feature = "json")]
-    ("cjson", c"=[node-lua] cjson", include_str!("../../lua/cjson.lua")),
+/// Names of chunks, and the text of `lua/NAME.lua`, or of the file that is named beside it.
+macro_rules! sources {
+    (@ $name:literal) => { include_str!(concat!("../../lua/", $name, ".lua")) };
+    (@ $name:literal $file:literal) => { sources!(@ $file) };
+    ($($name:literal $(in $file:literal)?),* $(,)?) => {
+        &[$(($name, sources!(@ $name $($file)?)),)*]
+    };
+}
+
+const SOURCES: &[&[(&str, &str)]] = &[
+    sources![
+        "buffer/access", "buffer/cdef", "buffer" in "buffer/init", "buffer/number",
+        "buffer/varint", "context/confine", "context/create", "context" in "context/init",
+        "context/monitor", "context/names", "context/options", "context/process", "context/query",
+        "context/request", "context/unclaimed", "context/wait", "core/command", "core/compiler",
+        "core/coroutine", "core/dispatch", "core/failure", "core/ffi", "core/lines",
+        "core/listing", "core/open_ffi", "core/options", "core/refusal", "core/require",
+        "core/simulation", "core/stubs", "core/timeout", "init", "packet/code",
+        "packet" in "packet/init", "supervisor", "tcp/accept", "tcp/connect", "tcp/ending",
+        "tcp" in "tcp/init", "tcp/methods", "tcp/monitor", "tcp/options", "tcp/piece",
+        "tcp/shortage", "tcp/socket", "timer", "udp" in "udp/init", "udp/options",
+    ],
     #[cfg(any(feature = "json", feature = "msgpack"))]
-    ("json", c"=[node-lua] json", include_str!("../../lua/json.lua")),
+    sources!["json"],
+    #[cfg(feature = "http")]
+    sources![
+        "http/args", "http/client", "http" in "http/init", "http/message", "http/pool",
+        "http/request", "http/server", "http/upgrade", "http/url",
+    ],
+    #[cfg(feature = "json")]
+    sources!["cjson"],
     #[cfg(feature = "msgpack")]
-    ("msgpack", c"=[node-lua] msgpack", include_str!("../../lua/msgpack.lua")),
-    ("packet", c"=[node-lua] packet", include_str!("../../lua/packet/init.lua")),
-    ("supervisor", c"=[node-lua] supervisor", include_str!("../../lua/supervisor.lua")),
-    ("tcp", c"=[node-lua] tcp", include_str!("../../lua/tcp/init.lua")),
-    ("udp", c"=[node-lua] udp", include_str!("../../lua/udp/init.lua")),
-    ("udp/options", c"=[node-lua] options", include_str!("../../lua/udp/options.lua")),
+    sources!["msgpack"],
+    #[cfg(feature = "tls")]
+    sources!["tcp/tls", "tls"],
     #[cfg(feature = "websocket")]
-    ("websocket", c"=[node-lua] websocket", include_str!("../../lua/websocket/init.lua")),
-    #[cfg(feature = "websocket")]
-    ("websocket/accept", c"=[node-lua] websocket", include_str!("../../lua/websocket/accept.lua")),
-    #[cfg(feature = "websocket")]
-    (
-        "websocket/connect",
-        c"=[node-lua] websocket",
-        include_str!("../../lua/websocket/connect.lua"),
-    ),
-    #[cfg(feature = "websocket")]
-    (
-        "websocket/handshake",
-        c"=[node-lua] websocket",
-        include_str!("../../lua/websocket/handshake.lua"),
-    ),
-    #[cfg(feature = "websocket")]
-    ("websocket/timing", c"=[node-lua] websocket", include_str!("../../lua/websocket/timing.lua")),
-    ("timer", c"=[node-lua] timer", include_str!("../../lua/timer.lua")),
+    sources![
+        "websocket/accept", "websocket/connect", "websocket/handshake",
+        "websocket" in "websocket/init", "websocket/timing",
+    ],
 ];
 
-/// LuaJIT's own modules, likewise: made by build.rs. They are compiled when they are asked for.
+/// Name, chunk name and source text of LuaJIT's own modules: made by build.rs. They are compiled
+/// when they are asked for.
 const JIT_MODULES: &[(&str, &CStr, &str)] = include!(concat!(env!("OUT_DIR"), "/jit_modules.rs"));
 
 /// Chunks whose functions stand for LuaJIT's own.
@@ -129,16 +70,28 @@ struct Chunk {
     is_divided: bool,
 }
 
-/// Those of [`SOURCES`] that have been asked for.
-static CHUNKS: [OnceLock<Chunk>; SOURCES.len()] = [const { OnceLock::new() }; SOURCES.len()];
+const COUNT: usize = {
+    let (mut count, mut at) = (0, 0);
+    while at < SOURCES.len() {
+        count += SOURCES[at].len();
+        at += 1;
+    }
+    count
+};
 
-/// The chunk at this place of [`SOURCES`], compiled if it is the first time; `None` without memory
-/// for it.
-fn chunk(index: usize) -> Option<&'static Chunk> {
+/// Those of [`SOURCES`] that have been asked for.
+static CHUNKS: [OnceLock<Chunk>; COUNT] = [const { OnceLock::new() }; COUNT];
+
+/// All sources, each with its place among [`CHUNKS`].
+fn sources() -> impl Iterator<Item = (usize, &'static (&'static str, &'static str))> {
+    SOURCES.iter().copied().flatten().enumerate()
+}
+
+/// A chunk, compiled if it is the first time; `None` without memory for it.
+fn chunk(index: usize, name: &str, text: &str) -> Option<&'static Chunk> {
     if let Some(chunk) = CHUNKS[index].get() {
         return Some(chunk);
     }
-    let (name, chunk_name, source) = SOURCES[index];
     let line = match () {
         () if STAND_INS.contains(&name) => disguise::STAND_IN,
         () if BENEATH.contains(&name) => disguise::BENEATH,
@@ -148,10 +101,10 @@ fn chunk(index: usize) -> Option<&'static Chunk> {
     if !pristine::has_learned() {
         state.protect(pristine::learn).ok()?;
     }
-    let divided = source
+    let divided = text
         .split_once(DIVIDER)
         .map(|(above, below)| format!("{above}return (function(...)\n{below}\nend)(...)"));
-    let bytecode = compile(&state, chunk_name, divided.as_deref().unwrap_or(source))?;
+    let bytecode = compile(&state, name, divided.as_deref().unwrap_or(text))?;
     let chunk = Chunk { bytecode, line, is_divided: divided.is_some() };
     Some(CHUNKS[index].get_or_init(|| chunk))
 }
@@ -162,13 +115,14 @@ fn chunk(index: usize) -> Option<&'static Chunk> {
 const DIVIDER: &str = "-- What is above are upvalues of what is below: see prelude.rs.\n";
 
 /// Compiles a chunk of the library, without debug information; `None` without memory for it.
-fn compile(state: &State, chunk_name: &CStr, source: &str) -> Option<Vec<u8>> {
+fn compile(state: &State, name: &str, text: &str) -> Option<Vec<u8>> {
     let lua = state.stack();
-    let status = lua.load_plain(source.as_bytes(), chunk_name);
+    // Not yet by the name of the library's chunks, whose functions cannot be dumped.
+    let status = lua.load_plain(text.as_bytes(), c"=[node-lua]");
     if status == ffi::LUA_ERRMEM {
         return None;
     }
-    assert_eq!(status, ffi::LUA_OK, "the embedded library compiles: {chunk_name:?}");
+    assert_eq!(status, ffi::LUA_OK, "the embedded library compiles: {name}");
     lua.push_global(c"string");
     lua.field(-1, c"dump");
     lua.push_copy(-3);
@@ -227,8 +181,8 @@ pub(crate) fn push_chunk(lua: Stack<'_>, name: &str) -> bool {
 }
 
 fn push(lua: Stack<'_>, name: &str) -> Option<&'static Chunk> {
-    let index = SOURCES.iter().position(|(known, ..)| *known == name)?;
-    let Some(chunk) = chunk(index) else {
+    let (index, (name, text)) = sources().find(|(_, (known, _))| *known == name)?;
+    let Some(chunk) = chunk(index, name, text) else {
         lua.push_text(b"not enough memory for the library");
         lua.raise_top()
     };
@@ -281,8 +235,9 @@ mod tests {
 
     #[test]
     fn every_chunk_compiles() {
-        for (index, (name, ..)) in SOURCES.iter().enumerate() {
-            assert!(chunk(index).is_some_and(|chunk| !chunk.bytecode.is_empty()), "{name}");
+        for (index, (name, text)) in sources() {
+            let chunk = chunk(index, name, text);
+            assert!(chunk.is_some_and(|chunk| !chunk.bytecode.is_empty()), "{name}");
         }
     }
 }

@@ -22,7 +22,6 @@ use super::layout::{self, Function};
 use super::stack::{Stack, function};
 use super::{chunk_cache, standard, stock};
 
-/// The table of globals.
 const GLOBALS: &CStr = c"_G";
 
 /// The tables whose functions the library may use.
@@ -117,7 +116,6 @@ impl BuiltIn {
     }
 }
 
-/// The function on top of the stack, one in C.
 fn function_on_top(lua: Stack<'_>) -> &mut Function {
     // SAFETY: called with one on top, which nobody else looks at meanwhile.
     unsafe { &mut *layout::object(lua.raw(), -1) }
@@ -158,7 +156,6 @@ pub(crate) fn set_environment(lua: Stack<'_>) {
     lua.set_environment(-2);
 }
 
-/// Pushes the metatable of environments.
 fn push_metatable(lua: Stack<'_>) {
     lua.entry(ffi::LUA_REGISTRYINDEX, Kept::Environments as i64);
     if lua.kind(-1) == ffi::LUA_TTABLE {

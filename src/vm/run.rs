@@ -4,11 +4,9 @@ use std::ffi::c_int;
 
 use mlua::ffi::{self, lua_State};
 
-use super::foreign_signals;
-use super::hook;
-use super::spent;
 use super::stack::Stack;
 use super::state::State;
+use super::{foreign_signals, hook, spent};
 use crate::hint::rarely;
 
 /// What the VM returns when memory runs out.

@@ -48,7 +48,6 @@ const STATE_BYTES_MIN: usize = 2048;
 /// Memory figures of one state. Touched only by the thread that runs the state.
 #[derive(Debug, Default)]
 pub struct Account {
-    /// Bytes of the VM.
     pub(super) lua_bytes: Cell<usize>,
     /// Bytes outside of it that its objects hold: those of buffers, for the most part.
     pub(super) external_bytes: Cell<usize>,
@@ -166,25 +165,10 @@ impl Account {
     /// then the context is going to end.
     #[inline(never)]
     pub(super) fn allocate(&self, size: usize) -> *mut u8 {
-        if size == 0 {
-            return std::ptr::null_mut();
+        match size {
+            0 => std::ptr::null_mut(),
+            _ => self.take(size, |heap| heap.take(size)),
         }
-        let held = self.lua_bytes.get();
-        let total = held + size + self.external_bytes.get();
-        if !self.admits(total) {
-            return std::ptr::null_mut();
-        }
-        let heap = self.heap();
-        let mut block = heap.take(size);
-        if block.is_null() && self.lend(heap, total) {
-            block = heap.take(size);
-            heap.spare(0);
-        }
-        match block.is_null() {
-            true => self.exceed(total),
-            false => self.lua_bytes.set(held + size),
-        }
-        block
     }
 
     /// Memory for a userdata with a buffer, of at most `BUFFER_SIZE_MAX` bytes; when the VM frees
@@ -192,21 +176,26 @@ impl Account {
     /// end.
     #[inline]
     pub(crate) fn allocate_buffer(&self, size: usize) -> Option<NonNull<u8>> {
+        NonNull::new(self.take(size, |heap| heap.take_buffer(size)))
+    }
+
+    /// A block of this size by `take`, counted; null if it is refused.
+    #[inline(always)]
+    fn take(&self, size: usize, take: impl Fn(&mut Heap) -> *mut u8) -> *mut u8 {
         let held = self.lua_bytes.get();
         let total = held + size + self.external_bytes.get();
         if !self.admits(total) {
-            return None;
+            return std::ptr::null_mut();
         }
         let heap = self.heap();
-        let mut block = heap.take_buffer(size);
+        let mut block = take(heap);
         if block.is_null() && self.lend(heap, total) {
-            block = heap.take_buffer(size);
+            block = take(heap);
             heap.spare(0);
         }
-        let block = NonNull::new(block);
-        match block {
-            Some(_) => self.lua_bytes.set(held + size),
-            None => self.exceed(total),
+        match block.is_null() {
+            true => self.exceed(total),
+            false => self.lua_bytes.set(held + size),
         }
         block
     }
@@ -294,7 +283,6 @@ impl Account {
         }
     }
 
-    /// The limit in bytes, if there is one.
     pub(crate) fn limit(&self) -> Option<usize> {
         Some(self.limit_bytes.get()).filter(|&bytes| bytes != usize::MAX)
     }

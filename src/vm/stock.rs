@@ -12,14 +12,13 @@ use std::sync::OnceLock;
 
 use mlua::ffi::{self, lua_CFunction};
 
-use super::cut;
 use super::disguise::{BENEATH, CHUNK_NAME, STAND_IN};
 use super::frames::is_hidden;
 use super::layout::{self, Function};
 use super::native::guarded;
 use super::stack::{Nil, Record, Stack, function};
-use super::strings;
 use super::traceback::traceback;
+use super::{cut, strings};
 
 /// What a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,12 +195,10 @@ fn kind_of(found: &Record) -> Kind {
     }
 }
 
-/// The kind of the frame at a level of a coroutine, if there is one.
 pub(crate) fn frame(of: Stack<'_>, level: c_int) -> Option<Kind> {
     of.frame(level, c"S").map(|found| kind_of(&found))
 }
 
-/// The kind of the function at an index, if it is one.
 fn function_kind(lua: Stack<'_>, index: c_int) -> Option<Kind> {
     let is_function = lua.kind(index) == ffi::LUA_TFUNCTION;
     is_function.then(|| kind_of(&lua.function_record(index)))
@@ -262,7 +259,6 @@ fn is_beneath(of: Stack<'_>, level: c_int) -> bool {
     above.into_iter().any(Kind::is_ours)
 }
 
-/// debug.getinfo
 fn getinfo(lua: Stack<'_>) -> c_int {
     let (of, shift) = subject(lua, Stack::whole_low);
     let (mut kind, mut is_nameless) = (function_kind(lua, shift + 1), false);
@@ -354,22 +350,18 @@ fn gethook(lua: Stack<'_>) -> c_int {
     cut::uncovered(lua, || go_on(lua, &GETHOOK))
 }
 
-/// debug.getlocal
 fn getlocal(lua: Stack<'_>) -> Result<c_int, Nil> {
     if looks_inside(lua) { Err(Nil) } else { Ok(go_on(lua, &GETLOCAL)) }
 }
 
-/// debug.setlocal
 fn setlocal(lua: Stack<'_>) -> Result<c_int, Nil> {
     if looks_inside(lua) { Err(Nil) } else { Ok(go_on(lua, &SETLOCAL)) }
 }
 
-/// debug.getupvalue
 fn getupvalue(lua: Stack<'_>) -> c_int {
     if is_ours(lua, 1) { 0 } else { go_on(lua, &GETUPVALUE) }
 }
 
-/// debug.setupvalue
 fn setupvalue(lua: Stack<'_>) -> c_int {
     if is_ours(lua, 1) { 0 } else { go_on(lua, &SETUPVALUE) }
 }
@@ -382,26 +374,22 @@ fn make_c(lua: Stack<'_>, index: c_int) {
     }
 }
 
-/// debug.upvalueid
 fn upvalueid(lua: Stack<'_>) -> c_int {
     make_c(lua, 1);
     go_on(lua, &UPVALUEID)
 }
 
-/// debug.upvaluejoin
 fn upvaluejoin(lua: Stack<'_>) -> c_int {
     make_c(lua, 1);
     make_c(lua, 3);
     go_on(lua, &UPVALUEJOIN)
 }
 
-/// string.dump
 fn dump(lua: Stack<'_>) -> c_int {
     make_c(lua, 1);
     go_on(lua, &DUMP)
 }
 
-/// getfenv
 fn getfenv(lua: Stack<'_>) -> c_int {
     let is_called_by_ours = |level| level > 0 && frame(lua, level).is_some_and(Kind::is_ours);
     let found = match lua.kind(1) {
@@ -416,7 +404,6 @@ fn getfenv(lua: Stack<'_>) -> c_int {
     1
 }
 
-/// setfenv
 fn setfenv(lua: Stack<'_>) -> c_int {
     if lua.is_number(1) && lua.kind(2) == ffi::LUA_TTABLE {
         let level = lua.whole(1);
@@ -443,7 +430,6 @@ fn module(lua: Stack<'_>) -> c_int {
     0
 }
 
-/// debug.traceback
 fn debug_traceback(lua: Stack<'_>) -> c_int {
     let (of, shift) = lua.thread(1).map_or((lua, 0), |of| (of, 1));
     let text = lua.text(shift + 1);

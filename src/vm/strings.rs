@@ -123,7 +123,6 @@ fn search(lua: Stack<'_>, is_find: bool) -> c_int {
     }
 }
 
-/// string.find
 fn find(lua: Stack<'_>) -> c_int {
     search(lua, true)
 }
@@ -133,7 +132,6 @@ fn first(lua: Stack<'_>) -> c_int {
     search(lua, false)
 }
 
-/// string.gmatch
 fn gmatch(lua: Stack<'_>) -> c_int {
     let results = go_on(lua, &GMATCH);
     // SAFETY: LuaJIT's own makes its iterator: a function in C of its own.
@@ -246,7 +244,6 @@ unsafe fn add_value(
     }
 }
 
-/// string.gsub
 fn gsub(lua: Stack<'_>) -> c_int {
     const WANTED: &CStr = c"string/function/table expected";
     let (subject, pattern) = (string(lua, 1), string(lua, 2));

@@ -20,7 +20,7 @@ use super::layout::{
     self, FALSE, KIND_TABLE, NIL, Node, POINTER, STRING, Slot, TRUE, Table, Text, WHITES,
     is_number, lj_mem_realloc, scrambled, tag,
 };
-use super::stack::Stack;
+use super::stack::{Stack, slots};
 use super::state::Account;
 
 /// Tables with fewer entries are LuaJIT's own affair: it takes some milliseconds at most.
@@ -354,12 +354,8 @@ impl Stack<'_> {
                 None => (hash[at - array.len()].key, hash[at - array.len()].value),
             };
             if value != NIL {
-                // SAFETY: there is room on the stack of a native function, and what a table holds
-                // is alive.
-                unsafe {
-                    layout::push(self.raw(), key);
-                    layout::push(self.raw(), value);
-                }
+                slots::push(self, key);
+                slots::push(self, value);
                 return true;
             }
         }

@@ -14,7 +14,7 @@ use super::charge;
 pub use super::charge::is_due;
 use super::layout::{self, KIND_USERDATA, Slot, Table, USERDATA, Userdata, WHITES};
 use super::memory::heap::{self, content_of};
-use super::stack::Stack;
+use super::stack::{Stack, slots};
 use super::state::Account;
 use crate::buf::{FRAME_INLINE_MAX, NlBuffer};
 
@@ -96,8 +96,8 @@ impl<'a> Maker<'a> {
     #[inline]
     fn push_made<R>(self, made: Option<(Slot, R)>) -> Option<R> {
         let (slot, result) = made?;
-        // SAFETY: a live state, and a userdata of its own. The buffer stays where it is.
-        unsafe { layout::push(self.lua.raw(), slot) };
+        // The buffer stays where it is.
+        slots::push(self.lua, slot);
         Some(result)
     }
 

@@ -59,7 +59,6 @@ impl<'a> NewTable<'a> {
         NewTable(table, PhantomData)
     }
 
-    /// The table at `index`.
     #[inline]
     pub(crate) fn at(lua: Stack<'a>, index: c_int) -> NewTable<'a> {
         let object = NonNull::new(lua.address(index).cast_mut().cast());
@@ -240,7 +239,6 @@ impl Plain<'_> {
         }
     }
 
-    /// Writes a value that is no double.
     fn no_double(&mut self, value: Live<'_>) -> Result<(), NotPlain> {
         if let Some(text) = value.packed() {
             return Ok(self.writer.packed_string(text)?);

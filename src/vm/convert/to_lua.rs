@@ -132,7 +132,6 @@ impl<'a, B: Buffers> Decoder<'a, B> {
         Ok(())
     }
 
-    /// Pushes a table.
     fn table(&mut self) -> Result<(), Refused> {
         let lua = self.lua;
         let (positional, pairs) = self.reader.enter()?;

@@ -74,7 +74,6 @@ pub(crate) struct Builder<'a> {
     templates: Templates,
 }
 
-/// Pushes one value.
 struct Value<'b, 'a>(&'b mut Builder<'a>);
 
 /// Pushes one key of a table.
@@ -295,7 +294,6 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
         Ok(())
     }
 
-    /// Text.
     #[inline(always)]
     fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
         self.0.push_text(value);

@@ -37,7 +37,6 @@ impl<'d> Keys<'d> {
         Keys { document, first }
     }
 
-    /// Pushes a key.
     #[inline]
     pub(super) fn push(&self, lua: Stack<'_>, text: &[u8]) {
         let push = || slots::push(lua, texts::text(lua, text, self.document));

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::marks::Mark;
-use super::walk::{Keys, WriteRules, number_text};
+use super::walk::{Keys, Sparse, WriteRules, number_text};
 pub(super) use crate::vm::layout::Table;
 use crate::vm::layout::{self, NIL, STRING, Slot, tag};
 use crate::vm::stack::slots;
@@ -42,7 +42,6 @@ impl Table {
         found.map(|node| (node.key, node.value))
     }
 
-    /// All entries.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Slot, Slot)> {
         let listed = self.array().iter().enumerate();
         let listed = listed.map(|(index, slot)| ((index as f64).to_bits(), *slot));
@@ -117,7 +116,6 @@ pub(super) fn find_twin(numbers: &[(Slot, Slot)], texts: &[(Slot, Slot)]) -> Opt
     })
 }
 
-/// The bytes of a key, if it is text.
 fn text<'a>(key: Slot) -> Option<&'a [u8]> {
     // SAFETY: the key of a live entry of a table that is being written.
     (tag(key) == STRING).then(|| unsafe { layout::text(key) })
@@ -197,5 +195,3 @@ pub(super) fn shape(
         number_text(number)
     ))
 }
-
-use super::walk::Sparse;

@@ -100,7 +100,6 @@ pub(crate) struct Node<'s, 'a>(Slot, &'s Source<'a>);
 /// A key of it, which is text.
 struct Key<'s, 'a>(Slot, &'s Source<'a>);
 
-/// Text.
 struct Text<'s>(&'s str);
 
 impl<'a> Source<'a> {
@@ -523,7 +522,6 @@ pub(crate) fn empty_array() -> *mut c_void {
     (&raw const EMPTY).cast_mut().cast()
 }
 
-/// A number as a key.
 pub(super) fn number_text(number: f64) -> String {
     match number.fract() == 0.0 && number.abs() <= EXACT_MAX {
         true => format!("{}", number as i64),

@@ -7,7 +7,6 @@ use std::mem::offset_of;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::slot::{NIL, POINTER, STRING, Slot, TABLE, referred, tag};
-use crate::hint::rarely;
 use crate::message::Packed;
 
 // The types of objects in their headers.
@@ -37,7 +36,6 @@ pub(crate) struct Thread {
     /// Where the stack ends that it has so far.
     pub(crate) end: *mut Slot,
     stack: [u64; 2],
-    /// The table of globals.
     pub(crate) environment: *mut Table,
 }
 
@@ -235,7 +233,6 @@ impl Table {
 #[repr(C)]
 #[derive(Debug)]
 pub struct Text {
-    /// The next in its chain.
     pub(crate) next: u64,
     pub(crate) marked: u8,
     pub(crate) kind: u8,
@@ -380,7 +377,6 @@ pub(crate) unsafe fn upvalues(raw: *mut lua_State) -> *mut Slot {
 }
 
 unsafe extern "C-unwind" {
-    fn lj_state_growstack1(raw: *mut lua_State);
     /// LuaJIT's: memory of the VM's. Raises if there is none; runs no finalisers.
     pub(crate) fn lj_mem_realloc(
         raw: *mut lua_State,
@@ -388,24 +384,6 @@ unsafe extern "C-unwind" {
         before: usize,
         now: usize,
     ) -> *mut c_void;
-}
-
-/// Pushes a value. May raise if there is no memory for a larger stack.
-///
-/// # Safety
-/// `raw` must be a running state, used by this thread; the value must be one of its own that is
-/// alive.
-#[inline]
-pub(crate) unsafe fn push(raw: *mut lua_State, slot: Slot) {
-    let thread = raw.cast::<Thread>();
-    // SAFETY: a running state, which has a slot free between two calls, as is seen to here too.
-    unsafe {
-        (*thread).top.write(slot);
-        (*thread).top = (*thread).top.add(1);
-        if rarely((*thread).top >= (*thread).end) {
-            lj_state_growstack1(raw);
-        }
-    }
 }
 
 /// The prototype of the function at this place of the stack.

@@ -54,7 +54,6 @@ pub(crate) fn kind(slot: Slot) -> c_int {
     }
 }
 
-/// The slot of a boolean.
 #[inline]
 pub(crate) fn boolean(value: bool) -> Slot {
     !((1 + u64::from(value)) << TAG_SHIFT)
@@ -90,7 +89,6 @@ pub(crate) fn double(slot: Slot) -> Option<f64> {
     (!(INTEGER..0).contains(&tag(slot))).then(|| f64::from_bits(slot))
 }
 
-/// The slot that refers to an object.
 #[inline]
 pub(crate) fn reference(tag: i64, object: *const c_void) -> Slot {
     object as u64 | (tag as u64) << TAG_SHIFT

@@ -9,7 +9,6 @@ use std::ptr::NonNull;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FreeList(Option<NonNull<Free>>);
 
-/// A block that is free.
 struct Free {
     next: FreeList,
 }

@@ -49,7 +49,6 @@ fn cool(slot: usize) {
     memory::changed(SLOT_BYTES, 0);
 }
 
-/// The slot that a block lies in.
 #[inline]
 pub(crate) fn slot_of(block: *mut u8) -> *mut u8 {
     block.map_addr(|address| address & !(SLOT_BYTES - 1))

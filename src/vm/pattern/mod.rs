@@ -166,7 +166,6 @@ impl<'a, C: Caller> Matcher<'a, C> {
         found
     }
 
-    /// The match from `start` to `end`.
     #[inline]
     pub(crate) fn whole(&self, start: usize, end: usize) -> &'a [u8] {
         &self.subject[start..end]
@@ -202,7 +201,6 @@ impl<'a, C: Caller> Matcher<'a, C> {
         }
     }
 
-    /// Counts steps.
     #[inline]
     fn step(&mut self, count: usize) {
         self.count(count);
@@ -260,7 +258,6 @@ impl<'a, C: Caller> Matcher<'a, C> {
         }
     }
 
-    /// Whether a byte is in the set from `p` to `end`.
     #[inline]
     fn is_in_set(&self, byte: u8, p: usize, end: usize) -> bool {
         match &self.pattern[p..end - 1] {

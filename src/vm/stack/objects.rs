@@ -150,7 +150,6 @@ impl<'a> Stack<'a> {
         vm!(self, lua_remove, index);
     }
 
-    /// Pushes a whole number.
     pub(crate) fn push_integer(self, number: i64) {
         vm!(self, lua_pushinteger, number as _);
     }
@@ -192,12 +191,10 @@ impl<'a> Stack<'a> {
         self.set_top(-2);
     }
 
-    /// Whether it is a function in C.
     pub(crate) fn is_c_function(self, index: c_int) -> bool {
         vm!(self, lua_iscfunction, index) != 0
     }
 
-    /// The code of a function in C.
     pub(crate) fn c_function(self, index: c_int) -> Option<lua_CFunction> {
         vm!(self, lua_tocfunction, index)
     }

@@ -2,8 +2,16 @@
 
 use std::ffi::c_int;
 
-use super::super::layout::{self, INTEGER, Slot, Thread, is_number, tag};
+use mlua::ffi::lua_State;
+
+use super::super::layout::{INTEGER, Slot, Thread, is_number, tag};
 use super::Stack;
+use crate::hint::rarely;
+
+unsafe extern "C-unwind" {
+    /// LuaJIT's: raises if there is no memory.
+    fn lj_state_growstack1(raw: *mut lua_State);
+}
 
 /// Those from an index on, which is positive, up to the top.
 ///
@@ -31,7 +39,6 @@ pub(crate) fn count(lua: Stack<'_>) -> c_int {
     ((top.addr() - base.addr()) / size_of::<Slot>()) as c_int
 }
 
-/// The slot on top.
 #[inline]
 pub(crate) fn top(lua: Stack<'_>) -> Slot {
     at(lua, count(lua))
@@ -69,8 +76,16 @@ fn place<'a>(lua: Stack<'a>, index: c_int) -> &'a mut Slot {
 /// there is no memory for a larger stack.
 #[inline]
 pub(crate) fn push(lua: Stack<'_>, slot: Slot) {
-    // SAFETY: a running state; callers see to the value.
-    unsafe { layout::push(lua.raw(), slot) };
+    let thread = thread(lua);
+    // SAFETY: a running state, which has a slot free between two calls, as is seen to here too;
+    // callers see to the value.
+    unsafe {
+        thread.top.write(slot);
+        thread.top = thread.top.add(1);
+        if rarely(thread.top >= thread.end) {
+            lj_state_growstack1(lua.raw());
+        }
+    }
 }
 
 /// Puts a value, as for [`push`], in the place of the one at an index, which is positive.
@@ -87,7 +102,6 @@ pub(crate) fn cut(lua: Stack<'_>, index: c_int) {
     thread.top = thread.base.wrapping_add(index as usize);
 }
 
-/// The number in a slot, if it is one.
 #[inline]
 pub(crate) fn number(slot: Slot) -> Option<f64> {
     match tag(slot) {

@@ -87,7 +87,6 @@ impl<'a> Stack<'a> {
         vm!(self, lua_tonumber, index)
     }
 
-    /// Whether nil, or nothing, is at an index.
     #[inline]
     pub(crate) fn is_nil(self, index: c_int) -> bool {
         self.slot(index) == NIL
@@ -123,7 +122,6 @@ impl<'a> Stack<'a> {
         self.found(index).map_or(ffi::LUA_TNONE, kind)
     }
 
-    /// The name of a type.
     pub(crate) fn kind_name(self, index: c_int) -> &'static str {
         let name = vm!(self, lua_typename, self.kind(index));
         // SAFETY: names of types are constants.
@@ -202,7 +200,6 @@ impl<'a> Stack<'a> {
         vm!(self, lua_pushvalue, index);
     }
 
-    /// Pushes an address.
     pub(crate) fn push_address(self, address: *mut c_void) {
         vm!(self, lua_pushlightuserdata, address);
     }
