@@ -50,6 +50,9 @@ end
 
 local function quoted(text) return format("%q", text) end
 
+--- Adds code: `text` with values in the place of the names behind `$`.
+local function add(out, text, values) out[#out + 1] = gsub(text, "%$(%w+)", values) end
+
 --- Code that checks `given`, and leaves what is to be stored in `stored`.
 local function check_of(field, name)
     local made = parts(field.kind, field.order)
@@ -68,42 +71,31 @@ end
 
 --- Reads a field of fixed size into its local variable; `look` stands before what reads.
 local function decode_fixed(field, base, at, look, out)
-    local place = base .. " + " .. at
+    local place, to, count = base .. " + " .. at, field.name_local, field.count
     if field.kind == "char" then
-        out[#out + 1] = format(
-            "local p = %s %s local n = %d while n > 0 and p[n - 1] == 0 do n = n - 1 end\n"
-                .. "%s = text_of(p, n)",
-            place,
-            look,
-            field.count,
-            field.name_local
-        )
-        return
+        local text = [[local p = $place $look local n = $count
+            while n > 0 and p[n - 1] == 0 do n = n - 1 end
+            $to = text_of(p, n)]]
+        return add(out, text, { place = place, look = look, count = count, to = to })
     end
     local made = parts(field.kind, field.order)
     local function read(where)
         return format("local p = %s %s %s", pointer_to(field, where), look, made.prepare)
     end
-    if not field.count then
-        out[#out + 1] = format("%s %s = %s", read(place), field.name_local, made.load)
-    elseif field.count <= UNROLLED_MAX then
+    if not count then
+        out[#out + 1] = format("%s %s = %s", read(place), to, made.load)
+    elseif count <= UNROLLED_MAX then
         local names = {}
-        for i = 1, field.count do
+        for i = 1, count do
             local element = format("%s + %d", base, at + (i - 1) * field.width)
             out[#out + 1] = format("local x%d do %s x%d = %s end", i, read(element), i, made.load)
             names[i] = "x" .. i
         end
-        out[#out + 1] = format("%s = { %s }", field.name_local, concat(names, ", "))
+        out[#out + 1] = format("%s = { %s }", to, concat(names, ", "))
     else
-        local element = format("%s + (%d + i * %d)", base, at, field.width)
-        out[#out + 1] = format(
-            "%s = {} for i = 0, %d do %s %s[i + 1] = %s end",
-            field.name_local,
-            field.count - 1,
-            read(element),
-            field.name_local,
-            made.load
-        )
+        local element = read(format("%s + (%d + i * %d)", base, at, field.width))
+        local text = "$to = {} for i = 0, $last do $read $to[i + 1] = $load end"
+        add(out, text, { to = to, last = count - 1, read = element, load = made.load })
     end
 end
 
@@ -123,34 +115,25 @@ end
 
 local function decode_text(field, out)
     local length = field.length
-    local head, made = length.width, parts(length.kind, length.order)
-    out[#out + 1] = format(
-        'if at > len - %d then truncated(buffer, at, %d, "decode") end\n'
-            .. "local p, q = %s, base + %d\n%s\n%s local n = %s\n"
-            .. 'if n > len - %d - at then truncated(buffer, at, n + %d, "decode") end\n'
-            .. "%s = text_of(q, n) base, at = base + (%d + n), at + (%d + n)",
-        head,
-        head,
-        pointer_to(length, "base"),
-        head,
-        LOOK,
-        made.prepare,
-        made.load,
-        head,
-        head,
-        field.name_local,
-        head,
-        head
-    )
+    local made = parts(length.kind, length.order)
+    local text = [[if at > len - $head then truncated(buffer, at, $head, "decode") end
+        local p, q = $pointer, base + $head
+        $look
+        $prepare local n = $load
+        if n > len - $head - at then truncated(buffer, at, n + $head, "decode") end
+        $to = text_of(q, n) base, at = base + ($head + n), at + ($head + n)]]
+    add(out, text, {
+        head = length.width,
+        pointer = pointer_to(length, "base"),
+        look = LOOK,
+        prepare = made.prepare,
+        load = made.load,
+        to = field.name_local,
+    })
 end
 
 function code.decoder(fields)
-    local entry = {
-        size = run_size(fields, 1),
-        name = '"decode"',
-        first = 2,
-        second = 3,
-    }
+    local entry = { size = run_size(fields, 1), name = '"decode"', first = 2, second = 3 }
     local out = {
         "local function decode(_, buffer, offset)",
         expand(ENTRY, entry),
@@ -174,19 +157,16 @@ function code.decoder(fields)
             at = 0
         else
             advance(at, out)
-            out[#out + 1] = format(
-                'local value, after = get_%s(buffer, at, "decode")\n'
-                    .. "%s, base, at = value, base + (after - at), after",
-                field.kind,
-                field.name_local
-            )
+            local text = [[local value, after = get_$kind(buffer, at, "decode")
+                $to, base, at = value, base + (after - at), after]]
+            add(out, text, { kind = field.kind, to = field.name_local })
             at = 0
         end
         out[#out + 1] = "end"
         local run = not field.size and run_size(fields, i + 1) or 0
         if run > 0 then
-            local text = 'if at > len - %d then truncated(buffer, at, %d, "decode") end'
-            out[#out + 1] = format(text, run, run)
+            local text = 'if at > len - $run then truncated(buffer, at, $run, "decode") end'
+            add(out, text, { run = run })
         end
     end
     out[#out + 1] = format("return { %s }, at + %d\nend", concat(names, ", "), at)
@@ -195,51 +175,28 @@ end
 
 -- Writing -----------------------------------------------------------------------------------------
 
-local function check_array(field, given, name)
-    return format(
-        'if type(%s) ~= "table" or #%s ~= %d then bad_array(%s, "%s", %s, %d) end',
-        given,
-        given,
-        field.count,
-        field.place,
-        name,
-        given,
-        field.count
-    )
-end
-
-local function check_text(field, given, name, max)
-    return format(
-        'if type(%s) ~= "string" or #%s > %s then bad_text(%s, %s, %s, %s) end',
-        given,
-        given,
-        max,
-        field.place,
-        quoted(name),
-        given,
-        max
-    )
+local function add_text_check(field, given, name, max, out)
+    local text = [[if type($given) ~= "string" or #$given > $max then
+        bad_text($place, $name, $given, $max) end]]
+    add(out, text, { given = given, max = max, place = field.place, name = quoted(name) })
 end
 
 --- Turns the local variable of a field into what is to be stored, as far as that is one value.
 local function convert(field, out)
     local given = field.name_local
     if field.length or field.kind == "char" then
-        local max = field.length_max or field.count
-        out[#out + 1] = check_text(field, given, "encode", max)
+        add_text_check(field, given, "encode", field.length_max or field.count, out)
         if field.length then out[#out + 1] = "size = size + #" .. given end
     elseif field.count then
-        out[#out + 1] = check_array(field, given, "encode")
+        local text = [[if type($given) ~= "table" or #$given ~= $count then
+            bad_array($place, "encode", $given, $count) end]]
+        add(out, text, { given = given, count = field.count, place = field.place })
     elseif field.size then
-        out[#out + 1] = format(
-            "do local given = %s %s %s = stored end",
-            given,
-            check_of(field, "encode"),
-            given
-        )
+        local check = check_of(field, "encode")
+        out[#out + 1] = format("do local given = %s %s %s = stored end", given, check, given)
     else
-        local text = '%s = to_%s(%s, %s, "encode")'
-        out[#out + 1] = format(text, given, field.kind, given, field.place)
+        local text = '$given = to_$kind($given, $place, "encode")'
+        add(out, text, { given = given, kind = field.kind, place = field.place })
     end
 end
 
@@ -253,26 +210,25 @@ local function encode_loop(field, at, out)
     local check =
         format("local given = rawget(%s, i + 1) %s", field.name_local, check_of(field, "encode"))
     if made.allocates then
-        local element = format("base + (%d + i * %d)", at, field.width)
-        out[#out + 1] = format(
-            "for i = 0, %d do %s\nlocal p = %s\n%s\n%s end",
-            field.count - 1,
-            check,
-            pointer_to(field, element),
-            LOOK_ROOM,
-            made.store
-        )
+        local text = "for i = 0, $last do $check local p = $pointer $look $store end"
+        local pointer = pointer_to(field, format("base + (%d + i * %d)", at, field.width))
+        add(out, text, {
+            last = field.count - 1,
+            check = check,
+            pointer = pointer,
+            look = LOOK_ROOM,
+            store = made.store,
+        })
     else
         -- Nothing in the loop allocates.
-        local store = gsub(made.store, "p%[0%]", "p[i]")
-        out[#out + 1] = format(
-            "local p = %s %s for i = 0, %d do %s %s end",
-            pointer_to(field, "base + " .. at),
-            LOOK_ROOM,
-            field.count - 1,
-            check,
-            store
-        )
+        local text = "local p = $pointer $look for i = 0, $last do $check $store end"
+        add(out, text, {
+            last = field.count - 1,
+            check = check,
+            pointer = pointer_to(field, "base + " .. at),
+            look = LOOK_ROOM,
+            store = gsub(made.store, "p%[0%]", "p[i]"),
+        })
     end
 end
 
@@ -300,34 +256,27 @@ end
 local function encode_fixed(field, at, group, out)
     local given = field.name_local
     local made = field.kind ~= "char" and parts(field.kind, field.order)
-    local function add(piece)
+    local function join(piece)
         group[#group + 1] = piece
         if #group == UNROLLED_MAX then write_group(group, out) end
     end
     if field.kind == "char" then
-        add({
+        join({
             pointer = "base + " .. at,
             store = function(i) return store_text("p" .. i, field, given) end,
         })
     elseif not field.count then
-        add({
+        join({
             pointer = pointer_to(field, "base + " .. at),
             store = function(i) return with(made.store, "p" .. i, given) end,
         })
     elseif field.count <= UNROLLED_MAX then
+        local check, text =
+            check_of(field, "encode"), "local given = rawget(%s, %d) %s s%d = stored"
         for element = 1, field.count do
-            add({
+            join({
                 pointer = pointer_to(field, format("base + %d", at + (element - 1) * field.width)),
-                check = function(i)
-                    local check = check_of(field, "encode")
-                    return format(
-                        "local given = rawget(%s, %d) %s s%d = stored",
-                        given,
-                        element,
-                        check,
-                        i
-                    )
-                end,
+                check = function(i) return format(text, given, element, check, i) end,
                 store = function(i) return with(made.store, "p" .. i, "s" .. i) end,
             })
         end
@@ -340,29 +289,26 @@ local function encode_fixed(field, at, group, out)
 end
 
 local function encode_text(field, out)
-    local length, given = field.length, field.name_local
-    local head, made = length.width, parts(length.kind, length.order)
-    out[#out + 1] = format(
-        "do local p, q, stored = %s, base + %d, #%s\n%s\n%s copy(q, %s, stored)\n"
-            .. "base, at = base + (%d + stored), at + (%d + stored) end",
-        pointer_to(length, "base"),
-        head,
-        given,
-        LOOK_ROOM,
-        made.store,
-        given,
-        head,
-        head
-    )
+    local length = field.length
+    local text = [[do local p, q, stored = $pointer, base + $head, #$given
+        $look
+        $store copy(q, $given, stored)
+        base, at = base + ($head + stored), at + ($head + stored) end]]
+    add(out, text, {
+        pointer = pointer_to(length, "base"),
+        head = length.width,
+        given = field.name_local,
+        look = LOOK_ROOM,
+        store = parts(length.kind, length.order).store,
+    })
 end
 
 local function encode_varint(field, out)
-    out[#out + 1] = format(
-        "do local low, high = halves(%s)\n%s\nlocal n = write_varint(base, low, high)\n"
-            .. "base, at = base + n, at + n end",
-        field.name_local,
-        LOOK_ROOM
-    )
+    local text = [[do local low, high = halves($given)
+        $look
+        local n = write_varint(base, low, high)
+        base, at = base + n, at + n end]]
+    add(out, text, { given = field.name_local, look = LOOK_ROOM })
 end
 
 function code.encoder(fields)
@@ -417,71 +363,53 @@ end
 --- Functions for one field whose offset does not depend on others.
 function code.accessors(field)
     local element, index = field, ""
-    local size, at = field.size, field.offset
+    local size, at, quoted_name = field.size, field.offset, field.quoted
     if field.count and field.kind ~= "char" then
         element = setmetatable({ count = false }, { __index = field })
         index = ", index"
     end
-    local function check_index(name)
-        if index == "" then return "" end
-        return format(
-            'local i = type(index) == "number" and tobit(index) or whole(index)\n'
-                .. "if not (i >= 1 and i <= %d) or i ~= index then "
-                .. "bad_index(3, %s, index, %d) end at = at + (i - 1) * %d",
-            field.count,
-            name,
-            field.count,
-            field.width
-        )
-    end
-    local function entry(name)
-        return expand(ENTRY, {
-            size = at + size,
-            name = name,
-            first = 1,
-            second = 2,
-        })
+    local out = {}
+    local function add_entry(name)
+        out[#out + 1] = expand(ENTRY, { size = at + size, name = name, first = 1, second = 2 })
+        if index == "" then return end
+        local text = [[local i = type(index) == "number" and tobit(index) or whole(index)
+            if not (i >= 1 and i <= $count) or i ~= index then
+            bad_index(3, $name, index, $count) end at = at + (i - 1) * $width]]
+        add(out, text, { count = field.count, name = name, width = field.width })
     end
     -- What is read or written there is within what the entry has looked at.
     local last = at + (index == "" and size or field.width)
-    local name = quoted("get." .. field.label)
-    local out = {
-        "do local function read(buffer, offset" .. index .. ")",
-        entry(name),
-        check_index(name),
-        "local address = view.address",
-        "local " .. field.name_local,
-    }
-    local look = format(
-        "if view.address ~= address or at > view.len - %d then return read(buffer, offset%s) end",
-        last,
-        index
-    )
-    decode_fixed(element, "view.ptr", "(at + " .. at .. ")", look, out)
-    out[#out + 1] = format("return %s\nend get[%s] = read end", field.name_local, field.quoted)
+    out[1] = "do local function read(buffer, offset" .. index .. ")"
+    add_entry(quoted("get." .. field.label))
+    out[#out + 1] = "local address = view.address\nlocal " .. field.name_local
+    local look = "if view.address ~= address or at > view.len - %d then "
+        .. "return read(buffer, offset%s) end"
+    decode_fixed(element, "view.ptr", "(at + " .. at .. ")", format(look, last, index), out)
+    out[#out + 1] = format("return %s\nend get[%s] = read end", field.name_local, quoted_name)
 
-    name = "set." .. field.label
+    local name = "set." .. field.label
     out[#out + 1] = format("do local function write(buffer, offset%s, given)", index)
-    out[#out + 1] = entry(quoted(name)) .. "\n" .. check_index(quoted(name))
+    add_entry(quoted(name))
     local store
     if field.kind == "char" then
-        out[#out + 1] = check_text(field, "given", name, field.count)
+        add_text_check(field, "given", name, field.count, out)
         store = store_text("p", field, "given")
     else
         out[#out + 1] = check_of(field, name)
         store = parts(field.kind, field.order).store
     end
-    out[#out + 1] = format(
-        "if band(view.flags, UNIQUE) == 0 then reserve(buffer, 0, %s) end\n"
-            .. "local address = view.address\nlocal p = %s\n"
-            .. "if view.address ~= address or at > view.len - %d "
-            .. "or band(view.flags, UNIQUE) == 0 then\nreturn write(buffer, offset%s, given) end",
-        quoted(name),
-        pointer_to(field, format("view.ptr + (at + %d)", at)),
-        last,
-        index
-    )
-    out[#out + 1] = format("%s\nend set[%s] = write end", store, field.quoted)
+    local text = [[if band(view.flags, UNIQUE) == 0 then reserve(buffer, 0, $name) end
+        local address = view.address
+        local p = $pointer
+        if view.address ~= address or at > view.len - $last or band(view.flags, UNIQUE) == 0 then
+        return write(buffer, offset$index, given) end]]
+    add(out, text, {
+        name = quoted(name),
+        pointer = pointer_to(field, format("view.ptr + (at + %d)", at)),
+        last = last,
+        index = index,
+    })
+    out[#out + 1] = format("%s\nend set[%s] = write end", store, quoted_name)
     return concat(out, "\n")
 end
 
