@@ -12,11 +12,10 @@
 
 #![allow(unsafe_code, reason = "bytes that are shared, and not filled yet")]
 
-use std::io;
 use std::marker::PhantomPinned;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of};
 use std::ops::Range;
-use std::ptr;
+use std::{io, ptr};
 
 use bytes::{Buf, Bytes, BytesMut};
 

@@ -106,9 +106,10 @@ impl fmt::Display for FrameError {
 impl std::error::Error for FrameError {}
 
 /// What ends a frame.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) enum Form {
     /// A length of 1, 2 or 4 bytes before it, or nothing.
+    #[default]
     Plain,
     /// Any other length.
     Head,
@@ -132,16 +133,10 @@ pub(super) enum Form {
 /// assert_eq!(decoder.next(&stream[..3]), Ok(Step::Incomplete { need: 7 }));
 /// assert_eq!(Decoder::exact(4).next(b"12345"), Ok(Step::Frame { head: 0, body: 4, tail: 0 }));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Decoder {
     pub(super) head: HeadOptions,
     pub(super) form: Form,
-}
-
-impl Default for Decoder {
-    fn default() -> Decoder {
-        Decoder { head: HeadOptions::default(), form: Form::Plain }
-    }
 }
 
 impl From<HeadOptions> for Decoder {
@@ -161,12 +156,12 @@ impl Decoder {
 
     /// For one frame of `count` bytes.
     pub fn exact(count: usize) -> Decoder {
-        Decoder { head: HeadOptions::default(), form: Form::Exact(count) }
+        Decoder { form: Form::Exact(count), ..Decoder::default() }
     }
 
     /// For frames that such bytes end.
     pub fn until(delimiter: Delimiter) -> Decoder {
-        Decoder { head: HeadOptions::default(), form: Form::Delimited(Arc::new(delimiter)) }
+        Decoder { form: Form::Delimited(Arc::new(delimiter)), ..Decoder::default() }
     }
 
     /// Looks at the start of `input`. Without heads, only empty input is incomplete.

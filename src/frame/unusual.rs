@@ -8,7 +8,6 @@ use memchr::memmem;
 use super::length::{Decoder, Encoder, Form, FrameError, Step};
 use super::options::{Delimiter, Endian, HeadOptions, Width};
 
-/// The most bytes of a varint.
 const VARINT_BYTES_MAX: usize = 10;
 
 /// A number at the start of bytes, and how many of them it takes; how many there must be to tell.
@@ -36,7 +35,6 @@ fn varint(bytes: &[u8]) -> Number {
     }
 }
 
-/// The number that a head has at the start of `bytes`.
 fn number(options: &HeadOptions, bytes: &[u8]) -> Number {
     let Width::Bytes(_) = options.width() else { return varint(bytes) };
     let width = usize::from(options.bytes());

@@ -21,10 +21,9 @@ use super::wire::{Io, Next, Wire};
 use crate::buf::fill_block;
 use crate::error::Code;
 use crate::message::Held;
-use crate::net;
-use crate::rt;
 use crate::sched::Context;
 use crate::sync::lock;
+use crate::{net, rt};
 
 /// The first bytes of HTTP/2.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,7 +41,6 @@ const HTTP2_BYTES: usize = 24 * 1024;
 /// The status for a client that is too slow.
 const TIMED_OUT: u16 = 408;
 
-/// The protocol of a connection.
 enum Protocol {
     /// The handshake of TLS.
     #[cfg(feature = "tls")]
@@ -426,7 +424,6 @@ impl Connection {
         (Io(Arc::clone(&self.wire)), service)
     }
 
-    /// Receives the next request, if it is a plain one.
     fn next_request(&mut self) -> Received {
         let mut wire = lock(&self.wire);
         let head = match wire.next() {

@@ -10,7 +10,7 @@ use crate::message::{Allowance, Held};
 use crate::sync::lock;
 
 /// About how many bytes a header takes beside its name and value, in maps that are half full.
-pub(super) const HEADER_BYTES: usize = 192;
+pub const HEADER_BYTES: usize = 192;
 
 /// A head of at most this many bytes is part of what its connection counts.
 const HEAD_BYTES_USUAL: usize = 2048;

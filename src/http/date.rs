@@ -36,7 +36,6 @@ pub(super) fn with_date<R>(now: u64, body: impl FnOnce(&HeaderValue) -> R) -> R 
     })
 }
 
-/// A time as headers have it.
 pub(super) fn text_of(time: SystemTime) -> String {
     httpdate::fmt_http_date(time)
 }

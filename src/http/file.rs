@@ -72,7 +72,6 @@ fn time(asked: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
     httpdate::parse_http_date(text(asked, name)?).ok()
 }
 
-/// Whether a header with a list of tags names this one.
 fn names(asked: &HeaderMap, name: HeaderName, tag: &str, is_weak: bool) -> bool {
     asked.get_all(name).iter().filter_map(|list| list.to_str().ok()).any(|list| {
         list.split(',')

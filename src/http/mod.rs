@@ -33,7 +33,7 @@ mod wire;
 pub use body::{Channel, Outgoing, Written};
 pub use client::{Client, PendingResponse};
 pub use connection::{CONNECTION_BYTES, Connection};
-pub use count::{counted, head_bytes};
+pub use count::{HEADER_BYTES, counted, head_bytes};
 pub use date::date;
 pub use file::{Chosen, choose};
 pub use pace::{Due, Pace};

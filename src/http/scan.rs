@@ -421,7 +421,6 @@ fn run(bytes: &[u8], kind: u8) -> usize {
     end.unwrap_or(bytes.len())
 }
 
-/// Whether all bytes are of this kind.
 fn are(bytes: &[u8], kind: u8) -> bool {
     bytes.iter().fold(kind, |all, byte| all & KINDS[usize::from(*byte)]) != 0
 }
@@ -452,7 +451,6 @@ fn header_of(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     Ok((name, value.trim_ascii()))
 }
 
-/// The size of a chunk, from its line.
 fn size_of(line: &[u8]) -> Result<u64, Refusal> {
     let count = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(count);

@@ -13,10 +13,12 @@ pub struct Deny(u8);
 
 impl Deny {
     const FFI: u8 = 1;
-    const IO: u8 = 2;
-    const OS: u8 = 4;
+    /// Files.
+    pub(super) const IO: u8 = 2;
+    /// The process, and what it was started with.
+    pub(super) const OS: u8 = 4;
     const LOADLIB: u8 = 8;
-    const NETWORK: u8 = 16;
+    pub(super) const NETWORK: u8 = 16;
     const CREATE: u8 = 32;
 
     /// From the bits. FFI and C modules can do anything: whatever is withheld, so are they.
@@ -34,24 +36,9 @@ impl Deny {
         self.0 != 0
     }
 
-    /// Whether the network is.
+    /// Whether what this bit stands for is.
     #[inline]
-    pub(super) fn withholds_network(self) -> bool {
-        self.0 & Deny::NETWORK != 0
-    }
-
-    /// Whether files are.
-    pub(super) fn withholds_files(self) -> bool {
-        self.0 & Deny::IO != 0
-    }
-
-    /// Whether the process is, and what it was started with.
-    #[cfg(feature = "http")]
-    pub(super) fn withholds_environment(self) -> bool {
-        self.0 & Deny::OS != 0
-    }
-
-    fn has(self, bit: u8) -> bool {
+    pub(super) fn withholds(self, bit: u8) -> bool {
         self.0 & bit != 0
     }
 }
@@ -71,19 +58,19 @@ const NETWORK: super::native::Functions = &[
 pub(super) fn confine(lua: Stack<'_>, deny: Deny) {
     let top = lua.top();
     lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
-    if deny.has(Deny::NETWORK) {
+    if deny.withholds(Deny::NETWORK) {
         for (name, function) in NETWORK {
             lua.push_function(*function);
             lua.set_field(-2, name);
         }
     }
-    if deny.has(Deny::OS) {
+    if deny.withholds(Deny::OS) {
         for name in [c"exit", c"hear"] {
             lua.push_function(function(refuse_process));
             lua.set_field(-2, name);
         }
     }
-    if deny.has(Deny::CREATE) {
+    if deny.withholds(Deny::CREATE) {
         lua.push_function(function(refuse_creation));
         lua.set_field(-2, c"create");
     }
@@ -91,7 +78,7 @@ pub(super) fn confine(lua: Stack<'_>, deny: Deny) {
     lua.push_copy(-2);
     lua.push_global(c"buffer");
     for bit in [Deny::IO, Deny::OS, Deny::NETWORK] {
-        lua.push_boolean(deny.has(bit));
+        lua.push_boolean(deny.withholds(bit));
     }
     lua.call(5, 0);
     lua.set_top(top);
@@ -118,7 +105,6 @@ fn refuse_token(lua: Stack<'_>) {
     host::with(|host| host.turn.notices.fail(token, Code::NOT_PERMITTED));
 }
 
-/// Raises.
 fn refuse_use(lua: Stack<'_>) {
     lua.raise("the network is withheld from this context")
 }

@@ -198,7 +198,7 @@ fn create(lua: Stack<'_>) -> Result<Result<Id, (Nil, String)>, c_int> {
             true => within(options.limits, *host.context.limits()),
             false => options.limits,
         };
-        let is_secret = host.deny.withholds_files();
+        let is_secret = host.deny.withholds(Deny::IO);
         let quota = match host.deny.is_any() {
             true => host.quota.share(&host.context),
             false => Quota::default(),

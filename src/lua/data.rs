@@ -227,7 +227,6 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// A boolean.
     pub(super) fn flag(&self, name: &[u8]) -> bool {
         if self.lua.kind(-1) != ffi::LUA_TBOOLEAN {
             self.wrong(name, "boolean");

@@ -14,8 +14,7 @@ use crate::lua::host::{self, Host};
 use crate::message::{Ending, Event, Value};
 use crate::os::stdio::fork;
 use crate::rt;
-use crate::vm::convert::Refused;
-use crate::vm::convert::push_value;
+use crate::vm::convert::{Refused, push_value};
 use crate::vm::coroutine::refuse_wait;
 use crate::vm::stack::{Results, Stack, function};
 

@@ -8,10 +8,8 @@ use crate::lua;
 use crate::lua::host::{self, Host};
 use crate::os::descriptors::on_shortage;
 use crate::sched::{Context, End};
-use crate::vm::foreign_signals;
-use crate::vm::hook;
 use crate::vm::hook::{arm, running};
-use crate::vm::{blame, native, profiler, unwind};
+use crate::vm::{blame, foreign_signals, hook, native, profiler, unwind};
 
 /// Has panics in the turn of a context logged without the backtrace that may be asked for: where
 /// machine code of scripts is on the stack, unwinding it for one aborts the process.

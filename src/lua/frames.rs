@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::buffer::userdata::{buffer_at, charge_frames, collect, push_frames};
 use super::buffer::values::{with_buffer, with_text};
+use super::confine::Deny;
 use crate::buf::{NlBuffer, ReadBuffer};
 use crate::error::Code;
 use crate::frame::{Decoder, Delimiter, FrameError};
@@ -314,7 +315,7 @@ fn resolve(host: &mut Host, target: Target) -> Result<Target, Refused> {
         return Ok(target);
     }
     // Compiled code comes here without the native that confined contexts have in its place.
-    if host.deny.withholds_network() {
+    if host.deny.withholds(Deny::NETWORK) {
         return Err(Refused::Closed(Code::NOT_PERMITTED));
     }
     let known = host.sockets.shared.get(fd).or_else(|| SharedWriter::get(fd));

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use mlua::ffi::lua_State;
 
+use super::confine::Deny;
 use super::notice::Notice;
 use super::peers::Peers;
 use super::quota::Quota;
@@ -47,7 +48,7 @@ pub(super) struct Host {
     pub(super) sockets: Sockets,
     pub(super) peers: Peers,
     /// What is withheld from the context, and from those it creates.
-    pub(super) deny: super::confine::Deny,
+    pub(super) deny: Deny,
     /// Where its script is.
     pub(super) folder: Option<Arc<Path>>,
     /// Whether it has asked for signals.
@@ -96,7 +97,6 @@ pub(super) fn with<R>(body: impl FnOnce(&mut Host) -> R) -> R {
     }
 }
 
-/// The running context.
 #[cold]
 pub(super) fn context() -> Arc<Context> {
     Current::with(&CURRENT, |host| {
@@ -140,7 +140,7 @@ impl Host {
             turn: Turn::new(Timers::new(ReadyWaker::waker(context, source(0, KIND_TIMER)))),
             sockets: Sockets::new(context.limits().memory),
             peers: Peers::default(),
-            deny: super::confine::Deny::default(),
+            deny: Deny::default(),
             folder: None,
             hears_signals: false,
             main_failed: false,
@@ -195,7 +195,6 @@ impl Host {
         None
     }
 
-    /// The waker for signals.
     pub(super) fn signal_waker(&mut self) -> std::task::Waker {
         self.hears_signals = true;
         ReadyWaker::waker(&self.context, source(SIGNALS, KIND_TIMER))
@@ -329,7 +328,7 @@ impl Host {
 
     /// The cluster, unless the network is withheld.
     pub(super) fn cluster(&self) -> Option<&Arc<dyn Cluster>> {
-        self.context.scheduler().cluster().filter(|_| !self.deny.withholds_network())
+        self.context.scheduler().cluster().filter(|_| !self.deny.withholds(Deny::NETWORK))
     }
 
     /// The script ends its own context. The first reason counts, also if others give one.

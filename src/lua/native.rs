@@ -12,31 +12,14 @@ use std::sync::LazyLock;
 use mlua::ffi;
 use mlua::ffi::lua_CFunction;
 
-#[cfg(any(feature = "json", feature = "msgpack"))]
-use super::data;
-#[cfg(feature = "http")]
-use super::http;
-#[cfg(feature = "json")]
-use super::json;
-#[cfg(feature = "msgpack")]
-use super::msgpack;
-#[cfg(feature = "tls")]
-use super::tls;
-#[cfg(feature = "websocket")]
-use super::websocket;
-use super::{
-    buffer, context, events, failure, frames, message, names, process, shortage, stat, tcp, timer,
-    udp,
-};
+use super::buffer;
 use crate::error::Code;
 use crate::lua;
-use crate::vm::coroutine;
-use crate::vm::environments;
 use crate::vm::int64::OPEN_FFI;
-use crate::vm::native;
-use crate::vm::stack::TABLE;
-use crate::vm::stack::{Results, Stack, function};
-use crate::vm::{blame, chunk_cache, cut, finaliser, prelude, standard, stock};
+use crate::vm::stack::{Results, Stack, TABLE, function};
+use crate::vm::{
+    blame, chunk_cache, coroutine, cut, environments, finaliser, native, prelude, standard, stock,
+};
 
 pub(super) type Functions = &'static [(&'static CStr, lua_CFunction)];
 
@@ -83,40 +66,40 @@ impl Hasher for NameHasher {
 /// them, and all would take 9 KiB.
 fn look_up(lua: Stack<'_>) -> c_int {
     const LISTS: &[Functions] = &[
-        context::FUNCTIONS,
+        lua::context::FUNCTIONS,
         environments::FUNCTIONS,
-        events::FUNCTIONS,
+        lua::events::FUNCTIONS,
         coroutine::FUNCTIONS,
         finaliser::FUNCTIONS,
-        timer::FUNCTIONS,
+        lua::timer::FUNCTIONS,
         lua::log::FUNCTIONS,
         lua::clock::FUNCTIONS,
-        failure::FUNCTIONS,
+        lua::failure::FUNCTIONS,
         stock::FUNCTIONS,
         cut::FUNCTIONS,
-        frames::FUNCTIONS,
-        message::FUNCTIONS,
-        names::FUNCTIONS,
-        shortage::FUNCTIONS,
-        process::FUNCTIONS,
-        stat::FUNCTIONS,
-        stat::FAULTS,
-        tcp::FUNCTIONS,
-        udp::FUNCTIONS,
+        lua::frames::FUNCTIONS,
+        lua::message::FUNCTIONS,
+        lua::names::FUNCTIONS,
+        lua::shortage::FUNCTIONS,
+        lua::process::FUNCTIONS,
+        lua::stat::FUNCTIONS,
+        lua::stat::FAULTS,
+        lua::tcp::FUNCTIONS,
+        lua::udp::FUNCTIONS,
         blame::FUNCTIONS,
         buffer::userdata::FUNCTIONS,
         #[cfg(feature = "http")]
-        http::FUNCTIONS,
+        lua::http::FUNCTIONS,
         #[cfg(any(feature = "json", feature = "msgpack"))]
-        data::FUNCTIONS,
+        lua::data::FUNCTIONS,
         #[cfg(feature = "json")]
-        json::FUNCTIONS,
+        lua::json::FUNCTIONS,
         #[cfg(feature = "msgpack")]
-        msgpack::FUNCTIONS,
+        lua::msgpack::FUNCTIONS,
         #[cfg(feature = "tls")]
-        tls::FUNCTIONS,
+        lua::tls::FUNCTIONS,
         #[cfg(feature = "websocket")]
-        websocket::FUNCTIONS,
+        lua::websocket::FUNCTIONS,
         &[
             (c"load", function(prelude::load)),
             (c"load_jit", function(prelude::load_jit)),

@@ -43,7 +43,6 @@ impl Notices {
         self.push(Notice::Complete(token, result.map(|()| Completion::Done)));
     }
 
-    /// An operation has failed.
     pub(super) fn fail(&mut self, token: u64, code: Code) {
         self.push(Notice::Complete(token, Err(code)));
     }

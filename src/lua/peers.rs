@@ -12,7 +12,6 @@ use crate::sched::Context;
 /// How many receivers are cached, to spare looking them up. A power of two.
 const PEERS: usize = 8;
 
-/// The peers of one context.
 #[derive(Default)]
 pub(super) struct Peers {
     known: [Option<Arc<Context>>; PEERS],

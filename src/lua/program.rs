@@ -20,13 +20,10 @@ use crate::hint::{rare, rarely};
 use crate::message::{Held, Value};
 use crate::os::{stdio, thread};
 use crate::sched::{Context, End, Outcome, Program};
-use crate::vm::chunk_cache;
-use crate::vm::hook;
-use crate::vm::prelude;
 use crate::vm::run::{Came, OUT_OF_MEMORY};
 use crate::vm::stack::{TABLE, function};
-use crate::vm::standard;
 use crate::vm::state::{Account, State};
+use crate::vm::{chunk_cache, hook, prelude, standard};
 use crate::{logging, lua, os, rt};
 
 /// Where a script's text comes from.

@@ -40,7 +40,6 @@ pub(super) fn source(key: u64, kind: u64) -> u64 {
     key << 2 | kind
 }
 
-/// A socket of the context.
 pub(super) enum Socket {
     Stream(Box<Connection>),
     Listener(Box<Acceptor>),
@@ -119,7 +118,6 @@ impl Sockets {
         self.all.len()
     }
 
-    /// The connection under this key, if it is one.
     #[inline]
     pub(super) fn stream(&mut self, key: u64) -> Option<&mut Connection> {
         match self.all.get_mut(key) {

@@ -8,10 +8,9 @@ use super::command::{beside, push_arg, push_command, set_compiler, set_folder};
 use super::confine::confine;
 use super::program::{Paths, Script, Source};
 use crate::vm::chunk_cache::load_file;
-use crate::vm::convert;
 use crate::vm::convert::push_value;
 use crate::vm::stack::{Stack, TABLE};
-use crate::vm::standard;
+use crate::vm::{convert, standard};
 
 /// Puts the script and its arguments on the driver's stack; returns how many values that are, or
 /// why the script does not load. The stack is empty before.

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_int};
 use std::sync::Arc;
 
 use super::buffer::values;
+use super::confine::Deny;
 use super::sockets::advance_tls;
 use crate::buf::Piece;
 use crate::error::Code;
@@ -59,7 +60,6 @@ fn push(lua: Stack<'_>, config: Arc<Config>) -> bool {
     true
 }
 
-/// The configuration at `index`, if it is one.
 pub(super) fn config_at(lua: Stack<'_>, index: c_int) -> Option<Arc<Config>> {
     let (_, key) = lua.key_of(index, &CONFIGS).filter(|_| host::is_entered())?;
     host::with(|host| host.sockets.tls.as_ref()?.get(key).map(Arc::clone))
@@ -125,7 +125,7 @@ impl Results for Failure {
 fn may_read() -> Result<(), Failure> {
     let code = Code::NOT_PERMITTED;
     let text = "files are withheld from this context (deny \"io\"): give the text".to_owned();
-    match host::with(|host| host.deny.withholds_files()) {
+    match host::with(|host| host.deny.withholds(Deny::IO)) {
         true => Err(Failure { code, text }),
         false => Ok(()),
     }

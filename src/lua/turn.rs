@@ -15,7 +15,6 @@ pub(super) const COST_PER_TURN: usize = 1024;
 /// Events that a waiting context keeps room for.
 const BATCH_KEPT: usize = 4096;
 
-/// The events of a turn.
 pub(super) struct Turn {
     batch: VecDeque<Event>,
     /// Whether anything in the batch holds bytes, and how many bytes the mailbox had received by

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use super::buffer::userdata::{charge_frames, collect, push_frames};
+use super::confine::Deny;
 use super::frames::body;
 use super::tcp::is_possible;
 use crate::buf::{FRAME_INLINE_MAX, Piece};
@@ -134,7 +135,6 @@ fn push_datagram(lua: Stack<'_>, arrival: &mut Arrival) {
     push_frames(lua, 2, place, &piece, Some(&piece));
 }
 
-/// Pushes the text of an address.
 fn push_ip(lua: Stack<'_>, address: SocketAddr) {
     let mut text = io::Cursor::new([0; 64]);
     // There is room for the longest.
@@ -238,7 +238,7 @@ fn stage_shared(
     data: Body<'_>,
     token: u64,
 ) -> Result<(), Unsent> {
-    if host.deny.withholds_network() {
+    if host.deny.withholds(Deny::NETWORK) {
         return Err(Unsent::Code(Code::NOT_PERMITTED));
     }
     let shared = SharedUdp::get(fd).ok_or(Unsent::Code(Code::SOCKET_CLOSED))?;

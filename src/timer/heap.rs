@@ -42,7 +42,6 @@ impl Heap {
         self.nodes.is_empty()
     }
 
-    /// The soonest.
     #[inline]
     pub(super) fn first(&self) -> Option<&Node> {
         self.nodes.first()

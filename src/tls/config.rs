@@ -1,8 +1,7 @@
 //! Configurations: certificates, keys and options, parsed once and shared by all contexts.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasherDefault;
-use std::hash::DefaultHasher;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;

@@ -33,12 +33,10 @@ pub(super) fn forget() {
 }
 
 impl Failure {
-    /// A handshake that failed.
     pub(super) fn handshake(text: impl Into<String>) -> Failure {
         Failure { code: Code::TLS_FAILED, text: text.into() }
     }
 
-    /// A certificate that is refused.
     pub(super) fn certificate(text: impl Into<String>) -> Failure {
         Failure { code: Code::CERTIFICATE_REFUSED, text: text.into() }
     }

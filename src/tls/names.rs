@@ -8,7 +8,6 @@ use rustls::sign::CertifiedKey;
 
 use super::failure::{Failure, note};
 
-/// Certificates by name.
 #[derive(Debug)]
 pub(super) struct CertificatesByName {
     names: HashMap<String, Arc<CertifiedKey>>,

@@ -165,7 +165,6 @@ impl KeyProvider for Clear {
     }
 }
 
-/// A key that signs nothing.
 #[derive(Debug)]
 struct Unsigned(Arc<dyn SigningKey>);
 

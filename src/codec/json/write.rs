@@ -117,7 +117,6 @@ fn rounded(value: f64, digits: usize) -> String {
     trim(&format!("{value:.*}", (digits as i32 - 1 - exponent).max(0) as usize))
 }
 
-/// The parts of a text.
 struct Parts<'w, 'a, S>(&'w mut Writer<'a, S>);
 
 impl<S: Sink> fmt::Write for Parts<'_, '_, S> {

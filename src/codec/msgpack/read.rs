@@ -147,7 +147,6 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     any_or_bytes!(self => self.value);
 }
 
-/// Entries that are left.
 struct Entries<'a, 'de> {
     reader: &'a mut Reader<'de>,
     left: usize,

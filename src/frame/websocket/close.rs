@@ -51,7 +51,7 @@ impl Close {
     }
 
     /// The payload of the frame that says so.
-    pub(super) fn payload(&self) -> Vec<u8> {
+    pub fn payload(&self) -> Vec<u8> {
         if self.code == Close::NONE {
             return Vec::new();
         }

@@ -65,7 +65,6 @@ impl Unpacking {
         Unpacking { state, packed, taken: 0, body: Vec::new(), filled: 0, max }
     }
 
-    /// Bytes that are held meanwhile.
     pub(super) fn held_bytes(&self) -> usize {
         STATE_BYTES + self.packed.capacity() + self.body.capacity()
     }
@@ -138,7 +137,6 @@ impl Unpacking {
         Ok(())
     }
 
-    /// The message.
     pub(super) fn finish(mut self) -> BytesMut {
         self.state.reset(false);
         UNPACK.set(Some(self.state));

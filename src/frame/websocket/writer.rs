@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::head::Head;
-use super::{CONTROL_BYTES_MAX, Close, Kind, Role, deflate, opcode};
+use super::{CONTROL_BYTES_MAX, Kind, Role, deflate, opcode};
 
 /// What kind of frame one writes; a message, of the writer's own kind unless something is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,11 +135,6 @@ impl Writer {
         let head = Head { is_last: true, is_packed: packed.is_some(), opcode, mask, length };
         let (head, head_len) = head.write();
         Ok(Frame { head, head_len: head_len as u8, packed, mask })
-    }
-
-    /// The payload of the frame that closes.
-    pub fn close_payload(close: &Close) -> Vec<u8> {
-        close.payload()
     }
 }
 

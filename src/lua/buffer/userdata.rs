@@ -63,7 +63,6 @@ impl Fault {
         }
     }
 
-    /// Raises.
     pub(super) fn raise(self, lua: Stack<'_>) -> ! {
         lua.fail(&self.text())
     }

@@ -16,7 +16,9 @@ use super::super::frames::body;
 use super::plain::{add_table, answer_plain};
 use super::{Exchange, with};
 use crate::error::Code;
-use crate::http::{Channel, HeadWriter, Outgoing, Ready, Written, counted, date, is_host};
+use crate::http::{
+    Channel, HEADER_BYTES, HeadWriter, Outgoing, Ready, Written, counted, date, is_host,
+};
 use crate::lua::host;
 use crate::message::{Allowance, Held};
 use crate::net::Body;
@@ -27,8 +29,8 @@ use crate::vm::stack::{Nil, Results, Stack};
 /// name takes time that grows with their square.
 const HEADERS_MAX: usize = 4096;
 
-/// About how many bytes a header takes beside its name and value, with what counts its value.
-const HEADER_BYTES: usize = 256;
+/// What counts the value of a header takes.
+const COUNTING_BYTES: usize = 64;
 
 /// Why a piece of a body is not sent.
 const TOO_LONG: &str = "more than the content-length that was said";
@@ -154,7 +156,6 @@ pub(super) fn take_trailers(trailers: &mut HeaderMap) -> Option<HeaderMap> {
     Some(std::mem::take(trailers)).filter(|trailers| !trailers.is_empty())
 }
 
-/// Headers that cannot be trailers.
 const NEVER_TRAILERS: [HeaderName; 12] = [
     AUTHORIZATION,
     CACHE_CONTROL,
@@ -180,7 +181,6 @@ pub(super) struct HeaderSource<'a> {
 }
 
 impl<'a> HeaderSource<'a> {
-    /// An option of a function.
     pub(super) fn option(function: &'a str, option: &'a str) -> HeaderSource<'a> {
         let is = Wrong::Option(option);
         HeaderSource { function, name: is, value: is, are_trailers: option == "trailers" }
@@ -211,7 +211,8 @@ fn header_of(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), Hea
     if name == TRANSFER_ENCODING {
         return Err(HeaderError::Reserved);
     }
-    let Some(held) = hold(name.as_str().len() + value.len() + HEADER_BYTES) else {
+    let bytes = name.as_str().len() + value.len() + HEADER_BYTES + COUNTING_BYTES;
+    let Some(held) = hold(bytes) else {
         return Err(HeaderError::NoMemory);
     };
     let value = match held {

@@ -13,6 +13,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use mlua::ffi;
 
+use super::super::confine::Deny;
 use super::super::frames::body;
 use super::super::sockets::Socket;
 use super::Http;
@@ -238,7 +239,6 @@ impl Host {
     }
 }
 
-/// Calls `work` with a call.
 fn with<R>(number: u64, work: impl FnOnce(&mut Call) -> R) -> Option<R> {
     host::with(|host| Some(work(host.sockets.http.as_mut()?.calls.get_mut(number)?)))
 }
@@ -312,7 +312,6 @@ fn poll_response(host: &mut Host, number: u64, token: u64) -> Responded {
     Responded::Failed(Code::CONNECTION_ABORTED, CLOSED.to_owned())
 }
 
-/// An error and its causes, as text.
 fn text_of(error: &hyper::Error) -> String {
     if error.is_canceled() || error.is_closed() {
         return CLOSED.to_owned();
@@ -414,7 +413,7 @@ pub(super) fn close(lua: Stack<'_>) {
 /// native.http_env(name): a variable of the environment; nothing if the context may not see it.
 pub(super) fn environment(lua: Stack<'_>) -> Option<String> {
     let name = std::str::from_utf8(lua.text(1)?).ok()?;
-    let may_see = host::with(|host| !host.deny.withholds_environment());
+    let may_see = host::with(|host| !host.deny.withholds(Deny::OS));
     if may_see { std::env::var(name).ok() } else { None }
 }
 

@@ -25,7 +25,6 @@ const SHARE: u64 = 4_000_000;
 const LOOKS: usize = 8;
 
 impl Host {
-    /// The next request.
     pub(in crate::lua) fn next_request(&mut self) -> Option<NewRequest> {
         let http = self.sockets.http.as_mut()?;
         let found = http.take_request();
@@ -35,7 +34,6 @@ impl Host {
         found
     }
 
-    /// Polls one connection.
     pub(super) fn poll_http_now(&mut self, key: u64) {
         self.sockets.poll_http(key, &self.context, rt::now());
     }

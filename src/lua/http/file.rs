@@ -12,6 +12,7 @@ use ::http::header::{CONTENT_TYPE, ETAG};
 use ::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 
+use super::super::confine::Deny;
 use crate::error::Code;
 use crate::http::{Outgoing, choose};
 use crate::lua::host;
@@ -69,7 +70,7 @@ fn open(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
 /// the status set to match, if it cannot be opened; nothing if the response has begun.
 pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
     let (key, path) = (lua.key(1), Path::new(OsStr::from_bytes(lua.text(2).unwrap_or_default())));
-    let may_read = host::with(|host| !host.deny.withholds_files());
+    let may_read = host::with(|host| !host.deny.withholds(Deny::IO));
     let opened = match may_read {
         true => open(path).map_err(|error| Code::from(&error)),
         false => Err(Code::NOT_PERMITTED),

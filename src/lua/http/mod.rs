@@ -67,7 +67,6 @@ pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"http_finish", function(answer::finish)),
 ];
 
-/// All HTTP of one context.
 #[derive(Default)]
 pub(super) struct Http {
     ready: Arc<Ready>,
@@ -81,7 +80,6 @@ pub(super) struct Http {
     work: VecDeque<Item>,
 }
 
-/// A server and its connections.
 struct ServerState {
     server: Arc<Server>,
     connections: usize,
@@ -124,7 +122,6 @@ struct Exchange {
     _held: Option<Held>,
 }
 
-/// A request for a handler.
 pub(in crate::lua) struct NewRequest {
     /// The number by which the script knows it.
     pub(in crate::lua) number: u64,

@@ -569,7 +569,6 @@ impl Connection {
         &self.writer
     }
 
-    /// The socket.
     pub(super) fn stream(&self) -> &Stream {
         &self.transport
     }

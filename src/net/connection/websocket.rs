@@ -5,8 +5,9 @@ use std::io;
 use std::task::Context as TaskContext;
 use std::time::Duration;
 
-use super::Input;
-use super::{Connection, DETACH_BYTES, FULL_READS_PER_TURN, GATHER_BYTES, GATHER_ROOM_BYTES};
+use super::{
+    Connection, DETACH_BYTES, FULL_READS_PER_TURN, GATHER_BYTES, GATHER_ROOM_BYTES, Input,
+};
 use crate::buf::{Piece, ReadBuffer, fill_block};
 use crate::error::Code;
 use crate::frame::websocket::{Close, Event, Form, Kind, Reader, Role, Violation, Writer};
@@ -288,8 +289,7 @@ impl Connection {
     pub fn say_close(&mut self, close: &Close) {
         let Some(websocket) = &mut self.websocket else { return };
         if !std::mem::replace(&mut websocket.has_said, true) {
-            let payload = Writer::close_payload(close);
-            let _ = self.write_message(Form::Close, Body::Slice(&payload), 0);
+            let _ = self.write_message(Form::Close, Body::Slice(&close.payload()), 0);
         }
     }
 

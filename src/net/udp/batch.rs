@@ -20,7 +20,6 @@ thread_local! {
     static SPARE: Cell<UdpBatch> = Cell::default();
 }
 
-/// A datagram.
 #[derive(Debug)]
 pub(super) struct Staged {
     /// Nothing for the address that the socket is connected to.

@@ -30,7 +30,6 @@ const OVERHEAD_BYTES: usize = 128;
 /// How long what waits at a socket that is closed may take to leave.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// A datagram that waits.
 #[derive(Debug)]
 struct Waiting {
     to: Option<SocketAddr>,
