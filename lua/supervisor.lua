@@ -14,7 +14,7 @@ core.load_all(core.context)
 -- Not those of module context, which a script may have replaced.
 local create, destroy, wait = core.create, core.destroy, core.wait
 local monitor, check_creation = core.monitors().monitor, core.creation().check
-local error, getmetatable, next, pcall = error, getmetatable, next, pcall
+local error, next, pcall = error, next, pcall
 local rawequal, setmetatable, tostring = rawequal, setmetatable, tostring
 local type, unpack, xpcall = type, unpack, xpcall
 local format, gsub = string.format, string.gsub
@@ -40,18 +40,23 @@ local RESTARTS = {
     temporary = function() return false end,
 }
 
-local Supervisor = {}
-Supervisor.__index = Supervisor
+-- Supervisors and what is known of them, which scripts do not see.
+local records = setmetatable({}, { __mode = "k" })
+
+local supervisor = {}
+local Supervisor = { __index = supervisor, __metatable = false }
 
 local M = {}
+
+local on_end -- see below
 
 -- Calls what the script gave, which may wait: its errors are logged and end nothing else.
 local function tell(callback, ...)
     if callback then xpcall(callback, native.report_caught, ...) end
 end
 
-local function start_child(self, index)
-    local child = self.children[index]
+local function start_child(record, index)
+    local child = record.children[index]
     local spec = child.spec
     local ok, handle = pcall(create, unpack(spec, 1, child.n))
     if not ok then
@@ -63,16 +68,16 @@ local function start_child(self, index)
     monitor(handle, function(_, reason, detail)
         if child.handle == handle then
             child.handle = nil
-            self:on_end(index, reason, detail)
+            on_end(record, index, reason, detail)
         end
     end)
 end
 
 -- The same where nobody is to blame: one that cannot be created has ended.
-local function start_again(self, index)
-    local ok, why = pcall(start_child, self, index)
+local function start_again(record, index)
+    local ok, why = pcall(start_child, record, index)
     if not ok then
-        local ended = self.ended
+        local ended = record.ended
         ended[#ended + 1] = { index, "error", tostring(why) }
     end
 end
@@ -87,86 +92,93 @@ local function stop_child(child)
 end
 
 -- True unless there were more restarts lately than there may be.
-local function may_restart(self)
+local function may_restart(record)
     local now = native.now()
-    local times = self.times
+    local times = record.times
     times[#times + 1] = now
-    while times[1] <= now - self.period do
+    while times[1] <= now - record.period do
         remove(times, 1)
     end
-    return #times <= self.intensity
+    return #times <= record.intensity
 end
 
-local function react(self, index, reason, detail)
-    local children, child = self.children, self.children[index]
-    tell(self.on_exit, index, reason, detail)
+-- Ends all children, in reverse order.
+local function finish(record, reason, detail)
+    if record.is_over then return end
+    record.is_over = true
+    for i = #record.children, 1, -1 do
+        stop_child(record.children[i])
+    end
+    tell(record.on_finish, reason, detail)
+    -- They may hold the supervisor, which could not be collected then.
+    record.on_exit, record.on_finish = nil, nil
+end
+
+local function react(record, index, reason, detail)
+    local children, child = record.children, record.children[index]
+    tell(record.on_exit, index, reason, detail)
     -- It may run again already, started with another.
-    if self.is_over or child.handle then return end
+    if record.is_over or child.handle then return end
     if not RESTARTS[child.restart](reason) then
         for i = 1, #children do
             if children[i].handle then return end
         end
-        return self:finish("normal")
+        return finish(record, "normal")
     end
-    if not may_restart(self) then
-        return self:finish("intensity", format("%d restarts in %g s", #self.times, self.period))
+    if not may_restart(record) then
+        local why = format("%d restarts in %g s", #record.times, record.period)
+        return finish(record, "intensity", why)
     end
-    local first, last = STRATEGIES[self.strategy](#children, index)
+    local first, last = STRATEGIES[record.strategy](#children, index)
     for i = last, first, -1 do
         stop_child(children[i])
     end
     for i = first, last do
-        if self.is_over then return end
-        start_again(self, i)
+        if record.is_over then return end
+        start_again(record, i)
     end
 end
 
 -- Reacts to ends one after the other, as stopping children takes time.
-function Supervisor:on_end(index, reason, detail)
-    local ended = self.ended
+function on_end(record, index, reason, detail)
+    local ended = record.ended
     ended[#ended + 1] = { index, reason, detail }
-    if self.is_reacting then return end
-    self.is_reacting = true
-    while ended[1] and not self.is_over do
+    if record.is_reacting then return end
+    record.is_reacting = true
+    while ended[1] and not record.is_over do
         local one = remove(ended, 1)
-        react(self, one[1], one[2], one[3])
+        react(record, one[1], one[2], one[3])
     end
-    self.is_reacting = false
+    record.is_reacting = false
 end
 
--- Ends all children, in reverse order.
-function Supervisor:finish(reason, detail)
-    if self.is_over then return end
-    self.is_over = true
-    for i = #self.children, 1, -1 do
-        stop_child(self.children[i])
-    end
-    tell(self.on_finish, reason, detail)
-end
-
--- Whoever writes `s.stop()` for `s:stop()` is told so.
+-- What is known of a supervisor. Whoever writes `s.stop()` for `s:stop()` is told so.
 local function check_self(self, name)
-    if type(self) ~= "table" or getmetatable(self) ~= Supervisor then
-        bad(1, name, "supervisor, as in s:" .. name .. "(…),", self)
-    end
+    local record = records[self]
+    if not record then bad(1, name, "supervisor, as in s:" .. name .. "(…),", self) end
+    return record
 end
 
 --- Ends all children; none is started again.
-function Supervisor:stop()
-    check_self(self, "stop")
+---@param self table
+function supervisor.stop(self, ...)
+    local record = check_self(self, "stop")
+    core.no_more(2, "stop", ...)
     -- Where that raises all go on.
-    if not self.is_over then core.check_may_wait() end
-    self:finish("stopped")
+    if not record.is_over then core.check_may_wait() end
+    finish(record, "stopped")
 end
 
 --- The handle of a child; nil while it does not run.
+---@param self table
 ---@param index integer
 ---@return integer|nil
-function Supervisor:handle(index)
-    check_self(self, "handle")
-    local child = self.children[index]
+function supervisor.handle(self, index, ...)
+    local children = check_self(self, "handle").children
+    core.no_more(3, "handle", ...)
+    local child = children[index]
     if not child then
-        bad(2, "handle", "number of a child, from 1 to " .. #self.children .. ",", index)
+        bad(2, "handle", "number of a child, from 1 to " .. #children .. ",", index)
     end
     return child.handle
 end
@@ -282,7 +294,7 @@ function M.start(options, ...)
     for i = 1, count_children(options) do
         children[i] = check_child(options[i], i)
     end
-    local self = setmetatable({
+    local record = {
         children = children,
         strategy = options.strategy or "one_for_one",
         intensity = options.intensity or 3,
@@ -291,12 +303,12 @@ function M.start(options, ...)
         on_finish = options.on_finish,
         times = {},
         ended = {},
-    }, Supervisor)
+    }
     for i = 1, #children do
-        local ok, why = pcall(start_child, self, i)
+        local ok, why = pcall(start_child, record, i)
         if not ok then
             -- An argument that cannot be sent, most likely: there are no children then.
-            self.is_over = true
+            record.is_over = true
             for j = i - 1, 1, -1 do
                 local handle = children[j].handle
                 children[j].handle = nil
@@ -306,6 +318,8 @@ function M.start(options, ...)
             error(why, 0)
         end
     end
+    local self = setmetatable({}, Supervisor)
+    records[self] = record
     return self
 end
 

@@ -54,6 +54,49 @@ fn supervise(script: &str) -> Done {
 }
 
 #[test]
+fn a_supervisor_shows_what_it_can_do_and_nothing_else() {
+    let done = supervise(
+        "local s = start { spec 'a' }
+         print(ups(1), next(s), getmetatable(s), s.finish, s.on_end, s.children, s.start)
+         for _, call in ipairs { 's:handle(1, 2)', 's:stop(1)', 's.handle(1)', 's.stop()' } do
+           print(select(2, pcall(setfenv(loadstring(call), { s = s }))))
+         end
+         -- What the script sets is its own, and nobody else's.
+         s.stop, s.children, s.is_over = nil, {}, true
+         s:stop()
+         print(wait_finished())
+         print(s:handle(1), pcall(s.handle, s, 2))
+         -- One that is over is garbage, whatever its callbacks hold.
+         local known = setmetatable({}, { __mode = 'k' })
+         local function another()
+           local s
+           s = supervisor.start { spec 'b', on_exit = function() return s end }
+           known[s] = true
+           s:stop()
+         end
+         another()
+         collectgarbage()
+         collectgarbage()
+         print(next(known))",
+    );
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    let expected = [
+        "a\tnil\tfalse\tnil\tnil\tnil\tnil",
+        "2)\"]:1: bad argument #2 to 'handle' (no more arguments expected, got number 2)",
+        "stop(1)\"]:1: bad argument #1 to 'stop' (no more arguments expected, got number 1)",
+        "#1 to 'handle' (supervisor, as in s:handle(…), expected, got number 1)",
+        "#1 to 'stop' (supervisor, as in s:stop(…), expected, got nil)",
+        "stopped",
+        "bad argument #2 to 'handle' (number of a child, from 1 to 1, expected, got number 2)",
+        "nil",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{done}");
+    for (line, end) in lines.iter().zip(expected) {
+        assert!(line.ends_with(end), "{end}:\n{done}");
+    }
+}
+
+#[test]
 fn one_for_one_starts_the_one_that_ended() {
     let done = supervise(
         "local s = start { spec 'a', spec 'b', spec 'c' }

@@ -209,6 +209,41 @@ fn garbage_makes_room_for_files_of_the_library() {
     assert_eq!(run(&mut command).succeeded().stdout, "40\n");
 }
 
+/// The system's authorities are read when they are first asked for: without a descriptor that is not
+/// the fault of the system's certificates, and it goes better once there is one.
+#[test]
+fn without_descriptors_the_systems_certificates_are_read_later() {
+    let script = "
+        local held = {}
+        repeat
+          local file, _, code = io.open('/dev/null')
+          held[#held + 1] = file
+        until not file
+        print(tls.client({}))
+        print(http.get('https://127.0.0.1:1/', { proxy = false }))
+        for _, file in ipairs(held) do file:close() end
+        print((tls.client({})))
+        held = nil
+        for i = 1, 100 do io.open('/dev/null') end
+        print((tls.client({})))";
+    let folder = support::Folder::new();
+    let pem = folder.write(
+        "ca.pem",
+        support::run(support::node_lua().args([
+            "-e",
+            "package.path = 'tests/lua/?.lua;' .. package.path
+         io.write(require('support.certificates').ca)",
+        ]))
+        .succeeded()
+        .stdout,
+    );
+    let mut command = limited(64);
+    let done = run(command.args(["-e", script]).env("SSL_CERT_FILE", pem)).succeeded();
+    let why = "false\t20\tca: the system's certificates cannot be read: too many open files\n";
+    assert_eq!(done.stdout, format!("{why}{why}true\ntrue\n"), "{done}");
+    assert!(!done.stderr.contains("CA root"), "{done}");
+}
+
 #[test]
 fn connections_that_cannot_be_accepted_wait_until_they_can() {
     let script = "

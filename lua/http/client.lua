@@ -213,9 +213,8 @@ local function send_pieces(id, ask, sending)
         result = format("result of the trailers function of '%s'", ask.name)
         message.check_plain(given, trailers, result)
     end
-    if not native.http_request_end(id, false, given, trailers, result) then
-        raise("a body is shorter than the content-length that was said", body)
-    end
+    local why = native.http_request_end(id, false, given, trailers, result)
+    if why then raise(why, body) end
 end
 
 -- Sends a body in a root of its own. An error there is logged like any other; the server finds the

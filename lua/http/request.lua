@@ -162,6 +162,7 @@ local function write(id, data, what, name)
     cancel(token)
     if ok == nil then
         if code == 0 then bad(what, name, "string, number or buffer", data) end
+        if code == 1 then raise("'write' after 'sendfile'") end
         native.bad_because(what, name, code)
     end
     return ok, code
@@ -185,14 +186,26 @@ local function leave(req)
     if waiting[req] then message.forget(req, ABORTED) end
 end
 
--- Ends an answer; false if `data` cannot be sent. Raises if the body does not have the length that
--- was announced, which is the fault of the function `by`, or else of the caller.
-local function finish(req, data, has_failed, by)
-    local is_sent, why = native.http_finish(req[ID], data, has_failed)
-    if is_sent or why then leave(req) end
-    if why and by then raise("the answer is " .. why, by) end
-    if why then raise("the answer is " .. why) end
-    return is_sent
+-- Ends an answer. Raises, as the fault of the function `by`, if the body does not have the length
+-- that was announced.
+local function finish(req, has_failed, by)
+    local is_sent, why = native.http_finish(req[ID], nil, has_failed)
+    leave(req)
+    if not is_sent then raise(why, by) end
+end
+
+-- The same with `data` as the last piece of the body, for the method of this name.
+local function finish_with(req, data, name)
+    local is_open = req[ID] ~= 0
+    local is_sent, why = native.http_finish(req[ID], data, false)
+    if is_sent == false then
+        if not why then raise("'" .. name .. "' with a body after 'sendfile'") end
+        native.bad_because(2, name, why)
+    end
+    if not is_sent and not why then bad(2, name, "string, number or buffer", data) end
+    leave(req)
+    if why then raise(why) end
+    return is_open
 end
 
 --- Ends the answer, with a last piece of the body if there is one.
@@ -202,9 +215,7 @@ function response.finish(res, data, ...)
     local _, req = check_response(res, "finish")
     no_more(3, "finish", ...)
     res[USED] = true
-    local is_open = req[ID] ~= 0
-    if not finish(req, data, false) then bad(2, "finish", "string, number or buffer", data) end
-    return is_open
+    return finish_with(req, data, "finish")
 end
 
 --- Ends the answer with a value in JSON.
@@ -219,7 +230,8 @@ function response.json(res, value, ...)
     if req[ID] ~= 0 and not native.http_default_type(id) then
         raise("'json' after the answer has begun")
     end
-    return response.finish(res, text)
+    res[USED] = true
+    return finish_with(req, text, "json")
 end
 
 --- Answers with a file, or with the part of it, or the news, that the client asks for.
@@ -236,6 +248,7 @@ function response.sendfile(res, path, ...)
     if req[ID] == 0 then raise("'sendfile' after the answer has ended") end
     local ok, code = native.http_sendfile(id, path)
     if ok then return true end
+    if ok == nil and code then native.bad_because(2, "sendfile", code) end
     if ok == nil then raise("'sendfile' after the answer has begun") end
     return false, code, strerror(code) .. ": " .. path
 end
@@ -246,7 +259,7 @@ local function send_all(req, body)
         local ok, code = write(req[ID], piece, body, "result of the body function of 'serve'")
         if not ok then raise("a body was not taken: " .. strerror(code), body) end
     end
-    finish(req, nil, false, body)
+    finish(req, false, body)
 end
 
 -- Ends the answer as the results of the handler tell.
@@ -257,12 +270,12 @@ local function conclude(handler, req, res, status, headers, body, more)
         if type(status) == "number" then
             raise("the handler has returned an answer, but used res", handler)
         end
-        if req[ID] ~= 0 then finish(req, nil, false, handler) end
+        if req[ID] ~= 0 then finish(req, false, handler) end
         return
     end
     if not status and status == nil then
         -- A handler that streams the body may have found it empty.
-        if rawget(req, "chunks") then return finish(req, nil, false, handler) end
+        if rawget(req, "chunks") then return finish(req, false, handler) end
         raise("the handler has neither returned an answer nor used res", handler)
     end
     message.check_status(status, handler, "result #1 of the handler of 'serve'")
@@ -278,8 +291,10 @@ local function conclude(handler, req, res, status, headers, body, more)
         native.http_add_headers(id, headers, handler)
         return send_all(req, body)
     end
-    if not native.http_answer(id, status, headers, body, handler) then
+    local is_sent, why = native.http_answer(id, status, headers, body, handler)
+    if not is_sent then
         local result = "result #3 of the handler of 'serve'"
+        if why then native.bad_because(handler, result, why) end
         bad(handler, result, "string, buffer or iterator", body)
     end
     return leave(req)
@@ -308,6 +323,8 @@ function M.keep(req)
     end
 end
 
+function M.is_upgraded(res) return res[USED] == UPGRADED end
+
 function M.forget(req, res)
     leave(req)
     res[USED] = UPGRADED
@@ -318,7 +335,7 @@ function M.serve(handler, req, res) return conclude(handler, req, res, handler(r
 -- The handler of a request has failed; false if `req` is no request.
 function M.fail(req)
     if type(req) ~= "table" or not rawget(req, ID) then return false end
-    if req[ID] ~= 0 then finish(req, nil, true) end
+    if req[ID] ~= 0 then finish(req, true) end
     return true
 end
 

@@ -12,9 +12,10 @@ local streams, close_record = sockets.streams, sockets.close_record
 local each, lists = handshake.each, handshake.lists
 
 local SOCKET_CLOSED, TIMEOUT, UPGRADE_REFUSED = 203, 208, 223
-local INVALID, MESSAGE_TOO_LONG = 18, 21
+local MESSAGE_TOO_LONG = 21
 local BAD_REQUEST, UPGRADE_REQUIRED = 400, 426
-local NOT_UPGRADED = "the request cannot be upgraded"
+local UPGRADED = "the request is a WebSocket already: keep what the first 'accept' has returned"
+local ANSWERED = "the request is answered already, or its client has gone"
 -- How long the client of a bare connection may take for its request.
 local PATIENCE = 10
 
@@ -70,7 +71,9 @@ local function accept_request(req, res, options)
     end
     -- As they came: fields of `req` and `res` may have been replaced.
     local headers, response = native.http_headers(id), requests.response
-    if not headers then return false, SOCKET_CLOSED, strerror(SOCKET_CLOSED) end
+    if not headers then
+        return false, SOCKET_CLOSED, requests.is_upgraded(res) and UPGRADED or ANSWERED
+    end
     local key, status, why = check_request(native.http_get(id, requests.METHOD), headers)
     if not key then
         -- The client is told; the handler need not.
@@ -85,13 +88,13 @@ local function accept_request(req, res, options)
     end
     local head, window, protocol = answer(key, headers, options)
     upgrade = upgrade or native.load("http/upgrade")(native, core)
-    local ok, socket = upgrade(req, res, "accept", head)
+    local ok, socket, text = upgrade(req, res, "accept", head)
     if ok then
         -- A handler that fails ends the conversation.
         core.guard(socket)
         return parts.start(socket, false, options, window, protocol)
     end
-    return false, socket, socket == INVALID and NOT_UPGRADED or strerror(socket)
+    return false, socket, text or strerror(socket)
 end
 
 local TEXTS = { [BAD_REQUEST] = "Bad Request", [UPGRADE_REQUIRED] = "Upgrade Required" }

@@ -117,8 +117,10 @@ struct State {
     pieces: VecDeque<Bytes>,
     bytes: usize,
     trailers: Option<HeaderMap>,
-    /// Of a body of known length: the bytes that are still to be written.
-    left: Option<u64>,
+    /// How many bytes the head has announced, if it has.
+    said: Option<u64>,
+    /// How many were written.
+    written: u64,
     has_ended: bool,
     has_failed: bool,
     /// Counts what is unsent, once a response has this body.
@@ -143,13 +145,27 @@ pub enum Written {
     /// Dropped: hyper takes no more.
     Closed,
     /// Refused: the body would exceed its length.
-    TooLong,
+    TooLong(WrongLength),
+}
+
+/// A body that is not as long as its head has announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongLength {
+    bytes: u64,
+    said: u64,
+}
+
+impl std::fmt::Display for WrongLength {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let WrongLength { bytes, said } = self;
+        write!(f, "the body has {bytes} bytes, but content-length says {said}")
+    }
 }
 
 impl Channel {
     /// For a body of `length` bytes, if that is known.
     pub fn new(ready: &Arc<Ready>, length: Option<u64>) -> Arc<Channel> {
-        let state = State { left: length, ..State::default() };
+        let state = State { said: length, ..State::default() };
         Arc::new(Channel { ready: Arc::clone(ready), state: Mutex::new(state) })
     }
 
@@ -180,10 +196,11 @@ impl Channel {
         if state.is_closed || state.has_failed {
             return Written::Closed;
         }
-        if let Some(left) = state.left {
-            let Some(left) = left.checked_sub(bytes.len() as u64) else { return Written::TooLong };
-            state.left = Some(left);
+        let all = state.written + bytes.len() as u64;
+        if let Some(said) = state.said.filter(|said| all > *said) {
+            return Written::TooLong(WrongLength { bytes: all, said });
         }
+        state.written = all;
         if !bytes.is_empty() && !state.is_sink {
             state.bytes += bytes.len();
             if let Some(traffic) = &state.traffic {
@@ -213,16 +230,23 @@ impl Channel {
         must_wait
     }
 
-    /// Ends the body, with these trailers behind it. False if it is shorter than its length and
-    /// somebody is to have it.
-    pub fn end(&self, trailers: Option<HeaderMap>) -> bool {
+    /// Ends the body, with these trailers behind it.
+    ///
+    /// # Errors
+    /// It is shorter than its length, and somebody is to have it.
+    pub fn end(&self, trailers: Option<HeaderMap>) -> Result<(), WrongLength> {
         let mut state = lock(&self.state);
-        let is_short = state.left.is_some_and(|left| left > 0);
+        let bytes = state.written;
+        let missed = state.said.filter(|said| bytes < *said);
+        let is_short = missed.is_some();
         state.has_ended = true;
         state.has_failed |= is_short;
         state.trailers = trailers;
         Channel::wake_reader(&mut state);
-        !is_short || state.is_closed || state.is_sink
+        match missed {
+            Some(said) if !state.is_closed && !state.is_sink => Err(WrongLength { bytes, said }),
+            _ => Ok(()),
+        }
     }
 
     /// Cuts the body off: the peer sees that it is incomplete.
@@ -333,7 +357,8 @@ impl Body for Outgoing {
             Source::File { left, .. } => SizeHint::with_exact(*left),
             Source::Channel(channel) => {
                 let state = lock(&channel.state);
-                let left = state.left.map(|left| left + state.bytes as u64);
+                let taken = state.written - state.bytes as u64;
+                let left = state.said.map(|said| said - taken);
                 left.map_or_else(SizeHint::default, SizeHint::with_exact)
             }
         }

@@ -30,14 +30,14 @@ mod server;
 mod tasks;
 mod wire;
 
-pub use body::{Channel, Outgoing, Written};
+pub use body::{Channel, Outgoing, Written, WrongLength};
 pub use client::{Client, PendingResponse};
 pub use connection::{CONNECTION_BYTES, Connection};
 pub use count::{HEADER_BYTES, counted, head_bytes};
 pub use date::date;
 pub use file::{Chosen, choose};
 pub use pace::{Due, Pace};
-pub use plain::{HeadWriter, PlainHead, write_response};
+pub use plain::{HeadWriter, PlainHead, has_no_body, write_response};
 pub use ready::{Item, Ready, waker};
 pub use response::ResponseSlot;
 pub use scan::{NEVER_TRAILERS, Refusal, Scan, Scanned, is_host};

@@ -116,6 +116,12 @@ impl HeadWriter<'_> {
     }
 }
 
+/// Whether responses of this status have no body, whatever was asked for.
+pub fn has_no_body(status: StatusCode) -> bool {
+    let statuses = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+    statuses.contains(&status)
+}
+
 /// Writes a response of HTTP/1.1, whose headers `add` adds, and returns what `send` makes of its
 /// bytes; `None` if it has to go through hyper. `now` is in nanoseconds.
 pub fn write_response<R>(
@@ -125,9 +131,8 @@ pub fn write_response<R>(
     now: u64,
     send: impl FnOnce(&[u8]) -> R,
 ) -> Option<R> {
-    let is_bodyless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let is_long = body.len() > RESPONSE_BYTES_MAX - HEAD_BYTES_MAX;
-    if status.is_informational() || is_bodyless || is_long {
+    if status.is_informational() || has_no_body(status) || is_long {
         return None;
     }
     RESPONSE.with_borrow_mut(|out| {

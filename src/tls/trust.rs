@@ -1,5 +1,7 @@
 //! Which certificates a configuration trusts, and why it refuses others.
 
+use std::fs::File;
+use std::io;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,24 +18,42 @@ use rustls::{
 use super::certificate::{Certificate, digest};
 use super::failure::{Failure, is_of_authority, note, wrong_with};
 use super::pem::Pem;
+use crate::error::Code;
+use crate::os::descriptors::with_room;
 use crate::rt;
 use crate::sync::lock;
 
 /// The verifier of the system's authorities, which takes time to read.
 static SYSTEM: LazyLock<Mutex<Option<Arc<dyn ServerCertVerifier>>>> = LazyLock::new(Mutex::default);
 
+/// Opens as much at once as whoever reads the system's certificates does: a folder, and a file in it.
+fn try_room() -> io::Result<(File, File)> {
+    Ok((File::open("/")?, File::open("/")?))
+}
+
+fn no_room(error: &io::Error) -> Failure {
+    let code = Code::from(error);
+    let text = format!("ca: the system's certificates cannot be read: {}", code.text());
+    Failure { code, text }
+}
+
 /// Trusts servers with certificates of the system's authorities.
 ///
 /// # Errors
-/// The system has none.
+/// The system has none, or they cannot be read now.
 pub(super) fn system(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, Failure> {
-    let mut system = lock(&SYSTEM);
-    if let Some(known) = &*system {
+    if let Some(known) = &*lock(&SYSTEM) {
         return Ok(Arc::clone(known));
     }
-    let found = rustls_platform_verifier::Verifier::new(Arc::clone(provider)).map_err(|error| {
+    // Not under the lock: finalisers may run, which may come here.
+    with_room(try_room).map_err(|error| no_room(&error))?;
+    let mut system = lock(&SYSTEM);
+    let found = rustls_platform_verifier::Verifier::new(Arc::clone(provider));
+    // What others have opened meanwhile may have cost some of the certificates, or all.
+    try_room().map_err(|error| no_room(&error))?;
+    let found = found.map_err(|error| {
         Failure::certificate(format!(
             "ca: the system has no certificates that are trusted: {error} (install \
              ca-certificates, or name a file)"

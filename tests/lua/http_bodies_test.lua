@@ -312,15 +312,15 @@ tap.test("a client says how long a body is, whatever it is told", function()
 end)
 
 tap.test("answers that are shorter or longer than they say are logged and cut off", function()
-    local LESS = "the answer is less than the content-length that was said"
-    local MORE = "the answer is more than the content-length that was said"
+    local LESS = "the body has 3 bytes, but content-length says 5"
+    local MORE = "the body has 6 bytes, but content-length says 5"
     local routes = {
         { LESS, function(_, res) res:header("content-length", 5):write("abc") end },
         {
             LESS,
             function(_, res)
-                res:header("content-length", 5):write("abc")
-                res:finish("d")
+                res:header("content-length", 5):write("ab")
+                res:finish("c")
             end,
         },
         {
@@ -357,6 +357,100 @@ tap.test("answers that are shorter or longer than they say are logged and cut of
         is(check(http.request(options)):text(), "", "to HEAD")
         is(#logged, route[1] == MORE and 1 or 0, "what is missing of that is not logged")
     end
+    server:close()
+end)
+
+-- Codes that RFC 9110 gives no body, however that is given.
+tap.test("a body where the status has none is an error of the script's", function()
+    local function pieces()
+        local left = { "abc" }
+        return function() return table.remove(left) end
+    end
+    local routes = {
+        { "bad argument #1 to 'finish'", function(_, res, n) res:status(n):finish("abc") end },
+        { "bad argument #1 to 'write'", function(_, res, n) res:status(n):write("abc") end },
+        {
+            "bad argument #1 to 'write'",
+            function(_, res, n)
+                res:status(n):write("")
+                res:write("abc")
+            end,
+        },
+        { "bad argument #1 to 'json'", function(_, res, n) res:status(n):json({}) end },
+        { "bad argument #1 to 'sendfile'", function(_, res, n) res:status(n):sendfile(arg[0]) end },
+        { "bad result #3 of the handler of 'serve'", function(_, _, n) return n, nil, "abc" end },
+        {
+            "bad result of the body function of 'serve'",
+            function(_, _, n) return n, nil, pieces() end,
+        },
+    }
+    local right = {
+        function(_, _, n) return n end,
+        function(_, _, n) return n, {}, "" end,
+        function(_, _, n)
+            return n, {}, function() end
+        end,
+        function(_, res, n)
+            res:status(n):write("")
+            res:finish("")
+        end,
+        -- One that has failed can still be answered otherwise.
+        function(_, res, n)
+            ok(not pcall(res.finish, res:status(n), "abc"), "it raises")
+            res:finish()
+        end,
+    }
+    local server = check(http.serve(sockets.HOST, 0, function(req, res)
+        local args = req:args()
+        if req.path == "/right" then return right[tonumber(args.i)](req, res, tonumber(args.n)) end
+        return routes[tonumber(args.i)][2](req, res, tonumber(args.n))
+    end))
+    local url = ("http://%s:%d"):format(sockets.HOST, server:port())
+    for _, status in ipairs({ 204, 205, 304 }) do
+        for i, route in ipairs(routes) do
+            logged = {}
+            local _, res = http.get(("%s/?i=%d&n=%d"):format(url, i, status), { proxy = false })
+            -- What has begun is cut off.
+            if i ~= 3 then is(res.status, 500, "route " .. i) end
+            wait_for(function() return logged[1] end)
+            local why = "%s (a response of status %d has no body: give none, or another status)"
+            is(logged[1], why:format(route[1], status), "what is logged")
+        end
+        for i = 1, #right do
+            local res = get(("%s/right?i=%d&n=%d"):format(url, i, status))
+            is(res.status, status, "without a body")
+            is(res:text(), "", "it is what was said")
+        end
+    end
+    server:close()
+end)
+
+tap.test("nothing is added to a file, and nothing replaces it", function()
+    local routes = {
+        { "'write' after 'sendfile'", function(res) res:write("abc") end },
+        { "'finish' with a body after 'sendfile'", function(res) res:finish("abc") end },
+        { "'json' after the answer has begun", function(res) res:json({}) end },
+        { "'trailer' after the answer has ended", function(res) res:trailer("a", "b") end },
+        { nil, function(res) res:finish() end },
+        { nil, function(res) res:finish("") end },
+    }
+    local server = check(http.serve(sockets.HOST, 0, function(req, res)
+        if req.path == "/trailer" then res:trailer("a", "b") end
+        res:sendfile(arg[0])
+        routes[tonumber(req.path:sub(2))][2](res)
+    end))
+    local url = ("http://%s:%d/"):format(sockets.HOST, server:port())
+    local whole = assert(io.open(arg[0])):read("*a")
+    for i, route in ipairs(routes) do
+        logged = {}
+        is(get(url .. i):text(), whole, "a file")
+        if route[1] then wait_for(function() return logged[1] end) end
+        is(logged[1], route[1], "what is logged")
+    end
+    logged = {}
+    is(get(url .. "trailer").status, 500, "trailers before a file")
+    wait_for(function() return logged[1] end)
+    is(logged[1], "bad argument #1 to 'sendfile' (a file is sent without trailers)", "are refused")
     server:close()
 end)
 

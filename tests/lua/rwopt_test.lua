@@ -2,7 +2,7 @@
 
 local sockets = require("support.sockets")
 local tap = require("support.tap")
-local raises, is = tap.raises, tap.is
+local raises, is, ok = tap.raises, tap.is, tap.ok
 
 local server, client = sockets.pair()
 
@@ -73,6 +73,21 @@ tap.test("the line", function()
     local _, message = pcall(function() client:set_rwopt({ wrong = 1 }) end)
     local place = "rwopt_test.lua:" .. called .. ":"
     tap.ok(tostring(message):find(place, 1, true), "is the caller's", message)
+end)
+
+tap.test("a write that raises fixes nothing", function()
+    client:set_rwopt({ write_head_bytes = 1, write_head_max = 3 })
+    local long = ("x"):rep(4)
+    for _, data in ipairs({ long, buffer.new(long), {}, 12345 }) do
+        for _, how in ipairs({ false, true, function() end }) do
+            ok(not pcall(tcp.write, client, data, how), "it raises")
+        end
+    end
+    ok(not pcall(tcp.write, client, "x", 5), "so does a wrong third argument")
+    ok(not pcall(tcp.write, client, "x", true, 5), "and a fourth one")
+    tcp.write(client, "")
+    client:set_rwopt({ write_head_bytes = 2, write_head_max = 65535 })
+    is(client:get_rwopt().write_head_bytes, 2, "the options can still be set")
 end)
 
 tap.test("options that are fixed", function()

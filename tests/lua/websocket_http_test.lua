@@ -131,4 +131,41 @@ tap.test("a request that is none any more, or not as it came", function()
     server:close(0)
 end)
 
+tap.test("why there is no websocket", function()
+    local told = {}
+    local server = check(http.serve("127.0.0.1", 0, function(req, res)
+        local texts = {}
+        if req.path == "/begun" then res:write("") end
+        if req.path == "/over" then res:finish() end
+        for i = 1, 2 do
+            local good, code, why = websocket.accept(req, res)
+            texts[i] = good and "accepted" or code .. " " .. why
+        end
+        told[req.path] = table.concat(texts, "; ")
+    end))
+    local url = ("http://127.0.0.1:%d"):format(server:port())
+    local ws = check(websocket.connect(url:gsub("http", "ws") .. "/twice"))
+    ws:close()
+    local headers = {
+        connection = "upgrade",
+        upgrade = "websocket",
+        ["sec-websocket-version"] = "13",
+        ["sec-websocket-key"] = ("x"):rep(22) .. "==",
+    }
+    for _, ask in ipairs({ { "/begun" }, { "/over" }, { "/body", "body" } }) do
+        local options = { url = url .. ask[1], method = "GET", headers = headers, proxy = false }
+        options.body = ask[2]
+        http.request(options)
+    end
+    local begun, over = "18 the answer has begun", "203 the request is answered already"
+    over = over .. ", or its client has gone"
+    local twice = "the request is a WebSocket already: keep what the first 'accept' has returned"
+    is(told["/twice"], "accepted; 203 " .. twice, "a second time")
+    is(told["/begun"], begun .. "; " .. begun, "behind the head of an answer")
+    is(told["/over"], over .. "; " .. over, "after the answer")
+    local body = "18 the request has a body"
+    is(told["/body"], body .. "; " .. body, "where there is more to read")
+    server:close(0)
+end)
+
 tap.done()

@@ -17,7 +17,8 @@ use super::plain::{add_table, answer_plain};
 use super::{Exchange, with};
 use crate::error::Code;
 use crate::http::{
-    Channel, HEADER_BYTES, HeadWriter, Outgoing, Ready, Written, counted, date, is_host,
+    Channel, HEADER_BYTES, HeadWriter, Outgoing, Ready, Written, WrongLength, counted, date,
+    has_no_body, is_host,
 };
 use crate::lua::host;
 use crate::message::{Allowance, Held};
@@ -32,9 +33,6 @@ const HEADERS_MAX: usize = 4096;
 /// What counts the value of a header takes.
 const COUNTING_BYTES: usize = 64;
 
-/// Why a piece of a body is not sent.
-const TOO_LONG: &str = "more than the content-length that was said";
-
 /// The body of the response when a handler has failed.
 const HANDLER_FAILED: &[u8] = b"Internal Server Error\n";
 
@@ -44,6 +42,11 @@ impl Exchange {
         let statuses = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
         let is_head = self.parts.as_ref().is_some_and(|parts| parts.method == Method::HEAD);
         is_head || statuses.contains(&self.status)
+    }
+
+    /// Whether all of the response is given to be sent: what is written has no place in it.
+    fn is_sent_whole(&self) -> bool {
+        self.has_begun && self.channel.is_none()
     }
 
     /// Responds with the head as it was set, and this body; false if nobody waits for that.
@@ -105,21 +108,18 @@ impl Exchange {
 
     /// Ends the response with these bytes. An error tells why it is not what its head has
     /// announced: the client finds it cut off.
-    fn end(&mut self, bytes: Bytes, held: Option<Held>) -> Result<(), &'static str> {
+    fn end(&mut self, bytes: Bytes, held: Option<Held>) -> Result<(), WrongLength> {
         let Some(channel) = &self.channel else {
             if !self.has_begun {
                 self.respond(bytes, held);
             }
             return Ok(());
         };
-        if channel.write(bytes, held) == Written::TooLong {
+        if let Written::TooLong(wrong) = channel.write(bytes, held) {
             channel.fail();
-            return Err(TOO_LONG);
+            return Err(wrong);
         }
-        match channel.end(take_trailers(&mut self.trailers)) {
-            true => Ok(()),
-            false => Err("less than the content-length that was said"),
-        }
+        channel.end(take_trailers(&mut self.trailers))
     }
 
     /// The script has failed: the client gets status 500, or finds the response cut off. True if it
@@ -137,6 +137,15 @@ impl Exchange {
         }
         self.channel.is_some() && self.version() != Version::HTTP_2 && self.is_bodyless()
     }
+}
+
+/// Why a body of this many bytes cannot be sent: responses of this status have none.
+pub(super) fn refuse_body(status: StatusCode, bytes: u64) -> Option<String> {
+    let is_refused = bytes > 0 && has_no_body(status);
+    is_refused.then(|| {
+        let status = status.as_u16();
+        format!("a response of status {status} has no body: give none, or another status")
+    })
 }
 
 /// Adds header `trailer` with the names of the trailers, unless it is set: in HTTP/1 hyper sends no
@@ -364,17 +373,20 @@ pub(super) fn hold(bytes: usize) -> Option<Option<Held>> {
 }
 
 /// native.http_answer(id, status, headers, body, handler): responds with what the handler has
-/// returned, which ends the request; true unless the body cannot be sent. Raises if the headers are
-/// not valid.
-pub(super) fn answer(lua: Stack<'_>) -> Option<bool> {
+/// returned, which ends the request: true. Nothing if the body is of the wrong type; `nil, why` if
+/// the status has none. Raises if the headers are not valid.
+pub(super) fn answer(lua: Stack<'_>) -> Option<Result<bool, (Nil, String)>> {
     let key = lua.key(1);
     let status = StatusCode::from_u16(lua.number(2) as u16).unwrap_or_default();
     if answer_plain(lua, key, Some(status), |_, head| add_table(lua, 3, head), 4) {
-        return Some(true);
+        return Some(Ok(true));
     }
     let mut headers = HeaderMap::new();
     add_headers(lua, HeaderSource::returned(5, RETURNED, false), &mut headers, 3);
     let bytes = bytes_at(lua, 4)?;
+    if let Some(why) = refuse_body(status, bytes.len() as u64) {
+        return Some(Err((Nil, why)));
+    }
     let held = hold(bytes.len());
     let gone = host::with(|host| {
         let mut exchange = host.sockets.http.as_mut()?.exchanges.remove(key)?;
@@ -391,7 +403,7 @@ pub(super) fn answer(lua: Stack<'_>) -> Option<bool> {
         Some(exchange)
     });
     drop(gone);
-    Some(true)
+    Some(Ok(true))
 }
 
 /// native.http_status(id, status): sets the status; false if the response has begun.
@@ -426,7 +438,8 @@ fn set_header(lua: Stack<'_>, function: &str, are_trailers: bool) -> bool {
         if is_room {
             all.extend(headers);
         }
-        is_room && (are_trailers || !exchange.has_begun)
+        let is_late = if are_trailers { exchange.is_sent_whole() } else { exchange.has_begun };
+        is_room && !is_late
     });
     is_set == Some(true)
 }
@@ -451,15 +464,25 @@ pub(super) fn add_all(lua: Stack<'_>) {
 
 /// native.http_write(id, data, token): writes a piece of the body: true if there is room for more;
 /// nothing if not, and `token` is told once there is; `false, code` if the client takes no more;
-/// `nil, why` if it cannot be written: 0 for a value of the wrong type, or a text.
+/// `nil, why` if it cannot be written: 0 for a value of the wrong type, 1 if the response is a file,
+/// or a text.
 pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
     let bytes = bytes_at(lua, 2).ok_or_else(|| (Nil, 0.0).give(lua))?;
     let token = lua.key(3);
     let held = hold(bytes.len()).ok_or_else(|| Code::NO_MEMORY.give(lua))?;
     let written = with(lua.key(1), |exchange, ready| {
-        exchange.channel(ready).write_and_wait(bytes, held, token)
+        if exchange.is_sent_whole() {
+            return Err(None);
+        }
+        match refuse_body(exchange.status, bytes.len() as u64) {
+            Some(why) => Err(Some(why)),
+            None => Ok(exchange.channel(ready).write_and_wait(bytes, held, token)),
+        }
     });
-    Ok(written.unwrap_or(Written::Closed))
+    written.unwrap_or(Ok(Written::Closed)).map_err(|why| match why {
+        Some(why) => (Nil, why).give(lua),
+        None => (Nil, 1.0).give(lua),
+    })
 }
 
 /// The results of `native.http_write`.
@@ -468,22 +491,30 @@ impl Results for Written {
         match self {
             Written::Done => true.give(lua),
             Written::Full => 0,
-            Written::TooLong => (Nil, TOO_LONG).give(lua),
+            Written::TooLong(wrong) => (Nil, wrong.to_string()).give(lua),
             Written::Closed => Code::SOCKET_CLOSED.give(lua),
         }
     }
 }
 
 /// native.http_finish(id, data, has_failed): ends the response with these bytes, or cuts it off,
-/// which ends the request. True unless the data cannot be sent; `nil, why` if the body is not as
-/// long as its head has announced.
-pub(super) fn finish(lua: Stack<'_>) -> Option<Result<bool, (Nil, &'static str)>> {
+/// which ends the request: true, or `nil, why` if the body is not as long as its head has announced.
+/// Nothing if the data is of the wrong type; `false`, and why, if it cannot be sent: no text if the
+/// response is a file.
+pub(super) fn finish(lua: Stack<'_>) -> Option<Result<bool, c_int>> {
     let (key, has_failed) = (lua.key(1), lua.boolean(3));
     let add = |exchange: &Exchange, head: &mut HeadWriter<'_>| head.add_all(&exchange.headers);
     if !has_failed && answer_plain(lua, key, None, add, 2) {
         return Some(Ok(true));
     }
     let bytes = bytes_at(lua, 2)?;
+    let refused = with(key, |exchange, _| match exchange.is_sent_whole() && !bytes.is_empty() {
+        true => Some(None),
+        false => refuse_body(exchange.status, bytes.len() as u64).map(Some),
+    });
+    if let Some(why) = refused.flatten() {
+        return Some(Err((false, why).give(lua)));
+    }
     let held = hold(bytes.len());
     let has_failed = has_failed || held.is_none();
     let held = held.flatten();
@@ -507,5 +538,5 @@ pub(super) fn finish(lua: Stack<'_>) -> Option<Result<bool, (Nil, &'static str)>
         Some((result, exchange))
     });
     let done = result.map_or(Ok(()), |(done, _)| done);
-    Some(done.map(|()| true).map_err(|why| (Nil, why)))
+    Some(done.map(|()| true).map_err(|why| (Nil, why.to_string()).give(lua)))
 }

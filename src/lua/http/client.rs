@@ -385,23 +385,23 @@ pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
 }
 
 /// native.http_request_end(call, has_failed, trailers, by, what): ends the request's body, or cuts
-/// it off; false if it is shorter than its head has announced. Raises if the trailers are not
-/// valid, which the function `by` has returned; `what` names that.
-pub(super) fn end(lua: Stack<'_>) -> bool {
+/// it off; returns why it is not what its head has announced, if it is shorter. Raises if the
+/// trailers are not valid, which the function `by` has returned; `what` names that.
+pub(super) fn end(lua: Stack<'_>) -> Option<String> {
     let has_failed = lua.boolean(2);
     let mut trailers = HeaderMap::new();
     let what = String::from_utf8_lossy(lua.text(5).unwrap_or_default());
     add_headers(lua, HeaderSource::returned(4, &what, true), &mut trailers, 3);
-    let is_whole = with(lua.key(1), |call| {
-        let Some(channel) = &call.channel else { return true };
+    let ended = with(lua.key(1), |call| {
+        let Some(channel) = &call.channel else { return Ok(()) };
         if has_failed {
             channel.fail();
-            return true;
+            return Ok(());
         }
         call.request_trailers.extend(trailers);
         channel.end(take_trailers(&mut call.request_trailers))
     });
-    is_whole != Some(false)
+    ended?.err().map(|wrong| wrong.to_string())
 }
 
 /// native.http_drop(key): closes a connection.

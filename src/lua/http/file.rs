@@ -1,6 +1,6 @@
 //! Files as responses.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, c_int};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,11 +13,12 @@ use ::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 
 use super::super::confine::Deny;
+use super::answer::refuse_body;
 use crate::error::Code;
 use crate::http::{Outgoing, choose};
 use crate::lua::host;
 use crate::os::descriptors::with_room;
-use crate::vm::stack::Stack;
+use crate::vm::stack::{Nil, Results, Stack};
 
 /// Content types by extension.
 const TYPES: &[(&str, &str)] = &[
@@ -66,9 +67,25 @@ fn open(path: &Path) -> io::Result<(File, std::fs::Metadata)> {
     Ok((file, data))
 }
 
+/// Why a file is not sent.
+pub(super) enum Refused {
+    Code(Code),
+    Text(String),
+}
+
+impl Results for Refused {
+    fn give(self, lua: Stack<'_>) -> c_int {
+        match self {
+            Refused::Code(code) => code.give(lua),
+            Refused::Text(why) => (Nil, why).give(lua),
+        }
+    }
+}
+
 /// native.http_sendfile(id, path): responds with a file, or a part of it: true; `false, code`, with
-/// the status set to match, if it cannot be opened; nothing if the response has begun.
-pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
+/// the status set to match, if it cannot be opened; nothing if the response has begun; `nil, why` if
+/// such a response has no file.
+pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Refused>> {
     let (key, path) = (lua.key(1), Path::new(OsStr::from_bytes(lua.text(2).unwrap_or_default())));
     let may_read = host::with(|host| !host.deny.withholds(Deny::IO));
     let opened = match may_read {
@@ -80,6 +97,9 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
         if exchange.has_begun {
             return None;
         }
+        if !exchange.trailers.is_empty() {
+            return Some(Err(Refused::Text("a file is sent without trailers".to_owned())));
+        }
         let (file, data) = match opened {
             Ok(opened) => opened,
             Err(code) => {
@@ -88,7 +108,7 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
                     Code::ACCESS | Code::NOT_PERMITTED => StatusCode::FORBIDDEN,
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
-                return Some(Err(code));
+                return Some(Err(Refused::Code(code)));
             }
         };
         let modified = data.modified().unwrap_or(UNIX_EPOCH);
@@ -107,6 +127,9 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
         }
         let out = match part {
             Some((at, left)) => {
+                if let Some(why) = refuse_body(exchange.status, left) {
+                    return Some(Err(Refused::Text(why)));
+                }
                 let usual = HeaderValue::from_static(type_of(path));
                 exchange.headers.entry(CONTENT_TYPE).or_insert(usual);
                 Outgoing::file(file, at, left, allowance)
@@ -116,5 +139,5 @@ pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Code>> {
         exchange.begin(out);
         Some(Ok(true))
     });
-    sent.unwrap_or(Some(Err(Code::SOCKET_CLOSED)))
+    sent.unwrap_or(Some(Err(Refused::Code(Code::SOCKET_CLOSED))))
 }

@@ -501,8 +501,10 @@ impl Connection {
     /// The body is no frame by the write options; nothing is staged.
     #[inline]
     pub fn write(&mut self, body: Body<'_>, token: u64) -> Result<bool, FrameError> {
-        self.write_frozen |= !body.is_empty();
-        self.staged.write(&self.encoder, body, token)
+        let is_first = !body.is_empty();
+        let is_full = self.staged.write(&self.encoder, body, token)?;
+        self.write_frozen |= is_first;
+        Ok(is_full)
     }
 
     /// The same for a copy of bytes; false, and nothing is done, if that is not all there is to it.
