@@ -190,8 +190,9 @@ tap.test("an answer that has begun", function()
     is((placed(take_logged())), "cut off", "another")
     local why
     good, code, why = http.post(url, res.chunks, { proxy = false })
+    -- What has begun of the answer may have come before the server finds the body cut off.
     if good then
-        good, code, why = check(code):text()
+        good, code, why = code:text()
     end
     is(good, false, "is not passed on as if it were whole")
     is(code, 11, "but with a code")

@@ -105,7 +105,10 @@ tap.test("loop", function()
         if times == 5 then timer.close(id) end
         timer.sleep(0.003)
     end)
-    timer.sleep(0.1)
+    while times < 5 do
+        timer.sleep(0.001)
+    end
+    timer.sleep(0.01)
     is(times, 5, "a callback that waits does not hold up the next; close ends it")
     is(select("#", timer.loop(0, 0, function() end)), 0, "without any interval there is no timer")
     local once = 0

@@ -163,10 +163,13 @@ tap.test("ends", function()
     raises(function() near:send("x") end, "closed", "and so does writing")
 
     far, near = pair()
+    code = nil
     context.run(function() code = select(2, near:recv()) end)
     timer.sleep(0.001)
     near:close()
-    timer.sleep(0.001)
+    while not code do
+        timer.sleep(0.001)
+    end
     is(code, 203, "who waits on one's own side is told")
     is(select(2, far:recv(20)), 1000, "1000 if nothing is said")
 
@@ -302,7 +305,9 @@ tap.test("a socket like others", function()
     tcp.monitor(near, function(code) gone = code end)
     tcp.close(far)
     is(near:recv(20), false, "the end")
-    timer.sleep(0.001)
+    while not gone do
+        timer.sleep(0.001)
+    end
     is(gone, 1000, "who monitors is told")
     far, near = pair({ kind = "binary" })
     far:send("\255")
