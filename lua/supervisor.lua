@@ -220,7 +220,7 @@ local function refuse_key(where, key, known)
     raise(
         "bad argument #1 to 'start' ("
             .. where
-            .. " has no option "
+            .. " has no option named "
             .. describe(key)
             .. "; there is "
             .. known

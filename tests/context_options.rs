@@ -79,9 +79,9 @@ fn options_of_create_are_named_if_they_are_wrong_or_unknown() {
         "context.create",
         &[
             ("{}", &["'file' of 'create'", "file name expected, got nil"]),
-            ("{ 'child.lua' }", &["#1 to 'create'", "no option number 1", "'file', 'name'"]),
-            ("{ file = 'x', memry = 1 }", &["no option string \"memry\"", "'memory'"]),
-            ("{ file = 'x', [true] = 1 }", &["no option boolean true"]),
+            ("{ 'child.lua' }", &["#1 to 'create'", "no option named number 1", "'file', 'name'"]),
+            ("{ file = 'x', memry = 1 }", &["no option named string \"memry\"", "'memory'"]),
+            ("{ file = 'x', [true] = 1 }", &["no option named boolean true"]),
             ("{ file = 5 }", &["'file'", "file name expected, got number 5"]),
             ("{ file = 'x', name = {} }", &["'name'", "string of 1 to 253 bytes", "table"]),
             ("{ file = 'x', name = ('n'):rep(254) }", &["'name'", "of 1 to 253", "254 bytes"]),
@@ -105,14 +105,20 @@ fn options_of_a_supervisor_and_its_children_likewise() {
         &[
             ("nil", &["#1 to 'start'", "table expected, got nil"]),
             ("{}", &["no children"]),
-            ("{ intensty = 100 }", &["no option string \"intensty\"", "'intensity', 'period'"]),
-            ("{ { 'x' }, [true] = 1 }", &["no option boolean true"]),
-            ("{ { 'x' }, [2.5] = { 'y' } }", &["no option number 2.5"]),
+            (
+                "{ intensty = 100 }",
+                &["no option named string \"intensty\"", "'intensity', 'period'"],
+            ),
+            ("{ { 'x' }, [true] = 1 }", &["no option named boolean true"]),
+            ("{ { 'x' }, [2.5] = { 'y' } }", &["no option named number 2.5"]),
             ("{ { 'x' }, nil, { 'y' } }", &["bad child 2 of", "table expected, got nil"]),
             ("{ 'x.lua' }", &["bad child 1 of", "table expected, got string \"x.lua\""]),
             ("{ { 'x' }, {} }", &["bad child 2 of", "file name", "got nil"]),
             ("{ { 5 } }", &["bad child 1 of", "file name", "got number 5"]),
-            ("{ { 'x', restrt = 'x' } }", &["child 1", "no option string \"restrt\"", "'restart'"]),
+            (
+                "{ { 'x', restrt = 'x' } }",
+                &["child 1", "no option named string \"restrt\"", "'restart'"],
+            ),
             (
                 "{ { 'x', restart = 'often' } }",
                 &["bad restart of child 1 of", "\"transient\"", "often"],

@@ -90,7 +90,7 @@ local function check(options, of, name)
             raise(
                 "bad argument #1 to '"
                     .. caller
-                    .. "' (no option "
+                    .. "' (no option named "
                     .. describe(key)
                     .. where
                     .. "; there are "

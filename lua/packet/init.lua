@@ -77,7 +77,7 @@ local function last_of(list, what, max, option, known)
         if type(key) == "number" and key >= 1 and key <= max and key % 1 == 0 then
             if key > last then last = key end
         elseif not rawequal(key, option) then
-            raise(format("bad %s (no option %s; %s)", what, describe(key), known))
+            raise(format("bad %s (no option named %s; %s)", what, describe(key), known))
         end
     end
     return last

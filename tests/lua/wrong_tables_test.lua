@@ -37,10 +37,15 @@ end
 tap.test("layouts", function()
     local layout = packet.layout
     local u8 = { "a", "u8" }
-    names("an option", { "'layout'", 'no option string "edian"' }, layout, { u8, edian = "B" })
-    names("a key", { "no option boolean true" }, layout, { u8, [true] = 1 })
-    names("position 0", { "no option number 0" }, layout, { u8, [0] = u8 })
-    names("half a position", { "no option number 1.5" }, layout, { u8, [1.5] = u8 })
+    names(
+        "an option",
+        { "'layout'", 'no option named string "edian"' },
+        layout,
+        { u8, edian = "B" }
+    )
+    names("a key", { "no option named boolean true" }, layout, { u8, [true] = 1 })
+    names("position 0", { "no option named number 0" }, layout, { u8, [0] = u8 })
+    names("half a position", { "no option named number 1.5" }, layout, { u8, [1.5] = u8 })
     names("a hole", { "field 2 of 'layout'", "got nil" }, layout, { u8, nil, { "b", "u8" } })
     names("a late field", { "one of 1000" }, layout, { u8, [1000] = { "b", "u8" } })
     names("endian", { "'endian'", "boolean false" }, layout, { u8, endian = false })
