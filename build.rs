@@ -55,8 +55,21 @@ const LINKED_FUNCTIONS: [&str; 9] = [
 ];
 
 /// What .cargo/config.toml gives other names.
-const RENAMED_FUNCTIONS: [(&str, &str); 2] =
-    [("lua_yield", "node_lua_vm_yield"), ("lua_sethook", "node_lua_vm_sethook")];
+const RENAMED_FUNCTIONS: [(&str, &str); 13] = [
+    ("lua_yield", "node_lua_vm_yield"),
+    ("lua_sethook", "node_lua_vm_sethook"),
+    ("luaopen_base", "node_lua_vm_luaopen_base"),
+    ("luaopen_bit", "node_lua_vm_luaopen_bit"),
+    ("luaopen_debug", "node_lua_vm_luaopen_debug"),
+    ("luaopen_ffi", "node_lua_vm_luaopen_ffi"),
+    ("luaopen_io", "node_lua_vm_luaopen_io"),
+    ("luaopen_jit", "node_lua_vm_luaopen_jit"),
+    ("luaopen_math", "node_lua_vm_luaopen_math"),
+    ("luaopen_os", "node_lua_vm_luaopen_os"),
+    ("luaopen_package", "node_lua_vm_luaopen_package"),
+    ("luaopen_string", "node_lua_vm_luaopen_string"),
+    ("luaopen_table", "node_lua_vm_luaopen_table"),
+];
 
 /// What adds keys to tables: src/vm/tables.rs.
 const TABLE_FUNCTIONS: [&str; 4] =

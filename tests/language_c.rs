@@ -202,6 +202,122 @@ fn a_c_module_opens_the_standard_libraries() {
     assert_eq!(run(node_lua().arg(early)).succeeded().stdout, "12\n");
 }
 
+/// The same by `luaopen_io` and its like, of any library, whether the script has used it before.
+#[test]
+fn a_c_module_opens_one_standard_library() {
+    let folder = Folder::new();
+    let templates = c_module(&folder, "libraries");
+    let script = format!(
+        "package.cpath = '{templates}'
+         local libraries = require('libraries')
+         local before, is_known = {{}}, ...
+         local function note()
+           local names = '_G bit coroutine debug ffi io jit math os package string table'
+           for name in names:gmatch('%S+') do
+             local library = require(name)
+             for key, value in pairs(library) do before[name .. '.' .. key] = value end
+           end
+         end
+         if is_known then note() end
+         local index, write, count = 1, io.write, 0
+         while true do
+           local name, library = libraries.one(index)
+           if not name then break end
+           assert(type(library) == 'table' and library == package.loaded[name], name)
+           index = index + 1
+         end
+         for name, value in pairs(before) do
+           local library, key = name:match('^([^.]*)%.(.*)$')
+           assert(rawequal(package.loaded[library][key], value), name)
+           count = count + 1
+         end
+         print(index, not is_known or count > 150, io.write == write, getmetatable(_G))
+         print(coroutine.wrap(function() timer.sleep(0.001) coroutine.yield('waited') end)())
+         print(debug.traceback('x'):find('lua/core', 1, true), require('ffi').sizeof('int'))
+         print(pcall(math.floor), ('x'):rep(3), table.concat({{ 1, 2 }}))
+         package.loaded.os = nil
+         for i = 1, index - 1 do libraries.one(i) end
+         print(type(package.loaded.os.clock()), io.write == write)
+         print(libraries.run('return tostring(context) .. table.concat(' ..
+           '{{ _VERSION, #string.rep([[x]], 3), type(io.write), tostring(ffi) }}, [[ ]])', true))"
+    );
+    let main = folder.write("main.lua", script);
+    let expected = "true\ttrue\tnil\nwaited\nnil\t4\n\
+                    false\txxx\t12\nnumber\ttrue\nnilLua 5.1 3 function nil\n";
+    for known in [&["known"][..], &[]] {
+        let done = run(node_lua().arg(&main).args(known)).succeeded();
+        assert_eq!(done.stdout, format!("12\t{expected}"), "{done}");
+    }
+}
+
+/// A state that a module has made is LuaJIT's: it has nothing of a context, and touches nothing.
+#[test]
+fn states_of_c_modules_are_plain() {
+    let folder = Folder::new();
+    let templates = c_module(&folder, "libraries");
+    let cases = [
+        (
+            "local t = {} for i = 1, 1000 do t[i] = i * 7919 % 1000 end \
+          table.sort(t, function(a, b) return a > b end) return t[1]",
+            "999",
+        ),
+        ("return (('x'):rep(100):gsub('x', function(c) return c .. 'y' end)):sub(1, 4)", "xyxy"),
+        (
+            "local function f(n) return (('x'):gsub('x', function() return f(n + 1) end)) end \
+          return tostring(pcall(f, 1))",
+            "false",
+        ),
+        (
+            "local c = coroutine.wrap(function(a) return a + coroutine.yield(a) end) \
+          return c(1) .. c(2)",
+            "13",
+        ),
+        (
+            "local c = coroutine.wrap(function(a) return a + yields(a) end) return c(1) .. c(2)",
+            "13",
+        ),
+        ("return select(2, pcall(yields))", "attempt to yield across C-call boundary"),
+        (
+            "local n = 0 for i = 1, 1e5 do local p = newproxy(true) \
+          getmetatable(p).__gc = function() n = n + 1 end end collectgarbage() return n",
+            "100000",
+        ),
+        (
+            "local lines = {} debug.sethook(function(_, line) lines[#lines + 1] = line end, 'l')\n\
+          local x = 1\n\
+          debug.sethook() return table.concat(lines, ' ')",
+            "2 3",
+        ),
+        (
+            "local calls = 0 local function count() calls = calls + 1 end \
+          debug.sethook(count, 'cr') \
+          math.abs(1) local is_set = debug.gethook() == count debug.sethook() \
+          return tostring(is_set) .. calls",
+            "true3",
+        ),
+        (
+            "local p = require('jit.profile') p.start('i1', function() end) \
+          for i = 1, 1e6 do end p.stop() return 'ok'",
+            "ok",
+        ),
+        ("return debug.traceback('x')", "x\nstack traceback:"),
+    ];
+    let mut script = format!(
+        "package.cpath = '{templates}'
+         local libraries, own = require('libraries'), 0
+         debug.sethook(function() own = own + 1 end, 'l')
+         local hook = debug.gethook()\n"
+    );
+    for (code, _) in cases {
+        script += &format!("print(libraries.run([==[{code}]==]))\n");
+    }
+    script += "print(debug.gethook() == hook, own > 9) debug.sethook() timer.sleep(0.001)";
+    let main = folder.write("main.lua", script);
+    let done = run(node_lua().arg(main)).succeeded();
+    let expected: Vec<&str> = cases.iter().map(|(_, result)| *result).collect();
+    assert_eq!(done.stdout, format!("{}\ntrue\ttrue\n", expected.join("\n")), "{done}");
+}
+
 #[test]
 fn waiting_raises_in_callbacks_that_c_calls_through_ffi() {
     assert_prints(

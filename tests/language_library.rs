@@ -333,6 +333,40 @@ fn nobody_can_tell_that_standard_libraries_are_opened_when_they_are_looked_up() 
     assert_eq!(found[29], "\t29\ttable nil nil");
 }
 
+/// What plain LuaJIT tells hooks of functions that are C there, and of lines that call them.
+#[test]
+fn hooks_do_not_see_the_library() {
+    assert_prints(
+        "local seen = {}
+         local function hook(event, line)
+           if line then seen[#seen + 1] = line return end
+           local about = debug.getinfo(2, 'nS')
+           seen[#seen + 1] = event .. ' ' .. tostring(about.name) .. ' ' .. about.what
+         end
+         local function body() coroutine.yield(1)
+           coroutine.yield(2)
+         end
+         local next, other = coroutine.wrap(body), coroutine.create(function() error('x') end)
+         local told = function() return coroutine.isyieldable() end
+         debug.sethook(hook, 'l')
+         local a = next() local b = 2 local c = next()
+         local d = pcall(error, 5) local e = 6
+         require('string') local f = 7
+         for i = 1, 2 do require('string') end
+         coroutine.resume(other) local g = 8 coroutine.status(other) local h = 9
+         told() local i = 10
+         pcall(require, 'nowhere') require('string') local j = 11
+         debug.sethook()
+         print(table.concat(seen, ' '))
+         seen, next = {}, coroutine.wrap(body)
+         debug.sethook(hook, 'cr')
+         next() next() coroutine.resume(other) require('string') told() pcall(require, 'string')
+         debug.sethook()
+         print(#seen > 11, seen[1], table.concat(seen, '; '):match('return [^;]*'))",
+        "13 7 8 14 15 16 16 17 10 18 11 18 19 20\ntrue\tcall next C\tnil\n",
+    );
+}
+
 /// A tool that counts lines takes each for a number, as it is in plain LuaJIT.
 #[test]
 fn hooks_for_lines_are_called_for_lines() {

@@ -209,8 +209,8 @@ fn garbage_makes_room_for_files_of_the_library() {
     assert_eq!(run(&mut command).succeeded().stdout, "40\n");
 }
 
-/// The system's authorities are read when they are first asked for: without a descriptor that is not
-/// the fault of the system's certificates, and it goes better once there is one.
+/// The system's authorities are read when they are first asked for: without a descriptor that is
+/// not the fault of the system's certificates, and it goes better once there is one.
 #[test]
 fn without_descriptors_the_systems_certificates_are_read_later() {
     let script = "

@@ -26,7 +26,8 @@ use crate::sync::lock;
 /// The verifier of the system's authorities, which takes time to read.
 static SYSTEM: LazyLock<Mutex<Option<Arc<dyn ServerCertVerifier>>>> = LazyLock::new(Mutex::default);
 
-/// Opens as much at once as whoever reads the system's certificates does: a folder, and a file in it.
+/// Opens as much at once as whoever reads the system's certificates does: a folder, and a file in
+/// it.
 fn try_room() -> io::Result<(File, File)> {
     Ok((File::open("/")?, File::open("/")?))
 }

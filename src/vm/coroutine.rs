@@ -7,6 +7,7 @@ use mlua::ffi::{self, lua_CFunction, lua_State};
 use super::cut::may_leave;
 use super::hook;
 use super::stack::{Nil, Results, Stack, function};
+use super::state::is_ours;
 use crate::os::stdio::fork;
 use crate::os::thread;
 
@@ -36,6 +37,10 @@ fn keep_parked(lua: Stack<'_>) {
 /// For C code that is about to resume a coroutine with the arguments on top: whether that waits
 /// in a call of the library. Then a message is there instead.
 pub fn refuse_resume(lua: Stack<'_>, arguments: c_int) -> bool {
+    // SAFETY: a live state.
+    if !unsafe { is_ours(lua.raw()) } {
+        return false;
+    }
     let top = lua.top();
     // The driver is resumed once in every turn, and never waits so.
     if lua.raw() == lua.account().cut.driver() || !lua.has_room(2) {
@@ -122,7 +127,7 @@ unsafe extern "C-unwind" fn lua_yield(raw: *mut lua_State, results: c_int) -> c_
     // SAFETY: the coroutine that runs is to yield. What is live in the caller is left as by any
     // error.
     unsafe {
-        if super::cut::is_root(raw) {
+        if is_ours(raw) && super::cut::is_root(raw) {
             ffi::luaL_error(raw, TEXT.as_ptr());
         }
         vm_yield(raw, results)

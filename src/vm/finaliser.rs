@@ -8,6 +8,7 @@ use std::ffi::c_int;
 use mlua::ffi::{self, lua_CFunction, lua_State};
 
 use super::stack::{Stack, TABLE};
+use super::state::is_ours;
 use super::{hook, layout};
 
 pub(crate) const FUNCTIONS: &[(&std::ffi::CStr, lua_CFunction)] =
@@ -38,7 +39,8 @@ pub unsafe fn call(raw: *mut lua_State) -> Option<c_int> {
     // these names are interned, so that nothing is allocated and nothing raises outside of the
     // call.
     unsafe {
-        if ffi::lua_checkstack(raw, 4) == 0 {
+        // A state of a module's has nobody to tell.
+        if !is_ours(raw) || ffi::lua_checkstack(raw, 4) == 0 {
             return None;
         }
         let top = ffi::lua_gettop(raw);

@@ -34,6 +34,7 @@ pub mod layout;
 pub mod line_hook;
 pub(crate) mod memory;
 pub(crate) mod native;
+mod openers;
 mod pattern;
 pub mod prelude;
 pub(crate) mod pristine;

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use mlua::ffi;
 
 use super::disguise::{self, CHUNK_NAME, disguise};
+use super::openers::vm;
 use super::stack::Stack;
 use super::state::State;
 use super::{pristine, standard};
@@ -162,7 +163,7 @@ pub fn default_paths() -> Option<(Vec<u8>, Vec<u8>)> {
         // The library is opened once more, told to leave the environment alone.
         lua.push_boolean(true);
         lua.set_field(ffi::LUA_REGISTRYINDEX, standard::NO_ENVIRONMENT);
-        lua.push_function(ffi::luaopen_package);
+        lua.push_function(vm::luaopen_package);
         lua.call(0, 0);
         lua.push_global(c"package");
         for (name, path) in [(c"path", &mut paths.0), (c"cpath", &mut paths.1)] {

@@ -10,25 +10,26 @@ use std::ffi::{CStr, c_int};
 use mlua::ffi::{self, lua_CFunction};
 
 use super::kept::Kept;
+use super::openers::vm;
 use super::stack::{Stack, TABLE, function};
 use super::{stdio, stock};
 
 /// What a state needs before any script runs.
-const EARLY: [(&CStr, lua_CFunction); 2] = [(c"", ffi::luaopen_base), (c"jit", ffi::luaopen_jit)];
+const EARLY: [(&CStr, lua_CFunction); 2] = [(c"", vm::luaopen_base), (c"jit", vm::luaopen_jit)];
 
-const PACKAGE: (&CStr, lua_CFunction) = (c"package", ffi::luaopen_package);
+const PACKAGE: (&CStr, lua_CFunction) = (c"package", vm::luaopen_package);
 
 /// What is opened when it is looked up.
 const LATE: [(&CStr, lua_CFunction); 8] = [
-    (c"table", ffi::luaopen_table),
-    (c"io", ffi::luaopen_io),
-    (c"os", ffi::luaopen_os),
-    (c"string", ffi::luaopen_string),
-    (c"math", ffi::luaopen_math),
-    (c"debug", ffi::luaopen_debug),
-    (c"bit", ffi::luaopen_bit),
+    (c"table", vm::luaopen_table),
+    (c"io", vm::luaopen_io),
+    (c"os", vm::luaopen_os),
+    (c"string", vm::luaopen_string),
+    (c"math", vm::luaopen_math),
+    (c"debug", vm::luaopen_debug),
+    (c"bit", vm::luaopen_bit),
     // Open, but the library's functions are to take the place of some in it.
-    (COROUTINE, ffi::luaopen_base),
+    (COROUTINE, vm::luaopen_base),
 ];
 
 const COROUTINE: &CStr = c"coroutine";
@@ -85,15 +86,20 @@ pub(super) fn open_stock(lua: Stack<'_>) {
 /// `luaL_openlibs`, for modules in C. A context has all libraries, and keeps those: LuaJIT's own
 /// functions do not know that calls wait. Any other state, which a module has made, gets LuaJIT's.
 pub fn open_for_module(lua: Stack<'_>) {
+    if is_context(lua) { open_all(lua) } else { open_stock(lua) }
+}
+
+/// Whether a state is a context's, not one that a module has made.
+pub(super) fn is_context(lua: Stack<'_>) -> bool {
     lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
     let is_context = lua.kind(-1) == ffi::LUA_TTABLE;
     lua.pop();
-    if is_context { open_all(lua) } else { open_stock(lua) }
+    is_context
 }
 
 fn preload_ffi(lua: Stack<'_>) {
     lua.field(ffi::LUA_REGISTRYINDEX, c"_PRELOAD");
-    lua.push_function(ffi::luaopen_ffi);
+    lua.push_function(vm::luaopen_ffi);
     lua.set_field(-2, c"ffi");
     lua.pop();
 }
@@ -275,7 +281,7 @@ pub(crate) fn push_package(lua: Stack<'_>) {
     };
     take(c"package");
     if lua.kind(-1) != ffi::LUA_TTABLE {
-        call_without_metatable(lua, globals, c"package", ffi::luaopen_package);
+        call_without_metatable(lua, globals, c"package", vm::luaopen_package);
         stock::install_in(lua, c"package");
         take(c"module");
         lua.set_entry(ffi::LUA_REGISTRYINDEX, Kept::Module as i64);

@@ -15,7 +15,7 @@ use mlua::ffi::{self, lua_State};
 
 use super::memory::heap::{Heap, content_of};
 use super::stack::Stack;
-use super::{cut, hook, known, layout, profiler, standard, stdio};
+use super::{cut, hook, known, layout, line_hook, profiler, standard, stdio};
 use crate::hint::rarely;
 use crate::message::Held;
 use crate::os::memory;
@@ -84,8 +84,9 @@ pub struct Account {
     pub(crate) cut: cut::Cut,
     /// C modules have installed handlers of signals.
     pub(super) has_handlers: Cell<bool>,
-    /// The hook that is called for lines: see [`line_hook`](super::line_hook).
+    /// The script's hook, and what it was told: see [`line_hook`](super::line_hook).
     pub(super) line_hook: Cell<Option<ffi::lua_Hook>>,
+    pub(super) lines: RefCell<line_hook::Lines>,
 }
 
 impl Account {
@@ -449,7 +450,21 @@ impl Drop for State {
 pub unsafe fn account<'a>(state: *mut lua_State) -> &'a Account {
     // SAFETY: per the contract the allocator's user value is the `Account` given in `State::new`,
     // which lives as long as its state.
-    unsafe { &*(*layout::global(state)).user.cast::<Account>() }
+    unsafe {
+        debug_assert!(is_ours(state), "a state of a module's has no account");
+        &*(*layout::global(state)).user.cast::<Account>()
+    }
+}
+
+/// Whether a state is one of ours, and not one that a module in C has made (`luaL_newstate`), which
+/// calls what takes the place of LuaJIT's functions, too.
+///
+/// # Safety
+/// `state` must be a live state, or a coroutine of one.
+#[inline]
+pub(super) unsafe fn is_ours(state: *mut lua_State) -> bool {
+    // SAFETY: all states have what coroutines share.
+    unsafe { (*layout::global(state)).allocate == allocate as *const c_void }
 }
 
 /// lua_Alloc: counts, refuses what exceeds the limit, and otherwise uses the state's heap.

@@ -464,8 +464,8 @@ pub(super) fn add_all(lua: Stack<'_>) {
 
 /// native.http_write(id, data, token): writes a piece of the body: true if there is room for more;
 /// nothing if not, and `token` is told once there is; `false, code` if the client takes no more;
-/// `nil, why` if it cannot be written: 0 for a value of the wrong type, 1 if the response is a file,
-/// or a text.
+/// `nil, why` if it cannot be written: 0 for a value of the wrong type, 1 if the response is a
+/// file, or a text.
 pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
     let bytes = bytes_at(lua, 2).ok_or_else(|| (Nil, 0.0).give(lua))?;
     let token = lua.key(3);
@@ -498,9 +498,9 @@ impl Results for Written {
 }
 
 /// native.http_finish(id, data, has_failed): ends the response with these bytes, or cuts it off,
-/// which ends the request: true, or `nil, why` if the body is not as long as its head has announced.
-/// Nothing if the data is of the wrong type; `false`, and why, if it cannot be sent: no text if the
-/// response is a file.
+/// which ends the request: true, or `nil, why` if the body is not as long as its head has
+/// announced. Nothing if the data is of the wrong type; `false`, and why, if it cannot be sent: no
+/// text if the response is a file.
 pub(super) fn finish(lua: Stack<'_>) -> Option<Result<bool, c_int>> {
     let (key, has_failed) = (lua.key(1), lua.boolean(3));
     let add = |exchange: &Exchange, head: &mut HeadWriter<'_>| head.add_all(&exchange.headers);

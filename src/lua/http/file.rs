@@ -83,8 +83,8 @@ impl Results for Refused {
 }
 
 /// native.http_sendfile(id, path): responds with a file, or a part of it: true; `false, code`, with
-/// the status set to match, if it cannot be opened; nothing if the response has begun; `nil, why` if
-/// such a response has no file.
+/// the status set to match, if it cannot be opened; nothing if the response has begun; `nil, why`
+/// if such a response has no file.
 pub(super) fn send(lua: Stack<'_>) -> Option<Result<bool, Refused>> {
     let (key, path) = (lua.key(1), Path::new(OsStr::from_bytes(lua.text(2).unwrap_or_default())));
     let may_read = host::with(|host| !host.deny.withholds(Deny::IO));

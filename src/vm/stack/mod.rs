@@ -23,7 +23,7 @@ mod results;
 pub(crate) mod slots;
 mod values;
 
-pub(crate) use records::Record;
+pub(crate) use records::{Record, place_of};
 pub(crate) use results::singles;
 pub use results::{Nil, Results, Single};
 pub use values::{Stack, function};

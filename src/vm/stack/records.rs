@@ -1,6 +1,7 @@
 //! What the VM tells of functions, and of the frames on a stack.
 
 use std::ffi::{CStr, c_char, c_int};
+use std::ptr;
 
 use mlua::ffi::{self, lua_CFunction, lua_Debug};
 
@@ -9,6 +10,15 @@ use crate::vm::layout::{THREAD, referred, tag};
 
 /// What is known of a function, or of a frame. What was not asked for is empty.
 pub(crate) struct Record(lua_Debug);
+
+/// Where on the stack the frame is that this is about: deeper ones have larger numbers.
+pub(crate) fn place_of(record: &lua_Debug) -> c_int {
+    const { assert!(size_of::<lua_Debug>() == 120, "its last field is the last four bytes") };
+    let last = size_of::<lua_Debug>() / size_of::<c_int>() - 1;
+    // SAFETY: LuaJIT keeps the place in the record's last field, which mlua has no name for; above
+    // it is how large the frame is.
+    unsafe { ptr::from_ref(record).cast::<c_int>().add(last).read() & 0xffff }
+}
 
 /// A text of the VM's; nothing if there is none.
 fn text<'a>(text: *const c_char) -> &'a [u8] {
@@ -51,6 +61,11 @@ impl Record {
     /// The line that runs; negative if that is not known.
     pub(crate) fn line(&self) -> c_int {
         self.0.currentline
+    }
+
+    /// See [`place_of`].
+    pub(crate) fn place(&self) -> c_int {
+        place_of(&self.0)
     }
 
     /// The line at which the function begins.
