@@ -390,6 +390,49 @@ fn answers_that_nobody_asked_for_are_dropped() {
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("0\ntrue\t8\n", ""), "{done}");
 }
 
+/// What the receiver has no room for is not made: neither an answer nor a message.
+#[test]
+fn what_is_refused_for_its_size_is_not_copied_before() {
+    let folder = Folder::new();
+    let asks = folder.write(
+        "asks.lua",
+        "local main = ...
+         print('asked', context.query(main, 'table'))
+         print('asked', context.query(main, 'text'))
+         context.send(main, 'over')",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local values = { table = {}, text = ('y'):rep(60 * 2 ^ 20) }
+         for i = 1, 60 do values.table[i] = ('x'):rep(2 ^ 20) end
+         local function peak()
+           local file = io.open '/proc/self/status'
+           local all = file:read '*a'
+           file:close()
+           return tonumber(all:match 'VmHWM:%s+(%d+)') / 1024
+         end
+         collectgarbage()
+         local before = peak()
+         local h = context.create({ file = (...), memory = 8 * 2 ^ 20 }, context.self())
+         for _ = 1, 2 do
+           local _, which, from, session = context.recv(h)
+           print('message', context.send(h, values[which]))
+           print('answer', context.reply(from, session, values[which]))
+         end
+         context.recv(h)
+         context.wait(h)
+         local grown = peak() - before
+         print(grown < 30 or grown)",
+    );
+    let done = run(node_lua().env("RUST_LOG", "off").args([main, asks])).succeeded();
+    let mut lines: Vec<_> = done.stdout.lines().collect();
+    assert_eq!(lines.pop(), Some("true"), "{done}");
+    // The asker prints beside who answers.
+    lines.sort_unstable();
+    let each = ["answer\tfalse\t209", "asked\tfalse\t209", "message\tfalse\t209"];
+    assert_eq!(lines, each.map(|line| [line; 2]).concat(), "{done}");
+}
+
 /// By how many MiB the process grows at most while contexts with a limit of 24 MiB run a script,
 /// one after the other; it is given a port where a peer reads nothing.
 fn growth(script: &str, times: usize) -> u64 {

@@ -43,35 +43,27 @@ pub fn head_bytes(headers: &HeaderMap) -> usize {
 
 /// What the long heads of responses count, until the peer has taken all that hyper has written.
 #[derive(Debug, Default)]
-pub(super) struct Heads(Mutex<Option<(Held, usize)>>);
+pub(super) struct Heads(Mutex<Option<Held>>);
 
 impl Heads {
     /// None yet; without an allowance nothing is counted.
     pub(super) fn new(allowance: Option<&Arc<Allowance>>) -> Heads {
-        Heads(Mutex::new(allowance.map(|allowance| (allowance.empty(), 0))))
+        Heads(Mutex::new(allowance.map(Allowance::empty)))
     }
 
     /// Counts one more head; false, and it is not counted, if there is no room for it.
     pub(super) fn add(&self, headers: &HeaderMap) -> bool {
-        let Some((held, bytes)) = &mut *lock(&self.0) else { return true };
+        let Some(held) = &mut *lock(&self.0) else { return true };
         let more = head_bytes(headers);
         if more <= HEAD_BYTES_USUAL {
             return true;
         }
-        let is_room = held.may_be(*bytes + more);
-        if is_room {
-            *bytes += more;
-            held.set(*bytes);
-        }
-        is_room
+        held.try_set(held.bytes() + more)
     }
 
     /// The peer has taken all of them.
     pub(super) fn clear(&self) {
-        if let Some((held, bytes)) = &mut *lock(&self.0)
-            && *bytes > 0
-        {
-            *bytes = 0;
+        if let Some(held) = &mut *lock(&self.0) {
             held.set(0);
         }
     }

@@ -163,17 +163,13 @@ impl Given {
         let mut count = |more: usize| {
             let Some(held) = &mut held else { return Ok(()) };
             bytes = bytes.saturating_add(more);
-            if held.may_be(bytes) {
-                held.set(bytes);
-                return Ok(());
-            }
-            Err((Nil, NO_ROOM).give(lua))
+            if held.try_set(bytes) { Ok(()) } else { Err((Nil, NO_ROOM).give(lua)) }
         };
         let texts = [1, 2, 3].map(|index| lua.text(index).unwrap_or_default());
         count(texts.iter().map(|text| text.len()).sum())?;
         let mut arguments = Vec::new();
         for index in 5..=lua.top() {
-            let value = take_value(lua, index, ("create", index - 3))?.uncounted();
+            let value = take_value(lua, index, ("create", index - 3), None)?.uncounted();
             count(value.held_bytes().saturating_add(size_of::<Value>()))?;
             arguments.push(value);
         }

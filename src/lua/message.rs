@@ -12,7 +12,7 @@ use crate::hint::rarely;
 use crate::logging::Seldom;
 use crate::lua::{BufferValues, host};
 use crate::message::encode::TABLE_BYTES_MAX;
-use crate::message::{Event, Id, TooLarge, Value};
+use crate::message::{Allowance, Event, Id, TooLarge, Value};
 use crate::vm::blame::Wrong;
 use crate::vm::convert;
 use crate::vm::convert::{to_large_value, to_small_value};
@@ -41,7 +41,8 @@ thread_local! {
     static VALUES: RefCell<convert::Scratch> = RefCell::new(convert::Scratch::default());
 }
 
-/// Takes a value out of the VM.
+/// Takes a value out of the VM, for a context if it is known for which: no more than that has room
+/// for is written.
 ///
 /// # Errors
 /// It cannot travel. `nil, message` are pushed then, which names the function that the script has
@@ -51,6 +52,7 @@ pub(super) fn take_value(
     lua: Stack<'_>,
     index: c_int,
     what: (&str, c_int),
+    to: Option<Id>,
 ) -> Result<Value, c_int> {
     if failpoint::fails(failpoint::Point::Encode) {
         return Err(refuse_value(lua, index, what, &TooLarge { max: 0 }));
@@ -58,7 +60,7 @@ pub(super) fn take_value(
     let kind = lua.kind(index);
     match to_small_value(lua, index, kind) {
         Some(value) => Ok(value),
-        None => take_large_value(lua, index, kind, what),
+        None => take_large_value(lua, index, kind, what, to),
     }
 }
 
@@ -67,17 +69,22 @@ fn take_large_value(
     index: c_int,
     kind: c_int,
     what: (&str, c_int),
+    to: Option<Id>,
 ) -> Result<Value, c_int> {
-    let (room, allowance) = host::with(|host| {
-        // Tables alone count while they are written.
-        let counted = host.context.allowance().filter(|_| kind == ffi::LUA_TTABLE);
-        (host.room(), counted.cloned())
+    // Texts count before they are copied, tables while they are written; buffers do already.
+    let bytes = if kind == ffi::LUA_TSTRING { lua.length(index) } else { 0 };
+    let (room, allowance, text) = host::with(|host| {
+        let room = host.room().min(host.peers.room_of(to, &host.context));
+        let allowance = host.context.allowance();
+        let text = match bytes > room {
+            true => None,
+            false => Allowance::hold_of(allowance.filter(|_| bytes > 0), bytes),
+        };
+        (room, allowance.filter(|_| kind == ffi::LUA_TTABLE).cloned(), text)
     });
-    if kind == ffi::LUA_TSTRING && lua.length(index) > room {
-        return Ok(Value::TooMuch);
-    }
+    let Some(text) = text else { return Ok(Value::TooMuch) };
     let take = |scratch: &mut convert::Scratch| {
-        scratch.set_allowance(allowance);
+        scratch.limit(room.min(TABLE_BYTES_MAX), allowance);
         to_large_value::<BufferValues>(lua, index, kind, scratch)
     };
     let result = VALUES.with(|values| match values.try_borrow_mut() {
@@ -90,7 +97,11 @@ fn take_large_value(
     {
         return Ok(Value::TooMuch);
     }
-    result.map_err(|error| refuse_value(lua, index, what, &error))
+    let counted = |value: Value| match text {
+        Some(held) => value.counted(held),
+        None => value,
+    };
+    result.map(counted).map_err(|error| refuse_value(lua, index, what, &error))
 }
 
 /// Pushes `nil` and that the value cannot travel.
@@ -107,8 +118,8 @@ fn refuse_value(
 }
 
 /// The same; raises it, if there is a value that cannot.
-fn take_or_raise(lua: Stack<'_>, index: c_int, function: &str) -> Value {
-    take_value(lua, index, (function, index)).unwrap_or_else(|_| raise_top(lua))
+fn take_or_raise(lua: Stack<'_>, index: c_int, function: &str, to: Option<Id>) -> Value {
+    take_value(lua, index, (function, index), to).unwrap_or_else(|_| raise_top(lua))
 }
 
 /// Raises the message on top of the stack, as what is wrong with an argument.
@@ -171,14 +182,14 @@ fn send(lua: Stack<'_>) -> c_int {
         };
         if let Some(name) = name(lua, 1).filter(are_used) {
             check_count(lua, "send", 2);
-            let value = take_or_raise(lua, 2, "send");
+            let value = take_or_raise(lua, 2, "send", None);
             let sent = host::with(|host| host.deliver_named(name, 0, value));
             return sent.map(|_| true).give(lua);
         }
         check_handle(lua, "send")
     };
     check_count(lua, "send", 2);
-    let value = take_or_raise(lua, 2, "send");
+    let value = take_or_raise(lua, 2, "send", to);
     deliver(to, |from| Event::Message { from, session: 0, value }).map(|()| true).give(lua)
 }
 
@@ -195,12 +206,12 @@ fn query(lua: Stack<'_>) -> c_int {
     {
         return results;
     }
-    let value = match take_value(lua, 5, ("query", 2)) {
+    let (name, token) = (name(lua, 3), lua.key(4));
+    let to = if name.is_none() { Id::from_number(lua.number(3)) } else { None };
+    let value = match take_value(lua, 5, ("query", 2), to) {
         Ok(value) => value,
         Err(results) => return results,
     };
-    let (name, token) = (name(lua, 3), lua.key(4));
-    let to = if name.is_none() { Id::from_number(lua.number(3)) } else { None };
     let asked = host::with(|host| {
         if rarely(!host.context.asked()) {
             return Err(Code::QUERIES_FULL);
@@ -270,7 +281,7 @@ fn reply(lua: Stack<'_>) -> c_int {
     }
     check_count(lua, "reply", 3);
     let session = lua.key(2);
-    let Ok(value) = take_value(lua, 3, ("reply", 3)) else {
+    let Ok(value) = take_value(lua, 3, ("reply", 3), to) else {
         refuse_with(to, session, Code::VALUE_TYPE);
         raise_top(lua)
     };

@@ -142,7 +142,8 @@ type Heard = Result<(u32, u32, Option<u16>), Code>;
 /// what is no topic, or `nil, message, true` for what cannot travel.
 fn publish(lua: Stack<'_>) -> Result<Heard, c_int> {
     let topic = check_topic(lua, false).map_err(|none| none.give(lua))?;
-    let value = take_value(lua, 2, ("publish", 2)).map_err(|results| results + true.give(lua))?;
+    let value =
+        take_value(lua, 2, ("publish", 2), None).map_err(|results| results + true.give(lua))?;
     Ok(host::with(|host| {
         host.begin_delivery();
         let mut away = None;

@@ -12,6 +12,9 @@ use crate::sched::Context;
 /// How many receivers are cached, to spare looking them up. A power of two.
 const PEERS: usize = 8;
 
+/// What is made for a context whatever room it has: if there is none it learns so by the refusal.
+const ROOM_BYTES_MIN: usize = 4096;
+
 #[derive(Default)]
 pub(super) struct Peers {
     known: [Option<Arc<Context>>; PEERS],
@@ -37,6 +40,14 @@ impl Peers {
             }
         }
         peer.as_ref()
+    }
+
+    /// Bytes that may come to a context, as far as that is known; little always may be tried.
+    #[inline]
+    pub(super) fn room_of(&mut self, to: Option<Id>, own: &Context) -> usize {
+        let peer = to.and_then(|to| self.find(to, own)).filter(|peer| peer.id() != own.id());
+        let allowance = peer.and_then(|peer| peer.allowance());
+        allowance.map_or(usize::MAX, |allowance| allowance.room().max(ROOM_BYTES_MIN))
     }
 
     /// Puts an event of `own` into the mailbox of another context.

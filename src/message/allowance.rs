@@ -49,16 +49,18 @@ impl Allowance {
     /// Counts `bytes` for as long as the result lives; `None`, and nothing is counted, if that
     /// would be more than is allowed.
     pub fn hold(self: &Arc<Self>, bytes: usize) -> Option<Held> {
-        self.admit(bytes).then(|| Held { of: Arc::clone(self), bytes, is_new: true })
+        self.admit(bytes, 0, true).then(|| Held { of: Arc::clone(self), bytes, is_new: true })
     }
 
-    /// Counts `bytes` more if they may be held; whether so.
-    fn admit(&self, bytes: usize) -> bool {
-        let more = |held: usize| held.checked_add(bytes).filter(|&all| all <= self.max);
+    /// Counts `bytes` more if they may be held, with this much beyond what is usual; whether so. In
+    /// one step: who looks first and counts later finds room that another thread takes meanwhile.
+    fn admit(&self, bytes: usize, beyond: usize, is_new: bool) -> bool {
+        let most = self.max.saturating_add(beyond);
+        let more = |held: usize| held.checked_add(bytes).filter(|&all| all <= most);
         // Relaxed: a count that orders nothing.
         let is_admitted =
             self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        if is_admitted {
+        if is_admitted && is_new {
             memory::changed(0, bytes);
         }
         is_admitted
@@ -96,8 +98,8 @@ impl Allowance {
         // Relaxed, here and below: as in `admit`.
         let waiting = self.incoming.load(Ordering::Relaxed);
         let is_alone = waiting == 0;
-        let may =
-            (is_alone || bytes <= (self.max / 2).saturating_sub(waiting)) && self.admit(bytes);
+        let may = (is_alone || bytes <= (self.max / 2).saturating_sub(waiting))
+            && self.admit(bytes, 0, true);
         if may {
             self.incoming.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -129,7 +131,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Counts this many bytes from now on, allowed or not.
+    /// Counts this many bytes from now on, allowed or not: those that are taken already, or of what
+    /// was counted before it was taken.
     pub fn set(&mut self, bytes: usize) {
         if bytes != self.bytes {
             // Relaxed: as in `admit`.
@@ -144,9 +147,14 @@ impl Held {
 
     /// The same if that is allowed; whether so.
     pub fn try_set(&mut self, bytes: usize) -> bool {
+        self.try_set_beyond(bytes, 0)
+    }
+
+    /// The same if this much more than usual is allowed.
+    pub fn try_set_beyond(&mut self, bytes: usize, beyond: usize) -> bool {
         match bytes.checked_sub(self.bytes) {
             None => self.set(bytes),
-            Some(more) if self.of.admit(more) => self.bytes = bytes,
+            Some(more) if self.of.admit(more, beyond, self.is_new) => self.bytes = bytes,
             Some(_) => return false,
         }
         true
@@ -167,20 +175,9 @@ impl Held {
         self.of.empty()
     }
 
-    /// Bytes that may be counted instead.
+    /// Bytes that may be counted instead, for now.
     pub fn most(&self) -> usize {
         self.of.room().saturating_add(self.bytes)
-    }
-
-    /// Whether this many bytes may be counted instead.
-    pub fn may_be(&self, bytes: usize) -> bool {
-        self.may_be_beyond(bytes, 0)
-    }
-
-    /// The same if this many more than usual are allowed.
-    pub fn may_be_beyond(&self, bytes: usize, more: usize) -> bool {
-        let others = self.of.held().saturating_sub(self.bytes);
-        others.saturating_add(bytes) <= self.of.max.saturating_add(more)
     }
 }
 
@@ -252,10 +249,10 @@ mod tests {
         assert!(allowance.hold(60).is_some());
         assert_eq!(allowance.held(), 40);
         let mut ahead = allowance.empty();
-        assert!(ahead.may_be(60) && !ahead.may_be(61) && ahead.most() == 60);
+        assert!(!ahead.try_set(61) && ahead.try_set(60) && ahead.most() == 60);
         ahead.set(70);
         assert_eq!(allowance.held(), 110);
-        assert!(allowance.hold(1).is_none() && ahead.may_be(60));
+        assert!(allowance.hold(1).is_none() && !ahead.try_set(71) && ahead.try_set(60));
         drop((ahead, second));
         assert_eq!(allowance.held(), 0);
         assert!(allowance.hold(usize::MAX).is_none() && allowance.held() == 0);
@@ -268,7 +265,7 @@ mod tests {
         assert_eq!(allowance.room(), 50);
         assert!(allowance.hold(51).is_none());
         let held = allowance.hold(50);
-        assert!(held.is_some() && allowance.room() == 0 && !allowance.empty().may_be(1));
+        assert!(held.is_some() && allowance.room() == 0 && !allowance.empty().try_set(1));
         allowance.gone(20);
         assert!(allowance.come(20) && !allowance.come(1));
         drop(held);

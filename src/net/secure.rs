@@ -117,10 +117,10 @@ impl State {
     fn count(&mut self) {
         let Some(held) = &mut self.held else { return };
         let bytes = self.session.held_bytes(self.owed);
-        if self.broken.is_none() && !held.may_be(bytes) {
-            self.broken = Some(Code::NO_MEMORY);
+        if !held.try_set(bytes) {
+            self.broken.get_or_insert(Code::NO_MEMORY);
+            held.set(bytes);
         }
-        held.set(bytes);
     }
 
     /// Why the session has failed, or nothing comes any more.

@@ -285,10 +285,9 @@ fn poll_response(host: &mut Host, number: u64, token: u64) -> Responded {
                 let responded = Responded::Yes(parts.status, parts.version);
                 if let Some(held) = &mut call.held {
                     let bytes = CALL_BYTES + BODY_BYTES + head_bytes(&parts.headers);
-                    if !held.may_be(bytes) {
+                    if !held.try_set(bytes) {
                         return Responded::NoMemory;
                     }
-                    held.set(bytes);
                 }
                 call.is_over = body.is_end_stream();
                 call.response = Some((parts, body));

@@ -301,7 +301,8 @@ impl Connection {
                 self.read_waker.wake_by_ref();
                 return Read::Wait;
             }
-            if self.held.as_ref().is_some_and(|held| !held.may_be(self.ahead(need))) {
+            let ahead = self.ahead(need);
+            if self.held.as_mut().is_some_and(|held| !held.try_set(ahead)) {
                 self.end(Code::NO_MEMORY);
                 continue;
             }

@@ -172,19 +172,18 @@ impl Connection {
             }
             self.tell_room();
             let ahead = self.ahead_of_message();
-            let found = match &self.held {
-                Some(held) if !held.may_be(ahead) => Err(Violation::no_room()),
-                _ => match self.receive_frames(scratch) {
-                    Ok(found) => found,
-                    Err(error) => {
-                        if error.kind() == io::ErrorKind::WouldBlock {
-                            self.note_nothing();
-                        } else {
-                            self.end(Code::from(&error));
-                        }
-                        continue;
+            let has_room = self.held.as_mut().is_none_or(|held| held.try_set(ahead));
+            let found = match has_room.then(|| self.receive_frames(scratch)) {
+                None => Err(Violation::no_room()),
+                Some(Ok(found)) => found,
+                Some(Err(error)) => {
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        self.note_nothing();
+                    } else {
+                        self.end(Code::from(&error));
                     }
-                },
+                    continue;
+                }
             };
             if let Some(incoming) = self.react(found) {
                 return incoming;

@@ -53,9 +53,11 @@ impl Scratch {
         }
     }
 
-    /// What the next table takes is of this allowance, if there is one.
+    /// The next table takes at most `bytes_max` bytes in wire form, which are of this allowance, if
+    /// there is one.
     #[inline]
-    pub fn set_allowance(&mut self, allowance: Option<Arc<Allowance>>) {
+    pub fn limit(&mut self, bytes_max: usize, allowance: Option<Arc<Allowance>>) {
+        self.bytes_max = bytes_max;
         self.making.set_allowance(allowance);
     }
 }

@@ -78,7 +78,8 @@ impl Waste {
         let wasted = wasted + self.large.min(self.freed);
         let step = WASTE_LOOK_SLOTS.max(slots / 16);
         (self.fewer, self.more) = (slots.saturating_sub(step), slots + step);
-        let is_admitted = wasted <= self.min || self.held.may_be_beyond(wasted, self.spare);
+        let is_counted = self.held.try_set_beyond(wasted, self.spare);
+        let is_admitted = is_counted || wasted <= self.min;
         self.held.set(wasted);
         self.wasted = wasted;
         if !is_admitted {
