@@ -128,9 +128,13 @@ impl Fake {
     }
 
     fn node(&self, code: &str) -> Server {
+        self.node_that_logs("off", code)
+    }
+
+    fn node_that_logs(&self, level: &str, code: &str) -> Server {
         let url = format!("nats://127.0.0.1:{}", self.port);
         let mut command = node_lua();
-        command.env("RUST_LOG", "off").args(["--cluster", &url, "--node", "victim", "-e", code]);
+        command.env("RUST_LOG", level).args(["--cluster", &url, "--node", "victim", "-e", code]);
         Server::spawn(&mut command)
     }
 
@@ -349,4 +353,25 @@ fn contexts_that_nobody_has_heard_of_are_not_reached_by_number() {
     let (answer, _) = fake.query(Target::Context(id), TRUE);
     assert_eq!(answer, Err(205));
     fake.assert_answers();
+}
+
+/// However many processes say that they have this one's name, one after the other, and however much
+/// comes at once, the log has a word on it and not one for each.
+#[test]
+fn floods_of_others_are_told_of_once() {
+    let mut fake = Fake::start();
+    let mut server = fake.node_that_logs("warn", STORE);
+    server.line();
+    fake.assert_answers();
+    for node in 1..=2000_u64 {
+        let mut bytes = [&[VERSION][..], &node.to_le_bytes()].concat();
+        Frame::Alive { state: 0, node: b"victim", is_new: false }.put(&mut bytes);
+        Frame::Bye.put(&mut bytes);
+        assert!(fake.tell("node-lua.all", &bytes));
+    }
+    fake.assert_answers();
+    server.signal("TERM");
+    let log = server.finish(PATIENCE).stderr;
+    assert_eq!(log.matches("is called victim too").count(), 1, "{log}");
+    assert!(log.lines().count() <= 2, "{log}");
 }

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
+use super::contacts::EVERYBODY;
 use super::node::Node;
-use super::state::{EVERYBODY, MESSAGE_BYTES, State, Who};
+use super::state::{MESSAGE_BYTES, State, Who};
 use super::wire::{self, Frame, Target};
 use crate::error::Code;
 use crate::message::{Allowance, Ending, Event, Failure, Held, Id, Value};
@@ -74,7 +75,7 @@ impl State {
             peer.asked += 1;
             self.pending.insert((from, session), node);
         }
-        self.note_contact(from, node);
+        self.contacts.note(from, node);
         let from = from.to_bits();
         self.write(node, bytes, |out| wire::put_message(out, from, session, to, value));
         Ok(())
@@ -162,7 +163,7 @@ impl Cluster for Node {
                 state.check_here()?;
                 let bytes = value.len() + topic.len() + MESSAGE_BYTES;
                 state.check_size(bytes)?;
-                state.note_contact(from.id(), EVERYBODY);
+                state.contacts.note(from.id(), EVERYBODY);
                 let (own, published) = (state.own, &mut state.published);
                 let head = |out: &mut Vec<u8>| {
                     wire::put_head(out, own);

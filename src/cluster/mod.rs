@@ -20,6 +20,7 @@
 //! ```
 
 mod access;
+mod contacts;
 mod contexts;
 mod names;
 pub mod nats;

@@ -292,12 +292,14 @@ async fn receive(
 
 /// Something has happened to the connection.
 fn on_event(client: &Client, node: &Node, event: Event) {
+    static LOST: Seldom = Seldom::new();
     match event {
         Event::Connected => node.on_connected(client.server_info().max_payload),
         Event::Disconnected => node.on_away("the connection has ended"),
         Event::ClientError(error) => log::debug!("cluster: {error}"),
         Event::ServerError(error) => on_complaint(node, &error.to_string()),
-        Event::SlowConsumer(_) => {
+        // There is one for each message.
+        Event::SlowConsumer(_) if LOST.is_due() => {
             log::warn!("cluster: more came than could be taken: some of it is lost");
         }
         _ => {}

@@ -4,8 +4,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::contacts::EVERYBODY;
 use super::outbox::Parcel;
-use super::state::{EVERYBODY, Effects, OPEN_MAX, PAYLOAD_MIN, Phase, State, Who};
+use super::state::{Effects, OPEN_MAX, PAYLOAD_MIN, Phase, State, Who};
 use super::wire::{self, Frame, Reader, Target};
 use crate::error::Code;
 use crate::logging::Seldom;
@@ -304,7 +305,7 @@ impl Node {
         };
         let asker = self.with(|state, _| {
             // A number, which can be guessed, reaches only contexts that the process has heard of.
-            let is_known = |holder: &Id| state.is_contact(*holder, node);
+            let is_known = |holder: &Id| state.contacts.knows(node, *holder);
             if matches!(to, Target::Context(_)) && !holders.iter().all(is_known) {
                 return Err(Code::NO_CONTEXT);
             }

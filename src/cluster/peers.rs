@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::state::{Effects, Name, Peer, Phase, QUERY_BYTES, State, TICK, Who, gone};
 use super::wire::{FIRST, Frame, LAST};
 use crate::failpoint;
+use crate::logging::Seldom;
 use crate::message::{Ending, Id};
 use crate::sched::names::NAME_MAX;
 
@@ -157,9 +158,10 @@ impl State {
 
     /// A process tells its name, and how often its names have changed.
     fn on_alive(&mut self, node: u64, name: &[u8], state: u64, now: u64) {
+        static NAMESAKES: Seldom = Seldom::new();
         let own = self.node.clone();
         let peer = self.meet(node, now);
-        if peer.name.is_empty() && *name == *own.as_bytes() {
+        if peer.name.is_empty() && *name == *own.as_bytes() && NAMESAKES.is_due() {
             log::warn!("cluster: another process is called {own} too ({node:016x})");
         }
         peer.name = shown(name);
@@ -280,6 +282,7 @@ impl State {
             self.forget_asker(id);
             self.forget_far(id, gone(&detail), to);
         }
+        self.contacts.lose(node, |node| self.peers.contains_key(&node));
     }
 
     /// To be called every [`TICK`], at the time `now` in nanoseconds: gives up silent processes.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::contacts::{Contacts, EVERYBODY};
 use super::names::Holders;
 use super::outbox::Outbox;
 use super::wire::{self, FIRST, Frame, LAST};
@@ -131,16 +132,12 @@ pub(super) struct State {
     /// that context.
     pub(super) open: BTreeMap<(Id, u64), Id>,
     pub(super) served: BTreeSet<(Id, Id, u64)>,
-    /// Contexts of this process, and the processes that know of them: [`EVERYBODY`] for all.
-    pub(super) contacts: HashMap<Id, Vec<u64>>,
+    pub(super) contacts: Contacts,
     /// Processes of other versions that were logged.
     pub(super) refused: BTreeSet<u64>,
     /// The time of the last tick, in nanoseconds of the monotonic clock.
     pub(super) last_tick: u64,
 }
-
-/// Stands for all processes among those that know of a context.
-pub(super) const EVERYBODY: u64 = 0;
 
 pub(super) fn gone(detail: &str) -> Ending {
     Ending { reason: "gone", detail: Some(detail.as_bytes().to_vec()) }
@@ -168,7 +165,7 @@ impl State {
             pending: BTreeMap::new(),
             open: BTreeMap::new(),
             served: BTreeSet::new(),
-            contacts: HashMap::new(),
+            contacts: Contacts::default(),
             refused: BTreeSet::new(),
             last_tick: 0,
         }
@@ -434,20 +431,6 @@ impl State {
         self.write(node, bytes, |out| wire::put_reply(out, to, session, Err(failure)));
     }
 
-    /// Notes that a process has heard of a context of this one.
-    pub(super) fn note_contact(&mut self, id: Id, node: u64) {
-        let known = self.contacts.entry(id).or_default();
-        if !known.contains(&node) {
-            known.push(node);
-        }
-    }
-
-    /// Whether a process has heard of a context of this one.
-    pub(super) fn is_contact(&self, id: Id, node: u64) -> bool {
-        let known = self.contacts.get(&id);
-        known.is_some_and(|known| known.contains(&node) || known.contains(&EVERYBODY))
-    }
-
     /// Removes a query that is answered or abandoned; returns the process that was asked.
     pub(super) fn close_pending(&mut self, from: Id, session: u64) -> Option<u64> {
         let node = self.pending.remove(&(from, session))?;
@@ -492,7 +475,7 @@ impl State {
             }
         }
         let frame = Frame::Ended { context: id.to_bits(), ending: copy(ending) };
-        let mut known = self.contacts.remove(&id).unwrap_or_default();
+        let mut known = self.contacts.end(id);
         if known.contains(&EVERYBODY) {
             known = self.peers.keys().copied().collect();
         }
