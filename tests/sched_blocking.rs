@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use support::{Folder, PATIENCE, Server, connect, node_lua, run};
@@ -44,6 +45,8 @@ const MAIN: &str = "
     for i = 1, tonumber(count) do
       local h = context.create(file, argument)
       if argument == 'later' then context.send(h, i) end
+      -- What takes long waits while too many are stuck.
+      timer.sleep(0)
     end";
 
 fn ask(client: &mut std::net::TcpStream, what: &str) -> String {
@@ -102,6 +105,43 @@ fn blocked_contexts_hold_nobody_up() {
         server.signal("TERM");
         let done = server.finish(PATIENCE);
         assert_eq!(done.code(), Some(143), "{name}: {done}");
+    }
+}
+
+/// More contexts block than there are threads for, in C functions, or since nobody reads what is
+/// printed: what runs beside them goes on.
+#[test]
+fn more_contexts_than_threads_hold_nobody_up() {
+    let folder = Folder::new();
+    let main = folder.write("main.lua", MAIN);
+    for (name, script) in [
+        (
+            "waits",
+            "local ffi = require 'ffi' ffi.cdef 'int pause(void)'
+             repeat until ffi.C.pause() == 0",
+        ),
+        (
+            "prints",
+            "local text = ('x'):rep(60000) while true do timer.sleep(0.001) print(text) end",
+        ),
+    ] {
+        let file = folder.write(&format!("{name}.lua"), script);
+        let mut command = node_lua();
+        command.env("RUST_LOG", "off").arg(&main).arg(&file).arg("2300");
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let mut client = connect(line.trim().parse().unwrap());
+        let mut beats = || ask(&mut client, "beats").parse::<u64>().unwrap();
+        let tasks = format!("/proc/{}/task", process.id());
+        while std::fs::read_dir(&tasks).unwrap().count() < 1024 {
+            beats();
+        }
+        let before = beats();
+        while beats() < before + 1000 {}
+        process.kill().unwrap();
+        process.wait().unwrap();
     }
 }
 

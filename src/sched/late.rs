@@ -29,8 +29,8 @@ pub(super) struct Late {
     first: Queue,
     /// Suspended later.
     cut: Fair,
-    /// Which kinds must wait, since too many threads are stuck in turns: 0 none, 1 unproven ones,
-    /// 2 all. Written by the watchdog.
+    /// Which kinds must wait, since too many threads are stuck in turns: 0 none, 1 those in their
+    /// first turn, 2 all. Written by the watchdog.
     held: AtomicUsize,
 }
 
@@ -97,7 +97,7 @@ impl Late {
         }
     }
 
-    /// Makes unproven contexts (1), all (2) or none (0) wait.
+    /// Makes contexts in their first turn (1), all (2) or none (0) wait.
     pub(super) fn hold(&self, held: usize) {
         self.held.store(held, Ordering::Relaxed);
     }
@@ -106,14 +106,14 @@ impl Late {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether there are unproven contexts at all.
-    fn is_any_unproven(&self) -> bool {
-        self.new.len() > 0 || !self.again.is_empty() || !self.first.is_empty()
+    /// Whether there are contexts in their first turn at all.
+    fn is_any_first(&self) -> bool {
+        self.new.len() > 0 || !self.first.is_empty()
     }
 
     /// Whether there is one whose turn is to begin or has just begun, and that may run.
     pub(super) fn has_unproven(&self) -> bool {
-        self.is_any_unproven() && self.held() == 0
+        !self.again.is_empty() && self.held() < 2 || self.is_any_first() && self.held() == 0
     }
 
     /// Whether one has never run, and may.
@@ -128,20 +128,25 @@ impl Late {
 
     /// How many of these there are.
     pub(super) fn unproven(&self) -> usize {
-        if self.held() == 0 { self.again.len() + self.new.len() } else { 0 }
+        match self.held() {
+            0 => self.again.len() + self.new.len(),
+            1 => self.again.len(),
+            _ => 0,
+        }
     }
 
     /// Whether some have to wait because of [`Late::hold`].
     pub(super) fn are_held(&self) -> bool {
-        self.held() > 0 && (self.is_any_unproven() || !self.cut.is_empty())
+        let (held, are_others) = (self.held(), !self.again.is_empty() || !self.cut.is_empty());
+        held > 0 && self.is_any_first() || held > 1 && are_others
     }
 
     /// Takes the next one: of those whose turns were cut, if these are to come first.
     pub(super) fn take(&self, cut_first: bool) -> Option<Arc<Context>> {
         let held = self.held();
-        let all_unproven =
-            || take(&self.again).or_else(|| self.new.take()).or_else(|| take(&self.first));
-        let unproven = || if held == 0 { all_unproven() } else { None };
+        let again = || if held < 2 { take(&self.again) } else { None };
+        let all_first = || self.new.take().or_else(|| take(&self.first));
+        let unproven = || again().or_else(|| if held == 0 { all_first() } else { None });
         let cut = || if held < 2 { claim(|| self.cut.take()) } else { None };
         match cut_first {
             true => cut().or_else(unproven),

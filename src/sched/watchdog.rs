@@ -254,12 +254,23 @@ impl Watchdog {
                 given_up += usize::from(scheduler.give_up_sleeper(index, remote));
             }
         }
-        self.note_given_up(given_up);
+        self.note_stuck(self.stuck + given_up, given_up);
     }
 
-    fn note_given_up(&mut self, given_up: usize) {
+    /// So many are stuck, of which these were given up just now. What may get stuck next is held
+    /// back before they are replaced: at the next look it might have all threads that there are.
+    fn note_stuck(&mut self, stuck: usize, given_up: usize) {
+        self.stuck = stuck;
+        let held = match stuck {
+            _ if self.scheduler.is_closing() => 0,
+            ..STUCK_MAX => 0,
+            _ if stuck < STUCK_MAX + STUCK_MAX / 2 => 1,
+            _ => 2,
+        };
+        self.scheduler.late.hold(held);
+        self.scheduler.affinity.hold(held);
         if given_up > 0 {
-            self.scheduler.replace(given_up, self.stuck);
+            self.scheduler.replace(given_up, stuck);
             self.glances = GLANCES;
         }
     }
@@ -278,16 +289,7 @@ impl Watchdog {
         }
         self.seen = seen;
         let Found { has_run, given_up, stuck, long, .. } = found;
-        self.stuck = stuck;
-        self.note_given_up(given_up);
-        let held = match stuck {
-            _ if scheduler.is_closing() => 0,
-            ..STUCK_MAX => 0,
-            _ if stuck < STUCK_MAX + STUCK_MAX / 2 => 1,
-            _ => 2,
-        };
-        scheduler.late.hold(held);
-        scheduler.affinity.hold(held);
+        self.note_stuck(stuck, given_up);
         self.relax();
         self.is_alone = long > 0 && long + scheduler.idle.count() >= scheduler.running();
         has_run || scheduler.late.are_held() || scheduler.affinity.waiting().next().is_some()
@@ -493,8 +495,8 @@ impl Scheduler {
     /// Starts workers in place of stuck ones.
     fn replace(self: &Arc<Self>, given_up: usize, stuck: usize) {
         let active = self.active.fetch_sub(given_up, Ordering::Relaxed) - given_up;
-        // All of them may get stuck next.
-        let room = (EXTRA_MAX + self.workers()).saturating_sub(stuck + active);
+        // All of them may get stuck next: what is left beyond STUCK_MAX is used one by one.
+        let room = (STUCK_MAX + self.workers()).saturating_sub(stuck + active);
         let missing = self.workers().saturating_sub(active);
         let wanted = given_up.max((given_up * GROWTH).min(self.late.unproven() + self.ready()));
         for _ in 0..wanted.min(room).max(missing) {

@@ -199,8 +199,8 @@ fn text_of_plain(value: Slot, metatables: &[u64; 14]) -> Option<&'static [u8]> {
 }
 
 /// Adds plain values to what is printed, each once the one before it is there, and what comes in
-/// between and ends them. Returns the lock, and why something is lost, as in `errno`, if so: EINTR,
-/// and no lock, if what the thread runs is to end.
+/// between and ends them. Returns the lock, and why something is lost, as in `errno`, if so; none
+/// if what the thread runs is to end, or too many wait.
 #[inline]
 fn write_plain(
     lua: Stack<'_>,
@@ -208,7 +208,10 @@ fn write_plain(
     between: Option<u8>,
     end: Option<u8>,
 ) -> (Option<Lock>, Option<c_int>) {
-    let Some(lock) = Lock::take() else { return (None, Some(libc::EINTR)) };
+    let lock = match Lock::take() {
+        Ok(lock) => lock,
+        Err(reason) => return (None, Some(reason)),
+    };
     for (index, value) in values.iter().enumerate() {
         if index > 0
             && let Some(between) = between

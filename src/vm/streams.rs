@@ -61,7 +61,7 @@ unsafe extern "C-unwind" fn __wrap_fflush(stream: *mut FILE) -> c_int {
     if stream != Stream::output() {
         return stream.flush();
     }
-    let reason = Lock::take().map_or(Some(libc::EINTR), |lock| lock.flush());
+    let reason = Lock::take().map_or_else(Some, |lock| lock.flush());
     let found = hook::with_account(|account| stdio::loss_after(&account.output.told)).flatten();
     let Some(reason) = reason.or(found) else { return 0 };
     set_errno(reason);
@@ -77,7 +77,7 @@ unsafe extern "C-unwind" fn __wrap_fseeko64(stream: Stream, offset: i64, from: c
     if stream != Stream::output() {
         return stream.seek(offset, from);
     }
-    let Some(lock) = Lock::take() else { return -1 };
+    let Ok(lock) = Lock::take() else { return -1 };
     let reason = lock.flush();
     let is_done = lseek64(libc::STDOUT_FILENO, offset, from) >= 0;
     if let Some(reason) = reason {

@@ -119,7 +119,7 @@ impl ErrorLock {
 /// to the middle of a line, comes first where that is the same; and nothing else is printed there
 /// until the lock is let go.
 pub fn precede_error() -> ErrorLock {
-    let shared = is_shared().then(Lock::take).flatten();
+    let shared = is_shared().then(Lock::take).and_then(Result::ok);
     if let Some(lock) = &shared
         && pending() > 0
         && let Some(reason) = lock.flush()
@@ -149,7 +149,7 @@ pub fn leave() {
 /// to end.
 #[cold]
 fn flush_all() {
-    let reason = Lock::take().map_or(Some(libc::EINTR), |lock| lock.flush());
+    let reason = Lock::take().map_or_else(Some, |lock| lock.flush());
     if let Some(reason) = reason {
         note_loss(reason);
     }

@@ -113,17 +113,17 @@ impl Lock {
         Lock { stream, start, loss: Cell::new(0) }
     }
 
-    /// Waits for it; `None` if the context is to end first: another thread may hold it for as long
-    /// as nobody reads.
+    /// Waits for it: another thread may have it for as long as nobody reads.
+    ///
+    /// # Errors
+    /// As in `errno`: EINTR if what the thread runs is to end first, EAGAIN if too many wait.
     #[inline]
-    pub fn take() -> Option<Lock> {
+    pub fn take() -> Result<Lock, c_int> {
         super::HAS_WRITTEN.set(true);
         if MODE.load(Ordering::Relaxed) == OWN {
-            if !OURS.take() {
-                return None;
-            }
+            OURS.take()?;
             if MODE.load(Ordering::Relaxed) == OWN {
-                return Some(Lock::new(None));
+                return Ok(Lock::new(None));
             }
             OURS.leave();
         }
@@ -131,19 +131,18 @@ impl Lock {
     }
 
     #[cold]
-    fn take_stream() -> Option<Lock> {
+    fn take_stream() -> Result<Lock, c_int> {
         if OURS.is_mine() {
             // It goes on with what it has begun with.
-            return OURS.take().then(|| Lock::new(None));
+            return OURS.take().map(|()| Lock::new(None));
         }
         if MODE.load(Ordering::Acquire) != STREAM {
-            if !OURS.take() {
-                return None;
-            }
+            OURS.take()?;
             change();
             OURS.leave();
         }
-        Stream::output().lock().map(|stream| Lock::new(Some(stream)))
+        let stream = Stream::output().lock().ok_or(libc::EINTR)?;
+        Ok(Lock::new(Some(stream)))
     }
 
     /// Takes it if no other thread has it.

@@ -3,6 +3,7 @@
 //! it has said that it waits: then whoever lets the lock go sees that.
 
 use std::cell::Cell;
+use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, compiler_fence};
 use std::time::Duration;
 
@@ -13,6 +14,10 @@ use super::waits;
 
 /// Where the system has no such barrier, those who wait look again after so long.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// Threads that may wait at a time. A process has some more for what does not print, but not for
+/// ever more of those that wait for a reader who does not read.
+const WAITING_MAX: u32 = 1280;
 
 /// How long those who wait sleep at a time.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -64,10 +69,22 @@ impl Turnstile {
         }
     }
 
-    /// Waits for it, at least until what this thread runs is to end; false then.
+    /// Waits for it, at least until what this thread runs is to end.
+    ///
+    /// # Errors
+    /// As in `errno`: EINTR if it is to end, EAGAIN if too many wait.
     #[inline]
-    pub(super) fn take(&self) -> bool {
-        self.try_take() || self.wait(waits::until_end())
+    pub(super) fn take(&self) -> Result<(), c_int> {
+        if self.try_take() { Ok(()) } else { self.wait_for_turn() }
+    }
+
+    #[cold]
+    fn wait_for_turn(&self) -> Result<(), c_int> {
+        match () {
+            () if self.waiting.load(Ordering::Relaxed) >= WAITING_MAX => Err(libc::EAGAIN),
+            () if self.wait(waits::until_end()) => Ok(()),
+            () => Err(libc::EINTR),
+        }
     }
 
     /// Takes it unless another thread has it.
@@ -168,7 +185,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
-                        assert!(lock.take() && lock.take());
+                        assert!(lock.take().is_ok() && lock.take().is_ok());
                         // Two steps, which others would get in between.
                         let count = COUNTED.load(Ordering::Relaxed);
                         std::hint::spin_loop();
@@ -185,7 +202,7 @@ mod tests {
     #[test]
     fn patience_ends_while_another_thread_holds_it() {
         let lock = Turnstile::new();
-        assert!(lock.take());
+        assert!(lock.take().is_ok());
         let mut left = 2;
         let patience = || {
             left -= 1;
