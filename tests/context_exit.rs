@@ -299,7 +299,8 @@ fn where_a_loop_was_is_told_of_the_context_that_was_in_it() {
     assert_eq!(done.stdout, one.repeat(12));
 }
 
-/// All finalisers of a context that ends have some time together, however many there are.
+/// All finalisers of a context that ends have some time together, however many there are, those too
+/// that run when it is to end.
 #[test]
 fn finalisers_that_do_not_end_are_interrupted_together() {
     let folder = Folder::new();
@@ -319,23 +320,31 @@ fn finalisers_that_do_not_end_are_interrupted_together() {
            more = { __gc = make },
          }
          local all = {}
+         local kind, within = ...
          for i = 1, 20000 do
            all[i] = newproxy(true)
-           for name, value in pairs(kinds[...]) do getmetatable(all[i])[name] = value end
+           for name, value in pairs(kinds[kind]) do getmetatable(all[i])[name] = value end
          end
          context.send(context.parent(), all[1] ~= nil)
+         if within then
+           all = nil
+           collectgarbage()
+         end
          context.recv(0)",
     );
     let main = folder.write(
         "main.lua",
         "local file = ...
          for _, kind in ipairs { 'loop', 'caught', 'more' } do
-           local h = context.create(file, kind)
-           context.recv(h)
-           context.destroy(h)
-           print(kind, context.wait(h, 60))
+           for _, within in ipairs { false, true } do
+             local h = context.create(file, kind, within)
+             context.recv(h)
+             context.destroy(h)
+             print(kind, context.wait(h, 60))
+           end
          end",
     );
     let done = run(node_lua().env("RUST_LOG", "off").args([main, child])).succeeded();
-    assert_eq!(done.stdout, "loop\ttrue\t0\ncaught\ttrue\t0\nmore\ttrue\t0\n", "{done}");
+    let twice = ["loop", "caught", "more"].map(|kind| format!("{kind}\ttrue\t0\n").repeat(2));
+    assert_eq!(done.stdout, twice.concat(), "{done}");
 }

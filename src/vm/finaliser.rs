@@ -44,7 +44,7 @@ pub unsafe fn call(raw: *mut lua_State) -> Option<c_int> {
             return None;
         }
         let top = ffi::lua_gettop(raw);
-        if hook::has_ended_finalisers(Stack::new(raw)) {
+        if hook::ends_finalisers(Stack::new(raw)) {
             // One of any number, each of which would go on until it is interrupted itself. What is
             // in C may hold something that is not the VM's.
             if ffi::lua_type(raw, top - 2) == ffi::LUA_TFUNCTION

@@ -42,9 +42,15 @@ thread_local! {
     static IS_SETTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether finalisers of a state that is being closed were interrupted: they had their time.
-pub(super) fn has_ended_finalisers(lua: Stack<'_>) -> bool {
-    lua.account().is_closing.get() && lua.is_armed()
+/// Whether what the state runs is being ended, or the finalisers of one that is being closed, which
+/// had their time: each that is called would raise at its first instruction. To be called from a
+/// function that the VM has called: where it was asked for the compiler may have been in the way,
+/// and stays there until some Lua runs.
+pub(super) fn ends_finalisers(lua: Stack<'_>) -> bool {
+    if crate::sched::is_interrupted() {
+        arm();
+    }
+    lua.is_armed()
 }
 
 /// A state that runs nothing is about to be closed: what has interrupted its turn is not to

@@ -59,8 +59,6 @@ pub struct Account {
     /// collection worth while before that.
     threshold_bytes: Cell<usize>,
     exceeded: Cell<bool>,
-    /// Nothing but finalisers runs any more.
-    pub(super) is_closing: Cell<bool>,
     /// Bytes held, and wanted, when the limit was first exceeded.
     wanted_bytes: Cell<usize>,
     /// About how many bytes the VM holds after a collection.
@@ -424,7 +422,6 @@ impl Drop for State {
     fn drop(&mut self) {
         STATES.fetch_sub(1, Ordering::Relaxed);
         let account = self.account();
-        account.is_closing.set(true);
         account.exceeded.set(false);
         // Finalisers get some more, which is no way to more than the context may have.
         if let Some(limit) = account.limit() {
