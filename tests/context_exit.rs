@@ -314,8 +314,11 @@ fn finalisers_that_do_not_end_are_interrupted_together() {
              getmetatable(kept[i]).__gc = make
            end
          end
+         local function deep() pcall(deep) pcall(deep) end
          local kinds = {
            loop = { __gc = spin },
+           again = { __gc = function() while true do pcall(spin) end end },
+           deep = { __gc = deep },
            caught = { __gc = pcall, __call = spin },
            more = { __gc = make },
          }
@@ -335,7 +338,7 @@ fn finalisers_that_do_not_end_are_interrupted_together() {
     let main = folder.write(
         "main.lua",
         "local file = ...
-         for _, kind in ipairs { 'loop', 'caught', 'more' } do
+         for _, kind in ipairs { 'loop', 'again', 'deep', 'caught', 'more' } do
            for _, within in ipairs { false, true } do
              local h = context.create(file, kind, within)
              context.recv(h)
@@ -345,6 +348,7 @@ fn finalisers_that_do_not_end_are_interrupted_together() {
          end",
     );
     let done = run(node_lua().env("RUST_LOG", "off").args([main, child])).succeeded();
-    let twice = ["loop", "caught", "more"].map(|kind| format!("{kind}\ttrue\t0\n").repeat(2));
+    let kinds = ["loop", "again", "deep", "caught", "more"];
+    let twice = kinds.map(|kind| format!("{kind}\ttrue\t0\n").repeat(2));
     assert_eq!(done.stdout, twice.concat(), "{done}");
 }

@@ -326,6 +326,10 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
         hide_bottom(&mut text);
         CAUGHT.set(Some((running, String::from_utf8_lossy(&text).into_owned())));
     }
+    // A `pcall` that was called where hooks are off, by a finaliser or a handler, takes it that what
+    // it has caught was raised there too, and leaves them off: then this hook would be called once.
+    // SAFETY: this thread runs the state, which is alive.
+    unsafe { (*layout::global(raw)).hook_mask &= !HOOK_ACTIVE };
     lua.raise_interrupted();
 }
 
