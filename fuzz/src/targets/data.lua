@@ -325,6 +325,8 @@ local function check_decode(bytes, is_json, bits)
     end
     local ok, value, behind = pcall(decode, source, options)
     if held then let_go(held) end
+    -- The finaliser may not have been called yet: not while the value is described, below.
+    if attack % 4 == 0 then collectgarbage() end
     MARK.__mode, MARK.__index, MARK.__newindex = nil, nil, nil
     if attack % 4 == 0 or is_limited then
         -- Anything may be refused then, or have changed; what was read is whole all the same.
