@@ -124,7 +124,10 @@ macro_rules! delegate {
             $($(#[$doc])* #[inline] pub fn $name(&self $(, $given: $of)*) $(-> $result)? {
                 match &self.0 {
                     $kind::System(socket) => socket.$name($($given),*),
-                    $kind::Simulated(socket) => socket.$name($($given),*),
+                    $kind::Simulated(socket) => {
+                        $crate::hint::rare();
+                        socket.$name($($given),*)
+                    }
                 }
             })*
         }
