@@ -326,8 +326,8 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, _activation: *mut lua_Debu
         hide_bottom(&mut text);
         CAUGHT.set(Some((running, String::from_utf8_lossy(&text).into_owned())));
     }
-    // A `pcall` that was called where hooks are off, by a finaliser or a handler, takes it that what
-    // it has caught was raised there too, and leaves them off: then this hook would be called once.
+    // A `pcall` that was called where hooks are off, by a finaliser or a handler, leaves them off
+    // when it has caught what is raised: this hook would be called on one level alone.
     // SAFETY: this thread runs the state, which is alive.
     unsafe { (*layout::global(raw)).hook_mask &= !HOOK_ACTIVE };
     lua.raise_interrupted();

@@ -593,8 +593,7 @@ test("the collector", function()
         end
         most = math.max(most, collectgarbage("count") - before)
     end
-    -- A cycle that ends while texts are held has the next wait for twice as much, and what is read
-    -- meanwhile comes on top. Were nothing collected, it would be 60 times.
+    -- After a cycle that has seen some the next waits for twice as much; were there none, 60 times.
     ok(most < 10 * each, ("garbage of few texts is kept: %d KiB of %d"):format(most, each))
 end)
 
