@@ -390,6 +390,16 @@ fn answers_that_nobody_asked_for_are_dropped() {
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("0\ntrue\t8\n", ""), "{done}");
 }
 
+/// Lua: the most MiB that the process has held so far.
+const PEAK: &str = "
+local function peak()
+  local file = io.open '/proc/self/status'
+  local all = file:read '*a'
+  file:close()
+  return tonumber(all:match 'VmHWM:%s+(%d+)') / 1024
+end
+";
+
 /// What the receiver has no room for is not made: neither an answer nor a message.
 #[test]
 fn what_is_refused_for_its_size_is_not_copied_before() {
@@ -403,14 +413,9 @@ fn what_is_refused_for_its_size_is_not_copied_before() {
     );
     let main = folder.write(
         "main.lua",
-        "local values = { table = {}, text = ('y'):rep(60 * 2 ^ 20) }
+        PEAK.to_owned()
+            + "local values = { table = {}, text = ('y'):rep(60 * 2 ^ 20) }
          for i = 1, 60 do values.table[i] = ('x'):rep(2 ^ 20) end
-         local function peak()
-           local file = io.open '/proc/self/status'
-           local all = file:read '*a'
-           file:close()
-           return tonumber(all:match 'VmHWM:%s+(%d+)') / 1024
-         end
          collectgarbage()
          local before = peak()
          local h = context.create({ file = (...), memory = 8 * 2 ^ 20 }, context.self())
@@ -440,13 +445,8 @@ fn growth(script: &str, times: usize) -> u64 {
     let child = folder.write("child.lua", script);
     let main = folder.write(
         "main.lua",
-        "local child, times = ...
-         local function peak()
-           local file = io.open '/proc/self/status'
-           local all = file:read '*a'
-           file:close()
-           return tonumber(all:match 'VmHWM:%s+(%d+)') / 1024
-         end
+        PEAK.to_owned()
+            + "local child, times = ...
          local _, listener = tcp.listen('127.0.0.1', 0)
          local before, kept = peak(), {}
          listener:accept(function(_, sock) kept[#kept + 1] = sock end)

@@ -37,8 +37,7 @@ fn keep_parked(lua: Stack<'_>) {
 /// For C code that is about to resume a coroutine with the arguments on top: whether that waits
 /// in a call of the library. Then a message is there instead.
 pub fn refuse_resume(lua: Stack<'_>, arguments: c_int) -> bool {
-    // SAFETY: a live state.
-    if !unsafe { is_ours(lua.raw()) } {
+    if !lua.is_ours() {
         return false;
     }
     let top = lua.top();

@@ -22,7 +22,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
 
 use super::stack::Stack;
-use super::state::{self, Account};
+use super::state::Account;
 use super::stock::{Kind, frame};
 use super::traceback::{hide_bottom, traceback};
 use super::{cut, layout};
@@ -283,9 +283,7 @@ impl Stack<'_> {
     /// Raises if C functions call each other deeper than the state may have them.
     #[cold]
     pub fn check_depth(self) {
-        // SAFETY: a live state.
-        let is_ours = unsafe { state::is_ours(self.raw()) };
-        let most = if is_ours { stack_max(self.account()) } else { usize::MAX };
+        let most = if self.is_ours() { stack_max(self.account()) } else { usize::MAX };
         if !thread::may_nest(most) {
             self.place_and_raise(c"C stack overflow");
         }

@@ -26,6 +26,13 @@ impl<'a> Stack<'a> {
         unsafe { state::account(self.raw()) }
     }
 
+    /// Whether the state is one of ours, which has an account, and not a C module's.
+    #[inline]
+    pub(super) fn is_ours(self) -> bool {
+        // SAFETY: the state of a stack is alive.
+        unsafe { state::is_ours(self.raw()) }
+    }
+
     /// Collects all garbage; finalisers run meanwhile.
     pub(crate) fn collect(self) {
         self.control_collector(ffi::LUA_GCCOLLECT);

@@ -66,7 +66,7 @@ openers! {
 #[cfg(renames)]
 fn open(lua: Stack<'_>, library: &CStr, open: lua_CFunction) -> c_int {
     let top = lua.top();
-    if standard::is_context(lua) {
+    if lua.is_ours() {
         standard::open_all(lua);
         lua.field(ffi::LUA_REGISTRYINDEX, c"_LOADED");
         lua.field(-1, library);

@@ -86,15 +86,7 @@ pub(super) fn open_stock(lua: Stack<'_>) {
 /// `luaL_openlibs`, for modules in C. A context has all libraries, and keeps those: LuaJIT's own
 /// functions do not know that calls wait. Any other state, which a module has made, gets LuaJIT's.
 pub fn open_for_module(lua: Stack<'_>) {
-    if is_context(lua) { open_all(lua) } else { open_stock(lua) }
-}
-
-/// Whether a state is a context's, not one that a module has made.
-pub(super) fn is_context(lua: Stack<'_>) -> bool {
-    lua.field(ffi::LUA_REGISTRYINDEX, TABLE);
-    let is_context = lua.kind(-1) == ffi::LUA_TTABLE;
-    lua.pop();
-    is_context
+    if lua.is_ours() { open_all(lua) } else { open_stock(lua) }
 }
 
 fn preload_ffi(lua: Stack<'_>) {

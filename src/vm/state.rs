@@ -23,6 +23,7 @@ use crate::{failpoint, rt};
 
 /// The collector is paced in one of this many turns, and where the VM holds less than before.
 const TURNS_PER_PACE: u32 = 16;
+
 /// The collector's pause that LuaJIT starts with, in percent.
 const PAUSE_MIN: i32 = 200;
 

@@ -39,9 +39,9 @@ const HANDLER_FAILED: &[u8] = b"Internal Server Error\n";
 impl Exchange {
     /// Whether the response has no body.
     fn is_bodyless(&self) -> bool {
-        let statuses = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
         let is_head = self.parts.as_ref().is_some_and(|parts| parts.method == Method::HEAD);
-        is_head || statuses.contains(&self.status)
+        // That of status 205 is there, and empty.
+        is_head || has_no_body(self.status) && self.status != StatusCode::RESET_CONTENT
     }
 
     /// Whether all of the response is given to be sent: what is written has no place in it.
