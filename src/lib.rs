@@ -22,6 +22,9 @@ pub mod buf;
 pub mod cli;
 #[cfg(feature = "cluster")]
 pub mod cluster;
+#[cfg(not(feature = "cluster"))]
+#[path = "cluster/options.rs"]
+pub mod cluster;
 #[cfg(any(feature = "json", feature = "msgpack"))]
 pub mod codec;
 pub mod error;

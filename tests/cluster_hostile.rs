@@ -24,6 +24,9 @@ const OTHER: u64 = 0x1234;
 /// The value true.
 const TRUE: &[u8] = &[2];
 
+/// The value false.
+const FALSE: &[u8] = &[1];
+
 /// Bytes that are not read at once.
 const LARGE: usize = 2 << 20;
 
@@ -319,6 +322,27 @@ fn what_costs_more_than_asking_for_it_is_done_some_times_in_a_tick() {
     assert!(bytes < 40 << 20, "{bytes}");
     let grown = resident_bytes(server.id()).saturating_sub(before);
     assert!(grown < 64 << 20, "{grown}");
+}
+
+/// Scripts would get another number, or a negative one, and could not answer.
+#[test]
+fn sessions_that_no_number_of_lua_holds_are_refused() {
+    let mut fake = Fake::start();
+    let mut server = fake.node(
+        "context.register('store')
+        context.recv(0, function(_, value, from, session)
+          if value then return context.reply(from, session, value) end
+          print(('%.0f'):format(session))
+        end)
+        print('ready')",
+    );
+    assert_eq!(server.line(), "ready");
+    fake.assert_answers();
+    for session in [u64::MAX, 1 << 63, 1 << 53, (1 << 53) - 1] {
+        fake.parcel(&message(Target::Name(b"store"), session, FALSE));
+        fake.assert_answers();
+    }
+    assert_eq!(server.line(), "9007199254740991");
 }
 
 /// A table that announces what does not follow, or has a number twice as a key, is none.

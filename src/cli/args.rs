@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
+use crate::cluster;
 use crate::lua::Step;
 
 /// What `--help` prints.
@@ -116,26 +117,11 @@ pub struct Run {
     /// `--grace`, in real time; `None` for no limit.
     pub grace: Option<Duration>,
     /// `--cluster`, and what belongs to it.
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<cluster::Options>,
     /// `--node`.
     pub node: Option<String>,
     /// `--simulate`, and what belongs to it.
     pub simulation: Option<Simulation>,
-}
-
-/// Which cluster to be part of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cluster {
-    /// `--cluster`.
-    pub servers: String,
-    /// `--cluster-creds`.
-    pub credentials: Option<PathBuf>,
-    /// `--cluster-ca`.
-    pub authorities: Option<PathBuf>,
-    /// `--cluster-cert`.
-    pub certificates: Option<PathBuf>,
-    /// `--cluster-key`.
-    pub key: Option<PathBuf>,
 }
 
 /// How to simulate.
@@ -248,7 +234,7 @@ pub fn parse(
 struct Given {
     run: Run,
     servers: Option<String>,
-    cluster: Cluster,
+    cluster: cluster::Options,
     seeds: Option<(RangeInclusive<u64>, bool)>,
     simulation: Simulation,
     /// A flag that needs `--simulate` was among them.
@@ -335,7 +321,7 @@ impl Given {
             }
         }
         run.simulation = self.simulation.with(self.seeds, self.needs_simulation, &run)?;
-        run.cluster = self.cluster.with(self.servers)?;
+        run.cluster = cluster_of(self.servers, self.cluster)?;
         if run.cluster.is_some() && run.simulation.is_some() {
             return Err("--simulate and --cluster exclude each other".into());
         }
@@ -343,17 +329,18 @@ impl Given {
     }
 }
 
-impl Cluster {
-    /// The cluster of these servers; nothing if there are none.
-    fn with(self, servers: Option<String>) -> Result<Option<Cluster>, UsageError> {
-        if servers.is_none() && self != Cluster::default() {
-            return Err("--cluster-creds, -ca, -cert and -key need --cluster".into());
-        }
-        if self.key.is_some() && self.certificates.is_none() {
-            return Err("--cluster-key needs --cluster-cert".into());
-        }
-        Ok(servers.map(|servers| Cluster { servers, ..self }))
+/// The cluster of these servers; nothing if there are none.
+fn cluster_of(
+    servers: Option<String>,
+    options: cluster::Options,
+) -> Result<Option<cluster::Options>, UsageError> {
+    if servers.is_none() && options != cluster::Options::default() {
+        return Err("--cluster-creds, -ca, -cert and -key need --cluster".into());
     }
+    if options.key.is_some() && options.certificates.is_none() {
+        return Err("--cluster-key needs --cluster-cert".into());
+    }
+    Ok(servers.map(|servers| cluster::Options { servers, ..options }))
 }
 
 impl Simulation {

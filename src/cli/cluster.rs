@@ -21,21 +21,15 @@ fn default_name() -> String {
 /// Addresses or files that make no sense.
 #[cfg(feature = "cluster")]
 pub(super) fn join(run: &Run, scheduler: &Arc<Scheduler>) -> io::Result<()> {
-    use crate::cluster::{Node, Options, nats};
+    use crate::cluster::{Node, nats};
 
     extern "C" fn on_exit(_: std::ffi::c_int) {
         leave();
     }
 
-    let Some(wanted) = &run.cluster else { return Ok(()) };
+    let Some(mut options) = run.cluster.clone() else { return Ok(()) };
     let environment = || std::env::var_os("NODE_LUA_CLUSTER_CREDS").map(Into::into);
-    let options = Options {
-        servers: wanted.servers.clone(),
-        credentials: wanted.credentials.clone().or_else(environment),
-        authorities: wanted.authorities.clone(),
-        certificates: wanted.certificates.clone(),
-        key: wanted.key.clone(),
-    };
+    options.credentials = options.credentials.or_else(environment);
     let node = Node::new(run.node.clone().unwrap_or_else(default_name), scheduler);
     scheduler.join(Arc::clone(&node) as _);
     nats::start(&options, &node)?;

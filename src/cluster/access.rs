@@ -11,20 +11,7 @@ use async_nats::{Auth, AuthError, ConnectOptions, ServerAddr};
 use nkeys::KeyPair;
 use percent_encoding::percent_decode_str;
 
-/// How to connect.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// `nats://` or `tls://`, one or several with commas between them.
-    pub servers: String,
-    /// A file of credentials, as `nsc` writes it, or with the seed of an nkey alone.
-    pub credentials: Option<PathBuf>,
-    /// Certificates of authorities in place of those that the system trusts.
-    pub authorities: Option<PathBuf>,
-    /// The certificates that this process shows.
-    pub certificates: Option<PathBuf>,
-    /// Their key, if it is not in the same file.
-    pub key: Option<PathBuf>,
-}
+use super::Options;
 
 /// What is wrong with the command line, or with a file that it names.
 fn wrong(what: impl std::fmt::Display, why: impl std::fmt::Display) -> io::Error {

@@ -25,13 +25,14 @@ mod contexts;
 mod names;
 pub mod nats;
 pub mod node;
+mod options;
 mod outbox;
 mod peers;
 pub mod simulated;
 mod state;
 pub mod wire;
 
-pub use access::Options;
 pub use node::Node;
+pub use options::Options;
 pub use outbox::Parcel;
 pub use simulated::Bus;

@@ -16,7 +16,7 @@ use futures::stream::{AbortHandle, Abortable, ReadyChunks, SelectAll};
 use tokio::sync::mpsc;
 use tokio::task::unconstrained;
 
-use super::access::Options;
+use super::Options;
 use super::node::Node;
 use super::outbox::Parcel;
 use super::state::TICK;

@@ -4,7 +4,7 @@
 
 use crate::buf::Piece;
 use crate::error::Code;
-use crate::message::{Encoded, Ending, Failure, Malformed, Text, Value, check};
+use crate::message::{Encoded, Ending, Failure, Malformed, SESSION_BITS, Text, Value, check};
 
 /// The first byte of everything that is sent. Whoever sees another one does not read on.
 pub const VERSION: u8 = 2;
@@ -342,6 +342,12 @@ impl<'a> Reader<'a> {
         Err(Malformed::Truncated)
     }
 
+    /// The session of a query, which scripts have as a Lua number, or 0.
+    fn session(&mut self) -> Result<u64, Malformed> {
+        let session = self.number()?;
+        if session < 1 << SESSION_BITS { Ok(session) } else { Err(Malformed::Truncated) }
+    }
+
     /// What [`put_bytes`] has written.
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.number()?;
@@ -435,7 +441,7 @@ impl<'a> Reader<'a> {
                     TO_NAME => Target::Name(self.bytes()?),
                     _ => Target::Context(self.number()?),
                 };
-                let (from, session) = (self.number()?, self.number()?);
+                let (from, session) = (self.number()?, self.session()?);
                 let mut inner = Reader(self.bytes()?);
                 let value = inner.value().and_then(|value| match inner.is_empty() {
                     true => Ok(value),

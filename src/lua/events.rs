@@ -16,7 +16,7 @@ use crate::os::stdio::fork;
 use crate::rt;
 use crate::vm::convert::{Refused, push_value};
 use crate::vm::coroutine::refuse_wait;
-use crate::vm::stack::{Results, Stack, function};
+use crate::vm::stack::{Results, Single, Stack, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"next_event", function(next_event)),
@@ -138,8 +138,8 @@ fn push_next(lua: Stack<'_>, sign: f64, next: Next) -> c_int {
         Next::None | Next::Ready(..) => 0,
         #[cfg(feature = "http")]
         Next::Request(taken) => {
-            push_pair(lua, sign * REQUEST, taken.number as f64);
-            lua.push_number(taken.server as f64);
+            push_pair(lua, sign * REQUEST, taken.number);
+            lua.push_whole(taken.server);
             let Some(lines) = taken.slot.plain_head() else { return 3 };
             lua.push_text(lines.path());
             4
@@ -148,7 +148,7 @@ fn push_next(lua: Stack<'_>, sign: f64, next: Next) -> c_int {
             lua.push_number(sign * TIMERS);
             1
         }
-        Next::Notice(Notice::Gone(key)) => push_pair(lua, sign * GONE, key as f64),
+        Next::Notice(Notice::Gone(key)) => push_pair(lua, sign * GONE, key),
         Next::Notice(Notice::Collect) => {
             rare();
             push_pair(lua, sign * COLLECT, 0.0)
@@ -185,12 +185,16 @@ fn next_message(lua: Stack<'_>) -> c_int {
 
 /// Pushes the session of a query, or what a message has in its place.
 fn push_session(lua: Stack<'_>, session: u64) {
-    lua.push_number(if session == 0 { -1.0 } else { session as i64 as f64 });
+    match session {
+        0 => lua.push_number(-1.0),
+        _ => lua.push_whole(session),
+    }
 }
 
-fn push_pair(lua: Stack<'_>, kind: f64, value: f64) -> c_int {
+#[inline]
+fn push_pair(lua: Stack<'_>, kind: f64, value: impl Single) -> c_int {
     lua.push_number(kind);
-    lua.push_number(value);
+    value.push_one(lua);
     2
 }
 
@@ -198,20 +202,20 @@ fn push_pair(lua: Stack<'_>, kind: f64, value: f64) -> c_int {
 fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
     match event {
         Event::Message { from, session, value } => {
-            push_pair(lua, sign * MESSAGE, from.to_number());
+            push_pair(lua, sign * MESSAGE, from);
             push_session(lua, session);
             push_received(lua, &value);
             4
         }
         Event::Publication { subscription, published } => {
-            push_pair(lua, sign * PUBLICATION, subscription as f64);
+            push_pair(lua, sign * PUBLICATION, subscription);
             push_received(lua, &published.value);
             lua.push_number(published.from.to_number());
             host::with(|host| host.peers.published = Some(published));
             4
         }
         Event::Reply { session, result } => {
-            push_pair(lua, sign * REPLY, session as i64 as f64);
+            push_pair(lua, sign * REPLY, session);
             lua.push_boolean(result.is_ok());
             match result {
                 Ok(value) => push_received(lua, &value),
@@ -224,7 +228,7 @@ fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
             4
         }
         Event::Ended { id, ending } => {
-            push_pair(lua, sign * ENDED, id.to_number());
+            push_pair(lua, sign * ENDED, id);
             2 + ending.give(lua)
         }
         Event::Complete { token, result } => {
@@ -263,12 +267,12 @@ fn report_loss(error: Refused) {
 }
 
 fn push_complete(lua: Stack<'_>, sign: f64, token: u64, result: Result<Completion, Code>) -> c_int {
-    push_pair(lua, sign * COMPLETE, token as f64);
+    push_pair(lua, sign * COMPLETE, token);
     lua.push_boolean(result.is_ok());
     match result {
         Err(code) => lua.push_number(f64::from(code.0)),
         Ok(Completion::Done) => lua.push_number(0.0),
-        Ok(Completion::Connected(key)) => lua.push_number(key as f64),
+        Ok(Completion::Connected(key)) => lua.push_whole(key),
         Ok(Completion::Addresses(addresses)) => {
             lua.push_table(addresses.len(), 0);
             for (address, index) in addresses.iter().zip(1..) {

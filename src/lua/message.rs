@@ -228,7 +228,7 @@ fn query(lua: Stack<'_>) -> c_int {
         if rarely(sent.is_err()) {
             host.peers.sessions.close(session);
         }
-        sent.map(|to| (true, session as i64 as f64, to))
+        sent.map(|to| (true, session, to))
     });
     asked.give(lua)
 }

@@ -4,11 +4,8 @@
 //! may. So sessions cannot be guessed from each other. The library knows its queries by tokens,
 //! small numbers in order.
 
-use crate::message::{ByNumber, Id};
+use crate::message::{ByNumber, Id, SESSION_BITS};
 use crate::rt;
-
-/// Bits of a session: what a Lua number holds exactly.
-const BITS: u32 = 53;
 
 /// The open sessions of one context.
 #[derive(Debug, Default)]
@@ -23,7 +20,7 @@ pub(super) struct Sessions {
 impl Sessions {
     fn number(id: Id, token: u64) -> u64 {
         // 0 is the session of what is no query.
-        (rt::secret((id.to_bits(), token)) >> (64 - BITS)).max(1)
+        (rt::secret((id.to_bits(), token)) >> (64 - SESSION_BITS)).max(1)
     }
 
     /// A session of context `id` for a query that it knows by `token`.
@@ -77,9 +74,9 @@ mod tests {
             .flat_map(|token| [one.open(Id::new(0, 0), token), other.open(Id::new(1, 0), token)])
             .collect();
         assert_eq!(all.len(), 20_000);
-        assert!(all.iter().all(|&session| session > 0 && session < 1 << BITS));
+        assert!(all.iter().all(|&session| session > 0 && session < 1 << SESSION_BITS));
         // None of the bits stands still.
-        for bit in 0..BITS {
+        for bit in 0..SESSION_BITS {
             let ones = all.iter().filter(|&session| session >> bit & 1 == 1).count();
             assert!((8_000..12_000).contains(&ones), "bit {bit}: {ones}");
         }

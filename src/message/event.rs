@@ -62,6 +62,9 @@ impl From<Code> for Failure {
     }
 }
 
+/// Bits of a session: what a Lua number holds exactly.
+pub const SESSION_BITS: u32 = 53;
+
 /// One thing for a context to react to.
 #[derive(Debug)]
 pub enum Event {

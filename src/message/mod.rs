@@ -14,7 +14,7 @@ pub(crate) use value::PIECE_BYTES;
 pub use allowance::{Allowance, Held, Making};
 pub use decode::{Malformed, Reader, check};
 pub use encode::{Packed, Tag, TooLarge, Writer};
-pub use event::{Ending, Event, Failure, Published};
+pub use event::{Ending, Event, Failure, Published, SESSION_BITS};
 pub use id::Id;
 pub use numbers::{ByNumber, Ids};
 pub use seen::Seen;

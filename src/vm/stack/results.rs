@@ -54,8 +54,8 @@ singles! {
     u8: |lua, value| lua.push_number(f64::from(value));
     u16: |lua, value| lua.push_number(f64::from(value));
     u32: |lua, value| lua.push_number(f64::from(value));
-    u64: |lua, value| lua.push_number(value as f64);
-    usize: |lua, value| lua.push_number(value as f64);
+    u64: |lua, value| lua.push_whole(value);
+    usize: |lua, value| lua.push_whole(value as u64);
     &[u8]: |lua, value| lua.push_text(value);
     &str: |lua, value| lua.push_text(value.as_bytes());
     Vec<u8>: |lua, value| lua.push_text(&value);
