@@ -7,7 +7,8 @@ use std::path::PathBuf;
 pub struct Options {
     /// `--cluster`: `nats://` or `tls://`, one or several with commas between them.
     pub servers: String,
-    /// `--cluster-creds`: a file of credentials, as `nsc` writes it, or with the seed of an nkey alone.
+    /// `--cluster-creds`: a file of credentials, as `nsc` writes it, or with the seed of an nkey
+    /// alone.
     pub credentials: Option<PathBuf>,
     /// `--cluster-ca`: certificates of authorities in place of those that the system trusts.
     pub authorities: Option<PathBuf>,
