@@ -343,12 +343,14 @@ fn finalisers_that_do_not_end_are_interrupted_together() {
              local h = context.create(file, kind, within)
              context.recv(h)
              context.destroy(h)
-             print(kind, context.wait(h, 60))
+             -- It may be gone by now.
+             local ended, code = context.wait(h, 60)
+             print(kind, ended or code == 205)
            end
          end",
     );
     let done = run(node_lua().env("RUST_LOG", "off").args([main, child])).succeeded();
     let kinds = ["loop", "again", "deep", "caught", "more"];
-    let twice = kinds.map(|kind| format!("{kind}\ttrue\t0\n").repeat(2));
+    let twice = kinds.map(|kind| format!("{kind}\ttrue\n").repeat(2));
     assert_eq!(done.stdout, twice.concat(), "{done}");
 }

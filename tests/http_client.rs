@@ -174,7 +174,7 @@ fn failures_are_told_with_what_there_is_to_say() {
         &format!(
             "print(http.get('http://127.0.0.1:{closed}/'))
              print(http.get(base .. '/never', {{ timeout = 0.05 }}))
-             local res = context.check(http.get(base .. '/part', {{ timeout = 0.2 }}))
+             local res = context.check(http.get(base .. '/part', {{ timeout = 1 }}))
              print(res:read())
              print(res:read())
              res = context.check(http.get(base .. '/cut'))
