@@ -16,7 +16,7 @@ use crate::os::stdio::fork;
 use crate::rt;
 use crate::vm::convert::{Refused, push_value};
 use crate::vm::coroutine::refuse_wait;
-use crate::vm::stack::{Results, Single, Stack, function};
+use crate::vm::stack::{Results, Single, Stack, Whole, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"next_event", function(next_event)),
@@ -138,7 +138,7 @@ fn push_next(lua: Stack<'_>, sign: f64, next: Next) -> c_int {
         Next::None | Next::Ready(..) => 0,
         #[cfg(feature = "http")]
         Next::Request(taken) => {
-            push_pair(lua, sign * REQUEST, taken.number);
+            push_pair(lua, sign * REQUEST, Whole(taken.number));
             lua.push_whole(taken.server);
             let Some(lines) = taken.slot.plain_head() else { return 3 };
             lua.push_text(lines.path());
@@ -148,7 +148,7 @@ fn push_next(lua: Stack<'_>, sign: f64, next: Next) -> c_int {
             lua.push_number(sign * TIMERS);
             1
         }
-        Next::Notice(Notice::Gone(key)) => push_pair(lua, sign * GONE, key),
+        Next::Notice(Notice::Gone(key)) => push_pair(lua, sign * GONE, Whole(key)),
         Next::Notice(Notice::Collect) => {
             rare();
             push_pair(lua, sign * COLLECT, 0.0)
@@ -208,14 +208,14 @@ fn push_event(lua: Stack<'_>, sign: f64, event: Event) -> c_int {
             4
         }
         Event::Publication { subscription, published } => {
-            push_pair(lua, sign * PUBLICATION, subscription);
+            push_pair(lua, sign * PUBLICATION, Whole(subscription));
             push_received(lua, &published.value);
             lua.push_number(published.from.to_number());
             host::with(|host| host.peers.published = Some(published));
             4
         }
         Event::Reply { session, result } => {
-            push_pair(lua, sign * REPLY, session);
+            push_pair(lua, sign * REPLY, Whole(session));
             lua.push_boolean(result.is_ok());
             match result {
                 Ok(value) => push_received(lua, &value),
@@ -267,7 +267,7 @@ fn report_loss(error: Refused) {
 }
 
 fn push_complete(lua: Stack<'_>, sign: f64, token: u64, result: Result<Completion, Code>) -> c_int {
-    push_pair(lua, sign * COMPLETE, token);
+    push_pair(lua, sign * COMPLETE, Whole(token));
     lua.push_boolean(result.is_ok());
     match result {
         Err(code) => lua.push_number(f64::from(code.0)),

@@ -17,7 +17,7 @@ use crate::vm::blame::Wrong;
 use crate::vm::convert;
 use crate::vm::convert::{to_large_value, to_small_value};
 use crate::vm::coroutine::refuse_wait;
-use crate::vm::stack::{Nil, Results, Stack, function};
+use crate::vm::stack::{Nil, Results, Stack, Whole, function};
 
 pub(super) const FUNCTIONS: super::native::Functions = &[
     (c"send", function(send)),
@@ -228,7 +228,7 @@ fn query(lua: Stack<'_>) -> c_int {
         if rarely(sent.is_err()) {
             host.peers.sessions.close(session);
         }
-        sent.map(|to| (true, session, to))
+        sent.map(|to| (true, Whole(session), to))
     });
     asked.give(lua)
 }

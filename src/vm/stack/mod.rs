@@ -25,5 +25,5 @@ mod values;
 
 pub(crate) use records::{Record, place_of};
 pub(crate) use results::singles;
-pub use results::{Nil, Results, Single};
+pub use results::{Nil, Results, Single, Whole};
 pub use values::{Stack, function};

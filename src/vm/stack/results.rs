@@ -23,6 +23,10 @@ pub trait Single {
 #[derive(Clone, Copy, Debug)]
 pub struct Nil;
 
+/// A whole number below 2^63: see [`Stack::push_whole`].
+#[derive(Clone, Copy, Debug)]
+pub struct Whole(pub u64);
+
 /// Says how some types are pushed.
 macro_rules! singles {
     ($($kind:ty: |$lua:ident, $value:ident| $push:expr;)*) => {
@@ -49,13 +53,14 @@ pub(crate) use singles;
 
 singles! {
     Nil: |lua, _value| lua.push_nil();
+    Whole: |lua, value| lua.push_whole(value.0);
     bool: |lua, value| lua.push_boolean(value);
     f64: |lua, value| lua.push_number(value);
     u8: |lua, value| lua.push_number(f64::from(value));
     u16: |lua, value| lua.push_number(f64::from(value));
     u32: |lua, value| lua.push_number(f64::from(value));
-    u64: |lua, value| lua.push_whole(value);
-    usize: |lua, value| lua.push_whole(value as u64);
+    u64: |lua, value| lua.push_number(value as f64);
+    usize: |lua, value| lua.push_number(value as f64);
     &[u8]: |lua, value| lua.push_text(value);
     &str: |lua, value| lua.push_text(value.as_bytes());
     Vec<u8>: |lua, value| lua.push_text(&value);
