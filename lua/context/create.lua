@@ -38,6 +38,15 @@ local function get_paths()
     return package.path, package.cpath
 end
 
+-- Raises unless the system could open it: `what` of function `name` is wrong.
+local function check_file(file, what, name)
+    if type(file) ~= "string" then bad(what, name, "file name", file) end
+    if #file > PATH_MAX then
+        bad(what, name, "file name of at most " .. PATH_MAX .. " bytes", file)
+    end
+end
+core.check_file = check_file
+
 --- Creates a context that runs a file. Returns its handle at once. In place of the file's name a
 --- table may give options too.
 ---@param file string|table
@@ -49,10 +58,7 @@ function context.create(file, ...)
     if type(file) == "table" then
         handle, why = core.creation().create(file, path, cpath, ...)
     else
-        if type(file) ~= "string" then bad(1, "create", "file name", file) end
-        if #file > PATH_MAX then
-            bad(1, "create", "file name of at most " .. PATH_MAX .. " bytes", file)
-        end
+        check_file(file, 1, "create")
         handle, why = native.create(file, path, cpath, nil, ...)
     end
     if handle == nil then raise(why) end

@@ -3,9 +3,8 @@
 
 local native, core = ...
 
-local next, rawequal, select = next, rawequal, select
-local tonumber, type = tonumber, type
-local bad, raise, no_more, describe = core.bad, core.raise, core.no_more, native.describe
+local select, tonumber, type = select, tonumber, type
+local bad, raise, no_more = core.bad, core.raise, core.no_more
 local handlers, hold = core.handlers, core.hold
 local get_topic = native.topic
 
@@ -31,21 +30,9 @@ function context.register(name, options, ...)
     check_name(name, "register")
     local shared = false
     if type(options) ~= "nil" then
-        if type(options) ~= "table" then bad(2, "register", "table of options", options) end
-        native.check_plain(2, "register", options)
-        for key in next, options do
-            if not rawequal(key, "shared") then
-                raise(
-                    "bad argument #2 to 'register' (no option named "
-                        .. describe(key)
-                        .. "; there is 'shared')"
-                )
-            end
-        end
-        shared = options.shared
-        if type(shared) ~= "nil" and type(shared) ~= "boolean" then
-            bad("shared", "register", "true or false", shared)
-        end
+        local checks = native.load("core/options")(native)
+        checks.check(options, { shared = true }, 2, "register")
+        shared = checks.boolean(options.shared, "shared", "register", false)
     end
     return native.register_name(name, shared)
 end

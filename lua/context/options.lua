@@ -4,11 +4,10 @@ local native, core = ...
 
 local next, type = next, type
 local bit_or = bit.bor
-local bad, raise, describe = core.bad, core.raise, native.describe
-local check_plain = native.check_plain
+local bad = core.bad
+local checks = native.load("core/options")(native)
 
 local NAME_MAX = 253
-local PATH_MAX = 4095 -- what the system takes
 
 local DENIALS = {
     ffi = 1,
@@ -35,10 +34,7 @@ end
 
 local CHECKS = {
     file = function(name, value)
-        if type(value) ~= "string" then wrong(name, "file name", value) end
-        if #value > PATH_MAX then
-            wrong(name, "file name of at most " .. PATH_MAX .. " bytes", value)
-        end
+        core.check_file(value, name .. where, caller)
         return value
     end,
     name = function(name, value)
@@ -65,10 +61,9 @@ local CHECKS = {
         return value
     end,
     deny = function(name, value)
-        local check_list = native.load("core/options")(native).list
         local expected = 'list of names, as { "io", "os" },'
         local denied = 0
-        for i = 1, check_list(value, expected, name .. where, caller) do
+        for i = 1, checks.list(value, expected, name .. where, caller) do
             local denial = type(value[i]) == "string" and DENIALS[value[i]]
             if not denial then wrong(name .. "[" .. i .. "]", DENIED, value[i]) end
             denied = bit_or(denied, denial)
@@ -77,30 +72,15 @@ local CHECKS = {
     end,
 }
 
-local KNOWN = "'file', 'name', 'mailbox', 'queries', 'memory', 'turn_limit', 'worker' and 'deny'"
-
 -- Returns the options, checked; errors have `of` behind their names, and blame the function `name`.
 local function check(options, of, name)
     where, caller = of, name
-    check_plain(of == "" and 1 or "options" .. of, name, options)
+    checks.check(options, CHECKS, of == "" and 1 or "options" .. of, name)
     local checked = {}
     for key, value in next, options do
-        local check_value = CHECKS[key]
-        if not check_value then
-            raise(
-                "bad argument #1 to '"
-                    .. caller
-                    .. "' (no option named "
-                    .. describe(key)
-                    .. where
-                    .. "; there are "
-                    .. KNOWN
-                    .. ")"
-            )
-        end
-        checked[key] = check_value(key, value)
+        checked[key] = CHECKS[key](key, value)
     end
-    if not checked.file then wrong("file", "file name", nil) end
+    if not checked.file then CHECKS.file("file", nil) end
     return checked
 end
 

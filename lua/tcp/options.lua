@@ -4,11 +4,12 @@ local native, core, sockets = ...
 
 local next = next
 local type, unpack = type, unpack
-local concat, format, HUGE = table.concat, string.format, math.huge
+local format, HUGE = string.format, math.huge
 local bad, bad_because, no_more = core.bad, native.bad_because, core.no_more
 local streams, listeners, stocked_bytes = sockets.streams, sockets.listeners, sockets.stocked_bytes
 local check_stream, check_open = sockets.check_stream, sockets.check_open
 local restore_stock = sockets.restore_stock
+local check_options = native.load("core/options")(native).check
 
 local SOCKET_CLOSED = 203
 
@@ -50,15 +51,8 @@ end
 local function change(name, socket, changes, ...)
     local record = check_stream(socket, name)
     check_open(record, SOCKET_CLOSED, name)
-    if type(changes) ~= "table" then bad(2, name, "table", changes) end
-    native.check_plain(2, name, changes)
+    check_options(changes, IS_RWOPT, 2, name)
     no_more(3, name, ...)
-    for field in next, changes do
-        if not IS_RWOPT[field] then
-            local named, known = native.describe(field), concat(RWOPT, ", ")
-            bad_because(2, name, format("no option named %s; there are %s", named, known))
-        end
-    end
     local values = {}
     for i = 1, #RWOPT do
         values[i] = changes[RWOPT[i]]
