@@ -140,6 +140,20 @@ fn check(ledger: &Ledger) {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
+/// Waits until the contexts have ended that clients have had created, also where the gate was killed
+/// that should have seen to it.
+fn wait_until_none_is_left_behind(server: &mut Server) {
+    let until = Instant::now() + ANSWER_WITHIN;
+    loop {
+        server.signal("USR1");
+        let left = server.line();
+        if left == "0" {
+            return;
+        }
+        assert!(Instant::now() < until, "{left} contexts are left behind");
+    }
+}
+
 /// Ends the server and looks at what it leaves behind.
 fn finish(server: Server) {
     server.signal("TERM");
@@ -160,7 +174,7 @@ fn finish(server: Server) {
 #[test]
 fn under_kills_and_resets_every_request_ends_once() {
     let ledger = Ledger::default();
-    let (server, gates) = start(2, 0.5);
+    let (mut server, gates) = start(2, 0.5);
     let plan = Plan {
         ledger: &ledger,
         gates,
@@ -172,6 +186,7 @@ fn under_kills_and_resets_every_request_ends_once() {
     run(&plan, || {});
     check(&ledger);
     assert!(ledger.get("replies") > 1000, "{}", ledger.report());
+    wait_until_none_is_left_behind(&mut server);
     finish(server);
 }
 
@@ -183,7 +198,7 @@ fn setting(name: &str, default: f64) -> f64 {
 #[ignore = "half an hour"]
 fn a_soak_of_half_an_hour() {
     let ledger = Ledger::default();
-    let (server, gates) = start(3, 5.0);
+    let (mut server, gates) = start(3, 5.0);
     let seed = setting("SOAK_SEED", 1.0) as u64;
     let think_ms = setting("SOAK_THINK", 100.0) as u64;
     let length = Duration::from_secs_f64(60.0 * setting("SOAK_MINUTES", 30.0));
@@ -227,5 +242,6 @@ fn a_soak_of_half_an_hour() {
     assert!(last <= first + FLAT_BYTES, "resident memory: {first}, then {last}");
     let early = median(&steady[..steady.len() / 3], |one| one.descriptors as u64);
     assert!(after.descriptors as u64 <= early, "descriptors: {early}, then {after:?}");
+    wait_until_none_is_left_behind(&mut server);
     finish(server);
 }

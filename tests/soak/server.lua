@@ -70,6 +70,8 @@ function roles.mortal(_, fate)
         while true do
         end
     elseif fate == "killed" then
+        -- By the gate, which may be gone before that.
+        end_with(context.parent())
         context.recv(0)
     end
 end
@@ -159,7 +161,7 @@ function roles.gate(_, life, framed_port, raw_port)
         local h = context.create(options, "mortal", fate)
         context.monitor(h, function(_, reason) answer(conn, EQUALS, id, reason) end)
         if fate == "killed" then
-            timer.timeout(id % 20 / 1000, function() context.destroy(h) end)
+            timer.timeout(id % 100 / 1000, function() context.destroy(h) end)
         end
     end
 
@@ -230,9 +232,17 @@ function roles.gate(_, life, framed_port, raw_port)
     context.send(context.parent(), { framed_port, raw_port })
 end
 
--- Keeps gates alive, each for some seconds.
+-- Keeps gates alive, each for some seconds; tells whoever asks how many mortals
+-- there are.
 function roles.main(_, gates, seconds)
     gates, seconds = tonumber(gates), tonumber(seconds)
+    context.on_signal("USR1", function()
+        local mortals = 0
+        for _, one in ipairs(context.list()) do
+            if one.name == "mortal" then mortals = mortals + 1 end
+        end
+        print(mortals)
+    end)
     for number = 1, gates do
         context.run(function()
             local framed, raw, life = 0, 0, 0
