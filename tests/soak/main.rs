@@ -140,8 +140,8 @@ fn check(ledger: &Ledger) {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// Waits until the contexts have ended that clients have had created, also where the gate was killed
-/// that should have seen to it.
+/// Waits until the contexts have ended that clients have had created, also where the gate was
+/// killed that should have seen to it.
 fn wait_until_none_is_left_behind(server: &mut Server) {
     let until = Instant::now() + ANSWER_WITHIN;
     loop {
