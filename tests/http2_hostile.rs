@@ -492,6 +492,36 @@ fn an_end_of_the_stream_waits_for_answers() {
     assert!(get_hello(port));
 }
 
+/// Headers of two bytes, each of which is remembered in place of others, are much more work than
+/// other bytes: some requests of them are read before others have their turn, not a mebibyte.
+#[test]
+fn headers_that_are_remembered_and_forgotten_hold_nobody_up() {
+    let (_server, port) = serve(
+        "http2 = true, head_bytes = 2 ^ 20, headers = 10000",
+        "local calls, seen, most = 0, 0, 0
+         local function look()
+             most, seen = math.max(most, calls - seen), calls
+             timer.timeout(0, look)
+         end
+         look()
+         routes['/many'] = function() calls = calls + 1 return 200 end
+         routes['/most'] = function() return 200, nil, calls .. ' ' .. most end",
+    );
+    // accept-encoding, without a value.
+    let block = [block("GET", "/many", &[]), [0x50, 0].repeat(8000)].concat();
+    let asks = |number: u32| frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, &block);
+    let mut stream = open(port);
+    stream.write_all(&(0..64).flat_map(asks).collect::<Vec<u8>>()).unwrap();
+    for _ in 0..64 {
+        assert_eq!(outcome(&mut stream), "status 200");
+    }
+    let found = get(port, "/most");
+    let (calls, most) = found.rsplit_once("\r\n").unwrap().1.split_once(' ').unwrap();
+    assert_eq!(calls, "64");
+    // All but a few at once, as long as bytes alone were counted.
+    assert!(most.parse::<u32>().unwrap() <= 32, "{most}");
+}
+
 #[test]
 fn ten_thousand_connections_leave_nothing_behind() {
     with_many_files("ten_thousand_connections_leave_nothing_behind", || {

@@ -42,3 +42,4 @@ pub use ready::{Item, Ready, waker};
 pub use response::ResponseSlot;
 pub use scan::{NEVER_TRAILERS, Refusal, Scan, Scanned, is_host};
 pub use server::{Arrived, BODY_BYTES, Inbox, Limits, Server, refusal_response};
+pub use wire::TURN_TIME;

@@ -19,12 +19,20 @@ use super::scan::{Refusal, Scan};
 use crate::buf::fill_block;
 use crate::error::Code;
 use crate::net;
+use crate::rt;
 use crate::sched::Context;
 use crate::sync::lock;
 
 /// Bytes that are received on one connection in a turn before others have theirs: up to 15,000
 /// frames of HTTP/2, each of which may have to be answered.
 const TURN_BYTES: usize = 1 << 18;
+
+/// Nanoseconds after which a turn polls no more connections, and receives no more on one of them:
+/// frames and headers of HTTP/2 cost more than their bytes tell.
+pub const TURN_TIME: u64 = 4_000_000;
+
+/// Bytes that are received without a look at the clock.
+const QUICK_BYTES: usize = 4096;
 
 /// Bytes that are received at once of what is scanned.
 const SCAN_BYTES: usize = 16 * 1024;
@@ -59,8 +67,11 @@ pub(super) struct Wire {
     pub(super) refusal: Option<Refusal>,
     /// A response had `connection: close`: nothing follows it.
     pub(super) has_said_close: bool,
-    /// Bytes that may still be received in this turn.
+    /// Bytes that may still be received in this turn, when the first look at the clock was, and
+    /// whether the rest waits for the next turn.
     budget: usize,
+    began: Option<u64>,
+    is_over: bool,
     /// Bytes that were received since [`Wire::take_received`].
     received: usize,
     /// Hyper waits for room to write.
@@ -114,6 +125,8 @@ impl Wire {
             refusal: None,
             has_said_close: false,
             budget: TURN_BYTES,
+            began: None,
+            is_over: false,
             received: 0,
             wants_room: false,
             withholds_end: false,
@@ -128,7 +141,7 @@ impl Wire {
 
     /// The socket is readable: a new turn's budget begins.
     pub(super) fn on_readable(&mut self) {
-        self.budget = TURN_BYTES;
+        (self.budget, self.began, self.is_over) = (TURN_BYTES, None, false);
         self.net.on_ready();
         if let Some(waker) = &self.reader {
             waker.wake_by_ref();
@@ -158,7 +171,9 @@ impl Wire {
         ours + 2 * self.read_most.saturating_sub(READ_USUAL)
     }
 
-    /// Whether the context's memory limit has no room for more of an incomplete head.
+    /// Whether the context's memory limit has no room for more of an incomplete head. It counts at
+    /// the end of the poll: what others take of that room meanwhile is exceeded by as much as one
+    /// connection receives in a turn.
     fn is_full(&self) -> bool {
         let allowance = self.context.allowance().filter(|_| !self.partial.is_empty());
         allowance.is_some_and(|allowance| allowance.room() < self.partial.len() + 4 * SCAN_BYTES)
@@ -200,11 +215,25 @@ impl Wire {
         self.net.unreceive(Bytes::from(all));
     }
 
+    /// Whether others have their turn before more is received here, which is asked for then.
+    fn has_had_its_turn(&mut self) -> bool {
+        // Asked for once, however often h2 tries, as it does for each request that it hands on:
+        // each time that it comes a new budget begins.
+        if self.is_over || self.budget > TURN_BYTES - QUICK_BYTES {
+            return self.is_over;
+        }
+        let now = rt::now();
+        let began = *self.began.get_or_insert(now);
+        self.is_over = self.budget == 0 || now.saturating_sub(began) >= TURN_TIME;
+        if self.is_over {
+            self.net.read_later(0);
+        }
+        self.is_over
+    }
+
     /// As [`net::Connection::receive`], within the turn's budget.
     pub(super) fn receive(&mut self, space: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
-        if self.budget == 0 {
-            self.budget = TURN_BYTES;
-            self.net.read_later(0);
+        if self.has_had_its_turn() {
             return Poll::Pending;
         }
         if self.has_end {

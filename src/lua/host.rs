@@ -204,6 +204,8 @@ impl Host {
     pub(super) fn end_turn(&mut self) {
         self.peers.received.unread.forget();
         self.cut_turn();
+        // The next turn does not pay for it: it would have nothing left for timers.
+        self.turn.take_cost();
     }
 
     /// The same for a turn that is cut, whose present event is not over.

@@ -108,6 +108,12 @@ impl Turn {
         self.cost <= COST_PER_TURN
     }
 
+    /// Has the turn end before anything else is done in it: what it has done took long.
+    #[cfg(feature = "http")]
+    pub(super) fn use_up(&mut self) {
+        self.cost = self.cost.max(COST_PER_TURN);
+    }
+
     /// The cost of the turn that ends.
     pub(super) fn take_cost(&mut self) -> usize {
         std::mem::take(&mut self.cost)

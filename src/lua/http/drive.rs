@@ -8,7 +8,7 @@ use super::super::host::Host;
 use super::super::sockets::{KIND_END, Socket, Sockets, source};
 use super::NewRequest;
 use crate::error::Code;
-use crate::http::{Due, Item};
+use crate::http::{Due, Item, TURN_TIME};
 use crate::net::{self, linger};
 use crate::rt;
 use crate::sched::{Context, ReadyWaker};
@@ -16,10 +16,6 @@ use crate::sched::{Context, ReadyWaker};
 /// What a request costs a turn, in events, and how many bytes cost as much as an event.
 const REQUEST_COST: usize = 4;
 pub(super) const COST_BYTES: usize = 1024;
-
-/// Nanoseconds after which a turn polls no more connections: small frames of HTTP/2 cost more than
-/// their bytes tell.
-const SHARE: u64 = 4_000_000;
 
 /// How many connections that bring little are polled between two looks at the clock.
 const LOOKS: usize = 8;
@@ -66,7 +62,7 @@ impl Host {
                             now = rt::now();
                         }
                         has_time = self.turn.charge(bytes / COST_BYTES)
-                            && now.saturating_sub(began) < SHARE;
+                            && now.saturating_sub(began) < TURN_TIME;
                     }
                     Item::Waiter(token) => {
                         self.turn.notices.done(token, Ok(()));
@@ -84,6 +80,10 @@ impl Host {
         }
         if let Some(http) = &mut self.sockets.http {
             http.work = work;
+        }
+        // Timers are looked at once a turn.
+        if now.saturating_sub(began) >= TURN_TIME {
+            self.turn.use_up();
         }
         has_news
     }
