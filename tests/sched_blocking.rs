@@ -31,6 +31,12 @@ const MAIN: &str = "
           local h = context.create(helper, 'new')
           local _, word = context.recv(h)
           sock:write(word)
+        elseif data == 'end' then
+          -- It has to wait, but need not run to end.
+          local h = context.create(helper, 'new')
+          context.destroy(h)
+          context.wait(h)
+          sock:write('ended')
         else
           sock:write(data)
         end
@@ -42,11 +48,14 @@ const MAIN: &str = "
       if blocked == tonumber(count) then print('blocked') end
     end)
     print(tcp.local_port(listener))
+    local all = {}
     for i = 1, tonumber(count) do
-      local h = context.create(file, argument)
-      if argument == 'later' then context.send(h, i) end
+      all[i] = context.create(file, argument)
       -- What takes long waits while too many are stuck.
       timer.sleep(0)
+    end
+    if argument == 'later' then
+      for i, h in ipairs(all) do context.send(h, i) end
     end";
 
 fn ask(client: &mut std::net::TcpStream, what: &str) -> String {
@@ -108,38 +117,42 @@ fn blocked_contexts_hold_nobody_up() {
     }
 }
 
-/// More contexts block than there are threads for, in C functions, or since nobody reads what is
-/// printed: what runs beside them goes on.
+/// More contexts block than there are threads for, in C functions, at once or after some short
+/// turns, or since nobody reads what is printed: what runs beside them goes on, and the log says
+/// why others wait.
 #[test]
 fn more_contexts_than_threads_hold_nobody_up() {
     let folder = Folder::new();
     let main = folder.write("main.lua", MAIN);
-    for (name, script) in [
-        (
-            "waits",
-            "local ffi = require 'ffi' ffi.cdef 'int pause(void)'
-             repeat until ffi.C.pause() == 0",
-        ),
-        (
-            "prints",
-            "local text = ('x'):rep(60000) while true do timer.sleep(0.001) print(text) end",
-        ),
+    let pause = "local ffi = require 'ffi' ffi.cdef 'int pause(void)'
+                 repeat until ffi.C.pause() == 0";
+    let later = format!("context.recv(context.parent()) {pause}");
+    let prints = "local text = ('x'):rep(60000) while true do timer.sleep(0.001) print(text) end";
+    for (name, script, count, threads) in [
+        ("waits", pause, "2300", 1024),
+        ("later", &later, "3000", 1536),
+        ("prints", prints, "2300", 1024),
     ] {
         let file = folder.write(&format!("{name}.lua"), script);
+        let log = folder.path("log");
         let mut command = node_lua();
-        command.env("RUST_LOG", "off").arg(&main).arg(&file).arg("2300");
+        command.env("RUST_LOG", "node_lua::sched=warn").arg(&main).arg(&file).args([count, name]);
+        command.stderr(File::create(&log).unwrap());
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         let mut client = connect(line.trim().parse().unwrap());
-        let mut beats = || ask(&mut client, "beats").parse::<u64>().unwrap();
         let tasks = format!("/proc/{}/task", process.id());
-        while std::fs::read_dir(&tasks).unwrap().count() < 1024 {
-            beats();
+        while std::fs::read_dir(&tasks).unwrap().count() < threads {
+            ask(&mut client, "beats");
         }
+        let mut beats = || ask(&mut client, "beats").parse::<u64>().unwrap();
         let before = beats();
         while beats() < before + 1000 {}
+        assert_eq!(ask(&mut client, "end"), "ended", "{name}");
+        let log = std::fs::read_to_string(&log).unwrap();
+        assert!(log.contains(" turns are stuck in C functions or system calls: "), "{name}: {log}");
         process.kill().unwrap();
         process.wait().unwrap();
     }

@@ -68,7 +68,7 @@ impl Affinity {
             self.are_used.store(true, Ordering::Relaxed);
         }
         let place = &self.affinity[index];
-        match context.metrics().is_proven() {
+        match context.is_prompt() {
             true => place.proven.push(context),
             false => place.late.push(context),
         }
@@ -110,9 +110,9 @@ impl Affinity {
     }
 
     /// Has the others of all indices wait, see [`Late::hold`].
-    pub(super) fn hold(&self, held: usize) {
+    pub(super) fn hold(&self, held: usize, stuck_turns: u64) {
         for place in &self.affinity {
-            place.late.hold(held);
+            place.late.hold(held, stuck_turns);
         }
     }
 

@@ -71,7 +71,7 @@ pub struct Context {
     inbox: Mutex<Inbox>,
     /// Whether the inbox holds a request to end: looked at before each turn, without the lock.
     is_ending: AtomicBool,
-    /// Its turn was cut, and it is queued to go on: whoever clears this runs it next.
+    /// It is queued in [`Late`](super::late::Late): whoever clears this runs it next.
     is_suspended: AtomicBool,
     /// Messages handed to the program that the script has not received yet. Written by the thread
     /// that runs the context, read by senders for the bounds.
@@ -387,14 +387,20 @@ impl Context {
         }
     }
 
-    /// Notes that its turn was cut, before it is queued to go on; false if it is to end instead.
+    /// Whether it is queued with those whose turns are short: its last one was, or it is to end. If
+    /// not it is noted as queued with the others.
+    pub(super) fn is_prompt(&self) -> bool {
+        self.metrics.is_proven() || !self.suspend()
+    }
+
+    /// Notes that it is queued with those that take long, before it is; false if it is to end.
     pub(super) fn suspend(&self) -> bool {
         self.is_suspended.store(true, Ordering::SeqCst);
         // Either we see the request to end, or `destroy` sees that it is suspended.
         !(self.is_ending.load(Ordering::SeqCst) && self.claim())
     }
 
-    /// Takes what was queued to go on; false if somebody else has.
+    /// Takes what was queued there; false if somebody else has.
     pub(super) fn claim(&self) -> bool {
         self.is_suspended.load(Ordering::SeqCst) && self.is_suspended.swap(false, Ordering::SeqCst)
     }

@@ -63,7 +63,7 @@ impl Local {
         if context.worker().is_some() {
             return scheduler.share(context);
         }
-        match context.metrics().is_proven() {
+        match context.is_prompt() {
             true => self.deque.push(context),
             false => scheduler.late.push(context),
         }

@@ -26,6 +26,7 @@ use super::watch::Watch;
 use super::watchdog::{Alarm, EXTRA_MAX};
 use super::worker::Worker;
 use crate::error::Code;
+use crate::hint::rarely;
 use crate::message::{Event, Failure, Id, Value};
 
 /// What other threads see of a worker.
@@ -341,11 +342,19 @@ impl Scheduler {
             }
             return;
         }
-        match context.metrics().is_proven() {
+        match context.is_prompt() {
             true => self.injector.push(context),
             false => self.late.push(context),
         }
         self.wake_one();
+    }
+
+    /// Whether a context that is about to run is to run late instead, while many threads are stuck:
+    /// those had had as many turns before.
+    #[inline]
+    pub(super) fn is_to_be_late(&self, context: &Context) -> bool {
+        let is_one = rarely(self.late.is_for_few(context.metrics().turns()));
+        is_one && context.end_requested().is_none()
     }
 
     /// Whether one more worker could be started.

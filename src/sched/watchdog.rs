@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::scheduler::{Remote, Scheduler};
 use super::trim::Trimmer;
 use super::watch::{Watch, kicked};
+use crate::logging::Seldom;
 use crate::os::{stdio, thread};
 use crate::rt;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
@@ -77,13 +78,14 @@ const CLOSING_TICKS: u32 = 250;
 /// Looks that see nothing run before the watchdog goes to sleep.
 const QUIET_TICKS: u32 = 3;
 
-/// Turns that may be stuck before contexts that have never run, or take long, wait until one of
-/// those ends; see [`super::late`].
+/// Turns that may be stuck before contexts that have never run wait until one of those ends, and
+/// before those do that have run; see [`super::late`]. From the first on who has had fewer turns
+/// than one of the stuck is among these, however short they were.
 const STUCK_MAX: usize = 1024;
+const STUCK_LONG: usize = STUCK_MAX + STUCK_MAX / 2;
 
 /// Workers that may be started beside those the process was started with. What is above
-/// [`STUCK_MAX`] is for turns that get stuck later: the first half for those that have been cut
-/// before, the rest for contexts whose turns have been short so far.
+/// [`STUCK_LONG`] is for contexts that have had more turns.
 pub(super) const EXTRA_MAX: usize = 2 * STUCK_MAX;
 
 /// Of those that have been stuck for this many looks, and use no CPU time, only some are looked at:
@@ -153,6 +155,8 @@ struct Seen {
     used: Duration,
     /// It was given up, and lets others go first.
     has_yielded: bool,
+    /// How many turns its context has begun.
+    turns: u64,
 }
 
 /// What a look finds out about all workers.
@@ -166,6 +170,15 @@ struct Found {
     given_up: usize,
     stuck: usize,
     long: usize,
+    /// The most turns that a context has begun of which one is stuck.
+    turns: u64,
+}
+
+impl Found {
+    fn note_stuck(&mut self, seen: &Seen) {
+        self.stuck += 1;
+        self.turns = self.turns.max(seen.turns);
+    }
 }
 
 struct Watchdog {
@@ -173,8 +186,14 @@ struct Watchdog {
     seen: Vec<Seen>,
     /// Looks until a worker that could not be started is tried again.
     retry: u32,
-    /// Workers that were stuck at the last look.
+    /// Workers that were stuck at the last look, and the most turns that one of their contexts has
+    /// begun.
     stuck: usize,
+    turns: u64,
+    /// There are fewer workers than there should be, and the system starts none.
+    lacks_threads: bool,
+    /// See [`Late::hold`](super::late::Late::hold).
+    held: usize,
     /// Glances that are left, and the turn in which the last one has seen each worker.
     glances: u32,
     glanced: Vec<u64>,
@@ -263,15 +282,37 @@ impl Watchdog {
         self.stuck = stuck;
         let held = match stuck {
             _ if self.scheduler.is_closing() => 0,
+            _ if self.lacks_threads => 2,
             ..STUCK_MAX => 0,
-            _ if stuck < STUCK_MAX + STUCK_MAX / 2 => 1,
+            ..STUCK_LONG => 1,
             _ => 2,
         };
-        self.scheduler.late.hold(held);
-        self.scheduler.affinity.hold(held);
+        self.scheduler.late.hold(held, self.turns);
+        self.scheduler.affinity.hold(held, self.turns);
+        if held > self.held {
+            self.warn(held);
+        }
+        self.held = held;
         if given_up > 0 {
             self.scheduler.replace(given_up, stuck);
             self.glances = GLANCES;
+        }
+    }
+
+    /// Says who has to wait from now on.
+    #[cold]
+    fn warn(&self, held: usize) {
+        static WARNED: [Seldom; 2] = [Seldom::new(), Seldom::new()];
+        if WARNED[held - 1].is_due() {
+            let (stuck, turns) = (self.stuck, self.turns);
+            let who = match held {
+                1 => "never run".to_owned(),
+                _ => format!("had fewer than {turns} turns, as those had, or take long,"),
+            };
+            log::warn!(
+                "{stuck} turns are stuck in C functions or system calls: contexts that have {who} \
+                 wait until some of them end"
+            );
         }
     }
 
@@ -288,7 +329,8 @@ impl Watchdog {
             }
         }
         self.seen = seen;
-        let Found { has_run, given_up, stuck, long, .. } = found;
+        let Found { has_run, given_up, stuck, long, turns, .. } = found;
+        self.turns = turns;
         self.note_stuck(stuck, given_up);
         self.relax();
         self.is_alone = long > 0 && long + scheduler.idle.count() >= scheduler.running();
@@ -302,7 +344,7 @@ impl Watchdog {
         seen.ticks = seen.ticks.saturating_add(1);
         let is_due = seen.ticks.wrapping_add(index as u32).is_multiple_of(LONG_PERIOD);
         if seen.ticks > LONG_TICKS && !seen.is_busy && watch.is_retired() && !is_due {
-            found.stuck += 1;
+            found.note_stuck(seen);
             return;
         }
         scheduler.on_long_turn(watch, seen);
@@ -336,11 +378,11 @@ impl Watchdog {
         }
         let is_given_up = scheduler.give_up(index, remote)
             || found.somebody_waits && scheduler.give_up_sleeper(index, remote);
-        match is_given_up {
-            true => found.given_up += 1,
-            false => found.long += usize::from(!watch.is_retired()),
+        found.given_up += usize::from(is_given_up);
+        match watch.is_retired() {
+            true => found.note_stuck(seen),
+            false => found.long += 1,
         }
-        found.stuck += usize::from(watch.is_retired());
     }
 
     /// Wakes who may have had to wait, and starts workers that are missing.
@@ -363,6 +405,7 @@ impl Watchdog {
                 self.retry = RETRY_TICKS;
             }
         }
+        self.lacks_threads = self.retry > 0 && scheduler.running() < scheduler.workers();
     }
 }
 
@@ -378,6 +421,9 @@ impl Scheduler {
             seen: Vec::new(),
             retry: 0,
             stuck: 0,
+            turns: 0,
+            lacks_threads: false,
+            held: 0,
             glances: 0,
             glanced: Vec::new(),
             is_alone: false,
@@ -455,6 +501,7 @@ impl Scheduler {
     fn on_long_turn(&self, watch: &Watch, seen: &mut Seen) {
         let Some(context) = watch.context().and_then(|id| self.registry().get(id)) else { return };
         let used = watch.charge(context.metrics(), false);
+        seen.turns = context.metrics().turns();
         seen.is_busy = !used.is_zero();
         seen.used += used;
         context.check_turn_limit();

@@ -551,6 +551,11 @@ impl Future for Worker {
             if std::mem::take(&mut searching) {
                 this.scheduler.idle.stop_searching();
             }
+            if this.scheduler.is_to_be_late(&context) {
+                context.metrics().prove(false);
+                this.scheduler.share(context);
+                continue;
+            }
             // A look without a fence: what it misses now it sees before the next turn.
             if this.scheduler.idle.may_have() && !local.deque.is_empty() {
                 this.scheduler.wake_one();
