@@ -14,8 +14,10 @@ use super::confine::Deny;
 use crate::buf::{NlBuffer, ReadBuffer};
 use crate::error::Code;
 use crate::frame::{Decoder, Delimiter, FrameError};
+use crate::hint::rarely;
 use crate::lua;
 use crate::lua::host::{self, Host};
+use crate::message::Held;
 use crate::net::{Body, Connection, Read, SharedWriter, WriteBatch};
 use crate::vm::coroutine::refuse_wait;
 use crate::vm::hook;
@@ -292,17 +294,30 @@ pub(super) fn stage_with<'a>(
     write: impl FnOnce(&mut Host, Body<'a>) -> Option<Result<bool, FrameError>>,
 ) -> Result<(), Refused> {
     let bytes = body.held_bytes();
-    if host.is_too_much(bytes) {
+    let held = host.hold_large(bytes);
+    if rarely(held.is_none()) {
         overflow(host, target).ok_or(Refused::CLOSED)?;
         body = Body::Lost;
     }
     let staged = write(host, body);
     let is_full = staged.ok_or(Refused::CLOSED)?.map_err(Refused::NoFrame)?;
+    if let Some(held) = held.flatten() {
+        keep_held(host, target, held);
+    }
     if is_full {
         host.flush();
     }
     host.note_staged(bytes);
     Ok(())
+}
+
+/// What has just been staged was counted before.
+#[cold]
+fn keep_held(host: &mut Host, target: Target, held: Held) {
+    match target {
+        Target::Own(key) => host.sockets.stream(key).map(|stream| stream.staged.keep_held(held)),
+        Target::Shared(fd) => Some(host.sockets.shared.keep_held(fd, held)),
+    };
 }
 
 /// Makes a connection that is named by its number one that can be written to: writes to one of this

@@ -20,8 +20,9 @@ use super::sockets::{KIND_READ, KIND_TIMER, Sockets, source};
 use super::timer::Timers;
 use super::turn::Turn;
 use crate::error::Code;
+use crate::hint::rarely;
 use crate::lua;
-use crate::message::{Event, Id, Value};
+use crate::message::{Allowance, Event, Held, Id, Value};
 use crate::os::current::Current;
 use crate::sched::{Cluster, Context, ReadyWaker};
 use crate::vm::hook;
@@ -275,10 +276,21 @@ impl Host {
         self.context.allowance().map_or(usize::MAX, |allowance| allowance.room())
     }
 
-    /// Whether a write would exceed the context's memory limit, with what waits already.
+    /// Whether a datagram would exceed the context's memory limit, with what waits already. Nothing
+    /// is copied before it is counted: it lies in a buffer, which counts.
     #[inline]
     pub(super) fn is_too_much(&self, bytes: usize) -> bool {
         bytes >= LARGE_BYTES && bytes > self.room()
+    }
+
+    /// Counts a write before it is copied, if it is large and there is a limit; `None` if that
+    /// would be exceeded, with what waits already.
+    #[inline]
+    pub(super) fn hold_large(&self, bytes: usize) -> Option<Option<Held>> {
+        match rarely(bytes >= LARGE_BYTES) {
+            true => Allowance::hold_of(self.context.allowance(), bytes),
+            false => Some(None),
+        }
     }
 
     /// Puts an event into the mailbox of another context.

@@ -29,6 +29,10 @@ const AWAY: Close = Close { code: Close::AWAY, reason: String::new() };
 const ANSWERS_MAX: usize = 64;
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
+/// The most bytes that are staged in a context with a memory limit, which are counted once they are
+/// written.
+const STAGED_MAX: usize = 4 << 20;
+
 /// The kinds of readiness that wakers carry, beside the key of a socket.
 pub(super) const KIND_TIMER: u64 = 0;
 pub(super) const KIND_READ: u64 = 1;
@@ -110,7 +114,7 @@ impl Sockets {
             http: None,
             shared_udp: SharedUdpBatches::default(),
             staged: 0,
-            staged_max: if limit == 0 { usize::MAX } else { limit / 8 },
+            staged_max: if limit == 0 { usize::MAX } else { (limit / 8).min(STAGED_MAX) },
         }
     }
 

@@ -160,6 +160,12 @@ impl Held {
         true
     }
 
+    /// Counts what another one counts, too, which must be of the same allowance.
+    pub fn add(&mut self, mut other: Held) {
+        debug_assert!(self.is_of(&other.of) && self.is_new == other.is_new);
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Bytes that are counted.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -253,7 +259,9 @@ mod tests {
         ahead.set(70);
         assert_eq!(allowance.held(), 110);
         assert!(allowance.hold(1).is_none() && !ahead.try_set(71) && ahead.try_set(60));
-        drop((ahead, second));
+        ahead.add(second.expect("it was held"));
+        assert_eq!((ahead.bytes(), allowance.held()), (100, 100));
+        drop(ahead);
         assert_eq!(allowance.held(), 0);
         assert!(allowance.hold(usize::MAX).is_none() && allowance.held() == 0);
     }

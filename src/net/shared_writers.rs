@@ -6,7 +6,7 @@ use super::shared_writer::SharedWriter;
 use super::{Body, WriteBatch};
 use crate::error::Code;
 use crate::frame::{Encoder, FrameError};
-use crate::message::ByNumber;
+use crate::message::{ByNumber, Held};
 use crate::sched::Context;
 
 /// Connections that are remembered before closed ones among them are looked for.
@@ -77,6 +77,13 @@ impl SharedWriters {
     ) -> Option<Result<bool, FrameError>> {
         let remote = self.by_fd.get_mut(&fd)?;
         Some(remote.staged.write(&remote.encoder, body, token))
+    }
+
+    /// What has just been staged for a connection was counted before.
+    pub fn keep_held(&mut self, fd: u64, held: Held) {
+        if let Some(remote) = self.by_fd.get_mut(&fd) {
+            remote.staged.keep_held(held);
+        }
     }
 
     /// Writes what is staged, or queues it; see [`Writer::flush`](super::Writer::flush).

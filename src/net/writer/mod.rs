@@ -53,6 +53,8 @@ pub struct WriteBatch {
     /// Bytes that are not copied, each behind this many of the copied ones.
     shared: Vec<(usize, Piece)>,
     notices: Vec<(usize, u64)>,
+    /// What counts a large body among them, which was counted before it was copied.
+    held: Option<Held>,
 }
 
 /// The body of a write.
@@ -186,13 +188,14 @@ impl WriteBatch {
         let copied = std::mem::take(&mut self.copied);
         self.bytes = 0;
         SPARE.with_borrow_mut(|spare| spare.keep(copied));
-        if self.shared.capacity() > 0 || self.notices.capacity() > KEPT {
+        if self.shared.capacity() > 0 || self.notices.capacity() > KEPT || self.held.is_some() {
             self.clear_others();
         }
     }
 
     #[inline(never)]
     fn clear_others(&mut self) {
+        self.held = None;
         self.shared.clear();
         self.shared.shrink_to(KEPT);
         self.notices.shrink_to(KEPT);
@@ -394,7 +397,10 @@ impl Writer {
         let is_full = queue.bytes > 0 && queue.bytes + rest > self.limit();
         staged.shrink();
         let allowance = context.allowance().filter(|_| rest > 0);
-        let held = allowance.map(|allowance| allowance.hold(staged.held_bytes()));
+        let held = allowance.map(|allowance| {
+            let mut held = staged.held.take().unwrap_or_else(|| allowance.empty());
+            held.try_set(staged.held_bytes()).then_some(held)
+        });
         if is_full || matches!(held, Some(None)) {
             drop(queue);
             self.overflow(context);

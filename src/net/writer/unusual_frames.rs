@@ -1,4 +1,4 @@
-//! What rarely goes out: frames whose heads are not plain, and bytes past the queue.
+//! What rarely goes out: frames whose heads are not plain, large ones, and bytes past the queue.
 
 #[cfg(feature = "http")]
 use std::io::IoSlice;
@@ -11,6 +11,15 @@ use crate::message::Held;
 use crate::sync::lock;
 
 impl WriteBatch {
+    /// What has just been staged was counted before.
+    #[cold]
+    pub fn keep_held(&mut self, held: Held) {
+        match &mut self.held {
+            Some(all) => all.add(held),
+            none => *none = Some(held),
+        }
+    }
+
     /// Adds a frame whose head is not plain.
     #[inline(never)]
     pub(super) fn write_unusual(
