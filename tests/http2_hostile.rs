@@ -9,10 +9,10 @@ mod http;
 mod http2;
 mod support;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 
-use http::{get, rest, serve, statuses};
+use http::{get, rest, script, serve, statuses};
 use http2::*;
 use support::{Folder, Server, connect, resident_bytes, with_many_files};
 
@@ -520,6 +520,37 @@ fn headers_that_are_remembered_and_forgotten_hold_nobody_up() {
     assert_eq!(calls, "64");
     // All but a few at once, as long as bytes alone were counted.
     assert!(most.parse::<u32>().unwrap() <= 32, "{most}");
+}
+
+/// Frames of bodies take more than their bytes: what waits of them counts for the context.
+#[test]
+fn bodies_in_small_frames_count_against_the_limit() {
+    const LIMIT: u64 = 1 << 24;
+    let folder = Folder::new();
+    let code = "routes['/hold'] = function() timer.sleep(1000) end";
+    let child = folder.write("child.lua", script("http2 = true", code));
+    let main = format!("context.create({{ file = '{}', memory = {LIMIT} }})", child.display());
+    let mut server = Server::start(["-e", &main]);
+    let port = server.port();
+    let before = resident_bytes(server.id());
+    // As small and as many as h2 takes.
+    let (head, body) = (post(1, "/hold"), frame(DATA, 0, 1, &[b'a'; 50]).repeat(2500));
+    let ping = frame(PING, 0, 0, &[0; 8]);
+    let attack = || -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat())?;
+        while next(&mut stream).is_some_and(|frame| frame.kind != WINDOW_UPDATE) {}
+        // Whoever is refused is refused before or while it writes.
+        let known = frame(SETTINGS, ACK, 0, &[]);
+        let _ = stream.write_all(&[&known[..], &head, &body, &ping].concat());
+        // It has read all of that then.
+        while next(&mut stream).is_some_and(|frame| frame.kind != PING) {}
+        Ok(stream)
+    };
+    let kept: Vec<_> = (0..400).map(|_| attack()).collect();
+    let after = resident_bytes(server.id());
+    assert!(after < before + 2 * LIMIT + (16 << 20), "{before} {after}");
+    drop(kept);
 }
 
 #[test]

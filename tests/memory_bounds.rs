@@ -213,6 +213,30 @@ fn what_is_read_ahead_and_written_has_a_bound() {
     assert_eq!(done.stdout, "212\ttrue\ttrue\n", "{done}");
 }
 
+/// A large write counts before it is copied, and once: two of 12 MiB wait for a peer that does not
+/// read where 28 MiB may, a third does not.
+#[test]
+fn large_writes_count_once() {
+    let folder = Folder::new();
+    let child = folder.write(
+        "child.lua",
+        "local ok, l = tcp.listen('127.0.0.1', 0)
+         local ok, a = tcp.connect('127.0.0.1', tcp.local_port(l))
+         local ok, b = l:accept()
+         a:set_rwopt({ write_head_bytes = 4 })
+         local body, failed = ('x'):rep(12 * 2 ^ 20)
+         for i = 1, 3 do
+           a:write(body, function(ok, code) failed = failed or code end)
+           timer.sleep(0)
+           print(failed, (a:stat().write_queue_bytes or 0) > 0)
+         end
+         l:close() a:close() b:close()",
+    );
+    let script = format!("context.create({{ file = '{}', memory = 2 ^ 25 }})", child.display());
+    let done = run(node_lua().args(["-e", &script])).succeeded();
+    assert_eq!(done.stdout, "nil\ttrue\nnil\ttrue\n212\tfalse\n", "{done}");
+}
+
 /// What a context with a memory limit has sent, and has not received, counts together, also for the
 /// one message that an empty mailbox takes whatever its size.
 #[test]

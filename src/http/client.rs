@@ -12,8 +12,9 @@ use hyper::client::conn::{http1, http2};
 
 use super::body::Outgoing;
 use super::connection::CONNECTION_BYTES;
+use super::count::BODIES_BYTES;
 use super::ready::{Item, ItemWaker, Ready};
-use super::server::{CONNECTION_WINDOW, stream_window};
+use super::server::windows;
 use super::tasks::Tasks;
 use super::wire::{Io, Wire};
 use crate::error::Code;
@@ -72,9 +73,8 @@ impl Client {
         let io = Io(Arc::clone(&wire));
         let protocol = if is_http2 {
             let mut builder = http2::Builder::new(tasks.clone());
-            builder
-                .initial_stream_window_size(stream_window(held.is_some()))
-                .initial_connection_window_size(CONNECTION_WINDOW);
+            let (stream, connection) = windows(held.is_some());
+            builder.initial_stream_window_size(stream).initial_connection_window_size(connection);
             let made = builder.handshake(io);
             let made = made.map_ok(|(sender, one)| Protocol::Http2(sender, Box::pin(one)));
             Protocol::Making(Box::pin(made))
@@ -128,7 +128,8 @@ impl Client {
     pub fn poll(&mut self) -> Poll<()> {
         let result = self.poll_protocol();
         if let Some(held) = &mut self.held {
-            held.set(CONNECTION_BYTES + lock(&self.wire).held_bytes());
+            let bodies = if self.is_http2 { BODIES_BYTES } else { 0 };
+            held.set(CONNECTION_BYTES + bodies + lock(&self.wire).held_bytes());
         }
         result
     }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use http::{Response, StatusCode};
 
 use super::body::Outgoing;
-use super::count::Heads;
+use super::count::{Bodies, Heads};
 use super::plain::PlainHead;
 use super::server::refusal_response;
 use crate::message::Allowance;
@@ -28,6 +28,8 @@ pub(super) struct Traffic {
     is_http2: AtomicBool,
     /// What the heads of responses count for the context.
     pub(super) heads: Heads,
+    /// The same of the bodies of requests of HTTP/2.
+    pub(super) bodies: Bodies,
 }
 
 impl Traffic {

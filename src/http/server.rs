@@ -12,7 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service as HyperService;
 
 use super::body::Outgoing;
-use super::count::{HEADER_BYTES, head_bytes};
+use super::count::{BODY_BYTES, HEADER_BYTES, head_bytes};
 use super::date::date;
 use super::plain::PlainHead;
 use super::ready::{Queue, Ready};
@@ -28,18 +28,13 @@ use crate::tls;
 /// About how many bytes a request takes beside its connection.
 const REQUEST_BYTES: usize = 4096;
 
-/// About how many bytes of a body may wait to be read, which count for a context with a limit.
-pub const BODY_BYTES: usize = 128 * 1024;
-
 /// The most bytes that h2 keeps of what is sent.
 const SEND_BYTES: usize = 256 * 1024;
 
-/// The window of a connection of HTTP/2.
-pub(super) const CONNECTION_WINDOW: u32 = 1 << 20;
-
-/// The window of a stream of HTTP/2, which bounds what waits of its body.
-pub(super) fn stream_window(is_limited: bool) -> u32 {
-    if is_limited { BODY_BYTES as u32 } else { 256 * 1024 }
+/// The windows of a stream and of a connection of HTTP/2, which bound what waits of bodies: smaller
+/// ones if that counts for a context.
+pub(super) fn windows(is_limited: bool) -> (u32, u32) {
+    if is_limited { (BODY_BYTES as u32 / 4, BODY_BYTES as u32) } else { (256 * 1024, 1 << 20) }
 }
 
 /// Concurrent requests on a connection of HTTP/2.
@@ -139,14 +134,15 @@ impl Server {
         &self.builder
     }
 
-    /// Makes a connection of HTTP/2; smaller windows if what waits in it counts for a context.
+    /// Makes a connection of HTTP/2; what waits in it counts for a context if that is limited.
     pub(super) fn http2(&self, tasks: Tasks, is_limited: bool) -> http2::Builder<Tasks> {
         let mut builder = http2::Builder::new(tasks);
+        let (stream, connection) = windows(is_limited);
         builder
             .auto_date_header(false)
             .max_concurrent_streams(STREAMS_MAX)
-            .initial_stream_window_size(stream_window(is_limited))
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(stream)
+            .initial_connection_window_size(connection)
             .max_send_buf_size(SEND_BYTES)
             .max_header_list_size(u32::try_from(self.limits.head_bytes).unwrap_or(u32::MAX));
         builder
@@ -194,7 +190,7 @@ impl HyperService<Request<Incoming>> for Service {
     type Error = Infallible;
     type Future = ResponseFuture;
 
-    fn call(&self, request: Request<Incoming>) -> ResponseFuture {
+    fn call(&self, mut request: Request<Incoming>) -> ResponseFuture {
         if let Some(first) = lock(&self.first).take() {
             return first;
         }
@@ -204,12 +200,20 @@ impl HyperService<Request<Incoming>> for Service {
             slot.respond(refusal_response(status));
             return response;
         }
-        let has_body = !request.body().is_end_stream();
-        let body_bytes = if has_body { BODY_BYTES } else { 0 };
         let held = self.context.allowance().map_or(Some(None), |allowance| {
             let (headers, uri) = (head_bytes(request.headers()), request.uri());
             let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-            allowance.hold(REQUEST_BYTES + body_bytes + headers + target).map(Some)
+            let bytes = REQUEST_BYTES + headers + target;
+            let body_bytes = match request.version() {
+                _ if request.body().is_end_stream() => 0,
+                Version::HTTP_2 => {
+                    let bodies = self.traffic.bodies.hold(allowance)?;
+                    request.extensions_mut().insert(bodies);
+                    0
+                }
+                _ => BODY_BYTES,
+            };
+            allowance.hold(bytes + body_bytes).map(Some)
         });
         let Some(held) = held else {
             slot.respond(refusal_response(StatusCode::SERVICE_UNAVAILABLE));
