@@ -243,6 +243,44 @@ fn a_memory_limit_holds_whatever_clients_do() {
     }
 }
 
+/// However small the pieces are in which a script writes what nobody reads, they count with what
+/// they wait in.
+#[test]
+fn answers_in_small_pieces_count_against_the_limit() {
+    const LIMIT: u64 = 1 << 24;
+    let code = "local all = {}
+         routes['/small'] = function(req, res)
+             all[#all + 1] = res
+             if all[40] then
+                 for _, res in ipairs(all) do
+                     for i = 1, 131000 do if not res:write('x') then break end end
+                 end
+                 print('written')
+             end
+             timer.sleep(1000)
+         end";
+    let folder = Folder::new();
+    let child = folder.write("child.lua", script("http2 = true", code));
+    let main = format!("context.create({{ file = '{}', memory = {LIMIT} }})", child.display());
+    let mut server = Server::start(["-e", &main]);
+    let port = server.port();
+    let before = resident_bytes(server.id());
+    let ask = |number| {
+        let mut stream = if number % 2 == 0 { connect(port) } else { open(port) };
+        let asked = match number % 2 {
+            0 => b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            _ => frame(HEADERS, END_STREAM | END_HEADERS, 1, &block("GET", "/small", &[])),
+        };
+        stream.write_all(&asked).unwrap();
+        stream
+    };
+    let streams: Vec<_> = (0..40).map(ask).collect();
+    assert_eq!(server.line(), "written");
+    let after = resident_bytes(server.id());
+    assert!(after < before + 2 * LIMIT + (16 << 20), "{before} {after}");
+    drop(streams);
+}
+
 #[test]
 fn what_is_streamed_is_not_kept() {
     let folder = Folder::new();

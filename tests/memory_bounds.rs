@@ -66,6 +66,26 @@ fn mailboxes_have_a_bound() {
     assert_eq!(done.stdout, "100\t209\t209\t100\t100\t100\ntrue\t100\n", "{done}");
 }
 
+/// Messages that hold nothing take some memory, too: a memory limit bounds how many wait, whatever
+/// the option says.
+#[test]
+fn a_memory_limit_bounds_the_messages_in_a_mailbox() {
+    let folder = Folder::new();
+    let busy = folder.write("busy.lua", "while true do end");
+    let script = format!(
+        "for _, memory in ipairs {{ 2 ^ 24, 2 ^ 29 }} do
+           local h = context.create({{ file = '{}', memory = memory, mailbox = 2 ^ 30 }})
+           local count = 0
+           while context.send(h, count) do count = count + 1 end
+           print(count, context.stat(h).mailbox_max)
+           context.destroy(h)
+         end",
+        busy.display()
+    );
+    let done = run(node_lua().args(["-e", &script])).succeeded();
+    assert_eq!(done.stdout, "65536\t65536\n131072\t131072\n", "{done}");
+}
+
 #[test]
 fn the_bytes_in_a_mailbox_have_a_bound() {
     let script = "local me = context.self()

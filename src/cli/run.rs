@@ -129,8 +129,7 @@ pub(super) fn prepare(
         settings.limits.mailbox = mailbox_max;
     }
     if let Some(bytes) = run.memory_limit {
-        settings.limits.memory = bytes;
-        settings.limits.mailbox_bytes = (bytes / 2).min(settings.limits.mailbox_bytes);
+        settings.limits.set_memory(bytes);
     }
     settings.limits.turn = run.turn_limit;
     settings.compiler = run.steps.iter().filter_map(for_all).collect();

@@ -99,12 +99,8 @@ impl Options {
         // `as` saturates.
         options.limits.mailbox = field(c"mailbox").map_or(limits.mailbox, |count| count as usize);
         options.limits.queries = field(c"queries").map_or(limits.queries, |count| count as usize);
-        options.limits.memory = field(c"memory").map_or(limits.memory, |bytes| bytes as usize);
-        if options.limits.memory > 0 {
-            // What waits is the context's, though not in its VM yet.
-            let bytes = &mut options.limits.mailbox_bytes;
-            *bytes = (options.limits.memory / 2).min(*bytes);
-        }
+        let memory = field(c"memory").map_or(limits.memory, |bytes| bytes as usize);
+        options.limits.set_memory(memory);
         if let Some(seconds) = field(c"turn_limit") {
             options.limits.turn = Duration::try_from_secs_f64(seconds).ok();
         }

@@ -315,9 +315,13 @@ pub(super) fn stage_with<'a>(
 #[cold]
 fn keep_held(host: &mut Host, target: Target, held: Held) {
     match target {
-        Target::Own(key) => host.sockets.stream(key).map(|stream| stream.staged.keep_held(held)),
-        Target::Shared(fd) => Some(host.sockets.shared.keep_held(fd, held)),
-    };
+        Target::Own(key) => {
+            if let Some(stream) = host.sockets.stream(key) {
+                stream.staged.keep_held(held);
+            }
+        }
+        Target::Shared(fd) => host.sockets.shared.keep_held(fd, held),
+    }
 }
 
 /// Makes a connection that is named by its number one that can be written to: writes to one of this

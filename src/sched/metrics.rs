@@ -24,7 +24,30 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { mailbox: 65_536, mailbox_bytes: 64 << 20, queries: 65_536, turn: None, memory: 0 }
+        Limits {
+            mailbox: MAILBOX_USUAL,
+            mailbox_bytes: 64 << 20,
+            queries: 65_536,
+            turn: None,
+            memory: 0,
+        }
+    }
+}
+
+/// Messages that any mailbox may hold whose owner has a memory limit, and for how many bytes of a
+/// larger limit there may be one more: those that hold nothing themselves take some 50 each.
+const MAILBOX_USUAL: usize = 65_536;
+const MESSAGE_PART: usize = 4096;
+
+impl Limits {
+    /// Sets how many bytes there may be, if that is not 0. What waits in the mailbox is the
+    /// context's, too, though not in its VM yet.
+    pub fn set_memory(&mut self, bytes: usize) {
+        self.memory = bytes;
+        if bytes > 0 {
+            self.mailbox_bytes = self.mailbox_bytes.min(bytes / 2);
+            self.mailbox = self.mailbox.min(MAILBOX_USUAL.max(bytes / MESSAGE_PART));
+        }
     }
 }
 

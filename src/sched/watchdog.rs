@@ -280,12 +280,12 @@ impl Watchdog {
     /// back before they are replaced: at the next look it might have all threads that there are.
     fn note_stuck(&mut self, stuck: usize, given_up: usize) {
         self.stuck = stuck;
-        let held = match stuck {
-            _ if self.scheduler.is_closing() => 0,
-            _ if self.lacks_threads => 2,
-            ..STUCK_MAX => 0,
-            ..STUCK_LONG => 1,
-            _ => 2,
+        let held = match () {
+            () if self.scheduler.is_closing() => 0,
+            () if self.lacks_threads => 2,
+            () if stuck < STUCK_MAX => 0,
+            () if stuck < STUCK_LONG => 1,
+            () => 2,
         };
         self.scheduler.late.hold(held, self.turns);
         self.scheduler.affinity.hold(held, self.turns);

@@ -33,6 +33,9 @@ const HEADERS_MAX: usize = 4096;
 /// What counts the value of a header takes.
 const COUNTING_BYTES: usize = 64;
 
+/// About what a piece of a body takes beside its bytes, here and in h2, while it waits.
+const PIECE_BYTES: usize = 320;
+
 /// The body of the response when a handler has failed.
 const HANDLER_FAILED: &[u8] = b"Internal Server Error\n";
 
@@ -367,6 +370,11 @@ pub(super) fn bytes_at(lua: Stack<'_>, index: c_int) -> Option<Bytes> {
     })
 }
 
+/// Counts a piece of a body, likewise, with what it waits in.
+pub(super) fn hold_piece(bytes: &Bytes) -> Option<Option<Held>> {
+    hold(if bytes.is_empty() { 0 } else { bytes.len() + PIECE_BYTES })
+}
+
 /// Counts bytes against the context's memory limit; `None` if that has no room for them.
 pub(super) fn hold(bytes: usize) -> Option<Option<Held>> {
     host::with(|host| Allowance::hold_of(host.context.allowance().filter(|_| bytes > 0), bytes))
@@ -469,7 +477,7 @@ pub(super) fn add_all(lua: Stack<'_>) {
 pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
     let bytes = bytes_at(lua, 2).ok_or_else(|| (Nil, 0.0).give(lua))?;
     let token = lua.key(3);
-    let held = hold(bytes.len()).ok_or_else(|| Code::NO_MEMORY.give(lua))?;
+    let held = hold_piece(&bytes).ok_or_else(|| Code::NO_MEMORY.give(lua))?;
     let written = with(lua.key(1), |exchange, ready| {
         if exchange.is_sent_whole() {
             return Err(None);

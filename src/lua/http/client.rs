@@ -17,7 +17,9 @@ use super::super::confine::Deny;
 use super::super::frames::body;
 use super::super::sockets::Socket;
 use super::Http;
-use super::answer::{HeaderSource, add_headers, announce, bytes_at, hold, take_trailers};
+use super::answer::{
+    HeaderSource, add_headers, announce, bytes_at, hold, hold_piece, take_trailers,
+};
 use super::drive::COST_BYTES;
 use super::request::{BodyRead, Burst, push_headers, text_of_version};
 use crate::error::Code;
@@ -376,7 +378,7 @@ fn read_body(host: &mut Host, number: u64, token: u64) -> BodyRead {
 pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
     let bytes = bytes_at(lua, 2).filter(|_| lua.kind(2) != ffi::LUA_TNIL);
     let bytes = bytes.ok_or_else(|| (Nil, 0.0).give(lua))?;
-    let held = hold(bytes.len()).ok_or_else(|| Code::NO_MEMORY.give(lua))?;
+    let held = hold_piece(&bytes).ok_or_else(|| Code::NO_MEMORY.give(lua))?;
     let token = lua.key(3);
     let written =
         with(lua.key(1), |call| Some(call.channel.as_ref()?.write_and_wait(bytes, held, token)));
