@@ -506,6 +506,27 @@ fn growth(script: &str, times: usize) -> u64 {
     done.stdout.trim().parse().unwrap()
 }
 
+/// Bodies that scripts send piece by piece, to who does not read, count with what they wait in.
+#[cfg(feature = "http")]
+#[test]
+fn what_is_sent_in_small_pieces_has_a_bound() {
+    let script = "local url, given, ended = 'http://127.0.0.1:' .. ..., 0, 0
+        local function body()
+          given = given + 1
+          if given == 3e6 then context.destroy() end
+          return 'x'
+        end
+        for _ = 1, 40 do
+          context.run(function()
+            http.request({ url = url, method = 'POST', body = body })
+            ended = ended + 1
+            if ended == 40 then context.destroy() end
+          end)
+        end";
+    let grown = growth(script, 1);
+    assert!(grown <= 2 * 24 + 16, "{grown} MiB");
+}
+
 /// What contexts have written and not sent when they end is bounded, however many there were.
 #[test]
 fn what_ended_contexts_leave_has_a_bound() {
