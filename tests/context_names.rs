@@ -275,8 +275,8 @@ fn a_full_mailbox_misses_what_is_published_and_counts_it() {
              context.recv(context.parent(), function() print(count) context.destroy() end)
              context.send(context.parent(), 'ready')",
         )],
-        "local full = context.create({ file = here .. '/full.lua', mailbox = 10 })
-         context.subscribe('t', function() end)
+        "context.subscribe('t', function() end)
+         local full = context.create({ file = here .. '/full.lua', mailbox = 10 })
          context.recv(full)
          context.send(full, 'go')
          context.wait(full)

@@ -2,10 +2,11 @@
 
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, RwLock, Weak};
 
 use crate::message::{ByNumber, Id};
 use crate::rt;
+use crate::sync::{read, write};
 
 /// Bits of a number, without the one that tells the kinds of sockets apart: Lua's `tostring` shows
 /// all digits of such numbers.
@@ -53,7 +54,7 @@ impl<W: Way> Numbers<W> {
     pub(super) fn get(&self, number: u64) -> Option<Arc<Shared<W>>> {
         // The lock is given back before the reference can be the last one: dropping that takes the
         // lock for writing.
-        self.table.read().unwrap_or_else(PoisonError::into_inner).get(&number)?.upgrade()
+        read(&self.table).get(&number)?.upgrade()
     }
 }
 
@@ -61,7 +62,7 @@ impl<W: Way> Shared<W> {
     /// Gives a socket of `owner`, which knows it as `key`, its integer.
     pub(super) fn new(owner: Id, key: u64, writer: &Arc<W>) -> Arc<Shared<W>> {
         let all = W::all();
-        let mut table = all.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = write(&all.table);
         let secret = rt::secret((owner.to_bits(), SOCKET | key)) >> (64 - BITS);
         let mut fd = all.kind | secret;
         while fd == 0 || table.contains_key(&fd) {
@@ -109,6 +110,6 @@ impl<W: Way> Shared<W> {
 
 impl<W: Way> Drop for Shared<W> {
     fn drop(&mut self) {
-        W::all().table.write().unwrap_or_else(PoisonError::into_inner).remove(&self.fd);
+        write(&W::all().table).remove(&self.fd);
     }
 }

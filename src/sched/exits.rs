@@ -2,10 +2,11 @@
 //! when one ends.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::registry::Registry;
 use crate::message::{Ending, Id, Ids};
+use crate::sync::lock;
 
 /// The most exits that are remembered …
 const COUNT_MAX: usize = 1024;
@@ -27,7 +28,7 @@ pub struct Exits {
 
 impl Exits {
     pub(super) fn add(&self, id: Id, ending: &Arc<Ending>) {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = lock(&self.list);
         list.bytes += ending.held_bytes();
         list.endings.push_back((id, Arc::clone(ending)));
         while list.endings.len() > COUNT_MAX || list.bytes > BYTES_MAX && list.endings.len() > 1 {
@@ -39,7 +40,7 @@ impl Exits {
 
     /// How the context with this address has ended, if that is remembered.
     pub fn get(&self, id: Id) -> Option<Arc<Ending>> {
-        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = lock(&self.list);
         let found = list.endings.iter().rev().find(|(known, _)| *known == id);
         found.map(|(_, ending)| Arc::clone(ending))
     }

@@ -7,9 +7,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::context::Context;
+use crate::sync::lock;
 
 /// Contexts in the order of the CPU time that they have used.
 #[derive(Debug, Default)]
@@ -56,7 +57,7 @@ impl Ord for Entry {
 
 impl Fair {
     fn lock(&self) -> MutexGuard<'_, Order> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.order)
     }
 
     pub(super) fn push(&self, context: Arc<Context>) {

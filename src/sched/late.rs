@@ -11,13 +11,14 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crossbeam_deque::Injector;
 
 use super::context::Context;
 use super::fair::Fair;
 use super::watchdog::TICK;
+use crate::sync::lock;
 
 type Queue = Injector<Arc<Context>>;
 
@@ -51,7 +52,7 @@ struct Newcomers {
 
 impl Newcomers {
     fn push(&self, context: Arc<Context>) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = lock(&self.queue);
         queue.0.push_back(context);
         self.count.store(queue.0.len(), Ordering::SeqCst);
     }
@@ -64,7 +65,7 @@ impl Newcomers {
         if self.len() == 0 {
             return None;
         }
-        let mut guard = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&self.queue);
         let (queue, newest) = &mut *guard;
         let taken = if *newest { queue.pop_back() } else { queue.pop_front() };
         *newest = !*newest;

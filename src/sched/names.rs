@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use super::cluster::Joined;
 use super::context::Context;
 use crate::error::Code;
 use crate::message::{Ending, Id};
+use crate::sync::{read, write};
 
 /// Bytes of a name, and of a topic.
 pub const NAME_MAX: usize = 253;
@@ -65,7 +66,7 @@ impl Names {
     /// [`Code::NAME_TAKEN`], [`Code::TOO_MANY_NAMES`]; [`Code::NO_CONTEXT`] if it has ended.
     pub fn register(&self, context: &Context, name: &[u8], is_shared: bool) -> Result<(), Code> {
         let id = context.id();
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = write(&self.tables);
         context.note_ties();
         self.are_used.store(true, Ordering::Relaxed);
         // Whoever closes it forgets its names after that. The inbox is locked within.
@@ -103,7 +104,7 @@ impl Names {
 
     /// Has a context answer under a name no more; false if it did not.
     pub fn unregister(&self, id: Id, name: &[u8]) -> bool {
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = write(&self.tables);
         let Some(own) = tables.by_context.get_mut(&id) else { return false };
         let Some(at) = own.iter().position(|known| **known == *name) else { return false };
         own.remove(at);
@@ -116,7 +117,7 @@ impl Names {
 
     /// Forgets all names of a context that has ended.
     pub(super) fn forget(&self, id: Id, ending: &Ending) {
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = write(&self.tables);
         for name in tables.by_context.remove(&id).unwrap_or_default() {
             self.leave(&mut tables, id, &name, Some(ending));
         }
@@ -135,13 +136,13 @@ impl Names {
 
     /// Who has answered under a name for longest.
     pub fn find(&self, name: &[u8]) -> Option<Id> {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = read(&self.tables);
         tables.holders.get(name)?.all.first().copied()
     }
 
     /// Those who answer under a name, beginning with the one whose turn it is.
     pub fn next(&self, name: &[u8]) -> Vec<Id> {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = read(&self.tables);
         let Some(found) = tables.holders.get(name) else { return Vec::new() };
         let mut all = found.all.clone();
         // Relaxed: it orders nothing.

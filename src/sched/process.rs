@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::scheduler::Scheduler;
 use crate::message::Id;
 use crate::os::{self, Signal};
 use crate::rt;
+use crate::sync::lock;
 
 /// How long the process runs on once it is to end, at most: contexts may be busy, or peers slow.
 const PATIENCE: Duration = Duration::from_millis(4500);
@@ -177,7 +178,7 @@ impl Process {
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.listeners)
     }
 
     /// Has `waker` woken when this signal comes, for the context `id`; or not any more.

@@ -1,10 +1,11 @@
 //! Addresses to contexts.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use super::context::Context;
 use crate::message::Id;
+use crate::sync::{read, write};
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -29,14 +30,14 @@ pub struct Registry {
 impl Registry {
     /// The context with this address, if it lives.
     pub fn get(&self, id: Id) -> Option<Arc<Context>> {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let slots = read(&self.slots);
         let context = slots.slots.get(id.index())?.context.as_ref()?;
         (context.id() == id).then(|| Arc::clone(context))
     }
 
     /// Gives the context made by `make` an address; `None` if all are in use.
     pub(super) fn insert(&self, make: impl FnOnce(Id) -> Arc<Context>) -> Option<Arc<Context>> {
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = write(&self.slots);
         // Few slots would repeat addresses soon: new ones are opened until there are some.
         let index = match slots.free.len() {
             0..1024 if slots.slots.len() < Id::INDEX_MAX => {
@@ -54,7 +55,7 @@ impl Registry {
 
     /// Forgets a context; returns how many are left.
     pub(super) fn remove(&self, id: Id) -> usize {
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = write(&self.slots);
         let index = id.index();
         let slot = slots.slots.get_mut(index).filter(|slot| slot.context.is_some());
         if let Some(slot) = slot {
@@ -68,13 +69,13 @@ impl Registry {
 
     /// Every living context.
     pub fn all(&self) -> Vec<Arc<Context>> {
-        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let slots = read(&self.slots);
         slots.slots.iter().filter_map(|slot| slot.context.clone()).collect()
     }
 
     /// How many live.
     pub fn len(&self) -> usize {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner).live
+        read(&self.slots).live
     }
 
     /// True if none lives.

@@ -28,6 +28,7 @@ use super::worker::Worker;
 use crate::error::Code;
 use crate::hint::rarely;
 use crate::message::{Event, Failure, Id, Value};
+use crate::sync::lock;
 
 /// What other threads see of a worker.
 pub(super) struct Remote {
@@ -253,13 +254,13 @@ impl Scheduler {
     /// # Panics
     /// This worker was run before.
     pub fn run_worker(self: &Arc<Self>, index: usize) {
-        let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
+        let deque = lock(&self.deques)[index].take();
         self.run_with(index, deque.expect("each worker is run once"));
     }
 
     /// The only worker, which shares its thread with those of other schedulers.
     pub(super) fn only_worker(self: &Arc<Self>) -> Worker {
-        let deque = self.deques.lock().unwrap_or_else(PoisonError::into_inner)[0].take();
+        let deque = lock(&self.deques)[0].take();
         let deque = deque.expect("each worker is run once");
         let mut worker = Worker::new(Arc::clone(self), 0, deque);
         worker.is_one_of_many = true;
@@ -276,7 +277,7 @@ impl Scheduler {
         let deque = watch.enter(|| crate::rt::block_on(worker));
         watch.end_long(&self.long);
         if let Some(deque) = deque {
-            self.spares.lock().unwrap_or_else(PoisonError::into_inner).push((index, deque));
+            lock(&self.spares).push((index, deque));
             // The watchdog may need it.
             self.alarm.ring();
         }
@@ -284,7 +285,7 @@ impl Scheduler {
 
     /// Starts one more worker; false if that is not possible.
     pub(super) fn start_extra(self: &Arc<Self>) -> bool {
-        let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = lock(&self.spares).pop();
         // Only the watchdog starts workers: nobody else changes the count.
         let (index, deque) =
             spare.unwrap_or_else(|| (self.remote_count.load(Ordering::Relaxed), Deque::new_fifo()));
@@ -294,7 +295,7 @@ impl Scheduler {
         let scheduler = Arc::clone(self);
         let deque = Arc::new(Mutex::new(Some(deque)));
         let run = move || {
-            let deque = deque.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let deque = lock(&deque).take();
             scheduler.run_with(index, deque.expect("a thread is started once"));
         };
         match crate::os::thread::spawn(&format!("worker-{index}"), run) {
@@ -316,8 +317,8 @@ impl Scheduler {
 
     /// Blocks until the last context has ended.
     pub fn wait_until_done(&self) {
-        let (lock, condition) = &self.finished;
-        let mut finished = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let (is_finished, condition) = &self.finished;
+        let mut finished = lock(is_finished);
         while !*finished {
             finished = condition.wait(finished).unwrap_or_else(PoisonError::into_inner);
         }
@@ -360,7 +361,7 @@ impl Scheduler {
     /// Whether one more worker could be started.
     pub(super) fn can_grow(&self) -> bool {
         self.remote_count.load(Ordering::Relaxed) < self.remotes.len()
-            || !self.spares.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+            || !lock(&self.spares).is_empty()
     }
 
     /// Queues a context whose turn was cut; see [`Late::push_cut`].
@@ -411,7 +412,7 @@ impl Scheduler {
 
     fn wake_worker(&self, index: usize) {
         let remote = self.remote(index);
-        let waker = remote.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let waker = lock(&remote.waker).clone();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -491,7 +492,7 @@ impl Scheduler {
         for index in 0..self.remote_count.load(Ordering::Acquire) {
             self.wake_worker(index);
         }
-        *self.finished.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.finished.0) = true;
         self.finished.1.notify_all();
     }
 }

@@ -4,12 +4,13 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 
 use super::local::Local;
 use super::scheduler::Scheduler;
 use super::worker::Worker;
+use crate::sync::lock;
 
 /// Notes which worker is called, and calls the thread.
 struct Call {
@@ -20,7 +21,7 @@ struct Call {
 impl Wake for Call {
     fn wake(self: Arc<Self>) {
         self.is_called.store(true, Ordering::Relaxed);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let thread = lock(&self.thread).clone();
         if let Some(thread) = thread {
             thread.wake();
         }
@@ -56,7 +57,7 @@ pub fn run_together(added: &Mutex<Vec<Arc<Scheduler>>>) {
     let mut places: Vec<Place> = Vec::new();
     crate::rt::block_on(poll_fn(|cx| {
         loop {
-            let new = std::mem::take(&mut *added.lock().unwrap_or_else(PoisonError::into_inner));
+            let new = std::mem::take(&mut *lock(added));
             places.extend(new.into_iter().map(|scheduler| Place {
                 worker: Box::pin(scheduler.only_worker()),
                 local: None,
@@ -64,7 +65,7 @@ pub fn run_together(added: &Mutex<Vec<Arc<Scheduler>>>) {
                 scheduler,
             }));
             for place in &places {
-                let mut thread = place.call.thread.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut thread = lock(&place.call.thread);
                 *thread = Some(cx.waker().clone());
             }
             if places.is_empty() {

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use super::cluster::Joined;
 use super::context::Context;
 use super::names::NAME_MAX;
 use crate::error::Code;
 use crate::message::Id;
+use crate::sync::{read, write};
 
 /// Subscriptions that one context may have, at most.
 pub const SUBSCRIPTIONS_MAX: usize = 4096;
@@ -240,7 +241,7 @@ impl Topics {
     /// # Errors
     /// [`Code::TOO_MANY_NAMES`]; [`Code::NO_CONTEXT`] if it has ended.
     pub fn subscribe(&self, context: &Arc<Context>, pattern: &[u8]) -> Result<u64, Code> {
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = write(&self.tables);
         context.note_ties();
         // Whoever closes it forgets its subscriptions after that. The inbox is locked within.
         if context.is_closed() {
@@ -267,7 +268,7 @@ impl Topics {
 
     /// Ends a subscription; false if there is none.
     pub fn unsubscribe(&self, id: Id, pattern: &[u8]) -> bool {
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = write(&self.tables);
         let Tables { root, by_context, .. } = &mut *tables;
         let Some(own) = by_context.get_mut(&id) else { return false };
         let Some(number) = own.remove(pattern) else { return false };
@@ -283,7 +284,7 @@ impl Topics {
 
     /// Forgets all subscriptions of a context that has ended.
     pub(super) fn forget(&self, id: Id) {
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = write(&self.tables);
         let Tables { root, by_context, .. } = &mut *tables;
         for (pattern, number) in by_context.remove(&id).unwrap_or_default() {
             root.remove(&pattern, number);
@@ -295,7 +296,7 @@ impl Topics {
 
     /// The subscriptions to this very pattern, and whose they are, oldest first.
     pub fn exactly(&self, pattern: &[u8]) -> Vec<(u64, Arc<Context>)> {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = read(&self.tables);
         let (mut node, mut left) = (&tables.root, pattern);
         loop {
             let found = match split_first(left).0 {
@@ -317,7 +318,7 @@ impl Topics {
     /// The subscriptions that a topic fits, and whose they are, oldest first.
     pub fn matching(&self, topic: &[u8]) -> Vec<(u64, Arc<Context>)> {
         let mut found = Vec::new();
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = read(&self.tables);
         tables.root.collect(topic, &mut found);
         drop(tables);
         found.sort_unstable_by_key(|(number, _)| *number);

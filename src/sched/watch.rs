@@ -4,7 +4,7 @@
 //! runs there, between two instructions of whatever the thread does, and asks the program.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use super::metrics::Metrics;
@@ -13,6 +13,7 @@ use crate::message::Id;
 use crate::os::current::Current;
 use crate::os::thread::Handle;
 use crate::rt;
+use crate::sync::lock;
 
 /// What a worker tells of its turns. Written by its thread, with plain stores, if nothing else is
 /// said.
@@ -105,7 +106,7 @@ pub(super) fn kicked() {
 
 impl Watch {
     fn thread(&self) -> MutexGuard<'_, Option<Handle>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.thread)
     }
 
     /// Kicked on its thread.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
-use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, LazyLock, Mutex, Once, OnceLock, RwLock, Weak};
 
 use bytes::Bytes;
 use rustls::client::Resumption;
@@ -23,7 +23,7 @@ use super::simulated::{self, Clock};
 use super::trust;
 use crate::buf::Piece;
 use crate::rt;
-use crate::sync::lock;
+use crate::sync::{lock, read, write};
 
 /// Servers whose sessions a client remembers in a context without a memory limit.
 const SESSIONS_USUAL: usize = 256;
@@ -168,7 +168,7 @@ impl Config {
     /// As when it was made; nothing has changed then.
     pub fn reload(&self, tick: &dyn Fn()) -> Result<(), Failure> {
         let (fresh, _) = load(&self.side, &self.options, tick)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *write(&self.current) = fresh;
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Config {
     /// # Errors
     /// A client has no name, or rustls refuses the configuration.
     pub fn session(&self, name: Option<ServerName<'static>>) -> Result<Session, Failure> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = read(&self.current).clone();
         match (current, name) {
             (Current::Server(config, _), _) => Session::server(config),
             (Current::Client(config), Some(name)) => Session::client(config, name),
@@ -196,7 +196,7 @@ impl Config {
     /// # Errors
     /// Rustls refuses the configuration.
     pub fn session_offering(&self, protocols: &[&[u8]]) -> Result<Session, Failure> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = read(&self.current).clone();
         let Current::Server(config, offering) = current else { return self.session(None) };
         if !config.alpn_protocols.is_empty() {
             return Session::server(config);

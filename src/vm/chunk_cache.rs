@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, RwLock};
 
 use memchr::memmem::Finder;
 use mlua::ffi::{self, lua_State};
@@ -20,6 +20,7 @@ use mlua::ffi::{self, lua_State};
 use super::stack::{Stack, TABLE};
 use super::{blame, disguise, standard};
 use crate::os::descriptors::with_room;
+use crate::sync;
 use crate::{logging, rt};
 
 /// Files that are remembered, and bytes of bytecode: beyond that those go that were used least
@@ -83,7 +84,7 @@ enum Found {
 }
 
 fn find(path: &Path, stamp: Stamp) -> Found {
-    let files = FILES.read().unwrap_or_else(PoisonError::into_inner);
+    let files = sync::read(&FILES);
     match files.as_ref().and_then(|files| files.get(path)) {
         Some(known) if known.stamp == stamp => {
             // Relaxed: what goes first is no more than likely right.
@@ -95,7 +96,7 @@ fn find(path: &Path, stamp: Stamp) -> Found {
 }
 
 fn remember(path: &Path, stamp: Stamp, code: Option<Arc<[u8]>>, is_limited: bool) {
-    let mut files = FILES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut files = sync::write(&FILES);
     let files = files.get_or_insert_default();
     let used = AtomicU64::new(USES.fetch_add(1, Ordering::Relaxed));
     files.insert(path.to_owned(), Known { stamp, code, is_limited, used });
