@@ -42,7 +42,7 @@ const STREAM_FUNCTIONS: [&str; 15] = [
 
 /// What of LuaJIT runs long, or is called by what does, what nests on the C stack, calls finalisers,
 /// sets hooks and finds functions in C: src/vm/linked.rs.
-const LINKED_FUNCTIONS: [&str; 9] = [
+const LINKED_FUNCTIONS: [&str; 10] = [
     "dlsym",
     "lj_lex_next",
     "lj_str_find",
@@ -51,6 +51,7 @@ const LINKED_FUNCTIONS: [&str; 9] = [
     "lj_vm_resume",
     "lua_call",
     "lua_gethook",
+    "lua_gethookmask",
     "lua_lessthan",
 ];
 

@@ -88,6 +88,11 @@ impl Default for Cut {
 }
 
 impl Cut {
+    /// Whether this is what the library resumes coroutines with.
+    pub(super) fn is_resume(&self, function: *const c_void) -> bool {
+        self.resume.get() == function
+    }
+
     /// The coroutine that Rust resumes.
     pub(crate) fn driver(&self) -> *mut lua_State {
         self.driver.get()

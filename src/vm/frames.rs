@@ -1,6 +1,9 @@
 //! Which frames of a stack scripts do not see: see `stock.rs`.
 
 use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
+
+use mlua::ffi;
 
 use super::stack::Stack;
 use super::stock::{BUILT_IN, Kind, frame};
@@ -8,10 +11,31 @@ use super::stock::{BUILT_IN, Kind, frame};
 /// Where the code of a C function comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// LuaJIT's built-in functions, but for those of `package`.
-    BuiltIn,
+    /// LuaJIT's functions that look for modules, of which `require` calls one after the other.
+    Loader,
     Program,
     Module,
+}
+
+/// LuaJIT's functions in `package.loaders`.
+static LOADERS: OnceLock<Vec<usize>> = OnceLock::new();
+
+/// Remembers them: the table `package` is on top, as it was opened.
+pub(super) fn note_loaders(lua: Stack<'_>) {
+    lua.field(-1, c"loaders");
+    if lua.kind(-1) == ffi::LUA_TTABLE {
+        LOADERS.get_or_init(|| {
+            let loaders = (1..).map_while(|at| {
+                lua.push_integer(at);
+                lua.raw_get(-2);
+                let code = lua.c_function(-1);
+                lua.pop();
+                code.map(|code| code as usize)
+            });
+            loaders.collect()
+        });
+    }
+    lua.pop();
 }
 
 /// The origin of the C function of this frame. There is room for it on the stack (`has_room`).
@@ -21,7 +45,10 @@ fn origin(of: Stack<'_>, level: c_int) -> Origin {
     }
     let (number, code) = (of.function_number(-1), of.c_function(-1));
     of.pop();
-    let Some(code) = code.filter(|_| number < BUILT_IN) else { return Origin::BuiltIn };
+    let Some(code) = code.filter(|_| number < BUILT_IN) else { return Origin::Program };
+    if LOADERS.get().is_some_and(|loaders| loaders.contains(&(code as usize))) {
+        return Origin::Loader;
+    }
     let image = |address: *const c_void| {
         // SAFETY: all zeros are a valid record, which is filled.
         unsafe {
@@ -43,18 +70,19 @@ const C_FRAMES_MAX: usize = 16;
 pub(crate) fn is_hidden(of: Stack<'_>, level: c_int) -> bool {
     let (first, mut level) = (level, level);
     let mut here = frame(of, level);
+    let mut is_shown_by_stand_in = false;
     for _ in 0..C_FRAMES_MAX {
-        // Who loads a module shows the C code that it calls, as LuaJIT does; but not `error`.
-        let is_shown_by_stand_in = match &here {
+        match &here {
             Some(Kind::Beneath) => return true,
-            Some(kind) if kind.is_ours() => false,
+            Some(kind) if kind.is_ours() => {}
             Some(Kind::C) => match origin(of, level) {
-                Origin::BuiltIn => false,
-                Origin::Program => true,
+                // Who loads a module shows who looks for it, as LuaJIT does.
+                Origin::Loader => is_shown_by_stand_in |= level == first,
+                Origin::Program => {}
                 Origin::Module => return false,
             },
             _ => return false,
-        };
+        }
         level += 1;
         here = frame(of, level);
         match &here {

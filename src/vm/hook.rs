@@ -270,7 +270,10 @@ impl Stack<'_> {
         // SAFETY: a coroutine that runs, of a live state.
         let mask = unsafe { (*layout::global(self.raw())).hook_mask };
         // What the script has called of the library is its affair.
-        if mask & HOOK_KINDS != HOOK_ACTIVE || frame(self, 0) == Some(Kind::Script) {
+        if mask & HOOK_KINDS != HOOK_ACTIVE
+            || self.is_call_told()
+            || frame(self, 0) == Some(Kind::Script)
+        {
             return false;
         }
         let mut level = 1;

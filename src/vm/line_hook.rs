@@ -11,6 +11,7 @@ use std::ffi::c_int;
 use mlua::ffi::{self, lua_Debug, lua_Hook, lua_State};
 
 use super::frames::is_hidden;
+use super::layout;
 use super::stack::{Stack, place_of};
 use super::state::{account, is_ours};
 use super::stock::{Kind, frame};
@@ -18,11 +19,19 @@ use super::stock::{Kind, frame};
 /// The events that are filtered.
 const FILTERED: c_int = ffi::LUA_MASKLINE | ffi::LUA_MASKCALL | ffi::LUA_MASKRET;
 
-/// Calls of the library that are under way and remembered, at most: deeper ones show a line twice.
+/// Calls of the library that are under way and remembered, at most: deeper ones show a line, or a
+/// call, twice.
 const CALLS_MAX: usize = 100;
 
 /// Frames of C functions between a script's and the library's that are looked behind.
 const C_FRAMES_MAX: c_int = 4;
+
+/// The hook that the script has set, and for which events.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Set {
+    hook: lua_Hook,
+    mask: c_int,
+}
 
 /// A line that runs in a script's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +41,60 @@ struct Place {
     line: c_int,
 }
 
-/// What the script's hook was told of lines.
-#[derive(Debug, Default)]
-pub(super) struct Lines {
-    last: Option<Place>,
-    /// Those that have called the library since they were told.
-    calling: Vec<Place>,
+/// The frame of a function of the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Call {
+    coroutine: *mut lua_State,
+    frame: c_int,
+    returns_to: u64,
 }
 
-/// What is to be set in the place of a hook.
+/// What the script's hook was told of lines, and of calls.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    last: Option<Place>,
+    /// Lines that have called the library since they were told.
+    calling: Vec<Place>,
+    /// Functions of the library that have been called, and have not returned.
+    entered: Vec<Call>,
+    /// The coroutines that events have come from, each resumed by the one before.
+    running: Vec<*mut lua_State>,
+    /// The hook is about to be called for a call.
+    is_calling: bool,
+}
+
+impl Told {
+    /// An event has come from this coroutine: those that it had resumed have yielded, or are over.
+    /// Behind a `yield` the VM begins the line anew.
+    fn note_running(&mut self, coroutine: *mut lua_State) {
+        if self.running.last() == Some(&coroutine) {
+            return;
+        }
+        let found = self.running.iter().rposition(|&one| one == coroutine);
+        if let Some(at) = found {
+            let left = self.running.split_off(at + 1);
+            self.calling.retain(|one| !left.contains(&one.coroutine));
+        } else if self.running.len() < CALLS_MAX {
+            self.running.push(coroutine);
+        }
+    }
+
+    fn note_calling(&mut self, place: Place) {
+        if self.calling.len() < CALLS_MAX && !self.calling.contains(&place) {
+            self.calling.push(place);
+        }
+    }
+}
+
+impl Stack<'_> {
+    /// Whether the hook is called for a call that the script is to see; asked once.
+    pub(super) fn is_call_told(self) -> bool {
+        self.is_ours() && std::mem::take(&mut self.account().told.borrow_mut().is_calling)
+    }
+}
+
+/// What is to be set in the place of a hook and its events. Who is to be told of calls must know of
+/// returns.
 ///
 /// # Safety
 /// `raw` must be a live state that this thread uses.
@@ -48,16 +102,22 @@ pub unsafe fn instead(
     raw: *mut lua_State,
     hook: Option<lua_Hook>,
     mask: c_int,
-) -> Option<lua_Hook> {
+) -> (Option<lua_Hook>, c_int) {
+    let Some(wanted) = hook.filter(|_| mask & FILTERED != 0) else { return (hook, mask) };
     // SAFETY: a live state of this thread's; one of ours has an account.
     unsafe {
-        if mask & FILTERED == 0 || hook.is_none() || !is_ours(raw) {
-            return hook;
+        if !is_ours(raw) {
+            return (hook, mask);
         }
-        account(raw).line_hook.set(hook);
-        account(raw).lines.take();
+        let before = account(raw).line_hook.replace(Some(Set { hook: wanted, mask }));
+        // A hook that makes way for one that cuts the turn comes back as it was.
+        let is_same = |set: Set| set.mask == mask && set.hook as usize == wanted as usize;
+        if !before.is_some_and(is_same) {
+            account(raw).told.take();
+        }
     }
-    Some(filter)
+    let returns = if mask & ffi::LUA_MASKCALL == 0 { 0 } else { ffi::LUA_MASKRET };
+    (Some(filter), mask | returns)
 }
 
 /// The hook that the script has set, where this one was found.
@@ -65,9 +125,21 @@ pub unsafe fn instead(
 /// # Safety
 /// As for [`instead`].
 pub unsafe fn behind(raw: *mut lua_State, hook: Option<lua_Hook>) -> Option<lua_Hook> {
-    if hook.is_none_or(|set| set as usize != filter as *const () as usize) {
-        return hook;
-    }
+    // SAFETY: handed on.
+    unsafe { behind_filter(raw, hook) }.map_or(hook, |set| Some(set.hook))
+}
+
+/// The events that the script has set its hook for, where `hook` was found, and these.
+///
+/// # Safety
+/// As for [`instead`].
+pub unsafe fn mask_behind(raw: *mut lua_State, hook: Option<lua_Hook>, mask: c_int) -> c_int {
+    // SAFETY: handed on.
+    unsafe { behind_filter(raw, hook) }.map_or(mask, |set| set.mask)
+}
+
+unsafe fn behind_filter(raw: *mut lua_State, hook: Option<lua_Hook>) -> Option<Set> {
+    hook.filter(|&set| set as usize == filter as *const () as usize)?;
     // SAFETY: only states of ours have this filter as their hook, and they have an account.
     unsafe { account(raw) }.line_hook.get()
 }
@@ -76,37 +148,91 @@ pub unsafe fn behind(raw: *mut lua_State, hook: Option<lua_Hook>) -> Option<lua_
 unsafe extern "C-unwind" fn filter(raw: *mut lua_State, activation: *mut lua_Debug) {
     // SAFETY: called by the VM in a live state of ours, with what it tells hooks.
     unsafe {
+        let Some(set) = account(raw).line_hook.get() else { return };
         let lua = Stack::new(raw);
+        lua.account().told.borrow_mut().note_running(raw);
         let is_seen = match (*activation).event {
-            ffi::LUA_HOOKLINE => is_new_line(lua, &*activation),
-            ffi::LUA_HOOKCALL => is_call(lua),
-            ffi::LUA_HOOKRET => frame(lua, 0).is_none_or(|kind| !kind.is_ours()),
+            ffi::LUA_HOOKLINE => is_new_line(lua, &*activation, set.mask),
+            ffi::LUA_HOOKCALL => is_call(lua, &*activation),
+            ffi::LUA_HOOKRET => is_return(lua, &*activation) && set.mask & ffi::LUA_MASKRET != 0,
             _ => true,
         };
-        if is_seen && let Some(hook) = account(raw).line_hook.get() {
-            hook(raw, activation);
+        lua.account().told.borrow_mut().is_calling =
+            is_seen && (*activation).event == ffi::LUA_HOOKCALL;
+        if is_seen {
+            (set.hook)(raw, activation);
         }
     }
 }
 
-/// Whether a script sees the call of the function that runs. (What a function of the library ends
-/// with calling, in C, is seen: its own frame is gone.)
-fn is_call(lua: Stack<'_>) -> bool {
-    matches!(frame(lua, 0), Some(Kind::Script) | None) || !is_hidden(lua, 0)
+/// Whether a script sees the call of the function that runs: not what the library calls, nor what a
+/// function of the library ends with calling, which has its frame.
+fn is_call(lua: Stack<'_>, activation: &lua_Debug) -> bool {
+    let kind = frame(lua, 0);
+    // SAFETY: a function was called, and is about to run.
+    let returns_to = unsafe { layout::return_address(lua.raw()) };
+    let here = Call { coroutine: lua.raw(), frame: place_of(activation), returns_to };
+    let is_resume = kind == Some(Kind::C) && is_resume(lua);
+    let is_continuation = {
+        let mut told = lua.account().told.borrow_mut();
+        if is_resume && let Some(last) = told.last.filter(|last| last.coroutine == here.coroutine) {
+            // The line of who calls it goes on afterwards.
+            told.note_calling(last);
+        }
+        let entered = &mut told.entered;
+        let is_continuation = entered.contains(&here);
+        // With what errors have left.
+        entered.retain(|one| one.coroutine != here.coroutine || one.frame < here.frame);
+        if kind.is_some_and(Kind::is_ours) {
+            if entered.len() == CALLS_MAX {
+                entered.remove(0);
+            }
+            entered.push(here);
+        }
+        is_continuation
+    };
+    matches!(kind, Some(Kind::Script) | None) || !is_continuation && !is_hidden(lua, 0)
+}
+
+/// Whether the function that runs is the VM's `coroutine.resume`.
+fn is_resume(lua: Stack<'_>) -> bool {
+    let is_there = lua.frame(0, c"f").is_some();
+    let is_resume = is_there && lua.account().cut.is_resume(lua.address(-1));
+    if is_there {
+        lua.pop();
+    }
+    is_resume
+}
+
+/// Whether a script sees the function return that runs.
+fn is_return(lua: Stack<'_>, activation: &lua_Debug) -> bool {
+    if frame(lua, 0).is_none_or(|kind| !kind.is_ours()) {
+        return true;
+    }
+    // SAFETY: a function runs.
+    let shift = unsafe { layout::arguments_shift(lua.raw()) };
+    let (coroutine, place) = (lua.raw(), place_of(activation) - shift);
+    let entered = &mut lua.account().told.borrow_mut().entered;
+    entered.retain(|one| one.coroutine != coroutine || one.frame < place);
+    false
 }
 
 /// Whether this is a line of the script's, and not the rest of one that has called the library: the
-/// VM begins it anew, since what has run in between was Lua.
-fn is_new_line(lua: Stack<'_>, activation: &lua_Debug) -> bool {
+/// VM begins it anew, since what has run in between was Lua. Where it tells of calls, it does so
+/// behind functions in C, too, but for those that resume a coroutine.
+fn is_new_line(lua: Stack<'_>, activation: &lua_Debug, mask: c_int) -> bool {
     let (coroutine, line) = (lua.raw(), activation.currentline);
-    let mut lines = lua.account().lines.borrow_mut();
+    let mut told = lua.account().told.borrow_mut();
     if line > 0 {
         let here = Place { coroutine, frame: place_of(activation), line };
-        let was_calling = lines.calling.contains(&here);
+        let was_calling = told.calling.contains(&here);
         // With what errors have left of deeper frames.
-        lines.calling.retain(|one| one.coroutine != coroutine || one.frame < here.frame);
-        lines.last = Some(here);
+        told.calling.retain(|one| one.coroutine != coroutine || one.frame < here.frame);
+        told.last = Some(here);
         return !was_calling;
+    }
+    if mask & ffi::LUA_MASKCALL != 0 {
+        return false;
     }
     // The library's code has no lines. `pcall` and its like may have called it.
     let is_c = |level: &c_int| frame(lua, *level) == Some(Kind::C);
@@ -114,9 +240,8 @@ fn is_new_line(lua: Stack<'_>, activation: &lua_Debug) -> bool {
     if let Some(caller) = lua.frame(level, c"l") {
         let caller = Place { coroutine, frame: caller.place(), line: caller.line() };
         // Not that of a function in between, which has ended with a call of the library.
-        let is_told = lines.last == Some(caller);
-        if is_told && lines.calling.len() < CALLS_MAX && !lines.calling.contains(&caller) {
-            lines.calling.push(caller);
+        if told.last == Some(caller) {
+            told.note_calling(caller);
         }
     }
     false

@@ -39,6 +39,7 @@ unsafe extern "C-unwind" {
         count: c_int,
     ) -> c_int;
     fn __real_lua_gethook(raw: *mut lua_State) -> Option<lua_Hook>;
+    fn __real_lua_gethookmask(raw: *mut lua_State) -> c_int;
     fn __real_lj_vm_pcall(
         raw: *mut lua_State,
         base: *mut c_void,
@@ -177,7 +178,8 @@ unsafe extern "C" fn __wrap_lua_sethook(
 ) -> c_int {
     // SAFETY: the arguments of `lua_sethook`, handed on: a live state of this thread's.
     hook::set_undisturbed(|| unsafe {
-        __real_lua_sethook(raw, line_hook::instead(raw, hook, mask), mask, count)
+        let (hook, mask) = line_hook::instead(raw, hook, mask);
+        __real_lua_sethook(raw, hook, mask, count)
     })
 }
 
@@ -189,6 +191,16 @@ unsafe extern "C" fn __wrap_lua_sethook(
 unsafe extern "C" fn __wrap_lua_gethook(raw: *mut lua_State) -> Option<lua_Hook> {
     // SAFETY: the argument of `lua_gethook`, handed on: a live state of this thread's.
     unsafe { line_hook::behind(raw, __real_lua_gethook(raw)) }
+}
+
+/// `lua_gethookmask`, likewise.
+///
+/// # Safety
+/// As that function's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __wrap_lua_gethookmask(raw: *mut lua_State) -> c_int {
+    // SAFETY: the argument of `lua_gethookmask`, handed on: a live state of this thread's.
+    unsafe { line_hook::mask_behind(raw, __real_lua_gethook(raw), __real_lua_gethookmask(raw)) }
 }
 
 /// `luaL_openlibs`, which modules in C find here and not in LuaJIT.

@@ -84,8 +84,8 @@ pub struct Account {
     /// C modules have installed handlers of signals.
     pub(super) has_handlers: Cell<bool>,
     /// The script's hook, and what it was told: see [`line_hook`](super::line_hook).
-    pub(super) line_hook: Cell<Option<ffi::lua_Hook>>,
-    pub(super) lines: RefCell<line_hook::Lines>,
+    pub(super) line_hook: Cell<Option<line_hook::Set>>,
+    pub(super) told: RefCell<line_hook::Told>,
 }
 
 impl Account {

@@ -18,7 +18,7 @@ use super::layout::{self, Function};
 use super::native::guarded;
 use super::stack::{Nil, Record, Stack, function};
 use super::traceback::traceback;
-use super::{cut, strings};
+use super::{cut, frames, strings};
 
 /// What a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,7 @@ pub(super) fn install_in(lua: Stack<'_>, library: &CStr) {
             replace(lua, c"setfenv", function(setfenv), &SETFENV);
         }
         b"package" => {
+            frames::note_loaders(lua);
             lua.push_copy(ffi::LUA_GLOBALSINDEX);
             replace(lua, c"module", function(module), &MODULE);
             lua.pop();

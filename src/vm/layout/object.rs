@@ -376,6 +376,29 @@ pub(crate) unsafe fn upvalues(raw: *mut lua_State) -> *mut Slot {
     }
 }
 
+/// What the frame of the function that runs returns to: a place in its caller's code, or, of what C
+/// has called, how far down the stack that is. Whoever is called in its place has the same.
+///
+/// # Safety
+/// `raw` must be running a function, used by this thread.
+pub(crate) unsafe fn return_address(raw: *mut lua_State) -> u64 {
+    // SAFETY: it lies right below the function's arguments.
+    unsafe { (*raw.cast::<Thread>()).base.sub(1).cast::<u64>().read() }
+}
+
+/// How far above the place where it was called the frame of the function that runs is: one that
+/// takes any number of arguments has moved up.
+///
+/// # Safety
+/// As for [`return_address`].
+pub(crate) unsafe fn arguments_shift(raw: *mut lua_State) -> c_int {
+    const KIND: u64 = 7;
+    const MOVED: u64 = 3;
+    // SAFETY: handed on.
+    let below = unsafe { return_address(raw) };
+    if below & KIND == MOVED { (below / size_of::<Slot>() as u64) as c_int } else { 0 }
+}
+
 unsafe extern "C-unwind" {
     /// LuaJIT's: memory of the VM's. Raises if there is none; runs no finalisers.
     pub(crate) fn lj_mem_realloc(
