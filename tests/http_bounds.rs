@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Instant;
 
-use support::{PATIENCE, node_lua, run};
+use support::{Folder, PATIENCE, node_lua, run};
 
 /// Where each of these took time that grew with the square of its length, or more, one of them was
 /// minutes.
@@ -180,4 +180,54 @@ fn a_handler_may_take_its_time_when_it_has_waited_for_a_body() {
         server:close(0)";
     let done = run(node_lua().args(["--simulate", "1", "-e", script])).succeeded();
     assert_eq!(done.stdout, "200\tpiecepiecepiece\n".repeat(2), "{done}");
+}
+
+/// What a context has no room to send is told: the handler by an error, which it may catch to
+/// answer something shorter, and the client by status 500. Another client does not read its own,
+/// meanwhile.
+#[test]
+fn a_body_beyond_the_memory_limit_is_told_on_both_sides() {
+    let child = "local body, long = ('x'):rep(2 ^ 20), buffer.new()
+         for _ = 1, 6 do long:append(body) end
+         context.on_error(function(message) context.send(context.parent(), message) end)
+         local _, server = http.serve('127.0.0.1', 0, function(req, res)
+           if req.path:find('^/re') then return 200, nil, long end
+           if req.path == '/ended' then return res:finish(long) end
+           if req.path == '/begun' then res:write('a') end
+           if req.path ~= '/caught' then res:finish(long) end
+           local ok, why = pcall(res.finish, res, long)
+           res:status(503):finish(tostring(ok) .. ' ' .. why)
+         end)
+         context.send(context.parent(), server:port())";
+    let folder = Folder::new();
+    std::fs::write(folder.path("child.lua"), child).unwrap();
+    let main = "context.create({ file = 'child.lua', memory = 10 * 2 ^ 20 })
+         local _, port = context.recv(0)
+         local url = 'http://127.0.0.1:' .. port
+         local _, unread = http.get(url .. '/read-late')
+         for _, path in ipairs({ '/returned', '/finished', '/ended', '/caught' }) do
+           local _, res = http.get(url .. path)
+           print(path, res.status, (res:text()))
+           if path ~= '/caught' then print((select(2, context.recv(0)))) end
+         end
+         local ok, res = http.get(url .. '/begun')
+         print(ok and res:text(), (select(2, context.recv(0))))
+         print(#unread:text())
+         os.exit(0)";
+    let done = run(node_lua().current_dir(folder.path("")).args(["-e", main]));
+    let why = "the context's memory limit has no room for a body of 6291456 bytes";
+    assert_eq!(
+        done.stdout,
+        format!(
+            "/returned\t500\tInternal Server Error\n\n\
+             child.lua:4: bad result #3 of the handler of 'serve' ({why})\n\
+             /finished\t500\tInternal Server Error\n\n\
+             child.lua:8: bad argument #1 to 'finish' ({why})\n\
+             /ended\t500\tInternal Server Error\n\n\
+             child.lua:4: bad argument #2 to 'finish' ({why})\n\
+             /caught\t503\tfalse child.lua:9: bad argument #2 to 'finish' ({why})\n\
+             false\tchild.lua:8: bad argument #1 to 'finish' ({why})\n6291456\n"
+        ),
+        "{done}"
+    );
 }

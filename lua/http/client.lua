@@ -3,7 +3,7 @@
 local native, core = ...
 
 local next, rawget, rawset, select = next, rawget, rawset, select
-local setmetatable, tonumber, type = setmetatable, tonumber, type
+local getmetatable, setmetatable, tonumber, type = debug.getmetatable, setmetatable, tonumber, type
 local char, find, format, gmatch = string.char, string.find, string.format, string.gmatch
 local gsub, lower, match = string.gsub, string.lower, string.match
 local sub, upper = string.sub, string.upper
@@ -121,46 +121,48 @@ end
 
 -- Responses ---------------------------------------------------------------------------------------
 
--- Keys of a response: the number of its call, 0 once that is over; the timeout for a piece of its
--- body; and the code with which that has ended.
-local CALL, TIME, ENDED = {}, {}, {}
+-- What is known of a response, in a metatable of its own, where scripts neither see nor set it: the
+-- number of its call, 0 once that is over; the timeout for a piece of its body; its connection,
+-- while that serves it; what ends the call once the response is garbage; and the code with which
+-- the body has ended.
+local CALL, TIME, CONNECTION, END_CODE = 1, 2, 3, 5
 
--- Response → its connection, while that serves it; not a field, since scripts can set those.
-local connections = setmetatable({}, { __mode = "k" })
-
-local Response = { __metatable = false }
 local response = {}
 
 -- The response was read or dropped: its connection is free for the next request.
-local function let_go(res)
-    local connection = connections[res]
+local function let_go(call)
+    local connection, id = call[CONNECTION], call[CALL]
     if not connection then return end
-    connections[res] = nil
-    if res[CALL] == 0 then return end
-    local id = res[CALL]
-    res[CALL] = 0
+    call[CONNECTION] = false
+    if id == 0 then return end
+    call[CALL] = 0
     native.http_forget(id)
     pool.keep(connection)
 end
 
 local function read(res, token)
-    if res[CALL] == 0 then return false, res[ENDED] or SOCKET_CLOSED end
-    local data, code = native.http_response_read(res[CALL], token)
+    local call = getmetatable(res)
+    if call[CALL] == 0 then return false, call[END_CODE] or SOCKET_CLOSED end
+    local data, code = native.http_response_read(call[CALL], token)
     if data == false then
-        res[ENDED] = code
+        call[END_CODE] = code
         if code == END_OF_FILE then
-            res.trailers = message.new_headers(native.http_response_headers(res[CALL], true))
+            res.trailers = message.new_headers(native.http_response_headers(call[CALL], true))
         end
-        let_go(res)
+        let_go(call)
     end
     return data, code
 end
 
+local index
+
 local function check_response(res, name)
-    if type(res) ~= "table" or not rawget(res, TIME) then bad(1, name, "response", res) end
+    local call = type(res) == "table" and getmetatable(res)
+    if not call or rawget(call, "__index") ~= index then bad(1, name, "response", res) end
+    return call
 end
 
-local bodies = message.bodies(read, function(res) return res[TIME] end)
+local bodies = message.bodies(read, function(res) return getmetatable(res)[TIME] end)
 response.read = bodies.reader("read", check_response)
 response.body = bodies.collector("body", check_response)
 response.text = bodies.collector("text", check_response)
@@ -169,14 +171,14 @@ response.json = bodies.collector("json", check_response)
 --- Drops what was not read.
 ---@param res table
 function response.close(res)
-    check_response(res, "close")
-    local is_open = res[CALL] ~= 0
+    local call = check_response(res, "close")
+    local is_open = call[CALL] ~= 0
     message.forget(res, SOCKET_CLOSED)
-    let_go(res)
+    let_go(call)
     return is_open
 end
 
-function Response.__index(res, name)
+function index(res, name)
     local method = response[name]
     if method then return method end
     if name == "chunks" then
@@ -305,17 +307,21 @@ local function exchange(connection, target, ask, proxy, deadline)
         local status, version
         status, version, text = wait_for_response(id, deadline)
         if status then
-            local res = setmetatable({
-                [CALL] = id,
-                [TIME] = ask.timeout,
-                anchor = anchor,
+            local call = {
+                id,
+                ask.timeout,
+                connection,
+                anchor,
+                false,
+                __index = index,
+                __metatable = false,
+            }
+            return setmetatable({
                 status = status,
                 version = version,
                 headers = message.new_headers(native.http_response_headers(id)),
                 url = target.scheme .. "://" .. target.authority .. target.target,
-            }, Response)
-            connections[res] = connection
-            return res
+            }, call)
         end
         code = version
         native.http_forget(id)

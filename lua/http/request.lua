@@ -2,7 +2,8 @@
 
 local native, core, message = ...
 
-local getmetatable, rawget, rawset, setmetatable = getmetatable, rawget, rawset, setmetatable
+local getmetatable = debug.getmetatable
+local rawget, rawset, setmetatable = rawget, rawset, setmetatable
 local next, pcall, rawequal, tonumber, type = next, pcall, rawequal, tonumber, type
 local find, lower, match = string.find, string.lower, string.match
 local bad, raise, strerror = core.bad, core.raise, native.strerror
@@ -13,17 +14,25 @@ local waiting = message.waiting
 
 local ABORTED, INVALID = 11, 18
 
--- The key of the number of a request, which is 0 once it is over.
-local ID = {}
--- Positions in a response: its request, and whether a method of `res` was used. A list takes one
--- allocation, names would take two.
-local OWNER, USED = 1, 2
-local UPGRADED = {}
+-- What is known of a request that is not over: its number, whether a method of `res` was used, and
+-- the objects that scripts have, which show nothing of this.
+local ID, USED, REQ, RES = 1, 2, 3, 4
+local records = {} -- by both objects
+-- The record of those that are over: no request has number 0.
+local OVER = { 0, true, false, false }
+-- Responses that have become WebSockets.
+local upgraded = setmetatable({}, { __mode = "k" })
+local UPGRADED = {} -- in the place of USED
+
+local function id_of(object)
+    local record = records[object]
+    return record and record[ID] or 0
+end
 
 local bodies = message.bodies(
-    function(req, token) return native.http_read(req[ID], token) end,
+    function(req, token) return native.http_read(id_of(req), token) end,
     nil,
-    function(req) native.http_give_up(req[ID]) end
+    function(req) native.http_give_up(id_of(req)) end
 )
 local request, response = {}, {}
 local Request, Response = {}, {}
@@ -56,19 +65,19 @@ function Request.__index(req, name)
     local which = FIELDS[name]
     local value
     if which then
-        value = http_get(req[ID], which)
+        value = http_get(id_of(req), which)
         if which == 6 then value = tonumber(value) end
     elseif name == "headers" then
-        value = message.new_headers(native.http_headers(req[ID]))
+        value = message.new_headers(native.http_headers(id_of(req)))
     elseif name == "chunks" then
         value = bodies.chunks(req)
     elseif name == "trailers" then
         -- They arrive behind the body.
-        return message.new_headers(native.http_headers(req[ID], true))
+        return message.new_headers(native.http_headers(id_of(req), true))
     elseif name == "args" then
         value = args_of(req)
     elseif name == "tls" and native.http_tls then
-        value = native.http_tls(req[ID])
+        value = native.http_tls(id_of(req))
     end
     if value ~= nil then rawset(req, name, value) end
     return value
@@ -77,16 +86,23 @@ end
 Response.__index = response
 Request.__metatable, Response.__metatable = false, false
 
+-- The record of an object that has this metatable; nothing for others.
+local function record_of(object, metatable)
+    local record = records[object]
+    if type(object) ~= "table" or getmetatable(object) ~= metatable then return end
+    return record or OVER
+end
+
 function check_request(req, name)
-    local id = type(req) == "table" and rawget(req, ID)
-    if not id then bad(1, name, "request", req) end
-    return id
+    local record = record_of(req, Request)
+    if not record then bad(1, name, "request", req) end
+    return record[ID]
 end
 
 local function check_response(res, name)
-    local req = type(res) == "table" and rawget(res, OWNER)
-    if type(req) ~= "table" then bad(1, name, "answer of a request", res) end
-    return rawget(req, ID), req
+    local record = record_of(res, Response)
+    if not record then bad(1, name, "answer of a request", res) end
+    return record[ID], record
 end
 
 request.read = bodies.reader("read", check_request)
@@ -115,11 +131,11 @@ end
 ---@param res table
 ---@param status integer
 function response.status(res, status, ...)
-    local id = check_response(res, "status")
+    local id, record = check_response(res, "status")
     no_more(3, "status", ...)
     message.check_status(status, 2, "status")
     if not native.http_status(id, status) then raise("'status' after the answer has begun") end
-    res[USED] = true
+    record[USED] = true
     return res
 end
 
@@ -128,10 +144,10 @@ end
 ---@param name string
 ---@param value string|number|table
 function response.header(res, name, value, ...)
-    local id = check_response(res, "header")
+    local id, record = check_response(res, "header")
     no_more(4, "header", ...)
     if not native.http_header(id, name, value) then raise("'header' after the answer has begun") end
-    res[USED] = true
+    record[USED] = true
     return res
 end
 
@@ -140,12 +156,12 @@ end
 ---@param name string
 ---@param value string|number|table
 function response.trailer(res, name, value, ...)
-    local id = check_response(res, "trailer")
+    local id, record = check_response(res, "trailer")
     no_more(4, "trailer", ...)
     if not native.http_trailer(id, name, value) then
         raise("'trailer' after the answer has ended")
     end
-    res[USED] = true
+    record[USED] = true
     return res
 end
 
@@ -173,37 +189,40 @@ end
 ---@param data string|number|userdata
 ---@return boolean ok, integer|nil code
 function response.write(res, data, ...)
-    local id = check_response(res, "write")
+    local id, record = check_response(res, "write")
     no_more(3, "write", ...)
     if type(data) == "nil" then bad(2, "write", "string, number or buffer", data) end
-    res[USED] = true
+    record[USED] = true
     return write(id, data, 2, "write")
 end
 
 -- Ends a request; a read of its body that waits fails.
-local function leave(req)
-    req[ID] = 0
+local function leave(record)
+    local req = record[REQ]
+    if not req then return end
+    record[ID] = 0
+    records[req], records[record[RES]] = nil, nil
     if waiting[req] then message.forget(req, ABORTED) end
 end
 
 -- Ends an answer. Raises, as the fault of the function `by`, if the body does not have the length
 -- that was announced.
-local function finish(req, has_failed, by)
-    local is_sent, why = native.http_finish(req[ID], nil, has_failed)
-    leave(req)
+local function finish(record, has_failed, by)
+    local is_sent, why = native.http_finish(record[ID], nil, has_failed)
+    leave(record)
     if not is_sent then raise(why, by) end
 end
 
 -- The same with `data` as the last piece of the body, for the method of this name.
-local function finish_with(req, data, name)
-    local is_open = req[ID] ~= 0
-    local is_sent, why = native.http_finish(req[ID], data, false)
+local function finish_with(record, data, name)
+    local is_open = record[ID] ~= 0
+    local is_sent, why = native.http_finish(record[ID], data, false)
     if is_sent == false then
         if not why then raise("'" .. name .. "' with a body after 'sendfile'") end
         native.bad_because(2, name, why)
     end
     if not is_sent and not why then bad(2, name, "string, number or buffer", data) end
-    leave(req)
+    leave(record)
     if why then raise(why) end
     return is_open
 end
@@ -212,26 +231,26 @@ end
 ---@param res table
 ---@param data? string|number|userdata
 function response.finish(res, data, ...)
-    local _, req = check_response(res, "finish")
+    local _, record = check_response(res, "finish")
     no_more(3, "finish", ...)
-    res[USED] = true
-    return finish_with(req, data, "finish")
+    record[USED] = true
+    return finish_with(record, data, "finish")
 end
 
 --- Ends the answer with a value in JSON.
 ---@param res table
 ---@param value any
 function response.json(res, value, ...)
-    local id, req = check_response(res, "json")
+    local id, record = check_response(res, "json")
     no_more(3, "json", ...)
     if not native.json_encode then raise("'json' is not in this build of node-lua") end
     local ok, text = pcall(native.json_encode, value)
     if not ok then raise("json: " .. (match(text, "encode: (.*)$") or text)) end
-    if req[ID] ~= 0 and not native.http_default_type(id) then
+    if id ~= 0 and not native.http_default_type(id) then
         raise("'json' after the answer has begun")
     end
-    res[USED] = true
-    return finish_with(req, text, "json")
+    record[USED] = true
+    return finish_with(record, text, "json")
 end
 
 --- Answers with a file, or with the part of it, or the news, that the client asks for.
@@ -239,13 +258,13 @@ end
 ---@param path string
 ---@return boolean ok, integer|nil code, string|nil text
 function response.sendfile(res, path, ...)
-    local id, req = check_response(res, "sendfile")
+    local id, record = check_response(res, "sendfile")
     no_more(3, "sendfile", ...)
     if type(path) ~= "string" or find(path, "\0", 1, true) then
         bad(2, "sendfile", "path of a file", path)
     end
-    res[USED] = true
-    if req[ID] == 0 then raise("'sendfile' after the answer has ended") end
+    record[USED] = true
+    if id == 0 then raise("'sendfile' after the answer has ended") end
     local ok, code = native.http_sendfile(id, path)
     if ok then return true end
     if ok == nil and code then native.bad_because(2, "sendfile", code) end
@@ -254,28 +273,29 @@ function response.sendfile(res, path, ...)
 end
 
 -- Sends all pieces of an iterator.
-local function send_all(req, body)
+local function send_all(record, body)
     for piece in body do
-        local ok, code = write(req[ID], piece, body, "result of the body function of 'serve'")
+        local ok, code = write(record[ID], piece, body, "result of the body function of 'serve'")
         if not ok then raise("a body was not taken: " .. strerror(code), body) end
     end
-    finish(req, false, body)
+    finish(record, false, body)
 end
 
 -- Ends the answer as the results of the handler tell.
-local function conclude(handler, req, res, status, headers, body, more)
-    if res[USED] == UPGRADED then return end
-    if res[USED] then
+local function conclude(handler, record, status, headers, body, more)
+    local used = record[USED]
+    if used == UPGRADED then return end
+    if used then
         -- The handler may return what a method of res has returned.
         if type(status) == "number" then
             raise("the handler has returned an answer, but used res", handler)
         end
-        if req[ID] ~= 0 then finish(req, false, handler) end
+        if record[ID] ~= 0 then finish(record, false, handler) end
         return
     end
     if not status and status == nil then
         -- A handler that streams the body may have found it empty.
-        if rawget(req, "chunks") then return finish(req, false, handler) end
+        if rawget(record[REQ], "chunks") then return finish(record, false, handler) end
         raise("the handler has neither returned an answer nor used res", handler)
     end
     message.check_status(status, handler, "result #1 of the handler of 'serve'")
@@ -285,11 +305,11 @@ local function conclude(handler, req, res, status, headers, body, more)
     if getmetatable(headers) then
         message.check_plain(headers, handler, "result #2 of the handler of 'serve'")
     end
-    local id = req[ID]
+    local id = record[ID]
     if type(body) == "function" then
         native.http_status(id, status)
         native.http_add_headers(id, headers, handler)
-        return send_all(req, body)
+        return send_all(record, body)
     end
     local is_sent, why = native.http_answer(id, status, headers, body, handler)
     if not is_sent then
@@ -297,7 +317,7 @@ local function conclude(handler, req, res, status, headers, body, more)
         if why then native.bad_because(handler, result, why) end
         bad(handler, result, "string, buffer or iterator", body)
     end
-    return leave(req)
+    return leave(record)
 end
 
 local M = { response = response, METHOD = FIELDS.method }
@@ -305,14 +325,20 @@ local M = { response = response, METHOD = FIELDS.method }
 -- Most handlers use the path: the table has room for it from the beginning.
 function M.new(id, path)
     path = path or http_get(id, FIELDS.path)
-    local req = setmetatable({ [ID] = id, path = path }, Request)
-    return req, setmetatable({ req, false }, Response)
+    local req, res = setmetatable({ path = path }, Request), setmetatable({}, Response)
+    local record = { id, false, req, res }
+    records[req], records[res] = record, record
+    return req, record
 end
 
--- For http/upgrade.lua.
-function M.id_of(req) return type(req) == "table" and rawget(req, ID) end
+-- The number of a request, 0 if it is over; nothing for what is none.
+function M.id_of(req)
+    local record = record_of(req, Request)
+    return record and record[ID]
+end
 
-function M.request_of(res) return type(res) == "table" and rawget(res, OWNER) end
+-- Whether this is the response of that request, as far as is known of those that are over.
+function M.is_response(res, req) return record_of(res, Response) == record_of(req, Request) end
 
 local KEPT = { "method", "query", "version", "remote_addr", "remote_port", "headers", "tls" }
 
@@ -323,19 +349,23 @@ function M.keep(req)
     end
 end
 
-function M.is_upgraded(res) return res[USED] == UPGRADED end
+function M.is_upgraded(res) return upgraded[res] end
 
 function M.forget(req, res)
-    leave(req)
-    res[USED] = UPGRADED
+    local record = records[req]
+    record[USED], upgraded[res] = UPGRADED, true
+    leave(record)
 end
 
-function M.serve(handler, req, res) return conclude(handler, req, res, handler(req, res)) end
+function M.serve(handler, record)
+    return conclude(handler, record, handler(record[REQ], record[RES]))
+end
 
 -- The handler of a request has failed; false if `req` is no request.
 function M.fail(req)
-    if type(req) ~= "table" or not rawget(req, ID) then return false end
-    if req[ID] ~= 0 then finish(req, true) end
+    local record = record_of(req, Request)
+    if not record then return false end
+    if record[ID] ~= 0 then finish(record, true) end
     return true
 end
 

@@ -113,9 +113,9 @@ handlers[REQUEST] = function(id, number, path)
     local server = by_number[number]
     if not server then return end
     if not sweep_at then arm(1) end
-    local req, res = new_request(id, path)
+    local req, record = new_request(id, path)
     guard(req)
-    serve_request(server.handler, req, res)
+    serve_request(server.handler, record)
     guard(nil)
 end
 

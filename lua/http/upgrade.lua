@@ -2,7 +2,6 @@
 
 local native, core = ...
 
-local rawequal = rawequal
 local bad = core.bad
 local requests, sockets = core.http_requests, core.sockets
 
@@ -11,9 +10,7 @@ local requests, sockets = core.http_requests, core.sockets
 -- returns.
 return function(req, res, name, head)
     if not requests or not requests.id_of(req) then bad(1, name, "request", req) end
-    if not rawequal(requests.request_of(res), req) then
-        bad(2, name, "the answer of that request", res)
-    end
+    if not requests.is_response(res, req) then bad(2, name, "the answer of that request", res) end
     requests.keep(req)
     local key, number, why = native.http_upgrade(requests.id_of(req), head)
     if not key then return false, number, why end

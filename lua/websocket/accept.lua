@@ -2,7 +2,7 @@
 
 local native, core, parts = ...
 
-local rawequal, select, type = rawequal, select, type
+local select, type = select, type
 local format, match = string.format, string.match
 local bad, strerror = core.bad, native.strerror
 local check_may_wait = core.check_may_wait
@@ -66,7 +66,7 @@ local function accept_request(req, res, options)
     local requests = core.http_requests -- what lua/http knows of them, if there are some
     local id = requests and requests.id_of(req)
     if not id then bad(1, "accept", "request of a handler of http.serve, or tcp socket,", req) end
-    if not rawequal(requests.request_of(res), req) then
+    if not requests.is_response(res, req) then
         bad(2, "accept", "the answer of that request", res)
     end
     -- As they came: fields of `req` and `res` may have been replaced.

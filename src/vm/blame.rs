@@ -20,6 +20,7 @@ use mlua::ffi::{self, lua_CFunction};
 
 use super::int64;
 use super::stack::{Record, Results, Stack, function};
+use super::stock::{Kind, frame};
 
 /// Functions for the table of natives.
 pub const FUNCTIONS: &[(&CStr, lua_CFunction)] = &[
@@ -75,14 +76,18 @@ impl Place {
             return None;
         }
         let record = lua.function_record(index);
-        Place::new(&record, record.first_line())
+        // That of a whole file says 0.
+        let line = record.first_line();
+        Place::new(&record, if line == 0 { 1 } else { line })
     }
 }
 
-/// The innermost function of the script that runs; `None` if there are only others.
+/// The innermost function of the script that runs. If there is none, since it has ended with the
+/// call of what raises, where that function begins which the library has called; `None` if that is
+/// not known either.
 fn place(lua: Stack<'_>) -> Option<Place> {
     for level in 0..LEVELS_MAX {
-        let record = lua.frame(level, c"Sl")?;
+        let Some(record) = lua.frame(level, c"Sl") else { return place_called(lua, level) };
         let Some(place) = Place::new(&record, record.line()) else { continue };
         // Of the function that this one has called.
         let called = lua.frame(level - 1, c"n").filter(|called| called.name_kind() == b"method");
@@ -90,6 +95,19 @@ fn place(lua: Stack<'_>) -> Option<Place> {
         return Some(Place { method, ..place });
     }
     None
+}
+
+/// Where the function begins that the library has called, on a stack of so many frames: who calls
+/// one has it as its first variable.
+fn place_called(lua: Stack<'_>, depth: c_int) -> Option<Place> {
+    (0..depth).find_map(|level| {
+        if !frame(lua, level).is_some_and(Kind::is_ours) || !lua.first_local(level) {
+            return None;
+        }
+        let place = Place::of_function(lua, lua.top());
+        lua.pop();
+        place
+    })
 }
 
 /// What is raised in the place of results, as [`Stack::raise`] does.

@@ -348,7 +348,6 @@ unsafe extern "C-unwind" fn prepare(raw: *mut lua_State) -> c_int {
 ///
 /// # Safety
 /// As for [`root`].
-#[cfg(renames)]
 pub(crate) unsafe fn is_root(raw: *mut lua_State) -> bool {
     // SAFETY: a live state, of which this is the coroutine that runs.
     unsafe { raw == root(raw) || raw == account(raw).cut.driver() }

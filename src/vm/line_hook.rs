@@ -11,10 +11,10 @@ use std::ffi::c_int;
 use mlua::ffi::{self, lua_Debug, lua_Hook, lua_State};
 
 use super::frames::is_hidden;
-use super::layout;
 use super::stack::{Stack, place_of};
 use super::state::{account, is_ours};
 use super::stock::{Kind, frame};
+use super::{cut, layout};
 
 /// The events that are filtered.
 const FILTERED: c_int = ffi::LUA_MASKLINE | ffi::LUA_MASKCALL | ffi::LUA_MASKRET;
@@ -59,7 +59,8 @@ pub(super) struct Told {
     entered: Vec<Call>,
     /// The coroutines that events have come from, each resumed by the one before.
     running: Vec<*mut lua_State>,
-    /// The hook is about to be called for a call.
+    /// The hook is about to be called for a function that stands for one of LuaJIT's, for what that
+    /// calls, or for one that a coroutine has ended with.
     is_calling: bool,
 }
 
@@ -87,7 +88,7 @@ impl Told {
 }
 
 impl Stack<'_> {
-    /// Whether the hook is called for a call that the script is to see; asked once.
+    /// Whether the hook is called for such a call; asked once.
     pub(super) fn is_call_told(self) -> bool {
         self.is_ours() && std::mem::take(&mut self.account().told.borrow_mut().is_calling)
     }
@@ -157,8 +158,12 @@ unsafe extern "C-unwind" fn filter(raw: *mut lua_State, activation: *mut lua_Deb
             ffi::LUA_HOOKRET => is_return(lua, &*activation) && set.mask & ffi::LUA_MASKRET != 0,
             _ => true,
         };
-        lua.account().told.borrow_mut().is_calling =
-            is_seen && (*activation).event == ffi::LUA_HOOKCALL;
+        // LuaJIT calls the hook for these, too, though what has called them is not the script's.
+        let is_calling = is_seen
+            && (*activation).event == ffi::LUA_HOOKCALL
+            && (frame(lua, 0).is_some_and(Kind::is_ours) && frame(lua, 1).is_none()
+                || (0..2).any(|level| frame(lua, level) == Some(Kind::StandIn)));
+        lua.account().told.borrow_mut().is_calling = is_calling;
         if is_seen {
             (set.hook)(raw, activation);
         }
@@ -191,7 +196,11 @@ fn is_call(lua: Stack<'_>, activation: &lua_Debug) -> bool {
         }
         is_continuation
     };
-    matches!(kind, Some(Kind::Script) | None) || !is_continuation && !is_hidden(lua, 0)
+    // SAFETY: the coroutine that runs, in a hook.
+    let is_roots = kind.is_some_and(Kind::is_ours)
+        && frame(lua, 1).is_none()
+        && unsafe { cut::is_root(lua.raw()) };
+    matches!(kind, Some(Kind::Script) | None) || !is_continuation && !is_roots && !is_hidden(lua, 0)
 }
 
 /// Whether the function that runs is the VM's `coroutine.resume`.

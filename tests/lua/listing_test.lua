@@ -66,4 +66,41 @@ tap.test("the list", function()
     end
 end)
 
+-- Objects show what scripts may use, and nothing of what the library knows of them.
+if http and websocket then
+    tap.test("objects", function()
+        local function shown(object)
+            local list = {}
+            for name, value in pairs(object) do
+                list[#list + 1] = type(name) == "string" and name
+                    or type(name) .. " " .. type(value)
+            end
+            table.sort(list)
+            return table.concat(list, " ")
+        end
+        local _, server = http.serve("127.0.0.1", 0, function(req, res)
+            is(shown(req), "path", "a request")
+            is(shown(res), "", "its answer")
+            local fields = { req.method, req.headers, req.args, req.version }
+            is(#fields, 4, "has more")
+            is(shown(req), "args headers method path version", "one that was looked at")
+            is(shown(req.headers), "accept host user-agent", "headers")
+            res:status(200):write("a")
+            is(shown(res), "", "an answer that has begun")
+            res:finish("b")
+            is(shown(res) .. shown(req):sub(1, 4), "args", "one that has ended")
+            is(res:write("c"), false, "which takes no more")
+            raises("takes no request", "'status' (answer of a request", res.status, req, 200)
+            raises("takes no answer", "'text' (request expected", req.text, res)
+        end)
+        local _, res = http.get("http://127.0.0.1:" .. server:port())
+        is(shown(res), "headers status url version", "a response")
+        is(res:text(), "ab", "that is read")
+        is(shown(res), "headers status url version", "shows no more then")
+        is(shown(server) .. shown(json and json.array({}) or {}), "", "a server, an array")
+        raises("takes no server", "'text' (response expected", res.text, server)
+        server:close(0)
+    end)
+end
+
 tap.done()

@@ -82,6 +82,7 @@ fn what_the_vm_calls_can_be_unwound() {
         "__wrap_dlsym",
         "__wrap_lua_sethook",
         "__wrap_lua_gethook",
+        "__wrap_lua_gethookmask",
         "__wrap_lj_str_find",
         "__wrap_lj_gc_freeall",
         "__wrap_lj_vm_cpuid",

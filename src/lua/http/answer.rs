@@ -380,9 +380,14 @@ pub(super) fn hold(bytes: usize) -> Option<Option<Held>> {
     host::with(|host| Allowance::hold_of(host.context.allowance().filter(|_| bytes > 0), bytes))
 }
 
+/// Why a body of so many bytes is not taken.
+fn no_room(bytes: usize) -> String {
+    format!("the context's memory limit has no room for a body of {bytes} bytes")
+}
+
 /// native.http_answer(id, status, headers, body, handler): responds with what the handler has
 /// returned, which ends the request: true. Nothing if the body is of the wrong type; `nil, why` if
-/// the status has none. Raises if the headers are not valid.
+/// the status has none, or there is no room for it. Raises if the headers are not valid.
 pub(super) fn answer(lua: Stack<'_>) -> Option<Result<bool, (Nil, String)>> {
     let key = lua.key(1);
     let status = StatusCode::from_u16(lua.number(2) as u16).unwrap_or_default();
@@ -395,19 +400,13 @@ pub(super) fn answer(lua: Stack<'_>) -> Option<Result<bool, (Nil, String)>> {
     if let Some(why) = refuse_body(status, bytes.len() as u64) {
         return Some(Err((Nil, why)));
     }
-    let held = hold(bytes.len());
+    let len = bytes.len();
+    let Some(held) = hold(len) else { return Some(Err((Nil, no_room(len)))) };
     let gone = host::with(|host| {
         let mut exchange = host.sockets.http.as_mut()?.exchanges.remove(key)?;
         exchange.status = status;
         exchange.headers = headers;
-        match held {
-            Some(held) => {
-                exchange.respond(bytes, held);
-            }
-            None => {
-                exchange.fail();
-            }
-        }
+        exchange.respond(bytes, held);
         Some(exchange)
     });
     drop(gone);
@@ -523,9 +522,9 @@ pub(super) fn finish(lua: Stack<'_>) -> Option<Result<bool, c_int>> {
     if let Some(why) = refused.flatten() {
         return Some(Err((false, why).give(lua)));
     }
-    let held = hold(bytes.len());
-    let has_failed = has_failed || held.is_none();
-    let held = held.flatten();
+    let Some(held) = hold(bytes.len()) else {
+        return Some(Err((false, no_room(bytes.len())).give(lua)));
+    };
     let result = host::with(|host| {
         let http = host.sockets.http.as_mut()?;
         let mut exchange = http.exchanges.remove(key)?;
