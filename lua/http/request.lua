@@ -14,20 +14,18 @@ local waiting = message.waiting
 
 local ABORTED, INVALID = 11, 18
 
--- What is known of a request that is not over: its number, whether a method of `res` was used, and
--- the objects that scripts have, which show nothing of this.
-local ID, USED, REQ, RES = 1, 2, 3, 4
-local records = {} -- by both objects
--- The record of those that are over: no request has number 0.
-local OVER = { 0, true, false, false }
--- Responses that have become WebSockets.
-local upgraded = setmetatable({}, { __mode = "k" })
+-- What is known of a request, in its metatable, where scripts neither see nor set it: its number, 0
+-- once it is over; whether a method of `res` was used; the objects that scripts have; and the
+-- metatable of `res`, which has the record under the same number.
+local ID, USED, REQ, RES, OF_RES = 1, 2, 3, 4, 5
+local RECORD = 1
 local UPGRADED = {} -- in the place of USED
 
-local function id_of(object)
-    local record = records[object]
-    return record and record[ID] or 0
-end
+-- Records whose requests are over, for the next.
+local spare, spares = {}, 0
+local SPARES_MAX = 100
+
+local function id_of(req) return getmetatable(req)[ID] end
 
 local bodies = message.bodies(
     function(req, token) return native.http_read(id_of(req), token) end,
@@ -35,7 +33,6 @@ local bodies = message.bodies(
     function(req) native.http_give_up(id_of(req)) end
 )
 local request, response = {}, {}
-local Request, Response = {}, {}
 
 -- Fields that are filled in on demand, with their numbers in src/lua/http/request.rs.
 local FIELDS = { method = 1, path = 2, query = 3, version = 4, remote_addr = 5, remote_port = 6 }
@@ -59,7 +56,7 @@ local function args_of(req)
     end
 end
 
-function Request.__index(req, name)
+local function index(req, name)
     local method = request[name]
     if method then return method end
     local which = FIELDS[name]
@@ -83,24 +80,34 @@ function Request.__index(req, name)
     return value
 end
 
-Response.__index = response
-Request.__metatable, Response.__metatable = false, false
+local function new_record()
+    local record = { 0, true, nil, nil, nil, __index = index, __metatable = false }
+    record[OF_RES] = { record, __index = response, __metatable = false }
+    return record
+end
 
--- The record of an object that has this metatable; nothing for others.
-local function record_of(object, metatable)
-    local record = records[object]
-    if type(object) ~= "table" or getmetatable(object) ~= metatable then return end
-    return record or OVER
+-- What requests have, and their responses, that are over and have given theirs away.
+local OVER = new_record()
+
+-- The records of a request and of a response; nothing for others.
+local function record_of(req)
+    local record = type(req) == "table" and getmetatable(req)
+    if record and rawget(record, "__index") == index then return record end
+end
+
+local function record_of_response(res)
+    local of_res = type(res) == "table" and getmetatable(res)
+    if of_res and rawget(of_res, "__index") == response then return of_res[RECORD] end
 end
 
 function check_request(req, name)
-    local record = record_of(req, Request)
+    local record = record_of(req)
     if not record then bad(1, name, "request", req) end
     return record[ID]
 end
 
 local function check_response(res, name)
-    local record = record_of(res, Response)
+    local record = record_of_response(res)
     if not record then bad(1, name, "answer of a request", res) end
     return record[ID], record
 end
@@ -198,10 +205,9 @@ end
 
 -- Ends a request; a read of its body that waits fails.
 local function leave(record)
-    local req = record[REQ]
-    if not req then return end
+    if record[ID] == 0 then return end
     record[ID] = 0
-    records[req], records[record[RES]] = nil, nil
+    local req = record[REQ]
     if waiting[req] then message.forget(req, ABORTED) end
 end
 
@@ -324,46 +330,65 @@ local M = { response = response, METHOD = FIELDS.method }
 
 -- Most handlers use the path: the table has room for it from the beginning.
 function M.new(id, path)
-    path = path or http_get(id, FIELDS.path)
-    local req, res = setmetatable({ path = path }, Request), setmetatable({}, Response)
-    local record = { id, false, req, res }
-    records[req], records[res] = record, record
+    local record
+    if spares > 0 then
+        record = spare[spares]
+        spares = spares - 1
+    else
+        record = new_record()
+    end
+    record[ID], record[USED] = id, false
+    local req = setmetatable({ path = path or http_get(id, FIELDS.path) }, record)
+    record[REQ], record[RES] = req, setmetatable({}, record[OF_RES])
     return req, record
 end
 
 -- The number of a request, 0 if it is over; nothing for what is none.
 function M.id_of(req)
-    local record = record_of(req, Request)
+    local record = record_of(req)
     return record and record[ID]
 end
 
 -- Whether this is the response of that request, as far as is known of those that are over.
-function M.is_response(res, req) return record_of(res, Response) == record_of(req, Request) end
+function M.is_response(res, req) return record_of_response(res) == record_of(req) end
 
 local KEPT = { "method", "query", "version", "remote_addr", "remote_port", "headers", "tls" }
 
 -- Fills in all fields, before the connection is no more one of HTTP.
 function M.keep(req)
     for _, name in next, KEPT do
-        if rawget(req, name) == nil then Request.__index(req, name) end
+        if rawget(req, name) == nil then index(req, name) end
     end
 end
 
-function M.is_upgraded(res) return upgraded[res] end
+function M.is_upgraded(res) return record_of_response(res)[USED] == UPGRADED end
 
-function M.forget(req, res)
-    local record = records[req]
-    record[USED], upgraded[res] = UPGRADED, true
+function M.forget(req)
+    local record = record_of(req)
+    record[USED] = UPGRADED
     leave(record)
 end
 
+-- Calls the handler and answers. The record serves another request then, but for those that have
+-- become WebSockets, which is still asked for.
 function M.serve(handler, record)
-    return conclude(handler, record, handler(record[REQ], record[RES]))
+    local req, res = record[REQ], record[RES]
+    conclude(handler, record, handler(req, res))
+    if record[USED] == UPGRADED or spares == SPARES_MAX then return end
+    local of_res = record[OF_RES]
+    -- Protected ones are not replaced.
+    record.__metatable, of_res.__metatable = nil, nil
+    setmetatable(req, OVER)
+    setmetatable(res, OVER[OF_RES])
+    record.__metatable, of_res.__metatable = false, false
+    record[REQ], record[RES] = nil, nil
+    spares = spares + 1
+    spare[spares] = record
 end
 
 -- The handler of a request has failed; false if `req` is no request.
 function M.fail(req)
-    local record = record_of(req, Request)
+    local record = record_of(req)
     if not record then return false end
     if record[ID] ~= 0 then finish(record, true) end
     return true

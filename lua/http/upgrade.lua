@@ -14,6 +14,6 @@ return function(req, res, name, head)
     requests.keep(req)
     local key, number, why = native.http_upgrade(requests.id_of(req), head)
     if not key then return false, number, why end
-    requests.forget(req, res)
+    requests.forget(req)
     return true, sockets.new_stream(key, requests.path_of(number))
 end
