@@ -387,4 +387,47 @@ tap.test("one for a listen socket", function()
     is(result[2], 204, "who waits is told of the end")
 end)
 
+-- What is known of a request that is over serves the next: neither a handler that goes on, nor who
+-- keeps its objects, gets at another's.
+tap.test("requests that are over leave others alone", function()
+    local kept, may_end = {}, false
+    local server = check(http.serve(sockets.HOST, 0, function(req, res)
+        kept[req.path] = { req, res }
+        if req.path == "/early" then
+            res:finish("early")
+            wait_for(function() return may_end end)
+            return
+        end
+        wait_for(function() return may_end or req.path == "/first" end)
+        return 200, nil, req.path
+    end))
+    local function get(path)
+        local url = ("http://%s:%d%s"):format(sockets.HOST, server:port(), path)
+        return check(http.get(url, { proxy = false })):text()
+    end
+    is(get("/first"), "/first", "it is answered")
+    is(get("/early"), "early", "and so is one whose handler goes on")
+    local answers = 0
+    for i = 1, 5 do
+        context.run(function()
+            is(get("/" .. i), "/" .. i, "another is answered")
+            answers = answers + 1
+        end)
+    end
+    wait_for(function() return kept["/5"] end)
+    for _, path in ipairs({ "/first", "/early" }) do
+        local req, res = kept[path][1], kept[path][2]
+        local good, message = pcall(function() res:status(404) end)
+        is(good, false, path .. " has had its answer")
+        is(placed(message), "'status' after the answer has begun", path .. ": and says so")
+        is(res:finish("another"), false, path .. " has ended")
+        is(select(2, req:read()), 11, path .. " has no body")
+        is(req.path, path, path .. " is what it was")
+        is(getmetatable(req) or getmetatable(res), false, path .. " shows nothing of others")
+    end
+    may_end = true
+    wait_for(function() return answers == 5 end)
+    server:close()
+end)
+
 tap.done()
