@@ -255,6 +255,7 @@ fn has_hooks(lua: Stack<'_>) -> bool {
                 c_int::from((*global).hook_mask) == mask
                     && ((*global).hook_count, (*global).hook_start) == (count, count)
                     && line_hook::behind(raw, (*global).hook)
+                        .map_or((*global).hook, |set| Some(set.hook))
                         .is_some_and(|hook| hook as usize == nothing as *const () as usize)
             });
         ffi::lua_sethook(raw, None, 0, 0);

@@ -28,9 +28,11 @@ const C_FRAMES_MAX: c_int = 4;
 
 /// The hook that the script has set, and for which events.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Set {
-    hook: lua_Hook,
-    mask: c_int,
+pub struct Set {
+    /// The script's.
+    pub hook: lua_Hook,
+    /// Its events, some of `LUA_MASKCALL` and the like.
+    pub mask: c_int,
 }
 
 /// A line that runs in a script's frame.
@@ -121,25 +123,11 @@ pub unsafe fn instead(
     (Some(filter), mask | returns)
 }
 
-/// The hook that the script has set, where this one was found.
+/// The hook that the script has set, and its events, where `hook` was found; `None` if it is that.
 ///
 /// # Safety
 /// As for [`instead`].
-pub unsafe fn behind(raw: *mut lua_State, hook: Option<lua_Hook>) -> Option<lua_Hook> {
-    // SAFETY: handed on.
-    unsafe { behind_filter(raw, hook) }.map_or(hook, |set| Some(set.hook))
-}
-
-/// The events that the script has set its hook for, where `hook` was found, and these.
-///
-/// # Safety
-/// As for [`instead`].
-pub unsafe fn mask_behind(raw: *mut lua_State, hook: Option<lua_Hook>, mask: c_int) -> c_int {
-    // SAFETY: handed on.
-    unsafe { behind_filter(raw, hook) }.map_or(mask, |set| set.mask)
-}
-
-unsafe fn behind_filter(raw: *mut lua_State, hook: Option<lua_Hook>) -> Option<Set> {
+pub unsafe fn behind(raw: *mut lua_State, hook: Option<lua_Hook>) -> Option<Set> {
     hook.filter(|&set| set as usize == filter as *const () as usize)?;
     // SAFETY: only states of ours have this filter as their hook, and they have an account.
     unsafe { account(raw) }.line_hook.get()
@@ -174,8 +162,9 @@ unsafe extern "C-unwind" fn filter(raw: *mut lua_State, activation: *mut lua_Deb
 /// function of the library ends with calling, which has its frame.
 fn is_call(lua: Stack<'_>, activation: &lua_Debug) -> bool {
     let kind = frame(lua, 0);
-    // SAFETY: a function was called, and is about to run.
-    let returns_to = unsafe { layout::return_address(lua.raw()) };
+    // SAFETY: a function was called, and is about to run, in the coroutine that runs.
+    let (returns_to, is_in_root) =
+        unsafe { (layout::return_address(lua.raw()), cut::is_root(lua.raw())) };
     let here = Call { coroutine: lua.raw(), frame: place_of(activation), returns_to };
     let is_resume = kind == Some(Kind::C) && is_resume(lua);
     let is_continuation = {
@@ -196,10 +185,7 @@ fn is_call(lua: Stack<'_>, activation: &lua_Debug) -> bool {
         }
         is_continuation
     };
-    // SAFETY: the coroutine that runs, in a hook.
-    let is_roots = kind.is_some_and(Kind::is_ours)
-        && frame(lua, 1).is_none()
-        && unsafe { cut::is_root(lua.raw()) };
+    let is_roots = is_in_root && kind.is_some_and(Kind::is_ours) && frame(lua, 1).is_none();
     matches!(kind, Some(Kind::Script) | None) || !is_continuation && !is_roots && !is_hidden(lua, 0)
 }
 
@@ -219,7 +205,7 @@ fn is_return(lua: Stack<'_>, activation: &lua_Debug) -> bool {
         return true;
     }
     // SAFETY: a function runs.
-    let shift = unsafe { layout::arguments_shift(lua.raw()) };
+    let shift = layout::arguments_shift(unsafe { layout::return_address(lua.raw()) });
     let (coroutine, place) = (lua.raw(), place_of(activation) - shift);
     let entered = &mut lua.account().told.borrow_mut().entered;
     entered.retain(|one| one.coroutine != coroutine || one.frame < place);

@@ -190,7 +190,10 @@ unsafe extern "C" fn __wrap_lua_sethook(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_lua_gethook(raw: *mut lua_State) -> Option<lua_Hook> {
     // SAFETY: the argument of `lua_gethook`, handed on: a live state of this thread's.
-    unsafe { line_hook::behind(raw, __real_lua_gethook(raw)) }
+    unsafe {
+        let found = __real_lua_gethook(raw);
+        line_hook::behind(raw, found).map_or(found, |set| Some(set.hook))
+    }
 }
 
 /// `lua_gethookmask`, likewise.
@@ -200,7 +203,10 @@ unsafe extern "C" fn __wrap_lua_gethook(raw: *mut lua_State) -> Option<lua_Hook>
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_lua_gethookmask(raw: *mut lua_State) -> c_int {
     // SAFETY: the argument of `lua_gethookmask`, handed on: a live state of this thread's.
-    unsafe { line_hook::mask_behind(raw, __real_lua_gethook(raw), __real_lua_gethookmask(raw)) }
+    unsafe {
+        let set = line_hook::behind(raw, __real_lua_gethook(raw));
+        set.map_or_else(|| __real_lua_gethookmask(raw), |set| set.mask)
+    }
 }
 
 /// `luaL_openlibs`, which modules in C find here and not in LuaJIT.

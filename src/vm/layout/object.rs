@@ -386,17 +386,13 @@ pub(crate) unsafe fn return_address(raw: *mut lua_State) -> u64 {
     unsafe { (*raw.cast::<Thread>()).base.sub(1).cast::<u64>().read() }
 }
 
-/// How far above the place where it was called the frame of the function that runs is: one that
-/// takes any number of arguments has moved up.
-///
-/// # Safety
-/// As for [`return_address`].
-pub(crate) unsafe fn arguments_shift(raw: *mut lua_State) -> c_int {
+/// How far above the place where it was called the frame is that returns there: that of a function
+/// which takes any number of arguments has moved up.
+pub(crate) fn arguments_shift(return_address: u64) -> c_int {
     const KIND: u64 = 7;
     const MOVED: u64 = 3;
-    // SAFETY: handed on.
-    let below = unsafe { return_address(raw) };
-    if below & KIND == MOVED { (below / size_of::<Slot>() as u64) as c_int } else { 0 }
+    let has_moved = return_address & KIND == MOVED;
+    if has_moved { (return_address / size_of::<Slot>() as u64) as c_int } else { 0 }
 }
 
 unsafe extern "C-unwind" {
