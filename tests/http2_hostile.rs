@@ -12,7 +12,7 @@ mod support;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 
-use http::{get, rest, script, serve, statuses};
+use http::{get, rest, serve, serve_within, statuses};
 use http2::*;
 use support::{Folder, Server, connect, resident_bytes, with_many_files};
 
@@ -526,12 +526,8 @@ fn headers_that_are_remembered_and_forgotten_hold_nobody_up() {
 #[test]
 fn bodies_in_small_frames_count_against_the_limit() {
     const LIMIT: u64 = 1 << 24;
-    let folder = Folder::new();
     let code = "routes['/hold'] = function() timer.sleep(1000) end";
-    let child = folder.write("child.lua", script("http2 = true", code));
-    let main = format!("context.create({{ file = '{}', memory = {LIMIT} }})", child.display());
-    let mut server = Server::start(["-e", &main]);
-    let port = server.port();
+    let (server, port, _folder) = serve_within(LIMIT, "http2 = true", code);
     let before = resident_bytes(server.id());
     // As small and as many as h2 takes.
     let (head, body) = (post(1, "/hold"), frame(DATA, 0, 1, &[b'a'; 50]).repeat(2500));

@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use http::{ask, curl, get, rest, script, serve, statuses, until};
+use http::{ask, curl, get, rest, serve, serve_within, statuses, until};
 use http2::{DATA, END_HEADERS, END_STREAM, HEADERS, block, frame, open, outcome};
 use support::{Folder, PATIENCE, Server, connect, resident_bytes, with_many_files};
 
@@ -199,16 +199,9 @@ fn ten_thousand_connections_leave_nothing_behind() {
 
 #[test]
 fn a_memory_limit_holds_whatever_clients_do() {
-    let child = script(
-        "http2 = true",
-        "routes['/hold'] = function(req) req:read() timer.sleep(1000) end
-         routes['/much'] = function() return 200, nil, ('x'):rep(2 ^ 20) end",
-    );
-    let folder = Folder::new();
-    let child = folder.write("child.lua", child);
-    let main = format!("context.create({{ file = '{}', memory = 2 ^ 24 }})", child.display());
-    let mut server = Server::start(["-e", &main]);
-    let port = server.port();
+    let code = "routes['/hold'] = function(req) req:read() timer.sleep(1000) end
+         routes['/much'] = function() return 200, nil, ('x'):rep(2 ^ 20) end";
+    let (server, port, _folder) = serve_within(1 << 24, "http2 = true", code);
     assert!(get(port, "/").ends_with("hello"));
     let before = resident_bytes(server.id());
     let mut kept = Vec::new();
@@ -259,11 +252,7 @@ fn answers_in_small_pieces_count_against_the_limit() {
              end
              timer.sleep(1000)
          end";
-    let folder = Folder::new();
-    let child = folder.write("child.lua", script("http2 = true", code));
-    let main = format!("context.create({{ file = '{}', memory = {LIMIT} }})", child.display());
-    let mut server = Server::start(["-e", &main]);
-    let port = server.port();
+    let (mut server, port, _folder) = serve_within(LIMIT, "http2 = true", code);
     let before = resident_bytes(server.id());
     let ask = |number| {
         let mut stream = if number % 2 == 0 { connect(port) } else { open(port) };

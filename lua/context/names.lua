@@ -7,6 +7,7 @@ local select, tonumber, type = select, tonumber, type
 local bad, raise, no_more = core.bad, core.raise, core.no_more
 local handlers, hold = core.handlers, core.hold
 local get_topic = native.topic
+local checks -- what core/options.lua returns, once there are options
 
 local context = {}
 
@@ -30,7 +31,7 @@ function context.register(name, options, ...)
     check_name(name, "register")
     local shared = false
     if type(options) ~= "nil" then
-        local checks = native.load("core/options")(native)
+        checks = checks or native.load("core/options")(native)
         checks.check(options, { shared = true }, 2, "register")
         shared = checks.boolean(options.shared, "shared", "register", false)
     end

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 
-use super::support::{PATIENCE, Server, connect};
+use super::support::{Folder, PATIENCE, Server, connect};
 
 /// What all servers have.
 const ROUTES: &str = "
@@ -29,6 +29,16 @@ pub(crate) fn serve(options: &str, code: &str) -> (Server, u16) {
     let mut server = Server::start(["-e", &script(options, code)]);
     let port = server.port();
     (server, port)
+}
+
+/// The same in a context that may take so many bytes of memory; its script is in the folder.
+pub(crate) fn serve_within(memory: u64, options: &str, code: &str) -> (Server, u16, Folder) {
+    let folder = Folder::new();
+    let child = folder.write("child.lua", script(options, code));
+    let main = format!("context.create({{ file = '{}', memory = {memory} }})", child.display());
+    let mut server = Server::start(["-e", &main]);
+    let port = server.port();
+    (server, port, folder)
 }
 
 /// The script of such a server.
