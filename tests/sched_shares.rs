@@ -237,3 +237,42 @@ fn what_others_wake_is_not_kept_waiting_by_who_never_rests() {
     // A look at the common queue comes after some hundreds of turns; those of timers take longer.
     assert!(turns < 20_000, "{turns} turns of the others between two of its own");
 }
+
+/// Beside a crowd slices are short, so that first turns are cut early: they do not end behind all
+/// that began before. Slices count, not time, for the machine may be busy.
+#[test]
+fn who_comes_behind_a_crowd_of_loops_runs_soon() {
+    let folder = Folder::new();
+    folder.write("loop.lua", "while true do end");
+    folder.write(
+        "short.lua",
+        "local began = os.clock()
+         while os.clock() - began < 0.003 do end
+         context.send(context.parent(), 'done')",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local here, loops = arg[0]:match('^.*/'), {}
+         for i = 1, 600 do
+           loops[i] = context.create(here .. 'loop.lua')
+           if i % 8 == 0 then timer.sleep(0) end
+         end
+         local function slices()
+           local sum = 0
+           for _, handle in ipairs(loops) do sum = sum + context.stat(handle).slices end
+           return sum
+         end
+         local all = {}
+         for i = 1, 5 do
+           local before = slices()
+           assert(context.recv(context.create(here .. 'short.lua'), 60))
+           all[i] = slices() - before
+         end
+         table.sort(all)
+         print(all[3])
+         context.exit(0)",
+    );
+    let done = run(node_lua().args(["--workers", "2"]).arg(main)).succeeded();
+    let slices: u32 = done.stdout.trim().parse().unwrap();
+    assert!(slices < 300, "600 loops had {slices} slices first");
+}

@@ -3,22 +3,20 @@
 //! Unproven ones have never run, were suspended in their last turn, or are in the first slice of
 //! their turn. Of these, contexts that have run before go first. Of the suspended ones, the one
 //! goes first that has used the least CPU time (`fair.rs`). Workers take from the two kinds
-//! alternately, so that neither waits until all of the other have run. So do they with the oldest
-//! and the newest of those that have never run: whoever is created behind a crowd runs soon.
+//! alternately, so that neither waits until all of the other have run.
 //!
 //! While many threads are stuck these have to wait, but for those that have had more turns than
 //! what is stuck: these are not taken for the next of its kind.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use crossbeam_deque::Injector;
 
 use super::context::Context;
 use super::fair::Fair;
+use super::newcomers::Newcomers;
 use super::watchdog::TICK;
-use crate::sync::lock;
 
 type Queue = Injector<Arc<Context>>;
 
@@ -27,10 +25,8 @@ type Queue = Injector<Arc<Context>>;
 pub(super) struct Late {
     /// Unproven contexts that have run before.
     again: Queue,
-    /// Contexts that have never run.
-    new: Newcomers,
-    /// Contexts suspended in the first slice of their first turn.
-    first: Queue,
+    /// Contexts in the first slice of their first turn.
+    first: Newcomers,
     /// Suspended later.
     cut: Fair,
     /// Of any of these kinds, while some must wait: those that have had more turns.
@@ -40,38 +36,6 @@ pub(super) struct Late {
     held: AtomicUsize,
     /// How many turns those that are stuck have begun, while some must wait; else 0.
     stuck_turns: AtomicU64,
-}
-
-/// Contexts that have never run, of which the oldest and the newest are taken in turn.
-#[derive(Debug, Default)]
-struct Newcomers {
-    queue: Mutex<(VecDeque<Arc<Context>>, bool)>,
-    /// How many there are; a hint to who does not hold the lock.
-    count: AtomicUsize,
-}
-
-impl Newcomers {
-    fn push(&self, context: Arc<Context>) {
-        let mut queue = lock(&self.queue);
-        queue.0.push_back(context);
-        self.count.store(queue.0.len(), Ordering::SeqCst);
-    }
-
-    fn len(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
-    }
-
-    fn take(&self) -> Option<Arc<Context>> {
-        if self.len() == 0 {
-            return None;
-        }
-        let mut guard = lock(&self.queue);
-        let (queue, newest) = &mut *guard;
-        let taken = if *newest { queue.pop_back() } else { queue.pop_front() };
-        *newest = !*newest;
-        self.count.store(queue.len(), Ordering::SeqCst);
-        taken
-    }
 }
 
 /// Takes the next one, skipping those that `destroy` has queued elsewhere.
@@ -87,7 +51,7 @@ impl Late {
     /// Queues a context whose turn is to begin, and which is noted as queued here.
     pub(super) fn push(&self, context: Arc<Context>) {
         match context.metrics().turns() {
-            0 => self.new.push(context),
+            0 => self.first.push(context),
             turns if self.are_many(turns) => self.tried.push(context),
             _ => self.again.push(context),
         }
@@ -133,7 +97,7 @@ impl Late {
 
     /// Whether there are contexts in their first turn at all.
     fn is_any_first(&self) -> bool {
-        self.new.len() > 0 || !self.first.is_empty()
+        !self.first.is_empty()
     }
 
     /// Whether there is one whose turn is to begin or has just begun, and that may run.
@@ -143,7 +107,7 @@ impl Late {
 
     /// Whether one has never run, and may.
     pub(super) fn has_new(&self) -> bool {
-        self.new.len() > 0 && self.held() == 0
+        self.first.never_run() > 0 && self.held() == 0
     }
 
     /// Whether there is one that may run.
@@ -154,7 +118,7 @@ impl Late {
     /// How many of these there are.
     pub(super) fn unproven(&self) -> usize {
         match self.held() {
-            0 => self.again.len() + self.new.len(),
+            0 => self.again.len() + self.first.never_run(),
             1 => self.again.len(),
             _ => 0,
         }
@@ -170,7 +134,7 @@ impl Late {
     pub(super) fn take(&self, cut_first: bool) -> Option<Arc<Context>> {
         let held = self.held();
         let again = || if held < 2 { take(&self.again) } else { None };
-        let all_first = || claim(|| self.new.take()).or_else(|| take(&self.first));
+        let all_first = || claim(|| self.first.take());
         let unproven = || again().or_else(|| if held == 0 { all_first() } else { None });
         let cut = || if held < 2 { claim(|| self.cut.take()) } else { None };
         let tried = || take(&self.tried);

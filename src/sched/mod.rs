@@ -16,6 +16,7 @@ mod metrics;
 #[cfg(all(test, feature = "loom"))]
 mod models;
 pub mod names;
+mod newcomers;
 pub(crate) mod process;
 mod program;
 mod registry;
