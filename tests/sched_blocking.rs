@@ -236,3 +236,23 @@ fn a_call_of_c_that_waits_is_not_interrupted() {
     let done = run(node_lua().args(["-e", code]));
     assert_eq!(done.stdout, "0 0 0 0 ", "{done}");
 }
+
+/// Nor is it where the process has no descriptor to look at a thread with.
+#[test]
+fn nor_is_it_without_descriptors() {
+    let folder = Folder::new();
+    let script = folder.write(
+        "main.lua",
+        "local ffi = require 'ffi'
+         ffi.cdef 'int poll(void *, unsigned long, int);'
+         local held = {}
+         repeat
+           held[#held + 1] = io.open('/dev/null')
+         until #held > 0 and not io.open('/dev/null')
+         for i = 1, 4 do io.write(ffi.C.poll(nil, 0, 150), ' ') timer.sleep(0.001) end",
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_node-lua")]);
+    let done = run(command.arg(script));
+    assert_eq!(done.stdout, "0 0 0 0 ", "{done}");
+}

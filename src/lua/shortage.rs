@@ -26,9 +26,17 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// When contexts were last asked; 0 for never.
 static ASKED_AT: AtomicU64 = AtomicU64::new(0);
 
+/// How many collections have closed something. Others may have taken its number by the time that
+/// whoever waits for it looks.
+static USEFUL: AtomicU64 = AtomicU64::new(0);
+
 /// native.collect(): collects all garbage of this state; finalisers run meanwhile.
 fn collect(lua: Stack<'_>) {
+    let before = lowest_free();
     lua.collect();
+    if lowest_free() < before {
+        USEFUL.fetch_add(1, Ordering::Release);
+    }
     host::with(|host| {
         let metrics = host.context.metrics();
         metrics.collected_in.store(metrics.turns(), Ordering::Relaxed);
@@ -56,9 +64,10 @@ pub(crate) fn relieve() -> bool {
     if start < NOT_BEFORE.load(Ordering::Relaxed) {
         return false;
     }
-    let before = lowest_free();
+    let (before, useful) = (lowest_free(), USEFUL.load(Ordering::Acquire));
     let is_done = hook::collect_now(function(collect)) != Some(false);
-    if lowest_free() < before || await_others(before) {
+    let is_of_use = |is_free: bool| is_free || USEFUL.load(Ordering::Acquire) != useful;
+    if is_of_use(lowest_free() < before) || is_of_use(await_others(before)) {
         FRUITLESS.store(0, Ordering::Relaxed);
         return is_done;
     }

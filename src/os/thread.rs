@@ -1,18 +1,23 @@
-//! What the standard library does not do with threads: interrupting one, its CPU time, and how
-//! much of its stack is left.
+//! What the standard library does not do with threads: interrupting one, its CPU time, whether it
+//! waits, and how much of its stack is left.
 //!
 //! [`Handle::kick`] makes another thread run the process's kick handler in between two of its
 //! instructions, by a signal. Handlers must be async-signal-safe: no locks, no allocation.
 
 use std::cell::Cell;
 use std::ffi::c_int;
+use std::fs::File;
+use std::io::{self, Read};
 use std::mem::MaybeUninit;
+use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, getpid, setpriority_process};
 use rustix::thread::gettid;
 
+use super::descriptors::descriptors_max;
 use super::signal;
 use crate::hint::rarely;
 
@@ -217,17 +222,6 @@ impl Handle {
         send_to(self.0.as_raw_pid(), signal);
     }
 
-    /// Whether the thread waits for something, in a system call that a signal would end; false
-    /// where that cannot be told.
-    pub fn is_asleep(self) -> bool {
-        let stat = std::fs::read(format!("/proc/self/task/{}/stat", self.0));
-        let stat = stat.unwrap_or_default();
-        // The name, in parentheses, may hold anything.
-        let name = stat.iter().rposition(|&byte| byte == b')');
-        let state = name.and_then(|end| stat.get(end + 2));
-        state.is_some_and(|&state| state == b'S')
-    }
-
     /// Lets all other threads go first, for good.
     pub fn yield_to_others(self) {
         let _ = setpriority_process(Some(self.0), NICE);
@@ -241,4 +235,62 @@ impl Handle {
         let status = clock_gettime(clock, &mut time);
         (status == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
+}
+
+/// One of this many descriptors may be held for states of threads.
+const STATE_SHARE: u64 = 8;
+
+/// How many are.
+static STATES: AtomicU64 = AtomicU64::new(0);
+
+/// What the system tells of a thread, whether or not the process has a descriptor left.
+#[derive(Debug)]
+pub struct State {
+    thread: Handle,
+    /// Those without are opened when they are looked at.
+    file: Option<File>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        STATES.fetch_sub(u64::from(self.file.is_some()), Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// That of a thread, to be given up before it ends.
+    pub fn of(thread: Handle) -> State {
+        let few = descriptors_max() / STATE_SHARE;
+        let one_more = |states| (states < few).then_some(states + 1);
+        let mut file = None;
+        // Relaxed, here and above: a count, nothing else.
+        if STATES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok() {
+            file = open_state(thread).ok();
+            STATES.fetch_sub(u64::from(file.is_none()), Ordering::Relaxed);
+        }
+        State { thread, file }
+    }
+
+    /// Whether the thread waits for something, in a system call that a signal would end; false
+    /// where that cannot be told.
+    pub fn is_asleep(&self) -> bool {
+        let mut text = [0; STATE_SIZE];
+        let length = match &self.file {
+            Some(file) => file.read_at(&mut text, 0),
+            None => open_state(self.thread).and_then(|mut file| file.read(&mut text)),
+        };
+        let text = &text[..length.unwrap_or(0)];
+        // The name, in parentheses, may hold anything.
+        let name = text.iter().rposition(|&byte| byte == b')');
+        let state = name.and_then(|end| text.get(end + 2));
+        state.is_some_and(|&state| state == b'S')
+    }
+}
+
+/// Bytes of which the number, the name and the state of a thread take the first; what follows are
+/// numbers.
+const STATE_SIZE: usize = 128;
+
+fn open_state(thread: Handle) -> io::Result<File> {
+    File::open(format!("/proc/self/task/{}/stat", thread.0))
 }

@@ -11,7 +11,7 @@ use super::metrics::Metrics;
 use super::slot::Slot;
 use crate::message::Id;
 use crate::os::current::Current;
-use crate::os::thread::Handle;
+use crate::os::thread::{Handle, State};
 use crate::rt;
 use crate::sync::lock;
 
@@ -43,7 +43,21 @@ pub(super) struct Watch {
     /// Written by the watchdog too.
     charged: AtomicU64,
     /// The thread, while it runs. Whoever kicks it holds the lock, so that it does not end.
-    thread: Mutex<Option<Handle>>,
+    thread: Mutex<Option<Thread>>,
+}
+
+/// A worker's thread, as others see it.
+#[derive(Debug)]
+struct Thread {
+    handle: Handle,
+    state: State,
+}
+
+impl Thread {
+    fn current() -> Thread {
+        let handle = Handle::current();
+        Thread { handle, state: State::of(handle) }
+    }
 }
 
 thread_local! {
@@ -105,7 +119,7 @@ pub(super) fn kicked() {
 }
 
 impl Watch {
-    fn thread(&self) -> MutexGuard<'_, Option<Handle>> {
+    fn thread(&self) -> MutexGuard<'_, Option<Thread>> {
         lock(&self.thread)
     }
 
@@ -132,7 +146,7 @@ impl Watch {
     /// Runs `body`, during which this thread is the worker.
     pub(super) fn enter<R>(&self, body: impl FnOnce() -> R) -> R {
         Current::enter(&MINE, self, || {
-            *self.thread() = Some(Handle::current());
+            *self.thread() = Some(Thread::current());
             self.retired.store(false, Ordering::Relaxed);
             let result = body();
             *self.thread() = None;
@@ -271,10 +285,8 @@ impl Watch {
             self.asked_cpu.store(self.cpu_nanoseconds(), Ordering::Relaxed);
         }
         let thread = self.thread();
-        if let Some(thread) = *thread
-            && !thread.is_asleep()
-        {
-            thread.kick();
+        if let Some(thread) = thread.as_ref().filter(|thread| !thread.state.is_asleep()) {
+            thread.handle.kick();
         }
     }
 
@@ -310,24 +322,25 @@ impl Watch {
 
     /// Whether the thread waits in a system call.
     pub(super) fn is_asleep(&self) -> bool {
-        self.thread().is_some_and(Handle::is_asleep)
+        self.thread().as_ref().is_some_and(|thread| thread.state.is_asleep())
     }
 
     fn kick(&self) {
-        if let Some(thread) = *self.thread() {
-            thread.kick();
+        if let Some(thread) = &*self.thread() {
+            thread.handle.kick();
         }
     }
 
     /// Lets others go first, for good: given up, it never runs another context.
     pub(super) fn yield_to_others(&self) {
-        if let Some(thread) = *self.thread() {
-            thread.yield_to_others();
+        if let Some(thread) = &*self.thread() {
+            thread.handle.yield_to_others();
         }
     }
 
     /// The CPU time that the thread has used.
     fn cpu_nanoseconds(&self) -> u64 {
-        self.thread().and_then(Handle::cpu_time).unwrap_or_default().as_nanos() as u64
+        self.thread().as_ref().and_then(|it| it.handle.cpu_time()).unwrap_or_default().as_nanos()
+            as u64
     }
 }
