@@ -5,7 +5,7 @@
 
 mod support;
 
-use support::{Done, Folder, PATIENCE, Server, connect, node_lua, resident_bytes, run};
+use support::{Done, Folder, Server, connect, node_lua, resident_bytes, run, wait_until_below};
 
 /// Takes more than 16 MiB and holds on to it, or asks for it at once.
 const GREEDY: &[(&str, &str)] = &[
@@ -230,9 +230,5 @@ fn memory_of_ended_contexts_goes_back_to_the_system() {
     let port = server.port();
     let full = resident_bytes(server.id());
     let _go = connect(port);
-    let began = std::time::Instant::now();
-    while resident_bytes(server.id()) > full / 4 {
-        assert!(began.elapsed() < PATIENCE, "{full} bytes, then {}", resident_bytes(server.id()));
-        std::thread::yield_now();
-    }
+    wait_until_below(server.id(), full / 4);
 }

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use process::{Done, Server, node_lua, run, run_for};
 
@@ -184,6 +184,16 @@ pub(crate) fn resident_bytes(process: u32) -> u64 {
     let Ok(status) = fs::read_to_string(format!("/proc/{process}/status")) else { return 0 };
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// Waits until a process holds fewer bytes than that: what clients leave behind is let go once it
+/// has noticed that they are gone.
+pub(crate) fn wait_until_below(process: u32, bytes: u64) {
+    let began = Instant::now();
+    while resident_bytes(process) >= bytes {
+        assert!(began.elapsed() < PATIENCE, "{} bytes, not {bytes}", resident_bytes(process));
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Runs the body of a test in a process of its own that may open several thousand files, whatever
