@@ -212,7 +212,8 @@ local OPTIONS = {
 }
 
 local KNOWN = "'strategy', 'intensity', 'period', 'on_exit' or 'on_finish', and children from 1 on"
-local KNOWN_OF_CHILD = "'restart' or 'n', and the arguments of context.create from 1 on"
+local KNOWN_OF_CHILD = "'restart' or 'n', and the arguments of context.create from 1 to "
+    .. ARGUMENTS_MAX
 
 local function is_position(key) return type(key) == "number" and key >= 1 and key % 1 == 0 end
 
@@ -239,7 +240,7 @@ local function count_children(options)
         if type(spec) ~= "table" then bad("child " .. i, "start", "table", spec) end
     end
     if last == 0 then
-        raise("bad argument #1 to 'start' (no children: a table for each expected)")
+        raise("bad argument #1 to 'start' (a table for each child expected, got no children)")
     end
     return last
 end
@@ -249,7 +250,7 @@ local function check_child(spec, index)
     local where, last = "child " .. index, 0
     native.check_plain(where, "start", spec)
     for key in next, spec do
-        if is_position(key) then
+        if is_position(key) and key <= ARGUMENTS_MAX then
             if key > last then last = key end
         elseif not rawequal(key, "restart") and not rawequal(key, "n") then
             refuse_key(where, key, KNOWN_OF_CHILD)

@@ -247,7 +247,10 @@ fn wrong_arguments_are_named() {
         ("http.get('http://x/', { trailers = 1 })", "option 'trailers' of 'get' (table of headers"),
         ("http.post('http://x/', true)", "#2 to 'post' (string, buffer or iterator expected"),
         ("http.request({ url = 'http://x/', body = {} })", "option 'body' of 'request' (string, b"),
-        ("http.get('http://x/', { url = 1 })", "'url' is said already"),
+        (
+            "http.get('http://x/', { url = 1 })",
+            "option 'url' of 'get' (nothing, as the call itself says it, expected, got number 1)",
+        ),
         ("http.get('http://x/', { times = 1 })", "no option named string \"times\""),
         ("http.post('http://x/')", "#2 to 'post'"),
         ("http.request({ url = 'http://x/', method = 'A B' })", "option 'method' of 'request'"),

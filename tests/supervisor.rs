@@ -289,7 +289,7 @@ fn wrong_trees_raise() {
         print(pcall(supervisor.start))";
     let done = run(node_lua().args(["-e", script])).succeeded();
     for (line, wanted) in done.stdout.lines().zip([
-        "6: bad argument #1 to 'start' (no children: a table for each expected)",
+        "6: bad argument #1 to 'start' (a table for each child expected, got no children)",
         "6: bad child 1 of 'start' (table expected, got number 1)",
         "6: bad option 'strategy' of 'start' (\"one_for_one\", \"one_for_all\" or ",
         "6: bad restart of child 1 of 'start' (\"permanent\", \"transient\" or ",

@@ -69,11 +69,12 @@ end
 
 --- Has callback(message, traceback) called for every error in this context that nobody catches, in
 --- the place of the entry in the log. With nil, they are logged again.
----@param callback function|nil
-function context.on_error(callback, ...)
-    no_more(2, "on_error", ...)
-    if type(callback) ~= "nil" and type(callback) ~= "function" then
-        bad(1, "on_error", "function or nil", callback)
+---@param ... function|nil
+function context.on_error(...)
+    local callback = ...
+    no_more(2, "on_error", select(2, ...))
+    if type(callback) ~= "function" and (type(callback) ~= "nil" or select("#", ...) == 0) then
+        bad(1, "on_error", "function or nil", ...)
     end
     core.on_error = callback
 end

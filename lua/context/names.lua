@@ -82,7 +82,8 @@ end
 --- Ends a subscription, as it was subscribed to; false if there was none.
 ---@param topic string
 ---@return boolean
-function context.unsubscribe(topic)
+function context.unsubscribe(topic, ...)
+    no_more(2, "unsubscribe", ...)
     if type(topic) ~= "string" then bad(1, "unsubscribe", "topic", topic) end
     local number = numbers[topic]
     if not number then return false end

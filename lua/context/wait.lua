@@ -150,7 +150,9 @@ function context.wait(h, ...)
     if type(given_handle) ~= "string" or tonumber(given_handle) then given_handle = h end
     local n = select("#", ...)
     local a, b = ...
-    if h == ANY or h == self_handle then bad(1, "wait", "handle of another context", h) end
+    if h == ANY or h == self_handle then
+        bad(1, "wait", "handle of another context", given_handle)
+    end
     if n == 1 and type(a) == "nil" then
         local tokens = waits[h]
         if not tokens then return end

@@ -531,7 +531,7 @@ local function with(name, position, options, fields)
     local all = {}
     for field, value in next, options do
         if type(fields[field]) ~= "nil" then
-            bad_because(position, name, format("'%s' is said already", field))
+            bad(field, name, "nothing, as the call itself says it,", value)
         end
         all[field] = value
     end

@@ -246,9 +246,11 @@ end
 --- Ends the answer with a value in JSON.
 ---@param res table
 ---@param value any
-function response.json(res, value, ...)
+function response.json(res, ...)
     local id, record = check_response(res, "json")
-    no_more(3, "json", ...)
+    local value = ...
+    if select("#", ...) == 0 then bad(2, "json", "value", ...) end
+    no_more(3, "json", select(2, ...))
     if not native.json_encode then raise("'json' is not in this build of node-lua") end
     local ok, text = pcall(native.json_encode, value)
     if not ok then raise("json: " .. (match(text, "encode: (.*)$") or text)) end

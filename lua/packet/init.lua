@@ -14,7 +14,8 @@ local ffi = native.ffi("ffi")
 local next, rawequal, select, type = next, rawequal, select, type
 local concat, format, gsub = table.concat, string.format, string.gsub
 local band, floor, HUGE = bit.band, math.floor, math.huge
-local bad, raise, describe = native.bad, native.raise, native.describe
+local bad, bad_because = native.bad, native.bad_because
+local raise, describe = native.raise, native.describe
 local check_plain = native.check_plain
 
 local env = native.buffer_access()
@@ -145,8 +146,8 @@ function M.layout(specs, ...)
     local known = "there is 'endian', and fields from 1 on"
     local count = last_of(specs, "argument #1 to 'layout'", HUGE, "endian", known)
     if count == 0 or count > FIELDS_MAX then
-        local text = "bad argument #1 to 'layout' (table of 1 to %d fields expected, got one of %d)"
-        raise(format(text, FIELDS_MAX, count))
+        local text = "table of 1 to %d fields expected, got one of %.14g"
+        bad_because(1, "layout", format(text, FIELDS_MAX, count))
     end
     local layout = { offsets = {}, get = {}, set = {} }
     local fields, seen, offset = {}, {}, 0

@@ -30,13 +30,17 @@ end
 
 return function(socket, ...)
     local record = check_stream(socket, "monitor")
-    check_open(record, SOCKET_CLOSED, "monitor")
+    -- A websocket closes itself when its peer has ended it.
+    local ended = record.closed and record.pieces and record.pieces.code
+    if not ended then check_open(record, SOCKET_CLOSED, "monitor") end
     local callback = ...
     core.no_more(3, "monitor", select(2, ...))
     if select("#", ...) == 0 or type(callback) ~= "nil" and type(callback) ~= "function" then
         bad(2, "monitor", "function or nil", callback)
     end
-    if callback then
+    if ended then
+        if callback then defer(call, callback, ended, socket) end
+    elseif callback then
         if not record.monitor then hold(1) end
         record.monitor, record.anchor = callback, socket
         defer(tell, record)

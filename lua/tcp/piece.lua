@@ -5,7 +5,7 @@ local native, core, sockets = ...
 
 local select, type = select, type
 local format = string.format
-local bad, bad_because, check_may_wait = core.bad, native.bad_because, core.check_may_wait
+local bad, check_may_wait = core.bad, core.check_may_wait
 local timeout_of, register, read_piece = core.timeout_of, core.register, native.read_piece
 local check_stream, check_open = sockets.check_stream, sockets.check_open
 local next_waiter, next_frame, is_busy = sockets.next_waiter, sockets.next_frame, sockets.is_busy
@@ -93,10 +93,8 @@ end
 function pieces.read_until(socket, delimiter, max, ...)
     local record = check_stream(socket, "read_until")
     check_open(record, SOCKET_CLOSED, "read_until")
-    if type(delimiter) ~= "string" then bad(2, "read_until", "string", delimiter) end
-    if #delimiter == 0 or #delimiter > DELIMITER_MAX then
-        local why = "1 to %d bytes expected, got %d"
-        bad_because(2, "read_until", format(why, DELIMITER_MAX, #delimiter))
+    if type(delimiter) ~= "string" or #delimiter == 0 or #delimiter > DELIMITER_MAX then
+        bad(2, "read_until", format("string of 1 to %d bytes", DELIMITER_MAX), delimiter)
     end
     if type(max) ~= "nil" then check_count(max, 3, "read_until") end
     return read(socket, record, delimiter, max or COUNT_MAX, timeout_at(4, "read_until", ...))

@@ -48,30 +48,29 @@ local TEXT_MAX = 4096
 
 local methods = {}
 
--- What tcp does with a websocket as with other sockets.
-local SHARED = {}
-for _, name in
-    next,
-    {
-        "abort",
-        "close",
-        "fd",
-        "is_closed",
-        "local_addr",
-        "local_port",
-        "monitor",
-        "remote_addr",
-        "remote_port",
-        "set_keepalive",
-        "set_nodelay",
-        "set_write_limit",
-        "set_wshared",
-        "stat",
-        "tls",
-        "write",
-    }
-do
-    SHARED[name] = true
+-- What tcp does with a websocket as with other sockets, and with which only while it is open.
+local SHARED = {
+    abort = "always",
+    close = "always",
+    fd = "open",
+    is_closed = "always",
+    local_addr = "always",
+    local_port = "always",
+    monitor = "open",
+    remote_addr = "always",
+    remote_port = "always",
+    set_keepalive = "always",
+    set_nodelay = "always",
+    set_write_limit = "open",
+    set_wshared = "open",
+    stat = "always",
+    tls = "always",
+    write = "open",
+}
+
+-- Raises: the script has closed it, or its peer has ended it.
+local function refuse_closed(name)
+    raise(format("websocket has been closed: '%s' needs an open one (ws:is_closed tells)", name))
 end
 
 -- The record of a websocket, for tcp's function of that name; nothing for other values. Where a
@@ -87,7 +86,13 @@ function core.other_socket(value, name)
         local hint = name == "shutdown" and "'ws:close'" or "'ws:recv' and 'ws:send'"
         bad_because(1, name, format("tcp socket expected, got a websocket: use %s", hint))
     end
-    if name == "close" and not record.closed then say_close(record.id, NORMAL, "") end
+    if record.closed then
+        -- Of one that the peer has ended a monitor is told.
+        local is_told = name == "monitor" and record.pieces.code
+        if SHARED[name] == "open" and not is_told then refuse_closed(name) end
+    elseif name == "close" then
+        say_close(record.id, NORMAL, "")
+    end
     return record
 end
 
@@ -95,11 +100,6 @@ local function check(value, name)
     local record = websockets[value]
     if record == nil then bad(1, name, "websocket", value) end
     return record
-end
-
--- Raises: the script has closed it.
-local function refuse_closed(name)
-    raise(format("websocket has been closed: '%s' needs an open one (ws:is_closed tells)", name))
 end
 
 -- Nothing comes any more, nor goes: lets the connection go, and tells who waits.

@@ -387,7 +387,7 @@ impl fmt::Display for OptionsError {
                 write!(f, "{offset} is not within 0 and {}", u16::MAX)
             }
             OptionsError::Delimiter(bytes) => {
-                write!(f, "1 to {} bytes expected, got {bytes}", Delimiter::BYTES_MAX)
+                write!(f, "1 to {} bytes expected, got {bytes} bytes", Delimiter::BYTES_MAX)
             }
             OptionsError::Both => f.write_str(
                 "not together with head_bytes: frames end with it or have heads (false removes it)",

@@ -150,6 +150,11 @@ tap.test("waits where they cannot be", function()
         "in sort"
     )
     is(message(string.gsub, "1", "1", timer.sleep):match("inside.*"), text, "called by C itself")
+    is(
+        message(string.gsub, "x", "x", function() return timer.sleep(1) end),
+        "AT cannot wait " .. text,
+        "what calls it, gsub, does not wait"
+    )
 end)
 
 tap.test("waits in coroutines inside the handler of xpcall", function()

@@ -404,7 +404,8 @@ tap.test("what is refused", function()
         { read_head_bytes = 3, read_head_max = 2 ^ 24 }
     )
     refused("read_delimiter: string of 1 to 16 bytes", { read_delimiter = "" })
-    refused("read_delimiter: 1 to 16 bytes expected, got 17", { read_delimiter = ("x"):rep(17) })
+    local long = { read_delimiter = ("x"):rep(17) }
+    refused("read_delimiter: 1 to 16 bytes expected, got 17 bytes", long)
     refused("got number 10", { read_delimiter = 10 })
     refused("got boolean true", { read_delimiter = true })
     refused("not together", { read_delimiter = "x", read_head_bytes = 2 })
@@ -415,9 +416,16 @@ tap.test("what is refused", function()
         raises("count", "'read_bytes' (whole number of bytes", tcp.read_bytes, server, wrong)
         raises("max", "'read_until' (whole number of bytes", tcp.read_until, server, "x", wrong)
     end
-    raises("no delimiter", "'read_until' (string expected", tcp.read_until, server, 5)
-    raises("an empty one", "1 to 1024 bytes expected, got 0", tcp.read_until, server, "")
-    raises("a long one", "got 1025", tcp.read_until, server, ("x"):rep(1025))
+    raises(
+        "no delimiter",
+        "'read_until' (string of 1 to 1024 bytes expected",
+        tcp.read_until,
+        server,
+        5
+    )
+    local wanted = 'string of 1 to 1024 bytes expected, got string ""'
+    raises("an empty one", wanted, tcp.read_until, server, "")
+    raises("a long one", '" of 1025 bytes', tcp.read_until, server, ("x"):rep(1025))
     raises("a timeout", "number of seconds", tcp.read_bytes, server, 1, "soon")
     raises("a timeout", "number of seconds", tcp.read_until, server, "x", 1, {})
     raises("too much", "'read_bytes'", tcp.read_bytes, server, 1, 1, 1)

@@ -309,6 +309,25 @@ tap.test("a socket like others", function()
         timer.sleep(0.001)
     end
     is(gone, 1000, "who monitors is told")
+    local late
+    near:monitor(function(code, ws) late = ws == near and code end)
+    is(late, nil, "on the next turn")
+    while not late do
+        timer.sleep(0.001)
+    end
+    is(late, 1000, "who monitors later, too")
+    near:monitor(nil)
+    for name, args in pairs({ fd = {}, set_wshared = { true }, set_write_limit = { 1 } }) do
+        local wanted = "websocket has been closed: '"
+            .. name
+            .. "' needs an open one %(ws:is_closed"
+        raises(function() near[name](near, unpack(args)) end, wanted, name .. " needs an open one")
+    end
+    raises(
+        function() far:monitor(print) end,
+        "websocket has been closed: 'monitor' needs",
+        "what the script itself has closed is not monitored"
+    )
     far, near = pair({ kind = "binary" })
     far:send("\255")
     good, data, kind = near:recv(20)
