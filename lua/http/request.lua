@@ -4,7 +4,8 @@ local native, core, message = ...
 
 local getmetatable = debug.getmetatable
 local rawget, rawset, setmetatable = rawget, rawset, setmetatable
-local next, pcall, rawequal, tonumber, type = next, pcall, rawequal, tonumber, type
+local next, pcall, rawequal, select = next, pcall, rawequal, select
+local tonumber, type = tonumber, type
 local find, lower, match = string.find, string.lower, string.match
 local bad, raise, strerror = core.bad, core.raise, native.strerror
 local register, cancel, suspend = core.register, core.cancel, core.suspend
