@@ -135,9 +135,59 @@ fn contexts_that_reach_their_limit_as_they_are_cut_end_alone() {
     assert_eq!(done.stdout, "32\n", "{done}");
 }
 
-/// A cut may be asked for right when the VM is about to call a hook of the script's for a call.
+/// A script that has a hook is told of each line, call and return as often as if it ran alone: its
+/// turns are not cut while it has one, and those of others go on all the same.
 #[test]
-fn turns_are_cut_beside_hooks_for_calls() {
+fn hooks_are_told_the_same_beside_others() {
+    let folder = Folder::new();
+    folder.write("loop.lua", "while true do end");
+    folder.write(
+        "child.lua",
+        "jit.off() -- compiled code calls no hooks
+         local function fib(n) if n < 2 then return n end return fib(n - 1) + fib(n - 2) end
+         local seen, kinds = {}, 0
+         local function watched(events)
+           local told, n = {}, 0
+           debug.sethook(function(event, line)
+             n = n + 1
+             told[n] = event .. tostring(line)
+           end, events)
+           for i = 1, 20 do
+             fib(6)
+             table.sort({ 3, 2, 1 }, function(a, b) return a < b end)
+             tostring(i)
+           end
+           debug.sethook()
+           return table.concat(told, ' ')
+         end
+         for _ = 1, 400 do
+           for _, events in ipairs({ 'c', 'crl' }) do
+             local told = watched(events)
+             if not seen[events .. told] then
+               seen[events .. told] = true
+               kinds = kinds + 1
+             end
+           end
+           timer.sleep(0.001)
+         end
+         context.send(context.parent(), kinds)",
+    );
+    let main = folder.write(
+        "main.lua",
+        "local loops = {}
+         for i = 1, 3 do loops[i] = context.create('loop.lua') end
+         for _ = 1, 2 do context.create('child.lua') end
+         for _ = 1, 2 do print((select(2, context.recv(0)))) end
+         for _, loop in ipairs(loops) do context.destroy(loop) end",
+    );
+    let done = run(node_lua().args(["--workers", "2"]).arg(main)).succeeded();
+    assert_eq!(done.stdout, "2\n2\n", "{done}");
+}
+
+/// A collection may be asked for right when the VM is about to call a hook of the script's for a
+/// call, and a cut as soon as there is none.
+#[test]
+fn hooks_for_calls_come_and_go_beside_others() {
     let folder = Folder::new();
     folder.write(
         "child.lua",

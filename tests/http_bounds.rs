@@ -182,6 +182,54 @@ fn a_handler_may_take_its_time_when_it_has_waited_for_a_body() {
     assert_eq!(done.stdout, "200\tpiecepiecepiece\n".repeat(2), "{done}");
 }
 
+/// A piece that a context has no room for is refused, and nothing that the script goes on with may
+/// pass for what follows it: the client finds the answer cut off, and the log says why.
+#[test]
+fn a_piece_beyond_the_memory_limit_leaves_no_hole_in_an_answer() {
+    let child = "local body, long = ('x'):rep(2 ^ 20), buffer.new()
+         for _ = 1, 6 do long:append(body) end
+         context.on_error(function(message) context.send(context.parent(), message) end)
+         local _, server = http.serve('127.0.0.1', 0, function(req, res)
+           if req.path == '/whole' then return 200, nil, long end
+           if req.path ~= '/first' then res:write('begun, ') end
+           local said = { res:write(long) }
+           said[3], said[4] = res:write('and ended')
+           context.send(context.parent(), json.encode(said))
+           if req.path == '/finished' then res:finish('!') end
+         end)
+         context.send(context.parent(), server:port())";
+    let folder = Folder::new();
+    std::fs::write(folder.path("child.lua"), child).unwrap();
+    let main = "context.create({ file = 'child.lua', memory = 10 * 2 ^ 20 })
+         local _, port = context.recv(0)
+         local url = 'http://127.0.0.1:' .. port
+         local function heard() return (select(2, context.recv(0))) end
+         local _, unread = http.get(url .. '/whole') -- what waits for us takes room
+         for _, path in ipairs({ '/first', '/later', '/finished' }) do
+           local ok, res = http.get(url .. path)
+           print(path, (ok and res:text()), heard())
+           print(heard())
+         end
+         local ok, res = http.request({ url = url .. '/later', method = 'HEAD' })
+         print(ok, res.status, heard())
+         print(#unread:text())
+         os.exit(0)";
+    let done = run(node_lua().current_dir(folder.path("")).args(["-e", main]));
+    let said = "[false,26,false,203]";
+    let why = "an answer is cut off: the context's memory limit has no room for a body of 6291456 \
+               bytes";
+    assert_eq!(
+        done.stdout,
+        format!(
+            "/first\tfalse\t{said}\nchild.lua:4: {why}\n\
+             /later\tfalse\t{said}\nchild.lua:4: {why}\n\
+             /finished\tfalse\t{said}\nchild.lua:10: {why}\n\
+             true\t200\t[false,26,true]\n6291456\n"
+        ),
+        "{done}"
+    );
+}
+
 /// What a context has no room to send is told: the handler by an error, which it may catch to
 /// answer something shorter, and the client by status 500. Another client does not read its own,
 /// meanwhile.

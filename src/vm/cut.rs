@@ -6,7 +6,8 @@
 //! upward (lua/core/dispatch.lua and coroutine.lua), up to the driver, the coroutine that Rust
 //! resumes. So a turn can be left only where nothing else is on the way: not inside of a C function
 //! that calls back (a comparator of `table.sort`, a finaliser), nor in a coroutine that C code has
-//! resumed. The hook looks at the whole way first; where it cannot be taken, it is refused.
+//! resumed. The hook looks at the whole way first; where it cannot be taken, it is refused. Nor is
+//! a turn cut whose script has a hook of its own for lines, calls or returns.
 //!
 //! Between a cut and its end nothing of the context runs, finalisers neither: the library counts on
 //! what it has looked at an instruction ago. So nothing is done meanwhile that allocates in the VM.
@@ -37,6 +38,9 @@ unsafe extern "C-unwind" {
     /// LuaJIT's, which mlua does not declare.
     fn lua_isyieldable(raw: *mut lua_State) -> c_int;
 }
+
+/// Events that hooks of scripts are told of, each once.
+const WATCHED: c_int = ffi::LUA_MASKLINE | ffi::LUA_MASKCALL | ffi::LUA_MASKRET;
 
 /// A hook, as LuaJIT keeps it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,6 +162,18 @@ impl Cut {
         Some(String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// Whether a hook of the script's is told of lines, calls or returns. While ours stands in its
+    /// place it would miss some, and behind a yield the VM begins a line anew, and ends it without
+    /// telling.
+    ///
+    /// # Safety
+    /// `raw` must be a live state that this thread uses.
+    unsafe fn is_watched(&self, raw: *mut lua_State) -> bool {
+        // SAFETY: a live state of this thread's.
+        let mask = || unsafe { ffi::lua_gethookmask(raw) };
+        self.before.get().map_or_else(mask, |before| before.mask) & WATCHED != 0
+    }
+
     /// Sets our hook in the place of what is there, if that may be.
     ///
     /// # Safety
@@ -219,6 +235,9 @@ pub(crate) fn arm() -> bool {
     // SAFETY: the state is alive, used by this thread, and its hook may be set.
     unsafe {
         let cut = &account(raw).cut;
+        if cut.is_watched(raw) {
+            return false;
+        }
         cut.is_wanted.set(true);
         cut.set(raw, 1);
     }

@@ -17,8 +17,8 @@ use super::plain::{add_table, answer_plain};
 use super::{Exchange, with};
 use crate::error::Code;
 use crate::http::{
-    Channel, HEADER_BYTES, HeadWriter, Outgoing, Ready, Written, WrongLength, counted, date,
-    has_no_body, is_host,
+    Channel, HEADER_BYTES, HeadWriter, Outgoing, Ready, Written, counted, date, has_no_body,
+    is_host,
 };
 use crate::lua::host;
 use crate::message::{Allowance, Held};
@@ -109,9 +109,21 @@ impl Exchange {
         channel
     }
 
-    /// Ends the response with these bytes. An error tells why it is not what its head has
-    /// announced: the client finds it cut off.
-    fn end(&mut self, bytes: Bytes, held: Option<Held>) -> Result<(), WrongLength> {
+    /// A piece of so many bytes is not taken: the client finds the response cut off there, whatever
+    /// the script goes on with.
+    fn lose(&mut self, bytes: usize, ready: &Arc<Ready>) {
+        if !self.is_sent_whole() && !self.is_bodyless() {
+            self.channel(ready).fail();
+            self.lost = bytes;
+        }
+    }
+
+    /// Ends the response with these bytes. An error tells why it is not what the script, or its
+    /// head, has announced: the client finds it cut off.
+    fn end(&mut self, bytes: Bytes, held: Option<Held>) -> Result<(), String> {
+        if self.lost > 0 {
+            return Err(format!("an answer is cut off: {}", no_room(self.lost)));
+        }
         let Some(channel) = &self.channel else {
             if !self.has_begun {
                 self.respond(bytes, held);
@@ -120,9 +132,9 @@ impl Exchange {
         };
         if let Written::TooLong(wrong) = channel.write(bytes, held) {
             channel.fail();
-            return Err(wrong);
+            return Err(wrong.to_string());
         }
-        channel.end(take_trailers(&mut self.trailers))
+        channel.end(take_trailers(&mut self.trailers)).map_err(|wrong| wrong.to_string())
     }
 
     /// The script has failed: the client gets status 500, or finds the response cut off. True if it
@@ -470,13 +482,17 @@ pub(super) fn add_all(lua: Stack<'_>) {
 }
 
 /// native.http_write(id, data, token): writes a piece of the body: true if there is room for more;
-/// nothing if not, and `token` is told once there is; `false, code` if the client takes no more;
+/// nothing if not, and `token` is told once there is; `false, code` if the client takes no more, or
+/// the context's memory limit has no room for it, which cuts the response off;
 /// `nil, why` if it cannot be written: 0 for a value of the wrong type, 1 if the response is a
 /// file, or a text.
 pub(super) fn write(lua: Stack<'_>) -> Result<Written, c_int> {
     let bytes = bytes_at(lua, 2).ok_or_else(|| (Nil, 0.0).give(lua))?;
     let token = lua.key(3);
-    let held = hold_piece(&bytes).ok_or_else(|| Code::NO_MEMORY.give(lua))?;
+    let Some(held) = hold_piece(&bytes) else {
+        with(lua.key(1), |exchange, ready| exchange.lose(bytes.len(), ready));
+        return Err(Code::NO_MEMORY.give(lua));
+    };
     let written = with(lua.key(1), |exchange, ready| {
         if exchange.is_sent_whole() {
             return Err(None);
@@ -545,5 +561,5 @@ pub(super) fn finish(lua: Stack<'_>) -> Option<Result<bool, c_int>> {
         Some((result, exchange))
     });
     let done = result.map_or(Ok(()), |(done, _)| done);
-    Some(done.map(|()| true).map_err(|why| (Nil, why.to_string()).give(lua)))
+    Some(done.map(|()| true).map_err(|why| (Nil, why).give(lua)))
 }

@@ -103,6 +103,8 @@ struct Exchange {
     has_begun: bool,
     /// Where the script writes the response's body, piece by piece.
     channel: Option<Arc<Channel>>,
+    /// Bytes of the piece of the body that there was no room for; 0 if all were taken.
+    lost: usize,
     /// The response is not the script's, which can change nothing any more.
     is_refused: bool,
     /// Bytes of the body that the script has read, the most that there may be, and the least rate,
@@ -185,6 +187,7 @@ impl Http {
             headers: HeaderMap::new(),
             trailers: HeaderMap::new(),
             has_begun: false,
+            lost: 0,
             channel: None,
             is_refused: false,
             read: 0,
