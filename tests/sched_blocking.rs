@@ -5,8 +5,11 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use support::{Folder, PATIENCE, Server, connect, node_lua, run};
@@ -56,7 +59,12 @@ const MAIN: &str = "
     end
     if argument == 'later' then
       for i, h in ipairs(all) do context.send(h, i) end
-    end";
+    elseif argument == 'backwards' then
+      for i = #all, 1, -1 do context.send(all[i], i) end
+    elseif argument == 'destroyed' then
+      for _, h in ipairs(all) do context.destroy(h) end
+    end
+    print('created')";
 
 fn ask(client: &mut std::net::TcpStream, what: &str) -> String {
     use std::io::Write;
@@ -105,7 +113,7 @@ fn blocked_contexts_hold_nobody_up() {
         command.args(["--grace", "1"]).args(args).stdin(Stdio::piped());
         let mut server = Server::spawn(&mut command);
         let mut client = connect(server.port());
-        assert_eq!(server.line(), "blocked", "{name}");
+        while server.line() != "blocked" {}
         let before: u64 = ask(&mut client, "beats").parse().unwrap();
         for _ in 0..20 {
             assert_eq!(ask(&mut client, "create"), "new", "{name}");
@@ -156,6 +164,66 @@ fn more_contexts_than_threads_hold_nobody_up() {
         process.kill().unwrap();
         process.wait().unwrap();
     }
+}
+
+/// The system starts no more than so many threads, and contexts block in C functions: at once,
+/// after short turns, each after more turns than all before it or the youngest first, and in
+/// finalisers as they end. The main script goes on, and a signal ends the process.
+#[test]
+fn where_few_threads_can_be_started_one_is_left_to_the_main_script() {
+    const COUNT: usize = 60;
+    let folder = Folder::new();
+    let main = folder.write("main.lua", MAIN);
+    let pause = "local ffi = require 'ffi' ffi.cdef 'int pause(void)'
+                 local function block() repeat until ffi.C.pause() == 0 end";
+    let later = "local _, n = context.recv(context.parent())";
+    let turns = "for i = 1, n do timer.sleep(0) end";
+    let finaliser = "KEPT = ffi.gc(ffi.new('char[1]'), block)";
+    for (name, script, mode) in [
+        ("at once", format!("{pause} block()"), ""),
+        ("after short turns", format!("{pause} {later} block()"), "later"),
+        ("after more turns", format!("{pause} {later} {turns} block()"), "later"),
+        ("the youngest first", format!("{pause} {later} block()"), "backwards"),
+        ("in finalisers", format!("{pause} {finaliser} {later}"), "destroyed"),
+    ] {
+        // The least with which it starts, and somewhat more.
+        for threads in [9, 10, 30] {
+            let file = folder.write("block.lua", &script);
+            let Some(mut command) = with_threads(threads) else { return };
+            command.arg(&main).arg(&file).args([&COUNT.to_string(), mode]);
+            let mut server = Server::spawn(&mut command);
+            let mut client = connect(server.port());
+            assert_eq!(server.line(), "created", "{name}");
+            let mut beats = || ask(&mut client, "beats").parse::<u64>().unwrap();
+            let before = beats();
+            while beats() < before + 300 {}
+            assert_eq!(ask(&mut client, "end"), "ended", "{name}, {threads} threads");
+            server.signal("TERM");
+            let done = server.finish(PATIENCE);
+            assert_eq!(done.code(), Some(143), "{name}, {threads} threads: {done}");
+        }
+    }
+}
+
+/// The binary where the system starts no more than so many threads; nothing where that cannot be
+/// had. In a namespace of its own others do not count; root would have no limit.
+fn with_threads(count: usize) -> Option<Command> {
+    let node_lua = node_lua();
+    let limited = |program: &OsStr| {
+        let mut command = Command::new("unshare");
+        command.args(["-U", "prlimit", &format!("--nproc={count}"), "--"]).arg(program);
+        if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+            command.uid(65_534).gid(65_534);
+        }
+        command.stdin(Stdio::null());
+        command
+    };
+    let tried = limited(node_lua.get_program()).arg("-v").output();
+    if tried.as_ref().is_ok_and(|done| done.status.success()) {
+        return Some(limited(node_lua.get_program()));
+    }
+    eprintln!("skipped: no limit of threads here: {tried:?}");
+    None
 }
 
 /// Nothing that would have a thread wait is taken for a script.

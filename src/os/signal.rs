@@ -180,6 +180,11 @@ pub fn keep_out_broken_pipes() {
     Mask::only(libc::SIGPIPE).add();
 }
 
+/// Has this thread not block the signal.
+pub(super) fn let_through(signal: c_int) {
+    Mask::only(signal).apply(libc::SIG_UNBLOCK);
+}
+
 /// Ends the process as this signal does by default.
 pub fn die_of(signal: c_int) {
     set(signal, Some(libc::SIG_DFL));

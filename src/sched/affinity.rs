@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crossbeam_deque::{Injector, Steal};
 
 use super::context::Context;
-use super::late::Late;
+use super::late::{Bar, Late};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 /// Nobody holds the index.
@@ -75,6 +75,11 @@ impl Affinity {
         self.holder(index)
     }
 
+    /// Queues one that must wait, to end too.
+    pub(super) fn push_late(&self, index: usize, context: Arc<Context>) {
+        self.affinity[index].late.push(context);
+    }
+
     /// Queues one whose turn was cut, likewise.
     pub(super) fn push_cut(&self, index: usize, context: Arc<Context>) -> Option<usize> {
         self.affinity[index].late.push_cut(context);
@@ -110,10 +115,8 @@ impl Affinity {
     }
 
     /// Has the others of all indices wait, see [`Late::hold`].
-    pub(super) fn hold(&self, held: usize, stuck_turns: u64) {
-        for place in &self.affinity {
-            place.late.hold(held, stuck_turns);
-        }
+    pub(super) fn hold(&self, bar: Bar) {
+        self.affinity.iter().for_each(|place| place.late.hold(bar));
     }
 
     /// The indices with something queued, and who holds them.

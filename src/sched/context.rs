@@ -1,10 +1,10 @@
 //! A context: its address, its bounded mailbox, and its place in the schedule.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::{Arc, LazyLock, PoisonError};
 
 use super::exits::Watchers;
+use super::label::Label;
 use super::metrics::{Limits, Metrics};
 use super::program::{End, Program};
 use super::scheduler::Scheduler;
@@ -63,6 +63,8 @@ struct Inbox {
 pub struct Context {
     id: Id,
     parent: Option<Id>,
+    /// How many contexts had been created before.
+    birth: u64,
     scheduler: Arc<Scheduler>,
     /// The index of the only worker that may run it.
     worker: Option<usize>,
@@ -98,27 +100,11 @@ impl std::fmt::Debug for Context {
     }
 }
 
-/// A context, as the log names it: `context 7 (gate)`.
-#[derive(Clone, Debug)]
-pub struct Label {
-    id: Id,
-    name: Option<Arc<str>>,
-}
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "context {}", self.id)?;
-        let Some(name) = &self.name else { return Ok(()) };
-        f.write_str(" (")?;
-        logging::write_name(f, name)?;
-        f.write_str(")")
-    }
-}
-
 impl Context {
     pub(super) fn new(
         id: Id,
         parent: Option<Id>,
+        birth: u64,
         scheduler: Arc<Scheduler>,
         worker: Option<usize>,
         limits: Limits,
@@ -127,6 +113,7 @@ impl Context {
         Arc::new(Context {
             id,
             parent,
+            birth,
             scheduler,
             worker,
             limits,
@@ -166,6 +153,16 @@ impl Context {
         self.parent
     }
 
+    /// Whether it is the main script's, which nobody has created.
+    pub(super) fn is_root(&self) -> bool {
+        self.parent.is_none()
+    }
+
+    /// How many contexts had been created before: creators have less than what they create.
+    pub(super) fn birth(&self) -> u64 {
+        self.birth
+    }
+
     /// The scheduler it runs on.
     pub fn scheduler(&self) -> &Arc<Scheduler> {
         &self.scheduler
@@ -184,7 +181,7 @@ impl Context {
 
     /// What the log calls it.
     pub fn label(&self) -> Label {
-        Label { id: self.id, name: self.name() }
+        Label::new(self.id, self.name())
     }
 
     /// Names the context for people.
@@ -398,6 +395,11 @@ impl Context {
         self.is_suspended.store(true, Ordering::SeqCst);
         // Either we see the request to end, or `destroy` sees that it is suspended.
         !(self.is_ending.load(Ordering::SeqCst) && self.claim())
+    }
+
+    /// Notes the same though it may be to end: it has to wait for that.
+    pub(super) fn suspend_anyway(&self) {
+        self.is_suspended.store(true, Ordering::SeqCst);
     }
 
     /// Takes what was queued there; false if somebody else has.

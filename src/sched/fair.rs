@@ -84,6 +84,16 @@ impl Fair {
             context
         })
     }
+
+    /// Takes all of these, wherever they are.
+    pub(super) fn remove(&self, mut is_one: impl FnMut(&Context) -> bool) -> Vec<Arc<Context>> {
+        let mut order = self.lock();
+        let all = std::mem::take(&mut order.heap).into_iter();
+        let (found, others) = all.partition::<Vec<_>, _>(|Reverse(it)| is_one(&it.context));
+        order.heap = others.into();
+        self.count.store(order.heap.len(), Ordering::SeqCst);
+        found.into_iter().map(|Reverse(entry)| entry.context).collect()
+    }
 }
 
 #[cfg(test)]

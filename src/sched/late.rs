@@ -5,8 +5,8 @@
 //! goes first that has used the least CPU time (`fair.rs`). Workers take from the two kinds
 //! alternately, so that neither waits until all of the other have run.
 //!
-//! While many threads are stuck these have to wait, but for those that have had more turns than
-//! what is stuck: these are not taken for the next of its kind.
+//! While many threads are stuck these have to wait, but for those that are not taken for the next
+//! of its kind: they have had more turns than what is stuck, or are older; see [`super::supply`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,13 +29,41 @@ pub(super) struct Late {
     first: Newcomers,
     /// Suspended later.
     cut: Fair,
-    /// Of any of these kinds, while some must wait: those that have had more turns.
-    tried: Queue,
-    /// Which kinds must wait, since too many threads are stuck in turns: 0 none, 1 those in their
-    /// first turn, 2 all. Written by the watchdog. Those that are destroyed do not.
+    /// Of any of these kinds, while some must wait: those that need not.
+    excused: Queue,
+    /// The [`Bar`], written by the watchdog. Beyond [`Held::Most`] nobody has had enough turns.
     held: AtomicUsize,
-    /// How many turns those that are stuck have begun, while some must wait; else 0.
-    stuck_turns: AtomicU64,
+    turns: AtomicU64,
+    birth: AtomicU64,
+}
+
+/// Who has to wait, since too many threads are stuck in turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Held {
+    #[default]
+    Nobody,
+    /// Contexts in their first turn.
+    New,
+    /// Those, and all whose turns take long, or are no more than what is stuck has begun; but for
+    /// those that are older.
+    Most,
+    /// All but the main script. Those that have run wait even to be ended: their finalisers might
+    /// get stuck.
+    Others,
+}
+
+impl Held {
+    const ALL: [Held; 4] = [Held::Nobody, Held::New, Held::Most, Held::Others];
+}
+
+/// Who has to wait, and what excuses from that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bar {
+    pub(super) held: Held,
+    /// More turns than what is stuck has begun.
+    pub(super) turns: u64,
+    /// To have been created before all that is stuck.
+    pub(super) birth: u64,
 }
 
 /// Takes the next one, skipping those that `destroy` has queued elsewhere.
@@ -43,16 +71,20 @@ fn claim(take: impl FnMut() -> Option<Arc<Context>>) -> Option<Arc<Context>> {
     std::iter::from_fn(take).find(|context| context.claim())
 }
 
+fn steal(queue: &Queue) -> Option<Arc<Context>> {
+    std::iter::repeat_with(|| queue.steal()).find(|found| !found.is_retry())?.success()
+}
+
 fn take(queue: &Queue) -> Option<Arc<Context>> {
-    claim(|| std::iter::repeat_with(|| queue.steal()).find(|found| !found.is_retry())?.success())
+    claim(|| steal(queue))
 }
 
 impl Late {
     /// Queues a context whose turn is to begin, and which is noted as queued here.
     pub(super) fn push(&self, context: Arc<Context>) {
         match context.metrics().turns() {
+            _ if self.excuses(&context) => self.excused.push(context),
             0 => self.first.push(context),
-            turns if self.are_many(turns) => self.tried.push(context),
             _ => self.again.push(context),
         }
     }
@@ -61,8 +93,8 @@ impl Late {
     pub(super) fn push_cut(&self, context: Arc<Context>) {
         let metrics = context.metrics();
         // What is left of the first slice is given away if it is not worth one of its own.
-        if self.are_many(metrics.turns()) {
-            self.tried.push(context);
+        if self.excuses(&context) {
+            self.excused.push(context);
         } else if metrics.turn_cpu() >= TICK - TICK / 8 {
             self.cut.push(context);
         } else if metrics.turns() > 1 {
@@ -72,27 +104,52 @@ impl Late {
         }
     }
 
-    /// Makes contexts in their first turn (1), all (2) or none (0) wait, but for those that have
-    /// begun more turns than what is stuck.
-    pub(super) fn hold(&self, held: usize, stuck_turns: u64) {
-        self.held.store(held, Ordering::Relaxed);
-        self.stuck_turns.store(if held > 0 { stuck_turns } else { 0 }, Ordering::Relaxed);
+    /// Sets who has to wait. Of those that wait already, who need not any more is found by others
+    /// from now on.
+    pub(super) fn hold(&self, bar: Bar) {
+        let turns = if bar.held == Held::Others { u64::MAX } else { bar.turns };
+        let turns = if bar.held == Held::Nobody { 0 } else { turns };
+        let held = self.held.swap(bar.held as usize, Ordering::Relaxed);
+        let turns = self.turns.swap(turns, Ordering::Relaxed) != turns;
+        let birth = self.birth.swap(bar.birth, Ordering::Relaxed) != bar.birth;
+        if bar.held != Held::Nobody && (held != bar.held as usize || turns || birth) {
+            self.find_excused();
+        }
     }
 
-    /// Whether a context with so many turns is to be here, however short they were: some must wait,
-    /// and what is stuck has begun one more at least.
+    #[cold]
+    fn find_excused(&self) {
+        for _ in 0..self.again.len() {
+            let Some(context) = steal(&self.again) else { break };
+            match self.excuses(&context) {
+                true => self.excused.push(context),
+                false => self.again.push(context),
+            }
+        }
+        let is_excused = |context: &Context| self.excuses(context);
+        let found = [self.first.remove(is_excused), self.cut.remove(is_excused)];
+        found.into_iter().flatten().for_each(|context| self.excused.push(context));
+    }
+
+    /// Whether a context with so many turns is to be here, however short they were, unless it is
+    /// excused: some must wait, and what is stuck has begun one more at least.
     #[inline]
     pub(super) fn is_for_few(&self, turns: u64) -> bool {
-        turns < self.stuck_turns.load(Ordering::Relaxed)
+        turns < self.turns.load(Ordering::Relaxed)
     }
 
-    /// Whether some must wait, and these are more turns than what is stuck has begun.
-    fn are_many(&self, turns: u64) -> bool {
-        (1..turns).contains(&self.stuck_turns.load(Ordering::Relaxed))
+    /// Whether some must wait, but not this one.
+    pub(super) fn excuses(&self, context: &Context) -> bool {
+        let (held, turns) = (self.held(), self.turns.load(Ordering::Relaxed));
+        let has_proven = || {
+            let is_older = context.birth() < self.birth.load(Ordering::Relaxed);
+            is_older || context.metrics().turns() > turns.max(1)
+        };
+        held > Held::Nobody && (context.is_root() || held < Held::Others && has_proven())
     }
 
-    fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    pub(super) fn held(&self) -> Held {
+        Held::ALL[self.held.load(Ordering::Relaxed)]
     }
 
     /// Whether there are contexts in their first turn at all.
@@ -102,45 +159,60 @@ impl Late {
 
     /// Whether there is one whose turn is to begin or has just begun, and that may run.
     pub(super) fn has_unproven(&self) -> bool {
-        !self.again.is_empty() && self.held() < 2 || self.is_any_first() && self.held() == 0
+        !self.again.is_empty() && self.held() < Held::Most
+            || self.is_any_first() && self.held() == Held::Nobody
     }
 
     /// Whether one has never run, and may.
     pub(super) fn has_new(&self) -> bool {
-        self.first.never_run() > 0 && self.held() == 0
+        self.first.never_run() > 0 && self.held() == Held::Nobody
     }
 
     /// Whether there is one that may run.
     pub(super) fn has_any(&self) -> bool {
-        self.has_unproven() || !self.cut.is_empty() && self.held() < 2 || !self.tried.is_empty()
+        self.has_unproven()
+            || !self.cut.is_empty() && self.held() < Held::Most
+            || !self.excused.is_empty()
     }
 
     /// How many of these there are.
     pub(super) fn unproven(&self) -> usize {
         match self.held() {
-            0 => self.again.len() + self.first.never_run(),
-            1 => self.again.len(),
-            _ => 0,
+            Held::Nobody => self.again.len() + self.first.never_run(),
+            Held::New => self.again.len(),
+            Held::Most | Held::Others => 0,
         }
     }
 
     /// Whether some have to wait because of [`Late::hold`].
     pub(super) fn are_held(&self) -> bool {
         let (held, are_others) = (self.held(), !self.again.is_empty() || !self.cut.is_empty());
-        held > 0 && self.is_any_first() || held > 1 && are_others
+        held > Held::Nobody && self.is_any_first() || held > Held::New && are_others
     }
 
     /// Takes the next one: of those whose turns were cut, if these are to come first.
     pub(super) fn take(&self, cut_first: bool) -> Option<Arc<Context>> {
         let held = self.held();
-        let again = || if held < 2 { take(&self.again) } else { None };
-        let all_first = || claim(|| self.first.take());
-        let unproven = || again().or_else(|| if held == 0 { all_first() } else { None });
-        let cut = || if held < 2 { claim(|| self.cut.take()) } else { None };
-        let tried = || take(&self.tried);
+        let (may_new, may_again) = (held == Held::Nobody, held < Held::Most);
+        let first = || claim(|| self.first.take());
+        let again = || may_again.then(|| take(&self.again)).flatten();
+        let unproven = || again().or_else(|| may_new.then(first).flatten());
+        let cut = || may_again.then(|| claim(|| self.cut.take())).flatten();
+        let excused = || claim(|| self.take_excused());
         match cut_first {
-            true => tried().or_else(cut).or_else(unproven),
-            false => unproven().or_else(cut).or_else(tried),
+            true => excused().or_else(cut).or_else(unproven),
+            false => unproven().or_else(cut).or_else(excused),
+        }
+    }
+
+    /// The next one that was excused, and still is: more may have to wait since.
+    fn take_excused(&self) -> Option<Arc<Context>> {
+        loop {
+            let context = steal(&self.excused)?;
+            if self.held() == Held::Nobody || self.excuses(&context) {
+                return Some(context);
+            }
+            self.again.push(context);
         }
     }
 }
@@ -154,9 +226,19 @@ mod tests {
     use super::super::scheduler::Scheduler;
     use super::*;
 
+    fn child(scheduler: &Arc<Scheduler>) -> Arc<Context> {
+        let parent = Some(crate::message::Id::new(0, 0));
+        scheduler.spawn(parent, Default::default(), Box::new(Nothing)).unwrap()
+    }
+
     fn suspend(context: &Context) {
         context.metrics().cut();
         context.suspend();
+    }
+
+    /// These have to wait, since what is stuck has begun so many turns, and nobody is older.
+    fn bar(held: Held, turns: u64) -> Bar {
+        Bar { held, turns, birth: 0 }
     }
 
     fn push(late: &Late, context: &Arc<Context>) {
@@ -188,18 +270,18 @@ mod tests {
     fn what_is_held_waits() {
         let scheduler = Scheduler::new(2);
         let late = Late::default();
-        let spawn = || scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+        let spawn = || child(&scheduler);
         let (new, cut) = (spawn(), spawn());
         push(&late, &new);
         cut.metrics().add_turn_cpu(TICK);
         suspend(&cut);
         late.push_cut(cut);
-        late.hold(2, 1);
+        late.hold(bar(Held::Most, 1));
         assert!(late.take(false).is_none() && !late.has_any() && late.are_held());
-        late.hold(1, 1);
+        late.hold(bar(Held::New, 1));
         assert!(late.has_any() && late.unproven() == 0);
         assert!(late.take(false).is_some() && late.take(true).is_none() && late.are_held());
-        late.hold(0, 1);
+        late.hold(bar(Held::Nobody, 1));
         assert!(late.take(true).is_some() && !late.are_held());
     }
 
@@ -207,12 +289,12 @@ mod tests {
     fn who_has_had_more_turns_than_what_is_stuck_does_not_wait() {
         let scheduler = Scheduler::new(2);
         let late = Late::default();
-        let spawn = || scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+        let spawn = || child(&scheduler);
         let (few, many, cut) = (spawn(), spawn(), spawn());
         (0..3).for_each(|_| few.metrics().count_turn());
         (0..4).for_each(|_| [&many, &cut].iter().for_each(|it| it.metrics().count_turn()));
         assert!(!late.is_for_few(0));
-        late.hold(2, 3);
+        late.hold(bar(Held::Most, 3));
         assert!(late.is_for_few(2) && !late.is_for_few(3));
         push(&late, &few);
         push(&late, &many);
@@ -222,6 +304,35 @@ mod tests {
             assert_eq!(late.take(cut_first).unwrap().metrics().turns(), 4);
         }
         assert!(late.take(true).is_none() && late.are_held());
+    }
+
+    #[test]
+    fn who_is_older_than_what_is_stuck_does_not_wait_nor_the_main_script_ever() {
+        let scheduler = Scheduler::new(2);
+        let late = Late::default();
+        let main = scheduler.spawn(None, Default::default(), Box::new(Nothing)).unwrap();
+        let (old, young) = (child(&scheduler), child(&scheduler));
+        let stuck = child(&scheduler);
+        [&main, &old, &young].iter().for_each(|it| it.metrics().count_turn());
+        // They wait already, in either way, when it begins.
+        push(&late, &young);
+        old.metrics().add_turn_cpu(TICK);
+        suspend(&old);
+        late.push_cut(Arc::clone(&old));
+        let bar = |held, birth| Bar { held, turns: 7, birth };
+        late.hold(bar(Held::Most, young.birth()));
+        assert_eq!(late.take(false).unwrap().id(), old.id());
+        assert!(late.take(false).is_none() && late.are_held());
+        assert!(!late.excuses(&stuck) && late.excuses(&main));
+        late.hold(bar(Held::Most, stuck.birth()));
+        assert!(late.has_any());
+        late.hold(bar(Held::Others, stuck.birth()));
+        assert!(late.is_for_few(u64::MAX - 1) && !late.excuses(&young) && late.excuses(&main));
+        push(&late, &main);
+        assert_eq!(late.take(true).unwrap().id(), main.id());
+        assert!(late.take(true).is_none(), "more have to wait since");
+        late.hold(bar(Held::Nobody, 0));
+        assert_eq!(late.take(true).unwrap().id(), young.id());
     }
 
     #[test]

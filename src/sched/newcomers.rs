@@ -85,6 +85,21 @@ impl Newcomers {
         self.count.load(Ordering::SeqCst) == 0
     }
 
+    /// Takes all of these, wherever they are.
+    pub(super) fn remove(&self, is_one: impl Fn(&Context) -> bool) -> Vec<Arc<Context>> {
+        self.with(|order| {
+            let all = order.contexts.iter();
+            let places: Vec<Place> =
+                all.filter(|(_, it)| is_one(it)).map(|(place, _)| *place).collect();
+            let found = places.into_iter().filter_map(|place| order.remove(place));
+            let found: Vec<_> = found.collect();
+            found.iter().for_each(|it| {
+                order.by_age.remove(&it.metrics().number(0));
+            });
+            found
+        })
+    }
+
     pub(super) fn take(&self) -> Option<Arc<Context>> {
         if self.is_empty() { None } else { self.with(Order::take) }
     }

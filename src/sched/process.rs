@@ -127,10 +127,11 @@ impl Process {
         if !self.is_ending.swap(true, Ordering::SeqCst) && !rt::is_simulated() {
             let status = self.status().unwrap_or_default();
             let of = Arc::clone(scheduler);
-            let force = move || {
+            // By no thread of its own: the system might not start one.
+            rt::spawn(async move {
                 let (mut left, mut stuck) = (PATIENCE, 0);
                 while !left.is_zero() {
-                    std::thread::sleep(LOOK);
+                    rt::sleep(LOOK).await;
                     left = left.saturating_sub(LOOK);
                     stuck = if of.is_stuck() { stuck + 1 } else { 0 };
                     if stuck == LOOKS {
@@ -138,10 +139,8 @@ impl Process {
                     }
                 }
                 log::warn!("contexts are still busy, or peers slow to read: the process ends");
-                crate::os::exit::exit_soon(i32::from(status));
-            };
-            // Without a thread for it the process just waits for its contexts.
-            let _ = std::thread::Builder::new().name("end".to_owned()).spawn(force);
+                os::exit::exit_soon(i32::from(status));
+            });
         }
         scheduler.destroy_all(&End::Destroyed(None));
     }

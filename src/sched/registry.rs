@@ -19,6 +19,8 @@ struct Slots {
     /// Reused oldest first, which keeps stale addresses distinct for longest.
     free: VecDeque<usize>,
     live: usize,
+    /// How many there have ever been.
+    births: u64,
 }
 
 /// All living contexts, by address.
@@ -35,8 +37,12 @@ impl Registry {
         (context.id() == id).then(|| Arc::clone(context))
     }
 
-    /// Gives the context made by `make` an address; `None` if all are in use.
-    pub(super) fn insert(&self, make: impl FnOnce(Id) -> Arc<Context>) -> Option<Arc<Context>> {
+    /// Gives the context made by `make`, which is told how many there were before, an address;
+    /// `None` if all are in use.
+    pub(super) fn insert(
+        &self,
+        make: impl FnOnce(Id, u64) -> Arc<Context>,
+    ) -> Option<Arc<Context>> {
         let mut slots = write(&self.slots);
         // Few slots would repeat addresses soon: new ones are opened until there are some.
         let index = match slots.free.len() {
@@ -46,8 +52,10 @@ impl Registry {
             }
             _ => slots.free.pop_front()?,
         };
+        let births = slots.births;
+        slots.births += 1;
         let slot = &mut slots.slots[index];
-        let context = make(Id::new(index, slot.generation));
+        let context = make(Id::new(index, slot.generation), births);
         slot.context = Some(Arc::clone(&context));
         slots.live += 1;
         Some(context)

@@ -16,18 +16,21 @@ use super::cluster::{Cluster, Joined};
 use super::context::Context;
 use super::exits::Exits;
 use super::idle::Idle;
-use super::late::Late;
+use super::late::{Held, Late};
 use super::metrics::Limits;
 use super::names::Names;
+use super::parked::{Job, Parked};
 use super::program::{End, Program};
 use super::registry::Registry;
+use super::supply::EXTRA_MAX;
 use super::topics::Topics;
 use super::watch::Watch;
-use super::watchdog::{Alarm, EXTRA_MAX};
+use super::watchdog::Alarm;
 use super::worker::Worker;
 use crate::error::Code;
 use crate::hint::rarely;
 use crate::message::{Event, Failure, Id, Value};
+use crate::os::thread;
 use crate::sync::lock;
 
 /// What other threads see of a worker.
@@ -89,8 +92,10 @@ pub struct Scheduler {
     deques: Mutex<Vec<Option<Deque<Arc<Context>>>>>,
     /// Indices and deques of workers that have retired.
     spares: Mutex<Vec<(usize, Deque<Arc<Context>>)>>,
-    /// Workers that run and are not stuck.
-    pub(super) active: AtomicUsize,
+    /// Workers that run and are not stuck, and how many of these there are to be.
+    active: AtomicUsize,
+    target: AtomicUsize,
+    pub(super) parked: Parked,
     pub(super) alarm: Alarm,
     pub(super) idle: Idle,
     /// Woken by the reactor when a socket is ready and no worker polls.
@@ -144,6 +149,8 @@ impl Scheduler {
             deques: Mutex::new(deques.into_iter().map(Some).collect()),
             spares: Mutex::new(Vec::new()),
             active: AtomicUsize::new(workers),
+            target: AtomicUsize::new(workers),
+            parked: Parked::default(),
             alarm: Alarm::new(),
             idle: Idle::new(),
             is_closing: AtomicBool::new(false),
@@ -228,7 +235,8 @@ impl Scheduler {
         program: Box<dyn Program>,
     ) -> Option<Arc<Context>> {
         let worker = worker.filter(|&worker| worker < self.workers);
-        let make = |id| Context::new(id, parent, Arc::clone(self), worker, limits, program);
+        let make =
+            |id, birth| Context::new(id, parent, birth, Arc::clone(self), worker, limits, program);
         let context = self.registry.insert(make)?;
         if let Some(name) = name {
             context.set_name(name);
@@ -249,13 +257,21 @@ impl Scheduler {
     }
 
     /// Runs one worker, from 0 to one less than there are, until the last context has ended, or
-    /// until it is replaced.
+    /// until it is replaced; and others on the same thread after that.
     ///
     /// # Panics
     /// This worker was run before.
     pub fn run_worker(self: &Arc<Self>, index: usize) {
         let deque = lock(&self.deques)[index].take();
-        self.run_with(index, deque.expect("each worker is run once"));
+        self.serve(Some((index, deque.expect("each worker is run once"))));
+    }
+
+    /// Runs workers on this thread, as long as it is needed.
+    fn serve(self: &Arc<Self>, mut job: Option<Job>) {
+        while let Some((index, deque)) = job {
+            let may_stay = self.run_with(index, deque);
+            job = may_stay.then(|| self.parked.come_back()).flatten();
+        }
     }
 
     /// The only worker, which shares its thread with those of other schedulers.
@@ -271,48 +287,86 @@ impl Scheduler {
         &self.remote(0).watch
     }
 
-    fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>) {
+    /// Runs a worker; whether its thread is good for others afterwards.
+    fn run_with(self: &Arc<Self>, index: usize, deque: Deque<Arc<Context>>) -> bool {
         let watch = &self.remote(index).watch;
         let worker = Worker::new(Arc::clone(self), index, deque);
         let deque = watch.enter(|| crate::rt::block_on(worker));
         watch.end_long(&self.long);
+        let may_stay = !watch.has_yielded();
         if let Some(deque) = deque {
             lock(&self.spares).push((index, deque));
             // The watchdog may need it.
             self.alarm.ring();
         }
+        may_stay
     }
 
-    /// Starts one more worker; false if that is not possible.
-    pub(super) fn start_extra(self: &Arc<Self>) -> bool {
+    /// Starts a thread that waits to be a worker.
+    ///
+    /// # Errors
+    /// If the system refuses it.
+    pub(super) fn park(self: &Arc<Self>) -> std::io::Result<()> {
+        let scheduler = Arc::clone(self);
+        let wait = move || scheduler.serve(scheduler.parked.wait());
+        self.parked.add(|| thread::spawn("worker", wait))
+    }
+
+    /// Starts one more worker, on a thread that waits, or on a new one. False if there are as many
+    /// as there may be, or no thread waits.
+    ///
+    /// # Errors
+    /// If the system refuses a new thread.
+    pub(super) fn start_extra(self: &Arc<Self>, is_parked: bool) -> std::io::Result<bool> {
         let spare = lock(&self.spares).pop();
         // Only the watchdog starts workers: nobody else changes the count.
         let (index, deque) =
             spare.unwrap_or_else(|| (self.remote_count.load(Ordering::Relaxed), Deque::new_fifo()));
-        let Some(remote) = self.remotes.get(index) else { return false };
+        let Some(remote) = self.remotes.get(index) else { return Ok(false) };
         remote.get_or_init(|| Remote::new(&deque));
         self.remote_count.fetch_max(index + 1, Ordering::Release);
-        let scheduler = Arc::clone(self);
-        let deque = Arc::new(Mutex::new(Some(deque)));
-        let run = move || {
-            let deque = lock(&deque).take();
-            scheduler.run_with(index, deque.expect("a thread is started once"));
-        };
-        match crate::os::thread::spawn(&format!("worker-{index}"), run) {
-            Ok(()) => self.active.fetch_add(1, Ordering::Relaxed),
-            Err(error) => {
-                log::warn!("no thread in place of a stuck one: {error}");
-                return false;
+        if is_parked {
+            if let Err(job) = self.parked.give((index, deque)) {
+                lock(&self.spares).push(job);
+                return Ok(false);
             }
-        };
-        true
+        } else {
+            let scheduler = Arc::clone(self);
+            // A thread that was refused is asked for again with less of a stack.
+            let job = Arc::new(Mutex::new(Some((index, deque))));
+            let mine = Arc::clone(&job);
+            let run = move || scheduler.serve(lock(&mine).take());
+            if let Err(error) = thread::spawn("worker", run) {
+                lock(&self.spares).extend(lock(&job).take());
+                return Err(error);
+            }
+        }
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
     }
 
     /// Whether an idle worker is surplus: then it counts as ended, and has to end.
     pub(super) fn may_retire(&self) -> bool {
-        let surplus = |active| (active > self.workers).then(|| active - 1);
+        let target = self.target.load(Ordering::Relaxed);
+        let surplus = |active| (active > target).then(|| active - 1);
         // Relaxed: a count, nothing else.
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, surplus).is_ok()
+    }
+
+    /// Counts workers out that were given up.
+    pub(super) fn note_given_up(&self, workers: usize) {
+        self.active.fetch_sub(workers, Ordering::Relaxed);
+    }
+
+    /// Sets how many workers there are to be that are not stuck.
+    pub(super) fn set_target(&self, workers: usize) {
+        self.target.store(workers, Ordering::Relaxed);
+    }
+
+    /// How many workers may be started beside those that run or are stuck.
+    pub(super) fn room(&self) -> usize {
+        let opened = self.remote_count.load(Ordering::Relaxed);
+        self.remotes.len() - opened + lock(&self.spares).len()
     }
 
     /// Blocks until the last context has ended.
@@ -350,18 +404,32 @@ impl Scheduler {
         self.wake_one();
     }
 
-    /// Whether a context that is about to run is to run late instead, while many threads are stuck:
-    /// those had had as many turns before.
+    /// Whether a context that is about to run is to wait instead, while many threads are stuck; see
+    /// [`Held`].
     #[inline]
     pub(super) fn is_to_be_late(&self, context: &Context) -> bool {
-        let is_one = rarely(self.late.is_for_few(context.metrics().turns()));
-        is_one && context.end_requested().is_none()
+        rarely(self.late.is_for_few(context.metrics().turns())) && self.must_wait(context)
     }
 
-    /// Whether one more worker could be started.
-    pub(super) fn can_grow(&self) -> bool {
-        self.remote_count.load(Ordering::Relaxed) < self.remotes.len()
-            || !lock(&self.spares).is_empty()
+    #[cold]
+    fn must_wait(&self, context: &Context) -> bool {
+        let may_end = self.late.held() < Held::Others || context.metrics().turns() == 0;
+        let is_let_end = may_end && context.end_requested().is_some();
+        !self.late.excuses(context) && !is_let_end
+    }
+
+    /// Queues a context that must wait.
+    #[cold]
+    pub(super) fn hold_back(&self, context: Arc<Context>) {
+        context.metrics().prove(false);
+        if context.end_requested().is_none() {
+            return self.share(context);
+        }
+        context.suspend_anyway();
+        match context.worker() {
+            Some(index) => self.affinity.push_late(index, context),
+            None => self.late.push(context),
+        }
     }
 
     /// Queues a context whose turn was cut; see [`Late::push_cut`].
@@ -489,6 +557,7 @@ impl Scheduler {
     /// Has the process end.
     pub(super) fn finish_all(&self) {
         self.done.store(true, Ordering::Release);
+        self.parked.release();
         for index in 0..self.remote_count.load(Ordering::Acquire) {
             self.wake_worker(index);
         }

@@ -42,6 +42,8 @@ pub(super) struct Watch {
     /// The thread's CPU time in nanoseconds up to which the turn is accounted for, if it is.
     /// Written by the watchdog too.
     charged: AtomicU64,
+    /// The thread lets others go first, for good. Written by the watchdog.
+    has_yielded: AtomicBool,
     /// The thread, while it runs. Whoever kicks it holds the lock, so that it does not end.
     thread: Mutex<Option<Thread>>,
 }
@@ -148,6 +150,7 @@ impl Watch {
         Current::enter(&MINE, self, || {
             *self.thread() = Some(Thread::current());
             self.retired.store(false, Ordering::Relaxed);
+            self.has_yielded.store(false, Ordering::Relaxed);
             let result = body();
             *self.thread() = None;
             result
@@ -335,7 +338,13 @@ impl Watch {
     pub(super) fn yield_to_others(&self) {
         if let Some(thread) = &*self.thread() {
             thread.handle.yield_to_others();
+            self.has_yielded.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether it does.
+    pub(super) fn has_yielded(&self) -> bool {
+        self.has_yielded.load(Ordering::Relaxed)
     }
 
     /// The CPU time that the thread has used.

@@ -14,10 +14,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::context::Context;
 use super::scheduler::{Remote, Scheduler};
+use super::supply::{Record, Stuck, Supply};
 use super::trim::Trimmer;
 use super::watch::{Watch, kicked};
-use crate::logging::Seldom;
 use crate::os::{stdio, thread};
 use crate::rt;
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
@@ -53,15 +54,9 @@ const OUTPUT_TICKS: u32 = 16;
 /// is to be known as stuck before it is needed.
 const TRIAL_TICKS: u32 = 8;
 
-/// New workers for each one that is given up, if as many contexts wait: they may get stuck next.
-const GROWTH: usize = 3;
-
 /// Glances, one each [`HURRY`], after a worker was given up: its kind comes in crowds, and whoever
 /// waits behind one waits for each generation of workers to be given up.
 const GLANCES: u32 = 8;
-
-/// Looks after which a worker that could not be started is tried again.
-const RETRY_TICKS: u32 = 250;
 
 /// CPU time after which a turn that cannot be cut lets all others go first: it is taken for one
 /// that does not end, not for a C function that takes a while, however long that is on a busy
@@ -77,16 +72,6 @@ const CLOSING_TICKS: u32 = 250;
 
 /// Looks that see nothing run before the watchdog goes to sleep.
 const QUIET_TICKS: u32 = 3;
-
-/// Turns that may be stuck before contexts that have never run wait until one of those ends, and
-/// before those do that have run; see [`super::late`]. From the first on who has had fewer turns
-/// than one of the stuck is among these, however short they were.
-const STUCK_MAX: usize = 1024;
-const STUCK_LONG: usize = STUCK_MAX + STUCK_MAX / 2;
-
-/// Workers that may be started beside those the process was started with. What is above
-/// [`STUCK_LONG`] is for contexts that have had more turns.
-pub(super) const EXTRA_MAX: usize = 2 * STUCK_MAX;
 
 /// Of those that have been stuck for this many looks, and use no CPU time, only some are looked at:
 /// each at one look in this many.
@@ -155,8 +140,8 @@ struct Seen {
     used: Duration,
     /// It was given up, and lets others go first.
     has_yielded: bool,
-    /// How many turns its context has begun.
-    turns: u64,
+    /// Of its context.
+    record: Option<Record>,
 }
 
 /// What a look finds out about all workers.
@@ -166,34 +151,18 @@ struct Found {
     somebody_waits: bool,
     /// One has run since the last look.
     has_run: bool,
-    /// How many were given up now, are stuck, and are in long turns without being stuck.
+    /// How many were given up now, and are in long turns without being stuck.
     given_up: usize,
-    stuck: usize,
     long: usize,
-    /// The most turns that a context has begun of which one is stuck.
-    turns: u64,
-}
-
-impl Found {
-    fn note_stuck(&mut self, seen: &Seen) {
-        self.stuck += 1;
-        self.turns = self.turns.max(seen.turns);
-    }
+    stuck: Stuck,
 }
 
 struct Watchdog {
     scheduler: Arc<Scheduler>,
     seen: Vec<Seen>,
-    /// Looks until a worker that could not be started is tried again.
-    retry: u32,
-    /// Workers that were stuck at the last look, and the most turns that one of their contexts has
-    /// begun.
-    stuck: usize,
-    turns: u64,
-    /// There are fewer workers than there should be, and the system starts none.
-    lacks_threads: bool,
-    /// See [`Late::hold`](super::late::Late::hold).
-    held: usize,
+    /// What was stuck at the last look, or glance.
+    stuck: Stuck,
+    supply: Supply,
     /// Glances that are left, and the turn in which the last one has seen each worker.
     glances: u32,
     glanced: Vec<u64>,
@@ -269,50 +238,23 @@ impl Watchdog {
         for (index, (remote, seen)) in scheduler.remotes().zip(&mut self.glanced).enumerate() {
             let turn = remote.watch.turn();
             let before = std::mem::replace(seen, turn);
-            if turn % 2 == 1 && turn == before && somebody_waits && !remote.watch.is_retired() {
-                given_up += usize::from(scheduler.give_up_sleeper(index, remote));
+            if turn % 2 == 1
+                && turn == before
+                && somebody_waits
+                && scheduler.give_up_sleeper(index, remote)
+            {
+                given_up += 1;
+                let context = scheduler.context_in(&remote.watch);
+                self.stuck.add(context.map(|context| Record::of(&context)));
             }
         }
-        self.note_stuck(self.stuck + given_up, given_up);
+        self.provide(given_up);
     }
 
-    /// So many are stuck, of which these were given up just now. What may get stuck next is held
-    /// back before they are replaced: at the next look it might have all threads that there are.
-    fn note_stuck(&mut self, stuck: usize, given_up: usize) {
-        self.stuck = stuck;
-        let held = match () {
-            () if self.scheduler.is_closing() => 0,
-            () if self.lacks_threads => 2,
-            () if stuck < STUCK_MAX => 0,
-            () if stuck < STUCK_LONG => 1,
-            () => 2,
-        };
-        self.scheduler.late.hold(held, self.turns);
-        self.scheduler.affinity.hold(held, self.turns);
-        if held > self.held {
-            self.warn(held);
-        }
-        self.held = held;
+    fn provide(&mut self, given_up: usize) {
+        self.supply.provide(&self.scheduler, self.stuck, given_up);
         if given_up > 0 {
-            self.scheduler.replace(given_up, stuck);
             self.glances = GLANCES;
-        }
-    }
-
-    /// Says who has to wait from now on.
-    #[cold]
-    fn warn(&self, held: usize) {
-        static WARNED: [Seldom; 2] = [Seldom::new(), Seldom::new()];
-        if WARNED[held - 1].is_due() {
-            let (stuck, turns) = (self.stuck, self.turns);
-            let who = match held {
-                1 => "never run".to_owned(),
-                _ => format!("had fewer than {turns} turns, as those had, or take long,"),
-            };
-            log::warn!(
-                "{stuck} turns are stuck in C functions or system calls: contexts that have {who} \
-                 wait until some of them end"
-            );
         }
     }
 
@@ -329,9 +271,10 @@ impl Watchdog {
             }
         }
         self.seen = seen;
-        let Found { has_run, given_up, stuck, long, turns, .. } = found;
-        self.turns = turns;
-        self.note_stuck(stuck, given_up);
+        let Found { has_run, given_up, stuck, long, .. } = found;
+        self.stuck = stuck;
+        self.supply.tick();
+        self.provide(given_up);
         self.relax();
         self.is_alone = long > 0 && long + scheduler.idle.count() >= scheduler.running();
         has_run || scheduler.late.are_held() || scheduler.affinity.waiting().next().is_some()
@@ -344,12 +287,12 @@ impl Watchdog {
         seen.ticks = seen.ticks.saturating_add(1);
         let is_due = seen.ticks.wrapping_add(index as u32).is_multiple_of(LONG_PERIOD);
         if seen.ticks > LONG_TICKS && !seen.is_busy && watch.is_retired() && !is_due {
-            found.note_stuck(seen);
+            found.stuck.add(seen.record);
             return;
         }
         scheduler.on_long_turn(watch, seen);
         // One that was given up never runs another context.
-        let is_crowd = self.stuck > CROWD * scheduler.workers();
+        let is_crowd = self.stuck.count > CROWD * scheduler.workers();
         let most = if is_crowd { TICK } else { COMPUTING };
         let takes_too_much = seen.is_busy && seen.used >= most;
         if takes_too_much && !seen.has_yielded && watch.is_retired() {
@@ -380,13 +323,13 @@ impl Watchdog {
             || found.somebody_waits && scheduler.give_up_sleeper(index, remote);
         found.given_up += usize::from(is_given_up);
         match watch.is_retired() {
-            true => found.note_stuck(seen),
+            true => found.stuck.add(seen.record),
             false => found.long += 1,
         }
     }
 
-    /// Wakes who may have had to wait, and starts workers that are missing.
-    fn relax(&mut self) {
+    /// Wakes who may have had to wait.
+    fn relax(&self) {
         let scheduler = &self.scheduler;
         if scheduler.late.has_any() && scheduler.idle.may_have() {
             scheduler.wake_one();
@@ -399,13 +342,6 @@ impl Watchdog {
                 None => scheduler.wake_one(),
             }
         }
-        self.retry = self.retry.saturating_sub(1);
-        while self.retry == 0 && scheduler.running() < scheduler.workers() && scheduler.can_grow() {
-            if !scheduler.start_extra() {
-                self.retry = RETRY_TICKS;
-            }
-        }
-        self.lacks_threads = self.retry > 0 && scheduler.running() < scheduler.workers();
     }
 }
 
@@ -419,11 +355,8 @@ impl Scheduler {
         let mut watchdog = Watchdog {
             scheduler: Arc::clone(self),
             seen: Vec::new(),
-            retry: 0,
-            stuck: 0,
-            turns: 0,
-            lacks_threads: false,
-            held: 0,
+            stuck: Stuck::default(),
+            supply: Supply::default(),
             glances: 0,
             glanced: Vec::new(),
             is_alone: false,
@@ -493,15 +426,26 @@ impl Scheduler {
         if runs && !watch.is_charging() {
             watch.begin_charging();
         }
-        found.long += usize::from(runs && watch.long_since().is_some());
+        if runs && watch.is_retired() {
+            // It was given up within a glance.
+            seen.record = self.context_in(watch).map(|context| Record::of(&context));
+            found.stuck.add(seen.record);
+        } else {
+            found.long += usize::from(runs && watch.long_since().is_some());
+        }
         false
+    }
+
+    /// Whose turn it is.
+    fn context_in(&self, watch: &Watch) -> Option<Arc<Context>> {
+        self.registry().get(watch.context()?)
     }
 
     /// Reacts to a turn that has lasted for more than a tick.
     fn on_long_turn(&self, watch: &Watch, seen: &mut Seen) {
-        let Some(context) = watch.context().and_then(|id| self.registry().get(id)) else { return };
+        let Some(context) = self.context_in(watch) else { return };
         let used = watch.charge(context.metrics(), false);
-        seen.turns = context.metrics().turns();
+        seen.record = Some(Record::of(&context));
         seen.is_busy = !used.is_zero();
         seen.used += used;
         context.check_turn_limit();
@@ -537,19 +481,5 @@ impl Scheduler {
             self.affinity.vacate(index);
         }
         is_new
-    }
-
-    /// Starts workers in place of stuck ones.
-    fn replace(self: &Arc<Self>, given_up: usize, stuck: usize) {
-        let active = self.active.fetch_sub(given_up, Ordering::Relaxed) - given_up;
-        // All of them may get stuck next: what is left beyond STUCK_MAX is used one by one.
-        let room = (STUCK_MAX + self.workers()).saturating_sub(stuck + active);
-        let missing = self.workers().saturating_sub(active);
-        let wanted = given_up.max((given_up * GROWTH).min(self.late.unproven() + self.ready()));
-        for _ in 0..wanted.min(room).max(missing) {
-            if !self.start_extra() {
-                break;
-            }
-        }
     }
 }

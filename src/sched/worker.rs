@@ -552,8 +552,7 @@ impl Future for Worker {
                 this.scheduler.idle.stop_searching();
             }
             if this.scheduler.is_to_be_late(&context) {
-                context.metrics().prove(false);
-                this.scheduler.share(context);
+                this.scheduler.hold_back(context);
                 continue;
             }
             // A look without a fence: what it misses now it sees before the next turn.
