@@ -3,8 +3,8 @@
 //!
 //! Only in builds with debug assertions, where the environment variable `NODE_LUA_FAILPOINT` is
 //! read once: `allocation 1234` fails that one, counted over the whole process from 1, and says so
-//! on stderr; `gap all` fails every one; `count` fails nothing. Both print at the end how many
-//! there were of each. In other builds [`fails`] is the constant `false`.
+//! on stderr; `gap all` and `signal all` fail every one; `count` fails nothing. Both print at the
+//! end how many there were of each. In other builds [`fails`] is the constant `false`.
 //!
 //! # Examples
 //! ```
@@ -31,6 +31,8 @@ pub enum Point {
     Native,
     /// It is noticed that something from another process of the cluster is missing.
     Gap,
+    /// A thread passes on a signal that is another thread's: it takes a while.
+    Signal,
 }
 
 /// Whether this one is to fail.
@@ -66,13 +68,21 @@ pub fn check_native() {
     assert!(!fails(Point::Native), "a failpoint");
 }
 
+/// Returns late, if that was ordered. Async-signal-safe.
+#[inline(always)]
+pub fn delay_signal() {
+    if fails(Point::Signal) {
+        std::thread::sleep(std::time::Duration::from_micros(300));
+    }
+}
+
 /// Says how many of each there were, if that was asked for.
 pub fn report() {
     #[cfg(debug_assertions)]
     if let Some(order) = order() {
         // Relaxed: figures of threads that have ended, or whose last ones do not matter.
         let met = |point: Point| order.met[point as usize].load(Ordering::Relaxed);
-        let [a, s, e, n, g] = Point::ALL.map(met);
+        let [a, s, e, n, g, _] = Point::ALL.map(met);
         eprintln!("failpoint: allocation {a}, socket {s}, encode {e}, native {n}, gap {g}");
     }
 }
@@ -89,7 +99,7 @@ enum Which {
 struct Order {
     /// Which one fails; none for `count`.
     victim: Option<(Point, Which)>,
-    met: [AtomicU64; 5],
+    met: [AtomicU64; 6],
 }
 
 #[cfg(debug_assertions)]
@@ -114,8 +124,8 @@ fn order() -> Option<&'static Order> {
 
 #[cfg(debug_assertions)]
 impl Point {
-    const ALL: [Point; 5] =
-        [Point::Allocation, Point::Socket, Point::Encode, Point::Native, Point::Gap];
+    const ALL: [Point; 6] =
+        [Point::Allocation, Point::Socket, Point::Encode, Point::Native, Point::Gap, Point::Signal];
 
     fn name(self) -> &'static str {
         match self {
@@ -124,6 +134,7 @@ impl Point {
             Point::Encode => "encode",
             Point::Native => "native",
             Point::Gap => "gap",
+            Point::Signal => "signal",
         }
     }
 }

@@ -15,12 +15,14 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::task::Waker;
+use std::time::Duration;
 
 use libc::{sigaction as Action, siginfo_t as Info};
 use mlua::ffi::{self, lua_State};
 
 use super::hook;
 use super::state::State;
+use crate::failpoint;
 use crate::os::errno::set_errno;
 use crate::os::{signal, thread};
 use crate::rt;
@@ -57,6 +59,8 @@ struct Entry {
     /// The thread that runs the state; 0 for none.
     thread: AtomicI32,
     is_pending: AtomicBool,
+    /// Threads that are in [`on_signal`] for it.
+    under_way: AtomicUsize,
 }
 
 static ENTRIES: [Entry; SIGNALS] = [const {
@@ -66,6 +70,7 @@ static ENTRIES: [Entry; SIGNALS] = [const {
         state: AtomicPtr::new(std::ptr::null_mut()),
         thread: AtomicI32::new(0),
         is_pending: AtomicBool::new(false),
+        under_way: AtomicUsize::new(0),
     }
 }; SIGNALS];
 
@@ -79,6 +84,9 @@ thread_local! {
 
 /// That a handler was refused is told once: a script could fill the log with it.
 static IS_REFUSAL_TOLD: AtomicBool = AtomicBool::new(false);
+
+/// Between two looks at threads that are in [`on_signal`].
+const PAUSE: Duration = Duration::from_micros(20);
 
 /// What is rung for [`wake_all`] to be called.
 static BELL: OnceLock<BorrowedFd<'static>> = OnceLock::new();
@@ -113,6 +121,7 @@ pub unsafe fn set(number: c_int, new: *const Action, old: *mut Action) -> c_int 
     let is_function = handler != libc::SIG_DFL && handler != libc::SIG_IGN;
     let is_theirs = is_function && !FAULTS.contains(&number) && !is_ours(handler);
     if !is_theirs {
+        settle(entry, number);
         // SAFETY: the caller's arguments.
         let result = unsafe { query(number, Some(entry), new, old) };
         if result == 0 {
@@ -244,17 +253,26 @@ fn wake_all() {
 /// What the system calls for all of these signals.
 unsafe extern "C" fn on_signal(number: c_int, info: *mut Info, context: *mut c_void) {
     let entry = &ENTRIES[number as usize];
-    let state = entry.state.load(Ordering::Acquire);
-    if state.is_null() {
-        return;
+    // Either `settle` waits for this, or this finds no state.
+    entry.under_way.fetch_add(1, Ordering::SeqCst);
+    let state = entry.state.load(Ordering::SeqCst);
+    if !state.is_null() && hook::running() == state && hook::may_set(state) {
+        entry.under_way.fetch_sub(1, Ordering::Release);
+        // SAFETY: the arguments of a handler, on the thread that runs the module's state.
+        return signal::keeping_errno(|| unsafe { call(entry, number, info, context) });
     }
+    if !state.is_null() {
+        pass_on(entry, number);
+    }
+    entry.under_way.fetch_sub(1, Ordering::Release);
+}
+
+/// The signal has come to a thread that does not run the state, or not where it may be told.
+fn pass_on(entry: &Entry, number: c_int) {
     signal::keeping_errno(|| {
-        if hook::running() == state && hook::may_set(state) {
-            // SAFETY: the arguments of a handler, on the thread that runs the module's state.
-            return unsafe { call(entry, number, info, context) };
-        }
         entry.is_pending.store(true, Ordering::Release);
         let thread = entry.thread.load(Ordering::Relaxed);
+        failpoint::delay_signal();
         if (thread == 0 || thread == thread::id() || !thread::send_to(thread, number))
             // A load: it was hung before the handler was installed.
             && let Some(bell) = BELL.get()
@@ -357,6 +375,22 @@ fn clear(entry: &Entry) {
     entry.handler.store(0, Ordering::Relaxed);
 }
 
+/// The signal is about to do something else: what has come before is told, or dropped. Otherwise a
+/// thread that is in the handler would send it on to the module's thread later, where it might end
+/// the process.
+fn settle(entry: &Entry, number: c_int) {
+    if entry.state.load(Ordering::Relaxed).is_null() {
+        return;
+    }
+    signal::let_pass(number);
+    entry.state.store(std::ptr::null_mut(), Ordering::SeqCst);
+    while entry.under_way.load(Ordering::SeqCst) > 0 {
+        std::thread::sleep(PAUSE);
+    }
+    // What those have sent on.
+    signal::let_pass(number);
+}
+
 /// The state ends: its signals do what they did before, those excepted that are on their way.
 pub(super) fn forget(state: &State) {
     let raw = state.as_ptr();
@@ -367,7 +401,7 @@ pub(super) fn forget(state: &State) {
         if entry.state.load(Ordering::Relaxed) != raw {
             continue;
         }
-        signal::let_pass(number as c_int);
+        settle(entry, number as c_int);
         let before = lock(&KEPT).remove(&number);
         if let Some((before, _)) = before {
             // SAFETY: an action that the system has given.
