@@ -135,53 +135,77 @@ fn contexts_that_reach_their_limit_as_they_are_cut_end_alone() {
     assert_eq!(done.stdout, "32\n", "{done}");
 }
 
-/// A script that has a hook is told of each line, call and return as often as if it ran alone: its
-/// turns are not cut while it has one, and those of others go on all the same.
+/// A script that has a hook is told of each line, call and return as often as if it ran alone,
+/// wherever its turns are cut.
 #[test]
-fn hooks_are_told_the_same_beside_others() {
+fn hooks_are_told_the_same_wherever_turns_are_cut() {
     let folder = Folder::new();
-    folder.write("loop.lua", "while true do end");
-    folder.write(
-        "child.lua",
-        "jit.off() -- compiled code calls no hooks
-         local function fib(n) if n < 2 then return n end return fib(n - 1) + fib(n - 2) end
-         local seen, kinds = {}, 0
-         local function watched(events)
-           local told, n = {}, 0
-           debug.sethook(function(event, line)
-             n = n + 1
-             told[n] = event .. tostring(line)
-           end, events)
+    let script = folder.write(
+        "main.lua",
+        "local function fib(n) if n < 2 then return n end return fib(n - 1) + fib(n - 2) end
+         local function work()
            for i = 1, 20 do
              fib(6)
              table.sort({ 3, 2, 1 }, function(a, b) return a < b end)
              tostring(i)
-           end
-           debug.sethook()
-           return table.concat(told, ' ')
-         end
-         for _ = 1, 400 do
-           for _, events in ipairs({ 'c', 'crl' }) do
-             local told = watched(events)
-             if not seen[events .. told] then
-               seen[events .. told] = true
-               kinds = kinds + 1
+             local s = 0
+             for j = 1, 3 do s = s + j end
+             while s > 0 do
+               s = s - 1
              end
            end
-           timer.sleep(0.001)
          end
-         context.send(context.parent(), kinds)",
+         for _, events in ipairs { 'c', 'r', 'l', 'crl' } do
+           for _ = 1, 10 do
+             local told = {}
+             local function tell(event, line) told[#told + 1] = event .. tostring(line) end
+             debug.sethook(tell, events)
+             work()
+             debug.sethook()
+             print(table.concat(told, ' '))
+           end
+         end
+         local stat = context.stat(context.self())
+         io.stderr:write(stat.slices - stat.turns, ' cuts')",
     );
+    let simulate = |seed: &str, cuts: &str| {
+        run(node_lua().args(["--simulate", seed, "--cuts", cuts]).arg(&script)).succeeded()
+    };
+    let expected = simulate("1", "0").stdout;
+    let mut cuts = 0;
+    for seed in 1..=40 {
+        let done = simulate(&seed.to_string(), "1");
+        assert!(done.stdout == expected, "seed {seed}");
+        let told = done.stderr.split(" cuts").next().and_then(|text| text.lines().last());
+        cuts += told.and_then(|text| text.parse::<u32>().ok()).unwrap();
+    }
+    assert!(cuts > 20, "{cuts}");
+}
+
+/// Those that have hooks give way to others as the rest do.
+#[test]
+fn loops_with_hooks_take_turns() {
+    let folder = Folder::new();
+    folder.write("loop.lua", "debug.sethook(function() end, ...) while true do end");
     let main = folder.write(
         "main.lua",
         "local loops = {}
-         for i = 1, 3 do loops[i] = context.create('loop.lua') end
-         for _ = 1, 2 do context.create('child.lua') end
-         for _ = 1, 2 do print((select(2, context.recv(0)))) end
-         for _, loop in ipairs(loops) do context.destroy(loop) end",
+         for i = 1, 20 do
+           local events = ({ 'l', 'c', 'r', 'crl' })[i % 4 + 1]
+           loops[i] = context.create((arg[0]:gsub('main.lua$', 'loop.lua')), events)
+         end
+         for _, loop in ipairs(loops) do
+           while context.stat(loop).slices < 4 do timer.sleep(0.005) end
+         end
+         for _, loop in ipairs(loops) do
+           assert(context.stat(loop).turns == 1)
+           context.destroy(loop)
+           context.wait(loop)
+         end
+         print('all went on')",
     );
-    let done = run(node_lua().args(["--workers", "2"]).arg(main)).succeeded();
-    assert_eq!(done.stdout, "2\n2\n", "{done}");
+    let done = run(node_lua().args(["--workers", "2"]).arg(main));
+    assert_eq!(done.succeeded().stdout, "all went on\n");
 }
 
 /// A collection may be asked for right when the VM is about to call a hook of the script's for a

@@ -6,23 +6,24 @@
 //! upward (lua/core/dispatch.lua and coroutine.lua), up to the driver, the coroutine that Rust
 //! resumes. So a turn can be left only where nothing else is on the way: not inside of a C function
 //! that calls back (a comparator of `table.sort`, a finaliser), nor in a coroutine that C code has
-//! resumed. The hook looks at the whole way first; where it cannot be taken, it is refused. Nor is
-//! a turn cut whose script has a hook of its own for lines, calls or returns.
+//! resumed. The hook looks at the whole way first; where it cannot be taken, it is refused.
 //!
 //! Between a cut and its end nothing of the context runs, finalisers neither: the library counts on
 //! what it has looked at an instruction ago. So nothing is done meanwhile that allocates in the VM.
 //!
-//! The hook that was there before, a script's own, is put back before anything else happens, with
-//! what was left of its count. The same hook serves for a collection that an allocation asks for.
+//! The hook that was there before, a script's own, is told of lines, calls and returns meanwhile.
+//! It is put back before anything else happens, with what was left of its count. The same hook
+//! serves for a collection that an allocation asks for.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 
-use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_State};
+use mlua::ffi::{self, lua_CFunction, lua_Debug, lua_Hook, lua_State};
 
 use super::coroutine::vm_yield;
 use super::hook::{self, may_set, set_hook};
 use super::layout;
+use super::line_hook;
 use super::stack::Stack;
 use super::state::account;
 use super::stock::{Kind, frame};
@@ -39,13 +40,10 @@ unsafe extern "C-unwind" {
     fn lua_isyieldable(raw: *mut lua_State) -> c_int;
 }
 
-/// Events that hooks of scripts are told of, each once.
-const WATCHED: c_int = ffi::LUA_MASKLINE | ffi::LUA_MASKCALL | ffi::LUA_MASKRET;
-
 /// A hook, as LuaJIT keeps it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hook {
-    function: Option<ffi::lua_Hook>,
+    function: Option<lua_Hook>,
     mask: c_int,
     count: c_int,
     /// Instructions until it is called.
@@ -113,8 +111,8 @@ impl Cut {
         }
         if rt::is_simulated()
             && let Some(instructions) = rt::cut_after()
-            // SAFETY: the state is alive, and at rest. A script's own hook would miss all these.
-            && unsafe { ffi::lua_gethookmask(raw) } == 0
+            // SAFETY: the state is alive, and at rest. A script's hook would miss all these.
+            && unsafe { ffi::lua_gethookmask(raw) } & ffi::LUA_MASKCOUNT == 0
         {
             self.is_wanted.set(true);
             // SAFETY: the state is alive, and at rest, where its hook may be set.
@@ -162,18 +160,6 @@ impl Cut {
         Some(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Whether a hook of the script's is told of lines, calls or returns. While ours stands in its
-    /// place it would miss some, and behind a yield the VM begins a line anew, and ends it without
-    /// telling.
-    ///
-    /// # Safety
-    /// `raw` must be a live state that this thread uses.
-    unsafe fn is_watched(&self, raw: *mut lua_State) -> bool {
-        // SAFETY: a live state of this thread's.
-        let mask = || unsafe { ffi::lua_gethookmask(raw) };
-        self.before.get().map_or_else(mask, |before| before.mask) & WATCHED != 0
-    }
-
     /// Sets our hook in the place of what is there, if that may be.
     ///
     /// # Safety
@@ -196,8 +182,9 @@ impl Cut {
             let left = if is_due { 1 } else { left };
             self.before.set(Some(Hook { function, mask, count, left }));
         }
+        let watched = line_hook::watched(self.before.get().map_or(0, |before| before.mask));
         // SAFETY: a hook may be set now, which is what the callers have made sure of.
-        unsafe { set_hook(raw, Some(hook), ffi::LUA_MASKCOUNT, instructions) };
+        unsafe { set_hook(raw, Some(hook), ffi::LUA_MASKCOUNT | watched, instructions) };
     }
 
     /// Puts back what was there before, if the hook is ours still.
@@ -235,9 +222,6 @@ pub(crate) fn arm() -> bool {
     // SAFETY: the state is alive, used by this thread, and its hook may be set.
     unsafe {
         let cut = &account(raw).cut;
-        if cut.is_watched(raw) {
-            return false;
-        }
         cut.is_wanted.set(true);
         cut.set(raw, 1);
     }
@@ -287,13 +271,18 @@ pub(crate) fn arm_collection() -> bool {
     true
 }
 
+/// Whether this is the hook that cuts.
+pub(super) fn is_hook(function: lua_Hook) -> bool {
+    function as usize == hook as *const () as usize
+}
+
 /// The hook: collects, or yields, once.
 unsafe extern "C-unwind" fn hook(raw: *mut lua_State, activation: *mut lua_Debug) {
-    // A signal may have set this where the VM was about to call a script's hook for a call, which
-    // cannot yield. The next instruction is soon enough.
+    // The script's. Where it is for a call it cannot yield: the next instruction is soon enough.
     // SAFETY: what the VM tells hooks.
     if unsafe { (*activation).event } != ffi::LUA_HOOKCOUNT {
-        return;
+        // SAFETY: as this was called.
+        return unsafe { line_hook::filter(raw, activation) };
     }
     // What the script finds in `ffi.errno()`.
     let errno = errno();
@@ -341,6 +330,7 @@ unsafe extern "C-unwind" fn hook(raw: *mut lua_State, activation: *mut lua_Debug
             ffi::lua_rawseti(raw, -2, 1);
             ffi::lua_settop(raw, -2);
         }
+        line_hook::before_cut(raw, activation);
         cut.errno.set(errno);
         cut.at.set(raw);
         vm_yield(raw, 0);

@@ -59,6 +59,8 @@ pub(super) struct Told {
     calling: Vec<Place>,
     /// Functions of the library that have been called, and have not returned.
     entered: Vec<Call>,
+    /// The line in which the turn was cut, until the next one is told there.
+    cut: Option<Place>,
     /// The coroutines that events have come from, each resumed by the one before.
     running: Vec<*mut lua_State>,
     /// The hook is about to be called for a function that stands for one of LuaJIT's, for what that
@@ -106,7 +108,9 @@ pub unsafe fn instead(
     hook: Option<lua_Hook>,
     mask: c_int,
 ) -> (Option<lua_Hook>, c_int) {
-    let Some(wanted) = hook.filter(|_| mask & FILTERED != 0) else { return (hook, mask) };
+    // The hook that cuts stands in for the filter itself.
+    let is_theirs = |hook: &lua_Hook| mask & FILTERED != 0 && !cut::is_hook(*hook);
+    let Some(wanted) = hook.filter(is_theirs) else { return (hook, mask) };
     // SAFETY: a live state of this thread's; one of ours has an account.
     unsafe {
         if !is_ours(raw) {
@@ -119,8 +123,13 @@ pub unsafe fn instead(
             account(raw).told.take();
         }
     }
+    (Some(filter), mask | watched(mask))
+}
+
+/// The events that [`filter`] is to be called for, where the script's hook is for those in `mask`.
+pub(super) fn watched(mask: c_int) -> c_int {
     let returns = if mask & ffi::LUA_MASKCALL == 0 { 0 } else { ffi::LUA_MASKRET };
-    (Some(filter), mask | returns)
+    mask & FILTERED | returns
 }
 
 /// The hook that the script has set, and its events, where `hook` was found; `None` if it is that.
@@ -133,8 +142,38 @@ pub unsafe fn behind(raw: *mut lua_State, hook: Option<lua_Hook>) -> Option<Set>
     unsafe { account(raw) }.line_hook.get()
 }
 
+/// The turn is about to be cut before an instruction, which the VM tells no line of; of the next
+/// one it does, as if that began one.
+///
+/// # Safety
+/// `raw` must be the coroutine that runs, in a hook that was called with this for an instruction.
+pub(super) unsafe fn before_cut(raw: *mut lua_State, activation: *mut lua_Debug) {
+    // SAFETY: a live state of ours, and what the VM tells hooks.
+    unsafe {
+        if account(raw).line_hook.get().is_none_or(|set| set.mask & ffi::LUA_MASKLINE == 0) {
+            return;
+        }
+        let lua = Stack::new(raw);
+        let line = lua.frame(0, c"l").map_or(0, |record| record.line());
+        if line <= 0 {
+            return;
+        }
+        let here = Place { coroutine: raw, frame: place_of(&*activation), line };
+        if lua.account().told.borrow().last != Some(here) {
+            let mut activation = std::ptr::read(activation);
+            activation.event = ffi::LUA_HOOKLINE;
+            activation.currentline = line;
+            filter(raw, &raw mut activation);
+        }
+        lua.account().told.borrow_mut().cut = Some(here);
+    }
+}
+
 /// Calls the script's hook, but for what it is not to see.
-unsafe extern "C-unwind" fn filter(raw: *mut lua_State, activation: *mut lua_Debug) {
+///
+/// # Safety
+/// As for hooks.
+pub(super) unsafe extern "C-unwind" fn filter(raw: *mut lua_State, activation: *mut lua_Debug) {
     // SAFETY: called by the VM in a live state of ours, with what it tells hooks.
     unsafe {
         let Some(set) = account(raw).line_hook.get() else { return };
@@ -220,7 +259,8 @@ fn is_new_line(lua: Stack<'_>, activation: &lua_Debug, mask: c_int) -> bool {
     let mut told = lua.account().told.borrow_mut();
     if line > 0 {
         let here = Place { coroutine, frame: place_of(activation), line };
-        let was_calling = told.calling.contains(&here);
+        let was_cut = told.cut.take_if(|cut| cut.coroutine == coroutine) == Some(here);
+        let was_calling = was_cut || told.calling.contains(&here);
         // With what errors have left of deeper frames.
         told.calling.retain(|one| one.coroutine != coroutine || one.frame < here.frame);
         told.last = Some(here);
