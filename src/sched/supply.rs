@@ -16,7 +16,8 @@ use super::late::{Bar, Held};
 use super::scheduler::Scheduler;
 use crate::logging::Seldom;
 
-/// New workers for each one that is given up, if as many contexts wait: they may get stuck next.
+/// New workers for each one that is given up in a system call, if as many contexts wait: they may
+/// get stuck next.
 const GROWTH: usize = 3;
 
 /// Looks after which a thread that could not be started is tried again: a second.
@@ -77,6 +78,13 @@ impl Stuck {
     }
 }
 
+/// Workers that were given up: how many wait in system calls, and how many compute.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct GivenUp {
+    pub(super) asleep: usize,
+    pub(super) busy: usize,
+}
+
 /// What the watchdog remembers of this between two looks.
 #[derive(Debug, Default)]
 pub(super) struct Supply {
@@ -95,8 +103,8 @@ impl Supply {
 
     /// So many are stuck, of which these were given up just now. What may get stuck next is held
     /// back before they are replaced: at the next look it might have all threads that there are.
-    pub(super) fn provide(&mut self, scheduler: &Arc<Scheduler>, stuck: Stuck, given_up: usize) {
-        scheduler.note_given_up(given_up);
+    pub(super) fn provide(&mut self, scheduler: &Arc<Scheduler>, stuck: Stuck, given_up: GivenUp) {
+        scheduler.note_given_up(given_up.asleep + given_up.busy);
         let wanted = (stuck.count / STUCK_PER_PARKED).min(PARKED_MAX).max(scheduler.workers());
         let wanted = wanted.min(scheduler.room());
         scheduler.parked.want(wanted);
@@ -104,7 +112,7 @@ impl Supply {
             (self.is_short, self.retry) = (false, 0);
         }
         self.hold(scheduler, stuck);
-        for _ in 0..growth(scheduler, stuck, given_up) {
+        for _ in 0..growth(scheduler, stuck, given_up.asleep) {
             if !self.start(|| scheduler.start_extra(false)) {
                 break;
             }
@@ -165,12 +173,14 @@ impl Supply {
     }
 }
 
-/// How many workers to start for those that were given up just now.
-fn growth(scheduler: &Scheduler, stuck: Stuck, given_up: usize) -> usize {
+/// How many workers to start for those that were given up just now and wait in system calls. For
+/// those that compute there are as many as before, and no more: beside so many threads as compute
+/// already others would get less of a CPU, and be given up for that.
+fn growth(scheduler: &Scheduler, stuck: Stuck, asleep: usize) -> usize {
     // All of them may get stuck next: what is left beyond STUCK_MAX is used one by one.
     let room = (STUCK_MAX + scheduler.workers()).saturating_sub(stuck.count + scheduler.running());
     let waiting = scheduler.late.unproven() + scheduler.ready();
-    given_up.max((given_up * GROWTH).min(waiting)).min(room)
+    asleep.max((asleep * GROWTH).min(waiting)).min(room)
 }
 
 /// Says who has to wait from now on.

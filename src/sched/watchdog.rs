@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::scheduler::{Remote, Scheduler};
-use super::supply::{Record, Stuck, Supply};
+use super::supply::{GivenUp, Record, Stuck, Supply};
 use super::trim::Trimmer;
 use super::watch::{Watch, kicked};
 use crate::os::{stdio, thread};
@@ -152,7 +152,7 @@ struct Found {
     /// One has run since the last look.
     has_run: bool,
     /// How many were given up now, and are in long turns without being stuck.
-    given_up: usize,
+    given_up: GivenUp,
     long: usize,
     stuck: Stuck,
 }
@@ -234,7 +234,7 @@ impl Watchdog {
         self.glances -= 1;
         let somebody_waits = scheduler.has_waiting();
         self.glanced.resize(scheduler.remotes().count(), 0);
-        let mut given_up = 0;
+        let mut asleep = 0;
         for (index, (remote, seen)) in scheduler.remotes().zip(&mut self.glanced).enumerate() {
             let turn = remote.watch.turn();
             let before = std::mem::replace(seen, turn);
@@ -243,17 +243,17 @@ impl Watchdog {
                 && somebody_waits
                 && scheduler.give_up_sleeper(index, remote)
             {
-                given_up += 1;
+                asleep += 1;
                 let context = scheduler.context_in(&remote.watch);
                 self.stuck.add(context.map(|context| Record::of(&context)));
             }
         }
-        self.provide(given_up);
+        self.provide(GivenUp { asleep, busy: 0 });
     }
 
-    fn provide(&mut self, given_up: usize) {
+    fn provide(&mut self, given_up: GivenUp) {
         self.supply.provide(&self.scheduler, self.stuck, given_up);
-        if given_up > 0 {
+        if given_up.asleep > 0 {
             self.glances = GLANCES;
         }
     }
@@ -321,7 +321,11 @@ impl Watchdog {
         }
         let is_given_up = scheduler.give_up(index, remote)
             || found.somebody_waits && scheduler.give_up_sleeper(index, remote);
-        found.given_up += usize::from(is_given_up);
+        match is_given_up {
+            true if watch.is_asleep() => found.given_up.asleep += 1,
+            true => found.given_up.busy += 1,
+            false => {}
+        }
         match watch.is_retired() {
             true => found.stuck.add(seen.record),
             false => found.long += 1,
