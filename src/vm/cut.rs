@@ -279,10 +279,11 @@ pub(super) fn is_hook(function: lua_Hook) -> bool {
 /// The hook: collects, or yields, once.
 unsafe extern "C-unwind" fn hook(raw: *mut lua_State, activation: *mut lua_Debug) {
     // The script's. Where it is for a call it cannot yield: the next instruction is soon enough.
-    // SAFETY: what the VM tells hooks.
-    if unsafe { (*activation).event } != ffi::LUA_HOOKCOUNT {
-        // SAFETY: as this was called.
-        return unsafe { line_hook::filter(raw, activation) };
+    // SAFETY: what the VM tells hooks, handed on as it came.
+    unsafe {
+        if (*activation).event != ffi::LUA_HOOKCOUNT {
+            return line_hook::filter(raw, activation);
+        }
     }
     // What the script finds in `ffi.errno()`.
     let errno = errno();
