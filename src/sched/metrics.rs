@@ -63,8 +63,6 @@ pub struct Metrics {
     turn_nanoseconds: AtomicU64,
     /// What is added to all of them, modulo 2^64, where CPU time is compared.
     head_start: AtomicU64,
-    /// Its number among those that were created, 0 until it is queued.
-    number: AtomicU64,
     /// The last turn has ended in good time.
     is_proven: AtomicBool,
     /// The turn was cut, and has not ended yet.
@@ -138,16 +136,6 @@ impl Metrics {
         let among = among.clamp(floor, floor.saturating_add(AHEAD_MAX));
         self.head_start.store(among.wrapping_sub(used), Ordering::Relaxed);
         among
-    }
-
-    /// Its number among newcomers: this one if it has none yet. With the lock of their queue.
-    pub(super) fn number(&self, next: u64) -> u64 {
-        let number = self.number.load(Ordering::Relaxed);
-        if number == 0 {
-            self.number.store(next, Ordering::Relaxed);
-            return next;
-        }
-        number
     }
 
     /// Notes that a turn has ended that was cut before, or has taken long.

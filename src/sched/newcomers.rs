@@ -27,7 +27,7 @@ pub(super) struct Newcomers {
 #[derive(Debug, Default)]
 struct Order {
     contexts: BTreeMap<Place, Arc<Context>>,
-    /// Where each is, by the number of its first arrival.
+    /// Where each is, by [`Context::birth`].
     by_age: BTreeMap<u64, Place>,
     never_run: usize,
     arrivals: u64,
@@ -37,9 +37,8 @@ struct Order {
 impl Order {
     fn push(&mut self, context: Arc<Context>) {
         self.arrivals += 1;
-        let metrics = context.metrics();
-        let place = (metrics.is_cut(), self.arrivals);
-        let before = self.by_age.insert(metrics.number(self.arrivals), place);
+        let place = (context.metrics().is_cut(), self.arrivals);
+        let before = self.by_age.insert(context.birth(), place);
         before.map(|place| self.remove(place));
         self.never_run += usize::from(!place.0);
         self.contexts.insert(place, context);
@@ -55,7 +54,7 @@ impl Order {
             self.by_age.pop_last()?.1
         } else {
             let (place, context) = self.contexts.first_key_value()?;
-            self.by_age.remove(&context.metrics().number(0));
+            self.by_age.remove(&context.birth());
             *place
         };
         self.is_newest_next = !self.is_newest_next;
@@ -94,7 +93,7 @@ impl Newcomers {
             let found = places.into_iter().filter_map(|place| order.remove(place));
             let found: Vec<_> = found.collect();
             found.iter().for_each(|it| {
-                order.by_age.remove(&it.metrics().number(0));
+                order.by_age.remove(&it.birth());
             });
             found
         })
